@@ -1,0 +1,51 @@
+# Every target makes the virtual environment itself when it is missing or older than pyproject.toml.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# one compute thread per test process: two processes on two cores
+TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-full test-interpret test-gpu check lint type bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,parquet]'
+	touch $(STAMP)
+
+install: $(STAMP) ## create .venv and install the package with its development tools
+
+demo: $(STAMP) ## search, retrain, tune, prune, export, benchmark and report on real digits (about 5 minutes, 2 cores)
+	$(BIN)/darts-core run experiment=demo
+
+test: $(STAMP) ## the everyday tests (CPU)
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "not gpu and not interpret and not full"
+
+test-full: $(STAMP) ## the everyday tests and the heavy ones (CPU)
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "not gpu and not interpret"
+
+test-interpret: $(STAMP) ## the Triton kernel bodies in Triton's CPU interpreter
+	$(TEST_ENV) TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 -m interpret tests/kernels
+
+test-gpu: ## everything that needs a CUDA device
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m pytest -m gpu tests; else $(PYTHON) -m pytest -m gpu tests; fi
+
+lint: $(STAMP) ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(STAMP) ## mypy, strict
+	$(BIN)/mypy
+
+check: lint type test ## lint, types and tests
+
+bench: $(STAMP) ## the search-step benchmark on this device
+	$(BIN)/darts-core bench what=step
+
+clean: ## remove the environment and every cache (runs/ stays)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

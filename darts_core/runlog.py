@@ -1,0 +1,273 @@
+"""Run folders: where a stage's config, metrics, environment and result live, and how they are written.
+
+A stage owns one folder. `metrics.jsonl` holds one JSON object a line; on resume it is cut back to the
+checkpoint, so that each epoch stands in it once. Files appear whole: they are written to a temporary
+name and renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from darts_core.errors import ConfigError, ResumeError
+
+__all__ = [
+    "RunFolder",
+    "config_hash",
+    "environment",
+    "read_json",
+    "read_jsonl",
+    "read_yaml",
+    "write_bytes",
+    "write_json",
+    "write_text",
+    "write_yaml",
+]
+
+SCHEMA_VERSION = 1
+_PACKAGES = ("torch", "triton", "numpy", "hydra-core", "optuna", "onnxruntime", "torch-pruning", "kornia")
+
+log = logging.getLogger("darts_core")
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write `content` to a temporary file beside `path`, then rename it onto `path`."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """`write_bytes` of `text` in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as indented JSON; numpy numbers and paths become plain ones, NaN becomes null."""
+    write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def write_yaml(path: str | Path, value: Any) -> None:
+    """Write `value` as YAML in the order of its keys."""
+    write_text(path, yaml.safe_dump(plain(value, keep_nan=True), sort_keys=False, allow_unicode=True))
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        ResumeError: the file is missing or damaged.
+    """
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise ResumeError(f"There is no file {path}.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ResumeError(f"{path} is not valid JSON ({error}); it is damaged.") from error
+
+
+def read_yaml(path: str | Path) -> Any:
+    """The content of a YAML file, read with the safe loader.
+
+    Raises:
+        ConfigError: the file is missing or not valid YAML.
+    """
+    try:
+        return yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"There is no file {path}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = str(error).replace("\n", " ")
+        raise ConfigError(f"{path} is not valid YAML: {where}.") from error
+
+
+def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file; a torn last line (a kill while writing) is left out."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def plain(value: Any, *, keep_nan: bool = False) -> Any:
+    """`value` with numpy scalars and arrays, paths and tuples turned into what JSON and YAML know."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, keep_nan=keep_nan) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item, keep_nan=keep_nan) for item in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist(), keep_nan=keep_nan)
+    if isinstance(value, np.generic):
+        return plain(value.item(), keep_nan=keep_nan)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value) and not keep_nan:
+        return None
+    return value
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Twelve hex digits that change when any setting in `config` changes (key order does not count)."""
+    text = json.dumps(plain(config), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _git_commit() -> str | None:
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware of this process; never environment variables."""
+    packages = {}
+    for name in (*_PACKAGES, "darts-core"):
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            packages[name] = None
+    result: dict[str, Any] = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "packages": packages,
+        "commit": _git_commit(),
+        "gpu": None,
+    }
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        result["gpu"] = torch.cuda.get_device_name()
+        result["cuda"] = torch.version.cuda
+    return result
+
+
+class RunFolder:
+    """One stage's folder: config, environment, metrics, TensorBoard events, result."""
+
+    def __init__(self, path: str | Path, *, tensorboard: bool = True) -> None:
+        self.path = Path(path)
+        self._tensorboard_wanted = tensorboard
+        self._writer: Any = None
+
+    @classmethod
+    def create(
+        cls, path: str | Path, config: Mapping[str, Any], *, tensorboard: bool = True
+    ) -> RunFolder:
+        """Make (or reopen) the folder and write `config.yaml` and `environment.json` into it.
+
+        Raises:
+            ResumeError: the folder already holds a run of another configuration.
+        """
+        run = cls(path, tensorboard=tensorboard)
+        run.path.mkdir(parents=True, exist_ok=True)
+        stamp = config_hash(config)
+        known = run.path / "config.hash"
+        if known.exists() and known.read_text().strip() != stamp:
+            raise ResumeError(
+                f"{run.path} holds a run of another configuration ({known.read_text().strip()}, now "
+                f"{stamp}); use another version= or delete the folder."
+            )
+        write_yaml(run.path / "config.yaml", config)
+        write_json(run.path / "environment.json", environment())
+        write_text(known, stamp + "\n")
+        return run
+
+    @property
+    def metrics_path(self) -> Path:
+        """The JSON-lines file of this run's metrics."""
+        return self.path / "metrics.jsonl"
+
+    def log_metrics(self, epoch: int, **metrics: Any) -> None:
+        """Append one row (epoch, time, metrics) and mirror its plain numbers to TensorBoard."""
+        row = plain({"epoch": epoch, "time": round(time.time(), 3), **metrics})
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self.metrics_path.open("a") as stream:
+            stream.write(json.dumps(row, allow_nan=False) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        writer = self.tensorboard
+        if writer is not None:
+            for name, value in metrics.items():
+                if isinstance(value, (int, float)) and not isinstance(value, bool):
+                    writer.add_scalar(name, value, epoch)
+
+    def metrics(self) -> Iterator[dict[str, Any]]:
+        """The rows logged so far."""
+        return iter(read_jsonl(self.metrics_path))
+
+    def rewind(self, epoch: int) -> None:
+        """Drop the rows of `epoch` and later: the run goes on from a checkpoint before them."""
+        rows = [row for row in read_jsonl(self.metrics_path) if row["epoch"] < epoch]
+        write_text(self.metrics_path, "".join(json.dumps(row) + "\n" for row in rows))
+
+    @property
+    def tensorboard(self) -> Any:
+        """A `SummaryWriter` for this folder (made on first use), or None where it is switched off."""
+        if self._writer is None and self._tensorboard_wanted:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self.path / "tensorboard"))
+        return self._writer
+
+    def finish(self, **result: Any) -> None:
+        """Write `result.json`: from now on the run counts as finished."""
+        write_json(self.path / "result.json", {"schema_version": SCHEMA_VERSION, **result})
+        self.close()
+
+    def close(self) -> None:
+        """Flush and close the TensorBoard writer."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether `result.json` is there."""
+        return (self.path / "result.json").is_file()
+
+    def result(self) -> dict[str, Any]:
+        """The content of `result.json`.
+
+        Raises:
+            ResumeError: the run has not finished, its file is damaged or from a newer program.
+        """
+        result = read_json(self.path / "result.json")
+        if not isinstance(result, dict) or result.get("schema_version", 0) > SCHEMA_VERSION:
+            raise ResumeError(f"{self.path / 'result.json'} was written by a newer program.")
+        return result

@@ -1,0 +1,22 @@
+"""Measured time: the one timer, the table of operation times and the expected latency of a supernet."""
+
+from darts_core.latency.device import device_lock, device_name
+from darts_core.latency.measure import (
+    Timing,
+    default_batch_sizes,
+    measure,
+    measure_model,
+    require_comparable,
+    speedup,
+)
+
+__all__ = [
+    "Timing",
+    "default_batch_sizes",
+    "device_lock",
+    "device_name",
+    "measure",
+    "measure_model",
+    "require_comparable",
+    "speedup",
+]

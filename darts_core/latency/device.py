@@ -1,0 +1,231 @@
+"""What a timing needs to know about the device: its name, its lock, its threads and its other users."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import logging
+import os
+import re
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from darts_core.errors import DeviceError, LatencyError
+
+try:  # file locks of this kind exist on Linux and macOS only
+    import fcntl
+except ImportError:  # pragma: no cover
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = [
+    "Load",
+    "device_lock",
+    "device_name",
+    "foreign_gpu_processes",
+    "pinned_threads",
+    "require_device",
+    "versions",
+]
+
+log = logging.getLogger("darts_core")
+
+_held: dict[str, int] = {}
+_held_files: dict[str, Any] = {}
+_guard = threading.RLock()
+
+
+def require_device(device: str | torch.device) -> torch.device:
+    """`device` as a torch device that exists here.
+
+    Raises:
+        DeviceError: the text names no device, or one that this machine lacks.
+    """
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise DeviceError(f"{device!r} is no device; use cpu, cuda or cuda:N.") from error
+    if found.type not in ("cpu", "cuda"):
+        raise DeviceError(f"Timings run on cpu or cuda, not on {found.type!r}.")
+    if found.type == "cuda":
+        if not torch.cuda.is_available():
+            raise DeviceError(f"Device {str(device)!r} is not there (no CUDA); use device=cpu.")
+        count = torch.cuda.device_count()
+        if (found.index or 0) >= count:
+            raise DeviceError(
+                f"Device {str(device)!r} is not there; cuda:0 to cuda:{count - 1} are."
+            )
+    return found
+
+
+def device_name(device: str | torch.device) -> str:
+    """The hardware's own name, which stamps each row: the GPU's, or the processor's model name."""
+    found = require_device(device)
+    if found.type == "cuda":
+        return str(torch.cuda.get_device_name(found))
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        text = ""
+    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    name = match.group(1) if match else (os.uname().machine if hasattr(os, "uname") else "cpu")
+    return f"{' '.join(name.split())} ({os.cpu_count()} cores)"
+
+
+def versions(runtime: str) -> dict[str, str]:
+    """Versions of the packages whose code a timing under `runtime` runs."""
+    names = ["torch"]
+    if runtime.startswith("onnx"):
+        names.append("onnxruntime")
+    if runtime in ("compile", "fused") or "aoti" in runtime:
+        names.append("triton")
+    found = {}
+    for name in names:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+@contextlib.contextmanager
+def device_lock(device: str | torch.device, *, wait_seconds: float = 1800.0) -> Iterator[None]:
+    """Hold the device alone among the processes of this program while something is timed.
+
+    The lock is a file per device in the temporary folder; a process that dies lets go of it. It may
+    be entered again inside itself.
+
+    Raises:
+        LatencyError: another process kept the lock for longer than `wait_seconds`.
+    """
+    found = require_device(device)
+    key = f"{found.type}{found.index or 0}"
+    with _guard:
+        if _held.get(key, 0) == 0:
+            _held_files[key] = _acquire(key, wait_seconds)
+        _held[key] = _held.get(key, 0) + 1
+    try:
+        yield
+    finally:
+        with _guard:
+            _held[key] -= 1
+            if _held[key] == 0:
+                stream = _held_files.pop(key)
+                if stream is not None:
+                    stream.close()  # closing lets go of the lock
+
+
+def _lock_path(key: str) -> Path:
+    folder = Path(tempfile.gettempdir()) / f"darts_core_locks_{getpass.getuser()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder / f"{key}.lock"
+
+
+def _acquire(key: str, wait_seconds: float) -> Any:
+    if fcntl is None:  # pragma: no cover
+        return None
+    stream = _lock_path(key).open("a")
+    deadline = time.monotonic() + wait_seconds
+    told = False
+    while True:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return stream
+        except OSError:
+            if not told:
+                log.info("waiting for another timing on %s to end", key)
+                told = True
+            if time.monotonic() > deadline:
+                stream.close()
+                raise LatencyError(
+                    f"Another process has timed on {key} for more than {wait_seconds:.0f} s "
+                    f"(lock {_lock_path(key)}); stop it or wait."
+                ) from None
+            time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def pinned_threads(device: torch.device, threads: int | None = None) -> Iterator[int]:
+    """Run torch on `threads` threads bound to as many cores; the count is yielded.
+
+    The default is torch's own thread count. On a GPU nothing is changed. Threads that exist already
+    (the pools of torch and ONNX Runtime) are bound too and let go afterwards.
+    """
+    before = torch.get_num_threads()
+    wanted = before if threads is None else threads
+    if wanted < 1:
+        raise LatencyError(f"A timing needs at least 1 thread, not {wanted}.")
+    if device.type != "cpu" or not hasattr(os, "sched_setaffinity"):
+        yield wanted
+        return
+    allowed = os.sched_getaffinity(0)
+    cores = set(sorted(allowed)[:wanted]) or allowed
+    torch.set_num_threads(wanted)
+    _bind(cores)
+    try:
+        yield wanted
+    finally:
+        _bind(allowed)
+        torch.set_num_threads(before)
+
+
+def _bind(cores: set[int]) -> None:
+    for task in Path("/proc/self/task").iterdir():
+        # a thread may end between the listing and the call
+        with contextlib.suppress(OSError, ValueError):
+            os.sched_setaffinity(int(task.name), cores)
+
+
+class Load:
+    """Processor time that other processes took between the making of this object and `foreign()`."""
+
+    def __init__(self) -> None:
+        self._start = _processor_seconds()
+
+    def foreign(self) -> float:
+        """Mean number of cores that were busy with other processes; 0.0 where it cannot be read."""
+        end = _processor_seconds()
+        wall = end[2] - self._start[2]
+        if wall <= 0.0 or end[0] <= 0.0:
+            return 0.0
+        others = (end[0] - self._start[0]) - (end[1] - self._start[1])
+        return max(0.0, others / wall)
+
+
+def _processor_seconds() -> tuple[float, float, float]:
+    """Busy seconds of the whole machine, of this process, and the wall clock."""
+    own = time.process_time()
+    wall = time.monotonic()
+    try:
+        fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
+        ticks = os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError, ValueError, AttributeError):
+        return 0.0, own, wall
+    values = [int(field) for field in fields]
+    # user, nice, system, irq, softirq; idle, iowait and stolen time are not ours to judge
+    busy = sum(values[i] for i in (0, 1, 2, 5, 6) if i < len(values))
+    return busy / ticks, own, wall
+
+
+def foreign_gpu_processes(device: torch.device) -> int:
+    """How many other processes hold the GPU; 0 where the driver's tool is absent."""
+    command = [
+        "nvidia-smi",
+        f"--id={device.index or 0}",
+        "--query-compute-apps=pid",
+        "--format=csv,noheader",
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    found = {line.strip() for line in done.stdout.splitlines() if line.strip().isdigit()}
+    if str(os.getpid()) in found:
+        return len(found) - 1
+    # inside a container our own process appears under another number
+    return max(0, len(found) - 1)

@@ -1,0 +1,353 @@
+"""The one timer: warm-up until stable, synchronised, median with 5 and 95 % quantiles.
+
+On a GPU a sample lies between two CUDA events, with a synchronisation after each, so that launch
+costs count; `graph=True` captures the callable once and times replays. On a CPU the threads are
+pinned. One lock per device keeps two timings of this program apart, and a row that was taken beside
+other work on the device is flagged.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from darts_core.errors import LatencyError
+from darts_core.latency import device as _device
+
+__all__ = [
+    "Timing",
+    "default_batch_sizes",
+    "measure",
+    "measure_model",
+    "require_comparable",
+    "speedup",
+]
+
+SCHEMA_VERSION = 1
+# a row is flagged when other processes kept more than this many cores busy meanwhile
+FOREIGN_CORES = 0.25
+_STABLE = 0.05
+_MIN_SAMPLE_MS = 0.5
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One timed row. Times are milliseconds a call, memory is MiB above what was held before.
+
+    `flagged` rows were taken under foreign load and stay out of accuracy-latency fronts.
+    """
+
+    median_ms: float
+    q05_ms: float
+    q95_ms: float
+    n: int
+    device: str
+    runtime: str = "eager"
+    batch: int | None = None
+    threads: int | None = None
+    peak_mib: float | None = None
+    flagged: bool = False
+    flag_reason: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as plain data for a JSON file."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Timing:
+        """The row read back from `to_dict`.
+
+        Raises:
+            LatencyError: fields are missing, or the row was written by a newer program.
+        """
+        version = row.get("schema_version", 0)
+        if not isinstance(version, int) or version > SCHEMA_VERSION:
+            raise LatencyError(
+                f"A latency row has schema_version {version!r}; this program reads up to "
+                f"{SCHEMA_VERSION}. Measure again or update darts-core."
+            )
+        known = {item.name for item in fields(cls)}
+        try:
+            return cls(**{key: value for key, value in row.items() if key in known})
+        except TypeError as error:
+            raise LatencyError(f"A latency row is incomplete ({error}); measure again.") from error
+
+
+def require_comparable(rows: Iterable[Timing]) -> None:
+    """Nothing, if all `rows` come from one device (and one thread count).
+
+    Raises:
+        LatencyError: two rows come from different hardware.
+    """
+    seen: Timing | None = None
+    for row in rows:
+        if seen is None:
+            seen = row
+        elif (row.device, row.threads) != (seen.device, seen.threads):
+            raise LatencyError(
+                f"Timings of {_where(seen)} and {_where(row)} cannot be compared; measure both on "
+                "one device with the same number of threads."
+            )
+
+
+def _where(row: Timing) -> str:
+    threads = f", {row.threads} threads" if row.threads is not None else ""
+    return f"{row.device!r}{threads}"
+
+
+def speedup(before: Timing, after: Timing) -> float:
+    """How many times faster `after` is than `before` (medians), refused across devices."""
+    require_comparable((before, after))
+    return before.median_ms / after.median_ms
+
+
+def default_batch_sizes(device: str | torch.device) -> tuple[int, int]:
+    """Batch 1 and the throughput batch: 256 on a GPU, 32 on a CPU."""
+    return (1, 256) if torch.device(device).type == "cuda" else (1, 32)
+
+
+def measure(
+    fn: Callable[[], Any],
+    *,
+    device: str | torch.device = "cpu",
+    runtime: str = "eager",
+    batch: int | None = None,
+    repeats: int = 50,
+    warmup_seconds: float = 1.0,
+    max_seconds: float = 5.0,
+    threads: int | None = None,
+    graph: bool = False,
+    inner: int | None = None,
+    lock: bool = True,
+) -> Timing:
+    """The time of one call of `fn` on `device`.
+
+    Args:
+        runtime: a word for what runs (`eager`, `onnx`, ...), stamped on the row.
+        repeats: samples wanted; fewer (at least 5) when `max_seconds` is over first.
+        warmup_seconds: the longest warm-up; it ends earlier once two windows agree within 5 %.
+        threads: CPU threads to pin to; torch's own count by default.
+        graph: capture `fn` into a CUDA graph and time its replays (GPU only).
+        inner: calls a sample, so that a sample is long against the clock; chosen by default.
+        lock: hold the device lock meanwhile.
+
+    Raises:
+        LatencyError: a graph is asked for without a GPU, or `repeats` is below 5.
+        DeviceError: the device is not there.
+    """
+    found = _device.require_device(device)
+    if repeats < 5:
+        raise LatencyError(f"repeats={repeats} is too few for quantiles; take at least 5.")
+    if graph and found.type != "cuda":
+        raise LatencyError("A CUDA graph can be timed on a cuda device only; leave out graph=True.")
+    if not lock:
+        return _measure(fn, found, runtime, batch, repeats, warmup_seconds, max_seconds, threads,
+                        graph, inner)  # fmt: skip
+    with _device.device_lock(found):
+        return _measure(fn, found, runtime, batch, repeats, warmup_seconds, max_seconds, threads,
+                        graph, inner)  # fmt: skip
+
+
+def _measure(
+    fn: Callable[[], Any],
+    device: torch.device,
+    runtime: str,
+    batch: int | None,
+    repeats: int,
+    warmup_seconds: float,
+    max_seconds: float,
+    threads: int | None,
+    graph: bool,
+    inner: int | None,
+) -> Timing:
+    with _device.pinned_threads(device, threads) as used_threads:
+        memory = _Memory(device)
+        call = _captured(fn) if graph else fn
+        sample = _cuda_sample if device.type == "cuda" else _cpu_sample
+        calls = _warm_up(call, sample, warmup_seconds, inner)
+        load = _device.Load()
+        end = time.monotonic() + max_seconds
+        times: list[float] = []
+        while len(times) < repeats and (len(times) < 5 or time.monotonic() < end):
+            times.append(sample(call, calls))
+        # the host's load disturbs GPU samples too when launches are part of what is timed
+        reason = _flag_reason(device, load.foreign())
+        peak = memory.peak_mib()
+    low, median, high = np.quantile(np.asarray(times), [0.05, 0.5, 0.95])
+    return Timing(
+        median_ms=float(median),
+        q05_ms=float(low),
+        q95_ms=float(high),
+        n=len(times),
+        device=_device.device_name(device),
+        runtime=runtime,
+        batch=batch,
+        threads=used_threads if device.type == "cpu" else None,
+        peak_mib=peak,
+        flagged=bool(reason),
+        flag_reason=reason,
+        versions=_device.versions(runtime),
+    )
+
+
+def _flag_reason(device: torch.device, foreign_cores: float) -> str:
+    if device.type == "cuda":
+        others = _device.foreign_gpu_processes(device)
+        return f"{others} other process(es) on the GPU" if others else ""
+    if foreign_cores > FOREIGN_CORES:
+        return f"other processes kept {foreign_cores:.1f} cores busy"
+    return ""
+
+
+def _cpu_sample(fn: Callable[[], Any], calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        fn()
+    return (time.perf_counter() - start) * 1e3 / calls
+
+
+def _cuda_sample(fn: Callable[[], Any], calls: int) -> float:
+    start = torch.cuda.Event(enable_timing=True)
+    end = torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize()
+    start.record()
+    for _ in range(calls):
+        fn()
+    end.record()
+    torch.cuda.synchronize()
+    return float(start.elapsed_time(end)) / calls
+
+
+def _warm_up(
+    fn: Callable[[], Any],
+    sample: Callable[[Callable[[], Any], int], float],
+    seconds: float,
+    inner: int | None,
+) -> int:
+    """Calls `fn` until two windows of 3 samples agree or time is up; the calls a sample needs."""
+    end = time.monotonic() + seconds
+    first = sample(fn, 1)  # compilation and lazy initialisation land here
+    second = sample(fn, 1)
+    calls = inner or max(1, min(200, round(_MIN_SAMPLE_MS / max(min(first, second), 1e-4))))
+    previous = statistics.median(sample(fn, calls) for _ in range(3))
+    while time.monotonic() < end:
+        current = statistics.median(sample(fn, calls) for _ in range(3))
+        if abs(current - previous) <= _STABLE * previous:
+            break
+        previous = current
+    return calls
+
+
+def _captured(fn: Callable[[], Any]) -> Callable[[], None]:
+    """`fn` as a CUDA graph: three calls on a side stream, then the capture."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            fn()
+    torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.synchronize()
+    recorded = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(recorded):
+        fn()
+    return recorded.replay
+
+
+class _Memory:
+    """Peak memory since this object was made: allocator bytes on a GPU, resident set on Linux."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._before: float | None = None
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+            torch.cuda.reset_peak_memory_stats(device)
+            self._before = 0.0
+            return
+        try:
+            # writing 5 resets the high-water mark of this process
+            Path("/proc/self/clear_refs").write_text("5")
+            self._before = _status_mib("VmRSS")
+        except OSError:
+            self._before = None
+
+    def peak_mib(self) -> float | None:
+        if self._device.type == "cuda":
+            return float(torch.cuda.max_memory_allocated(self._device)) / 2**20
+        if self._before is None:
+            return None
+        peak = _status_mib("VmHWM")
+        return None if peak is None else max(0.0, peak - self._before)
+
+
+def _status_mib(key: str) -> float | None:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) / 1024
+    return None
+
+
+def measure_model(
+    model: nn.Module,
+    input_shape: Sequence[int],
+    *,
+    batch_sizes: Sequence[int] | None = None,
+    device: str | torch.device = "cpu",
+    runtime: str = "eager",
+    channels_last: bool = False,
+    dtype: torch.dtype = torch.float32,
+    **options: Any,
+) -> dict[int, Timing]:
+    """Times of `model` in eval mode on random input, one row a batch size.
+
+    Args:
+        input_shape: (C, H, W).
+        batch_sizes: batch 1 and the throughput batch (256 on a GPU, 32 on a CPU) by default.
+        runtime: `eager`, `compile` (torch.compile) or `graph` (CUDA graph of eager, GPU only).
+        options: further arguments of `measure`.
+
+    Raises:
+        LatencyError: the runtime is unknown or the input shape is not three numbers.
+    """
+    if runtime not in ("eager", "compile", "graph"):
+        raise LatencyError(
+            f"Unknown runtime {runtime!r} for a model in memory; use eager, compile or graph "
+            "(exported files are timed by export.serve_bench)."
+        )
+    if len(input_shape) != 3:
+        raise LatencyError(f"input_shape must be (channels, height, width), not {input_shape!r}.")
+    found = _device.require_device(device)
+    was_training = model.training
+    home = next((p.device for p in model.parameters()), torch.device("cpu"))
+    model.eval().to(found)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    run: Callable[[torch.Tensor], Any] = model
+    if runtime == "compile":
+        run = torch.compile(model)
+    rows: dict[int, Timing] = {}
+    try:
+        with torch.inference_mode():
+            for batch in batch_sizes or default_batch_sizes(found):
+                x = torch.randn(batch, *input_shape, device=found, dtype=dtype)
+                x = x.contiguous(memory_format=layout)
+                rows[batch] = measure(
+                    lambda x=x: run(x),  # type: ignore[misc]
+                    device=found,
+                    runtime=runtime,
+                    batch=batch,
+                    graph=runtime == "graph",
+                    **options,
+                )
+    finally:
+        model.to(home).train(was_training)
+    return rows

@@ -1,0 +1,153 @@
+"""`SearchSpace`: what may be chosen, as data. No weights and no modules."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from darts_core.architecture import Architecture, CellChoice, Edge
+from darts_core.errors import ConfigError, unknown_name
+from darts_core.registry import Registry
+
+__all__ = ["SPACES", "SearchSpace", "get_space", "register_space"]
+
+Weights = Mapping[str, npt.NDArray[np.floating]]
+
+SPACES: Registry[SearchSpace] = Registry("space")
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """A cell space: every edge of every kind of cell chooses one of `ops`.
+
+    Attributes:
+        name: what saved architectures call the space.
+        ops: names of the candidate operations, in the order of alpha's columns.
+        cell_kinds: the kinds of cell with alphas of their own.
+        inputs: input states of a cell (2: the two cells before; 1: the one before).
+        nodes: states computed in a cell.
+        skeleton: how cells are stacked ("darts" or "nasbench201").
+        keep_edges: edges kept for each node by `discretize`; None keeps all.
+        concat: whether the nodes are concatenated (True) or the last one is the output.
+        norm_after_pool: whether the supernet puts an affine-less batch norm after pools.
+        edge_ops: for spaces whose edges differ: per kind and edge the allowed subset of `ops`.
+    """
+
+    name: str
+    ops: tuple[str, ...]
+    cell_kinds: tuple[str, ...]
+    inputs: int
+    nodes: int
+    skeleton: str
+    keep_edges: int | None = None
+    concat: bool = False
+    norm_after_pool: bool = False
+    edge_ops: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(set(self.ops)) != len(self.ops) or not self.ops:
+            raise ConfigError(
+                f"Space {self.name!r} needs a list of different operations, not {list(self.ops)}."
+            )
+        if all(op == "none" for op in self.ops):
+            raise ConfigError(f"Space {self.name!r} needs an operation other than 'none'.")
+
+    @property
+    def edges(self) -> tuple[tuple[int, int], ...]:
+        """(source, target) of every edge, node by node: the order of alpha's rows."""
+        targets = range(self.inputs, self.inputs + self.nodes)
+        return tuple((source, target) for target in targets for source in range(target))
+
+    @property
+    def output_states(self) -> tuple[int, ...]:
+        """The states that make the cell's output."""
+        last = self.inputs + self.nodes
+        return tuple(range(self.inputs, last)) if self.concat else (last - 1,)
+
+    def alpha_shapes(self) -> dict[str, tuple[int, int]]:
+        """(edges, ops) for every kind of cell."""
+        return {kind: (len(self.edges), len(self.ops)) for kind in self.cell_kinds}
+
+    def allowed(self, kind: str) -> npt.NDArray[np.bool_]:
+        """[E, K], True where the edge may choose the operation."""
+        mask = np.ones((len(self.edges), len(self.ops)), dtype=bool)
+        for name, per_edge in self.edge_ops:
+            if name == kind:
+                mask = np.array([[op in names for op in self.ops] for names in per_edge])
+        return mask
+
+    def with_ops(self, ops: Sequence[str]) -> SearchSpace:
+        """The same space over other candidate operations.
+
+        Raises:
+            ConfigError: an operation is named twice, or none is left.
+        """
+        if tuple(ops) == self.ops:
+            return self
+        return dataclasses.replace(self, ops=tuple(ops), edge_ops=())
+
+    def discretize(self, weights: Weights) -> Architecture:
+        """The architecture that mixing weights `[E, K]` per cell kind point to.
+
+        DARTS keeps, for each node, the `keep_edges` incoming edges whose best operation other than
+        `none` weighs most (arXiv:1806.09055, section 2.4). NAS-Bench-201 keeps every edge with its
+        heaviest operation, `none` included. Ties go to the earlier edge and operation.
+
+        Raises:
+            ConfigError: a kind is missing, or an array has another shape.
+        """
+        cells = []
+        for kind, shape in self.alpha_shapes().items():
+            if kind not in weights:
+                raise ConfigError(unknown_name("cell kind", kind, weights))
+            weight_EK = np.asarray(weights[kind], dtype=np.float64)
+            if weight_EK.shape != shape:
+                raise ConfigError(
+                    f"Weights of {kind!r} have shape {weight_EK.shape}; {self.name} needs {shape}."
+                )
+            weight_EK = np.where(self.allowed(kind), weight_EK, -np.inf)
+            cells.append((kind, self._discretize_cell(weight_EK)))
+        return Architecture(self.name, tuple(cells))
+
+    def _discretize_cell(self, weight_EK: npt.NDArray[np.float64]) -> CellChoice:
+        if self.keep_edges is not None and "none" in self.ops:
+            weight_EK = weight_EK.copy()
+            weight_EK[:, self.ops.index("none")] = -np.inf
+        best_E = weight_EK.argmax(axis=1)
+        kept: list[Edge] = []
+        for target in range(self.inputs, self.inputs + self.nodes):
+            rows = [e for e, edge in enumerate(self.edges) if edge[1] == target]
+            if self.keep_edges is not None:
+                strongest = sorted(rows, key=lambda e: (-weight_EK[e].max(), e))
+                rows = sorted(strongest[: self.keep_edges])
+            kept += [(self.edges[e][0], target, self.ops[best_E[e]]) for e in rows]
+        return CellChoice(tuple(kept), self.output_states)
+
+    def random(self, rng: np.random.Generator) -> Architecture:
+        """An architecture drawn uniformly: random kept edges, random operations on them."""
+        weights = {kind: rng.random(shape) for kind, shape in self.alpha_shapes().items()}
+        return self.discretize(weights)
+
+
+def register_space(name: str, space: SearchSpace, *, description: str) -> SearchSpace:
+    """Make `space` available as `name`.
+
+    Raises:
+        ConfigError: the name is taken.
+    """
+    SPACES.register(name, description=description)(space)
+    return space
+
+
+def get_space(name: str, ops: Sequence[str] | None = None) -> SearchSpace:
+    """The registered space `name`, over its own operations or over `ops`.
+
+    Raises:
+        ConfigError: the name is unknown, or `ops` is not a list of different names.
+    """
+    space = SPACES[name]
+    return space.with_ops(ops) if ops else space

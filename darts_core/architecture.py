@@ -276,7 +276,9 @@ def _parse_genotype(text: str) -> Architecture:
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         raise ArchitectureError(f"The genotype text is not well formed: {error}.") from None
     if not isinstance(call, ast.Call) or call.args or getattr(call.func, "id", None) != "Genotype":
-        raise ArchitectureError("A genotype must read Genotype(normal=[...], normal_concat=..., ...).")
+        raise ArchitectureError(
+            "A genotype must read Genotype(normal=[...], normal_concat=..., ...)."
+        )
     fields = {keyword.arg: keyword.value for keyword in call.keywords}
     wanted = ("normal", "normal_concat", "reduce", "reduce_concat")
     for name in fields:
@@ -294,7 +296,9 @@ def _parse_genotype(text: str) -> Architecture:
         edges = []
         for index, pair in enumerate(pairs):
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-                raise ArchitectureError(f"{kind}[{index}] must be (operation, source), not {pair!r}.")
+                raise ArchitectureError(
+                    f"{kind}[{index}] must be (operation, source), not {pair!r}."
+                )
             edges.append(_checked_edge((pair[1], 2 + index // 2, pair[0])))
         concat = _literal(fields[f"{kind}_concat"], f"{kind}_concat")
         cells.append((kind, CellChoice(tuple(edges), tuple(concat))))

@@ -40,7 +40,16 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
-_PACKAGES = ("torch", "triton", "numpy", "hydra-core", "optuna", "onnxruntime", "torch-pruning", "kornia")
+_PACKAGES = (
+    "torch",
+    "triton",
+    "numpy",
+    "hydra-core",
+    "optuna",
+    "onnxruntime",
+    "torch-pruning",
+    "kornia",
+)
 
 log = logging.getLogger("darts_core")
 
@@ -72,7 +81,9 @@ def write_json(path: str | Path, value: Any) -> None:
 
 def write_yaml(path: str | Path, value: Any) -> None:
     """Write `value` as YAML in the order of its keys."""
-    write_text(path, yaml.safe_dump(plain(value, keep_nan=True), sort_keys=False, allow_unicode=True))
+    write_text(
+        path, yaml.safe_dump(plain(value, keep_nan=True), sort_keys=False, allow_unicode=True)
+    )
 
 
 def read_json(path: str | Path) -> Any:

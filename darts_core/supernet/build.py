@@ -1,0 +1,226 @@
+"""`build`: a plain network from an `Architecture`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from darts_core.architecture import Architecture, CellChoice
+from darts_core.errors import ArchitectureError, ConfigError, unknown_name
+from darts_core.ops import OPS
+from darts_core.spaces import SPACES
+from darts_core.supernet.cell import FixedCell, Preprocess
+from darts_core.supernet.network import check_stem
+from darts_core.supernet.skeleton import (
+    AuxiliaryHead,
+    Head,
+    ResidualReduction,
+    cifar_stem,
+    darts_specs,
+    imagenet_stems,
+    nasbench201_channels,
+)
+
+__all__ = ["BUILDERS", "CellNetwork", "build"]
+
+
+class CellNetwork(nn.Module):
+    """Base of plain cell networks: drop-path that a training loop can set between epochs."""
+
+    _drop_probability: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("_drop_probability", torch.zeros(()), persistent=False)
+        self._drops = False
+
+    @property
+    def drop_path_prob(self) -> float:
+        """Probability with which a path is dropped in training; 0 switches it off."""
+        return float(self._drop_probability) if self._drops else 0.0
+
+    @drop_path_prob.setter
+    def drop_path_prob(self, value: float) -> None:
+        if not 0.0 <= value < 1.0:
+            raise ConfigError(f"drop_path must be at least 0 and below 1, not {value}.")
+        # a tensor, so that a compiled network is not compiled anew for each epoch's value
+        self._drop_probability.fill_(value)
+        self._drops = value > 0
+
+    def _drop(self) -> Tensor | None:
+        return self._drop_probability if self.training and self._drops else None
+
+
+class DartsNetwork(CellNetwork):
+    """Stem, DARTS cells with preprocessing, head; optionally the auxiliary head.
+
+    In training mode with an auxiliary head `forward` returns (logits, auxiliary logits).
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        *,
+        channels: int,
+        layers: int,
+        num_classes: int,
+        auxiliary: bool,
+        in_channels: int,
+        stem: str,
+        image_size: int,
+    ) -> None:
+        super().__init__()
+        imagenet = stem == "imagenet"
+        width = channels if imagenet else 3 * channels
+        if imagenet:
+            self.stem, self.stem2 = imagenet_stems(in_channels, channels)
+        else:
+            self.stem = cifar_stem(in_channels, width)
+        nodes = {len(cell.concat) for _, cell in architecture.cells}
+        if len(nodes) != 1:
+            raise ArchitectureError("The normal and the reduction cell must join as many states.")
+        multiplier = nodes.pop()
+        specs = list(
+            darts_specs(channels, layers, multiplier, stem_channels=width, stem_reduces=imagenet)
+        )
+        self.cells = nn.ModuleList(
+            FixedCell(
+                _cell_of_kind(architecture, spec.kind),
+                spec.channels,
+                reduces=spec.reduces,
+                preprocess=Preprocess(spec, affine=True),
+            )
+            for spec in specs
+        )
+        self.head = Head(multiplier * specs[-1].channels, num_classes, norm=False)
+        self.auxiliary: AuxiliaryHead | None = None
+        self._auxiliary_after = 2 * layers // 3
+        if auxiliary:
+            size = -(-image_size // 8) if imagenet else image_size
+            reductions = sum(spec.reduces for spec in specs[: self._auxiliary_after + 1])
+            self.auxiliary = AuxiliaryHead(
+                multiplier * specs[self._auxiliary_after].channels,
+                num_classes,
+                feature_size=-(-size // 2**reductions),
+                imagenet=imagenet,
+            )
+
+    def forward(self, x_BCHW: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits [B, classes]."""
+        older = self.stem(x_BCHW)
+        newer = self.stem2(older) if hasattr(self, "stem2") else older
+        drop = self._drop()
+        auxiliary_logits: Tensor | None = None
+        for layer, cell in enumerate(self.cells):
+            older, newer = newer, cell([older, newer], drop)
+            if self.training and self.auxiliary is not None and layer == self._auxiliary_after:
+                auxiliary_logits = self.auxiliary(newer)
+        logits: Tensor = self.head(newer)
+        return logits if auxiliary_logits is None else (logits, auxiliary_logits)
+
+
+class NasBench201Network(CellNetwork):
+    """Stem, three stages of cells with residual reductions between them, head.
+
+    Edges that lead nowhere are kept, as in the benchmark.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        *,
+        channels: int,
+        layers: int,
+        num_classes: int,
+        auxiliary: bool,
+        in_channels: int,
+        stem: str,
+        image_size: int,
+    ) -> None:
+        super().__init__()
+        if auxiliary:
+            raise ConfigError("A NAS-Bench-201 network has no auxiliary head; use auxiliary=false.")
+        self.stem = cifar_stem(in_channels, channels)
+        choice = _cell_of_kind(architecture, "cell")
+        self.cells = nn.ModuleList(
+            ResidualReduction(width // 2, width)
+            if what == "reduction"
+            else FixedCell(choice, width)
+            for what, width in nasbench201_channels(channels, layers)
+        )
+        self.head = Head(4 * channels, num_classes, norm=True)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Logits [B, classes]."""
+        state = self.stem(x_BCHW)
+        drop = self._drop()
+        for cell in self.cells:
+            state = cell([state], drop) if isinstance(cell, FixedCell) else cell(state)
+        logits: Tensor = self.head(state)
+        return logits
+
+
+BUILDERS: dict[str, Callable[..., nn.Module]] = {
+    "darts": DartsNetwork,
+    "nasbench201": NasBench201Network,
+}
+"""Skeleton name -> network class; a space with a new skeleton adds its own."""
+
+
+def build(
+    architecture: Architecture,
+    channels: int = 36,
+    layers: int = 20,
+    num_classes: int = 10,
+    auxiliary: bool = False,
+    in_channels: int = 3,
+    stem: str = "cifar",
+    *,
+    image_size: int | None = None,
+) -> nn.Module:
+    """A plain network of the architecture: ordinary modules with affine batch norms, freshly initialised.
+
+    Args:
+        architecture: what to build.
+        channels: width of the first cells.
+        layers: number of cells (DARTS) or cells per stage (NAS-Bench-201).
+        num_classes: size of the classifier.
+        auxiliary: add the auxiliary head (DARTS skeleton).
+        in_channels: channels of the images.
+        stem: "cifar" or "imagenet".
+        image_size: height of the images, which decides the auxiliary head's form; 32 or 224 by default.
+
+    Raises:
+        ArchitectureError: a cell kind or an operation does not exist.
+        ConfigError: a size, the stem or the auxiliary head does not fit.
+    """
+    if architecture.space not in SPACES:
+        raise ArchitectureError(unknown_name("space", architecture.space, SPACES))
+    skeleton = SPACES[architecture.space].skeleton
+    for _, cell in architecture.cells:
+        for _, _, op in cell.edges:
+            if op not in OPS:
+                raise ArchitectureError(unknown_name("operation", op, OPS))
+    for name, value in (("channels", channels), ("layers", layers), ("num_classes", num_classes)):
+        if value < 1:
+            raise ConfigError(f"A network needs {name} >= 1, not {value}.")
+    if skeleton in ("darts", "nasbench201"):
+        check_stem(skeleton, stem)
+    return BUILDERS[skeleton](
+        architecture,
+        channels=channels,
+        layers=layers,
+        num_classes=num_classes,
+        auxiliary=auxiliary,
+        in_channels=in_channels,
+        stem=stem,
+        image_size=image_size or (224 if stem == "imagenet" else 32),
+    )
+
+
+def _cell_of_kind(architecture: Architecture, kind: str) -> CellChoice:
+    # a space may have one kind of cell for every place
+    kinds = [name for name, _ in architecture.cells]
+    return architecture.cell(kind if kind in kinds or len(kinds) != 1 else kinds[0])

@@ -1,0 +1,127 @@
+"""Cells made of plain modules: the searched cell with mixed operations, and the fixed cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from darts_core.architecture import CellChoice
+from darts_core.ops import create_op
+from darts_core.ops.conv import ReluConvNorm
+from darts_core.ops.simple import FactorizedReduce, Skip, ZeroOp
+from darts_core.spaces import SearchSpace
+from darts_core.supernet.mixed_op import MixedOp
+from darts_core.supernet.skeleton import CellSpec
+
+__all__ = ["FixedCell", "Preprocess", "SearchCell", "drop_path"]
+
+
+class Preprocess(nn.Module):
+    """Bring the two inputs of a DARTS cell to its width and resolution."""
+
+    def __init__(self, spec: CellSpec, *, affine: bool) -> None:
+        super().__init__()
+        if spec.last_reduced:
+            self.older: nn.Module = FactorizedReduce(
+                spec.channels_before_last, spec.channels, affine=affine
+            )
+        else:
+            self.older = ReluConvNorm(spec.channels_before_last, spec.channels, 1, 1, affine=affine)
+        self.newer = ReluConvNorm(spec.channels_last, spec.channels, 1, 1, affine=affine)
+
+    def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The two first states of the cell."""
+        return [self.older(inputs[0]), self.newer(inputs[1])]
+
+
+class SearchCell(nn.Module):
+    """A cell in which every edge of the space carries a mixed operation."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        channels: int,
+        *,
+        kind: str,
+        reduces: bool = False,
+        preprocess: nn.Module | None = None,
+        channel_fraction: int = 1,
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        self.preprocess = preprocess
+        self._edges = space.edges
+        self._outputs = space.output_states
+        self._first_node, self._states = space.inputs, space.inputs + space.nodes
+        self.mixed = nn.ModuleList(
+            MixedOp(
+                space.ops,
+                channels,
+                2 if reduces and source < space.inputs else 1,
+                norm_after_pool=space.norm_after_pool,
+                channel_fraction=channel_fraction,
+            )
+            for source, _ in self._edges
+        )
+
+    def forward(self, inputs: Sequence[Tensor], weights_EK: Tensor) -> Tensor:
+        """The cell's output from its input states and the mixing weights [E, K]."""
+        states = list(self.preprocess(inputs) if self.preprocess is not None else inputs)
+        for target in range(self._first_node, self._states):
+            terms = [
+                self.mixed[e](states[source], weights_EK[e])
+                for e, (source, node) in enumerate(self._edges)
+                if node == target
+            ]
+            states.append(torch.stack(terms).sum(0) if len(terms) > 1 else terms[0])
+        outputs = [states[state] for state in self._outputs]
+        return torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
+
+
+def drop_path(x_BCHW: Tensor, probability: Tensor) -> Tensor:
+    """`x` with each sample's path zeroed with `probability` and the kept ones scaled up."""
+    keep = 1.0 - probability.to(x_BCHW.dtype)
+    mask = torch.rand(x_BCHW.shape[0], 1, 1, 1, device=x_BCHW.device, dtype=x_BCHW.dtype) < keep
+    return x_BCHW * mask / keep
+
+
+class FixedCell(nn.Module):
+    """A cell of a discrete architecture: only its kept edges."""
+
+    def __init__(
+        self,
+        choice: CellChoice,
+        channels: int,
+        *,
+        reduces: bool = False,
+        preprocess: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.preprocess = preprocess
+        self.edges = tuple((source, target) for source, target, _ in choice.edges)
+        self._outputs = choice.concat
+        self._nodes = range(choice.inputs, choice.states)
+        self.ops = nn.ModuleList(
+            create_op(op, channels, 2 if reduces and source < choice.inputs else 1, affine=True)
+            for source, _, op in choice.edges
+        )
+
+    def forward(self, inputs: Sequence[Tensor], drop_probability: Tensor | None = None) -> Tensor:
+        """The cell's output; with a drop probability, paths other than skips are dropped."""
+        states = list(self.preprocess(inputs) if self.preprocess is not None else inputs)
+        for target in self._nodes:
+            total: Tensor | None = None
+            for (source, node), op in zip(self.edges, self.ops, strict=True):
+                if node != target:
+                    continue
+                term = op(states[source])
+                if drop_probability is not None and not isinstance(op, (Skip, ZeroOp)):
+                    term = drop_path(term, drop_probability)
+                total = term if total is None else total + term
+            if total is None:  # a node without edges: nothing reads it, but states are numbered
+                total = torch.zeros_like(states[-1])
+            states.append(total)
+        outputs = [states[state] for state in self._outputs]
+        return torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]

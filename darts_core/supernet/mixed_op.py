@@ -1,0 +1,74 @@
+"""The mixed operation: the weighted sum of all candidates on one edge, from plain modules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from darts_core.errors import ConfigError
+from darts_core.ops import create_op
+from darts_core.ops.simple import AvgPool3x3, MaxPool3x3, ZeroOp
+
+__all__ = ["MixedOp"]
+
+
+class MixedOp(nn.Module):
+    """sum_k weight_k * op_k(x) over the candidate operations of an edge.
+
+    With `channel_fraction` K > 1 only the first C / K channels are mixed; the others pass by (max-pooled
+    where the stride is 2) and the channels are shuffled, as in PC-DARTS (arXiv:1907.05737, Eq. 2).
+
+    Shapes: x [B, C, H, W], weights [K_ops] -> [B, C, ceil(H / stride), ceil(W / stride)].
+    """
+
+    def __init__(
+        self,
+        ops: Sequence[str],
+        channels: int,
+        stride: int,
+        *,
+        norm_after_pool: bool,
+        channel_fraction: int = 1,
+    ) -> None:
+        super().__init__()
+        if channels % channel_fraction:
+            raise ConfigError(
+                f"{channels} channels cannot be split into {channel_fraction} equal parts; choose "
+                "search.channels as a multiple of the channel fraction."
+            )
+        self.stride = stride
+        self.channel_fraction = channel_fraction
+        mixed = channels // channel_fraction
+        self.ops = nn.ModuleList()
+        for name in ops:
+            op = create_op(name, mixed, stride, affine=False)
+            if norm_after_pool and isinstance(op, (MaxPool3x3, AvgPool3x3)):
+                op = nn.Sequential(op, nn.BatchNorm2d(mixed, affine=False))
+            self.ops.append(op)
+
+    def forward(self, x_BCHW: Tensor, weights_K: Tensor) -> Tensor:
+        """The mixture; operations that return zeros are not run."""
+        channels = x_BCHW.shape[1] // self.channel_fraction
+        mixed = x_BCHW[:, :channels] if self.channel_fraction > 1 else x_BCHW
+        total: Tensor | None = None
+        for k, op in enumerate(self.ops):
+            if isinstance(op, ZeroOp):
+                continue
+            term = weights_K[k] * op(mixed)
+            total = term if total is None else total + term
+        if total is None:
+            total = self.ops[0](mixed)
+        return self._rejoin(total, x_BCHW[:, channels:]) if self.channel_fraction > 1 else total
+
+    def _rejoin(self, mixed_BCHW: Tensor, rest_BCHW: Tensor) -> Tensor:
+        """Concatenate the mixed and the bypassed channels, then interleave them."""
+        if self.stride == 2:
+            rest_BCHW = F.max_pool2d(rest_BCHW, 2, 2, ceil_mode=True)
+        joined = torch.cat([mixed_BCHW, rest_BCHW], dim=1)
+        batch, channels, height, width = joined.shape
+        groups = self.channel_fraction
+        joined = joined.view(batch, groups, channels // groups, height, width)
+        return joined.transpose(1, 2).reshape(batch, channels, height, width)

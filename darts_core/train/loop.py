@@ -1,0 +1,106 @@
+"""The training loop of a fixed network: resumable bit for bit on the CPU.
+
+Everything random in an epoch derives from (seed, epoch): the order and the augmentation through
+the data bundle, drop-path and dropout because the generators are seeded anew at each epoch. A
+checkpoint after an epoch therefore needs no generator state.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from darts_core.runlog import RunFolder
+from darts_core.train.config import TrainConfig
+from darts_core.train.trainer import FitResult, Trainer
+
+__all__ = ["FitResult", "fit"]
+
+log = logging.getLogger("darts_core")
+
+OnEpoch = Callable[[int, dict[str, Any]], None]
+Progress = Callable[[int, int], None]
+
+
+def fit(
+    model: nn.Module,
+    bundle: Any,
+    config: TrainConfig,
+    *,
+    train_on: Sequence[str] = ("params", "alpha"),
+    select_on: str | None = "val",
+    seed: int = 0,
+    device: Any = "cpu",
+    run: RunFolder | None = None,
+    checkpoint: Path | None = None,
+    on_epoch: OnEpoch | None = None,
+    progress: Progress | None = None,
+) -> FitResult:
+    """Train `model` in place (moved to `device`); afterwards it holds the last epoch's parameters.
+
+    Args:
+        model: a plain network; in training mode it may return (logits, auxiliary logits).
+        bundle: a `DataBundle`.
+        config: the recipe.
+        train_on: names of the splits to learn from.
+        select_on: split evaluated after each epoch; None evaluates nothing.
+        seed: of order, augmentation and drop-path. The start of `model` is the caller's.
+        device: torch device.
+        run: logs one row an epoch into this folder.
+        checkpoint: file written after every epoch; when it exists the training goes on from it.
+        on_epoch: called with (epoch, row) after each epoch is safe on disk. A resumed run repeats
+            the call for the epoch that it resumes after, so the callee must take it twice.
+        progress: called with (steps done, steps in all) after every step.
+
+    Raises:
+        NonFiniteLossError: the loss became NaN or infinite; names epoch and step.
+        MemoryShortageError: states the largest batch that fits.
+        DataError: the batch is larger than the split.
+        ResumeError: the checkpoint belongs to another configuration.
+    """
+    trainer = Trainer(model, bundle, config, tuple(train_on), seed, torch.device(device))
+    trainer.progress = progress
+    first = trainer.resume(checkpoint) if checkpoint is not None and checkpoint.exists() else 0
+    if run is not None:
+        run.rewind(first)
+    result = trainer.result
+    if first and on_epoch is not None:
+        on_epoch(first - 1, result.history[-1])
+    for epoch in range(first, config.epochs):
+        row = trainer.epoch(epoch)
+        if select_on is not None:
+            row |= trainer.select(select_on)
+        result.history.append(row)
+        _log_row(row, config.epochs)
+        if run is not None:
+            run.log_metrics(**row)
+        if checkpoint is not None:
+            trainer.save(checkpoint, epoch)
+        if on_epoch is not None:
+            on_epoch(epoch, row)
+    if trainer.average is not None:
+        trainer.average.swap(model)
+    result.epochs = config.epochs
+    scores = [row.get("val_accuracy", -1.0) for row in result.history]
+    result.best_epoch = max(range(len(scores)), key=scores.__getitem__)
+    result.val_accuracy = result.history[-1].get("val_accuracy")
+    return result
+
+
+def _log_row(row: dict[str, Any], epochs: int) -> None:
+    val = f", val {row['val_accuracy']:.4f}" if "val_accuracy" in row else ""
+    log.info(
+        "epoch %d/%d: loss %.4f, train %.4f%s, lr %.3g, %.1f s",
+        row["epoch"] + 1,
+        epochs,
+        row["loss"],
+        row["train_accuracy"],
+        val,
+        row["learning_rate"],
+        row["seconds"],
+    )

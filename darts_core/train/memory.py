@@ -1,0 +1,87 @@
+"""What to say when a step does not fit into memory: the largest batch that does, by halving."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from darts_core.errors import MemoryShortageError
+
+__all__ = ["is_memory_shortage", "largest_batch", "memory_sentence"]
+
+
+def is_memory_shortage(error: BaseException) -> bool:
+    """Whether `error` says that a device's or the host's memory is exhausted."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error)
+    return "out of memory" in text or "can't allocate memory" in text
+
+
+def largest_batch(
+    loss_of: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    model: nn.Module,
+    x_BCHW: Tensor,
+    y_B: Tensor,
+    device: torch.device,
+) -> int:
+    """The largest of B/2, B/4, ... whose forward and backward pass fit; 0 when none does.
+
+    The probe leaves gradients cleared and the network's running statistics as they were.
+    """
+    buffers = {name: value.clone() for name, value in model.named_buffers()}
+    size = len(x_BCHW) // 2
+    try:
+        while size >= 1:
+            if _fits(loss_of, x_BCHW[:size], y_B[:size], device):
+                return size
+            size //= 2
+        return 0
+    finally:
+        model.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for name, value in model.named_buffers():
+                value.copy_(buffers[name])
+
+
+def _fits(loss_of: Any, x_BCHW: Tensor, y_B: Tensor, device: torch.device) -> bool:
+    _release(device)
+    try:
+        loss, _ = loss_of(x_BCHW.to(device), y_B.to(device))
+        loss.backward()
+    except (RuntimeError, MemoryError) as error:
+        if not is_memory_shortage(error):
+            raise
+        return False
+    return True
+
+
+def _release(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def memory_sentence(
+    loss_of: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    model: nn.Module,
+    x_BCHW: Tensor,
+    y_B: Tensor,
+    device: torch.device,
+    cause: str,
+) -> MemoryShortageError:
+    """The error for a batch that does not fit, with the largest batch found that does."""
+    model.zero_grad(set_to_none=True)
+    size = largest_batch(loss_of, model, x_BCHW, y_B, device)
+    start = (
+        f"A training step with batch_size={len(x_BCHW)} does not fit into the memory of {device}"
+    )
+    if size == 0:
+        return MemoryShortageError(
+            f"{start}, and neither does a single image; use fewer channels or layers ({cause})."
+        )
+    return MemoryShortageError(f"{start}; the largest that fits is batch_size={size} ({cause}).")

@@ -1,0 +1,267 @@
+"""The state of one training and its steps: one epoch, selection, checkpoint, resume.
+
+Shapes: x_BCHW images, y_B labels.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from darts_core.checkpoint import load_checkpoint, save_checkpoint
+from darts_core.errors import DataError, NonFiniteLossError, ResumeError
+from darts_core.runlog import config_hash
+from darts_core.train.config import TrainConfig
+from darts_core.train.evaluation import evaluate
+from darts_core.train.memory import is_memory_shortage, memory_sentence
+from darts_core.train.schedule import (
+    ExponentialAverage,
+    drop_path_at,
+    learning_rate_at,
+    make_optimizer,
+)
+
+__all__ = ["FitResult", "Trainer"]
+
+log = logging.getLogger("darts_core")
+
+# a finite-loss check makes the host wait for the device, so it is made every so many steps
+_CHECK_EVERY = 50
+
+
+@dataclass
+class FitResult:
+    """What a training did.
+
+    `history` has one row an epoch (epoch, loss, train_accuracy, val_accuracy, val_loss,
+    learning_rate, seconds); accuracies lie in 0..1. `val_accuracy` is the last epoch's: its
+    parameters are the ones kept. `train_seconds` is time on the device in training steps, over all
+    sittings of a resumed run; `steps` counts optimizer steps.
+    """
+
+    epochs: int
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int = 0
+    val_accuracy: float | None = None
+    train_seconds: float = 0.0
+    steps: int = 0
+
+
+class Trainer:
+    """The state of one training: network, optimizer, moving average, counters."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        bundle: Any,
+        config: TrainConfig,
+        names: tuple[str, ...],
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.model, self.bundle, self.config = model.to(device), bundle, config
+        self.names, self.seed, self.device = names, seed, device
+        self.steps = bundle.steps(names, config.batch_size)
+        if self.steps < 1:
+            size = len(bundle.split(names))
+            raise DataError(
+                f"train.batch_size={config.batch_size} is larger than the training split "
+                f"({'+'.join(names)} has {size} images); use at most {size}."
+            )
+        self.optimizer = make_optimizer(config, model.parameters())
+        self.average = ExponentialAverage(model, config.ema) if config.ema > 0 else None
+        self.augment = _make_augment(config)
+        self.autocast = _autocast_dtype(config, device)
+        self.forward: Callable[[Tensor], Any] = _compiled(model, config, device)
+        self.result = FitResult(epochs=0)
+        self.progress: Callable[[int, int], None] | None = None
+
+    def epoch(self, epoch: int) -> dict[str, Any]:
+        """One pass over the training splits; its row of metrics."""
+        config = self.config
+        # drop-path and dropout draw from the global generators
+        torch.manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+        self.model.train()
+        if hasattr(self.model, "drop_path_prob"):
+            self.model.drop_path_prob = drop_path_at(config, epoch)  # type: ignore[assignment]
+        losses: list[Tensor] = []
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        started = time.perf_counter()
+        batches = self.bundle.batches(
+            self.names, config.batch_size, seed=self.seed, epoch=epoch, augment=self.augment
+        )
+        for step, (x_BCHW, y_B) in enumerate(batches):
+            self._set_learning_rate(epoch + step / self.steps)
+            loss, logits = self._guarded_step(x_BCHW, y_B)
+            losses.append(loss)
+            correct += (logits.argmax(1) == y_B).sum()
+            self.result.steps += 1
+            if self.progress is not None:
+                self.progress(epoch * self.steps + step + 1, config.epochs * self.steps)
+            if (step + 1) % _CHECK_EVERY == 0:
+                self._check_finite(losses, epoch)
+        self._check_finite(losses, epoch)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        seconds = time.perf_counter() - started
+        self.result.train_seconds += seconds
+        return {
+            "epoch": epoch,
+            "loss": float(torch.stack(losses).mean()),
+            "train_accuracy": int(correct) / (len(losses) * config.batch_size),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "seconds": round(seconds, 3),
+        }
+
+    def _set_learning_rate(self, epoch: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(self.config, epoch)
+
+    def _guarded_step(self, x_BCHW: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
+        shortage: str | None = None
+        try:
+            return self._step(x_BCHW.to(self.device), y_B.to(self.device))
+        except (RuntimeError, MemoryError) as error:
+            if not is_memory_shortage(error):
+                raise
+            shortage = str(error).splitlines()[0]
+        # outside the handler: the traceback would keep the failed step's tensors alive
+        raise memory_sentence(self._loss_of, self.model, x_BCHW, y_B, self.device, shortage)
+
+    def _loss_of(self, x_BCHW: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
+        config = self.config
+        with torch.autocast(
+            self.device.type, dtype=self.autocast, enabled=self.autocast is not None
+        ):
+            out = self.forward(x_BCHW)
+        logits, auxiliary = out if isinstance(out, tuple) else (out, None)
+        loss = functional.cross_entropy(logits.float(), y_B, label_smoothing=config.label_smoothing)
+        if auxiliary is not None and config.auxiliary_weight:
+            loss = loss + config.auxiliary_weight * functional.cross_entropy(
+                auxiliary.float(), y_B, label_smoothing=config.label_smoothing
+            )
+        return loss, logits.detach()
+
+    def _step(self, x_BCHW: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, logits = self._loss_of(x_BCHW, y_B)
+        loss.backward()
+        if self.config.grad_clip > 0:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.model)
+        return loss.detach(), logits
+
+    def _check_finite(self, losses: list[Tensor], epoch: int) -> None:
+        bad = ~torch.isfinite(torch.stack(losses))
+        if not bool(bad.any()):
+            return
+        step = int(bad.int().argmax())
+        value = float(losses[step])
+        what = "NaN" if math.isnan(value) else "infinite"
+        raise NonFiniteLossError(
+            f"The training loss became {what} at epoch {epoch + 1}, step {step + 1} of "
+            f"{self.steps}; training stopped and the checkpoint of the epoch before is kept. Lower "
+            f"train.learning_rate (now {self.config.learning_rate}) or set train.grad_clip."
+        )
+
+    def select(self, split: str) -> dict[str, float]:
+        """Accuracy and loss on the selection split, of the moving average where there is one."""
+        if self.average is not None:
+            self.average.swap(self.model)
+        found = evaluate(self.model, self.bundle, split)
+        if self.average is not None:
+            self.average.swap(self.model)
+        return {"val_accuracy": found.accuracy, "val_loss": found.loss}
+
+    def _stamp(self) -> str:
+        return config_hash({**asdict(self.config), "on": self.names, "seed": self.seed})
+
+    def save(self, path: Path, epoch: int) -> None:
+        """Write everything that the next epoch needs."""
+        content = {
+            "kind": "training",
+            "stamp": self._stamp(),
+            "epoch": epoch + 1,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "history": self.result.history,
+            "train_seconds": self.result.train_seconds,
+            "steps": self.result.steps,
+        }
+        if self.average is not None:
+            content["ema"] = {"state": self.average.state, "updates": self.average.updates}
+        save_checkpoint(path, content)
+
+    def resume(self, path: Path) -> int:
+        """Take over the state in `path`; the epoch to go on with.
+
+        Raises:
+            ResumeError: another configuration or another network wrote the file.
+        """
+        content = load_checkpoint(path, device=self.device)
+        if content.get("stamp") != self._stamp():
+            raise ResumeError(
+                f"The checkpoint {path} belongs to another training configuration; delete it or "
+                "restore the settings it was made with."
+            )
+        try:
+            self.model.load_state_dict(content["model"])
+            self.optimizer.load_state_dict(content["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise ResumeError(
+                f"The checkpoint {path} belongs to another network "
+                f"({str(error).splitlines()[0]}); delete it to start afresh."
+            ) from error
+        if self.average is not None:
+            self.average.state = content["ema"]["state"]
+            self.average.updates = content["ema"]["updates"]
+        self.result.history = list(content["history"])
+        self.result.train_seconds = content["train_seconds"]
+        self.result.steps = content["steps"]
+        log.info("resuming from %s after epoch %d", path, content["epoch"])
+        return int(content["epoch"])
+
+
+def _make_augment(config: TrainConfig) -> Any:
+    if not (config.cutout or config.crop_padding or config.flip or config.policy):
+        return None
+    from darts_core.augment import Augment
+
+    return Augment(
+        crop_padding=config.crop_padding,
+        flip=config.flip,
+        cutout=config.cutout,
+        policy=config.policy,
+    )
+
+
+def _autocast_dtype(config: TrainConfig, device: torch.device) -> torch.dtype | None:
+    if config.precision == "fp32":
+        return None
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.bfloat16
+    log.warning("train.precision=bf16 is not fast on %s; training in fp32", device)
+    return None
+
+
+def _compiled(
+    model: nn.Module, config: TrainConfig, device: torch.device
+) -> Callable[[Tensor], Any]:
+    if not config.compile:
+        return model
+    if device.type != "cuda":
+        log.warning("train.compile=true needs a CUDA device; training on %s uncompiled", device)
+        return model
+    compiled: Callable[[Tensor], Any] = torch.compile(model)
+    return compiled

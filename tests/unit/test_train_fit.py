@@ -1,0 +1,283 @@
+"""fit: learning, schedules, resume bit for bit, NaN, lack of memory. A tiny planted data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import nn
+
+from darts_core.errors import (
+    ConfigError,
+    DataError,
+    MemoryShortageError,
+    NonFiniteLossError,
+    ResumeError,
+)
+from darts_core.runlog import RunFolder
+from darts_core.train import TrainConfig, evaluate, fit
+from darts_core.train.schedule import ExponentialAverage, drop_path_at, learning_rate_at
+
+PLAIN = {"cutout": 0, "crop_padding": 0, "flip": False, "drop_path": 0.0}
+
+
+@dataclass
+class TinyBundle:
+    """Two classes told apart by the mean brightness; batches depend on (seed, epoch) only."""
+
+    sizes: dict[str, int] = field(default_factory=lambda: {"params": 24, "alpha": 24, "val": 20})
+
+    def _split(self, names):
+        names = (names,) if isinstance(names, str) else names
+        xs, ys = [], []
+        for name in names:
+            generator = torch.Generator().manual_seed(sum(map(ord, name)))
+            y = torch.arange(self.sizes[name]) % 2
+            x = torch.randn(self.sizes[name], 1, 4, 4, generator=generator)
+            xs.append(x + y.view(-1, 1, 1, 1) * 2.0)
+            ys.append(y)
+        return torch.cat(xs), torch.cat(ys)
+
+    def split(self, names):
+        return self._split(names)[1]
+
+    def steps(self, names, batch_size, drop_last=True):
+        return len(self.split(names)) // batch_size
+
+    def batches(
+        self, names, batch_size, *, seed, epoch, augment=None, start=0, drop_last=True, shuffle=True
+    ):
+        x, y = self._split(names)
+        if shuffle:
+            generator = torch.Generator().manual_seed(seed * 1000 + epoch)
+            order = torch.randperm(len(y), generator=generator)
+            x, y = x[order], y[order]
+        for index in range(start * batch_size, len(y), batch_size):
+            if drop_last and index + batch_size > len(y):
+                return
+            yield x[index : index + batch_size], y[index : index + batch_size]
+
+
+class TinyNet(nn.Module):
+    """A convolution, batch norm, dropout (a user of the global generator), a linear layer."""
+
+    def __init__(self, auxiliary=False):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+        self.head = nn.Linear(4, 2)
+        self.auxiliary = nn.Linear(4, 2) if auxiliary else None
+        self.drop_path_prob = 0.0
+        self.seen: list[float] = []
+
+    def forward(self, x):
+        self.seen.append(self.drop_path_prob)
+        x = nn.functional.dropout(self.features(x).mean((2, 3)), 0.2, self.training)
+        if self.training and self.auxiliary is not None:
+            return self.head(x), self.auxiliary(x)
+        return self.head(x)
+
+
+def make(**kwargs):
+    torch.manual_seed(3)
+    return TinyNet(**kwargs)
+
+
+def config(**changes):
+    return TrainConfig(**{"epochs": 4, "batch_size": 8, "learning_rate": 0.1, **PLAIN, **changes})
+
+
+def test_fit_learns_and_reports_every_epoch(tmp_path):
+    run = RunFolder(tmp_path, tensorboard=False)
+    calls = []
+    model = make()
+    result = fit(
+        model,
+        TinyBundle(),
+        config(epochs=6),
+        run=run,
+        on_epoch=lambda epoch, row: calls.append((epoch, row["val_accuracy"])),
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    assert result.val_accuracy > 0.9
+    assert result.val_accuracy == evaluate(model, TinyBundle()).accuracy
+    assert result.steps == 6 * 6
+    assert result.train_seconds > 0
+    assert [row["epoch"] for row in run.metrics()] == list(range(6))
+    assert (36, 36) in calls
+    assert calls[-1] == (5, result.val_accuracy)
+    assert {"loss", "train_accuracy", "val_accuracy", "learning_rate"} <= set(result.history[0])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_resume_is_bit_equal(tmp_path, optimizer):
+    settings = config(optimizer=optimizer, ema=0.9, drop_path=0.2, learning_rate=0.01)
+    whole = make()
+    expected = fit(whole, TinyBundle(), settings, seed=5)
+
+    class Stop(Exception):
+        pass
+
+    def stop(epoch, row):
+        if epoch == 1:
+            raise Stop
+
+    run = RunFolder(tmp_path, tensorboard=False)
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(Stop):
+        fit(make(), TinyBundle(), settings, seed=5, checkpoint=path, on_epoch=stop, run=run)
+    run.log_metrics(2, loss=0.0)  # a row written after the checkpoint: the resume drops it
+    seen = []
+    torch.manual_seed(99)  # the state of the generators at the resume must not matter
+    again = TinyNet()
+    result = fit(
+        again,
+        TinyBundle(),
+        settings,
+        seed=5,
+        checkpoint=path,
+        run=run,
+        on_epoch=lambda epoch, row: seen.append(epoch),
+    )
+    assert seen == [1, 2, 3]
+    assert [row["epoch"] for row in run.metrics()] == [0, 1, 2, 3]
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+    drop = {"seconds"}
+    strip = [{k: v for k, v in row.items() if k not in drop} for row in expected.history]
+    assert strip == [{k: v for k, v in row.items() if k not in drop} for row in result.history]
+    assert result.steps == expected.steps
+
+
+def test_resume_of_another_configuration_is_refused(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    fit(make(), TinyBundle(), config(epochs=1), checkpoint=path)
+    with pytest.raises(ResumeError, match="another training configuration"):
+        fit(make(), TinyBundle(), config(epochs=2), checkpoint=path)
+    with pytest.raises(ResumeError, match="another network"):
+        fit(make(auxiliary=True), TinyBundle(), config(epochs=1), checkpoint=path)
+
+
+def test_nan_names_epoch_and_step_and_keeps_the_checkpoint(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+
+    class Poisoned(TinyBundle):
+        def batches(self, names, batch_size, *, epoch, **kwargs):
+            for step, (x, y) in enumerate(
+                super().batches(names, batch_size, epoch=epoch, **kwargs)
+            ):
+                yield (x * float("nan") if (epoch, step) == (2, 3) else x), y
+
+    with pytest.raises(NonFiniteLossError, match=r"NaN at epoch 3, step 4 of 6.*learning_rate"):
+        fit(make(), Poisoned(), config(), checkpoint=path)
+    kept = torch.load(path, weights_only=True)
+    assert kept["epoch"] == 2
+    assert all(torch.isfinite(value).all() for value in kept["model"].values())
+
+
+def test_lack_of_memory_states_the_largest_batch_that_fits():
+    class Hungry(TinyNet):
+        def forward(self, x):
+            if len(x) > 5:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")
+            return super().forward(x)
+
+    with pytest.raises(MemoryShortageError, match=r"batch_size=16 does.*fits is batch_size=4"):
+        fit(Hungry(), TinyBundle(), config(batch_size=16))
+
+    class Starving(TinyNet):
+        def forward(self, x):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(MemoryShortageError, match="neither does a single image"):
+        fit(Starving(), TinyBundle(), config())
+
+    class Broken(TinyNet):
+        def forward(self, x):
+            raise RuntimeError("some other fault")
+
+    with pytest.raises(RuntimeError, match="some other fault"):
+        fit(Broken(), TinyBundle(), config())
+
+
+def test_batch_larger_than_the_split():
+    with pytest.raises(DataError, match=r"batch_size=64.*48 images"):
+        fit(make(), TinyBundle(), config(batch_size=64))
+
+
+def test_auxiliary_loss_and_drop_path_reach_the_network():
+    model = make(auxiliary=True)
+    before = model.auxiliary.weight.detach().clone()
+    fit(model, TinyBundle(), config(drop_path=0.4), select_on=None)
+    assert not torch.equal(before, model.auxiliary.weight)
+    assert sorted(set(model.seen)) == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    off = make(auxiliary=True)
+    fit(off, TinyBundle(), config(auxiliary_weight=0.0, weight_decay=0.0), select_on=None)
+    assert torch.equal(before, off.auxiliary.weight)
+
+
+def test_without_selection_there_is_no_val_accuracy():
+    result = fit(make(), TinyBundle(), config(epochs=1), select_on=None)
+    assert result.val_accuracy is None
+    assert "val_accuracy" not in result.history[0]
+
+
+def test_gradient_clipping_bounds_the_first_update():
+    settings = config(epochs=1, grad_clip=1e-3, momentum=0.0, weight_decay=0.0, learning_rate=1.0)
+    model = make()
+    start = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
+    fit(model, TinyBundle(), settings, train_on=("params",), select_on=None)
+    moved = torch.cat([p.detach().flatten() for p in model.parameters()]) - start
+    assert 0 < moved.norm() <= 3 * 1e-3 * 1.001  # three steps of at most lr * clip each
+
+
+def test_learning_rate_warms_up_then_follows_the_cosine():
+    settings = config(epochs=10, warmup_epochs=2, learning_rate=1.0, min_learning_rate=0.2)
+    assert learning_rate_at(settings, 1.0) == pytest.approx(0.5)
+    assert learning_rate_at(settings, 2.0) == pytest.approx(1.0)
+    assert learning_rate_at(settings, 6.0) == pytest.approx(0.6)
+    assert learning_rate_at(settings, 10.0) == pytest.approx(0.2)
+    assert drop_path_at(config(epochs=10, drop_path=0.2), 5) == pytest.approx(0.1)
+
+
+def test_exponential_average_matches_the_formula():
+    model = nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(0.0)
+    average = ExponentialAverage(model, 0.5)
+    expected = 0.0
+    for update, value in enumerate([1.0, 2.0, 4.0]):
+        model.weight.data.fill_(value)
+        average.update(model)
+        decay = min(0.5, (1 + update) / (10 + update))
+        expected = decay * expected + (1 - decay) * value
+    average.swap(model)
+    assert model.weight.item() == pytest.approx(expected)
+    average.swap(model)
+    assert model.weight.item() == 4.0
+
+
+def test_evaluate_counts_every_image_and_restores_the_mode():
+    model = make().train()
+    found = evaluate(model, TinyBundle(), ("val", "alpha"), batch_size=16)
+    assert found.n == 44
+    assert model.training
+    assert evaluate(model, TinyBundle(), ("val", "alpha"), batch_size=7).accuracy == found.accuracy
+    with pytest.raises(DataError, match="empty"):
+        evaluate(model, TinyBundle(sizes={"val": 0}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"epochs": 0}, "epochs=0"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan"),
+        ({"learning_rate": 0.0}, "trains nothing"),
+        ({"drop_path": 1.0}, "drop_path=1.0"),
+        ({"min_learning_rate": 0.5}, "must not exceed"),
+        ({"optimizer": "sdg"}, "Did you mean 'sgd'"),
+        ({"precision": "fp16"}, "Known: bf16, fp32"),
+    ],
+)
+def test_bad_settings_are_sentences(changes, words):
+    with pytest.raises(ConfigError, match=words):
+        config(**changes)

@@ -1,0 +1,103 @@
+"""Baselines, and saving and loading networks, pruned ones included."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from darts_core.checkpoint import save_checkpoint
+from darts_core.errors import ConfigError, ResumeError
+from darts_core.train import baseline, load_model, reshape_like, resnet, save_model
+from darts_core.train.baselines import BASELINES
+
+
+@pytest.mark.parametrize("name", [n for n in BASELINES if n not in ("resnet34", "resnet50")])
+def test_baselines_map_small_images_to_logits_and_learn(name):
+    model = baseline(name, num_classes=3, in_channels=1, width=4)
+    x = torch.randn(4, 1, 8, 8)
+    out = model(x)
+    assert out.shape == (4, 3)
+    out.square().sum().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_published_sizes():
+    def params(model):
+        return sum(p.numel() for p in model.parameters())
+
+    # the CIFAR forms: ResNet-20 0.27 M (He et al., Table 6, with projection shortcuts here),
+    # ResNet-18 11.17 M and MobileNetV2 2.24 M with a 3x3 stride-1 stem and 10 classes
+    assert params(baseline("resnet20", 10)) == 272_474
+    assert params(resnet("resnet18", 10)) == 11_173_962
+    assert params(baseline("mobilenetv2", 10)) == 2_236_682
+    assert params(resnet("resnet50", 10)) == 23_520_842
+
+
+def test_unknown_baselines_and_widths_are_sentences():
+    with pytest.raises(ConfigError, match="Did you mean"):
+        baseline("resnet81", 10)
+    with pytest.raises(ConfigError, match="at least 1"):
+        baseline("resnet18", 10, width=0)
+    with pytest.raises(ConfigError, match="Unknown residual network"):
+        resnet("mobilenetv2", 10)
+
+
+def test_save_and_load_of_a_baseline(tmp_path):
+    spec = {"name": "resnet8", "num_classes": 3, "in_channels": 1, "width": 4}
+    model = baseline(**spec).eval()
+    save_model(tmp_path / "model.pt", model, {"baseline": spec, "class_names": ["a", "b", "c"]})
+    loaded, meta = load_model(tmp_path / "model.pt")
+    x = torch.randn(2, 1, 8, 8)
+    assert torch.equal(loaded(x), model(x))
+    assert not loaded.training
+    assert meta["class_names"] == ["a", "b", "c"]
+
+
+def test_a_pruned_network_comes_back_with_its_widths(tmp_path):
+    import torch_pruning
+
+    spec = {"name": "mobilenetv2", "num_classes": 3, "in_channels": 1, "width": 8}
+    model = baseline(**spec).eval()
+    example = torch.randn(1, 1, 8, 8)
+    pruner = torch_pruning.pruner.MagnitudePruner(
+        model,
+        example,
+        torch_pruning.importance.MagnitudeImportance(p=2),
+        pruning_ratio=0.5,
+        ignored_layers=[model.classifier],
+    )
+    pruner.step()
+    save_model(tmp_path / "model.pt", model, {"baseline": spec})
+    loaded, _ = load_model(tmp_path / "model.pt")
+    assert sum(p.numel() for p in loaded.parameters()) == sum(p.numel() for p in model.parameters())
+    assert torch.equal(loaded(example), model(example))
+    first = next(m for m in loaded.modules() if isinstance(m, nn.Conv2d))
+    assert first.out_channels == first.weight.shape[0] < 8
+
+
+def test_reshape_like_handles_grouped_and_linear_layers():
+    wide = nn.Sequential(
+        nn.Conv2d(4, 8, 3, groups=2), nn.BatchNorm2d(8, affine=False), nn.Linear(8, 5)
+    )
+    narrow = nn.Sequential(
+        nn.Conv2d(2, 4, 3, groups=2), nn.BatchNorm2d(4, affine=False), nn.Linear(4, 5)
+    )
+    reshape_like(wide, narrow.state_dict()).load_state_dict(narrow.state_dict())
+    assert (wide[0].in_channels, wide[0].out_channels, wide[0].groups) == (2, 4, 2)
+    assert wide[1].num_features == 4
+    assert wide[2].in_features == 4
+    assert wide[0](torch.randn(1, 2, 3, 3)).shape == (1, 4, 1, 1)
+
+
+def test_files_that_are_not_models_are_refused(tmp_path):
+    with pytest.raises(ResumeError, match="needs 'architecture'"):
+        save_model(tmp_path / "x.pt", nn.Linear(1, 1), {})
+    save_checkpoint(tmp_path / "other.pt", {"kind": "training"})
+    with pytest.raises(ResumeError, match="not a saved model"):
+        load_model(tmp_path / "other.pt")
+    spec = {"name": "resnet8", "num_classes": 3, "in_channels": 1, "width": 4}
+    other = baseline(**{**spec, "name": "resnet14"})
+    save_model(tmp_path / "wrong.pt", other, {"baseline": spec})
+    with pytest.raises(ResumeError, match="do not fit its own description"):
+        load_model(tmp_path / "wrong.pt")

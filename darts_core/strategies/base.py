@@ -1,0 +1,223 @@
+"""What a strategy is: how params and alpha move in one step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from darts_core.architecture import Architecture
+from darts_core.strategies.optimizers import (
+    alpha_optimizer,
+    params_optimizer,
+    set_learning_rate,
+)
+from darts_core.supernet import Supernet, frozen_statistics
+
+__all__ = ["Batch", "Penalty", "SearchSettings", "StepStats", "Strategy", "without_gradients"]
+
+Batch = tuple[Tensor, Tensor]
+"""Images [B, C, H, W] and labels [B]."""
+Penalty = Callable[[Mapping[str, Tensor]], Tensor]
+"""Mixing weights by cell kind -> a scalar that is added to the alpha loss."""
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Optimizer settings of a search; the defaults are those of DARTS (arXiv:1806.09055, A.1).
+
+    Attributes:
+        learning_rate: initial learning rate of the params; cosine decay to `min_learning_rate`.
+        grad_clip: largest norm of the params gradient; 0 switches clipping off.
+        precision: "fp32", or "bf16" for bfloat16 activations over fp32 params and alphas.
+    """
+
+    learning_rate: float = 0.025
+    min_learning_rate: float = 0.001
+    momentum: float = 0.9
+    weight_decay: float = 3e-4
+    grad_clip: float = 5.0
+    alpha_learning_rate: float = 3e-4
+    alpha_beta1: float = 0.5
+    alpha_beta2: float = 0.999
+    alpha_weight_decay: float = 1e-3
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
+class StepStats:
+    """Scalars of one step, left on the device so that nothing waits for them."""
+
+    params_loss: Tensor
+    params_accuracy: Tensor
+    alpha_loss: Tensor
+    alpha_accuracy: Tensor
+
+
+@contextmanager
+def without_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """A context in which `parameters` need no gradient: none is computed or stored for them."""
+    changed = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in changed:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in changed:
+            parameter.requires_grad_(True)
+
+
+class Strategy:
+    """Base class: a params step by SGD with momentum after an alpha step that subclasses define.
+
+    `setup` is called once before the first step. A step makes no host synchronisation, so that it can be
+    captured in a CUDA graph.
+    """
+
+    needs_alpha_batch: bool = True
+    """Whether alpha moves on its own half of the data."""
+    capturable: bool = True
+    """Whether `step` runs the same kernels each time and may be captured in a CUDA graph."""
+
+    supernet: Supernet
+    settings: SearchSettings
+    params: list[nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    alpha_optimizer: torch.optim.Optimizer
+
+    def setup(
+        self, supernet: Supernet, settings: SearchSettings, penalties: Iterable[Penalty] = ()
+    ) -> None:
+        """Take the network and make the optimizers.
+
+        Args:
+            supernet: on its device already.
+            settings: optimizer settings.
+            penalties: functions of the mixing weights that are added to the alpha loss.
+        """
+        self.supernet = supernet
+        self.settings = settings
+        self.penalties = list(penalties)
+        self.params = list(supernet.parameters())
+        self.optimizer = params_optimizer(
+            self.params,
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
+        self.alpha_optimizer = alpha_optimizer(
+            supernet.alphas(),
+            lr=settings.alpha_learning_rate,
+            betas=(settings.alpha_beta1, settings.alpha_beta2),
+            weight_decay=settings.alpha_weight_decay,
+        )
+        self.alpha_active = True
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Called before each epoch; subclasses change stages or temperatures here."""
+
+    def end_epoch(self, epoch: int, epochs: int) -> None:
+        """Called after each epoch."""
+
+    def set_learning_rate(self, value: float) -> None:
+        """Set the learning rate of the params."""
+        set_learning_rate(self.optimizer, value)
+
+    def step(self, params_batch: Batch, alpha_batch: Batch) -> StepStats:
+        """Move alpha (unless switched off), then the params, by one step."""
+        if self.alpha_active:
+            alpha_loss, alpha_accuracy = self.alpha_step(params_batch, alpha_batch)
+        else:
+            alpha_loss = alpha_accuracy = torch.zeros((), device=params_batch[0].device)
+        params_loss, params_accuracy = self.params_step(params_batch)
+        return StepStats(params_loss, params_accuracy, alpha_loss, alpha_accuracy)
+
+    def alpha_step(self, params_batch: Batch, alpha_batch: Batch) -> tuple[Tensor, Tensor]:
+        """Move alpha by one step; returns its loss and accuracy."""
+        raise NotImplementedError("A strategy must define alpha_step(params_batch, alpha_batch).")
+
+    def params_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Move the params by one step on the training loss; returns its loss and accuracy."""
+        with without_gradients(self.supernet.alphas()):
+            weights = {kind: w.detach() for kind, w in self.supernet.mixing_weights().items()}
+            loss, logits = self.loss(batch, weights)
+        gradients = torch.autograd.grad(loss, self.params, allow_unused=True)
+        self._assign(self.params, gradients)
+        if self.settings.grad_clip > 0:
+            nn.utils.clip_grad_norm_(self.params, self.settings.grad_clip)
+        self.optimizer.step()
+        return loss.detach(), self.accuracy(logits, batch[1])
+
+    def loss(self, batch: Batch, weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Cross entropy and logits of the supernet under the given mixing weights."""
+        images, labels = batch
+        if self.settings.precision == "bf16":
+            with torch.autocast(images.device.type, dtype=torch.bfloat16):
+                logits = self.supernet(images, weights)
+        else:
+            logits = self.supernet(images, weights)
+        return F.cross_entropy(logits.float() if logits.dtype != torch.float64 else logits, labels), logits
+
+    def alpha_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The loss that alpha descends: cross entropy plus the relaxation's and other penalties."""
+        weights = self.supernet.mixing_weights()
+        loss, logits = self.loss(batch, weights)
+        penalty = self.supernet.relaxation.penalty(self.supernet.named_alphas())
+        if penalty is not None:
+            loss = loss + penalty
+        for function in self.penalties:
+            loss = loss + function(weights)
+        return loss, logits
+
+    def alpha_gradients(self, batch: Batch) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Gradients of `alpha_loss` for the alphas alone, with the loss and accuracy.
+
+        No params gradient is computed, and running statistics stay as they are.
+        """
+        with without_gradients(self.params), frozen_statistics(self.supernet):
+            loss, logits = self.alpha_loss(batch)
+        alphas = self.supernet.alphas()
+        gradients = torch.autograd.grad(loss, alphas, allow_unused=True)
+        filled = [
+            torch.zeros_like(alpha) if gradient is None else gradient
+            for alpha, gradient in zip(alphas, gradients, strict=True)
+        ]
+        return filled, loss.detach(), self.accuracy(logits, batch[1])
+
+    def apply_alpha(self, gradients: Iterable[Tensor]) -> None:
+        """Move the alphas by one optimizer step along `gradients`."""
+        self._assign(self.supernet.alphas(), gradients)
+        self.alpha_optimizer.step()
+
+    @staticmethod
+    def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+        """Share of right answers in the batch, on the device."""
+        return (logits.detach().argmax(dim=1) == labels).float().mean()
+
+    @staticmethod
+    def _assign(
+        parameters: Iterable[nn.Parameter], gradients: Iterable[Tensor | None]
+    ) -> None:
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+
+    def architecture(self) -> Architecture:
+        """The architecture that the search ends with."""
+        return self.supernet.discretize()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything besides the supernet that a resumed search needs."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "alpha_optimizer": self.alpha_optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore `state_dict`."""
+        self.optimizer.load_state_dict(dict(state["optimizer"]))
+        self.alpha_optimizer.load_state_dict(dict(state["alpha_optimizer"]))

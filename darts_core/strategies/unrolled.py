@@ -1,0 +1,124 @@
+"""Second-order DARTS: alpha follows the gradient through one virtual step of the params."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from darts_core.strategies.base import Batch, Strategy
+from darts_core.strategies.optimizers import learning_rate
+from darts_core.supernet import frozen_statistics
+
+__all__ = ["Unrolled"]
+
+
+class Unrolled(Strategy):
+    """The one-step unrolled gradient, its Hessian-vector product by central differences.
+
+    With params' = params - xi * d where d is the update direction,
+        g = dL_val/dalpha(params') - xi * (dL_train/dalpha(params+) - dL_train/dalpha(params-)) / (2 eps)
+    with params+- = params +- eps * v, v = dL_val/dparams(params') and eps = epsilon / ||v||.
+    All extra passes leave the running statistics and the params as they were.
+
+    Source: DARTS (arXiv:1806.09055), Eq. 7 and 8; momentum and weight decay in the virtual step as in
+    the authors' code.
+
+    Args:
+        epsilon: numerator of the step of the finite difference.
+        plain_sgd: virtual step without momentum and weight decay, as the paper writes it.
+    """
+
+    def __init__(self, epsilon: float = 0.01, *, plain_sgd: bool = False) -> None:
+        self.epsilon = epsilon
+        self.plain_sgd = plain_sgd
+
+    def alpha_step(self, params_batch: Batch, alpha_batch: Batch) -> tuple[Tensor, Tensor]:
+        """One Adam step of alpha on the unrolled loss."""
+        gradients, loss, accuracy = self.unrolled_gradients(params_batch, alpha_batch)
+        self.apply_alpha(gradients)
+        return loss, accuracy
+
+    def unrolled_gradients(
+        self, params_batch: Batch, alpha_batch: Batch
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """The unrolled gradient for each alpha, with the loss and accuracy at the virtual params."""
+        draw = self._random_state()
+        saved = [param.detach().clone() for param in self.params]
+        xi = learning_rate(self.optimizer)
+        with frozen_statistics(self.supernet):
+            direction = self._virtual_direction(params_batch)
+            self._move(saved, direction, -xi)
+            self._restore_random(draw)
+            loss, logits = self.alpha_loss(alpha_batch)
+            alphas = self.supernet.alphas()
+            found = torch.autograd.grad(loss, [*alphas, *self.params], allow_unused=True)
+            outer = _filled(alphas, found[: len(alphas)])
+            vector = _filled(self.params, found[len(alphas) :])
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(vector)))
+            eps = self.epsilon / norm.clamp_min(1e-12)
+            sides = []
+            for sign in (1.0, -1.0):
+                self._move(saved, vector, sign * eps)
+                self._restore_random(draw)
+                sides.append(self._train_alpha_gradients(params_batch))
+            self._move(saved, vector, None)
+        gradients = [
+            g - xi * (plus - minus) / (2 * eps)
+            for g, plus, minus in zip(outer, *sides, strict=True)
+        ]
+        return gradients, loss.detach(), self.accuracy(logits, alpha_batch[1])
+
+    def _virtual_direction(self, batch: Batch) -> list[Tensor]:
+        """The direction of the virtual step: gradient, plus weight decay and momentum."""
+        weights = {kind: w.detach() for kind, w in self.supernet.mixing_weights().items()}
+        loss, _ = self.loss(batch, weights)
+        gradients = _filled(
+            self.params, torch.autograd.grad(loss, self.params, allow_unused=True)
+        )
+        if self.plain_sgd:
+            return gradients
+        direction = []
+        for param, gradient in zip(self.params, gradients, strict=True):
+            update = gradient + self.settings.weight_decay * param.detach()
+            buffer = self.optimizer.state.get(param, {}).get("momentum_buffer")
+            if buffer is not None:
+                update = update + self.settings.momentum * buffer
+            direction.append(update)
+        return direction
+
+    def _train_alpha_gradients(self, batch: Batch) -> list[Tensor]:
+        """dL_train/dalpha at the params as they stand, without penalties."""
+        loss, _ = self.loss(batch, self.supernet.mixing_weights())
+        alphas = self.supernet.alphas()
+        return _filled(alphas, torch.autograd.grad(loss, alphas, allow_unused=True))
+
+    @torch.no_grad()
+    def _move(
+        self, saved: Sequence[Tensor], vector: Sequence[Tensor], scale: float | Tensor | None
+    ) -> None:
+        """params = saved + scale * vector, in place; None restores the saved values exactly."""
+        torch._foreach_copy_(self.params, list(saved))
+        if scale is not None:
+            torch._foreach_add_(self.params, torch._foreach_mul(list(vector), scale))
+
+    def _random_state(self) -> Tensor | None:
+        """The state of a sampling relaxation's generator: all passes must see one draw."""
+        generator = self.supernet.generator
+        if generator is None or torch.cuda.is_current_stream_capturing():
+            return None
+        return generator.get_state()
+
+    def _restore_random(self, state: Tensor | None) -> None:
+        if state is not None and self.supernet.generator is not None:
+            self.supernet.generator.set_state(state)
+
+
+def _filled(
+    parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]
+) -> list[Tensor]:
+    return [
+        torch.zeros_like(parameter) if gradient is None else gradient
+        for parameter, gradient in zip(parameters, gradients, strict=True)
+    ]

@@ -1,4 +1,4 @@
-"""Measured time: the one timer, the table of operation times and the expected latency of a supernet."""
+"""Measured time: the one timer, the table of operation times, the expected latency."""
 
 from darts_core.latency.device import device_lock, device_name
 from darts_core.latency.measure import (

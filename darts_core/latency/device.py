@@ -1,4 +1,4 @@
-"""What a timing needs to know about the device: its name, its lock, its threads and its other users."""
+"""What a timing needs to know about the device: name, lock, threads, foreign load."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def _bind(cores: set[int]) -> None:
 
 
 class Load:
-    """Processor time that other processes took between the making of this object and `foreign()`."""
+    """Processor time that other processes took since this object was made."""
 
     def __init__(self) -> None:
         self._start = _processor_seconds()

@@ -133,6 +133,10 @@ def measure(
     """The time of one call of `fn` on `device`.
 
     Args:
+        fn: takes nothing; on a GPU it may return before the work is done.
+        device: where the work runs: cpu, cuda or cuda:N.
+        batch: images a call handles, stamped on the row.
+        max_seconds: sampling ends after this time.
         runtime: a word for what runs (`eager`, `onnx`, ...), stamped on the row.
         repeats: samples wanted; fewer (at least 5) when `max_seconds` is over first.
         warmup_seconds: the longest warm-up; it ends earlier once two windows agree within 5 %.
@@ -311,6 +315,10 @@ def measure_model(
     """Times of `model` in eval mode on random input, one row a batch size.
 
     Args:
+        model: takes [B, C, H, W]; left in its mode and on its device.
+        device: where it runs.
+        channels_last: feed inputs in that layout.
+        dtype: of the inputs.
         input_shape: (C, H, W).
         batch_sizes: batch 1 and the throughput batch (256 on a GPU, 32 on a CPU) by default.
         runtime: `eager`, `compile` (torch.compile) or `graph` (CUDA graph of eager, GPU only).

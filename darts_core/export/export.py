@@ -1,0 +1,214 @@
+"""Writing a trained network as files that run without our packages, each checked first."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from darts_core import runlog
+from darts_core.errors import ExportError, unknown_name
+from darts_core.export import verify
+from darts_core.export.fold import fold_batch_norms
+from darts_core.export.formats import FORMATS, Job, cast
+from darts_core.export.manifest import SCHEMA_VERSION, DataMeta, data_meta, sha256
+from darts_core.export.runtime import open_artifact
+from darts_core.latency import default_batch_sizes, measure, measure_model
+
+__all__ = ["export_model"]
+
+log = logging.getLogger("darts_core")
+
+
+def export_model(
+    model: nn.Module,
+    folder: str | Path,
+    meta: Any,
+    *,
+    formats: Sequence[str] = ("pt2", "onnx"),
+    bundle: Any = None,
+    device: str | torch.device = "cpu",
+    accuracy: float | None = None,
+    extra: Mapping[str, Any] | None = None,
+    allow_accuracy_loss: bool = False,
+    time_artifacts: bool = True,
+    batch_sizes: Sequence[int] | None = None,
+    channels_last: bool | None = None,
+    max_seconds: float = 2.0,
+) -> dict[str, Any]:
+    """Fold, write, verify and time `model`; the content of the manifest that was written.
+
+    Batch norms are folded into convolutions. Each file is loaded again and compared with the eager
+    fp32 model on inputs drawn anew (and on the val split, given a bundle); one that differs is not
+    written: fp32 by more than 1e-4 of the largest logit, bf16 and fp16 in more than 0.5 % of the
+    top classes, INT8 by more than 0.5 points of accuracy.
+
+    Args:
+        model: a plain network whose eval forward gives logits; it is left as it is.
+        folder: receives the files and manifest.json.
+        meta: a data bundle, a `DataMeta`, or a mapping with class_names, image_shape, mean and std.
+        formats: names from `FORMATS`.
+        bundle: data for verification on val and for INT8 calibration; `meta` if that is a bundle.
+        device: where the artifacts run and are timed.
+        accuracy: the test accuracy (0..1) to state in the manifest.
+        extra: further plain values for the manifest (architecture, job name).
+        allow_accuracy_loss: write low-precision files even if they lose more than allowed.
+        time_artifacts: time each file and state it in the manifest.
+        batch_sizes: for the timings; batch 1 and the throughput batch by default.
+        channels_last: layout of the torch artifacts; by default the faster one, measured.
+        max_seconds: longest time for one timing.
+
+    Raises:
+        ExportError: a format is unknown, cannot express the model, or fails verification.
+    """
+    folder = Path(folder)
+    described = data_meta(meta)
+    bundle = bundle if bundle is not None else (meta if hasattr(meta, "batches") else None)
+    for name in formats:
+        if name not in FORMATS:
+            raise ExportError(unknown_name("export format", name, FORMATS))
+    home = torch.device(device)
+    origin = next((p.device for p in model.parameters()), torch.device("cpu"))
+    was_training = model.training
+    sizes = tuple(batch_sizes or default_batch_sizes(home))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        reference = model.to(home).eval()
+        job = Job(
+            fold_batch_norms(reference, described.input_shape), described, home, bundle=bundle
+        )
+        job.channels_last = _layout(job, channels_last, sizes, time_artifacts, max_seconds)
+        artifacts: dict[str, Any] = {}
+        for name in formats:
+            artifacts[name] = _one(name, job, reference, folder, allow_accuracy_loss)
+            if time_artifacts:
+                artifacts[name]["latency"] = _timed(name, job, folder, sizes, max_seconds)
+    finally:
+        model.to(origin).train(was_training)
+    manifest = _manifest(described, model, artifacts, job, accuracy, extra)
+    runlog.write_json(folder / "manifest.json", manifest)
+    return manifest
+
+
+def _layout(
+    job: Job, wanted: bool | None, sizes: Sequence[int], timed: bool, max_seconds: float
+) -> bool:
+    """Whether channels-last is taken: as told, else whichever is faster at the largest batch."""
+    if wanted is not None or not timed:
+        return bool(wanted)
+    found = []
+    for last in (False, True):
+        job.channels_last = last
+        row = measure_model(
+            cast(job, torch.float32),
+            job.meta.input_shape,
+            batch_sizes=(max(sizes),),
+            device=job.device,
+            max_seconds=max_seconds / 2,
+            warmup_seconds=max_seconds / 4,
+        )
+        found.append(row[max(sizes)].median_ms)
+    return found[1] < found[0]
+
+
+def _one(
+    name: str, job: Job, reference: nn.Module, folder: Path, allow_accuracy_loss: bool
+) -> dict[str, Any]:
+    """Write one artifact under a temporary name, verify it, rename it; its manifest entry."""
+    form = FORMATS[name]
+    stem, dot, suffix = form.file.partition(".")
+    temporary = folder / f".{stem}.{os.getpid()}.tmp{dot}{suffix}"
+    started = time.monotonic()
+    try:
+        form.write(job, temporary)
+        runner = open_artifact(form.kind, [temporary], job.device)
+        check = _check(form.precision, job, reference, runner)
+        reason = verify.judge(form.precision, check, allow_accuracy_loss=allow_accuracy_loss)
+        if reason is not None:
+            raise ExportError(f"{form.file} was not written: {reason}.")
+        path = folder / form.file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    log.info(
+        "wrote %s in %.1f s (relative error %.1e)",
+        form.file,
+        time.monotonic() - started,
+        check.relative_error,
+    )
+    return {
+        "kind": form.kind,
+        "precision": form.precision,
+        "native": form.native,
+        "device": str(job.device),
+        "files": [{"name": form.file, "sha256": sha256(path), "bytes": path.stat().st_size}],
+        "relative_error": check.relative_error,
+        "val_agreement": check.agreement,
+        "val_accuracy": check.accuracy,
+    }
+
+
+def _check(precision: str, job: Job, reference: nn.Module, runner: verify.Runner) -> verify.Check:
+    error = verify.compare_on_fresh_inputs(
+        reference, runner, job.meta.input_shape, device=job.device
+    )
+    if job.bundle is None:
+        return verify.Check(error)
+    agreement, accuracy, wanted, count = verify.compare_on_split(
+        reference, runner, job.bundle, device=job.device
+    )
+    return verify.Check(error, agreement, accuracy, wanted, count)
+
+
+def _timed(
+    name: str, job: Job, folder: Path, sizes: Sequence[int], max_seconds: float
+) -> dict[str, Any]:
+    form = FORMATS[name]
+    runner = open_artifact(form.kind, [folder / form.file], job.device)
+    rows = {}
+    for size in sizes:
+        x = torch.randn(size, *job.meta.input_shape, device=job.device)
+        with torch.inference_mode():
+            row = measure(
+                lambda x=x: runner(x),  # type: ignore[misc]
+                device=job.device,
+                runtime=name,
+                batch=size,
+                max_seconds=max_seconds,
+                warmup_seconds=max_seconds / 2,
+            )
+        rows[str(size)] = row.to_dict()
+    return rows
+
+
+def _manifest(
+    meta: DataMeta,
+    model: nn.Module,
+    artifacts: Mapping[str, Any],
+    job: Job,
+    accuracy: float | None,
+    extra: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    environment = runlog.environment()
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "data": meta.name,
+        "classes": list(meta.classes),
+        "input_shape": list(meta.input_shape),
+        "mean": list(meta.mean),
+        "std": list(meta.std),
+        "input": "float32 [batch, channels, height, width], (pixel / 255 - mean) / std",
+        "params": sum(p.numel() for p in model.parameters()),
+        "test_accuracy": accuracy,
+        "channels_last": job.channels_last,
+        "versions": environment["packages"],
+        "python": environment["python"],
+        "artifacts": dict(artifacts),
+        **dict(extra or {}),
+    }

@@ -1,0 +1,150 @@
+"""One writer a file format. Each takes the folded model and writes one artifact, unverified."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from darts_core.errors import ExportError
+from darts_core.export.archive import save_program
+from darts_core.export.fold import trace
+from darts_core.export.manifest import DataMeta
+
+__all__ = ["FORMATS", "Format", "Job"]
+
+
+@dataclass
+class Job:
+    """What the writers share: the folded model in eval mode, its input, calibration data."""
+
+    folded: nn.Module
+    meta: DataMeta
+    device: torch.device
+    channels_last: bool = False
+    bundle: Any = None
+
+
+@dataclass(frozen=True)
+class Format:
+    """An artifact kind: its file, number format, what opens it, and the function that writes it."""
+
+    file: str
+    kind: str
+    precision: str
+    write: Callable[[Job, Path], None]
+    native: bool = False
+
+
+class Cast(nn.Module):
+    """`model` in another number format or layout behind a float32, any-layout interface."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype, *, channels_last: bool) -> None:
+        super().__init__()
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        # the copy keeps the caller's model as it is
+        self.model = _copy(model).to(dtype=dtype).to(memory_format=layout)  # type: ignore[call-overload]
+        self.dtype = dtype
+        self.layout = layout
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits in float32."""
+        x = x.to(self.dtype).contiguous(memory_format=self.layout)
+        return self.model(x).float()
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    import copy
+
+    return copy.deepcopy(model)
+
+
+def cast(job: Job, dtype: torch.dtype) -> nn.Module:
+    """The folded model, wrapped where its layout or number format is not the interface's."""
+    if dtype == torch.float32 and not job.channels_last:
+        return job.folded
+    return Cast(job.folded, dtype, channels_last=job.channels_last).eval()
+
+
+def _pt2(dtype: torch.dtype) -> Callable[[Job, Path], None]:
+    def write(job: Job, path: Path) -> None:
+        save_program(trace(cast(job, dtype), job.meta.input_shape, example=_example(job)), path)
+
+    return write
+
+
+def _onnx(dtype: torch.dtype) -> Callable[[Job, Path], None]:
+    def write(job: Job, path: Path) -> None:
+        # ONNX Runtime chooses its own layout
+        model = job.folded
+        if dtype != torch.float32:
+            model = Cast(job.folded, dtype, channels_last=False).eval()
+        write_onnx(model.cpu(), job, path)
+        job.folded.to(job.device)
+
+    return write
+
+
+def write_onnx(model: nn.Module, job: Job, path: Path) -> None:
+    """`model` as one self-contained ONNX file with a free batch size.
+
+    Raises:
+        ExportError: the exporter knows no ONNX form for one of the operations.
+    """
+    program = trace(model, job.meta.input_shape, example=torch.randn(2, *job.meta.input_shape))
+    try:
+        with _quiet():
+            warnings.simplefilter("ignore")
+            exported = torch.onnx.export(
+                program,
+                input_names=["images"],
+                output_names=["logits"],
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+            if exported is None:
+                raise RuntimeError("the exporter returned nothing")
+            exported.save(str(path), external_data=False)
+    except Exception as error:  # the exporter wraps whatever went wrong inside
+        last = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        raise ExportError(
+            f"The model cannot be written as ONNX: {last[:300]} Leave 'onnx' out of the formats or "
+            "replace the operation it names."
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's many remarks out of our log and off the terminal."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _example(job: Job) -> torch.Tensor:
+    return torch.randn(2, *job.meta.input_shape, device=job.device)
+
+
+FORMATS: dict[str, Format] = {
+    "pt2": Format("model.pt2", "pt2", "fp32", _pt2(torch.float32)),
+    "pt2_bf16": Format("model_bf16.pt2", "pt2", "bf16", _pt2(torch.bfloat16)),
+    "pt2_fp16": Format("model_fp16.pt2", "pt2", "fp16", _pt2(torch.float16)),
+    "onnx": Format("model.onnx", "onnx", "fp32", _onnx(torch.float32)),
+    "onnx_fp16": Format("model_fp16.onnx", "onnx", "fp16", _onnx(torch.float16)),
+}

@@ -1,0 +1,187 @@
+"""Loading and running exported models: `load(folder)` gives one callable for any runtime.
+
+Shapes: images_BCHW float32, normalised as the manifest says -> logits_BK float32.
+B batch (any), C channels, H height, W width, K classes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from darts_core.errors import ExportError, unknown_name
+from darts_core.export.archive import load_program
+from darts_core.export.manifest import check_files, read_manifest
+
+__all__ = ["LoadedModel", "default_runtime", "load", "open_artifact"]
+
+log = logging.getLogger("darts_core")
+Runner = Callable[[torch.Tensor], torch.Tensor]
+
+
+class LoadedModel:
+    """An exported model in memory: call it with normalised images, get logits.
+
+    Attributes:
+        manifest: the content of manifest.json.
+        runtime: the artifact that runs (`pt2`, `onnx`, ...).
+        classes: class names in the order of the logits.
+    """
+
+    def __init__(
+        self, manifest: Mapping[str, Any], runtime: str, runner: Runner, device: torch.device
+    ) -> None:
+        self.manifest = manifest
+        self.runtime = runtime
+        self.device = device
+        self.classes: tuple[str, ...] = tuple(str(name) for name in manifest["classes"])
+        self.input_shape: tuple[int, ...] = tuple(int(size) for size in manifest["input_shape"])
+        self._runner = runner
+
+    def __call__(self, images_BCHW: torch.Tensor | np.ndarray) -> torch.Tensor:
+        """Logits [B, K] on the CPU or the model's device.
+
+        Raises:
+            ExportError: the images have another shape than the model takes.
+        """
+        x = torch.as_tensor(images_BCHW)
+        if x.ndim != 4 or tuple(x.shape[1:]) != self.input_shape:
+            raise ExportError(
+                f"The model takes images of shape [batch, *{list(self.input_shape)}], not "
+                f"{list(x.shape)}; resize or convert them."
+            )
+        if not x.is_floating_point():
+            raise ExportError(
+                f"The model takes normalised float images, not {x.dtype}; predict() reads raw ones."
+            )
+        with torch.inference_mode():
+            return self._runner(x.to(self.device, torch.float32))
+
+
+def default_runtime(manifest: Mapping[str, Any]) -> str:
+    """The full-precision artifact with the lowest batch-1 latency, or ONNX where none was timed."""
+    artifacts = manifest["artifacts"]
+    usable = [n for n, a in artifacts.items() if not a.get("native") and a["precision"] == "fp32"]
+    timed = []
+    for name in usable:
+        rows = artifacts[name].get("latency") or {}
+        row = rows.get("1")
+        if row:
+            timed.append((float(row["median_ms"]), name))
+    if timed:
+        return min(timed)[1]
+    for name in ("onnx", "pt2"):
+        if name in usable:
+            return name
+    raise ExportError(
+        f"The export holds only {', '.join(artifacts) or 'nothing'}; name one with runtime=."
+    )
+
+
+def load(
+    folder: str | Path,
+    runtime: str | None = None,
+    *,
+    device: str | torch.device | None = None,
+    trust: bool = False,
+    threads: int | None = None,
+) -> LoadedModel:
+    """The model that `export_model` wrote into `folder`, ready to be called.
+
+    Args:
+        folder: an export folder with its manifest.json.
+        runtime: an artifact's name; by default the fastest portable fp32 one.
+        device: where it runs; by default where it was exported for (the CPU if that is not there).
+        trust: allow native code (AOTInductor), which is run as it is; only for files you made.
+        threads: CPU threads of ONNX Runtime; torch's count by default.
+
+    Raises:
+        ExportError: the folder, the artifact or its hash is wrong, or native code is not trusted.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    name = runtime or default_runtime(manifest)
+    if name not in manifest["artifacts"]:
+        raise ExportError(unknown_name("runtime", name, manifest["artifacts"]))
+    artifact = manifest["artifacts"][name]
+    if artifact.get("native") and not trust:
+        raise ExportError(
+            f"{name!r} in {folder} is native code that runs unchecked; pass trust=True if you made "
+            "it, or load another artifact."
+        )
+    paths = check_files(folder, artifact)
+    where = torch.device(device) if device is not None else _home(artifact)
+    runner = open_artifact(artifact["kind"], paths, where, threads=threads)
+    log.info("loaded %s from %s on %s", name, folder, where)
+    return LoadedModel(manifest, name, runner, where)
+
+
+def _home(artifact: Mapping[str, Any]) -> torch.device:
+    wanted = torch.device(str(artifact.get("device", "cpu")))
+    if wanted.type == "cuda" and not torch.cuda.is_available():
+        if artifact.get("kind") in ("aoti", "fused"):
+            raise ExportError(
+                "This artifact was made for a GPU and there is none; load the onnx or pt2 one."
+            )
+        return torch.device("cpu")
+    return wanted
+
+
+def open_artifact(
+    kind: str, paths: list[Path], device: torch.device, *, threads: int | None = None
+) -> Runner:
+    """A function from images [B, C, H, W] to logits [B, K] that runs the files of one artifact.
+
+    Raises:
+        ExportError: the kind is unknown or its runtime is not installed.
+    """
+    if kind == "pt2":
+        return _open_pt2(paths[0], device)
+    if kind == "onnx":
+        return _open_onnx(paths[0], device, threads)
+    raise ExportError(unknown_name("artifact kind", kind, ("pt2", "onnx")))
+
+
+def _open_pt2(path: Path, device: torch.device) -> Runner:
+    program = load_program(path)
+    module = program.module().to(device)
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        result = module(x)
+        return result if isinstance(result, torch.Tensor) else result[0]
+
+    return run
+
+
+def _open_onnx(path: Path, device: torch.device, threads: int | None) -> Runner:
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise ExportError("ONNX Runtime is not installed; pip install onnxruntime.") from error
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.log_severity_level = 3
+    # idle workers must not spin: they would take the cores from whatever runs next
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    available = ort.get_available_providers()
+    providers = ["CPUExecutionProvider"]
+    if device.type == "cuda" and "CUDAExecutionProvider" in available:
+        providers.insert(0, "CUDAExecutionProvider")
+    try:
+        session = ort.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # ONNX Runtime's kinds are not exported by name
+        raise ExportError(
+            f"ONNX Runtime {ort.__version__} cannot load {path}: {str(error)[:200]}"
+        ) from error
+    name = session.get_inputs()[0].name
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        (logits,) = session.run(None, {name: x.cpu().numpy()})
+        return torch.from_numpy(logits)
+
+    return run

@@ -113,15 +113,19 @@ class FixedCell(nn.Module):
         states = list(self.preprocess(inputs) if self.preprocess is not None else inputs)
         for target in self._nodes:
             total: Tensor | None = None
+            nothing: Tensor | None = None
             for (source, node), op in zip(self.edges, self.ops, strict=True):
                 if node != target:
                     continue
+                if isinstance(op, ZeroOp):  # adding zeros would only cost time
+                    nothing = op(states[source]) if nothing is None and total is None else nothing
+                    continue
                 term = op(states[source])
-                if drop_probability is not None and not isinstance(op, (Skip, ZeroOp)):
+                if drop_probability is not None and not isinstance(op, Skip):
                     term = drop_path(term, drop_probability)
                 total = term if total is None else total + term
             if total is None:  # a node without edges: nothing reads it, but states are numbered
-                total = torch.zeros_like(states[-1])
+                total = torch.zeros_like(states[-1]) if nothing is None else nothing
             states.append(total)
         outputs = [states[state] for state in self._outputs]
         return torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from darts_core.checkpoint import load_checkpoint, save_checkpoint
 from darts_core.errors import ResumeError
+from darts_core.supernet.replace import replace_modules
 
-__all__ = ["load_model", "reshape_like", "save_model"]
+__all__ = ["load_model", "replace_modules", "reshape_like", "save_model"]
 
 
 def save_model(path: str | Path, model: nn.Module, meta: Mapping[str, Any]) -> None:
@@ -22,7 +23,7 @@ def save_model(path: str | Path, model: nn.Module, meta: Mapping[str, Any]) -> N
         model: a network from `build` or `baseline`, pruned or not.
         meta: `{"architecture": architecture.to_dict(), "build": {channels, layers, ...}}`, or
             `{"baseline": {"name": ..., "num_classes": ..., ...}}`; further plain values are kept
-            (image_shape, class_names, mean, std ...).
+            (image_shape, class_names, mean, std ...). `replaced` names modules that were cut.
 
     Raises:
         ResumeError: `meta` describes no network.
@@ -46,7 +47,7 @@ def load_model(path: str | Path, *, device: Any = "cpu") -> tuple[nn.Module, dic
     if content.get("kind") != "model":
         raise ResumeError(f"{path} is not a saved model (kind {content.get('kind')!r}).")
     meta = dict(content["meta"])
-    model = _rebuild(meta)
+    model = replace_modules(_rebuild(meta), meta.get("replaced") or {})
     try:
         reshape_like(model, content["state"])
         model.load_state_dict(content["state"])

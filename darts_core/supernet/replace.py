@@ -1,0 +1,56 @@
+"""Modules of a built network swapped for cheaper ones by name, so that a pruned network can be rebuilt.
+
+A saved network carries `replaced: {"cells.3.ops.2": "none", "cells.5": "pass_cell"}` beside its
+architecture: which places of it were cut afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from darts_core.errors import ArchitectureError, unknown_name
+from darts_core.ops.simple import Skip, ZeroOp
+
+__all__ = ["REPLACEMENTS", "PassCell", "replace_modules"]
+
+REPLACEMENTS = ("none", "skip_connect", "pass_cell")
+
+
+class PassCell(nn.Module):
+    """A cell that hands on the newest of its input states."""
+
+    def forward(
+        self, inputs: Tensor | Sequence[Tensor], drop_probability: Tensor | None = None
+    ) -> Tensor:
+        """The last input."""
+        return inputs if isinstance(inputs, Tensor) else inputs[-1]
+
+
+def replace_modules(model: nn.Module, replaced: Mapping[str, str]) -> nn.Module:
+    """Put zeros, identities or cells that pass their input in the named places; returns `model`.
+
+    Args:
+        model: a network from `build` or `baseline`; changed in place.
+        replaced: module path -> one of `REPLACEMENTS`.
+
+    Raises:
+        ArchitectureError: a path or a replacement does not exist.
+    """
+    for path, name in replaced.items():
+        if name not in REPLACEMENTS:
+            raise ArchitectureError(unknown_name("replacement", name, REPLACEMENTS))
+        parent, _, last = path.rpartition(".")
+        try:
+            model.get_submodule(path)
+            owner = model.get_submodule(parent)
+        except AttributeError as error:
+            raise ArchitectureError(f"The network has no module {path!r} to replace.") from error
+        new: nn.Module
+        if name == "none":
+            new = ZeroOp(1, 1, affine=True)
+        else:
+            new = Skip() if name == "skip_connect" else PassCell()
+        setattr(owner, last, new)
+    return model

@@ -1,0 +1,117 @@
+"""One epoch of batches: gathered, normalised and augmented on the device; any step can be redone.
+
+Shapes: B batch, C channels, H W height and width, N images of a split.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from darts_core.data.bundle import DataBundle, Split
+
+__all__ = ["BatchTransform", "derived_seed", "iterate"]
+
+# batches copied to the device ahead of their use when the images stay in host memory
+PREFETCH = 3
+
+
+class BatchTransform(Protocol):
+    """Changes a batch of images without changing its shape, drawing only from the generator.
+
+    A plain function is applied to the uint8 pixels. An object may instead offer two methods of the
+    same signature: `on_pixels`, before normalising, and `on_normalized`, after it.
+    """
+
+    def __call__(self, images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
+        """The changed batch, same shape and device."""
+        ...
+
+
+def derived_seed(tag: str, *numbers: int) -> int:
+    """A well-mixed 63-bit seed from a text and whole numbers that are not negative."""
+    sequence = np.random.SeedSequence([zlib.crc32(tag.encode()), *numbers])
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _order(split: Split, tag: str, seed: int, epoch: int, shuffle: bool) -> Tensor:
+    """The pool indices of the split in this epoch's order, where the pool lies."""
+    if not shuffle:
+        return split.index_N
+    # drawn on the host: the same order on every kind of device
+    generator = torch.Generator().manual_seed(derived_seed(f"order {tag}", seed, epoch))
+    order = torch.randperm(len(split), generator=generator)
+    return split.index_N[order.to(split.index_N.device)]
+
+
+def _resident(
+    split: Split, order_N: Tensor, batch: int, steps: range
+) -> Iterator[tuple[Tensor, Tensor]]:
+    pool = split.pool
+    for step in steps:
+        index_B = order_N[step * batch : (step + 1) * batch]
+        yield pool.images_NCHW.index_select(0, index_B), pool.labels_N.index_select(0, index_B)
+
+
+def _streamed(
+    split: Split, order_N: Tensor, batch: int, steps: range, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Gather in a thread into pinned memory, copy while the device computes."""
+    pool, pin = split.pool, device.type == "cuda"
+
+    def gather(step: int) -> tuple[Tensor, Tensor]:
+        index_B = order_N[step * batch : (step + 1) * batch]
+        images, labels = (
+            pool.images_NCHW.index_select(0, index_B),
+            pool.labels_N.index_select(0, index_B),
+        )
+        return (images.pin_memory(), labels.pin_memory()) if pin else (images, labels)
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="darts-data") as worker:
+        waiting: list[Future[tuple[Tensor, Tensor]]] = []
+        try:
+            for step in [*steps, *[-1] * PREFETCH]:
+                if step >= 0:
+                    waiting.append(worker.submit(gather, step))
+                if waiting and (step < 0 or len(waiting) > PREFETCH):
+                    images, labels = waiting.pop(0).result()
+                    yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def iterate(
+    bundle: DataBundle,
+    split: Split,
+    tag: str,
+    batch: int,
+    steps: range,
+    seed_and_epoch: tuple[int, int],
+    augment: BatchTransform | None,
+    shuffle: bool,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """See `DataBundle.batches`, which checks the arguments."""
+    order_N = _order(split, tag, *seed_and_epoch, shuffle)
+    if bundle.streamed:
+        pairs = _streamed(split, order_N, batch, steps, bundle.device)
+    else:
+        pairs = _resident(split, order_N, batch, steps)
+    generator = torch.Generator(device=bundle.device) if augment is not None else None
+    on_pixels = getattr(augment, "on_pixels", augment)
+    on_normalized = getattr(augment, "on_normalized", None)
+    for step, (pixels_BCHW, labels_B) in zip(steps, pairs, strict=True):
+        if generator is not None and on_pixels is not None:
+            generator.manual_seed(derived_seed(f"augment {tag}", *seed_and_epoch, step))
+            pixels_BCHW = on_pixels(pixels_BCHW, generator)
+        images_BCHW = bundle.normalize(pixels_BCHW)
+        if generator is not None and on_normalized is not None:
+            images_BCHW = on_normalized(images_BCHW, generator)
+        yield images_BCHW, labels_B

@@ -1,0 +1,263 @@
+"""DataBundle: the splits of one data set, resident on the device when they fit.
+
+Shapes: B batch, C channels, H W height and width, N images of a split.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from darts_core.data.batches import BatchTransform, iterate
+from darts_core.data.splits import SPLITS, stratified_pick
+from darts_core.errors import ConfigError, DataError, unknown_name
+
+__all__ = ["DataBundle", "Pool", "Split"]
+
+log = logging.getLogger("darts_core")
+Names = str | Sequence[str]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All images of a data set in one place: on the device, or in host memory when they do not fit.
+
+    Shapes: images_NCHW uint8, labels_N int64.
+    """
+
+    images_NCHW: Tensor
+    labels_N: Tensor
+
+
+@dataclass(frozen=True)
+class Split:
+    """Some images of a pool, in a fixed order.
+
+    Shapes: index_N int64, on the pool's device.
+    """
+
+    pool: Pool
+    index_N: Tensor
+
+    def __len__(self) -> int:
+        return int(self.index_N.numel())
+
+    @property
+    def images(self) -> Tensor:
+        """A uint8 copy [N, C, H, W] of the split's images, where the pool lies."""
+        return self.pool.images_NCHW[self.index_N]
+
+    @property
+    def labels(self) -> Tensor:
+        """A copy [N] of the split's labels, where the pool lies."""
+        return self.pool.labels_N[self.index_N]
+
+
+class _GuardedSplits(Mapping[str, Split]):
+    """Name -> Split; taking "test" counts as a read of the test split."""
+
+    def __init__(self, bundle: DataBundle) -> None:
+        self._bundle = bundle
+
+    def __getitem__(self, name: str) -> Split:
+        return self._bundle.split(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._bundle.sizes)
+
+    def __len__(self) -> int:
+        return len(self._bundle.sizes)
+
+
+@dataclass
+class DataBundle:
+    """One data set, divided into splits.
+
+    `params` trains weights, `alpha` the architecture, `val` selects, `test` judges.
+
+    `mean` and `std` (one number a channel, on the scale 0..1) come from the params split alone.
+    `streamed` says that the images lie in host memory and travel to the device batch by batch.
+    `test_reads` counts how often the test split was taken; only a final evaluation should do that.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    device: torch.device
+    pool: Pool
+    parts: dict[str, Tensor]
+    streamed: bool = False
+    test_reads: int = 0
+    _affine_cache: dict[torch.device, tuple[Tensor, Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        channels, height, width = self.pool.images_NCHW.shape[1:]
+        return channels, height, width
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of images in each split; this is not a read of the test split."""
+        return {name: int(index.numel()) for name, index in self.parts.items()}
+
+    @property
+    def splits(self) -> Mapping[str, Split]:
+        """Name -> Split; taking `"test"` is counted as `split("test")` counts it."""
+        return _GuardedSplits(self)
+
+    def _names(self, names: Names) -> tuple[str, ...]:
+        wanted = (names,) if isinstance(names, str) else tuple(names)
+        if not wanted or len(set(wanted)) != len(wanted):
+            raise ConfigError(
+                f"Splits {list(wanted)} are not allowed; name each of {SPLITS} at most once."
+            )
+        for name in wanted:
+            if name not in self.parts:
+                if name == "test":
+                    raise DataError(
+                        "This data bundle was made without its test split; selection uses 'val'."
+                    )
+                raise ConfigError(unknown_name("split", name, self.parts))
+        return wanted
+
+    def size(self, names: Names) -> int:
+        """The number of images in the named splits together; not a read of the test split."""
+        return sum(int(self.parts[name].numel()) for name in self._names(names))
+
+    def split(self, names: Names) -> Split:
+        """The named split, or several joined in the given order.
+
+        Raises:
+            ConfigError: a split is unknown or named twice.
+            DataError: the test split is asked of a bundle made by `without_test`.
+        """
+        wanted = self._names(names)
+        if "test" in wanted:
+            self.test_reads += 1
+            log.info("the test split of %s is read (%d)", self.name, self.test_reads)
+        index = torch.cat([self.parts[name] for name in wanted])
+        return Split(self.pool, index)
+
+    @property
+    def test(self) -> Split:
+        """The test split; each use is counted in `test_reads`."""
+        return self.split("test")
+
+    def without_test(self) -> DataBundle:
+        """The same bundle without its test split: what search, tuning and selection are given."""
+        parts = {name: index for name, index in self.parts.items() if name != "test"}
+        return replace(self, parts=parts, test_reads=0)
+
+    def take(self, name: str, count: int, *, seed: int = 0) -> DataBundle:
+        """The same bundle with the split `name` cut to `count` images of all classes (stratified).
+
+        Raises:
+            DataError: the split holds fewer than `count` images.
+        """
+        self._names(name)
+        index = self.parts[name]
+        if not 1 <= count <= index.numel():
+            raise DataError(
+                f"{count} images cannot be taken from the split {name!r} of {self.name}; it holds "
+                f"{index.numel()}."
+            )
+        labels = self.pool.labels_N[index].cpu().numpy()
+        kept, _ = stratified_pick(
+            labels, np.arange(len(labels)), count, np.random.default_rng(seed)
+        )
+        cut = index[torch.from_numpy(kept).to(index.device)]
+        return replace(self, parts={**self.parts, name: cut})
+
+    def normalize(self, images_BCHW: Tensor) -> Tensor:
+        """float32 images with zero mean and unit variance a channel (over the params split).
+
+        Shapes: uint8 [B, C, H, W] -> float32 [B, C, H, W] on the same device.
+        """
+        scale, shift = self._affine(images_BCHW.device)
+        return torch.addcmul(shift, images_BCHW.to(torch.float32), scale)
+
+    def _affine(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        # kept: making them anew would copy from the host, and so wait for the device, at each step
+        if device not in self._affine_cache:
+            scale = torch.tensor(
+                [1 / (255 * s) for s in self.std], dtype=torch.float32, device=device
+            )
+            pairs = zip(self.mean, self.std, strict=True)
+            shift = torch.tensor([-m / s for m, s in pairs], dtype=torch.float32, device=device)
+            self._affine_cache[device] = (scale.view(1, -1, 1, 1), shift.view(1, -1, 1, 1))
+        return self._affine_cache[device]
+
+    def steps(self, names: Names, batch_size: int, *, drop_last: bool = True) -> int:
+        """The number of batches an epoch.
+
+        Raises:
+            ConfigError: `batch_size` is below 1.
+            DataError: not one whole batch fits into the split and `drop_last` is set.
+        """
+        size = self.size(names)
+        if batch_size < 1:
+            raise ConfigError(f"batch_size={batch_size} is not allowed; choose 1 or more.")
+        if drop_last and batch_size > size:
+            where = names if isinstance(names, str) else "+".join(names)
+            raise DataError(
+                f"batch_size={batch_size} is larger than the split {where!r} of {self.name}, which "
+                f"holds {size} images; choose at most {size}."
+            )
+        return size // batch_size if drop_last else -(-size // batch_size)
+
+    def batches(
+        self,
+        names: Names,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        epoch: int = 0,
+        augment: BatchTransform | None = None,
+        start: int = 0,
+        drop_last: bool = True,
+        shuffle: bool = True,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """An iterator over one epoch of (images, labels) on the device.
+
+        Order and augmentation are functions of (seed, epoch, step, split names) alone: starting
+        again at `start=k` gives batch k and its successors bit for bit.
+
+        Shapes: float32 [B, C, H, W] normalised and augmented, int64 [B].
+
+        Args:
+            names: one split or several joined.
+            batch_size: images a batch; with `drop_last` off the last batch may be smaller.
+            seed: not negative.
+            epoch: not negative.
+            augment: see `darts_core.data.batches.BatchTransform`; None leaves the images alone.
+            start: the step to begin with.
+            drop_last: leave out an incomplete last batch.
+            shuffle: draw a new order each epoch; off keeps the split's own.
+
+        Raises:
+            ConfigError: a number is out of range or a split unknown.
+            DataError: the batch is larger than the split.
+        """
+        steps = self.steps(names, batch_size, drop_last=drop_last)
+        if min(seed, epoch, start) < 0:
+            raise ConfigError(
+                f"seed={seed}, epoch={epoch}, start={start}: none of them may be negative."
+            )
+        split = self.split(names)
+        tag = "+".join(self._names(names))
+        steps_left = range(start, steps)
+        return iterate(self, split, tag, batch_size, steps_left, (seed, epoch), augment, shuffle)

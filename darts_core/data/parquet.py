@@ -1,0 +1,164 @@
+"""Parquet files as Hugging Face data sets have them: a column of encoded images, one of labels."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from darts_core.data.decode import decode_images
+from darts_core.data.source import RawData, check_memory, existing, register_source
+from darts_core.errors import ConfigError, DataError
+
+__all__ = ["load_parquet"]
+
+log = logging.getLogger("darts_core")
+
+_HOLDS = (
+    "a .parquet file, or a folder with train*.parquet (and test*.parquet), with the columns "
+    "image{bytes} and label"
+)
+_IMAGE_COLUMNS = ("image", "img")
+_LABEL_COLUMNS = ("label", "labels", "fine_label")
+
+
+def _files(path: Path) -> tuple[list[Path], list[Path]]:
+    """The training files and the test files."""
+    if path.is_file():
+        return [path], []
+    found = sorted(path.rglob("*.parquet"))
+
+    def part(*names: str) -> list[Path]:
+        return [f for f in found if f.name.startswith(names) or f.parent.name in names]
+
+    train, test = part("train"), part("test") or part("validation", "val")
+    if not train and len(found) == 1:
+        return found, []
+    if not train:
+        raise DataError(f"data.path={path} has no train*.parquet; needed is {_HOLDS}.")
+    return train, test
+
+
+def _column(
+    names: list[str], wanted: str | None, usual: tuple[str, ...], what: str, path: Path
+) -> str:
+    for name in (wanted,) if wanted else usual:
+        if name in names:
+            return str(name)
+    raise DataError(
+        f"{path} has no {what} column {wanted or ' or '.join(usual)!r}; its columns are "
+        f"{', '.join(names)}. Name one with data.{what}_column=..."
+    )
+
+
+def _read_table(files: list[Path], image_column: str | None, label_column: str | None) -> Any:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise DataError(
+            "Reading parquet files needs pyarrow; install it with: pip install "
+            "'darts-core[parquet]'."
+        ) from error
+    tables, meta = [], None
+    for file in files:
+        try:
+            reader = pq.ParquetFile(file)
+            names = reader.schema_arrow.names
+            image = _column(names, image_column, _IMAGE_COLUMNS, "image", file)
+            label = _column(names, label_column, _LABEL_COLUMNS, "label", file)
+            rows = [reader.metadata.row_group(i) for i in range(reader.metadata.num_row_groups)]
+            check_memory(sum(row.total_byte_size for row in rows), file)
+            table = reader.read(columns=[image, label])
+        except (OSError, pa.ArrowException) as error:
+            reason = str(error).splitlines()[0][:200]
+            raise DataError(
+                f"{file} cannot be read ({reason}); it is damaged, fetch it again."
+            ) from error
+        tables.append(table.select([image, label]).rename_columns(["image", "label"]))
+        meta = meta or (reader.schema_arrow.metadata or {}).get(b"huggingface"), label
+    try:
+        return pa.concat_tables(tables, promote_options="none"), meta
+    except pa.ArrowException as error:
+        raise DataError(
+            f"{files[0].parent} has parquet files whose columns differ in type."
+        ) from error
+
+
+def _class_names(meta: Any, labels: np.ndarray) -> tuple[str, ...]:
+    text, column = meta
+    count = int(labels.max()) + 1 if len(labels) else 0
+    try:
+        names = json.loads(text)["info"]["features"][column]["names"] if text else None
+    except (ValueError, KeyError, TypeError):
+        names = None
+    if isinstance(names, list) and names:
+        return tuple(str(name) for name in names)
+    if count > 100_000:
+        raise DataError(
+            f"The largest label is {count - 1:,}; labels are class numbers 0, 1, 2, ..."
+        )
+    return tuple(str(i) for i in range(count))
+
+
+def _arrays(
+    table: Any, where: str, size: int | None, channels: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    import pyarrow as pa
+
+    column, labels = table.column("image"), table.column("label")
+    if pa.types.is_struct(column.type):
+        if "bytes" not in {column.type.field(i).name for i in range(column.type.num_fields)}:
+            raise DataError(f"{where}: the image column has no field 'bytes' ({column.type}).")
+        column = pa.chunked_array([chunk.field("bytes") for chunk in column.chunks], pa.binary())
+    if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
+        raise DataError(
+            f"{where}: the image column has type {column.type}; needed is image{{bytes}}."
+        )
+    if not pa.types.is_integer(labels.type):
+        raise DataError(
+            f"{where}: the label column has type {labels.type}; needed are whole numbers."
+        )
+    if column.null_count or labels.null_count:
+        raise DataError(f"{where} has rows without image bytes or label; remove them.")
+    encoded = column.to_pylist()
+    images = decode_images(
+        encoded, lambda i: f"Row {i} of {where}", image_size=size, channels=channels, origin=where
+    )
+    return images, labels.to_numpy().astype(np.int64)
+
+
+@register_source("parquet", description="parquet file(s) with image{bytes} and label columns")
+def load_parquet(
+    path: Path | None = None,
+    image_size: int | None = None,
+    channels: int | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> RawData:
+    """The images of a parquet file or of a folder of them.
+
+    Args:
+        path: a file (no official test set), or a folder with train*.parquet and perhaps
+            test*.parquet (validation*.parquet stands in for a missing test set).
+        image_size: resize to this height and width; None asks that all images have one size.
+        channels: 1 or 3; None decides by the first image.
+        image_column: None takes `image` or `img`.
+        label_column: None takes `label`, `labels` or `fine_label`.
+    """
+    if channels not in (None, 1, 3):
+        raise ConfigError(f"data.channels={channels} is not allowed; choose 1, 3 or null.")
+    path = existing(path, "parquet", _HOLDS)
+    train_files, test_files = _files(path)
+    table, meta = _read_table(train_files, image_column, label_column)
+    images, labels = _arrays(table, str(train_files[0]), image_size, channels)
+    names = _class_names(meta, labels)
+    if not test_files:
+        return RawData(images, labels, names, str(path))
+    log.info("parquet: %s is the test split", test_files[0])
+    table, _ = _read_table(test_files, image_column, label_column)
+    test_images, test_labels = _arrays(table, str(test_files[0]), image_size, images.shape[1])
+    return RawData(images, labels, names, str(path), test_images, test_labels)

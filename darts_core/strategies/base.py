@@ -161,7 +161,9 @@ class Strategy:
                 logits = self.supernet(images, weights)
         else:
             logits = self.supernet(images, weights)
-        return F.cross_entropy(logits.float() if logits.dtype != torch.float64 else logits, labels), logits
+        return F.cross_entropy(
+            logits.float() if logits.dtype != torch.float64 else logits, labels
+        ), logits
 
     def alpha_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss that alpha descends: cross entropy plus the relaxation's and other penalties."""
@@ -200,9 +202,7 @@ class Strategy:
         return (logits.detach().argmax(dim=1) == labels).float().mean()
 
     @staticmethod
-    def _assign(
-        parameters: Iterable[nn.Parameter], gradients: Iterable[Tensor | None]
-    ) -> None:
+    def _assign(parameters: Iterable[nn.Parameter], gradients: Iterable[Tensor | None]) -> None:
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
 

@@ -74,9 +74,7 @@ class Unrolled(Strategy):
         """The direction of the virtual step: gradient, plus weight decay and momentum."""
         weights = {kind: w.detach() for kind, w in self.supernet.mixing_weights().items()}
         loss, _ = self.loss(batch, weights)
-        gradients = _filled(
-            self.params, torch.autograd.grad(loss, self.params, allow_unused=True)
-        )
+        gradients = _filled(self.params, torch.autograd.grad(loss, self.params, allow_unused=True))
         if self.plain_sgd:
             return gradients
         direction = []
@@ -106,7 +104,9 @@ class Unrolled(Strategy):
     def _random_state(self) -> Tensor | None:
         """The state of a sampling relaxation's generator: all passes must see one draw."""
         generator = self.supernet.generator
-        if generator is None or torch.cuda.is_current_stream_capturing():
+        if generator is None:
+            return None
+        if generator.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             return None
         return generator.get_state()
 
@@ -115,9 +115,7 @@ class Unrolled(Strategy):
             self.supernet.generator.set_state(state)
 
 
-def _filled(
-    parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]
-) -> list[Tensor]:
+def _filled(parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> list[Tensor]:
     return [
         torch.zeros_like(parameter) if gradient is None else gradient
         for parameter, gradient in zip(parameters, gradients, strict=True)

@@ -143,7 +143,7 @@ class Supernet(nn.Module):
         return logits
 
 
-class frozen_statistics:  # noqa: N801 - reads as a verb: with frozen_statistics(net)
+class frozen_statistics:
     """A context in which training-mode batch norms use batch statistics and leave the running ones alone."""
 
     def __init__(self, module: nn.Module) -> None:

@@ -22,7 +22,7 @@ from darts_core.errors import DataError, NonFiniteLossError, ResumeError
 from darts_core.runlog import config_hash
 from darts_core.train.config import TrainConfig
 from darts_core.train.evaluation import evaluate
-from darts_core.train.memory import is_memory_shortage, memory_sentence
+from darts_core.supernet.memory import is_memory_shortage, memory_sentence
 from darts_core.train.schedule import (
     ExponentialAverage,
     drop_path_at,

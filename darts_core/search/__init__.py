@@ -1,0 +1,20 @@
+"""The search loop, its state and its guards."""
+
+from darts_core.search.loop import evaluate_supernet, search
+from darts_core.search.types import (
+    Guard,
+    GuardContext,
+    GuardFinding,
+    SearchConfig,
+    SearchResult,
+)
+
+__all__ = [
+    "Guard",
+    "GuardContext",
+    "GuardFinding",
+    "SearchConfig",
+    "SearchResult",
+    "evaluate_supernet",
+    "search",
+]

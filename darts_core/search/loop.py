@@ -1,0 +1,326 @@
+"""The search loop: epochs of strategy steps with checkpoints, guards and metrics.
+
+Batches derive from (seed, epoch, step) alone, so a search resumed from any checkpoint takes the same
+steps as an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from darts_core.architecture import Architecture
+from darts_core.errors import NonFiniteLossError
+from darts_core.runlog import RunFolder
+from darts_core.search.state import SearchState
+from darts_core.search.types import Guard, GuardContext, SearchConfig, SearchResult
+from darts_core.strategies import Strategy
+from darts_core.strategies.base import Batch, Penalty, StepStats
+from darts_core.supernet import Supernet
+from darts_core.supernet.memory import is_memory_shortage, memory_sentence
+
+if TYPE_CHECKING:
+    from darts_core.data import DataBundle
+
+__all__ = ["evaluate_supernet", "search"]
+
+log = logging.getLogger("darts_core")
+
+StepFunction = Callable[[Batch, Batch], StepStats]
+OnEpoch = Callable[[int, dict[str, Any]], None]
+Progress = Callable[[int, int], None]
+
+
+def search(
+    supernet: Supernet,
+    strategy: Strategy,
+    bundle: DataBundle,
+    config: SearchConfig,
+    *,
+    seed: int = 0,
+    run: RunFolder | None = None,
+    checkpoint: Path | None = None,
+    augment: Any = None,
+    guards: Sequence[Guard] = (),
+    penalties: Iterable[Penalty] = (),
+    on_epoch: OnEpoch | None = None,
+    progress: Progress | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> SearchResult:
+    """Search an architecture on the params and alpha splits; the val split only measures.
+
+    Args:
+        supernet: already on the bundle's device.
+        strategy: how alpha and params move; set up here.
+        bundle: the data.
+        config: length and optimizer settings.
+        seed: of order, augmentation and sampling. The supernet's initial values are the caller's.
+        run: logs one row an epoch into this folder.
+        checkpoint: written at epoch ends (and every `checkpoint_every` steps); when it exists the search
+            goes on from it.
+        augment: see `DataBundle.batches`.
+        guards: watchers called after each epoch.
+        penalties: functions of the mixing weights added to the alpha loss, for example latency.
+        on_epoch: called with (epoch, row) after each epoch is safe on disk.
+        progress: called with (steps done, steps in all) after every step.
+        should_stop: asked after every step; when true a checkpoint is written and the search ends.
+
+    Raises:
+        NonFiniteLossError: a loss became NaN or infinite; the last checkpoint is kept.
+        MemoryShortageError: states the largest batch that fits.
+        DataError: the batch is larger than a split.
+        ResumeError: the checkpoint belongs to another configuration.
+    """
+    loop = _Loop(supernet, strategy, bundle, config, seed, run, checkpoint, augment, guards)
+    strategy.setup(supernet, config, penalties)
+    state = loop.state
+    if checkpoint is not None and checkpoint.exists():
+        state.load(checkpoint)
+        log.info("resumed from %s at epoch %d, step %d", checkpoint, state.epoch, state.step)
+    if run is not None:
+        run.rewind(state.epoch)
+    while state.epoch < config.epochs and state.stopped is None:
+        row = loop.epoch(progress, should_stop)
+        if row is None:
+            break
+        if on_epoch is not None:
+            on_epoch(row["epoch"], row)
+    return loop.result()
+
+
+class _Loop:
+    """One search in progress."""
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        strategy: Strategy,
+        bundle: DataBundle,
+        config: SearchConfig,
+        seed: int,
+        run: RunFolder | None,
+        checkpoint: Path | None,
+        augment: Any,
+        guards: Sequence[Guard],
+    ) -> None:
+        self.supernet, self.strategy, self.bundle, self.config = supernet, strategy, bundle, config
+        self.seed, self.run, self.checkpoint, self.augment = seed, run, checkpoint, augment
+        self.guards = guards
+        self.device = bundle.device
+        if supernet.generator is None:
+            supernet.generator = torch.Generator(device=self.device).manual_seed(seed)
+        self.steps = bundle.steps("params", config.batch_size)
+        self.alpha_steps = bundle.steps("alpha", config.batch_size)
+        self.state = SearchState(supernet, strategy, guards, config, seed)
+        self._step_function: StepFunction | None = None
+
+    def epoch(
+        self, progress: Progress | None, should_stop: Callable[[], bool] | None
+    ) -> dict[str, Any] | None:
+        """Run (the rest of) one epoch; returns its row, or None when asked to stop inside it."""
+        state, config = self.state, self.config
+        epoch = state.epoch
+        self.supernet.train()
+        self.strategy.alpha_active = epoch >= config.alpha_warmup_epochs
+        self.strategy.set_learning_rate(self._learning_rate(epoch))
+        self.strategy.start_epoch(epoch, config.epochs)
+        started = time.perf_counter()
+        try:
+            for step, params_batch, alpha_batch in self._batches(epoch, state.step):
+                self._set_progress(epoch, step)
+                stats = self._step(params_batch, alpha_batch)
+                state.add(stats)
+                self._check_finite(epoch, step)
+                if progress is not None:
+                    progress(epoch * self.steps + step + 1, config.epochs * self.steps)
+                if should_stop is not None and should_stop():
+                    state.stopped = "asked to stop"
+                if state.stopped or self._checkpoint_due(step):
+                    started = self._save(started)
+                if state.stopped:
+                    return None
+        except (RuntimeError, MemoryError) as error:
+            if not is_memory_shortage(error):
+                raise
+            raise self._memory_error(params_batch, error) from error
+        self._check_finite(epoch, self.steps - 1, now=True)
+        self.strategy.end_epoch(epoch, config.epochs)
+        return self._finish_epoch(epoch, started)
+
+    def _batches(self, epoch: int, first: int) -> Iterator[tuple[int, Batch, Batch]]:
+        """(step, params batch, alpha batch) from step `first`; the alpha split is cycled through."""
+        size, seed = self.config.batch_size, self.seed
+        params = self.bundle.batches(
+            "params", size, seed=seed, epoch=epoch, augment=self.augment, start=first
+        )
+        alpha = self._alpha_batches(epoch * self.steps + first)
+        needs_alpha = self.strategy.needs_alpha_batch
+        for step, batch in enumerate(params, start=first):
+            yield step, batch, next(alpha) if needs_alpha else batch
+
+    def _alpha_batches(self, step: int) -> Iterator[Batch]:
+        while True:
+            epoch, start = divmod(step, self.alpha_steps)
+            for batch in self.bundle.batches(
+                "alpha",
+                self.config.batch_size,
+                seed=self.seed,
+                epoch=epoch,
+                augment=self.augment,
+                start=start,
+            ):
+                yield batch
+                step += 1
+
+    def _step(self, params_batch: Batch, alpha_batch: Batch) -> StepStats:
+        return self.strategy.step(params_batch, alpha_batch)
+
+    def _learning_rate(self, epoch: int) -> float:
+        """Cosine decay by epoch (arXiv:1806.09055, A.1)."""
+        low, high = self.config.min_learning_rate, self.config.learning_rate
+        return low + (high - low) * (1 + math.cos(math.pi * epoch / self.config.epochs)) / 2
+
+    def _set_progress(self, epoch: int, step: int) -> None:
+        done = (epoch * self.steps + step) / (self.config.epochs * self.steps)
+        self.supernet.progress.fill_(done)
+
+    def _check_finite(self, epoch: int, step: int, *, now: bool = False) -> None:
+        """Stop on a NaN loss. A look at the loss waits for a GPU, so there it is rare."""
+        rare = self.device.type == "cuda" and (step + 1) % self.config.check_every
+        if rare and not now:
+            return
+        bad = self.state.first_bad_step()
+        if bad is None:
+            return
+        where = f"epoch {epoch}, step {bad}"
+        kept = f" The last good checkpoint is {self.checkpoint}." if self.checkpoint else ""
+        raise NonFiniteLossError(
+            f"The search loss became NaN or infinite at {where}.{kept} Try a smaller "
+            "search.learning_rate or search.alpha_learning_rate, or search.precision=fp32."
+        )
+
+    def _checkpoint_due(self, step: int) -> bool:
+        every = self.config.checkpoint_every
+        return every > 0 and (step + 1) % every == 0 and step + 1 < self.steps
+
+    def _save(self, started: float) -> float:
+        """Write a checkpoint; returns the new start of the clock."""
+        self._synchronize()
+        now = time.perf_counter()
+        self.state.seconds += now - started
+        if self.checkpoint is not None:
+            self.state.save(self.checkpoint)
+        return now
+
+    def _synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _finish_epoch(self, epoch: int, started: float) -> dict[str, Any]:
+        """Evaluate, ask the guards, log the row, write the checkpoint."""
+        state, config = self.state, self.config
+        row = state.averages(self.strategy.alpha_active)
+        row["learning_rate"] = self._learning_rate(epoch)
+        if config.evaluate and self.bundle.size("val"):
+            row["val_accuracy"] = evaluate_supernet(self.supernet, self.bundle, config.batch_size)
+        architecture = self.supernet.discretize()
+        self._ask_guards(epoch, architecture, row)
+        self._synchronize()
+        now = time.perf_counter()
+        row["seconds"] = state.seconds + now - started
+        weights = self.supernet.final_weights()
+        row["alphas"] = {kind: weight.round(6).tolist() for kind, weight in weights.items()}
+        row["architecture"] = architecture.text()
+        state.next_epoch({"epoch": epoch, **row})
+        minutes = row["seconds"] / 60
+        if (
+            config.max_minutes is not None
+            and minutes >= config.max_minutes
+            and state.stopped is None
+        ):
+            state.stopped = f"search.max_minutes={config.max_minutes} used up"
+        self._save(started)
+        if self.run is not None:
+            self.run.log_metrics(epoch, **row)
+        log.info(_summary(epoch, config.epochs, row))
+        return {"epoch": epoch, **row}
+
+    def _ask_guards(self, epoch: int, architecture: Architecture, row: dict[str, Any]) -> None:
+        state = self.state
+        context = GuardContext(
+            self.supernet, self.strategy, self.bundle, self.config, epoch, self.seed, architecture
+        )
+        fired = False
+        for guard in self.guards:
+            finding = guard.after_epoch(context)
+            row.update({f"guard/{name}": value for name, value in guard.measurements().items()})
+            if finding is None:
+                continue
+            fired = True
+            state.findings.append(finding)
+            log.warning("guard %s after epoch %d: %s", finding.guard, epoch, finding.message)
+            if finding.stop:
+                state.stopped = f"guard {finding.guard}: {finding.message}"
+                state.stopped_by_guard = True
+        if not fired:
+            state.last_good = architecture
+
+    def _memory_error(self, batch: Batch, error: BaseException) -> Exception:
+        """The sentence with the batch size that fits."""
+
+        def loss_of(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+            return self.strategy.loss((images, labels), self.supernet.mixing_weights())
+
+        return memory_sentence(loss_of, self.supernet, *batch, self.device, type(error).__name__)
+
+    def result(self) -> SearchResult:
+        """What the search found so far."""
+        state = self.state
+        if state.stopped_by_guard and state.last_good is not None:
+            architecture = state.last_good
+        else:
+            architecture = self.strategy.architecture()
+        history = state.history
+        return SearchResult(
+            architecture=architecture,
+            history=history,
+            seconds=state.seconds,
+            steps=state.epoch * self.steps + state.step,
+            findings=state.findings,
+            val_accuracy=history[-1].get("val_accuracy") if history else None,
+            stopped=state.stopped,
+        )
+
+
+@torch.no_grad()
+def evaluate_supernet(
+    supernet: Supernet, bundle: DataBundle, batch_size: int, split: str = "val"
+) -> float:
+    """Accuracy (0 to 1) of the supernet under its final weights, in evaluation mode, on `split`."""
+    was_training = supernet.training
+    supernet.eval()
+    device = bundle.device
+    weights = {
+        kind: torch.as_tensor(weight, dtype=torch.float32, device=device)
+        for kind, weight in supernet.final_weights().items()
+    }
+    right = torch.zeros((), device=device)
+    for images, labels in bundle.batches(split, batch_size, drop_last=False, shuffle=False):
+        right += (supernet(images, weights).argmax(dim=1) == labels).sum()
+    supernet.train(was_training)
+    return float(right) / bundle.size(split)
+
+
+def _summary(epoch: int, epochs: int, row: dict[str, Any]) -> str:
+    parts = [f"search epoch {epoch + 1}/{epochs}"]
+    for name in ("train_loss", "train_accuracy", "alpha_loss", "alpha_accuracy", "val_accuracy"):
+        if row.get(name) is not None:
+            parts.append(f"{name} {row[name]:.4f}")
+    return ", ".join([*parts, f"{row['seconds']:.1f} s"])

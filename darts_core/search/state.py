@@ -1,0 +1,148 @@
+"""The state of a running search: what a checkpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from darts_core.architecture import Architecture
+from darts_core.checkpoint import load_checkpoint, save_checkpoint
+from darts_core.errors import ResumeError
+from darts_core.runlog import config_hash
+from darts_core.search.types import Guard, GuardFinding, SearchConfig
+from darts_core.strategies import StepStats, Strategy
+from darts_core.supernet import Supernet
+
+__all__ = ["SearchState"]
+
+# these change how long or how a search runs, not which steps it takes
+_FREE = ("max_minutes", "checkpoint_every", "capture", "check_every")
+_SUMS = ("train_loss", "train_accuracy", "alpha_loss", "alpha_accuracy")
+
+
+class SearchState:
+    """Position, sums and history of a search, with the objects whose state belongs to it."""
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        strategy: Strategy,
+        guards: Sequence[Guard],
+        config: SearchConfig,
+        seed: int,
+    ) -> None:
+        self.supernet, self.strategy, self.guards = supernet, strategy, guards
+        settings = {k: v for k, v in asdict(config).items() if k not in _FREE}
+        described = {
+            "config": settings,
+            "seed": seed,
+            "space": asdict(supernet.space) if hasattr(supernet, "space") else None,
+            "strategy": type(strategy).__name__,
+            "relaxation": type(supernet.relaxation).__name__,
+        }
+        self.stamp = config_hash(described)
+        self.device = next(iter(supernet.alphas())).device
+        self.epoch = 0
+        self.step = 0
+        self.seconds = 0.0
+        self.sums = torch.zeros(len(_SUMS), device=self.device)
+        # first step of the epoch whose loss was not finite, -1 if none; stays on the device
+        self.bad_step = torch.full((), -1, device=self.device)
+        self.history: list[dict[str, Any]] = []
+        self.findings: list[GuardFinding] = []
+        self.last_good: Architecture | None = None
+        self.stopped: str | None = None
+        self.stopped_by_guard = False
+
+    def add(self, stats: StepStats) -> None:
+        """Add one step's scalars, without waiting for the device."""
+        values = torch.stack(
+            [stats.params_loss, stats.params_accuracy, stats.alpha_loss, stats.alpha_accuracy]
+        ).to(self.sums.dtype)
+        self.sums += values
+        bad = ~torch.isfinite(values).all() & (self.bad_step < 0)
+        self.bad_step.masked_fill_(bad, self.step)
+        self.step += 1
+
+    def first_bad_step(self) -> int | None:
+        """The first step of this epoch with a loss that is not finite; waits for the device."""
+        step = int(self.bad_step)
+        return None if step < 0 else step
+
+    def averages(self, alpha_active: bool) -> dict[str, Any]:
+        """Means over the epoch's steps; alpha's are None while it rests."""
+        means = (self.sums / max(self.step, 1)).tolist()
+        row: dict[str, Any] = dict(zip(_SUMS, means, strict=True))
+        if not alpha_active:
+            row["alpha_loss"] = row["alpha_accuracy"] = None
+        return row
+
+    def next_epoch(self, row: dict[str, Any]) -> None:
+        """Close the epoch whose metrics are `row`."""
+        self.history.append(row)
+        self.epoch += 1
+        self.step = 0
+        self.sums.zero_()
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint."""
+        generator = self.supernet.generator
+        save_checkpoint(
+            path,
+            {
+                "kind": "search",
+                "stamp": self.stamp,
+                "epoch": self.epoch,
+                "step": self.step,
+                "seconds": self.seconds,
+                "sums": self.sums,
+                "history": self.history,
+                "findings": [asdict(finding) for finding in self.findings],
+                "last_good": self.last_good.to_dict() if self.last_good else None,
+                "stopped": self.stopped if self.stopped_by_guard else None,
+                "supernet": self.supernet.state_dict(),
+                "strategy": self.strategy.state_dict(),
+                "guards": {guard.name: guard.state_dict() for guard in self.guards},
+                "random": torch.get_rng_state(),
+                "generator": generator.get_state() if generator is not None else None,
+            },
+        )
+
+    def load(self, path: Path) -> None:
+        """Restore a checkpoint.
+
+        Raises:
+            ResumeError: it belongs to another configuration.
+        """
+        content = load_checkpoint(path, device=self.device)
+        if content.get("kind") != "search" or content.get("stamp") != self.stamp:
+            raise ResumeError(
+                f"The checkpoint {path} belongs to another search configuration (its stamp is "
+                f"{content.get('stamp')!r}, this one's {self.stamp!r}); use another version= or "
+                "delete it."
+            )
+        self.epoch, self.step = content["epoch"], content["step"]
+        self.seconds = content["seconds"]
+        self.sums = content["sums"].to(self.device)
+        self.history = content["history"]
+        self.findings = [GuardFinding(**finding) for finding in content["findings"]]
+        if content["last_good"] is not None:
+            self.last_good = Architecture.from_dict(content["last_good"])
+        self.stopped = content["stopped"]
+        self.stopped_by_guard = self.stopped is not None
+        self.supernet.load_state_dict(content["supernet"])
+        self.strategy.load_state_dict(content["strategy"])
+        for guard in self.guards:
+            guard.load_state_dict(content["guards"].get(guard.name, {}))
+        torch.set_rng_state(_on_host(content["random"]))
+        if content["generator"] is not None and self.supernet.generator is not None:
+            self.supernet.generator.set_state(_on_host(content["generator"]))
+
+
+def _on_host(state: Tensor) -> Tensor:
+    return state.cpu()

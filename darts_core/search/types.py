@@ -1,0 +1,129 @@
+"""What a search is given and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from darts_core.architecture import Architecture
+from darts_core.errors import ConfigError
+from darts_core.strategies import SearchSettings, Strategy
+
+if TYPE_CHECKING:
+    from darts_core.data import DataBundle
+    from darts_core.supernet import Supernet
+
+__all__ = ["Guard", "GuardContext", "GuardFinding", "SearchConfig", "SearchResult"]
+
+
+@dataclass(frozen=True)
+class SearchConfig(SearchSettings):
+    """How long and on what a search runs; see `SearchSettings` for the optimizers.
+
+    Attributes:
+        epochs: passes over the params split.
+        batch_size: images a step (the alpha batch has as many again).
+        alpha_warmup_epochs: epochs at the start in which alpha rests.
+        max_minutes: stop after the epoch in which this much time is used up; None: no limit.
+        checkpoint_every: steps between checkpoints within an epoch; 0: at epoch ends only.
+        evaluate: measure the supernet's accuracy on the val split after each epoch.
+        capture: run the step as one CUDA graph where the device and the strategy allow it.
+        check_every: steps between looks at the loss on a GPU (each look waits for the device).
+    """
+
+    epochs: int = 50
+    batch_size: int = 64
+    alpha_warmup_epochs: int = 0
+    max_minutes: float | None = None
+    checkpoint_every: int = 0
+    evaluate: bool = True
+    capture: bool = True
+    check_every: int = 100
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch_size", 1), ("check_every", 1)):
+            value = getattr(self, name)
+            if value < least:
+                raise ConfigError(f"search.{name}={value} is not allowed; use {least} or more.")
+        for name in ("learning_rate", "alpha_learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"search.{name}={getattr(self, name)} must be above 0.")
+        if self.precision not in ("fp32", "bf16"):
+            raise ConfigError(f"search.precision={self.precision!r}; choose 'fp32' or 'bf16'.")
+
+
+@dataclass(frozen=True)
+class GuardFinding:
+    """What a guard saw after an epoch.
+
+    Attributes:
+        guard: the guard's name.
+        epoch: the epoch after which it fired.
+        message: a sentence for the log and the report.
+        stop: whether the search should end and keep the last good architecture.
+        value: the measured quantity, if there is one.
+    """
+
+    guard: str
+    epoch: int
+    message: str
+    stop: bool = False
+    value: float | None = None
+
+
+@dataclass
+class GuardContext:
+    """What a guard may look at after an epoch."""
+
+    supernet: Supernet
+    strategy: Strategy
+    bundle: DataBundle
+    config: SearchConfig
+    epoch: int
+    seed: int
+    architecture: Architecture
+
+
+class Guard:
+    """Watches a search for collapse; called after each epoch."""
+
+    name = "guard"
+
+    def after_epoch(self, context: GuardContext) -> GuardFinding | None:
+        """A finding if something is wrong, else None."""
+        raise NotImplementedError("A guard must define after_epoch(context).")
+
+    def measurements(self) -> dict[str, float]:
+        """Numbers of the last call for the metrics; none by default."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed search needs; nothing by default."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore `state_dict`."""
+
+
+@dataclass
+class SearchResult:
+    """The outcome of a search.
+
+    Attributes:
+        architecture: what the strategy ends with, or the last good one if a guard stopped the search.
+        history: one row of metrics an epoch, as in `metrics.jsonl`.
+        seconds: device-synchronised seconds spent in steps, evaluation and guards, over all resumes.
+        steps: search steps taken.
+        findings: what guards reported.
+        val_accuracy: of the supernet on the val split after the last epoch; None if not evaluated.
+        stopped: why the search ended early, or None.
+    """
+
+    architecture: Architecture
+    history: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    steps: int = 0
+    findings: list[GuardFinding] = field(default_factory=list)
+    val_accuracy: float | None = None
+    stopped: str | None = None

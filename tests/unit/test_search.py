@@ -1,0 +1,143 @@
+"""The search loop: resume, guards, NaN, and the split discipline."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+from darts_core import Supernet, get_space
+from darts_core.data import DataBundle, load_data
+from darts_core.errors import DataError, NonFiniteLossError, ResumeError
+from darts_core.runlog import RunFolder, read_jsonl
+from darts_core.search import Guard, GuardContext, GuardFinding, SearchConfig, search
+from darts_core.strategies import FirstOrder, Strategy, Unrolled
+
+
+@pytest.fixture(scope="module")
+def digits() -> DataBundle:
+    return load_data("digits", seed=0).take("params", 48).take("alpha", 40).take("val", 40)
+
+
+def small_net(bundle: DataBundle, seed: int = 0) -> Supernet:
+    torch.manual_seed(seed)
+    return Supernet(
+        get_space("nasbench201"),
+        channels=4,
+        layers=1,
+        num_classes=bundle.num_classes,
+        in_channels=bundle.image_shape[0],
+    )
+
+
+CONFIG = SearchConfig(epochs=3, batch_size=16, checkpoint_every=2)
+
+
+@pytest.mark.parametrize("strategy", [FirstOrder, Unrolled])
+@pytest.mark.parametrize("stop_after", [2, 4])
+def test_a_resumed_search_equals_an_uninterrupted_one(
+    digits: DataBundle, tmp_path: Path, strategy: type[Strategy], stop_after: int
+) -> None:
+    whole = small_net(digits)
+    expected = search(whole, strategy(), digits, CONFIG, seed=5)
+
+    calls = 0
+
+    def stop() -> bool:
+        nonlocal calls
+        calls += 1
+        return calls > stop_after
+
+    path, run = tmp_path / "checkpoint.pt", RunFolder(tmp_path, tensorboard=False)
+    broken = search(
+        small_net(digits), strategy(), digits, CONFIG,
+        seed=5, checkpoint=path, run=run, should_stop=stop,
+    )  # fmt: skip
+    assert broken.stopped == "asked to stop"
+    again = small_net(digits, seed=99)  # other initial values: all must come from the checkpoint
+    resumed = search(again, strategy(), digits, CONFIG, seed=5, checkpoint=path, run=run)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+    assert resumed.architecture == expected.architecture
+    assert [row["train_loss"] for row in resumed.history] == [
+        row["train_loss"] for row in expected.history
+    ]
+    assert [row["epoch"] for row in read_jsonl(run.metrics_path)] == [0, 1, 2]
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(
+    digits: DataBundle, tmp_path: Path
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    short = SearchConfig(epochs=1, batch_size=16)
+    search(small_net(digits), FirstOrder(), digits, short, checkpoint=path)
+    other = SearchConfig(epochs=1, batch_size=16, learning_rate=0.1)
+    with pytest.raises(ResumeError, match="another search configuration"):
+        search(small_net(digits), FirstOrder(), digits, other, checkpoint=path)
+
+
+def test_a_nan_loss_stops_names_the_step_and_keeps_the_checkpoint(
+    digits: DataBundle, tmp_path: Path
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    config = SearchConfig(epochs=2, batch_size=16, checkpoint_every=1)
+
+    class Poisoned(FirstOrder):
+        steps = 0
+
+        def alpha_step(self, params_batch, alpha_batch):  # type: ignore[no-untyped-def]
+            self.steps += 1
+            if self.steps == 5:  # epoch 1, step 1
+                next(iter(self.params)).data.fill_(float("nan"))
+            return super().alpha_step(params_batch, alpha_batch)
+
+    with pytest.raises(NonFiniteLossError, match="epoch 1, step 1"):
+        search(small_net(digits), Poisoned(), digits, config, checkpoint=path)
+    kept = torch.load(path, weights_only=True)
+    assert (kept["epoch"], kept["step"]) == (1, 1)
+    assert all(torch.isfinite(value).all() for value in kept["supernet"].values())
+
+
+def test_a_guard_that_stops_keeps_the_last_good_architecture(digits: DataBundle) -> None:
+    seen = []
+
+    class Second(Guard):
+        name = "second"
+
+        def after_epoch(self, context: GuardContext) -> GuardFinding | None:
+            seen.append(context.architecture)
+            # make the next architecture differ from the first
+            with torch.no_grad():
+                for alpha in context.supernet.alphas():
+                    alpha.copy_(torch.randn_like(alpha))
+            if context.epoch == 1:
+                return GuardFinding("second", 1, "collapsed", stop=True)
+            return None
+
+    result = search(small_net(digits), FirstOrder(), digits, CONFIG, guards=[Second()])
+    assert len(seen) == 2
+    assert seen[0] != seen[1]
+    assert result.architecture == seen[0]
+    assert result.stopped == "guard second: collapsed"
+    assert [finding.guard for finding in result.findings] == ["second"]
+
+
+def test_the_search_reads_params_alpha_and_val_only(digits: DataBundle) -> None:
+    bundle = copy.copy(digits)
+    bundle.test_reads = 0
+    search(small_net(bundle), FirstOrder(), bundle, SearchConfig(epochs=1, batch_size=16))
+    assert bundle.test_reads == 0
+
+
+def test_a_batch_larger_than_a_split_is_refused(digits: DataBundle) -> None:
+    with pytest.raises(DataError, match="batch_size=1000"):
+        search(small_net(digits), FirstOrder(), digits, SearchConfig(epochs=1, batch_size=1000))
+
+
+def test_alpha_rests_during_its_warm_up(digits: DataBundle) -> None:
+    net = small_net(digits)
+    before = {name: alpha.detach().clone() for name, alpha in net.named_alphas().items()}
+    config = SearchConfig(epochs=1, batch_size=16, alpha_warmup_epochs=1)
+    result = search(net, FirstOrder(), digits, config)
+    assert all(torch.equal(net.named_alphas()[name], value) for name, value in before.items())
+    assert result.history[0]["alpha_loss"] is None

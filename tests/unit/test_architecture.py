@@ -1,0 +1,109 @@
+"""Architectures: notations, validation, and the discretisation rules of the spaces."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from darts_core import Architecture, get_space
+from darts_core.architecture import CellChoice
+from darts_core.errors import ArchitectureError, ConfigError
+
+
+@given(seed=st.integers(0, 2**32 - 1), name=st.sampled_from(["darts", "nasbench201"]))
+@settings(max_examples=40, deadline=None)
+def test_every_notation_round_trips(seed: int, name: str) -> None:
+    architecture = get_space(name).random(np.random.default_rng(seed))
+    assert Architecture.from_text(architecture.text()) == architecture
+    assert Architecture.from_dict(architecture.to_dict()) == architecture
+    assert hash(Architecture.from_dict(architecture.to_dict())) == hash(architecture)
+
+
+def test_yaml_round_trip_with_notes(tmp_path: Path) -> None:
+    architecture = Architecture.named("PC_DARTS_cifar")
+    architecture.to_yaml(tmp_path / "a.yaml", guards=["fired"])
+    assert Architecture.from_yaml(tmp_path / "a.yaml") == architecture
+    assert "guards" in (tmp_path / "a.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "must start with"),
+        ("Genotype(normal=__import__('os').system('true'), normal_concat=[2])", "plain values"),
+        ("Genotype(normal=[('a', 0)], normal_concat=[2])", "two"),
+        ("Genotype(normal=[('a', 0), ('b', 5)], normal_concat=[2])", "lower state"),
+        ("Genotype(normal=[('a', 0), ('b', 1)], normal_concat=range(2, 9))", "concatenates"),
+        ("Genotype(normal=[('a', 0), ('b', 1)], normal_concat=range(10**9))", "plain values"),
+        ("Genotype(wide=[('a', 0)])", "Unknown genotype field"),
+        ("Genotype(", "not well formed"),
+        ("|nor_conv_3x3~1|", "lower state"),
+        ("|nor_conv_3x3|", "Cannot read"),
+        ("|a~0|+b~1", "must be written"),
+    ],
+)
+def test_bad_texts_end_in_a_sentence(text: str, says: str) -> None:
+    with pytest.raises(ArchitectureError, match=says):
+        Architecture.from_text(text)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ([], "must be a mapping"),
+        ({"space": "darts"}, "cells or choices"),
+        ({"space": "darts", "cels": {}}, "Did you mean 'cells'"),
+        ({"space": "darts", "schema_version": 99, "cells": {}}, "schema_version 99"),
+        ({"space": "darts", "cells": {"normal": {"edges": [[0, 2, "x"]]}}}, "exactly"),
+        ({"space": "darts", "cells": {"n": {"edges": [[0, True, "x"]], "concat": [1]}}}, "edge"),
+    ],
+)
+def test_bad_files_name_the_source_and_the_key(content: object, says: str) -> None:
+    with pytest.raises(ArchitectureError, match=says) as caught:
+        Architecture.from_dict(content, source="my.yaml")
+    assert "my.yaml" in str(caught.value)
+
+
+def test_unknown_name_suggests() -> None:
+    with pytest.raises(ArchitectureError, match="Did you mean 'DARTS_V2'"):
+        Architecture.named("DARTSV2")
+
+
+def test_duplicate_concat_is_refused() -> None:
+    with pytest.raises(ArchitectureError, match="twice"):
+        CellChoice(((0, 2, "a"), (1, 2, "b")), (2, 2))
+
+
+def test_darts_keeps_the_two_strongest_edges_without_none() -> None:
+    space = get_space("darts")
+    weight = np.full((14, 8), 0.01)
+    weight[:, 0] = 0.9  # none is the heaviest everywhere and must not count
+    for row, op in ((2, 4), (4, 3), (3, 5)):  # edges into node 3: rows 2, 3, 4
+        weight[row, op] = 0.3 + row / 100
+    cell = space.discretize({"normal": weight, "reduce": weight}).cell("normal")
+    node3 = [edge for edge in cell.edges if edge[1] == 3]
+    assert node3 == [(1, 3, "sep_conv_5x5"), (2, 3, "skip_connect")]
+    assert len(cell.edges) == 8
+    assert all(op != "none" for _, _, op in cell.edges)
+
+
+def test_nasbench201_keeps_every_edge_none_included() -> None:
+    space = get_space("nasbench201")
+    weight = np.zeros((6, 5))
+    weight[:, 0] = 1.0
+    cell = space.discretize({"cell": weight}).cell("cell")
+    assert [op for _, _, op in cell.edges] == ["none"] * 6
+
+
+def test_wrong_shapes_and_kinds_are_refused() -> None:
+    space = get_space("nasbench201")
+    with pytest.raises(ConfigError, match=r"\(6, 5\)"):
+        space.discretize({"cell": np.zeros((5, 5))})
+    with pytest.raises(ConfigError, match="Unknown cell kind 'cell'"):
+        space.discretize({"cel": np.zeros((6, 5))})
+    with pytest.raises(ConfigError, match="Did you mean 'nasbench201'"):
+        get_space("nasbench-201")
+    with pytest.raises(ConfigError, match="different operations"):
+        space.with_ops(["none", "none"])

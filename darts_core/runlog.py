@@ -167,7 +167,7 @@ def _git_commit() -> str | None:
 
 def environment() -> dict[str, Any]:
     """Versions and hardware of this process; never environment variables."""
-    packages = {}
+    packages: dict[str, str | None] = {}
     for name in (*_PACKAGES, "darts-core"):
         try:
             packages[name] = metadata.version(name)

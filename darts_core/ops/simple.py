@@ -95,7 +95,7 @@ class MaxPool3x3(nn.MaxPool2d):
 
     def primitives(self) -> list[Primitive]:
         """max pool."""
-        return [MaxPool(3, self.stride)]
+        return [MaxPool(3, int(self.stride))]  # type: ignore[arg-type]
 
 
 @register_op("avg_pool_3x3", description="3x3 average pooling, padding not counted")

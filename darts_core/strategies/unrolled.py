@@ -97,9 +97,11 @@ class Unrolled(Strategy):
         self, saved: Sequence[Tensor], vector: Sequence[Tensor], scale: float | Tensor | None
     ) -> None:
         """params = saved + scale * vector, in place; None restores the saved values exactly."""
-        torch._foreach_copy_(self.params, list(saved))
+        params: list[Tensor] = list(self.params)
+        torch._foreach_copy_(params, list(saved))
         if scale is not None:
-            torch._foreach_add_(self.params, torch._foreach_mul(list(vector), scale))
+            shift = list(torch._foreach_mul(list(vector), scale))  # type: ignore[call-overload]
+            torch._foreach_add_(params, shift)  # type: ignore[arg-type]
 
     def _random_state(self) -> Tensor | None:
         """The state of a sampling relaxation's generator: all passes must see one draw."""

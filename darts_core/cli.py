@@ -1,0 +1,125 @@
+"""The console command `darts-core`: picks the command, turns expected failures into one sentence.
+
+Exit status: 0 done; 2 a mistake in settings, data or files, told in one sentence on stderr; 130 stopped
+by Ctrl-C or SIGTERM with a checkpoint kept; 1 a defect of ours. `DARTS_DEBUG=1` shows tracebacks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from darts_core.commands.help import ARGPARSE, command_help, main_help
+from darts_core.errors import ConfigError, DartsError, unknown_name
+from darts_core.stages.schema import COMMANDS
+
+__all__ = ["main"]
+
+USAGE, INTERRUPTED = 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status. `argv` is without the program's name."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(argv)
+    except KeyboardInterrupt as stop:
+        return _interrupted(stop)
+    except Exception as error:
+        if os.environ.get("DARTS_DEBUG") == "1":
+            raise
+        sentence = _sentence(error)
+        if sentence is None:
+            print(
+                f"darts-core: unexpected {type(error).__name__}: {error} (this is a defect; run "
+                "again with DARTS_DEBUG=1 for the traceback and report it)",
+                file=sys.stderr,
+            )
+            return 1
+        print(f"darts-core: {sentence}", file=sys.stderr)
+        return USAGE
+
+
+def _dispatch(argv: list[str]) -> int:
+    """Call the command that `argv` names."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        named = [a for a in argv[1:] if not a.startswith("-")]
+        if argv and argv[0] == "help" and named:
+            return _dispatch([named[0], "--help"])
+        print(main_help())
+        return 0
+    if argv[0] == "--version":
+        from importlib import metadata
+
+        print(f"darts-core {metadata.version('darts-core')}")
+        return 0
+    command, rest = argv[0], argv[1:]
+    if command in COMMANDS:
+        if any(a in ("-h", "--help") for a in rest):
+            print(command_help(command))
+            return 0
+        from darts_core.commands.hydra_app import main as hydra_main
+
+        return hydra_main(command, rest)
+    if command in ARGPARSE:
+        return _run_argparse(command, rest)
+    raise ConfigError(unknown_name("command", command, [*COMMANDS, *ARGPARSE]))
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are our sentences."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise ConfigError(f"{self.prog}: {message}; see {self.prog} --help.")
+
+
+def _run_argparse(command: str, rest: list[str]) -> int:
+    """Import the module of an argparse command only now, and run it."""
+    about = ARGPARSE[command]
+    module = importlib.import_module(about.module)
+    parser = _Parser(
+        prog=f"darts-core {command}",
+        description=about.summary,
+        epilog=about.examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.configure(parser)
+    return int(module.run(parser.parse_args(rest)))
+
+
+def _sentence(error: BaseException) -> str | None:
+    """The text to print for an expected failure; None for a defect."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, DartsError):
+            return str(seen)
+        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f" while writing {seen.filename}" if seen.filename else ""
+            return (
+                f"The disk is full{where}; what was saved before is intact. Free some space (or set "
+                "out= to another disk) and run the same command again to go on."
+            )
+        if isinstance(seen, PermissionError):
+            return (
+                f"{seen.filename} cannot be read or written: permission denied; change its rights."
+            )
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+    return None
+
+
+def _interrupted(stop: KeyboardInterrupt) -> int:
+    """Say how to go on after Ctrl-C or SIGTERM."""
+    again = os.environ.get("DARTS_RESUME_COMMAND")
+    detail = f" {stop}" if str(stop) else ""
+    print(f"\ndarts-core: stopped.{detail}", file=sys.stderr)
+    if again:
+        print(f"Go on with:  {again}", file=sys.stderr)
+    return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The console commands behind `darts_core.cli`: Hydra wrapper, help texts, argparse commands."""

@@ -1,0 +1,297 @@
+"""Composing and checking a command's configuration: every mistake is one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from darts_core.errors import ConfigError, nearest_names, unknown_name
+from darts_core.stages.schema import COMMANDS, Config, command_fields
+from darts_core.stages.settings import check_targets, config_root
+
+__all__ = ["compose", "expand", "group_options", "session", "typed"]
+
+_HYDRA_TARGETS = ("hydra", "hydra_plugins")
+
+
+@contextmanager
+def session(config_dir: str | None = None) -> Iterator[list[str]]:
+    """Hydra, initialised on our configuration tree; yields the overrides that add the user's tree.
+
+    Raises:
+        ConfigError: `config_dir` is not a folder.
+    """
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    extra: list[str] = []
+    if config_dir is not None:
+        folder = Path(config_dir).resolve()
+        if not folder.is_dir():
+            raise ConfigError(
+                f"--config-dir {config_dir!r} is not a folder; name one with YAML groups."
+            )
+        extra = [f"hydra.searchpath=[file://{folder}]"]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_root()), version_base="1.3"):
+        yield extra
+
+
+def group_options(group: str, extra: Sequence[str] = ()) -> list[str]:
+    """The choices of a configuration group, ours and the user's; empty when it is none."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    loader = GlobalHydra.instance().config_loader()
+    names = set(loader.get_group_options(group))
+    for entry in extra:
+        for folder in entry.partition("=[")[2].rstrip("]").split(","):
+            place = Path(folder.removeprefix("file://")) / group
+            names |= {p.stem for p in place.glob("*.yaml")}
+    return sorted(names)
+
+
+def expand(overrides: Sequence[str], *, multirun: bool) -> tuple[list[str], list[list[str]]]:
+    """What to check of possibly swept overrides: each sweep at its first value, then each other value.
+
+    An interval or range stands for its two ends: whatever lies between has the same type.
+
+    Returns:
+        The overrides with every sweep at its first value, and variants with one sweep at another value.
+
+    Raises:
+        ConfigError: an override is not written as key=value, or is a sweep without `-m`.
+    """
+    base: list[str] = []
+    values: dict[int, list[str]] = {}
+    for index, override in enumerate(_parse(overrides)):
+        base.append(overrides[index])
+        if override.is_sweep_override():
+            key = override.input_line.partition("=")[0]
+            if not multirun:
+                raise ConfigError(
+                    f"{overrides[index]!r} gives {key} several values; add -m to run each of them, "
+                    f"or write one list as {key}=[a,b]."
+                )
+            values[index] = [f"{key}={_spell(element)}" for element in _ends(override)]
+            base[index] = values[index][0]
+    variants = [
+        [*base[:index], text, *base[index + 1 :]]
+        for index, texts in values.items()
+        for text in texts[1:]
+    ]
+    return base, variants
+
+
+def _ends(override: Any) -> list[Any]:
+    """The values of a sweep that are worth checking."""
+    from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
+
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        return [value.start, value.end]
+    if isinstance(value, RangeSweep):
+        return [value.start, value.stop]
+    if isinstance(value, ChoiceSweep):
+        return list(value.list)
+    return list(override.sweep_iterator())
+
+
+def _spell(element: Any) -> str:
+    from hydra.core.override_parser.types import Override
+
+    return str(Override._get_value_element_as_str(element))
+
+
+def _parse(overrides: Sequence[str]) -> list[Any]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    parsed = []
+    for text in overrides:
+        try:
+            parsed.append(parser.parse_override(text))
+        except HydraException as error:
+            raise ConfigError(
+                f"{text!r} is not a setting; write key=value, and put values with commas, blanks "
+                f"or brackets in inner quotes, e.g. \"architecture='...'\" ({_first_line(error)})."
+            ) from None
+    return parsed
+
+
+def _first_line(error: BaseException) -> str:
+    return " ".join(str(error).split("\n")[0].split()).rstrip(".")
+
+
+def _flatten(node: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted names of every key in the dictionary `node`, inner nodes included."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            yield from _flatten(value, f"{prefix}{key}.")
+
+
+def _check_names(command: str, parsed: Sequence[Any], extra: Sequence[str]) -> None:
+    """Refuse unknown groups' choices and unknown keys, with the nearest valid names."""
+    from hydra import compose as hydra_compose
+    from omegaconf import OmegaConf
+
+    values, chosen = [], []
+    for override in parsed:
+        options = group_options(override.key_or_group, extra)
+        if options and override.key_or_group not in _STAGE_NODES:
+            choice = override.value()
+            if isinstance(choice, str) and choice not in options:
+                raise ConfigError(
+                    unknown_name(f"choice for {override.key_or_group}=", choice, options)
+                )
+            chosen.append(override.input_line)
+        elif not override.is_add() and not override.key_or_group.startswith("hydra."):
+            values.append(override)
+    base = hydra_compose(command, [*extra, *chosen])
+    known = [*_flatten(OmegaConf.to_container(base, resolve=False))]
+    for override in values:
+        key = override.key_or_group
+        current = OmegaConf.select(base, key, default=_ABSENT)
+        if key not in known and current is _ABSENT:
+            raise ConfigError(_unknown_key(command, key, known))
+        _check_kind(key, current, override)
+
+
+def _check_kind(key: str, current: Any, override: Any) -> None:
+    """Refuse text for a number and the like in the open nodes, which the schema does not type."""
+    if expected_kind(key) is not None or override.is_delete():
+        return
+    value = override.value()
+    for kinds, words in (((bool,), "true or false"), ((int, float), "a number"), ((str,), "text")):
+        if isinstance(current, kinds) and not isinstance(value, kinds) and value is not None:
+            if kinds == (str,):  # a quoted string arrives as its own type, numbers are text enough
+                return
+            raise ConfigError(f"{key}={value!s} is not {words}; it is {current} by default.")
+        if isinstance(current, kinds):
+            return
+
+
+_ABSENT = object()
+
+
+def _unknown_key(command: str, key: str, known: Sequence[str]) -> str:
+    """The sentence for a setting that `command` does not have."""
+    parent, _, leaf = key.rpartition(".")
+    siblings = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == parent]
+    prefix = f"{parent}." if parent else ""
+    close = [prefix + name for name in nearest_names(leaf, siblings, 2)]
+    close = close or nearest_names(key, known, 2)
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    if parent and siblings:
+        where = f"{parent} has {', '.join(siblings)}."
+    else:
+        top = sorted({name.split(".")[0] for name in known} - {"hydra"})
+        where = f"`darts-core {command}` has {', '.join(top)}."
+    return f"Unknown setting {key!r}.{hint} Here {where}"
+
+
+def compose(command: str, overrides: Sequence[str], extra: Sequence[str] = ()) -> dict[str, Any]:
+    """The checked configuration of `command` as a plain dictionary, interpolations resolved.
+
+    Args:
+        command: one of the Hydra commands.
+        overrides: as typed, without sweeps.
+        extra: what `session` yielded.
+
+    Raises:
+        ConfigError: a key, choice, type or `_target_` is wrong.
+    """
+    from hydra import compose as hydra_compose
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    parsed = _parse(overrides)
+    try:
+        _check_names(command, parsed, extra)
+        node = hydra_compose(command, [*extra, *overrides], return_hydra_config=True)
+        hydra_node = OmegaConf.to_container(node.get("hydra"), resolve=False)
+        OmegaConf.set_struct(node, False)
+        node.pop("hydra")
+        config = typed(command, node)
+        allowed = [*config["plugins"], *_HYDRA_TARGETS]
+        check_targets(hydra_node, allowed, where="hydra")
+        return config
+    except OmegaConfBaseException as error:
+        raise ConfigError(_type_sentence(error)) from error
+    except HydraException as error:
+        cause = error.__cause__
+        detail = f": {_first_line(cause)}" if isinstance(cause, OmegaConfBaseException) else ""
+        raise ConfigError(
+            f"The settings do not fit together: {_first_line(error)}{detail}."
+        ) from error
+
+
+def typed(command: str, node: Any) -> dict[str, Any]:
+    """`node` merged into the schema of `command`, other commands' nodes left out, as a dictionary.
+
+    Raises:
+        ConfigError: a top-level key is foreign, a value is missing, or a `_target_` is refused.
+    """
+    from omegaconf import OmegaConf
+
+    wanted = command_fields(command)
+    schema = OmegaConf.structured(Config)
+    known = set(schema)
+    foreign = [str(key) for key in node if key not in known]
+    if foreign:
+        raise ConfigError(
+            unknown_name("setting", foreign[0], wanted)
+            + " (A file under experiment/ begins with the line '# @package _global_'.)"
+        )
+    picked = OmegaConf.create({key: node._get_node(key) for key in wanted if key in node})
+    full = OmegaConf.to_container(OmegaConf.merge(schema, picked), resolve=True)
+    config = {key: full[key] for key in wanted}
+    lacking = sorted(OmegaConf.missing_keys(OmegaConf.create(config)))
+    if lacking:
+        raise ConfigError(
+            f"The setting {lacking[0]!r} has no value; give it as {lacking[0]}=VALUE."
+        )
+    check_targets(config, config["plugins"])
+    return config
+
+
+def _type_sentence(error: Any) -> str:
+    """One sentence for a value that does not fit its key's type."""
+    key = str(getattr(error, "full_key", None) or "a setting")
+    kind = expected_kind(key)
+    return f"{key}: {_first_line(error)}." + (f" It takes {kind}." if kind else "")
+
+
+def expected_kind(key: str) -> str | None:
+    """What the schema says that `key` takes, in words; None where it does not say."""
+    node: Any = Config
+    for part in key.split("["):
+        for name in part.split("."):
+            if not is_dataclass(node):
+                return None
+            hints = get_type_hints(node)
+            if name not in hints:
+                return None
+            node = hints[name]
+        break
+    if get_origin(node) is Union:
+        node = next(kind for kind in get_args(node) if kind is not type(None))
+    if is_dataclass(node):
+        return "settings of its own, e.g. " + f"{key}.{fields(node)[0].name}=..."
+    return _KINDS.get(getattr(get_origin(node) or node, "__name__", None))
+
+
+_KINDS: Mapping[str | None, str] = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "list": "a list, e.g. [a,b]",
+    "dict": "key: value pairs, e.g. {a: 1}",
+}
+_STAGE_NODES = (*COMMANDS,)

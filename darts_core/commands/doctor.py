@@ -1,0 +1,137 @@
+"""`darts-core doctor`: versions, device, the kernel path that would run, and what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import shutil
+from importlib import metadata
+from typing import Any
+
+__all__ = ["configure", "examine", "run"]
+
+_REQUIRED = {
+    "torch": "torch",
+    "numpy": "numpy",
+    "PyYAML": "yaml",
+    "hydra-core": "hydra",
+    "omegaconf": "omegaconf",
+    "tensorboard": "tensorboard",
+    "optuna": "optuna",
+    "scipy": "scipy",
+    "cmaes": "cmaes",
+    "rich": "rich",
+    "torch-pruning": "torch_pruning",
+    "onnx": "onnx",
+    "onnxscript": "onnxscript",
+    "onnxruntime": "onnxruntime",
+    "matplotlib": "matplotlib",
+    "pillow": "PIL",
+    "kornia": "kornia",
+    "scikit-learn": "sklearn",
+}
+_OPTIONAL = {
+    "triton": ("triton", "the fused kernels on a GPU"),
+    "pyarrow": ("pyarrow", "parquet data; extra [parquet]"),
+    "submitit": ("submitit", "Slurm; extra [slurm]"),
+    "ray": ("ray", "the Ray launcher; extra [ray]"),
+    "optuna-dashboard": ("optuna_dashboard", "a web page of studies; extra [ui]"),
+    "sqlalchemy": ("sqlalchemy", "studies in a data base; extra [sql]"),
+    "openvino": ("openvino", "OpenVINO timings"),
+    "tensorrt": ("tensorrt", "TensorRT engines"),
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the findings; 0 when nothing required is missing, else 1."""
+    found = examine()
+    if args.json:
+        print(json.dumps(found, indent=2))
+    else:
+        _print(found)
+    return 1 if found["missing"] else 0
+
+
+def _version(distribution: str, module: str) -> str | None:
+    if importlib.util.find_spec(module) is None:
+        return None
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "unknown version"
+
+
+def examine() -> dict[str, Any]:
+    """Versions, device, kernel path and missing packages as plain values."""
+    versions = {name: _version(name, module) for name, module in _REQUIRED.items()}
+    optional = {name: _version(name, module) for name, (module, _) in _OPTIONAL.items()}
+    found: dict[str, Any] = {
+        "darts-core": _version("darts-core", "darts_core"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": {"cores": os.cpu_count(), "threads": None},
+        "memory_gib": _memory_gib(),
+        "free_disk_gib": round(shutil.disk_usage(".").free / 2**30, 1),
+        "versions": versions,
+        "optional": optional,
+        "missing": [name for name, version in versions.items() if version is None],
+        "gpus": [],
+        "kernel_path": "unknown: torch is missing",
+    }
+    if versions["torch"] is not None:
+        _examine_torch(found)
+    return found
+
+
+def _examine_torch(found: dict[str, Any]) -> None:
+    """Add what only torch can tell."""
+    import torch
+
+    found["cpu"]["threads"] = torch.get_num_threads()
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        about = torch.cuda.get_device_properties(index)
+        found["gpus"].append(
+            {"name": about.name, "memory_gib": round(about.total_memory / 2**30, 1)}
+        )
+    if not found["gpus"]:
+        why = "no CUDA in this torch" if torch.version.cuda is None else "no GPU is visible"
+        found["kernel_path"] = f"CPU: batched torch operations, no Triton ({why})"
+    elif found["optional"]["triton"] is None:
+        found["kernel_path"] = "GPU: plain torch modules, because triton is missing"
+    else:
+        found["kernel_path"] = "GPU: fused Triton kernels"
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _print(found: dict[str, Any]) -> None:
+    cpu = found["cpu"]
+    print(f"darts-core {found['darts-core']} on Python {found['python']}, {found['platform']}")
+    print(
+        f"CPU: {cpu['cores']} cores, {cpu['threads']} torch threads, {found['memory_gib']} GiB memory, "
+        f"{found['free_disk_gib']} GiB free on this disk"
+    )
+    gpus = ", ".join(f"{gpu['name']} ({gpu['memory_gib']} GiB)" for gpu in found["gpus"])
+    print(f"GPU: {gpus or 'none'}")
+    print(f"kernel path: {found['kernel_path']}")
+    print("packages: " + ", ".join(f"{n} {v}" for n, v in found["versions"].items() if v))
+    there = [f"{name} {version}" for name, version in found["optional"].items() if version]
+    print("optional packages: " + (", ".join(there) or "none"))
+    for name, (_, use) in _OPTIONAL.items():
+        if found["optional"][name] is None:
+            print(f"  not installed: {name} (for {use})")
+    for name in found["missing"]:
+        print(f"  MISSING: {name}; install with: pip install {name}")

@@ -1,0 +1,189 @@
+"""The texts of `--help`: every command in a line, and each Hydra command with its groups and settings.
+
+Nothing heavy is imported; groups and settings are read from the YAML files themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from darts_core.stages.schema import NODES
+from darts_core.stages.settings import config_root
+
+__all__ = ["ARGPARSE", "HYDRA", "Command", "choices", "command_help", "main_help"]
+
+
+@dataclass(frozen=True)
+class Command:
+    """One console command: a line about it, examples, and (argparse ones) the module that runs it."""
+
+    summary: str
+    examples: str
+    module: str = ""
+
+
+HYDRA: dict[str, Command] = {
+    "run": Command(
+        "the whole pipeline: search, train, tune, prune, export, bench, report",
+        """  darts-core run experiment=demo
+  darts-core run data=digits space=nasbench201 search.epochs=10 train.epochs=20
+  darts-core run data=fashion_mnist data.path=/usr/share/datasets/fashion-mnist""",
+    ),
+    "search": Command(
+        "train a supernet with its alphas; leaves architecture.yaml",
+        """  darts-core search data=digits space=nasbench201 search.epochs=5
+  darts-core search -m space=darts,nasbench201 seed=1,2 data=digits
+  darts-core search plugins=[my_nas.ops] space=darts space.ops=[none,skip_connect,my_op]""",
+    ),
+    "train": Command(
+        "train one fixed network; leaves model.pt",
+        """  darts-core train architecture=DARTS_V2 data=digits train.channels=8 train.layers=5
+  darts-core train architecture=runs/digits-darts/V001/search/architecture.yaml
+  darts-core train version=V001 job=digits-darts     (what the search there found)""",
+    ),
+    "tune": Command(
+        "study learning rate, weight decay, drop-path, batch size ... of one network",
+        """  darts-core tune architecture=DARTS_V2 tune.trials=20 train.epochs=10
+  darts-core tune -m hydra/sweeper=darts train.learning_rate='tag(log,interval(0.01,0.3))'""",
+    ),
+    "prune": Command(
+        "shrink a trained network to a measured latency, then fine-tune",
+        """  darts-core prune model=runs/digits-darts/V001/train prune.budget=50%
+  darts-core prune model=model.pt prune.budget=2.5ms prune.batch=1""",
+    ),
+    "export": Command(
+        "write .pt2 and ONNX, each checked against the original",
+        """  darts-core export model=runs/digits-darts/V001/train
+  darts-core export model=model.pt export.formats=[onnx]""",
+    ),
+    "bench": Command(
+        "measure accuracy against latency: what=models, step, kernels or tabular",
+        """  darts-core bench model=runs/digits-darts/V001/train
+  darts-core bench what=step
+  darts-core bench -m what=models model=resnet18,mobilenetv2 seed=1,2,3""",
+    ),
+    "report": Command(
+        "write report.html of one version",
+        "  darts-core report job=digits-darts version=V001",
+    ),
+}
+
+ARGPARSE: dict[str, Command] = {
+    "list": Command(
+        "what there is: operations, spaces, strategies, relaxations, data sets, experiments",
+        "examples:\n  darts-core list\n  darts-core list ops data\n"
+        "  darts-core list --plugins my_nas.ops --json",
+        "darts_core.commands.listing",
+    ),
+    "doctor": Command(
+        "versions, device, kernel path, and what is missing",
+        "examples:\n  darts-core doctor\n  darts-core doctor --json",
+        "darts_core.commands.doctor",
+    ),
+    "explain": Command(
+        "the kernel plan of a space: waves, launches, bytes, FLOPs, floor",
+        "examples:\n  darts-core explain space=darts\n"
+        "  darts-core explain space=nasbench201 channels=16 batch_size=64",
+        "darts_core.commands.explain",
+    ),
+    "predict": Command(
+        "classify image files with an exported model",
+        "examples:\n  darts-core predict --model runs/digits-darts/V001/export a.png b.png",
+        "darts_core.commands.predict",
+    ),
+    "latency": Command(
+        "build or show the latency table of a space on this device",
+        "examples:\n  darts-core latency build space=darts device=cpu\n"
+        "  darts-core latency show space=darts",
+        "darts_core.commands.latency",
+    ),
+    "jobs": Command(
+        "AutoSearch jobs around your own training code: create, list, show, stop, compare ...",
+        "examples:\n  darts-core jobs list\n  darts-core jobs create --help",
+        "darts_core.commands.jobs",
+    ),
+    "serve-bench": Command(
+        "load each exported artifact in a fresh process and time it",
+        "examples:\n  darts-core serve-bench runs/digits-darts/V001/export",
+        "darts_core.commands.serve_bench",
+    ),
+}
+
+GROUPS = ("data", "space", "strategy", "relax", "experiment")
+
+
+def main_help() -> str:
+    """The text of `darts-core --help`."""
+    width = max(map(len, [*HYDRA, *ARGPARSE]))
+    pipeline = "\n".join(f"  {name:{width}}  {about.summary}" for name, about in HYDRA.items())
+    others = "\n".join(f"  {name:{width}}  {about.summary}" for name, about in ARGPARSE.items())
+    return f"""\
+darts-core: search an architecture by gradient, train, tune, prune, export and benchmark it.
+
+usage: darts-core COMMAND [key=value ...]        darts-core COMMAND --help
+
+pipeline (settings as key=value; -m runs every combination of a,b):
+{pipeline}
+
+other commands:
+{others}
+
+start here:
+  darts-core run experiment=demo       everything on small real images, in minutes
+  darts-core doctor                    what this machine can do
+  darts-core list                      the names you can choose from
+
+Results go to runs/<job>/<version>/<stage>/; the same command again goes on where it was stopped.
+DARTS_DEBUG=1 shows the traceback of an error."""
+
+
+def choices(group: str) -> list[str]:
+    """The file names of one configuration group, without our Hydra parts."""
+    return sorted(path.stem for path in (config_root() / group).glob("*.yaml"))
+
+
+def command_help(command: str) -> str:
+    """The text of `darts-core COMMAND --help` for a Hydra command."""
+    about, nodes = HYDRA[command], NODES[command]
+    used = [g for g in GROUPS if g in nodes or (g == "experiment" and choices("experiment"))]
+    groups = "\n".join(f"  {group}=  {', '.join(choices(group))}" for group in used)
+    sections = [
+        _settings(config_root() / "base.yaml", ""),
+        *(
+            _settings(config_root() / "stage" / f"{node}.yaml", f"{node}.")
+            for node in nodes
+            if (config_root() / "stage" / f"{node}.yaml").is_file()
+        ),
+    ]
+    return f"""\
+darts-core {command}: {about.summary}
+
+usage: darts-core {command} [-m] [--config-dir FOLDER] [--cfg job] [key=value ...]
+
+examples:
+{about.examples}
+
+group choices (yours are added with --config-dir FOLDER):
+{groups}
+
+settings and their defaults:
+{chr(10).join(sections)}
+
+-m (--multirun)   run every combination: seed=1,2 space=darts,nasbench201
+--cfg job         print the composed configuration and end
+plugins=[a.b]     import your modules (operations, spaces, strategies) first"""
+
+
+def _settings(path: Path, prefix: str) -> str:
+    """The settings of one YAML file as `key=value  # comment` lines; inner keys of lists are left."""
+    lines = []
+    for line in path.read_text().splitlines():
+        if line.startswith("hydra:"):
+            break
+        if line and line[0] not in " #" and ":" in line:
+            key, _, rest = line.partition(":")
+            value, _, comment = rest.strip().partition("#")
+            text = f"  {prefix}{key}={value.strip() or '{...}'}"
+            lines.append(f"{text:44} {comment.strip()}".rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,221 @@
+"""Running a Hydra command: check everything, claim the version, hand over to Hydra, note the end."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from darts_core.commands.compose import compose, expand, session
+from darts_core.commands.logs import configure_logging
+from darts_core.errors import ConfigError
+from darts_core.runlog import config_hash
+from darts_core.stages.schema import PLACES
+from darts_core.stages.settings import config_root
+from darts_core.stages.versions import Version, claim, newest
+
+__all__ = ["main", "task"]
+
+log = logging.getLogger("darts_core")
+_HYDRA_ONLY = ("cfg", "info", "shell_completion", "hydra_help")
+
+
+def main(command: str, argv: Sequence[str]) -> int:
+    """Run `darts-core COMMAND ARGV...`; returns the exit status.
+
+    Raises:
+        DartsError: a setting is wrong or a stage fails in an expected way.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    parser.prog = f"darts-core {command}"
+    args = parser.parse_args(list(argv))
+    if any(getattr(args, name) for name in _HYDRA_ONLY):
+        return _hand_over(command, list(argv))
+    for name in ("config_name", "config_path"):
+        if getattr(args, name):
+            raise ConfigError(
+                f"--{name.replace('_', '-')} is not used here: each command has one configuration; "
+                "add your own groups with --config-dir FOLDER."
+            )
+    with session(args.config_dir) as extra:
+        firsts, elements = expand(args.overrides, multirun=args.multirun)
+        config = compose(command, firsts, extra)
+        for element in elements:
+            compose(command, element, extra)
+    _check_files(config)
+    job = config["job"] or default_job(command, config, args.overrides)
+    stamp = _stamp(command, config, args.overrides if args.multirun else ())
+    version = claim(
+        config["out"],
+        job,
+        command=command,
+        stamp=stamp,
+        version=config["version"] or previous_version(command, config, job),
+        details={"overrides": list(args.overrides), "multirun": bool(args.multirun)},
+    )
+    try:
+        return _run(command, args, version, config)
+    finally:
+        version.release()
+
+
+def _run(
+    command: str, args: argparse.Namespace, version: Version, config: Mapping[str, Any]
+) -> int:
+    """Call Hydra on the claimed version, or say that there is nothing left to do."""
+    resume_line = _command_line(command, args)
+    if version.finished and command != "report":
+        print(
+            f"{version.path} is finished; nothing to do. Change a setting to start another version."
+        )
+        return 0
+    configure_logging(version.path)
+    log.info("%s %s", "resuming" if version.resumes else "writing to", version.path)
+    os.environ["DARTS_RESUME_COMMAND"] = resume_line
+    places = [
+        f"++out={_quote(str(version.path.parent.parent))}",
+        f"++job={_quote(version.path.parent.name)}",
+        f"++version={_quote(version.path.name)}",
+    ]
+    kept = [o for o in args.overrides if o.lstrip("+").partition("=")[0] not in PLACES]
+    argv = [*(["-m"] if args.multirun else []), *kept, *places]
+    if args.config_dir:
+        argv = ["--config-dir", str(Path(args.config_dir).resolve()), *argv]
+    status = _hand_over(command, argv)
+    if status == 0:
+        version.finish()
+    return status
+
+
+def _hand_over(command: str, argv: list[str]) -> int:
+    """Give `argv` to Hydra's own main function on our configuration tree."""
+    import hydra
+
+    # without it Hydra prints its own account of an error and exits 1
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    before = sys.argv
+    sys.argv = [f"darts-core {command}", *argv]
+    try:
+        hydra.main(config_path=str(config_root()), config_name=command, version_base="1.3")(task)()
+    except _Failure as failure:
+        raise failure.error from None
+    finally:
+        sys.argv = before
+    return 0
+
+
+class _Failure(BaseException):
+    """Carries a stage's error past Hydra, which would print its own account of an Exception."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def task(node: Any) -> float | None:
+    """One Hydra run: the stage named by the configuration's name, in its folder of the version.
+
+    Returns:
+        The objective for sweepers: validation accuracy (0..1) where the stage has one.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from darts_core.commands.compose import typed
+
+    about = HydraConfig.get()
+    command = about.job.config_name
+    config = typed(command, node)
+    folder = Path(config["out"]) / config["job"] / config["version"]
+    configure_logging(folder)
+    if about.mode == RunMode.MULTIRUN:
+        folder = folder / str(about.job.num)
+
+    from darts_core.stages.pipeline import run_command
+
+    try:
+        result = run_command(command, config, folder)
+    except Exception as error:
+        if about.mode == RunMode.MULTIRUN:
+            raise
+        raise _Failure(error) from error
+    accuracy = result.get("val_accuracy")
+    return None if accuracy is None else float(accuracy)
+
+
+def default_job(command: str, config: Mapping[str, Any], overrides: Sequence[str]) -> str:
+    """`<data>-<space>`; a multirun over several of them joins their names with `+`.
+
+    Commands without a space put the architecture's name there, else their own.
+    """
+    if "data" not in config:
+        raise ConfigError(
+            f"`darts-core {command}` needs job=NAME, one of the folders in {config['out']}."
+        )
+    swept = {}
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key in ("data", "space") and "," in value:
+            swept[key] = "+".join(part.strip() for part in value.split(","))
+    second = str(config.get("architecture") or config.get("model") or command)
+    if "space" in config:
+        second = swept.get("space") or config["space"]["name"]
+    elif not second.replace("_", "").isalnum():
+        second = command
+    text = f"{swept.get('data') or config['data']['name']}-{second}"
+    return "".join(c if c.isalnum() or c in "._+=-" else "_" for c in text)[:100]
+
+
+def previous_version(command: str, config: Mapping[str, Any], job: str) -> str | None:
+    """The job's newest version, for a command that takes up what an earlier one left there.
+
+    Raises:
+        ConfigError: the job has no version.
+    """
+    needs = {"train": "architecture", "tune": "architecture", "report": "job"}
+    needs |= dict.fromkeys(("prune", "export"), "model")
+    key = needs.get(command)
+    if key is None or (key != "job" and config.get(key) is not None):
+        return None
+    found = newest(config["out"], job)
+    if found is None:
+        options = "job=" if key == "job" else f"{key}= or job= and version= of an earlier command"
+        raise ConfigError(
+            f"There is no run of job {job!r} in {config['out']} to take up; give {options}."
+        )
+    return found
+
+
+def _stamp(command: str, config: Mapping[str, Any], swept: Sequence[str]) -> str:
+    """The hash of everything that decides the result; where it is written does not count."""
+    content = {k: v for k, v in config.items() if k not in PLACES}
+    kept = [o for o in swept if o.lstrip("+").partition("=")[0] not in PLACES]
+    return config_hash({"command": command, "config": content, "overrides": kept})
+
+
+def _check_files(config: Mapping[str, Any]) -> None:
+    """Refuse a data path that is not there before a version is made for it."""
+    path = config.get("data", {}).get("path")
+    if path is not None and not Path(path).expanduser().exists():
+        raise ConfigError(
+            f"data.path={path!r} does not exist; give the file or folder of {config['data']['name']}."
+        )
+
+
+def _command_line(command: str, args: argparse.Namespace) -> str:
+    parts = ["darts-core", command, *(["-m"] if args.multirun else []), *args.overrides]
+    if args.config_dir:
+        parts += ["--config-dir", args.config_dir]
+    return shlex.join(parts)
+
+
+def _quote(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

@@ -1,0 +1,109 @@
+"""`darts-core list`: the names one can choose from, each with a line about it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from darts_core.errors import ConfigError
+from darts_core.runlog import read_yaml
+from darts_core.stages.settings import config_root, import_plugins
+
+__all__ = ["collect", "configure", "run"]
+
+# what is listed -> the configuration group it lies in; None: a registry
+SECTIONS = {
+    "ops": None,
+    "spaces": None,
+    "strategies": "strategy",
+    "relaxations": "relax",
+    "data": "data",
+    "augmentations": "augment",
+    "experiments": "experiment",
+    "architectures": None,
+    "baselines": None,
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("what", nargs="*", help=f"any of {', '.join(SECTIONS)}; all when left out")
+    parser.add_argument("--plugins", nargs="+", default=[], metavar="MODULE", help="import first")
+    parser.add_argument("--config-dir", metavar="FOLDER", help="a folder with groups of your own")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the sections asked for."""
+    from darts_core.errors import unknown_name
+
+    for name in args.what:
+        if name not in SECTIONS:
+            raise ConfigError(unknown_name("thing to list", name, SECTIONS))
+    import_plugins(args.plugins)
+    sections = {name: collect(name, args.config_dir) for name in args.what or SECTIONS}
+    if args.json:
+        print(json.dumps(sections, indent=2))
+        return 0
+    for name, entries in sections.items():
+        group = SECTIONS[name]
+        print(f"{name}{f' ({group}=)' if group else ''}:")
+        width = max((len(entry) for entry in entries), default=0)
+        for entry, text in entries.items():
+            print(f"  {entry:{width}}  {text}".rstrip())
+        if not entries:
+            print("  none")
+        print()
+    return 0
+
+
+def collect(name: str, config_dir: str | None = None) -> dict[str, str]:
+    """Name -> description for one section.
+
+    Raises:
+        ConfigError: a YAML file is damaged or `config_dir` is not a folder.
+    """
+    group = SECTIONS[name]
+    if group is not None:
+        return _group(group, config_dir)
+    if name == "ops":
+        from darts_core.ops import OPS
+
+        return {entry.name: entry.description for entry in OPS.entries()}
+    if name == "spaces":
+        from darts_core.spaces import SPACES
+
+        return {entry.name: entry.description for entry in SPACES.entries()}
+    if name == "architectures":
+        from darts_core.architecture import Architecture
+
+        return dict.fromkeys(Architecture.names(), "published; train architecture=NAME")
+    from darts_core.train.baselines import BASELINES
+
+    return dict.fromkeys(BASELINES, "hand-designed; train architecture=NAME train.channels=WIDTH")
+
+
+def _group(group: str, config_dir: str | None) -> dict[str, str]:
+    folders = [config_root() / group]
+    if config_dir is not None:
+        if not Path(config_dir).is_dir():
+            raise ConfigError(f"--config-dir {config_dir!r} is not a folder.")
+        folders.append(Path(config_dir) / group)
+    entries = {}
+    for folder in folders:
+        for path in sorted(folder.glob("*.yaml")):
+            entries[path.stem] = _description(path)
+    return entries
+
+
+def _description(path: Path) -> str:
+    """The `description:` of a YAML file, else its first comment line."""
+    content: Any = read_yaml(path)
+    if isinstance(content, dict) and content.get("description"):
+        return str(content["description"])
+    for line in path.read_text().splitlines():
+        if line.startswith("#") and "@package" not in line:
+            return line.lstrip("# ")
+    return ""

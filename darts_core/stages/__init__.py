@@ -1,0 +1,1 @@
+"""One file per pipeline stage: a configuration in, a run folder out."""

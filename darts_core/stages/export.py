@@ -1,0 +1,53 @@
+"""Stage `export`: a trained network as files that run without us, each verified against the original."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from darts_core.export import export_model
+from darts_core.runlog import RunFolder
+from darts_core.stages.inputs import find_device, find_model, load_bundle, stage_config
+from darts_core.stages.timing import stopwatch
+from darts_core.train import load_model
+
+__all__ = ["export"]
+
+
+def export(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Write the model of `model=` into `folder` in the forms of `export.formats`.
+
+    Returns:
+        formats (name -> file, relative error, latency), test_accuracy carried over, device_seconds.
+    """
+    run = RunFolder.create(folder, stage_config(config, "export"))
+    if run.finished:
+        return run.result()
+    device = find_device(config["device"])
+    path = find_model(config, folder.parent, ("prune", "train"))
+    model, meta = load_model(path, device=device)
+    bundle = load_bundle(config, device).without_test()
+    settings = config["export"]
+    accuracy = meta.get("test_accuracy")
+    with stopwatch(device) as watch:
+        manifest = export_model(
+            model,
+            folder,
+            meta,
+            formats=settings["formats"],
+            bundle=bundle,
+            device=device,
+            accuracy=accuracy,
+            extra={"source": str(path)},
+            **settings["options"],
+        )
+    run.finish(
+        formats=manifest["artifacts"],
+        test_accuracy=accuracy,
+        val_accuracy=meta.get("val_accuracy"),
+        params=manifest["params"],
+        model=str(path),
+        device_seconds=watch.seconds,
+    )
+    return run.result()

@@ -1,0 +1,140 @@
+"""How long a training will take and how much memory it needs, from a few steps on a throw-away network.
+
+Shapes: x_BCHW images, y_B labels.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from darts_core.supernet.memory import is_memory_shortage, memory_sentence
+
+__all__ = ["Forecast", "duration", "forecast"]
+
+log = logging.getLogger("darts_core")
+_TIMED_STEPS, _TIMED_SECONDS = 3, 4.0
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Seconds of one step, seconds of all steps, and the peak memory in MiB while stepping."""
+
+    step_seconds: float
+    seconds: float
+    peak_mib: float
+
+
+def forecast(
+    make: Callable[[], nn.Module],
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    batch_size: int,
+    steps: int,
+    passes: float,
+    device: torch.device,
+    what: str,
+) -> Forecast:
+    """Time a few forward and backward passes of a fresh network, after a warm-up, and log the forecast.
+
+    The random generators are left as they were, so that a forecast changes no result.
+
+    Args:
+        make: builds the network; it is thrown away.
+        image_shape: (C, H, W).
+        num_classes: the labels drawn.
+        batch_size: images a step.
+        steps: optimizer steps to come.
+        passes: forward-and-backward passes a step costs.
+        device: where the network will run.
+        what: names the work in the log line.
+
+    Raises:
+        MemoryShortageError: a step does not fit; states the largest batch that does.
+    """
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        model = make().to(device).train()
+        x_BCHW = torch.randn(batch_size, *image_shape)
+        y_B = torch.randint(num_classes, (batch_size,))
+        pass_seconds, peak_mib = _guarded(model, x_BCHW, y_B, device)
+    found = Forecast(pass_seconds * passes, pass_seconds * passes * steps, peak_mib)
+    log.info(
+        "%s: about %s for %d steps of %.0f ms, about %.0f MiB on %s",
+        what,
+        duration(found.seconds),
+        steps,
+        1e3 * found.step_seconds,
+        found.peak_mib,
+        device,
+    )
+    return found
+
+
+def duration(seconds: float) -> str:
+    """`seconds` in words of a fitting size: 42 s, 3.5 min, 2.1 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _guarded(
+    model: nn.Module, x_BCHW: Tensor, y_B: Tensor, device: torch.device
+) -> tuple[float, float]:
+    shortage = None
+    try:
+        return _time(model, x_BCHW.to(device), y_B.to(device), device)
+    except (RuntimeError, MemoryError) as error:
+        if not is_memory_shortage(error):
+            raise
+        shortage = str(error).splitlines()[0]
+    # outside the handler: the traceback would keep the failed step's tensors alive
+    raise memory_sentence(_loss_of(model), model, x_BCHW, y_B, device, shortage)
+
+
+def _loss_of(model: nn.Module) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def loss_of(x_BCHW: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
+        out: Any = model(x_BCHW)
+        logits = out[0] if isinstance(out, tuple) else out
+        return functional.cross_entropy(logits.float(), y_B), logits
+
+    return loss_of
+
+
+def _time(
+    model: nn.Module, x_BCHW: Tensor, y_B: Tensor, device: torch.device
+) -> tuple[float, float]:
+    """(median seconds of a pass, peak MiB)."""
+    loss_of = _loss_of(model)
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        loss_of(x_BCHW, y_B)[0].backward()
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    step()
+    wait()
+    seconds: list[float] = []
+    while len(seconds) < _TIMED_STEPS and sum(seconds) < _TIMED_SECONDS:
+        started = time.perf_counter()
+        step()
+        wait()
+        seconds.append(time.perf_counter() - started)
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device) / 2**20
+    else:
+        # of the whole process, in KiB on Linux
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return sorted(seconds)[len(seconds) // 2], peak

@@ -1,0 +1,172 @@
+"""What a stage starts from: device, images, an architecture or hand-designed network, a saved model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from darts_core.architecture import Architecture
+from darts_core.data import DataBundle
+from darts_core.errors import ArchitectureError, ConfigError, DeviceError
+from darts_core.latency.device import require_device
+from darts_core.stages.schema import NODES
+from darts_core.stages.settings import instantiate
+from darts_core.train.baselines import BASELINES
+from darts_core.train.config import TrainConfig
+
+__all__ = [
+    "Network",
+    "find_device",
+    "find_model",
+    "find_network",
+    "load_bundle",
+    "recipe",
+    "stage_config",
+]
+
+
+def stage_config(config: Mapping[str, Any], stage: str) -> dict[str, Any]:
+    """The settings that decide what `stage` computes: its nodes, the seed, device and plugins."""
+    wanted = (*NODES[stage], "seed", "device", "plugins")
+    return {key: config[key] for key in wanted if key in config and key != "seeds"}
+
+
+def find_device(name: str) -> torch.device:
+    """The device called `name`; `auto` is the first GPU, else the CPU.
+
+    Raises:
+        DeviceError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        return require_device(name)
+    except DeviceError as error:
+        raise DeviceError(f"device={name}: {error}") from None
+
+
+def load_bundle(config: Mapping[str, Any], device: torch.device) -> DataBundle:
+    """The images of the `data` node, on `device`.
+
+    The division into splits does not follow the run's own `seed`: runs over seeds are compared on the
+    same images. `+data.seed=N` divides otherwise.
+    """
+    node = {"seed": 0, **config["data"]}
+    bundle: DataBundle = instantiate(node, config["plugins"], device=device)
+    return bundle
+
+
+def recipe(config: Mapping[str, Any], **changes: Any) -> TrainConfig:
+    """The `train` node as a `TrainConfig`, with `changes`.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+    known = {f.name for f in fields(TrainConfig)}
+    values = {key: value for key, value in config["train"].items() if key in known}
+    return TrainConfig(**{**values, **changes})
+
+
+@dataclass(frozen=True)
+class Network:
+    """The description of a plain network: an architecture or a hand-designed one, and its sizes."""
+
+    architecture: Architecture | None
+    meta: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What logs call it."""
+        return str(self.meta["baseline"]["name"] if self.architecture is None else "architecture")
+
+    def make(self) -> nn.Module:
+        """A fresh network; its parameters are drawn from torch's global generator."""
+        if self.architecture is None:
+            from darts_core.train.baselines import baseline
+
+            return baseline(**self.meta["baseline"])
+        from darts_core.supernet import build
+
+        return build(self.architecture, **self.meta["build"])
+
+
+def find_network(config: Mapping[str, Any], version: Path, bundle: DataBundle) -> Network:
+    """The network of `architecture=`: a file, a name, a text; null takes what search left in `version`.
+
+    Raises:
+        ArchitectureError: it is none of these, or search left nothing.
+    """
+    train, text = config["train"], config.get("architecture")
+    about = {
+        "image_shape": list(bundle.image_shape),
+        "class_names": list(bundle.class_names),
+        "mean": list(bundle.mean),
+        "std": list(bundle.std),
+        "data": bundle.name,
+    }
+    sizes = {"num_classes": bundle.num_classes, "in_channels": bundle.image_shape[0]}
+    if text in BASELINES:
+        node = {"name": text, "width": train["channels"], **sizes}
+        return Network(None, {"baseline": node, **about})
+    architecture = _architecture(text, version)
+    node = {"channels": train["channels"], "layers": train["layers"], **sizes}
+    node["auxiliary"] = bool(train["auxiliary"])
+    return Network(architecture, {"architecture": architecture.to_dict(), "build": node, **about})
+
+
+def _architecture(text: str | None, version: Path) -> Architecture:
+    if text is None:
+        found = version / "search" / "architecture.yaml"
+        if not found.is_file():
+            raise ConfigError(
+                f"No architecture= is given and {version} holds no finished search; give a YAML "
+                f"file, a text, or one of {', '.join((*Architecture.names(), *BASELINES))}."
+            )
+        return Architecture.from_yaml(found)
+    path = Path(text).expanduser()
+    if len(text) < 1000 and path.is_dir():
+        for inner in (path / "architecture.yaml", path / "search" / "architecture.yaml"):
+            if inner.is_file():
+                return Architecture.from_yaml(inner)
+        raise ConfigError(f"architecture={text!r} is a folder without an architecture.yaml.")
+    if text.lstrip().startswith(("Genotype", "|")):
+        return Architecture.from_text(text)
+    if text.endswith((".yaml", ".yml")) or (len(text) < 1000 and path.is_file()):
+        return Architecture.from_yaml(path)
+    try:
+        return Architecture.named(text)
+    except ArchitectureError as error:
+        raise ArchitectureError(
+            f"architecture={text!r} is no file and no known name. {error} Hand-designed networks: "
+            f"{', '.join(BASELINES)}."
+        ) from None
+
+
+def find_model(config: Mapping[str, Any], version: Path, stages: tuple[str, ...]) -> Path:
+    """The saved model of `model=`: a file or its folder; null takes the first of `stages` in `version`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    given = config.get("model")
+    if given is not None:
+        path = Path(given).expanduser()
+        for candidate in (path, path / "model.pt"):
+            if candidate.is_file():
+                return candidate
+        raise ConfigError(
+            f"model={given!r} is neither a saved model nor a folder with a model.pt; train one with "
+            "`darts-core train`."
+        )
+    for stage in stages:
+        if (version / stage / "model.pt").is_file():
+            return version / stage / "model.pt"
+    raise ConfigError(
+        f"No model= is given and {version} holds none from {' or '.join(stages)}; give a model.pt, "
+        "its folder, or version= of a finished train."
+    )

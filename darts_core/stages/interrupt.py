@@ -1,0 +1,69 @@
+"""Ctrl-C and SIGTERM: in a training loop they wait for the next checkpoint, elsewhere they act at once."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+__all__ = ["check_stop", "deferred_stop", "handle_signals", "stop_wanted"]
+
+log = logging.getLogger("darts_core")
+
+
+class _State:
+    """What the signal handler leaves for the loop; one per process, as signals are."""
+
+    deferring = 0
+    requested: str | None = None
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    name = signal.Signals(number).name
+    if _State.deferring == 0 or _State.requested is not None:
+        raise KeyboardInterrupt(f"{name}: what was saved last is kept.")
+    _State.requested = name
+    log.info("%s: stopping at the next checkpoint; once more to stop at once", name)
+
+
+@contextmanager
+def handle_signals() -> Iterator[None]:
+    """Treat SIGTERM like Ctrl-C while the block runs (main thread only; elsewhere nothing changes)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {s: signal.signal(s, _on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _State.requested = None
+
+
+@contextmanager
+def deferred_stop() -> Iterator[None]:
+    """A block that calls `check_stop` after each checkpoint: a first signal waits for that call."""
+    _State.deferring += 1
+    try:
+        yield
+    finally:
+        _State.deferring -= 1
+
+
+def stop_wanted() -> bool:
+    """Whether a signal arrived and waits for the next checkpoint."""
+    return _State.requested is not None
+
+
+def check_stop() -> None:
+    """Call right after a checkpoint is safe on disk.
+
+    Raises:
+        KeyboardInterrupt: a signal arrived since the block began.
+    """
+    if _State.requested is not None:
+        raise KeyboardInterrupt(f"{_State.requested}: a checkpoint is saved.")

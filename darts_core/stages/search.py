@@ -1,0 +1,124 @@
+"""Stage `search`: a supernet and its alphas on the params and alpha splits; leaves architecture.yaml."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from darts_core.runlog import RunFolder
+from darts_core.search import SearchConfig, SearchResult
+from darts_core.search import search as run_search
+from darts_core.spaces import get_space
+from darts_core.stages.board import AlphaBoard
+from darts_core.stages.forecast import forecast
+from darts_core.stages.inputs import find_device, load_bundle, stage_config
+from darts_core.stages.interrupt import deferred_stop, stop_wanted
+from darts_core.stages.progress import progress_bar
+from darts_core.stages.settings import instantiate
+from darts_core.supernet import Supernet
+
+__all__ = ["search"]
+
+log = logging.getLogger("darts_core")
+
+
+def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Search into `folder`; goes on from its checkpoint when there is one.
+
+    Returns:
+        architecture (its dictionary), device_seconds, val_accuracy of the supernet, guards, seed.
+    """
+    run = RunFolder.create(folder, stage_config(config, "search"))
+    if run.finished:
+        return run.result()
+    device = find_device(config["device"])
+    bundle = load_bundle(config, device).without_test()
+    settings = _settings(config["search"])
+    space = get_space(config["space"]["name"], config["space"]["ops"])
+    plugins = config["plugins"]
+
+    def make() -> Supernet:
+        return Supernet(
+            space,
+            channels=config["search"]["channels"],
+            layers=config["search"]["layers"],
+            num_classes=bundle.num_classes,
+            in_channels=bundle.image_shape[0],
+            relaxation=instantiate(config["relax"], plugins),
+        )
+
+    forecast(
+        make,
+        bundle.image_shape,
+        bundle.num_classes,
+        batch_size=settings.batch_size,
+        steps=settings.epochs * bundle.steps("params", settings.batch_size),
+        passes=_passes(config["strategy"]),
+        device=device,
+        what=f"search in {space.name}",
+    )
+    torch.manual_seed(config["seed"])
+    supernet = make().to(device)
+    guards = [instantiate(node, plugins) for node in config["search"]["guards"].values()]
+    with progress_bar("search") as progress, deferred_stop():
+        found = run_search(
+            supernet,
+            instantiate(config["strategy"], plugins),
+            bundle,
+            settings,
+            seed=config["seed"],
+            run=run,
+            checkpoint=folder / "checkpoint.pt",
+            augment=_augment(config["search"]),
+            guards=guards,
+            on_epoch=AlphaBoard(run, space.ops),
+            progress=progress,
+            should_stop=stop_wanted,
+        )
+    if stop_wanted():
+        raise KeyboardInterrupt("A checkpoint is saved.")
+    return _finish(run, found, config, str(device))
+
+
+def _finish(
+    run: RunFolder, found: SearchResult, config: Mapping[str, Any], device: str
+) -> dict[str, Any]:
+    guards = [asdict(finding) for finding in found.findings]
+    extra = {"guards": guards} if guards else {}
+    found.architecture.to_yaml(run.path / "architecture.yaml", seed=config["seed"], **extra)
+    log.info("found %s", found.architecture.text())
+    run.finish(
+        architecture=found.architecture.to_dict(),
+        text=found.architecture.text(),
+        val_accuracy=found.val_accuracy,
+        device_seconds=found.seconds,
+        steps=found.steps,
+        guards=guards,
+        stopped=found.stopped,
+        seed=config["seed"],
+        device=device,
+    )
+    return run.result()
+
+
+def _settings(node: Mapping[str, Any]) -> SearchConfig:
+    known = {f.name for f in fields(SearchConfig)}
+    return SearchConfig(**{key: value for key, value in node.items() if key in known})
+
+
+def _passes(strategy: Mapping[str, Any]) -> float:
+    """Forward-and-backward passes a step costs: two, and three more for the unrolled gradient."""
+    return 5.0 if str(strategy.get("_target_", "")).endswith(".Unrolled") else 2.0
+
+
+def _augment(node: Mapping[str, Any]) -> Any:
+    if not (node["crop_padding"] or node["flip"] or node["cutout"]):
+        return None
+    from darts_core.augment import Augment
+
+    return Augment(crop_padding=node["crop_padding"], flip=node["flip"], cutout=node["cutout"])

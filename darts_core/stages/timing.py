@@ -1,0 +1,37 @@
+"""The cost of a stage: seconds between two points, the device's queue emptied at both."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+__all__ = ["Stopwatch", "stopwatch"]
+
+
+@dataclass
+class Stopwatch:
+    """`seconds` is final when the block has ended."""
+
+    seconds: float = 0.0
+
+
+@contextmanager
+def stopwatch(device: torch.device) -> Iterator[Stopwatch]:
+    """Time the block on `device`. For a stage's cost; latencies come from `latency.measure`."""
+    watch = Stopwatch()
+    _wait(device)
+    started = time.perf_counter()
+    try:
+        yield watch
+    finally:
+        _wait(device)
+        watch.seconds = time.perf_counter() - started
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,91 @@
+"""Stage `train`: one fixed network, trained on params+alpha, selected on val, tested once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from darts_core.runlog import RunFolder
+from darts_core.stages.forecast import forecast
+from darts_core.stages.inputs import (
+    find_device,
+    find_network,
+    load_bundle,
+    recipe,
+    stage_config,
+)
+from darts_core.stages.interrupt import check_stop, deferred_stop
+from darts_core.stages.progress import progress_bar
+from darts_core.supernet import count
+from darts_core.train import evaluate, fit, save_model
+
+__all__ = ["train"]
+
+log = logging.getLogger("darts_core")
+SPLITS = ("params", "alpha")
+
+
+def train(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Train the network of `architecture=` into `folder`; goes on from its checkpoint when there is one.
+
+    Returns:
+        val_accuracy and test_accuracy (0..1), params, macs, device_seconds, epochs.
+    """
+    run = RunFolder.create(folder, stage_config(config, "train"))
+    if run.finished:
+        return run.result()
+    device = find_device(config["device"])
+    bundle = load_bundle(config, device)
+    network = find_network(config, folder.parent, bundle)
+    settings = recipe(config)
+    steps = bundle.steps(SPLITS, settings.batch_size) * settings.epochs
+    forecast(
+        network.make,
+        bundle.image_shape,
+        bundle.num_classes,
+        batch_size=settings.batch_size,
+        steps=steps,
+        passes=1,
+        device=device,
+        what=f"training {network.name}",
+    )
+    if network.architecture is not None:
+        network.architecture.to_yaml(folder / "architecture.yaml")
+    torch.manual_seed(config["seed"])
+    model = network.make()
+    with progress_bar(f"train {network.name}") as progress, deferred_stop():
+        fitted = fit(
+            model,
+            bundle.without_test(),
+            settings,
+            train_on=SPLITS,
+            select_on="val",
+            seed=config["seed"],
+            device=device,
+            run=run,
+            checkpoint=folder / "checkpoint.pt",
+            on_epoch=lambda epoch, row: check_stop(),
+            progress=progress,
+        )
+    test = evaluate(model, bundle, "test")
+    size = count(model.eval(), (1, *bundle.image_shape)[1:])
+    save_model(folder / "model.pt", model, network.meta)
+    log.info("trained: val %.4f, test %.4f", fitted.val_accuracy or 0.0, test.accuracy)
+    run.finish(
+        val_accuracy=fitted.val_accuracy,
+        test_accuracy=test.accuracy,
+        test_loss=test.loss,
+        params=size.params,
+        macs=size.macs,
+        device_seconds=fitted.train_seconds,
+        steps=fitted.steps,
+        epochs=fitted.epochs,
+        best_epoch=fitted.best_epoch,
+        seed=config["seed"],
+        device=str(device),
+    )
+    return run.result()

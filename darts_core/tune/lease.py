@@ -1,0 +1,133 @@
+"""Who is running a trial: one small file a trial, renewed while its worker lives.
+
+Journal storage cannot tell a running trial from one whose process was killed. A lease names host,
+process and the process's start time (process numbers are used again), and carries a beat for readers
+on other hosts.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import uuid
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from darts_core.runlog import read_json, write_json
+
+__all__ = ["Lease", "LeaseWatch", "host_name", "process_start"]
+
+BEAT_SECONDS = 5.0
+STALE_SECONDS = 60.0
+
+
+def host_name() -> str:
+    """A name that only processes which see each other's process numbers share."""
+    parts = [socket.gethostname()]
+    for path in ("/proc/sys/kernel/random/boot_id",):
+        try:
+            parts.append(Path(path).read_text().strip()[:8])
+        except OSError:
+            parts.append("-")
+    try:
+        parts.append(os.readlink("/proc/self/ns/pid").split("[")[-1].rstrip("]"))
+    except OSError:
+        parts.append("-")
+    return ":".join(parts)
+
+
+def process_start(pid: int) -> str | None:
+    """When process `pid` of this host started, in kernel ticks; None when there is no such process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None if Path("/proc/self/stat").exists() or not _exists(pid) else "unknown"
+    fields = text[text.rfind(")") + 2 :].split()
+    # a killed process whose parent has not waited for it yet is dead all the same
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@dataclass
+class Lease:
+    """The claim of one worker on one trial.
+
+    `seconds` and `epochs` are what the trial has used so far, over all its sittings; `attempt`
+    counts sittings from 1; `epochs_before` is `epochs` at the start of this sitting; `idle` counts
+    the interrupted sittings in a row that reported nothing new.
+    """
+
+    host: str = field(default_factory=host_name)
+    pid: int = field(default_factory=os.getpid)
+    start: str | None = field(default_factory=lambda: process_start(os.getpid()))
+    beat: float = field(default_factory=time.time)
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    seconds: float = 0.0
+    epochs: int = 0
+    attempt: int = 1
+    epochs_before: int = 0
+    idle: int = 0
+
+    def successor(self) -> Lease:
+        """The lease of the next sitting of the same trial, held by this process."""
+        idle = 0 if self.epochs > self.epochs_before else self.idle + 1
+        return Lease(
+            seconds=self.seconds,
+            epochs=self.epochs,
+            epochs_before=self.epochs,
+            attempt=self.attempt + 1,
+            idle=idle,
+        )
+
+    def write(self, path: Path) -> None:
+        """Renew the lease file."""
+        self.beat = time.time()
+        write_json(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> Lease | None:
+        """The lease in `path`; None when there is none or it is unreadable."""
+        if not path.is_file():
+            return None
+        try:
+            content: dict[str, Any] = read_json(path)
+            return cls(**content)
+        except Exception:  # a lease that cannot be read protects nothing
+            return None
+
+
+class LeaseWatch:
+    """Tells live leases from dead ones.
+
+    On this host the process table decides at once. For another host, a lease is dead when its beat
+    has not moved for `STALE_SECONDS` of our own clock: clocks of two hosts are never compared.
+    """
+
+    def __init__(self, stale_seconds: float = STALE_SECONDS) -> None:
+        self.stale_seconds = stale_seconds
+        self._host = host_name()
+        self._seen: dict[str, tuple[float, float]] = {}
+
+    def alive(self, lease: Lease | None) -> bool:
+        """Whether the worker that holds `lease` still runs."""
+        if lease is None:
+            return False
+        if lease.host == self._host:
+            return process_start(lease.pid) == lease.start and lease.start is not None
+        now = time.monotonic()
+        beat, since = self._seen.get(lease.token, (lease.beat, now))
+        if beat != lease.beat:
+            since = now
+        self._seen[lease.token] = (lease.beat, since)
+        return now - since <= self.stale_seconds

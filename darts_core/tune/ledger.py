@@ -1,0 +1,297 @@
+"""The books of a study: who may run which trial, what it reported, how it ended. Exactly once each.
+
+Every change of a trial's state happens under one lock of the study folder, in an order that a kill
+between any two steps leaves something the next opener can finish:
+
+* claim: ask Optuna for a trial (it is then RUNNING), write the lease. RUNNING without a live lease
+  means its worker is gone: the next claim takes that trial over, under its number and in its folder.
+* finish: write `result.json`, tell Optuna, remove the lease. RUNNING with a `result.json` means the
+  telling is missing: the next claim does it and runs nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from darts_core.errors import TuneError
+from darts_core.runlog import read_json, write_json, write_yaml
+from darts_core.tune.accounts import check_failures, spent_by
+from darts_core.tune.budget import Spent
+from darts_core.tune.claim import LEASE_FILE, Claim
+from darts_core.tune.lease import Lease, LeaseWatch
+from darts_core.tune.records import TrialRecord, meets, record_of
+from darts_core.tune.samplers import Drawing, grid_size, make_pruner, make_sampler
+from darts_core.tune.space import suggest
+from darts_core.tune.spec import StudySpec
+from darts_core.tune.storage import FileLock, open_storage
+from darts_core.tune.trial import outcome_values
+
+__all__ = ["Ledger"]
+
+log = logging.getLogger("darts_core")
+
+STUDY_NAME = "tune"
+
+
+class Ledger:
+    """One worker's (or the sweeper's) access to a study."""
+
+    def __init__(self, spec: StudySpec) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.spec = spec
+        self.folder = spec.folder
+        self.trials_folder = self.folder / "trials"
+        self.trials_folder.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self.folder / "study.lock")
+        self._watch = LeaseWatch(spec.stale_seconds)
+        with self._lock.held():
+            self.study = self._open()
+        self._limit = self._trial_limit()
+
+    def _open(self) -> optuna.Study:
+        pruner = make_pruner(
+            self.spec.pruner, len(self.spec.objectives), self.spec.budget.epochs_per_trial
+        )
+        study = optuna.create_study(
+            storage=open_storage(self.folder, self.spec.storage),
+            study_name=self.spec.study_name,
+            directions=list(self.spec.objectives.values()),
+            pruner=pruner,
+            load_if_exists=True,
+        )
+        known = study.user_attrs.get("identity")
+        if known is None:
+            study.set_user_attr("identity", self.spec.identity())
+        elif known != self.spec.identity():
+            raise TuneError(self.spec.differs(known))
+        return study
+
+    def _trial_limit(self) -> int | None:
+        limit = self.spec.budget.trials
+        if self.spec.sampler["name"] == "grid":
+            size = grid_size(self.spec.space) + len(self.spec.enqueue)
+            return size if limit is None else min(limit, size)
+        return limit
+
+    def trial_folder(self, number: int) -> Path:
+        """Where a trial keeps its files."""
+        return self.trials_folder / f"{number:04d}"
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials as the storage has them now."""
+        return self.study.get_trials(deepcopy=False)
+
+    # -- claiming ---------------------------------------------------------------------------------
+
+    def claim(self) -> Claim | None:
+        """A trial to run: an interrupted one first, else a new one; None when nothing is left to do.
+
+        Raises:
+            TuneError: too large a share of the trials failed.
+        """
+        with self._lock.held():
+            trials = self.trials()
+            check_failures(trials, self.spec.max_failure_share)
+            for frozen in trials:
+                if frozen.state == TrialState.RUNNING:
+                    taken = self._take_over(frozen)
+                    if taken is not None:
+                        return self._start(*taken)
+            if self.ended(self.trials()) is not None:
+                return None
+            # grid and fixed parameters are settled by the sampler that is set while asking
+            self.study.sampler = self._sampler(self._next_number(trials))
+            trial = self.study.ask()
+            lease = Lease()
+            lease.write(self._lease_path(trial.number))
+        return self._start(trial, lease)
+
+    def _next_number(self, trials: list[FrozenTrial]) -> int:
+        waiting = [t.number for t in trials if t.state == TrialState.WAITING]
+        return min(waiting, default=len(trials))
+
+    def _sampler(self, number: int) -> Any:
+        draw = Drawing(
+            self.spec.seed,
+            number,
+            self.spec.space,
+            self.spec.budget.trials,
+            _violations if self.spec.constraints else None,
+        )
+        return make_sampler(self.spec.sampler, draw)
+
+    def _take_over(self, frozen: FrozenTrial) -> tuple[Trial, Lease] | None:
+        path = self._lease_path(frozen.number)
+        old = Lease.read(path)
+        if self._watch.alive(old):
+            return None
+        result = self.trial_folder(frozen.number) / "result.json"
+        if result.is_file():
+            self._tell(frozen.number, read_json(result))
+            path.unlink(missing_ok=True)
+            return None
+        lease = old.successor() if old is not None else Lease()
+        if lease.idle > self.spec.max_restarts:
+            reason = f"its process died {lease.idle} times without reporting anything new"
+            self._settle(frozen.number, lease, "fail", reason, {}, None)
+            return None
+        lease.write(path)
+        log.info("trial %d was interrupted; it goes on from its checkpoint", frozen.number)
+        return Trial(self.study, frozen._trial_id), lease
+
+    def _start(self, trial: Trial, lease: Lease) -> Claim:
+        self.study.sampler = self._sampler(trial.number)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            params = suggest(trial, self.spec.space)
+        folder = self.trial_folder(trial.number)
+        seed = self.spec.seed + trial.number
+        write_yaml(folder / "config.yaml", {"number": trial.number, "seed": seed, "params": params})
+        return Claim(trial, folder, lease, params, seed, time.monotonic())
+
+    def _lease_path(self, number: int) -> Path:
+        return self.trial_folder(number) / LEASE_FILE
+
+    # -- while a trial runs -----------------------------------------------------------------------
+
+    def report(self, claim: Claim, epoch: int, metrics: dict[str, float]) -> str | None:
+        """Record an epoch; the reason why the trial should end here, or None.
+
+        Raises:
+            LeaseLost: another worker runs this trial now.
+        """
+        claim.renew(epoch + 1)
+        reason = self._pruned(claim, epoch, metrics)
+        if reason is None and self.spec.budget.bounds_running_trials:
+            reason = self.spec.budget.exhausted(self.spent(self.trials()), running=True)
+        return reason
+
+    def _pruned(self, claim: Claim, epoch: int, metrics: dict[str, float]) -> str | None:
+        if len(self.spec.objectives) > 1:
+            return None
+        name = next(iter(self.spec.objectives))
+        if name not in metrics:
+            return None
+        # Optuna counts epochs done, and ignores (with a warning) a step reported twice
+        known = self.study._storage.get_trial(claim.trial._trial_id).intermediate_values
+        if epoch + 1 not in known:
+            claim.trial.report(metrics[name], epoch + 1)
+        if epoch + 1 < max(known, default=0):
+            return None
+        if claim.trial.should_prune():
+            return f"pruned after epoch {epoch + 1} with {name} {metrics[name]:.6g}"
+        return None
+
+    # -- ending -----------------------------------------------------------------------------------
+
+    def complete(self, claim: Claim, outcome: Any) -> TrialRecord:
+        """Record what the objective returned; a missing or NaN objective fails the trial by name."""
+        try:
+            values, metrics = outcome_values(outcome, self.spec.objectives)
+            meets(metrics, self.spec.constraints)
+        except TuneError as error:
+            return self.end(claim, "fail", str(error))
+        return self.end(claim, "complete", "finished", metrics, values)
+
+    def end(
+        self,
+        claim: Claim,
+        state: str,
+        reason: str,
+        metrics: dict[str, float] | None = None,
+        values: list[float] | None = None,
+        trace: str | None = None,
+    ) -> TrialRecord:
+        """Close a claimed trial in `state` (complete, pruned, fail).
+
+        Raises:
+            LeaseLost: another worker runs this trial now.
+        """
+        with self._lock.held():
+            claim.renew()
+            claim.lease.seconds = claim.seconds()
+            self._settle(claim.number, claim.lease, state, reason, metrics or {}, values, trace)
+        return self.record(self.trials()[claim.number])
+
+    def _settle(
+        self,
+        number: int,
+        lease: Lease,
+        state: str,
+        reason: str,
+        metrics: dict[str, float],
+        values: list[float] | None,
+        trace: str | None = None,
+    ) -> None:
+        result = {
+            "schema_version": 1,
+            "number": number,
+            "state": state,
+            "reason": reason,
+            "metrics": metrics,
+            "values": values,
+            "epochs": lease.epochs,
+            "device_seconds": lease.seconds,
+            "attempts": lease.attempt,
+            "traceback": trace,
+        }
+        write_json(self.trial_folder(number) / "result.json", result)
+        self._tell(number, result)
+        self._lease_path(number).unlink(missing_ok=True)
+
+    def _tell(self, number: int, result: dict[str, Any]) -> None:
+        frozen = self.trials()[number]
+        storage = self.study._storage
+        attrs = {
+            "metrics": result["metrics"],
+            "epochs": result["epochs"],
+            "seconds": result["device_seconds"],
+            "reason": result["reason"],
+        }
+        if self.spec.constraints and result["state"] == "complete":
+            attrs["violations"] = meets(result["metrics"], self.spec.constraints)
+        for key, value in attrs.items():
+            storage.set_trial_user_attr(frozen._trial_id, key, value)
+        self.study.sampler = self._sampler(number)
+        state = TrialState[result["state"].upper()]
+        values = result["values"] if state == TrialState.COMPLETE else None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.study.tell(number, values, state=state)
+
+    # -- looking ----------------------------------------------------------------------------------
+
+    def spent(self, trials: list[FrozenTrial]) -> Spent:
+        """What all trials have used, running ones included."""
+        return spent_by(trials, self._lease_path)
+
+    def ended(self, trials: list[FrozenTrial]) -> str | None:
+        """Why no further trial is started, or None."""
+        spent = self.spent(trials)
+        if self._limit is not None and spent.trials >= self._limit:
+            return f"the budget of {self._limit} trials is spent"
+        return self.spec.budget.exhausted(spent)
+
+    def unfinished(self) -> bool:
+        """Whether a trial is still to be run or to be finished."""
+        trials = self.trials()
+        if any(t.state == TrialState.RUNNING for t in trials):
+            return True
+        return self.ended(trials) is None
+
+    def record(self, frozen: FrozenTrial) -> TrialRecord:
+        """The record of a trial."""
+        feasible = all(v <= 0 for v in frozen.user_attrs.get("violations", ()))
+        folder = self.trial_folder(frozen.number)
+        return record_of(frozen, self.spec.space, folder, feasible)
+
+
+def _violations(trial: FrozenTrial) -> list[float]:
+    return list(trial.user_attrs.get("violations", [0.0]))

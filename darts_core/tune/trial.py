@@ -1,0 +1,126 @@
+"""What an objective sees of its trial: parameters, a folder, and `report`."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from darts_core.errors import TuneError
+from darts_core.runlog import RunFolder
+
+__all__ = ["Pruned", "TrialHandle", "current_trial", "inside"]
+
+
+class Pruned(Exception):
+    """Raised by `report` when the trial should end; let it pass through the objective."""
+
+
+class TrialHandle:
+    """One trial as its objective sees it.
+
+    Args:
+        number: counts from 0 in the study.
+        params: the setting to try.
+        folder: kept across restarts; put the checkpoint here.
+        seed: of this trial.
+        resumed: whether an earlier sitting of this trial was interrupted.
+        decide: called with (epoch, metrics); returns the reason to end the trial, or None.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        params: Mapping[str, Any],
+        folder: Path,
+        *,
+        seed: int,
+        resumed: bool,
+        decide: Callable[[int, dict[str, Any]], str | None],
+    ) -> None:
+        self.number, self.params, self.folder = number, dict(params), folder
+        self.seed, self.resumed = seed, resumed
+        self._decide = decide
+        self._log = RunFolder(folder, tensorboard=False)
+        self._last = max((row["epoch"] for row in self._log.metrics()), default=-1)
+
+    def report(self, epoch: int, **metrics: Any) -> None:
+        """Record the metrics of an epoch (counted from 0) and end the trial if it is not worth more.
+
+        A resumed trial may report an epoch again: the row is replaced.
+
+        Raises:
+            Pruned: the pruner, or the budget, ends the trial here.
+        """
+        if epoch < 0:
+            raise TuneError(f"A trial reported epoch {epoch}; epochs count from 0.")
+        metrics.pop("epoch", None)
+        if epoch <= self._last:
+            self._log.rewind(epoch)
+        self._log.log_metrics(epoch, **metrics)
+        self._last = epoch
+        numbers = {k: float(v) for k, v in metrics.items() if _is_number(v)}
+        reason = self._decide(epoch, numbers)
+        if reason is not None:
+            raise Pruned(reason)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+_CURRENT: ContextVar[TrialHandle | None] = ContextVar("darts_core_trial", default=None)
+
+
+def current_trial() -> TrialHandle | None:
+    """The trial whose objective runs in this context, or None outside of a study.
+
+    For tasks that a sweeper calls with a configuration only: they report to it when it is there.
+    """
+    return _CURRENT.get()
+
+
+@contextlib.contextmanager
+def inside(handle: TrialHandle) -> Iterator[None]:
+    """Make `handle` the current trial for the block."""
+    token = _CURRENT.set(handle)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
+def outcome_values(
+    outcome: Any, objectives: Mapping[str, str]
+) -> tuple[list[float], dict[str, float]]:
+    """The objective values and all metrics in what an objective returned.
+
+    Args:
+        outcome: a number (one objective only) or a mapping of metric names to numbers.
+        objectives: metric name -> direction, in order.
+
+    Raises:
+        TuneError: an objective is missing, NaN, infinite or no number; names it.
+    """
+    if _is_number(outcome) and len(objectives) == 1:
+        outcome = {next(iter(objectives)): outcome}
+    if not isinstance(outcome, Mapping):
+        raise TuneError(
+            f"The trial returned {type(outcome).__name__}; return a number or a dictionary with "
+            f"{', '.join(objectives)}."
+        )
+    metrics = {str(k): float(v) for k, v in outcome.items() if _is_number(v)}
+    values = []
+    for name in objectives:
+        if name not in outcome:
+            known = ", ".join(map(str, outcome)) or "none"
+            raise TuneError(
+                f"The objective {name!r} is missing from the trial's metrics ({known})."
+            )
+        if name not in metrics or not math.isfinite(metrics[name]):
+            raise TuneError(f"The objective {name!r} is {outcome[name]!r}, not a finite number.")
+        values.append(metrics[name])
+    return values, metrics

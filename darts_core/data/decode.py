@@ -18,6 +18,8 @@ __all__ = ["FORMATS", "decode_images"]
 # named, since Pillow also knows formats that start other programs (EPS calls Ghostscript)
 FORMATS = ("JPEG", "PNG", "BMP", "PPM", "WEBP", "TIFF", "GIF")
 _MAX_PIXELS = 64_000_000
+# images a task: a task costs as much as decoding a small image
+_CHUNK = 64
 _GREY_MODES = ("1", "L", "LA", "I", "I;16", "F")
 
 
@@ -71,14 +73,17 @@ def decode_images(
     check_memory(len(sources) * channels * width * height, origin)
     result = np.empty((len(sources), channels, height, width), np.uint8)
 
-    def fill(position: int) -> None:
-        label = label_of(position)
-        with _open(sources[position], label) as image:
-            result[position] = _pixels(image, (width, height), channels, bool(image_size), label)
+    def fill(start: int) -> None:
+        for position in range(start, min(start + _CHUNK, len(sources))):
+            label = label_of(position)
+            with _open(sources[position], label) as image:
+                pixels = _pixels(image, (width, height), channels, bool(image_size), label)
+            result[position] = pixels
 
-    # Pillow decodes outside the interpreter lock
-    with ThreadPoolExecutor(max_workers=8, thread_name_prefix="darts-decode") as workers:
-        for _ in workers.map(fill, range(len(sources)), chunksize=64):
+    # Pillow decodes outside the interpreter lock, which pays for large images only
+    threads = 8 if first.width * first.height > 64 * 64 else 1
+    with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="darts-decode") as workers:
+        for _ in workers.map(fill, range(0, len(sources), _CHUNK)):
             pass
     return result
 

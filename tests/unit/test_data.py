@@ -1,0 +1,269 @@
+"""Splits, batches, residency, the guarded test split, and their errors."""
+
+import numpy as np
+import pytest
+import torch
+
+from darts_core.data import DataBundle, RawData, load_data, make_bundle
+from darts_core.data.batches import derived_seed
+from darts_core.data.splits import stratified_pick
+from darts_core.errors import ConfigError, DataError, DeviceError, MemoryShortageError
+
+
+def raw(count=80, classes=4, size=8, channels=1, test=0):
+    """Images whose pixels state their own number, so that a split shows what it holds."""
+    images = np.zeros((count, channels, size, size), np.uint8)
+    images[:, 0, 0, 0], images[:, 0, 0, 1] = np.arange(count) % 256, np.arange(count) // 256
+    images[:, :, 4] = np.random.default_rng(0).integers(0, 256, (count, channels, size))
+    labels = np.arange(count) % classes
+    names = tuple(f"c{i}" for i in range(classes))
+    if not test:
+        return RawData(images, labels, names, "made")
+    return RawData(images[:-test], labels[:-test], names, "made", images[-test:], labels[-test:])
+
+
+def numbers(bundle: DataBundle, name) -> np.ndarray:
+    images = bundle.split(name).images.numpy()
+    return images[:, 0, 0, 0] + 256 * images[:, 0, 0, 1].astype(int)
+
+
+def test_splits_are_disjoint_stratified_and_complete():
+    bundle = make_bundle("made", raw(400), seed=3)
+    assert bundle.sizes == {"params": 136, "alpha": 136, "val": 48, "test": 80}
+    everything = np.concatenate([numbers(bundle, n) for n in ("params", "alpha", "val", "test")])
+    assert sorted(everything) == list(range(400))
+    for name, split in bundle.splits.items():
+        assert split.labels.bincount().tolist() == [len(split) // 4] * 4, name
+
+
+def test_seed_moves_everything_but_the_test_split():
+    first, again, other = (make_bundle("made", raw(400), seed=s) for s in (1, 1, 2))
+    for name in ("params", "alpha", "val", "test"):
+        assert np.array_equal(numbers(first, name), numbers(again, name))
+    assert np.array_equal(numbers(first, "test"), numbers(other, "test"))
+    assert not np.array_equal(numbers(first, "val"), numbers(other, "val"))
+
+
+def test_official_test_set_is_the_test_split():
+    bundle = make_bundle("made", raw(200, test=40))
+    assert numbers(bundle, "test").tolist() == list(range(160, 200))
+    assert sum(bundle.sizes.values()) == 200
+
+
+def test_limit_cuts_all_but_test_in_proportion():
+    bundle = make_bundle("made", raw(400, test=40), limit=60, test_limit=8)
+    assert sum(bundle.sizes.values()) - bundle.sizes["test"] == 60
+    assert bundle.sizes["test"] == 8
+    labels = bundle.split(("params", "alpha", "val")).labels
+    assert labels.bincount().tolist() == [15] * 4
+    assert bundle.pool.images_NCHW.shape[0] == 68
+    assert set(numbers(bundle, "test")) <= set(range(360, 400))
+
+
+def test_rare_classes_reach_every_training_split():
+    labels = np.array([0] * 300 + [1] * 6)
+    images = np.zeros((306, 1, 8, 8), np.uint8)
+    bundle = make_bundle("made", RawData(images, labels, ("a", "b"), "made"))
+    assert all(1 in bundle.split(n).labels for n in ("params", "alpha", "val", "test"))
+
+
+def test_stratified_pick_takes_exactly_what_was_asked():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        labels = rng.integers(0, rng.integers(2, 12), rng.integers(2, 200))
+        index = np.arange(len(labels))
+        count = int(rng.integers(1, len(labels) + 1))
+        picked, rest = stratified_pick(labels, index, count, rng)
+        assert np.array_equal(np.sort(np.concatenate([picked, rest])), index)
+        classes = len(np.unique(labels))
+        if count >= classes:
+            assert len(picked) == count
+
+
+def test_take_cuts_one_split():
+    bundle = make_bundle("made", raw(400))
+    cut = bundle.take("params", 20)
+    assert cut.sizes == {**bundle.sizes, "params": 20}
+    assert cut.split("params").labels.bincount().tolist() == [5] * 4
+    assert set(numbers(cut, "params")) <= set(numbers(bundle, "params"))
+    with pytest.raises(DataError, match="9999 images cannot be taken"):
+        bundle.take("val", 9999)
+
+
+def test_joined_splits_keep_their_order():
+    bundle = make_bundle("made", raw(400))
+    joined = numbers(bundle, ("alpha", "params"))
+    assert np.array_equal(
+        joined, np.concatenate([numbers(bundle, "alpha"), numbers(bundle, "params")])
+    )
+
+
+def test_normalise_matches_the_params_statistics():
+    bundle = make_bundle("made", raw(400, channels=3))
+    images = bundle.split("params").images
+    scaled = images.double() / 255
+    assert torch.allclose(
+        torch.tensor(bundle.mean, dtype=torch.float64), scaled.mean((0, 2, 3)), atol=1e-9
+    )
+    expected = (scaled - scaled.mean((0, 2, 3), keepdim=True)) / scaled.std(
+        (0, 2, 3), keepdim=True, unbiased=False
+    )
+    assert torch.allclose(bundle.normalize(images).double(), expected, atol=1e-5)
+
+
+def test_batches_depend_on_seed_epoch_and_split():
+    bundle = make_bundle("made", raw(400))
+
+    def labels(**kwargs):
+        names = kwargs.pop("names", "params")
+        return torch.cat([y for _, y in bundle.batches(names, 8, **kwargs)]).tolist()
+
+    assert labels(seed=1, epoch=0) == labels(seed=1, epoch=0)
+    assert labels(seed=1, epoch=0) != labels(seed=1, epoch=1)
+    assert labels(seed=1, epoch=0) != labels(seed=2, epoch=0)
+    assert labels(shuffle=False) == bundle.split("params").labels.tolist()[:136]
+    assert derived_seed("a", 1, 2) != derived_seed("a", 2, 1) != derived_seed("b", 2, 1)
+
+
+def test_streamed_batches_equal_resident_ones():
+    resident = make_bundle("made", raw(400))
+    streamed = make_bundle("made", raw(400), resident=False)
+    assert streamed.streamed
+    assert not resident.streamed
+
+    def jitter(images, generator):
+        return images ^ torch.randint(0, 2, images.shape, generator=generator, dtype=torch.uint8)
+
+    for a, b in zip(
+        resident.batches("alpha", 16, seed=4, augment=jitter),
+        streamed.batches("alpha", 16, seed=4, augment=jitter),
+        strict=True,
+    ):
+        assert torch.equal(a[0], b[0])
+        assert torch.equal(a[1], b[1])
+
+
+def test_streaming_stops_when_the_reader_stops():
+    bundle = make_bundle("made", raw(400), resident=False)
+    reader = bundle.batches("params", 4)
+    next(reader)
+    reader.close()
+    assert next(bundle.batches("params", 4))[0].shape == (4, 1, 8, 8)
+
+
+def test_augmentation_can_start_at_any_step():
+    bundle = make_bundle("made", raw(400))
+
+    def noise(images, generator):
+        return torch.rand(images.shape, generator=generator).mul(255).to(torch.uint8)
+
+    whole = [x for x, _ in bundle.batches("params", 8, seed=1, augment=noise)]
+    part = [x for x, _ in bundle.batches("params", 8, seed=1, augment=noise, start=10)]
+    assert len(part) == len(whole) - 10
+    assert all(torch.equal(x, y) for x, y in zip(part, whole[10:], strict=True))
+
+
+def test_the_test_split_is_counted_and_can_be_left_out():
+    bundle = make_bundle("made", raw(400))
+    for _ in bundle.batches(("params", "alpha", "val"), 8):
+        pass
+    assert bundle.test_reads == 0
+    next(bundle.batches("test", 8))
+    _ = bundle.splits["test"]
+    assert bundle.test_reads == 2
+    blind = bundle.without_test()
+    assert "test" not in blind.sizes
+    with pytest.raises(DataError, match="without its test split"):
+        blind.split("test")
+
+
+def test_digits_are_the_default_and_real():
+    bundle = load_data("digits")
+    assert sum(bundle.sizes.values()) == 1797
+    assert bundle.image_shape == (1, 8, 8)
+    assert bundle.class_names == tuple("0123456789")
+    assert load_data("digits", image_size=16).image_shape == (1, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"name": "digit"}, ConfigError, "Did you mean 'digits'"),
+        ({"name": "digits", "limits": 3}, ConfigError, "Unknown option of the data set 'digits'"),
+        ({"name": "digits", "path": "/tmp"}, DataError, "reads no data.path=/tmp"),
+        ({"name": "digits", "limit": 0}, ConfigError, "data.limit=0 is not allowed"),
+        ({"name": "digits", "limit": 10**6}, ConfigError, "choose 1..1438 or null"),
+        ({"name": "digits", "limit": 12}, DataError, "has no image of class|would be empty"),
+        ({"name": "digits", "val_fraction": 1.0}, ConfigError, "data.val_fraction=1.0"),
+        ({"name": "digits", "alpha_fraction": -1}, ConfigError, "data.alpha_fraction=-1"),
+        ({"name": "digits", "test_fraction": 0}, ConfigError, "data.test_fraction=0"),
+        ({"name": "digits", "image_size": 4}, ConfigError, "data.image_size=4"),
+        ({"name": "digits", "seed": -1}, ConfigError, "seed=-1"),
+        ({"name": "digits", "device": "abacus"}, DeviceError, "'abacus' is not a device"),
+        ({"name": "synthetic", "reach": 99}, ConfigError, "data.reach=99"),
+    ],
+)
+def test_wrong_settings_are_sentences(options, error, text):
+    with pytest.raises(error, match=text):
+        load_data(**options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_absent_device_is_a_sentence():
+    with pytest.raises(DeviceError, match="device=cuda is not there"):
+        load_data("digits", device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"images": np.zeros((80, 1, 8, 8), np.float32)}, "dtype float32"),
+        ({"images": np.zeros((80, 8, 8), np.uint8)}, r"shape \(80, 8, 8\)"),
+        ({"images": np.zeros((80, 2, 8, 8), np.uint8)}, "have 2 channels"),
+        ({"images": np.zeros((80, 1, 8, 9), np.uint8)}, "are 8x9; they must be square"),
+        ({"images": np.zeros((80, 1, 4, 4), np.uint8)}, "are 4x4; at least 8x8"),
+        ({"images": np.zeros((79, 1, 8, 8), np.uint8)}, "79 training images but 80 labels"),
+        ({"labels": np.zeros(80)}, "labels of made have dtype float64"),
+        ({"labels": np.arange(80) % 5}, r"hold 4; allowed are 0\.\.3"),
+        ({"labels": np.arange(80) % 4 - 1}, "hold -1"),
+        ({"labels": np.zeros(80, int)}, "belong to one class"),
+        ({"labels": np.arange(80) % 3}, "no training image of class 'c3'"),
+        ({"class_names": ("only",)}, "has one class only"),
+        ({"images": np.zeros((0, 1, 8, 8), np.uint8), "labels": np.zeros(0, int)}, "no training"),
+        (
+            {"test_images": np.zeros((4, 1, 9, 9), np.uint8), "test_labels": np.arange(4)},
+            "they must agree",
+        ),
+        (
+            {"test_images": np.zeros((4, 1, 8, 8), np.uint8), "test_labels": np.arange(4) + 1},
+            "test labels of made hold 4",
+        ),
+    ],
+)
+def test_unsuitable_data_are_sentences(change, text):
+    fields = {**raw().__dict__, **change}
+    with pytest.raises(DataError, match=text):
+        make_bundle("made", RawData(**fields))
+
+
+def test_batches_that_cannot_be_made_are_sentences():
+    bundle = make_bundle("made", raw())
+    with pytest.raises(DataError, match="batch_size=1000 is larger than the split 'params'"):
+        bundle.batches("params", 1000)
+    with pytest.raises(ConfigError, match="batch_size=0"):
+        bundle.batches("params", 0)
+    with pytest.raises(ConfigError, match="Did you mean 'params'"):
+        bundle.split("param")
+    with pytest.raises(ConfigError, match="at most once"):
+        bundle.split(("val", "val"))
+    with pytest.raises(ConfigError, match="may be negative"):
+        bundle.batches("params", 4, epoch=-1)
+    assert sum(len(y) for _, y in bundle.batches("val", 1000, drop_last=False)) == 10
+
+
+def test_absurd_memory_demand_is_refused(monkeypatch):
+    from darts_core.data import source
+
+    monkeypatch.setattr(source, "host_memory_bytes", lambda: 1000)
+    with pytest.raises(MemoryShortageError, match="made announces"):
+        source.check_memory(2000, "made")

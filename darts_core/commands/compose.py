@@ -249,7 +249,7 @@ def typed(command: str, node: Any) -> dict[str, Any]:
             + " (A file under experiment/ begins with the line '# @package _global_'.)"
         )
     picked = OmegaConf.create({key: node._get_node(key) for key in wanted if key in node})
-    full = OmegaConf.to_container(OmegaConf.merge(schema, picked), resolve=True)
+    full: Any = OmegaConf.to_container(OmegaConf.merge(schema, picked), resolve=True)
     config = {key: full[key] for key in wanted}
     lacking = sorted(OmegaConf.missing_keys(OmegaConf.create(config)))
     if lacking:

@@ -131,7 +131,7 @@ def task(node: Any) -> float | None:
     from darts_core.commands.compose import typed
 
     about = HydraConfig.get()
-    command = about.job.config_name
+    command = str(about.job.config_name)
     config = typed(command, node)
     folder = Path(config["out"]) / config["job"] / config["version"]
     configure_logging(folder)

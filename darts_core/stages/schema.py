@@ -87,12 +87,16 @@ class Train:
 class Tune:
     """A study over the recipe of one network."""
 
-    trials: int
+    trials: Optional[int]
+    epochs: Optional[int]
+    device_seconds: Optional[float]
     workers: int
-    epochs: int
-    sampler: str
-    pruner: str
+    sampler: Any
+    pruner: Any
     space: dict[str, Any]
+    enqueue: list[dict[str, Any]]
+    warm_start: Optional[str]
+    options: dict[str, Any]
 
 
 @dataclass

@@ -1,0 +1,93 @@
+"""One trial of the `tune` stage: a fresh network trained under the trial's settings, judged on val."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from darts_core.data import DataBundle
+from darts_core.stages.inputs import find_device, find_network, load_bundle, recipe
+from darts_core.stages.interrupt import check_stop, deferred_stop
+from darts_core.stages.settings import import_plugins
+from darts_core.train import fit
+from darts_core.tune import TrialHandle
+
+__all__ = ["SPLITS", "RecipeTrial"]
+
+SPLITS = ("params", "alpha")
+
+
+@functools.lru_cache(maxsize=1)
+def _bundle(text: str, device: torch.device) -> DataBundle:
+    """The images without their test split, read once a process."""
+    return load_bundle(json.loads(text), device).without_test()
+
+
+@dataclass(frozen=True)
+class RecipeTrial:
+    """An objective for `run_study`: the validation accuracy of `config`'s network under a setting.
+
+    It can be sent to a worker process. The checkpoint lies in the trial's folder, so an interrupted
+    trial goes on.
+    """
+
+    config: Mapping[str, Any]
+    version: Path
+
+    def __call__(self, trial: TrialHandle) -> dict[str, Any]:
+        """Train under `trial.params`, reporting val accuracy after each epoch."""
+        config = {**self.config, "train": {**self.config["train"], **trial.params}}
+        import_plugins(config["plugins"])
+        device = find_device(config["device"])
+        source = {"data": config["data"], "plugins": list(config["plugins"])}
+        bundle = _bundle(json.dumps(source, sort_keys=True), device)
+        network = find_network(config, self.version, bundle)
+        # the same start for every trial: settings are compared, not draws
+        torch.manual_seed(config["seed"])
+        model = network.make()
+
+        def on_epoch(epoch: int, row: dict[str, Any]) -> None:
+            check_stop()
+            known = {k: v for k, v in row.items() if k != "epoch" and v is not None}
+            trial.report(epoch, **known)
+
+        with deferred_stop():
+            fitted = fit(
+                model,
+                bundle,
+                recipe(config),
+                train_on=SPLITS,
+                select_on="val",
+                seed=config["seed"],
+                device=device,
+                checkpoint=trial.folder / "checkpoint.pt",
+                on_epoch=on_epoch,
+            )
+        metrics = {
+            "val_accuracy": fitted.val_accuracy or 0.0,
+            "params": float(sum(p.numel() for p in model.parameters())),
+            "train_seconds": fitted.train_seconds,
+        }
+        if "latency_ms" in _wanted(config):
+            metrics["latency_ms"] = _latency_ms(model.eval(), bundle, device)
+        return metrics
+
+
+def _wanted(config: Mapping[str, Any]) -> set[str]:
+    """The metrics that the study's objectives and constraints name."""
+    options = config["tune"]["options"]
+    return {*(options.get("objectives") or {}), *(options.get("constraints") or {})}
+
+
+def _latency_ms(model: torch.nn.Module, bundle: DataBundle, device: torch.device) -> float:
+    """Median milliseconds of one image, measured under the timer's lock."""
+    from darts_core.latency import measure_model
+
+    rows = measure_model(model, bundle.image_shape, batch_sizes=(1,), device=device)
+    return float(rows[1].median_ms)

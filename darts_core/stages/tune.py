@@ -1,0 +1,100 @@
+"""Stage `tune`: a study over the recipe of one network; leaves best.yaml and every trial's folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from darts_core.errors import ConfigError, unknown_name
+from darts_core.runlog import RunFolder
+from darts_core.stages.forecast import forecast
+from darts_core.stages.inputs import find_device, find_network, load_bundle, recipe, stage_config
+from darts_core.stages.trial import SPLITS, RecipeTrial
+from darts_core.tune import current_trial, parse_space, run_study
+
+__all__ = ["tune"]
+
+log = logging.getLogger("darts_core")
+
+
+def tune(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Tune the recipe of the network of `architecture=`; goes on where a study was stopped.
+
+    Under a sweeper, which calls this once a trial, it trains that one trial and returns its metrics.
+
+    Returns:
+        best (settings), best_value (val accuracy), trials, spent, device_seconds.
+    """
+    objective = RecipeTrial(config, folder.parent)
+    trial = current_trial()
+    if trial is not None:
+        return objective(trial)
+    run = RunFolder.create(folder, stage_config(config, "tune"))
+    if run.finished:
+        return run.result()
+    settings = config["tune"]
+    space = settings["space"]
+    for name in space:
+        if name not in config["train"]:
+            raise ConfigError(unknown_name("setting in tune.space", str(name), config["train"]))
+    _announce(config, folder)
+    found = run_study(
+        objective,
+        space,
+        folder=folder,
+        trials=settings["trials"],
+        epochs=settings["epochs"],
+        device_seconds=settings["device_seconds"],
+        epochs_per_trial=config["train"]["epochs"],
+        workers=settings["workers"],
+        sampler=settings["sampler"],
+        pruner=settings["pruner"],
+        seed=config["seed"],
+        enqueue=_defaults(config["train"], space) + list(settings["enqueue"]),
+        warm_start=settings["warm_start"],
+        **settings["options"],
+    )
+    board = run.tensorboard
+    for record in found.trials if board is not None else ():
+        known = {k: v for k, v in record.params.items() if isinstance(v, (int, float, str, bool))}
+        outcome = {"hparam/val_accuracy": record.value if record.value is not None else 0.0}
+        board.add_hparams(known, outcome, run_name=f"trial{record.number:04d}")
+    run.finish(**found.to_dict(), val_accuracy=found.best_value, seed=config["seed"])
+    return run.result()
+
+
+def _announce(config: Mapping[str, Any], folder: Path) -> None:
+    """Print how long one trial takes, from a few steps."""
+    device = find_device(config["device"])
+    bundle = load_bundle(config, device).without_test()
+    network = find_network(config, folder.parent, bundle)
+    settings = recipe(config)
+    forecast(
+        network.make,
+        bundle.image_shape,
+        bundle.num_classes,
+        batch_size=settings.batch_size,
+        steps=bundle.steps(SPLITS, settings.batch_size) * settings.epochs,
+        passes=1,
+        device=device,
+        what=f"one full trial of {network.name} (at most {config['tune']['trials']} trials)",
+    )
+
+
+def _defaults(train: Mapping[str, Any], space: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The user's own settings as trial 0, where the space admits them."""
+    dimensions = parse_space(space)
+    params: dict[str, Any] = {}
+    for name, dimension in dimensions.items():
+        value = train[name]
+        if dimension.low is not None and isinstance(value, int) and not dimension.integer:
+            value = float(value)
+        if not dimension.active(params):
+            continue
+        if not dimension.contains(value):
+            log.info("train.%s=%s lies outside tune.space; it is not tried first", name, value)
+            return []
+        params[name] = value
+    return [params]

@@ -1,0 +1,180 @@
+"""Line charts and bars as SVG: axes in quiet grey, series labelled at their ends, hover texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from darts_core.report.svg import Scale, drawing, line, number, path, rect, tag, text, text_width
+
+__all__ = ["Bar", "Line", "axes", "bars", "line_chart", "spread"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One series: its points in order, a colour name, and optionally dashes or a marked point."""
+
+    label: str
+    points: Sequence[tuple[float, float]]
+    color: str
+    dash: str | None = None
+    steps: bool = False
+    faint: bool = False
+    dots: bool = False
+
+
+def axes(
+    x: Scale,
+    y: Scale,
+    *,
+    x_label: str,
+    y_label: str,
+    percent_y: bool = False,
+    whole_x: bool = False,
+) -> str:
+    """Grid lines, tick labels and titles of a plot whose area is given by the two scales."""
+    parts = []
+    for mark in y.ticks(5):
+        height = y(mark)
+        shown = f"{number(mark * 100)} %" if percent_y else number(mark)
+        parts.append(line(x.start, height, x.stop, height, class_="grid"))
+        parts.append(text(x.start - 8, height + 4, shown, class_="tick end"))
+    for mark in x.ticks(6):
+        if whole_x and abs(mark - round(mark)) > 1e-9:
+            continue
+        parts.append(line(x(mark), y.start, x(mark), y.start + 4, class_="axis"))
+        parts.append(text(x(mark), y.start + 18, number(mark), class_="tick mid"))
+    parts.append(line(x.start, y.start, x.stop, y.start, class_="axis"))
+    parts.append(text((x.start + x.stop) / 2, y.start + 36, x_label, class_="axis-title mid"))
+    parts.append(text(x.start, y.stop - 12, y_label, class_="axis-title"))
+    return "".join(parts)
+
+
+def spread(wanted: Sequence[float], room: float, low: float, high: float) -> list[float]:
+    """Heights near `wanted` (any order) that keep `room` apart within [low, high] where that fits."""
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    placed = [min(max(w, low), high) for w in wanted]
+    for before, after in pairwise(order):
+        placed[after] = max(placed[after], placed[before] + room)
+    if order and placed[order[-1]] > high:
+        placed[order[-1]] = high
+        for after, before in zip(order[::-1], order[-2::-1], strict=False):
+            placed[before] = min(placed[before], placed[after] - room)
+    return placed
+
+
+def _stepped(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The corner points of a staircase through `points`."""
+    result: list[tuple[float, float]] = []
+    for x, y in points:
+        if result:
+            result.append((x, result[-1][1]))
+        result.append((x, y))
+    return result
+
+
+def _thin(points: Sequence[tuple[float, float]], most: int = 400) -> list[tuple[float, float]]:
+    """At most about `most` of the points, the last one included."""
+    stride = max(1, -(-len(points) // most))
+    kept = list(points[::stride])
+    return kept if not points or kept[-1] == points[-1] else [*kept, points[-1]]
+
+
+def line_chart(
+    lines: Sequence[Line],
+    *,
+    x_label: str,
+    y_label: str,
+    title: str,
+    width: float = 560,
+    height: float = 290,
+    percent: bool = False,
+    whole_x: bool = True,
+    y_range: tuple[float, float] | None = None,
+    log_y: bool = False,
+    labels: bool = True,
+) -> str:
+    """Several series over a shared x axis; each label stands at its line's end, moved apart."""
+    kept = [item for item in lines if item.points]
+    if not kept:
+        return ""
+    named = [item for item in kept if labels and item.label and not item.faint]
+    room = max((text_width(item.label, 12) for item in named), default=0) + 18
+    left, right, top, bottom = 56.0, width - max(room, 16), 30.0, height - 46
+    xs = [x for item in kept for x, _ in item.points]
+    ys = [y for item in kept for _, y in item.points]
+    x_scale = Scale.fit(xs, left, right, pad=0.0 if max(xs) > min(xs) else 0.5)
+    y_scale = (
+        Scale(*y_range, bottom, top) if y_range else Scale.fit(ys, bottom, top, log=log_y, pad=0.08)
+    )
+    low, high = min(y_scale.low, y_scale.high), max(y_scale.low, y_scale.high)
+    body = [axes(x_scale, y_scale, x_label=x_label, y_label=y_label, percent_y=percent,
+                 whole_x=whole_x)]  # fmt: skip
+    for item in kept:
+        data = _thin(sorted(item.points))
+        drawn = _stepped(data) if item.steps else data
+        body.append(
+            path(
+                [(x_scale(a), y_scale(min(max(b, low), high))) for a, b in drawn],
+                class_=f"series s-{item.color}" + (" faint" if item.faint else ""),
+                stroke_dasharray=item.dash,
+            )
+        )
+        if item.dots or len(data) == 1:
+            body += [
+                tag("circle", cx=x_scale(a), cy=y_scale(b), r=2.6, class_=f"fill-{item.color}")
+                for a, b in data
+            ]
+    ends = [max(item.points) for item in named]
+    heights = spread([y_scale(y) for _, y in ends], 15, top, bottom)
+    for item, (x, y), at in zip(named, ends, heights, strict=True):
+        shown = f"{number(y * 100)} %" if percent else number(y)
+        body.append(tag("circle", cx=x_scale(x), cy=y_scale(y), r=3.2, class_=f"fill-{item.color}"))
+        body.append(
+            text(
+                x_scale(x) + 9,
+                at + 4,
+                item.label,
+                tip=f"{item.label}: {shown} at {number(x)}",
+                class_=f"label t-{item.color}",
+            )
+        )
+    return drawing(width, height, "".join(body), label=title)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar: label, value, colour name, the text after it, and an optional older value to compare."""
+
+    label: str
+    value: float
+    color: str
+    shown: str
+    before: float | None = None
+
+
+def bars(items: Sequence[Bar], *, title: str, width: float = 560, row: float = 26) -> str:
+    """Horizontal bars from zero; `before` is drawn as a pale bar behind (a width before pruning)."""
+    if not items:
+        return ""
+    most = max([bar.value for bar in items] + [bar.before or 0.0 for bar in items]) or 1.0
+    left = min(max(text_width(bar.label, 12) for bar in items), width * 0.42) + 16
+    right = width - max(text_width(bar.shown, 12) for bar in items) - 14
+    body = []
+    for i, bar in enumerate(items):
+        y = i * row + 6
+        tip = f"{bar.label}: {bar.shown}"
+        limit = int(len(bar.label) * min(1.0, (left - 16) / max(text_width(bar.label, 12), 1)))
+        label = bar.label if limit >= len(bar.label) else "…" + bar.label[-max(limit - 2, 4) :]
+        body.append(text(left - 10, y + row / 2, label, tip=bar.label, class_="bar-label end"))
+        scale = (right - left) / most
+        if bar.before is not None:
+            body.append(
+                rect(left, y, bar.before * scale, row - 10, rx=3, class_="bar-before", tip=tip)
+            )
+        length = max(bar.value * scale, 1.0)
+        body.append(rect(left, y, length, row - 10, rx=3, class_=f"fill-{bar.color}", tip=tip))
+        end = left + max(length, (bar.before or 0.0) * scale)
+        body.append(text(end + 8, y + row / 2, bar.shown, class_="bar-value"))
+    return drawing(width, len(items) * row + 8, "".join(body), label=title)

@@ -1,0 +1,143 @@
+"""Sections about the run as a whole: cost, guards, environment, how to do it again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from darts_core.report.blocks import Section, card, duration, pair, plain_table, value_text
+from darts_core.report.charts import Bar, bars
+from darts_core.report.escape import html_text
+from darts_core.report.read import VersionRun
+from darts_core.report.rows import finite
+from darts_core.report.svg import number
+
+__all__ = ["cost_section", "costs", "environment_section", "guards_section"]
+
+_COLORS = {"search": "sep", "train": "conv", "tune": "pool", "prune": "dil"}
+
+
+def costs(run: VersionRun) -> tuple[dict[str, float], float | None]:
+    """Device seconds of each stage, and those of training the final architecture once.
+
+    The second is None when no training has finished, so that nothing can be stated as its multiple.
+    """
+    seconds = {}
+    for name, stage in run.stages.items():
+        value = stage.number("device_seconds")
+        if value is not None and value >= 0:
+            seconds[name] = value
+    one = run.stages["train"].number("one_training_seconds") if "train" in run.stages else None
+    unit = one or seconds.get("train")
+    return seconds, unit if unit and unit > 0 else None
+
+
+def total_cost(run: VersionRun) -> float | None:
+    """Device time of all stages as a multiple of one training, or None."""
+    seconds, unit = costs(run)
+    return sum(seconds.values()) / unit if unit else None
+
+
+def cost_section(run: VersionRun) -> Section | None:
+    """Each stage's device time, as time and as a multiple of one training."""
+    seconds, unit = costs(run)
+    if not seconds:
+        return None
+    items = []
+    for name, value in seconds.items():
+        multiple = f"{number(value / unit, 2)} × one training, " if unit else ""
+        items.append(Bar(name, value, _COLORS.get(name, "other"), multiple + duration(value)))
+    total = sum(seconds.values())
+    if unit:
+        note = (
+            f"Together {number(total / unit, 2)} times the device time of training the final "
+            f"architecture once ({duration(unit)})."
+        )
+    else:
+        note = f"Together {duration(total)}; no training has finished to compare with."
+    body = card(bars(items, title="Device time of each stage", width=1060, row=34))
+    return Section("cost", "Cost", body, note)
+
+
+def _guard(item: Any, stage: str) -> tuple[bool, str]:
+    """Whether a guard fired, and its line as HTML."""
+    if not isinstance(item, Mapping):
+        return True, f"<b>{html_text(stage)}</b>: {html_text(item, limit=1000)}"
+    fired = bool(item.get("fired", True))
+    name = item.get("guard", item.get("name", "guard"))
+    message = item.get("message", item.get("reason"))
+    if not message:
+        rest = {k: v for k, v in item.items() if k not in ("guard", "name", "fired")}
+        message = value_text(rest)
+    epoch = finite(item.get("epoch"))
+    when = f" (epoch {number(epoch)})" if epoch is not None else ""
+    return fired, f"<b>{html_text(name)}</b>{when}: {html_text(message, limit=1000)}"
+
+
+def guards_section(run: VersionRun) -> Section | None:
+    """Guards that watched the search, warnings of any stage, unfinished or damaged stages."""
+    fired: list[str] = []
+    quiet: list[str] = []
+    for name, stage in run.stages.items():
+        for key in ("guards", "warnings"):
+            found = stage.result.get(key)
+            if isinstance(found, Mapping):
+                found = [{"name": k, **v} if isinstance(v, Mapping) else {"name": k, "value": v}
+                         for k, v in found.items()]  # fmt: skip
+            for item in found if isinstance(found, list) else ():
+                alarm, line = _guard(item, name)
+                (fired if alarm else quiet).append(line)
+        if not stage.finished:
+            fired.append(
+                f"<b>{html_text(name)}</b> has not finished; its part of the page may grow."
+            )
+    fired += [html_text(problem, limit=1000) for problem in run.problems]
+    if not fired and not quiet:
+        return None
+    body = ""
+    if fired:
+        lines = "".join(f"<li>{line}</li>" for line in fired)
+        body += f'<div class="callout">Worth a look<ul>{lines}</ul></div>'
+    if quiet:
+        lines = "".join(f"<li>{line}</li>" for line in quiet)
+        body += f'<div class="callout ok">Watched and quiet<ul>{lines}</ul></div>'
+    return Section("guards", "Guards and warnings", body)
+
+
+_SECRET = re.compile(r"(password|passwd|secret|token|api_?key|credential)s?", re.I)
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """A configuration as `a.b.c` -> value; values under secret-looking names are not shown."""
+    items: list[tuple[str, Any]] = []
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            items += _flat(value, f"{name}.")
+        else:
+            items.append((name, "(hidden)" if _SECRET.search(str(key)) else value))
+    return items
+
+
+def environment_section(run: VersionRun) -> Section:
+    """Commands to do it again, versions and hardware, and every setting of every stage."""
+    lines = run.commands or tuple(
+        f"darts-core {name} job={run.job} version={run.version}" for name in run.stages
+    )
+    commands = html_text("\n".join(lines), limit=8000, lines=True)
+    body = f"<h3>Commands</h3><pre>{commands}</pre>"
+    environment = run.last.environment
+    packages = environment.get("packages")
+    facts = {key: value for key, value in environment.items() if key != "packages"}
+    body += pair(
+        card(plain_table(facts), title="Machine"),
+        card(plain_table(packages) if isinstance(packages, Mapping) else "", title="Packages"),
+    )
+    for name, stage in run.stages.items():
+        if stage.config:
+            table = plain_table(_flat(stage.config))
+            body += (
+                f"<details><summary>Settings of {html_text(name)}</summary>{card(table)}</details>"
+            )
+    return Section("again", "How to do it again", body)

@@ -1,0 +1,108 @@
+"""`report.html`: one file that shows a version from search to benchmark, loading nothing from outside.
+
+There is no script in it, and its content security policy forbids every source but its own style sheet:
+a hostile name in a run folder is text, and would find nothing to run even if it were not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from darts_core.report.blocks import Section
+from darts_core.report.escape import html_text
+from darts_core.report.overview import (
+    cost_section,
+    environment_section,
+    guards_section,
+    total_cost,
+)
+from darts_core.report.read import VersionRun, read_version
+from darts_core.report.results import headline, model_rows, results_section, tiles
+from darts_core.report.stages import (
+    architecture_section,
+    export_section,
+    prune_section,
+    search_section,
+    train_section,
+    tune_section,
+)
+from darts_core.report.style import style_sheet
+from darts_core.runlog import write_text
+
+__all__ = ["page", "render", "write_report"]
+
+
+def page(*, title: str, crumb: str, lead: str, tiles_html: str, sections: Sequence[Section]) -> str:
+    """The whole document; `title`, `crumb` and `lead` are escaped here."""
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    links = "".join(
+        f'<a href="#{html_text(part.key)}">{html_text(part.title)}</a>' for part in sections
+    )
+    body = "".join(part.html() for part in sections)
+    made = time.strftime("%Y-%m-%d %H:%M", time.localtime())
+    return (
+        "<!doctype html>\n"
+        '<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="referrer" content="no-referrer">'
+        f"<title>{html_text(crumb)}</title><style>{style_sheet()}</style></head><body>"
+        f'<header class="top"><p class="crumb">{html_text(crumb)}</p>'
+        f'<h1>{html_text(title)}</h1><p class="lead">{html_text(lead, limit=1000)}</p>'
+        f"{tiles_html}<nav>{links}</nav></header><main>{body}</main>"
+        f"<footer>Written by darts-core on {made}.</footer></body></html>\n"
+    )
+
+
+def _crumb(run: VersionRun, title: str | None) -> str:
+    """What was done: the job, its version, the data and the space."""
+    parts = [title or f"{run.job} · {run.version}"]
+    data, space = run.setting("data", "name"), run.setting("space", "name")
+    parts += [str(part) for part in (data, space) if part]
+    seed = run.setting("seed")
+    if seed is not None:
+        parts.append(f"seed {seed}")
+    return " · ".join(parts)
+
+
+def render(run: VersionRun, *, title: str | None = None) -> str:
+    """The report of a version as HTML text; sections appear for the stages that are there."""
+    rows, problem = model_rows(run)
+    sections = [
+        results_section(rows, problem),
+        architecture_section(run),
+        search_section(run),
+        train_section(run),
+        tune_section(run),
+        prune_section(run),
+        export_section(run),
+        cost_section(run),
+        guards_section(run),
+        environment_section(run),
+    ]
+    head, lead = headline(run, rows)
+    return page(
+        title=head,
+        crumb=_crumb(run, title),
+        lead=lead,
+        tiles_html=tiles(run, rows, total_cost(run)),
+        sections=[section for section in sections if section is not None],
+    )
+
+
+def write_report(folder: str | Path, *, title: str | None = None) -> Path:
+    """Read a version's run folders and write `report.html` into it; returns the file's path.
+
+    Args:
+        folder: a version's folder, for example runs/digits-darts/V001.
+        title: stands before the data's name at the top instead of the job's name and version.
+
+    Raises:
+        ConfigError: the folder is missing or holds no stage.
+    """
+    run = read_version(folder)
+    target = Path(folder) / "report.html"
+    write_text(target, render(run, title=title))
+    return target

@@ -1,0 +1,201 @@
+"""A version's run folders as values: what each stage was told, what it logged and what came out.
+
+Nothing here trusts a file's content beyond its being JSON or YAML: numbers are asked for with `finite`,
+a damaged file becomes a sentence in `problems` instead of ending the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from darts_core.architecture import Architecture
+from darts_core.errors import ConfigError, DartsError, ResumeError
+from darts_core.report.rows import ModelRow, finite
+from darts_core.runlog import read_json, read_jsonl, read_yaml
+
+__all__ = ["STAGES", "StageRun", "VersionRun", "read_rows", "read_stage", "read_version", "series"]
+
+STAGES = ("search", "train", "tune", "prune", "export", "bench")
+_MAX_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """One stage's folder: config, environment, metric rows and (when finished) its result."""
+
+    name: str
+    folder: Path
+    config: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    metrics: tuple[Mapping[str, Any], ...] = ()
+    result: Mapping[str, Any] = field(default_factory=dict)
+    finished: bool = False
+    problems: tuple[str, ...] = ()
+
+    def number(self, key: str) -> float | None:
+        """The finite number under `key` of the result, or None."""
+        return finite(self.result.get(key))
+
+    def setting(self, *keys: str) -> Any:
+        """The setting at a path of keys, or None."""
+        value: Any = self.config
+        for key in keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+    def file(self, name: str) -> Any:
+        """The content of a JSON file of this folder, or None when it is absent or damaged."""
+        path = self.folder / name
+        if not path.is_file() or path.stat().st_size > _MAX_BYTES:
+            return None
+        try:
+            return read_json(path)
+        except DartsError:
+            return None
+
+
+@dataclass(frozen=True)
+class VersionRun:
+    """All stages found in one version's folder, with the commands that were given."""
+
+    folder: Path
+    job: str
+    version: str
+    stages: Mapping[str, StageRun]
+    commands: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def last(self) -> StageRun:
+        """The last stage that left something (its environment stands for the run's)."""
+        return self.stages[[name for name in STAGES if name in self.stages][-1]]
+
+    def setting(self, *keys: str) -> Any:
+        """The first stage's setting at a path of keys that is not None."""
+        for stage in self.stages.values():
+            value = stage.setting(*keys)
+            if value is not None:
+                return value
+        return None
+
+
+def _mapping(path: Path, problems: list[str]) -> dict[str, Any]:
+    """The mapping in a JSON or YAML file; empty, with a note, when it cannot be had."""
+    if not path.is_file():
+        return {}
+    if path.stat().st_size > _MAX_BYTES:
+        problems.append(f"{path.name} is larger than {_MAX_BYTES >> 20} MiB and was left out.")
+        return {}
+    try:
+        content = read_json(path) if path.suffix == ".json" else read_yaml(path)
+    except DartsError as error:
+        problems.append(str(error))
+        return {}
+    if not isinstance(content, dict):
+        problems.append(f"{path} does not hold a mapping; it is damaged.")
+        return {}
+    return content
+
+
+def read_stage(folder: str | Path, name: str | None = None) -> StageRun:
+    """One stage's folder; missing files give empty values, damaged ones a note in `problems`."""
+    folder = Path(folder)
+    problems: list[str] = []
+    result = _mapping(folder / "result.json", problems)
+    metrics = folder / "metrics.jsonl"
+    rows: list[dict[str, Any]] = []
+    if metrics.is_file() and metrics.stat().st_size <= _MAX_BYTES:
+        rows = [row for row in read_jsonl(metrics) if isinstance(row, dict)]
+    elif metrics.is_file():
+        problems.append(f"{metrics.name} is larger than {_MAX_BYTES >> 20} MiB and was left out.")
+    return StageRun(
+        name=name or folder.name,
+        folder=folder,
+        config=_mapping(folder / "config.yaml", problems),
+        environment=_mapping(folder / "environment.json", problems),
+        metrics=tuple(rows),
+        result=result,
+        finished=bool(result),
+        problems=tuple(problems),
+    )
+
+
+def _commands(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The console commands noted in `version.json`, as they could be typed again."""
+    commands = record.get("commands")
+    lines = []
+    for name, known in commands.items() if isinstance(commands, Mapping) else ():
+        overrides = known.get("overrides") if isinstance(known, Mapping) else None
+        words = [str(word) for word in overrides] if isinstance(overrides, list) else []
+        quoted = [f"'{word}'" if set(word) & set(" []{}()$*?<>|&;") else word for word in words]
+        lines.append(" ".join(["darts-core", str(name), *quoted]))
+    return tuple(lines)
+
+
+def read_version(folder: str | Path) -> VersionRun:
+    """What lies in `<root>/<job>/<version>/`: one entry a stage whose folder is there.
+
+    Raises:
+        ConfigError: the folder is missing or holds no stage.
+    """
+    folder = Path(folder)
+    stages = {name: read_stage(folder / name) for name in STAGES if (folder / name).is_dir()}
+    if not stages:
+        raise ConfigError(
+            f"{folder} holds no run: it needs at least one folder of {', '.join(STAGES)}. Give the "
+            "folder of a version, for example runs/digits-darts/V001."
+        )
+    problems: list[str] = []
+    record = _mapping(folder / "version.json", problems)
+    resolved = folder.resolve()
+    return VersionRun(
+        folder=folder,
+        job=resolved.parent.name,
+        version=resolved.name,
+        stages=stages,
+        commands=_commands(record),
+        problems=(*problems, *(p for stage in stages.values() for p in stage.problems)),
+    )
+
+
+def read_architecture(stage: StageRun) -> Architecture | None:
+    """The architecture in a stage's `architecture.yaml`, else in its result; None when there is none.
+
+    Raises:
+        DartsError: the file is there and damaged.
+    """
+    path = stage.folder / "architecture.yaml"
+    if path.is_file():
+        return Architecture.from_yaml(path)
+    found = stage.result.get("architecture")
+    if isinstance(found, Mapping):
+        return Architecture.from_dict(dict(found))
+    if isinstance(found, str) and found.strip().startswith(("Genotype", "|")):
+        return Architecture.from_text(found)
+    return None
+
+
+def read_rows(path: str | Path) -> list[ModelRow]:
+    """The model rows of a results file (`bench/results.json` or one under `benchmarks/results/`).
+
+    Raises:
+        ResumeError: the file is missing, damaged, or holds something else.
+    """
+    content = read_json(path)
+    rows = content.get("rows") if isinstance(content, Mapping) else None
+    if not isinstance(rows, list):
+        raise ResumeError(
+            f"{path} has no list of rows; write it with `darts-core bench what=models`."
+        )
+    return [ModelRow.from_dict(row) for row in rows]
+
+
+def series(
+    rows: Iterable[Mapping[str, Any]], key: str, *, x: str = "epoch"
+) -> list[tuple[float, float]]:
+    """The points (row[x], row[key]) of the rows that hold finite numbers under both."""
+    points = [(finite(row.get(x)), finite(row.get(key))) for row in rows]
+    return [(a, b) for a, b in points if a is not None and b is not None]

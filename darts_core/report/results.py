@@ -1,0 +1,301 @@
+"""The result: headline, tiles, accuracy against latency, and the table behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from darts_core.errors import DartsError
+from darts_core.report.blocks import Section, card, count_text, duration, pair, percent
+from darts_core.report.escape import html_text
+from darts_core.report.front import (
+    accuracy_text,
+    baseline_row,
+    front_svg,
+    latency_text,
+    runtime_legend,
+)
+from darts_core.report.palette import KINDS, kind_color
+from darts_core.report.pareto import accuracy_latency_front
+from darts_core.report.read import VersionRun, read_rows
+from darts_core.report.rows import ModelRow
+from darts_core.report.svg import number
+
+__all__ = [
+    "batches",
+    "final_row",
+    "headline",
+    "model_rows",
+    "reference",
+    "results_section",
+    "tiles",
+]
+
+
+def model_rows(run: VersionRun) -> tuple[list[ModelRow], str]:
+    """The bench rows of a version, or none with the sentence that says why."""
+    bench = run.stages.get("bench")
+    if bench is None or not (bench.folder / "results.json").is_file():
+        return [], ""
+    try:
+        return read_rows(bench.folder / "results.json"), ""
+    except DartsError as error:
+        return [], str(error)
+
+
+def batches(rows: Sequence[ModelRow]) -> list[int]:
+    """All batch sizes measured, smallest first."""
+    return sorted({batch for row in rows for batch in row.latency})
+
+
+def final_row(rows: Sequence[ModelRow], batch: int) -> ModelRow | None:
+    """What the pipeline delivers: of the latest step but INT8, the fastest unflagged row at `batch`."""
+    order = [kind for kind in KINDS if kind not in ("baseline", "int8")]
+    kept = [
+        row
+        for row in rows
+        if not row.baseline
+        and row.kind in order
+        and row.accuracy_mean is not None
+        and batch in row.latency
+        and not row.latency[batch].flagged
+    ]
+    return max(
+        kept,
+        key=lambda row: (order.index(row.kind), -row.latency[batch].median_ms),
+        default=None,
+    )
+
+
+def reference(rows: Sequence[ModelRow], row: ModelRow, batch: int) -> ModelRow | None:
+    """The baseline row to compare `row` with: in the same runtime and precision, else its fastest."""
+    fastest = baseline_row(rows, batch)
+    if fastest is None:
+        return None
+    same = [
+        other
+        for other in rows
+        if other.name == fastest.name
+        and other.runtime == row.runtime
+        and other.precision == row.precision
+        and batch in other.latency
+        and not other.latency[batch].flagged
+    ]
+    return same[0] if same else fastest
+
+
+def _versus(row: ModelRow, base: ModelRow, batch: int) -> tuple[float, float]:
+    """Speed-up of `row` over `base` at `batch`, and its gain in accuracy in points."""
+    speedup = base.latency[batch].median_ms / row.latency[batch].median_ms
+    return speedup, 100 * ((row.accuracy_mean or 0.0) - (base.accuracy_mean or 0.0))
+
+
+def _speed(speedup: float) -> str:
+    """`2.07× faster` or `1.5× slower`."""
+    return f"{number(speedup)}× faster" if speedup >= 1 else f"{number(1 / speedup)}× slower"
+
+
+def _compare(row: ModelRow, base: ModelRow, batch: int) -> str:
+    """One clause on how `row` stands against the baseline."""
+    speedup, gain = _versus(row, base, batch)
+    # a difference within the two spreads is not called a gain
+    noise = 100 * ((row.accuracy_std or 0.0) + (base.accuracy_std or 0.0))
+    if abs(gain) <= max(noise, 0.05):
+        accuracy = f"equally accurate ({gain:+.2f} points, within the spread)"
+    else:
+        accuracy = f"{abs(gain):.2f} points {'more' if gain > 0 else 'less'} accurate"
+    return f"{_speed(speedup)} than {base.label} and {accuracy}"
+
+
+def headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
+    """The page's title sentence and the one under it."""
+    sizes = batches(rows)
+    if sizes:
+        row = final_row(rows, sizes[-1])
+        if row is not None:
+            base = reference(rows, row, sizes[-1])
+            title = f"{percent(row.accuracy_mean, 1)} test accuracy at {_time(row, sizes[-1])}"
+            if base is None:
+                return title, f"The {row.label} model; no baseline was measured beside it."
+            return title, f"The {row.label} model is {_compare(row, base, sizes[-1])}."
+    for name in ("prune", "train"):
+        stage = run.stages.get(name)
+        accuracy = stage.number("test_accuracy") if stage else None
+        if stage and accuracy is not None:
+            size = stage.number("params")
+            lead = f"{count_text(size)} parameters. " if size is not None else ""
+            return f"{percent(accuracy, 1)} test accuracy", f"{lead}No benchmark was run yet."
+    search = run.stages.get("search")
+    if search is not None and search.finished:
+        spent = duration(search.number("device_seconds"))
+        return f"An architecture found in {spent}", "It has not been trained on its own yet."
+    waiting = ", ".join(name for name, stage in run.stages.items() if not stage.finished)
+    return f"{run.job} {run.version}", f"Not finished yet: {waiting or 'nothing'}."
+
+
+def _time(row: ModelRow, batch: int) -> str:
+    return f"{number(row.latency[batch].median_ms)} ms for {batch} image{'s' if batch > 1 else ''}"
+
+
+def _tile(value: str, what: str, versus: str = "", tone: str = "") -> str:
+    number_, _, unit = value.partition(" ")
+    below = f'<span class="vs {tone}">{html_text(versus)}</span>' if versus else ""
+    return (
+        f'<div class="tile"><b>{html_text(number_)} <span class="unit">{html_text(unit)}</span></b>'
+        f'<span class="what">{html_text(what)}</span>{below}</div>'
+    )
+
+
+def tiles(run: VersionRun, rows: Sequence[ModelRow], cost: float | None) -> str:
+    """The key figures of the delivered model, each against the baseline."""
+    sizes = batches(rows)
+    row = final_row(rows, sizes[-1]) if sizes else None
+    parts = []
+    if row is not None:
+        base = reference(rows, row, sizes[-1])
+        versus, tone = "", ""
+        if base is not None and base.accuracy_mean is not None:
+            gain = 100 * ((row.accuracy_mean or 0.0) - base.accuracy_mean)
+            versus, tone = f"{gain:+.2f} points vs baseline", "good" if gain >= 0 else "warn"
+        std = f" ± {row.accuracy_std * 100:.2f}" if row.accuracy_std is not None else ""
+        seeds = f"test accuracy{std}, {row.n} seed{'s' if row.n > 1 else ''}"
+        parts.append(_tile(f"{(row.accuracy_mean or 0) * 100:.2f} %", seeds, versus, tone))
+        for batch in sizes:
+            if batch not in row.latency:
+                continue
+            other = reference(rows, row, batch)
+            versus, tone = "", ""
+            if other is not None:
+                speedup = _versus(row, other, batch)[0]
+                versus = f"{_speed(speedup)} than baseline"
+                tone = "good" if speedup >= 1 else "warn"
+            shown = f"{number(row.latency[batch].median_ms)} ms"
+            parts.append(_tile(shown, f"latency, batch {batch}", versus, tone))
+        for what, name in (("parameters", "params"), ("multiply-adds", "macs")):
+            value, old = getattr(row, name), getattr(base, name, None) if base else None
+            if value is not None:
+                versus = f"{number(value / old)}× the baseline's" if old else ""
+                parts.append(_tile(count_text(value), what, versus))
+    else:
+        stage = run.stages.get("train")
+        for key, what in (("test_accuracy", "test accuracy"), ("val_accuracy", "val accuracy")):
+            value = stage.number(key) if stage else None
+            if value is not None:
+                parts.append(_tile(f"{value * 100:.2f} %", what))
+        for key, what in (("params", "parameters"), ("macs", "multiply-adds")):
+            value = stage.number(key) if stage else None
+            if value is not None:
+                parts.append(_tile(count_text(value), what))
+    if cost is not None:
+        parts.append(_tile(f"{number(cost, 2)} ×", "one training: cost of it all"))
+    return f'<div class="tiles">{"".join(parts)}</div>' if parts else ""
+
+
+def _speedup_cell(rows: Sequence[ModelRow], row: ModelRow, batch: int) -> str:
+    base = reference(rows, row, batch)
+    if base is None or batch not in row.latency or row.latency[batch].flagged:
+        return '<td class="num">–</td>'
+    if row is base:
+        return '<td class="num dim">1</td>'
+    speedup = base.latency[batch].median_ms / row.latency[batch].median_ms
+    against = (
+        "" if base.runtime == row.runtime else f"<br><small>vs {html_text(base.runtime)}</small>"
+    )
+    return f'<td class="num">{number(speedup)}×{against}</td>'
+
+
+def _latency_cell(row: ModelRow, batch: int) -> str:
+    if batch not in row.latency:
+        return '<td class="num">–</td>'
+    time = row.latency[batch]
+    main, _, spread = latency_text(row, batch).partition(" (")
+    small = f"<br><small>{html_text('(' + spread)}</small>" if spread else ""
+    flag = ' <span class="tag warn">loaded</span>' if time.flagged else ""
+    tip = f"n={time.n}" + ("" if time.peak_mib is None else f", peak {number(time.peak_mib)} MiB")
+    return f'<td class="num" title="{html_text(tip)}">{html_text(main)}{flag}{small}</td>'
+
+
+def results_table(rows: Sequence[ModelRow]) -> str:
+    """One line a row: what it is, its size, accuracy, time at each batch, speed-up over the baseline."""
+    sizes = batches(rows)
+    on_front: set[int] = set()
+    for batch in sizes:
+        try:
+            on_front |= {id(row) for row in accuracy_latency_front(rows, batch)}
+        except DartsError:
+            continue  # several devices: the section says so in a sentence
+    head = "<th>model</th><th>runtime</th><th class=num>params</th><th class=num>MACs</th>"
+    head += "<th class=num>test accuracy</th>"
+    for batch in sizes:
+        head += f"<th class=num>batch {batch}</th><th class=num>speed-up</th>"
+    body = []
+    for row in rows:
+        marks = ("is-base" if row.baseline else "") + (" is-front" if id(row) in on_front else "")
+        seeds = f"<br><small>{row.n} seed{'s' if row.n != 1 else ''}</small>" if row.n else ""
+        precision = "" if row.precision == "fp32" else f" <small>{html_text(row.precision)}</small>"
+        kind = f'<i class="dot d-{kind_color(row.kind)}"></i>&nbsp; '
+        cells = [
+            f"<td>{kind}<b>{html_text(row.name)}</b></td>",
+            f"<td>{html_text(row.runtime)}{precision}</td>",
+            f'<td class="num">{count_text(row.params)}</td>',
+            f'<td class="num">{count_text(row.macs)}</td>',
+            f'<td class="num">{html_text(accuracy_text(row))}{seeds}</td>',
+        ]
+        for batch in sizes:
+            cells += [_latency_cell(row, batch), _speedup_cell(rows, row, batch)]
+        body.append(f'<tr class="{marks.strip()}">{"".join(cells)}</tr>')
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _verdict(rows: Sequence[ModelRow], batch: int) -> str:
+    """A sentence when nothing is on the far side of the baseline."""
+    base = baseline_row(rows, batch)
+    if base is None:
+        return ""
+    beaten = [
+        row
+        for row in accuracy_latency_front(rows, batch)
+        if not row.baseline
+        and row.latency[batch].median_ms < base.latency[batch].median_ms
+        and (row.accuracy_mean or 0.0) >= (base.accuracy_mean or 0.0)
+    ]
+    if beaten:
+        return ""
+    return (
+        f'<div class="callout">At batch {batch} nothing is both faster than {html_text(base.label)} '
+        "and at least as accurate.</div>"
+    )
+
+
+def results_section(rows: Sequence[ModelRow], problem: str) -> Section | None:
+    """Pictures at every batch size, their key, and the table; None when nothing was measured."""
+    if problem:
+        body = f'<div class="callout bad">{html_text(problem, limit=1000)}</div>'
+        return Section("result", "Accuracy against latency", body)
+    if not rows:
+        return None
+    pictures, remarks = [], []
+    for batch in batches(rows):
+        try:
+            pictures.append(card(front_svg(rows, batch), title=f"Batch {batch}"))
+            remarks.append(_verdict(rows, batch))
+        except DartsError as error:
+            remarks.append(f'<div class="callout bad">{html_text(error, limit=1000)}</div>')
+    flagged = [row.label for row in rows if row.flagged]
+    if flagged:
+        names = html_text(", ".join(flagged), limit=600)
+        remarks.append(
+            f'<div class="callout">Measured under foreign load and kept out of the front: {names}.'
+            " Measure again on a quiet machine.</div>"
+        )
+    device = next((r.latency[b].device or r.device for r in rows for b in r.latency), "")
+    note = (
+        "Test accuracy is the mean over seeds with one standard deviation; latency is the median with "
+        "its 5 and 95 % quantiles. The green edge is the Pareto front; rows on it carry a green bar. "
+        "Speed-up compares with the baseline in the same runtime, or with its fastest where it was not "
+        f"measured there.{f' Device: {device}.' if device else ''}"
+    )
+    body = pair(*pictures) + runtime_legend(rows) + "".join(remarks)
+    return Section("result", "Accuracy against latency", body + card(results_table(rows)), note)

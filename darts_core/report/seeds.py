@@ -1,0 +1,238 @@
+"""One page for a search repeated with several seeds: mean, spread, worst case, agreement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from darts_core.architecture import Architecture
+from darts_core.errors import ConfigError, DartsError
+from darts_core.report.alphas import edge_names
+from darts_core.report.blocks import Section, card, duration, pair, percent
+from darts_core.report.cells import architecture_html
+from darts_core.report.charts import Bar, Line, bars, line_chart
+from darts_core.report.escape import html_text
+from darts_core.report.page import page
+from darts_core.report.palette import op_family, series_colors
+from darts_core.report.read import StageRun, VersionRun, read_architecture, read_version, series
+from darts_core.report.rows import finite
+from darts_core.report.svg import number
+from darts_core.runlog import write_text
+
+__all__ = ["agreement", "seeds_summary", "write_seeds_report"]
+
+_METRICS = ("test_accuracy", "val_accuracy")
+
+
+def agreement(architectures: Sequence[Architecture]) -> float | None:
+    """Mean share of edges on which two of the architectures agree, over all pairs; 1 is identity.
+
+    An edge is its cell kind, source, target and operation; the share is the common edges over the
+    edges of either (Jaccard). Labelled choices count as edges. None for fewer than two.
+    """
+    sets = [_edges(architecture) for architecture in architectures]
+    pairs = [(a, b) for i, a in enumerate(sets) for b in sets[i + 1 :]]
+    if not pairs:
+        return None
+    return sum(len(a & b) / len(a | b) for a, b in pairs) / len(pairs)
+
+
+def _edges(architecture: Architecture) -> set[tuple[Any, ...]]:
+    edges = {(kind, *edge) for kind, cell in architecture.cells for edge in cell.edges}
+    return edges | {("choice", label, value) for label, value in architecture.choices}
+
+
+def _found(run: VersionRun) -> Architecture | None:
+    for stage in run.stages.values():
+        try:
+            architecture = read_architecture(stage)
+        except DartsError:
+            continue
+        if architecture is not None:
+            return architecture
+    return None
+
+
+def _metric(run: VersionRun, key: str) -> float | None:
+    """The last stage's number under `key`."""
+    values = [stage.number(key) for stage in run.stages.values()]
+    known = [value for value in values if value is not None]
+    return known[-1] if known else None
+
+
+def seeds_summary(folders: Sequence[str | Path]) -> dict[str, Any]:
+    """Mean, sample std, worst and best of each metric over the runs, and the architectures' agreement.
+
+    Args:
+        folders: version folders (or elements of a multirun), one a seed.
+
+    Raises:
+        ConfigError: no folder is given, or one holds no run.
+    """
+    if not folders:
+        raise ConfigError("A page over several seeds needs at least one run folder.")
+    runs = [read_version(folder) for folder in folders]
+    summary: dict[str, Any] = {"n": len(runs)}
+    for key in _METRICS:
+        values = [v for run in runs if (v := _metric(run, key)) is not None]
+        if values:
+            summary[key] = {
+                "mean": float(np.mean(values)),
+                "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+                "worst": min(values),
+                "best": max(values),
+                "n": len(values),
+            }
+    found = [a for run in runs if (a := _found(run)) is not None]
+    summary["agreement"] = agreement(found)
+    summary["distinct_architectures"] = len(set(found))
+    return summary
+
+
+def _results_section(runs: Sequence[VersionRun], summary: dict[str, Any]) -> Section:
+    head = "<th>run</th><th class=num>seed</th><th class=num>val accuracy</th>"
+    head += "<th class=num>test accuracy</th><th class=num>device time</th><th>architecture</th>"
+    body = []
+    for run in runs:
+        seed = run.setting("seed")
+        spent = sum(stage.number("device_seconds") or 0.0 for stage in run.stages.values())
+        architecture = _found(run)
+        shown = "–" if architecture is None else html_text(_short(architecture), limit=200)
+        body.append(
+            f"<tr><td>{html_text(run.version)}</td><td class=num>{html_text(seed)}</td>"
+            f"<td class=num>{percent(_metric(run, 'val_accuracy'))}</td>"
+            f"<td class=num>{percent(_metric(run, 'test_accuracy'))}</td>"
+            f"<td class=num>{duration(spent)}</td><td>{shown}</td></tr>"
+        )
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    items = []
+    for key in _METRICS:
+        for run in runs:
+            value = _metric(run, key)
+            if value is not None and key == (
+                _METRICS[0] if _METRICS[0] in summary else _METRICS[1]
+            ):
+                items.append(Bar(f"seed {run.setting('seed')}", value, "searched", percent(value)))
+    drawn = bars(items, title="Accuracy of every seed", width=1060)
+    return Section("seeds", "Every seed", card(table) + card(drawn, title="Accuracy of every seed"))
+
+
+def _short(architecture: Architecture) -> str:
+    """How many edges of each operation, most frequent first."""
+    counts: dict[str, int] = {}
+    for _, cell in architecture.cells:
+        for _, _, op in cell.edges:
+            counts[op] = counts.get(op, 0) + 1
+    if not counts:
+        return ", ".join(f"{label}={value}" for label, value in architecture.choices[:6])
+    order = sorted(counts.items(), key=lambda item: -item[1])
+    return ", ".join(f"{count} {op}" for op, count in order)
+
+
+def _agreement_section(runs: Sequence[VersionRun], summary: dict[str, Any]) -> Section | None:
+    """Which operation each seed chose, how often an edge was chosen, and the most typical cell."""
+    found = [a for run in runs if (a := _found(run)) is not None]
+    if len(found) < 2:
+        return None
+    counts: dict[tuple[Any, ...], int] = {}
+    for architecture in found:
+        for edge in _edges(architecture):
+            counts[edge] = counts.get(edge, 0) + 1
+    common = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))[:20]
+    items = [
+        Bar(" ".join(str(part) for part in edge), count, op_family(str(edge[-1])),
+            f"{count} of {len(found)}")
+        for edge, count in common
+    ]  # fmt: skip
+    shared = [sum(counts[edge] for edge in _edges(a)) / len(_edges(a)) for a in found]
+    typical = found[int(np.argmax(shared))]
+    body = card(
+        bars(items, title="Most frequent edges", width=1060, row=22), title="Most frequent edges"
+    )
+    body += f'<div class="card"><h3>The most typical architecture</h3>{architecture_html(typical)}</div>'
+    distinct = summary["distinct_architectures"]
+    note = (
+        f"{distinct} different architecture{'s' if distinct != 1 else ''} in {len(found)} runs; two runs "
+        f"share {percent(summary['agreement'], 0)} of their edges on average."
+    )
+    return Section("agreement", "Agreement of the architectures", body, note)
+
+
+def _curves_section(runs: Sequence[VersionRun]) -> Section | None:
+    """The search curves of all seeds on one picture."""
+    searches = [(run, run.stages["search"]) for run in runs if "search" in run.stages]
+    colors = series_colors(len(searches))
+
+    def chart(key: str, title: str, *, share: bool) -> str:
+        lines = [
+            Line(f"seed {run.setting('seed')}", series(stage.metrics, key), color)
+            for (run, stage), color in zip(searches, colors, strict=True)
+        ]
+        return card(
+            line_chart(lines, x_label="epoch", y_label=title, title=title, percent=share),
+            title=title,
+        )
+
+    body = pair(
+        chart("alpha_accuracy", "Accuracy on the alpha split", share=True),
+        chart("train_loss", "Loss on the params split", share=False),
+    )
+    spread = _weight_spread([stage for _, stage in searches])
+    body += card(spread, title="Edges on which the seeds disagree most")
+    return Section("curves", "Search", body) if body else None
+
+
+def _weight_spread(stages: Sequence[StageRun]) -> str:
+    """Mean standard deviation over seeds of the final weights of each edge."""
+    last: dict[str, list[np.ndarray[Any, Any]]] = {}
+    for stage in stages:
+        alphas = stage.metrics[-1].get("alphas") if stage.metrics else None
+        for kind, value in alphas.items() if isinstance(alphas, dict) else ():
+            try:
+                last.setdefault(str(kind), []).append(np.asarray(value, dtype=np.float64))
+            except (TypeError, ValueError):
+                continue
+    items = []
+    for kind, tables in last.items():
+        if len(tables) < 2 or len({t.shape for t in tables}) > 1 or tables[0].ndim != 2:
+            continue
+        deviation = np.stack(tables).std(axis=0, ddof=1).mean(axis=1)
+        names = edge_names(len(deviation))
+        items += [(f"{kind}  {names[i]}", float(v)) for i, v in enumerate(deviation)]
+    items = [item for item in items if finite(item[1]) is not None]
+    items.sort(key=lambda item: -item[1])
+    drawn = [Bar(name, value, "pool", number(value)) for name, value in items[:12]]
+    return bars(drawn, title="Spread of the final weights", width=1060, row=22)
+
+
+def write_seeds_report(folders: Sequence[str | Path], path: str | Path, *, title: str = "") -> Path:
+    """Read one run folder a seed and write a page of means, spreads and agreement to `path`.
+
+    Raises:
+        ConfigError: no folder is given, or one holds no run.
+    """
+    summary = seeds_summary(folders)
+    runs = [read_version(folder) for folder in folders]
+    key = next((key for key in _METRICS if key in summary), None)
+    if key is None:
+        head, lead = f"{len(runs)} seeds", "No run has an accuracy yet."
+    else:
+        figures = summary[key]
+        std = "" if figures["std"] is None else f" ± {figures['std'] * 100:.2f}"
+        name = key.replace("_", " ")
+        head = f"{figures['mean'] * 100:.2f}{std} % {name} over {figures['n']} seeds"
+        lead = f"Worst {percent(figures['worst'])}, best {percent(figures['best'])}."
+    parts = [
+        _results_section(runs, summary),
+        _agreement_section(runs, summary),
+        _curves_section(runs),
+    ]
+    data, space = runs[0].setting("data", "name"), runs[0].setting("space", "name")
+    crumb = " · ".join(str(part) for part in (title or runs[0].job, data, space) if part)
+    html = page(title=head, crumb=crumb, lead=lead, tiles_html="",
+                sections=[part for part in parts if part is not None])  # fmt: skip
+    write_text(path, html)
+    return Path(path)

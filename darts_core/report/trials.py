@@ -1,0 +1,222 @@
+"""Pictures of a hyperparameter study: best so far, parallel coordinates, importance, curves.
+
+Trials are plain mappings `{number, state, params, value}` as a study's `result.json` holds them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from darts_core.report.charts import Bar, Line, bars, line_chart
+from darts_core.report.escape import html_text, plain_text
+from darts_core.report.rows import finite
+from darts_core.report.svg import drawing, line, number, path, tag, text, text_width
+
+__all__ = ["Trial", "best_so_far", "importance", "importance_bars", "parallel", "read_trials"]
+
+_ENOUGH = 6
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial as reports see it: state in lower case, `value` None unless it completed."""
+
+    number: int
+    state: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    value: float | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether it ran to its end and has a value."""
+        return self.state.startswith(("complete", "done", "finish")) and self.value is not None
+
+
+def read_trials(items: Any) -> list[Trial]:
+    """The trials in a result's list, sorted by number; entries that are not trials are left out."""
+    trials = []
+    for item in items if isinstance(items, list) else ():
+        if not isinstance(item, Mapping) or finite(item.get("number")) is None:
+            continue
+        params = item.get("params")
+        values = item.get("values")
+        value = item.get("value", values[0] if isinstance(values, list) and values else None)
+        state = str(item.get("state") or "").lower().rsplit(".", 1)[-1]
+        trials.append(
+            Trial(
+                number=int(item["number"]),
+                state=state,
+                params=dict(params) if isinstance(params, Mapping) else {},
+                value=finite(value),
+            )
+        )
+    return sorted(trials, key=lambda trial: trial.number)
+
+
+def best_so_far(trials: Sequence[Trial], *, maximize: bool, label: str, percent: bool) -> str:
+    """Every trial's value as a dot and the best one up to each trial as a staircase."""
+    done = [t for t in trials if t.complete and t.value is not None]
+    if not done:
+        return ""
+    best: list[tuple[float, float]] = []
+    for trial in done:
+        value = trial.value or 0.0
+        if best:
+            value = max(value, best[-1][1]) if maximize else min(value, best[-1][1])
+        best.append((float(trial.number), value))
+    dots = [(float(t.number), t.value or 0.0) for t in done]
+    cut = [(float(t.number), t.value) for t in trials if not t.complete and t.value is not None]
+    lines = [
+        Line("best", best, "searched", steps=True),
+        *(Line("", [dot], "none", dots=True, faint=True) for dot in dots),
+        *(Line("", [(x, y or 0.0)], "pool", dots=True, faint=True) for x, y in cut),
+    ]
+    return line_chart(
+        lines, x_label="trial", y_label=label, title="Best value so far", percent=percent
+    )
+
+
+def _column(values: Sequence[Any]) -> tuple[NDArray[np.float64], list[str], bool]:
+    """Positions in 0..1 of one parameter's values, its tick texts from low to high, and is-it-log."""
+    numbers = [finite(v) for v in values]
+    known = [n for n in numbers if n is not None]
+    if len(known) == len(values) and len(set(known)) > 1:
+        log = min(known) > 0 and max(known) / min(known) > 20
+        scaled = np.log(known) if log else np.asarray(known)
+        low, high = float(scaled.min()), float(scaled.max())
+        middle = math.exp((low + high) / 2) if log else (low + high) / 2
+        texts = [number(min(known)), number(middle), number(max(known))]
+        return (scaled - low) / (high - low), texts, log
+    names = sorted({str(v) for v in values})
+    place = {name: i / max(len(names) - 1, 1) if len(names) > 1 else 0.5
+             for i, name in enumerate(names)}  # fmt: skip
+    return np.array([place[str(v)] for v in values]), names, False
+
+
+def _shared(trials: Sequence[Trial]) -> list[str]:
+    """Parameters that every trial has and that differ between some, in their order."""
+    if not trials:
+        return []
+    names = [name for name in trials[0].params if all(name in t.params for t in trials)]
+    return [name for name in names if len({str(t.params[name]) for t in trials}) > 1]
+
+
+def parallel(trials: Sequence[Trial], *, maximize: bool, label: str, percent: bool) -> str:
+    """Parallel coordinates: one axis a parameter, the value last; the best trial stands out."""
+    done = [t for t in trials if t.complete and t.value is not None]
+    names = _shared(done)
+    if len(done) < 2 or not names:
+        return ""
+    shown = names[:8]
+    values = np.array([t.value for t in done], dtype=np.float64)
+    span = float(values.max() - values.min()) or 1.0
+    columns = [(name, *_column([t.params[name] for t in done])) for name in shown]
+    ends = [number(v * 100) + " %" if percent else number(v) for v in (values.min(), values.max())]
+    columns.append((label, (values - values.min()) / span, [ends[0], ends[1]], False))
+    width, height, top, bottom = 1060.0, 300.0, 46.0, 276.0
+    left, right = 76.0, width - 90
+    xs = np.linspace(left, right, len(columns))
+    goodness = (values - values.min()) / span
+    goodness = goodness if maximize else 1 - goodness
+    rank = np.argsort(goodness)
+    body = []
+    for index in rank:
+        points = [(float(x), bottom - float(c[1][index]) * (bottom - top))
+                  for x, c in zip(xs, columns, strict=True)]  # fmt: skip
+        best = index == rank[-1]
+        trial = done[int(index)]
+        tip = f"trial {trial.number}: " + ", ".join(
+            f"{name} {plain_text(trial.params[name], limit=40)}" for name in shown
+        )
+        stroke = path(
+            points,
+            class_="coord best" if best else "coord",
+            stroke_opacity=None if best else round(0.12 + 0.5 * float(goodness[index]) ** 2, 2),
+        )
+        body.append(tag("g", tag("title", html_text(tip)) + stroke))
+    for x, (name, _, texts, log) in zip(xs, columns, strict=True):
+        at = float(x)
+        body.append(line(at, top, at, bottom, class_="coord-axis"))
+        cut = name if text_width(name, 12) < 124 else name[:17] + "…"
+        body.append(text(at, 18, cut, tip=name, class_="label mid"))
+        if log:
+            body.append(text(at, 33, "log", class_="tick mid"))
+        for i, shown_text in enumerate(texts[:9]):
+            y = bottom - (bottom - top) * i / max(len(texts) - 1, 1)
+            body.append(text(at + 6, y + 4, plain_text(shown_text, limit=14), class_="tick halo"))
+    return drawing(width, height, "".join(body), label="Parallel coordinates of all trials")
+
+
+def importance(trials: Sequence[Trial]) -> dict[str, float]:
+    """Share of the spread of values that each parameter explains alone, largest first.
+
+    The correlation ratio over (at most four) equally filled groups of the parameter's values, less
+    what that many groups explain by chance (the adjusted eta squared), in 0..1. It is empty for fewer
+    than six completed trials. Effects that only two parameters together have are not seen.
+    """
+    done = [t for t in trials if t.complete and t.value is not None]
+    if len(done) < _ENOUGH:
+        return {}
+    values = np.array([t.value for t in done], dtype=np.float64)
+    total = float(((values - values.mean()) ** 2).sum())
+    result = {}
+    for name in _shared(done):
+        places, _, _ = _column([t.params[name] for t in done])
+        distinct = np.unique(places)
+        groups = min(4, len(distinct), len(done) // 3)
+        if groups < 2 or total == 0:
+            result[name] = 0.0
+            continue
+        if len(distinct) <= groups:
+            member = np.searchsorted(distinct, places)
+        else:
+            edges = np.quantile(places, np.linspace(0, 1, groups + 1)[1:-1])
+            member = np.searchsorted(edges, places, side="right")
+        count = len(np.unique(member))
+        within = sum(
+            float(((values[member == g] - values[member == g].mean()) ** 2).sum())
+            for g in np.unique(member)
+        )
+        share = 1 - (within / max(len(done) - count, 1)) / (total / (len(done) - 1))
+        result[name] = max(0.0, share)
+    return dict(sorted(result.items(), key=lambda item: -item[1]))
+
+
+def importance_bars(shares: Mapping[str, Any]) -> str:
+    """Bars of importances (given by the study, or by `importance`)."""
+    known = [(str(name), finite(share)) for name, share in shares.items()]
+    items = [Bar(name, s, "searched", f"{s * 100:.0f} %") for name, s in known if s is not None]
+    return bars(items[:12], title="Importance of each parameter")
+
+
+def trial_curves(curves: Mapping[int, Sequence[tuple[float, float]]], best: int | None,
+                 *, label: str, percent: bool) -> str:  # fmt: skip
+    """A value against epochs for every trial: the best one strong, those that were cut short end."""
+    lines = [
+        Line("", list(points), "none", faint=True)
+        for index, points in curves.items()
+        if index != best and points
+    ]
+    if best is not None and curves.get(best):
+        lines.append(Line(f"trial {best}", list(curves[best]), "searched"))
+    values = [y for points in curves.values() for _, y in points]
+    if len(values) > 20:
+        # the first epochs would take the room of the differences that matter
+        low, high = np.quantile(values, [0.12, 1.0])
+        limits = (float(low), float(high + 0.06 * (high - low))) if high > low else None
+    else:
+        limits = None
+    return line_chart(
+        lines,
+        x_label="epoch",
+        y_label=label,
+        title="Every trial's curve",
+        percent=percent,
+        y_range=limits,
+    )

@@ -1,0 +1,209 @@
+"""Choices in a user's own model: alphas, tied labels, exact plain networks."""
+
+import pytest
+import torch
+from torch import nn
+
+from darts_core.architecture import Architecture
+from darts_core.errors import ArchitectureError, ConfigError
+from darts_core.relax import GumbelStraightThrough, PartialChannels
+from darts_core.spaces.choices import ChoiceSpace
+from darts_core.supernet.choices import (
+    Choice,
+    DepthChoice,
+    LayerChoice,
+    ModuleSupernet,
+    WidthChoice,
+)
+
+
+class Block(nn.Module):
+    """A residual block of a user's ResNet, its inner width and its kernel searched."""
+
+    def __init__(self, channels, kernel_label=None):
+        super().__init__()
+        self.conv1 = LayerChoice(
+            {
+                "k3": nn.Conv2d(channels, 8, 3, padding=1, bias=False),
+                "k5": nn.Conv2d(channels, 8, 5, padding=2, bias=False),
+            },
+            label=kernel_label,
+        )
+        self.norm1 = nn.BatchNorm2d(8)
+        self.width = WidthChoice([3, 5, 8])
+        self.conv2 = nn.Conv2d(8, channels, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.out = WidthChoice([4, 6], label="trunk")
+
+    def forward(self, x):
+        inner = self.width(torch.relu(self.norm1(self.conv1(x))))
+        return self.out(torch.relu(x + self.norm2(self.conv2(inner))))
+
+
+class UserResNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU())
+        self.stem_width = WidthChoice([4, 6], label="trunk")
+        self.first = Block(6, kernel_label="kernel")
+        self.rest = DepthChoice(
+            [Block(6, kernel_label="kernel"), Block(6)], [0, 1, 2], label="depth"
+        )
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x):
+        x = self.rest(self.first(self.stem_width(self.stem(x))))
+        return self.head(x.mean((2, 3)))
+
+
+def supernet():
+    torch.manual_seed(0)
+    net = ModuleSupernet(UserResNet(), input_shape=(3, 8, 8))
+    # give the running statistics something that is not 0 and 1
+    net.train()
+    for _ in range(2):
+        net(torch.randn(8, 3, 8, 8))
+    return net.eval()
+
+
+def test_labels_options_and_alphas_without_parameters_twice():
+    net = supernet()
+    shapes = {label: tuple(alpha.shape) for label, alpha in net.named_alphas().items()}
+    assert shapes == {
+        "trunk": (1, 2),
+        "kernel": (1, 2),
+        "first.width": (1, 3),
+        "depth": (1, 3),
+        "rest.blocks.0.width": (1, 3),
+        "rest.blocks.1.conv1": (1, 2),
+        "rest.blocks.1.width": (1, 3),
+    }
+    ours = {id(p) for p in net.parameters()}
+    assert not any(id(alpha) in ours for alpha in net.alphas())
+    assert ours == {id(p) for p in net.module.parameters()}
+    assert set(net.state_dict()) >= {"alpha.rest/blocks/0/width", "progress"}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"trunk": 4, "kernel": "k3", "depth": 2},
+        {"trunk": 6, "kernel": "k5", "depth": 1, "first.width": 3},
+        {"trunk": 4, "depth": 0, "first.width": 5},
+        {"trunk": 4, "depth": 2, "rest.blocks.1.conv1": "k5", "rest.blocks.1.width": 3},
+    ],
+)
+def test_the_plain_module_computes_what_the_masked_supernet_does(values):
+    net = supernet()
+    chosen = {label: values.get(label, options[-1]) for label, options in net.space.choices}
+    architecture = Architecture("module", choices=tuple(chosen.items()))
+    plain = net.build(architecture)
+    assert not any(isinstance(m, (Choice, nn.BatchNorm1d)) for m in plain.modules())
+    x = torch.randn(4, 3, 8, 8)
+    torch.testing.assert_close(plain(x), net(x, net.one_hot(architecture)), atol=1e-5, rtol=1e-4)
+    assert plain.head.in_features == chosen["trunk"]
+    assert plain.first.conv2.in_channels == chosen["first.width"]
+    assert len(plain.rest) == chosen["depth"]
+    # training goes on from here, and the supernet is untouched
+    plain.train()(x).sum().backward()
+    assert all(p.grad is not None for p in plain.parameters())
+    assert net.module.head.in_features == 6
+
+
+def test_one_hot_weights_pick_the_option_and_gradients_reach_every_alpha():
+    net = supernet()
+    x = torch.randn(2, 3, 8, 8)
+    loss = net(x, net.mixing_weights()).square().sum()
+    gradients = torch.autograd.grad(loss, net.alphas())
+    assert all(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+def test_mixed_width_is_the_weighted_sum_of_masked_copies():
+    width = WidthChoice([1, 3])
+    width.bind(torch.tensor([0.25, 0.75]))
+    x = torch.ones(1, 3, 1, 1)
+    assert width(x).flatten().tolist() == [1.0, 0.75, 0.75]
+
+
+def test_mixed_depth_is_the_weighted_sum_of_the_states():
+    double = nn.Conv2d(1, 1, 1, bias=False)
+    nn.init.constant_(double.weight, 2.0)
+    depth = DepthChoice([double, double], [0, 2])
+    depth.bind(torch.tensor([0.5, 0.5]))
+    assert depth(torch.ones(1, 1, 1, 1)).item() == pytest.approx(0.5 * 1 + 0.5 * 4)
+
+
+def test_sampling_relaxations_work_and_cell_relaxations_are_refused():
+    net = ModuleSupernet(UserResNet(), relaxation=GumbelStraightThrough())
+    for weight in net.mixing_weights().values():
+        assert sorted(weight.detach()[0].tolist())[-1] == pytest.approx(1.0)
+    with pytest.raises(ConfigError, match="cells"):
+        ModuleSupernet(UserResNet(), relaxation=PartialChannels())
+
+
+def test_the_first_order_strategy_searches_the_users_model():
+    from darts_core.strategies import FirstOrder, SearchSettings
+
+    torch.manual_seed(0)
+    net = ModuleSupernet(UserResNet(), input_shape=(3, 8, 8))
+    strategy = FirstOrder()
+    strategy.setup(net, SearchSettings(alpha_learning_rate=0.1))
+    before = {k: a.detach().clone() for k, a in net.named_alphas().items()}
+    images, labels = torch.randn(8, 3, 8, 8), torch.randint(5, (8,))
+    for _ in range(2):
+        stats = strategy.step((images, labels), (images, labels))
+    assert torch.isfinite(stats.params_loss)
+    assert all((a != before[k]).any() for k, a in net.named_alphas().items())
+    assert net.build()(images).shape == (8, 5)
+
+
+def test_mistakes_are_told_in_sentences():
+    with pytest.raises(ConfigError, match="nothing to search"):
+        ModuleSupernet(nn.Linear(2, 2))
+    tied = nn.Sequential(
+        WidthChoice([1, 2], label="w"), nn.Identity(), WidthChoice([1, 3], label="w")
+    )
+    with pytest.raises(ConfigError, match="different options"):
+        ModuleSupernet(tied)
+    with pytest.raises(ConfigError, match="wrap the model"):
+        WidthChoice([1, 2])(torch.ones(1, 2))
+    with pytest.raises(ConfigError, match="largest option"):
+        ModuleSupernet(WidthChoice([1, 2]))(torch.ones(1, 3))
+    with pytest.raises(ConfigError, match="depths"):
+        DepthChoice([nn.Identity()], [1, 2])
+    net = supernet()
+    wrong = {label: options[0] for label, options in net.space.choices} | {"trunk": 7}
+    with pytest.raises(ArchitectureError, match="cannot be 7"):
+        net.build(Architecture("module", choices=tuple(wrong.items())))
+    with pytest.raises(ConfigError, match="input_shape"):
+        ModuleSupernet(UserResNet()).build()
+
+
+def test_a_width_that_meets_unmasked_channels_is_refused():
+    class Wrong(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+            self.width = WidthChoice([2, 4])
+
+        def forward(self, x):
+            return (self.width(self.a(x)) + self.b(x)).mean((2, 3))
+
+    net = ModuleSupernet(Wrong(), input_shape=(3, 4, 4))
+    with pytest.raises(ConfigError, match="same label"):
+        net.build(Architecture("module", choices=(("width", 2),)))
+
+
+def test_choice_space_is_data():
+    space = ChoiceSpace.of("s", {"a": ["x", "y"], "b": [1, 2, 3]})
+    assert space.alpha_shapes() == {"a": (1, 2), "b": (1, 3)}
+    import numpy as np
+
+    found = space.discretize({"a": np.array([[0.1, 0.9]]), "b": np.array([[0.5, 0.5, 0.1]])})
+    assert found.choices == (("a", "y"), ("b", 1))
+    draws = {space.random(np.random.default_rng(seed)).choices for seed in range(60)}
+    assert len(draws) == 6
+    with pytest.raises(ConfigError, match="different options"):
+        ChoiceSpace.of("s", {"a": [1, 1]})
+    with pytest.raises(ConfigError, match="has choices"):
+        space.with_ops(("x",))

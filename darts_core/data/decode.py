@@ -66,10 +66,11 @@ def decode_images(
     """
     if not sources:
         raise DataError(f"{origin} holds no images; at least a few a class are needed.")
-    first = _open(sources[0], label_of(0))
-    width, height = (image_size, image_size) if image_size else first.size
-    if channels is None:
-        channels = 1 if first.mode in _GREY_MODES else 3
+    with _open(sources[0], label_of(0)) as first:
+        width, height = (image_size, image_size) if image_size else first.size
+        threads = 8 if first.width * first.height > 64 * 64 else 1
+        if channels is None:
+            channels = 1 if first.mode in _GREY_MODES else 3
     check_memory(len(sources) * channels * width * height, origin)
     result = np.empty((len(sources), channels, height, width), np.uint8)
 
@@ -81,7 +82,6 @@ def decode_images(
             result[position] = pixels
 
     # Pillow decodes outside the interpreter lock, which pays for large images only
-    threads = 8 if first.width * first.height > 64 * 64 else 1
     with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="darts-decode") as workers:
         for _ in workers.map(fill, range(0, len(sources), _CHUNK)):
             pass

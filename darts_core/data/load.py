@@ -140,7 +140,8 @@ def make_bundle(
     target = _device(device)
     place = target if _fits(images.nbytes, target, resident, name) else torch.device("cpu")
     pool = Pool(
-        torch.from_numpy(np.ascontiguousarray(images)).to(place), torch.from_numpy(labels).to(place)
+        torch.from_numpy(np.require(images, requirements=["C", "W"])).to(place),
+        torch.from_numpy(labels).to(place),
     )
     index = {n: torch.from_numpy(i.astype(np.int64)).to(place) for n, i in parts.items()}
     streamed = resident is False or place != target

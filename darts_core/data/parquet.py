@@ -108,12 +108,13 @@ def _arrays(
     table: Any, where: str, size: int | None, channels: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     column, labels = table.column("image"), table.column("label")
     if pa.types.is_struct(column.type):
         if "bytes" not in {column.type.field(i).name for i in range(column.type.num_fields)}:
             raise DataError(f"{where}: the image column has no field 'bytes' ({column.type}).")
-        column = pa.chunked_array([chunk.field("bytes") for chunk in column.chunks], pa.binary())
+        column = pc.struct_field(column, "bytes")
     if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
         raise DataError(
             f"{where}: the image column has type {column.type}; needed is image{{bytes}}."

@@ -11,8 +11,8 @@ from darts_core.architecture import Architecture, CellChoice
 from darts_core.errors import ArchitectureError, ConfigError, unknown_name
 from darts_core.ops import OPS
 from darts_core.spaces import SPACES
+from darts_core.supernet.bodies import BODIES, check_stem
 from darts_core.supernet.cell import FixedCell, Preprocess
-from darts_core.supernet.network import check_stem
 from darts_core.supernet.skeleton import (
     AuxiliaryHead,
     Head,
@@ -206,7 +206,7 @@ def build(
     for name, value in (("channels", channels), ("layers", layers), ("num_classes", num_classes)):
         if value < 1:
             raise ConfigError(f"A network needs {name} >= 1, not {value}.")
-    if skeleton in ("darts", "nasbench201"):
+    if skeleton in BODIES:
         check_stem(skeleton, stem)
     return BUILDERS[skeleton](
         architecture,

@@ -121,7 +121,7 @@ def _masked_output(supernet: ModuleSupernet, architecture: Architecture, sample:
     return result
 
 
-def _put_markers(module: nn.Module, widths: dict[str, int], sample: Tensor) -> dict[str, nn.Module]:
+def _put_markers(module: nn.Module, widths: dict[str, int], sample: Tensor) -> dict[str, _Marker]:
     """Batch norms in place of the width choices: layers that the dependency graph can cut at."""
     markers: dict[str, _Marker] = {}
     for path in widths:

@@ -13,20 +13,11 @@ from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
 from darts_core.relax import Relaxation, Softmax
 from darts_core.spaces import SearchSpace
-from darts_core.supernet.cell import Preprocess, SearchCell
-from darts_core.supernet.skeleton import (
-    CellSpec,
-    Head,
-    ResidualReduction,
-    cifar_stem,
-    darts_specs,
-    imagenet_stems,
-    nasbench201_channels,
-)
+from darts_core.supernet.bodies import BODIES, check_sizes
+from darts_core.supernet.cell import SearchCell
 
 __all__ = ["Supernet", "frozen_statistics"]
 
-_STEM_MULTIPLIER = 3
 _ALPHA_SCALE = 1e-3
 
 
@@ -60,24 +51,69 @@ class Supernet(nn.Module):
         relaxation: Relaxation | None = None,
     ) -> None:
         super().__init__()
-        _check_sizes(space, channels, layers, num_classes, in_channels, stem)
-        self.space = space
-        self.relaxation = relaxation if relaxation is not None else Softmax()
+        check_sizes(space, channels, layers, num_classes, in_channels, stem)
         self.generator: torch.Generator | None = None
         self.register_buffer("progress", torch.zeros(()))
+        self.sizes: dict[str, Any] = {
+            "channels": channels,
+            "layers": layers,
+            "num_classes": num_classes,
+            "in_channels": in_channels,
+            "stem": stem,
+        }
+        self._make(space, relaxation if relaxation is not None else Softmax())
+
+    def _make(self, space: SearchSpace, relaxation: Relaxation) -> None:
+        """Fresh alphas and modules for the space and `self.sizes`."""
+        self.space, self.relaxation = space, relaxation
         self.alpha = nn.ParameterDict()
         for kind, shape in space.alpha_shapes().items():
             self.alpha[kind] = nn.Parameter(_ALPHA_SCALE * torch.randn(shape))
-        for name, extra in self.relaxation.extra_alphas(space).items():
+        for name, extra in relaxation.extra_alphas(space).items():
             self.alpha[name] = nn.Parameter(torch.zeros(extra))
         for kind in space.cell_kinds:
             mask = torch.from_numpy(~space.allowed(kind))
-            if mask.any():
-                self.register_buffer(f"_disallowed_{kind}", mask, persistent=False)
-        build = _darts_body if space.skeleton == "darts" else _nasbench201_body
-        self.stem, self.cells, self.head = build(
-            space, channels, layers, num_classes, in_channels, stem, self.relaxation
+            self.register_buffer(f"_disallowed_{kind}", mask if mask.any() else None, False)
+        self.stem, self.cells, self.head = BODIES[space.skeleton](
+            space, relaxation=relaxation, **self.sizes
         )
+
+    def rebuild(
+        self, space: SearchSpace, *, relaxation: Relaxation | None = None, **sizes: Any
+    ) -> None:
+        """Become the supernet of another space, relaxation or size, in place and freshly initialised.
+
+        Progressive strategies use it between stages; optimizers must be made anew.
+
+        Args:
+            space: what may be chosen from now on.
+            relaxation: the present one if None.
+            sizes: arguments of the constructor that change, for example `layers`.
+        """
+        device = self.progress.device
+        self.sizes.update(sizes)
+        check_sizes(space, **self.sizes)
+        self._make(space, relaxation or self.relaxation)
+        self.to(device)
+
+    def one_hot(self, architecture: Architecture) -> dict[str, Tensor]:
+        """Mixing weights that run `architecture` inside the supernet: edges that are not kept get 0.
+
+        Raises:
+            ArchitectureError: a cell kind is missing.
+            ConfigError: an edge or an operation is not of this space.
+        """
+        weights = {}
+        for kind, shape in self.space.alpha_shapes().items():
+            weight_EK = torch.zeros(shape)
+            for source, target, op in architecture.cell(kind).edges:
+                if (source, target) not in self.space.edges or op not in self.space.ops:
+                    raise ConfigError(
+                        f"The space {self.space.name!r} has no {op!r} from {source} to {target}."
+                    )
+                weight_EK[self.space.edges.index((source, target)), self.space.ops.index(op)] = 1.0
+            weights[kind] = weight_EK.to(self.progress.device)
+        return weights
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
         """Network parameters only: alphas are moved by the strategy, not by the params optimizer."""
@@ -160,113 +196,3 @@ class frozen_statistics:
     def __exit__(self, *_: object) -> None:
         for norm in self._norms:
             norm.track_running_stats = True
-
-
-class _ImagenetStem(nn.Module):
-    def __init__(self, in_channels: int, channels: int) -> None:
-        super().__init__()
-        self.first, self.second = imagenet_stems(in_channels, channels)
-
-    def forward(self, x_BCHW: Tensor) -> list[Tensor]:
-        first = self.first(x_BCHW)
-        return [first, self.second(first)]
-
-
-Body = tuple[nn.Module, nn.ModuleList, Head]
-
-
-def _darts_body(
-    space: SearchSpace,
-    channels: int,
-    layers: int,
-    num_classes: int,
-    in_channels: int,
-    stem: str,
-    relaxation: Relaxation,
-) -> Body:
-    imagenet = stem == "imagenet"
-    width = channels if imagenet else _STEM_MULTIPLIER * channels
-    stem_module = _ImagenetStem(in_channels, width) if imagenet else cifar_stem(in_channels, width)
-    specs = list(
-        darts_specs(
-            channels,
-            layers,
-            len(space.output_states),
-            stem_channels=width,
-            stem_reduces=imagenet,
-        )
-    )
-    cells = nn.ModuleList(_search_cell(space, spec, relaxation) for spec in specs)
-    return (
-        stem_module,
-        cells,
-        Head(len(space.output_states) * specs[-1].channels, num_classes, norm=False),
-    )
-
-
-def _search_cell(space: SearchSpace, spec: CellSpec, relaxation: Relaxation) -> SearchCell:
-    return SearchCell(
-        space,
-        spec.channels,
-        kind=spec.kind if spec.kind in space.cell_kinds else space.cell_kinds[0],
-        reduces=spec.reduces,
-        preprocess=Preprocess(spec, affine=False),
-        channel_fraction=relaxation.channel_fraction,
-    )
-
-
-def _nasbench201_body(
-    space: SearchSpace,
-    channels: int,
-    layers: int,
-    num_classes: int,
-    in_channels: int,
-    stem: str,
-    relaxation: Relaxation,
-) -> Body:
-    cells = nn.ModuleList()
-    for what, width in nasbench201_channels(channels, layers):
-        if what == "reduction":
-            cells.append(ResidualReduction(width // 2, width))
-        else:
-            cells.append(
-                SearchCell(
-                    space,
-                    width,
-                    kind=space.cell_kinds[0],
-                    channel_fraction=relaxation.channel_fraction,
-                )
-            )
-    return cifar_stem(in_channels, channels), cells, Head(4 * channels, num_classes, norm=True)
-
-
-def _check_sizes(
-    space: SearchSpace, channels: int, layers: int, num_classes: int, in_channels: int, stem: str
-) -> None:
-    sizes = {
-        "channels": channels,
-        "layers": layers,
-        "num_classes": num_classes,
-        "in_channels": in_channels,
-    }
-    for name, value in sizes.items():
-        if value < 1:
-            raise ConfigError(f"A network needs {name} >= 1, not {value}.")
-    check_stem(space.skeleton, stem)
-
-
-def check_stem(skeleton: str, stem: str) -> None:
-    """Refuse a stem that the skeleton does not have.
-
-    Raises:
-        ConfigError: with the stems that it has.
-    """
-    if skeleton not in ("darts", "nasbench201"):
-        raise ConfigError(
-            f"No cell network has the skeleton {skeleton!r}; known: 'darts', 'nasbench201'."
-        )
-    allowed = ("cifar", "imagenet") if skeleton == "darts" else ("cifar",)
-    if stem not in allowed:
-        raise ConfigError(
-            f"A {skeleton} network has no stem {stem!r}; choose {' or '.join(allowed)}."
-        )

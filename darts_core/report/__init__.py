@@ -12,14 +12,8 @@ if TYPE_CHECKING:
     from darts_core.report.escape import html_text, markup_text, plain_text
     from darts_core.report.page import write_report
     from darts_core.report.pareto import accuracy_latency_front, pareto_front, pareto_mask
-    from darts_core.report.png import (
-        alpha_image,
-        cell_image,
-        cell_png,
-        front_png,
-        lines_png,
-        scatter_png,
-    )
+    from darts_core.report.plots import lines_png, scatter_png
+    from darts_core.report.png import alpha_image, cell_image, cell_png, front_png
     from darts_core.report.rows import Latency, ModelRow
     from darts_core.report.seeds import write_seeds_report
 
@@ -35,8 +29,8 @@ _HOMES = {
     "cell_image": "png",
     "cell_png": "png",
     "front_png": "png",
-    "lines_png": "png",
-    "scatter_png": "png",
+    "lines_png": "plots",
+    "scatter_png": "plots",
     "Latency": "rows",
     "ModelRow": "rows",
     "write_seeds_report": "seeds",

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from darts_core.report.escape import html_text
 from darts_core.report.svg import Scale, drawing, line, number, path, rect, tag, text, text_width
 
-__all__ = ["Bar", "Line", "axes", "bars", "line_chart", "spread"]
+__all__ = ["Bar", "Line", "axes", "bars", "line_chart", "spread", "strip"]
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,9 @@ def bars(items: Sequence[Bar], *, title: str, width: float = 560, row: float = 2
         tip = f"{bar.label}: {bar.shown}"
         limit = int(len(bar.label) * min(1.0, (left - 16) / max(text_width(bar.label, 12), 1)))
         label = bar.label if limit >= len(bar.label) else "…" + bar.label[-max(limit - 2, 4) :]
-        body.append(text(left - 10, y + row / 2, label, tip=bar.label, class_="bar-label end"))
+        body.append(
+            text(left - 10, y + (row - 10) / 2 + 1, label, tip=bar.label, class_="bar-label end")
+        )
         scale = (right - left) / most
         if bar.before is not None:
             body.append(
@@ -176,5 +179,29 @@ def bars(items: Sequence[Bar], *, title: str, width: float = 560, row: float = 2
         length = max(bar.value * scale, 1.0)
         body.append(rect(left, y, length, row - 10, rx=3, class_=f"fill-{bar.color}", tip=tip))
         end = left + max(length, (bar.before or 0.0) * scale)
-        body.append(text(end + 8, y + row / 2, bar.shown, class_="bar-value"))
+        body.append(text(end + 8, y + (row - 10) / 2 + 1, bar.shown, class_="bar-value"))
     return drawing(width, len(items) * row + 8, "".join(body), label=title)
+
+
+def strip(points: Sequence[tuple[str, float]], *, title: str, width: float = 560) -> str:
+    """Fractions as dots on one line, with their mean and one standard deviation either side."""
+    values = [value for _, value in points]
+    if not values:
+        return ""
+    mean = sum(values) / len(values)
+    x = Scale.fit(values, 24.0, width - 24, pad=0.3)
+    body = []
+    if len(values) > 1:
+        std = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
+        ends = [min(max(x(mean + side * std), x.start), x.stop) for side in (-1, 1)]
+        body.append(rect(ends[0], 26, ends[1] - ends[0], 34, class_="better", tip=f"± {std:.4f}"))
+    body.append(line(x.start, 60, x.stop, 60, class_="axis"))
+    for mark in x.ticks(6):
+        body.append(text(x(mark), 78, f"{number(mark * 100, 4)} %", class_="tick mid"))
+    body.append(line(x(mean), 22, x(mean), 60, class_="base-line"))
+    body.append(text(x(mean), 15, f"mean {mean * 100:.2f} %", class_="label mid"))
+    for name, value in points:
+        tip = tag("title", html_text(f"{name}: {value * 100:.2f} %"))
+        circle = tag("circle", tip, cx=x(value), cy=43.0, r=5.5, class_="mark fill-searched")
+        body.append(circle)
+    return drawing(width, 86, "".join(body), label=title)

@@ -131,7 +131,7 @@ def _stairs(front: Sequence[ModelRow], batch: int, x: Scale, y: Scale) -> str:
     return path(corners, class_="front")
 
 
-def _series(rows: Sequence[ModelRow], batch: int) -> list[list[ModelRow]]:
+def series_of(rows: Sequence[ModelRow], batch: int) -> list[list[ModelRow]]:
     """The rows of each model (INT8 apart from the rest of its model), fastest first."""
     groups: dict[tuple[str, str], list[ModelRow]] = {}
     for row in rows:
@@ -144,28 +144,57 @@ def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
-def _labels(rows: Sequence[ModelRow], batch: int, x: Scale, y: Scale) -> str:
-    """Each model's name once, near its fastest mark, where it covers least."""
-    points = [(x(r.latency[batch].median_ms), y(r.accuracy_mean or 0.0)) for r in rows]
-    taken = [(a - 8, b - 8, a + 8, b + 8) for a, b in points]
-    parts = []
-    for own in _series(rows, batch):
-        row = own[0]
-        name = row.name if row.kind != "int8" else f"{row.name} INT8"
-        at, height = x(row.latency[batch].median_ms), y(row.accuracy_mean or 0.0)
-        wide = text_width(name, 12)
+def place_labels(
+    points: Sequence[tuple[float, float]],
+    marks: Sequence[tuple[float, float]],
+    widths: Sequence[float],
+    area: tuple[float, float, float, float],
+) -> list[tuple[float, float]]:
+    """Left ends of the base lines of labels near `points`, where each covers least.
+
+    Args:
+        points: what the labels belong to, in pixels, y downwards.
+        marks: all marks that should stay visible.
+        widths: of the labels.
+        area: left, right, top and bottom of the plot.
+    """
+    left, right, top, bottom = area
+    taken = [(a - 8, b - 8, a + 8, b + 8) for a, b in marks]
+    result = []
+    for (at, height), wide in zip(points, widths, strict=True):
         best, least = (at, height), float("inf")
         for dx, dy in ((-wide / 2, -11), (10, -8), (-wide - 10, -8), (-wide / 2, 21), (10, 18),
                        (-wide - 10, 18), (-wide / 2, -26), (-wide / 2, 36)):  # fmt: skip
             box = (at + dx, height + dy - 11, at + dx + wide, height + dy + 3)
-            outside = max(0, x.start - box[0]) + max(0, box[2] - x.stop)
-            outside += max(0, y.stop + 18 - box[1]) + max(0, box[3] - y.start)
+            outside = max(0.0, left - box[0]) + max(0.0, box[2] - right)
+            outside += max(0.0, top - box[1]) + max(0.0, box[3] - bottom)
             cost = sum(_overlap(box, other) for other in taken) + 20 * outside
             if cost < least:
                 best, least = (box[0], height + dy), cost
         taken.append((best[0], best[1] - 11, best[0] + wide, best[1] + 3))
-        parts.append(text(*best, name, class_=f"label halo t-{kind_color(row.kind)}"))
-    return "".join(parts)
+        result.append(best)
+    return result
+
+
+def label_text(row: ModelRow) -> str:
+    """The name that stands beside a model's marks."""
+    return row.name if row.kind != "int8" else f"{row.name} INT8"
+
+
+def _labels(rows: Sequence[ModelRow], batch: int, x: Scale, y: Scale) -> str:
+    """Each model's name once, near its fastest mark."""
+
+    def pixel(row: ModelRow) -> tuple[float, float]:
+        return x(row.latency[batch].median_ms), y(row.accuracy_mean or 0.0)
+
+    first = [own[0] for own in series_of(rows, batch)]
+    widths = [text_width(label_text(row), 12) for row in first]
+    area = (x.start, x.stop, y.stop + 18, y.start)
+    places = place_labels([pixel(r) for r in first], [pixel(r) for r in rows], widths, area)
+    return "".join(
+        text(*place, label_text(row), class_=f"label halo t-{kind_color(row.kind)}")
+        for row, place in zip(first, places, strict=True)
+    )
 
 
 def front_svg(
@@ -199,7 +228,7 @@ def front_svg(
         body.append(line(at[0], y.stop, at[0], y.start, class_="base-line"))
         body.append(line(x.start, at[1], x.stop, at[1], class_="base-line"))
     body.append(_stairs(accuracy_latency_front(kept, batch), batch, x, y))
-    for own in _series(kept, batch):
+    for own in series_of(kept, batch):
         points = [(x(r.latency[batch].median_ms), y(r.accuracy_mean or 0.0)) for r in own]
         body.append(path(points, class_=f"thread s-{kind_color(own[0].kind)}"))
     for row in kept:

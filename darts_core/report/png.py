@@ -15,11 +15,18 @@ from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
 from darts_core.report.alphas import edge_names
 from darts_core.report.escape import plain_text
-from darts_core.report.front import baseline_row, runtime_shape
+from darts_core.report.front import (
+    baseline_row,
+    label_text,
+    place_labels,
+    runtime_shape,
+    series_of,
+)
 from darts_core.report.layout import Box, CellLayout, layout_cell
-from darts_core.report.palette import hex_color, kind_color, op_family, series_colors
-from darts_core.report.pareto import accuracy_latency_front, comparable_rows, pareto_mask
-from darts_core.report.rows import ModelRow, finite
+from darts_core.report.palette import hex_color, kind_color, op_family
+from darts_core.report.pareto import accuracy_latency_front, comparable_rows
+from darts_core.report.rows import ModelRow
+from darts_core.report.svg import Scale, number, text_width
 from darts_core.runlog import write_bytes
 
 __all__ = [
@@ -27,8 +34,10 @@ __all__ = [
     "cell_image",
     "cell_png",
     "front_png",
-    "lines_png",
-    "scatter_png",
+    "new_figure",
+    "only_data",
+    "plain_label",
+    "save_png",
 ]
 
 _DPI = 150
@@ -38,7 +47,7 @@ _MARKERS = {
 }  # fmt: skip
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
     """A matplotlib figure of that size in inches, free of any global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -48,14 +57,14 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
-def _literal(value: Any, limit: int = 60) -> str:
+def plain_label(value: Any, limit: int = 60) -> str:
     """Text that matplotlib prints as it is: no control characters, no mathematics between dollars."""
     return plain_text(value, limit=limit).replace("$", r"\$")
 
 
-def _save(figure: Any, path: str | Path) -> Path:
+def save_png(figure: Any, path: str | Path) -> Path:
+    """Write the figure to `path` as a whole file; the same figure gives the same bytes."""
     buffer = io.BytesIO()
-    # no date and no program name: the same figures give the same bytes
     figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
     write_bytes(path, buffer.getvalue())
     return Path(path)
@@ -67,7 +76,7 @@ def _pixels(figure: Any) -> NDArray[np.uint8]:
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
-def _quiet(axes: Any) -> None:
+def only_data(axes: Any) -> None:
     """Only what carries data: no frame on top and right, a pale grid behind."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color=hex_color("line"), linewidth=0.7)
@@ -95,7 +104,7 @@ def _draw_box(axes: Any, box: Box) -> None:
         )
     )
     color = hex_color("surface") if node else edge if op else hex_color("ink")
-    axes.text(box.x, box.y, _literal(box.label, 40), ha="center", va="center_baseline",
+    axes.text(box.x, box.y, plain_label(box.label, 40), ha="center", va="center_baseline",
               fontsize=7.5 if op else 8.5, color=color, fontweight="bold", zorder=4)  # fmt: skip
 
 
@@ -131,19 +140,19 @@ def _draw_cell(axes: Any, layout: CellLayout) -> None:
 
 def _cell_figure(architecture: Architecture) -> Any:
     if not architecture.cells:
-        lines = [f"{_literal(k)} = {_literal(v)}" for k, v in architecture.choices]
-        figure = _figure(6, 0.4 + 0.22 * len(lines))
+        lines = [f"{plain_label(k)} = {plain_label(v)}" for k, v in architecture.choices]
+        figure = new_figure(6, 0.4 + 0.22 * len(lines))
         figure.text(0.05, 0.95, "\n".join(lines), va="top", fontsize=9)
         return figure
     layouts = [(kind, layout_cell(cell)) for kind, cell in architecture.cells]
     width = max(layout.width for _, layout in layouts) / 92
     heights = [layout.height / 92 + 0.3 for _, layout in layouts]
-    figure = _figure(width, sum(heights))
+    figure = new_figure(width, sum(heights))
     parts = figure.subplots(len(layouts), 1, squeeze=False, height_ratios=heights)
     for axes, (kind, layout) in zip(parts[:, 0], layouts, strict=True):
         _draw_cell(axes, layout)
         axes.set_title(
-            f"{_literal(kind)} cell" if kind != "cell" else "cell", loc="left", fontsize=9
+            f"{plain_label(kind)} cell" if kind != "cell" else "cell", loc="left", fontsize=9
         )
     figure.subplots_adjust(
         left=0.01, right=0.99, bottom=0.01, top=1 - 0.25 / sum(heights), hspace=0.12
@@ -153,7 +162,7 @@ def _cell_figure(architecture: Architecture) -> Any:
 
 def cell_png(architecture: Architecture, path: str | Path) -> Path:
     """Draw the cells (or the labelled choices) of `architecture` into a PNG file."""
-    return _save(_cell_figure(architecture), path)
+    return save_png(_cell_figure(architecture), path)
 
 
 def cell_image(architecture: Architecture) -> NDArray[np.uint8]:
@@ -173,16 +182,16 @@ def alpha_image(
     """
     tables = {kind: np.asarray(value, dtype=np.float64) for kind, value in weights.items()}
     edges = max(table.shape[0] for table in tables.values())
-    figure = _figure(1.4 + 3.0 * len(tables), 1.7 + 0.2 * edges)
+    figure = new_figure(1.4 + 3.0 * len(tables), 1.7 + 0.2 * edges)
     parts = figure.subplots(1, len(tables), squeeze=False)[0]
     for axes, (kind, table) in zip(parts, tables.items(), strict=True):
         axes.imshow(
             table, cmap="Blues", vmin=0.0, vmax=max(float(table.max()), 1e-9), aspect="auto"
         )
-        names = [_literal(op, 24) for op in ops] if len(ops) == table.shape[1] else None
+        names = [plain_label(op, 24) for op in ops] if len(ops) == table.shape[1] else None
         axes.set_xticks(range(table.shape[1]), names, rotation=60, ha="right", fontsize=7)
         axes.set_yticks(range(table.shape[0]), edge_names(table.shape[0]), fontsize=7)
-        axes.set_title(f"{_literal(kind)} {_literal(title)}".strip(), fontsize=8, loc="left")
+        axes.set_title(f"{plain_label(kind)} {plain_label(title)}".strip(), fontsize=8, loc="left")
         axes.spines[:].set_visible(False)
     figure.tight_layout()
     return _pixels(figure)
@@ -202,35 +211,28 @@ def front_png(rows: Sequence[ModelRow], path: str | Path, *, batch: int | None =
             "No row has both a test accuracy and an unflagged latency, so there is no front to draw; "
             "run `darts-core bench what=models` on a quiet machine."
         )
-    figure = _figure(5.2 * len(panels), 3.9)
+    figure = new_figure(5.2 * len(panels), 3.9)
     parts = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (size, kept) in zip(parts, panels, strict=True):
         _draw_front(axes, kept, size)
     figure.tight_layout()
-    return _save(figure, path)
+    for axes, (size, kept) in zip(parts, panels, strict=True):
+        _name_models(axes, kept, size)
+    return save_png(figure, path)
 
 
 def _draw_front(axes: Any, rows: Sequence[ModelRow], batch: int) -> None:
-    _quiet(axes)
-    front = accuracy_latency_front(rows, batch)
-    times = [row.latency[batch].median_ms for row in rows]
-    if max(times) / min(times) > 4:
-        axes.set_xscale("log")
-    named: set[tuple[str, str]] = set()
-    for row in sorted(rows, key=lambda row: row.latency[batch].median_ms):
+    only_data(axes)
+    for row in rows:
         time, mean = row.latency[batch], 100 * (row.accuracy_mean or 0.0)
         low = time.median_ms - (time.q05_ms or time.median_ms)
         high = (time.q95_ms or time.median_ms) - time.median_ms
         color = hex_color(kind_color(row.kind))
         axes.errorbar(time.median_ms, mean, xerr=[[max(low, 0)], [max(high, 0)]],
-                      yerr=100 * (row.accuracy_std or 0.0), color=color, elinewidth=0.9,
-                      marker=_MARKERS[runtime_shape(row.runtime)], markersize=6.5,
+                      yerr=100 * (row.accuracy_std or 0.0), ecolor=color + "70", elinewidth=1.1,
+                      color=color, marker=_MARKERS[runtime_shape(row.runtime)], markersize=6.5,
                       markeredgecolor="white", markeredgewidth=0.8, zorder=3)  # fmt: skip
-        if (row.name, row.kind) not in named:
-            named.add((row.name, row.kind))
-            name = row.name if row.kind != "int8" else f"{row.name} INT8"
-            axes.annotate(_literal(name), (time.median_ms, mean), xytext=(5, 6), fontsize=7.5,
-                          textcoords="offset points", color=color, fontweight="bold")  # fmt: skip
+    front = accuracy_latency_front(rows, batch)
     axes.step([r.latency[batch].median_ms for r in front],
               [100 * (r.accuracy_mean or 0.0) for r in front],
               where="post", color=hex_color("good"), linewidth=1.6, alpha=0.7, zorder=2)  # fmt: skip
@@ -239,93 +241,40 @@ def _draw_front(axes: Any, rows: Sequence[ModelRow], batch: int) -> None:
         style = {"color": hex_color("baseline"), "linestyle": "--", "linewidth": 0.9, "alpha": 0.8}
         axes.axvline(base.latency[batch].median_ms, **style)
         axes.axhline(100 * (base.accuracy_mean or 0.0), **style)
+    _latency_axis(axes, [row.latency[batch].median_ms for row in rows])
     axes.set_xlabel(f"latency at batch {batch}, ms per batch", fontsize=8)
     axes.set_ylabel("test accuracy, %", fontsize=8)
     axes.tick_params(labelsize=7.5)
 
 
-def scatter_png(
-    points: Sequence[Mapping[str, Any]],
-    path: str | Path,
-    *,
-    x: str,
-    y: str,
-    x_direction: str = "min",
-    y_direction: str = "max",
-    baseline: Mapping[str, Any] | None = None,
-    diagonal: bool = False,
-    title: str = "",
-) -> Path:
-    """Any two numbers of `points` against each other with their Pareto front, into a PNG file.
-
-    Args:
-        points: mappings with the two numbers and optionally `name`; others are left out.
-        path: where the picture goes.
-        x: key of the horizontal number.
-        y: key of the vertical number.
-        x_direction: "min" or "max" (which side is better), or "" for a plot without a front.
-        y_direction: the same for `y`.
-        baseline: a point to mark with a cross of dashed lines.
-        diagonal: draw y = x (predicted against measured).
-        title: stands above the picture.
-    """
-    kept = [(a, b, str(p.get("name") or "")) for p in points
-            if (a := finite(p.get(x))) is not None and (b := finite(p.get(y))) is not None]  # fmt: skip
-    figure = _figure(5.4, 4.0)
-    axes = figure.subplots()
-    _quiet(axes)
-    axes.scatter([a for a, _, _ in kept], [b for _, b, _ in kept], s=22, color=hex_color("searched"),
-                 alpha=0.75, edgecolors="white", linewidths=0.5, zorder=3)  # fmt: skip
-    if kept and x_direction and y_direction:
-        signs = np.array(
-            [1.0 if x_direction == "min" else -1.0, 1.0 if y_direction == "min" else -1.0]
-        )
-        mask = pareto_mask(np.array([(a, b) for a, b, _ in kept]) * signs)
-        front = sorted(item for item, on in zip(kept, mask, strict=True) if on)
-        axes.plot([a for a, _, _ in front], [b for _, b, _ in front], color=hex_color("good"),
-                  linewidth=1.5, marker="o", markersize=5, zorder=4)  # fmt: skip
-        for a, b, name in front[:20]:
-            axes.annotate(_literal(name, 24), (a, b), xytext=(5, 5), fontsize=7,
-                          textcoords="offset points", color=hex_color("soft"))  # fmt: skip
-    if baseline is not None:
-        for draw, value in (
-            (axes.axvline, finite(baseline.get(x))),
-            (axes.axhline, finite(baseline.get(y))),
-        ):
-            if value is not None:
-                draw(value, color=hex_color("baseline"), linestyle="--", linewidth=0.9)
-    if diagonal and kept:
-        ends = [min(min(a, b) for a, b, _ in kept), max(max(a, b) for a, b, _ in kept)]
-        axes.plot(ends, ends, color=hex_color("faint"), linewidth=0.9, linestyle=":")
-    axes.set_xlabel(_literal(x.replace("_", " ")), fontsize=8)
-    axes.set_ylabel(_literal(y.replace("_", " ")), fontsize=8)
-    axes.set_title(_literal(title, 90), fontsize=9, loc="left")
-    axes.tick_params(labelsize=7.5)
-    figure.tight_layout()
-    return _save(figure, path)
+def _latency_axis(axes: Any, times: Sequence[float]) -> None:
+    """Plain round numbers on the time axis, logarithmic over a wide range."""
+    if max(times) / min(times) > 4:
+        axes.set_xscale("log")
+        low, high = axes.get_xlim()
+        marks = Scale(low, high, 0.0, 1.0, log=True).ticks()
+        axes.set_xticks(marks, [number(mark) for mark in marks])
+        axes.set_xticks([], minor=True)
 
 
-def lines_png(
-    series: Mapping[str, Sequence[tuple[float, float]]],
-    path: str | Path,
-    *,
-    x: str,
-    y: str,
-    steps: bool = False,
-    title: str = "",
-) -> Path:
-    """Named series of points (best so far, learning curves) as lines, into a PNG file."""
-    figure = _figure(5.4, 3.6)
-    axes = figure.subplots()
-    _quiet(axes)
-    for color, (name, points) in zip(series_colors(len(series)), series.items(), strict=True):
-        axes.plot([a for a, _ in points], [b for _, b in points], color=hex_color(color), linewidth=1.5,
-                  label=_literal(name), drawstyle="steps-post" if steps else "default")  # fmt: skip
-    axes.set_xlabel(_literal(x), fontsize=8)
-    axes.set_ylabel(_literal(y), fontsize=8)
-    axes.set_title(_literal(title, 90), fontsize=9, loc="left")
-    axes.tick_params(labelsize=7.5)
-    if 1 < len(series) <= 12:
-        axes.legend(fontsize=7, frameon=False)
-    figure.tight_layout()
-    return _save(figure, path)
+def _name_models(axes: Any, rows: Sequence[ModelRow], batch: int) -> None:
+    """Each model's name near its fastest mark, clear of the marks and of other names."""
+    pixels_per_point = _DPI / 72
+
+    def point(row: ModelRow) -> tuple[float, float]:
+        data = (row.latency[batch].median_ms, 100 * (row.accuracy_mean or 0.0))
+        across, up = axes.transData.transform(data) / pixels_per_point
+        return float(across), -float(up)
+
+    box = axes.get_window_extent()
+    ends = [value / pixels_per_point for value in (box.x0, box.x1, -box.y1, -box.y0)]
+    first = [own[0] for own in series_of(rows, batch)]
+    widths = [text_width(label_text(row), 8) for row in first]
+    area = (ends[0], ends[1], ends[2], ends[3])
+    places = place_labels([point(r) for r in first], [point(r) for r in rows], widths, area)
+    for row, (left, base) in zip(first, places, strict=True):
+        at = point(row)
+        axes.annotate(plain_label(label_text(row)),
+                      (row.latency[batch].median_ms, 100 * (row.accuracy_mean or 0.0)),
+                      xytext=(left - at[0], at[1] - base), textcoords="offset points", fontsize=7.5,
+                      color=hex_color(kind_color(row.kind)), fontweight="bold", zorder=5)  # fmt: skip

@@ -13,7 +13,7 @@ from darts_core.errors import ConfigError, DartsError
 from darts_core.report.alphas import edge_names
 from darts_core.report.blocks import Section, card, duration, pair, percent
 from darts_core.report.cells import architecture_html
-from darts_core.report.charts import Bar, Line, bars, line_chart
+from darts_core.report.charts import Bar, Line, bars, line_chart, strip
 from darts_core.report.escape import html_text
 from darts_core.report.page import page
 from darts_core.report.palette import op_family, series_colors
@@ -108,16 +108,13 @@ def _results_section(runs: Sequence[VersionRun], summary: dict[str, Any]) -> Sec
             f"<td class=num>{duration(spent)}</td><td>{shown}</td></tr>"
         )
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-    items = []
-    for key in _METRICS:
-        for run in runs:
-            value = _metric(run, key)
-            if value is not None and key == (
-                _METRICS[0] if _METRICS[0] in summary else _METRICS[1]
-            ):
-                items.append(Bar(f"seed {run.setting('seed')}", value, "searched", percent(value)))
-    drawn = bars(items, title="Accuracy of every seed", width=1060)
-    return Section("seeds", "Every seed", card(table) + card(drawn, title="Accuracy of every seed"))
+    strips = [
+        card(strip([(f"seed {run.setting('seed')}", value) for run, value in found],
+                   title=key.replace("_", " ")), title=key.replace("_", " "))
+        for key in reversed(_METRICS)
+        if (found := [(run, v) for run in runs if (v := _metric(run, key)) is not None])
+    ]  # fmt: skip
+    return Section("seeds", "Every seed", card(table) + pair(*strips))
 
 
 def _short(architecture: Architecture) -> str:
@@ -132,6 +129,14 @@ def _short(architecture: Architecture) -> str:
     return ", ".join(f"{count} {op}" for op, count in order)
 
 
+def _edge_text(edge: tuple[Any, ...]) -> str:
+    """`normal: 0 → 3 sep_conv_3x3`, states numbered as in the architecture's file."""
+    if edge[0] == "choice":
+        return f"{edge[1]} = {edge[2]}"
+    kind, source, target, op = edge
+    return f"{kind}: {source} → {target}  {op}"
+
+
 def _agreement_section(runs: Sequence[VersionRun], summary: dict[str, Any]) -> Section | None:
     """Which operation each seed chose, how often an edge was chosen, and the most typical cell."""
     found = [a for run in runs if (a := _found(run)) is not None]
@@ -143,8 +148,7 @@ def _agreement_section(runs: Sequence[VersionRun], summary: dict[str, Any]) -> S
             counts[edge] = counts.get(edge, 0) + 1
     common = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))[:20]
     items = [
-        Bar(" ".join(str(part) for part in edge), count, op_family(str(edge[-1])),
-            f"{count} of {len(found)}")
+        Bar(_edge_text(edge), count, op_family(str(edge[-1])), f"{count} of {len(found)}")
         for edge, count in common
     ]  # fmt: skip
     shared = [sum(counts[edge] for edge in _edges(a)) / len(_edges(a)) for a in found]

@@ -1,0 +1,412 @@
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import report_fixture as fixture
+
+from darts_core.architecture import Architecture, CellChoice
+from darts_core.errors import ConfigError
+from darts_core.report import (
+    alpha_image,
+    cell_image,
+    cell_png,
+    front_png,
+    lines_png,
+    scatter_png,
+    write_report,
+    write_seeds_report,
+)
+from darts_core.report.alphas import alpha_history, edge_names
+from darts_core.report.cells import architecture_html
+from darts_core.report.layout import layout_cell
+from darts_core.report.overview import costs, total_cost
+from darts_core.report.read import read_version
+from darts_core.report.results import final_row, reference
+from darts_core.report.rows import ModelRow
+from darts_core.report.seeds import agreement, seeds_summary
+from darts_core.report.svg import Scale, number, ticks
+from darts_core.report.trials import importance, read_trials
+from darts_core.runlog import read_json, write_json, write_text
+
+VOID = {"meta", "br", "link", "img", "input", "hr"}
+PNG = b"\x89PNG"
+
+
+class Checker(HTMLParser):
+    """Collects tags, attributes and text, and checks that elements nest."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def parse(path: Path) -> Checker:
+    checker = Checker()
+    checker.feed(path.read_text())
+    checker.close()
+    assert checker.open == []
+    return checker
+
+
+def assert_inert(page: Checker) -> None:
+    """No scripts, no handlers, nothing loaded from outside."""
+    for tag, attributes in page.tags:
+        assert tag not in {"script", "iframe", "object", "embed", "link", "img", "base", "form"}
+        for name, value in attributes.items():
+            assert not name.startswith("on")
+            if name in {"href", "src", "xlink:href", "action"}:
+                assert (value or "").startswith("#")
+            assert "url(" not in (value or "")
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fixture.make_version(tmp_path_factory.mktemp("runs"))
+
+
+def test_whole_report_is_one_self_contained_page(version: Path) -> None:
+    page = parse(write_report(version))
+    assert_inert(page)
+    policy = [
+        a["content"] for t, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"
+    ]
+    assert policy == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+    source = (version / "report.html").read_text()
+    assert "prefers-color-scheme:dark" in source
+    assert not re.search(r"https?://", source)
+    assert len(source) < 600_000
+    sections = [a["id"] for t, a in page.tags if t == "section"]
+    assert sections == [
+        "result", "architecture", "search", "train", "tune", "prune", "export", "cost", "guards", "again",
+    ]  # fmt: skip
+
+
+def test_report_states_the_result_against_the_baseline(version: Path) -> None:
+    page = parse(write_report(version))
+    text = " ".join(page.words)
+    # exported ONNX: 4.0 ms * 0.3 at batch 32, the baseline in ONNX 6.9 ms * 0.36
+    assert "98.3 % test accuracy at 1.2 ms for 32 images" in text
+    assert "2.07× faster than resnet8 (onnxruntime)" in text
+    assert "dominant eigenvalue grew" in text
+    assert "darts-core run experiment=demo seed=0" in text
+    assert "kept out of the front: exported (onnxruntime int8)" in text
+    for op in ("sep_conv_3x3", "dil_conv_3x3", "max_pool_3x3", "skip_connect"):
+        assert op in text
+
+
+def test_sections_appear_only_with_their_stage(tmp_path: Path) -> None:
+    folder = tmp_path / "job" / "V001"
+    fixture.make_search(folder / "search", space="nasbench201", epochs=3)
+    page = parse(write_report(folder))
+    assert [a["id"] for t, a in page.tags if t == "section"] == [
+        "architecture", "search", "cost", "guards", "again",
+    ]  # fmt: skip
+    assert "An architecture found in 2 min 6 s" in " ".join(page.words)
+
+
+def test_unfinished_and_damaged_stages_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "job" / "V001"
+    fixture.make_search(folder / "search", epochs=2)
+    (folder / "search" / "result.json").unlink()
+    (folder / "train").mkdir()
+    (folder / "train" / "result.json").write_text("{torn")
+    (folder / "bench").mkdir()
+    write_json(folder / "bench" / "results.json", {"rows": [{"nameless": 1}]})
+    text = " ".join(parse(write_report(folder)).words)
+    assert "search has not finished" in text.replace("  ", " ")
+    assert "is not valid JSON" in text
+    assert "has no name" in text
+
+
+def test_a_folder_without_stages_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no run"):
+        write_report(tmp_path)
+    with pytest.raises(ConfigError, match="at least one run folder"):
+        seeds_summary([])
+
+
+EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m\u202e'
+
+
+def test_hostile_names_are_inert_everywhere(tmp_path: Path) -> None:
+    folder = fixture.make_version(tmp_path)
+    for name in ("search", "train", "tune", "prune", "export"):
+        result = read_json(folder / name / "result.json")
+        result["guards"] = [{"guard": EVIL, "message": EVIL}, EVIL]
+        result["warnings"] = EVIL
+        result["tabular"] = {EVIL: EVIL}
+        result[EVIL] = EVIL
+        if name == "tune":
+            result["objective"] = EVIL
+            for trial in result["trials"]:
+                trial["params"] = {EVIL: EVIL + str(trial["number"]), "x": trial["number"]}
+        write_json(folder / name / "result.json", result)
+        write_json(folder / name / "environment.json", {EVIL: EVIL, "packages": {EVIL: EVIL}})
+        write_text(folder / name / "config.yaml", f"{name!r}: {{name: {EVIL.encode()!r}}}\n")
+    rows = [{"epoch": e, "alphas": {EVIL: [[0.5, 0.5]]}, "ops": [EVIL, "b"], "train_loss": EVIL}
+            for e in range(3)]  # fmt: skip
+    write_text(
+        folder / "search" / "metrics.jsonl",
+        "".join(f"{__import__('json').dumps(r)}\n" for r in rows),
+    )
+    evil = Architecture("darts", (("normal" + EVIL, CellChoice(((0, 1, EVIL),), (1,))),))
+    evil.to_yaml(folder / "search" / "architecture.yaml")
+    write_json(
+        folder / "prune" / "pruning.json", {"layers": [{"name": EVIL, "before": 9, "after": 3}]}
+    )
+    write_json(folder / "export" / "manifest.json", {"artifacts": {EVIL: {EVIL: EVIL}}, EVIL: EVIL})
+    bench = fixture.bench_rows()
+    for item in bench:
+        item.update(name=EVIL + item["name"], runtime=EVIL, precision=EVIL, data=EVIL)
+    write_json(folder / "bench" / "results.json", {"rows": bench})
+    write_json(folder / "version.json", {"commands": {EVIL: {"overrides": [EVIL]}}})
+    page = parse(write_report(folder, title=EVIL))
+    assert_inert(page)
+    source = (folder / "report.html").read_text()
+    assert "<script" not in source
+    assert "\x1b" not in source
+    assert "\u202e" not in source
+    seeds = tmp_path / "seeds.html"
+    write_seeds_report([folder, folder], seeds, title=EVIL)
+    assert_inert(parse(seeds))
+    assert "<script" not in seeds.read_text()
+
+
+def test_metrics_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "job" / "V001"
+    fixture.make_train(folder / "train", epochs=2)
+    write_text(
+        folder / "train" / "metrics.jsonl",
+        '{"epoch": "x", "loss": 1}\n{"epoch": 1, "loss": null}\n{"epoch": 2, "loss": [1]}\n3\n'
+        '{"epoch": 3, "loss": 1e400, "val_accuracy": true}\n{"torn',
+    )
+    result = read_json(folder / "train" / "result.json")
+    result.update(test_accuracy="high", params={"a": 1}, device_seconds=-1)
+    write_json(folder / "train" / "result.json", result)
+    parse(write_report(folder))
+
+
+@pytest.mark.parametrize("text", ["DARTS_V1", "DARTS_V2", "PC_DARTS_cifar"])
+@pytest.mark.parametrize("kind", ["normal", "reduce"])
+def test_boxes_of_a_cell_do_not_touch_and_lines_go_right(text: str, kind: str) -> None:
+    cell = Architecture.named(text).cell(kind)
+    layout = layout_cell(cell)
+    boxes = [box for box in layout.boxes.values() if box.kind != "way"]
+    assert sum(box.kind == "op" for box in boxes) == len(cell.edges)
+    for i, a in enumerate(boxes):
+        assert a.x - a.width / 2 >= 0
+        assert a.x + a.width / 2 <= layout.width
+        assert a.y - a.height / 2 >= 0
+        assert a.y + a.height / 2 <= layout.height
+        for b in boxes[i + 1 :]:
+            apart = (
+                abs(a.x - b.x) >= (a.width + b.width) / 2
+                or abs(a.y - b.y) >= (a.height + b.height) / 2
+            )
+            assert apart, (a, b)
+    for link in layout.links:
+        xs = [layout.boxes[key].x for key in link.stops]
+        assert xs == sorted(xs)
+
+
+def test_nasbench_cell_ends_in_its_last_node_and_shows_none_faintly() -> None:
+    found = Architecture.from_text(fixture.NB201)
+    layout = layout_cell(found.cell("cell"))
+    assert [box.label for box in layout.boxes.values() if box.kind == "output"] == ["output"]
+    drawn = architecture_html(found)
+    assert drawn.count('class="ghost"') == 1
+    assert "no connection" in drawn
+
+
+def test_an_absurdly_large_cell_is_not_drawn() -> None:
+    cell = CellChoice(((0, 5000, "skip_connect"),), (5000,))
+    assert "too many edges" in architecture_html(Architecture("mine", (("cell", cell),)))
+
+
+def test_choices_are_listed() -> None:
+    assert "<td>5</td>" in architecture_html(Architecture("macro", choices=(("block1.kernel", 5),)))
+
+
+def test_edges_are_named_by_their_number() -> None:
+    assert edge_names(14)[:3] == ["in 1 → 0", "in 2 → 0", "in 1 → 1"]
+    assert edge_names(14)[-1] == "2 → 3"
+    assert edge_names(6) == ["in → 1", "in → 2", "1 → 2", "in → 3", "1 → 3", "2 → 3"]
+    assert edge_names(7) == [f"edge {i}" for i in range(7)]
+
+
+def test_alpha_history_keeps_rows_of_one_shape() -> None:
+    rows = [
+        {"epoch": 0, "alphas": {"cell": np.ones((6, 5)).tolist()}},
+        {"epoch": 1, "alphas": {"cell": np.ones((6, 4)).tolist()}},
+        {"epoch": 2, "alphas": {"cell": [[1, 2], [3]]}},
+        {"epoch": 3, "alphas": {"cell": np.full((6, 4), 0.5).tolist()}},
+    ]
+    history = alpha_history(rows, ["a", "b"])[0]
+    assert history.epochs == [1, 3]
+    assert history.weights.shape == (2, 6, 4)
+    assert history.ops == [f"operation {i}" for i in range(4)]
+
+
+def test_cost_is_a_multiple_of_one_training(version: Path) -> None:
+    run = read_version(version)
+    seconds, unit = costs(run)
+    assert unit == 61.0
+    assert total_cost(run) == pytest.approx(sum(seconds.values()) / 61.0)
+
+
+def test_comparison_takes_the_same_runtime_and_the_latest_step() -> None:
+    rows = [ModelRow.from_dict(item) for item in fixture.bench_rows()]
+    last = final_row(rows, 32)
+    assert last is not None
+    assert (last.kind, last.runtime) == ("exported", "onnxruntime")
+    base = reference(rows, last, 32)
+    assert base is not None
+    assert (base.name, base.runtime) == ("resnet8", "onnxruntime")
+    without = [row for row in rows if not (row.baseline and row.runtime == "onnxruntime")]
+    fallback = reference(without, last, 32)
+    assert fallback is not None
+    assert fallback.runtime == "eager"
+
+
+def test_report_admits_when_nothing_beats_the_baseline(tmp_path: Path) -> None:
+    folder = tmp_path / "job" / "V001"
+    fixture.make_train(folder / "train", epochs=2)
+    rows = [item for item in fixture.bench_rows() if item["name"] in ("resnet8", "searched")]
+    for item in rows:
+        if item["name"] == "searched":
+            item["accuracies"] = [0.9, 0.91, 0.92]
+    write_json(folder / "bench" / "results.json", {"rows": rows})
+    text = " ".join(parse(write_report(folder)).words)
+    assert "nothing is both faster than resnet8" in text
+    assert "slower than resnet8" in text
+    assert "less accurate" in text
+
+
+def test_two_devices_give_a_sentence_instead_of_a_front(tmp_path: Path) -> None:
+    folder = tmp_path / "job" / "V001"
+    fixture.make_train(folder / "train", epochs=2)
+    rows = fixture.bench_rows()[:4] + fixture.bench_rows(device="other card")[4:6]
+    write_json(folder / "bench" / "results.json", {"rows": rows})
+    text = " ".join(parse(write_report(folder)).words)
+    assert "cannot share one front" in text
+
+
+def test_importance_finds_the_parameter_that_matters() -> None:
+    rng = np.random.default_rng(0)
+    draws = zip(rng.random(60), rng.random(60), rng.choice(["a", "b"], 60), strict=True)
+    items = [
+        {"number": i, "state": "COMPLETE", "params": {"rate": r, "noise": n, "fixed": 1, "opt": o},
+         "value": float(-((r - 0.5) ** 2))}
+        for i, (r, n, o) in enumerate(draws)
+    ]  # fmt: skip
+    shares = importance(read_trials(items))
+    assert next(iter(shares)) == "rate"
+    assert shares["rate"] > 0.5
+    assert max(shares["noise"], shares["opt"]) < 0.2
+    assert "fixed" not in shares
+    assert importance(read_trials(items[:4])) == {}
+
+
+def test_trials_are_read_leniently() -> None:
+    items = [{"number": 2, "state": "TrialState.COMPLETE", "value": 1.0, "params": {"a": 1}},
+             {"number": 1, "state": "FAIL", "value": "nan"}, {"state": "x"}, 3]  # fmt: skip
+    trials = read_trials(items)
+    assert [t.number for t in trials] == [1, 2]
+    assert [t.complete for t in trials] == [False, True]
+    assert read_trials(None) == []
+
+
+def test_seeds_page_states_mean_spread_and_agreement(tmp_path: Path) -> None:
+    folders = []
+    for seed in range(3):
+        folder = tmp_path / "job" / "V001" / str(seed)
+        fixture.make_search(folder / "search", epochs=3, seed=seed)
+        fixture.make_train(folder / "train", epochs=3, test=0.96 + 0.01 * seed)
+        folders.append(folder)
+    Architecture.named("DARTS_V1").to_yaml(folders[0] / "search" / "architecture.yaml")
+    summary = seeds_summary(folders)
+    assert summary["test_accuracy"]["mean"] == pytest.approx(0.97)
+    assert summary["test_accuracy"]["std"] == pytest.approx(0.01)
+    assert summary["test_accuracy"]["worst"] == pytest.approx(0.96)
+    assert summary["distinct_architectures"] == 2
+    page = parse(write_seeds_report(folders, tmp_path / "seeds.html"))
+    assert_inert(page)
+    assert "97.00 ± 1.00 % test accuracy over 3 seeds" in " ".join(page.words)
+
+
+def test_agreement_is_the_mean_overlap_of_edges() -> None:
+    first, second = Architecture.named("DARTS_V1"), Architecture.named("DARTS_V2")
+    assert agreement([first, first, first]) == 1.0
+    assert agreement([first]) is None
+    value = agreement([first, second])
+    assert value is not None
+    a = {(k, *e) for k, c in first.cells for e in c.edges}
+    b = {(k, *e) for k, c in second.cells for e in c.edges}
+    assert value == pytest.approx(len(a & b) / len(a | b))
+
+
+def test_pictures_are_written(tmp_path: Path) -> None:
+    darts, nb = Architecture.named("DARTS_V2"), Architecture.from_text(fixture.NB201)
+    assert cell_png(darts, tmp_path / "a.png").read_bytes()[:4] == PNG
+    image = cell_image(nb)
+    assert image.dtype == np.uint8
+    assert image.shape[2] == 3
+    assert 0.3 < float((image > 250).all(-1).mean()) < 0.999
+    weights = fixture.alphas(np.random.default_rng(0), (6, 5), 2)[-1]
+    assert alpha_image({"cell": weights}, fixture.NB201_OPS).ndim == 3
+    rows = [ModelRow.from_dict(item) for item in fixture.bench_rows()]
+    assert front_png(rows, tmp_path / "f.png").read_bytes()[:4] == PNG
+    with pytest.raises(ConfigError, match="no front to draw"):
+        front_png([ModelRow("x")], tmp_path / "g.png")
+    points = [{"name": "$x^{", "a": 1.0, "b": 2.0}, {"name": "y", "a": "no", "b": 1}]
+    drawn = scatter_png(
+        points, tmp_path / "s.png", x="a", y="b", baseline={"a": 1.5, "b": 1}, diagonal=True
+    )
+    assert drawn.read_bytes()[:4] == PNG
+    series = {"one": [(0.0, 1.0), (1.0, 2.0)], "$two": [(0.0, 2.0)]}
+    assert (
+        lines_png(series, tmp_path / "l.png", x="trial", y="best", steps=True).read_bytes()[:4]
+        == PNG
+    )
+
+
+def test_numbers_and_ticks_read_well() -> None:
+    assert [number(v) for v in (0, 1234.5, 0.123456, 12.0, 2.5e7, 1e-7)] == [
+        "0", "1234", "0.123", "12", "2.5e7", "1e-7",
+    ]  # fmt: skip
+    assert ticks(0, 1, 5) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert Scale(0.2, 9, 0, 1, log=True).ticks() == pytest.approx([0.3, 1, 3])
+    assert Scale.fit([3, 3], 0, 10)(3) == pytest.approx(5)
+
+
+def test_the_package_loads_neither_torch_nor_matplotlib() -> None:
+    import subprocess
+
+    code = (
+        "import sys, darts_core.report as r; r.write_report; r.accuracy_latency_front; r.write_seeds_report;"
+        "print([m for m in ('torch', 'matplotlib', 'optuna', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,56 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from darts_core.report.escape import html_text, markup_text, plain_text
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "\x1b[2J\x1b[31mred",
+    "a\rforged line\nb",
+    "[bold red]markup[/]",
+    "[link=https://example.com]x[/link]",
+    "\u202egnp.exe",
+    "zero\u200bwidth",
+    "lone \ud800 surrogate",
+    "back\\[red]slash",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_prints_as_itself(text: str) -> None:
+    shown = plain_text(text)
+    assert "\x1b" not in shown
+    assert "\n" not in shown
+    assert "\r" not in shown
+    assert "\u202e" not in shown
+    shown.encode("utf-8")
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_rich_prints_hostile_markup_literally(text: str) -> None:
+    from rich.text import Text
+
+    assert Text.from_markup(markup_text(text)).plain == plain_text(text)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_html_has_no_tag_and_no_quote(text: str) -> None:
+    shown = html_text(text)
+    assert not set("<>\"'") & set(shown)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text())
+def test_any_text_becomes_one_printable_line(text: str) -> None:
+    shown = plain_text(text)
+    assert len(shown.splitlines()) <= 1
+    shown.encode("utf-8")
+    assert "<" not in html_text(text)
+
+
+def test_length_is_limited_and_lines_can_be_kept() -> None:
+    assert plain_text("x" * 500, limit=10) == "x" * 10 + "…"
+    assert plain_text("a\nb\x07", lines=True) == "a\nb\\x07"
+    assert plain_text("a\tb") == "a\\tb"

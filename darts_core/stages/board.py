@@ -1,45 +1,43 @@
-"""Pictures of the alphas in TensorBoard, one heat map a cell kind and epoch.
-
-Shapes: weight_EK edges by operations.
-"""
+"""Pictures of a search in TensorBoard: the mixing weights over time and the cell they point to."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from darts_core.architecture import Architecture
 from darts_core.runlog import RunFolder
 
-__all__ = ["AlphaBoard", "heat_map"]
+__all__ = ["AlphaBoard"]
 
-_PIXELS = 24
-
-
-def heat_map(weight_EK: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    """Weights as a picture [3, E*24, K*24] in 0..1: white is 0, dark blue the largest weight."""
-    top = float(weight_EK.max()) or 1.0
-    share_EK = np.clip(weight_EK / top, 0.0, 1.0).astype(np.float32)
-    grey = np.kron(share_EK, np.ones((_PIXELS, _PIXELS), dtype=np.float32))
-    dark = np.array([0.05, 0.2, 0.45], dtype=np.float32)
-    picture: npt.NDArray[np.float32] = 1.0 - grey[None] * (1.0 - dark[:, None, None])
-    return picture
+_PICTURES = 20
 
 
 class AlphaBoard:
-    """A callback for `search`: adds heat maps, and the architecture as text, after each epoch."""
+    """A callback for `search`: heat maps of the mixing weights, at most about 20 over the search."""
 
-    def __init__(self, run: RunFolder, ops: Sequence[str]) -> None:
-        self.run, self.ops = run, list(ops)
+    def __init__(self, run: RunFolder, ops: Sequence[str], epochs: int) -> None:
+        self.run, self.ops, self.epochs = run, list(ops), epochs
+        self.every = max(1, epochs // _PICTURES)
 
     def __call__(self, epoch: int, row: Mapping[str, Any]) -> None:
-        """Write the pictures of one epoch's row."""
+        """Add the picture of one epoch's row, where it is due."""
+        writer = self.run.tensorboard
+        weights = row.get("alphas")
+        due = epoch % self.every == 0 or epoch == self.epochs - 1
+        if writer is None or not weights or not due:
+            return
+        from darts_core.report import alpha_image
+
+        picture = alpha_image(weights, self.ops, title=f"epoch {epoch + 1}")
+        writer.add_image("mixing weights", picture, epoch, dataformats="HWC")
+
+    def result(self, architecture: Architecture) -> None:
+        """Add the drawing of the cells found."""
         writer = self.run.tensorboard
         if writer is None:
             return
-        for kind, weights in (row.get("alphas") or {}).items():
-            writer.add_image(f"weights/{kind}", heat_map(np.asarray(weights)), epoch)
-        legend = "rows: edges; columns: " + ", ".join(self.ops)
-        writer.add_text("architecture", f"{row.get('architecture')}\n\n{legend}", epoch)
+        from darts_core.report import cell_image
+
+        writer.add_image("cells", cell_image(architecture), self.epochs, dataformats="HWC")
+        writer.add_text("architecture", architecture.text(), self.epochs)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.export import export_model
-from darts_core.runlog import RunFolder
+from darts_core.runlog import RunFolder, read_json
 from darts_core.stages.inputs import find_device, find_model, load_bundle, stage_config
 from darts_core.stages.timing import stopwatch
 from darts_core.train import load_model
@@ -29,7 +29,10 @@ def export(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     model, meta = load_model(path, device=device)
     bundle = load_bundle(config, device).without_test()
     settings = config["export"]
-    accuracy = meta.get("test_accuracy")
+    known = (
+        read_json(path.parent / "result.json") if (path.parent / "result.json").is_file() else {}
+    )
+    accuracy = known.get("test_accuracy")
     with stopwatch(device) as watch:
         manifest = export_model(
             model,
@@ -45,7 +48,7 @@ def export(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     run.finish(
         formats=manifest["artifacts"],
         test_accuracy=accuracy,
-        val_accuracy=meta.get("val_accuracy"),
+        val_accuracy=known.get("val_accuracy"),
         params=manifest["params"],
         model=str(path),
         device_seconds=watch.seconds,

@@ -122,7 +122,6 @@ class Export:
 class Bench:
     """What is compared, and how long each timing takes."""
 
-    what: str
     baseline: str
     baseline_width: int
     seconds: float
@@ -153,6 +152,8 @@ class Config:
     relax: dict[str, Any]
     architecture: Optional[str]
     model: Optional[str]
+    what: str
+    runtime: Optional[str]
     search: Search
     train: Train
     tune: Tune
@@ -173,7 +174,7 @@ NODES: dict[str, tuple[str, ...]] = {
     "tune": ("data", "architecture", "train", "tune"),
     "prune": ("data", "model", "train", "prune"),
     "export": ("data", "model", "export"),
-    "bench": ("data", "model", "train", "bench"),
+    "bench": ("what", "data", "model", "runtime", "train", "bench"),
     "report": ("report",),
     "run": (
         "seeds", "data", "space", "strategy", "relax",

@@ -65,6 +65,7 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     torch.manual_seed(config["seed"])
     supernet = make().to(device)
     guards = [instantiate(node, plugins) for node in config["search"]["guards"].values()]
+    board = AlphaBoard(run, space.ops, settings.epochs)
     with progress_bar("search") as progress, deferred_stop():
         found = run_search(
             supernet,
@@ -76,17 +77,18 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             checkpoint=folder / "checkpoint.pt",
             augment=_augment(config["search"]),
             guards=guards,
-            on_epoch=AlphaBoard(run, space.ops),
+            on_epoch=board,
             progress=progress,
             should_stop=stop_wanted,
         )
     if stop_wanted():
         raise KeyboardInterrupt("A checkpoint is saved.")
-    return _finish(run, found, config, str(device))
+    board.result(found.architecture)
+    return _finish(run, found, config, ops=list(space.ops), device=str(device))
 
 
 def _finish(
-    run: RunFolder, found: SearchResult, config: Mapping[str, Any], device: str
+    run: RunFolder, found: SearchResult, config: Mapping[str, Any], **facts: Any
 ) -> dict[str, Any]:
     guards = [asdict(finding) for finding in found.findings]
     extra = {"guards": guards} if guards else {}
@@ -101,7 +103,7 @@ def _finish(
         guards=guards,
         stopped=found.stopped,
         seed=config["seed"],
-        device=device,
+        **facts,
     )
     return run.result()
 

@@ -1,0 +1,140 @@
+"""The models of a version as rows of one table: size, test accuracy, time at both batch sizes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from darts_core.data import DataBundle
+from darts_core.errors import ConfigError
+from darts_core.export import LoadedModel, load, read_manifest
+from darts_core.latency import default_batch_sizes, measure, measure_model
+from darts_core.report import Latency, ModelRow
+from darts_core.runlog import read_json
+from darts_core.supernet import count
+from darts_core.train import evaluate, load_model
+
+__all__ = ["Entry", "entries_of", "model_row"]
+
+log = logging.getLogger("darts_core")
+
+# where the pipeline leaves its models, in the order in which a table tells the story
+_PLACES = (
+    ("baseline/train", "baseline"),
+    ("searched", "searched"),
+    ("train", "tuned"),
+    ("prune", "pruned"),
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model to measure: a stage's folder with model.pt, or an export folder and one of its forms."""
+
+    name: str
+    kind: str
+    folder: Path
+    runtime: str = "eager"
+
+
+def entries_of(version: Path, baseline: str = "baseline") -> list[Entry]:
+    """The models that the pipeline left in `version`, exported forms last.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = [
+        Entry(baseline if kind == "baseline" else kind, kind, version / place)
+        for place, kind in _PLACES
+        if (version / place / "model.pt").is_file()
+    ]
+    if (version / "export" / "manifest.json").is_file():
+        forms = read_manifest(version / "export")["artifacts"]
+        found += [Entry("exported", "exported", version / "export", form) for form in forms]
+    if not found:
+        raise ConfigError(
+            f"{version} holds no trained model to measure; give model= or a version= with one."
+        )
+    return found
+
+
+def model_row(
+    entry: Entry, bundle: DataBundle, device: torch.device, *, seconds: float
+) -> ModelRow:
+    """`entry` measured: sizes, accuracy on the test split, time at batch 1 and the throughput batch.
+
+    The accuracy of a stage's model is the one that its stage found; an exported file is run on the
+    test split here, as it is, once.
+    """
+    if entry.kind == "exported":
+        return _exported_row(entry, bundle, device, seconds)
+    model, _ = load_model(entry.folder / "model.pt", device=device)
+    size = count(model, bundle.image_shape)
+    known = entry.folder / "result.json"
+    accuracy = read_json(known).get("test_accuracy") if known.is_file() else None
+    if accuracy is None:
+        accuracy = evaluate(model, bundle, "test").accuracy
+    rows = measure_model(
+        model, bundle.image_shape, device=device, max_seconds=seconds, warmup_seconds=seconds / 2
+    )
+    return ModelRow(
+        name=entry.name,
+        kind=entry.kind,
+        params=size.params,
+        macs=size.macs,
+        accuracies=(accuracy,),
+        latency={batch: Latency.from_timing(row) for batch, row in rows.items()},
+        device=next(iter(rows.values())).device,
+        data=bundle.name,
+        baseline=entry.kind == "baseline",
+    )
+
+
+def _exported_row(
+    entry: Entry, bundle: DataBundle, device: torch.device, seconds: float
+) -> ModelRow:
+    manifest = read_manifest(entry.folder)
+    loaded = load(entry.folder, entry.runtime, device=device)
+    rows = {}
+    for batch in default_batch_sizes(device):
+        x_BCHW = torch.randn(batch, *bundle.image_shape, device=device)
+        with torch.inference_mode():
+            rows[batch] = measure(
+                lambda x=x_BCHW: loaded(x),  # type: ignore[misc]
+                device=device,
+                runtime=entry.runtime,
+                batch=batch,
+                max_seconds=seconds,
+                warmup_seconds=seconds / 2,
+            )
+    return ModelRow(
+        name=entry.name,
+        kind=entry.kind,
+        runtime=entry.runtime,
+        precision=str(manifest["artifacts"][entry.runtime].get("precision", "fp32")),
+        params=manifest.get("params"),
+        macs=_macs(manifest),
+        accuracies=(_test_accuracy(loaded, bundle),),
+        latency={batch: Latency.from_timing(row) for batch, row in rows.items()},
+        device=next(iter(rows.values())).device,
+        data=bundle.name,
+    )
+
+
+def _macs(manifest: Mapping[str, Any]) -> int | None:
+    """The MACs of the model that was exported: folding batch norms changes none."""
+    source = Path(str(manifest.get("source", ""))).parent / "result.json"
+    return read_json(source).get("macs") if source.is_file() else None
+
+
+@torch.inference_mode()
+def _test_accuracy(loaded: LoadedModel, bundle: DataBundle) -> float:
+    right = 0
+    for x_BCHW, y_B in bundle.batches("test", 256, drop_last=False, shuffle=False):
+        right += int((loaded(x_BCHW).argmax(1).to(y_B.device) == y_B).sum())
+    return right / bundle.size("test")

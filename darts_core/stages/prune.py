@@ -1,0 +1,79 @@
+"""Stage `prune`: a trained network, shrunk to a measured latency and fine-tuned."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from darts_core.prune import prune_to_budget
+from darts_core.runlog import RunFolder
+from darts_core.stages.inputs import find_device, find_model, load_bundle, recipe, stage_config
+from darts_core.stages.timing import stopwatch
+from darts_core.supernet import count
+from darts_core.train import evaluate, load_model
+
+__all__ = ["prune"]
+
+log = logging.getLogger("darts_core")
+
+
+def prune(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Prune the model of `model=` to `prune.budget`; goes on behind the last finished round.
+
+    Returns:
+        latency_before_ms, latency_after_ms, budget_ms, speedup, val_accuracy, test_accuracy,
+        params, macs, device_seconds.
+    """
+    run = RunFolder.create(folder, stage_config(config, "prune"))
+    if run.finished:
+        return run.result()
+    device = find_device(config["device"])
+    bundle = load_bundle(config, device)
+    model, meta = load_model(find_model(config, folder.parent, ("train",)), device=device)
+    settings = config["prune"]
+    fine_tuning = recipe(
+        config,
+        epochs=settings["epochs"],
+        learning_rate=settings["learning_rate"],
+        min_learning_rate=0.0,
+        warmup_epochs=0.0,
+    )
+    with stopwatch(device) as watch:
+        found = prune_to_budget(
+            model,
+            bundle.without_test(),
+            budget=settings["budget"],
+            batch=settings["batch"],
+            device=device,
+            fit_config=fine_tuning,
+            folder=folder,
+            meta=meta,
+            seed=config["seed"],
+            **settings["options"],
+        )
+    report = found.report()
+    val = evaluate(found.model, bundle, "val")
+    test = evaluate(found.model, bundle, "test")
+    log.info(
+        "pruned: %.3f ms -> %.3f ms (budget %.3f), val %.4f, test %.4f",
+        report["latency_before_ms"],
+        report["latency_after_ms"],
+        report["budget_ms"],
+        val.accuracy,
+        test.accuracy,
+    )
+    size = count(found.model, bundle.image_shape)
+    kept = ("latency_before_ms", "latency_after_ms", "budget_ms", "speedup", "replaced", "note")
+    run.finish(
+        **{key: report[key] for key in kept},
+        val_accuracy=val.accuracy,
+        test_accuracy=test.accuracy,
+        params=size.params,
+        macs=size.macs,
+        device_seconds=watch.seconds,
+        fine_tuning_seconds=report["device_seconds"],
+        seed=config["seed"],
+    )
+    return run.result()

@@ -1,0 +1,81 @@
+"""Stage `run`: the whole pipeline; each step is a stage of its own, so a killed run goes on where it was."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from darts_core.runlog import write_json
+from darts_core.stages.bench import bench
+from darts_core.stages.export import export
+from darts_core.stages.prune import prune
+from darts_core.stages.report import report
+from darts_core.stages.search import search
+from darts_core.stages.train import train
+from darts_core.stages.tune import tune
+
+__all__ = ["run"]
+
+log = logging.getLogger("darts_core")
+
+
+def run(config: Mapping[str, Any], version: Path) -> dict[str, Any]:
+    """Search, tune, train, prune, export, and the same tuning and training of a baseline; then compare.
+
+    `searched/` is the found architecture under the recipe as configured, `train/` under the tuned
+    one; `baseline/` holds the hand-designed network, tuned over as many trials.
+
+    Returns:
+        costs (stage -> multiples of one training), report (path), val_accuracy and test_accuracy.
+    """
+    found = {"search": search(config, version / "search")}
+    plain = {**config, "architecture": None, "model": None}
+    found["searched"] = train(plain, version / "searched")
+    found["tune"] = tune(plain, version / "tune")
+    tuned = {**plain, "train": {**config["train"], **found["tune"]["best"]}}
+    found["train"] = train(tuned, version / "train")
+    found["prune"] = prune(tuned, version / "prune")
+    found["export"] = export(plain, version / "export")
+    found |= _baseline(plain, version / "baseline")
+    found["bench"] = bench(plain, version / "bench")
+    costs = _costs(found)
+    write_json(version / "costs.json", {"schema_version": 1, "trainings": costs})
+    page = report(config, version / "report")
+    _say_costs(costs)
+    last = found["prune"]
+    return {
+        "costs": costs,
+        "val_accuracy": last["val_accuracy"],
+        "test_accuracy": last["test_accuracy"],
+        **page,
+    }
+
+
+def _baseline(config: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
+    """The hand-designed network: same epochs, same space and number of trials, same splits."""
+    settings = config["bench"]
+    base = {
+        **config,
+        "architecture": settings["baseline"],
+        "train": {**config["train"], "channels": settings["baseline_width"]},
+    }
+    tuned = tune(base, folder / "tune")
+    best = {**base, "train": {**base["train"], **tuned["best"]}}
+    return {"baseline tune": tuned, "baseline train": train(best, folder / "train")}
+
+
+def _costs(found: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Device seconds of each stage over those of training the final architecture once."""
+    unit = float(found["train"]["device_seconds"])
+    return {
+        name: round(float(result["device_seconds"]) / unit, 3)
+        for name, result in found.items()
+        if "device_seconds" in result and unit > 0
+    }
+
+
+def _say_costs(costs: Mapping[str, float]) -> None:
+    parts = [f"{name} {cost:.2f}" for name, cost in costs.items()]
+    log.info("cost in trainings of the final architecture: %s", ", ".join(parts))

@@ -59,10 +59,11 @@ class Ledger:
         pruner = make_pruner(
             self.spec.pruner, len(self.spec.objectives), self.spec.budget.epochs_per_trial
         )
+        goals = self.spec.objectives.values()
         study = optuna.create_study(
             storage=open_storage(self.folder, self.spec.storage),
             study_name=self.spec.study_name,
-            directions=list(self.spec.objectives.values()),
+            directions=[optuna.study.StudyDirection[goal.upper()] for goal in goals],
             pruner=pruner,
             load_if_exists=True,
         )

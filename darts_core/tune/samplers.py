@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from darts_core.errors import TuneError, unknown_name
 from darts_core.tune.space import SearchDimension
 
@@ -31,7 +33,7 @@ class Drawing:
     @property
     def trial_seed(self) -> int:
         """A seed for this trial alone."""
-        return (self.seed * 1_000_003 + self.number * 7919 + 1) % 2**31
+        return int(np.random.SeedSequence([self.seed, self.number]).generate_state(1)[0])
 
 
 def _tpe(draw: Drawing, **options: Any) -> Any:
@@ -78,8 +80,14 @@ def _random(draw: Drawing, **options: Any) -> Any:
 def _grid(draw: Drawing, **options: Any) -> Any:
     from optuna.samplers import GridSampler
 
+    class Grid(GridSampler):
+        """Ends no loop by itself: it may only do so inside Optuna's own `optimize`."""
+
+        def after_trial(self, *args: Any, **kwargs: Any) -> None:
+            """Nothing; the ledger knows how many points there are."""
+
     values = {name: dimension.values() for name, dimension in draw.space.items()}
-    return GridSampler(values, seed=draw.seed, **options)
+    return Grid(values, seed=draw.seed, **options)
 
 
 def _population(draw: Drawing, options: dict[str, Any]) -> dict[str, Any]:

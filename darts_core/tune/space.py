@@ -165,7 +165,9 @@ def _parse(name: str, entry: Any) -> SearchDimension:
 def _parse_range(
     name: str, entry: Mapping[str, Any], when: tuple[tuple[str, tuple[Any, ...]], ...]
 ) -> SearchDimension:
-    low, high, step = entry.get("low"), entry.get("high"), entry.get("step")
+    low: Any = entry.get("low")
+    high: Any = entry.get("high")
+    step: Any = entry.get("step")
     for key, value in (("low", low), ("high", high)):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TuneError(f"The dimension {name} has {key}: {value!r}; give a number.")

@@ -92,6 +92,9 @@ def work(
         except LeaseLost as lost:
             log.warning("%s", lost)
             continue
+        except BaseException:
+            claim.release()
+            raise
         count += 1
         if multiprocessing.parent_process() is None:  # else the starter of this worker says it
             log.info("trial %d: %s, %s", record.number, record.state, record.reason)

@@ -1,0 +1,104 @@
+"""Search spaces: reading, conditions, drawing, sentences for what cannot work."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+
+from darts_core.errors import TuneError
+from darts_core.tune.space import check_params, parse_space, space_to_dict, suggest
+
+SPACE = {
+    "momentum": {"low": 0.5, "high": 0.9, "when": {"optimizer": "sgd"}},
+    "optimizer": {"choices": ["sgd", "adamw"]},
+    "lr": {"low": 1e-4, "high": 1e-1, "log": True},
+    "layers": {"low": 2, "high": 8, "step": 2},
+    "flip": [True, False],
+}
+
+
+def draw(space, seed=0, count=30):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    return [suggest(study.ask(), space) for _ in range(count)]
+
+
+def test_drawn_values_lie_in_the_space_and_conditions_hold():
+    space = parse_space(SPACE)
+    assert list(space).index("optimizer") < list(space).index("momentum")
+    seen = draw(space)
+    for params in seen:
+        assert ("momentum" in params) == (params["optimizer"] == "sgd")
+        assert 1e-4 <= params["lr"] <= 1e-1
+        assert params["layers"] in (2, 4, 6, 8)
+        assert isinstance(params["layers"], int)
+        for name, value in params.items():
+            assert space[name].contains(value), (name, value)
+    assert len({p["optimizer"] for p in seen}) == 2
+    # logarithmic: about two thirds lie below 1e-2, not a tenth
+    assert sum(p["lr"] < 1e-2 for p in seen) > 12
+
+
+def test_yaml_form_reads_back():
+    space = parse_space(SPACE)
+    assert parse_space(space_to_dict(space)) == space
+
+
+def test_choices_that_are_lists_come_back_as_lists():
+    space = parse_space({"ops": {"choices": [["a", "b"], ["c"]]}})
+    assert {tuple(p["ops"]) for p in draw(space)} == {("a", "b"), ("c",)}
+    assert check_params({"ops": ["c"]}, space) == {"ops": '["c"]'}
+
+
+def test_numbers_and_truth_values_are_told_apart():
+    space = parse_space({"x": {"choices": [0, 1]}, "y": {"low": 0, "high": 3}})
+    assert space["x"].contains(1)
+    assert not space["x"].contains(True)
+    assert not space["y"].contains(True)
+    assert not space["y"].contains(1.5)
+
+
+def test_grid_values():
+    space = parse_space(
+        {"a": {"low": 0.0, "high": 0.3, "step": 0.1}, "b": {"low": 1, "high": 3}, "c": ["u"]}
+    )
+    assert space["a"].values() == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    assert space["b"].values() == [1, 2, 3]
+    with pytest.raises(TuneError, match="finitely many values"):
+        parse_space({"a": {"low": 0.0, "high": 1.0}})["a"].values()
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        ({}, "is empty"),
+        ({"x": {"low": 1.0, "high": 1.0}}, r"interval of x is empty: low 1.0 .* high 1.0"),
+        ({"x": {"low": 2, "high": 1}}, "interval of x is empty"),
+        ({"x": {"low": 0, "high": 1, "log": True}}, "low must be above 0"),
+        ({"x": {"low": "a", "high": 1}}, "low: 'a'"),
+        ({"x": {"low": float("nan"), "high": 1.0}}, "finite"),
+        ({"x": {"choices": []}}, "no choices"),
+        ({"x": {"lo": 1, "high": 2}}, "Did you mean 'low'"),
+        ({"x": 3}, "write"),
+        ({"x": {"low": 1, "high": 9, "log": True, "step": 2}}, "cannot have a step"),
+        ({"x": {"low": 1, "high": 9, "step": 0}}, "step above 0"),
+        ({"x": {"low": 1, "high": 9, "when": {"z": 1}}}, "Unknown dimension 'z'"),
+        ({"x": [1], "y": {"low": 1, "high": 9, "when": {"x": 2}}}, "never happens"),
+        (
+            {"x": {"choices": [1], "when": {"y": 1}}, "y": {"choices": [1], "when": {"x": 1}}},
+            "wait for each other",
+        ),
+    ],
+)
+def test_malformed_spaces_are_sentences(space, words):
+    with pytest.raises(TuneError, match=words):
+        parse_space(space)
+
+
+def test_enqueued_settings_are_checked():
+    space = parse_space(SPACE)
+    with pytest.raises(TuneError, match="Did you mean 'lr'"):
+        check_params({"lrr": 1}, space)
+    with pytest.raises(TuneError, match=r"lr = 1.0; it takes 0.0001 to 0.1"):
+        check_params({"lr": 1.0}, space)
+    with pytest.raises(TuneError, match="steps of 2"):
+        check_params({"layers": 3}, space)

@@ -1,0 +1,106 @@
+"""Storage, locks and leases: what a kill leaves behind."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+
+import optuna
+import pytest
+
+from darts_core.errors import TuneError
+from darts_core.tune.lease import Lease, LeaseWatch, process_start
+from darts_core.tune.storage import FileLock, cut_torn_line, open_storage
+
+FORK = multiprocessing.get_context("spawn")
+
+
+def _hold(path, ready):
+    FileLock(path).acquire()
+    ready.set()
+    time.sleep(60)
+
+
+def test_a_lock_is_free_as_soon_as_its_holder_is_killed(tmp_path):
+    ready = FORK.Event()
+    holder = FORK.Process(target=_hold, args=(tmp_path / "lock", ready))
+    holder.start()
+    assert ready.wait(20)
+    os.kill(holder.pid, 9)
+    started = time.monotonic()
+    with FileLock(tmp_path / "lock").held():
+        assert time.monotonic() - started < 5
+    holder.join()
+
+
+@pytest.mark.parametrize("torn", [b'{"op_code": 4, "stu', b"\0\0\0\0\n", b"\xff\xfe"])
+def test_a_torn_line_is_cut_and_later_trials_are_kept(tmp_path, torn):
+    study = optuna.create_study(storage=open_storage(tmp_path), study_name="s")
+    study.tell(study.ask(), 1.0)
+    journal = tmp_path / "study.journal"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + torn)
+    again = optuna.load_study(storage=open_storage(tmp_path), study_name="s")
+    assert journal.read_bytes() == whole
+    again.tell(again.ask(), 2.0)
+    values = [
+        t.value for t in optuna.load_study(storage=open_storage(tmp_path), study_name="s").trials
+    ]
+    assert values == [1.0, 2.0]
+    assert cut_torn_line(journal) == 0
+
+
+def test_a_line_torn_while_others_work_is_cut_before_their_next_line(tmp_path):
+    study = optuna.create_study(storage=open_storage(tmp_path), study_name="s")
+    with (tmp_path / "study.journal").open("ab") as stream:
+        stream.write(b'{"op_code": 4, "stu')
+    study.tell(study.ask(), 3.0)
+    fresh = optuna.load_study(storage=open_storage(tmp_path), study_name="s")
+    assert [t.value for t in fresh.trials] == [3.0]
+
+
+def test_sqlite_holds_a_study_and_bad_urls_are_sentences(tmp_path):
+    pytest.importorskip("sqlalchemy")
+    url = f"sqlite:///{tmp_path}/study.db"
+    study = optuna.create_study(storage=open_storage(tmp_path, url), study_name="s")
+    study.tell(study.ask(), 1.0)
+    again = optuna.load_study(storage=open_storage(tmp_path, url), study_name="s")
+    assert len(again.trials) == 1
+    with pytest.raises(TuneError, match="redis://x' is not understood"):
+        open_storage(tmp_path, "redis://x")
+    with pytest.raises(TuneError, match="cannot be opened"):
+        open_storage(tmp_path, "sqlite:////no/such/folder/x.db")
+
+
+def test_leases_on_this_host_follow_the_process_table(tmp_path):
+    watch = LeaseWatch()
+    mine = Lease()
+    mine.write(tmp_path / "lease.json")
+    assert watch.alive(Lease.read(tmp_path / "lease.json"))
+    assert not watch.alive(None)
+    # the same number, but another process: numbers are used again
+    assert not watch.alive(Lease(start="1"))
+    process = FORK.Process(target=time.sleep, args=(60,))
+    process.start()
+    other = Lease(pid=process.pid, start=process_start(process.pid))
+    assert watch.alive(other)
+    process.kill()
+    deadline = time.monotonic() + 10
+    while watch.alive(other) and time.monotonic() < deadline:
+        time.sleep(0.01)  # still a zombie here: nobody has waited for it
+    assert not watch.alive(other)
+    process.join()
+    (tmp_path / "lease.json").write_text("{")
+    assert Lease.read(tmp_path / "lease.json") is None
+
+
+def test_leases_of_other_hosts_live_while_their_beat_moves():
+    watch = LeaseWatch(stale_seconds=0.05)
+    lease = Lease(host="elsewhere")
+    assert watch.alive(lease)
+    time.sleep(0.1)
+    lease.beat += 1
+    assert watch.alive(lease)
+    time.sleep(0.1)
+    assert not watch.alive(lease)

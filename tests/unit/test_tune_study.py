@@ -1,0 +1,314 @@
+"""Studies in one process: results, resuming, budgets, failures, objectives, samplers, pruners."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from darts_core.errors import TuneError
+from darts_core.tune import current_trial, run_study
+from darts_core.tune.ledger import Ledger
+from darts_core.tune.samplers import PRUNERS, SAMPLERS
+
+SPACE = {"x": {"low": 0.0, "high": 1.0}, "kind": {"choices": ["a", "b"]}}
+
+
+def curve(trial, epochs=4):
+    """Rises with the epochs; the best is x = 0.3, kind a."""
+    top = 1 - (trial.params["x"] - 0.3) ** 2 - 0.2 * (trial.params["kind"] == "b")
+    for epoch in range(epochs):
+        trial.report(epoch, val_accuracy=top * (epoch + 1) / epochs)
+    return {"val_accuracy": top, "size": trial.params["x"]}
+
+
+class Calls(list):
+    def __call__(self, trial):
+        self.append((trial.number, trial.resumed))
+        return curve(trial)
+
+
+def params_of(result):
+    return [(r.number, r.state, r.params) for r in result.trials]
+
+
+def test_a_study_finds_a_good_setting_and_keeps_everything(tmp_path):
+    ended = []
+    result = run_study(
+        curve,
+        SPACE,
+        folder=tmp_path,
+        trials=16,
+        enqueue=[{"x": 0.9, "kind": "b"}],
+        on_trial=lambda record: ended.append(record.number),
+    )
+    assert result.best_params["kind"] == "a"
+    assert result.best_value > 0.95
+    assert result.trials[0].params == {"x": 0.9, "kind": "b"}
+    assert ended == list(range(16))
+    assert {r.state for r in result.trials} == {"complete", "pruned"}
+    assert result.spent["trials"] == 16
+    assert result.spent["epochs"] == sum(r.epochs for r in result.trials) < 64
+    folder = tmp_path / "trials" / "0000"
+    assert {p.name for p in folder.iterdir()} == {"config.yaml", "metrics.jsonl", "result.json"}
+    assert json.loads((folder / "result.json").read_text())["reason"] == "finished"
+    assert "number: " in (tmp_path / "best.yaml").read_text()
+    assert json.loads(json.dumps(result.to_dict()))["best_number"] == result.best_number
+    assert len(result.rows()) == 16
+    assert result.importance["x"] + result.importance["kind"] == pytest.approx(1.0)
+    pruned = next(r for r in result.trials if r.state == "pruned")
+    assert "pruned after epoch" in pruned.reason
+
+
+def test_the_same_seed_gives_the_same_trials_also_across_a_stop(tmp_path):
+    first = run_study(curve, SPACE, folder=tmp_path / "a", trials=8, seed=3)
+    second = run_study(curve, SPACE, folder=tmp_path / "b", trials=8, seed=3)
+    assert params_of(first) == params_of(second)
+
+    class Stop(BaseException):
+        pass
+
+    def stopping(trial):
+        if trial.number == 5:
+            raise Stop
+        return curve(trial)
+
+    with pytest.raises(Stop):
+        run_study(stopping, SPACE, folder=tmp_path / "c", trials=8, seed=3)
+    third = run_study(curve, SPACE, folder=tmp_path / "c", trials=8, seed=3)
+    assert params_of(first) == params_of(third)
+    other = run_study(curve, SPACE, folder=tmp_path / "d", trials=8, seed=4)
+    assert params_of(first) != params_of(other)
+
+
+def test_finished_trials_count_once_and_more_budget_continues(tmp_path):
+    calls = Calls()
+    run_study(calls, SPACE, folder=tmp_path, trials=3)
+    run_study(calls, SPACE, folder=tmp_path, trials=3)
+    assert [number for number, _ in calls] == [0, 1, 2]
+    result = run_study(calls, SPACE, folder=tmp_path, trials=5)
+    assert [number for number, _ in calls] == [0, 1, 2, 3, 4]
+    assert len(result.trials) == 5
+
+
+def test_a_trial_told_half_is_told_on_the_next_opening(tmp_path, monkeypatch):
+    calls = Calls()
+    whole = Ledger._tell
+
+    def killed(self, number, result):
+        if number == 1:
+            raise KeyboardInterrupt
+        whole(self, number, result)
+
+    monkeypatch.setattr(Ledger, "_tell", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(calls, SPACE, folder=tmp_path, trials=3, pruner="none")
+    monkeypatch.setattr(Ledger, "_tell", whole)
+    result = run_study(calls, SPACE, folder=tmp_path, trials=3, pruner="none")
+    assert [number for number, _ in calls] == [0, 1, 2]
+    assert [r.state for r in result.trials] == ["complete"] * 3
+
+
+def test_an_exception_fails_its_trial_only_and_keeps_the_traceback(tmp_path):
+    def breaks(trial):
+        if trial.number == 1:
+            raise ValueError("no such layer")
+        return curve(trial)
+
+    result = run_study(breaks, SPACE, folder=tmp_path, trials=4)
+    assert result.trials[1].state == "fail"
+    assert result.trials[1].reason == "ValueError: no such layer"
+    text = json.loads((tmp_path / "trials/0001/result.json").read_text())["traceback"]
+    assert "in breaks" in text
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason"),
+    [
+        ({"loss": 1.0}, r"objective 'val_accuracy' is missing from the trial's metrics \(loss\)"),
+        ({"val_accuracy": math.nan}, "objective 'val_accuracy' is nan"),
+        (math.inf, "objective 'val_accuracy' is inf"),
+        ({"val_accuracy": "high"}, "objective 'val_accuracy' is 'high'"),
+        (None, "The trial returned NoneType"),
+    ],
+)
+def test_a_bad_objective_fails_the_trial_by_name(tmp_path, outcome, reason):
+    with pytest.raises(TuneError, match=reason):
+        run_study(lambda trial: outcome, SPACE, folder=tmp_path, trials=2)
+
+
+def test_too_many_failures_stop_the_study_with_a_summary(tmp_path):
+    calls = []
+
+    def breaks(trial):
+        calls.append(trial.number)
+        raise RuntimeError("device lost")
+
+    with pytest.raises(TuneError, match=r"4 of 4 .* trials 0, 1, 2, 3: RuntimeError: device lost"):
+        run_study(breaks, SPACE, folder=tmp_path, trials=50)
+    assert len(calls) == 4
+
+
+def test_budget_in_epochs_ends_a_running_trial(tmp_path):
+    result = run_study(curve, SPACE, folder=tmp_path, epochs=10, pruner="none")
+    assert result.spent["epochs"] == 10
+    assert [r.epochs for r in result.trials] == [4, 4, 2]
+    assert result.trials[2].state == "pruned"
+    assert "budget of 10 epochs" in result.trials[2].reason
+    assert "budget of 10 epochs" in result.ended
+
+
+def test_budget_in_trainings_and_its_forecast(tmp_path, monkeypatch):
+    clock = iter(range(0, 100_000, 1))
+    monkeypatch.setattr("darts_core.tune.claim.time.monotonic", lambda: next(clock))
+    result = run_study(
+        curve, SPACE, folder=tmp_path, trainings=3.0, training_seconds=20.0, pruner="none"
+    )
+    assert result.spent["device_seconds"] >= 60
+    assert result.spent["trainings"] == pytest.approx(result.spent["device_seconds"] / 20)
+    assert result.forecast["trainings"] == 3.0
+    with pytest.raises(TuneError, match=r"needs tune\.training_seconds"):
+        run_study(curve, SPACE, folder=tmp_path, trainings=3.0)
+    with pytest.raises(TuneError, match="no budget"):
+        run_study(curve, SPACE, folder=tmp_path)
+    with pytest.raises(TuneError, match=r"tune\.trials=0"):
+        run_study(curve, SPACE, folder=tmp_path, trials=0)
+
+
+def test_several_objectives_give_a_front_under_constraints(tmp_path):
+    goals = {"val_accuracy": "maximize", "size": "minimize"}
+    result = run_study(
+        curve,
+        {"x": SPACE["x"], "kind": {"choices": ["a"]}},
+        folder=tmp_path,
+        trials=24,
+        objectives=goals,
+        constraints={"size": "<= 0.5"},
+        sampler="nsga2",
+    )
+    feasible = [r for r in result.trials if r.feasible]
+    assert 0 < len(feasible) < 24
+    assert all(r.values[1] <= 0.5 for r in feasible)
+    assert result.best_number in {r.number for r in feasible}
+    front = [r for r in result.trials if r.number in result.front]
+    for one in front:
+        assert not any(
+            o.values[0] >= one.values[0] and o.values[1] <= one.values[1] and o.values != one.values
+            for o in feasible
+        )
+    assert all(r.state == "complete" for r in result.trials)
+    with pytest.raises(TuneError, match="2 objectives; use pruner=none"):
+        run_study(curve, SPACE, folder=tmp_path, trials=1, objectives=goals, pruner="asha")
+    with pytest.raises(TuneError, match="none of the complete ones meets"):
+        run_study(curve, SPACE, folder=tmp_path / "x", trials=2, constraints={"size": "<= -1"})
+
+
+def test_a_missing_constrained_metric_fails_by_name(tmp_path):
+    with pytest.raises(TuneError, match="constraint 'latency_ms' is missing"):
+        run_study(curve, SPACE, folder=tmp_path, trials=2, constraints={"latency_ms": 5})
+    with pytest.raises(TuneError, match=r"write '<= 5\.0'"):
+        run_study(curve, SPACE, folder=tmp_path, trials=2, constraints={"latency_ms": "< 5"})
+
+
+def test_another_space_on_the_same_storage_is_refused(tmp_path):
+    run_study(curve, SPACE, folder=tmp_path, trials=1)
+    wider = {**SPACE, "x": {"low": 0.0, "high": 2.0}}
+    with pytest.raises(TuneError, match=r"another space \(the dimensions x differ\)"):
+        run_study(curve, wider, folder=tmp_path, trials=1)
+    with pytest.raises(TuneError, match="the objectives differ"):
+        run_study(curve, SPACE, folder=tmp_path, trials=1, metric="size")
+
+
+def test_warm_start_adds_knowledge_that_is_not_counted(tmp_path):
+    first = run_study(curve, SPACE, folder=tmp_path / "a", trials=12, pruner="none")
+    second = run_study(
+        curve,
+        SPACE,
+        folder=tmp_path / "b",
+        trials=3,
+        warm_start=tmp_path / "a",
+        enqueue=[{"x": 0.5, "kind": "b"}],
+        pruner="none",
+    )
+    assert len(second.trials) == 3
+    assert second.trials[0].params["x"] == 0.5
+    assert second.spent["trials"] == 3
+    assert second.spent["device_seconds"] < first.spent["device_seconds"] + 1
+    # no start-up any more: what is drawn now depends on the other study's values
+    alone = run_study(
+        curve,
+        SPACE,
+        folder=tmp_path / "d",
+        trials=3,
+        enqueue=[{"x": 0.5, "kind": "b"}],
+        pruner="none",
+    )
+    assert [r.params for r in alone.trials[1:]] != [r.params for r in second.trials[1:]]
+    assert min(abs(r.params["x"] - 0.3) for r in second.trials[1:]) < 0.2
+    with pytest.raises(TuneError, match="There is no study in"):
+        run_study(curve, SPACE, folder=tmp_path / "c", trials=1, warm_start=tmp_path / "none")
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+def test_every_sampler_runs_a_study(tmp_path, name):
+    space = {"x": {"low": 0.0, "high": 1.0, "step": 0.05}, "kind": {"choices": ["a", "b"]}}
+    result = run_study(curve, space, folder=tmp_path, trials=7, sampler=name, pruner="none")
+    assert len(result.trials) == 7
+    assert len({tuple(r.params.items()) for r in result.trials}) > 3
+    assert all(0 <= r.params["x"] <= 1 for r in result.trials)
+
+
+def test_a_grid_visits_every_point_once_and_ends(tmp_path):
+    space = {"x": {"low": 0.0, "high": 1.0, "step": 0.5}, "kind": {"choices": ["a", "b"]}}
+    result = run_study(curve, space, folder=tmp_path, trials=50, sampler="grid", pruner="none")
+    points = [(r.params["x"], r.params["kind"]) for r in result.trials]
+    assert len(points) == len(set(points)) == 6
+    with pytest.raises(TuneError, match="finitely many values"):
+        run_study(curve, SPACE, folder=tmp_path / "y", trials=2, sampler="grid")
+
+
+@pytest.mark.parametrize("name", sorted(PRUNERS))
+def test_pruners_end_bad_trials_early(tmp_path, name):
+    result = run_study(
+        lambda trial: curve(trial, epochs=12),
+        SPACE,
+        folder=tmp_path,
+        trials=12,
+        pruner=name,
+        epochs_per_trial=12,
+        sampler="random",
+    )
+    pruned = [r for r in result.trials if r.state == "pruned"]
+    assert bool(pruned) == (name != "none")
+    assert all(r.epochs < 12 for r in pruned)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"sampler": "tpf"}, "Unknown sampler 'tpf'. .*Did you mean 'tpe'"),
+        ({"pruner": "ashaa"}, "Did you mean 'asha'"),
+        ({"sampler": {"name": "tpe", "kappa": 3}}, "The sampler 'tpe' refuses"),
+        ({"direction": "up"}, "must be maximize or minimize"),
+        ({"workers": 0}, "tune.workers=0"),
+        ({"max_failure_share": 2}, "between 0 and 1"),
+        ({"enqueue": [{"y": 1}]}, "Unknown dimension 'y'"),
+    ],
+)
+def test_bad_descriptions_are_sentences(tmp_path, options, words):
+    with pytest.raises(TuneError, match=words):
+        run_study(curve, SPACE, folder=tmp_path, trials=1, **options)
+
+
+def test_the_current_trial_is_known_inside_only(tmp_path):
+    seen = []
+
+    def objective(trial):
+        seen.append(current_trial() is trial)
+        return 1.0
+
+    assert current_trial() is None
+    run_study(objective, SPACE, folder=tmp_path, trials=1)
+    assert seen == [True]
+    assert current_trial() is None

@@ -1,0 +1,223 @@
+"""Workers in processes, and what survives kill -9 of a trial, a worker, or everything."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from darts_core.errors import TuneError
+from darts_core.tune import run_study
+from darts_core.tune.lease import Lease
+from darts_core.tune.resources import pin_worker, visible_gpus
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kills processes by /proc")
+
+SPACE = {"x": {"low": 0.0, "high": 1.0}}
+EPOCHS = 4
+
+
+def steps(trial):
+    """Counts its epochs in a checkpoint file, as a training does; `x` alone decides the value."""
+    checkpoint = trial.folder / "checkpoint.json"
+    start = json.loads(checkpoint.read_text()) if checkpoint.exists() else 0
+    with (trial.folder / "sittings").open("a") as stream:
+        stream.write(f"{os.getpid()} {start}\n")
+    for epoch in range(start, EPOCHS):
+        time.sleep(0.02)
+        temporary = checkpoint.with_suffix(".tmp")
+        temporary.write_text(json.dumps(epoch + 1))
+        temporary.replace(checkpoint)
+        trial.report(epoch, val_accuracy=trial.params["x"] * (epoch + 1))
+    return trial.params["x"]
+
+
+def dies_once(trial):
+    """Kills its own process after the second epoch, the first time round."""
+    checkpoint = trial.folder / "checkpoint.json"
+    start = json.loads(checkpoint.read_text()) if checkpoint.exists() else 0
+    for epoch in range(start, EPOCHS):
+        if epoch == 2 and not trial.resumed and trial.number == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        checkpoint.write_text(json.dumps(epoch + 1))
+        trial.report(epoch, val_accuracy=float(start))
+    return float(start)
+
+
+def dies_always(trial):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def own_process(trial):
+    return {"val_accuracy": 1.0, "pid": os.getpid(), "threads": int(os.environ["OMP_NUM_THREADS"])}
+
+
+def _unpickled(trial):
+    return 1.0
+
+
+def test_trials_run_in_processes_of_their_own_with_one_thread(tmp_path):
+    result = run_study(own_process, SPACE, folder=tmp_path, trials=4, workers=2)
+    pids = {record.metrics["pid"] for record in result.trials}
+    assert len(pids) == 4
+    assert os.getpid() not in pids
+    assert {record.metrics["threads"] for record in result.trials} == {1.0}
+
+
+def test_a_killed_trial_goes_on_from_its_checkpoint_under_its_number(tmp_path):
+    result = run_study(dies_once, SPACE, folder=tmp_path, trials=3, isolate=True, pruner="none")
+    assert [r.state for r in result.trials] == ["complete"] * 3
+    assert [r.value for r in result.trials] == [0.0, 2.0, 0.0]
+    assert result.trials[1].epochs == EPOCHS
+    rows = (tmp_path / "trials/0001/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["epoch"] for row in rows] == list(range(EPOCHS))
+    assert json.loads((tmp_path / "trials/0001/result.json").read_text())["attempts"] == 2
+
+
+def test_a_trial_that_always_dies_fails_after_a_few_restarts(tmp_path):
+    with pytest.raises(TuneError, match=r"process died 3 times .*SIGKILL"):
+        run_study(dies_always, SPACE, folder=tmp_path, trials=1, isolate=True, max_restarts=2)
+
+
+def test_an_objective_that_cannot_be_sent_is_a_sentence(tmp_path):
+    with pytest.raises(TuneError, match="top level of a module"):
+        run_study(lambda trial: 1.0, SPACE, folder=tmp_path, trials=2, workers=2)
+
+
+def _sweep(folder, trials):
+    # a process group of its own, so that a test can kill the sweeper and all it started
+    os.setpgid(0, 0)
+    run_study(steps, SPACE, folder=folder, trials=trials, workers=2, seed=1, pruner="none")
+
+
+def _start(folder, trials):
+    process = multiprocessing.get_context("spawn").Process(target=_sweep, args=(folder, trials))
+    process.start()
+    return process
+
+
+def _descendants(pid):
+    """Processes below `pid`, by /proc."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                text = (entry / "stat").read_text()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(text[text.rfind(")") + 2 :].split()[1])
+    found, todo = [], [pid]
+    while todo:
+        here = todo.pop()
+        below = [child for child, parent in parents.items() if parent == here]
+        found += below
+        todo += below
+    return found
+
+
+def _kill_something(process, rng):
+    """kill -9 of a process below the sweeper, of the sweeper alone, or of all."""
+    below = _descendants(process.pid)
+    what = rng.choice(["below", "below", "sweeper", "all"])
+    if what == "below" and below:
+        victims = [rng.choice(below)]
+    elif what == "all":
+        victims = [process.pid, *below]
+    else:
+        victims = [process.pid]
+    for victim in victims:
+        try:
+            os.kill(victim, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    return what
+
+
+def kill_and_continue(folder, *, trials, kills, seed):
+    """Run the same sweep until it ends, killing something `kills` times; what was killed."""
+    rng = random.Random(seed)
+    done = []
+    process = _start(folder, trials)
+    deadline = time.monotonic() + 30 + 5 * kills
+    while True:
+        assert time.monotonic() < deadline, f"no end after {done}"
+        if len(done) < kills:
+            process.join(timeout=rng.uniform(0.3, 1.5))
+            if process.exitcode is None:
+                done.append(_kill_something(process, rng))
+        process.join(timeout=None if len(done) >= kills else 0.2)
+        if process.exitcode == 0:
+            return done
+        if process.exitcode is not None:
+            process = _start(folder, trials)
+
+
+def check_books(folder, trials):
+    """Every trial exactly once, with every epoch once, as in a study that nobody killed."""
+    result = run_study(steps, SPACE, folder=folder, trials=trials, seed=1, pruner="none")
+    assert [r.number for r in result.trials] == list(range(trials))
+    assert {r.state for r in result.trials} == {"complete"}
+    assert result.spent["epochs"] == trials * EPOCHS
+    for record in result.trials:
+        rows = (record.folder / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(row)["epoch"] for row in rows] == list(range(EPOCHS))
+        assert not (record.folder / "lease.json").exists()
+    assert not list(folder.glob("trials/*/.*.tmp")) or result  # left-over halves are never read
+    return result
+
+
+def test_five_random_kills_lose_and_repeat_nothing(tmp_path, request):
+    seed = random.SystemRandom().randrange(10**6)
+    print(f"seed {seed}")
+    done = kill_and_continue(tmp_path, trials=30, kills=5, seed=seed)
+    result = check_books(tmp_path, 30)
+    assert len(done) >= 1
+    # a sitting that goes on from a checkpoint repeats no finished epoch
+    for record in result.trials:
+        starts = [int(line.split()[1]) for line in (record.folder / "sittings").open()]
+        assert starts == sorted(starts)
+
+
+@pytest.mark.full
+def test_a_hundred_random_kills_lose_and_repeat_nothing(tmp_path):
+    seed = random.SystemRandom().randrange(10**6)
+    print(f"seed {seed}")
+    done = kill_and_continue(tmp_path, trials=600, kills=100, seed=seed)
+    result = check_books(tmp_path, 600)
+    assert len(done) == 100
+    assert len(result.trials) == 600
+
+
+def test_a_live_worker_of_another_process_keeps_its_trial(tmp_path):
+    run_study(steps, SPACE, folder=tmp_path, trials=1)
+    from darts_core.tune.budget import Budget
+    from darts_core.tune.ledger import Ledger
+    from darts_core.tune.spec import StudySpec
+
+    spec = StudySpec.make(SPACE, Budget(trials=3), folder=tmp_path)
+    first, second = Ledger(spec), Ledger(spec)
+    held = first.claim()
+    other = second.claim()
+    assert (held.number, other.number) == (1, 2)
+    assert second.claim() is None
+    held.release()
+    taken = second.claim()
+    assert taken.number == 1
+    assert taken.resumed
+    assert Lease.read(tmp_path / "trials/0001/lease.json").token == taken.lease.token
+
+
+def test_gpus_are_dealt_out_by_turns(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert visible_gpus() == ["2", "5"]
+    pin_worker(3)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert visible_gpus() == []

@@ -1,7 +1,21 @@
 """The supernet, plain networks, and their sizes."""
 
+from darts_core.supernet import toy as toy
 from darts_core.supernet.build import build
+from darts_core.supernet.choices import DepthChoice, LayerChoice, ModuleSupernet, WidthChoice
 from darts_core.supernet.count import Count, count
+from darts_core.supernet.macro import create_supernet
 from darts_core.supernet.network import Supernet, frozen_statistics
 
-__all__ = ["Count", "Supernet", "build", "count", "frozen_statistics"]
+__all__ = [
+    "Count",
+    "DepthChoice",
+    "LayerChoice",
+    "ModuleSupernet",
+    "Supernet",
+    "WidthChoice",
+    "build",
+    "count",
+    "create_supernet",
+    "frozen_statistics",
+]

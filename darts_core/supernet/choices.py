@@ -66,7 +66,7 @@ class LayerChoice(Choice):
     """
 
     def __init__(
-        self, candidates: Mapping[str, nn.Module] | Sequence[nn.Module], label: str | None = None
+        self, candidates: Mapping[Any, nn.Module] | Sequence[nn.Module], label: str | None = None
     ) -> None:
         named = (
             dict(candidates)
@@ -96,25 +96,36 @@ class WidthChoice(Choice):
     Shapes: [B, C, ...] -> the same, C being the largest option.
 
     Args:
-        options: numbers of channels.
+        widths: numbers of channels.
         label: widths that meet in an addition need the same label.
+        names: what an architecture calls the widths, for example ratios; the numbers if None.
     """
 
     masks_KC: Tensor
 
-    def __init__(self, options: Sequence[int], label: str | None = None) -> None:
-        super().__init__(options, label)
-        if min(options) < 1:
-            raise ConfigError(f"Widths must be at least 1, not {list(options)}.")
-        self.channels = max(options)
-        kept = torch.tensor(list(options))[:, None] > torch.arange(self.channels)[None]
+    def __init__(
+        self,
+        widths: Sequence[int],
+        label: str | None = None,
+        *,
+        names: Sequence[Option] | None = None,
+    ) -> None:
+        super().__init__(names if names is not None else widths, label)
+        if min(widths) < 1 or len(widths) != len(self.options):
+            raise ConfigError(
+                f"Widths must be at least 1, and each needs one name, not {list(widths)} and "
+                f"{list(self.options)}."
+            )
+        self.widths = tuple(widths)
+        self.channels = max(widths)
+        kept = torch.tensor(list(widths))[:, None] > torch.arange(self.channels)[None]
         self.register_buffer("masks_KC", kept.float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` times the weighted sum of the options' masks."""
         if x.shape[1] != self.channels:
             raise ConfigError(
-                f"WidthChoice {self.label or ''} with options {list(self.options)} got "
+                f"WidthChoice {self.label or ''} with widths {list(self.widths)} got "
                 f"{x.shape[1]} channels; the layer before it must have the largest option."
             )
         mask_C = (self.mixing[:, None] * self.masks_KC).sum(0).to(x.dtype)
@@ -152,12 +163,17 @@ class DepthChoice(Choice):
         for depth in range(len(self.blocks) + 1):
             if depth:
                 x = self.blocks[depth - 1](x)
-            if depth in self.options:
-                term = weights_K[self.options.index(depth)] * x
+            position = self.position(depth)
+            if position is not None:
+                term = weights_K[position] * x
                 total = term if total is None else total + term
         if total is None:
             raise ConfigError("DepthChoice has no depths.")
         return total
+
+    def position(self, depth: int) -> int | None:
+        """The column of the option that runs `depth` of the blocks, if there is one."""
+        return self.options.index(depth) if depth in self.options else None
 
     def chosen(self, value: Option) -> nn.Module:
         """The first `value` blocks in a row."""

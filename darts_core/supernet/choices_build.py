@@ -40,7 +40,7 @@ def plain_module(supernet: ModuleSupernet, architecture: Architecture) -> nn.Mod
         value = values[choice.label or _label_of(supernet, path)]
         if isinstance(choice, WidthChoice):
             choice.label = choice.label or _label_of(supernet, path)
-            widths[path] = int(value)
+            widths[path] = choice.widths[choice.options.index(value)]
         else:
             chosen = choice.chosen(value)  # type: ignore[operator]
             _label_inner(chosen, path, choice, value)

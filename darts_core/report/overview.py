@@ -15,21 +15,23 @@ from darts_core.report.svg import number
 
 __all__ = ["cost_section", "costs", "environment_section", "guards_section"]
 
-_COLORS = {"search": "sep", "train": "conv", "tune": "pool", "prune": "dil"}
+_COLORS = {"search": "sep", "searched": "conv", "train": "conv", "tune": "pool", "prune": "dil"}
 
 
 def costs(run: VersionRun) -> tuple[dict[str, float], float | None]:
     """Device seconds of each stage, and those of training the final architecture once.
 
-    The second is None when no training has finished, so that nothing can be stated as its multiple.
+    The baseline's own tuning and training are not part of the price of the result. The second value
+    is None when no training has finished, so that nothing can be stated as its multiple.
     """
     seconds = {}
-    for name, stage in run.stages.items():
+    for name, stage in (*run.stages.items(), *run.extras.items()):
         value = stage.number("device_seconds")
-        if value is not None and value >= 0:
+        if value is not None and value >= 0 and not name.startswith("baseline"):
             seconds[name] = value
-    one = run.stages["train"].number("one_training_seconds") if "train" in run.stages else None
-    unit = one or seconds.get("train")
+    order = ("search", "searched", "tune", "train", "prune", "export", "bench")
+    seconds = {name: seconds[name] for name in order if name in seconds}
+    unit = seconds.get("train")
     return seconds, unit if unit and unit > 0 else None
 
 
@@ -47,7 +49,8 @@ def cost_section(run: VersionRun) -> Section | None:
     items = []
     for name, value in seconds.items():
         multiple = f"{number(value / unit, 2)} × one training, " if unit else ""
-        items.append(Bar(name, value, _COLORS.get(name, "other"), multiple + duration(value)))
+        label = "train, untuned" if name == "searched" else name
+        items.append(Bar(label, value, _COLORS.get(name, "other"), multiple + duration(value)))
     total = sum(seconds.values())
     if unit:
         note = (
@@ -56,6 +59,13 @@ def cost_section(run: VersionRun) -> Section | None:
         )
     else:
         note = f"Together {duration(total)}; no training has finished to compare with."
+    rival = sum(
+        stage.number("device_seconds") or 0.0
+        for name, stage in run.extras.items()
+        if name.startswith("baseline")
+    )
+    if rival:
+        note += f" The baseline's own tuning and training took {duration(rival)} beside that."
     body = card(bars(items, title="Device time of each stage", width=1060, row=34))
     return Section("cost", "Cost", body, note)
 
@@ -80,8 +90,10 @@ def guards_section(run: VersionRun) -> Section | None:
     fired: list[str] = []
     quiet: list[str] = []
     for name, stage in run.stages.items():
-        for key in ("guards", "warnings"):
+        for key in ("guards", "warnings", "note"):
             found = stage.result.get(key)
+            if isinstance(found, str):
+                found = [{"name": name, "message": found}] if found else []
             if isinstance(found, Mapping):
                 found = [{"name": k, **v} if isinstance(v, Mapping) else {"name": k, "value": v}
                          for k, v in found.items()]  # fmt: skip

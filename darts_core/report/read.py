@@ -16,9 +16,24 @@ from darts_core.errors import ConfigError, DartsError, ResumeError
 from darts_core.report.rows import ModelRow, finite
 from darts_core.runlog import read_json, read_jsonl, read_yaml
 
-__all__ = ["STAGES", "StageRun", "VersionRun", "read_rows", "read_stage", "read_version", "series"]
+__all__ = [
+    "EXTRAS",
+    "STAGES",
+    "StageRun",
+    "VersionRun",
+    "read_rows",
+    "read_stage",
+    "read_version",
+    "series",
+]
 
 STAGES = ("search", "train", "tune", "prune", "export", "bench")
+# what `run` leaves beside the stages: the found network under the untuned recipe, the rival
+EXTRAS = {
+    "searched": "searched",
+    "baseline tune": "baseline/tune",
+    "baseline train": "baseline/train",
+}
 _MAX_BYTES = 64 * 2**20
 
 
@@ -67,6 +82,7 @@ class VersionRun:
     stages: Mapping[str, StageRun]
     commands: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    extras: Mapping[str, StageRun] = field(default_factory=dict)
 
     @property
     def last(self) -> StageRun:
@@ -158,6 +174,11 @@ def read_version(folder: str | Path) -> VersionRun:
         stages=stages,
         commands=_commands(record),
         problems=(*problems, *(p for stage in stages.values() for p in stage.problems)),
+        extras={
+            name: read_stage(folder / place)
+            for name, place in EXTRAS.items()
+            if (folder / place).is_dir()
+        },
     )
 
 

@@ -192,28 +192,45 @@ def tune_section(run: VersionRun) -> Section | None:
 
 
 def pruned_layers(content: Any) -> list[tuple[str, float, float]]:
-    """(layer, width before, width after) of a pruning report, whatever of its two forms it has.
+    """(layer, width at first, width in the end) of a pruning report.
 
-    Either `layers` is a list of mappings with name, before and after, or a mapping name -> [before,
-    after] or name -> {before, after}.
+    Read are `layers` (a list of mappings with name, before and after) and `rounds`, each with
+    `widths` (name -> [before, after]); over the rounds the first and the last width count.
     """
-    layers = content.get("layers", content.get("widths")) if isinstance(content, Mapping) else None
-    items: list[tuple[Any, Any, Any]] = []
-    if isinstance(layers, list):
-        items = [(row.get("name"), row.get("before"), row.get("after"))
-                 for row in layers if isinstance(row, Mapping)]  # fmt: skip
-    elif isinstance(layers, Mapping):
-        for name, value in layers.items():
-            if isinstance(value, Mapping):
-                items.append((name, value.get("before"), value.get("after")))
-            elif isinstance(value, (list, tuple)) and len(value) == 2:
-                items.append((name, value[0], value[1]))
-    result = []
-    for name, before, after in items:
-        first, last = finite(before), finite(after)
-        if first is not None and last is not None:
-            result.append((str(name), first, last))
-    return result
+    if not isinstance(content, Mapping):
+        return []
+    found: dict[str, list[float]] = {}
+
+    def add(name: Any, pair: Any) -> None:
+        before, after = (finite(value) for value in pair)
+        if before is not None and after is not None:
+            found.setdefault(str(name), [before, after])[1] = after
+
+    for row in _mappings(content.get("layers")):
+        add(row.get("name"), (row.get("before"), row.get("after")))
+    for row in _mappings(content.get("rounds")):
+        widths = row.get("widths")
+        for name, value in widths.items() if isinstance(widths, Mapping) else ():
+            if isinstance(value, (list, tuple)) and len(value) == 2:
+                add(name, value)
+    return [(name, before, after) for name, (before, after) in found.items()]
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    """The mappings in a list; nothing when `value` is no list."""
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+
+
+def _rounds(content: Any) -> str:
+    """Measured time after each round of pruning, with the time that the round aimed at."""
+    rows = _mappings(content.get("rounds")) if isinstance(content, Mapping) else []
+    if len(rows) < 2:
+        return ""
+    lines = [Line("measured", series(rows, "median_ms", x="round"), "pruned", dots=True),
+             Line("aim", series(rows, "target_ms", x="round"), "none", dash="5 4")]  # fmt: skip
+    return line_chart(
+        lines, x_label="round", y_label="latency, ms", title="Latency after each round"
+    )
 
 
 def prune_section(run: VersionRun) -> Section | None:
@@ -233,7 +250,7 @@ def prune_section(run: VersionRun) -> Section | None:
         if value is not None
     ]
     skip = {"schema_version", "layers", "widths", "latency_before_ms", "latency_after_ms",
-            "budget_ms", "architecture", "trace", "history"}  # fmt: skip
+            "budget_ms", "architecture", "note"}  # fmt: skip
     facts = {
         key.replace("_", " "): value
         for key, value in stage.result.items()
@@ -243,7 +260,12 @@ def prune_section(run: VersionRun) -> Section | None:
         card(bars(times, title="Latency against the budget"), title="Latency against the budget"),
         card(plain_table(facts), title="Before and after"),
     )
-    layers = pruned_layers(stage.file("pruning.json")) or pruned_layers(stage.result)
+    content = stage.file("pruning.json") or stage.result
+    body += card(_rounds(content), title="Rounds")
+    cut = stage.result.get("replaced")
+    if isinstance(cut, Mapping) and cut:
+        body += card(plain_table(cut), title="Operations and edges cut")
+    layers = pruned_layers(content)
     if layers:
         items = [Bar(name, last, "pruned", f"{number(last)} of {number(first)}", before=first)
                  for name, first, last in layers[:200]]  # fmt: skip

@@ -159,13 +159,19 @@ def make_prune(folder: Path) -> None:
     """A pruning folder with widths of every layer."""
     rng = np.random.default_rng(5)
     _base(folder, {"prune": {"budget": "50%"}})
-    layers = []
+    first, second = {}, {}
     for cell in range(6):
         for part in ("preprocess0", "preprocess1", "node2"):
             before = 24 * (1 + cell // 2)
-            kept = int(before * rng.uniform(0.4, 1.0)) // 4 * 4
-            layers.append({"name": f"cells.{cell}.{part}", "before": before, "after": max(kept, 4)})
-    write_json(folder / "pruning.json", {"layers": layers})
+            kept = max(int(before * rng.uniform(0.4, 1.0)) // 4 * 4, 4)
+            middle = (before + kept) // 2
+            first[f"cells.{cell}.{part}"] = [before, middle]
+            second[f"cells.{cell}.{part}"] = [middle, kept]
+    rounds = [
+        {"round": 0, "target_ms": 6.3, "median_ms": 6.1, "replaced": {}, "widths": first},
+        {"round": 1, "target_ms": 4.2, "median_ms": 4.1, "replaced": {}, "widths": second},
+    ]
+    write_json(folder / "pruning.json", {"rounds": rounds})
     write_json(
         folder / "result.json",
         {"schema_version": 1, "latency_before_ms": 8.4, "latency_after_ms": 4.1, "budget_ms": 4.2,

@@ -29,6 +29,7 @@ from darts_core.report.read import read_version
 from darts_core.report.results import final_row, reference
 from darts_core.report.rows import ModelRow
 from darts_core.report.seeds import agreement, seeds_summary
+from darts_core.report.stages import pruned_layers
 from darts_core.report.svg import Scale, number, ticks
 from darts_core.report.trials import importance, read_trials
 from darts_core.runlog import read_json, write_json, write_text
@@ -327,6 +328,15 @@ def test_importance_finds_the_parameter_that_matters() -> None:
     assert max(shares["noise"], shares["opt"]) < 0.2
     assert "fixed" not in shares
     assert importance(read_trials(items[:4])) == {}
+
+
+def test_pruned_widths_run_from_the_first_round_to_the_last() -> None:
+    rounds = [{"widths": {"a": [32, 24], "b": [8, 8]}}, {"widths": {"a": [24, 12], "c": "no"}}, 3]
+    assert pruned_layers({"rounds": rounds}) == [("a", 32, 12), ("b", 8, 8)]
+    assert pruned_layers({"layers": [{"name": "x", "before": 4, "after": 2}, {"name": "y"}]}) == [
+        ("x", 4, 2)
+    ]
+    assert pruned_layers(None) == []
 
 
 def test_trials_are_read_leniently() -> None:

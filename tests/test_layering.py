@@ -1,0 +1,131 @@
+"""Who may import whom: the table of docs/architecture.md, held against every import in the code."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LEAVES = {"registry", "errors", "architecture", "runlog", "checkpoint", "report"}
+
+# layer -> the layers that it may import, beside the leaves and itself
+ALLOWED: dict[str, set[str]] = {
+    **{leaf: set() for leaf in LEAVES},
+    "darts_kernels": set(),
+    "ops": {"darts_kernels"},
+    "data": set(),
+    "augment": set(),
+    "relax": set(),
+    "spaces": {"ops"},
+    "supernet": {"ops", "spaces", "relax", "darts_kernels"},
+    "latency": {"spaces", "ops"},
+    "train": {"data", "augment", "supernet"},
+    "strategies": {"supernet", "data", "augment", "relax", "latency", "spaces"},
+    "search": {"strategies", "supernet", "data", "augment", "relax", "latency", "spaces"},
+    "prune": {"train", "latency", "supernet"},
+    "export": {"train", "latency", "darts_kernels", "supernet"},
+    "tune": {"augment"},
+    "jobs": {"tune"},
+}
+_BELOW_BENCH = {*ALLOWED}
+ALLOWED["bench"] = {*_BELOW_BENCH} - {"jobs", "tune", "prune"}
+ALLOWED["autosearch"] = {*_BELOW_BENCH, "bench"}
+ALLOWED["stages"] = {*_BELOW_BENCH, "bench", "autosearch"}
+TOP = {"cli", "commands", "testing", "__init__"}
+HYDRA = {"stages", "cli", "commands"}
+
+
+def _files() -> list[tuple[str, Path]]:
+    """(layer, file) of every module."""
+    found = []
+    for path in sorted((ROOT / "darts_core").rglob("*.py")):
+        parts = path.relative_to(ROOT / "darts_core").with_suffix("").parts
+        found.append((parts[0], path))
+    found += [("darts_kernels", p) for p in sorted((ROOT / "kernels").rglob("*.py"))]
+    return found
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Dotted names imported anywhere in the file, also inside functions.
+
+    Blocks under `if TYPE_CHECKING:` are left out: they name a type and import nothing.
+    """
+    tree = ast.parse(path.read_text())
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for part in node.body
+        for inner in ast.walk(part)
+    }
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            if node.module == "darts_core":
+                yield from (f"darts_core.{alias.name}" for alias in node.names)
+            else:
+                yield node.module or ""
+
+
+def _layer(name: str) -> str | None:
+    parts = name.split(".")
+    if parts[0] == "darts_kernels":
+        return "darts_kernels"
+    return parts[1] if parts[0] == "darts_core" and len(parts) > 1 else None
+
+
+def test_every_import_points_up_the_table() -> None:
+    wrong = []
+    for layer, path in _files():
+        if layer in TOP:
+            continue
+        assert layer in ALLOWED, f"{path} lies in a layer that the table does not have"
+        for name in _imports(path):
+            target = _layer(name)
+            if target is None or target == layer or (target in LEAVES and layer != "darts_kernels"):
+                continue
+            if target not in ALLOWED[layer]:
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_hydra_is_imported_in_the_top_layers_only() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for layer, path in _files()
+        for name in _imports(path)
+        if name.split(".")[0] in ("hydra", "omegaconf")
+        and layer not in HYDRA
+        and path.name != "native.py"
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("layer", ["report", "tune", "jobs", "errors", "registry"])
+def test_layers_that_run_without_torch_do_not_import_it_at_the_top(layer: str) -> None:
+    wrong = []
+    for own, path in _files():
+        if own != layer:
+            continue
+        for node in ast.parse(path.read_text()).body:
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            wrong += [f"{path.name}: {n}" for n in names if n.split(".")[0] == "torch"]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_spaces_hold_no_modules() -> None:
+    wrong = [
+        f"{path.name}: {name}"
+        for layer, path in _files()
+        for name in _imports(path)
+        if layer == "spaces" and name.split(".")[0] == "torch"
+    ]
+    assert not wrong, "\n".join(wrong)

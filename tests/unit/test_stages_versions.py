@@ -1,0 +1,116 @@
+"""Which version a command gets, and what guards it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from darts_core.errors import ConfigError, ResumeError
+from darts_core.runlog import read_json, write_json
+from darts_core.stages.versions import claim, newest, safe_name
+
+
+def _claim(out: Path, stamp: str, command: str = "search", **more: object):
+    version = claim(out, "job", command=command, stamp=stamp, **more)  # type: ignore[arg-type]
+    version.release()
+    return version
+
+
+def test_the_same_settings_resume_until_finished_and_others_take_the_next(tmp_path: Path) -> None:
+    first = _claim(tmp_path, "aaa")
+    assert (first.path.name, first.resumes, first.finished) == ("V001", False, False)
+    again = _claim(tmp_path, "aaa")
+    assert (again.path.name, again.resumes, again.finished) == ("V001", True, False)
+    other = _claim(tmp_path, "bbb")
+    assert (other.path.name, other.resumes) == ("V002", False)
+    again.finish()
+    done = _claim(tmp_path, "aaa")
+    assert (done.path.name, done.finished) == ("V001", True)
+    assert newest(tmp_path, "job") == "V002"
+
+
+def test_a_forced_version_is_taken_and_refuses_other_settings(tmp_path: Path) -> None:
+    _claim(tmp_path, "aaa")
+    assert _claim(tmp_path, "ttt", command="train", version="V001").path.name == "V001"
+    commands = read_json(tmp_path / "job" / "V001" / "version.json")["commands"]
+    assert set(commands) == {"search", "train"}
+    with pytest.raises(ConfigError, match="other settings"):
+        _claim(tmp_path, "bbb", version="V001")
+    assert _claim(tmp_path, "bbb", version="V007").path.name == "V007"
+    assert _claim(tmp_path, "ccc").path.name == "V008"
+
+
+def test_numbers_go_on_past_999(tmp_path: Path) -> None:
+    (tmp_path / "job" / "V999").mkdir(parents=True)
+    assert _claim(tmp_path, "aaa").path.name == "V1000"
+
+
+@pytest.mark.parametrize(
+    "name", ["..", ".hidden", "a/b", "", "a" * 200, "-x", "a\n", "a b", "ä/.."]
+)
+def test_unsafe_names_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot name a folder"):
+        claim(tmp_path, name, command="search", stamp="aaa")
+    with pytest.raises(ConfigError, match="cannot name a folder"):
+        claim(tmp_path, "job", command="search", stamp="aaa", version=name)
+    assert list(tmp_path.iterdir()) in ([], [tmp_path / "job"])
+
+
+def test_safe_names_pass_unchanged() -> None:
+    assert safe_name("job", "digits-darts+nasbench201") == "digits-darts+nasbench201"
+
+
+@pytest.mark.parametrize("where", ["job", "version"])
+def test_links_out_of_the_root_are_refused(where: str, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    out = tmp_path / "runs"
+    if where == "job":
+        out.mkdir()
+        (out / "job").symlink_to(outside)
+    else:
+        (out / "job").mkdir(parents=True)
+        (out / "job" / "V001").symlink_to(outside)
+    with pytest.raises(ConfigError, match="link"):
+        claim(out, "job", command="search", stamp="aaa", version="V001")
+    assert list(outside.iterdir()) == []
+
+
+def test_two_processes_cannot_hold_one_version(tmp_path: Path) -> None:
+    held = claim(tmp_path, "job", command="search", stamp="aaa")
+    code = (
+        "from darts_core.stages.versions import claim\n"
+        "from darts_core.errors import ConfigError\n"
+        "try:\n"
+        f"    claim({str(tmp_path)!r}, 'job', command='search', stamp='aaa')\n"
+        "except ConfigError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "is in use by process" in done.stdout, done.stderr
+    held.release()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "", done.stderr
+
+
+def test_many_new_settings_at_once_take_different_versions(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda i: _claim(tmp_path, f"stamp{i}").path.name, range(16)))
+    assert sorted(found) == [f"V{i:03d}" for i in range(1, 17)]
+
+
+def test_a_record_of_a_newer_program_is_refused(tmp_path: Path) -> None:
+    first = _claim(tmp_path, "aaa")
+    write_json(first.path / "version.json", {"schema_version": 99, "commands": {}})
+    with pytest.raises(ResumeError, match="newer program"):
+        _claim(tmp_path, "aaa")
+
+
+def test_a_root_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be made"):
+        claim(tmp_path / "file", "job", command="search", stamp="aaa")

@@ -18,6 +18,7 @@ from darts_core.runlog import config_hash
 from darts_core.stages.schema import PLACES
 from darts_core.stages.settings import config_root
 from darts_core.stages.versions import Version, claim, newest
+from darts_core.tune import current_trial
 
 __all__ = ["main", "task"]
 
@@ -119,11 +120,12 @@ class _Failure(BaseException):
         self.error = error
 
 
-def task(node: Any) -> float | None:
+def task(node: Any) -> float | dict[str, Any] | None:
     """One Hydra run: the stage named by the configuration's name, in its folder of the version.
 
     Returns:
-        The objective for sweepers: validation accuracy (0..1) where the stage has one.
+        The objective for sweepers: validation accuracy (0..1) where the stage has one; for a trial
+        of our own sweeper all that the stage returns.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -135,11 +137,16 @@ def task(node: Any) -> float | None:
     config = typed(command, node)
     folder = Path(config["out"]) / config["job"] / config["version"]
     configure_logging(folder)
-    if about.mode == RunMode.MULTIRUN:
+    trial = current_trial()
+    if trial is not None and command != "tune":  # tune's own trials share the version's files
+        folder = trial.folder
+    elif trial is None and about.mode == RunMode.MULTIRUN:
         folder = folder / str(about.job.num)
 
     from darts_core.stages.pipeline import run_command
 
+    if trial is not None:
+        return {k: v for k, v in run_command(command, config, folder).items() if v is not None}
     try:
         result = run_command(command, config, folder)
     except Exception as error:

@@ -42,7 +42,9 @@ class RecipeTrial:
 
     def __call__(self, trial: TrialHandle) -> dict[str, Any]:
         """Train under `trial.params`, reporting val accuracy after each epoch."""
-        config = {**self.config, "train": {**self.config["train"], **trial.params}}
+        # a sweeper's trial names whole keys (train.learning_rate) and has put them into the config
+        changes = {name: v for name, v in trial.params.items() if name in self.config["train"]}
+        config = {**self.config, "train": {**self.config["train"], **changes}}
         import_plugins(config["plugins"])
         device = find_device(config["device"])
         source = {"data": config["data"], "plugins": list(config["plugins"])}
@@ -74,15 +76,9 @@ class RecipeTrial:
             "params": float(sum(p.numel() for p in model.parameters())),
             "train_seconds": fitted.train_seconds,
         }
-        if "latency_ms" in _wanted(config):
+        if "latency_ms" in trial.wanted:
             metrics["latency_ms"] = _latency_ms(model.eval(), bundle, device)
         return metrics
-
-
-def _wanted(config: Mapping[str, Any]) -> set[str]:
-    """The metrics that the study's objectives and constraints name."""
-    options = config["tune"]["options"]
-    return {*(options.get("objectives") or {}), *(options.get("constraints") or {})}
 
 
 def _latency_ms(model: torch.nn.Module, bundle: DataBundle, device: torch.device) -> float:

@@ -6,7 +6,6 @@ import os
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from darts_core.errors import TuneError
@@ -18,7 +17,9 @@ __all__ = ["child_main", "run_child"]
 Decide = Callable[[int, dict[str, float]], "str | None"]
 
 
-def run_child(context: Any, objective: Any, claim: Claim, decide: Decide) -> tuple[str, Any]:
+def run_child(
+    context: Any, objective: Any, claim: Claim, decide: Decide, wanted: tuple[str, ...]
+) -> tuple[str, Any]:
     """Run one sitting of a trial in a process of its own and relay its reports.
 
     Returns:
@@ -28,7 +29,14 @@ def run_child(context: Any, objective: Any, claim: Claim, decide: Decide) -> tup
         TuneError: the objective cannot be sent to another process.
     """
     here, there = context.Pipe()
-    facts = (claim.number, claim.params, str(claim.folder), claim.seed, claim.resumed)
+    facts = {
+        "number": claim.number,
+        "params": claim.params,
+        "folder": claim.folder,
+        "seed": claim.seed,
+        "resumed": claim.resumed,
+        "wanted": wanted,
+    }
     process = context.Process(target=child_main, args=(there, objective, facts), daemon=False)
     try:
         process.start()
@@ -71,7 +79,7 @@ def _how(code: int | None) -> str:
     return f"its process ended with status {code} and no result"
 
 
-def child_main(pipe: Connection, objective: Any, facts: tuple[Any, ...]) -> None:
+def child_main(pipe: Connection, objective: Any, facts: dict[str, Any]) -> None:
     """The body of a trial's process; ends with its worker."""
     from darts_core.tune.resources import limit_threads
     from darts_core.tune.worker import call_objective, end_with_parent
@@ -80,14 +88,13 @@ def child_main(pipe: Connection, objective: Any, facts: tuple[Any, ...]) -> None
     # Ctrl-C reaches the whole terminal group; the worker decides what becomes of its trial
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     limit_threads()
-    number, params, folder, seed, resumed = facts
 
     def decide(epoch: int, metrics: dict[str, Any]) -> str | None:
         pipe.send(("report", epoch, metrics))
         answer: str | None = pipe.recv()
         return answer
 
-    handle = TrialHandle(number, params, Path(folder), seed=seed, resumed=resumed, decide=decide)
+    handle = TrialHandle(**facts, decide=decide)
     with inside(handle):
         kind, content = call_objective(objective, handle)
     pipe.send((kind, _plain(content)))

@@ -99,6 +99,11 @@ class StudySpec:
                 f"{len(self.objectives)} objectives; use pruner=none."
             )
 
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """Names of the metrics that objectives and constraints need."""
+        return (*self.objectives, *(name for name, _, _ in self.constraints))
+
     def identity(self) -> dict[str, Any]:
         """What must not change while a study goes on: its space, objectives and constraints."""
         return {

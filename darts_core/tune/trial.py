@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ class TrialHandle:
         folder: kept across restarts; put the checkpoint here.
         seed: of this trial.
         resumed: whether an earlier sitting of this trial was interrupted.
+        wanted: the metrics that the study's objectives and constraints name.
         decide: called with (epoch, metrics); returns the reason to end the trial, or None.
     """
 
@@ -40,9 +41,10 @@ class TrialHandle:
         seed: int,
         resumed: bool,
         decide: Callable[[int, dict[str, Any]], str | None],
+        wanted: Iterable[str] = (),
     ) -> None:
         self.number, self.params, self.folder = number, dict(params), folder
-        self.seed, self.resumed = seed, resumed
+        self.seed, self.resumed, self.wanted = seed, resumed, tuple(wanted)
         self._decide = decide
         self._log = RunFolder(folder, tensorboard=False)
         self._last = max((row["epoch"] for row in self._log.metrics()), default=-1)

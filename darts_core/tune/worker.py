@@ -112,6 +112,7 @@ def _here(ledger: Ledger, claim: Claim, objective: Objective) -> TrialRecord:
         seed=claim.seed,
         resumed=claim.resumed,
         decide=lambda epoch, metrics: ledger.report(claim, epoch, metrics),
+        wanted=ledger.spec.wanted,
     )
     with claim.beating(), inside(handle):
         kind, content = call_objective(objective, handle)
@@ -151,6 +152,7 @@ def _isolated(ledger: Ledger, claim: Claim, objective: Objective) -> TrialRecord
                 objective,
                 claim,
                 lambda epoch, metrics: ledger.report(claim, epoch, metrics),
+                ledger.spec.wanted,
             )
             if ending[0] != "died":
                 break

@@ -87,19 +87,26 @@ class Augment:
         flip: mirror left-right with probability 1/2.
         cutout: side of the zero square in pixels; 0 is off.
         policy: another transform `(uint8 images, generator) -> uint8 images`, such as a
-            `PolicyTransform`; None is off.
+            `PolicyTransform`; or the name of a preset or a policy file; None is off.
+
+    Raises:
+        ConfigError: a number is out of range, or there is no such policy.
     """
 
     crop_padding: int = 0
     flip: bool = False
     cutout: int = 0
-    policy: Transform | None = None
+    policy: Transform | str | None = None
 
     def __post_init__(self) -> None:
         for name in ("crop_padding", "cutout"):
             value = getattr(self, name)
             if not 0 <= value <= 1024:
                 raise ConfigError(f"{name}={value} is not allowed; choose 0 (off) to 1024 pixels.")
+        if isinstance(self.policy, str):
+            from darts_core.augment.execute import load_policy
+
+            object.__setattr__(self, "policy", load_policy(self.policy))
 
     def on_pixels(self, images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
         """Crop, flip and policy on uint8 images [B, C, H, W]."""
@@ -107,7 +114,7 @@ class Augment:
             images_BCHW = crop_and_flip(
                 images_BCHW, generator, padding=self.crop_padding, flip=self.flip
             )
-        if self.policy is not None:
+        if callable(self.policy):
             images_BCHW = self.policy(images_BCHW, generator)
         return images_BCHW
 

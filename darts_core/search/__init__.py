@@ -1,6 +1,7 @@
 """The search loop, its state and its guards."""
 
-from darts_core.search.loop import evaluate_supernet, search
+from darts_core.search.loop import search
+from darts_core.search.measure import evaluate_supernet
 from darts_core.search.types import (
     Guard,
     GuardContext,

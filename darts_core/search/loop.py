@@ -19,17 +19,18 @@ from torch import Tensor
 from darts_core.architecture import Architecture
 from darts_core.errors import NonFiniteLossError
 from darts_core.runlog import RunFolder
+from darts_core.search.measure import accuracy_of
 from darts_core.search.state import SearchState
 from darts_core.search.types import Guard, GuardContext, SearchConfig, SearchResult
 from darts_core.strategies import Strategy
-from darts_core.strategies.base import Batch, Penalty, StepStats
+from darts_core.strategies.base import Batch, Forward, Penalty, StepStats
 from darts_core.supernet import Supernet
 from darts_core.supernet.memory import is_memory_shortage, memory_sentence
 
 if TYPE_CHECKING:
     from darts_core.data import DataBundle
 
-__all__ = ["evaluate_supernet", "search"]
+__all__ = ["search"]
 
 log = logging.getLogger("darts_core")
 
@@ -80,6 +81,7 @@ def search(
     """
     loop = _Loop(supernet, strategy, bundle, config, seed, run, checkpoint, augment, guards)
     strategy.setup(supernet, config, penalties)
+    strategy.evaluator = loop.accuracy_on_alpha
     state = loop.state
     if checkpoint is not None and checkpoint.exists():
         state.load(checkpoint)
@@ -229,8 +231,8 @@ class _Loop:
         row = state.averages(self.strategy.alpha_active)
         row["learning_rate"] = self._learning_rate(epoch)
         if config.evaluate and self.bundle.size("val"):
-            row["val_accuracy"] = evaluate_supernet(self.supernet, self.bundle, config.batch_size)
-        architecture = self.supernet.discretize()
+            row["val_accuracy"] = self._accuracy(self.strategy.predictor(), "val")
+        architecture = self.strategy.current()
         self._ask_guards(epoch, architecture, row)
         self._synchronize()
         now = time.perf_counter()
@@ -272,6 +274,17 @@ class _Loop:
         if not fired:
             state.last_good = architecture
 
+    def accuracy_on_alpha(self, forward: Forward, batches: int | None = None) -> float:
+        """The `Evaluator` that strategies are given."""
+        return self._accuracy(forward, "alpha", batches)
+
+    def _accuracy(self, forward: Forward, split: str, batches: int | None = None) -> float:
+        was_training = self.supernet.training
+        self.supernet.eval()
+        result = accuracy_of(forward, self.bundle, self.config.batch_size, split, batches)
+        self.supernet.train(was_training)
+        return result
+
     def _memory_error(self, batch: Batch, error: BaseException) -> Exception:
         """The sentence with the batch size that fits."""
 
@@ -297,25 +310,6 @@ class _Loop:
             val_accuracy=history[-1].get("val_accuracy") if history else None,
             stopped=state.stopped,
         )
-
-
-@torch.no_grad()
-def evaluate_supernet(
-    supernet: Supernet, bundle: DataBundle, batch_size: int, split: str = "val"
-) -> float:
-    """Accuracy (0 to 1) of the supernet under its final weights, in evaluation mode, on `split`."""
-    was_training = supernet.training
-    supernet.eval()
-    device = bundle.device
-    weights = {
-        kind: torch.as_tensor(weight, dtype=torch.float32, device=device)
-        for kind, weight in supernet.final_weights().items()
-    }
-    right = torch.zeros((), device=device)
-    for images, labels in bundle.batches(split, batch_size, drop_last=False, shuffle=False):
-        right += (supernet(images, weights).argmax(dim=1) == labels).sum()
-    supernet.train(was_training)
-    return float(right) / bundle.size(split)
 
 
 def _summary(epoch: int, epochs: int, row: dict[str, Any]) -> str:

@@ -135,8 +135,9 @@ class SearchState:
             self.last_good = Architecture.from_dict(content["last_good"])
         self.stopped = content["stopped"]
         self.stopped_by_guard = self.stopped is not None
-        self.supernet.load_state_dict(content["supernet"])
+        # the strategy first: it may give the supernet another form
         self.strategy.load_state_dict(content["strategy"])
+        self.supernet.load_state_dict(content["supernet"])
         for guard in self.guards:
             guard.load_state_dict(content["guards"].get(guard.name, {}))
         torch.set_rng_state(_on_host(content["random"]))

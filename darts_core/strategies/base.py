@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darts_core.architecture import Architecture
+from darts_core.errors import ConfigError
 from darts_core.strategies.optimizers import (
     alpha_optimizer,
     params_optimizer,
@@ -25,6 +26,12 @@ Batch = tuple[Tensor, Tensor]
 """Images [B, C, H, W] and labels [B]."""
 Penalty = Callable[[Mapping[str, Tensor]], Tensor]
 """Mixing weights by cell kind -> a scalar that is added to the alpha loss."""
+Forward = Callable[[Tensor], Tensor]
+"""Images [B, C, H, W] -> logits [B, classes], in evaluation mode."""
+Evaluator = Callable[[Forward, "int | None"], float]
+"""(forward, most batches or None for all) -> accuracy on the alpha split, from 0 to 1."""
+Reducer = Callable[[Sequence[Tensor]], None]
+"""Averages gradients over processes, in place."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,12 @@ class Strategy:
     """Whether alpha moves on its own half of the data."""
     capturable: bool = True
     """Whether `step` runs the same kernels each time and may be captured in a CUDA graph."""
+    needs_plain_path: bool = False
+    """Whether the strategy looks into the cells, so that their modules must run one by one."""
+    evaluator: Evaluator | None = None
+    """Measures on the alpha split; set by the loop for strategies that select by accuracy."""
+    reducer: Reducer | None = None
+    """Set in data-parallel search: all gradients pass through it."""
 
     supernet: Supernet
     settings: SearchSettings
@@ -144,14 +157,27 @@ class Strategy:
     def params_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Move the params by one step on the training loss; returns its loss and accuracy."""
         with without_gradients(self.supernet.alphas()):
-            weights = {kind: w.detach() for kind, w in self.supernet.mixing_weights().items()}
-            loss, logits = self.loss(batch, weights)
+            loss, logits = self.loss(batch, self.params_weights(batch))
         gradients = torch.autograd.grad(loss, self.params, allow_unused=True)
+        self.apply_params(gradients)
+        return loss.detach(), self.accuracy(logits, batch[1])
+
+    def params_weights(self, batch: Batch) -> dict[str, Tensor]:
+        """The mixing weights of a params step, without gradient."""
+        return {kind: w.detach() for kind, w in self.supernet.mixing_weights().items()}
+
+    def apply_params(self, gradients: Sequence[Tensor | None]) -> None:
+        """Clip the gradients and move the params by one optimizer step."""
+        self.reduce(gradients)
         self._assign(self.params, gradients)
         if self.settings.grad_clip > 0:
             nn.utils.clip_grad_norm_(self.params, self.settings.grad_clip)
         self.optimizer.step()
-        return loss.detach(), self.accuracy(logits, batch[1])
+
+    def reduce(self, gradients: Sequence[Tensor | None]) -> None:
+        """Average gradients over processes, in place; nothing in a single process."""
+        if self.reducer is not None:
+            self.reducer([gradient for gradient in gradients if gradient is not None])
 
     def loss(self, batch: Batch, weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Cross entropy and logits of the supernet under the given mixing weights."""
@@ -189,6 +215,7 @@ class Strategy:
             torch.zeros_like(alpha) if gradient is None else gradient
             for alpha, gradient in zip(alphas, gradients, strict=True)
         ]
+        self.reduce(filled)
         return filled, loss.detach(), self.accuracy(logits, batch[1])
 
     def apply_alpha(self, gradients: Iterable[Tensor]) -> None:
@@ -206,9 +233,33 @@ class Strategy:
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
 
+    def current(self) -> Architecture:
+        """The architecture that the search would end with now; asked after every epoch."""
+        return self.supernet.discretize()
+
     def architecture(self) -> Architecture:
         """The architecture that the search ends with."""
-        return self.supernet.discretize()
+        return self.current()
+
+    def predictor(self) -> Forward:
+        """The network whose val accuracy is logged: the supernet under its final weights."""
+        weights = {
+            kind: torch.as_tensor(weight, dtype=torch.float32, device=self.supernet.progress.device)
+            for kind, weight in self.supernet.final_weights().items()
+        }
+        return lambda images: self.supernet(images, weights)
+
+    def measure(self, forward: Forward, batches: int | None = None) -> float:
+        """Accuracy of `forward` on the alpha split.
+
+        Raises:
+            ConfigError: the strategy runs outside a search loop, which knows the data.
+        """
+        if self.evaluator is None:
+            raise ConfigError(
+                f"{type(self).__name__} selects by accuracy and runs inside `search` only."
+            )
+        return self.evaluator(forward, batches)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything besides the supernet that a resumed search needs."""

@@ -56,6 +56,7 @@ class Unrolled(Strategy):
             found = torch.autograd.grad(loss, [*alphas, *self.params], allow_unused=True)
             outer = _filled(alphas, found[: len(alphas)])
             vector = _filled(self.params, found[len(alphas) :])
+            self.reduce([*outer, *vector])
             norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(vector)))
             eps = self.epsilon / norm.clamp_min(1e-12)
             sides = []
@@ -75,6 +76,7 @@ class Unrolled(Strategy):
         weights = {kind: w.detach() for kind, w in self.supernet.mixing_weights().items()}
         loss, _ = self.loss(batch, weights)
         gradients = _filled(self.params, torch.autograd.grad(loss, self.params, allow_unused=True))
+        self.reduce(gradients)
         if self.plain_sgd:
             return gradients
         direction = []
@@ -90,7 +92,9 @@ class Unrolled(Strategy):
         """dL_train/dalpha at the params as they stand, without penalties."""
         loss, _ = self.loss(batch, self.supernet.mixing_weights())
         alphas = self.supernet.alphas()
-        return _filled(alphas, torch.autograd.grad(loss, alphas, allow_unused=True))
+        gradients = _filled(alphas, torch.autograd.grad(loss, alphas, allow_unused=True))
+        self.reduce(gradients)
+        return gradients
 
     @torch.no_grad()
     def _move(

@@ -8,12 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from darts_core.bench.table import print_models
+from darts_core.data import DataBundle
 from darts_core.errors import ConfigError, unknown_name
 from darts_core.report import ModelRow, front_png
 from darts_core.runlog import RunFolder, environment, write_json
-from darts_core.stages.inputs import find_device, find_model, load_bundle, stage_config
-from darts_core.stages.models import Entry, entries_of, model_row
-from darts_core.stages.table import print_table
+from darts_core.stages.compare import compare, join_rows
+from darts_core.stages.inputs import find_device, load_bundle, stage_config
+from darts_core.stages.models import entries_of, model_row
 from darts_core.stages.timing import stopwatch
 
 __all__ = ["bench"]
@@ -40,10 +44,13 @@ def bench(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         return run.result()
     device = find_device(config["device"])
     bundle = load_bundle(config, device)
-    rows: list[ModelRow] = []
+    one = config.get("model") is not None
     with stopwatch(device) as watch:
-        for entry in _entries(config, folder.parent):
-            rows.append(model_row(entry, bundle, device, seconds=config["bench"]["seconds"]))
+        rows = (
+            compare(config, folder, bundle, device)
+            if one
+            else _version_rows(config, folder, bundle, device)
+        )
     content = {
         "schema_version": 1,
         "theme": "models",
@@ -52,16 +59,21 @@ def bench(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     }
     write_json(folder / "results.json", content)
     _picture(rows, folder / "front.png")
-    print_table(rows)
+    if one:
+        join_rows(folder, config)
+    else:
+        print_models(rows, title=f"accuracy and latency on {rows[0].device}")
     run.finish(rows=content["rows"], device_seconds=watch.seconds)
     return run.result()
 
 
-def _entries(config: Mapping[str, Any], version: Path) -> list[Entry]:
-    if config.get("model") is None:
-        return entries_of(version, config["bench"]["baseline"])
-    path = find_model(config, version, ())
-    return [Entry(path.parent.name, "", path.parent)]
+def _version_rows(
+    config: Mapping[str, Any], folder: Path, bundle: DataBundle, device: torch.device
+) -> list[ModelRow]:
+    """One row for each model that the version holds, every exported form included."""
+    entries = entries_of(folder.parent, config["bench"]["baseline"])
+    seconds = config["bench"]["seconds"]
+    return [model_row(entry, bundle, device, seconds=seconds) for entry in entries]
 
 
 def _picture(rows: list[ModelRow], path: Path) -> None:

@@ -1,0 +1,281 @@
+"""Accuracy against latency: every model over several seeds, in every runtime, as rows of one table.
+
+The accuracy is of the test split, read once a trained network; selection has used val. Every seed's
+network is timed alike, so the times of the first one stand for all. Low-precision files are evaluated
+themselves: what a row states is what that row's file does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from darts_core.bench.runtimes import Prepared, evaluate_callable, prepare, time_model
+from darts_core.errors import ConfigError
+from darts_core.report.rows import ModelRow, finite
+from darts_core.runlog import RunFolder, read_json
+from darts_core.supernet import count
+from darts_core.train import TrainConfig, evaluate, fit, load_model, save_model
+
+__all__ = ["ModelCase", "SeedRun", "bench_case", "saved_case", "train_seeds"]
+
+log = logging.getLogger("darts_core")
+_SPLITS = ("params", "alpha")
+
+
+@dataclass(frozen=True)
+class ModelCase:
+    """A model of the comparison: how to make a fresh one, or the files of trained ones.
+
+    Attributes:
+        name: in the table.
+        kind: baseline, searched, tuned, pruned, exported ...
+        make: a fresh network; its parameters are drawn from torch's global generator.
+        meta: what `save_model` needs to rebuild it.
+        trained: files of trained networks, one a seed; then nothing is trained.
+    """
+
+    name: str
+    kind: str = ""
+    make: Callable[[], nn.Module] | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    trained: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """One trained network: its file and accuracies (0..1), and what it cost in device seconds."""
+
+    seed: int
+    path: Path
+    test_accuracy: float
+    val_accuracy: float | None = None
+    device_seconds: float = 0.0
+
+
+def saved_case(path: str | Path, *, name: str = "", kind: str = "") -> ModelCase:
+    """The case of a trained model's file, or of a folder that holds model.pt or `seed*/model.pt`.
+
+    Raises:
+        ConfigError: there is no model.
+    """
+    path = Path(path)
+    files = [path] if path.is_file() else sorted(path.glob("seed*/model.pt"))
+    if path.is_dir() and not files:
+        files = [
+            file for file in (path / "model.pt", path / "train" / "model.pt") if file.is_file()
+        ]
+    if not files:
+        raise ConfigError(
+            f"{path} is neither a saved model nor a folder with model.pt or seed*/model.pt; train "
+            "one with `darts-core train`."
+        )
+    return ModelCase(name or path.resolve().name, kind, trained=tuple(files))
+
+
+def _train_one(
+    case: ModelCase,
+    bundle: Any,
+    config: TrainConfig,
+    seed: int,
+    device: torch.device,
+    folder: Path,
+    settings: Mapping[str, Any],
+) -> SeedRun:
+    """One seed, resumed from its checkpoint or taken as it is when finished."""
+    run = RunFolder.create(folder, settings, tensorboard=False)
+    if not run.finished:
+        if case.make is None:
+            raise ConfigError(f"The model {case.name!r} has neither a maker nor trained files.")
+        torch.manual_seed(seed)
+        model = case.make()
+        fitted = fit(
+            model,
+            bundle.without_test(),
+            config,
+            train_on=_SPLITS,
+            select_on="val" if bundle.size("val") else None,
+            seed=seed,
+            device=device,
+            run=run,
+            checkpoint=folder / "checkpoint.pt",
+        )
+        test = evaluate(model, bundle, "test")
+        save_model(folder / "model.pt", model, case.meta)
+        run.finish(
+            test_accuracy=test.accuracy,
+            val_accuracy=fitted.val_accuracy,
+            device_seconds=fitted.train_seconds,
+            seed=seed,
+        )
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
+    result = run.result()
+    return SeedRun(
+        seed,
+        folder / "model.pt",
+        float(result["test_accuracy"]),
+        finite(result.get("val_accuracy")),
+        finite(result.get("device_seconds")) or 0.0,
+    )
+
+
+def train_seeds(
+    case: ModelCase,
+    bundle: Any,
+    config: TrainConfig,
+    *,
+    seeds: Sequence[int],
+    device: torch.device,
+    folder: str | Path,
+) -> list[SeedRun]:
+    """Train `case` once a seed into `folder/seed<k>/`; finished seeds are read, a cut one goes on.
+
+    Networks of a case that names trained files are only evaluated (or their stage's result is read).
+
+    Raises:
+        ResumeError: the folder holds runs of another recipe.
+        ConfigError: no seed is given, or the case can neither be made nor loaded.
+    """
+    if case.trained:
+        return [_saved_run(path, i, bundle, device) for i, path in enumerate(case.trained)]
+    if not seeds:
+        raise ConfigError(f"The model {case.name!r} needs at least one seed to be trained with.")
+    runs = []
+    for seed in seeds:
+        place = Path(folder) / f"seed{seed}"
+        settings = {"case": case.name, "meta": dict(case.meta), "train": vars(config),
+                    "data": bundle.name, "seed": seed}  # fmt: skip
+        runs.append(_train_one(case, bundle, config, seed, device, place, settings))
+        log.info("%s, seed %d: test %.4f", case.name, seed, runs[-1].test_accuracy)
+    return runs
+
+
+def _saved_run(path: Path, index: int, bundle: Any, device: torch.device) -> SeedRun:
+    """A trained file with the test accuracy that its own stage found, else measured here once."""
+    known = path.parent / "result.json"
+    result = read_json(known) if known.is_file() else {}
+    accuracy = finite(result.get("test_accuracy"))
+    if accuracy is None:
+        model, _ = load_model(path, device=device)
+        accuracy = evaluate(model, bundle, "test").accuracy
+    seed = finite(result.get("seed"))
+    return SeedRun(
+        index if seed is None else int(seed),
+        path,
+        accuracy,
+        finite(result.get("val_accuracy")),
+        finite(result.get("device_seconds")) or 0.0,
+    )
+
+
+def bench_case(
+    case: ModelCase,
+    runs: Sequence[SeedRun],
+    bundle: Any,
+    *,
+    runtimes: Sequence[str],
+    device: torch.device,
+    folder: str | Path,
+    precisions: Sequence[str] = ("fp32",),
+    batch_sizes: Sequence[int] | None = None,
+    seconds: float = 2.0,
+) -> list[ModelRow]:
+    """One row a runtime and precision: size, accuracy over the seeds, times at each batch size.
+
+    A file format has its own precision, so `precisions` is for models in memory. Rows whose precision
+    is fp32 (or TF32) share the accuracy of the trained networks; each of a lower one is evaluated on
+    the test split in that runtime.
+
+    Args:
+        case: what the runs are of.
+        runs: the trained networks, one a seed.
+        bundle: the data.
+        runtimes: names from `bench.runtimes.available_runtimes`.
+        device: where everything runs.
+        folder: receives exported files.
+        precisions: of models in memory.
+        batch_sizes: 1 and the throughput batch by default.
+        seconds: longest time of one timing.
+
+    Raises:
+        ConfigError: no run, or an unknown runtime or precision.
+        ExportError: a file could not be written or differs from the model.
+    """
+    if not runs:
+        raise ConfigError(f"The model {case.name!r} has no trained network to measure.")
+    model, _ = load_model(runs[0].path, device=device)
+    size = count(model, bundle.image_shape)
+    base = ModelRow(
+        name=case.name,
+        kind=case.kind,
+        params=size.params,
+        macs=size.macs,
+        accuracies=tuple(run.test_accuracy for run in runs),
+        data=bundle.name,
+        baseline=case.kind == "baseline",
+        extra={"seeds": [run.seed for run in runs],
+               "device_seconds": round(sum(run.device_seconds for run in runs), 3)},
+    )  # fmt: skip
+    rows = []
+    for runtime, precision in _variants(runtimes, precisions):
+        place = Path(folder) / case.name
+        ready = prepare(
+            model, runtime, device=device, bundle=bundle, folder=place / "0", precision=precision
+        )
+        latency = time_model(
+            ready, bundle.image_shape, device=device, batch_sizes=batch_sizes, seconds=seconds
+        )
+        row = replace(
+            base,
+            runtime=runtime,
+            precision=ready.precision,
+            latency=latency,
+            device=next(iter(latency.values())).device,
+        )
+        if ready.precision not in ("fp32", "tf32"):
+            row = replace(row, accuracies=_low_precision(ready, runs, bundle, device, place))
+        if ready.precision == "int8":
+            row = replace(row, kind="int8", baseline=False)
+        rows.append(row)
+        log.info("%s in %s: %s", case.name, runtime, _short(row))
+    return rows
+
+
+def _variants(runtimes: Sequence[str], precisions: Sequence[str]) -> list[tuple[str, str]]:
+    """(runtime, precision) pairs; an export format is taken once."""
+    from darts_core.export import FORMATS
+
+    pairs = []
+    for runtime in runtimes:
+        pairs += [(runtime, p) for p in (["fp32"] if runtime in FORMATS else precisions)]
+    return pairs
+
+
+def _low_precision(
+    first: Prepared, runs: Sequence[SeedRun], bundle: Any, device: torch.device, place: Path
+) -> tuple[float, ...]:
+    """Test accuracy of every seed's network in the runtime and precision of `first`."""
+    accuracies = [evaluate_callable(first, bundle)]
+    for index, run in enumerate(runs[1:], start=1):
+        model, _ = load_model(run.path, device=device)
+        ready = prepare(
+            model,
+            first.runtime,
+            device=device,
+            bundle=bundle,
+            folder=place / str(index),
+            precision=first.precision,
+        )
+        accuracies.append(evaluate_callable(ready, bundle))
+    return tuple(accuracies)
+
+
+def _short(row: ModelRow) -> str:
+    times = ", ".join(f"{t.median_ms:.3f} ms at batch {b}" for b, t in row.latency.items())
+    return f"{times}, test {row.accuracy_mean or 0.0:.4f} (n={row.n})"

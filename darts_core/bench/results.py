@@ -1,0 +1,134 @@
+"""Results files: one a run, with device, versions, command, repeats and spread beside every figure."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from darts_core.errors import ConfigError, ResumeError
+from darts_core.report.escape import plain_text
+from darts_core.report.rows import ModelRow
+from darts_core.runlog import environment, read_json, write_json
+
+__all__ = ["Results", "command_line", "read_results", "slug", "write_results"]
+
+SCHEMA_VERSION = 1
+Row = Mapping[str, Any] | ModelRow
+
+
+@dataclass(frozen=True)
+class Results:
+    """The content of one results file."""
+
+    theme: str
+    device: str
+    created: str
+    command: str
+    environment: Mapping[str, Any]
+    rows: tuple[Mapping[str, Any], ...]
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+
+    def models(self) -> list[ModelRow]:
+        """The rows as model rows.
+
+        Raises:
+            ResumeError: a row is not one of a model.
+        """
+        return [ModelRow.from_dict(row) for row in self.rows]
+
+
+def slug(text: str) -> str:
+    """`text` in lower case with anything but letters and digits as single hyphens, at most 48 long."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:48].strip("-") or "unknown"
+
+
+def command_line() -> str:
+    """The command of this process as it could be typed again, without the folder of the program."""
+    program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
+    if program == "__main__.py":
+        program = "python -m " + Path(sys.argv[0]).parent.name
+    words = [f"'{word}'" if set(word) & set(" []{}()$*?<>|&;") else word for word in sys.argv[1:]]
+    return " ".join([program, *words])
+
+
+def write_results(
+    theme: str,
+    rows: Sequence[Row],
+    *,
+    device: str,
+    folder: str | Path = "benchmarks/results",
+    command: str | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write `<theme>_<device>_<date>.json` into `folder`; returns its path.
+
+    A second run on the same day gets a number: no result is overwritten.
+
+    Args:
+        theme: what was measured, for example models, step, kernels, tabular.
+        rows: the records; model rows are written with their mean, std and n.
+        device: the hardware, in words.
+        folder: where results are kept.
+        command: how to repeat it; this process's command line by default.
+        notes: anything else worth keeping (data, seeds, recipe).
+
+    Raises:
+        ConfigError: there is no row.
+    """
+    if not rows:
+        raise ConfigError(f"The results of {theme!r} hold no row; there is nothing to write.")
+    stem = f"{slug(theme)}_{slug(device)}_{time.strftime('%Y-%m-%d')}"
+    folder = Path(folder)
+    path = folder / f"{stem}.json"
+    number = 2
+    while path.exists():
+        path = folder / f"{stem}_{number}.json"
+        number += 1
+    write_json(
+        path,
+        {
+            "schema_version": SCHEMA_VERSION,
+            "theme": theme,
+            "device": device,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "command": command or command_line(),
+            "environment": environment(),
+            "notes": dict(notes or {}),
+            "rows": [row.to_dict() if isinstance(row, ModelRow) else dict(row) for row in rows],
+        },
+    )
+    return path
+
+
+def read_results(path: str | Path) -> Results:
+    """The content of a results file.
+
+    Raises:
+        ResumeError: it is missing, damaged, or written by a newer program.
+    """
+    content = read_json(path)
+    rows = content.get("rows") if isinstance(content, Mapping) else None
+    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
+        raise ResumeError(f"{path} holds no list of rows; write it with `darts-core bench`.")
+    version = content.get("schema_version")
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise ResumeError(
+            f"{path} has schema_version {plain_text(version)}; this program reads up to "
+            f"{SCHEMA_VERSION}. Update darts-core."
+        )
+    return Results(
+        theme=str(content.get("theme") or ""),
+        device=str(content.get("device") or ""),
+        created=str(content.get("created") or ""),
+        command=str(content.get("command") or ""),
+        environment=dict(content.get("environment") or {}),
+        rows=tuple(rows),
+        notes=dict(content.get("notes") or {}),
+        path=Path(path),
+    )

@@ -1,0 +1,198 @@
+"""The ways to run a model that the benchmark compares, each as a timed callable.
+
+Models in memory: eager, channels-last eager, torch.compile, a CUDA graph of eager, a CUDA graph of the
+compiled model. Models on disk: every format that `export` writes, loaded again and run in its runtime.
+Shapes: x_BCHW images in, logits [B, classes] out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from darts_core.errors import ConfigError, unknown_name
+from darts_core.export import FORMATS, export_model, load
+from darts_core.latency import default_batch_sizes, measure
+from darts_core.report.rows import Latency
+
+__all__ = [
+    "Prepared",
+    "available_runtimes",
+    "check_runtimes",
+    "evaluate_callable",
+    "prepare",
+    "time_model",
+]
+
+# name -> (channels-last, torch.compile, captured in a CUDA graph)
+_IN_MEMORY = {
+    "eager": (False, False, False),
+    "channels_last": (True, False, False),
+    "compile": (True, True, False),
+    "graph": (True, False, True),
+    "compile_graph": (True, True, True),
+}
+_DTYPES = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model ready to be called: normalised float32 images in, float32 logits out."""
+
+    call: Callable[[Tensor], Tensor]
+    runtime: str
+    precision: str
+    graph: bool = False
+
+
+def available_runtimes(device: torch.device) -> list[str]:
+    """Names of what can run on `device`: in memory first, then the export formats."""
+    memory = [
+        name for name, (_, _, graph) in _IN_MEMORY.items() if not graph or device.type == "cuda"
+    ]
+    return [*memory, *FORMATS]
+
+
+def check_runtimes(names: Sequence[str], device: torch.device) -> list[str]:
+    """`names` as a list, each known and possible on `device`.
+
+    Raises:
+        ConfigError: one is unknown, or needs a GPU.
+    """
+    for name in names:
+        if name in _IN_MEMORY and name not in available_runtimes(device):
+            raise ConfigError(
+                f"runtime={name!r} needs a CUDA device and the device is {device}; use one of "
+                f"{', '.join(available_runtimes(device))}."
+            )
+        if name not in _IN_MEMORY and name not in FORMATS:
+            raise ConfigError(unknown_name("runtime", name, (*_IN_MEMORY, *FORMATS)))
+    return list(names)
+
+
+@contextlib.contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
+    """Whether fp32 matrix products and convolutions may use TF32 meanwhile; restored afterwards."""
+    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
+
+
+class _Typed(nn.Module):
+    """`model` in another dtype and layout behind a float32 interface."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype, *, channels_last: bool) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.model = model.to(dtype=dtype, memory_format=self.layout)  # type: ignore[call-overload]
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        x_BCHW = x_BCHW.to(self.dtype).contiguous(memory_format=self.layout)
+        return self.model(x_BCHW).float()
+
+
+def prepare(
+    model: nn.Module,
+    runtime: str,
+    *,
+    device: torch.device,
+    bundle: Any,
+    folder: Path,
+    precision: str = "fp32",
+) -> Prepared:
+    """`model` in `runtime`; exported files go into `folder`. The model itself is left as it is.
+
+    Args:
+        model: a plain network.
+        runtime: a name from `available_runtimes`.
+        device: where it runs.
+        bundle: the data, for the export's manifest and its verification on the val split.
+        folder: receives the files of an export.
+        precision: fp32, tf32 (GPU), bf16 or fp16 of a model in memory; a format has its own.
+
+    Raises:
+        ConfigError: the runtime or precision is unknown or not possible here.
+        ExportError: the model cannot be exported or its file differs from it.
+    """
+    check_runtimes([runtime], device)
+    if runtime in FORMATS:
+        manifest = export_model(
+            model, folder / runtime, bundle, formats=(runtime,), device=device, time_artifacts=False
+        )
+        loaded = load(folder / runtime, runtime, device=device, trust=True)
+        found = manifest["artifacts"][runtime].get("precision", "fp32")
+        return Prepared(loaded, runtime, str(found))
+    if precision not in _DTYPES or (precision == "tf32" and device.type != "cuda"):
+        allowed = [name for name in _DTYPES if name != "tf32" or device.type == "cuda"]
+        raise ConfigError(unknown_name("precision", precision, allowed))
+    channels_last, compiled, graph = _IN_MEMORY[runtime]
+    own = copy.deepcopy(model).to(device).eval()
+    typed: Any = _Typed(own, _DTYPES[precision], channels_last=channels_last).eval()
+    if compiled:
+        typed = torch.compile(typed)
+
+    def call(x_BCHW: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return typed(x_BCHW)  # type: ignore[no-any-return]
+
+    return Prepared(call, runtime, precision, graph)
+
+
+def time_model(
+    prepared: Prepared,
+    input_shape: Sequence[int],
+    *,
+    device: torch.device,
+    batch_sizes: Sequence[int] | None = None,
+    seconds: float = 2.0,
+) -> dict[int, Latency]:
+    """Median times with quantiles on random images, one a batch size.
+
+    Args:
+        prepared: what to time.
+        input_shape: (C, H, W).
+        device: where it runs.
+        batch_sizes: 1 and the throughput batch (256 on a GPU, 32 on a CPU) by default.
+        seconds: longest time of one timing; the warm-up takes at most half as long.
+    """
+    rows = {}
+    with _tf32(prepared.precision == "tf32"):
+        for batch in batch_sizes or default_batch_sizes(device):
+            x_BCHW = torch.randn(batch, *input_shape, device=device)
+            rows[batch] = Latency.from_timing(
+                measure(
+                    lambda x=x_BCHW: prepared.call(x),  # type: ignore[misc]
+                    device=device,
+                    runtime=prepared.runtime,
+                    batch=batch,
+                    max_seconds=seconds,
+                    warmup_seconds=seconds / 2,
+                    graph=prepared.graph,
+                )
+            )
+    return rows
+
+
+def evaluate_callable(prepared: Prepared, bundle: Any, split: str = "test") -> float:
+    """Accuracy (0..1) of a prepared model on every image of `split`."""
+    right = 0
+    with _tf32(prepared.precision == "tf32"), torch.inference_mode():
+        for x_BCHW, y_B in bundle.batches(split, 256, drop_last=False, shuffle=False):
+            right += int((prepared.call(x_BCHW).argmax(1).to(y_B.device) == y_B).sum())
+    return right / int(bundle.size(split))

@@ -1,0 +1,139 @@
+"""`bench what=models model=...`: one model over several seeds in every runtime, and the joint picture.
+
+Elements of a multirun share the trained networks, which lie in `<version>/trained/<name>-<hash>/`; after
+each element the rows of all finished ones are drawn together in `<version>/models.png`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from darts_core.architecture import Architecture
+from darts_core.bench.models import ModelCase, bench_case, saved_case, train_seeds
+from darts_core.bench.results import slug, write_results
+from darts_core.bench.runtimes import available_runtimes, check_runtimes
+from darts_core.bench.table import markdown_table, print_models
+from darts_core.data import DataBundle
+from darts_core.errors import ConfigError, DartsError, unknown_name
+from darts_core.report import ModelRow, front_png
+from darts_core.report.read import read_rows
+from darts_core.runlog import config_hash, write_text
+from darts_core.stages.inputs import find_network, recipe
+from darts_core.train.baselines import BASELINES
+
+__all__ = ["compare", "join_rows"]
+
+log = logging.getLogger("darts_core")
+OPTIONS = ("seeds", "precisions", "batch_sizes", "name", "kind", "results")
+_KINDS = {"train": "tuned", "searched": "searched", "prune": "pruned", "export": "exported"}
+
+
+def compare(
+    config: Mapping[str, Any], folder: Path, bundle: DataBundle, device: torch.device
+) -> list[ModelRow]:
+    """Rows of `model=` in `runtime=` (null: all that the device can run).
+
+    `model=` is a hand-designed network's name, an architecture (name, text or YAML file), which are
+    trained here with the `train` recipe over `bench.options.seeds` seeds, or a trained model's file or
+    folder, which is taken as it is.
+
+    Raises:
+        ConfigError: an option, runtime or precision is unknown.
+    """
+    options = config["bench"]["options"]
+    for key in options:
+        if key not in OPTIONS:
+            raise ConfigError(unknown_name("bench.options key", key, OPTIONS))
+    wanted = config.get("runtime")
+    runtimes = check_runtimes([wanted], device) if wanted else available_runtimes(device)
+    root = _root(folder)
+    case, settings = _case(config, root, bundle)
+    first = int(config["seed"])
+    runs = train_seeds(
+        case,
+        bundle,
+        recipe(config),
+        seeds=range(first, first + int(options.get("seeds") or 3)),
+        device=device,
+        folder=root / "trained" / f"{slug(case.name)}-{config_hash(settings)}",
+    )
+    return bench_case(
+        case,
+        runs,
+        bundle,
+        runtimes=runtimes,
+        device=device,
+        folder=folder / "files",
+        precisions=options.get("precisions") or ("fp32",),
+        batch_sizes=options.get("batch_sizes"),
+        seconds=config["bench"]["seconds"],
+    )
+
+
+def _case(
+    config: Mapping[str, Any], root: Path, bundle: DataBundle
+) -> tuple[ModelCase, dict[str, Any]]:
+    """The model that `model=` names, and everything that decides what its training gives."""
+    text, options = str(config["model"]), config["bench"]["options"]
+    path = Path(text).expanduser()
+    if len(text) < 1000 and path.exists() and path.suffix not in (".yaml", ".yml"):
+        home = path.parent if path.is_file() else path
+        kind = options.get("kind") or _KINDS.get(home.name, "")
+        return saved_case(path, name=options.get("name") or kind or home.name, kind=kind), {}
+    network = find_network({**config, "architecture": text}, root, bundle)
+    if text in BASELINES:
+        kind, name = "baseline", text
+    else:
+        named = text in Architecture.names()
+        kind, name = ("published", text) if named else ("searched", "searched")
+    case = ModelCase(
+        options.get("name") or name,
+        options.get("kind") or kind,
+        make=network.make,
+        meta=network.meta,
+    )
+    return case, {"meta": network.meta, "train": config["train"], "data": config["data"]}
+
+
+def _root(folder: Path) -> Path:
+    """The version's folder of a stage's folder, also from within an element of a multirun."""
+    above = folder.parent
+    return above.parent if above.name.isdigit() else above
+
+
+def join_rows(folder: Path, config: Mapping[str, Any]) -> list[ModelRow]:
+    """Rows of all finished elements beside `folder`, drawn and tabled together in the version's folder.
+
+    With `bench.options.results=DIR` they are also written to a results file there.
+    """
+    root = _root(folder)
+    rows: list[ModelRow] = []
+    for path in sorted(root.glob("*/bench/results.json"), key=lambda p: (len(p.parts[-3]), p)):
+        try:
+            rows += read_rows(path)
+        except DartsError as error:
+            log.warning("left out: %s", error)
+    if not rows or folder.parent == root:
+        rows = rows or read_rows(folder / "results.json")
+    write_text(root / "models.md", markdown_table(rows))
+    print_models(rows, title=rows[0].device)
+    try:
+        front_png(rows, root / "models.png")
+    except DartsError as error:
+        log.warning("no picture: %s", error)
+    results = config["bench"]["options"].get("results")
+    if results:
+        path = write_results(
+            "models",
+            rows,
+            device=rows[0].device,
+            folder=results,
+            notes={"data": config["data"], "train": config["train"]},
+        )
+        log.info("results file: %s", path)
+    return rows

@@ -1,0 +1,213 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from darts_core.bench.models import ModelCase, SeedRun, bench_case, saved_case, train_seeds
+from darts_core.bench.results import command_line, read_results, slug, write_results
+from darts_core.bench.runtimes import available_runtimes, check_runtimes, evaluate_callable, prepare
+from darts_core.bench.table import markdown_table, models_table
+from darts_core.data import load_data
+from darts_core.errors import ConfigError, ResumeError
+from darts_core.report.rows import Latency, ModelRow
+from darts_core.train import TrainConfig, baseline, evaluate, load_model
+
+CPU = torch.device("cpu")
+CONFIG = TrainConfig(
+    epochs=1, batch_size=64, learning_rate=0.05, drop_path=0.0, cutout=0, crop_padding=0, flip=False
+)
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Any:
+    return load_data("digits", limit=400, test_limit=100)
+
+
+@pytest.fixture(scope="module")
+def case(bundle: Any) -> ModelCase:
+    node = {"name": "resnet8", "num_classes": 10, "in_channels": 1, "width": 4}
+    return ModelCase("resnet8", "baseline", make=lambda: baseline(**node), meta={"baseline": node})
+
+
+@pytest.fixture(scope="module")
+def runs(bundle: Any, case: ModelCase, tmp_path_factory: pytest.TempPathFactory) -> list[SeedRun]:
+    folder = tmp_path_factory.mktemp("trained")
+    return train_seeds(case, bundle, CONFIG, seeds=(0, 1), device=CPU, folder=folder)
+
+
+def test_seeds_are_trained_once_and_tested(
+    bundle: Any, case: ModelCase, runs: list[SeedRun]
+) -> None:
+    assert [run.seed for run in runs] == [0, 1]
+    for run in runs:
+        model, _ = load_model(run.path)
+        assert evaluate(model, bundle, "test").accuracy == run.test_accuracy
+    reads = bundle.test_reads
+    folder = runs[0].path.parent.parent
+    again = train_seeds(case, bundle, CONFIG, seeds=(0, 1), device=CPU, folder=folder)
+    assert again == runs
+    assert bundle.test_reads == reads
+    changed = TrainConfig(**{**vars(CONFIG), "epochs": 2})
+    with pytest.raises(ResumeError, match="another configuration"):
+        train_seeds(case, bundle, changed, seeds=(0,), device=CPU, folder=folder)
+
+
+def test_rows_hold_size_spread_and_times(
+    bundle: Any, case: ModelCase, runs: list[SeedRun], tmp_path: Path
+) -> None:
+    rows = bench_case(
+        case, runs, bundle, runtimes=["eager", "onnx"], device=CPU, folder=tmp_path,
+        precisions=("fp32", "bf16"), batch_sizes=(1, 4), seconds=0.05,
+    )  # fmt: skip
+    assert [(r.runtime, r.precision) for r in rows] == [
+        ("eager", "fp32"), ("eager", "bf16"), ("onnx", "fp32"),
+    ]  # fmt: skip
+    for row in rows:
+        assert row.baseline
+        assert row.n == 2
+        assert set(row.latency) == {1, 4}
+        assert row.device == row.latency[1].device
+        assert row.latency[1].n >= 5
+        assert 0 < row.latency[1].q05_ms <= row.latency[1].median_ms <= row.latency[1].q95_ms
+    plain, low, onnx = rows
+    assert plain.accuracies == onnx.accuracies == tuple(run.test_accuracy for run in runs)
+    assert low.accuracies == pytest.approx(plain.accuracies, abs=0.03)
+    assert plain.params == sum(p.numel() for p in load_model(runs[0].path)[0].parameters())
+    assert plain.macs > 10_000
+    assert plain.extra["seeds"] == [0, 1]
+
+
+def test_low_precision_rows_are_evaluated_themselves(
+    bundle: Any,
+    case: ModelCase,
+    runs: list[SeedRun],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[str] = []
+
+    def spy(ready: Any, data: Any, split: str = "test") -> float:
+        seen.append(ready.precision)
+        return evaluate_callable(ready, data, split)
+
+    monkeypatch.setattr("darts_core.bench.models.evaluate_callable", spy)
+    bench_case(case, runs, bundle, runtimes=["eager"], device=CPU, folder=tmp_path,
+               precisions=("fp32", "bf16"), batch_sizes=(1,), seconds=0.02)  # fmt: skip
+    assert seen == ["bf16", "bf16"]
+
+
+@pytest.mark.parametrize("runtime", ["eager", "channels_last", "pt2"])
+def test_every_runtime_gives_the_logits_of_the_model(
+    runtime: str, bundle: Any, runs: list[SeedRun], tmp_path: Path
+) -> None:
+    model, _ = load_model(runs[0].path)
+    ready = prepare(model, runtime, device=CPU, bundle=bundle, folder=tmp_path)
+    x_BCHW = torch.randn(3, 1, 8, 8)
+    with torch.no_grad():
+        wanted = model(x_BCHW)
+    torch.testing.assert_close(ready.call(x_BCHW), wanted, rtol=1e-3, atol=1e-4)
+    assert next(model.parameters()).dtype == torch.float32
+
+
+def test_trained_files_are_taken_as_they_are(
+    bundle: Any, runs: list[SeedRun], tmp_path: Path
+) -> None:
+    found = saved_case(runs[0].path.parent.parent, name="again", kind="tuned")
+    assert len(found.trained) == 2
+    taken = train_seeds(found, bundle, CONFIG, seeds=(), device=CPU, folder=tmp_path)
+    assert [run.test_accuracy for run in taken] == [run.test_accuracy for run in runs]
+    assert saved_case(runs[1].path).trained == (runs[1].path,)
+    with pytest.raises(ConfigError, match=r"neither a saved model nor a folder"):
+        saved_case(tmp_path)
+
+
+def test_mistakes_end_in_sentences(
+    bundle: Any, case: ModelCase, runs: list[SeedRun], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'eager'"):
+        check_runtimes(["eagre"], CPU)
+    with pytest.raises(ConfigError, match="needs a CUDA device"):
+        check_runtimes(["graph"], CPU)
+    model, _ = load_model(runs[0].path)
+    with pytest.raises(ConfigError, match="Unknown precision 'tf32'"):
+        prepare(model, "eager", device=CPU, bundle=bundle, folder=tmp_path, precision="tf32")
+    with pytest.raises(ConfigError, match="at least one seed"):
+        train_seeds(case, bundle, CONFIG, seeds=(), device=CPU, folder=tmp_path)
+    with pytest.raises(ConfigError, match="no trained network"):
+        bench_case(case, [], bundle, runtimes=["eager"], device=CPU, folder=tmp_path)
+    assert "graph" not in available_runtimes(CPU)
+    assert {"eager", "compile", "onnx", "pt2"} <= set(available_runtimes(CPU))
+
+
+def example_rows() -> list[ModelRow]:
+    def times(one: float, many: float, **more: Any) -> dict[int, Latency]:
+        return {
+            1: Latency(one, one * 0.9, one * 1.1, 50, None, device="cpu", **more),
+            32: Latency(many, many * 0.9, many * 1.1, 50, None, device="cpu", **more),
+        }
+
+    return [
+        ModelRow("base", "baseline", accuracies=(0.9, 0.92), latency=times(2, 8), baseline=True),
+        ModelRow("base", "baseline", "onnx", accuracies=(0.9, 0.92), latency=times(1, 4), baseline=True),
+        ModelRow("ours [red]|\x1b[31m", "pruned", "onnx", params=12_345, accuracies=(0.95,),
+                 latency=times(0.5, 1)),
+        ModelRow("loaded", "tuned", accuracies=(0.99,), latency=times(0.1, 0.1, flagged=True)),
+    ]  # fmt: skip
+
+
+def test_terminal_table_compares_like_with_like_and_is_inert() -> None:
+    import io
+
+    from rich.console import Console
+
+    stream = io.StringIO()
+    Console(file=stream, width=220).print(models_table(example_rows(), title="x [bold]y"))
+    shown = stream.getvalue()
+    assert "\x1b" not in shown
+    assert "ours [red]|\\x1b[31m" in shown
+    assert "x [bold]y" in shown
+    line = next(line for line in shown.splitlines() if "ours" in line)
+    assert "2x" in line  # against the baseline in ONNX, not in eager
+    assert "4x" in line
+    assert "0.5 *" in line
+    assert "12.3 k" in line
+    assert "(loaded)" in next(line for line in shown.splitlines() if "99.00" in line)
+
+
+def test_markdown_table_has_one_line_a_row() -> None:
+    text = markdown_table(example_rows())
+    lines = text.splitlines()
+    assert len(lines) == 2 + 4
+    assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
+    assert "91.00 ± 1.41 %" in text
+
+
+def test_results_file_states_what_a_reader_needs(tmp_path: Path) -> None:
+    first = write_results(
+        "models", example_rows(), device="NVIDIA H100 80GB", folder=tmp_path, notes={"a": 1}
+    )
+    second = write_results(
+        "models", [{"x": 1.0}], device="NVIDIA H100 80GB", folder=tmp_path, command="c"
+    )
+    assert first.name.startswith("models_nvidia-h100-80gb_2")
+    assert second.name == first.stem + "_2.json"
+    found = read_results(first)
+    assert found.device == "NVIDIA H100 80GB"
+    assert found.command == command_line()
+    assert found.environment["packages"]["torch"]
+    assert found.models()[0].accuracy_std == pytest.approx(example_rows()[0].accuracy_std)
+    assert found.rows[0]["n"] == 2
+    with pytest.raises(ConfigError, match="no row"):
+        write_results("models", [], device="cpu", folder=tmp_path)
+    (tmp_path / "bad.json").write_text('{"rows": 3}')
+    with pytest.raises(ResumeError, match="no list of rows"):
+        read_results(tmp_path / "bad.json")
+    (tmp_path / "new.json").write_text('{"rows": [], "schema_version": 99}')
+    with pytest.raises(ResumeError, match="schema_version 99"):
+        read_results(tmp_path / "new.json")
+
+
+def test_slug_is_a_safe_file_name() -> None:
+    assert slug("../Intel(R) Xeon®  @ 2.2 GHz") == "intel-r-xeon-2-2-ghz"
+    assert slug("///") == "unknown"

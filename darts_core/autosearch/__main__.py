@@ -1,0 +1,106 @@
+"""The engine as a program: `python -m darts_core.autosearch check|dry-run|run|algorithms`.
+
+`check` and `dry-run` read a request as JSON from standard input. Mistakes end with status 2 and one
+sentence on standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+from darts_core.errors import DartsError
+
+__all__ = ["main"]
+
+
+def _plan(request: dict[str, Any]) -> Any:
+    from pathlib import Path
+
+    from darts_core.autosearch.engine import apply_budget
+    from darts_core.autosearch.job_yaml import build_plan
+
+    arguments = dict(request.get("arguments") or {})
+    files = list(request.get("config_paths") or [])
+    if arguments.get("config_path") and not files:
+        arguments["config_path"] = str(Path(request["code"]) / arguments["config_path"])
+    plan = build_plan(
+        files,
+        arguments=arguments,
+        mode=request.get("multi"),
+        settings=request.get("settings") or {},
+    )
+    for step in plan.steps:
+        if step.algorithm == "grid_search":
+            step.configurations()
+    return apply_budget(plan, request.get("budget") or {})
+
+
+def _check(request: dict[str, Any]) -> int:
+    from darts_core.autosearch.forecast import forecast_text
+
+    plan = _plan(request)
+    answer = {
+        "zero_code": bool(plan.steps[0].metrics),
+        "trials": plan.trial_count() + 1,
+        "forecast": forecast_text(plan),
+        "summary": plan.summary(),
+    }
+    print(json.dumps(answer, default=str))
+    return 0
+
+
+def _algorithms() -> int:
+    from darts_core.autosearch.catalogue import ALGORITHMS, SCHEDULERS
+
+    for title, plugins in (("search_algorithm", ALGORITHMS), ("scheduler", SCHEDULERS)):
+        print(f"{title}:")
+        for plugin in plugins.values():
+            print(f"  {plugin.name:24} {plugin.description}")
+            for name, option in plugin.options.items():
+                print(f"      {name} = {option.default}  {option.help}")
+    return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main(argv: list[str]) -> int:
+    """Run one command of the engine; returns the exit status."""
+    try:
+        if argv[:1] == ["check"]:
+            return _check(json.load(sys.stdin))
+        if argv[:1] == ["dry-run"]:
+            from darts_core.autosearch.forecast import dry_run
+
+            request = json.load(sys.stdin)
+            print(dry_run(_plan(request), request))
+            return 0
+        if argv[:1] == ["algorithms"]:
+            return _algorithms()
+        if argv[:1] == ["run"] and len(argv) == 4:
+            from darts_core.autosearch.engine import run_version
+            from darts_core.jobs.store import JobStore
+
+            logging.basicConfig(
+                level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout
+            )
+            signal.signal(signal.SIGTERM, _interrupt)
+            store = JobStore(argv[1])
+            return run_version(store, store.version(argv[2], argv[3]), detached=True)
+    except DartsError as error:
+        print(f"darts-core: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    print("usage: python -m darts_core.autosearch check|dry-run|algorithms|run ROOT JOB VERSION")
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

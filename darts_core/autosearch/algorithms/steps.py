@@ -1,0 +1,69 @@
+"""Moves in a search space shared by the samplers: a uniform point, a step of a given size."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+__all__ = ["Near", "step", "uniform"]
+
+Near = dict[str, tuple[tuple[int, ...], ...]]
+
+
+def _span(d: FloatDistribution | IntDistribution) -> tuple[float, float]:
+    """The bounds on the scale on which the setting is even."""
+    if d.log:
+        return math.log(d.low), math.log(d.high)
+    return float(d.low), float(d.high)
+
+
+def _back(d: FloatDistribution | IntDistribution, position: float) -> float | int:
+    value = math.exp(position) if d.log else position
+    value = min(max(value, d.low), d.high)
+    return round(value) if isinstance(d, IntDistribution) else value
+
+
+def uniform(d: BaseDistribution, rng: np.random.Generator) -> Any:
+    """A point of the distribution, all equally likely (on the log scale where it has one)."""
+    if isinstance(d, CategoricalDistribution):
+        return d.choices[int(rng.integers(len(d.choices)))]
+    if isinstance(d, (FloatDistribution, IntDistribution)):
+        low, high = _span(d)
+        return _back(d, rng.uniform(low, high))
+    raise TypeError(f"There is no uniform draw for {type(d).__name__}; use a float, int or choice.")
+
+
+def step(
+    d: BaseDistribution,
+    value: Any,
+    size: float,
+    rng: np.random.Generator,
+    near: tuple[tuple[int, ...], ...] | None = None,
+) -> Any:
+    """A point about `size` (a share of the range, 0..1) away from `value`.
+
+    A choice moves to one of the values most like it where those are known (`near`), else, with
+    probability `size`, to any value.
+    """
+    if isinstance(d, CategoricalDistribution):
+        if rng.random() >= size:
+            return value
+        if near is not None and near[int(value)]:
+            options = near[int(value)]
+            return options[int(rng.integers(max(1, math.ceil(size * len(options)))))]
+        return uniform(d, rng)
+    if not isinstance(d, (FloatDistribution, IntDistribution)):
+        return uniform(d, rng)
+    low, high = _span(d)
+    position = math.log(value) if d.log else float(value)
+    half = size * (high - low) / 2
+    left, right = max(low, position - half), min(high, position + half)
+    return _back(d, rng.uniform(left, right))

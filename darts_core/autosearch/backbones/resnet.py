@@ -1,0 +1,199 @@
+"""ResNet backbones built from a code: `ResNet50(code="1-1-1-2112112")` is a plain torch module.
+
+Shapes: B batch, C channels, H W image size. A backbone has no classifier: pool its last output and put a
+linear layer of your own on `out_channels`.
+Source: He et al. 2016, "Deep residual learning"; the stride stands in the 3x3 convolution (v1.5).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from darts_core.autosearch.backbones.grammar import STANDARD, blocks, named_code
+from darts_core.errors import ArchitectureError, ConfigError
+
+__all__ = ["Backbone", "BasicBlock", "Bottleneck", "ResNet18", "ResNet34", "ResNet50", "ResNet101"]
+
+
+def _conv_norm(channels_in: int, channels_out: int, kernel: int, stride: int) -> list[nn.Module]:
+    convolution = nn.Conv2d(
+        channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=False
+    )
+    return [convolution, nn.BatchNorm2d(channels_out)]
+
+
+class _Residual(nn.Module):
+    """A body plus its input, projected by a 1x1 convolution where the shape changes."""
+
+    expansion = 1
+
+    def __init__(self, channels_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        channels_out = width * self.expansion
+        self.body = nn.Sequential(*self._body(channels_in, width, stride))
+        same = stride == 1 and channels_in == channels_out
+        self.shortcut: nn.Module = (
+            nn.Identity()
+            if same
+            else nn.Sequential(*_conv_norm(channels_in, channels_out, 1, stride))
+        )
+        self.activation = nn.ReLU(inplace=True)
+
+    def _body(self, channels_in: int, width: int, stride: int) -> list[nn.Module]:
+        raise TypeError("_Residual is a base class; use BasicBlock or Bottleneck.")
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """The block's output [B, width * expansion, H / stride, W / stride]."""
+        return self.activation(self.body(x_BCHW) + self.shortcut(x_BCHW))
+
+
+class BasicBlock(_Residual):
+    """Two 3x3 convolutions; the first carries the stride."""
+
+    def _body(self, channels_in: int, width: int, stride: int) -> list[nn.Module]:
+        return [
+            *_conv_norm(channels_in, width, 3, stride),
+            nn.ReLU(inplace=True),
+            *_conv_norm(width, width, 3, 1),
+        ]
+
+
+class Bottleneck(_Residual):
+    """1x1, 3x3 (with the stride), 1x1 convolutions; four times as many channels leave as the width."""
+
+    expansion = 4
+
+    def _body(self, channels_in: int, width: int, stride: int) -> list[nn.Module]:
+        return [
+            *_conv_norm(channels_in, width, 1, 1),
+            nn.ReLU(inplace=True),
+            *_conv_norm(width, width, 3, stride),
+            nn.ReLU(inplace=True),
+            *_conv_norm(width, 4 * width, 1, 1),
+        ]
+
+
+def _stem(kind: str, in_channels: int, width: int) -> nn.Sequential:
+    if kind == "imagenet":
+        return nn.Sequential(
+            *_conv_norm(in_channels, width, 7, 2),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(3, 2, padding=1),
+        )
+    if kind == "small":
+        return nn.Sequential(*_conv_norm(in_channels, width, 3, 1), nn.ReLU(inplace=True))
+    raise ConfigError(
+        f"Unknown stem {kind!r}; use 'imagenet' (7x7 stride 2 and a pool) or 'small' (3x3 stride 1, for "
+        "images of about 32 pixels)."
+    )
+
+
+class Backbone(nn.Module):
+    """A residual network without classifier, built from a code.
+
+    Args:
+        code: the code, a standard network's name, or a published choice such as `resnet50/4`.
+        block: `BasicBlock` or `Bottleneck`.
+        in_channels: channels of the images.
+        outputs: "last" gives the last stage's output, "stages" the list of every stage's output.
+        width: channels at the code's first `1`.
+        stem: "imagenet" or "small" (for images of about 32 pixels).
+        pretrained: a state-dict file saved from the same backbone, or None for random params.
+
+    Raises:
+        ArchitectureError: the code is malformed (the position is named) or the file fits another network.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        block: type[_Residual],
+        *,
+        in_channels: int = 3,
+        outputs: str = "last",
+        width: int = 64,
+        stem: str = "imagenet",
+        pretrained: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        if outputs not in ("last", "stages"):
+            raise ConfigError(f"Unknown outputs {outputs!r}; use 'last' or 'stages'.")
+        self.code = named_code(code)
+        self.outputs = outputs
+        self.stem = _stem(stem, in_channels, width)
+        stages: list[list[nn.Module]] = []
+        self.stage_channels: list[int] = []
+        channels = width
+        for item in blocks(self.code, width):
+            if item.stage == len(stages):
+                stages.append([])
+                self.stage_channels.append(0)
+            stages[-1].append(block(channels, item.width, item.stride))
+            channels = self.stage_channels[-1] = item.width * block.expansion
+        self.stages = nn.ModuleList([nn.Sequential(*stage) for stage in stages])
+        self.out_channels = channels
+        self._initialise()
+        if pretrained is not None:
+            _load(self, Path(pretrained))
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x_BCHW: Tensor) -> Tensor | list[Tensor]:
+        """The last stage's output [B, out_channels, H', W'], or the list of all stages' outputs."""
+        x_BCHW = self.stem(x_BCHW)
+        every = []
+        for stage in self.stages:
+            x_BCHW = stage(x_BCHW)
+            every.append(x_BCHW)
+        return every if self.outputs == "stages" else x_BCHW
+
+
+def _load(backbone: Backbone, path: Path) -> None:
+    import torch
+
+    if not path.is_file():
+        raise ConfigError(
+            f"There is no file of pretrained params at {path}; name an existing file."
+        )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        backbone.load_state_dict(state)
+    except Exception as error:  # torch raises many kinds for a damaged or foreign file
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ArchitectureError(
+            f"{path} does not fit the backbone with code {backbone.code!r} ({first}); give a state dict "
+            "saved from the same code, width and stem."
+        ) from error
+
+
+class ResNet18(Backbone):
+    """ResNet-18 (basic blocks), or another `code` of them."""
+
+    def __init__(self, code: str = STANDARD["resnet18"], **options: object) -> None:
+        super().__init__(code, BasicBlock, **options)  # type: ignore[arg-type]
+
+
+class ResNet34(Backbone):
+    """ResNet-34 (basic blocks), or another `code` of them."""
+
+    def __init__(self, code: str = STANDARD["resnet34"], **options: object) -> None:
+        super().__init__(code, BasicBlock, **options)  # type: ignore[arg-type]
+
+
+class ResNet50(Backbone):
+    """ResNet-50 (bottlenecks), or another `code` of them; `resnet50/0`..`resnet50/10` are published."""
+
+    def __init__(self, code: str = STANDARD["resnet50"], **options: object) -> None:
+        super().__init__(code, Bottleneck, **options)  # type: ignore[arg-type]
+
+
+class ResNet101(Backbone):
+    """ResNet-101 (bottlenecks), or another `code` of them."""
+
+    def __init__(self, code: str = STANDARD["resnet101"], **options: object) -> None:
+        super().__init__(code, Bottleneck, **options)  # type: ignore[arg-type]

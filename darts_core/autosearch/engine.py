@@ -1,0 +1,255 @@
+"""Running one version of a job from its folder: lock, device, plan, states, summary, notification."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from darts_core.autosearch.driver import StopWanted
+from darts_core.autosearch.job_yaml import build_plan
+from darts_core.autosearch.multi import confirm, run_plan
+from darts_core.autosearch.spec import SearchPlan
+from darts_core.autosearch.trials import UserCode, Workshop
+from darts_core.errors import DartsError, JobError
+from darts_core.jobs import procs
+from darts_core.jobs.code import model_file
+from darts_core.jobs.index import update_index
+from darts_core.jobs.locks import FileLock, device_lock_path
+from darts_core.jobs.notify import notify
+from darts_core.jobs.results import read_rows as _read_rows
+from darts_core.jobs.results import search_rows, summary
+from darts_core.jobs.store import JobStore, Version
+from darts_core.runlog import environment, write_json, write_yaml
+
+__all__ = ["apply_budget", "load_plan", "prepare", "run_version"]
+
+_RESOURCE_SECONDS = 1.0
+log = logging.getLogger("darts_core")
+
+
+def apply_budget(plan: SearchPlan, budget: Mapping[str, float]) -> SearchPlan:
+    """The plan with limits from the command line (`trainings`, `seconds`) on every step."""
+    known = {k: float(v) for k, v in budget.items() if k in ("trainings", "seconds")}
+    steps = tuple(replace(s, limits=replace(s.limits, **known)) for s in plan.steps)
+    return replace(plan, steps=steps)
+
+
+def load_plan(version: Path, record: Mapping[str, Any]) -> SearchPlan:
+    """The plan of a version from its own copies of the job files."""
+    arguments = dict(record.get("arguments") or {})
+    names = list(record.get("config_files") or [])
+    if arguments.get("config_path") and not names:
+        arguments["config_path"] = str(version / "code" / arguments["config_path"])
+    plan = build_plan(
+        [version / "config" / name for name in names],
+        arguments=arguments,
+        mode=record.get("multi"),
+        settings=record.get("settings") or {},
+    )
+    return apply_budget(plan, record.get("budget") or {})
+
+
+def prepare(version: Path, plan: SearchPlan) -> None:
+    """Write the resolved plan, its objectives and the environment into the version."""
+    folder = version / "autosearch"
+    folder.mkdir(exist_ok=True)
+    write_json(folder / "objectives.json", [asdict(o) for o in plan.last.objectives])
+    write_yaml(folder / "config.yaml", plan.summary())
+    write_json(folder / "environment.json", environment())
+
+
+class _Resources:
+    """Appends the use of processor, memory and GPU of the running trials, at most once a second."""
+
+    def __init__(self, path: Path, workshop: Workshop) -> None:
+        self.path = path
+        self.workshop = workshop
+        self._last = time.monotonic()
+        self._cpu = 0.0
+        self._tool = shutil.which("nvidia-smi") if "cuda" in workshop.devices[0] else None
+
+    def sample(self) -> None:
+        now = time.monotonic()
+        passed = now - self._last
+        if passed < _RESOURCE_SECONDS:
+            return
+        running = self.workshop.running
+        cpu = sum(p.cpu_seconds for p in running)
+        row = {
+            "time": round(time.time(), 2),
+            "trials": len(running),
+            "cpu_cores": round(max(0.0, cpu - self._cpu) / passed, 2),
+            "memory_mib": round(sum(p.rss_mib for p in running), 1),
+            "gpu": self._gpu(),
+        }
+        self._last, self._cpu = now, cpu
+        with self.path.open("a") as stream:
+            stream.write(json.dumps(row) + "\n")
+
+    def _gpu(self) -> list[dict[str, float]] | None:
+        if self._tool is None:
+            return None
+        query = "--query-gpu=utilization.gpu,memory.used"
+        try:
+            done = subprocess.run(
+                [self._tool, query, "--format=csv,noheader,nounits"],
+                capture_output=True,
+                text=True,
+                timeout=2,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        rows = [line.split(",") for line in done.stdout.splitlines() if line.count(",") == 1]
+        return [
+            {"percent": float(a), "memory_mib": float(b)} for a, b in rows if a.strip().isdigit()
+        ]
+
+
+class _Runner:
+    def __init__(self, store: JobStore, version: Version) -> None:
+        self.store = store
+        self.version = version
+        self.record = version.record()
+        self.resources: _Resources | None = None
+
+    def stop_wanted(self) -> bool:
+        if self.resources is not None:
+            self.resources.sample()
+        return self.version.stop_file.exists()
+
+    def state(self, state: str, **details: Any) -> None:
+        details.setdefault(
+            "process", self.version.own_process() if state in ("queued", "running") else None
+        )
+        self.version.set_state(state, **details)
+        update_index(self.store, self.version)
+        notify(self.record.get("notify"), state, self.version)
+
+    def wait_for_devices(self) -> list[FileLock] | None:
+        """The devices' locks, in a fixed order so that two jobs cannot wait for each other."""
+        locks: list[FileLock] = []
+        for device in sorted(set(self.record.get("devices") or ["cpu"])):
+            lock = FileLock(device_lock_path(self.store.root, device))
+            if not lock.acquire(stop=self.version.stop_file.exists, poll_seconds=0.1):
+                for held in locks:
+                    held.release()
+                return None
+            locks.append(lock)
+        return locks
+
+    def search(self) -> dict[str, Any]:
+        path = self.version.path
+        plan = load_plan(path, self.record)
+        prepare(path, plan)
+        for step in plan.steps:
+            for name in step.stand_ins():
+                log.warning(
+                    "no value of your own is known for %r: %r stands in for trial 0; name it with "
+                    "general.baseline, a default, or --arg %s=VALUE",
+                    name, step.baseline_configuration()[name], name,
+                )  # fmt: skip
+        code = UserCode(
+            code_dir=path / "code",
+            boot_file=path / "code" / self.record["boot_file"],
+            arguments=tuple(self._arguments()),
+            entry=self.record.get("entry", "train"),
+            evaluate=self.record.get("evaluate", "eval"),
+            python=self.record.get("python"),
+        )
+        workshop = Workshop(
+            path,
+            code,
+            devices=self.record.get("devices") or ["cpu"],
+            mark=self.record["mark"],
+            stop_wanted=self.stop_wanted,
+            metrics=tuple({o.metric for step in plan.steps for o in step.objectives}),
+        )
+        self.resources = _Resources(path / "autosearch" / "resources.jsonl", workshop)
+        best = run_plan(plan, workshop)
+        if best is None:
+            raise JobError("No trial gave a usable result; see the trials' log.txt.")
+        hers = [r for r in search_rows(_read_rows(path)) if r.get("is_baseline")]
+        if plan.last.confirm_seeds:
+            confirm(plan, workshop, best, hers[0] if hers and hers[0]["state"] == "done" else None)
+        result = summary(path)
+        write_json(path / "autosearch" / "result.json", {"schema_version": 1, **result})
+        return result
+
+    def _arguments(self) -> list[str]:
+        arguments = [f"--{k}={v}" for k, v in (self.record.get("arguments") or {}).items()]
+        if self.record.get("data"):
+            arguments.insert(0, f"--data_url={self.record['data']}")
+        return arguments
+
+    def deliver(self, result: Mapping[str, Any]) -> None:
+        """Copy the result table and the best model into the folder named with --output."""
+        target = self.record.get("output")
+        if not target:
+            return
+        folder = Path(target) / f"{self.version.job}-{self.version.name}"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "result.json", result)
+        best = result["best"]
+        model = model_file(
+            self.version.path / "autosearch" / "trials" / best["trial_id"], best["model_path"]
+        )
+        if model is not None and model.is_file():
+            shutil.copyfile(model, folder / model.name)
+
+
+def run_version(store: JobStore, version: Version, *, detached: bool = False) -> int:
+    """Run a version to its end; returns 0 for succeeded, 1 for failed or stopped.
+
+    Raises:
+        JobError: another process runs it.
+    """
+    lock = version.lock
+    if not lock.try_acquire():
+        raise JobError(
+            f"{version.job}/{version.name} is being run by another process; wait for it."
+        )
+    runner = _Runner(store, version)
+    if detached:
+        procs.adopt_orphans()
+    try:
+        runner.state("queued")
+        locks = runner.wait_for_devices()
+        if locks is None:
+            runner.state("stopped", message="stopped while waiting for its device")
+            return 1
+        runner.state("running")
+        try:
+            result = runner.search()
+            runner.deliver(result)
+            runner.state("succeeded", message=result["verdict"])
+            return 0
+        except StopWanted:
+            runner.state("stopped", message="stopped by command")
+            return 1
+        except KeyboardInterrupt:
+            # Ctrl-C, a shutdown: nobody asked to stop the job as such
+            runner.state("interrupted", message="ended by a signal; resume it with jobs resume")
+            raise
+        except DartsError as error:
+            runner.state("failed", message=str(error))
+            if not detached:
+                raise
+            print(f"darts-core: {error}", file=sys.stderr)
+            return 1
+        except Exception as error:
+            runner.state("failed", message=f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            procs.end_tree(None, runner.record["mark"], grace_seconds=0.5, limit_seconds=5.0)
+            for held in locks:
+                held.release()
+    finally:
+        lock.release()

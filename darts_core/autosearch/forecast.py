@@ -1,0 +1,121 @@
+"""What a plan will cost, before and after its first report."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from darts_core.autosearch.spec import SearchPlan
+from darts_core.autosearch.trials import UserCode, Workshop
+from darts_core.errors import JobError
+from darts_core.jobs.code import copy_code
+from darts_core.jobs.control import check_boot_file
+from darts_core.jobs.tables import neutral, span
+
+__all__ = ["dry_run", "forecast_text", "trainings"]
+
+
+def trainings(plan: SearchPlan) -> tuple[float, float]:
+    """The cost in trainings without early stopping, and of the confirming runs.
+
+    A budget caps the first number.
+    """
+    search = float(plan.trial_count() + 1)
+    limits = [s.limits.trainings for s in plan.steps if s.limits.trainings is not None]
+    return min([search, *limits]), 2.0 * plan.last.confirm_seeds
+
+
+def forecast_text(plan: SearchPlan, training_seconds: float | None = None) -> str:
+    """The forecast as a sentence; with the length of one training also in time."""
+    search, extra = trainings(plan)
+    capped = search < plan.trial_count() + 1
+    text = (
+        f"Forecast: up to {plan.trial_count() + 1} trials (yours first), {search:g} trainings"
+        f"{' (capped by the budget)' if capped else ''}, and {extra:g} to confirm the winner on fresh seeds."
+    )
+    if training_seconds is not None:
+        workers = max(s.max_concurrent for s in plan.steps)
+        total = (search / workers + extra) * training_seconds
+        text += f" One training takes about {span(training_seconds)}: about {span(total)} in all"
+        text += f" with {workers} at a time." if workers > 1 else "."
+    return text
+
+
+def dry_run(plan: SearchPlan, request: Mapping[str, Any], *, limit_seconds: float = 600.0) -> str:
+    """Run the user's `train()` with her configuration to its first report; returns the forecast.
+
+    Nothing is kept.
+
+    Raises:
+        JobError: it fails, or reports nothing.
+    """
+    source = Path(request["code"]).expanduser()
+    if not source.is_dir():
+        raise JobError(f"There is no code folder {request['code']!r}; name one with --code.")
+    check_boot_file(source, request.get("boot_file", ""), needs_train=not plan.steps[0].metrics)
+    spec = plan.steps[0]
+    configuration: dict[str, Any] = {}
+    for step in plan.steps:
+        configuration.update(step.baseline_configuration())
+    folder = Path(tempfile.mkdtemp(prefix="darts-dry-run-"))
+    try:
+        copy_code(source, folder / "code")
+        arguments = [f"--{k}={v}" for k, v in (request.get("arguments") or {}).items()]
+        if request.get("data"):
+            arguments.insert(0, f"--data_url={request['data']}")
+        code = UserCode(
+            folder / "code",
+            folder / "code" / request["boot_file"],
+            tuple(arguments),
+            python=request.get("python"),
+        )
+        workshop = Workshop(
+            folder, code, devices=request.get("devices") or ["cpu"], mark=folder.name
+        )
+        return _measure(
+            plan, replace(spec, max_iterations=None), workshop, configuration, limit_seconds
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _measure(
+    plan: SearchPlan,
+    spec: Any,
+    workshop: Workshop,
+    configuration: dict[str, Any],
+    limit_seconds: float,
+) -> str:
+    process = workshop.start(spec, 0, configuration, step="dry-run")
+    moments: list[float] = []
+    while process.outcome is None and len(moments) < 2:
+        moments += [process.seconds] * len(process.poll()["iterations"])
+        if process.seconds > limit_seconds:
+            process.end_now("failed", f"no report within {limit_seconds:.0f} s")
+        # a second report tells the pace better than the first, which holds the start-up
+        if len(moments) == 1 and process.seconds > moments[0] * 3 + 5:
+            break
+        time.sleep(0.01)
+    process.end_now("stopped", "the dry run has seen enough")
+    reports = process.reader.reports
+    if not reports.iterations and not reports.final:
+        tail = (process.folder / "log.txt").read_text(errors="replace").splitlines()[-3:]
+        reason = process.outcome.reason if process.outcome else ""
+        raise JobError(
+            f"The dry run saw no report ({reason or 'train() returned'}); last lines: "
+            f"{neutral(' | '.join(tail), 600)}"
+        )
+    last = reports.iterations[0] if reports.iterations else (1, {})
+    text = f"First report: {last[1] or {'acc': reports.final.get('acc')}} after {span(process.seconds)}.\n"
+    iterations = plan.last.max_iterations
+    if process.outcome is not None and process.outcome.state == "done":
+        return text + forecast_text(plan, process.seconds)
+    if iterations is None or not moments:
+        return text + forecast_text(plan) + " Set max_iterations for a forecast in time."
+    pace = moments[1] - moments[0] if len(moments) > 1 else moments[0]
+    return text + forecast_text(plan, moments[0] + pace * (iterations - 1))

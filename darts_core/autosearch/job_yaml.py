@@ -1,0 +1,383 @@
+"""Job files: the four-part form, the older `trainingInput` form, several files as one multi-search.
+
+Every error names file, line, field, value and remedy. The native form is read in native.py.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from darts_core.autosearch.backbones import grammar
+from darts_core.autosearch.catalogue import (
+    ALGORITHM_ALIASES,
+    ALGORITHMS,
+    SCHEDULER_ALIASES,
+    SCHEDULERS,
+    Plugin,
+)
+from darts_core.autosearch.space_yaml import code_dimension, parse_space
+from darts_core.autosearch.spec import Limits, Objective, SearchPlan, SearchSpec
+from darts_core.autosearch.yaml_lines import Located, load, locate
+from darts_core.errors import ConfigError
+
+__all__ = ["build_plan", "parse_file", "parse_four_parts", "read_options"]
+
+_TOP = ("general", "search_space", "search_algorithm", "scheduler", "max_iterations", "name")
+_GENERAL = (
+    "gpu_per_instance", "instance_per_trial", "cpu_per_instance", "max_iterations", "baseline", "metrics",
+    "trial_minutes", "trial_memory_mib", "max_retries", "budget_trainings", "budget_minutes",
+    "confirm_seeds", "grace_seconds",
+)  # fmt: skip
+_ALGORITHM = (
+    "type", "reward_attr", "mode", "num_samples", "max_concurrent", "save_model_count", "seed",
+    "objectives", "tolerance",
+)  # fmt: skip
+_MODE = ("max", "min")
+G1_ARGUMENTS = ("multi_search", "config_path", "search_space")
+G1_SPACES = ("resnet18", "resnet34", "resnet50", "resnet101", "dense_fc", "dense_conv")
+
+
+def read_options(
+    node: Located | None, plugin: Plugin, ignore: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The options of an algorithm or scheduler, checked, with defaults for the absent ones."""
+    options = plugin.defaults()
+    for key, item in node.mapping().items() if node is not None else ():
+        if key in ignore or item.value is None:
+            continue
+        if key not in plugin.options:
+            item.fail(
+                f"{plugin.name} has no such option",
+                f"it knows {', '.join([*plugin.options, *ignore])}",
+            )
+        option = plugin.options[key]
+        if option.allowed:
+            options[key] = item.text(option.allowed)
+        elif isinstance(option.default, int) or option.default is None:
+            whole = (
+                int(option.low)
+                if option.low is not None and option.low == int(option.low)
+                else None
+            )
+            fractional = option.low is not None and whole is None
+            options[key] = (
+                item.number(option.low, option.high) if fractional else item.integer(whole)
+            )
+        else:
+            options[key] = item.number(option.low, option.high)
+    return options
+
+
+def _named(node: Located, aliases: Mapping[str, str], known: Mapping[str, Plugin]) -> Plugin:
+    name = node.text()
+    name = aliases.get(name, name)
+    if name not in known:
+        node.text((*known, *aliases))
+    return known[name]
+
+
+def _objectives(node: Located) -> tuple[Objective, ...]:
+    """`objectives: [{metric, mode, tolerance}]`, or `reward_attr` with `mode`."""
+    several = node.get("objectives")
+    if several is None:
+        reward = node.need("reward_attr", "name the reported metric to optimise").text()
+        mode = node.get("mode")
+        tolerance = node.get("tolerance")
+        return (
+            Objective(
+                reward,
+                mode.text(_MODE) if mode else "max",
+                tolerance.number(0) if tolerance else 0.0,
+            ),
+        )
+    result = []
+    for item in several.items():
+        item.check_keys(("metric", "mode", "tolerance"))
+        mode, tolerance = item.get("mode"), item.get("tolerance")
+        result.append(
+            Objective(
+                item.need("metric", "name a reported metric").text(),
+                mode.text(_MODE) if mode else "max",
+                tolerance.number(0) if tolerance else 0.0,
+            )
+        )
+    if not 1 <= len(result) <= 4:
+        several.fail(f"{len(result)} objectives", "give one to four")
+    if len({o.metric for o in result}) < len(result):
+        several.fail("a metric stands twice", "name each metric once")
+    return tuple(result)
+
+
+def _metrics(node: Located | None) -> tuple[dict[str, str], ...]:
+    """Regular expressions of the zero-code mode."""
+    from darts_core.autosearch.contract import METRIC_NAME
+
+    result = []
+    for item in node.items() if node is not None else ():
+        item.check_keys(("name", "regex"))
+        name, regex = item.need("name", "name the metric"), item.need("regex", "give a pattern")
+        if not METRIC_NAME.fullmatch(name.text()):
+            name.fail(
+                "not a metric name", "use letters, digits and _ . / -, beginning with a letter"
+            )
+        if len(regex.text()) > 500:
+            regex.fail("longer than 500 characters", "shorten the pattern")
+        try:
+            re.compile(regex.text())
+        except re.error as error:
+            regex.fail(f"not a regular expression ({error})", "escape special characters with \\")
+        result.append({"name": name.text(), "regex": regex.text()})
+    return tuple(result)
+
+
+def _optional(node: Located | None, key: str) -> Located | None:
+    return node.get(key) if node is not None else None
+
+
+def _limits(general: Located | None) -> Limits:
+    def number(key: str, low: float) -> float | None:
+        item = _optional(general, key)
+        return item.number(low) if item is not None else None
+
+    minutes, budget = number("trial_minutes", 0.001), number("budget_minutes", 0.001)
+    retries, grace = number("max_retries", 0), number("grace_seconds", 0.1)
+    return Limits(
+        trial_seconds=minutes * 60 if minutes else None,
+        trial_memory_mib=number("trial_memory_mib", 16),
+        trainings=number("budget_trainings", 1),
+        seconds=budget * 60 if budget else None,
+        retries=int(retries or 0),
+        grace_seconds=grace or Limits.grace_seconds,
+    )
+
+
+def _baseline(general: Located | None, from_space: dict[str, Any]) -> dict[str, Any]:
+    node = _optional(general, "baseline")
+    if node is None:
+        return from_space
+    return {**from_space, **{key: item.plain() for key, item in node.mapping().items()}}
+
+
+def parse_four_parts(root: Located, name: str) -> SearchSpec:
+    """One search from the four-part form."""
+    root.check_keys(_TOP)
+    general = root.get("general")
+    if general is not None:
+        general.check_keys(_GENERAL)
+        instances = general.get("instance_per_trial")
+        if instances is not None and instances.integer(1) != 1:
+            instances.fail("a trial runs on one machine", "use 1")
+    node = root.need("search_algorithm", "add search_algorithm with type and reward_attr")
+    algorithm = _named(node.need("type", "name an algorithm"), ALGORITHM_ALIASES, ALGORITHMS)
+    objectives = _objectives(node)
+    if algorithm.objectives is not None and len(objectives) > algorithm.objectives:
+        node.fail(
+            f"{algorithm.name} handles one objective",
+            "use tpe_search, random_search or grid_search",
+        )
+    differentiable = algorithm.name == "differentiable_search"
+    space = root.get("search_space")
+    if space is None and not differentiable:
+        root.need("search_space", "list what may vary")
+    dimensions, from_space = parse_space(space) if space is not None else ((), {})
+    scheduler_node = root.get("scheduler")
+    scheduler = SCHEDULERS["FIFOScheduler"]
+    if scheduler_node is not None:
+        kind = scheduler_node.need("type", "name a scheduler, FIFOScheduler for none")
+        scheduler = _named(kind, SCHEDULER_ALIASES, SCHEDULERS)
+    iterations = root.get("max_iterations") or _optional(general, "max_iterations")
+
+    def whole(parent: Located | None, key: str, low: int, default: Any) -> Any:
+        item = _optional(parent, key)
+        return item.integer(low) if item is not None else default
+
+    options = read_options(node, algorithm, _ALGORITHM)
+    if "n_initial_points" in options and node.get("n_initial_points") is None:
+        # a quarter of the trials at most: start points are random search
+        samples = whole(node, "num_samples", 1, 20)
+        options["n_initial_points"] = max(1, min(options["n_initial_points"], samples // 4))
+    given_name = root.get("name")
+    return SearchSpec(
+        name=given_name.text() if given_name else name,
+        dimensions=dimensions,
+        objectives=objectives,
+        algorithm=algorithm.name,
+        algorithm_options=options,
+        scheduler=scheduler.name,
+        scheduler_options=read_options(scheduler_node, scheduler, ("type",)),
+        num_samples=whole(node, "num_samples", 1, 20),
+        max_concurrent=whole(node, "max_concurrent", 1, 1),
+        save_model_count=whole(node, "save_model_count", 1, None),
+        seed=whole(node, "seed", 0, 1),
+        max_iterations=iterations.integer(1) if iterations is not None else None,
+        baseline=_baseline(general, from_space),
+        metrics=_metrics(_optional(general, "metrics")),
+        limits=_limits(general),
+        confirm_seeds=whole(general, "confirm_seeds", 0, 3),
+        cpu_per_trial=whole(general, "cpu_per_instance", 1, 1),
+        gpu_per_trial=whole(general, "gpu_per_instance", 0, 0),
+        source=root.file,
+    )
+
+
+def _sniff(root: Located) -> str:
+    keys = set(root.mapping())
+    if "trainingInput" in keys:
+        return "trainingInput"
+    if keys & {"search_algorithm", "search_space", "general"}:
+        return "four-part"
+    if keys & {"space", "algorithm", "objectives", "trials"}:
+        return "native"
+    root.fail(
+        "neither a four-part file (general, search_space, search_algorithm, scheduler), nor one with "
+        "trainingInput, nor a native one (space, algorithm, objectives)",
+        "start from `darts-core jobs template show tpe`",
+    )
+
+
+def _set(tree: Any, dotted: str, value: Any) -> None:
+    parts = dotted.split(".")
+    for part in parts[:-1]:
+        try:
+            tree = tree[int(part)] if isinstance(tree, list) else tree.setdefault(part, {})
+        except (ValueError, IndexError, AttributeError):
+            raise ConfigError(
+                f"--set {dotted}: there is no {part!r}; check the field's path."
+            ) from None
+    try:
+        if isinstance(tree, list):
+            tree[int(parts[-1])] = value
+        else:
+            tree[parts[-1]] = value
+    except (ValueError, IndexError, TypeError):
+        raise ConfigError(f"--set {dotted}: there is no such field; check the path.") from None
+
+
+def parse_file(path: str | Path, settings: Mapping[str, Any] | None = None) -> SearchSpec:
+    """One search from a job file in any of the three forms.
+
+    Args:
+        path: the YAML file.
+        settings: dotted fields to replace, e.g. `{"search_algorithm.num_samples": 5}`.
+
+    Raises:
+        ConfigError: anything wrong with it, with file, line, field, value and remedy.
+    """
+    root = load(path)
+    form = _sniff(root)
+    if settings:
+        plain = root.plain()
+        for dotted, value in settings.items():
+            _set(plain, dotted, value)
+        root = locate(plain, f"{path} with --set")
+    # copies in a version are numbered
+    name = re.sub(r"^\d+-", "", Path(path).stem)
+    if form == "trainingInput":
+        from darts_core.autosearch.training_input import parse_training_input
+
+        return parse_training_input(root, name)
+    if form == "native":
+        from darts_core.autosearch.native import parse_native
+
+        return parse_native(root, name)
+    return parse_four_parts(root, name)
+
+
+def _published_space(space: str, reward: str) -> SearchSpec:
+    """The backbone space that the `search_space` run parameter names (pure NAS over its codes)."""
+    if space not in G1_SPACES:
+        raise ConfigError(
+            f"Unknown run parameter search_space={space!r}; use one of {', '.join(G1_SPACES)}."
+        )
+    if space.startswith("dense"):
+        from darts_core.autosearch.space_yaml import dense_codes
+
+        values = dense_codes(random.Random(0), 11)
+        return SearchSpec(
+            "architecture",
+            (replace(code_dimension("code", values)),),
+            (Objective(reward),),
+            "grid_search",
+        )
+    values = list(grammar.PUBLISHED_RESNET50)
+    if space != "resnet50":
+        rng = random.Random(0)
+        values = [grammar.STANDARD[space], *(grammar.sample(rng) for _ in range(10))]
+    baseline = {"code": grammar.STANDARD[space]}
+    return SearchSpec(
+        "architecture",
+        (code_dimension("code", values),),
+        (Objective(reward),),
+        "grid_search",
+        baseline=baseline,
+    )
+
+
+def _joint(steps: Sequence[SearchSpec]) -> SearchSpec:
+    """All settings in one space, searched by the last file's algorithm."""
+    last = steps[-1]
+    dimensions = tuple(d for step in steps for d in step.dimensions)
+    baseline = {key: value for step in steps for key, value in step.baseline.items()}
+    return replace(last, name="joint", dimensions=dimensions, baseline=baseline)
+
+
+def build_plan(
+    files: Sequence[str | Path],
+    *,
+    arguments: Mapping[str, str] | None = None,
+    mode: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> SearchPlan:
+    """The plan of a job from its files, run parameters and multi-search mode.
+
+    Several files run in the order given (`serial`) unless `mode` says `nested` or `joint`. The older
+    run parameters `multi_search`, `config_path` and `search_space` in `arguments` are understood: a
+    backbone space alone is pure architecture search, with `multi_search=True` the file is tuned for each
+    architecture. An argument with a searched setting's name is the user's own value of it.
+    """
+    arguments = dict(arguments or {})
+    steps = [parse_file(path, settings) for path in files]
+    older = arguments.get("search_space")
+    multi = str(arguments.get("multi_search", "False")).lower() in ("true", "1", "yes")
+    if multi and not steps:
+        if "config_path" not in arguments:
+            raise ConfigError("multi_search=True needs a job file; name it with --config.")
+        steps = [parse_file(arguments["config_path"], settings)]
+    if older is not None:
+        reward = steps[-1].objectives[0].metric if multi else "acc"
+        space = _published_space(older, reward)
+        if multi:
+            space = replace(space, objectives=steps[-1].objectives, limits=steps[-1].limits)
+            steps, mode = [space, *steps], mode or "nested"
+        else:
+            steps = [space, *steps]
+    if not steps:
+        raise ConfigError("A job needs a configuration; name a YAML file with --config.")
+    own = {key: _value(text) for key, text in arguments.items()}
+    steps = [
+        replace(
+            s,
+            baseline={**{d.name: own[d.name] for d in s.dimensions if d.name in own}, **s.baseline},
+        )
+        for s in steps
+    ]
+    if len(steps) > 1 and mode == "joint":
+        return SearchPlan((_joint(steps),), "joint")
+    if len(steps) == 1:
+        return SearchPlan(tuple(steps), "single")
+    return SearchPlan(tuple(steps), mode or "serial")
+
+
+def _value(text: str) -> Any:
+    """A command-line value as number, boolean or text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(str(text).lower(), text)

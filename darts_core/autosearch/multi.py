@@ -1,0 +1,173 @@
+"""Running a whole plan: one search, serial or nested ones, then the confirming runs on fresh seeds."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import asdict, replace
+from typing import Any
+
+from darts_core.autosearch.algorithms import create_algorithm
+from darts_core.autosearch.driver import Row, Search, StopWanted
+from darts_core.autosearch.spec import SearchPlan, SearchSpec
+from darts_core.autosearch.trials import Workshop
+from darts_core.jobs.results import best_row, row_values
+
+__all__ = ["confirm", "run_plan"]
+
+log = logging.getLogger("darts_core")
+
+
+def _baseline(plan: SearchPlan) -> dict[str, Any]:
+    """Her configuration over all steps."""
+    result: dict[str, Any] = {}
+    for step in plan.steps:
+        result.update(step.baseline_configuration())
+    return result
+
+
+def _run_one(spec: SearchSpec, workshop: Workshop, **options: Any) -> Row | None:
+    if spec.algorithm == "differentiable_search":
+        from darts_core.autosearch.differentiable import DifferentiableSearch
+
+        return DifferentiableSearch(spec, workshop, **options).run()
+    return Search(spec, workshop, **options).run()
+
+
+def _serial(plan: SearchPlan, workshop: Workshop) -> Row | None:
+    """Each step starts from the best configuration of the one before it."""
+    current = _baseline(plan)
+    best: Row | None = None
+    for index, step in enumerate(plan.steps):
+        own = {d.name for d in step.dimensions}
+        fixed = {name: value for name, value in current.items() if name not in own}
+        start = {name: value for name, value in current.items() if name in own}
+        spec = replace(step, baseline={**step.baseline, **start})
+        if best is None:
+            # the first step measures her configuration; later ones start from a measured trial
+            best = _run_one(
+                spec,
+                workshop,
+                fixed=fixed,
+                step=f"{index + 1}-{step.name}",
+                first=start,
+                is_hers=index == 0,
+            )
+        else:
+            found = _run_one(
+                spec, workshop, fixed=fixed, step=f"{index + 1}-{step.name}", known=[best]
+            )
+            best = found or best
+        if best is not None:
+            current.update(best["config"])
+            log.info("step %d (%s): best %s", index + 1, step.name, best["trial_id"])
+    return best
+
+
+def _nested(plan: SearchPlan, workshop: Workshop) -> Row | None:
+    """The later steps are tuned anew for each configuration of the first one."""
+    outer, rest = plan.steps[0], plan.steps[1:]
+    inner = replace(
+        rest[-1],
+        dimensions=tuple(d for step in rest for d in step.dimensions),
+        baseline={k: v for step in rest for k, v in step.baseline.items()},
+    )
+    outer = replace(outer, objectives=inner.objectives)
+    goals = [asdict(o) for o in inner.objectives]
+    algorithm = create_algorithm(outer)
+    winners: list[Row] = []
+    configuration: dict[str, Any] | None = outer.baseline_configuration()
+    ticket: Any = None
+    for index in range(outer.trial_count() + 1):
+        step = f"{inner.name}-{index:03d}"
+        known = workshop.known_rows(step)
+        if known:
+            # an earlier run of this version chose this configuration
+            names = [d.name for d in outer.dimensions]
+            configuration, ticket = {n: known[0]["config"].get(n) for n in names}, None
+        elif index:
+            if workshop.ledger.exhausted(inner):
+                break
+            asked = algorithm.ask()
+            if asked is None:
+                break
+            ticket, configuration = asked
+        best = Search(
+            inner,
+            workshop,
+            fixed=configuration,
+            step=step,
+            first=inner.baseline_configuration(),
+            is_hers=index == 0,
+        ).run()
+        values = row_values(best, goals) if best is not None else None
+        if ticket is not None:
+            algorithm.tell(ticket, values)
+        else:
+            algorithm.load(configuration or {}, values)
+        if best is not None:
+            winners.append(best)
+    return best_row(winners, goals)
+
+
+def run_plan(plan: SearchPlan, workshop: Workshop) -> Row | None:
+    """Run all searches of a plan; returns the best trial's row, or None when none was usable.
+
+    Raises:
+        StopWanted: a stop was asked for.
+        JobError: the user's code fails always.
+    """
+    if plan.mode == "serial":
+        return _serial(plan, workshop)
+    if plan.mode == "nested":
+        return _nested(plan, workshop)
+    spec = plan.steps[0]
+    first = spec.baseline_configuration()
+    return _run_one(spec, workshop, step=spec.name, first=first, is_hers=True)
+
+
+def confirm(plan: SearchPlan, workshop: Workshop, best: Row, baseline: Row | None) -> None:
+    """Run the winner and her configuration again on fresh seeds, in turn, and nothing else.
+
+    Trials see `phase == "confirm"`: the place for the one look at the test data. Finished runs of an
+    earlier start of the version are kept.
+
+    Raises:
+        StopWanted: a stop was asked for.
+    """
+    spec = replace(plan.last, scheduler="FIFOScheduler", save_model_count=None)
+    sides = [("baseline", baseline)] if baseline is not None else []
+    if baseline is None or best["trial_id"] != baseline["trial_id"]:
+        sides.append(("best", best))
+    for offset in range(1, spec.confirm_seeds + 1):
+        for number, (side, row) in enumerate(sides):
+            seed = spec.seed + offset
+            step = f"confirm-{side}"
+            done = [
+                r
+                for r in workshop.known_rows(step, "confirm")
+                if r.get("seed") == seed and r.get("done") and r["config"] == row["config"]
+            ]
+            if not done:
+                _confirm_once(spec, workshop, row, number, seed=seed, side=side)
+
+
+def _confirm_once(
+    spec: SearchSpec, workshop: Workshop, row: Row, number: int, *, seed: int, side: str
+) -> None:
+    process = workshop.start(
+        spec,
+        number,
+        row["config"],
+        step=f"confirm-{side}",
+        phase="confirm",
+        seed=seed,
+        confirms=side,
+    )
+    while process.outcome is None:
+        if workshop.stop_wanted():
+            workshop.end_all(spec, "the job was stopped")
+            raise StopWanted
+        process.poll()
+        time.sleep(0.02)
+    workshop.collect(spec, process)

@@ -1,0 +1,135 @@
+"""Reading a trial's reports. User code can write anything into that file, so nothing in it is trusted."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from darts_core.autosearch.contract import MAX_LINE_BYTES, MAX_METRICS, METRIC_NAME
+
+__all__ = ["ReportReader", "Reports", "objective_value"]
+
+MAX_FILE_BYTES = 64 * 2**20
+_ACCURACY = ("acc", "accuracy", "mean_accuracy")
+_LATENCY = ("latency", "latency_ms")
+_SAME = {**dict.fromkeys(_ACCURACY, _ACCURACY), **dict.fromkeys(_LATENCY, _LATENCY)}
+
+
+def _finite(value: Any) -> float | int | None:
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, (int, float)) and math.isfinite(value):
+        return value
+    return None
+
+
+def _metrics(content: Any) -> dict[str, float | int]:
+    if not isinstance(content, Mapping):
+        return {}
+    result: dict[str, float | int] = {}
+    for name, value in list(content.items())[:MAX_METRICS]:
+        number = _finite(value)
+        if number is not None and METRIC_NAME.fullmatch(name):
+            result[name] = number
+    return result
+
+
+class Reports:
+    """What a trial has reported so far."""
+
+    def __init__(self) -> None:
+        self.iterations: list[tuple[int, dict[str, float | int]]] = []
+        self.final: dict[str, Any] = {}
+        self.ignored = 0
+
+    @property
+    def last(self) -> dict[str, float | int]:
+        """The newest value of every metric."""
+        merged: dict[str, float | int] = {}
+        for _, metrics in self.iterations:
+            merged.update(metrics)
+        return merged
+
+    def add(self, row: Any) -> tuple[int, dict[str, float | int]] | None:
+        """Take one decoded line; returns the iteration it was, if it was one."""
+        if not isinstance(row, dict):
+            self.ignored += 1
+            return None
+        if row.get("kind") == "final":
+            data = row.get("additional_data")
+            path = row.get("model_path")
+            self.final = {
+                "acc": _finite(row.get("acc")),
+                "latency": _finite(row.get("latency")),
+                "model_path": path if isinstance(path, str) else None,
+                "additional_data": data if isinstance(data, dict) else {},
+            }
+            return None
+        number, metrics = row.get("iteration"), _metrics(row.get("metrics"))
+        if row.get("kind") != "iteration" or not isinstance(number, int) or number < 1:
+            self.ignored += 1
+            return None
+        self.iterations.append((number, metrics))
+        return number, metrics
+
+
+class ReportReader:
+    """Reads new lines of a growing `reports.jsonl`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.reports = Reports()
+        self._offset = 0
+        self._rest = b""
+
+    def new_iterations(self) -> list[tuple[int, dict[str, float | int]]]:
+        """The iterations that were reported since the last call."""
+        try:
+            with self.path.open("rb") as stream:
+                stream.seek(self._offset)
+                chunk = stream.read(4 * 2**20)
+        except OSError:
+            return []
+        self._offset += len(chunk)
+        if self._offset > MAX_FILE_BYTES:
+            self.reports.ignored += 1
+            return []
+        lines = (self._rest + chunk).split(b"\n")
+        self._rest = lines.pop()
+        if len(self._rest) > MAX_LINE_BYTES:
+            self._rest, self.reports.ignored = b"", self.reports.ignored + 1
+        found = []
+        for line in lines:
+            if len(line) > MAX_LINE_BYTES:
+                self.reports.ignored += 1
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                self.reports.ignored += 1
+                continue
+            iteration = self.reports.add(row)
+            if iteration is not None:
+                found.append(iteration)
+        return found
+
+
+def objective_value(name: str, reports: Reports, seconds: float) -> float | int | None:
+    """The value of an objective: the final report first, then the newest iteration that had it.
+
+    `acc`, `accuracy` and `mean_accuracy` name the same thing, so do `latency` and `latency_ms`;
+    `time_total_s` is the trial's training time.
+    """
+    final, last = reports.final, reports.last
+    extra = final.get("additional_data", {})
+    for candidate in (name, *_SAME.get(name, ())):
+        if candidate in ("acc", "latency") and final.get(candidate) is not None:
+            return final[candidate]
+        if candidate in extra and _finite(extra[candidate]) is not None:
+            return _finite(extra[candidate])
+        if candidate in last:
+            return last[candidate]
+    return seconds if name == "time_total_s" else None

@@ -1,0 +1,124 @@
+"""`autosearch.run(train, config)`: a whole search from Python."""
+
+from __future__ import annotations
+
+import inspect
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from darts_core.errors import ConfigError
+from darts_core.jobs.store import JobStore, Version
+
+__all__ = ["SearchResult", "run"]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The outcome of `run`; `summary` holds front, gain and cost in full."""
+
+    best_config: dict[str, Any]
+    best_values: dict[str, float]
+    verdict: str
+    summary: dict[str, Any]
+    trials: list[dict[str, Any]]
+    folder: Path
+
+
+def _source(function: Callable[..., Any]) -> tuple[Path, str]:
+    """The file of a module-level function and its name."""
+    try:
+        path = Path(inspect.getsourcefile(function) or "")
+    except TypeError:
+        path = Path()
+    name = getattr(function, "__qualname__", "?")
+    if not path.is_file() or not name.isidentifier() or inspect.signature(function).parameters:
+        raise ConfigError(
+            f"{name} cannot run in a process of its own; pass a function without arguments that is "
+            "defined at the top level of a .py file."
+        )
+    return path.resolve(), name
+
+
+def run(
+    train: Callable[[], Any],
+    config: str | Path | Mapping[str, Any] | Sequence[str | Path | Mapping[str, Any]],
+    *,
+    evaluate: Callable[[], Any] | None = None,
+    name: str = "python",
+    root: str | Path = "runs",
+    code: str | Path | None = None,
+    devices: Sequence[str] = ("cpu",),
+    arguments: Mapping[str, str] | None = None,
+    multi: str | None = None,
+    python: str | None = None,
+) -> SearchResult:
+    """Search over what `train` reads from `autosearch.config`, and wait for the result.
+
+    Each trial runs `train` in a process of its own, from a copy of its code. The search is the next
+    version of the job `name` and can be looked at with `darts-core jobs`.
+
+    Args:
+        train: a top-level function without arguments, in a .py file.
+        config: a job file, the same as a dict, or several of either (a multi-search).
+        evaluate: called after `train` in the same process; by default the file's `eval`, if any.
+        name: the job's name; it is made when it does not exist.
+        root: the folder of all jobs.
+        code: the code folder to copy; by default the folder of the file.
+        devices: devices that trials take in turn.
+        arguments: extra `--name=value` arguments for the code.
+        multi: `serial`, `nested` or `joint` for several configs.
+        python: another interpreter for the trials.
+
+    Raises:
+        ConfigError: `train` or a config cannot be used.
+        JobError: no trial gave a usable result.
+    """
+    from darts_core.autosearch.engine import run_version
+    from darts_core.jobs.control import Request, create
+    from darts_core.jobs.results import read_rows
+    from darts_core.runlog import read_json, write_json, write_yaml
+
+    boot, entry = _source(train)
+    folder = Path(code).resolve() if code is not None else boot.parent
+    if not boot.is_relative_to(folder):
+        raise ConfigError(f"{boot} does not lie in code={folder}; name a folder that holds it.")
+    store = JobStore(root)
+    single = isinstance(config, (str, Path, Mapping))
+    configs: list[Any] = [config] if single else list(config)  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory() as scratch:
+        paths = []
+        for index, item in enumerate(configs):
+            if isinstance(item, Mapping):
+                paths.append(str(Path(scratch) / f"config{index + 1}.yaml"))
+                write_yaml(paths[-1], dict(item))
+            else:
+                paths.append(str(item))
+        if name not in store.jobs():
+            store.create_job(name)
+        request = Request(
+            code=str(folder),
+            boot_file=str(boot.relative_to(folder)),
+            config_paths=tuple(paths),
+            arguments=dict(arguments or {}),
+            multi=multi,
+            python=python,
+            devices=tuple(devices),
+        )
+        version, _ = create(store, name, request, needs_train=False)
+    record = read_json(version.path / "version.json")
+    names = {"entry": entry, "evaluate": _source(evaluate)[1] if evaluate else "eval"}
+    write_json(version.path / "version.json", {**record, **names})
+    run_version(store, Version(version.path))
+    result = read_json(version.path / "autosearch" / "result.json")
+    best = result["best"]
+    return SearchResult(
+        best_config=best["config"],
+        best_values=best["values"],
+        verdict=result["verdict"],
+        summary=result,
+        trials=read_rows(version.path),
+        folder=version.path,
+    )

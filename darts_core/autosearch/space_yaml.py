@@ -1,0 +1,203 @@
+"""`search_space` in both published notations, and backbone codes as a setting."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from darts_core.autosearch.backbones import grammar
+from darts_core.autosearch.spec import Dimension
+from darts_core.autosearch.yaml_lines import Located
+from darts_core.errors import ArchitectureError
+
+__all__ = ["code_dimension", "dense_codes", "parse_space"]
+
+_TYPES = ("discrete", "discrete_param", "continuous_param", "resnet_code", "dense_code")
+_FIELDS = {
+    "discrete": ("type", "name", "values", "default"),
+    "discrete_param": ("type", "name", "values", "default"),
+    "continuous_param": (
+        "type",
+        "name",
+        "start",
+        "stop",
+        "num",
+        "base",
+        "integer",
+        "log",
+        "default",
+    ),
+    "resnet_code": ("type", "name", "values", "count", "seed", "default"),
+    "dense_code": ("type", "name", "values", "count", "seed", "default"),
+}
+MAX_VALUES = 10_000
+
+
+def code_dimension(name: str, values: Sequence[str]) -> Dimension:
+    """Backbone codes as a choice that knows which codes are alike (by the number of differing edits)."""
+    near = []
+    for one in values:
+        distances = sorted(
+            (_distance(one, other), i) for i, other in enumerate(values) if other != one
+        )
+        near.append(tuple(i for _, i in distances[: max(1, len(values) // 4)]))
+    return Dimension(name, "choice", tuple(values), near=tuple(near))
+
+
+def _distance(a: str, b: str) -> int:
+    """Levenshtein distance of two short codes."""
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, start=1):
+        previous, row[0] = row[0], i
+        for j, y in enumerate(b, start=1):
+            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (x != y))
+    return row[-1]
+
+
+def dense_codes(rng: random.Random, count: int) -> list[str]:
+    """Distinct dense codes, the plain `11-11` first."""
+    codes = ["11-11"]
+    while len(codes) < count:
+        stages = [
+            "".join(rng.choice("1234") for _ in range(rng.randint(1, 4)))
+            for _ in range(rng.randint(1, 3))
+        ]
+        code = "-".join(stages)
+        if code not in codes:
+            codes.append(code)
+    return codes
+
+
+def _resnet_codes(rng: random.Random, count: int) -> list[str]:
+    """The published ResNet-50 choices, then their mutations and random codes in turn."""
+    codes = list(grammar.PUBLISHED_RESNET50)[:count]
+    while len(codes) < count:
+        mutated = len(codes) % 2 == 0
+        code = grammar.mutate(rng.choice(codes), rng) if mutated else grammar.sample(rng)
+        if code not in codes:
+            codes.append(code)
+    return codes
+
+
+def _codes(item: Located, kind: str) -> Dimension:
+    name = item.need("name", "name the setting").text()
+    values, count, seed = item.get("values"), item.get("count"), item.get("seed")
+    if values is None:
+        rng = random.Random(seed.integer(0) if seed else 0)
+        number = count.integer(2, 500) if count else 11
+        codes = _resnet_codes(rng, number) if kind == "resnet_code" else dense_codes(rng, number)
+        return code_dimension(name, codes)
+    codes = []
+    for value in values.items():
+        try:
+            if kind == "resnet_code":
+                codes.append(grammar.named_code(value.text()))
+            else:
+                from darts_core.autosearch.backbones.dense_grammar import check_dense_code
+
+                codes.append(check_dense_code(value.text()))
+        except ArchitectureError as error:
+            value.fail(str(error).rstrip("."), "correct the code")
+    return code_dimension(name, codes)
+
+
+def _discrete(item: Located) -> Dimension:
+    name = item.need("name", "name the setting").text()
+    values = item.need("values", "list the allowed values")
+    members = [value.plain() for value in values.items()]
+    if not 1 <= len(members) <= MAX_VALUES:
+        values.fail(f"{len(members)} values", f"give 1 to {MAX_VALUES}")
+    for i, member in enumerate(members):
+        if any(member == m and type(member) is type(m) for m in members[:i]):
+            values.fail(f"{member!r} stands twice", "name each value once")
+    return Dimension(name, "choice", tuple(members))
+
+
+def _continuous(item: Located) -> Dimension:
+    name = item.need("name", "name the setting").text()
+    start = item.need("start", "give the first number").number()
+    stop_node = item.need("stop", "give the last number")
+    stop = stop_node.number()
+    base, num = item.get("base"), item.get("num")
+    integer, log = item.get("integer"), item.get("log")
+    if num is not None:
+        return _grid(name, start, stop, num.integer(2, MAX_VALUES), base)
+    low, high = min(start, stop), max(start, stop)
+    if low == high:
+        stop_node.fail("start and stop are equal", "widen the range or use discrete_param")
+    if base is not None:
+        number = base.number(0)
+        if number <= 0 or number == 1:
+            base.fail("not usable as a base", "use 10 or 2")
+        return Dimension(name, "float", low=low, high=high, base=float(number))
+    wanted_log = log.boolean() if log is not None else False
+    if wanted_log and low <= 0:
+        item.fail("a logarithmic range must lie above 0", "raise start, or drop log")
+    if integer is not None and integer.boolean():
+        if int(low) != low or int(high) != high:
+            item.fail("integer is set but the bounds are fractions", "use whole bounds")
+        return Dimension(name, "int", low=low, high=high, log=wanted_log)
+    return Dimension(name, "float", low=float(low), high=float(high), log=wanted_log)
+
+
+def _grid(name: str, start: float, stop: float, num: int, base: Located | None) -> Dimension:
+    """`num` points from `start` to `stop`, both included; with `base` these are exponents."""
+    points = [start + (stop - start) * i / (num - 1) for i in range(num)]
+    points = [round(point) if abs(point - round(point)) < 1e-9 else point for point in points]
+    if base is None:
+        whole = all(isinstance(point, int) for point in points)
+        return Dimension(name, "choice", tuple(points if whole else (float(p) for p in points)))
+    number = base.number(0)
+    # 10 ** -1 in floating point is exactly 0.1, while exp/log detours are not
+    return Dimension(name, "choice", tuple(float(number) ** point for point in points))
+
+
+def _one(item: Located, inherited: str | None) -> tuple[Dimension, Any]:
+    kind_node = item.get("type")
+    kind = kind_node.text(_TYPES) if kind_node is not None else inherited
+    if kind is None:
+        item.fail("type is missing", f"use one of {', '.join(_TYPES)}")
+    item.check_keys(_FIELDS[kind])
+    name = item.need("name", "name the setting")
+    text = name.text()
+    if not text or len(text) > 100 or not text.replace("_", "a").replace("-", "a").isalnum():
+        name.fail("not usable as a setting's name", "use letters, digits, _ and -")
+    if kind in ("resnet_code", "dense_code"):
+        dimension = _codes(item, kind)
+    elif kind == "continuous_param":
+        dimension = _continuous(item)
+    else:
+        dimension = _discrete(item)
+    default = item.get("default")
+    return dimension, default.plain() if default is not None else None
+
+
+def parse_space(node: Located) -> tuple[tuple[Dimension, ...], dict[str, Any]]:
+    """The dimensions of a `search_space` and the user's own values (`default`) among them.
+
+    Form A gives `type: discrete` beside a list of `params`; form B gives each member of `params` its own
+    type; a member may also stand directly in the list.
+    """
+    members: list[tuple[Located, str | None]] = []
+    for entry in [node] if isinstance(node.value, dict) else node.items():
+        params = entry.get("params")
+        if params is None:
+            members.append((entry, None))
+            continue
+        entry.check_keys(("type", "params"))
+        kind = entry.get("type")
+        inherited = kind.text(_TYPES) if kind is not None else None
+        members.extend((param, inherited) for param in params.items())
+    dimensions, defaults, names = [], {}, set()
+    for item, inherited in members:
+        dimension, default = _one(item, inherited)
+        if dimension.name in names:
+            item.fail(f"the setting {dimension.name!r} stands twice", "keep one of them")
+        names.add(dimension.name)
+        dimensions.append(dimension)
+        if default is not None:
+            defaults[dimension.name] = default
+    if not dimensions:
+        node.fail("no settings", "list at least one under params")
+    return tuple(dimensions), defaults

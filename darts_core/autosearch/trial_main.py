@@ -1,0 +1,164 @@
+"""The program of one trial: `python -m darts_core.autosearch.trial_main FOLDER`.
+
+It loads the boot file and calls `train()` and then `eval()`, or, in zero-code mode, runs the boot file
+as a script and reads metrics from what it prints. Standard library only, see contract.py.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import IO, cast
+
+from darts_core.autosearch import compat
+from darts_core.autosearch.contract import MAX_LINE_BYTES, TRIAL_VARIABLE, StopTrial, Trial, current
+from darts_core.errors import ConfigError, DartsError
+
+__all__ = ["main"]
+
+LOG_LINE_CHARACTERS = 1000
+EXIT_FAILED, EXIT_CONTRACT = 1, 3
+
+if os.environ.get(TRIAL_VARIABLE):
+    # also in children that multiprocessing starts: they import this module before the user's
+    compat.install()
+
+
+def _load(boot: Path, code: Path) -> ModuleType:
+    """The boot file as a module under its own name (so that its functions can be pickled)."""
+    for folder in (code, boot.parent):
+        if str(folder) in sys.path:
+            sys.path.remove(str(folder))
+        sys.path.insert(0, str(folder))
+    name = boot.stem if boot.stem not in sys.modules else f"boot_{boot.stem}"
+    spec = importlib.util.spec_from_file_location(name, boot)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"The boot file {boot.name} cannot be loaded; name a .py file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _seed(seed: int, threads: int) -> None:
+    """Seed what the user's code has imported; nothing is imported for its sake."""
+    random.seed(seed)
+    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+    if numpy is not None:
+        numpy.random.seed(seed % 2**32)
+    if torch is not None:
+        torch.manual_seed(seed)
+        torch.set_num_threads(threads)
+
+
+def _call_user_code(trial: Trial) -> None:
+    record = trial.record
+    boot, code = Path(record["boot_file"]), Path(record["code_dir"])
+    threads = int(record.get("threads", 1))
+    _seed(trial.seed, threads)
+    module = _load(boot, code)
+    _seed(trial.seed, threads)
+    entry = record.get("entry", "train")
+    train = getattr(module, entry, None)
+    if not callable(train):
+        raise ConfigError(
+            f"The boot file {boot.name} has no function {entry}(); define it, without arguments, or give "
+            "general.metrics with regular expressions to run the file as a script."
+        )
+    train()
+    evaluate = getattr(module, record.get("evaluate", "eval"), None)
+    if callable(evaluate):
+        evaluate()
+
+
+def _lines(stream: IO[bytes]) -> Iterator[tuple[bytes, str]]:
+    """Lines of a stream, each cut at a sane length however long the line is."""
+    while chunk := stream.readline(MAX_LINE_BYTES):
+        yield chunk, chunk.decode("utf-8", "replace").rstrip("\r\n")[:LOG_LINE_CHARACTERS]
+
+
+def _watch_script(trial: Trial) -> int:
+    """Zero-code mode: run the boot file as a script and match each printed line.
+
+    The patterns run in this process, so a pattern that hangs costs this trial only.
+    """
+    record = trial.record
+    patterns = [(item["name"], re.compile(item["regex"])) for item in record["metrics"]]
+    reward = record.get("reward", patterns[0][0])
+    command = [sys.executable, "-u", record["boot_file"], *record["arguments"]]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([record["code_dir"], os.environ.get("PYTHONPATH", "")]),
+    }
+    child = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+    )
+    seen: dict[str, float] = {}
+    stopped = False
+    for raw, line in _lines(cast("IO[bytes]", child.stdout)):
+        sys.stdout.buffer.write(raw)
+        sys.stdout.buffer.flush()
+        for name, pattern in patterns:
+            found = pattern.search(line)
+            if found is None:
+                continue
+            try:
+                seen[name] = float(found.group(1) if found.groups() else found.group(0))
+            except ValueError:
+                continue
+            # the metric to optimise closes an iteration; the others only update their last value
+            if name == reward and not stopped:
+                try:
+                    trial.reporter(**seen)
+                except StopTrial:
+                    stopped = True
+                    child.send_signal(signal.SIGTERM)
+    code = child.wait()
+    if stopped:
+        raise StopTrial("stopped")
+    if code == 0 and reward not in seen:
+        raise ConfigError(
+            f"No printed line matched the pattern of {reward!r}; check general.metrics against the log."
+        )
+    return code
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the trial in the folder named on the command line; the exit status tells how it ended."""
+    arguments = sys.argv[1:] if argv is None else argv
+    os.environ[TRIAL_VARIABLE] = arguments[0]
+    compat.install()
+    trial = current()
+    record = trial.record
+    sys.argv = [record["boot_file"], *record["arguments"]]
+    try:
+        if record.get("metrics"):
+            return _watch_script(trial)
+        _call_user_code(trial)
+    except StopTrial as stop:
+        print(f"trial {trial.trial_id}: {stop}", flush=True)
+        Path(arguments[0], "stopped.json").write_text(json.dumps({"reason": str(stop)}))
+        return 0
+    except DartsError as error:
+        traceback.print_exc()
+        print(f"trial {trial.trial_id}: {error}", file=sys.stderr, flush=True)
+        return EXIT_CONTRACT
+    except Exception:
+        traceback.print_exc()
+        return EXIT_FAILED
+    return 0
+
+
+if __name__ == "__main__":
+    # the real module is `darts_core.autosearch.trial_main`, so children find it by that name
+    sys.exit(main())

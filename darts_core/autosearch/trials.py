@@ -1,0 +1,258 @@
+"""The trials of one version: starting them on devices, recording their results, counting the cost."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from darts_core.autosearch.process import Outcome, TrialProcess
+from darts_core.autosearch.reports import objective_value
+from darts_core.autosearch.spec import SearchSpec
+from darts_core.errors import ResumeError
+from darts_core.jobs.results import read_rows, trials_folder
+from darts_core.runlog import read_json, write_json
+
+__all__ = ["Ledger", "UserCode", "Workshop"]
+
+SCHEMA_VERSION = 1
+log = logging.getLogger("darts_core")
+
+
+@dataclass(frozen=True)
+class UserCode:
+    """Where the user's code lies and how it is called."""
+
+    code_dir: Path
+    boot_file: Path
+    arguments: tuple[str, ...] = ()
+    entry: str = "train"
+    evaluate: str = "eval"
+    python: str | None = None
+
+
+@dataclass
+class Ledger:
+    """What the search has cost, in seconds and in trainings (trial 0's time)."""
+
+    unit_seconds: float | None = None
+    spent_seconds: float = 0.0
+    begun: float = field(default_factory=time.monotonic)
+
+    def trainings(self, running_seconds: float = 0.0) -> float | None:
+        """The cost so far as a multiple of trial 0's training; None before it has finished."""
+        if not self.unit_seconds:
+            return None
+        return (self.spent_seconds + running_seconds) / self.unit_seconds
+
+    def exhausted(self, spec: SearchSpec, running_seconds: float = 0.0) -> str | None:
+        """The sentence for a spent budget, or None."""
+        limits = spec.limits
+        cost = self.trainings(running_seconds)
+        if limits.trainings is not None and cost is not None and cost >= limits.trainings:
+            return f"the budget of {limits.trainings:g} trainings is spent"
+        if limits.seconds is not None and time.monotonic() - self.begun >= limits.seconds:
+            return f"the budget of {limits.seconds / 60:g} minutes is spent"
+        return None
+
+
+class Workshop:
+    """Starts trials of a version and turns their ends into result rows.
+
+    Args:
+        version: the version's folder.
+        code: the user's code.
+        devices: devices that trials take in turn, e.g. ("cuda:0", "cuda:1").
+        mark: the mark of all processes of the version.
+        stop_wanted: says whether the whole version should stop.
+        metrics: objectives of other steps, recorded too so that steps can be compared.
+    """
+
+    def __init__(
+        self,
+        version: Path,
+        code: UserCode,
+        *,
+        devices: Sequence[str] = ("cpu",),
+        mark: str,
+        stop_wanted: Callable[[], bool] = lambda: False,
+        metrics: Sequence[str] = (),
+    ) -> None:
+        self.version = Path(version).resolve()
+        self.code = code
+        self.devices = tuple(devices)
+        self.mark = mark
+        self.stop_wanted = stop_wanted
+        self.metrics = tuple(metrics)
+        self.ledger = Ledger()
+        self.running: list[TrialProcess] = []
+        self.finished: list[dict[str, Any]] = []
+
+    def trial_id(self, step: str, phase: str, number: int, seed: int) -> str:
+        """Eight hex digits that stay the same when the version is resumed."""
+        text = f"{self.mark}/{step}/{phase}/{number}/{seed}"
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    def known_rows(self, step: str, phase: str = "search") -> list[dict[str, Any]]:
+        """Rows of an earlier run of this version, finished or cut off."""
+        rows = read_rows(self.version)
+        return [r for r in rows if r.get("step") == step and r.get("phase") == phase]
+
+    def _gpu_number(self, device: str) -> str | None:
+        if not device.startswith("cuda"):
+            return ""
+        return device.partition(":")[2] or "0"
+
+    def start(
+        self,
+        spec: SearchSpec,
+        number: int,
+        configuration: dict[str, Any],
+        *,
+        step: str,
+        phase: str = "search",
+        seed: int | None = None,
+        **extra: Any,
+    ) -> TrialProcess:
+        """Start one trial and return its process."""
+        seed = spec.seed if seed is None else seed
+        trial_id = self.trial_id(step, phase, number, seed)
+        folder = trials_folder(self.version) / trial_id
+        folder.mkdir(parents=True, exist_ok=True)
+        used = {p.record["worker_index"] for p in self.running}
+        worker = next(i for i in range(len(used) + 1) if i not in used)
+        device = self.devices[worker % len(self.devices)]
+        attempt = 1
+        if (folder / "trial.json").exists():
+            try:
+                attempt = int(read_json(folder / "trial.json").get("attempt", 0)) + 1
+            except (ResumeError, ValueError, AttributeError):
+                attempt = 2
+        record = {
+            "schema_version": SCHEMA_VERSION,
+            "trial_id": trial_id,
+            "number": number,
+            "step": step,
+            "phase": phase,
+            "attempt": attempt,
+            "config": configuration,
+            "arguments": self._arguments(configuration, trial_id, folder),
+            "boot_file": str(self.code.boot_file),
+            "code_dir": str(self.code.code_dir),
+            "entry": self.code.entry,
+            "evaluate": self.code.evaluate,
+            "output_dir": str(folder / "output"),
+            "checkpoint_dir": str(folder / "checkpoint"),
+            "seed": seed,
+            "device": "cuda:0" if device.startswith("cuda") else device,
+            "worker_index": worker,
+            "threads": spec.cpu_per_trial,
+            "max_iterations": spec.max_iterations,
+            "metrics": list(spec.metrics),
+            "reward": spec.objectives[0].metric,
+            **extra,
+        }
+        process = TrialProcess(
+            record,
+            folder,
+            limits=spec.limits,
+            mark=self.mark,
+            python=self.code.python,
+            visible=self._gpu_number(device),
+        )
+        process.start()
+        self.running.append(process)
+        return process
+
+    def _arguments(self, configuration: dict[str, Any], trial_id: str, folder: Path) -> list[str]:
+        """The command line of the user's script: her own arguments, then the trial's settings."""
+        settings = [f"--{name}={value}" for name, value in configuration.items()]
+        service = [
+            f"--trial_id={trial_id}",
+            f"--nas_code={trial_id}",
+            f"--train_url={folder / 'output'}",
+        ]
+        own = [a for a in self.code.arguments if a.partition("=")[0][2:] not in configuration]
+        return [*own, *service, *settings]
+
+    def running_seconds(self) -> float:
+        """Time that the unfinished trials have taken so far."""
+        return sum(p.seconds for p in self.running)
+
+    def collect(self, spec: SearchSpec, process: TrialProcess) -> dict[str, Any]:
+        """Write and return the result row of an ended trial."""
+        outcome = process.outcome
+        if outcome is None:
+            raise RuntimeError("collect() was called for a trial that still runs")
+        self.running.remove(process)
+        row = self._row(spec, process, outcome)
+        write_json(process.folder / "result.json", row)
+        self.finished.append(row)
+        if process.record["phase"] == "search":
+            self.ledger.spent_seconds += outcome.seconds
+        log.info(
+            "trial %s (%s #%d) %s%s",
+            row["trial_id"],
+            row["step"],
+            row["number"],
+            row["state"],
+            f": {row['reason']}" if row["reason"] else "",
+        )
+        return row
+
+    def _row(self, spec: SearchSpec, process: TrialProcess, outcome: Outcome) -> dict[str, Any]:
+        reports, record = process.reader.reports, process.record
+        values = {}
+        for name in (*[o.metric for o in spec.objectives], *self.metrics):
+            values[name] = objective_value(name, reports, outcome.seconds)
+        state, reason = outcome.state, outcome.reason
+        missing = [o.metric for o in spec.objectives if values[o.metric] is None]
+        if state == "done" and missing:
+            state = "failed"
+            reason = (
+                f"it reported no usable {', '.join(missing)}; call reporter({missing[0]}=...) or "
+                "report(acc, latency=..., additional_data={...})"
+            )
+        first = spec.objectives[0]
+        seen = [m[first.metric] for _, m in reports.iterations if first.metric in m]
+        best = (max(seen) if first.mode == "max" else min(seen)) if seen else values[first.metric]
+        kept = ("trial_id", "number", "step", "phase", "attempt", "config", "seed", "device",
+                "worker_index", "is_baseline", "confirms")  # fmt: skip
+        return {
+            "schema_version": SCHEMA_VERSION,
+            **{name: record[name] for name in kept if name in record},
+            "state": state,
+            "reason": reason,
+            "done": True,
+            "pid": process.pid,
+            "values": values,
+            "reward_attr": first.metric,
+            "best_reward": best,
+            "metrics": reports.last,
+            "training_iteration": reports.iterations[-1][0] if reports.iterations else 0,
+            "time_total_s": round(outcome.seconds, 4),
+            "peak_mib": round(outcome.peak_mib, 1),
+            "cpu_seconds": round(process.cpu_seconds, 2),
+            "latency": reports.final.get("latency"),
+            "model_path": reports.final.get("model_path"),
+            "additional_data": reports.final.get("additional_data", {}),
+            "ignored_reports": reports.ignored,
+            "ended": time.time(),
+        }
+
+    def end_all(self, spec: SearchSpec, reason: str) -> None:
+        """End every running trial: asked first, forced within seconds."""
+        for process in self.running:
+            process.ask_to_stop("cancelled", reason)
+        deadline = time.monotonic() + 1.5
+        while any(p.outcome is None for p in self.running) and time.monotonic() < deadline:
+            for process in self.running:
+                process.poll()
+            time.sleep(0.02)
+        for process in list(self.running):
+            process.end_now("cancelled", reason)
+            self.collect(spec, process)

@@ -1,0 +1,97 @@
+"""Copies of user code and files: hashed, bounded, never through links that lead outside."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from darts_core.errors import JobError
+
+__all__ = ["copy_code", "inside", "model_file"]
+
+MAX_FILES = 5_000
+MAX_BYTES = 200 * 2**20
+_SKIPPED = {
+    ".git", ".hg", ".svn", "__pycache__", ".venv", "venv", "node_modules", ".mypy_cache", ".pytest_cache",
+    ".ruff_cache", ".ipynb_checkpoints",
+}  # fmt: skip
+
+
+def inside(path: str | Path, folder: str | Path) -> Path | None:
+    """The real path when it really lies in `folder` (links resolved), else None."""
+    try:
+        real, root = Path(path).resolve(strict=True), Path(folder).resolve(strict=True)
+    except (OSError, RuntimeError):
+        return None
+    return real if real != root and real.is_relative_to(root) else None
+
+
+def _files(root: Path, skip: Path | None) -> Iterator[Path]:
+    for folder, names, files in os.walk(root):
+        here = Path(folder)
+        names[:] = sorted(
+            n
+            for n in names
+            if n not in _SKIPPED
+            and not (here / n).is_symlink()
+            and (skip is None or (here / n).resolve() != skip)
+            and not (here / n / "job.json").exists()
+        )
+        for name in sorted(files):
+            path = here / name
+            if path.is_symlink() and inside(path, root) is None:
+                continue
+            if path.is_file() and not name.endswith((".pyc", ".pyo")):
+                yield path
+
+
+def copy_code(source: str | Path, target: Path, *, skip: Path | None = None) -> str:
+    """Copy a code folder and return its hash (12 hex digits over names and contents).
+
+    Caches, version control, virtual environments, job folders and links that lead outside are left out.
+
+    Args:
+        source: the user's folder.
+        target: a folder that does not exist yet.
+        skip: a folder to leave out (the store's root).
+
+    Raises:
+        JobError: there is no such folder, or it is too large to be code.
+    """
+    root = Path(source).expanduser().resolve()
+    if not root.is_dir():
+        raise JobError(f"There is no code folder {source}; name an existing folder with --code.")
+    digest, count, total = hashlib.sha256(), 0, 0
+    for path in _files(root, skip):
+        count += 1
+        total += path.stat().st_size
+        if count > MAX_FILES or total > MAX_BYTES:
+            raise JobError(
+                f"The code folder {root} holds more than {MAX_FILES} files or {MAX_BYTES >> 20} MiB; "
+                "keep data elsewhere (--data) and name the folder of the code alone."
+            )
+        relative = path.relative_to(root)
+        destination = target / relative
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, destination)
+        digest.update(str(relative).encode() + b"\0" + destination.read_bytes() + b"\0")
+    if count == 0:
+        raise JobError(f"The code folder {root} holds no files; name the folder of the boot file.")
+    return digest.hexdigest()[:12]
+
+
+def model_file(trial_folder: str | Path, model_path: object) -> Path | None:
+    """The model a trial reported, when it is a file or folder that really lies in the trial's output.
+
+    A path given relative is taken from the output folder. Links are not followed out of it.
+    """
+    if not isinstance(model_path, str) or not model_path or "\0" in model_path:
+        return None
+    output = Path(trial_folder) / "output"
+    candidate = output / model_path  # an absolute path replaces the left side
+    if candidate.is_symlink():
+        return None
+    return inside(candidate, output)

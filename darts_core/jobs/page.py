@@ -1,0 +1,94 @@
+"""One self-contained page of a version: all text escaped, pictures inside, nothing loaded, no script."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from darts_core.jobs.pictures import draw_best_so_far, draw_front, draw_iterations
+from darts_core.jobs.results import Goals, Row
+from darts_core.jobs.store import Version
+from darts_core.jobs.tables import neutral, short, span
+from darts_core.runlog import read_jsonl, write_text
+
+__all__ = ["draw_all", "write_page"]
+
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_STYLE = (
+    "body{font:14px sans-serif;margin:2em;max-width:80em}table{border-collapse:collapse}"
+    "td,th{border:1px solid #ccc;padding:.2em .5em;text-align:left}img{max-width:100%}"
+    "pre{background:#f4f4f4;padding:1em;overflow:auto}"
+)
+
+
+def draw_all(version: Version, rows: Sequence[Row], goals: Goals, folder: Path) -> list[Path]:
+    """Draw best-so-far, front and the trials' curves into a folder; returns the files made."""
+    if not goals:
+        return []
+    metric = goals[0]["metric"]
+    series: dict[str, list[tuple[int, float]]] = {}
+    for row in rows[:20]:
+        points = []
+        for report in read_jsonl(Path(row["folder"]) / "reports.jsonl"):
+            value = (report.get("metrics") or {}).get(metric) if isinstance(report, dict) else None
+            if isinstance(value, (int, float)) and isinstance(report.get("iteration"), int):
+                points.append((report["iteration"], float(value)))
+        if points:
+            series[row["trial_id"]] = points
+    made = [
+        draw_best_so_far(rows, goals, folder / "best_so_far.png"),
+        draw_front(rows, goals, folder / "front.png"),
+        draw_iterations(series, metric, folder / "trials.png"),
+    ]
+    return [path for path in made if path is not None]
+
+
+def _safe(value: Any) -> str:
+    return html.escape(short(value), quote=True)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    head = "".join(f"<th>{html.escape(neutral(column))}</th>" for column in columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{_safe(row.get(c))}</td>" for c in columns) + "</tr>" for row in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def write_page(
+    path: Path,
+    details: Mapping[str, Any],
+    columns: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    shares: Mapping[str, float],
+    pictures: Sequence[Path],
+) -> None:
+    """Write the page of a version."""
+    title = html.escape(f"{details['job']}/{details['version']}")
+    found = details["summary"] or {}
+    parts = [f"<h1>{title}: {_safe(details['state'])}</h1>"]
+    if found:
+        cost = found["cost"]["search"]
+        parts.append(f"<p><b>{html.escape(neutral(found['verdict'], 1000))}</b></p>")
+        parts.append(f"<p>Cost: {span(cost['seconds'])}, {_safe(cost['trainings'])} trainings.</p>")
+    for picture in pictures:
+        data = base64.b64encode(picture.read_bytes()).decode()
+        parts.append(
+            f'<p><img alt="{html.escape(picture.stem)}" src="data:image/png;base64,{data}"></p>'
+        )
+    parts.append("<h2>Results</h2>" + _table(columns, rows))
+    if shares:
+        table = [{"setting": name, "share": share} for name, share in shares.items()]
+        parts.append("<h2>Importance</h2>" + _table(("setting", "share"), table))
+    settings = [{"field": k, "value": v} for k, v in (details["configuration"] or {}).items()]
+    parts.append("<h2>Configuration</h2>" + _table(("field", "value"), settings))
+    parts.append("<h2>Log</h2><pre>" + html.escape("\n".join(details["log_tail"])) + "</pre>")
+    write_text(
+        path,
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><style>{_STYLE}</style></head>'
+        f"<body>{''.join(parts)}</body></html>\n",
+    )

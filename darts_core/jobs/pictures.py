@@ -1,0 +1,111 @@
+"""Pictures of a search: best so far, the front, a comparison of versions. PNG, drawn without a display."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from darts_core.jobs.results import Goals, Row, front, row_values, search_rows
+from darts_core.jobs.tables import neutral
+from darts_core.runlog import write_bytes
+
+__all__ = ["draw_best_so_far", "draw_comparison", "draw_front", "draw_iterations"]
+
+
+def _plain_text(text: str) -> str:
+    # matplotlib reads $...$ as mathematics and fails on bad mathematics
+    return neutral(text, 60).replace("$", r"\$")
+
+
+def _figure(x: str, y: str) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel(_plain_text(x))
+    axes.set_ylabel(_plain_text(y))
+    axes.grid(visible=True, alpha=0.3)
+    return figure, axes
+
+
+def _save(figure: Any, path: Path) -> Path:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=110)
+    write_bytes(path, stream.getvalue())
+    return path
+
+
+def draw_best_so_far(rows: Sequence[Row], goals: Goals, path: Path) -> Path | None:
+    """Every trial's first objective, the best so far, and the baseline as a line."""
+    points = []
+    for row in search_rows(rows):
+        values = row_values(row, goals)
+        if values is not None:
+            points.append((row["number"], values[0], bool(row.get("is_baseline"))))
+    if not points:
+        return None
+    figure, axes = _figure("trial, in order", goals[0]["metric"])
+    order = range(len(points))
+    axes.plot(order, [p[1] for p in points], "o", alpha=0.5, label="trial")
+    better = max if goals[0]["mode"] == "max" else min
+    best: list[float] = []
+    for point in points:
+        best.append(better([*best[-1:], point[1]]))
+    axes.step(order, best, where="post", label="best so far")
+    for point in points:
+        if point[2]:
+            axes.axhline(point[1], linestyle="--", color="gray", label="your configuration")
+    axes.legend()
+    return _save(figure, path)
+
+
+def draw_front(rows: Sequence[Row], goals: Goals, path: Path) -> Path | None:
+    """The first two objectives against each other with the front and the baseline; None for one."""
+    if len(goals) < 2:
+        return None
+    usable = [row for row in search_rows(rows) if row_values(row, goals) is not None]
+    if not usable:
+        return None
+    x, y = goals[1]["metric"], goals[0]["metric"]
+    figure, axes = _figure(x, y)
+    axes.plot([r["values"][x] for r in usable], [r["values"][y] for r in usable], "o", alpha=0.4)
+    best = sorted(front(usable, goals[:2]), key=lambda r: r["values"][x])
+    axes.plot([r["values"][x] for r in best], [r["values"][y] for r in best], "o-", label="front")
+    for row in usable:
+        if row.get("is_baseline"):
+            axes.plot(row["values"][x], row["values"][y], "*", ms=14, label="your configuration")
+    axes.legend()
+    return _save(figure, path)
+
+
+def draw_iterations(
+    series: Mapping[str, Sequence[tuple[int, float]]], metric: str, path: Path
+) -> Path | None:
+    """One line a trial: the metric at each iteration."""
+    if not any(series.values()):
+        return None
+    figure, axes = _figure("iteration", metric)
+    for name, points in series.items():
+        axes.plot([p[0] for p in points], [p[1] for p in points], "-", label=_plain_text(name))
+    if len(series) <= 12:
+        axes.legend()
+    return _save(figure, path)
+
+
+def draw_comparison(
+    columns: Mapping[str, Sequence[float]], baselines: Mapping[str, float], metric: str, path: Path
+) -> Path | None:
+    """For each version its trials' values as dots and its baseline as a star."""
+    if not any(columns.values()):
+        return None
+    figure, axes = _figure("version", metric)
+    names = list(columns)
+    for position, name in enumerate(names):
+        values = columns[name]
+        axes.plot([position] * len(values), values, "o", alpha=0.5, color="tab:blue")
+        if name in baselines:
+            axes.plot(position, baselines[name], "*", ms=14, color="tab:orange")
+    axes.set_xticks(range(len(names)), [_plain_text(name) for name in names])
+    return _save(figure, path)

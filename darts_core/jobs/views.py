@@ -1,0 +1,382 @@
+"""The verbs that only look: list, show, logs, compare."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from darts_core.errors import JobError
+from darts_core.jobs.index import index_rows
+from darts_core.jobs.results import (
+    Goals,
+    Row,
+    importance,
+    objectives,
+    read_rows,
+    row_values,
+    summary,
+)
+from darts_core.jobs.store import LIVE, STATES, JobStore, Version
+from darts_core.jobs.tables import clock, neutral, render, short, span
+from darts_core.runlog import read_json, read_jsonl, read_yaml
+
+__all__ = ["result_table", "version_details"]
+
+_TAIL_LINES = 10
+_ALIASES = {"accuracy": ("acc", "mean_accuracy"), "latency": ("latency_ms",)}
+
+
+def run_list(store: JobStore, args: argparse.Namespace) -> int:
+    """`jobs list`."""
+    for state in args.state or []:
+        if state not in STATES:
+            raise JobError(f"Unknown state {state!r}; use one of {', '.join(STATES)}.")
+    rows = index_rows(store)
+    table = _version_rows(rows) if args.versions else _job_rows(rows)
+    if args.state:
+        table = [row for row in table if row["state"] in args.state]
+    if args.search:
+        wanted = args.search.lower()
+        table = [r for r in table if wanted in f"{r['name']} {r['description']}".lower()]
+
+    def order(row: Mapping[str, Any]) -> tuple[bool, Any]:
+        value = row[args.sort]
+        return (value is None, value if value is not None else 0)
+
+    table.sort(key=order, reverse=args.reverse)
+    columns = ("name", "state", "versions", "duration", "created", "metric", "value", "description")
+    if args.versions:
+        columns = ("name", "version", "parent", *columns[1:2], *columns[3:])
+    if args.form == "text":
+        table = [
+            {**r, "created": clock(r["created"]), "duration": span(r["duration"])} for r in table
+        ]
+    print(render(columns, table, args.form))
+    return 0
+
+
+def _duration(row: Mapping[str, Any]) -> float | None:
+    if row["started"] is None:
+        return None
+    end = row["ended"] if row["ended"] is not None else time.time()
+    return float(end) - float(row["started"])
+
+
+def _version_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{**row, "name": row["job"], "versions": 1, "duration": _duration(row)} for row in rows]
+
+
+def _job_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row a job: state, time and value of its newest version."""
+    newest: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        count = newest.get(row["job"], {}).get("versions", 0) + 1
+        newest[row["job"]] = {
+            **row,
+            "name": row["job"],
+            "versions": count,
+            "duration": _duration(row),
+        }
+    return list(newest.values())
+
+
+def result_table(
+    rows: Sequence[Row], goals: Goals, sort: str | None
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Columns and rows of the result table, best first by the metric named (any metric, or a setting)."""
+    settings = sorted({name for row in rows for name in row["config"]})
+    metrics = [goal["metric"] for goal in goals]
+    extra = sorted({n for row in rows for n in row.get("metrics", {})} - set(metrics))
+    columns = ["#", "trial_id", "step", "phase", "seed", "state", *metrics, *extra, *settings, "iterations",
+               "time_total_s", "model_path", "additional_data", "reason"]  # fmt: skip
+    table = []
+    for row in rows:
+        cells = {**row.get("metrics", {}), **row["config"], **row.get("values", {})}
+        table.append(
+            {
+                **{c: cells.get(c) for c in (*metrics, *extra, *settings)},
+                "#": f"{row['number']}*" if row.get("is_baseline") else str(row["number"]),
+                **{c: row.get(c) for c in ("trial_id", "step", "phase", "seed", "state", "time_total_s",
+                                           "model_path", "additional_data", "reason")},
+                "iterations": row.get("training_iteration"),
+            }
+        )  # fmt: skip
+    if sort is not None or goals:
+        key, mode = _sort_key(sort, goals, columns)
+        lost = [r for r in table if not isinstance(r.get(key), (int, float))]
+        kept = [r for r in table if isinstance(r.get(key), (int, float))]
+        table = sorted(kept, key=lambda r: r[key], reverse=mode == "max") + lost
+    return [c for c in columns if any(r[c] not in (None, "", {}) for r in table)], table
+
+
+def _sort_key(sort: str | None, goals: Goals, columns: Sequence[str]) -> tuple[str, str]:
+    modes = {goal["metric"]: goal["mode"] for goal in goals}
+    if sort is None:
+        return goals[0]["metric"], goals[0]["mode"]
+    for candidate in (sort, *_ALIASES.get(sort, ())):
+        if candidate in columns:
+            default = "min" if "latency" in candidate or "loss" in candidate else "max"
+            return candidate, modes.get(candidate, default)
+    raise JobError(f"There is no column {sort!r} to sort by; there are {', '.join(columns)}.")
+
+
+def _tail(path: Path, lines: int) -> list[str]:
+    try:
+        with path.open("rb") as stream:
+            stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, stream.tell() - 64 * 1024))
+            text = stream.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    return [neutral(line, 500) for line in text.splitlines()[-lines:]]
+
+
+def version_details(version: Version) -> dict[str, Any]:
+    """Everything `show` prints, as plain values."""
+    record, state = version.record(), version.state_record()
+    config_path = version.path / "autosearch" / "config.yaml"
+    resources = read_jsonl(version.path / "autosearch" / "resources.jsonl")
+    details: dict[str, Any] = {
+        "job": version.job,
+        "version": version.name,
+        "parent": record.get("parent"),
+        "state": version.state(),
+        "message": state.get("message"),
+        "created": record.get("created"),
+        "started": state.get("started"),
+        "ended": state.get("ended"),
+        "folder": str(version.path),
+        "code_hash": record.get("code_hash"),
+        "parameters": {
+            k: record.get(k)
+            for k in ("code", "boot_file", "config_files", "arguments", "settings", "multi", "data",
+                      "output", "python", "devices", "budget", "notify")
+        },
+        "configuration": read_yaml(config_path) if config_path.exists() else None,
+        "log_tail": _tail(version.path / "job.log", _TAIL_LINES),
+        "resources": resources[-1] if resources else None,
+        "peak_memory_mib": max((r.get("memory_mib", 0.0) for r in resources), default=None),
+    }  # fmt: skip
+    try:
+        details["summary"] = summary(version.path)
+    except JobError:
+        details["summary"] = None
+    return details
+
+
+def run_show(store: JobStore, args: argparse.Namespace) -> int:
+    """`jobs show`."""
+    version = store.version(args.job)
+    if args.trial:
+        return _show_trial(version, args)
+    details = version_details(version)
+    rows = read_rows(version.path)
+    goals = objectives(version.path) if details["summary"] is not None else []
+    columns, table = result_table(rows, goals, args.sort)
+    page = table[max(0, args.offset) : max(0, args.offset) + max(1, args.limit)]
+    shares = importance(rows, goals) if goals else {}
+    if args.pictures or args.html:
+        from darts_core.jobs.page import draw_all, write_page
+
+        folder = Path(args.pictures) if args.pictures else version.path / "autosearch" / "pictures"
+        pictures = draw_all(version, rows, goals, folder)
+        if args.html:
+            write_page(Path(args.html), details, columns, table, shares, pictures)
+    if args.form != "text":
+        extra = (
+            {**details, "importance": shares, "total": len(table)} if args.form == "json" else None
+        )
+        print(render(columns, page, args.form, extra))
+        return 0
+    _print_details(details, shares)
+    print(
+        f"\nresults {args.offset + 1}-{args.offset + len(page)} of {len(table)} (* = your configuration)"
+    )
+    print(render(columns, page))
+    return 0
+
+
+def _print_details(details: Mapping[str, Any], shares: Mapping[str, float]) -> None:
+    print(
+        f"{details['job']}/{details['version']}  {details['state']}  {neutral(details['message'] or '')}"
+    )
+    print(f"parent     {short(details['parent'])}")
+    print(f"started    {clock(details['started'])}   ended {clock(details['ended'])}")
+    print(f"folder     {neutral(details['folder'])}")
+    for name, value in details["parameters"].items():
+        if value:
+            print(f"  {name:12} {short(value)}")
+    for name, value in (details["configuration"] or {}).items():
+        if value not in (None, {}, []):
+            print(f"  {name:12} {short(value)}")
+    resources = details["resources"]
+    if resources:
+        print(
+            f"resources  {resources['cpu_cores']} cores, {resources['memory_mib']} MiB "
+            f"(peak {details['peak_memory_mib']} MiB), gpu {short(resources['gpu'])}"
+        )
+    if details["summary"] is not None:
+        found = details["summary"]
+        cost = found["cost"]["search"]
+        times = cost["trainings"]
+        multiple = f" = {times:.2f} trainings" if times is not None else ""
+        print(f"cost       {span(cost['seconds'])}{multiple}; trials {short(found['trials'])}")
+        print(f"verdict    {neutral(found['verdict'], 1000)}")
+    if shares:
+        print("importance " + ", ".join(f"{neutral(k)} {v:.0%}" for k, v in shares.items()))
+    if details["log_tail"]:
+        print("log        " + "\n           ".join(details["log_tail"]))
+
+
+def _trial_folder(version: Version, trial_id: str) -> Path:
+    folder = version.path / "autosearch" / "trials" / trial_id
+    if not trial_id.isalnum() or not folder.is_dir():
+        raise JobError(f"{version.job}/{version.name} has no trial {trial_id[:40]!r}.")
+    return folder
+
+
+def _show_trial(version: Version, args: argparse.Namespace) -> int:
+    folder = _trial_folder(version, args.trial)
+    done = folder / "result.json"
+    row = read_json(done if done.exists() else folder / "trial.json")
+    row["iterations"] = [
+        r for r in read_jsonl(folder / "reports.jsonl") if r.get("kind") == "iteration"
+    ]
+    if args.form == "json":
+        print(render((), [], "json", extra={**row, "folder": str(folder)}))
+        return 0
+    for name, value in row.items():
+        if name != "iterations":
+            print(f"{neutral(name):20} {short(value)}")
+    print(
+        "\n".join(
+            f"  {r.get('iteration')}: {short(r.get('metrics'))}" for r in row["iterations"][-20:]
+        )
+    )
+    print("log:\n  " + "\n  ".join(_tail(folder / "log.txt", _TAIL_LINES)))
+    return 0
+
+
+def run_logs(store: JobStore, args: argparse.Namespace) -> int:
+    """`jobs logs`."""
+    version = store.version(args.job)
+    path = version.path / "job.log"
+    if args.trial:
+        path = _trial_folder(version, args.trial) / "log.txt"
+    lines = _tail(path, args.tail) if args.tail else None
+    offset = 0
+    if lines is not None:
+        print("\n".join(lines))
+        offset = path.stat().st_size if path.exists() else 0
+    while True:
+        live = version.state() in LIVE
+        if path.exists():
+            with path.open("rb") as stream:
+                stream.seek(offset)
+                # whole lines only, so that no character is cut in two
+                chunk = stream.read()
+                end = len(chunk) if not (args.follow and live) else chunk.rfind(b"\n") + 1
+            offset += end
+            for line in chunk[:end].decode("utf-8", "replace").splitlines():
+                print(neutral(line, 2000))
+            sys.stdout.flush()
+        if not args.follow or not live:
+            return 0
+        time.sleep(0.2)
+
+
+def flatten(content: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted names."""
+    if not isinstance(content, Mapping):
+        return {prefix: content}
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat.update(flatten(value, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+def _parameters(version: Version) -> dict[str, Any]:
+    record = version.record()
+    kept = ("code_hash", "boot_file", "arguments", "data", "python", "devices", "budget", "multi")
+    content = {k: record.get(k) for k in kept}
+    path = version.path / "autosearch" / "config.yaml"
+    if path.exists():
+        content["config"] = read_yaml(path)
+    return flatten(content)
+
+
+def _column(version: Version, metrics: Sequence[str]) -> dict[str, Any]:
+    column: dict[str, Any] = {"state": version.state()}
+    try:
+        found = summary(version.path)
+    except JobError:
+        return column
+    best = found["best"]
+    if best is not None:
+        for goal in found["objectives"]:
+            column[f"best {goal['metric']}"] = best["values"].get(goal["metric"])
+        for metric in metrics:
+            merged = {
+                **best.get("metrics", {}),
+                **best.get("additional_data", {}),
+                **best["values"],
+            }
+            column[f"best {metric}"] = merged.get(metric)
+        column["best settings"] = best["config"]
+    for item in found["gain"]:
+        column[f"gain {item['metric']}"] = item["difference"]
+    column["trials"] = sum(found["trials"].values())
+    column["cost (trainings)"] = found["cost"]["search"]["trainings"]
+    return column
+
+
+def run_compare(store: JobStore, args: argparse.Namespace) -> int:
+    """`jobs compare`."""
+    versions = [store.version(args.job, name) for name in args.versions]
+    if len(versions) < 2:
+        raise JobError(f"compare needs two versions; name another one of {args.job!r}.")
+    table = []
+    results = [_column(version, args.metric) for version in versions]
+    names = list(dict.fromkeys(name for column in results for name in column))
+    for name in names:
+        table.append({"row": name, **_cells(versions, [c.get(name) for c in results])})
+    settings = [_parameters(version) for version in versions]
+    for name in dict.fromkeys(key for column in settings for key in column):
+        values = [column.get(name) for column in settings]
+        if any(value != values[0] for value in values):
+            table.append({"row": name, **_cells(versions, values)})
+    if args.picture:
+        _picture(versions, args)
+    print(render(("row", *(version.name for version in versions)), table, args.form))
+    return 0
+
+
+def _cells(versions: Sequence[Version], values: Sequence[Any]) -> dict[str, Any]:
+    return {version.name: value for version, value in zip(versions, values, strict=True)}
+
+
+def _picture(versions: Sequence[Version], args: argparse.Namespace) -> None:
+    from darts_core.jobs.pictures import draw_comparison
+
+    columns: dict[str, list[float]] = {}
+    baselines: dict[str, float] = {}
+    metric = args.metric[0] if args.metric else objectives(versions[0].path)[0]["metric"]
+    for version in versions:
+        goals = [{"metric": metric, "mode": "max"}]
+        columns[version.name] = []
+        for row in read_rows(version.path):
+            row = {**row, "values": {**row.get("metrics", {}), **row.get("values", {})}}
+            values = row_values(row, goals)
+            if values is not None:
+                columns[version.name].append(values[0])
+                if row.get("is_baseline"):
+                    baselines[version.name] = values[0]
+    if draw_comparison(columns, baselines, metric, Path(args.picture)) is None:
+        raise JobError(
+            f"No trial of these versions has reported {metric!r}; name another --metric."
+        )

@@ -226,6 +226,8 @@ def compose(command: str, overrides: Sequence[str], extra: Sequence[str] = ()) -
     except HydraException as error:
         cause = error.__cause__
         detail = f": {_first_line(cause)}" if isinstance(cause, OmegaConfBaseException) else ""
+        if "is not in struct" in detail:
+            detail += " (a new key of such a node is added with + before it, as in +node.key=value)"
         raise ConfigError(
             f"The settings do not fit together: {_first_line(error)}{detail}."
         ) from error

@@ -105,11 +105,14 @@ def _hand_over(command: str, argv: list[str]) -> int:
     sys.argv = [f"darts-core {command}", *argv]
     try:
         hydra.main(config_path=str(config_root()), config_name=command, version_base="1.3")(task)()
-    except _Failure as failure:
-        raise failure.error from None
+    except _Failure as caught:
+        error = caught.error
+    else:
+        return 0
     finally:
         sys.argv = before
-    return 0
+    # outside the handler, so that the error keeps the cause it was raised from
+    raise error
 
 
 class _Failure(BaseException):

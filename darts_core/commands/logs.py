@@ -5,17 +5,30 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 __all__ = ["configure_logging"]
+
+
+class _Terminal(logging.StreamHandler):
+    """Writes to whatever `sys.stderr` is at the time: progress bars and tests put another one there."""
+
+    @property
+    def stream(self) -> Any:
+        """The current stderr."""
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: Any) -> None:
+        """Nothing: the stream is looked up."""
 
 
 def configure_logging(folder: Path | None = None) -> None:
     """Send `darts_core`'s log to stderr and, when given, to `folder/log.txt`; safe to call again."""
     log = logging.getLogger("darts_core")
     log.setLevel(logging.INFO)
-    log.propagate = False
-    if not any(type(handler) is logging.StreamHandler for handler in log.handlers):
-        terminal = logging.StreamHandler(sys.stderr)
+    if not any(isinstance(handler, _Terminal) for handler in log.handlers):
+        terminal = _Terminal()
         terminal.setFormatter(logging.Formatter("%(message)s"))
         log.addHandler(terminal)
     if folder is None:

@@ -1,0 +1,157 @@
+"""Commands that print: help, list, doctor; and searches run through the real command."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from darts_core import cli
+from darts_core.commands.help import ARGPARSE, HYDRA
+from darts_core.runlog import read_json, read_jsonl, read_yaml
+
+TINY = ["data=digits", "search.epochs=1", "search.channels=2", "search.layers=1",
+        "search.batch_size=128"]  # fmt: skip
+
+
+def command(folder: Path, *argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """One `darts-core` process in `folder`."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(
+        [sys.executable, "-m", "darts_core.cli", *argv],
+        cwd=folder, env=env, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*HYDRA, *ARGPARSE])
+def test_every_command_has_a_help_with_examples(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        status = cli.main([name, "--help"])
+    except SystemExit as done:
+        status = int(done.code or 0)
+    text = capsys.readouterr().out
+    assert status == 0
+    assert "example" in text.lower()
+    assert f"darts-core {name}" in text
+
+
+def test_the_help_of_search_names_its_groups_and_settings(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["search", "--help"]) == 0
+    text = capsys.readouterr().out
+    for words in ("space=", "nasbench201", "search.epochs=50", "fashion_mnist", "--config-dir"):
+        assert words in text
+
+
+def test_the_main_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {name} " in text for name in (*HYDRA, *ARGPARSE))
+
+
+def test_list_prints_names_with_descriptions(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "space").mkdir()
+    (tmp_path / "space" / "mine.yaml").write_text("name: darts\ndescription: my own space\n")
+    (tmp_path / "strategy").mkdir()
+    (tmp_path / "strategy" / "mine.yaml").write_text("_target_: a.b\ndescription: my own way\n")
+    assert cli.main(["list", "--json", "--config-dir", str(tmp_path)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "sep_conv_3x3" in found["ops"]
+    assert {"darts", "nasbench201"} <= set(found["spaces"])
+    assert found["strategies"]["mine"] == "my own way"
+    assert "digits" in found["data"]
+    assert "demo" in found["experiments"]
+    assert all(text for section in found.values() for text in section.values())
+
+
+def test_doctor_states_versions_device_and_kernel_path(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    import torch
+
+    assert found["versions"]["torch"] == torch.__version__
+    assert found["missing"] == []
+    assert found["kernel_path"].startswith("GPU" if torch.cuda.is_available() else "CPU")
+
+
+def test_a_multirun_searches_every_combination_and_is_finished_once(tmp_path: Path) -> None:
+    argv = ["search", "-m", "space=darts,nasbench201", "seed=1,2", *TINY]
+    done = command(tmp_path, *argv)
+    assert done.returncode == 0, done.stderr
+    version = tmp_path / "runs" / "digits-darts+nasbench201" / "V001"
+    results = [read_json(version / str(i) / "search" / "result.json") for i in range(4)]
+    assert [r["seed"] for r in results] == [1, 2, 1, 2]
+    assert [r["architecture"]["space"] for r in results] == ["darts"] * 2 + ["nasbench201"] * 2
+    for index in range(4):
+        assert len(read_jsonl(version / str(index) / "search" / "metrics.jsonl")) == 1
+        assert (
+            read_yaml(version / str(index) / "search" / "architecture.yaml")["schema_version"] == 1
+        )
+    again = command(tmp_path, *argv)
+    assert again.returncode == 0
+    assert "is finished; nothing to do" in again.stdout
+    assert [p.name for p in version.parent.iterdir() if p.is_dir()] == ["V001"]
+
+
+def test_a_plugin_operation_is_searched_from_outside_the_tree(tmp_path: Path) -> None:
+    (tmp_path / "my_nas.py").write_text(
+        "from torch import nn\n"
+        "from darts_core.ops import register_op\n"
+        "@register_op('my_conv', description='a 1x1 convolution')\n"
+        "class MyConv(nn.Module):\n"
+        "    def __init__(self, channels, stride, *, affine=True):\n"
+        "        super().__init__()\n"
+        "        self.conv = nn.Conv2d(channels, channels, 1, stride)\n"
+        "    def forward(self, x):\n"
+        "        return self.conv(x)\n"
+    )
+    (tmp_path / "my_conf" / "space").mkdir(parents=True)
+    (tmp_path / "my_conf" / "space" / "mine.yaml").write_text(
+        "name: nasbench201\nops: [none, skip_connect, my_conv]\ndescription: mine\n"
+    )
+    done = command(tmp_path, "search", "--config-dir", "my_conf", "plugins=[my_nas]",
+                   "space=mine", "job=mine", *TINY)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = read_json(tmp_path / "runs" / "mine" / "V001" / "search" / "result.json")
+    assert result["ops"] == ["none", "skip_connect", "my_conv"]
+
+
+def test_a_search_is_followed_by_a_training_in_the_same_version(tmp_path: Path) -> None:
+    done = command(tmp_path, "search", "space=nasbench201", *TINY)
+    assert done.returncode == 0, done.stderr
+    assert "about" in done.stderr
+    assert "MiB" in done.stderr
+    argv = [
+        "train",
+        "job=digits-nasbench201",
+        "train.channels=4",
+        "train.layers=1",
+        "train.epochs=1",
+    ]
+    done = command(tmp_path, *argv)
+    assert done.returncode == 0, done.stderr
+    version = tmp_path / "runs" / "digits-nasbench201" / "V001"
+    result = read_json(version / "train" / "result.json")
+    assert 0.0 <= result["val_accuracy"] <= 1.0
+    assert result["params"] > 0
+    assert (version / "train" / "model.pt").is_file()
+    assert "the test split of digits is read (1)" in done.stderr
+    assert "(2)" not in done.stderr
+
+
+def test_several_seeds_give_one_summary(tmp_path: Path) -> None:
+    done = command(tmp_path, "search", "space=nasbench201", "seeds=2", *TINY)
+    assert done.returncode == 0, done.stderr
+    version = tmp_path / "runs" / "digits-nasbench201" / "V001"
+    assert read_json(version / "seed1" / "search" / "result.json")["seed"] == 1
+    assert "val_accuracy" in read_json(version / "seeds.json")
+    assert "</html>" in (version / "report.html").read_text()

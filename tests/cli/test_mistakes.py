@@ -1,0 +1,152 @@
+"""Every mistake ends in one sentence that names what was given and what is allowed, with status 2."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from darts_core import cli
+from darts_core.errors import DartsError
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
+    """(status, stderr) of one command."""
+    status = cli.main(argv)
+    return status, capsys.readouterr().err
+
+
+# (command line, words that the sentence must hold)
+MISTAKES = [
+    (["serch"], ["Unknown command 'serch'", "'search'"]),
+    (["search", "search.epohcs=3"], ["'search.epohcs'", "search.epochs"]),
+    (["search", "spcae=darts"], ["'spcae'", "space"]),
+    (["search", "space=drats"], ["'drats'", "'darts'", "nasbench201"]),
+    (["search", "data=digit"], ["'digit'", "'digits'", "fashion_mnist"]),
+    (["search", "strategy=firstorder"], ["'firstorder'", "first_order"]),
+    (["search", "search.epochs=abc"], ["search.epochs", "'abc'", "whole number"]),
+    (["search", "search.epochs=1.5"], ["search.epochs", "1.5", "whole number"]),
+    (["search", "search.flip=perhaps"], ["search.flip", "'perhaps'", "true or false"]),
+    (["search", "search.max_minutes=long"], ["search.max_minutes", "'long'", "a number"]),
+    (["search", "strategy=unrolled", "strategy.epsilon=tiny"], ["strategy.epsilon=tiny", "number"]),
+    (["search", "space.ops=skip_connect"], ["space.ops", "list"]),
+    (["search", "search=3"], ["search", "settings of its own"]),
+    (["search", "train.epochs=3"], ["'train.epochs'"]),
+    (["search", "epochs"], ["'epochs' is not a setting", "key=value"]),
+    (["search", "seed=1,2"], ["seed", "add -m"]),
+    (["search", "-m", "space=darts,nasbnch"], ["'nasbnch'", "'nasbench201'"]),
+    (["search", "-m", "search.epochs=3,x"], ["search.epochs", "'x'"]),
+    (["search", "+made_up=1"], ["made_up"]),
+    (["search", "strategy._target_=os.system"], ["os.system", "refused", "plugins"]),
+    (["search", "+hydra.callbacks.x._target_=os.system"], ["os.system", "refused"]),
+    (["search", "hydra.launcher.foo=1"], ["foo"]),
+    (["search", "--config-dir", "/not/there"], ["--config-dir", "/not/there"]),
+    (["search", "--config-name", "other"], ["--config-name"]),
+    (["search", "data.path=/not/there"], ["data.path", "/not/there", "does not exist"]),
+    (["search", "plugins=[not_a_module_here]"], ["not_a_module_here", "no such module"]),
+    (["search", "device=cuda:77"], ["cuda:77"]),
+    (["search", "device=gpu"], ["gpu", "cuda"]),
+    (["search", "space.ops=[none,sep_cnv_3x3]"], ["sep_cnv_3x3", "sep_conv_3x3"]),
+    (["search", "search.batch_size=100000"], ["100000", "choose at most"]),
+    (["search", "search.epochs=0"], ["search.epochs=0"]),
+    (["search", "job=../up"], ["job='../up'", "folder"]),
+    (["search", "version=a/b"], ["version='a/b'", "folder"]),
+    (["train", "architecture=DARTS_V9"], ["DARTS_V9", "DARTS_V2", "resnet18"]),
+    (["train", "architecture=not_there.yaml"], ["not_there.yaml"]),
+    (["train", "job=absent"], ["absent", "architecture="]),
+    (["train", "architecture=resnet8", "train.optimizer=sdg"], ["'sdg'", "sgd"]),
+    (["tune", "architecture=resnet8", "tune.sampler=tpee"], ["tpee", "tpe"]),
+    (["tune", "architecture=resnet8", "tune.space={depth: 3}"], ["tune.space", "depth", "+"]),
+    (["tune", "architecture=resnet8", "+tune.space.lerning_rate={low: 0.1, high: 1}"],
+     ["lerning_rate", "learning_rate"]),
+    (["prune", "model=not_there.pt"], ["not_there.pt"]),
+    (["export", "model=not_there"], ["not_there"]),
+    (["bench", "what=modls", "model=x"], ["'modls'", "'models'"]),
+    (["report"], ["job="]),
+    (["report", "job=absent"], ["absent"]),
+    (["list", "opps"], ["'opps'", "'ops'"]),
+    (["predict", "--model", "/not/there", "a.png"], ["/not/there"]),
+    (["predict"], ["--model"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("argv", "words"), MISTAKES, ids=[" ".join(m[0]) for m in MISTAKES])
+def test_a_mistake_is_one_sentence(
+    argv: list[str],
+    words: list[str],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, err = run(capsys, *argv)
+    assert status == 2, err
+    said = [line for line in err.splitlines() if line.startswith("darts-core: ")]
+    assert len(said) == 1, err
+    for word in words:
+        assert word in said[0]
+    assert "Traceback" not in err
+    assert "unexpected" not in err
+
+
+def test_mistakes_in_settings_leave_nothing_behind(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(capsys, "search", "search.epochs=abc")
+    run(capsys, "search", "-m", "seed=1,x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def stage(*args: object) -> None:
+        raise error
+
+    monkeypatch.setattr("darts_core.stages.pipeline._call", stage)
+
+
+def test_a_full_disk_is_a_sentence(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _raising(monkeypatch, OSError(errno.ENOSPC, "No space left on device", "x/checkpoint.pt"))
+    status, err = run(capsys, "search")
+    assert status == 2
+    assert "disk is full while writing x/checkpoint.pt" in err
+
+
+def test_an_error_behind_another_keeps_its_sentence(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outer = RuntimeError("wrapped")
+    outer.__cause__ = DartsError("The inner sentence.")
+    _raising(monkeypatch, outer)
+    status, err = run(capsys, "search")
+    assert (status, "The inner sentence." in err) == (2, True)
+
+
+def test_a_defect_says_so_and_debugging_shows_where(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DARTS_DEBUG", raising=False)
+    _raising(monkeypatch, ZeroDivisionError("oh"))
+    status, err = run(capsys, "search")
+    assert status == 1
+    assert "DARTS_DEBUG=1" in err
+    monkeypatch.setenv("DARTS_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["search"])
+
+
+def test_an_interruption_prints_the_command_that_resumes(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _raising(monkeypatch, KeyboardInterrupt("A checkpoint is saved."))
+    status, err = run(capsys, "search", "search.epochs=3", "job=a b".replace(" ", "_"))
+    assert status == 130
+    assert "A checkpoint is saved." in err
+    assert "darts-core search search.epochs=3 job=a_b" in err

@@ -65,10 +65,12 @@ def write_results(
     folder: str | Path = "benchmarks/results",
     command: str | None = None,
     notes: Mapping[str, Any] | None = None,
+    name: str = "",
 ) -> Path:
     """Write `<theme>_<device>_<date>.json` into `folder`; returns its path.
 
-    A second run on the same day gets a number: no result is overwritten.
+    A second run on the same day gets a number, so that no result is overwritten; with `name` the file
+    is `<theme>_<device>_<date>_<name>.json` and a later call replaces it (a run that grows).
 
     Args:
         theme: what was measured, for example models, step, kernels, tabular.
@@ -77,6 +79,7 @@ def write_results(
         folder: where results are kept.
         command: how to repeat it; this process's command line by default.
         notes: anything else worth keeping (data, seeds, recipe).
+        name: of a run that writes its results several times.
 
     Raises:
         ConfigError: there is no row.
@@ -85,9 +88,9 @@ def write_results(
         raise ConfigError(f"The results of {theme!r} hold no row; there is nothing to write.")
     stem = f"{slug(theme)}_{slug(device)}_{time.strftime('%Y-%m-%d')}"
     folder = Path(folder)
-    path = folder / f"{stem}.json"
+    path = folder / (f"{stem}_{slug(name)}.json" if name else f"{stem}.json")
     number = 2
-    while path.exists():
+    while path.exists() and not name:
         path = folder / f"{stem}_{number}.json"
         number += 1
     write_json(

@@ -17,11 +17,15 @@ from darts_core.report.svg import number
 __all__ = ["markdown_table", "models_table", "print_models"]
 
 
-def _header(sizes: Sequence[int]) -> list[str]:
-    columns = ["model", "runtime", "params", "MACs", "test accuracy", "n"]
-    for size in sizes:
-        columns += [f"ms, batch {size}", "5-95 %", "speed-up"]
-    return columns
+_WIDE = 130
+
+
+def _header(sizes: Sequence[int], *, wide: bool) -> list[str]:
+    if not wide:
+        ends = [name for size in sizes for name in (f"ms @{size}", "x")]
+        return ["model", "runtime", "params", "test %", *ends]
+    ends = [name for size in sizes for name in (f"ms, batch {size}", "5-95 %", "speed-up")]
+    return ["model", "runtime", "params", "MACs", "test %", "n", *ends]
 
 
 def _front(rows: Sequence[ModelRow], size: int) -> list[ModelRow]:
@@ -32,32 +36,34 @@ def _front(rows: Sequence[ModelRow], size: int) -> list[ModelRow]:
         return []
 
 
-def _times(rows: Sequence[ModelRow], row: ModelRow, size: int, *, on_front: bool) -> list[str]:
+def _times(
+    rows: Sequence[ModelRow], row: ModelRow, size: int, *, on_front: bool, wide: bool
+) -> list[str]:
     """Median (with marks for front and foreign load), quantiles, speed-up against the baseline."""
     time = row.latency.get(size)
     if time is None:
-        return ["-", "-", "-"]
-    mark = " (loaded)" if time.flagged else " *" if on_front else ""
+        return ["-"] * (3 if wide else 2)
+    mark = " !" if time.flagged else " *" if on_front else "  "
     ends = "-"
     if time.q05_ms is not None and time.q95_ms is not None:
         ends = f"{number(time.q05_ms)}-{number(time.q95_ms)}"
     base = reference(rows, row, size)
     speedup = "-"
-    same_place = base is not None and base.latency[size].where == time.where
-    if base is not None and same_place and not time.flagged:
-        speedup = f"{number(base.latency[size].median_ms / time.median_ms)}x"
-        if base.runtime != row.runtime:
+    if base is not None and base.latency[size].where == time.where and not time.flagged:
+        speedup = f"{number(base.latency[size].median_ms / time.median_ms)}"
+        if wide and base.runtime != row.runtime:
             speedup += f" vs {base.runtime}"
-    return [number(time.median_ms) + mark, ends, speedup]
+    return [number(time.median_ms) + mark, *([ends] if wide else []), speedup]
 
 
-def _cells(rows: Sequence[ModelRow]) -> list[list[str]]:
+def _cells(rows: Sequence[ModelRow], *, wide: bool) -> list[list[str]]:
     sizes = batches(rows)
     fronts = {size: {id(row) for row in _front(rows, size)} for size in sizes}
     lines = []
     for row in rows:
-        runtime = row.runtime if row.precision in ("fp32", "") else f"{row.runtime} {row.precision}"
-        accuracy = accuracy_text(row).replace("–", "-")
+        told = row.precision in ("fp32", "") or row.precision in row.runtime
+        runtime = row.runtime if told else f"{row.runtime} {row.precision}"
+        accuracy = accuracy_text(row).replace("–", "-").removesuffix(" %")
         cells = [
             row.name,
             runtime,
@@ -67,43 +73,51 @@ def _cells(rows: Sequence[ModelRow]) -> list[list[str]]:
             str(row.n),
         ]
         for size in sizes:
-            cells += _times(rows, row, size, on_front=id(row) in fronts[size])
+            cells += _times(rows, row, size, on_front=id(row) in fronts[size], wide=wide)
         lines.append([plain_text(cell.replace("–", "-"), limit=60) for cell in cells])
     return lines
 
 
-def models_table(rows: Sequence[ModelRow], *, title: str = "") -> Any:
-    """A `rich.table.Table` of the rows; `*` marks the Pareto front at that batch size.
+def models_table(rows: Sequence[ModelRow], *, title: str = "", wide: bool = True) -> Any:
+    """A `rich.table.Table` of the rows; `*` marks the Pareto front at that batch size, `!` foreign load.
 
     Speed-up is against the baseline in the same runtime, or its fastest where it was not measured
-    there; it is left out across devices and for times taken under foreign load.
+    there; it is left out across devices and for times taken under foreign load. The narrow form
+    leaves out the quantiles.
     """
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(plain_text(title)) if title else None, header_style="bold")
-    for index, name in enumerate(_header(batches(rows))):
-        table.add_column(name, justify="left" if index < 2 else "right", no_wrap=index == 0)
+    table = Table(
+        title=Text(plain_text(title)) if title else None, header_style="bold", box=box.SIMPLE_HEAD,
+        caption=Text("* on the Pareto front   ! measured under foreign load, in no front"),
+        pad_edge=False, padding=(0, 1) if wide else (0, 1, 0, 0),
+    )  # fmt: skip
+    for index, name in enumerate(_header(batches(rows), wide=wide)):
+        table.add_column(name, justify="left" if index < 2 else "right")
     base = {row.name for size in batches(rows) if (row := baseline_row(rows, size)) is not None}
-    for row, cells in zip(rows, _cells(rows), strict=True):
+    for row, cells in zip(rows, _cells(rows, wide=wide), strict=True):
         # Text objects are not parsed for markup, so a hostile name prints as itself
         table.add_row(*(Text(cell) for cell in cells), style="dim" if row.name in base else None)
     return table
 
 
 def print_models(rows: Sequence[ModelRow], *, title: str = "") -> None:
-    """Print `models_table` on the terminal."""
+    """Print `models_table` on the terminal, in the form that fits its width."""
     from rich.console import Console
 
-    Console().print(models_table(rows, title=title))
+    console = Console()
+    console.print(models_table(rows, title=title, wide=console.width >= _WIDE))
 
 
 def markdown_table(rows: Sequence[ModelRow]) -> str:
     """The same table in Markdown."""
 
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(cell.strip().replace("|", "\\|") for cell in cells) + " |"
 
-    header = _header(batches(rows))
+    header = _header(batches(rows), wide=True)
     rule = ["---", "---", *["---:"] * (len(header) - 2)]
-    return "\n".join(line(cells) for cells in (header, rule, *_cells(rows))) + "\n"
+    lines = [line(cells) for cells in (header, rule, *_cells(rows, wide=True))]
+    return "\n".join(lines) + "\n\n`*` on the Pareto front, `!` measured under foreign load.\n"

@@ -134,6 +134,7 @@ def join_rows(folder: Path, config: Mapping[str, Any]) -> list[ModelRow]:
             device=rows[0].device,
             folder=results,
             notes={"data": config["data"], "train": config["train"]},
+            name=f"{root.parent.name}-{root.name}",
         )
         log.info("results file: %s", path)
     return rows

@@ -64,14 +64,8 @@ def _cells(rows: Sequence[ModelRow], *, wide: bool) -> list[list[str]]:
         told = row.precision in ("fp32", "") or row.precision in row.runtime
         runtime = row.runtime if told else f"{row.runtime} {row.precision}"
         accuracy = accuracy_text(row).replace("–", "-").removesuffix(" %")
-        cells = [
-            row.name,
-            runtime,
-            count_text(row.params),
-            count_text(row.macs),
-            accuracy,
-            str(row.n),
-        ]
+        cells = [row.name, runtime, count_text(row.params)]
+        cells += [count_text(row.macs), accuracy, str(row.n)] if wide else [accuracy]
         for size in sizes:
             cells += _times(rows, row, size, on_front=id(row) in fronts[size], wide=wide)
         lines.append([plain_text(cell.replace("–", "-"), limit=60) for cell in cells])

@@ -1,0 +1,59 @@
+"""DARTS-: an auxiliary skip connection beside every mixed operation, fading out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from darts_core.errors import ConfigError
+from darts_core.strategies.base import Batch, Penalty, SearchSettings
+from darts_core.strategies.first_order import FirstOrder
+from darts_core.supernet import Supernet
+
+__all__ = ["AuxiliarySkip"]
+
+_SKIP = "skip_connect"
+
+
+class AuxiliarySkip(FirstOrder):
+    """edge(x) = beta * x + sum_k weight_k op_k(x), beta falling from `beta_start` to 0.
+
+    The skip takes from the candidate skip its part as a helper of training, so that its alpha shows
+    its worth as an operation. It shares the candidate's module: beta is added to the candidate's weight,
+    which is the same function (where the stride is 2, both are one factorised reduction).
+
+    Source: DARTS- (arXiv:2009.01027), Eq. 6 and 7; beta from 1 to 0, linear.
+
+    Args:
+        beta_start: weight of the auxiliary skip at the beginning of the search.
+
+    Raises:
+        ConfigError: `beta_start` is negative; in `setup`, if the space has no `skip_connect`.
+    """
+
+    def __init__(self, beta_start: float = 1.0) -> None:
+        if beta_start < 0:
+            raise ConfigError(f"strategy.beta_start must be at least 0, not {beta_start}.")
+        self.beta_start = beta_start
+
+    def setup(
+        self, supernet: Supernet, settings: SearchSettings, penalties: Iterable[Penalty] = ()
+    ) -> None:
+        """Take the network; see `Strategy.setup`."""
+        super().setup(supernet, settings, penalties)
+        ops = supernet.space.ops
+        if _SKIP not in ops:
+            raise ConfigError(
+                f"DARTS- needs the operation {_SKIP!r} among the candidates; the space "
+                f"{supernet.space.name!r} has {', '.join(ops) or 'choices'}."
+            )
+        column = torch.zeros(len(ops), device=supernet.progress.device)
+        column[ops.index(_SKIP)] = 1.0
+        self._skip_K = column
+
+    def loss(self, batch: Batch, weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The loss with the auxiliary skips in place."""
+        beta = self.beta_start * (1 - self.supernet.progress)
+        return super().loss(batch, {k: w + beta * self._skip_K for k, w in weights.items()})

@@ -1,0 +1,235 @@
+"""Search without gradients of alpha: architectures are trained alone, and the best is taken."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from darts_core.architecture import Architecture, CellChoice
+from darts_core.errors import ConfigError
+from darts_core.spaces import ChoiceSpace, SearchSpace
+from darts_core.strategies.base import Batch, Forward, StepStats, Strategy
+from darts_core.strategies.optimizers import params_optimizer
+from darts_core.supernet import ModuleSupernet, build
+
+__all__ = ["RandomSearch", "RegularizedEvolution", "mutate"]
+
+
+class RandomSearch(Strategy):
+    """Random architectures, each trained from scratch for an equal share of the epochs.
+
+    An epoch here costs one pass over the params split, as it does for gradient strategies, so equal
+    epochs are an equal budget of images (a plain network's pass is cheaper than a supernet's).
+
+    Source: Li and Talwalkar (arXiv:1902.07638), section 3 (random search as the baseline).
+
+    Args:
+        candidates: architectures to train; fewer when there are fewer epochs.
+
+    Raises:
+        ConfigError: `candidates` is below 1.
+    """
+
+    needs_alpha_batch = False
+    capturable = False
+
+    def __init__(self, candidates: int = 10) -> None:
+        if candidates < 1:
+            raise ConfigError(f"strategy.candidates must be at least 1, not {candidates}.")
+        self.candidates = candidates
+        self.history: list[tuple[float, Architecture]] = []
+        self.candidate: Architecture | None = None
+        self.network: nn.Module | None = None
+        self.measured = False
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Begin the next candidate when its turn has come; its learning rate decays by cosine."""
+        length = max(1, epochs // self.candidates)
+        if self.network is None or self.measured:
+            self._begin(self.propose(self._rng()))
+        settings = self.settings
+        low, high = settings.min_learning_rate, settings.learning_rate
+        within = (epoch % length) / length
+        super().set_learning_rate(low + (high - low) * (1 + math.cos(math.pi * within)) / 2)
+        if self.network is not None:
+            self.network.train()
+
+    def _rng(self) -> np.random.Generator:
+        generator = self.supernet.generator
+        seed = generator.initial_seed() if generator is not None else 0
+        return np.random.default_rng((seed, len(self.history)))
+
+    def propose(self, rng: np.random.Generator) -> Architecture:
+        """The next candidate: a random one."""
+        return self.supernet.space.random(rng)
+
+    def _begin(self, architecture: Architecture) -> None:
+        self.candidate, self.measured = architecture, False
+        network = fresh_network(self.supernet, architecture)
+        self.network = network.to(self.supernet.progress.device)
+        self.params = list(network.parameters())
+        self.optimizer = params_optimizer(
+            self.params,
+            lr=self.settings.learning_rate,
+            momentum=self.settings.momentum,
+            weight_decay=self.settings.weight_decay,
+        )
+
+    def set_learning_rate(self, value: float) -> None:
+        """Ignored: every candidate has a whole schedule of its own."""
+
+    def step(self, params_batch: Batch, alpha_batch: Batch) -> StepStats:
+        """Train the candidate on one batch."""
+        loss, accuracy = self.params_step(params_batch)
+        nothing = torch.zeros_like(loss)
+        return StepStats(loss, accuracy, nothing, nothing)
+
+    def params_weights(self, batch: Batch) -> dict[str, Tensor]:
+        """None: a plain network has no mixing weights."""
+        return {}
+
+    def loss(self, batch: Batch, weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The candidate's cross entropy and logits."""
+        if self.network is None:
+            raise ConfigError("The strategy has no candidate yet; call start_epoch first.")
+        images, labels = batch
+        enabled = self.settings.precision == "bf16"
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=enabled):
+            logits = self.network(images)
+        return F.cross_entropy(logits.float(), labels), logits
+
+    def end_epoch(self, epoch: int, epochs: int) -> None:
+        """Measure a candidate whose time is over."""
+        length = max(1, epochs // self.candidates)
+        over = (epoch + 1) % length == 0 or epoch + 1 == epochs
+        if over and self.candidate is not None:
+            self.history.append((self.measure(self._forward()), self.candidate))
+            self.measured = True
+
+    def _forward(self) -> Forward:
+        network = self.network
+        if network is None:
+            raise ConfigError("The strategy has no candidate.")
+        return network.eval()
+
+    def current(self) -> Architecture:
+        """The best candidate measured so far."""
+        if not self.history:
+            return self.candidate or self.supernet.discretize()
+        return max(self.history, key=lambda pair: pair[0])[1]
+
+    def predictor(self) -> Forward:
+        """The network trained last."""
+        if self.network is None:
+            return super().predictor()
+        return self._forward()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The history and the candidate in training."""
+        return {
+            **super().state_dict(),
+            "history": [[score, a.to_dict()] for score, a in self.history],
+            "candidate": self.candidate.to_dict() if self.candidate else None,
+            "network": self.network.state_dict() if self.network is not None else None,
+            "measured": self.measured,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore `state_dict`."""
+        self.history = [(score, Architecture.from_dict(a)) for score, a in state["history"]]
+        if state["candidate"] is None:
+            return
+        self._begin(Architecture.from_dict(state["candidate"]))
+        if self.network is not None:
+            self.network.load_state_dict(state["network"])
+        self.measured = state["measured"]
+        super().load_state_dict(state)
+
+
+class RegularizedEvolution(RandomSearch):
+    """Mutations of good candidates; the oldest of the population dies.
+
+    Source: Real et al. (arXiv:1802.01548), Algorithm 1; population 100 and sample 25 there, smaller
+    here because every candidate is trained.
+
+    Args:
+        candidates: architectures to train.
+        population: the youngest so many may be parents.
+        sample: the best of so many random members of the population is mutated.
+
+    Raises:
+        ConfigError: a number is below 1.
+    """
+
+    def __init__(self, candidates: int = 20, population: int = 8, sample: int = 3) -> None:
+        super().__init__(candidates)
+        if min(population, sample) < 1:
+            raise ConfigError(
+                f"Evolution needs population and sample of at least 1, not {population}, {sample}."
+            )
+        self.population = population
+        self.sample = sample
+
+    def propose(self, rng: np.random.Generator) -> Architecture:
+        """A random architecture until the population is full, then a mutated winner of a tournament."""
+        if len(self.history) < self.population:
+            return self.supernet.space.random(rng)
+        alive = self.history[-self.population :]
+        drawn = rng.integers(len(alive), size=self.sample)
+        parent = max((alive[i] for i in drawn), key=lambda pair: pair[0])[1]
+        return mutate(self.supernet.space, parent, rng)
+
+
+def fresh_network(supernet: Any, architecture: Architecture) -> nn.Module:
+    """The plain network of the architecture at the supernet's sizes, freshly initialised."""
+    if not isinstance(supernet, ModuleSupernet):
+        return build(architecture, **supernet.sizes)
+    network = supernet.build(architecture)
+    for module in network.modules():
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
+    return network
+
+
+def mutate(
+    space: SearchSpace, architecture: Architecture, rng: np.random.Generator
+) -> Architecture:
+    """The architecture with one thing changed: an option, an edge's operation, or an edge's source."""
+    if isinstance(space, ChoiceSpace):
+        open_labels = [label for label, options in space.choices if len(options) > 1]
+        label = open_labels[rng.integers(len(open_labels))]
+        others = [o for o in space.options(label) if o != architecture.choice(label)]
+        picked = others[rng.integers(len(others))]
+        changed = [(k, picked if k == label else v) for k, v in architecture.choices]
+        return Architecture(architecture.space, choices=tuple(changed))
+    kind = space.cell_kinds[rng.integers(len(space.cell_kinds))]
+    cell = architecture.cell(kind)
+    edges = list(cell.edges)
+    i = int(rng.integers(len(edges)))
+    source, target, op = edges[i]
+    used = {s for s, t, _ in edges if t == target}
+    sources = [s for s, t in space.edges if t == target and s not in used]
+    if space.keep_edges is not None and sources and rng.random() < 0.5:
+        source = sources[rng.integers(len(sources))]
+    allowed = space.allowed(kind)[space.edges.index((source, target))]
+    if space.keep_edges is not None and "none" in space.ops:
+        allowed = allowed & (np.array(space.ops) != "none")
+    choices = [space.ops[k] for k in np.flatnonzero(allowed) if space.ops[k] != op]
+    if source == edges[i][0] and choices:
+        op = choices[rng.integers(len(choices))]
+    elif choices and not allowed[space.ops.index(op)]:
+        op = choices[0]
+    edges[i] = (source, target, op)
+    order = sorted(edges, key=lambda edge: (edge[1], edge[0]))
+    cells = tuple(
+        (name, CellChoice(tuple(order), c.concat) if name == kind else c)
+        for name, c in architecture.cells
+    )
+    return Architecture(architecture.space, cells)

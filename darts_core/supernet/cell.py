@@ -55,6 +55,9 @@ class SearchCell(nn.Module):
         self._edges = space.edges
         self._outputs = space.output_states
         self._first_node, self._states = space.inputs, space.inputs + space.nodes
+        # what the plan of the fused path reads
+        self.channels, self.inputs, self.nodes = channels, space.inputs, space.nodes
+        self.edges, self.norm_after_pool = space.edges, space.norm_after_pool
         self.mixed = nn.ModuleList(
             MixedOp(
                 space.ops,

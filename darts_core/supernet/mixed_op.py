@@ -39,6 +39,7 @@ class MixedOp(nn.Module):
                 f"{channels} channels cannot be split into {channel_fraction} equal parts; choose "
                 "search.channels as a multiple of the channel fraction."
             )
+        self.names = tuple(ops)
         self.stride = stride
         self.channel_fraction = channel_fraction
         mixed = channels // channel_fraction

@@ -1,0 +1,323 @@
+"""The plan: a searched cell's operations, sorted into branches that run as batched kernels.
+
+Operations declare primitives; every operation of every edge becomes a branch of one of these forms:
+
+    two stages   relu, depthwise, pointwise, norm, relu, depthwise, pointwise, norm
+    one stage    relu, depthwise, pointwise, norm
+    pool         max or average pool (and a norm without affine part, where the space asks for it)
+    identity     the state itself; with stride 2 a factorised reduction
+    zero         nothing
+
+A cell all of whose operations have such a form runs on the fused kernels. An operation without
+primitives, or made in another way, leaves its cell on the module path, and the plan says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from darts_core.ops.primitives import (
+    AvgPool,
+    BatchNorm,
+    Depthwise,
+    FactorizedReduction,
+    Identity,
+    MaxPool,
+    Pointwise,
+    Primitive,
+    Relu,
+    Zero,
+)
+
+if TYPE_CHECKING:
+    from darts_kernels.layout import CellLayout
+
+    from darts_core.supernet.cell import SearchCell
+
+__all__ = ["Binding", "Branch", "CellPlan", "branch_of", "describe_plan", "plan_cell"]
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One operation in the plan's terms.
+
+    Attributes:
+        form: "stages", "max_pool", "avg_pool", "identity", "reduction" or "zero".
+        filters: (kernel, dilation) of each stage's depthwise convolution.
+        stride: of the first stage.
+        pool: kernel size of a pool.
+    """
+
+    form: str
+    filters: tuple[tuple[int, int], ...] = ()
+    stride: int = 1
+    pool: int = 0
+
+
+@dataclass(frozen=True)
+class Binding:
+    """Where a module's tensor lies in the packed buffers: `count` values from `start` on."""
+
+    module: str
+    name: str
+    start: int
+    count: int
+
+
+@dataclass
+class CellPlan:
+    """A cell's layout and the places of its parameters and running statistics.
+
+    Attributes:
+        layout: what the kernels need; None when the cell stays on the module path.
+        order: for each edge of the layout its row in the space's order.
+        params: module parameters inside the packed vector.
+        norms: batch norms inside the packed running statistics.
+        reasons: why the cell is not fused.
+    """
+
+    layout: CellLayout | None
+    order: tuple[int, ...] = ()
+    params: list[Binding] = field(default_factory=list)
+    norms: list[Binding] = field(default_factory=list)
+    reasons: tuple[str, ...] = ()
+
+
+_STAGE = (Relu, Depthwise, Pointwise, BatchNorm)
+
+
+def branch_of(module: nn.Module) -> Branch | None:
+    """The branch an operation runs as, or None when it has no such form."""
+    if isinstance(module, nn.Sequential) and not hasattr(module, "primitives"):
+        # a pool and the norm that the space puts behind it
+        if len(module) == 2 and isinstance(module[1], nn.BatchNorm2d) and not module[1].affine:
+            inner = branch_of(module[0])
+            return inner if inner is not None and inner.pool else None
+        return None
+    declare = getattr(module, "primitives", None)
+    if declare is None:
+        return None
+    return _branch_of_primitives(list(declare()))
+
+
+def _branch_of_primitives(primitives: Sequence[Primitive]) -> Branch | None:
+    if len(primitives) == 1:
+        only = primitives[0]
+        if isinstance(only, Zero):
+            return Branch("zero")
+        if isinstance(only, Identity):
+            return Branch("identity")
+        if isinstance(only, MaxPool):
+            return Branch("max_pool", pool=only.kernel, stride=only.stride)
+        if isinstance(only, AvgPool):
+            return Branch("avg_pool", pool=only.kernel, stride=only.stride)
+        if isinstance(only, FactorizedReduction) and not only.affine:
+            return Branch("reduction", stride=2)
+        return None
+    if len(primitives) not in (4, 8):
+        return None
+    filters, stride = [], 1
+    for index, primitive in enumerate(primitives):
+        if not isinstance(primitive, _STAGE[index % 4]):
+            return None
+        if isinstance(primitive, BatchNorm) and primitive.affine:
+            return None
+        if isinstance(primitive, Depthwise):
+            # four bits each for kernel and dilation; an even kernel has no same padding
+            if primitive.kernel % 2 == 0 or primitive.kernel > 15 or primitive.dilation > 15:
+                return None
+            if index > 3 and primitive.stride != 1:
+                return None
+            if index < 4:
+                stride = primitive.stride
+            filters.append((primitive.kernel, primitive.dilation))
+    return Branch("stages", tuple(filters), stride)
+
+
+def plan_cell(cell: SearchCell, input_channels: int) -> CellPlan:
+    """The plan of a searched cell whose states have `input_channels` channels."""
+    from darts_kernels.layout import CellLayout
+
+    edges = list(cell.edges)
+    order = tuple(sorted(range(len(edges)), key=lambda e: (edges[e][0], edges[e][1])))
+    reasons = _obstacles(cell, order)
+    if reasons:
+        return CellPlan(None, reasons=reasons)
+    names = list(cell.mixed[0].ops.named_children())
+    first = [branch_of(module) for _, module in names]
+    columns = _sort_columns(first)
+    pre = _preprocessing(cell)
+    stride = max(mixed.stride for mixed in cell.mixed)
+    skip = columns["skip"]
+    layout = CellLayout(
+        inputs=cell.inputs,
+        nodes=cell.nodes,
+        edges=tuple(edges[e] for e in order),
+        channels=input_channels,
+        stride=stride,
+        first=tuple(first[k].filters[0] for k in columns["two"] + columns["one"]),  # type: ignore[union-attr]
+        second=tuple(first[k].filters[1] for k in columns["two"]),  # type: ignore[union-attr]
+        max_pools=tuple(first[k].pool for k in columns["max"]),  # type: ignore[union-attr]
+        avg_pools=tuple(first[k].pool for k in columns["avg"]),  # type: ignore[union-attr]
+        pool_norm=cell.norm_after_pool,
+        skip=bool(skip),
+        reduction=bool(skip) and stride == 2,
+        operations=len(names),
+        slots=(
+            *columns["two"],
+            *columns["one"],
+            *columns["max"],
+            *columns["avg"],
+            skip[0] if skip else -1,
+        ),
+        input_channels=tuple(width for width, _ in pre),
+        input_reduces=tuple(reduces for _, reduces in pre),
+    )
+    plan = CellPlan(layout, order)
+    _bind(cell, plan, columns)
+    return plan
+
+
+def _sort_columns(branches: Sequence[Branch | None]) -> dict[str, list[int]]:
+    columns: dict[str, list[int]] = {"two": [], "one": [], "max": [], "avg": [], "skip": []}
+    for k, branch in enumerate(branches):
+        if branch is None or branch.form == "zero":
+            continue
+        if branch.form == "stages":
+            columns["two" if len(branch.filters) == 2 else "one"].append(k)
+        elif branch.form == "max_pool":
+            columns["max"].append(k)
+        elif branch.form == "avg_pool":
+            columns["avg"].append(k)
+        else:
+            columns["skip"].append(k)
+    return columns
+
+
+def _obstacles(cell: SearchCell, order: Sequence[int]) -> tuple[str, ...]:
+    """Why the cell cannot run fused; empty when it can."""
+    reasons = []
+    mixed0 = cell.mixed[0]
+    for name, module in zip(mixed0.names, mixed0.ops, strict=True):
+        if branch_of(module) is None:
+            reasons.append(f"operation {name!r} is not made of primitives that the kernels know")
+    if mixed0.channel_fraction != 1:
+        reasons.append("partial channels run on the module path")
+    branches = [branch_of(module) for module in mixed0.ops]
+    if sum(b is not None and b.form in ("identity", "reduction") for b in branches) > 1:
+        reasons.append("a cell has room for one identity")
+    if sum(b is not None and b.form == "stages" for b in branches) > 8:
+        reasons.append("a cell has room for eight depthwise filters")
+    if not any(b is not None and b.form == "stages" for b in branches):
+        reasons.append("no operation of the space has a depthwise stage")
+    return tuple(reasons)
+
+
+def _preprocessing(cell: SearchCell) -> list[tuple[int, bool]]:
+    """(channels read, halved) of each preprocessed input."""
+    if cell.preprocess is None:
+        return []
+    found = []
+    for module in (cell.preprocess.older, cell.preprocess.newer):  # type: ignore[union-attr]
+        convs = [m for m in module.modules() if isinstance(m, nn.Conv2d)]
+        found.append((convs[0].in_channels, len(convs) == 2))
+    return found
+
+
+def _bind(cell: SearchCell, plan: CellPlan, columns: dict[str, list[int]]) -> None:
+    """Fill `plan.params` and `plan.norms`."""
+    layout = plan.layout
+    assert layout is not None
+    for e, row in enumerate(plan.order):
+        mixed = cell.mixed[row]
+        for f, k in enumerate(columns["two"] + columns["one"]):
+            _bind_stages(plan, layout, f"mixed.{row}.ops.{k}", mixed.ops[k], e, f)
+        for p, k in enumerate(columns["max"] + columns["avg"]):
+            # all edges of a source share one pool and its statistics
+            source = layout.edges[e][0]
+            start = layout.rows["pool"] + (source * layout.pools + p) * layout.channels
+            if layout.pool_norm:
+                plan.norms.append(Binding(f"mixed.{row}.ops.{k}.1", "", start, layout.channels))
+        for k in columns["skip"]:
+            if e < layout.reduced_edges:
+                start = layout.sections["reduction"].start + e * layout.channels**2
+                base = f"mixed.{row}.ops.{k}"
+                _bind_reduction(plan, base, mixed.ops[k], start)
+                start = layout.rows["reduction"] + e * layout.channels
+                plan.norms.append(Binding(f"{base}.norm", "", start, layout.channels))
+    for index, side in enumerate(("older", "newer")[: len(layout.input_channels)]):
+        module = getattr(cell.preprocess, side)
+        start = layout.sections[f"input{index}"].start
+        row = layout.rows["input"] + index * layout.channels
+        base = f"preprocess.{side}"
+        if layout.input_reduces[index]:
+            _bind_reduction(plan, base, module, start)
+            plan.norms.append(Binding(f"{base}.norm", "", row, layout.channels))
+        else:
+            plan.params.append(Binding(f"{base}.1", "weight", start, module[1].weight.numel()))
+            plan.norms.append(Binding(f"{base}.2", "", row, layout.channels))
+
+
+def _bind_reduction(plan: CellPlan, base: str, module: Any, start: int) -> None:
+    even = module.conv_even.weight.numel()
+    plan.params.append(Binding(f"{base}.conv_even", "weight", start, even))
+    odd = module.conv_odd.weight.numel()
+    plan.params.append(Binding(f"{base}.conv_odd", "weight", start + even, odd))
+
+
+def _bind_stages(
+    plan: CellPlan, layout: CellLayout, base: str, module: nn.Module, edge: int, branch: int
+) -> None:
+    convs = [(n, m) for n, m in module.named_modules() if isinstance(m, nn.Conv2d)]
+    norms = [(n, m) for n, m in module.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    channels = layout.channels
+    for stage in range(len(convs) // 2):
+        filters = layout.first if stage == 0 else layout.second
+        offset = sum(kernel * kernel for kernel, _ in filters[:branch])
+        taps = sum(kernel * kernel for kernel, _ in filters)
+        section = layout.sections[f"depthwise{stage + 1}"]
+        size = channels * filters[branch][0] ** 2
+        start = section.start + channels * (edge * taps + offset)
+        plan.params.append(Binding(f"{base}.{convs[2 * stage][0]}", "weight", start, size))
+        section = layout.sections[f"pointwise{stage + 1}"]
+        start = section.start + (edge * len(filters) + branch) * channels**2
+        plan.params.append(
+            Binding(f"{base}.{convs[2 * stage + 1][0]}", "weight", start, channels**2)
+        )
+        row = layout.rows["first" if stage == 0 else "second"]
+        row += (edge * len(filters) + branch) * channels
+        plan.norms.append(Binding(f"{base}.{norms[stage][0]}", "", row, channels))
+
+
+def describe_plan(layout: CellLayout, batch: int, height: int, width: int) -> list[dict[str, Any]]:
+    """One row a wave: its edges, launches, bytes moved and operations of a forward and backward pass.
+
+    Bytes are fp32 bytes that must pass between the barriers of batch normalisation: every convolution
+    output is written once and read once forward; read, or recomputed from its input, backward.
+    """
+    out_height, out_width = layout.output_size(height, width)
+    elements = batch * layout.channels * out_height * out_width
+    first, second = len(layout.first), len(layout.second)
+    taps = sum(k * k for k, _ in layout.first) + sum(k * k for k, _ in layout.second)
+    rows = []
+    for index, (source0, source1, edge0, edge1) in enumerate(layout.waves):
+        edges = edge1 - edge0
+        forward = edges * (2 * first + 2 * second) + (source1 - source0) * (1 + 2 * layout.pools)
+        backward = edges * (4 * first + 4 * second) + (source1 - source0) * (2 + 3 * layout.pools)
+        macs = edges * (taps + (first + second) * layout.channels) * elements
+        rows.append(
+            {
+                "wave": index,
+                "sources": list(range(source0, source1)),
+                "edges": edges,
+                "launches_forward": 3 + 2 * bool(first) + 3 * bool(second) + bool(layout.pools),
+                "launches_backward": 3 + 3 * bool(first) + 4 * bool(second) + bool(layout.pools),
+                "bytes": 4 * elements * (forward + backward),
+                "flops": 2 * 3 * macs,
+            }
+        )
+    return rows

@@ -1,0 +1,61 @@
+"""What the launchers share: filter codes, precision modes, launch options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+__all__ = ["PRECISIONS", "Precision", "filter_codes", "next_power_of_2", "pool_code"]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How numbers are stored and multiplied.
+
+    Attributes:
+        name: what the user writes.
+        storage: dtype of states, convolution outputs and gradients.
+        scratch: dtype of depthwise outputs, which only feed a matrix product.
+        dot: Triton's `input_precision` of matrix products.
+    """
+
+    name: str
+    storage: torch.dtype
+    scratch: torch.dtype
+    dot: str
+
+
+# TF32 products keep 10 mantissa bits of their operands, as fp16 does: storing what only feeds such a
+# product in fp16 halves its bytes and rounds it once, where TF32 would round it
+PRECISIONS = {
+    "fp32": Precision("fp32", torch.float32, torch.float32, "tf32x3"),
+    "tf32": Precision("tf32", torch.float32, torch.float16, "tf32"),
+    "bf16": Precision("bf16", torch.bfloat16, torch.bfloat16, "tf32"),
+}
+
+
+def filter_codes(filters: Sequence[tuple[int, int]]) -> tuple[int, int, int, int]:
+    """(code, offsets, taps, halo) of depthwise filters given as (kernel, dilation).
+
+    The code holds 8 bits a filter (kernel, dilation), the offsets 16 bits a filter: where its taps
+    start in units of the channel count.
+    """
+    code = offsets = taps = halo = 0
+    for index, (kernel, dilation) in enumerate(filters):
+        code |= (kernel | dilation << 4) << (8 * index)
+        offsets |= taps << (16 * index)
+        taps += kernel * kernel
+        halo = max(halo, kernel // 2 * dilation)
+    return code, offsets, taps, halo
+
+
+def pool_code(kernels: Sequence[int]) -> int:
+    """Pool sizes in 4 bits each."""
+    return sum(kernel << (4 * index) for index, kernel in enumerate(kernels))
+
+
+def next_power_of_2(number: int) -> int:
+    """The smallest power of two that is at least `number`."""
+    return 1 << max(0, number - 1).bit_length()

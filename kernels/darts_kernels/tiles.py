@@ -1,0 +1,107 @@
+"""Tile sizes of the kernels: defaults, and the cache of tuned ones."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["Tiles", "default_tiles", "shape_key", "tiles_for"]
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Tile sizes and launch options of one cell shape.
+
+    Attributes:
+        rows, lanes: strip of the first depthwise stage; `_regs` caps registers (0: no cap).
+        chunk: pixels a program of the statistics kernels covers (pointwise, pool, reduction).
+        point_block: pixels of one matrix product.
+        back_steps: matrix products a program of the pointwise backward sums over.
+        plain_block: pixels a program of the elementwise kernels covers.
+    """
+
+    rows: int = 4
+    lanes: int = 32
+    regs: int = 0
+    inner_rows: int = 4
+    inner_lanes: int = 32
+    inner_regs: int = 0
+    back_rows: int = 4
+    back_lanes: int = 32
+    back_regs: int = 0
+    inner_back_rows: int = 4
+    inner_back_lanes: int = 32
+    inner_back_regs: int = 0
+    chunk: int = 512
+    point_block: int = 128
+    point_warps: int = 4
+    point_stages: int = 2
+    back_block: int = 128
+    back_steps: int = 8
+    back_warps: int = 4
+    back_stages: int = 2
+    plain_block: int = 1024
+    plain_warps: int = 4
+    pool_warps: int = 4
+
+    def with_values(self, values: dict[str, Any]) -> Tiles:
+        """A copy with the known fields of `values` replaced."""
+        known = {field.name for field in fields(self)}
+        return replace(self, **{k: int(v) for k, v in values.items() if k in known})
+
+    def to_dict(self) -> dict[str, int]:
+        """All fields by name."""
+        return asdict(self)
+
+
+def shape_key(channels: int, height: int, stride: int, precision: str) -> str:
+    """The cache key of a cell shape; `height` is that of the cell's nodes."""
+    return f"c{channels}-h{height}-s{stride}-{precision}"
+
+
+def default_tiles(channels: int, height: int, batch: int, width: int) -> Tiles:
+    """Tiles that fit any shape; found on an H100 for the shapes of the DARTS supernet."""
+    pixels = batch * height * width
+    rows = 8 if height % 8 == 0 else 4 if height % 4 == 0 else min(8, height)
+    block = 128 if channels <= 32 else 64
+    chunk = 512 if pixels >= 32768 else 256 if pixels >= 8192 else 128
+    steps = max(1, min(16, pixels // block // 32))
+    return Tiles(
+        rows=rows,
+        inner_rows=rows,
+        back_rows=rows,
+        inner_back_rows=rows,
+        chunk=chunk,
+        point_block=min(block, chunk),
+        back_block=block,
+        back_steps=steps,
+        plain_block=1024 if pixels >= 16384 else 512,
+    )
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> dict[str, Any]:
+    path = Path(__file__).with_name("tiles.json")
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def tiles_for(
+    device: torch.device,
+    channels: int,
+    height: int,
+    width: int,
+    stride: int,
+    precision: str,
+    batch: int,
+) -> Tiles:
+    """Tuned tiles where the shipped cache has this device and shape, else the defaults."""
+    tiles = default_tiles(channels, height, batch, width)
+    if device.type != "cuda":
+        return tiles
+    table = _shipped().get(torch.cuda.get_device_name(device), {})
+    return tiles.with_values(table.get(shape_key(channels, height, stride, precision), {}))

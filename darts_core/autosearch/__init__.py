@@ -19,6 +19,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from darts_core.autosearch.api import SearchResult, run
     from darts_core.autosearch.backbones import (
         DenseConv,
         DenseFC,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     )
     from darts_core.autosearch.contract import Config, StopTrial
     from darts_core.autosearch.measure import count_params, latency_ms
-    from darts_core.autosearch.run import SearchResult, run
+    from darts_core.autosearch.module_search import searchable
 
     config: Config
     trial_id: str
@@ -58,6 +59,7 @@ __all__ = [
     "report",
     "reporter",
     "run",
+    "searchable",
     "seed",
     "trial_id",
 ]
@@ -74,8 +76,9 @@ _TRIAL = (
     "report",
 )
 _ELSEWHERE = {
-    "run": "run",
-    "SearchResult": "run",
+    "run": "api",
+    "SearchResult": "api",
+    "searchable": "module_search",
     "StopTrial": "contract",
     "latency_ms": "measure",
     "count_params": "measure",

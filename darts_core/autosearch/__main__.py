@@ -46,7 +46,7 @@ def _check(request: dict[str, Any]) -> int:
     plan = _plan(request)
     answer = {
         "zero_code": bool(plan.steps[0].metrics),
-        "trials": plan.trial_count() + 1,
+        "trials": plan.trial_count(),
         "forecast": forecast_text(plan),
         "summary": plan.summary(),
     }

@@ -78,6 +78,14 @@ _ALGORITHMS = (
     Plugin(
         "differentiable_search",
         "one supernet training over a module with choices; its discrete result is then trained",
+        {
+            "setting": Option("code", help="the setting that names the architecture"),
+            "base": Option("resnet50", help="the largest network of a backbone search"),
+            "target_cost": Option(0.35, 0.001, 1.0, help="multiply-accumulates against the base"),
+            "cost_weight": Option(2.0, 0, 1000, help="weight of the cost against the loss"),
+            "alpha_learning_rate": Option(0.02, 0.00001, 10, help="Adam's step for the choices"),
+            "warmup": Option(20, 0, 10**6, help="steps before the choices move"),
+        },
     ),
 )
 

@@ -127,6 +127,8 @@ class Trial:
         self.seed: int = record.get("seed", 0)
         self.device: str = record.get("device", "cpu")
         self.phase: str = record.get("phase", "search")
+        # networks in search, which name their architecture when the trial ends
+        self.searchables: list[Any] = []
         self._iterations = 0
         self._lock = threading.Lock()
 

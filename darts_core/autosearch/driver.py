@@ -9,26 +9,22 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from darts_core.autosearch.algorithms import create_algorithm
+from darts_core.autosearch.algorithms import create_algorithm, key
 from darts_core.autosearch.process import TrialProcess
 from darts_core.autosearch.schedulers import create_scheduler
 from darts_core.autosearch.spec import SearchSpec
-from darts_core.autosearch.trials import Workshop
+from darts_core.autosearch.trials import StopWanted, Workshop
 from darts_core.errors import JobError
 from darts_core.jobs.code import model_file
 from darts_core.jobs.results import best_row, row_values
 
-__all__ = ["Search", "StopWanted", "prune_models"]
+__all__ = ["Search", "prune_models"]
 
 _POLL_SECONDS = 0.02
 _HOPELESS = 3  # this many failed trials with no success: the code is broken, not the settings
 log = logging.getLogger("darts_core")
 
 Row = dict[str, Any]
-
-
-class StopWanted(Exception):
-    """The version is to stop; its trials have been ended."""
 
 
 class Search:
@@ -138,11 +134,13 @@ class Search:
         points = self.spec.points
         if points is None:
             return self.spec.num_samples
-        names = {
-            d.name: d.raw(self.spec.baseline_configuration()[d.name]) for d in self.spec.dimensions
-        }
-        counted = self.with_baseline and None not in names.values()
-        return min(self.spec.trial_count(), points) - (1 if counted else 0)
+        starts = [row["config"] for row in self.known] + ([self.first] if self.first else [])
+        inside = {key(start) for start in map(self._own, starts) if self.spec.contains(start)}
+        return min(self.spec.trial_count(), points - len(inside))
+
+    def _own(self, configuration: Row) -> Row:
+        """The part of a configuration that this search decides."""
+        return {d.name: configuration.get(d.name) for d in self.spec.dimensions}
 
     def _may_launch(self) -> bool:
         if self.note or self._left() <= 0 or len(self.workshop.running) >= self.spec.max_concurrent:

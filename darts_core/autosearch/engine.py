@@ -13,11 +13,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from darts_core.autosearch.driver import StopWanted
 from darts_core.autosearch.job_yaml import build_plan
 from darts_core.autosearch.multi import confirm, run_plan
 from darts_core.autosearch.spec import SearchPlan
-from darts_core.autosearch.trials import UserCode, Workshop
+from darts_core.autosearch.trials import StopWanted, UserCode, Workshop
 from darts_core.errors import DartsError, JobError
 from darts_core.jobs import procs
 from darts_core.jobs.code import model_file
@@ -37,7 +36,9 @@ log = logging.getLogger("darts_core")
 
 def apply_budget(plan: SearchPlan, budget: Mapping[str, float]) -> SearchPlan:
     """The plan with limits from the command line (`trainings`, `seconds`) on every step."""
-    known = {k: float(v) for k, v in budget.items() if k in ("trainings", "seconds")}
+    known: dict[str, Any] = {
+        k: float(v) for k, v in budget.items() if k in ("trainings", "seconds")
+    }
     steps = tuple(replace(s, limits=replace(s.limits, **known)) for s in plan.steps)
     return replace(plan, steps=steps)
 

@@ -25,7 +25,7 @@ def trainings(plan: SearchPlan) -> tuple[float, float]:
 
     A budget caps the first number.
     """
-    search = float(plan.trial_count() + 1)
+    search = float(plan.trial_count())
     limits = [s.limits.trainings for s in plan.steps if s.limits.trainings is not None]
     return min([search, *limits]), 2.0 * plan.last.confirm_seeds
 
@@ -33,9 +33,9 @@ def trainings(plan: SearchPlan) -> tuple[float, float]:
 def forecast_text(plan: SearchPlan, training_seconds: float | None = None) -> str:
     """The forecast as a sentence; with the length of one training also in time."""
     search, extra = trainings(plan)
-    capped = search < plan.trial_count() + 1
+    capped = search < plan.trial_count()
     text = (
-        f"Forecast: up to {plan.trial_count() + 1} trials (yours first), {search:g} trainings"
+        f"Forecast: up to {plan.trial_count()} trials (yours first), {search:g} trainings"
         f"{' (capped by the budget)' if capped else ''}, and {extra:g} to confirm the winner on fresh seeds."
     )
     if training_seconds is not None:

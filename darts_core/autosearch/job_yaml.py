@@ -21,7 +21,7 @@ from darts_core.autosearch.catalogue import (
     Plugin,
 )
 from darts_core.autosearch.space_yaml import code_dimension, parse_space
-from darts_core.autosearch.spec import Limits, Objective, SearchPlan, SearchSpec
+from darts_core.autosearch.spec import Dimension, Limits, Objective, SearchPlan, SearchSpec
 from darts_core.autosearch.yaml_lines import Located, load, locate
 from darts_core.errors import ConfigError
 
@@ -56,8 +56,8 @@ def read_options(
                 f"it knows {', '.join([*plugin.options, *ignore])}",
             )
         option = plugin.options[key]
-        if option.allowed:
-            options[key] = item.text(option.allowed)
+        if isinstance(option.default, str):
+            options[key] = item.text(option.allowed or None)
         elif isinstance(option.default, int) or option.default is None:
             whole = (
                 int(option.low)
@@ -184,7 +184,13 @@ def parse_four_parts(root: Located, name: str) -> SearchSpec:
     space = root.get("search_space")
     if space is None and not differentiable:
         root.need("search_space", "list what may vary")
-    dimensions, from_space = parse_space(space) if space is not None else ((), {})
+    options = read_options(node, algorithm, _ALGORITHM)
+    if space is not None:
+        dimensions, from_space = parse_space(space)
+    else:
+        # the searched setting is known to every trial; its values come from the supernet
+        dimensions = (Dimension(options["setting"], "choice", (options["base"],)),)
+        from_space = {}
     scheduler_node = root.get("scheduler")
     scheduler = SCHEDULERS["FIFOScheduler"]
     if scheduler_node is not None:
@@ -196,7 +202,6 @@ def parse_four_parts(root: Located, name: str) -> SearchSpec:
         item = _optional(parent, key)
         return item.integer(low) if item is not None else default
 
-    options = read_options(node, algorithm, _ALGORITHM)
     if "n_initial_points" in options and node.get("n_initial_points") is None:
         # a quarter of the trials at most: start points are random search
         samples = whole(node, "num_samples", 1, 20)

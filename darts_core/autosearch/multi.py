@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import asdict, replace
 from typing import Any
 
 from darts_core.autosearch.algorithms import create_algorithm
-from darts_core.autosearch.driver import Row, Search, StopWanted
+from darts_core.autosearch.driver import Row, Search
 from darts_core.autosearch.spec import SearchPlan, SearchSpec
 from darts_core.autosearch.trials import Workshop
 from darts_core.jobs.results import best_row, row_values
@@ -149,25 +148,12 @@ def confirm(plan: SearchPlan, workshop: Workshop, best: Row, baseline: Row | Non
                 if r.get("seed") == seed and r.get("done") and r["config"] == row["config"]
             ]
             if not done:
-                _confirm_once(spec, workshop, row, number, seed=seed, side=side)
-
-
-def _confirm_once(
-    spec: SearchSpec, workshop: Workshop, row: Row, number: int, *, seed: int, side: str
-) -> None:
-    process = workshop.start(
-        spec,
-        number,
-        row["config"],
-        step=f"confirm-{side}",
-        phase="confirm",
-        seed=seed,
-        confirms=side,
-    )
-    while process.outcome is None:
-        if workshop.stop_wanted():
-            workshop.end_all(spec, "the job was stopped")
-            raise StopWanted
-        process.poll()
-        time.sleep(0.02)
-    workshop.collect(spec, process)
+                workshop.run_one(
+                    spec,
+                    number,
+                    row["config"],
+                    step=step,
+                    phase="confirm",
+                    seed=seed,
+                    confirms=side,
+                )

@@ -162,6 +162,19 @@ class SearchSpec:
             return points
         return min(self.num_samples, points) if points is not None else self.num_samples
 
+    def contains(self, configuration: dict[str, Any]) -> bool:
+        """Whether a configuration of all settings lies in the space."""
+        return all(d.raw(configuration.get(d.name)) is not None for d in self.dimensions)
+
+    def total_trials(self) -> int:
+        """All trials at most, the user's own configuration included."""
+        if self.algorithm == "differentiable_search":
+            return 3
+        inside = self.points is not None and self.contains(self.baseline_configuration())
+        if inside and self.points is not None:
+            return min(self.trial_count() + 1, self.points)
+        return self.trial_count() + 1
+
     def stand_ins(self) -> list[str]:
         """The settings for which the user named no value of her own."""
         return [d.name for d in self.dimensions if d.name not in self.baseline]
@@ -233,11 +246,12 @@ class SearchPlan:
         return self.steps[-1]
 
     def trial_count(self) -> int:
-        """The most proposals the whole plan runs."""
-        counts = [step.trial_count() for step in self.steps]
+        """The most trials the whole plan runs, the user's own configuration included."""
+        counts = [step.total_trials() for step in self.steps]
         if self.mode == "nested":
             return math.prod(counts)
-        return sum(counts)
+        # the later steps of a serial plan start from a trial that was run already
+        return sum(counts) - (len(counts) - 1)
 
     def summary(self) -> dict[str, Any]:
         """Plain values for `config.yaml`, `show` and `compare`."""

@@ -133,6 +133,13 @@ def _watch_script(trial: Trial) -> int:
     return code
 
 
+def _write_architectures(trial: Trial) -> None:
+    """What a supernet in this trial found, for the trial that builds it."""
+    if trial.folder is not None and trial.searchables:
+        found = {"value": trial.searchables[-1].derive()}
+        (trial.folder / "architecture.json").write_text(json.dumps(found))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the trial in the folder named on the command line; the exit status tells how it ended."""
     arguments = sys.argv[1:] if argv is None else argv
@@ -145,7 +152,9 @@ def main(argv: list[str] | None = None) -> int:
         if record.get("metrics"):
             return _watch_script(trial)
         _call_user_code(trial)
+        _write_architectures(trial)
     except StopTrial as stop:
+        _write_architectures(trial)
         print(f"trial {trial.trial_id}: {stop}", flush=True)
         Path(arguments[0], "stopped.json").write_text(json.dumps({"reason": str(stop)}))
         return 0

@@ -17,10 +17,14 @@ from darts_core.errors import ResumeError
 from darts_core.jobs.results import read_rows, trials_folder
 from darts_core.runlog import read_json, write_json
 
-__all__ = ["Ledger", "UserCode", "Workshop"]
+__all__ = ["Ledger", "StopWanted", "UserCode", "Workshop"]
 
 SCHEMA_VERSION = 1
 log = logging.getLogger("darts_core")
+
+
+class StopWanted(Exception):
+    """The version is to stop; its trials have been ended."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +196,7 @@ class Workshop:
         row = self._row(spec, process, outcome)
         write_json(process.folder / "result.json", row)
         self.finished.append(row)
-        if process.record["phase"] == "search":
+        if process.record["phase"] != "confirm":
             self.ledger.spent_seconds += outcome.seconds
         log.info(
             "trial %s (%s #%d) %s%s",
@@ -243,6 +247,25 @@ class Workshop:
             "ignored_reports": reports.ignored,
             "ended": time.time(),
         }
+
+    def run_one(
+        self, spec: SearchSpec, number: int, configuration: dict[str, Any], **options: Any
+    ) -> dict[str, Any]:
+        """Run one trial to its end, alone; returns its row.
+
+        Raises:
+            StopWanted: a stop was asked for.
+        """
+        process = self.start(spec, number, configuration, **options)
+        while process.outcome is None:
+            if self.stop_wanted():
+                self.end_all(spec, "the job was stopped")
+                raise StopWanted
+            process.poll()
+            if (process.folder / "stop").exists():
+                process.ask_to_stop("stopped", "stopped by command")
+            time.sleep(0.02)
+        return self.collect(spec, process)
 
     def end_all(self, spec: SearchSpec, reason: str) -> None:
         """End every running trial: asked first, forced within seconds."""

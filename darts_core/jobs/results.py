@@ -213,7 +213,10 @@ def summary(version: str | Path, *, last_step: str | None = None) -> dict[str, A
         "gain": gains,
         "verdict": _verdict(best, gains, nothing=nothing, usable=usable),
         "front": [row["trial_id"] for row in front(rows, goals)],
-        "cost": {"search": cost(rows), "confirm": cost(confirm)},
+        "cost": {
+            "search": cost([r for r in every if r.get("phase") != "confirm"]),
+            "confirm": cost(confirm),
+        },
         "trials": {
             state: sum(row.get("state") == state for row in rows)
             for state in ("done", "stopped", "failed", "cancelled", "running")

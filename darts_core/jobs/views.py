@@ -49,7 +49,16 @@ def run_list(store: JobStore, args: argparse.Namespace) -> int:
         return (value is None, value if value is not None else 0)
 
     table.sort(key=order, reverse=args.reverse)
-    columns = ("name", "state", "versions", "duration", "created", "metric", "value", "description")
+    columns: tuple[str, ...] = (
+        "name",
+        "state",
+        "versions",
+        "duration",
+        "created",
+        "metric",
+        "value",
+        "description",
+    )
     if args.versions:
         columns = ("name", "version", "parent", *columns[1:2], *columns[3:])
     if args.form == "text":
@@ -110,7 +119,8 @@ def result_table(
         key, mode = _sort_key(sort, goals, columns)
         lost = [r for r in table if not isinstance(r.get(key), (int, float))]
         kept = [r for r in table if isinstance(r.get(key), (int, float))]
-        table = sorted(kept, key=lambda r: r[key], reverse=mode == "max") + lost
+        kept.sort(key=lambda r: float(str(r[key])), reverse=mode == "max")
+        table = kept + lost
     return [c for c in columns if any(r[c] not in (None, "", {}) for r in table)], table
 
 

@@ -51,7 +51,9 @@ class Algorithm:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.spec = spec
         self.distributions = {d.name: distribution(d) for d in spec.dimensions}
-        directions = ["maximize" if o.mode == "max" else "minimize" for o in spec.objectives]
+        directions: list[Any] = [
+            "maximize" if o.mode == "max" else "minimize" for o in spec.objectives
+        ]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.study = optuna.create_study(directions=directions, sampler=sampler)

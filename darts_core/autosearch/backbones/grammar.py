@@ -2,12 +2,14 @@
 
 Stages are separated by `-`; each digit is one residual block. `1` keeps the base width, `2` doubles it
 from this block on (doublings add up over the whole code). Every stage after the first begins with
-stride 2. `111-2111-211111-211` is ResNet-50. Codes are plain strings: this file needs no torch.
+stride 2. `111-2111-211111-211` is ResNet-50. A shape such as `3x64-2x96-1x256` (blocks x base width of
+each stage; ours) writes widths that no doubling gives. Both are plain strings: this file needs no torch.
 """
 
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass
 
 from darts_core.errors import ArchitectureError
@@ -16,6 +18,7 @@ __all__ = [
     "PUBLISHED_RESNET50",
     "STANDARD",
     "Block",
+    "as_shape",
     "blocks",
     "check_code",
     "mutate",
@@ -24,6 +27,7 @@ __all__ = [
     "sample",
 ]
 
+_SHAPE = re.compile(r"[1-9]\d{0,2}x[1-9]\d{0,4}(-[1-9]\d{0,2}x[1-9]\d{0,4}){0,7}")
 MAX_BLOCKS = 200
 MAX_STAGES = 8
 MAX_DOUBLINGS = 6
@@ -93,13 +97,16 @@ def check_code(code: str) -> str:
 
 
 def named_code(name: str) -> str:
-    """The code for `name`: a standard network (`resnet50`), a published choice (`resnet50/3`), or a code.
+    """The code for `name`: a standard network (`resnet50`), a published choice (`resnet50/3`), a code or
+    a shape.
 
     Raises:
-        ArchitectureError: `name` is none of the three.
+        ArchitectureError: `name` is none of these.
     """
     if name in STANDARD:
         return STANDARD[name]
+    if "x" in name and _SHAPE.fullmatch(name):
+        return name
     family, _, index = name.partition("/")
     if family == "resnet50" and index.isdigit() and int(index) < len(PUBLISHED_RESNET50):
         return PUBLISHED_RESNET50[int(index)]
@@ -107,13 +114,30 @@ def named_code(name: str) -> str:
 
 
 def blocks(code: str, width: int = 64) -> list[Block]:
-    """The blocks of a code in order, with `width` channels at its first `1`."""
+    """The blocks of a code in order, with `width` channels at its first `1`; a shape has its own widths."""
     result = []
+    if "x" in code and _SHAPE.fullmatch(code):
+        for stage, part in enumerate(code.split("-")):
+            depth, _, own = part.partition("x")
+            for index in range(int(depth)):
+                result.append(Block(stage, 2 if stage > 0 and index == 0 else 1, int(own)))
+        if len(result) > MAX_BLOCKS:
+            raise _reject(code, 1, f"more than {MAX_BLOCKS} blocks")
+        return result
     for stage, digits in enumerate(check_code(code).split("-")):
         for index, digit in enumerate(digits):
             width *= int(digit)
             result.append(Block(stage, 2 if stage > 0 and index == 0 else 1, width))
     return result
+
+
+def as_shape(code: str, width: int = 64) -> str:
+    """A code as blocks x width of each stage; a stage with several widths takes its last one."""
+    stages: dict[int, tuple[int, int]] = {}
+    for block in blocks(named_code(code), width):
+        count, _ = stages.get(block.stage, (0, 0))
+        stages[block.stage] = (count + 1, block.width)
+    return "-".join(f"{count}x{last}" for count, last in stages.values())
 
 
 def sample(

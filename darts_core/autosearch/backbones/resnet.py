@@ -8,6 +8,7 @@ Source: He et al. 2016, "Deep residual learning"; the stride stands in the 3x3 c
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -106,6 +107,16 @@ class Backbone(nn.Module):
         ArchitectureError: the code is malformed (the position is named) or the file fits another network.
     """
 
+    def __new__(cls, code: str = "", *_: Any, **options: Any) -> Any:
+        """A backbone; with a code such as `search:resnet50`, the supernet over its depths and widths."""
+        if str(code).startswith("search:"):
+            from darts_core.autosearch.backbones.searchable import SearchableResNet
+
+            return SearchableResNet(code.partition(":")[2], cls.block_type, **options)
+        return super().__new__(cls)
+
+    block_type: type[_Residual]
+
     def __init__(
         self,
         code: str,
@@ -174,12 +185,16 @@ def _load(backbone: Backbone, path: Path) -> None:
 class ResNet18(Backbone):
     """ResNet-18 (basic blocks), or another `code` of them."""
 
+    block_type = BasicBlock
+
     def __init__(self, code: str = STANDARD["resnet18"], **options: object) -> None:
         super().__init__(code, BasicBlock, **options)  # type: ignore[arg-type]
 
 
 class ResNet34(Backbone):
     """ResNet-34 (basic blocks), or another `code` of them."""
+
+    block_type = BasicBlock
 
     def __init__(self, code: str = STANDARD["resnet34"], **options: object) -> None:
         super().__init__(code, BasicBlock, **options)  # type: ignore[arg-type]
@@ -188,12 +203,16 @@ class ResNet34(Backbone):
 class ResNet50(Backbone):
     """ResNet-50 (bottlenecks), or another `code` of them; `resnet50/0`..`resnet50/10` are published."""
 
+    block_type = Bottleneck
+
     def __init__(self, code: str = STANDARD["resnet50"], **options: object) -> None:
         super().__init__(code, Bottleneck, **options)  # type: ignore[arg-type]
 
 
 class ResNet101(Backbone):
     """ResNet-101 (bottlenecks), or another `code` of them."""
+
+    block_type = Bottleneck
 
     def __init__(self, code: str = STANDARD["resnet101"], **options: object) -> None:
         super().__init__(code, Bottleneck, **options)  # type: ignore[arg-type]

@@ -1,0 +1,90 @@
+"""The differentiable search as a step of a plan: one supernet trial, then the trial of what it found.
+
+Together with trial 0, the user's own configuration, these are three trainings at most; the supernet and
+the (smaller) found network cost about two of trial 0.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from darts_core.autosearch.spec import SearchSpec
+from darts_core.autosearch.trials import Workshop
+from darts_core.errors import JobError, ResumeError
+from darts_core.jobs.results import best_row
+from darts_core.runlog import read_json
+
+__all__ = ["DifferentiableSearch"]
+
+log = logging.getLogger("darts_core")
+Row = dict[str, Any]
+
+
+class DifferentiableSearch:
+    """One step of a plan; the arguments are those of `driver.Search`."""
+
+    def __init__(
+        self,
+        spec: SearchSpec,
+        workshop: Workshop,
+        *,
+        fixed: dict[str, Any] | None = None,
+        step: str | None = None,
+        first: dict[str, Any] | None = None,
+        is_hers: bool = False,
+        known: Sequence[Row] = (),
+    ) -> None:
+        self.spec = spec
+        self.workshop = workshop
+        self.fixed = dict(fixed or {})
+        self.step = step or spec.name
+        self.first = first
+        self.is_hers = is_hers
+        self.known = list(known)
+        self.setting = str(spec.algorithm_options["setting"])
+
+    def run(self) -> Row | None:
+        """Run the step; returns the best trial's row (the found network's, or the starting point's).
+
+        Raises:
+            StopWanted: a stop was asked for.
+            JobError: the supernet's trial failed or named no architecture.
+        """
+        rows = list(self.known)
+        start = dict(self.known[0]["config"]) if self.known else {}
+        if self.first is not None:
+            start = {**self.fixed, **self.first}
+            rows.append(self._trial(0, start, "search", is_baseline=self.is_hers))
+            if self.is_hers and rows[-1]["state"] in ("done", "stopped"):
+                self.workshop.ledger.unit_seconds = float(rows[-1]["time_total_s"])
+        options = self.spec.algorithm_options
+        base = {**start, self.setting: f"search:{options['base']}"}
+        supernet = self._trial(1, base, "supernet", differentiable=dict(options))
+        value = self._found(supernet)
+        log.info("the supernet found %s=%s", self.setting, value)
+        rows.append(self._trial(2, {**start, self.setting: value}, "search"))
+        return best_row(rows, [asdict(o) for o in self.spec.objectives])
+
+    def _trial(self, number: int, configuration: Row, phase: str, **extra: Any) -> Row:
+        """The row of an earlier start of this version, or a fresh run."""
+        for row in self.workshop.known_rows(self.step, phase):
+            if row["number"] == number and row.get("done") and row["state"] != "cancelled":
+                self.workshop.ledger.spent_seconds += float(row.get("time_total_s") or 0.0)
+                return row
+        return self.workshop.run_one(
+            self.spec, number, configuration, step=self.step, phase=phase, **extra
+        )
+
+    def _found(self, row: Row) -> Any:
+        folder = self.workshop.version / "autosearch" / "trials" / row["trial_id"]
+        try:
+            return read_json(folder / "architecture.json")["value"]
+        except (ResumeError, KeyError, TypeError):
+            raise JobError(
+                f"The supernet's trial {row['trial_id']} ({row['state']}: {row['reason'] or 'done'}) named "
+                "no architecture; build the network with ResNet50(code=autosearch.config"
+                f"[{self.setting!r}]) or autosearch.searchable(model, input_shape); see its log.txt."
+            ) from None

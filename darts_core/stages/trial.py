@@ -39,6 +39,8 @@ class RecipeTrial:
 
     config: Mapping[str, Any]
     version: Path
+    # one worker process loads torch and the images once for all its trials
+    reuse_process: bool = True
 
     def __call__(self, trial: TrialHandle) -> dict[str, Any]:
         """Train under `trial.params`, reporting val accuracy after each epoch."""
@@ -63,7 +65,7 @@ class RecipeTrial:
             fitted = fit(
                 model,
                 bundle,
-                recipe(config),
+                recipe(config, trial.folder),
                 train_on=SPLITS,
                 select_on="val",
                 seed=config["seed"],

@@ -177,7 +177,7 @@ def make_sampler(given: str | Mapping[str, Any], draw: Drawing) -> Any:
 
 
 def make_pruner(given: str | Mapping[str, Any], objectives: int, epochs: int | None = None) -> Any:
-    """The Optuna pruner; `default` is ASHA for one objective and none for several.
+    """The Optuna pruner.
 
     Args:
         given: name or mapping with `name` and options.
@@ -187,8 +187,6 @@ def make_pruner(given: str | Mapping[str, Any], objectives: int, epochs: int | N
     Raises:
         TuneError: unknown name or option, or a pruner with several objectives.
     """
-    if given == "default":
-        given = "asha" if objectives == 1 else "none"
     entry = named("pruner", given, PRUNERS)
     if objectives > 1 and entry["name"] != "none":
         raise TuneError(

@@ -65,7 +65,7 @@ class StudySpec:
                     f"The direction of {name} is {goal!r}; it must be maximize or minimize."
                 )
         dimensions = parse_space(space)
-        if pruner == "default":
+        if pruner == "default" or (isinstance(pruner, Mapping) and pruner.get("name") == "default"):
             pruner = "asha" if len(goals) == 1 else "none"
         spec = cls(
             folder=Path(folder),

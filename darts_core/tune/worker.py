@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from darts_core.errors import TuneError
+from darts_core.tune.child import TrialRunner
 from darts_core.tune.claim import Claim, LeaseLost
 from darts_core.tune.ledger import Ledger
 from darts_core.tune.records import TrialRecord
@@ -32,7 +33,9 @@ OnTrial = Callable[[TrialRecord], None]
 
 
 def worker_context(objective: Any) -> Any:
-    """How processes are started: a fork server that has imported the objective's module once.
+    """How processes are started: a fork server that has imported the objective's modules once.
+
+    These are the module it is defined in, and those that its attribute `preload` names.
 
     Forking a process with threads or a GPU context is unsafe, and a fresh interpreter a trial would
     import torch again each time.
@@ -42,7 +45,8 @@ def worker_context(objective: Any) -> Any:
     context = multiprocessing.get_context("forkserver")
     target = getattr(objective, "func", objective)
     module = getattr(target, "__module__", None) or type(target).__module__
-    context.set_forkserver_preload([module, "darts_core.tune.child"])
+    more = getattr(objective, "preload", ())
+    context.set_forkserver_preload(["darts_core.tune.child", module, *more])
     return context
 
 
@@ -83,24 +87,38 @@ def work(
         TuneError: too large a share of the trials failed.
     """
     ledger = Ledger(spec)
+    runner = TrialRunner(worker_context(objective), objective, spec.wanted) if isolate else None
     count = 0
-    while (claim := ledger.claim()) is not None:
-        try:
-            record = (
-                _isolated(ledger, claim, objective) if isolate else _here(ledger, claim, objective)
-            )
-        except LeaseLost as lost:
-            log.warning("%s", lost)
-            continue
-        except BaseException:
-            claim.release()
-            raise
-        count += 1
-        if multiprocessing.parent_process() is None:  # else the starter of this worker says it
-            log.info("trial %d: %s, %s", record.number, record.state, record.reason)
-        if on_trial is not None:
-            on_trial(record)
+    try:
+        while (claim := ledger.claim()) is not None:
+            record = _run_one(ledger, claim, objective, runner)
+            if record is None:
+                continue
+            count += 1
+            if multiprocessing.parent_process() is None:  # else the starter of this worker says it
+                log.info("trial %d: %s, %s", record.number, record.state, record.reason)
+            if on_trial is not None:
+                on_trial(record)
+    finally:
+        if runner is not None:
+            runner.close()
     return count
+
+
+def _run_one(
+    ledger: Ledger, claim: Claim, objective: Objective, runner: TrialRunner | None
+) -> TrialRecord | None:
+    """Bring one claimed trial to its end; None when another worker has taken it over."""
+    try:
+        if runner is None:
+            return _here(ledger, claim, objective)
+        return _isolated(ledger, claim, runner)
+    except LeaseLost as lost:
+        log.warning("%s", lost)
+        return None
+    except BaseException:
+        claim.release()
+        raise
 
 
 def _here(ledger: Ledger, claim: Claim, objective: Objective) -> TrialRecord:
@@ -141,19 +159,11 @@ def close(ledger: Ledger, claim: Claim, kind: str, content: Any) -> TrialRecord:
     return ledger.end(claim, "fail", sentence, trace=trace)
 
 
-def _isolated(ledger: Ledger, claim: Claim, objective: Objective) -> TrialRecord:
-    """Run the objective in child processes until one of them brings the trial to its end."""
-    from darts_core.tune.child import run_child
-
+def _isolated(ledger: Ledger, claim: Claim, runner: TrialRunner) -> TrialRecord:
+    """Run sittings in other processes until one of them brings the trial to its end."""
     with claim.beating():
         while True:
-            ending = run_child(
-                worker_context(objective),
-                objective,
-                claim,
-                lambda epoch, metrics: ledger.report(claim, epoch, metrics),
-                ledger.spec.wanted,
-            )
+            ending = runner.run(claim, lambda epoch, row: ledger.report(claim, epoch, row))
             if ending[0] != "died":
                 break
             claim.restart()

@@ -1,0 +1,210 @@
+"""A sweep: space and settings from Hydra, workers through the configured launcher, the result."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from darts_core.errors import TuneError
+from darts_core.runlog import read_yaml
+from darts_core.tune.budget import Budget
+from darts_core.tune.launch import RelaunchLimit, run_workers
+from darts_core.tune.ledger import Ledger
+from darts_core.tune.space import parse_space
+from darts_core.tune.spec import StudySpec
+from darts_core.tune.study import announce, open_study, summarize
+from darts_core.tune.table import write_tables
+from darts_core.tune.worker import work
+from hydra_plugins.darts_sweeper._overrides import split
+from hydra_plugins.darts_sweeper._trial import HydraTrial, WorkerTask
+
+__all__ = ["run_sweep"]
+
+log = logging.getLogger("darts_core")
+
+_BUDGET = (
+    "trials",
+    "epochs",
+    "device_seconds",
+    "trainings",
+    "training_seconds",
+    "epochs_per_trial",
+)
+_FROM_APP = ("trials", "workers", "enqueue", "warm_start")
+
+
+def run_sweep(
+    settings: Mapping[str, Any],
+    config: DictConfig | None,
+    hydra_context: Any,
+    task_function: Any,
+    arguments: list[str],
+) -> float:
+    """See `DartsSweeper.sweep`."""
+    assert config is not None
+    plain = _settings(settings, config)
+    fixed, space = split(arguments)
+    space = {**space, **_yaml_space(plain.pop("space", None))}
+    spec = _spec(plain, space, config)
+    Path(str(config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+    trial = HydraTrial.pack(task_function, config, hydra_context, fixed, tuple(spec.objectives))
+    workers = int(plain["workers"] or 1)
+    if workers < 1:
+        raise TuneError(f"hydra.sweeper.workers={workers} must be at least 1.")
+    ledger = open_study(spec, warm_start=plain["warm_start"])
+    forecast = announce(ledger, workers)
+    if ledger.unfinished():
+        _run(ledger, trial, workers, config, hydra_context, fixed)
+    result = summarize(ledger, forecast)
+    write_tables(result, spec.folder)
+    log.info("the study is in %s (result.json, trials.csv, best.yaml)", spec.folder)
+    return result.best_value
+
+
+def _settings(settings: Mapping[str, Any], config: DictConfig) -> dict[str, Any]:
+    """The sweeper's settings as plain values, with the app's `tune` node for those left null."""
+    node = OmegaConf.create(dict(settings))
+    plain: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
+    tune = OmegaConf.select(config, "tune")
+    if isinstance(tune, DictConfig):
+        for key in _FROM_APP:
+            if plain.get(key) is None:
+                plain[key] = OmegaConf.to_container(tune, resolve=True).get(key)  # type: ignore[union-attr]
+    if plain.get("seed") is None:
+        plain["seed"] = OmegaConf.select(config, "seed") or 0
+    if plain.get("epochs_per_trial") is None:
+        plain["epochs_per_trial"] = OmegaConf.select(config, "train.epochs")
+    if all(plain.get(key) is None for key in _BUDGET[:4]):
+        plain["trials"] = 20
+    for kind in ("sampler", "pruner"):
+        given = plain.get(kind) or {"name": "tpe" if kind == "sampler" else "default"}
+        entry = {"name": given} if isinstance(given, str) else given
+        plain[kind] = {k: v for k, v in entry.items() if v is not None and k != "description"}
+    return plain
+
+
+def _yaml_space(given: Any) -> dict[str, Any]:
+    if given is None:
+        return {}
+    space = read_yaml(given) if isinstance(given, str) else given
+    if not isinstance(space, Mapping):
+        raise TuneError(
+            f"hydra.sweeper.space={given!r} holds no mapping of settings to dimensions."
+        )
+    return dict(space)
+
+
+def _spec(plain: Mapping[str, Any], space: Mapping[str, Any], config: DictConfig) -> StudySpec:
+    if not space:
+        raise TuneError(
+            "Nothing is swept: give at least one setting several values, for example "
+            "train.learning_rate=tag(log,interval(0.001,0.1)), or hydra.sweeper.space."
+        )
+    first = [dict(entry) for entry in plain.get("enqueue") or ()]
+    if plain["defaults_first"]:
+        first = [*_defaults(space, config), *first]
+    options = ("sampler", "pruner", "seed", "metric", "direction", "objectives", "constraints")
+    more = ("storage", "max_failure_share", "max_restarts")
+    return StudySpec.make(
+        space,
+        Budget(**{key: plain.get(key) for key in _BUDGET}),
+        folder=Path(plain["folder"]).resolve(),
+        enqueue=first,
+        **{key: plain[key] for key in (*options, *more)},
+    )
+
+
+def _defaults(space: Mapping[str, Any], config: DictConfig) -> list[dict[str, Any]]:
+    """The configuration's own values as one setting, where all of them lie in the space."""
+    params: dict[str, Any] = {}
+    for name, dimension in parse_space(space).items():
+        value = OmegaConf.select(config, name.lstrip("+"))
+        if OmegaConf.is_config(value):
+            value = OmegaConf.to_container(value, resolve=True)
+        if dimension.low is not None and not dimension.integer and isinstance(value, int):
+            value = float(value)
+        if not dimension.active(params):
+            continue
+        if not dimension.contains(value):
+            log.info("%s=%s lies outside its dimension; the defaults are not tried", name, value)
+            return []
+        params[name] = value
+    return [params]
+
+
+def _run(
+    ledger: Ledger,
+    trial: HydraTrial,
+    workers: int,
+    config: DictConfig,
+    hydra_context: Any,
+    fixed: list[str],
+) -> None:
+    target = str(config.hydra.launcher._target_)
+    if not target.endswith("basic_launcher.BasicLauncher"):
+        _through_launcher(ledger, trial, workers, config, hydra_context, fixed)
+        return
+    if workers == 1:
+        work(ledger.spec, trial, isolate=True)
+        return
+    log.info("the basic launcher runs one job at a time, so the workers are local processes")
+    seen = {t.number for t in ledger.trials() if t.state.is_finished()}
+    run_workers(ledger, trial, workers, seen=seen)
+
+
+def _through_launcher(
+    ledger: Ledger,
+    trial: HydraTrial,
+    workers: int,
+    config: DictConfig,
+    hydra_context: Any,
+    fixed: list[str],
+) -> None:
+    """Launch workers until the study is done; a broken pool is launched again, up to a limit."""
+    _time_limit(config, ledger.spec.budget, workers)
+    launcher = Plugins.instance().instantiate_launcher(
+        hydra_context=hydra_context, task_function=WorkerTask(ledger.spec, trial), config=config
+    )
+    base = Path(str(config.hydra.sweep.dir)).resolve()
+    folder = ledger.spec.folder
+    place = folder.relative_to(base) if folder.is_relative_to(base) else Path("tune")
+    limit = RelaunchLimit()
+    while ledger.unfinished():
+        log.info("launching %d workers through %s", workers, config.hydra.launcher._target_)
+        jobs = [[*fixed, f"hydra.sweep.subdir={place}/workers/{i}"] for i in range(workers)]
+        how = "it left a trial unfinished"
+        try:
+            for done in launcher.launch(jobs, initial_job_idx=0):
+                done.return_value  # noqa: B018 - reading it raises what the worker raised
+        except TuneError:
+            raise
+        except Exception as error:  # each launcher has its own kind for a dead worker
+            how = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            log.warning("a worker died (%s); the workers are launched again", how)
+        if ledger.unfinished():
+            ended = sum(t.state.is_finished() for t in ledger.trials())
+            limit.death(ended, how)
+
+
+def _time_limit(config: DictConfig, budget: Budget, workers: int) -> None:
+    """Set a cluster launcher's time limit from the budget: its own default is an hour."""
+    if "timeout_min" not in config.hydra.launcher:
+        return
+    seconds = budget.forecast(workers)["wall_seconds"]
+    if seconds is None:
+        log.info(
+            "the time limit of a worker stays at %s minutes: without training_seconds or "
+            "device_seconds the sweep's length is unknown",
+            config.hydra.launcher.timeout_min,
+        )
+        return
+    # half as much again, and ten minutes for queues of start-up
+    minutes = int(seconds * 1.5 / 60) + 10
+    with open_dict(config.hydra.launcher):
+        config.hydra.launcher.timeout_min = minutes
+    log.info("the time limit of a worker is %d minutes, from the budget", minutes)

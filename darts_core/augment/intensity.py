@@ -39,7 +39,7 @@ def auto_contrast(images_BCHW: Tensor, value_B: Tensor) -> Tensor:
     return torch.where(flat, images_BCHW, enhance.normalize_min_max(images_BCHW))
 
 
-@register_augmentation("equalize", description="flat histogram, a channel")
+@register_augmentation("equalize", description="flat histogram, a channel", differentiable=False)
 def equalize(images_BCHW: Tensor, value_B: Tensor) -> Tensor:
     """Each channel of each image with its 256-level histogram flattened."""
     from kornia import enhance
@@ -54,7 +54,11 @@ def invert(images_BCHW: Tensor, value_B: Tensor) -> Tensor:
 
 
 @register_augmentation(
-    "posterize", description="fewer grey levels: 8 bits down to 4", low=8.0, high=4.0
+    "posterize",
+    description="fewer grey levels: 8 bits down to 4",
+    low=8.0,
+    high=4.0,
+    differentiable=False,
 )
 def posterize(images_BCHW: Tensor, bits_B: Tensor) -> Tensor:
     """Only the highest `bits` (rounded) of each 8-bit value kept."""
@@ -64,7 +68,11 @@ def posterize(images_BCHW: Tensor, bits_B: Tensor) -> Tensor:
 
 
 @register_augmentation(
-    "solarize", description="pixels above a threshold inverted", low=1.0, high=0.0
+    "solarize",
+    description="pixels above a threshold inverted",
+    low=1.0,
+    high=0.0,
+    differentiable=False,
 )
 def solarize(images_BCHW: Tensor, threshold_B: Tensor) -> Tensor:
     """Pixels at or above the threshold inverted."""

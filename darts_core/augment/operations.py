@@ -24,7 +24,8 @@ class AugmentationOp:
     `function(images_BCHW, value_B)` takes float images in 0..1 and one value an image, and returns
     images of the same shape. A magnitude m stands for the value low + (high - low) * m / 10;
     `signed` puts it on either side of low at random (for low = 0: a random sign). `colour` marks an
-    operation that has no meaning on one channel.
+    operation that has no meaning on one channel; `differentiable` is False where a gradient search
+    must pass gradients straight through, to the images and to the magnitude.
     """
 
     name: str
@@ -33,6 +34,7 @@ class AugmentationOp:
     high: float
     signed: bool
     colour: bool
+    differentiable: bool = True
 
 
 AUGMENTATIONS: Registry[AugmentationOp] = Registry("augmentation operation")
@@ -43,18 +45,20 @@ def register_augmentation(
     *,
     description: str,
     low: float = 0.0,
-    high: float = 1.0,
+    high: float = 0.0,
     signed: bool = False,
     colour: bool = False,
+    differentiable: bool = True,
 ) -> Callable[[Function], Function]:
     """A decorator that makes a function usable in policies; see `AugmentationOp`.
 
     A file with such a function, imported through `plugins=[...]`, is all that a new operation
-    needs. The function must be batched: its values differ from image to image.
+    needs. The function must be batched: its values differ from image to image. One without a range
+    (low = high) ignores its value.
     """
 
     def store(function: Function) -> Function:
-        operation = AugmentationOp(name, function, low, high, signed, colour)
+        operation = AugmentationOp(name, function, low, high, signed, colour, differentiable)
         AUGMENTATIONS.register(name, description=description)(operation)
         return function
 

@@ -18,6 +18,7 @@ from darts_core.bench.models import ModelCase, bench_case, saved_case, train_see
 from darts_core.bench.results import slug, write_results
 from darts_core.bench.runtimes import available_runtimes, check_runtimes
 from darts_core.bench.table import markdown_table, print_models
+from darts_core.bench.tabular_compare import OPTIONS as TABULAR_OPTIONS
 from darts_core.data import DataBundle
 from darts_core.errors import ConfigError, DartsError, unknown_name
 from darts_core.report import ModelRow, front_png
@@ -29,7 +30,7 @@ from darts_core.train.baselines import BASELINES
 __all__ = ["compare", "join_rows"]
 
 log = logging.getLogger("darts_core")
-OPTIONS = ("seeds", "precisions", "batch_sizes", "name", "kind", "results")
+OPTIONS = (*TABULAR_OPTIONS, "seeds", "precisions", "batch_sizes", "name", "kind", "results")
 _KINDS = {"train": "tuned", "searched": "searched", "prune": "pruned", "export": "exported"}
 
 
@@ -57,7 +58,7 @@ def compare(
     runs = train_seeds(
         case,
         bundle,
-        recipe(config),
+        recipe(config, folder),
         seeds=range(first, first + int(options.get("seeds") or 3)),
         device=device,
         folder=root / "trained" / f"{slug(case.name)}-{config_hash(settings)}",

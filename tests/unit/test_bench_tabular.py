@@ -1,0 +1,326 @@
+import bz2
+import itertools
+import os
+import pickle
+import sys
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import report_fixture as fixture
+
+from darts_core.architecture import Architecture
+from darts_core.bench.tabular import TabularBenchmark, canonical, open_table, summarize
+from darts_core.bench.tabular_compare import (
+    evolution,
+    found_in_runs,
+    random_search,
+    run,
+    table_facts,
+)
+from darts_core.bench.tabular_read import from_csv, from_nats_bench
+from darts_core.errors import ArchitectureError, ConfigError, DataError
+from darts_core.runlog import read_json
+
+OPS = ("none", "skip_connect", "nor_conv_3x3")
+
+
+def text(ops: tuple[str, ...]) -> str:
+    a, b, c, d, e, f = ops
+    return f"|{a}~0|+|{b}~0|{c}~1|+|{d}~0|{e}~1|{f}~2|"
+
+
+@pytest.fixture(scope="module")
+def table() -> TabularBenchmark:
+    """All 729 cells of three operations; more convolutions are better, val follows test with noise."""
+    texts, test = [], []
+    for ops in itertools.product(OPS, repeat=6):
+        texts.append(text(ops))
+        test.append(0.1 + 0.12 * ops.count("nor_conv_3x3") + 0.02 * ops.count("skip_connect"))
+    exact = np.array(test)
+    val = np.clip(exact + np.random.default_rng(0).normal(0, 0.01, len(exact)), 0, 1)
+    return TabularBenchmark(
+        "toy", tuple(texts), {"toy:test": exact, "toy:val": val}, {"cpu": exact * 10}
+    )
+
+
+def test_lookup_gives_accuracy_regret_and_rank(table: TabularBenchmark) -> None:
+    best = table.lookup(text(("nor_conv_3x3",) * 6))
+    assert (best.rank, best.total, best.regret) == (1, 729, 0.0)
+    assert best.percentile == 1.0
+    assert best.latency_ms == {"cpu": pytest.approx(8.2)}
+    second = table.lookup(text(("nor_conv_3x3",) * 5 + ("skip_connect",)), "toy:test")
+    assert second.rank == 2  # six cells share it
+    assert second.regret == pytest.approx(0.1)
+    assert table.lookup(text(("none",) * 6)).rank == 729
+    assert text(("none",) * 6) in table
+    assert "|x~0|" not in table
+
+
+def test_the_same_architecture_written_otherwise_is_found(table: TabularBenchmark) -> None:
+    swapped = "|none~0|+|skip_connect~1|none~0|+|none~0|none~1|none~2|"
+    assert table.lookup(swapped).architecture == text(
+        ("none", "none", "skip_connect", "none", "none", "none")
+    )
+    assert table.lookup(Architecture.from_text(swapped)) == table.lookup(swapped)
+    a = "Genotype(normal=[('x', 1), ('y', 0)], normal_concat=[2])"
+    assert canonical(a) == canonical(a.replace("('x', 1), ('y', 0)", "('y', 0), ('x', 1)"))
+    assert canonical(" 64:32:16 ") == "64:32:16"
+
+
+def test_unknown_names_end_in_sentences(table: TabularBenchmark) -> None:
+    with pytest.raises(ArchitectureError, match="does not hold"):
+        table.lookup("|nor_conv_7x7~0|+|none~0|none~1|+|none~0|none~1|none~2|")
+    with pytest.raises(ConfigError, match=r"Did you mean 'toy:test'"):
+        table.lookup(table.architectures[0], "toy:tests")
+    assert table.column("toy")[0] == "toy:test"
+    two = TabularBenchmark("two", ("a",), {"x": np.array([0.5]), "y": np.array([0.5])})
+    with pytest.raises(ConfigError, match="several data sets"):
+        two.column()
+
+
+def test_tables_are_checked() -> None:
+    one = np.array([0.5])
+    for arguments, words in (
+        (((), {"x": one}), "needs architectures"),
+        ((("a", "a"), {"x": np.array([0.1, 0.2])}), "twice"),
+        ((("a",), {"x": np.array([0.1, 0.2])}), "has shape"),
+        ((("a",), {"x": np.array([1.2])}), "between 0 and 1"),
+        ((("a",), {"x": one}, {"cpu": np.array([0.0])}), "above 0 ms"),
+    ):
+        with pytest.raises(DataError, match=words):
+            TabularBenchmark("t", *arguments)  # type: ignore[arg-type]
+
+
+def test_npz_round_trip_is_compact_and_needs_no_pickle(
+    table: TabularBenchmark, tmp_path: Path
+) -> None:
+    path = table.save(tmp_path / "toy.npz")
+    assert path.stat().st_size < 20_000
+    again = open_table(path)
+    assert again.architectures == table.architectures
+    assert list(again.accuracies) == list(table.accuracies)
+    np.testing.assert_allclose(again.accuracies["toy:val"], table.accuracies["toy:val"], atol=1e-7)
+    np.testing.assert_allclose(again.latencies["cpu"], table.latencies["cpu"], rtol=1e-6)
+    with np.load(path, allow_pickle=False) as stored:
+        assert all(stored[key].dtype != object for key in stored.files)
+
+
+def test_damaged_and_foreign_tables_are_refused(table: TabularBenchmark, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="There is no table"):
+        open_table(tmp_path / "none.npz")
+    (tmp_path / "torn.npz").write_bytes(table.save(tmp_path / "t.npz").read_bytes()[:500])
+    np.savez(tmp_path / "object.npz", schema_version=np.array(1), name=np.array([{}], dtype=object))
+    np.savez(tmp_path / "new.npz", schema_version=np.array(9))
+    np.savez(tmp_path / "other.npz", x=np.ones(3))
+    for name, words in (
+        ("torn", "damaged"),
+        ("object", "damaged"),
+        ("new", "schema_version 9"),
+        ("other", "damaged"),
+    ):
+        with pytest.raises(DataError, match=words):
+            TabularBenchmark.load(tmp_path / f"{name}.npz")
+    with pytest.raises(DataError, match="is no table"):
+        open_table(tmp_path / "x.parquet")
+
+
+def test_csv_columns_seeds_and_per_cent(tmp_path: Path) -> None:
+    a, b = text(("none",) * 6), text(("skip_connect",) * 6)
+    path = tmp_path / "mine.csv"
+    path.write_text(
+        "id,Architecture,accuracy_cifar10,cifar100_accuracy,latency_ms_pixel 4,note\n"
+        f"1,{a},90,0.5,3.5,x\n2,{a},92,,4.5,y\n3,{b},50%,0.75,,z\n\n"
+    )
+    table = open_table(path)
+    assert table.name == "mine"
+    assert table.lookup(a, "cifar10").accuracy == pytest.approx(0.91)
+    assert table.lookup(b, "cifar10").accuracy == pytest.approx(0.5)
+    assert table.lookup(a, "cifar100").accuracy == 0.5
+    assert table.lookup(a, "cifar10").latency_ms == {"pixel 4": 4.0}
+    assert table.lookup(b, "cifar10").latency_ms == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "header is empty"),
+        ("architecture,flops\nx,1\n", "needs a column 'architecture' and a column 'accuracy'"),
+        ("architecture,accuracy\nx,high\n", "line 2: 'high' is not a number"),
+        ("architecture,accuracy\nx\n", "line 2: 1 cells"),
+        ("architecture,accuracy\n|x~0|+|broken,0.5\n", "line 2: Node 2"),
+        ("architecture,accuracy\n", "holds no row"),
+        ("architecture,accuracy\nx,-3\n", "between 0 and 1"),
+    ],
+)
+def test_bad_csv_files_name_the_line(content: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.csv").write_text(content)
+    with pytest.raises(DataError, match=words.replace("|", r"\|")):
+        from_csv(tmp_path / "bad.csv")
+
+
+def nats_entry(accuracy: float) -> dict[str, Any]:
+    """One architecture's results as the benchmark stores them, numpy numbers included."""
+
+    def trial(seed: int, split: str, value: float) -> dict[str, Any]:
+        return {
+            "name": "net", "net_state_dict": None, "epochs": 2, "seed": seed,
+            "eval_names": [split], "latency": [np.float64(0.01), 0.03],
+            "eval_acc1es": {f"{split}@0": 1.0, f"{split}@1": np.float64(value)},
+            "train_times": OrderedDict({0: 1.0}),
+        }  # fmt: skip
+
+    results = {
+        ("cifar10", 777): trial(777, "ori-test", accuracy),
+        ("cifar10", 888): trial(888, "ori-test", accuracy + 2),
+        ("cifar10-valid", 777): trial(777, "x-valid", accuracy - 1),
+    }
+    return {
+        "200": {"arch_index": 0, "all_results": results, "dataset_seed": {"cifar10": [777, 888]}}
+    }
+
+
+def write_pickle(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with bz2.open(path, "wb") as stream:
+        pickle.dump(value, stream, protocol=4)
+
+
+def test_nats_bench_folder_and_file_become_tables(tmp_path: Path) -> None:
+    texts = [text(("none",) * 6), text(("skip_connect",) * 6), text(("nor_conv_3x3",) * 6)]
+    folder = tmp_path / "NATS-tss-simple"
+    write_pickle(
+        folder / "meta.pickle.pbz2",
+        {"meta_archs": texts, "total_archs": 3, "evaluated_indexes": {0, 2}},
+    )
+    write_pickle(folder / "000000.pickle.pbz2", nats_entry(10))
+    write_pickle(folder / "000002.pickle.pbz2", nats_entry(90))
+    full = tmp_path / "NATS-tss.pickle.pbz2"
+    infos = OrderedDict({0: nats_entry(10), 2: nats_entry(90)})
+    write_pickle(full, {"meta_archs": texts, "arch2infos": infos, "evaluated_indexes": {0, 2}})
+    for path in (folder, full):
+        table = open_table(path)
+        assert len(table) == 2
+        assert table.lookup(texts[2], "cifar10").accuracy == pytest.approx(0.91)
+        assert table.lookup(texts[0], "cifar10:val").accuracy == pytest.approx(0.09)
+        assert table.lookup(texts[0], "cifar10").latency_ms["nats-bench cifar10"] == pytest.approx(
+            20.0
+        )
+    with pytest.raises(ConfigError, match="hp="):
+        from_nats_bench(folder, hp="12")
+
+
+class Attack:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch /tmp/darts-core-pwned",)
+
+
+@pytest.mark.parametrize(
+    "value", [Attack(), {"meta_archs": [Attack()]}, {"meta_archs": np.ones(3)}]
+)
+def test_hostile_pickles_are_refused_and_not_run(value: Any, tmp_path: Path) -> None:
+    marker = Path("/tmp/darts-core-pwned")
+    marker.unlink(missing_ok=True)
+    write_pickle(tmp_path / "evil.pickle.pbz2", value)
+    with pytest.raises(DataError, match="Nothing of it was run"):
+        from_nats_bench(tmp_path / "evil.pickle.pbz2")
+    assert not marker.exists()
+
+
+def test_damaged_and_swollen_pickles_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.pickle.pbz2"
+    path.write_bytes(b"no bz2 at all")
+    with pytest.raises(DataError, match="not a NATS-Bench file"):
+        from_nats_bench(path)
+    write_pickle(path, [1, 2])
+    with pytest.raises(DataError, match="does not have the form"):
+        from_nats_bench(path)
+    monkeypatch.setattr("darts_core.bench.tabular_read._MAX_ARCHIVE", 10_000)
+    write_pickle(path, {"meta_archs": ["a" * 100_000]})
+    with pytest.raises(DataError, match="more bytes than such a file has"):
+        from_nats_bench(path)
+    with pytest.raises(DataError, match="There is no file"):
+        from_nats_bench(tmp_path / "absent.pickle.pbz2")
+
+
+def test_summary_orders_strategies_by_median_rank(table: TabularBenchmark) -> None:
+    best, worst = text(("nor_conv_3x3",) * 6), text(("none",) * 6)
+    middle = text(("nor_conv_3x3",) * 5 + ("none",))
+    rows = summarize(
+        table, {"bad": [worst, worst], "good": [best, middle, best], "one": [middle]}, "toy:test"
+    )
+    assert [row["strategy"] for row in rows] == ["good", "one", "bad"]
+    good = rows[0]
+    assert good["n"] == 3
+    assert good["median_rank"] == 1
+    assert good["accuracy_mean"] == pytest.approx((0.82 + 0.82 + 0.7) / 3)
+    assert good["accuracy_std"] == pytest.approx(np.std([0.82, 0.82, 0.7], ddof=1))
+    assert good["accuracy_worst"] == pytest.approx(0.7)
+    assert rows[1]["accuracy_std"] is None
+    with pytest.raises(ConfigError, match="brought no architecture"):
+        summarize(table, {"none": []}, "toy:test")
+
+
+def test_black_box_strategies_see_their_budget_and_repeat(table: TabularBenchmark) -> None:
+    def score(strategy: Any, budget: int) -> float:
+        found = [
+            strategy(table, "toy:val", budget=budget, rng=np.random.default_rng(s))
+            for s in range(8)
+        ]
+        again = [
+            strategy(table, "toy:val", budget=budget, rng=np.random.default_rng(s))
+            for s in range(8)
+        ]
+        assert found == again
+        return float(np.mean([table.lookup(text, "toy:test").accuracy for text in found]))
+
+    assert score(random_search, 1) < score(random_search, 100)
+    assert score(evolution, 100) > score(random_search, 100)
+    whole = random_search(table, "toy:test", budget=10_000, rng=np.random.default_rng(0))
+    assert table.lookup(whole).rank == 1
+    with pytest.raises(ConfigError, match="tournament"):
+        evolution(table, None, budget=10, rng=np.random.default_rng(0), population=2, tournament=5)
+
+
+def test_command_compares_runs_and_baselines_on_a_csv(
+    table: TabularBenchmark, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    csv = tmp_path / "toy.csv"
+    lines = [
+        f"{a},{v}" for a, v in zip(table.architectures, table.accuracies["toy:test"], strict=True)
+    ]
+    csv.write_text("\n".join(["architecture,accuracy", *lines]) + "\n")
+    for seed in (0, 1):
+        folder = tmp_path / "runs" / "job" / f"V00{seed + 1}" / "search"
+        fixture.make_search(folder, space="nasbench201", epochs=1, seed=seed)
+        Architecture.from_text(text(("nor_conv_3x3",) * 6)).to_yaml(folder / "architecture.yaml")
+    options = {"table": str(csv), "runs": [str(tmp_path / "runs")], "budget": 20, "seeds": 4}
+    result = run({"seed": 0, "bench": {"options": options}}, tmp_path / "out")
+    first = result["rows"][0]
+    assert first["strategy"] == "search"
+    assert (first["n"], first["median_rank"], first["total"]) == (2, 1, 729)
+    assert first["budget"] == "126.0 device seconds"
+    assert {row["strategy"] for row in result["rows"][1:]} == {
+        "random search",
+        "regularised evolution",
+    }
+    assert read_json(tmp_path / "out" / "results.json")["rows"] == result["rows"]
+    assert "random search" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=r"bench.options.table=PATH"):
+        run({"bench": {"options": {}}}, tmp_path)
+    with pytest.raises(ConfigError, match="no finished search"):
+        found_in_runs([tmp_path / "out"])
+
+
+def test_facts_for_a_search_result(table: TabularBenchmark, tmp_path: Path) -> None:
+    path = table.save(tmp_path / "toy.npz")
+    facts = table_facts(path, text(("nor_conv_3x3",) * 6), "toy:test")
+    assert facts["rank"] == 1
+    assert facts["table"] == "toy"
+    assert facts["accuracy"] == pytest.approx(0.82)

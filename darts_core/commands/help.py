@@ -101,7 +101,7 @@ ARGPARSE: dict[str, Command] = {
     "jobs": Command(
         "AutoSearch jobs around your own training code: create, list, show, stop, compare ...",
         "examples:\n  darts-core jobs list\n  darts-core jobs create --help",
-        "darts_core.commands.jobs",
+        "darts_core.jobs.cli",
     ),
     "serve-bench": Command(
         "load each exported artifact in a fresh process and time it",
@@ -110,7 +110,7 @@ ARGPARSE: dict[str, Command] = {
     ),
 }
 
-GROUPS = ("data", "space", "strategy", "relax", "experiment")
+GROUPS = ("data", "space", "strategy", "relax", "augment", "experiment")
 
 
 def main_help() -> str:

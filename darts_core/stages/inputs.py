@@ -14,8 +14,9 @@ from darts_core.architecture import Architecture
 from darts_core.data import DataBundle
 from darts_core.errors import ArchitectureError, ConfigError, DeviceError
 from darts_core.latency.device import require_device
+from darts_core.runlog import read_yaml, write_yaml
 from darts_core.stages.schema import NODES
-from darts_core.stages.settings import instantiate
+from darts_core.stages.settings import config_root, instantiate
 from darts_core.train.baselines import BASELINES
 from darts_core.train.config import TrainConfig
 
@@ -25,6 +26,7 @@ __all__ = [
     "find_model",
     "find_network",
     "load_bundle",
+    "policy_name",
     "recipe",
     "stage_config",
 ]
@@ -61,14 +63,46 @@ def load_bundle(config: Mapping[str, Any], device: torch.device) -> DataBundle:
     return bundle
 
 
-def recipe(config: Mapping[str, Any], **changes: Any) -> TrainConfig:
-    """The `train` node as a `TrainConfig`, with `changes`.
+def policy_name(config: Mapping[str, Any], folder: Path) -> str | None:
+    """The policy of the `augment` node as a preset's name or a file; a changed preset is written down.
+
+    Raises:
+        ConfigError: `augment=found` has no path.
+    """
+    node = {k: v for k, v in dict(config.get("augment") or {}).items() if k != "_target_"}
+    name = node.get("name", "none")
+    if name == "none":
+        return None
+    if name == "found":
+        if not node.get("path"):
+            raise ConfigError(
+                "augment=found needs augment.path=FILE, the policy that a search wrote."
+            )
+        return str(Path(node["path"]).expanduser().resolve())
+    preset = config_root() / "augment" / f"{name}.yaml"
+    shipped = read_yaml(preset) if preset.is_file() else {}
+    if node == {k: v for k, v in shipped.items() if k != "_target_"}:
+        return str(name)
+    write_yaml(folder / "policy.yaml", node)
+    return str((folder / "policy.yaml").resolve())
+
+
+def recipe(config: Mapping[str, Any], folder: Path, **changes: Any) -> TrainConfig:
+    """The `train` node as a `TrainConfig`, with the `augment` node's policy and `changes`.
+
+    Args:
+        config: of the stage.
+        folder: receives a policy that is no preset.
+        changes: settings that replace those of the node.
 
     Raises:
         ConfigError: a value is out of range.
     """
     known = {f.name for f in fields(TrainConfig)}
     values = {key: value for key, value in config["train"].items() if key in known}
+    policy = policy_name(config, folder)
+    if policy is not None:
+        values["policy"] = policy
     return TrainConfig(**{**values, **changes})
 
 

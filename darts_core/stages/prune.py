@@ -35,6 +35,7 @@ def prune(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     settings = config["prune"]
     fine_tuning = recipe(
         config,
+        folder,
         epochs=settings["epochs"],
         learning_rate=settings["learning_rate"],
         min_learning_rate=0.0,

@@ -150,6 +150,7 @@ class Config:
     space: Space
     strategy: dict[str, Any]
     relax: dict[str, Any]
+    augment: dict[str, Any]
     architecture: Optional[str]
     model: Optional[str]
     what: str
@@ -169,15 +170,15 @@ COMMON = ("job", "version", "out", "seed", "device", "plugins")
 
 # the nodes that each stage reads, beside COMMON
 NODES: dict[str, tuple[str, ...]] = {
-    "search": ("seeds", "data", "space", "strategy", "relax", "search"),
-    "train": ("data", "architecture", "train"),
-    "tune": ("data", "architecture", "train", "tune"),
-    "prune": ("data", "model", "train", "prune"),
+    "search": ("seeds", "data", "space", "strategy", "relax", "augment", "search"),
+    "train": ("data", "augment", "architecture", "train"),
+    "tune": ("data", "augment", "architecture", "train", "tune"),
+    "prune": ("data", "augment", "model", "train", "prune"),
     "export": ("data", "model", "export"),
-    "bench": ("what", "data", "model", "runtime", "train", "bench"),
+    "bench": ("what", "data", "augment", "model", "runtime", "train", "bench"),
     "report": ("report",),
     "run": (
-        "seeds", "data", "space", "strategy", "relax",
+        "seeds", "data", "space", "strategy", "relax", "augment",
         "search", "train", "tune", "prune", "export", "bench", "report",
     ),
 }  # fmt: skip

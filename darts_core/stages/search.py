@@ -16,7 +16,7 @@ from darts_core.search import search as run_search
 from darts_core.spaces import get_space
 from darts_core.stages.board import AlphaBoard
 from darts_core.stages.forecast import forecast
-from darts_core.stages.inputs import find_device, load_bundle, stage_config
+from darts_core.stages.inputs import find_device, load_bundle, policy_name, stage_config
 from darts_core.stages.interrupt import deferred_stop, stop_wanted
 from darts_core.stages.progress import progress_bar
 from darts_core.stages.settings import instantiate
@@ -75,7 +75,7 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             seed=config["seed"],
             run=run,
             checkpoint=folder / "checkpoint.pt",
-            augment=_augment(config["search"]),
+            augment=_augment(config, folder),
             guards=guards,
             on_epoch=board,
             progress=progress,
@@ -118,9 +118,12 @@ def _passes(strategy: Mapping[str, Any]) -> float:
     return 5.0 if str(strategy.get("_target_", "")).endswith(".Unrolled") else 2.0
 
 
-def _augment(node: Mapping[str, Any]) -> Any:
-    if not (node["crop_padding"] or node["flip"] or node["cutout"]):
+def _augment(config: Mapping[str, Any], folder: Path) -> Any:
+    node, policy = config["search"], policy_name(config, folder)
+    if not (node["crop_padding"] or node["flip"] or node["cutout"] or policy):
         return None
     from darts_core.augment import Augment
 
-    return Augment(crop_padding=node["crop_padding"], flip=node["flip"], cutout=node["cutout"])
+    return Augment(
+        crop_padding=node["crop_padding"], flip=node["flip"], cutout=node["cutout"], policy=policy
+    )

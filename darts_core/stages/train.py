@@ -41,7 +41,7 @@ def train(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     device = find_device(config["device"])
     bundle = load_bundle(config, device)
     network = find_network(config, folder.parent, bundle)
-    settings = recipe(config)
+    settings = recipe(config, folder)
     steps = bundle.steps(SPLITS, settings.batch_size) * settings.epochs
     forecast(
         network.make,

@@ -70,7 +70,7 @@ def _announce(config: Mapping[str, Any], folder: Path) -> None:
     device = find_device(config["device"])
     bundle = load_bundle(config, device).without_test()
     network = find_network(config, folder.parent, bundle)
-    settings = recipe(config)
+    settings = recipe(config, folder)
     forecast(
         network.make,
         bundle.image_shape,

@@ -1,0 +1,119 @@
+"""`darts-core explain`: how a supernet's cells run: waves, kernel launches, bytes, FLOPs, floor."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from darts_core.commands.keyvalue import parse
+from darts_core.errors import ConfigError
+
+__all__ = ["configure", "run"]
+
+_KNOWN: dict[str, type] = {
+    "space": str,
+    "channels": int,
+    "layers": int,
+    "batch_size": int,
+    "size": int,
+    "bandwidth": float,
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        metavar="key=value",
+        help="space=darts channels=16 layers=8 batch_size=64 size=32 (height and width of the images) "
+        "bandwidth=3000 (GB/s of the device; measured by default)",
+    )
+    parser.add_argument("--plugins", nargs="+", default=[], metavar="MODULE", help="import first")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the plan of every kind of cell of the supernet."""
+    from darts_core.stages.settings import import_plugins
+
+    given = parse(args.settings, _KNOWN)
+    import_plugins(args.plugins)
+    import torch
+
+    from darts_core.spaces import get_space
+    from darts_core.supernet import Supernet
+    from darts_core.supernet.cell import SearchCell
+
+    space = get_space(given.get("space", "darts"))
+    sizes = {"channels": given.get("channels", 16), "layers": given.get("layers", 8)}
+    batch, side = given.get("batch_size", 64), given.get("size", 32)
+    if min(batch, side, *sizes.values()) < 1:
+        raise ConfigError("channels, layers, batch_size and size must each be at least 1.")
+    supernet = Supernet(space, **sizes)
+    cells = [module for module in supernet.modules() if isinstance(module, SearchCell)]
+    shapes: dict[int, tuple[int, int]] = {}
+    hooks = [
+        cell.register_forward_pre_hook(
+            lambda module, inputs: shapes.__setitem__(id(module), _side(inputs[0]))
+        )
+        for cell in cells
+    ]
+    with torch.no_grad():
+        supernet.eval()(torch.zeros(1, 3, side, side))
+    for hook in hooks:
+        hook.remove()
+    bandwidth = given.get("bandwidth") or _bandwidth_gbs()
+    print(
+        f"{space.name}: {len(cells)} cells, {sizes['channels']} channels, batch {batch}, {side}x{side}"
+    )
+    totals = [_print_cell(i, cell, shapes[id(cell)], batch) for i, cell in enumerate(cells)]
+    done = [total for total in totals if total is not None]
+    if done:
+        bytes_all, flops_all = (sum(part) for part in zip(*done, strict=True))
+        floor_ms = bytes_all / (bandwidth * 1e9) * 1e3
+        print(
+            f"fused cells together: {bytes_all / 2**20:.0f} MiB and {flops_all / 1e9:.1f} GFLOP forward and "
+            f"backward; floor {floor_ms:.2f} ms at {bandwidth:.0f} GB/s of this device"
+        )
+    return 0
+
+
+def _side(inputs: Any) -> tuple[int, int]:
+    """Height and width of a cell's last input."""
+    state = inputs[-1] if isinstance(inputs, (list, tuple)) else inputs
+    return int(state.shape[2]), int(state.shape[3])
+
+
+def _print_cell(
+    index: int, cell: Any, size: tuple[int, int], batch: int
+) -> tuple[float, float] | None:
+    """Print one cell; its bytes and operations when it is fused."""
+    from darts_core.supernet.plan import describe_plan, plan_cell
+
+    plan = plan_cell(cell, cell.channels)
+    print(f"cell {index}, {cell.kind}, {size[0]}x{size[1]}:")
+    if plan.layout is None:
+        print(f"  module by module: {'; '.join(plan.reasons)}")
+        return None
+    rows = describe_plan(plan.layout, batch, *size)
+    for row in rows:
+        print(
+            f"  wave {row['wave']}: from states {row['sources']}, {row['edges']} edges, "
+            f"{row['launches_forward']} + {row['launches_backward']} launches, "
+            f"{row['bytes'] / 2**20:.1f} MiB, {row['flops'] / 1e9:.2f} GFLOP"
+        )
+    return sum(row["bytes"] for row in rows), sum(row["flops"] for row in rows)
+
+
+def _bandwidth_gbs() -> float:
+    """GB/s (read + write) of a large copy on this device: the floor's denominator."""
+    import torch
+
+    from darts_core.latency import measure
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    count = 2**26 if device == "cuda" else 2**24
+    source = torch.ones(count, device=device)
+    target = torch.empty_like(source)
+    row = measure(lambda: target.copy_(source), device=device, warmup_seconds=0.2, max_seconds=0.5)
+    return 2 * 4 * count / (row.median_ms * 1e6)

@@ -185,6 +185,17 @@ def test_digits_are_the_default_and_real():
     assert load_data("digits", image_size=16).image_shape == (1, 16, 16)
 
 
+def test_digits_are_those_of_scikit_learn(monkeypatch):
+    from darts_core.data import digits
+
+    quick = digits.load_digits()
+    monkeypatch.setattr(digits, "_packaged_values", lambda: None)
+    public = digits.load_digits()
+    assert np.array_equal(quick.images, public.images)
+    assert np.array_equal(quick.labels, public.labels)
+    assert int(quick.images.max()) == 255
+
+
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [

@@ -38,7 +38,7 @@ def trace(
     """
     if example is None:
         reference = next(model.parameters(), torch.zeros(()))
-        example = torch.randn(2, *input_shape, device=reference.device)
+        example = torch.randn(2, *input_shape, device=reference.device, dtype=reference.dtype)
     batch = torch.export.Dim("batch", min=1, max=1 << 16)
     try:
         with torch.no_grad():

@@ -6,6 +6,7 @@ from darts_core.latency.measure import (
     default_batch_sizes,
     measure,
     measure_model,
+    quick_ms,
     require_comparable,
     speedup,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "device_name",
     "measure",
     "measure_model",
+    "quick_ms",
     "require_comparable",
     "speedup",
 ]

@@ -1,4 +1,4 @@
-"""Modules of a built network swapped for cheaper ones by name, so that a pruned network can be rebuilt.
+"""Modules of a built network swapped for cheaper ones by name, so that it can be rebuilt so.
 
 A saved network carries `replaced: {"cells.3.ops.2": "none", "cells.5": "pass_cell"}` beside its
 architecture: which places of it were cut afterwards.
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from darts_core.errors import ArchitectureError, unknown_name
 from darts_core.ops.simple import Skip, ZeroOp
 
-__all__ = ["REPLACEMENTS", "PassCell", "replace_modules"]
+__all__ = ["REPLACEMENTS", "PassCell", "is_identity", "replace_modules"]
 
 REPLACEMENTS = ("none", "skip_connect", "pass_cell")
 
@@ -26,6 +26,11 @@ class PassCell(nn.Module):
     ) -> Tensor:
         """The last input."""
         return inputs if isinstance(inputs, Tensor) else inputs[-1]
+
+
+def is_identity(module: nn.Module) -> bool:
+    """Whether the module hands on its input unchanged."""
+    return isinstance(module, (Skip, nn.Identity))
 
 
 def replace_modules(model: nn.Module, replaced: Mapping[str, str]) -> nn.Module:

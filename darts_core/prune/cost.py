@@ -1,0 +1,175 @@
+"""What a layer costs at another width, measured: the pruner's latency curves.
+
+Every convolution, norm, pool, activation and linear layer of the network is timed by itself at the
+shapes at which it runs. A group's saving at a width is the sum over its layers of time now minus
+time at that width, all other widths as they are; the ratio of the network's end-to-end time to the
+sum of its layers scales it (overlap, functional additions and concatenations).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from darts_core.latency.measure import quick_ms
+from darts_core.prune.groups import ChannelGroup
+
+__all__ = ["LayerCosts"]
+
+_TIMED = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.ReLU)
+Key = tuple[Any, ...]
+
+
+class LayerCosts:
+    """Measured times of single layers, each shape timed once.
+
+    Args:
+        device: where to time.
+        folded: batch norms cost nothing, as in exported networks.
+        analytic: count multiply-adds and bytes instead of measuring: for devices and sizes at which
+            no single layer's time falls although the whole network's does.
+    """
+
+    def __init__(
+        self, device: torch.device, *, folded: bool = False, analytic: bool = False
+    ) -> None:
+        self.device = device
+        self.folded = folded
+        self.analytic = analytic
+        self._known: dict[Key, float] = {}
+        self._layers: dict[str, tuple[nn.Module, tuple[int, ...]]] = {}
+
+    def observe(self, model: nn.Module, input_shape: Sequence[int], batch: int) -> None:
+        """Note the layers of `model` and the shape of the input that each one gets."""
+        self._layers = {}
+        names = {module: name for name, module in model.named_modules()}
+
+        def note(module: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+            self._layers[names[module]] = (module, tuple(inputs[0].shape))
+
+        hooks = [m.register_forward_hook(note) for m in model.modules() if isinstance(m, _TIMED)]
+        reference = next(model.parameters())
+        try:
+            with torch.no_grad():
+                model.eval()(torch.zeros(batch, *input_shape, device=reference.device))
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def total_ms(self, under: str = "") -> float:
+        """Sum over the layers whose path starts with `under`."""
+        prefix = f"{under}." if under else ""
+        return sum(
+            self.layer_ms(name)
+            for name in self._layers
+            if not under or name == under or name.startswith(prefix)
+        )
+
+    def layer_ms(self, name: str, ins: int | None = None, outs: int | None = None) -> float:
+        """Time of one layer with `ins` input and `outs` output channels (its own by default)."""
+        layer, shape = self._layers[name]
+        if self.folded and isinstance(layer, nn.BatchNorm2d):
+            return 0.0
+        key = _key(layer, shape, ins, outs)
+        if key not in self._known:
+            self._known[key] = self._time(key)
+        return self._known[key]
+
+    def saving_ms(self, group: ChannelGroup, width: int) -> float:
+        """Time saved when the group keeps `width` of its channels and all else stays."""
+        change: dict[str, list[int]] = {}
+        for member in group.members:
+            if member.name in self._layers:
+                lost = sum(position >= width for position in member.positions)
+                sides = change.setdefault(member.name, [0, 0])
+                sides[0 if member.side == "in" else 1] += lost
+        saved = 0.0
+        for name, (lost_in, lost_out) in change.items():
+            layer, shape = self._layers[name]
+            ins, outs = _channels(layer, shape)
+            # a depthwise layer, a norm: one width for both sides
+            single = not isinstance(layer, (nn.Conv2d, nn.Linear)) or _depthwise(layer)
+            lost_in = max(lost_in, lost_out) if single else lost_in
+            lost_out = lost_in if single else lost_out
+            now = self.layer_ms(name)
+            saved += now - self.layer_ms(name, max(1, ins - lost_in), max(1, outs - lost_out))
+        return saved
+
+    def _time(self, key: Key) -> float:
+        layer, x = _build(key)
+        if self.analytic:
+            return _work(layer, x)
+        layer = layer.to(self.device).eval()
+        x = x.to(self.device)
+        with torch.inference_mode():
+            return quick_ms(lambda: layer(x), device=self.device)
+
+
+def _work(layer: nn.Module, x: Tensor) -> float:
+    """Multiply-adds plus bytes moved, in arbitrary units."""
+    with torch.inference_mode():
+        y = layer.eval()(x)
+    weight = getattr(layer, "weight", None)
+    inner = weight[0].numel() if isinstance(weight, Tensor) and weight.ndim > 1 else 1
+    return float(y.numel() * inner + 4 * (x.numel() + y.numel()))
+
+
+def _depthwise(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1
+
+
+def _channels(layer: nn.Module, shape: Sequence[int]) -> tuple[int, int]:
+    if isinstance(layer, nn.Conv2d):
+        return layer.in_channels, layer.out_channels
+    if isinstance(layer, nn.Linear):
+        return layer.in_features, layer.out_features
+    return shape[1], shape[1]
+
+
+def _key(layer: nn.Module, shape: tuple[int, ...], ins: int | None, outs: int | None) -> Key:
+    own_in, own_out = _channels(layer, shape)
+    ins, outs = ins or own_in, outs or own_out
+    if isinstance(layer, nn.Conv2d):
+        groups = ins if _depthwise(layer) else layer.groups
+        extra: Mapping[str, Any] = {
+            "kernel_size": tuple(layer.kernel_size),
+            "stride": tuple(layer.stride),
+            "padding": layer.padding if isinstance(layer.padding, str) else tuple(layer.padding),
+            "dilation": tuple(layer.dilation),
+            "groups": groups,
+            "bias": layer.bias is not None,
+        }
+        return ("conv", ins, outs, shape[0], *shape[2:], tuple(extra.items()))
+    if isinstance(layer, nn.Linear):
+        return ("linear", ins, outs, shape[0])
+    if isinstance(layer, (nn.MaxPool2d, nn.AvgPool2d)):
+        kind = "max" if isinstance(layer, nn.MaxPool2d) else "avg"
+        return (
+            kind,
+            ins,
+            ins,
+            shape[0],
+            *shape[2:],
+            layer.kernel_size,
+            layer.stride,
+            layer.padding,
+        )
+    return (type(layer).__name__, ins, ins, shape[0], *shape[2:])
+
+
+def _build(key: Key) -> tuple[nn.Module, Tensor]:
+    kind, ins, outs, batch, *rest = key
+    if kind == "linear":
+        return nn.Linear(ins, outs), torch.randn(batch, ins)
+    x = torch.randn(batch, ins, *[size for size in rest[:2] if isinstance(size, int)])
+    if kind == "conv":
+        return nn.Conv2d(ins, outs, **dict(rest[2])), x
+    if kind == "max":
+        return nn.MaxPool2d(*rest[2:5]), x
+    if kind == "avg":
+        kernel, stride, padding = rest[2:5]
+        return nn.AvgPool2d(kernel, stride, padding, count_include_pad=False), x
+    return (nn.BatchNorm2d(ins) if kind == "BatchNorm2d" else nn.ReLU()), x

@@ -1,0 +1,101 @@
+"""Fine-tuning between cuts: the training recipe, optionally with the unpruned model as a teacher."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from darts_core.errors import PruneError
+from darts_core.train.config import TrainConfig
+from darts_core.train.trainer import Trainer
+
+__all__ = ["fine_tune", "share_of_epochs"]
+
+_TEMPERATURE = 4.0
+
+
+class _Distilling(Trainer):
+    """A trainer whose loss is pulled towards a teacher's soft labels."""
+
+    teacher: nn.Module | None = None
+    weight = 0.5
+
+    def _loss_of(self, x_BCHW: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
+        if self.teacher is None:
+            return super()._loss_of(x_BCHW, y_B)
+        with torch.autocast(
+            self.device.type, dtype=self.autocast, enabled=self.autocast is not None
+        ):
+            out = self.forward(x_BCHW)
+            with torch.no_grad():
+                taught = self.teacher(x_BCHW)
+        logits = (out[0] if isinstance(out, tuple) else out).float()
+        hard = F.cross_entropy(logits, y_B, label_smoothing=self.config.label_smoothing)
+        soft = F.kl_div(
+            (logits / _TEMPERATURE).log_softmax(1),
+            (taught.float() / _TEMPERATURE).log_softmax(1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        # T^2 keeps the soft gradient's size independent of the temperature (arXiv:1503.02531)
+        loss = (1 - self.weight) * hard + self.weight * _TEMPERATURE**2 * soft
+        return loss, logits.detach()
+
+
+def fine_tune(
+    model: nn.Module,
+    bundle: Any,
+    config: TrainConfig,
+    *,
+    teacher: nn.Module | None = None,
+    distillation: float = 0.5,
+    train_on: Sequence[str] = ("params", "alpha"),
+    seed: int = 0,
+    device: torch.device,
+) -> float:
+    """Train `model` in place for `config.epochs`; the seconds on the device.
+
+    Args:
+        model: the pruned network.
+        bundle: data.
+        config: the recipe; its schedule starts anew.
+        teacher: gives soft labels, weighted by `distillation` (0 to below 1); None learns from
+            labels alone.
+        distillation: share of the teacher in the loss.
+        train_on: splits to learn from.
+        seed: of order and augmentation.
+        device: where.
+
+    Raises:
+        PruneError: the share lies outside [0, 1).
+        NonFiniteLossError: the loss became NaN or infinite.
+    """
+    if not 0.0 <= distillation < 1.0:
+        raise PruneError(f"distillation={distillation} must lie in [0, 1).")
+    trainer = _Distilling(model, bundle, config, tuple(train_on), seed, device)
+    if teacher is not None and distillation > 0.0:
+        trainer.teacher = copy.deepcopy(teacher).to(device).eval().requires_grad_(False)
+        trainer.weight = distillation
+    for epoch in range(config.epochs):
+        trainer.epoch(epoch)
+    if trainer.average is not None:
+        trainer.average.swap(model)
+    model.eval()
+    return trainer.result.train_seconds
+
+
+def share_of_epochs(config: TrainConfig, part: int, parts: int) -> TrainConfig:
+    """The recipe for one of `parts` fine-tunings: half of the epochs go to the last one.
+
+    Drop-path is left out: a network that just lost channels has no capacity to spare.
+    """
+    last = max(1, config.epochs - config.epochs // 2 if parts > 1 else config.epochs)
+    early = max(1, (config.epochs - last) // max(1, parts - 1))
+    epochs = last if part == parts - 1 else early
+    return replace(config, epochs=epochs, drop_path=0.0)

@@ -1,0 +1,205 @@
+"""Coupled channels: which layers must lose a channel together. torch-pruning finds them, we name them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from darts_core.errors import PruneError
+
+__all__ = [
+    "ChannelGroup",
+    "Member",
+    "channels_to_remove",
+    "find_groups",
+    "least_width",
+    "remove_channels",
+]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One layer's share of a group.
+
+    Attributes:
+        name: the module's path.
+        side: "out" (its output channels, or a batch norm's) or "in" (its input channels).
+        positions: per entry, the group's channel.
+        indices: per entry, the layer's own channel (several for one channel after flattening).
+    """
+
+    name: str
+    side: str
+    positions: tuple[int, ...]
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels 0..channels-1 of `root` and everything that is coupled to them."""
+
+    root: str
+    channels: int
+    members: tuple[Member, ...]
+
+
+def find_groups(
+    model: nn.Module, input_shape: Sequence[int], *, keep: Sequence[str] = ()
+) -> list[ChannelGroup]:
+    """All groups of coupled channels of `model`, classifier outputs left out.
+
+    Args:
+        model: a plain network in eval mode.
+        input_shape: (C, H, W).
+        keep: paths of layers whose output width must stay.
+
+    Raises:
+        PruneError: torch-pruning cannot follow the model's graph.
+    """
+    graph = _graph(model, input_shape)
+    names = {module: name for name, module in model.named_modules()}
+    fixed = [model.get_submodule(name) for name in keep]
+    fixed += [module for module in model.modules() if isinstance(module, nn.Linear)]
+    groups: list[ChannelGroup] = []
+    taken: set[str] = set()
+    for found in graph.get_all_groups(ignored_layers=fixed, root_module_types=[nn.Conv2d]):
+        full = _widest(graph, found, names)
+        members = _members(graph, full, names)
+        outs = {member.name for member in members if member.side == "out"}
+        if outs & taken:
+            continue
+        taken |= outs
+        root = names[full[0].dep.target.module]
+        groups.append(ChannelGroup(root, len(full[0].idxs), members))
+    return groups
+
+
+def least_width(group: ChannelGroup) -> int:
+    """The fewest channels that leave every layer of the group at least one."""
+    return len(_anchors(group, np.zeros(group.channels)))
+
+
+def channels_to_remove(
+    group: ChannelGroup, scores: npt.NDArray[np.float64], width: int
+) -> list[int]:
+    """The least important channels whose removal leaves `width`, and every layer at least one.
+
+    A factorised reduction's halves each own a part of the channels; an empty half would not run.
+    """
+    kept = _anchors(group, scores)
+    for channel in np.argsort(-scores, kind="stable"):
+        if len(kept) >= width:
+            break
+        kept.add(int(channel))
+    return [channel for channel in range(group.channels) if channel not in kept]
+
+
+def _anchors(group: ChannelGroup, scores: npt.NDArray[np.float64]) -> set[int]:
+    """The best channel of each layer that owns only a part of the group's; at least one."""
+    parts = [m.positions for m in group.members if m.side == "out"]
+    anchors: set[int] = set()
+    for positions in sorted(parts, key=len):
+        if not anchors.intersection(positions):
+            anchors.add(max(positions, key=lambda channel: float(scores[channel])))
+    return anchors or {int(np.argmax(scores))}
+
+
+def remove_channels(
+    model: nn.Module, input_shape: Sequence[int], removed: Mapping[str, Sequence[int]]
+) -> nn.Module:
+    """Cut the channels `removed` (root path -> its channels) and all that is coupled; in place.
+
+    Raises:
+        PruneError: a group would lose all of its channels, or the cut network does not run.
+    """
+    graph = _graph(model, input_shape)
+    for root, channels in removed.items():
+        if not channels:
+            continue
+        layer = model.get_submodule(root)
+        handler = graph.get_pruner_of_module(layer).prune_out_channels
+        group = graph.get_pruning_group(layer, handler, idxs=sorted(channels))
+        if not graph.check_pruning_group(group):
+            raise PruneError(f"Cutting {len(channels)} channels of {root!r} would leave none.")
+        group.prune()
+    for module in model.modules():
+        # torch-pruning gives cut parameters their gradients back; ours are stale
+        for parameter in module.parameters(recurse=False):
+            parameter.grad = None
+    _check_runs(model, input_shape)
+    return model
+
+
+def _graph(model: nn.Module, input_shape: Sequence[int]) -> Any:
+    import torch_pruning
+
+    reference = next(model.parameters())
+    example = torch.randn(2, *input_shape, device=reference.device)
+    model.eval()
+    states = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    for parameter, _ in states:
+        parameter.requires_grad_(True)  # the graph is read from autograd
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch_pruning.DependencyGraph().build_dependency(model, example)
+    except Exception as error:  # whatever the model or the tracer raises
+        raise PruneError(
+            f"The channels of {type(model).__name__} cannot be followed ({type(error).__name__}: "
+            f"{str(error)[:200]}); use a plain network from build() or baseline()."
+        ) from error
+    finally:
+        for parameter, wanted in states:
+            parameter.requires_grad_(wanted)
+
+
+def _widest(graph: Any, found: Any, names: Mapping[nn.Module, str]) -> Any:
+    """The group again, seen from its member with most channels.
+
+    A factorised reduction's two halves are coupled through the norm behind them: seen from one
+    half, the other half's channels would be missing.
+    """
+    best, width = None, len(found[0].idxs)
+    for item in found:
+        module = item.dep.target.module
+        if module not in names or not isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
+            continue
+        if graph.is_out_channel_pruning_fn(item.dep.handler):
+            channels = graph.get_out_channels(module)
+            if channels > width:
+                best, width = module, channels
+    if best is None:
+        return found
+    handler = graph.get_pruner_of_module(best).prune_out_channels
+    return graph.get_pruning_group(best, handler, idxs=list(range(width)))
+
+
+def _members(graph: Any, group: Any, names: Mapping[nn.Module, str]) -> tuple[Member, ...]:
+    members = []
+    for item in group:
+        module = item.dep.target.module
+        if module not in names:
+            continue
+        side = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
+        positions = tuple(int(index) for index in item.root_idxs)
+        members.append(Member(names[module], side, positions, tuple(int(i) for i in item.idxs)))
+    return tuple(members)
+
+
+def _check_runs(model: nn.Module, input_shape: Sequence[int]) -> None:
+    reference = next(model.parameters())
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(2, *input_shape, device=reference.device))
+    except RuntimeError as error:
+        raise PruneError(
+            f"The pruned network does not run ({str(error)[:200]}); its graph joins channels in a way "
+            "that torch-pruning does not see."
+        ) from error

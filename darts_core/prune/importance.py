@@ -1,0 +1,129 @@
+"""How much the loss would rise without a channel: Taylor expansion, magnitude, or batch-norm scale.
+
+    Taylor:     |sum over the channel's parameters of value * gradient|, mean over batches
+    magnitude:  L2 norm of the channel's weights
+    bn_scale:   |gamma|
+
+A coupled group's importance is the sum over its producers: the batch norms that scale its channels,
+or the convolutions where no norm follows.
+Sources: Molchanov et al., arXiv:1906.10771, Eq. 8; Li et al., arXiv:1608.08710; Liu et al.,
+arXiv:1708.06519.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from darts_core.errors import PruneError, unknown_name
+from darts_core.prune.groups import ChannelGroup, Member
+
+__all__ = ["IMPORTANCES", "channel_importance", "taylor_products"]
+
+IMPORTANCES = ("taylor", "magnitude", "bn_scale")
+Array = npt.NDArray[np.float64]
+
+
+def channel_importance(
+    model: nn.Module,
+    groups: Sequence[ChannelGroup],
+    kind: str,
+    batches: Iterable[tuple[Tensor, Tensor]] = (),
+) -> dict[str, Array]:
+    """Importance of every channel, by group root.
+
+    Args:
+        model: the network, on its device.
+        groups: from `find_groups`.
+        kind: one of `IMPORTANCES`.
+        batches: (images, labels) to take gradients on; needed for Taylor only.
+
+    Raises:
+        PruneError: the kind is unknown, or Taylor is asked for without data.
+    """
+    if kind not in IMPORTANCES:
+        raise PruneError(unknown_name("importance", kind, IMPORTANCES))
+    modules = dict(model.named_modules())
+    products = taylor_products(model, batches) if kind == "taylor" else [{}]
+    result: dict[str, Array] = {}
+    for group in groups:
+        total = np.zeros(group.channels)
+        for member in _producers(group, modules):
+            for product in products:
+                values = _values(modules[member.name], member, kind, product)
+                share = np.zeros(group.channels)
+                np.add.at(share, np.asarray(member.positions), values[list(member.indices)])
+                total += np.abs(share) / len(products)
+        result[group.root] = total
+    return result
+
+
+def taylor_products(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
+) -> list[dict[str, Array]]:
+    """Per batch: for each layer's parameter, value * gradient summed to its output channels.
+
+    Raises:
+        PruneError: there is no batch.
+    """
+    owners = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Conv2d, nn.Linear, nn.BatchNorm2d))
+    }
+    was_training = model.training
+    model.eval()
+    rows: list[dict[str, Array]] = []
+    try:
+        for x, y in batches:
+            model.zero_grad(set_to_none=True)
+            F.cross_entropy(model(x), y).backward()
+            rows.append(
+                {
+                    name: product
+                    for name, m in owners.items()
+                    if (product := _product(m)) is not None
+                }
+            )
+    finally:
+        model.zero_grad(set_to_none=True)
+        model.train(was_training)
+    if not rows:
+        raise PruneError("Taylor importance needs at least one batch of data; pass a bundle.")
+    return rows
+
+
+def _product(module: nn.Module) -> Array | None:
+    total: Array | None = None
+    for parameter in module.parameters(recurse=False):
+        if parameter.grad is None:
+            continue
+        part = (parameter.detach() * parameter.grad).double()
+        values = part.reshape(part.shape[0], -1).sum(1).cpu().numpy()
+        total = values if total is None else total + values
+    return total
+
+
+def _producers(group: ChannelGroup, modules: Mapping[str, nn.Module]) -> list[Member]:
+    outs = [member for member in group.members if member.side == "out"]
+    norms = [m for m in outs if isinstance(modules[m.name], nn.BatchNorm2d)]
+    scaled = [m for m in norms if getattr(modules[m.name], "weight", None) is not None]
+    # without a norm, a depthwise layer inside an operation: its own weights speak for it
+    return scaled or [m for m in outs if isinstance(modules[m.name], nn.Conv2d)]
+
+
+def _values(module: nn.Module, member: Member, kind: str, product: Mapping[str, Array]) -> Array:
+    """One number for each output channel of the layer."""
+    if kind == "taylor":
+        known = product.get(member.name)
+        if known is not None:
+            return known
+        return np.zeros(max(member.indices) + 1)  # nothing of it reaches the loss
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    flat = weight.detach().double().reshape(weight.shape[0], -1)
+    return np.asarray(flat.norm(dim=1).cpu().numpy(), dtype=np.float64)

@@ -1,0 +1,314 @@
+"""Pruning a trained network to a latency that is measured on the user's own device."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from darts_core import runlog
+from darts_core.errors import PruneError
+from darts_core.latency import Timing, default_batch_sizes, measure_model, speedup
+from darts_core.prune.budget import Budget, budget_ms
+from darts_core.prune.cost import LayerCosts
+from darts_core.prune.finetune import fine_tune, share_of_epochs
+from darts_core.prune.rounds import Pruner, Round, take_batches
+from darts_core.train.config import TrainConfig
+from darts_core.train.save import load_model, save_model
+
+__all__ = ["PruneResult", "prune_to_budget"]
+
+log = logging.getLogger("darts_core")
+_GRACE = 1.05
+_LOOSE = 0.85
+_EXTRA_ROUNDS = 2
+FineTune = Callable[[nn.Module, int, int], float | None]
+
+
+@dataclass
+class PruneResult:
+    """The pruned network and how it came about.
+
+    Attributes:
+        model: the network, fine-tuned, in eval mode.
+        replaced: cut places, for the meta of `save_model`.
+        before: time of the unpruned network.
+        after: time of the pruned one, same device and batch.
+        budget_ms: what was asked for.
+        device_seconds: spent in fine-tuning.
+        note: why the result lies outside 0.85 to 1.05 of the budget; empty within.
+        rounds: one row a round.
+    """
+
+    model: nn.Module
+    before: Timing
+    after: Timing
+    budget_ms: float
+    replaced: dict[str, str] = field(default_factory=dict)
+    device_seconds: float = 0.0
+    note: str = ""
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def speedup(self) -> float:
+        """Time before over time after."""
+        return speedup(self.before, self.after)
+
+    def report(self) -> dict[str, Any]:
+        """Everything but the network, as plain data for pruning.json."""
+        return {
+            "schema_version": 1,
+            "budget_ms": self.budget_ms,
+            "latency_before_ms": self.before.median_ms,
+            "latency_after_ms": self.after.median_ms,
+            "speedup": self.speedup,
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict(),
+            "params": sum(p.numel() for p in self.model.parameters()),
+            "replaced": self.replaced,
+            "rounds": self.rounds,
+            "device_seconds": self.device_seconds,
+            "note": self.note,
+        }
+
+
+def prune_to_budget(
+    model: nn.Module,
+    bundle: Any,
+    *,
+    budget: Budget,
+    batch: int | None = None,
+    device: str | torch.device = "cpu",
+    fit_config: TrainConfig | None = None,
+    tune: FineTune | None = None,
+    folder: str | Path | None = None,
+    meta: Mapping[str, Any] | None = None,
+    importance: str = "taylor",
+    rounds: int = 2,
+    structure: bool = True,
+    distillation: float = 0.0,
+    least: float = 0.125,
+    round_to: int | None = None,
+    runtime: str = "eager",
+    timer: Callable[[nn.Module], Timing] | None = None,
+    seconds: float = 1.0,
+    seed: int = 0,
+) -> PruneResult:
+    """Shrink `model` until its measured time meets `budget`, fine-tuning between the rounds.
+
+    The model itself is left as it is. An auxiliary head is dropped.
+
+    Args:
+        model: a trained plain network.
+        bundle: its data; importance and fine-tuning use the params and alpha splits only.
+        budget: milliseconds, "50%", "as fast as resnet18", a `Timing` or a model.
+        batch: images a call; the throughput batch of the device by default.
+        device: where everything runs.
+        fit_config: recipe of the fine-tuning; its epochs are shared out over the rounds.
+        tune: fine-tunes instead: called with (network, round, rounds), may return device seconds.
+        folder: receives pruning.json, model.pt (given `meta`) and one file a round; an
+            interrupted pruning goes on behind its last finished round.
+        meta: what `save_model` needs to rebuild the unpruned network.
+        importance: "taylor", "magnitude" or "bn_scale".
+        rounds: steps towards the budget, each followed by fine-tuning.
+        structure: whether operations, edges and cells may go too.
+        distillation: share of the unpruned model's soft labels in the loss of the fine-tuning.
+        least: the smallest share of channels that a group keeps.
+        round_to: widths are multiples of it; by default 8 on a GPU and 1 on a CPU.
+        runtime: "eager", "compile" or "graph", for the default timer.
+        timer: times a network instead, for example in an exported form.
+        seconds: longest time for one timing.
+        seed: of the fine-tuning.
+
+    Raises:
+        PruneError: the budget is not understood, or below the fastest that can be reached.
+    """
+    home = torch.device(device)
+    size = batch or max(default_batch_sizes(home))
+    shape = tuple(int(value) for value in bundle.image_shape)
+    if rounds < 1:
+        raise PruneError(f"rounds={rounds} must be at least 1.")
+
+    def timed(network: nn.Module) -> Timing:
+        rows = measure_model(
+            network, shape, batch_sizes=(size,), device=home, runtime=runtime,
+            max_seconds=seconds, warmup_seconds=seconds / 2,
+        )  # fmt: skip
+        return rows[size]
+
+    clock = timer or timed
+    work = copy.deepcopy(model).to(home).eval()
+    if getattr(work, "auxiliary", None) is not None:
+        work.auxiliary = None  # type: ignore[assignment]
+    pruner = Pruner(
+        shape, size, clock, LayerCosts(home, folded=timer is not None), importance, least,
+        round_to or (8 if home.type == "cuda" else 1), structure,
+    )  # fmt: skip
+    before = clock(work)
+    wanted = budget_ms(budget, before, clock, bundle)
+    result = PruneResult(work, before, before, wanted)
+    teacher = work if distillation > 0.0 else None
+    tuner = tune or _tuner(bundle, fit_config, teacher, distillation, seed, home)
+    store = _Store(folder, meta)
+    first = store.resume(result, home)
+    if first == 0 and before.median_ms > wanted:
+        _check_reachable(pruner, work, wanted)
+    _go(pruner, result, bundle, rounds, first, tuner, store)
+    result.after = clock(result.model)
+    result.note = _note(result)
+    if result.note:
+        log.warning("%s", result.note)
+    store.finish(result)
+    return result
+
+
+def _go(
+    pruner: Pruner,
+    result: PruneResult,
+    bundle: Any,
+    rounds: int,
+    first: int,
+    tuner: FineTune,
+    store: _Store,
+) -> None:
+    for number in range(first, rounds + _EXTRA_ROUNDS):
+        now = result.after
+        if now.median_ms <= result.budget_ms * (1.0 if number < rounds else _GRACE):
+            break
+        left = max(rounds - number, 1)
+        # equal factors, so that every round asks for the same share
+        target = result.budget_ms * (now.median_ms / result.budget_ms) ** ((left - 1) / left)
+        batches = take_batches(bundle, 4, 64, pruner.costs.device)
+        done = pruner.shrink(result.model, now, target, batches)
+        seconds = tuner(done.model, min(number, rounds - 1), rounds)
+        done.model.eval()
+        result.device_seconds += float(seconds or 0.0)
+        result.model, result.after = done.model, pruner.timer(done.model)
+        result.replaced |= done.replaced
+        result.rounds.append(_row(number, target, done, result.after))
+        store.save(result, number)
+        stuck = not done.replaced and not done.widths
+        if stuck:
+            break
+
+
+def _row(number: int, target_ms: float, done: Round, after: Timing) -> dict[str, Any]:
+    return {
+        "round": number,
+        "target_ms": target_ms,
+        "median_ms": after.median_ms,
+        "replaced": done.replaced,
+        "widths": {root: list(pair) for root, pair in done.widths.items()},
+    }
+
+
+def _check_reachable(pruner: Pruner, model: nn.Module, wanted_ms: float) -> None:
+    fastest = pruner.fastest(model)
+    if fastest.median_ms > _GRACE * wanted_ms:
+        raise PruneError(
+            f"The budget of {wanted_ms:.3f} ms is below the fastest that pruning can reach, "
+            f"{fastest.median_ms:.3f} ms with every group at {pruner.least:.0%} of its channels"
+            f"{' and every operation cut that may be' if pruner.structure else ''}; "
+            "raise the budget, lower `least`, or start from a smaller network."
+        )
+
+
+def _tuner(
+    bundle: Any,
+    config: TrainConfig | None,
+    teacher: nn.Module | None,
+    distillation: float,
+    seed: int,
+    device: torch.device,
+) -> FineTune:
+    if config is None:
+        raise PruneError("Pruning needs fit_config (a TrainConfig) or tune (a function).")
+    recipe = config
+
+    def run(network: nn.Module, part: int, parts: int) -> float:
+        network.requires_grad_(True)
+        return fine_tune(
+            network, bundle, share_of_epochs(recipe, part, parts), teacher=teacher,
+            distillation=distillation, seed=seed + part, device=device,
+        )  # fmt: skip
+
+    return run
+
+
+def _note(result: PruneResult) -> str:
+    ratio = result.after.median_ms / result.budget_ms
+    what = f"{result.after.median_ms:.3f} ms for a budget of {result.budget_ms:.3f} ms"
+    if not result.rounds:
+        return f"Nothing was pruned: the network takes {what}."
+    if ratio > _GRACE:
+        return (
+            f"The pruned network takes {what}: after {len(result.rounds)} rounds no further cut "
+            "saved time. Raise the budget or allow smaller widths (`least`)."
+        )
+    if ratio < _LOOSE:
+        return (
+            f"The pruned network takes {what}: the next larger plan measured above the budget, as "
+            "time falls in steps here."
+        )
+    return ""
+
+
+class _Store:
+    """The files of a pruning: one model a round, then pruning.json and model.pt."""
+
+    def __init__(self, folder: str | Path | None, meta: Mapping[str, Any] | None) -> None:
+        self.folder = Path(folder) if folder is not None else None
+        self.meta = dict(meta) if meta is not None else None
+
+    def _meta(self, result: PruneResult) -> dict[str, Any]:
+        assert self.meta is not None
+        build = dict(self.meta.get("build") or {})
+        if build:
+            build["auxiliary"] = False
+        replaced = {**dict(self.meta.get("replaced") or {}), **result.replaced}
+        found = {**self.meta, "replaced": replaced}
+        return {**found, "build": build} if build else found
+
+    def save(self, result: PruneResult, number: int) -> None:
+        """Keep the network after round `number`."""
+        if self.folder is None or self.meta is None:
+            return
+        state = {
+            "number": number,
+            "budget_ms": result.budget_ms,
+            "before": result.before.to_dict(),
+            "after": result.after.to_dict(),
+            "replaced": result.replaced,
+            "rounds": runlog.plain(result.rounds),
+            "device_seconds": result.device_seconds,
+        }
+        save_model(self.folder / "round.pt", result.model, {**self._meta(result), "pruning": state})
+
+    def resume(self, result: PruneResult, device: torch.device) -> int:
+        """Take over the last finished round; the number of the next one."""
+        if self.folder is None or not (self.folder / "round.pt").exists():
+            return 0
+        model, meta = load_model(self.folder / "round.pt", device=device)
+        state = meta["pruning"]
+        result.model, result.budget_ms = model, state["budget_ms"]
+        result.before = Timing.from_dict(state["before"])
+        result.after = Timing.from_dict(state["after"])
+        result.replaced, result.rounds = dict(state["replaced"]), list(state["rounds"])
+        result.device_seconds = state["device_seconds"]
+        log.info("resuming pruning behind round %d", state["number"] + 1)
+        return int(state["number"]) + 1
+
+    def finish(self, result: PruneResult) -> None:
+        """Write the report and the network; drop the file of the last round."""
+        if self.folder is None:
+            return
+        runlog.write_json(self.folder / "pruning.json", result.report())
+        if self.meta is not None:
+            save_model(self.folder / "model.pt", result.model, self._meta(result))
+        (self.folder / "round.pt").unlink(missing_ok=True)

@@ -1,0 +1,160 @@
+"""Whole operations, edges and cells that could go: what may replace them, and what that costs.
+
+Searched cells are many small operations, so narrower layers alone hardly save time at small batches.
+An operation of a cell may become nothing (while its node keeps another edge) or an identity (where
+its shapes agree), a block of a plain network an identity, a cell a pass-through. The loss of each is
+measured directly: the mean loss on held batches with it replaced, minus without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from darts_core.train.save import is_identity, replace_modules
+
+__all__ = ["Cut", "find_cuts", "find_dead", "loss_increases", "mean_loss"]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A possible replacement: the module's path, by what, and the node that it feeds."""
+
+    path: str
+    by: str
+    node: str = ""
+
+
+def find_cuts(model: nn.Module, input_shape: Sequence[int]) -> list[Cut]:
+    """Everything that could be replaced in `model` as it is now."""
+    shapes = _shapes(model, input_shape)
+    cuts: list[Cut] = []
+    for name, module in model.named_modules():
+        edges, ops = getattr(module, "edges", None), getattr(module, "ops", None)
+        if isinstance(ops, nn.ModuleList) and isinstance(edges, tuple):
+            cuts += _edge_cuts(name, edges, ops, shapes)
+            if name in shapes and shapes[name][0] == shapes[name][1]:
+                cuts.append(Cut(name, "pass_cell"))
+        elif _is_block(model, name, module) and shapes.get(name, (0, 1))[0] == shapes[name][1]:
+            cuts.append(Cut(name, "skip_connect"))
+    return cuts
+
+
+def find_dead(model: nn.Module, input_shape: Sequence[int]) -> dict[str, str]:
+    """Modules that run although nothing of them reaches the output, with their replacement.
+
+    Cuts leave such modules behind (the preprocessing of a state that no edge reads any more), and
+    channel coupling cannot be followed through them.
+    """
+    ran = _shapes(model, input_shape)
+    reference = next(model.parameters())
+    states = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    try:
+        for parameter, _, _ in states:
+            parameter.requires_grad_(True)
+            parameter.grad = None
+        model.eval()(torch.zeros(2, *input_shape, device=reference.device)).sum().backward()
+        alive = {id(parameter) for parameter, _, _ in states if parameter.grad is not None}
+    finally:
+        for parameter, wanted, gradient in states:
+            parameter.requires_grad_(wanted)
+            parameter.grad = gradient
+    dead: dict[str, str] = {}
+    for name, module in model.named_modules():
+        own = [id(parameter) for parameter in module.parameters()]
+        inside = any(name.startswith(f"{path}.") for path in dead)
+        if not name or inside or name not in ran or not own or any(p in alive for p in own):
+            continue
+        dead[name] = "none" if ".ops." in f".{name}" else "skip_connect"
+    return dead
+
+
+def _edge_cuts(
+    cell: str, edges: tuple[tuple[int, int], ...], ops: nn.ModuleList, shapes: dict[str, Any]
+) -> list[Cut]:
+    terms: dict[int, list[nn.Module]] = {}
+    for (_, target), op in zip(edges, ops, strict=True):
+        if _leaves(op) > 0 or is_identity(op):
+            terms.setdefault(target, []).append(op)
+    cuts = []
+    for index, ((_, target), op) in enumerate(zip(edges, ops, strict=True)):
+        path = f"{cell}.ops.{index}"
+        if _leaves(op) == 0 or path not in shapes:
+            continue  # an identity or nothing already
+        node = f"{cell}.node{target}"
+        others = [term for term in terms[target] if term is not op]
+        # a node that is nothing but an identity would join the same channels twice in the
+        # concatenation, which torch-pruning cannot follow
+        if len(others) > 1 or any(not is_identity(term) for term in others):
+            cuts.append(Cut(path, "none", node))
+        if others and shapes[path][0] == shapes[path][1]:
+            cuts.append(Cut(path, "skip_connect", node))
+    return cuts
+
+
+def _leaves(module: nn.Module) -> int:
+    kinds = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.BatchNorm2d)
+    return sum(isinstance(child, kinds) for child in module.modules())
+
+
+def _is_block(model: nn.Module, name: str, module: nn.Module) -> bool:
+    """A residual block or the like: one of a row of modules, made of two convolutions or more."""
+    parent = name.rpartition(".")[0]
+    if not name or not isinstance(model.get_submodule(parent), (nn.Sequential, nn.ModuleList)):
+        return False
+    if isinstance(module, (nn.Sequential, nn.ModuleList)):
+        return False
+    return sum(isinstance(child, nn.Conv2d) for child in module.modules()) >= 2
+
+
+def _shapes(model: nn.Module, input_shape: Sequence[int]) -> dict[str, tuple[Any, Any]]:
+    """(input, output) shape of every module that ran; a cell's input is its newest state."""
+    names = {module: name for name, module in model.named_modules()}
+    found: dict[str, tuple[Any, Any]] = {}
+
+    def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        first = inputs[0] if inputs else None
+        if isinstance(first, (list, tuple)) and first:
+            first = first[-1]
+        if isinstance(first, Tensor) and isinstance(output, Tensor):
+            found[names[module]] = (tuple(first.shape), tuple(output.shape))
+
+    hooks = [module.register_forward_hook(note) for module in model.modules()]
+    reference = next(model.parameters())
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(2, *input_shape, device=reference.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+@torch.no_grad()
+def mean_loss(model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> float:
+    """Mean cross-entropy of `model` in eval mode over the batches."""
+    model.eval()
+    total = sum(float(F.cross_entropy(model(x), y, reduction="sum")) for x, y in batches)
+    return total / sum(len(y) for _, y in batches)
+
+
+def loss_increases(
+    model: nn.Module, cuts: Sequence[Cut], batches: Sequence[tuple[Tensor, Tensor]]
+) -> list[float]:
+    """Rise of the mean loss through each cut alone, never below 0; the model is left as it was."""
+    before = mean_loss(model, batches)
+    rises = []
+    for cut in cuts:
+        original = model.get_submodule(cut.path)
+        parent, _, last = cut.path.rpartition(".")
+        replace_modules(model, {cut.path: cut.by})
+        try:
+            rises.append(max(0.0, mean_loss(model, batches) - before))
+        finally:
+            setattr(model.get_submodule(parent), last, original)
+    return rises

@@ -1,0 +1,164 @@
+"""The timer: what it returns, what it refuses, and that nothing of ours runs beside it."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from darts_core.errors import DeviceError, LatencyError
+from darts_core.latency import (
+    Timing,
+    device_lock,
+    device_name,
+    measure,
+    measure_model,
+    quick_ms,
+    require_comparable,
+    speedup,
+)
+from darts_core.latency import device as device_module
+
+FAST = {"warmup_seconds": 0.02, "max_seconds": 0.1}
+
+
+def row(**changes) -> Timing:
+    plain = {
+        "median_ms": 2.0,
+        "q05_ms": 1.0,
+        "q95_ms": 3.0,
+        "n": 5,
+        "device": "card A",
+        "threads": None,
+    }
+    return Timing(**(plain | changes))
+
+
+def test_measures_known_duration_with_ordered_quantiles():
+    found = measure(lambda: time.sleep(0.003), **FAST)
+    assert 3.0 <= found.q05_ms <= found.median_ms <= found.q95_ms
+    assert found.median_ms < 30.0
+    assert found.n >= 5
+    assert found.device == device_name("cpu")
+    assert found.threads == torch.get_num_threads()
+    assert found.versions["torch"] == torch.__version__
+
+
+def test_short_calls_are_timed_in_bundles():
+    calls = 0
+
+    def tiny() -> None:
+        nonlocal calls
+        calls += 1
+
+    found = measure(tiny, repeats=5, **FAST)
+    assert found.median_ms < 0.1
+    assert calls > 5 * 10
+
+
+def test_warm_up_leaves_slow_first_calls_out():
+    calls = 0
+
+    def compiling() -> None:
+        nonlocal calls
+        calls += 1
+        if calls <= 2:
+            time.sleep(0.05)
+
+    assert measure(compiling, repeats=5, **FAST).median_ms < 5.0
+
+
+def test_quick_ms_agrees_with_known_duration():
+    assert 2.0 <= quick_ms(lambda: time.sleep(0.002)) < 20.0
+
+
+def test_row_survives_a_file_and_newer_ones_are_refused():
+    found = measure(lambda: None, repeats=5, runtime="onnx", batch=7, **FAST)
+    assert Timing.from_dict(found.to_dict()) == found
+    with pytest.raises(LatencyError, match="schema_version 99"):
+        Timing.from_dict(found.to_dict() | {"schema_version": 99})
+    with pytest.raises(LatencyError, match="incomplete"):
+        Timing.from_dict({"schema_version": 1})
+
+
+def test_rows_of_two_devices_are_not_compared():
+    assert speedup(row(), row(median_ms=1.0)) == 2.0
+    with pytest.raises(LatencyError, match=r"card A.*card B"):
+        speedup(row(), row(device="card B"))
+    with pytest.raises(LatencyError, match="1 threads"):
+        require_comparable([row(threads=2), row(threads=1)])
+
+
+def test_foreign_load_flags_the_row(monkeypatch):
+    monkeypatch.setattr(device_module.Load, "foreign", lambda self: 1.5)
+    found = measure(lambda: None, repeats=5, **FAST)
+    assert found.flagged
+    assert "1.5 cores" in found.flag_reason
+    monkeypatch.setattr(device_module.Load, "foreign", lambda self: 0.0)
+    assert not measure(lambda: None, repeats=5, **FAST).flagged
+
+
+def test_foreign_load_sees_another_process():
+    load = device_module.Load()
+    subprocess.run([sys.executable, "-c", "sum(range(10**7))"], check=True)
+    assert load.foreign() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"repeats": 2}, LatencyError, "repeats=2"),
+        ({"graph": True}, LatencyError, "CUDA graph"),
+        ({"device": "nonsense"}, DeviceError, "nonsense"),
+        ({"device": "meta"}, DeviceError, "meta"),
+        ({"threads": 0}, LatencyError, "1 thread"),
+    ],
+)
+def test_refusals(options, error, text):
+    with pytest.raises(error, match=text):
+        measure(lambda: None, **FAST, **options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_absent_gpu_is_named():
+    with pytest.raises(DeviceError, match=r"'cuda:0'.*device=cpu"):
+        measure(lambda: None, device="cuda:0")
+
+
+def test_lock_is_reentrant_and_exclusive():
+    code = (
+        "from darts_core.latency import device_lock\n"
+        "from darts_core.errors import LatencyError\n"
+        "try:\n"
+        "    with device_lock('cpu', wait_seconds=0.1):\n"
+        "        print('got it')\n"
+        "except LatencyError as error:\n"
+        "    print('refused', error)\n"
+    )
+    with device_lock("cpu"), device_lock("cpu"):
+        held = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert held.stdout.startswith("refused Another process")
+    assert measure(lambda: None, repeats=5, **FAST).n == 5
+
+
+def test_threads_and_affinity_are_restored():
+    before = torch.get_num_threads()
+    found = measure(lambda: None, repeats=5, threads=1, **FAST)
+    assert found.threads == 1
+    assert torch.get_num_threads() == before
+
+
+def test_model_rows_for_both_batches_leave_the_model_alone():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    rows = measure_model(model, (3, 8, 8), repeats=5, **FAST)
+    assert sorted(rows) == [1, 32]
+    assert [rows[size].batch for size in (1, 32)] == [1, 32]
+    assert model.training
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    with pytest.raises(LatencyError, match="tensorrt"):
+        measure_model(model, (3, 8, 8), runtime="tensorrt")
+    with pytest.raises(LatencyError, match="channels, height, width"):
+        measure_model(model, (8, 8))

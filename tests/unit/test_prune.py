@@ -1,0 +1,355 @@
+"""Pruning: exact plans, exact surgery, budgets kept, saved networks rebuilt."""
+
+import copy
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from darts_core.architecture import Architecture
+from darts_core.errors import LatencyError, PruneError
+from darts_core.latency import Timing
+from darts_core.prune import channel_importance, find_groups, prune_to_budget, remove_channels
+from darts_core.prune.budget import budget_ms
+from darts_core.prune.cost import LayerCosts
+from darts_core.prune.plan import Item, Option, solve, widths_of
+from darts_core.prune.structure import find_cuts, find_dead, loss_increases
+from darts_core.supernet import build, count
+from darts_core.train import TrainConfig, load_model, save_model
+from darts_core.train.baselines import baseline
+from darts_core.train.save import replace_modules
+
+SHAPE = (3, 8, 8)
+
+
+class Data:
+    """Random images with learnable labels, in the form of a data bundle."""
+
+    name, num_classes, class_names = "toy", 3, ("a", "b", "c")
+    image_shape, mean, std = SHAPE, (0.5,) * 3, (0.2,) * 3
+
+    def __init__(self, count: int = 64) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.y = torch.randint(0, 3, (count,), generator=generator)
+        self.x = torch.randn(count, *SHAPE, generator=generator) + self.y.view(-1, 1, 1, 1)
+
+    def size(self, names) -> int:
+        return len(self.y)
+
+    def split(self, names):
+        return self.y
+
+    def steps(self, names, batch_size, *, drop_last=True) -> int:
+        return len(self.y) // batch_size
+
+    def batches(self, names, batch_size, **_):
+        for start in range(0, len(self.y) - batch_size + 1, batch_size):
+            yield self.x[start : start + batch_size], self.y[start : start + batch_size]
+
+
+def darts(seed: int = 0, layers: int = 3) -> nn.Module:
+    torch.manual_seed(seed)
+    model = build(Architecture.named("DARTS_V2"), channels=4, layers=layers, num_classes=3)
+    return settled(model)
+
+
+def settled(model: nn.Module) -> nn.Module:
+    """With statistics, scales and shifts away from their start."""
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(0, 0.3)
+        model.train()(torch.randn(16, *SHAPE))
+    return model.eval()
+
+
+def by_macs(model: nn.Module) -> Timing:
+    """A clock without noise: one millisecond per 10,000 multiply-adds."""
+    ms = count(model, SHAPE).macs / 1e4
+    return Timing(ms, ms, ms, 5, "a clock in the tests")
+
+
+def test_knapsack_equals_brute_force():
+    rng = np.random.default_rng()
+    for _ in range(30):
+        # whole-number savings over a need of 1000 units leave nothing to rounding
+        items = [
+            Item(
+                str(number),
+                tuple(
+                    Option(float(rng.integers(1, 600)), float(rng.random()), width)
+                    for width in range(rng.integers(1, 4))
+                ),
+            )
+            for number in range(5)
+        ]
+        best = None
+        for picks in itertools.product(*[(None, *item.options) for item in items]):
+            taken = [option for option in picks if option is not None]
+            if sum(option.saved_ms for option in taken) >= 1000:
+                loss = sum(option.loss for option in taken)
+                best = loss if best is None else min(best, loss)
+        plan = solve(items, 1000.0)
+        if best is None:
+            assert plan is None
+        else:
+            assert plan is not None
+            assert sum(option.saved_ms for option in plan.values()) >= 1000
+            assert sum(option.loss for option in plan.values()) == pytest.approx(best)
+
+
+def test_knapsack_keeps_steps_and_needs_nothing_for_nothing():
+    # the narrower width is no faster: it is never taken
+    items = [
+        Item("a", (Option(1.0, 0.1, 8), Option(1.0, 0.5, 4))),
+        Item("b", (Option(1.0, 9.0, 8),)),
+    ]
+    assert solve(items, 1.0) == {"a": items[0].options[0]}
+    assert solve(items, 0.0) == {}
+    assert solve([], 1.0) is None
+
+
+def test_widths_are_multiples_within_bounds():
+    assert widths_of(32, least=4, step=8) == [24, 16, 8]
+    assert widths_of(6, least=1, step=1) == [5, 4, 3, 2, 1]
+    many = widths_of(256, least=32, step=8)
+    assert len(many) == 8
+    assert all(width % 8 == 0 and 32 <= width < 256 for width in many)
+    assert widths_of(4, least=4, step=1) == []
+
+
+@pytest.mark.parametrize("make", [darts, lambda: settled(baseline("resnet8", 3, 3, 6))])
+def test_cut_channels_equal_silenced_channels(make):
+    """Removing channels gives what setting their producers to zero gives: nothing else changed."""
+    model = make()
+    groups = find_groups(model, SHAPE)
+    modules = dict(model.named_modules())
+    rng = np.random.default_rng(1)
+    picked = [group for group in groups if group.channels > 2]
+    assert len(picked) >= 5
+    silenced, removed = copy.deepcopy(model), {}
+    for group in picked:
+        lost = sorted(rng.choice(group.channels, group.channels // 2, replace=False).tolist())
+        removed[group.root] = lost
+        for member in group.members:
+            if member.side == "out":
+                own = [
+                    i for p, i in zip(member.positions, member.indices, strict=False) if p in lost
+                ]
+                layer = silenced.get_submodule(member.name)
+                with torch.no_grad():
+                    layer.weight[own] = 0
+                    if layer.bias is not None:
+                        layer.bias[own] = 0
+                    if isinstance(layer, nn.BatchNorm2d):
+                        layer.running_mean[own] = 0
+    small = remove_channels(copy.deepcopy(model), SHAPE, removed)
+    x = torch.randn(4, *SHAPE)
+    torch.testing.assert_close(small(x), silenced(x), rtol=1e-4, atol=1e-5)
+    assert count(small, SHAPE).macs < count(model, SHAPE).macs
+    assert small(x).shape == (4, 3)
+    assert {member.name for group in groups for member in group.members} <= set(modules)
+
+
+def test_taylor_importance_is_the_gradient_of_a_gate():
+    model, data = settled(baseline("resnet8", 3, 3, 4)), Data(32)
+    groups = find_groups(model, SHAPE)
+    scores = channel_importance(model, groups, "taylor", [(data.x, data.y)])
+    name = next(g.root for g in groups if len([m for m in g.members if m.side == "out"]) == 2)
+    (norm,) = [
+        m.name
+        for g in groups
+        if g.root == name
+        for m in g.members
+        if m.side == "out" and isinstance(model.get_submodule(m.name), nn.BatchNorm2d)
+    ]
+    gate = torch.ones(len(scores[name]), requires_grad=True)
+    hook = model.get_submodule(norm).register_forward_hook(
+        lambda module, inputs, output: output * gate.view(1, -1, 1, 1)
+    )
+    F.cross_entropy(model(data.x), data.y).backward()
+    hook.remove()
+    np.testing.assert_allclose(scores[name], gate.grad.abs().numpy(), rtol=1e-4, atol=1e-7)
+
+
+def test_magnitude_and_bn_scale_read_the_norms():
+    model = settled(baseline("resnet8", 3, 3, 4))
+    groups = find_groups(model, SHAPE)
+    for kind in ("magnitude", "bn_scale"):
+        scores = channel_importance(model, groups, kind)
+        group = next(g for g in groups if "body" in g.root)
+        norms = [
+            model.get_submodule(m.name)
+            for m in group.members
+            if m.side == "out" and isinstance(model.get_submodule(m.name), nn.BatchNorm2d)
+        ]
+        wanted = sum(norm.weight.detach().abs() for norm in norms)
+        np.testing.assert_allclose(scores[group.root], wanted.numpy(), rtol=1e-5)
+    with pytest.raises(PruneError, match=r"'tailor'.*'taylor'"):
+        channel_importance(model, groups, "tailor")
+    with pytest.raises(PruneError, match="batch of data"):
+        channel_importance(model, groups, "taylor")
+
+
+def test_savings_follow_the_layers_that_change():
+    model = settled(baseline("resnet8", 3, 3, 8))
+    groups = find_groups(model, SHAPE)
+    costs = LayerCosts(torch.device("cpu"))
+    costs.observe(model, SHAPE, 2)
+    asked = []
+    costs._time = lambda key: asked.append(key) or float(key[1] * key[2])
+    group = next(g for g in groups if "body" in g.root)
+    conv = model.get_submodule(group.root)
+    outs = [m.name for m in group.members if m.side == "out" and m.name != group.root]
+    ins = [m.name for m in group.members if m.side == "in"]
+    assert len(outs) == 1
+    assert len(ins) == 1
+    follower = model.get_submodule(ins[0])
+    half = group.channels // 2
+    wanted = conv.in_channels * half + (group.channels**2 - half**2)  # the norm: width * width
+    wanted += half * follower.out_channels
+    assert costs.saving_ms(group, half) == pytest.approx(wanted)
+    before = len(asked)
+    costs.saving_ms(group, half)
+    assert len(asked) == before  # every shape is timed once
+
+
+def test_cut_operations_cost_nothing_and_are_rebuilt(tmp_path):
+    model = darts(layers=4)
+    cuts = find_cuts(model, SHAPE)
+    assert {cut.by for cut in cuts} == {"none", "skip_connect", "pass_cell"}
+    data = Data(16)
+    state = copy.deepcopy(model.state_dict())
+    rises = loss_increases(model, cuts, [(data.x, data.y)])
+    assert all(rise >= 0 for rise in rises)
+    assert max(rises) > 0
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    cut = next(cut for cut in cuts if cut.by == "none")
+    small = replace_modules(copy.deepcopy(model), {cut.path: "none"})
+    # the same network with that edge left out of the sum
+    x = torch.randn(2, *SHAPE)
+    handle = model.get_submodule(cut.path).register_forward_hook(lambda m, i, o: o * 0)
+    torch.testing.assert_close(small(x), model(x))
+    handle.remove()
+    spec = {"channels": 4, "layers": 4, "num_classes": 3}
+    meta = {
+        "architecture": Architecture.named("DARTS_V2").to_dict(),
+        "build": spec,
+        "replaced": {cut.path: "none"},
+    }
+    save_model(tmp_path / "m.pt", small, meta)
+    again, _ = load_model(tmp_path / "m.pt")
+    torch.testing.assert_close(again(x), small(x))
+
+
+def test_dead_parts_are_found():
+    model = darts()
+    assert find_dead(model, SHAPE) == {}
+    cell = model.cells[1]
+    readers = {
+        f"cells.1.ops.{i}": "none" for i, (source, _) in enumerate(cell.edges) if source == 0
+    }
+    replace_modules(model, readers)
+    dead = find_dead(model, SHAPE)
+    assert dead == {"cells.1.preprocess.older": "skip_connect"}
+    x = torch.randn(2, *SHAPE)
+    before = model(x)
+    torch.testing.assert_close(replace_modules(model, dead)(x), before)
+
+
+@pytest.mark.parametrize("structure", [False, True])
+def test_budget_is_met_and_the_network_rebuilt(tmp_path, structure):
+    model, data = darts(), Data()
+    spec = {"channels": 4, "layers": 3, "num_classes": 3, "auxiliary": True}
+    meta = {"architecture": Architecture.named("DARTS_V2").to_dict(), "build": spec}
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    config = TrainConfig(
+        epochs=2, batch_size=32, learning_rate=0.01, cutout=0, crop_padding=0, flip=False
+    )
+    result = prune_to_budget(
+        model, data, budget="50%", batch=2, fit_config=config, timer=by_macs, folder=tmp_path,
+        meta=meta, structure=structure, distillation=0.5,
+    )  # fmt: skip
+    assert result.after.median_ms == by_macs(result.model).median_ms
+    assert result.after.median_ms <= 1.05 * result.budget_ms
+    assert result.budget_ms == pytest.approx(0.5 * by_macs(model).median_ms)
+    assert result.speedup > 1.9
+    assert result.device_seconds > 0
+    assert result.rounds
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    again, kept = load_model(tmp_path / "model.pt")
+    torch.testing.assert_close(again(data.x), result.model(data.x))
+    assert kept["build"]["auxiliary"] is False
+    assert (tmp_path / "pruning.json").exists()
+    assert not (tmp_path / "round.pt").exists()
+    if not structure:
+        assert result.replaced == {}
+
+
+def test_interrupted_pruning_goes_on_behind_its_last_round(tmp_path):
+    model, data = darts(), Data()
+    meta = {
+        "architecture": Architecture.named("DARTS_V2").to_dict(),
+        "build": {"channels": 4, "layers": 3, "num_classes": 3},
+    }
+    options = {
+        "budget": "40%",
+        "batch": 2,
+        "timer": by_macs,
+        "folder": tmp_path,
+        "meta": meta,
+        "structure": False,
+    }
+
+    def killed(network, part, parts):
+        if part == 1:
+            raise KeyboardInterrupt
+        return 1.0
+
+    with pytest.raises(KeyboardInterrupt):
+        prune_to_budget(model, data, tune=killed, **options)
+    seen = []
+    result = prune_to_budget(model, data, tune=lambda n, part, p: seen.append(part), **options)
+    assert seen[0] == 1
+    assert result.rounds[0]["round"] == 0
+    assert result.before.median_ms == by_macs(model).median_ms
+    assert result.after.median_ms <= 1.05 * result.budget_ms
+
+
+def test_unreachable_and_idle_budgets():
+    model, data = darts(), Data()
+    options = {"batch": 2, "timer": by_macs, "tune": lambda *_: None}
+    with pytest.raises(PruneError, match="below the fastest that pruning can reach"):
+        prune_to_budget(model, data, budget="1%", **options)
+    idle = prune_to_budget(model, data, budget="120%", **options)
+    assert idle.rounds == []
+    assert idle.note.startswith("Nothing was pruned")
+    with pytest.raises(PruneError, match="fit_config"):
+        prune_to_budget(model, data, budget="50%", batch=2, timer=by_macs)
+    with pytest.raises(PruneError, match="rounds=0"):
+        prune_to_budget(model, data, budget="50%", rounds=0, **options)
+
+
+def test_budgets_as_people_write_them():
+    before = Timing(10.0, 9.0, 11.0, 5, "card")
+
+    def timer(model):
+        return Timing(float(sum(p.numel() for p in model.parameters())), 0, 0, 5, "card")
+
+    assert budget_ms(3.5, before, timer) == 3.5
+    assert budget_ms("3.5ms", before, timer) == 3.5
+    assert budget_ms(" 40 %", before, timer) == 4.0
+    rival = baseline("resnet8", 3, 3, 4)
+    size = sum(p.numel() for p in rival.parameters())
+    assert budget_ms("as fast as resnet8:4", before, timer, Data()) == size
+    assert budget_ms(rival, before, timer) == size
+    assert budget_ms(Timing(4.0, 4.0, 4.0, 5, "card"), before, timer) == 4.0
+    with pytest.raises(LatencyError, match="cannot be compared"):
+        budget_ms(Timing(4.0, 4.0, 4.0, 5, "other"), before, timer)
+    for wrong in ("fast", "-3", "0", "50 seconds"):
+        with pytest.raises(PruneError, match="budget"):
+            budget_ms(wrong, before, timer)

@@ -263,6 +263,7 @@ class _Loop:
         for guard in self.guards:
             finding = guard.after_epoch(context)
             row.update({f"guard/{name}": value for name, value in guard.measurements().items()})
+            fired |= guard.suspicious
             if finding is None:
                 continue
             fired = True
@@ -271,6 +272,8 @@ class _Loop:
             if finding.stop:
                 state.stopped = f"guard {finding.guard}: {finding.message}"
                 state.stopped_by_guard = True
+                if finding.keep is not None:
+                    state.last_good = Architecture.from_dict(finding.keep)
         if not fired:
             state.last_good = architecture
 

@@ -63,6 +63,8 @@ class GuardFinding:
         message: a sentence for the log and the report.
         stop: whether the search should end and keep the last good architecture.
         value: the measured quantity, if there is one.
+        keep: with `stop`, the architecture to keep as a dictionary; None: that of the last epoch after
+            which no guard fired or was suspicious.
     """
 
     guard: str
@@ -70,6 +72,7 @@ class GuardFinding:
     message: str
     stop: bool = False
     value: float | None = None
+    keep: dict[str, Any] | None = None
 
 
 @dataclass
@@ -89,6 +92,8 @@ class Guard:
     """Watches a search for collapse; called after each epoch."""
 
     name = "guard"
+    suspicious = False
+    """Whether the last epoch's architecture should not count as good, though nothing was reported."""
 
     def after_epoch(self, context: GuardContext) -> GuardFinding | None:
         """A finding if something is wrong, else None."""

@@ -90,6 +90,8 @@ class Strategy:
     """Whether alpha moves on its own half of the data."""
     capturable: bool = True
     """Whether `step` runs the same kernels each time and may be captured in a CUDA graph."""
+    moves_alpha: bool = True
+    """Whether alpha is searched by gradient; guards on its curvature rest where it is not."""
     needs_plain_path: bool = False
     """Whether the strategy looks into the cells, so that their modules must run one by one."""
     evaluator: Evaluator | None = None

@@ -38,6 +38,7 @@ class RandomSearch(Strategy):
 
     needs_alpha_batch = False
     capturable = False
+    moves_alpha = False
 
     def __init__(self, candidates: int = 10) -> None:
         if candidates < 1:

@@ -36,6 +36,7 @@ class RandomSampling(Strategy):
 
     needs_alpha_batch = False
     capturable = False
+    moves_alpha = False
 
     def __init__(self, samples: int = 1000, batches: int = 10, finalists: int = 10) -> None:
         if min(samples, batches, finalists) < 1:

@@ -273,13 +273,14 @@ class ModuleSupernet(nn.Module):
             for label, alpha in self.named_alphas().items()
         }
 
+    def expected_weights(self) -> dict[str, Tensor]:
+        """Deterministic weights [1, K] by label; differentiable in the alphas."""
+        return {label: self.relaxation.evaluate(a) for label, a in self.named_alphas().items()}
+
     @torch.no_grad()
     def final_weights(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Deterministic weights [1, K] by label as numpy arrays."""
-        return {
-            label: self.relaxation.evaluate(alpha).double().cpu().numpy()
-            for label, alpha in self.named_alphas().items()
-        }
+        """`expected_weights` as numpy arrays."""
+        return {label: w.double().cpu().numpy() for label, w in self.expected_weights().items()}
 
     def discretize(self) -> Architecture:
         """The architecture that the alphas point to now."""

@@ -145,18 +145,20 @@ class Supernet(nn.Module):
             weights[kind] = weight_EK if scale_E is None else weight_EK * scale_E[:, None]
         return weights
 
-    @torch.no_grad()
-    def final_weights(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Deterministic weights [E, K] per cell kind as numpy arrays, for evaluation and discretisation."""
+    def expected_weights(self) -> dict[str, Tensor]:
+        """Deterministic weights [E, K] per cell kind; differentiable in the alphas."""
         extras = self.named_alphas()
         result = {}
         for kind in self.space.cell_kinds:
             weight_EK = self.relaxation.evaluate(self._logits(kind))
             scale_E = self.relaxation.edge_scale(kind, extras, self.space)
-            if scale_E is not None:
-                weight_EK = weight_EK * scale_E[:, None]
-            result[kind] = weight_EK.double().cpu().numpy()
+            result[kind] = weight_EK if scale_E is None else weight_EK * scale_E[:, None]
         return result
+
+    @torch.no_grad()
+    def final_weights(self) -> dict[str, np.ndarray[Any, Any]]:
+        """`expected_weights` as numpy arrays, for evaluation and discretisation."""
+        return {kind: w.double().cpu().numpy() for kind, w in self.expected_weights().items()}
 
     def discretize(self) -> Architecture:
         """The architecture that the alphas point to now."""

@@ -1,0 +1,129 @@
+"""`CapturedStep`: a strategy's whole step - both passes, clipping, both optimizers - as one CUDA graph."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from darts_core.strategies.base import Batch, StepStats, Strategy
+
+__all__ = ["CapturedStep"]
+
+log = logging.getLogger("darts_core")
+
+_WARM_UP_STEPS = 3
+
+
+class CapturedStep:
+    """Calls like `strategy.step`, but replays a CUDA graph in which the step was recorded once.
+
+    Batches are copied into the graph's own buffers; the returned statistics are overwritten by the next
+    call. Learning rates, progress and random generators live on the device, so schedules go on. A graph is
+    recorded for every setting a strategy switches (`alpha_active`, and `graph_key` where it has one). On
+    another batch shape, on the CPU, or where recording fails, the step runs as it is, and the log says so
+    once.
+
+    Args:
+        strategy: set up, and loaded from its checkpoint: recording keeps pointers to optimizer states.
+        example_batches: a params batch and an alpha batch of the shapes to come.
+    """
+
+    def __init__(self, strategy: Strategy, example_batches: tuple[Batch, Batch]) -> None:
+        self.strategy = strategy
+        self._shapes = [tuple(t.shape) for batch in example_batches for t in batch]
+        self._on_gpu = example_batches[0][0].is_cuda
+        self._static: list[Tensor] = (
+            [t.clone() for batch in example_batches for t in batch] if self._on_gpu else []
+        )
+        self._graphs: dict[Hashable, tuple[torch.cuda.CUDAGraph, StepStats]] = {}
+        self._said = False
+        self._broken = False
+
+    def __call__(self, params_batch: Batch, alpha_batch: Batch) -> StepStats:
+        """Move alpha and params by one step."""
+        tensors = [*params_batch, *alpha_batch]
+        if not self._on_gpu or self._broken:
+            return self._plain(params_batch, alpha_batch, "there is no GPU")
+        if [tuple(t.shape) for t in tensors] != self._shapes:
+            return self._plain(params_batch, alpha_batch, "the batch has another shape")
+        for static, tensor in zip(self._static, tensors, strict=True):
+            static.copy_(tensor, non_blocking=True)
+        key = (self.strategy.alpha_active, getattr(self.strategy, "graph_key", None))
+        if key not in self._graphs:
+            try:
+                self._graphs[key] = self._record()
+            except RuntimeError as error:
+                self._broken = True
+                return self._plain(params_batch, alpha_batch, f"it cannot be recorded ({error})")
+        graph, stats = self._graphs[key]
+        graph.replay()
+        return stats
+
+    def _plain(self, params_batch: Batch, alpha_batch: Batch, why: str) -> StepStats:
+        if not self._said and self._on_gpu:
+            log.info("the search step runs without a CUDA graph: %s", why)
+            self._said = True
+        return self.strategy.step(params_batch, alpha_batch)
+
+    def _run(self) -> StepStats:
+        x, y, alpha_x, alpha_y = self._static
+        return self.strategy.step((x, y), (alpha_x, alpha_y))
+
+    def _record(self) -> tuple[torch.cuda.CUDAGraph, StepStats]:
+        """Warm up on a side stream, record, and put everything the warm-up moved back."""
+        keep = _Snapshot(self.strategy)
+        generator = self.strategy.supernet.generator
+        random = generator.get_state() if generator is not None else None
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP_STEPS):
+                self._run()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        if generator is not None and generator.device.type == "cuda":
+            graph.register_generator_state(generator)
+        with torch.cuda.graph(graph):
+            stats = self._run()
+        keep.restore()
+        if generator is not None and random is not None:
+            generator.set_state(random)
+        return graph, stats
+
+
+class _Snapshot:
+    """Values of everything a step moves, put back in place: a graph keeps pointers."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        self._strategy = strategy
+        supernet = strategy.supernet
+        self._tensors = [*supernet.parameters(), *supernet.alphas(), *supernet.buffers()]
+        self._values = [tensor.detach().clone() for tensor in self._tensors]
+        self._states: dict[int, Any] = {}
+        for optimizer in self._optimizers():
+            for state in optimizer.state.values():
+                for value in state.values():
+                    if isinstance(value, Tensor):
+                        self._states[id(value)] = value.detach().clone()
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        return [self._strategy.optimizer, self._strategy.alpha_optimizer]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Old values where there were any; states that the warm-up made start at zero."""
+        for tensor, value in zip(self._tensors, self._values, strict=True):
+            tensor.copy_(value)
+        for optimizer in self._optimizers():
+            for state in optimizer.state.values():
+                for value in state.values():
+                    if isinstance(value, Tensor):
+                        old = self._states.get(id(value))
+                        if old is None:
+                            value.zero_()
+                        else:
+                            value.copy_(old)

@@ -1,0 +1,358 @@
+"""Guards against collapse: skips that take over, sharp minima in alpha, gradients that part ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from darts_core.architecture import Architecture
+from darts_core.errors import ConfigError
+from darts_core.search.types import Guard, GuardContext, GuardFinding
+from darts_core.strategies.base import Batch, Strategy, without_gradients
+from darts_core.strategies.early_stop import candidate_operations, cosine_of_groups
+from darts_core.supernet import frozen_statistics
+
+if TYPE_CHECKING:
+    from darts_core.data import DataBundle
+
+__all__ = [
+    "AlphaEigenvalue",
+    "GradientSimilarity",
+    "SkipCount",
+    "count_skips",
+    "largest_eigenvalue",
+]
+
+_SKIP = "skip_connect"
+
+
+class SkipCount(Guard):
+    """Fires when more than a share of the edges of the first kind of cell are skips.
+
+    Source: the criterion of DARTS+ (arXiv:1909.06035, section 3.3), with a budget relative to the
+    number of edges instead of two skips.
+
+    Args:
+        share: largest share (0 to 1) of the kept edges that may be skips.
+        patience: epochs in a row above the budget before it fires.
+        stop: end the search and keep the last architecture within the budget.
+
+    Raises:
+        ConfigError: the share is outside [0, 1] or the patience below 1.
+    """
+
+    name = "skips"
+
+    def __init__(self, share: float = 0.5, patience: int = 3, *, stop: bool = True) -> None:
+        if not 0 <= share <= 1 or patience < 1:
+            raise ConfigError(
+                f"Guard skips needs a share from 0 to 1 and patience >= 1, not {share}, {patience}."
+            )
+        self.share, self.patience, self.stop = share, patience, stop
+        self.streak = 0
+        self.skips: int | None = None
+
+    def after_epoch(self, context: GuardContext) -> GuardFinding | None:
+        """Count the skips of the architecture."""
+        if not context.architecture.cells:
+            return None
+        skips, edges = count_skips(context.architecture)
+        self.skips = skips
+        budget = int(self.share * edges)
+        self.streak = self.streak + 1 if skips > budget else 0
+        self.suspicious = self.streak > 0
+        if self.streak < self.patience:
+            return None
+        kind = context.architecture.cells[0][0]
+        return GuardFinding(
+            self.name,
+            context.epoch,
+            f"{skips} of {edges} edges of the {kind} cell are skips, for {self.streak} epochs; the "
+            f"budget is {budget}.",
+            stop=self.stop,
+            value=float(skips),
+        )
+
+    def measurements(self) -> dict[str, float]:
+        """The number of skips."""
+        return {} if self.skips is None else {"skips": float(self.skips)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The streak."""
+        return {"streak": self.streak}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore `state_dict`."""
+        self.streak = state.get("streak", 0)
+
+
+def count_skips(architecture: Architecture) -> tuple[int, int]:
+    """(skips, edges) of the first kind of cell; `none` edges count as edges."""
+    edges = architecture.cells[0][1].edges
+    return sum(op == _SKIP for _, _, op in edges), len(edges)
+
+
+class AlphaEigenvalue(Guard):
+    """Fires when the largest eigenvalue of the alpha loss's Hessian in alpha grows fast.
+
+    The eigenvalue is measured on one fixed batch of the alpha split by power iteration on
+    Hessian-vector products from central differences of the gradient; no Hessian is stored. With the
+    mean over the last `window` measurements as value_i, it fires when
+    value_{i - lag} / value_i < ratio, and keeps the architecture of measurement i - lag.
+
+    Source: RobustDARTS (arXiv:1909.09656), section 4.3: window 5, lag 5, ratio 0.75.
+
+    Args:
+        ratio: smallest allowed quotient, from 0 to 1.
+        lag: measurements between the compared means.
+        window: measurements in a mean.
+        interval: epochs between measurements.
+        iterations: power iterations; each measurement starts from the last one's vector.
+        stop: end the search when it fires.
+
+    Raises:
+        ConfigError: a number is out of range.
+    """
+
+    name = "eigenvalue"
+
+    def __init__(
+        self,
+        ratio: float = 0.75,
+        lag: int = 5,
+        window: int = 5,
+        interval: int = 1,
+        iterations: int = 3,
+        *,
+        stop: bool = True,
+    ) -> None:
+        if not 0 < ratio < 1 or min(lag, window, interval, iterations) < 1:
+            raise ConfigError(
+                "Guard eigenvalue needs 0 < ratio < 1 and lag, window, interval, iterations of at "
+                f"least 1, not {ratio}, {lag}, {window}, {interval}, {iterations}."
+            )
+        self.ratio, self.lag, self.window = ratio, lag, window
+        self.interval, self.iterations, self.stop = interval, iterations, stop
+        self.values: list[float] = []
+        self.architectures: list[dict[str, Any]] = []
+        self.vector: list[Tensor] | None = None
+
+    def after_epoch(self, context: GuardContext) -> GuardFinding | None:
+        """Measure, and compare with `lag` measurements ago."""
+        if not context.strategy.moves_alpha or context.epoch % self.interval:
+            return None
+        gradients = alpha_gradient_function(context.strategy, fixed_batch(context, "alpha"))
+        alphas = [alpha.detach() for alpha in context.supernet.alphas()]
+        start = self.vector
+        if start is None or [v.shape for v in start] != [a.shape for a in alphas]:
+            start = None
+        value, self.vector = largest_eigenvalue(
+            gradients, alphas, iterations=self.iterations, start=start
+        )
+        return self.record(value, context.architecture, context.epoch)
+
+    def record(self, value: float, architecture: Architecture, epoch: int) -> GuardFinding | None:
+        """Add one measurement; a finding when the rule says stop."""
+        self.values.append(value)
+        self.architectures = [*self.architectures, architecture.to_dict()][-self.lag - 1 :]
+        before, now = self._mean(len(self.values) - 1 - self.lag), self._mean(len(self.values) - 1)
+        self.suspicious = False
+        if before is None or now is None or now <= 0 or before <= 0 or before / now >= self.ratio:
+            return None
+        return GuardFinding(
+            self.name,
+            epoch,
+            f"the largest eigenvalue of the alpha Hessian rose from {before:.3g} to {now:.3g} within "
+            f"{self.lag} measurements (mean of {self.window}).",
+            stop=self.stop,
+            value=now,
+            keep=self.architectures[0],
+        )
+
+    def _mean(self, last: int) -> float | None:
+        """The mean of the `window` values up to `last`; None before there are so many."""
+        first = last - self.window + 1
+        return None if first < 0 else sum(self.values[first : last + 1]) / self.window
+
+    def measurements(self) -> dict[str, float]:
+        """The last eigenvalue."""
+        return {"eigenvalue": self.values[-1]} if self.values else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The values, recent architectures and the vector."""
+        return {
+            "values": self.values,
+            "architectures": self.architectures,
+            "vector": self.vector,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore `state_dict`."""
+        self.values = list(state.get("values", []))
+        self.architectures = list(state.get("architectures", []))
+        self.vector = state.get("vector")
+
+
+class GradientSimilarity(Guard):
+    """Reports how well the operations' gradients on the params and the alpha split agree.
+
+    The mean over candidate operations of the cosine of the two gradients, on one fixed batch each. Low
+    values mean operations that overfit the params split, and alpha turning to those without params.
+
+    Source: gradient matching of OLES (Jiang et al., NeurIPS 2023), Eq. 5.
+
+    Args:
+        least: fires below it.
+        patience: epochs in a row below it before it fires.
+        interval: epochs between measurements.
+        stop: end the search when it fires.
+
+    Raises:
+        ConfigError: `least` is outside [-1, 1] or another number below 1.
+    """
+
+    name = "gradient_similarity"
+
+    def __init__(
+        self, least: float = 0.0, patience: int = 3, interval: int = 1, *, stop: bool = False
+    ) -> None:
+        if not -1 <= least <= 1 or min(patience, interval) < 1:
+            raise ConfigError(
+                "Guard gradient_similarity needs least from -1 to 1, patience and interval >= 1, not "
+                f"{least}, {patience} and {interval}."
+            )
+        self.least, self.patience, self.interval, self.stop = least, patience, interval, stop
+        self.streak = 0
+        self.value: float | None = None
+
+    def after_epoch(self, context: GuardContext) -> GuardFinding | None:
+        """Measure the similarity."""
+        if not context.strategy.moves_alpha or context.epoch % self.interval:
+            return None
+        params = list(context.supernet.parameters())
+        index = {id(param): i for i, param in enumerate(params)}
+        groups = [
+            [index[id(p)] for p in operation.parameters()]
+            for operation in candidate_operations(context.supernet)
+        ]
+        if not groups:
+            return None
+        sides = []
+        for split in ("params", "alpha"):
+            with frozen_statistics(context.supernet):
+                weights = {k: w.detach() for k, w in context.supernet.expected_weights().items()}
+                loss, _ = context.strategy.loss(fixed_batch(context, split), weights)
+            sides.append(torch.autograd.grad(loss, params, allow_unused=True))
+        self.value = float(cosine_of_groups(groups, *sides).mean())
+        return self.record(self.value, context.epoch)
+
+    def record(self, value: float, epoch: int) -> GuardFinding | None:
+        """Add one measurement; a finding when it was too low for too long."""
+        self.value = value
+        self.streak = self.streak + 1 if value < self.least else 0
+        if self.streak < self.patience:
+            return None
+        return GuardFinding(
+            self.name,
+            epoch,
+            f"the operations' gradients on the two splits have a mean cosine of {value:.3f}, below "
+            f"{self.least:g} for {self.streak} measurements: operations overfit.",
+            stop=self.stop,
+            value=value,
+        )
+
+    def measurements(self) -> dict[str, float]:
+        """The last mean cosine."""
+        return {} if self.value is None else {"gradient_similarity": self.value}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The streak."""
+        return {"streak": self.streak}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore `state_dict`."""
+        self.streak = state.get("streak", 0)
+
+
+def fixed_batch(context: GuardContext, split: str) -> Batch:
+    """The first batch of the split in its own order, without augmentation: the same in every epoch."""
+    bundle: DataBundle = context.bundle
+    size = min(context.config.batch_size, bundle.size(split))
+    return next(iter(bundle.batches(split, size, shuffle=False)))
+
+
+def alpha_gradient_function(
+    strategy: Strategy, batch: Batch
+) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+    """A function of alphas: the gradient of the batch's cross entropy under expected weights."""
+    supernet = strategy.supernet
+    own: list[Tensor] = list(supernet.alphas())
+
+    def gradients(alphas: Sequence[Tensor]) -> list[Tensor]:
+        saved = [alpha.detach().clone() for alpha in own]
+        with torch.no_grad():
+            torch._foreach_copy_(own, list(alphas))
+        try:
+            with without_gradients(strategy.params), frozen_statistics(supernet):
+                loss, _ = strategy.loss(batch, supernet.expected_weights())
+            found = torch.autograd.grad(loss, own, allow_unused=True)
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(own, saved)
+        return [
+            torch.zeros_like(alpha) if g is None else g for alpha, g in zip(own, found, strict=True)
+        ]
+
+    return gradients
+
+
+def largest_eigenvalue(
+    gradients: Callable[[Sequence[Tensor]], list[Tensor]],
+    at: Sequence[Tensor],
+    *,
+    iterations: int,
+    start: Sequence[Tensor] | None = None,
+    epsilon: float = 1e-2,
+) -> tuple[float, list[Tensor]]:
+    """The largest (most positive) eigenvalue of the Hessian of a function, and its vector.
+
+    Power iteration on Hv = (gradient(at + eps v) - gradient(at - eps v)) / (2 eps). When it runs into a
+    negative eigenvalue, it goes on with the Hessian shifted by it.
+
+    Args:
+        gradients: the function's gradient.
+        at: the point.
+        iterations: power iterations.
+        start: vector to start from; a fixed pseudo-random one if None.
+        epsilon: step of the difference, for a vector of norm 1.
+    """
+    if start is None:
+        generator = torch.Generator().manual_seed(0)
+        start = [torch.randn(a.shape, generator=generator, dtype=a.dtype).to(a.device) for a in at]
+
+    def norm_of(vector: Sequence[Tensor]) -> Tensor:
+        return torch.linalg.vector_norm(torch.stack([v.norm() for v in vector]))
+
+    def product(vector: Sequence[Tensor]) -> list[Tensor]:
+        plus = gradients([a + epsilon * v for a, v in zip(at, vector, strict=True)])
+        minus = gradients([a - epsilon * v for a, v in zip(at, vector, strict=True)])
+        return [(p - m) / (2 * epsilon) for p, m in zip(plus, minus, strict=True)]
+
+    def iterate(vector: list[Tensor], shift: float) -> tuple[float, list[Tensor]]:
+        rayleigh = 0.0
+        for _ in range(iterations):
+            scale = norm_of(vector).clamp_min(1e-30)
+            vector = [v / scale for v in vector]
+            image = product(vector)
+            rayleigh = float(sum((v * h).sum() for v, h in zip(vector, image, strict=True)))
+            vector = [h - shift * v for v, h in zip(vector, image, strict=True)]
+        scale = norm_of(vector).clamp_min(1e-30)
+        return rayleigh, [v / scale for v in vector]
+
+    value, vector = iterate(list(start), 0.0)
+    if value < 0:
+        value, vector = iterate(list(start), value)
+    return value, vector

@@ -142,7 +142,7 @@ class AlphaEigenvalue(Guard):
 
     def after_epoch(self, context: GuardContext) -> GuardFinding | None:
         """Measure, and compare with `lag` measurements ago."""
-        if not context.strategy.moves_alpha or context.epoch % self.interval:
+        if _rests(context.strategy) or context.epoch % self.interval:
             return None
         gradients = alpha_gradient_function(context.strategy, fixed_batch(context, "alpha"))
         alphas = [alpha.detach() for alpha in context.supernet.alphas()]
@@ -230,7 +230,7 @@ class GradientSimilarity(Guard):
 
     def after_epoch(self, context: GuardContext) -> GuardFinding | None:
         """Measure the similarity."""
-        if not context.strategy.moves_alpha or context.epoch % self.interval:
+        if _rests(context.strategy) or context.epoch % self.interval:
             return None
         params = list(context.supernet.parameters())
         index = {id(param): i for i, param in enumerate(params)}
@@ -275,6 +275,11 @@ class GradientSimilarity(Guard):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore `state_dict`."""
         self.streak = state.get("streak", 0)
+
+
+def _rests(strategy: Strategy) -> bool:
+    """Whether alpha is not moving: its curvature and gradients then mean nothing."""
+    return not (strategy.moves_alpha and strategy.alpha_active)
 
 
 def fixed_batch(context: GuardContext, split: str) -> Batch:

@@ -20,7 +20,7 @@ from darts_core.stages.inputs import find_device, load_bundle, policy_name, stag
 from darts_core.stages.interrupt import deferred_stop, stop_wanted
 from darts_core.stages.progress import progress_bar
 from darts_core.stages.settings import instantiate
-from darts_core.supernet import Supernet
+from darts_core.supernet import Supernet, create_supernet
 
 __all__ = ["search"]
 
@@ -43,13 +43,14 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     plugins = config["plugins"]
 
     def make() -> Supernet:
-        return Supernet(
+        return create_supernet(
             space,
             channels=config["search"]["channels"],
             layers=config["search"]["layers"],
             num_classes=bundle.num_classes,
             in_channels=bundle.image_shape[0],
             relaxation=instantiate(config["relax"], plugins),
+            image_size=bundle.image_shape[1],
         )
 
     forecast(
@@ -64,8 +65,9 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     )
     torch.manual_seed(config["seed"])
     supernet = make().to(device)
-    guards = [instantiate(node, plugins) for node in config["search"]["guards"].values()]
-    board = AlphaBoard(run, space.ops, settings.epochs)
+    guards = [instantiate(node, plugins) for node in config["search"]["guards"].values() if node]
+    # pictures of cells: a space of choices has none
+    board = AlphaBoard(run, space.ops, settings.epochs) if space.ops else None
     with progress_bar("search") as progress, deferred_stop():
         found = run_search(
             supernet,
@@ -83,7 +85,8 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         )
     if stop_wanted():
         raise KeyboardInterrupt("A checkpoint is saved.")
-    board.result(found.architecture)
+    if board is not None:
+        board.result(found.architecture)
     return _finish(run, found, config, ops=list(space.ops), device=str(device))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -31,8 +31,8 @@ def create_supernet(
     relaxation: Relaxation | None = None,
     image_size: int = 32,
     **options: Any,
-) -> Supernet | ModuleSupernet:
-    """The supernet of a cell space or of a macro space.
+) -> Supernet:
+    """The supernet of a cell space, or the `ModuleSupernet` of a macro space, which has its interface.
 
     Args:
         space: what may be chosen.
@@ -66,9 +66,11 @@ def create_supernet(
     model = MODELS[space.skeleton](
         space, channels=channels, layers=layers, num_classes=num_classes, in_channels=in_channels
     )
-    return ModuleSupernet(
+    supernet = ModuleSupernet(
         model,
         input_shape=(in_channels, image_size, image_size),
         relaxation=relaxation,
         space=space,
     )
+    # everything that takes a supernet uses the methods that both have
+    return cast(Supernet, supernet)

@@ -5,7 +5,7 @@ Shapes: B batch, C channels, H W height and width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,12 @@ Batch = tuple[Tensor, Tensor]
 Normalize = Callable[[Tensor], Tensor]
 
 
+def _first(output: Any) -> Tensor:
+    """The logits of a network that may also return those of an auxiliary head."""
+    logits: Tensor = output[0] if isinstance(output, tuple) else output
+    return logits
+
+
 class BilevelObjective:
     """How much augmenting each training image lowers the validation loss after one training step.
 
@@ -32,8 +38,10 @@ class BilevelObjective:
     training step: policy and network learn together.
 
     Args:
-        model: the network; trained in place with plain momentum SGD.
-        train: yields (uint8 images, labels), without end.
+        model: the network; trained in place with plain momentum SGD. Of a tuple of outputs the
+            first one counts.
+        train: step -> (uint8 images, labels); a function of the step, so that a search can be
+            interrupted.
         val: the same, of images that the network is never trained on.
         normalize: uint8-scaled images (0..255, float) -> what the network expects.
         learning_rate: xi, and of the network's own steps.
@@ -48,8 +56,8 @@ class BilevelObjective:
     def __init__(
         self,
         model: nn.Module,
-        train: Iterator[Batch],
-        val: Iterator[Batch],
+        train: Callable[[int], Batch],
+        val: Callable[[int], Batch],
         normalize: Normalize,
         *,
         learning_rate: float = 0.025,
@@ -67,13 +75,12 @@ class BilevelObjective:
 
     def __call__(self, augment: Callable[[Tensor], Tensor], step: int) -> Tensor:
         """The number of each training image, differentiable by the policy; lower is better."""
-        del step
-        images, labels = next(self.train)
+        images, labels = self.train(step)
         inputs = self.normalize(augment(images) * 255)
         self.model.train()
-        loss = nn.functional.cross_entropy(self.model(inputs.detach()), labels)
+        loss = nn.functional.cross_entropy(_first(self.model(inputs.detach())), labels)
         gradients = torch.autograd.grad(loss, self.params)
-        direction = self._validation_gradient(gradients)
+        direction = self._validation_gradient(gradients, self.val(step))
         norm = torch.sqrt(torch.stack([d.double().square().sum() for d in direction]).sum())
         epsilon = 0.01 / float(norm.clamp(min=1e-12))
         above = self._losses_at(inputs, labels, direction, epsilon)
@@ -87,8 +94,8 @@ class BilevelObjective:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _validation_gradient(self, gradients: Sequence[Tensor]) -> list[Tensor]:
-        images, labels = next(self.val)
+    def _validation_gradient(self, gradients: Sequence[Tensor], batch: Batch) -> list[Tensor]:
+        images, labels = batch
         moved = [
             (p - self.learning_rate * g).detach().requires_grad_()
             for p, g in zip(self.params, gradients, strict=True)
@@ -109,8 +116,7 @@ class BilevelObjective:
         # copies: the extra passes must not touch running statistics
         buffers = {name: b.clone() for name, b in self.model.named_buffers()}
         content = {**buffers, **dict(zip(names, values, strict=True))}
-        logits: Tensor = torch.func.functional_call(self.model, content, (inputs,))
-        return logits
+        return _first(torch.func.functional_call(self.model, content, (inputs,)))
 
     def state_dict(self) -> dict[str, Any]:
         """Network and optimizer, for a resume."""

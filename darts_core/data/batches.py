@@ -97,6 +97,7 @@ def iterate(
     seed_and_epoch: tuple[int, int],
     augment: BatchTransform | None,
     shuffle: bool,
+    pixels: bool,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """See `DataBundle.batches`, which checks the arguments."""
     order_N = _order(split, tag, *seed_and_epoch, shuffle)
@@ -111,6 +112,9 @@ def iterate(
         if generator is not None and on_pixels is not None:
             generator.manual_seed(derived_seed(f"augment {tag}", *seed_and_epoch, step))
             pixels_BCHW = on_pixels(pixels_BCHW, generator)
+        if pixels:
+            yield pixels_BCHW, labels_B
+            continue
         images_BCHW = bundle.normalize(pixels_BCHW)
         if generator is not None and on_normalized is not None:
             images_BCHW = on_normalized(images_BCHW, generator)

@@ -230,6 +230,7 @@ class DataBundle:
         start: int = 0,
         drop_last: bool = True,
         shuffle: bool = True,
+        pixels: bool = False,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """An iterator over one epoch of (images, labels) on the device.
 
@@ -247,6 +248,7 @@ class DataBundle:
             start: the step to begin with.
             drop_last: leave out an incomplete last batch.
             shuffle: draw a new order each epoch; off keeps the split's own.
+            pixels: give the uint8 images, without normalising and what comes after it.
 
         Raises:
             ConfigError: a number is out of range or a split unknown.
@@ -260,4 +262,6 @@ class DataBundle:
         split = self.split(names)
         tag = "+".join(self._names(names))
         steps_left = range(start, steps)
-        return iterate(self, split, tag, batch_size, steps_left, (seed, epoch), augment, shuffle)
+        return iterate(
+            self, split, tag, batch_size, steps_left, (seed, epoch), augment, shuffle, pixels
+        )

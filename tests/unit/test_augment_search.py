@@ -130,8 +130,8 @@ def test_bilevel_numbers_have_the_exact_derivative():
 
     objective = BilevelObjective(
         model,
-        itertools.repeat((images, labels)),
-        itertools.repeat((val_images, val_labels)),
+        lambda step: (images, labels),
+        lambda step: (val_images, val_labels),
         lambda x: normalize(x.double()),
         learning_rate=0.3,
     )
@@ -154,7 +154,7 @@ def test_bilevel_numbers_have_the_exact_derivative():
 def test_bilevel_leaves_running_statistics_to_the_training_pass():
     model = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(64, 3))
     batch = planted(count=24)
-    objective = BilevelObjective(model, itertools.repeat(batch), itertools.repeat(batch), normalize)
+    objective = BilevelObjective(model, lambda step: batch, lambda step: batch, normalize)
     objective(lambda x: x.float() / 255, 0).mean()
     assert int(model[0].num_batches_tracked) == 1
 
@@ -199,18 +199,19 @@ def test_gradient_search_finds_the_planted_rotation(tmp_path):
 def test_bilevel_search_finds_the_planted_rotation(tmp_path):
     """Training images upright, validation images turned: training on turned ones helps."""
 
-    def endless(images, labels, seed):
-        draws = generator(seed)
-        while True:
-            pick = torch.randint(0, len(labels), (64,), generator=draws)
-            yield images[pick], labels[pick]
+    def drawn(images, labels, seed):
+        def batch(step):
+            pick = torch.randint(0, len(labels), (64,), generator=generator(1000 * seed + step))
+            return images[pick], labels[pick]
+
+        return batch
 
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     objective = BilevelObjective(
         model,
-        endless(*planted(), 1),
-        endless(*planted(seed=2, turned=True), 2),
+        drawn(*planted(), 1),
+        drawn(*planted(seed=2, turned=True), 2),
         normalize,
         learning_rate=0.02,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 from darts_core.autosearch.backbones import grammar
@@ -35,24 +36,24 @@ MAX_VALUES = 10_000
 
 
 def code_dimension(name: str, values: Sequence[str]) -> Dimension:
-    """Backbone codes as a choice that knows which codes are alike (by the number of differing edits)."""
+    """Backbone codes as a choice that knows which codes are alike (by blocks and widths of their stages)."""
     near = []
-    for one in values:
-        distances = sorted(
-            (_distance(one, other), i) for i, other in enumerate(values) if other != one
-        )
-        near.append(tuple(i for _, i in distances[: max(1, len(values) // 4)]))
+    features = [_features(code) for code in values]
+    for i, one in enumerate(features):
+        distances = [
+            (sum(abs(x - y) for x, y in zip_longest(one, other, fillvalue=0)), j)
+            for j, other in enumerate(features)
+            if i != j
+        ]
+        near.append(tuple(j for _, j in sorted(distances)[: max(1, len(values) // 4)]))
     return Dimension(name, "choice", tuple(values), near=tuple(near))
 
 
-def _distance(a: str, b: str) -> int:
-    """Levenshtein distance of two short codes."""
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, start=1):
-        previous, row[0] = row[0], i
-        for j, y in enumerate(b, start=1):
-            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (x != y))
-    return row[-1]
+def _features(code: str) -> list[int]:
+    """Blocks and sum of digits of each stage: what one edit changes by one or two."""
+    return [
+        number for stage in code.split("-") for number in (len(stage), sum(int(d) for d in stage))
+    ]
 
 
 def dense_codes(rng: random.Random, count: int) -> list[str]:

@@ -11,9 +11,9 @@ import json
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +27,7 @@ from darts_core.errors import ConfigError, DartsError
 __all__ = ["main"]
 
 LOG_LINE_CHARACTERS = 1000
+_FORCE_SECONDS = 3.0  # a script that ignores SIGTERM is killed after this time
 EXIT_FAILED, EXIT_CONTRACT = 1, 3
 
 if os.environ.get(TRIAL_VARIABLE):
@@ -104,7 +105,7 @@ def _watch_script(trial: Trial) -> int:
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
     )
     seen: dict[str, float] = {}
-    stopped = False
+    stop: StopTrial | None = None
     for raw, line in _lines(cast("IO[bytes]", child.stdout)):
         sys.stdout.buffer.write(raw)
         sys.stdout.buffer.flush()
@@ -117,15 +118,18 @@ def _watch_script(trial: Trial) -> int:
             except ValueError:
                 continue
             # the metric to optimise closes an iteration; the others only update their last value
-            if name == reward and not stopped:
+            if name == reward and stop is None:
                 try:
                     trial.reporter(**seen)
-                except StopTrial:
-                    stopped = True
-                    child.send_signal(signal.SIGTERM)
+                except StopTrial as signalled:
+                    stop = signalled
+                    child.terminate()
+                    force = threading.Timer(_FORCE_SECONDS, child.kill)
+                    force.daemon = True
+                    force.start()
     code = child.wait()
-    if stopped:
-        raise StopTrial("stopped")
+    if stop is not None:
+        raise stop
     if code == 0 and reward not in seen:
         raise ConfigError(
             f"No printed line matched the pattern of {reward!r}; check general.metrics against the log."

@@ -6,7 +6,7 @@ Only plain data is read: any tag beyond strings, numbers, booleans, null, lists 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -184,7 +184,9 @@ class _Reader:
                 Located(key, self.file, key_node.start_mark.line + 1, (*path, key)).fail(
                     "this field stands twice", "keep one of them"
                 )
-            result[key] = self.build(value_node, (*path, key))
+            built = self.build(value_node, (*path, key))
+            # a field stands where its name stands, not where its first member does
+            result[key] = replace(built, line=key_node.start_mark.line + 1)
         return result
 
 

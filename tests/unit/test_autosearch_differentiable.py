@@ -43,7 +43,9 @@ def test_shape_notation_builds_the_written_network():
 def test_search_code_gives_a_supernet_that_learns_and_meets_the_target(trial):
     torch.manual_seed(0)
     net = ResNet50("search:11-21", stem="small", width=8, in_channels=1)
-    model = nn.Sequential(net, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(net.out_channels, 2))
+    model = nn.Sequential(
+        net, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(net.out_channels, 2)
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, weight_decay=0.1)
     x, y = torch.randn(8, 1, 8, 8), torch.tensor([0, 1] * 4)
     before = {k: v.clone() for k, v in net.shares().items()}
@@ -91,7 +93,9 @@ def test_basic_blocks_and_stage_outputs_can_be_searched_too(trial):
 
 def _model():
     return nn.Sequential(
-        LayerChoice({"one": nn.Conv2d(1, 8, 1), "three": nn.Conv2d(1, 8, 3, padding=1)}, label="conv"),
+        LayerChoice(
+            {"one": nn.Conv2d(1, 8, 1), "three": nn.Conv2d(1, 8, 3, padding=1)}, label="conv"
+        ),
         nn.BatchNorm2d(8),
         nn.ReLU(),
         WidthChoice([2, 8], label="width"),

@@ -1,0 +1,189 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from darts_core.autosearch.algorithms import create_algorithm, key
+from darts_core.autosearch.algorithms.acquisition import AcquisitionSampler
+from darts_core.autosearch.catalogue import ALGORITHMS
+from darts_core.autosearch.schedulers import AsyncHyperband, Fifo, MedianStopping, create_scheduler
+from darts_core.autosearch.space_yaml import code_dimension
+from darts_core.autosearch.spec import Dimension, Objective, SearchSpec
+from darts_core.errors import ConfigError
+
+SPACE = (Dimension("x", "float", low=0.0, high=1.0), Dimension("c", "choice", ("a", "b")))
+
+
+ONE = (Objective("v", "max"),)
+
+
+def spec(algorithm, *, goals=ONE, dimensions=SPACE, count=24, **options):
+    defaults = ALGORITHMS[algorithm].defaults()
+    return SearchSpec(
+        "s", dimensions, tuple(goals), algorithm, {**defaults, **options}, num_samples=count
+    )
+
+
+def value(point):
+    """Best at x = 0.3 with choice b."""
+    return -((point["x"] - 0.3) ** 2) + (0.2 if point["c"] == "b" else 0.0)
+
+
+def run(made, count=24, sign=1.0):
+    algorithm = create_algorithm(made)
+    best, first = [], []
+    for number in range(count):
+        asked = algorithm.ask()
+        if asked is None:
+            break
+        ticket, point = asked
+        algorithm.tell(ticket, [sign * value(point)])
+        best.append(value(point))
+        if number < 6:
+            first.append(point)
+    return best, first
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("tpe_search", {}),
+        ("bayes_opt_search", {"kind": "ucb"}),
+        ("bayes_opt_search", {"kind": "poi", "xi": 0.001}),
+        ("anneal_search", {}),
+        ("evolution_search", {"population": 6}),
+    ],
+)
+def test_model_based_algorithms_end_near_the_optimum(name, options):
+    best, _ = run(spec(name, **options), 16 if name.startswith("bayes") else 24)
+    # a random point reaches this with a chance of about 12 %
+    assert max(best) > 0.2 - 0.06**2
+    # random points have mean -0.02
+    assert np.mean(best[-8:]) > 0.06
+
+
+def test_bayes_with_expected_improvement():
+    best, _ = run(spec("bayes_opt_search", n_initial_points=4), 8)
+    assert max(best[4:]) > 0.19  # within 0.1 of the optimum, at its choice
+
+
+def test_minimising_is_the_mirror_of_maximising():
+    for name in ("anneal_search", "tpe_search"):
+        up = run(spec(name), 10)[1]
+        down = run(spec(name, goals=(Objective("v", "min"),)), 10, sign=-1.0)[1]
+        assert up == down
+
+
+def test_seeds_repeat_and_differ():
+    made = spec("random_search")
+    assert run(made, 6)[1] == run(made, 6)[1]
+    assert run(made, 6)[1] != run(replace(made, seed=2), 6)[1]
+
+
+def test_tpe_gamma_is_ceil_of_share(monkeypatch):
+    seen = {}
+    import optuna
+
+    original = optuna.samplers.TPESampler
+
+    def spy(**options):
+        seen["gamma"] = options["gamma"]
+        return original(**options)
+
+    monkeypatch.setattr(optuna.samplers, "TPESampler", spy)
+    create_algorithm(spec("tpe_search", gamma=0.25))
+    assert [seen["gamma"](n) for n in (1, 4, 5, 20)] == [1, 1, 2, 5]
+
+
+def test_grid_goes_through_all_in_order_and_knows_loaded_points():
+    dims = (Dimension("a", "choice", (1, 2)), Dimension("b", "int", low=0, high=2))
+    algorithm = create_algorithm(spec("grid_search", dimensions=dims))
+    algorithm.load({"a": 1, "b": 1}, [0.5])
+    points = []
+    while (asked := algorithm.ask()) is not None:
+        points.append(asked[1])
+        algorithm.tell(asked[0], [0.0])
+    assert points == [{"a": 1, "b": 0}, {"a": 1, "b": 2}, *({"a": 2, "b": b} for b in range(3))]
+    with pytest.raises(ConfigError, match="num"):
+        create_algorithm(spec("grid_search"))
+
+
+def test_a_finite_space_is_never_repeated_and_ends():
+    dims = (Dimension("a", "choice", tuple(range(5))),)
+    for name in ("random_search", "tpe_search", "evolution_search"):
+        algorithm = create_algorithm(spec(name, dimensions=dims))
+        seen = []
+        while (asked := algorithm.ask()) is not None:
+            seen.append(key(asked[1]))
+            algorithm.tell(asked[0], [float(asked[1]["a"])])
+        assert len(seen) == len(set(seen)) == 5
+
+
+def test_evolution_steps_to_similar_codes():
+    codes = ["11-21", "11-12", "1-21", "1-1-1-1-1111111111-2222", "11-211"]
+    dimension = code_dimension("code", codes)
+    assert dimension.near[0][0] in (1, 2, 4)
+    assert all(3 not in near for near in (dimension.near[0], dimension.near[1]))
+
+
+def test_acquisition_functions_by_hand():
+    mean, std = np.array([0.0, 1.0]), np.array([1.0, 0.1])
+    ucb = AcquisitionSampler("ucb", kappa=2.5, seed=0).score(mean, std, 1.0)
+    np.testing.assert_allclose(ucb, [2.5, 1.25])
+    poi = AcquisitionSampler("poi", xi=0.1, seed=0).score(mean, std, 1.0)
+    expected = [0.5 * math.erfc(1.1 / math.sqrt(2)), 0.5 * math.erfc(1.0 / math.sqrt(2))]
+    np.testing.assert_allclose(poi, expected, rtol=1e-9)
+
+
+def test_several_objectives():
+    goals = (Objective("v", "max"), Objective("w", "min"))
+    for name in ("tpe_search", "random_search", "bayes_opt_search"):
+        algorithm = create_algorithm(spec(name, goals=goals))
+        for _ in range(5 if name == "bayes_opt_search" else 7):
+            ticket, point = algorithm.ask()
+            algorithm.tell(ticket, [value(point), point["x"]])
+    with pytest.raises(ConfigError, match="one objective"):
+        create_algorithm(spec("bayes_opt_search", goals=goals, kind="ucb"))
+
+
+def test_baseline_outside_the_space_is_left_out_and_failures_are_told():
+    algorithm = create_algorithm(spec("tpe_search"))
+    algorithm.load({"x": 5.0, "c": "a"}, [1.0])
+    assert len(algorithm.study.trials) == 0
+    ticket, _ = algorithm.ask()
+    algorithm.tell(ticket, None)
+    assert algorithm.study.trials[0].state.name == "FAIL"
+
+
+def test_async_hyperband_rule():
+    rule = AsyncHyperband(grace_period=1, reduction_factor=3, max_t=9)
+    assert [rung for rung, _ in rule.rungs] == [1, 3]
+    assert rule.decide("a", 1, 0.5) is False  # the first is always good enough
+    assert rule.decide("b", 1, 0.4) is True  # best of two is a
+    assert rule.decide("c", 1, 0.6) is False  # best of three: 0.6
+    assert rule.decide("c", 2, 0.1) is False  # no rung between
+    assert rule.decide("c", 3, 0.1) is False  # first at rung 3
+    assert rule.decide("a", 3, 0.05) is True
+    assert rule.decide("c", 9, 0.9) is True  # max_t
+
+
+def test_median_rule():
+    rule = MedianStopping(grace_period=2, min_samples_required=2)
+    for trial, level in (("a", 0.8), ("b", 0.6)):
+        for iteration in (1, 2, 3):
+            assert rule.decide(trial, iteration, level) is False
+    assert rule.decide("c", 1, 0.1) is False  # grace
+    assert rule.decide("c", 2, 0.69) is True  # below the median 0.7 of the others
+    assert rule.decide("d", 2, 0.71) is False
+
+
+def test_create_scheduler_uses_max_iterations():
+    made = replace(
+        spec("random_search"),
+        scheduler="async_hyperband",
+        scheduler_options={"grace_period": 1, "reduction_factor": 3, "max_t": None},
+        max_iterations=27,
+    )
+    assert [rung for rung, _ in create_scheduler(made).rungs] == [1, 3, 9]
+    assert isinstance(create_scheduler(spec("random_search")), Fifo)

@@ -1,0 +1,233 @@
+import math
+from pathlib import Path
+
+import pytest
+
+import darts_core
+from darts_core.autosearch.job_yaml import build_plan, parse_file
+from darts_core.autosearch.yaml_lines import load
+from darts_core.errors import ConfigError
+
+TEMPLATES = sorted(Path(darts_core.__file__).parent.joinpath("autosearch/templates").glob("*.yaml"))
+FOUR = """\
+general:
+  gpu_per_instance: 1
+  instance_per_trial: 1
+  cpu_per_instance: 2
+search_space:
+  - type: discrete
+    params:
+      - name: resnet50
+        values: ["1-1-1-2112112", "111-2111-211111-211"]
+  - params:
+      - {type: continuous_param, name: lr, start: -1, stop: -5, num: 5, base: 10}
+      - {type: continuous_param, name: layers, start: 2, stop: 4, num: 3}
+      - {type: continuous_param, name: wd, start: 1e-5, stop: 0.1}
+      - {type: continuous_param, name: drop, start: -3, stop: -1, base: 10}
+      - {type: discrete_param, name: opt, values: [sgd, 3, true, null]}
+search_algorithm:
+  type: tpe_search
+  reward_attr: mean_accuracy
+  mode: max
+  num_samples: 12
+  max_concurrent: 4
+  save_model_count: 3
+  gamma: 0.3
+  n_initial_points: 4
+  seed: 7
+scheduler:
+  type: FIFOScheduler
+max_iterations: 6
+"""
+
+
+def write(tmp_path, text, name="job.yaml"):
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+def test_every_field_of_the_four_part_form(tmp_path):
+    spec = parse_file(write(tmp_path, FOUR))
+    space = {d.name: d for d in spec.dimensions}
+    assert space["resnet50"].values == ("1-1-1-2112112", "111-2111-211111-211")
+    assert space["lr"].values == pytest.approx((1e-1, 1e-2, 1e-3, 1e-4, 1e-5), rel=1e-12)
+    assert space["layers"].values == (2, 3, 4)
+    assert all(isinstance(v, int) for v in space["layers"].values)
+    assert (space["wd"].kind, space["wd"].low, space["wd"].high) == ("float", 1e-5, 0.1)
+    assert space["drop"].value(-2) == pytest.approx(0.01)
+    assert space["opt"].values == ("sgd", 3, True, None)
+    assert (spec.algorithm, spec.objectives[0].metric, spec.objectives[0].mode) == (
+        "tpe_search", "mean_accuracy", "max",
+    )  # fmt: skip
+    assert (spec.num_samples, spec.max_concurrent, spec.save_model_count, spec.seed) == (
+        12,
+        4,
+        3,
+        7,
+    )
+    assert spec.algorithm_options == {"gamma": 0.3, "n_initial_points": 4}
+    assert (spec.scheduler, spec.max_iterations) == ("FIFOScheduler", 6)
+    assert (spec.cpu_per_trial, spec.gpu_per_trial) == (2, 1)
+
+
+def test_training_input_form(tmp_path):
+    path = next(t for t in TEMPLATES if t.stem == "training_input")
+    spec = parse_file(path)
+    assert spec.algorithm == "tpe_search"
+    assert (spec.objectives[0].metric, spec.objectives[0].mode) == ("loss", "min")
+    assert spec.scheduler == "FIFOScheduler"  # early stopping is off in the sample
+    assert (spec.num_samples, spec.max_concurrent, spec.max_iterations) == (16, 8, 1000)
+    assert (spec.cpu_per_trial, spec.gpu_per_trial) == (2, 1)
+    lr = spec.dimensions[0]
+    assert (lr.name, lr.low, lr.high) == ("learning_rate", 0.0001, 0.0015)
+    assert spec.baseline == {"learning_rate": 0.0001}
+    on = write(tmp_path, path.read_text().replace("EarlyStopping: false", "EarlyStopping: true"))
+    assert parse_file(on).scheduler == "async_hyperband"
+    whole = (
+        path.read_text()
+        .replace("type: float", "type: INT")
+        .replace("0.0001\n        maxValue", "1\n        maxValue")
+    )
+    whole = whole.replace("0.0015", "9").replace("priorBestValue: 0.0001", "priorBestValue: 4")
+    assert parse_file(write(tmp_path, whole)).dimensions[0].kind == "int"
+    other = path.read_text().replace("schedulerMetric: loss", "schedulerMetric: acc")
+    with pytest.raises(ConfigError, match="schedulerMetric = 'acc'"):
+        parse_file(write(tmp_path, other))
+
+
+def test_native_form_takes_defaults_from_the_configuration_and_refuses_code(tmp_path):
+    text = (
+        "space:\n  lr: {low: 0.001, high: 0.1, log: true}\n  n: {low: 2, high: 5}\n"
+        "  k: {low: 0, high: 1, step: 0.25}\ntrials: 7\nworkers: ${trials}\n"
+    )
+    spec = parse_file(write(tmp_path, text))
+    assert (spec.num_samples, spec.max_concurrent, spec.confirm_seeds) == (7, 7, 3)
+    kinds = {d.name: d.kind for d in spec.dimensions}
+    assert kinds == {"lr": "float", "n": "int", "k": "choice"}
+    assert spec.dimensions[0].log
+    assert spec.dimensions[2].values == (0, 0.25, 0.5, 0.75, 1)
+    bad = "space: {a: {choices: [1, 2]}}\nalgorithm: {type: random_search}\ntrials: many\n"
+    with pytest.raises(ConfigError, match=r"line 3.*'many'.*expected a number"):
+        parse_file(write(tmp_path, bad))
+    with pytest.raises(ConfigError, match="_target_"):
+        parse_file(write(tmp_path, "space: {a: {_target_: os.system, choices: [1]}}\n"))
+    with pytest.raises(ConfigError, match="resolvers"):
+        parse_file(write(tmp_path, "space: {a: {choices: ['${oc.env:HOME}']}}\n"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "field", "words"),
+    [
+        ("type: tpe_search", "type: tpe_serch", 17, "search_algorithm.type", "did you mean tpe_search"),
+        ("gamma: 0.3", "gamma: 3", 23, "search_algorithm.gamma", "between 0.001 and 0.999"),
+        ("gamma: 0.3", "kappa: 3", 23, "search_algorithm.kappa", "knows gamma"),
+        ("num_samples: 12", "num_samples: many", 20, "search_algorithm.num_samples", "expected a number"),
+        ("values: [sgd, 3, true, null]", "vals: [1]", 15, "vals", "known fields"),
+        ("mode: max", "mode: up", 19, "search_algorithm.mode", "use one of max, min"),
+        ("num: 3", "num: 1", 12, "num", "at least|between"),
+        ("start: 1e-5", "start: 0.1", 13, "stop", "equal"),
+        ("instance_per_trial: 1", "instance_per_trial: 2", 3, "general.instance_per_trial", "use 1"),
+        ("name: wd", "name: lr", 13, "params", "stands twice"),
+        ("seed: 7", "seed: !!python/object/apply:os.system [ls]", 25, "seed", "tag is not allowed"),
+        ("general:", "generl:", 1, "generl", "did you mean general"),
+        ("seed: 7", "seed: 7\n  seed: 8", 26, "seed", "stands twice"),
+    ],
+)  # fmt: skip
+def test_errors_name_file_line_field_value_and_remedy(tmp_path, old, new, line, field, words):
+    path = write(tmp_path, FOUR.replace(old, new, 1))
+    with pytest.raises(ConfigError) as info:
+        parse_file(path)
+    text = str(info.value)
+    assert f"{path}, line {line}: " in text
+    assert field in text
+    import re
+
+    assert re.search(words, text), text
+
+
+def test_hostile_yaml(tmp_path):
+    bomb = "a: &a [x,x,x,x,x,x,x,x,x,x]\n"
+    for i, name in enumerate("bcdefg"):
+        bomb += f"{name}: &{name} [{','.join(['*' + 'abcdefg'[i]] * 10)}]\n"
+    with pytest.raises(ConfigError, match="more than"):
+        load(write(tmp_path, bomb))
+    with pytest.raises(ConfigError, match="line 3"):
+        load(write(tmp_path, "a: 1\nb: [1,\n"))
+    with pytest.raises(ConfigError, match="no file"):
+        load(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda p: p.stem)
+def test_templates_are_valid(path):
+    spec = parse_file(path)
+    assert path.read_text().startswith("# ")
+    assert spec.total_trials() >= 3
+
+
+def test_code_settings_reject_bad_codes_with_line_and_position(tmp_path):
+    text = (
+        "search_space:\n  - {type: resnet_code, name: c, values: ['11-21', '11-3']}\n"
+        "search_algorithm: {type: grid_search, reward_attr: acc}\n"
+    )
+    with pytest.raises(ConfigError, match=r"line 2: search_space\[0\].values\[1\].*position 4"):
+        parse_file(write(tmp_path, text))
+    spec = parse_file(write(tmp_path, text.replace(", values: ['11-21', '11-3']", ", count: 20")))
+    assert len(spec.dimensions[0].values) == 20
+    assert len(spec.dimensions[0].near) == 20
+
+
+def test_several_files_make_a_multi_search_in_order(tmp_path):
+    def one(name, setting, default):
+        text = (
+            f"search_space:\n  - params: [{{type: discrete_param, name: {setting}, values: [1, 2, 3], "
+            f"default: {default}}}]\nsearch_algorithm: {{type: grid_search, reward_attr: acc}}\n"
+        )
+        return write(tmp_path, text, name)
+
+    files = [one("b.yaml", "policy", 1), one("a.yaml", "lr", 2)]
+    plan = build_plan(files)
+    assert (plan.mode, [s.name for s in plan.steps]) == ("serial", ["b", "a"])
+    assert plan.trial_count() == 3 + 3 - 1
+    assert build_plan(files, mode="nested").trial_count() == 9
+    joint = build_plan(files, mode="joint")
+    assert joint.steps[0].points == 9
+    assert joint.steps[0].baseline == {"policy": 1, "lr": 2}
+    with pytest.raises(ConfigError, match="stands in two"):
+        build_plan([files[0], files[0]])
+
+
+def test_older_run_parameters(tmp_path):
+    plan = build_plan([], arguments={"search_space": "resnet50"})
+    assert plan.mode == "single"
+    assert len(plan.steps[0].dimensions[0].values) == 11
+    assert plan.steps[0].baseline_configuration() == {"code": "111-2111-211111-211"}
+    path = next(t for t in TEMPLATES if t.stem == "training_input")
+    plan = build_plan(
+        [], arguments={"search_space": "resnet50", "multi_search": "True", "config_path": str(path)}
+    )
+    assert plan.mode == "nested"
+    assert plan.steps[0].objectives == plan.steps[1].objectives
+    with pytest.raises(ConfigError, match="resnet18"):
+        build_plan([], arguments={"search_space": "vgg"})
+
+
+def test_own_arguments_are_the_baseline_and_set_replaces_fields(tmp_path):
+    path = write(tmp_path, FOUR)
+    plan = build_plan(
+        [path], arguments={"wd": "0.05"}, settings={"search_algorithm.num_samples": 3}
+    )
+    assert plan.steps[0].num_samples == 3
+    assert plan.steps[0].baseline_configuration()["wd"] == 0.05
+    assert plan.steps[0].stand_ins() == ["resnet50", "lr", "layers", "drop", "opt"]
+    with pytest.raises(ConfigError, match=r"check the (field's )?path"):
+        build_plan([path], settings={"search_space.9.name": 3})
+
+
+def test_raw_and_value_are_inverse(tmp_path):
+    for dimension in parse_file(write(tmp_path, FOUR)).dimensions:
+        middle = dimension.middle()
+        raw = dimension.raw(middle)
+        again = dimension.value(raw)
+        assert again == middle or math.isclose(again, middle, rel_tol=1e-9)
+    assert dimension.raw("adam") is None

@@ -79,9 +79,9 @@ class DartsSweeperConfig:
     seed: Optional[int] = None
     metric: str = "val_accuracy"
     direction: str = "maximize"
-    objectives: Optional[dict[str, str]] = None
-    constraints: Optional[dict[str, Any]] = None
-    enqueue: Optional[list[Any]] = None
+    objectives: Any = None
+    constraints: Any = None
+    enqueue: Any = None
     defaults_first: bool = True
     warm_start: Optional[str] = None
     storage: Optional[str] = None

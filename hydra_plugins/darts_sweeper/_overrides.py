@@ -13,6 +13,8 @@ from hydra.core.override_parser.types import (
     Glob,
     IntervalSweep,
     Override,
+    Quote,
+    QuotedString,
     RangeSweep,
 )
 
@@ -47,13 +49,13 @@ def split(arguments: Sequence[str]) -> tuple[list[str], dict[str, dict[str, Any]
 def _dimension(override: Override) -> dict[str, Any]:
     sweep: Any = override.value()
     key = override.get_key_element()
+    if isinstance(sweep, Glob):
+        raise TuneError(f"{key} is swept over a glob; write the choices out as choice(a,b).")
     unknown = sorted(tag for tag in sweep.tags if tag not in _TAGS)
     if unknown:
         raise TuneError(f"The tag {unknown[0]!r} of {key} is unknown; the only tag is log.")
     log = "log" in sweep.tags
     if isinstance(sweep, ChoiceSweep):
-        if any(isinstance(item, Glob) for item in sweep.list):
-            raise TuneError(f"{key} is swept over a glob; write the choices out as choice(a,b).")
         return {"choices": [Override._convert_value(item) for item in sweep.list]}
     if isinstance(sweep, IntervalSweep):
         low, high = sweep.start, sweep.end
@@ -97,5 +99,4 @@ def spell(value: Any) -> str:
     text = str(value)
     if _PLAIN.fullmatch(text) and text.lower() not in ("null", "true", "false", "nan", "inf"):
         return text
-    escaped = text.replace("\\'", "\\\\'").replace("'", "\\'")
-    return f"'{escaped}'"
+    return QuotedString(text, Quote.single).with_quotes()

@@ -1,0 +1,170 @@
+"""`-m hydra/sweeper=darts`: Hydra's grammar as a search space, whole sweeps of small apps."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from darts_core.errors import TuneError
+from darts_core.tune.space import parse_space
+from darts_core.tune.table import main as table
+from hydra_plugins.darts_sweeper._overrides import spell, split
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("x=a,b", {"choices": ["a", "b"]}),
+        ("x=1,2.5,null,true", {"choices": [1, 2.5, None, True]}),
+        ("x='a b','c,d'", {"choices": ["a b", "c,d"]}),
+        ("x=[1,2],[3]", {"choices": [[1, 2], [3]]}),
+        ("x=range(1,5)", {"low": 1, "high": 4, "step": 1, "integer": True}),
+        ("x=range(2,9,step=3)", {"low": 2, "high": 8, "step": 3, "integer": True}),
+        ("x=range(0,1,step=0.25)", {"low": 0.0, "high": 0.75, "step": 0.25}),
+        ("x=range(3,4)", {"choices": [3]}),
+        ("x=interval(0,1)", {"low": 0.0, "high": 1.0}),
+        ("x=int(interval(1,8))", {"low": 1, "high": 8, "integer": True}),
+        ("x=tag(log,interval(0.01,1))", {"low": 0.01, "high": 1.0, "log": True}),
+        ("x=tag(log,int(interval(1,128)))", {"low": 1, "high": 128, "log": True}),
+        ("x=tag(log,range(1,65))", {"low": 1, "high": 64, "log": True}),
+    ],
+)
+def test_the_override_grammar_spans_the_space(text, expected):
+    fixed, space = split([text, "y=3", "z=[1,2]"])
+    assert fixed == ["y=3", "z=[1,2]"]
+    assert parse_space(space) == parse_space({"x": expected})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x=interval(1,1)", "interval of x is empty"),
+        ("x=interval(2,1)", "interval of x is empty"),
+        ("x=range(5,5)", "range of x is empty"),
+        ("x=tag(sqrt,interval(1,2))", "tag 'sqrt' of x is unknown"),
+        ("x=tag(log,interval(0,1))", "low must be above 0"),
+        ("x=tag(log,range(1,9,step=2))", "step must be 1"),
+        ("x=glob(*)", "choices out"),
+    ],
+)
+def test_sweeps_without_a_space_are_sentences(text, words):
+    with pytest.raises(TuneError, match=words):
+        parse_space(split([text])[1])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        1,
+        -2.5e-7,
+        True,
+        None,
+        "adamw",
+        "1e3",
+        "true",
+        "it's",
+        "a,b=[c]",
+        "a b\\",
+        [1, "x y"],
+        "",
+        "ünï",
+    ],
+)
+def test_values_survive_the_way_through_an_override(value):
+    override = OverridesParser.create().parse_override(f"x={spell(value)}")
+    assert override.value() == value
+    assert type(override.value()) is type(value)
+
+
+APP = textwrap.dedent(
+    """
+    import os
+    import hydra
+    from hydra.core.config_store import ConfigStore
+    from darts_core.tune import current_trial
+
+    ConfigStore.instance().store(name="app", node={"lr": 0.1, "kind": "a", "seed": 0})
+
+    @hydra.main(version_base="1.3", config_path=None, config_name="app")
+    def main(config):
+        trial = current_trial()
+        value = -((config.lr - 0.3) ** 2) - (config.kind == "b")
+        for epoch in range(3):
+            if trial is not None:
+                trial.report(epoch, val_accuracy=value)
+        if config.kind == "c":
+            raise ValueError("no kind c")
+        return value, os.getpid() % 1000
+
+    if __name__ == "__main__":
+        main()
+    """
+)
+
+
+def sweep(folder, *arguments, timeout=240):
+    script = folder / "app.py"
+    script.write_text(APP)
+    command = [sys.executable, str(script), "-m", "hydra/sweeper=darts", *arguments]
+    return subprocess.run(
+        [*command, f"hydra.sweep.dir={folder}/out"],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+TWO = "hydra.sweeper.objectives={value: maximize, pid: minimize}"
+
+
+def test_a_script_is_swept_by_two_workers_and_continued(tmp_path, capsys):
+    arguments = ("lr=tag(log,interval(0.01,1))", "kind=a,b", TWO, "hydra.sweeper.workers=2")
+    first = sweep(tmp_path, *arguments, "hydra.sweeper.trials=3")
+    assert first.returncode == 0, first.stderr
+    assert "workers are local processes" in first.stdout + first.stderr
+    second = sweep(tmp_path, *arguments, "hydra.sweeper.trials=5")
+    assert second.returncode == 0, second.stderr
+    assert "goes on with 3 finished trials" in second.stdout + second.stderr
+    study = tmp_path / "out" / "tune"
+    result = json.loads((study / "result.json").read_text())
+    assert [t["number"] for t in result["trials"]] == [0, 1, 2, 3, 4]
+    # the configuration's own values come first
+    assert result["trials"][0]["params"] == {"lr": 0.1, "kind": "a"}
+    assert all(0.01 <= t["params"]["lr"] <= 1 for t in result["trials"])
+    assert len({t["values"][1] for t in result["trials"]}) == 5
+    assert (study / "front.png").read_bytes()[:4] == b"\x89PNG"
+    assert (study / "trials.csv").read_text().startswith("number,state,value,pid,")
+    assert table([str(study), "--csv"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 6
+    assert table([str(study), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["best_number"] == result["best_number"]
+
+
+def test_failing_trials_do_not_stop_a_sweep_and_names_are_checked(tmp_path):
+    done = sweep(tmp_path, "kind=a,c", "hydra/sweeper/sampler=grid", "hydra.sweeper.trials=2", TWO)
+    assert done.returncode == 0, done.stderr
+    trials = json.loads((tmp_path / "out/tune/result.json").read_text())["trials"]
+    failed = [t for t in trials if t["state"] == "fail"]
+    assert all(t["reason"] == "ValueError: no kind c" for t in failed)
+    bad = sweep(tmp_path, "lr=interval(1,1)")
+    assert bad.returncode != 0
+    assert "The interval of lr is empty" in bad.stderr
+    unswept = sweep(tmp_path, "lr=0.5")
+    assert "Nothing is swept" in unswept.stderr
+
+
+def test_importing_the_plugin_is_lean():
+    code = (
+        "import sys; import hydra_plugins.darts_sweeper.sweeper; "
+        "print([m for m in ('torch', 'optuna', 'triton', 'matplotlib', 'kornia') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr

@@ -1,6 +1,13 @@
 """Measured time: the one timer, the table of operation times, the expected latency."""
 
 from darts_core.latency.device import device_lock, device_name
+from darts_core.latency.expected import (
+    BudgetPenalty,
+    CostModel,
+    SoftPenalty,
+    latency_model,
+    size_model,
+)
 from darts_core.latency.measure import (
     Timing,
     default_batch_sizes,
@@ -10,15 +17,23 @@ from darts_core.latency.measure import (
     require_comparable,
     speedup,
 )
+from darts_core.latency.table import LatencyTable, build_table
 
 __all__ = [
+    "BudgetPenalty",
+    "CostModel",
+    "LatencyTable",
+    "SoftPenalty",
     "Timing",
+    "build_table",
     "default_batch_sizes",
     "device_lock",
     "device_name",
+    "latency_model",
     "measure",
     "measure_model",
     "quick_ms",
     "require_comparable",
+    "size_model",
     "speedup",
 ]

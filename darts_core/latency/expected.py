@@ -1,0 +1,269 @@
+"""Expected cost of a supernet, differentiable in alpha, and the penalties made of it.
+
+    E[cost] = overhead + slope * sum over kinds, edges e and operations k of p_ek * cost_ek
+
+cost_ek sums the table's times over all cells of the kind. p_ek is the mixing weight, or, in spaces
+that keep only some edges of a node (DARTS), the weight among the operations other than `none` times
+the edge's share of the kept edges: a one-hot choice then costs exactly what its network does.
+Source: ProxylessNAS, arXiv:1812.00332, section 3.3 (the sum); the edge share is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from darts_core.architecture import Architecture
+from darts_core.errors import LatencyError, unknown_name
+from darts_core.latency.table import LatencyTable, Place, find_places
+from darts_core.ops import create_op
+from darts_core.spaces import SearchSpace
+
+__all__ = [
+    "BudgetPenalty",
+    "CostModel",
+    "Penalty",
+    "SoftPenalty",
+    "fit_overhead",
+    "latency_model",
+    "size_model",
+]
+
+
+class Penalty(Protocol):
+    """What the search adds to the alpha loss: a scalar from the mixing weights, by cell kind."""
+
+    def __call__(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """The penalty, differentiable in the weights."""
+        ...
+
+
+class CostModel(nn.Module):
+    """Cost of a mixture or of an architecture, in `unit`.
+
+    Args:
+        space: whose edges and operations index the costs.
+        costs: kind -> [E, K], summed over the cells of that kind.
+        unit: "ms", "MMACs" or "params", for texts.
+        overhead: added to every network.
+        slope: factor of the sum.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        costs: Mapping[str, np.ndarray[Any, Any]],
+        *,
+        unit: str = "ms",
+        overhead: float = 0.0,
+        slope: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.space = space
+        self.unit = unit
+        self.overhead, self.slope = overhead, slope
+        for kind, cost in costs.items():
+            if cost.shape != space.alpha_shapes()[kind]:
+                raise LatencyError(
+                    f"Costs of {kind!r} have shape {cost.shape}, not {space.alpha_shapes()[kind]}."
+                )
+            self.register_buffer(f"cost_{kind}", torch.tensor(cost, dtype=torch.float32))
+        chosen = [[float(op != "none") for op in space.ops]]
+        self.register_buffer("_chosen_1K", torch.tensor(chosen))
+        same = [[float(a[1] == b[1]) for b in space.edges] for a in space.edges]
+        self.register_buffer("_same_node_EE", torch.tensor(same))
+
+    def forward(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """Expected cost, a scalar.
+
+        Args:
+            weights: mixing weights [E, K] by cell kind.
+        """
+        total: Tensor | None = None
+        for kind in self.space.cell_kinds:
+            cost_EK = getattr(self, f"cost_{kind}")
+            part = (self._probability(weights[kind].to(cost_EK)) * cost_EK).sum()
+            total = part if total is None else total + part
+        assert total is not None
+        return self.overhead + self.slope * total
+
+    def _probability(self, weight_EK: Tensor) -> Tensor:
+        if self.space.keep_edges is None or "none" not in self.space.ops:
+            return weight_EK
+        chosen_EK = weight_EK * self._chosen_1K
+        strength_E = chosen_EK.sum(1).clamp_min(1e-12)
+        share_E = strength_E / (self._same_node_EE @ strength_E)
+        kept_E = (self.space.keep_edges * share_E).clamp_max(1.0)
+        return kept_E[:, None] * chosen_EK / strength_E[:, None]
+
+    def sum_of(self, architecture: Architecture) -> float:
+        """The architecture's cost before overhead and slope."""
+        rows = {edge: row for row, edge in enumerate(self.space.edges)}
+        total = 0.0
+        for kind, cell in architecture.cells:
+            cost_EK = getattr(self, f"cost_{kind}")
+            for source, target, op in cell.edges:
+                if op not in self.space.ops:
+                    raise LatencyError(unknown_name("operation", op, self.space.ops))
+                total += float(cost_EK[rows[(source, target)], self.space.ops.index(op)])
+        return total
+
+    def of(self, architecture: Architecture) -> float:
+        """The architecture's predicted cost."""
+        return self.overhead + self.slope * self.sum_of(architecture)
+
+
+def latency_model(
+    table: LatencyTable,
+    space: SearchSpace,
+    supernet: nn.Module,
+    input_shape: Sequence[int],
+    *,
+    batch: int,
+    device: str | torch.device | None = None,
+) -> CostModel:
+    """Expected latency in milliseconds from measured times.
+
+    Args:
+        table: from `build_table`.
+        space: the searched space.
+        supernet: with the channels and layers of the network to be built; not necessarily the
+            one that is searched.
+        input_shape: (C, H, W).
+        batch: images a call; one of the table's.
+        device: refuse a table of other hardware.
+
+    Raises:
+        LatencyError: rows are missing, or the table is of another device.
+    """
+    if device is not None:
+        table.require_device(device)
+    costs = _costs(space, find_places(supernet, input_shape), lambda p, op: table.ms(p, op, batch))
+    fit = table.fits.get(str(batch), {})
+    return CostModel(
+        space, costs, unit="ms",
+        overhead=float(fit.get("overhead_ms", 0.0)), slope=float(fit.get("slope", 1.0)),
+    )  # fmt: skip
+
+
+def size_model(
+    space: SearchSpace, supernet: nn.Module, input_shape: Sequence[int], what: str
+) -> CostModel:
+    """Expected "macs" (in millions) or "params" (in thousands) of the chosen operations.
+
+    Raises:
+        LatencyError: `what` is neither.
+    """
+    if what not in ("macs", "params"):
+        raise LatencyError(unknown_name("cost", what, ("latency", "macs", "params")))
+    known: dict[tuple[Any, ...], float] = {}
+
+    def cost(place: Place, op: str) -> float:
+        key = (op, place.channels, place.height, place.width, place.stride)
+        if key not in known:
+            known[key] = _size(place, op, what)
+        return known[key]
+
+    unit = "MMACs" if what == "macs" else "kparams"
+    return CostModel(space, _costs(space, find_places(supernet, input_shape), cost), unit=unit)
+
+
+def _costs(space: SearchSpace, places: Sequence[Place], cost: Any) -> dict[str, Any]:
+    costs = {kind: np.zeros(shape) for kind, shape in space.alpha_shapes().items()}
+    for place in places:
+        for column, op in enumerate(space.ops):
+            costs[place.kind][place.edge, column] += cost(place, op)
+    return costs
+
+
+def _size(place: Place, op: str, what: str) -> float:
+    module = create_op(op, place.channels, place.stride, affine=True).eval()
+    if what == "params":
+        return sum(p.numel() for p in module.parameters()) / 1e3
+    macs = 0
+
+    def add(layer: nn.Module, _: Any, output: Tensor) -> None:
+        nonlocal macs
+        if isinstance(layer, nn.Conv2d):
+            macs += output.numel() * layer.weight[0].numel()
+
+    hooks = [m.register_forward_hook(add) for m in module.modules()]
+    with torch.no_grad():
+        module(torch.zeros(1, place.channels, place.height, place.width))
+    for hook in hooks:
+        hook.remove()
+    return macs / 1e6
+
+
+def fit_overhead(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> dict[str, Any]:
+    """Overhead and slope that turn sums of table rows into networks' times (least squares).
+
+    Returns:
+        overhead_ms, slope, n and the root mean square error, for `LatencyTable.fits`.
+
+    Raises:
+        LatencyError: fewer than three networks, or all of one sum.
+    """
+    if len(sums_ms) < 3 or len(sums_ms) != len(measured_ms) or np.ptp(sums_ms) == 0:
+        raise LatencyError("The overhead needs at least 3 networks of different sums to be fitted.")
+    slope, overhead = np.polyfit(np.asarray(sums_ms), np.asarray(measured_ms), 1)
+    residual = np.asarray(measured_ms) - (overhead + slope * np.asarray(sums_ms))
+    return {
+        "overhead_ms": float(overhead),
+        "slope": float(slope),
+        "n": len(sums_ms),
+        "rmse_ms": float(np.sqrt(np.mean(residual**2))),
+    }
+
+
+class SoftPenalty(nn.Module):
+    """strength * E[cost] / target: cheaper is always better (ProxylessNAS, Eq. 9)."""
+
+    def __init__(self, cost: CostModel, *, strength: float, target: float) -> None:
+        super().__init__()
+        if strength < 0 or target <= 0:
+            raise LatencyError(
+                f"strength={strength} must be at least 0 and target={target} above 0."
+            )
+        self.cost, self.strength, self.target = cost, strength, target
+
+    def forward(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """The penalty."""
+        penalty: Tensor = self.strength * self.cost(weights) / self.target
+        return penalty
+
+
+class BudgetPenalty(nn.Module):
+    """A hard budget: multiplier * (E[cost] / budget - 1), the multiplier rising while it is broken.
+
+    Each call with gradients moves the multiplier by `rate` times the excess, never below 0 (dual
+    ascent), without leaving the device; it is part of the state dict. A quadratic term damps the
+    oscillation (augmented Lagrangian).
+    """
+
+    multiplier: Tensor
+
+    def __init__(
+        self, cost: CostModel, *, budget: float, rate: float = 0.05, damping: float = 1.0
+    ) -> None:
+        super().__init__()
+        if budget <= 0 or rate <= 0 or damping < 0:
+            raise LatencyError(
+                f"budget={budget} and rate={rate} must be above 0 and damping={damping} at least 0."
+            )
+        self.cost, self.budget, self.rate, self.damping = cost, budget, rate, damping
+        self.register_buffer("multiplier", torch.zeros(()))
+
+    def forward(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """The penalty; the multiplier moves when gradients are recorded."""
+        excess = self.cost(weights) / self.budget - 1.0
+        penalty: Tensor = self.multiplier.clone() * excess
+        penalty = penalty + 0.5 * self.damping * excess.clamp_min(0.0) ** 2
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                self.multiplier.add_(self.rate * excess.detach()).clamp_(min=0.0)
+        return penalty

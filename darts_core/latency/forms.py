@@ -1,0 +1,93 @@
+"""An operation in the form in which it will run, ready to be timed: folded, in its runtime.
+
+Timing needs the work, not the values: a batch norm behind a convolution becomes a bias, an operation
+for ONNX Runtime is written with the quick TorchScript exporter.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from darts_core.errors import LatencyError
+
+__all__ = ["RUNTIMES", "in_runtime", "without_norms"]
+
+RUNTIMES = ("eager", "onnx", "compile", "graph")
+
+
+def without_norms(module: nn.Module) -> nn.Module:
+    """A copy in eval mode whose convolutions carry a bias and whose batch norms are gone.
+
+    The values differ from the original's, the work is that of the folded operation.
+    """
+    copied = copy.deepcopy(module).eval()
+    last: nn.Conv2d | None = None
+    for name, child in list(copied.named_modules()):
+        if isinstance(child, nn.Conv2d):
+            last = child
+        elif isinstance(child, nn.BatchNorm2d) and last is not None:
+            if last.bias is None:
+                last.bias = nn.Parameter(torch.zeros(last.out_channels))
+            parent, _, own = name.rpartition(".")
+            setattr(copied.get_submodule(parent), own, nn.Identity())
+    return copied.requires_grad_(False)
+
+
+def in_runtime(
+    module: nn.Module,
+    x: torch.Tensor,
+    runtime: str,
+    *,
+    threads: int | None = None,
+) -> Callable[[], Any]:
+    """A function of nothing that runs `module` on `x` once under `runtime`.
+
+    Raises:
+        LatencyError: the runtime is unknown, absent, or cannot express the operation.
+    """
+    if runtime not in RUNTIMES:
+        raise LatencyError(f"Unknown runtime {runtime!r}; use {', '.join(RUNTIMES)}.")
+    if runtime == "onnx":
+        return _onnx(module, x, threads)
+    if runtime == "graph" and x.device.type != "cuda":
+        raise LatencyError("The runtime 'graph' needs a cuda device; use eager or onnx on a CPU.")
+    run: Callable[[torch.Tensor], Any] = torch.compile(module) if runtime == "compile" else module
+
+    def call() -> Any:
+        with torch.inference_mode():
+            return run(x)
+
+    return call
+
+
+def _onnx(module: nn.Module, x: torch.Tensor, threads: int | None) -> Callable[[], Any]:
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise LatencyError("ONNX Runtime is not installed; pip install onnxruntime.") from error
+    buffer = io.BytesIO()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(module, (x.cpu(),), buffer, input_names=["x"], dynamo=False)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads or torch.get_num_threads()
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        session = ort.InferenceSession(
+            buffer.getvalue(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # of either library, of many kinds
+        raise LatencyError(
+            f"{type(module).__name__} cannot run in ONNX Runtime ({str(error).strip()[:200]}); use "
+            "another runtime or leave the operation out of the space."
+        ) from error
+    feed = {"x": x.cpu().numpy()} if session.get_inputs() else {}
+    return lambda: session.run(None, feed)

@@ -1,0 +1,285 @@
+"""The latency table: each operation of a space, at each shape it occurs at, timed on this device.
+
+Rows are keyed by operation, shape, stride and batch; the file states device, threads, runtime and
+versions, and is refused on another device. It is written while it grows, so that an interrupted
+build goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from darts_core import runlog
+from darts_core.errors import DartsError, LatencyError
+from darts_core.latency import device as _device
+from darts_core.latency.forms import RUNTIMES, in_runtime, without_norms
+from darts_core.latency.measure import default_batch_sizes, quick_ms
+from darts_core.ops import create_op
+
+__all__ = ["LatencyTable", "Place", "build_table", "find_places"]
+
+log = logging.getLogger("darts_core")
+SCHEMA_VERSION = 1
+_SAVE_EVERY_SECONDS = 5.0
+_FREE = ("none",)  # adds nothing to a sum and is not run
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a choice is made: cell kind, edge (row of alpha), and the shape of its input."""
+
+    kind: str
+    edge: int
+    channels: int
+    height: int
+    width: int
+    stride: int
+
+    def key(self, op: str, batch: int) -> str:
+        """The row of the table for operation `op` at this place."""
+        return f"{op}/c{self.channels}/{self.height}x{self.width}/s{self.stride}/b{batch}"
+
+
+def find_places(supernet: nn.Module, input_shape: Sequence[int]) -> list[Place]:
+    """Every edge of every cell of a supernet, with the shape that reaches it.
+
+    Args:
+        supernet: of the space, with the channels and layers of the network to be built.
+        input_shape: (C, H, W).
+
+    Raises:
+        LatencyError: the network has no cells with mixed operations.
+    """
+    found: list[Place] = []
+    hooks = []
+    for module in supernet.modules():
+        mixed, kind = getattr(module, "mixed", None), getattr(module, "kind", None)
+        if not isinstance(mixed, nn.ModuleList) or not isinstance(kind, str):
+            continue
+        for edge, operation in enumerate(mixed):
+
+            def note(
+                _: nn.Module, inputs: tuple[Any, ...], output: Any, kind: str = kind, e: int = edge
+            ) -> None:
+                _, channels, height, width = inputs[0].shape
+                stride = 1 if output.shape[2] == height else 2
+                found.append(Place(kind, e, channels, height, width, stride))
+
+            hooks.append(operation.register_forward_hook(note))
+    reference = next(supernet.parameters())
+    was_training = supernet.training
+    try:
+        with torch.no_grad():
+            supernet.eval()(torch.zeros(2, *input_shape, device=reference.device))
+    finally:
+        supernet.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    if not found:
+        raise LatencyError(
+            f"{type(supernet).__name__} has no cells with mixed operations; pass a Supernet."
+        )
+    return found
+
+
+@dataclass
+class LatencyTable:
+    """Times in milliseconds by `Place.key`, and the fit that turns their sum into a network's time.
+
+    Attributes:
+        device: the hardware's name.
+        threads: CPU threads; None on a GPU.
+        runtime: one of `RUNTIMES`.
+        dtype: number format of the timed operations.
+        rows: key -> median milliseconds.
+        fits: batch -> {"overhead_ms", "slope", ...} from `fit_overhead`.
+        versions: of torch and the runtime.
+    """
+
+    device: str
+    runtime: str
+    threads: int | None = None
+    dtype: str = "float32"
+    rows: dict[str, float] = field(default_factory=dict)
+    fits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def ms(self, place: Place, op: str, batch: int) -> float:
+        """Time of `op` at `place`; operations that are not run take none.
+
+        Raises:
+            LatencyError: the row was not measured.
+        """
+        if op in _FREE or (op == "skip_connect" and place.stride == 1):
+            return 0.0
+        key = place.key(op, batch)
+        if key not in self.rows:
+            raise LatencyError(
+                f"The latency table lacks {key!r}; build it again with the space, channels, layers "
+                "and image size of this search."
+            )
+        return self.rows[key]
+
+    def require_device(self, device: str | torch.device) -> None:
+        """Nothing, if the table was measured on this device.
+
+        Raises:
+            LatencyError: it was measured on other hardware.
+        """
+        here = _device.device_name(device)
+        if here != self.device:
+            raise LatencyError(
+                f"The latency table was measured on {self.device!r}; this is {here!r}. Build one "
+                "here: darts-core latency build."
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write the table as JSON."""
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            "device": self.device,
+            "threads": self.threads,
+            "runtime": self.runtime,
+            "dtype": self.dtype,
+            "versions": self.versions,
+            "fits": self.fits,
+            "rows": self.rows,
+        }
+        runlog.write_json(path, content)
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str | torch.device | None = None) -> LatencyTable:
+        """The table in a file; given a device, only if it was measured on it.
+
+        Raises:
+            LatencyError: the file is missing, damaged, newer, or of another device.
+        """
+        try:
+            content = runlog.read_json(path)
+        except DartsError as error:
+            raise LatencyError(f"{error} Build one: darts-core latency build.") from error
+        if not isinstance(content, Mapping) or "rows" not in content:
+            raise LatencyError(f"{path} is no latency table; build one: darts-core latency build.")
+        version = content.get("schema_version", 0)
+        if not isinstance(version, int) or version > SCHEMA_VERSION:
+            raise LatencyError(
+                f"{path} has schema_version {version!r}; this program reads up to {SCHEMA_VERSION}."
+            )
+        table = cls(
+            content["device"], content["runtime"], content["threads"], content["dtype"],
+            dict(content["rows"]), dict(content["fits"]), dict(content["versions"]),
+        )  # fmt: skip
+        if device is not None:
+            table.require_device(device)
+        return table
+
+
+def build_table(
+    supernet: nn.Module,
+    ops: Sequence[str],
+    input_shape: Sequence[int],
+    *,
+    path: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    runtime: str | None = None,
+    batch_sizes: Sequence[int] | None = None,
+    dtype: torch.dtype = torch.float32,
+    seconds: float = 0.05,
+    progress: Callable[[int, int], None] | None = None,
+) -> LatencyTable:
+    """Time every operation of a space at every shape at which it occurs.
+
+    Args:
+        supernet: of the space, with the channels and layers of the network to be built.
+        ops: the space's operations.
+        input_shape: (C, H, W).
+        path: the table's file; rows that it holds already are not timed again.
+        device: where.
+        runtime: how the network will run; ONNX Runtime on a CPU, CUDA graphs on a GPU by default.
+        batch_sizes: batch 1 and the throughput batch by default.
+        dtype: number format on a GPU.
+        seconds: time for one row.
+        progress: called with (rows done, rows in all).
+
+    Raises:
+        LatencyError: the runtime cannot run here or cannot express an operation, or the file
+            belongs to another device or runtime.
+    """
+    home = _device.require_device(device)
+    runtime = runtime or ("graph" if home.type == "cuda" else "onnx")
+    if runtime not in RUNTIMES:
+        raise LatencyError(f"Unknown runtime {runtime!r}; use {', '.join(RUNTIMES)}.")
+    sizes = tuple(batch_sizes or default_batch_sizes(home))
+    table = _opened(path, home, runtime, dtype)
+    wanted = _wanted(find_places(supernet, input_shape), ops, sizes)
+    saved = time.monotonic()
+    with _device.device_lock(home), _device.pinned_threads(home):
+        for done, (key, (place, op, batch)) in enumerate(wanted.items()):
+            if key not in table.rows:
+                table.rows[key] = _time(place, op, batch, runtime, home, dtype, seconds)
+            if path is not None and time.monotonic() - saved > _SAVE_EVERY_SECONDS:
+                table.save(path)
+                saved = time.monotonic()
+            if progress is not None:
+                progress(done + 1, len(wanted))
+    if path is not None:
+        table.save(path)
+    return table
+
+
+def _wanted(
+    places: Iterable[Place], ops: Sequence[str], sizes: Sequence[int]
+) -> dict[str, tuple[Place, str, int]]:
+    wanted: dict[str, tuple[Place, str, int]] = {}
+    for place in places:
+        for op in ops:
+            if op in _FREE or (op == "skip_connect" and place.stride == 1):
+                continue
+            for batch in sizes:
+                wanted.setdefault(place.key(op, batch), (place, op, batch))
+    return wanted
+
+
+def _opened(
+    path: str | Path | None, device: torch.device, runtime: str, dtype: torch.dtype
+) -> LatencyTable:
+    kind = str(dtype).removeprefix("torch.")
+    threads = torch.get_num_threads() if device.type == "cpu" else None
+    if path is None or not Path(path).exists():
+        return LatencyTable(
+            _device.device_name(device), runtime, threads, kind, versions=_device.versions(runtime)
+        )
+    table = LatencyTable.load(path, device=device)
+    if (table.runtime, table.dtype, table.threads) != (runtime, kind, threads):
+        raise LatencyError(
+            f"{path} holds times of {table.runtime} in {table.dtype} on {table.threads} threads, not "
+            f"of {runtime} in {kind} on {threads}; name another file."
+        )
+    log.info("%s holds %d rows already", path, len(table.rows))
+    return table
+
+
+def _time(
+    place: Place,
+    op: str,
+    batch: int,
+    runtime: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    seconds: float,
+) -> float:
+    module = without_norms(create_op(op, place.channels, place.stride, affine=True))
+    x = torch.randn(batch, place.channels, place.height, place.width, device=device)
+    if device.type == "cuda":
+        module = module.to(device=device, dtype=dtype)
+        x = x.to(dtype).contiguous(memory_format=torch.channels_last)
+        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return quick_ms(in_runtime(module, x, runtime), device=device, seconds=seconds)

@@ -1,0 +1,256 @@
+"""Table, expected latency and penalties: exact on known costs, refused on other devices."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from darts_core.architecture import Architecture
+from darts_core.errors import LatencyError
+from darts_core.latency import (
+    BudgetPenalty,
+    CostModel,
+    LatencyTable,
+    SoftPenalty,
+    build_table,
+    latency_model,
+    size_model,
+)
+from darts_core.latency import table as table_module
+from darts_core.latency.check import check_predictions, draw_scatter, spearman
+from darts_core.latency.expected import fit_overhead
+from darts_core.latency.forms import in_runtime, without_norms
+from darts_core.latency.table import find_places
+from darts_core.ops import create_op
+from darts_core.spaces import get_space
+from darts_core.supernet import Supernet, build, count
+
+SHAPE = (3, 8, 8)
+
+
+def supernet(name: str = "darts", layers: int = 3) -> Supernet:
+    return Supernet(get_space(name), channels=4, layers=layers, num_classes=3)
+
+
+def one_hot(space, architecture) -> dict[str, torch.Tensor]:
+    """Weights that choose exactly the architecture; edges that it drops choose `none`."""
+    rows = {edge: row for row, edge in enumerate(space.edges)}
+    weights = {kind: torch.zeros(shape) for kind, shape in space.alpha_shapes().items()}
+    for kind, weight in weights.items():
+        weight[:, space.ops.index("none")] = 1.0
+        for source, target, op in architecture.cell(kind).edges:
+            weight[rows[(source, target)]] = 0.0
+            weight[rows[(source, target)], space.ops.index(op)] = 1.0
+    return weights
+
+
+def test_places_are_all_edges_of_all_cells():
+    net = supernet()
+    places = find_places(net, SHAPE)
+    assert len(places) == 3 * 14
+    by_stride = [place for place in places if place.stride == 2]
+    assert len(by_stride) == 2 * 8  # two reducing cells; 8 edges leave the two inputs
+    assert {(p.channels, p.height) for p in places if p.kind == "normal"} == {(4, 8)}
+    assert {(p.channels, p.height) for p in by_stride} == {(8, 8), (16, 4)}
+    with pytest.raises(LatencyError, match="no cells"):
+        find_places(torch.nn.Conv2d(3, 3, 1), SHAPE)
+
+
+def test_table_is_timed_once_resumed_and_kept_to_its_device(tmp_path, monkeypatch):
+    net, space = supernet("nasbench201", 1), get_space("nasbench201")
+    path = tmp_path / "table.json"
+    options = {"path": path, "batch_sizes": (1,), "seconds": 0.001}
+    table = build_table(net, space.ops, SHAPE, runtime="eager", **options)
+    assert all(ms > 0 for ms in table.rows.values())
+    assert {key.split("/")[0] for key in table.rows} == set(space.ops) - {"none", "skip_connect"}
+    monkeypatch.setattr(table_module, "_time", lambda *a: pytest.fail("timed again"))
+    again = build_table(net, space.ops, SHAPE, runtime="eager", **options)
+    assert again.rows == table.rows
+    with pytest.raises(LatencyError, match="name another file"):
+        build_table(net, space.ops, SHAPE, runtime="onnx", **options)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"device": "another card"}))
+    with pytest.raises(LatencyError, match="'another card'"):
+        LatencyTable.load(path, device="cpu")
+    path.write_text(json.dumps(content | {"schema_version": 9}))
+    with pytest.raises(LatencyError, match="9"):
+        LatencyTable.load(path)
+    with pytest.raises(LatencyError, match="no file"):
+        LatencyTable.load(tmp_path / "missing.json")
+
+
+def test_interrupted_build_keeps_what_it_timed(tmp_path, monkeypatch):
+    net, space = supernet("nasbench201", 1), get_space("nasbench201")
+    monkeypatch.setattr(table_module, "_SAVE_EVERY_SECONDS", 0.0)
+    calls = []
+
+    def fails_late(*arguments):
+        calls.append(arguments)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return 1.0
+
+    monkeypatch.setattr(table_module, "_time", fails_late)
+    options = {"path": tmp_path / "t.json", "runtime": "eager", "batch_sizes": (1,)}
+    with pytest.raises(KeyboardInterrupt):
+        build_table(net, space.ops, SHAPE, **options)
+    assert len(LatencyTable.load(tmp_path / "t.json").rows) == 3
+
+
+def test_operations_run_in_onnx_and_without_their_norms():
+    op = create_op("sep_conv_3x3", 4, 1)
+    bare = without_norms(op)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in bare.modules())
+    x = torch.randn(2, 4, 6, 6)
+    (found,) = in_runtime(bare, x, "onnx")()
+    np.testing.assert_allclose(found, bare(x).numpy(), atol=1e-5)
+    with pytest.raises(LatencyError, match="needs a cuda device"):
+        in_runtime(bare, x, "graph")
+    with pytest.raises(LatencyError, match="'tensorrt'"):
+        in_runtime(bare, x, "tensorrt")
+
+    class Odd(torch.nn.Module):
+        def forward(self, x):
+            return torch.linalg.eigvals(x)
+
+    with pytest.raises(LatencyError, match="Odd cannot run in ONNX Runtime"):
+        in_runtime(Odd(), x, "onnx")
+
+
+@pytest.mark.parametrize("name", ["darts", "nasbench201"])
+def test_a_one_hot_choice_costs_what_its_network_costs(name):
+    space, net = get_space(name), supernet(name, 3 if name == "darts" else 1)
+    rng = np.random.default_rng(3)
+    layers = 3 if name == "darts" else 1
+    for what, scale in (("macs", 1e6), ("params", 1e3)):
+        model = size_model(space, net, SHAPE, what)
+        sizes = []
+        for _ in range(3):
+            architecture = space.random(rng)
+            plain = build(architecture, channels=4, layers=layers, num_classes=3)
+            sizes.append((getattr(count(plain, SHAPE), what) / scale, model.of(architecture)))
+            mixed = model(one_hot(space, architecture))
+            assert float(mixed) == pytest.approx(model.of(architecture), rel=1e-5)
+        # what stands around the operations is the same in every network
+        rest = [whole - chosen for whole, chosen in sizes]
+        assert rest == pytest.approx([rest[0]] * 3, rel=1e-4)
+
+
+def test_expectation_is_differentiable_in_alpha():
+    space, net = get_space("darts"), supernet()
+    model = size_model(space, net, SHAPE, "macs")
+    weights = {
+        kind: torch.rand(shape, dtype=torch.float64).softmax(1).requires_grad_()
+        for kind, shape in space.alpha_shapes().items()
+    }
+    model.double()
+    names = list(weights)
+    assert torch.autograd.gradcheck(
+        lambda *values: model(dict(zip(names, values, strict=True))), tuple(weights.values())
+    )
+
+
+def test_latency_model_reads_the_table_and_its_fit():
+    space, net = get_space("nasbench201"), supernet("nasbench201", 1)
+    places = find_places(net, SHAPE)
+    table = LatencyTable("card", "eager")
+    for place in places:
+        for op in space.ops:
+            table.rows[place.key(op, 1)] = float(place.channels)
+    table.fits["1"] = {"overhead_ms": 5.0, "slope": 2.0}
+    model = latency_model(table, space, net, SHAPE, batch=1)
+    cell = "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
+    architecture = Architecture.from_text(cell)
+    # two operations that take time in each of three cells of 4, 8 and 16 channels
+    assert model.of(architecture) == pytest.approx(5.0 + 2.0 * 2 * (4 + 8 + 16))
+    with pytest.raises(LatencyError, match="lacks 'nor_conv_1x1"):
+        latency_model(table, space, net, SHAPE, batch=32)
+    with pytest.raises(LatencyError, match="measured on 'card'"):
+        latency_model(table, space, net, SHAPE, batch=1, device="cpu")
+
+
+def test_soft_penalty_pulls_towards_cheap_operations():
+    space, net = get_space("nasbench201"), supernet("nasbench201", 1)
+    model = size_model(space, net, SHAPE, "macs")
+    alpha = torch.zeros(space.alpha_shapes()["cell"], requires_grad=True)
+    penalty = SoftPenalty(model, strength=0.5, target=2.0)
+    value = penalty({"cell": alpha.softmax(1)})
+    assert value.item() == pytest.approx(0.25 * float(model({"cell": alpha.softmax(1)})))
+    value.backward()
+    dear, free = space.ops.index("nor_conv_3x3"), space.ops.index("none")
+    assert (alpha.grad[:, dear] > 0).all()
+    assert (alpha.grad[:, free] < 0).all()
+    with pytest.raises(LatencyError, match="strength=-1"):
+        SoftPenalty(model, strength=-1, target=1)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7])
+def test_budget_penalty_meets_its_budget(share):
+    """A loss that likes dear operations, against a budget: the optimum lies on the budget."""
+    space, net = get_space("nasbench201"), supernet("nasbench201", 1)
+    model = size_model(space, net, SHAPE, "macs")
+    dear = space.ops.index("nor_conv_3x3")
+    alpha = torch.zeros(space.alpha_shapes()["cell"], requires_grad=True)
+    with torch.no_grad():
+        start = torch.full_like(alpha, -20.0)
+        start[:, dear] = 20.0
+        budget = share * float(model({"cell": start.softmax(1)}))
+    penalty = BudgetPenalty(model, budget=budget, rate=0.02)
+    optimizer = torch.optim.Adam([alpha], lr=0.05)
+    for _ in range(400):
+        weight = alpha.softmax(1)
+        loss = -weight[:, dear].log().mean() + penalty({"cell": weight})
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        before = penalty.multiplier.clone()
+        found = float(model({"cell": alpha.softmax(1)}))
+        penalty({"cell": alpha.softmax(1)})
+    assert found == pytest.approx(budget, rel=0.05)
+    assert float(before) > 0
+    assert torch.equal(penalty.multiplier, before)  # evaluation moves nothing
+    again = BudgetPenalty(model, budget=budget)
+    again.load_state_dict(penalty.state_dict())
+    assert torch.equal(again.multiplier, before)
+
+
+def test_fit_recovers_overhead_and_slope():
+    sums = [1.0, 2.0, 5.0, 9.0]
+    fit = fit_overhead(sums, [0.7 + 1.3 * value for value in sums])
+    assert fit["overhead_ms"] == pytest.approx(0.7)
+    assert fit["slope"] == pytest.approx(1.3)
+    with pytest.raises(LatencyError, match="at least 3"):
+        fit_overhead([1.0, 1.0], [1.0, 1.0])
+    assert spearman([1, 2, 3], [10, 30, 20]) == pytest.approx(0.5)
+
+
+def test_check_reports_correlations_and_draws(tmp_path, monkeypatch):
+    space, net = get_space("nasbench201"), supernet("nasbench201", 1)
+    model = size_model(space, net, SHAPE, "macs")
+    seen = []
+    record = check_predictions(
+        model,
+        lambda a: build(a, channels=4, layers=1, num_classes=3),
+        SHAPE,
+        batch=2,
+        count=8,
+        runtime="eager",
+        seconds=0.01,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen[-1] == (16, 16)
+    assert len(record["points"]) == 8
+    assert record["n"] == 4
+    assert -1 <= record["correlation"] <= 1
+    assert all(p["measured_ms"] > 0 and p["again_ms"] > 0 for p in record["points"])
+    draw_scatter(record, tmp_path / "scatter.png")
+    assert (tmp_path / "scatter.png").stat().st_size > 1000
+    with pytest.raises(LatencyError, match="count=2"):
+        check_predictions(model, lambda a: net, SHAPE, batch=1, count=2)
+
+
+def test_cost_shapes_must_fit():
+    with pytest.raises(LatencyError, match="shape"):
+        CostModel(get_space("nasbench201"), {"cell": np.zeros((2, 2))})

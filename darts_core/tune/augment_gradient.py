@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,17 +58,16 @@ def gradient_search(
     )
     spent, history = state.load(policy, optimizer, objective)
     while (ended := budget.exhausted(spent)) is None:
-        started = time.perf_counter()
-        total = 0.0
+        started, losses = time.perf_counter(), []
         for step in range(spent.epochs * steps_per_epoch, (spent.epochs + 1) * steps_per_epoch):
-            total += _gradient_step(objective, policy, optimizer, step)
-        seconds = time.perf_counter() - started
+            losses.append(_gradient_step(objective, policy, optimizer, step))
+            seconds = time.perf_counter() - started
+            # seconds may run out within an epoch, which is then the last one
+            if budget.exhausted(replace(spent, device_seconds=spent.device_seconds + seconds)):
+                break
         spent = Spent(0, spent.epochs + 1, spent.device_seconds + seconds)
-        row: dict[str, Any] = {
-            "epoch": spent.epochs,
-            "loss": total / steps_per_epoch,
-            "seconds": seconds,
-        }
+        row: dict[str, Any] = {"epoch": spent.epochs, "loss": sum(losses) / len(losses)}
+        row |= {"steps": len(losses), "seconds": seconds}
         row |= {"probabilities": policy.probabilities(), "magnitudes": policy.magnitudes()}
         history.append(row)
         state.save(policy, optimizer, objective, spent, history)

@@ -296,6 +296,20 @@ def test_interrupted_gradient_search_goes_on_bit_for_bit(tmp_path):
         )
 
 
+def test_seconds_end_a_search_within_an_epoch(tmp_path):
+    result = search_policy(
+        held_out_objective(template_classifier()),
+        method="gradient",
+        folder=tmp_path,
+        budget=Budget(trainings=2.0, training_seconds=0.1),
+        operations=OPERATIONS,
+        steps_per_epoch=100_000,
+    )
+    assert result.history[-1]["steps"] < 10_000
+    assert 0.2 <= result.spent.device_seconds < 5
+    assert result.ended == "the budget of 0.2 device-seconds is spent"
+
+
 def test_colour_is_left_out_on_one_channel(tmp_path):
     result = search_policy(
         lambda augment, step: augment(torch.rand(4, 1, 8, 8)).mean((1, 2, 3)),

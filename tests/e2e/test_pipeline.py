@@ -1,0 +1,146 @@
+"""The whole pipeline in small: every stage on real images, selection without the test split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from darts_core import cli
+from darts_core.runlog import read_json, read_jsonl, read_yaml
+
+SMALL = [
+    "run", "experiment=demo", "search.epochs=1", "search.channels=4", "search.batch_size=128",
+    "train.channels=4", "train.epochs=2", "train.batch_size=128", "tune.trials=2", "prune.epochs=1",
+    "prune.budget=80%", "bench.baseline_width=4", "bench.seconds=0.2",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """The version's folder after one small run, and where the test split was read."""
+    from darts_core.data import DataBundle
+
+    folder = tmp_path_factory.mktemp("pipeline")
+    reads: list[str] = []
+    original = DataBundle.split
+
+    def watched(self: DataBundle, names: Any) -> Any:
+        wanted = (names,) if isinstance(names, str) else tuple(names)
+        if "test" in wanted:
+            import traceback
+
+            frames = [f.filename for f in traceback.extract_stack() if "/stages/" in f.filename]
+            reads.append(Path(frames[-1]).stem)
+        return original(self, names)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(DataBundle, "split", watched)
+    patch.chdir(folder)
+    try:
+        assert cli.main(SMALL) == 0
+    finally:
+        patch.undo()
+    return folder / "runs" / "digits-nasbench201" / "V001", reads
+
+
+def test_every_stage_leaves_its_folder(done: tuple[Path, list[str]]) -> None:
+    version, _ = done
+    stages = ["search", "searched", "tune", "train", "prune", "export", "bench"]
+    stages += ["baseline/tune", "baseline/train"]
+    for name in stages:
+        for file in ("config.yaml", "environment.json", "result.json"):
+            assert (version / name / file).is_file(), f"{name}/{file}"
+    for artifact in ("search/architecture.yaml", "train/model.pt", "prune/model.pt", "tune/best.yaml",
+                     "export/model.pt2", "export/model.onnx", "export/manifest.json",
+                     "report.html"):  # fmt: skip
+        assert (version / artifact).stat().st_size > 0, artifact
+
+
+def test_the_picture_is_drawn_unless_every_time_was_taken_under_load(
+    done: tuple[Path, list[str]],
+) -> None:
+    version, _ = done
+    rows = read_json(version / "bench" / "results.json")["rows"]
+    quiet = any(not time["flagged"] for row in rows for time in row["latency"].values())
+    assert (version / "bench" / "front.png").is_file() == quiet
+
+
+def test_only_final_evaluations_read_the_test_split(done: tuple[Path, list[str]]) -> None:
+    _, reads = done
+    # searched, tuned and baseline network once each; the pruned one once; each exported file once
+    assert sorted(reads) == ["models", "models", "prune", "train", "train", "train"]
+
+
+def test_the_table_has_every_model_with_its_figures(done: tuple[Path, list[str]]) -> None:
+    version, _ = done
+    rows = read_json(version / "bench" / "results.json")["rows"]
+    assert [row["kind"] for row in rows] == [
+        "baseline", "searched", "tuned", "pruned", "exported", "exported",
+    ]  # fmt: skip
+    for row in rows:
+        assert row["params"] > 0
+        assert row["macs"] > 0
+        assert 0.0 <= row["accuracy_mean"] <= 1.0
+        assert set(row["latency"]) >= {"1"}
+        for time in row["latency"].values():
+            assert 0 < time["q05_ms"] <= time["median_ms"] <= time["q95_ms"]
+            assert time["n"] >= 5
+
+
+def test_the_final_training_uses_the_best_settings(done: tuple[Path, list[str]]) -> None:
+    version, _ = done
+    best = read_yaml(version / "tune" / "best.yaml")["params"]
+    used = read_yaml(version / "train" / "config.yaml")["train"]
+    assert best == {name: used[name] for name in best}
+
+
+def test_the_exported_files_agree_with_the_pruned_network(done: tuple[Path, list[str]]) -> None:
+    version, _ = done
+    manifest = read_json(version / "export" / "manifest.json")
+    assert set(manifest["artifacts"]) == {"pt2", "onnx"}
+    assert manifest["source"].endswith("prune/model.pt")
+    for artifact in manifest["artifacts"].values():
+        assert artifact["relative_error"] <= 1e-4
+
+
+def test_the_cost_of_each_stage_is_stated_in_trainings(done: tuple[Path, list[str]]) -> None:
+    version, _ = done
+    costs = read_json(version / "costs.json")["trainings"]
+    assert costs["train"] == 1.0
+    assert {"search", "tune", "prune", "export", "baseline tune"} <= set(costs)
+    assert all(cost > 0 for cost in costs.values())
+
+
+def test_metrics_hold_each_epoch_once(done: tuple[Path, list[str]]) -> None:
+    version, _ = done
+    assert [row["epoch"] for row in read_jsonl(version / "search" / "metrics.jsonl")] == [0]
+    assert [row["epoch"] for row in read_jsonl(version / "train" / "metrics.jsonl")] == [0, 1]
+
+
+def test_the_same_command_again_does_nothing(
+    done: tuple[Path, list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    version, _ = done
+    monkeypatch.chdir(version.parents[2])
+    assert cli.main(SMALL) == 0
+    assert "is finished; nothing to do" in capsys.readouterr().out
+
+
+def test_the_exported_model_predicts_from_the_command_line(
+    done: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import numpy as np
+    from PIL import Image
+
+    version, _ = done
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    argv = ["predict", "--model", str(version / "export"), "--top", "3", str(tmp_path / "a.png")]
+    assert cli.main(argv) == 0
+    line = capsys.readouterr().out.strip()
+    assert line.startswith(str(tmp_path / "a.png"))
+    assert line.count(",") == 2

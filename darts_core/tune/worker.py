@@ -43,6 +43,14 @@ def worker_context(objective: Any) -> Any:
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
+    # joblib's worker processes name a method of their own as the default, which ours cannot find
+    if multiprocessing.get_start_method(allow_none=True) not in (
+        None,
+        "fork",
+        "spawn",
+        "forkserver",
+    ):
+        multiprocessing.set_start_method("forkserver", force=True)
     target = getattr(objective, "func", objective)
     module = getattr(target, "__module__", None) or type(target).__module__
     more = getattr(objective, "preload", ())

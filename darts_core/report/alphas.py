@@ -139,7 +139,8 @@ def heat_maps(history: AlphaHistory) -> str:
     cell_w, cell_h = map_w / len(columns), 12.5
     map_h = cell_h * len(history.ops)
     tile_h = map_h + 50
-    top = float(history.weights.max()) or 1.0
+    # twice the uniform weight at least is full tone, so that an undecided cell looks undecided
+    top = max(float(history.weights.max()), 2.0 / len(history.ops))
     colors = op_colors(history.ops)
     body = []
     for index, edge in enumerate(history.edges):

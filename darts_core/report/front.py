@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from darts_core.report.charts import axes
 from darts_core.report.escape import html_text
 from darts_core.report.palette import kind_color
-from darts_core.report.pareto import accuracy_latency_front, comparable_rows
+from darts_core.report.pareto import accuracy_latency_front, comparable_rows, loaded_rows
 from darts_core.report.rows import ModelRow
 from darts_core.report.svg import Scale, drawing, line, number, path, rect, tag, text, text_width
 
@@ -202,17 +202,18 @@ def front_svg(
 ) -> str:
     """Test accuracy against median latency at `batch`, or "" when no row has both.
 
-    One colour a pipeline step, one shape a runtime; rows of the same model are joined. The dashed
-    cross is the baseline in its fastest runtime, the tinted corner is better than it in both.
+    Times taken under foreign load are hollow marks outside the front. One colour a pipeline step,
+    one shape a runtime; rows of the same model are joined. The dashed cross is the baseline in its
+    fastest runtime, the tinted corner is better than it in both.
 
     Raises:
         LatencyError: the rows come from several devices or data sets.
     """
-    kept = comparable_rows(rows, batch)
-    if not kept:
+    kept, loaded = comparable_rows(rows, batch), loaded_rows(rows, batch)
+    if not kept and not loaded:
         return ""
     area = (62.0, width - 18, 30.0, height - 50)
-    x, y = _scales(kept, batch, area)
+    x, y = _scales([*kept, *loaded], batch, area)
     body = []
     base = baseline_row(kept, batch)
     if base is not None:
@@ -227,17 +228,21 @@ def front_svg(
     if base is not None:
         body.append(line(at[0], y.stop, at[0], y.start, class_="base-line"))
         body.append(line(x.start, at[1], x.stop, at[1], class_="base-line"))
-    body.append(_stairs(accuracy_latency_front(kept, batch), batch, x, y))
+    if kept:
+        body.append(_stairs(accuracy_latency_front(kept, batch), batch, x, y))
     for own in series_of(kept, batch):
         points = [(x(r.latency[batch].median_ms), y(r.accuracy_mean or 0.0)) for r in own]
         body.append(path(points, class_=f"thread s-{kind_color(own[0].kind)}"))
-    for row in kept:
-        body.append(_errors(row, batch, x, y))
+    for row in [*loaded, *kept]:
+        hollow = row.latency[batch].flagged
+        if not hollow:
+            body.append(_errors(row, batch, x, y))
         point = (x(row.latency[batch].median_ms), y(row.accuracy_mean or 0.0))
-        shape = mark(runtime_shape(row.runtime), *point, 5.2,
-                     class_=f"mark fill-{kind_color(row.kind)}")  # fmt: skip
+        color = kind_color(row.kind)
+        kind = f"hollow s-{color}" if hollow else f"mark fill-{color}"
+        shape = mark(runtime_shape(row.runtime), *point, 5.2, class_=kind)
         body.append(tag("g", f"{tag('title', html_text(_tip(row, batch)))}{shape}"))
-    body.append(_labels(kept, batch, x, y))
+    body.append(_labels([*kept, *loaded], batch, x, y))
     return drawing(
         width, height, "".join(body), label=f"Test accuracy against latency, batch {batch}"
     )

@@ -12,7 +12,13 @@ from darts_core.errors import ConfigError, LatencyError
 from darts_core.report.escape import plain_text
 from darts_core.report.rows import ModelRow, finite
 
-__all__ = ["accuracy_latency_front", "comparable_rows", "pareto_front", "pareto_mask"]
+__all__ = [
+    "accuracy_latency_front",
+    "comparable_rows",
+    "loaded_rows",
+    "pareto_front",
+    "pareto_mask",
+]
 
 
 def pareto_mask(costs: ArrayLike) -> NDArray[np.bool_]:
@@ -84,6 +90,26 @@ def comparable_rows(rows: Iterable[ModelRow], batch: int) -> list[ModelRow]:
                 f"for each {what}, or measure all of them again on one."
             )
     return kept
+
+
+def loaded_rows(rows: Iterable[ModelRow], batch: int) -> list[ModelRow]:
+    """The rows with a time at `batch` that was taken under foreign load, and an accuracy.
+
+    They may be shown (as what they are) beside a front of the same place, never in it: rows of other
+    devices or data sets than the comparable ones are left out.
+    """
+    rows = list(rows)
+    found = [
+        row
+        for row in rows
+        if row.accuracy_mean is not None and batch in row.latency and row.latency[batch].flagged
+    ]
+    near = (comparable_rows(rows, batch) or found)[:1]
+    return [
+        row
+        for row in found
+        if (row.latency[batch].where, row.data) == (near[0].latency[batch].where, near[0].data)
+    ]
 
 
 def accuracy_latency_front(rows: Iterable[ModelRow], batch: int) -> list[ModelRow]:

@@ -24,7 +24,7 @@ from darts_core.report.front import (
 )
 from darts_core.report.layout import Box, CellLayout, layout_cell
 from darts_core.report.palette import hex_color, kind_color, op_family
-from darts_core.report.pareto import accuracy_latency_front, comparable_rows
+from darts_core.report.pareto import accuracy_latency_front, comparable_rows, loaded_rows
 from darts_core.report.rows import ModelRow
 from darts_core.report.svg import Scale, number, text_width
 from darts_core.runlog import write_bytes
@@ -200,16 +200,22 @@ def alpha_image(
 def front_png(rows: Sequence[ModelRow], path: str | Path, *, batch: int | None = None) -> Path:
     """Test accuracy against latency, one panel a batch size: error bars, baseline, Pareto front.
 
+    Times taken under foreign load are hollow marks outside the front.
+
     Raises:
         LatencyError: the rows come from several devices or data sets.
-        ConfigError: no row has both an accuracy and an unflagged time.
+        ConfigError: no row has both an accuracy and a time.
     """
     sizes = [batch] if batch else sorted({size for row in rows for size in row.latency})
-    panels = [(size, kept) for size in sizes if (kept := comparable_rows(rows, size))]
+    panels = [
+        (size, kept)
+        for size in sizes
+        if (kept := [*comparable_rows(rows, size), *loaded_rows(rows, size)])
+    ]
     if not panels:
         raise ConfigError(
-            "No row has both a test accuracy and an unflagged latency, so there is no front to draw; "
-            "run `darts-core bench what=models` on a quiet machine."
+            "No row has both a test accuracy and a latency, so there is no front to draw; run "
+            "`darts-core bench what=models`."
         )
     figure = new_figure(5.2 * len(panels), 3.9)
     parts = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -228,6 +234,10 @@ def _draw_front(axes: Any, rows: Sequence[ModelRow], batch: int) -> None:
         low = time.median_ms - (time.q05_ms or time.median_ms)
         high = (time.q95_ms or time.median_ms) - time.median_ms
         color = hex_color(kind_color(row.kind))
+        if time.flagged:
+            axes.plot(time.median_ms, mean, marker=_MARKERS[runtime_shape(row.runtime)], markersize=6.5,
+                      markerfacecolor="none", markeredgecolor=color, alpha=0.7, linestyle="")  # fmt: skip
+            continue
         axes.errorbar(time.median_ms, mean, xerr=[[max(low, 0)], [max(high, 0)]],
                       yerr=100 * (row.accuracy_std or 0.0), ecolor=color + "70", elinewidth=1.1,
                       color=color, marker=_MARKERS[runtime_shape(row.runtime)], markersize=6.5,

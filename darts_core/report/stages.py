@@ -1,4 +1,4 @@
-"""Sections of the stages: cells, search, training, tuning, pruning, export."""
+"""Sections of the first stages: the cells, the search, the training."""
 
 from __future__ import annotations
 
@@ -7,32 +7,13 @@ from typing import Any
 
 from darts_core.errors import DartsError
 from darts_core.report.alphas import alpha_history, heat_maps, leading_edges, mean_weights
-from darts_core.report.blocks import Section, card, pair, percent, plain_table, records
+from darts_core.report.blocks import Section, card, pair, percent, plain_table
 from darts_core.report.cells import architecture_html
-from darts_core.report.charts import Bar, Line, bars, line_chart
+from darts_core.report.charts import Line, line_chart
 from darts_core.report.escape import html_text
-from darts_core.report.read import StageRun, VersionRun, read_architecture, read_stage, series
-from darts_core.report.rows import finite
-from darts_core.report.svg import number
-from darts_core.report.trials import (
-    best_so_far,
-    importance,
-    importance_bars,
-    parallel,
-    read_trials,
-    trial_curves,
-)
+from darts_core.report.read import StageRun, VersionRun, read_architecture, series
 
-__all__ = [
-    "architecture_section",
-    "export_section",
-    "prune_section",
-    "search_section",
-    "train_section",
-    "tune_section",
-]
-
-_MOST_TRIALS = 500
+__all__ = ["architecture_section", "search_section", "train_section"]
 
 
 def _callout(content: object, tone: str = "bad") -> str:
@@ -131,170 +112,3 @@ def train_section(run: VersionRun) -> Section | None:
     if test is not None:
         note += f" The test split was read once, at the end: {percent(test)}."
     return Section("train", "Training", body, note.strip())
-
-
-def _percent_like(values: list[float], label: str) -> bool:
-    """Whether an objective is a fraction that reads better as a percentage."""
-    return "acc" in label.lower() and all(0 <= value <= 1 for value in values)
-
-
-def tune_section(run: VersionRun) -> Section | None:
-    """Best so far, parallel coordinates, importance, every trial's curve, the best settings."""
-    stage = run.stages.get("tune")
-    if stage is None:
-        return None
-    trials = read_trials(stage.result.get("trials"))
-    objective = str(stage.result.get("objective") or "val_accuracy")
-    direction = str(stage.result.get("direction") or "maximize").lower()
-    maximize = not direction.startswith("min")
-    values = [t.value for t in trials if t.complete and t.value is not None]
-    share = _percent_like(values, objective)
-    chosen = (max if maximize else min)(
-        (t for t in trials if t.complete), key=lambda t: t.value or 0.0, default=None
-    )
-    label = objective.replace("_", " ")
-    given = stage.result.get("importance")
-    shares = given if isinstance(given, Mapping) and given else importance(trials)
-    curves: dict[int, list[tuple[float, float]]] = {}
-    folder = stage.folder / "trials"
-    for trial in trials[:_MOST_TRIALS]:
-        rows = read_stage(folder / str(trial.number)).metrics
-        points = series(rows, objective) or series(rows, "value")
-        if points:
-            curves[trial.number] = points
-    body = pair(
-        card(best_so_far(trials, maximize=maximize, label=label, percent=share), title="Best so far"),
-        card(trial_curves(curves, chosen.number if chosen else None, label=label, percent=share),
-             title="Every trial's curve"),
-    )  # fmt: skip
-    body += card(
-        parallel(trials, maximize=maximize, label=label, percent=share),
-        title="Parallel coordinates",
-    )
-    best = plain_table(chosen.params) if chosen else ""
-    body += pair(
-        card(importance_bars(shares), title="Importance"),
-        card(best, title=f"Best settings (trial {chosen.number})" if chosen else ""),
-    )
-    if not body:
-        return None
-    states = {state: sum(t.state == state for t in trials) for state in
-              sorted({t.state for t in trials})}  # fmt: skip
-    note = (
-        f"{len(trials)} trials: " + ", ".join(f"{n} {state}" for state, n in states.items()) + "."
-    )
-    if not (isinstance(given, Mapping) and given) and shares:
-        note += (
-            " Importance is the share of the spread that a parameter explains alone, less what chance "
-            "would explain."
-        )
-    return Section("tune", "Tuning", body, note)
-
-
-def pruned_layers(content: Any) -> list[tuple[str, float, float]]:
-    """(layer, width at first, width in the end) of a pruning report.
-
-    Read are `layers` (a list of mappings with name, before and after) and `rounds`, each with
-    `widths` (name -> [before, after]); over the rounds the first and the last width count.
-    """
-    if not isinstance(content, Mapping):
-        return []
-    found: dict[str, list[float]] = {}
-
-    def add(name: Any, pair: Any) -> None:
-        before, after = (finite(value) for value in pair)
-        if before is not None and after is not None:
-            found.setdefault(str(name), [before, after])[1] = after
-
-    for row in _mappings(content.get("layers")):
-        add(row.get("name"), (row.get("before"), row.get("after")))
-    for row in _mappings(content.get("rounds")):
-        widths = row.get("widths")
-        for name, value in widths.items() if isinstance(widths, Mapping) else ():
-            if isinstance(value, (list, tuple)) and len(value) == 2:
-                add(name, value)
-    return [(name, before, after) for name, (before, after) in found.items()]
-
-
-def _mappings(value: Any) -> list[Mapping[str, Any]]:
-    """The mappings in a list; nothing when `value` is no list."""
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
-
-
-def _rounds(content: Any) -> str:
-    """Measured time after each round of pruning, with the time that the round aimed at."""
-    rows = _mappings(content.get("rounds")) if isinstance(content, Mapping) else []
-    if len(rows) < 2:
-        return ""
-    lines = [Line("measured", series(rows, "median_ms", x="round"), "pruned", dots=True),
-             Line("aim", series(rows, "target_ms", x="round"), "none", dash="5 4")]  # fmt: skip
-    return line_chart(
-        lines, x_label="round", y_label="latency, ms", title="Latency after each round"
-    )
-
-
-def prune_section(run: VersionRun) -> Section | None:
-    """Time and size before and after, against the budget, and every layer's width."""
-    stage = run.stages.get("prune")
-    if stage is None or not stage.result:
-        return None
-    before, after = stage.number("latency_before_ms"), stage.number("latency_after_ms")
-    budget = stage.number("budget_ms")
-    times = [
-        Bar(label, value, color, f"{number(value)} ms")
-        for label, value, color in (
-            ("before", before, "baseline"),
-            ("budget", budget, "none"),
-            ("after", after, "pruned"),
-        )
-        if value is not None
-    ]
-    skip = {"schema_version", "layers", "widths", "latency_before_ms", "latency_after_ms",
-            "budget_ms", "architecture", "note"}  # fmt: skip
-    facts = {
-        key.replace("_", " "): value
-        for key, value in stage.result.items()
-        if key not in skip and not isinstance(value, (list, Mapping))
-    }
-    body = pair(
-        card(bars(times, title="Latency against the budget"), title="Latency against the budget"),
-        card(plain_table(facts), title="Before and after"),
-    )
-    content = stage.file("pruning.json") or stage.result
-    body += card(_rounds(content), title="Rounds")
-    cut = stage.result.get("replaced")
-    if isinstance(cut, Mapping) and cut:
-        body += card(plain_table(cut), title="Operations and edges cut")
-    layers = pruned_layers(content)
-    if layers:
-        items = [Bar(name, last, "pruned", f"{number(last)} of {number(first)}", before=first)
-                 for name, first, last in layers[:200]]  # fmt: skip
-        drawn = bars(items, title="Channels kept in every layer", width=1060, row=20)
-        kept = sum(last for _, _, last in layers) / max(sum(first for _, first, _ in layers), 1)
-        part = f'<div class="card"><h3>Channels kept: {percent(kept, 0)} of all</h3>'
-        body += (
-            f"{part}{drawn}</div>"
-            if len(items) <= 24
-            else f"{part}<details><summary>{len(items)} layers</summary>{drawn}</details></div>"
-        )
-    speedup = stage.number("speedup")
-    note = f"Measured speed-up {number(speedup)}×." if speedup is not None else ""
-    return Section("prune", "Pruning", body, note)
-
-
-def export_section(run: VersionRun) -> Section | None:
-    """The written artifacts and how each was verified."""
-    stage = run.stages.get("export")
-    if stage is None:
-        return None
-    manifest = stage.file("manifest.json")
-    manifest = manifest if isinstance(manifest, Mapping) else stage.result
-    found = manifest.get("artifacts", manifest.get("files"))
-    if isinstance(found, Mapping):
-        found = [{"name": name, **value} if isinstance(value, Mapping) else {"name": name, "": value}
-                 for name, value in found.items()]  # fmt: skip
-    body = card(records(found), title="Artifacts") if isinstance(found, list) else ""
-    skip = {"schema_version", "artifacts", "files", "hashes", "versions", "architecture"}
-    facts = {key.replace("_", " "): value for key, value in manifest.items() if key not in skip}
-    body += f"<details><summary>Manifest</summary>{card(plain_table(facts))}</details>"
-    return Section("export", "Export", body, "Each artifact was compared with the eager model.")

@@ -36,7 +36,7 @@ h3{font-size:15px;margin:22px 0 6px;font-weight:620}
 .card{background:var(--surface);border:1px solid var(--line);border-radius:14px;padding:18px 20px;
 margin:14px 0}
 .card>h3:first-child{margin-top:0}
-.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(440px,100%),1fr));gap:16px}
+.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(440px,100%),1fr));gap:16px;margin:14px 0}
 .pair .card{margin:0;min-width:0}
 .scroll{overflow-x:auto}
 svg{display:block;width:100%;height:auto;font-family:inherit}
@@ -102,6 +102,7 @@ opacity:.75}
 .base-line{stroke:var(--baseline);stroke-width:1.2;stroke-dasharray:5 4;opacity:.8}
 .thread{stroke-width:1.2;opacity:.45}.error{stroke-width:1.4;opacity:.6}
 .mark{stroke:var(--surface);stroke-width:1.4}
+.hollow{fill:var(--surface);stroke-width:1.6;opacity:.7}
 .coord{stroke:var(--searched);stroke-width:1.4;stroke-linejoin:round}
 .coord.best{stroke:var(--pruned);stroke-width:3}.coord-axis{stroke:var(--faint)}
 g:hover>.coord{stroke:var(--ink);stroke-width:2.6;stroke-opacity:1}

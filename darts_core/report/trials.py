@@ -15,10 +15,19 @@ from numpy.typing import NDArray
 
 from darts_core.report.charts import Bar, Line, bars, line_chart
 from darts_core.report.escape import html_text, plain_text
+from darts_core.report.pareto import pareto_mask
 from darts_core.report.rows import finite
 from darts_core.report.svg import drawing, line, number, path, tag, text, text_width
 
-__all__ = ["Trial", "best_so_far", "importance", "importance_bars", "parallel", "read_trials"]
+__all__ = [
+    "Trial",
+    "best_so_far",
+    "importance",
+    "importance_bars",
+    "objectives_front",
+    "parallel",
+    "read_trials",
+]
 
 _ENOUGH = 6
 
@@ -31,6 +40,7 @@ class Trial:
     state: str
     params: Mapping[str, Any] = field(default_factory=dict)
     value: float | None = None
+    values: tuple[float | None, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -54,6 +64,7 @@ def read_trials(items: Any) -> list[Trial]:
                 state=state,
                 params=dict(params) if isinstance(params, Mapping) else {},
                 value=finite(value),
+                values=tuple(finite(v) for v in values) if isinstance(values, list) else (),
             )
         )
     return sorted(trials, key=lambda trial: trial.number)
@@ -72,14 +83,52 @@ def best_so_far(trials: Sequence[Trial], *, maximize: bool, label: str, percent:
         best.append((float(trial.number), value))
     dots = [(float(t.number), t.value or 0.0) for t in done]
     cut = [(float(t.number), t.value) for t in trials if not t.complete and t.value is not None]
+    # what was cut short may lie far below: it is drawn at the edge instead of flattening the rest
+    known = [y for _, y in dots]
+    room = max(max(known) - min(known), 0.02 * abs(max(known)), 1e-9)
+    limits = (min(known) - 0.6 * room, max(known) + 0.15 * room)
+    if not maximize:
+        limits = (min(known) - 0.15 * room, max(known) + 0.6 * room)
+    cut = [(x, min(max(y or 0.0, limits[0]), limits[1])) for x, y in cut]
     lines = [
         Line("best", best, "searched", steps=True),
         *(Line("", [dot], "none", dots=True, faint=True) for dot in dots),
         *(Line("", [(x, y or 0.0)], "pool", dots=True, faint=True) for x, y in cut),
     ]
     return line_chart(
-        lines, x_label="trial", y_label=label, title="Best value so far", percent=percent
+        lines,
+        x_label="trial",
+        y_label=label,
+        title="Best value so far",
+        percent=percent,
+        y_range=limits,
     )
+
+
+def objectives_front(trials: Sequence[Trial], goals: Sequence[tuple[str, bool]]) -> str:
+    """The first two objectives of completed trials against each other, their Pareto front joined.
+
+    Args:
+        trials: with `values`, one an objective.
+        goals: (name, is-maximised) of each objective.
+    """
+    kept = []
+    for trial in trials:
+        pair = trial.values[:2]
+        if trial.complete and len(pair) == 2 and None not in pair:
+            kept.append((trial.number, float(pair[0] or 0.0), float(pair[1] or 0.0)))
+    if not kept:
+        return ""
+    signs = [-1.0 if maximize else 1.0 for _, maximize in goals[:2]]
+    mask = pareto_mask([[a * signs[0], b * signs[1]] for _, a, b in kept])
+    front = sorted((b, a) for (_, a, b), on in zip(kept, mask, strict=True) if on)
+    dots = [Line("", [(b, a)], "none", dots=True, faint=True) for _, a, b in kept]
+    lines = [*dots, Line("front", front, "good", dots=True)]
+    names = [name.replace("_", " ") for name, _ in goals[:2]]
+    return line_chart(
+        lines, x_label=names[1], y_label=names[0], title="Objectives of every trial",
+        width=1060, whole_x=False,
+    )  # fmt: skip
 
 
 def _column(values: Sequence[Any]) -> tuple[NDArray[np.float64], list[str], bool]:

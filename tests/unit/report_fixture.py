@@ -134,15 +134,15 @@ def make_tune(folder: Path, *, trials: int = 24, seed: int = 0) -> None:
         value = float(min(0.99, value + rng.normal(0, 0.003)))
         state = "FAIL" if number == 7 else "PRUNED" if number > 4 and value < 0.955 else "COMPLETE"
         epochs = 12 if state == "COMPLETE" else 3
-        _jsonl(
-            folder / "trials" / str(number) / "metrics.jsonl",
-            [
-                {"epoch": e, "val_accuracy": value * (1 - 0.9 * np.exp(-(e + 1) / 2.5))}
-                for e in range(epochs)
-            ],
-        )
+        curve = [[e, value * (1 - 0.9 * np.exp(-(e + 1) / 2.5))] for e in range(epochs)]
+        if number % 2:  # some studies keep the curves in the trials' folders only
+            rows = [{"epoch": e, "val_accuracy": v} for e, v in curve]
+            _jsonl(folder / "trials" / f"{number:04d}" / "metrics.jsonl", rows)
+            curve = []
         items.append(
-            {"number": number, "state": state, "value": value if state == "COMPLETE" else None,
+            {"number": number, "state": state.lower(), "curve": curve,
+             "value": value if state == "COMPLETE" else None,
+             "values": [value, 1e5 * batch] if state == "COMPLETE" else None,
              "params": {"train.learning_rate": rate, "train.weight_decay": decay,
                         "train.drop_path": drop, "train.batch_size": batch}}
         )  # fmt: skip
@@ -150,8 +150,10 @@ def make_tune(folder: Path, *, trials: int = 24, seed: int = 0) -> None:
     best = max(done, key=lambda item: item["value"])
     write_json(
         folder / "result.json",
-        {"schema_version": 1, "best": best["params"], "best_value": best["value"], "trials": items,
-         "device_seconds": 205.0},
+        {"schema_version": 1, "objectives": {"val_accuracy": "maximize", "params": "minimize"},
+         "best": best["params"], "best_value": best["value"], "best_number": best["number"],
+         "trials": items, "forecast": {"device_seconds": 240.0}, "device_seconds": 205.0,
+         "ended": "the budget of 24 trials is spent"},
     )  # fmt: skip
 
 
@@ -187,10 +189,13 @@ def make_export(folder: Path) -> None:
         "classes": [str(i) for i in range(10)],
         "input_shape": [1, 8, 8],
         "artifacts": {
-            "model.pt2": {"format": "torch.export", "precision": "fp32", "max_error": 2.1e-7,
-                          "bytes": 480_112, "verified": True},
-            "model.onnx": {"format": "ONNX", "precision": "fp32", "max_error": 9.4e-7,
-                           "bytes": 402_220, "verified": True},
+            "pt2": {"kind": "pt2", "precision": "fp32", "native": False, "device": "cpu",
+                    "files": [{"name": "model.pt2", "sha256": "ab" * 32, "bytes": 480_112}],
+                    "relative_error": 2.1e-7, "val_agreement": 1.0, "latency": {"1": timing(1.1)}},
+            "onnx": {"kind": "onnx", "precision": "fp32", "native": False, "device": "cpu",
+                     "files": [{"name": "model.onnx", "sha256": "cd" * 32, "bytes": 402_220}],
+                     "relative_error": 9.4e-7, "val_agreement": 1.0,
+                     "latency": {"1": timing(0.33, flagged=True)}},
         },
     }  # fmt: skip
     write_json(folder / "manifest.json", manifest)

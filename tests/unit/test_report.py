@@ -29,7 +29,7 @@ from darts_core.report.read import read_version
 from darts_core.report.results import final_row, reference
 from darts_core.report.rows import ModelRow
 from darts_core.report.seeds import agreement, seeds_summary
-from darts_core.report.stages import pruned_layers
+from darts_core.report.shipping import pruned_layers
 from darts_core.report.svg import Scale, number, ticks
 from darts_core.report.trials import importance, read_trials
 from darts_core.runlog import read_json, write_json, write_text
@@ -112,7 +112,7 @@ def test_report_states_the_result_against_the_baseline(version: Path) -> None:
     assert "2.07× faster than resnet8 (onnxruntime)" in text
     assert "dominant eigenvalue grew" in text
     assert "darts-core run experiment=demo seed=0" in text
-    assert "kept out of the front: exported (onnxruntime int8)" in text
+    assert "kept out of the front (hollow marks): exported (onnxruntime int8)" in text
     for op in ("sep_conv_3x3", "dil_conv_3x3", "max_pool_3x3", "skip_connect"):
         assert op in text
 
@@ -305,6 +305,25 @@ def test_report_admits_when_nothing_beats_the_baseline(tmp_path: Path) -> None:
     assert "less accurate" in text
 
 
+def test_times_under_load_are_shown_but_not_compared(tmp_path: Path) -> None:
+    folder = tmp_path / "job" / "V001"
+    fixture.make_train(folder / "train", epochs=2)
+    rows = fixture.bench_rows()
+    for item in rows:
+        for time in item["latency"].values():
+            time["flagged"] = True
+    write_json(folder / "bench" / "results.json", {"rows": rows})
+    page = parse(write_report(folder))
+    text = " ".join(page.words)
+    assert "98.3 % test accuracy The exported" in re.sub(r"\s+", " ", text)
+    assert "none is compared" in text
+    assert "faster than" not in text
+    source = (folder / "report.html").read_text()
+    assert source.count('class="hollow') == 2 * len(rows)
+    assert 'class="front"' not in source
+    assert front_png([ModelRow.from_dict(r) for r in rows], tmp_path / "f.png").is_file()
+
+
 def test_two_devices_give_a_sentence_instead_of_a_front(tmp_path: Path) -> None:
     folder = tmp_path / "job" / "V001"
     fixture.make_train(folder / "train", epochs=2)
@@ -337,6 +356,27 @@ def test_pruned_widths_run_from_the_first_round_to_the_last() -> None:
         ("x", 4, 2)
     ]
     assert pruned_layers(None) == []
+
+
+def test_study_shows_every_curve_and_the_front_of_two_objectives(version: Path) -> None:
+    page = parse(write_report(version))
+    text = re.sub(r"\s+", " ", " ".join(page.words))
+    assert (
+        "24 trials: 19 complete, 1 fail, 4 pruned; device time 3 min 25 s (forecast 4 min 0 s)"
+        in text
+    )
+    assert "the budget of 24 trials is spent" in text
+    assert "Objectives against each other" in text
+    source = (version / "report.html").read_text()
+    curves = source.split("Every trial&#x27;s curve")[2].split("</svg>")[0]
+    assert curves.count('class="series') == 24
+
+
+def test_artifacts_state_error_size_and_time(version: Path) -> None:
+    source = re.sub(r"<[^>]+>", " ", write_report(version).read_text())
+    line = re.sub(r"\s+", " ", source[source.index("Artifacts") :])[:400]
+    assert "pt2 pt2 fp32 cpu 2.1e-7 1 0.48 MB 1.1 onnx" in line
+    assert "0.33 (loaded)" in line
 
 
 def test_trials_are_read_leniently() -> None:

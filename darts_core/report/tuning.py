@@ -1,0 +1,134 @@
+"""The section of a hyperparameter study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from darts_core.report.blocks import Section, card, duration, pair, plain_table
+from darts_core.report.escape import plain_text
+from darts_core.report.read import StageRun, VersionRun, read_stage, series
+from darts_core.report.rows import finite
+from darts_core.report.trials import (
+    Trial,
+    best_so_far,
+    importance,
+    importance_bars,
+    objectives_front,
+    parallel,
+    read_trials,
+    trial_curves,
+)
+
+__all__ = ["tune_section"]
+
+_MOST_TRIALS = 500
+Curves = dict[int, list[tuple[float, float]]]
+
+
+def _objectives(result: Mapping[str, Any]) -> list[tuple[str, bool]]:
+    """(name, is-maximised) of each objective."""
+    given = result.get("objectives")
+    if isinstance(given, Mapping) and given:
+        return [(str(name), not str(way).lower().startswith("min")) for name, way in given.items()]
+    name = str(result.get("objective") or "val_accuracy")
+    return [(name, not str(result.get("direction") or "max").lower().startswith("min"))]
+
+
+def _curves(stage: StageRun, trials: Sequence[Trial], objective: str) -> Curves:
+    """Every trial's values by epoch, from the study's result or the trials' own folders."""
+    items = stage.result.get("trials")
+    curves: Curves = {}
+    for item in items[:_MOST_TRIALS] if isinstance(items, list) else ():
+        number = finite(item.get("number")) if isinstance(item, Mapping) else None
+        curve = item.get("curve") if isinstance(item, Mapping) else None
+        if number is None or not isinstance(curve, list):
+            continue
+        rows = [
+            {"epoch": p[0], "value": p[1]} for p in curve if isinstance(p, list) and len(p) == 2
+        ]
+        curves[int(number)] = series(rows, "value")
+    for trial in trials[:_MOST_TRIALS]:
+        for name in (f"{trial.number:04d}", str(trial.number)):
+            folder = stage.folder / "trials" / name
+            if not curves.get(trial.number) and folder.is_dir():
+                curves[trial.number] = series(read_stage(folder).metrics, objective)
+    return {number: points for number, points in curves.items() if points}
+
+
+def _note(stage: StageRun, trials: Sequence[Trial], *, computed: bool) -> str:
+    """How many trials ended how, what they cost, and how importance was found."""
+    states: dict[str, int] = {}
+    for trial in trials:
+        states[trial.state] = states.get(trial.state, 0) + 1
+    parts = [f"{len(trials)} trials: " + ", ".join(f"{n} {state}" for state, n in states.items())]
+    forecast = stage.result.get("forecast")
+    planned = finite(forecast.get("device_seconds")) if isinstance(forecast, Mapping) else None
+    spent = stage.number("device_seconds")
+    if spent is not None:
+        parts.append(
+            f"device time {duration(spent)}"
+            + (f" (forecast {duration(planned)})" if planned else "")
+        )
+    ended = stage.result.get("ended")
+    if isinstance(ended, str) and ended:
+        parts.append(plain_text(ended, limit=200))
+    text = "; ".join(parts) + "."
+    if computed:
+        text += (
+            " Importance is the share of the spread that a parameter explains alone, less what chance "
+            "would explain."
+        )
+    return text
+
+
+def tune_section(run: VersionRun) -> Section | None:
+    """Best so far, parallel coordinates, importance, every trial's curve, the best settings."""
+    stage = run.stages.get("tune")
+    if stage is None:
+        return None
+    trials = read_trials(stage.result.get("trials"))
+    goals = _objectives(stage.result)
+    objective, maximize = goals[0]
+    done = [t for t in trials if t.complete]
+    # a fraction reads better as a percentage
+    share = "acc" in objective.lower() and all(0 <= (t.value or 0.0) <= 1 for t in done)
+    label = objective.replace("_", " ")
+    best = (max if maximize else min)(done, key=lambda t: t.value or 0.0, default=None)
+    chosen = stage.number("best_number")
+    best = next((t for t in done if chosen is not None and t.number == chosen), best)
+    given = stage.result.get("importance")
+    given = given if isinstance(given, Mapping) and given else None
+    shares = given or importance(trials)
+    body = pair(
+        card(
+            best_so_far(trials, maximize=maximize, label=label, percent=share), title="Best so far"
+        ),
+        card(
+            trial_curves(
+                _curves(stage, trials, objective),
+                best.number if best else None,
+                label=label,
+                percent=share,
+            ),
+            title="Every trial's curve",
+        ),
+    )
+    if len(goals) > 1:
+        body += card(objectives_front(trials, goals), title="Objectives against each other")
+    body += card(
+        parallel(trials, maximize=maximize, label=label, percent=share),
+        title="Parallel coordinates",
+    )
+    body += pair(
+        card(importance_bars(shares), title="Importance"),
+        card(
+            plain_table(best.params) if best else "",
+            title=f"Best settings (trial {best.number})" if best else "",
+        ),
+    )
+    if not body:
+        return None
+    return Section(
+        "tune", "Tuning", body, _note(stage, trials, computed=bool(shares) and not given)
+    )

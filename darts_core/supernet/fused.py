@@ -79,8 +79,8 @@ class FusedSearchCell(SearchCell):
         fused.plan, fused.precision, fused.cast_output = plan, precision, False
         layout = plan.layout
         assert layout is not None
-        device = next(cell.parameters()).device
-        flat = torch.zeros(layout.params, device=device)
+        like = next(cell.parameters())
+        flat = torch.zeros(layout.params, device=like.device, dtype=like.dtype)
         modules = dict(cell.named_modules())
         shapes = {}
         with torch.no_grad():
@@ -127,8 +127,9 @@ class FusedSearchCell(SearchCell):
         assert layout is not None
         device = self.packed.device
         modules = dict(self.named_modules())
-        mean = torch.zeros(layout.rows["end"], device=device)
-        var = torch.ones(layout.rows["end"], device=device)
+        dtype = self.packed.dtype
+        mean = torch.zeros(layout.rows["end"], device=device, dtype=dtype)
+        var = torch.ones(layout.rows["end"], device=device, dtype=dtype)
         batches = torch.zeros(1, dtype=torch.int64, device=device)
         for binding in self.plan.norms:
             norm = modules[binding.module]
@@ -207,8 +208,9 @@ def _import_params(
 
 
 def fuse(supernet: nn.Module, precision: str = "tf32") -> Mapping[str, CellPlan]:
-    """Put every searched cell that the plan can express on the fused kernels; returns all plans.
+    """Put every searched cell that the plan can express on its fast path; returns all plans.
 
+    On a GPU that is the fused kernels, on a CPU the batched torch calls of `batched`.
     A cell with an operation that has no known form stays on the module path; the log says so once.
 
     Args:
@@ -219,8 +221,12 @@ def fuse(supernet: nn.Module, precision: str = "tf32") -> Mapping[str, CellPlan]
     Raises:
         ConfigError: the precision is unknown.
     """
+    from darts_core.supernet.batched import BatchedSearchCell
+
     if precision not in FUSED_PRECISIONS:
         raise ConfigError(f"Unknown precision {precision!r}; choose {', '.join(FUSED_PRECISIONS)}.")
+    on_gpu = next(supernet.parameters()).is_cuda
+    kind = FusedSearchCell if on_gpu else BatchedSearchCell
     plans: dict[str, CellPlan] = {}
     last: FusedSearchCell | None = None
     said: set[str] = set()
@@ -235,8 +241,8 @@ def fuse(supernet: nn.Module, precision: str = "tf32") -> Mapping[str, CellPlan]
             said |= set(plan.reasons)
             last = None
         else:
-            last = FusedSearchCell.adopt(cell, plan, precision)
-    if last is not None:
+            last = kind.adopt(cell, plan, precision)
+    if last is not None and on_gpu:
         last.cast_output = True
     return plans
 

@@ -235,7 +235,7 @@ def run(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "rows": rows,
     }
     write_json(folder / "results.json", content)
-    _print(rows, f"{table.name}, {column}: {len(table)} architectures")
+    _print(rows, f"{table.name}, {column}: median rank among {len(table)} architectures")
     return {**content, "device_seconds": 0.0}
 
 
@@ -251,11 +251,9 @@ def _print(rows: Sequence[Mapping[str, Any]], title: str) -> None:
     from rich.text import Text
 
     table = Table(title=Text(plain_text(title)), header_style="bold", box=box.SIMPLE_HEAD)
-    for index, name in enumerate(
-        ("strategy", "n", "accuracy %", "worst", "regret", "median rank", "budget")
-    ):
+    for index, name in enumerate(("strategy", "n", "test %", "worst", "regret", "rank", "budget")):
         left = index in (0, 6)
-        table.add_column(name, justify="left" if left else "right", no_wrap=left)
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
     for row in rows:
         std = "" if row["accuracy_std"] is None else f" ± {100 * row['accuracy_std']:.2f}"
         table.add_row(
@@ -264,7 +262,7 @@ def _print(rows: Sequence[Mapping[str, Any]], title: str) -> None:
             f"{100 * row['accuracy_mean']:.2f}{std}",
             f"{100 * row['accuracy_worst']:.2f}",
             f"{100 * row['regret_mean']:.2f}",
-            f"{row['median_rank']:g} of {row['total']}",
+            f"{row['median_rank']:g}",
             row["budget"],
         )
     Console().print(table)

@@ -192,7 +192,8 @@ def parallel(trials: Sequence[Trial], *, maximize: bool, label: str, percent: bo
     for x, (name, _, texts, log) in zip(xs, columns, strict=True):
         at = float(x)
         body.append(line(at, top, at, bottom, class_="coord-axis"))
-        cut = name if text_width(name, 12) < 124 else name[:17] + "…"
+        room = (right - left) / max(len(columns) - 1, 1) - 14
+        cut = name if text_width(name, 12) < room else name[: max(int(room / 9), 6)] + "…"
         body.append(text(at, 18, cut, tip=name, class_="label mid"))
         if log:
             body.append(text(at, 33, "log", class_="tick mid"))

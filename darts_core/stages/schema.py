@@ -53,6 +53,25 @@ class Search:
     evaluate: bool
     capture: bool
     guards: dict[str, Any]
+    tabular: Optional[str] = None
+    tabular_data: Optional[str] = None
+
+
+@dataclass
+class Latency:
+    """What the search charges for cost: a soft penalty, a budget, or nothing."""
+
+    cost: str
+    strength: float
+    target: float
+    budget_ms: Optional[float]
+    budget: Optional[float]
+    rate: float
+    batch: Optional[int]
+    runtime: Optional[str]
+    table: Optional[str]
+    channels: Optional[int]
+    layers: Optional[int]
 
 
 @dataclass
@@ -156,6 +175,7 @@ class Config:
     what: str
     runtime: Optional[str]
     search: Search
+    latency: Latency
     train: Train
     tune: Tune
     prune: Prune
@@ -170,7 +190,7 @@ COMMON = ("job", "version", "out", "seed", "device", "plugins")
 
 # the nodes that each stage reads, beside COMMON
 NODES: dict[str, tuple[str, ...]] = {
-    "search": ("seeds", "data", "space", "strategy", "relax", "augment", "search"),
+    "search": ("seeds", "data", "space", "strategy", "relax", "augment", "search", "latency"),
     "train": ("data", "augment", "architecture", "train"),
     "tune": ("data", "augment", "architecture", "train", "tune"),
     "prune": ("data", "augment", "model", "train", "prune"),
@@ -179,7 +199,7 @@ NODES: dict[str, tuple[str, ...]] = {
     "report": ("report",),
     "run": (
         "seeds", "data", "space", "strategy", "relax", "augment",
-        "search", "train", "tune", "prune", "export", "bench", "report",
+        "search", "latency", "train", "tune", "prune", "export", "bench", "report",
     ),
 }  # fmt: skip
 COMMANDS = tuple(NODES)

@@ -10,11 +10,14 @@ from typing import Any
 
 import torch
 
+from darts_core.bench.tabular import TabularBenchmark, open_table
+from darts_core.errors import ArchitectureError
 from darts_core.runlog import RunFolder
 from darts_core.search import SearchConfig, SearchResult
 from darts_core.search import search as run_search
 from darts_core.spaces import get_space
 from darts_core.stages.board import AlphaBoard
+from darts_core.stages.cost import penalties
 from darts_core.stages.forecast import forecast
 from darts_core.stages.inputs import find_device, load_bundle, policy_name, stage_config
 from darts_core.stages.interrupt import deferred_stop, stop_wanted
@@ -38,6 +41,7 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         return run.result()
     device = find_device(config["device"])
     bundle = load_bundle(config, device).without_test()
+    table = _table(config["search"])
     settings = _settings(config["search"])
     space = get_space(config["space"]["name"], config["space"]["ops"])
     plugins = config["plugins"]
@@ -79,6 +83,7 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             checkpoint=folder / "checkpoint.pt",
             augment=_augment(config, folder),
             guards=guards,
+            penalties=penalties(config, space, bundle.image_shape, bundle.num_classes, device),
             on_epoch=board,
             progress=progress,
             should_stop=stop_wanted,
@@ -87,7 +92,32 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         raise KeyboardInterrupt("A checkpoint is saved.")
     if board is not None:
         board.result(found.architecture)
-    return _finish(run, found, config, ops=list(space.ops), device=str(device))
+    facts = {"ops": list(space.ops), "device": str(device), **_rank(table, found, config["search"])}
+    return _finish(run, found, config, **facts)
+
+
+def _table(node: Mapping[str, Any]) -> TabularBenchmark | None:
+    """The table that the result is looked up in; opened before any work, so that a wrong path costs none."""
+    if not node.get("tabular"):
+        return None
+    table = open_table(node["tabular"])
+    table.column(node.get("tabular_data"))
+    return table
+
+
+def _rank(
+    table: TabularBenchmark | None, found: SearchResult, node: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Accuracy, regret and rank in the table; a line in the log when it does not hold the architecture."""
+    if table is None:
+        return {}
+    try:
+        row = table.lookup(found.architecture, node.get("tabular_data"))
+    except ArchitectureError as error:
+        log.warning("not looked up: %s", error)
+        return {}
+    log.info("rank %d of %d in %s, regret %.4f", row.rank, row.total, table.name, row.regret)
+    return {"tabular": {"table": table.name, **row.to_dict()}}
 
 
 def _finish(

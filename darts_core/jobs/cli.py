@@ -153,6 +153,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _look(verbs)
     _change(verbs)
     _saved(verbs)
+    for verb in verbs.choices.values():
+        # --root may also stand behind the verb; unset, it must not hide the one before it
+        verb.add_argument("--root", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:

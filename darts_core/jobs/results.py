@@ -66,7 +66,7 @@ def read_rows(version: str | Path) -> list[Row]:
             record = _read(path / "trial.json")
             if not isinstance(record, dict):
                 continue
-            row = {**record, "state": "running", "done": False, "values": {}}
+            row = {**record, "state": "running", "done": False, "values": {}, "metrics": {}}
         if isinstance(row.get("number"), int) and isinstance(row.get("config"), dict):
             rows.append({**row, "trial_id": path.name, "folder": str(path)})
     return sorted(rows, key=lambda row: (row.get("phase") != "search", row["number"]))

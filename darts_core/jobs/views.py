@@ -101,11 +101,18 @@ def result_table(
     settings = sorted({name for row in rows for name in row["config"]})
     metrics = [goal["metric"] for goal in goals]
     extra = sorted({n for row in rows for n in row.get("metrics", {})} - set(metrics))
+    if "latency" not in (*metrics, *extra):
+        extra.append("latency")
     columns = ["#", "trial_id", "step", "phase", "seed", "state", *metrics, *extra, *settings, "iterations",
                "time_total_s", "model_path", "additional_data", "reason"]  # fmt: skip
     table = []
     for row in rows:
-        cells = {**row.get("metrics", {}), **row["config"], **row.get("values", {})}
+        cells = {
+            "latency": row.get("latency"),
+            **row.get("metrics", {}),
+            **row["config"],
+            **row.get("values", {}),
+        }
         table.append(
             {
                 **{c: cells.get(c) for c in (*metrics, *extra, *settings)},

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from darts_core.architecture import Architecture
 from darts_core.checkpoint import load_checkpoint, save_checkpoint
@@ -107,6 +107,9 @@ class SearchState:
                 "stopped": self.stopped if self.stopped_by_guard else None,
                 "supernet": self.supernet.state_dict(),
                 "strategy": self.strategy.state_dict(),
+                "penalties": [
+                    p.state_dict() for p in self.strategy.penalties if isinstance(p, nn.Module)
+                ],
                 "guards": {guard.name: guard.state_dict() for guard in self.guards},
                 "random": torch.get_rng_state(),
                 "generator": generator.get_state() if generator is not None else None,
@@ -137,6 +140,10 @@ class SearchState:
         self.stopped_by_guard = self.stopped is not None
         # the strategy first: it may give the supernet another form
         self.strategy.load_state_dict(content["strategy"])
+        # a budget's multiplier moves while the search runs
+        modules = [p for p in self.strategy.penalties if isinstance(p, nn.Module)]
+        for penalty, state in zip(modules, content.get("penalties", ()), strict=False):
+            penalty.load_state_dict(state)
         self.supernet.load_state_dict(content["supernet"])
         for guard in self.guards:
             guard.load_state_dict(content["guards"].get(guard.name, {}))

@@ -30,7 +30,16 @@ from darts_core.train.baselines import BASELINES
 __all__ = ["compare", "join_rows"]
 
 log = logging.getLogger("darts_core")
-OPTIONS = (*TABULAR_OPTIONS, "seeds", "precisions", "batch_sizes", "name", "kind", "results")
+OPTIONS = (
+    *TABULAR_OPTIONS,
+    "seeds",
+    "precisions",
+    "batch_sizes",
+    "name",
+    "kind",
+    "results",
+    "width",
+)
 _KINDS = {"train": "tuned", "searched": "searched", "prune": "pruned", "export": "exported"}
 
 
@@ -86,7 +95,11 @@ def _case(
         home = path.parent if path.is_file() else path
         kind = options.get("kind") or _KINDS.get(home.name, "")
         return saved_case(path, name=options.get("name") or kind or home.name, kind=kind), {}
-    network = find_network({**config, "architecture": text}, root, bundle)
+    sizes = dict(config["train"])
+    if text in BASELINES:
+        # `train.channels` is the width of cells; a hand-designed network has its own
+        sizes["channels"] = options.get("width")
+    network = find_network({**config, "architecture": text, "train": sizes}, root, bundle)
     if text in BASELINES:
         kind, name = "baseline", text
     else:

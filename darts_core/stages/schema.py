@@ -115,6 +115,7 @@ class Tune:
     space: dict[str, Any]
     enqueue: list[dict[str, Any]]
     warm_start: Optional[str]
+    policy: Optional[str]
     options: dict[str, Any]
 
 

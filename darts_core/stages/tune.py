@@ -11,6 +11,7 @@ from darts_core.errors import ConfigError, unknown_name
 from darts_core.runlog import RunFolder
 from darts_core.stages.forecast import forecast
 from darts_core.stages.inputs import find_device, find_network, load_bundle, recipe, stage_config
+from darts_core.stages.policy import search_augmentation
 from darts_core.stages.trial import SPLITS, RecipeTrial
 from darts_core.tune import current_trial, parse_space, run_study
 
@@ -22,6 +23,7 @@ log = logging.getLogger("darts_core")
 def tune(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Tune the recipe of the network of `architecture=`; goes on where a study was stopped.
 
+    With `tune.policy` it searches an augmentation policy instead (see `stages.policy`).
     Under a sweeper, which calls this once a trial, it trains that one trial and returns its metrics.
 
     Returns:
@@ -31,6 +33,8 @@ def tune(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     trial = current_trial()
     if trial is not None:
         return objective(trial)
+    if config["tune"]["policy"] is not None:
+        return search_augmentation(config, folder.parent / "policy")
     run = RunFolder.create(folder, stage_config(config, "tune"))
     if run.finished:
         return run.result()

@@ -1,0 +1,158 @@
+"""`darts-core latency`: build, show or check the table of operation times of this device."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from darts_core.commands.keyvalue import parse
+from darts_core.errors import ConfigError
+
+__all__ = ["configure", "run"]
+
+_KNOWN: dict[str, type] = {
+    "space": str,
+    "device": str,
+    "runtime": str,
+    "channels": int,
+    "layers": int,
+    "size": int,
+    "in_channels": int,
+    "classes": int,
+    "batch": int,
+    "seconds": float,
+    "count": int,
+    "out": str,
+    "table": str,
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument(
+        "what",
+        choices=("build", "show", "check"),
+        help="build: time every operation; show: print the table; check: predict and time random networks",
+    )
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        metavar="key=value",
+        help=f"any of {', '.join(_KNOWN)}; size is the images' height and width",
+    )
+    parser.add_argument("--plugins", nargs="+", default=[], metavar="MODULE", help="import first")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what `what` says; prints the table's path or content."""
+    from darts_core.commands.logs import configure_logging
+    from darts_core.stages.cost import table_path
+    from darts_core.stages.inputs import find_device
+    from darts_core.stages.settings import import_plugins
+
+    configure_logging()
+    given = parse(args.settings, _KNOWN)
+    for key, value in given.items():
+        if isinstance(value, (int, float)) and value <= 0:
+            raise ConfigError(f"{key}={value} must be above 0.")
+    import_plugins(args.plugins)
+    device = find_device(given.get("device", "auto"))
+    path = Path(given["table"]) if "table" in given else None
+    path = path or table_path(given.get("out", "runs"), device, given.get("runtime"))
+    if args.what == "show":
+        _show(path)
+        return 0
+    space, target, shape = _target(given)
+    from darts_core.stages.cost import make_table
+
+    table = make_table(
+        space,
+        target,
+        shape,
+        path=path,
+        device=device,
+        runtime=given.get("runtime"),
+        batch_sizes=(given["batch"],) if "batch" in given else None,
+        seconds=given.get("seconds", 0.05),
+    )
+    print(f"{path}: {len(table.rows)} rows of {table.runtime} on {table.device}")
+    if args.what == "check":
+        _check(given, table, space, target, shape, device, path)
+    return 0
+
+
+def _target(given: dict[str, Any]) -> tuple[Any, Any, tuple[int, int, int]]:
+    """(space, supernet of the network to be built, image shape)."""
+    from darts_core.spaces import get_space
+    from darts_core.supernet import create_supernet
+
+    space = get_space(given.get("space", "darts"))
+    shape = (given.get("in_channels", 3), given.get("size", 32), given.get("size", 32))
+    target = create_supernet(
+        space,
+        channels=given.get("channels", 16),
+        layers=given.get("layers", 8),
+        num_classes=given.get("classes", 10),
+        in_channels=shape[0],
+        image_size=shape[1],
+    )
+    return space, target, shape
+
+
+def _show(path: Path) -> None:
+    from darts_core.latency import LatencyTable
+
+    table = LatencyTable.load(path)
+    print(f"{table.device}, {table.runtime}, {table.dtype}, {table.threads or 'no'} CPU threads")
+    for batch, fit in table.fits.items():
+        print(
+            f"batch {batch}: network = {fit['overhead_ms']:.3f} ms + {fit['slope']:.3f} x sum of rows"
+        )
+    width = max((len(key) for key in table.rows), default=0)
+    for key, value in sorted(table.rows.items()):
+        print(f"{key:{width}}  {value:.4f} ms")
+
+
+def _check(
+    given: dict[str, Any],
+    table: Any,
+    space: Any,
+    target: Any,
+    shape: tuple[int, int, int],
+    device: Any,
+    path: Path,
+) -> None:
+    """Rank correlation with end-to-end times; the fit is stored in the table."""
+    from darts_core.latency import default_batch_sizes, latency_model
+    from darts_core.latency.check import check_predictions, draw_scatter
+    from darts_core.runlog import write_json
+    from darts_core.supernet import build
+
+    sizes = (given["batch"],) if "batch" in given else default_batch_sizes(device)
+    for batch in sizes:
+        record = check_predictions(
+            latency_model(table, space, target, shape, batch=batch),
+            lambda found: build(
+                found,
+                channels=given.get("channels", 16),
+                layers=given.get("layers", 8),
+                num_classes=given.get("classes", 10),
+                in_channels=shape[0],
+            ),
+            shape,
+            batch=batch,
+            count=given.get("count", 60),
+            device=device,
+            runtime=table.runtime,
+        )
+        table.fits[str(batch)] = record["fit"]
+        table.save(path)
+        stem = path.with_name(f"{path.stem}-{space.name}-batch{batch}")
+        write_json(stem.with_suffix(".json"), record)
+        draw_scatter(record, stem.with_suffix(".png"))
+        print(
+            f"batch {batch}: Spearman {record['correlation']:.3f} on {record['n']} held networks "
+            f"(all {record['correlation_all']:.3f}, test-retest {record['test_retest']:.3f}); "
+            f"{stem.with_suffix('.png')}"
+        )

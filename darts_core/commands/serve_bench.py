@@ -1,0 +1,126 @@
+"""`darts-core serve-bench`: each exported artifact, loaded in a fresh process and timed there."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from darts_core.errors import ConfigError, ExportError
+
+__all__ = ["configure", "run", "time_artifact"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("folder", metavar="DIR", help="folder that export wrote")
+    parser.add_argument("--runtime", action="append", help="only this artifact (repeatable)")
+    parser.add_argument("--batch", type=int, action="append", help="batch size (repeatable)")
+    parser.add_argument("--device", help="cpu or cuda; default: where the artifact was written for")
+    parser.add_argument("--seconds", type=float, default=2.0, help="longest time of one timing")
+    parser.add_argument("--trust", action="store_true", help="also load native code (AOTInductor)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object an artifact")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print load time and latency of each artifact; an artifact that fails is named, the rest go on."""
+    from darts_core.errors import unknown_name
+    from darts_core.export import read_manifest
+
+    artifacts = read_manifest(args.folder)["artifacts"]
+    wanted = args.runtime or list(artifacts)
+    for name in wanted:
+        if name not in artifacts:
+            raise ConfigError(unknown_name("artifact", name, artifacts))
+    if any(size < 1 for size in args.batch or ()) or args.seconds <= 0:
+        raise ConfigError("--batch must be at least 1 and --seconds above 0.")
+    failed = 0
+    for name in wanted:
+        if artifacts[name].get("native") and not args.trust:
+            print(f"{name}: native code, left out; add --trust if you made it yourself")
+            continue
+        row = _in_fresh_process(args, name)
+        failed += "error" in row
+        print(json.dumps(row) if args.json else _line(row))
+    if failed == len(wanted):
+        raise ExportError(f"No artifact of {args.folder} could be loaded and timed.")
+    return 0
+
+
+def _in_fresh_process(args: argparse.Namespace, name: str) -> dict[str, Any]:
+    """What `time_artifact` finds in a Python process of its own."""
+    question = {
+        "folder": str(Path(args.folder).resolve()),
+        "runtime": name,
+        "batches": args.batch,
+        "device": args.device,
+        "seconds": args.seconds,
+        "trust": args.trust,
+    }
+    code = "import sys; from darts_core.commands.serve_bench import child; child(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(question)], capture_output=True, text=True
+    )
+    lines = done.stdout.strip().splitlines()
+    if done.returncode == 0 and lines:
+        found: dict[str, Any] = json.loads(lines[-1])
+        return found
+    why = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+    return {"runtime": name, "error": why}
+
+
+def child(question: str) -> None:
+    """The body of the fresh process: prints one JSON object."""
+    print(json.dumps(time_artifact(**json.loads(question))))
+
+
+def time_artifact(
+    folder: str,
+    runtime: str,
+    batches: list[int] | None,
+    device: str | None,
+    seconds: float,
+    trust: bool,
+) -> dict[str, Any]:
+    """Seconds to load one artifact and its latency at each batch size.
+
+    Returns:
+        runtime, load_seconds, rows (batch -> the timing's fields).
+    """
+    import torch
+
+    from darts_core.export import load
+    from darts_core.latency import default_batch_sizes, measure
+
+    started = time.perf_counter()
+    loaded = load(folder, runtime, device=device, trust=trust)
+    load_seconds = time.perf_counter() - started
+    home = torch.device(getattr(loaded, "device", device or "cpu"))
+    rows = {}
+    for batch in batches or default_batch_sizes(home):
+        x_BCHW = torch.randn(batch, *loaded.input_shape, device=home)
+        with torch.inference_mode():
+            rows[str(batch)] = measure(
+                lambda x=x_BCHW: loaded(x),  # type: ignore[misc]
+                device=home,
+                runtime=runtime,
+                batch=batch,
+                max_seconds=seconds,
+                warmup_seconds=seconds / 2,
+            ).to_dict()
+    return {"runtime": runtime, "load_seconds": round(load_seconds, 3), "rows": rows}
+
+
+def _line(row: dict[str, Any]) -> str:
+    if "error" in row:
+        return f"{row['runtime']}: failed: {row['error']}"
+    times = "; ".join(
+        f"batch {batch}: {t['median_ms']:.3f} ms ({t['q05_ms']:.3f}-{t['q95_ms']:.3f})"
+        + (" under foreign load" if t["flagged"] else "")
+        for batch, t in row["rows"].items()
+    )
+    return f"{row['runtime']}: loaded in {row['load_seconds']:.2f} s; {times}"

@@ -1,0 +1,145 @@
+"""Latency-aware search: the `latency` node as penalties on the mixing weights, and its table's place."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from darts_core.errors import ConfigError, unknown_name
+from darts_core.latency import (
+    BudgetPenalty,
+    CostModel,
+    LatencyTable,
+    SoftPenalty,
+    build_table,
+    default_batch_sizes,
+    device_name,
+    latency_model,
+    size_model,
+)
+from darts_core.spaces import SearchSpace
+from darts_core.stages.progress import progress_bar
+from darts_core.supernet import create_supernet
+
+__all__ = ["cost_model", "make_table", "penalties", "table_path"]
+
+log = logging.getLogger("darts_core")
+COSTS = ("latency", "macs", "params")
+
+
+def table_path(out: str | Path, device: torch.device, runtime: str | None) -> Path:
+    """The table of this hardware and runtime; its rows are keyed by operation and shape, so all spaces
+    share it.
+    """
+    runtime = runtime or ("graph" if device.type == "cuda" else "onnx")
+    threads = f"{torch.get_num_threads()}threads-" if device.type == "cpu" else ""
+    name = "".join(c if c.isalnum() else "-" for c in device_name(device)).strip("-").lower()
+    while "--" in name:
+        name = name.replace("--", "-")
+    return Path(out) / "latency" / f"{name}-{threads}{runtime}.json"
+
+
+def make_table(
+    space: SearchSpace,
+    supernet: nn.Module,
+    image_shape: tuple[int, int, int],
+    *,
+    path: Path,
+    device: torch.device,
+    runtime: str | None = None,
+    batch_sizes: tuple[int, ...] | None = None,
+    seconds: float = 0.05,
+) -> LatencyTable:
+    """The table in `path`, with every row that `supernet` needs measured."""
+    with progress_bar("latency table") as progress:
+        return build_table(
+            supernet,
+            space.ops,
+            image_shape,
+            path=path,
+            device=device,
+            runtime=runtime,
+            batch_sizes=batch_sizes,
+            seconds=seconds,
+            progress=progress,
+        )
+
+
+def cost_model(
+    config: Mapping[str, Any],
+    space: SearchSpace,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    device: torch.device,
+) -> CostModel:
+    """Expected cost of the network that will be built, differentiable in the mixing weights.
+
+    Raises:
+        ConfigError: unknown cost.
+        LatencyError: the table belongs to another device or lacks rows.
+    """
+    node = config["latency"]
+    if node["cost"] not in COSTS:
+        raise ConfigError(unknown_name("latency.cost", node["cost"], COSTS))
+    shape = (image_shape[0], image_shape[1], image_shape[2])
+    # drawing its params must not change what the search draws
+    with torch.random.fork_rng(devices=[]):
+        target = create_supernet(
+            space,
+            channels=node["channels"] or config["search"]["channels"],
+            layers=node["layers"] or config["search"]["layers"],
+            num_classes=num_classes,
+            in_channels=shape[0],
+            image_size=shape[1],
+        )
+    if node["cost"] != "latency":
+        return size_model(space, target, shape, node["cost"])
+    batch = node["batch"] or max(default_batch_sizes(device))
+    runtime = node["runtime"]
+    if node["table"]:
+        table = LatencyTable.load(Path(node["table"]).expanduser(), device=device)
+    else:
+        path = table_path(config.get("out", "runs"), device, runtime)
+        log.info("latency table %s", path)
+        table = make_table(
+            space, target, shape, path=path, device=device, runtime=runtime, batch_sizes=(batch,)
+        )
+    return latency_model(table, space, target, shape, batch=batch, device=device)
+
+
+def penalties(
+    config: Mapping[str, Any],
+    space: SearchSpace,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    device: torch.device,
+) -> list[nn.Module]:
+    """What the `latency` node adds to the alpha loss; nothing when it asks for nothing.
+
+    Raises:
+        ConfigError: a budget stands under the wrong key.
+    """
+    node = config.get("latency") or {}
+    if node.get("budget") is not None and node["cost"] == "latency":
+        raise ConfigError(
+            "latency.budget is for cost=macs and cost=params; give latency.budget_ms."
+        )
+    if node.get("budget_ms") is not None and node["cost"] != "latency":
+        raise ConfigError(
+            f"latency.budget_ms needs cost=latency, not {node['cost']!r}; give budget."
+        )
+    budget = node.get("budget_ms") or node.get("budget")
+    if not node.get("strength") and not budget:
+        return []
+    cost = cost_model(config, space, image_shape, num_classes, device)
+    found: list[nn.Module] = []
+    if node["strength"]:
+        found.append(SoftPenalty(cost, strength=node["strength"], target=node["target"]))
+    if budget:
+        found.append(BudgetPenalty(cost, budget=budget, rate=node["rate"]))
+    return [penalty.to(device) for penalty in found]

@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-full test-interpret test-gpu check lint type bench clean
+.PHONY: help install demo test test-full faults test-interpret test-gpu check lint type bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ test: $(STAMP) ## the everyday tests (CPU)
 
 test-full: $(STAMP) ## the everyday tests and the heavy ones (CPU)
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "not gpu and not interpret"
+
+faults: $(STAMP) ## a sweep under a hundred random kills (about 10 minutes, CPU)
+	$(TEST_ENV) $(BIN)/python -m pytest -m full tests/unit/test_tune_workers.py
 
 test-interpret: $(STAMP) ## the Triton kernel bodies in Triton's CPU interpreter
 	$(TEST_ENV) TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 -m interpret tests/kernels

@@ -35,7 +35,10 @@ _BUDGET = (
     "training_seconds",
     "epochs_per_trial",
 )
-_FROM_APP = ("trials", "workers", "enqueue", "warm_start")
+_FROM_APP = ("trials", "epochs", "device_seconds", "workers", "enqueue", "warm_start")
+
+
+_ABSENT = object()
 
 
 def run_sweep(
@@ -70,11 +73,14 @@ def _settings(settings: Mapping[str, Any], config: DictConfig) -> dict[str, Any]
     """The sweeper's settings as plain values, with the app's `tune` node for those left null."""
     node = OmegaConf.create(dict(settings))
     plain: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
-    tune = OmegaConf.select(config, "tune")
-    if isinstance(tune, DictConfig):
-        for key in _FROM_APP:
-            if plain.get(key) is None:
-                plain[key] = OmegaConf.to_container(tune, resolve=True).get(key)  # type: ignore[union-attr]
+    node = OmegaConf.select(config, "tune")
+    if isinstance(node, DictConfig):
+        tune: Any = OmegaConf.to_container(node, resolve=True)
+        limited = any(plain.get(key) is not None for key in _BUDGET[:4])
+        known = {key: tune.get(key) for key in _FROM_APP if not (limited and key in _BUDGET)}
+        for key, value in {**(tune.get("options") or {}), **known}.items():
+            if plain.get(key, _ABSENT) is None:
+                plain[key] = value
     if plain.get("seed") is None:
         plain["seed"] = OmegaConf.select(config, "seed") or 0
     if plain.get("epochs_per_trial") is None:
@@ -105,7 +111,10 @@ def _spec(plain: Mapping[str, Any], space: Mapping[str, Any], config: DictConfig
             "Nothing is swept: give at least one setting several values, for example "
             "train.learning_rate=tag(log,interval(0.001,0.1)), or hydra.sweeper.space."
         )
-    first = [dict(entry) for entry in plain.get("enqueue") or ()]
+    first = [
+        {_full(str(name), space): value for name, value in entry.items()}
+        for entry in plain.get("enqueue") or ()
+    ]
     if plain["defaults_first"]:
         first = [*_defaults(space, config), *first]
     options = ("sampler", "pruner", "seed", "metric", "direction", "objectives", "constraints")
@@ -117,6 +126,12 @@ def _spec(plain: Mapping[str, Any], space: Mapping[str, Any], config: DictConfig
         enqueue=first,
         **{key: plain[key] for key in (*options, *more)},
     )
+
+
+def _full(name: str, space: Mapping[str, Any]) -> str:
+    """The swept key that `name` means: `learning_rate` is `train.learning_rate` where that is swept."""
+    ending = [key for key in space if key.endswith(f".{name}")]
+    return ending[0] if name not in space and len(ending) == 1 else name
 
 
 def _defaults(space: Mapping[str, Any], config: DictConfig) -> list[dict[str, Any]]:

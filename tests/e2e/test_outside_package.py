@@ -38,7 +38,7 @@ def run(command, folder):
 
 
 def darts_core(*arguments, folder):
-    return run([sys.executable, "-m", "darts_core", *arguments], folder)
+    return run([str(Path(sys.executable).with_name("darts-core")), *arguments], folder)
 
 
 def test_the_shipped_contracts_hold_for_the_example(outside):

@@ -223,7 +223,7 @@ def run(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         known = [s for s in searched.get(name, {}).get("device_seconds", ()) if s is not None]
         row["budget"] = (
             f"{options.get('budget') or 100} looks" if name not in searched
-            else f"{np.mean(known):.1f} device seconds" if known else "not stated"
+            else f"{np.mean(known):.1f} s on the device" if known else "not stated"
         )  # fmt: skip
         rows.append(row)
     rows.sort(key=lambda row: (row["median_rank"], row["strategy"]))
@@ -250,17 +250,19 @@ def _print(rows: Sequence[Mapping[str, Any]], title: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(plain_text(title)), header_style="bold", box=box.SIMPLE_HEAD)
-    for index, name in enumerate(("strategy", "n", "test %", "worst", "regret", "rank", "budget")):
-        left = index in (0, 6)
-        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+    table = Table(
+        title=Text(plain_text(title)), header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )  # fmt: skip
+    names = ("strategy", "seeds", "accuracy %", "regret", "rank", "budget")
+    for index, name in enumerate(names):
+        table.add_column(name, justify="left" if index in (0, 5) else "right", no_wrap=True)
     for row in rows:
         std = "" if row["accuracy_std"] is None else f" ± {100 * row['accuracy_std']:.2f}"
         table.add_row(
-            Text(plain_text(row["strategy"])),
+            Text(plain_text(row["strategy"], limit=40)),
             str(row["n"]),
             f"{100 * row['accuracy_mean']:.2f}{std}",
-            f"{100 * row['accuracy_worst']:.2f}",
             f"{100 * row['regret_mean']:.2f}",
             f"{row['median_rank']:g}",
             row["budget"],

@@ -305,7 +305,7 @@ def test_command_compares_runs_and_baselines_on_a_csv(
     first = result["rows"][0]
     assert first["strategy"] == "search"
     assert (first["n"], first["median_rank"], first["total"]) == (2, 1, 729)
-    assert first["budget"] == "126.0 device seconds"
+    assert first["budget"] == "126.0 s on the device"
     assert {row["strategy"] for row in result["rows"][1:]} == {
         "random search",
         "regularised evolution",

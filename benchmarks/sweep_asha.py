@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
+import sys
 import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
@@ -119,7 +120,9 @@ def main() -> None:
     }
     print(summary)
     notes = {**vars(args), "data": "scikit-learn digits", "network": "resnet8"}
-    print(write_results("sweep-asha", [*rows, summary], device="cpu, one thread", notes=notes))
+    command = f"python benchmarks/sweep_asha.py {' '.join(sys.argv[1:])}".strip()
+    rows.append(summary)
+    print(write_results("sweep-asha", rows, device="cpu", command=command, notes=notes))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ processes) is left out and stated.
 from __future__ import annotations
 
 import argparse
+import os
 import platform
+import sys
 import tempfile
 import threading
 import time
@@ -112,7 +114,13 @@ def main() -> None:
     ]
     for row in rows:
         print(row)
-    path = write_results("sweep-idle", rows, device=platform.processor() or platform.machine())
+    path = write_results(
+        "sweep-idle",
+        rows,
+        device=f"{platform.machine()}, {os.cpu_count()} cores",
+        command=f"python benchmarks/sweep_idle.py {' '.join(sys.argv[1:])}".strip(),
+        notes=vars(args),
+    )
     print(path)
 
 

@@ -37,8 +37,6 @@ __all__ = ["Ledger"]
 
 log = logging.getLogger("darts_core")
 
-STUDY_NAME = "tune"
-
 
 class Ledger:
     """One worker's (or the sweeper's) access to a study."""

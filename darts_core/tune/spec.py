@@ -18,6 +18,11 @@ __all__ = ["StudySpec"]
 _DIRECTIONS = ("maximize", "minimize")
 
 
+def _name_for(folder: Path, storage: str | None) -> str:
+    """A journal holds one study; a database holds many, told apart by job, version and stage."""
+    return "tune" if storage is None else "/".join(folder.resolve().parts[-3:])
+
+
 @dataclass(frozen=True)
 class StudySpec:
     """A study's description. `make` checks and fills it in."""
@@ -51,6 +56,8 @@ class StudySpec:
         objectives: Mapping[str, str] | None = None,
         constraints: Mapping[str, Any] | None = None,
         enqueue: Sequence[Mapping[str, Any]] = (),
+        storage: str | None = None,
+        study_name: str | None = None,
         **rest: Any,
     ) -> StudySpec:
         """A checked description; see `run_study` for the arguments.
@@ -76,6 +83,8 @@ class StudySpec:
             pruner=named("pruner", pruner, PRUNERS),
             constraints=parse_constraints(constraints),
             enqueue=tuple(check_params(params, dimensions) for params in enqueue),
+            storage=storage,
+            study_name=study_name or _name_for(Path(folder), storage),
             **rest,
         )
         spec.check()

@@ -66,7 +66,8 @@ def run_study(
         options: sampler ("tpe"), pruner ("default": ASHA for one objective, none for several),
             seed (0), direction ("maximize"), metric ("val_accuracy"), objectives (name ->
             direction, for several), constraints (name -> "<= bound"), enqueue (settings to run
-            first, in order), storage (URL; None is a journal file), max_failure_share (0.5),
+            first, in order), storage (URL; None is a journal file), study_name (in a
+            database; by default from the folder), max_failure_share (0.5),
             max_restarts (3: of a trial whose process dies without anything new to report).
 
     Raises:

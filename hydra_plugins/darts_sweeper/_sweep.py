@@ -118,7 +118,7 @@ def _spec(plain: Mapping[str, Any], space: Mapping[str, Any], config: DictConfig
     if plain["defaults_first"]:
         first = [*_defaults(space, config), *first]
     options = ("sampler", "pruner", "seed", "metric", "direction", "objectives", "constraints")
-    more = ("storage", "max_failure_share", "max_restarts")
+    more = ("storage", "study_name", "max_failure_share", "max_restarts")
     return StudySpec.make(
         space,
         Budget(**{key: plain.get(key) for key in _BUDGET}),

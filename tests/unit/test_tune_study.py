@@ -312,3 +312,24 @@ def test_the_current_trial_is_known_inside_only(tmp_path):
     run_study(objective, SPACE, folder=tmp_path, trials=1)
     assert seen == [True]
     assert current_trial() is None
+
+
+def test_a_database_holds_several_studies_and_continues_them(tmp_path):
+    pytest.importorskip("sqlalchemy")
+    url = f"sqlite:///{tmp_path}/studies.db"
+    calls = Calls()
+    run_study(calls, SPACE, folder=tmp_path / "a", trials=2, storage=url)
+    result = run_study(calls, SPACE, folder=tmp_path / "a", trials=3, storage=url)
+    assert [number for number, _ in calls] == [0, 1, 2]
+    assert len(result.trials) == 3
+    other = {"y": {"low": 0, "high": 3}}
+    second = run_study(lambda t: t.params["y"], other, folder=tmp_path / "b", trials=1, storage=url)
+    assert len(second.trials) == 1
+    with pytest.raises(TuneError, match=r"studies.db is in use by a study with another space"):
+        run_study(
+            calls, other, folder=tmp_path / "c", trials=1, storage=url, study_name=_name(tmp_path)
+        )
+
+
+def _name(tmp_path):
+    return "/".join((tmp_path / "a").resolve().parts[-3:])

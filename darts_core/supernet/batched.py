@@ -255,7 +255,7 @@ class _Run:
     ) -> Tensor | None:
         """[pools (and skip), C * out pixels * samples]: what all edges of a state share."""
         layout = self.layout
-        channels, pixels, batch = state.shape
+        channels, _, batch = state.shape
         pools = []
         if layout.max_pools:
             plane = state.view(channels, *size, batch).permute(3, 0, 1, 2)

@@ -20,18 +20,37 @@ from darts_core.errors import ConfigError
 from darts_core.supernet.cell import SearchCell
 from darts_core.supernet.plan import CellPlan, plan_cell
 
-__all__ = ["FUSED_PRECISIONS", "FusedSearchCell", "fuse", "unfuse"]
+__all__ = ["FUSED_PRECISIONS", "PATHS", "FusedSearchCell", "choose_path", "fuse", "unfuse"]
 
 log = logging.getLogger("darts_core")
 
 FUSED_PRECISIONS = ("fp32", "tf32", "bf16")
+PATHS = ("auto", "plain", "fused", "batched")
+
+
+def choose_path(path: str, device: torch.device) -> str:
+    """The path that `path` means on `device`.
+
+    Raises:
+        ConfigError: it is unknown, or does not exist on the device.
+    """
+    if path not in PATHS:
+        raise ConfigError(f"Unknown path {path!r}; choose {', '.join(PATHS)}.")
+    fast = "fused" if device.type == "cuda" else "batched"
+    if path == "auto":
+        return fast
+    if path != "plain" and path != fast:
+        raise ConfigError(f"path={path} does not exist on {device}; choose auto, plain or {fast}.")
+    return path
 
 
 class _CellFunction(torch.autograd.Function):
     """The cell as one node of autograd; its backward is made of raw kernels and cannot be derived again."""
 
     @staticmethod
-    def forward(ctx: Any, run: Any, order: Any, weights_EK: Tensor, packed: Tensor, *inputs: Tensor):  # type: ignore[no-untyped-def] # noqa: ANN205
+    def forward(
+        ctx: Any, run: Any, order: Any, weights_EK: Tensor, packed: Tensor, *inputs: Tensor
+    ) -> Tensor:
         from darts_kernels.cell import cell_forward
 
         mix_EK = weights_EK.float().index_select(0, order[0])
@@ -43,7 +62,7 @@ class _CellFunction(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_nodes: Tensor):  # type: ignore[no-untyped-def] # noqa: ANN205
+    def backward(ctx: Any, grad_nodes: Tensor) -> tuple[Any, ...]:
         from darts_kernels.cell import Saved
         from darts_kernels.cell_backward import cell_backward
 
@@ -70,6 +89,13 @@ class FusedSearchCell(SearchCell):
     plan: CellPlan
     precision: str
     cast_output: bool
+    _shapes: dict[str, torch.Size]
+    _hooks: list[Any]
+    _mean: Tensor
+    _var: Tensor
+    _batches: Tensor
+    _order: tuple[Tensor, Tensor]
+    _probe: Any
 
     @classmethod
     def adopt(cls, cell: SearchCell, plan: CellPlan, precision: str) -> FusedSearchCell:
@@ -90,9 +116,9 @@ class FusedSearchCell(SearchCell):
                 assert weight is not None
                 flat[binding.start : binding.start + binding.count] = weight.reshape(-1)
                 shapes[f"{binding.module}.{binding.name}"] = weight.shape
-        fused._shapes = shapes  # type: ignore[assignment]
+        fused._shapes = shapes
         fused.packed = nn.Parameter(flat)
-        fused._hooks = [  # type: ignore[assignment]
+        fused._hooks = [
             fused._register_state_dict_hook(_export_params),
             fused.register_load_state_dict_pre_hook(_import_params),
         ]
@@ -188,9 +214,7 @@ def _export_params(cell: FusedSearchCell, state: dict[str, Any], prefix: str, _:
         state[prefix + name] = values.view(cell._shapes[name])
 
 
-def _import_params(
-    cell: FusedSearchCell, state: dict[str, Any], prefix: str, *_: Any
-) -> None:
+def _import_params(cell: FusedSearchCell, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """State dict hook: parameters of the module path are packed before they are loaded."""
     names = [f"{b.module}.{b.name}" for b in cell.plan.params]
     if not all(prefix + name in state for name in names):

@@ -61,7 +61,30 @@ class Supernet(nn.Module):
             "in_channels": in_channels,
             "stem": stem,
         }
+        self.path, self.precision = "plain", "tf32"
         self._make(space, relaxation if relaxation is not None else Softmax())
+
+    def use_path(self, path: str = "auto", precision: str = "tf32") -> str:
+        """Choose how the searched cells run; returns the path that was taken.
+
+        The state dict is the same on every path. Call it on the final device and before optimizers are
+        made: the fast paths pack the params of a cell into one tensor.
+
+        Args:
+            path: "plain" (modules), "fused" (Triton kernels, GPU), "batched" (large torch calls, CPU), or
+                "auto": the fast path of the device.
+            precision: of the fused path: "fp32", "tf32" or "bf16".
+
+        Raises:
+            ConfigError: the path is unknown or does not exist on this device.
+        """
+        from darts_core.supernet.fused import choose_path, fuse, unfuse
+
+        unfuse(self)
+        self.path, self.precision = choose_path(path, self.progress.device), precision
+        if self.path != "plain":
+            fuse(self, precision)
+        return self.path
 
     def _make(self, space: SearchSpace, relaxation: Relaxation) -> None:
         """Fresh alphas and modules for the space and `self.sizes`."""
@@ -95,6 +118,7 @@ class Supernet(nn.Module):
         check_sizes(space, **self.sizes)
         self._make(space, relaxation or self.relaxation)
         self.to(device)
+        self.use_path(self.path, self.precision)
 
     def one_hot(self, architecture: Architecture) -> dict[str, Tensor]:
         """Mixing weights that run `architecture` inside the supernet: edges that are not kept get 0.

@@ -34,9 +34,8 @@ from darts_core.ops.primitives import (
 )
 
 if TYPE_CHECKING:
-    from darts_kernels.layout import CellLayout
-
     from darts_core.supernet.cell import SearchCell
+    from darts_kernels.layout import CellLayout
 
 __all__ = ["Binding", "Branch", "CellPlan", "branch_of", "describe_plan", "plan_cell"]
 
@@ -147,11 +146,13 @@ def plan_cell(cell: SearchCell, input_channels: int) -> CellPlan:
     reasons = _obstacles(cell, order)
     if reasons:
         return CellPlan(None, reasons=reasons)
-    names = list(cell.mixed[0].ops.named_children())
+    any_mixed: Any = cell.mixed[0]
+    names = list(any_mixed.ops.named_children())
     first = [branch_of(module) for _, module in names]
     columns = _sort_columns(first)
     pre = _preprocessing(cell)
-    stride = max(mixed.stride for mixed in cell.mixed)
+    mixes: Any = cell.mixed
+    stride = max(mixed.stride for mixed in mixes)
     skip = columns["skip"]
     layout = CellLayout(
         inputs=cell.inputs,
@@ -201,7 +202,7 @@ def _sort_columns(branches: Sequence[Branch | None]) -> dict[str, list[int]]:
 def _obstacles(cell: SearchCell, order: Sequence[int]) -> tuple[str, ...]:
     """Why the cell cannot run fused; empty when it can."""
     reasons = []
-    mixed0 = cell.mixed[0]
+    mixed0: Any = cell.mixed[0]
     for name, module in zip(mixed0.names, mixed0.ops, strict=True):
         if branch_of(module) is None:
             reasons.append(f"operation {name!r} is not made of primitives that the kernels know")
@@ -222,7 +223,8 @@ def _preprocessing(cell: SearchCell) -> list[tuple[int, bool]]:
     if cell.preprocess is None:
         return []
     found = []
-    for module in (cell.preprocess.older, cell.preprocess.newer):  # type: ignore[union-attr]
+    around: Any = cell.preprocess
+    for module in (around.older, around.newer):
         convs = [m for m in module.modules() if isinstance(m, nn.Conv2d)]
         found.append((convs[0].in_channels, len(convs) == 2))
     return found
@@ -233,7 +235,7 @@ def _bind(cell: SearchCell, plan: CellPlan, columns: dict[str, list[int]]) -> No
     layout = plan.layout
     assert layout is not None
     for e, row in enumerate(plan.order):
-        mixed = cell.mixed[row]
+        mixed: Any = cell.mixed[row]
         for f, k in enumerate(columns["two"] + columns["one"]):
             _bind_stages(plan, layout, f"mixed.{row}.ops.{k}", mixed.ops[k], e, f)
         for p, k in enumerate(columns["max"] + columns["avg"]):

@@ -11,7 +11,7 @@ Stored for the backward: states, convolution outputs before their norm, pools, a
 outputs are recomputed, and only where weight gradients are wanted. Nothing is summed atomically: every
 reduction goes through partial buffers, so a replay is bit-equal.
 
-`cell_forward` and `cell_backward.cell_backward` are the launch sequences; `supernet.fused` in darts_core wraps them into
+`cell_forward` and `cell_backward.cell_backward` are the launch sequences. darts_core wraps them into
 autograd and knows where parameters and running statistics live. The reference is the module path.
 """
 
@@ -180,9 +180,7 @@ def cell_forward(
     return nodes.view(batch, layout.nodes * s.C, s.H, s.W), saved
 
 
-def _load_inputs(
-    run: CellRun, s: _Shape, inputs: list[Tensor], flat: Tensor, saved: Saved
-) -> None:
+def _load_inputs(run: CellRun, s: _Shape, inputs: list[Tensor], flat: Tensor, saved: Saved) -> None:
     """Fill the input states: by preprocessing, or by a copy."""
     layout = run.layout
     for index, x in enumerate(inputs):
@@ -319,9 +317,7 @@ def _forward_wave(
     )  # fmt: skip
 
 
-def _pools(
-    run: CellRun, s: _Shape, source0: int, source1: int, saved: Saved, sums: Tensor
-) -> None:
+def _pools(run: CellRun, s: _Shape, source0: int, source1: int, saved: Saved, sums: Tensor) -> None:
     layout, t = run.layout, s.tiles
     stride, height, width = s.source_sizes(run, source0)
     pool._pool_kernel[(s.C, s.parts, source1 - source0)](

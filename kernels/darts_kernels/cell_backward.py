@@ -266,7 +266,7 @@ def _reduction_backward(
     coefficients = work.coefficients[:, slots - 1]
     low = run.precision.storage != torch.float32
     block = min(64, s.tiles.chunk)
-    shape = dict(
+    shape = dict(  # noqa: C408 - reads like the call it is part of
         CI=s.C, CO=s.C, COP=s.CP, HI=s.HI, WI=s.WI, H=s.H, W=s.W, REDUCE=True, STRIDED=True,
         COEF_STEP=slots * s.C * 4, DOT=run.precision.dot, LOW=low, num_warps=4, num_stages=1,
     )  # fmt: skip
@@ -358,7 +358,7 @@ def _input_backward(
     )  # fmt: skip
     low = run.precision.storage != torch.float32
     tables = s.tables
-    shape = dict(
+    shape = dict(  # noqa: C408 - reads like the call it is part of
         CI=channels, CO=s.C, COP=s.CP, HI=x.shape[2], WI=x.shape[3], H=s.HI, W=s.WI,
         REDUCE=reduces, STRIDED=False, COEF_STEP=0, DOT=run.precision.dot, LOW=low, num_warps=4,
         num_stages=2,

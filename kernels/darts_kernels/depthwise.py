@@ -34,14 +34,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from darts_kernels._common import filter_codes
-
-__all__ = [
-    "depthwise_backward",
-    "depthwise_forward",
-    "depthwise_reference",
-    "inner_backward",
-]
+__all__ = ["depthwise_reference"]
 
 Filters = Sequence[tuple[int, int]]
 
@@ -411,10 +404,6 @@ def _depthwise_backward_kernel(
                     mask = mask_l & ((row0 + row) * STRIDE + PY < HI) & (x * STRIDE + PX < WI)
                 value = tl.where(z[row] > 0.0, dz[row], 0.0) + dx[row]
                 spot = dstate_ptr + here + row * (STRIDE * WI)
-                if ADD:
-                    value += tl.load(spot, mask=mask, other=0.0).to(tl.float32)
-                elif source >= inputs:
+                if (source >= inputs) or ADD:
                     value += tl.load(spot, mask=mask, other=0.0).to(tl.float32)
                 tl.store(spot, value.to(dstate_ptr.dtype.element_ty), mask=mask)
-
-

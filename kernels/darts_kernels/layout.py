@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -92,7 +93,7 @@ class CellLayout:
         """
         starts = [0, *range(self.inputs, self.states)]
         waves = []
-        for begin, end in zip(starts, starts[1:], strict=False):
+        for begin, end in pairwise(starts):
             rows = [e for e, (source, _) in enumerate(self.edges) if begin <= source < end]
             waves.append((begin, end, rows[0] if rows else 0, rows[-1] + 1 if rows else 0))
         return tuple(waves)

@@ -50,7 +50,9 @@ def _add(out, mix, ptr, spot, mask, moment_ptr, row):
     return out + scale * (tl.load(ptr + spot, mask=mask, other=0.0).to(tl.float32) - mean)
 
 
-@triton.jit(do_not_specialize=["node", "inputs", "batch", "pixels", "row2", "rowp", "rowf", "edgef"])
+@triton.jit(
+    do_not_specialize=["node", "inputs", "batch", "pixels", "row2", "rowp", "rowf", "edgef"]
+)
 def _node_sum_kernel(
     state_ptr, layout_ptr, source_ptr, entering_ptr, y1_ptr, y2_ptr, pool_ptr, yf_ptr, extra_ptr,
     moment_ptr, mix_ptr, slot_op_ptr, node, inputs, batch, pixels, row2, rowp, rowf, edgef,

@@ -98,7 +98,9 @@ def _project(g, ptr, spot, mask, moment_ptr, row):
     return tl.sum(g * (value - mean)) * inv
 
 
-@triton.jit(do_not_specialize=["edge0", "batch", "pixels", "parts", "row2", "rowp", "rowf", "edgef"])
+@triton.jit(
+    do_not_specialize=["edge0", "batch", "pixels", "parts", "row2", "rowp", "rowf", "edgef"]
+)
 def _reduce_kernel(
     state_ptr, dstate_ptr, layout_ptr, source_ptr, target_ptr, y1_ptr, y2_ptr, pool_ptr, yf_ptr,
     moment_ptr, sum_ptr, edge0, batch, pixels, parts, row2, rowp, rowf, edgef,
@@ -117,7 +119,9 @@ def _reduce_kernel(
     source = tl.load(source_ptr + edge).to(tl.int64)
     target = tl.load(target_ptr + edge)
     g = dstate_ptr + tl.load(layout_ptr + 2 * target)
-    g = tl.load(g + n * tl.load(layout_ptr + 2 * target + 1).to(tl.int32) + inside, mask=mask, other=0.0)
+    g = tl.load(
+        g + n * tl.load(layout_ptr + 2 * target + 1).to(tl.int32) + inside, mask=mask, other=0.0
+    )
     g = g.to(tl.float32)
     SLOTS: tl.constexpr = 2 + F1 + NPOOL
     out = sum_ptr + (edge * SLOTS * C + c) * parts + part
@@ -140,7 +144,9 @@ def _reduce_kernel(
                          rowf + (edge - edgef) * C + c)  # fmt: skip
         tl.store(last, value)
     elif SKIP:
-        spot = tl.load(layout_ptr + 2 * source) + n * tl.load(layout_ptr + 2 * source + 1).to(tl.int32)
+        spot = tl.load(layout_ptr + 2 * source) + n * tl.load(layout_ptr + 2 * source + 1).to(
+            tl.int32
+        )
         value = tl.load(state_ptr + spot + inside, mask=mask, other=0.0).to(tl.float32)
         tl.store(last, tl.sum(g * value))
     else:

@@ -24,8 +24,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from darts_kernels.pointwise import merge_moments
-
 __all__ = ["point_reference"]
 
 
@@ -199,7 +197,9 @@ def _point_backward_kernel(
         if REDUCE:
             weight = tl.load(weights, mask=mask_w & (co < CO // 2)[None, :], other=0.0).to(dy.dtype)
             even = tl.dot(weight, dy, even, input_precision=DOT)
-            weight = tl.load(weights, mask=mask_w & (co >= CO // 2)[None, :], other=0.0).to(dy.dtype)
+            weight = tl.load(weights, mask=mask_w & (co >= CO // 2)[None, :], other=0.0).to(
+                dy.dtype
+            )
             odd = tl.dot(weight, dy, odd, input_precision=DOT)
         else:
             weight = tl.load(weights, mask=mask_w, other=0.0).to(dy.dtype)
@@ -276,4 +276,6 @@ def _point_weight_kernel(
             value = tl.maximum(value, 0.0).to(dy.dtype)
             grad = tl.dot(dy, tl.trans(value), grad, input_precision=DOT)
     out = grad_ptr + (part.to(tl.int64) * edges + z) * (CO * CI)
-    tl.store(out + (co[:, None] * CI + ci[None, :]), grad, mask=(co < CO)[:, None] & mask_i[None, :])
+    tl.store(
+        out + (co[:, None] * CI + ci[None, :]), grad, mask=(co < CO)[:, None] & mask_i[None, :]
+    )

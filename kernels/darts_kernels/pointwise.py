@@ -47,7 +47,8 @@ def merge_moments(count, mean, second, tile_count, tile_mean, tile_second):
 @triton.jit(do_not_specialize=["edge0", "batch", "pixels", "parts", "row0"])
 def _pointwise_kernel(
     d_ptr, weight_ptr, y_ptr, sum_ptr, edge0, batch, pixels, parts, row0,
-    F: tl.constexpr, FY: tl.constexpr, C: tl.constexpr, CP: tl.constexpr, HW: tl.constexpr, BLOCK: tl.constexpr,
+    F: tl.constexpr, FY: tl.constexpr, C: tl.constexpr, CP: tl.constexpr, HW: tl.constexpr,
+    BLOCK: tl.constexpr,
     STEPS: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     part = tl.program_id(0)
@@ -95,7 +96,8 @@ def _pointwise_kernel(
 def _pointwise_backward_kernel(
     g_ptr, layout_ptr, target_ptr, inner_ptr, y_ptr, d_ptr, weight_ptr, coef_ptr, inner_coef_ptr,
     out_ptr, grad_ptr, edge0, batch, pixels, branches, slot0,
-    F: tl.constexpr, FY: tl.constexpr, INNER: tl.constexpr, SLOTS: tl.constexpr, C: tl.constexpr, CP: tl.constexpr,
+    F: tl.constexpr, FY: tl.constexpr, INNER: tl.constexpr, SLOTS: tl.constexpr, C: tl.constexpr,
+    CP: tl.constexpr,
     HW: tl.constexpr, BLOCK: tl.constexpr, STEPS: tl.constexpr, WGRAD: tl.constexpr,
     DOT: tl.constexpr, LOW: tl.constexpr,
 ):  # fmt: skip
@@ -114,7 +116,7 @@ def _pointwise_backward_kernel(
     g = g_ptr + tl.load(layout_ptr + 2 * target)
     sample = tl.load(layout_ptr + 2 * target + 1).to(tl.int32)
     coef = coef_ptr + ((edge * SLOTS + slot0 + which) * C + co) * 4
-    if INNER > 0:
+    if INNER > 0:  # noqa: SIM102 - a compile-time and a run-time condition
         # the first INNER branches have a second stage: their gradient was left by its backward
         if which < INNER:
             g = inner_ptr + (tl.program_id(2) * INNER + which).to(tl.int64) * batch * (C * HW)

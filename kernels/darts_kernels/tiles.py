@@ -70,7 +70,7 @@ def default_tiles(channels: int, height: int, batch: int, width: int) -> Tiles:
     rows = 8 if height % 8 == 0 else 4 if height % 4 == 0 else min(8, height)
     block = 128 if channels <= 32 else 64
     chunk = 512 if pixels >= 32768 else 256 if pixels >= 8192 else 128
-    steps = max(1, min(16, pixels // block // 32))
+    steps = max(1, min(16, pixels // (128 if channels <= 16 else 64) // 32))
     return Tiles(
         rows=rows,
         inner_rows=rows,
@@ -78,7 +78,10 @@ def default_tiles(channels: int, height: int, batch: int, width: int) -> Tiles:
         inner_back_rows=rows,
         chunk=chunk,
         point_block=min(block, chunk),
-        back_block=block,
+        # without register spills at every width, by the compiler's report for sm_90
+        back_block=128 if channels <= 16 else 64,
+        back_warps=4 if channels <= 32 else 8,
+        back_stages=1,
         back_steps=steps,
         plain_block=1024 if pixels >= 16384 else 512,
     )

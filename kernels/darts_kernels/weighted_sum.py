@@ -1,0 +1,150 @@
+"""The weighted sum of the outputs of K arbitrary operations: for operations that have no primitives.
+
+Maths.   out = sum_k w_k x_k;     d x_k = w_k g,     d w_k = sum(g x_k).
+
+Shapes: x_k any one shape, all alike and contiguous; w [K]. The sum is taken in fp32 and stored in the
+dtype of x; w and its gradient are fp32 (fp64 for fp64 inputs on the reference). Bytes: forward K + 1
+tensors (plain torch 3 K - 1); backward reads g and the x_k once for all d w_k and writes the d x_k.
+Autocast: inputs are taken as they are; mixed dtypes are refused. The backward is made of this op's own
+kernels and cannot be derived again.
+
+Source: DARTS (arXiv:1806.09055), Eq. 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+__all__ = ["LARGEST_COUNT", "weighted_sum", "weighted_sum_reference"]
+
+LARGEST_COUNT = 16
+_BLOCK = 1024
+
+
+def weighted_sum_reference(xs: Sequence[Tensor], weights_K: Tensor) -> Tensor:
+    """sum_k w_k x_k in plain torch; differentiable, any floating dtype."""
+    total = weights_K[0].to(xs[0].dtype) * xs[0]
+    for k in range(1, len(xs)):
+        total = total + weights_K[k].to(xs[0].dtype) * xs[k]
+    return total
+
+
+@triton.jit
+def _weighted_sum_kernel(xs, weight_ptr, out_ptr, count, K: tl.constexpr, BLOCK: tl.constexpr):
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = i < count
+    total = tl.zeros([BLOCK], tl.float32)
+    for k in tl.static_range(K):
+        total += tl.load(weight_ptr + k) * tl.load(xs[k] + i, mask=mask, other=0.0).to(tl.float32)
+    tl.store(out_ptr + i, total.to(out_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _weighted_sum_backward_kernel(
+    xs, dxs, g_ptr, weight_ptr, sum_ptr, count, K: tl.constexpr, BLOCK: tl.constexpr
+):
+    part = tl.program_id(0).to(tl.int64)
+    i = part * BLOCK + tl.arange(0, BLOCK)
+    mask = i < count
+    g = tl.load(g_ptr + i, mask=mask, other=0.0).to(tl.float32)
+    for k in tl.static_range(K):
+        x = tl.load(xs[k] + i, mask=mask, other=0.0).to(tl.float32)
+        tl.store(sum_ptr + part * K + k, tl.sum(g * x))
+        grad = tl.load(weight_ptr + k) * g
+        tl.store(dxs[k] + i, grad.to(dxs[k].dtype.element_ty), mask=mask)
+
+
+def _forward(xs: list[Tensor], weights_K: Tensor) -> Tensor:
+    out = torch.empty_like(xs[0])
+    count = out.numel()
+    if count:
+        _weighted_sum_kernel[(triton.cdiv(count, _BLOCK),)](
+            tuple(xs), weights_K.float().contiguous(), out, count, K=len(xs), BLOCK=_BLOCK
+        )
+    return out
+
+
+def _backward(g: Tensor, xs: list[Tensor], weights_K: Tensor) -> tuple[list[Tensor], Tensor]:
+    dxs = [torch.empty_like(x) for x in xs]
+    count = g.numel()
+    if not count:
+        return dxs, torch.zeros_like(weights_K)
+    parts = triton.cdiv(count, _BLOCK)
+    sums = torch.empty(parts, len(xs), device=g.device, dtype=torch.float32)
+    _weighted_sum_backward_kernel[(parts,)](
+        tuple(xs), tuple(dxs), g.contiguous(), weights_K.float().contiguous(), sums, count,
+        K=len(xs), BLOCK=_BLOCK,
+    )  # fmt: skip
+    return dxs, sums.sum(0).to(weights_K.dtype)
+
+
+@torch.library.custom_op("darts_kernels::weighted_sum", mutates_args=())
+def _weighted_sum(xs: list[Tensor], weights_K: Tensor) -> Tensor:
+    return weighted_sum_reference(xs, weights_K)
+
+
+@torch.library.custom_op("darts_kernels::weighted_sum_backward", mutates_args=())
+def _weighted_sum_backward(
+    g: Tensor, xs: list[Tensor], weights_K: Tensor
+) -> tuple[list[Tensor], Tensor]:
+    dxs = [weights_K[k].to(g.dtype) * g for k in range(len(xs))]
+    return dxs, torch.stack([(g * x).sum() for x in xs]).to(weights_K.dtype)
+
+
+@_weighted_sum.register_kernel("cuda")
+def _(xs: list[Tensor], weights_K: Tensor) -> Tensor:
+    return _forward(xs, weights_K)
+
+
+@_weighted_sum_backward.register_kernel("cuda")
+def _(g: Tensor, xs: list[Tensor], weights_K: Tensor) -> tuple[list[Tensor], Tensor]:
+    return _backward(g, xs, weights_K)
+
+
+@_weighted_sum.register_fake
+def _(xs: list[Tensor], weights_K: Tensor) -> Tensor:
+    return torch.empty_like(xs[0])
+
+
+@_weighted_sum_backward.register_fake
+def _(g: Tensor, xs: list[Tensor], weights_K: Tensor) -> tuple[list[Tensor], Tensor]:
+    return [torch.empty_like(x) for x in xs], torch.empty_like(weights_K)
+
+
+def _setup(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: Tensor) -> None:
+    xs, weights_K = inputs
+    ctx.save_for_backward(weights_K, *xs)
+
+
+def _derive(ctx: torch.autograd.function.FunctionCtx, g: Tensor) -> tuple[list[Tensor], Tensor]:
+    weights_K, *xs = ctx.saved_tensors  # type: ignore[attr-defined]
+    return _weighted_sum_backward(g.contiguous(), xs, weights_K)
+
+
+_weighted_sum.register_autograd(_derive, setup_context=_setup)
+
+
+def weighted_sum(xs: Sequence[Tensor], weights_K: Tensor) -> Tensor:
+    """sum_k w_k x_k, reading every x_k once; differentiable once.
+
+    Shapes: K tensors of one shape and dtype; weights [K].
+
+    Raises:
+        ValueError: there are no tensors or too many, or shapes, dtypes or the number of weights differ.
+    """
+    if not 1 <= len(xs) <= LARGEST_COUNT:
+        raise ValueError(f"weighted_sum takes 1 to {LARGEST_COUNT} tensors, not {len(xs)}.")
+    if weights_K.shape != (len(xs),):
+        raise ValueError(
+            f"{len(xs)} tensors need weights [{len(xs)}], not {list(weights_K.shape)}."
+        )
+    if len({(x.shape, x.dtype, x.device) for x in xs}) != 1:
+        raise ValueError(
+            "weighted_sum needs tensors of one shape, dtype and device; convert them first."
+        )
+    return _weighted_sum([x.contiguous() for x in xs], weights_K)

@@ -1,0 +1,28 @@
+"""Fresh seeds that are printed when a test fails, and poisoned empty buffers."""
+
+import os
+import random
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> torch.Generator:
+    """A generator with a new seed each run; DARTS_TEST_SEED pins it."""
+    seed = int(os.environ.get("DARTS_TEST_SEED", random.randrange(2**31)))
+    print(f"DARTS_TEST_SEED={seed}")
+    torch.manual_seed(seed)
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def poison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fill every empty buffer with NaN (-1 for integers), so that an unwritten element shows."""
+    real, real_like = torch.empty, torch.empty_like
+
+    def filled(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.fill_(float("nan") if tensor.is_floating_point() else -1)
+
+    monkeypatch.setattr(torch, "empty", lambda *a, **k: filled(real(*a, **k)))
+    monkeypatch.setattr(torch, "empty_like", lambda *a, **k: filled(real_like(*a, **k)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import run_job, setup_globals
 from omegaconf import open_dict
 
+from darts_core.errors import TuneError
 from darts_core.tune import Pruned, TrialHandle
 from hydra_plugins.darts_sweeper._overrides import spell
 
@@ -20,11 +22,13 @@ __all__ = ["HydraTrial", "WorkerTask"]
 
 def _dumps(content: Any) -> bytes:
     # the task function of a script lives in __main__, which plain pickle cannot send
-    try:
-        import cloudpickle
-    except ImportError:
-        from joblib.externals import cloudpickle
-    return bytes(cloudpickle.dumps(content))
+    for name in ("cloudpickle", "joblib.externals.cloudpickle"):
+        try:
+            module = importlib.import_module(name)
+        except ImportError:
+            continue
+        return bytes(module.dumps(content))
+    raise TuneError("The darts sweeper sends the app to its workers by cloudpickle; install that.")
 
 
 @dataclass(frozen=True)

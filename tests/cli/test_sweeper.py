@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -159,6 +161,35 @@ def test_failing_trials_do_not_stop_a_sweep_and_names_are_checked(tmp_path):
     assert "The interval of lr is empty" in bad.stderr
     unswept = sweep(tmp_path, "lr=0.5")
     assert "Nothing is swept" in unswept.stderr
+
+
+@pytest.mark.full
+def test_a_killed_sweep_of_the_tune_command_goes_on_where_it_was(tmp_path):
+    command = [
+        sys.executable, "-m", "darts_core.cli", "tune", "-m", "hydra/sweeper=darts",
+        "architecture=DARTS_V2", "train.channels=4", "train.layers=2", "train.epochs=2",
+        "train.batch_size=64", "train.learning_rate=tag(log,interval(0.01,0.3))",
+        "tune.trials=4", "tune.workers=2", f"out={tmp_path}/runs",
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("runs/*/V001/tune/trials/*/result.json")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    studies = list(tmp_path.glob("runs/*/V*/tune"))
+    assert len(studies) == 1
+    result = json.loads((studies[0] / "result.json").read_text())
+    assert [t["number"] for t in result["trials"]] == [0, 1, 2, 3]
+    assert {t["state"] for t in result["trials"]} <= {"complete", "pruned"}
+    assert all("train.learning_rate" in t["params"] for t in result["trials"])
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert "nothing to do" in again.stdout
 
 
 def test_importing_the_plugin_is_lean():

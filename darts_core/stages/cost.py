@@ -87,16 +87,14 @@ def cost_model(
     if node["cost"] not in COSTS:
         raise ConfigError(unknown_name("latency.cost", node["cost"], COSTS))
     shape = (image_shape[0], image_shape[1], image_shape[2])
-    # drawing its params must not change what the search draws
-    with torch.random.fork_rng(devices=[]):
-        target = create_supernet(
-            space,
-            channels=node["channels"] or config["search"]["channels"],
-            layers=node["layers"] or config["search"]["layers"],
-            num_classes=num_classes,
-            in_channels=shape[0],
-            image_size=shape[1],
-        )
+    target = create_supernet(
+        space,
+        channels=node["channels"] or config["search"]["channels"],
+        layers=node["layers"] or config["search"]["layers"],
+        num_classes=num_classes,
+        in_channels=shape[0],
+        image_size=shape[1],
+    )
     if node["cost"] != "latency":
         return size_model(space, target, shape, node["cost"])
     batch = node["batch"] or max(default_batch_sizes(device))
@@ -136,7 +134,9 @@ def penalties(
     budget = node.get("budget_ms") or node.get("budget")
     if not node.get("strength") and not budget:
         return []
-    cost = cost_model(config, space, image_shape, num_classes, device)
+    # drawing params to be timed or counted must not change what the search draws
+    with torch.random.fork_rng(devices=[]):
+        cost = cost_model(config, space, image_shape, num_classes, device)
     found: list[nn.Module] = []
     if node["strength"]:
         found.append(SoftPenalty(cost, strength=node["strength"], target=node["target"]))

@@ -162,15 +162,15 @@ def _architecture(text: str | None, version: Path) -> Architecture:
                 f"file, a text, or one of {', '.join((*Architecture.names(), *BASELINES))}."
             )
         return Architecture.from_yaml(found)
+    if text.lstrip().startswith(("Genotype", "|")):
+        return Architecture.from_text(text)
     path = Path(text).expanduser()
-    if len(text) < 1000 and path.is_dir():
+    if len(text) < 250 and path.is_dir():
         for inner in (path / "architecture.yaml", path / "search" / "architecture.yaml"):
             if inner.is_file():
                 return Architecture.from_yaml(inner)
         raise ConfigError(f"architecture={text!r} is a folder without an architecture.yaml.")
-    if text.lstrip().startswith(("Genotype", "|")):
-        return Architecture.from_text(text)
-    if text.endswith((".yaml", ".yml")) or (len(text) < 1000 and path.is_file()):
+    if text.endswith((".yaml", ".yml")) or (len(text) < 250 and path.is_file()):
         return Architecture.from_yaml(path)
     try:
         return Architecture.named(text)

@@ -1,0 +1,134 @@
+"""What a stage starts from: devices, architectures, models, recipes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from darts_core.architecture import Architecture
+from darts_core.commands.compose import compose, session
+from darts_core.data import DataBundle
+from darts_core.errors import ArchitectureError, ConfigError, DeviceError
+from darts_core.stages.inputs import (
+    find_device,
+    find_model,
+    find_network,
+    load_bundle,
+    recipe,
+    stage_config,
+)
+from darts_core.supernet import count
+
+
+def config(command: str = "train", *overrides: str) -> dict[str, Any]:
+    with session() as extra:
+        return compose(command, ["data=digits", *overrides], extra)
+
+
+@pytest.fixture(scope="module")
+def bundle() -> DataBundle:
+    return load_bundle(config(), torch.device("cpu"))
+
+
+def test_devices() -> None:
+    assert find_device("cpu") == torch.device("cpu")
+    assert find_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("gpu", "cuda:99", "mps"):
+        with pytest.raises(DeviceError, match=name):
+            find_device(name)
+
+
+def test_the_division_does_not_follow_the_seed_of_the_run(bundle: DataBundle) -> None:
+    other = load_bundle(config("train", "seed=7"), torch.device("cpu"))
+    assert all(torch.equal(bundle.parts[name], other.parts[name]) for name in bundle.parts)
+    divided = load_bundle(config("train", "+data.seed=7"), torch.device("cpu"))
+    assert not torch.equal(bundle.parts["params"], divided.parts["params"])
+
+
+def test_an_architecture_is_taken_from_a_name_a_text_a_file_or_a_folder(
+    bundle: DataBundle, tmp_path: Path
+) -> None:
+    found = Architecture.named("DARTS_V2")
+    found.to_yaml(tmp_path / "search" / "architecture.yaml")
+    sizes = ("train.channels=4", "train.layers=3")
+    texts = [
+        "DARTS_V2",
+        found.text(),
+        str(tmp_path / "search" / "architecture.yaml"),
+        str(tmp_path),
+        None,
+    ]
+    for text in texts:
+        network = find_network({**config("train", *sizes), "architecture": text}, tmp_path, bundle)
+        assert network.architecture == found
+    model = network.make()
+    assert model.eval()(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_a_hand_designed_network_is_sized_by_channels(bundle: DataBundle, tmp_path: Path) -> None:
+    sizes = []
+    for width in (4, 8):
+        settings = {**config("train", f"train.channels={width}"), "architecture": "resnet8"}
+        network = find_network(settings, tmp_path, bundle)
+        assert network.architecture is None
+        sizes.append(count(network.make(), bundle.image_shape).params)
+    assert sizes[1] > 3 * sizes[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "words"),
+    [
+        (None, ConfigError, "No architecture= is given"),
+        ("DARTS_V7", ArchitectureError, "DARTS_V2"),
+        ("missing.yaml", Exception, "missing.yaml"),
+        ("Genotype(normal=", ArchitectureError, "genotype"),
+    ],
+)
+def test_an_architecture_that_is_none_is_a_sentence(
+    text: str | None, error: type[Exception], words: str, bundle: DataBundle, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=words):
+        find_network({**config(), "architecture": text}, tmp_path, bundle)
+
+
+def test_a_folder_without_an_architecture_is_a_sentence(bundle: DataBundle, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"without an architecture\.yaml"):
+        find_network({**config(), "architecture": str(tmp_path)}, tmp_path, bundle)
+
+
+def test_a_model_is_found_by_file_folder_or_version(tmp_path: Path) -> None:
+    file = tmp_path / "train" / "model.pt"
+    file.parent.mkdir()
+    file.write_bytes(b"x")
+    for given in (str(file), str(file.parent), None):
+        assert find_model({"model": given}, tmp_path, ("prune", "train")) == file
+    with pytest.raises(ConfigError, match="prune or export"):
+        find_model({"model": None}, tmp_path, ("prune", "export"))
+    with pytest.raises(ConfigError, match="neither"):
+        find_model({"model": str(tmp_path)}, tmp_path, ())
+
+
+def test_the_recipe_takes_a_policy_by_name_changed_or_found(tmp_path: Path) -> None:
+    assert recipe(config(), tmp_path).policy is None
+    assert recipe(config("train", "augment=randaugment"), tmp_path).policy == "randaugment"
+    assert not (tmp_path / "policy.yaml").exists()
+    changed = recipe(config("train", "augment=randaugment", "augment.magnitude=7"), tmp_path)
+    assert changed.policy == str((tmp_path / "policy.yaml").resolve())
+    assert "magnitude: 7" in (tmp_path / "policy.yaml").read_text()
+    found = recipe(config("train", "augment=found", f"augment.path={tmp_path}/p.yaml"), tmp_path)
+    assert found.policy == str((tmp_path / "p.yaml").resolve())
+    with pytest.raises(ConfigError, match=r"augment\.path"):
+        recipe(config("train", "augment=found"), tmp_path)
+    with pytest.raises(ConfigError, match="learning_rate"):
+        recipe(config("train", "train.learning_rate=-1"), tmp_path)
+
+
+def test_a_stage_is_stamped_by_what_it_reads_only() -> None:
+    whole = config("run")
+    own = stage_config(whole, "search")
+    assert "train" not in own
+    assert "job" not in own
+    assert {"search", "seed", "data", "space"} <= set(own)

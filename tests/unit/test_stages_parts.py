@@ -1,0 +1,146 @@
+"""Forecasts, interruptions, cost penalties: the parts that stages share."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from darts_core.commands.compose import compose, session
+from darts_core.commands.hydra_app import default_job
+from darts_core.errors import ConfigError, MemoryShortageError
+from darts_core.spaces import get_space
+from darts_core.stages.cost import penalties, table_path
+from darts_core.stages.forecast import duration, forecast
+from darts_core.stages.interrupt import check_stop, deferred_stop, handle_signals, stop_wanted
+
+CPU = torch.device("cpu")
+
+
+class Hungry(nn.Module):
+    """A classifier that claims to run out of memory above a batch size."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        if len(x_BCHW) > self.most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
+        return self.layer(x_BCHW.flatten(1))
+
+
+def predict(most: int, batch_size: int, steps: int = 10) -> Any:
+    return forecast(
+        lambda: Hungry(most), (1, 2, 2), 3,
+        batch_size=batch_size, steps=steps, passes=2, device=CPU, what="test",
+    )  # fmt: skip
+
+
+def test_a_forecast_counts_steps_and_passes_and_leaves_the_generator_alone() -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    found = predict(100, 8, steps=50)
+    assert torch.equal(before, torch.get_rng_state())
+    assert found.step_seconds > 0
+    assert found.seconds == pytest.approx(50 * found.step_seconds)
+    assert found.peak_mib > 10
+
+
+def test_a_step_that_does_not_fit_names_the_largest_batch_that_does() -> None:
+    with pytest.raises(MemoryShortageError, match=r"batch_size=16 does not fit.*batch_size=4"):
+        predict(5, 16)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(12, "12 s"), (120, "2.0 min"), (7200, "2.0 h")])
+def test_durations_are_said_in_a_fitting_unit(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_waits_for_the_next_checkpoint(number: signal.Signals) -> None:
+    with handle_signals(), deferred_stop():
+        check_stop()
+        os.kill(os.getpid(), number)
+        assert stop_wanted()
+        with pytest.raises(KeyboardInterrupt, match="checkpoint is saved"):
+            check_stop()
+    assert not stop_wanted()
+
+
+def test_a_second_signal_does_not_wait() -> None:
+    with handle_signals(), deferred_stop():
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_outside_of_loops_acts_at_once() -> None:
+    with handle_signals(), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def node(*overrides: str) -> dict[str, Any]:
+    with session() as extra:
+        return compose("search", ["search.channels=2", "search.layers=1", *overrides], extra)
+
+
+def test_nothing_is_charged_unless_asked() -> None:
+    assert penalties(node(), get_space("nasbench201"), (1, 8, 8), 10, CPU) == []
+
+
+def test_a_budget_of_macs_charges_more_for_dearer_mixtures() -> None:
+    space = get_space("nasbench201")
+    settings = node("latency.cost=macs", "latency.budget=0.01", "latency.strength=0.5")
+    state = torch.get_rng_state()
+    soft, hard = penalties(settings, space, (1, 8, 8), 10, CPU)
+    assert torch.equal(state, torch.get_rng_state())
+    cheap, dear = torch.zeros(6, 5), torch.zeros(6, 5)
+    cheap[:, space.ops.index("skip_connect")] = 1.0
+    dear[:, space.ops.index("nor_conv_3x3")] = 1.0
+    for penalty in (soft, hard):
+        assert penalty({"cell": dear}) > penalty({"cell": cheap})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["latency.budget=3"], "budget_ms"),
+        (["latency.cost=macs", "latency.budget_ms=3"], "cost=latency"),
+        (["latency.cost=time", "latency.strength=1"], "latency, macs, params"),
+    ],
+)
+def test_a_cost_that_cannot_be_meant_is_a_sentence(overrides: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        penalties(node(*overrides), get_space("nasbench201"), (1, 8, 8), 10, CPU)
+
+
+def test_tables_of_different_hardware_or_runtimes_do_not_share_a_file() -> None:
+    one, two = table_path("runs", CPU, "onnx"), table_path("runs", CPU, "eager")
+    assert one.parent == two.parent
+    assert one.name != two.name
+    assert one.name.endswith("-onnx.json")
+
+
+@pytest.mark.parametrize(
+    ("command", "overrides", "job"),
+    [
+        ("search", ["data=digits", "space=darts"], "digits-darts"),
+        ("search", ["space=darts,nasbench201", "seed=1,2"], "digits-darts+nasbench201"),
+        ("train", ["architecture=DARTS_V2"], "digits-DARTS_V2"),
+        ("train", ["architecture=runs/x/V001"], "digits-train"),
+        ("export", ["model=runs/x/V001/train"], "digits-export"),
+    ],
+)
+def test_the_job_is_named_after_data_and_space(
+    command: str, overrides: list[str], job: str
+) -> None:
+    firsts = [text.split(",")[0] for text in overrides]
+    with session() as extra:
+        config = compose(command, firsts, extra)
+    assert default_job(command, config, overrides) == job

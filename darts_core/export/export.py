@@ -68,7 +68,7 @@ def export_model(
         ExportError: a format is unknown, cannot express the model, or fails verification.
     """
     folder = Path(folder)
-    described = data_meta(meta)
+    described = _described(meta, bundle)
     bundle = bundle if bundle is not None else (meta if hasattr(meta, "batches") else None)
     for name in formats:
         if name not in FORMATS:
@@ -94,6 +94,16 @@ def export_model(
     manifest = _manifest(described, model, artifacts, job, accuracy, extra)
     runlog.write_json(folder / "manifest.json", manifest)
     return manifest
+
+
+def _described(meta: Any, bundle: Any) -> DataMeta:
+    """The data's description: from `meta`, or from the bundle where `meta` lacks it."""
+    try:
+        return data_meta(meta)
+    except ExportError:
+        if bundle is None:
+            raise
+        return data_meta(bundle)
 
 
 def _layout(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from torch import nn
 from darts_core.errors import ExportError
 from darts_core.export.archive import save_program
 from darts_core.export.fold import trace
+from darts_core.export.int8 import quantize
 from darts_core.export.manifest import DataMeta
 
 __all__ = ["FORMATS", "Format", "Job"]
@@ -137,6 +139,43 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
+def _int8(job: Job, path: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "fp32.onnx"
+        write_onnx(job.folded.cpu(), job, source)
+        job.folded.to(job.device)
+        quantize(source, path, job.bundle)
+
+
+def _aoti(dtype: torch.dtype) -> Callable[[Job, Path], None]:
+    """AOTInductor: machine code for this device, compiled ahead of time."""
+
+    def write(job: Job, path: Path) -> None:
+        import torch._inductor
+
+        program = trace(cast(job, dtype), job.meta.input_shape, example=_example(job))
+        try:
+            with _quiet(), torch.no_grad():
+                torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+        except Exception as error:  # the compiler's, the linker's or a missing g++'s
+            last = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ExportError(
+                f"AOTInductor cannot compile the model ({last[:200]}); it needs a C++ compiler. "
+                "Leave 'aoti' out of the formats."
+            ) from error
+
+    return write
+
+
+def _fused(job: Job, path: Path) -> None:
+    """The aten program that `FusedProgram` matches at load: folded, in fp32 and NCHW."""
+    if job.device.type != "cuda":
+        raise ExportError(
+            f"The fused path runs on a GPU, not on {str(job.device)!r}; leave it out of the formats."
+        )
+    save_program(trace(job.folded, job.meta.input_shape, example=_example(job)), path)
+
+
 def _example(job: Job) -> torch.Tensor:
     return torch.randn(2, *job.meta.input_shape, device=job.device)
 
@@ -147,4 +186,10 @@ FORMATS: dict[str, Format] = {
     "pt2_fp16": Format("model_fp16.pt2", "pt2", "fp16", _pt2(torch.float16)),
     "onnx": Format("model.onnx", "onnx", "fp32", _onnx(torch.float32)),
     "onnx_fp16": Format("model_fp16.onnx", "onnx", "fp16", _onnx(torch.float16)),
+    "onnx_int8": Format("model_int8.onnx", "onnx", "int8", _int8),
+    "aoti": Format("model_aoti.pt2", "aoti", "fp32", _aoti(torch.float32), native=True),
+    "aoti_bf16": Format("model_aoti_bf16.pt2", "aoti", "bf16", _aoti(torch.bfloat16), native=True),
+    "aoti_fp16": Format("model_aoti_fp16.pt2", "aoti", "fp16", _aoti(torch.float16), native=True),
+    "fused_fp16": Format("model_fused_fp16.pt2", "fused_fp16", "fp16", _fused),
+    "fused_bf16": Format("model_fused_bf16.pt2", "fused_bf16", "bf16", _fused),
 }

@@ -288,7 +288,7 @@ class FusedProgram:
         def value(argument: Any) -> Any:
             return values[argument] if argument in values else argument.meta.get("val")
 
-        arguments = torch.fx.map_arg(step.node.args, value)
+        arguments: Any = torch.fx.map_arg(step.node.args, value)
         keywords = torch.fx.map_arg(step.node.kwargs, value)
         if _is(step.node, _aten.pad.default) and not any(arguments[1]):
             return arguments[0]
@@ -326,7 +326,8 @@ class FusedProgram:
         self, step: Step, values: dict[Node, Any], buffers: dict[Node, Tensor]
     ) -> Tensor:
         whole, start = buffers[step.node], 0
-        for part in step.node.args[0]:  # type: ignore[union-attr]
+        parts: Any = step.node.args[0]
+        for part in parts:
             value = values[part]
             place = whole[:, start : start + value.shape[1]]
             if value.data_ptr() != place.data_ptr():

@@ -124,7 +124,7 @@ def load(
 def _home(artifact: Mapping[str, Any]) -> torch.device:
     wanted = torch.device(str(artifact.get("device", "cpu")))
     if wanted.type == "cuda" and not torch.cuda.is_available():
-        if artifact.get("kind") in ("aoti", "fused"):
+        if artifact.get("kind") in ("aoti", "fused_fp16", "fused_bf16"):
             raise ExportError(
                 "This artifact was made for a GPU and there is none; load the onnx or pt2 one."
             )
@@ -144,7 +144,12 @@ def open_artifact(
         return _open_pt2(paths[0], device)
     if kind == "onnx":
         return _open_onnx(paths[0], device, threads)
-    raise ExportError(unknown_name("artifact kind", kind, ("pt2", "onnx")))
+    if kind == "aoti":
+        return _open_aoti(paths[0], device)
+    if kind in ("fused_fp16", "fused_bf16"):
+        return _open_fused(paths[0], device, kind)
+    known = ("pt2", "onnx", "aoti", "fused_fp16", "fused_bf16")
+    raise ExportError(unknown_name("artifact kind", kind, known))
 
 
 def _open_pt2(path: Path, device: torch.device) -> Runner:
@@ -158,6 +163,35 @@ def _open_pt2(path: Path, device: torch.device) -> Runner:
     return run
 
 
+def _open_aoti(path: Path, device: torch.device) -> Runner:
+    import torch._inductor
+
+    index = (device.index or 0) if device.type == "cuda" else -1
+    try:
+        compiled = torch._inductor.aoti_load_package(str(path), device_index=index)
+    except Exception as error:  # of the loader, of the linker
+        raise ExportError(
+            f"{path} cannot be loaded here ({str(error).strip()[:200]}); it is machine code of the "
+            "device it was exported on. Export again, or load the onnx or pt2 artifact."
+        ) from error
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        # inputs are read as they lie in memory
+        result = compiled(x.contiguous())
+        return result if isinstance(result, torch.Tensor) else result[0]
+
+    return run
+
+
+def _open_fused(path: Path, device: torch.device, kind: str) -> Runner:
+    from darts_core.export.fused import FusedProgram
+
+    if device.type != "cuda":
+        raise ExportError(f"{path.name} runs on a GPU only; load the onnx or pt2 artifact.")
+    dtype = torch.float16 if kind == "fused_fp16" else torch.bfloat16
+    return FusedProgram(load_program(path), device, dtype)
+
+
 def _open_onnx(path: Path, device: torch.device, threads: int | None) -> Runner:
     try:
         import onnxruntime as ort
@@ -166,8 +200,6 @@ def _open_onnx(path: Path, device: torch.device, threads: int | None) -> Runner:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3
-    # idle workers must not spin: they would take the cores from whatever runs next
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     available = ort.get_available_providers()
     providers = ["CPUExecutionProvider"]
     if device.type == "cuda" and "CUDAExecutionProvider" in available:

@@ -53,6 +53,9 @@ class CostModel(nn.Module):
         slope: factor of the sum.
     """
 
+    _chosen_1K: Tensor
+    _same_node_EE: Tensor
+
     def __init__(
         self,
         space: SearchSpace,

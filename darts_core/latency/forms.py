@@ -76,11 +76,17 @@ def _onnx(module: nn.Module, x: torch.Tensor, threads: int | None) -> Callable[[
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.onnx.export(module, (x.cpu(),), buffer, input_names=["x"], dynamo=False)
+            # the signature promises a path only; a buffer is written all the same
+            torch.onnx.export(
+                module,
+                (x.cpu(),),
+                buffer,  # type: ignore[arg-type]
+                input_names=["x"],
+                dynamo=False,
+            )
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or torch.get_num_threads()
         options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = ort.InferenceSession(
             buffer.getvalue(), options, providers=["CPUExecutionProvider"]
         )

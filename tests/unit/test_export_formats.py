@@ -1,0 +1,201 @@
+"""Low-precision, native and fused artifacts: judged on val, refused when they lose, loaded with care."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from darts_core.architecture import Architecture
+from darts_core.errors import ExportError
+from darts_core.export import FORMATS, export_model, load
+from darts_core.export.fold import fold_batch_norms, trace
+from darts_core.export.fused import FusedProgram, plan_steps
+from darts_core.export.verify import Check, judge
+from darts_core.supernet import build
+from darts_core.train.baselines import baseline
+
+SHAPE = (3, 8, 8)
+
+
+class Data:
+    """Learnable random images that remember which splits were read."""
+
+    name, class_names, image_shape = "toy", ("a", "b", "c"), SHAPE
+    num_classes, mean, std = 3, (0.5,) * 3, (0.2,) * 3
+
+    def __init__(self) -> None:
+        self.read: list[str] = []
+        self.y = torch.arange(96) % 3
+        self.x = 0.3 * torch.randn(96, *SHAPE, generator=torch.Generator().manual_seed(0))
+        self.x += (self.y.view(-1, 1, 1, 1) - 1).float()
+
+    def size(self, names) -> int:
+        return len(self.y)
+
+    def batches(self, names, batch_size, *, seed, epoch, drop_last=True, shuffle=True):
+        self.read.append(names)
+        for start in range(0, len(self.y), batch_size):
+            yield self.x[start : start + batch_size], self.y[start : start + batch_size]
+
+
+@pytest.fixture(scope="module")
+def trained():
+    torch.manual_seed(0)
+    data = Data()
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32, 3),
+    )
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(40):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(data.x), data.y).backward()
+        optimizer.step()
+    return model.eval(), data
+
+
+def test_low_precision_and_int8_are_judged_on_val(trained, tmp_path):
+    model, data = trained
+    data.read.clear()
+    manifest = export_model(
+        model, tmp_path, data, formats=["pt2_bf16", "onnx_int8"], time_artifacts=False
+    )
+    assert set(data.read) == {"val", "params"}  # calibration reads params, judgement val
+    bf16, int8 = manifest["artifacts"]["pt2_bf16"], manifest["artifacts"]["onnx_int8"]
+    assert bf16["val_agreement"] >= 0.995
+    assert int8["precision"] == "int8"
+    with torch.no_grad():
+        right = float((model(data.x).argmax(1) == data.y).float().mean())
+    assert int8["val_accuracy"] >= right - 0.005
+    for runtime in manifest["artifacts"]:
+        logits = load(tmp_path, runtime)(data.x[:5])
+        assert logits.dtype == torch.float32
+        assert (logits.argmax(1) == model(data.x[:5]).argmax(1)).all()
+    fp32_bytes = sum(p.numel() * 4 for p in model.parameters())
+    assert fp32_bytes > 0
+    with pytest.raises(ExportError, match="holds only pt2_bf16, onnx_int8"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["pt2_bf16", "onnx_int8"])
+def test_low_precision_needs_data(trained, tmp_path, name):
+    meta = {k: getattr(trained[1], k) for k in ("class_names", "image_shape", "mean", "std")}
+    with pytest.raises(ExportError, match=r"data bundle|pass a bundle"):
+        export_model(trained[0], tmp_path, meta, formats=[name], time_artifacts=False)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("precision", "check", "text"),
+    [
+        ("fp32", Check(2e-4), "differ from eager by 2.00e-04"),
+        ("fp32", Check(float("nan")), "differ"),
+        ("bf16", Check(0.01, 0.99, 0.9, 0.9, 1000), "99.00%"),
+        ("int8", Check(0.01, 0.99, 0.894, 0.9, 1000), "loses 0.60 points"),
+        ("int8", Check(0.01), "data bundle"),
+    ],
+)
+def test_losses_are_refused_with_numbers(precision, check, text):
+    assert text in str(judge(precision, check))
+    if check.accuracy is not None:
+        assert judge(precision, check, allow_accuracy_loss=True) is None
+
+
+def test_small_losses_pass():
+    assert judge("fp32", Check(9e-5)) is None
+    assert judge("fp16", Check(0.01, 0.996, 0.9, 0.9, 1000)) is None
+    assert judge("int8", Check(0.1, 0.98, 0.897, 0.9, 1000)) is None
+
+
+def test_fused_formats_need_a_gpu(trained, tmp_path):
+    with pytest.raises(ExportError, match="runs on a GPU"):
+        export_model(*trained[:1], tmp_path, trained[1], formats=["fused_fp16"])
+    assert {form.kind for form in FORMATS.values()} >= {"pt2", "onnx", "aoti", "fused_fp16"}
+
+
+def settled(model):
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(0, 0.3)
+        model.train()(torch.randn(8, 3, 16, 16))
+    return model.eval()
+
+
+NETWORKS = {
+    "DARTS_V2": lambda: build(Architecture.named("DARTS_V2"), channels=8, layers=4),
+    "nasbench201": lambda: build(
+        Architecture.from_text(
+            "|nor_conv_1x1~0|+|nor_conv_1x1~0|none~1|+|skip_connect~0|avg_pool_3x3~1|skip_connect~2|"
+        ),
+        channels=8,
+        layers=1,
+    ),
+    "mobilenetv2": lambda: baseline("mobilenetv2", 10, 3, 8),
+}
+
+
+@pytest.fixture(scope="module")
+def programs():
+    made = {}
+
+    def program(name):
+        if name not in made:
+            model, shape = settled(NETWORKS[name]()), (3, 16, 16)
+            made[name] = (model, trace(fold_batch_norms(model, shape), shape))
+        return made[name]
+
+    return program
+
+
+@pytest.mark.parametrize(
+    "name", ["DARTS_V2", "nasbench201", pytest.param("mobilenetv2", marks=pytest.mark.full)]
+)
+def test_fused_program_computes_what_eager_computes(programs, name):
+    """On a CPU the stages run their reference: this proves matching, sums and placements."""
+    model, program = programs(name)
+    shape = (3, 16, 16)
+    fused = FusedProgram(program, torch.device("cpu"), torch.float32)
+    x = torch.randn(3, *shape)
+    with torch.no_grad():
+        torch.testing.assert_close(fused(x), model(x), rtol=1e-4, atol=1e-5)
+    assert fused.fused > 0
+
+
+def test_every_separable_convolution_of_a_darts_net_is_one_stage(programs):
+    model, program = programs("DARTS_V2")
+    steps = plan_steps(program)
+    stages = [step for step in steps if step.point is not None]
+    depthwise = [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
+    ]
+    assert sum(step.deep is not None for step in stages) == len(depthwise)
+    left = [str(s.node.target) for s in steps if s.point is None]
+    assert left.count("aten.conv2d.default") == 1  # the stem
+    assert "aten.batch_norm.default" not in left
+    # in a normal cell of DARTS_V2 every node with a convolution has its sum inside a stage
+    assert sum(step.addend is not None for step in stages) >= 6
+    assert all(step.into is not None for step in stages if step.addend is not None)
+
+
+@pytest.mark.full
+def test_native_code_is_written_verified_and_trusted_only_on_request(trained, tmp_path):
+    model, data = trained
+    manifest = export_model(model, tmp_path, data, formats=["aoti"], time_artifacts=False)
+    assert manifest["artifacts"]["aoti"]["native"]
+    with pytest.raises(ExportError, match="trust=True"):
+        load(tmp_path, "aoti")
+    loaded = load(tmp_path, "aoti", trust=True)
+    for batch in (1, 5):
+        x = torch.randn(batch, *SHAPE)
+        torch.testing.assert_close(loaded(x), model(x).detach(), rtol=1e-4, atol=1e-5)
+    assert json.loads((tmp_path / "manifest.json").read_text())["artifacts"]["aoti"]

@@ -91,7 +91,7 @@ def _case(
     """The model that `model=` names, and everything that decides what its training gives."""
     text, options = str(config["model"]), config["bench"]["options"]
     path = Path(text).expanduser()
-    if len(text) < 1000 and path.exists() and path.suffix not in (".yaml", ".yml"):
+    if len(text) < 250 and path.exists() and path.suffix not in (".yaml", ".yml"):
         home = path.parent if path.is_file() else path
         kind = options.get("kind") or _KINDS.get(home.name, "")
         return saved_case(path, name=options.get("name") or kind or home.name, kind=kind), {}

@@ -160,10 +160,11 @@ class Trial:
         given = checked.pop("training_iteration", None)
         if isinstance(given, (int, float)) and given >= 1:
             self._iterations = int(given)
-        self._append({"kind": "iteration", "iteration": self._iterations, "metrics": checked})
         limit = self.record.get("max_iterations")
-        if limit and self._iterations >= limit:
+        if limit and self._iterations > limit:
+            # only the call after the last one stops: code that ends by itself gets to its report()
             raise StopTrial(f"max_iterations={limit} reached")
+        self._append({"kind": "iteration", "iteration": self._iterations, "metrics": checked})
         if self.stop_requested():
             raise StopTrial("stopped by the scheduler or by command")
 

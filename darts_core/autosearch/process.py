@@ -195,9 +195,9 @@ class TrialProcess:
 
     def _judge(self, code: int) -> tuple[str, str]:
         """State and reason from the exit status and what the trial left."""
-        if self._asked is not None:
-            return self._asked[1], self._asked[2]
         stopped = self.folder / "stopped.json"
+        if self._asked is not None and (code != 0 or stopped.exists()):
+            return self._asked[1], self._asked[2]
         if code == 0 and stopped.exists():
             try:
                 reason = str(json.loads(stopped.read_text()).get("reason", ""))[:200]

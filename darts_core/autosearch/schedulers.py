@@ -32,7 +32,7 @@ class AsyncHyperband(Scheduler):
 
     Rungs lie at `grace_period * reduction_factor**k` up to `max_t`. A trial that reaches a rung ends
     there unless its value is among the best 1/reduction_factor of all values recorded at this rung so
-    far (its own included; at least one is always good enough). At `max_t` it ends as complete.
+    far (its own included; at least one is always good enough). Beyond `max_t` every trial ends.
     Source: Li et al. 2020, "A system for massively parallel hyperparameter tuning", section 3.
     """
 
@@ -50,7 +50,7 @@ class AsyncHyperband(Scheduler):
 
     def decide(self, trial: str, iteration: int, value: float) -> bool:
         """See the class."""
-        if self.max_t is not None and iteration >= self.max_t:
+        if self.max_t is not None and iteration > self.max_t:
             return True
         for rung, recorded in reversed(self.rungs):
             if iteration < rung:

@@ -212,6 +212,7 @@ def summary(version: str | Path, *, last_step: str | None = None) -> dict[str, A
         "baseline": baseline,
         "gain": gains,
         "verdict": _verdict(best, gains, nothing=nothing, usable=usable),
+        "test": _test_metrics(confirm),
         "front": [row["trial_id"] for row in front(rows, goals)],
         "cost": {
             "search": cost([r for r in every if r.get("phase") != "confirm"]),
@@ -221,6 +222,21 @@ def summary(version: str | Path, *, last_step: str | None = None) -> dict[str, A
             state: sum(row.get("state") == state for row in rows)
             for state in ("done", "stopped", "failed", "cancelled", "running")
         },
+    }
+
+
+def _test_metrics(confirm: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Metrics named `test_...` of the confirming runs, of the winner and of the user's configuration."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for row in confirm:
+        merged = {**row.get("metrics", {}), **row.get("additional_data", {})}
+        for name, value in merged.items():
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if name.startswith("test") and number and row.get("state") == "done":
+                values.setdefault(name, {}).setdefault(str(row.get("confirms")), []).append(value)
+    return {
+        name: {side: _stats(found) for side, found in sides.items()}
+        for name, sides in values.items()
     }
 
 

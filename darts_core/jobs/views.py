@@ -244,6 +244,8 @@ def _print_details(details: Mapping[str, Any], shares: Mapping[str, float]) -> N
         multiple = f" = {times:.2f} trainings" if times is not None else ""
         print(f"cost       {span(cost['seconds'])}{multiple}; trials {short(found['trials'])}")
         print(f"verdict    {neutral(found['verdict'], 1000)}")
+        for name, sides in found["test"].items():
+            print(f"  {neutral(name)}: {short(sides)}")
     if shares:
         print("importance " + ", ".join(f"{neutral(k)} {v:.0%}" for k, v in shares.items()))
     if details["log_tail"]:

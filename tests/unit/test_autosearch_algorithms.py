@@ -165,7 +165,8 @@ def test_async_hyperband_rule():
     assert rule.decide("c", 2, 0.1) is False  # no rung between
     assert rule.decide("c", 3, 0.1) is False  # first at rung 3
     assert rule.decide("a", 3, 0.05) is True
-    assert rule.decide("c", 9, 0.9) is True  # max_t
+    assert rule.decide("c", 9, 0.9) is False  # max_t is still allowed
+    assert rule.decide("c", 10, 0.9) is True
 
 
 def test_median_rule():

@@ -9,16 +9,17 @@ import argparse
 import csv
 import io
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from darts_core.errors import DartsError
-from darts_core.runlog import plain, read_json, write_json, write_text
+from darts_core.runlog import RunFolder, plain, read_json, write_json, write_text
 from darts_core.tune.records import StudyResult
 
-__all__ = ["main", "to_csv", "write_tables"]
+__all__ = ["log_hparams", "main", "to_csv", "write_tables"]
 
 
 def to_csv(rows: Sequence[dict[str, Any]]) -> str:
@@ -47,6 +48,23 @@ def write_tables(result: StudyResult, folder: Path) -> None:
     write_text(folder / "trials.csv", to_csv(result.rows()))
     if len(result.objectives) > 1:
         draw_front(result, folder / "front.png")
+
+
+def log_hparams(result: StudyResult, folder: Path) -> None:
+    """Write every ended trial to TensorBoard's hparams page, anew."""
+    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+    run = RunFolder(folder)
+    for record in result.trials:
+        if record.value is None:
+            continue
+        known = {k: v for k, v in record.params.items() if isinstance(v, (int, float, str))}
+        outcome = dict(zip(result.objectives, record.values, strict=False))
+        run.tensorboard.add_hparams(
+            known,
+            {f"hparam/{name}": value for name, value in outcome.items()},
+            run_name=f"trial{record.number:04d}",
+        )
+    run.close()
 
 
 def draw_front(result: StudyResult, path: Path) -> None:

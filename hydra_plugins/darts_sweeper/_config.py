@@ -59,7 +59,8 @@ class DartsSweeperConfig:
     """Settings of a sweep; those left null are taken from the app's `tune` node where it has them.
 
     `space` adds dimensions in YAML form (conditions included) to those of the command line; it is a
-    mapping, or the name of a YAML file. The other keys are the arguments of
+    mapping, or the name of a YAML file. `tensorboard` writes the trials to its hparams page. The other
+    keys are the arguments of
     `darts_core.tune.run_study`.
     """
 
@@ -90,6 +91,7 @@ class DartsSweeperConfig:
     folder: str = "${hydra.sweep.dir}/tune"
     max_failure_share: float = 0.5
     max_restarts: int = 3
+    tensorboard: bool = True
 
 
 def register() -> None:

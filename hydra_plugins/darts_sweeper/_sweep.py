@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from darts_core.errors import TuneError
-from darts_core.runlog import read_yaml
+from darts_core.runlog import environment, read_yaml, write_json, write_yaml
 from darts_core.tune.budget import Budget
 from darts_core.tune.launch import RelaunchLimit, run_workers
 from darts_core.tune.ledger import Ledger
 from darts_core.tune.space import parse_space
 from darts_core.tune.spec import StudySpec
 from darts_core.tune.study import announce, open_study, summarize
-from darts_core.tune.table import write_tables
+from darts_core.tune.table import log_hparams, write_tables
 from darts_core.tune.worker import work
 from hydra_plugins.darts_sweeper._overrides import split
 from hydra_plugins.darts_sweeper._trial import HydraTrial, WorkerTask
@@ -60,13 +64,42 @@ def run_sweep(
     if workers < 1:
         raise TuneError(f"hydra.sweeper.workers={workers} must be at least 1.")
     ledger = open_study(spec, warm_start=plain["warm_start"])
+    _describe(spec.folder, config)
     forecast = announce(ledger, workers)
     if ledger.unfinished():
-        _run(ledger, trial, workers, config, hydra_context, fixed)
+        with _stoppable():
+            _run(ledger, trial, workers, config, hydra_context, fixed)
     result = summarize(ledger, forecast)
     write_tables(result, spec.folder)
+    if plain["tensorboard"]:
+        log_hparams(result, spec.folder)
     log.info("the study is in %s (result.json, trials.csv, best.yaml)", spec.folder)
     return result.best_value
+
+
+def _describe(folder: Path, config: DictConfig) -> None:
+    """What every stage leaves in its folder: the configuration and the environment."""
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    plain.pop("hydra", None)
+    write_yaml(folder / "config.yaml", plain)
+    write_json(folder / "environment.json", environment())
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM ends the sweep as Ctrl-C does; its trials can be gone on with."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt("SIGTERM: finished trials and checkpoints are kept.")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _settings(settings: Mapping[str, Any], config: DictConfig) -> dict[str, Any]:

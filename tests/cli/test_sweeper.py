@@ -115,7 +115,7 @@ def sweep(folder, *arguments, timeout=240):
     script.write_text(APP)
     command = [sys.executable, str(script), "-m", "hydra/sweeper=darts", *arguments]
     return subprocess.run(
-        [*command, f"hydra.sweep.dir={folder}/out"],
+        [*command, f"hydra.sweep.dir={folder}/out", "hydra.sweeper.tensorboard=false"],
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -190,6 +190,25 @@ def test_a_killed_sweep_of_the_tune_command_goes_on_where_it_was(tmp_path):
     assert all("train.learning_rate" in t["params"] for t in result["trials"])
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
     assert "nothing to do" in again.stdout
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
+def test_workers_run_through_other_launchers(tmp_path, launcher):
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.removesuffix('_local')}_launcher")
+    more = ["+hydra.launcher.ray.init.num_cpus=2"] if launcher == "ray" else []
+    done = sweep(
+        tmp_path,
+        "lr=tag(log,interval(0.01,1))",
+        TWO,
+        f"hydra/launcher={launcher}",
+        "hydra.sweeper.workers=2",
+        "hydra.sweeper.trials=5",
+        *more,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out/tune/result.json").read_text())
+    assert [t["state"] for t in result["trials"]] == ["complete"] * 5
 
 
 def test_importing_the_plugin_is_lean():

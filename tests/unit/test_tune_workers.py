@@ -16,6 +16,7 @@ import pytest
 
 from darts_core.errors import TuneError
 from darts_core.tune import run_study
+from darts_core.tune.launch import RelaunchLimit
 from darts_core.tune.lease import Lease
 from darts_core.tune.resources import pin_worker, visible_gpus
 
@@ -242,3 +243,11 @@ def test_trials_share_a_process_when_the_objective_allows_it(tmp_path):
     assert pids[2] == pids[3] != os.getpid()
     assert pids[0] != pids[2]
     assert result.trials[1].state == "fail"
+
+
+def test_workers_that_keep_dying_are_given_up_but_progress_counts():
+    limit = RelaunchLimit(limit=2)
+    for ended in (0, 0, 1, 1, 2, 2):
+        limit.death(ended, "status -9")
+    with pytest.raises(TuneError, match=r"died 3 times in a row .*status -9"):
+        limit.death(2, "status -9")

@@ -246,7 +246,7 @@ def results_table(rows: Sequence[ModelRow]) -> str:
         precision = "" if row.precision == "fp32" else f" <small>{html_text(row.precision)}</small>"
         kind = f'<i class="dot d-{kind_color(row.kind)}"></i>&nbsp; '
         cells = [
-            f"<td>{kind}<b>{html_text(row.name)}</b></td>",
+            f'<td class="name">{kind}<b>{html_text(row.name)}</b></td>',
             f"<td>{html_text(row.runtime)}{precision}</td>",
             f'<td class="num">{count_text(row.params)}</td>',
             f'<td class="num">{count_text(row.macs)}</td>',

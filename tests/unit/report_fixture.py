@@ -244,13 +244,19 @@ def bench_rows(device: str = DEVICE) -> list[dict[str, Any]]:
 
 
 def make_version(
-    root: Path, *, job: str = "digits-darts", space: str = "darts", seed: int = 0
+    root: Path,
+    *,
+    job: str = "digits-darts",
+    space: str = "darts",
+    seed: int = 0,
+    small: bool = False,
 ) -> Path:
-    """A whole version's folder with every stage; returns its path."""
+    """A whole version's folder with every stage, of few epochs and trials when small."""
     version = root / job / "V001"
-    make_search(version / "search", space=space, seed=seed)
-    make_train(version / "train", seed=seed)
-    make_tune(version / "tune", seed=seed)
+    epochs = 8 if small else 30
+    make_search(version / "search", space=space, seed=seed, epochs=epochs)
+    make_train(version / "train", seed=seed, epochs=epochs + 10)
+    make_tune(version / "tune", seed=seed, trials=8 if small else 24)
     make_prune(version / "prune")
     make_export(version / "export")
     _base(version / "bench", {"bench": {"what": "models"}})

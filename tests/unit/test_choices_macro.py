@@ -107,10 +107,10 @@ def test_planted_images_carry_their_class_at_one_distance_only():
             if distance == right:
                 assert signed > 0.8
             elif distance % right == 0 and distance // right % 2:
-                assert signed > 0.5  # odd multiples inherit it, and need a wider view
+                assert signed > 0.5  # odd multiples inherit it, and no candidate compares them
             else:
                 assert abs(signed) < 0.05
-    assert PLANTED == ("nor_conv_3x3", "dil_conv_5x5")
+    assert PLANTED == ("nor_conv_3x3", "dil_conv_3x3")
 
 
 def test_every_registered_space_draws_and_describes_itself():

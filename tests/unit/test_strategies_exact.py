@@ -295,7 +295,8 @@ def test_perturbation_selection_also_keeps_the_edges_that_are_needed():
 
 
 def test_the_best_operations_of_every_edge_are_kept():
-    space = get_space("toy")
+    ops = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "dil_conv_3x3", "dil_conv_5x5")
+    space = get_space("toy", ops)
     weights = {
         "cell": np.array([[0.3, 0.1, 0.2, 0.15, 0.05, 0.2], [0.9, 0.02, 0.03, 0.03, 0.01, 0.01]])
     }
@@ -360,17 +361,17 @@ def test_stages_deepen_drop_operations_and_widen_the_mixed_part():
 def test_random_sampling_trains_uniform_architectures_and_keeps_the_best_measured():
     net = supernet("toy", in_channels=2)
     strategy = ready(RandomSampling(samples=40, finalists=3), net)
-    counts = torch.zeros(2, 6, dtype=torch.float64)
-    for _ in range(1200):
+    counts = torch.zeros(2, 4, dtype=torch.float64)
+    for _ in range(600):
         counts += strategy.params_weights(batch())["cell"]
-    assert (counts / 1200 - 1 / 6).abs().max() < 5 * (1 / 6 * 5 / 6 / 1200) ** 0.5
+    assert (counts / 600 - 1 / 4).abs().max() < 5 * (1 / 4 * 3 / 4 / 600) ** 0.5
     alpha = net.alphas()[0].detach().clone()
 
     def accuracy(forward, batches):
         return float(worth[strategy.measured_now])
 
     space = net.space
-    table = {a: i / 36 for i, a in enumerate(all_toy(space))}
+    table = {a: i / 16 for i, a in enumerate(all_toy(space))}
     worth = table
     original = strategy._under
 
@@ -382,10 +383,10 @@ def test_random_sampling_trains_uniform_architectures_and_keeps_the_best_measure
     strategy.evaluator = accuracy
     for epoch in range(4):
         strategy.end_epoch(epoch, 4)
-    assert strategy.draws == 1200 + 40
+    assert strategy.draws == 600 + 40
     best = max(strategy.found, key=lambda pair: pair[0])
     assert strategy.architecture() == best[1]
-    assert best[0] == max(score for score, _ in strategy.found) >= 30 / 36
+    assert best[0] == max(score for score, _ in strategy.found) >= 13 / 16
     assert torch.equal(net.alphas()[0], alpha)
 
 
@@ -394,7 +395,7 @@ def all_toy(space):
 
     found = []
     for first, second in itertools.product(space.ops, space.ops):
-        weight = np.zeros((2, 6))
+        weight = np.zeros((2, 4))
         weight[0, space.ops.index(first)] = weight[1, space.ops.index(second)] = 1
         found.append(space.discretize({"cell": weight}))
     return found

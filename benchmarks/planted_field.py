@@ -1,0 +1,151 @@
+"""Does a search find an operation that is known to be right? Every strategy and relaxation over seeds.
+
+    python -m benchmarks.planted_field                       # all, 5 seeds, about 10 minutes of one core
+    python -m benchmarks.planted_field --only first_order gumbel --seeds 2
+
+The toy space has 16 architectures, one of which is planted in its data (`darts_core.spaces.toy`). A run
+succeeds when both edges hold the planted operation. All runs see the data equally often.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import datetime
+import itertools
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from darts_core.data import DataBundle, RawData, make_bundle
+from darts_core.relax import Softmax
+from darts_core.runlog import environment, write_json, write_text
+from darts_core.search import SearchConfig, search
+from darts_core.spaces import get_space
+from darts_core.spaces.toy import PLANTED, planted_images
+from darts_core.stages.settings import instantiate
+from darts_core.strategies import FirstOrder
+from darts_core.supernet import Supernet
+
+ROOT = Path(__file__).resolve().parent.parent
+CONF = ROOT / "conf"
+CHANNELS = 8
+CONFIG: dict[str, Any] = {
+    "epochs": 20,
+    "batch_size": 64,
+    "learning_rate": 0.1,
+    "alpha_learning_rate": 0.02,
+    "alpha_warmup_epochs": 8,
+    "evaluate": False,
+}
+# one cell and 8 channels: what the files' settings become here; everything else is the files'
+SMALLER: dict[str, dict[str, Any]] = {
+    "p_darts": {
+        "stages": [{}, {"operations": 3, "skip_dropout": 0.4}],
+        "rest_share": 0.6,
+        "max_skips": None,
+    },
+    "drnas_progressive": {
+        "stages": [{"channel_fraction": 2}, {"operations": 2, "channel_fraction": 1}],
+        "rest_share": 0.6,
+    },
+    "rsps": {"samples": 64, "batches": 8},
+    "random_search": {"candidates": 4},
+    "regularized_evolution": {"candidates": 10, "population": 4},
+    "partial_channels": {"channel_fraction": 2},
+}
+NO_ALPHA = ("rsps", "random_search", "regularized_evolution")
+
+
+def planted_bundle() -> DataBundle:
+    """1,600 planted images, divided as a search needs them."""
+    images, labels = planted_images(1600, seed=0)
+    raw = RawData(images, labels, ("--", "+-", "-+", "++"), "planted")
+    return make_bundle("planted", raw).without_test()
+
+
+def made(group: str, name: str) -> Any:
+    """The strategy or relaxation of the YAML file, at the toy's size."""
+    node = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
+    return instantiate({**copy.deepcopy(node), **SMALLER.get(name, {})})
+
+
+def run(group: str, name: str, seed: int, bundle: DataBundle) -> dict[str, Any]:
+    """One search; says what was found and whether it is right."""
+    torch.manual_seed(seed)
+    relaxation = made("relax", name) if group == "relax" else Softmax()
+    strategy = made("strategy", name) if group == "strategy" else FirstOrder()
+    supernet = Supernet(
+        get_space("toy"), channels=CHANNELS, layers=1, num_classes=4, relaxation=relaxation
+    )
+    settings = dict(CONFIG)
+    if name in ("p_darts", "drnas_progressive"):
+        settings["alpha_warmup_epochs"] = 0  # each stage has a rest of its own
+    started = time.process_time()
+    found = search(supernet, strategy, bundle, SearchConfig(**settings), seed=seed)
+    ops = tuple(op for _, _, op in found.architecture.cell("cell").edges)
+    return {
+        "group": group,
+        "name": name,
+        "seed": seed,
+        "found": list(ops),
+        "right_edges": sum(a == b for a, b in zip(ops, PLANTED, strict=True)),
+        "success": ops == PLANTED,
+        "cpu_seconds": round(time.process_time() - started, 2),
+    }
+
+
+def table(rows: list[dict[str, Any]], seeds: int) -> str:
+    """Markdown: successes of each method."""
+    lines = [
+        "| method | kind | successes | right edges of 2 (mean) | CPU seconds a run |",
+        "|---|---|---|---|---|",
+    ]
+    for (group, name), part in itertools.groupby(rows, key=lambda r: (r["group"], r["name"])):
+        runs = list(part)
+        kind = "relaxation with first order" if group == "relax" else "strategy with softmax"
+        if name in NO_ALPHA:
+            kind = "without gradients of alpha"
+        right = sum(r["right_edges"] for r in runs) / len(runs)
+        seconds = sum(r["cpu_seconds"] for r in runs) / len(runs)
+        wins = sum(r["success"] for r in runs)
+        lines.append(f"| {name} | {kind} | {wins} of {len(runs)} | {right:.1f} | {seconds:.1f} |")
+    chance = 1 / len(get_space("toy").ops) ** 2
+    lines.append(f"| chance | one random architecture | {chance:.4f} | 0.5 | 0 |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run and write `benchmarks/results/planted_field_cpu_<date>.{json,md}`."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="*", default=None)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    arguments = parser.parse_args()
+    bundle = planted_bundle()
+    cases = [
+        (group, path.stem)
+        for group in ("strategy", "relax")
+        for path in sorted((CONF / group).glob("*.yaml"))
+        if path.stem != "softmax" and (arguments.only is None or path.stem in arguments.only)
+    ]
+    rows = []
+    for group, name in cases:
+        rows += [run(group, name, seed, bundle) for seed in range(arguments.seeds)]
+        print(name, [row["right_edges"] for row in rows[-arguments.seeds :]], flush=True)
+    stem = arguments.out / f"planted_field_cpu_{datetime.date.today().isoformat()}"
+    text = table(rows, arguments.seeds)
+    write_json(
+        stem.with_suffix(".json"),
+        {"theme": "planted_field", "environment": environment(), "config": CONFIG,
+         "channels": CHANNELS, "changed": SMALLER, "planted": PLANTED, "rows": rows},
+    )  # fmt: skip
+    write_text(stem.with_suffix(".md"), "# Planted receptive field\n\n" + text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

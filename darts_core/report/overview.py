@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from darts_core.report.blocks import Section, card, duration, pair, plain_table, value_text
-from darts_core.report.charts import Bar, bars
+from darts_core.report.charts import Bar, Line, bars, line_chart
 from darts_core.report.escape import html_text
-from darts_core.report.read import VersionRun
+from darts_core.report.read import VersionRun, series
 from darts_core.report.rows import finite
 from darts_core.report.svg import number
 
@@ -85,6 +85,35 @@ def _guard(item: Any, stage: str) -> tuple[bool, str]:
     return fired, f"<b>{html_text(name)}</b>{when}: {html_text(message, limit=1000)}"
 
 
+def _quiet_guards(run: VersionRun) -> list[str]:
+    """The guards that the search had and that its result does not mention."""
+    stage = run.stages.get("search")
+    names = stage.setting("search", "guards") if stage is not None else None
+    found = stage.result.get("guards") if stage is not None else None
+    if stage is None or not stage.finished or not isinstance(names, Mapping):
+        return []
+    told = {str(item.get("guard")) for item in found if isinstance(item, Mapping)} if isinstance(
+        found, list) else set()  # fmt: skip
+    quiet = [str(name) for name, node in names.items() if node and str(name) not in told]
+    return [f"<b>{html_text(name)}</b> watched the search and did not fire" for name in quiet]
+
+
+def _measurements(run: VersionRun) -> str:
+    """What the guards measured after each epoch, one small picture a guard."""
+    stage = run.stages.get("search")
+    rows = stage.metrics if stage is not None else ()
+    names = list(
+        dict.fromkeys(str(key) for row in rows for key in row if str(key).startswith("guard/"))
+    )
+    pictures = []
+    for name in names[:6]:
+        points, label = series(rows, name), name.removeprefix("guard/").replace("_", " ")
+        drawn = line_chart([Line("", points, "sep", dots=len(points) < 30)], x_label="epoch",
+                           y_label=label, title=label, height=210)  # fmt: skip
+        pictures.append(card(drawn, title=label))
+    return pair(*pictures)
+
+
 def guards_section(run: VersionRun) -> Section | None:
     """Guards that watched the search, warnings of any stage, unfinished or damaged stages."""
     fired: list[str] = []
@@ -105,7 +134,9 @@ def guards_section(run: VersionRun) -> Section | None:
                 f"<b>{html_text(name)}</b> has not finished; its part of the page may grow."
             )
     fired += [html_text(problem, limit=1000) for problem in run.problems]
-    if not fired and not quiet:
+    quiet += _quiet_guards(run)
+    drawn = _measurements(run)
+    if not fired and not quiet and not drawn:
         return None
     body = ""
     if fired:
@@ -114,7 +145,7 @@ def guards_section(run: VersionRun) -> Section | None:
     if quiet:
         lines = "".join(f"<li>{line}</li>" for line in quiet)
         body += f'<div class="callout ok">Watched and quiet<ul>{lines}</ul></div>'
-    return Section("guards", "Guards and warnings", body)
+    return Section("guards", "Guards and warnings", body + drawn)
 
 
 _SECRET = re.compile(r"(password|passwd|secret|token|api_?key|credential)s?", re.I)

@@ -55,7 +55,8 @@ def _crumb(run: VersionRun, title: str | None) -> str:
     """What was done: the job, its version, the data and the space."""
     parts = [title or f"{run.job} · {run.version}"]
     data, space = run.setting("data", "name"), run.setting("space", "name")
-    parts += [str(part) for part in (data, space) if part]
+    strategy = str(run.setting("strategy", "_target_") or "").rpartition(".")[2]
+    parts += [str(part) for part in (data, space, strategy) if part]
     seed = run.setting("seed")
     if seed is not None:
         parts.append(f"seed {seed}")

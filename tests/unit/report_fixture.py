@@ -62,7 +62,8 @@ def make_search(folder: Path, *, space: str = "darts", epochs: int = 30, seed: i
     _base(
         folder,
         {"seed": seed, "data": {"name": "digits"}, "space": {"name": space, "ops": ops},
-         "search": {"epochs": epochs}},
+         "strategy": {"_target_": "darts_core.strategies.FirstOrder"},
+         "search": {"epochs": epochs, "guards": {"eigenvalue": {"lag": 5}, "similarity": {"least": 0}}}},
     )  # fmt: skip
     rows = []
     for e in range(epochs):
@@ -75,6 +76,7 @@ def make_search(folder: Path, *, space: str = "darts", epochs: int = 30, seed: i
                 "train_accuracy": 0.1 + 0.87 * gain + rng.normal(0, 0.004),
                 "alpha_accuracy": 0.1 + 0.83 * gain + rng.normal(0, 0.008),
                 "seconds": 4.2,
+                "guard/eigenvalue": 0.1 + 0.01 * e,
                 "alphas": {kind: table[kind][e].round(5).tolist() for kind in table},
                 "architecture": architecture.text(),
             }

@@ -102,6 +102,11 @@ def test_report_states_the_result_against_the_baseline(version: Path) -> None:
     assert "98.3 % test accuracy at 1.2 ms for 32 images" in text
     assert "2.07× faster than resnet8 (onnxruntime)" in text
     assert "dominant eigenvalue grew" in text
+    assert (
+        "<b>similarity</b> watched the search and did not fire"
+        in (version / "report.html").read_text()
+    )
+    assert "<b>eigenvalue</b> watched" not in (version / "report.html").read_text()
     assert "darts-core run experiment=demo seed=0" in text
     assert "kept out of the front (hollow marks): exported (onnxruntime int8)" in text
     for op in ("sep_conv_3x3", "dil_conv_3x3", "max_pool_3x3", "skip_connect"):

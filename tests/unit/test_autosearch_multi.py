@@ -1,0 +1,172 @@
+"""Whole plans through `autosearch.run`: one search, serial, nested, joint, and the worked example."""
+
+import difflib
+import json
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from darts_core import autosearch
+from darts_core.errors import ConfigError, JobError
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "resnet50_mnist"
+SCRIPT = """
+from darts_core import autosearch
+
+def train():
+    a, b = autosearch.config["a"], autosearch.config["b"]
+    value = -(a - 2) ** 2 - (b - a) ** 2 + (0.001 * autosearch.seed)
+    extra = {"test_score": value} if autosearch.phase == "confirm" else {}
+    autosearch.report(value, additional_data={"size": a + b, **extra})
+
+def broken():
+    raise ValueError("boom")
+
+def needs(argument):
+    pass
+"""
+
+
+def config(name, values, own, **more):
+    return {
+        "general": {"confirm_seeds": more.pop("confirm_seeds", 0)},
+        "search_space": [
+            {"params": [{"type": "discrete_param", "name": name, "values": values, "default": own}]}
+        ],
+        "search_algorithm": {"type": "grid_search", "reward_attr": "acc", "mode": "max", **more},
+        "name": name,
+    }
+
+
+@pytest.fixture
+def module(tmp_path):
+    import importlib.util
+
+    folder = tmp_path / "user"
+    folder.mkdir()
+    path = folder / "user_script.py"
+    path.write_text(textwrap.dedent(SCRIPT))
+    spec = importlib.util.spec_from_file_location("user_script", path)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def configs(result):
+    rows = [r for r in result.trials if r["phase"] == "search"]
+    return [(r["step"], r["config"]["a"], r["config"]["b"]) for r in rows]
+
+
+def test_serial_starts_each_step_from_the_best_so_far(module, tmp_path):
+    result = autosearch.run(
+        module.train,
+        [config("a", [0, 2, 3], 0), config("b", [0, 1, 2], 0, confirm_seeds=2)],
+        root=tmp_path / "runs",
+    )
+    found = sorted(configs(result))
+    # step 1 with her b=0: a=0 -> -4, a=2 -> -4, a=3 -> -10; step 2 starts from the winner's a
+    assert [f for f in found if f[0] == "1-a"] == [("1-a", 0, 0), ("1-a", 2, 0), ("1-a", 3, 0)]
+    assert len([f for f in found if f[0] == "2-b"]) == 2  # the starting point is not run again
+    assert result.summary["cost"]["search"]["trainings"] > 3
+    confirm = [r for r in result.trials if r["phase"] == "confirm"]
+    assert {(r["confirms"], r["seed"]) for r in confirm} <= {
+        ("best", 2), ("best", 3), ("baseline", 2), ("baseline", 3),
+    }  # fmt: skip
+    assert result.summary["test"]["test_score"]["baseline"]["n"] == 2
+    assert all(
+        "test_score" not in r["additional_data"] for r in result.trials if r["phase"] == "search"
+    )
+
+
+def test_nested_tunes_each_architecture_and_joint_searches_all_at_once(module, tmp_path):
+    files = [config("a", [0, 2], 0), config("b", [0, 2], 0)]
+    nested = autosearch.run(module.train, files, root=tmp_path / "runs", name="n", multi="nested")
+    assert sorted(configs(nested)) == [
+        ("b-000", 0, 0), ("b-000", 0, 2), ("b-001", 2, 0), ("b-001", 2, 2),
+    ]  # fmt: skip
+    assert nested.best_config == {"a": 2, "b": 2}
+    assert nested.summary["baseline"]["config"] == {"a": 0, "b": 0}
+    joint = autosearch.run(module.train, files, root=tmp_path / "runs", name="j", multi="joint")
+    assert sorted(c[1:] for c in configs(joint)) == [(0, 0), (0, 2), (2, 0), (2, 2)]
+    assert joint.best_config == {"a": 2, "b": 2}
+    assert joint.verdict.startswith("Against your own configuration")
+
+
+def test_two_objectives_give_a_front(module, tmp_path):
+    both = config("a", [0, 1, 2], 0)
+    both["search_space"][0]["params"].append(
+        {"type": "discrete_param", "name": "b", "values": [0, 2]}
+    )
+    both["search_algorithm"] = {
+        "type": "grid_search",
+        "objectives": [{"metric": "acc", "mode": "max"}, {"metric": "size", "mode": "min"}],
+    }
+    result = autosearch.run(module.train, both, root=tmp_path / "runs")
+    chosen = {r["trial_id"]: (r["config"]["a"], r["config"]["b"]) for r in result.trials}
+    assert [chosen[t] for t in result.summary["front"]] == [(2, 2), (1, 0)] or [
+        chosen[t] for t in result.summary["front"]
+    ] == [(2, 2), (1, 0), (0, 0)]
+    assert json.loads((result.folder / "autosearch/result.json").read_text())["front"]
+
+
+def test_broken_code_fails_with_the_log_named_and_functions_must_be_importable(module, tmp_path):
+    with pytest.raises(JobError, match="trials all failed"):
+        autosearch.run(module.broken, config("a", [0, 1, 2, 3], 0), root=tmp_path / "runs")
+    for bad in (lambda: None, module.needs, print):
+        with pytest.raises(ConfigError, match="top level"):
+            autosearch.run(bad, config("a", [0, 1], 0), root=tmp_path / "runs")
+
+
+def test_the_example_changes_at_most_ten_lines():
+    before = (EXAMPLE / "code/original.py").read_text().splitlines()
+    after = (EXAMPLE / "code/searched.py").read_text().splitlines()
+    changes = list(difflib.unified_diff(before, after, n=0, lineterm=""))[2:]
+    added = [line for line in changes if line.startswith("+") and line[1:].strip()]
+    removed = [line for line in changes if line.startswith("-")]
+    assert len(added) <= 10, added
+    assert len(removed) <= 10
+
+
+def test_the_example_in_miniature_finds_a_smaller_network_in_one_supernet_run(tmp_path):
+    import sys
+
+    from darts_core.autosearch.job_yaml import parse_file
+    from darts_core.jobs.control import Request, create
+    from darts_core.jobs.results import read_rows, summary
+    from darts_core.jobs.store import JobStore
+
+    for name in ("nas", "learning_rate", "differentiable"):
+        assert parse_file(EXAMPLE / f"{name}.yaml").total_trials() in (3, 4, 11)
+    store = JobStore(tmp_path / "runs")
+    store.create_job("mini")
+    request = Request(
+        code=str(EXAMPLE / "code"),
+        boot_file="searched.py",
+        config_paths=(str(EXAMPLE / "differentiable.yaml"),),
+        arguments={
+            "data_url": "digits",
+            "images": "96",
+            "epochs": "1",
+            "width": "4",
+            "batch": "16",
+        },
+        settings={
+            "general.confirm_seeds": 0,
+            "search_algorithm.base": "11-21",
+            "search_algorithm.warmup": 1,
+            "general.baseline.code": "11-21",
+        },
+        python=sys.executable,
+    )
+    version, answer = create(store, "mini", request)
+    assert answer["trials"] == 3
+    from darts_core.autosearch.engine import run_version
+
+    assert run_version(store, version) == 0
+    rows = read_rows(version.path)
+    assert [r["phase"] for r in rows] == ["search", "search", "supernet"]
+    found = next(r for r in rows if r["phase"] == "search" and "x" in r["config"]["code"])
+    hers = next(r for r in rows if r.get("is_baseline"))
+    assert found["additional_data"]["params"] < hers["additional_data"]["params"]
+    assert summary(version.path)["cost"]["search"]["trainings"] > 1

@@ -1,0 +1,355 @@
+import json
+import os
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from darts_core.errors import JobError
+from darts_core.jobs.cli import configure
+from darts_core.jobs.code import copy_code, model_file
+from darts_core.jobs.index import index_rows, reindex, update_index
+from darts_core.jobs.locks import FileLock, device_lock_path
+from darts_core.jobs.notify import check_notify, notify
+from darts_core.jobs.params import SavedParams
+from darts_core.jobs.results import (
+    best_row,
+    front,
+    gain,
+    importance,
+    read_rows,
+    row_values,
+    summary,
+)
+from darts_core.jobs.store import JobStore, check_name
+from darts_core.jobs.tables import neutral, render
+from darts_core.jobs.verbs import budget, pairs
+from darts_core.jobs.views import result_table
+
+
+@pytest.fixture
+def store(tmp_path):
+    return JobStore(tmp_path / "runs")
+
+
+def version(store, job="a", **record):
+    if job not in store.jobs():
+        store.create_job(job, "text")
+    with store.new_version(job, {"parent": None, **record}):
+        pass
+    return store.versions(job)[-1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "..", "../x", "a/b", "/etc", ".hidden", "-rf", "a\n", "a b", "x" * 65, "é", "a.", "a\0b"],
+)
+def test_names_cannot_leave_the_root(store, name):
+    with pytest.raises(JobError, match="not allowed"):
+        check_name(name)
+    with pytest.raises(JobError):
+        store.create_job(name)
+
+
+def test_linked_jobs_and_versions_are_not_ours(store, tmp_path):
+    outside = tmp_path / "outside"
+    version(store).set_state("succeeded")
+    shutil.copytree(store.root / "a", outside)
+    (store.root / "link").symlink_to(outside)
+    (store.root / "a" / "V002").symlink_to(outside / "V001")
+    assert store.jobs() == ["a"]
+    assert [v.name for v in store.versions("a")] == ["V001"]
+    with pytest.raises(JobError, match="is a link"):
+        store.delete_job("link")
+    store.delete_job("a")
+    assert (outside / "V001" / "version.json").exists()
+
+
+def test_deletion_touches_only_marked_folders(store):
+    made = version(store)
+    made.set_state("succeeded")
+    (store.root / "a" / "notes.txt").write_text("mine")
+    (store.root / "a" / "V007").mkdir()
+    (store.root / "a" / "V007" / "data").write_text("mine")
+    store.delete_job("a")
+    assert not made.path.exists()
+    assert (store.root / "a" / "notes.txt").exists()
+    assert (store.root / "a" / "V007" / "data").exists()
+    with pytest.raises(JobError, match="no job"):
+        store.delete_job("a")
+    with pytest.raises(JobError, match="not a job"):
+        store.create_job("a")
+
+
+def test_parallel_versions_get_different_numbers_and_appear_whole(store):
+    store.create_job("a")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: version(store), range(20)))
+    assert [v.name for v in store.versions("a")] == [f"V{i:03d}" for i in range(1, 21)]
+    with pytest.raises(ZeroDivisionError), store.new_version("a", {}):
+        raise ZeroDivisionError
+    assert len([e for e in (store.root / "a").iterdir() if e.is_dir()]) == 20
+
+
+def test_a_running_version_is_not_deleted_and_two_cannot_run_it(store):
+    made = version(store)
+    made.set_state("running", process=made.own_process())
+    assert made.state() == "running"
+    with pytest.raises(JobError, match="stop it first"):
+        store.delete_version(made)
+    first, second = made.lock, made.lock
+    assert first.try_acquire()
+    assert not second.try_acquire()
+    first.release()
+    assert second.try_acquire()
+    second.release()
+
+
+def test_devices(store):
+    cpu = device_lock_path(store.root, "cpu")
+    assert cpu == device_lock_path(store.root, "cpu:0")
+    assert cpu.is_relative_to(store.root)
+    assert not device_lock_path(store.root, "cuda:1").is_relative_to(store.root)
+    for bad in ("../x", "cuda:", "cpu:0/../1", "tpu"):
+        with pytest.raises(JobError):
+            device_lock_path(store.root, bad)
+    lock = FileLock(cpu)
+    assert lock.acquire()
+    assert not FileLock(cpu).acquire(0.1)
+    assert not FileLock(cpu).acquire(stop=lambda: True)
+    lock.release()
+
+
+def test_index_is_rebuilt_and_follows_the_folders(store):
+    made = version(store)
+    made.set_state("succeeded", message="fine")
+    update_index(store, made)
+    assert [(r["job"], r["state"], r["message"]) for r in index_rows(store)] == [
+        ("a", "succeeded", "fine")
+    ]
+    (store.root / ".jobs.sqlite").write_bytes(b"not a database at all" * 100)
+    assert len(index_rows(store)) == 1
+    version(store, "b").set_state("failed")
+    assert {r["job"] for r in index_rows(store)} == {"a", "b"}
+    shutil.rmtree(store.root / "a")
+    assert {r["job"] for r in index_rows(store)} == {"b"}
+    assert reindex(store) == 1
+
+
+def test_code_copy_is_bounded_and_follows_no_link_outside(tmp_path, monkeypatch):
+    source, secret = tmp_path / "code", tmp_path / "secret.txt"
+    (source / "sub").mkdir(parents=True)
+    (source / "__pycache__").mkdir()
+    (source / "__pycache__" / "x.pyc").write_text("")
+    (source / "boot.py").write_text("x = 1")
+    (source / "sub" / "more.py").write_text("y = 2")
+    secret.write_text("secret")
+    (source / "leak.txt").symlink_to(secret)
+    (source / "up").symlink_to(tmp_path)
+    stamp = copy_code(source, tmp_path / "one")
+    copied = sorted(
+        str(p.relative_to(tmp_path / "one")) for p in (tmp_path / "one").rglob("*") if p.is_file()
+    )
+    assert copied == ["boot.py", "sub/more.py"]
+    assert stamp == copy_code(source, tmp_path / "two")
+    (source / "boot.py").write_text("x = 2")
+    assert stamp != copy_code(source, tmp_path / "three")
+    monkeypatch.setattr("darts_core.jobs.code.MAX_FILES", 1)
+    with pytest.raises(JobError, match="more than"):
+        copy_code(source, tmp_path / "four")
+
+
+def test_models_lie_really_in_the_trials_output(tmp_path):
+    trial = tmp_path / "trial"
+    (trial / "output").mkdir(parents=True)
+    (trial / "output" / "m.bin").write_text("m")
+    outside = tmp_path / "outside.bin"
+    outside.write_text("x")
+    (trial / "output" / "link.bin").symlink_to(outside)
+    (trial / "output" / "dir").symlink_to(tmp_path)
+    assert model_file(trial, "m.bin") == (trial / "output" / "m.bin").resolve()
+    assert model_file(trial, str(trial / "output" / "m.bin")) is not None
+    for hostile in (
+        str(outside), "../../outside.bin", "link.bin", "dir/outside.bin", ".", "", None, 7, "a\0b", "none",
+    ):  # fmt: skip
+        assert model_file(trial, hostile) is None
+
+
+ONE = [{"metric": "acc", "mode": "max", "tolerance": 0.0}]
+TWO = [
+    {"metric": "acc", "mode": "max", "tolerance": 0.011},
+    {"metric": "ms", "mode": "min", "tolerance": 0.0},
+]
+
+
+def row(number, acc, ms=1.0, state="done", **extra):
+    return {
+        "trial_id": f"t{number}", "number": number, "state": state, "config": {"x": number},
+        "values": {"acc": acc, "ms": ms}, **extra,
+    }  # fmt: skip
+
+
+def test_front_best_and_tolerance():
+    rows = [
+        row(0, 0.90, 5),
+        row(1, 0.89, 2),
+        row(2, 0.85, 1),
+        row(3, 0.84, 4),
+        row(4, 0.99, 9, "failed"),
+    ]
+    assert [r["number"] for r in front(rows, TWO)] == [0, 1, 2]
+    assert best_row(rows, TWO)["number"] == 1
+    assert best_row(rows, ONE)["number"] == 0
+    assert best_row([row(5, float("nan")), row(6, None)], ONE) is None
+    assert best_row([row(1, 0.9, state="stopped"), row(2, 0.5)], ONE)["number"] == 2
+    assert row_values({"state": "done", "values": {"acc": True}}, ONE) is None
+
+
+def test_gain_is_over_the_same_fresh_seeds_and_says_when_nothing_was_won(tmp_path):
+    best, baseline = row(1, 0.95), row(0, 0.90)
+    seeds = [
+        *(
+            {"confirms": "best", "state": "done", "seed": s, "values": {"acc": 0.8 + s / 100}}
+            for s in (1, 2, 3)
+        ),
+        *(
+            {"confirms": "baseline", "state": "done", "seed": s, "values": {"acc": 0.7}}
+            for s in (2, 3, 4)
+        ),
+    ]
+    item = gain(best, baseline, seeds, ONE)[0]
+    assert (item["best"]["n"], item["fresh_seeds"], item["better"]) == (2, True, True)
+    assert item["difference"] == pytest.approx(0.125)
+    assert item["best"]["std"] == pytest.approx(0.00707, abs=1e-4)
+    alone = gain(best, baseline, [], ONE)[0]
+    assert (alone["best"]["n"], alone["fresh_seeds"]) == (1, False)
+    folder = tmp_path / "autosearch" / "trials"
+    (tmp_path / "autosearch").mkdir()
+    (tmp_path / "autosearch" / "objectives.json").write_text(json.dumps(ONE))
+    for item in (row(0, 0.9, is_baseline=True, time_total_s=2.0), row(1, 0.8, time_total_s=3.0)):
+        (folder / item["trial_id"]).mkdir(parents=True)
+        (folder / item["trial_id"] / "result.json").write_text(json.dumps(item))
+    (folder / "torn").mkdir()
+    (folder / "torn" / "result.json").write_text('{"number": ')
+    found = summary(tmp_path)
+    assert found["verdict"] == "Nothing beat your own configuration."
+    assert found["cost"]["search"]["trainings"] == pytest.approx(2.5)
+    assert len(read_rows(tmp_path)) == 2
+
+
+def test_importance_finds_the_setting_that_matters():
+    rows = [
+        {"trial_id": str(i), "number": i, "state": "done", "values": {"acc": -((a - 2) ** 2)},
+         "config": {"a": a, "b": b, "same": 1}}
+        for i, (a, b) in enumerate((a, b) for a in range(5) for b in ("x", "y"))
+    ]  # fmt: skip
+    shares = importance(rows, ONE)
+    assert set(shares) == {"a", "b"}
+    assert shares["a"] > 0.8
+    assert importance(rows[:3], ONE) == {}
+
+
+HOSTILE = "\x1b[31mred\x07\u202e<script>alert(1)</script>[bold]$x^{"
+
+
+def test_hostile_names_and_data_are_inert(store, tmp_path):
+    from darts_core.jobs.page import draw_all, write_page
+    from darts_core.jobs.views import version_details
+
+    made = version(store, "a", code=HOSTILE, arguments={HOSTILE: HOSTILE})
+    made.set_state("failed", message=HOSTILE)
+    folder = made.path / "autosearch" / "trials"
+    (made.path / "autosearch" / "objectives.json").parent.mkdir(exist_ok=True)
+    (made.path / "autosearch" / "objectives.json").write_text(
+        json.dumps([{"metric": HOSTILE, "mode": "max"}])
+    )
+    (made.path / "job.log").write_text(HOSTILE)
+    for number in range(5):
+        item = row(
+            number,
+            0.5,
+            additional_data={HOSTILE: HOSTILE},
+            metrics={HOSTILE: number},
+            is_baseline=number == 0,
+        )
+        item["values"] = {HOSTILE: number / 10}
+        item["config"] = {HOSTILE: f"{HOSTILE}{number}"}
+        (folder / f"t{number}").mkdir(parents=True)
+        (folder / f"t{number}" / "result.json").write_text(json.dumps(item))
+    rows, goals = read_rows(made.path), [{"metric": HOSTILE, "mode": "max"}]
+    columns, table = result_table(rows, goals, None)
+    for form in ("text", "csv", "json"):
+        text = render(columns, table, form)
+        assert not any(ord(c) < 32 and c != "\n" for c in text)
+        assert "\u202e" not in text
+    details = version_details(made)
+    pictures = draw_all(made, rows, goals, tmp_path / "pictures")
+    write_page(tmp_path / "page.html", details, columns, table, importance(rows, goals), pictures)
+    page = (tmp_path / "page.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "default-src 'none'" in page
+    assert 'src="http' not in page
+    assert "\x1b" not in page
+    assert neutral(HOSTILE).isprintable()
+    assert render(("a",), [{"a": "=cmd()"}], "csv").splitlines()[1] == "'=cmd()"
+
+
+def test_notify_runs_without_a_shell(store, tmp_path):
+    made = version(store)
+    script, told = tmp_path / "tell.py", tmp_path / "told"
+    script.write_text(f"import sys; open({str(told)!r}, 'w').write(repr(sys.argv[1:4]))")
+    words = check_notify(f"{sys.executable} {script} '$HOME; touch {tmp_path}/x | cat'")
+    assert notify(words, "running", made) is True
+    assert told.read_text() == repr([f"$HOME; touch {tmp_path}/x | cat", "running", "a"])
+    assert not (tmp_path / "x").exists()
+    assert notify(check_notify("/no/such/program"), "running", made) is False
+    with pytest.raises(JobError):
+        check_notify("'open")
+
+
+def test_saved_parameters_stay_in_their_folder(store, tmp_path):
+    saved = SavedParams(store)
+    config = tmp_path / "c.yaml"
+    config.write_text("x: 1")
+    saved.save("one", {"code": "c"}, [config], description="d")
+    with pytest.raises(JobError, match="exist already"):
+        saved.save("one", {}, [])
+    saved.edit("one", {"code": "other", "name": "two"})
+    content = saved.load("one")
+    assert (content["code"], content["name"]) == ("other", "one")
+    assert Path(content["config_paths"][0]).read_text() == "x: 1"
+    for bad in ("../a", "none", "a/b"):
+        with pytest.raises(JobError):
+            saved.load(bad)
+    (saved.folder / "link").symlink_to(saved.folder / "one")
+    with pytest.raises(JobError, match="does not lie"):
+        saved.delete("link")
+    saved.delete("one")
+    assert saved.names() == []
+
+
+def test_budget_and_pairs():
+    assert budget(["4x", "30m"]) == {"trainings": 4.0, "seconds": 1800.0}
+    assert budget(["1.5h"]) == {"seconds": 5400.0}
+    for bad in ("4", "-1x", "0x", "x"):
+        with pytest.raises(JobError):
+            budget([bad])
+    assert pairs(["--a=b=c", "d="], "--arg") == {"a": "b=c", "d": ""}
+
+
+def test_every_verb_is_in_the_parser():
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    verbs = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices
+    assert set(verbs) == {
+        "create", "new-version", "list", "show", "logs", "compare", "stop", "resume", "edit", "delete",
+        "best", "reindex", "params", "template",
+    }  # fmt: skip
+    assert parser.parse_args(["--root", "x", "list"]).root == "x"
+    assert parser.parse_args(["list", "--root", "y"]).root == "y"
+    assert os.sep not in parser.parse_args(["list"]).root

@@ -49,6 +49,8 @@ class Search:
     flip: bool
     cutout: int
     precision: str
+    path: str
+    kernel_precision: str
     checkpoint_every: int
     evaluate: bool
     capture: bool

@@ -47,15 +47,20 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     plugins = config["plugins"]
 
     def make() -> Supernet:
-        return create_supernet(
+        node = config["search"]
+        supernet = create_supernet(
             space,
-            channels=config["search"]["channels"],
-            layers=config["search"]["layers"],
+            channels=node["channels"],
+            layers=node["layers"],
             num_classes=bundle.num_classes,
             in_channels=bundle.image_shape[0],
             relaxation=instantiate(config["relax"], plugins),
             image_size=bundle.image_shape[1],
-        )
+        ).to(device)
+        # models with choices in ordinary modules have one path only
+        if isinstance(supernet, Supernet):
+            supernet.use_path(node["path"], node["kernel_precision"])
+        return supernet
 
     forecast(
         make,
@@ -68,7 +73,7 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         what=f"search in {space.name}",
     )
     torch.manual_seed(config["seed"])
-    supernet = make().to(device)
+    supernet = make()
     guards = [instantiate(node, plugins) for node in config["search"]["guards"].values() if node]
     # pictures of cells: a space of choices has none
     board = AlphaBoard(run, space.ops, settings.epochs) if space.ops else None

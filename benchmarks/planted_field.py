@@ -22,7 +22,7 @@ import yaml
 
 from darts_core.data import DataBundle, RawData, make_bundle
 from darts_core.relax import Softmax
-from darts_core.runlog import environment, write_json, write_text
+from darts_core.runlog import environment, read_json, write_json, write_text
 from darts_core.search import SearchConfig, search
 from darts_core.spaces import get_space
 from darts_core.spaces.toy import PLANTED, planted_images
@@ -98,7 +98,7 @@ def run(group: str, name: str, seed: int, bundle: DataBundle) -> dict[str, Any]:
     }
 
 
-def table(rows: list[dict[str, Any]], seeds: int) -> str:
+def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: successes of each method."""
     lines = [
         "| method | kind | successes | right edges of 2 (mean) | CPU seconds a run |",
@@ -132,19 +132,36 @@ def main() -> None:
         for path in sorted((CONF / group).glob("*.yaml"))
         if path.stem != "softmax" and (arguments.only is None or path.stem in arguments.only)
     ]
-    rows = []
-    for group, name in cases:
-        rows += [run(group, name, seed, bundle) for seed in range(arguments.seeds)]
-        print(name, [row["right_edges"] for row in rows[-arguments.seeds :]], flush=True)
     stem = arguments.out / f"planted_field_cpu_{datetime.date.today().isoformat()}"
-    text = table(rows, arguments.seeds)
+    kept = stem.with_suffix(".json")
+    rows: list[dict[str, Any]] = read_json(kept)["rows"] if kept.exists() else []
+    done = {(row["group"], row["name"], row["seed"]) for row in rows}
+    for group, name in cases:
+        for seed in range(arguments.seeds):
+            if (group, name, seed) not in done:
+                rows.append(run(group, name, seed, bundle))
+                write(stem, rows)
+        own = [row["right_edges"] for row in rows if (row["group"], row["name"]) == (group, name)]
+        print(name, own, flush=True)
+    print(table(rows))
+
+
+def write(stem: Path, rows: list[dict[str, Any]]) -> None:
+    """Both result files, after every run, so that a stopped benchmark goes on."""
+    rows.sort(key=lambda row: (row["group"] != "strategy", row["name"], row["seed"]))
     write_json(
         stem.with_suffix(".json"),
-        {"theme": "planted_field", "environment": environment(), "config": CONFIG,
-         "channels": CHANNELS, "changed": SMALLER, "planted": PLANTED, "rows": rows},
-    )  # fmt: skip
-    write_text(stem.with_suffix(".md"), "# Planted receptive field\n\n" + text)
-    print(text)
+        {
+            "theme": "planted_field",
+            "environment": environment(),
+            "config": CONFIG,
+            "channels": CHANNELS,
+            "changed": SMALLER,
+            "planted": PLANTED,
+            "rows": rows,
+        },
+    )
+    write_text(stem.with_suffix(".md"), "# Planted receptive field\n\n" + table(rows))
 
 
 if __name__ == "__main__":

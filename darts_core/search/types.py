@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from darts_core.data import DataBundle
     from darts_core.supernet import Supernet
 
-__all__ = ["Guard", "GuardContext", "GuardFinding", "SearchConfig", "SearchResult"]
+__all__ = ["Group", "Guard", "GuardContext", "GuardFinding", "SearchConfig", "SearchResult"]
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,21 @@ class Guard:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore `state_dict`."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """What the processes of a data-parallel search have to settle among themselves.
+
+    Attributes:
+        primary: whether this process writes the checkpoint.
+        agree: makes a decision to stop common: true if it is in any process.
+        share: makes a measured number common: that of the first process.
+    """
+
+    primary: bool
+    agree: Callable[[bool], bool]
+    share: Callable[[float], float]
 
 
 @dataclass

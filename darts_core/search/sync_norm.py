@@ -1,0 +1,86 @@
+"""Batch norm over the images of all processes, on any device.
+
+Shapes: x [B, C, H, W]; statistics [C].
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+__all__ = ["SumOverProcesses", "SynchronizedNorm", "synchronize_norms"]
+
+
+class SumOverProcesses(torch.autograd.Function):
+    """y = sum of x over the processes; the gradient of x is the sum of the gradients of y.
+
+    The objective is the sum of the processes' losses; each of them depends on every x through y.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """The sum."""
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        """The sum of the gradients; differentiable again."""
+        result: Tensor = SumOverProcesses.apply(gradient.contiguous())
+        return result
+
+
+class SynchronizedNorm(nn.BatchNorm2d):
+    """A `BatchNorm2d` whose training statistics are those of all processes together."""
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """The normalised input."""
+        if not self.training:
+            return super().forward(x_BCHW)
+        x = x_BCHW.float() if x_BCHW.dtype in (torch.bfloat16, torch.float16) else x_BCHW
+        count = x.numel() // x.shape[1] * dist.get_world_size()
+        # two sums one after the other: E[x^2] - E[x]^2 in one would cancel
+        mean = SumOverProcesses.apply(x.sum((0, 2, 3))) / count
+        centred = x - mean[:, None, None]
+        variance = SumOverProcesses.apply(centred.square().sum((0, 2, 3))) / count
+        if self.track_running_stats and self.running_mean is not None:
+            self._track(mean.detach(), variance.detach() * count / max(count - 1, 1))
+        scale = torch.rsqrt(variance + self.eps)
+        if self.weight is not None:
+            scale = scale * self.weight
+        out = centred * scale[:, None, None]
+        if self.bias is not None:
+            out = out + self.bias[:, None, None]
+        return out.to(x_BCHW.dtype)
+
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        momentum = 0.1 if self.momentum is None else self.momentum
+        with torch.no_grad():
+            if self.running_mean is not None:
+                self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+            if self.running_var is not None:
+                self.running_var.lerp_(variance.to(self.running_var.dtype), momentum)
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
+
+
+def synchronize_norms(module: nn.Module) -> None:
+    """Make every `BatchNorm2d` inside `module` a `SynchronizedNorm`, in place, values kept."""
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.BatchNorm2d:
+                norm = SynchronizedNorm(
+                    child.num_features,
+                    child.eps,
+                    child.momentum,
+                    child.affine,
+                    child.track_running_stats,
+                )
+                norm.train(child.training)
+                # the same tensors: optimizers and state dicts go on as before
+                norm._parameters, norm._buffers = child._parameters, child._buffers
+                setattr(parent, name, norm)

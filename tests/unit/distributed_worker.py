@@ -1,0 +1,83 @@
+"""What each of the two processes of `test_distributed.py` does; results go to a file of its own."""
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from darts_core.search import SearchConfig
+from darts_core.search.distributed import average_gradients, join_group, search_distributed
+from darts_core.search.sync_norm import SynchronizedNorm, synchronize_norms
+from darts_core.spaces import get_space
+from darts_core.strategies import FirstOrder, SearchSettings, Unrolled
+from darts_core.supernet import Supernet
+from darts_core.testing import tiny_bundle
+
+SETTINGS = SearchSettings(grad_clip=0.0, learning_rate=0.05, alpha_learning_rate=0.01)
+
+
+def supernet(seed=0):
+    torch.manual_seed(seed)
+    return Supernet(get_space("nasbench201"), channels=2, layers=1, num_classes=3, in_channels=1)
+
+
+def whole_batches():
+    generator = torch.Generator().manual_seed(1)
+
+    def draw():
+        images = torch.randn(8, 1, 6, 6, dtype=torch.float64, generator=generator)
+        return images, torch.randint(3, (8,), generator=generator)
+
+    return [(draw(), draw()) for _ in range(2)]
+
+
+def part(batch, rank):
+    return batch[0][4 * rank : 4 * rank + 4], batch[1][4 * rank : 4 * rank + 4]
+
+
+def state_after(strategy, net, rank):
+    strategy.setup(net, SETTINGS)
+    for params_batch, alpha_batch in whole_batches():
+        strategy.step(part(params_batch, rank), part(alpha_batch, rank))
+    return [p.detach().clone() for p in [*net.parameters(), *net.alphas()]]
+
+
+def main(folder):
+    join_group("gloo")
+    rank = dist.get_rank()
+    found = {}
+    for kind in (FirstOrder, Unrolled):
+        for synchronized in (False, True):
+            net = supernet().double()
+            if synchronized:
+                synchronize_norms(net)
+            strategy = kind()
+            strategy.reducer = average_gradients
+            found[f"{kind.__name__}/{synchronized}"] = state_after(strategy, net, rank)
+
+    torch.manual_seed(3)
+    x = torch.randn(6, 4, 5, 5, dtype=torch.float64)
+    up = torch.randn(6, 4, 5, 5, dtype=torch.float64)
+    own = x[3 * rank : 3 * rank + 3].clone().requires_grad_()
+    norm = SynchronizedNorm(4).double()
+    out = norm(own)
+    (gradient,) = torch.autograd.grad((out * up[3 * rank : 3 * rank + 3]).sum(), own)
+    found["norm"] = [out.detach(), gradient, norm.running_mean, norm.running_var]
+
+    result = search_distributed(
+        # the first process's values count
+        Supernet(get_space("nasbench201"), channels=2, layers=1, num_classes=3),
+        FirstOrder(),
+        tiny_bundle(),
+        SearchConfig(epochs=2, batch_size=8, alpha_learning_rate=0.05),
+        checkpoint=Path(folder) / "checkpoint.pt",
+    )
+    found["search"] = result.architecture.text()
+    found["val_accuracy"] = result.val_accuracy
+    torch.save(found, f"{folder}/rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

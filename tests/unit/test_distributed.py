@@ -1,0 +1,138 @@
+"""Data-parallel search: two gloo processes against one process."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from darts_core.errors import DeviceError
+from darts_core.search import SearchConfig
+from darts_core.search.distributed import ShardedBundle, join_group, search_distributed
+from darts_core.strategies import FirstOrder, Unrolled
+from darts_core.testing import tiny_bundle
+
+sys.path.insert(0, str(Path(__file__).parent))
+import distributed_worker as worker
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """What both processes computed."""
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = []
+    for rank in range(2):
+        environment = {
+            **os.environ,
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}",
+        }
+        command = [sys.executable, worker.__file__, str(folder)]
+        processes.append(
+            subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        )
+    for process in processes:
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors
+    return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
+
+
+class FirstOrderOverParts(FirstOrder):
+    def alpha_gradients(self, batch):
+        sides = [
+            super(FirstOrderOverParts, self).alpha_gradients(worker.part(batch, r)) for r in (0, 1)
+        ]
+        mean = [(a + b) / 2 for a, b in zip(sides[0][0], sides[1][0], strict=True)]
+        return mean, sides[0][1], sides[0][2]
+
+    def params_step(self, batch):
+        sides = []
+        for rank in range(2):
+            part = worker.part(batch, rank)
+            loss, _ = self.loss(part, self.params_weights(part))
+            sides.append(torch.autograd.grad(loss, self.params, allow_unused=True))
+        mean = [None if a is None else (a + b) / 2 for a, b in zip(*sides, strict=True)]
+        self.apply_params(mean)
+        return loss.detach(), torch.zeros(())
+
+
+def steps_in_one_process(strategy):
+    net = worker.supernet().double()
+    strategy.setup(net, worker.SETTINGS)
+    for params_batch, alpha_batch in worker.whole_batches():
+        strategy.step(params_batch, alpha_batch)
+    return [p.detach() for p in [*net.parameters(), *net.alphas()]]
+
+
+def test_by_default_the_step_is_the_mean_over_the_parts(ranks):
+    expected = steps_in_one_process(FirstOrderOverParts())
+    for found in ranks:
+        for a, b in zip(found["FirstOrder/False"], expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [FirstOrder, Unrolled])
+def test_with_synchronized_norms_the_step_is_that_of_one_process(ranks, kind):
+    expected = steps_in_one_process(kind())
+    for found in ranks:
+        for a, b in zip(found[f"{kind.__name__}/True"], expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("case", ["FirstOrder/False", "Unrolled/False", "Unrolled/True"])
+def test_processes_never_part(ranks, case):
+    for a, b in zip(ranks[0][case], ranks[1][case], strict=True):
+        assert torch.equal(a, b)
+
+
+def test_synchronized_norm_equals_a_norm_over_all_images(ranks):
+    torch.manual_seed(3)
+    x = torch.randn(6, 4, 5, 5, dtype=torch.float64, requires_grad=True)
+    up = torch.randn(6, 4, 5, 5, dtype=torch.float64)
+    norm = torch.nn.BatchNorm2d(4).double()
+    out = norm(x)
+    (gradient,) = torch.autograd.grad((out * up).sum(), x)
+    torch.testing.assert_close(torch.cat([r["norm"][0] for r in ranks]), out.detach())
+    torch.testing.assert_close(torch.cat([r["norm"][1] for r in ranks]), gradient)
+    for found in ranks:
+        torch.testing.assert_close(found["norm"][2], norm.running_mean)
+        torch.testing.assert_close(found["norm"][3], norm.running_var)
+
+
+def test_a_whole_search_ends_with_one_architecture_and_one_measured_accuracy(ranks):
+    assert ranks[0]["search"] == ranks[1]["search"]
+    assert ranks[0]["val_accuracy"] == ranks[1]["val_accuracy"]
+
+
+def test_parts_of_a_batch_join_to_the_whole_and_evaluation_sees_everything():
+    bundle = tiny_bundle()
+    parts = [ShardedBundle(bundle, rank, 2) for rank in range(2)]
+    for whole, a, b in zip(
+        bundle.batches("params", 8, seed=1), *(p.batches("params", 8, seed=1) for p in parts),
+        strict=True,
+    ):  # fmt: skip
+        assert torch.equal(torch.cat([a[0], b[0]]), whole[0])
+        assert torch.equal(torch.cat([a[1], b[1]]), whole[1])
+    seen = sum(len(y) for _, y in parts[0].batches("val", 4, shuffle=False, drop_last=False))
+    assert seen == bundle.size("val") == parts[0].size("val")
+
+
+def test_it_is_refused_outside_a_group(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(DeviceError, match="torchrun"):
+        join_group()
+    with pytest.raises(DeviceError, match="join_group"):
+        search_distributed(worker.supernet(), FirstOrder(), tiny_bundle(), SearchConfig())

@@ -105,9 +105,9 @@ def _show(path: Path) -> None:
 
     table = LatencyTable.load(path)
     print(f"{table.device}, {table.runtime}, {table.dtype}, {table.threads or 'no'} CPU threads")
-    for batch, fit in table.fits.items():
+    for name, fit in table.fits.items():
         print(
-            f"batch {batch}: network = {fit['overhead_ms']:.3f} ms + {fit['slope']:.3f} x sum of rows"
+            f"{name}: network = {fit['overhead_ms']:.3f} ms + {fit['slope']:.3f} x sum of rows"
         )
     width = max((len(key) for key in table.rows), default=0)
     for key, value in sorted(table.rows.items()):
@@ -146,7 +146,7 @@ def _check(
             device=device,
             runtime=table.runtime,
         )
-        table.fits[str(batch)] = record["fit"]
+        table.fits[record["fit_key"]] = record["fit"]
         table.save(path)
         stem = path.with_name(f"{path.stem}-{space.name}-batch{batch}")
         write_json(stem.with_suffix(".json"), record)

@@ -59,8 +59,8 @@ def check_predictions(
         progress: called with (timings done, timings in all).
 
     Returns:
-        correlation, correlation_all, test_retest, n, fit (for `LatencyTable.fits`), points
-        ({architecture, sum_ms, predicted_ms, measured_ms, again_ms, flagged}).
+        correlation, correlation_all, test_retest, n, fit and fit_key (for `LatencyTable.fits`),
+        points ({architecture, sum_ms, predicted_ms, measured_ms, again_ms, flagged}).
 
     Raises:
         LatencyError: too few architectures.
@@ -88,7 +88,7 @@ def check_predictions(
                 row["flagged"] = row.get("flagged", False) or timing.flagged
                 if progress is not None:
                     progress(turn * count + number + 1, 2 * count)
-    return _judged(rows, batch)
+    return {**_judged(rows, batch), "fit_key": model.fit_key}
 
 
 def _judged(rows: list[dict[str, Any]], batch: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ Source: ProxylessNAS, arXiv:1812.00332, section 3.3 (the sum); the edge share is
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -21,7 +22,10 @@ from darts_core.architecture import Architecture
 from darts_core.errors import LatencyError, unknown_name
 from darts_core.latency.table import LatencyTable, Place, find_places
 from darts_core.ops import create_op
+from darts_core.runlog import config_hash
 from darts_core.spaces import SearchSpace
+
+log = logging.getLogger("darts_core")
 
 __all__ = [
     "BudgetPenalty",
@@ -51,6 +55,9 @@ class CostModel(nn.Module):
         unit: "ms", "MMACs" or "params", for texts.
         overhead: added to every network.
         slope: factor of the sum.
+
+    Attributes:
+        fit_key: where `LatencyTable.fits` keeps overhead and slope of this skeleton and batch.
     """
 
     _chosen_1K: Tensor
@@ -68,6 +75,7 @@ class CostModel(nn.Module):
         super().__init__()
         self.space = space
         self.unit = unit
+        self.fit_key = ""
         self.overhead, self.slope = overhead, slope
         for kind, cost in costs.items():
             if cost.shape != space.alpha_shapes()[kind]:
@@ -145,12 +153,27 @@ def latency_model(
     """
     if device is not None:
         table.require_device(device)
-    costs = _costs(space, find_places(supernet, input_shape), lambda p, op: table.ms(p, op, batch))
-    fit = table.fits.get(str(batch), {})
-    return CostModel(
+    places = find_places(supernet, input_shape)
+    costs = _costs(space, places, lambda p, op: table.ms(p, op, batch))
+    key = _fit_key(space, places, batch)
+    if key not in table.fits:
+        log.warning(
+            "the latency table has no end-to-end fit for this space and size: expected times are "
+            "sums of operations; `darts-core latency check` adds the overhead"
+        )
+    fit = table.fits.get(key, {})
+    model = CostModel(
         space, costs, unit="ms",
         overhead=float(fit.get("overhead_ms", 0.0)), slope=float(fit.get("slope", 1.0)),
     )  # fmt: skip
+    model.fit_key = key
+    return model
+
+
+def _fit_key(space: SearchSpace, places: Sequence[Place], batch: int) -> str:
+    """Names the fit of one skeleton: its space, its cells' shapes and the batch."""
+    digest = config_hash({"places": [str(place) for place in places], "ops": list(space.ops)})
+    return f"{space.name}/{digest}/b{batch}"
 
 
 def size_model(

@@ -362,7 +362,7 @@ def measure_model(
     if runtime not in ("eager", "compile", "graph"):
         raise LatencyError(
             f"Unknown runtime {runtime!r} for a model in memory; use eager, compile or graph "
-            "(exported files are timed by export.serve_bench)."
+            "(exported files are timed by `darts-core serve-bench`)."
         )
     if len(input_shape) != 3:
         raise LatencyError(f"input_shape must be (channels, height, width), not {input_shape!r}.")

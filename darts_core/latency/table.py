@@ -100,7 +100,7 @@ class LatencyTable:
         runtime: one of `RUNTIMES`.
         dtype: number format of the timed operations.
         rows: key -> median milliseconds.
-        fits: batch -> {"overhead_ms", "slope", ...} from `fit_overhead`.
+        fits: `CostModel.fit_key` -> {"overhead_ms", "slope", ...} from `check_predictions`.
         versions: of torch and the runtime.
     """
 

@@ -60,13 +60,12 @@ class DartsSweeperConfig:
 
     `space` adds dimensions in YAML form (conditions included) to those of the command line; it is a
     mapping, or the name of a YAML file. `tensorboard` writes the trials to its hparams page. The other
-    keys are the arguments of
-    `darts_core.tune.run_study`.
+    keys are the arguments of `darts_core.tune.run_study`.
     """
 
     _target_: str = "hydra_plugins.darts_sweeper.sweeper.DartsSweeper"
     defaults: list[Any] = field(
-        default_factory=lambda: [{"sampler": "tpe"}, {"pruner": "default"}, "_self_"]
+        default_factory=lambda: ["_self_", {"sampler": "tpe"}, {"pruner": "default"}]
     )
     sampler: Any = None
     pruner: Any = None

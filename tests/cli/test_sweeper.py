@@ -129,6 +129,7 @@ TWO = "hydra.sweeper.objectives={value: maximize, pid: minimize}"
 
 def test_a_script_is_swept_by_two_workers_and_continued(tmp_path, capsys):
     arguments = ("lr=tag(log,interval(0.01,1))", "kind=a,b", TWO, "hydra.sweeper.workers=2")
+    arguments += ("hydra/sweeper/sampler=nsga2", "hydra.sweeper.sampler.population_size=6")
     first = sweep(tmp_path, *arguments, "hydra.sweeper.trials=3")
     assert first.returncode == 0, first.stderr
     assert "workers are local processes" in first.stdout + first.stderr
@@ -142,6 +143,8 @@ def test_a_script_is_swept_by_two_workers_and_continued(tmp_path, capsys):
     assert result["trials"][0]["params"] == {"lr": 0.1, "kind": "a"}
     assert all(0.01 <= t["params"]["lr"] <= 1 for t in result["trials"])
     assert len({t["values"][1] for t in result["trials"]}) == 5
+    description = json.loads((study / "study.json").read_text())
+    assert description["sampler"] == {"name": "nsga2", "population_size": 6}
     assert (study / "front.png").read_bytes()[:4] == b"\x89PNG"
     assert (study / "trials.csv").read_text().startswith("number,state,value,pid,")
     assert table([str(study), "--csv"]) == 0
@@ -153,6 +156,9 @@ def test_a_script_is_swept_by_two_workers_and_continued(tmp_path, capsys):
 def test_failing_trials_do_not_stop_a_sweep_and_names_are_checked(tmp_path):
     done = sweep(tmp_path, "kind=a,c", "hydra/sweeper/sampler=grid", "hydra.sweeper.trials=2", TWO)
     assert done.returncode == 0, done.stderr
+    study = json.loads((tmp_path / "out/tune/study.json").read_text())
+    assert study["sampler"] == {"name": "grid"}
+    assert study["pruner"]["name"] == "none"
     trials = json.loads((tmp_path / "out/tune/result.json").read_text())["trials"]
     failed = [t for t in trials if t["state"] == "fail"]
     assert all(t["reason"] == "ValueError: no kind c" for t in failed)

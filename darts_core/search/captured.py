@@ -52,7 +52,12 @@ class CapturedStep:
             return self._plain(params_batch, alpha_batch, "the batch has another shape")
         for static, tensor in zip(self._static, tensors, strict=True):
             static.copy_(tensor, non_blocking=True)
-        key = (self.strategy.alpha_active, getattr(self.strategy, "graph_key", None))
+        # strategies that rebuild their supernet make new optimizers: an old graph would move old tensors
+        key = (
+            self.strategy.alpha_active,
+            id(self.strategy.optimizer),
+            getattr(self.strategy, "graph_key", None),
+        )
         if key not in self._graphs:
             try:
                 self._graphs[key] = self._record()

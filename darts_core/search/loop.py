@@ -19,9 +19,10 @@ from torch import Tensor
 from darts_core.architecture import Architecture
 from darts_core.errors import NonFiniteLossError
 from darts_core.runlog import RunFolder
+from darts_core.search.captured import CapturedStep
 from darts_core.search.measure import accuracy_of
 from darts_core.search.state import SearchState
-from darts_core.search.types import Guard, GuardContext, SearchConfig, SearchResult
+from darts_core.search.types import Group, Guard, GuardContext, SearchConfig, SearchResult
 from darts_core.strategies import Strategy
 from darts_core.strategies.base import Batch, Forward, Penalty, StepStats
 from darts_core.supernet import Supernet
@@ -54,6 +55,7 @@ def search(
     on_epoch: OnEpoch | None = None,
     progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
+    group: Group | None = None,
 ) -> SearchResult:
     """Search an architecture on the params and alpha splits; the val split only measures.
 
@@ -72,6 +74,7 @@ def search(
         on_epoch: called with (epoch, row) after each epoch is safe on disk.
         progress: called with (steps done, steps in all) after every step.
         should_stop: asked after every step; when true a checkpoint is written and the search ends.
+        group: the processes of a data-parallel search; see `search_distributed`.
 
     Raises:
         NonFiniteLossError: a loss became NaN or infinite; the last checkpoint is kept.
@@ -82,6 +85,7 @@ def search(
     loop = _Loop(supernet, strategy, bundle, config, seed, run, checkpoint, augment, guards)
     strategy.setup(supernet, config, penalties)
     strategy.evaluator = loop.accuracy_on_alpha
+    loop.group = group
     state = loop.state
     if checkpoint is not None and checkpoint.exists():
         state.load(checkpoint)
@@ -122,6 +126,7 @@ class _Loop:
         self.alpha_steps = bundle.steps("alpha", config.batch_size)
         self.state = SearchState(supernet, strategy, guards, config, seed)
         self._step_function: StepFunction | None = None
+        self.group: Group | None = None
 
     def epoch(
         self, progress: Progress | None, should_stop: Callable[[], bool] | None
@@ -182,7 +187,12 @@ class _Loop:
                 step += 1
 
     def _step(self, params_batch: Batch, alpha_batch: Batch) -> StepStats:
-        return self.strategy.step(params_batch, alpha_batch)
+        if self._step_function is None:
+            self._step_function = self.strategy.step
+            if self.config.capture and self.device.type == "cuda":
+                # recorded only now: a checkpoint that was loaded has replaced the optimizers' tensors
+                self._step_function = CapturedStep(self.strategy, (params_batch, alpha_batch))
+        return self._step_function(params_batch, alpha_batch)
 
     def _learning_rate(self, epoch: int) -> float:
         """Cosine decay by epoch (arXiv:1806.09055, A.1)."""
@@ -217,7 +227,7 @@ class _Loop:
         self._synchronize()
         now = time.perf_counter()
         self.state.seconds += now - started
-        if self.checkpoint is not None:
+        if self.checkpoint is not None and (self.group is None or self.group.primary):
             self.state.save(self.checkpoint)
         return now
 
@@ -241,18 +251,19 @@ class _Loop:
         row["alphas"] = {kind: weight.round(6).tolist() for kind, weight in weights.items()}
         row["architecture"] = architecture.text()
         state.next_epoch({"epoch": epoch, **row})
-        minutes = row["seconds"] / 60
-        if (
-            config.max_minutes is not None
-            and minutes >= config.max_minutes
-            and state.stopped is None
-        ):
+        if state.stopped is None and self._time_is_up(row["seconds"]):
             state.stopped = f"search.max_minutes={config.max_minutes} used up"
         self._save(started)
         if self.run is not None:
             self.run.log_metrics(epoch, **row)
         log.info(_summary(epoch, config.epochs, row))
         return {"epoch": epoch, **row}
+
+    def _time_is_up(self, seconds: float) -> bool:
+        if self.config.max_minutes is None:
+            return False
+        over = seconds / 60 >= self.config.max_minutes
+        return over if self.group is None else self.group.agree(over)
 
     def _ask_guards(self, epoch: int, architecture: Architecture, row: dict[str, Any]) -> None:
         state = self.state
@@ -286,7 +297,7 @@ class _Loop:
         self.supernet.eval()
         result = accuracy_of(forward, self.bundle, self.config.batch_size, split, batches)
         self.supernet.train(was_training)
-        return result
+        return result if self.group is None else self.group.share(result)
 
     def _memory_error(self, batch: Batch, error: BaseException) -> Exception:
         """The sentence with the batch size that fits."""

@@ -19,6 +19,7 @@ from darts_core.strategies.optimizers import (
     set_learning_rate,
 )
 from darts_core.supernet import Supernet, frozen_statistics
+from darts_core.supernet.packed_state import to_module_order, to_packed_order
 
 __all__ = ["Batch", "Penalty", "SearchSettings", "StepStats", "Strategy", "without_gradients"]
 
@@ -266,11 +267,11 @@ class Strategy:
     def state_dict(self) -> dict[str, Any]:
         """Everything besides the supernet that a resumed search needs."""
         return {
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": to_module_order(self.supernet, self.optimizer.state_dict()),
             "alpha_optimizer": self.alpha_optimizer.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore `state_dict`."""
-        self.optimizer.load_state_dict(dict(state["optimizer"]))
+        self.optimizer.load_state_dict(to_packed_order(self.supernet, state["optimizer"]))
         self.alpha_optimizer.load_state_dict(dict(state["alpha_optimizer"]))

@@ -90,6 +90,7 @@ class FusedSearchCell(SearchCell):
     precision: str
     cast_output: bool
     _shapes: dict[str, torch.Size]
+    _names: list[str]
     _hooks: list[Any]
     _mean: Tensor
     _var: Tensor
@@ -108,6 +109,7 @@ class FusedSearchCell(SearchCell):
         like = next(cell.parameters())
         flat = torch.zeros(layout.params, device=like.device, dtype=like.dtype)
         modules = dict(cell.named_modules())
+        fused._names = [name for name, _ in cell.named_parameters()]
         shapes = {}
         with torch.no_grad():
             for binding in plan.params:
@@ -139,7 +141,7 @@ class FusedSearchCell(SearchCell):
                 norm._buffers[name] = norm._buffers[name].clone()  # type: ignore[union-attr]
         for hook in self._hooks:
             hook.remove()
-        for name in ("_hooks", "_shapes", "plan", "precision", "cast_output"):
+        for name in ("_hooks", "_names", "_shapes", "plan", "precision", "cast_output"):
             delattr(self, name)
         for name in ("_mean", "_var", "_batches", "_order", "_probe"):
             self.__dict__.pop(name, None)

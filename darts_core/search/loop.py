@@ -189,7 +189,7 @@ class _Loop:
     def _step(self, params_batch: Batch, alpha_batch: Batch) -> StepStats:
         if self._step_function is None:
             self._step_function = self.strategy.step
-            if self.config.capture and self.device.type == "cuda":
+            if self.config.capture and self.device.type == "cuda" and self.group is None:
                 # recorded only now: a checkpoint that was loaded has replaced the optimizers' tensors
                 self._step_function = CapturedStep(self.strategy, (params_batch, alpha_batch))
         return self._step_function(params_batch, alpha_batch)

@@ -1,16 +1,17 @@
 """darts-core: differentiable architecture search from data to an exported, checked model.
 
-Importing this package loads neither torch nor triton; both come with the first name that needs them.
+Importing this package loads the standard library only; torch, numpy and the rest come with the first
+name that needs them.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from darts_core.architecture import Architecture
 from darts_core.errors import DartsError
 
 if TYPE_CHECKING:
+    from darts_core.architecture import Architecture
     from darts_core.spaces import SearchSpace, get_space
     from darts_core.supernet import Count, Supernet, build, count
 
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Architecture": "darts_core.architecture",
     "Count": "darts_core.supernet",
     "SearchSpace": "darts_core.spaces",
     "Supernet": "darts_core.supernet",

@@ -21,7 +21,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from darts_core.errors import ConfigError, ResumeError
@@ -135,9 +134,11 @@ def plain(value: Any, *, keep_nan: bool = False) -> Any:
         return {str(key): plain(item, keep_nan=keep_nan) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain(item, keep_nan=keep_nan) for item in value]
-    if isinstance(value, np.ndarray):
+    # numpy values exist only where numpy was imported; a command that needs none starts sooner
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.ndarray):
         return plain(value.tolist(), keep_nan=keep_nan)
-    if isinstance(value, np.generic):
+    if numpy is not None and isinstance(value, numpy.generic):
         return plain(value.item(), keep_nan=keep_nan)
     if isinstance(value, Path):
         return str(value)

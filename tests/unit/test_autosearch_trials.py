@@ -409,3 +409,13 @@ def test_end_tree_finds_a_setsid_grandchild_and_spares_a_recycled_id(tmp_path):
     finally:
         innocent.kill()
         innocent.wait()
+
+
+def test_a_trial_needs_the_standard_library_only():
+    heavy = ("numpy", "yaml", "torch", "optuna", "sklearn")
+    code = (
+        "import sys, darts_core.autosearch.trial_main\n"
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from darts_core.report.escape import html_text
-from darts_core.report.svg import Scale, drawing, line, number, path, rect, tag, text, text_width
+from darts_core.report.svg import (
+    Scale,
+    drawing,
+    line,
+    number,
+    path,
+    rect,
+    tag,
+    text,
+    text_width,
+    tick_texts,
+)
 
 __all__ = ["Bar", "Line", "axes", "bars", "line_chart", "spread", "strip"]
 
@@ -36,9 +47,11 @@ def axes(
 ) -> str:
     """Grid lines, tick labels and titles of a plot whose area is given by the two scales."""
     parts = []
-    for mark in y.ticks(5):
+    marks = y.ticks(5)
+    texts = tick_texts([mark * 100 if percent_y else mark for mark in marks])
+    for mark, shown in zip(marks, texts, strict=True):
         height = y(mark)
-        shown = f"{number(mark * 100)} %" if percent_y else number(mark)
+        shown = f"{shown} %" if percent_y else shown
         parts.append(line(x.start, height, x.stop, height, class_="grid"))
         parts.append(text(x.start - 8, height + 4, shown, class_="tick end"))
     for mark in x.ticks(6):
@@ -93,7 +106,6 @@ def line_chart(
     percent: bool = False,
     whole_x: bool = True,
     y_range: tuple[float, float] | None = None,
-    log_y: bool = False,
     labels: bool = True,
 ) -> str:
     """Several series over a shared x axis; each label stands at its line's end, moved apart."""
@@ -106,9 +118,7 @@ def line_chart(
     xs = [x for item in kept for x, _ in item.points]
     ys = [y for item in kept for _, y in item.points]
     x_scale = Scale.fit(xs, left, right, pad=0.0 if max(xs) > min(xs) else 0.5)
-    y_scale = (
-        Scale(*y_range, bottom, top) if y_range else Scale.fit(ys, bottom, top, log=log_y, pad=0.08)
-    )
+    y_scale = Scale(*y_range, bottom, top) if y_range else Scale.fit(ys, bottom, top, pad=0.08)
     low, high = min(y_scale.low, y_scale.high), max(y_scale.low, y_scale.high)
     body = [axes(x_scale, y_scale, x_label=x_label, y_label=y_label, percent_y=percent,
                  whole_x=whole_x)]  # fmt: skip

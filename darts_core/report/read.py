@@ -151,6 +151,12 @@ def _commands(record: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def _version_root(folder: Path) -> Path:
+    """The version that `folder` is or belongs to: a seed's or a multirun element's lies one level below."""
+    here = (folder, folder.parent)
+    return next((path for path in here if (path / "version.json").is_file()), folder)
+
+
 def read_version(folder: str | Path) -> VersionRun:
     """What lies in `<root>/<job>/<version>/`: one entry a stage whose folder is there.
 
@@ -165,12 +171,12 @@ def read_version(folder: str | Path) -> VersionRun:
             "folder of a version, for example runs/digits-darts/V001."
         )
     problems: list[str] = []
-    record = _mapping(folder / "version.json", problems)
-    resolved = folder.resolve()
+    root = _version_root(folder.resolve())
+    record = _mapping(root / "version.json", problems)
     return VersionRun(
         folder=folder,
-        job=resolved.parent.name,
-        version=resolved.name,
+        job=root.parent.name,
+        version=folder.resolve().relative_to(root.parent).as_posix(),
         stages=stages,
         commands=_commands(record),
         problems=(*problems, *(p for stage in stages.values() for p in stage.problems)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from darts_core.report.escape import html_text
 
@@ -22,6 +23,7 @@ __all__ = [
     "tag",
     "text",
     "text_width",
+    "tick_texts",
     "ticks",
 ]
 
@@ -129,6 +131,21 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [i * step for i in range(first, last + 1)]
+
+
+def tick_texts(marks: Sequence[float]) -> list[str]:
+    """Texts of an axis' marks with as many decimals as tell neighbours apart."""
+    if len(marks) < 2:
+        return [number(mark) for mark in marks]
+    step = min(abs(b - a) for a, b in pairwise(marks))
+    top = max(abs(mark) for mark in marks)
+    if top >= 1e6 or step < 1e-7:
+        return [number(mark, 4) for mark in marks]
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    # 2.5 and its like need one decimal more than their power of ten says
+    if any(abs(round(mark, decimals) - mark) > 1e-3 * step for mark in marks):
+        decimals += 1
+    return [f"{mark + 0.0:.{decimals}f}" for mark in marks]
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,15 @@ def test_unfinished_and_damaged_stages_are_named(tmp_path: Path) -> None:
     assert "has no name" in text
 
 
+def test_a_seed_of_a_version_is_named_with_its_commands(tmp_path: Path) -> None:
+    version = tmp_path / "digits-darts" / "V003"
+    fixture.make_search(version / "seed1" / "search", epochs=2)
+    write_json(version / "version.json", {"commands": {"search": {"overrides": ["seeds=2"]}}})
+    text = " ".join(parse(write_report(version / "seed1")).words)
+    assert "digits-darts · V003/seed1" in text
+    assert "darts-core search seeds=2" in text
+
+
 def test_a_folder_without_stages_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no run"):
         write_report(tmp_path)

@@ -23,7 +23,7 @@ from darts_core.report.alphas import alpha_history, edge_names
 from darts_core.report.cells import architecture_html
 from darts_core.report.layout import layout_cell
 from darts_core.report.rows import ModelRow
-from darts_core.report.svg import Scale, number, ticks
+from darts_core.report.svg import Scale, number, tick_texts, ticks
 
 PNG = b"\x89PNG"
 
@@ -120,4 +120,8 @@ def test_numbers_and_ticks_read_well() -> None:
     ]  # fmt: skip
     assert ticks(0, 1, 5) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     assert Scale(0.2, 9, 0, 1, log=True).ticks() == pytest.approx([0.3, 1, 3])
+    assert tick_texts([0.1245, 0.125, 0.1255]) == ["0.1245", "0.1250", "0.1255"]
+    assert tick_texts([0, 2.5, 5]) == ["0.0", "2.5", "5.0"]
+    assert tick_texts([0, 20, 40]) == ["0", "20", "40"]
+    assert tick_texts([0, 2e6]) == ["0", "2e6"]
     assert Scale.fit([3, 3], 0, 10)(3) == pytest.approx(5)

@@ -57,7 +57,7 @@ SMALLER: dict[str, dict[str, Any]] = {
     "regularized_evolution": {"candidates": 10, "population": 4},
     "partial_channels": {"channel_fraction": 2},
 }
-NO_ALPHA = ("rsps", "random_search", "regularized_evolution")
+NO_ALPHA = ("rsps", "random_search", "regularized_evolution", "zero_cost")
 
 
 def planted_bundle() -> DataBundle:

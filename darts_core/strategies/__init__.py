@@ -12,6 +12,7 @@ from darts_core.strategies.sampled import RandomSampling
 from darts_core.strategies.single_level import SingleLevel
 from darts_core.strategies.smooth import SmoothAdversarial, SmoothRandom
 from darts_core.strategies.unrolled import Unrolled
+from darts_core.strategies.zero_cost import ZeroCost
 
 __all__ = [
     "AuxiliarySkip",
@@ -32,4 +33,5 @@ __all__ = [
     "StepStats",
     "Strategy",
     "Unrolled",
+    "ZeroCost",
 ]

@@ -38,6 +38,7 @@ SMALLER = {
     },
     "rsps": {"samples": 4, "batches": 1, "finalists": 2},
     "random_search": {"candidates": 2},
+    "zero_cost": {"samples": 4, "warm_start": 1.0},
     "regularized_evolution": {"candidates": 2, "population": 1},
     "oles": {"interval": 1, "threshold": 0.1},
     "smooth_adversarial": {"ascent_steps": 2},
@@ -95,5 +96,5 @@ def test_the_whole_list_is_there():
     assert set(STRATEGIES) == {
         "first_order", "unrolled", "single_level", "smooth_random", "smooth_adversarial",
         "darts_minus", "lambda_darts", "oles", "darts_pt", "p_darts", "drnas_progressive", "rsps",
-        "random_search", "regularized_evolution",
+        "random_search", "regularized_evolution", "zero_cost",
     }  # fmt: skip

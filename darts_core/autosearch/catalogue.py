@@ -43,7 +43,7 @@ _ALGORITHMS = (
         "bayes_opt_search",
         "Gaussian process; ei by Optuna, ucb and poi by our sampler; choices are allowed too",
         {
-            "kind": Option("ei", allowed=("ei", "ucb", "poi"), help="acquisition function"),
+            "kind": Option("ucb", allowed=("ei", "ucb", "poi"), help="acquisition function"),
             "kappa": Option(2.5, 0, 100, help="exploration of ucb"),
             "xi": Option(0.0, 0, 100, help="least improvement sought by poi"),
             "n_initial_points": Option(5, 1, 1000, help="random points before the model is used"),

@@ -87,14 +87,14 @@ def _check_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _number(name, value) for name, value in metrics.items()}
 
 
-def _harmless(value: Any, depth: int = 0) -> Any:
+def harmless(value: Any, depth: int = 0) -> Any:
     """`value` as JSON data: unknown objects become their text, deep nesting is cut."""
     if depth > 6:
         return str(value)[:200]
     if isinstance(value, Mapping):
-        return {str(k)[:200]: _harmless(v, depth + 1) for k, v in value.items()}
+        return {str(k)[:200]: harmless(v, depth + 1) for k, v in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_harmless(item, depth + 1) for item in value]
+        return [harmless(item, depth + 1) for item in value]
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if hasattr(value, "item"):
@@ -193,7 +193,7 @@ class Trial:
                 "acc": _number("acc", acc),
                 "latency": None if latency is None else _number("latency", latency),
                 "model_path": None if model_path is None else str(model_path)[:4096],
-                "additional_data": _harmless(additional_data or {}),
+                "additional_data": harmless(additional_data or {}),
             }
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -191,9 +192,10 @@ class Search:
         for iteration, metrics in process.poll()["iterations"]:
             if goal.metric not in metrics:
                 continue
-            bad = self._scheduler.decide(
-                process.record["trial_id"], iteration, sign * metrics[goal.metric]
-            )
+            value = metrics[goal.metric]
+            # a value that is no number (NaN) is worse than any
+            score = sign * value if value is not None else -math.inf
+            bad = self._scheduler.decide(process.record["trial_id"], iteration, score)
             # trial 0 is the measure of all others and always runs to its end
             if bad and not process.record.get("is_baseline"):
                 process.ask_to_stop("stopped", f"early: not good enough at iteration {iteration}")

@@ -221,6 +221,8 @@ def run_version(store: JobStore, version: Version, *, detached: bool = False) ->
     if detached:
         procs.adopt_orphans()
     try:
+        # trials that outlived a killed runner would write into the folders used now
+        procs.end_tree(None, runner.record["mark"], grace_seconds=0.5, limit_seconds=5.0)
         runner.state("queued")
         locks = runner.wait_for_devices()
         if locks is None:

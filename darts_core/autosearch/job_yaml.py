@@ -202,6 +202,8 @@ def parse_four_parts(root: Located, name: str) -> SearchSpec:
         item = _optional(parent, key)
         return item.integer(low) if item is not None else default
 
+    if "kind" in options and node.get("kind") is None and len(objectives) > 1:
+        options["kind"] = "ei"  # the one kind that handles several objectives
     if "n_initial_points" in options and node.get("n_initial_points") is None:
         # a quarter of the trials at most: start points are random search
         samples = whole(node, "num_samples", 1, 20)

@@ -8,31 +8,39 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from darts_core.autosearch.contract import MAX_LINE_BYTES, MAX_METRICS, METRIC_NAME
+from darts_core.autosearch.contract import (
+    MAX_LINE_BYTES,
+    MAX_METRICS,
+    METRIC_NAME,
+    harmless,
+)
 
 __all__ = ["ReportReader", "Reports", "objective_value"]
 
 MAX_FILE_BYTES = 64 * 2**20
 _ACCURACY = ("acc", "accuracy", "mean_accuracy")
 _LATENCY = ("latency", "latency_ms")
+Metrics = dict[str, float | int | None]
 _SAME = {**dict.fromkeys(_ACCURACY, _ACCURACY), **dict.fromkeys(_LATENCY, _LATENCY)}
 
 
 def _finite(value: Any) -> float | int | None:
     if isinstance(value, bool):
         return int(value)
-    if isinstance(value, (int, float)) and math.isfinite(value):
-        return value
-    return None
+    # an integer of hundreds of digits has no float to compare with
+    if isinstance(value, int):
+        return value if abs(value) < 10**300 else None
+    return value if isinstance(value, float) and math.isfinite(value) else None
 
 
-def _metrics(content: Any) -> dict[str, float | int]:
+def _metrics(content: Any) -> Metrics:
+    """Named finite numbers; null stands for NaN and infinity and replaces what was known before."""
     if not isinstance(content, Mapping):
         return {}
-    result: dict[str, float | int] = {}
+    result: Metrics = {}
     for name, value in list(content.items())[:MAX_METRICS]:
         number = _finite(value)
-        if number is not None and METRIC_NAME.fullmatch(name):
+        if METRIC_NAME.fullmatch(name) and (number is not None or value is None):
             result[name] = number
     return result
 
@@ -41,19 +49,19 @@ class Reports:
     """What a trial has reported so far."""
 
     def __init__(self) -> None:
-        self.iterations: list[tuple[int, dict[str, float | int]]] = []
+        self.iterations: list[tuple[int, Metrics]] = []
         self.final: dict[str, Any] = {}
         self.ignored = 0
 
     @property
-    def last(self) -> dict[str, float | int]:
+    def last(self) -> Metrics:
         """The newest value of every metric."""
-        merged: dict[str, float | int] = {}
+        merged: Metrics = {}
         for _, metrics in self.iterations:
             merged.update(metrics)
         return merged
 
-    def add(self, row: Any) -> tuple[int, dict[str, float | int]] | None:
+    def add(self, row: Any) -> tuple[int, Metrics] | None:
         """Take one decoded line; returns the iteration it was, if it was one."""
         if not isinstance(row, dict):
             self.ignored += 1
@@ -65,7 +73,8 @@ class Reports:
                 "acc": _finite(row.get("acc")),
                 "latency": _finite(row.get("latency")),
                 "model_path": path if isinstance(path, str) else None,
-                "additional_data": data if isinstance(data, dict) else {},
+                # deep nesting would exhaust the stack of whoever walks it
+                "additional_data": harmless(data) if isinstance(data, dict) else {},
             }
             return None
         number, metrics = row.get("iteration"), _metrics(row.get("metrics"))
@@ -85,7 +94,7 @@ class ReportReader:
         self._offset = 0
         self._rest = b""
 
-    def new_iterations(self) -> list[tuple[int, dict[str, float | int]]]:
+    def new_iterations(self) -> list[tuple[int, Metrics]]:
         """The iterations that were reported since the last call."""
         try:
             with self.path.open("rb") as stream:

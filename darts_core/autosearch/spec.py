@@ -257,4 +257,7 @@ class SearchPlan:
         """Plain values for `config.yaml`, `show` and `compare`."""
         if len(self.steps) == 1:
             return {"mode": self.mode, **self.steps[0].summary()}
-        return {"mode": self.mode, "steps": {s.name: s.summary() for s in self.steps}}
+        return {
+            "mode": self.mode,
+            "steps": {f"{i}-{s.name}": s.summary() for i, s in enumerate(self.steps, 1)},
+        }

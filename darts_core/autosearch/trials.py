@@ -222,7 +222,8 @@ class Workshop:
                 "report(acc, latency=..., additional_data={...})"
             )
         first = spec.objectives[0]
-        seen = [m[first.metric] for _, m in reports.iterations if first.metric in m]
+        shown = [m.get(first.metric) for _, m in reports.iterations]
+        seen = [value for value in shown if value is not None]
         best = (max(seen) if first.mode == "max" else min(seen)) if seen else values[first.metric]
         kept = ("trial_id", "number", "step", "phase", "attempt", "config", "seed", "device",
                 "worker_index", "is_baseline", "confirms")  # fmt: skip

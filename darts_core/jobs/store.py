@@ -125,6 +125,7 @@ class Version:
             raise JobError(f"Unknown state {state!r}; use one of {', '.join(STATES)}.")
         old = self.state_record()
         content = {
+            "schema_version": SCHEMA_VERSION,
             "created": old.get("created"),
             "started": old.get("started"),
             "ended": None,
@@ -286,7 +287,12 @@ class JobStore:
             write_json(temporary / "version.json", content)
             write_json(
                 temporary / "state.json",
-                {"state": "queued", "created": time.time(), "changed": time.time()},
+                {
+                    "schema_version": SCHEMA_VERSION,
+                    "state": "queued",
+                    "created": time.time(),
+                    "changed": time.time(),
+                },
             )
             self._publish(job, temporary)
         except BaseException:

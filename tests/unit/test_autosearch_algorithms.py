@@ -64,7 +64,7 @@ def test_model_based_algorithms_end_near_the_optimum(name, options):
 
 
 def test_bayes_with_expected_improvement():
-    best, _ = run(spec("bayes_opt_search", n_initial_points=4), 8)
+    best, _ = run(spec("bayes_opt_search", kind="ei", n_initial_points=4), 8)
     assert max(best[4:]) > 0.19  # within 0.1 of the optimum, at its choice
 
 
@@ -139,7 +139,8 @@ def test_acquisition_functions_by_hand():
 def test_several_objectives():
     goals = (Objective("v", "max"), Objective("w", "min"))
     for name in ("tpe_search", "random_search", "bayes_opt_search"):
-        algorithm = create_algorithm(spec(name, goals=goals))
+        options = {"kind": "ei"} if name == "bayes_opt_search" else {}
+        algorithm = create_algorithm(spec(name, goals=goals, **options))
         for _ in range(5 if name == "bayes_opt_search" else 7):
             ticket, point = algorithm.ask()
             algorithm.tell(ticket, [value(point), point["x"]])

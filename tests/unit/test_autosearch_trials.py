@@ -252,6 +252,8 @@ def test_zero_code_mode_reads_printed_lines_and_survives_a_hanging_pattern(shop)
 def test_reports_are_limited_and_not_trusted(tmp_path):
     path = tmp_path / "reports.jsonl"
     lines = [
+        b'{"kind": "final", "additional_data": {"d": ' + b"[" * 900 + b"]" * 900 + b"}}",
+        b'{"kind": "iteration", "iteration": 1, "metrics": {"big": 1' + b"0" * 400 + b"}}",
         b'{"kind": "iteration", "iteration": 1, "metrics": {"acc": 0.5, "bad name": 1, "t": "x"}}',
         b'{"kind": "iteration", "iteration": 2, "metrics": {"acc": NaN}}',
         b"not json",
@@ -264,7 +266,7 @@ def test_reports_are_limited_and_not_trusted(tmp_path):
     ]
     path.write_bytes(b"\n".join(lines) + b'\n{"kind": "iter')
     reader = ReportReader(path)
-    assert [n for n, _ in reader.new_iterations()] == [1, 2, 3]
+    assert [n for n, _ in reader.new_iterations()] == [1, 1, 2, 3]
     assert reader.reports.last == {"acc": 0.5, "loss": 2}
     assert reader.reports.ignored == 5
     assert reader.reports.final == {
@@ -273,6 +275,19 @@ def test_reports_are_limited_and_not_trusted(tmp_path):
     assert objective_value("mean_accuracy", reader.reports, 1.0) == 0.5
     assert objective_value("time_total_s", reader.reports, 1.5) == 1.5
     assert objective_value("latency", reader.reports, 1.5) is None
+
+
+def test_a_metric_that_becomes_nan_makes_no_result(shop):
+    workshop = shop(
+        """
+        from darts_core import autosearch
+        def train():
+            autosearch.reporter(acc=0.9)
+            autosearch.reporter(acc=float("nan"))
+        """
+    )
+    row = one(workshop)
+    assert (row["state"], row["values"]) == ("failed", {"acc": None})
 
 
 def test_reporter_and_report_refuse_nonsense(tmp_path):

@@ -68,9 +68,9 @@ def _loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(_logits(network, images), labels)
 
 
-def _weights(network: nn.Module) -> list[nn.Parameter]:
+def _weights(network: nn.Module) -> list[Tensor]:
     """Weights of convolutions and linear layers: what pruning at initialisation looks at."""
-    found: list[nn.Parameter] = []
+    found: list[Tensor] = []
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)) and module.weight.requires_grad:
             found.append(module.weight)
@@ -81,7 +81,7 @@ def _sum_of(tensors: Iterable[Tensor]) -> float:
     return float(torch.stack([tensor.detach().sum() for tensor in tensors]).sum())
 
 
-def _gradients(loss: Tensor, params: list[nn.Parameter], *, graph: bool = False) -> list[Tensor]:
+def _gradients(loss: Tensor, params: list[Tensor], *, graph: bool = False) -> list[Tensor]:
     found = torch.autograd.grad(loss, params, create_graph=graph, allow_unused=True)
     return [torch.zeros_like(p) if g is None else g for p, g in zip(params, found, strict=True)]
 

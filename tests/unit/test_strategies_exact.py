@@ -467,3 +467,28 @@ def test_settings_out_of_range_are_refused():
     strategy = ready(PerturbationSelection(), supernet())
     with pytest.raises(ConfigError, match="inside `search`"):
         strategy.start_epoch(0, 1)
+
+
+# mixed precision
+
+
+def test_bf16_keeps_params_and_alphas_in_fp32_and_runs_the_network_in_bf16():
+    torch.manual_seed(0)
+    net = Supernet(get_space("nasbench201"), channels=2, layers=1, num_classes=3, in_channels=1)
+    strategy = ready(FirstOrder(), net, SearchSettings(precision="bf16"))
+    seen = []
+    handle = net.cells[0].register_forward_hook(lambda m, inputs, out: seen.append(out.dtype))
+    images, labels = torch.randn(6, 1, 6, 6), torch.randint(3, (6,))
+    before = [a.detach().clone() for a in net.alphas()]
+    stats = strategy.step((images, labels), (images, labels))
+    handle.remove()
+    assert set(seen) == {torch.bfloat16}
+    assert stats.params_loss.dtype == stats.alpha_loss.dtype == torch.float32
+    assert torch.isfinite(stats.params_loss)
+    assert all(p.dtype == torch.float32 for p in [*net.parameters(), *net.alphas()])
+    assert any(not torch.equal(a, b) for a, b in zip(before, net.alphas(), strict=True))
+    with torch.no_grad(), frozen_statistics(net):
+        loss = strategy.loss((images, labels), net.mixing_weights())[0]
+        strategy.settings = SearchSettings()
+        full = strategy.loss((images, labels), net.mixing_weights())[0]
+    assert abs(float(loss) - float(full)) < 0.05

@@ -1,0 +1,106 @@
+"""A search that collapses to skips, without the guards and with them.
+
+    python -m benchmarks.collapse            # a few minutes of one core
+
+First order on NAS-Bench-201 cells with C=4, N=1 and the 8x8 digits; alpha learns fast. Written down are,
+for every epoch, the number of skips and the guards' measurements, and both final architectures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from darts_core.data import load_data
+from darts_core.runlog import environment, write_json, write_text
+from darts_core.search import SearchConfig, search
+from darts_core.search.guards import AlphaEigenvalue, GradientSimilarity, SkipCount, count_skips
+from darts_core.spaces import get_space
+from darts_core.strategies import FirstOrder
+from darts_core.supernet import Supernet
+
+CONFIG: dict[str, Any] = {
+    "epochs": 30,
+    "batch_size": 64,
+    "learning_rate": 0.025,
+    "alpha_learning_rate": 0.03,
+    "evaluate": True,
+}
+
+
+def run(guarded: bool, seed: int, epochs: int) -> dict[str, Any]:
+    """One search; its architecture, skips and measurements by epoch, and what the guards said."""
+    torch.manual_seed(seed)
+    bundle = load_data("digits").without_test()
+    space = get_space("nasbench201")
+    supernet = Supernet(space, channels=4, layers=1, num_classes=10, in_channels=1)
+    # measured in both runs; without the guard nothing is stopped
+    guards = [
+        SkipCount(stop=guarded),
+        AlphaEigenvalue(stop=guarded),
+        GradientSimilarity(stop=False),
+    ]
+    config = SearchConfig(**{**CONFIG, "epochs": epochs})
+    found = search(supernet, FirstOrder(), bundle, config, seed=seed, guards=guards)
+    skips, edges = count_skips(found.architecture)
+    names = (
+        "epoch",
+        "val_accuracy",
+        "guard/skips",
+        "guard/eigenvalue",
+        "guard/gradient_similarity",
+    )
+    return {
+        "guarded": guarded,
+        "seed": seed,
+        "architecture": found.architecture.text(),
+        "skips": skips,
+        "edges": edges,
+        "stopped": found.stopped,
+        "reports": [
+            {"guard": f.guard, "epoch": f.epoch, "message": f.message} for f in found.findings
+        ],
+        "epochs": [{name: row.get(name) for name in names} for row in found.history],
+        "seconds": round(found.seconds, 1),
+    }
+
+
+def main() -> None:
+    """Run both and write `benchmarks/results/collapse_cpu_<date>.{json,md}`."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=CONFIG["epochs"])
+    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent / "results")
+    arguments = parser.parse_args()
+    rows = []
+    lines = [
+        "| seed | guards | skips of the kept architecture | epochs run | first report |",
+        "|---|---|---|---|---|",
+    ]
+    stem = arguments.out / f"collapse_cpu_{datetime.date.today().isoformat()}"
+    for seed in range(arguments.seeds):
+        for guarded in (False, True):
+            row = run(guarded, seed, arguments.epochs)
+            rows.append(row)
+            first = row["reports"][0] if row["reports"] else None
+            said = f"epoch {first['epoch']}: {first['message']}" if first else "none"
+            lines.append(
+                f"| {seed} | {'on' if guarded else 'report only'} | {row['skips']} of {row['edges']} | "
+                f"{len(row['epochs'])} | {said} |"
+            )
+            print(lines[-1], row["architecture"], flush=True)
+    write_json(
+        stem.with_suffix(".json"),
+        {"theme": "collapse", "environment": environment(), "config": CONFIG, "rows": rows},
+    )
+    write_text(
+        stem.with_suffix(".md"), "# Collapse with and without guards\n\n" + "\n".join(lines) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

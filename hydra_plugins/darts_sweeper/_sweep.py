@@ -24,7 +24,7 @@ from darts_core.tune.spec import StudySpec
 from darts_core.tune.study import announce, open_study, summarize
 from darts_core.tune.table import log_hparams, write_tables
 from darts_core.tune.worker import work
-from hydra_plugins.darts_sweeper._overrides import split
+from hydra_plugins.darts_sweeper._overrides import spell, split
 from hydra_plugins.darts_sweeper._trial import HydraTrial, WorkerTask
 
 __all__ = ["run_sweep"]
@@ -73,6 +73,8 @@ def run_sweep(
     write_tables(result, spec.folder)
     if plain["tensorboard"]:
         log_hparams(result, spec.folder)
+    best = " ".join(f"{name}={spell(value)}" for name, value in result.best_params.items())
+    log.info("best settings: %s", best)
     log.info("the study is in %s (result.json, trials.csv, best.yaml)", spec.folder)
     return result.best_value
 

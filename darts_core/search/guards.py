@@ -239,6 +239,10 @@ class GradientSimilarity(Guard):
             for operation in candidate_operations(context.supernet)
         ]
         if not groups:
+            # cells on a fast path keep the params of all their operations in one tensor
+            named = context.supernet.named_parameters()
+            groups = [[index[id(p)]] for name, p in named if name.startswith("cells.")]
+        if not groups:
             return None
         sides = []
         for split in ("params", "alpha"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from darts_core.supernet import Supernet, frozen_statistics
 from darts_core.supernet.packed_state import to_module_order, to_packed_order
 
 __all__ = ["Batch", "Penalty", "SearchSettings", "StepStats", "Strategy", "without_gradients"]
+
+log = logging.getLogger("darts_core")
 
 Batch = tuple[Tensor, Tensor]
 """Images [B, C, H, W] and labels [B]."""
@@ -116,6 +119,9 @@ class Strategy:
             settings: optimizer settings.
             penalties: functions of the mixing weights that are added to the alpha loss.
         """
+        if self.needs_plain_path and getattr(supernet, "path", "plain") != "plain":
+            log.info("%s looks into the cells; they run as plain modules", type(self).__name__)
+            supernet.use_path("plain")
         self.supernet = supernet
         self.settings = settings
         self.penalties = list(penalties)

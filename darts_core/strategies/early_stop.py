@@ -35,6 +35,7 @@ class OperationEarlyStopping(FirstOrder):
         ConfigError: the threshold is outside [-1, 1] or the interval below 1.
     """
 
+    needs_plain_path = True
     capturable = False
 
     def __init__(self, threshold: float = 0.3, interval: int = 20) -> None:

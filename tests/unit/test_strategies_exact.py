@@ -492,3 +492,14 @@ def test_bf16_keeps_params_and_alphas_in_fp32_and_runs_the_network_in_bf16():
         strategy.settings = SearchSettings()
         full = strategy.loss((images, labels), net.mixing_weights())[0]
     assert abs(float(loss) - float(full)) < 0.05
+
+
+@pytest.mark.parametrize("make", [CellAlignment, OperationEarlyStopping])
+def test_strategies_that_look_into_cells_get_them_as_modules(make):
+    torch.manual_seed(0)
+    net = Supernet(get_space("nasbench201"), channels=2, layers=1, num_classes=3, in_channels=1)
+    assert net.use_path("batched") == "batched"
+    strategy = ready(make(), net, SearchSettings())
+    assert net.path == "plain"
+    assert candidate_operations(net)
+    assert {id(p) for p in strategy.params} == {id(p) for p in net.parameters()}

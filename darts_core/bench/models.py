@@ -23,7 +23,7 @@ from darts_core.runlog import RunFolder, read_json
 from darts_core.supernet import count
 from darts_core.train import TrainConfig, evaluate, fit, load_model, save_model
 
-__all__ = ["ModelCase", "SeedRun", "bench_case", "saved_case", "train_seeds"]
+__all__ = ["ModelCase", "SeedRun", "bench_case", "saved_case", "saved_runs", "train_seeds"]
 
 log = logging.getLogger("darts_core")
 _SPLITS = ("params", "alpha")
@@ -143,7 +143,7 @@ def train_seeds(
         ConfigError: no seed is given, or the case can neither be made nor loaded.
     """
     if case.trained:
-        return [_saved_run(path, i, bundle, device) for i, path in enumerate(case.trained)]
+        return saved_runs(case, bundle, device=device)
     if not seeds:
         raise ConfigError(f"The model {case.name!r} needs at least one seed to be trained with.")
     runs = []
@@ -154,6 +154,11 @@ def train_seeds(
         runs.append(_train_one(case, bundle, config, seed, device, place, settings))
         log.info("%s, seed %d: test %.4f", case.name, seed, runs[-1].test_accuracy)
     return runs
+
+
+def saved_runs(case: ModelCase, bundle: Any, *, device: torch.device) -> list[SeedRun]:
+    """The trained files of `case`, each with the test accuracy that its stage found (or measured here)."""
+    return [_saved_run(path, i, bundle, device) for i, path in enumerate(case.trained)]
 
 
 def _saved_run(path: Path, index: int, bundle: Any, device: torch.device) -> SeedRun:

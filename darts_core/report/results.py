@@ -75,7 +75,13 @@ def _compare(row: ModelRow, base: ModelRow, batch: int) -> str:
         accuracy = f"equally accurate ({gain:+.2f} points, within the spread)"
     else:
         accuracy = f"{abs(gain):.2f} points {'more' if gain > 0 else 'less'} accurate"
-    return f"{_speed(speedup)} than {base.label} and {accuracy}"
+    # two runtimes are two things: an eager baseline is named as such beside an exported model
+    rival = (
+        base.label
+        if base.label != base.name or base.runtime == row.runtime
+        else f"{base.name} (eager)"
+    )
+    return f"{_speed(speedup)} than {rival} and {accuracy}"
 
 
 def headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:

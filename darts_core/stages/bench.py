@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from darts_core.bench.models import bench_case, saved_case, saved_runs
 from darts_core.bench.table import print_models
 from darts_core.data import DataBundle
 from darts_core.errors import ConfigError, unknown_name
@@ -70,10 +71,29 @@ def bench(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def _version_rows(
     config: Mapping[str, Any], folder: Path, bundle: DataBundle, device: torch.device
 ) -> list[ModelRow]:
-    """One row for each model that the version holds, every exported form included."""
+    """One row for each model that the version holds, every exported form included.
+
+    The baseline is exported to the same forms, so that each form is compared with the like.
+    """
     entries = entries_of(folder.parent, config["bench"]["baseline"])
     seconds = config["bench"]["seconds"]
-    return [model_row(entry, bundle, device, seconds=seconds) for entry in entries]
+    forms = [entry.runtime for entry in entries if entry.kind == "exported"]
+    rows = []
+    for entry in entries:
+        rows.append(model_row(entry, bundle, device, seconds=seconds))
+        if entry.kind == "baseline" and forms:
+            case = saved_case(entry.folder, name=entry.name, kind=entry.kind)
+            runs = saved_runs(case, bundle, device=device)
+            rows += bench_case(
+                case,
+                runs,
+                bundle,
+                runtimes=forms,
+                device=device,
+                folder=folder / "files",
+                seconds=seconds,
+            )
+    return rows
 
 
 def _picture(rows: list[ModelRow], path: Path) -> None:

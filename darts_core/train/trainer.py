@@ -20,9 +20,9 @@ from torch.nn import functional
 from darts_core.checkpoint import load_checkpoint, save_checkpoint
 from darts_core.errors import DataError, NonFiniteLossError, ResumeError
 from darts_core.runlog import config_hash
+from darts_core.supernet.memory import is_memory_shortage, memory_sentence
 from darts_core.train.config import TrainConfig
 from darts_core.train.evaluation import evaluate
-from darts_core.supernet.memory import is_memory_shortage, memory_sentence
 from darts_core.train.schedule import (
     ExponentialAverage,
     drop_path_at,
@@ -110,6 +110,7 @@ class Trainer:
             if (step + 1) % _CHECK_EVERY == 0:
                 self._check_finite(losses, epoch)
         self._check_finite(losses, epoch)
+        self._check_state(epoch)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         seconds = time.perf_counter() - started
@@ -171,6 +172,17 @@ class Trainer:
         what = "NaN" if math.isnan(value) else "infinite"
         raise NonFiniteLossError(
             f"The training loss became {what} at epoch {epoch + 1}, step {step + 1} of "
+            f"{self.steps}; training stopped and the checkpoint of the epoch before is kept. Lower "
+            f"train.learning_rate (now {self.config.learning_rate}) or set train.grad_clip."
+        )
+
+    def _check_state(self, epoch: int) -> None:
+        """The last update may have gone astray after a finite loss; it must not be saved as good."""
+        values = [v for v in self.model.state_dict().values() if v.is_floating_point()]
+        if bool(torch.stack([torch.isfinite(v).all() for v in values]).all()):
+            return
+        raise NonFiniteLossError(
+            f"The parameters became NaN or infinite by epoch {epoch + 1}, step {self.steps} of "
             f"{self.steps}; training stopped and the checkpoint of the epoch before is kept. Lower "
             f"train.learning_rate (now {self.config.learning_rate}) or set train.grad_clip."
         )

@@ -152,7 +152,8 @@ class Ledger:
             params = suggest(trial, self.spec.space)
         folder = self.trial_folder(trial.number)
         seed = self.spec.seed + trial.number
-        write_yaml(folder / "config.yaml", {"number": trial.number, "seed": seed, "params": params})
+        about = {"number": trial.number, "trial_seed": seed, "params": params}
+        write_yaml(folder / "config.yaml", about)
         return Claim(trial, folder, lease, params, seed, time.monotonic())
 
     def _lease_path(self, number: int) -> Path:

@@ -26,7 +26,8 @@ class TrialHandle:
         number: counts from 0 in the study.
         params: the setting to try.
         folder: kept across restarts; put the checkpoint here.
-        seed: of this trial.
+        seed: differs from trial to trial; an objective that compares settings under one start and
+            one order of the data uses its own instead.
         resumed: whether an earlier sitting of this trial was interrupted.
         wanted: the metrics that the study's objectives and constraints name.
         decide: called with (epoch, metrics); returns the reason to end the trial, or None.

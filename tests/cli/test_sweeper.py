@@ -154,12 +154,15 @@ def test_a_script_is_swept_by_two_workers_and_continued(tmp_path, capsys):
 
 
 def test_failing_trials_do_not_stop_a_sweep_and_names_are_checked(tmp_path):
-    done = sweep(tmp_path, "kind=a,c", "hydra/sweeper/sampler=grid", "hydra.sweeper.trials=2", TWO)
+    (tmp_path / "space.yaml").write_text("lr: {low: 0.1, high: 0.4, when: {kind: a}}")
+    settings = ("hydra/sweeper/sampler=random", "hydra.sweeper.space=space.yaml")
+    done = sweep(tmp_path, "kind=a,c", *settings, "hydra.sweeper.trials=3", TWO)
     assert done.returncode == 0, done.stderr
     study = json.loads((tmp_path / "out/tune/study.json").read_text())
-    assert study["sampler"] == {"name": "grid"}
+    assert study["sampler"] == {"name": "random"}
     assert study["pruner"]["name"] == "none"
     trials = json.loads((tmp_path / "out/tune/result.json").read_text())["trials"]
+    assert all(("lr" in t["params"]) == (t["params"]["kind"] == "a") for t in trials)
     failed = [t for t in trials if t["state"] == "fail"]
     assert all(t["reason"] == "ValueError: no kind c" for t in failed)
     bad = sweep(tmp_path, "lr=interval(1,1)")

@@ -175,6 +175,23 @@ def test_nan_names_epoch_and_step_and_keeps_the_checkpoint(tmp_path):
     assert all(torch.isfinite(value).all() for value in kept["model"].values())
 
 
+def test_an_update_to_infinity_is_not_saved_as_good(tmp_path):
+    class LastStep(TinyNet):
+        """Finite loss, infinite gradient, in the last step of the second epoch."""
+
+        def forward(self, x):
+            out = super().forward(x)
+            self.calls = getattr(self, "calls", 0) + self.training
+            if self.training and self.calls == 12:
+                out.register_hook(lambda gradient: gradient * float("inf"))
+            return out
+
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(NonFiniteLossError, match=r"parameters became .* epoch 2, step 6 of 6"):
+        fit(LastStep(), TinyBundle(), config(), checkpoint=path)
+    assert torch.load(path, weights_only=True)["epoch"] == 1
+
+
 def test_lack_of_memory_states_the_largest_batch_that_fits():
     class Hungry(TinyNet):
         def forward(self, x):

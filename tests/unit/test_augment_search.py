@@ -122,6 +122,7 @@ def test_bilevel_numbers_have_the_exact_derivative():
     """Against the validation loss after a step, differentiated by the strength of the augmentation."""
     images, labels = planted(count=24)
     val_images, val_labels = planted(count=30, seed=5, turned=True)
+    torch.manual_seed(1)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).double()
     strength = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
 
@@ -146,7 +147,7 @@ def test_bilevel_numbers_have_the_exact_derivative():
     moved = {n: p - 0.3 * g for n, p, g in zip(names, model.parameters(), gradients, strict=True)}
     logits = torch.func.functional_call(model, moved, (normalize(val_images.double()),))
     exact = torch.autograd.grad(nn.functional.cross_entropy(logits, val_labels), strength)[0]
-    assert float(estimate) == pytest.approx(float(exact), rel=1e-3)
+    assert float(estimate) == pytest.approx(float(exact), rel=1e-3, abs=1e-5)
     objective.after_step()
     assert not torch.equal(before["1.weight"], model.state_dict()["1.weight"])
 

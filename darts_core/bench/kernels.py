@@ -1,0 +1,214 @@
+"""`darts-core bench what=kernels`: every kernel launch of a fused cell against its own bytes.
+
+On a GPU the launches of one forward and backward pass of each kind of cell are recorded, then each is
+timed alone; bytes are those it must move. On a CPU, where no Triton runs, each cell's batched form is
+timed beside its modules. A cell whose check is red prints nothing but that.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from darts_core.bench.results import write_results
+from darts_core.bench.step import StepCase, copy_bandwidth_gbs
+from darts_core.latency import measure
+from darts_core.supernet.cell import SearchCell
+
+__all__ = ["launch_bytes", "run"]
+
+
+def launch_bytes(
+    name: str, grid: tuple[int, ...], k: Mapping[str, Any], batch: int, item: int
+) -> float:
+    """Bytes that a launch must move: each input read once, each output written once.
+
+    Args:
+        name: of the kernel.
+        grid: its programs.
+        k: its compile-time arguments.
+        batch: samples.
+        item: bytes of a stored value.
+    """
+    hw = k["HW"] if "HW" in k else k.get("H", 1) * k.get("W", 1)
+    tensor = batch * k.get("C", k.get("CO", 1)) * hw
+    z = grid[2] if len(grid) > 2 else 1
+    stride2 = k.get("STRIDE", 1) ** 2
+    if name == "_depthwise_kernel":
+        return tensor * (min(2, z) * stride2 * item + z * k["COUNT"] * min(item, 2))
+    if name == "_inner_kernel":
+        return tensor * z * (item + min(item, 2))
+    if name == "_pointwise_kernel":
+        return tensor * z * grid[1] * (min(item, 2) + item)
+    if name == "_pointwise_backward_kernel":
+        return tensor * z * grid[1] * (3 * item + (min(item, 2) if k["WGRAD"] else 0))
+    if name == "_inner_backward_kernel":
+        return tensor * z * 3 * item
+    if name == "_depthwise_backward_kernel":
+        return tensor * z * item * (2 * stride2 + k["COUNT"] + k["NPOOL"])
+    if name == "_pool_kernel":
+        return tensor * z * (item * (stride2 + k["NPOOL"]) + k["NMAX"])
+    if name == "_pool_backward_kernel":
+        return tensor * z * item * 2 * k["NPOOL"]
+    if name == "_reduce_kernel":
+        return tensor * z * item * (k["F1"] + k["NPOOL"] + 1)
+    if name == "_node_sum_kernel":
+        return tensor * item * (1 + k["DEGREE"] * (k["F1"] + 1))
+    if name in ("_point_kernel", "_point_backward_kernel", "_point_weight_kernel"):
+        outs, ins = batch * k["CO"] * hw, batch * k["CI"] * hw * (2 if k["REDUCE"] else 1)
+        return item * (ins * (2 if "backward" in name else 1) + 2 * outs)
+    return tensor * item * 2
+
+
+def _recorded(
+    cell: SearchCell, inputs: list[Tensor], weights: Tensor
+) -> list[tuple[str, Any, Any, Any]]:
+    """(name, grid, compile-time arguments, launch again) of each launch of a forward and backward pass."""
+    from triton.runtime.jit import JITFunction
+
+    launches: list[tuple[str, Any, Any, Any]] = []
+    real = JITFunction.run
+
+    def record(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
+        launches.append(
+            (
+                self.__name__,
+                grid,
+                {key: value for key, value in kwargs.items() if key in self.arg_names},
+                lambda: real(self, *args, grid=grid, warmup=warmup, **kwargs),
+            )
+        )
+        return real(self, *args, grid=grid, warmup=warmup, **kwargs)
+
+    JITFunction.run = record  # type: ignore[method-assign]
+    try:
+        out = cell(inputs, weights)
+        out.backward(torch.randn_like(out))
+    finally:
+        JITFunction.run = real  # type: ignore[method-assign]
+    return launches
+
+
+def _inputs(case: StepCase, net: Any) -> dict[str, tuple[list[Tensor], Tensor]]:
+    """What each searched cell of `net` is called with."""
+    seen: dict[str, tuple[list[Tensor], Tensor]] = {}
+    hooks = []
+    for name, module in net.named_modules():
+        if isinstance(module, SearchCell):
+
+            def keep(_: Any, args: Any, name: str = name) -> None:
+                seen[name] = (
+                    [x.detach().clone().requires_grad_() for x in args[0]],
+                    args[1].detach().clone().requires_grad_(),
+                )
+
+            hooks.append(module.register_forward_pre_hook(keep))
+    net(case.batches[0][0])
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+def _gpu_rows(case: StepCase, precision: str, bandwidth: float) -> Iterator[dict[str, Any]]:
+    item = 2 if precision == "bf16" else 4
+    passes, error, usual = case.check(f"fused {precision}")
+    if not passes:
+        yield {
+            "name": f"fused {precision}",
+            "check": "FAILED",
+            "error": error,
+            "plain_error": usual,
+        }
+        return
+    net = copy.deepcopy(case.net)
+    net.use_path("fused", precision)
+    modules = dict(net.named_modules())
+    shapes: set[Any] = set()
+    for name, (inputs, weights) in _inputs(case, net).items():
+        shape = tuple(tuple(x.shape) for x in inputs)
+        if shape in shapes:
+            continue
+        shapes.add(shape)
+        for kernel, grid, constants, again in _recorded(modules[name], inputs, weights):
+            timing = measure(
+                again, device=case.device, warmup_seconds=0.02, max_seconds=0.1, graph=True
+            )
+            moved = launch_bytes(kernel, tuple(grid), constants, case.options["batch_size"], item)
+            yield {
+                "name": kernel,
+                "cell": name,
+                "precision": precision,
+                "grid": list(grid),
+                "check": "passed",
+                "bytes": moved,
+                "gbs": moved / (timing.median_ms * 1e6),
+                "of_floor": moved / (bandwidth * 1e6) / timing.median_ms,
+                **timing.to_dict(),
+            }
+
+
+def _cpu_rows(case: StepCase) -> Iterator[dict[str, Any]]:
+    passes, error, usual = case.check("batched")
+    if not passes:
+        yield {"name": "batched", "check": "FAILED", "error": error, "plain_error": usual}
+        return
+    fast = copy.deepcopy(case.net)
+    fast.use_path("batched")
+    for net, path in ((copy.deepcopy(case.net), "plain"), (fast, "batched")):
+        modules = dict(net.named_modules())
+        for name, (inputs, weights) in _inputs(case, net).items():
+            timing = measure(
+                _both_ways(modules[name], inputs, weights),
+                device=case.device,
+                warmup_seconds=0.2,
+                max_seconds=case.options["seconds"],
+            )
+            yield {"name": f"cell {path}", "cell": name, "check": "passed", **timing.to_dict()}
+
+
+def _both_ways(cell: Any, inputs: list[Tensor], weights: Tensor) -> Callable[[], None]:
+    def go() -> None:
+        out = cell(inputs, weights)
+        out.backward(torch.ones_like(out))
+
+    return go
+
+
+def run(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Time every launch (GPU) or cell (CPU); prints a table and writes a results file.
+
+    Returns:
+        rows, and the results file's path.
+    """
+    name = config.get("device", "auto")
+    available = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(available if name == "auto" else name)
+    options = dict((config.get("bench") or {}).get("options") or {})
+    case = StepCase(options, device)
+    rows: list[dict[str, Any]] = []
+    if case.gpu:
+        bandwidth = copy_bandwidth_gbs(device)
+        for precision in options.get("precisions") or ("tf32",):
+            rows += list(_gpu_rows(case, precision, bandwidth))
+    else:
+        rows = list(_cpu_rows(case))
+    for row in rows:
+        if "median_ms" not in row:
+            print(f"{row['name']:28s} check {row['check']}")
+            continue
+        extra = (
+            f"{row['gbs']:8.0f} GB/s {100 * row['of_floor']:5.1f} % of floor"
+            if "gbs" in row
+            else ""
+        )
+        print(f"{row['name']:28s} {row['cell']:10s} {row['median_ms']:9.4f} ms {extra}")
+    words = torch.cuda.get_device_name(device) if case.gpu else "cpu"
+    path = write_results(
+        "kernels", rows, device=words, folder=options.get("results") or folder / "results"
+    )
+    return {"rows": rows, "results": str(path)}

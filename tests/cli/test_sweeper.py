@@ -110,7 +110,7 @@ APP = textwrap.dedent(
 )
 
 
-def sweep(folder, *arguments, timeout=240):
+def sweep(folder, *arguments, timeout=400):
     script = folder / "app.py"
     script.write_text(APP)
     command = [sys.executable, str(script), "-m", "hydra/sweeper=darts", *arguments]
@@ -225,5 +225,5 @@ def test_importing_the_plugin_is_lean():
         "import sys; import hydra_plugins.darts_sweeper.sweeper; "
         "print([m for m in ('torch', 'optuna', 'triton', 'matplotlib', 'kornia') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "[]", done.stderr

@@ -26,11 +26,11 @@ def test_a_lock_is_free_as_soon_as_its_holder_is_killed(tmp_path):
     ready = FORK.Event()
     holder = FORK.Process(target=_hold, args=(tmp_path / "lock", ready))
     holder.start()
-    assert ready.wait(20)
+    assert ready.wait(120)
     os.kill(holder.pid, 9)
     started = time.monotonic()
     with FileLock(tmp_path / "lock").held():
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 20
     holder.join()
 
 
@@ -86,7 +86,7 @@ def test_leases_on_this_host_follow_the_process_table(tmp_path):
     other = Lease(pid=process.pid, start=process_start(process.pid))
     assert watch.alive(other)
     process.kill()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while watch.alive(other) and time.monotonic() < deadline:
         time.sleep(0.01)  # still a zombie here: nobody has waited for it
     assert not watch.alive(other)

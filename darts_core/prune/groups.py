@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from torch import nn
 
 from darts_core.errors import PruneError
+from darts_core.ops.simple import ZeroOp
 
 __all__ = [
     "ChannelGroup",
@@ -147,7 +150,7 @@ def _graph(model: nn.Module, input_shape: Sequence[int]) -> Any:
     for parameter, _ in states:
         parameter.requires_grad_(True)  # the graph is read from autograd
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _linked_zeros(model):
             warnings.simplefilter("ignore")
             return torch_pruning.DependencyGraph().build_dependency(model, example)
     except Exception as error:  # whatever the model or the tracer raises
@@ -158,6 +161,27 @@ def _graph(model: nn.Module, input_shape: Sequence[int]) -> Any:
     finally:
         for parameter, wanted in states:
             parameter.requires_grad_(wanted)
+
+
+@contextlib.contextmanager
+def _linked_zeros(model: nn.Module) -> Iterator[None]:
+    """Zeros as 0 * x meanwhile, so that autograd links what reads them to the width of x.
+
+    In NAS-Bench-201 networks a node all of whose edges are `none` feeds further convolutions: zeros of
+    the source's shape, whose width follows the source when that is cut.
+    """
+    zeros = [module for module in model.modules() if isinstance(module, ZeroOp)]
+    for zero in zeros:
+        zero.forward = functools.partial(_linked, zero.stride)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for zero in zeros:
+            del zero.forward
+
+
+def _linked(stride: int, x_BCHW: torch.Tensor) -> torch.Tensor:
+    return 0.0 * (x_BCHW if stride == 1 else x_BCHW[:, :, ::stride, ::stride])
 
 
 def _widest(graph: Any, found: Any, names: Mapping[nn.Module, str]) -> Any:

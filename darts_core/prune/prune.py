@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ log = logging.getLogger("darts_core")
 _GRACE = 1.05
 _LOOSE = 0.85
 _EXTRA_ROUNDS = 2
+_DRIFT = 0.15
 FineTune = Callable[[nn.Module, int, int], float | None]
 
 
@@ -38,7 +39,7 @@ class PruneResult:
     Attributes:
         model: the network, fine-tuned, in eval mode.
         replaced: cut places, for the meta of `save_model`.
-        before: time of the unpruned network.
+        before: time of the unpruned network, taken beside `after`.
         after: time of the pruned one, same device and batch.
         budget_ms: what was asked for.
         device_seconds: spent in fine-tuning.
@@ -151,7 +152,8 @@ def prune_to_budget(
         round_to or (8 if home.type == "cuda" else 1), structure,
     )  # fmt: skip
     before = clock(work)
-    wanted = budget_ms(budget, before, clock, bundle)
+    pruner.timer = _Steady(clock, work, before)
+    wanted = budget_ms(budget, before, pruner.timer, bundle)
     result = PruneResult(work, before, before, wanted)
     teacher = work if distillation > 0.0 else None
     tuner = tune or _tuner(bundle, fit_config, teacher, distillation, seed, home)
@@ -160,8 +162,10 @@ def prune_to_budget(
     if first == 0 and before.median_ms > wanted:
         _check_reachable(pruner, work, wanted)
     _go(pruner, result, bundle, rounds, first, tuner, store)
-    result.after = clock(result.model)
-    result.note = _note(result)
+    # side by side, so that the speed-up stands even if the device's speed has drifted
+    first_ms = result.before.median_ms
+    result.before, result.after = clock(work), clock(result.model)
+    result.note = _note(result, result.before.median_ms / first_ms)
     if result.note:
         log.warning("%s", result.note)
     store.finish(result)
@@ -241,22 +245,53 @@ def _tuner(
     return run
 
 
-def _note(result: PruneResult) -> str:
-    ratio = result.after.median_ms / result.budget_ms
+class _Steady:
+    """A clock for comparisons: under foreign load, times are scaled by the unpruned network's.
+
+    It is timed again beside whatever was disturbed; on a quiet device nothing is scaled.
+    """
+
+    def __init__(
+        self, clock: Callable[[nn.Module], Timing], reference: nn.Module, first: Timing
+    ) -> None:
+        self._clock, self._reference, self._first = clock, reference, first
+
+    def __call__(self, network: nn.Module) -> Timing:
+        row = self._clock(network)
+        if not (row.flagged or self._first.flagged):
+            return row
+        scale = self._first.median_ms / self._clock(self._reference).median_ms
+        return replace(
+            row, median_ms=row.median_ms * scale, q05_ms=row.q05_ms * scale,
+            q95_ms=row.q95_ms * scale, flagged=True,
+            flag_reason=f"{row.flag_reason}; scaled by the unpruned network's time",
+        )  # fmt: skip
+
+
+def _note(result: PruneResult, drift: float) -> str:
+    """What to tell about the outcome; `drift` is the unpruned network's time, last over first."""
+    disturbed = abs(drift - 1.0) > _DRIFT
+    ratio = result.after.median_ms / (result.budget_ms * (drift if disturbed else 1.0))
     what = f"{result.after.median_ms:.3f} ms for a budget of {result.budget_ms:.3f} ms"
+    note = ""
     if not result.rounds:
-        return f"Nothing was pruned: the network takes {what}."
-    if ratio > _GRACE:
-        return (
+        note = f"Nothing was pruned: the network takes {what}."
+    elif ratio > _GRACE:
+        note = (
             f"The pruned network takes {what}: after {len(result.rounds)} rounds no further cut "
             "saved time. Raise the budget or allow smaller widths (`least`)."
         )
-    if ratio < _LOOSE:
-        return (
+    elif ratio < _LOOSE:
+        note = (
             f"The pruned network takes {what}: the next larger plan measured above the budget, as "
             "time falls in steps here."
         )
-    return ""
+    if disturbed:
+        note += (
+            f" The unpruned network's time changed by {drift - 1.0:+.0%} meanwhile: other work "
+            "disturbs this device; prune again while it is quiet."
+        )
+    return note.strip()
 
 
 class _Store:

@@ -77,10 +77,13 @@ def find_dead(model: nn.Module, input_shape: Sequence[int]) -> dict[str, str]:
 def _edge_cuts(
     cell: str, edges: tuple[tuple[int, int], ...], ops: nn.ModuleList, shapes: dict[str, Any]
 ) -> list[Cut]:
-    terms: dict[int, list[nn.Module]] = {}
-    for (_, target), op in zip(edges, ops, strict=True):
-        if _leaves(op) > 0 or is_identity(op):
-            terms.setdefault(target, []).append(op)
+    # a node that only zeros enter carries nothing of the input on: what reads it holds no node up
+    live = set(range(min((target for _, target in edges), default=0)))
+    terms: dict[int, list[nn.Module]] = {target: [] for _, target in edges}
+    for (source, target), op in sorted(zip(edges, ops, strict=True), key=lambda pair: pair[0][1]):
+        if source in live and (_leaves(op) > 0 or is_identity(op)):
+            terms[target].append(op)
+            live.add(target)
     cuts = []
     for index, ((_, target), op) in enumerate(zip(edges, ops, strict=True)):
         path = f"{cell}.ops.{index}"

@@ -13,6 +13,7 @@ from darts_core.architecture import Architecture
 from darts_core.errors import LatencyError, PruneError
 from darts_core.latency import Timing
 from darts_core.prune import channel_importance, find_groups, prune_to_budget, remove_channels
+from darts_core.prune import cost as cost_module
 from darts_core.prune.budget import budget_ms
 from darts_core.prune.cost import LayerCosts
 from darts_core.prune.plan import Item, Option, solve, widths_of
@@ -23,6 +24,14 @@ from darts_core.train.baselines import baseline
 from darts_core.train.save import replace_modules
 
 SHAPE = (3, 8, 8)
+
+
+@pytest.fixture(autouse=True)
+def counted_costs(monkeypatch):
+    """Single layers cost what they compute, so that no test depends on the machine's speed."""
+    monkeypatch.setattr(
+        LayerCosts, "_time", lambda self, key: cost_module._work(*cost_module._build(key))
+    )
 
 
 class Data:
@@ -218,6 +227,26 @@ def test_savings_follow_the_layers_that_change():
     assert len(asked) == before  # every shape is timed once
 
 
+@pytest.mark.parametrize("make", [darts, lambda: baseline("resnet8", 3, 3, 4)])
+def test_every_layer_can_be_timed_alone(monkeypatch, make):
+    monkeypatch.undo()
+    costs = LayerCosts(torch.device("cpu"))
+    monkeypatch.setattr(cost_module, "quick_ms", lambda fn, **_: fn().numel())
+    model = make()
+    shapes = {}
+    for name, module in model.named_modules():
+        if isinstance(module, cost_module._TIMED):
+            hook = lambda m, i, o, name=name: shapes.__setitem__(name, o.numel())  # noqa: E731
+            module.register_forward_hook(hook)
+    costs.observe(model, SHAPE, 2)
+    assert set(shapes) == set(costs._layers)
+    assert {name: costs.layer_ms(name) for name in shapes} == shapes
+    folded = LayerCosts(torch.device("cpu"), folded=True)
+    folded.observe(model, SHAPE, 2)
+    norm = next(n for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d))
+    assert folded.layer_ms(norm) == 0.0
+
+
 def test_cut_operations_cost_nothing_and_are_rebuilt(tmp_path):
     model = darts(layers=4)
     cuts = find_cuts(model, SHAPE)
@@ -353,3 +382,25 @@ def test_budgets_as_people_write_them():
     for wrong in ("fast", "-3", "0", "50 seconds"):
         with pytest.raises(PruneError, match="budget"):
             budget_ms(wrong, before, timer)
+
+
+def test_disturbed_times_are_scaled_by_the_unpruned_network():
+    """A clock that slows down threefold after its first call still gives comparable times."""
+    calls = []
+
+    def slowing(model: nn.Module) -> Timing:
+        factor = 3.0 if calls else 1.0
+        calls.append(model)
+        ms = factor * by_macs(model).median_ms
+        return Timing(ms, ms, ms, 5, "card", flagged=len(calls) > 1)
+
+    model = darts()
+    result = prune_to_budget(
+        model, Data(), budget="50%", batch=2, timer=slowing, tune=lambda *_: None
+    )
+    assert by_macs(result.model).median_ms <= 1.05 * 0.5 * by_macs(model).median_ms
+    assert by_macs(result.model).median_ms >= 0.2 * by_macs(model).median_ms
+    assert "+200%" in result.note
+    assert result.speedup == pytest.approx(
+        by_macs(model).median_ms / by_macs(result.model).median_ms
+    )

@@ -249,6 +249,17 @@ def test_report_admits_when_nothing_beats_the_baseline(tmp_path: Path) -> None:
     assert "less accurate" in text
 
 
+def test_an_eager_baseline_is_named_as_such_beside_another_runtime(tmp_path: Path) -> None:
+    folder = tmp_path / "job" / "V001"
+    fixture.make_train(folder / "train", epochs=2)
+    rows = [
+        r for r in fixture.bench_rows() if not (r["kind"] == "baseline" and r["runtime"] != "eager")
+    ]
+    write_json(folder / "bench" / "results.json", {"rows": rows})
+    text = " ".join(parse(write_report(folder)).words)
+    assert "5.75× faster than resnet8 (eager)" in text
+
+
 def test_times_under_load_are_shown_but_not_compared(tmp_path: Path) -> None:
     folder = tmp_path / "job" / "V001"
     fixture.make_train(folder / "train", epochs=2)

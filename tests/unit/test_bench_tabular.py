@@ -303,7 +303,7 @@ def test_command_compares_runs_and_baselines_on_a_csv(
     options = {"table": str(csv), "runs": [str(tmp_path / "runs")], "budget": 20, "seeds": 4}
     result = run({"seed": 0, "bench": {"options": options}}, tmp_path / "out")
     first = result["rows"][0]
-    assert first["strategy"] == "search"
+    assert first["strategy"] == "FirstOrder"
     assert (first["n"], first["median_rank"], first["total"]) == (2, 1, 729)
     assert first["budget"] == "126.0 s on the device"
     assert {row["strategy"] for row in result["rows"][1:]} == {

@@ -14,7 +14,7 @@ from typing import Any
 
 from darts_core.commands.compose import compose, expand, session
 from darts_core.commands.logs import configure_logging
-from darts_core.errors import ConfigError
+from darts_core.errors import ConfigError, DartsError
 from darts_core.runlog import config_hash
 from darts_core.stages.schema import PLACES
 from darts_core.stages.settings import config_root
@@ -66,6 +66,9 @@ def main(command: str, argv: Sequence[str]) -> int:
     )
     try:
         return _run(command, args, version, config)
+    except DartsError:
+        version.forget()
+        raise
     finally:
         version.release()
 

@@ -106,9 +106,7 @@ def _show(path: Path) -> None:
     table = LatencyTable.load(path)
     print(f"{table.device}, {table.runtime}, {table.dtype}, {table.threads or 'no'} CPU threads")
     for name, fit in table.fits.items():
-        print(
-            f"{name}: network = {fit['overhead_ms']:.3f} ms + {fit['slope']:.3f} x sum of rows"
-        )
+        print(f"{name}: network = {fit['overhead_ms']:.3f} ms + {fit['slope']:.3f} x sum of rows")
     width = max((len(key) for key in table.rows), default=0)
     for key, value in sorted(table.rows.items()):
         print(f"{key:{width}}  {value:.4f} ms")

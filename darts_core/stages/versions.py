@@ -26,6 +26,9 @@ __all__ = ["Version", "claim", "newest", "safe_name"]
 SCHEMA_VERSION = 1
 RECORD = "version.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,119}")
+# what a version has before anything is computed in it
+_MARKS = {RECORD, ".lock", "log.txt"}
+_FRESH = {*_MARKS, "config.yaml", "config.hash", "environment.json", "policy.yaml", "multirun.yaml"}
 _NUMBERED = re.compile(r"V(\d{3,})")
 
 
@@ -59,6 +62,34 @@ class Version:
         record["commands"][self.command]["finished"] = time.time()
         write_json(self.path / RECORD, record)
         self.finished = True
+
+    def forget(self) -> None:
+        """Undo a claim under which nothing was computed: the next try may use other settings here.
+
+        A folder goes only if this claim made its record and it holds no more than configurations.
+        """
+        if self.resumes:
+            return
+        stage = self.path / self.command
+        # the pipeline and multiruns have folders of several stages or elements
+        spread = self.command == "run" or any(self.path.glob(f"[0-9]*/{self.command}"))
+        inside = sorted((self.path if spread else stage).rglob("*"), reverse=True)
+        if any(p.is_symlink() or (p.is_file() and p.name not in _FRESH) for p in inside):
+            return
+        for path in inside:
+            if path.is_dir():
+                path.rmdir()
+            elif path.name not in _MARKS:
+                path.unlink()
+        if stage.is_dir():
+            stage.rmdir()
+        record = _read_record(self.path)
+        record["commands"].pop(self.command, None)
+        write_json(self.path / RECORD, record)
+        if not record["commands"] and {p.name for p in self.path.iterdir()} <= _MARKS:
+            for name in _MARKS:
+                (self.path / name).unlink(missing_ok=True)
+            self.path.rmdir()
 
     def release(self) -> None:
         """Let other processes use this version."""

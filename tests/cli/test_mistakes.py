@@ -99,6 +99,14 @@ def test_mistakes_in_settings_leave_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_mistake_found_by_a_stage_takes_no_version(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(capsys, "train", "job=a", "architecture=DARTS_V9")[0] == 2
+    assert not (tmp_path / "runs" / "a" / "V001").exists()
+
+
 def _raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def stage(*args: object) -> None:
         raise error

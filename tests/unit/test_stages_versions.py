@@ -114,3 +114,38 @@ def test_a_root_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be made"):
         claim(tmp_path / "file", "job", command="search", stamp="aaa")
+
+
+def test_a_claim_under_which_nothing_was_computed_can_be_undone(tmp_path: Path) -> None:
+    first = claim(tmp_path, "job", command="train", stamp="aaa")
+    (first.path / "train").mkdir()
+    (first.path / "train" / "config.yaml").write_text("")
+    first.forget()
+    first.release()
+    assert not first.path.exists()
+    other = claim(tmp_path, "job", command="train", stamp="bbb", version="V001")
+    assert not other.resumes
+    other.release()
+
+
+def test_what_was_computed_or_was_there_before_is_never_undone(tmp_path: Path) -> None:
+    search = claim(tmp_path, "job", command="search", stamp="aaa")
+    (search.path / "search").mkdir()
+    (search.path / "search" / "checkpoint.pt").write_text("")
+    search.forget()
+    search.release()
+    assert (search.path / "search" / "checkpoint.pt").exists()
+    again = claim(tmp_path, "job", command="search", stamp="aaa")
+    assert again.resumes
+    again.forget()
+    again.release()
+    train = claim(tmp_path, "job", command="train", stamp="ttt", version="V001")
+    train.forget()
+    train.release()
+    train = claim(tmp_path, "job", command="train", stamp="uuu", version="V001")
+    (train.path / "train").mkdir()
+    train.forget()
+    train.release()
+    assert set(read_json(train.path / "version.json")["commands"]) == {"search"}
+    assert not (train.path / "train").exists()
+    assert (train.path / "search" / "checkpoint.pt").exists()

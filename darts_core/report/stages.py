@@ -58,6 +58,28 @@ def _ops(stage: StageRun) -> list[Any] | None:
     return next((row["ops"] for row in stage.metrics if isinstance(row.get("ops"), list)), None)
 
 
+_SHOWN = {
+    "epoch", "time", "seconds", "loss", "train_loss", "alpha_loss", "val_loss", "train_accuracy",
+    "alpha_accuracy", "val_accuracy", "learning_rate",
+}  # fmt: skip
+
+
+def _others(stage: StageRun) -> str:
+    """Every further number that the stage logged, folded away; guards have a section of their own."""
+    names = dict.fromkeys(str(key) for row in stage.metrics for key in row)
+    left = [n for n in names if n not in _SHOWN and not n.startswith("guard/")]
+    pictures = []
+    for name in left:
+        points = series(stage.metrics, name)
+        if len(points) > 1 and len(pictures) < 8:
+            drawn = line_chart([Line("", points, "sep")], x_label="epoch", y_label=name, title=name,
+                               height=210)  # fmt: skip
+            pictures.append(card(drawn, title=name.replace("_", " ")))
+    if not pictures:
+        return ""
+    return f"<details><summary>More measurements</summary>{pair(*pictures)}</details>"
+
+
 def search_section(run: VersionRun) -> Section | None:
     """Losses and accuracies of the search and how the mixing weights moved."""
     stage = run.stages.get("search")
@@ -87,7 +109,7 @@ def search_section(run: VersionRun) -> Section | None:
         "In a map, epochs run from left to right and a darker tone is a larger weight; the outlined row "
         "is the operation that leads in the end."
     )
-    return Section("search", "Search", body, note)
+    return Section("search", "Search", body + _others(stage), note)
 
 
 def train_section(run: VersionRun) -> Section | None:
@@ -107,6 +129,7 @@ def train_section(run: VersionRun) -> Section | None:
                       y_label="learning rate", title="Learning rate", height=170)  # fmt: skip
     body = pair(card(accuracy, title="Accuracy"), card(loss, title="Loss"))
     body += f"<details><summary>Learning rate</summary>{card(rate)}</details>" if rate else ""
+    body += _others(stage)
     val, test = stage.number("val_accuracy"), stage.number("test_accuracy")
     note = f"Chosen on the val split ({percent(val)})." if val is not None else ""
     if test is not None:

@@ -1,3 +1,4 @@
+import json
 import re
 import sys
 from html.parser import HTMLParser
@@ -123,6 +124,18 @@ def test_sections_appear_only_with_their_stage(tmp_path: Path) -> None:
     assert "An architecture found in 2 min 6 s" in " ".join(page.words)
 
 
+def test_every_further_number_is_drawn(tmp_path: Path) -> None:
+    folder = tmp_path / "job" / "V001"
+    fixture.make_search(folder / "search", epochs=3)
+    path = folder / "search" / "metrics.jsonl"
+    rows = [{**json.loads(line), "expected_latency_ms": 3.0 - i}
+            for i, line in enumerate(path.read_text().splitlines())]  # fmt: skip
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+    text = " ".join(parse(write_report(folder)).words)
+    assert "expected latency ms" in text
+    assert "More measurements" in text
+
+
 def test_unfinished_and_damaged_stages_are_named(tmp_path: Path) -> None:
     folder = tmp_path / "job" / "V001"
     fixture.make_search(folder / "search", epochs=2)
@@ -175,7 +188,7 @@ def test_hostile_names_are_inert_everywhere(tmp_path: Path) -> None:
             for e in range(3)]  # fmt: skip
     write_text(
         folder / "search" / "metrics.jsonl",
-        "".join(f"{__import__('json').dumps(r)}\n" for r in rows),
+        "".join(f"{json.dumps(r)}\n" for r in rows),
     )
     evil = Architecture("darts", (("normal" + EVIL, CellChoice(((0, 1, EVIL),), (1,))),))
     evil.to_yaml(folder / "search" / "architecture.yaml")

@@ -68,7 +68,7 @@ def _others(stage: StageRun) -> str:
     """Every further number that the stage logged, folded away; guards have a section of their own."""
     names = dict.fromkeys(str(key) for row in stage.metrics for key in row)
     left = [n for n in names if n not in _SHOWN and not n.startswith("guard/")]
-    pictures = []
+    pictures: list[str] = []
     for name in left:
         points = series(stage.metrics, name)
         if len(points) > 1 and len(pictures) < 8:

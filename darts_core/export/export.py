@@ -136,9 +136,10 @@ def _one(
     temporary = folder / f".{stem}.{os.getpid()}.tmp{dot}{suffix}"
     started = time.monotonic()
     try:
-        form.write(job, temporary)
-        runner = open_artifact(form.kind, [temporary], job.device)
-        check = _check(form.precision, job, reference, runner)
+        with verify.exact_products():
+            form.write(job, temporary)
+            runner = open_artifact(form.kind, [temporary], job.device)
+            check = _check(form.precision, job, reference, runner)
         reason = verify.judge(form.precision, check, allow_accuracy_loss=allow_accuracy_loss)
         if reason is not None:
             raise ExportError(f"{form.file} was not written: {reason}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ __all__ = [
     "Check",
     "compare_on_fresh_inputs",
     "compare_on_split",
+    "exact_products",
     "judge",
 ]
 
@@ -37,6 +39,20 @@ class Check:
     accuracy: float | None = None
     reference_accuracy: float | None = None
     images: int = 0
+
+
+@contextlib.contextmanager
+def exact_products() -> Iterator[None]:
+    """Keep TF32 out of fp32 products on a GPU meanwhile; it alone would break the fp32 limit."""
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
 
 
 def compare_on_fresh_inputs(

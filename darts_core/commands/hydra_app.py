@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.commands.compose import compose, expand, session
+from darts_core.commands.jobname import default_job, previous_version
 from darts_core.commands.logs import configure_logging
 from darts_core.errors import ConfigError, DartsError
 from darts_core.runlog import config_hash
 from darts_core.stages.schema import PLACES
 from darts_core.stages.settings import config_root
-from darts_core.stages.versions import Version, claim, newest
+from darts_core.stages.versions import Version, claim
 from darts_core.tune import current_trial
 
 __all__ = ["main", "task"]
@@ -164,49 +165,6 @@ def task(node: Any) -> float | dict[str, Any] | None:
         raise _Failure(error) from error
     accuracy = result.get("val_accuracy")
     return None if accuracy is None else float(accuracy)
-
-
-def default_job(command: str, config: Mapping[str, Any], overrides: Sequence[str]) -> str:
-    """`<data>-<space>`; a multirun over several of them joins their names with `+`.
-
-    Commands without a space put the architecture's name there, else their own.
-    """
-    if "data" not in config:
-        raise ConfigError(
-            f"`darts-core {command}` needs job=NAME, one of the folders in {config['out']}."
-        )
-    swept = {}
-    for text in overrides:
-        key, _, value = text.partition("=")
-        if key in ("data", "space") and "," in value:
-            swept[key] = "+".join(part.strip() for part in value.split(","))
-    second = str(config.get("architecture") or config.get("model") or command)
-    if "space" in config:
-        second = swept.get("space") or config["space"]["name"]
-    elif not second.replace("_", "").isalnum():
-        second = command
-    text = f"{swept.get('data') or config['data']['name']}-{second}"
-    return "".join(c if c.isalnum() or c in "._+=-" else "_" for c in text)[:100]
-
-
-def previous_version(command: str, config: Mapping[str, Any], job: str) -> str | None:
-    """The job's newest version, for a command that takes up what an earlier one left there.
-
-    Raises:
-        ConfigError: the job has no version.
-    """
-    needs = {"train": "architecture", "tune": "architecture", "report": "job"}
-    needs |= dict.fromkeys(("prune", "export"), "model")
-    key = needs.get(command)
-    if key is None or (key != "job" and config.get(key) is not None):
-        return None
-    found = newest(config["out"], job)
-    if found is None:
-        options = "job=" if key == "job" else f"{key}= or job= and version= of an earlier command"
-        raise ConfigError(
-            f"There is no run of job {job!r} in {config['out']} to take up; give {options}."
-        )
-    return found
 
 
 def _stamp(command: str, config: Mapping[str, Any], swept: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from darts_core.commands.compose import compose, session
-from darts_core.commands.hydra_app import default_job
+from darts_core.commands.jobname import default_job
 from darts_core.errors import ConfigError, MemoryShortageError
 from darts_core.spaces import get_space
 from darts_core.stages.cost import penalties, table_path

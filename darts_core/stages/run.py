@@ -42,8 +42,8 @@ def run(config: Mapping[str, Any], version: Path) -> dict[str, Any]:
     found["bench"] = bench(plain, version / "bench")
     costs = _costs(found)
     write_json(version / "costs.json", {"schema_version": 1, "trainings": costs})
-    page = report(config, version / "report")
     _say_costs(costs)
+    page = report(config, version / "report")
     last = found["prune"]
     return {
         "costs": costs,

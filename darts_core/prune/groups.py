@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from darts_core.errors import PruneError
-from darts_core.ops.simple import ZeroOp
+from darts_core.train.save import is_zero
 
 __all__ = [
     "ChannelGroup",
@@ -170,9 +170,9 @@ def _linked_zeros(model: nn.Module) -> Iterator[None]:
     In NAS-Bench-201 networks a node all of whose edges are `none` feeds further convolutions: zeros of
     the source's shape, whose width follows the source when that is cut.
     """
-    zeros = [module for module in model.modules() if isinstance(module, ZeroOp)]
+    zeros: list[Any] = [module for module in model.modules() if is_zero(module)]
     for zero in zeros:
-        zero.forward = functools.partial(_linked, zero.stride)  # type: ignore[method-assign]
+        zero.forward = functools.partial(_linked, zero.stride)
     try:
         yield
     finally:

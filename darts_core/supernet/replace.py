@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from darts_core.errors import ArchitectureError, unknown_name
 from darts_core.ops.simple import Skip, ZeroOp
 
-__all__ = ["REPLACEMENTS", "PassCell", "is_identity", "replace_modules"]
+__all__ = ["REPLACEMENTS", "PassCell", "is_identity", "is_zero", "replace_modules"]
 
 REPLACEMENTS = ("none", "skip_connect", "pass_cell")
 
@@ -31,6 +31,11 @@ class PassCell(nn.Module):
 def is_identity(module: nn.Module) -> bool:
     """Whether the module hands on its input unchanged."""
     return isinstance(module, (Skip, nn.Identity))
+
+
+def is_zero(module: nn.Module) -> bool:
+    """Whether the module gives zeros, whatever its input."""
+    return isinstance(module, ZeroOp)
 
 
 def replace_modules(model: nn.Module, replaced: Mapping[str, str]) -> nn.Module:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from darts_core.checkpoint import load_checkpoint, save_checkpoint
 from darts_core.errors import ResumeError
-from darts_core.supernet.replace import is_identity, replace_modules
+from darts_core.supernet.replace import is_identity, is_zero, replace_modules
 
-__all__ = ["is_identity", "load_model", "replace_modules", "reshape_like", "save_model"]
+__all__ = ["is_identity", "is_zero", "load_model", "replace_modules", "reshape_like", "save_model"]
 
 
 def save_model(path: str | Path, model: nn.Module, meta: Mapping[str, Any]) -> None:

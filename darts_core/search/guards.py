@@ -38,20 +38,25 @@ class SkipCount(Guard):
     Args:
         share: largest share (0 to 1) of the kept edges that may be skips.
         patience: epochs in a row above the budget before it fires.
+        after: share of the search's epochs that pass first; alphas begin at random, and with few
+            operations many edges are skips by chance.
         stop: end the search and keep the last architecture within the budget.
 
     Raises:
-        ConfigError: the share is outside [0, 1] or the patience below 1.
+        ConfigError: a share is outside [0, 1] or the patience below 1.
     """
 
     name = "skips"
 
-    def __init__(self, share: float = 0.5, patience: int = 3, *, stop: bool = True) -> None:
-        if not 0 <= share <= 1 or patience < 1:
+    def __init__(
+        self, share: float = 0.5, patience: int = 3, after: float = 0.25, *, stop: bool = True
+    ) -> None:
+        if not 0 <= share <= 1 or not 0 <= after <= 1 or patience < 1:
             raise ConfigError(
-                f"Guard skips needs a share from 0 to 1 and patience >= 1, not {share}, {patience}."
+                "Guard skips needs share and after from 0 to 1 and patience >= 1, not "
+                f"{share}, {after} and {patience}."
             )
-        self.share, self.patience, self.stop = share, patience, stop
+        self.share, self.patience, self.after, self.stop = share, patience, after, stop
         self.streak = 0
         self.skips: int | None = None
 
@@ -62,8 +67,9 @@ class SkipCount(Guard):
         skips, edges = count_skips(context.architecture)
         self.skips = skips
         budget = int(self.share * edges)
-        self.streak = self.streak + 1 if skips > budget else 0
-        self.suspicious = self.streak > 0
+        self.suspicious = skips > budget
+        early = context.epoch < self.after * context.config.epochs
+        self.streak = self.streak + 1 if self.suspicious and not early else 0
         if self.streak < self.patience:
             return None
         kind = context.architecture.cells[0][0]
@@ -111,6 +117,8 @@ class AlphaEigenvalue(Guard):
         window: measurements in a mean.
         interval: epochs between measurements.
         iterations: power iterations; each measurement starts from the last one's vector.
+        after: share of the search's epochs before the first measurement: at the beginning the
+            curvature grows from nothing in any search.
         stop: end the search when it fires.
 
     Raises:
@@ -126,14 +134,17 @@ class AlphaEigenvalue(Guard):
         window: int = 5,
         interval: int = 1,
         iterations: int = 3,
+        after: float = 0.25,
         *,
         stop: bool = True,
     ) -> None:
-        if not 0 < ratio < 1 or min(lag, window, interval, iterations) < 1:
+        if not (0 < ratio < 1 and 0 <= after <= 1) or min(lag, window, interval, iterations) < 1:
             raise ConfigError(
-                "Guard eigenvalue needs 0 < ratio < 1 and lag, window, interval, iterations of at "
-                f"least 1, not {ratio}, {lag}, {window}, {interval}, {iterations}."
+                "Guard eigenvalue needs 0 < ratio < 1, 0 <= after <= 1 and lag, window, interval, "
+                f"iterations of at least 1, not {ratio}, {after}, {lag}, {window}, {interval}, "
+                f"{iterations}."
             )
+        self.after = after
         self.ratio, self.lag, self.window = ratio, lag, window
         self.interval, self.iterations, self.stop = interval, iterations, stop
         self.values: list[float] = []
@@ -142,6 +153,8 @@ class AlphaEigenvalue(Guard):
 
     def after_epoch(self, context: GuardContext) -> GuardFinding | None:
         """Measure, and compare with `lag` measurements ago."""
+        if context.epoch < self.after * context.config.epochs:
+            return None
         if _rests(context.strategy) or context.epoch % self.interval:
             return None
         gradients = alpha_gradient_function(context.strategy, fixed_batch(context, "alpha"))

@@ -63,7 +63,7 @@ def run(script, guards, epochs=None):
 
 
 def test_a_scripted_collapse_is_reported_stopped_and_not_kept():
-    found = run([1, 2, 3, 4, 5, 6, 6, 6, 6], [SkipCount(0.5, patience=3)])
+    found = run([1, 2, 3, 4, 5, 6, 6, 6, 6], [SkipCount(0.5, patience=3, after=0.0)])
     assert found.stopped.startswith("guard skips")
     assert len(found.history) == 6, "epochs 3, 4 and 5 are over the budget of 3"
     assert [f.epoch for f in found.findings] == [5]
@@ -79,11 +79,17 @@ def test_without_the_guard_the_same_script_ends_collapsed():
 
 
 def test_a_short_excess_and_a_warning_only_do_not_stop():
-    assert run([4, 4, 3, 4, 4, 2], [SkipCount(0.5, patience=3)]).findings == []
-    warned = run([6, 6, 6], [SkipCount(0.5, patience=2, stop=False)])
+    assert run([4, 4, 3, 4, 4, 2], [SkipCount(0.5, patience=3, after=0.0)]).findings == []
+    warned = run([6, 6, 6], [SkipCount(0.5, patience=2, after=0.0, stop=False)])
     assert warned.stopped is None
     assert [f.epoch for f in warned.findings] == [1, 2]
     assert count_skips(warned.architecture) == (6, 6)
+
+
+def test_skips_that_are_there_by_chance_at_the_beginning_count_later_only():
+    found = run([6, 6, 6, 2, 5, 5, 5, 5], [SkipCount(0.5, patience=2, after=0.4)])
+    assert [f.epoch for f in found.findings] == [5]
+    assert count_skips(found.architecture) == (2, 6)
 
 
 def test_the_eigenvalue_rule_is_that_of_robustdarts():
@@ -192,11 +198,11 @@ def test_gradient_similarity_is_the_mean_cosine_and_fires_after_its_patience():
 def test_guards_rest_where_alpha_is_not_searched_and_survive_a_resume():
     net = supernet()
     ctx = context(RandomSampling(), net, bundle())
-    eigenvalue, similarity = AlphaEigenvalue(), GradientSimilarity()
+    eigenvalue, similarity = AlphaEigenvalue(after=0.0), GradientSimilarity()
     assert eigenvalue.after_epoch(ctx) is None
     assert similarity.after_epoch(ctx) is None
     assert eigenvalue.measurements() == similarity.measurements() == {}
-    guard = AlphaEigenvalue(lag=1, window=1)
+    guard = AlphaEigenvalue(lag=1, window=1, after=0.0)
     guard.after_epoch(context(FirstOrder(), net, bundle()))
     again = AlphaEigenvalue(lag=1, window=1)
     again.load_state_dict(guard.state_dict())

@@ -44,7 +44,7 @@ class Check:
 @contextlib.contextmanager
 def exact_products() -> Iterator[None]:
     """Keep TF32 out of fp32 products on a GPU meanwhile; it alone would break the fp32 limit."""
-    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [backend.allow_tf32 for backend in backends]
     for backend in backends:
         backend.allow_tf32 = False

@@ -1,0 +1,122 @@
+"""What a pruning gives, and the files that keep it: one network a round, then the report."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from darts_core import runlog
+from darts_core.latency import Timing, speedup
+from darts_core.train.save import load_model, save_model
+
+__all__ = ["PruneResult", "Store"]
+
+log = logging.getLogger("darts_core")
+
+
+@dataclass
+class PruneResult:
+    """The pruned network and how it came about.
+
+    Attributes:
+        model: the network, fine-tuned, in eval mode.
+        replaced: cut places, for the meta of `save_model`.
+        before: time of the unpruned network, taken beside `after`.
+        after: time of the pruned one, same device and batch.
+        budget_ms: what was asked for.
+        device_seconds: spent in fine-tuning.
+        note: why the result lies outside 0.85 to 1.05 of the budget; empty within.
+        rounds: one row a round.
+    """
+
+    model: nn.Module
+    before: Timing
+    after: Timing
+    budget_ms: float
+    replaced: dict[str, str] = field(default_factory=dict)
+    device_seconds: float = 0.0
+    note: str = ""
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def speedup(self) -> float:
+        """Time before over time after."""
+        return speedup(self.before, self.after)
+
+    def report(self) -> dict[str, Any]:
+        """Everything but the network, as plain data for pruning.json."""
+        return {
+            "schema_version": 1,
+            "budget_ms": self.budget_ms,
+            "latency_before_ms": self.before.median_ms,
+            "latency_after_ms": self.after.median_ms,
+            "speedup": self.speedup,
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict(),
+            "params": sum(p.numel() for p in self.model.parameters()),
+            "replaced": self.replaced,
+            "rounds": self.rounds,
+            "device_seconds": self.device_seconds,
+            "note": self.note,
+        }
+
+
+class Store:
+    """The files of a pruning: one model a round, then pruning.json and model.pt."""
+
+    def __init__(self, folder: str | Path | None, meta: Mapping[str, Any] | None) -> None:
+        self.folder = Path(folder) if folder is not None else None
+        self.meta = dict(meta) if meta is not None else None
+
+    def _meta(self, result: PruneResult) -> dict[str, Any]:
+        assert self.meta is not None
+        build = dict(self.meta.get("build") or {})
+        if build:
+            build["auxiliary"] = False
+        replaced = {**dict(self.meta.get("replaced") or {}), **result.replaced}
+        found = {**self.meta, "replaced": replaced}
+        return {**found, "build": build} if build else found
+
+    def save(self, result: PruneResult, number: int) -> None:
+        """Keep the network after round `number`."""
+        if self.folder is None or self.meta is None:
+            return
+        state = {
+            "number": number,
+            "budget_ms": result.budget_ms,
+            "before": result.before.to_dict(),
+            "after": result.after.to_dict(),
+            "replaced": result.replaced,
+            "rounds": runlog.plain(result.rounds),
+            "device_seconds": result.device_seconds,
+        }
+        save_model(self.folder / "round.pt", result.model, {**self._meta(result), "pruning": state})
+
+    def resume(self, result: PruneResult, device: torch.device) -> int:
+        """Take over the last finished round; the number of the next one."""
+        if self.folder is None or not (self.folder / "round.pt").exists():
+            return 0
+        model, meta = load_model(self.folder / "round.pt", device=device)
+        state = meta["pruning"]
+        result.model, result.budget_ms = model, state["budget_ms"]
+        result.before = Timing.from_dict(state["before"])
+        result.after = Timing.from_dict(state["after"])
+        result.replaced, result.rounds = dict(state["replaced"]), list(state["rounds"])
+        result.device_seconds = state["device_seconds"]
+        log.info("resuming pruning behind round %d", state["number"] + 1)
+        return int(state["number"]) + 1
+
+    def finish(self, result: PruneResult) -> None:
+        """Write the report and the network; drop the file of the last round."""
+        if self.folder is None:
+            return
+        runlog.write_json(self.folder / "pruning.json", result.report())
+        if self.meta is not None:
+            save_model(self.folder / "model.pt", result.model, self._meta(result))
+        (self.folder / "round.pt").unlink(missing_ok=True)

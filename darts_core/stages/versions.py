@@ -71,8 +71,9 @@ class Version:
         if self.resumes:
             return
         stage = self.path / self.command
-        # the pipeline and multiruns have folders of several stages or elements
-        spread = self.command == "run" or any(self.path.glob(f"[0-9]*/{self.command}"))
+        # the pipeline, multiruns and seeds have folders of several stages or elements
+        elements = [*self.path.glob(f"[0-9]*/{self.command}"), *self.path.glob("seed*")]
+        spread = self.command == "run" or bool(elements)
         inside = sorted((self.path if spread else stage).rglob("*"), reverse=True)
         if any(p.is_symlink() or (p.is_file() and p.name not in _FRESH) for p in inside):
             return

@@ -149,3 +149,13 @@ def test_what_was_computed_or_was_there_before_is_never_undone(tmp_path: Path) -
     assert set(read_json(train.path / "version.json")["commands"]) == {"search"}
     assert not (train.path / "train").exists()
     assert (train.path / "search" / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("element", ["0/search", "seed3/search"])
+def test_finished_elements_keep_their_version(element: str, tmp_path: Path) -> None:
+    first = claim(tmp_path, "job", command="search", stamp="aaa")
+    (first.path / element).mkdir(parents=True)
+    (first.path / element / "result.json").write_text("{}")
+    first.forget()
+    first.release()
+    assert _claim(tmp_path, "aaa").resumes

@@ -8,6 +8,7 @@ loads here and the other way round. Only elementwise optimizers (SGD, Adam ...) 
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -255,22 +256,25 @@ def fuse(supernet: nn.Module, precision: str = "tf32") -> Mapping[str, CellPlan]
     kind = FusedSearchCell if on_gpu else BatchedSearchCell
     plans: dict[str, CellPlan] = {}
     last: FusedSearchCell | None = None
-    said: set[str] = set()
     for name, cell in list(supernet.named_modules()):
         if not isinstance(cell, SearchCell) or isinstance(cell, FusedSearchCell):
             continue
         plan = plan_cell(cell, cell.channels)
         plans[name] = plan
         if plan.layout is None:
-            for reason in set(plan.reasons) - said:
-                log.info("module path for some cells: %s", reason)
-            said |= set(plan.reasons)
+            _say_once("; ".join(plan.reasons))
             last = None
         else:
             last = kind.adopt(cell, plan, precision)
     if last is not None and on_gpu:
         last.cast_output = True
     return plans
+
+
+@functools.cache
+def _say_once(reasons: str) -> None:
+    """Log why cells are not fused, once a process: forecasts and rebuilds make the same network again."""
+    log.info("some cells run module by module: %s", reasons)
 
 
 def unfuse(supernet: nn.Module) -> None:

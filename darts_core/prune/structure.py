@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from darts_core.train.save import is_identity, replace_modules
+from darts_core.train.save import is_identity, is_zero, replace_modules
 
 __all__ = ["Cut", "find_cuts", "find_dead", "loss_increases", "mean_loss"]
 
@@ -70,8 +70,32 @@ def find_dead(model: nn.Module, input_shape: Sequence[int]) -> dict[str, str]:
         inside = any(name.startswith(f"{path}.") for path in dead)
         if not name or inside or name not in ran or not own or any(p in alive for p in own):
             continue
-        dead[name] = "none" if ".ops." in f".{name}" else "skip_connect"
+        if hasattr(module, "edges") and hasattr(module, "ops"):
+            dead[name] = "pass_cell"
+        else:
+            dead[name] = "none" if ".ops." in f".{name}" else "skip_connect"
+    for name, module in model.named_modules():
+        if not any(name == path or name.startswith(f"{path}.") for path in dead):
+            dead |= _dead_edges(name, module)
     return dead
+
+
+def _dead_edges(name: str, cell: nn.Module) -> dict[str, str]:
+    """Edges into states that the cell's output does not depend on, identities and pools included."""
+    edges, ops = getattr(cell, "edges", None), getattr(cell, "ops", None)
+    outputs = getattr(cell, "_outputs", None)
+    if not isinstance(edges, tuple) or not isinstance(ops, nn.ModuleList) or outputs is None:
+        return {}
+    alive = set(outputs)
+    # edges stand in the order of their targets: one pass from the back sees every path
+    for (source, target), op in sorted(zip(edges, ops, strict=True), key=lambda pair: -pair[0][1]):
+        if target in alive and not is_zero(op):
+            alive.add(source)
+    return {
+        f"{name}.ops.{index}": "none"
+        for index, ((_, target), op) in enumerate(zip(edges, ops, strict=True))
+        if target not in alive and not is_zero(op)
+    }
 
 
 def _edge_cuts(

@@ -290,6 +290,21 @@ def test_dead_parts_are_found():
     torch.testing.assert_close(replace_modules(model, dead)(x), before)
 
 
+def test_states_that_nothing_reads_are_dead_with_their_identities():
+    """State 2 joins states 0 and 1, but only on the way to nowhere: they may differ in width."""
+    text = "|nor_conv_3x3~0|+|skip_connect~0|skip_connect~1|+|nor_conv_3x3~0|skip_connect~1|none~2|"
+    model = settled(build(Architecture.from_text(text), channels=4, layers=1, num_classes=3))
+    dead = find_dead(model, SHAPE)
+    assert dead == {f"cells.{cell}.ops.{edge}": "none" for cell in (0, 2, 4) for edge in (1, 2)}
+    x = torch.randn(2, *SHAPE)
+    before = model(x)
+    torch.testing.assert_close(replace_modules(model, dead)(x), before)
+    groups = {group.root: group for group in find_groups(model, SHAPE)}
+    small = remove_channels(model, SHAPE, {"cells.4.ops.0.1": [0, 1, 2]})
+    assert groups["cells.4.ops.0.1"].channels == 16
+    assert small(x).shape == (2, 3)
+
+
 @pytest.mark.parametrize("structure", [False, True])
 def test_budget_is_met_and_the_network_rebuilt(tmp_path, structure):
     model, data = darts(), Data()

@@ -60,7 +60,16 @@ def test_every_space_is_registered(choice: str) -> None:
 def test_the_search_node_has_every_setting_of_the_search() -> None:
     from darts_core.search import SearchConfig
 
-    own = {"channels", "layers", "path", "kernel_precision", "crop_padding", "flip", "cutout", "guards"}
+    own = {
+        "channels",
+        "layers",
+        "path",
+        "kernel_precision",
+        "crop_padding",
+        "flip",
+        "cutout",
+        "guards",
+    }
     known = {f.name for f in fields(Search)}
     # looks at the loss and capture are engine details with one right value
     assert {f.name for f in fields(SearchConfig)} - known <= {"check_every"}

@@ -280,7 +280,8 @@ class _Loop:
             fired = True
             state.findings.append(finding)
             log.warning("guard %s after epoch %d: %s", finding.guard, epoch, finding.message)
-            if finding.stop:
+            # without a good architecture to go back to there is nothing to gain from stopping
+            if finding.stop and (finding.keep is not None or state.last_good is not None):
                 state.stopped = f"guard {finding.guard}: {finding.message}"
                 state.stopped_by_guard = True
                 if finding.keep is not None:

@@ -78,6 +78,13 @@ def test_without_the_guard_the_same_script_ends_collapsed():
     assert count_skips(run([1, 3, 6, 6], []).architecture) == (6, 6)
 
 
+def test_it_goes_on_while_there_is_nothing_good_to_go_back_to():
+    found = run([6, 6, 6, 2, 6, 6], [SkipCount(0.5, patience=2, after=0.0)])
+    assert [f.epoch for f in found.findings] == [1, 2, 5]
+    assert len(found.history) == 6
+    assert count_skips(found.architecture) == (2, 6)
+
+
 def test_a_short_excess_and_a_warning_only_do_not_stop():
     assert run([4, 4, 3, 4, 4, 2], [SkipCount(0.5, patience=3, after=0.0)]).findings == []
     warned = run([6, 6, 6], [SkipCount(0.5, patience=2, after=0.0, stop=False)])

@@ -22,7 +22,7 @@ def _plan(request: dict[str, Any]) -> Any:
     from pathlib import Path
 
     from darts_core.autosearch.engine import apply_budget
-    from darts_core.autosearch.job_yaml import build_plan
+    from darts_core.autosearch.plan_files import build_plan
 
     arguments = dict(request.get("arguments") or {})
     files = list(request.get("config_paths") or [])

@@ -11,6 +11,7 @@ from typing import Any
 
 from darts_core.errors import ConfigError
 from darts_core.jobs.store import JobStore, Version
+from darts_core.runlog import read_json, write_json, write_yaml
 
 __all__ = ["SearchResult", "run"]
 
@@ -40,6 +41,19 @@ def _source(function: Callable[..., Any]) -> tuple[Path, str]:
             "defined at the top level of a .py file."
         )
     return path.resolve(), name
+
+
+def _files(config: Any, scratch: Path) -> tuple[str, ...]:
+    """The job files: those named, and mappings written into `scratch`."""
+    single = isinstance(config, (str, Path, Mapping))
+    paths = []
+    for index, item in enumerate([config] if single else list(config)):
+        if isinstance(item, Mapping):
+            paths.append(str(scratch / f"config{index + 1}.yaml"))
+            write_yaml(paths[-1], dict(item))
+        else:
+            paths.append(str(item))
+    return tuple(paths)
 
 
 def run(
@@ -79,34 +93,24 @@ def run(
     from darts_core.autosearch.engine import run_version
     from darts_core.jobs.control import Request, create
     from darts_core.jobs.results import read_rows
-    from darts_core.runlog import read_json, write_json, write_yaml
 
     boot, entry = _source(train)
     folder = Path(code).resolve() if code is not None else boot.parent
     if not boot.is_relative_to(folder):
         raise ConfigError(f"{boot} does not lie in code={folder}; name a folder that holds it.")
     store = JobStore(root)
-    single = isinstance(config, (str, Path, Mapping))
-    configs: list[Any] = [config] if single else list(config)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as scratch:
-        paths = []
-        for index, item in enumerate(configs):
-            if isinstance(item, Mapping):
-                paths.append(str(Path(scratch) / f"config{index + 1}.yaml"))
-                write_yaml(paths[-1], dict(item))
-            else:
-                paths.append(str(item))
-        if name not in store.jobs():
-            store.create_job(name)
         request = Request(
             code=str(folder),
             boot_file=str(boot.relative_to(folder)),
-            config_paths=tuple(paths),
+            config_paths=_files(config, Path(scratch)),
             arguments=dict(arguments or {}),
             multi=multi,
             python=python,
             devices=tuple(devices),
         )
+        if name not in store.jobs():
+            store.create_job(name)
         version, _ = create(store, name, request, needs_train=False)
     record = read_json(version.path / "version.json")
     names = {"entry": entry, "evaluate": _source(evaluate)[1] if evaluate else "eval"}

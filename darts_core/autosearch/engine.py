@@ -13,8 +13,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from darts_core.autosearch.job_yaml import build_plan
 from darts_core.autosearch.multi import confirm, run_plan
+from darts_core.autosearch.plan_files import build_plan
 from darts_core.autosearch.spec import SearchPlan
 from darts_core.autosearch.trials import StopWanted, UserCode, Workshop
 from darts_core.errors import DartsError, JobError

@@ -5,14 +5,11 @@ Every error names file, line, field, value and remedy. The native form is read i
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from darts_core.autosearch.backbones import grammar
 from darts_core.autosearch.catalogue import (
     ALGORITHM_ALIASES,
     ALGORITHMS,
@@ -20,12 +17,12 @@ from darts_core.autosearch.catalogue import (
     SCHEDULERS,
     Plugin,
 )
-from darts_core.autosearch.space_yaml import code_dimension, parse_space
-from darts_core.autosearch.spec import Dimension, Limits, Objective, SearchPlan, SearchSpec
+from darts_core.autosearch.space_yaml import parse_space
+from darts_core.autosearch.spec import Dimension, Limits, Objective, SearchSpec
 from darts_core.autosearch.yaml_lines import Located, load, locate
 from darts_core.errors import ConfigError
 
-__all__ = ["build_plan", "parse_file", "parse_four_parts", "read_options"]
+__all__ = ["parse_file", "parse_four_parts", "read_options"]
 
 _TOP = ("general", "search_space", "search_algorithm", "scheduler", "max_iterations", "name")
 _GENERAL = (
@@ -38,8 +35,6 @@ _ALGORITHM = (
     "objectives", "tolerance",
 )  # fmt: skip
 _MODE = ("max", "min")
-G1_ARGUMENTS = ("multi_search", "config_path", "search_space")
-G1_SPACES = ("resnet18", "resnet34", "resnet50", "resnet101", "dense_fc", "dense_conv")
 
 
 def read_options(
@@ -163,6 +158,26 @@ def _baseline(general: Located | None, from_space: dict[str, Any]) -> dict[str, 
     return {**from_space, **{key: item.plain() for key, item in node.mapping().items()}}
 
 
+def _scheduler(node: Located | None) -> tuple[str, dict[str, Any]]:
+    """Name and options of the scheduler; without the part, none."""
+    if node is None:
+        return "FIFOScheduler", {}
+    kind = node.need("type", "name a scheduler, FIFOScheduler for none")
+    plugin = _named(kind, SCHEDULER_ALIASES, SCHEDULERS)
+    return plugin.name, read_options(node, plugin, ("type",))
+
+
+def _start_points(
+    options: dict[str, Any], node: Located, samples: int, objectives: Sequence[Objective]
+) -> None:
+    """Defaults that depend on other fields."""
+    if "kind" in options and node.get("kind") is None and len(objectives) > 1:
+        options["kind"] = "ei"  # the one kind that handles several objectives
+    if "n_initial_points" in options and node.get("n_initial_points") is None:
+        # a quarter of the trials at most: start points are random search
+        options["n_initial_points"] = max(1, min(options["n_initial_points"], samples // 4))
+
+
 def parse_four_parts(root: Located, name: str) -> SearchSpec:
     """One search from the four-part form."""
     root.check_keys(_TOP)
@@ -191,23 +206,15 @@ def parse_four_parts(root: Located, name: str) -> SearchSpec:
         # the searched setting is known to every trial; its values come from the supernet
         dimensions = (Dimension(options["setting"], "choice", (options["base"],)),)
         from_space = {}
-    scheduler_node = root.get("scheduler")
-    scheduler = SCHEDULERS["FIFOScheduler"]
-    if scheduler_node is not None:
-        kind = scheduler_node.need("type", "name a scheduler, FIFOScheduler for none")
-        scheduler = _named(kind, SCHEDULER_ALIASES, SCHEDULERS)
+    scheduler, scheduler_options = _scheduler(root.get("scheduler"))
     iterations = root.get("max_iterations") or _optional(general, "max_iterations")
 
     def whole(parent: Located | None, key: str, low: int, default: Any) -> Any:
         item = _optional(parent, key)
         return item.integer(low) if item is not None else default
 
-    if "kind" in options and node.get("kind") is None and len(objectives) > 1:
-        options["kind"] = "ei"  # the one kind that handles several objectives
-    if "n_initial_points" in options and node.get("n_initial_points") is None:
-        # a quarter of the trials at most: start points are random search
-        samples = whole(node, "num_samples", 1, 20)
-        options["n_initial_points"] = max(1, min(options["n_initial_points"], samples // 4))
+    samples = whole(node, "num_samples", 1, 20)
+    _start_points(options, node, samples, objectives)
     given_name = root.get("name")
     return SearchSpec(
         name=given_name.text() if given_name else name,
@@ -215,9 +222,9 @@ def parse_four_parts(root: Located, name: str) -> SearchSpec:
         objectives=objectives,
         algorithm=algorithm.name,
         algorithm_options=options,
-        scheduler=scheduler.name,
-        scheduler_options=read_options(scheduler_node, scheduler, ("type",)),
-        num_samples=whole(node, "num_samples", 1, 20),
+        scheduler=scheduler,
+        scheduler_options=scheduler_options,
+        num_samples=samples,
         max_concurrent=whole(node, "max_concurrent", 1, 1),
         save_model_count=whole(node, "save_model_count", 1, None),
         seed=whole(node, "seed", 0, 1),
@@ -293,98 +300,3 @@ def parse_file(path: str | Path, settings: Mapping[str, Any] | None = None) -> S
 
         return parse_native(root, name)
     return parse_four_parts(root, name)
-
-
-def _published_space(space: str, reward: str) -> SearchSpec:
-    """The backbone space that the `search_space` run parameter names (pure NAS over its codes)."""
-    if space not in G1_SPACES:
-        raise ConfigError(
-            f"Unknown run parameter search_space={space!r}; use one of {', '.join(G1_SPACES)}."
-        )
-    if space.startswith("dense"):
-        from darts_core.autosearch.space_yaml import dense_codes
-
-        values = dense_codes(random.Random(0), 11)
-        return SearchSpec(
-            "architecture",
-            (replace(code_dimension("code", values)),),
-            (Objective(reward),),
-            "grid_search",
-        )
-    values = list(grammar.PUBLISHED_RESNET50)
-    if space != "resnet50":
-        rng = random.Random(0)
-        values = [grammar.STANDARD[space], *(grammar.sample(rng) for _ in range(10))]
-    baseline = {"code": grammar.STANDARD[space]}
-    return SearchSpec(
-        "architecture",
-        (code_dimension("code", values),),
-        (Objective(reward),),
-        "grid_search",
-        baseline=baseline,
-    )
-
-
-def _joint(steps: Sequence[SearchSpec]) -> SearchSpec:
-    """All settings in one space, searched by the last file's algorithm."""
-    last = steps[-1]
-    dimensions = tuple(d for step in steps for d in step.dimensions)
-    baseline = {key: value for step in steps for key, value in step.baseline.items()}
-    return replace(last, name="joint", dimensions=dimensions, baseline=baseline)
-
-
-def build_plan(
-    files: Sequence[str | Path],
-    *,
-    arguments: Mapping[str, str] | None = None,
-    mode: str | None = None,
-    settings: Mapping[str, Any] | None = None,
-) -> SearchPlan:
-    """The plan of a job from its files, run parameters and multi-search mode.
-
-    Several files run in the order given (`serial`) unless `mode` says `nested` or `joint`. The older
-    run parameters `multi_search`, `config_path` and `search_space` in `arguments` are understood: a
-    backbone space alone is pure architecture search, with `multi_search=True` the file is tuned for each
-    architecture. An argument with a searched setting's name is the user's own value of it.
-    """
-    arguments = dict(arguments or {})
-    steps = [parse_file(path, settings) for path in files]
-    older = arguments.get("search_space")
-    multi = str(arguments.get("multi_search", "False")).lower() in ("true", "1", "yes")
-    if multi and not steps:
-        if "config_path" not in arguments:
-            raise ConfigError("multi_search=True needs a job file; name it with --config.")
-        steps = [parse_file(arguments["config_path"], settings)]
-    if older is not None:
-        reward = steps[-1].objectives[0].metric if multi else "acc"
-        space = _published_space(older, reward)
-        if multi:
-            space = replace(space, objectives=steps[-1].objectives, limits=steps[-1].limits)
-            steps, mode = [space, *steps], mode or "nested"
-        else:
-            steps = [space, *steps]
-    if not steps:
-        raise ConfigError("A job needs a configuration; name a YAML file with --config.")
-    own = {key: _value(text) for key, text in arguments.items()}
-    steps = [
-        replace(
-            s,
-            baseline={**{d.name: own[d.name] for d in s.dimensions if d.name in own}, **s.baseline},
-        )
-        for s in steps
-    ]
-    if len(steps) > 1 and mode == "joint":
-        return SearchPlan((_joint(steps),), "joint")
-    if len(steps) == 1:
-        return SearchPlan(tuple(steps), "single")
-    return SearchPlan(tuple(steps), mode or "serial")
-
-
-def _value(text: str) -> Any:
-    """A command-line value as number, boolean or text."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(str(text).lower(), text)

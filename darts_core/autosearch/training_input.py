@@ -46,6 +46,29 @@ def _dimension(item: Located) -> tuple[Dimension, Any]:
     return dimension, float(prior.number()) if prior else None
 
 
+def _objective(node: Located) -> Objective:
+    """The metric; algorithm and scheduler have to agree on it."""
+    algorithm = node.get("searchAlgorithm")
+    if algorithm is not None:
+        algorithm.text(("hyperopt",))
+    scheduler_node = node.get("scheduler")
+    if scheduler_node is not None:
+        scheduler_node.text(("async_hyperband",))
+    metric = node.need("searchAlgorithmMetric", "name the reported metric").text()
+    mode_node = node.get("searchAlgorithmMode")
+    mode = mode_node.text(("max", "min")) if mode_node else "max"
+    for key, wanted in (("schedulerMetric", metric), ("schedulerMode", mode)):
+        other = node.get(key)
+        if other is not None and other.text() != wanted:
+            other.fail(f"differs from the algorithm's {wanted!r}", "use the same")
+    return Objective(metric, mode)
+
+
+def _whole(node: Located, key: str, default: Any, low: int = 1) -> Any:
+    item = node.get(key)
+    return item.integer(low) if item is not None else default
+
+
 def parse_training_input(root: Located, name: str) -> SearchSpec:
     """One search from the older form.
 
@@ -60,48 +83,31 @@ def parse_training_input(root: Located, name: str) -> SearchSpec:
         verbose.integer(0, 2)
     node = top.need("hyperparameters", "add the search's fields")
     node.check_keys(_FIELDS)
-    algorithm = node.get("searchAlgorithm")
-    if algorithm is not None:
-        algorithm.text(("hyperopt",))
-    scheduler_node = node.get("scheduler")
-    if scheduler_node is not None:
-        scheduler_node.text(("async_hyperband",))
-    metric = node.need("searchAlgorithmMetric", "name the reported metric").text()
-    mode_node = node.get("searchAlgorithmMode")
-    mode = mode_node.text(("max", "min")) if mode_node else "max"
-    for key, wanted in (("schedulerMetric", metric), ("schedulerMode", mode)):
-        other = node.get(key)
-        if other is not None and other.text() != wanted:
-            other.fail(f"differs from the algorithm's {wanted!r}", "use the same")
+    objective = _objective(node)
     early = node.get("enableTrialEarlyStopping")
     scheduler = "async_hyperband" if early is not None and early.boolean() else "FIFOScheduler"
-
-    def whole(key: str, default: Any, low: int = 1) -> Any:
-        item = node.get(key)
-        return item.integer(low) if item is not None else default
-
     dimensions, baseline = [], {}
     for item in node.need("params", "list the parameters").items():
         dimension, prior = _dimension(item)
         dimensions.append(dimension)
         if prior is not None:
             baseline[dimension.name] = prior
-    trials = whole("maxTrials", 20)
+    trials = _whole(node, "maxTrials", 20)
     options = ALGORITHMS["tpe_search"].defaults()
     options["n_initial_points"] = max(1, min(options["n_initial_points"], trials // 4))
     return SearchSpec(
         name=name,
         dimensions=tuple(dimensions),
-        objectives=(Objective(metric, mode),),
+        objectives=(objective,),
         algorithm="tpe_search",
         algorithm_options=options,
         scheduler=scheduler,
         scheduler_options=SCHEDULERS[scheduler].defaults(),
         num_samples=trials,
-        max_concurrent=whole("maxParallelTrials", 1),
-        max_iterations=whole("maxIterations", None),
+        max_concurrent=_whole(node, "maxParallelTrials", 1),
+        max_iterations=_whole(node, "maxIterations", None),
         baseline=baseline,
-        cpu_per_trial=whole("cpuPerTrial", 1),
-        gpu_per_trial=whole("gpuPerTrial", 0, 0),
+        cpu_per_trial=_whole(node, "cpuPerTrial", 1),
+        gpu_per_trial=_whole(node, "gpuPerTrial", 0, 0),
         source=root.file,
     )

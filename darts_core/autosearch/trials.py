@@ -64,6 +64,16 @@ class Ledger:
         return None
 
 
+def _attempt(folder: Path) -> int:
+    """How many times this trial has been started, this time included."""
+    if not (folder / "trial.json").exists():
+        return 1
+    try:
+        return int(read_json(folder / "trial.json").get("attempt", 0)) + 1
+    except (ResumeError, ValueError, TypeError, AttributeError):
+        return 2
+
+
 class Workshop:
     """Starts trials of a version and turns their ends into result rows.
 
@@ -106,6 +116,10 @@ class Workshop:
         rows = read_rows(self.version)
         return [r for r in rows if r.get("step") == step and r.get("phase") == phase]
 
+    def _free_worker(self) -> int:
+        used = {p.record["worker_index"] for p in self.running}
+        return next(i for i in range(len(used) + 1) if i not in used)
+
     def _gpu_number(self, device: str) -> str | None:
         if not device.startswith("cuda"):
             return ""
@@ -127,22 +141,15 @@ class Workshop:
         trial_id = self.trial_id(step, phase, number, seed)
         folder = trials_folder(self.version) / trial_id
         folder.mkdir(parents=True, exist_ok=True)
-        used = {p.record["worker_index"] for p in self.running}
-        worker = next(i for i in range(len(used) + 1) if i not in used)
+        worker = self._free_worker()
         device = self.devices[worker % len(self.devices)]
-        attempt = 1
-        if (folder / "trial.json").exists():
-            try:
-                attempt = int(read_json(folder / "trial.json").get("attempt", 0)) + 1
-            except (ResumeError, ValueError, AttributeError):
-                attempt = 2
         record = {
             "schema_version": SCHEMA_VERSION,
             "trial_id": trial_id,
             "number": number,
             "step": step,
             "phase": phase,
-            "attempt": attempt,
+            "attempt": _attempt(folder),
             "config": configuration,
             "arguments": self._arguments(configuration, trial_id, folder),
             "boot_file": str(self.code.boot_file),

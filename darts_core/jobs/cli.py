@@ -1,13 +1,22 @@
-"""`darts-core jobs ...`: the parser of all verbs. What they do stands in verbs.py."""
+"""`darts-core jobs ...`: the parser of all verbs. What they do stands in verbs.py, views.py,
+comparison.py and saved.py.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 from typing import Any
 
 __all__ = ["configure", "run"]
 
-FORMS = ("text", "json", "csv")
+_HOMES = {
+    "list": "views",
+    "show": "views",
+    "logs": "views",
+    "compare": "comparison",
+    "params": "saved",
+}
 
 
 def _form(parser: argparse.ArgumentParser) -> None:
@@ -160,9 +169,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carry out the verb; returns the exit status."""
-    from darts_core.jobs import verbs, views
     from darts_core.jobs.store import JobStore
 
-    name = args.verb.replace("-", "_")
-    action = getattr(verbs, f"run_{name}", None) or getattr(views, f"run_{name}")
+    home = _HOMES.get(args.verb, "verbs")
+    # only the module of the verb is loaded, so that quick verbs start quickly
+    module = importlib.import_module(f"darts_core.jobs.{home}")
+    action = getattr(module, f"run_{args.verb.replace('-', '_')}")
     return int(action(JobStore(args.root), args))

@@ -13,24 +13,25 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darts_core.errors import JobError, ResumeError
-from darts_core.jobs.locks import FileLock
-from darts_core.jobs.procs import Identity, identity, is_alive
-from darts_core.runlog import read_json, write_json
+from darts_core.errors import JobError
+from darts_core.jobs.version import (
+    JOB_KIND,
+    LIVE,
+    SCHEMA_VERSION,
+    STATES,
+    VERSION_KIND,
+    Version,
+    marker,
+)
+from darts_core.runlog import write_json
 
-__all__ = ["STATES", "JobStore", "Version", "check_name"]
+__all__ = ["LIVE", "STATES", "JobStore", "Version", "check_name"]
 
-SCHEMA_VERSION = 1
-JOB_KIND, VERSION_KIND = "darts-core job", "darts-core job version"
-STATES = ("queued", "running", "succeeded", "failed", "stopped", "interrupted")
-LIVE = ("queued", "running")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _VERSION = re.compile(r"V\d{3,6}")
-_START_SECONDS = 60.0  # a launched process has this long to write its own record
 
 
 def check_name(name: str, kind: str = "job") -> str:
@@ -45,114 +46,6 @@ def check_name(name: str, kind: str = "job") -> str:
             "and '-', beginning with a letter or digit."
         )
     return name
-
-
-def _marker(path: Path, kind: str) -> dict[str, Any] | None:
-    """The content of a marker file of ours, or None when it is none."""
-    try:
-        content = read_json(path)
-    except ResumeError:
-        return None
-    return content if isinstance(content, dict) and content.get("kind") == kind else None
-
-
-@dataclass(frozen=True)
-class Version:
-    """One version's folder."""
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """`V001` and so on."""
-        return self.path.name
-
-    @property
-    def job(self) -> str:
-        """The job it belongs to."""
-        return self.path.parent.name
-
-    def record(self) -> dict[str, Any]:
-        """What the version was created with.
-
-        Raises:
-            JobError: the folder bears no marker of ours, or one of a newer program.
-        """
-        content = _marker(self.path / "version.json", VERSION_KIND)
-        if content is None:
-            raise JobError(f"{self.path} is not a version of a job (its version.json is missing).")
-        if content.get("schema_version", 0) > SCHEMA_VERSION:
-            raise JobError(f"{self.path} was written by a newer darts-core; update the program.")
-        return content
-
-    def state_record(self) -> dict[str, Any]:
-        """The last written state with its process, times and message."""
-        with contextlib.suppress(ResumeError):
-            content = read_json(self.path / "state.json")
-            if isinstance(content, dict):
-                return content
-        return {"state": "interrupted"}
-
-    def state(self) -> str:
-        """The state as of now: `interrupted` when the recorded process is gone."""
-        content = self.state_record()
-        state = content.get("state")
-        if state not in STATES:
-            return "interrupted"
-        if state not in LIVE:
-            return str(state)
-        if self.process() is not None:
-            return str(state)
-        recent = time.time() - float(content.get("changed") or 0.0) < _START_SECONDS
-        starting = state == "queued" and recent and not content.get("process")
-        return "queued" if starting and not (self.path / "launch.json").exists() else "interrupted"
-
-    def process(self) -> Identity | None:
-        """The living process that runs this version, or None."""
-        candidates = [self.state_record().get("process")]
-        with contextlib.suppress(ResumeError):
-            launch = read_json(self.path / "launch.json")
-            candidates.append(launch.get("process") if isinstance(launch, dict) else None)
-        for candidate in candidates:
-            who = Identity.from_dict(candidate)
-            if is_alive(who):
-                return who
-        return None
-
-    def set_state(self, state: str, **details: Any) -> None:
-        """Write a new state; a live one carries this process's identity."""
-        if state not in STATES:
-            raise JobError(f"Unknown state {state!r}; use one of {', '.join(STATES)}.")
-        old = self.state_record()
-        content = {
-            "schema_version": SCHEMA_VERSION,
-            "created": old.get("created"),
-            "started": old.get("started"),
-            "ended": None,
-            "message": None,
-            **details,
-            "state": state,
-            "changed": time.time(),
-        }
-        if state == "running" and not content["started"]:
-            content["started"] = time.time()
-        if state not in LIVE:
-            content["ended"] = time.time()
-        write_json(self.path / "state.json", content)
-
-    def own_process(self) -> dict[str, Any]:
-        """This process's identity, for `set_state(process=...)`."""
-        return identity().to_dict()
-
-    @property
-    def lock(self) -> FileLock:
-        """The lock that whoever runs this version holds."""
-        return FileLock(self.path / ".lock")
-
-    @property
-    def stop_file(self) -> Path:
-        """Present while a stop is wanted."""
-        return self.path / "stop"
 
 
 class JobStore:
@@ -178,7 +71,7 @@ class JobStore:
         Raises:
             JobError: there is no such job.
         """
-        content = _marker(self.job_folder(job) / "job.json", JOB_KIND)
+        content = marker(self.job_folder(job) / "job.json", JOB_KIND)
         if content is None:
             near = [name for name in self.jobs() if name.startswith(job[:3])]
             hint = f" Did you mean {', '.join(near[:3])}?" if near else ""
@@ -196,7 +89,7 @@ class JobStore:
             for entry in self.root.iterdir()
             if _NAME.fullmatch(entry.name)
             and not entry.is_symlink()
-            and _marker(entry / "job.json", JOB_KIND) is not None
+            and marker(entry / "job.json", JOB_KIND) is not None
         )
 
     def versions(self, job: str) -> list[Version]:
@@ -209,7 +102,7 @@ class JobStore:
             for entry in folder.iterdir()
             if _VERSION.fullmatch(entry.name)
             and not entry.is_symlink()
-            and _marker(entry / "version.json", VERSION_KIND) is not None
+            and marker(entry / "version.json", VERSION_KIND) is not None
         ]
         return sorted(found, key=lambda version: (len(version.name), version.name))
 
@@ -240,7 +133,7 @@ class JobStore:
             JobError: the name is taken, by a job or by a folder that is not ours.
         """
         folder = self.job_folder(job)
-        if _marker(folder / "job.json", JOB_KIND) is not None:
+        if marker(folder / "job.json", JOB_KIND) is not None:
             raise JobError(
                 f"The job {job!r} exists already; use jobs new-version {job} or another --name."
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -19,9 +18,10 @@ from darts_core.jobs.index import forget, reindex, update_index
 from darts_core.jobs.notify import check_notify
 from darts_core.jobs.params import SavedParams
 from darts_core.jobs.results import summary
+from darts_core.jobs.saved import save_params
 from darts_core.jobs.store import JobStore, Version
 from darts_core.jobs.tables import neutral, render, short
-from darts_core.runlog import plain, write_json
+from darts_core.runlog import write_json
 
 __all__ = ["budget", "pairs"]
 
@@ -64,7 +64,7 @@ def budget(items: list[str]) -> dict[str, float]:
     return result
 
 
-def _changes(args: argparse.Namespace) -> dict[str, Any]:
+def changes_of(args: argparse.Namespace) -> dict[str, Any]:
     """The parts of a request that the command line names."""
     changes: dict[str, Any] = {}
     for name in ("code", "boot_file", "multi", "data", "output", "python"):
@@ -118,16 +118,16 @@ def run_create(store: JobStore, args: argparse.Namespace) -> int:
     request = control.Request()
     if args.params:
         request = control.Request.from_dict(saved.load(args.params))
-    request = control.Request.from_dict({**request.to_dict(), **_changes(args)})
+    request = control.Request.from_dict({**request.to_dict(), **changes_of(args)})
     if args.dry_run:
         print(control.engine("dry-run", content=request.to_dict()).rstrip())
         return 0
     if args.save_params and args.save_params in saved.names():
         raise JobError(f"Saved parameters {args.save_params!r} exist already; use another name.")
-    return _create(store, args.name, args.description, request, args)
+    return create_job(store, args.name, args.description, request, args)
 
 
-def _create(
+def create_job(
     store: JobStore, job: str, description: str, request: control.Request, args: argparse.Namespace
 ) -> int:
     store.create_job(job, description)
@@ -139,7 +139,7 @@ def _create(
             store.delete_job(job)
         raise
     if getattr(args, "save_params", None):
-        _save(store, args.save_params, version, description)
+        save_params(store, args.save_params, version, description)
     print(_forecast(answer))
     return _start(store, version, wait=args.wait)
 
@@ -147,9 +147,9 @@ def _create(
 def run_new_version(store: JobStore, args: argparse.Namespace) -> int:
     """`jobs new-version`."""
     parent = store.version(args.job)
-    version, answer = control.new_version(store, parent, _changes(args))
+    version, answer = control.new_version(store, parent, changes_of(args))
     if args.save_params:
-        _save(store, args.save_params, version, "")
+        save_params(store, args.save_params, version, "")
     print(f"{version.job}/{version.name} is a child of {parent.name}.")
     print(_forecast(answer))
     return _start(store, version, wait=args.wait)
@@ -242,46 +242,6 @@ def _export(
         else:
             shutil.copyfile(model, target)
     return str(folder)
-
-
-def _save(store: JobStore, name: str, version: Version, description: str) -> None:
-    request = control.parent_request(version)
-    files = [Path(path) for path in request.config_paths]
-    SavedParams(store).save(name, request.to_dict(), files, description=description)
-
-
-def run_params(store: JobStore, args: argparse.Namespace) -> int:
-    """`jobs params save|list|show|edit|use|delete`."""
-    saved, verb = SavedParams(store), args.params_verb
-    if verb == "save":
-        _save(store, args.saved, store.version(args.job), args.description)
-        print(f"Saved as {args.saved}.")
-    elif verb == "list":
-        rows = [saved.load(name) for name in saved.names()]
-        print(render(("name", "description", "code", "boot_file", "config_files"), rows, args.form))
-    elif verb == "show":
-        print(json.dumps(plain(saved.load(args.saved)), indent=2))
-    elif verb == "edit":
-        _edit_saved(saved, args)
-        print(f"{args.saved} is changed.")
-    elif verb == "use":
-        request = control.Request.from_dict(saved.load(args.params))
-        return _create(store, args.name, args.description, request, args)
-    else:
-        saved.delete(args.saved)
-        print(f"{args.saved} is deleted.")
-    return 0
-
-
-def _edit_saved(saved: SavedParams, args: argparse.Namespace) -> None:
-    content = saved.load(args.saved)
-    changes = _changes(args)
-    files = [Path(path) for path in changes.pop("config_paths", content["config_paths"])]
-    for name in ("arguments", "settings", "budget"):
-        if name in changes:
-            changes[name] = {**content.get(name, {}), **changes[name]}
-    description = content.get("description", "") if args.description is None else args.description
-    saved.save(args.saved, {**content, **changes}, files, description=description, replace=True)
 
 
 def run_reindex(store: JobStore, args: argparse.Namespace) -> int:

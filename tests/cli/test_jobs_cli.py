@@ -282,7 +282,7 @@ def test_a_killed_job_is_interrupted_and_one_trial_can_be_stopped(place):
 
 
 def test_fifty_parallel_commands_against_a_running_job(place):
-    (place / "code" / "boot.py").write_text(CODE.replace('"steps", 2', '"steps", 400'))
+    (place / "code" / "boot.py").write_text(CODE.replace('"steps", 2', '"steps", 40000'))
     create(place, "busy")
     running_trial(place, "busy")
     kinds = (

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 import darts_core
-from darts_core.autosearch.job_yaml import build_plan, parse_file
+from darts_core.autosearch.job_yaml import parse_file
+from darts_core.autosearch.plan_files import build_plan
 from darts_core.autosearch.yaml_lines import load
 from darts_core.errors import ConfigError
 

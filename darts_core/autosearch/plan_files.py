@@ -1,0 +1,112 @@
+"""From job files and run parameters to a plan: one search, or several in one of the multi-search modes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from darts_core.autosearch.backbones import grammar
+from darts_core.autosearch.job_yaml import parse_file
+from darts_core.autosearch.space_yaml import code_dimension, dense_codes
+from darts_core.autosearch.spec import Objective, SearchPlan, SearchSpec
+from darts_core.errors import ConfigError
+
+__all__ = ["build_plan"]
+
+G1_SPACES = ("resnet18", "resnet34", "resnet50", "resnet101", "dense_fc", "dense_conv")
+
+
+def _published_space(space: str, reward: str) -> SearchSpec:
+    """The backbone space that the `search_space` run parameter names (pure NAS over its codes)."""
+    if space not in G1_SPACES:
+        raise ConfigError(
+            f"Unknown run parameter search_space={space!r}; use one of {', '.join(G1_SPACES)}."
+        )
+    if space.startswith("dense"):
+        values = dense_codes(random.Random(0), 11)
+        return SearchSpec(
+            "architecture",
+            (code_dimension("code", values),),
+            (Objective(reward),),
+            "grid_search",
+        )
+    values = list(grammar.PUBLISHED_RESNET50)
+    if space != "resnet50":
+        rng = random.Random(0)
+        values = [grammar.STANDARD[space], *(grammar.sample(rng) for _ in range(10))]
+    baseline = {"code": grammar.STANDARD[space]}
+    return SearchSpec(
+        "architecture",
+        (code_dimension("code", values),),
+        (Objective(reward),),
+        "grid_search",
+        baseline=baseline,
+    )
+
+
+def _joint(steps: Sequence[SearchSpec]) -> SearchSpec:
+    """All settings in one space, searched by the last file's algorithm."""
+    last = steps[-1]
+    dimensions = tuple(d for step in steps for d in step.dimensions)
+    baseline = {key: value for step in steps for key, value in step.baseline.items()}
+    return replace(last, name="joint", dimensions=dimensions, baseline=baseline)
+
+
+def build_plan(
+    files: Sequence[str | Path],
+    *,
+    arguments: Mapping[str, str] | None = None,
+    mode: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> SearchPlan:
+    """The plan of a job from its files, run parameters and multi-search mode.
+
+    Several files run in the order given (`serial`) unless `mode` says `nested` or `joint`. The older
+    run parameters `multi_search`, `config_path` and `search_space` in `arguments` are understood: a
+    backbone space alone is pure architecture search, with `multi_search=True` the file is tuned for each
+    architecture. An argument with a searched setting's name is the user's own value of it.
+    """
+    arguments = dict(arguments or {})
+    steps = [parse_file(path, settings) for path in files]
+    older = arguments.get("search_space")
+    multi = str(arguments.get("multi_search", "False")).lower() in ("true", "1", "yes")
+    if multi and not steps:
+        if "config_path" not in arguments:
+            raise ConfigError("multi_search=True needs a job file; name it with --config.")
+        steps = [parse_file(arguments["config_path"], settings)]
+    if older is not None:
+        reward = steps[-1].objectives[0].metric if multi else "acc"
+        space = _published_space(older, reward)
+        if multi:
+            space = replace(space, objectives=steps[-1].objectives, limits=steps[-1].limits)
+            steps, mode = [space, *steps], mode or "nested"
+        else:
+            steps = [space, *steps]
+    if not steps:
+        raise ConfigError("A job needs a configuration; name a YAML file with --config.")
+    own = {key: _value(text) for key, text in arguments.items()}
+    steps = [
+        replace(
+            s,
+            baseline={**{d.name: own[d.name] for d in s.dimensions if d.name in own}, **s.baseline},
+        )
+        for s in steps
+    ]
+    if len(steps) > 1 and mode == "joint":
+        return SearchPlan((_joint(steps),), "joint")
+    if len(steps) == 1:
+        return SearchPlan(tuple(steps), "single")
+    return SearchPlan(tuple(steps), mode or "serial")
+
+
+def _value(text: str) -> Any:
+    """A command-line value as number, boolean or text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(str(text).lower(), text)

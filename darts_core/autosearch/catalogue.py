@@ -85,6 +85,9 @@ _ALGORITHMS = (
             "cost_weight": Option(2.0, 0, 1000, help="weight of the cost against the loss"),
             "alpha_learning_rate": Option(0.02, 0.00001, 10, help="Adam's step for the choices"),
             "warmup": Option(20, 0, 10**6, help="steps before the choices move"),
+            "supernet_share": Option(
+                0.5, 0.01, 1.0, help="share of max_iterations that the supernet is trained for"
+            ),
         },
     ),
 )

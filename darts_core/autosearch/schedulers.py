@@ -32,11 +32,19 @@ class AsyncHyperband(Scheduler):
 
     Rungs lie at `grace_period * reduction_factor**k` up to `max_t`. A trial that reaches a rung ends
     there unless its value is among the best 1/reduction_factor of all values recorded at this rung so
-    far (its own included; at least one is always good enough). Beyond `max_t` every trial ends.
+    far (its own included; at least one is always good enough), or within `slack` of the worst of these. Beyond `max_t` every trial ends.
     Source: Li et al. 2020, "A system for massively parallel hyperparameter tuning", section 3.
     """
 
-    def __init__(self, *, grace_period: int, reduction_factor: float, max_t: int | None) -> None:
+    def __init__(
+        self,
+        *,
+        grace_period: int,
+        reduction_factor: float,
+        max_t: int | None,
+        slack: float = 0.0,
+    ) -> None:
+        self.slack = slack
         self.max_t = max_t
         self.factor = reduction_factor
         self.rungs: list[tuple[int, dict[str, float]]] = []
@@ -59,7 +67,7 @@ class AsyncHyperband(Scheduler):
                 return False
             recorded[trial] = value
             good = max(1, int(len(recorded) / self.factor))
-            return value < sorted(recorded.values(), reverse=True)[good - 1]
+            return value < sorted(recorded.values(), reverse=True)[good - 1] - self.slack
         return False
 
 
@@ -100,7 +108,8 @@ def create_scheduler(spec: SearchSpec) -> Scheduler:
         return Fifo()
     if spec.scheduler == "async_hyperband":
         options["max_t"] = options.get("max_t") or spec.max_iterations
-        return AsyncHyperband(**options)
+        # what may be given up for the next objective is no reason to stop a trial
+        return AsyncHyperband(**options, slack=spec.objectives[0].tolerance)
     if spec.scheduler == "median_stopping":
         return MedianStopping(**options)
     raise ConfigError(f"Unknown scheduler {spec.scheduler!r}; use FIFOScheduler, async_hyperband.")

@@ -170,6 +170,13 @@ def test_async_hyperband_rule():
     assert rule.decide("c", 10, 0.9) is True
 
 
+def test_async_hyperband_spares_what_lies_within_the_tolerance():
+    rule = AsyncHyperband(grace_period=1, reduction_factor=3, max_t=9, slack=0.02)
+    assert [rule.decide(t, 1, v) for t, v in (("a", 0.5), ("b", 0.485), ("c", 0.47))] == [
+        False, False, True,
+    ]  # fmt: skip
+
+
 def test_median_rule():
     rule = MedianStopping(grace_period=2, min_samples_required=2)
     for trial, level in (("a", 0.8), ("b", 0.6)):

@@ -32,7 +32,8 @@ class AsyncHyperband(Scheduler):
 
     Rungs lie at `grace_period * reduction_factor**k` up to `max_t`. A trial that reaches a rung ends
     there unless its value is among the best 1/reduction_factor of all values recorded at this rung so
-    far (its own included; at least one is always good enough), or within `slack` of the worst of these. Beyond `max_t` every trial ends.
+    far (its own included; at least one is always good enough), or within `slack` of the worst of
+    these. Beyond `max_t` every trial ends.
     Source: Li et al. 2020, "A system for massively parallel hyperparameter tuning", section 3.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["Tiles", "default_tiles", "shape_key", "tiles_for"]
+__all__ = ["Tiles", "default_tiles", "shape_key", "tiles_for", "user_cache"]
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,16 @@ def default_tiles(channels: int, height: int, batch: int, width: int) -> Tiles:
     )
 
 
+def user_cache() -> Path:
+    """Where tuned tiles of this user are kept; XDG_CACHE_HOME moves it."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "darts_core" / "tiles.json"
+
+
 @lru_cache(maxsize=1)
-def _shipped() -> dict[str, Any]:
-    path = Path(__file__).with_name("tiles.json")
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+def _tables() -> tuple[dict[str, Any], ...]:
+    paths = (user_cache(), Path(__file__).with_name("tiles.json"))
+    return tuple(json.loads(path.read_text()) for path in paths if path.exists())
 
 
 def tiles_for(
@@ -102,9 +109,12 @@ def tiles_for(
     precision: str,
     batch: int,
 ) -> Tiles:
-    """Tuned tiles where the shipped cache has this device and shape, else the defaults."""
+    """Tiles of the user's cache or the shipped one where they know the device and shape, else defaults."""
     tiles = default_tiles(channels, height, batch, width)
     if device.type != "cuda":
         return tiles
-    table = _shipped().get(torch.cuda.get_device_name(device), {})
-    return tiles.with_values(table.get(shape_key(channels, height, stride, precision), {}))
+    name, key = torch.cuda.get_device_name(device), shape_key(channels, height, stride, precision)
+    for table in _tables():
+        if key in table.get(name, {}):
+            return tiles.with_values(table[name][key])
+    return tiles

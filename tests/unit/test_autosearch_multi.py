@@ -165,7 +165,9 @@ def test_the_example_in_miniature_finds_a_smaller_network_in_one_supernet_run(tm
 
     assert run_version(store, version) == 0
     rows = read_rows(version.path)
-    assert [r["phase"] for r in rows] == ["search", "search", "supernet"]
+    assert [(r["phase"], r["state"]) for r in rows] == [
+        ("search", "done"), ("search", "done"), ("supernet", "done"),
+    ]  # fmt: skip
     found = next(r for r in rows if r["phase"] == "search" and "x" in r["config"]["code"])
     hers = next(r for r in rows if r.get("is_baseline"))
     assert found["additional_data"]["params"] < hers["additional_data"]["params"]

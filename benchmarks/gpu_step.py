@@ -64,17 +64,19 @@ def cells_with_inputs(precision: str, cells: list[int]) -> Any:
 
 
 def one_pass(
-    cell: Any, inputs: Any, weights: Any, dtype: Any, *, autocast: bool = False
+    cell: Any, inputs: Any, weights: Any, dtype: Any, grad: Any = None, *, autocast: bool = False
 ) -> list[Any]:
-    """Output, input gradients, mixing-weight gradients."""
+    """Output, input gradients, mixing-weight gradients; a fixed random output gradient if none is given."""
     import torch
 
-    xs = [x.to(dtype).requires_grad_() for x in inputs]
-    mix = weights.to(torch.float64 if dtype == torch.float64 else torch.float32).requires_grad_()
+    xs = [x.detach().to(dtype, copy=True).requires_grad_() for x in inputs]
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    mix = weights.detach().to(wide, copy=True).requires_grad_()
     with torch.autocast("cuda", dtype=torch.bfloat16, enabled=autocast):
         out = cell(xs, mix)
-    generator = torch.Generator("cuda").manual_seed(1)
-    grad = torch.randn(out.shape, device="cuda", generator=generator).bfloat16()
+    if grad is None:
+        generator = torch.Generator("cuda").manual_seed(1)
+        grad = torch.randn(out.shape, device="cuda", generator=generator).bfloat16()
     out.backward(grad.to(out.dtype))
     return [out.detach(), *(x.grad for x in xs), mix.grad]
 
@@ -146,11 +148,14 @@ def tune_cell(precision: str, cells: list[int], out: Path, seconds: float) -> No
     start = tiles_for(inputs[0].device, *args)
     low = torch.bfloat16 if precision == "bf16" else torch.float32
 
+    grad = torch.randn_like(one_pass(holder[0], inputs, weights, low)[0])
+
     def time_ms(tiles: Any) -> float:
         launches.tiles_for = lambda *_: tiles
+        holder[0].packed.grad = None
         return float(
             triton.testing.do_bench_cudagraph(
-                lambda: one_pass(holder[0], inputs, weights, low), rep=60
+                lambda: one_pass(holder[0], inputs, weights, low, grad), rep=60
             )
         )
 

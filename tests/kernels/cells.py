@@ -14,7 +14,7 @@ from darts_core.supernet.fused import FusedSearchCell
 from darts_core.supernet.plan import plan_cell
 from darts_core.supernet.skeleton import CellSpec
 from darts_kernels import cell as kernel_cell
-from darts_kernels.testing import assert_matches
+from darts_kernels.testing import assert_matches, relative_error
 from darts_kernels.tiles import default_tiles
 
 if "test_dw_conv_7x7" not in OPS:
@@ -65,8 +65,10 @@ def away_from_zero(shape: Sequence[int], rng: torch.Generator) -> torch.Tensor:
 
 def run(cell, inputs, weights, grad, dtype, *, autocast=False):
     """(output, input gradients, mixing-weight gradients) of one pass."""
-    xs = [x.to(dtype).requires_grad_() for x in inputs]
-    mix = weights.to(torch.float64 if dtype == torch.float64 else torch.float32).requires_grad_()
+    # copies: gradients of another pass must not add up in the same tensor
+    xs = [x.detach().to(dtype, copy=True).requires_grad_() for x in inputs]
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    mix = weights.detach().to(wide, copy=True).requires_grad_()
     for parameter in cell.parameters():
         parameter.grad = None
     with torch.autocast(inputs[0].device.type, dtype=torch.bfloat16, enabled=autocast):
@@ -115,6 +117,8 @@ def check_cell(
     exact = run(exact_cell, inputs, weights, grad, torch.float64)
     plain = run(plain_cell, inputs, weights, grad, torch.float32, autocast=precision == "bf16")
     found = run(fused, inputs, weights, grad, low)
+    for i, gradient in enumerate(plain[1]):
+        assert relative_error(gradient, exact[1][i]) < 0.5, "the plain path is no yardstick"
     assert_matches(found[0], exact[0], plain[0], floor=floor, name="output")
     for i, gradient in enumerate(found[1]):
         assert_matches(gradient, exact[1][i], plain[1][i], floor=floor, name=f"input {i}")

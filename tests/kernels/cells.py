@@ -88,6 +88,7 @@ def check_cell(
     precision: str = "fp32",
     floor: float = 2e-6,
     tiles: bool = True,
+    ties: bool = False,
     monkeypatch=None,
 ) -> None:
     """Compare output and every gradient of the fused cell with the modules in fp64."""
@@ -107,6 +108,8 @@ def check_cell(
             for wide, halved in zip(layout.input_channels, layout.input_reduces, strict=True)
         ]
     inputs = [away_from_zero((batch, *size), rng).to(device) for size in sizes]
+    if ties:  # every window holds equal values; all are positive, so no relu is at its kink
+        inputs = [torch.randint(1, 3, x.shape, generator=rng).float().to(device) for x in inputs]
     weights = torch.rand(len(layout.edges), layout.operations, generator=rng).to(device)
     out_height, out_width = layout.output_size(height, width)
     shape = (batch, layout.nodes * layout.channels, out_height, out_width)

@@ -32,6 +32,12 @@ def test_reduction_bodies(rng, poison, monkeypatch):
     check_cell(cell, rng, batch=1, height=4, width=4, monkeypatch=monkeypatch)
 
 
+@pytest.mark.interpret
+def test_reduction_of_odd_sizes(rng, poison, monkeypatch):
+    cell = make_cell(["dil_conv_3x3", "skip_connect"], channels=4, reduces=True)
+    check_cell(cell, rng, height=5, width=7, monkeypatch=monkeypatch)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 @pytest.mark.parametrize("size", [16, 14])

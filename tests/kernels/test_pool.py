@@ -27,6 +27,12 @@ def test_bodies(rng, poison, monkeypatch, reduces):
 
 
 @pytest.mark.interpret
+def test_ties_go_to_the_first_maximum(rng, poison, monkeypatch):
+    cell = make_cell(["max_pool_3x3", "dil_conv_3x3"])
+    check_cell(cell, rng, height=4, width=6, ties=True, monkeypatch=monkeypatch)
+
+
+@pytest.mark.interpret
 def test_pools_without_norm(rng, poison, monkeypatch):
     cell = make_cell(["avg_pool_3x3", "dil_conv_3x3"], norm_after_pool=False)
     check_cell(cell, rng, height=4, width=5, monkeypatch=monkeypatch)

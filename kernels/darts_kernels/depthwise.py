@@ -361,8 +361,8 @@ def _depthwise_backward_kernel(
                 mask = mask_l
                 if not EXACT:
                     mask = mask_l & ((row0 + row) * STRIDE + PY < HI) & (x * STRIDE + PX < WI)
-                value = tl.load(state_ptr + here + row * (STRIDE * WI), mask=mask, other=0.0)
-                z = z + (tl.maximum(value.to(tl.float32), 0.0),)
+                own = tl.load(state_ptr + here + row * (STRIDE * WI), mask=mask, other=0.0)
+                z = z + (tl.maximum(own.to(tl.float32), 0.0),)
             dz = _zeros(x, ROWS)
             dx = _zeros(x, ROWS)
             for e in range(tl.load(first_ptr + source), tl.load(first_ptr + source + 1)):
@@ -388,8 +388,8 @@ def _depthwise_backward_kernel(
                         mask = mask_l
                         if not FULL:
                             mask = mask_l & (row0 + row < H)
-                        value = tl.load(down + row * W, mask=mask, other=0.0).to(tl.float32)
-                        new = new + (dx[row] + mix * value,)
+                        g = tl.load(down + row * W, mask=mask, other=0.0).to(tl.float32)
+                        new = new + (dx[row] + mix * g,)
                     dx = new
             for p in tl.static_range(NPOOL):
                 dx = _pool_gather(

@@ -1,0 +1,91 @@
+"""Every launch of a cell is assembled for an H100, without one."""
+
+import dataclasses
+import os
+
+import pytest
+import torch
+
+from darts_core.spaces import get_space
+from darts_core.supernet.fused import FusedSearchCell
+from darts_core.supernet.plan import plan_cell
+from darts_kernels import cell as kernel_cell
+from darts_kernels.tiles import default_tiles
+
+from .cells import make_cell
+
+TYPES = {
+    torch.float32: "fp32",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.int32: "i32",
+    torch.int64: "i64",
+    torch.int8: "i8",
+}
+
+
+def compile_launch(self, *args, grid, warmup=False, **kwargs):
+    """In place of a launch: compile what would run."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    bound = dict(zip(self.arg_names, args, strict=False))
+    options = {}
+    for key, value in kwargs.items():
+        (bound if key in self.arg_names else options)[key] = value
+    signature, constants = {}, {}
+    for parameter in self.params:
+        value = bound[parameter.name]
+        if parameter.is_constexpr:
+            constants[parameter.name] = value
+            signature[parameter.name] = "constexpr"
+        elif isinstance(value, torch.Tensor):
+            signature[parameter.name] = "*" + TYPES[value.dtype]
+        else:
+            signature[parameter.name] = "fp32" if isinstance(value, float) else "i32"
+    key = (self.__name__, str(signature), str(constants), str(options))
+    if key not in compile_launch.done:
+        source = ASTSource(fn=self, signature=signature, constexprs=constants)
+        compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+        compile_launch.done[key] = compiled.metadata.shared
+
+
+compile_launch.done = {}
+
+
+@pytest.mark.full
+@pytest.mark.skipif(
+    os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter replaces the compiler"
+)
+@pytest.mark.parametrize(
+    ("precision", "channels", "reduces"),
+    [("tf32", 16, True), ("bf16", 20, False), ("fp32", 64, False)],
+)
+def test_the_darts_cell_compiles_for_an_h100(monkeypatch, precision, channels, reduces):
+    from triton.runtime.jit import JITFunction
+
+    monkeypatch.setattr(JITFunction, "run", compile_launch)
+    small = dataclasses.replace(
+        default_tiles(channels, 8, 8, 8), rows=2, inner_rows=2, back_rows=2, inner_back_rows=2
+    )
+    monkeypatch.setattr(kernel_cell, "tiles_for", lambda *_: small)
+    cell = make_cell(get_space("darts").ops, channels=channels, inputs=2, nodes=2, reduces=reduces,
+                     preprocess=True, last_reduced=True)  # fmt: skip
+    plan = plan_cell(cell, channels)
+    fused = FusedSearchCell.adopt(cell, plan, precision).to("meta")
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    inputs = [
+        torch.empty(8, wide, 8 * (1 + halved), 8 * (1 + halved), device="meta", dtype=dtype)
+        for wide, halved in zip(plan.layout.input_channels, plan.layout.input_reduces, strict=True)
+    ]
+    weights = torch.empty(len(plan.order), plan.layout.operations, device="meta")
+    compile_launch.done.clear()
+    out = fused([x.requires_grad_() for x in inputs], weights.requires_grad_())
+    out.backward(torch.empty_like(out))
+    fused.packed.requires_grad_(False)
+    fused(inputs, weights).backward(torch.empty_like(out))
+    names = {key[0] for key in compile_launch.done}
+    assert {"_depthwise_backward_kernel", "_pointwise_backward_kernel", "_node_sum_kernel"} <= names
+    # shared memory of one block of an H100
+    assert max(compile_launch.done.values()) <= 227 * 1024

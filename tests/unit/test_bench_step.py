@@ -1,0 +1,66 @@
+"""`bench what=step` and `what=kernels` on a CPU, at toy size."""
+
+import pytest
+import torch
+
+from darts_core.bench import kernels, step
+from darts_core.bench.results import read_results
+from darts_core.errors import ConfigError
+
+TOY = {"channels": 2, "layers": 1, "batch_size": 4, "size": 6, "seconds": 0.01}
+
+
+def config(tmp_path, **options):
+    results = {"results": str(tmp_path)}
+    return {"device": "cpu", "bench": {"options": {**TOY, **results, **options}}}
+
+
+def test_step_rows_are_checked_and_written(tmp_path, capsys):
+    found = step.run(config(tmp_path, variants=["plain", "batched"]), tmp_path)
+    names = [row["name"] for row in found["rows"]]
+    assert names == ["plain", "batched"]
+    fast = read_results(found["results"]).rows[1]
+    assert fast["check"] == "passed"
+    assert fast["error"] < 1e-3
+    assert fast["median_ms"] > 0
+    assert fast["n"] >= 1
+    assert fast["floor_ms"] > 0
+    assert "batched" in capsys.readouterr().out
+
+
+def test_a_red_check_prints_no_time(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(step.StepCase, "check", lambda *_: (False, 1.0, 0.0))
+    found = step.run(config(tmp_path, variants=["batched"]), tmp_path)
+    assert "median_ms" not in found["rows"][0]
+    assert " ms" not in capsys.readouterr().out
+    rows = kernels.run(config(tmp_path), tmp_path)["rows"]
+    assert [row["check"] for row in rows] == ["FAILED"]
+
+
+def test_kernel_rows(tmp_path):
+    rows = kernels.run(config(tmp_path), tmp_path)["rows"]
+    assert [row["name"] for row in rows] == ["cell plain", "cell batched"]
+    assert all(row["median_ms"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"channels": 0}, {"variants": ["quick"]}, {"relaxation": "hard"}]
+)
+def test_wrong_options(tmp_path, wrong):
+    with pytest.raises(ConfigError):
+        step.run(config(tmp_path, **wrong), tmp_path)
+
+
+def test_bytes_of_a_launch():
+    constants = {"C": 16, "HW": 1024, "F1": 4, "NPOOL": 2}
+    one = 64 * 16 * 1024 * 4
+    assert kernels.launch_bytes("_reduce_kernel", (16, 64, 3), constants, 64, 4) == 3 * 7 * one
+    forward = {"C": 16, "HW": 1024}
+    assert kernels.launch_bytes("_pointwise_kernel", (8, 4, 2), forward, 64, 4) == 8 * one * 1.5
+
+
+def test_the_floor_counts_both_passes():
+    case = step.StepCase(TOY, torch.device("cpu"))
+    small = step.floor_ms(case.net, 4, 6, 10.0)
+    assert step.floor_ms(case.net, 8, 6, 10.0) == pytest.approx(2 * small)
+    assert step.floor_ms(case.net, 4, 6, 10.0, storage=2) == pytest.approx(small / 2)

@@ -37,6 +37,18 @@ _BUDGET = {"fp32": 2.0, "tf32": 2.0, "bf16": 2.0, "batched": 2.0}
 _FLOOR = {"fp32": 5e-3, "tf32": 5e-2, "bf16": 2e-1, "batched": 1e-4}
 
 
+OPTIONS = (
+    "space",
+    "channels",
+    "layers",
+    "batch_size",
+    "size",
+    "relaxation",
+    "seconds",
+    "variants",
+)
+
+
 class StepCase:
     """One supernet and batch size whose step is timed.
 
@@ -59,7 +71,7 @@ class StepCase:
             "seconds": 2.0,
             "variants": None,
         }
-        given = {key: value for key, value in options.items() if key in usual and value is not None}
+        given = {key: options[key] for key in OPTIONS if options.get(key) is not None}
         self.options = {**usual, **given}
         for key in ("channels", "layers", "batch_size", "size"):
             if not isinstance(self.options[key], int) or self.options[key] < 1:

@@ -17,6 +17,7 @@ from darts_core.architecture import Architecture
 from darts_core.bench.models import ModelCase, bench_case, saved_case, train_seeds
 from darts_core.bench.results import slug, write_results
 from darts_core.bench.runtimes import available_runtimes, check_runtimes
+from darts_core.bench.step import OPTIONS as STEP_OPTIONS
 from darts_core.bench.table import markdown_table, print_models
 from darts_core.bench.tabular_compare import OPTIONS as TABULAR_OPTIONS
 from darts_core.data import DataBundle
@@ -32,6 +33,7 @@ __all__ = ["compare", "join_rows"]
 log = logging.getLogger("darts_core")
 OPTIONS = (
     *TABULAR_OPTIONS,
+    *STEP_OPTIONS,
     "seeds",
     "precisions",
     "batch_sizes",

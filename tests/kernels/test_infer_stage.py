@@ -127,7 +127,8 @@ def test_kernel_compiles_for_an_h100(kind, deep):
 
     names = kernel.arg_names
     constants = {
-        "C": 36, "O": 36, "HI": 32, "WI": 32, "HO": 32, "WO": 32, "K": 3 if deep else 1, "STRIDE": 1, "DILATION": 1,
+        "C": 36, "O": 36, "HI": 32, "WI": 32, "HO": 32, "WO": 32,
+        "K": 3 if deep else 1, "STRIDE": 1, "DILATION": 1,
         "PADDING": 1 if deep else 0, "RELU": True, "DEEP": deep, "BIAS": True, "ADD": True,
         "DOT": "ieee" if kind == "fp32" else "tf32", "BLOCK_P": 64, "BLOCK_O": 64, "BLOCK_C": 16,
     }  # fmt: skip

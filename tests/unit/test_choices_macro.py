@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
 from darts_core.spaces import SPACES, get_space
 from darts_core.spaces.mobilenet import MobileNetSpace
@@ -83,7 +84,9 @@ def test_one_hot_weights_run_the_architecture_inside_the_supernet():
     assert weights["cell"].sum(1).tolist() == [1.0] * 6
     assert space.discretize({"cell": weights["cell"].numpy()}) == architecture
     with pytest.raises(ConfigError, match="has no"):
-        net.one_hot(get_space("toy").random(np.random.default_rng(0)))
+        net.one_hot(
+            Architecture.from_text("|sep_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|none~2|")
+        )
 
 
 def test_rebuild_changes_space_and_depth_in_place():

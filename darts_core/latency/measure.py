@@ -20,10 +20,12 @@ from torch import nn
 
 from darts_core.errors import LatencyError
 from darts_core.latency import device as _device
+from darts_core.latency.forms import RUNTIMES, in_runtime
 from darts_core.latency.timing import Timing, require_comparable, speedup
 
 __all__ = [
     "Timing",
+    "call_ms",
     "default_batch_sizes",
     "measure",
     "measure_model",
@@ -110,6 +112,14 @@ def quick_ms(
     while len(times) < 5 or (time.monotonic() < end and len(times) < 50):
         times.append(sample(call, inner))
     return float(statistics.median(times)) / calls
+
+
+def call_ms(runtime: str, device: torch.device) -> float:
+    """What a call costs in ONNX Runtime whatever it computes; 0 where operations run in one graph."""
+    if runtime != "onnx":
+        return 0.0
+    nothing = in_runtime(nn.Identity(), torch.zeros(1, 1, 1, 1), runtime)
+    return quick_ms(nothing, device=device, seconds=0.05)
 
 
 def _repeated(fn: Callable[[], Any], count: int) -> Callable[[], None]:
@@ -279,15 +289,16 @@ def measure_model(
         dtype: of the inputs.
         input_shape: (C, H, W).
         batch_sizes: batch 1 and the throughput batch (256 on a GPU, 32 on a CPU) by default.
-        runtime: `eager`, `compile` (torch.compile) or `graph` (CUDA graph of eager, GPU only).
+        runtime: `eager`, `compile` (torch.compile), `graph` (CUDA graph of eager, GPU only) or
+            `onnx` (ONNX Runtime, CPU only: the form that `export` writes, without its checks).
         options: further arguments of `measure`.
 
     Raises:
         LatencyError: the runtime is unknown or the input shape is not three numbers.
     """
-    if runtime not in ("eager", "compile", "graph"):
+    if runtime not in RUNTIMES:
         raise LatencyError(
-            f"Unknown runtime {runtime!r} for a model in memory; use eager, compile or graph "
+            f"Unknown runtime {runtime!r} for a model in memory; use {', '.join(RUNTIMES)} "
             "(exported files are timed by `darts-core serve-bench`)."
         )
     if len(input_shape) != 3:
@@ -297,9 +308,8 @@ def measure_model(
     home = next((p.device for p in model.parameters()), torch.device("cpu"))
     model.eval().to(found)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    run: Callable[[torch.Tensor], Any] = model
-    if runtime == "compile":
-        run = torch.compile(model)
+    if runtime == "onnx" and found.type != "cpu":
+        raise LatencyError(f"runtime='onnx' is timed on a CPU, not on {found}; use graph there.")
     rows: dict[int, Timing] = {}
     try:
         with torch.inference_mode():
@@ -307,7 +317,8 @@ def measure_model(
                 x = torch.randn(batch, *input_shape, device=found, dtype=dtype)
                 x = x.contiguous(memory_format=layout)
                 rows[batch] = measure(
-                    lambda x=x: run(x),  # type: ignore[misc]
+                    # a captured graph replays what eager runs
+                    in_runtime(model, x, "eager" if runtime == "graph" else runtime),
                     device=found,
                     runtime=runtime,
                     batch=batch,

@@ -21,7 +21,7 @@ from darts_core import runlog
 from darts_core.errors import DartsError, LatencyError
 from darts_core.latency import device as _device
 from darts_core.latency.forms import RUNTIMES, in_runtime, without_norms
-from darts_core.latency.measure import default_batch_sizes, quick_ms
+from darts_core.latency.measure import call_ms, default_batch_sizes, quick_ms
 from darts_core.ops import create_op
 
 __all__ = ["LatencyTable", "Place", "build_table", "find_places"]
@@ -222,12 +222,12 @@ def build_table(
     wanted = _wanted(find_places(supernet, input_shape), ops, sizes)
     saved = time.monotonic()
     with _device.device_lock(home), _device.pinned_threads(home):
-        call_ms = _call_ms(runtime, home)
+        overhead_ms = call_ms(runtime, home)
         for done, (key, (place, op, batch)) in enumerate(wanted.items()):
             if key not in table.rows:
                 found = _time(place, op, batch, runtime, home, dtype, seconds)
                 # a network pays for its call once, not once an operation
-                table.rows[key] = max(found - call_ms, 0.1 * found)
+                table.rows[key] = max(found - overhead_ms, 0.1 * found)
             if path is not None and time.monotonic() - saved > _SAVE_EVERY_SECONDS:
                 table.save(path)
                 saved = time.monotonic()
@@ -268,14 +268,6 @@ def _opened(
         )
     log.info("%s holds %d rows already", path, len(table.rows))
     return table
-
-
-def _call_ms(runtime: str, device: torch.device) -> float:
-    """What a call costs in ONNX Runtime whatever it computes; 0 where operations run in one graph."""
-    if runtime != "onnx":
-        return 0.0
-    nothing = in_runtime(nn.Identity(), torch.zeros(1, 1, 1, 1), runtime)
-    return quick_ms(nothing, device=device, seconds=0.05)
 
 
 def _time(

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from darts_core.latency.measure import quick_ms
+from darts_core.latency.forms import in_runtime
+from darts_core.latency.measure import call_ms, quick_ms
 from darts_core.prune.groups import ChannelGroup
 
 __all__ = ["LayerCosts"]
@@ -28,15 +29,24 @@ class LayerCosts:
 
     Args:
         device: where to time.
+        runtime: a name from `latency.forms.RUNTIMES`, in which single layers are timed.
         folded: batch norms cost nothing, as in exported networks.
         analytic: count multiply-adds and bytes instead of measuring: for devices and sizes at which
             no single layer's time falls although the whole network's does.
     """
 
     def __init__(
-        self, device: torch.device, *, folded: bool = False, analytic: bool = False
+        self,
+        device: torch.device,
+        *,
+        runtime: str = "eager",
+        folded: bool = False,
+        analytic: bool = False,
     ) -> None:
         self.device = device
+        # one layer alone is not compiled or captured: its work is the same
+        self.runtime = runtime if runtime == "onnx" else "eager"
+        self._call_ms: float | None = None
         self.folded = folded
         self.analytic = analytic
         self._known: dict[Key, float] = {}
@@ -104,8 +114,14 @@ class LayerCosts:
             return _work(layer, x)
         layer = layer.to(self.device).eval()
         x = x.to(self.device)
-        with torch.inference_mode():
-            return quick_ms(lambda: layer(x), device=self.device)
+        alone = quick_ms(in_runtime(layer, x, self.runtime), device=self.device)
+        return max(alone - self._overhead_ms(), 1e-6)
+
+    def _overhead_ms(self) -> float:
+        """What a call of the runtime costs whatever it computes: a network pays it once."""
+        if self._call_ms is None:
+            self._call_ms = call_ms(self.runtime, self.device)
+        return self._call_ms
 
 
 def _work(layer: nn.Module, x: Tensor) -> float:

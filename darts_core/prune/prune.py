@@ -48,7 +48,7 @@ def prune_to_budget(
     distillation: float = 0.0,
     least: float = 0.125,
     round_to: int | None = None,
-    runtime: str = "eager",
+    runtime: str | None = None,
     timer: Callable[[nn.Module], Timing] | None = None,
     seconds: float = 1.0,
     seed: int = 0,
@@ -74,7 +74,8 @@ def prune_to_budget(
         distillation: share of the unpruned model's soft labels in the loss of the fine-tuning.
         least: the smallest share of channels that a group keeps.
         round_to: widths are multiples of it; by default 8 on a GPU and 1 on a CPU.
-        runtime: "eager", "compile" or "graph", for the default timer.
+        runtime: what the default timer runs: "onnx", "eager", "compile" or "graph". By default the
+            form in which the network will be deployed: ONNX Runtime on a CPU, a CUDA graph on a GPU.
         timer: times a network instead, for example in an exported form.
         seconds: longest time for one timing.
         seed: of the fine-tuning.
@@ -87,10 +88,11 @@ def prune_to_budget(
     shape = tuple(int(value) for value in bundle.image_shape)
     if rounds < 1:
         raise PruneError(f"rounds={rounds} must be at least 1.")
+    form = runtime or ("graph" if home.type == "cuda" else "onnx")
 
     def timed(network: nn.Module) -> Timing:
         rows = measure_model(
-            network, shape, batch_sizes=(size,), device=home, runtime=runtime,
+            network, shape, batch_sizes=(size,), device=home, runtime=form,
             max_seconds=seconds, warmup_seconds=seconds / 2,
         )  # fmt: skip
         return rows[size]
@@ -100,7 +102,8 @@ def prune_to_budget(
     if getattr(work, "auxiliary", None) is not None:
         work.auxiliary = None  # type: ignore[assignment]
     pruner = Pruner(
-        shape, size, clock, LayerCosts(home, folded=timer is not None), importance, least,
+        shape, size, clock,
+        LayerCosts(home, runtime=form, folded=form == "onnx" or timer is not None), importance, least,
         round_to or (8 if home.type == "cuda" else 1), structure,
     )  # fmt: skip
     before = clock(work)

@@ -73,7 +73,8 @@ def _version_rows(
 ) -> list[ModelRow]:
     """One row for each model that the version holds, every exported form included.
 
-    The baseline is exported to the same forms, so that each form is compared with the like.
+    The baseline and the unpruned network are exported to the same forms, so that each form is
+    compared with the like.
     """
     entries = entries_of(folder.parent, config["bench"]["baseline"])
     seconds = config["bench"]["seconds"]
@@ -81,7 +82,7 @@ def _version_rows(
     rows = []
     for entry in entries:
         rows.append(model_row(entry, bundle, device, seconds=seconds))
-        if entry.kind == "baseline" and forms:
+        if entry.kind in ("baseline", "tuned") and forms:
             case = saved_case(entry.folder, name=entry.name, kind=entry.kind)
             runs = saved_runs(case, bundle, device=device)
             rows += bench_case(

@@ -138,7 +138,7 @@ def _go(
 ) -> None:
     for number in range(first, rounds + _EXTRA_ROUNDS):
         now = result.after
-        if now.median_ms <= result.budget_ms * (1.0 if number < rounds else _GRACE):
+        if now.median_ms <= result.budget_ms * _GRACE:
             break
         left = max(rounds - number, 1)
         # equal factors, so that every round asks for the same share

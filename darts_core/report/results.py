@@ -93,7 +93,10 @@ def headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
             base = reference(rows, row, sizes[-1])
             title = f"{percent(row.accuracy_mean, 1)} test accuracy at {_time(row, sizes[-1])}"
             if base is None:
-                return title, f"The {row.label} model; no baseline was measured beside it."
+                return (
+                    title,
+                    f"The {row.label} model; there is no undisturbed baseline to compare with.",
+                )
             return title, f"The {row.label} model is {_compare(row, base, sizes[-1])}."
         row = final_row(rows, sizes[-1], flagged=True)
         if row is not None:

@@ -22,7 +22,11 @@ def batches(rows: Sequence[ModelRow]) -> list[int]:
 
 
 def reference(rows: Sequence[ModelRow], row: ModelRow, batch: int) -> ModelRow | None:
-    """The baseline row to compare `row` with: in the same runtime and precision, else its fastest."""
+    """The baseline row to compare `row` with: in the same runtime and precision, else its fastest.
+
+    None where the baseline's time in the same runtime was taken under foreign load: a slower runtime
+    of the baseline is no rival then.
+    """
     fastest = baseline_row(rows, batch)
     if fastest is None:
         return None
@@ -33,9 +37,10 @@ def reference(rows: Sequence[ModelRow], row: ModelRow, batch: int) -> ModelRow |
         and other.runtime == row.runtime
         and other.precision == row.precision
         and batch in other.latency
-        and not other.latency[batch].flagged
     ]
-    return same[0] if same else fastest
+    if not same:
+        return fastest
+    return None if same[0].latency[batch].flagged else same[0]
 
 
 def _speedup_cell(rows: Sequence[ModelRow], row: ModelRow, batch: int) -> str:

@@ -140,7 +140,7 @@ def test_lock_is_reentrant_and_exclusive():
     with device_lock("cpu"), device_lock("cpu"):
         held = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert held.stdout.startswith("refused Another process")
-    assert measure(lambda: None, repeats=5, **FAST).n == 5
+    assert measure(lambda: None, repeats=5, **FAST).n >= 5
 
 
 def test_threads_and_affinity_are_restored():

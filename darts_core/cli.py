@@ -19,16 +19,23 @@ from darts_core.stages.schema import COMMANDS
 
 __all__ = ["main"]
 
-USAGE, INTERRUPTED = 2, 130
+USAGE, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. `argv` is without the program's name."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(argv)
+        status = _dispatch(argv)
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt as stop:
         return _interrupted(stop)
+    except BrokenPipeError:
+        # the reader of our output (`| head`) has gone: nobody is left to tell, and Python's own flush
+        # at exit must not complain either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
     except Exception as error:
         if os.environ.get("DARTS_DEBUG") == "1":
             raise

@@ -155,3 +155,25 @@ def test_several_seeds_give_one_summary(tmp_path: Path) -> None:
     assert read_json(version / "seed1" / "search" / "result.json")["seed"] == 1
     assert "val_accuracy" in read_json(version / "seeds.json")
     assert "</html>" in (version / "report.html").read_text()
+
+
+def test_a_reader_that_stops_reading_gets_no_complaint() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "import sys; from darts_core.cli import main; sys.exit(main())",
+                "--help",
+            ],
+            stdout=write_end,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(write_end)
+    assert done.stderr == ""
+    assert done.returncode == 141

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from darts_core.supernet.memory import is_memory_shortage, memory_sentence
 
-__all__ = ["Forecast", "duration", "forecast"]
+__all__ = ["Forecast", "duration", "forecast", "process_peak_mib"]
 
 log = logging.getLogger("darts_core")
 _TIMED_STEPS, _TIMED_SECONDS = 3, 4.0
@@ -132,9 +132,12 @@ def _time(
         step()
         wait()
         seconds.append(time.perf_counter() - started)
+    return sorted(seconds)[len(seconds) // 2], process_peak_mib(device)
+
+
+def process_peak_mib(device: torch.device) -> float:
+    """Peak MiB so far: the allocator's on a GPU, of the whole process on a CPU."""
     if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(device) / 2**20
-    else:
-        # of the whole process, in KiB on Linux
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return sorted(seconds)[len(seconds) // 2], peak
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    # KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

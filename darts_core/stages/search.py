@@ -12,7 +12,7 @@ from darts_core.runlog import RunFolder
 from darts_core.search import search as run_search
 from darts_core.stages.board import AlphaBoard
 from darts_core.stages.cost import penalties
-from darts_core.stages.forecast import forecast
+from darts_core.stages.forecast import forecast, process_peak_mib
 from darts_core.stages.inputs import find_device, load_bundle, stage_config
 from darts_core.stages.interrupt import deferred_stop, stop_wanted
 from darts_core.stages.progress import progress_bar
@@ -34,7 +34,8 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Search into `folder`; goes on from its checkpoint when there is one.
 
     Returns:
-        architecture (its dictionary), device_seconds, val_accuracy of the supernet, guards, seed.
+        architecture (its dictionary), device_seconds, val_accuracy of the supernet, guards, seed, peak_mib
+        (of the process that finished).
     """
     run = RunFolder.create(folder, stage_config(config, "search"))
     if run.finished:
@@ -77,5 +78,5 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         raise KeyboardInterrupt("A checkpoint is saved.")
     if board is not None:
         board.result(found.architecture)
-    facts = {"ops": list(space.ops), "device": str(device)}
+    facts = {"ops": list(space.ops), "device": str(device), "peak_mib": process_peak_mib(device)}
     return write_result(run, found, config, **facts, **rank(table, found, config["search"]))

@@ -1,7 +1,7 @@
 """A whole search and what its cell is worth: searches over seeds and precisions, then short trainings.
 
     python -m benchmarks.full_search --data train.parquet --device cuda            # CIFAR-10 (JPEG), GPU
-    python -m benchmarks.full_search --data FILE --device cpu --precisions fp32 --seeds 1 --search-epochs 2 ...
+    python -m benchmarks.full_search --data FILE --device cpu --precisions fp32 --seeds 1 --search-epochs 2
 
 Searches run first, each for the paper's 19,550 steps (63 epochs of 312 steps at batch 64 on 20,000 params
 and 20,000 alpha images; 5,000 val, 5,000 test). Then the first search's cell, DARTS_V2 and random cells

@@ -182,14 +182,19 @@ def _bind(cores: set[int]) -> None:
 
 
 class Load:
-    """Processor time that other processes took since this object was made."""
+    """Processor time that other processes took since this object was made.
+
+    Counted on the cores that this process is bound to at that moment: work on other cores takes no
+    time from a pinned measurement.
+    """
 
     def __init__(self) -> None:
-        self._start = _processor_seconds()
+        self._cores = _own_cores()
+        self._start = _processor_seconds(self._cores)
 
     def foreign(self) -> float:
         """Mean number of cores that were busy with other processes; 0.0 where it cannot be read."""
-        end = _processor_seconds()
+        end = _processor_seconds(self._cores)
         wall = end[2] - self._start[2]
         if wall <= 0.0 or end[0] <= 0.0:
             return 0.0
@@ -197,19 +202,32 @@ class Load:
         return max(0.0, others / wall)
 
 
-def _processor_seconds() -> tuple[float, float, float]:
-    """Busy seconds of the whole machine, of this process, and the wall clock."""
+def _own_cores() -> set[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+
+
+def _processor_seconds(cores: set[int]) -> tuple[float, float, float]:
+    """Busy seconds of `cores`, processor seconds of this process, and the wall clock."""
     own = time.process_time()
     wall = time.monotonic()
     try:
-        fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
-        ticks = os.sysconf("SC_CLK_TCK")
-    except (OSError, IndexError, ValueError, AttributeError):
+        busy = busy_ticks(Path("/proc/stat").read_text(), cores)
+        return busy / os.sysconf("SC_CLK_TCK"), own, wall
+    except (OSError, ValueError, AttributeError):
         return 0.0, own, wall
-    values = [int(field) for field in fields]
-    # user, nice, system, irq, softirq; idle, iowait and stolen time are not ours to judge
-    busy = sum(values[i] for i in (0, 1, 2, 5, 6) if i < len(values))
-    return busy / ticks, own, wall
+
+
+def busy_ticks(text: str, cores: set[int]) -> int:
+    """Ticks in which one of `cores` was busy, from the text of `/proc/stat`."""
+    names = {f"cpu{core}" for core in cores}
+    busy = 0
+    for line in text.splitlines():
+        name, _, rest = line.partition(" ")
+        if name in names:
+            fields = rest.split()
+            # user, nice, system, irq, softirq; idle, iowait and stolen time are not ours to judge
+            busy += sum(int(fields[i]) for i in (0, 1, 2, 5, 6) if i < len(fields))
+    return busy
 
 
 def foreign_gpu_processes(device: torch.device) -> int:

@@ -106,6 +106,19 @@ def test_foreign_load_sees_another_process():
     assert load.foreign() > 0.1
 
 
+def test_only_the_cores_of_a_pinned_timing_count():
+    text = (
+        "cpu  70 0 7 900 5 0 1 0\n"
+        "cpu0 40 1 4 500 5 2 1 9\n"
+        "cpu1 30 0 3 400 0 0 0 0\n"
+        "cpu10 5000 0 0 0 0 0 0 0\n"
+        "intr 12 0\n\n"
+    )
+    assert device_module.busy_ticks(text, {0}) == 40 + 1 + 4 + 2 + 1
+    assert device_module.busy_ticks(text, {0, 1}) == 48 + 33
+    assert device_module.busy_ticks(text, set()) == 0
+
+
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [

@@ -1,8 +1,11 @@
 """Pure architecture search, multi-search and differentiable search, one table, and exported latencies.
 
-    python run_all.py --root runs --width 16 --images 4000 --epochs 6
+    python run_all.py --root runs --width 16 --images 3000 --epochs 6 --batch 64
+    python run_all.py --root runs ... --only nas        # one search now, the others later
+    python run_all.py --root runs ... --only-table      # nothing is trained; latencies are measured again
 
-Every search is a job: `darts-core jobs --root runs show nas` shows it in full.
+Every search is a job: `darts-core jobs --root runs show nas` shows it in full. A finished job is taken as
+it is, a stopped or interrupted one goes on where it was. `--out DIR` writes a results file.
 """
 
 import argparse
@@ -11,124 +14,105 @@ import subprocess
 import sys
 from pathlib import Path
 
-import torch
-from torch import nn
-
-from darts_core.autosearch import ResNet50
-from darts_core.export import export_model, load
-from darts_core.latency.measure import measure
+from table import report
 
 HERE = Path(__file__).resolve().parent
 JOBS = {
     "nas": (["nas.yaml"], []),
-    "multi": (["learning_rate.yaml", "nas.yaml"], ["--multi", "serial"]),
+    # the budget in nas.yaml is for that search alone; here two of them share one
+    "multi": (["learning_rate.yaml", "nas.yaml"], ["--multi", "serial", "--budget", "7x"]),
     "differentiable": (["differentiable.yaml"], []),
 }
+SIZES = ("images", "epochs", "width", "batch")
 
 
-def jobs(args: argparse.Namespace, *words: str) -> str:
+def jobs(args: argparse.Namespace, *words: str, allowed: tuple[int, ...] = (0,)) -> str:
+    """The output of `darts-core jobs WORDS`, run as a command of its own."""
     command = [sys.executable, "-c", "from darts_core.cli import main; raise SystemExit(main())"]
     done = subprocess.run(
         [*command, "jobs", "--root", args.root, *words], stdout=subprocess.PIPE, text=True
     )
-    if done.returncode:
+    if done.returncode not in allowed:
         raise SystemExit(f"jobs {' '.join(words)} ended with status {done.returncode}")
     return done.stdout
 
 
-def search(args: argparse.Namespace, name: str) -> dict:
+def states(args: argparse.Namespace) -> dict[str, str]:
+    """The state of every job there is."""
+    rows = json.loads(jobs(args, "list", "--json"))
+    return {row["name"]: row["state"] for row in rows}
+
+
+def words_of(args: argparse.Namespace, name: str) -> list[str]:
+    """The `create` command of a search."""
     files, more = JOBS[name]
     words = ["create", "--name", name, "--code", str(HERE / "code"), "--boot-file", "searched.py"]
     for file in files:
         words += ["--config", str(HERE / file)]
-    own = {"images": args.images, "epochs": args.epochs, "width": args.width, "batch": args.batch}
-    for key, value in own.items():
-        words += ["--arg", f"{key}={value}"]
-    words += (
-        ["--data", args.data] if Path(args.data).is_dir() else ["--arg", f"data_url={args.data}"]
-    )
-    words += [
-        "--set",
-        f"max_iterations={args.epochs}",
-        "--set",
-        f"general.confirm_seeds={args.seeds}",
-    ]
-    print(jobs(args, *words, *more, "--devices", args.device, "--wait"))
-    return json.loads(jobs(args, "show", name, "--json", "--limit", "1000"))
+    for key in SIZES:
+        words += ["--arg", f"{key}={getattr(args, key)}"]
+    if Path(args.data).is_dir():
+        words += ["--data", args.data]
+    else:
+        words += ["--arg", f"data_url={args.data}"]
+    words += ["--set", f"max_iterations={args.epochs}"]
+    words += ["--set", f"general.confirm_seeds={args.seeds}"]
+    return [*words, *more, "--devices", args.device, "--wait"]
 
 
-def statistics(item: dict, name: str) -> str:
-    spread = item["std"]
-    return f"{item['mean']:.4f}" + (f" +- {spread:.4f}" if spread is not None else "")
+def search(args: argparse.Namespace, name: str) -> None:
+    """Bring a search to its end: create its job, or go on with it."""
+    state = states(args).get(name)
+    if state is None:
+        print(jobs(args, *words_of(args, name)))
+        return
+    shown(args, name)
+    if state in ("queued", "running"):
+        raise SystemExit(f"{name} is {state}; wait for it, or stop it with `jobs stop {name}`.")
+    if state != "succeeded":
+        print(jobs(args, "resume", name, "--wait"))
 
 
-def exported_ms(code: str, args: argparse.Namespace, folder: Path, shape: tuple) -> float:
-    """Median milliseconds of a batch in ONNX Runtime: latency does not depend on trained values."""
-    net = ResNet50(code, in_channels=shape[0], width=args.width)
-    model = nn.Sequential(
-        net, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(net.out_channels, 10)
-    )
-    meta = {
-        "class_names": [str(i) for i in range(10)], "image_shape": shape, "mean": [0.0], "std": [1.0],
-    }  # fmt: skip
-    export_model(model.eval(), folder, meta, formats=("onnx",), time_artifacts=False)
-    runner, images = load(folder, "onnx"), torch.randn(args.export_batch, *shape)
-    return measure(lambda: runner(images), batch=args.export_batch, runtime="onnx").median_ms
-
-
-def report(args: argparse.Namespace, results: dict[str, dict]) -> None:
-    shape = (1, 8, 8) if args.data == "digits" else (1, 28, 28)
-    lines = ["search | pick | val accuracy | baseline | test accuracy | baseline | eager ms | params | "
-             "settings | cost (trainings) | ONNX ms | baseline ONNX ms | model"]  # fmt: skip
-    reference = exported_ms("resnet50", args, Path(args.root) / "export" / "baseline", shape)
-    for name, shown in results.items():
-        found = shown["summary"]
-        best, gain = found["best"], found["gain"][0]
-        test = found["test"].get("test_accuracy", {})
-        same = best["trial_id"] == found["baseline"]["trial_id"]
-        theirs = test.get("baseline")
-        ours = theirs if same else test.get("best")
-        ms = exported_ms(best["config"]["code"], args, Path(args.root) / "export" / name, shape)
-        cells = [
-            name,
-            best["config"]["code"],
-            statistics(gain["best"], name),
-            statistics(gain["baseline"], name),
-            statistics(ours, name) if ours else "-",
-            statistics(theirs, name) if theirs else "-",
-            f"{best['values']['latency']:.2f}",
-            str(best["additional_data"]["params"]),
-            json.dumps({k: v for k, v in best["config"].items() if k != "code"}),
-            f"{found['cost']['search']['trainings']:.2f}",
-            f"{ms:.2f}",
-            f"{reference:.2f}",
-            str(Path(best["folder"]) / "output" / (best["model_path"] or "")),
-        ]
-        lines.append(" | ".join(cells))
-        print(f"\n{name}: front (accuracy, latency in ms)")
-        for row in shown["rows"]:
-            if row["trial_id"] in found["front"]:
-                print(f"  {row['code']:40} {row['accuracy']:.4f} {row['latency']:.2f}")
-    print("\n" + "\n".join(lines))
-    Path(args.root, "table.txt").write_text("\n".join(lines) + "\n")
+def shown(args: argparse.Namespace, name: str) -> dict:
+    """Everything `jobs show` knows of a search, which must have been made with the same sizes."""
+    found = json.loads(jobs(args, "show", name, "--json", "--limit", "1000"))
+    own = found["parameters"]["arguments"]
+    for key in SIZES:
+        if own.get(key) != str(getattr(args, key)):
+            raise SystemExit(
+                f"{name} in {args.root} was made with {key}={own.get(key)}, not {getattr(args, key)}; "
+                "give the same sizes, or another --root."
+            )
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--root", default="runs")
+    parser.add_argument("--root", default="runs", help="folder of the jobs")
     parser.add_argument(
         "--data", default="/usr/share/datasets/fashion-mnist", help="folder or 'digits'"
     )
-    parser.add_argument("--images", type=int, default=4000)
+    parser.add_argument("--images", type=int, default=3000, help="of the train split")
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--width", type=int, default=16)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--width", type=int, default=16, help="of the stem; ResNet-50 has 64")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--seeds", type=int, default=3, help="fresh ones, for pick and ResNet-50")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--export-batch", type=int, default=32)
+    parser.add_argument("--export-batch", type=int, default=32, help="images a call of the timing")
     parser.add_argument("--only", nargs="+", default=list(JOBS), choices=list(JOBS))
+    parser.add_argument(
+        "--only-table", action="store_true", help="no training: export, time, print"
+    )
+    parser.add_argument("--out", metavar="DIR", help="write a results file into this folder")
     args = parser.parse_args()
-    report(args, {name: search(args, name) for name in args.only})
+    if not args.only_table:
+        for name in args.only:
+            search(args, name)
+    done = [name for name, state in states(args).items() if state == "succeeded" and name in JOBS]
+    if not done:
+        raise SystemExit(f"No search in {args.root} has finished yet; run without --only-table.")
+    # in the order of the table, whatever was run when
+    report({name: shown(args, name) for name in JOBS if name in done}, args, jobs)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from darts_core.autosearch.catalogue import (
     SCHEDULERS,
     Plugin,
 )
+from darts_core.autosearch.metrics_yaml import parse_metrics
 from darts_core.autosearch.space_yaml import parse_space
 from darts_core.autosearch.spec import Dimension, Limits, Objective, SearchSpec
 from darts_core.autosearch.yaml_lines import Located, load, locate
@@ -105,28 +106,6 @@ def _objectives(node: Located) -> tuple[Objective, ...]:
         several.fail(f"{len(result)} objectives", "give one to four")
     if len({o.metric for o in result}) < len(result):
         several.fail("a metric stands twice", "name each metric once")
-    return tuple(result)
-
-
-def _metrics(node: Located | None) -> tuple[dict[str, str], ...]:
-    """Regular expressions of the zero-code mode."""
-    from darts_core.autosearch.contract import METRIC_NAME
-
-    result = []
-    for item in node.items() if node is not None else ():
-        item.check_keys(("name", "regex"))
-        name, regex = item.need("name", "name the metric"), item.need("regex", "give a pattern")
-        if not METRIC_NAME.fullmatch(name.text()):
-            name.fail(
-                "not a metric name", "use letters, digits and _ . / -, beginning with a letter"
-            )
-        if len(regex.text()) > 500:
-            regex.fail("longer than 500 characters", "shorten the pattern")
-        try:
-            re.compile(regex.text())
-        except re.error as error:
-            regex.fail(f"not a regular expression ({error})", "escape special characters with \\")
-        result.append({"name": name.text(), "regex": regex.text()})
     return tuple(result)
 
 
@@ -230,7 +209,7 @@ def parse_four_parts(root: Located, name: str) -> SearchSpec:
         seed=whole(node, "seed", 0, 1),
         max_iterations=iterations.integer(1) if iterations is not None else None,
         baseline=_baseline(general, from_space),
-        metrics=_metrics(_optional(general, "metrics")),
+        metrics=parse_metrics(_optional(general, "metrics")),
         limits=_limits(general),
         confirm_seeds=whole(general, "confirm_seeds", 0, 3),
         cpu_per_trial=whole(general, "cpu_per_instance", 1, 1),

@@ -10,24 +10,18 @@ import importlib.util
 import json
 import os
 import random
-import re
-import subprocess
 import sys
-import threading
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import IO, cast
 
 from darts_core.autosearch import compat
-from darts_core.autosearch.contract import MAX_LINE_BYTES, TRIAL_VARIABLE, StopTrial, Trial, current
+from darts_core.autosearch.contract import TRIAL_VARIABLE, StopTrial, Trial, current
+from darts_core.autosearch.zero_code import run_script
 from darts_core.errors import ConfigError, DartsError
 
 __all__ = ["main"]
 
-LOG_LINE_CHARACTERS = 1000
-_FORCE_SECONDS = 3.0  # a script that ignores SIGTERM is killed after this time
 EXIT_FAILED, EXIT_CONTRACT = 1, 3
 
 if os.environ.get(TRIAL_VARIABLE):
@@ -82,61 +76,6 @@ def _call_user_code(trial: Trial) -> None:
         evaluate()
 
 
-def _lines(stream: IO[bytes]) -> Iterator[tuple[bytes, str]]:
-    """Lines of a stream, each cut at a sane length however long the line is."""
-    while chunk := stream.readline(MAX_LINE_BYTES):
-        yield chunk, chunk.decode("utf-8", "replace").rstrip("\r\n")[:LOG_LINE_CHARACTERS]
-
-
-def _watch_script(trial: Trial) -> int:
-    """Zero-code mode: run the boot file as a script and match each printed line.
-
-    The patterns run in this process, so a pattern that hangs costs this trial only.
-    """
-    record = trial.record
-    patterns = [(item["name"], re.compile(item["regex"])) for item in record["metrics"]]
-    reward = record.get("reward", patterns[0][0])
-    command = [sys.executable, "-u", record["boot_file"], *record["arguments"]]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([record["code_dir"], os.environ.get("PYTHONPATH", "")]),
-    }
-    child = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
-    )
-    seen: dict[str, float] = {}
-    stop: StopTrial | None = None
-    for raw, line in _lines(cast("IO[bytes]", child.stdout)):
-        sys.stdout.buffer.write(raw)
-        sys.stdout.buffer.flush()
-        for name, pattern in patterns:
-            found = pattern.search(line)
-            if found is None:
-                continue
-            try:
-                seen[name] = float(found.group(1) if found.groups() else found.group(0))
-            except ValueError:
-                continue
-            # the metric to optimise closes an iteration; the others only update their last value
-            if name == reward and stop is None:
-                try:
-                    trial.reporter(**seen)
-                except StopTrial as signalled:
-                    stop = signalled
-                    child.terminate()
-                    force = threading.Timer(_FORCE_SECONDS, child.kill)
-                    force.daemon = True
-                    force.start()
-    code = child.wait()
-    if stop is not None:
-        raise stop
-    if code == 0 and reward not in seen:
-        raise ConfigError(
-            f"No printed line matched the pattern of {reward!r}; check general.metrics against the log."
-        )
-    return code
-
-
 def _write_architectures(trial: Trial) -> None:
     """What a supernet in this trial found, for the trial that builds it."""
     if trial.folder is not None and trial.searchables:
@@ -154,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
     sys.argv = [record["boot_file"], *record["arguments"]]
     try:
         if record.get("metrics"):
-            return _watch_script(trial)
+            return run_script(trial)
         _call_user_code(trial)
         _write_architectures(trial)
     except StopTrial as stop:

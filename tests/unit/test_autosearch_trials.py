@@ -249,6 +249,33 @@ def test_zero_code_mode_reads_printed_lines_and_survives_a_hanging_pattern(shop)
     assert (row["state"], row["reason"][:5]) == ("failed", "time:")
 
 
+def test_zero_code_mode_reads_a_metric_file_of_the_output_folder(shop):
+    from dataclasses import replace
+
+    source = """
+    import json, sys
+    folder = next(a.split("=")[1] for a in sys.argv if a.startswith("--train_url="))
+    print("loss 0.5")
+    print("loss 0.25")
+    json.dump({"acc": 0.75, "top_5": 0.9, "name": "text"}, open(folder + "/metric.json", "w"))
+    """
+    accuracy = {"name": "acc", "file": "metric.json", "key": "acc"}
+    top = {"name": "top5", "file": "metric.json", "key": "top_5"}
+    row = one(shop(source), replace(BASE, metrics=(accuracy, top)))
+    assert (row["state"], row["training_iteration"], row["values"]) == ("done", 1, {"acc": 0.75})
+    assert row["metrics"]["top5"] == 0.9
+    # beside a pattern, the file belongs to the last iteration
+    loss = {"name": "loss", "regex": "loss ([0-9.]+)"}
+    spec = replace(BASE, metrics=(loss, accuracy), objectives=(Objective("loss", "min"),))
+    row = one(shop(source), replace(spec, max_iterations=2))
+    assert (row["state"], row["training_iteration"]) == ("done", 2)
+    assert (row["metrics"]["loss"], row["metrics"]["acc"]) == (0.25, 0.75)
+    for key, file in (("name", "metric.json"), ("none", "metric.json"), ("acc", "other.json")):
+        lost = ({"name": "acc", "file": file, "key": key},)
+        row = one(shop(source), replace(BASE, metrics=lost))
+        assert (row["state"], row["values"]["acc"]) == ("failed", None)
+
+
 def test_reports_are_limited_and_not_trusted(tmp_path):
     path = tmp_path / "reports.jsonl"
     lines = [

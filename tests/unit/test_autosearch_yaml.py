@@ -147,6 +147,28 @@ def test_errors_name_file_line_field_value_and_remedy(tmp_path, old, new, line, 
     assert re.search(words, text), text
 
 
+@pytest.mark.parametrize(
+    ("member", "words"),
+    [
+        ("{name: acc}", "either regex"),
+        ("{name: acc, regex: a, file: metric.json}", "either regex"),
+        ("{name: acc, file: ../metric.json}", "relative to that"),
+        ("{name: acc, file: /etc/metric.json}", "relative to that"),
+        ("{name: acc, regex: '('}", "not a regular expression"),
+        ("{name: 'a b', regex: a}", "not a metric name"),
+    ],
+)
+def test_sources_of_zero_code_metrics(tmp_path, member, words):
+    text = f"general: {{metrics: [{member}]}}\nsearch_space" + FOUR.partition("\nsearch_space")[2]
+    with pytest.raises(ConfigError, match=words):
+        parse_file(write(tmp_path, text))
+    good = text.replace(member, "{name: acc, file: metric.json}, {name: b, regex: 'b=(.*)'}")
+    assert parse_file(write(tmp_path, good)).metrics == (
+        {"name": "acc", "file": "metric.json", "key": "acc"},
+        {"name": "b", "regex": "b=(.*)"},
+    )
+
+
 def test_hostile_yaml(tmp_path):
     bomb = "a: &a [x,x,x,x,x,x,x,x,x,x]\n"
     for i, name in enumerate("bcdefg"):

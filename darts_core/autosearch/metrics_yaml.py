@@ -1,0 +1,53 @@
+"""The field `general.metrics`: where the zero-code mode finds each metric of a script."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+from darts_core.autosearch.contract import METRIC_NAME
+from darts_core.autosearch.yaml_lines import Located
+
+__all__ = ["parse_metrics"]
+
+
+def parse_metrics(node: Located | None) -> tuple[dict[str, str], ...]:
+    """Metrics of the zero-code mode: a pattern over printed lines, or an entry of a JSON file."""
+    result = []
+    for item in node.items() if node is not None else ():
+        item.check_keys(("name", "regex", "file", "key"))
+        name, regex, file = (
+            item.need("name", "name the metric"),
+            item.get("regex"),
+            item.get("file"),
+        )
+        if not METRIC_NAME.fullmatch(name.text()):
+            name.fail(
+                "not a metric name", "use letters, digits and _ . / -, beginning with a letter"
+            )
+        if (regex is None) == (file is None):
+            item.fail("not one source", "give either regex (printed lines) or file (metric.json)")
+        source = _pattern(regex) if regex is not None else _entry(item, name.text())
+        result.append({"name": name.text(), **source})
+    return tuple(result)
+
+
+def _pattern(regex: Located) -> dict[str, str]:
+    if len(regex.text()) > 500:
+        regex.fail("longer than 500 characters", "shorten the pattern")
+    try:
+        re.compile(regex.text())
+    except re.error as error:
+        regex.fail(f"not a regular expression ({error})", "escape special characters with \\")
+    return {"regex": regex.text()}
+
+
+def _entry(item: Located, name: str) -> dict[str, str]:
+    """File and key; the key is the metric's name unless one is given."""
+    file, key = item.need("file", "name a JSON file"), item.get("key")
+    path = PurePosixPath(file.text())
+    if path.is_absolute() or ".." in path.parts or path.suffix != ".json":
+        file.fail(
+            "not a JSON file in the trial's output folder", "name it relative to that: metric.json"
+        )
+    return {"file": str(path), "key": key.text() if key is not None else name}

@@ -1,0 +1,123 @@
+"""Zero-code mode: a script runs unchanged; its metrics are read from what it prints and leaves behind.
+
+A metric is `{name, regex}`, matched on each printed line, or `{name, file, key}`, an entry of a JSON file
+in the trial's output folder once the script has ended. Standard library only, see contract.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, cast
+
+from darts_core.autosearch.contract import MAX_LINE_BYTES, StopTrial, Trial
+from darts_core.errors import ConfigError
+
+__all__ = ["run_script"]
+
+LOG_LINE_CHARACTERS = 1000
+_FORCE_SECONDS = 3.0  # a script that ignores SIGTERM is killed after this time
+_MAX_FILE_BYTES = 2**20
+
+
+def _lines(stream: IO[bytes]) -> Iterator[tuple[bytes, str]]:
+    """Lines of a stream, each cut at a sane length however long the line is."""
+    while chunk := stream.readline(MAX_LINE_BYTES):
+        yield chunk, chunk.decode("utf-8", "replace").rstrip("\r\n")[:LOG_LINE_CHARACTERS]
+
+
+def _start(record: Mapping[str, Any]) -> subprocess.Popen[bytes]:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([record["code_dir"], os.environ.get("PYTHONPATH", "")]),
+    }
+    command = [sys.executable, "-u", record["boot_file"], *record["arguments"]]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+    )
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.terminate()
+    force = threading.Timer(_FORCE_SECONDS, child.kill)
+    force.daemon = True
+    force.start()
+
+
+def _content(path: Path) -> Any:
+    """The JSON value in a file, or None when there is none of sane size."""
+    try:
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            return None
+        return json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _from_files(items: Sequence[Mapping[str, str]], folder: Path) -> dict[str, float]:
+    """Metrics that the script wrote into JSON files; what is not there or no number is left out."""
+    found: dict[str, float] = {}
+    for item in items:
+        content = _content(folder / item["file"])
+        value = content.get(item["key"]) if isinstance(content, dict) else None
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            found[item["name"]] = value
+    return found
+
+
+def run_script(trial: Trial) -> int:
+    """Run the boot file as a script, report its metrics; returns its exit status.
+
+    The patterns run in this process, so a pattern that hangs costs this trial only.
+
+    Raises:
+        StopTrial: the trial was asked to end.
+        ConfigError: the script ended well and the metric to optimise never came.
+    """
+    record = trial.record
+    metrics = record["metrics"]
+    patterns = [(item["name"], re.compile(item["regex"])) for item in metrics if "regex" in item]
+    files = [item for item in metrics if "file" in item]
+    reward = record.get("reward", metrics[0]["name"])
+    child = _start(record)
+    seen: dict[str, float] = {}
+    calls = 0
+    stop: StopTrial | None = None
+    for raw, line in _lines(cast("IO[bytes]", child.stdout)):
+        sys.stdout.buffer.write(raw)
+        sys.stdout.buffer.flush()
+        for name, pattern in patterns:
+            found = pattern.search(line)
+            if found is None:
+                continue
+            try:
+                seen[name] = float(found.group(1) if found.groups() else found.group(0))
+            except ValueError:
+                continue
+            # the metric to optimise closes an iteration; the others only update their last value
+            if name == reward and stop is None:
+                try:
+                    trial.reporter(**seen)
+                    calls += 1
+                except StopTrial as signalled:
+                    stop = signalled
+                    _end(child)
+    code = child.wait()
+    if stop is not None:
+        raise stop
+    written = _from_files(files, Path(trial.output_dir)) if code == 0 else {}
+    if written:
+        # these belong to the last iteration, not to one more
+        trial.reporter(**{**seen, **written, "training_iteration": max(1, calls)})
+    if code == 0 and reward not in {**seen, **written}:
+        raise ConfigError(
+            f"Neither a printed line nor a file gave {reward!r}; check general.metrics against the log "
+            "and the output folder."
+        )
+    return code

@@ -8,10 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from darts_core.jobs.pictures import draw_best_so_far, draw_front, draw_iterations
+from darts_core.jobs.pictures import (
+    draw_best_so_far,
+    draw_front,
+    draw_importance,
+    draw_iterations,
+)
 from darts_core.jobs.results import Goals, Row
-from darts_core.jobs.store import Version
-from darts_core.jobs.tables import neutral, short, span
+from darts_core.jobs.tables import cost_text, neutral, short
 from darts_core.runlog import read_jsonl, write_text
 
 __all__ = ["draw_all", "write_page"]
@@ -24,10 +28,20 @@ _STYLE = (
 )
 
 
-def draw_all(version: Version, rows: Sequence[Row], goals: Goals, folder: Path) -> list[Path]:
-    """Draw best-so-far, front and the trials' curves into a folder; returns the files made."""
+def draw_all(
+    rows: Sequence[Row],
+    goals: Goals,
+    shares: Mapping[str, float],
+    found: Mapping[str, Any] | None,
+    folder: Path,
+) -> list[Path]:
+    """Draw best-so-far, front, the trials' curves and the settings' importance; returns the files made.
+
+    Each picture of results states the gain against the user's configuration.
+    """
     if not goals:
         return []
+    title = (found or {}).get("verdict", "")
     metric = goals[0]["metric"]
     series: dict[str, list[tuple[int, float]]] = {}
     for row in rows[:20]:
@@ -39,9 +53,10 @@ def draw_all(version: Version, rows: Sequence[Row], goals: Goals, folder: Path) 
         if points:
             series[row["trial_id"]] = points
     made = [
-        draw_best_so_far(rows, goals, folder / "best_so_far.png"),
-        draw_front(rows, goals, folder / "front.png"),
+        draw_best_so_far(rows, goals, folder / "best_so_far.png", title=title),
+        draw_front(rows, goals, folder / "front.png", title=title),
         draw_iterations(series, metric, folder / "trials.png"),
+        draw_importance(shares, metric, folder / "importance.png"),
     ]
     return [path for path in made if path is not None]
 
@@ -71,9 +86,8 @@ def write_page(
     found = details["summary"] or {}
     parts = [f"<h1>{title}: {_safe(details['state'])}</h1>"]
     if found:
-        cost = found["cost"]["search"]
         parts.append(f"<p><b>{html.escape(neutral(found['verdict'], 1000))}</b></p>")
-        parts.append(f"<p>Cost: {span(cost['seconds'])}, {_safe(cost['trainings'])} trainings.</p>")
+        parts.append(f"<p>Cost: {html.escape(cost_text(found['cost']))}.</p>")
     for picture in pictures:
         data = base64.b64encode(picture.read_bytes()).decode()
         parts.append(

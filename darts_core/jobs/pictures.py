@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,13 @@ from darts_core.jobs.results import Goals, Row, front, row_values, search_rows
 from darts_core.jobs.tables import neutral
 from darts_core.runlog import write_bytes
 
-__all__ = ["draw_best_so_far", "draw_comparison", "draw_front", "draw_iterations"]
+__all__ = [
+    "draw_best_so_far",
+    "draw_comparison",
+    "draw_front",
+    "draw_importance",
+    "draw_iterations",
+]
 
 
 def _plain_text(text: str) -> str:
@@ -19,7 +26,7 @@ def _plain_text(text: str) -> str:
     return neutral(text, 60).replace("$", r"\$")
 
 
-def _figure(x: str, y: str) -> tuple[Any, Any]:
+def _figure(x: str, y: str, title: str = "") -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
@@ -27,7 +34,15 @@ def _figure(x: str, y: str) -> tuple[Any, Any]:
     axes.set_xlabel(_plain_text(x))
     axes.set_ylabel(_plain_text(y))
     axes.grid(visible=True, alpha=0.3)
+    lines = textwrap.wrap(neutral(title, 300).replace("$", r"\$"), 90)
+    axes.set_title("\n".join(lines), fontsize=8)
     return figure, axes
+
+
+def _whole_numbers(axes: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _save(figure: Any, path: Path) -> Path:
@@ -37,7 +52,9 @@ def _save(figure: Any, path: Path) -> Path:
     return path
 
 
-def draw_best_so_far(rows: Sequence[Row], goals: Goals, path: Path) -> Path | None:
+def draw_best_so_far(
+    rows: Sequence[Row], goals: Goals, path: Path, *, title: str = ""
+) -> Path | None:
     """Every trial's first objective, the best so far, and the baseline as a line."""
     points = []
     for row in search_rows(rows):
@@ -46,7 +63,8 @@ def draw_best_so_far(rows: Sequence[Row], goals: Goals, path: Path) -> Path | No
             points.append((row["number"], values[0], bool(row.get("is_baseline"))))
     if not points:
         return None
-    figure, axes = _figure("trial, in order", goals[0]["metric"])
+    figure, axes = _figure("trial, in order", goals[0]["metric"], title)
+    _whole_numbers(axes)
     order = range(len(points))
     axes.plot(order, [p[1] for p in points], "o", alpha=0.5, label="trial")
     better = max if goals[0]["mode"] == "max" else min
@@ -61,7 +79,7 @@ def draw_best_so_far(rows: Sequence[Row], goals: Goals, path: Path) -> Path | No
     return _save(figure, path)
 
 
-def draw_front(rows: Sequence[Row], goals: Goals, path: Path) -> Path | None:
+def draw_front(rows: Sequence[Row], goals: Goals, path: Path, *, title: str = "") -> Path | None:
     """The first two objectives against each other with the front and the baseline; None for one."""
     if len(goals) < 2:
         return None
@@ -69,7 +87,7 @@ def draw_front(rows: Sequence[Row], goals: Goals, path: Path) -> Path | None:
     if not usable:
         return None
     x, y = goals[1]["metric"], goals[0]["metric"]
-    figure, axes = _figure(x, y)
+    figure, axes = _figure(x, y, title)
     axes.plot([r["values"][x] for r in usable], [r["values"][y] for r in usable], "o", alpha=0.4)
     best = sorted(front(usable, goals[:2]), key=lambda r: r["values"][x])
     axes.plot([r["values"][x] for r in best], [r["values"][y] for r in best], "o-", label="front")
@@ -87,10 +105,22 @@ def draw_iterations(
     if not any(series.values()):
         return None
     figure, axes = _figure("iteration", metric)
+    _whole_numbers(axes)
     for name, points in series.items():
         axes.plot([p[0] for p in points], [p[1] for p in points], "-", label=_plain_text(name))
     if len(series) <= 12:
         axes.legend()
+    return _save(figure, path)
+
+
+def draw_importance(shares: Mapping[str, float], metric: str, path: Path) -> Path | None:
+    """The share of each setting in the spread of the first objective, as bars; None without shares."""
+    if not shares:
+        return None
+    figure, axes = _figure(f"share in the spread of {metric}", "")
+    names = list(shares)[::-1]
+    axes.barh(range(len(names)), [shares[name] for name in names])
+    axes.set_yticks(range(len(names)), [_plain_text(name) for name in names])
     return _save(figure, path)
 
 

@@ -19,7 +19,6 @@ __all__ = [
     "best_row",
     "front",
     "gain",
-    "importance",
     "objectives",
     "read_rows",
     "row_values",
@@ -196,6 +195,7 @@ def summary(version: str | Path, *, last_step: str | None = None) -> dict[str, A
     every = read_rows(version)
     rows = search_rows(every)
     confirm = [row for row in every if row.get("phase") == "confirm"]
+    searched = [row for row in every if row.get("phase") != "confirm"]
     best, baseline = best_row(rows, goals), _baseline(rows)
     usable = baseline is not None and row_values(baseline, goals) is not None
     unit = baseline.get("time_total_s") if baseline is not None else None
@@ -215,7 +215,9 @@ def summary(version: str | Path, *, last_step: str | None = None) -> dict[str, A
         "test": _test_metrics(confirm),
         "front": [row["trial_id"] for row in front(rows, goals)],
         "cost": {
-            "search": cost([r for r in every if r.get("phase") != "confirm"]),
+            "search": cost(searched),
+            # what the user's own training would not have cost anyway
+            "besides_yours": cost([r for r in searched if not r.get("is_baseline")]),
             "confirm": cost(confirm),
         },
         "trials": {
@@ -240,6 +242,11 @@ def _test_metrics(confirm: Sequence[Row]) -> dict[str, dict[str, Any]]:
     }
 
 
+def _figure(side: Mapping[str, Any]) -> str:
+    spread = side["std"]
+    return f"{side['mean']:.4g}" + (f" +- {spread:.3g}" if spread is not None else "")
+
+
 def _verdict(
     best: Row | None, gains: Sequence[Mapping[str, Any]], *, nothing: bool, usable: bool
 ) -> str:
@@ -249,53 +256,11 @@ def _verdict(
         return "Your own configuration gave no usable result, so there is nothing to compare with."
     if nothing or not any(item["better"] for item in gains):
         return "Nothing beat your own configuration."
-    parts = []
-    for item in gains:
-        spread = item["best"]["std"]
-        error = f" +- {spread:.3g}" if spread is not None else ""
-        parts.append(
-            f"{item['metric']} {item['best']['mean']:.4g}{error} against {item['baseline']['mean']:.4g} "
-            f"({item['difference']:+.3g})"
-        )
+    parts = [
+        f"{item['metric']} {_figure(item['best'])} against {_figure(item['baseline'])} "
+        f"({item['difference']:+.3g})"
+        for item in gains
+    ]
     seeds = gains[0]["best"]["n"]
     how = f"over {seeds} fresh seed(s)" if gains[0]["fresh_seeds"] else "over the search's one seed"
     return f"Against your own configuration, {how}: " + "; ".join(parts) + "."
-
-
-def importance(rows: Sequence[Row], goals: Goals) -> dict[str, float]:
-    """The share of each setting in the spread of the first objective (0..1, most important first).
-
-    Optuna's PED-ANOVA over the finished search trials; empty with fewer than four of them.
-    """
-    usable = [row for row in search_rows(rows) if row_values(row, goals) is not None]
-    names = sorted(set().union(*(row["config"] for row in usable))) if usable else []
-    names = [n for n in names if len({repr(row["config"].get(n)) for row in usable}) > 1]
-    if len(usable) < 4 or not names:
-        return {}
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    mode = goals[0]["mode"]
-    study = optuna.create_study(direction="maximize" if mode == "max" else "minimize")
-    spaces: dict[str, Any] = {}
-    for name in names:
-        values = [row["config"].get(name) for row in usable]
-        if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
-            spaces[name] = optuna.distributions.FloatDistribution(min(values), max(values))
-        else:
-            spaces[name] = optuna.distributions.CategoricalDistribution(
-                sorted({repr(v) for v in values})
-            )
-    for row in usable:
-        params = {}
-        for name, space in spaces.items():
-            value = row["config"].get(name)
-            numeric = isinstance(space, optuna.distributions.FloatDistribution)
-            params[name] = float(value) if numeric else repr(value)
-        value = float(row["values"][goals[0]["metric"]])
-        study.add_trial(optuna.trial.create_trial(params=params, distributions=spaces, value=value))
-    evaluator = optuna.importance.PedAnovaImportanceEvaluator(evaluate_on_local=False)
-    return {
-        k: float(v)
-        for k, v in optuna.importance.get_param_importances(study, evaluator=evaluator).items()
-    }

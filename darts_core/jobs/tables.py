@@ -12,7 +12,7 @@ from typing import Any
 
 from darts_core.runlog import plain
 
-__all__ = ["clock", "neutral", "render", "short", "span"]
+__all__ = ["clock", "cost_text", "neutral", "render", "short", "span"]
 
 
 def neutral(value: Any, limit: int = 200) -> str:
@@ -52,6 +52,17 @@ def span(seconds: Any) -> str:
         return f"{seconds:.1f}s"
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+def cost_text(cost: Mapping[str, Mapping[str, Any]]) -> str:
+    """The cost of a search as a sentence: time, and trainings with and without the user's own."""
+    text = span(cost["search"]["seconds"])
+    times = cost["search"]["trainings"]
+    if times is not None:
+        text += f" = {times:.2f} trainings (the search {cost['besides_yours']['trainings']:.2f}, yours 1)"
+    if cost["confirm"]["seconds"]:
+        text += f"; confirming runs {span(cost['confirm']['seconds'])}"
+    return text
 
 
 def _text(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:

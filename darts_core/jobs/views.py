@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import JobError
+from darts_core.jobs.importance import importance
 from darts_core.jobs.index import index_rows
 from darts_core.jobs.results import (
     Goals,
     Row,
-    importance,
     objectives,
     read_rows,
     summary,
 )
 from darts_core.jobs.store import LIVE, STATES, JobStore, Version
-from darts_core.jobs.tables import clock, neutral, render, short, span
+from darts_core.jobs.tables import clock, cost_text, neutral, render, short, span
 from darts_core.runlog import read_json, read_jsonl, read_yaml
 
 __all__ = ["result_table", "version_details"]
@@ -200,7 +200,7 @@ def run_show(store: JobStore, args: argparse.Namespace) -> int:
         from darts_core.jobs.page import draw_all, write_page
 
         folder = Path(args.pictures) if args.pictures else version.path / "autosearch" / "pictures"
-        pictures = draw_all(version, rows, goals, folder)
+        pictures = draw_all(rows, goals, shares, details["summary"], folder)
         if args.html:
             write_page(Path(args.html), details, columns, table, shares, pictures)
     if args.form != "text":
@@ -238,10 +238,8 @@ def _print_details(details: Mapping[str, Any], shares: Mapping[str, float]) -> N
         )
     if details["summary"] is not None:
         found = details["summary"]
-        cost = found["cost"]["search"]
-        times = cost["trainings"]
-        multiple = f" = {times:.2f} trainings" if times is not None else ""
-        print(f"cost       {span(cost['seconds'])}{multiple}; trials {short(found['trials'])}")
+        print(f"cost       {cost_text(found['cost'])}")
+        print(f"trials     {short(found['trials'])}")
         print(f"verdict    {neutral(found['verdict'], 1000)}")
         for name, sides in found["test"].items():
             print(f"  {neutral(name)}: {short(sides)}")

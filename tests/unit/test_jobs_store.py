@@ -10,6 +10,7 @@ import pytest
 from darts_core.errors import JobError
 from darts_core.jobs.cli import configure
 from darts_core.jobs.code import copy_code, model_file
+from darts_core.jobs.importance import importance
 from darts_core.jobs.index import index_rows, reindex, update_index
 from darts_core.jobs.locks import FileLock, device_lock_path
 from darts_core.jobs.notify import check_notify, notify
@@ -18,13 +19,12 @@ from darts_core.jobs.results import (
     best_row,
     front,
     gain,
-    importance,
     read_rows,
     row_values,
     summary,
 )
 from darts_core.jobs.store import JobStore, check_name
-from darts_core.jobs.tables import neutral, render
+from darts_core.jobs.tables import cost_text, neutral, render
 from darts_core.jobs.verbs import budget, pairs
 from darts_core.jobs.views import result_table
 
@@ -236,6 +236,8 @@ def test_gain_is_over_the_same_fresh_seeds_and_says_when_nothing_was_won(tmp_pat
     found = summary(tmp_path)
     assert found["verdict"] == "Nothing beat your own configuration."
     assert found["cost"]["search"]["trainings"] == pytest.approx(2.5)
+    assert found["cost"]["besides_yours"]["trainings"] == pytest.approx(1.5)
+    assert cost_text(found["cost"]) == "5.0s = 2.50 trainings (the search 1.50, yours 1)"
     assert len(read_rows(tmp_path)) == 2
 
 
@@ -285,8 +287,10 @@ def test_hostile_names_and_data_are_inert(store, tmp_path):
         assert not any(ord(c) < 32 and c != "\n" for c in text)
         assert "\u202e" not in text
     details = version_details(made)
-    pictures = draw_all(made, rows, goals, tmp_path / "pictures")
-    write_page(tmp_path / "page.html", details, columns, table, importance(rows, goals), pictures)
+    shares, found = importance(rows, goals), {"verdict": HOSTILE * 9}
+    pictures = draw_all(rows, goals, shares, found, tmp_path / "pictures")
+    assert [path.stem for path in pictures] == ["best_so_far", "importance"]
+    write_page(tmp_path / "page.html", details, columns, table, shares, pictures)
     page = (tmp_path / "page.html").read_text()
     assert "<script" not in page
     assert "&lt;script&gt;" in page

@@ -23,9 +23,12 @@ __all__ = ["dry_run", "forecast_text", "trainings"]
 def trainings(plan: SearchPlan) -> tuple[float, float]:
     """The cost in trainings without early stopping, and of the confirming runs.
 
-    A budget caps the first number.
+    A supernet counts as the share of the iterations it is trained for. A budget caps the first number.
     """
     search = float(plan.trial_count())
+    for step in plan.steps:
+        if step.algorithm == "differentiable_search" and step.max_iterations is not None:
+            search -= 1.0 - float(step.algorithm_options["supernet_share"])
     limits = [s.limits.trainings for s in plan.steps if s.limits.trainings is not None]
     return min([search, *limits]), 2.0 * plan.last.confirm_seeds
 
@@ -33,9 +36,9 @@ def trainings(plan: SearchPlan) -> tuple[float, float]:
 def forecast_text(plan: SearchPlan, training_seconds: float | None = None) -> str:
     """The forecast as a sentence; with the length of one training also in time."""
     search, extra = trainings(plan)
-    capped = search < plan.trial_count()
+    capped = any(s.limits.trainings == search for s in plan.steps)
     text = (
-        f"Forecast: up to {plan.trial_count()} trials (yours first), {search:g} trainings"
+        f"Forecast: up to {plan.trial_count()} trials (yours first), {search:.3g} trainings"
         f"{' (capped by the budget)' if capped else ''}, and {extra:g} to confirm the winner on fresh seeds."
     )
     if training_seconds is not None:

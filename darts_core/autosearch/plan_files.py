@@ -55,6 +55,16 @@ def _joint(steps: Sequence[SearchSpec]) -> SearchSpec:
     return replace(last, name="joint", dimensions=dimensions, baseline=baseline)
 
 
+def _refuse_differentiable(steps: Sequence[SearchSpec], mode: str) -> None:
+    """A supernet proposes one architecture, once: there is nothing to nest or to join."""
+    for step in steps:
+        if step.algorithm == "differentiable_search":
+            raise ConfigError(
+                f"{step.source}: differentiable_search cannot be part of a {mode} multi-search; use "
+                "--multi serial, or another search_algorithm.type."
+            )
+
+
 def build_plan(
     files: Sequence[str | Path],
     *,
@@ -95,6 +105,8 @@ def build_plan(
         )
         for s in steps
     ]
+    if len(steps) > 1 and mode in ("nested", "joint"):
+        _refuse_differentiable(steps, mode)
     if len(steps) > 1 and mode == "joint":
         return SearchPlan((_joint(steps),), "joint")
     if len(steps) == 1:

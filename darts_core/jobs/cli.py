@@ -16,6 +16,7 @@ _HOMES = {
     "logs": "views",
     "compare": "comparison",
     "params": "saved",
+    "suggest": "suggest",
 }
 
 
@@ -152,6 +153,9 @@ def _saved(verbs: Any) -> None:
     kinds.add_parser("list")
     kinds.add_parser("show").add_argument("template")
     kinds.add_parser("algorithms", help="algorithms and schedulers with their defaults")
+    found = verbs.add_parser("suggest", help="metrics of a printed log, as general.metrics")
+    found.add_argument("log", metavar="LOG", help="file that a script printed; - for input")
+    _form(found)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

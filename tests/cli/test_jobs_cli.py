@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -355,4 +354,6 @@ def test_templates(place):
     text = jobs(place, "template", "algorithms")
     assert "kappa = 2.5" in text
     assert "async_hyperband" in text
-    assert isinstance(Path(place), Path)
+    (place / "log.txt").write_text("epoch 1 val_acc=0.5\nepoch 2 val_acc=0.75\n")
+    (found,) = json.loads(jobs(place, "suggest", "log.txt", "--json"))
+    assert (found["name"], found["lines"], found["last"]) == ("val_acc", 2, 0.75)

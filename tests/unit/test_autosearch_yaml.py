@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 import darts_core
+from darts_core.autosearch.forecast import forecast_text, trainings
 from darts_core.autosearch.job_yaml import parse_file
 from darts_core.autosearch.plan_files import build_plan
 from darts_core.autosearch.yaml_lines import load
@@ -188,6 +189,19 @@ def test_templates_are_valid(path):
     assert spec.total_trials() >= 3
 
 
+def test_the_augmentation_template_names_policies_that_there_are():
+    import torch
+
+    from darts_core.augment import Augment
+
+    (setting,) = parse_file(TEMPLATES[0].with_name("augment.yaml")).dimensions
+    images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
+    for name in setting.values:
+        generator = torch.Generator().manual_seed(1)
+        same = torch.equal(Augment(policy=name)(images, generator), images)
+        assert same is (name == "none"), name
+
+
 def test_code_settings_reject_bad_codes_with_line_and_position(tmp_path):
     text = (
         "search_space:\n  - {type: resnet_code, name: c, values: ['11-21', '11-3']}\n"
@@ -218,6 +232,25 @@ def test_several_files_make_a_multi_search_in_order(tmp_path):
     assert joint.steps[0].baseline == {"policy": 1, "lr": 2}
     with pytest.raises(ConfigError, match="stands in two"):
         build_plan([files[0], files[0]])
+
+
+def test_a_differentiable_search_is_a_serial_step_and_forecast_by_its_share(tmp_path):
+    text = (
+        "general: {baseline: {code: resnet50}}\nmax_iterations: 10\n"
+        "search_algorithm: {type: differentiable_search, supernet_share: 0.4, reward_attr: acc}\n"
+    )
+    rates = (
+        "search_space:\n  - params: [{type: discrete_param, name: lr, values: [1, 2], default: 1}]\n"
+        "search_algorithm: {type: grid_search, reward_attr: acc}\n"
+    )
+    alone = build_plan([write(tmp_path, text, "net.yaml")])
+    assert trainings(alone) == (pytest.approx(2.4), 6.0)
+    assert "3 trials (yours first), 2.4 trainings, and 6 to confirm" in forecast_text(alone)
+    files = [write(tmp_path, rates, "rate.yaml"), tmp_path / "net.yaml"]
+    assert trainings(build_plan(files))[0] == pytest.approx(2 + 3 - 1 - 0.6)
+    for mode in ("nested", "joint"):
+        with pytest.raises(ConfigError, match="cannot be part of"):
+            build_plan(files, mode=mode)
 
 
 def test_older_run_parameters(tmp_path):

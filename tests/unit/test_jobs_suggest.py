@@ -1,0 +1,62 @@
+"""Metrics proposed from a printed log, and what the proposed patterns find in it."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+
+from darts_core.autosearch.job_yaml import parse_file
+from darts_core.errors import JobError
+from darts_core.jobs.suggest import run_suggest, suggest
+
+LOG = """\
+start 2026-11-24 03:46:21 on 10.0.0.1, model resnet50 v1.2
+Epoch 1/2: train loss: 0.52 val accuracy 0.464 (12.3s)
+step 10 lr=1e-3
+Epoch 2/2: train loss: .31, val accuracy 0.6293, it's top@5 = 91.5%
+accuracy 0.7
+"""
+
+
+def test_names_patterns_and_values_of_a_log():
+    found = {item.name: item for item in suggest(LOG.splitlines())}
+    figures = {name: (item.lines, item.first, item.last, item.mode) for name, item in found.items()}
+    assert figures == {
+        "train_loss": (2, 0.52, 0.31, "min"),
+        "val_accuracy": (2, 0.464, 0.6293, "max"),
+        "lr": (1, 0.001, 0.001, "max"),
+        "s_top_5": (1, 91.5, 91.5, "max"),
+        "accuracy": (1, 0.7, 0.7, "max"),
+    }
+    # the shorter name does not take the longer one's figure
+    hits = [line for line in LOG.splitlines() if re.search(found["accuracy"].regex, line)]
+    assert hits == ["accuracy 0.7"]
+
+
+@pytest.mark.parametrize(
+    "line", ["", "epoch 3", "1.5 2.5", "loss nan", "v 1.2.3", "x" * 5000 + " 1"]
+)
+def test_lines_without_a_metric(line):
+    assert suggest([line]) == []
+
+
+def test_the_printed_block_is_a_job_files_part(tmp_path, capsys):
+    (tmp_path / "log.txt").write_text(LOG + "\x1b[31mred\x07 0.5\n")
+    assert run_suggest(None, SimpleNamespace(log=str(tmp_path / "log.txt"), form="text")) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    block = out.partition("from the name):\n")[2]
+    (tmp_path / "job.yaml").write_text(
+        block + "search_space:\n  - params: [{type: discrete_param, name: lr, values: [1, 2]}]\n"
+        "search_algorithm: {type: grid_search, reward_attr: val_accuracy}\n"
+    )
+    metrics = parse_file(tmp_path / "job.yaml").metrics
+    assert {m["name"]: m["regex"] for m in metrics} == {s.name: s.regex for s in suggest(
+        (LOG + "\x1b[31mred\x07 0.5\n").splitlines())}  # fmt: skip
+    for text in ("nothing here\n", None):
+        path = tmp_path / "other.txt"
+        path.unlink(missing_ok=True)
+        if text:
+            path.write_text(text)
+        with pytest.raises(JobError):
+            run_suggest(None, SimpleNamespace(log=str(path), form="text"))

@@ -55,26 +55,33 @@ def _save(figure: Any, path: Path) -> Path:
 def draw_best_so_far(
     rows: Sequence[Row], goals: Goals, path: Path, *, title: str = ""
 ) -> Path | None:
-    """Every trial's first objective, the best so far, and the baseline as a line."""
-    points = []
-    for row in search_rows(rows):
-        values = row_values(row, goals)
-        if values is not None:
-            points.append((row["number"], values[0], bool(row.get("is_baseline"))))
+    """Every trial's first objective, the best complete trial so far, and the baseline as a line."""
+    shown = [(row, row_values(row, goals[:1])) for row in search_rows(rows)]
+    points = [(position, row, values[0]) for position, (row, values) in enumerate(
+        (row, values) for row, values in shown if values is not None)]  # fmt: skip
     if not points:
         return None
     figure, axes = _figure("trial, in order", goals[0]["metric"], title)
     _whole_numbers(axes)
-    order = range(len(points))
-    axes.plot(order, [p[1] for p in points], "o", alpha=0.5, label="trial")
+    # the last value of a trial that was stopped early says little about a whole training
+    for state, look in (("done", {}), ("stopped", {"markerfacecolor": "none"})):
+        some = [(x, value) for x, row, value in points if row["state"] == state]
+        if some:
+            label = "trial" if state == "done" else "stopped early"
+            axes.plot(
+                *zip(*some, strict=True), "o", alpha=0.5, label=label, color="tab:blue", **look
+            )
     better = max if goals[0]["mode"] == "max" else min
-    best: list[float] = []
-    for point in points:
-        best.append(better([*best[-1:], point[1]]))
-    axes.step(order, best, where="post", label="best so far")
-    for point in points:
-        if point[2]:
-            axes.axhline(point[1], linestyle="--", color="gray", label="your configuration")
+    best: list[tuple[int, float]] = []
+    for x, row, value in points:
+        if row["state"] == "done":
+            best.append((x, better([*(v for _, v in best[-1:]), value])))
+    if best:
+        best.append((points[-1][0], best[-1][1]))
+        axes.step(*zip(*best, strict=True), where="post", label="best so far", color="tab:orange")
+    for _, row, value in points:
+        if row.get("is_baseline"):
+            axes.axhline(value, linestyle="--", color="gray", label="your configuration")
     axes.legend()
     return _save(figure, path)
 

@@ -17,6 +17,7 @@ from darts_core.errors import JobError
 
 __all__ = [
     "best_row",
+    "figure",
     "front",
     "gain",
     "objectives",
@@ -198,12 +199,6 @@ def summary(version: str | Path, *, last_step: str | None = None) -> dict[str, A
     searched = [row for row in every if row.get("phase") != "confirm"]
     best, baseline = best_row(rows, goals), _baseline(rows)
     usable = baseline is not None and row_values(baseline, goals) is not None
-    unit = baseline.get("time_total_s") if baseline is not None else None
-
-    def cost(some: Sequence[Row]) -> dict[str, Any]:
-        seconds = sum(float(row.get("time_total_s") or 0.0) for row in some)
-        return {"seconds": seconds, "trainings": seconds / unit if unit else None}
-
     gains = gain(best, baseline, confirm, goals) if best and baseline and usable else []
     nothing = best is not None and baseline is not None and best["trial_id"] == baseline["trial_id"]
     return {
@@ -215,15 +210,36 @@ def summary(version: str | Path, *, last_step: str | None = None) -> dict[str, A
         "test": _test_metrics(confirm),
         "front": [row["trial_id"] for row in front(rows, goals)],
         "cost": {
-            "search": cost(searched),
+            "search": _cost(searched, baseline),
             # what the user's own training would not have cost anyway
-            "besides_yours": cost([r for r in searched if not r.get("is_baseline")]),
-            "confirm": cost(confirm),
+            "besides_yours": _cost([r for r in searched if not r.get("is_baseline")], baseline),
+            "confirm": _cost(confirm, baseline),
         },
         "trials": {
             state: sum(row.get("state") == state for row in rows)
             for state in ("done", "stopped", "failed", "cancelled", "running")
         },
+    }
+
+
+def _cost(rows: Sequence[Row], baseline: Row | None) -> dict[str, float | None]:
+    """Time by the clock and by the processor, each also as a multiple of trial 0's.
+
+    Other work on the machine stretches the clock; the processor's time it hardly moves.
+    """
+
+    def total(key: str) -> tuple[float, float | None]:
+        spent = sum(float(row.get(key) or 0.0) for row in rows)
+        unit = float(baseline.get(key) or 0.0) if baseline is not None else 0.0
+        return spent, spent / unit if unit else None
+
+    seconds, trainings = total("time_total_s")
+    processor_seconds, processor_trainings = total("cpu_seconds")
+    return {
+        "seconds": seconds,
+        "trainings": trainings,
+        "processor_seconds": processor_seconds,
+        "processor_trainings": processor_trainings,
     }
 
 
@@ -242,7 +258,8 @@ def _test_metrics(confirm: Sequence[Row]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _figure(side: Mapping[str, Any]) -> str:
+def figure(side: Mapping[str, Any]) -> str:
+    """Mean and, with several seeds, the sample standard deviation."""
     spread = side["std"]
     return f"{side['mean']:.4g}" + (f" +- {spread:.3g}" if spread is not None else "")
 
@@ -257,7 +274,7 @@ def _verdict(
     if nothing or not any(item["better"] for item in gains):
         return "Nothing beat your own configuration."
     parts = [
-        f"{item['metric']} {_figure(item['best'])} against {_figure(item['baseline'])} "
+        f"{item['metric']} {figure(item['best'])} against {figure(item['baseline'])} "
         f"({item['difference']:+.3g})"
         for item in gains
     ]

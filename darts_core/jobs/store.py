@@ -137,9 +137,14 @@ class JobStore:
             raise JobError(
                 f"The job {job!r} exists already; use jobs new-version {job} or another --name."
             )
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise JobError(f"{folder} exists and is not a job; use another --name or --root.")
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise JobError(
+                f"{folder} cannot be made ({error.strerror}); name another folder with --root."
+            ) from None
         self._write_job(job, description, time.time())
 
     def _write_job(self, job: str, description: str, created: float) -> None:

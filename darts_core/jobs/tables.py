@@ -12,6 +12,8 @@ from typing import Any
 
 from darts_core.runlog import plain
 
+_SENSIBLE_SECONDS = 30.0
+
 __all__ = ["clock", "cost_text", "neutral", "render", "short", "span"]
 
 
@@ -60,6 +62,9 @@ def cost_text(cost: Mapping[str, Mapping[str, Any]]) -> str:
     times = cost["search"]["trainings"]
     if times is not None:
         text += f" = {times:.2f} trainings (the search {cost['besides_yours']['trainings']:.2f}, yours 1)"
+        # the time of short trials is too coarse to compare
+        if cost["search"]["processor_seconds"] >= _SENSIBLE_SECONDS:
+            text += f", {cost['search']['processor_trainings']:.2f} by processor time"
     if cost["confirm"]["seconds"]:
         text += f"; confirming runs {span(cost['confirm']['seconds'])}"
     return text

@@ -29,7 +29,8 @@ def marker(path: Path, kind: str) -> dict[str, Any] | None:
     """The content of a marker file of ours, or None when it is none."""
     try:
         content = read_json(path)
-    except ResumeError:
+    except (ResumeError, OSError):
+        # also a plain file where a folder would stand, or one that may not be read
         return None
     return content if isinstance(content, dict) and content.get("kind") == kind else None
 

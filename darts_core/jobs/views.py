@@ -16,6 +16,7 @@ from darts_core.jobs.index import index_rows
 from darts_core.jobs.results import (
     Goals,
     Row,
+    figure,
     objectives,
     read_rows,
     summary,
@@ -242,11 +243,20 @@ def _print_details(details: Mapping[str, Any], shares: Mapping[str, float]) -> N
         print(f"trials     {short(found['trials'])}")
         print(f"verdict    {neutral(found['verdict'], 1000)}")
         for name, sides in found["test"].items():
-            print(f"  {neutral(name)}: {short(sides)}")
+            print(f"  {neutral(name)}: {_sides(sides)}")
     if shares:
         print("importance " + ", ".join(f"{neutral(k)} {v:.0%}" for k, v in shares.items()))
     if details["log_tail"]:
         print("log        " + "\n           ".join(details["log_tail"]))
+
+
+def _sides(sides: Mapping[str, Mapping[str, Any]]) -> str:
+    """The winner's and the user's figure of a test metric, each with its spread."""
+    names = {"best": "best", "baseline": "yours"}
+    return ", ".join(
+        f"{names.get(side, neutral(side))} {figure(sides[side])} (n={sides[side]['n']})"
+        for side in sorted(sides, reverse=True)
+    )
 
 
 def _trial_folder(version: Version, trial_id: str) -> Path:

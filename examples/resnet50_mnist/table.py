@@ -58,23 +58,26 @@ def accuracies(found: dict, side: str, metric: str) -> list[float]:
 
 
 def costs(found: dict) -> dict[str, float]:
-    """Trainings of the search with and without trial 0, by the clock and by processor time.
+    """Trainings of the search with and without trial 0's, by the clock and by processor time.
 
     Other work on the machine disturbs the clock; processor time says less about a GPU.
     """
-    rows = [
-        r for r in read_rows(Path(found["best"]["folder"]).parents[2]) if r["phase"] != "confirm"
-    ]
-    result = {}
-    for name, key in (("clock", "time_total_s"), ("processor", "cpu_seconds")):
-        unit = float(found["baseline"][key])
-        total = sum(float(r[key]) for r in rows) / unit
-        result[f"{name}_with_trial_0"], result[f"{name}_search_alone"] = total, total - 1
-    return {**result, "trial_0_seconds": float(found["baseline"]["time_total_s"])}
+    whole, alone = found["cost"]["search"], found["cost"]["besides_yours"]
+    return {
+        "clock_with_trial_0": whole["trainings"],
+        "clock_search_alone": alone["trainings"],
+        "processor_with_trial_0": whole["processor_trainings"],
+        "processor_search_alone": alone["processor_trainings"],
+        "trial_0_seconds": found["baseline"]["time_total_s"],
+        "trial_0_processor_seconds": found["baseline"]["cpu_seconds"],
+    }
 
 
-def row_of(name: str, kind: str, trial: dict, test: list[float], time: Timing, args: argparse.Namespace,
-           extra: dict) -> ModelRow:  # fmt: skip
+def row_of(
+    name: str, trial: dict, test: list[float], time: Timing, args: argparse.Namespace, extra: dict
+) -> ModelRow:
+    """A row of the results file; ResNet-50's stands first and is the baseline."""
+    kind = "baseline" if trial.get("is_baseline") and name == "ResNet-50" else "searched"
     return ModelRow(
         name=name,
         kind=kind,
@@ -85,7 +88,7 @@ def row_of(name: str, kind: str, trial: dict, test: list[float], time: Timing, a
         device=time.device,
         data=Path(args.data).name,
         baseline=kind == "baseline",
-        extra=extra,
+        extra={"config": trial["config"], **extra},
     )
 
 
@@ -103,61 +106,77 @@ def faster(reference: Timing, time: Timing) -> str:
     return "disturbed" if flagged else f"{speedup(reference, time):.2f}x"
 
 
+def line_of(row: ModelRow, model: Path, times: str, cost: dict | None) -> str:
+    """A row of the printed table."""
+    settings = {k: v for k, v in row.extra["config"].items() if k != "code"}
+    cells = [
+        row.name,
+        row.extra["config"]["code"],
+        json.dumps(settings),
+        text(row.extra["val_accuracies"]),
+        text(list(row.accuracies)),
+        str(row.params),
+        f"{next(iter(row.latency.values())).median_ms:.2f}",
+        times,
+        *(
+            f"{cost[f'clock_{what}']:.2f} ({cost[f'processor_{what}']:.2f})" if cost else "-"
+            for what in ("with_trial_0", "search_alone")
+        ),
+        str(model),
+    ]
+    return " | ".join(cells)
+
+
+def print_front(name: str, shown: dict) -> None:
+    """The trials that no other one beats in both objectives."""
+    print(f"\n{name}: front (accuracy, latency in ms as the trials measured it)")
+    for row in shown["rows"]:
+        if row["trial_id"] in shown["summary"]["front"]:
+            print(f"  {row['code']:40} {row['accuracy']:.4f} {row['latency']:.2f}")
+
+
 def report(searches: dict[str, dict], args: argparse.Namespace, jobs: Callable) -> None:
     """Print fronts and table, write `table.txt`, and a results file with `--out`."""
     root = Path(args.root)
     hers = next(iter(searches.values()))["summary"]
     base = hers["baseline"]
-    base_model = Path(base["folder"]) / "output" / base["model_path"]
-    base_call = exported(base["config"], base_model, root / "export" / "baseline", args)
-    base_time = timing(base_call, args)
-    val, test = (
-        accuracies(hers, "baseline", "accuracy"),
-        accuracies(hers, "baseline", "test_accuracy"),
-    )
-    lines = ["search | pick | settings | val accuracy | test accuracy | params | exported ms | speed-up | "
-             "cost with trial 0 | cost of the search alone | model"]  # fmt: skip
-    lines.append(
-        f"(yours) | {base['config']['code']} |  | {text(val)} | {text(test)} | "
-        f"{base['additional_data']['params']} | {base_time.median_ms:.2f} | | 1 | 0 | {base_model}"
-    )
-    rows = [row_of("ResNet-50", "baseline", base, test, base_time, args,
-                   {"code": base["config"]["code"], "val_accuracies": val})]  # fmt: skip
+    model = Path(base["folder"]) / "output" / base["model_path"]
+    reference = timing(exported(base["config"], model, root / "export" / "baseline", args), args)
+    val = accuracies(hers, "baseline", "accuracy")
+    test = accuracies(hers, "baseline", "test_accuracy")
+    rows = [row_of("ResNet-50", base, test, reference, args, {"val_accuracies": val})]
+    lines = [
+        "search | code | settings | val accuracy | test accuracy | params | exported ms | speed-up | "
+        "cost with trial 0: clock (processor) | search alone: clock (processor) | model",
+        line_of(rows[0], model, "1x", None),
+    ]
     for name, shown in searches.items():
         found = shown["summary"]
-        best = found["best"]
         taken = root / "export" / name
         jobs(args, "best", name, "--export", str(taken))
-        model = taken / Path(best["model_path"]).name
-        time = timing(exported(best["config"], model, taken, args), args)
-        val, test = (
-            accuracies(found, "best", "accuracy"),
-            accuracies(found, "best", "test_accuracy"),
-        )
-        theirs = accuracies(found, "baseline", "test_accuracy")
-        cost = costs(found)
-        settings = {k: v for k, v in best["config"].items() if k != "code"}
-        lines.append(
-            f"{name} | {best['config']['code']} | {json.dumps(settings)} | {text(val)} | {text(test)} | "
-            f"{best['additional_data']['params']} | {time.median_ms:.2f} | {faster(base_time, time)} | "
-            f"{cost['clock_with_trial_0']:.2f} | {cost['clock_search_alone']:.2f} | {model}"
-        )
-        rows.append(
-            row_of(name, "searched", best, test, time, args, {
-                "config": best["config"], "val_accuracies": val, "baseline_test_accuracies": theirs,
-                "cost_in_trainings": cost, "trials": found["trials"], "verdict": found["verdict"],
-            })
-        )  # fmt: skip
-        print(f"\n{name}: front (accuracy, latency in ms as the trials measured it)")
-        for row in shown["rows"]:
-            if row["trial_id"] in found["front"]:
-                print(f"  {row['code']:40} {row['accuracy']:.4f} {row['latency']:.2f}")
+        model = taken / Path(found["best"]["model_path"]).name
+        time = timing(exported(found["best"]["config"], model, taken, args), args)
+        extra = {
+            "val_accuracies": accuracies(found, "best", "accuracy"),
+            "baseline_test_accuracies": accuracies(found, "baseline", "test_accuracy"),
+            "cost_in_trainings": costs(found),
+            "trials": found["trials"],
+            "verdict": found["verdict"],
+        }
+        test = accuracies(found, "best", "test_accuracy")
+        rows.append(row_of(name, found["best"], test, time, args, extra))
+        lines.append(line_of(rows[-1], model, faster(reference, time), extra["cost_in_trainings"]))
+        print_front(name, shown)
     print("\n" + "\n".join(lines))
     (root / "table.txt").write_text("\n".join(lines) + "\n")
     if args.out:
-        notes = {"images": args.images, "epochs": args.epochs, "width": args.width, "batch": args.batch,
-                 "fresh_seeds": args.seeds, "accuracy": "of the test images, read by confirming runs only",
-                 "cost": "in trainings of trial 0 (ResNet-50); confirming runs are not counted"}  # fmt: skip
+        sizes = {key: getattr(args, key) for key in ("images", "epochs", "width", "batch")}
+        notes = {
+            **sizes,
+            "fresh_seeds": args.seeds,
+            "accuracy": "of the test images, which only the confirming runs read",
+            "cost": "a multiple of trial 0's training (ResNet-50); confirming runs are not counted",
+        }
         print(
-            write_results("autosearch", rows, device=base_time.device, folder=args.out, notes=notes)
+            write_results("autosearch", rows, device=reference.device, folder=args.out, notes=notes)
         )

@@ -83,6 +83,23 @@ def test_deletion_touches_only_marked_folders(store):
         store.create_job("a")
 
 
+def test_files_and_foreign_folders_in_the_root_are_left_alone(store):
+    version(store)
+    (store.root / "table.txt").write_text("text")
+    (store.root / "a" / "V007").write_text("text")
+    (store.root / "runs").mkdir()
+    assert store.jobs() == ["a"]
+    assert [item.name for item in store.versions("a")] == ["V001"]
+    assert reindex(store) == 1
+    for name in ("table.txt", "runs"):
+        with pytest.raises(JobError, match="no job"):
+            store.version(name)
+    with pytest.raises(JobError, match="is not a job"):
+        store.create_job("table.txt")
+    with pytest.raises(JobError, match="--root"):
+        JobStore(store.root / "table.txt").create_job("b")
+
+
 def test_parallel_versions_get_different_numbers_and_appear_whole(store):
     store.create_job("a")
     with ThreadPoolExecutor(8) as pool:
@@ -228,7 +245,10 @@ def test_gain_is_over_the_same_fresh_seeds_and_says_when_nothing_was_won(tmp_pat
     folder = tmp_path / "autosearch" / "trials"
     (tmp_path / "autosearch").mkdir()
     (tmp_path / "autosearch" / "objectives.json").write_text(json.dumps(ONE))
-    for item in (row(0, 0.9, is_baseline=True, time_total_s=2.0), row(1, 0.8, time_total_s=3.0)):
+    for item in (
+        row(0, 0.9, is_baseline=True, time_total_s=2.0, cpu_seconds=2.0),
+        row(1, 0.8, time_total_s=3.0, cpu_seconds=1.5),
+    ):
         (folder / item["trial_id"]).mkdir(parents=True)
         (folder / item["trial_id"] / "result.json").write_text(json.dumps(item))
     (folder / "torn").mkdir()
@@ -237,6 +257,7 @@ def test_gain_is_over_the_same_fresh_seeds_and_says_when_nothing_was_won(tmp_pat
     assert found["verdict"] == "Nothing beat your own configuration."
     assert found["cost"]["search"]["trainings"] == pytest.approx(2.5)
     assert found["cost"]["besides_yours"]["trainings"] == pytest.approx(1.5)
+    assert found["cost"]["search"]["processor_trainings"] == pytest.approx(1.75)
     assert cost_text(found["cost"]) == "5.0s = 2.50 trainings (the search 1.50, yours 1)"
     assert len(read_rows(tmp_path)) == 2
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from darts_core.errors import JobError
 
-__all__ = ["copy_code", "inside", "model_file"]
+__all__ = ["copy_code", "inside", "model_file", "numbered"]
 
 MAX_FILES = 5_000
 MAX_BYTES = 200 * 2**20
@@ -81,6 +82,11 @@ def copy_code(source: str | Path, target: Path, *, skip: Path | None = None) -> 
     if count == 0:
         raise JobError(f"The code folder {root} holds no files; name the folder of the boot file.")
     return digest.hexdigest()[:12]
+
+
+def numbered(number: int, path: Path) -> str:
+    """The name of a job file's copy: its place in the order, then its own name without an older number."""
+    return f"{number}-{re.sub(r'^([0-9]+-)+', '', path.name) or path.name}"
 
 
 def model_file(trial_folder: str | Path, model_path: object) -> Path | None:

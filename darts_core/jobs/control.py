@@ -19,7 +19,7 @@ from typing import Any
 
 from darts_core.errors import ConfigError, JobError
 from darts_core.jobs import procs
-from darts_core.jobs.code import copy_code
+from darts_core.jobs.code import copy_code, numbered
 from darts_core.jobs.index import update_index
 from darts_core.jobs.locks import device_lock_path
 from darts_core.jobs.store import LIVE, JobStore, Version
@@ -151,7 +151,7 @@ def create(
         record["config_files"] = []
         (folder / "config").mkdir()
         for index, path in enumerate(request.config_paths):
-            record["config_files"].append(f"{index + 1}-{Path(path).name}")
+            record["config_files"].append(numbered(index + 1, Path(path)))
             shutil.copyfile(Path(path).expanduser(), folder / "config" / record["config_files"][-1])
     made = [v for v in store.versions(job) if v.record()["mark"] == record["mark"]]
     if not made:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import JobError, ResumeError
+from darts_core.jobs.code import numbered
 from darts_core.jobs.store import JobStore, check_name
 from darts_core.runlog import read_json, write_json
 
@@ -78,7 +79,7 @@ class SavedParams:
         temporary.mkdir(parents=True)
         kept = []
         for index, path in enumerate(config_files):
-            kept.append(f"{index + 1}-{Path(path).name}")
+            kept.append(numbered(index + 1, Path(path)))
             shutil.copyfile(path, temporary / kept[-1])
         write_json(
             temporary / "params.json",

@@ -127,17 +127,18 @@ class JobStore:
         return found[-1]
 
     def create_job(self, job: str, description: str = "") -> None:
-        """Make a job's folder and marker.
+        """Make a job's folder and marker; a job whose versions were all deleted is begun anew.
 
         Raises:
             JobError: the name is taken, by a job or by a folder that is not ours.
         """
         folder = self.job_folder(job)
-        if marker(folder / "job.json", JOB_KIND) is not None:
+        ours = marker(folder / "job.json", JOB_KIND) is not None
+        if ours and self.versions(job):
             raise JobError(
                 f"The job {job!r} exists already; use jobs new-version {job} or another --name."
             )
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not ours and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise JobError(f"{folder} exists and is not a job; use another --name or --root.")
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ import pytest
 
 from darts_core.errors import JobError
 from darts_core.jobs.cli import configure
-from darts_core.jobs.code import copy_code, model_file
+from darts_core.jobs.code import copy_code, model_file, numbered
 from darts_core.jobs.importance import importance
 from darts_core.jobs.index import index_rows, reindex, update_index
 from darts_core.jobs.locks import FileLock, device_lock_path
@@ -98,6 +98,23 @@ def test_files_and_foreign_folders_in_the_root_are_left_alone(store):
         store.create_job("table.txt")
     with pytest.raises(JobError, match="--root"):
         JobStore(store.root / "table.txt").create_job("b")
+
+
+def test_a_job_without_versions_can_be_made_again(store):
+    made = version(store)
+    with pytest.raises(JobError, match="exists already"):
+        store.create_job("a")
+    made.set_state("stopped")
+    store.delete_version(made)
+    store.create_job("a", "new")
+    assert store.job_record("a")["description"] == "new"
+
+
+@pytest.mark.parametrize(
+    ("name", "copy"), [("a.yaml", "2-a.yaml"), ("1-3-a.yaml", "2-a.yaml"), ("7.yaml", "2-7.yaml")]
+)
+def test_copies_of_job_files_carry_one_number(name, copy):
+    assert numbered(2, Path("folder") / name) == copy
 
 
 def test_parallel_versions_get_different_numbers_and_appear_whole(store):

@@ -129,6 +129,8 @@ class Trial:
         self.phase: str = record.get("phase", "search")
         # networks in search, which name their architecture when the trial ends
         self.searchables: list[Any] = []
+        # why the last latency measured here is not to be trusted; empty when it is
+        self.latency_flag = ""
         self._iterations = 0
         self._lock = threading.Lock()
 
@@ -192,6 +194,7 @@ class Trial:
                 "kind": "final",
                 "acc": _number("acc", acc),
                 "latency": None if latency is None else _number("latency", latency),
+                "latency_flag": self.latency_flag if latency is not None else "",
                 "model_path": None if model_path is None else str(model_path)[:4096],
                 "additional_data": harmless(additional_data or {}),
             }

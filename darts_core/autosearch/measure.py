@@ -23,7 +23,8 @@ def latency_ms(
     """Median milliseconds of one inference call of `model`, by the package's one timer.
 
     Warm-up, synchronisation and a lock per device included, so trials that run side by side do not time
-    at once; with `max_concurrent` above 1 the other trials' work still disturbs a CPU timing.
+    at once; with `max_concurrent` above 1 the other trials' work still disturbs a CPU timing. A
+    disturbed one is taken again, and marked in the result table if that does not help (`latency_flag`).
 
     Args:
         model: any module; it is timed in eval mode and given back in the mode it had.
@@ -54,6 +55,7 @@ def latency_ms(
             )
     finally:
         model.to(home).train(training)
+    current().latency_flag = timing.flag_reason
     return timing.median_ms
 
 

@@ -72,6 +72,7 @@ class Reports:
             self.final = {
                 "acc": _finite(row.get("acc")),
                 "latency": _finite(row.get("latency")),
+                "latency_flag": str(row.get("latency_flag") or "")[:200],
                 "model_path": path if isinstance(path, str) else None,
                 # deep nesting would exhaust the stack of whoever walks it
                 "additional_data": harmless(data) if isinstance(data, dict) else {},

@@ -251,6 +251,7 @@ class Workshop:
             "peak_mib": round(outcome.peak_mib, 1),
             "cpu_seconds": round(process.cpu_seconds, 2),
             "latency": reports.final.get("latency"),
+            "latency_flag": reports.final.get("latency_flag", ""),
             "model_path": reports.final.get("model_path"),
             "additional_data": reports.final.get("additional_data", {}),
             "ignored_reports": reports.ignored,

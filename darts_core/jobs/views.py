@@ -104,7 +104,7 @@ def result_table(
     if "latency" not in (*metrics, *extra):
         extra.append("latency")
     columns = ["#", "trial_id", "step", "phase", "seed", "state", *metrics, *extra, *settings, "iterations",
-               "time_total_s", "model_path", "additional_data", "reason"]  # fmt: skip
+               "time_total_s", "model_path", "additional_data", "latency_flag", "reason"]  # fmt: skip
     table = []
     for row in rows:
         cells = {
@@ -118,7 +118,7 @@ def result_table(
                 **{c: cells.get(c) for c in (*metrics, *extra, *settings)},
                 "#": f"{row['number']}*" if row.get("is_baseline") else str(row["number"]),
                 **{c: row.get(c) for c in ("trial_id", "step", "phase", "seed", "state", "time_total_s",
-                                           "model_path", "additional_data", "reason")},
+                                           "model_path", "additional_data", "latency_flag", "reason")},
                 "iterations": row.get("training_iteration"),
             }
         )  # fmt: skip

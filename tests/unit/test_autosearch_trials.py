@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 import signal
@@ -297,11 +298,39 @@ def test_reports_are_limited_and_not_trusted(tmp_path):
     assert reader.reports.last == {"acc": 0.5, "loss": 2}
     assert reader.reports.ignored == 5
     assert reader.reports.final == {
-        "acc": None, "latency": None, "model_path": None, "additional_data": {},
+        "acc": None, "latency": None, "latency_flag": "", "model_path": None, "additional_data": {},
     }  # fmt: skip
     assert objective_value("mean_accuracy", reader.reports, 1.0) == 0.5
     assert objective_value("time_total_s", reader.reports, 1.5) == 1.5
     assert objective_value("latency", reader.reports, 1.5) is None
+
+
+def test_a_disturbed_latency_is_marked_in_the_result_table(tmp_path, monkeypatch):
+    import torch
+
+    from darts_core.autosearch import count_params, latency_ms
+    from darts_core.jobs.views import result_table
+    from darts_core.latency.timing import Timing
+
+    timer = importlib.import_module("darts_core.latency.measure")
+    (tmp_path / "trial.json").write_text(json.dumps({"config": {}}))
+    trial = contract.Trial(tmp_path)
+    monkeypatch.setattr(contract, "_current", trial)
+    net, flags = torch.nn.Linear(4, 2).train(), []
+    for reason in ("other processes kept 1.0 cores busy", ""):
+        row = Timing(2.0, 1.0, 3.0, 9, "cpu", flagged=bool(reason), flag_reason=reason)
+        monkeypatch.setattr(timer, "measure", lambda *a, row=row, **k: row)
+        trial.report(0.5, latency=latency_ms(net, (4,)))
+        reader = ReportReader(tmp_path / "reports.jsonl")
+        reader.new_iterations()
+        flags.append(reader.reports.final["latency_flag"])
+    assert flags == ["other processes kept 1.0 cores busy", ""]
+    assert net.training
+    assert count_params(net) == 10
+    goals = [{"metric": "acc", "mode": "max"}]
+    rows = [{"number": 1, "config": {}, "latency": 2.0, "latency_flag": flags[0]}]
+    assert "latency_flag" in result_table(rows, goals, None)[0]
+    assert "latency_flag" not in result_table([{**rows[0], "latency_flag": ""}], goals, None)[0]
 
 
 def test_a_metric_that_becomes_nan_makes_no_result(shop):

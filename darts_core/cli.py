@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from darts_core.commands.help import ARGPARSE, command_help, main_help
+from darts_core.commands.ranks import current_ranks
 from darts_core.errors import ConfigError, DartsError, unknown_name
 from darts_core.stages.schema import COMMANDS
 
@@ -119,7 +120,10 @@ def _sentence(error: BaseException) -> str | None:
 
 
 def _interrupted(stop: KeyboardInterrupt) -> int:
-    """Say how to go on after Ctrl-C or SIGTERM."""
+    """Say how to go on after Ctrl-C or SIGTERM; of several processes the first one does."""
+    ranks = current_ranks()
+    if ranks is not None and not ranks.first:
+        return INTERRUPTED
     again = os.environ.get("DARTS_RESUME_COMMAND")
     detail = f" {stop}" if str(stop) else ""
     print(f"\ndarts-core: stopped.{detail}", file=sys.stderr)

@@ -15,6 +15,7 @@ from typing import Any
 from darts_core.commands.compose import compose, expand, session
 from darts_core.commands.jobname import default_job, previous_version
 from darts_core.commands.logs import configure_logging
+from darts_core.commands.ranks import Ranks, current_ranks
 from darts_core.errors import ConfigError, DartsError
 from darts_core.runlog import config_hash
 from darts_core.stages.schema import PLACES
@@ -53,8 +54,25 @@ def main(command: str, argv: Sequence[str]) -> int:
         for element in elements:
             compose(command, element, extra)
     _check_files(config)
+    ranks = current_ranks()
+    if ranks is None:
+        return _lead(command, args, config, None)
+    ranks.check(command, config, multirun=args.multirun)
+    ranks.join(config["device"])
+    try:
+        return (_lead if ranks.first else _follow)(command, args, config, ranks)
+    finally:
+        ranks.leave()
+
+
+def _lead(
+    command: str, args: argparse.Namespace, config: Mapping[str, Any], ranks: Ranks | None
+) -> int:
+    """Claim the version and run in it: in the only process, or the first one of torchrun's."""
     job = config["job"] or default_job(command, config, args.overrides)
-    stamp = _stamp(command, config, args.overrides if args.multirun else ())
+    stamp = _stamp(
+        command, config, args.overrides if args.multirun else (), ranks.count if ranks else 1
+    )
     if config.get("what") in ("step", "kernels"):  # a timing asked for again is taken again
         stamp = f"{stamp}-{time.time_ns()}"
     version = claim(
@@ -66,7 +84,7 @@ def main(command: str, argv: Sequence[str]) -> int:
         details={"overrides": list(args.overrides), "multirun": bool(args.multirun)},
     )
     try:
-        return _run(command, args, version, config)
+        return _run(command, args, version, ranks)
     except DartsError:
         version.forget()
         raise
@@ -74,12 +92,20 @@ def main(command: str, argv: Sequence[str]) -> int:
         version.release()
 
 
-def _run(
-    command: str, args: argparse.Namespace, version: Version, config: Mapping[str, Any]
-) -> int:
+def _follow(command: str, args: argparse.Namespace, config: Mapping[str, Any], ranks: Ranks) -> int:
+    """Take part in the first process's search, in silence."""
+    version = ranks.share(None)
+    return 0 if version is None else _hand_over(command, _arguments(args, version))
+
+
+def _run(command: str, args: argparse.Namespace, version: Version, ranks: Ranks | None) -> int:
     """Call Hydra on the claimed version, or say that there is nothing left to do."""
     resume_line = _command_line(command, args)
-    if version.finished and command != "report":
+    over = version.finished and command != "report"
+    if ranks is not None:
+        resume_line = ranks.command_line(resume_line)
+        ranks.share(None if over else version.path.absolute())
+    if over:
         print(
             f"{version.path} is finished; nothing to do. Change a setting to start another version."
         )
@@ -87,19 +113,24 @@ def _run(
     configure_logging(version.path)
     log.info("%s %s", "resuming" if version.resumes else "writing to", version.path)
     os.environ["DARTS_RESUME_COMMAND"] = resume_line
+    status = _hand_over(command, _arguments(args, version.path))
+    if status == 0:
+        version.finish()
+    return status
+
+
+def _arguments(args: argparse.Namespace, version: Path) -> list[str]:
+    """The command's arguments for Hydra, with the place of its results settled."""
     places = [
-        f"++out={_quote(str(version.path.parent.parent))}",
-        f"++job={_quote(version.path.parent.name)}",
-        f"++version={_quote(version.path.name)}",
+        f"++out={_quote(str(version.parent.parent))}",
+        f"++job={_quote(version.parent.name)}",
+        f"++version={_quote(version.name)}",
     ]
     kept = [o for o in args.overrides if o.lstrip("+").partition("=")[0] not in PLACES]
     argv = [*(["-m"] if args.multirun else []), *kept, *places]
     if args.config_dir:
         argv = ["--config-dir", str(Path(args.config_dir).resolve()), *argv]
-    status = _hand_over(command, argv)
-    if status == 0:
-        version.finish()
-    return status
+    return argv
 
 
 def _hand_over(command: str, argv: list[str]) -> int:
@@ -146,7 +177,9 @@ def task(node: Any) -> float | dict[str, Any] | None:
     command = str(about.job.config_name)
     config = typed(command, node)
     folder = Path(config["out"]) / config["job"] / config["version"]
-    configure_logging(folder)
+    ranks = current_ranks()
+    if ranks is None or ranks.first:
+        configure_logging(folder)
     trial = current_trial()
     if trial is not None and command != "tune":  # tune's own trials share the version's files
         folder = trial.folder
@@ -167,11 +200,14 @@ def task(node: Any) -> float | dict[str, Any] | None:
     return None if accuracy is None else float(accuracy)
 
 
-def _stamp(command: str, config: Mapping[str, Any], swept: Sequence[str]) -> str:
+def _stamp(
+    command: str, config: Mapping[str, Any], swept: Sequence[str], processes: int = 1
+) -> str:
     """The hash of everything that decides the result; where it is written does not count."""
     content = {k: v for k, v in config.items() if k not in PLACES}
     kept = [o for o in swept if o.lstrip("+").partition("=")[0] not in PLACES]
-    return config_hash({"command": command, "config": content, "overrides": kept})
+    described = {"command": command, "config": content, "overrides": kept}
+    return config_hash(described if processes == 1 else {**described, "processes": processes})
 
 
 def _check_files(config: Mapping[str, Any]) -> None:

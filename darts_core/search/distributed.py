@@ -1,7 +1,8 @@
 """Data-parallel search: every process takes its part of each batch, gradients are averaged.
 
-Start the processes with `torchrun --nproc-per-node=N script.py`; in the script call `join_group()`, make the
-supernet as for one process, and call `search_distributed` in the place of `search`.
+From the command line: `torchrun --nproc-per-node=N -m darts_core.cli search ...`. In a script of one's own
+that torchrun starts: `join_group()`, the supernet as for one process, and `search_distributed` in the
+place of `search`.
 
 By default batch norms see their own process's images, and gradients equal the mean over the parts of the
 batch computed in one process. With `sync_batchnorm=True` the statistics are those of the whole batch, and
@@ -10,8 +11,10 @@ the search equals one process with the whole batch up to rounding.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,7 +33,18 @@ from darts_core.strategies import Strategy
 from darts_core.strategies.base import Batch
 from darts_core.supernet import Supernet
 
-__all__ = ["ShardedBundle", "average_gradients", "join_group", "search_distributed"]
+__all__ = [
+    "ShardedBundle",
+    "average_gradients",
+    "current_group",
+    "first_goes_first",
+    "group_device",
+    "join_group",
+    "search_distributed",
+    "text_from_first",
+]
+
+log = logging.getLogger("darts_core")
 
 
 def join_group(backend: str | None = None) -> torch.device:
@@ -137,9 +151,9 @@ def search_distributed(
             f"search.batch_size={config.batch_size} cannot be divided among {processes} processes; use "
             "a multiple."
         )
-    if sync_batchnorm:
-        synchronize_norms(supernet)
-    _send_from_first([*supernet.state_dict().values()])
+    _make_common(supernet, sync_batchnorm)
+    # stages of a progressive search make the network anew
+    supernet.after_rebuild = lambda: _make_common(supernet, sync_batchnorm)
     strategy.reducer = average_gradients
     return search(
         supernet,
@@ -150,9 +164,38 @@ def search_distributed(
         run=run if rank == 0 else None,
         checkpoint=checkpoint,
         should_stop=None if should_stop is None else lambda: _any(should_stop()),
-        group=Group(rank == 0, _any, _from_first),
+        group=current_group(),
         **options,
     )
+
+
+def current_group() -> Group | None:
+    """The processes that this one has joined; None in a process of its own."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return None
+    return Group(dist.get_rank() == 0, _any, _from_first, dist.get_world_size())
+
+
+@contextmanager
+def first_goes_first(group: Group | None) -> Iterator[None]:
+    """A block that the first process runs through before the others enter it."""
+    if group is not None and not group.primary:
+        dist.barrier()
+    yield
+    if group is not None and group.primary:
+        dist.barrier()
+
+
+def _make_common(supernet: Supernet, sync_batchnorm: bool) -> None:
+    """Give the supernet the first process's values, and norms over all processes where asked for."""
+    if sync_batchnorm:
+        if getattr(supernet, "path", "plain") != "plain":
+            log.info(
+                "sync_batchnorm: the cells run as plain modules, whose norms can be synchronised"
+            )
+            supernet.use_path("plain")
+        synchronize_norms(supernet)
+    _send_from_first([*supernet.state_dict().values()])
 
 
 @torch.no_grad()
@@ -161,20 +204,33 @@ def _send_from_first(tensors: Sequence[Tensor]) -> None:
         dist.broadcast(tensor, src=0)
 
 
-def _device() -> torch.device:
+def group_device() -> torch.device:
+    """This process's device in the joined group."""
     gpu = dist.get_backend() == "nccl"
     return torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
 
 
 def _any(value: bool) -> bool:
     """Whether the value is true in any process."""
-    flag = torch.tensor(float(value), device=_device())
+    flag = torch.tensor(float(value), device=group_device())
     dist.all_reduce(flag, op=dist.ReduceOp.MAX)
     return bool(flag.item())
 
 
 def _from_first(value: float) -> float:
     """The first process's value: running statistics differ, decisions must not."""
-    shared = torch.tensor(value, dtype=torch.float64, device=_device())
+    shared = torch.tensor(value, dtype=torch.float64, device=group_device())
     dist.broadcast(shared, src=0)
     return float(shared.item())
+
+
+def text_from_first(text: str) -> str:
+    """The first process's text, in all processes."""
+    device = group_device()
+    content = torch.tensor(list(text.encode()), dtype=torch.uint8, device=device)
+    length = torch.tensor(len(content), device=device)
+    dist.broadcast(length, src=0)
+    if dist.get_rank() != 0:
+        content = torch.zeros(int(length), dtype=torch.uint8, device=device)
+    dist.broadcast(content, src=0)
+    return bytes(content.tolist()).decode()

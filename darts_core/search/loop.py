@@ -288,6 +288,9 @@ class _Loop:
                     state.last_good = Architecture.from_dict(finding.keep)
         if not fired:
             state.last_good = architecture
+        if self.group is not None and self.group.agree(state.stopped is not None):
+            # rounding may let one process's guard fire and another's not
+            state.stopped = state.stopped or "a guard in another process"
 
     def accuracy_on_alpha(self, forward: Forward, batches: int | None = None) -> float:
         """The `Evaluator` that strategies are given."""

@@ -119,11 +119,13 @@ class Group:
         primary: whether this process writes the checkpoint.
         agree: makes a decision to stop common: true if it is in any process.
         share: makes a measured number common: that of the first process.
+        processes: how many there are.
     """
 
     primary: bool
     agree: Callable[[bool], bool]
     share: Callable[[float], float]
+    processes: int
 
 
 @dataclass

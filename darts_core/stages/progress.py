@@ -10,9 +10,9 @@ __all__ = ["progress_bar"]
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
+def progress_bar(title: str, *, shown: bool = True) -> Iterator[Callable[[int, int], None] | None]:
     """Yields a function of (steps done, steps in all), or None where stderr is not a terminal."""
-    if not sys.stderr.isatty():
+    if not (shown and sys.stderr.isatty()):
         yield None
         return
     from rich.console import Console

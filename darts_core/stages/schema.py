@@ -55,6 +55,7 @@ class Search:
     evaluate: bool
     capture: bool
     guards: dict[str, Any]
+    sync_batchnorm: bool
     tabular: Optional[str] = None
     tabular_data: Optional[str] = None
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from darts_core.runlog import RunFolder
-from darts_core.search import search as run_search
+from darts_core.search import SearchResult
+from darts_core.search import search as search_alone
+from darts_core.search.distributed import (
+    current_group,
+    first_goes_first,
+    group_device,
+    search_distributed,
+)
 from darts_core.stages.board import AlphaBoard
 from darts_core.stages.cost import penalties
 from darts_core.stages.forecast import forecast, process_peak_mib
@@ -33,32 +41,44 @@ __all__ = ["search"]
 def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Search into `folder`; goes on from its checkpoint when there is one.
 
+    Among the processes of a joined group the first one writes; the others compute.
+
     Returns:
         architecture (its dictionary), device_seconds, val_accuracy of the supernet, guards, seed, peak_mib
-        (of the process that finished).
+        (of the process that finished); nothing in the other processes of a group.
     """
-    run = RunFolder.create(folder, stage_config(config, "search"))
-    if run.finished:
-        return run.result()
-    device = find_device(config["device"])
+    group = current_group()
+    run = None
+    if group is None or group.primary:
+        run = RunFolder.create(folder, stage_config(config, "search"))
+    finished = run is not None and run.finished
+    if finished if group is None else group.agree(finished):
+        return {} if run is None else run.result()
+    device = find_device(config["device"]) if group is None else group_device()
     bundle = load_bundle(config, device).without_test()
     table = lookup_table(config["search"])
     settings, space = search_settings(config), space_of(config)
-    forecast(
-        lambda: make_supernet(config, space, bundle, device),
-        bundle.image_shape,
-        bundle.num_classes,
-        batch_size=settings.batch_size,
-        steps=settings.epochs * bundle.steps("params", settings.batch_size),
-        passes=passes(config),
-        device=device,
-        what=f"search in {space.name}",
-    )
+    if run is not None:
+        forecast(
+            lambda: make_supernet(config, space, bundle, device),
+            bundle.image_shape,
+            bundle.num_classes,
+            batch_size=settings.batch_size,
+            steps=settings.epochs * bundle.steps("params", settings.batch_size),
+            passes=passes(config),
+            device=device,
+            what=f"search in {space.name}",
+        )
     torch.manual_seed(config["seed"])
     supernet = make_supernet(config, space, bundle, device)
+    with first_goes_first(group):  # the others read the latency table that it measures
+        costs = penalties(config, space, bundle.image_shape, bundle.num_classes, device)
     # pictures of cells: a space of choices has none
-    board = AlphaBoard(run, space.ops, settings.epochs) if space.ops else None
-    with progress_bar("search") as progress, deferred_stop():
+    board = AlphaBoard(run, space.ops, settings.epochs) if space.ops and run is not None else None
+    run_search: Callable[..., SearchResult] = search_alone
+    if group is not None:
+        run_search = partial(search_distributed, sync_batchnorm=config["search"]["sync_batchnorm"])
+    with progress_bar("search", shown=run is not None) as progress, deferred_stop():
         found = run_search(
             supernet,
             instantiate(config["strategy"], config["plugins"]),
@@ -69,14 +89,22 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             checkpoint=folder / "checkpoint.pt",
             augment=augmentation(config, folder),
             guards=make_guards(config),
-            penalties=penalties(config, space, bundle.image_shape, bundle.num_classes, device),
+            penalties=costs,
             on_epoch=board,
             progress=progress,
             should_stop=stop_wanted,
         )
     if stop_wanted():
         raise KeyboardInterrupt("A checkpoint is saved.")
+    if run is None:
+        return {}
     if board is not None:
         board.result(found.architecture)
-    facts = {"ops": list(space.ops), "device": str(device), "peak_mib": process_peak_mib(device)}
+    facts: dict[str, Any] = {
+        "ops": list(space.ops),
+        "device": str(device),
+        "peak_mib": process_peak_mib(device),
+    }
+    if group is not None:
+        facts["processes"] = group.processes
     return write_result(run, found, config, **facts, **rank(table, found, config["search"]))

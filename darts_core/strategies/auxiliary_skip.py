@@ -18,7 +18,7 @@ _SKIP = "skip_connect"
 
 
 class AuxiliarySkip(FirstOrder):
-    """edge(x) = beta * x + sum_k weight_k op_k(x), beta falling from `beta_start` to 0.
+    """edge(x) = beta * x + sum_k weight_k op_k(x), beta falling linearly from `beta_start` to 0.
 
     The skip takes from the candidate skip its part as a helper of training, so that its alpha shows
     its worth as an operation. It shares the candidate's module: beta is added to the candidate's weight,
@@ -28,15 +28,28 @@ class AuxiliarySkip(FirstOrder):
 
     Args:
         beta_start: weight of the auxiliary skip at the beginning of the search.
+        decay_share: share of the search after which beta is 0; the paper's is the whole. Where alpha
+            moves fast beside the params, a beta that falls to the end lets the candidate's alpha rise
+            in its place.
 
     Raises:
-        ConfigError: `beta_start` is negative; in `setup`, if the space has no `skip_connect`.
+        ConfigError: `beta_start` is negative or `decay_share` not in (0, 1]; in `setup`, if the space
+            has no `skip_connect`.
     """
 
-    def __init__(self, beta_start: float = 1.0) -> None:
-        if beta_start < 0:
-            raise ConfigError(f"strategy.beta_start must be at least 0, not {beta_start}.")
+    def __init__(self, beta_start: float = 1.0, decay_share: float = 1.0) -> None:
+        if beta_start < 0 or not 0 < decay_share <= 1:
+            raise ConfigError(
+                "DARTS- needs beta_start of at least 0 and 0 < decay_share <= 1, not "
+                f"{beta_start} and {decay_share}."
+            )
         self.beta_start = beta_start
+        self.decay_share = decay_share
+
+    def beta(self) -> Tensor:
+        """The present weight of the auxiliary skip, on the device."""
+        left = (1 - self.supernet.progress / self.decay_share).clamp_min(0)
+        return self.beta_start * left
 
     def setup(
         self, supernet: Supernet, settings: SearchSettings, penalties: Iterable[Penalty] = ()
@@ -55,5 +68,5 @@ class AuxiliarySkip(FirstOrder):
 
     def loss(self, batch: Batch, weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The loss with the auxiliary skips in place."""
-        beta = self.beta_start * (1 - self.supernet.progress)
+        beta = self.beta()
         return super().loss(batch, {k: w + beta * self._skip_K for k, w in weights.items()})

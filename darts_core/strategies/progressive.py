@@ -18,6 +18,7 @@ from darts_core.spaces import ChoiceSpace, SearchSpace
 from darts_core.strategies.base import Batch, Penalty, SearchSettings
 from darts_core.strategies.first_order import FirstOrder
 from darts_core.supernet import Supernet
+from darts_core.supernet.widen import widened
 
 __all__ = ["Progressive", "Stage", "keep_best_operations", "limit_skips"]
 
@@ -44,21 +45,25 @@ class Stage:
 class Progressive(FirstOrder):
     """First order in stages of equal length; between them the worst operations of every edge go.
 
-    Each stage begins with fresh params and alphas, in which alpha rests for a share of the epochs. Skips
-    are dropped at random, per edge and step, with a chance that decays over the stage. In the end at
-    most `max_skips` skips stay in the cells of the first kind.
+    Each stage begins with fresh params and alphas (P-DARTS), or with those of the stage before, widened
+    where it mixes more channels (DrNAS); alpha rests for a share of its epochs. Skips are dropped at
+    random, per edge and step, with a chance that decays over the stage. In the end at most `max_skips`
+    skips stay in the cells of the first kind.
 
     Source: P-DARTS (arXiv:1904.12760), sections 3.2 (depth, operations) and 3.3 (dropout on skips,
     at most 2 skips): 5, 11, 17 cells with 8, 5, 3 operations, 25 epochs each, alpha resting for 10;
-    DrNAS (arXiv:2006.10355), section 3.3: two stages, partial channels 6 then 3, operations 8 then 4.
+    DrNAS (arXiv:2006.10355), section 3.3: two stages, partial channels 6 then 3, operations 8 then 4,
+    the network being widened between them.
 
     Args:
         stages: in order, as mappings with the fields of `Stage`.
         rest_share: share of each stage's epochs at its beginning in which alpha rests.
         max_skips: most skips in a cell of the first kind; None for no limit.
+        carry_over: whether a stage goes on with the params and alphas of the one before.
 
     Raises:
-        ConfigError: there is no stage, or a number is out of range.
+        ConfigError: there is no stage, a number is out of range, or params are to be carried over to
+            a network of another depth.
     """
 
     capturable = False
@@ -68,6 +73,7 @@ class Progressive(FirstOrder):
         stages: Sequence[Mapping[str, Any] | Stage],
         rest_share: float = 0.4,
         max_skips: int | None = 2,
+        carry_over: bool = False,
     ) -> None:
         if not stages:
             raise ConfigError("A progressive search needs at least one stage in strategy.stages.")
@@ -84,8 +90,13 @@ class Progressive(FirstOrder):
             raise ConfigError(
                 f"Use 0 <= rest_share < 1 and max_skips >= 0, not {rest_share} and {max_skips}."
             )
+        if carry_over and len({stage.extra_layers for stage in self.stages}) > 1:
+            raise ConfigError(
+                "strategy.carry_over=true needs stages of one depth; give all the same extra_layers."
+            )
         self.rest_share = rest_share
         self.max_skips = max_skips
+        self.carry_over = carry_over
 
     def setup(
         self, supernet: Supernet, settings: SearchSettings, penalties: Iterable[Penalty] = ()
@@ -137,7 +148,10 @@ class Progressive(FirstOrder):
         if changed or number > 0:
             rate = float(self.optimizer.param_groups[0]["lr"])
             active = self.alpha_active
+            before = self.supernet.state_dict()
             self.supernet.rebuild(space, relaxation=relaxation, layers=layers)
+            if self.carry_over and number > 0:
+                self.supernet.load_state_dict(widened(before, self.supernet.state_dict()))
             super().setup(self.supernet, self.settings, self.penalties)
             self.alpha_active = active
             self.set_learning_rate(rate)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,8 @@ class Supernet(nn.Module):
         super().__init__()
         check_sizes(space, channels, layers, num_classes, in_channels, stem)
         self.generator: torch.Generator | None = None
+        # a data-parallel search makes a rebuilt network common to its processes
+        self.after_rebuild: Callable[[], None] | None = None
         self.register_buffer("progress", torch.zeros(()))
         self.sizes: dict[str, Any] = {
             "channels": channels,
@@ -119,6 +121,8 @@ class Supernet(nn.Module):
         self._make(space, relaxation or self.relaxation)
         self.to(device)
         self.use_path(self.path, self.precision)
+        if self.after_rebuild is not None:
+            self.after_rebuild()
 
     def one_hot(self, architecture: Architecture) -> dict[str, Tensor]:
         """Mixing weights that run `architecture` inside the supernet: edges that are not kept get 0.

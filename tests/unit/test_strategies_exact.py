@@ -161,6 +161,13 @@ def test_auxiliary_skip_adds_beta_times_the_input_of_every_edge():
         )
 
 
+def test_the_auxiliary_skip_is_gone_after_its_share_of_the_search():
+    strategy = ready(AuxiliarySkip(0.8, decay_share=0.5), supernet())
+    for progress, beta in ((0.0, 0.8), (0.25, 0.4), (0.5, 0.0), (0.9, 0.0)):
+        strategy.supernet.progress.fill_(progress)
+        assert float(strategy.beta()) == pytest.approx(beta)
+
+
 def test_auxiliary_skip_needs_a_skip():
     with pytest.raises(ConfigError, match="skip_connect"):
         ready(AuxiliarySkip(), supernet("s4", layers=3))
@@ -355,6 +362,30 @@ def test_stages_deepen_drop_operations_and_widen_the_mixed_part():
         Progressive([{"depth": 3}])
 
 
+def test_a_stage_may_go_on_with_the_params_and_alphas_of_the_one_before():
+    net = Supernet(get_space("nasbench201"), channels=4, layers=1, num_classes=3, in_channels=1)
+    stages = [{"channel_fraction": 2}, {"operations": 2, "channel_fraction": 1}]
+    strategy = ready(Progressive(stages, rest_share=0.0, carry_over=True), net)
+    strategy.start_epoch(0, 2)
+    strategy.step(*[(torch.randn(4, 1, 6, 6), torch.randint(3, (4,))) for _ in range(2)])
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    strategy.start_epoch(1, 2)
+    after = net.state_dict()
+    assert int(net.space.allowed("cell").sum(1).max()) == 2
+    assert torch.equal(after["alpha.cell"], before["alpha.cell"])
+    assert torch.equal(after["head.classifier.weight"], before["head.classifier.weight"])
+    grown = 0
+    for name, value in after.items():
+        old = before[name]
+        assert torch.equal(value[tuple(slice(n) for n in old.shape)], old), name
+        if value.shape != old.shape:
+            grown += 1
+            assert torch.equal(value[old.shape[0] :], value[: old.shape[0]]), name
+    assert grown
+    with pytest.raises(ConfigError, match="carry_over"):
+        Progressive([{}, {"extra_layers": 1}], carry_over=True)
+
+
 # sampling and baselines
 
 
@@ -453,6 +484,7 @@ def test_settings_out_of_range_are_refused():
         lambda: SmoothRandom(-1, 0),
         lambda: SmoothAdversarial(ascent_steps=0),
         lambda: AuxiliarySkip(-0.1),
+        lambda: AuxiliarySkip(decay_share=0.0),
         lambda: CellAlignment(epsilon=0),
         lambda: OperationEarlyStopping(2.0),
         lambda: PerturbationSelection(1.0),

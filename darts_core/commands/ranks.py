@@ -1,0 +1,101 @@
+"""`darts-core search` under torchrun: one search in several processes, of which the first one writes.
+
+    torchrun --nproc-per-node=2 -m darts_core.cli search device=cpu ...
+
+torchrun tells every process its place in environment variables. The first process claims the version
+and tells the others its name; they compute the same steps on their parts of the batches, and write and
+print nothing. Nothing heavy is imported here before a group is joined.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from darts_core.errors import ConfigError
+
+__all__ = ["Ranks", "current_ranks"]
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place among the processes of torchrun: `rank` of 0 to `count` - 1."""
+
+    rank: int
+    count: int
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+    def check(self, command: str, config: Mapping[str, Any], *, multirun: bool) -> None:
+        """Refuse what several processes cannot do together.
+
+        Raises:
+            ConfigError: it is no single search, or `device` names one GPU for all processes.
+        """
+        if command != "search":
+            raise ConfigError(
+                f"torchrun is for `darts-core search`; run `darts-core {command}` without it."
+            )
+        if multirun or config["seeds"] != 1:
+            raise ConfigError(
+                "Under torchrun one search runs at a time: leave out -m and seeds=, and start one "
+                "command for each seed."
+            )
+        if config["device"] not in ("auto", "cpu", "cuda"):
+            raise ConfigError(
+                f"device={config['device']} is one device; under torchrun every process takes its own: "
+                "use device=auto, cuda or cpu."
+            )
+
+    def join(self, device: str) -> None:
+        """Join the process group: gloo for `device=cpu`, else what fits the machine."""
+        from darts_core.search.distributed import join_group
+
+        if not self.first:
+            # no handler at all would let warnings through
+            logging.getLogger("darts_core").addHandler(logging.NullHandler())
+        join_group("gloo" if device == "cpu" else None)
+
+    def share(self, version: Path | None) -> Path | None:
+        """The first process's `version` in all processes; None tells them that nothing is to do."""
+        from darts_core.search.distributed import text_from_first
+
+        text = text_from_first("" if version is None else str(version))
+        return Path(text) if text else None
+
+    def leave(self) -> None:
+        """Leave the process group."""
+        from torch import distributed
+
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+
+    def command_line(self, command: str) -> str:
+        """`command` (as it is typed without torchrun) with torchrun before it."""
+        local = os.environ.get("LOCAL_WORLD_SIZE", str(self.count))
+        rest = command.removeprefix("darts-core ")
+        return f"torchrun --nproc-per-node={local} -m darts_core.cli {rest}"
+
+
+def current_ranks() -> Ranks | None:
+    """What torchrun says; None in a process of its own.
+
+    Raises:
+        ConfigError: the variables do not hold numbers.
+    """
+    rank, count = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+    # other launchers set some of these for their own purposes
+    if rank is None or count is None or "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    if not (rank.isdigit() and count.isdigit()):
+        raise ConfigError(
+            f"RANK={rank!r} and WORLD_SIZE={count!r} must be numbers, as torchrun sets."
+        )
+    return Ranks(int(rank), int(count)) if int(count) > 1 else None

@@ -1,0 +1,135 @@
+"""A search in two processes through the command line: one writes; killed, it goes on as if never stopped."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from darts_core.checkpoint import load_checkpoint
+from darts_core.commands.ranks import Ranks, current_ranks
+from darts_core.errors import ConfigError
+from darts_core.runlog import read_json, read_jsonl
+
+ROOT = Path(__file__).resolve().parents[2]
+SEARCH = ["search", "data=digits", "+data.limit=200", "space=nasbench201", "search.epochs=2",
+          "search.channels=2", "search.layers=1", "search.batch_size=32", "device=cpu",
+          "search.checkpoint_every=1"]  # fmt: skip
+
+
+def torchrun(folder: Path, *argv: str, expected: int = 0) -> str:
+    folder.mkdir(exist_ok=True)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*launcher, "-m", "darts_core.cli", *argv],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == expected, done.stdout
+    return done.stdout
+
+
+def rows(folder: Path) -> list[dict[str, object]]:
+    found = read_jsonl(folder / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if k not in ("time", "seconds")} for row in found]
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("two")
+    text = torchrun(folder, *SEARCH)
+    return folder / "runs" / "digits-nasbench201" / "V001" / "search", text
+
+
+def test_two_processes_make_one_search_that_one_of_them_reports(
+    searched: tuple[Path, str],
+) -> None:
+    folder, text = searched
+    result = read_json(folder / "result.json")
+    assert result["processes"] == 2
+    assert [row["epoch"] for row in rows(folder)] == [0, 1]
+    assert text.count("search epoch 2/2") == 1
+    assert text.count("found |") == 1
+    assert not (folder.parents[1] / "V002").exists()
+    assert "processes" not in (folder / "config.yaml").read_text()
+
+
+@pytest.mark.full
+def test_it_goes_on_after_a_kill_and_is_finished_once(
+    searched: tuple[Path, str], tmp_path: Path
+) -> None:
+    stop = tmp_path / "stop.py"
+    # the first process dies by SIGKILL right after its third checkpoint
+    stop.write_text(
+        "import os, signal, darts_core.search.state as s\n"
+        "save, count = s.SearchState.save, [0]\n"
+        "def dying(self, path):\n"
+        "    save(self, path)\n"
+        "    count[0] += 1\n"
+        "    if count[0] == 3 and not os.path.exists('died'):\n"
+        "        open('died', 'w').close()\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "s.SearchState.save = dying\n"
+    )
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    (folder / "stop.py").write_text(stop.read_text())
+    argv = [*SEARCH, "plugins=[stop]"]
+    text = torchrun(folder, *argv, expected=1)
+    found = folder / "runs" / "digits-nasbench201" / "V001" / "search"
+    assert not (found / "result.json").exists()
+    text = torchrun(folder, *argv)
+    assert text.count("resumed from") == 1
+    assert rows(found) == rows(searched[0])
+    first, second = (load_checkpoint(p / "checkpoint.pt")["supernet"] for p in (found, searched[0]))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert "is finished" in torchrun(folder, *argv)
+
+
+@pytest.mark.full
+def test_synchronised_norms_give_the_search_of_one_process(tmp_path: Path) -> None:
+    argv = [*SEARCH, "search.sync_batchnorm=true", "search.evaluate=false"]
+    torchrun(tmp_path, *argv)
+    alone = [a for a in argv if a != "search.sync_batchnorm=true"]
+    command = [sys.executable, "-m", "darts_core.cli", *alone, "search.path=plain"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    both = [
+        rows(tmp_path / "runs" / "digits-nasbench201" / name / "search")
+        for name in ("V001", "V002")
+    ]
+    for two, one in zip(*both, strict=True):
+        for a, b in zip(two["alphas"]["cell"], one["alphas"]["cell"], strict=True):  # type: ignore[index]
+            assert a == pytest.approx(b, abs=2e-4)
+        assert two["architecture"] == one["architecture"]
+
+
+def test_what_several_processes_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert current_ranks() is None
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("TORCHELASTIC_RUN_ID", "none")):
+        monkeypatch.setenv(name, value)
+    ranks = current_ranks()
+    assert ranks == Ranks(1, 2)
+    assert ranks is not None
+    assert not ranks.first
+    config = {"seeds": 1, "device": "auto"}
+    ranks.check("search", config, multirun=False)
+    for command, changes, multirun in (
+        ("train", {}, False),
+        ("search", {}, True),
+        ("search", {"seeds": 3}, False),
+        ("search", {"device": "cuda:1"}, False),
+    ):
+        with pytest.raises(ConfigError):
+            ranks.check(command, {**config, **changes}, multirun=multirun)
+    assert ranks.command_line("darts-core search seed=1").endswith("cli search seed=1")
+    monkeypatch.setenv("RANK", "one")
+    with pytest.raises(ConfigError, match="RANK"):
+        current_ranks()

@@ -195,9 +195,10 @@ class _Loop:
         return self._step_function(params_batch, alpha_batch)
 
     def _learning_rate(self, epoch: int) -> float:
-        """Cosine decay by epoch (arXiv:1806.09055, A.1)."""
+        """Cosine decay by epoch (arXiv:1806.09055, A.1); the strategy says how far it has come."""
+        position = self.strategy.schedule_position(epoch, self.config.epochs)
         low, high = self.config.min_learning_rate, self.config.learning_rate
-        return low + (high - low) * (1 + math.cos(math.pi * epoch / self.config.epochs)) / 2
+        return low + (high - low) * (1 + math.cos(math.pi * position)) / 2
 
     def _set_progress(self, epoch: int, step: int) -> None:
         done = (epoch * self.steps + step) / (self.config.epochs * self.steps)

@@ -146,6 +146,10 @@ class Strategy:
     def end_epoch(self, epoch: int, epochs: int) -> None:
         """Called after each epoch."""
 
+    def schedule_position(self, epoch: int, epochs: int) -> float:
+        """How far the decay of the params' learning rate has come in `epoch`, from 0 to 1."""
+        return epoch / epochs
+
     def set_learning_rate(self, value: float) -> None:
         """Set the learning rate of the params."""
         set_learning_rate(self.optimizer, value)

@@ -45,10 +45,10 @@ class Stage:
 class Progressive(FirstOrder):
     """First order in stages of equal length; between them the worst operations of every edge go.
 
-    Each stage begins with fresh params and alphas (P-DARTS), or with those of the stage before, widened
-    where it mixes more channels (DrNAS); alpha rests for a share of its epochs. Skips are dropped at
-    random, per edge and step, with a chance that decays over the stage. In the end at most `max_skips`
-    skips stay in the cells of the first kind.
+    A stage begins with fresh params and alphas (P-DARTS), or with those of the stage before, widened
+    where it mixes more channels (DrNAS). The learning rate decays anew in each, and alpha rests for a
+    share of its epochs. Skips are dropped at random, per edge and step, with a chance that decays over
+    the stage. In the end at most `max_skips` skips stay in the cells of the first kind.
 
     Source: P-DARTS (arXiv:1904.12760), sections 3.2 (depth, operations) and 3.3 (dropout on skips,
     at most 2 skips): 5, 11, 17 cells with 8, 5, 3 operations, 25 epochs each, alpha resting for 10;
@@ -115,9 +115,7 @@ class Progressive(FirstOrder):
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Enter the next stage when it is due."""
-        length = epochs / len(self.stages)
-        stage = min(int(epoch / length), len(self.stages) - 1)
-        within = epoch - stage * length
+        stage, within, length = self._place(epoch, epochs)
         if stage != self.stage:
             # a short search may pass over a stage; its operations are dropped all the same
             weights = self.supernet.final_weights() if self.stage >= 0 else None
@@ -125,6 +123,17 @@ class Progressive(FirstOrder):
         self.stage_progress = within / length
         if within < self.rest_share * length:
             self.alpha_active = False
+
+    def schedule_position(self, epoch: int, epochs: int) -> float:
+        """The learning rate decays anew in every stage."""
+        _, within, length = self._place(epoch, epochs)
+        return within / length
+
+    def _place(self, epoch: int, epochs: int) -> tuple[int, float, float]:
+        """The stage of `epoch`, the epochs that it has lasted, and those that a stage lasts."""
+        length = epochs / len(self.stages)
+        stage = min(int(epoch / length), len(self.stages) - 1)
+        return stage, epoch - stage * length, length
 
     def _enter(self, number: int, weights: Mapping[str, np.ndarray[Any, Any]] | None) -> None:
         space = self.supernet.space

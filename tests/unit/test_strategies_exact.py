@@ -362,6 +362,12 @@ def test_stages_deepen_drop_operations_and_widen_the_mixed_part():
         Progressive([{"depth": 3}])
 
 
+def test_every_stage_has_a_learning_rate_schedule_of_its_own():
+    stages = Progressive([{}, {"operations": 2}])
+    assert [stages.schedule_position(epoch, 4) for epoch in range(4)] == [0.0, 0.5, 0.0, 0.5]
+    assert [FirstOrder().schedule_position(epoch, 4) for epoch in range(3)] == [0.0, 0.25, 0.5]
+
+
 def test_a_stage_may_go_on_with_the_params_and_alphas_of_the_one_before():
     net = Supernet(get_space("nasbench201"), channels=4, layers=1, num_classes=3, in_channels=1)
     stages = [{"channel_fraction": 2}, {"operations": 2, "channel_fraction": 1}]

@@ -89,6 +89,19 @@ class TestStrategies(StrategyContract):
         return made("strategy", request.param)
 
 
+# the same over the DARTS space: two kinds of cells, two inputs, factorised reductions
+
+
+@pytest.mark.full
+class TestRelaxationsSearchedOverDarts(TestRelaxationsSearched):
+    space, layers = "darts", 3
+
+
+@pytest.mark.full
+class TestStrategiesOverDarts(TestStrategies):
+    space, layers = "darts", 3
+
+
 def test_the_whole_list_is_there():
     assert set(RELAX) == {
         "softmax", "sigmoid", "gumbel", "concrete", "reinmax", "dirichlet", "partial_channels",

@@ -92,6 +92,11 @@ def search(
         log.info("resumed from %s at epoch %d, step %d", checkpoint, state.epoch, state.step)
     if run is not None:
         run.rewind(state.epoch)
+        # a kill between an epoch's checkpoint and its row leaves the row in the checkpoint alone
+        logged = {row["epoch"] for row in run.metrics()}
+        for row in state.history:
+            if row["epoch"] not in logged:
+                run.log_metrics(**row)
     while state.epoch < config.epochs and state.stopped is None:
         row = loop.epoch(progress, should_stop)
         if row is None:

@@ -65,6 +65,26 @@ def test_a_resumed_search_equals_an_uninterrupted_one(
     assert [row["epoch"] for row in read_jsonl(run.metrics_path)] == [0, 1, 2]
 
 
+def test_an_epoch_whose_row_was_lost_by_a_kill_is_logged_on_resume(
+    digits: DataBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, run = tmp_path / "checkpoint.pt", RunFolder(tmp_path, tensorboard=False)
+    config = SearchConfig(epochs=2, batch_size=16, evaluate=False)
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "log_metrics", killed)
+        with pytest.raises(KeyboardInterrupt):
+            search(small_net(digits), FirstOrder(), digits, config, checkpoint=path, run=run)
+    assert not read_jsonl(run.metrics_path)
+    found = search(small_net(digits), FirstOrder(), digits, config, checkpoint=path, run=run)
+    rows = read_jsonl(run.metrics_path)
+    assert [row["epoch"] for row in rows] == [0, 1]
+    assert [row["train_loss"] for row in rows] == [row["train_loss"] for row in found.history]
+
+
 def test_a_checkpoint_of_another_configuration_is_refused(
     digits: DataBundle, tmp_path: Path
 ) -> None:

@@ -175,7 +175,8 @@ def write(stem: Path, rows: list[dict[str, Any]]) -> None:
     note = (
         "\nSuccess: both edges hold the planted operation. One search configuration and one number of "
         "passes over the\ndata for all; what methods change at this size is under `changed` and `search` "
-        "in the JSON file, the same for all\nseeds and chosen on seeds 10 to 13.\n"
+        "in the JSON file, the same for all\nseeds and chosen on seeds 10 to 13 (DrNAS takes those of "
+        "P-DARTS).\n"
     )
     write_text(stem.with_suffix(".md"), "# Planted receptive field\n\n" + table(rows) + note)
 

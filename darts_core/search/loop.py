@@ -94,9 +94,9 @@ def search(
         run.rewind(state.epoch)
         # a kill between an epoch's checkpoint and its row leaves the row in the checkpoint alone
         logged = {row["epoch"] for row in run.metrics()}
-        for row in state.history:
-            if row["epoch"] not in logged:
-                run.log_metrics(**row)
+        for kept in state.history:
+            if kept["epoch"] not in logged:
+                run.log_metrics(**kept)
     while state.epoch < config.epochs and state.stopped is None:
         row = loop.epoch(progress, should_stop)
         if row is None:

@@ -25,7 +25,7 @@ from darts_core.supernet.plan import CellPlan, plan_cell
 if TYPE_CHECKING:
     from darts_kernels.layout import CellLayout
 
-__all__ = ["FUSED_PRECISIONS", "PATHS", "FusedSearchCell", "choose_path", "fuse", "unfuse"]
+__all__ = ["FUSED_PRECISIONS", "PATHS", "FusedSearchCell", "choose_path", "fuse", "fused_class", "unfuse"]
 
 log = logging.getLogger("darts_core")
 
@@ -266,14 +266,14 @@ def fuse(supernet: nn.Module, precision: str = "tf32") -> Mapping[str, CellPlan]
             _set_lean(cell, True)
             last = None
         else:
-            last = _kind(plan, on_gpu).adopt(cell, plan, precision)
+            last = fused_class(plan, on_gpu=on_gpu).adopt(cell, plan, precision)
     if last is not None and on_gpu:
         last.cast_output = True
     return plans
 
 
-def _kind(plan: CellPlan, on_gpu: bool) -> type[FusedSearchCell]:
-    """The class of a planned cell on this device."""
+def fused_class(plan: CellPlan, *, on_gpu: bool) -> type[FusedSearchCell]:
+    """The class of a planned cell on a GPU or a CPU."""
     from darts_core.supernet.batched import BatchedSearchCell
     from darts_core.supernet.dense import BatchedDenseCell, FusedDenseCell
     from darts_core.supernet.plan_dense import DenseLayout

@@ -53,7 +53,7 @@ def test_bodies(rng, poison, count, shape):
     xs = [torch.randn(shape) for _ in range(count)]
     weights, grad = torch.randn(count), torch.randn(shape)
     assert_matches(op._forward(xs, weights), weighted_sum_reference(xs, weights))
-    grads, grad_weights = op._backward(grad, xs, weights)
+    grads, grad_weights = op._backward(grad, xs, weights, [True] * count, True)
     for k in range(count):
         assert_matches(grads[k], weights[k] * grad)
     right = torch.stack([(grad.double() * x.double()).sum() for x in xs])

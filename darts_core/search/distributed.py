@@ -138,6 +138,8 @@ def search_distributed(
             "a multiple."
         )
     if sync_batchnorm:
+        if supernet.path != "plain":  # the fast paths have no norm modules to replace
+            supernet.use_path("plain")
         synchronize_norms(supernet)
     _send_from_first([*supernet.state_dict().values()])
     strategy.reducer = average_gradients

@@ -29,11 +29,16 @@ def params_optimizer(
 def alpha_optimizer(
     alphas: Iterable[nn.Parameter], *, lr: float, betas: tuple[float, float], weight_decay: float
 ) -> torch.optim.Adam:
-    """Adam; on a GPU its step counter lives on the device, so that it can be captured."""
+    """Adam; on a GPU one kernel, with its step counter on the device, so that it can be captured."""
     parameters = list(alphas)
     on_gpu = bool(parameters) and parameters[0].is_cuda
     return torch.optim.Adam(
-        parameters, lr=lr, betas=betas, weight_decay=weight_decay, capturable=on_gpu
+        parameters,
+        lr=lr,
+        betas=betas,
+        weight_decay=weight_decay,
+        capturable=on_gpu,
+        fused=True if on_gpu else None,
     )
 
 

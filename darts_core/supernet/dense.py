@@ -167,7 +167,8 @@ class FusedDenseCell(BatchedDenseCell):
         mix_ES: Tensor,
         sums: Sequence[Tensor | None],
     ) -> list[Tensor]:
-        from darts_kernels.dense import SourceRun, relu_conv, source_sum
+        from darts_kernels.dense import SourceRun, source_sum
+        from darts_kernels.relu_conv import relu_conv
 
         layout = cast("DenseLayout", self.plan.layout)
         begin, end = layout.spans[source]

@@ -25,7 +25,15 @@ from darts_core.supernet.plan import CellPlan, plan_cell
 if TYPE_CHECKING:
     from darts_kernels.layout import CellLayout
 
-__all__ = ["FUSED_PRECISIONS", "PATHS", "FusedSearchCell", "choose_path", "fuse", "fused_class", "unfuse"]
+__all__ = [
+    "FUSED_PRECISIONS",
+    "PATHS",
+    "FusedSearchCell",
+    "choose_path",
+    "fuse",
+    "fused_class",
+    "unfuse",
+]
 
 log = logging.getLogger("darts_core")
 

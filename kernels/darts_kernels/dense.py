@@ -1,8 +1,8 @@
-"""What the edges of one state add to their nodes: dense convolutions, norms and the weighted sum.
+"""What the edges of one state add to their nodes: norms of dense convolutions and the weighted sum.
 
-Maths. x is a state; every edge e that leaves it reads the same z = relu(x). For each kernel size j one
-convolution makes the outputs y_j of all edges (their filters concatenated along the output channels);
-pools q_p of x are made once. With the mixing weights w and (mean, inv) of each channel of each branch,
+Maths. x is a state; for each kernel size j one convolution (`relu_conv`) has made the outputs y_j of all
+edges e that leave it; its pools q_p are made once. With the mixing weights w and the (mean, inv) of each
+channel of each branch,
 
     out_e = before_e + sum_j w_ej (y_je - mean_je) inv_je + sum_p w_ep norm(q_p) + w_e,skip x
 
@@ -12,27 +12,24 @@ Backward, with g_e the gradient of out_e and M pixels:
     d y_ek = A (g_e - u) + B (y_ek - mean),       A = w inv, u = s_e / M, B = -A inv s_ek / M
     d q_p = sum_e of the same,  d x = sum_e w_e,skip g_e
 
-and the convolutions' own backward with relu(x) made again instead of kept. Without batch statistics u and B
-are 0. A params step needs no s_ek that only alpha reads, but the norm's backward does: they stay.
+Without batch statistics u and B are 0. A params step needs no s_ek for alpha, but the norms' backward
+reads them all the same.
 
-Shapes: everything is channels-last: y_j [M, E * C], q_p and x [M, C], out_e [M, C]; w [E, slots], slots being
-convolutions, pools, skip. Statistics rows are (j, e, c), then normalised pools (p, c). Storage fp32 or bf16;
-moments, sums and coefficients fp32. Convolutions are cuDNN's, deterministic algorithms only. Nothing is summed
-atomically. Bytes: each branch is read twice and written never in the forward pass (moments, sum); read twice and
-its gradient written once in the backward pass. Autocast: switched off inside. The backward is made of raw
-kernels and cannot be derived again.
+Shapes: everything is channels-last: y_j [M, E * C], q_p and x [M, C], out_e [M, C]; w [E, slots], slots
+being convolutions, pools, skip. Statistics rows are (j, e, c), then normalised pools (p, c). Storage fp32
+or bf16; moments, sums and coefficients fp32. Nothing is summed atomically. Bytes: forward every branch is
+read twice (moments, sum); backward twice as well, and its gradient is written once. Autocast: inputs are
+taken as they are. The backward is made of raw kernels and cannot be derived again.
 
 Source: NAS-Bench-201 (arXiv:2001.00326); batch norm: Ioffe and Szegedy (arXiv:1502.03167).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -42,7 +39,7 @@ from darts_kernels import norm
 from darts_kernels._common import next_power_of_2
 from darts_kernels.norm import norm_reference
 
-__all__ = ["SourceRun", "relu_conv", "source_sum", "source_sum_reference"]
+__all__ = ["SourceRun", "source_sum", "source_sum_reference"]
 
 _MOST_PARTS = 512
 
@@ -431,7 +428,12 @@ def _parted(
     """(ys, pools, skip, sums so far)."""
     shared = s.filters + s.pools
     skip = tensors[shared] if s.skip else None
-    return list(tensors[: s.filters]), list(tensors[s.filters : shared]), skip, list(tensors[s.slots :])
+    return (
+        list(tensors[: s.filters]),
+        list(tensors[s.filters : shared]),
+        skip,
+        list(tensors[s.slots :]),
+    )
 
 
 def source_sum(
@@ -461,68 +463,12 @@ def source_sum(
     sizes = _Sizes(
         edges, width // edges, len(ys), len(pools), skip is not None, batch * height * columns
     )
-    tensors = [*ys, *pools, *([] if skip is None else [skip]), *(x for x in before if x is not None)]
+    tensors = [
+        *ys,
+        *pools,
+        *([] if skip is None else [skip]),
+        *(x for x in before if x is not None),
+    ]
     present = sum(1 << e for e, x in enumerate(before) if x is not None)
     last = [x.contiguous(memory_format=torch.channels_last) for x in tensors]
     return list(_SourceSum.apply(run, sizes, present, weight_ES, *last))
-
-
-@contextmanager
-def _cudnn(tf32: bool) -> Iterator[None]:
-    """Deterministic convolutions, in TF32 or not; the process's own settings come back."""
-    settings = torch.backends.cudnn
-    kept = settings.deterministic, settings.allow_tf32
-    settings.deterministic, settings.allow_tf32 = True, tf32
-    try:
-        yield
-    finally:
-        settings.deterministic, settings.allow_tf32 = kept
-
-
-class _ReluConv(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx, x: Tensor, dilations: Sequence[int], stride: int, tf32: bool, *weights: Tensor
-    ):
-        ctx.dilations, ctx.stride, ctx.tf32 = dilations, stride, tf32
-        ctx.save_for_backward(x, *weights)
-        with _cudnn(tf32), torch.autocast(x.device.type, enabled=False):
-            z = F.relu(x)
-            outs = [
-                F.conv2d(z, w.to(x.dtype), None, stride, w.shape[-1] // 2 * d, d)
-                for w, d in zip(weights, dilations, strict=True)
-            ]
-        return tuple(y.contiguous(memory_format=torch.channels_last) for y in outs)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, *grads: Tensor):
-        x, *weights = ctx.saved_tensors
-        wants_x, wants_w = ctx.needs_input_grad[0], ctx.needs_input_grad[4:]
-        # without weight gradients only the shape of the convolutions' input counts
-        z = F.relu(x) if any(wants_w) else x
-        total: Tensor | None = None
-        dweights: list[Tensor | None] = []
-        for g, w, d, wanted in zip(grads, weights, ctx.dilations, wants_w, strict=True):
-            padding = w.shape[-1] // 2 * d
-            with _cudnn(ctx.tf32):
-                dz, dw, _ = torch.ops.aten.convolution_backward(
-                    g, z, w.to(x.dtype), None, [ctx.stride] * 2, [padding] * 2, [d] * 2,
-                    False, [0, 0], 1, [wants_x, wanted, False],
-                )  # fmt: skip
-            dweights.append(dw.to(w.dtype) if wanted else None)
-            if wants_x:
-                total = dz if total is None else total.add_(dz)
-        dx = None if total is None else torch.ops.aten.threshold_backward(total, x, 0)
-        return dx, None, None, None, *dweights
-
-
-def relu_conv(
-    x: Tensor, weights: Sequence[Tensor], dilations: Sequence[int], stride: int, *, tf32: bool
-) -> list[Tensor]:
-    """Convolutions (same padding) of relu(x), which is made again backward; differentiable once.
-
-    Shapes: x [B, C, H, W], weights [O_j, C, k_j, k_j] in any dtype -> [B, O_j, ceil(H / stride),
-    ceil(W / stride)], channels-last, in the dtype of x.
-    """
-    return list(_ReluConv.apply(x, dilations, stride, tf32, *weights))

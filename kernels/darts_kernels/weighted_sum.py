@@ -2,10 +2,10 @@
 
 Maths.   out = sum_k w_k x_k;     d x_k = w_k g,     d w_k = sum(g x_k).
 
-Shapes: x_k any one shape, all contiguous or all channels-last; w [K]. The sum is taken in fp32 and stored in the
-dtype of x; w and its gradient are fp32 (fp64 for fp64 inputs on the reference). Bytes: forward K + 1
-tensors (plain torch 3 K - 1); backward reads g once, writes those d x_k that are wanted, and reads the
-x_k only for d w_k: with frozen weights they are neither read nor kept.
+Shapes: x_k any one shape, all contiguous or all channels-last; w [K]. The sum is taken in fp32 and stored
+in the dtype of x; w and its gradient are fp32 (fp64 for fp64 inputs on the reference). Bytes: forward
+K + 1 tensors (plain torch 3 K - 1); backward reads g once, writes those d x_k that are wanted, and reads
+the x_k only for d w_k: with frozen weights they are neither read nor kept.
 Autocast: inputs are taken as they are; mixed dtypes are refused. The backward is made of this op's own
 kernels and cannot be derived again.
 

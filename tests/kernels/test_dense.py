@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from darts_core.spaces import get_space
-from darts_kernels.dense import SourceRun, relu_conv, source_sum, source_sum_reference
+from darts_kernels.dense import SourceRun, source_sum, source_sum_reference
+from darts_kernels.relu_conv import relu_conv
 from darts_kernels.testing import assert_matches
 
 from .cells import away_from_zero, check_cell, make_cell
@@ -133,7 +134,9 @@ def test_running_statistics_in_evaluation(rng, poison):
     scale = lambda x, rows: F.batch_norm(x, mean[rows].double(), var[rows].double())  # noqa: E731
     parts = scale(y, slice(0, 6)).chunk(2, 1)
     pool = scale(q, slice(6, 9))
-    right = [w[0] * part + w[1] * pool + w[2] * skip for w, part in zip(weights, parts, strict=True)]
+    right = [
+        w[0] * part + w[1] * pool + w[2] * skip for w, part in zip(weights, parts, strict=True)
+    ]
     grads = [torch.randn_like(out) for out in right]
     for out, exact_out in zip(found, right, strict=True):
         assert_matches(out, exact_out)

@@ -22,6 +22,7 @@ from darts_core.supernet.fused import FusedSearchCell
 from darts_core.supernet.mixed_op import lean_sum
 
 if TYPE_CHECKING:
+    from darts_core.supernet.cell import SearchCell
     from darts_core.supernet.plan_dense import DenseLayout
 
 __all__ = ["BatchedDenseCell", "FusedDenseCell"]
@@ -29,6 +30,8 @@ __all__ = ["BatchedDenseCell", "FusedDenseCell"]
 
 class BatchedDenseCell(FusedSearchCell):
     """A searched cell with dense convolutions as batched torch calls; made by `fuse` on a CPU."""
+
+    _slots: Tensor
 
     def forward(self, inputs: Sequence[Tensor], weights_EK: Tensor) -> Tensor:
         """The cell's output from its inputs and the mixing weights [E, K]."""
@@ -39,7 +42,7 @@ class BatchedDenseCell(FusedSearchCell):
         given = list(self.preprocess(given) if self.preprocess is not None else given)
         states = [self._stored(x) for x in given]
         mix_EK = weights_EK.index_select(0, self._order[0])
-        mix_ES = mix_EK[:, list(layout.slots)]
+        mix_ES = mix_EK.index_select(1, self._slots)
         blocks = self.packed.split([count for _, _, _, count in layout.blocks])
         nodes: list[Tensor | None] = [None] * layout.nodes
         loose: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(layout.nodes)]
@@ -61,6 +64,17 @@ class BatchedDenseCell(FusedSearchCell):
         outputs = [states[state] for state in self._outputs]
         joined = torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
         return joined.to(self.packed.dtype)
+
+    def restore(self) -> SearchCell:
+        """Become an ordinary `SearchCell` again, with the present values."""
+        del self.__dict__["_slots"]
+        return super().restore()
+
+    def _link(self) -> None:
+        super()._link()
+        # an index on the device: one from the host would make a captured step wait
+        slots = cast("DenseLayout", self.plan.layout).slots
+        self.__dict__["_slots"] = torch.tensor(slots, device=self.packed.device)
 
     @property
     def _tracking(self) -> bool:

@@ -77,7 +77,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
     for own, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
         rate: float | Tensor = float(saved["lr"])
         if isinstance(own["lr"], Tensor):
-            rate = torch.full_like(own["lr"], rate)
+            rate = torch.full_like(own["lr"], float(saved["lr"]))
         kept = {key: own[key] for key in _OF_THE_DEVICE if key in own}
         groups.append({**saved, **kept, "lr": rate})
     optimizer.load_state_dict({**state, "param_groups": groups})

@@ -35,8 +35,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from darts_kernels import norm
 from darts_kernels._common import next_power_of_2
+from darts_kernels.moments import column_moments
 from darts_kernels.norm import norm_reference
 
 __all__ = ["SourceRun", "source_sum", "source_sum_reference"]
@@ -83,38 +83,6 @@ def source_sum_reference(
         out = sum(w * term for w, term in zip(weight_ES[e], terms, strict=True))
         outs.append(out if before[e] is None else out + before[e])
     return outs
-
-
-@triton.jit(do_not_specialize=["pixels", "parts", "row0"])
-def _moments_kernel(
-    ys, sum_ptr, pixels, parts, row0,
-    J: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
-    STEPS: tl.constexpr,
-):  # fmt: skip
-    part = tl.program_id(0)
-    c = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    for j in tl.static_range(J):
-        mean = tl.zeros([COLUMNS], tl.float32)
-        second = tl.zeros([COLUMNS], tl.float32)
-        seen = 0.0
-        for step in range(STEPS):
-            start = (part * STEPS + step) * BLOCK
-            i = start + tl.arange(0, BLOCK)
-            mask = (i < pixels)[:, None] & (c < WIDTH)[None, :]
-            spot = i.to(tl.int64)[:, None] * WIDTH + c[None, :]
-            value = tl.load(ys[j] + spot, mask=mask, other=0.0).to(tl.float32)
-            count = tl.minimum(tl.maximum(pixels - start, 0), BLOCK).to(tl.float32)
-            here = tl.sum(value, 0) / tl.maximum(count, 1.0)
-            centred = tl.where(mask, value - here[None, :], 0.0)
-            total = seen + count
-            delta = here - mean
-            share = count / tl.maximum(total, 1.0)
-            mean += delta * share
-            second += tl.sum(centred * centred, 0) + delta * delta * seen * share
-            seen = total
-        out = sum_ptr + ((row0 + j * WIDTH + c).to(tl.int64) * parts + part) * 2
-        tl.store(out, mean, mask=c < WIDTH)
-        tl.store(out + 1, second, mask=c < WIDTH)
 
 
 @triton.jit
@@ -329,32 +297,6 @@ class _Sizes:
         }  # fmt: skip
 
 
-def _moments(run: SourceRun, s: _Sizes, ys: list[Tensor], pools: list[Tensor]) -> Tensor:
-    """[rows, 2] (mean, inv) of every branch; moves the running statistics."""
-    rows, device = run.running_mean.numel(), ys[0].device
-    moments = torch.empty(rows, 2, dtype=torch.float32, device=device)
-    sums = torch.empty(rows if run.train else 0, s.parts, 2, dtype=torch.float32, device=device)
-    if run.train:
-        shared = pools if run.pool_norm else []
-        width = s.edges * s.channels
-        for tensors, columns, row0 in ((ys, width, 0), (shared, s.channels, s.filters * width)):
-            if tensors:
-                tile = min(64, max(16, next_power_of_2(columns)))
-                _moments_kernel[(s.parts, triton.cdiv(columns, tile))](
-                    tuple(tensors), sums, s.pixels, s.parts, row0,
-                    J=len(tensors), WIDTH=columns, COLUMNS=tile, BLOCK=s.block, STEPS=s.steps,
-                    num_warps=4,
-                )  # fmt: skip
-    padded = next_power_of_2(s.parts)
-    block = max(1, min(16, 4096 // padded))
-    norm._finalize_kernel[(triton.cdiv(rows, block),)](
-        sums, moments, run.running_mean, run.running_var, 0, rows, 0, 0, 0, 0,
-        s.parts, s.block * s.steps, s.pixels, run.momentum,
-        PARTS=padded, BLOCK=block, TRAIN=run.train, num_warps=4,
-    )  # fmt: skip
-    return moments
-
-
 class _SourceSum(torch.autograd.Function):
     """Inputs: run, sizes, which sums there are, weights, then ys, pools, the skip and the sums so far."""
 
@@ -362,7 +304,11 @@ class _SourceSum(torch.autograd.Function):
     def forward(ctx, run: SourceRun, s: _Sizes, present: int, weight_ES: Tensor, *tensors: Tensor):
         ys, pools, skip, before = _parted(s, tensors)
         mix = weight_ES.detach().float().contiguous()
-        moments = _moments(run, s, ys, pools)
+        groups = [(ys, s.edges * s.channels), (pools if run.pool_norm else [], s.channels)]
+        moments = column_moments(
+            groups, run.running_mean, run.running_var, momentum=run.momentum, train=run.train,
+            pixels=s.pixels, block=s.block, steps=s.steps,
+        )  # fmt: skip
         batch, _, height, width = ys[0].shape
         shape = (batch, s.channels, height, width)
         outs = [

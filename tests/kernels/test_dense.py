@@ -7,6 +7,7 @@ from torch import nn
 
 from darts_core.spaces import get_space
 from darts_kernels.dense import SourceRun, source_sum, source_sum_reference
+from darts_kernels.moments import column_moments, column_moments_reference
 from darts_kernels.relu_conv import relu_conv
 from darts_kernels.testing import assert_matches
 
@@ -84,6 +85,21 @@ def test_wrong_arguments():
     for ys, sums in (([], [None]), ([y], [None]), ([y, y], [None, None])):
         with pytest.raises(ValueError, match="source_sum got"):
             source_sum(run, torch.ones(1, 2), ys, [], None, sums)
+
+
+@pytest.mark.interpret
+@pytest.mark.parametrize(("block", "steps"), [(64, 1), (16, 4), (8, 3)])
+def test_moments_of_large_means(rng, poison, block, steps):
+    # a mean of a hundred deviations: E[x^2] - E[x]^2 in fp32 would lose half of the digits
+    xs = [torch.randn(3, 20, 5, 4) + 100.0 for _ in range(2)]
+    last = [x.contiguous(memory_format=torch.channels_last) for x in xs]
+    found = column_moments(
+        [(last, 20)], torch.zeros(40), torch.ones(40), momentum=0.1, train=True, pixels=60,
+        block=block, steps=steps,
+    )  # fmt: skip
+    right = column_moments_reference([x.double() for x in xs])
+    assert_matches(found[:, 0], right[:, 0])
+    assert_matches(found[:, 1], right[:, 1], floor=2e-6)
 
 
 CASES = [

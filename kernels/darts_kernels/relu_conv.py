@@ -58,7 +58,8 @@ class _ReluConv(torch.autograd.Function):
     ):
         ctx.dilations, ctx.stride, ctx.tf32 = dilations, stride, tf32
         ctx.save_for_backward(x, *weights)
-        with _cudnn(tf32), torch.autocast(x.device.type, enabled=False):
+        device = "cpu" if x.device.type == "meta" else x.device.type  # meta has no autocast
+        with _cudnn(tf32), torch.autocast(device, enabled=False):
             outs = relu_conv_reference(x, [w.to(x.dtype) for w in weights], dilations, stride)
         return tuple(y.contiguous(memory_format=torch.channels_last) for y in outs)
 

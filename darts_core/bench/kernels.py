@@ -35,7 +35,7 @@ def launch_bytes(
         batch: samples.
         item: bytes of a stored value.
     """
-    if "BLOCK" in k and name.startswith(("_moments", "_source")):
+    if "BLOCK" in k and name.startswith(("_moments", "_source", "_state")):
         return _dense_bytes(name, grid, k, item)
     hw = k["HW"] if "HW" in k else k.get("H", 1) * k.get("W", 1)
     tensor = batch * k.get("C", k.get("CO", 1)) * hw
@@ -72,6 +72,9 @@ def _dense_bytes(name: str, grid: tuple[int, ...], k: Mapping[str, Any], item: i
     pixels = grid[0] * k["BLOCK"] * k.get("STEPS", 1)
     if name == "_moments_kernel":
         return pixels * k["WIDTH"] * k["J"] * item
+    if name == "_state_gradient_kernel":
+        pools = k["P"] * k["H"] * k["W"] / (k["HI"] * k["WI"])
+        return pixels * k["C"] * item * (k["J"] + pools + k["SKIP"] + 2)
     branches, shared = k["E"] * k["J"], k["P"] + k["SKIP"]
     tensors = {
         "_source_sum_kernel": branches + shared + k["E"] + k.get("BEFORE", 0).bit_count(),

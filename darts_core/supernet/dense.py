@@ -181,25 +181,22 @@ class FusedDenseCell(BatchedDenseCell):
         mix_ES: Tensor,
         sums: Sequence[Tensor | None],
     ) -> list[Tensor]:
-        from darts_kernels.dense import SourceRun, source_sum
-        from darts_kernels.relu_conv import relu_conv
+        from darts_kernels.source import SourceRun
+        from darts_kernels.source import source as run_source
 
         layout = cast("DenseLayout", self.plan.layout)
         begin, end = layout.spans[source]
-        ys = relu_conv(
-            state,
-            self._weights(blocks),
-            [dilation for _, dilation in layout.filters],
-            layout.stride_of(source),
-            tf32=self.precision == "tf32",
-        )
         run = SourceRun(
             self._mean[begin:end],
             self._var[begin:end],
+            dilations=tuple(dilation for _, dilation in layout.filters),
+            stride=layout.stride_of(source),
+            max_pools=layout.max_pools,
+            avg_pools=layout.avg_pools,
+            pool_norm=layout.pool_norm,
+            skip=layout.skips(source),
+            tf32=self.precision == "tf32",
             momentum=0.1 if self.training and self._tracking else 0.0,
             train=self.training or not self._tracking,
-            pool_norm=layout.pool_norm,
         )
-        skip = state if layout.skips(source) else None
-        slots = len(layout.slots) - (layout.skip and skip is None)
-        return source_sum(run, mix_ES[:, :slots], ys, self._pools(source, state), skip, sums)
+        return run_source(run, mix_ES[:, : run.slots], state, self._weights(blocks), sums)

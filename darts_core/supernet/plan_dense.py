@@ -262,8 +262,8 @@ def describe_dense(
                 "edges": edges,
                 # relu, convolutions, pools; moments, finalize, sum
                 "launches_forward": 1 + count + pools + 3 + normed,
-                # reductions, coefficients, gradients; relu and its mask, convolutions, pools and their sum
-                "launches_backward": 3 + 2 + 2 * count + 2 * pools + int(layout.skips(source)),
+                # reductions, coefficients, gradients; relu, convolutions; the state's gradient
+                "launches_backward": 3 + 1 + 2 * count + 1,
                 "bytes": 4 * elements * (forward + backward),
                 "flops": 2 * 3 * macs,
             }

@@ -1,8 +1,7 @@
-"""What the edges of one state add to their nodes: norms of dense convolutions and the weighted sum.
+"""The weighted sum of normalised convolutions, pools and a skip, for all edges that leave one state.
 
-Maths. x is a state; for each kernel size j one convolution (`relu_conv`) has made the outputs y_j of all
-edges e that leave it; its pools q_p are made once. With the mixing weights w and the (mean, inv) of each
-channel of each branch,
+Maths. For each kernel size j one convolution has made the outputs y_j of all edges e that leave a state x;
+its pools q_p are made once. With the mixing weights w and the (mean, inv) of each channel of each branch,
 
     out_e = before_e + sum_j w_ej (y_je - mean_je) inv_je + sum_p w_ep norm(q_p) + w_e,skip x
 
@@ -18,8 +17,9 @@ reads them all the same.
 Shapes: everything is channels-last: y_j [M, E * C], q_p and x [M, C], out_e [M, C]; w [E, slots], slots
 being convolutions, pools, skip. Statistics rows are (j, e, c), then normalised pools (p, c). Storage fp32
 or bf16; moments, sums and coefficients fp32. Nothing is summed atomically. Bytes: forward every branch is
-read twice (moments, sum); backward twice as well, and its gradient is written once. Autocast: inputs are
-taken as they are. The backward is made of raw kernels and cannot be derived again.
+read twice (moments, sum); backward twice as well, and its gradient is written once.
+
+`source` puts these launches, the convolutions and the pools together and registers the derivative.
 
 Source: NAS-Bench-201 (arXiv:2001.00326); batch norm: Ioffe and Szegedy (arXiv:1502.03167).
 """
@@ -33,34 +33,13 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from darts_kernels._common import next_power_of_2
-from darts_kernels.moments import column_moments
 from darts_kernels.norm import norm_reference
 
-__all__ = ["SourceRun", "source_sum", "source_sum_reference"]
+__all__ = ["Branches", "source_sum_reference", "sum_backward", "sum_forward"]
 
 _MOST_PARTS = 512
-
-
-@dataclass(frozen=True)
-class SourceRun:
-    """What the sum over a source needs besides tensors of the batch.
-
-    Attributes:
-        running_mean: [rows] running means, updated in place.
-        running_var: [rows] running variances.
-        momentum: share of the new statistics; 0 leaves the running ones alone.
-        train: batch statistics (True) or running ones.
-        pool_norm: whether the pools are normalised.
-    """
-
-    running_mean: Tensor
-    running_var: Tensor
-    momentum: float = 0.1
-    train: bool = True
-    pool_norm: bool = False
 
 
 def source_sum_reference(
@@ -72,7 +51,7 @@ def source_sum_reference(
     *,
     pool_norm: bool,
 ) -> list[Tensor]:
-    """`source_sum` with batch statistics in plain torch; differentiable, any floating dtype."""
+    """The sums with batch statistics in plain torch; differentiable, any floating dtype."""
     edges = weight_ES.shape[0]
     normed = [norm_reference(y)[0].chunk(edges, dim=1) for y in ys]
     shared = [norm_reference(q)[0] if pool_norm else q for q in pools]
@@ -256,19 +235,38 @@ def _source_gradient_kernel(
         tl.store(dx_ptr + place, dx.to(dx_ptr.dtype.element_ty), mask=mask)
 
 
-@dataclass(frozen=True)
-class _Sizes:
-    """Sizes of one call; `ys` are channels-last."""
+@dataclass
+class Branches:
+    """What the edges of a source add up, all channels-last.
+
+    Attributes:
+        edges: how many.
+        ys: convolutions [B, E * C, H, W], one or more.
+        pools: [B, C, H, W].
+        skip: the state itself, or None.
+        pool_norm: whether the pools are normalised.
+    """
 
     edges: int
-    channels: int
-    filters: int
-    pools: int
-    skip: bool
-    pixels: int
+    ys: list[Tensor]
+    pools: list[Tensor]
+    skip: Tensor | None
+    pool_norm: bool
+
+    @property
+    def channels(self) -> int:
+        """Of a state."""
+        return self.ys[0].shape[1] // self.edges
+
+    @property
+    def pixels(self) -> int:
+        """Rows of the matrices."""
+        batch, _, height, width = self.ys[0].shape
+        return batch * height * width
 
     @property
     def padded(self) -> int:
+        """Channels of a tile."""
         return max(16, next_power_of_2(self.channels))
 
     @property
@@ -282,139 +280,95 @@ class _Sizes:
         return max(1, triton.cdiv(self.pixels, self.block * _MOST_PARTS))
 
     @property
-    def parts(self) -> int:
-        return triton.cdiv(self.pixels, self.block * self.steps)
+    def slots(self) -> int:
+        """Columns of the mixing weights."""
+        return len(self.ys) + len(self.pools) + (self.skip is not None)
 
     @property
-    def slots(self) -> int:
-        return self.filters + self.pools + self.skip
+    def groups(self) -> list[tuple[list[Tensor], int]]:
+        """(tensors, their channels) that are normalised, in the order of the statistics rows."""
+        normed = self.pools if self.pool_norm else []
+        return [(self.ys, self.edges * self.channels), (normed, self.channels)]
 
     def constants(self) -> dict[str, int | bool]:
-        """Compile-time arguments that most kernels share."""
+        """Compile-time arguments that the kernels share."""
         return {
-            "E": self.edges, "J": self.filters, "P": self.pools, "SKIP": self.skip,
-            "C": self.channels, "CP": self.padded,
+            "E": self.edges, "J": len(self.ys), "P": len(self.pools),
+            "SKIP": self.skip is not None, "C": self.channels, "CP": self.padded,
         }  # fmt: skip
 
 
-class _SourceSum(torch.autograd.Function):
-    """Inputs: run, sizes, which sums there are, weights, then ys, pools, the skip and the sums so far."""
-
-    @staticmethod
-    def forward(ctx, run: SourceRun, s: _Sizes, present: int, weight_ES: Tensor, *tensors: Tensor):
-        ys, pools, skip, before = _parted(s, tensors)
-        mix = weight_ES.detach().float().contiguous()
-        groups = [(ys, s.edges * s.channels), (pools if run.pool_norm else [], s.channels)]
-        moments = column_moments(
-            groups, run.running_mean, run.running_var, momentum=run.momentum, train=run.train,
-            pixels=s.pixels, block=s.block, steps=s.steps,
-        )  # fmt: skip
-        batch, _, height, width = ys[0].shape
-        shape = (batch, s.channels, height, width)
-        outs = [
-            torch.empty(
-                shape, dtype=ys[0].dtype, device=ys[0].device, memory_format=torch.channels_last
-            )
-            for _ in range(s.edges)
-        ]
-        filled = iter(before)
-        sums = [next(filled) if present >> e & 1 else outs[e] for e in range(s.edges)]
-        _source_sum_kernel[(triton.cdiv(s.pixels, s.block),)](
-            tuple(ys), tuple(pools) or (outs[0],), outs[0] if skip is None else skip, tuple(sums),
-            tuple(outs), moments, mix, s.pixels,
-            POOL_NORM=run.pool_norm, BEFORE=present, BLOCK=s.block, num_warps=4, **s.constants(),
-        )  # fmt: skip
-        ctx.run, ctx.sizes, ctx.present = run, s, present
-        ctx.weights_dtype = weight_ES.dtype
-        kept = [] if skip is None else [skip]
-        ctx.save_for_backward(mix, moments, *ys, *pools, *kept)
-        return tuple(outs)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, *grads: Tensor):
-        run, s = ctx.run, ctx.sizes
-        mix, moments, *tensors = ctx.saved_tensors
-        ys, pools, skip, _ = _parted(s, tensors)
-        gs = tuple(g.contiguous(memory_format=torch.channels_last) for g in grads)
-        device = mix.device
-        sums = torch.empty(s.edges, 1 + s.slots, s.channels, s.parts, device=device)
-        shared = tuple(pools) or (gs[0],)
-        constants = s.constants()
-        _source_reduce_kernel[(s.parts,)](
-            tuple(ys), shared, gs[0] if skip is None else skip, gs, moments, sums, s.pixels,
-            s.parts, POOL_NORM=run.pool_norm, BLOCK=s.block, STEPS=s.steps, num_warps=4,
-            **constants,
-        )  # fmt: skip
-        totals = torch.empty(s.edges, s.slots, device=device)
-        coefficients = torch.empty(s.edges, s.slots, s.channels, 4, device=device)
-        _source_coefficient_kernel[(s.slots, s.edges)](
-            sums, moments, mix, totals, coefficients, s.parts, s.pixels,
-            POOL_NORM=run.pool_norm, TRAIN=run.train,
-            PARTS=min(64, next_power_of_2(s.parts)), num_warps=4, **constants,
-        )  # fmt: skip
-        before = [g for e, g in enumerate(gs) if ctx.present >> e & 1]
-        grad_mix = totals.to(ctx.weights_dtype)
-        # a slot is one tensor: convolutions, pools, the skip
-        if not any(ctx.needs_input_grad[4 : 4 + s.slots]):
-            return None, None, None, grad_mix, *[None] * s.slots, *before
-        dys, dpools = [torch.empty_like(y) for y in ys], [torch.empty_like(q) for q in pools]
-        dskip = [] if skip is None else [torch.empty_like(skip)]
-        _source_gradient_kernel[(triton.cdiv(s.pixels, s.block),)](
-            tuple(ys), shared, gs, tuple(dys), tuple(dpools) or (dys[0],),
-            dskip[0] if dskip else dys[0], coefficients, mix, s.pixels,
-            BLOCK=s.block, num_warps=4, **constants,
-        )  # fmt: skip
-        return None, None, None, grad_mix, *dys, *dpools, *dskip, *before
-
-
-def _parted(
-    s: _Sizes, tensors: Sequence[Tensor]
-) -> tuple[list[Tensor], list[Tensor], Tensor | None, list[Tensor]]:
-    """(ys, pools, skip, sums so far)."""
-    shared = s.filters + s.pools
-    skip = tensors[shared] if s.skip else None
-    return (
-        list(tensors[: s.filters]),
-        list(tensors[s.filters : shared]),
-        skip,
-        list(tensors[s.slots :]),
-    )
-
-
-def source_sum(
-    run: SourceRun,
-    weight_ES: Tensor,
-    ys: Sequence[Tensor],
-    pools: Sequence[Tensor],
-    skip: Tensor | None,
-    before: Sequence[Tensor | None],
+def sum_forward(
+    b: Branches, mix_ES: Tensor, moments: Tensor, before: Sequence[Tensor | None]
 ) -> list[Tensor]:
-    """What the edges of a source add to their nodes, on top of the sums so far; differentiable once.
+    """The sums [B, C, H, W] of every edge on top of those before it.
 
-    Shapes: weights [E, slots]; ys [B, E * C, H, W]; pools and skip [B, C, H, W]; E sums [B, C, H, W] or
-    None. Returns E tensors [B, C, H, W], channels-last.
-
-    Raises:
-        ValueError: there is no convolution, or the numbers of weights, edges and tensors do not fit.
+    Args:
+        b: what is added up.
+        mix_ES: mixing weights [E, slots], fp32.
+        moments: [rows, 2] (mean, inv), fp32.
+        before: the node so far of every edge, channels-last, or None.
     """
-    edges, slots = weight_ES.shape
-    if not ys or slots != len(ys) + len(pools) + (skip is not None) or edges != len(before):
-        raise ValueError(
-            f"source_sum got {len(ys)} convolutions, {len(pools)} pools, "
-            f"{int(skip is not None)} skips and {len(before)} sums for weights [{edges}, {slots}]; "
-            "it needs one convolution or more, a column for each tensor and a sum for each row."
+    batch, _, height, width = b.ys[0].shape
+    shape = (batch, b.channels, height, width)
+    outs = [
+        torch.empty(
+            shape, dtype=b.ys[0].dtype, device=mix_ES.device,
+            memory_format=torch.channels_last,
         )
-    batch, width, height, columns = ys[0].shape
-    sizes = _Sizes(
-        edges, width // edges, len(ys), len(pools), skip is not None, batch * height * columns
-    )
-    tensors = [
-        *ys,
-        *pools,
-        *([] if skip is None else [skip]),
-        *(x for x in before if x is not None),
-    ]
-    present = sum(1 << e for e, x in enumerate(before) if x is not None)
-    last = [x.contiguous(memory_format=torch.channels_last) for x in tensors]
-    return list(_SourceSum.apply(run, sizes, present, weight_ES, *last))
+        for _ in range(b.edges)
+    ]  # fmt: skip
+    sums = tuple(out if x is None else x for x, out in zip(before, outs, strict=True))
+    _source_sum_kernel[(triton.cdiv(b.pixels, b.block),)](
+        tuple(b.ys), tuple(b.pools) or (outs[0],), outs[0] if b.skip is None else b.skip, sums,
+        tuple(outs), moments, mix_ES, b.pixels,
+        POOL_NORM=b.pool_norm, BEFORE=sum(1 << e for e, x in enumerate(before) if x is not None),
+        BLOCK=b.block, num_warps=4, **b.constants(),
+    )  # fmt: skip
+    return outs
+
+
+def sum_backward(
+    b: Branches,
+    mix_ES: Tensor,
+    moments: Tensor,
+    grads: Sequence[Tensor],
+    *,
+    train: bool,
+    branches: bool = True,
+) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor | None]:
+    """Gradients (of the mixing weights [E, slots], of the ys, of the pools, of the skip).
+
+    Args:
+        b: what was added up.
+        mix_ES: as forward.
+        moments: as forward.
+        grads: of every edge's sum, channels-last.
+        train: whether the moments are the batch's own.
+        branches: False leaves out all but the first gradient.
+    """
+    gs, device, constants = tuple(grads), mix_ES.device, b.constants()
+    parts = triton.cdiv(b.pixels, b.block * b.steps)
+    sums = torch.empty(b.edges, 1 + b.slots, b.channels, parts, device=device)
+    shared = tuple(b.pools) or (gs[0],)
+    _source_reduce_kernel[(parts,)](
+        tuple(b.ys), shared, gs[0] if b.skip is None else b.skip, gs, moments, sums, b.pixels, parts,
+        POOL_NORM=b.pool_norm, BLOCK=b.block, STEPS=b.steps, num_warps=4, **constants,
+    )  # fmt: skip
+    totals = torch.empty(b.edges, b.slots, device=device)
+    coefficients = torch.empty(b.edges, b.slots, b.channels, 4, device=device)
+    _source_coefficient_kernel[(b.slots, b.edges)](
+        sums, moments, mix_ES, totals, coefficients, parts, b.pixels,
+        POOL_NORM=b.pool_norm, TRAIN=train, PARTS=min(64, next_power_of_2(parts)), num_warps=4,
+        **constants,
+    )  # fmt: skip
+    if not branches:
+        return totals, [], [], None
+    dys, dpools = [torch.empty_like(y) for y in b.ys], [torch.empty_like(q) for q in b.pools]
+    dskip = None if b.skip is None else torch.empty_like(b.skip)
+    _source_gradient_kernel[(triton.cdiv(b.pixels, b.block),)](
+        tuple(b.ys), shared, gs, tuple(dys), tuple(dpools) or (dys[0],),
+        dys[0] if dskip is None else dskip, coefficients, mix_ES, b.pixels,
+        BLOCK=b.block, num_warps=4, **constants,
+    )  # fmt: skip
+    return totals, dys, dpools, dskip

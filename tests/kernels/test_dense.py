@@ -1,14 +1,16 @@
 """Dense convolutions of all edges of a state, their norms and sums."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from darts_core.spaces import get_space
-from darts_kernels.dense import SourceRun, source_sum, source_sum_reference
 from darts_kernels.moments import column_moments, column_moments_reference
-from darts_kernels.relu_conv import relu_conv
+from darts_kernels.relu_conv import conv_backward, conv_forward, relu_conv_reference
+from darts_kernels.source import SourceRun, source, source_reference
 from darts_kernels.testing import assert_matches
 
 from .cells import away_from_zero, check_cell, make_cell
@@ -16,75 +18,89 @@ from .cells import away_from_zero, check_cell, make_cell
 NASBENCH201 = get_space("nasbench201").ops
 
 
-def tensors(edges, filters, pools, skip, present, *, channels, size=(5, 4), batch=2):
-    """Weights, convolutions, pools, skip and sums in fp64."""
+def case(*, channels=3, edges=2, kernels=(1, 3), skip=True, before=(), size=(5, 4), batch=2, **run):
+    """A run, mixing weights, a state, convolutions' weights and sums, in fp64."""
+    rng = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
+    run = {"dilations": (1,) * len(kernels), "skip": skip, **run}
+    pools = len(run.get("max_pools", ())) + len(run.get("avg_pools", ()))
+    rows = (edges * len(kernels) + (pools if run.get("pool_norm") else 0)) * channels
+    made = SourceRun(torch.zeros(rows), torch.ones(rows), **run)
 
-    def draw(width):
-        return torch.randn(batch, width, *size, dtype=torch.float64, requires_grad=True)
+    def draw(*shape):
+        return torch.randn(shape, generator=rng, dtype=torch.float64).requires_grad_()
 
+    out = [-(-length // made.stride) for length in size]
+    x = away_from_zero((batch, channels, *size), rng).double().requires_grad_()
     return (
-        torch.rand(edges, filters + pools + skip, dtype=torch.float64, requires_grad=True),
-        [draw(edges * channels) for _ in range(filters)],
-        [draw(channels) for _ in range(pools)],
-        draw(channels) if skip else None,
-        [draw(channels) if there else None for there in present],
+        made,
+        torch.rand(edges, made.slots, generator=rng, dtype=torch.float64).requires_grad_(),
+        x,
+        [draw(edges * channels, channels, k, k) for k in kernels],
+        [draw(batch, channels, *out) if e in before else None for e in range(edges)],
     )
 
 
-def leaves(weights, ys, pools, skip, before):
-    return [weights, *ys, *pools, *(x for x in (skip, *before) if x is not None)]
+def leaves(_, mix, x, weights, before):
+    return [mix, x, *weights, *(t for t in before if t is not None)]
 
 
-def low(case, device="cpu", dtype=torch.float32):
-    def one(x, kind=dtype):
-        return None if x is None else x.detach().to(device, kind).requires_grad_()
+def low(run, mix, x, weights, before):
+    def one(t):
+        return None if t is None else t.detach().float().requires_grad_()
 
-    weights, ys, pools, skip, before = case
-    return (one(weights, torch.float32), [one(y) for y in ys], [one(q) for q in pools], one(skip),
-            [one(x) for x in before])  # fmt: skip
-
-
-def statistics(case, channels, pool_norm):
-    weights, ys, pools, *_ = case
-    rows = (len(weights) * len(ys) + pool_norm * len(pools)) * channels
-    return torch.zeros(rows), torch.ones(rows)
+    return run, one(mix), one(x), [one(w) for w in weights], [one(t) for t in before]
 
 
 def test_reference_is_the_modules(rng):
-    weights, ys, pools, skip, before = tensors(2, 2, 1, True, [True, False], channels=3)
-    norm = nn.BatchNorm2d(3, affine=False).double()
     for pool_norm in (False, True):
-        outs = source_sum_reference(weights, ys, pools, skip, before, pool_norm=pool_norm)
-        for e in range(2):
-            terms = [norm(y[:, 3 * e : 3 * e + 3]) for y in ys]
-            terms += [norm(pools[0]) if pool_norm else pools[0], skip]
-            right = sum(w * term for w, term in zip(weights[e], terms, strict=True))
-            right = right + before[e] if e == 0 else right
-            assert torch.allclose(outs[e], right, atol=1e-12)
+        given = case(max_pools=(3,), avg_pools=(3,), before=(0,), pool_norm=pool_norm)
+        _, mix, x, weights, before = given
+        norm = nn.BatchNorm2d(3, affine=False).double()
+        for e, out in enumerate(source_reference(*given)):
+            rows = slice(3 * e, 3 * e + 3)
+            z = x.relu()
+            terms = [
+                norm(F.conv2d(z, weights[0][rows])),
+                norm(F.conv2d(z, weights[1][rows], padding=1)),
+            ]
+            pools = [F.max_pool2d(x, 3, 1, 1), F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)]
+            terms += [norm(q) if pool_norm else q for q in pools] + [x]
+            right = sum(w * term for w, term in zip(mix[e], terms, strict=True))
+            right = right if before[e] is None else right + before[e]
+            assert torch.allclose(out, right, atol=1e-12)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_convolutions_are_those_of_torch(rng, stride):
     x = away_from_zero((2, 3, 7, 6), rng).double().requires_grad_()
     weights = [torch.randn(n, 3, k, k).double().requires_grad_() for n, k in ((6, 1), (3, 3))]
-    found = relu_conv(x, weights, [1, 2], stride, tf32=False)
-    z = F.relu(x)
-    right = [F.conv2d(z, weights[0], None, stride), F.conv2d(z, weights[1], None, stride, 2, 2)]
-    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(found, right, strict=True))
+    right = relu_conv_reference(x, weights, [1, 2], stride)
+    found = conv_forward(x, weights, [1, 2], stride, tf32=False)
+    assert all(torch.equal(a, b) for a, b in zip(found, right, strict=True))
     grads = [torch.randn_like(y) for y in right]
     exact = torch.autograd.grad(right, [x, *weights], grads)
-    for a, b in zip(torch.autograd.grad(found, [x, *weights], grads), exact, strict=True):
-        assert torch.allclose(a, b, atol=1e-10)
-    frozen = relu_conv(x, [w.detach() for w in weights], [1, 2], stride, tf32=False)
-    assert torch.allclose(torch.autograd.grad(frozen, x, grads)[0], exact[0], atol=1e-10)
+    for wants_x, wants_weights in ((True, True), (True, False), (False, True)):
+        dzs, dweights = conv_backward(
+            x.detach(), grads, weights, [1, 2], stride, tf32=False, wants_x=wants_x,
+            wants_weights=wants_weights,
+        )  # fmt: skip
+        assert (bool(dzs), bool(dweights)) == (wants_x, wants_weights)
+        if wants_x:
+            assert torch.allclose(sum(dzs) * (x > 0), exact[0], atol=1e-10)
+        for a, b in zip(dweights, exact[1:], strict=False):
+            assert torch.allclose(a, b, atol=1e-10)
     assert not torch.backends.cudnn.deterministic, "the process's setting came back"
 
 
 def test_wrong_arguments():
-    run, y = SourceRun(torch.zeros(2), torch.ones(2)), torch.ones(1, 2, 2, 2)
-    for ys, sums in (([], [None]), ([y], [None]), ([y, y], [None, None])):
-        with pytest.raises(ValueError, match="source_sum got"):
-            source_sum(run, torch.ones(1, 2), ys, [], None, sums)
+    run, mix, x, weights, before = case()
+    for wrong in ([], weights[:1]):
+        with pytest.raises(ValueError, match="source got"):
+            source(run, mix, x, wrong, before)
+    with pytest.raises(ValueError, match="source got"):
+        source(run, mix[:, 1:], x, weights, before)
+    with pytest.raises(ValueError, match="stride 2"):
+        source(dataclasses.replace(run, stride=2), mix, x, weights, before)
 
 
 @pytest.mark.interpret
@@ -103,56 +119,88 @@ def test_moments_of_large_means(rng, poison, block, steps):
 
 
 CASES = [
-    # edges, convolutions, pools, skip, sums before, channels, normalised pools
-    (3, 2, 1, True, [True, False, True], 5, False),
-    (1, 1, 2, False, [False], 3, True),
-    (2, 2, 2, True, [False, True], 18, True),
-    (1, 1, 0, False, [True], 4, False),
+    {"channels": 5, "edges": 3, "avg_pools": (3,), "before": (0, 2)},
+    {
+        "edges": 1,
+        "kernels": (3,),
+        "max_pools": (3,),
+        "avg_pools": (5,),
+        "pool_norm": True,
+        "skip": False,
+    },
+    {"channels": 18, "max_pools": (3, 5), "avg_pools": (3,), "pool_norm": True, "before": (1,)},
+    {"edges": 1, "kernels": (1,), "skip": False, "before": (0,)},
+    {"stride": 2, "dilations": (1, 2), "max_pools": (3,), "avg_pools": (3, 5), "skip": False},
 ]
 
 
 @pytest.mark.interpret
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("options", CASES)
 @pytest.mark.parametrize("several_steps", [False, True])
-def test_bodies(rng, poison, monkeypatch, case, several_steps):
+def test_bodies(rng, poison, monkeypatch, options, several_steps):
     from darts_kernels import dense
 
     if several_steps:
         monkeypatch.setattr(dense, "_MOST_PARTS", 1)
-        monkeypatch.setattr(dense._Sizes, "block", 16)
-    *shape, channels, pool_norm = case
-    exact = tensors(*shape, channels=channels)
-    right = source_sum_reference(*exact, pool_norm=pool_norm)
+        monkeypatch.setattr(dense.Branches, "block", 16)
+    exact = case(**options)
+    right = source_reference(*exact)
     grads = [torch.randn_like(out) for out in right]
     exact_grads = torch.autograd.grad(right, leaves(*exact), grads)
-    here = low(exact)
-    mean, var = statistics(exact, channels, pool_norm)
-    found = source_sum(SourceRun(mean, var, pool_norm=pool_norm), *here)
-    for out, exact_out in zip(found, right, strict=True):
-        assert_matches(out, exact_out, name="sum")
-    found_grads = torch.autograd.grad(found, leaves(*here), [g.float() for g in grads])
-    for gradient, exact_gradient in zip(found_grads, exact_grads, strict=True):
-        assert_matches(gradient, exact_gradient, name="gradient")
-    norm = nn.BatchNorm2d(mean.numel(), affine=False).double()
-    norm(torch.cat([*exact[1], *(exact[2] if pool_norm else [])], dim=1).detach())
-    assert_matches(mean, norm.running_mean, name="running mean")
-    assert_matches(var, norm.running_var, name="running variance")
+    here, usual = low(*exact), low(*exact)
+    found, plain = source(*here), source_reference(*usual)
+    for out, exact_out, plain_out in zip(found, right, plain, strict=True):
+        assert_matches(out, exact_out, plain_out, name="sum")
+    low_grads = [g.float() for g in grads]
+    found_grads = torch.autograd.grad(found, leaves(*here), low_grads)
+    plain_grads = torch.autograd.grad(plain, leaves(*usual), low_grads)
+    for gradient, exact_one, plain_one in zip(found_grads, exact_grads, plain_grads, strict=True):
+        assert_matches(gradient, exact_one, plain_one, floor=2e-6, name="gradient")
+    run, _, x, weights, _ = exact
+    norm = nn.BatchNorm2d(run.running_mean.numel(), affine=False).double()
+    pools = [F.max_pool2d(x, k, run.stride, k // 2) for k in run.max_pools]
+    pools += [
+        F.avg_pool2d(x, k, run.stride, k // 2, count_include_pad=False) for k in run.avg_pools
+    ]
+    ys = relu_conv_reference(x, weights, run.dilations, run.stride)
+    norm(torch.cat([*ys, *(pools if run.pool_norm else [])], dim=1).detach())
+    assert_matches(run.running_mean, norm.running_mean, name="running mean")
+    assert_matches(run.running_var, norm.running_var, name="running variance")
+
+
+@pytest.mark.interpret
+def test_only_wanted_gradients(rng, poison):
+    exact = case(avg_pools=(3,))
+    grads = [torch.randn_like(out) for out in source_reference(*exact)]
+    right = torch.autograd.grad(source_reference(*exact), leaves(*exact), grads)
+    for frozen in (("x",), ("weights",), ("x", "weights")):
+        run, mix, x, weights, before = low(*exact)
+        x.requires_grad_("x" not in frozen)
+        for weight in weights:
+            weight.requires_grad_("weights" not in frozen)
+        wanted = [t for t in leaves(run, mix, x, weights, before) if t.requires_grad]
+        kept = [r for r, t in zip(right, leaves(run, mix, x, weights, before), strict=True)
+                if t.requires_grad]  # fmt: skip
+        outs = source(run, mix, x, weights, before)
+        found = torch.autograd.grad(outs, wanted, [g.float() for g in grads])
+        for gradient, exact_gradient in zip(found, kept, strict=True):
+            assert_matches(gradient, exact_gradient, floor=2e-6)
 
 
 @pytest.mark.interpret
 def test_running_statistics_in_evaluation(rng, poison):
-    exact = tensors(2, 1, 1, True, [False, False], channels=3)
-    here = low(exact)
+    exact = case(kernels=(3,), avg_pools=(3,), pool_norm=True)
+    run, mix, x, weights, _ = exact
     mean, var = torch.randn(9), torch.rand(9) + 0.5
-    run = SourceRun(mean.clone(), var.clone(), 0.0, train=False, pool_norm=True)
-    found = source_sum(run, *here)
-    weights, (y,), (q,), skip, _ = exact
-    scale = lambda x, rows: F.batch_norm(x, mean[rows].double(), var[rows].double())  # noqa: E731
-    parts = scale(y, slice(0, 6)).chunk(2, 1)
-    pool = scale(q, slice(6, 9))
-    right = [
-        w[0] * part + w[1] * pool + w[2] * skip for w, part in zip(weights, parts, strict=True)
-    ]
+    fixed = dataclasses.replace(
+        run, running_mean=mean.clone(), running_var=var, momentum=0.0, train=False
+    )
+    here = low(fixed, *exact[1:])
+    found = source(*here)
+    stacked = torch.cat([F.conv2d(x.relu(), weights[0], padding=1),
+                         F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)], 1)  # fmt: skip
+    *parts, pool = F.batch_norm(stacked, mean.double(), var.double()).chunk(3, 1)
+    right = [w[0] * part + w[1] * pool + w[2] * x for w, part in zip(mix, parts, strict=True)]
     grads = [torch.randn_like(out) for out in right]
     for out, exact_out in zip(found, right, strict=True):
         assert_matches(out, exact_out)
@@ -160,7 +208,7 @@ def test_running_statistics_in_evaluation(rng, poison):
     kernel = torch.autograd.grad(found, leaves(*here), [g.float() for g in grads])
     for gradient, exact_gradient in zip(kernel, usual, strict=True):
         assert_matches(gradient, exact_gradient)
-    assert torch.equal(run.running_mean, mean)
+    assert torch.equal(fixed.running_mean, mean)
 
 
 @pytest.mark.interpret

@@ -108,7 +108,7 @@ def check_cell(
         inputs = [torch.randint(1, 3, x.shape, generator=rng).float().to(device) for x in inputs]
     weights = torch.rand(len(layout.edges), layout.operations, generator=rng).to(device)
     out_height, out_width = layout.output_size(height, width)
-    shape = (batch, layout.nodes * layout.channels, out_height, out_width)
+    shape = (batch, layout.nodes * cell.channels, out_height, out_width)
     grad = torch.randn(shape, generator=rng).to(device)
     if precision == "bf16":
         inputs, grad = [x.bfloat16().float() for x in inputs], grad.bfloat16().float()

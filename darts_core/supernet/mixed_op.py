@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +38,24 @@ def lean_sum(terms: Sequence[tuple[Tensor, Tensor]], base: Tensor | None = None)
         base = total(xs, torch.stack(weights))
     assert base is not None
     return base
+
+
+def _plain(terms: Iterable[tuple[Tensor, Tensor]]) -> Tensor | None:
+    """The sum term by term; None without terms."""
+    total: Tensor | None = None
+    for weight, x in terms:
+        total = weight * x if total is None else total + weight * x
+    return total
+
+
+def _lean(terms: Iterable[tuple[Tensor, Tensor]]) -> Tensor | None:
+    """The sum at once; None without terms."""
+    found = list(terms)
+    if not found:
+        return None
+    # under autocast an identity keeps its input's dtype, a convolution does not
+    dtype = functools.reduce(torch.promote_types, (x.dtype for _, x in found))
+    return lean_sum([(weight, x.to(dtype)) for weight, x in found])
 
 
 class MixedOp(nn.Module):
@@ -81,27 +99,13 @@ class MixedOp(nn.Module):
         """The mixture; operations that return zeros are not run."""
         channels = x_BCHW.shape[1] // self.channel_fraction
         mixed = x_BCHW[:, :channels] if self.channel_fraction > 1 else x_BCHW
-        total = self._lean(mixed, weights_K) if self.lean else self._plain(mixed, weights_K)
+        terms = (
+            (weights_K[k], op(mixed)) for k, op in enumerate(self.ops) if not isinstance(op, ZeroOp)
+        )
+        total = _lean(terms) if self.lean else _plain(terms)
         if total is None:
             total = self.ops[0](mixed)
         return self._rejoin(total, x_BCHW[:, channels:]) if self.channel_fraction > 1 else total
-
-    def _plain(self, x: Tensor, weights_K: Tensor) -> Tensor | None:
-        total: Tensor | None = None
-        for k, op in enumerate(self.ops):
-            if isinstance(op, ZeroOp):
-                continue
-            term = weights_K[k] * op(x)
-            total = term if total is None else total + term
-        return total
-
-    def _lean(self, x: Tensor, weights_K: Tensor) -> Tensor | None:
-        outs = [(k, op(x)) for k, op in enumerate(self.ops) if not isinstance(op, ZeroOp)]
-        if not outs:
-            return None
-        # under autocast an identity keeps its input's dtype, a convolution does not
-        dtype = functools.reduce(torch.promote_types, (out.dtype for _, out in outs))
-        return lean_sum([(weights_K[k], out.to(dtype)) for k, out in outs])
 
     def _rejoin(self, mixed_BCHW: Tensor, rest_BCHW: Tensor) -> Tensor:
         """Concatenate the mixed and the bypassed channels, then interleave them."""

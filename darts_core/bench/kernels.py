@@ -35,6 +35,8 @@ def launch_bytes(
         batch: samples.
         item: bytes of a stored value.
     """
+    if "BLOCK" in k and name.startswith(("_moments", "_source", "_state")):
+        return _dense_bytes(name, grid, k, item)
     hw = k["HW"] if "HW" in k else k.get("H", 1) * k.get("W", 1)
     tensor = batch * k.get("C", k.get("CO", 1)) * hw
     z = grid[2] if len(grid) > 2 else 1
@@ -63,6 +65,23 @@ def launch_bytes(
         outs, ins = batch * k["CO"] * hw, batch * k["CI"] * hw * (2 if k["REDUCE"] else 1)
         return item * (ins * (2 if "backward" in name else 1) + 2 * outs)
     return tensor * item * 2
+
+
+def _dense_bytes(name: str, grid: tuple[int, ...], k: Mapping[str, Any], item: int) -> float:
+    """Bytes of a launch of `darts_kernels.dense`; pixels are rounded up to whole tiles."""
+    pixels = grid[0] * k["BLOCK"] * k.get("STEPS", 1)
+    if name == "_moments_kernel":
+        return pixels * k["WIDTH"] * k["J"] * item
+    if name == "_state_gradient_kernel":
+        pools = k["P"] * k["H"] * k["W"] / (k["HI"] * k["WI"])
+        return pixels * k["C"] * item * (k["J"] + pools + k["SKIP"] + 2)
+    branches, shared = k["E"] * k["J"], k["P"] + k["SKIP"]
+    tensors = {
+        "_source_sum_kernel": branches + shared + k["E"] + k.get("BEFORE", 0).bit_count(),
+        "_source_reduce_kernel": branches + shared + k["E"],
+        "_source_gradient_kernel": 2 * branches + 2 * k["P"] + k["SKIP"] + k["E"],
+    }
+    return pixels * k["C"] * item * tensors[name]
 
 
 def _recorded(

@@ -203,17 +203,15 @@ def floor_ms(
     net: nn.Module, batch: int, size: int, bandwidth_gbs: float, *, storage: int = 4
 ) -> float:
     """Milliseconds that the plan's bytes of one first-order step need; cells without a plan count 0."""
-    from darts_core.supernet.cell import SearchCell
     from darts_core.supernet.plan import describe_plan, plan_cell
+    from darts_core.supernet.shapes import cell_sizes
 
-    total, side = 0.0, size
-    for cell in net.modules():
-        if isinstance(cell, SearchCell):
-            plan = plan_cell(cell, cell.channels)
-            if plan.layout is None:
-                continue
-            total += sum(row["bytes"] for row in describe_plan(plan.layout, batch, side, side))
-            side = plan.layout.output_size(side, side)[0]
+    total = 0.0
+    for cell, height, width in cell_sizes(net, size):
+        plan = plan_cell(cell, cell.channels)
+        if plan.layout is not None:
+            rows = describe_plan(plan.layout, batch, height, width)
+            total += sum(row["bytes"] for row in rows)
     return 2 * total * storage / 4 / (bandwidth_gbs * 1e6)
 
 

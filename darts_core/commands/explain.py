@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from darts_core.commands.keyvalue import parse
@@ -38,11 +39,10 @@ def run(args: argparse.Namespace) -> int:
 
     given = parse(args.settings, _KNOWN)
     import_plugins(args.plugins)
-    import torch
 
     from darts_core.spaces import get_space
     from darts_core.supernet import Supernet
-    from darts_core.supernet.cell import SearchCell
+    from darts_core.supernet.shapes import cell_sizes
 
     space = get_space(given.get("space", "darts"))
     sizes = {"channels": given.get("channels", 16), "layers": given.get("layers", 8)}
@@ -50,23 +50,12 @@ def run(args: argparse.Namespace) -> int:
     if min(batch, side, *sizes.values()) < 1:
         raise ConfigError("channels, layers, batch_size and size must each be at least 1.")
     supernet = Supernet(space, **sizes)
-    cells = [module for module in supernet.modules() if isinstance(module, SearchCell)]
-    shapes: dict[int, tuple[int, int]] = {}
-    hooks = [
-        cell.register_forward_pre_hook(
-            lambda module, inputs: shapes.__setitem__(id(module), _side(inputs[0]))
-        )
-        for cell in cells
-    ]
-    with torch.no_grad():
-        supernet.eval()(torch.zeros(1, 3, side, side))
-    for hook in hooks:
-        hook.remove()
+    cells = cell_sizes(supernet, side)
     bandwidth = given.get("bandwidth") or _bandwidth_gbs()
     print(
         f"{space.name}: {len(cells)} cells, {sizes['channels']} channels, batch {batch}, {side}x{side}"
     )
-    totals = [_print_cell(i, cell, shapes[id(cell)], batch) for i, cell in enumerate(cells)]
+    totals = [_print_cell(i, cell, size, batch) for i, (cell, *size) in enumerate(cells)]
     done = [total for total in totals if total is not None]
     if done:
         bytes_all, flops_all = (sum(part) for part in zip(*done, strict=True))
@@ -78,14 +67,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _side(inputs: Any) -> tuple[int, int]:
-    """Height and width of a cell's last input."""
-    state = inputs[-1] if isinstance(inputs, (list, tuple)) else inputs
-    return int(state.shape[2]), int(state.shape[3])
-
-
 def _print_cell(
-    index: int, cell: Any, size: tuple[int, int], batch: int
+    index: int, cell: Any, size: Sequence[int], batch: int
 ) -> tuple[float, float] | None:
     """Print one cell; its bytes and operations when it is fused."""
     from darts_core.supernet.plan import describe_plan, plan_cell
@@ -102,6 +85,9 @@ def _print_cell(
             f"{row['launches_forward']} + {row['launches_backward']} launches, "
             f"{row['bytes'] / 2**20:.1f} MiB, {row['flops'] / 1e9:.2f} GFLOP"
         )
+    loose = [cell.mixed[0].names[k] for k in getattr(plan.layout, "loose", ())]
+    if loose:
+        print(f"  as modules, into the same node sums: {', '.join(loose)}")
     return sum(row["bytes"] for row in rows), sum(row["flops"] for row in rows)
 
 

@@ -16,6 +16,7 @@ from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
 from darts_core.strategies.optimizers import (
     alpha_optimizer,
+    load_optimizer,
     params_optimizer,
     set_learning_rate,
 )
@@ -283,5 +284,5 @@ class Strategy:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore `state_dict`."""
-        self.optimizer.load_state_dict(to_packed_order(self.supernet, state["optimizer"]))
-        self.alpha_optimizer.load_state_dict(dict(state["alpha_optimizer"]))
+        load_optimizer(self.optimizer, to_packed_order(self.supernet, state["optimizer"]))
+        load_optimizer(self.alpha_optimizer, state["alpha_optimizer"])

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["alpha_optimizer", "learning_rate", "params_optimizer", "set_learning_rate"]
+__all__ = [
+    "alpha_optimizer",
+    "learning_rate",
+    "load_optimizer",
+    "params_optimizer",
+    "set_learning_rate",
+]
+
+_OF_THE_DEVICE = ("fused", "foreach", "capturable")
+"""Options that say how a device runs the update, not what it computes."""
 
 
 def params_optimizer(
@@ -29,11 +39,16 @@ def params_optimizer(
 def alpha_optimizer(
     alphas: Iterable[nn.Parameter], *, lr: float, betas: tuple[float, float], weight_decay: float
 ) -> torch.optim.Adam:
-    """Adam; on a GPU its step counter lives on the device, so that it can be captured."""
+    """Adam; on a GPU one kernel, with its step counter on the device, so that it can be captured."""
     parameters = list(alphas)
     on_gpu = bool(parameters) and parameters[0].is_cuda
     return torch.optim.Adam(
-        parameters, lr=lr, betas=betas, weight_decay=weight_decay, capturable=on_gpu
+        parameters,
+        lr=lr,
+        betas=betas,
+        weight_decay=weight_decay,
+        capturable=on_gpu,
+        fused=True if on_gpu else None,
     )
 
 
@@ -50,3 +65,19 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
             group["lr"].fill_(value)
         else:
             group["lr"] = value
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Restore a state dict that may come from another device.
+
+    Moments, counters and settings are those of the file; how the update runs (fused, capturable, the
+    learning rate as a device tensor) stays as it was made for this device.
+    """
+    groups = []
+    for own, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
+        rate: float | Tensor = float(saved["lr"])
+        if isinstance(own["lr"], Tensor):
+            rate = torch.full_like(own["lr"], float(saved["lr"]))
+        kept = {key: own[key] for key in _OF_THE_DEVICE if key in own}
+        groups.append({**saved, **kept, "lr": rate})
+    optimizer.load_state_dict({**state, "param_groups": groups})

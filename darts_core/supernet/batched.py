@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
@@ -55,8 +55,7 @@ class BatchedSearchCell(FusedSearchCell):
 
     def forward(self, inputs: Sequence[Tensor], weights_EK: Tensor) -> Tensor:
         """The cell's output from its inputs and the mixing weights [E, K]."""
-        layout = self.plan.layout
-        assert layout is not None
+        layout = cast("CellLayout", self.plan.layout)
         height, width = inputs[-1].shape[-2:]
         if height * width > LARGEST_PLANE:
             return self._by_modules(inputs, weights_EK)

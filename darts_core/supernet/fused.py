@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,21 @@ from torch.autograd.function import once_differentiable
 
 from darts_core.errors import ConfigError
 from darts_core.supernet.cell import SearchCell
+from darts_core.supernet.mixed_op import MixedOp
 from darts_core.supernet.plan import CellPlan, plan_cell
 
-__all__ = ["FUSED_PRECISIONS", "PATHS", "FusedSearchCell", "choose_path", "fuse", "unfuse"]
+if TYPE_CHECKING:
+    from darts_kernels.layout import CellLayout
+
+__all__ = [
+    "FUSED_PRECISIONS",
+    "PATHS",
+    "FusedSearchCell",
+    "choose_path",
+    "fuse",
+    "fused_class",
+    "unfuse",
+]
 
 log = logging.getLogger("darts_core")
 
@@ -185,8 +197,7 @@ class FusedSearchCell(SearchCell):
         from darts_kernels._common import PRECISIONS
         from darts_kernels.cell import CellRun
 
-        layout = self.plan.layout
-        assert layout is not None
+        layout = cast("CellLayout", self.plan.layout)
         tracking = self._probe is None or self._probe.track_running_stats
         update = self.training and tracking
         precision = PRECISIONS[self.precision]
@@ -248,12 +259,9 @@ def fuse(supernet: nn.Module, precision: str = "tf32") -> Mapping[str, CellPlan]
     Raises:
         ConfigError: the precision is unknown.
     """
-    from darts_core.supernet.batched import BatchedSearchCell
-
     if precision not in FUSED_PRECISIONS:
         raise ConfigError(f"Unknown precision {precision!r}; choose {', '.join(FUSED_PRECISIONS)}.")
     on_gpu = next(supernet.parameters()).is_cuda
-    kind = FusedSearchCell if on_gpu else BatchedSearchCell
     plans: dict[str, CellPlan] = {}
     last: FusedSearchCell | None = None
     for name, cell in list(supernet.named_modules()):
@@ -263,12 +271,31 @@ def fuse(supernet: nn.Module, precision: str = "tf32") -> Mapping[str, CellPlan]
         plans[name] = plan
         if plan.layout is None:
             _say_once("; ".join(plan.reasons))
+            _set_lean(cell, True)
             last = None
         else:
-            last = kind.adopt(cell, plan, precision)
+            last = fused_class(plan, on_gpu=on_gpu).adopt(cell, plan, precision)
     if last is not None and on_gpu:
         last.cast_output = True
     return plans
+
+
+def fused_class(plan: CellPlan, *, on_gpu: bool) -> type[FusedSearchCell]:
+    """The class of a planned cell on a GPU or a CPU."""
+    from darts_core.supernet.batched import BatchedSearchCell
+    from darts_core.supernet.dense import BatchedDenseCell, FusedDenseCell
+    from darts_core.supernet.plan_dense import DenseLayout
+
+    if isinstance(plan.layout, DenseLayout):
+        return FusedDenseCell if on_gpu else BatchedDenseCell
+    return FusedSearchCell if on_gpu else BatchedSearchCell
+
+
+def _set_lean(cell: nn.Module, lean: bool) -> None:
+    """How the mixed operations of a cell on the module path sum their outputs."""
+    for module in cell.modules():
+        if isinstance(module, MixedOp):
+            module.lean = lean
 
 
 @functools.cache
@@ -279,6 +306,7 @@ def _say_once(reasons: str) -> None:
 
 def unfuse(supernet: nn.Module) -> None:
     """Put every fused cell back on the module path, values kept."""
+    _set_lean(supernet, False)
     for cell in list(supernet.modules()):
         if isinstance(cell, FusedSearchCell):
             cell.restore()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,49 @@ from darts_core.errors import ConfigError
 from darts_core.ops import create_op
 from darts_core.ops.simple import AvgPool3x3, MaxPool3x3, ZeroOp
 
-__all__ = ["MixedOp"]
+__all__ = ["MixedOp", "lean_sum"]
+
+
+def lean_sum(terms: Sequence[tuple[Tensor, Tensor]], base: Tensor | None = None) -> Tensor:
+    """base + sum_k weight_k * x_k over (weight_k, x_k): one kernel each way on a GPU.
+
+    There the inputs are read once and kept only where a weight needs a gradient, and the sum can be
+    derived once; on a CPU it is plain torch.
+
+    Raises:
+        ValueError: there is neither a term nor a base.
+    """
+    from darts_kernels.weighted_sum import LARGEST_COUNT, weighted_sum, weighted_sum_reference
+
+    if not terms and base is None:
+        raise ValueError("lean_sum needs at least one term or a base.")
+    room = LARGEST_COUNT - 1
+    for start in range(0, len(terms), room):
+        weights, xs = (list(part) for part in zip(*terms[start : start + room], strict=True))
+        if base is not None:
+            weights, xs = [torch.ones_like(weights[0]), *weights], [base, *xs]
+        total = weighted_sum if xs[0].is_cuda else weighted_sum_reference
+        base = total(xs, torch.stack(weights))
+    assert base is not None
+    return base
+
+
+def _plain(terms: Iterable[tuple[Tensor, Tensor]]) -> Tensor | None:
+    """The sum term by term; None without terms."""
+    total: Tensor | None = None
+    for weight, x in terms:
+        total = weight * x if total is None else total + weight * x
+    return total
+
+
+def _lean(terms: Iterable[tuple[Tensor, Tensor]]) -> Tensor | None:
+    """The sum at once; None without terms."""
+    found = list(terms)
+    if not found:
+        return None
+    # under autocast an identity keeps its input's dtype, a convolution does not
+    dtype = functools.reduce(torch.promote_types, (x.dtype for _, x in found))
+    return lean_sum([(weight, x.to(dtype)) for weight, x in found])
 
 
 class MixedOp(nn.Module):
@@ -42,6 +85,8 @@ class MixedOp(nn.Module):
         self.names = tuple(ops)
         self.stride = stride
         self.channel_fraction = channel_fraction
+        self.lean = False
+        """Whether the outputs are summed by `lean_sum`; the fast paths switch it on."""
         mixed = channels // channel_fraction
         self.ops = nn.ModuleList()
         for name in ops:
@@ -54,12 +99,10 @@ class MixedOp(nn.Module):
         """The mixture; operations that return zeros are not run."""
         channels = x_BCHW.shape[1] // self.channel_fraction
         mixed = x_BCHW[:, :channels] if self.channel_fraction > 1 else x_BCHW
-        total: Tensor | None = None
-        for k, op in enumerate(self.ops):
-            if isinstance(op, ZeroOp):
-                continue
-            term = weights_K[k] * op(mixed)
-            total = term if total is None else total + term
+        terms = (
+            (weights_K[k], op(mixed)) for k, op in enumerate(self.ops) if not isinstance(op, ZeroOp)
+        )
+        total = _lean(terms) if self.lean else _plain(terms)
         if total is None:
             total = self.ops[0](mixed)
         return self._rejoin(total, x_BCHW[:, channels:]) if self.channel_fraction > 1 else total

@@ -1,12 +1,13 @@
 """Optimizer states across paths: saved always in the order and shapes of the module path.
 
-A fused or batched supernet has one packed parameter a cell, the module path one for every operation.
+A fused or batched supernet has one packed parameter a cell (and those of operations that run as modules),
+the module path one for every operation.
 Checkpoints hold the latter, so that a search may be resumed on another path or device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,35 +18,49 @@ from darts_core.supernet.fused import FusedSearchCell
 __all__ = ["to_module_order", "to_packed_order"]
 
 
-def _pieces(supernet: nn.Module) -> Iterator[list[tuple[int, int, torch.Size]] | None]:
-    """For each parameter of the supernet: None, or (start, count, shape) of each it was packed from."""
-    cells = {
-        f"{name}.packed": cell
+Leaf = tuple[int, tuple[int, int, torch.Size] | None]
+
+
+def _leaves(supernet: nn.Module) -> list[Leaf]:
+    """For each parameter of the module path: the number of the present one that holds it, and where.
+
+    The place is (start, count, shape) inside a packed parameter, None for a parameter of its own.
+    """
+    own = {name: number for number, (name, _) in enumerate(supernet.named_parameters())}
+    cells = [
+        (f"{name}.", cell)
         for name, cell in supernet.named_modules()
         if isinstance(cell, FusedSearchCell)
-    }
-    for name, _ in supernet.named_parameters():
-        cell = cells.get(name)
-        if cell is None:
-            yield None
+    ]
+    leaves: list[Leaf] = []
+    for name, number in own.items():
+        inside = next(((p, cell) for p, cell in cells if name.startswith(p)), None)
+        if inside is None:
+            leaves.append((number, None))
             continue
+        prefix, cell = inside
+        if name != f"{prefix}packed":
+            continue  # listed with its cell, in the module path's order
         places = {f"{b.module}.{b.name}": (b.start, b.count) for b in cell.plan.params}
-        yield [(*places[leaf], cell._shapes[leaf]) for leaf in cell._names]
+        for leaf in cell._names:
+            if leaf in places:
+                leaves.append((number, (*places[leaf], cell._shapes[leaf])))
+            else:
+                leaves.append((own[prefix + leaf], None))
+    return leaves
 
 
 def to_module_order(supernet: nn.Module, state: Mapping[str, Any]) -> dict[str, Any]:
     """The params optimizer's `state` as the module path's optimizer would save it."""
     if not _is_packed_net(supernet):
         return dict(state)
+    leaves = _leaves(supernet)
     moved: dict[int, Any] = {}
-    count = 0
-    for index, pieces in enumerate(_pieces(supernet)):
-        values = state["state"].get(index)
-        for start, size, shape in pieces or [(0, 0, torch.Size())]:
-            if values is not None:
-                moved[count] = values if pieces is None else _cut(values, start, size, shape)
-            count += 1
-    return _renumbered(state, moved, count)
+    for leaf, (number, place) in enumerate(leaves):
+        values = state["state"].get(number)
+        if values is not None:
+            moved[leaf] = values if place is None else _cut(values, *place)
+    return _renumbered(state, moved, len(leaves))
 
 
 def to_packed_order(supernet: nn.Module, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,16 +68,18 @@ def to_packed_order(supernet: nn.Module, state: Mapping[str, Any]) -> dict[str, 
     if not _is_packed_net(supernet):
         return dict(state)
     packed: dict[int, Any] = {}
-    count, number = 0, 0
+    parts: dict[int, list[tuple[Any, tuple[int, int, torch.Size]]]] = {}
+    for leaf, (number, place) in enumerate(_leaves(supernet)):
+        values = state["state"].get(leaf)
+        if place is not None:
+            parts.setdefault(number, []).append((values, place))
+        elif values is not None:
+            packed[number] = values
     lengths = [parameter.numel() for parameter in supernet.parameters()]
-    for index, pieces in enumerate(_pieces(supernet)):
-        parts = [state["state"].get(count + i) for i in range(len(pieces or [0]))]
-        count += len(parts)
-        number = index + 1
-        if any(part is None for part in parts):
-            continue
-        packed[index] = parts[0] if pieces is None else _joined(parts, pieces, lengths[index])
-    return _renumbered(state, packed, number)
+    for number, pieces in parts.items():
+        if all(values is not None for values, _ in pieces):
+            packed[number] = _joined(pieces, lengths[number])
+    return _renumbered(state, packed, len(lengths))
 
 
 def _is_packed_net(supernet: nn.Module) -> bool:
@@ -77,16 +94,16 @@ def _cut(values: Mapping[str, Any], start: int, size: int, shape: torch.Size) ->
 
 
 def _joined(
-    parts: list[Any], pieces: list[tuple[int, int, torch.Size]], length: int
+    pieces: list[tuple[Mapping[str, Any], tuple[int, int, torch.Size]]], length: int
 ) -> dict[str, Any]:
     joined: dict[str, Any] = {}
-    for key, first in parts[0].items():
+    for key, first in pieces[0][0].items():
         if not _is_packed(first):
             joined[key] = first
             continue
         flat = torch.zeros(length, dtype=first.dtype, device=first.device)
-        for part, (start, size, _) in zip(parts, pieces, strict=True):
-            flat[start : start + size] = part[key].reshape(-1)
+        for values, (start, size, _) in pieces:
+            flat[start : start + size] = values[key].reshape(-1)
         joined[key] = flat
     return joined
 

@@ -4,6 +4,7 @@ Operations declare primitives; every operation of every edge becomes a branch of
 
     two stages   relu, depthwise, pointwise, norm, relu, depthwise, pointwise, norm
     one stage    relu, depthwise, pointwise, norm
+    dense        relu, dense convolution, norm (cells with one are planned in `plan_dense`)
     pool         max or average pool (and a norm without affine part, where the space asks for it)
     identity     the state itself; with stride 2 a factorised reduction
     zero         nothing
@@ -16,13 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
 from darts_core.ops.primitives import (
     AvgPool,
     BatchNorm,
+    Conv,
     Depthwise,
     FactorizedReduction,
     Identity,
@@ -35,6 +37,7 @@ from darts_core.ops.primitives import (
 
 if TYPE_CHECKING:
     from darts_core.supernet.cell import SearchCell
+    from darts_core.supernet.plan_dense import DenseLayout
     from darts_kernels.layout import CellLayout
 
 __all__ = ["Binding", "Branch", "CellPlan", "branch_of", "describe_plan", "plan_cell"]
@@ -45,8 +48,8 @@ class Branch:
     """One operation in the plan's terms.
 
     Attributes:
-        form: "stages", "max_pool", "avg_pool", "identity", "reduction" or "zero".
-        filters: (kernel, dilation) of each stage's depthwise convolution.
+        form: "stages", "dense", "max_pool", "avg_pool", "identity", "reduction" or "zero".
+        filters: (kernel, dilation) of each stage's depthwise convolution, or of the dense one.
         stride: of the first stage.
         pool: kernel size of a pool.
     """
@@ -79,7 +82,7 @@ class CellPlan:
         reasons: why the cell is not fused.
     """
 
-    layout: CellLayout | None
+    layout: CellLayout | DenseLayout | None
     order: tuple[int, ...] = ()
     params: list[Binding] = field(default_factory=list)
     norms: list[Binding] = field(default_factory=list)
@@ -117,6 +120,8 @@ def _branch_of_primitives(primitives: Sequence[Primitive]) -> Branch | None:
         if isinstance(only, FactorizedReduction) and not only.affine:
             return Branch("reduction", stride=2)
         return None
+    if len(primitives) == 3:
+        return _dense(primitives)
     if len(primitives) not in (4, 8):
         return None
     filters, stride = [], 1
@@ -137,15 +142,25 @@ def _branch_of_primitives(primitives: Sequence[Primitive]) -> Branch | None:
     return Branch("stages", tuple(filters), stride)
 
 
+def _dense(primitives: Sequence[Primitive]) -> Branch | None:
+    relu, conv, norm = primitives
+    if not (isinstance(relu, Relu) and isinstance(conv, Conv) and isinstance(norm, BatchNorm)):
+        return None
+    if norm.affine or conv.kernel % 2 == 0:
+        return None
+    return Branch("dense", ((conv.kernel, conv.dilation),), conv.stride)
+
+
 def plan_cell(cell: SearchCell, input_channels: int) -> CellPlan:
     """The plan of a searched cell whose states have `input_channels` channels."""
+    from darts_core.supernet.plan_dense import plan_dense
     from darts_kernels.layout import CellLayout
 
     edges = list(cell.edges)
     order = tuple(sorted(range(len(edges)), key=lambda e: (edges[e][0], edges[e][1])))
     reasons = _obstacles(cell, order)
     if reasons:
-        return CellPlan(None, reasons=reasons)
+        return plan_dense(cell, input_channels, order) or CellPlan(None, reasons=reasons)
     any_mixed: Any = cell.mixed[0]
     names = list(any_mixed.ops.named_children())
     first = [branch_of(module) for _, module in names]
@@ -204,8 +219,11 @@ def _obstacles(cell: SearchCell, order: Sequence[int]) -> tuple[str, ...]:
     reasons = []
     mixed0: Any = cell.mixed[0]
     for name, module in zip(mixed0.names, mixed0.ops, strict=True):
-        if branch_of(module) is None:
+        branch = branch_of(module)
+        if branch is None:
             reasons.append(f"operation {name!r} is not made of primitives that the kernels know")
+        elif branch.form == "dense":
+            reasons.append(f"operation {name!r} is a dense convolution")
     if mixed0.channel_fraction != 1:
         reasons.append("partial channels run on the module path")
     branches = [branch_of(module) for module in mixed0.ops]
@@ -232,8 +250,7 @@ def _preprocessing(cell: SearchCell) -> list[tuple[int, bool]]:
 
 def _bind(cell: SearchCell, plan: CellPlan, columns: dict[str, list[int]]) -> None:
     """Fill `plan.params` and `plan.norms`."""
-    layout = plan.layout
-    assert layout is not None
+    layout = cast("CellLayout", plan.layout)
     for e, row in enumerate(plan.order):
         mixed: Any = cell.mixed[row]
         for f, k in enumerate(columns["two"] + columns["one"]):
@@ -295,12 +312,18 @@ def _bind_stages(
         plan.norms.append(Binding(f"{base}.{norms[stage][0]}", "", row, channels))
 
 
-def describe_plan(layout: CellLayout, batch: int, height: int, width: int) -> list[dict[str, Any]]:
+def describe_plan(
+    layout: CellLayout | DenseLayout, batch: int, height: int, width: int
+) -> list[dict[str, Any]]:
     """One row a wave: its edges, launches, bytes moved and operations of a forward and backward pass.
 
     Bytes are fp32 bytes that must pass between the barriers of batch normalisation: every convolution
     output is written once and read once forward; read, or recomputed from its input, backward.
     """
+    from darts_core.supernet.plan_dense import DenseLayout, describe_dense
+
+    if isinstance(layout, DenseLayout):
+        return describe_dense(layout, batch, height, width)
     out_height, out_width = layout.output_size(height, width)
     elements = batch * layout.channels * out_height * out_width
     first, second = len(layout.first), len(layout.second)

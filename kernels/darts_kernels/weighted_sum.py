@@ -2,9 +2,10 @@
 
 Maths.   out = sum_k w_k x_k;     d x_k = w_k g,     d w_k = sum(g x_k).
 
-Shapes: x_k any one shape, all alike and contiguous; w [K]. The sum is taken in fp32 and stored in the
-dtype of x; w and its gradient are fp32 (fp64 for fp64 inputs on the reference). Bytes: forward K + 1
-tensors (plain torch 3 K - 1); backward reads g and the x_k once for all d w_k and writes the d x_k.
+Shapes: x_k any one shape, all contiguous or all channels-last; w [K]. The sum is taken in fp32 and stored
+in the dtype of x; w and its gradient are fp32 (fp64 for fp64 inputs on the reference). Bytes: forward
+K + 1 tensors (plain torch 3 K - 1); backward reads g once, writes those d x_k that are wanted, and reads
+the x_k only for d w_k: with frozen weights they are neither read nor kept.
 Autocast: inputs are taken as they are; mixed dtypes are refused. The backward is made of this op's own
 kernels and cannot be derived again.
 
@@ -46,17 +47,20 @@ def _weighted_sum_kernel(xs, weight_ptr, out_ptr, count, K: tl.constexpr, BLOCK:
 
 @triton.jit
 def _weighted_sum_backward_kernel(
-    xs, dxs, g_ptr, weight_ptr, sum_ptr, count, K: tl.constexpr, BLOCK: tl.constexpr
-):
+    xs, dxs, g_ptr, weight_ptr, sum_ptr, count,
+    K: tl.constexpr, XGRAD: tl.constexpr, WGRAD: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     part = tl.program_id(0).to(tl.int64)
     i = part * BLOCK + tl.arange(0, BLOCK)
     mask = i < count
     g = tl.load(g_ptr + i, mask=mask, other=0.0).to(tl.float32)
     for k in tl.static_range(K):
-        x = tl.load(xs[k] + i, mask=mask, other=0.0).to(tl.float32)
-        tl.store(sum_ptr + part * K + k, tl.sum(g * x))
-        grad = tl.load(weight_ptr + k) * g
-        tl.store(dxs[k] + i, grad.to(dxs[k].dtype.element_ty), mask=mask)
+        if WGRAD:
+            x = tl.load(xs[k] + i, mask=mask, other=0.0).to(tl.float32)
+            tl.store(sum_ptr + part * K + k, tl.sum(g * x))
+        if (XGRAD >> k) & 1:
+            grad = tl.load(weight_ptr + k) * g
+            tl.store(dxs[k] + i, grad.to(dxs[k].dtype.element_ty), mask=mask)
 
 
 def _forward(xs: list[Tensor], weights_K: Tensor) -> Tensor:
@@ -69,16 +73,23 @@ def _forward(xs: list[Tensor], weights_K: Tensor) -> Tensor:
     return out
 
 
-def _backward(g: Tensor, xs: list[Tensor], weights_K: Tensor) -> tuple[list[Tensor], Tensor]:
-    dxs = [torch.empty_like(x) for x in xs]
+def _backward(
+    g: Tensor, xs: list[Tensor], weights_K: Tensor, wanted: list[bool], weights_grad: bool
+) -> tuple[list[Tensor], Tensor]:
+    dxs = [torch.empty_like(g) for want in wanted if want]
     count = g.numel()
     if not count:
         return dxs, torch.zeros_like(weights_K)
     parts = triton.cdiv(count, _BLOCK)
-    sums = torch.empty(parts, len(xs), device=g.device, dtype=torch.float32)
+    weights = weights_K.float().contiguous()
+    sums = torch.empty(parts if weights_grad else 0, len(wanted), device=g.device)
+    filled = iter(dxs)
+    # a pointer that is never written where no gradient is wanted
+    targets = tuple(next(filled) if want else g for want in wanted)
     _weighted_sum_backward_kernel[(parts,)](
-        tuple(xs), tuple(dxs), g.contiguous(), weights_K.float().contiguous(), sums, count,
-        K=len(xs), BLOCK=_BLOCK,
+        tuple(xs) if weights_grad else targets, targets, g, weights, sums, count,
+        K=len(wanted), XGRAD=sum(want << k for k, want in enumerate(wanted)), WGRAD=weights_grad,
+        BLOCK=_BLOCK,
     )  # fmt: skip
     return dxs, sums.sum(0).to(weights_K.dtype)
 
@@ -90,9 +101,11 @@ def _weighted_sum(xs: list[Tensor], weights_K: Tensor) -> Tensor:
 
 @torch.library.custom_op("darts_kernels::weighted_sum_backward", mutates_args=())
 def _weighted_sum_backward(
-    g: Tensor, xs: list[Tensor], weights_K: Tensor
+    g: Tensor, xs: list[Tensor], weights_K: Tensor, wanted: list[bool], weights_grad: bool
 ) -> tuple[list[Tensor], Tensor]:
-    dxs = [weights_K[k].to(g.dtype) * g for k in range(len(xs))]
+    dxs = [weights_K[k].to(g.dtype) * g for k, want in enumerate(wanted) if want]
+    if not weights_grad:
+        return dxs, torch.zeros_like(weights_K)
     return dxs, torch.stack([(g * x).sum() for x in xs]).to(weights_K.dtype)
 
 
@@ -102,8 +115,10 @@ def _(xs: list[Tensor], weights_K: Tensor) -> Tensor:
 
 
 @_weighted_sum_backward.register_kernel("cuda")
-def _(g: Tensor, xs: list[Tensor], weights_K: Tensor) -> tuple[list[Tensor], Tensor]:
-    return _backward(g, xs, weights_K)
+def _(
+    g: Tensor, xs: list[Tensor], weights_K: Tensor, wanted: list[bool], weights_grad: bool
+) -> tuple[list[Tensor], Tensor]:
+    return _backward(g, xs, weights_K, wanted, weights_grad)
 
 
 @_weighted_sum.register_fake
@@ -112,21 +127,37 @@ def _(xs: list[Tensor], weights_K: Tensor) -> Tensor:
 
 
 @_weighted_sum_backward.register_fake
-def _(g: Tensor, xs: list[Tensor], weights_K: Tensor) -> tuple[list[Tensor], Tensor]:
-    return [torch.empty_like(x) for x in xs], torch.empty_like(weights_K)
+def _(
+    g: Tensor, xs: list[Tensor], weights_K: Tensor, wanted: list[bool], weights_grad: bool
+) -> tuple[list[Tensor], Tensor]:
+    return [torch.empty_like(g) for want in wanted if want], torch.empty_like(weights_K)
 
 
 def _setup(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: Tensor) -> None:
     xs, weights_K = inputs
-    ctx.save_for_backward(weights_K, *xs)
+    ctx.wanted = [x.requires_grad for x in xs]  # type: ignore[attr-defined]
+    ctx.layout = _layout(output)  # type: ignore[attr-defined]
+    # with frozen weights (a params step) the operations' outputs need not be kept
+    ctx.save_for_backward(weights_K, *(xs if weights_K.requires_grad else []))
 
 
-def _derive(ctx: torch.autograd.function.FunctionCtx, g: Tensor) -> tuple[list[Tensor], Tensor]:
-    weights_K, *xs = ctx.saved_tensors  # type: ignore[attr-defined]
-    return _weighted_sum_backward(g.contiguous(), xs, weights_K)
+def _derive(ctx, g: Tensor) -> tuple[list[Tensor | None], Tensor | None]:
+    weights_K, *xs = ctx.saved_tensors
+    g = g.contiguous(memory_format=ctx.layout)
+    dxs, dweights = _weighted_sum_backward(g, xs, weights_K, ctx.wanted, bool(xs))
+    found = iter(dxs)
+    return [next(found) if want else None for want in ctx.wanted], dweights if xs else None
 
 
 _weighted_sum.register_autograd(_derive, setup_context=_setup)
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    """Channels-last where the tensor is so and not also contiguous, else contiguous."""
+    if x.is_contiguous() or x.dim() != 4:
+        return torch.contiguous_format
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def weighted_sum(xs: Sequence[Tensor], weights_K: Tensor) -> Tensor:
@@ -147,4 +178,5 @@ def weighted_sum(xs: Sequence[Tensor], weights_K: Tensor) -> Tensor:
         raise ValueError(
             "weighted_sum needs tensors of one shape, dtype and device; convert them first."
         )
-    return _weighted_sum([x.contiguous() for x in xs], weights_K)
+    layout = _layout(xs[0])
+    return _weighted_sum([x.contiguous(memory_format=layout) for x in xs], weights_K)

@@ -10,8 +10,9 @@ from darts_core.ops import OPS, register_op
 from darts_core.ops.conv import DilatedConv
 from darts_core.spaces import SearchSpace
 from darts_core.supernet.cell import Preprocess, SearchCell
-from darts_core.supernet.fused import FusedSearchCell
-from darts_core.supernet.plan import plan_cell
+from darts_core.supernet.fused import fused_class
+from darts_core.supernet.plan import _preprocessing, plan_cell
+from darts_core.supernet.plan_dense import DenseLayout
 from darts_core.supernet.skeleton import CellSpec
 from darts_kernels import cell as kernel_cell
 from darts_kernels.testing import assert_matches, relative_error
@@ -97,22 +98,17 @@ def check_cell(
     plan = plan_cell(cell, cell.channels)
     assert plan.layout is not None, plan.reasons
     layout = plan.layout
-    fused = FusedSearchCell.adopt(cell, plan, precision)
+    fused = fused_class(plan, on_gpu=True).adopt(cell, plan, precision)
     if tiles and monkeypatch is not None:
         small = small_tiles(layout.channels, layout.output_size(height, width), batch)
         monkeypatch.setattr(kernel_cell, "tiles_for", lambda *_: small)
-    sizes = [(layout.channels, height, width)] * layout.inputs
-    if layout.input_channels:
-        sizes = [
-            (wide, height * (1 + halved), width * (1 + halved))
-            for wide, halved in zip(layout.input_channels, layout.input_reduces, strict=True)
-        ]
+    sizes = input_sizes(cell, height, width)
     inputs = [away_from_zero((batch, *size), rng).to(device) for size in sizes]
     if ties:  # every window holds equal values; all are positive, so no relu is at its kink
         inputs = [torch.randint(1, 3, x.shape, generator=rng).float().to(device) for x in inputs]
     weights = torch.rand(len(layout.edges), layout.operations, generator=rng).to(device)
     out_height, out_width = layout.output_size(height, width)
-    shape = (batch, layout.nodes * layout.channels, out_height, out_width)
+    shape = (batch, layout.nodes * cell.channels, out_height, out_width)
     grad = torch.randn(shape, generator=rng).to(device)
     if precision == "bf16":
         inputs, grad = [x.bfloat16().float() for x in inputs], grad.bfloat16().float()
@@ -133,6 +129,14 @@ def check_cell(
     assert torch.equal(again[0], found[0]), "a second pass gives another output"
     assert torch.equal(again[2], found[2]), "a second pass gives other mixing-weight gradients"
     assert torch.equal(fused.packed.grad, packed), "a second pass gives other weight gradients"
+
+
+def input_sizes(cell: SearchCell, height: int, width: int) -> list[tuple[int, int, int]]:
+    """(channels, height, width) of each of the cell's inputs; its states are height x width."""
+    pre = _preprocessing(cell)
+    if not pre:
+        return [(cell.channels, height, width)] * cell.inputs
+    return [(wide, height * (1 + halved), width * (1 + halved)) for wide, halved in pre]
 
 
 def small_tiles(channels: int, size: tuple[int, int], batch: int):
@@ -161,17 +165,23 @@ def _check_params(fused, exact_cell, plain_cell, floor: float) -> None:
     by_section: dict[str, list[list[torch.Tensor]]] = {}
     for binding in fused.plan.params:
         name = f"{binding.module}.{binding.name}"
-        section = next(
-            key
-            for key, part in fused.plan.layout.sections.items()
-            if part.start <= binding.start < part.start + part.size
-        )
+        section = _section(fused.plan.layout, binding)
         span = slice(binding.start, binding.start + binding.count)
         values = [fused.packed.grad[span], exact[name].grad, plain[name].grad]
         by_section.setdefault(section, []).append([v.reshape(-1) for v in values])
     for section, parts in by_section.items():
         found, right, usual = (torch.cat(list(p)) for p in zip(*parts, strict=True))
         assert_matches(found, right, usual, floor=floor, name=section)
+
+
+def _section(layout, binding) -> str:
+    if isinstance(layout, DenseLayout):
+        return f"{binding.count} weights"
+    return next(
+        key
+        for key, part in layout.sections.items()
+        if part.start <= binding.start < part.start + part.size
+    )
 
 
 def _check_statistics(fused, exact_cell, plain_cell, floor: float) -> None:

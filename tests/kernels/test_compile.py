@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from darts_core.spaces import get_space
-from darts_core.supernet.fused import FusedSearchCell
+from darts_core.supernet.fused import FusedSearchCell, fused_class
 from darts_core.supernet.plan import plan_cell
 from darts_kernels import cell as kernel_cell
+from darts_kernels import weighted_sum
 from darts_kernels.tiles import default_tiles
 
 from .cells import make_cell
@@ -22,6 +23,15 @@ TYPES = {
     torch.int64: "i64",
     torch.int8: "i8",
 }
+
+
+def type_of(value):
+    """Triton's name of an argument's type."""
+    if isinstance(value, tuple):
+        return tuple(type_of(item) for item in value)
+    if isinstance(value, torch.Tensor):
+        return "*" + TYPES[value.dtype]
+    return "fp32" if isinstance(value, float) else "i32"
 
 
 def compile_launch(self, *args, grid, warmup=False, **kwargs):
@@ -40,10 +50,8 @@ def compile_launch(self, *args, grid, warmup=False, **kwargs):
         if parameter.is_constexpr:
             constants[parameter.name] = value
             signature[parameter.name] = "constexpr"
-        elif isinstance(value, torch.Tensor):
-            signature[parameter.name] = "*" + TYPES[value.dtype]
         else:
-            signature[parameter.name] = "fp32" if isinstance(value, float) else "i32"
+            signature[parameter.name] = type_of(value)
     key = (self.__name__, str(signature), str(constants), str(options))
     if key not in compile_launch.done:
         source = ASTSource(fn=self, signature=signature, constexprs=constants)
@@ -89,3 +97,47 @@ def test_the_darts_cell_compiles_for_an_h100(monkeypatch, precision, channels, r
     assert {"_depthwise_backward_kernel", "_pointwise_backward_kernel", "_node_sum_kernel"} <= names
     # shared memory of one block of an H100
     assert max(compile_launch.done.values()) <= 227 * 1024
+
+
+@pytest.mark.full
+@pytest.mark.skipif(
+    os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter replaces the compiler"
+)
+@pytest.mark.parametrize(
+    ("precision", "channels", "norm"), [("tf32", 16, False), ("bf16", 20, True), ("fp32", 64, True)]
+)
+def test_the_nasbench201_cell_compiles_for_an_h100(monkeypatch, precision, channels, norm):
+    from triton.runtime.jit import JITFunction
+
+    monkeypatch.setattr(JITFunction, "run", compile_launch)
+    ops = [*get_space("nasbench201").ops, *(["max_pool_3x3"] if norm else [])]
+    cell = make_cell(ops, channels=channels, nodes=3, norm_after_pool=norm)
+    plan = plan_cell(cell, channels)
+    fused = fused_class(plan, on_gpu=True).adopt(cell, plan, precision).to("meta")
+    x = torch.empty(8, channels, 8, 8, device="meta", requires_grad=True)
+    weights = torch.empty(len(plan.order), plan.layout.operations, device="meta")
+    compile_launch.done.clear()
+    out = fused([x], weights.requires_grad_())
+    out.backward(torch.empty_like(out))
+    names = {key[0] for key in compile_launch.done}
+    assert names == {"_moments_kernel", "_finalize_kernel", "_source_sum_kernel",
+                     "_source_reduce_kernel", "_source_coefficient_kernel",
+                     "_source_gradient_kernel", "_state_gradient_kernel"}  # fmt: skip
+    assert max(compile_launch.done.values()) <= 227 * 1024
+
+
+@pytest.mark.full
+@pytest.mark.skipif(
+    os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter replaces the compiler"
+)
+@pytest.mark.parametrize("wanted", [[True, True], [False, True]])
+def test_the_weighted_sum_compiles_for_an_h100(monkeypatch, wanted):
+    from triton.runtime.jit import JITFunction
+
+    monkeypatch.setattr(JITFunction, "run", compile_launch)
+    xs = [torch.empty(8, 4, device="meta") for _ in range(2)]
+    weights = torch.empty(2, device="meta")
+    compile_launch.done.clear()
+    weighted_sum._forward(xs, weights)
+    weighted_sum._backward(xs[0], xs if wanted[0] else [], weights, wanted, wanted[0])
+    assert len(compile_launch.done) == 2

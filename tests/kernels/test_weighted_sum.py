@@ -33,6 +33,36 @@ def test_registration(rng):
     torch.library.opcheck(op._weighted_sum, (xs, weights))
 
 
+def test_frozen_weights_keep_no_inputs(rng):
+    xs, weights = inputs()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        out = weighted_sum(xs, weights.detach())
+    assert [t.shape for t in kept] == [weights.shape]
+    grads = torch.autograd.grad(out.sum(), xs)
+    assert all(
+        torch.equal(g, torch.full_like(g, w.item())) for g, w in zip(grads, weights, strict=True)
+    )
+
+
+def test_only_wanted_gradients(rng):
+    xs, weights = inputs()
+    xs[1] = xs[1].detach()
+    grad = torch.randn_like(xs[0])
+    out = weighted_sum(xs, weights)
+    right = torch.autograd.grad(weighted_sum_reference(xs, weights), [weights, xs[0], xs[3]], grad)
+    for a, b in zip(torch.autograd.grad(out, [weights, xs[0], xs[3]], grad), right, strict=True):
+        assert torch.allclose(a, b)
+
+
+def test_channels_last_stays(rng):
+    xs, weights = inputs(3, (2, 4, 5, 3))
+    last = [x.detach().contiguous(memory_format=torch.channels_last) for x in xs]
+    out = weighted_sum(last, weights)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(out, weighted_sum_reference(xs, weights))
+
+
 @pytest.mark.parametrize(
     ("count", "weights", "message"),
     [(0, 0, "1 to 16"), (17, 17, "1 to 16"), (3, 2, r"need weights \[3\]")],
@@ -53,11 +83,23 @@ def test_bodies(rng, poison, count, shape):
     xs = [torch.randn(shape) for _ in range(count)]
     weights, grad = torch.randn(count), torch.randn(shape)
     assert_matches(op._forward(xs, weights), weighted_sum_reference(xs, weights))
-    grads, grad_weights = op._backward(grad, xs, weights)
+    grads, grad_weights = op._backward(grad, xs, weights, [True] * count, True)
     for k in range(count):
         assert_matches(grads[k], weights[k] * grad)
     right = torch.stack([(grad.double() * x.double()).sum() for x in xs])
     assert torch.allclose(grad_weights.double(), right, atol=1e-4)
+
+
+@pytest.mark.interpret
+@pytest.mark.parametrize("wanted", [[True, False, True], [False, False, True]])
+def test_bodies_with_frozen_weights(rng, poison, wanted):
+    weights, grad = torch.randn(3), torch.randn(1100)
+    before = grad.clone()
+    grads, _ = op._backward(grad, [], weights, wanted, False)
+    right = [weights[k] * grad for k in range(3) if wanted[k]]
+    for found, exact in zip(grads, right, strict=True):
+        assert_matches(found, exact)
+    assert torch.equal(grad, before)
 
 
 @pytest.mark.gpu

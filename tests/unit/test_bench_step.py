@@ -57,6 +57,20 @@ def test_bytes_of_a_launch():
     assert kernels.launch_bytes("_reduce_kernel", (16, 64, 3), constants, 64, 4) == 3 * 7 * one
     forward = {"C": 16, "HW": 1024}
     assert kernels.launch_bytes("_pointwise_kernel", (8, 4, 2), forward, 64, 4) == 8 * one * 1.5
+    # 3 edges, 2 convolutions, a pool and a skip; one sum so far
+    dense = {"BLOCK": 64, "E": 3, "J": 2, "P": 1, "SKIP": True, "C": 16, "BEFORE": 0b100}
+    one = 1024 * 64 * 16 * 4
+    found = kernels.launch_bytes("_source_sum_kernel", (1024,), dense, 64, 4)
+    assert found == (6 + 2 + 3 + 1) * one
+
+
+def test_the_floor_of_nasbench201_shrinks_with_the_cells():
+    options = {**TOY, "space": "nasbench201", "size": 8}
+    case = step.StepCase(options, torch.device("cpu"))
+    # a wave of E edges moves 12 E + 8 tensors, and width x resolution halves from stage to stage
+    one = 4 * 4 * 2 * 64
+    moves = (12 * 6 + 3 * 8) * one * (1 + 1 / 2 + 1 / 4)
+    assert step.floor_ms(case.net, 4, 8, 10.0) == pytest.approx(2 * moves / 10e6)
 
 
 def test_the_floor_counts_both_passes():

@@ -156,11 +156,20 @@ def test_rebuilding_keeps_the_path():
 
 
 def test_cells_without_a_plan_stay_modules():
-    net = Supernet(get_space("nasbench201"), channels=2, layers=1, in_channels=1)
+    space = get_space("darts").with_ops(["none", "sep_conv_3x3", "conv_7x1_1x7"])
+    plain = Supernet(space, channels=2, layers=1, in_channels=1).double()
+    net = copy.deepcopy(plain)
     net.use_path("auto")
     assert not any(isinstance(cell, FusedSearchCell) for cell in net.cells)
-    assert net(torch.randn(2, 1, 8, 8)).shape == (2, 10)
     assert plan_cell(net.cells[0], 2).reasons
+    assert all(mixed.lean for mixed in net.cells[0].mixed)
+    x = images()
+    plain(x).square().sum().backward(), net(x).square().sum().backward()
+    for a, b in zip(net.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(a.grad, b.grad, atol=1e-10)
+    assert torch.allclose(net.alpha["reduce"].grad, plain.alpha["reduce"].grad, atol=1e-10)
+    net.use_path("plain")
+    assert not any(mixed.lean for mixed in net.cells[0].mixed)
 
 
 @pytest.mark.parametrize("path", ["fused", "quick"])

@@ -1,0 +1,271 @@
+"""The plan of cells with dense convolutions (NAS-Bench-201): what is batched over the edges of a source.
+
+All edges that leave one state read the same relu(x). Their convolutions of one kernel size are therefore a
+single convolution whose filters are concatenated along the output channels, and a pool is made once. The
+plan says which operations those are and where their filters and statistics lie; any other operation of
+the cell runs as its module and joins the same node sum.
+
+Parameters and statistics are packed source by source: for each kernel size the filters
+[edges, C, C, k, k] of all edges of the source, so that a convolution reads its weight where it lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from darts_core.supernet.plan import Binding, Branch, CellPlan, branch_of
+
+if TYPE_CHECKING:
+    from darts_core.supernet.cell import SearchCell
+
+__all__ = ["DenseLayout", "describe_dense", "plan_dense"]
+
+
+@dataclass(frozen=True)
+class DenseLayout:
+    """A cell of dense convolutions, pools and identities; other columns are `loose`.
+
+    Attributes:
+        inputs: states given from outside.
+        nodes: states computed here.
+        edges: (source, target) sorted by source, then target.
+        channels: channels of every state.
+        stride: stride of the edges that leave an input state.
+        filters: (kernel, dilation) of the dense convolutions.
+        max_pools: kernel sizes.
+        avg_pools: kernel sizes.
+        pool_norm: whether a batch norm without affine part follows the pools.
+        skip: whether the last slot is an identity (on edges of stride 1).
+        operations: how many columns the mixing weights have.
+        slots: the column of each slot: filters, max pools, average pools, skip.
+        loose: columns that run as modules.
+    """
+
+    inputs: int
+    nodes: int
+    edges: tuple[tuple[int, int], ...]
+    channels: int
+    stride: int
+    filters: tuple[tuple[int, int], ...]
+    max_pools: tuple[int, ...]
+    avg_pools: tuple[int, ...]
+    pool_norm: bool
+    skip: bool
+    operations: int
+    slots: tuple[int, ...]
+    loose: tuple[int, ...]
+
+    @property
+    def states(self) -> int:
+        """Inputs and nodes."""
+        return self.inputs + self.nodes
+
+    @property
+    def pools(self) -> int:
+        """How many pools a state has."""
+        return len(self.max_pools) + len(self.avg_pools)
+
+    def leaving(self, source: int) -> tuple[int, int]:
+        """(first, end) of the edges that leave a state."""
+        rows = [e for e, edge in enumerate(self.edges) if edge[0] == source]
+        return (rows[0], rows[-1] + 1) if rows else (0, 0)
+
+    def stride_of(self, source: int) -> int:
+        """Stride of the edges that leave a state."""
+        return self.stride if source < self.inputs else 1
+
+    def skips(self, source: int) -> bool:
+        """Whether the edges of a state pass it on as it is."""
+        return self.skip and self.stride_of(source) == 1
+
+    def loose_columns(self, source: int) -> tuple[int, ...]:
+        """Columns that run as modules on the edges of a state; a strided identity is a reduction."""
+        reduced = self.skip and not self.skips(source)
+        return (*self.loose, self.slots[-1]) if reduced else self.loose
+
+    @cached_property
+    def blocks(self) -> tuple[tuple[int, int, int, int], ...]:
+        """(source, filter, start, count) of each convolution's weight in the packed parameters."""
+        found, start = [], 0
+        for source in range(self.states - 1):
+            edge0, edge1 = self.leaving(source)
+            for j, (kernel, _) in enumerate(self.filters):
+                count = (edge1 - edge0) * (self.channels * kernel) ** 2
+                found.append((source, j, start, count))
+                start += count
+        return tuple(found)
+
+    @property
+    def params(self) -> int:
+        """Length of the packed parameters."""
+        return sum(count for _, _, _, count in self.blocks)
+
+    @cached_property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """(first, end) statistics rows of each source: filters x edges x C, then normalised pools x C."""
+        found, start = [], 0
+        for source in range(self.states - 1):
+            edge0, edge1 = self.leaving(source)
+            shared = self.pools if self.pool_norm and edge1 > edge0 else 0
+            count = ((edge1 - edge0) * len(self.filters) + shared) * self.channels
+            found.append((start, start + count))
+            start += count
+        return tuple(found)
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Number of statistics rows, under "end"."""
+        return {"end": self.spans[-1][1]}
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the nodes for input states of the given size."""
+        return -(-height // self.stride), -(-width // self.stride)
+
+
+def plan_dense(cell: SearchCell, channels: int, order: Sequence[int]) -> CellPlan | None:
+    """The plan of a cell with dense convolutions; None when it has none, or mixes partial channels.
+
+    Args:
+        cell: searched cell on the module path.
+        channels: of its states.
+        order: for each edge, sorted by source, its row in the space's order.
+    """
+    mixes: Any = [cell.mixed[row] for row in order]
+    if mixes[0].channel_fraction != 1:
+        return None
+    sorted_ = _sort(mixes, channels, cell.norm_after_pool)
+    if not sorted_["dense"]:
+        return None
+    first = [branch_of(module) for module in mixes[0].ops]
+
+    def pools(name: str) -> tuple[int, ...]:
+        return tuple(first[k].pool for k in sorted_[name])  # type: ignore[union-attr]
+
+    skip = sorted_["skip"]
+    layout = DenseLayout(
+        inputs=cell.inputs,
+        nodes=cell.nodes,
+        edges=tuple(cell.edges[row] for row in order),
+        channels=channels,
+        stride=max(mixed.stride for mixed in mixes),
+        filters=tuple(first[k].filters[0] for k in sorted_["dense"]),  # type: ignore[union-attr]
+        max_pools=pools("max_pool"),
+        avg_pools=pools("avg_pool"),
+        pool_norm=cell.norm_after_pool,
+        skip=bool(skip),
+        operations=len(first),
+        slots=(*sorted_["dense"], *sorted_["max_pool"], *sorted_["avg_pool"], *skip),
+        loose=tuple(sorted_["loose"]),
+    )
+    plan = CellPlan(layout, tuple(order))
+    _bind(plan, layout, mixes)
+    return plan
+
+
+def _sort(mixes: Sequence[Any], channels: int, pool_norm: bool) -> dict[str, list[int]]:
+    """Columns by what they run as; one that is not the same on every edge is loose."""
+    found: dict[str, list[int]] = {
+        name: [] for name in ("dense", "max_pool", "avg_pool", "skip", "loose", "zero")
+    }
+    strides = [mixed.stride for mixed in mixes]
+    for k in range(len(mixes[0].ops)):
+        modules = [mixed.ops[k] for mixed in mixes]
+        name = _form([branch_of(module) for module in modules], strides)
+        if (
+            (name == "dense" and any(_conv(m).weight.shape[:2] != (channels,) * 2 for m in modules))
+            or (name.endswith("pool") and any(_is_normed(m) != pool_norm for m in modules))
+            or (name == "skip" and found["skip"])
+        ):
+            name = "loose"
+        found[name].append(k)
+    return found
+
+
+def _form(branches: Sequence[Branch | None], strides: Sequence[int]) -> str:
+    known = [branch for branch in branches if branch is not None]
+    if len(known) < len(branches):
+        return "loose"
+    forms = [branch.form for branch in known]
+    if set(forms) == {"zero"}:
+        return "zero"
+    if forms == ["identity" if stride == 1 else "reduction" for stride in strides]:
+        return "skip"
+    kinds = {(branch.form, branch.filters, branch.pool) for branch in known}
+    right = len(kinds) == 1 and [branch.stride for branch in known] == list(strides)
+    return forms[0] if right and forms[0] in ("dense", "max_pool", "avg_pool") else "loose"
+
+
+def _is_normed(module: nn.Module) -> bool:
+    """Whether the space put a norm behind a pool."""
+    return isinstance(module, nn.Sequential) and not hasattr(module, "primitives")
+
+
+def _conv(module: nn.Module) -> nn.Conv2d:
+    return next(m for m in module.modules() if isinstance(m, nn.Conv2d))
+
+
+def _bind(plan: CellPlan, layout: DenseLayout, mixes: Sequence[Any]) -> None:
+    """Fill `plan.params` and `plan.norms`."""
+    channels, count = layout.channels, len(layout.filters)
+    starts = {(source, j): start for source, j, start, _ in layout.blocks}
+    for e, (source, _) in enumerate(layout.edges):
+        edge0, edge1 = layout.leaving(source)
+        row0 = layout.spans[source][0]
+        for j, (kernel, _) in enumerate(layout.filters):
+            base = f"mixed.{plan.order[e]}.ops.{layout.slots[j]}"
+            module = mixes[e].ops[layout.slots[j]]
+            conv = next(n for n, m in module.named_modules() if isinstance(m, nn.Conv2d))
+            norm = next(n for n, m in module.named_modules() if isinstance(m, nn.BatchNorm2d))
+            size = (channels * kernel) ** 2
+            start = starts[source, j] + (e - edge0) * size
+            plan.params.append(Binding(f"{base}.{conv}", "weight", start, size))
+            row = row0 + (j * (edge1 - edge0) + e - edge0) * channels
+            plan.norms.append(Binding(f"{base}.{norm}", "", row, channels))
+        for p in range(layout.pools if layout.pool_norm else 0):
+            # all edges of a source share one pool and its statistics
+            name = f"mixed.{plan.order[e]}.ops.{layout.slots[count + p]}.1"
+            row = row0 + ((edge1 - edge0) * count + p) * channels
+            plan.norms.append(Binding(name, "", row, channels))
+
+
+def describe_dense(
+    layout: DenseLayout, batch: int, height: int, width: int
+) -> list[dict[str, Any]]:
+    """One row a wave (the edges of one source), as `plan.describe_plan` has them.
+
+    Launches count a convolution of the library as one, forward, and as two (input and weight
+    gradient), backward. Modules of loose columns are not counted.
+    """
+    out_height, out_width = layout.output_size(height, width)
+    elements = batch * layout.channels * out_height * out_width
+    count, pools = len(layout.filters), layout.pools
+    taps = sum(kernel * kernel for kernel, _ in layout.filters)
+    normed = int(layout.pool_norm and pools > 0)
+    rows: list[dict[str, Any]] = []
+    for source in range(layout.states - 1):
+        edge0, edge1 = layout.leaving(source)
+        edges = edge1 - edge0
+        if not edges:
+            continue
+        forward = edges * 2 * count + 1 + 2 * pools
+        backward = edges * 4 * count + 2 + 3 * pools
+        macs = edges * taps * layout.channels * elements
+        rows.append(
+            {
+                "wave": len(rows),
+                "sources": [source],
+                "edges": edges,
+                # relu, convolutions, pools; moments, finalize, sum
+                "launches_forward": 1 + count + pools + 3 + normed,
+                # reductions, coefficients, gradients; relu, convolutions; the state's gradient
+                "launches_backward": 3 + 1 + 2 * count + 1,
+                "bytes": 4 * elements * (forward + backward),
+                "flops": 2 * 3 * macs,
+            }
+        )
+    return rows

@@ -33,6 +33,10 @@ STEPS: dict[str, dict[str, Any]] = {
         "relaxation": "partial_channels",
         "variants": ["plain graph", "fused tf32"],
     },
+    "step-gumbel": {
+        "relaxation": "gumbel",
+        "variants": ["plain graph", "fused tf32"],
+    },
     "step-nasbench201": {
         "space": "nasbench201",
         "layers": 5,

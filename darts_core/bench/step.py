@@ -152,23 +152,43 @@ class StepCase:
         tf32 = precision == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
         x, y = self.batches[1][0][:16], self.batches[1][1][:16]
-        exact = _alpha_gradients(copy.deepcopy(self.net).double(), x.double(), y)
-        usual = _alpha_gradients(copy.deepcopy(self.net), x, y, autocast=precision == "bf16")
+        # a sampling relaxation draws other numbers in fp64: all nets get one draw
+        weights = self.net.mixing_weights()
+        exact = _alpha_gradients(copy.deepcopy(self.net).double(), self.net, weights, x.double(), y)
+        usual = _alpha_gradients(
+            copy.deepcopy(self.net), self.net, weights, x, y, autocast=precision == "bf16"
+        )
         fast = copy.deepcopy(self.net)
         fast.use_path("auto", precision if self.gpu else "tf32")
-        found = _alpha_gradients(fast, x, y)
+        found = _alpha_gradients(fast, self.net, weights, x, y)
         error, plain = _distance(found, exact), _distance(usual, exact)
         return error <= _BUDGET[precision] * plain + _FLOOR[precision], error, plain
 
 
 def _alpha_gradients(
-    net: Supernet, x: Tensor, y: Tensor, *, autocast: bool = False
+    net: Supernet,
+    owner: Supernet,
+    weights: Mapping[str, Tensor],
+    x: Tensor,
+    y: Tensor,
+    *,
+    autocast: bool = False,
 ) -> list[Tensor]:
-    torch.manual_seed(0)
+    """Gradients for the alphas of `owner`, who drew `weights`, through a pass of `net` under them."""
+    wide = x.dtype if x.dtype == torch.float64 else torch.float32
+    leaves = {k: w.detach().to(wide, copy=True).requires_grad_() for k, w in weights.items()}
     with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=autocast):
-        logits = net(x)
+        logits = net(x, leaves)
     loss = F.cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), y)
-    found = torch.autograd.grad(loss, net.alphas(), allow_unused=True)
+    upstream = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    drawn = [w for w, g in zip(weights.values(), upstream, strict=True) if g is not None]
+    found = torch.autograd.grad(
+        drawn,
+        owner.alphas(),
+        [g.to(w.dtype) for w, g in zip(weights.values(), upstream, strict=True) if g is not None],
+        allow_unused=True,
+        retain_graph=True,
+    )
     return [gradient.double() for gradient in found if gradient is not None]
 
 

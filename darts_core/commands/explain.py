@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from darts_core.commands.keyvalue import parse
-from darts_core.errors import ConfigError
+from darts_core.errors import ConfigError, unknown_name
 
 __all__ = ["configure", "run"]
 
@@ -18,6 +18,7 @@ _KNOWN: dict[str, type] = {
     "batch_size": int,
     "size": int,
     "bandwidth": float,
+    "relax": str,
 }
 
 
@@ -28,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="key=value",
         help="space=darts channels=16 layers=8 batch_size=64 size=32 (height and width of the images) "
-        "bandwidth=3000 (GB/s of the device; measured by default)",
+        "bandwidth=3000 (GB/s of the device; measured by default) relax=partial_channels",
     )
     parser.add_argument("--plugins", nargs="+", default=[], metavar="MODULE", help="import first")
 
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     batch, side = given.get("batch_size", 64), given.get("size", 32)
     if min(batch, side, *sizes.values()) < 1:
         raise ConfigError("channels, layers, batch_size and size must each be at least 1.")
-    supernet = Supernet(space, **sizes)
+    supernet = Supernet(space, relaxation=_relaxation(given.get("relax", "softmax")), **sizes)
     cells = cell_sizes(supernet, side)
     bandwidth = given.get("bandwidth") or _bandwidth_gbs()
     print(
@@ -67,17 +68,41 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _relaxation(name: str) -> Any:
+    """The relaxation of conf/relax/<name>.yaml.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    import yaml
+
+    from darts_core.stages.settings import config_root, instantiate
+
+    files = {path.stem: path for path in (config_root() / "relax").glob("*.yaml")}
+    if name not in files:
+        raise ConfigError(unknown_name("relaxation", name, sorted(files)))
+    return instantiate(yaml.safe_load(files[name].read_text()))
+
+
 def _print_cell(
     index: int, cell: Any, size: Sequence[int], batch: int
 ) -> tuple[float, float] | None:
     """Print one cell; its bytes and operations when it is fused."""
     from darts_core.supernet.plan import describe_plan, plan_cell
+    from darts_kernels.layout import CellLayout
 
     plan = plan_cell(cell, cell.channels)
     print(f"cell {index}, {cell.kind}, {size[0]}x{size[1]}:")
     if plan.layout is None:
         print(f"  module by module: {'; '.join(plan.reasons)}")
         return None
+    if isinstance(plan.layout, CellLayout) and plan.layout.groups > 1:
+        print(
+            f"  partial: operations see {plan.layout.channels} of {plan.layout.width} channels, "
+            "the others pass by"
+        )
+    if cell.sparse:
+        print("  sparse: upper bounds; operations that are not drawn are skipped on the device")
     rows = describe_plan(plan.layout, batch, *size)
     for row in rows:
         print(

@@ -84,7 +84,8 @@ ARGPARSE: dict[str, Command] = {
     "explain": Command(
         "the kernel plan of a space: waves, launches, bytes, FLOPs, floor",
         "examples:\n  darts-core explain space=darts\n"
-        "  darts-core explain space=nasbench201 channels=16 batch_size=64",
+        "  darts-core explain space=nasbench201 channels=16 batch_size=64\n"
+        "  darts-core explain space=darts relax=partial_channels",
         "darts_core.commands.explain",
     ),
     "predict": Command(

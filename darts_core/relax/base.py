@@ -23,6 +23,9 @@ class Relaxation:
 
     channel_fraction: int = 1
     """The mixed operation sees 1 / channel_fraction of the channels; the rest passes by."""
+    sparse: bool = False
+    """Operations of weight zero are neither evaluated nor in any gradient: the weights' gradient is
+    taken through the operations drawn alone."""
 
     def weights(
         self, alpha_EK: Tensor, progress: Tensor | float, generator: torch.Generator | None

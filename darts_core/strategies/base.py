@@ -182,6 +182,12 @@ class Strategy:
 
     def apply_params(self, gradients: Sequence[Tensor | None]) -> None:
         """Clip the gradients and move the params by one optimizer step."""
+        if self.supernet.relaxation.sparse:
+            # one packed tensor or many: operations that were not drawn have gradient zero on every path
+            gradients = [
+                torch.zeros_like(param) if gradient is None else gradient
+                for param, gradient in zip(self.params, gradients, strict=True)
+            ]
         self.reduce(gradients)
         self._assign(self.params, gradients)
         if self.settings.grad_clip > 0:

@@ -19,7 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from darts_core.supernet.by_modules import run_by_modules
+from darts_core.supernet.drawn import drawn_columns
 from darts_core.supernet.fused import FusedSearchCell
+from darts_core.supernet.partial import Bypass
 
 if TYPE_CHECKING:
     from darts_kernels.layout import CellLayout
@@ -58,44 +61,38 @@ class BatchedSearchCell(FusedSearchCell):
         layout = cast("CellLayout", self.plan.layout)
         height, width = inputs[-1].shape[-2:]
         if height * width > LARGEST_PLANE:
-            return self._by_modules(inputs, weights_EK)
+            return run_by_modules(self, inputs, weights_EK)
         out_height, out_width = layout.output_size(height, width)
-        run = _Run(self, layout, weights_EK.index_select(0, self._order[0]))
+        run = self._run(layout, weights_EK.index_select(0, self._order[0]))
         if self.training and run.tracking:
             self._batches.add_(1)
         batch = inputs[0].shape[0]
         states = [run.enter(index, x) for index, x in enumerate(inputs)]
+        bypass = Bypass(layout, run.mix, (height, width)) if layout.groups > 1 else None
+        # the channels that operations see
+        mixed = [bypass.add(state) for state in states] if bypass else states
         size = [(height, width)] * layout.inputs + [(out_height, out_width)] * layout.nodes
         terms: list[list[Tensor]] = [[] for _ in range(layout.nodes)]
         for wave in layout.waves:
-            for edge, term in run.wave(wave, states, size):
+            for edge, term in run.wave(wave, mixed, size):
                 terms[layout.edges[edge][1] - layout.inputs].append(term)
             if len(states) < layout.states:
                 parts = terms[len(states) - layout.inputs]
                 states.append(torch.stack(parts).sum(0) if len(parts) > 1 else parts[0])
-        shape = (layout.channels, out_height, out_width, batch)
+                if bypass:
+                    states[-1] = bypass.join(states[-1])
+                    mixed.append(bypass.add(states[-1]))
+        shape = (layout.width, out_height, out_width, batch)
         outputs = [states[state].view(shape).permute(3, 0, 1, 2) for state in self._outputs]
         return torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0].contiguous()
 
-    def _by_modules(self, inputs: Sequence[Tensor], weights_EK: Tensor) -> Tensor:
-        """The module path with the packed parameters: for planes too large for band matrices."""
-        values = {}
-        for binding in self.plan.params:
-            name = f"{binding.module}.{binding.name}"
-            flat = self.packed[binding.start : binding.start + binding.count]
-            values[name] = flat.view(self._shapes[name])
-        modules = dict(self.named_modules())
-        for name, value in values.items():
-            module, leaf = name.rsplit(".", 1)
-            modules[module].__dict__[leaf] = value
-        try:
-            from darts_core.supernet.cell import SearchCell
+    def _run(self, layout: CellLayout, mix_EK: Tensor) -> _Run:
+        columns = drawn_columns(mix_EK) if self.sparse else None
+        if columns is None or all(len(row) == layout.operations for row in columns):
+            return _Run(self, layout, mix_EK)
+        from darts_core.supernet.batched_drawn import DrawnRun
 
-            return SearchCell.forward(self, inputs, weights_EK)
-        finally:
-            for name in values:
-                module, leaf = name.rsplit(".", 1)
-                modules[module].__dict__.pop(leaf)
+        return DrawnRun(self, layout, mix_EK, columns)
 
 
 class _Run:
@@ -133,13 +130,13 @@ class _Run:
         if not layout.input_channels:
             return x.reshape(channels, height * width, batch)
         weight = self.packed[f"input{index}"][0]
-        row = layout.rows["input"] + index * layout.channels
+        row = layout.rows["input"] + index * layout.width
         if layout.input_reduces[index]:
             flat = x.reshape(channels, height * width, batch)
             y = self._halve(F.relu(flat), weight[None], height, width)[0]
         else:
             y = weight @ F.relu(x.reshape(channels, -1))
-        return self.norm(y.reshape(layout.channels, -1), row).view(layout.channels, -1, batch)
+        return self.norm(y.reshape(layout.width, -1), row).view(layout.width, -1, batch)
 
     def _halve(self, z: Tensor, weight_EOI: Tensor, height: int, width: int) -> Tensor:
         """[E, O, out pixels * samples]: factorised reductions of z = relu(state) [C, pixels, samples]."""

@@ -12,6 +12,7 @@ from darts_core.ops import create_op
 from darts_core.ops.conv import ReluConvNorm
 from darts_core.ops.simple import FactorizedReduce, Skip, ZeroOp
 from darts_core.spaces import SearchSpace
+from darts_core.supernet.drawn import drawn_columns, only_drawn, share_pool_statistics
 from darts_core.supernet.mixed_op import MixedOp
 from darts_core.supernet.skeleton import CellSpec
 
@@ -37,7 +38,13 @@ class Preprocess(nn.Module):
 
 
 class SearchCell(nn.Module):
-    """A cell in which every edge of the space carries a mixed operation."""
+    """A cell in which every edge of the space carries a mixed operation.
+
+    Attributes:
+        sparse: operations of weight zero are not evaluated, see `darts_core.supernet.drawn`.
+    """
+
+    sparse: bool = False
 
     def __init__(
         self,
@@ -72,13 +79,20 @@ class SearchCell(nn.Module):
     def forward(self, inputs: Sequence[Tensor], weights_EK: Tensor) -> Tensor:
         """The cell's output from its input states and the mixing weights [E, K]."""
         states = list(self.preprocess(inputs) if self.preprocess is not None else inputs)
+        drawn = None
+        if self.sparse:
+            weights_EK, drawn = only_drawn(weights_EK), drawn_columns(weights_EK)
         for target in range(self._first_node, self._states):
             terms = [
                 self.mixed[e](states[source], weights_EK[e])
+                if drawn is None
+                else self.mixed[e](states[source], weights_EK[e], drawn[e])
                 for e, (source, node) in enumerate(self._edges)
                 if node == target
             ]
             states.append(torch.stack(terms).sum(0) if len(terms) > 1 else terms[0])
+        if drawn is not None and self.training:
+            share_pool_statistics(self, drawn)
         outputs = [states[state] for state in self._outputs]
         return torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
 

@@ -18,6 +18,7 @@ from darts_core.errors import ConfigError
 from darts_core.relax import Relaxation, Softmax
 from darts_core.spaces.choices import ChoiceSpace, Option
 from darts_core.supernet.choices_build import plain_module
+from darts_core.supernet.drawn import drawn_columns, only_drawn
 
 __all__ = ["Choice", "DepthChoice", "LayerChoice", "ModuleSupernet", "WidthChoice", "find_choices"]
 
@@ -36,6 +37,7 @@ class Choice(nn.Module):
             )
         self.options: tuple[Option, ...] = tuple(options)
         self.label = label
+        self.sparse = False
         self._weights_K: Tensor | None = None
 
     def bind(self, weights_K: Tensor | None) -> None:
@@ -79,7 +81,15 @@ class LayerChoice(Choice):
     def forward(self, *inputs: Any) -> Tensor:
         """sum_k weight_k * candidate_k(inputs)."""
         weights_K = self.mixing
-        terms = [weights_K[k] * module(*inputs) for k, module in enumerate(self.candidates)]
+        drawn = None
+        if self.sparse:
+            weights_K = only_drawn(weights_K)
+            drawn = drawn_columns(weights_K[None])
+        terms = [
+            weights_K[k] * module(*inputs)
+            for k, module in enumerate(self.candidates)
+            if drawn is None or k in drawn[0]
+        ]
         return torch.stack(terms).sum(0) if len(terms) > 1 else terms[0]
 
     def chosen(self, value: Option) -> nn.Module:
@@ -232,6 +242,9 @@ class ModuleSupernet(nn.Module):
         self.input_shape = tuple(input_shape) if input_shape is not None else None
         self.relaxation = relaxation if relaxation is not None else Softmax()
         self._choices = find_choices(module)
+        for tied in self._choices.values():
+            for choice in tied:
+                choice.sparse = self.relaxation.sparse
         self.space = space or ChoiceSpace.of(
             name, {label: tied[0].options for label, tied in self._choices.items()}
         )

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from darts_core.supernet.by_modules import run_by_modules
+from darts_core.supernet.drawn import drawn_columns, only_drawn
 from darts_core.supernet.fused import FusedSearchCell
 from darts_core.supernet.mixed_op import lean_sum
 
@@ -36,6 +38,13 @@ class BatchedDenseCell(FusedSearchCell):
     def forward(self, inputs: Sequence[Tensor], weights_EK: Tensor) -> Tensor:
         """The cell's output from its inputs and the mixing weights [E, K]."""
         layout = cast("DenseLayout", self.plan.layout)
+        if self.sparse:
+            columns = drawn_columns(weights_EK)
+            if columns is not None and any(len(row) < layout.operations for row in columns):
+                # on a CPU the drawn operations alone, one by one
+                return run_by_modules(self, inputs, weights_EK)
+            # on a GPU reading the draw would wait: all are evaluated, gradients reach the drawn ones
+            weights_EK = only_drawn(weights_EK)
         if self.training and self._tracking:
             self._batches.add_(1)
         given = [x.to(self.packed.dtype) for x in inputs]

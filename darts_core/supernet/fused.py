@@ -208,14 +208,15 @@ class FusedSearchCell(SearchCell):
             self._var,
             momentum=0.1 if update else 0.0,
             train=self.training or not tracking,
+            sparse=self.sparse,
         )
         if update:
             self._batches.add_(1)
         states = [x.to(precision.storage).contiguous() for x in inputs]
         nodes: Tensor = _CellFunction.apply(run, self._order, weights_EK, self.packed, *states)
         if len(self._outputs) < layout.nodes:
-            first = (self._outputs[0] - layout.inputs) * layout.channels
-            nodes = nodes[:, first : first + len(self._outputs) * layout.channels]
+            first = (self._outputs[0] - layout.inputs) * layout.width
+            nodes = nodes[:, first : first + len(self._outputs) * layout.width]
         return nodes.float() if self.cast_output else nodes
 
 

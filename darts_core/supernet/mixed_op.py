@@ -62,7 +62,8 @@ class MixedOp(nn.Module):
     """sum_k weight_k * op_k(x) over the candidate operations of an edge.
 
     With `channel_fraction` K > 1 only the first C / K channels are mixed; the others pass by (max-pooled
-    where the stride is 2) and the channels are shuffled, as in PC-DARTS (arXiv:1907.05737, Eq. 2).
+    where the stride is 2), times the weight of the edge, which is the sum of its operations' weights, and
+    the channels are shuffled, as in PC-DARTS (arXiv:1907.05737, Eq. 2 and 4).
 
     Shapes: x [B, C, H, W], weights [K_ops] -> [B, C, ceil(H / stride), ceil(W / stride)].
     """
@@ -95,23 +96,31 @@ class MixedOp(nn.Module):
                 op = nn.Sequential(op, nn.BatchNorm2d(mixed, affine=False))
             self.ops.append(op)
 
-    def forward(self, x_BCHW: Tensor, weights_K: Tensor) -> Tensor:
-        """The mixture; operations that return zeros are not run."""
+    def forward(
+        self, x_BCHW: Tensor, weights_K: Tensor, drawn: Sequence[int] | None = None
+    ) -> Tensor:
+        """The mixture; operations that return zeros are not run, nor those outside `drawn` if given."""
         channels = x_BCHW.shape[1] // self.channel_fraction
         mixed = x_BCHW[:, :channels] if self.channel_fraction > 1 else x_BCHW
         terms = (
-            (weights_K[k], op(mixed)) for k, op in enumerate(self.ops) if not isinstance(op, ZeroOp)
+            (weights_K[k], op(mixed))
+            for k, op in enumerate(self.ops)
+            if not isinstance(op, ZeroOp) and (drawn is None or k in drawn)
         )
         total = _lean(terms) if self.lean else _plain(terms)
         if total is None:
-            total = self.ops[0](mixed)
-        return self._rejoin(total, x_BCHW[:, channels:]) if self.channel_fraction > 1 else total
+            # the weights stay in the graph: a loss that no edge reaches has alpha gradient zero
+            zeros = torch.zeros_like(mixed[:, :, :: self.stride, :: self.stride])
+            total = zeros * weights_K.sum()
+        if self.channel_fraction == 1:
+            return total
+        return self._rejoin(total, x_BCHW[:, channels:], weights_K.sum())
 
-    def _rejoin(self, mixed_BCHW: Tensor, rest_BCHW: Tensor) -> Tensor:
-        """Concatenate the mixed and the bypassed channels, then interleave them."""
+    def _rejoin(self, mixed_BCHW: Tensor, rest_BCHW: Tensor, weight: Tensor) -> Tensor:
+        """Concatenate the mixed and the weighted bypassed channels, then interleave them."""
         if self.stride == 2:
             rest_BCHW = F.max_pool2d(rest_BCHW, 2, 2, ceil_mode=True)
-        joined = torch.cat([mixed_BCHW, rest_BCHW], dim=1)
+        joined = torch.cat([mixed_BCHW, weight * rest_BCHW], dim=1)
         batch, channels, height, width = joined.shape
         groups = self.channel_fraction
         joined = joined.view(batch, groups, channels // groups, height, width)

@@ -102,6 +102,9 @@ class Supernet(nn.Module):
         self.stem, self.cells, self.head = BODIES[space.skeleton](
             space, relaxation=relaxation, **self.sizes
         )
+        for cell in self.modules():
+            if isinstance(cell, SearchCell):
+                cell.sparse = relaxation.sparse
 
     def rebuild(
         self, space: SearchSpace, *, relaxation: Relaxation | None = None, **sizes: Any

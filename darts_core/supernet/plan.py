@@ -173,7 +173,7 @@ def plan_cell(cell: SearchCell, input_channels: int) -> CellPlan:
         inputs=cell.inputs,
         nodes=cell.nodes,
         edges=tuple(edges[e] for e in order),
-        channels=input_channels,
+        channels=input_channels // any_mixed.channel_fraction,
         stride=stride,
         first=tuple(first[k].filters[0] for k in columns["two"] + columns["one"]),  # type: ignore[union-attr]
         second=tuple(first[k].filters[1] for k in columns["two"]),  # type: ignore[union-attr]
@@ -192,6 +192,7 @@ def plan_cell(cell: SearchCell, input_channels: int) -> CellPlan:
         ),
         input_channels=tuple(width for width, _ in pre),
         input_reduces=tuple(reduces for _, reduces in pre),
+        groups=any_mixed.channel_fraction,
     )
     plan = CellPlan(layout, order)
     _bind(cell, plan, columns)
@@ -224,8 +225,6 @@ def _obstacles(cell: SearchCell, order: Sequence[int]) -> tuple[str, ...]:
             reasons.append(f"operation {name!r} is not made of primitives that the kernels know")
         elif branch.form == "dense":
             reasons.append(f"operation {name!r} is a dense convolution")
-    if mixed0.channel_fraction != 1:
-        reasons.append("partial channels run on the module path")
     branches = [branch_of(module) for module in mixed0.ops]
     if sum(b is not None and b.form in ("identity", "reduction") for b in branches) > 1:
         reasons.append("a cell has room for one identity")
@@ -271,14 +270,14 @@ def _bind(cell: SearchCell, plan: CellPlan, columns: dict[str, list[int]]) -> No
     for index, side in enumerate(("older", "newer")[: len(layout.input_channels)]):
         module = getattr(cell.preprocess, side)
         start = layout.sections[f"input{index}"].start
-        row = layout.rows["input"] + index * layout.channels
+        row = layout.rows["input"] + index * layout.width
         base = f"preprocess.{side}"
         if layout.input_reduces[index]:
             _bind_reduction(plan, base, module, start)
-            plan.norms.append(Binding(f"{base}.norm", "", row, layout.channels))
+            plan.norms.append(Binding(f"{base}.norm", "", row, layout.width))
         else:
             plan.params.append(Binding(f"{base}.1", "weight", start, module[1].weight.numel()))
-            plan.norms.append(Binding(f"{base}.2", "", row, layout.channels))
+            plan.norms.append(Binding(f"{base}.2", "", row, layout.width))
 
 
 def _bind_reduction(plan: CellPlan, base: str, module: Any, start: int) -> None:
@@ -318,7 +317,8 @@ def describe_plan(
     """One row a wave: its edges, launches, bytes moved and operations of a forward and backward pass.
 
     Bytes are fp32 bytes that must pass between the barriers of batch normalisation: every convolution
-    output is written once and read once forward; read, or recomputed from its input, backward.
+    output is written once and read once forward; read, or recomputed from its input, backward. What
+    passes by partial channels is read once an edge and written once a node, both ways.
     """
     from darts_core.supernet.plan_dense import DenseLayout, describe_dense
 
@@ -334,13 +334,25 @@ def describe_plan(
         forward = edges * (2 * first + 2 * second) + (source1 - source0) * (1 + 2 * layout.pools)
         backward = edges * (4 * first + 4 * second) + (source1 - source0) * (2 + 3 * layout.pools)
         macs = edges * (taps + (first + second) * layout.channels) * elements
+        passing, partial = layout.groups - 1, layout.groups > 1
+        forward += (edges + source1 - source0) * passing
+        backward += (edges + 2 * (source1 - source0)) * passing
+        macs += edges * passing * elements
         rows.append(
             {
                 "wave": index,
                 "sources": list(range(source0, source1)),
                 "edges": edges,
-                "launches_forward": 3 + 2 * bool(first) + 3 * bool(second) + bool(layout.pools),
-                "launches_backward": 3 + 3 * bool(first) + 4 * bool(second) + bool(layout.pools),
+                "launches_forward": 3
+                + 2 * bool(first)
+                + 3 * bool(second)
+                + bool(layout.pools)
+                + 2 * partial,
+                "launches_backward": 3
+                + 3 * bool(first)
+                + 4 * bool(second)
+                + bool(layout.pools)
+                + 3 * partial,
                 "bytes": 4 * elements * (forward + backward),
                 "flops": 2 * 3 * macs,
             }

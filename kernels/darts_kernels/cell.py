@@ -17,15 +17,16 @@ autograd and knows where parameters and running statistics live. The reference i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 
-from darts_kernels import depthwise, node_sum, norm, point_stats, pointwise, pool
+from darts_kernels import depthwise, node_sum, norm, partial, point_stats, pointwise, pool
 from darts_kernels._common import Precision, next_power_of_2
+from darts_kernels.drawn import drawn_flags
 from darts_kernels.layout import CellLayout, CellTables, cell_tables
 from darts_kernels.tiles import Tiles, tiles_for
 
@@ -42,6 +43,7 @@ class CellRun:
         momentum: share of the new statistics; 0 leaves the running ones alone.
         train: batch statistics (True) or running ones.
         tiles: fixed tiles, or None for the device's tuned ones.
+        sparse: branches of weight zero are skipped, see `drawn`.
     """
 
     layout: CellLayout
@@ -51,11 +53,16 @@ class CellRun:
     momentum: float = 0.1
     train: bool = True
     tiles: Tiles | None = None
+    sparse: bool = False
 
 
 @dataclass
 class Saved:
-    """Tensors of one forward pass that its backward reads."""
+    """Tensors of one forward pass that its backward reads.
+
+    With partial channels `state` holds the mixed channels only and `full` the whole states; else both are
+    the same tensor.
+    """
 
     state: Tensor
     first: Tensor
@@ -64,11 +71,17 @@ class Saved:
     argmax: Tensor
     reduced: Tensor
     moments: Tensor
+    full: Tensor
+    passing: Tensor
+    passing_argmax: Tensor
+    drawn: Tensor
+    live: Tensor
 
     def tensors(self) -> tuple[Tensor, ...]:
         """All fields, in order."""
         return (
-            self.state, self.first, self.second, self.pools, self.argmax, self.reduced, self.moments
+            self.state, self.first, self.second, self.pools, self.argmax, self.reduced, self.moments,
+            self.full, self.passing, self.passing_argmax, self.drawn, self.live,
         )  # fmt: skip
 
 
@@ -82,12 +95,18 @@ class _Shape:
         self.HW = self.H * self.W
         self.C = layout.channels
         self.CP = max(16, next_power_of_2(self.C))
+        # of whole states, see `partial`
+        self.CF = layout.width
+        self.CFP = max(16, next_power_of_2(self.CF))
         self.pixels = batch * self.HW
         self.input_pixels = batch * height * width
         self.tiles = run.tiles or tiles_for(
             device, self.C, self.H, self.W, layout.stride, run.precision.name, batch
         )
         self.tables: CellTables = cell_tables(layout, batch, height, width, device)
+        whole = replace(layout, channels=self.CF, groups=1) if layout.groups > 1 else layout
+        self.full_tables = cell_tables(whole, batch, height, width, device)
+        self.full_input_size = batch * self.CF * height * width
         self.parts = triton.cdiv(self.pixels, self.tiles.chunk)
         self.input_size = batch * self.C * height * width
         self.node_size = batch * self.C * self.HW
@@ -119,6 +138,7 @@ def _finalize(
     parts: int,
     chunk: int,
     pixels: int,
+    live: Tensor | None = None,
 ) -> None:
     """Turn the partials of up to three row ranges into moments and running statistics."""
     ranges = [r for r in ranges if r[1]]
@@ -129,9 +149,10 @@ def _finalize(
     block = max(1, min(16, 4096 // padded))
     rows = sum(count for _, count in ranges)
     norm._finalize_kernel[(triton.cdiv(rows, block),)](
-        sums, moments, run.running_mean, run.running_var,
+        sums, moments, run.running_mean, run.running_var, moments if live is None else live,
         *ranges[0], *ranges[1], *ranges[2], parts, chunk, pixels, run.momentum,
-        PARTS=padded, BLOCK=block, TRAIN=run.train, num_warps=4,
+        PARTS=padded, BLOCK=block, TRAIN=run.train, C=run.layout.channels,
+        SPARSE=run.sparse and live is not None, num_warps=4,
     )  # fmt: skip
 
 
@@ -156,6 +177,21 @@ def cell_forward(
         return torch.empty(shape, dtype=dtype, device=device)
 
     state = empty(layout.inputs * s.input_size + layout.nodes * s.node_size)
+    partial_channels = layout.groups > 1
+    full = state
+    if partial_channels:
+        full = empty(
+            (layout.inputs * s.full_input_size) + layout.nodes * s.node_size * layout.groups
+        )
+    passing = (
+        layout.inputs if partial_channels and layout.stride == 2 else 0,
+        batch,
+        s.CF - s.C,
+        s.HW,
+    )
+    flags = (s.tables.slot_ops, s.tables.slot_ops)
+    if run.sparse:
+        flags = drawn_flags(layout, s.tables, mix_EK)
     saved = Saved(
         state=state,
         first=empty(edges, len(layout.first), s.node_size),
@@ -164,6 +200,11 @@ def cell_forward(
         argmax=empty(sources, len(layout.max_pools), s.node_size, dtype=torch.int8),
         reduced=empty(layout.reduced_edges, s.node_size),
         moments=empty(layout.rows["end"], 2, dtype=torch.float32),
+        full=full,
+        passing=empty(*passing),
+        passing_argmax=empty(*passing, dtype=torch.int8),
+        drawn=flags[0],
+        live=flags[1],
     )
     if layout.pools and not layout.pool_norm:
         start = layout.rows["pool"]
@@ -171,44 +212,49 @@ def cell_forward(
         plain[:, 0].zero_()
         plain[:, 1].fill_(1.0)
     _load_inputs(run, s, inputs, flat, saved)
+    if partial_channels:
+        partial.cut_inputs(layout, s, saved)
+        edge_weights = mix_EK.sum(1)
     sums = empty(layout.rows["input"], s.parts, 2, dtype=torch.float32)
     widest = max(last - begin for _, _, begin, last in layout.waves)
     scratch = empty(widest, max(1, len(layout.first)), s.node_size, dtype=run.precision.scratch)
     for index, wave in enumerate(layout.waves):
         _forward_wave(run, s, wave, index, mix_EK, flat, saved, sums, scratch)
-    nodes = state[layout.inputs * s.input_size :]
-    return nodes.view(batch, layout.nodes * s.C, s.H, s.W), saved
+        if partial_channels:
+            partial.join_node(layout, s, saved, edge_weights, index)
+    nodes = full[layout.inputs * s.full_input_size :]
+    return nodes.view(batch, layout.nodes * s.CF, s.H, s.W), saved
 
 
 def _load_inputs(run: CellRun, s: _Shape, inputs: list[Tensor], flat: Tensor, saved: Saved) -> None:
     """Fill the input states: by preprocessing, or by a copy."""
     layout = run.layout
     for index, x in enumerate(inputs):
-        place = saved.state[index * s.input_size : (index + 1) * s.input_size]
+        place = saved.full[index * s.full_input_size : (index + 1) * s.full_input_size]
         if not layout.input_channels:
             place.view(x.shape).copy_(x)
             continue
         width, reduces = layout.input_channels[index], layout.input_reduces[index]
-        block = 128 if s.CP <= 32 else 64
+        block = 128 if s.CFP <= 32 else 64
         parts = triton.cdiv(s.input_pixels, block)
         # rows of this input alone, so that the partials start at row 0
-        row = layout.rows["input"] + index * s.C
-        sums = torch.empty(s.C, parts, 2, dtype=torch.float32, device=x.device)
+        row = layout.rows["input"] + index * s.CF
+        sums = torch.empty(s.CF, parts, 2, dtype=torch.float32, device=x.device)
         point_stats._point_kernel[(parts, 1)](
-            x, s.tables.one, layout.sections[f"input{index}"].of(flat), place, sums,
+            x, s.tables.one, layout.sections[f"input{index}"].of(flat), place, sums, saved.drawn,
             s.batch, s.input_pixels, parts, 0,
-            CI=width, CIB=min(64, max(16, next_power_of_2(width))), CO=s.C, COP=s.CP,
+            CI=width, CIB=min(64, max(16, next_power_of_2(width))), CO=s.CF, COP=s.CFP,
             HI=x.shape[2], WI=x.shape[3], H=s.HI, W=s.WI, REDUCE=reduces, BLOCK=block,
-            DOT=run.precision.dot, num_warps=4, num_stages=2,
+            DOT=run.precision.dot, SLOTS=1, SPARSE=False, num_warps=4, num_stages=2,
         )  # fmt: skip
         own = CellRun(
-            layout, run.precision, run.running_mean[row : row + s.C],
-            run.running_var[row : row + s.C], run.momentum, run.train,
+            layout, run.precision, run.running_mean[row : row + s.CF],
+            run.running_var[row : row + s.CF], run.momentum, run.train,
         )  # fmt: skip
-        moments = saved.moments[row : row + s.C]
-        _finalize(own, sums, moments, [(0, s.C)], parts, block, s.input_pixels)
-        point_stats._normalize_kernel[(s.C, triton.cdiv(s.input_pixels, s.tiles.plain_block))](
-            place, moments, s.input_pixels, 0, C=s.C, HW=s.HI * s.WI,
+        moments = saved.moments[row : row + s.CF]
+        _finalize(own, sums, moments, [(0, s.CF)], parts, block, s.input_pixels)
+        point_stats._normalize_kernel[(s.CF, triton.cdiv(s.input_pixels, s.tiles.plain_block))](
+            place, moments, s.input_pixels, 0, C=s.CF, HW=s.HI * s.WI,
             BLOCK=s.tiles.plain_block, num_warps=s.tiles.plain_warps,
         )  # fmt: skip
 
@@ -229,9 +275,10 @@ def _first_depthwise(
     lanes = s.lanes(rows)
     depthwise._depthwise_kernel[(s.C, triton.cdiv(lanes, t.lanes), edge1 - edge0)](
         saved.state, s.tables.places, s.tables.source, layout.sections["depthwise1"].of(flat), out,
-        edge0, s.batch, lanes,
+        saved.drawn, edge0, s.batch, lanes,
         CODE=code, OFFSETS=offsets, COUNT=len(layout.first), TAPS=taps, HALO=halo, C=s.C,
         HI=height, WI=width, H=s.H, W=s.W, STRIDE=stride, ROWS=rows, LANES=t.lanes,
+        SLOTS=len(layout.slots), SPARSE=run.sparse,
         **_options(1, t.regs),
     )  # fmt: skip
 
@@ -251,16 +298,17 @@ def _second_depthwise(
     lanes = s.lanes(rows)
     count = len(layout.second)
     depthwise._inner_kernel[(s.C, triton.cdiv(lanes, t.inner_lanes), (edge1 - edge0) * count)](
-        saved.first, saved.moments, layout.sections["depthwise2"].of(flat), out,
+        saved.first, saved.moments, layout.sections["depthwise2"].of(flat), out, saved.drawn,
         edge0, s.batch, lanes,
         CODE=code, OFFSETS=offsets, COUNT=count, FIRST=len(layout.first), TAPS=taps, C=s.C,
-        H=s.H, W=s.W, ROWS=rows, LANES=t.inner_lanes, **_options(1, t.inner_regs),
+        H=s.H, W=s.W, ROWS=rows, LANES=t.inner_lanes, SLOTS=len(layout.slots), SPARSE=run.sparse,
+        **_options(1, t.inner_regs),
     )  # fmt: skip
 
 
 def _pointwise(
     run: CellRun, s: _Shape, wave: tuple[int, int, int, int], stage: str, flat: Tensor,
-    d: Tensor, y: Tensor, sums: Tensor,
+    d: Tensor, y: Tensor, sums: Tensor, drawn: Tensor,
 ) -> None:  # fmt: skip
     layout, t = run.layout, s.tiles
     _, _, edge0, edge1 = wave
@@ -268,9 +316,10 @@ def _pointwise(
     section = layout.sections["pointwise1" if stage == "first" else "pointwise2"]
     block = min(t.point_block, t.chunk)
     pointwise._pointwise_kernel[(s.parts, count, edge1 - edge0)](
-        d, section.of(flat), y, sums, edge0, s.batch, s.pixels, s.parts, layout.rows[stage],
+        d, section.of(flat), y, sums, drawn, edge0, s.batch, s.pixels, s.parts, layout.rows[stage],
         F=count, FY=count, C=s.C, CP=s.CP, HW=s.HW, BLOCK=block, STEPS=t.chunk // block,
-        DOT=run.precision.dot, **_options(t.point_warps, 0, t.point_stages),
+        DOT=run.precision.dot, SLOTS=len(layout.slots), SPARSE=run.sparse,
+        **_options(t.point_warps, 0, t.point_stages),
     )  # fmt: skip
 
 
@@ -290,7 +339,7 @@ def _forward_wave(
     count1, count2 = len(layout.first), len(layout.second)
     if edge1 > edge0 and count1:
         _first_depthwise(run, s, wave, flat, saved, scratch)
-        _pointwise(run, s, wave, "first", flat, scratch, saved.first, sums)
+        _pointwise(run, s, wave, "first", flat, scratch, saved.first, sums, saved.drawn)
     ranges = [(layout.rows["first"] + edge0 * count1 * s.C, (edge1 - edge0) * count1 * s.C)]
     if layout.pools:
         _pools(run, s, source0, source1, saved, sums)
@@ -300,12 +349,12 @@ def _forward_wave(
     if index == 0 and layout.reduced_edges:
         _reduce_inputs(run, s, flat, saved, sums)
         ranges.append((layout.rows["reduction"], layout.reduced_edges * s.C))
-    _finalize(run, sums, saved.moments, ranges, s.parts, t.chunk, s.pixels)
+    _finalize(run, sums, saved.moments, ranges, s.parts, t.chunk, s.pixels, saved.live)
     if edge1 > edge0 and count2:
         _second_depthwise(run, s, wave, flat, saved, scratch)
-        _pointwise(run, s, wave, "second", flat, scratch, saved.second, sums)
+        _pointwise(run, s, wave, "second", flat, scratch, saved.second, sums, saved.drawn)
         rows = (layout.rows["second"] + edge0 * count2 * s.C, (edge1 - edge0) * count2 * s.C)
-        _finalize(run, sums, saved.moments, [rows], s.parts, t.chunk, s.pixels)
+        _finalize(run, sums, saved.moments, [rows], s.parts, t.chunk, s.pixels, saved.live)
     node_sum._node_sum_kernel[(s.C, triton.cdiv(s.pixels, t.plain_block))](
         saved.state, s.tables.places, s.tables.source, s.tables.entering, saved.first,
         saved.second, saved.pools, saved.reduced, saved.state, saved.moments, mix_EK,
@@ -313,7 +362,7 @@ def _forward_wave(
         layout.rows["pool"], layout.rows["reduction"], 0,
         F1=count1, F2=count2, NPOOL=layout.pools, FR=layout.reduction, SKIP=layout.skip,
         EXTRA=False, K_OPS=layout.operations, DEGREE=s.tables.degree, C=s.C, HW=s.HW,
-        BLOCK=t.plain_block, num_warps=t.plain_warps,
+        BLOCK=t.plain_block, SPARSE=run.sparse, num_warps=t.plain_warps,
     )  # fmt: skip
 
 
@@ -321,10 +370,11 @@ def _pools(run: CellRun, s: _Shape, source0: int, source1: int, saved: Saved, su
     layout, t = run.layout, s.tiles
     stride, height, width = s.source_sizes(run, source0)
     pool._pool_kernel[(s.C, s.parts, source1 - source0)](
-        saved.state, s.tables.places, saved.pools, saved.argmax, sums, source0, s.batch, s.pixels,
-        s.parts, layout.rows["pool"],
+        saved.state, s.tables.places, saved.pools, saved.argmax, sums, saved.live, source0, s.batch,
+        s.pixels, s.parts, layout.rows["pool"],
         POOLS=layout.code_pools, NPOOL=layout.pools, NMAX=len(layout.max_pools), C=s.C,
-        HI=height, WI=width, H=s.H, W=s.W, STRIDE=stride, BLOCK=t.chunk, num_warps=t.pool_warps,
+        HI=height, WI=width, H=s.H, W=s.W, STRIDE=stride, BLOCK=t.chunk, SPARSE=run.sparse,
+        num_warps=t.pool_warps,
     )  # fmt: skip
 
 
@@ -332,7 +382,8 @@ def _reduce_inputs(run: CellRun, s: _Shape, flat: Tensor, saved: Saved, sums: Te
     layout, t = run.layout, s.tiles
     point_stats._point_kernel[(s.parts, layout.reduced_edges)](
         saved.state, s.tables.source, layout.sections["reduction"].of(flat), saved.reduced, sums,
-        s.batch, s.pixels, s.parts, layout.rows["reduction"],
+        saved.drawn, s.batch, s.pixels, s.parts, layout.rows["reduction"],
         CI=s.C, CIB=min(64, s.CP), CO=s.C, COP=s.CP, HI=s.HI, WI=s.WI, H=s.H, W=s.W, REDUCE=True,
-        BLOCK=t.chunk, DOT=run.precision.dot, num_warps=8, num_stages=1,
+        BLOCK=t.chunk, DOT=run.precision.dot, SLOTS=len(layout.slots), SPARSE=run.sparse,
+        num_warps=8, num_stages=1,
     )  # fmt: skip

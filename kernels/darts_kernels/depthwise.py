@@ -159,10 +159,11 @@ def _lanes(lanes, H: tl.constexpr, W: tl.constexpr, ROWS: tl.constexpr, LANES: t
 
 @triton.jit(do_not_specialize=["edge0", "batch", "lanes"])
 def _depthwise_kernel(
-    state_ptr, layout_ptr, source_ptr, weight_ptr, out_ptr, edge0, batch, lanes,
+    state_ptr, layout_ptr, source_ptr, weight_ptr, out_ptr, drawn_ptr, edge0, batch, lanes,
     CODE: tl.constexpr, OFFSETS: tl.constexpr, COUNT: tl.constexpr, TAPS: tl.constexpr,
     HALO: tl.constexpr, C: tl.constexpr, HI: tl.constexpr, WI: tl.constexpr, H: tl.constexpr,
     W: tl.constexpr, STRIDE: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr,
+    SLOTS: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     c = tl.program_id(0)
     edge = (edge0 + tl.program_id(2)).to(tl.int64)
@@ -175,22 +176,37 @@ def _depthwise_kernel(
     # scratch holds the edges of one wave
     out = out_ptr + tl.program_id(2).to(tl.int64) * COUNT * step
     out += n * (C * H * W) + c * (H * W) + row0 * W + x
-    _convolve(
-        inp, out, step, weight_ptr + edge * (C * TAPS), c, row0 * STRIDE, x * STRIDE, row0, mask_l,
-        0.0, 1.0, CODE, OFFSETS, COUNT, HALO, C, HI, WI, H, W, STRIDE, ROWS, ROWS == H, False,
-    )  # fmt: skip
+    if SPARSE:
+        for f in tl.static_range(COUNT):
+            if tl.load(drawn_ptr + edge * SLOTS + f) != 0:
+                _convolve(
+                    inp, out + f * step, step,
+                    weight_ptr + edge * (C * TAPS) + (C * ((OFFSETS >> (16 * f)) & 65535)), c,
+                    row0 * STRIDE, x * STRIDE, row0, mask_l, 0.0, 1.0, (CODE >> (8 * f)) & 255, 0, 1,
+                    (((CODE >> (8 * f)) & 15) // 2) * ((CODE >> (8 * f + 4)) & 15),
+                    C, HI, WI, H, W, STRIDE, ROWS, ROWS == H, False,
+                )  # fmt: skip
+    else:
+        _convolve(
+            inp, out, step, weight_ptr + edge * (C * TAPS), c, row0 * STRIDE, x * STRIDE, row0,
+            mask_l, 0.0, 1.0, CODE, OFFSETS, COUNT, HALO, C, HI, WI, H, W, STRIDE, ROWS, ROWS == H,
+            False,
+        )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["edge0", "batch", "lanes"])
 def _inner_kernel(
-    inner_ptr, moment_ptr, weight_ptr, out_ptr, edge0, batch, lanes,
+    inner_ptr, moment_ptr, weight_ptr, out_ptr, drawn_ptr, edge0, batch, lanes,
     CODE: tl.constexpr, OFFSETS: tl.constexpr, COUNT: tl.constexpr, FIRST: tl.constexpr,
     TAPS: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
-    ROWS: tl.constexpr, LANES: tl.constexpr,
+    ROWS: tl.constexpr, LANES: tl.constexpr, SLOTS: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     c = tl.program_id(0)
     edge = (edge0 + tl.program_id(2) // COUNT).to(tl.int64)
     which = tl.program_id(2) % COUNT
+    if SPARSE:  # noqa: SIM102 - a compile-time and a run-time condition
+        if tl.load(drawn_ptr + edge * SLOTS + which) == 0:
+            return
     mask_l, n, row0, x = _lanes(lanes, H, W, ROWS, LANES)
     step = batch.to(tl.int64) * (C * H * W)
     place = n * (C * H * W) + c * (H * W) + row0 * W + x
@@ -243,16 +259,20 @@ def _filter_backward(
 
 @triton.jit(do_not_specialize=["edge0", "batch", "lanes", "parts", "edges"])
 def _inner_backward_kernel(
-    inner_ptr, moment_ptr, g_ptr, weight_ptr, out_ptr, grad_ptr, sum_ptr,
+    inner_ptr, moment_ptr, g_ptr, weight_ptr, out_ptr, grad_ptr, sum_ptr, drawn_ptr,
     edge0, batch, lanes, parts, edges,
     CODE: tl.constexpr, OFFSETS: tl.constexpr, COUNT: tl.constexpr, FIRST: tl.constexpr,
     TAPS: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
-    ROWS: tl.constexpr, LANES: tl.constexpr, WGRAD: tl.constexpr,
+    ROWS: tl.constexpr, LANES: tl.constexpr, WGRAD: tl.constexpr, SLOTS: tl.constexpr,
+    SPARSE: tl.constexpr,
 ):  # fmt: skip
     c = tl.program_id(0)
     part = tl.program_id(1)
     edge = (edge0 + tl.program_id(2) // COUNT).to(tl.int64)
     which = tl.program_id(2) % COUNT
+    if SPARSE:  # noqa: SIM102 - a compile-time and a run-time condition
+        if tl.load(drawn_ptr + edge * SLOTS + which) == 0:
+            return
     mask_l, n, row0, x = _lanes(lanes, H, W, ROWS, LANES)
     FULL: tl.constexpr = ROWS == H
     step = batch.to(tl.int64) * (C * H * W)
@@ -333,15 +353,32 @@ def _pool_gather(
     return dx
 
 
-@triton.jit(do_not_specialize=["source0", "edge0", "batch", "lanes", "edges", "inputs"])
+@triton.jit
+def _edge_filter_backward(
+    dz, z, g_ptr, weight_ptr, grad_ptr, step, place, above, edge, share, c, mask_l, row0, x,
+    F: tl.constexpr, CODE: tl.constexpr, OFFSETS: tl.constexpr, COUNT: tl.constexpr,
+    TAPS: tl.constexpr, C: tl.constexpr, STRIDE: tl.constexpr, PY: tl.constexpr, PX: tl.constexpr,
+    H: tl.constexpr, W: tl.constexpr, ROWS: tl.constexpr, FULL: tl.constexpr, WGRAD: tl.constexpr,
+):  # fmt: skip
+    """`_filter_backward` of filter F of an edge, `above` edges into the wave's scratch."""
+    K: tl.constexpr = (CODE >> (8 * F)) & 15
+    block = C * ((OFFSETS >> (16 * F)) & 65535) + c * (K * K)
+    return _filter_backward(
+        dz, z, g_ptr + (above * COUNT + F) * step + place, weight_ptr + edge * (C * TAPS) + block,
+        grad_ptr + share * (C * TAPS) + block, mask_l, row0, x, K, (CODE >> (8 * F + 4)) & 15,
+        STRIDE, PY, PX, H, W, ROWS, FULL, WGRAD,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["source0", "edge0", "batch", "lanes", "edges", "inputs", "live0"])
 def _depthwise_backward_kernel(
     state_ptr, dstate_ptr, layout_ptr, first_ptr, target_ptr, g_ptr, weight_ptr, grad_ptr,
-    dpool_ptr, argmax_ptr, mix_ptr, source0, edge0, batch, lanes, edges, inputs,
+    dpool_ptr, argmax_ptr, mix_ptr, drawn_ptr, live_ptr, live0, source0, edge0, batch, lanes, edges, inputs,
     CODE: tl.constexpr, OFFSETS: tl.constexpr, COUNT: tl.constexpr, TAPS: tl.constexpr,
     C: tl.constexpr, HI: tl.constexpr, WI: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     STRIDE: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr, WGRAD: tl.constexpr,
     POOLS: tl.constexpr, NPOOL: tl.constexpr, NMAX: tl.constexpr, SKIP: tl.constexpr,
-    K_OPS: tl.constexpr, ADD: tl.constexpr,
+    K_OPS: tl.constexpr, ADD: tl.constexpr, SLOTS: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     c = tl.program_id(0)
     part = tl.program_id(1).to(tl.int64)
@@ -368,16 +405,19 @@ def _depthwise_backward_kernel(
             for e in range(tl.load(first_ptr + source), tl.load(first_ptr + source + 1)):
                 edge = step * 0 + e
                 for f in tl.static_range(COUNT):
-                    dz = _filter_backward(
-                        dz, z, g_ptr + ((edge - edge0) * COUNT + f) * step + place,
-                        weight_ptr + edge * (C * TAPS) + (C * ((OFFSETS >> (16 * f)) & 65535))
-                        + c * (((CODE >> (8 * f)) & 15) * ((CODE >> (8 * f)) & 15)),
-                        grad_ptr + (part * edges + edge) * (C * TAPS)
-                        + (C * ((OFFSETS >> (16 * f)) & 65535))
-                        + c * (((CODE >> (8 * f)) & 15) * ((CODE >> (8 * f)) & 15)),
-                        mask_l, row0, x, (CODE >> (8 * f)) & 15, (CODE >> (8 * f + 4)) & 15,
-                        STRIDE, PY, PX, H, W, ROWS, FULL, WGRAD,
-                    )  # fmt: skip
+                    if SPARSE:
+                        if tl.load(drawn_ptr + edge * SLOTS + f) != 0:
+                            dz = _edge_filter_backward(
+                                dz, z, g_ptr, weight_ptr, grad_ptr, step, place, edge - edge0, edge,
+                                part * edges + edge, c, mask_l, row0, x, f, CODE, OFFSETS, COUNT,
+                                TAPS, C, STRIDE, PY, PX, H, W, ROWS, FULL, WGRAD,
+                            )  # fmt: skip
+                    else:
+                        dz = _edge_filter_backward(
+                            dz, z, g_ptr, weight_ptr, grad_ptr, step, place, edge - edge0, edge,
+                            part * edges + edge, c, mask_l, row0, x, f, CODE, OFFSETS, COUNT,
+                            TAPS, C, STRIDE, PY, PX, H, W, ROWS, FULL, WGRAD,
+                        )  # fmt: skip
                 if SKIP >= 0:
                     mix = tl.load(mix_ptr + edge * K_OPS + SKIP)
                     target = tl.load(target_ptr + edge)
@@ -392,12 +432,22 @@ def _depthwise_backward_kernel(
                         new = new + (dx[row] + mix * g,)
                     dx = new
             for p in tl.static_range(NPOOL):
-                dx = _pool_gather(
-                    dx, dpool_ptr + ((source - source0).to(tl.int64) * NPOOL + p) * step + place,
-                    argmax_ptr + (source.to(tl.int64) * NMAX + p) * step + place,
-                    mask_l, row0, x, p < NMAX, (POOLS >> (4 * p)) & 15, STRIDE, PY, PX,
-                    H, W, ROWS, FULL,
-                )  # fmt: skip
+                if SPARSE:
+                    if tl.load(live_ptr + live0 + source * NPOOL + p) != 0:
+                        dx = _pool_gather(
+                            dx,
+                            dpool_ptr + ((source - source0).to(tl.int64) * NPOOL + p) * step + place,
+                            argmax_ptr + (source.to(tl.int64) * NMAX + p) * step + place,
+                            mask_l, row0, x, p < NMAX, (POOLS >> (4 * p)) & 15, STRIDE, PY, PX,
+                            H, W, ROWS, FULL,
+                        )  # fmt: skip
+                else:
+                    dx = _pool_gather(
+                        dx, dpool_ptr + ((source - source0).to(tl.int64) * NPOOL + p) * step + place,
+                        argmax_ptr + (source.to(tl.int64) * NMAX + p) * step + place,
+                        mask_l, row0, x, p < NMAX, (POOLS >> (4 * p)) & 15, STRIDE, PY, PX,
+                        H, W, ROWS, FULL,
+                    )  # fmt: skip
             for row in tl.static_range(ROWS):
                 mask = mask_l
                 if not EXACT:

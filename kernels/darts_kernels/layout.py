@@ -42,7 +42,7 @@ class CellLayout:
         inputs: states given from outside.
         nodes: states computed here.
         edges: (source, target) sorted by source, then target.
-        channels: channels of every state.
+        channels: channels that the operations see; those of every state, but for `groups`.
         stride: stride of the edges that leave an input state.
         first: (kernel, dilation) of the depthwise filters; those with a second stage come first.
         second: (kernel, 1) of the second stages, for the first `len(second)` filters.
@@ -55,6 +55,7 @@ class CellLayout:
         slots: the column of each slot: filters, max pools, average pools, skip (-1: no such operation).
         input_channels: channels of the tensors that preprocessing reads; empty: inputs are states.
         input_reduces: which of them are halved on the way.
+        groups: states have `groups` times the channels; those beyond the first pass by (`partial`).
     """
 
     inputs: int
@@ -73,6 +74,12 @@ class CellLayout:
     slots: tuple[int, ...]
     input_channels: tuple[int, ...] = ()
     input_reduces: tuple[bool, ...] = ()
+    groups: int = 1
+
+    @property
+    def width(self) -> int:
+        """Channels of every state."""
+        return self.channels * self.groups
 
     @property
     def states(self) -> int:
@@ -120,7 +127,7 @@ class CellLayout:
             "reduction": (self.reduced_edges, channels, channels),
         }
         for index, width in enumerate(self.input_channels):
-            shapes[f"input{index}"] = (1, channels, width)
+            shapes[f"input{index}"] = (1, self.width, width)
         sections, start = {}, 0
         for name, shape in shapes.items():
             sections[name] = Section(start, shape)
@@ -141,7 +148,7 @@ class CellLayout:
             "second": edges * len(self.second) * channels,
             "pool": (self.states - 1) * self.pools * channels,
             "reduction": self.reduced_edges * channels,
-            "input": len(self.input_channels) * channels,
+            "input": len(self.input_channels) * self.width,
         }
         rows, start = {}, 0
         for name, count in counts.items():

@@ -43,9 +43,12 @@ def node_sum_reference(
 
 
 @triton.jit
-def _add(out, mix, ptr, spot, mask, moment_ptr, row):
+def _add(out, mix, ptr, spot, mask, moment_ptr, row, SPARSE: tl.constexpr):
     """`out` plus mix times the normalised values at `ptr + spot`."""
     mean = tl.load(moment_ptr + row * 2)
+    if SPARSE:
+        # a branch without weight was not computed; the interpreter cannot "and" a scalar of floats
+        mask = mask & ((mix != 0.0).to(tl.int32) != 0)
     scale = mix * tl.load(moment_ptr + row * 2 + 1)
     return out + scale * (tl.load(ptr + spot, mask=mask, other=0.0).to(tl.float32) - mean)
 
@@ -58,7 +61,7 @@ def _node_sum_kernel(
     moment_ptr, mix_ptr, slot_op_ptr, node, inputs, batch, pixels, row2, rowp, rowf, edgef,
     F1: tl.constexpr, F2: tl.constexpr, NPOOL: tl.constexpr, FR: tl.constexpr, SKIP: tl.constexpr,
     EXTRA: tl.constexpr, K_OPS: tl.constexpr, DEGREE: tl.constexpr, C: tl.constexpr,
-    HW: tl.constexpr, BLOCK: tl.constexpr,
+    HW: tl.constexpr, BLOCK: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     c = tl.program_id(0)
     j = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -79,20 +82,20 @@ def _node_sum_kernel(
             mix = tl.load(mixes + tl.load(slot_op_ptr + k))
             if k < F2:
                 out = _add(out, mix, y2_ptr + (edge * F2 + k) * step, place, mask, moment_ptr,
-                           row2 + (edge * F2 + k) * C + c)  # fmt: skip
+                           row2 + (edge * F2 + k) * C + c, SPARSE)  # fmt: skip
             else:
                 out = _add(out, mix, y1_ptr + (edge * F1 + k) * step, place, mask, moment_ptr,
-                           (edge * F1 + k) * C + c)  # fmt: skip
+                           (edge * F1 + k) * C + c, SPARSE)  # fmt: skip
         for k in tl.static_range(NPOOL):
             mix = tl.load(mixes + tl.load(slot_op_ptr + F1 + k))
             out = _add(out, mix, pool_ptr + (source * NPOOL + k) * step, place, mask, moment_ptr,
-                       rowp + (source * NPOOL + k) * C + c)  # fmt: skip
+                       rowp + (source * NPOOL + k) * C + c, SPARSE)  # fmt: skip
         if SKIP or FR:
             mix = tl.load(mixes + tl.load(slot_op_ptr + F1 + NPOOL))
             if FR:
                 if source < inputs:
                     out = _add(out, mix, yf_ptr + (edge - edgef) * step, place, mask, moment_ptr,
-                               rowf + (edge - edgef) * C + c)  # fmt: skip
+                               rowf + (edge - edgef) * C + c, SPARSE)  # fmt: skip
                 else:
                     spot = tl.load(layout_ptr + 2 * source) + inside
                     spot += n * tl.load(layout_ptr + 2 * source + 1).to(tl.int32)

@@ -57,9 +57,10 @@ def norm_backward_reference(g_NCHW: Tensor, y_NCHW: Tensor) -> tuple[Tensor, Ten
     ]
 )  # fmt: skip
 def _finalize_kernel(
-    sum_ptr, moment_ptr, mean_ptr, var_ptr, start0, count0, start1, count1, start2, count2,
+    sum_ptr, moment_ptr, mean_ptr, var_ptr, live_ptr, start0, count0, start1, count1, start2, count2,
     parts, chunk, pixels, momentum,
-    PARTS: tl.constexpr, BLOCK: tl.constexpr, TRAIN: tl.constexpr,
+    PARTS: tl.constexpr, BLOCK: tl.constexpr, TRAIN: tl.constexpr, C: tl.constexpr,
+    SPARSE: tl.constexpr,
 ):  # fmt: skip
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = i < count0 + count1 + count2
@@ -67,7 +68,11 @@ def _finalize_kernel(
     row = tl.where(i < count0 + count1, row, start2 + i - count0 - count1)
     if TRAIN:
         k = tl.arange(0, PARTS)
-        both = mask[:, None] & (k < parts)[None, :]
+        live = mask
+        if SPARSE:
+            # others get mean and variance 0: whatever is multiplied with them stays finite
+            live = mask & (tl.load(live_ptr + row // C, mask=mask, other=0) != 0)
+        both = live[:, None] & (k < parts)[None, :]
         spot = sum_ptr + (row.to(tl.int64)[:, None] * parts + k[None, :]) * 2
         means = tl.load(spot, mask=both, other=0.0)
         seconds = tl.load(spot + 1, mask=both, other=0.0)
@@ -80,8 +85,8 @@ def _finalize_kernel(
         old_mean = tl.load(mean_ptr + row, mask=mask, other=0.0)
         old_var = tl.load(var_ptr + row, mask=mask, other=0.0)
         unbiased = second / tl.maximum(total - 1.0, 1.0)
-        tl.store(mean_ptr + row, old_mean + (mean - old_mean) * momentum, mask=mask)
-        tl.store(var_ptr + row, old_var + (unbiased - old_var) * momentum, mask=mask)
+        tl.store(mean_ptr + row, old_mean + (mean - old_mean) * momentum, mask=live)
+        tl.store(var_ptr + row, old_var + (unbiased - old_var) * momentum, mask=live)
     else:
         mean = tl.load(mean_ptr + row, mask=mask, other=0.0)
         var = tl.load(var_ptr + row, mask=mask, other=1.0)
@@ -90,12 +95,17 @@ def _finalize_kernel(
 
 
 @triton.jit
-def _project(g, ptr, spot, mask, moment_ptr, row):
-    """Sum over the block of g times the normalised values at `ptr + spot`."""
+def _project(g, ptr, spot, mask, moment_ptr, row, drawn_ptr, SPARSE: tl.constexpr):
+    """Sum over the block of g times the normalised values at `ptr + spot`; 0 if not drawn."""
     mean = tl.load(moment_ptr + row * 2)
     inv = tl.load(moment_ptr + row * 2 + 1)
+    if SPARSE:
+        mask = mask & (tl.load(drawn_ptr) != 0)
     value = tl.load(ptr + spot, mask=mask, other=0.0).to(tl.float32)
-    return tl.sum(g * (value - mean)) * inv
+    total = tl.sum(g * (value - mean)) * inv
+    if SPARSE:
+        total = tl.where(tl.load(drawn_ptr) != 0, total, 0.0)
+    return total
 
 
 @triton.jit(
@@ -103,9 +113,10 @@ def _project(g, ptr, spot, mask, moment_ptr, row):
 )
 def _reduce_kernel(
     state_ptr, dstate_ptr, layout_ptr, source_ptr, target_ptr, y1_ptr, y2_ptr, pool_ptr, yf_ptr,
-    moment_ptr, sum_ptr, edge0, batch, pixels, parts, row2, rowp, rowf, edgef,
+    moment_ptr, sum_ptr, drawn_ptr, edge0, batch, pixels, parts, row2, rowp, rowf, edgef,
     F1: tl.constexpr, F2: tl.constexpr, NPOOL: tl.constexpr,
     FR: tl.constexpr, SKIP: tl.constexpr, C: tl.constexpr, HW: tl.constexpr, BLOCK: tl.constexpr,
+    SPARSE: tl.constexpr,
 ):  # fmt: skip
     c = tl.program_id(0)
     part = tl.program_id(1)
@@ -125,28 +136,31 @@ def _reduce_kernel(
     g = g.to(tl.float32)
     SLOTS: tl.constexpr = 2 + F1 + NPOOL
     out = sum_ptr + (edge * SLOTS * C + c) * parts + part
+    flag = drawn_ptr + edge * (SLOTS - 1)
     tl.store(out, tl.sum(g))
     for k in tl.static_range(F2):
         value = _project(g, y2_ptr + (edge * F2 + k) * step, place, mask, moment_ptr,
-                         row2 + (edge * F2 + k) * C + c)  # fmt: skip
+                         row2 + (edge * F2 + k) * C + c, flag + k, SPARSE)  # fmt: skip
         tl.store(out + (1 + k) * C * parts, value)
     for k in tl.static_range(F2, F1):
         value = _project(g, y1_ptr + (edge * F1 + k) * step, place, mask, moment_ptr,
-                         (edge * F1 + k) * C + c)  # fmt: skip
+                         (edge * F1 + k) * C + c, flag + k, SPARSE)  # fmt: skip
         tl.store(out + (1 + k) * C * parts, value)
     for k in tl.static_range(NPOOL):
         value = _project(g, pool_ptr + (source * NPOOL + k) * step, place, mask, moment_ptr,
-                         rowp + (source * NPOOL + k) * C + c)  # fmt: skip
+                         rowp + (source * NPOOL + k) * C + c, flag + F1 + k, SPARSE)  # fmt: skip
         tl.store(out + (1 + F1 + k) * C * parts, value)
     last = out + (1 + F1 + NPOOL) * C * parts
     if FR:
         value = _project(g, yf_ptr + (edge - edgef) * step, place, mask, moment_ptr,
-                         rowf + (edge - edgef) * C + c)  # fmt: skip
+                         rowf + (edge - edgef) * C + c, flag + F1 + NPOOL, SPARSE)  # fmt: skip
         tl.store(last, value)
     elif SKIP:
         spot = tl.load(layout_ptr + 2 * source) + n * tl.load(layout_ptr + 2 * source + 1).to(
             tl.int32
         )
+        if SPARSE:
+            mask = mask & (tl.load(flag + F1 + NPOOL) != 0)
         value = tl.load(state_ptr + spot + inside, mask=mask, other=0.0).to(tl.float32)
         tl.store(last, tl.sum(g * value))
     else:

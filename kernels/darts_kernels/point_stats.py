@@ -44,13 +44,16 @@ def point_reference(x_NCHW: Tensor, weight_OI: Tensor, *, reduce: bool) -> Tenso
 
 @triton.jit(do_not_specialize=["batch", "pixels", "parts", "row0"])
 def _point_kernel(
-    x_ptr, source_ptr, weight_ptr, y_ptr, sum_ptr, batch, pixels, parts, row0,
+    x_ptr, source_ptr, weight_ptr, y_ptr, sum_ptr, drawn_ptr, batch, pixels, parts, row0,
     CI: tl.constexpr, CIB: tl.constexpr, CO: tl.constexpr, COP: tl.constexpr, HI: tl.constexpr,
     WI: tl.constexpr, H: tl.constexpr, W: tl.constexpr, REDUCE: tl.constexpr,
-    BLOCK: tl.constexpr, DOT: tl.constexpr,
+    BLOCK: tl.constexpr, DOT: tl.constexpr, SLOTS: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     part = tl.program_id(0)
     z = tl.program_id(1).to(tl.int64)
+    if SPARSE:  # noqa: SIM102 - a compile-time and a run-time condition
+        if tl.load(drawn_ptr + z * SLOTS + (SLOTS - 1)) == 0:
+            return
     HW: tl.constexpr = H * W
     j = part * BLOCK + tl.arange(0, BLOCK)
     mask_p = j < pixels
@@ -168,12 +171,12 @@ def _upstream(
 
 @triton.jit(do_not_specialize=["batch", "pixels"])
 def _point_backward_kernel(
-    x_ptr, dx_ptr, first_ptr, g_ptr, layout_ptr, target_ptr, y_ptr, coef_ptr, weight_ptr,
+    x_ptr, dx_ptr, first_ptr, g_ptr, layout_ptr, target_ptr, y_ptr, coef_ptr, weight_ptr, drawn_ptr,
     batch, pixels,
     CI: tl.constexpr, CIB: tl.constexpr, CO: tl.constexpr, COP: tl.constexpr, HI: tl.constexpr,
     WI: tl.constexpr, H: tl.constexpr, W: tl.constexpr, REDUCE: tl.constexpr,
     STRIDED: tl.constexpr, COEF_STEP: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr,
-    LOW: tl.constexpr,
+    LOW: tl.constexpr, SLOTS: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     source = tl.program_id(2).to(tl.int64)
     HW: tl.constexpr = H * W
@@ -188,7 +191,11 @@ def _point_backward_kernel(
     odd = tl.zeros([CIB, BLOCK], tl.float32)
     for e in range(tl.load(first_ptr + source), tl.load(first_ptr + source + 1)):
         z = source * 0 + e
-        dy = _upstream(g_ptr, layout_ptr, target_ptr, y_ptr, coef_ptr, z, n, j % HW, co, mask, batch,
+        used = mask
+        if SPARSE:
+            # coefficients of a branch that was not drawn are zero, and masked values are not read
+            used = mask & (tl.load(drawn_ptr + z * SLOTS + (SLOTS - 1)) != 0)
+        dy = _upstream(g_ptr, layout_ptr, target_ptr, y_ptr, coef_ptr, z, n, j % HW, co, used, batch,
                        STRIDED, COEF_STEP, CO, HW)  # fmt: skip
         weights = weight_ptr + z * (CO * CI) + (co[None, :] * CI + ci[:, None])
         mask_w = mask_i[:, None] & (co < CO)[None, :]
@@ -232,15 +239,18 @@ def _point_backward_kernel(
 
 @triton.jit(do_not_specialize=["batch", "pixels", "edges"])
 def _point_weight_kernel(
-    x_ptr, source_ptr, g_ptr, layout_ptr, target_ptr, y_ptr, coef_ptr, grad_ptr,
+    x_ptr, source_ptr, g_ptr, layout_ptr, target_ptr, y_ptr, coef_ptr, grad_ptr, drawn_ptr,
     batch, pixels, edges,
     CI: tl.constexpr, CIB: tl.constexpr, CO: tl.constexpr, COP: tl.constexpr, HI: tl.constexpr,
     WI: tl.constexpr, H: tl.constexpr, W: tl.constexpr, REDUCE: tl.constexpr,
     STRIDED: tl.constexpr, COEF_STEP: tl.constexpr, BLOCK: tl.constexpr, STEPS: tl.constexpr,
-    DOT: tl.constexpr, LOW: tl.constexpr,
+    DOT: tl.constexpr, LOW: tl.constexpr, SLOTS: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     part = tl.program_id(0)
     z = tl.program_id(2).to(tl.int64)
+    if SPARSE:  # noqa: SIM102 - a compile-time and a run-time condition
+        if tl.load(drawn_ptr + z * SLOTS + (SLOTS - 1)) == 0:
+            return
     HW: tl.constexpr = H * W
     co = tl.arange(0, COP)
     ci = tl.program_id(1) * CIB + tl.arange(0, CIB)

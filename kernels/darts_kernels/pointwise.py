@@ -46,13 +46,16 @@ def merge_moments(count, mean, second, tile_count, tile_mean, tile_second):
 
 @triton.jit(do_not_specialize=["edge0", "batch", "pixels", "parts", "row0"])
 def _pointwise_kernel(
-    d_ptr, weight_ptr, y_ptr, sum_ptr, edge0, batch, pixels, parts, row0,
+    d_ptr, weight_ptr, y_ptr, sum_ptr, drawn_ptr, edge0, batch, pixels, parts, row0,
     F: tl.constexpr, FY: tl.constexpr, C: tl.constexpr, CP: tl.constexpr, HW: tl.constexpr,
     BLOCK: tl.constexpr,
-    STEPS: tl.constexpr, DOT: tl.constexpr,
+    STEPS: tl.constexpr, DOT: tl.constexpr, SLOTS: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     part = tl.program_id(0)
     edge = (edge0 + tl.program_id(2)).to(tl.int64)
+    if SPARSE:  # noqa: SIM102 - a compile-time and a run-time condition
+        if tl.load(drawn_ptr + edge * SLOTS + tl.program_id(1)) == 0:
+            return
     branch = edge * F + tl.program_id(1)
     co = tl.arange(0, CP)
     mask_c = co < C
@@ -95,15 +98,18 @@ def _pointwise_kernel(
 @triton.jit(do_not_specialize=["edge0", "batch", "pixels", "branches", "slot0"])
 def _pointwise_backward_kernel(
     g_ptr, layout_ptr, target_ptr, inner_ptr, y_ptr, d_ptr, weight_ptr, coef_ptr, inner_coef_ptr,
-    out_ptr, grad_ptr, edge0, batch, pixels, branches, slot0,
+    out_ptr, grad_ptr, drawn_ptr, edge0, batch, pixels, branches, slot0,
     F: tl.constexpr, FY: tl.constexpr, INNER: tl.constexpr, SLOTS: tl.constexpr, C: tl.constexpr,
     CP: tl.constexpr,
     HW: tl.constexpr, BLOCK: tl.constexpr, STEPS: tl.constexpr, WGRAD: tl.constexpr,
-    DOT: tl.constexpr, LOW: tl.constexpr,
+    DOT: tl.constexpr, LOW: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     part = tl.program_id(0).to(tl.int64)
     which = tl.program_id(1)
     edge = (edge0 + tl.program_id(2)).to(tl.int64)
+    if SPARSE:  # noqa: SIM102 - a compile-time and a run-time condition
+        if tl.load(drawn_ptr + edge * SLOTS + slot0 + which) == 0:
+            return
     branch = edge * F + which
     co = tl.arange(0, CP)
     mask_c = co < C

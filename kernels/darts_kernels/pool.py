@@ -50,12 +50,47 @@ def _window_count(y, x, K: tl.constexpr, HI: tl.constexpr, WI: tl.constexpr):
     return (rows * columns).to(tl.float32)
 
 
+@triton.jit
+def _one_pool(
+    base, pool_ptr, argmax_ptr, sum_ptr, y, x, mask, count,
+    IS_MAX: tl.constexpr, SIZE: tl.constexpr, HI: tl.constexpr, WI: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """One pool of a block of pixels, and its moments."""
+    best = tl.full([BLOCK], float("-inf"), tl.float32)
+    winner = tl.zeros([BLOCK], tl.int32)
+    total = tl.zeros([BLOCK], tl.float32)
+    for t in tl.static_range(SIZE * SIZE):
+        dy = t // SIZE - SIZE // 2
+        dx = t % SIZE - SIZE // 2
+        inside = mask & (y + dy >= 0) & (y + dy < HI) & (x + dx >= 0) & (x + dx < WI)
+        value = tl.load(base + (dy * WI + dx), mask=inside, other=float("-inf")).to(tl.float32)
+        if IS_MAX:
+            better = value > best
+            winner = tl.where(better, t, winner)
+            best = tl.where(better, value, best)
+        else:
+            total += tl.where(inside, value, 0.0)
+    if IS_MAX:
+        out = tl.where(mask, best, 0.0)
+        tl.store(argmax_ptr, winner.to(tl.int8), mask=mask)
+    else:
+        out = total / _window_count(y, x, SIZE, HI, WI)
+        out = tl.where(mask, out, 0.0)
+    tl.store(pool_ptr, out.to(pool_ptr.dtype.element_ty), mask=mask)
+    mean = tl.sum(out) / tl.maximum(count, 1.0)
+    centred = tl.where(mask, out - mean, 0.0)
+    tl.store(sum_ptr, mean)
+    tl.store(sum_ptr + 1, tl.sum(centred * centred))
+
+
 @triton.jit(do_not_specialize=["source0", "batch", "pixels", "parts", "row0"])
 def _pool_kernel(
-    state_ptr, layout_ptr, pool_ptr, argmax_ptr, sum_ptr, source0, batch, pixels, parts, row0,
+    state_ptr, layout_ptr, pool_ptr, argmax_ptr, sum_ptr, live_ptr, source0, batch, pixels, parts,
+    row0,
     POOLS: tl.constexpr, NPOOL: tl.constexpr, NMAX: tl.constexpr, C: tl.constexpr,
     HI: tl.constexpr, WI: tl.constexpr, H: tl.constexpr, W: tl.constexpr, STRIDE: tl.constexpr,
-    BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     c = tl.program_id(0)
     part = tl.program_id(1)
@@ -72,46 +107,30 @@ def _pool_kernel(
     step = batch.to(tl.int64) * (C * HW)
     count = tl.minimum(tl.maximum(pixels - part * BLOCK, 0), BLOCK).to(tl.float32)
     for p in tl.static_range(NPOOL):
-        best = tl.full([BLOCK], float("-inf"), tl.float32)
-        winner = tl.zeros([BLOCK], tl.int32)
-        total = tl.zeros([BLOCK], tl.float32)
-        for t in tl.static_range(((POOLS >> (4 * p)) & 15) * ((POOLS >> (4 * p)) & 15)):
-            dy = t // ((POOLS >> (4 * p)) & 15) - ((POOLS >> (4 * p)) & 15) // 2
-            dx = t % ((POOLS >> (4 * p)) & 15) - ((POOLS >> (4 * p)) & 15) // 2
-            inside = mask & (y + dy >= 0) & (y + dy < HI) & (x + dx >= 0) & (x + dx < WI)
-            value = tl.load(base + (dy * WI + dx), mask=inside, other=float("-inf")).to(tl.float32)
-            if p < NMAX:
-                better = value > best
-                winner = tl.where(better, t, winner)
-                best = tl.where(better, value, best)
-            else:
-                total += tl.where(inside, value, 0.0)
-        if p < NMAX:
-            out = tl.where(mask, best, 0.0)
-            spot = argmax_ptr + (source * NMAX + p) * step + place
-            tl.store(spot, winner.to(tl.int8), mask=mask)
+        if SPARSE:
+            if tl.load(live_ptr + row0 // C + source * NPOOL + p) != 0:
+                _one_pool(
+                    base, pool_ptr + (source * NPOOL + p) * step + place,
+                    argmax_ptr + (source * NMAX + p) * step + place,
+                    sum_ptr + ((row0 + (source * NPOOL + p) * C + c) * parts + part) * 2, y, x, mask,
+                    count, p < NMAX, (POOLS >> (4 * p)) & 15, HI, WI, BLOCK,
+                )  # fmt: skip
         else:
-            out = total / _window_count(y, x, (POOLS >> (4 * p)) & 15, HI, WI)
-            out = tl.where(mask, out, 0.0)
-        tl.store(
-            pool_ptr + (source * NPOOL + p) * step + place,
-            out.to(pool_ptr.dtype.element_ty),
-            mask=mask,
-        )
-        mean = tl.sum(out) / tl.maximum(count, 1.0)
-        centred = tl.where(mask, out - mean, 0.0)
-        spot = sum_ptr + ((row0 + (source * NPOOL + p) * C + c) * parts + part) * 2
-        tl.store(spot, mean)
-        tl.store(spot + 1, tl.sum(centred * centred))
+            _one_pool(
+                base, pool_ptr + (source * NPOOL + p) * step + place,
+                argmax_ptr + (source * NMAX + p) * step + place,
+                sum_ptr + ((row0 + (source * NPOOL + p) * C + c) * parts + part) * 2, y, x, mask,
+                count, p < NMAX, (POOLS >> (4 * p)) & 15, HI, WI, BLOCK,
+            )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["source0", "batch", "pixels"])
+@triton.jit(do_not_specialize=["source0", "batch", "pixels", "live0"])
 def _pool_backward_kernel(
-    dstate_ptr, layout_ptr, first_ptr, target_ptr, pool_ptr, coef_ptr, out_ptr,
-    source0, batch, pixels,
+    dstate_ptr, layout_ptr, first_ptr, target_ptr, pool_ptr, coef_ptr, out_ptr, live_ptr,
+    live0, source0, batch, pixels,
     POOLS: tl.constexpr, NPOOL: tl.constexpr, NMAX: tl.constexpr, SLOT0: tl.constexpr,
     SLOTS: tl.constexpr, C: tl.constexpr, HI: tl.constexpr, WI: tl.constexpr, H: tl.constexpr,
-    W: tl.constexpr, STRIDE: tl.constexpr, BLOCK: tl.constexpr,
+    W: tl.constexpr, STRIDE: tl.constexpr, BLOCK: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     c = tl.program_id(0)
     source = (source0 + tl.program_id(2)).to(tl.int64)
@@ -125,7 +144,10 @@ def _pool_backward_kernel(
     pools = ()
     for p in tl.static_range(NPOOL):
         spot = pool_ptr + (source * NPOOL + p) * step + place
-        pools = pools + (tl.load(spot, mask=mask, other=0.0).to(tl.float32),)
+        there = mask
+        if SPARSE:
+            there = mask & (tl.load(live_ptr + live0 + source * NPOOL + p) != 0)
+        pools = pools + (tl.load(spot, mask=there, other=0.0).to(tl.float32),)
         grads = grads + (tl.zeros([BLOCK], tl.float32),)
     for e in range(tl.load(first_ptr + source), tl.load(first_ptr + source + 1)):
         target = tl.load(target_ptr + e)

@@ -67,10 +67,19 @@ compile_launch.done = {}
     os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter replaces the compiler"
 )
 @pytest.mark.parametrize(
-    ("precision", "channels", "reduces"),
-    [("tf32", 16, True), ("bf16", 20, False), ("fp32", 64, False)],
+    ("precision", "channels", "reduces", "groups", "sparse"),
+    [
+        ("tf32", 16, True, 1, False),
+        ("bf16", 20, False, 1, False),
+        ("fp32", 64, False, 1, False),
+        ("tf32", 16, True, 4, False),
+        ("tf32", 16, True, 1, True),
+        ("bf16", 32, False, 2, True),
+    ],
 )
-def test_the_darts_cell_compiles_for_an_h100(monkeypatch, precision, channels, reduces):
+def test_the_darts_cell_compiles_for_an_h100(
+    monkeypatch, precision, channels, reduces, groups, sparse
+):
     from triton.runtime.jit import JITFunction
 
     monkeypatch.setattr(JITFunction, "run", compile_launch)
@@ -79,7 +88,8 @@ def test_the_darts_cell_compiles_for_an_h100(monkeypatch, precision, channels, r
     )
     monkeypatch.setattr(kernel_cell, "tiles_for", lambda *_: small)
     cell = make_cell(get_space("darts").ops, channels=channels, inputs=2, nodes=2, reduces=reduces,
-                     preprocess=True, last_reduced=True)  # fmt: skip
+                     preprocess=True, last_reduced=True, groups=groups)  # fmt: skip
+    cell.sparse = sparse
     plan = plan_cell(cell, channels)
     fused = FusedSearchCell.adopt(cell, plan, precision).to("meta")
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -95,6 +105,7 @@ def test_the_darts_cell_compiles_for_an_h100(monkeypatch, precision, channels, r
     fused(inputs, weights).backward(torch.empty_like(out))
     names = {key[0] for key in compile_launch.done}
     assert {"_depthwise_backward_kernel", "_pointwise_backward_kernel", "_node_sum_kernel"} <= names
+    assert ("_split_kernel" in names, "_flag_kernel" in names) == (groups > 1, sparse)
     # shared memory of one block of an H100
     assert max(compile_launch.done.values()) <= 227 * 1024
 

@@ -28,6 +28,14 @@ def test_step_rows_are_checked_and_written(tmp_path, capsys):
     assert "batched" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("relaxation", ["partial_channels", "gumbel"])
+def test_other_relaxations_pass_their_check(tmp_path, relaxation):
+    options = {"relaxation": relaxation, "channels": 4, "variants": ["plain", "batched"]}
+    rows = step.run(config(tmp_path, **options), tmp_path)["rows"]
+    assert [row["check"] for row in rows] == ["passed", "passed"]
+    assert all(row["median_ms"] > 0 and row["floor_ms"] > 0 for row in rows)
+
+
 def test_a_red_check_prints_no_time(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(step.StepCase, "check", lambda *_: (False, 1.0, 0.0))
     found = step.run(config(tmp_path, variants=["batched"]), tmp_path)

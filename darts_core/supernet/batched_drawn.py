@@ -1,0 +1,120 @@
+"""The batched path of a sparse cell: the drawn operations one by one, nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from darts_core.supernet.batched import _averages, _bands, _Run
+from darts_core.supernet.drawn import only_drawn
+
+if TYPE_CHECKING:
+    from darts_core.supernet.batched import BatchedSearchCell
+    from darts_kernels.layout import CellLayout
+
+__all__ = ["DrawnRun"]
+
+
+class DrawnRun(_Run):
+    """One forward pass of one cell whose weights are mostly zero.
+
+    Args:
+        columns: for each edge of the layout the operations to run.
+    """
+
+    def __init__(
+        self, cell: BatchedSearchCell, layout: CellLayout, mix_EK: Tensor, columns: list[list[int]]
+    ) -> None:
+        super().__init__(cell, layout, only_drawn(mix_EK))
+        self.columns = columns
+        self.slot_of = {column: slot for slot, column in enumerate(layout.slots) if column >= 0}
+        self.pools: dict[tuple[int, int], Tensor] = {}
+
+    def wave(
+        self, wave: tuple[int, int, int, int], states: list[Tensor], size: list[tuple[int, int]]
+    ) -> list[tuple[int, Tensor]]:
+        """(edge, its weighted sum [C, pixels, samples]) for every edge of the wave."""
+        terms = []
+        for edge in range(wave[2], wave[3]):
+            source = self.layout.edges[edge][0]
+            stride = self.layout.stride if source < self.layout.inputs else 1
+            shape = (self.layout.channels, size[-1][0] * size[-1][1], states[source].shape[-1])
+            parts = [
+                self.mix[edge, column]
+                * self._branch(edge, self.slot_of[column], states[source], size, stride).view(shape)
+                for column in self.columns[edge]
+                if column in self.slot_of
+            ]
+            if not parts:
+                # nothing, or the operation of zeros: the weights stay in the graph
+                parts = [self.mix.new_zeros(shape) * self.mix[edge].sum()]
+            terms.append((edge, torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]))
+        return terms
+
+    def _branch(
+        self, edge: int, slot: int, state: Tensor, size: list[tuple[int, int]], stride: int
+    ) -> Tensor:
+        """[C, out pixels * samples] or the like: the normalised output of one operation."""
+        layout = self.layout
+        source = layout.edges[edge][0]
+        first = len(layout.first)
+        if slot < first:
+            return self._stages(edge, slot, state, size, stride)
+        if slot < first + layout.pools:
+            key = (source, slot - first)
+            if key not in self.pools:
+                self.pools[key] = self._pool(source, slot - first, state, size[source], stride)
+            return self.pools[key]
+        if stride == 1:
+            return state
+        weight = self.packed["reduction"][edge : edge + 1]
+        y = self._halve(F.relu(state), weight, *size[source])[0]
+        return self.norm(y, layout.rows["reduction"] + edge * layout.channels)
+
+    def _stages(
+        self, edge: int, branch: int, state: Tensor, size: list[tuple[int, int]], stride: int
+    ) -> Tensor:
+        layout = self.layout
+        height, width = size[layout.edges[edge][0]]
+        count = len(layout.first)
+        y = self._stage("1", edge, branch, state, (height, width), stride)
+        y = self.norm(y, layout.rows["first"] + (edge * count + branch) * layout.channels)
+        if branch < len(layout.second):
+            count = len(layout.second)
+            y = y.view(layout.channels, -1, state.shape[-1])
+            y = self._stage("2", edge, branch, y, size[-1], 1)
+            y = self.norm(y, layout.rows["second"] + (edge * count + branch) * layout.channels)
+        return y
+
+    def _stage(
+        self, stage: str, edge: int, branch: int, x: Tensor, size: tuple[int, int], stride: int
+    ) -> Tensor:
+        """[C, out pixels * samples]: relu, depthwise and pointwise convolution."""
+        kernel, dilation = (self.layout.first if stage == "1" else self.layout.second)[branch]
+        taps = self._taps(f"depthwise{stage}", edge, edge + 1)[branch][0]
+        matrix = (taps @ _bands(*size, kernel, dilation, stride, x.dtype)).view(
+            self.layout.channels, -1, x.shape[1]
+        )
+        d = torch.bmm(matrix, F.relu(x)).flatten(1)
+        return self.packed[f"pointwise{stage}"][edge, branch] @ d
+
+    def _pool(
+        self, source: int, index: int, state: Tensor, size: tuple[int, int], stride: int
+    ) -> Tensor:
+        layout = self.layout
+        kernel = (*layout.max_pools, *layout.avg_pools)[index]
+        if index < len(layout.max_pools):
+            plane = state.view(layout.channels, *size, -1).permute(3, 0, 1, 2)
+            best = F.max_pool2d(plane, kernel, stride, kernel // 2)
+            out = best.permute(1, 2, 3, 0).reshape(layout.channels, -1)
+        else:
+            matrix = _averages(*size, kernel, stride, state.dtype)
+            out = torch.matmul(matrix, state).reshape(layout.channels, -1)
+        if not layout.pool_norm:
+            return out
+        return self.norm(
+            out, layout.rows["pool"] + (source * layout.pools + index) * layout.channels
+        )

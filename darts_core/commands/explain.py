@@ -89,14 +89,13 @@ def _print_cell(
 ) -> tuple[float, float] | None:
     """Print one cell; its bytes and operations when it is fused."""
     from darts_core.supernet.plan import describe_plan, plan_cell
-    from darts_kernels.layout import CellLayout
 
     plan = plan_cell(cell, cell.channels)
     print(f"cell {index}, {cell.kind}, {size[0]}x{size[1]}:")
     if plan.layout is None:
         print(f"  module by module: {'; '.join(plan.reasons)}")
         return None
-    if isinstance(plan.layout, CellLayout) and plan.layout.groups > 1:
+    if plan.layout.groups > 1:
         print(
             f"  partial: operations see {plan.layout.channels} of {plan.layout.width} channels, "
             "the others pass by"

@@ -34,7 +34,7 @@ class DenseLayout:
         inputs: states given from outside.
         nodes: states computed here.
         edges: (source, target) sorted by source, then target.
-        channels: channels of every state.
+        channels: channels that the operations see; those of every state, but for `groups`.
         stride: stride of the edges that leave an input state.
         filters: (kernel, dilation) of the dense convolutions.
         max_pools: kernel sizes.
@@ -44,6 +44,7 @@ class DenseLayout:
         operations: how many columns the mixing weights have.
         slots: the column of each slot: filters, max pools, average pools, skip.
         loose: columns that run as modules.
+        groups: states have `groups` times the channels; those beyond the first pass by (`partial`).
     """
 
     inputs: int
@@ -59,6 +60,12 @@ class DenseLayout:
     operations: int
     slots: tuple[int, ...]
     loose: tuple[int, ...]
+    groups: int = 1
+
+    @property
+    def width(self) -> int:
+        """Channels of every state."""
+        return self.channels * self.groups
 
     @property
     def states(self) -> int:
@@ -128,7 +135,7 @@ class DenseLayout:
 
 
 def plan_dense(cell: SearchCell, channels: int, order: Sequence[int]) -> CellPlan | None:
-    """The plan of a cell with dense convolutions; None when it has none, or mixes partial channels.
+    """The plan of a cell with dense convolutions; None when it has none.
 
     Args:
         cell: searched cell on the module path.
@@ -136,8 +143,8 @@ def plan_dense(cell: SearchCell, channels: int, order: Sequence[int]) -> CellPla
         order: for each edge, sorted by source, its row in the space's order.
     """
     mixes: Any = [cell.mixed[row] for row in order]
-    if mixes[0].channel_fraction != 1:
-        return None
+    groups = mixes[0].channel_fraction
+    channels //= groups
     sorted_ = _sort(mixes, channels, cell.norm_after_pool)
     if not sorted_["dense"]:
         return None
@@ -161,6 +168,7 @@ def plan_dense(cell: SearchCell, channels: int, order: Sequence[int]) -> CellPla
         operations=len(first),
         slots=(*sorted_["dense"], *sorted_["max_pool"], *sorted_["avg_pool"], *skip),
         loose=tuple(sorted_["loose"]),
+        groups=groups,
     )
     plan = CellPlan(layout, tuple(order))
     _bind(plan, layout, mixes)
@@ -239,7 +247,8 @@ def describe_dense(
     """One row a wave (the edges of one source), as `plan.describe_plan` has them.
 
     Launches count a convolution of the library as one, forward, and as two (input and weight
-    gradient), backward. Modules of loose columns are not counted.
+    gradient), backward. Modules of loose columns and the library's launches for what passes by are
+    not counted.
     """
     out_height, out_width = layout.output_size(height, width)
     elements = batch * layout.channels * out_height * out_width
@@ -255,6 +264,11 @@ def describe_dense(
         forward = edges * 2 * count + 1 + 2 * pools
         backward = edges * 4 * count + 2 + 3 * pools
         macs = edges * taps * layout.channels * elements
+        # what passes by is read once an edge and written once a node, both ways
+        passing = layout.groups - 1
+        forward += (edges + 1) * passing
+        backward += (edges + 2) * passing
+        macs += edges * passing * elements
         rows.append(
             {
                 "wave": len(rows),

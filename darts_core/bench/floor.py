@@ -23,7 +23,8 @@ def floor_ms(
     net: nn.Module, batch: int, size: int, bandwidth_gbs: float, *, storage: int = 4
 ) -> float:
     """Milliseconds that the plan's bytes of one first-order step need; cells without a plan count 0."""
-    from darts_core.supernet.plan import describe_plan, plan_cell
+    from darts_core.supernet.describe import describe_plan
+    from darts_core.supernet.plan import plan_cell
     from darts_core.supernet.shapes import cell_sizes
 
     total = 0.0

@@ -23,7 +23,7 @@ from darts_core.supernet.plan import Binding, Branch, CellPlan, branch_of
 if TYPE_CHECKING:
     from darts_core.supernet.cell import SearchCell
 
-__all__ = ["DenseLayout", "describe_dense", "plan_dense"]
+__all__ = ["DenseLayout", "plan_dense"]
 
 
 @dataclass(frozen=True)
@@ -239,47 +239,3 @@ def _bind(plan: CellPlan, layout: DenseLayout, mixes: Sequence[Any]) -> None:
             name = f"mixed.{plan.order[e]}.ops.{layout.slots[count + p]}.1"
             row = row0 + ((edge1 - edge0) * count + p) * channels
             plan.norms.append(Binding(name, "", row, channels))
-
-
-def describe_dense(
-    layout: DenseLayout, batch: int, height: int, width: int
-) -> list[dict[str, Any]]:
-    """One row a wave (the edges of one source), as `plan.describe_plan` has them.
-
-    Launches count a convolution of the library as one, forward, and as two (input and weight
-    gradient), backward. Modules of loose columns and the library's launches for what passes by are
-    not counted.
-    """
-    out_height, out_width = layout.output_size(height, width)
-    elements = batch * layout.channels * out_height * out_width
-    count, pools = len(layout.filters), layout.pools
-    taps = sum(kernel * kernel for kernel, _ in layout.filters)
-    normed = int(layout.pool_norm and pools > 0)
-    rows: list[dict[str, Any]] = []
-    for source in range(layout.states - 1):
-        edge0, edge1 = layout.leaving(source)
-        edges = edge1 - edge0
-        if not edges:
-            continue
-        forward = edges * 2 * count + 1 + 2 * pools
-        backward = edges * 4 * count + 2 + 3 * pools
-        macs = edges * taps * layout.channels * elements
-        # what passes by is read once an edge and written once a node, both ways
-        passing = layout.groups - 1
-        forward += (edges + 1) * passing
-        backward += (edges + 2) * passing
-        macs += edges * passing * elements
-        rows.append(
-            {
-                "wave": len(rows),
-                "sources": [source],
-                "edges": edges,
-                # relu, convolutions, pools; moments, finalize, sum
-                "launches_forward": 1 + count + pools + 3 + normed,
-                # reductions, coefficients, gradients; relu, convolutions; the state's gradient
-                "launches_backward": 3 + 1 + 2 * count + 1,
-                "bytes": 4 * elements * (forward + backward),
-                "flops": 2 * 3 * macs,
-            }
-        )
-    return rows

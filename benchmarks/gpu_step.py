@@ -213,6 +213,8 @@ def bench(scale: Scale, name: str, out: Path) -> None:
     folder = ROOT / "benchmarks" / "results"
     if scale is TOY:
         options = {**options, **TOY_OPTIONS, "variants": None}
+        if not {"space", "relaxation"} & options.keys():
+            options["cases"] = ["darts"]
         folder = out.parent / "results"
     module = kernels if name.startswith("kernels") else step
     found = module.run(

@@ -37,7 +37,8 @@ test-interpret: $(STAMP) ## the Triton kernel bodies in Triton's CPU interpreter
 	$(TEST_ENV) TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 -m interpret tests/kernels
 
 test-gpu: ## everything that needs a CUDA device, in steps of 9 minutes: call it until nothing is left
-	$(PYTHON_HERE) -m pytest -p benchmarks.resumable_tests --resume runs/test_gpu -m gpu tests
+	$(PYTHON_HERE) -m pytest -p benchmarks.resumable_tests --resume runs/test_gpu -m gpu tests \
+		$(shell $(PYTHON_HERE) -c "import xdist" 2>/dev/null && printf '%s' '-n 4')
 
 on-gpu: ## tests, tiles, step, kernels, export, latency, models, full search; DATA=cifar10.parquet; call until nothing is left
 	$(PYTHON_HERE) -m benchmarks.on_gpu --data $(DATA)

@@ -20,6 +20,7 @@ the others. Status 0: all done; 3: call again; 1: something failed and nothing e
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import signal
 import subprocess
@@ -45,6 +46,9 @@ def jobs(args: argparse.Namespace) -> dict[str, list[str]]:
     if args.rehearse:
         return rehearsal(args)
     tests = ["-m", "pytest", "-p", "benchmarks.resumable_tests", "--resume", f"{out}/tests"]
+    if importlib.util.find_spec("xdist"):
+        # the compiler is what takes time
+        tests += ["-n", "4"]
     found = {
         "doctor": [*DARTS, "doctor"],
         "tests": [python, *tests, "--minutes", "{minutes}", "-m", "gpu", "tests"],

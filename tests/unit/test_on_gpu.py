@@ -94,15 +94,15 @@ def test_b():
              str(tmp_path / "list"), "-p", "no:cacheprovider", "--rootdir", str(tmp_path),
              "-c", "/dev/null", str(tmp_path / "test_it.py")]  # fmt: skip
 
-    def run(minutes):
+    def run(minutes, *more):
         return subprocess.run(
-            [*words, "--minutes", str(minutes)], cwd=tmp_path, capture_output=True, text=True,
+            [*words, "--minutes", str(minutes), *more], cwd=tmp_path, capture_output=True, text=True,
             env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}"},
         )  # fmt: skip
 
     (tmp_path / "broken").touch()
     first = run(0.001)
-    assert (first.returncode, "1 tests are left" in first.stdout) == (resumable_tests.LEFT, True)
+    assert (first.returncode, "time is up" in first.stdout) == (resumable_tests.LEFT, True)
     second = run(1)
     assert second.returncode == 1, second.stdout
     assert "1 failed, 1 deselected" in second.stdout
@@ -111,4 +111,5 @@ def test_b():
     assert "nothing is left: 2" in run(1).stdout
     passed = tmp_path / "list" / "passed.txt"
     passed.write_text("another device\n" + passed.read_text())
-    assert "2 passed" in run(1).stdout
+    assert "2 passed" in run(1, "-n", "2").stdout
+    assert "nothing is left: 2" in run(1).stdout

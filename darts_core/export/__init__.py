@@ -1,6 +1,7 @@
 """Exported models: written and verified by `export_model`, run by `load` and `predict`."""
 
 from darts_core.export.export import export_model
+from darts_core.export.extras import obstacle
 from darts_core.export.fold import fold_batch_norms
 from darts_core.export.formats import FORMATS
 from darts_core.export.manifest import DataMeta, read_manifest
@@ -15,6 +16,7 @@ __all__ = [
     "export_model",
     "fold_batch_norms",
     "load",
+    "obstacle",
     "predict",
     "read_manifest",
 ]

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from darts_core.errors import ExportError, unknown_name
+from darts_core.export import extras
 from darts_core.export.archive import load_program
 from darts_core.export.manifest import check_files, read_manifest
 
@@ -124,7 +125,7 @@ def load(
 def _home(artifact: Mapping[str, Any]) -> torch.device:
     wanted = torch.device(str(artifact.get("device", "cpu")))
     if wanted.type == "cuda" and not torch.cuda.is_available():
-        if artifact.get("kind") in ("aoti", "fused_fp16", "fused_bf16"):
+        if artifact.get("kind") in ("aoti", "fused_fp16", "fused_bf16", "tensorrt"):
             raise ExportError(
                 "This artifact was made for a GPU and there is none; load the onnx or pt2 one."
             )
@@ -148,7 +149,13 @@ def open_artifact(
         return _open_aoti(paths[0], device)
     if kind in ("fused_fp16", "fused_bf16"):
         return _open_fused(paths[0], device, kind)
-    known = ("pt2", "onnx", "aoti", "fused_fp16", "fused_bf16")
+    if kind in ("openvino", "openvino_bf16"):
+        return extras.open_openvino(paths[0], device, kind, threads=threads)
+    if kind == "tensorrt":
+        return extras.open_tensorrt(paths[0], device)
+    known = (
+        "pt2", "onnx", "aoti", "fused_fp16", "fused_bf16", "openvino", "openvino_bf16", "tensorrt",
+    )  # fmt: skip
     raise ExportError(unknown_name("artifact kind", kind, known))
 
 

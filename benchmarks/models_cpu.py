@@ -213,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--prune-epochs", type=int, default=4, help="of fine-tuning")
     parser.add_argument("--distillation", type=float, default=0.5)
     parser.add_argument("--search-epochs", type=int, default=6)
-    parser.add_argument("--budget-ms", type=float, default=6.0, help="of the searched operations")
+    parser.add_argument("--budget-ms", type=float, default=10.0, help="of the latency search")
     parser.add_argument("--runtimes", nargs="+", default=list(RUNTIMES))
     parser.add_argument("--overrides", nargs="*", default=[], help="of the experiment")
     args = parser.parse_args(argv)

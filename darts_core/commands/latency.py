@@ -15,6 +15,7 @@ _KNOWN: dict[str, type] = {
     "space": str,
     "device": str,
     "runtime": str,
+    "precision": str,
     "channels": int,
     "layers": int,
     "size": int,
@@ -61,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
     import_plugins(args.plugins)
     device = find_device(given.get("device", "auto"))
     path = Path(given["table"]) if "table" in given else None
-    path = path or table_path(given.get("out", "runs"), device, given.get("runtime"))
+    precision = given.get("precision", "fp32")
+    path = path or table_path(given.get("out", "runs"), device, given.get("runtime"), precision)
     if args.what == "show":
         _show(path)
         return 0
@@ -78,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
         path=path,
         device=device,
         runtime=given.get("runtime"),
+        precision=precision,
         batch_sizes=(given["batch"],) if "batch" in given else None,
         seconds=given.get("seconds", 0.05),
     )
@@ -161,6 +164,8 @@ def _check(
     path: Path,
 ) -> None:
     """Rank correlation with end-to-end times; the fit is stored in the table."""
+    import torch
+
     from darts_core.bench.results import write_results
     from darts_core.latency import default_batch_sizes, latency_model
     from darts_core.latency.check import check_predictions, draw_scatter
@@ -179,6 +184,7 @@ def _check(
                 count=given.get("count", 60),
                 device=device,
                 runtime=table.runtime,
+                dtype=getattr(torch, table.dtype),
                 folder=_folder(given, space, path),
                 progress=progress,
             )

@@ -1,12 +1,14 @@
-"""Runtimes of others that read the ONNX file: OpenVINO on a CPU, TensorRT (through ONNX Runtime) on a GPU.
+"""Which runtimes can run here; OpenVINO on a CPU and TensorRT (through ONNX Runtime) on a GPU.
 
-Both are optional: `pip install "darts-core[openvino]"` or `"darts-core[tensorrt]"`.
+The two read the ONNX file and are optional: `pip install "darts-core[openvino]"` or `"darts-core[tensorrt]"`.
 Shapes: images_BCHW float32 in, logits_BK float32 out.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,8 @@ def obstacle(kind: str, device: torch.device) -> str | None:
             return f"OpenVINO is used on a CPU, not on {str(device)!r}"
         if importlib.util.find_spec("openvino") is None:
             return 'OpenVINO is not installed (pip install "darts-core[openvino]")'
+    if kind == "aoti" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+        return "AOTInductor needs a C++ compiler, and there is none"
     if kind.startswith("fused") and device.type != "cuda":
         return f"the fused path runs on a GPU, not on {str(device)!r}"
     if kind == "tensorrt":

@@ -15,14 +15,15 @@ from darts_core.architecture import Architecture
 from darts_core.errors import LatencyError
 from darts_core.latency import device as _device
 from darts_core.latency.expected import CostModel, fit_overhead
-from darts_core.latency.forms import in_runtime, onnx_bytes, onnx_call, without_norms
-from darts_core.latency.measure import measure
+from darts_core.latency.forms import as_deployed, in_runtime, onnx_bytes, onnx_call, without_norms
+from darts_core.latency.measure import measure, quick_ms
 from darts_core.runlog import config_hash
 from darts_core.spaces import SearchSpace
 
 __all__ = [
     "check_predictions",
     "draw_scatter",
+    "fit_networks",
     "random_architectures",
     "spearman",
     "write_networks",
@@ -48,6 +49,7 @@ def check_predictions(
     count: int = 60,
     device: str | torch.device = "cpu",
     runtime: str = "onnx",
+    dtype: torch.dtype = torch.float32,
     seed: int = 0,
     seconds: float = 0.5,
     folder: str | Path | None = None,
@@ -68,6 +70,7 @@ def check_predictions(
         count: architectures, at least 8.
         device: where.
         runtime: how networks run; the table's.
+        dtype: their number format on a GPU; the table's.
         seed: of the architectures.
         seconds: longest time for one timing.
         folder: keeps networks written by `write_networks` and times: an interrupted check goes on,
@@ -92,7 +95,7 @@ def check_predictions(
                 text = architecture.text()
                 if kept.wants(text, name):
                     if text not in calls:
-                        calls[text] = _call(make, architecture, x, runtime, folder)
+                        calls[text] = _call(make, architecture, x, runtime, dtype, folder)
                     timing = measure(
                         calls[text], device=home, runtime=runtime, batch=batch,
                         graph=runtime == "graph", max_seconds=seconds, warmup_seconds=seconds / 2,
@@ -111,6 +114,39 @@ def check_predictions(
             "while the device is quiet."
         )
     return {**_judged(rows, batch), "flagged": count - len(rows), "fit_key": model.fit_key}
+
+
+def fit_networks(
+    model: CostModel,
+    make: Callable[[Architecture], nn.Module],
+    input_shape: Sequence[int],
+    *,
+    batch: int,
+    count: int = _FEWEST,
+    device: str | torch.device = "cpu",
+    runtime: str = "onnx",
+    dtype: torch.dtype = torch.float32,
+    seconds: float = 0.2,
+) -> dict[str, Any]:
+    """Overhead and slope from `count` random networks timed once: a budget then speaks of networks.
+
+    Args: as of `check_predictions`, which judges what this only fits.
+
+    Returns:
+        what `LatencyTable.fits` keeps under the model's `fit_key`.
+
+    Raises:
+        LatencyError: too few architectures.
+    """
+    home = _device.require_device(device)
+    x = torch.randn(batch, *input_shape, device=home)
+    sums, times = [], []
+    with _device.device_lock(home), _device.pinned_threads(home):
+        for architecture in random_architectures(model.space, count, seed=1):
+            call = in_runtime(*as_deployed(without_norms(make(architecture)), x, dtype), runtime)
+            sums.append(model.sum_of(architecture))
+            times.append(quick_ms(call, device=home, seconds=seconds))
+    return fit_overhead(sums, times)
 
 
 def random_architectures(space: SearchSpace, count: int, seed: int = 0) -> list[Architecture]:
@@ -165,11 +201,12 @@ def _call(
     architecture: Architecture,
     x: torch.Tensor,
     runtime: str,
+    dtype: torch.dtype,
     folder: str | Path | None,
 ) -> Callable[[], Any]:
     if runtime == "onnx" and folder is not None:
         return onnx_call(_written(make, architecture, x, Path(folder)), x)
-    return in_runtime(without_norms(make(architecture)).to(x.device), x, runtime)
+    return in_runtime(*as_deployed(without_norms(make(architecture)), x, dtype), runtime)
 
 
 class _Kept:

@@ -17,9 +17,29 @@ from torch import nn
 
 from darts_core.errors import LatencyError
 
-__all__ = ["RUNTIMES", "in_runtime", "onnx_bytes", "onnx_call", "without_norms"]
+__all__ = [
+    "DTYPES",
+    "RUNTIMES",
+    "as_deployed",
+    "in_runtime",
+    "onnx_bytes",
+    "onnx_call",
+    "without_norms",
+]
 
 RUNTIMES = ("eager", "onnx", "compile", "graph")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def as_deployed(
+    module: nn.Module, x: torch.Tensor, dtype: torch.dtype
+) -> tuple[nn.Module, torch.Tensor]:
+    """`module` and `x` as they run on the device of `x`: on a GPU in `dtype` and channels-last."""
+    if x.device.type != "cuda":
+        return module, x
+    layout = torch.channels_last
+    module = module.to(device=x.device, dtype=dtype).to(memory_format=layout)  # type: ignore[call-overload]
+    return module, x.to(dtype).contiguous(memory_format=layout)
 
 
 def without_norms(module: nn.Module) -> nn.Module:

@@ -8,7 +8,7 @@ from torch import nn
 
 from darts_core.architecture import Architecture
 from darts_core.errors import ExportError
-from darts_core.export import FORMATS, export_model, load
+from darts_core.export import FORMATS, export_model, extras, load
 from darts_core.export.fold import fold_batch_norms, trace
 from darts_core.export.fused import FusedProgram, plan_steps
 from darts_core.export.verify import Check, judge
@@ -116,6 +116,31 @@ def test_fused_formats_need_a_gpu(trained, tmp_path):
     with pytest.raises(ExportError, match="runs on a GPU"):
         export_model(*trained[:1], tmp_path, trained[1], formats=["fused_fp16"])
     assert {form.kind for form in FORMATS.values()} >= {"pt2", "onnx", "aoti", "fused_fp16"}
+
+
+def test_openvino_reads_the_same_network(trained, tmp_path):
+    pytest.importorskip("openvino")
+    model, data = trained
+    export_model(model, tmp_path, data, formats=["openvino"], time_artifacts=False)
+    loaded = load(tmp_path, "openvino")
+    kept = []
+    for batch in (1, 5, 1):
+        x = torch.randn(batch, *SHAPE)
+        kept.append((loaded(x), model(x).detach()))
+    for found, wanted in kept:  # an earlier result is not written over
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_absent_runtimes_are_named_with_their_remedy(trained, tmp_path, monkeypatch):
+    real = extras.importlib.util.find_spec
+    monkeypatch.setattr(
+        extras.importlib.util, "find_spec", lambda name: None if name == "openvino" else real(name)
+    )
+    with pytest.raises(ExportError, match=r"darts-core\[openvino\]"):
+        export_model(*trained[:1], tmp_path, trained[1], formats=["openvino"])
+    with pytest.raises(ExportError, match="TensorRT runs on an NVIDIA GPU"):
+        export_model(*trained[:1], tmp_path, trained[1], formats=["tensorrt_fp16"])
+    assert not list(tmp_path.glob("model*"))
 
 
 def settled(model):

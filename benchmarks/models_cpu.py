@@ -109,8 +109,8 @@ class Bench:
                 if status:
                     raise SystemExit(status)
 
-    def prune(self, name: str, *, share: str, epochs: int, distillation: float) -> None:
-        """Every seed's network of `name` pruned to `share` of its measured time."""
+    def prune(self, name: str, *, budget: str, epochs: int, distillation: float) -> None:
+        """Every seed's network of `name` pruned to `budget`."""
         case = next(case for case in self.cases() if case.name == name)
         for run in self.train(case):
             folder = self.runs / "pruned" / name / f"seed{run.seed}"
@@ -122,7 +122,7 @@ class Bench:
                 learning_rate=0.5 * self.config["train"]["learning_rate"],
             )  # fmt: skip
             found = prune_to_budget(
-                model, self.bundle.without_test(), budget=share, batch=32, device=self.device,
+                model, self.bundle.without_test(), budget=budget, batch=32, device=self.device,
                 fit_config=tuning, folder=folder, meta=meta, seed=run.seed,
                 distillation=distillation, seconds=0.5,
             )  # fmt: skip
@@ -208,8 +208,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/models_cpu"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--only", nargs="+", help="train these networks only")
-    parser.add_argument("--prune", nargs="+", default=["resnet18", "latency_searched"])
-    parser.add_argument("--share", default="50%", help="of the measured time, for pruning")
+    parser.add_argument(
+        "--prune", nargs="+", default=["resnet18", "latency_searched"], help="networks to prune"
+    )
+    parser.add_argument("--budget", default="50%", help="of the pruning, at batch 32")
     parser.add_argument("--prune-epochs", type=int, default=4, help="of fine-tuning")
     parser.add_argument("--distillation", type=float, default=0.5)
     parser.add_argument("--search-epochs", type=int, default=6)
@@ -228,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "prune" in args.steps:
         for name in args.prune:
             bench.prune(
-                name, share=args.share, epochs=args.prune_epochs, distillation=args.distillation
+                name, budget=args.budget, epochs=args.prune_epochs, distillation=args.distillation
             )
     if "time" in args.steps:
         bench.time()

@@ -212,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--prune", nargs="+", default=["resnet18", "latency_searched"], help="networks to prune"
     )
     parser.add_argument("--budget", default="50%", help="of the pruning, at batch 32")
-    parser.add_argument("--prune-epochs", type=int, default=4, help="of fine-tuning")
+    parser.add_argument("--prune-epochs", type=int, default=3, help="of fine-tuning")
     parser.add_argument("--distillation", type=float, default=0.5)
     parser.add_argument("--search-epochs", type=int, default=6)
     parser.add_argument("--budget-ms", type=float, default=10.0, help="of the latency search")

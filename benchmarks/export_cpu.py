@@ -29,7 +29,7 @@ from darts_core.architecture import Architecture
 from darts_core.bench.results import write_results
 from darts_core.bench.runtimes import available_runtimes, prepare, time_model
 from darts_core.errors import DartsError
-from darts_core.export import FORMATS, export_model, load
+from darts_core.export import FORMATS, export_model, load, tune_chunks
 from darts_core.runlog import read_json, write_json
 from darts_core.supernet import build
 
@@ -115,8 +115,10 @@ def time_row(name: str, runtime: str, runs: Path, seconds: float) -> dict[str, A
         from darts_core.bench.runtimes import Prepared
         from darts_core.export import read_manifest
 
+        tune_chunks(runs / name / runtime)
         found = read_manifest(runs / name / runtime)["artifacts"][runtime]
-        facts = {key: found[key] for key in ("precision", "relative_error", "val_agreement")}
+        kept = ("precision", "relative_error", "val_agreement", "chunk")
+        facts = {key: found.get(key) for key in kept}
         loaded = load(runs / name / runtime, runtime, trust=True)
         ready = Prepared(loaded, runtime, facts["precision"])
     else:

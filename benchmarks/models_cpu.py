@@ -1,7 +1,9 @@
 """Accuracy against latency on a CPU: hand-designed, searched and pruned networks on Fashion-MNIST.
 
-    python -m benchmarks.models_cpu train search prune      # heavy, needs no quiet machine
-    python -m benchmarks.models_cpu time                    # needs a quiet machine, some minutes
+    python -m benchmarks.models_cpu search train             # needs no quiet machine
+    python -m benchmarks.models_cpu prune                    # measures: a quiet machine
+    python -m benchmarks.models_cpu export                   # needs no quiet machine
+    python -m benchmarks.models_cpu time write               # measures: a quiet machine, some minutes
 
 Recipe and sizes are those of `conf/experiment/models_cpu.yaml`; further words are overrides of it. Every
 step goes on where it was interrupted, and every timed row is kept (`--runs`). All networks are trained on
@@ -21,20 +23,24 @@ from typing import Any
 import torch
 
 from darts_core import cli
-from darts_core.bench.models import ModelCase, SeedRun, bench_case, saved_runs, train_seeds
+from darts_core.bench.models import ModelCase, SeedRun, saved_runs, train_seeds
 from darts_core.bench.results import write_results
+from darts_core.bench.runtimes import Prepared, evaluate_callable, prepare, time_model
 from darts_core.bench.table import markdown_table
 from darts_core.commands.compose import compose, session
 from darts_core.data import DataBundle
+from darts_core.errors import ExportError
+from darts_core.export import FORMATS, export_model, load, tune_chunks
 from darts_core.prune import prune_to_budget
 from darts_core.report import ModelRow, front_png
 from darts_core.runlog import read_json, write_json, write_text
 from darts_core.stages.inputs import find_network, load_bundle, recipe
+from darts_core.supernet import count
 from darts_core.train import evaluate, load_model
 
-STEPS = ("train", "search", "prune", "time", "write")
+STEPS = ("train", "search", "prune", "export", "time", "write")
 PUBLISHED = {"resnet18": "baseline", "mobilenetv2": "baseline", "DARTS_V2": "published"}
-RUNTIMES = ("eager", "compile", "pt2", "onnx", "onnx_int8")
+RUNTIMES = ("eager", "compile", "pt2", "onnx", "openvino", "onnx_int8")
 log = logging.getLogger("darts_core")
 
 
@@ -146,21 +152,94 @@ class Bench:
         files = sorted((self.runs / "pruned" / name).glob("seed*/model.pt"))
         return ModelCase(f"{name}_pruned", "pruned", trained=tuple(files)) if files else None
 
+    def all_cases(self) -> list[tuple[ModelCase, list[SeedRun]]]:
+        """Every case with its trained networks."""
+        pruned = [case for case in map(self.pruned_case, self.args.prune) if case is not None]
+        found = [(case, self.train(case)) for case in self.cases()]
+        return found + [
+            (case, saved_runs(case, self.bundle, device=self.device)) for case in pruned
+        ]
+
+    def export(self) -> None:
+        """Write and judge every file, and fill torch.compile's cache: nothing of it is timed."""
+        for case, runs in self.all_cases():
+            for runtime in self.args.runtimes:
+                folder = self.runs / "files" / case.name / runtime
+                if (folder / "facts.json").is_file():
+                    continue
+                try:
+                    facts = self._exported(runtime, runs, folder)
+                except ExportError as error:
+                    facts = {"left_out": str(error)}
+                write_json(folder / "facts.json", facts)
+                log.info("%s %s: %s", case.name, runtime, facts)
+
+    def _exported(self, runtime: str, runs: list[SeedRun], folder: Path) -> dict[str, Any]:
+        models = [load_model(run.path, device=self.device)[0] for run in runs]
+        options = {"device": self.device, "bundle": self.bundle}
+        if runtime not in FORMATS:
+            ready = prepare(models[0], runtime, folder=folder, **options)
+            for batch in (1, 32):
+                ready.call(torch.randn(batch, *self.bundle.image_shape))
+            return {"precision": "fp32"}
+        if FORMATS[runtime].precision == "fp32":
+            models = models[:1]
+        accuracies = []
+        for index, model in enumerate(models):
+            place = folder / str(index)
+            export_model(
+                model, place, self.bundle.without_test(), bundle=self.bundle.without_test(),
+                formats=(runtime,), time_artifacts=False,
+            )  # fmt: skip
+            if FORMATS[runtime].precision != "fp32":
+                ready = Prepared(load(place, runtime), runtime, FORMATS[runtime].precision)
+                accuracies.append(evaluate_callable(ready, self.bundle))
+        return {"precision": FORMATS[runtime].precision, "accuracies": accuracies}
+
     def time(self) -> None:
         """One row a model and runtime; rows that are there and unflagged are kept."""
-        cases = [*self.cases(), *filter(None, map(self.pruned_case, self.args.prune))]
-        for case in cases:
-            runs = saved_runs(case, self.bundle, device=self.device) if case.trained else None
+        for case, runs in self.all_cases():
             for runtime in self.args.runtimes:
                 path = self.runs / "rows" / f"{case.name}-{runtime}.json"
-                if path.is_file() and not _flagged(read_json(path)):
+                facts = self.runs / "files" / case.name / runtime / "facts.json"
+                known = read_json(facts) if facts.is_file() else {"left_out": "not exported"}
+                if "left_out" in known or (path.is_file() and not _flagged(read_json(path))):
                     continue
-                runs = runs or self.train(case)
-                (row,) = bench_case(
-                    case, runs, self.bundle, runtimes=[runtime], device=self.device,
-                    folder=self.runs / "files", seconds=self.config["bench"]["seconds"],
-                )  # fmt: skip
-                write_json(path, row.to_dict())
+                write_json(path, self._timed(case, runs, runtime, known).to_dict())
+
+    def _timed(
+        self, case: ModelCase, runs: list[SeedRun], runtime: str, known: Mapping[str, Any]
+    ) -> ModelRow:
+        model, _ = load_model(runs[0].path, device=self.device)
+        size = count(model, self.bundle.image_shape)
+        place = self.runs / "files" / case.name / runtime
+        if runtime in FORMATS:
+            tune_chunks(place / "0")
+            ready = Prepared(load(place / "0", runtime, trust=True), runtime, known["precision"])
+        else:
+            ready = prepare(model, runtime, device=self.device, bundle=self.bundle, folder=place)
+        latency = time_model(
+            ready, self.bundle.image_shape, device=self.device,
+            seconds=self.config["bench"]["seconds"],
+        )  # fmt: skip
+        accuracies = known.get("accuracies") or [run.test_accuracy for run in runs]
+        row = ModelRow(
+            name=case.name,
+            kind="int8" if ready.precision == "int8" else case.kind,
+            runtime=runtime,
+            precision=ready.precision,
+            params=size.params,
+            macs=size.macs,
+            accuracies=tuple(accuracies),
+            latency=latency,
+            device=next(iter(latency.values())).device,
+            data=self.bundle.name,
+            baseline=case.kind == "baseline" and ready.precision != "int8",
+            extra={"device_seconds": [round(run.device_seconds, 1) for run in runs]},
+        )
+        times = ", ".join(f"{t.median_ms:.3f} ms at batch {b}" for b, t in latency.items())
+        log.info("%s in %s: %s", case.name, runtime, times)
+        return row
 
     def write(self, results: Path) -> Path:
         """The results file, its table and picture, from all rows that were measured."""
@@ -232,6 +311,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             bench.prune(
                 name, budget=args.budget, epochs=args.prune_epochs, distillation=args.distillation
             )
+    if "export" in args.steps:
+        bench.export()
     if "time" in args.steps:
         bench.time()
     if "write" in args.steps:

@@ -5,6 +5,7 @@ from darts_core.export.extras import obstacle
 from darts_core.export.fold import fold_batch_norms
 from darts_core.export.formats import FORMATS
 from darts_core.export.manifest import DataMeta, read_manifest
+from darts_core.export.pieces import tune_chunks
 from darts_core.export.predict import Prediction, predict
 from darts_core.export.runtime import LoadedModel, load
 
@@ -19,4 +20,5 @@ __all__ = [
     "obstacle",
     "predict",
     "read_manifest",
+    "tune_chunks",
 ]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,12 @@ from darts_core.errors import ExportError, unknown_name
 from darts_core.export import extras
 from darts_core.export.archive import load_program
 from darts_core.export.manifest import check_files, read_manifest
-from darts_core.latency import device_lock, quick_ms
-from darts_core.latency.device import pinned_threads
+from darts_core.export.pieces import InPieces
 
-__all__ = ["LoadedModel", "best_chunk", "default_runtime", "load", "open_artifact"]
+__all__ = ["LoadedModel", "default_runtime", "load", "open_artifact"]
 
 log = logging.getLogger("darts_core")
 Runner = Callable[[torch.Tensor], torch.Tensor]
-# pieces are taken where they save at least so much of the time
-_CLEARLY = 0.97
 
 
 class LoadedModel:
@@ -221,7 +217,7 @@ def _open_onnx(path: Path, device: torch.device, threads: int | None, chunk: int
         providers.insert(0, "CUDAExecutionProvider")
     count = threads or torch.get_num_threads()
     run = _session(path, providers, count)
-    return run if chunk is None else _Split(run, _session(path, providers, 1), chunk, count)
+    return run if chunk is None else InPieces(run, _session(path, providers, 1), chunk, count)
 
 
 def _providers() -> list[str]:
@@ -251,43 +247,3 @@ def _session(path: Path, providers: list[str], threads: int) -> Runner:
         return torch.from_numpy(logits)
 
     return run
-
-
-def best_chunk(
-    path: Path, input_shape: tuple[int, ...], batch: int, device: torch.device
-) -> int | None:
-    """The piece size at which ONNX Runtime takes a batch fastest; None where the whole is.
-
-    Args:
-        path: of the ONNX file.
-        input_shape: (C, H, W).
-        batch: images of the batch to be served.
-        device: the CPU.
-    """
-    x = torch.randn(batch, *input_shape)
-    times: dict[int | None, float] = {}
-    with device_lock(device), pinned_threads(device) as threads:
-        for chunk in (None, *sorted({1, 2, 4, -(-batch // threads)})):
-            if chunk is not None and 2 * chunk > batch:
-                continue
-            runner = open_artifact("onnx", [path], device, threads=threads, chunk=chunk)
-            times[chunk] = quick_ms(lambda run=runner: run(x), device=device, seconds=0.2)  # type: ignore[misc]
-    best = min(times, key=times.__getitem__)
-    return best if times[best] < _CLEARLY * times[None] else None
-
-
-class _Split:
-    """Large batches in pieces, each thread working on pieces of its own.
-
-    Pieces stay in the cache of one core, and no operation waits for another core; small batches run
-    on all threads together.
-    """
-
-    def __init__(self, whole: Runner, alone: Runner, chunk: int, threads: int) -> None:
-        self._whole, self._alone, self._chunk = whole, alone, chunk
-        self._pool = ThreadPoolExecutor(threads)
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if len(x) < 2 * self._chunk:
-            return self._whole(x)
-        return torch.cat(list(self._pool.map(self._alone, x.split(self._chunk))))

@@ -114,7 +114,7 @@ class TrialProcess:
         if old.exists():
             attempts = len(list(self.folder.glob("reports.*.jsonl"))) + 1
             old.rename(self.folder / f"reports.{attempts}.jsonl")
-        for name in ("stop", "stopped.json"):
+        for name in ("stop", "stopped.json", "decided"):
             (self.folder / name).unlink(missing_ok=True)
         write_json(self.folder / "trial.json", self.record)
         with (self.folder / "log.txt").open("ab") as log:

@@ -12,25 +12,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from jobs_command import CODE, create, jobs, running_trial, wait_for
 
 from darts_core.jobs import procs
 from darts_core.jobs.store import JobStore
 
-CODE = """
-import os, time
-from darts_core import autosearch
-
-def train():
-    x = autosearch.config["x"]
-    steps = int(autosearch.config.get("steps", 2))
-    for step in range(steps):
-        autosearch.reporter(accuracy=1 - (x - 0.3) ** 2)
-        time.sleep(0.02)
-    print("trained with", x)
-    open(os.path.join(autosearch.output_dir, "m.bin"), "w").write(str(x))
-    autosearch.report(1 - (x - 0.3) ** 2, latency=10 * x, model_path="m.bin",
-                      additional_data={"params": 3})
-"""
 # a trial with a grandchild in its own session that ignores SIGTERM
 STUBBORN = """
 import os, signal, subprocess, sys, time
@@ -48,64 +34,6 @@ def train():
         time.sleep(0.05)
     autosearch.report(0.5 + 0.1 * autosearch.config["x"])
 """
-JOB = """
-general: {confirm_seeds: 1}
-search_space:
-  - params:
-      - {type: discrete_param, name: x, values: [0.1, 0.3, 0.9], default: 0.9}
-search_algorithm: {type: grid_search, reward_attr: accuracy, mode: max}
-"""
-
-
-@pytest.fixture
-def place(tmp_path):
-    (tmp_path / "code").mkdir()
-    (tmp_path / "code" / "boot.py").write_text(CODE)
-    (tmp_path / "job.yaml").write_text(JOB)
-    yield tmp_path
-    for version in (tmp_path / "runs").glob("*/V*/version.json"):
-        procs.end_tree(
-            None, json.loads(version.read_text())["mark"], grace_seconds=0, limit_seconds=3
-        )
-
-
-def jobs(place, *words, status=0):
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from darts_core.cli import main; raise SystemExit(main())",
-            "jobs",
-            *words,
-        ],
-        cwd=place,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=120,
-    )
-    assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
-    return done.stderr if status else done.stdout
-
-
-def create(place, name, *more, status=0):
-    return jobs(
-        place, "create", "--name", name, "--code", "code", "--boot-file", "boot.py",
-        "--config", "job.yaml", *more, status=status,
-    )  # fmt: skip
-
-
-def wait_for(condition, seconds=30):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-
-
-def running_trial(place, name):
-    trials = place / "runs" / name / "V001" / "autosearch" / "trials"
-    wait_for(lambda: any(p.stat().st_size for p in trials.glob("*/reports.jsonl")))
-    return next(trials.glob("*/reports.jsonl")).parent
 
 
 def test_life_of_a_job(place):

@@ -252,6 +252,9 @@ def run_version(store: JobStore, version: Version, *, detached: bool = False) ->
             raise
         finally:
             procs.end_tree(None, runner.record["mark"], grace_seconds=0.5, limit_seconds=5.0)
+            if detached:
+                # this process has no other children than what trials left
+                procs.end_children(grace_seconds=0.2, limit_seconds=2.0)
             for held in locks:
                 held.release()
     finally:

@@ -17,7 +17,8 @@ from jobs_command import CODE, create, jobs, running_trial, wait_for
 from darts_core.jobs import procs
 from darts_core.jobs.store import JobStore
 
-# a trial with a grandchild in its own session that ignores SIGTERM
+# a trial with a grandchild in its own session that ignores SIGTERM, and with one that also lost its parent
+# and every variable of its environment
 STUBBORN = """
 import os, signal, subprocess, sys, time
 from darts_core import autosearch
@@ -26,6 +27,9 @@ def train():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(120)"
     subprocess.Popen([sys.executable, "-c", child], start_new_session=True)
+    stray = "import os; os.fork() and os._exit(0); open(%r, 'w').write(str(os.getpid())); " + child
+    path = os.path.join(autosearch.checkpoint_dir, "stray")
+    subprocess.run([sys.executable, "-c", stray % path], start_new_session=True, env={})
     while not os.path.exists(os.path.join(autosearch.checkpoint_dir, "go")):
         try:
             autosearch.reporter(accuracy=0.5)
@@ -138,7 +142,9 @@ def test_stop_ends_the_whole_tree_within_ten_seconds_and_resume_completes(place)
     create(place, "stubborn")
     trial = running_trial(place, "stubborn")
     mark = JobStore(place / "runs").version("stubborn").record()["mark"]
-    wait_for(lambda: len(procs.tree(None, mark)) >= 3)  # runner, trial, grandchild
+    wait_for(lambda: (trial / "checkpoint/stray").exists())
+    wait_for(lambda: len(procs.tree(None, mark)) >= 4)  # runner, trial, two grandchildren
+    stray = procs.identity(int((trial / "checkpoint/stray").read_text()))
     assert "stop them first with" in jobs(place, "delete", "stubborn", status=2)
     assert "running already" in jobs(place, "resume", "stubborn", status=2)
 
@@ -146,6 +152,7 @@ def test_stop_ends_the_whole_tree_within_ten_seconds_and_resume_completes(place)
     assert "stubborn/V001 is stopped." in jobs(place, "stop", "stubborn")
     assert time.monotonic() - begun < 10
     assert procs.tree(None, mark) == []
+    assert not procs.is_alive(stray)
     assert "nothing to stop" in jobs(place, "stop", "stubborn", status=2)
 
     for number in (1, 2, 3):

@@ -249,6 +249,45 @@ def test_what_a_trial_leaves_behind_ends_with_it(shop):
     assert not procs.tree(None, workshop.mark)
 
 
+def test_what_left_session_parent_and_mark_behind_ends_with_its_trial(shop):
+    workshop = shop(
+        """
+        import subprocess, sys, time
+        from darts_core import autosearch
+        CHILD = (
+            "import os, signal, sys, time\\n"
+            "signal.signal(signal.SIGTERM, signal.SIG_IGN)\\n"
+            "if os.fork():\\n"
+            "    time.sleep(1.0)\\n"  # long enough to be seen
+            "    os._exit(0)\\n"
+            "os.setsid()\\n"
+            "time.sleep(60)\\n"
+        )
+        def train():
+            process = subprocess.Popen([sys.executable, "-c", CHILD], env={}, start_new_session=True)
+            process.wait()
+            time.sleep(60)
+        """
+    )
+    from dataclasses import replace
+
+    row = one(workshop, replace(BASE, limits=Limits(trial_seconds=2.0)))
+    assert row["reason"].startswith("time:")
+    mine = [
+        pid for pid, found in procs._table().items()
+        if not found.state.startswith("Z") and _command(pid).endswith("time.sleep(60)\n")
+    ]  # fmt: skip
+    assert mine == []
+
+
+def _command(pid):
+    try:
+        with open(f"/proc/{pid}/cmdline") as stream:
+            return stream.read().rstrip("\0")
+    except OSError:
+        return ""
+
+
 def test_zero_code_mode_reads_printed_lines_and_survives_a_hanging_pattern(shop):
     from dataclasses import replace
 

@@ -32,6 +32,12 @@ def load(folder: str, images: int) -> dict[str, tuple[torch.Tensor, torch.Tensor
         train_y = _idx(root / "train-labels-idx1-ubyte.gz").long()
         test_x = _idx(root / "t10k-images-idx3-ubyte.gz")[:, None]
         test_y = _idx(root / "t10k-labels-idx1-ubyte.gz").long()
+    if images + validation > len(train_x):
+        # else the same image would train and judge
+        raise ValueError(
+            f"images={images} and half as many for validation are more than the {len(train_x)} there are; "
+            f"use at most {len(train_x) * 2 // 3}."
+        )
     splits = {
         "train": (train_x[:images], train_y[:images]),
         "val": (train_x[-validation:], train_y[-validation:]),

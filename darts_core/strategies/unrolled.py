@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from darts_core.strategies.base import Batch, Strategy
+from darts_core.strategies.base import Batch, Penalty, SearchSettings, Strategy
 from darts_core.strategies.optimizers import learning_rate
-from darts_core.supernet import frozen_statistics
+from darts_core.supernet import Supernet, frozen_statistics
 
 __all__ = ["Unrolled"]
 
@@ -33,6 +33,27 @@ class Unrolled(Strategy):
     def __init__(self, epsilon: float = 0.01, *, plain_sgd: bool = False) -> None:
         self.epsilon = epsilon
         self.plain_sgd = plain_sgd
+
+    def setup(
+        self, supernet: Supernet, settings: SearchSettings, penalties: Iterable[Penalty] = ()
+    ) -> None:
+        """Take the network; see `Strategy.setup`."""
+        super().setup(supernet, settings, penalties)
+        # a recorded step cannot take the generator back, and two draws make the difference meaningless
+        self.capturable = not self._draws()
+
+    def _draws(self) -> bool:
+        """Whether mixing weights are random."""
+        own = self.supernet.generator
+        probe = torch.Generator(device=self.supernet.alphas()[0].device)
+        before = probe.get_state()
+        try:
+            self.supernet.generator = probe
+            with torch.no_grad():
+                self.supernet.mixing_weights()
+        finally:
+            self.supernet.generator = own
+        return not torch.equal(before, probe.get_state())
 
     def alpha_step(self, params_batch: Batch, alpha_batch: Batch) -> tuple[Tensor, Tensor]:
         """One Adam step of alpha on the unrolled loss."""
@@ -113,7 +134,7 @@ class Unrolled(Strategy):
         if generator is None:
             return None
         if generator.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-            return None
+            return None  # nothing is drawn then, see `setup`
         return generator.get_state()
 
     def _restore_random(self, state: Tensor | None) -> None:

@@ -104,12 +104,14 @@ class Bench:
         settings = [
             "search", "experiment=models_cpu", "space=nasbench201", f"out={self.runs}",
             "version=V001", f"data.limit={data['limit']}",
-            "search.channels=16", "search.layers=1", "search.batch_size=64",
+            # a narrower supernet than the network that will be built, whose latency counts
+            "search.channels=8", "search.layers=1", "latency.channels=16", "search.batch_size=64",
+            "search.guards.eigenvalue.interval=100",
             f"search.epochs={self.args.search_epochs}", "search.alpha_learning_rate=3.0e-3",
             "search.crop_padding=2", "search.flip=true",
         ]  # fmt: skip
         budget = [f"latency.budget_ms={self.args.budget_ms}"]
-        for name, more in (("searched", []), ("latency_searched", budget)):
+        for name, more in (("latency_searched", budget), ("searched", [])):
             if not self.architecture(name).is_file():
                 status = cli.main([*settings, f"job={name}", *more])
                 if status:
@@ -293,8 +295,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--budget", default="50%", help="of the pruning, at batch 32")
     parser.add_argument("--prune-epochs", type=int, default=3, help="of fine-tuning")
     parser.add_argument("--distillation", type=float, default=0.5)
-    parser.add_argument("--search-epochs", type=int, default=6)
-    parser.add_argument("--budget-ms", type=float, default=10.0, help="of the latency search")
+    parser.add_argument("--search-epochs", type=int, default=3)
+    parser.add_argument("--budget-ms", type=float, default=5.5, help="of the latency search")
     parser.add_argument("--runtimes", nargs="+", default=list(RUNTIMES))
     parser.add_argument("--overrides", nargs="*", default=[], help="of the experiment")
     args = parser.parse_args(argv)

@@ -190,12 +190,12 @@ def build_table(
                 progress(done + 1, len(wanted))
     if path is not None:
         table.save(path)
-    disturbed = len({*table.flagged} & {*wanted})
-    if disturbed:
+    bad = len({*table.flagged} & {*wanted})
+    if bad:
         log.warning(
             "%d of %d rows were timed while other processes were busy; build the table again while "
             "the device is quiet to take them anew",
-            disturbed,
+            bad,
             len(wanted),
         )
     return table

@@ -23,6 +23,7 @@ from darts_core.latency.check import (
     check_predictions,
     draw_scatter,
     fit_networks,
+    random_architectures,
     spearman,
     write_networks,
 )
@@ -166,20 +167,28 @@ def test_no_architecture_is_cheaper_than_the_least(name):
 def test_networks_fit_the_overhead(monkeypatch):
     space, net = get_space("nasbench201"), supernet("nasbench201", 1)
     model = size_model(space, net, SHAPE, "macs")
-    sums = []
-    monkeypatch.setattr(
-        "darts_core.latency.check.quick_ms", lambda call, **_: call() is None or 2 + 3 * sums[-1]
-    )
-    of = model.sum_of
-    monkeypatch.setattr(model, "sum_of", lambda a: sums.append(of(a)) or sums[-1])
-    fit = fit_networks(
-        model,
-        lambda a: build(a, channels=4, layers=1, num_classes=3),
-        SHAPE,
-        batch=1,
-        runtime="eager",
-    )
-    assert (fit["overhead_ms"], fit["slope"]) == (pytest.approx(2.0), pytest.approx(3.0))
+    drawn = random_architectures(space, 12, seed=1)
+    times = iter([2 + 3 * model.sum_of(a) for a in drawn] * 2)
+    flags = iter([False] * 9 + [True] * 15)
+
+    def fake(call, **options):
+        call()
+        ms = next(times)
+        flagged = next(flags)
+        return Timing(ms + 50 * flagged, ms, ms, 5, "cpu", flagged=flagged)
+
+    monkeypatch.setattr("darts_core.latency.check.measure", fake)
+
+    def fit():
+        return fit_networks(
+            model, lambda a: build(a, channels=4, layers=1, num_classes=3), SHAPE,
+            batch=1, count=12, runtime="eager",
+        )  # fmt: skip
+
+    found = fit()  # what other work disturbed does not count
+    assert (found["overhead_ms"], found["slope"]) == (pytest.approx(2.0), pytest.approx(3.0))
+    with pytest.raises(LatencyError, match="Only 0 of 12"):
+        fit()
 
 
 def test_expectation_is_differentiable_in_alpha():

@@ -7,6 +7,7 @@
 |---|---|---|
 | tests | pytest -m gpu | kernels, whole nets, strategies, checkpoints, artifacts |
 | step | benchmarks/gpu_step.py --tune | tiles; the step on every path; every kernel against its floor |
+| sanitizer | compute-sanitizer | the small bodies, where the tool is there and the host allows it |
 | export | benchmarks/export_gpu.py | the fused export path against plain graphs |
 | latency-* | darts-core latency check | rank correlation of the latency table, 200 random networks |
 | search | benchmarks/full_search.py | the paper's search, tf32 and bf16, 3 seeds; then short trainings |
@@ -22,6 +23,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,6 +60,21 @@ def jobs(args: argparse.Namespace) -> dict[str, list[str]]:
         ],
         "export": [python, "-m", "benchmarks.export_gpu", "--out", str(args.results)],
     }  # fmt: skip
+    if shutil.which("compute-sanitizer"):
+        small = [
+            "depthwise",
+            "pointwise",
+            "pool",
+            "node_sum",
+            "point_stats",
+            "partial",
+            "drawn",
+            "stage",
+        ]
+        found["sanitizer"] = [
+            "compute-sanitizer", "--tool", "memcheck", "--error-exitcode", "1", python, "-m", "pytest",
+            "-q", "-m", "gpu", "-k", "cuda", *(f"tests/kernels/test_{name}.py" for name in small),
+        ]  # fmt: skip
     for space, layers in (("darts", 8), ("nasbench201", 5)):
         for batch in (1, 256):
             found[f"latency-{space}-{batch}"] = [

@@ -17,6 +17,7 @@ from torch import nn
 
 from darts_core.errors import ExportError
 from darts_core.export.archive import save_program
+from darts_core.export.extras import require
 from darts_core.export.fold import trace
 from darts_core.export.int8 import quantize
 from darts_core.export.manifest import DataMeta
@@ -90,6 +91,17 @@ def _onnx(dtype: torch.dtype) -> Callable[[Job, Path], None]:
         if dtype != torch.float32:
             model = Cast(job.folded, dtype, channels_last=False).eval()
         write_onnx(model.cpu(), job, path)
+        job.folded.to(job.device)
+
+    return write
+
+
+def _extra(kind: str) -> Callable[[Job, Path], None]:
+    """The fp32 ONNX file, for a runtime that lowers the precision itself."""
+
+    def write(job: Job, path: Path) -> None:
+        require(kind, job.device)
+        write_onnx(job.folded.cpu(), job, path)
         job.folded.to(job.device)
 
     return write
@@ -190,6 +202,11 @@ FORMATS: dict[str, Format] = {
     "aoti": Format("model_aoti.pt2", "aoti", "fp32", _aoti(torch.float32), native=True),
     "aoti_bf16": Format("model_aoti_bf16.pt2", "aoti", "bf16", _aoti(torch.bfloat16), native=True),
     "aoti_fp16": Format("model_aoti_fp16.pt2", "aoti", "fp16", _aoti(torch.float16), native=True),
+    "openvino": Format("model_openvino.onnx", "openvino", "fp32", _extra("openvino")),
+    "openvino_bf16": Format(
+        "model_openvino_bf16.onnx", "openvino_bf16", "bf16", _extra("openvino_bf16")
+    ),
+    "tensorrt_fp16": Format("model_tensorrt.onnx", "tensorrt", "fp16", _extra("tensorrt")),
     "fused_fp16": Format("model_fused_fp16.pt2", "fused_fp16", "fp16", _fused),
     "fused_bf16": Format("model_fused_bf16.pt2", "fused_bf16", "bf16", _fused),
 }

@@ -1,4 +1,4 @@
-"""Expected cost of a supernet, differentiable in alpha, and the penalties made of it.
+"""Expected cost of a supernet, differentiable in alpha.
 
     E[cost] = overhead + slope * sum over kinds, edges e and operations k of p_ek * cost_ek
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from darts_core.architecture import Architecture
 from darts_core.errors import LatencyError, unknown_name
-from darts_core.latency.table import LatencyTable, Place, find_places
+from darts_core.latency.places import Place, find_places
+from darts_core.latency.table import LatencyTable
 from darts_core.ops import create_op
 from darts_core.runlog import config_hash
 from darts_core.spaces import SearchSpace
@@ -28,22 +29,11 @@ from darts_core.spaces import SearchSpace
 log = logging.getLogger("darts_core")
 
 __all__ = [
-    "BudgetPenalty",
     "CostModel",
-    "Penalty",
-    "SoftPenalty",
     "fit_overhead",
     "latency_model",
     "size_model",
 ]
-
-
-class Penalty(Protocol):
-    """What the search adds to the alpha loss: a scalar from the mixing weights, by cell kind."""
-
-    def __call__(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The penalty, differentiable in the weights."""
-        ...
 
 
 class CostModel(nn.Module):
@@ -123,6 +113,21 @@ class CostModel(nn.Module):
                 total += float(cost_EK[rows[(source, target)], self.space.ops.index(op)])
         return total
 
+    def least(self) -> float:
+        """The cost of the cheapest architecture."""
+        total = 0.0
+        for kind in self.space.cell_kinds:
+            cost_EK = getattr(self, f"cost_{kind}")
+            if self.space.keep_edges is None:
+                total += float(cost_EK.min(1).values.sum())
+                continue
+            real = [column for column, op in enumerate(self.space.ops) if op != "none"]
+            least_E = cost_EK[:, real].min(1).values
+            for node in {target for _, target in self.space.edges}:
+                rows = [row for row, edge in enumerate(self.space.edges) if edge[1] == node]
+                total += float(least_E[rows].sort().values[: self.space.keep_edges].sum())
+        return self.overhead + self.slope * total
+
     def of(self, architecture: Architecture) -> float:
         """The architecture's predicted cost."""
         return self.overhead + self.slope * self.sum_of(architecture)
@@ -157,9 +162,9 @@ def latency_model(
     costs = _costs(space, places, lambda p, op: table.ms(p, op, batch))
     key = _fit_key(space, places, batch)
     if key not in table.fits:
-        log.warning(
+        log.info(
             "the latency table has no end-to-end fit for this space and size: expected times are "
-            "sums of operations; `darts-core latency check` adds the overhead"
+            "sums of operations until `darts-core latency check` or a search adds the overhead"
         )
     fit = table.fits.get(key, {})
     model = CostModel(
@@ -237,6 +242,9 @@ def fit_overhead(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> dict
     if len(sums_ms) < 3 or len(sums_ms) != len(measured_ms) or np.ptp(sums_ms) == 0:
         raise LatencyError("The overhead needs at least 3 networks of different sums to be fitted.")
     slope, overhead = np.polyfit(np.asarray(sums_ms), np.asarray(measured_ms), 1)
+    if slope <= 0:
+        # more work cannot take less time: the networks differ by less than the noise
+        slope, overhead = 1.0, np.mean(np.asarray(measured_ms) - np.asarray(sums_ms))
     residual = np.asarray(measured_ms) - (overhead + slope * np.asarray(sums_ms))
     return {
         "overhead_ms": float(overhead),
@@ -244,52 +252,3 @@ def fit_overhead(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> dict
         "n": len(sums_ms),
         "rmse_ms": float(np.sqrt(np.mean(residual**2))),
     }
-
-
-class SoftPenalty(nn.Module):
-    """strength * E[cost] / target: cheaper is always better (ProxylessNAS, Eq. 9)."""
-
-    def __init__(self, cost: CostModel, *, strength: float, target: float) -> None:
-        super().__init__()
-        if strength < 0 or target <= 0:
-            raise LatencyError(
-                f"strength={strength} must be at least 0 and target={target} above 0."
-            )
-        self.cost, self.strength, self.target = cost, strength, target
-
-    def forward(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The penalty."""
-        penalty: Tensor = self.strength * self.cost(weights) / self.target
-        return penalty
-
-
-class BudgetPenalty(nn.Module):
-    """A hard budget: multiplier * (E[cost] / budget - 1), the multiplier rising while it is broken.
-
-    Each call with gradients moves the multiplier by `rate` times the excess, never below 0 (dual
-    ascent), without leaving the device; it is part of the state dict. A quadratic term damps the
-    oscillation (augmented Lagrangian).
-    """
-
-    multiplier: Tensor
-
-    def __init__(
-        self, cost: CostModel, *, budget: float, rate: float = 0.05, damping: float = 1.0
-    ) -> None:
-        super().__init__()
-        if budget <= 0 or rate <= 0 or damping < 0:
-            raise LatencyError(
-                f"budget={budget} and rate={rate} must be above 0 and damping={damping} at least 0."
-            )
-        self.cost, self.budget, self.rate, self.damping = cost, budget, rate, damping
-        self.register_buffer("multiplier", torch.zeros(()))
-
-    def forward(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The penalty; the multiplier moves when gradients are recorded."""
-        excess = self.cost(weights) / self.budget - 1.0
-        penalty: Tensor = self.multiplier.clone() * excess
-        penalty = penalty + 0.5 * self.damping * excess.clamp_min(0.0) ** 2
-        if torch.is_grad_enabled():
-            with torch.no_grad():
-                self.multiplier.add_(self.rate * excess.detach()).clamp_(min=0.0)
-        return penalty

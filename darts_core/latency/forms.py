@@ -17,9 +17,29 @@ from torch import nn
 
 from darts_core.errors import LatencyError
 
-__all__ = ["RUNTIMES", "in_runtime", "without_norms"]
+__all__ = [
+    "DTYPES",
+    "RUNTIMES",
+    "as_deployed",
+    "in_runtime",
+    "onnx_bytes",
+    "onnx_call",
+    "without_norms",
+]
 
 RUNTIMES = ("eager", "onnx", "compile", "graph")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def as_deployed(
+    module: nn.Module, x: torch.Tensor, dtype: torch.dtype
+) -> tuple[nn.Module, torch.Tensor]:
+    """`module` and `x` as they run on the device of `x`: on a GPU in `dtype` and channels-last."""
+    if x.device.type != "cuda":
+        return module, x
+    layout = torch.channels_last
+    module = module.to(device=x.device, dtype=dtype).to(memory_format=layout)  # type: ignore[call-overload]
+    return module, x.to(dtype).contiguous(memory_format=layout)
 
 
 def without_norms(module: nn.Module) -> nn.Module:
@@ -68,10 +88,20 @@ def in_runtime(
 
 
 def _onnx(module: nn.Module, x: torch.Tensor, threads: int | None) -> Callable[[], Any]:
-    try:
-        import onnxruntime as ort
-    except ImportError as error:
-        raise LatencyError("ONNX Runtime is not installed; pip install onnxruntime.") from error
+    return onnx_call(onnx_bytes(module, x), x, threads=threads, name=type(module).__name__)
+
+
+def onnx_bytes(module: nn.Module, x: torch.Tensor, *, any_batch: bool = False) -> bytes:
+    """`module` as an ONNX file, by the quick TorchScript exporter.
+
+    Args:
+        module: in eval mode.
+        x: an example input.
+        any_batch: leave the first dimension free.
+
+    Raises:
+        LatencyError: the exporter cannot express the module.
+    """
     buffer = io.BytesIO()
     try:
         with warnings.catch_warnings():
@@ -82,18 +112,40 @@ def _onnx(module: nn.Module, x: torch.Tensor, threads: int | None) -> Callable[[
                 (x.cpu(),),
                 buffer,  # type: ignore[arg-type]
                 input_names=["x"],
+                dynamic_axes={"x": {0: "batch"}} if any_batch else None,
                 dynamo=False,
             )
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or torch.get_num_threads()
-        options.log_severity_level = 3
-        session = ort.InferenceSession(
-            buffer.getvalue(), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # of either library, of many kinds
-        raise LatencyError(
-            f"{type(module).__name__} cannot run in ONNX Runtime ({str(error).strip()[:200]}); use "
-            "another runtime or leave the operation out of the space."
-        ) from error
+    except Exception as error:  # of the exporter, of many kinds
+        raise _unfit(module, error) from error
+    return buffer.getvalue()
+
+
+def onnx_call(
+    content: bytes, x: torch.Tensor, *, threads: int | None = None, name: str = "The network"
+) -> Callable[[], Any]:
+    """A function of nothing that runs an ONNX file on `x` once in ONNX Runtime.
+
+    Raises:
+        LatencyError: ONNX Runtime is absent or rejects the file.
+    """
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise LatencyError("ONNX Runtime is not installed; pip install onnxruntime.") from error
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's kinds are not exported by name
+        raise _unfit(name, error) from error
     feed = {"x": x.cpu().numpy()} if session.get_inputs() else {}
     return lambda: session.run(None, feed)
+
+
+def _unfit(what: nn.Module | str, error: Exception) -> LatencyError:
+    name = what if isinstance(what, str) else type(what).__name__
+    return LatencyError(
+        f"{name} cannot run in ONNX Runtime ({str(error).strip()[:200]}); use another runtime or "
+        "leave the operation out of the space."
+    )

@@ -73,6 +73,7 @@ class Latency:
     rate: float
     batch: Optional[int]
     runtime: Optional[str]
+    precision: str
     table: Optional[str]
     channels: Optional[int]
     layers: Optional[int]

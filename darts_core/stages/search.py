@@ -21,6 +21,7 @@ from darts_core.search.distributed import (
 from darts_core.stages.board import AlphaBoard
 from darts_core.stages.cost import penalties
 from darts_core.stages.forecast import forecast, process_peak_mib
+from darts_core.stages.fronts import cost_facts, search_front
 from darts_core.stages.inputs import find_device, load_bundle, stage_config
 from darts_core.stages.interrupt import deferred_stop, stop_wanted
 from darts_core.stages.progress import progress_bar
@@ -111,4 +112,7 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     }
     if group is not None:
         facts["processes"] = group.processes
-    return write_result(run, found, config, **facts, **rank(table, found, config["search"]))
+    facts |= cost_facts(costs, found.architecture)
+    result = write_result(run, found, config, **facts, **rank(table, found, config["search"]))
+    search_front(folder)
+    return result

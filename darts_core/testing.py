@@ -193,10 +193,12 @@ class RelaxationContract:
 class StrategyContract:
     """What every strategy must fulfil; fixture `make_strategy`: a callable without arguments.
 
-    Override `space` and `make_relaxation` for a strategy that needs others.
+    Override `space` and `make_relaxation` for a strategy that needs others. `path` says how the cells
+    run, see `Supernet.use_path`: by default as in the command.
     """
 
     space = "nasbench201"
+    path = "auto"
     layers = 1
     epochs = 2
     batch_size = 8
@@ -219,6 +221,9 @@ class StrategyContract:
             relaxation=self.make_relaxation(),
             image_size=8,
         )
+        # choices in ordinary modules have one path only
+        if isinstance(supernet, Supernet):
+            supernet.use_path(self.path)
         steps = 0
 
         def stop() -> bool:

@@ -365,6 +365,11 @@ def test_stages_deepen_drop_operations_and_widen_the_mixed_part():
         Progressive([{"depth": 3}])
 
 
+def test_channels_that_a_stage_cannot_divide_are_refused_before_the_search():
+    with pytest.raises(ConfigError, match=r"search\.channels=18"):
+        ready(Progressive([{}, {"channel_fraction": 3}]), supernet())
+
+
 def test_every_stage_has_a_learning_rate_schedule_of_its_own():
     stages = Progressive([{}, {"operations": 2}])
     assert [stages.schedule_position(epoch, 4) for epoch in range(4)] == [0.0, 0.5, 0.0, 0.5]

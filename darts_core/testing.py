@@ -176,9 +176,12 @@ class RelaxationContract:
     def test_the_generator_decides(self, relaxation: Relaxation) -> None:
         """The same state gives the same weights; progress may be a number or a tensor."""
         alpha = self._alpha()[0].detach()
-        first = relaxation.weights(alpha, 0.25, torch.Generator().manual_seed(3))
+        generator = torch.Generator().manual_seed(3)
+        before = generator.get_state()
+        first = relaxation.weights(alpha, 0.25, generator)
         again = relaxation.weights(alpha, torch.tensor(0.25), torch.Generator().manual_seed(3))
         torch.testing.assert_close(first, again)
+        assert relaxation.samples == (not torch.equal(generator.get_state(), before))
 
     def test_evaluation_is_deterministic(self, relaxation: Relaxation) -> None:
         """`evaluate` draws nothing, and prefers the operation with the larger alpha."""
@@ -190,10 +193,12 @@ class RelaxationContract:
 class StrategyContract:
     """What every strategy must fulfil; fixture `make_strategy`: a callable without arguments.
 
-    Override `space` and `make_relaxation` for a strategy that needs others.
+    Override `space` and `make_relaxation` for a strategy that needs others. `path` says how the cells
+    run, see `Supernet.use_path`: by default as in the command.
     """
 
     space = "nasbench201"
+    path = "auto"
     layers = 1
     epochs = 2
     batch_size = 8
@@ -216,6 +221,9 @@ class StrategyContract:
             relaxation=self.make_relaxation(),
             image_size=8,
         )
+        # choices in ordinary modules have one path only
+        if isinstance(supernet, Supernet):
+            supernet.use_path(self.path)
         steps = 0
 
         def stop() -> bool:

@@ -142,7 +142,7 @@ def _one(
     temporary = folder / f".{stem}.{os.getpid()}.tmp{dot}{suffix}"
     started = time.monotonic()
     try:
-        with verify.exact_products():
+        with verify.exact_products(), runlog.named_errors(folder / form.file):
             form.write(job, temporary)
             runner = open_artifact(form.kind, [temporary], job.device)
             check = _check(form.precision, job, reference, runner)

@@ -53,7 +53,9 @@ def require_device(device: str | torch.device) -> torch.device:
     except RuntimeError as error:
         raise DeviceError(f"{device!r} is no device; use cpu, cuda or cuda:N.") from error
     if found.type not in ("cpu", "cuda"):
-        raise DeviceError(f"Timings run on cpu or cuda, not on {found.type!r}.")
+        raise DeviceError(
+            f"Device {str(device)!r} is of no kind that darts-core runs on; use cpu, cuda or cuda:N."
+        )
     if found.type == "cuda":
         if not torch.cuda.is_available():
             raise DeviceError(f"Device {str(device)!r} is not there (no CUDA); use device=cpu.")

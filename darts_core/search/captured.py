@@ -24,8 +24,8 @@ class CapturedStep:
     Batches are copied into the graph's own buffers; the returned statistics are overwritten by the next
     call. Learning rates, progress and random generators live on the device, so schedules go on. A graph is
     recorded for every setting a strategy switches (`alpha_active`, and `graph_key` where it has one). On
-    another batch shape, on the CPU, or where recording fails, the step runs as it is, and the log says so
-    once.
+    another batch shape, on the CPU, for a strategy that decides on the host, or where recording fails, the
+    step runs as it is, and the log says so once.
 
     Args:
         strategy: set up, and loaded from its checkpoint: recording keeps pointers to optimizer states.
@@ -48,6 +48,9 @@ class CapturedStep:
         tensors = [*params_batch, *alpha_batch]
         if not self._on_gpu or self._broken:
             return self._plain(params_batch, alpha_batch, "there is no GPU")
+        if not self.strategy.capturable:
+            why = f"{type(self.strategy).__name__} decides on the host, or all passes must see one draw"
+            return self._plain(params_batch, alpha_batch, why)
         if [tuple(t.shape) for t in tensors] != self._shapes:
             return self._plain(params_batch, alpha_batch, "the batch has another shape")
         for static, tensor in zip(self._static, tensors, strict=True):
@@ -85,18 +88,20 @@ class CapturedStep:
         random = generator.get_state() if generator is not None else None
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_UP_STEPS):
-                self._run()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        if generator is not None and generator.device.type == "cuda":
-            graph.register_generator_state(generator)
-        with torch.cuda.graph(graph):
-            stats = self._run()
-        keep.restore()
-        if generator is not None and random is not None:
-            generator.set_state(random)
+        try:
+            with torch.cuda.stream(stream):
+                for _ in range(_WARM_UP_STEPS):
+                    self._run()
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            if generator is not None and generator.device.type == "cuda":
+                graph.register_generator_state(generator)
+            with torch.cuda.graph(graph):
+                stats = self._run()
+        finally:
+            keep.restore()
+            if generator is not None and random is not None:
+                generator.set_state(random)
         return graph, stats
 
 

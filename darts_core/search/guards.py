@@ -12,7 +12,7 @@ from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
 from darts_core.search.types import Guard, GuardContext, GuardFinding
 from darts_core.strategies.base import Batch, Strategy, without_gradients
-from darts_core.strategies.early_stop import candidate_operations, cosine_of_groups
+from darts_core.strategies.early_stop import cosine_of_groups, operation_spans
 from darts_core.supernet import frozen_statistics
 
 if TYPE_CHECKING:
@@ -150,9 +150,11 @@ class AlphaEigenvalue(Guard):
         self.values: list[float] = []
         self.architectures: list[dict[str, Any]] = []
         self.vector: list[Tensor] | None = None
+        self.measured = False
 
     def after_epoch(self, context: GuardContext) -> GuardFinding | None:
         """Measure, and compare with `lag` measurements ago."""
+        self.measured = False
         if context.epoch < self.after * context.config.epochs:
             return None
         if _rests(context.strategy) or context.epoch % self.interval:
@@ -170,6 +172,7 @@ class AlphaEigenvalue(Guard):
     def record(self, value: float, architecture: Architecture, epoch: int) -> GuardFinding | None:
         """Add one measurement; a finding when the rule says stop."""
         self.values.append(value)
+        self.measured = True
         self.architectures = [*self.architectures, architecture.to_dict()][-self.lag - 1 :]
         before, now = self._mean(len(self.values) - 1 - self.lag), self._mean(len(self.values) - 1)
         self.suspicious = False
@@ -191,8 +194,8 @@ class AlphaEigenvalue(Guard):
         return None if first < 0 else sum(self.values[first : last + 1]) / self.window
 
     def measurements(self) -> dict[str, float]:
-        """The last eigenvalue."""
-        return {"eigenvalue": self.values[-1]} if self.values else {}
+        """The eigenvalue of this epoch, if it was measured."""
+        return {"eigenvalue": self.values[-1]} if self.measured else {}
 
     def state_dict(self) -> dict[str, Any]:
         """The values, recent architectures and the vector."""
@@ -243,18 +246,11 @@ class GradientSimilarity(Guard):
 
     def after_epoch(self, context: GuardContext) -> GuardFinding | None:
         """Measure the similarity."""
+        self.value = None
         if _rests(context.strategy) or context.epoch % self.interval:
             return None
         params = list(context.supernet.parameters())
-        index = {id(param): i for i, param in enumerate(params)}
-        groups = [
-            [index[id(p)] for p in operation.parameters()]
-            for operation in candidate_operations(context.supernet)
-        ]
-        if not groups:
-            # cells on a fast path keep the params of all their operations in one tensor
-            named = context.supernet.named_parameters()
-            groups = [[index[id(p)]] for name, p in named if name.startswith("cells.")]
+        groups = operation_spans(context.supernet)
         if not groups:
             return None
         sides = []
@@ -282,7 +278,7 @@ class GradientSimilarity(Guard):
         )
 
     def measurements(self) -> dict[str, float]:
-        """The last mean cosine."""
+        """The mean cosine of this epoch, if it was measured."""
         return {} if self.value is None else {"gradient_similarity": self.value}
 
     def state_dict(self) -> dict[str, Any]:

@@ -155,6 +155,7 @@ class _Loop:
                 if should_stop is not None and should_stop():
                     state.stopped = "asked to stop"
                 if state.stopped or self._checkpoint_due(step):
+                    self._check_state(epoch, step)
                     started = self._save(started)
                 if state.stopped:
                     return None
@@ -163,6 +164,7 @@ class _Loop:
                 raise
             raise self._memory_error(params_batch, error) from error
         self._check_finite(epoch, self.steps - 1, now=True)
+        self._check_state(epoch, self.steps - 1)
         self.strategy.end_epoch(epoch, config.epochs)
         return self._finish_epoch(epoch, started)
 
@@ -215,18 +217,30 @@ class _Loop:
         if rare and not now:
             return
         bad = self.state.first_bad_step()
-        if bad is None:
-            return
-        where = f"epoch {epoch}, step {bad}"
-        kept = f" The last good checkpoint is {self.checkpoint}." if self.checkpoint else ""
-        raise NonFiniteLossError(
-            f"The search loss became NaN or infinite at {where}.{kept} Try a smaller "
-            "search.learning_rate or search.alpha_learning_rate, or search.precision=fp32."
+        if bad is not None:
+            raise self._not_finite("search loss", epoch, bad)
+
+    def _not_finite(self, what: str, epoch: int, step: int) -> NonFiniteLossError:
+        """The sentence for a NaN or infinity; epochs and steps count from 1, as in the log."""
+        kept = ""
+        if self.checkpoint is not None and self.checkpoint.exists():
+            kept = f" The last good checkpoint is kept in {self.checkpoint}."
+        return NonFiniteLossError(
+            f"The {what} became NaN or infinite at epoch {epoch + 1} of {self.config.epochs}, step "
+            f"{step + 1} of {self.steps}.{kept} Try a smaller search.learning_rate (now "
+            f"{self.config.learning_rate}) or search.alpha_learning_rate (now "
+            f"{self.config.alpha_learning_rate}), or search.precision=fp32."
         )
 
     def _checkpoint_due(self, step: int) -> bool:
         every = self.config.checkpoint_every
         return every > 0 and (step + 1) % every == 0 and step + 1 < self.steps
+
+    def _check_state(self, epoch: int, step: int) -> None:
+        """The last update may have gone astray after a finite loss; it must not be saved as good."""
+        values = [v for v in self.supernet.state_dict().values() if v.is_floating_point()]
+        if not bool(torch.stack([torch.isfinite(v).all() for v in values]).all()):
+            raise self._not_finite("params or alphas", epoch, step)
 
     def _save(self, started: float) -> float:
         """Write a checkpoint; returns the new start of the clock."""

@@ -51,6 +51,7 @@ class Search:
     precision: str
     path: str
     kernel_precision: str
+    tune_seconds: float
     checkpoint_every: int
     evaluate: bool
     capture: bool

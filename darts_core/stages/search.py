@@ -33,6 +33,7 @@ from darts_core.stages.search_setup import (
     passes,
     search_settings,
     space_of,
+    tune_kernels,
 )
 from darts_core.stages.settings import instantiate
 
@@ -72,7 +73,10 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         )
     torch.manual_seed(config["seed"])
     supernet = make_supernet(config, space, bundle, device)
-    with first_goes_first(group):  # the others read the latency table that it measures
+    with first_goes_first(
+        group
+    ):  # the others read the tiles and the latency table that it measures
+        tune_kernels(config, supernet, bundle)
         costs = penalties(config, space, bundle.image_shape, bundle.num_classes, device)
     # pictures of cells: a space of choices has none
     board = AlphaBoard(run, space.ops, settings.epochs) if space.ops and run is not None else None

@@ -15,7 +15,7 @@ from darts_core.architecture import Architecture, CellChoice
 from darts_core.errors import ConfigError
 from darts_core.spaces import ChoiceSpace, SearchSpace
 from darts_core.strategies.base import Batch, Forward, StepStats, Strategy
-from darts_core.strategies.optimizers import params_optimizer
+from darts_core.strategies.optimizers import load_optimizer, params_optimizer
 from darts_core.supernet import ModuleSupernet, build
 
 __all__ = ["RandomSearch", "RegularizedEvolution", "mutate"]
@@ -134,7 +134,9 @@ class RandomSearch(Strategy):
     def state_dict(self) -> dict[str, Any]:
         """The history and the candidate in training."""
         return {
-            **super().state_dict(),
+            # of the candidate's params, which never lie packed as those of a supernet may
+            "optimizer": self.optimizer.state_dict(),
+            "alpha_optimizer": self.alpha_optimizer.state_dict(),
             "history": [[score, a.to_dict()] for score, a in self.history],
             "candidate": self.candidate.to_dict() if self.candidate else None,
             "network": self.network.state_dict() if self.network is not None else None,
@@ -150,7 +152,8 @@ class RandomSearch(Strategy):
         if self.network is not None:
             self.network.load_state_dict(state["network"])
         self.measured = state["measured"]
-        super().load_state_dict(state)
+        load_optimizer(self.optimizer, state["optimizer"])
+        load_optimizer(self.alpha_optimizer, state["alpha_optimizer"])
 
 
 class RegularizedEvolution(RandomSearch):

@@ -106,6 +106,14 @@ class Progressive(FirstOrder):
             raise ConfigError(
                 f"Progressive search works on cells; the space {supernet.space.name!r} has none."
             )
+        for stage in self.stages:
+            channels, fraction = supernet.sizes["channels"], stage.channel_fraction or 1
+            if channels % fraction:
+                raise ConfigError(
+                    f"A stage of the search mixes 1/{fraction} of the channels, and {channels} cannot be "
+                    f"divided so; use a multiple, for example search.channels={6 * fraction}, or another "
+                    "channel_fraction in strategy.stages."
+                )
         super().setup(supernet, settings, penalties)
         self._base_space = supernet.space
         self._base_layers = supernet.sizes["layers"]

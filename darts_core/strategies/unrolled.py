@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from darts_core.strategies.base import Batch, Strategy
+from darts_core.strategies.base import Batch, Penalty, SearchSettings, Strategy
 from darts_core.strategies.optimizers import learning_rate
-from darts_core.supernet import frozen_statistics
+from darts_core.supernet import Supernet, frozen_statistics
 
 __all__ = ["Unrolled"]
 
@@ -33,6 +33,14 @@ class Unrolled(Strategy):
     def __init__(self, epsilon: float = 0.01, *, plain_sgd: bool = False) -> None:
         self.epsilon = epsilon
         self.plain_sgd = plain_sgd
+
+    def setup(
+        self, supernet: Supernet, settings: SearchSettings, penalties: Iterable[Penalty] = ()
+    ) -> None:
+        """Take the network; see `Strategy.setup`."""
+        super().setup(supernet, settings, penalties)
+        # all passes of a step must see one draw, and a graph cannot turn its generator back
+        self.capturable = not supernet.relaxation.samples
 
     def alpha_step(self, params_batch: Batch, alpha_batch: Batch) -> tuple[Tensor, Tensor]:
         """One Adam step of alpha on the unrolled loss."""
@@ -110,9 +118,7 @@ class Unrolled(Strategy):
     def _random_state(self) -> Tensor | None:
         """The state of a sampling relaxation's generator: all passes must see one draw."""
         generator = self.supernet.generator
-        if generator is None:
-            return None
-        if generator.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        if generator is None or not self.supernet.relaxation.samples:
             return None
         return generator.get_state()
 

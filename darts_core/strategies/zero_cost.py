@@ -73,6 +73,8 @@ class ZeroCost(FirstOrder):
         for architecture in self._affordable(drawn):
             network = fresh_network(self.supernet, architecture).to(images.device)
             value = score(self.proxy, network, images, labels)
+            if math.isnan(value):  # nothing compares with it, so it would stay the best
+                value = -math.inf
             if self.best is None or value > self.best_score:
                 self.best, self.best_score = architecture, value
         if self.warm_start > 0 and self.best is not None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from darts_kernels.tiles import Tiles, user_cache
+from darts_kernels.tiles import Tiles, forget_tables, user_cache
 
 __all__ = ["GROUPS", "save_tiles", "tune_tiles"]
 
@@ -96,4 +96,5 @@ def save_tiles(device: str, key: str, tiles: Tiles, path: Path | None = None) ->
     with os.fdopen(handle, "w") as file:
         json.dump(table, file, indent=1, sort_keys=True)
     Path(name).replace(path)
+    forget_tables()
     return path

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from darts_core.errors import ConfigError
 from darts_core.ops import OPS
+from darts_core.search import SearchConfig
 from darts_core.spaces import SPACES
 from darts_core.stages.settings import instantiate
 from darts_core.strategies import FirstOrder
+from darts_core.supernet import create_supernet
 from darts_core.testing import (
     OperationContract,
     RelaxationContract,
@@ -100,6 +103,43 @@ class TestRelaxationsSearchedOverDarts(TestRelaxationsSearched):
 @pytest.mark.full
 class TestStrategiesOverDarts(TestStrategies):
     space, layers = "darts", 3
+
+
+@pytest.mark.full
+class TestStrategiesOnModules(TestStrategies):
+    path = "plain"
+
+
+# a space of choices: widths, depths and layers in place of cells
+
+CELLS_ONLY = {"p_darts", "drnas_progressive", "darts_minus"}
+
+
+@pytest.mark.full
+class TestStrategiesOverChoices(StrategyContract):
+    space, layers = "mobilenet", 3
+
+    @pytest.fixture(params=[name for name in STRATEGIES if name not in CELLS_ONLY])
+    def make_strategy(self, request):
+        return made("strategy", request.param)
+
+
+@pytest.mark.full
+class TestRelaxationsOverChoices(StrategyContract):
+    space, layers = "mobilenet", 3
+
+    @pytest.fixture(params=[name for name in RELAX if name != "partial_channels"])
+    def make_strategy(self, request):
+        self.make_relaxation = made("relax", request.param)
+        return FirstOrder
+
+
+@pytest.mark.parametrize("name", sorted(CELLS_ONLY))
+def test_a_strategy_that_needs_cells_says_so(name):
+    net = create_supernet(SPACES["mobilenet"], image_size=8, channels=4, layers=3, num_classes=3,
+                          in_channels=1)  # fmt: skip
+    with pytest.raises(ConfigError, match="mobilenet"):
+        made("strategy", name)().setup(net, SearchConfig())
 
 
 def test_the_whole_list_is_there():

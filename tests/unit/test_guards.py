@@ -221,6 +221,19 @@ def test_guards_rest_where_alpha_is_not_searched_and_survive_a_resume():
     assert other.streak == 2
 
 
+def test_what_was_not_measured_in_an_epoch_is_not_stated_again():
+    ctx = context(FirstOrder(), supernet(), bundle())
+    guards = [AlphaEigenvalue(after=0.0), GradientSimilarity()]
+    for guard in guards:
+        guard.after_epoch(ctx)
+        assert len(guard.measurements()) == 1
+    # a resumed search would not know the old value: the rows of both must be the same
+    ctx.strategy.alpha_active = False
+    for guard in guards:
+        guard.after_epoch(ctx)
+        assert guard.measurements() == {}
+
+
 def test_settings_out_of_range_are_refused():
     for make in (
         lambda: SkipCount(1.5),

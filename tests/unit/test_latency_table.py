@@ -217,7 +217,7 @@ def test_latency_model_reads_the_table_and_its_fit():
     table.fits[key] = {"overhead_ms": 5.0, "slope": 2.0}
     model = latency_model(table, space, net, SHAPE, batch=1)
     assert latency_model(table, space, supernet("nasbench201", 2), SHAPE, batch=1).slope == 1.0
-    cell = "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
+    cell = "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|nor_conv_1x1~1|none~2|"
     architecture = Architecture.from_text(cell)
     # two operations that take time in each of three cells of 4, 8 and 16 channels
     assert model.of(architecture) == pytest.approx(5.0 + 2.0 * 2 * (4 + 8 + 16))

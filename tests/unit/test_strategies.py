@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darts_core import Supernet, get_space
-from darts_core.relax import Softmax
+from darts_core.relax import GumbelStraightThrough, Softmax
 from darts_core.strategies import FirstOrder, SearchSettings, Strategy, Unrolled
 from darts_core.strategies.base import Batch
 
@@ -181,6 +181,16 @@ def test_steps_equal_a_plain_implementation(second_order: bool) -> None:
         torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-11, msg=name)
     for mine, other in zip(net.alphas(), plain.alphas(), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-7, atol=1e-10)
+
+
+def test_the_unrolled_step_is_recorded_only_where_nothing_is_drawn() -> None:
+    for relaxation, recorded in ((Softmax(), True), (GumbelStraightThrough(), False)):
+        net, strategy = tiny_supernet(), Unrolled()
+        net.relaxation, net.generator = relaxation, torch.Generator().manual_seed(3)
+        before = net.generator.get_state()
+        strategy.setup(net, SearchSettings())
+        assert strategy.capturable == recorded
+        assert torch.equal(net.generator.get_state(), before), "looking must leave no trace"
 
 
 @pytest.mark.parametrize("strategy", [FirstOrder(), Unrolled()])

@@ -1,0 +1,171 @@
+"""What every method finds in NAS-Bench-201: all strategies and relaxations over seeds.
+
+    python -m benchmarks.nasbench201_methods --data train.parquet --device cuda    # CIFAR-10 (JPEG), 3 seeds
+    python -m benchmarks.nasbench201_methods --device cpu --limit 200 --epochs 2 --channels 4 --layers 1
+
+Sizes are the benchmark's: 16 channels, 5 cells a stage, 50 epochs of batch 64, half of the training images
+for alpha. Strategies run with softmax, relaxations with first order; `FITTED` says what a method's file
+becomes in this space. Accuracies are not looked up here: the file holds what was found, with the final
+weights. Without `--data` the digits are searched.
+
+Every search is a `darts-core` command in a run folder of its own. After `--minutes` the running one is asked
+to save and stop; the same call goes on from there, and ends with status 0 when nothing is left and 3 when
+something is. The results file is written anew by every call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.full_search import ROOT, SHARES, UNFINISHED, device_name, run_part, stage_folder
+from darts_core.bench.results import command_line, write_results
+from darts_core.runlog import read_json, read_jsonl
+
+# DrNAS's partial channels are made for 36 channels, P-DARTS's depths for a cell space of 5 to 17 cells
+FITTED: dict[str, list[str]] = {
+    "drnas_progressive": [
+        "relax=dirichlet",
+        "strategy.stages=[{operations:null,channel_fraction:4},{operations:3,channel_fraction:2}]",
+    ],
+    "p_darts": [
+        "search.layers={shallow}",
+        "strategy.stages=[{extra_layers:0},{extra_layers:{deeper},operations:4,skip_dropout:0.4},"
+        "{extra_layers:{deepest},operations:3,skip_dropout:0.7}]",
+    ],
+}
+
+
+def options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument(
+        "--data", help="parquet file with images and labels; the digits if left out"
+    )
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--out", type=Path, default=Path("runs/nasbench201_methods"))
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--minutes", type=float, default=9.0, help="stop after so many; call again")
+    parser.add_argument(
+        "--only", nargs="*", help="names of strategies and relaxations; all by default"
+    )
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--limit", type=int, default=None, help="images to use; all by default")
+    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--channels", type=int, default=16)
+    parser.add_argument("--layers", type=int, default=5, help="cells a stage")
+    return parser.parse_args()
+
+
+def methods(only: list[str] | None) -> list[tuple[str, str]]:
+    """(group, name) of every strategy, then of every relaxation but softmax, which strategies run with."""
+    found = [
+        (group, path.stem)
+        for group in ("strategy", "relax")
+        for path in sorted((ROOT / "conf" / group).glob("*.yaml"))
+        if path.stem != "softmax"
+    ]
+    unknown = set(only or ()) - {name for _, name in found}
+    if unknown:
+        raise SystemExit(
+            f"No such method: {', '.join(sorted(unknown))}; there are "
+            f"{', '.join(name for _, name in found)}."
+        )
+    return [(group, name) for group, name in found if not only or name in only]
+
+
+def parts(args: argparse.Namespace) -> dict[str, list[str]]:
+    """Name -> `darts-core` arguments of every search, all methods of one seed before the next seed."""
+    data = ["data=digits"]
+    if args.data:
+        data = ["data=parquet", f"data.path={Path(args.data).resolve()}", *SHARES]
+    if args.limit:
+        data.append(f"data.limit={args.limit}")
+    shallow = max(1, args.layers // 3)
+    depths = {"shallow": shallow, "deeper": (args.layers - shallow) // 2}
+    depths["deepest"] = args.layers - shallow
+    found = {}
+    for seed in range(args.seeds):
+        for group, name in methods(args.only):
+            fitted = FITTED.get(name, [])
+            for key, value in depths.items():
+                fitted = [word.replace(f"{{{key}}}", str(value)) for word in fitted]
+            found[f"search-{name}-seed{seed}"] = [
+                "search", "space=nasbench201", *data, f"device={args.device}", f"out={args.out}",
+                f"{group}={name}", f"seed={seed}", f"search.epochs={args.epochs}",
+                f"search.batch_size={args.batch_size}", f"search.channels={args.channels}",
+                f"search.layers={args.layers}", *augmentation(args), *fitted,
+            ]  # fmt: skip
+    return found
+
+
+def augmentation(args: argparse.Namespace) -> list[str]:
+    """Crops and flips for photographs; none for the digits, where a flip is another sign."""
+    return ["search.crop_padding=4", "search.flip=true"] if args.data else []
+
+
+def row_of(folder: Path, name: str) -> dict[str, Any]:
+    """What one finished search found."""
+    result = read_json(folder / "result.json")
+    history = read_jsonl(folder / "metrics.jsonl")
+    keys = (
+        "text",
+        "val_accuracy",
+        "device_seconds",
+        "steps",
+        "guards",
+        "stopped",
+        "seed",
+        "peak_mib",
+    )
+    return {
+        "name": name,
+        "method": name.split("-")[1],
+        **{key: result[key] for key in keys},
+        "alphas": history[-1]["alphas"],
+        "found_by_epoch": [line["architecture"] for line in history],
+    }
+
+
+def main() -> None:
+    """Run what is missing until time is up, and write what is there."""
+    args = options()
+    args.out = args.out.resolve()
+    until = time.monotonic() + 60 * args.minutes
+    rows, left = [], []
+    for name, words in parts(args).items():
+        folder = stage_folder(args, name)
+        done = (folder / "result.json").is_file()
+        if not done and not left and time.monotonic() < until:
+            done = run_part(args, name, words, until)
+        if done:
+            rows.append(row_of(folder, name))
+        else:
+            left.append(name)
+    if rows:
+        path = write_results(
+            "nasbench201-methods",
+            rows,
+            device=device_name(args.device),
+            folder=args.results,
+            command=command_line(),
+            notes={
+                "data": f"{Path(args.data).name if args.data else 'digits'}, limit {args.limit}",
+                "fitted": FITTED,
+                "left": left,
+            },
+            name=args.out.name,
+        )
+        print(path)
+    for row in rows:
+        print(f"{row['name']:36s} {row['device_seconds']:8.1f} s  {row['text']}")
+    if left:
+        print(f"{len(left)} searches left ({left[0]} ...): run the same command again")
+        raise SystemExit(UNFINISHED)
+
+
+if __name__ == "__main__":
+    main()

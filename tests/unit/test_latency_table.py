@@ -1,6 +1,7 @@
 """Table, expected latency and penalties: exact on known costs, refused on other devices."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -285,7 +286,7 @@ def test_fit_recovers_overhead_and_slope():
 
 
 def test_check_reports_correlations_and_draws(tmp_path, monkeypatch):
-    monkeypatch.setattr("darts_core.latency.measure.FOREIGN_CORES", 1e9)
+    monkeypatch.setattr(sys.modules["darts_core.latency.measure"], "FOREIGN_CORES", 1e9)
     space, net = get_space("nasbench201"), supernet("nasbench201", 1)
     model = size_model(space, net, SHAPE, "macs")
     seen = []

@@ -123,11 +123,17 @@ def _settings(settings: Mapping[str, Any], config: DictConfig) -> dict[str, Any]
         plain["epochs_per_trial"] = OmegaConf.select(config, "train.epochs")
     if all(plain.get(key) is None for key in _BUDGET[:4]):
         plain["trials"] = 20
-    for kind in ("sampler", "pruner"):
-        given = plain.get(kind) or {"name": "tpe" if kind == "sampler" else "default"}
-        entry = {"name": given} if isinstance(given, str) else given
+    for kind, usual in (("sampler", "tpe"), ("pruner", "default")):
+        entry = _named(plain.get(kind) or usual)
+        # the group's own default gives way to what the app's node names
+        if entry["name"] == usual and isinstance(node, DictConfig) and node.get(kind) is not None:
+            entry = _named(OmegaConf.to_object(node)[kind])
         plain[kind] = {k: v for k, v in entry.items() if v is not None and k != "description"}
     return plain
+
+
+def _named(given: Any) -> dict[str, Any]:
+    return {"name": given} if isinstance(given, str) else dict(given)
 
 
 def _yaml_space(given: Any) -> dict[str, Any]:

@@ -12,11 +12,13 @@ import time
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from darts_core.errors import TuneError
 from darts_core.tune.space import parse_space
 from darts_core.tune.table import main as table
 from hydra_plugins.darts_sweeper._overrides import spell, split
+from hydra_plugins.darts_sweeper._sweep import _settings
 
 
 @pytest.mark.parametrize(
@@ -82,6 +84,27 @@ def test_values_survive_the_way_through_an_override(value):
     override = OverridesParser.create().parse_override(f"x={spell(value)}")
     assert override.value() == value
     assert type(override.value()) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("group", "node", "used"),
+    [
+        ({"name": "tpe", "multivariate": None}, "qmc", {"name": "qmc"}),
+        (
+            {"name": "tpe"},
+            {"name": "gp", "n_startup_trials": 5},
+            {"name": "gp", "n_startup_trials": 5},
+        ),
+        ({"name": "cmaes"}, "qmc", {"name": "cmaes"}),
+        ({"name": "tpe"}, None, {"name": "tpe"}),
+    ],
+)
+def test_the_sampler_of_the_apps_node_is_used_where_the_group_is_left_alone(group, node, used):
+    app = OmegaConf.create({"tune": {"sampler": node, "pruner": "default", "trials": 3}})
+    plain = _settings({"sampler": group, "trials": None}, app)
+    assert plain["sampler"] == used
+    assert plain["pruner"] == {"name": "default"}
+    assert plain["trials"] == 3
 
 
 APP = textwrap.dedent(

@@ -3,11 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# a machine with a GPU may bring an environment of its own
+PYTHON_HERE = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 # one compute thread per test process: two processes on two cores
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-full faults test-interpret test-gpu check lint type bench clean
+.PHONY: help install demo test test-full faults test-interpret test-gpu on-gpu check lint type bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -19,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 install: $(STAMP) ## create .venv and install the package with its development tools
 
-demo: $(STAMP) ## search, retrain, tune, prune, export, benchmark and report on real digits (about 5 minutes, 2 cores)
+demo: $(STAMP) ## search, retrain, tune, prune, export, benchmark and report on real digits (two minutes or so on 2 cores)
 	$(BIN)/darts-core run experiment=demo
 
 test: $(STAMP) ## the everyday tests (CPU)
@@ -34,8 +36,12 @@ faults: $(STAMP) ## a sweep under a hundred random kills (about 10 minutes, CPU)
 test-interpret: $(STAMP) ## the Triton kernel bodies in Triton's CPU interpreter
 	$(TEST_ENV) TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 -m interpret tests/kernels
 
-test-gpu: ## everything that needs a CUDA device
-	@if [ -x $(BIN)/python ]; then $(BIN)/python -m pytest -m gpu tests; else $(PYTHON) -m pytest -m gpu tests; fi
+test-gpu: ## everything that needs a CUDA device, in steps of 9 minutes: call it until nothing is left
+	$(PYTHON_HERE) -m pytest -p benchmarks.resumable_tests --resume runs/test_gpu -m gpu tests \
+		$(shell $(PYTHON_HERE) -c "import xdist" 2>/dev/null && printf '%s' '-n 4')
+
+on-gpu: ## tests, tiles, step, kernels, export, latency, models, full search; DATA=cifar10.parquet; call until nothing is left
+	$(PYTHON_HERE) -m benchmarks.on_gpu --data $(DATA)
 
 lint: $(STAMP) ## ruff
 	$(BIN)/ruff check .

@@ -1,14 +1,17 @@
 """Everything about the fused step that needs a GPU, behind one command; resumable, in steps of minutes.
 
-    python benchmarks/gpu_step.py [--out FOLDER] [--minutes 9] [--tune]
+    python benchmarks/gpu_step.py [--out FOLDER] [--minutes 9] [--tune] [--ship]
+    python benchmarks/gpu_step.py --rehearse      # the same parts at toy size on the CPU: no result is kept
 
 1. Compile: every kernel of every cell of the DARTS supernet, in parallel processes (the compiler is the
    slow part of a first run). Each process compares its cells with the modules in fp64.
-2. Steps: the variants of `darts-core bench what=step`: tf32 and the others, batch 256, second order.
-3. Kernels: every launch against its own bytes.
-4. With --tune: tiles of every cell shape, kept in the user's cache.
+2. With --tune: tiles of every cell shape, kept in the user's cache; with --ship in the package's own table.
+3. Steps: the variants of `darts-core bench what=step` for DARTS (batch 64 and 256, compiled rivals, second
+   order), NAS-Bench-201, PC-DARTS and GDAS.
+4. Kernels: every launch against its own bytes, at each precision.
 
-A part that is in FOLDER already is not run again, so call it until it says that nothing is left.
+Each part is a process of its own. A part that is in FOLDER already is not run again, and one that time cuts
+off begins anew; call it until it says that nothing is left (status 0; 3 when something is).
 """
 
 from __future__ import annotations
@@ -18,42 +21,88 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
 
+UNFINISHED = 3
 GROUPS = [[0, 1], [2], [3, 4], [5], [6, 7]]
 """Cells of the eight-cell supernet that share their kernels."""
+PRECISIONS = ("tf32", "bf16", "fp32")
+FUSED = ["fused fp32", "fused tf32", "fused bf16"]
+SECOND = ["plain second order", "fused tf32 second order"]
 STEPS: dict[str, dict[str, Any]] = {
-    "step-64": {},
-    "step-256": {"batch_size": 256, "variants": ["plain graph", "fused tf32", "fused bf16"]},
-    "step-partial-channels": {
-        "relaxation": "partial_channels",
-        "variants": ["plain graph", "fused tf32"],
+    "step-64": {"variants": ["plain", "plain graph", "plain bf16 graph", *FUSED]},
+    "step-64-compiled": {
+        "variants": ["plain graph", "plain compiled", "plain compiled graph", "fused tf32"]
     },
-    "step-gumbel": {
-        "relaxation": "gumbel",
-        "variants": ["plain graph", "fused tf32"],
+    "step-64-second-order": {"variants": ["plain graph", "fused tf32", *SECOND]},
+    "step-256": {
+        "batch_size": 256,
+        "variants": ["plain graph", "plain bf16 graph", *FUSED],
+    },
+    "step-256-compiled": {
+        "batch_size": 256,
+        "variants": ["plain graph", "plain compiled graph", "fused tf32"],
     },
     "step-nasbench201": {
         "space": "nasbench201",
         "layers": 5,
-        "variants": ["plain graph", "fused tf32"],
+        "variants": ["plain", "plain graph", *FUSED, *SECOND],
     },
+    "step-partial-channels": {
+        "relaxation": "partial_channels",
+        "variants": ["plain", "plain graph", *FUSED, *SECOND],
+    },
+    "step-gumbel": {
+        "relaxation": "gumbel",
+        "variants": ["plain", "plain graph", *FUSED, *SECOND],
+    },
+    "kernels": {"precisions": list(PRECISIONS)},
+    "kernels-nasbench201": {"space": "nasbench201", "layers": 5, "precisions": ["tf32"]},
 }
+"""Benchmark parts and their options."""
 
 
-def cells_with_inputs(precision: str, cells: list[int]) -> Any:
+@dataclass(frozen=True)
+class Scale:
+    """What is measured: the whole supernet on a GPU, or a toy on the CPU."""
+
+    device: str = "cuda"
+    channels: int = 16
+    layers: int = 8
+    batch: int = 64
+    side: int = 32
+    groups: tuple[tuple[int, ...], ...] = tuple(map(tuple, GROUPS))
+    precisions: tuple[str, ...] = PRECISIONS
+
+    @property
+    def net(self) -> Any:
+        """The supernet on the module path."""
+        import torch
+
+        from darts_core.spaces import get_space
+        from darts_core.supernet import Supernet
+
+        torch.manual_seed(0)
+        net = Supernet(get_space("darts"), channels=self.channels, layers=self.layers)
+        return net.to(self.device).train()
+
+
+TOY = Scale(
+    "cpu", channels=2, layers=3, batch=2, side=6, groups=((0, 1), (2,)), precisions=("fp32",)
+)
+TOY_OPTIONS = {"channels": 4, "layers": 1, "batch_size": 4, "size": 6, "seconds": 0.02}
+
+
+def cells_with_inputs(scale: Scale, cells: list[int]) -> Any:
     """(index, module cell, inputs) of the given cells of the whole supernet."""
     import torch
 
-    from darts_core.spaces import get_space
-    from darts_core.supernet import Supernet
-
-    torch.manual_seed(0)
-    net = Supernet(get_space("darts"), channels=16, layers=8).cuda().train()
+    net = scale.net
     seen: dict[int, Any] = {}
     for index, cell in enumerate(net.cells):
         cell.register_forward_pre_hook(
@@ -62,7 +111,7 @@ def cells_with_inputs(precision: str, cells: list[int]) -> Any:
             )
         )
     with torch.no_grad():
-        net(torch.randn(64, 3, 32, 32, device="cuda"))
+        net(torch.randn(scale.batch, 3, scale.side, scale.side, device=scale.device))
     for index in cells:
         yield index, net.cells[index], *seen[index]
 
@@ -76,16 +125,17 @@ def one_pass(
     xs = [x.detach().to(dtype, copy=True).requires_grad_() for x in inputs]
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     mix = weights.detach().to(wide, copy=True).requires_grad_()
-    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=autocast):
+    device = weights.device
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
         out = cell(xs, mix)
     if grad is None:
-        generator = torch.Generator("cuda").manual_seed(1)
-        grad = torch.randn(out.shape, device="cuda", generator=generator).bfloat16()
+        generator = torch.Generator(device).manual_seed(1)
+        grad = torch.randn(out.shape, device=device, generator=generator).bfloat16()
     out.backward(grad.to(out.dtype))
     return [out.detach(), *(x.grad for x in xs), mix.grad]
 
 
-def compile_cells(precision: str, cells: list[int], out: Path) -> None:
+def compile_cells(scale: Scale, precision: str, cells: list[int], out: Path) -> None:
     """Run the cells both ways and both with and without weight gradients; write their errors."""
     import copy
 
@@ -98,7 +148,7 @@ def compile_cells(precision: str, cells: list[int], out: Path) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     low = torch.bfloat16 if precision == "bf16" else torch.float32
     rows = []
-    for index, cell, inputs, weights in cells_with_inputs(precision, cells):
+    for index, cell, inputs, weights in cells_with_inputs(scale, cells):
         exact = one_pass(copy.deepcopy(cell).double(), inputs, weights, torch.float64)
         plain = one_pass(
             copy.deepcopy(cell), inputs, weights, torch.float32, autocast=precision == "bf16"
@@ -129,60 +179,71 @@ def compile_cells(precision: str, cells: list[int], out: Path) -> None:
                 },
             }
         )
-    out.write_text(json.dumps(rows))
+    write(out, rows)
 
 
-def tune_cell(precision: str, cells: list[int], out: Path, seconds: float) -> None:
-    """Tiles of one cell shape; what was found by then is kept."""
-    import torch
-    import triton
+def tune(scale: Scale, precision: str, out: Path, seconds: float, ship: bool) -> None:
+    """Tiles of every cell shape at one precision; shapes that a table knows are passed over."""
+    import logging
 
-    from darts_core.supernet.fused import fuse
-    from darts_kernels import cell as launches
-    from darts_kernels.tiles import shape_key, tiles_for
-    from darts_kernels.tune import save_tiles, tune_tiles
+    from darts_core.latency.measure import quick_ms
+    from darts_core.supernet.tuning import cells_to_tune, tune_supernet
+    from darts_kernels.tiles import SHIPPED
 
-    end = time.monotonic() + seconds
-    _, cell, inputs, weights = next(cells_with_inputs(precision, cells[:1]))
-    holder = torch.nn.ModuleList([cell])
-    fuse(holder, precision)
-    layout = holder[0].plan.layout
-    height, width = layout.output_size(*inputs[-1].shape[-2:])
-    args = (layout.channels, height, width, layout.stride, precision, inputs[0].shape[0])
-    start = tiles_for(inputs[0].device, *args)
-    low = torch.bfloat16 if precision == "bf16" else torch.float32
-
-    grad = torch.randn_like(one_pass(holder[0], inputs, weights, low)[0])
-
-    def time_ms(tiles: Any) -> float:
-        launches.tiles_for = lambda *_: tiles
-        holder[0].packed.grad = None
-        return float(
-            triton.testing.do_bench_cudagraph(
-                lambda: one_pass(holder[0], inputs, weights, low, grad), rep=60
-            )
-        )
-
-    before = time_ms(start)
-    best, after = tune_tiles(start, time_ms, stop=lambda: time.monotonic() > end)
-    key = shape_key(layout.channels, height, layout.stride, precision)
-    path = save_tiles(torch.cuda.get_device_name(), key, best)
-    print(f"{key}: {before:.3f} -> {after:.3f} ms, kept in {path}", flush=True)
-    out.write_text(json.dumps({"key": key, "before": before, "after": after, **best.to_dict()}))
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    net = scale.net
+    net.use_path("auto", precision)
+    image = (3, scale.side, scale.side)
+    path = SHIPPED if ship else None
+    if scale is TOY:
+        path = out.with_name("tiles.json")
+    found = tune_supernet(
+        net, image, scale.batch, lambda call: quick_ms(call, device=scale.device),
+        seconds=seconds, path=path,
+    )  # fmt: skip
+    if scale is TOY or not cells_to_tune(net, image, scale.batch):
+        write(out, found)
 
 
-def spawn(tasks: list[tuple[list[str], Path]], end: float) -> None:
-    """Run the tasks whose result is missing side by side, until `end`."""
-    running = [
-        subprocess.Popen([sys.executable, __file__, *task])
-        for task, out in tasks
-        if not out.exists()
-    ]
-    for process in running:
-        try:
-            process.wait(max(1.0, end - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
+def bench(scale: Scale, name: str, out: Path) -> None:
+    """One part of STEPS, with its results file."""
+    from darts_core.bench import kernels, step
+
+    options: dict[str, Any] = dict(STEPS[name])
+    folder = ROOT / "benchmarks" / "results"
+    if scale is TOY:
+        options = {**options, **TOY_OPTIONS, "variants": None}
+        if not {"space", "relaxation"} & options.keys():
+            options["cases"] = ["darts"]
+        folder = out.parent / "results"
+    module = kernels if name.startswith("kernels") else step
+    found = module.run(
+        {"device": scale.device, "bench": {"options": {**options, "results": str(folder)}}},
+        out.parent,
+    )
+    write(out, found)
+
+
+def write(out: Path, found: Any) -> None:
+    """The file appears whole: a part that was cut off has none."""
+    temporary = out.with_suffix(".tmp")
+    temporary.write_text(json.dumps(found))
+    temporary.replace(out)
+
+
+def spawn(tasks: list[tuple[list[str], Path]], end: float, *, together: bool) -> None:
+    """Run the tasks whose result is missing, until `end`: side by side, or one after the other."""
+    missing = [words for words, out in tasks if not out.exists()]
+    for batch in [missing] if together else [[words] for words in missing]:
+        if time.monotonic() > end - 10:
+            return
+        running = [subprocess.Popen([sys.executable, __file__, *words]) for words in batch]
+        for process in running:
+            try:
+                process.wait(max(1.0, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def main() -> None:
@@ -191,55 +252,47 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/gpu_step"))
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--tune", action="store_true")
-    parser.add_argument("--worker", nargs=4, metavar=("WHAT", "PRECISION", "CELLS", "FILE"))
+    parser.add_argument(
+        "--ship", action="store_true", help="keep tiles in the package, not the cache"
+    )
+    parser.add_argument("--rehearse", action="store_true", help="toy size on the CPU")
+    parser.add_argument("--worker", nargs=4, metavar=("WHAT", "NAME", "CELLS", "FILE"))
     args = parser.parse_args()
+    scale = TOY if args.rehearse else Scale()
     if args.worker:
-        what, precision, cells, file = args.worker
+        what, name, cells, file = args.worker
         if what == "compile":
-            compile_cells(precision, json.loads(cells), Path(file))
+            compile_cells(scale, name, json.loads(cells), Path(file))
+        elif what == "tune":
+            tune(scale, name, Path(file), 60 * args.minutes, args.ship)
         else:
-            tune_cell(precision, json.loads(cells), Path(file), 60 * args.minutes)
+            bench(scale, name, Path(file))
         return
     end = time.monotonic() + 60 * args.minutes
     args.out.mkdir(parents=True, exist_ok=True)
+    common = ["--rehearse"] if args.rehearse else []
 
-    def tasks(what: str, precisions: tuple[str, ...]) -> list[tuple[list[str], Path]]:
-        found = []
-        for precision in precisions:
-            for cells in GROUPS:
-                file = args.out / f"{what}-{precision}-{cells[0]}.json"
-                options = ["--minutes", str(args.minutes / 4), "--worker", what, precision]
-                found.append(([*options, json.dumps(cells), str(file)], file))
-        return found
+    def task(what: str, name: str, cells: Any = None, minutes: float = 9.0) -> Any:
+        suffix = f"-{cells[0]}" if cells else ""
+        file = args.out / (f"{name}.json" if what == "bench" else f"{what}-{name}{suffix}.json")
+        own = [*common, *(["--ship"] if args.ship else []), "--minutes", str(minutes)]
+        return [*own, "--worker", what, name, json.dumps(cells), str(file)], file
 
-    compiles = tasks("compile", ("tf32", "bf16", "fp32"))
-    spawn(compiles, end - 120)
+    compiles = [task("compile", p, list(group)) for p in scale.precisions for group in scale.groups]
+    spawn(compiles, end, together=True)
+    tunes = []
     if args.tune:
+        left = max(0.1, (end - time.monotonic()) / 60 - 1)
+        tunes = [task("tune", precision, None, left) for precision in scale.precisions]
+        if args.rehearse:
+            tunes = [task("tune", precision, None, 0.02) for precision in scale.precisions]
         # one after the other: two timings at once would measure each other
-        for task in tasks("tune", ("tf32", "bf16")):
-            if time.monotonic() < end - 60:
-                spawn([task], end)
-    _benchmarks(args.out, end)
-    left = [file.name for _, file in compiles if not file.exists()]
-    left += [name for name in (*STEPS, "kernels") if not (args.out / f"{name}.json").exists()]
-    print("nothing is left" if not left else f"left: {', '.join(left)}; call again")
-
-
-def _benchmarks(out: Path, end: float) -> None:
-    from darts_core.bench import kernels, step
-
-    cases: list[tuple[str, Any, dict[str, Any]]] = [(n, step, o) for n, o in STEPS.items()]
-    cases.insert(1, ("kernels", kernels, {}))
-    for name, module, options in cases:
-        file = out / f"{name}.json"
-        if file.exists() or time.monotonic() > end - 60:
-            continue
-        config = {
-            "device": "cuda",
-            "bench": {"options": {**options, "results": str(ROOT / "benchmarks/results")}},
-        }
-        print(f"-- {name}", flush=True)
-        file.write_text(json.dumps(module.run(config, out)))
+        spawn(tunes, end, together=False)
+    benches = [task("bench", name) for name in STEPS]
+    spawn(benches, end, together=False)
+    missing = [file.name for _, file in (*compiles, *tunes, *benches) if not file.exists()]
+    print("nothing is left" if not missing else f"left: {', '.join(missing)}; call again")
+    raise SystemExit(UNFINISHED if missing else 0)
 
 
 if __name__ == "__main__":

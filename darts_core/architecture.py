@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -213,7 +213,7 @@ class Architecture:
         try:
             return cls(
                 space=content.get("space", ""),
-                cells=tuple((str(kind), _cell_from_dict(cell)) for kind, cell in cells.items()),
+                cells=tuple((str(k), _cell_from_dict(str(k), c)) for k, c in cells.items()),
                 choices=tuple((str(label), _checked_choice(v)) for label, v in choices.items()),
             )
         except ArchitectureError as error:
@@ -260,13 +260,19 @@ def _checked_edge(edge: Any) -> Edge:
     return source, target, op
 
 
-def _cell_from_dict(content: Any) -> CellChoice:
+def _cell_from_dict(kind: str, content: Any) -> CellChoice:
     if not isinstance(content, Mapping) or set(content) != {"edges", "concat"}:
-        raise ArchitectureError("Each cell must be a mapping with exactly 'edges' and 'concat'.")
+        given = sorted(map(str, content)) if isinstance(content, Mapping) else content
+        raise ArchitectureError(
+            f"The cell {kind!r} must be a mapping with exactly 'edges' and 'concat', not {given!r}."
+        )
     edges, concat = content["edges"], content["concat"]
-    if not isinstance(edges, Iterable) or not isinstance(concat, (list, tuple)) or not edges:
-        raise ArchitectureError("A cell's 'edges' and 'concat' must be non-empty lists.")
-    return CellChoice(tuple(tuple(edge) for edge in edges), tuple(concat))
+    if not isinstance(edges, (list, tuple)) or not isinstance(concat, (list, tuple)) or not edges:
+        raise ArchitectureError(
+            f"The cell {kind!r}: its 'edges' and 'concat' must be lists that are not empty."
+        )
+    checked = tuple(_checked_edge(edge) for edge in edges)
+    return CellChoice(checked, tuple(concat))
 
 
 def _parse_genotype(text: str) -> Architecture:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from darts_core.errors import ResumeError
+from darts_core.runlog import replacing
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
@@ -21,17 +21,8 @@ def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
     """
     import torch
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            torch.save({"schema_version": SCHEMA_VERSION, **content}, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as stream:
+        torch.save({"schema_version": SCHEMA_VERSION, **content}, stream)
 
 
 def load_checkpoint(path: str | Path, *, device: str | Any = "cpu") -> dict[str, Any]:

@@ -17,9 +17,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
@@ -29,9 +30,11 @@ __all__ = [
     "RunFolder",
     "config_hash",
     "environment",
+    "named_errors",
     "read_json",
     "read_jsonl",
     "read_yaml",
+    "replacing",
     "write_bytes",
     "write_json",
     "write_text",
@@ -53,19 +56,44 @@ _PACKAGES = (
 log = logging.getLogger("darts_core")
 
 
-def write_bytes(path: str | Path, content: bytes) -> None:
-    """Write `content` to a temporary file beside `path`, then rename it onto `path`."""
+@contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """A stream into a temporary file beside `path`; when the block ends well it is renamed onto `path`.
+
+    A kill or an error at any moment leaves the old file as it was.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        with named_errors(path):
+            with temporary.open("wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """A block that writes `path`: an error of the system that names no file (a full disk) names it."""
+    try:
+        yield
+    except Exception as error:
+        seen: BaseException | None = error
+        while seen is not None:
+            if isinstance(seen, OSError) and seen.errno is not None and seen.filename is None:
+                seen.filename = str(path)
+            seen = seen.__cause__ or seen.__context__
+        raise
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write `content` to a temporary file beside `path`, then rename it onto `path`."""
+    with replacing(path) as stream:
+        stream.write(content)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -229,7 +257,7 @@ class RunFolder:
         """Append one row (epoch, time, metrics) and mirror its plain numbers to TensorBoard."""
         row = plain({"epoch": epoch, "time": round(time.time(), 3), **metrics})
         self.path.mkdir(parents=True, exist_ok=True)
-        with self.metrics_path.open("a") as stream:
+        with named_errors(self.metrics_path), self.metrics_path.open("a") as stream:
             stream.write(json.dumps(row, allow_nan=False) + "\n")
             stream.flush()
             os.fsync(stream.fileno())

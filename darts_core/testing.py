@@ -176,9 +176,12 @@ class RelaxationContract:
     def test_the_generator_decides(self, relaxation: Relaxation) -> None:
         """The same state gives the same weights; progress may be a number or a tensor."""
         alpha = self._alpha()[0].detach()
-        first = relaxation.weights(alpha, 0.25, torch.Generator().manual_seed(3))
+        generator = torch.Generator().manual_seed(3)
+        before = generator.get_state()
+        first = relaxation.weights(alpha, 0.25, generator)
         again = relaxation.weights(alpha, torch.tensor(0.25), torch.Generator().manual_seed(3))
         torch.testing.assert_close(first, again)
+        assert relaxation.samples == (not torch.equal(generator.get_state(), before))
 
     def test_evaluation_is_deterministic(self, relaxation: Relaxation) -> None:
         """`evaluate` draws nothing, and prefers the operation with the larger alpha."""

@@ -41,13 +41,14 @@ def _plan(request: dict[str, Any]) -> Any:
 
 
 def _check(request: dict[str, Any]) -> int:
-    from darts_core.autosearch.forecast import forecast_text
+    from darts_core.autosearch.forecast import forecast_text, plan_notes
 
     plan = _plan(request)
     answer = {
         "zero_code": bool(plan.steps[0].metrics),
         "trials": plan.trial_count(),
         "forecast": forecast_text(plan),
+        "notes": plan_notes(plan, request.get("devices") or ["cpu"]),
         "summary": plan.summary(),
     }
     print(json.dumps(answer, default=str))

@@ -41,11 +41,11 @@ _ALGORITHMS = (
     Plugin("random_search", "independent random points"),
     Plugin(
         "bayes_opt_search",
-        "Gaussian process; ei by Optuna, ucb and poi by our sampler; choices are allowed too",
+        "Gaussian process; ei by Optuna, ucb, poi and ei with xi by our sampler; choices are allowed too",
         {
             "kind": Option("ucb", allowed=("ei", "ucb", "poi"), help="acquisition function"),
             "kappa": Option(2.5, 0, 100, help="exploration of ucb"),
-            "xi": Option(0.0, 0, 100, help="least improvement sought by poi"),
+            "xi": Option(0.0, 0, 100, help="least improvement sought by poi and ei"),
             "n_initial_points": Option(5, 1, 1000, help="random points before the model is used"),
         },
     ),

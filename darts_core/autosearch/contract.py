@@ -32,6 +32,7 @@ __all__ = [
 TRIAL_VARIABLE = "DARTS_TRIAL"
 MAX_LINE_BYTES = 64 * 1024
 MAX_METRICS = 64
+DECISION_SECONDS = 2.0  # a search that does not answer in this time is not waited for
 METRIC_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]{0,63}")
 
 
@@ -167,8 +168,23 @@ class Trial:
             # only the call after the last one stops: code that ends by itself gets to its report()
             raise StopTrial(f"max_iterations={limit} reached")
         self._append({"kind": "iteration", "iteration": self._iterations, "metrics": checked})
+        if self._iterations in self.record.get("decisions", ()):
+            self._await_decision()
         if self.stop_requested():
             raise StopTrial("stopped by the scheduler or by command")
+
+    def _await_decision(self) -> None:
+        """Wait for what the scheduler says of this iteration, so that no further one is begun in vain."""
+        if self.folder is None:
+            return
+        end = time.monotonic() + DECISION_SECONDS
+        while time.monotonic() < end and not self.stop_requested():
+            try:
+                if int((self.folder / "decided").read_text()) >= self._iterations:
+                    return
+            except (OSError, ValueError):
+                pass
+            time.sleep(0.005)
 
     def report(
         self,

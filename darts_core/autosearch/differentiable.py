@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from darts_core.autosearch.ledger import seconds_of
 from darts_core.autosearch.spec import SearchSpec
 from darts_core.autosearch.trials import Workshop
 from darts_core.errors import JobError, ResumeError
@@ -73,7 +74,7 @@ class DifferentiableSearch:
         """The row of an earlier start of this version, or a fresh run."""
         for row in self.workshop.known_rows(self.step, phase):
             if row["number"] == number and row.get("done") and row["state"] != "cancelled":
-                self.workshop.ledger.spent_seconds += float(row.get("time_total_s") or 0.0)
+                self.workshop.ledger.spent_seconds += seconds_of(row)
                 return row
         spec = self.spec
         if phase == "supernet" and spec.max_iterations is not None:

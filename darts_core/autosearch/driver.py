@@ -11,7 +11,9 @@ from dataclasses import asdict
 from typing import Any
 
 from darts_core.autosearch.algorithms import create_algorithm, key
+from darts_core.autosearch.ledger import seconds_of
 from darts_core.autosearch.process import TrialProcess
+from darts_core.autosearch.reports import Metrics, ReportReader
 from darts_core.autosearch.schedulers import create_scheduler
 from darts_core.autosearch.spec import SearchSpec
 from darts_core.autosearch.trials import StopWanted, Workshop
@@ -78,6 +80,7 @@ class Search:
         self._algorithm = create_algorithm(self.spec, salt=salt)
         for row in [*self.known, *self.rows]:
             self._algorithm.load(row["config"], row_values(row, self.goals))
+            self._remember(row)
         for row in cut_off:
             # same folder, same checkpoint: the trial goes on where it was cut off
             self._launch(row["number"], row["config"], bool(row.get("is_baseline")), None)
@@ -101,11 +104,8 @@ class Search:
         for row in self.workshop.known_rows(self.step):
             if row.get("done") and row["state"] != "cancelled":
                 self.rows.append(row)
-                self.workshop.ledger.spent_seconds += float(row.get("time_total_s") or 0.0)
+                self.workshop.ledger.spent_seconds += seconds_of(row)
             else:
-                (self.workshop.version / "autosearch" / "trials" / row["trial_id"]).joinpath(
-                    "result.json"
-                ).unlink(missing_ok=True)
                 cut_off.append(row)
         return cut_off
 
@@ -167,7 +167,12 @@ class Search:
 
     def _launch(self, number: int, configuration: Row, is_baseline: bool, ticket: Any) -> None:
         process = self.workshop.start(
-            self.spec, number, configuration, step=self.step, is_baseline=is_baseline
+            self.spec,
+            number,
+            configuration,
+            step=self.step,
+            is_baseline=is_baseline,
+            decisions=[] if is_baseline else list(self._scheduler.decision_points),
         )
         if ticket is not None:
             self._tickets[process.record["trial_id"]] = ticket
@@ -187,21 +192,36 @@ class Search:
         time.sleep(_POLL_SECONDS)
 
     def _look_after(self, process: TrialProcess) -> None:
-        goal = self.spec.objectives[0]
-        sign = 1.0 if goal.mode == "max" else -1.0
+        trial_id = process.record["trial_id"]
         for iteration, metrics in process.poll()["iterations"]:
-            if goal.metric not in metrics:
-                continue
-            value = metrics[goal.metric]
-            # a value that is no number (NaN) is worse than any
-            score = sign * value if value is not None else -math.inf
-            bad = self._scheduler.decide(process.record["trial_id"], iteration, score)
+            log.debug("trial %s iteration %d: %s", trial_id, iteration, metrics)
+            bad = self._decide(trial_id, iteration, metrics)
             # trial 0 is the measure of all others and always runs to its end
             if bad and not process.record.get("is_baseline"):
                 process.ask_to_stop("stopped", f"early: not good enough at iteration {iteration}")
+            if iteration in self._scheduler.decision_points:
+                (process.folder / "decided").write_text(str(iteration))
         command = process.folder / "stop"
         if command.exists() and process.outcome is None:
             process.ask_to_stop("stopped", "stopped by command")
+
+    def _decide(self, trial_id: str, iteration: int, metrics: Metrics) -> bool:
+        """Tell the scheduler an iteration; whether the trial should end."""
+        goal = self.spec.objectives[0]
+        if goal.metric not in metrics:
+            return False
+        value = metrics[goal.metric]
+        # a value that is no number (NaN) is worse than any
+        score = -math.inf
+        if value is not None:
+            score = value if goal.mode == "max" else -value
+        return self._scheduler.decide(trial_id, iteration, score)
+
+    def _remember(self, row: Row) -> None:
+        """Tell the scheduler the iterations of a trial of an earlier start or step."""
+        folder = self.workshop.version / "autosearch" / "trials" / row["trial_id"]
+        for iteration, metrics in ReportReader(folder / "reports.jsonl").new_iterations():
+            self._decide(row["trial_id"], iteration, metrics)
 
     def _collect(self, process: TrialProcess) -> None:
         trial_id = process.record["trial_id"]
@@ -212,7 +232,6 @@ class Search:
             log.info(
                 "trial %s is tried again (%d of %d)", trial_id, retry + 1, self.spec.limits.retries
             )
-            (process.folder / "result.json").unlink()
             ticket = self._tickets.pop(trial_id, None)
             self._launch(row["number"], row["config"], bool(row.get("is_baseline")), ticket)
             return

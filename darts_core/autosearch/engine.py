@@ -13,13 +13,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from darts_core.autosearch.forecast import plan_notes
 from darts_core.autosearch.multi import confirm, run_plan
 from darts_core.autosearch.plan_files import build_plan
 from darts_core.autosearch.spec import SearchPlan
 from darts_core.autosearch.trials import StopWanted, UserCode, Workshop
 from darts_core.errors import DartsError, JobError
 from darts_core.jobs import procs
-from darts_core.jobs.code import model_file
+from darts_core.jobs.code import copy_model, model_file
 from darts_core.jobs.index import update_index
 from darts_core.jobs.locks import FileLock, device_lock_path
 from darts_core.jobs.notify import notify
@@ -31,6 +32,7 @@ from darts_core.runlog import environment, write_json, write_yaml
 __all__ = ["apply_budget", "load_plan", "prepare", "run_version"]
 
 _RESOURCE_SECONDS = 1.0
+_LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 log = logging.getLogger("darts_core")
 
 
@@ -115,7 +117,8 @@ class _Resources:
 
 
 class _Runner:
-    def __init__(self, store: JobStore, version: Version) -> None:
+    def __init__(self, store: JobStore, version: Version, *, detached: bool) -> None:
+        self.detached = detached
         self.store = store
         self.version = version
         self.record = version.record()
@@ -150,13 +153,10 @@ class _Runner:
         path = self.version.path
         plan = load_plan(path, self.record)
         prepare(path, plan)
-        for step in plan.steps:
-            for name in step.stand_ins():
-                log.warning(
-                    "no value of your own is known for %r: %r stands in for trial 0; name it with "
-                    "general.baseline, a default, or --arg %s=VALUE",
-                    name, step.baseline_configuration()[name], name,
-                )  # fmt: skip
+        if self.detached:
+            log.setLevel(_LEVELS[max(step.verbose for step in plan.steps)])
+        for note in plan_notes(plan, self.record.get("devices") or ["cpu"]):
+            log.warning("%s", note)
         code = UserCode(
             code_dir=path / "code",
             boot_file=path / "code" / self.record["boot_file"],
@@ -202,8 +202,8 @@ class _Runner:
         model = model_file(
             self.version.path / "autosearch" / "trials" / best["trial_id"], best["model_path"]
         )
-        if model is not None and model.is_file():
-            shutil.copyfile(model, folder / model.name)
+        if model is not None:
+            copy_model(model, folder)
 
 
 def run_version(store: JobStore, version: Version, *, detached: bool = False) -> int:
@@ -217,7 +217,7 @@ def run_version(store: JobStore, version: Version, *, detached: bool = False) ->
         raise JobError(
             f"{version.job}/{version.name} is being run by another process; wait for it."
         )
-    runner = _Runner(store, version)
+    runner = _Runner(store, version, detached=detached)
     if detached:
         procs.adopt_orphans()
     try:
@@ -252,6 +252,9 @@ def run_version(store: JobStore, version: Version, *, detached: bool = False) ->
             raise
         finally:
             procs.end_tree(None, runner.record["mark"], grace_seconds=0.5, limit_seconds=5.0)
+            if detached:
+                # this process has no other children than what trials left
+                procs.end_children(grace_seconds=0.2, limit_seconds=2.0)
             for held in locks:
                 held.release()
     finally:

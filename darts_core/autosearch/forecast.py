@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from darts_core.jobs.code import copy_code
 from darts_core.jobs.control import check_boot_file
 from darts_core.jobs.tables import neutral, span
 
-__all__ = ["dry_run", "forecast_text", "trainings"]
+__all__ = ["dry_run", "forecast_text", "plan_notes", "trainings"]
 
 
 def trainings(plan: SearchPlan) -> tuple[float, float]:
@@ -47,6 +47,25 @@ def forecast_text(plan: SearchPlan, training_seconds: float | None = None) -> st
         text += f" One training takes about {span(training_seconds)}: about {span(total)} in all"
         text += f" with {workers} at a time." if workers > 1 else "."
     return text
+
+
+def plan_notes(plan: SearchPlan, devices: Sequence[str]) -> list[str]:
+    """What the user should know before the plan runs, a sentence each."""
+    notes = []
+    for step in plan.steps:
+        for name in step.stand_ins():
+            notes.append(
+                f"no value of your own is known for {name!r}: "
+                f"{step.baseline_configuration()[name]!r} stands in for trial 0; name it with "
+                f"general.baseline, a default, or --arg {name}=VALUE"
+            )
+    wanted = max(step.gpu_per_trial for step in plan.steps)
+    if wanted and not any(device.startswith("cuda") for device in devices):
+        notes.append(
+            f"the job file states {wanted} GPU(s) a trial, but the job runs on "
+            f"{', '.join(devices)}; name GPUs with --devices cuda:0"
+        )
+    return notes
 
 
 def dry_run(plan: SearchPlan, request: Mapping[str, Any], *, limit_seconds: float = 600.0) -> str:

@@ -17,11 +17,10 @@ from darts_core.autosearch.catalogue import (
     SCHEDULERS,
     Plugin,
 )
-from darts_core.autosearch.metrics_yaml import parse_metrics
+from darts_core.autosearch.metrics_yaml import metric_name, parse_metrics
 from darts_core.autosearch.space_yaml import parse_space
 from darts_core.autosearch.spec import Dimension, Limits, Objective, SearchSpec
-from darts_core.autosearch.yaml_lines import Located, load, locate
-from darts_core.errors import ConfigError
+from darts_core.autosearch.yaml_lines import Located, load, set_field
 
 __all__ = ["parse_file", "parse_four_parts", "read_options"]
 
@@ -36,6 +35,7 @@ _ALGORITHM = (
     "objectives", "tolerance",
 )  # fmt: skip
 _MODE = ("max", "min")
+MAX_GRID = 100_000
 
 
 def read_options(
@@ -81,7 +81,7 @@ def _objectives(node: Located) -> tuple[Objective, ...]:
     """`objectives: [{metric, mode, tolerance}]`, or `reward_attr` with `mode`."""
     several = node.get("objectives")
     if several is None:
-        reward = node.need("reward_attr", "name the reported metric to optimise").text()
+        reward = metric_name(node.need("reward_attr", "name the reported metric to optimise"))
         mode = node.get("mode")
         tolerance = node.get("tolerance")
         return (
@@ -97,7 +97,7 @@ def _objectives(node: Located) -> tuple[Objective, ...]:
         mode, tolerance = item.get("mode"), item.get("tolerance")
         result.append(
             Objective(
-                item.need("metric", "name a reported metric").text(),
+                metric_name(item.need("metric", "name a reported metric")),
                 mode.text(_MODE) if mode else "max",
                 tolerance.number(0) if tolerance else 0.0,
             )
@@ -146,6 +146,20 @@ def _scheduler(node: Located | None) -> tuple[str, dict[str, Any]]:
     return plugin.name, read_options(node, plugin, ("type",))
 
 
+def _check_grid(kind: Located, dimensions: Sequence[Dimension]) -> None:
+    """A grid needs settings with a number of values each, and not too many combinations."""
+    points = 1
+    for dimension in dimensions:
+        if dimension.size is None:
+            kind.fail(
+                f"the setting {dimension.name!r} is continuous",
+                "give it num (a number of points), or use random_search or tpe_search",
+            )
+        points *= dimension.size
+    if points > MAX_GRID:
+        kind.fail(f"{points} combinations", f"leave at most {MAX_GRID}, or use random_search")
+
+
 def _start_points(
     options: dict[str, Any], node: Located, samples: int, objectives: Sequence[Objective]
 ) -> None:
@@ -185,6 +199,8 @@ def parse_four_parts(root: Located, name: str) -> SearchSpec:
         # the searched setting is known to every trial; its values come from the supernet
         dimensions = (Dimension(options["setting"], "choice", (options["base"],)),)
         from_space = {}
+    if algorithm.name == "grid_search":
+        _check_grid(node.need("type", ""), dimensions)
     scheduler, scheduler_options = _scheduler(root.get("scheduler"))
     iterations = root.get("max_iterations") or _optional(general, "max_iterations")
 
@@ -233,24 +249,6 @@ def _sniff(root: Located) -> str:
     )
 
 
-def _set(tree: Any, dotted: str, value: Any) -> None:
-    parts = dotted.split(".")
-    for part in parts[:-1]:
-        try:
-            tree = tree[int(part)] if isinstance(tree, list) else tree.setdefault(part, {})
-        except (ValueError, IndexError, AttributeError):
-            raise ConfigError(
-                f"--set {dotted}: there is no {part!r}; check the field's path."
-            ) from None
-    try:
-        if isinstance(tree, list):
-            tree[int(parts[-1])] = value
-        else:
-            tree[parts[-1]] = value
-    except (ValueError, IndexError, TypeError):
-        raise ConfigError(f"--set {dotted}: there is no such field; check the path.") from None
-
-
 def parse_file(path: str | Path, settings: Mapping[str, Any] | None = None) -> SearchSpec:
     """One search from a job file in any of the three forms.
 
@@ -263,11 +261,8 @@ def parse_file(path: str | Path, settings: Mapping[str, Any] | None = None) -> S
     """
     root = load(path)
     form = _sniff(root)
-    if settings:
-        plain = root.plain()
-        for dotted, value in settings.items():
-            _set(plain, dotted, value)
-        root = locate(plain, f"{path} with --set")
+    for dotted, value in (settings or {}).items():
+        set_field(root, dotted, value)
     # copies in a version are numbered
     name = re.sub(r"^\d+-", "", Path(path).stem)
     if form == "trainingInput":

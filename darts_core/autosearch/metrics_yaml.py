@@ -8,7 +8,14 @@ from pathlib import PurePosixPath
 from darts_core.autosearch.contract import METRIC_NAME
 from darts_core.autosearch.yaml_lines import Located
 
-__all__ = ["parse_metrics"]
+__all__ = ["metric_name", "parse_metrics"]
+
+
+def metric_name(node: Located) -> str:
+    """The value as the name of a metric that `reporter` accepts."""
+    if not METRIC_NAME.fullmatch(node.text()):
+        node.fail("not a metric name", "use letters, digits and _ . / -, beginning with a letter")
+    return node.text()
 
 
 def parse_metrics(node: Located | None) -> tuple[dict[str, str], ...]:
@@ -21,10 +28,7 @@ def parse_metrics(node: Located | None) -> tuple[dict[str, str], ...]:
             item.get("regex"),
             item.get("file"),
         )
-        if not METRIC_NAME.fullmatch(name.text()):
-            name.fail(
-                "not a metric name", "use letters, digits and _ . / -, beginning with a letter"
-            )
+        metric_name(name)
         if (regex is None) == (file is None):
             item.fail("not one source", "give either regex (printed lines) or file (metric.json)")
         source = _pattern(regex) if regex is not None else _entry(item, name.text())

@@ -145,7 +145,10 @@ def confirm(plan: SearchPlan, workshop: Workshop, best: Row, baseline: Row | Non
             done = [
                 r
                 for r in workshop.known_rows(step, "confirm")
-                if r.get("seed") == seed and r.get("done") and r["config"] == row["config"]
+                if r.get("seed") == seed
+                and r.get("done")
+                and r["state"] != "cancelled"
+                and r["config"] == row["config"]
             ]
             if not done:
                 workshop.run_one(

@@ -109,6 +109,8 @@ def _dimension(name: str, node: Located) -> Located:
 
 def _range(node: Located, content: dict[str, Located]) -> dict[str, Any]:
     low, high = content["low"].number(), content["high"].number()
+    if low >= high:
+        content["high"].fail(f"not above low {low:g}", "raise it")
     fields: dict[str, Any] = {"start": low, "stop": high}
     step = node.get("step")
     if step is not None:

@@ -75,6 +75,7 @@ class TrialProcess:
         self._checked = 0.0
         self._popen: subprocess.Popen[bytes] | None = None
         self._who: procs.Identity | None = None
+        self._seen: set[procs.Identity] = set()
         self._begun = 0.0
 
     @property
@@ -114,7 +115,7 @@ class TrialProcess:
         if old.exists():
             attempts = len(list(self.folder.glob("reports.*.jsonl"))) + 1
             old.rename(self.folder / f"reports.{attempts}.jsonl")
-        for name in ("stop", "stopped.json"):
+        for name in ("stop", "stopped.json", "decided"):
             (self.folder / name).unlink(missing_ok=True)
         write_json(self.folder / "trial.json", self.record)
         with (self.folder / "log.txt").open("ab") as log:
@@ -150,6 +151,7 @@ class TrialProcess:
                 grace_seconds=grace_seconds,
                 limit_seconds=grace_seconds + 4.0,
                 reap=self._popen.poll,
+                seen=self._seen,
             )
             self._finish(state, reason)
 
@@ -164,7 +166,7 @@ class TrialProcess:
         code = self._popen.poll()
         if code is not None:
             # what it left behind must not outlive it
-            procs.end_tree(None, self.mark, grace_seconds=0.2, limit_seconds=5.0)
+            procs.end_tree(None, self.mark, grace_seconds=0.2, limit_seconds=5.0, seen=self._seen)
             iterations += self.reader.new_iterations()
             self._finish(*self._judge(code))
             return {"iterations": iterations}
@@ -175,7 +177,8 @@ class TrialProcess:
         now = time.monotonic()
         if now - self._checked >= _MEMORY_POLL_SECONDS:
             self._checked = now
-            members = procs.tree(self._who, self.mark)
+            members = procs.tree(self._who, self.mark, self._seen)
+            self._seen.update(members)
             self.rss_mib = procs.resident_mib(members)
             self.cpu_seconds = max(self.cpu_seconds, procs.cpu_seconds(members))
             self.peak_mib = max(self.peak_mib, self.rss_mib)

@@ -15,7 +15,7 @@ from darts_core.autosearch.contract import (
     harmless,
 )
 
-__all__ = ["ReportReader", "Reports", "objective_value"]
+__all__ = ["Metrics", "ReportReader", "Reports", "objective_value"]
 
 MAX_FILE_BYTES = 64 * 2**20
 _ACCURACY = ("acc", "accuracy", "mean_accuracy")

@@ -16,7 +16,12 @@ __all__ = ["AsyncHyperband", "Fifo", "MedianStopping", "Scheduler", "create_sche
 
 
 class Scheduler:
-    """Values are turned so that larger is better."""
+    """Values are turned so that larger is better.
+
+    At `decision_points` (iterations) a trial waits for the decision before it goes on.
+    """
+
+    decision_points: tuple[int, ...] = ()
 
     def decide(self, trial: str, iteration: int, value: float) -> bool:
         """Record the value of a trial at an iteration (from 1); True when the trial should end."""
@@ -56,6 +61,7 @@ class AsyncHyperband(Scheduler):
             if not self.rungs or rung > self.rungs[-1][0]:
                 self.rungs.append((rung, {}))
             at *= reduction_factor
+        self.decision_points = tuple(rung for rung, _ in self.rungs)
 
     def decide(self, trial: str, iteration: int, value: float) -> bool:
         """See the class."""

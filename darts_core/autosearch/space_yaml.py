@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -51,9 +52,22 @@ def code_dimension(name: str, values: Sequence[str]) -> Dimension:
 
 def _features(code: str) -> list[int]:
     """Blocks and sum of digits of each stage: what one edit changes by one or two."""
+    if "x" in code:
+        return _shape_features(code)
     return [
         number for stage in code.split("-") for number in (len(stage), sum(int(d) for d in stage))
     ]
+
+
+def _shape_features(shape: str) -> list[int]:
+    """The same of a shape such as 3x64-2x96, whose widths count as the doublings they amount to."""
+    features, before = [], 64
+    for part in shape.split("-"):
+        count, _, width = part.partition("x")
+        doublings = round(math.log2(int(width) / before))
+        features += [int(count), int(count) + doublings]
+        before = int(width)
+    return features
 
 
 def dense_codes(rng: random.Random, count: int) -> list[str]:
@@ -100,6 +114,8 @@ def _codes(item: Located, kind: str) -> Dimension:
                 codes.append(check_dense_code(value.text()))
         except ArchitectureError as error:
             value.fail(str(error).rstrip("."), "correct the code")
+        if codes[-1] in codes[:-1]:
+            value.fail("this code stands twice", "name each code once")
     return code_dimension(name, codes)
 
 
@@ -128,10 +144,8 @@ def _continuous(item: Located) -> Dimension:
     if low == high:
         stop_node.fail("start and stop are equal", "widen the range or use discrete_param")
     if base is not None:
-        number = base.number(0)
-        if number <= 0 or number == 1:
-            base.fail("not usable as a base", "use 10 or 2")
-        return Dimension(name, "float", low=low, high=high, base=float(number))
+        number = _base(base, low, high)
+        return Dimension(name, "float", low=low, high=high, base=number)
     wanted_log = log.boolean() if log is not None else False
     if wanted_log and low <= 0:
         item.fail("a logarithmic range must lie above 0", "raise start, or drop log")
@@ -142,6 +156,16 @@ def _continuous(item: Located) -> Dimension:
     return Dimension(name, "float", low=float(low), high=float(high), log=wanted_log)
 
 
+def _base(node: Located, *exponents: float) -> float:
+    """The base, with which the exponents give numbers that a float can hold."""
+    number = float(node.number(0))
+    if number <= 0 or number == 1:
+        node.fail("not usable as a base", "use 10 or 2")
+    if any(abs(exponent * math.log10(number)) > 300 for exponent in exponents):
+        node.fail("start or stop is too large an exponent", "bring both nearer to 0")
+    return number
+
+
 def _grid(name: str, start: float, stop: float, num: int, base: Located | None) -> Dimension:
     """`num` points from `start` to `stop`, both included; with `base` these are exponents."""
     points = [start + (stop - start) * i / (num - 1) for i in range(num)]
@@ -149,9 +173,9 @@ def _grid(name: str, start: float, stop: float, num: int, base: Located | None) 
     if base is None:
         whole = all(isinstance(point, int) for point in points)
         return Dimension(name, "choice", tuple(points if whole else (float(p) for p in points)))
-    number = base.number(0)
+    number = _base(base, start, stop)
     # 10 ** -1 in floating point is exactly 0.1, while exp/log detours are not
-    return Dimension(name, "choice", tuple(float(number) ** point for point in points))
+    return Dimension(name, "choice", tuple(number**point for point in points))
 
 
 def _one(item: Located, inherited: str | None) -> tuple[Dimension, Any]:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import product
 from typing import Any
 
+from darts_core.autosearch.backbones.grammar import STANDARD
 from darts_core.errors import ConfigError
 
 __all__ = ["Dimension", "Limits", "Objective", "SearchPlan", "SearchSpec"]
@@ -67,9 +68,12 @@ class Dimension:
         return int(value) if self.kind == "int" else value
 
     def middle(self) -> Any:
-        """The value that stands in where the user named none: the first choice, or the centre."""
+        """The value that stands in where the user named none: of backbone codes a standard network's,
+        else the first choice, or the centre.
+        """
         if self.kind == "choice":
-            return self.values[0]
+            standard = [v for v in self.values if v in STANDARD.values()]
+            return (standard or self.values)[0]
         centre = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
         return self.value(round(centre) if self.kind == "int" else centre)
 
@@ -130,6 +134,7 @@ class SearchSpec:
     confirm_seeds: int = 3
     cpu_per_trial: int = 1
     gpu_per_trial: int = 0
+    verbose: int = 1
     source: str = ""
 
     def configurations(self) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from darts_core.autosearch.catalogue import ALGORITHMS, SCHEDULERS
+from darts_core.autosearch.metrics_yaml import metric_name
 from darts_core.autosearch.spec import Dimension, Objective, SearchSpec
 from darts_core.autosearch.yaml_lines import Located
 
@@ -54,7 +55,7 @@ def _objective(node: Located) -> Objective:
     scheduler_node = node.get("scheduler")
     if scheduler_node is not None:
         scheduler_node.text(("async_hyperband",))
-    metric = node.need("searchAlgorithmMetric", "name the reported metric").text()
+    metric = metric_name(node.need("searchAlgorithmMetric", "name the reported metric"))
     mode_node = node.get("searchAlgorithmMode")
     mode = mode_node.text(("max", "min")) if mode_node else "max"
     for key, wanted in (("schedulerMetric", metric), ("schedulerMode", mode)):
@@ -73,25 +74,30 @@ def parse_training_input(root: Located, name: str) -> SearchSpec:
     """One search from the older form.
 
     `hyperopt` becomes TPE, `async_hyperband` the scheduler of that name when
-    `enableTrialEarlyStopping` is true, `priorBestValue` the user's own value.
+    `enableTrialEarlyStopping` is true, `priorBestValue` the user's own value, `verbose` what the job's
+    log holds (0 warnings, 1 the ends of trials too, 2 every iteration too).
     """
     root.check_keys(("trainingInput",))
     top = root.need("trainingInput", "put hyperparameters under it")
     top.check_keys(("verbose", "hyperparameters"))
     verbose = top.get("verbose")
-    if verbose is not None:
-        verbose.integer(0, 2)
+    level = verbose.integer(0, 2) if verbose is not None else 1
     node = top.need("hyperparameters", "add the search's fields")
     node.check_keys(_FIELDS)
     objective = _objective(node)
     early = node.get("enableTrialEarlyStopping")
     scheduler = "async_hyperband" if early is not None and early.boolean() else "FIFOScheduler"
     dimensions, baseline = [], {}
-    for item in node.need("params", "list the parameters").items():
+    params = node.need("params", "list the parameters")
+    for item in params.items():
         dimension, prior = _dimension(item)
+        if any(d.name == dimension.name for d in dimensions):
+            item.fail(f"the parameter {dimension.name!r} stands twice", "keep one of them")
         dimensions.append(dimension)
         if prior is not None:
             baseline[dimension.name] = prior
+    if not dimensions:
+        params.fail("no parameters", "list at least one")
     trials = _whole(node, "maxTrials", 20)
     options = ALGORITHMS["tpe_search"].defaults()
     options["n_initial_points"] = max(1, min(options["n_initial_points"], trials // 4))
@@ -109,5 +115,6 @@ def parse_training_input(root: Located, name: str) -> SearchSpec:
         baseline=baseline,
         cpu_per_trial=_whole(node, "cpuPerTrial", 1),
         gpu_per_trial=_whole(node, "gpuPerTrial", 0, 0),
+        verbose=level,
         source=root.file,
     )

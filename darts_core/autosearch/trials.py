@@ -6,18 +6,18 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from darts_core.autosearch.ledger import Ledger, attempt, earlier, set_aside
 from darts_core.autosearch.process import Outcome, TrialProcess
 from darts_core.autosearch.reports import objective_value
 from darts_core.autosearch.spec import SearchSpec
-from darts_core.errors import ResumeError
 from darts_core.jobs.results import read_rows, trials_folder
-from darts_core.runlog import read_json, write_json
+from darts_core.runlog import write_json
 
-__all__ = ["Ledger", "StopWanted", "UserCode", "Workshop"]
+__all__ = ["StopWanted", "UserCode", "Workshop"]
 
 SCHEMA_VERSION = 1
 log = logging.getLogger("darts_core")
@@ -37,41 +37,6 @@ class UserCode:
     entry: str = "train"
     evaluate: str = "eval"
     python: str | None = None
-
-
-@dataclass
-class Ledger:
-    """What the search has cost, in seconds and in trainings (trial 0's time)."""
-
-    unit_seconds: float | None = None
-    spent_seconds: float = 0.0
-    begun: float = field(default_factory=time.monotonic)
-
-    def trainings(self, running_seconds: float = 0.0) -> float | None:
-        """The cost so far as a multiple of trial 0's training; None before it has finished."""
-        if not self.unit_seconds:
-            return None
-        return (self.spent_seconds + running_seconds) / self.unit_seconds
-
-    def exhausted(self, spec: SearchSpec, running_seconds: float = 0.0) -> str | None:
-        """The sentence for a spent budget, or None."""
-        limits = spec.limits
-        cost = self.trainings(running_seconds)
-        if limits.trainings is not None and cost is not None and cost >= limits.trainings:
-            return f"the budget of {limits.trainings:g} trainings is spent"
-        if limits.seconds is not None and time.monotonic() - self.begun >= limits.seconds:
-            return f"the budget of {limits.seconds / 60:g} minutes is spent"
-        return None
-
-
-def _attempt(folder: Path) -> int:
-    """How many times this trial has been started, this time included."""
-    if not (folder / "trial.json").exists():
-        return 1
-    try:
-        return int(read_json(folder / "trial.json").get("attempt", 0)) + 1
-    except (ResumeError, ValueError, TypeError, AttributeError):
-        return 2
 
 
 class Workshop:
@@ -141,6 +106,7 @@ class Workshop:
         trial_id = self.trial_id(step, phase, number, seed)
         folder = trials_folder(self.version) / trial_id
         folder.mkdir(parents=True, exist_ok=True)
+        set_aside(folder)
         worker = self._free_worker()
         device = self.devices[worker % len(self.devices)]
         record = {
@@ -149,7 +115,7 @@ class Workshop:
             "number": number,
             "step": step,
             "phase": phase,
-            "attempt": _attempt(folder),
+            "attempt": attempt(folder),
             "config": configuration,
             "arguments": self._arguments(configuration, trial_id, folder),
             "boot_file": str(self.code.boot_file),
@@ -250,6 +216,8 @@ class Workshop:
             "time_total_s": round(outcome.seconds, 4),
             "peak_mib": round(outcome.peak_mib, 1),
             "cpu_seconds": round(process.cpu_seconds, 2),
+            **earlier(process.folder),
+            "acc": reports.final.get("acc"),
             "latency": reports.final.get("latency"),
             "latency_flag": reports.final.get("latency_flag", ""),
             "model_path": reports.final.get("model_path"),

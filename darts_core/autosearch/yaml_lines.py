@@ -14,7 +14,7 @@ import yaml
 
 from darts_core.errors import ConfigError, nearest_names
 
-__all__ = ["Located", "load", "locate"]
+__all__ = ["Located", "load", "locate", "set_field"]
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 20_000
@@ -48,9 +48,9 @@ class Located:
         """
         shown = repr(self.plain())
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
-        raise ConfigError(
-            f"{self.file}, line {self.line}: {self.where} = {shown}: {problem}; {remedy}."
-        )
+        # what was set on the command line stands in no line
+        place = f"{self.file}, line {self.line}" if self.line else self.file
+        raise ConfigError(f"{place}: {self.where} = {shown}: {problem}; {remedy}.")
 
     def plain(self) -> Any:
         """The value without places."""
@@ -142,6 +142,37 @@ def locate(value: Any, file: str, path: tuple[str, ...] = (), line: int = 0) -> 
     else:
         inner = value
     return Located(inner, file, line, path)
+
+
+def set_field(root: Located, dotted: str, value: Any) -> None:
+    """Replace the field at a dotted path in place; all others keep their lines.
+
+    Raises:
+        ConfigError: the path leads nowhere.
+    """
+    *parents, last = dotted.split(".")
+    node, file = root, f"{root.file}, --set {dotted}"
+    path: tuple[str, ...] = ()
+    try:
+        for part in parents:
+            path = (*path, _part(node, part))
+            if isinstance(node.value, list):
+                node = node.value[int(part)]
+            else:
+                node = node.mapping().setdefault(part, Located({}, file, 0, path))
+        path = (*path, _part(node, last))
+        if isinstance(node.value, list):
+            node.value[int(last)] = locate(value, file, path)
+        else:
+            node.mapping()[last] = locate(value, file, path)
+    except (ValueError, IndexError, ConfigError):
+        raise ConfigError(
+            f"{file}: there is no such field; check the field's path (list members are numbered from 0)."
+        ) from None
+
+
+def _part(node: Located, part: str) -> str:
+    return f"[{part}]" if isinstance(node.value, list) else part
 
 
 class _Reader:

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from darts_core.bench.floor import copy_bandwidth_gbs
 from darts_core.bench.results import write_results
-from darts_core.bench.step import StepCase, copy_bandwidth_gbs
+from darts_core.bench.step import StepCase
 from darts_core.latency import measure
 from darts_core.supernet.cell import SearchCell
 
@@ -31,7 +32,7 @@ def launch_bytes(
     Args:
         name: of the kernel.
         grid: its programs.
-        k: its compile-time arguments.
+        k: its compile-time arguments; EDGES, the edges that the launch reads, where that is not grid[2].
         batch: samples.
         item: bytes of a stored value.
     """
@@ -40,9 +41,13 @@ def launch_bytes(
     hw = k["HW"] if "HW" in k else k.get("H", 1) * k.get("W", 1)
     tensor = batch * k.get("C", k.get("CO", 1)) * hw
     z = grid[2] if len(grid) > 2 else 1
+    edges = k.get("EDGES", z)
     stride2 = k.get("STRIDE", 1) ** 2
     if name == "_depthwise_kernel":
         return tensor * (min(2, z) * stride2 * item + z * k["COUNT"] * min(item, 2))
+    if name == "_stage_kernel":
+        inputs = z * grid[1] if k["NORM"] else min(2, z) * stride2
+        return tensor * item * (inputs + z * grid[1])
     if name == "_inner_kernel":
         return tensor * z * (item + min(item, 2))
     if name == "_pointwise_kernel":
@@ -52,19 +57,47 @@ def launch_bytes(
     if name == "_inner_backward_kernel":
         return tensor * z * 3 * item
     if name == "_depthwise_backward_kernel":
-        return tensor * z * item * (2 * stride2 + k["COUNT"] + k["NPOOL"])
+        own = z * (2 * stride2 + k["NPOOL"]) + edges * (k["COUNT"] + (k["SKIP"] >= 0))
+        return tensor * own * item + tensor * z * k["NMAX"]
     if name == "_pool_kernel":
         return tensor * z * (item * (stride2 + k["NPOOL"]) + k["NMAX"])
     if name == "_pool_backward_kernel":
-        return tensor * z * item * 2 * k["NPOOL"]
+        return tensor * item * (2 * z * k["NPOOL"] + edges)
     if name == "_reduce_kernel":
         return tensor * z * item * (k["F1"] + k["NPOOL"] + 1)
     if name == "_node_sum_kernel":
-        return tensor * item * (1 + k["DEGREE"] * (k["F1"] + 1))
+        return tensor * item * (1 + edges * (k["F1"] + k["NPOOL"] + (k["SKIP"] or k["FR"])))
+    if name in ("_halve_kernel", "_join_kernel", "_split_kernel"):
+        return _passing_bytes(name, z, edges, k, tensor, item)
     if name in ("_point_kernel", "_point_backward_kernel", "_point_weight_kernel"):
         outs, ins = batch * k["CO"] * hw, batch * k["CI"] * hw * (2 if k["REDUCE"] else 1)
         return item * (ins * (2 if "backward" in name else 1) + 2 * outs)
     return tensor * item * 2
+
+
+def _passing_bytes(
+    name: str, sources: int, edges: int, k: Mapping[str, Any], tensor: int, item: int
+) -> float:
+    """Bytes of a launch of `darts_kernels.partial`; `tensor` is one of the mixed channels."""
+    rest = tensor * (k["GROUPS"] - 1)
+    if name == "_halve_kernel":
+        whole = rest * k["HI"] * k["WI"] / (k["H"] * k["W"])
+        return sources * ((whole + rest) * item + rest)
+    if name == "_join_kernel":
+        return item * (2 * tensor + rest * (1 + edges))
+    whole = k["HI"] * k["WI"] / (k["H"] * k["W"]) if k["POOLED"] else 1
+    return item * rest * (edges + sources * (1 + whole))
+
+
+def edges_read(k: Mapping[str, Any], grid: tuple[int, ...], layout: Any) -> int | None:
+    """How many edges a launch of a cell reads, from its run-time arguments; None: as many as grid[2]."""
+    if "node" in k:
+        target = layout.inputs + k["node"]
+        return sum(edge[1] == target for edge in layout.edges)
+    if "source0" in k and len(grid) > 2:
+        sources = range(k["source0"], k["source0"] + grid[2])
+        return sum(edge[0] in sources for edge in layout.edges)
+    return None
 
 
 def _dense_bytes(name: str, grid: tuple[int, ...], k: Mapping[str, Any], item: int) -> float:
@@ -87,18 +120,19 @@ def _dense_bytes(name: str, grid: tuple[int, ...], k: Mapping[str, Any], item: i
 def _recorded(
     cell: SearchCell, inputs: list[Tensor], weights: Tensor
 ) -> list[tuple[str, Any, Any, Any]]:
-    """(name, grid, compile-time arguments, launch again) of each launch of a forward and backward pass."""
+    """(name, grid, its numbers by argument, launch again) of each launch of a forward and backward pass."""
     from triton.runtime.jit import JITFunction
 
     launches: list[tuple[str, Any, Any, Any]] = []
     real = JITFunction.run
 
     def record(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
+        named = {**dict(zip(self.arg_names, args, strict=False)), **kwargs}
         launches.append(
             (
                 self.__name__,
                 grid,
-                {key: value for key, value in kwargs.items() if key in self.arg_names},
+                {k: v for k, v in named.items() if k in self.arg_names and isinstance(v, int)},
                 lambda: real(self, *args, grid=grid, warmup=warmup, **kwargs),
             )
         )
@@ -157,6 +191,9 @@ def _gpu_rows(case: StepCase, precision: str, bandwidth: float) -> Iterator[dict
             timing = measure(
                 again, device=case.device, warmup_seconds=0.02, max_seconds=0.1, graph=True
             )
+            edges = edges_read(constants, tuple(grid), modules[name].plan.layout)
+            if edges is not None:
+                constants["EDGES"] = edges
             moved = launch_bytes(kernel, tuple(grid), constants, case.options["batch_size"], item)
             yield {
                 "name": kernel,

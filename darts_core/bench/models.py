@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from darts_core.bench.runtimes import Prepared, evaluate_callable, prepare, time_model
-from darts_core.errors import ConfigError
+from darts_core.errors import ConfigError, ExportError
 from darts_core.report.rows import ModelRow, finite
 from darts_core.runlog import RunFolder, read_json
 from darts_core.supernet import count
@@ -210,7 +210,7 @@ def bench_case(
 
     Raises:
         ConfigError: no run, or an unknown runtime or precision.
-        ExportError: a file could not be written or differs from the model.
+        ExportError: a file could not be written or differs from the model, and no other runtime ran.
     """
     if not runs:
         raise ConfigError(f"The model {case.name!r} has no trained network to measure.")
@@ -228,28 +228,55 @@ def bench_case(
                "device_seconds": round(sum(run.device_seconds for run in runs), 3)},
     )  # fmt: skip
     rows = []
-    for runtime, precision in _variants(runtimes, precisions):
+    variants = _variants(runtimes, precisions)
+    for runtime, precision in variants:
         place = Path(folder) / case.name
-        ready = prepare(
-            model, runtime, device=device, bundle=bundle, folder=place / "0", precision=precision
-        )
-        latency = time_model(
-            ready, bundle.image_shape, device=device, batch_sizes=batch_sizes, seconds=seconds
-        )
-        row = replace(
-            base,
-            runtime=runtime,
-            precision=ready.precision,
-            latency=latency,
-            device=next(iter(latency.values())).device,
-        )
-        if ready.precision not in ("fp32", "tf32"):
-            row = replace(row, accuracies=_low_precision(ready, runs, bundle, device, place))
-        if ready.precision == "int8":
-            row = replace(row, kind="int8", baseline=False)
-        rows.append(row)
-        log.info("%s in %s: %s", case.name, runtime, _short(row))
+        try:
+            rows.append(_row(base, model, runs, bundle, runtime, precision, device, place,
+                             batch_sizes, seconds))  # fmt: skip
+        except ExportError as error:
+            if len(variants) == 1:
+                raise
+            # a form that cannot be made, or loses too much, has no row; the others stand
+            log.warning("%s in %s is left out: %s", case.name, runtime, error)
+            continue
+        log.info("%s in %s: %s", case.name, runtime, _short(rows[-1]))
+    if not rows:
+        raise ExportError(f"No runtime of {', '.join(runtimes)} can run {case.name!r}.")
     return rows
+
+
+def _row(
+    base: ModelRow,
+    model: nn.Module,
+    runs: Sequence[SeedRun],
+    bundle: Any,
+    runtime: str,
+    precision: str,
+    device: torch.device,
+    place: Path,
+    batch_sizes: Sequence[int] | None,
+    seconds: float,
+) -> ModelRow:
+    """`base` with the times, and the accuracy where it is its own, of one runtime and precision."""
+    ready = prepare(
+        model, runtime, device=device, bundle=bundle, folder=place / "0", precision=precision
+    )
+    latency = time_model(
+        ready, bundle.image_shape, device=device, batch_sizes=batch_sizes, seconds=seconds
+    )
+    row = replace(
+        base,
+        runtime=runtime,
+        precision=ready.precision,
+        latency=latency,
+        device=next(iter(latency.values())).device,
+    )
+    if ready.precision not in ("fp32", "tf32"):
+        row = replace(row, accuracies=_low_precision(ready, runs, bundle, device, place))
+    if ready.precision == "int8":
+        row = replace(row, kind="int8", baseline=False)
+    return row
 
 
 def _variants(runtimes: Sequence[str], precisions: Sequence[str]) -> list[tuple[str, str]]:

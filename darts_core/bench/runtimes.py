@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from darts_core.errors import ConfigError, unknown_name
-from darts_core.export import FORMATS, export_model, load
+from darts_core.export import FORMATS, export_model, load, obstacle
 from darts_core.latency import default_batch_sizes, measure
 from darts_core.report.rows import Latency
 
@@ -62,7 +62,7 @@ def available_runtimes(device: torch.device) -> list[str]:
     memory = [
         name for name, (_, _, graph) in _IN_MEMORY.items() if not graph or device.type == "cuda"
     ]
-    return [*memory, *FORMATS]
+    return [*memory, *(name for name in FORMATS if obstacle(FORMATS[name].kind, device) is None)]
 
 
 def check_runtimes(names: Sequence[str], device: torch.device) -> list[str]:
@@ -79,6 +79,12 @@ def check_runtimes(names: Sequence[str], device: torch.device) -> list[str]:
             )
         if name not in _IN_MEMORY and name not in FORMATS:
             raise ConfigError(unknown_name("runtime", name, (*_IN_MEMORY, *FORMATS)))
+        why = obstacle(FORMATS[name].kind, device) if name in FORMATS else None
+        if why is not None:
+            raise ConfigError(
+                f"runtime={name!r} cannot run here: {why}; use one of "
+                f"{', '.join(available_runtimes(device))}."
+            )
     return list(names)
 
 

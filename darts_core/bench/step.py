@@ -2,9 +2,9 @@
 
 On a GPU: the plain path eager, as one CUDA graph, compiled per mixed operation, compiled inside a graph,
 and the fused path at its three precisions, first and second order. On a CPU: the plain and the batched
-path. Each fast path is checked against the plain path in fp64 first; a row whose check fails carries no
-time. Figures are medians with quantiles, and the floor is the bytes of the plan at the device's own copy
-bandwidth.
+path, first and second order. Each fast path is checked against the plain path in fp64 first; a row whose
+check fails carries no time. Figures are medians with quantiles, a row is so many times faster than the first
+of its order, and the floor is the bytes of the plan at the device's own copy bandwidth.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
+from darts_core.bench.floor import copy_bandwidth_gbs, floor_ms
 from darts_core.bench.results import write_results
+from darts_core.bench.step_check import alpha_gradients, distance
 from darts_core.errors import ConfigError, DartsError
 from darts_core.latency import measure
 from darts_core.relax import Relaxation, Softmax
@@ -29,7 +29,7 @@ from darts_core.spaces import get_space
 from darts_core.strategies import FirstOrder, SearchSettings, Strategy, Unrolled
 from darts_core.supernet import Supernet
 
-__all__ = ["StepCase", "copy_bandwidth_gbs", "floor_ms", "run"]
+__all__ = ["CASES", "StepCase", "run"]
 
 log = logging.getLogger("darts_core")
 
@@ -37,6 +37,13 @@ _BUDGET = {"fp32": 2.0, "tf32": 2.0, "bf16": 2.0, "batched": 2.0}
 _FLOOR = {"fp32": 5e-3, "tf32": 5e-2, "bf16": 2e-1, "batched": 1e-4}
 
 
+CASES: dict[str, dict[str, Any]] = {
+    "darts": {},
+    "nasbench201": {"space": "nasbench201"},
+    "pc_darts": {"relaxation": "partial_channels"},
+    "gdas": {"relaxation": "gumbel"},
+}
+"""Supernets by name; on a CPU all of them are timed where the options name none."""
 OPTIONS = (
     "space",
     "channels",
@@ -64,7 +71,7 @@ class StepCase:
         usual: dict[str, Any] = {
             "space": "darts",
             "channels": 16 if gpu else 8,
-            "layers": 8 if gpu else 3,
+            "layers": 8 if gpu else 3,  # cells, or cells a stage
             "batch_size": 64,
             "size": 32 if gpu else 8,
             "relaxation": "softmax",
@@ -72,6 +79,8 @@ class StepCase:
             "variants": None,
         }
         given = {key: options[key] for key in OPTIONS if options.get(key) is not None}
+        if given.get("space") == "nasbench201":
+            usual["layers"] = 5 if gpu else 1
         self.options = {**usual, **given}
         for key in ("channels", "layers", "batch_size", "size"):
             if not isinstance(self.options[key], int) or self.options[key] < 1:
@@ -110,11 +119,12 @@ class StepCase:
     def variants(self) -> list[str]:
         """The names of all variants of this device, slowest kind first."""
         if not self.gpu:
-            names = ["plain", "batched", "batched second order"]
+            names = ["plain", "batched", "plain second order", "batched second order"]
         else:
             names = [
                 "plain", "plain graph", "plain compiled", "plain compiled graph", "plain bf16 graph",
-                "fused fp32", "fused tf32", "fused bf16", "fused tf32 second order",
+                "fused fp32", "fused tf32", "fused bf16", "plain second order",
+                "fused tf32 second order",
             ]  # fmt: skip
         wanted = self.options["variants"]
         if wanted is None:
@@ -124,6 +134,12 @@ class StepCase:
             raise ConfigError(f"Unknown variants {unknown}; choose from {', '.join(names)}.")
         return [name for name in names if name in wanted]
 
+    def captured(self, name: str) -> bool:
+        """Whether the step of a variant is one CUDA graph."""
+        if "second" in name:
+            return self.gpu and not self.net.relaxation.samples
+        return self.gpu and ("graph" in name or name.startswith("fused"))
+
     def step(self, name: str) -> Callable[[], Any]:
         """A callable that makes one step of variant `name`."""
         net = copy.deepcopy(self.net)
@@ -131,15 +147,16 @@ class StepCase:
         torch.backends.cuda.matmul.allow_tf32 = tf32
         torch.backends.cudnn.allow_tf32 = tf32
         params, alpha = self.batches
-        if name.startswith("plain"):
+        second = "second" in name
+        if name.startswith("plain") and not second:
             step = _plain_step_class()(
                 net, (*params, *alpha), autocast="bf16" in name, compiled="compiled" in name
             )
             captured: Callable[[], Any] = step.captured() if "graph" in name else step
             return captured
-        precision = name.split()[1] if self.gpu else "tf32"
-        net.use_path("auto", precision)
-        strategy: Strategy = Unrolled() if "second" in name else FirstOrder()
+        if not name.startswith("plain"):
+            net.use_path("auto", name.split()[1] if self.gpu else "tf32")
+        strategy: Strategy = Unrolled() if second else FirstOrder()
         strategy.setup(net, SearchSettings(), [])
         whole = CapturedStep(strategy, (params, alpha))
         return lambda: whole(params, alpha)
@@ -154,47 +171,15 @@ class StepCase:
         x, y = self.batches[1][0][:16], self.batches[1][1][:16]
         # a sampling relaxation draws other numbers in fp64: all nets get one draw
         weights = self.net.mixing_weights()
-        exact = _alpha_gradients(copy.deepcopy(self.net).double(), self.net, weights, x.double(), y)
-        usual = _alpha_gradients(
+        exact = alpha_gradients(copy.deepcopy(self.net).double(), self.net, weights, x.double(), y)
+        usual = alpha_gradients(
             copy.deepcopy(self.net), self.net, weights, x, y, autocast=precision == "bf16"
         )
         fast = copy.deepcopy(self.net)
         fast.use_path("auto", precision if self.gpu else "tf32")
-        found = _alpha_gradients(fast, self.net, weights, x, y)
-        error, plain = _distance(found, exact), _distance(usual, exact)
+        found = alpha_gradients(fast, self.net, weights, x, y)
+        error, plain = distance(found, exact), distance(usual, exact)
         return error <= _BUDGET[precision] * plain + _FLOOR[precision], error, plain
-
-
-def _alpha_gradients(
-    net: Supernet,
-    owner: Supernet,
-    weights: Mapping[str, Tensor],
-    x: Tensor,
-    y: Tensor,
-    *,
-    autocast: bool = False,
-) -> list[Tensor]:
-    """Gradients for the alphas of `owner`, who drew `weights`, through a pass of `net` under them."""
-    wide = x.dtype if x.dtype == torch.float64 else torch.float32
-    leaves = {k: w.detach().to(wide, copy=True).requires_grad_() for k, w in weights.items()}
-    with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=autocast):
-        logits = net(x, leaves)
-    loss = F.cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), y)
-    upstream = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-    drawn = [w for w, g in zip(weights.values(), upstream, strict=True) if g is not None]
-    found = torch.autograd.grad(
-        drawn,
-        owner.alphas(),
-        [g.to(w.dtype) for w, g in zip(weights.values(), upstream, strict=True) if g is not None],
-        allow_unused=True,
-        retain_graph=True,
-    )
-    return [gradient.double() for gradient in found if gradient is not None]
-
-
-def _distance(found: list[Tensor], exact: list[Tensor]) -> float:
-    difference = sum(float((a - b).square().sum()) for a, b in zip(found, exact, strict=True))
-    return (difference / sum(float(b.square().sum()) for b in exact)) ** 0.5
 
 
 def _plain_step_class() -> Any:
@@ -210,37 +195,13 @@ def _plain_step_class() -> Any:
     return module.PlainStep
 
 
-def copy_bandwidth_gbs(device: torch.device) -> float:
-    """GB/s, read plus written, of a large copy: the denominator of the floor."""
-    count = 2**28 if device.type == "cuda" else 2**24
-    source = torch.ones(count, device=device)
-    target = torch.empty_like(source)
-    row = measure(lambda: target.copy_(source), device=device, warmup_seconds=0.2, max_seconds=0.5)
-    return 2 * 4 * count / (row.median_ms * 1e6)
-
-
-def floor_ms(
-    net: nn.Module, batch: int, size: int, bandwidth_gbs: float, *, storage: int = 4
-) -> float:
-    """Milliseconds that the plan's bytes of one first-order step need; cells without a plan count 0."""
-    from darts_core.supernet.plan import describe_plan, plan_cell
-    from darts_core.supernet.shapes import cell_sizes
-
-    total = 0.0
-    for cell, height, width in cell_sizes(net, size):
-        plan = plan_cell(cell, cell.channels)
-        if plan.layout is not None:
-            rows = describe_plan(plan.layout, batch, height, width)
-            total += sum(row["bytes"] for row in rows)
-    return 2 * total * storage / 4 / (bandwidth_gbs * 1e6)
-
-
 def _rows(case: StepCase) -> Iterator[dict[str, Any]]:
     bandwidth = copy_bandwidth_gbs(case.device)
-    first: float | None = None
+    rivals: dict[bool, float] = {}
     for name in case.variants():
         row: dict[str, Any] = {"name": name, **case.options, "copy_gbs": bandwidth}
         row.pop("variants")
+        row["captured"] = case.captured(name)
         try:
             passes, row["error"], row["plain_error"] = case.check(name)
             row["check"] = "passed" if passes else "FAILED"
@@ -263,14 +224,34 @@ def _rows(case: StepCase) -> Iterator[dict[str, Any]]:
                 )
                 row["floor_ms"] = floor
                 row["of_floor"] = floor / timing.median_ms
-                first = first or timing.median_ms
-                row["times_faster"] = first / timing.median_ms
+                # of each order the slowest kind comes first
+                rival = rivals.setdefault("second" in name, timing.median_ms)
+                row["times_faster"] = rival / timing.median_ms
                 del step
         except (RuntimeError, DartsError) as error:
             row["check"] = f"could not run: {str(error).splitlines()[0]}"
         if case.gpu:
             torch.cuda.empty_cache()
         yield row
+
+
+def _cases(options: Mapping[str, Any], device: torch.device) -> dict[str, dict[str, Any]]:
+    """The supernets to time by name, with the options that make them.
+
+    Raises:
+        ConfigError: an unknown name in `bench.options.cases`.
+    """
+    chosen = any(options.get(key) is not None for key in ("space", "relaxation"))
+    names = options.get("cases")
+    if names is None:
+        names = ["darts"] if chosen or device.type == "cuda" else list(CASES)
+        if chosen:
+            words = (options.get("space") or "darts", options.get("relaxation"))
+            return {" ".join(word for word in words if word): {}}
+    unknown = [name for name in names if name not in CASES]
+    if unknown:
+        raise ConfigError(f"Unknown cases {unknown}; choose from {', '.join(CASES)}.")
+    return {name: CASES[name] for name in names}
 
 
 def _print(row: Mapping[str, Any]) -> None:
@@ -295,11 +276,16 @@ def run(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     available = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(available if name == "auto" else name)
     options = dict((config.get("bench") or {}).get("options") or {})
-    case = StepCase(options, device)
     rows = []
-    for row in _rows(case):
-        _print(row)
-        rows.append(row)
+    for name, own in _cases(options, device).items():
+        case = StepCase({**options, **own}, device)
+        print(
+            f"{name}: {case.options['channels']} channels, {case.options['layers']} layers, batch "
+            f"{case.options['batch_size']}, {case.options['size']}x{case.options['size']} images"
+        )
+        for row in _rows(case):
+            _print(row)
+            rows.append({"case": name, **row})
     words = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     path = write_results(
         "step", rows, device=words, folder=options.get("results") or folder / "results"

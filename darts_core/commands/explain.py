@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -88,15 +89,15 @@ def _print_cell(
     index: int, cell: Any, size: Sequence[int], batch: int
 ) -> tuple[float, float] | None:
     """Print one cell; its bytes and operations when it is fused."""
-    from darts_core.supernet.plan import describe_plan, plan_cell
-    from darts_kernels.layout import CellLayout
+    from darts_core.supernet.describe import describe_plan
+    from darts_core.supernet.plan import plan_cell
 
     plan = plan_cell(cell, cell.channels)
     print(f"cell {index}, {cell.kind}, {size[0]}x{size[1]}:")
     if plan.layout is None:
         print(f"  module by module: {'; '.join(plan.reasons)}")
         return None
-    if isinstance(plan.layout, CellLayout) and plan.layout.groups > 1:
+    if plan.layout.groups > 1:
         print(
             f"  partial: operations see {plan.layout.channels} of {plan.layout.width} channels, "
             "the others pass by"
@@ -104,16 +105,33 @@ def _print_cell(
     if cell.sparse:
         print("  sparse: upper bounds; operations that are not drawn are skipped on the device")
     rows = describe_plan(plan.layout, batch, *size)
+    said: tuple[Any, Any] = (None, None)
     for row in rows:
         print(
             f"  wave {row['wave']}: from states {row['sources']}, {row['edges']} edges, "
             f"{row['launches_forward']} + {row['launches_backward']} launches, "
             f"{row['bytes'] / 2**20:.1f} MiB, {row['flops'] / 1e9:.2f} GFLOP"
         )
+        kernels = (row["kernels_forward"], row["kernels_backward"])
+        if kernels != said:
+            print(f"    forward:  {_in_a_row(kernels[0])}")
+            print(f"    backward: {_in_a_row(kernels[1])}")
+        else:
+            print("    the same kernels")
+        said = kernels
     loose = [cell.mixed[0].names[k] for k in getattr(plan.layout, "loose", ())]
     if loose:
         print(f"  as modules, into the same node sums: {', '.join(loose)}")
     return sum(row["bytes"] for row in rows), sum(row["flops"] for row in rows)
+
+
+def _in_a_row(names: Sequence[str]) -> str:
+    """The names with an arrow between, repetitions counted."""
+    words = []
+    for name, group in itertools.groupby(names):
+        count = len(list(group))
+        words.append(name if count == 1 else f"{count} x {name}")
+    return " > ".join(words)
 
 
 def _bandwidth_gbs() -> float:

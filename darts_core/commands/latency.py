@@ -15,6 +15,7 @@ _KNOWN: dict[str, type] = {
     "space": str,
     "device": str,
     "runtime": str,
+    "precision": str,
     "channels": int,
     "layers": int,
     "size": int,
@@ -25,6 +26,7 @@ _KNOWN: dict[str, type] = {
     "count": int,
     "out": str,
     "table": str,
+    "results": str,
 }
 
 
@@ -32,8 +34,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument(
         "what",
-        choices=("build", "show", "check"),
-        help="build: time every operation; show: print the table; check: predict and time random networks",
+        choices=("build", "show", "check", "prepare"),
+        help="build: time every operation; show: print the table; check: predict and time random "
+        "networks; prepare: write check's networks beforehand, which needs no quiet machine",
     )
     parser.add_argument(
         "settings",
@@ -59,11 +62,15 @@ def run(args: argparse.Namespace) -> int:
     import_plugins(args.plugins)
     device = find_device(given.get("device", "auto"))
     path = Path(given["table"]) if "table" in given else None
-    path = path or table_path(given.get("out", "runs"), device, given.get("runtime"))
+    precision = given.get("precision", "fp32")
+    path = path or table_path(given.get("out", "runs"), device, given.get("runtime"), precision)
     if args.what == "show":
         _show(path)
         return 0
     space, target, shape = _target(given)
+    if args.what == "prepare":
+        _prepare(given, space, shape, path)
+        return 0
     from darts_core.stages.cost import make_table
 
     table = make_table(
@@ -73,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
         path=path,
         device=device,
         runtime=given.get("runtime"),
+        precision=precision,
         batch_sizes=(given["batch"],) if "batch" in given else None,
         seconds=given.get("seconds", 0.05),
     )
@@ -112,6 +120,40 @@ def _show(path: Path) -> None:
         print(f"{key:{width}}  {value:.4f} ms")
 
 
+def _maker(given: dict[str, Any], shape: tuple[int, int, int]) -> Any:
+    """A function from an architecture to its plain network."""
+    from darts_core.supernet import build
+
+    return lambda found: build(
+        found,
+        channels=given.get("channels", 16),
+        layers=given.get("layers", 8),
+        num_classes=given.get("classes", 10),
+        in_channels=shape[0],
+    )
+
+
+def _folder(given: dict[str, Any], space: Any, path: Path) -> Path:
+    """Where `check` keeps its networks and times: of one table, space and size."""
+    size = "-".join(
+        str(given.get(key, "")) for key in ("channels", "layers", "size", "in_channels")
+    )
+    return path.with_name(f"{path.stem}-{space.name}-{size}-check")
+
+
+def _prepare(given: dict[str, Any], space: Any, shape: tuple[int, int, int], path: Path) -> None:
+    from darts_core.latency.check import write_networks
+    from darts_core.stages.progress import progress_bar
+
+    folder = _folder(given, space, path)
+    with progress_bar("networks") as progress:
+        write_networks(
+            space, _maker(given, shape), shape, folder, count=given.get("count", 60),
+            progress=progress,
+        )  # fmt: skip
+    print(folder)
+
+
 def _check(
     given: dict[str, Any],
     table: Any,
@@ -122,35 +164,53 @@ def _check(
     path: Path,
 ) -> None:
     """Rank correlation with end-to-end times; the fit is stored in the table."""
+    import torch
+
+    from darts_core.bench.results import write_results
     from darts_core.latency import default_batch_sizes, latency_model
     from darts_core.latency.check import check_predictions, draw_scatter
     from darts_core.runlog import write_json
-    from darts_core.supernet import build
+    from darts_core.stages.progress import progress_bar
 
     sizes = (given["batch"],) if "batch" in given else default_batch_sizes(device)
+    records = []
     for batch in sizes:
-        record = check_predictions(
-            latency_model(table, space, target, shape, batch=batch),
-            lambda found: build(
-                found,
-                channels=given.get("channels", 16),
-                layers=given.get("layers", 8),
-                num_classes=given.get("classes", 10),
-                in_channels=shape[0],
-            ),
-            shape,
-            batch=batch,
-            count=given.get("count", 60),
-            device=device,
-            runtime=table.runtime,
-        )
+        with progress_bar(f"networks at batch {batch}") as progress:
+            record = check_predictions(
+                latency_model(table, space, target, shape, batch=batch),
+                _maker(given, shape),
+                shape,
+                batch=batch,
+                count=given.get("count", 60),
+                device=device,
+                runtime=table.runtime,
+                dtype=getattr(torch, table.dtype),
+                folder=_folder(given, space, path),
+                progress=progress,
+            )
         table.fits[record["fit_key"]] = record["fit"]
         table.save(path)
         stem = path.with_name(f"{path.stem}-{space.name}-batch{batch}")
         write_json(stem.with_suffix(".json"), record)
         draw_scatter(record, stem.with_suffix(".png"))
+        records.append({"space": space.name, **record})
+        left = f", {record['flagged']} left out for foreign load" if record["flagged"] else ""
         print(
             f"batch {batch}: Spearman {record['correlation']:.3f} on {record['n']} held networks "
-            f"(all {record['correlation_all']:.3f}, test-retest {record['test_retest']:.3f}); "
+            f"(all {record['correlation_all']:.3f}, test-retest {record['test_retest']:.3f}{left}); "
             f"{stem.with_suffix('.png')}"
         )
+    if "results" in given:
+        found = write_results(
+            f"latency-{space.name}",
+            records,
+            device=table.device,
+            folder=given["results"],
+            command=" ".join(
+                ["darts-core latency check"]
+                + [f"{k}={v}" for k, v in given.items() if k not in ("table", "results", "out")]
+            ),
+            notes={"network": {k: given.get(k) for k in ("channels", "layers", "size")},
+                   "threads": table.threads, "runtime": table.runtime, "rows": table.rows},
+        )  # fmt: skip
+        print(found)

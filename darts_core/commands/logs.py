@@ -23,6 +23,16 @@ class _Terminal(logging.StreamHandler):
         """Nothing: the stream is looked up."""
 
 
+class _File(logging.FileHandler):
+    """Writes `log.txt`; a line that cannot be written (a full disk) is on the terminal all the same.
+
+    What the stage itself cannot write ends it in a sentence; the log adds no traceback of its own.
+    """
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Nothing."""
+
+
 def configure_logging(folder: Path | None = None) -> None:
     """Send `darts_core`'s log to stderr and, when given, to `folder/log.txt`; safe to call again."""
     log = logging.getLogger("darts_core")
@@ -41,6 +51,6 @@ def configure_logging(folder: Path | None = None) -> None:
             log.removeHandler(handler)
             handler.close()
     folder.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(path, encoding="utf-8", delay=True)
+    file = _File(path, encoding="utf-8", delay=True)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(file)

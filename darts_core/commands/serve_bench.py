@@ -23,6 +23,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu or cuda; default: where the artifact was written for")
     parser.add_argument("--seconds", type=float, default=2.0, help="longest time of one timing")
     parser.add_argument("--trust", action="store_true", help="also load native code (AOTInductor)")
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="first measure in which pieces large batches are fastest",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object an artifact")
 
 
@@ -38,6 +43,11 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(unknown_name("artifact", name, artifacts))
     if any(size < 1 for size in args.batch or ()) or args.seconds <= 0:
         raise ConfigError("--batch must be at least 1 and --seconds above 0.")
+    if args.tune:
+        from darts_core.export import tune_chunks
+
+        for name, chunk in tune_chunks(args.folder).items():
+            print(f"{name}: large batches {f'in pieces of {chunk}' if chunk else 'as a whole'}")
     failed = 0
     for name in wanted:
         if artifacts[name].get("native") and not args.trust:

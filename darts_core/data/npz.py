@@ -89,7 +89,9 @@ def _labels(labels: np.ndarray, key: str, path: Path) -> np.ndarray:
         )
     if len(labels) and (labels.min() < 0 or labels.max() > 100_000):
         wrong = int(labels.min() if labels.min() < 0 else labels.max())
-        raise DataError(f"{path}: {key} holds {wrong}; labels are class numbers 0, 1, 2, ...")
+        raise DataError(
+            f"{path}: {key} holds {wrong}; labels are class numbers 0, 1, 2, ... up to 100000."
+        )
     return labels.astype(np.int64)
 
 

@@ -88,7 +88,7 @@ def _read_table(files: list[Path], image_column: str | None, label_column: str |
         ) from error
 
 
-def _class_names(meta: Any, labels: np.ndarray) -> tuple[str, ...]:
+def _class_names(meta: Any, labels: np.ndarray, where: Path) -> tuple[str, ...]:
     text, column = meta
     count = int(labels.max()) + 1 if len(labels) else 0
     try:
@@ -97,9 +97,10 @@ def _class_names(meta: Any, labels: np.ndarray) -> tuple[str, ...]:
         names = None
     if isinstance(names, list) and names:
         return tuple(str(name) for name in names)
-    if count > 100_000:
+    if count > 100_001:
         raise DataError(
-            f"The largest label is {count - 1:,}; labels are class numbers 0, 1, 2, ..."
+            f"{where}: the largest label is {count - 1}; labels are class numbers 0, 1, 2, ... up to "
+            "100000."
         )
     return tuple(str(i) for i in range(count))
 
@@ -156,7 +157,7 @@ def load_parquet(
     train_files, test_files = _files(path)
     table, meta = _read_table(train_files, image_column, label_column)
     images, labels = _arrays(table, str(train_files[0]), image_size, channels)
-    names = _class_names(meta, labels)
+    names = _class_names(meta, labels, path)
     if not test_files:
         return RawData(images, labels, names, str(path))
     log.info("parquet: %s is the test split", test_files[0])

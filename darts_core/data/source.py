@@ -152,6 +152,10 @@ def check_raw(raw: RawData) -> None:
     Raises:
         DataError: something does not fit; the sentence says what and where.
     """
+    if not len(raw.labels):
+        raise DataError(
+            f"{raw.origin} holds no training images; a classifier needs some of each class."
+        )
     if len(raw.class_names) < 2:
         raise DataError(
             f"{raw.origin} has one class only ({', '.join(raw.class_names) or 'none'}); a "

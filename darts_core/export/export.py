@@ -18,6 +18,7 @@ from darts_core.export import verify
 from darts_core.export.fold import fold_batch_norms
 from darts_core.export.formats import FORMATS, Job, cast
 from darts_core.export.manifest import SCHEMA_VERSION, DataMeta, data_meta, sha256
+from darts_core.export.pieces import best_chunk
 from darts_core.export.runtime import open_artifact
 from darts_core.latency import default_batch_sizes, measure, measure_model
 
@@ -87,8 +88,13 @@ def export_model(
         artifacts: dict[str, Any] = {}
         for name in formats:
             artifacts[name] = _one(name, job, reference, folder, allow_accuracy_loss)
+            if FORMATS[name].kind == "onnx" and home.type == "cpu":
+                path = folder / FORMATS[name].file
+                artifacts[name]["chunk"] = best_chunk(path, job.meta.input_shape, max(sizes), home)
             if time_artifacts:
-                artifacts[name]["latency"] = _timed(name, job, folder, sizes, max_seconds)
+                artifacts[name]["latency"] = _timed(
+                    name, job, folder, sizes, max_seconds, artifacts[name].get("chunk")
+                )
     finally:
         model.to(origin).train(was_training)
     manifest = _manifest(described, model, artifacts, job, accuracy, extra)
@@ -136,7 +142,7 @@ def _one(
     temporary = folder / f".{stem}.{os.getpid()}.tmp{dot}{suffix}"
     started = time.monotonic()
     try:
-        with verify.exact_products():
+        with verify.exact_products(), runlog.named_errors(folder / form.file):
             form.write(job, temporary)
             runner = open_artifact(form.kind, [temporary], job.device)
             check = _check(form.precision, job, reference, runner)
@@ -178,10 +184,15 @@ def _check(precision: str, job: Job, reference: nn.Module, runner: verify.Runner
 
 
 def _timed(
-    name: str, job: Job, folder: Path, sizes: Sequence[int], max_seconds: float
+    name: str,
+    job: Job,
+    folder: Path,
+    sizes: Sequence[int],
+    max_seconds: float,
+    chunk: int | None,
 ) -> dict[str, Any]:
     form = FORMATS[name]
-    runner = open_artifact(form.kind, [folder / form.file], job.device)
+    runner = open_artifact(form.kind, [folder / form.file], job.device, chunk=chunk)
     rows = {}
     for size in sizes:
         x = torch.randn(size, *job.meta.input_shape, device=job.device)

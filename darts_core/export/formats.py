@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 import tempfile
@@ -17,6 +18,7 @@ from torch import nn
 
 from darts_core.errors import ExportError
 from darts_core.export.archive import save_program
+from darts_core.export.extras import require
 from darts_core.export.fold import trace
 from darts_core.export.int8 import quantize
 from darts_core.export.manifest import DataMeta
@@ -95,6 +97,17 @@ def _onnx(dtype: torch.dtype) -> Callable[[Job, Path], None]:
     return write
 
 
+def _extra(kind: str) -> Callable[[Job, Path], None]:
+    """The fp32 ONNX file, for a runtime that lowers the precision itself."""
+
+    def write(job: Job, path: Path) -> None:
+        require(kind, job.device)
+        write_onnx(job.folded.cpu(), job, path)
+        job.folded.to(job.device)
+
+    return write
+
+
 def write_onnx(model: nn.Module, job: Job, path: Path) -> None:
     """`model` as one self-contained ONNX file with a free batch size.
 
@@ -117,6 +130,8 @@ def write_onnx(model: nn.Module, job: Job, path: Path) -> None:
                 raise RuntimeError("the exporter returned nothing")
             exported.save(str(path), external_data=False)
     except Exception as error:  # the exporter wraps whatever went wrong inside
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # no fault of the model
         last = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise ExportError(
             f"The model cannot be written as ONNX: {last[:300]} Leave 'onnx' out of the formats or "
@@ -190,6 +205,11 @@ FORMATS: dict[str, Format] = {
     "aoti": Format("model_aoti.pt2", "aoti", "fp32", _aoti(torch.float32), native=True),
     "aoti_bf16": Format("model_aoti_bf16.pt2", "aoti", "bf16", _aoti(torch.bfloat16), native=True),
     "aoti_fp16": Format("model_aoti_fp16.pt2", "aoti", "fp16", _aoti(torch.float16), native=True),
+    "openvino": Format("model_openvino.onnx", "openvino", "fp32", _extra("openvino")),
+    "openvino_bf16": Format(
+        "model_openvino_bf16.onnx", "openvino_bf16", "bf16", _extra("openvino_bf16")
+    ),
+    "tensorrt_fp16": Format("model_tensorrt.onnx", "tensorrt", "fp16", _extra("tensorrt")),
     "fused_fp16": Format("model_fused_fp16.pt2", "fused_fp16", "fp16", _fused),
     "fused_bf16": Format("model_fused_bf16.pt2", "fused_bf16", "bf16", _fused),
 }

@@ -15,8 +15,10 @@ import numpy as np
 import torch
 
 from darts_core.errors import ExportError, unknown_name
+from darts_core.export import extras
 from darts_core.export.archive import load_program
 from darts_core.export.manifest import check_files, read_manifest
+from darts_core.export.pieces import InPieces
 
 __all__ = ["LoadedModel", "default_runtime", "load", "open_artifact"]
 
@@ -116,7 +118,10 @@ def load(
         )
     paths = check_files(folder, artifact)
     where = torch.device(device) if device is not None else _home(artifact)
-    runner = open_artifact(artifact["kind"], paths, where, threads=threads)
+    chunk = artifact.get("chunk") if where.type == "cpu" else None
+    if not (chunk is None or (type(chunk) is int and chunk > 0)):
+        raise ExportError(f"The manifest of {folder} gives {chunk!r} as chunk; export again.")
+    runner = open_artifact(artifact["kind"], paths, where, threads=threads, chunk=chunk)
     log.info("loaded %s from %s on %s", name, folder, where)
     return LoadedModel(manifest, name, runner, where)
 
@@ -124,7 +129,7 @@ def load(
 def _home(artifact: Mapping[str, Any]) -> torch.device:
     wanted = torch.device(str(artifact.get("device", "cpu")))
     if wanted.type == "cuda" and not torch.cuda.is_available():
-        if artifact.get("kind") in ("aoti", "fused_fp16", "fused_bf16"):
+        if artifact.get("kind") in ("aoti", "fused_fp16", "fused_bf16", "tensorrt"):
             raise ExportError(
                 "This artifact was made for a GPU and there is none; load the onnx or pt2 one."
             )
@@ -133,9 +138,16 @@ def _home(artifact: Mapping[str, Any]) -> torch.device:
 
 
 def open_artifact(
-    kind: str, paths: list[Path], device: torch.device, *, threads: int | None = None
+    kind: str,
+    paths: list[Path],
+    device: torch.device,
+    *,
+    threads: int | None = None,
+    chunk: int | None = None,
 ) -> Runner:
     """A function from images [B, C, H, W] to logits [B, K] that runs the files of one artifact.
+
+    With `chunk`, ONNX Runtime takes batches of twice as many images or more in pieces of that size.
 
     Raises:
         ExportError: the kind is unknown or its runtime is not installed.
@@ -143,12 +155,18 @@ def open_artifact(
     if kind == "pt2":
         return _open_pt2(paths[0], device)
     if kind == "onnx":
-        return _open_onnx(paths[0], device, threads)
+        return _open_onnx(paths[0], device, threads, chunk)
     if kind == "aoti":
         return _open_aoti(paths[0], device)
     if kind in ("fused_fp16", "fused_bf16"):
         return _open_fused(paths[0], device, kind)
-    known = ("pt2", "onnx", "aoti", "fused_fp16", "fused_bf16")
+    if kind in ("openvino", "openvino_bf16"):
+        return extras.open_openvino(paths[0], device, kind, threads=threads)
+    if kind == "tensorrt":
+        return extras.open_tensorrt(paths[0], device)
+    known = (
+        "pt2", "onnx", "aoti", "fused_fp16", "fused_bf16", "openvino", "openvino_bf16", "tensorrt",
+    )  # fmt: skip
     raise ExportError(unknown_name("artifact kind", kind, known))
 
 
@@ -192,18 +210,30 @@ def _open_fused(path: Path, device: torch.device, kind: str) -> Runner:
     return FusedProgram(load_program(path), device, dtype)
 
 
-def _open_onnx(path: Path, device: torch.device, threads: int | None) -> Runner:
+def _open_onnx(path: Path, device: torch.device, threads: int | None, chunk: int | None) -> Runner:
+    available = _providers()
+    providers = ["CPUExecutionProvider"]
+    if device.type == "cuda" and "CUDAExecutionProvider" in available:
+        providers.insert(0, "CUDAExecutionProvider")
+    count = threads or torch.get_num_threads()
+    run = _session(path, providers, count)
+    return run if chunk is None else InPieces(run, _session(path, providers, 1), chunk, count)
+
+
+def _providers() -> list[str]:
     try:
         import onnxruntime as ort
     except ImportError as error:
         raise ExportError("ONNX Runtime is not installed; pip install onnxruntime.") from error
+    return list(ort.get_available_providers())
+
+
+def _session(path: Path, providers: list[str], threads: int) -> Runner:
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    available = ort.get_available_providers()
-    providers = ["CPUExecutionProvider"]
-    if device.type == "cuda" and "CUDAExecutionProvider" in available:
-        providers.insert(0, "CUDAExecutionProvider")
     try:
         session = ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # ONNX Runtime's kinds are not exported by name

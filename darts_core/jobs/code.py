@@ -11,7 +11,7 @@ from pathlib import Path
 
 from darts_core.errors import JobError
 
-__all__ = ["copy_code", "inside", "model_file", "numbered"]
+__all__ = ["copy_code", "copy_model", "inside", "model_file", "numbered"]
 
 MAX_FILES = 5_000
 MAX_BYTES = 200 * 2**20
@@ -96,8 +96,23 @@ def model_file(trial_folder: str | Path, model_path: object) -> Path | None:
     """
     if not isinstance(model_path, str) or not model_path or "\0" in model_path:
         return None
-    output = Path(trial_folder) / "output"
+    folder = Path(trial_folder)
+    output = folder / "output"
+    # the trial may have put a link in the place of its own folders
+    if folder.is_symlink() or output.is_symlink():
+        return None
     candidate = output / model_path  # an absolute path replaces the left side
     if candidate.is_symlink():
         return None
     return inside(candidate, output)
+
+
+def copy_model(model: Path, folder: Path) -> Path:
+    """Copy a model that `model_file` found, a file or a folder, into `folder`; returns its new path."""
+    target = folder / model.name
+    if model.is_dir():
+        # links inside a model folder could lead anywhere: they are copied as links
+        shutil.copytree(model, target, symlinks=True, dirs_exist_ok=True)
+    else:
+        shutil.copyfile(model, target)
+    return target

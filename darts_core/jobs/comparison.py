@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import JobError
-from darts_core.jobs.results import objectives, read_rows, row_values, summary
+from darts_core.jobs.results import figure, objectives, read_rows, row_values, summary
 from darts_core.jobs.store import JobStore, Version
 from darts_core.jobs.tables import render
 from darts_core.runlog import read_yaml
 
-__all__ = ["flatten", "run_compare"]
+__all__ = ["flatten", "reported", "run_compare"]
 
 
 def flatten(content: Any, prefix: str = "") -> dict[str, Any]:
@@ -36,6 +36,13 @@ def _parameters(version: Version) -> dict[str, Any]:
     return flatten(content)
 
 
+def reported(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything a trial has reported, by name."""
+    final = {name: row[name] for name in ("acc", "latency") if row.get(name) is not None}
+    data = row.get("additional_data") or {}
+    return {**row.get("metrics", {}), **data, **final, **row.get("values", {})}
+
+
 def _column(version: Version, metrics: Sequence[str]) -> dict[str, Any]:
     column: dict[str, Any] = {"state": version.state()}
     try:
@@ -47,12 +54,7 @@ def _column(version: Version, metrics: Sequence[str]) -> dict[str, Any]:
         for goal in found["objectives"]:
             column[f"best {goal['metric']}"] = best["values"].get(goal["metric"])
         for metric in metrics:
-            merged = {
-                **best.get("metrics", {}),
-                **best.get("additional_data", {}),
-                **best["values"],
-            }
-            column[f"best {metric}"] = merged.get(metric)
+            column[f"best {metric}"] = reported(best).get(metric)
         column["best settings"] = best["config"]
     for item in found["gain"]:
         column[f"gain {item['metric']}"] = item["difference"]
@@ -86,6 +88,18 @@ def _cells(versions: Sequence[Version], values: Sequence[Any]) -> dict[str, Any]
     return {version.name: value for version, value in zip(versions, values, strict=True)}
 
 
+def _gain_text(version: Version, metric: str) -> str:
+    """The gain of a version in a metric, or its verdict."""
+    try:
+        found = summary(version.path)
+    except JobError:
+        return version.state()
+    for item in found["gain"]:
+        if item["metric"] == metric and item["better"]:
+            return f"{figure(item['best'])} against yours {figure(item['baseline'])}"
+    return str(found["verdict"])
+
+
 def _picture(versions: Sequence[Version], args: argparse.Namespace) -> None:
     from darts_core.jobs.pictures import draw_comparison
 
@@ -96,13 +110,13 @@ def _picture(versions: Sequence[Version], args: argparse.Namespace) -> None:
         goals = [{"metric": metric, "mode": "max"}]
         columns[version.name] = []
         for row in read_rows(version.path):
-            row = {**row, "values": {**row.get("metrics", {}), **row.get("values", {})}}
-            values = row_values(row, goals)
+            values = row_values({**row, "values": reported(row)}, goals)
             if values is not None:
                 columns[version.name].append(values[0])
                 if row.get("is_baseline"):
                     baselines[version.name] = values[0]
-    if draw_comparison(columns, baselines, metric, Path(args.picture)) is None:
+    title = "; ".join(f"{version.name}: {_gain_text(version, metric)}" for version in versions)
+    if draw_comparison(columns, baselines, metric, Path(args.picture), title=title) is None:
         raise JobError(
             f"No trial of these versions has reported {metric!r}; name another --metric."
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,20 +140,27 @@ def _read(store: JobStore) -> list[dict[str, Any]] | None:
     return [dict(zip(_COLUMNS, row, strict=True)) for row in found]
 
 
+def _on_disk(store: JobStore, jobs: Sequence[str]) -> list[tuple[str, str]]:
+    """Job and version of every version's folder, without reading what is in it."""
+    return [
+        (job, path.parent.name)
+        for job in jobs
+        for path in store.job_folder(job).glob("V*/version.json")
+        if not path.parent.is_symlink()
+    ]
+
+
 def index_rows(store: JobStore) -> list[dict[str, Any]]:
     """One row a version with its state as of now; the index is rebuilt when it misses something."""
     for _ in range(2):
         rows = _read(store)
         jobs = store.jobs()
-        indexed = {row["job"] for row in rows or []}
-        if rows is not None and set(jobs) <= indexed:
-            break
         if not jobs:
             return []
-        reindex(store)
-        if all(not store.versions(job) for job in set(jobs) - indexed):
-            rows = _read(store)
+        indexed = {(row["job"], row["version"]) for row in rows or []}
+        if rows is not None and indexed.issuperset(_on_disk(store, jobs)):
             break
+        reindex(store)
     fresh = []
     for row in rows or []:
         version = Version(store.root / row["job"] / row["version"])

@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from darts_core.jobs.details import resources_text
 from darts_core.jobs.pictures import (
     draw_best_so_far,
     draw_front,
     draw_importance,
     draw_iterations,
 )
-from darts_core.jobs.results import Goals, Row
+from darts_core.jobs.results import Goals, Row, search_rows
 from darts_core.jobs.tables import cost_text, neutral, short
 from darts_core.runlog import read_jsonl, write_text
 
@@ -41,10 +42,10 @@ def draw_all(
     """
     if not goals:
         return []
-    title = (found or {}).get("verdict", "")
+    title, gains = (found or {}).get("verdict", ""), (found or {}).get("gain", ())
     metric = goals[0]["metric"]
     series: dict[str, list[tuple[int, float]]] = {}
-    for row in rows[:20]:
+    for row in search_rows(rows)[:20]:
         points = []
         for report in read_jsonl(Path(row["folder"]) / "reports.jsonl"):
             value = (report.get("metrics") or {}).get(metric) if isinstance(report, dict) else None
@@ -53,8 +54,8 @@ def draw_all(
         if points:
             series[row["trial_id"]] = points
     made = [
-        draw_best_so_far(rows, goals, folder / "best_so_far.png", title=title),
-        draw_front(rows, goals, folder / "front.png", title=title),
+        draw_best_so_far(rows, goals, folder / "best_so_far.png", title=title, gains=gains),
+        draw_front(rows, goals, folder / "front.png", title=title, gains=gains),
         draw_iterations(series, metric, folder / "trials.png"),
         draw_importance(shares, metric, folder / "importance.png"),
     ]
@@ -71,6 +72,13 @@ def _table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
         "<tr>" + "".join(f"<td>{_safe(row.get(c))}</td>" for c in columns) + "</tr>" for row in rows
     )
     return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _fields(details: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the version was made from."""
+    values = {"parent": details["parent"], "code_hash": details["code_hash"]}
+    values.update({k: v for k, v in details["parameters"].items() if v not in (None, [], {})})
+    return [{"field": k, "value": v} for k, v in values.items()]
 
 
 def write_page(
@@ -93,10 +101,13 @@ def write_page(
         parts.append(
             f'<p><img alt="{html.escape(picture.stem)}" src="data:image/png;base64,{data}"></p>'
         )
-    parts.append("<h2>Results</h2>" + _table(columns, rows))
+    if details["resources"]:
+        parts.append(f"<p>Resources: {html.escape(resources_text(details))}.</p>")
+    parts.append("<h2>Results</h2><p>* = your configuration</p>" + _table(columns, rows))
     if shares:
         table = [{"setting": name, "share": share} for name, share in shares.items()]
         parts.append("<h2>Importance</h2>" + _table(("setting", "share"), table))
+    parts.append("<h2>Parameters</h2>" + _table(("field", "value"), _fields(details)))
     settings = [{"field": k, "value": v} for k, v in (details["configuration"] or {}).items()]
     parts.append("<h2>Configuration</h2>" + _table(("field", "value"), settings))
     parts.append("<h2>Log</h2><pre>" + html.escape("\n".join(details["log_tail"])) + "</pre>")

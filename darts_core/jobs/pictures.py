@@ -12,6 +12,12 @@ from darts_core.jobs.results import Goals, Row, front, row_values, search_rows
 from darts_core.jobs.tables import neutral
 from darts_core.runlog import write_bytes
 
+Gains = Sequence[Mapping[str, Any]]
+_SIDES: dict[str, Any] = {
+    "baseline": {"color": "gray", "label": "yours, fresh seeds"},
+    "best": {"color": "tab:red", "label": "the pick, fresh seeds"},
+}
+
 __all__ = [
     "draw_best_so_far",
     "draw_comparison",
@@ -52,11 +58,27 @@ def _save(figure: Any, path: Path) -> Path:
     return path
 
 
+def _confirmed(gains: Gains, metric: str) -> dict[str, tuple[float, float]]:
+    """Mean and spread over the fresh seeds, of the pick and of the user's configuration."""
+    for item in gains:
+        if item["metric"] == metric and item["fresh_seeds"]:
+            return {
+                side: (item[side]["mean"], item[side]["std"] or 0.0)
+                for side in ("baseline", "best")
+            }
+    return {}
+
+
 def draw_best_so_far(
-    rows: Sequence[Row], goals: Goals, path: Path, *, title: str = ""
+    rows: Sequence[Row], goals: Goals, path: Path, *, title: str = "", gains: Gains = ()
 ) -> Path | None:
-    """Every trial's first objective, the best complete trial so far, and the baseline as a line."""
-    shown = [(row, row_values(row, goals[:1])) for row in search_rows(rows)]
+    """Every trial's first objective, the best complete trial so far, and the baseline as a line.
+
+    With `gains`, the fresh seeds stand at the right edge with their spread.
+    """
+    # a multi-search numbers the trials of each step anew
+    ordered = sorted(search_rows(rows), key=lambda row: float(row.get("ended") or row["number"]))
+    shown = [(row, row_values(row, goals[:1])) for row in ordered]
     points = [(position, row, values[0]) for position, (row, values) in enumerate(
         (row, values) for row, values in shown if values is not None)]  # fmt: skip
     if not points:
@@ -82,12 +104,21 @@ def draw_best_so_far(
     for _, row, value in points:
         if row.get("is_baseline"):
             axes.axhline(value, linestyle="--", color="gray", label="your configuration")
+    for shift, (side, (mean, spread)) in enumerate(_confirmed(gains, goals[0]["metric"]).items()):
+        axes.errorbar(
+            points[-1][0] + 1 + 0.3 * shift, mean, yerr=spread, **_SIDES[side], fmt="s", capsize=3
+        )
     axes.legend()
     return _save(figure, path)
 
 
-def draw_front(rows: Sequence[Row], goals: Goals, path: Path, *, title: str = "") -> Path | None:
-    """The first two objectives against each other with the front and the baseline; None for one."""
+def draw_front(
+    rows: Sequence[Row], goals: Goals, path: Path, *, title: str = "", gains: Gains = ()
+) -> Path | None:
+    """The first two objectives against each other with the front and the baseline; None for one.
+
+    With `gains`, the means over the fresh seeds stand there with their spread.
+    """
     if len(goals) < 2:
         return None
     usable = [row for row in search_rows(rows) if row_values(row, goals) is not None]
@@ -101,6 +132,10 @@ def draw_front(rows: Sequence[Row], goals: Goals, path: Path, *, title: str = ""
     for row in usable:
         if row.get("is_baseline"):
             axes.plot(row["values"][x], row["values"][y], "*", ms=14, label="your configuration")
+    across, up = _confirmed(gains, x), _confirmed(gains, y)
+    for side in across.keys() & up.keys():
+        (at, wide), (mean, spread) = across[side], up[side]
+        axes.errorbar(at, mean, xerr=wide, yerr=spread, **_SIDES[side], fmt="s", capsize=3)
     axes.legend()
     return _save(figure, path)
 
@@ -132,12 +167,17 @@ def draw_importance(shares: Mapping[str, float], metric: str, path: Path) -> Pat
 
 
 def draw_comparison(
-    columns: Mapping[str, Sequence[float]], baselines: Mapping[str, float], metric: str, path: Path
+    columns: Mapping[str, Sequence[float]],
+    baselines: Mapping[str, float],
+    metric: str,
+    path: Path,
+    *,
+    title: str = "",
 ) -> Path | None:
     """For each version its trials' values as dots and its baseline as a star."""
     if not any(columns.values()):
         return None
-    figure, axes = _figure("version", metric)
+    figure, axes = _figure("version", metric, title)
     names = list(columns)
     for position, name in enumerate(names):
         values = columns[name]

@@ -26,6 +26,7 @@ __all__ = [
     "Identity",
     "adopt_orphans",
     "cpu_seconds",
+    "end_children",
     "end_tree",
     "identity",
     "is_alive",
@@ -148,15 +149,17 @@ def _marked(mark: str) -> set[int]:
     return found
 
 
-def tree(who: Identity | None, mark: str = "") -> list[Identity]:
+def tree(who: Identity | None, mark: str = "", seen: Iterable[Identity] = ()) -> list[Identity]:
     """The living members of a tree: `who`, all below it, all that carry `mark` and all below those.
 
-    The calling process is never a member.
+    `seen` are earlier members: who lost parent and mark on the way still belongs. The calling process
+    is never a member.
     """
     table = _table()
     roots = _marked(mark)
-    if who is not None and is_alive(who):
-        roots.add(who.pid)
+    for member in (who, *seen):
+        if member is not None and is_alive(member):
+            roots.add(member.pid)
     children: dict[int, list[int]] = {}
     for pid, row in table.items():
         children.setdefault(row.parent, []).append(pid)
@@ -217,18 +220,22 @@ def end_tree(
     grace_seconds: float = 3.0,
     limit_seconds: float = 9.0,
     reap: Callable[[], object] | None = None,
+    seen: Iterable[Identity] = (),
 ) -> bool:
     """End a whole tree: SIGTERM, then SIGKILL after `grace_seconds`. True when nothing of it is left.
 
-    The tree is read anew in each round, so what is born while it dies is found too. `reap` is called in
-    each round (a parent collects its children there).
+    The tree is read anew in each round, so what is born while it dies is found too; who was a member once
+    (`seen`, or in an earlier round) stays one. `reap` is called in each round (a parent collects its
+    children there).
     """
     begun = time.monotonic()
     told: set[Identity] = set()
+    known = set(seen)
     while True:
         if reap is not None:
             reap()
-        members = tree(who, mark)
+        members = tree(who, mark, known)
+        known.update(members)
         passed = time.monotonic() - begun
         if not members:
             return True
@@ -241,6 +248,26 @@ def end_tree(
                 told.add(member)
                 _send(member, signal.SIGTERM)
         time.sleep(0.05)
+
+
+def end_children(*, grace_seconds: float, limit_seconds: float) -> bool:
+    """End everything below this process, for one whose children are all to end with it.
+
+    With `adopt_orphans` that includes what left its session, its parent and its mark behind.
+    """
+    own = os.getpid()
+    members = [
+        Identity(pid, row.start, _boot())
+        for pid, row in _table().items()
+        if row.parent == own and not row.state.startswith("Z")
+    ]
+    return end_tree(
+        None,
+        grace_seconds=grace_seconds,
+        limit_seconds=limit_seconds,
+        reap=lambda: reap_orphans(()),
+        seen=members,
+    )
 
 
 def reap_orphans(keep: Iterable[int]) -> None:

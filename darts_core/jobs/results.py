@@ -228,13 +228,14 @@ def _cost(rows: Sequence[Row], baseline: Row | None) -> dict[str, float | None]:
     Other work on the machine stretches the clock; the processor's time it hardly moves.
     """
 
-    def total(key: str) -> tuple[float, float | None]:
-        spent = sum(float(row.get(key) or 0.0) for row in rows)
+    def total(key: str, before: str) -> tuple[float, float | None]:
+        # attempts that failed, or were cut off by a stop, count too
+        spent = sum(float(row.get(key) or 0.0) + float(row.get(before) or 0.0) for row in rows)
         unit = float(baseline.get(key) or 0.0) if baseline is not None else 0.0
         return spent, spent / unit if unit else None
 
-    seconds, trainings = total("time_total_s")
-    processor_seconds, processor_trainings = total("cpu_seconds")
+    seconds, trainings = total("time_total_s", "earlier_seconds")
+    processor_seconds, processor_trainings = total("cpu_seconds", "earlier_cpu_seconds")
     return {
         "seconds": seconds,
         "trainings": trainings,

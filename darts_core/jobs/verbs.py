@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import yaml
 
 from darts_core.errors import JobError
 from darts_core.jobs import control
-from darts_core.jobs.code import model_file
+from darts_core.jobs.code import copy_model, model_file
 from darts_core.jobs.index import forget, reindex, update_index
 from darts_core.jobs.notify import check_notify
 from darts_core.jobs.params import SavedParams
@@ -94,7 +93,8 @@ def _yaml_value(field: str, text: str) -> Any:
 
 
 def _forecast(answer: Mapping[str, Any]) -> str:
-    return str(answer.get("forecast", ""))
+    notes = [f"Note: {neutral(note, 500)}." for note in answer.get("notes") or ()]
+    return "\n".join([*notes, str(answer.get("forecast", ""))])
 
 
 def _start(store: JobStore, version: Version, *, wait: bool) -> int:
@@ -235,12 +235,7 @@ def _export(
     write_json(folder / "best.json", {"schema_version": 1, **result})
     write_json(folder / "config.json", best["config"])
     if model is not None:
-        target = folder / model.name
-        if model.is_dir():
-            # links inside a model folder could lead anywhere
-            shutil.copytree(model, target, symlinks=True, dirs_exist_ok=True)
-        else:
-            shutil.copyfile(model, target)
+        copy_model(model, folder)
     return str(folder)
 
 

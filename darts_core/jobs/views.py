@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -11,24 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import JobError
+from darts_core.jobs.details import TAIL_LINES, resources_text, tail, version_details
 from darts_core.jobs.importance import importance
 from darts_core.jobs.index import index_rows
-from darts_core.jobs.results import (
-    Goals,
-    Row,
-    figure,
-    objectives,
-    read_rows,
-    summary,
-)
+from darts_core.jobs.result_table import result_table
+from darts_core.jobs.results import figure, objectives, read_rows
 from darts_core.jobs.store import LIVE, STATES, JobStore, Version
 from darts_core.jobs.tables import clock, cost_text, neutral, render, short, span
-from darts_core.runlog import read_json, read_jsonl, read_yaml
+from darts_core.runlog import read_json, read_jsonl
 
 __all__ = ["result_table", "version_details"]
-
-_TAIL_LINES = 10
-_ALIASES = {"accuracy": ("acc", "mean_accuracy"), "latency": ("latency_ms",)}
 
 
 def run_list(store: JobStore, args: argparse.Namespace) -> int:
@@ -58,6 +49,7 @@ def run_list(store: JobStore, args: argparse.Namespace) -> int:
         "metric",
         "value",
         "description",
+        "message",
     )
     if args.versions:
         columns = ("name", "version", "parent", *columns[1:2], *columns[3:])
@@ -92,98 +84,6 @@ def _job_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "duration": _duration(row),
         }
     return list(newest.values())
-
-
-def result_table(
-    rows: Sequence[Row], goals: Goals, sort: str | None
-) -> tuple[list[str], list[dict[str, Any]]]:
-    """Columns and rows of the result table, best first by the metric named (any metric, or a setting)."""
-    settings = sorted({name for row in rows for name in row["config"]})
-    metrics = [goal["metric"] for goal in goals]
-    extra = sorted({n for row in rows for n in row.get("metrics", {})} - set(metrics))
-    if "latency" not in (*metrics, *extra):
-        extra.append("latency")
-    columns = ["#", "trial_id", "step", "phase", "seed", "state", *metrics, *extra, *settings, "iterations",
-               "time_total_s", "model_path", "additional_data", "latency_flag", "reason"]  # fmt: skip
-    table = []
-    for row in rows:
-        cells = {
-            "latency": row.get("latency"),
-            **row.get("metrics", {}),
-            **row["config"],
-            **row.get("values", {}),
-        }
-        table.append(
-            {
-                **{c: cells.get(c) for c in (*metrics, *extra, *settings)},
-                "#": f"{row['number']}*" if row.get("is_baseline") else str(row["number"]),
-                **{c: row.get(c) for c in ("trial_id", "step", "phase", "seed", "state", "time_total_s",
-                                           "model_path", "additional_data", "latency_flag", "reason")},
-                "iterations": row.get("training_iteration"),
-            }
-        )  # fmt: skip
-    if sort is not None or goals:
-        key, mode = _sort_key(sort, goals, columns)
-        lost = [r for r in table if not isinstance(r.get(key), (int, float))]
-        kept = [r for r in table if isinstance(r.get(key), (int, float))]
-        kept.sort(key=lambda r: float(str(r[key])), reverse=mode == "max")
-        table = kept + lost
-    return [c for c in columns if any(r[c] not in (None, "", {}) for r in table)], table
-
-
-def _sort_key(sort: str | None, goals: Goals, columns: Sequence[str]) -> tuple[str, str]:
-    modes = {goal["metric"]: goal["mode"] for goal in goals}
-    if sort is None:
-        return goals[0]["metric"], goals[0]["mode"]
-    for candidate in (sort, *_ALIASES.get(sort, ())):
-        if candidate in columns:
-            default = "min" if "latency" in candidate or "loss" in candidate else "max"
-            return candidate, modes.get(candidate, default)
-    raise JobError(f"There is no column {sort!r} to sort by; there are {', '.join(columns)}.")
-
-
-def _tail(path: Path, lines: int) -> list[str]:
-    try:
-        with path.open("rb") as stream:
-            stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, stream.tell() - 64 * 1024))
-            text = stream.read().decode("utf-8", "replace")
-    except OSError:
-        return []
-    return [neutral(line, 500) for line in text.splitlines()[-lines:]]
-
-
-def version_details(version: Version) -> dict[str, Any]:
-    """Everything `show` prints, as plain values."""
-    record, state = version.record(), version.state_record()
-    config_path = version.path / "autosearch" / "config.yaml"
-    resources = read_jsonl(version.path / "autosearch" / "resources.jsonl")
-    details: dict[str, Any] = {
-        "job": version.job,
-        "version": version.name,
-        "parent": record.get("parent"),
-        "state": version.state(),
-        "message": state.get("message"),
-        "created": record.get("created"),
-        "started": state.get("started"),
-        "ended": state.get("ended"),
-        "folder": str(version.path),
-        "code_hash": record.get("code_hash"),
-        "parameters": {
-            k: record.get(k)
-            for k in ("code", "boot_file", "config_files", "arguments", "settings", "multi", "data",
-                      "output", "python", "devices", "budget", "notify")
-        },
-        "configuration": read_yaml(config_path) if config_path.exists() else None,
-        "log_tail": _tail(version.path / "job.log", _TAIL_LINES),
-        "resources": resources[-1] if resources else None,
-        "peak_memory_mib": max((r.get("memory_mib", 0.0) for r in resources), default=None),
-    }  # fmt: skip
-    try:
-        details["summary"] = summary(version.path)
-    except JobError:
-        details["summary"] = None
-    return details
 
 
 def run_show(store: JobStore, args: argparse.Namespace) -> int:
@@ -231,12 +131,8 @@ def _print_details(details: Mapping[str, Any], shares: Mapping[str, float]) -> N
     for name, value in (details["configuration"] or {}).items():
         if value not in (None, {}, []):
             print(f"  {name:12} {short(value)}")
-    resources = details["resources"]
-    if resources:
-        print(
-            f"resources  {resources['cpu_cores']} cores, {resources['memory_mib']} MiB "
-            f"(peak {details['peak_memory_mib']} MiB), gpu {short(resources['gpu'])}"
-        )
+    if details["resources"]:
+        print(f"resources  {resources_text(details)}")
     if details["summary"] is not None:
         found = details["summary"]
         print(f"cost       {cost_text(found['cost'])}")
@@ -284,7 +180,7 @@ def _show_trial(version: Version, args: argparse.Namespace) -> int:
             f"  {r.get('iteration')}: {short(r.get('metrics'))}" for r in row["iterations"][-20:]
         )
     )
-    print("log:\n  " + "\n  ".join(_tail(folder / "log.txt", _TAIL_LINES)))
+    print("log:\n  " + "\n  ".join(tail(folder / "log.txt", TAIL_LINES)))
     return 0
 
 
@@ -294,7 +190,7 @@ def run_logs(store: JobStore, args: argparse.Namespace) -> int:
     path = version.path / "job.log"
     if args.trial:
         path = _trial_folder(version, args.trial) / "log.txt"
-    lines = _tail(path, args.tail) if args.tail else None
+    lines = tail(path, args.tail) if args.tail else None
     offset = 0
     if lines is not None:
         print("\n".join(lines))

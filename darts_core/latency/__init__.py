@@ -2,9 +2,7 @@
 
 from darts_core.latency.device import device_lock, device_name
 from darts_core.latency.expected import (
-    BudgetPenalty,
     CostModel,
-    SoftPenalty,
     latency_model,
     size_model,
 )
@@ -17,6 +15,7 @@ from darts_core.latency.measure import (
     require_comparable,
     speedup,
 )
+from darts_core.latency.penalties import BudgetPenalty, SoftPenalty
 from darts_core.latency.table import LatencyTable, build_table
 
 __all__ = [

@@ -10,14 +10,27 @@ import numpy as np
 import torch
 from torch import nn
 
+from darts_core import runlog
 from darts_core.architecture import Architecture
 from darts_core.errors import LatencyError
 from darts_core.latency import device as _device
 from darts_core.latency.expected import CostModel, fit_overhead
-from darts_core.latency.forms import in_runtime, without_norms
+from darts_core.latency.forms import as_deployed, in_runtime, onnx_bytes, onnx_call, without_norms
 from darts_core.latency.measure import measure
+from darts_core.runlog import config_hash
+from darts_core.spaces import SearchSpace
 
-__all__ = ["check_predictions", "draw_scatter", "spearman"]
+__all__ = [
+    "check_predictions",
+    "draw_scatter",
+    "fit_networks",
+    "random_architectures",
+    "spearman",
+    "write_networks",
+]
+
+_TURNS = ("measured_ms", "again_ms")
+_FEWEST = 8
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float:
@@ -36,15 +49,18 @@ def check_predictions(
     count: int = 60,
     device: str | torch.device = "cpu",
     runtime: str = "onnx",
+    dtype: torch.dtype = torch.float32,
     seed: int = 0,
     seconds: float = 0.5,
+    folder: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Predicted and measured times of `count` random architectures of the model's space.
 
     Each network is timed twice, the second round after the first, so that the measurement's own
     test-retest correlation stands beside the prediction's. Half of the networks fit overhead and
-    slope, the correlation is of the other half.
+    slope, the correlation is of the other half. Networks with a time taken under foreign load are
+    counted (`flagged`) and left out of everything else.
 
     Args:
         model: from `latency_model`.
@@ -54,41 +70,178 @@ def check_predictions(
         count: architectures, at least 8.
         device: where.
         runtime: how networks run; the table's.
+        dtype: their number format on a GPU; the table's.
         seed: of the architectures.
         seconds: longest time for one timing.
+        folder: keeps networks written by `write_networks` and times: an interrupted check goes on,
+            and times taken under foreign load are taken anew.
         progress: called with (timings done, timings in all).
 
     Returns:
-        correlation, correlation_all, test_retest, n, fit and fit_key (for `LatencyTable.fits`),
-        points ({architecture, sum_ms, predicted_ms, measured_ms, again_ms, flagged}).
+        correlation, correlation_all, test_retest, n, flagged, fit and fit_key (for
+        `LatencyTable.fits`), points ({architecture, sum_ms, predicted_ms, measured_ms, again_ms}).
 
     Raises:
-        LatencyError: too few architectures.
+        LatencyError: too few architectures, or too few of them were timed undisturbed.
     """
-    if count < 8:
-        raise LatencyError(f"count={count} is too few for a rank correlation; take at least 8.")
     home = _device.require_device(device)
-    rng = np.random.default_rng(seed)
-    architectures = [model.space.random(rng) for _ in range(count)]
-    rows: list[dict[str, Any]] = []
-    calls = []
-    for architecture in architectures:
-        network = without_norms(make(architecture)).to(home)
-        x = torch.randn(batch, *input_shape, device=home)
-        calls.append(in_runtime(network, x, runtime))
-        rows.append({"architecture": architecture.text(), "sum_ms": model.sum_of(architecture)})
+    architectures = random_architectures(model.space, count, seed)
+    kept = _Kept(folder, batch)
+    x = torch.randn(batch, *input_shape, device=home)
+    calls: dict[str, Callable[[], Any]] = {}
     with _device.device_lock(home):
-        for turn, name in enumerate(("measured_ms", "again_ms")):
-            for number, (row, call) in enumerate(zip(rows, calls, strict=True)):
-                timing = measure(
-                    call, device=home, runtime=runtime, batch=batch, graph=runtime == "graph",
-                    max_seconds=seconds, warmup_seconds=seconds / 2,
-                )  # fmt: skip
-                row[name] = timing.median_ms
-                row["flagged"] = row.get("flagged", False) or timing.flagged
+        for turn, name in enumerate(_TURNS):
+            for number, architecture in enumerate(architectures):
+                text = architecture.text()
+                if kept.wants(text, name):
+                    if text not in calls:
+                        calls[text] = _call(make, architecture, x, runtime, dtype, folder)
+                    timing = measure(
+                        calls[text], device=home, runtime=runtime, batch=batch,
+                        graph=runtime == "graph", max_seconds=seconds, warmup_seconds=seconds / 2,
+                    )  # fmt: skip
+                    kept.add(text, name, timing.median_ms, flagged=timing.flagged)
                 if progress is not None:
                     progress(turn * count + number + 1, 2 * count)
-    return {**_judged(rows, batch), "fit_key": model.fit_key}
+    rows = [
+        {"architecture": text, "sum_ms": model.sum_of(architecture), **kept.times(text)}
+        for architecture in architectures
+        if kept.clean(text := architecture.text())
+    ]
+    if len(rows) < _FEWEST:
+        raise LatencyError(
+            f"Only {len(rows)} of {count} networks were timed without foreign load; check again "
+            "while the device is quiet."
+        )
+    return {**_judged(rows, batch), "flagged": count - len(rows), "fit_key": model.fit_key}
+
+
+def fit_networks(
+    model: CostModel,
+    make: Callable[[Architecture], nn.Module],
+    input_shape: Sequence[int],
+    *,
+    batch: int,
+    count: int = _FEWEST,
+    device: str | torch.device = "cpu",
+    runtime: str = "onnx",
+    dtype: torch.dtype = torch.float32,
+    seconds: float = 0.4,
+) -> dict[str, Any]:
+    """Overhead and slope from `count` random networks timed once: a budget then speaks of networks.
+
+    Args: as of `check_predictions`, which judges what this only fits.
+
+    Returns:
+        what `LatencyTable.fits` keeps under the model's `fit_key`.
+
+    Raises:
+        LatencyError: too few architectures, or other work disturbed too many of the timings.
+    """
+    home = _device.require_device(device)
+    x = torch.randn(batch, *input_shape, device=home)
+    sums, times = [], []
+    with _device.device_lock(home):
+        for architecture in random_architectures(model.space, count, seed=1):
+            call = in_runtime(*as_deployed(without_norms(make(architecture)), x, dtype), runtime)
+            timing = measure(
+                call, device=home, runtime=runtime, batch=batch, graph=runtime == "graph",
+                max_seconds=seconds, warmup_seconds=seconds / 2,
+            )  # fmt: skip
+            if not timing.flagged:
+                sums.append(model.sum_of(architecture))
+                times.append(timing.median_ms)
+    if len(times) < count // 2:
+        raise LatencyError(
+            f"Only {len(times)} of {count} networks were timed without foreign load; the overhead "
+            "cannot be fitted while other work runs on this device."
+        )
+    return fit_overhead(sums, times)
+
+
+def random_architectures(space: SearchSpace, count: int, seed: int = 0) -> list[Architecture]:
+    """`count` architectures drawn from `space`.
+
+    Raises:
+        LatencyError: too few for a rank correlation.
+    """
+    if count < _FEWEST:
+        raise LatencyError(
+            f"count={count} is too few for a rank correlation; take at least {_FEWEST}."
+        )
+    rng = np.random.default_rng(seed)
+    return [space.random(rng) for _ in range(count)]
+
+
+def write_networks(
+    space: SearchSpace,
+    make: Callable[[Architecture], nn.Module],
+    input_shape: Sequence[int],
+    folder: str | Path,
+    *,
+    count: int = 60,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write the ONNX files that `check_predictions` times, which needs no quiet device."""
+    x = torch.randn(2, *input_shape)
+    for number, architecture in enumerate(random_architectures(space, count, seed)):
+        _written(make, architecture, x, Path(folder))
+        if progress is not None:
+            progress(number + 1, count)
+
+
+def _written(
+    make: Callable[[Architecture], nn.Module], architecture: Architecture, x: torch.Tensor,
+    folder: Path,
+) -> bytes:  # fmt: skip
+    """The ONNX file of an architecture's network, read from `folder` where it is there."""
+    path = folder / f"{config_hash(architecture.to_dict())}.onnx"
+    if not path.is_file():
+        content = onnx_bytes(without_norms(make(architecture)), x, any_batch=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    return path.read_bytes()
+
+
+def _call(
+    make: Callable[[Architecture], nn.Module],
+    architecture: Architecture,
+    x: torch.Tensor,
+    runtime: str,
+    dtype: torch.dtype,
+    folder: str | Path | None,
+) -> Callable[[], Any]:
+    if runtime == "onnx" and folder is not None:
+        return onnx_call(_written(make, architecture, x, Path(folder)), x)
+    return in_runtime(*as_deployed(without_norms(make(architecture)), x, dtype), runtime)
+
+
+class _Kept:
+    """The times taken so far, in a file of `folder`."""
+
+    def __init__(self, folder: str | Path | None, batch: int) -> None:
+        self._path = Path(folder) / f"times-b{batch}.json" if folder is not None else None
+        found = runlog.read_json(self._path) if self._path and self._path.is_file() else {}
+        self._rows: dict[str, dict[str, Any]] = dict(found)
+
+    def wants(self, text: str, turn: str) -> bool:
+        entry = self._rows.get(text, {})
+        return turn not in entry or bool(entry.get(f"{turn}_flagged"))
+
+    def add(self, text: str, turn: str, time_ms: float, *, flagged: bool) -> None:
+        entry = self._rows.setdefault(text, {})
+        entry[turn], entry[f"{turn}_flagged"] = time_ms, flagged
+        if self._path is not None:
+            runlog.write_json(self._path, self._rows)
+
+    def clean(self, text: str) -> bool:
+        return not any(self._rows[text][f"{turn}_flagged"] for turn in _TURNS)
+
+    def times(self, text: str) -> dict[str, float]:
+        return {turn: float(self._rows[text][turn]) for turn in _TURNS}
 
 
 def _judged(rows: list[dict[str, Any]], batch: int) -> dict[str, Any]:

@@ -1,49 +1,51 @@
-"""Expected cost of a supernet, differentiable in alpha, and the penalties made of it.
+"""Expected cost of a supernet, differentiable in alpha.
 
     E[cost] = overhead + slope * sum over kinds, edges e and operations k of p_ek * cost_ek
 
 cost_ek sums the table's times over all cells of the kind. p_ek is the mixing weight, or, in spaces
 that keep only some edges of a node (DARTS), the weight among the operations other than `none` times
 the edge's share of the kept edges: a one-hot choice then costs exactly what its network does.
-Source: ProxylessNAS, arXiv:1812.00332, section 3.3 (the sum); the edge share is ours.
+
+Where `none` may be chosen (NAS-Bench-201), an edge costs time only if it is alive: its source is not zero
+and its target reaches an output, as an exported network leaves the others out. With q_e the weight of
+`none` and v_e that of skips and pools, which hand zeros on,
+
+    zero_j = prod over e = (i, j) of (q_e + zero_i v_e)        zero = 0 for inputs
+    live_i = 1 - prod over e = (i, j) of (1 - live_j (1 - q_e))  live = 1 for outputs
+
+and the factor of an edge is (1 - zero_source) live_target. It is exact for a one-hot choice.
+Source: ProxylessNAS, arXiv:1812.00332, section 3.3 (the sum); edge share and aliveness are ours.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from darts_core.architecture import Architecture
+from darts_core.architecture import Architecture, CellChoice
 from darts_core.errors import LatencyError, unknown_name
-from darts_core.latency.table import LatencyTable, Place, find_places
+from darts_core.latency.places import Place, find_places
+from darts_core.latency.table import LatencyTable
 from darts_core.ops import create_op
 from darts_core.runlog import config_hash
 from darts_core.spaces import SearchSpace
 
 log = logging.getLogger("darts_core")
 
+# operations whose output is zero where their input is
+_HANDS_ON = ("skip_connect", "avg_pool_3x3", "max_pool_3x3")
+
 __all__ = [
-    "BudgetPenalty",
     "CostModel",
-    "Penalty",
-    "SoftPenalty",
     "fit_overhead",
     "latency_model",
     "size_model",
 ]
-
-
-class Penalty(Protocol):
-    """What the search adds to the alpha loss: a scalar from the mixing weights, by cell kind."""
-
-    def __call__(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The penalty, differentiable in the weights."""
-        ...
 
 
 class CostModel(nn.Module):
@@ -55,6 +57,8 @@ class CostModel(nn.Module):
         unit: "ms", "MMACs" or "params", for texts.
         overhead: added to every network.
         slope: factor of the sum.
+        lean: edges that are not alive cost nothing, which holds for the time of exported networks but
+            not for their MACs and params.
 
     Attributes:
         fit_key: where `LatencyTable.fits` keeps overhead and slope of this skeleton and batch.
@@ -62,6 +66,7 @@ class CostModel(nn.Module):
 
     _chosen_1K: Tensor
     _same_node_EE: Tensor
+    _hands_on_1K: Tensor
 
     def __init__(
         self,
@@ -71,9 +76,11 @@ class CostModel(nn.Module):
         unit: str = "ms",
         overhead: float = 0.0,
         slope: float = 1.0,
+        lean: bool = False,
     ) -> None:
         super().__init__()
         self.space = space
+        self.lean = lean and space.keep_edges is None and "none" in space.ops
         self.unit = unit
         self.fit_key = ""
         self.overhead, self.slope = overhead, slope
@@ -87,6 +94,8 @@ class CostModel(nn.Module):
         self.register_buffer("_chosen_1K", torch.tensor(chosen))
         same = [[float(a[1] == b[1]) for b in space.edges] for a in space.edges]
         self.register_buffer("_same_node_EE", torch.tensor(same))
+        handing = [[float(op in _HANDS_ON) for op in space.ops]]
+        self.register_buffer("_hands_on_1K", torch.tensor(handing))
 
     def forward(self, weights: Mapping[str, Tensor]) -> Tensor:
         """Expected cost, a scalar.
@@ -97,7 +106,11 @@ class CostModel(nn.Module):
         total: Tensor | None = None
         for kind in self.space.cell_kinds:
             cost_EK = getattr(self, f"cost_{kind}")
-            part = (self._probability(weights[kind].to(cost_EK)) * cost_EK).sum()
+            weight_EK = weights[kind].to(cost_EK)
+            part_EK = self._probability(weight_EK) * cost_EK
+            if self.lean:
+                part_EK = part_EK * self._alive(weight_EK)[:, None]
+            part = part_EK.sum()
             total = part if total is None else total + part
         assert total is not None
         return self.overhead + self.slope * total
@@ -111,17 +124,68 @@ class CostModel(nn.Module):
         kept_E = (self.space.keep_edges * share_E).clamp_max(1.0)
         return kept_E[:, None] * chosen_EK / strength_E[:, None]
 
+    def _alive(self, weight_EK: Tensor) -> Tensor:
+        """[E]: how far each edge's source is not zero and its target reaches an output."""
+        none_E = 1.0 - (weight_EK * self._chosen_1K).sum(1)
+        handed_E = (weight_EK * self._hands_on_1K).sum(1)
+        space = self.space
+        states = space.inputs + space.nodes
+        zero = [weight_EK.new_zeros(()) for _ in range(states)]
+        for node in range(space.inputs, states):
+            zero[node] = weight_EK.new_ones(())
+            for row, (source, target) in enumerate(space.edges):
+                if target == node:
+                    zero[node] = zero[node] * (none_E[row] + zero[source] * handed_E[row])
+        dead = [weight_EK.new_ones(()) for _ in range(states)]
+        for state in range(states - 1, -1, -1):
+            if state in space.output_states:
+                dead[state] = weight_EK.new_zeros(())
+                continue
+            for row, (source, target) in enumerate(space.edges):
+                if source == state:
+                    dead[state] = dead[state] * (1 - (1 - dead[target]) * (1 - none_E[row]))
+        return torch.stack([(1 - zero[i]) * (1 - dead[j]) for i, j in space.edges])
+
     def sum_of(self, architecture: Architecture) -> float:
         """The architecture's cost before overhead and slope."""
         rows = {edge: row for row, edge in enumerate(self.space.edges)}
         total = 0.0
         for kind, cell in architecture.cells:
             cost_EK = getattr(self, f"cost_{kind}")
+            alive = self._alive_edges(cell) if self.lean else None
             for source, target, op in cell.edges:
                 if op not in self.space.ops:
                     raise LatencyError(unknown_name("operation", op, self.space.ops))
-                total += float(cost_EK[rows[(source, target)], self.space.ops.index(op)])
+                row = rows[(source, target)]
+                factor = 1.0 if alive is None else float(alive[row])
+                total += factor * float(cost_EK[row, self.space.ops.index(op)])
         return total
+
+    def _alive_edges(self, cell: CellChoice) -> Tensor:
+        """[E], 0 or 1: the edges of a chosen cell that an exported network computes."""
+        weight_EK = torch.zeros(len(self.space.edges), len(self.space.ops))
+        rows = {edge: row for row, edge in enumerate(self.space.edges)}
+        weight_EK[:, self.space.ops.index("none")] = 1.0
+        for source, target, op in cell.edges:
+            weight_EK[rows[(source, target)]] = 0.0
+            if op in self.space.ops:
+                weight_EK[rows[(source, target)], self.space.ops.index(op)] = 1.0
+        return self._alive(weight_EK.to(self._chosen_1K))
+
+    def least(self) -> float:
+        """The cost of the cheapest architecture."""
+        total = 0.0
+        for kind in self.space.cell_kinds:
+            cost_EK = getattr(self, f"cost_{kind}")
+            if self.space.keep_edges is None:
+                total += float(cost_EK.min(1).values.sum())
+                continue
+            real = [column for column, op in enumerate(self.space.ops) if op != "none"]
+            least_E = cost_EK[:, real].min(1).values
+            for node in {target for _, target in self.space.edges}:
+                rows = [row for row, edge in enumerate(self.space.edges) if edge[1] == node]
+                total += float(least_E[rows].sort().values[: self.space.keep_edges].sum())
+        return self.overhead + self.slope * total
 
     def of(self, architecture: Architecture) -> float:
         """The architecture's predicted cost."""
@@ -157,14 +221,14 @@ def latency_model(
     costs = _costs(space, places, lambda p, op: table.ms(p, op, batch))
     key = _fit_key(space, places, batch)
     if key not in table.fits:
-        log.warning(
+        log.info(
             "the latency table has no end-to-end fit for this space and size: expected times are "
-            "sums of operations; `darts-core latency check` adds the overhead"
+            "sums of operations until `darts-core latency check` or a search adds the overhead"
         )
     fit = table.fits.get(key, {})
     model = CostModel(
         space, costs, unit="ms",
-        overhead=float(fit.get("overhead_ms", 0.0)), slope=float(fit.get("slope", 1.0)),
+        overhead=float(fit.get("overhead_ms", 0.0)), slope=float(fit.get("slope", 1.0)), lean=True,
     )  # fmt: skip
     model.fit_key = key
     return model
@@ -237,6 +301,9 @@ def fit_overhead(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> dict
     if len(sums_ms) < 3 or len(sums_ms) != len(measured_ms) or np.ptp(sums_ms) == 0:
         raise LatencyError("The overhead needs at least 3 networks of different sums to be fitted.")
     slope, overhead = np.polyfit(np.asarray(sums_ms), np.asarray(measured_ms), 1)
+    if slope <= 0:
+        # more work cannot take less time: the networks differ by less than the noise
+        slope, overhead = 1.0, np.mean(np.asarray(measured_ms) - np.asarray(sums_ms))
     residual = np.asarray(measured_ms) - (overhead + slope * np.asarray(sums_ms))
     return {
         "overhead_ms": float(overhead),
@@ -244,52 +311,3 @@ def fit_overhead(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> dict
         "n": len(sums_ms),
         "rmse_ms": float(np.sqrt(np.mean(residual**2))),
     }
-
-
-class SoftPenalty(nn.Module):
-    """strength * E[cost] / target: cheaper is always better (ProxylessNAS, Eq. 9)."""
-
-    def __init__(self, cost: CostModel, *, strength: float, target: float) -> None:
-        super().__init__()
-        if strength < 0 or target <= 0:
-            raise LatencyError(
-                f"strength={strength} must be at least 0 and target={target} above 0."
-            )
-        self.cost, self.strength, self.target = cost, strength, target
-
-    def forward(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The penalty."""
-        penalty: Tensor = self.strength * self.cost(weights) / self.target
-        return penalty
-
-
-class BudgetPenalty(nn.Module):
-    """A hard budget: multiplier * (E[cost] / budget - 1), the multiplier rising while it is broken.
-
-    Each call with gradients moves the multiplier by `rate` times the excess, never below 0 (dual
-    ascent), without leaving the device; it is part of the state dict. A quadratic term damps the
-    oscillation (augmented Lagrangian).
-    """
-
-    multiplier: Tensor
-
-    def __init__(
-        self, cost: CostModel, *, budget: float, rate: float = 0.05, damping: float = 1.0
-    ) -> None:
-        super().__init__()
-        if budget <= 0 or rate <= 0 or damping < 0:
-            raise LatencyError(
-                f"budget={budget} and rate={rate} must be above 0 and damping={damping} at least 0."
-            )
-        self.cost, self.budget, self.rate, self.damping = cost, budget, rate, damping
-        self.register_buffer("multiplier", torch.zeros(()))
-
-    def forward(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The penalty; the multiplier moves when gradients are recorded."""
-        excess = self.cost(weights) / self.budget - 1.0
-        penalty: Tensor = self.multiplier.clone() * excess
-        penalty = penalty + 0.5 * self.damping * excess.clamp_min(0.0) ** 2
-        if torch.is_grad_enabled():
-            with torch.no_grad():
-                self.multiplier.add_(self.rate * excess.detach()).clamp_(min=0.0)
-        return penalty

@@ -17,9 +17,38 @@ from torch import nn
 
 from darts_core.errors import LatencyError
 
-__all__ = ["RUNTIMES", "in_runtime", "without_norms"]
+__all__ = [
+    "DTYPES",
+    "RUNTIMES",
+    "as_deployed",
+    "in_runtime",
+    "onnx_bytes",
+    "onnx_call",
+    "skip_dead",
+    "without_norms",
+]
 
 RUNTIMES = ("eager", "onnx", "compile", "graph")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def as_deployed(
+    module: nn.Module, x: torch.Tensor, dtype: torch.dtype
+) -> tuple[nn.Module, torch.Tensor]:
+    """`module` and `x` as they run on the device of `x`: on a GPU in `dtype` and channels-last."""
+    if x.device.type != "cuda":
+        return module, x
+    layout = torch.channels_last
+    module = module.to(device=x.device, dtype=dtype).to(memory_format=layout)  # type: ignore[call-overload]
+    return module, x.to(dtype).contiguous(memory_format=layout)
+
+
+def skip_dead(module: nn.Module) -> nn.Module:
+    """`module`, its cells told to leave out what cannot change their output (see `FixedCell.lean`)."""
+    for child in module.modules():
+        if isinstance(getattr(child, "lean", None), bool):
+            child.lean = True  # type: ignore[assignment]
+    return module
 
 
 def without_norms(module: nn.Module) -> nn.Module:
@@ -27,7 +56,7 @@ def without_norms(module: nn.Module) -> nn.Module:
 
     The values differ from the original's, the work is that of the folded operation.
     """
-    copied = copy.deepcopy(module).eval()
+    copied = skip_dead(copy.deepcopy(module).eval())
     last: nn.Conv2d | None = None
     for name, child in list(copied.named_modules()):
         if isinstance(child, nn.Conv2d):
@@ -68,10 +97,20 @@ def in_runtime(
 
 
 def _onnx(module: nn.Module, x: torch.Tensor, threads: int | None) -> Callable[[], Any]:
-    try:
-        import onnxruntime as ort
-    except ImportError as error:
-        raise LatencyError("ONNX Runtime is not installed; pip install onnxruntime.") from error
+    return onnx_call(onnx_bytes(module, x), x, threads=threads, name=type(module).__name__)
+
+
+def onnx_bytes(module: nn.Module, x: torch.Tensor, *, any_batch: bool = False) -> bytes:
+    """`module` as an ONNX file, by the quick TorchScript exporter.
+
+    Args:
+        module: in eval mode.
+        x: an example input.
+        any_batch: leave the first dimension free.
+
+    Raises:
+        LatencyError: the exporter cannot express the module.
+    """
     buffer = io.BytesIO()
     try:
         with warnings.catch_warnings():
@@ -82,18 +121,40 @@ def _onnx(module: nn.Module, x: torch.Tensor, threads: int | None) -> Callable[[
                 (x.cpu(),),
                 buffer,  # type: ignore[arg-type]
                 input_names=["x"],
+                dynamic_axes={"x": {0: "batch"}} if any_batch else None,
                 dynamo=False,
             )
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or torch.get_num_threads()
-        options.log_severity_level = 3
-        session = ort.InferenceSession(
-            buffer.getvalue(), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # of either library, of many kinds
-        raise LatencyError(
-            f"{type(module).__name__} cannot run in ONNX Runtime ({str(error).strip()[:200]}); use "
-            "another runtime or leave the operation out of the space."
-        ) from error
+    except Exception as error:  # of the exporter, of many kinds
+        raise _unfit(module, error) from error
+    return buffer.getvalue()
+
+
+def onnx_call(
+    content: bytes, x: torch.Tensor, *, threads: int | None = None, name: str = "The network"
+) -> Callable[[], Any]:
+    """A function of nothing that runs an ONNX file on `x` once in ONNX Runtime.
+
+    Raises:
+        LatencyError: ONNX Runtime is absent or rejects the file.
+    """
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise LatencyError("ONNX Runtime is not installed; pip install onnxruntime.") from error
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's kinds are not exported by name
+        raise _unfit(name, error) from error
     feed = {"x": x.cpu().numpy()} if session.get_inputs() else {}
     return lambda: session.run(None, feed)
+
+
+def _unfit(what: nn.Module | str, error: Exception) -> LatencyError:
+    name = what if isinstance(what, str) else type(what).__name__
+    return LatencyError(
+        f"{name} cannot run in ONNX Runtime ({str(error).strip()[:200]}); use another runtime or "
+        "leave the operation out of the space."
+    )

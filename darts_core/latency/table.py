@@ -20,74 +20,21 @@ from torch import nn
 from darts_core import runlog
 from darts_core.errors import DartsError, LatencyError
 from darts_core.latency import device as _device
-from darts_core.latency.forms import RUNTIMES, in_runtime, without_norms
-from darts_core.latency.measure import call_ms, default_batch_sizes, quick_ms
+from darts_core.latency.forms import DTYPES, RUNTIMES, as_deployed, in_runtime, without_norms
+from darts_core.latency.measure import FOREIGN_CORES, default_batch_sizes, quick_ms
+from darts_core.latency.places import Place, find_places
 from darts_core.ops import create_op
 
 __all__ = ["LatencyTable", "Place", "build_table", "find_places"]
 
 log = logging.getLogger("darts_core")
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SAVE_EVERY_SECONDS = 5.0
 _FREE = ("none",)  # adds nothing to a sum and is not run
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a choice is made: cell kind, edge (row of alpha), and the shape of its input."""
-
-    kind: str
-    edge: int
-    channels: int
-    height: int
-    width: int
-    stride: int
-
-    def key(self, op: str, batch: int) -> str:
-        """The row of the table for operation `op` at this place."""
-        return f"{op}/c{self.channels}/{self.height}x{self.width}/s{self.stride}/b{batch}"
-
-
-def find_places(supernet: nn.Module, input_shape: Sequence[int]) -> list[Place]:
-    """Every edge of every cell of a supernet, with the shape that reaches it.
-
-    Args:
-        supernet: of the space, with the channels and layers of the network to be built.
-        input_shape: (C, H, W).
-
-    Raises:
-        LatencyError: the network has no cells with mixed operations.
-    """
-    found: list[Place] = []
-    hooks = []
-    for module in supernet.modules():
-        mixed, kind = getattr(module, "mixed", None), getattr(module, "kind", None)
-        if not isinstance(mixed, nn.ModuleList) or not isinstance(kind, str):
-            continue
-        for edge, operation in enumerate(mixed):
-
-            def note(
-                _: nn.Module, inputs: tuple[Any, ...], output: Any, kind: str = kind, e: int = edge
-            ) -> None:
-                _, channels, height, width = inputs[0].shape
-                stride = 1 if output.shape[2] == height else 2
-                found.append(Place(kind, e, channels, height, width, stride))
-
-            hooks.append(operation.register_forward_hook(note))
-    reference = next(supernet.parameters())
-    was_training = supernet.training
-    try:
-        with torch.no_grad():
-            supernet.eval()(torch.zeros(2, *input_shape, device=reference.device))
-    finally:
-        supernet.train(was_training)
-        for hook in hooks:
-            hook.remove()
-    if not found:
-        raise LatencyError(
-            f"{type(supernet).__name__} has no cells with mixed operations; pass a Supernet."
-        )
-    return found
+# these change the layout of tensors and merge operations: alone, an operation pays for what it would not
+# pay for inside a network (ONNX Runtime's blocked layout), and the other way round
+_REWRITING = ("onnx", "compile")
+_LEAST_MS = 1e-4
 
 
 @dataclass
@@ -102,6 +49,7 @@ class LatencyTable:
         rows: key -> median milliseconds.
         fits: `CostModel.fit_key` -> {"overhead_ms", "slope", ...} from `check_predictions`.
         versions: of torch and the runtime.
+        flagged: keys of rows that were taken under foreign load; the next build takes them anew.
     """
 
     device: str
@@ -111,6 +59,7 @@ class LatencyTable:
     rows: dict[str, float] = field(default_factory=dict)
     fits: dict[str, dict[str, Any]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    flagged: list[str] = field(default_factory=list)
 
     def ms(self, place: Place, op: str, batch: int) -> float:
         """Time of `op` at `place`; operations that are not run take none.
@@ -151,6 +100,7 @@ class LatencyTable:
             "dtype": self.dtype,
             "versions": self.versions,
             "fits": self.fits,
+            "flagged": self.flagged,
             "rows": self.rows,
         }
         runlog.write_json(path, content)
@@ -173,9 +123,15 @@ class LatencyTable:
             raise LatencyError(
                 f"{path} has schema_version {version!r}; this program reads up to {SCHEMA_VERSION}."
             )
+        if version < SCHEMA_VERSION:
+            raise LatencyError(
+                f"{path} has schema_version {version}: operations were timed another way. Delete it and "
+                "build it again: darts-core latency build."
+            )
         table = cls(
             content["device"], content["runtime"], content["threads"], content["dtype"],
             dict(content["rows"]), dict(content["fits"]), dict(content["versions"]),
+            list(content.get("flagged", ())),
         )  # fmt: skip
         if device is not None:
             table.require_device(device)
@@ -201,11 +157,12 @@ def build_table(
         supernet: of the space, with the channels and layers of the network to be built.
         ops: the space's operations.
         input_shape: (C, H, W).
-        path: the table's file; rows that it holds already are not timed again.
+        path: the table's file; rows that it holds already are not timed again, unless they were
+            taken under foreign load.
         device: where.
         runtime: how the network will run; ONNX Runtime on a CPU, CUDA graphs on a GPU by default.
         batch_sizes: batch 1 and the throughput batch by default.
-        dtype: number format on a GPU.
+        dtype: number format; on a CPU operations are timed in float32.
         seconds: time for one row.
         progress: called with (rows done, rows in all).
 
@@ -217,17 +174,22 @@ def build_table(
     runtime = runtime or ("graph" if home.type == "cuda" else "onnx")
     if runtime not in RUNTIMES:
         raise LatencyError(f"Unknown runtime {runtime!r}; use {', '.join(RUNTIMES)}.")
+    if dtype not in DTYPES.values() or (home.type == "cpu" and dtype != torch.float32):
+        raise LatencyError(
+            f"Operations cannot be timed in {dtype} on {home}; use {', '.join(DTYPES)} on a GPU and "
+            "fp32 on a CPU."
+        )
     sizes = tuple(batch_sizes or default_batch_sizes(home))
     table = _opened(path, home, runtime, dtype)
     wanted = _wanted(find_places(supernet, input_shape), ops, sizes)
     saved = time.monotonic()
     with _device.device_lock(home), _device.pinned_threads(home):
-        overhead_ms = call_ms(runtime, home)
         for done, (key, (place, op, batch)) in enumerate(wanted.items()):
-            if key not in table.rows:
-                found = _time(place, op, batch, runtime, home, dtype, seconds)
-                # a network pays for its call once, not once an operation
-                table.rows[key] = max(found - overhead_ms, 0.1 * found)
+            if key not in table.rows or key in table.flagged:
+                found, disturbed = _time(place, op, batch, runtime, home, dtype, seconds)
+                table.rows[key] = found
+                flagged = {*table.flagged, key} if disturbed else {*table.flagged} - {key}
+                table.flagged = sorted(flagged)
             if path is not None and time.monotonic() - saved > _SAVE_EVERY_SECONDS:
                 table.save(path)
                 saved = time.monotonic()
@@ -235,6 +197,14 @@ def build_table(
                 progress(done + 1, len(wanted))
     if path is not None:
         table.save(path)
+    bad = len({*table.flagged} & {*wanted})
+    if bad:
+        log.warning(
+            "%d of %d rows were timed while other processes were busy; build the table again while "
+            "the device is quiet to take them anew",
+            bad,
+            len(wanted),
+        )
     return table
 
 
@@ -278,11 +248,30 @@ def _time(
     device: torch.device,
     dtype: torch.dtype,
     seconds: float,
-) -> float:
+) -> tuple[float, bool]:
+    """Milliseconds of one operation, and whether other work disturbed it twice."""
     module = without_norms(create_op(op, place.channels, place.stride, affine=True))
     x = torch.randn(batch, place.channels, place.height, place.width, device=device)
-    if device.type == "cuda":
-        module = module.to(device=device, dtype=dtype)
-        x = x.to(dtype).contiguous(memory_format=torch.channels_last)
-        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return quick_ms(in_runtime(module, x, runtime), device=device, seconds=seconds)
+    timed = [module]
+    if runtime in _REWRITING:
+        # what it adds between two others
+        timed = [between(None, place), between(module, place)]
+    calls = [in_runtime(*as_deployed(part, x, dtype), runtime) for part in timed]
+    for _ in range(2):
+        load = _device.Load()
+        times = [quick_ms(call, device=device, seconds=seconds) for call in calls]
+        disturbed = device.type == "cpu" and load.foreign() > FOREIGN_CORES
+        if not disturbed:
+            break
+    alone = len(times) == 1
+    return times[0] if alone else max(times[1] - times[0], _LEAST_MS), disturbed
+
+
+def between(module: nn.Module | None, place: Place) -> nn.Module:
+    """`module` between two pointwise convolutions; None: the two alone, the second with the stride."""
+    first, last = (
+        nn.Conv2d(place.channels, place.channels, 1, stride)
+        for stride in (1, place.stride if module is None else 1)
+    )
+    parts = [first, last] if module is None else [first, module, last]
+    return nn.Sequential(*parts).eval().requires_grad_(False)

@@ -26,6 +26,8 @@ class Relaxation:
     sparse: bool = False
     """Operations of weight zero are neither evaluated nor in any gradient: the weights' gradient is
     taken through the operations drawn alone."""
+    samples: bool = False
+    """Whether `weights` draws random numbers."""
 
     def weights(
         self, alpha_EK: Tensor, progress: Tensor | float, generator: torch.Generator | None

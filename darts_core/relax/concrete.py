@@ -28,6 +28,8 @@ class Concrete(Relaxation):
         ConfigError: a temperature is not positive.
     """
 
+    samples = True
+
     def __init__(self, temperature_start: float = 1.0, temperature_end: float = 0.33) -> None:
         if temperature_start <= 0 or temperature_end <= 0:
             raise ConfigError(

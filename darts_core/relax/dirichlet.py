@@ -27,6 +27,8 @@ class Dirichlet(Relaxation):
         ConfigError: `anchor` is negative or `channel_fraction` is below 1.
     """
 
+    samples = True
+
     def __init__(self, anchor: float = 1e-3, channel_fraction: int = 1) -> None:
         if anchor < 0 or channel_fraction < 1:
             raise ConfigError(

@@ -35,6 +35,8 @@ class GumbelStraightThrough(Relaxation):
         ConfigError: a temperature is not positive.
     """
 
+    samples = True
+
     def __init__(
         self, temperature_start: float = 10.0, temperature_end: float = 0.1, *, sparse: bool = True
     ) -> None:

@@ -27,6 +27,8 @@ class ReinMax(Relaxation):
         ConfigError: the temperature is below 1.
     """
 
+    samples = True
+
     def __init__(self, temperature: float = 1.0) -> None:
         if temperature < 1:
             raise ConfigError(

@@ -12,7 +12,7 @@ from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
 from darts_core.search.types import Guard, GuardContext, GuardFinding
 from darts_core.strategies.base import Batch, Strategy, without_gradients
-from darts_core.strategies.early_stop import candidate_operations, cosine_of_groups
+from darts_core.strategies.early_stop import cosine_of_groups, operation_spans
 from darts_core.supernet import frozen_statistics
 
 if TYPE_CHECKING:
@@ -250,15 +250,7 @@ class GradientSimilarity(Guard):
         if _rests(context.strategy) or context.epoch % self.interval:
             return None
         params = list(context.supernet.parameters())
-        index = {id(param): i for i, param in enumerate(params)}
-        groups = [
-            [index[id(p)] for p in operation.parameters()]
-            for operation in candidate_operations(context.supernet)
-        ]
-        if not groups:
-            # cells on a fast path keep the params of all their operations in one tensor
-            named = context.supernet.named_parameters()
-            groups = [[index[id(p)]] for name, p in named if name.startswith("cells.")]
+        groups = operation_spans(context.supernet)
         if not groups:
             return None
         sides = []

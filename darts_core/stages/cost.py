@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from darts_core.errors import ConfigError, unknown_name
+from darts_core.errors import ConfigError, LatencyError, unknown_name
 from darts_core.latency import (
     BudgetPenalty,
     CostModel,
@@ -22,9 +22,11 @@ from darts_core.latency import (
     latency_model,
     size_model,
 )
+from darts_core.latency.check import fit_networks
+from darts_core.latency.forms import DTYPES
 from darts_core.spaces import SearchSpace
 from darts_core.stages.progress import progress_bar
-from darts_core.supernet import create_supernet
+from darts_core.supernet import build, create_supernet
 
 __all__ = ["cost_model", "make_table", "penalties", "table_path"]
 
@@ -32,16 +34,19 @@ log = logging.getLogger("darts_core")
 COSTS = ("latency", "macs", "params")
 
 
-def table_path(out: str | Path, device: torch.device, runtime: str | None) -> Path:
-    """The table of this hardware and runtime; its rows are keyed by operation and shape, so all spaces
-    share it.
+def table_path(
+    out: str | Path, device: torch.device, runtime: str | None, precision: str = "fp32"
+) -> Path:
+    """The table of this hardware, runtime and precision; all spaces share it, as its rows are keyed by
+    operation and shape.
     """
     runtime = runtime or ("graph" if device.type == "cuda" else "onnx")
     threads = f"{torch.get_num_threads()}threads-" if device.type == "cpu" else ""
     name = "".join(c if c.isalnum() else "-" for c in device_name(device)).strip("-").lower()
     while "--" in name:
         name = name.replace("--", "-")
-    return Path(out) / "latency" / f"{name}-{threads}{runtime}.json"
+    ending = "" if precision == "fp32" else f"-{precision}"
+    return Path(out) / "latency" / f"{name}-{threads}{runtime}{ending}.json"
 
 
 def make_table(
@@ -52,10 +57,18 @@ def make_table(
     path: Path,
     device: torch.device,
     runtime: str | None = None,
+    precision: str = "fp32",
     batch_sizes: tuple[int, ...] | None = None,
     seconds: float = 0.05,
 ) -> LatencyTable:
-    """The table in `path`, with every row that `supernet` needs measured."""
+    """The table in `path`, with every row that `supernet` needs measured.
+
+    Raises:
+        ConfigError: unknown precision.
+        LatencyError: the table belongs to another device, runtime or precision.
+    """
+    if precision not in DTYPES:
+        raise ConfigError(unknown_name("precision", precision, DTYPES))
     with progress_bar("latency table") as progress:
         return build_table(
             supernet,
@@ -64,6 +77,7 @@ def make_table(
             path=path,
             device=device,
             runtime=runtime,
+            dtype=DTYPES[precision],
             batch_sizes=batch_sizes,
             seconds=seconds,
             progress=progress,
@@ -100,14 +114,40 @@ def cost_model(
     batch = node["batch"] or max(default_batch_sizes(device))
     runtime = node["runtime"]
     if node["table"]:
-        table = LatencyTable.load(Path(node["table"]).expanduser(), device=device)
+        path = Path(node["table"]).expanduser()
+        table = LatencyTable.load(path, device=device)
     else:
-        path = table_path(config.get("out", "runs"), device, runtime)
+        precision = node["precision"]
+        path = table_path(config.get("out", "runs"), device, runtime, precision)
         log.info("latency table %s", path)
         table = make_table(
-            space, target, shape, path=path, device=device, runtime=runtime, batch_sizes=(batch,)
-        )
+            space, target, shape, path=path, device=device, runtime=runtime, precision=precision,
+            batch_sizes=(batch,),
+        )  # fmt: skip
+    model = latency_model(table, space, target, shape, batch=batch, device=device)
+    if model.fit_key in table.fits:
+        return model
+    sizes: dict[str, Any] = {"num_classes": num_classes, "in_channels": shape[0]}
+    sizes |= {key: node[key] or config["search"][key] for key in ("channels", "layers")}
+    try:
+        table.fits[model.fit_key] = fit_networks(
+            model, lambda found: build(found, **sizes), shape,
+            batch=batch, device=device, runtime=table.runtime, dtype=getattr(torch, table.dtype),
+        )  # fmt: skip
+    except LatencyError as error:
+        log.warning("expected times are sums of operations, without what stands around: %s", error)
+        return model
+    table.save(path)
     return latency_model(table, space, target, shape, batch=batch, device=device)
+
+
+def _require_reachable(cost: CostModel, budget: float) -> None:
+    if budget < cost.least():
+        raise LatencyError(
+            f"The budget of {budget:g} {cost.unit} is below the fastest network of this space and size, "
+            f"which is expected to take {cost.least():.3f} {cost.unit}; raise the budget, or lower "
+            "search.channels or search.layers."
+        )
 
 
 def penalties(
@@ -121,6 +161,7 @@ def penalties(
 
     Raises:
         ConfigError: a budget stands under the wrong key.
+        LatencyError: no network of the space can meet the budget.
     """
     node = config.get("latency") or {}
     if node.get("budget") is not None and node["cost"] == "latency":
@@ -141,5 +182,6 @@ def penalties(
     if node["strength"]:
         found.append(SoftPenalty(cost, strength=node["strength"], target=node["target"]))
     if budget:
+        _require_reachable(cost, budget)
         found.append(BudgetPenalty(cost, budget=budget, rate=node["rate"]))
     return [penalty.to(device) for penalty in found]

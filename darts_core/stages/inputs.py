@@ -147,13 +147,17 @@ def find_network(config: Mapping[str, Any], version: Path, bundle: DataBundle) -
     if text in BASELINES:
         node = {"name": text, "width": train["channels"], **sizes}
         return Network(None, {"baseline": node, **about})
-    architecture = _architecture(text, version)
+    from darts_core.supernet.build import check_names
+
+    architecture, source = _architecture(text, version)
+    check_names(architecture, source)
     node = {"channels": train["channels"], "layers": train["layers"], **sizes}
-    node["auxiliary"] = bool(train["auxiliary"])
+    node |= {"auxiliary": bool(train["auxiliary"]), "image_size": bundle.image_shape[1]}
     return Network(architecture, {"architecture": architecture.to_dict(), "build": node, **about})
 
 
-def _architecture(text: str | None, version: Path) -> Architecture:
+def _architecture(text: str | None, version: Path) -> tuple[Architecture, str]:
+    """(what `architecture=` names, the file or setting it was read from)."""
     if text is None:
         found = version / "search" / "architecture.yaml"
         if not found.is_file():
@@ -161,19 +165,27 @@ def _architecture(text: str | None, version: Path) -> Architecture:
                 f"No architecture= is given and {version} holds no finished search; give a YAML "
                 f"file, a text, or one of {', '.join((*Architecture.names(), *BASELINES))}."
             )
-        return Architecture.from_yaml(found)
+        return Architecture.from_yaml(found), str(found)
     if text.lstrip().startswith(("Genotype", "|")):
-        return Architecture.from_text(text)
+        return Architecture.from_text(text), "architecture="
     path = Path(text).expanduser()
     if len(text) < 250 and path.is_dir():
         for inner in (path / "architecture.yaml", path / "search" / "architecture.yaml"):
             if inner.is_file():
-                return Architecture.from_yaml(inner)
-        raise ConfigError(f"architecture={text!r} is a folder without an architecture.yaml.")
-    if text.endswith((".yaml", ".yml")) or (len(text) < 250 and path.is_file()):
-        return Architecture.from_yaml(path)
+                return Architecture.from_yaml(inner), str(inner)
+        raise ConfigError(
+            f"architecture={text!r} is a folder without an architecture.yaml; give the folder of a "
+            "finished search, a YAML file, a name or a text."
+        )
+    if len(text) < 250 and path.is_file():
+        return Architecture.from_yaml(path), str(path)
+    if text.endswith((".yaml", ".yml")):
+        raise ConfigError(
+            f"architecture={text!r}: there is no such file; give an existing one, the folder of a "
+            f"finished search, a text, or one of {', '.join((*Architecture.names(), *BASELINES))}."
+        )
     try:
-        return Architecture.named(text)
+        return Architecture.named(text), text
     except ArchitectureError as error:
         raise ArchitectureError(
             f"architecture={text!r} is no file and no known name. {error} Hand-designed networks: "

@@ -10,6 +10,7 @@ from typing import Any
 from darts_core.runlog import write_json
 from darts_core.stages.bench import bench
 from darts_core.stages.export import export
+from darts_core.stages.fronts import run_front
 from darts_core.stages.prune import prune
 from darts_core.stages.report import report
 from darts_core.stages.search import search
@@ -44,6 +45,7 @@ def run(config: Mapping[str, Any], version: Path) -> dict[str, Any]:
     write_json(version / "costs.json", {"schema_version": 1, "trainings": costs})
     _say_costs(costs)
     page = report(config, version / "report")
+    run_front(version)
     last = found["prune"]
     return {
         "costs": costs,

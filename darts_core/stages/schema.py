@@ -51,6 +51,7 @@ class Search:
     precision: str
     path: str
     kernel_precision: str
+    tune_seconds: float
     checkpoint_every: int
     evaluate: bool
     capture: bool
@@ -72,6 +73,7 @@ class Latency:
     rate: float
     batch: Optional[int]
     runtime: Optional[str]
+    precision: str
     table: Optional[str]
     channels: Optional[int]
     layers: Optional[int]
@@ -112,6 +114,8 @@ class Tune:
     trials: Optional[int]
     epochs: Optional[int]
     device_seconds: Optional[float]
+    trainings: Optional[float]
+    training_seconds: Optional[float]
     workers: int
     sampler: Any
     pruner: Any

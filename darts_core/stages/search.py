@@ -21,6 +21,7 @@ from darts_core.search.distributed import (
 from darts_core.stages.board import AlphaBoard
 from darts_core.stages.cost import penalties
 from darts_core.stages.forecast import forecast, process_peak_mib
+from darts_core.stages.fronts import cost_facts, search_front
 from darts_core.stages.inputs import find_device, load_bundle, stage_config
 from darts_core.stages.interrupt import deferred_stop, stop_wanted
 from darts_core.stages.progress import progress_bar
@@ -32,6 +33,7 @@ from darts_core.stages.search_setup import (
     passes,
     search_settings,
     space_of,
+    tune_kernels,
 )
 from darts_core.stages.settings import instantiate
 
@@ -71,7 +73,10 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         )
     torch.manual_seed(config["seed"])
     supernet = make_supernet(config, space, bundle, device)
-    with first_goes_first(group):  # the others read the latency table that it measures
+    with first_goes_first(
+        group
+    ):  # the others read the tiles and the latency table that it measures
+        tune_kernels(config, supernet, bundle)
         costs = penalties(config, space, bundle.image_shape, bundle.num_classes, device)
     # pictures of cells: a space of choices has none
     board = AlphaBoard(run, space.ops, settings.epochs) if space.ops and run is not None else None
@@ -107,4 +112,7 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     }
     if group is not None:
         facts["processes"] = group.processes
-    return write_result(run, found, config, **facts, **rank(table, found, config["search"]))
+    facts |= cost_facts(costs, found.architecture)
+    result = write_result(run, found, config, **facts, **rank(table, found, config["search"]))
+    search_front(folder)
+    return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,15 @@ from darts_core.stages.inputs import policy_name
 from darts_core.stages.settings import instantiate
 from darts_core.supernet import Supernet, create_supernet
 
-__all__ = ["augmentation", "make_guards", "make_supernet", "passes", "search_settings", "space_of"]
+__all__ = [
+    "augmentation",
+    "make_guards",
+    "make_supernet",
+    "passes",
+    "search_settings",
+    "space_of",
+    "tune_kernels",
+]
 
 
 def space_of(config: Mapping[str, Any]) -> SearchSpace:
@@ -42,6 +50,22 @@ def make_supernet(
     if isinstance(supernet, Supernet):
         supernet.use_path(node["path"], node["kernel_precision"])
     return supernet
+
+
+def tune_kernels(config: Mapping[str, Any], supernet: Any, bundle: Any) -> None:
+    """Find tiles for the shapes of cells that this device meets for the first time; nothing on a CPU."""
+    seconds = float(config["search"]["tune_seconds"])
+    if seconds <= 0 or getattr(supernet, "path", "plain") != "fused":
+        return
+    from darts_core.latency.measure import quick_ms
+    from darts_core.supernet.tuning import tune_supernet
+
+    def time_ms(call: Callable[[], Any]) -> float:
+        return quick_ms(call, device=bundle.device)
+
+    tune_supernet(
+        supernet, bundle.image_shape, config["search"]["batch_size"], time_ms, seconds=seconds
+    )
 
 
 def search_settings(config: Mapping[str, Any]) -> SearchConfig:

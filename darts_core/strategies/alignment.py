@@ -39,7 +39,7 @@ class CellAlignment(FirstOrder):
         ConfigError: `strength` is negative or `epsilon` not positive.
     """
 
-    needs_plain_path = True
+    exact_products = True
     capturable = False
 
     def __init__(self, strength: float = 0.125, epsilon: float = 1e-4) -> None:

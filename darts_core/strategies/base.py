@@ -99,6 +99,8 @@ class Strategy:
     """Whether alpha is searched by gradient; guards on its curvature rest where it is not."""
     needs_plain_path: bool = False
     """Whether the strategy looks into the cells, so that their modules must run one by one."""
+    exact_products: bool = False
+    """Whether differences of close gradients are taken, which TF32 or bf16 products would round away."""
     evaluator: Evaluator | None = None
     """Measures on the alpha split; set by the loop for strategies that select by accuracy."""
     reducer: Reducer | None = None
@@ -123,6 +125,10 @@ class Strategy:
         if self.needs_plain_path and getattr(supernet, "path", "plain") != "plain":
             log.info("%s looks into the cells; they run as plain modules", type(self).__name__)
             supernet.use_path("plain")
+        on_kernels = getattr(supernet, "path", "plain") == "fused"
+        if self.exact_products and on_kernels and supernet.precision != "fp32":
+            log.info("%s takes differences of gradients; cells run in fp32", type(self).__name__)
+            supernet.use_path("fused", "fp32")
         self.supernet = supernet
         self.settings = settings
         self.penalties = list(penalties)
@@ -182,13 +188,24 @@ class Strategy:
 
     def apply_params(self, gradients: Sequence[Tensor | None]) -> None:
         """Clip the gradients and move the params by one optimizer step."""
-        if self.supernet.relaxation.sparse:
-            # one packed tensor or many: operations that were not drawn have gradient zero on every path
-            gradients = [
-                torch.zeros_like(param) if gradient is None else gradient
-                for param, gradient in zip(self.params, gradients, strict=True)
-            ]
+        gradients = self.completed(gradients)
         self.reduce(gradients)
+        self.move_params(gradients)
+
+    def completed(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """`gradients` with zeros for the operations that a sparse relaxation did not draw.
+
+        Packed cells have zeros there, and decay and momentum shall go on alike on every path.
+        """
+        if not self.supernet.relaxation.sparse:
+            return list(gradients)
+        return [
+            torch.zeros_like(param) if gradient is None else gradient
+            for param, gradient in zip(self.params, gradients, strict=True)
+        ]
+
+    def move_params(self, gradients: Sequence[Tensor | None]) -> None:
+        """One clipped optimizer step of the params along averaged gradients."""
         self._assign(self.params, gradients)
         if self.settings.grad_clip > 0:
             nn.utils.clip_grad_norm_(self.params, self.settings.grad_clip)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,9 +13,18 @@ from darts_core.strategies.base import Batch, Penalty, SearchSettings
 from darts_core.strategies.first_order import FirstOrder
 from darts_core.supernet import Supernet, frozen_statistics
 from darts_core.supernet.choices import LayerChoice
+from darts_core.supernet.fused import FusedSearchCell
 from darts_core.supernet.mixed_op import MixedOp
 
-__all__ = ["OperationEarlyStopping", "candidate_operations", "cosine_of_groups"]
+__all__ = [
+    "OperationEarlyStopping",
+    "candidate_operations",
+    "cosine_of_groups",
+    "operation_spans",
+]
+
+Span = tuple[int, slice]
+"""The number of a parameter and which of its values, flattened."""
 
 
 class OperationEarlyStopping(FirstOrder):
@@ -35,7 +44,6 @@ class OperationEarlyStopping(FirstOrder):
         ConfigError: the threshold is outside [-1, 1] or the interval below 1.
     """
 
-    needs_plain_path = True
     capturable = False
 
     def __init__(self, threshold: float = 0.3, interval: int = 20) -> None:
@@ -52,14 +60,19 @@ class OperationEarlyStopping(FirstOrder):
     ) -> None:
         """Take the network; see `Strategy.setup`."""
         super().setup(supernet, settings, penalties)
-        index = {id(param): i for i, param in enumerate(self.params)}
-        self.groups = [
-            [index[id(p)] for p in operation.parameters()]
-            for operation in candidate_operations(supernet)
-        ]
+        self.groups = operation_spans(supernet)
         self.similarity_sum = torch.zeros(len(self.groups), device=supernet.progress.device)
-        self.frozen = torch.zeros(len(self.groups), dtype=torch.bool)
+        self.frozen = torch.zeros_like(self.similarity_sum, dtype=torch.bool)
         self.counted = 0
+        # for each value of a parameter the number of its operation, one past the last if it has none
+        self._owners: dict[int, Tensor] = {}
+        for number, group in enumerate(self.groups):
+            for i, span in group:
+                if i not in self._owners:
+                    shape = (self.params[i].numel(),)
+                    self._owners[i] = self.params[i].new_full(shape, len(self.groups)).long()
+                self._owners[i][span] = number
+        self._moving: dict[int, Tensor] = {}
         self._alpha_side: list[Tensor | None] = []
 
     def alpha_step(self, params_batch: Batch, alpha_batch: Batch) -> tuple[Tensor, Tensor]:
@@ -79,24 +92,35 @@ class OperationEarlyStopping(FirstOrder):
 
     def apply_params(self, gradients: Sequence[Tensor | None]) -> None:
         """Compare the gradients with those on the alpha split, then move the params not frozen."""
-        gradients = list(gradients)
+        gradients = self.completed(gradients)
         self.reduce(gradients)
         if self._alpha_side:
             self.similarity_sum += cosine_of_groups(self.groups, gradients, self._alpha_side)
             self._alpha_side = []
             self.counted += 1
             if self.counted == self.interval:
-                self.frozen |= (self.similarity_sum / self.counted < self.threshold).cpu()
+                self.frozen |= self.similarity_sum / self.counted < self.threshold
                 self.similarity_sum.zero_()
                 self.counted = 0
-        for group, frozen in zip(self.groups, self.frozen.tolist(), strict=True):
-            if frozen:
-                for i in group:
-                    gradients[i] = None  # the optimizer passes over params without a gradient
-        self._assign(self.params, gradients)
-        if self.settings.grad_clip > 0:
-            nn.utils.clip_grad_norm_(self.params, self.settings.grad_clip)
-        self.optimizer.step()
+                self._find_moving()
+        before = {}
+        for i, moving in self._moving.items():
+            before[i] = self.params[i].detach().clone()
+            gradient = gradients[i]
+            if gradient is not None:
+                gradients[i] = gradient * moving
+        self.move_params(gradients)
+        with torch.no_grad():
+            for i, moving in self._moving.items():
+                # momentum and weight decay have moved the frozen values too
+                self.params[i].copy_(torch.where(moving, self.params[i], before[i]))
+
+    def _find_moving(self) -> None:
+        """For each parameter of an operation: which of its values still move. The host waits for nothing."""
+        moves = torch.cat([~self.frozen, self.frozen.new_ones(1)])
+        self._moving = {
+            i: moves[group].view_as(self.params[i]) for i, group in self._owners.items()
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """The optimizers, the frozen operations and the running similarity."""
@@ -110,38 +134,68 @@ class OperationEarlyStopping(FirstOrder):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore `state_dict`."""
         super().load_state_dict(state)
-        self.frozen = state["frozen"].cpu()
+        self.frozen = state["frozen"].to(self.similarity_sum.device)
         self.similarity_sum = state["similarity_sum"].to(self.similarity_sum.device)
         self.counted = state["counted"]
+        self._find_moving()
 
 
 def candidate_operations(supernet: nn.Module) -> list[nn.Module]:
-    """The candidate operations that have parameters, in the order in which modules are listed."""
-    found: list[nn.Module] = []
+    """The candidate operations that have parameters of their own, in the order modules are listed."""
+    return [c for c in _candidates(supernet) if next(c.parameters(), None) is not None]
+
+
+def _candidates(supernet: nn.Module) -> Iterator[nn.Module]:
     for module in supernet.modules():
-        candidates: Iterable[nn.Module] = ()
         if isinstance(module, MixedOp):
-            candidates = module.ops
+            yield from module.ops
         elif isinstance(module, LayerChoice):
-            candidates = module.candidates
-        found += [c for c in candidates if next(c.parameters(), None) is not None]
-    return found
+            yield from module.candidates
+
+
+def operation_spans(supernet: nn.Module) -> list[list[Span]]:
+    """For each candidate operation with params: where they lie, in the order modules are listed.
+
+    The order is that of `candidate_operations` on the module path, whatever path the cells take: a
+    packed cell keeps the params of all its operations in one tensor.
+    """
+    index = {id(param): i for i, param in enumerate(supernet.parameters())}
+    packed: dict[int, list[Span]] = {}
+    for cell in supernet.modules():
+        if isinstance(cell, FusedSearchCell):
+            inside = dict(cell.named_modules())
+            for binding in cell.plan.params:
+                span = (index[id(cell.packed)], slice(binding.start, binding.start + binding.count))
+                packed.setdefault(id(inside[binding.module]), []).append(span)
+    groups = []
+    for operation in _candidates(supernet):
+        own = [(index[id(param)], slice(None)) for param in operation.parameters()]
+        group = own + [
+            span for module in operation.modules() for span in packed.get(id(module), ())
+        ]
+        if group:
+            groups.append(group)
+    return groups
 
 
 def cosine_of_groups(
-    groups: Sequence[Sequence[int]],
+    groups: Sequence[Sequence[Span]],
     first: Sequence[Tensor | None],
     second: Sequence[Tensor | None],
 ) -> Tensor:
-    """The cosine of two gradient lists over each group of entries; 0 where a gradient is missing.
+    """The cosine of two gradient lists over each group of values; 0 where a gradient is missing.
 
     Shapes: -> [number of groups].
     """
     cosines = []
     device = next(g.device for g in first if g is not None)
     for group in groups:
-        pairs = [(first[i], second[i]) for i in group]
-        present = [(a.flatten(), b.flatten()) for a, b in pairs if a is not None and b is not None]
+        pairs = [(first[i], second[i], span) for i, span in group]
+        present = [
+            (a.flatten()[span], b.flatten()[span])
+            for a, b, span in pairs
+            if a is not None and b is not None
+        ]
         if not present:
             cosines.append(torch.zeros((), device=device))
             continue

@@ -39,21 +39,8 @@ class Unrolled(Strategy):
     ) -> None:
         """Take the network; see `Strategy.setup`."""
         super().setup(supernet, settings, penalties)
-        # a recorded step cannot take the generator back, and two draws make the difference meaningless
-        self.capturable = not self._draws()
-
-    def _draws(self) -> bool:
-        """Whether mixing weights are random."""
-        own = self.supernet.generator
-        probe = torch.Generator(device=self.supernet.alphas()[0].device)
-        before = probe.get_state()
-        try:
-            self.supernet.generator = probe
-            with torch.no_grad():
-                self.supernet.mixing_weights()
-        finally:
-            self.supernet.generator = own
-        return not torch.equal(before, probe.get_state())
+        # all passes of a step must see one draw, and a graph cannot turn its generator back
+        self.capturable = not supernet.relaxation.samples
 
     def alpha_step(self, params_batch: Batch, alpha_batch: Batch) -> tuple[Tensor, Tensor]:
         """One Adam step of alpha on the unrolled loss."""
@@ -131,10 +118,8 @@ class Unrolled(Strategy):
     def _random_state(self) -> Tensor | None:
         """The state of a sampling relaxation's generator: all passes must see one draw."""
         generator = self.supernet.generator
-        if generator is None:
+        if generator is None or not self.supernet.relaxation.samples:
             return None
-        if generator.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-            return None  # nothing is drawn then, see `setup`
         return generator.get_state()
 
     def _restore_random(self, state: Tensor | None) -> None:

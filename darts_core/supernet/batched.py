@@ -63,7 +63,9 @@ class BatchedSearchCell(FusedSearchCell):
         if height * width > LARGEST_PLANE:
             return run_by_modules(self, inputs, weights_EK)
         out_height, out_width = layout.output_size(height, width)
-        run = self._run(layout, weights_EK.index_select(0, self._order[0]))
+        # mixing weights of a network in fp64 may come in fp32
+        mix_EK = weights_EK.to(self.packed.dtype).index_select(0, self._order[0])
+        run = self._run(layout, mix_EK)
         if self.training and run.tracking:
             self._batches.add_(1)
         batch = inputs[0].shape[0]
@@ -102,9 +104,11 @@ class _Run:
         self.cell, self.layout, self.mix = cell, layout, mix_EK
         self.tracking = cell._probe is None or bool(cell._probe.track_running_stats)
         self.train = cell.training or not self.tracking
+        # one split and not slices: each slice's gradient would be as long as all params
+        pieces = cell.packed.split([section.size for section in layout.sections.values()])
         self.packed = {
-            name: section.of(cell.packed).view(section.shape)
-            for name, section in layout.sections.items()
+            name: piece.view(section.shape)
+            for (name, section), piece in zip(layout.sections.items(), pieces, strict=True)
         }
 
     def norm(self, y: Tensor, row: int) -> Tensor:

@@ -32,6 +32,14 @@ class DrawnRun(_Run):
         self.columns = columns
         self.slot_of = {column: slot for slot, column in enumerate(layout.slots) if column >= 0}
         self.pools: dict[tuple[int, int], Tensor] = {}
+        # each edge's params by themselves, again without a gradient as long as the section
+        count = {"1": len(layout.first), "2": len(layout.second)}
+        self.taps = {stage: self.packed[f"depthwise{stage}"].unbind(0) for stage in count}
+        self.points = {
+            stage: self.packed[f"pointwise{stage}"].flatten(0, 1).unbind(0) if branches else ()
+            for stage, branches in count.items()
+        }
+        self.reductions = self.packed["reduction"].split(1)
 
     def wave(
         self, wave: tuple[int, int, int, int], states: list[Tensor], size: list[tuple[int, int]]
@@ -70,8 +78,7 @@ class DrawnRun(_Run):
             return self.pools[key]
         if stride == 1:
             return state
-        weight = self.packed["reduction"][edge : edge + 1]
-        y = self._halve(F.relu(state), weight, *size[source])[0]
+        y = self._halve(F.relu(state), self.reductions[edge], *size[source])[0]
         return self.norm(y, layout.rows["reduction"] + edge * layout.channels)
 
     def _stages(
@@ -93,13 +100,14 @@ class DrawnRun(_Run):
         self, stage: str, edge: int, branch: int, x: Tensor, size: tuple[int, int], stride: int
     ) -> Tensor:
         """[C, out pixels * samples]: relu, depthwise and pointwise convolution."""
-        kernel, dilation = (self.layout.first if stage == "1" else self.layout.second)[branch]
-        taps = self._taps(f"depthwise{stage}", edge, edge + 1)[branch][0]
-        matrix = (taps @ _bands(*size, kernel, dilation, stride, x.dtype)).view(
-            self.layout.channels, -1, x.shape[1]
-        )
-        d = torch.bmm(matrix, F.relu(x)).flatten(1)
-        return self.packed[f"pointwise{stage}"][edge, branch] @ d
+        filters = self.layout.first if stage == "1" else self.layout.second
+        kernel, dilation = filters[branch]
+        channels = self.layout.channels
+        start = channels * sum(k * k for k, _ in filters[:branch])
+        taps = self.taps[stage][edge].narrow(0, start, channels * kernel * kernel)
+        matrix = taps.view(channels, -1) @ _bands(*size, kernel, dilation, stride, x.dtype)
+        d = torch.bmm(matrix.view(channels, -1, x.shape[1]), F.relu(x)).flatten(1)
+        return self.points[stage][edge * len(filters) + branch] @ d
 
     def _pool(
         self, source: int, index: int, state: Tensor, size: tuple[int, int], stride: int

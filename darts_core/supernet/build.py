@@ -23,7 +23,7 @@ from darts_core.supernet.skeleton import (
     nasbench201_channels,
 )
 
-__all__ = ["BUILDERS", "CellNetwork", "build"]
+__all__ = ["BUILDERS", "CellNetwork", "build", "check_names"]
 
 
 class CellNetwork(nn.Module):
@@ -169,6 +169,29 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
 """Skeleton name -> network class; a space with a new skeleton adds its own."""
 
 
+def check_names(architecture: Architecture, source: str | None = None) -> None:
+    """Check that the architecture's space and operations are registered.
+
+    Args:
+        architecture: what to look at.
+        source: the file or setting that it comes from, named in the sentence.
+
+    Raises:
+        ArchitectureError: a name is unknown; says in which cell and on which edge.
+    """
+    where = f"{source}: " if source else ""
+    if architecture.space not in SPACES:
+        raise ArchitectureError(where + unknown_name("space", architecture.space, SPACES))
+    for kind, cell in architecture.cells:
+        for origin, target, op in cell.edges:
+            if op not in OPS:
+                raise ArchitectureError(
+                    f"{where}The edge from state {origin} to {target} of the cell {kind!r}: "
+                    f"{unknown_name('operation', op, OPS)} An operation of your own is registered "
+                    "by a module named in plugins=[...]."
+                )
+
+
 def build(
     architecture: Architecture,
     channels: int = 36,
@@ -196,13 +219,8 @@ def build(
         ArchitectureError: a cell kind or an operation does not exist.
         ConfigError: a size, the stem or the auxiliary head does not fit.
     """
-    if architecture.space not in SPACES:
-        raise ArchitectureError(unknown_name("space", architecture.space, SPACES))
+    check_names(architecture)
     skeleton = SPACES[architecture.space].skeleton
-    for _, cell in architecture.cells:
-        for _, _, op in cell.edges:
-            if op not in OPS:
-                raise ArchitectureError(unknown_name("operation", op, OPS))
     for name, value in (("channels", channels), ("layers", layers), ("num_classes", num_classes)):
         if value < 1:
             raise ConfigError(f"A network needs {name} >= 1, not {value}.")

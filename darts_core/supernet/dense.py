@@ -50,7 +50,10 @@ class BatchedDenseCell(FusedSearchCell):
         given = [x.to(self.packed.dtype) for x in inputs]
         given = list(self.preprocess(given) if self.preprocess is not None else given)
         states = [self._stored(x) for x in given]
-        mix_EK = weights_EK.index_select(0, self._order[0])
+        # the channels that operations see
+        mixed = [self._mixed(state) for state in states]
+        # mixing weights of a network in fp64 may come in fp32
+        mix_EK = weights_EK.to(self.packed.dtype).index_select(0, self._order[0])
         mix_ES = mix_EK.index_select(1, self._slots)
         blocks = self.packed.split([count for _, _, _, count in layout.blocks])
         nodes: list[Tensor | None] = [None] * layout.nodes
@@ -62,14 +65,16 @@ class BatchedDenseCell(FusedSearchCell):
                 count = len(layout.filters)
                 weights = blocks[count * source : count * (source + 1)]
                 sums = [nodes[target] for target in targets]
-                outs = self._leave(source, states[source], weights, mix_ES[edge0:edge1], sums)
+                outs = self._leave(source, mixed[source], weights, mix_ES[edge0:edge1], sums)
                 for target, out in zip(targets, outs, strict=True):
                     nodes[target] = out
                 for e, target in enumerate(targets, edge0):
-                    loose[target] += self._loose(source, e, states[source], mix_EK[e])
+                    loose[target] += self._loose(source, e, mixed[source], mix_EK[e])
             if len(states) < layout.states and source >= layout.inputs - 1:
                 target = len(states) - layout.inputs
-                states.append(lean_sum(loose[target], nodes[target]))
+                node = lean_sum(loose[target], nodes[target])
+                states.append(self._joined(node, states, mix_EK) if layout.groups > 1 else node)
+                mixed.append(self._mixed(states[-1]))
         outputs = [states[state] for state in self._outputs]
         joined = torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
         return joined.to(self.packed.dtype)
@@ -92,6 +97,31 @@ class BatchedDenseCell(FusedSearchCell):
     def _stored(self, x_BCHW: Tensor) -> Tensor:
         """A state as the cell keeps it."""
         return x_BCHW.contiguous(memory_format=torch.channels_last)
+
+    def _mixed(self, state: Tensor) -> Tensor:
+        """The channels of a state that operations see."""
+        layout = cast("DenseLayout", self.plan.layout)
+        if layout.groups == 1:
+            return state
+        return state[:, : layout.channels].contiguous(memory_format=torch.channels_last)
+
+    def _joined(self, mixed: Tensor, states: Sequence[Tensor], mix_EK: Tensor) -> Tensor:
+        """The next node: its mixed channels, and what passes the edges that enter it."""
+        from darts_kernels.partial import join_reference
+
+        layout = cast("DenseLayout", self.plan.layout)
+        rows = [e for e, (_, target) in enumerate(layout.edges) if target == len(states)]
+        sources = [layout.edges[e][0] for e in rows]
+        # rows one by one: an index from the host would make a captured step wait
+        weights_E = torch.stack([mix_EK[e].sum() for e in rows])
+        node = join_reference(
+            mixed,
+            [states[source] for source in sources],
+            [layout.stride_of(source) for source in sources],
+            weights_E.to(mixed.dtype),
+            layout.groups,
+        )
+        return self._stored(node)
 
     def _loose(
         self, source: int, edge: int, state: Tensor, mix_K: Tensor

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from darts_core.supernet.plan_dense import DenseLayout
     from darts_kernels.layout import CellLayout
 
-__all__ = ["Binding", "Branch", "CellPlan", "branch_of", "describe_plan", "plan_cell"]
+__all__ = ["Binding", "Branch", "CellPlan", "branch_of", "plan_cell"]
 
 
 @dataclass(frozen=True)
@@ -309,52 +309,3 @@ def _bind_stages(
         row = layout.rows["first" if stage == 0 else "second"]
         row += (edge * len(filters) + branch) * channels
         plan.norms.append(Binding(f"{base}.{norms[stage][0]}", "", row, channels))
-
-
-def describe_plan(
-    layout: CellLayout | DenseLayout, batch: int, height: int, width: int
-) -> list[dict[str, Any]]:
-    """One row a wave: its edges, launches, bytes moved and operations of a forward and backward pass.
-
-    Bytes are fp32 bytes that must pass between the barriers of batch normalisation: every convolution
-    output is written once and read once forward; read, or recomputed from its input, backward. What
-    passes by partial channels is read once an edge and written once a node, both ways.
-    """
-    from darts_core.supernet.plan_dense import DenseLayout, describe_dense
-
-    if isinstance(layout, DenseLayout):
-        return describe_dense(layout, batch, height, width)
-    out_height, out_width = layout.output_size(height, width)
-    elements = batch * layout.channels * out_height * out_width
-    first, second = len(layout.first), len(layout.second)
-    taps = sum(k * k for k, _ in layout.first) + sum(k * k for k, _ in layout.second)
-    rows = []
-    for index, (source0, source1, edge0, edge1) in enumerate(layout.waves):
-        edges = edge1 - edge0
-        forward = edges * (2 * first + 2 * second) + (source1 - source0) * (1 + 2 * layout.pools)
-        backward = edges * (4 * first + 4 * second) + (source1 - source0) * (2 + 3 * layout.pools)
-        macs = edges * (taps + (first + second) * layout.channels) * elements
-        passing, partial = layout.groups - 1, layout.groups > 1
-        forward += (edges + source1 - source0) * passing
-        backward += (edges + 2 * (source1 - source0)) * passing
-        macs += edges * passing * elements
-        rows.append(
-            {
-                "wave": index,
-                "sources": list(range(source0, source1)),
-                "edges": edges,
-                "launches_forward": 3
-                + 2 * bool(first)
-                + 3 * bool(second)
-                + bool(layout.pools)
-                + 2 * partial,
-                "launches_backward": 3
-                + 3 * bool(first)
-                + 4 * bool(second)
-                + bool(layout.pools)
-                + 3 * partial,
-                "bytes": 4 * elements * (forward + backward),
-                "flops": 2 * 3 * macs,
-            }
-        )
-    return rows

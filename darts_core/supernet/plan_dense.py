@@ -23,7 +23,7 @@ from darts_core.supernet.plan import Binding, Branch, CellPlan, branch_of
 if TYPE_CHECKING:
     from darts_core.supernet.cell import SearchCell
 
-__all__ = ["DenseLayout", "describe_dense", "plan_dense"]
+__all__ = ["DenseLayout", "plan_dense"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class DenseLayout:
         inputs: states given from outside.
         nodes: states computed here.
         edges: (source, target) sorted by source, then target.
-        channels: channels of every state.
+        channels: channels that the operations see; those of every state, but for `groups`.
         stride: stride of the edges that leave an input state.
         filters: (kernel, dilation) of the dense convolutions.
         max_pools: kernel sizes.
@@ -44,6 +44,7 @@ class DenseLayout:
         operations: how many columns the mixing weights have.
         slots: the column of each slot: filters, max pools, average pools, skip.
         loose: columns that run as modules.
+        groups: states have `groups` times the channels; those beyond the first pass by (`partial`).
     """
 
     inputs: int
@@ -59,6 +60,12 @@ class DenseLayout:
     operations: int
     slots: tuple[int, ...]
     loose: tuple[int, ...]
+    groups: int = 1
+
+    @property
+    def width(self) -> int:
+        """Channels of every state."""
+        return self.channels * self.groups
 
     @property
     def states(self) -> int:
@@ -128,7 +135,7 @@ class DenseLayout:
 
 
 def plan_dense(cell: SearchCell, channels: int, order: Sequence[int]) -> CellPlan | None:
-    """The plan of a cell with dense convolutions; None when it has none, or mixes partial channels.
+    """The plan of a cell with dense convolutions; None when it has none.
 
     Args:
         cell: searched cell on the module path.
@@ -136,8 +143,8 @@ def plan_dense(cell: SearchCell, channels: int, order: Sequence[int]) -> CellPla
         order: for each edge, sorted by source, its row in the space's order.
     """
     mixes: Any = [cell.mixed[row] for row in order]
-    if mixes[0].channel_fraction != 1:
-        return None
+    groups = mixes[0].channel_fraction
+    channels //= groups
     sorted_ = _sort(mixes, channels, cell.norm_after_pool)
     if not sorted_["dense"]:
         return None
@@ -161,6 +168,7 @@ def plan_dense(cell: SearchCell, channels: int, order: Sequence[int]) -> CellPla
         operations=len(first),
         slots=(*sorted_["dense"], *sorted_["max_pool"], *sorted_["avg_pool"], *skip),
         loose=tuple(sorted_["loose"]),
+        groups=groups,
     )
     plan = CellPlan(layout, tuple(order))
     _bind(plan, layout, mixes)
@@ -231,41 +239,3 @@ def _bind(plan: CellPlan, layout: DenseLayout, mixes: Sequence[Any]) -> None:
             name = f"mixed.{plan.order[e]}.ops.{layout.slots[count + p]}.1"
             row = row0 + ((edge1 - edge0) * count + p) * channels
             plan.norms.append(Binding(name, "", row, channels))
-
-
-def describe_dense(
-    layout: DenseLayout, batch: int, height: int, width: int
-) -> list[dict[str, Any]]:
-    """One row a wave (the edges of one source), as `plan.describe_plan` has them.
-
-    Launches count a convolution of the library as one, forward, and as two (input and weight
-    gradient), backward. Modules of loose columns are not counted.
-    """
-    out_height, out_width = layout.output_size(height, width)
-    elements = batch * layout.channels * out_height * out_width
-    count, pools = len(layout.filters), layout.pools
-    taps = sum(kernel * kernel for kernel, _ in layout.filters)
-    normed = int(layout.pool_norm and pools > 0)
-    rows: list[dict[str, Any]] = []
-    for source in range(layout.states - 1):
-        edge0, edge1 = layout.leaving(source)
-        edges = edge1 - edge0
-        if not edges:
-            continue
-        forward = edges * 2 * count + 1 + 2 * pools
-        backward = edges * 4 * count + 2 + 3 * pools
-        macs = edges * taps * layout.channels * elements
-        rows.append(
-            {
-                "wave": len(rows),
-                "sources": [source],
-                "edges": edges,
-                # relu, convolutions, pools; moments, finalize, sum
-                "launches_forward": 1 + count + pools + 3 + normed,
-                # reductions, coefficients, gradients; relu, convolutions; the state's gradient
-                "launches_backward": 3 + 1 + 2 * count + 1,
-                "bytes": 4 * elements * (forward + backward),
-                "flops": 2 * 3 * macs,
-            }
-        )
-    return rows

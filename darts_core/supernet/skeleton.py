@@ -149,12 +149,15 @@ class AuxiliaryHead(nn.Module):
         self, channels: int, num_classes: int, *, feature_size: int, imagenet: bool
     ) -> None:
         super().__init__()
-        if imagenet and feature_size < 6:
+        if imagenet and feature_size < 7:
             raise ConfigError(
-                f"The ImageNet auxiliary head needs features of 6x6 or more, not {feature_size}; use "
+                f"The ImageNet auxiliary head needs features of 7x7 or more, not {feature_size}; use "
                 "larger images or auxiliary=false."
             )
-        if not imagenet and feature_size < 8:
+        pooled = not imagenet and feature_size < 8
+        # what the pool and the 2x2 convolution leave at least one position of
+        self.least_size = 1 if pooled else 7 if imagenet else 8
+        if pooled:
             self.features = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1))
             self.classifier = nn.Linear(channels, num_classes)
             return
@@ -173,6 +176,17 @@ class AuxiliaryHead(nn.Module):
         self.classifier = nn.Linear(768, num_classes)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Logits [B, classes]."""
+        """Logits [B, classes].
+
+        Raises:
+            ConfigError: the features are smaller than the head was made for.
+        """
+        if min(x_BCHW.shape[-2:]) < self.least_size:
+            height, width = x_BCHW.shape[-2:]
+            raise ConfigError(
+                f"The auxiliary head needs features of {self.least_size}x{self.least_size} or more, "
+                f"not {height}x{width}; give build the images' height as image_size=, or use "
+                "auxiliary=False."
+            )
         logits: Tensor = self.classifier(self.features(x_BCHW).flatten(1))
         return logits

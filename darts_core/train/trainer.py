@@ -170,21 +170,23 @@ class Trainer:
         step = int(bad.int().argmax())
         value = float(losses[step])
         what = "NaN" if math.isnan(value) else "infinite"
-        raise NonFiniteLossError(
-            f"The training loss became {what} at epoch {epoch + 1}, step {step + 1} of "
-            f"{self.steps}; training stopped and the checkpoint of the epoch before is kept. Lower "
-            f"train.learning_rate (now {self.config.learning_rate}) or set train.grad_clip."
-        )
+        raise self._not_finite(f"The training loss became {what} at", epoch, step)
 
     def _check_state(self, epoch: int) -> None:
         """The last update may have gone astray after a finite loss; it must not be saved as good."""
         values = [v for v in self.model.state_dict().values() if v.is_floating_point()]
         if bool(torch.stack([torch.isfinite(v).all() for v in values]).all()):
             return
-        raise NonFiniteLossError(
-            f"The parameters became NaN or infinite by epoch {epoch + 1}, step {self.steps} of "
-            f"{self.steps}; training stopped and the checkpoint of the epoch before is kept. Lower "
-            f"train.learning_rate (now {self.config.learning_rate}) or set train.grad_clip."
+        raise self._not_finite("The parameters became NaN or infinite by", epoch, self.steps - 1)
+
+    def _not_finite(self, what: str, epoch: int, step: int) -> NonFiniteLossError:
+        kept = (
+            f" and the checkpoint of epoch {epoch} is kept" if epoch else " before any checkpoint"
+        )
+        return NonFiniteLossError(
+            f"{what} epoch {epoch + 1}, step {step + 1} of {self.steps}; training stopped{kept}. "
+            f"Lower train.learning_rate (now {self.config.learning_rate}) or set train.grad_clip "
+            f"(now {self.config.grad_clip})."
         )
 
     def select(self, split: str) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Pure architecture search, multi-search and differentiable search, one table, and exported latencies.
 
-    python run_all.py --root runs --width 16 --images 3000 --epochs 6 --batch 64
+    python run_all.py --root runs --width 16 --images 4000 --epochs 8 --batch 32
     python run_all.py --root runs ... --only nas        # one search now, the others later
     python run_all.py --root runs ... --only-table      # nothing is trained; latencies are measured again
 
@@ -92,10 +92,10 @@ def main() -> None:
     parser.add_argument(
         "--data", default="/usr/share/datasets/fashion-mnist", help="folder or 'digits'"
     )
-    parser.add_argument("--images", type=int, default=3000, help="of the train split")
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--images", type=int, default=4000, help="of the train split")
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--width", type=int, default=16, help="of the stem; ResNet-50 has 64")
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seeds", type=int, default=3, help="fresh ones, for pick and ResNet-50")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--export-batch", type=int, default=32, help="images a call of the timing")

@@ -8,7 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
-from darts_kernels import depthwise, norm, partial, point_stats, pointwise, pool
+from darts_kernels import depthwise_backward, norm, partial, point_stats, pointwise, pool
 from darts_kernels._common import next_power_of_2
 from darts_kernels.cell import (
     CellRun,
@@ -257,7 +257,7 @@ def _inner_backward(
     parts = triton.cdiv(lanes, t.inner_back_lanes)
     make = torch.zeros if run.sparse else torch.empty
     sums = make(2, edges * count * s.C, parts, device=flat.device)
-    depthwise._inner_backward_kernel[(s.C, parts, (edge1 - edge0) * count)](
+    depthwise_backward._inner_backward_kernel[(s.C, parts, (edge1 - edge0) * count)](
         saved.first, saved.moments, work.scratch_second, layout.sections["depthwise2"].of(flat),
         work.scratch_inner, work.partials.get("depthwise2", work.totals), sums, saved.drawn,
         edge0, s.batch, lanes, parts, edges,
@@ -336,7 +336,7 @@ def _state_backward(
     rows = min(t.back_rows, s.H)
     lanes = s.lanes(rows)
     skip = layout.slots[-1] if layout.skip and stride == 1 else -1
-    depthwise._depthwise_backward_kernel[(s.C, triton.cdiv(lanes, t.back_lanes), source1 - source0)](
+    depthwise_backward._depthwise_backward_kernel[(s.C, triton.cdiv(lanes, t.back_lanes), source1 - source0)](
         saved.state, work.dstate, s.tables.places, s.tables.first_edge, s.tables.target,
         work.scratch_first, layout.sections["depthwise1"].of(flat),
         work.partials.get("depthwise1", work.totals), work.scratch_pool, saved.argmax, mix_EK,

@@ -109,8 +109,8 @@ def column_moments(
     padded = next_power_of_2(parts)
     finalized = max(1, min(16, 4096 // padded))
     norm._finalize_kernel[(triton.cdiv(rows, finalized),)](
-        sums, moments, running_mean, running_var, 0, rows, 0, 0, 0, 0,
+        sums, moments, running_mean, running_var, moments, 0, rows, 0, 0, 0, 0,
         parts, block * steps, pixels, momentum,
-        PARTS=padded, BLOCK=finalized, TRAIN=train, num_warps=4,
+        PARTS=padded, BLOCK=finalized, TRAIN=train, C=1, SPARSE=False, num_warps=4,
     )  # fmt: skip
     return moments

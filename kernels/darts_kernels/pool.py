@@ -9,7 +9,7 @@ normalised pool, so both are shared. Backward, with (A, u, B) of each edge's coe
 
     dpool = sum_e A_e (g_e - u_e) + B_e (pool - mean)      (divided by the window's size for an average)
 
-which `depthwise.depthwise_backward` then gathers into the gradient of the state.
+which `depthwise_backward` then gathers into the gradient of the state.
 
 Shapes: state [N, C, H*s, W*s]; pools [S, P, N, C, H, W]; argmax int8 [S, Pmax, N, C, H, W]; partials
 [rows, parts, 2]. Max pools come first. fp32 accumulation. Bytes: reads a state, writes its pools.

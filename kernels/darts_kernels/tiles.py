@@ -11,7 +11,19 @@ from typing import Any
 
 import torch
 
-__all__ = ["Tiles", "default_tiles", "shape_key", "tiles_for", "user_cache"]
+__all__ = [
+    "SHIPPED",
+    "Tiles",
+    "default_tiles",
+    "forget_tables",
+    "known_tiles",
+    "shape_key",
+    "tiles_for",
+    "user_cache",
+]
+
+SHIPPED = Path(__file__).with_name("tiles.json")
+"""The table that comes with the package; there is none before a device was measured."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +36,8 @@ class Tiles:
         point_block: pixels of one matrix product.
         back_steps: matrix products a program of the pointwise backward sums over.
         plain_block: pixels a program of the elementwise kernels covers.
+        fuse_first, fuse_second: whether a stage's depthwise and pointwise are one kernel (`stage`), of
+            `stage_block` pixels a matrix product.
     """
 
     rows: int = 4
@@ -49,6 +63,10 @@ class Tiles:
     plain_block: int = 1024
     plain_warps: int = 4
     pool_warps: int = 4
+    fuse_first: int = 0
+    fuse_second: int = 0
+    stage_block: int = 64
+    stage_warps: int = 4
 
     def with_values(self, values: dict[str, Any]) -> Tiles:
         """A copy with the known fields of `values` replaced."""
@@ -66,7 +84,7 @@ def shape_key(channels: int, height: int, stride: int, precision: str) -> str:
 
 
 def default_tiles(channels: int, height: int, batch: int, width: int) -> Tiles:
-    """Tiles that fit any shape; found on an H100 for the shapes of the DARTS supernet."""
+    """Tiles that fit any shape, chosen by the compiler's report for sm_90: no register spills."""
     pixels = batch * height * width
     rows = 8 if height % 8 == 0 else 4 if height % 4 == 0 else min(8, height)
     block = 128 if channels <= 32 else 64
@@ -85,6 +103,8 @@ def default_tiles(channels: int, height: int, batch: int, width: int) -> Tiles:
         back_stages=1,
         back_steps=steps,
         plain_block=1024 if pixels >= 16384 else 512,
+        stage_block=64 if channels <= 32 else 32,
+        stage_warps=4 if channels <= 32 else 8,
     )
 
 
@@ -96,8 +116,20 @@ def user_cache() -> Path:
 
 @lru_cache(maxsize=1)
 def _tables() -> tuple[dict[str, Any], ...]:
-    paths = (user_cache(), Path(__file__).with_name("tiles.json"))
-    return tuple(json.loads(path.read_text()) for path in paths if path.exists())
+    return tuple(json.loads(path.read_text()) for path in (user_cache(), SHIPPED) if path.exists())
+
+
+def forget_tables() -> None:
+    """Read the tables again when tiles are asked for next."""
+    _tables.cache_clear()
+
+
+def known_tiles(device: torch.device, key: str) -> dict[str, Any] | None:
+    """The tuned fields for a device and shape: of the user's cache, else of the shipped table, else None."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((table[name][key] for table in _tables() if key in table.get(name, {})), None)
 
 
 def tiles_for(
@@ -111,10 +143,5 @@ def tiles_for(
 ) -> Tiles:
     """Tiles of the user's cache or the shipped one where they know the device and shape, else defaults."""
     tiles = default_tiles(channels, height, batch, width)
-    if device.type != "cuda":
-        return tiles
-    name, key = torch.cuda.get_device_name(device), shape_key(channels, height, stride, precision)
-    for table in _tables():
-        if key in table.get(name, {}):
-            return tiles.with_values(table[name][key])
-    return tiles
+    known = known_tiles(device, shape_key(channels, height, stride, precision))
+    return tiles if known is None else tiles.with_values(known)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from darts_kernels.tiles import Tiles, user_cache
+from darts_kernels.tiles import Tiles, forget_tables, user_cache
 
 __all__ = ["GROUPS", "save_tiles", "tune_tiles"]
 
@@ -44,6 +44,14 @@ GROUPS: dict[str, list[dict[str, int]]] = {
         for chunk, block in ((128, 64), (128, 128), (256, 128), (512, 128), (512, 256))
         for warps in (4, 8)
     ],
+    **{
+        f"{stage} stage in one kernel": [
+            {f"fuse_{stage}": 1, "stage_block": block, "stage_warps": warps}
+            for block in (32, 64)
+            for warps in (4, 8)
+        ]
+        for stage in ("second", "first")
+    },
     "elementwise": [
         {"plain_block": block, "plain_warps": warps}
         for block in (512, 1024, 2048)
@@ -96,4 +104,5 @@ def save_tiles(device: str, key: str, tiles: Tiles, path: Path | None = None) ->
     with os.fdopen(handle, "w") as file:
         json.dump(table, file, indent=1, sort_keys=True)
     Path(name).replace(path)
+    forget_tables()
     return path

@@ -12,26 +12,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from jobs_command import CODE, create, jobs, running_trial, wait_for
 
 from darts_core.jobs import procs
 from darts_core.jobs.store import JobStore
 
-CODE = """
-import os, time
-from darts_core import autosearch
-
-def train():
-    x = autosearch.config["x"]
-    steps = int(autosearch.config.get("steps", 2))
-    for step in range(steps):
-        autosearch.reporter(accuracy=1 - (x - 0.3) ** 2)
-        time.sleep(0.02)
-    print("trained with", x)
-    open(os.path.join(autosearch.output_dir, "m.bin"), "w").write(str(x))
-    autosearch.report(1 - (x - 0.3) ** 2, latency=10 * x, model_path="m.bin",
-                      additional_data={"params": 3})
-"""
-# a trial with a grandchild in its own session that ignores SIGTERM
+# a trial with a grandchild in its own session that ignores SIGTERM, and with one that also lost its parent
+# and every variable of its environment
 STUBBORN = """
 import os, signal, subprocess, sys, time
 from darts_core import autosearch
@@ -40,6 +27,9 @@ def train():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(120)"
     subprocess.Popen([sys.executable, "-c", child], start_new_session=True)
+    stray = "import os; os.fork() and os._exit(0); open(%r, 'w').write(str(os.getpid())); " + child
+    path = os.path.join(autosearch.checkpoint_dir, "stray")
+    subprocess.run([sys.executable, "-c", stray % path], start_new_session=True, env={})
     while not os.path.exists(os.path.join(autosearch.checkpoint_dir, "go")):
         try:
             autosearch.reporter(accuracy=0.5)
@@ -48,64 +38,6 @@ def train():
         time.sleep(0.05)
     autosearch.report(0.5 + 0.1 * autosearch.config["x"])
 """
-JOB = """
-general: {confirm_seeds: 1}
-search_space:
-  - params:
-      - {type: discrete_param, name: x, values: [0.1, 0.3, 0.9], default: 0.9}
-search_algorithm: {type: grid_search, reward_attr: accuracy, mode: max}
-"""
-
-
-@pytest.fixture
-def place(tmp_path):
-    (tmp_path / "code").mkdir()
-    (tmp_path / "code" / "boot.py").write_text(CODE)
-    (tmp_path / "job.yaml").write_text(JOB)
-    yield tmp_path
-    for version in (tmp_path / "runs").glob("*/V*/version.json"):
-        procs.end_tree(
-            None, json.loads(version.read_text())["mark"], grace_seconds=0, limit_seconds=3
-        )
-
-
-def jobs(place, *words, status=0):
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from darts_core.cli import main; raise SystemExit(main())",
-            "jobs",
-            *words,
-        ],
-        cwd=place,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=120,
-    )
-    assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
-    return done.stderr if status else done.stdout
-
-
-def create(place, name, *more, status=0):
-    return jobs(
-        place, "create", "--name", name, "--code", "code", "--boot-file", "boot.py",
-        "--config", "job.yaml", *more, status=status,
-    )  # fmt: skip
-
-
-def wait_for(condition, seconds=30):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-
-
-def running_trial(place, name):
-    trials = place / "runs" / name / "V001" / "autosearch" / "trials"
-    wait_for(lambda: any(p.stat().st_size for p in trials.glob("*/reports.jsonl")))
-    return next(trials.glob("*/reports.jsonl")).parent
 
 
 def test_life_of_a_job(place):
@@ -210,7 +142,9 @@ def test_stop_ends_the_whole_tree_within_ten_seconds_and_resume_completes(place)
     create(place, "stubborn")
     trial = running_trial(place, "stubborn")
     mark = JobStore(place / "runs").version("stubborn").record()["mark"]
-    wait_for(lambda: len(procs.tree(None, mark)) >= 3)  # runner, trial, grandchild
+    wait_for(lambda: (trial / "checkpoint/stray").exists())
+    wait_for(lambda: len(procs.tree(None, mark)) >= 4)  # runner, trial, two grandchildren
+    stray = procs.identity(int((trial / "checkpoint/stray").read_text()))
     assert "stop them first with" in jobs(place, "delete", "stubborn", status=2)
     assert "running already" in jobs(place, "resume", "stubborn", status=2)
 
@@ -218,6 +152,7 @@ def test_stop_ends_the_whole_tree_within_ten_seconds_and_resume_completes(place)
     assert "stubborn/V001 is stopped." in jobs(place, "stop", "stubborn")
     assert time.monotonic() - begun < 10
     assert procs.tree(None, mark) == []
+    assert not procs.is_alive(stray)
     assert "nothing to stop" in jobs(place, "stop", "stubborn", status=2)
 
     for number in (1, 2, 3):

@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -14,6 +15,23 @@ def rng(request: pytest.FixtureRequest) -> torch.Generator:
     print(f"DARTS_TEST_SEED={seed}")
     torch.manual_seed(seed)
     return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("cpu", marks=pytest.mark.interpret),
+        pytest.param("cuda", marks=pytest.mark.gpu),
+    ]
+)
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Where kernel bodies run: in the interpreter, and, at the same small odd shapes, on a GPU."""
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = False
+    yield request.param
+    for backend, allowed in zip(backends, before, strict=True):
+        backend.allow_tf32 = allowed
 
 
 @pytest.fixture

@@ -222,6 +222,13 @@ def test_the_nasbench201_cell(rng, poison):
     check_cell(make_cell(NASBENCH201, channels=3, nodes=3), rng)
 
 
+@pytest.mark.parametrize("reduces", [False, True])
+def test_partial_channels(device, rng, poison, reduces):
+    ops = ["none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3"]
+    cell = make_cell(ops, channels=4, nodes=2, inputs=2, groups=2, reduces=reduces)
+    check_cell(cell, rng, device=device, height=5, width=6)
+
+
 @pytest.mark.interpret
 @pytest.mark.parametrize("reduces", [False, True])
 def test_dense_convolutions_among_other_operations(rng, poison, reduces):

@@ -27,24 +27,23 @@ def test_reference_is_the_modules(rng, stride):
     assert all(torch.allclose(f, w, atol=1e-12) for f, w in zip(found, wanted, strict=True))
 
 
-@pytest.mark.interpret
 @pytest.mark.parametrize("reduces", [False, True])
-def test_single_stage_bodies(rng, poison, monkeypatch, reduces):
+def test_single_stage_bodies(device, rng, poison, monkeypatch, reduces):
     size = 4 if reduces else 5
     cell = make_cell(["none", "dil_conv_3x3", "dil_conv_5x5"], reduces=reduces)
-    check_cell(cell, rng, height=2 * size - 1 if reduces else size, width=size + 2,
+    check_cell(cell, rng, device=device, height=2 * size - 1 if reduces else size, width=size + 2,
                monkeypatch=monkeypatch)  # fmt: skip
 
 
-@pytest.mark.interpret
-def test_two_stage_bodies(rng, poison, monkeypatch):
-    check_cell(make_cell(["sep_conv_3x3", "sep_conv_5x5"]), rng, monkeypatch=monkeypatch)
+def test_two_stage_bodies(device, rng, poison, monkeypatch):
+    check_cell(
+        make_cell(["sep_conv_3x3", "sep_conv_5x5"]), rng, device=device, monkeypatch=monkeypatch
+    )
 
 
-@pytest.mark.interpret
-def test_a_users_operation(rng, poison, monkeypatch):
+def test_a_users_operation(device, rng, poison, monkeypatch):
     cell = make_cell(["test_dw_conv_7x7", "sep_conv_3x3"], channels=3)
-    check_cell(cell, rng, height=4, width=4, monkeypatch=monkeypatch)
+    check_cell(cell, rng, device=device, height=4, width=4, monkeypatch=monkeypatch)
 
 
 @pytest.mark.gpu

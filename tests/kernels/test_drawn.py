@@ -45,30 +45,30 @@ def test_flags_are_the_references(rng, poison, reduces):
             assert torch.equal(found, right)
 
 
-@pytest.mark.interpret
 @pytest.mark.parametrize("drawn", [(4, 2, 5), (5, 4, 1), (3, 0, 4), (1, -1, 3)])
-def test_bodies(rng, poison, monkeypatch, drawn):
+def test_bodies(device, rng, poison, monkeypatch, drawn):
     cell, _ = two_nodes()
-    check_cell(cell, rng, height=4, width=5, drawn=drawn, monkeypatch=monkeypatch)
+    check_cell(cell, rng, device=device, height=4, width=5, drawn=drawn, monkeypatch=monkeypatch)
 
 
-@pytest.mark.interpret
 @pytest.mark.parametrize("drawn", [(4, 3, 5), (2, 5, 3)])
-def test_bodies_of_a_reduction_cell(rng, poison, monkeypatch, drawn):
+def test_bodies_of_a_reduction_cell(device, rng, poison, monkeypatch, drawn):
     cell, _ = two_nodes(reduces=True)
-    check_cell(cell, rng, height=8, width=7, drawn=drawn, monkeypatch=monkeypatch)
+    check_cell(cell, rng, device=device, height=8, width=7, drawn=drawn, monkeypatch=monkeypatch)
 
 
-@pytest.mark.interpret
-def test_sparse_and_partial_behind_preprocessing(rng, poison, monkeypatch):
+def test_sparse_and_partial_behind_preprocessing(device, rng, poison, monkeypatch):
     cell = make_cell(OPS, channels=4, nodes=2, inputs=2, groups=2, preprocess=True)
-    check_cell(cell, rng, height=4, width=4, drawn=(4, 2, 3, 0, 5), monkeypatch=monkeypatch)
+    check_cell(
+        cell, rng, device=device, height=4, width=4, drawn=(4, 2, 3, 0, 5), monkeypatch=monkeypatch
+    )
 
 
-@pytest.mark.interpret
-def test_pools_without_norm(rng, poison, monkeypatch):
+def test_pools_without_norm(device, rng, poison, monkeypatch):
     cell = make_cell(OPS, nodes=2, norm_after_pool=False)
-    check_cell(cell, rng, height=4, width=4, drawn=(2, 1, 4), monkeypatch=monkeypatch)
+    check_cell(
+        cell, rng, device=device, height=4, width=4, drawn=(2, 1, 4), monkeypatch=monkeypatch
+    )
 
 
 @pytest.mark.gpu

@@ -31,16 +31,16 @@ def test_norm_backward_is_autograd(rng):
     assert torch.allclose(product, (g * norm_reference(y)[0]).sum((0, 2, 3)), atol=1e-10)
 
 
-@pytest.mark.interpret
-def test_two_nodes_with_every_kind_of_branch(rng, poison, monkeypatch):
+def test_two_nodes_with_every_kind_of_branch(device, rng, poison, monkeypatch):
     ops = ["none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_3x3"]
-    check_cell(make_cell(ops, nodes=2), rng, height=4, width=4, monkeypatch=monkeypatch)
+    check_cell(
+        make_cell(ops, nodes=2), rng, device=device, height=4, width=4, monkeypatch=monkeypatch
+    )
 
 
-@pytest.mark.interpret
-def test_columns_in_another_order(rng, poison, monkeypatch):
+def test_columns_in_another_order(device, rng, poison, monkeypatch):
     ops = ["skip_connect", "dil_conv_3x3", "none", "max_pool_3x3"]
-    check_cell(make_cell(ops), rng, height=4, width=3, monkeypatch=monkeypatch)
+    check_cell(make_cell(ops), rng, device=device, height=4, width=3, monkeypatch=monkeypatch)
 
 
 @pytest.mark.gpu

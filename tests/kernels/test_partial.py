@@ -34,24 +34,21 @@ def test_reference_is_the_mixed_operations(rng, groups):
         join_reference(mixed, [], [], weights[:0].sum(1), groups)
 
 
-@pytest.mark.interpret
 @pytest.mark.parametrize("reduces", [False, True])
-def test_bodies(rng, poison, monkeypatch, reduces):
+def test_bodies(device, rng, poison, monkeypatch, reduces):
     cell = make_cell(OPS, channels=4, nodes=2, inputs=2, groups=2, reduces=reduces)
-    check_cell(cell, rng, height=7 if reduces else 4, width=5 if reduces else 3,
+    check_cell(cell, rng, device=device, height=7 if reduces else 4, width=5 if reduces else 3,
                monkeypatch=monkeypatch)  # fmt: skip
 
 
-@pytest.mark.interpret
-def test_ties_go_to_the_first_maximum(rng, poison, monkeypatch):
+def test_ties_go_to_the_first_maximum(device, rng, poison, monkeypatch):
     cell = make_cell(["skip_connect", "dil_conv_3x3"], channels=4, groups=2, reduces=True)
-    check_cell(cell, rng, height=4, width=4, ties=True, monkeypatch=monkeypatch)
+    check_cell(cell, rng, device=device, height=4, width=4, ties=True, monkeypatch=monkeypatch)
 
 
-@pytest.mark.interpret
-def test_three_groups_behind_preprocessing(rng, poison, monkeypatch):
+def test_three_groups_behind_preprocessing(device, rng, poison, monkeypatch):
     cell = make_cell(OPS, channels=6, inputs=2, groups=3, preprocess=True, last_reduced=True)
-    check_cell(cell, rng, height=3, width=3, monkeypatch=monkeypatch)
+    check_cell(cell, rng, device=device, height=3, width=3, monkeypatch=monkeypatch)
 
 
 @pytest.mark.gpu

@@ -19,23 +19,20 @@ def test_reference_is_the_modules(rng):
     assert torch.allclose(point_reference(x, weight, reduce=False), plain, atol=1e-12)
 
 
-@pytest.mark.interpret
-def test_preprocessing_bodies(rng, poison, monkeypatch):
+def test_preprocessing_bodies(device, rng, poison, monkeypatch):
     cell = make_cell(["dil_conv_3x3", "skip_connect"], inputs=2, preprocess=True)
-    check_cell(cell, rng, height=4, width=4, monkeypatch=monkeypatch)
+    check_cell(cell, rng, device=device, height=4, width=4, monkeypatch=monkeypatch)
 
 
-@pytest.mark.interpret
-def test_reduction_bodies(rng, poison, monkeypatch):
+def test_reduction_bodies(device, rng, poison, monkeypatch):
     cell = make_cell(["dil_conv_3x3", "skip_connect"], channels=4, inputs=2, reduces=True,
                      preprocess=True, last_reduced=True)  # fmt: skip
-    check_cell(cell, rng, batch=1, height=4, width=4, monkeypatch=monkeypatch)
+    check_cell(cell, rng, device=device, batch=1, height=4, width=4, monkeypatch=monkeypatch)
 
 
-@pytest.mark.interpret
-def test_reduction_of_odd_sizes(rng, poison, monkeypatch):
+def test_reduction_of_odd_sizes(device, rng, poison, monkeypatch):
     cell = make_cell(["dil_conv_3x3", "skip_connect"], channels=4, reduces=True)
-    check_cell(cell, rng, height=5, width=7, monkeypatch=monkeypatch)
+    check_cell(cell, rng, device=device, height=5, width=7, monkeypatch=monkeypatch)
 
 
 @pytest.mark.gpu

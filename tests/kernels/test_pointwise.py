@@ -41,11 +41,10 @@ def test_moments_of_large_means(rng, poison, monkeypatch):
     assert torch.allclose(mean.double(), 0.1 * values.mean(1), rtol=1e-5)
 
 
-@pytest.mark.interpret
 @pytest.mark.parametrize("channels", [3, 5])
-def test_bodies_at_odd_widths(rng, poison, monkeypatch, channels):
+def test_bodies_at_odd_widths(device, rng, poison, monkeypatch, channels):
     cell = make_cell(["dil_conv_3x3"], channels=channels)
-    check_cell(cell, rng, batch=3, height=3, width=5, monkeypatch=monkeypatch)
+    check_cell(cell, rng, device=device, batch=3, height=3, width=5, monkeypatch=monkeypatch)
 
 
 @pytest.mark.gpu

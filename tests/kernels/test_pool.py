@@ -18,24 +18,23 @@ def test_reference_is_the_modules(rng, stride):
     assert torch.allclose(out[2], nn.AvgPool2d(5, stride, 2, count_include_pad=False)(x))
 
 
-@pytest.mark.interpret
 @pytest.mark.parametrize("reduces", [False, True])
-def test_bodies(rng, poison, monkeypatch, reduces):
+def test_bodies(device, rng, poison, monkeypatch, reduces):
     ops = ["max_pool_3x3", "avg_pool_3x3", "dil_conv_3x3"]
     cell = make_cell(ops, reduces=reduces)
-    check_cell(cell, rng, height=7 if reduces else 5, width=6, monkeypatch=monkeypatch)
+    check_cell(
+        cell, rng, device=device, height=7 if reduces else 5, width=6, monkeypatch=monkeypatch
+    )
 
 
-@pytest.mark.interpret
-def test_ties_go_to_the_first_maximum(rng, poison, monkeypatch):
+def test_ties_go_to_the_first_maximum(device, rng, poison, monkeypatch):
     cell = make_cell(["max_pool_3x3", "dil_conv_3x3"])
-    check_cell(cell, rng, height=4, width=6, ties=True, monkeypatch=monkeypatch)
+    check_cell(cell, rng, device=device, height=4, width=6, ties=True, monkeypatch=monkeypatch)
 
 
-@pytest.mark.interpret
-def test_pools_without_norm(rng, poison, monkeypatch):
+def test_pools_without_norm(device, rng, poison, monkeypatch):
     cell = make_cell(["avg_pool_3x3", "dil_conv_3x3"], norm_after_pool=False)
-    check_cell(cell, rng, height=4, width=5, monkeypatch=monkeypatch)
+    check_cell(cell, rng, device=device, height=4, width=5, monkeypatch=monkeypatch)
 
 
 @pytest.mark.gpu

@@ -63,6 +63,14 @@ def test_model_based_algorithms_end_near_the_optimum(name, options):
     assert np.mean(best[-8:]) > 0.06
 
 
+def test_xi_is_not_lost_with_expected_improvement():
+    made = create_algorithm(spec("bayes_opt_search", kind="ei", xi=0.2))
+    assert (made.study.sampler.kind, made.study.sampler.xi) == ("ei", 0.2)
+    goals = (Objective("v"), Objective("w"))
+    with pytest.raises(ConfigError, match=r"xi 0\.2 handles one objective"):
+        create_algorithm(spec("bayes_opt_search", goals=goals, kind="ei", xi=0.2))
+
+
 def test_bayes_with_expected_improvement():
     best, _ = run(spec("bayes_opt_search", kind="ei", n_initial_points=4), 8)
     assert max(best[4:]) > 0.19  # within 0.1 of the optimum, at its choice
@@ -134,6 +142,15 @@ def test_acquisition_functions_by_hand():
     poi = AcquisitionSampler("poi", xi=0.1, seed=0).score(mean, std, 1.0)
     expected = [0.5 * math.erfc(1.1 / math.sqrt(2)), 0.5 * math.erfc(1.0 / math.sqrt(2))]
     np.testing.assert_allclose(poi, expected, rtol=1e-9)
+    # E[max(m + s Z - best - xi, 0)] by a fine sum over Z
+    z = np.linspace(-9, 9, 200_001)
+    density = np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    by_sum = [
+        float(np.sum(np.maximum(m + s * z - 1.1, 0) * density) * (z[1] - z[0]))
+        for m, s in zip(mean, std, strict=True)
+    ]
+    ei = AcquisitionSampler("ei", xi=0.1, seed=0).score(mean, std, 1.0)
+    np.testing.assert_allclose(ei, by_sum, rtol=1e-6)
 
 
 def test_several_objectives():

@@ -168,6 +168,32 @@ def test_old_backbone_is_our_module_with_the_trials_code(tmp_path, monkeypatch):
         compat._resnet50(inputs=3)
 
 
+@pytest.mark.parametrize(
+    ("old", "ours"),
+    [
+        *((f"resnet{size}", f"ResNet{size}(code=") for size in (18, 34, 50, 101)),
+        ("ResNet50", "ResNet50(code="),
+        ("dense_fc", "DenseFC(code="),
+        ("dense_conv", "DenseConv(code="),
+    ],
+)  # fmt: skip
+def test_old_tensorflow_backbones_name_our_module(old, ours):
+    from darts_core.autosearch import compat
+
+    arguments = {"include_top": False, "mode": "train", "data_format": "NHWC", "load_weight": True}
+    with pytest.raises(ConfigError, match="PyTorch module") as info:
+        compat._autonet_client()[old]("images", **arguments)
+    assert f"darts_core.autosearch.{ours}" in str(info.value)
+    assert f"autonet.client.{old}" in str(info.value)
+
+
+def test_the_old_augmentation_builder_names_ours():
+    from darts_core.autosearch import compat
+
+    with pytest.raises(ConfigError, match=r"darts_core\.augment\.Augment"):
+        compat._builder()["ImageClassificationTensorflowBuilder"]("AutoAugment")
+
+
 def test_a_users_own_module_of_an_old_name_wins(shop, tmp_path):
     workshop = shop("import hp_search\ndef train():\n    hp_search.METRICS(1)\n    print('OWN')\n")
     (tmp_path / "code" / "hp_search.py").write_text("def METRICS(x): pass\n")
@@ -221,6 +247,45 @@ def test_what_a_trial_leaves_behind_ends_with_it(shop):
     row = one(workshop)
     assert row["state"] == "done"
     assert not procs.tree(None, workshop.mark)
+
+
+def test_what_left_session_parent_and_mark_behind_ends_with_its_trial(shop):
+    workshop = shop(
+        """
+        import subprocess, sys, time
+        from darts_core import autosearch
+        CHILD = (
+            "import os, signal, sys, time\\n"
+            "signal.signal(signal.SIGTERM, signal.SIG_IGN)\\n"
+            "if os.fork():\\n"
+            "    time.sleep(1.0)\\n"  # long enough to be seen
+            "    os._exit(0)\\n"
+            "os.setsid()\\n"
+            "time.sleep(60)\\n"
+        )
+        def train():
+            process = subprocess.Popen([sys.executable, "-c", CHILD], env={}, start_new_session=True)
+            process.wait()
+            time.sleep(60)
+        """
+    )
+    from dataclasses import replace
+
+    row = one(workshop, replace(BASE, limits=Limits(trial_seconds=2.0)))
+    assert row["reason"].startswith("time:")
+    mine = [
+        pid for pid, found in procs._table().items()
+        if not found.state.startswith("Z") and _command(pid).endswith("time.sleep(60)\n")
+    ]  # fmt: skip
+    assert mine == []
+
+
+def _command(pid):
+    try:
+        with open(f"/proc/{pid}/cmdline") as stream:
+            return stream.read().rstrip("\0")
+    except OSError:
+        return ""
 
 
 def test_zero_code_mode_reads_printed_lines_and_survives_a_hanging_pattern(shop):
@@ -413,7 +478,8 @@ def test_early_stopping_and_budget(shop):
     assert states[8]["state"] == states[1]["state"] == "stopped"
     assert states[1]["training_iteration"] < 30
 
-    workshop = shop(SEARCH)
+    # trainings of a second, so that half a training is long against what stopping one takes
+    workshop = shop(SEARCH.replace("0.03)", "0.25)"))
     workshop.version = workshop.version.with_name("V002")
     capped = replace(BASE, limits=Limits(trainings=1.5), baseline={"x": 1})
     search = Search(capped, workshop, first={"x": 1}, is_hers=True)
@@ -490,3 +556,84 @@ def test_a_trial_needs_the_standard_library_only():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+RUNGS = """
+    import time
+    from darts_core import autosearch
+
+    def train():
+        for epoch in range(9):
+            open(f"epoch-{epoch}", "w").close()
+            autosearch.reporter(acc=autosearch.config["x"])
+"""
+
+
+def test_a_trial_begins_no_iteration_while_its_rung_is_judged(shop):
+    """Trials that do nothing between reports: whoever does not wait runs on to the end."""
+    from dataclasses import replace
+
+    spec = replace(
+        BASE,
+        dimensions=(Dimension("x", "choice", (5, 1, 2)),),
+        scheduler="async_hyperband",
+        scheduler_options={"grace_period": 1, "reduction_factor": 3, "max_t": None},
+        max_iterations=9,
+    )
+    search = Search(spec, shop(RUNGS), first={"x": 5}, is_hers=True)
+    search.run()
+    assert [(r["config"]["x"], r["training_iteration"], r["state"]) for r in search.rows] == [
+        (5, 9, "done"), (1, 1, "stopped"), (2, 1, "stopped"),
+    ]  # fmt: skip
+    for row in search.rows[1:]:
+        output = search.workshop.version / "autosearch/trials" / row["trial_id"] / "output"
+        assert [p.name for p in output.iterdir()] == ["epoch-0"]
+
+
+def test_the_scheduler_knows_the_trials_of_an_earlier_start_or_step(shop):
+    from dataclasses import replace
+
+    spec = replace(
+        BASE,
+        scheduler="async_hyperband",
+        scheduler_options={"grace_period": 1, "reduction_factor": 3, "max_t": None},
+        max_iterations=9,
+    )
+    workshop = shop(RUNGS)
+    first = Search(
+        replace(spec, dimensions=(Dimension("x", "choice", (5,)),)),
+        workshop, step="1-s", first={"x": 5}, is_hers=True,
+    )  # fmt: skip
+    best = first.run()
+    later = Search(spec, workshop, step="2-s", known=[best])
+    later.run()
+    assert {(r["training_iteration"], r["state"]) for r in later.rows} == {(1, "stopped")}
+
+
+def test_attempts_that_were_lost_are_paid_for(shop, tmp_path):
+    from dataclasses import replace
+
+    from darts_core.jobs.results import _cost
+
+    workshop = shop(
+        """
+        import os, time
+        from darts_core import autosearch
+        def train():
+            mark = os.path.join(autosearch.checkpoint_dir, "tried")
+            time.sleep(0.3)
+            if not os.path.exists(mark):
+                open(mark, "w").close()
+                os._exit(7)
+            autosearch.report(0.5)
+        """
+    )
+    spec = replace(BASE, dimensions=(Dimension("x", "choice", (1,)),), limits=Limits(retries=1))
+    search = Search(spec, workshop, first={"x": 1})
+    row = search.run()
+    assert row["earlier_seconds"] >= 0.3
+    assert _cost([row], None)["seconds"] == row["time_total_s"] + row["earlier_seconds"]
+    # another start of the version spends what both attempts took
+    again = Workshop(workshop.version, workshop.code, mark=workshop.mark)
+    Search(spec, again, first={"x": 1}).run()
+    assert again.ledger.spent_seconds == pytest.approx(row["time_total_s"] + row["earlier_seconds"])

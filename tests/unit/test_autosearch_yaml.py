@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 import darts_core
-from darts_core.autosearch.forecast import forecast_text, trainings
+from darts_core.autosearch.catalogue import ALGORITHMS
+from darts_core.autosearch.forecast import forecast_text, plan_notes, trainings
 from darts_core.autosearch.job_yaml import parse_file
 from darts_core.autosearch.plan_files import build_plan
 from darts_core.autosearch.yaml_lines import load
@@ -96,6 +97,11 @@ def test_training_input_form(tmp_path):
     other = path.read_text().replace("schedulerMetric: loss", "schedulerMetric: acc")
     with pytest.raises(ConfigError, match="schedulerMetric = 'acc'"):
         parse_file(write(tmp_path, other))
+    assert [parse_file(write(tmp_path, path.read_text().replace("verbose: 1", f"verbose: {level}"))).verbose
+            for level in (0, 1, 2)] == [0, 1, 2]  # fmt: skip
+    none = path.read_text().partition("    params:")[0] + "    params: []\n"
+    with pytest.raises(ConfigError, match=r"params = \[\]: no parameters"):
+        parse_file(write(tmp_path, none))
 
 
 def test_native_form_takes_defaults_from_the_configuration_and_refuses_code(tmp_path):
@@ -109,6 +115,8 @@ def test_native_form_takes_defaults_from_the_configuration_and_refuses_code(tmp_
     assert kinds == {"lr": "float", "n": "int", "k": "choice"}
     assert spec.dimensions[0].log
     assert spec.dimensions[2].values == (0, 0.25, 0.5, 0.75, 1)
+    with pytest.raises(ConfigError, match=r"space\.a\.high = 0: not above low 1"):
+        parse_file(write(tmp_path, "space: {a: {low: 1, high: 0}}\n"))
     bad = "space: {a: {choices: [1, 2]}}\nalgorithm: {type: random_search}\ntrials: many\n"
     with pytest.raises(ConfigError, match=r"line 3.*'many'.*expected a number"):
         parse_file(write(tmp_path, bad))
@@ -134,6 +142,9 @@ def test_native_form_takes_defaults_from_the_configuration_and_refuses_code(tmp_
         ("seed: 7", "seed: !!python/object/apply:os.system [ls]", 25, "seed", "tag is not allowed"),
         ("general:", "generl:", 1, "generl", "did you mean general"),
         ("seed: 7", "seed: 7\n  seed: 8", 26, "seed", "stands twice"),
+        ("reward_attr: mean_accuracy", "reward_attr: a b", 18, "search_algorithm.reward_attr", "not a"),
+        ("start: -3, stop: -1, base: 10", "start: -400, stop: -1, base: 10", 14, "base", "nearer to 0"),
+        ("num: 5, base: 10", "num: 5, base: 1", 11, "base", "use 10 or 2"),
     ],
 )  # fmt: skip
 def test_errors_name_file_line_field_value_and_remedy(tmp_path, old, new, line, field, words):
@@ -146,6 +157,19 @@ def test_errors_name_file_line_field_value_and_remedy(tmp_path, old, new, line, 
     import re
 
     assert re.search(words, text), text
+
+
+def test_a_grid_refuses_continuous_settings_and_endless_products(tmp_path):
+    tail = "search_algorithm:\n  type: grid_search\n  reward_attr: acc\n"
+    wide = "search_space:\n  - {type: continuous_param, name: wd, start: 0.1, stop: 1}\n"
+    with pytest.raises(
+        ConfigError, match=r"line 4: search_algorithm\.type.*'wd' is continuous; give"
+    ):
+        parse_file(write(tmp_path, wide + tail))
+    axis = "  - {{type: continuous_param, name: {}, start: 0, stop: 1, num: 1000}}\n"
+    huge = "search_space:\n" + axis.format("a") + axis.format("b")
+    with pytest.raises(ConfigError, match="1000000 combinations; leave at most 100000"):
+        parse_file(write(tmp_path, huge + tail))
 
 
 @pytest.mark.parametrize(
@@ -212,6 +236,45 @@ def test_code_settings_reject_bad_codes_with_line_and_position(tmp_path):
     spec = parse_file(write(tmp_path, text.replace(", values: ['11-21', '11-3']", ", count: 20")))
     assert len(spec.dimensions[0].values) == 20
     assert len(spec.dimensions[0].near) == 20
+    shapes = text.replace("'11-21', '11-3'", "'2x64-2x128', '11-21', '11-12', '4x64-9x512'")
+    near = parse_file(write(tmp_path, shapes)).dimensions[0].near
+    assert near[0] == (1,)  # a shape lies nearest to the code that writes the same network
+    with pytest.raises(ConfigError, match=r"values\[1\] = '11-21': this code stands twice"):
+        parse_file(write(tmp_path, text.replace("11-3", "11-21")))
+
+
+def test_the_standard_network_stands_in_for_an_unnamed_code(tmp_path):
+    text = (
+        "search_space:\n  - {type: discrete, params: [{name: net, values: ['1-1-1-2112112', "
+        "'111-2111-211111-211']}]}\nsearch_algorithm: {type: grid_search, reward_attr: acc}\n"
+    )
+    plan = build_plan([write(tmp_path, text)])
+    assert plan.steps[0].baseline_configuration() == {"net": "111-2111-211111-211"}
+    notes = plan_notes(plan, ["cpu"])
+    assert len(notes) == 1
+    assert "'111-2111-211111-211' stands in for trial 0" in notes[0]
+
+
+def test_a_field_set_on_the_command_line_leaves_the_others_their_lines(tmp_path):
+    path = write(tmp_path, FOUR.replace("mode: max", "mode: up"))
+    with pytest.raises(ConfigError, match=r"job\.yaml, line 19: search_algorithm\.mode"):
+        parse_file(path, {"search_algorithm.num_samples": 3})
+    path = write(tmp_path, FOUR)
+    with pytest.raises(ConfigError) as info:
+        parse_file(path, {"search_space.1.params.0.num": 1})
+    text = str(info.value)
+    assert "--set search_space.1.params.0.num: search_space[1].params[0].num = 1: " in text
+    assert "line" not in text
+
+
+def test_defaults_of_the_published_algorithms():
+    values = {name: plugin.defaults() for name, plugin in ALGORITHMS.items()}
+    assert values["bayes_opt_search"] == {
+        "kind": "ucb", "kappa": 2.5, "xi": 0.0, "n_initial_points": 5,
+    }  # fmt: skip
+    # 20 start points of 20 trials would be random search
+    assert values["tpe_search"] == {"gamma": 0.25, "n_initial_points": 5}
+    assert values["anneal_search"] == {"avg_best_idx": 2.0, "shrink_coef": 0.1}
 
 
 def test_several_files_make_a_multi_search_in_order(tmp_path):

@@ -9,7 +9,7 @@ from darts_core.bench.results import command_line, read_results, slug, write_res
 from darts_core.bench.runtimes import available_runtimes, check_runtimes, evaluate_callable, prepare
 from darts_core.bench.table import markdown_table, models_table
 from darts_core.data import load_data
-from darts_core.errors import ConfigError, ResumeError
+from darts_core.errors import ConfigError, ExportError, ResumeError
 from darts_core.report.rows import Latency, ModelRow
 from darts_core.train import TrainConfig, baseline, evaluate, load_model
 
@@ -138,6 +138,20 @@ def test_mistakes_end_in_sentences(
         bench_case(case, [], bundle, runtimes=["eager"], device=CPU, folder=tmp_path)
     assert "graph" not in available_runtimes(CPU)
     assert {"eager", "compile", "onnx", "pt2"} <= set(available_runtimes(CPU))
+    assert not {"fused_fp16", "fused_bf16", "tensorrt_fp16"} & set(available_runtimes(CPU))
+    with pytest.raises(ConfigError, match="cannot run here: the fused path runs on a GPU"):
+        check_runtimes(["fused_fp16"], CPU)
+
+
+def test_a_form_that_loses_too_much_has_no_row(
+    bundle: Any, case: ModelCase, runs: list[SeedRun], tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("darts_core.export.verify.FP32_LIMIT", -1.0)
+    options = {"device": CPU, "folder": tmp_path, "batch_sizes": (1,), "seconds": 0.01}
+    rows = bench_case(case, runs, bundle, runtimes=["eager", "pt2"], **options)
+    assert [row.runtime for row in rows] == ["eager"]
+    with pytest.raises(ExportError, match="was not written"):
+        bench_case(case, runs, bundle, runtimes=["pt2"], **options)
 
 
 def example_rows() -> list[ModelRow]:

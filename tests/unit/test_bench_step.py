@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from darts_core.bench import kernels, step
+from darts_core.bench.floor import floor_ms
 from darts_core.bench.results import read_results
 from darts_core.errors import ConfigError
+from darts_core.supernet.plan import plan_cell
 
 TOY = {"channels": 2, "layers": 1, "batch_size": 4, "size": 6, "seconds": 0.01}
 
@@ -16,7 +18,8 @@ def config(tmp_path, **options):
 
 
 def test_step_rows_are_checked_and_written(tmp_path, capsys):
-    found = step.run(config(tmp_path, variants=["plain", "batched"]), tmp_path)
+    options = {"variants": ["plain", "batched"], "cases": ["darts"]}
+    found = step.run(config(tmp_path, **options), tmp_path)
     names = [row["name"] for row in found["rows"]]
     assert names == ["plain", "batched"]
     fast = read_results(found["results"]).rows[1]
@@ -26,6 +29,21 @@ def test_step_rows_are_checked_and_written(tmp_path, capsys):
     assert fast["n"] >= 1
     assert fast["floor_ms"] > 0
     assert "batched" in capsys.readouterr().out
+
+
+def test_every_case_in_both_orders(tmp_path, capsys):
+    options = {
+        "channels": 4,
+        "seconds": 0.001,
+        "variants": ["plain second order", "batched second order"],
+    }
+    rows = step.run(config(tmp_path, **options), tmp_path)["rows"]
+    assert [row["case"] for row in rows] == [name for name in step.CASES for _ in range(2)]
+    assert {row["check"] for row in rows} == {"passed"}
+    # the first row of an order is the rival of the others
+    assert all(row["times_faster"] == 1 for row in rows[::2])
+    assert not any(row["captured"] for row in rows)
+    assert "gdas: 4 channels" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("relaxation", ["partial_channels", "gumbel"])
@@ -38,7 +56,7 @@ def test_other_relaxations_pass_their_check(tmp_path, relaxation):
 
 def test_a_red_check_prints_no_time(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(step.StepCase, "check", lambda *_: (False, 1.0, 0.0))
-    found = step.run(config(tmp_path, variants=["batched"]), tmp_path)
+    found = step.run(config(tmp_path, variants=["batched"], cases=["darts"]), tmp_path)
     assert "median_ms" not in found["rows"][0]
     assert " ms" not in capsys.readouterr().out
     rows = kernels.run(config(tmp_path), tmp_path)["rows"]
@@ -52,7 +70,8 @@ def test_kernel_rows(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"channels": 0}, {"variants": ["quick"]}, {"relaxation": "hard"}]
+    "wrong",
+    [{"channels": 0}, {"variants": ["quick"]}, {"relaxation": "hard"}, {"cases": ["mine"]}],
 )
 def test_wrong_options(tmp_path, wrong):
     with pytest.raises(ConfigError):
@@ -65,6 +84,16 @@ def test_bytes_of_a_launch():
     assert kernels.launch_bytes("_reduce_kernel", (16, 64, 3), constants, 64, 4) == 3 * 7 * one
     forward = {"C": 16, "HW": 1024}
     assert kernels.launch_bytes("_pointwise_kernel", (8, 4, 2), forward, 64, 4) == 8 * one * 1.5
+    # a node of two edges: four branches, two pools and the skip of each
+    node = {**constants, "SKIP": True, "FR": False, "EDGES": 2, "DEGREE": 5}
+    assert kernels.launch_bytes("_node_sum_kernel", (16, 64), node, 64, 4) == 15 * one
+    partial = {"C": 16, "HW": 1024, "GROUPS": 4, "EDGES": 3}
+    # three groups pass three edges and are written, the mixed channels are read and written
+    assert kernels.launch_bytes("_join_kernel", (64, 64), partial, 64, 4) == 14 * one
+    layout = plan_cell(step.StepCase(TOY, torch.device("cpu")).net.cells[0], 2).layout
+    assert kernels.edges_read({"node": 1}, (2, 3), layout) == 3
+    assert kernels.edges_read({"source0": 0}, (2, 3, 2), layout) == 8
+    assert kernels.edges_read({"edge0": 0}, (2, 3, 8), layout) is None
     # 3 edges, 2 convolutions, a pool and a skip; one sum so far
     dense = {"BLOCK": 64, "E": 3, "J": 2, "P": 1, "SKIP": True, "C": 16, "BEFORE": 0b100}
     one = 1024 * 64 * 16 * 4
@@ -78,11 +107,11 @@ def test_the_floor_of_nasbench201_shrinks_with_the_cells():
     # a wave of E edges moves 12 E + 8 tensors, and width x resolution halves from stage to stage
     one = 4 * 4 * 2 * 64
     moves = (12 * 6 + 3 * 8) * one * (1 + 1 / 2 + 1 / 4)
-    assert step.floor_ms(case.net, 4, 8, 10.0) == pytest.approx(2 * moves / 10e6)
+    assert floor_ms(case.net, 4, 8, 10.0) == pytest.approx(2 * moves / 10e6)
 
 
 def test_the_floor_counts_both_passes():
     case = step.StepCase(TOY, torch.device("cpu"))
-    small = step.floor_ms(case.net, 4, 6, 10.0)
-    assert step.floor_ms(case.net, 8, 6, 10.0) == pytest.approx(2 * small)
-    assert step.floor_ms(case.net, 4, 6, 10.0, storage=2) == pytest.approx(small / 2)
+    small = floor_ms(case.net, 4, 6, 10.0)
+    assert floor_ms(case.net, 8, 6, 10.0) == pytest.approx(2 * small)
+    assert floor_ms(case.net, 4, 6, 10.0, storage=2) == pytest.approx(small / 2)

@@ -13,8 +13,9 @@ from darts_core.spaces import get_space
 from darts_core.strategies import FirstOrder, SearchSettings, Unrolled
 from darts_core.supernet import Supernet
 from darts_core.supernet.dense import BatchedDenseCell
+from darts_core.supernet.describe import describe_plan
 from darts_core.supernet.mixed_op import MixedOp, lean_sum
-from darts_core.supernet.plan import branch_of, describe_plan, plan_cell
+from darts_core.supernet.plan import branch_of, plan_cell
 
 if "test_gelu_conv" not in OPS:
 

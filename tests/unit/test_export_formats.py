@@ -8,7 +8,7 @@ from torch import nn
 
 from darts_core.architecture import Architecture
 from darts_core.errors import ExportError
-from darts_core.export import FORMATS, export_model, load
+from darts_core.export import FORMATS, export_model, extras, load, pieces, runtime
 from darts_core.export.fold import fold_batch_norms, trace
 from darts_core.export.fused import FusedProgram, plan_steps
 from darts_core.export.verify import Check, judge
@@ -72,8 +72,8 @@ def test_low_precision_and_int8_are_judged_on_val(trained, tmp_path):
     with torch.no_grad():
         right = float((model(data.x).argmax(1) == data.y).float().mean())
     assert int8["val_accuracy"] >= right - 0.005
-    for runtime in manifest["artifacts"]:
-        logits = load(tmp_path, runtime)(data.x[:5])
+    for name in manifest["artifacts"]:
+        logits = load(tmp_path, name)(data.x[:5])
         assert logits.dtype == torch.float32
         assert (logits.argmax(1) == model(data.x[:5]).argmax(1)).all()
     fp32_bytes = sum(p.numel() * 4 for p in model.parameters())
@@ -116,6 +116,71 @@ def test_fused_formats_need_a_gpu(trained, tmp_path):
     with pytest.raises(ExportError, match="runs on a GPU"):
         export_model(*trained[:1], tmp_path, trained[1], formats=["fused_fp16"])
     assert {form.kind for form in FORMATS.values()} >= {"pt2", "onnx", "aoti", "fused_fp16"}
+
+
+def test_a_batch_in_pieces_gives_the_same_logits(trained, tmp_path, monkeypatch):
+    model, data = trained
+    monkeypatch.setattr("darts_core.export.export.best_chunk", lambda *arguments: 3)
+    manifest = export_model(model, tmp_path, data, formats=["onnx"], time_artifacts=False)
+    assert manifest["artifacts"]["onnx"]["chunk"] == 3
+    loaded = load(tmp_path, "onnx", threads=2)
+    for batch in (1, 5, 6, 11):  # whole, whole, two pieces, four of which one is smaller
+        x = torch.randn(batch, *SHAPE)
+        torch.testing.assert_close(loaded(x), model(x).detach(), rtol=1e-4, atol=1e-5)
+    content = json.loads((tmp_path / "manifest.json").read_text())
+    content["artifacts"]["onnx"]["chunk"] = "3; import os"
+    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(ExportError, match="as chunk"):
+        load(tmp_path, "onnx")
+
+
+def test_the_piece_size_is_the_fastest_that_was_measured(trained, monkeypatch, tmp_path):
+    sizes = []
+    monkeypatch.setattr(
+        runtime, "open_artifact", lambda *a, chunk, **k: sizes.append(chunk) or (lambda x: x)
+    )
+    speed = {None: 10.0, 1: 9.9, 2: 7.0, 4: 8.0}
+    monkeypatch.setattr(pieces, "quick_ms", lambda call, **k: speed.get(sizes[-1], 20.0))
+    export_model(trained[0], tmp_path, trained[1], formats=["pt2"], time_artifacts=False)
+    assert pieces.tune_chunks(tmp_path) == {}
+    found = pieces.best_chunk(tmp_path / "m.onnx", SHAPE, 32, torch.device("cpu"))
+    assert found == 2
+    speed[2] = speed[4] = 9.8  # not clearly faster: no pieces
+    assert pieces.best_chunk(tmp_path / "m.onnx", SHAPE, 32, torch.device("cpu")) is None
+
+
+def test_piece_sizes_are_measured_anew_on_request(trained, monkeypatch, tmp_path):
+    export_model(trained[0], tmp_path, trained[1], formats=["onnx"], time_artifacts=False)
+    monkeypatch.setattr(pieces, "best_chunk", lambda *arguments: 7)
+    assert pieces.tune_chunks(tmp_path) == {"onnx": 7}
+    content = json.loads((tmp_path / "manifest.json").read_text())
+    assert content["artifacts"]["onnx"]["chunk"] == 7
+    load(tmp_path, "onnx")
+
+
+def test_openvino_reads_the_same_network(trained, tmp_path):
+    pytest.importorskip("openvino")
+    model, data = trained
+    export_model(model, tmp_path, data, formats=["openvino"], time_artifacts=False)
+    loaded = load(tmp_path, "openvino")
+    kept = []
+    for batch in (1, 5, 1):
+        x = torch.randn(batch, *SHAPE)
+        kept.append((loaded(x), model(x).detach()))
+    for found, wanted in kept:  # an earlier result is not written over
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_absent_runtimes_are_named_with_their_remedy(trained, tmp_path, monkeypatch):
+    real = extras.importlib.util.find_spec
+    monkeypatch.setattr(
+        extras.importlib.util, "find_spec", lambda name: None if name == "openvino" else real(name)
+    )
+    with pytest.raises(ExportError, match=r"darts-core\[openvino\]"):
+        export_model(*trained[:1], tmp_path, trained[1], formats=["openvino"])
+    with pytest.raises(ExportError, match="TensorRT runs on an NVIDIA GPU"):
+        export_model(*trained[:1], tmp_path, trained[1], formats=["tensorrt_fp16"])
+    assert not list(tmp_path.glob("model*"))
 
 
 def settled(model):

@@ -167,6 +167,11 @@ def test_index_is_rebuilt_and_follows_the_folders(store):
     assert len(index_rows(store)) == 1
     version(store, "b").set_state("failed")
     assert {r["job"] for r in index_rows(store)} == {"a", "b"}
+    # a version that the index has never heard of
+    version(store).set_state("stopped")
+    assert [(r["job"], r["version"]) for r in index_rows(store)] == [
+        ("a", "V001"), ("a", "V002"), ("b", "V001"),
+    ]  # fmt: skip
     shutil.rmtree(store.root / "a")
     assert {r["job"] for r in index_rows(store)} == {"b"}
     assert reindex(store) == 1
@@ -209,6 +214,13 @@ def test_models_lie_really_in_the_trials_output(tmp_path):
         str(outside), "../../outside.bin", "link.bin", "dir/outside.bin", ".", "", None, 7, "a\0b", "none",
     ):  # fmt: skip
         assert model_file(trial, hostile) is None
+    # a trial that put links in the place of its own folders
+    linked, other = tmp_path / "linked", tmp_path / "other"
+    linked.mkdir()
+    (linked / "output").symlink_to(trial / "output")
+    other.symlink_to(trial)
+    assert model_file(linked, "m.bin") is None
+    assert model_file(other, "m.bin") is None
 
 
 ONE = [{"metric": "acc", "mode": "max", "tolerance": 0.0}]
@@ -289,6 +301,38 @@ def test_importance_finds_the_setting_that_matters():
     assert set(shares) == {"a", "b"}
     assert shares["a"] > 0.8
     assert importance(rows[:3], ONE) == {}
+
+
+def test_pictures_show_the_fresh_seeds_with_their_spread(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    from darts_core.jobs.pictures import draw_best_so_far, draw_front
+
+    drawn = []
+    monkeypatch.setattr(
+        Axes, "errorbar", lambda self, x, y, **k: drawn.append((x, y, k.get("xerr"), k["yerr"]))
+    )
+    best, baseline = row(1, 0.95, 2.0, ended=5.0), row(0, 0.90, 4.0, is_baseline=True, ended=3.0)
+    seeds = [
+        {"confirms": side, "state": "done", "seed": s, "values": {"acc": acc + s / 10, "ms": ms}}
+        for side, acc, ms in (("best", 0.5, 2.0), ("baseline", 0.4, 4.0))
+        for s in (1, 2, 3)
+    ]
+    gains = gain(best, baseline, seeds, TWO)
+    assert draw_best_so_far([best, baseline], TWO, tmp_path / "b.png", gains=gains).exists()
+    assert [(pytest.approx(y), pytest.approx(e)) for _, y, _, e in drawn] == [
+        (0.6, 0.1),
+        (0.7, 0.1),
+    ]
+    drawn.clear()
+    assert draw_front([best, baseline], TWO, tmp_path / "f.png", gains=gains).exists()
+    assert sorted((x, pytest.approx(y), xe) for x, y, xe, _ in drawn) == [
+        (2.0, 0.7, 0.0),
+        (4.0, 0.6, 0.0),
+    ]
+    drawn.clear()
+    draw_front([best, baseline], TWO, tmp_path / "f.png", gains=gain(best, baseline, [], TWO))
+    assert drawn == []  # one seed of the search has no spread to show
 
 
 HOSTILE = "\x1b[31mred\x07\u202e<script>alert(1)</script>[bold]$x^{"

@@ -1,6 +1,7 @@
 """Table, expected latency and penalties: exact on known costs, refused on other devices."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -13,15 +14,23 @@ from darts_core.latency import (
     CostModel,
     LatencyTable,
     SoftPenalty,
+    Timing,
     build_table,
     latency_model,
     size_model,
 )
 from darts_core.latency import table as table_module
-from darts_core.latency.check import check_predictions, draw_scatter, spearman
+from darts_core.latency.check import (
+    check_predictions,
+    draw_scatter,
+    fit_networks,
+    random_architectures,
+    spearman,
+    write_networks,
+)
 from darts_core.latency.expected import fit_overhead
 from darts_core.latency.forms import in_runtime, without_norms
-from darts_core.latency.table import find_places
+from darts_core.latency.places import find_places
 from darts_core.ops import create_op
 from darts_core.spaces import get_space
 from darts_core.supernet import Supernet, build, count
@@ -89,7 +98,7 @@ def test_interrupted_build_keeps_what_it_timed(tmp_path, monkeypatch):
         calls.append(arguments)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return 1.0
+        return 1.0, False
 
     monkeypatch.setattr(table_module, "_time", fails_late)
     options = {"path": tmp_path / "t.json", "runtime": "eager", "batch_sizes": (1,)}
@@ -137,6 +146,52 @@ def test_a_one_hot_choice_costs_what_its_network_costs(name):
         assert rest == pytest.approx([rest[0]] * 3, rel=1e-4)
 
 
+@pytest.mark.parametrize("name", ["darts", "nasbench201"])
+def test_no_architecture_is_cheaper_than_the_least(name):
+    space = get_space(name)
+    rng = np.random.default_rng(0)
+    costs = {kind: rng.uniform(1, 2, shape) for kind, shape in space.alpha_shapes().items()}
+    model = CostModel(space, costs, overhead=3.0, slope=0.5)
+    found = min(model.of(space.random(rng)) for _ in range(200))
+    edges = sum(len(cell.edges) for _, cell in space.random(rng).cells)
+    assert 3.0 + 0.5 * edges <= model.least() <= found
+    weights = {kind: torch.zeros(shape) for kind, shape in space.alpha_shapes().items()}
+    for kind, weight in weights.items():  # the cheapest operation everywhere
+        cost = torch.tensor(costs[kind])
+        if space.keep_edges is not None:
+            cost[:, space.ops.index("none")] = 9.0
+        weight[torch.arange(len(weight)), cost.argmin(1)] = 1.0
+    if space.keep_edges is None:
+        assert float(model(weights)) == pytest.approx(model.least(), rel=1e-5)
+
+
+def test_networks_fit_the_overhead(monkeypatch):
+    space, net = get_space("nasbench201"), supernet("nasbench201", 1)
+    model = size_model(space, net, SHAPE, "macs")
+    drawn = random_architectures(space, 12, seed=1)
+    times = iter([2 + 3 * model.sum_of(a) for a in drawn] * 2)
+    flags = iter([False] * 9 + [True] * 15)
+
+    def fake(call, **options):
+        call()
+        ms = next(times)
+        flagged = next(flags)
+        return Timing(ms + 50 * flagged, ms, ms, 5, "cpu", flagged=flagged)
+
+    monkeypatch.setattr("darts_core.latency.check.measure", fake)
+
+    def fit():
+        return fit_networks(
+            model, lambda a: build(a, channels=4, layers=1, num_classes=3), SHAPE,
+            batch=1, count=12, runtime="eager",
+        )  # fmt: skip
+
+    found = fit()  # what other work disturbed does not count
+    assert (found["overhead_ms"], found["slope"]) == (pytest.approx(2.0), pytest.approx(3.0))
+    with pytest.raises(LatencyError, match="Only 0 of 12"):
+        fit()
+
+
 def test_expectation_is_differentiable_in_alpha():
     space, net = get_space("darts"), supernet()
     model = size_model(space, net, SHAPE, "macs")
@@ -162,7 +217,7 @@ def test_latency_model_reads_the_table_and_its_fit():
     table.fits[key] = {"overhead_ms": 5.0, "slope": 2.0}
     model = latency_model(table, space, net, SHAPE, batch=1)
     assert latency_model(table, space, supernet("nasbench201", 2), SHAPE, batch=1).slope == 1.0
-    cell = "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
+    cell = "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|nor_conv_1x1~1|none~2|"
     architecture = Architecture.from_text(cell)
     # two operations that take time in each of three cells of 4, 8 and 16 channels
     assert model.of(architecture) == pytest.approx(5.0 + 2.0 * 2 * (4 + 8 + 16))
@@ -225,10 +280,13 @@ def test_fit_recovers_overhead_and_slope():
     assert fit["slope"] == pytest.approx(1.3)
     with pytest.raises(LatencyError, match="at least 3"):
         fit_overhead([1.0, 1.0], [1.0, 1.0])
+    noise = fit_overhead([1.0, 2.0, 3.0], [9.0, 8.0, 7.0])  # more work never takes less time
+    assert (noise["slope"], noise["overhead_ms"]) == (1.0, pytest.approx(6.0))
     assert spearman([1, 2, 3], [10, 30, 20]) == pytest.approx(0.5)
 
 
 def test_check_reports_correlations_and_draws(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["darts_core.latency.measure"], "FOREIGN_CORES", 1e9)
     space, net = get_space("nasbench201"), supernet("nasbench201", 1)
     model = size_model(space, net, SHAPE, "macs")
     seen = []
@@ -247,10 +305,61 @@ def test_check_reports_correlations_and_draws(tmp_path, monkeypatch):
     assert record["n"] == 4
     assert -1 <= record["correlation"] <= 1
     assert all(p["measured_ms"] > 0 and p["again_ms"] > 0 for p in record["points"])
+    assert record["flagged"] == 0
     draw_scatter(record, tmp_path / "scatter.png")
     assert (tmp_path / "scatter.png").stat().st_size > 1000
     with pytest.raises(LatencyError, match="count=2"):
         check_predictions(model, lambda a: net, SHAPE, batch=1, count=2)
+
+
+def test_check_goes_on_and_leaves_disturbed_networks_out(tmp_path, monkeypatch):
+    space, net = get_space("nasbench201"), supernet("nasbench201", 1)
+    timed: list[str] = []
+
+    def fake(call, **options):
+        call()
+        timed.append("x")
+        ms = 1.0 + len(timed) % 7
+        return Timing(ms, ms, ms, 5, "cpu", flagged=len(timed) in (3, 13))
+
+    monkeypatch.setattr("darts_core.latency.check.measure", fake)
+    built = []
+
+    def make(architecture):
+        built.append(architecture)
+        return build(architecture, channels=4, layers=1, num_classes=3)
+
+    write_networks(space, make, SHAPE, tmp_path, count=12)
+    assert len(built) == len(list(tmp_path.glob("*.onnx")))
+    first_built = len(built)
+
+    def check():
+        return check_predictions(
+            size_model(space, net, SHAPE, "macs"), make, SHAPE, batch=2, count=12, folder=tmp_path
+        )
+
+    record = check()
+    assert len(built) == first_built  # the files are run, not built anew
+    assert record["flagged"] >= 1
+    assert record["n"] == (12 - record["flagged"]) - (12 - record["flagged"]) // 2
+    assert all(np.isfinite(point["predicted_ms"]) for point in record["points"])
+    before = len(timed)
+    assert check()["flagged"] == 0
+    assert len(timed) == before + 2  # only the two disturbed times were taken anew
+
+
+def test_disturbed_rows_are_taken_anew(tmp_path, monkeypatch, caplog):
+    net, space = supernet("nasbench201", 1), get_space("nasbench201")
+    options = {"path": tmp_path / "t.json", "batch_sizes": (1,), "seconds": 0.001}
+    monkeypatch.setattr(table_module, "FOREIGN_CORES", -1.0)
+    table = build_table(net, space.ops, SHAPE, runtime="eager", **options)
+    assert set(table.flagged) == set(table.rows)
+    assert "were timed while other processes were busy" in caplog.text
+    monkeypatch.setattr(table_module, "FOREIGN_CORES", 1e9)
+    assert build_table(net, space.ops, SHAPE, runtime="eager", **options).flagged == []
+    assert LatencyTable.load(tmp_path / "t.json").flagged == []
+    with pytest.raises(LatencyError, match="fp32 on a CPU"):
+        build_table(net, space.ops, SHAPE, dtype=torch.bfloat16)
 
 
 def test_cost_shapes_must_fit():

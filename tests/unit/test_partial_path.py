@@ -10,9 +10,10 @@ from darts_core.relax import Dirichlet, GumbelStraightThrough, PartialChannels
 from darts_core.spaces import get_space
 from darts_core.strategies import FirstOrder, SearchSettings
 from darts_core.supernet import Supernet
+from darts_core.supernet.describe import describe_plan
 from darts_core.supernet.fused import FusedSearchCell
 from darts_core.supernet.mixed_op import MixedOp
-from darts_core.supernet.plan import describe_plan, plan_cell
+from darts_core.supernet.plan import plan_cell
 
 
 def sparse_partial():

@@ -107,15 +107,47 @@ def test_a_nan_loss_stops_names_the_step_and_keeps_the_checkpoint(
 
         def alpha_step(self, params_batch, alpha_batch):  # type: ignore[no-untyped-def]
             self.steps += 1
-            if self.steps == 5:  # epoch 1, step 1
+            if self.steps == 5:  # the second step of the second epoch
                 next(iter(self.params)).data.fill_(float("nan"))
             return super().alpha_step(params_batch, alpha_batch)
 
-    with pytest.raises(NonFiniteLossError, match="epoch 1, step 1"):
+    with pytest.raises(NonFiniteLossError, match="epoch 2 of 2, step 2 of 3"):
         search(small_net(digits), Poisoned(), digits, config, checkpoint=path)
     kept = torch.load(path, weights_only=True)
     assert (kept["epoch"], kept["step"]) == (1, 1)
     assert all(torch.isfinite(value).all() for value in kept["supernet"].values())
+
+
+def test_an_update_to_infinity_is_not_saved_as_good(digits: DataBundle, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+
+    class LastUpdate(FirstOrder):
+        """Finite losses, but the last update of the second epoch leaves an infinite param."""
+
+        steps = 0
+
+        def step(self, params_batch, alpha_batch):  # type: ignore[no-untyped-def]
+            stats = super().step(params_batch, alpha_batch)
+            self.steps += 1
+            if self.steps == 6:
+                next(iter(self.params)).data[0] = float("inf")
+            return stats
+
+    with pytest.raises(NonFiniteLossError, match=r"params or alphas .* epoch 2 of 3, step 3 of 3"):
+        search(small_net(digits), LastUpdate(), digits, CONFIG, checkpoint=path)
+    kept = torch.load(path, weights_only=True)
+    assert all(torch.isfinite(value).all() for value in kept["supernet"].values())
+    assert (kept["epoch"], kept["step"]) == (1, 2)
+
+
+def test_a_loss_that_is_never_finite_claims_no_checkpoint(
+    digits: DataBundle, tmp_path: Path
+) -> None:
+    net = small_net(digits)
+    next(net.parameters()).data.fill_(float("nan"))
+    with pytest.raises(NonFiniteLossError, match="epoch 1 of 3, step 1 of 3") as caught:
+        search(net, FirstOrder(), digits, CONFIG, checkpoint=tmp_path / "checkpoint.pt")
+    assert "checkpoint" not in str(caught.value)
 
 
 def test_a_guard_that_stops_keeps_the_last_good_architecture(digits: DataBundle) -> None:

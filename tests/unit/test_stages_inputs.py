@@ -68,6 +68,25 @@ def test_an_architecture_is_taken_from_a_name_a_text_a_file_or_a_folder(
     assert model.eval()(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 
 
+def test_the_auxiliary_head_fits_the_images(bundle: DataBundle, tmp_path: Path) -> None:
+    settings = config("train", "train.channels=2", "train.layers=3", "train.auxiliary=true")
+    network = find_network({**settings, "architecture": "DARTS_V2"}, tmp_path, bundle)
+    logits, auxiliary = network.make()(torch.randn(2, *bundle.image_shape))
+    assert logits.shape == auxiliary.shape == (2, 10)
+
+
+def test_an_unknown_operation_is_named_with_its_file_cell_and_edge(
+    bundle: DataBundle, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.yaml"
+    Architecture.named("DARTS_V2").to_yaml(path)
+    path.write_text(path.read_text().replace("dil_conv_3x3", "dil_conv_3x4"))
+    with pytest.raises(ArchitectureError) as caught:
+        find_network({**config(), "architecture": str(path)}, tmp_path, bundle)
+    for words in (str(path), "from state 2 to 5", "'normal'", "'dil_conv_3x4'", "Did you mean"):
+        assert words in str(caught.value)
+
+
 def test_a_hand_designed_network_is_sized_by_channels(bundle: DataBundle, tmp_path: Path) -> None:
     sizes = []
     for width in (4, 8):
@@ -83,7 +102,7 @@ def test_a_hand_designed_network_is_sized_by_channels(bundle: DataBundle, tmp_pa
     [
         (None, ConfigError, "No architecture= is given"),
         ("DARTS_V7", ArchitectureError, "DARTS_V2"),
-        ("missing.yaml", Exception, "missing.yaml"),
+        ("missing.yaml", ConfigError, "missing.yaml.*no such file.*DARTS_V2"),
         ("Genotype(normal=", ArchitectureError, "genotype"),
     ],
 )

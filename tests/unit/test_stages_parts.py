@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from darts_core.architecture import Architecture
 from darts_core.commands.compose import compose, session
 from darts_core.commands.jobname import default_job
-from darts_core.errors import ConfigError, MemoryShortageError
+from darts_core.errors import ConfigError, LatencyError, MemoryShortageError
+from darts_core.latency import LatencyTable
 from darts_core.spaces import get_space
+from darts_core.stages import cost
 from darts_core.stages.cost import penalties, table_path
 from darts_core.stages.forecast import duration, forecast
+from darts_core.stages.fronts import cost_facts, search_front
 from darts_core.stages.interrupt import check_stop, deferred_stop, handle_signals, stop_wanted
 
 CPU = torch.device("cpu")
@@ -53,7 +60,9 @@ def test_a_forecast_counts_steps_and_passes_and_leaves_the_generator_alone() -> 
 
 
 def test_a_step_that_does_not_fit_names_the_largest_batch_that_does() -> None:
-    with pytest.raises(MemoryShortageError, match=r"batch_size=16 does not fit.*batch_size=4"):
+    with pytest.raises(
+        MemoryShortageError, match=r"batch_size=16 does not fit.*largest that fits is batch_size=5"
+    ):
         predict(5, 16)
 
 
@@ -118,6 +127,48 @@ def test_a_budget_of_macs_charges_more_for_dearer_mixtures() -> None:
 def test_a_cost_that_cannot_be_meant_is_a_sentence(overrides: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         penalties(node(*overrides), get_space("nasbench201"), (1, 8, 8), 10, CPU)
+
+
+def test_a_latency_budget_that_no_network_meets_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table is measured, the overhead fitted and kept before the budget is judged."""
+    monkeypatch.setattr(sys.modules["darts_core.latency.measure"], "FOREIGN_CORES", 1e9)
+    space = get_space("nasbench201")
+    settings = node("latency.budget_ms=1e-6", "latency.batch=1", "latency.runtime=eager",
+                    f"out={tmp_path}")  # fmt: skip
+    with pytest.raises(LatencyError, match=r"below the fastest network .* raise the budget"):
+        penalties(settings, space, (1, 8, 8), 10, CPU)
+    (file,) = (tmp_path / "latency").glob("*.json")
+    (fit,) = LatencyTable.load(file).fits.values()
+    assert fit["slope"] > 0
+    monkeypatch.setattr(cost, "fit_networks", lambda *a, **k: pytest.fail("fitted again"))
+    settings["latency"]["budget_ms"] = 1e6
+    (penalty,) = penalties(settings, space, (1, 8, 8), 10, CPU)
+    assert penalty.budget == 1e6
+
+
+def test_a_sweep_of_budgets_draws_one_front(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    space = get_space("nasbench201")
+    dear = "|nor_conv_3x3~0|+|nor_conv_3x3~0|none~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
+    for index, budget in enumerate((0.01, 100.0)):
+        settings = node("latency.cost=macs", f"latency.budget={budget}")
+        found = penalties(settings, space, (1, 8, 8), 10, CPU)
+        facts = cost_facts(found, Architecture.from_text(dear))
+        assert ("more than the budget" in caplog.text) == (index == 0)
+        caplog.clear()
+        folder = tmp_path / str(index) / "search"
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps({"val_accuracy": 0.5 + index / 10, **facts}))
+        picture = search_front(folder)
+        assert (picture is None) == (index == 0)
+    assert picture is not None
+    assert picture.parent == tmp_path
+    assert picture.stat().st_size > 1000
+    assert cost_facts([], Architecture.from_text(dear)) == {}
+    assert search_front(tmp_path / "V001" / "search") is None
 
 
 def test_tables_of_different_hardware_or_runtimes_do_not_share_a_file() -> None:

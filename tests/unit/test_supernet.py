@@ -33,6 +33,23 @@ def test_networks_take_odd_sizes(space: str, size: int) -> None:
     assert network.eval()(images).shape == (2, 3)
 
 
+@pytest.mark.parametrize(("stem", "made_for", "given"), [("cifar", 32, 28), ("imagenet", 193, 192)])
+def test_an_auxiliary_head_made_for_larger_images_says_so(
+    stem: str, made_for: int, given: int
+) -> None:
+    sizes = {"channels": 2, "layers": 3, "auxiliary": True, "stem": stem}
+    network = build(Architecture.named("DARTS_V2"), **sizes, image_size=made_for)
+    with torch.no_grad():
+        assert network(torch.randn(2, 3, made_for, made_for))[1].shape == (2, 10)
+        with pytest.raises(ConfigError, match="image_size="):
+            network(torch.randn(2, 3, given, given))
+
+
+def test_images_too_small_for_the_imagenet_head_are_refused() -> None:
+    with pytest.raises(ConfigError, match="7x7 or more, not 6"):
+        build(Architecture.named("DARTS_V2"), 2, 3, auxiliary=True, stem="imagenet", image_size=192)
+
+
 def test_average_pools_do_not_count_the_padding() -> None:
     op = create_op("avg_pool_3x3", 1, 1, affine=False)
     torch.testing.assert_close(op(torch.ones(1, 1, 4, 4)), torch.ones(1, 1, 4, 4))

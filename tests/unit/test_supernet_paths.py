@@ -10,8 +10,9 @@ from darts_core.search.captured import CapturedStep
 from darts_core.spaces import get_space
 from darts_core.strategies import FirstOrder, SearchSettings, Unrolled
 from darts_core.supernet import Supernet, frozen_statistics
+from darts_core.supernet.describe import describe_plan
 from darts_core.supernet.fused import FusedSearchCell
-from darts_core.supernet.plan import branch_of, describe_plan, plan_cell
+from darts_core.supernet.plan import branch_of, plan_cell
 
 
 def nets(space="darts", channels=2, layers=3, **options):

@@ -172,6 +172,17 @@ def test_nan_names_epoch_and_step_and_keeps_the_checkpoint(tmp_path):
         fit(make(), Poisoned(), config(), checkpoint=path)
     kept = torch.load(path, weights_only=True)
     assert kept["epoch"] == 2
+    with pytest.raises(NonFiniteLossError, match=r"epoch 3.*the checkpoint of epoch 2 is kept"):
+        fit(make(), Poisoned(), config(), checkpoint=path)
+
+    class Hopeless(TinyBundle):
+        def batches(self, names, batch_size, **kwargs):
+            for x, y in super().batches(names, batch_size, **kwargs):
+                yield x * float("nan"), y
+
+    with pytest.raises(NonFiniteLossError, match=r"epoch 1, step 1 .*before any checkpoint"):
+        fit(make(), Hopeless(), config(), checkpoint=tmp_path / "none.pt")
+    kept = torch.load(path, weights_only=True)
     assert all(torch.isfinite(value).all() for value in kept["model"].values())
 
 
@@ -199,7 +210,7 @@ def test_lack_of_memory_states_the_largest_batch_that_fits():
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")
             return super().forward(x)
 
-    with pytest.raises(MemoryShortageError, match=r"batch_size=16 does.*fits is batch_size=4"):
+    with pytest.raises(MemoryShortageError, match=r"batch_size=16 does.*fits is batch_size=5"):
         fit(Hungry(), TinyBundle(), config(batch_size=16))
 
     class Starving(TinyNet):

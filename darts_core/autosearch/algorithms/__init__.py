@@ -153,12 +153,12 @@ def _gp(spec: SearchSpec, options: dict[str, Any], seed: int) -> Any:
     from darts_core.autosearch.algorithms.acquisition import AcquisitionSampler
 
     start = int(options["n_initial_points"])
-    if options["kind"] == "ei":
+    if options["kind"] == "ei" and not options["xi"]:
         return optuna.samplers.GPSampler(seed=seed, n_startup_trials=start)
     if len(spec.objectives) > 1:
         raise ConfigError(
-            f"bayes_opt_search with kind {options['kind']!r} handles one objective, not "
-            f"{len(spec.objectives)}; use kind ei or tpe_search."
+            f"bayes_opt_search with kind {options['kind']!r} and xi {options['xi']:g} handles one "
+            f"objective, not {len(spec.objectives)}; use kind ei without xi, or tpe_search."
         )
     return AcquisitionSampler(
         options["kind"],

@@ -1,7 +1,8 @@
-"""Bayesian search with an explicit acquisition function: upper confidence bound, or probability of
-improvement, over scikit-learn's Gaussian process.
+"""Bayesian search with an explicit acquisition function: upper confidence bound, probability of
+improvement, or expected improvement, over scikit-learn's Gaussian process.
 
-Values are turned so that larger is better. ucb = mean + kappa * std; poi = P(f > best + xi).
+Values are turned so that larger is better. ucb = mean + kappa * std; poi = P(f > best + xi);
+ei = E[max(f - best - xi, 0)].
 Source: Brochu et al. 2010, "A tutorial on Bayesian optimization", section 2.3.
 """
 
@@ -33,7 +34,7 @@ _LOCAL = 200
 
 
 class AcquisitionSampler(BaseSampler):
-    """Optuna sampler; `kind` is "ucb" or "poi"."""
+    """Optuna sampler; `kind` is "ucb", "poi" or "ei"."""
 
     def __init__(
         self,
@@ -86,7 +87,13 @@ class AcquisitionSampler(BaseSampler):
             return mean + self.kappa * std
         from scipy.special import ndtr
 
-        return ndtr((mean - best - self.xi) / np.maximum(std, 1e-12))
+        std = np.maximum(std, 1e-12)
+        improvement = mean - best - self.xi
+        chance = ndtr(improvement / std)
+        if self.kind == "poi":
+            return chance
+        density = np.exp(-0.5 * (improvement / std) ** 2) / math.sqrt(2 * math.pi)
+        return improvement * chance + std * density
 
     def _candidates(
         self, space: dict[str, BaseDistribution], best: dict[str, Any]

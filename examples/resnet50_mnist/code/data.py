@@ -17,7 +17,8 @@ def _idx(path: Path) -> torch.Tensor:
 
 
 def load(folder: str, images: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Train (`images` of them), val (a quarter as many) and test: images [N, 1, H, W] in 0..1, labels."""
+    """Train (`images` of them), val (half as many) and test: images [N, 1, H, W] in 0..1, labels."""
+    validation = max(1, images // 2)
     if folder == "digits":
         from sklearn.datasets import load_digits
 
@@ -27,13 +28,22 @@ def load(folder: str, images: int) -> dict[str, tuple[torch.Tensor, torch.Tensor
         train_x, train_y, test_x, test_y = x[:1400], y[:1400], x[1400:], y[1400:]
     else:
         root = Path(folder)
-        train_x = _idx(root / "train-images-idx3-ubyte.gz")[:, None] / 255.0
+        train_x = _idx(root / "train-images-idx3-ubyte.gz")[:, None]
         train_y = _idx(root / "train-labels-idx1-ubyte.gz").long()
-        test_x = _idx(root / "t10k-images-idx3-ubyte.gz")[:, None] / 255.0
+        test_x = _idx(root / "t10k-images-idx3-ubyte.gz")[:, None]
         test_y = _idx(root / "t10k-labels-idx1-ubyte.gz").long()
-    validation = max(1, images // 4)
-    return {
+    if images + validation > len(train_x):
+        # else the same image would train and judge
+        raise ValueError(
+            f"images={images} and half as many for validation are more than the {len(train_x)} there are; "
+            f"use at most {len(train_x) * 2 // 3}."
+        )
+    splits = {
         "train": (train_x[:images], train_y[:images]),
         "val": (train_x[-validation:], train_y[-validation:]),
         "test": (test_x, test_y),
+    }
+    # only what is used becomes floating point
+    return {
+        name: (x / (255.0 if x.dtype == torch.uint8 else 1.0), y) for name, (x, y) in splits.items()
     }

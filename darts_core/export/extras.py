@@ -1,0 +1,134 @@
+"""Which runtimes can run here; OpenVINO on a CPU and TensorRT (through ONNX Runtime) on a GPU.
+
+The two read the ONNX file and are optional: `pip install "darts-core[openvino]"` or `"darts-core[tensorrt]"`.
+Shapes: images_BCHW float32 in, logits_BK float32 out.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from darts_core.errors import ExportError
+
+__all__ = ["obstacle", "open_openvino", "open_tensorrt", "require"]
+
+Runner = Callable[[torch.Tensor], torch.Tensor]
+# OpenVINO plans memory and code for one batch size; so many are kept, others run with a free one
+_PLANS = 8
+_HINTS = {"openvino": "f32", "openvino_bf16": "bf16"}
+
+
+def obstacle(kind: str, device: torch.device) -> str | None:
+    """Why artifacts of this kind cannot run on `device` here; None where they can."""
+    if kind.startswith("openvino"):
+        if device.type != "cpu":
+            return f"OpenVINO is used on a CPU, not on {str(device)!r}"
+        if importlib.util.find_spec("openvino") is None:
+            return 'OpenVINO is not installed (pip install "darts-core[openvino]")'
+    if kind == "aoti" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+        return "AOTInductor needs a C++ compiler, and there is none"
+    if kind.startswith("fused") and device.type != "cuda":
+        return f"the fused path runs on a GPU, not on {str(device)!r}"
+    if kind == "tensorrt":
+        if device.type != "cuda":
+            return f"TensorRT runs on an NVIDIA GPU, not on {str(device)!r}"
+        if "TensorrtExecutionProvider" not in _providers():
+            return 'ONNX Runtime lacks TensorRT (pip install "darts-core[tensorrt]")'
+    return None
+
+
+def require(kind: str, device: torch.device) -> None:
+    """Nothing, if artifacts of this kind can run on `device` here.
+
+    Raises:
+        ExportError: they cannot; the text says why.
+    """
+    why = obstacle(kind, device)
+    if why is not None:
+        raise ExportError(f"{why[0].upper()}{why[1:]}; use the onnx or pt2 artifact.")
+
+
+def _providers() -> list[str]:
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        return []
+    return list(ort.get_available_providers())
+
+
+def open_openvino(
+    path: Path, device: torch.device, kind: str, *, threads: int | None = None
+) -> Runner:
+    """A function that runs an ONNX file in OpenVINO, planned anew for each batch size.
+
+    Raises:
+        ExportError: OpenVINO is absent or rejects the file.
+    """
+    require(kind, device)
+    import openvino
+
+    settings = {
+        "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
+        "NUM_STREAMS": 1,
+        "INFERENCE_PRECISION_HINT": _HINTS[kind],
+    }
+    core = openvino.Core()
+    plans: dict[int, Any] = {}
+
+    def plan(batch: int) -> Any:
+        try:
+            model = core.read_model(str(path))
+            if batch > 0:
+                model.reshape([batch, *list(model.inputs[0].partial_shape)[1:]])
+            return core.compile_model(model, "CPU", settings).create_infer_request()
+        except RuntimeError as error:
+            raise ExportError(f"OpenVINO cannot run {path}: {str(error).strip()[:200]}") from error
+
+    plans[0] = plan(0)
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        batch = x.shape[0]
+        if batch not in plans and len(plans) <= _PLANS:
+            plans[batch] = plan(batch)
+        request = plans.get(batch, plans[0])
+        request.infer({0: x.cpu().contiguous().numpy()})
+        # the request's own memory is written again by the next call
+        return torch.from_numpy(request.get_output_tensor(0).data.copy())
+
+    return run
+
+
+def open_tensorrt(path: Path, device: torch.device) -> Runner:
+    """A function that runs an ONNX file in TensorRT with fp16 products, through ONNX Runtime.
+
+    Raises:
+        ExportError: TensorRT is absent or rejects the file.
+    """
+    require("tensorrt", device)
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    settings = {"device_id": device.index or 0, "trt_fp16_enable": True}
+    try:
+        session = ort.InferenceSession(
+            str(path),
+            options,
+            providers=[("TensorrtExecutionProvider", settings), "CUDAExecutionProvider"],
+        )
+    except Exception as error:  # ONNX Runtime's kinds are not exported by name
+        raise ExportError(f"TensorRT cannot load {path}: {str(error)[:200]}") from error
+    name = session.get_inputs()[0].name
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        (logits,) = session.run(None, {name: x.cpu().numpy()})
+        return torch.from_numpy(logits)
+
+    return run

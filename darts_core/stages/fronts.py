@@ -1,0 +1,107 @@
+"""Pictures of a sweep: what each element of a multirun found, in one accuracy-against-cost front."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from darts_core.architecture import Architecture
+from darts_core.errors import DartsError
+from darts_core.report import ModelRow, front_png
+from darts_core.report.plots import scatter_png
+from darts_core.report.read import read_rows
+from darts_core.runlog import read_json
+
+__all__ = ["cost_facts", "run_front", "search_front"]
+
+log = logging.getLogger("darts_core")
+_OVER = 1.05
+
+
+def cost_facts(penalties: Sequence[nn.Module], architecture: Architecture) -> dict[str, Any]:
+    """What the found network is expected to cost, beside the budget, for `result.json`."""
+    if not penalties:
+        return {}
+    penalty: Any = penalties[-1]
+    cost, budget = penalty.cost, getattr(penalty, "budget", None)
+    found = float(cost.of(architecture))
+    log.info("expected cost of the network found: %.3f %s", found, cost.unit)
+    if budget is not None and found > _OVER * budget:
+        log.warning(
+            "the network found is expected to take %.3f %s, more than the budget of %g: the mixture met "
+            "it, its strongest operations do not. Search longer or raise latency.rate",
+            found,
+            cost.unit,
+            budget,
+        )
+    return {"cost": {"unit": cost.unit, "found": found, "budget": budget}}
+
+
+def _elements(folder: Path) -> list[Path]:
+    """The elements of the multirun that `folder` is one of; none elsewhere."""
+    if not folder.name.isdigit():
+        return []
+    return sorted(
+        (p for p in folder.parent.iterdir() if p.name.isdigit()), key=lambda p: int(p.name)
+    )
+
+
+def search_front(folder: Path) -> Path | None:
+    """After a search in an element of a multirun: cost and val accuracy of all that have ended.
+
+    The accuracy is the supernet's, as found networks are not trained by a search.
+    """
+    points = []
+    for element in _elements(folder.parent):
+        path = element / "search" / "result.json"
+        result: Mapping[str, Any] = read_json(path) if path.is_file() else {}
+        cost = result.get("cost") or {}
+        if cost and result.get("val_accuracy") is not None:
+            key = f"expected {cost['unit']} of the network found"
+            name = f"budget {cost['budget']:g}" if cost["budget"] is not None else element.name
+            accuracy = 100 * result["val_accuracy"]
+            points.append(
+                {"name": name, key: cost["found"], "supernet's val accuracy, %": accuracy}
+            )
+    if len(points) < 2:
+        return None
+    (x,) = {key for key in points[-1] if key.startswith("expected")}
+    picture = scatter_png(
+        points, folder.parent.parent / "search_front.png", x=x, y="supernet's val accuracy, %",
+        title="a search for each budget",
+    )  # fmt: skip
+    log.info("front of the sweep: %s", picture)
+    return picture
+
+
+def run_front(version: Path) -> Path | None:
+    """After `run` in an element of a multirun: measured rows of all elements in one picture."""
+    rows: list[ModelRow] = []
+    for element in _elements(version):
+        path = element / "bench" / "results.json"
+        if not path.is_file():
+            continue
+        try:
+            found = read_rows(path)
+        except DartsError as error:
+            log.warning("left out: %s", error)
+            continue
+        rows += [
+            row if row.baseline else replace(row, name=f"{row.name} {element.name}")
+            for row in found
+            if not (rows and row.baseline)  # every element trains the same one
+        ]
+    if not rows:
+        return None
+    try:
+        picture = front_png(rows, version.parent / "models.png")
+    except DartsError as error:
+        log.warning("no picture: %s", error)
+        return None
+    log.info("front of the sweep: %s", picture)
+    return picture

@@ -1,0 +1,165 @@
+"""What a plan does in numbers and words: kernels, bytes and operations of every wave.
+
+Bytes are fp32 bytes that must pass between the barriers of batch normalisation: every convolution output is
+written once and read once forward; read, or recomputed from its input, backward. What passes by partial
+channels is read once an edge and written once a node, both ways.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from darts_core.supernet.plan_dense import DenseLayout
+    from darts_kernels.layout import CellLayout
+
+__all__ = ["KERNEL_NAMES", "describe_plan"]
+
+KERNEL_NAMES = {
+    "_depthwise_kernel": "depthwise",
+    "_pointwise_kernel": "pointwise",
+    "_stage_kernel": "depthwise and pointwise",
+    "_pool_kernel": "pools",
+    "_point_kernel": "reduction",
+    "_finalize_kernel": "moments",
+    "_inner_kernel": "second depthwise",
+    "_node_sum_kernel": "node sum",
+    "_join_kernel": "join",
+    "_reduce_kernel": "sums",
+    "_coefficient_kernel": "coefficients",
+    "_pointwise_backward_kernel": "pointwise gradient",
+    "_inner_backward_kernel": "second depthwise gradient",
+    "_inner_coefficient_kernel": "inner coefficients",
+    "_point_backward_kernel": "reduction gradient",
+    "_point_weight_kernel": "reduction weights",
+    "_pool_backward_kernel": "pool gradient",
+    "_depthwise_backward_kernel": "state gradient",
+    "_split_kernel": "split",
+    "_moments_kernel": "partial moments",
+    "_source_sum_kernel": "node sum",
+    "_source_reduce_kernel": "sums",
+    "_source_coefficient_kernel": "coefficients",
+    "_source_gradient_kernel": "branch gradients",
+    "_state_gradient_kernel": "state gradient",
+}
+"""What the plan calls a Triton kernel."""
+LIBRARY = ("relu", "convolution", "convolution gradient", "pool")
+"""Launches of torch's own libraries, in cells with dense convolutions."""
+
+
+def describe_plan(
+    layout: CellLayout | DenseLayout, batch: int, height: int, width: int
+) -> list[dict[str, Any]]:
+    """One row a wave: its edges, kernels, bytes moved and operations of a forward and backward pass.
+
+    The kernels of a params step are listed, in order; an alpha step leaves out what only weight gradients
+    need (the depthwise stages made again, reduction weights). Tiles may have depthwise and pointwise of a
+    stage in one kernel (`darts_kernels.stage`). Filling the first states (preprocessing, or a copy), and
+    modules of loose columns, belong to no wave.
+    """
+    from darts_core.supernet.plan_dense import DenseLayout
+
+    out_height, out_width = layout.output_size(height, width)
+    elements = batch * layout.channels * out_height * out_width
+    rows = (
+        _dense_rows(layout, elements)
+        if isinstance(layout, DenseLayout)
+        else _rows(layout, elements)
+    )
+    for row in rows:
+        row["launches_forward"] = len(row["kernels_forward"])
+        row["launches_backward"] = len(row["kernels_backward"])
+    return rows
+
+
+def _rows(layout: CellLayout, elements: int) -> list[dict[str, Any]]:
+    first, second = len(layout.first), len(layout.second)
+    taps = sum(k * k for k, _ in layout.first) + sum(k * k for k, _ in layout.second)
+    passing = layout.groups - 1
+    rows = []
+    for index, (source0, source1, edge0, edge1) in enumerate(layout.waves):
+        edges, sources = edge1 - edge0, source1 - source0
+        forward = edges * (2 * first + 2 * second) + sources * (1 + 2 * layout.pools)
+        backward = edges * (4 * first + 4 * second) + sources * (2 + 3 * layout.pools)
+        macs = edges * (taps + (first + second) * layout.channels) * elements
+        rows.append(
+            {
+                "wave": index,
+                "sources": list(range(source0, source1)),
+                "edges": edges,
+                "kernels_forward": _forward(layout, index, edges),
+                "kernels_backward": _backward(layout, index, edges),
+                "bytes": 4 * elements * (forward + backward + (2 * edges + 3 * sources) * passing),
+                "flops": 2 * 3 * (macs + edges * passing * elements),
+            }
+        )
+    return rows
+
+
+def _forward(layout: CellLayout, index: int, edges: int) -> list[str]:
+    names = []
+    if edges and layout.first:
+        names += ["depthwise", "pointwise"]
+    if layout.pools:
+        names.append("pools")
+    if index == 0 and layout.reduced_edges:
+        names.append("reduction")
+    if names:
+        names.append("moments")
+    if edges and layout.second:
+        names += ["second depthwise", "pointwise", "moments"]
+    names.append("node sum")
+    return [*names, "join"] if layout.groups > 1 else names
+
+
+def _backward(layout: CellLayout, index: int, edges: int) -> list[str]:
+    names = ["sums", "coefficients"] if edges else []
+    if edges and layout.second:
+        names += [
+            "second depthwise",
+            "pointwise gradient",
+            "second depthwise gradient",
+            "inner coefficients",
+        ]
+    if edges and layout.first:
+        names += ["depthwise", "pointwise gradient"]
+    if index == 0 and layout.reduced_edges:
+        names += ["reduction gradient", "reduction weights"]
+    if layout.pools:
+        names.append("pool gradient")
+    names.append("state gradient")
+    return [*names, "split"] if layout.groups > 1 else names
+
+
+def _dense_rows(layout: DenseLayout, elements: int) -> list[dict[str, Any]]:
+    """One row for the edges of each source."""
+    count, pools, passing = len(layout.filters), layout.pools, layout.groups - 1
+    taps = sum(kernel * kernel for kernel, _ in layout.filters)
+    rows: list[dict[str, Any]] = []
+    for source in range(layout.states - 1):
+        edge0, edge1 = layout.leaving(source)
+        edges = edge1 - edge0
+        if not edges:
+            continue
+        forward = edges * 2 * count + 1 + 2 * pools
+        backward = edges * 4 * count + 2 + 3 * pools
+        macs = edges * taps * layout.channels * elements
+        moments = ["partial moments"] * (1 + int(layout.pool_norm and pools > 0))
+        rows.append(
+            {
+                "wave": len(rows),
+                "sources": [source],
+                "edges": edges,
+                "kernels_forward": [
+                    "relu", *["convolution"] * count, *["pool"] * pools, *moments, "moments",
+                    "node sum",
+                ],
+                "kernels_backward": [
+                    "sums", "coefficients", "branch gradients", "relu",
+                    *["convolution gradient"] * (2 * count), "state gradient",
+                ],
+                "bytes": 4 * elements * (forward + backward + (2 * edges + 3) * passing),
+                "flops": 2 * 3 * (macs + edges * passing * elements),
+            }
+        )  # fmt: skip
+    return rows

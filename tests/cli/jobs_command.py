@@ -1,0 +1,68 @@
+"""`darts-core jobs` as a command of its own, and a small job to try it on."""
+
+import os
+import subprocess
+import sys
+import time
+
+CODE = """
+import os, time
+from darts_core import autosearch
+
+def train():
+    x = autosearch.config["x"]
+    steps = int(autosearch.config.get("steps", 2))
+    for step in range(steps):
+        autosearch.reporter(accuracy=1 - (x - 0.3) ** 2)
+        time.sleep(0.02)
+    print("trained with", x)
+    open(os.path.join(autosearch.output_dir, "m.bin"), "w").write(str(x))
+    autosearch.report(1 - (x - 0.3) ** 2, latency=10 * x, model_path="m.bin",
+                      additional_data={"params": 3})
+"""
+JOB = """
+general: {confirm_seeds: 1}
+search_space:
+  - params:
+      - {type: discrete_param, name: x, values: [0.1, 0.3, 0.9], default: 0.9}
+search_algorithm: {type: grid_search, reward_attr: accuracy, mode: max}
+"""
+
+
+def jobs(place, *words, status=0):
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from darts_core.cli import main; raise SystemExit(main())",
+            "jobs",
+            *words,
+        ],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
+    return done.stderr if status else done.stdout
+
+
+def create(place, name, *more, status=0):
+    return jobs(
+        place, "create", "--name", name, "--code", "code", "--boot-file", "boot.py",
+        "--config", "job.yaml", *more, status=status,
+    )  # fmt: skip
+
+
+def wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def running_trial(place, name):
+    trials = place / "runs" / name / "V001" / "autosearch" / "trials"
+    wait_for(lambda: any(p.stat().st_size for p in trials.glob("*/reports.jsonl")))
+    return next(trials.glob("*/reports.jsonl")).parent

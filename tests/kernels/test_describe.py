@@ -1,0 +1,61 @@
+"""The plan's words against what is really launched, counted on tensors without data."""
+
+import pytest
+import torch
+
+from darts_core.spaces import get_space
+from darts_core.supernet.describe import KERNEL_NAMES, LIBRARY, describe_plan
+from darts_core.supernet.fused import fused_class
+from darts_core.supernet.plan import plan_cell
+
+from .cells import make_cell
+
+OPS = get_space("darts").ops
+BESIDE = ("_normalize", "_flag", "_halve")
+CASES = {
+    "darts": {"ops": OPS, "inputs": 2, "nodes": 2},
+    "reduces": {"ops": OPS, "inputs": 2, "nodes": 2, "reduces": True},
+    "preprocessed": {"ops": OPS, "inputs": 2, "nodes": 2, "preprocess": True},
+    "partial": {"ops": OPS, "inputs": 2, "nodes": 2, "reduces": True, "groups": 2},
+    "one stage": {"ops": ["none", "dil_conv_3x3"], "nodes": 2},
+    "nasbench201": {"ops": get_space("nasbench201").ops, "nodes": 3},
+    "dense pools": {"ops": ["nor_conv_3x3", "max_pool_3x3", "avg_pool_3x3"], "nodes": 2},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_kernels_are_those_that_are_launched(monkeypatch, case):
+    from triton.runtime import interpreter, jit
+
+    launched = []
+
+    def note(self, *_, **__):
+        launched.append(self.__name__)
+
+    monkeypatch.setattr(jit.JITFunction, "run", note)
+    monkeypatch.setattr(interpreter.InterpretedFunction, "run", note)
+    options = dict(CASES[case])
+    cell = make_cell(options.pop("ops"), channels=4, **options)
+    plan = plan_cell(cell, cell.channels)
+    layout = plan.layout
+    fused = fused_class(plan, on_gpu=True).adopt(cell, plan, "fp32").to("meta")
+    widths = getattr(layout, "input_channels", ()) or (cell.channels,) * cell.inputs
+    inputs = [torch.empty(2, w, 8, 8, device="meta", requires_grad=True) for w in widths]
+    weights = torch.empty(len(plan.order), layout.operations, device="meta", requires_grad=True)
+    out = fused(inputs, weights)
+    forward, launched[:] = list(launched), []
+    out.backward(torch.empty_like(out))
+    rows = describe_plan(layout, 2, 8, 8)
+    # a preprocessed input: pointwise, moments, norm; then its reductions and gradients
+    before = 2 * len(getattr(layout, "input_channels", ()))
+    found = [KERNEL_NAMES[n] for n in forward if not n.startswith(BESIDE)][before:]
+    assert found == said(rows, "kernels_forward")
+    backward = [KERNEL_NAMES[n] for n in launched if not n.startswith(BESIDE)]
+    after = len(backward) - 2 * len(getattr(layout, "input_channels", ()))
+    # the last wave comes first
+    assert backward[:after] == said(reversed(rows), "kernels_backward")
+
+
+def said(rows, key):
+    """All kernels of our own, in the plan's order."""
+    return [name for row in rows for name in row[key] if name not in LIBRARY]

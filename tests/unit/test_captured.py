@@ -1,0 +1,149 @@
+"""What is recorded as a CUDA graph and what is not, with a recorder that always fails."""
+
+import contextlib
+import logging
+
+import pytest
+import torch
+
+from darts_core.augment import Augment
+from darts_core.relax import GumbelStraightThrough
+from darts_core.search import SearchConfig, search, stepping
+from darts_core.search.captured import CapturedStep
+from darts_core.spaces import get_space
+from darts_core.strategies import (
+    FirstOrder,
+    OperationEarlyStopping,
+    SearchSettings,
+    SingleLevel,
+    Unrolled,
+)
+from darts_core.supernet import Supernet
+from darts_core.testing import tiny_bundle
+
+
+def ready(strategy, relaxation=None):
+    torch.manual_seed(0)
+    space = get_space("nasbench201")
+    net = Supernet(space, channels=2, layers=1, in_channels=1, relaxation=relaxation)
+    net.generator = torch.Generator().manual_seed(3)
+    strategy.setup(net, SearchSettings(), [])
+    return strategy
+
+
+def batches():
+    generator = torch.Generator().manual_seed(1)
+    return tuple(
+        (torch.randn(4, 1, 6, 6, generator=generator), torch.randint(10, (4,), generator=generator))
+        for _ in range(2)
+    )
+
+
+def on_a_gpu(strategy):
+    """A step that believes it runs on a GPU."""
+    step = CapturedStep(strategy, batches())
+    step._on_gpu = True
+    step._static = [t.clone() for batch in batches() for t in batch]
+    return step
+
+
+class Stream:
+    def wait_stream(self, _):
+        pass
+
+
+@contextlib.contextmanager
+def refuse(_):
+    yield
+    raise RuntimeError("operation not permitted when stream is capturing")
+
+
+@pytest.fixture
+def no_graphs(monkeypatch):
+    """The CUDA calls of a recording, which fails at its end."""
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", refuse)
+
+
+def state_of(strategy):
+    values = strategy.supernet.state_dict().values()
+    return torch.cat([value.double().flatten() for value in values])
+
+
+@pytest.mark.parametrize("make", [FirstOrder, Unrolled])
+def test_a_failed_recording_leaves_no_trace(no_graphs, caplog, make):
+    caplog.set_level(logging.INFO, logger="darts_core")
+    relaxation = GumbelStraightThrough() if make is FirstOrder else None
+    one, two = ready(make(), relaxation), ready(make(), relaxation)
+    recorded = on_a_gpu(one)
+    for _ in range(2):
+        recorded(*batches())
+        two.step(*batches())
+    assert torch.equal(state_of(one), state_of(two))
+    assert caplog.text.count("cannot be recorded") == 1
+    assert not recorded._graphs
+
+
+@pytest.mark.parametrize("strategy", [FirstOrder, SingleLevel])
+def test_augmentation_inside_the_step_is_that_outside(monkeypatch, strategy):
+    """A step that prepares its own images ends with the same bits as one that is given them."""
+
+    def searched():
+        torch.manual_seed(0)
+        space = get_space("nasbench201")
+        net = Supernet(space, channels=2, layers=1, num_classes=3)
+        augment = Augment(crop_padding=2, flip=True, cutout=3)
+        search(
+            net, strategy(), tiny_bundle(), SearchConfig(epochs=2, batch_size=8), augment=augment
+        )
+        return net.state_dict()
+
+    outside = searched()
+    pixels = []
+
+    class Inside(CapturedStep):
+        def __call__(self, params_batch, alpha_batch):
+            pixels.append(params_batch[0].dtype)
+            return super().__call__(params_batch, alpha_batch)
+
+    monkeypatch.setattr(stepping.Stepper, "captures", True)
+    monkeypatch.setattr(stepping, "CapturedStep", Inside)
+    inside = searched()
+    assert set(pixels) == {torch.uint8}
+    assert all(torch.equal(inside[name], value) for name, value in outside.items())
+
+
+def test_a_policy_stays_outside(monkeypatch):
+    monkeypatch.setattr(stepping.Stepper, "captures", True)
+    config = SearchConfig(batch_size=8)
+    made = [
+        stepping.Stepper(strategy, tiny_bundle(), config, 0, augment).later[0]
+        for strategy, augment in [
+            (FirstOrder(), Augment(flip=True)),
+            (FirstOrder(), None),
+            (FirstOrder(), Augment(policy=lambda images, generator: images)),
+            (FirstOrder(), lambda images, generator: images),
+            (OperationEarlyStopping(), Augment(flip=True)),
+        ]
+    ]
+    assert [preparation is not None for preparation in made] == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "relaxation"),
+    [(OperationEarlyStopping(), None), (Unrolled(), GumbelStraightThrough())],
+)
+def test_what_decides_on_the_host_or_needs_one_draw_is_not_recorded(
+    no_graphs, caplog, strategy, relaxation
+):
+    caplog.set_level(logging.INFO, logger="darts_core")
+    step = on_a_gpu(ready(strategy, relaxation))
+    before = state_of(strategy)
+    for _ in range(2):
+        step(*batches())
+    assert not torch.equal(state_of(strategy), before)
+    assert caplog.text.count("decides on the host") == 1
+    assert "cannot be recorded" not in caplog.text

@@ -1,0 +1,75 @@
+"""Files of a run: they appear whole or not at all, and a full disk names the file."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from darts_core import runlog
+from darts_core.checkpoint import load_checkpoint, save_checkpoint
+from darts_core.commands.logs import configure_logging
+from darts_core.runlog import RunFolder, read_json, read_jsonl, write_json
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_names_the_file_and_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note, checkpoint = tmp_path / "note.json", tmp_path / "checkpoint.pt"
+    write_json(note, {"old": 1})
+    save_checkpoint(checkpoint, {"old": torch.ones(2)})
+    run = RunFolder(tmp_path, tensorboard=False)
+    run.log_metrics(0, loss=1.0)
+    monkeypatch.setattr(runlog.os, "fsync", full)
+    for path, write in (
+        (note, lambda: write_json(note, {"new": 2})),
+        (checkpoint, lambda: save_checkpoint(checkpoint, {"new": torch.zeros(2)})),
+        (run.metrics_path, lambda: run.log_metrics(1, loss=0.5)),
+    ):
+        with pytest.raises(OSError, match="No space left") as caught:
+            write()
+        assert caught.value.filename == str(path)
+    monkeypatch.undo()
+    assert read_json(note) == {"old": 1}
+    assert "old" in load_checkpoint(checkpoint)
+    assert read_jsonl(run.metrics_path)[0]["loss"] == 1.0
+    assert {p.name for p in tmp_path.iterdir()} == {"note.json", "checkpoint.pt", "metrics.jsonl"}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_full_disk_behind_torchs_own_error_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    temporary = tmp_path / f".checkpoint.pt.{os.getpid()}.tmp"
+    temporary.symlink_to("/dev/full")
+    with pytest.raises((OSError, RuntimeError)) as caught:
+        save_checkpoint(path, {"big": torch.zeros(100_000)})
+    seen: BaseException | None = caught.value
+    while seen is not None and not isinstance(seen, OSError):
+        seen = seen.__cause__ or seen.__context__
+    assert isinstance(seen, OSError)
+    assert (seen.errno, seen.filename) == (errno.ENOSPC, str(path))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_log_that_cannot_be_written_adds_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "log.txt").symlink_to("/dev/full")
+    log = logging.getLogger("darts_core")
+    before = list(log.handlers)
+    try:
+        configure_logging(tmp_path)
+        log.info("a line")
+        assert capsys.readouterr().err == "a line\n"
+    finally:
+        for handler in set(log.handlers) - set(before):
+            log.removeHandler(handler)

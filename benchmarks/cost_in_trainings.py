@@ -69,7 +69,7 @@ def _one_seed(options: argparse.Namespace, seed: int) -> dict[str, Any]:
         "train.weight_decay=5e-4",
         "train.drop_path=0",
     ]
-    first, second = options.keep / job / "V001", options.keep / job / "V002"
+    first, second, third = (options.keep / job / name for name in ("V001", "V002", "V003"))
     _run(
         "search",
         *common,
@@ -95,17 +95,16 @@ def _one_seed(options: argparse.Namespace, seed: int) -> dict[str, Any]:
         *common,
         *recipe,
         network,
-        "version=V001",
+        "version=V003",
         *budget,
         f"tune.trainings={options.policy}",
         "tune.policy=gradient",
         "+tune.options.steps_per_epoch=20",
     )
-    stages = {
-        name: read_json(first / name / "result.json") for name in ("search", "tune", "policy")
-    }
+    places = {"search": first, "tune": first, "policy": third}
+    stages = {name: read_json(place / name / "result.json") for name, place in places.items()}
     best = [f"train.{key}={value}" for key, value in stages["tune"]["best"].items()]
-    use = ["augment=found", f"augment.path={first / 'policy' / 'policy.yaml'}"]
+    use = ["augment=found", f"augment.path={third / 'policy' / 'policy.yaml'}"]
     _run("train", *common, *recipe, *best, *use, network, "version=V002")
     final = read_json(second / "train" / "result.json")
     costs = {name: float(stages[name]["device_seconds"]) / unit for name in stages}

@@ -206,6 +206,10 @@ def _check(
             records,
             device=table.device,
             folder=given["results"],
+            command=" ".join(
+                ["darts-core latency check"]
+                + [f"{k}={v}" for k, v in given.items() if k not in ("table", "results", "out")]
+            ),
             notes={"network": {k: given.get(k) for k in ("channels", "layers", "size")},
                    "threads": table.threads, "runtime": table.runtime, "rows": table.rows},
         )  # fmt: skip

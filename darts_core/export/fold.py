@@ -20,6 +20,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from darts_core.errors import ExportError
+from darts_core.latency.forms import skip_dead
 
 __all__ = ["fold_batch_norms", "trace"]
 
@@ -59,12 +60,12 @@ def fold_batch_norms(model: nn.Module, input_shape: Sequence[int]) -> nn.Module:
     """A copy of `model` in eval mode, each foldable batch norm replaced by an identity.
 
     The copy computes what the original computes in eval mode, up to rounding. Norms that do not
-    follow a convolution stay.
+    follow a convolution stay; edges of a cell that cannot change its output are left out.
 
     Raises:
         ExportError: torch.export cannot trace the model.
     """
-    folded = copy.deepcopy(model).eval()
+    folded = skip_dead(copy.deepcopy(model).eval())
     program = trace(folded, input_shape)
     signature = program.graph_signature
     owner = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}

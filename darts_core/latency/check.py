@@ -16,7 +16,7 @@ from darts_core.errors import LatencyError
 from darts_core.latency import device as _device
 from darts_core.latency.expected import CostModel, fit_overhead
 from darts_core.latency.forms import as_deployed, in_runtime, onnx_bytes, onnx_call, without_norms
-from darts_core.latency.measure import measure, quick_ms
+from darts_core.latency.measure import measure
 from darts_core.runlog import config_hash
 from darts_core.spaces import SearchSpace
 
@@ -126,7 +126,7 @@ def fit_networks(
     device: str | torch.device = "cpu",
     runtime: str = "onnx",
     dtype: torch.dtype = torch.float32,
-    seconds: float = 0.2,
+    seconds: float = 0.4,
 ) -> dict[str, Any]:
     """Overhead and slope from `count` random networks timed once: a budget then speaks of networks.
 
@@ -136,16 +136,26 @@ def fit_networks(
         what `LatencyTable.fits` keeps under the model's `fit_key`.
 
     Raises:
-        LatencyError: too few architectures.
+        LatencyError: too few architectures, or other work disturbed too many of the timings.
     """
     home = _device.require_device(device)
     x = torch.randn(batch, *input_shape, device=home)
     sums, times = [], []
-    with _device.device_lock(home), _device.pinned_threads(home):
+    with _device.device_lock(home):
         for architecture in random_architectures(model.space, count, seed=1):
             call = in_runtime(*as_deployed(without_norms(make(architecture)), x, dtype), runtime)
-            sums.append(model.sum_of(architecture))
-            times.append(quick_ms(call, device=home, seconds=seconds))
+            timing = measure(
+                call, device=home, runtime=runtime, batch=batch, graph=runtime == "graph",
+                max_seconds=seconds, warmup_seconds=seconds / 2,
+            )  # fmt: skip
+            if not timing.flagged:
+                sums.append(model.sum_of(architecture))
+                times.append(timing.median_ms)
+    if len(times) < count // 2:
+        raise LatencyError(
+            f"Only {len(times)} of {count} networks were timed without foreign load; the overhead "
+            "cannot be fitted while other work runs on this device."
+        )
     return fit_overhead(sums, times)
 
 

@@ -5,7 +5,16 @@
 cost_ek sums the table's times over all cells of the kind. p_ek is the mixing weight, or, in spaces
 that keep only some edges of a node (DARTS), the weight among the operations other than `none` times
 the edge's share of the kept edges: a one-hot choice then costs exactly what its network does.
-Source: ProxylessNAS, arXiv:1812.00332, section 3.3 (the sum); the edge share is ours.
+
+Where `none` may be chosen (NAS-Bench-201), an edge costs time only if it is alive: its source is not zero
+and its target reaches an output, as an exported network leaves the others out. With q_e the weight of
+`none` and v_e that of skips and pools, which hand zeros on,
+
+    zero_j = prod over e = (i, j) of (q_e + zero_i v_e)        zero = 0 for inputs
+    live_i = 1 - prod over e = (i, j) of (1 - live_j (1 - q_e))  live = 1 for outputs
+
+and the factor of an edge is (1 - zero_source) live_target. It is exact for a one-hot choice.
+Source: ProxylessNAS, arXiv:1812.00332, section 3.3 (the sum); edge share and aliveness are ours.
 """
 
 from __future__ import annotations
@@ -18,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from darts_core.architecture import Architecture
+from darts_core.architecture import Architecture, CellChoice
 from darts_core.errors import LatencyError, unknown_name
 from darts_core.latency.places import Place, find_places
 from darts_core.latency.table import LatencyTable
@@ -27,6 +36,9 @@ from darts_core.runlog import config_hash
 from darts_core.spaces import SearchSpace
 
 log = logging.getLogger("darts_core")
+
+# operations whose output is zero where their input is
+_HANDS_ON = ("skip_connect", "avg_pool_3x3", "max_pool_3x3")
 
 __all__ = [
     "CostModel",
@@ -45,6 +57,8 @@ class CostModel(nn.Module):
         unit: "ms", "MMACs" or "params", for texts.
         overhead: added to every network.
         slope: factor of the sum.
+        lean: edges that are not alive cost nothing, which holds for the time of exported networks but
+            not for their MACs and params.
 
     Attributes:
         fit_key: where `LatencyTable.fits` keeps overhead and slope of this skeleton and batch.
@@ -52,6 +66,7 @@ class CostModel(nn.Module):
 
     _chosen_1K: Tensor
     _same_node_EE: Tensor
+    _hands_on_1K: Tensor
 
     def __init__(
         self,
@@ -61,9 +76,11 @@ class CostModel(nn.Module):
         unit: str = "ms",
         overhead: float = 0.0,
         slope: float = 1.0,
+        lean: bool = False,
     ) -> None:
         super().__init__()
         self.space = space
+        self.lean = lean and space.keep_edges is None and "none" in space.ops
         self.unit = unit
         self.fit_key = ""
         self.overhead, self.slope = overhead, slope
@@ -77,6 +94,8 @@ class CostModel(nn.Module):
         self.register_buffer("_chosen_1K", torch.tensor(chosen))
         same = [[float(a[1] == b[1]) for b in space.edges] for a in space.edges]
         self.register_buffer("_same_node_EE", torch.tensor(same))
+        handing = [[float(op in _HANDS_ON) for op in space.ops]]
+        self.register_buffer("_hands_on_1K", torch.tensor(handing))
 
     def forward(self, weights: Mapping[str, Tensor]) -> Tensor:
         """Expected cost, a scalar.
@@ -87,7 +106,11 @@ class CostModel(nn.Module):
         total: Tensor | None = None
         for kind in self.space.cell_kinds:
             cost_EK = getattr(self, f"cost_{kind}")
-            part = (self._probability(weights[kind].to(cost_EK)) * cost_EK).sum()
+            weight_EK = weights[kind].to(cost_EK)
+            part_EK = self._probability(weight_EK) * cost_EK
+            if self.lean:
+                part_EK = part_EK * self._alive(weight_EK)[:, None]
+            part = part_EK.sum()
             total = part if total is None else total + part
         assert total is not None
         return self.overhead + self.slope * total
@@ -101,17 +124,53 @@ class CostModel(nn.Module):
         kept_E = (self.space.keep_edges * share_E).clamp_max(1.0)
         return kept_E[:, None] * chosen_EK / strength_E[:, None]
 
+    def _alive(self, weight_EK: Tensor) -> Tensor:
+        """[E]: how far each edge's source is not zero and its target reaches an output."""
+        none_E = 1.0 - (weight_EK * self._chosen_1K).sum(1)
+        handed_E = (weight_EK * self._hands_on_1K).sum(1)
+        space = self.space
+        states = space.inputs + space.nodes
+        zero = [weight_EK.new_zeros(()) for _ in range(states)]
+        for node in range(space.inputs, states):
+            zero[node] = weight_EK.new_ones(())
+            for row, (source, target) in enumerate(space.edges):
+                if target == node:
+                    zero[node] = zero[node] * (none_E[row] + zero[source] * handed_E[row])
+        dead = [weight_EK.new_ones(()) for _ in range(states)]
+        for state in range(states - 1, -1, -1):
+            if state in space.output_states:
+                dead[state] = weight_EK.new_zeros(())
+                continue
+            for row, (source, target) in enumerate(space.edges):
+                if source == state:
+                    dead[state] = dead[state] * (1 - (1 - dead[target]) * (1 - none_E[row]))
+        return torch.stack([(1 - zero[i]) * (1 - dead[j]) for i, j in space.edges])
+
     def sum_of(self, architecture: Architecture) -> float:
         """The architecture's cost before overhead and slope."""
         rows = {edge: row for row, edge in enumerate(self.space.edges)}
         total = 0.0
         for kind, cell in architecture.cells:
             cost_EK = getattr(self, f"cost_{kind}")
+            alive = self._alive_edges(cell) if self.lean else None
             for source, target, op in cell.edges:
                 if op not in self.space.ops:
                     raise LatencyError(unknown_name("operation", op, self.space.ops))
-                total += float(cost_EK[rows[(source, target)], self.space.ops.index(op)])
+                row = rows[(source, target)]
+                factor = 1.0 if alive is None else float(alive[row])
+                total += factor * float(cost_EK[row, self.space.ops.index(op)])
         return total
+
+    def _alive_edges(self, cell: CellChoice) -> Tensor:
+        """[E], 0 or 1: the edges of a chosen cell that an exported network computes."""
+        weight_EK = torch.zeros(len(self.space.edges), len(self.space.ops))
+        rows = {edge: row for row, edge in enumerate(self.space.edges)}
+        weight_EK[:, self.space.ops.index("none")] = 1.0
+        for source, target, op in cell.edges:
+            weight_EK[rows[(source, target)]] = 0.0
+            if op in self.space.ops:
+                weight_EK[rows[(source, target)], self.space.ops.index(op)] = 1.0
+        return self._alive(weight_EK.to(self._chosen_1K))
 
     def least(self) -> float:
         """The cost of the cheapest architecture."""
@@ -169,7 +228,7 @@ def latency_model(
     fit = table.fits.get(key, {})
     model = CostModel(
         space, costs, unit="ms",
-        overhead=float(fit.get("overhead_ms", 0.0)), slope=float(fit.get("slope", 1.0)),
+        overhead=float(fit.get("overhead_ms", 0.0)), slope=float(fit.get("slope", 1.0)), lean=True,
     )  # fmt: skip
     model.fit_key = key
     return model

@@ -24,6 +24,7 @@ __all__ = [
     "in_runtime",
     "onnx_bytes",
     "onnx_call",
+    "skip_dead",
     "without_norms",
 ]
 
@@ -42,12 +43,20 @@ def as_deployed(
     return module, x.to(dtype).contiguous(memory_format=layout)
 
 
+def skip_dead(module: nn.Module) -> nn.Module:
+    """`module`, its cells told to leave out what cannot change their output (see `FixedCell.lean`)."""
+    for child in module.modules():
+        if isinstance(getattr(child, "lean", None), bool):
+            child.lean = True  # type: ignore[assignment]
+    return module
+
+
 def without_norms(module: nn.Module) -> nn.Module:
     """A copy in eval mode whose convolutions carry a bias and whose batch norms are gone.
 
     The values differ from the original's, the work is that of the folded operation.
     """
-    copied = copy.deepcopy(module).eval()
+    copied = skip_dead(copy.deepcopy(module).eval())
     last: nn.Conv2d | None = None
     for name, child in list(copied.named_modules()):
         if isinstance(child, nn.Conv2d):

@@ -21,16 +21,20 @@ from darts_core import runlog
 from darts_core.errors import DartsError, LatencyError
 from darts_core.latency import device as _device
 from darts_core.latency.forms import DTYPES, RUNTIMES, as_deployed, in_runtime, without_norms
-from darts_core.latency.measure import FOREIGN_CORES, call_ms, default_batch_sizes, quick_ms
+from darts_core.latency.measure import FOREIGN_CORES, default_batch_sizes, quick_ms
 from darts_core.latency.places import Place, find_places
 from darts_core.ops import create_op
 
 __all__ = ["LatencyTable", "Place", "build_table", "find_places"]
 
 log = logging.getLogger("darts_core")
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SAVE_EVERY_SECONDS = 5.0
 _FREE = ("none",)  # adds nothing to a sum and is not run
+# these change the layout of tensors and merge operations: alone, an operation pays for what it would not
+# pay for inside a network (ONNX Runtime's blocked layout), and the other way round
+_REWRITING = ("onnx", "compile")
+_LEAST_MS = 1e-4
 
 
 @dataclass
@@ -119,6 +123,11 @@ class LatencyTable:
             raise LatencyError(
                 f"{path} has schema_version {version!r}; this program reads up to {SCHEMA_VERSION}."
             )
+        if version < SCHEMA_VERSION:
+            raise LatencyError(
+                f"{path} has schema_version {version}: operations were timed another way. Delete it and "
+                "build it again: darts-core latency build."
+            )
         table = cls(
             content["device"], content["runtime"], content["threads"], content["dtype"],
             dict(content["rows"]), dict(content["fits"]), dict(content["versions"]),
@@ -175,12 +184,10 @@ def build_table(
     wanted = _wanted(find_places(supernet, input_shape), ops, sizes)
     saved = time.monotonic()
     with _device.device_lock(home), _device.pinned_threads(home):
-        overhead_ms = call_ms(runtime, home)
         for done, (key, (place, op, batch)) in enumerate(wanted.items()):
             if key not in table.rows or key in table.flagged:
                 found, disturbed = _time(place, op, batch, runtime, home, dtype, seconds)
-                # a network pays for its call once, not once an operation
-                table.rows[key] = max(found - overhead_ms, 0.1 * found)
+                table.rows[key] = found
                 flagged = {*table.flagged, key} if disturbed else {*table.flagged} - {key}
                 table.flagged = sorted(flagged)
             if path is not None and time.monotonic() - saved > _SAVE_EVERY_SECONDS:
@@ -190,12 +197,12 @@ def build_table(
                 progress(done + 1, len(wanted))
     if path is not None:
         table.save(path)
-    disturbed = len({*table.flagged} & {*wanted})
-    if disturbed:
+    bad = len({*table.flagged} & {*wanted})
+    if bad:
         log.warning(
             "%d of %d rows were timed while other processes were busy; build the table again while "
             "the device is quiet to take them anew",
-            disturbed,
+            bad,
             len(wanted),
         )
     return table
@@ -245,11 +252,26 @@ def _time(
     """Milliseconds of one operation, and whether other work disturbed it twice."""
     module = without_norms(create_op(op, place.channels, place.stride, affine=True))
     x = torch.randn(batch, place.channels, place.height, place.width, device=device)
-    call = in_runtime(*as_deployed(module, x, dtype), runtime)
+    timed = [module]
+    if runtime in _REWRITING:
+        # what it adds between two others
+        timed = [between(None, place), between(module, place)]
+    calls = [in_runtime(*as_deployed(part, x, dtype), runtime) for part in timed]
     for _ in range(2):
         load = _device.Load()
-        found = quick_ms(call, device=device, seconds=seconds)
+        times = [quick_ms(call, device=device, seconds=seconds) for call in calls]
         disturbed = device.type == "cpu" and load.foreign() > FOREIGN_CORES
         if not disturbed:
             break
-    return found, disturbed
+    alone = len(times) == 1
+    return times[0] if alone else max(times[1] - times[0], _LEAST_MS), disturbed
+
+
+def between(module: nn.Module | None, place: Place) -> nn.Module:
+    """`module` between two pointwise convolutions; None: the two alone, the second with the stride."""
+    first, last = (
+        nn.Conv2d(place.channels, place.channels, 1, stride)
+        for stride in (1, place.stride if module is None else 1)
+    )
+    parts = [first, last] if module is None else [first, module, last]
+    return nn.Sequential(*parts).eval().requires_grad_(False)

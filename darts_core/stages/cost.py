@@ -127,12 +127,16 @@ def cost_model(
     model = latency_model(table, space, target, shape, batch=batch, device=device)
     if model.fit_key in table.fits:
         return model
-    sizes = {"num_classes": num_classes, "in_channels": shape[0]}
+    sizes: dict[str, Any] = {"num_classes": num_classes, "in_channels": shape[0]}
     sizes |= {key: node[key] or config["search"][key] for key in ("channels", "layers")}
-    table.fits[model.fit_key] = fit_networks(
-        model, lambda found: build(found, **sizes), shape,
-        batch=batch, device=device, runtime=table.runtime, dtype=getattr(torch, table.dtype),
-    )  # fmt: skip
+    try:
+        table.fits[model.fit_key] = fit_networks(
+            model, lambda found: build(found, **sizes), shape,
+            batch=batch, device=device, runtime=table.runtime, dtype=getattr(torch, table.dtype),
+        )  # fmt: skip
+    except LatencyError as error:
+        log.warning("expected times are sums of operations, without what stands around: %s", error)
+        return model
     table.save(path)
     return latency_model(table, space, target, shape, batch=batch, device=device)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,8 @@ class ZeroCost(FirstOrder):
 
     Alone (`warm_start` 0) nothing is trained: the search ends with the best architecture. With a
     positive `warm_start` the alphas of the best architecture's operations are raised by so much before
-    the first step, and first order goes on from there.
+    the first step, and first order goes on from there. Architectures over a budget of the search
+    (`latency.budget_ms`) are left out.
 
     Source: Abdelfattah et al. (arXiv:2101.08134), sections 3 and 4.2 (warm-up).
 
@@ -68,7 +69,8 @@ class ZeroCost(FirstOrder):
         seed = generator.initial_seed() if generator is not None else 0
         images, labels = batch
         rng = np.random.default_rng(seed)
-        for architecture in {self.supernet.space.random(rng): None for _ in range(self.samples)}:
+        drawn = {self.supernet.space.random(rng): None for _ in range(self.samples)}
+        for architecture in self._affordable(drawn):
             network = fresh_network(self.supernet, architecture).to(images.device)
             value = score(self.proxy, network, images, labels)
             if math.isnan(value):  # nothing compares with it, so it would stay the best
@@ -80,6 +82,22 @@ class ZeroCost(FirstOrder):
             with torch.no_grad():
                 for kind, weight_EK in self.supernet.one_hot(self.best).items():
                     named[kind].add_(self.warm_start * weight_EK)
+
+    def _affordable(self, drawn: Iterable[Architecture]) -> list[Architecture]:
+        """Those within every budget of the search, so that none is scored in vain.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        budgets: list[Any] = [p for p in self.penalties if getattr(p, "budget", None) is not None]
+        kept = [a for a in drawn if all(p.cost.of(a) <= p.budget for p in budgets)]
+        if not kept:
+            budget = budgets[0]
+            raise ConfigError(
+                f"None of the {self.samples} sampled architectures is within the budget of "
+                f"{budget.budget:g} {budget.cost.unit}; raise it, or strategy.samples."
+            )
+        return kept
 
     def current(self) -> Architecture:
         """The best scored architecture, or that of alpha after a warm start."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from darts_core.architecture import CellChoice
 from darts_core.ops import create_op
 from darts_core.ops.conv import ReluConvNorm
-from darts_core.ops.simple import FactorizedReduce, Skip, ZeroOp
+from darts_core.ops.simple import AvgPool3x3, FactorizedReduce, MaxPool3x3, Skip, ZeroOp
 from darts_core.spaces import SearchSpace
 from darts_core.supernet.drawn import drawn_columns, only_drawn, share_pool_statistics
 from darts_core.supernet.mixed_op import MixedOp
@@ -105,7 +105,15 @@ def drop_path(x_BCHW: Tensor, probability: Tensor) -> Tensor:
 
 
 class FixedCell(nn.Module):
-    """A cell of a discrete architecture: only its kept edges."""
+    """A cell of a discrete architecture: only its kept edges.
+
+    Attributes:
+        lean: in eval mode leave out what cannot change the output: edges that lead nowhere, zeros handed
+            on by skips and pools; what is computed from zeros alone is computed for one sample.
+            For export and its timings; the values stay exactly the same.
+    """
+
+    lean: bool = False
 
     def __init__(
         self,
@@ -128,6 +136,8 @@ class FixedCell(nn.Module):
     def forward(self, inputs: Sequence[Tensor], drop_probability: Tensor | None = None) -> Tensor:
         """The cell's output; with a drop probability, paths other than skips are dropped."""
         states = list(self.preprocess(inputs) if self.preprocess is not None else inputs)
+        if self.lean and not self.training:
+            return self._without_dead(states)
         for target in self._nodes:
             total: Tensor | None = None
             nothing: Tensor | None = None
@@ -146,3 +156,55 @@ class FixedCell(nn.Module):
             states.append(total)
         outputs = [states[state] for state in self._outputs]
         return torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
+
+    def _without_dead(self, states: list[Tensor]) -> Tensor:
+        """The output of eval mode from the edges that matter; states of zeros hold one sample."""
+        batch = states[0].shape[0]
+        zeros, wanted = self._zeros_and_wanted()
+        constant = [False] * len(states)
+        for target in self._nodes:
+            terms, fixed = [], []
+            for (source, node), op in zip(self.edges, self.ops, strict=True):
+                if node == target and target in wanted and not self._vanishes(op, source, zeros):
+                    terms.append(op(states[source]))
+                    fixed.append(constant[source])
+            constant.append(all(fixed))
+            states.append(
+                sum(terms[1:], terms[0]) if terms else self._blank(states, target, wanted)
+            )
+        outputs = [
+            states[state].expand(batch, -1, -1, -1) if constant[state] else states[state]
+            for state in self._outputs
+        ]
+        return torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
+
+    def _zeros_and_wanted(self) -> tuple[set[int], set[int]]:
+        """The nodes that are zero whatever the input, and the states that reach an output."""
+        edges = [(*edge, op) for edge, op in zip(self.edges, self.ops, strict=True)]
+        zeros: set[int] = set()
+        for node in self._nodes:
+            if all(self._vanishes(op, source, zeros) for source, end, op in edges if end == node):
+                zeros.add(node)
+        wanted = set(self._outputs)
+        for node in reversed(self._nodes):
+            if node in wanted:
+                wanted |= {
+                    source
+                    for source, end, op in edges
+                    if end == node and not self._vanishes(op, source, zeros)
+                }
+        return zeros, wanted
+
+    @staticmethod
+    def _vanishes(op: nn.Module, source: int, zeros: set[int]) -> bool:
+        """Whether an edge hands on zeros whatever the cell's input."""
+        hands_on = isinstance(op, (Skip, AvgPool3x3, MaxPool3x3))
+        return isinstance(op, ZeroOp) or (source in zeros and hands_on)
+
+    def _blank(self, states: list[Tensor], target: int, wanted: set[int]) -> Tensor:
+        """Zeros of one sample in the shape of node `target`; of any shape where nothing reads it."""
+        for (source, node), op in zip(self.edges, self.ops, strict=True):
+            if node == target and target in wanted:
+                x = states[source]
+                return torch.zeros_like(op(x.new_zeros((1, *x.shape[1:]))))
+        return states[-1].new_zeros((1, *states[-1].shape[1:]))

@@ -168,7 +168,7 @@ def made_up_images(path: Path) -> Path:
         return path
     rng = np.random.default_rng(0)
     images, labels = [], []
-    for number in range(240):
+    for number in range(600):
         label = number % 10
         pixels = rng.integers(0, 120, (32, 32, 3)) + 13 * label
         buffer = io.BytesIO()

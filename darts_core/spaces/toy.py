@@ -32,7 +32,7 @@ PLANTED = ("nor_conv_3x3", "dil_conv_3x3")
 """The right operation on edge 0 and edge 1; a random architecture has both with probability 1/16."""
 
 _DISTANCES = (1, 4)
-STRENGTHS = (0.95, 0.95)
+STRENGTHS = (0.2, 0.95)
 
 
 def planted_images(

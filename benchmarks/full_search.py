@@ -106,7 +106,12 @@ def run_part(args: argparse.Namespace, name: str, words: list[str], until: float
         status = process.wait(max(1.0, until - time.monotonic()))
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGTERM)
-        process.wait(GRACE)
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            # a long measurement between two steps: the last checkpoint stands
+            process.kill()
+            process.wait()
         return (stage_folder(args, name) / "result.json").is_file()
     if status:
         raise SystemExit(f"{name} ended with status {status}")

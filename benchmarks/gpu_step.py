@@ -42,7 +42,7 @@ STEPS: dict[str, dict[str, Any]] = {
     "step-64-second-order": {"variants": ["plain graph", "fused tf32", *SECOND]},
     "step-256": {
         "batch_size": 256,
-        "variants": ["plain graph", "plain bf16 graph", "fused tf32", "fused bf16"],
+        "variants": ["plain graph", "plain bf16 graph", *FUSED],
     },
     "step-256-compiled": {
         "batch_size": 256,

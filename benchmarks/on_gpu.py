@@ -7,9 +7,11 @@
 |---|---|---|
 | tests | pytest -m gpu | kernels, whole nets, strategies, checkpoints, artifacts |
 | step | benchmarks/gpu_step.py --tune | tiles; the step on every path; every kernel against its floor |
+| sanitizer | compute-sanitizer | the small bodies, where the tool is there and the host allows it |
 | export | benchmarks/export_gpu.py | the fused export path against plain graphs |
 | latency-* | darts-core latency check | rank correlation of the latency table, 200 random networks |
 | search | benchmarks/full_search.py | the paper's search, tf32 and bf16, 3 seeds; then short trainings |
+| prune | darts-core prune | the trained cell to half its measured latency |
 | models | darts-core bench -m experiment=models_gpu | accuracy against latency |
 
 A job runs until it is done or `--minutes` are over; it is then asked to save and stop, and the next call
@@ -22,6 +24,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +32,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.full_search import UNFINISHED
+from benchmarks.full_search import SHARES, UNFINISHED
 from benchmarks.resumable_tests import LEFT
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,6 +61,21 @@ def jobs(args: argparse.Namespace) -> dict[str, list[str]]:
         ],
         "export": [python, "-m", "benchmarks.export_gpu", "--out", str(args.results)],
     }  # fmt: skip
+    if shutil.which("compute-sanitizer"):
+        small = [
+            "depthwise",
+            "pointwise",
+            "pool",
+            "node_sum",
+            "point_stats",
+            "partial",
+            "drawn",
+            "stage",
+        ]
+        found["sanitizer"] = [
+            "compute-sanitizer", "--tool", "memcheck", "--error-exitcode", "1", python, "-m", "pytest",
+            "-q", "-m", "gpu", "-k", "cuda", *(f"tests/kernels/test_{name}.py" for name in small),
+        ]  # fmt: skip
     for space, layers in (("darts", 8), ("nasbench201", 5)):
         for batch in (1, 256):
             found[f"latency-{space}-{batch}"] = [
@@ -70,9 +88,11 @@ def jobs(args: argparse.Namespace) -> dict[str, list[str]]:
             "--out", f"{out}/full_search", "--results", str(args.results), "--minutes", "{minutes}",
         ]  # fmt: skip
         cell = out / "full_search" / "search-tf32-seed0" / "V001" / "search" / "architecture.yaml"
+        found["prune"] = pruning(args, args.data, "cuda", "50%")
+        pruned = out / "prune" / "V001" / "prune"
         found["models"] = [
             *DARTS, "bench", "-m", "experiment=models_gpu", f"data.path={args.data}",
-            f"model={MODELS},{cell}", f"runtime={RUNTIMES}", f"out={out}", "job=models",
+            f"model={MODELS},{cell},{pruned}", f"runtime={RUNTIMES}", f"out={out}", "job=models",
             "version=V001", f"bench.options.results={args.results}",
         ]  # fmt: skip
     return found
@@ -85,6 +105,8 @@ def rehearsal(args: argparse.Namespace) -> dict[str, list[str]]:
     kept = str(out / "results")
     tests = ["-m", "pytest", "-p", "benchmarks.resumable_tests", "--resume", f"{out}/tests"]
     toy = ["channels=4", "layers=1", "size=16"]
+    cell = out / "full_search" / "search-fp32-seed0" / "V001" / "search" / "architecture.yaml"
+    pruned = out / "prune" / "V001" / "prune"
     small = ["--limit", "240", "--search-epochs", "1", "--train-epochs", "1", "--channels", "4",
              "--layers", "1", "--random", "1", "--seeds", "1", "--precisions", "fp32"]  # fmt: skip
     return {
@@ -109,16 +131,28 @@ def rehearsal(args: argparse.Namespace) -> dict[str, list[str]]:
             python, "-m", "benchmarks.full_search", "--data", str(data), "--device", "cpu",
             "--out", f"{out}/full_search", "--results", kept, "--minutes", "{minutes}", *small,
         ],
+        "prune": pruning(args, data, "cpu", "90%", "data.limit=240", "prune.epochs=1"),
         "models": [
             *DARTS, "bench", "-m", "experiment=models_gpu", f"data.path={data}", "data.limit=240",
-            "device=cpu", "model=resnet8," + str(out / "full_search" / "search-fp32-seed0" / "V001"
-            / "search" / "architecture.yaml"), "runtime=eager,pt2", f"out={out}", "job=models",
+            "device=cpu", f"model=resnet8,{cell},{pruned}", "runtime=eager,pt2", f"out={out}", "job=models",
             "version=V001", "train.channels=4", "train.layers=1", "train.epochs=1",
             "train.auxiliary=false", "train.precision=fp32", "bench.seconds=0.1",
             "bench.options.seeds=1", "bench.options.precisions=[fp32]",
             f"bench.options.results={kept}",
         ],
     }  # fmt: skip
+
+
+def pruning(
+    args: argparse.Namespace, data: Path, device: str, budget: str, *more: str
+) -> list[str]:
+    """The command that prunes the searched and trained network of the full search."""
+    model = args.out / "full_search" / "train-found" / "V001" / "train"
+    return [
+        *DARTS, "prune", f"model={model}", "data=parquet", f"data.path={data}", *SHARES,
+        f"device={device}", f"prune.budget={budget}", f"out={args.out}", "job=prune",
+        "version=V001", *more,
+    ]  # fmt: skip
 
 
 def made_up_images(path: Path) -> Path:

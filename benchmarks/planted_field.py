@@ -23,7 +23,6 @@ import torch
 import yaml
 
 from darts_core.data import DataBundle, RawData, make_bundle
-from darts_core.relax import Softmax
 from darts_core.runlog import environment, read_json, write_json, write_text
 from darts_core.search import SearchConfig, search
 from darts_core.spaces import get_space
@@ -64,6 +63,8 @@ SMALLER: dict[str, dict[str, Any]] = {
     "zero_cost": {"samples": 16},
     "partial_channels": {"channel_fraction": 2},
 }
+# what a strategy is made for; the others run with softmax
+RELAXATION = {"drnas_progressive": "dirichlet"}
 # a stage has half of the epochs and a rest of its own: smaller batches give it enough steps
 STAGED: dict[str, Any] = {"batch_size": 16, "alpha_warmup_epochs": 0}
 SEARCH: dict[str, dict[str, Any]] = {"p_darts": STAGED, "drnas_progressive": STAGED}
@@ -86,7 +87,7 @@ def made(group: str, name: str) -> Any:
 def run(group: str, name: str, seed: int, bundle: DataBundle) -> dict[str, Any]:
     """One search; says what was found and whether it is right."""
     torch.manual_seed(seed)
-    relaxation = made("relax", name) if group == "relax" else Softmax()
+    relaxation = made("relax", name if group == "relax" else RELAXATION.get(name, "softmax"))
     strategy = made("strategy", name) if group == "strategy" else FirstOrder()
     supernet = Supernet(
         get_space("toy"), channels=CHANNELS, layers=1, num_classes=4, relaxation=relaxation
@@ -115,7 +116,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     ]
     for (group, name), part in itertools.groupby(rows, key=lambda r: (r["group"], r["name"])):
         runs = list(part)
-        kind = "relaxation with first order" if group == "relax" else "strategy with softmax"
+        kind = f"strategy with {RELAXATION.get(name, 'softmax')}"
+        if group == "relax":
+            kind = "relaxation with first order"
         if name in NO_ALPHA:
             kind = "without gradients of alpha"
         right = sum(r["right_edges"] for r in runs) / len(runs)
@@ -168,6 +171,7 @@ def write(stem: Path, rows: list[dict[str, Any]]) -> None:
             "channels": CHANNELS,
             "changed": SMALLER,
             "search": SEARCH,
+            "relaxation": RELAXATION,
             "planted": PLANTED,
             "rows": rows,
         },

@@ -36,8 +36,9 @@ SPACE = {
 
 
 @lru_cache(maxsize=2)
-def _bundle(limit: int) -> DataBundle:
-    return load_data("digits", seed=0).take("params", limit)
+def _bundle(limit: int, val_fraction: float) -> DataBundle:
+    bundle = load_data("digits", seed=0, val_fraction=val_fraction)
+    return bundle.take("params", min(limit, bundle.steps("params", 1)))
 
 
 def _network(name: str, width: int) -> nn.Module:
@@ -55,6 +56,7 @@ class Training:
     network: str
     width: int
     seed: int
+    val_fraction: float = 0.15
     reuse_process: bool = True
 
     def __call__(self, trial: TrialHandle) -> dict[str, Any]:
@@ -71,7 +73,7 @@ class Training:
 
         fitted = fit(
             model,
-            _bundle(self.limit),
+            _bundle(self.limit, self.val_fraction),
             config,
             train_on=("params",),
             seed=self.seed,
@@ -98,16 +100,22 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--limit", type=int, default=500, help="training images")
+    parser.add_argument(
+        "--val-fraction", type=float, default=0.15, help="of the non-test images; the score's grain"
+    )
     parser.add_argument("--network", default="mlp", help="mlp, or a hand-designed network's name")
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--reduction-factor", type=int, default=None, help="of ASHA; its default")
+    parser.add_argument("--out", default="benchmarks/results")
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
     pruner: Any = "asha"
     if args.reduction_factor is not None:
         pruner = {"name": "asha", "reduction_factor": args.reduction_factor}
     for seed in range(args.first_seed, args.first_seed + args.seeds):
-        objective = Training(args.epochs, args.limit, args.network, args.width, seed)
+        objective = Training(
+            args.epochs, args.limit, args.network, args.width, seed, args.val_fraction
+        )
         asha, asha_epochs = study(objective, pruner, args.trials)
         full, full_epochs = study(objective, "none", args.trials)
         rows.append(
@@ -133,10 +141,16 @@ def main() -> None:
         "cost_share": round(statistics.fmean(row["cost_share"] for row in rows), 3),
     }
     print(summary)
-    notes = {**vars(args), "data": "scikit-learn digits"}
+    held_out = _bundle(args.limit, args.val_fraction).steps("val", 1)
+    notes = {**vars(args), "data": "scikit-learn digits", "validation_images": held_out}
+    notes.pop("out")
     command = f"python benchmarks/sweep_asha.py {' '.join(sys.argv[1:])}".strip()
     rows.append(summary)
-    print(write_results("sweep-asha", rows, device="cpu", command=command, notes=notes))
+    print(
+        write_results(
+            "sweep-asha", rows, device="cpu", folder=args.out, command=command, notes=notes
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -106,6 +106,7 @@ def main() -> None:
     parser.add_argument("--short", type=float, default=1.0)
     parser.add_argument("--long", type=float, default=5.0)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", default="benchmarks/results")
     args = parser.parse_args()
     objective = Sleep(args.short, args.long)
     rows = [
@@ -117,6 +118,7 @@ def main() -> None:
     path = write_results(
         "sweep-idle",
         rows,
+        folder=args.out,
         device=f"{platform.machine()}, {os.cpu_count()} cores",
         command=f"python benchmarks/sweep_idle.py {' '.join(sys.argv[1:])}".strip(),
         notes=vars(args),

@@ -108,6 +108,11 @@ class Augment:
 
             object.__setattr__(self, "policy", load_policy(self.policy))
 
+    @property
+    def capturable(self) -> bool:
+        """Whether nothing is decided on the host; a policy groups its images there."""
+        return self.policy is None
+
     def on_pixels(self, images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
         """Crop, flip and policy on uint8 images [B, C, H, W]."""
         if self.crop_padding or self.flip:

@@ -87,7 +87,8 @@ def parse_training_input(root: Located, name: str) -> SearchSpec:
     objective = _objective(node)
     early = node.get("enableTrialEarlyStopping")
     scheduler = "async_hyperband" if early is not None and early.boolean() else "FIFOScheduler"
-    dimensions, baseline = [], {}
+    dimensions: list[Dimension] = []
+    baseline: dict[str, Any] = {}
     params = node.need("params", "list the parameters")
     for item in params.items():
         dimension, prior = _dimension(item)

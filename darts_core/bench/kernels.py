@@ -45,6 +45,9 @@ def launch_bytes(
     stride2 = k.get("STRIDE", 1) ** 2
     if name == "_depthwise_kernel":
         return tensor * (min(2, z) * stride2 * item + z * k["COUNT"] * min(item, 2))
+    if name == "_stage_kernel":
+        inputs = z * grid[1] if k["NORM"] else min(2, z) * stride2
+        return tensor * item * (inputs + z * grid[1])
     if name == "_inner_kernel":
         return tensor * z * (item + min(item, 2))
     if name == "_pointwise_kernel":

@@ -208,7 +208,7 @@ def compose(command: str, overrides: Sequence[str], extra: Sequence[str] = ()) -
     from hydra import compose as hydra_compose
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
     parsed = _parse(overrides)
     try:
@@ -221,6 +221,10 @@ def compose(command: str, overrides: Sequence[str], extra: Sequence[str] = ()) -
         allowed = [*config["plugins"], *_HYDRA_TARGETS]
         check_targets(hydra_node, allowed, where="hydra")
         return config
+    except ConfigKeyError as error:  # a key added with + to a node that admits no others
+        base = hydra_compose(command, [*extra])
+        known = [*_flatten(OmegaConf.to_container(base, resolve=False))]
+        raise ConfigError(_unknown_key(command, str(error.full_key), known)) from error
     except OmegaConfBaseException as error:
         raise ConfigError(_type_sentence(error)) from error
     except HydraException as error:

@@ -53,7 +53,7 @@ def main(command: str, argv: Sequence[str]) -> int:
         config = compose(command, firsts, extra)
         for element in elements:
             compose(command, element, extra)
-    _check_files(config)
+    _check_values(config)
     ranks = current_ranks()
     if ranks is None:
         return _lead(command, args, config, None)
@@ -210,8 +210,10 @@ def _stamp(
     return config_hash(described if processes == 1 else {**described, "processes": processes})
 
 
-def _check_files(config: Mapping[str, Any]) -> None:
-    """Refuse a data path that is not there before a version is made for it."""
+def _check_values(config: Mapping[str, Any]) -> None:
+    """Refuse a seed below 0 and a data path that is not there before a version is made for them."""
+    if config["seed"] < 0:
+        raise ConfigError(f"seed={config['seed']} is not allowed; use 0 or more.")
     path = config.get("data", {}).get("path")
     if path is not None and not Path(path).expanduser().exists():
         raise ConfigError(

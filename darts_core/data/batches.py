@@ -17,7 +17,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from darts_core.data.bundle import DataBundle, Split
 
-__all__ = ["BatchTransform", "derived_seed", "iterate"]
+__all__ = ["BatchTransform", "Preparation", "derived_seed", "iterate"]
 
 # batches copied to the device ahead of their use when the images stay in host memory
 PREFETCH = 3
@@ -27,12 +27,50 @@ class BatchTransform(Protocol):
     """Changes a batch of images without changing its shape, drawing only from the generator.
 
     A plain function is applied to the uint8 pixels. An object may instead offer two methods of the
-    same signature: `on_pixels`, before normalising, and `on_normalized`, after it.
+    same signature: `on_pixels`, before normalising, and `on_normalized`, after it. With an attribute
+    `capturable` that is true it says that nothing is decided on the host, so that a CUDA graph of the
+    search step may hold it.
     """
 
     def __call__(self, images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
         """The changed batch, same shape and device."""
         ...
+
+
+class Preparation:
+    """From gathered pixels to the images of a step: augmented, normalised, augmented after it.
+
+    Args:
+        bundle: knows the normalisation and the device.
+        augment: see `BatchTransform`; None only normalises.
+    """
+
+    def __init__(self, bundle: DataBundle, augment: BatchTransform | None) -> None:
+        self.bundle = bundle
+        self.generator = torch.Generator(device=bundle.device) if augment is not None else None
+        self.capturable: bool = augment is None or getattr(augment, "capturable", False)
+        self._on_pixels = getattr(augment, "on_pixels", augment)
+        self._on_normalized = getattr(augment, "on_normalized", None)
+
+    def seed(self, tag: str, seed: int, epoch: int, step: int) -> None:
+        """Make the random numbers those of a step, whatever was drawn before."""
+        if self.generator is not None:
+            self.generator.manual_seed(derived_seed(f"augment {tag}", seed, epoch, step))
+
+    def pixels(self, images_BCHW: Tensor) -> Tensor:
+        """Augmented uint8 images."""
+        if self.generator is None or self._on_pixels is None:
+            return images_BCHW
+        changed: Tensor = self._on_pixels(images_BCHW, self.generator)
+        return changed
+
+    def __call__(self, images_BCHW: Tensor) -> Tensor:
+        """float32 images [B, C, H, W], from uint8 of the same shape."""
+        images_BCHW = self.bundle.normalize(self.pixels(images_BCHW))
+        if self.generator is None or self._on_normalized is None:
+            return images_BCHW
+        changed: Tensor = self._on_normalized(images_BCHW, self.generator)
+        return changed
 
 
 def derived_seed(tag: str, *numbers: int) -> int:
@@ -95,9 +133,9 @@ def iterate(
     batch: int,
     steps: range,
     seed_and_epoch: tuple[int, int],
-    augment: BatchTransform | None,
+    preparation: Preparation,
     shuffle: bool,
-    pixels: bool,
+    ends_with: str,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """See `DataBundle.batches`, which checks the arguments."""
     order_N = _order(split, tag, *seed_and_epoch, shuffle)
@@ -105,17 +143,11 @@ def iterate(
         pairs = _streamed(split, order_N, batch, steps, bundle.device)
     else:
         pairs = _resident(split, order_N, batch, steps)
-    generator = torch.Generator(device=bundle.device) if augment is not None else None
-    on_pixels = getattr(augment, "on_pixels", augment)
-    on_normalized = getattr(augment, "on_normalized", None)
     for step, (pixels_BCHW, labels_B) in zip(steps, pairs, strict=True):
-        if generator is not None and on_pixels is not None:
-            generator.manual_seed(derived_seed(f"augment {tag}", *seed_and_epoch, step))
-            pixels_BCHW = on_pixels(pixels_BCHW, generator)
-        if pixels:
+        preparation.seed(tag, *seed_and_epoch, step)
+        if ends_with == "gathered":
             yield pixels_BCHW, labels_B
-            continue
-        images_BCHW = bundle.normalize(pixels_BCHW)
-        if generator is not None and on_normalized is not None:
-            images_BCHW = on_normalized(images_BCHW, generator)
-        yield images_BCHW, labels_B
+        elif ends_with == "pixels":
+            yield preparation.pixels(pixels_BCHW), labels_B
+        else:
+            yield preparation(pixels_BCHW), labels_B

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from darts_core.data.batches import BatchTransform, iterate
+from darts_core.data.batches import BatchTransform, Preparation, iterate
 from darts_core.data.splits import SPLITS, stratified_pick
 from darts_core.errors import ConfigError, DataError, unknown_name
 
@@ -231,6 +231,7 @@ class DataBundle:
         drop_last: bool = True,
         shuffle: bool = True,
         pixels: bool = False,
+        later: Preparation | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """An iterator over one epoch of (images, labels) on the device.
 
@@ -249,6 +250,8 @@ class DataBundle:
             drop_last: leave out an incomplete last batch.
             shuffle: draw a new order each epoch; off keeps the split's own.
             pixels: give the uint8 images, without normalising and what comes after it.
+            later: give the images as they are; the caller applies this preparation, in place of
+                `augment`, to each before it asks for the next.
 
         Raises:
             ConfigError: a number is out of range or a split unknown.
@@ -263,5 +266,6 @@ class DataBundle:
         tag = "+".join(self._names(names))
         steps_left = range(start, steps)
         return iterate(
-            self, split, tag, batch_size, steps_left, (seed, epoch), augment, shuffle, pixels
-        )
+            self, split, tag, batch_size, steps_left, (seed, epoch), later or Preparation(self, augment),
+            shuffle, "gathered" if later is not None else "pixels" if pixels else "images",
+        )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 import tempfile
@@ -129,6 +130,8 @@ def write_onnx(model: nn.Module, job: Job, path: Path) -> None:
                 raise RuntimeError("the exporter returned nothing")
             exported.save(str(path), external_data=False)
     except Exception as error:  # the exporter wraps whatever went wrong inside
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # no fault of the model
         last = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise ExportError(
             f"The model cannot be written as ONNX: {last[:300]} Leave 'onnx' out of the formats or "

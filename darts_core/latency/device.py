@@ -30,6 +30,7 @@ __all__ = [
     "device_lock",
     "device_name",
     "foreign_gpu_processes",
+    "lock_path",
     "pinned_threads",
     "require_device",
     "versions",
@@ -122,7 +123,8 @@ def device_lock(device: str | torch.device, *, wait_seconds: float = 1800.0) -> 
                     stream.close()  # closing lets go of the lock
 
 
-def _lock_path(key: str) -> Path:
+def lock_path(key: str) -> Path:
+    """The lock file called `key`, in this user's own folder."""
     folder = Path(tempfile.gettempdir()) / f"darts_core_locks_{getpass.getuser()}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder / f"{key}.lock"
@@ -131,7 +133,7 @@ def _lock_path(key: str) -> Path:
 def _acquire(key: str, wait_seconds: float) -> Any:
     if fcntl is None:  # pragma: no cover
         return None
-    stream = _lock_path(key).open("a")
+    stream = lock_path(key).open("a")
     deadline = time.monotonic() + wait_seconds
     told = False
     while True:
@@ -146,7 +148,7 @@ def _acquire(key: str, wait_seconds: float) -> Any:
                 stream.close()
                 raise LatencyError(
                     f"Another process has timed on {key} for more than {wait_seconds:.0f} s "
-                    f"(lock {_lock_path(key)}); stop it or wait."
+                    f"(lock {lock_path(key)}); stop it or wait."
                 ) from None
             time.sleep(0.05)
 

@@ -6,6 +6,7 @@ a damaged file becomes a sentence in `problems` instead of ending the report.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,8 +147,8 @@ def _commands(record: Mapping[str, Any]) -> tuple[str, ...]:
     for name, known in commands.items() if isinstance(commands, Mapping) else ():
         overrides = known.get("overrides") if isinstance(known, Mapping) else None
         words = [str(word) for word in overrides] if isinstance(overrides, list) else []
-        quoted = [f"'{word}'" if set(word) & set(" []{}()$*?<>|&;") else word for word in words]
-        lines.append(" ".join(["darts-core", str(name), *quoted]))
+        several = ["-m"] if isinstance(known, Mapping) and known.get("multirun") else []
+        lines.append(shlex.join(["darts-core", str(name), *several, *words]))
     return tuple(lines)
 
 

@@ -1,4 +1,4 @@
-"""`CapturedStep`: a strategy's whole step - both passes, clipping, both optimizers - as one CUDA graph."""
+"""`CapturedStep`: a strategy's whole step, augmentation to optimizers, as one CUDA graph."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from darts_core.data.batches import Preparation
 from darts_core.strategies.base import Batch, StepStats, Strategy
 
 __all__ = ["CapturedStep"]
@@ -30,10 +31,17 @@ class CapturedStep:
     Args:
         strategy: set up, and loaded from its checkpoint: recording keeps pointers to optimizer states.
         example_batches: a params batch and an alpha batch of the shapes to come.
+        prepare: what makes the params images and the alpha images of the batches that are given; None
+            where they come prepared, and for alpha where a step has one batch for both.
     """
 
-    def __init__(self, strategy: Strategy, example_batches: tuple[Batch, Batch]) -> None:
-        self.strategy = strategy
+    def __init__(
+        self,
+        strategy: Strategy,
+        example_batches: tuple[Batch, Batch],
+        prepare: tuple[Preparation | None, Preparation | None] = (None, None),
+    ) -> None:
+        self.strategy, self._prepare = strategy, prepare
         self._shapes = [tuple(t.shape) for batch in example_batches for t in batch]
         self._on_gpu = example_batches[0][0].is_cuda
         self._static: list[Tensor] = (
@@ -75,17 +83,30 @@ class CapturedStep:
         if not self._said and self._on_gpu:
             log.info("the search step runs without a CUDA graph: %s", why)
             self._said = True
-        return self.strategy.step(params_batch, alpha_batch)
+        return self._step(params_batch, alpha_batch)
 
     def _run(self) -> StepStats:
         x, y, alpha_x, alpha_y = self._static
-        return self.strategy.step((x, y), (alpha_x, alpha_y))
+        return self._step((x, y), (alpha_x, alpha_y))
+
+    def _step(self, params_batch: Batch, alpha_batch: Batch) -> StepStats:
+        """Prepare the images and step."""
+        params, alpha = self._prepare
+        if params is not None:
+            params_batch = (params(params_batch[0]), params_batch[1])
+            alpha_batch = params_batch if alpha is None else (alpha(alpha_batch[0]), alpha_batch[1])
+        return self.strategy.step(params_batch, alpha_batch)
+
+    def _generators(self) -> list[torch.Generator]:
+        """The sources of random numbers inside a step."""
+        found = [self.strategy.supernet.generator]
+        found += [prepare.generator for prepare in self._prepare if prepare is not None]
+        return [generator for generator in found if generator is not None]
 
     def _record(self) -> tuple[torch.cuda.CUDAGraph, StepStats]:
         """Warm up on a side stream, record, and put everything the warm-up moved back."""
         keep = _Snapshot(self.strategy)
-        generator = self.strategy.supernet.generator
-        random = generator.get_state() if generator is not None else None
+        random = [(generator, generator.get_state()) for generator in self._generators()]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         try:
@@ -94,14 +115,15 @@ class CapturedStep:
                     self._run()
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
-            if generator is not None and generator.device.type == "cuda":
-                graph.register_generator_state(generator)
+            for generator, _ in random:
+                if generator.device.type == "cuda":
+                    graph.register_generator_state(generator)
             with torch.cuda.graph(graph):
                 stats = self._run()
         finally:
             keep.restore()
-            if generator is not None and random is not None:
-                generator.set_state(random)
+            for generator, state in random:
+                generator.set_state(state)
         return graph, stats
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,12 @@ from torch import Tensor
 from darts_core.architecture import Architecture
 from darts_core.errors import NonFiniteLossError
 from darts_core.runlog import RunFolder
-from darts_core.search.captured import CapturedStep
 from darts_core.search.measure import accuracy_of
 from darts_core.search.state import SearchState
+from darts_core.search.stepping import Stepper
 from darts_core.search.types import Group, Guard, GuardContext, SearchConfig, SearchResult
 from darts_core.strategies import Strategy
-from darts_core.strategies.base import Batch, Forward, Penalty, StepStats
+from darts_core.strategies.base import Batch, Forward, Penalty
 from darts_core.supernet import Supernet
 from darts_core.supernet.memory import is_memory_shortage, memory_sentence
 
@@ -35,7 +35,6 @@ __all__ = ["search"]
 
 log = logging.getLogger("darts_core")
 
-StepFunction = Callable[[Batch, Batch], StepStats]
 OnEpoch = Callable[[int, dict[str, Any]], None]
 Progress = Callable[[int, int], None]
 
@@ -85,7 +84,7 @@ def search(
     loop = _Loop(supernet, strategy, bundle, config, seed, run, checkpoint, augment, guards)
     strategy.setup(supernet, config, penalties)
     strategy.evaluator = loop.accuracy_on_alpha
-    loop.group = group
+    loop.group, loop.stepper.alone = group, group is None
     state = loop.state
     if checkpoint is not None and checkpoint.exists():
         state.load(checkpoint)
@@ -122,16 +121,15 @@ class _Loop:
         guards: Sequence[Guard],
     ) -> None:
         self.supernet, self.strategy, self.bundle, self.config = supernet, strategy, bundle, config
-        self.seed, self.run, self.checkpoint, self.augment = seed, run, checkpoint, augment
+        self.seed, self.run, self.checkpoint = seed, run, checkpoint
         self.guards = guards
         self.device = bundle.device
         if supernet.generator is None:
             supernet.generator = torch.Generator(device=self.device).manual_seed(seed)
         self.steps = bundle.steps("params", config.batch_size)
-        self.alpha_steps = bundle.steps("alpha", config.batch_size)
         self.state = SearchState(supernet, strategy, guards, config, seed)
-        self._step_function: StepFunction | None = None
         self.group: Group | None = None
+        self.stepper = Stepper(strategy, bundle, config, seed, augment)
 
     def epoch(
         self, progress: Progress | None, should_stop: Callable[[], bool] | None
@@ -145,9 +143,9 @@ class _Loop:
         self.strategy.start_epoch(epoch, config.epochs)
         started = time.perf_counter()
         try:
-            for step, params_batch, alpha_batch in self._batches(epoch, state.step):
+            for step, params_batch, alpha_batch in self.stepper.batches(epoch, state.step):
                 self._set_progress(epoch, step)
-                stats = self._step(params_batch, alpha_batch)
+                stats = self.stepper(params_batch, alpha_batch)
                 state.add(stats)
                 self._check_finite(epoch, step)
                 if progress is not None:
@@ -167,39 +165,6 @@ class _Loop:
         self._check_state(epoch, self.steps - 1)
         self.strategy.end_epoch(epoch, config.epochs)
         return self._finish_epoch(epoch, started)
-
-    def _batches(self, epoch: int, first: int) -> Iterator[tuple[int, Batch, Batch]]:
-        """(step, params batch, alpha batch) from step `first`; the alpha split is cycled through."""
-        size, seed = self.config.batch_size, self.seed
-        params = self.bundle.batches(
-            "params", size, seed=seed, epoch=epoch, augment=self.augment, start=first
-        )
-        alpha = self._alpha_batches(epoch * self.steps + first)
-        needs_alpha = self.strategy.needs_alpha_batch
-        for step, batch in enumerate(params, start=first):
-            yield step, batch, next(alpha) if needs_alpha else batch
-
-    def _alpha_batches(self, step: int) -> Iterator[Batch]:
-        while True:
-            epoch, start = divmod(step, self.alpha_steps)
-            for batch in self.bundle.batches(
-                "alpha",
-                self.config.batch_size,
-                seed=self.seed,
-                epoch=epoch,
-                augment=self.augment,
-                start=start,
-            ):
-                yield batch
-                step += 1
-
-    def _step(self, params_batch: Batch, alpha_batch: Batch) -> StepStats:
-        if self._step_function is None:
-            self._step_function = self.strategy.step
-            if self.config.capture and self.device.type == "cuda" and self.group is None:
-                # recorded only now: a checkpoint that was loaded has replaced the optimizers' tensors
-                self._step_function = CapturedStep(self.strategy, (params_batch, alpha_batch))
-        return self._step_function(params_batch, alpha_batch)
 
     def _learning_rate(self, epoch: int) -> float:
         """Cosine decay by epoch (arXiv:1806.09055, A.1); the strategy says how far it has come."""
@@ -329,7 +294,8 @@ class _Loop:
         def loss_of(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             return self.strategy.loss((images, labels), self.supernet.mixing_weights())
 
-        return memory_sentence(loss_of, self.supernet, *batch, self.device, type(error).__name__)
+        shown = self.stepper.prepared(batch)
+        return memory_sentence(loss_of, self.supernet, *shown, self.device, type(error).__name__)
 
     def result(self) -> SearchResult:
         """What the search found so far."""

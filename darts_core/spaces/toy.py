@@ -32,10 +32,11 @@ PLANTED = ("nor_conv_3x3", "dil_conv_3x3")
 """The right operation on edge 0 and edge 1; a random architecture has both with probability 1/16."""
 
 _DISTANCES = (1, 4)
+STRENGTHS = (0.95, 0.95)
 
 
 def planted_images(
-    count: int, *, size: int = 12, strength: float = 0.95, seed: int = 0
+    count: int, *, size: int = 12, strengths: tuple[float, float] = STRENGTHS, seed: int = 0
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Images [N, 3, size, size] and labels [N] in 0..3: the signs of the two planted correlations.
 
@@ -44,14 +45,14 @@ def planted_images(
     Args:
         count: number of images.
         size: height and width, at least 8.
-        strength: correlation between -1 and 1 of the pixels at the planted distance.
+        strengths: correlation, between -1 and 1, of the pixels at the planted distance of each channel.
         seed: of everything random.
     """
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 4, count)
     signs = np.stack([2 * (labels % 2) - 1, 2 * (labels // 2) - 1])
     images = rng.standard_normal((count, 3, size, size))
-    for channel, distance in enumerate(_DISTANCES):
+    for channel, (distance, strength) in enumerate(zip(_DISTANCES, strengths, strict=True)):
         # a first-order autoregression with lag `distance` along columns, then along rows: its correlation
         # at the lag is +- strength in both directions, and nothing at lags that are not its multiples
         correlation = (signs[channel] * strength)[:, None]

@@ -114,6 +114,8 @@ class Tune:
     trials: Optional[int]
     epochs: Optional[int]
     device_seconds: Optional[float]
+    trainings: Optional[float]
+    training_seconds: Optional[float]
     workers: int
     sampler: Any
     pruner: Any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from typing import Any
 import torch
 
 from darts_core.data import DataBundle
+from darts_core.latency import measure_model
+from darts_core.latency.quiet import SharedDevice, alone_on
 from darts_core.stages.inputs import find_device, find_network, load_bundle, recipe
 from darts_core.stages.interrupt import check_stop, deferred_stop
 from darts_core.stages.settings import import_plugins
@@ -56,12 +59,17 @@ class RecipeTrial:
         torch.manual_seed(config["seed"])
         model = network.make()
 
+        timed = "latency_ms" in trial.wanted
+        shared = SharedDevice(device) if timed else None
+
         def on_epoch(epoch: int, row: dict[str, Any]) -> None:
             check_stop()
+            if shared is not None:
+                shared.step_aside()
             known = {k: v for k, v in row.items() if k != "epoch" and v is not None}
             trial.report(epoch, **known)
 
-        with deferred_stop():
+        with deferred_stop(), shared or contextlib.nullcontext():
             fitted = fit(
                 model,
                 bundle,
@@ -78,14 +86,13 @@ class RecipeTrial:
             "params": float(sum(p.numel() for p in model.parameters())),
             "train_seconds": fitted.train_seconds,
         }
-        if "latency_ms" in trial.wanted:
+        if timed:
             metrics["latency_ms"] = _latency_ms(model.eval(), bundle, device)
         return metrics
 
 
 def _latency_ms(model: torch.nn.Module, bundle: DataBundle, device: torch.device) -> float:
-    """Median milliseconds of one image, measured under the timer's lock."""
-    from darts_core.latency import measure_model
-
-    rows = measure_model(model, bundle.image_shape, batch_sizes=(1,), device=device)
+    """Median milliseconds of one image, under the timer's lock and beside no other trial's training."""
+    with alone_on(device):
+        rows = measure_model(model, bundle.image_shape, batch_sizes=(1,), device=device)
     return float(rows[1].median_ms)

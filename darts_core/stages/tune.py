@@ -9,10 +9,10 @@ from typing import Any
 
 from darts_core.errors import ConfigError, unknown_name
 from darts_core.runlog import RunFolder
-from darts_core.stages.forecast import forecast
-from darts_core.stages.inputs import find_device, find_network, load_bundle, recipe, stage_config
+from darts_core.stages.inputs import stage_config
+from darts_core.stages.one_training import one_training
 from darts_core.stages.policy import search_augmentation
-from darts_core.stages.trial import SPLITS, RecipeTrial
+from darts_core.stages.trial import RecipeTrial
 from darts_core.tune import current_trial, parse_space, run_study
 
 __all__ = ["tune"]
@@ -43,7 +43,7 @@ def tune(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     for name in space:
         if name not in config["train"]:
             raise ConfigError(unknown_name("setting in tune.space", str(name), config["train"]))
-    _announce(config, folder)
+    training_seconds = settings["training_seconds"] or one_training(config, folder)
     found = run_study(
         objective,
         space,
@@ -51,6 +51,8 @@ def tune(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         trials=settings["trials"],
         epochs=settings["epochs"],
         device_seconds=settings["device_seconds"],
+        trainings=settings["trainings"],
+        training_seconds=training_seconds,
         epochs_per_trial=config["train"]["epochs"],
         workers=settings["workers"],
         sampler=settings["sampler"],
@@ -67,24 +69,6 @@ def tune(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         board.add_hparams(known, outcome, run_name=f"trial{record.number:04d}")
     run.finish(**found.to_dict(), val_accuracy=found.best_value, seed=config["seed"])
     return run.result()
-
-
-def _announce(config: Mapping[str, Any], folder: Path) -> None:
-    """Print how long one trial takes, from a few steps."""
-    device = find_device(config["device"])
-    bundle = load_bundle(config, device).without_test()
-    network = find_network(config, folder.parent, bundle)
-    settings = recipe(config, folder)
-    forecast(
-        network.make,
-        bundle.image_shape,
-        bundle.num_classes,
-        batch_size=settings.batch_size,
-        steps=bundle.steps(SPLITS, settings.batch_size) * settings.epochs,
-        passes=1,
-        device=device,
-        what=f"one full trial of {network.name} (at most {config['tune']['trials']} trials)",
-    )
 
 
 def _defaults(train: Mapping[str, Any], space: Mapping[str, Any]) -> list[dict[str, Any]]:

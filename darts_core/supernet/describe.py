@@ -18,6 +18,7 @@ __all__ = ["KERNEL_NAMES", "describe_plan"]
 KERNEL_NAMES = {
     "_depthwise_kernel": "depthwise",
     "_pointwise_kernel": "pointwise",
+    "_stage_kernel": "depthwise and pointwise",
     "_pool_kernel": "pools",
     "_point_kernel": "reduction",
     "_finalize_kernel": "moments",
@@ -52,8 +53,9 @@ def describe_plan(
     """One row a wave: its edges, kernels, bytes moved and operations of a forward and backward pass.
 
     The kernels of a params step are listed, in order; an alpha step leaves out what only weight gradients
-    need (the depthwise stages made again, reduction weights). Filling the first states (preprocessing, or a
-    copy), and modules of loose columns, belong to no wave.
+    need (the depthwise stages made again, reduction weights). Tiles may have depthwise and pointwise of a
+    stage in one kernel (`darts_kernels.stage`). Filling the first states (preprocessing, or a copy), and
+    modules of loose columns, belong to no wave.
     """
     from darts_core.supernet.plan_dense import DenseLayout
 

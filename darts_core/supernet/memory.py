@@ -1,4 +1,4 @@
-"""What to say when a step does not fit into memory: the largest batch that does, by halving."""
+"""What to say when a step does not fit into memory: the largest batch that does, by bisection."""
 
 from __future__ import annotations
 
@@ -29,18 +29,23 @@ def largest_batch(
     y_B: Tensor,
     device: torch.device,
 ) -> int:
-    """The largest of B/2, B/4, ... whose forward and backward pass fit; 0 when none does.
+    """The largest batch below B whose forward and backward pass fit; 0 when none does.
 
-    The probe leaves gradients cleared and the network's running statistics as they were.
+    Found by halving, then by bisection to within an eighth of the size. Leaves gradients
+    cleared and the network's running statistics as they were.
     """
     buffers = {name: value.clone() for name, value in model.named_buffers()}
-    size = len(x_BCHW) // 2
+    size, too_large = len(x_BCHW) // 2, len(x_BCHW)
     try:
-        while size >= 1:
-            if _fits(loss_of, x_BCHW[:size], y_B[:size], device):
-                return size
-            size //= 2
-        return 0
+        while size >= 1 and not _fits(loss_of, x_BCHW[:size], y_B[:size], device):
+            size, too_large = size // 2, size
+        while size and too_large - size > max(1, size // 8):
+            between = (size + too_large) // 2
+            if _fits(loss_of, x_BCHW[:between], y_B[:between], device):
+                size = between
+            else:
+                too_large = between
+        return size
     finally:
         model.zero_grad(set_to_none=True)
         with torch.no_grad():

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -105,12 +106,16 @@ def tune_supernet(
                 timed.append(time_ms(lambda: _pass(cell, call)))
             return float(timed[-1])
 
-        best, after = tune_tiles(start, cost, stop=lambda end=end: time.monotonic() > end)
+        best, after = tune_tiles(start, cost, stop=partial(_past, end))
         where = save_tiles(name, key, best, path)
         results[key] = (timed[0], after)
         log.info("%s: %.3f -> %.3f ms, kept in %s", key, timed[0], after, where)
     log.info("tuning took %.0f s", time.monotonic() - begun)
     return results
+
+
+def _past(end: float) -> bool:
+    return time.monotonic() > end
 
 
 def _calls(
@@ -153,8 +158,9 @@ def _pass(cell: FusedSearchCell, call: Calls) -> None:
 @contextmanager
 def _tiles(tiles: Tiles) -> Iterator[None]:
     """A context in which every cell runs with `tiles`."""
-    from darts_kernels import cell as launches
+    from darts_kernels import cell
 
+    launches: Any = cell
     usual = launches.tiles_for
     launches.tiles_for = lambda *_: tiles
     try:

@@ -51,8 +51,14 @@ def bilevel_objective(
     learning_rate: float = 0.025,
     train_on: str = "params",
     judge_on: str = "alpha",
+    warm_up: TrainConfig | None = None,
+    folder: Path | None = None,
 ) -> BilevelObjective:
     """The objective of `search_policy(method="gradient")`; the network is trained along with the policy.
+
+    A fresh network gains by any clean image, so it teaches the policy to do nothing. `warm_up` trains
+    it without a policy first, until it knows the images by heart, which is what a policy is against. The
+    cost of that training belongs to the search.
 
     Args:
         model: a fresh network, moved to the bundle's device; use a copy of what is trained later.
@@ -62,10 +68,23 @@ def bilevel_objective(
         learning_rate: constant, of the network.
         train_on: the split that is augmented and trained on.
         judge_on: the split whose loss the policy lowers.
+        warm_up: the recipe of that first training, on `train_on`; its policy is left out. None: none.
+        folder: holds the checkpoint of that training, so that an interrupted search does not repeat it.
 
     Raises:
         DataError: the batch is larger than a split.
     """
+    if warm_up is not None:
+        fit(
+            model,
+            bundle,
+            replace(warm_up, policy=None),
+            train_on=(train_on,),
+            select_on=None,
+            seed=seed,
+            device=bundle.device,
+            checkpoint=None if folder is None else folder / "warm_up.pt",
+        )
     return BilevelObjective(
         model.to(bundle.device),
         _StepBatches(bundle, train_on, batch_size, seed),

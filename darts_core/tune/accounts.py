@@ -43,7 +43,10 @@ def failure_summary(trials: Sequence[FrozenTrial]) -> str:
     for trial in trials:
         if trial.state == TrialState.FAIL:
             reasons.setdefault(str(trial.user_attrs.get("reason")), []).append(trial.number)
-    return "; ".join(f"trials {', '.join(map(str, n))}: {r}" for r, n in reasons.items())
+    return "; ".join(
+        f"trial{'s' if len(n) > 1 else ''} {', '.join(map(str, n))}: {reason.removesuffix('.')}"
+        for reason, n in reasons.items()
+    )
 
 
 def check_failures(trials: Sequence[FrozenTrial], max_share: float) -> None:

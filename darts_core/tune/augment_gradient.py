@@ -62,8 +62,9 @@ def gradient_search(
         for step in range(spent.epochs * steps_per_epoch, (spent.epochs + 1) * steps_per_epoch):
             losses.append(_gradient_step(objective, policy, optimizer, step))
             seconds = time.perf_counter() - started
-            # seconds may run out within an epoch, which is then the last one
-            if budget.exhausted(replace(spent, device_seconds=spent.device_seconds + seconds)):
+            # seconds may run out within an epoch, which is then the last one; another step must fit
+            ahead = seconds + seconds / len(losses)
+            if budget.exhausted(replace(spent, device_seconds=spent.device_seconds + ahead)):
                 break
         spent = Spent(0, spent.epochs + 1, spent.device_seconds + seconds)
         row: dict[str, Any] = {"epoch": spent.epochs, "loss": sum(losses) / len(losses)}
@@ -72,6 +73,9 @@ def gradient_search(
         history.append(row)
         state.save(policy, optimizer, objective, spent, history)
         log.info("policy search epoch %d: loss %.4g", spent.epochs, row["loss"])
+        if len(losses) < steps_per_epoch:
+            ended = f"the budget of {budget.seconds_limit:.1f} device-seconds is spent"
+            break
     found = policy.discretize(keep)
     return PolicySearchResult(found, folder / "policy.yaml", "gradient", spent, ended, history)
 

@@ -26,12 +26,12 @@ from darts_core.tune.augment_gradient import gradient_search
 from darts_core.tune.augment_result import PolicySearchResult
 from darts_core.tune.budget import Budget
 
-__all__ = ["METHODS", "PolicySearchResult", "search_policy"]
+__all__ = ["METHODS", "OPERATIONS", "PolicySearchResult", "search_policy"]
 
 log = logging.getLogger("darts_core")
 
 METHODS = ("gradient", "density")
-_OPERATIONS = (
+OPERATIONS = (
     "auto_contrast",
     "equalize",
     "invert",
@@ -112,5 +112,5 @@ def search_policy(
 def _operations(operations: Sequence[str] | None, channels: int) -> list[str]:
     from darts_core.augment import AUGMENTATIONS
 
-    wanted = list(_OPERATIONS if operations is None else operations)
+    wanted = list(OPERATIONS if operations is None else operations)
     return [name for name in wanted if channels > 1 or not AUGMENTATIONS[name].colour]

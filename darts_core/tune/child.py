@@ -125,7 +125,10 @@ def child_main(pipe: Any, objective: Any) -> None:
         handle = TrialHandle(**facts, decide=decide)
         with inside(handle):
             kind, content = call_objective(objective, handle)
-        pipe.send((kind, _plain(content)))
+        try:
+            pipe.send((kind, _plain(content)))
+        except OSError:
+            os._exit(0)  # the worker is gone; whoever takes the trial over finds its checkpoint
 
 
 def _plain(content: Any) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing.connection
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from darts_core.errors import TuneError
@@ -13,7 +15,7 @@ from darts_core.tune.ledger import Ledger
 from darts_core.tune.records import TrialRecord
 from darts_core.tune.worker import Objective, worker_context, worker_main
 
-__all__ = ["RelaunchLimit", "run_workers"]
+__all__ = ["RelaunchLimit", "run_workers", "watching"]
 
 log = logging.getLogger("darts_core")
 
@@ -96,6 +98,26 @@ def run_workers(
             process.join()
     _tell_ended(ledger, seen, on_trial)
     check_failures(ledger.trials(), ledger.spec.max_failure_share)
+
+
+@contextlib.contextmanager
+def watching(ledger: Ledger) -> Iterator[None]:
+    """Log each trial that ends during the block, whoever runs it; for blocking launchers."""
+    seen = {t.number for t in ledger.trials() if t.state.is_finished()}
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(_LOOK_SECONDS):
+            _tell_ended(ledger, seen, None)
+
+    thread = threading.Thread(target=watch, daemon=True, name="trial-watch")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        _tell_ended(ledger, seen, None)
 
 
 def _launch(context: Any, ledger: Ledger, objective: Objective, index: int) -> Any:

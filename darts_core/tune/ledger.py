@@ -75,7 +75,7 @@ class Ledger:
     def _trial_limit(self) -> int | None:
         limit = self.spec.budget.trials
         if self.spec.sampler["name"] == "grid":
-            size = grid_size(self.spec.space) + len(self.spec.enqueue)
+            size = grid_size(self.spec.space)
             return size if limit is None else min(limit, size)
         return limit
 

@@ -81,13 +81,37 @@ def _grid(draw: Drawing, **options: Any) -> Any:
     from optuna.samplers import GridSampler
 
     class Grid(GridSampler):
-        """Ends no loop by itself: it may only do so inside Optuna's own `optimize`."""
+        """Counts a setting that was enqueued as the point that it is; ends no loop by itself."""
+
+        def before_trial(self, study: Any, trial: Any) -> None:
+            """Assign a point that no trial has."""
+            attrs = trial.system_attrs
+            if "grid_id" in attrs:
+                return
+            fixed = attrs.get("fixed_params", {})
+            points = [dict(zip(self._param_names, p, strict=True)) for p in self._all_grids]
+            fitting = [i for i, point in enumerate(points) if _agrees(fixed, point)]
+            unvisited = set(self._get_unvisited_grid_ids(study))
+            chosen = next((i for i in fitting if i in unvisited), fitting[0])
+            for key, value in (("search_space", self._search_space), ("grid_id", chosen)):
+                study._storage.set_trial_system_attr(trial._trial_id, key, value)
 
         def after_trial(self, *args: Any, **kwargs: Any) -> None:
-            """Nothing; the ledger knows how many points there are."""
+            """Nothing: it may only do so inside Optuna's `optimize`; the ledger counts the points."""
 
-    values = {name: dimension.values() for name, dimension in draw.space.items()}
+    values = {name: dimension.stored_values() for name, dimension in draw.space.items()}
     return Grid(values, seed=draw.seed, **options)
+
+
+def _agrees(fixed: Mapping[str, Any], point: Mapping[str, Any]) -> bool:
+    """Whether a point has the fixed values, but for the rounding of steps."""
+
+    def same(a: Any, b: Any) -> bool:
+        if isinstance(a, float) and isinstance(b, float):
+            return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
+        return bool(a == b and isinstance(a, bool) == isinstance(b, bool))
+
+    return all(name not in point or same(value, point[name]) for name, value in fixed.items())
 
 
 def _population(draw: Drawing, options: dict[str, Any]) -> dict[str, Any]:

@@ -78,6 +78,10 @@ class SearchDimension:
         found = [self.low + index * step for index in range(count)]
         return [int(v) for v in found] if self.integer else found
 
+    def stored_values(self) -> list[Any]:
+        """Every value in the form that Optuna stores."""
+        return [_encode(value) for value in self.values()] if self.choices else self.values()
+
     def distribution(self) -> Any:
         """The Optuna distribution; choices that are no scalars travel as JSON text."""
         from optuna import distributions

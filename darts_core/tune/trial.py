@@ -57,6 +57,7 @@ class TrialHandle:
 
         Raises:
             Pruned: the pruner, or the budget, ends the trial here.
+            TuneError: an objective or constraint is NaN; let it pass, it fails the trial by name.
         """
         if epoch < 0:
             raise TuneError(f"A trial reported epoch {epoch}; epochs count from 0.")
@@ -66,6 +67,9 @@ class TrialHandle:
         self._log.log_metrics(epoch, **metrics)
         self._last = epoch
         numbers = {k: float(v) for k, v in metrics.items() if _is_number(v)}
+        for name in self.wanted:
+            if math.isnan(numbers.get(name, 0.0)):
+                raise TuneError(f"The objective {name!r} is nan after epoch {epoch}.")
         reason = self._decide(epoch, numbers)
         if reason is not None:
             raise Pruned(reason)

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from darts_core.errors import TuneError
 from darts_core.runlog import environment, read_yaml, write_json, write_yaml
 from darts_core.tune.budget import Budget
-from darts_core.tune.launch import RelaunchLimit, run_workers
+from darts_core.tune.launch import RelaunchLimit, run_workers, watching
 from darts_core.tune.ledger import Ledger
 from darts_core.tune.space import parse_space
 from darts_core.tune.spec import StudySpec
@@ -39,7 +39,7 @@ _BUDGET = (
     "training_seconds",
     "epochs_per_trial",
 )
-_FROM_APP = ("trials", "epochs", "device_seconds", "workers", "enqueue", "warm_start")
+_FROM_APP = (*_BUDGET[:5], "workers", "enqueue", "warm_start")
 
 
 _ABSENT = object()
@@ -112,8 +112,9 @@ def _settings(settings: Mapping[str, Any], config: DictConfig) -> dict[str, Any]
     if isinstance(node, DictConfig):
         tune: Any = OmegaConf.to_container(node, resolve=True)
         limited = any(plain.get(key) is not None for key in _BUDGET[:4])
-        known = {key: tune.get(key) for key in _FROM_APP if not (limited and key in _BUDGET)}
-        for key, value in {**(tune.get("options") or {}), **known}.items():
+        known = {key: tune.get(key) for key in _FROM_APP if not (limited and key in _BUDGET[:4])}
+        given = {key: value for key, value in known.items() if value is not None}
+        for key, value in {**(tune.get("options") or {}), **given}.items():
             if plain.get(key, _ABSENT) is None:
                 plain[key] = value
     if plain.get("seed") is None:
@@ -122,11 +123,17 @@ def _settings(settings: Mapping[str, Any], config: DictConfig) -> dict[str, Any]
         plain["epochs_per_trial"] = OmegaConf.select(config, "train.epochs")
     if all(plain.get(key) is None for key in _BUDGET[:4]):
         plain["trials"] = 20
-    for kind in ("sampler", "pruner"):
-        given = plain.get(kind) or {"name": "tpe" if kind == "sampler" else "default"}
-        entry = {"name": given} if isinstance(given, str) else given
+    for kind, usual in (("sampler", "tpe"), ("pruner", "default")):
+        entry = _named(plain.get(kind) or usual)
+        # the group's own default gives way to what the app's node names
+        if entry["name"] == usual and isinstance(node, DictConfig) and node.get(kind) is not None:
+            entry = _named(OmegaConf.to_object(node)[kind])
         plain[kind] = {k: v for k, v in entry.items() if v is not None and k != "description"}
     return plain
+
+
+def _named(given: Any) -> dict[str, Any]:
+    return {"name": given} if isinstance(given, str) else dict(given)
 
 
 def _yaml_space(given: Any) -> dict[str, Any]:
@@ -229,8 +236,9 @@ def _through_launcher(
         jobs = [[*fixed, f"hydra.sweep.subdir={place}/workers/{i}"] for i in range(workers)]
         how = "it left a trial unfinished"
         try:
-            for done in launcher.launch(jobs, initial_job_idx=0):
-                done.return_value  # noqa: B018 - reading it raises what the worker raised
+            with watching(ledger):
+                for done in launcher.launch(jobs, initial_job_idx=0):
+                    done.return_value  # noqa: B018 - reading it raises what the worker raised
         except TuneError:
             raise
         except Exception as error:  # each launcher has its own kind for a dead worker

@@ -7,6 +7,8 @@ The order of a wave (all edges that leave the sources which are complete):
     backward  reductions (which are also the mixing weights' gradients) -> coefficients -> pointwise,
               depthwise of the second stage -> pointwise, pools, reductions -> depthwise into the state
 
+Where the tiles say so, depthwise and pointwise of a stage are one kernel (`stage`).
+
 Stored for the backward: states, convolution outputs before their norm, pools, argmax, moments. Depthwise
 outputs are recomputed, and only where weight gradients are wanted. Nothing is summed atomically: every
 reduction goes through partial buffers, so a replay is bit-equal.
@@ -24,7 +26,7 @@ import torch
 import triton
 from torch import Tensor
 
-from darts_kernels import depthwise, node_sum, norm, partial, point_stats, pointwise, pool
+from darts_kernels import depthwise, node_sum, norm, partial, point_stats, pointwise, pool, stage
 from darts_kernels._common import Precision, next_power_of_2
 from darts_kernels.drawn import drawn_flags
 from darts_kernels.layout import CellLayout, CellTables, cell_tables
@@ -337,9 +339,13 @@ def _forward_wave(
     layout, t = run.layout, s.tiles
     source0, source1, edge0, edge1 = wave
     count1, count2 = len(layout.first), len(layout.second)
+    narrow = s.C <= stage.LARGEST_CHANNELS
     if edge1 > edge0 and count1:
-        _first_depthwise(run, s, wave, flat, saved, scratch)
-        _pointwise(run, s, wave, "first", flat, scratch, saved.first, sums, saved.drawn)
+        if t.fuse_first and narrow:
+            stage.stage_forward(run, s, wave, "first", flat, saved, sums)
+        else:
+            _first_depthwise(run, s, wave, flat, saved, scratch)
+            _pointwise(run, s, wave, "first", flat, scratch, saved.first, sums, saved.drawn)
     ranges = [(layout.rows["first"] + edge0 * count1 * s.C, (edge1 - edge0) * count1 * s.C)]
     if layout.pools:
         _pools(run, s, source0, source1, saved, sums)
@@ -351,8 +357,11 @@ def _forward_wave(
         ranges.append((layout.rows["reduction"], layout.reduced_edges * s.C))
     _finalize(run, sums, saved.moments, ranges, s.parts, t.chunk, s.pixels, saved.live)
     if edge1 > edge0 and count2:
-        _second_depthwise(run, s, wave, flat, saved, scratch)
-        _pointwise(run, s, wave, "second", flat, scratch, saved.second, sums, saved.drawn)
+        if t.fuse_second and narrow:
+            stage.stage_forward(run, s, wave, "second", flat, saved, sums)
+        else:
+            _second_depthwise(run, s, wave, flat, saved, scratch)
+            _pointwise(run, s, wave, "second", flat, scratch, saved.second, sums, saved.drawn)
         rows = (layout.rows["second"] + edge0 * count2 * s.C, (edge1 - edge0) * count2 * s.C)
         _finalize(run, sums, saved.moments, [rows], s.parts, t.chunk, s.pixels, saved.live)
     node_sum._node_sum_kernel[(s.C, triton.cdiv(s.pixels, t.plain_block))](

@@ -42,7 +42,7 @@ def jobs(place, *words, status=0):
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
     return done.stderr if status else done.stdout
@@ -55,7 +55,7 @@ def create(place, name, *more, status=0):
     )  # fmt: skip
 
 
-def wait_for(condition, seconds=30):
+def wait_for(condition, seconds=120):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

@@ -220,6 +220,7 @@ def test_a_reboot_leaves_an_interrupted_job_that_resumes_and_foreign_processes_a
             record = {**state, "state": "running", "process": wrong}
             (version.path / "state.json").write_text(json.dumps(record))
             (version.path / "launch.json").write_text(json.dumps({"process": wrong}))
+            jobs(place, "reindex")
             assert json.loads(jobs(place, "list", "--json"))[0]["state"] == "interrupted"
             assert innocent.poll() is None
         assert "r/V001: succeeded" in jobs(place, "resume", "r", "--wait")

@@ -29,8 +29,19 @@ def quoted(argv: list[str]) -> list[str]:
 @pytest.mark.parametrize(
     "method",
     [
-        ["tune.policy=gradient", "tune.epochs=1", "+tune.options={steps_per_epoch: 2, length: 1}"],
-        ["tune.policy=density", "tune.trials=2", "+tune.options={sub_policies: 2, keep: 1}"],
+        [
+            "tune.policy=gradient",
+            "tune.epochs=1",
+            "tune.trainings=1000",
+            "+tune.options={steps_per_epoch: 2, length: 1}",
+        ],
+        [
+            "tune.policy=density",
+            "tune.trials=2",
+            "tune.trainings=2",
+            "tune.training_seconds=500",
+            "+tune.options={sub_policies: 2, keep: 1}",
+        ],
     ],
     ids=["gradient", "density"],
 )
@@ -44,6 +55,8 @@ def test_search_and_use(method: list[str], tmp_path: Path) -> None:
     result = read_json(folder / "result.json")
     assert result["method"] == method[0].partition("=")[2]
     assert result["device_seconds"] > 0
+    # the unit of tune.trainings is forecast where it is not given
+    assert (folder / "forecast.json").is_file() == (result["method"] == "gradient")
     use = ["augment=found", f"augment.path={folder / 'policy.yaml'}"]
     assert cli.main(["train", *quoted(TINY), *use, out, "version=V002"]) == 0
     assert (tmp_path / "p" / "V002" / "train" / "model.pt").is_file()
@@ -55,3 +68,22 @@ def test_an_unknown_method_is_a_sentence(
     status = cli.main(["tune", *quoted(TINY), "tune.policy=gradiant", f"out={tmp_path}"])
     assert status == 2
     assert "Did you mean 'gradient'" in capsys.readouterr().err
+
+
+def test_a_density_search_whose_own_training_spends_the_budget_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    budget = ["tune.policy=density", "tune.trainings=1", "tune.training_seconds=0.001"]
+    assert cli.main(["tune", *quoted(TINY), *budget, f"out={tmp_path}"]) == 2
+    assert "on its own trainings" in capsys.readouterr().err
+
+
+def test_a_study_takes_its_budget_in_trainings(tmp_path: Path) -> None:
+    budget = ["tune.trials=1", "tune.trainings=1000"]
+    assert cli.main(["tune", *quoted(TINY), *budget, f"out={tmp_path}", "version=V001"]) == 0
+    folder = tmp_path / "p" / "V001" / "tune"
+    one = read_json(folder / "forecast.json")["training_seconds"]
+    result = read_json(folder / "result.json")
+    assert result["forecast"]["trainings"] == 1  # one trial is at most one training
+    assert result["forecast"]["device_seconds"] == pytest.approx(one)
+    assert result["spent"]["trainings"] == pytest.approx(result["device_seconds"] / one, rel=0.01)

@@ -12,11 +12,13 @@ import time
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from darts_core.errors import TuneError
 from darts_core.tune.space import parse_space
 from darts_core.tune.table import main as table
 from hydra_plugins.darts_sweeper._overrides import spell, split
+from hydra_plugins.darts_sweeper._sweep import _settings
 
 
 @pytest.mark.parametrize(
@@ -84,14 +86,37 @@ def test_values_survive_the_way_through_an_override(value):
     assert type(override.value()) is type(value)
 
 
+@pytest.mark.parametrize(
+    ("group", "node", "used"),
+    [
+        ({"name": "tpe", "multivariate": None}, "qmc", {"name": "qmc"}),
+        (
+            {"name": "tpe"},
+            {"name": "gp", "n_startup_trials": 5},
+            {"name": "gp", "n_startup_trials": 5},
+        ),
+        ({"name": "cmaes"}, "qmc", {"name": "cmaes"}),
+        ({"name": "tpe"}, None, {"name": "tpe"}),
+    ],
+)
+def test_the_sampler_of_the_apps_node_is_used_where_the_group_is_left_alone(group, node, used):
+    app = OmegaConf.create({"tune": {"sampler": node, "pruner": "default", "trials": 3}})
+    plain = _settings({"sampler": group, "trials": None}, app)
+    assert plain["sampler"] == used
+    assert plain["pruner"] == {"name": "default"}
+    assert plain["trials"] == 3
+
+
 APP = textwrap.dedent(
     """
+    import multiprocessing
     import os
+    import signal
     import hydra
     from hydra.core.config_store import ConfigStore
     from darts_core.tune import current_trial
 
-    ConfigStore.instance().store(name="app", node={"lr": 0.1, "kind": "a", "seed": 0})
+    ConfigStore.instance().store(name="app", node={"lr": 0.1, "kind": "a", "seed": 0, "kills": -1})
 
     @hydra.main(version_base="1.3", config_path=None, config_name="app")
     def main(config):
@@ -100,6 +125,8 @@ APP = textwrap.dedent(
         for epoch in range(3):
             if trial is not None:
                 trial.report(epoch, val_accuracy=value)
+            if trial is not None and trial.number == config.kills and not trial.resumed:
+                os.kill(multiprocessing.parent_process().pid, signal.SIGKILL)  # the worker
         if config.kind == "c":
             raise ValueError("no kind c")
         return value, os.getpid() % 1000
@@ -203,8 +230,9 @@ def test_a_killed_sweep_of_the_tune_command_goes_on_where_it_was(tmp_path):
 
 @pytest.mark.full
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
-def test_workers_run_through_other_launchers(tmp_path, launcher):
-    pytest.importorskip(f"hydra_plugins.hydra_{launcher.removesuffix('_local')}_launcher")
+def test_workers_run_through_other_launchers_and_a_killed_one_is_launched_again(tmp_path, launcher):
+    plugin = f"hydra_{launcher.removesuffix('_local')}_launcher"
+    pytest.importorskip(f"hydra_plugins.{plugin}", reason=f"{plugin} is not installed")
     more = ["+hydra.launcher.ray.init.num_cpus=2"] if launcher == "ray" else []
     done = sweep(
         tmp_path,
@@ -213,11 +241,17 @@ def test_workers_run_through_other_launchers(tmp_path, launcher):
         f"hydra/launcher={launcher}",
         "hydra.sweeper.workers=2",
         "hydra.sweeper.trials=5",
+        "kills=1",
         *more,
     )
     assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "out/tune/result.json").read_text())
-    assert [t["state"] for t in result["trials"]] == ["complete"] * 5
+    study = tmp_path / "out/tune"
+    trials = json.loads((study / "result.json").read_text())["trials"]
+    assert [t["state"] for t in trials] == ["complete"] * 5
+    assert [t["number"] for t in trials] == list(range(5))
+    killed = json.loads((study / "trials/0001/result.json").read_text())
+    assert killed["attempts"] == 2
+    assert killed["epochs"] == 3
 
 
 def test_importing_the_plugin_is_lean():

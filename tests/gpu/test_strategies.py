@@ -2,11 +2,17 @@
 
 import contextlib
 
+import numpy as np
 import pytest
 import torch
 
+from darts_core.augment import Augment
+from darts_core.data import RawData, make_bundle
+from darts_core.search import SearchConfig, search
 from darts_core.search.captured import CapturedStep
+from darts_core.spaces import get_space
 from darts_core.strategies import FirstOrder, SearchSettings, Unrolled
+from darts_core.supernet import Supernet
 from darts_core.supernet.cell import SearchCell
 from darts_core.supernet.fused import FusedSearchCell
 
@@ -94,6 +100,34 @@ def test_both_orders_are_one_graph(place, space, make):
         found.append(torch.cat([v.detach().double().cpu().flatten() for v in state.values()]))
     # the stem's and the head's library calls may sum in another order
     torch.testing.assert_close(found[0], found[1], atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("relaxation", ["softmax", "gumbel"])
+def test_a_search_with_augmentation_is_the_same_recorded_and_not(place, relaxation):
+    """Augmentation and draws inside the graph are those outside it: order, crops, mirrors, holes, samples."""
+    rng = np.random.default_rng(0)
+    count, side = 12 * place.batch, max(8, place.side)
+    images = rng.integers(0, 256, (count, 3, side, side)).astype(np.uint8)
+    raw = RawData(images, np.arange(count) % 3, ("a", "b", "c"), "noise")
+    bundle = make_bundle("noise", raw, device=place.device).without_test()
+    ends = []
+    for capture in (True, False):
+        torch.manual_seed(0)
+        net = Supernet(
+            get_space("nasbench201"), channels=4, layers=1, num_classes=3,
+            relaxation=made("relax", relaxation),
+        ).to(place.device)  # fmt: skip
+        net.use_path(place.fast, "fp32")
+        config = SearchConfig(epochs=2, batch_size=place.batch, capture=capture, evaluate=False)
+        found = search(
+            net, FirstOrder(), bundle, config, augment=Augment(crop_padding=2, flip=True, cutout=2)
+        )
+        values = net.state_dict().values()
+        ends.append(torch.cat([v.detach().double().cpu().flatten() for v in values]))
+        assert all(np.isfinite(row["train_loss"]) for row in found.history)
+    # other crops or draws would move far more than the order of a library's sums
+    torch.testing.assert_close(ends[0], ends[1], atol=2e-3, rtol=2e-3)
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -90,13 +90,14 @@ def check_cell(
     device: str = "cpu",
     precision: str = "fp32",
     floor: float | None = None,
-    tiles: bool = True,
+    tiles: Mapping[str, int] | None = None,
     ties: bool = False,
     drawn: Sequence[int] | None = None,
     monkeypatch=None,
 ) -> None:
     """Compare output and every gradient of the fused cell with the modules in fp64.
 
+    With `monkeypatch` the tiles are small, so that shapes are odd for them; `tiles` replaces some fields.
     With `drawn`, the operation of each edge (-1: none), the cell is sparse and the others have weight 0.
     """
     if floor is None:
@@ -109,8 +110,9 @@ def check_cell(
     assert plan.layout is not None, plan.reasons
     layout = plan.layout
     fused = fused_class(plan, on_gpu=True).adopt(cell, plan, precision)
-    if tiles and monkeypatch is not None:
+    if monkeypatch is not None:
         small = small_tiles(layout.channels, layout.output_size(height, width), batch)
+        small = small.with_values(dict(tiles or {}))
         monkeypatch.setattr(kernel_cell, "tiles_for", lambda *_: small)
     sizes = input_sizes(cell, height, width)
     inputs = [away_from_zero((batch, *size), rng).to(device) for size in sizes]

@@ -67,25 +67,26 @@ compile_launch.done = {}
     os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter replaces the compiler"
 )
 @pytest.mark.parametrize(
-    ("precision", "channels", "reduces", "groups", "sparse"),
+    ("precision", "channels", "reduces", "groups", "sparse", "fuse"),
     [
-        ("tf32", 16, True, 1, False),
-        ("bf16", 20, False, 1, False),
-        ("fp32", 64, False, 1, False),
-        ("tf32", 16, True, 4, False),
-        ("tf32", 16, True, 1, True),
-        ("bf16", 32, False, 2, True),
+        ("tf32", 16, True, 1, False, 0),
+        ("bf16", 20, False, 1, False, 1),
+        ("fp32", 64, False, 1, False, 1),
+        ("tf32", 16, True, 4, False, 0),
+        ("tf32", 16, True, 1, True, 1),
+        ("bf16", 32, False, 2, True, 0),
     ],
 )
 def test_the_darts_cell_compiles_for_an_h100(
-    monkeypatch, precision, channels, reduces, groups, sparse
+    monkeypatch, precision, channels, reduces, groups, sparse, fuse
 ):
     from triton.runtime.jit import JITFunction
 
     monkeypatch.setattr(JITFunction, "run", compile_launch)
     small = dataclasses.replace(
-        default_tiles(channels, 8, 8, 8), rows=2, inner_rows=2, back_rows=2, inner_back_rows=2
-    )
+        default_tiles(channels, 8, 8, 8), rows=2, inner_rows=2, back_rows=2, inner_back_rows=2,
+        fuse_first=fuse, fuse_second=fuse,
+    )  # fmt: skip
     monkeypatch.setattr(kernel_cell, "tiles_for", lambda *_: small)
     cell = make_cell(get_space("darts").ops, channels=channels, inputs=2, nodes=2, reduces=reduces,
                      preprocess=True, last_reduced=True, groups=groups)  # fmt: skip
@@ -105,6 +106,7 @@ def test_the_darts_cell_compiles_for_an_h100(
     fused(inputs, weights).backward(torch.empty_like(out))
     names = {key[0] for key in compile_launch.done}
     assert {"_depthwise_backward_kernel", "_pointwise_backward_kernel", "_node_sum_kernel"} <= names
+    assert ("_stage_kernel" in names) == bool(fuse)
     assert ("_split_kernel" in names, "_flag_kernel" in names) == (groups > 1, sparse)
     # shared memory of one block of an H100
     assert max(compile_launch.done.values()) <= 227 * 1024

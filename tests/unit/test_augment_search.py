@@ -307,7 +307,8 @@ def test_seconds_end_a_search_within_an_epoch(tmp_path):
         steps_per_epoch=100_000,
     )
     assert result.history[-1]["steps"] < 10_000
-    assert 0.2 <= result.spent.device_seconds < 5
+    # the next step would not fit; a step is at most as long as those before it together
+    assert 0.1 <= result.spent.device_seconds < 5
     assert result.ended == "the budget of 0.2 device-seconds is spent"
 
 

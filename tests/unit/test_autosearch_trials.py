@@ -478,7 +478,8 @@ def test_early_stopping_and_budget(shop):
     assert states[8]["state"] == states[1]["state"] == "stopped"
     assert states[1]["training_iteration"] < 30
 
-    workshop = shop(SEARCH)
+    # trainings of a second, so that half a training is long against what stopping one takes
+    workshop = shop(SEARCH.replace("0.03)", "0.25)"))
     workshop.version = workshop.version.with_name("V002")
     capped = replace(BASE, limits=Limits(trainings=1.5), baseline={"x": 1})
     search = Search(capped, workshop, first={"x": 1}, is_hers=True)

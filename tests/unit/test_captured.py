@@ -6,11 +6,20 @@ import logging
 import pytest
 import torch
 
+from darts_core.augment import Augment
 from darts_core.relax import GumbelStraightThrough
+from darts_core.search import SearchConfig, search, stepping
 from darts_core.search.captured import CapturedStep
 from darts_core.spaces import get_space
-from darts_core.strategies import FirstOrder, OperationEarlyStopping, SearchSettings, Unrolled
+from darts_core.strategies import (
+    FirstOrder,
+    OperationEarlyStopping,
+    SearchSettings,
+    SingleLevel,
+    Unrolled,
+)
 from darts_core.supernet import Supernet
+from darts_core.testing import tiny_bundle
 
 
 def ready(strategy, relaxation=None):
@@ -76,6 +85,51 @@ def test_a_failed_recording_leaves_no_trace(no_graphs, caplog, make):
     assert torch.equal(state_of(one), state_of(two))
     assert caplog.text.count("cannot be recorded") == 1
     assert not recorded._graphs
+
+
+@pytest.mark.parametrize("strategy", [FirstOrder, SingleLevel])
+def test_augmentation_inside_the_step_is_that_outside(monkeypatch, strategy):
+    """A step that prepares its own images ends with the same bits as one that is given them."""
+
+    def searched():
+        torch.manual_seed(0)
+        space = get_space("nasbench201")
+        net = Supernet(space, channels=2, layers=1, num_classes=3)
+        augment = Augment(crop_padding=2, flip=True, cutout=3)
+        search(
+            net, strategy(), tiny_bundle(), SearchConfig(epochs=2, batch_size=8), augment=augment
+        )
+        return net.state_dict()
+
+    outside = searched()
+    pixels = []
+
+    class Inside(CapturedStep):
+        def __call__(self, params_batch, alpha_batch):
+            pixels.append(params_batch[0].dtype)
+            return super().__call__(params_batch, alpha_batch)
+
+    monkeypatch.setattr(stepping.Stepper, "captures", True)
+    monkeypatch.setattr(stepping, "CapturedStep", Inside)
+    inside = searched()
+    assert set(pixels) == {torch.uint8}
+    assert all(torch.equal(inside[name], value) for name, value in outside.items())
+
+
+def test_a_policy_stays_outside(monkeypatch):
+    monkeypatch.setattr(stepping.Stepper, "captures", True)
+    config = SearchConfig(batch_size=8)
+    made = [
+        stepping.Stepper(strategy, tiny_bundle(), config, 0, augment).later[0]
+        for strategy, augment in [
+            (FirstOrder(), Augment(flip=True)),
+            (FirstOrder(), None),
+            (FirstOrder(), Augment(policy=lambda images, generator: images)),
+            (FirstOrder(), lambda images, generator: images),
+            (OperationEarlyStopping(), Augment(flip=True)),
+        ]
+    ]
+    assert [preparation is not None for preparation in made] == [True, True, False, False, False]
 
 
 @pytest.mark.parametrize(

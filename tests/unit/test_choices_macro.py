@@ -100,7 +100,7 @@ def test_rebuild_changes_space_and_depth_in_place():
 
 
 def test_planted_images_carry_their_class_at_one_distance_only():
-    images, labels = planted_images(3000, seed=1)
+    images, labels = planted_images(3000, strengths=(0.95, 0.95), seed=1)
     values = images.astype(float) - 128
     for channel, right in ((0, 1), (1, 4)):
         sign = 2 * ((labels // 2 if channel else labels) % 2) - 1

@@ -1,5 +1,6 @@
 """Export: folding is exact, files agree with eager, wrong or hostile ones are refused."""
 
+import errno
 import io
 import json
 import pickle
@@ -188,6 +189,17 @@ def test_file_that_disagrees_is_not_written(tmp_path, monkeypatch):
     )
     with pytest.raises(ExportError, match=r"model.pt2 was not written: its logits differ"):
         export_model(network(), tmp_path, META, formats=["pt2"], time_artifacts=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_as_such_with_the_file(tmp_path, monkeypatch):
+    def full(self, destination, **_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch.onnx.ONNXProgram, "save", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        export_model(network(), tmp_path, META, formats=["onnx"], time_artifacts=False)
+    assert caught.value.filename == str(tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -75,7 +75,8 @@ def test_every_job_has_its_rehearsal(tmp_path):
     args = argparse.Namespace(
         out=tmp_path, data=tmp_path / "x.parquet", results=tmp_path, rehearse=False
     )
-    real = set(on_gpu.jobs(args))
+    # a tool of the GPU's own, where it is there
+    real = set(on_gpu.jobs(args)) - {"sanitizer"}
     args.rehearse = True
     toy = set(on_gpu.jobs(args))
     assert {name.split("-")[0] for name in real} == {name.split("-")[0] for name in toy}

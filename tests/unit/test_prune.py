@@ -419,3 +419,21 @@ def test_disturbed_times_are_scaled_by_the_unpruned_network():
     assert result.speedup == pytest.approx(
         by_macs(model).median_ms / by_macs(result.model).median_ms
     )
+
+
+def test_a_budget_met_by_the_last_round_but_not_side_by_side_is_told_so():
+    """The last measurement of all, after the round's own and the unpruned network's, is slower."""
+    calls_since_tuning = []
+
+    def unsteady(model: nn.Module) -> Timing:
+        calls_since_tuning.append(model)
+        ms = by_macs(model).median_ms * (1.2 if len(calls_since_tuning) == 3 else 1.0)
+        return Timing(ms, ms, ms, 5, "card")
+
+    result = prune_to_budget(
+        darts(), Data(), budget="50%", batch=2, timer=unsteady, rounds=1,
+        tune=lambda *_: calls_since_tuning.clear(),
+    )  # fmt: skip
+    assert result.after.median_ms > 1.05 * result.budget_ms
+    assert "its last round took" in result.note
+    assert "no further cut" not in result.note

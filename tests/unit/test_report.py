@@ -1,5 +1,6 @@
 import json
 import re
+import shlex
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -153,10 +154,12 @@ def test_unfinished_and_damaged_stages_are_named(tmp_path: Path) -> None:
 def test_a_seed_of_a_version_is_named_with_its_commands(tmp_path: Path) -> None:
     version = tmp_path / "digits-darts" / "V003"
     fixture.make_search(version / "seed1" / "search", epochs=2)
-    write_json(version / "version.json", {"commands": {"search": {"overrides": ["seeds=2"]}}})
+    details = {"overrides": ["seeds=2", "architecture='|a~0|'"], "multirun": True}
+    write_json(version / "version.json", {"commands": {"search": details}})
     text = " ".join(parse(write_report(version / "seed1")).words)
     assert "digits-darts · V003/seed1" in text
-    assert "darts-core search seeds=2" in text
+    # a shell takes the line for the words that were typed
+    assert shlex.join(["darts-core", "search", "-m", *details["overrides"]]) in text
 
 
 def test_a_folder_without_stages_is_refused(tmp_path: Path) -> None:

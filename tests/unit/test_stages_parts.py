@@ -59,7 +59,9 @@ def test_a_forecast_counts_steps_and_passes_and_leaves_the_generator_alone() -> 
 
 
 def test_a_step_that_does_not_fit_names_the_largest_batch_that_does() -> None:
-    with pytest.raises(MemoryShortageError, match=r"batch_size=16 does not fit.*batch_size=4"):
+    with pytest.raises(
+        MemoryShortageError, match=r"batch_size=16 does not fit.*largest that fits is batch_size=5"
+    ):
         predict(5, 16)
 
 

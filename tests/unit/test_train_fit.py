@@ -210,7 +210,7 @@ def test_lack_of_memory_states_the_largest_batch_that_fits():
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")
             return super().forward(x)
 
-    with pytest.raises(MemoryShortageError, match=r"batch_size=16 does.*fits is batch_size=4"):
+    with pytest.raises(MemoryShortageError, match=r"batch_size=16 does.*fits is batch_size=5"):
         fit(Hungry(), TinyBundle(), config(batch_size=16))
 
     class Starving(TinyNet):

@@ -138,6 +138,18 @@ def test_a_bad_objective_fails_the_trial_by_name(tmp_path, outcome, reason):
         run_study(lambda trial: outcome, SPACE, folder=tmp_path, trials=2)
 
 
+def test_a_reported_nan_fails_the_trial_by_name_instead_of_pruning_it(tmp_path):
+    def diverges(trial):
+        if trial.number == 1:
+            trial.report(0, val_accuracy=0.5)
+            trial.report(1, val_accuracy=math.nan)
+        return curve(trial)
+
+    result = run_study(diverges, SPACE, folder=tmp_path, trials=3, pruner="none")
+    assert [r.state for r in result.trials] == ["complete", "fail", "complete"]
+    assert "objective 'val_accuracy' is nan after epoch 1" in result.trials[1].reason
+
+
 def test_too_many_failures_stop_the_study_with_a_summary(tmp_path):
     calls = []
 
@@ -266,6 +278,17 @@ def test_a_grid_visits_every_point_once_and_ends(tmp_path):
     assert len(points) == len(set(points)) == 6
     with pytest.raises(TuneError, match="finitely many values"):
         run_study(curve, SPACE, folder=tmp_path / "y", trials=2, sampler="grid")
+
+
+def test_a_grid_takes_enqueued_settings_for_the_points_they_are(tmp_path):
+    space = {"x": {"low": 0.0, "high": 0.4, "step": 0.1}, "shape": {"choices": [[1, 2], [3]]}}
+    first = [{"x": 0.3, "shape": [3]}, {"x": 0.1}]
+    options = {"sampler": "grid", "pruner": "none", "enqueue": first}
+    result = run_study(lambda t: t.params["x"], space, folder=tmp_path, trials=50, **options)
+    assert result.trials[0].params == first[0]
+    assert result.trials[1].params["x"] == 0.1
+    points = {(round(r.params["x"], 6), str(r.params["shape"])) for r in result.trials}
+    assert len(points) == len(result.trials) == 10
 
 
 @pytest.mark.parametrize("name", sorted(PRUNERS))

@@ -1,0 +1,51 @@
+"""A timing gets the device alone, soon, and trainings go on after it."""
+
+from __future__ import annotations
+
+import threading
+
+from darts_core.latency import device as locks
+from darts_core.latency.quiet import SharedDevice, alone_on
+
+
+def _time(events, begun, done):
+    begun.set()
+    with alone_on("cpu"):
+        events.append("timing")
+        done.wait(10)
+        events.append("timed")
+
+
+def test_trainings_step_aside_for_a_timing(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "lock_path", lambda key: tmp_path / key)
+    events, begun, done = [], threading.Event(), threading.Event()
+    timer = threading.Thread(target=_time, args=(events, begun, done))
+    with SharedDevice("cpu") as first, SharedDevice("cpu") as second:
+        first.step_aside()  # nobody waits: does not block
+        timer.start()
+        begun.wait(10)
+        while locks_free(tmp_path):
+            pass  # until the timer stands at the gate
+        assert events == []
+        others = [threading.Thread(target=use.step_aside) for use in (first, second)]
+        others[0].start()
+        assert events == []  # the second training is still in its epoch
+        others[1].start()
+        while "timing" not in events:
+            pass
+        assert all(other.is_alive() for other in others)
+        done.set()
+        for thread in (timer, *others):
+            thread.join(10)
+            assert not thread.is_alive()
+    assert events == ["timing", "timed"]
+
+
+def locks_free(folder):
+    from darts_core.latency.quiet import _locked
+
+    gate = _locked(next(folder.glob("*gate")), "try")
+    if gate is None:
+        return False
+    gate.close()
+    return True

@@ -67,6 +67,7 @@ def test_places_are_all_edges_of_all_cells():
 
 
 def test_table_is_timed_once_resumed_and_kept_to_its_device(tmp_path, monkeypatch):
+    monkeypatch.setattr(table_module, "FOREIGN_CORES", 1e9)  # whatever else runs here
     net, space = supernet("nasbench201", 1), get_space("nasbench201")
     path = tmp_path / "table.json"
     options = {"path": path, "batch_sizes": (1,), "seconds": 0.001}
@@ -82,6 +83,9 @@ def test_table_is_timed_once_resumed_and_kept_to_its_device(tmp_path, monkeypatc
     path.write_text(json.dumps(content | {"device": "another card"}))
     with pytest.raises(LatencyError, match="'another card'"):
         LatencyTable.load(path, device="cpu")
+    path.write_text(json.dumps(content | {"schema_version": 1}))
+    with pytest.raises(LatencyError, match="timed another way"):
+        LatencyTable.load(path)
     path.write_text(json.dumps(content | {"schema_version": 9}))
     with pytest.raises(LatencyError, match="9"):
         LatencyTable.load(path)

@@ -18,6 +18,11 @@ import torch
 
 from darts_core.latency import device as _device
 
+try:  # as in `device`: file locks of this kind exist on Linux and macOS only
+    import fcntl
+except ImportError:  # pragma: no cover
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = ["SharedDevice", "alone_on"]
 
 
@@ -32,7 +37,6 @@ def _path(device: torch.device, kind: str) -> Path:
 def _locked(path: Path, how: str) -> Any:
     """The open file that holds the lock (closing lets go of it); None where it is taken and `how` is try."""
     stream = path.open("a")
-    fcntl = _device.fcntl
     if fcntl is None:  # pragma: no cover
         return stream
     flags = {"shared": fcntl.LOCK_SH, "alone": fcntl.LOCK_EX, "try": fcntl.LOCK_EX | fcntl.LOCK_NB}

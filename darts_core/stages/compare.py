@@ -34,6 +34,7 @@ log = logging.getLogger("darts_core")
 OPTIONS = (
     *TABULAR_OPTIONS,
     *STEP_OPTIONS,
+    "cases",
     "seeds",
     "precisions",
     "batch_sizes",

@@ -9,6 +9,8 @@ from darts_core.relax import Relaxation
 class NoisySoftmax(Relaxation):
     """softmax(alpha + scale * (1 - progress) * normal noise)."""
 
+    samples = True
+
     def __init__(self, scale: float = 0.5) -> None:
         self.scale = scale
 

@@ -54,7 +54,7 @@ SMALLER: dict[str, dict[str, Any]] = {
         "rest_share": 0.2,
     },
     # alpha moves fast here: it must not be left to make up for the last of the auxiliary skip
-    "darts_minus": {"decay_share": 0.4},
+    "darts_minus": {"decay_share": 0.15},
     # four operations of weight 1/4: 0.3 would turn any of them off
     "smooth_adversarial": {"epsilon_end": 0.1, "ascent_steps": 3},
     "rsps": {"samples": 64, "batches": 8},
@@ -69,7 +69,12 @@ SMALLER: dict[str, dict[str, Any]] = {
 RELAXATION = {"drnas_progressive": "dirichlet"}
 # a stage has half of the epochs and a rest of its own: smaller batches give it enough steps
 STAGED: dict[str, Any] = {"batch_size": 16, "alpha_warmup_epochs": 0}
-SEARCH: dict[str, dict[str, Any]] = {"p_darts": STAGED, "drnas_progressive": STAGED}
+SEARCH: dict[str, dict[str, Any]] = {
+    "p_darts": STAGED,
+    "drnas_progressive": STAGED,
+    # the auxiliary skip hides the second pattern while it is there: what it hid is learnt first
+    "darts_minus": {"alpha_warmup_epochs": 12},
+}
 NO_ALPHA = ("rsps", "random_search", "regularized_evolution", "zero_cost")
 
 

@@ -211,9 +211,10 @@ def _tuner(
 
 
 class _Steady:
-    """A clock for comparisons: under foreign load, times are scaled by the unpruned network's.
+    """A clock for comparisons: where the device's pace has changed, times are scaled to the first one's.
 
-    It is timed again beside whatever was disturbed; on a quiet device nothing is scaled.
+    The unpruned network is timed again beside every candidate. A pace may change without any load to
+    be seen (another guest of the same host, the clock of the processor), so load alone is not asked.
     """
 
     def __init__(
@@ -223,13 +224,14 @@ class _Steady:
 
     def __call__(self, network: nn.Module) -> Timing:
         row = self._clock(network)
-        if not (row.flagged or self._first.flagged):
-            return row
         scale = self._first.median_ms / self._clock(self._reference).median_ms
+        disturbed = row.flagged or self._first.flagged
+        if not disturbed and abs(scale - 1.0) <= _DRIFT:
+            return row
         return replace(
             row, median_ms=row.median_ms * scale, q05_ms=row.q05_ms * scale,
-            q95_ms=row.q95_ms * scale, flagged=True,
-            flag_reason=f"{row.flag_reason}; scaled by the unpruned network's time",
+            q95_ms=row.q95_ms * scale, flagged=disturbed,
+            flag_reason=f"{row.flag_reason}; scaled by the unpruned network's time".lstrip("; "),
         )  # fmt: skip
 
 

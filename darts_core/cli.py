@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from darts_core.commands.help import ARGPARSE, command_help, main_help
-from darts_core.commands.ranks import current_ranks
+from darts_core.commands.ranks import current_ranks, end_at_once, in_process_group
 from darts_core.errors import ConfigError, DartsError, unknown_name
 from darts_core.stages.schema import COMMANDS
 
@@ -24,8 +24,18 @@ USAGE, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status. `argv` is without the program's name."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    """Run one command; returns the exit status. `argv` is without the program's name.
+
+    A process of torchrun ends here and does not return.
+    """
+    status = _run(list(sys.argv[1:] if argv is None else argv))
+    if in_process_group():
+        end_at_once(status)
+    return status
+
+
+def _run(argv: list[str]) -> int:
+    """One command with its expected failures turned into a sentence and a status."""
     try:
         status = _dispatch(argv)
         sys.stdout.flush()

@@ -171,7 +171,7 @@ class Trial:
         if self._iterations in self.record.get("decisions", ()):
             self._await_decision()
         if self.stop_requested():
-            raise StopTrial("stopped by the scheduler or by command")
+            raise StopTrial("asked to stop")
 
     def _await_decision(self) -> None:
         """Wait for what the scheduler says of this iteration, so that no further one is begun in vain."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from darts_core.autosearch.algorithms import create_algorithm, key
 from darts_core.autosearch.ledger import seconds_of
-from darts_core.autosearch.process import TrialProcess
+from darts_core.autosearch.process import BY_COMMAND, TrialProcess
 from darts_core.autosearch.reports import Metrics, ReportReader
 from darts_core.autosearch.schedulers import create_scheduler
 from darts_core.autosearch.spec import SearchSpec
@@ -203,7 +203,7 @@ class Search:
                 (process.folder / "decided").write_text(str(iteration))
         command = process.folder / "stop"
         if command.exists() and process.outcome is None:
-            process.ask_to_stop("stopped", "stopped by command")
+            process.ask_to_stop("stopped", BY_COMMAND)
 
     def _decide(self, trial_id: str, iteration: int, metrics: Metrics) -> bool:
         """Tell the scheduler an iteration; whether the trial should end."""

@@ -22,8 +22,9 @@ from darts_core.autosearch.spec import Limits
 from darts_core.jobs import procs
 from darts_core.runlog import write_json
 
-__all__ = ["Outcome", "TrialProcess"]
+__all__ = ["BY_COMMAND", "Outcome", "TrialProcess"]
 
+BY_COMMAND = "stopped by command"
 _MEMORY_POLL_SECONDS = 0.3
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
@@ -207,7 +208,10 @@ class TrialProcess:
             except (ValueError, AttributeError, OSError):
                 reason = "stopped"
             # the last iteration is a full training; any other stop was early
-            return ("done" if "max_iterations" in reason else "stopped"), reason
+            if "max_iterations" in reason:
+                return "done", reason
+            # the trial may see a command's mark before we do
+            return "stopped", BY_COMMAND if (self.folder / "stop").exists() else reason
         if code == 0:
             return "done", ""
         if code < 0:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.autosearch.ledger import Ledger, attempt, earlier, set_aside
-from darts_core.autosearch.process import Outcome, TrialProcess
+from darts_core.autosearch.process import BY_COMMAND, Outcome, TrialProcess
 from darts_core.autosearch.reports import objective_value
 from darts_core.autosearch.spec import SearchSpec
 from darts_core.jobs.results import read_rows, trials_folder
@@ -241,7 +241,7 @@ class Workshop:
                 raise StopWanted
             process.poll()
             if (process.folder / "stop").exists():
-                process.ask_to_stop("stopped", "stopped by command")
+                process.ask_to_stop("stopped", BY_COMMAND)
             time.sleep(0.02)
         return self.collect(spec, process)
 

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from darts_core.errors import ConfigError
 
-__all__ = ["Ranks", "current_ranks"]
+__all__ = ["Ranks", "current_ranks", "end_at_once", "in_process_group"]
+
+_joined = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ class Ranks:
             # no handler at all would let warnings through
             logging.getLogger("darts_core").addHandler(logging.NullHandler())
         join_group("gloo" if device == "cpu" else None)
+        global _joined
+        _joined = True
 
     def share(self, version: Path | None) -> Path | None:
         """The first process's `version` in all processes; None tells them that nothing is to do."""
@@ -82,6 +87,23 @@ class Ranks:
         local = os.environ.get("LOCAL_WORLD_SIZE", str(self.count))
         rest = command.removeprefix("darts-core ")
         return f"torchrun --nproc-per-node={local} -m darts_core.cli {rest}"
+
+
+def in_process_group() -> bool:
+    """Whether this process has ever joined a process group."""
+    return _joined
+
+
+def end_at_once(status: int) -> NoReturn:
+    """End the process without taking the interpreter down.
+
+    A worker thread of gloo may still be letting go of its last tensor. If it asks for the interpreter
+    while that is taken down, the process aborts (SIGABRT) after all its work is done.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def current_ranks() -> Ranks | None:

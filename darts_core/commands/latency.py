@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         runtime=given.get("runtime"),
         precision=precision,
         batch_sizes=(given["batch"],) if "batch" in given else None,
-        seconds=given.get("seconds", 0.05),
+        seconds=given.get("seconds", 0.06),
     )
     print(f"{path}: {len(table.rows)} rows of {table.runtime} on {table.device}")
     if args.what == "check":

@@ -57,9 +57,9 @@ def check_predictions(
 ) -> dict[str, Any]:
     """Predicted and measured times of `count` random architectures of the model's space.
 
-    Each network is timed twice, the second round after the first, so that the measurement's own
-    test-retest correlation stands beside the prediction's. Half of the networks fit overhead and
-    slope, the correlation is of the other half. Networks with a time taken under foreign load are
+    Each network is loaded and timed twice, the second round after the first, so that the
+    measurement's own test-retest correlation stands beside the prediction's. Half of the networks fit
+    overhead and slope, the correlation is of the other half. Networks with a time taken under foreign load are
     counted (`flagged`) and left out of everything else.
 
     Args:
@@ -88,16 +88,15 @@ def check_predictions(
     architectures = random_architectures(model.space, count, seed)
     kept = _Kept(folder, batch)
     x = torch.randn(batch, *input_shape, device=home)
-    calls: dict[str, Callable[[], Any]] = {}
     with _device.device_lock(home):
         for turn, name in enumerate(_TURNS):
             for number, architecture in enumerate(architectures):
                 text = architecture.text()
                 if kept.wants(text, name):
-                    if text not in calls:
-                        calls[text] = _call(make, architecture, x, runtime, dtype, folder)
+                    # loaded anew each time: where a network's memory lies is part of its spread
+                    call = _call(make, architecture, x, runtime, dtype, folder)
                     timing = measure(
-                        calls[text], device=home, runtime=runtime, batch=batch,
+                        call, device=home, runtime=runtime, batch=batch,
                         graph=runtime == "graph", max_seconds=seconds, warmup_seconds=seconds / 2,
                     )  # fmt: skip
                     kept.add(text, name, timing.median_ms, flagged=timing.flagged)

@@ -26,6 +26,7 @@ from darts_core.latency.timing import Timing, require_comparable, speedup
 
 __all__ = [
     "Timing",
+    "added_ms",
     "call_ms",
     "default_batch_sizes",
     "measure",
@@ -39,6 +40,8 @@ __all__ = [
 FOREIGN_CORES = 0.25
 # sampling lasts at least so long: the system counts processor time in ticks of 10 ms
 _MIN_WINDOW_SECONDS = 0.3
+# the threads of another session of ONNX Runtime spin about so long before they sleep
+_SETTLE_SECONDS = 0.06
 # a disturbed measurement is taken once more
 _ATTEMPTS = 2
 _STABLE = 0.05
@@ -106,19 +109,73 @@ def quick_ms(
 
     On a GPU the calls are captured into a graph, 20 a sample. Hold `device_lock` around a series.
     """
-    found = _device.require_device(device)
-    if found.type == "cuda":
-        sample, call, calls = _cuda_sample, _captured(_repeated(fn, _GRAPH_CALLS)), _GRAPH_CALLS
-    else:
-        sample, call, calls = _cpu_sample, fn, 1
-    sample(call, 1)
-    first = sample(call, 1)
-    inner = 1 if found.type == "cuda" else max(1, min(100, round(0.2 / max(first, 1e-4))))
+    sampled = _Quick(fn, _device.require_device(device))
     end = time.monotonic() + seconds
     times: list[float] = []
     while len(times) < 5 or (time.monotonic() < end and len(times) < 50):
-        times.append(sample(call, inner))
-    return float(statistics.median(times)) / calls
+        times.append(sampled())
+    return statistics.median(times)
+
+
+def added_ms(
+    base: Callable[[], Any],
+    more: Callable[[], Any],
+    *,
+    device: str | torch.device = "cpu",
+    rounds: int = 5,
+    seconds: float = 0.06,
+) -> float:
+    """Median milliseconds by which one call of `more` takes longer than one of `base`.
+
+    Both are sampled in turn, and each round gives one difference: the device's pace may change from
+    round to round without changing the result. Hold `device_lock` around a series.
+
+    Args:
+        base: the calls that `more` makes as well.
+        more: what is asked about, with `base` in it.
+        device: where.
+        rounds: differences to take.
+        seconds: time for the samples of one call in one round.
+    """
+    found = _device.require_device(device)
+    first, second = _Quick(base, found), _Quick(more, found)
+    differences = []
+    for turn in range(rounds):
+        # the order changes, as the device may slow down while it is busy
+        order = (second, first) if turn % 2 else (first, second)
+        times = {call: call.block(seconds) for call in order}
+        differences.append(times[second] - times[first])
+    return statistics.median(differences)
+
+
+class _Quick:
+    """One short sample of a call at a time, in milliseconds a call."""
+
+    def __init__(self, fn: Callable[[], Any], device: torch.device) -> None:
+        self._calls, self._inner = 1, 1
+        self._sample: Callable[[Callable[[], Any], int], float] = _cpu_sample
+        self._fn = fn
+        if device.type == "cuda":
+            self._sample, self._calls = _cuda_sample, _GRAPH_CALLS
+            self._fn = _captured(_repeated(fn, _GRAPH_CALLS))
+        self._sample(self._fn, 1)
+        first = self._sample(self._fn, 1)
+        if device.type != "cuda":
+            self._inner = max(1, min(100, round(0.2 / max(first, 1e-4))))
+
+    def __call__(self) -> float:
+        return self._sample(self._fn, self._inner) / self._calls
+
+    def block(self, seconds: float) -> float:
+        """Median of the samples of `seconds`, once what ran before has let go of the cores."""
+        end = time.monotonic() + _SETTLE_SECONDS
+        while time.monotonic() < end:
+            self()
+        times: list[float] = []
+        end = time.monotonic() + seconds
+        while len(times) < 5 or time.monotonic() < end:
+            times.append(self())
+        return statistics.median(times)
 
 
 def call_ms(runtime: str, device: torch.device) -> float:

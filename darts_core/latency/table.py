@@ -21,7 +21,7 @@ from darts_core import runlog
 from darts_core.errors import DartsError, LatencyError
 from darts_core.latency import device as _device
 from darts_core.latency.forms import DTYPES, RUNTIMES, as_deployed, in_runtime, without_norms
-from darts_core.latency.measure import FOREIGN_CORES, default_batch_sizes, quick_ms
+from darts_core.latency.measure import FOREIGN_CORES, added_ms, default_batch_sizes, quick_ms
 from darts_core.latency.places import Place, find_places
 from darts_core.ops import create_op
 
@@ -148,7 +148,7 @@ def build_table(
     runtime: str | None = None,
     batch_sizes: Sequence[int] | None = None,
     dtype: torch.dtype = torch.float32,
-    seconds: float = 0.05,
+    seconds: float = 0.06,
     progress: Callable[[int, int], None] | None = None,
 ) -> LatencyTable:
     """Time every operation of a space at every shape at which it occurs.
@@ -163,7 +163,7 @@ def build_table(
         runtime: how the network will run; ONNX Runtime on a CPU, CUDA graphs on a GPU by default.
         batch_sizes: batch 1 and the throughput batch by default.
         dtype: number format; on a CPU operations are timed in float32.
-        seconds: time for one row.
+        seconds: time for the samples of one call; a row has one call, or ten taken in turn.
         progress: called with (rows done, rows in all).
 
     Raises:
@@ -259,12 +259,14 @@ def _time(
     calls = [in_runtime(*as_deployed(part, x, dtype), runtime) for part in timed]
     for _ in range(2):
         load = _device.Load()
-        times = [quick_ms(call, device=device, seconds=seconds) for call in calls]
+        if len(calls) == 1:
+            found = quick_ms(calls[0], device=device, seconds=seconds)
+        else:
+            found = max(added_ms(*calls, device=device, seconds=seconds), _LEAST_MS)
         disturbed = device.type == "cpu" and load.foreign() > FOREIGN_CORES
         if not disturbed:
             break
-    alone = len(times) == 1
-    return times[0] if alone else max(times[1] - times[0], _LEAST_MS), disturbed
+    return found, disturbed
 
 
 def between(module: nn.Module | None, place: Place) -> nn.Module:

@@ -21,6 +21,7 @@ from darts_core.latency import (
     speedup,
 )
 from darts_core.latency import device as device_module
+from darts_core.latency.measure import added_ms
 
 FAST = {"warmup_seconds": 0.02, "max_seconds": 0.1}
 
@@ -100,6 +101,24 @@ def test_warm_up_leaves_slow_first_calls_out(clock):
 def test_quick_ms_is_the_median_of_a_call(clock):
     durations = itertools.cycle([0.002, 0.002, 0.02])
     assert quick_ms(lambda: clock.sleep(next(durations)), seconds=0.1) == pytest.approx(2.0)
+
+
+def test_a_difference_survives_a_changing_pace_and_what_spins_on(clock):
+    made = []
+
+    def spinning(seconds):
+        # the other call's threads keep the cores for 30 ms; the device slows down all the time
+        def call():
+            if not made or made[-1][0] is not call:
+                made.append((call, clock.now))
+            slow = 2.0 if clock.now - made[-1][1] < 0.03 else 1.0
+            clock.sleep(slow * seconds * (1 + 0.01 * (clock.now - 100.0)))
+
+        return call
+
+    found = added_ms(spinning(0.002), spinning(0.003), rounds=5)
+    assert found == pytest.approx(1.0, rel=0.05)
+    assert added_ms(spinning(0.002), spinning(0.002), rounds=5) == pytest.approx(0.0, abs=0.02)
 
 
 def test_row_survives_a_file_and_newer_ones_are_refused():

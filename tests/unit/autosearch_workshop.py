@@ -1,0 +1,19 @@
+"""What the tests of AutoSearch trials share: a small space, and one trial run to its end."""
+
+from darts_core.autosearch.spec import Dimension, Objective, SearchSpec
+
+BASE = SearchSpec(
+    "s",
+    (Dimension("x", "choice", (1, 2, 3)),),
+    (Objective("acc"),),
+    algorithm="grid_search",
+    confirm_seeds=0,
+)
+
+
+def one(workshop, spec=BASE, config=None, **options):
+    return workshop.run_one(spec, 0, config or {"x": 1}, step="s", **options)
+
+
+def log_of(workshop, row):
+    return (workshop.version / "autosearch/trials" / row["trial_id"] / "log.txt").read_text()

@@ -1,0 +1,24 @@
+import os
+import textwrap
+
+import pytest
+
+from darts_core.autosearch.trials import UserCode, Workshop
+from darts_core.jobs import procs
+
+
+@pytest.fixture
+def shop(tmp_path):
+    made = []
+
+    def build(source, *, arguments=(), **options):
+        code = tmp_path / "code"
+        code.mkdir(exist_ok=True)
+        (code / "boot.py").write_text(textwrap.dedent(source))
+        user = UserCode(code, code / "boot.py", tuple(arguments), **options)
+        made.append(Workshop(tmp_path / "V001", user, mark=f"test-{os.getpid()}-{tmp_path.name}"))
+        return made[-1]
+
+    yield build
+    for workshop in made:
+        procs.end_tree(None, workshop.mark, grace_seconds=0.1, limit_seconds=3)

@@ -1,0 +1,197 @@
+import importlib
+import json
+
+import pytest
+from autosearch_workshop import BASE
+
+from darts_core.autosearch import contract
+from darts_core.autosearch.driver import Search
+from darts_core.autosearch.reports import ReportReader
+from darts_core.autosearch.spec import Dimension, Limits
+from darts_core.autosearch.trials import Workshop
+
+
+def test_a_disturbed_latency_is_marked_in_the_result_table(tmp_path, monkeypatch):
+    import torch
+
+    from darts_core.autosearch import count_params, latency_ms
+    from darts_core.jobs.views import result_table
+    from darts_core.latency.timing import Timing
+
+    timer = importlib.import_module("darts_core.latency.measure")
+    (tmp_path / "trial.json").write_text(json.dumps({"config": {}}))
+    trial = contract.Trial(tmp_path)
+    monkeypatch.setattr(contract, "_current", trial)
+    net, flags = torch.nn.Linear(4, 2).train(), []
+    for reason in ("other processes kept 1.0 cores busy", ""):
+        row = Timing(2.0, 1.0, 3.0, 9, "cpu", flagged=bool(reason), flag_reason=reason)
+        monkeypatch.setattr(timer, "measure", lambda *a, row=row, **k: row)
+        trial.report(0.5, latency=latency_ms(net, (4,)))
+        reader = ReportReader(tmp_path / "reports.jsonl")
+        reader.new_iterations()
+        flags.append(reader.reports.final["latency_flag"])
+    assert flags == ["other processes kept 1.0 cores busy", ""]
+    assert net.training
+    assert count_params(net) == 10
+    goals = [{"metric": "acc", "mode": "max"}]
+    rows = [{"number": 1, "config": {}, "latency": 2.0, "latency_flag": flags[0]}]
+    assert "latency_flag" in result_table(rows, goals, None)[0]
+    assert "latency_flag" not in result_table([{**rows[0], "latency_flag": ""}], goals, None)[0]
+
+
+SEARCH = """
+    import os, time
+    from darts_core import autosearch
+    def train():
+        x = autosearch.config["x"]
+        for step in range(4):
+            autosearch.reporter(acc=x / 10 + step / 100)
+            time.sleep(0.03)
+        open(os.path.join(autosearch.output_dir, "m.bin"), "w").write("m")
+        autosearch.report(x / 10 + 0.03, model_path="m.bin")
+"""
+
+
+def test_a_search_runs_the_baseline_first_then_the_rest_and_keeps_the_best_models(shop):
+    from dataclasses import replace
+
+    workshop = shop(SEARCH)
+    spec = replace(BASE, save_model_count=1, max_concurrent=2, baseline={"x": 2})
+    search = Search(spec, workshop, first={"x": 2}, is_hers=True)
+    best = search.run()
+    assert [r["config"]["x"] for r in sorted(search.rows, key=lambda r: r["number"])] == [2, 1, 3]
+    assert best["config"] == {"x": 3}
+    models = sorted(p.parent.parent.name for p in workshop.version.rglob("m.bin"))
+    assert models == [best["trial_id"]]
+    assert workshop.ledger.trainings() >= 2.0
+
+
+def test_early_stopping_and_budget(shop):
+    from dataclasses import replace
+
+    workshop = shop(SEARCH.replace("range(4)", "range(60)").replace("0.03)", "0.02)"))
+    spec = replace(
+        BASE,
+        dimensions=(Dimension("x", "choice", (9, 8, 1)),),
+        scheduler="async_hyperband",
+        scheduler_options={"grace_period": 1, "reduction_factor": 3, "max_t": None},
+        baseline={"x": 9},
+    )
+    search = Search(spec, workshop, first={"x": 9}, is_hers=True)
+    assert search.run()["config"] == {"x": 9}
+    states = {r["config"]["x"]: r for r in search.rows}
+    assert states[9]["state"] == "done"
+    assert states[8]["state"] == states[1]["state"] == "stopped"
+    assert states[1]["training_iteration"] < 30
+
+    # trainings of a second, so that half a training is long against what stopping one takes
+    workshop = shop(SEARCH.replace("0.03)", "0.25)"))
+    workshop.version = workshop.version.with_name("V002")
+    capped = replace(BASE, limits=Limits(trainings=1.5), baseline={"x": 1})
+    search = Search(capped, workshop, first={"x": 1}, is_hers=True)
+    search.run()
+    assert "budget of 1.5 trainings" in search.note
+    assert workshop.ledger.trainings() < 2.0
+    assert len(search.rows) == 2
+
+
+def test_retry_keeps_the_checkpoint_folder(shop):
+    from dataclasses import replace
+
+    workshop = shop(
+        """
+        import os
+        from darts_core import autosearch
+        def train():
+            path = os.path.join(autosearch.checkpoint_dir, "seen")
+            if not os.path.exists(path):
+                open(path, "w").close()
+                os._exit(7)
+            autosearch.report(0.5)
+        """
+    )
+    spec = replace(BASE, dimensions=(Dimension("x", "choice", (1,)),), limits=Limits(retries=1))
+    search = Search(spec, workshop, first={"x": 1})
+    assert search.run()["state"] == "done"
+    assert [(r["state"], r["attempt"]) for r in search.rows] == [("done", 2)]
+
+
+RUNGS = """
+    import time
+    from darts_core import autosearch
+
+    def train():
+        for epoch in range(9):
+            open(f"epoch-{epoch}", "w").close()
+            autosearch.reporter(acc=autosearch.config["x"])
+"""
+
+
+def test_a_trial_begins_no_iteration_while_its_rung_is_judged(shop):
+    """Trials that do nothing between reports: whoever does not wait runs on to the end."""
+    from dataclasses import replace
+
+    spec = replace(
+        BASE,
+        dimensions=(Dimension("x", "choice", (5, 1, 2)),),
+        scheduler="async_hyperband",
+        scheduler_options={"grace_period": 1, "reduction_factor": 3, "max_t": None},
+        max_iterations=9,
+    )
+    search = Search(spec, shop(RUNGS), first={"x": 5}, is_hers=True)
+    search.run()
+    assert [(r["config"]["x"], r["training_iteration"], r["state"]) for r in search.rows] == [
+        (5, 9, "done"), (1, 1, "stopped"), (2, 1, "stopped"),
+    ]  # fmt: skip
+    for row in search.rows[1:]:
+        output = search.workshop.version / "autosearch/trials" / row["trial_id"] / "output"
+        assert [p.name for p in output.iterdir()] == ["epoch-0"]
+
+
+def test_the_scheduler_knows_the_trials_of_an_earlier_start_or_step(shop):
+    from dataclasses import replace
+
+    spec = replace(
+        BASE,
+        scheduler="async_hyperband",
+        scheduler_options={"grace_period": 1, "reduction_factor": 3, "max_t": None},
+        max_iterations=9,
+    )
+    workshop = shop(RUNGS)
+    first = Search(
+        replace(spec, dimensions=(Dimension("x", "choice", (5,)),)),
+        workshop, step="1-s", first={"x": 5}, is_hers=True,
+    )  # fmt: skip
+    best = first.run()
+    later = Search(spec, workshop, step="2-s", known=[best])
+    later.run()
+    assert {(r["training_iteration"], r["state"]) for r in later.rows} == {(1, "stopped")}
+
+
+def test_attempts_that_were_lost_are_paid_for(shop, tmp_path):
+    from dataclasses import replace
+
+    from darts_core.jobs.results import _cost
+
+    workshop = shop(
+        """
+        import os, time
+        from darts_core import autosearch
+        def train():
+            mark = os.path.join(autosearch.checkpoint_dir, "tried")
+            time.sleep(0.3)
+            if not os.path.exists(mark):
+                open(mark, "w").close()
+                os._exit(7)
+            autosearch.report(0.5)
+        """
+    )
+    spec = replace(BASE, dimensions=(Dimension("x", "choice", (1,)),), limits=Limits(retries=1))
+    search = Search(spec, workshop, first={"x": 1})
+    row = search.run()
+    assert row["earlier_seconds"] >= 0.3
+    assert _cost([row], None)["seconds"] == row["time_total_s"] + row["earlier_seconds"]
+    # another start of the version spends what both attempts took
+    again = Workshop(workshop.version, workshop.code, mark=workshop.mark)
+    Search(spec, again, first={"x": 1}).run()
+    assert again.ledger.spent_seconds == pytest.approx(row["time_total_s"] + row["earlier_seconds"])

@@ -1,0 +1,168 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from autosearch_workshop import BASE, one
+
+from darts_core.autosearch.spec import Limits, Objective
+from darts_core.jobs import procs
+
+
+def test_what_a_trial_leaves_behind_ends_with_it(shop):
+    workshop = shop(
+        """
+        import os, signal, subprocess, sys
+        from darts_core import autosearch
+        def train():
+            child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+            process = subprocess.Popen([sys.executable, "-c", child], start_new_session=True)
+            autosearch.report(0.5, additional_data={"child": process.pid})
+        """
+    )
+    row = one(workshop)
+    assert row["state"] == "done"
+    assert not procs.tree(None, workshop.mark)
+
+
+def test_what_left_session_parent_and_mark_behind_ends_with_its_trial(shop):
+    workshop = shop(
+        """
+        import subprocess, sys, time
+        from darts_core import autosearch
+        CHILD = (
+            "import os, signal, sys, time\\n"
+            "signal.signal(signal.SIGTERM, signal.SIG_IGN)\\n"
+            "if os.fork():\\n"
+            "    time.sleep(1.0)\\n"  # long enough to be seen
+            "    os._exit(0)\\n"
+            "os.setsid()\\n"
+            "time.sleep(60)\\n"
+        )
+        def train():
+            process = subprocess.Popen([sys.executable, "-c", CHILD], env={}, start_new_session=True)
+            process.wait()
+            time.sleep(60)
+        """
+    )
+    from dataclasses import replace
+
+    row = one(workshop, replace(BASE, limits=Limits(trial_seconds=2.0)))
+    assert row["reason"].startswith("time:")
+    mine = [
+        pid for pid, found in procs._table().items()
+        if not found.state.startswith("Z") and _command(pid).endswith("time.sleep(60)\n")
+    ]  # fmt: skip
+    assert mine == []
+
+
+def _command(pid):
+    try:
+        with open(f"/proc/{pid}/cmdline") as stream:
+            return stream.read().rstrip("\0")
+    except OSError:
+        return ""
+
+
+def test_zero_code_mode_reads_printed_lines_and_survives_a_hanging_pattern(shop):
+    from dataclasses import replace
+
+    source = """
+    import sys, argparse
+    parser = argparse.ArgumentParser(); parser.add_argument("--x", type=int)
+    x = parser.parse_known_args()[0].x
+    print("y" * 100_000)
+    for epoch in range(4):
+        print(f"epoch {epoch}: loss 0.5 acc={0.1 * epoch * x:.2f}")
+    """
+    workshop = shop(source)
+    metrics = (
+        {"name": "acc", "regex": r"acc=([0-9.]+)"},
+        {"name": "loss", "regex": r"loss ([0-9.]+)"},
+    )
+    row = one(workshop, replace(BASE, metrics=metrics), {"x": 2})
+    assert (row["state"], row["training_iteration"]) == ("done", 4), row
+    assert row["values"]["acc"] == pytest.approx(0.6)
+    assert row["metrics"]["loss"] == 0.5
+    row = one(workshop, replace(BASE, metrics=metrics, max_iterations=2), {"x": 2})
+    assert (row["state"], row["training_iteration"]) == ("done", 2), row
+    slow = ({"name": "acc", "regex": r"(y+)+z"},)
+    row = one(workshop, replace(BASE, metrics=slow, limits=Limits(trial_seconds=0.6)), {"x": 2})
+    assert (row["state"], row["reason"][:5]) == ("failed", "time:")
+
+
+def test_zero_code_mode_reads_a_metric_file_of_the_output_folder(shop):
+    from dataclasses import replace
+
+    source = """
+    import json, sys
+    folder = next(a.split("=")[1] for a in sys.argv if a.startswith("--train_url="))
+    print("loss 0.5")
+    print("loss 0.25")
+    json.dump({"acc": 0.75, "top_5": 0.9, "name": "text"}, open(folder + "/metric.json", "w"))
+    """
+    accuracy = {"name": "acc", "file": "metric.json", "key": "acc"}
+    top = {"name": "top5", "file": "metric.json", "key": "top_5"}
+    row = one(shop(source), replace(BASE, metrics=(accuracy, top)))
+    assert (row["state"], row["training_iteration"], row["values"]) == ("done", 1, {"acc": 0.75})
+    assert row["metrics"]["top5"] == 0.9
+    # beside a pattern, the file belongs to the last iteration
+    loss = {"name": "loss", "regex": "loss ([0-9.]+)"}
+    spec = replace(BASE, metrics=(loss, accuracy), objectives=(Objective("loss", "min"),))
+    row = one(shop(source), replace(spec, max_iterations=2))
+    assert (row["state"], row["training_iteration"]) == ("done", 2)
+    assert (row["metrics"]["loss"], row["metrics"]["acc"]) == (0.25, 0.75)
+    for key, file in (("name", "metric.json"), ("none", "metric.json"), ("acc", "other.json")):
+        lost = ({"name": "acc", "file": file, "key": key},)
+        row = one(shop(source), replace(BASE, metrics=lost))
+        assert (row["state"], row["values"]["acc"]) == ("failed", None)
+
+
+def test_end_tree_finds_a_setsid_grandchild_and_spares_a_recycled_id(tmp_path):
+    ready = tmp_path / "ready"
+    child = (
+        "import os, signal, time\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "    if os.fork() == 0:\n"
+        f"        open({str(ready)!r}, 'w').close()\n"
+        "        time.sleep(60)\n"
+        "    time.sleep(60)\n"
+    )
+    mark = f"tree-{tmp_path.name}-{os.getpid()}"
+    process = subprocess.Popen([sys.executable, "-c", child], env={**os.environ, procs.MARK: mark})
+    process.wait()
+    while not ready.exists():
+        time.sleep(0.01)
+    # parent gone, own session: found by the mark alone
+    assert len(procs.tree(None, mark)) == 2
+    begun = time.monotonic()
+    assert procs.end_tree(None, mark, grace_seconds=0.2, limit_seconds=5)
+    assert time.monotonic() - begun < 5
+    innocent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        true = procs.identity(innocent.pid)
+        for wrong in (
+            procs.Identity(true.pid, "1", true.boot),
+            procs.Identity(true.pid, true.start, "another boot"),
+        ):
+            assert not procs.is_alive(wrong)
+            assert procs.end_tree(wrong, "", grace_seconds=0, limit_seconds=1)
+            procs._send(wrong, signal.SIGKILL)
+        assert innocent.poll() is None
+    finally:
+        innocent.kill()
+        innocent.wait()
+
+
+def test_a_trial_needs_the_standard_library_only():
+    heavy = ("numpy", "yaml", "torch", "optuna", "sklearn")
+    code = (
+        "import sys, darts_core.autosearch.trial_main\n"
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -59,8 +59,8 @@ def check_predictions(
 
     Each network is loaded and timed twice, the second round after the first, so that the
     measurement's own test-retest correlation stands beside the prediction's. Half of the networks fit
-    overhead and slope, the correlation is of the other half. Networks with a time taken under foreign load are
-    counted (`flagged`) and left out of everything else.
+    overhead and slope, the correlation is of the other half. Networks with a time taken under foreign
+    load are counted (`flagged`) and left out of everything else.
 
     Args:
         model: from `latency_model`.

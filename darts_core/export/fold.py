@@ -20,7 +20,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from darts_core.errors import ExportError
-from darts_core.latency.forms import skip_dead
+from darts_core.latency.forms import keep_constants, skip_dead
 
 __all__ = ["fold_batch_norms", "trace"]
 
@@ -91,7 +91,9 @@ def fold_batch_norms(model: nn.Module, input_shape: Sequence[int]) -> nn.Module:
         _replace(folded, str(name), nn.Identity())
         count += 1
     log.info("folded %d batch norms into convolutions", count)
-    return folded.requires_grad_(False)
+    folded.requires_grad_(False)
+    like = next(folded.parameters(), torch.zeros(()))
+    return keep_constants(folded, like.new_zeros((1, *input_shape)))
 
 
 def _is(node: object, name: str) -> bool:

@@ -142,7 +142,7 @@ def fit_networks(
     sums, times = [], []
     with _device.device_lock(home):
         for architecture in random_architectures(model.space, count, seed=1):
-            call = in_runtime(*as_deployed(without_norms(make(architecture)), x, dtype), runtime)
+            call = in_runtime(*as_deployed(without_norms(make(architecture), x), x, dtype), runtime)
             timing = measure(
                 call, device=home, runtime=runtime, batch=batch, graph=runtime == "graph",
                 max_seconds=seconds, warmup_seconds=seconds / 2,
@@ -197,7 +197,7 @@ def _written(
     """The ONNX file of an architecture's network, read from `folder` where it is there."""
     path = folder / f"{config_hash(architecture.to_dict())}.onnx"
     if not path.is_file():
-        content = onnx_bytes(without_norms(make(architecture)), x, any_batch=True)
+        content = onnx_bytes(without_norms(make(architecture), x), x, any_batch=True)
         folder.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
         temporary.write_bytes(content)
@@ -215,7 +215,7 @@ def _call(
 ) -> Callable[[], Any]:
     if runtime == "onnx" and folder is not None:
         return onnx_call(_written(make, architecture, x, Path(folder)), x)
-    return in_runtime(*as_deployed(without_norms(make(architecture)), x, dtype), runtime)
+    return in_runtime(*as_deployed(without_norms(make(architecture), x), x, dtype), runtime)
 
 
 class _Kept:

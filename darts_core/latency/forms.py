@@ -22,6 +22,7 @@ __all__ = [
     "RUNTIMES",
     "as_deployed",
     "in_runtime",
+    "keep_constants",
     "onnx_bytes",
     "onnx_call",
     "skip_dead",
@@ -51,10 +52,35 @@ def skip_dead(module: nn.Module) -> nn.Module:
     return module
 
 
-def without_norms(module: nn.Module) -> nn.Module:
+@torch.no_grad()
+def keep_constants(module: nn.Module, x: torch.Tensor) -> nn.Module:
+    """`module` after `skip_dead`, what its cells compute whatever the input kept as buffers.
+
+    Args:
+        module: in eval mode, with its final weights.
+        x: [B, C, H, W] of the size that all later inputs have, on any device.
+    """
+    cells = [
+        child for child in module.modules() if isinstance(getattr(child, "keeping", None), bool)
+    ]
+    for cell in cells:
+        cell.keeping = True  # type: ignore[assignment]
+    if cells:
+        home = next(module.parameters(), x)
+        module(x[:1].to(home.device, home.dtype))
+    for cell in cells:
+        cell.keeping = False  # type: ignore[assignment]
+    return module
+
+
+def without_norms(module: nn.Module, x: torch.Tensor | None = None) -> nn.Module:
     """A copy in eval mode whose convolutions carry a bias and whose batch norms are gone.
 
     The values differ from the original's, the work is that of the folded operation.
+
+    Args:
+        module: a network or an operation.
+        x: [B, C, H, W] of a network's inputs, for `keep_constants`.
     """
     copied = skip_dead(copy.deepcopy(module).eval())
     last: nn.Conv2d | None = None
@@ -66,7 +92,8 @@ def without_norms(module: nn.Module) -> nn.Module:
                 last.bias = nn.Parameter(torch.zeros(last.out_channels))
             parent, _, own = name.rpartition(".")
             setattr(copied.get_submodule(parent), own, nn.Identity())
-    return copied.requires_grad_(False)
+    copied.requires_grad_(False)
+    return copied if x is None else keep_constants(copied, x)
 
 
 def in_runtime(

@@ -111,9 +111,12 @@ class FixedCell(nn.Module):
         lean: in eval mode leave out what cannot change the output: edges that lead nowhere, zeros handed
             on by skips and pools; what is computed from zeros alone is computed for one sample.
             For export and its timings; the values stay exactly the same.
+        keeping: the next lean forward keeps what is computed from zeros alone as buffers, which later
+            ones read: for the weights and the input size of that forward only.
     """
 
     lean: bool = False
+    keeping: bool = False
 
     def __init__(
         self,
@@ -163,20 +166,38 @@ class FixedCell(nn.Module):
         zeros, wanted = self._zeros_and_wanted()
         constant = [False] * len(states)
         for target in self._nodes:
-            terms, fixed = [], []
+            moving: list[tuple[nn.Module, Tensor]] = []
+            still: list[tuple[nn.Module, Tensor]] = []
             for (source, node), op in zip(self.edges, self.ops, strict=True):
                 if node == target and target in wanted and not self._vanishes(op, source, zeros):
-                    terms.append(op(states[source]))
-                    fixed.append(constant[source])
-            constant.append(all(fixed))
-            states.append(
-                sum(terms[1:], terms[0]) if terms else self._blank(states, target, wanted)
-            )
+                    (still if constant[source] else moving).append((op, states[source]))
+            constant.append(not moving)
+            terms = [op(x) for op, x in moving]
+            if still or not moving:
+                terms.append(self._constant(target, still, states, wanted))
+            states.append(sum(terms[1:], terms[0]))
         outputs = [
             states[state].expand(batch, -1, -1, -1) if constant[state] else states[state]
             for state in self._outputs
         ]
         return torch.cat(outputs, dim=1) if len(outputs) > 1 else outputs[0]
+
+    def _constant(
+        self,
+        target: int,
+        still: list[tuple[nn.Module, Tensor]],
+        states: list[Tensor],
+        wanted: set[int],
+    ) -> Tensor:
+        """What node `target` receives whatever the input, [1, C, H, W]; read where it was kept."""
+        name = f"constant_{target}"
+        if name in self._buffers:
+            return self.get_buffer(name)
+        terms = [op(x) for op, x in still]
+        total = sum(terms[1:], terms[0]) if terms else self._blank(states, target, wanted)
+        if self.keeping:
+            self.register_buffer(name, total.detach().clone(), persistent=False)
+        return total
 
     def _zeros_and_wanted(self) -> tuple[set[int], set[int]]:
         """The nodes that are zero whatever the input, and the states that reach an output."""

@@ -61,6 +61,17 @@ def test_outputs_stay_the_same(text):
     torch.testing.assert_close(folded(x), right, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("text", DEAD)
+@torch.no_grad()
+def test_exported_networks_compute_nothing_from_zeros(text):
+    cell = next(m for m in fold_batch_norms(network(text), (3, 8, 8)).modules()
+                if isinstance(m, FixedCell))  # fmt: skip
+    zeros = cell._zeros_and_wanted()[0]
+    runs = alive(cell)
+    assert not any(runs[i] for i, (source, _) in enumerate(cell.edges) if source in zeros)
+    assert not any("constant" in name for name in cell.state_dict())
+
+
 @torch.no_grad()
 def test_darts_cells_stay_the_same():
     torch.manual_seed(0)
@@ -91,7 +102,7 @@ def test_an_edge_costs_what_it_runs(text):
     for (source, target, op), run in zip(architecture.cell(KIND).edges, runs, strict=True):
         row, column = SPACE.edges.index((source, target)), SPACE.ops.index(op)
         weight_EK[row, column] = 1.0
-        # a convolution of zeros is computed once for all samples, when the file is loaded
+        # what follows from zeros alone is a constant of exported networks
         fixed = source in cell._zeros_and_wanted()[0]
         right += float(cost_EK[row, column]) * (run and not fixed)
     assert model.of(architecture) == pytest.approx(right, rel=1e-6)

@@ -13,7 +13,7 @@ from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
 from darts_core.strategies.base import Batch, Forward, Penalty, SearchSettings
 from darts_core.strategies.first_order import FirstOrder
-from darts_core.supernet import Supernet
+from darts_core.supernet import Supernet, frozen_statistics
 
 __all__ = ["PerturbationSelection"]
 
@@ -28,7 +28,9 @@ class PerturbationSelection(FirstOrder):
     in random order.
 
     Source: DARTS-PT (arXiv:2108.04392), Algorithm 1 and section 5; operations are removed by masking
-    their weight, the others' weights stay.
+    their weight, the others' weights stay. As in the authors' code the batch norms take the statistics
+    of the measured batch: running ones describe the sum with the operation, and a removal that shifts
+    them (a skip's, above all) would cost accuracy whether or not the operation is needed.
 
     Args:
         warmup_share: share of the epochs (0 to 1) before the first decision.
@@ -105,7 +107,7 @@ class PerturbationSelection(FirstOrder):
         for k in allowed:
             without = {name: w.clone() for name, w in weights.items()}
             without[kind][edge, k] = 0.0
-            scores[int(k)] = self.measure(self._under(without), self.batches)
+            scores[int(k)] = self.measure(self._reduced(without), self.batches)
         return min(scores, key=lambda k: (scores[k], k))
 
     @torch.no_grad()
@@ -118,12 +120,26 @@ class PerturbationSelection(FirstOrder):
         for e in rows:
             without = {name: w.clone() for name, w in weights.items()}
             without[kind][e] = 0.0
-            scores[e] = self.measure(self._under(without), self.batches)
+            scores[e] = self.measure(self._reduced(without), self.batches)
         needed = sorted(rows, key=lambda e: (scores[e], e))[: space.keep_edges]
         return [e for e in rows if e not in needed]
 
     def _under(self, weights: Weights) -> Forward:
         return lambda images: self.supernet(images, weights)
+
+    def _reduced(self, weights: Weights) -> Forward:
+        """The supernet without something that it was trained with: norms take the batch's statistics."""
+
+        def forward(images: Tensor) -> Tensor:
+            # one image alone may leave a norm a single value, which has no variance
+            was_training = self.supernet.training
+            self.supernet.train(len(images) > 1)
+            with frozen_statistics(self.supernet):
+                logits: Tensor = self._under(weights)(images)
+            self.supernet.train(was_training)
+            return logits
+
+        return forward
 
     def _final(self) -> Weights:
         device = self.supernet.progress.device

@@ -87,8 +87,9 @@ def study(objective: Training, pruner: Any, trials: int) -> tuple[float, int]:
     """(best validation accuracy in percent, epochs used) of one study."""
     with tempfile.TemporaryDirectory() as folder:
         found = run_study(
-            objective, SPACE, folder=folder, trials=trials, pruner=pruner, seed=objective.seed
-        )
+            objective, SPACE, folder=folder, trials=trials, pruner=pruner, seed=objective.seed,
+            epochs_per_trial=objective.epochs,
+        )  # fmt: skip
     return found.best_value, int(found.spent["epochs"])
 
 

@@ -185,6 +185,9 @@ class Ledger:
             claim.trial.report(metrics[name], epoch + 1)
         if epoch + 1 < max(known, default=0):
             return None
+        if epoch + 1 == self.spec.budget.epochs_per_trial:
+            # nothing is left to save: what is fully trained counts as such, also on a rung
+            return None
         if claim.trial.should_prune():
             return f"pruned after epoch {epoch + 1} with {name} {metrics[name]:.6g}"
         return None

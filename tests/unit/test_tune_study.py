@@ -307,6 +307,22 @@ def test_pruners_end_bad_trials_early(tmp_path, name):
     assert all(r.epochs < 12 for r in pruned)
 
 
+@pytest.mark.parametrize(("known", "states"), [(9, {"complete"}), (None, {"complete", "pruned"})])
+def test_a_fully_trained_trial_is_never_pruned_though_its_last_epoch_is_a_rung(
+    tmp_path, known, states
+):
+    def late(trial):
+        # equal to the best until the last epoch, then by number
+        for epoch in range(9):
+            trial.report(epoch, val_accuracy=-float(trial.number) if epoch == 8 else 1.0)
+        return {"val_accuracy": -float(trial.number)}
+
+    result = run_study(
+        late, SPACE, folder=tmp_path, trials=8, epochs_per_trial=known, sampler="random"
+    )
+    assert {r.state for r in result.trials} == states
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,27 @@ def run_part(args: argparse.Namespace, name: str, words: list[str], until: float
     return True
 
 
+def go_on(
+    args: argparse.Namespace,
+    commands: dict[str, list[str]],
+    row: Callable[[Path, str], dict[str, Any]],
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Run what is missing until time is up: (a row of each finished part, names of the others)."""
+    until = time.monotonic() + 60 * args.minutes
+    rows: list[dict[str, Any]] = []
+    left: list[str] = []
+    for name, words in commands.items():
+        folder = stage_folder(args, name)
+        done = (folder / "result.json").is_file()
+        if not done and not left and time.monotonic() < until:
+            done = run_part(args, name, words, until)
+        if done:
+            rows.append(row(folder, name))
+        else:
+            left.append(name)
+    return rows, left
+
+
 def row_of(folder: Path, name: str) -> dict[str, Any]:
     """One finished part's figures."""
     result = read_json(folder / "result.json")
@@ -140,17 +162,7 @@ def main() -> None:
     """Run what is missing until time is up, and write what is there."""
     args = options()
     args.out = args.out.resolve()
-    until = time.monotonic() + 60 * args.minutes
-    rows, left = [], []
-    for name, words in parts(args).items():
-        folder = stage_folder(args, name)
-        done = (folder / "result.json").is_file()
-        if not done and not left and time.monotonic() < until:
-            done = run_part(args, name, words, until)
-        if done:
-            rows.append(row_of(folder, name))
-        else:
-            left.append(name)
+    rows, left = go_on(args, parts(args), row_of)
     if rows:
         path = write_results(
             "full-search",

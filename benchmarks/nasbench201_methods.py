@@ -16,11 +16,10 @@ something is. The results file is written anew by every call.
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.full_search import ROOT, SHARES, UNFINISHED, device_name, run_part, stage_folder
+from benchmarks.full_search import ROOT, SHARES, UNFINISHED, device_name, go_on
 from darts_core.bench.results import command_line, write_results
 from darts_core.runlog import read_json, read_jsonl
 
@@ -134,17 +133,7 @@ def main() -> None:
     """Run what is missing until time is up, and write what is there."""
     args = options()
     args.out = args.out.resolve()
-    until = time.monotonic() + 60 * args.minutes
-    rows, left = [], []
-    for name, words in parts(args).items():
-        folder = stage_folder(args, name)
-        done = (folder / "result.json").is_file()
-        if not done and not left and time.monotonic() < until:
-            done = run_part(args, name, words, until)
-        if done:
-            rows.append(row_of(folder, name))
-        else:
-            left.append(name)
+    rows, left = go_on(args, parts(args), row_of)
     if rows:
         path = write_results(
             "nasbench201-methods",

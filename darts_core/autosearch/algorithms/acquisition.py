@@ -20,12 +20,10 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.samplers import BaseSampler
-from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from darts_core.autosearch.algorithms.steps import step, uniform
+from darts_core.autosearch.algorithms.steps import UniformStart, step, uniform
 
 __all__ = ["AcquisitionSampler"]
 
@@ -33,7 +31,7 @@ _CANDIDATES = 1000
 _LOCAL = 200
 
 
-class AcquisitionSampler(BaseSampler):
+class AcquisitionSampler(UniformStart):
     """Optuna sampler; `kind` is "ucb", "poi" or "ei"."""
 
     def __init__(
@@ -45,19 +43,12 @@ class AcquisitionSampler(BaseSampler):
         n_initial_points: int = 5,
         seed: int,
     ) -> None:
+        super().__init__(seed=seed)
         self.kind = kind
         self.kappa = kappa
         self.xi = xi
         self.n_initial_points = n_initial_points
         self._seed = seed
-        self._rng = np.random.default_rng(seed)
-        self._space = IntersectionSearchSpace()
-
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """All settings seen in finished trials."""
-        return self._space.calculate(study)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -136,13 +127,3 @@ class AcquisitionSampler(BaseSampler):
                 position = math.log(value) if d.log else value
                 row.append((position - low) / (high - low) if high > low else 0.0)
         return row
-
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """A uniform draw: the start points."""
-        return uniform(param_distribution, self._rng)

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler
-from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from darts_core.autosearch.algorithms.steps import Near, step, uniform
+from darts_core.autosearch.algorithms.steps import Near, UniformStart, step
 
 __all__ = ["AnnealSampler"]
 
 
-class AnnealSampler(BaseSampler):
+class AnnealSampler(UniformStart):
     """Optuna sampler; see the module text."""
 
     def __init__(
@@ -32,17 +29,9 @@ class AnnealSampler(BaseSampler):
         near: Near | None = None,
         seed: int,
     ) -> None:
+        super().__init__(near=near, seed=seed)
         self.avg_best_idx = avg_best_idx
         self.shrink_coef = shrink_coef
-        self.near = near or {}
-        self._rng = np.random.default_rng(seed)
-        self._space = IntersectionSearchSpace()
-
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """All settings seen in finished trials."""
-        return self._space.calculate(study)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -60,13 +49,3 @@ class AnnealSampler(BaseSampler):
             name: step(d, start.params[name], size, self._rng, self.near.get(name))
             for name, d in search_space.items()
         }
-
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """A uniform draw: the first trials."""
-        return uniform(param_distribution, self._rng)

@@ -7,38 +7,27 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.samplers import BaseSampler
-from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from darts_core.autosearch.algorithms.steps import Near, step, uniform
+from darts_core.autosearch.algorithms.steps import Near, UniformStart, step
 
 __all__ = ["EvolutionSampler"]
 
 _NUMBER_STEP = 0.3  # a mutated number moves within this share of its range
 
 
-class EvolutionSampler(BaseSampler):
+class EvolutionSampler(UniformStart):
     """Optuna sampler; see the module text."""
 
     def __init__(
         self, *, population: int = 8, tournament: int = 3, near: Near | None = None, seed: int
     ) -> None:
+        super().__init__(near=near, seed=seed)
         self.population = population
         self.tournament = tournament
-        self.near = near or {}
-        self._rng = np.random.default_rng(seed)
-        self._space = IntersectionSearchSpace()
-
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """All settings seen in finished trials."""
-        return self._space.calculate(study)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -67,13 +56,3 @@ class EvolutionSampler(BaseSampler):
             others = [choice for choice in d.choices if choice != value]
             return others[int(self._rng.integers(len(others)))]
         return step(d, value, _NUMBER_STEP, self._rng)
-
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """A uniform draw: the first population."""
-        return uniform(param_distribution, self._rng)

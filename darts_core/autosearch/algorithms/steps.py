@@ -1,4 +1,4 @@
-"""Moves in a search space shared by the samplers: a uniform point, a step of a given size."""
+"""What the samplers share: a uniform point, a step of a given size, and the draws before they know enough."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.samplers import BaseSampler
+from optuna.search_space import IntersectionSearchSpace
+from optuna.study import Study
+from optuna.trial import FrozenTrial
 
-__all__ = ["Near", "step", "uniform"]
+__all__ = ["Near", "UniformStart", "step", "uniform"]
 
 Near = dict[str, tuple[tuple[int, ...], ...]]
 
@@ -67,3 +71,33 @@ def step(
     half = size * (high - low) / 2
     left, right = max(low, position - half), min(high, position + half)
     return _back(d, rng.uniform(left, right))
+
+
+class UniformStart(BaseSampler):
+    """A sampler over all settings seen in finished trials; what it leaves open is drawn uniformly.
+
+    Args:
+        near: for choices, the indices of the values most like each value.
+        seed: of all draws.
+    """
+
+    def __init__(self, *, near: Near | None = None, seed: int) -> None:
+        self.near = near or {}
+        self._rng = np.random.default_rng(seed)
+        self._space = IntersectionSearchSpace()
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """All settings seen in finished trials."""
+        return self._space.calculate(study)
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """A uniform draw."""
+        return uniform(param_distribution, self._rng)

@@ -10,10 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from darts_core.supernet.plan_dense import DenseLayout
     from darts_kernels.layout import CellLayout
 
-__all__ = ["KERNEL_NAMES", "describe_plan"]
+__all__ = ["KERNEL_NAMES", "describe_plan", "describe_stem"]
 
 KERNEL_NAMES = {
     "_depthwise_kernel": "depthwise",
@@ -41,6 +43,13 @@ KERNEL_NAMES = {
     "_source_coefficient_kernel": "coefficients",
     "_source_gradient_kernel": "branch gradients",
     "_state_gradient_kernel": "state gradient",
+    "_conv_kernel": "convolution and moments",
+    "_conv_input_kernel": "input gradient",
+    "_conv_weight_kernel": "weight gradient",
+    "_conv_share_kernel": "weight sums",
+    "_normalize_kernel": "norm",
+    "_normalize_reduce_kernel": "sums",
+    "_normalize_coefficient_kernel": "coefficients",
 }
 """What the plan calls a Triton kernel."""
 LIBRARY = ("relu", "convolution", "convolution gradient", "pool")
@@ -70,6 +79,40 @@ def describe_plan(
         row["launches_forward"] = len(row["kernels_forward"])
         row["launches_backward"] = len(row["kernels_backward"])
     return rows
+
+
+def describe_stem(
+    stem: nn.Module, batch: int, height: int, width: int
+) -> list[dict[str, Any]] | None:
+    """One row a convolution of a stem, as those of `describe_plan`; None for a stem of another form.
+
+    Its kernels are those of the fused path; the first convolution reads the images, which want no gradient.
+    """
+    from darts_core.supernet.stem import chains, stem_parts
+
+    rows: list[dict[str, Any]] = []
+    for chain in chains(stem):
+        for _, conv, _ in stem_parts(chain):
+            backward = ["weight gradient", "weight sums"]
+            if rows:
+                backward = ["input gradient", *backward]
+            read = batch * conv.in_channels * height * width
+            height, width = (-(-length // conv.stride[0]) for length in (height, width))
+            written = batch * conv.out_channels * height * width
+            macs = written * conv.in_channels * conv.kernel_size[0] ** 2
+            rows.append(
+                {
+                    "kernels_forward": ["convolution and moments", "moments", "norm"],
+                    "kernels_backward": ["sums", "coefficients", *backward],
+                    # forward x, y twice, the output; backward its gradient and y twice, x, its gradient
+                    "bytes": 4 * (3 * written + read + 4 * written + (2 if rows else 1) * read),
+                    "flops": 2 * (3 if rows else 2) * macs,
+                }
+            )
+            row = rows[-1]
+            row["launches_forward"] = len(row["kernels_forward"])
+            row["launches_backward"] = len(row["kernels_backward"])
+    return rows or None
 
 
 def _rows(layout: CellLayout, elements: int) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from torch import Tensor
 from darts_kernels import norm
 from darts_kernels._common import next_power_of_2
 
-__all__ = ["column_moments", "column_moments_reference"]
+__all__ = ["column_moments", "column_moments_reference", "finish_moments"]
 
 
 def column_moments_reference(tensors: Sequence[Tensor]) -> Tensor:
@@ -106,11 +106,45 @@ def column_moments(
                 J=len(tensors), WIDTH=columns, COLUMNS=tile, BLOCK=block, STEPS=steps, num_warps=4,
             )  # fmt: skip
         row0 += len(tensors) * columns
-    padded = next_power_of_2(parts)
-    finalized = max(1, min(16, 4096 // padded))
-    norm._finalize_kernel[(triton.cdiv(rows, finalized),)](
-        sums, moments, running_mean, running_var, moments, 0, rows, 0, 0, 0, 0,
-        parts, block * steps, pixels, momentum,
-        PARTS=padded, BLOCK=finalized, TRAIN=train, C=1, SPARSE=False, num_warps=4,
+    finish_moments(
+        sums, moments, running_mean, running_var, momentum=momentum, train=train, pixels=pixels,
+        chunk=block * steps,
     )  # fmt: skip
     return moments
+
+
+def finish_moments(
+    sums: Tensor,
+    moments: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    *,
+    momentum: float,
+    train: bool,
+    pixels: int,
+    chunk: int,
+    live: Tensor | None = None,
+    channels: int = 1,
+) -> None:
+    """Fill `moments` [rows, 2] from the partials of programs of `chunk` pixels; move running statistics.
+
+    Args:
+        sums: partials [rows, parts, 2]; not read in evaluation.
+        moments: (mean, inv), written.
+        running_mean: [rows], updated in place.
+        running_var: [rows], likewise.
+        momentum: share of the new statistics.
+        train: batch statistics, or the running ones.
+        pixels: over all programs.
+        chunk: pixels of a program.
+        live: flags [rows / channels]; rows of flag 0 get mean and variance 0 and keep their statistics.
+        channels: rows of a flag.
+    """
+    rows, parts = moments.shape[0], triton.cdiv(pixels, chunk)
+    padded = next_power_of_2(parts)
+    block = max(1, min(16, 4096 // padded))
+    norm._finalize_kernel[(triton.cdiv(rows, block),)](
+        sums, moments, running_mean, running_var, moments if live is None else live,
+        0, rows, 0, 0, 0, 0, parts, chunk, pixels, momentum,
+        PARTS=padded, BLOCK=block, TRAIN=train, C=channels, SPARSE=live is not None, num_warps=4,
+    )  # fmt: skip

@@ -37,6 +37,10 @@ def launch_bytes(
         batch: samples.
         item: bytes of a stored value.
     """
+    if name == "_source_pool_kernel":
+        return item * batch * k["C"] * (k["HI"] * k["WI"] + k["H"] * k["W"])
+    if name == "_source_flag_kernel":
+        return 4.0 * k["E"] * k["SLOTS"]
     if name.startswith("_conv"):
         return conv_bytes(name, k, batch, item)
     if "BLOCK" in k and name.startswith(("_moments", "_source", "_state")):

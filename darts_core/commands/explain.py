@@ -124,7 +124,7 @@ def _print_cell(
         )
     if cell.sparse:
         print("  sparse: upper bounds; operations that are not drawn are skipped on the device")
-    rows = describe_plan(plan.layout, batch, *size)
+    rows = describe_plan(plan.layout, batch, *size, sparse=cell.sparse)
     said: tuple[Any, Any] = (None, None)
     for row in rows:
         print(

@@ -178,10 +178,11 @@ def conv_inputs(
     weights: Sequence[Tensor],
     dilations: Sequence[int],
     *,
+    relu: bool | None = None,
     normed: tuple[Tensor, Tensor] | None = None,
     live: Tensor | None = None,
 ) -> Tensor:
-    """Gradient of x (of relu(x) times relu's mask, if `shape.relu`) from all convolutions of all edges.
+    """Gradient of x, or of relu(x), from all convolutions of all edges.
 
     Args:
         shape: sizes and tiles.
@@ -189,11 +190,14 @@ def conv_inputs(
         grads: of each y, or of its norm's output where `normed` is given (one convolution only).
         weights: of each convolution [E * Co, Ci, K, K], K below 256.
         dilations: of each, below 256.
+        relu: whether relu's mask is applied; as `shape.relu` says by default.
         normed: (y, coefficients [Co, 4]).
         live: flags [J * E], kernel size by kernel size.
     """
     dx = torch.empty_like(x)
     constants = shape.constants(max(w.shape[-1] for w in weights), 1)
+    if relu is not None:
+        constants["RELU"] = relu
     tile = tile_of(shape.in_channels, 64)
     pixels = shape.batch * shape.height * shape.width
     code = sum(

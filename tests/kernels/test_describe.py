@@ -22,6 +22,12 @@ CASES = {
     "partial": {"ops": OPS, "inputs": 2, "nodes": 2, "reduces": True, "groups": 2},
     "one stage": {"ops": ["none", "dil_conv_3x3"], "nodes": 2},
     "nasbench201": {"ops": get_space("nasbench201").ops, "nodes": 3},
+    "drawn nasbench201": {"ops": get_space("nasbench201").ops, "nodes": 3, "sparse": True},
+    "drawn dense pools": {
+        "ops": ["nor_conv_3x3", "max_pool_3x3", "avg_pool_3x3"],
+        "nodes": 2,
+        "sparse": True,
+    },
     "dense pools": {"ops": ["nor_conv_3x3", "max_pool_3x3", "avg_pool_3x3"], "nodes": 2},
 }
 
@@ -58,7 +64,9 @@ def test_the_stem_is_what_is_launched(launched, make):
 @pytest.mark.parametrize("case", CASES)
 def test_kernels_are_those_that_are_launched(launched, case):
     options = dict(CASES[case])
+    sparse = options.pop("sparse", False)
     cell = make_cell(options.pop("ops"), channels=4, **options)
+    cell.sparse = sparse
     plan = plan_cell(cell, cell.channels)
     layout = plan.layout
     fused = fused_class(plan, on_gpu=True).adopt(cell, plan, "fp32").to("meta")
@@ -68,7 +76,7 @@ def test_kernels_are_those_that_are_launched(launched, case):
     out = fused(inputs, weights)
     forward, launched[:] = list(launched), []
     out.backward(torch.empty_like(out))
-    rows = describe_plan(layout, 2, 8, 8)
+    rows = describe_plan(layout, 2, 8, 8, sparse=sparse)
     # a preprocessed input: pointwise, moments, norm; then its reductions and gradients
     before = 2 * len(getattr(layout, "input_channels", ()))
     found = [KERNEL_NAMES[n] for n in forward if not n.startswith(BESIDE)][before:]

@@ -61,8 +61,20 @@ STEPS: dict[str, dict[str, Any]] = {
         "relaxation": "gumbel",
         "variants": ["plain", "plain graph", *FUSED, *SECOND],
     },
+    "step-gumbel-nasbench201": {
+        "space": "nasbench201",
+        "layers": 5,
+        "relaxation": "gumbel",
+        "variants": ["plain", "plain graph", *FUSED, *SECOND],
+    },
     "kernels": {"precisions": list(PRECISIONS)},
     "kernels-nasbench201": {"space": "nasbench201", "layers": 5, "precisions": ["tf32"]},
+    "kernels-gumbel-nasbench201": {
+        "space": "nasbench201",
+        "layers": 5,
+        "relaxation": "gumbel",
+        "precisions": ["tf32"],
+    },
 }
 """Benchmark parts and their options."""
 

@@ -1,7 +1,7 @@
 """`darts-core bench what=kernels`: every kernel launch of a fused cell against its own bytes.
 
-On a GPU the launches of one forward and backward pass of each kind of cell are recorded, then each is
-timed alone; bytes are those it must move. On a CPU, where no Triton runs, each cell's batched form is
+On a GPU the launches of one forward and backward pass of the stem and of each kind of cell are recorded, then
+each is timed alone; bytes are those it must move. On a CPU, where no Triton runs, each cell's batched form is
 timed beside its modules. A cell whose check is red prints nothing but that.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,12 @@ def launch_bytes(
         batch: samples.
         item: bytes of a stored value.
     """
+    if name == "_source_pool_kernel":
+        return item * batch * k["C"] * (k["HI"] * k["WI"] + k["H"] * k["W"])
+    if name == "_source_flag_kernel":
+        return 4.0 * k["E"] * k["SLOTS"]
+    if name.startswith("_conv"):
+        return conv_bytes(name, k, batch, item)
     if "BLOCK" in k and name.startswith(("_moments", "_source", "_state")):
         return _dense_bytes(name, grid, k, item)
     hw = k["HW"] if "HW" in k else k.get("H", 1) * k.get("W", 1)
@@ -73,6 +80,17 @@ def launch_bytes(
         outs, ins = batch * k["CO"] * hw, batch * k["CI"] * hw * (2 if k["REDUCE"] else 1)
         return item * (ins * (2 if "backward" in name else 1) + 2 * outs)
     return tensor * item * 2
+
+
+def conv_bytes(name: str, k: Mapping[str, Any], batch: int, item: int) -> float:
+    """Bytes of a launch of `darts_kernels.conv_stats`; of drawn operations, as if all were drawn."""
+    if name == "_conv_share_kernel":
+        return 4 * k["E"] * k["size"] * (k["parts"] + 1)
+    x = batch * k["CI"] * k["HI"] * k["WI"]
+    y = batch * k["E"] * k["CO"] * k["H"] * k["W"] * (1 + k.get("NORM", 0))
+    if name == "_conv_input_kernel":
+        return item * (k["J"] * y + x * (1 + k["RELU"]))
+    return item * (x + y)
 
 
 def _passing_bytes(
@@ -118,9 +136,13 @@ def _dense_bytes(name: str, grid: tuple[int, ...], k: Mapping[str, Any], item: i
 
 
 def _recorded(
-    cell: SearchCell, inputs: list[Tensor], weights: Tensor
+    call: Callable[[], Any],
 ) -> list[tuple[str, Any, Any, Any]]:
-    """(name, grid, its numbers by argument, launch again) of each launch of a forward and backward pass."""
+    """(name, grid, its numbers by argument, launch again) of each launch of a forward and backward pass.
+
+    Args:
+        call: the forward pass; returns a tensor or several.
+    """
     from triton.runtime.jit import JITFunction
 
     launches: list[tuple[str, Any, Any, Any]] = []
@@ -140,8 +162,9 @@ def _recorded(
 
     JITFunction.run = record  # type: ignore[method-assign]
     try:
-        out = cell(inputs, weights)
-        out.backward(torch.randn_like(out))
+        out = call()
+        outs = out if isinstance(out, list) else [out]
+        torch.autograd.backward(outs, [torch.randn_like(out) for out in outs])
     finally:
         JITFunction.run = real  # type: ignore[method-assign]
     return launches
@@ -168,7 +191,6 @@ def _inputs(case: StepCase, net: Any) -> dict[str, tuple[list[Tensor], Tensor]]:
 
 
 def _gpu_rows(case: StepCase, precision: str, bandwidth: float) -> Iterator[dict[str, Any]]:
-    item = 2 if precision == "bf16" else 4
     passes, error, usual = case.check(f"fused {precision}")
     if not passes:
         yield {
@@ -181,31 +203,46 @@ def _gpu_rows(case: StepCase, precision: str, bandwidth: float) -> Iterator[dict
     net = copy.deepcopy(case.net)
     net.use_path("fused", precision)
     modules = dict(net.named_modules())
+    images = case.batches[0][0]
+    yield from _timed(case, "stem", lambda: net.stem(images), None, precision, bandwidth)
     shapes: set[Any] = set()
     for name, (inputs, weights) in _inputs(case, net).items():
         shape = tuple(tuple(x.shape) for x in inputs)
-        if shape in shapes:
-            continue
-        shapes.add(shape)
-        for kernel, grid, constants, again in _recorded(modules[name], inputs, weights):
-            timing = measure(
-                again, device=case.device, warmup_seconds=0.02, max_seconds=0.1, graph=True
-            )
-            edges = edges_read(constants, tuple(grid), modules[name].plan.layout)
-            if edges is not None:
-                constants["EDGES"] = edges
-            moved = launch_bytes(kernel, tuple(grid), constants, case.options["batch_size"], item)
-            yield {
-                "name": kernel,
-                "cell": name,
-                "precision": precision,
-                "grid": list(grid),
-                "check": "passed",
-                "bytes": moved,
-                "gbs": moved / (timing.median_ms * 1e6),
-                "of_floor": moved / (bandwidth * 1e6) / timing.median_ms,
-                **timing.to_dict(),
-            }
+        if shape not in shapes:
+            shapes.add(shape)
+            call = partial(modules[name], inputs, weights)
+            yield from _timed(case, name, call, modules[name].plan.layout, precision, bandwidth)
+
+
+def _timed(
+    case: StepCase,
+    name: str,
+    call: Callable[[], Any],
+    layout: Any,
+    precision: str,
+    bandwidth: float,
+) -> Iterator[dict[str, Any]]:
+    """A row for each launch of both passes of `call`; `layout` is that of a cell."""
+    item = 2 if precision == "bf16" else 4
+    for kernel, grid, constants, again in _recorded(call):
+        timing = measure(
+            again, device=case.device, warmup_seconds=0.02, max_seconds=0.1, graph=True
+        )
+        edges = None if layout is None else edges_read(constants, tuple(grid), layout)
+        if edges is not None:
+            constants["EDGES"] = edges
+        moved = launch_bytes(kernel, tuple(grid), constants, case.options["batch_size"], item)
+        yield {
+            "name": kernel,
+            "cell": name,
+            "precision": precision,
+            "grid": list(grid),
+            "check": "passed",
+            "bytes": moved,
+            "gbs": moved / (timing.median_ms * 1e6),
+            "of_floor": moved / (bandwidth * 1e6) / timing.median_ms,
+            **timing.to_dict(),
+        }
 
 
 def _cpu_rows(case: StepCase) -> Iterator[dict[str, Any]]:

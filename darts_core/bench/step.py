@@ -42,6 +42,7 @@ CASES: dict[str, dict[str, Any]] = {
     "nasbench201": {"space": "nasbench201"},
     "pc_darts": {"relaxation": "partial_channels"},
     "gdas": {"relaxation": "gumbel"},
+    "gdas_nasbench201": {"space": "nasbench201", "relaxation": "gumbel"},
 }
 """Supernets by name; on a CPU all of them are timed where the options name none."""
 OPTIONS = (

@@ -57,14 +57,15 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"{space.name}: {len(cells)} cells, {sizes['channels']} channels, batch {batch}, {side}x{side}"
     )
+    stem = _print_stem(supernet.stem, side, batch)
     totals = [_print_cell(i, cell, size, batch) for i, (cell, *size) in enumerate(cells)]
-    done = [total for total in totals if total is not None]
+    done = [total for total in (stem, *totals) if total is not None]
     if done:
         bytes_all, flops_all = (sum(part) for part in zip(*done, strict=True))
         floor_ms = bytes_all / (bandwidth * 1e9) * 1e3
         print(
-            f"fused cells together: {bytes_all / 2**20:.0f} MiB and {flops_all / 1e9:.1f} GFLOP forward and "
-            f"backward; floor {floor_ms:.2f} ms at {bandwidth:.0f} GB/s of this device"
+            f"stem and fused cells together: {bytes_all / 2**20:.0f} MiB and {flops_all / 1e9:.1f} GFLOP "
+            f"forward and backward; floor {floor_ms:.2f} ms at {bandwidth:.0f} GB/s of this device"
         )
     return 0
 
@@ -83,6 +84,25 @@ def _relaxation(name: str) -> Any:
     if name not in files:
         raise ConfigError(unknown_name("relaxation", name, sorted(files)))
     return instantiate(yaml.safe_load(files[name].read_text()))
+
+
+def _print_stem(stem: Any, side: int, batch: int) -> tuple[float, float] | None:
+    """Print the stem's launches on a GPU; its bytes and operations when it is fused."""
+    from darts_core.supernet.describe import describe_stem
+
+    rows = describe_stem(stem, batch, side, side)
+    if rows is None:
+        print("stem: module by module")
+        return None
+    print(f"stem, {side}x{side} (a GPU; on a CPU the library's):")
+    for row in rows:
+        print(
+            f"  {row['launches_forward']} + {row['launches_backward']} launches, "
+            f"{row['bytes'] / 2**20:.1f} MiB, {row['flops'] / 1e9:.2f} GFLOP"
+        )
+        print(f"    forward:  {_in_a_row(row['kernels_forward'])}")
+        print(f"    backward: {_in_a_row(row['kernels_backward'])}")
+    return sum(row["bytes"] for row in rows), sum(row["flops"] for row in rows)
 
 
 def _print_cell(
@@ -104,7 +124,7 @@ def _print_cell(
         )
     if cell.sparse:
         print("  sparse: upper bounds; operations that are not drawn are skipped on the device")
-    rows = describe_plan(plan.layout, batch, *size)
+    rows = describe_plan(plan.layout, batch, *size, sparse=cell.sparse)
     said: tuple[Any, Any] = (None, None)
     for row in rows:
         print(

@@ -34,16 +34,18 @@ class BatchedDenseCell(FusedSearchCell):
     """A searched cell with dense convolutions as batched torch calls; made by `fuse` on a CPU."""
 
     _slots: Tensor
+    _looks = True  # reads on the host which operations are drawn
 
     def forward(self, inputs: Sequence[Tensor], weights_EK: Tensor) -> Tensor:
         """The cell's output from its inputs and the mixing weights [E, K]."""
         layout = cast("DenseLayout", self.plan.layout)
         if self.sparse:
-            columns = drawn_columns(weights_EK)
+            columns = drawn_columns(weights_EK) if self._looks else None
             if columns is not None and any(len(row) < layout.operations for row in columns):
                 # on a CPU the drawn operations alone, one by one
                 return run_by_modules(self, inputs, weights_EK)
-            # on a GPU reading the draw would wait: all are evaluated, gradients reach the drawn ones
+            # on a GPU reading the draw would wait: kernels look for themselves, modules are all evaluated;
+            # gradients reach the drawn ones
             weights_EK = only_drawn(weights_EK)
         if self.training and self._tracking:
             self._batches.add_(1)
@@ -204,7 +206,12 @@ class BatchedDenseCell(FusedSearchCell):
 
 
 class FusedDenseCell(BatchedDenseCell):
-    """A searched cell with dense convolutions on cuDNN and Triton; made by `fuse` on a GPU."""
+    """A searched cell with dense convolutions on cuDNN and Triton; made by `fuse` on a GPU.
+
+    Sparse weights (GDAS): all of it is Triton, and operations that are not drawn are skipped on the device.
+    """
+
+    _looks = False
 
     def _stored(self, x_BCHW: Tensor) -> Tensor:
         from darts_kernels._common import PRECISIONS
@@ -237,5 +244,6 @@ class FusedDenseCell(BatchedDenseCell):
             tf32=self.precision == "tf32",
             momentum=0.1 if self.training and self._tracking else 0.0,
             train=self.training or not self._tracking,
+            sparse=self.sparse,
         )
         return run_source(run, mix_ES[:, : run.slots], state, self._weights(blocks), sums)

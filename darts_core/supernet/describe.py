@@ -10,10 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from darts_core.supernet.plan_dense import DenseLayout
     from darts_kernels.layout import CellLayout
 
-__all__ = ["KERNEL_NAMES", "describe_plan"]
+__all__ = ["KERNEL_NAMES", "describe_plan", "describe_stem"]
 
 KERNEL_NAMES = {
     "_depthwise_kernel": "depthwise",
@@ -41,6 +43,15 @@ KERNEL_NAMES = {
     "_source_coefficient_kernel": "coefficients",
     "_source_gradient_kernel": "branch gradients",
     "_state_gradient_kernel": "state gradient",
+    "_conv_kernel": "convolution and moments",
+    "_conv_input_kernel": "input gradient",
+    "_conv_weight_kernel": "weight gradient",
+    "_conv_share_kernel": "weight sums",
+    "_source_flag_kernel": "flags",
+    "_source_pool_kernel": "drawn pool",
+    "_normalize_kernel": "norm",
+    "_normalize_reduce_kernel": "sums",
+    "_normalize_coefficient_kernel": "coefficients",
 }
 """What the plan calls a Triton kernel."""
 LIBRARY = ("relu", "convolution", "convolution gradient", "pool")
@@ -48,21 +59,22 @@ LIBRARY = ("relu", "convolution", "convolution gradient", "pool")
 
 
 def describe_plan(
-    layout: CellLayout | DenseLayout, batch: int, height: int, width: int
+    layout: CellLayout | DenseLayout, batch: int, height: int, width: int, *, sparse: bool = False
 ) -> list[dict[str, Any]]:
     """One row a wave: its edges, kernels, bytes moved and operations of a forward and backward pass.
 
     The kernels of a params step are listed, in order; an alpha step leaves out what only weight gradients
     need (the depthwise stages made again, reduction weights). Tiles may have depthwise and pointwise of a
     stage in one kernel (`darts_kernels.stage`). Filling the first states (preprocessing, or a copy), and
-    modules of loose columns, belong to no wave.
+    modules of loose columns, belong to no wave. With `sparse` weights the kernels are those that skip what is
+    not drawn, and bytes and operations are those of a draw of everything: upper bounds.
     """
     from darts_core.supernet.plan_dense import DenseLayout
 
     out_height, out_width = layout.output_size(height, width)
     elements = batch * layout.channels * out_height * out_width
     rows = (
-        _dense_rows(layout, elements)
+        _dense_rows(layout, elements, sparse=sparse)
         if isinstance(layout, DenseLayout)
         else _rows(layout, elements)
     )
@@ -70,6 +82,40 @@ def describe_plan(
         row["launches_forward"] = len(row["kernels_forward"])
         row["launches_backward"] = len(row["kernels_backward"])
     return rows
+
+
+def describe_stem(
+    stem: nn.Module, batch: int, height: int, width: int
+) -> list[dict[str, Any]] | None:
+    """One row a convolution of a stem, as those of `describe_plan`; None for a stem of another form.
+
+    Its kernels are those of the fused path; the first convolution reads the images, which want no gradient.
+    """
+    from darts_core.supernet.stem import chains, stem_parts
+
+    rows: list[dict[str, Any]] = []
+    for chain in chains(stem):
+        for _, conv, _ in stem_parts(chain):
+            backward = ["weight gradient", "weight sums"]
+            if rows:
+                backward = ["input gradient", *backward]
+            read = batch * conv.in_channels * height * width
+            height, width = (-(-length // conv.stride[0]) for length in (height, width))
+            written = batch * conv.out_channels * height * width
+            macs = written * conv.in_channels * conv.kernel_size[0] ** 2
+            rows.append(
+                {
+                    "kernels_forward": ["convolution and moments", "moments", "norm"],
+                    "kernels_backward": ["sums", "coefficients", *backward],
+                    # forward x, y twice, the output; backward its gradient and y twice, x, its gradient
+                    "bytes": 4 * (3 * written + read + 4 * written + (2 if rows else 1) * read),
+                    "flops": 2 * (3 if rows else 2) * macs,
+                }
+            )
+            row = rows[-1]
+            row["launches_forward"] = len(row["kernels_forward"])
+            row["launches_backward"] = len(row["kernels_backward"])
+    return rows or None
 
 
 def _rows(layout: CellLayout, elements: int) -> list[dict[str, Any]]:
@@ -131,7 +177,7 @@ def _backward(layout: CellLayout, index: int, edges: int) -> list[str]:
     return [*names, "split"] if layout.groups > 1 else names
 
 
-def _dense_rows(layout: DenseLayout, elements: int) -> list[dict[str, Any]]:
+def _dense_rows(layout: DenseLayout, elements: int, *, sparse: bool) -> list[dict[str, Any]]:
     """One row for the edges of each source."""
     count, pools, passing = len(layout.filters), layout.pools, layout.groups - 1
     taps = sum(kernel * kernel for kernel, _ in layout.filters)
@@ -144,22 +190,35 @@ def _dense_rows(layout: DenseLayout, elements: int) -> list[dict[str, Any]]:
         forward = edges * 2 * count + 1 + 2 * pools
         backward = edges * 4 * count + 2 + 3 * pools
         macs = edges * taps * layout.channels * elements
-        moments = ["partial moments"] * (1 + int(layout.pool_norm and pools > 0))
         rows.append(
             {
                 "wave": len(rows),
                 "sources": [source],
                 "edges": edges,
-                "kernels_forward": [
-                    "relu", *["convolution"] * count, *["pool"] * pools, *moments, "moments",
-                    "node sum",
-                ],
-                "kernels_backward": [
-                    "sums", "coefficients", "branch gradients", "relu",
-                    *["convolution gradient"] * (2 * count), "state gradient",
-                ],
+                "kernels_forward": _dense_forward(layout, sparse=sparse),
+                "kernels_backward": _dense_backward(layout, sparse=sparse),
                 "bytes": 4 * elements * (forward + backward + (2 * edges + 3) * passing),
                 "flops": 2 * 3 * (macs + edges * passing * elements),
             }
-        )  # fmt: skip
+        )
     return rows
+
+
+def _dense_forward(layout: DenseLayout, *, sparse: bool) -> list[str]:
+    count, pools = len(layout.filters), layout.pools
+    normed = ["partial moments"] if layout.pool_norm and pools else []
+    if sparse:
+        names = ["flags", *["convolution and moments"] * count, *["drawn pool"] * pools, *normed]
+    else:
+        names = ["relu", *["convolution"] * count, *["pool"] * pools, "partial moments", *normed]
+    return [*names, "moments", "node sum"]
+
+
+def _dense_backward(layout: DenseLayout, *, sparse: bool) -> list[str]:
+    count = len(layout.filters)
+    names = ["sums", "coefficients", "branch gradients"]
+    if sparse:
+        names += ["input gradient", *["weight gradient", "weight sums"] * count]
+    else:
+        names += ["relu", *["convolution gradient"] * (2 * count)]
+    return [*names, "state gradient"]

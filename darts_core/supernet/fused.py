@@ -21,6 +21,7 @@ from darts_core.errors import ConfigError
 from darts_core.supernet.cell import SearchCell
 from darts_core.supernet.mixed_op import MixedOp
 from darts_core.supernet.plan import CellPlan, plan_cell
+from darts_core.supernet.stem import fuse_stems, unfuse_stems
 
 if TYPE_CHECKING:
     from darts_kernels.layout import CellLayout
@@ -249,7 +250,7 @@ def _import_params(cell: FusedSearchCell, state: dict[str, Any], prefix: str, *_
 def fuse(supernet: nn.Module, precision: str = "tf32") -> Mapping[str, CellPlan]:
     """Put every searched cell that the plan can express on its fast path; returns all plans.
 
-    On a GPU that is the fused kernels, on a CPU the batched torch calls of `batched`.
+    On a GPU that is the fused kernels, the stem's included, on a CPU the batched torch calls of `batched`.
     A cell with an operation that has no known form stays on the module path; the log says so once.
 
     Args:
@@ -278,6 +279,10 @@ def fuse(supernet: nn.Module, precision: str = "tf32") -> Mapping[str, CellPlan]
             last = fused_class(plan, on_gpu=on_gpu).adopt(cell, plan, precision)
     if last is not None and on_gpu:
         last.cast_output = True
+    stem = getattr(supernet, "stem", None)
+    if on_gpu and isinstance(stem, nn.Module):
+        # cells that run as modules take fp32
+        fuse_stems(stem, precision, low=all(plan.layout is not None for plan in plans.values()))
     return plans
 
 
@@ -308,6 +313,7 @@ def _say_once(reasons: str) -> None:
 def unfuse(supernet: nn.Module) -> None:
     """Put every fused cell back on the module path, values kept."""
     _set_lean(supernet, False)
+    unfuse_stems(supernet)
     for cell in list(supernet.modules()):
         if isinstance(cell, FusedSearchCell):
             cell.restore()

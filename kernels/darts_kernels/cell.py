@@ -256,8 +256,8 @@ def _load_inputs(run: CellRun, s: _Shape, inputs: list[Tensor], flat: Tensor, sa
         moments = saved.moments[row : row + s.CF]
         _finalize(own, sums, moments, [(0, s.CF)], parts, block, s.input_pixels)
         point_stats._normalize_kernel[(s.CF, triton.cdiv(s.input_pixels, s.tiles.plain_block))](
-            place, moments, s.input_pixels, 0, C=s.CF, HW=s.HI * s.WI,
-            BLOCK=s.tiles.plain_block, num_warps=s.tiles.plain_warps,
+            place, place, moments, moments, moments, s.input_pixels, 0, C=s.CF, HW=s.HI * s.WI,
+            BLOCK=s.tiles.plain_block, AFFINE=False, num_warps=s.tiles.plain_warps,
         )  # fmt: skip
 
 

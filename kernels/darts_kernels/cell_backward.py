@@ -371,14 +371,14 @@ def _input_backward(
     parts = triton.cdiv(s.input_pixels, t.plain_block)
     sums = torch.empty(2, s.CF, parts, device=x.device)
     point_stats._normalize_reduce_kernel[(s.CF, parts)](
-        grad, state, sums, s.input_pixels, parts, C=s.CF, HW=s.HI * s.WI, BLOCK=t.plain_block,
-        num_warps=t.plain_warps,
+        grad, state, sums, sums, s.input_pixels, parts, C=s.CF, HW=s.HI * s.WI,
+        BLOCK=t.plain_block, AFFINE=False, num_warps=t.plain_warps,
     )  # fmt: skip
     coefficients = torch.empty(s.CF, 4, device=x.device)
     moments = saved.moments[layout.rows["input"] :]
     point_stats._normalize_coefficient_kernel[(s.CF,)](
-        sums, moments, coefficients, parts, s.input_pixels, index * s.CF,
-        C=s.CF, PARTS=next_power_of_2(parts), num_warps=4,
+        sums, moments, moments, sums, coefficients, parts, s.input_pixels, index * s.CF,
+        C=s.CF, PARTS=next_power_of_2(parts), AFFINE=False, TRAIN=True, num_warps=4,
     )  # fmt: skip
     low = run.precision.storage != torch.float32
     tables = s.tables

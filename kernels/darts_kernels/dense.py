@@ -19,6 +19,9 @@ being convolutions, pools, skip. Statistics rows are (j, e, c), then normalised 
 or bf16; moments, sums and coefficients fp32. Nothing is summed atomically. Bytes: forward every branch is
 read twice (moments, sum); backward twice as well, and its gradient is written once.
 
+Sparse weights (`drawn.source_flags`): a branch that is not drawn is neither read nor written, and its w has
+gradient 0.
+
 `source` puts these launches, the convolutions and the pools together and registers the derivative.
 
 Source: NAS-Bench-201 (arXiv:2001.00326); batch norm: Ioffe and Szegedy (arXiv:1502.03167).
@@ -65,6 +68,14 @@ def source_sum_reference(
 
 
 @triton.jit
+def _if_live(mask, live_ptr, k, SPARSE: tl.constexpr):
+    """The mask, or nothing where flag `k` is 0."""
+    if SPARSE:
+        mask = mask & (tl.load(live_ptr + k) != 0)
+    return mask
+
+
+@triton.jit
 def _normed(value, moment_ptr, row, inside):
     mean = tl.load(moment_ptr + row * 2, mask=inside, other=0.0)
     inv = tl.load(moment_ptr + row * 2 + 1, mask=inside, other=0.0)
@@ -73,10 +84,10 @@ def _normed(value, moment_ptr, row, inside):
 
 @triton.jit(do_not_specialize=["pixels"])
 def _source_sum_kernel(
-    ys, pools, x_ptr, before, outs, moment_ptr, mix_ptr, pixels,
+    ys, pools, x_ptr, before, outs, moment_ptr, mix_ptr, live_ptr, pixels,
     E: tl.constexpr, J: tl.constexpr, P: tl.constexpr, POOL_NORM: tl.constexpr,
     SKIP: tl.constexpr, BEFORE: tl.constexpr, C: tl.constexpr, CP: tl.constexpr,
-    BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     c = tl.arange(0, CP)
@@ -87,18 +98,21 @@ def _source_sum_kernel(
     SLOTS: tl.constexpr = J + P + SKIP
     shared = ()
     for p in tl.static_range(P):
-        value = tl.load(pools[p] + place, mask=mask, other=0.0).to(tl.float32)
+        used = _if_live(mask, live_ptr, J * E + p, SPARSE)
+        value = tl.load(pools[p] + place, mask=used, other=0.0).to(tl.float32)
         if POOL_NORM:
             value = _normed(value, moment_ptr, (J * E + p) * C + c, inside)
         shared = shared + (value,)
     if SKIP:
-        shared = shared + (tl.load(x_ptr + place, mask=mask, other=0.0).to(tl.float32),)
+        used = _if_live(mask, live_ptr, J * E + P, SPARSE)
+        shared = shared + (tl.load(x_ptr + place, mask=used, other=0.0).to(tl.float32),)
     for e in tl.static_range(E):
         out = tl.zeros([BLOCK, CP], tl.float32)
         if (BEFORE >> e) & 1:
             out = tl.load(before[e] + place, mask=mask, other=0.0).to(tl.float32)
         for j in tl.static_range(J):
-            value = tl.load(ys[j] + wide + e * C, mask=mask, other=0.0).to(tl.float32)
+            used = _if_live(mask, live_ptr, j * E + e, SPARSE)
+            value = tl.load(ys[j] + wide + e * C, mask=used, other=0.0).to(tl.float32)
             mix = tl.load(mix_ptr + e * SLOTS + j)
             out += mix * _normed(value, moment_ptr, (j * E + e) * C + c, inside)
         for s in tl.static_range(P + SKIP):
@@ -108,10 +122,10 @@ def _source_sum_kernel(
 
 @triton.jit(do_not_specialize=["pixels", "parts"])
 def _source_reduce_kernel(
-    ys, pools, x_ptr, gs, moment_ptr, sum_ptr, pixels, parts,
+    ys, pools, x_ptr, gs, moment_ptr, sum_ptr, live_ptr, pixels, parts,
     E: tl.constexpr, J: tl.constexpr, P: tl.constexpr, POOL_NORM: tl.constexpr,
     SKIP: tl.constexpr, C: tl.constexpr, CP: tl.constexpr, BLOCK: tl.constexpr,
-    STEPS: tl.constexpr,
+    STEPS: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     part = tl.program_id(0)
     c = tl.arange(0, CP)
@@ -127,18 +141,21 @@ def _source_reduce_kernel(
         wide = i.to(tl.int64)[:, None] * (E * C) + c[None, :]
         shared = ()
         for p in tl.static_range(P):
-            value = tl.load(pools[p] + place, mask=mask, other=0.0).to(tl.float32)
+            used = _if_live(mask, live_ptr, J * E + p, SPARSE)
+            value = tl.load(pools[p] + place, mask=used, other=0.0).to(tl.float32)
             if POOL_NORM:
                 value = _normed(value, moment_ptr, (J * E + p) * C + c, inside)
             shared = shared + (value,)
         if SKIP:
-            shared = shared + (tl.load(x_ptr + place, mask=mask, other=0.0).to(tl.float32),)
+            used = _if_live(mask, live_ptr, J * E + P, SPARSE)
+            shared = shared + (tl.load(x_ptr + place, mask=used, other=0.0).to(tl.float32),)
         new = ()
         for e in tl.static_range(E):
             g = tl.load(gs[e] + place, mask=mask, other=0.0).to(tl.float32)
             new = new + (sums[e * ROWS] + tl.sum(g, 0),)
             for j in tl.static_range(J):
-                value = tl.load(ys[j] + wide + e * C, mask=mask, other=0.0).to(tl.float32)
+                used = _if_live(mask, live_ptr, j * E + e, SPARSE)
+                value = tl.load(ys[j] + wide + e * C, mask=used, other=0.0).to(tl.float32)
                 value = _normed(value, moment_ptr, (j * E + e) * C + c, inside)
                 new = new + (sums[e * ROWS + 1 + j] + tl.sum(g * value, 0),)
             for s in tl.static_range(P + SKIP):
@@ -153,7 +170,7 @@ def _source_coefficient_kernel(
     sum_ptr, moment_ptr, mix_ptr, total_ptr, coef_ptr, parts, pixels,
     E: tl.constexpr, J: tl.constexpr, P: tl.constexpr, POOL_NORM: tl.constexpr,
     SKIP: tl.constexpr, TRAIN: tl.constexpr, C: tl.constexpr, CP: tl.constexpr,
-    PARTS: tl.constexpr,
+    PARTS: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     slot = tl.program_id(0)
     e = tl.program_id(1)
@@ -169,8 +186,11 @@ def _source_coefficient_kernel(
         s_edge += tl.sum(tl.load(base + k[None, :], mask=mask, other=0.0), 1)
         spot = base + (1 + slot) * C * parts + k[None, :]
         s_slot += tl.sum(tl.load(spot, mask=mask, other=0.0), 1)
-    tl.store(total_ptr + e * SLOTS + slot, tl.sum(tl.where(inside, s_slot, 0.0)))
     mix = tl.load(mix_ptr + e * SLOTS + slot)
+    total = tl.sum(tl.where(inside, s_slot, 0.0))
+    if SPARSE:
+        total = tl.where(mix != 0.0, total, 0.0)
+    tl.store(total_ptr + e * SLOTS + slot, total)
     normed = (slot < J) | ((slot < J + P) & (POOL_NORM == 1))
     row = tl.where(slot < J, slot * E + e, J * E + slot - J) * C + c
     mean = tl.load(moment_ptr + row * 2, mask=inside & normed, other=0.0)
@@ -199,9 +219,9 @@ def _branch_gradient(g, value, coef_ptr, row, inside):
 
 @triton.jit(do_not_specialize=["pixels"])
 def _source_gradient_kernel(
-    ys, pools, gs, dys, dpools, dx_ptr, coef_ptr, mix_ptr, pixels,
+    ys, pools, gs, dys, dpools, dx_ptr, coef_ptr, mix_ptr, live_ptr, pixels,
     E: tl.constexpr, J: tl.constexpr, P: tl.constexpr, SKIP: tl.constexpr, C: tl.constexpr,
-    CP: tl.constexpr, BLOCK: tl.constexpr,
+    CP: tl.constexpr, BLOCK: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     c = tl.arange(0, CP)
@@ -213,15 +233,17 @@ def _source_gradient_kernel(
     values = ()
     grads = ()
     for p in tl.static_range(P):
-        values = values + (tl.load(pools[p] + place, mask=mask, other=0.0).to(tl.float32),)
+        used = _if_live(mask, live_ptr, J * E + p, SPARSE)
+        values = values + (tl.load(pools[p] + place, mask=used, other=0.0).to(tl.float32),)
         grads = grads + (tl.zeros([BLOCK, CP], tl.float32),)
     dx = tl.zeros([BLOCK, CP], tl.float32)
     for e in tl.static_range(E):
         g = tl.load(gs[e] + place, mask=mask, other=0.0).to(tl.float32)
         for j in tl.static_range(J):
-            value = tl.load(ys[j] + wide + e * C, mask=mask, other=0.0).to(tl.float32)
+            used = _if_live(mask, live_ptr, j * E + e, SPARSE)
+            value = tl.load(ys[j] + wide + e * C, mask=used, other=0.0).to(tl.float32)
             dy = _branch_gradient(g, value, coef_ptr, (e * SLOTS + j) * C + c, inside)
-            tl.store(dys[j] + wide + e * C, dy.to(dys[j].dtype.element_ty), mask=mask)
+            tl.store(dys[j] + wide + e * C, dy.to(dys[j].dtype.element_ty), mask=used)
         new = ()
         for p in tl.static_range(P):
             row = (e * SLOTS + J + p) * C + c
@@ -230,7 +252,8 @@ def _source_gradient_kernel(
         if SKIP:
             dx += tl.load(mix_ptr + e * SLOTS + J + P) * g
     for p in tl.static_range(P):
-        tl.store(dpools[p] + place, grads[p].to(dpools[p].dtype.element_ty), mask=mask)
+        used = _if_live(mask, live_ptr, J * E + p, SPARSE)
+        tl.store(dpools[p] + place, grads[p].to(dpools[p].dtype.element_ty), mask=used)
     if SKIP:
         tl.store(dx_ptr + place, dx.to(dx_ptr.dtype.element_ty), mask=mask)
 
@@ -245,6 +268,7 @@ class Branches:
         pools: [B, C, H, W].
         skip: the state itself, or None.
         pool_norm: whether the pools are normalised.
+        live: flags of `drawn.source_flags` where the weights are sparse.
     """
 
     edges: int
@@ -252,6 +276,7 @@ class Branches:
     pools: list[Tensor]
     skip: Tensor | None
     pool_norm: bool
+    live: Tensor | None = None
 
     @property
     def channels(self) -> int:
@@ -295,6 +320,7 @@ class Branches:
         return {
             "E": self.edges, "J": len(self.ys), "P": len(self.pools),
             "SKIP": self.skip is not None, "C": self.channels, "CP": self.padded,
+            "SPARSE": self.live is not None,
         }  # fmt: skip
 
 
@@ -321,7 +347,7 @@ def sum_forward(
     sums = tuple(out if x is None else x for x, out in zip(before, outs, strict=True))
     _source_sum_kernel[(triton.cdiv(b.pixels, b.block),)](
         tuple(b.ys), tuple(b.pools) or (outs[0],), outs[0] if b.skip is None else b.skip, sums,
-        tuple(outs), moments, mix_ES, b.pixels,
+        tuple(outs), moments, mix_ES, mix_ES if b.live is None else b.live, b.pixels,
         POOL_NORM=b.pool_norm, BEFORE=sum(1 << e for e, x in enumerate(before) if x is not None),
         BLOCK=b.block, num_warps=4, **b.constants(),
     )  # fmt: skip
@@ -351,8 +377,10 @@ def sum_backward(
     parts = triton.cdiv(b.pixels, b.block * b.steps)
     sums = torch.empty(b.edges, 1 + b.slots, b.channels, parts, device=device)
     shared = tuple(b.pools) or (gs[0],)
+    live = mix_ES if b.live is None else b.live
     _source_reduce_kernel[(parts,)](
-        tuple(b.ys), shared, gs[0] if b.skip is None else b.skip, gs, moments, sums, b.pixels, parts,
+        tuple(b.ys), shared, gs[0] if b.skip is None else b.skip, gs, moments, sums, live, b.pixels,
+        parts,
         POOL_NORM=b.pool_norm, BLOCK=b.block, STEPS=b.steps, num_warps=4, **constants,
     )  # fmt: skip
     totals = torch.empty(b.edges, b.slots, device=device)
@@ -368,7 +396,7 @@ def sum_backward(
     dskip = None if b.skip is None else torch.empty_like(b.skip)
     _source_gradient_kernel[(triton.cdiv(b.pixels, b.block),)](
         tuple(b.ys), shared, gs, tuple(dys), tuple(dpools) or (dys[0],),
-        dys[0] if dskip is None else dskip, coefficients, mix_ES, b.pixels,
+        dys[0] if dskip is None else dskip, coefficients, mix_ES, live, b.pixels,
         BLOCK=b.block, num_warps=4, **constants,
     )  # fmt: skip
     return totals, dys, dpools, dskip

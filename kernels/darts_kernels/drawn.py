@@ -9,6 +9,9 @@ share. Programs of a branch that is not drawn return at once, forward and backwa
 written stays undefined and is never read, as every reader looks at the same flags. The gradient of a weight
 that is not drawn is zero, and so are those of its operation's params; running statistics stay.
 
+The edges that leave a state of a cell with dense convolutions have flags of their own: [J * E] of the
+convolutions, kernel size by kernel size, then whether some edge drew each pool, and the skip.
+
 Shapes: w [E, K] fp32; drawn [E, slots] and live [groups], int32. Bytes: none to speak of.
 
 Source: one path an edge as in GDAS (arXiv:1910.04465), section 3.
@@ -26,7 +29,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from darts_kernels.layout import CellLayout, CellTables
 
-__all__ = ["drawn_flags", "drawn_reference"]
+__all__ = ["drawn_flags", "drawn_reference", "source_flags", "source_flags_reference"]
 
 
 def drawn_reference(layout: CellLayout, mix_EK: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,3 +91,32 @@ def drawn_flags(layout: CellLayout, tables: CellTables, mix_EK: Tensor) -> tuple
         num_warps=1,
     )  # fmt: skip
     return drawn, live
+
+
+def source_flags_reference(mix_ES: Tensor, filters: int) -> Tensor:
+    """Flags of one state: [filters * E] of its edges' convolutions, then [slots - filters] of the rest."""
+    drawn = mix_ES != 0
+    return torch.cat([drawn[:, :filters].t().reshape(-1), drawn[:, filters:].any(0)]).int()
+
+
+@triton.jit
+def _source_flag_kernel(
+    mix_ptr, live_ptr, E: tl.constexpr, J: tl.constexpr, SLOTS: tl.constexpr
+):  # fmt: skip
+    slot = tl.program_id(0)
+    some = 0
+    for e in range(E):
+        flag = (tl.load(mix_ptr + e * SLOTS + slot) != 0.0).to(tl.int32)
+        some |= flag
+        if slot < J:
+            tl.store(live_ptr + slot * E + e, flag)
+    if slot >= J:
+        tl.store(live_ptr + J * E + slot - J, some)
+
+
+def source_flags(mix_ES: Tensor, filters: int) -> Tensor:
+    """`source_flags_reference` in one launch, without a look from the host; fp32, contiguous weights."""
+    edges, slots = mix_ES.shape
+    live = torch.empty(filters * edges + slots - filters, dtype=torch.int32, device=mix_ES.device)
+    _source_flag_kernel[(slots,)](mix_ES, live, E=edges, J=filters, SLOTS=slots, num_warps=1)
+    return live

@@ -26,7 +26,7 @@ from torch import Tensor
 from darts_kernels import norm
 from darts_kernels._common import next_power_of_2
 
-__all__ = ["column_moments", "column_moments_reference"]
+__all__ = ["column_moments", "column_moments_reference", "finish_moments", "partial_moments"]
 
 
 def column_moments_reference(tensors: Sequence[Tensor]) -> Tensor:
@@ -40,9 +40,9 @@ def column_moments_reference(tensors: Sequence[Tensor]) -> Tensor:
 
 @triton.jit(do_not_specialize=["pixels", "parts", "row0"])
 def _moments_kernel(
-    ys, sum_ptr, pixels, parts, row0,
+    ys, sum_ptr, live_ptr, pixels, parts, row0,
     J: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
-    STEPS: tl.constexpr,
+    STEPS: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     part = tl.program_id(0)
     c = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
@@ -54,6 +54,8 @@ def _moments_kernel(
             start = (part * STEPS + step) * BLOCK
             i = start + tl.arange(0, BLOCK)
             mask = (i < pixels)[:, None] & (c < WIDTH)[None, :]
+            if SPARSE:
+                mask = mask & (tl.load(live_ptr + j) != 0)
             spot = i.to(tl.int64)[:, None] * WIDTH + c[None, :]
             value = tl.load(ys[j] + spot, mask=mask, other=0.0).to(tl.float32)
             count = tl.minimum(tl.maximum(pixels - start, 0), BLOCK).to(tl.float32)
@@ -100,17 +102,78 @@ def column_moments(
     row0 = 0
     for tensors, columns in groups:
         if tensors and train:
-            tile = min(64, max(16, next_power_of_2(columns)))
-            _moments_kernel[(parts, triton.cdiv(columns, tile))](
-                tuple(tensors), sums, pixels, parts, row0,
-                J=len(tensors), WIDTH=columns, COLUMNS=tile, BLOCK=block, STEPS=steps, num_warps=4,
-            )  # fmt: skip
+            partial_moments(tensors, columns, sums, row0, pixels=pixels, block=block, steps=steps)
         row0 += len(tensors) * columns
-    padded = next_power_of_2(parts)
-    finalized = max(1, min(16, 4096 // padded))
-    norm._finalize_kernel[(triton.cdiv(rows, finalized),)](
-        sums, moments, running_mean, running_var, moments, 0, rows, 0, 0, 0, 0,
-        parts, block * steps, pixels, momentum,
-        PARTS=padded, BLOCK=finalized, TRAIN=train, C=1, SPARSE=False, num_warps=4,
+    finish_moments(
+        sums, moments, running_mean, running_var, momentum=momentum, train=train, pixels=pixels,
+        chunk=block * steps,
     )  # fmt: skip
     return moments
+
+
+def partial_moments(
+    tensors: Sequence[Tensor],
+    columns: int,
+    sums: Tensor,
+    row0: int,
+    *,
+    pixels: int,
+    block: int,
+    steps: int,
+    live: Tensor | None = None,
+) -> None:
+    """Write the partials of tensors of `columns` channels into rows `row0` on of `sums` [rows, parts, 2].
+
+    Args:
+        tensors: channels-last.
+        columns: channels of each.
+        sums: fp32.
+        row0: first row.
+        pixels: rows of the matrices.
+        block: rows of a tile.
+        steps: tiles of a program.
+        live: a flag for each tensor; those of flag 0 are not read.
+    """
+    tile = min(64, max(16, next_power_of_2(columns)))
+    _moments_kernel[(sums.shape[1], triton.cdiv(columns, tile))](
+        tuple(tensors), sums, sums if live is None else live, pixels, sums.shape[1], row0,
+        J=len(tensors), WIDTH=columns, COLUMNS=tile, BLOCK=block, STEPS=steps,
+        SPARSE=live is not None, num_warps=4,
+    )  # fmt: skip
+
+
+def finish_moments(
+    sums: Tensor,
+    moments: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    *,
+    momentum: float,
+    train: bool,
+    pixels: int,
+    chunk: int,
+    live: Tensor | None = None,
+    channels: int = 1,
+) -> None:
+    """Fill `moments` [rows, 2] from the partials of programs of `chunk` pixels; move running statistics.
+
+    Args:
+        sums: partials [rows, parts, 2]; not read in evaluation.
+        moments: (mean, inv), written.
+        running_mean: [rows], updated in place.
+        running_var: [rows], likewise.
+        momentum: share of the new statistics.
+        train: batch statistics, or the running ones.
+        pixels: over all programs.
+        chunk: pixels of a program.
+        live: flags [rows / channels]; rows of flag 0 get mean and variance 0 and keep their statistics.
+        channels: rows of a flag.
+    """
+    rows, parts = moments.shape[0], triton.cdiv(pixels, chunk)
+    padded = next_power_of_2(parts)
+    block = max(1, min(16, 4096 // padded))
+    norm._finalize_kernel[(triton.cdiv(rows, block),)](
+        sums, moments, running_mean, running_var, moments if live is None else live,
+        0, rows, 0, 0, 0, 0, parts, chunk, pixels, momentum,
+        PARTS=padded, BLOCK=block, TRAIN=train, C=channels, SPARSE=live is not None, num_warps=4,
+    )  # fmt: skip

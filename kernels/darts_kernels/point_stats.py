@@ -100,47 +100,68 @@ def _point_kernel(
 
 @triton.jit(do_not_specialize=["pixels", "row0"])
 def _normalize_kernel(
-    y_ptr, moment_ptr, pixels, row0, C: tl.constexpr, HW: tl.constexpr, BLOCK: tl.constexpr
-):
+    y_ptr, out_ptr, moment_ptr, scale_ptr, shift_ptr, pixels, row0,
+    C: tl.constexpr, HW: tl.constexpr, BLOCK: tl.constexpr, AFFINE: tl.constexpr,
+):  # fmt: skip
     c = tl.program_id(0)
     j = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = j < pixels
-    spot = y_ptr + (j // HW) * (C * HW) + c * HW + j % HW
+    spot = (j // HW).to(tl.int64) * (C * HW) + c * HW + j % HW
     mean = tl.load(moment_ptr + (row0 + c) * 2)
     inv = tl.load(moment_ptr + (row0 + c) * 2 + 1)
-    value = (tl.load(spot, mask=mask, other=0.0).to(tl.float32) - mean) * inv
-    tl.store(spot, value.to(y_ptr.dtype.element_ty), mask=mask)
+    value = (tl.load(y_ptr + spot, mask=mask, other=0.0).to(tl.float32) - mean) * inv
+    if AFFINE:
+        value = value * tl.load(scale_ptr + c) + tl.load(shift_ptr + c)
+    tl.store(out_ptr + spot, value.to(out_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit(do_not_specialize=["pixels", "parts"])
 def _normalize_reduce_kernel(
-    g_ptr, y_ptr, sum_ptr, pixels, parts, C: tl.constexpr, HW: tl.constexpr, BLOCK: tl.constexpr
-):
+    g_ptr, y_ptr, moment_ptr, sum_ptr, pixels, parts,
+    C: tl.constexpr, HW: tl.constexpr, BLOCK: tl.constexpr, AFFINE: tl.constexpr,
+):  # fmt: skip
     c = tl.program_id(0)
     part = tl.program_id(1)
     j = part * BLOCK + tl.arange(0, BLOCK)
     mask = j < pixels
-    spot = (j // HW) * (C * HW) + c * HW + j % HW
+    spot = (j // HW).to(tl.int64) * (C * HW) + c * HW + j % HW
     g = tl.load(g_ptr + spot, mask=mask, other=0.0).to(tl.float32)
     y = tl.load(y_ptr + spot, mask=mask, other=0.0).to(tl.float32)
+    if AFFINE:
+        # the stored tensor is the convolution's; without an affine part it is normalised in place
+        y = (y - tl.load(moment_ptr + c * 2)) * tl.load(moment_ptr + c * 2 + 1)
     tl.store(sum_ptr + c * parts + part, tl.sum(g))
     tl.store(sum_ptr + (C + c) * parts + part, tl.sum(g * y))
 
 
 @triton.jit(do_not_specialize=["parts", "pixels", "row0"])
 def _normalize_coefficient_kernel(
-    sum_ptr, moment_ptr, coef_ptr, parts, pixels, row0, C: tl.constexpr, PARTS: tl.constexpr
-):
+    sum_ptr, moment_ptr, scale_ptr, total_ptr, coef_ptr, parts, pixels, row0,
+    C: tl.constexpr, PARTS: tl.constexpr, AFFINE: tl.constexpr, TRAIN: tl.constexpr,
+):  # fmt: skip
     c = tl.program_id(0)
     k = tl.arange(0, PARTS)
     total = tl.sum(tl.load(sum_ptr + c * parts + k, mask=k < parts, other=0.0))
     moment1 = tl.sum(tl.load(sum_ptr + (C + c) * parts + k, mask=k < parts, other=0.0))
     inv = tl.load(moment_ptr + (row0 + c) * 2 + 1)
-    # the stored tensor is already normalised: mean 0, and B multiplies it directly
-    tl.store(coef_ptr + c * 4, inv)
+    # a tensor that is stored normalised has mean 0, and B multiplies it directly
+    scale = inv
+    slope = -inv * moment1 / pixels
+    mean = 0.0
+    if AFFINE:
+        # sums over the norm's output are the gradients of its scale and shift
+        tl.store(total_ptr + c, moment1)
+        tl.store(total_ptr + C + c, total)
+        scale = inv * tl.load(scale_ptr + c)
+        slope = -scale * inv * moment1 / pixels
+        mean = tl.load(moment_ptr + (row0 + c) * 2)
+    if not TRAIN:
+        slope = 0.0
+        total = 0.0
+    tl.store(coef_ptr + c * 4, scale)
     tl.store(coef_ptr + c * 4 + 1, total / pixels)
-    tl.store(coef_ptr + c * 4 + 2, -inv * moment1 / pixels)
-    tl.store(coef_ptr + c * 4 + 3, 0.0)
+    tl.store(coef_ptr + c * 4 + 2, slope)
+    tl.store(coef_ptr + c * 4 + 3, mean)
 
 
 @triton.jit

@@ -8,6 +8,8 @@ the weighted sums of `dense`; backward
 in one kernel: an average pool's transpose gathers d q / window size from the windows that hold the pixel, a
 maximum's gathers d q from those whose maximum it is. Nothing is summed atomically.
 
+Where the mixing weights are sparse (`drawn_source`), what is not drawn is skipped on the device.
+
 Kept for the backward: x, y_j, q_p (a maximum's place too) and moments; relu(x) is made again.
 
 Shapes: x [B, C, H, W], W_j [E * C, C, k_j, k_j], weights [E, slots], out_e [B, C, H', W'] with
@@ -29,6 +31,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from darts_kernels import drawn_source
 from darts_kernels._common import pool_code
 from darts_kernels.dense import Branches, source_sum_reference, sum_backward, sum_forward
 from darts_kernels.moments import column_moments
@@ -53,6 +56,7 @@ class SourceRun:
         tf32: whether convolutions may multiply in TF32.
         momentum: share of the new statistics; 0 leaves the running ones alone.
         train: batch statistics (True) or running ones.
+        sparse: operations of weight zero are skipped, see `drawn_source`; else all run.
     """
 
     running_mean: Tensor
@@ -66,6 +70,7 @@ class SourceRun:
     tf32: bool = False
     momentum: float = 0.1
     train: bool = True
+    sparse: bool = False
 
     @property
     def slots(self) -> int:
@@ -125,10 +130,10 @@ def _pool_gradient(
 
 @triton.jit(do_not_specialize=["pixels"])
 def _state_gradient_kernel(
-    dzs, x_ptr, dpools, places, dskip_ptr, out_ptr, pixels,
+    dzs, x_ptr, dpools, places, dskip_ptr, out_ptr, live_ptr, pixels,
     J: tl.constexpr, P: tl.constexpr, NMAX: tl.constexpr, POOLS: tl.constexpr, SKIP: tl.constexpr,
     C: tl.constexpr, CP: tl.constexpr, HI: tl.constexpr, WI: tl.constexpr, H: tl.constexpr,
-    W: tl.constexpr, STRIDE: tl.constexpr, BLOCK: tl.constexpr,
+    W: tl.constexpr, STRIDE: tl.constexpr, BLOCK: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     c = tl.arange(0, CP)
@@ -145,9 +150,12 @@ def _state_gradient_kernel(
     row = i % (HI * WI) // WI
     column = i % WI
     for p in tl.static_range(P):
+        used = mask
+        if SPARSE:
+            used = mask & (tl.load(live_ptr + p) != 0)
         # a maximum's places are int64, an average has none
         total += _pool_gradient(
-            dpools[p], places[p] if p < NMAX else None, n, row, column, c, mask, p < NMAX,
+            dpools[p], places[p] if p < NMAX else None, n, row, column, c, used, p < NMAX,
             (POOLS >> (4 * p)) & 15, C, HI, WI, H, W, STRIDE, BLOCK, CP,
         )  # fmt: skip
     tl.store(out_ptr + place, total.to(out_ptr.dtype.element_ty), mask=mask)
@@ -160,6 +168,7 @@ def state_gradient(
     dpools: Sequence[Tensor],
     places: Sequence[Tensor],
     dskip: Tensor | None,
+    live: Tensor | None = None,
 ) -> Tensor:
     """Gradient of a state from its convolutions, pools and skip, all channels-last.
 
@@ -170,6 +179,7 @@ def state_gradient(
         dpools: gradients of the pools [B, C, H', W'], maxima first.
         places: for each maximum its place in the plane of x, int64.
         dskip: gradient of the skip, or None.
+        live: a flag for each pool; the gradients of those of flag 0 are not read.
     """
     batch, channels, height, width = x.shape
     out = torch.empty_like(x)
@@ -179,13 +189,39 @@ def state_gradient(
     pixels = batch * height * width
     _state_gradient_kernel[(triton.cdiv(pixels, block),)](
         tuple(dzs), x, tuple(dpools) or (x,), tuple(places) or (x,), x if dskip is None else dskip,
-        out, pixels,
+        out, x if live is None else live, pixels,
         J=len(dzs), P=len(dpools), NMAX=len(places), POOLS=pool_code(run.max_pools + run.avg_pools),
         SKIP=dskip is not None, C=channels, CP=padded, HI=height, WI=width,
         H=-(-height // run.stride), W=-(-width // run.stride), STRIDE=run.stride, BLOCK=block,
-        num_warps=4,
+        SPARSE=live is not None, num_warps=4,
     )  # fmt: skip
     return out
+
+
+@dataclass
+class _Parts:
+    """What a source's forward pass makes before the sums; `live` are its flags where weights are sparse."""
+
+    ys: list[Tensor]
+    pools: list[Tensor]
+    places: list[Tensor]
+    moments: Tensor
+    live: Tensor | None = None
+
+
+def _all_parts(run: SourceRun, edges: int, x: Tensor, weights: Sequence[Tensor]) -> _Parts:
+    """Every convolution and pool, by the library."""
+    ys = conv_forward(x, weights, run.dilations, run.stride, tf32=run.tf32)
+    found = [F.max_pool2d(x, k, run.stride, k // 2, return_indices=True) for k in run.max_pools]
+    pools = [q for q, _ in found] + [_average(x, k, run.stride) for k in run.avg_pools]
+    pools = [q.contiguous(memory_format=torch.channels_last) for q in pools]
+    places = [i.contiguous(memory_format=torch.channels_last) for _, i in found]
+    b = Branches(edges, ys, pools, x if run.skip else None, run.pool_norm)
+    moments = column_moments(
+        b.groups, run.running_mean, run.running_var, momentum=run.momentum, train=run.train,
+        pixels=b.pixels, block=b.block, steps=b.steps,
+    )  # fmt: skip
+    return _Parts(ys, pools, places, moments)
 
 
 class _Source(torch.autograd.Function):
@@ -195,46 +231,52 @@ class _Source(torch.autograd.Function):
     def forward(ctx, run: SourceRun, mix_ES: Tensor, present: int, x: Tensor, *tensors: Tensor):
         count, edges = len(run.dilations), mix_ES.shape[0]
         weights, sums = tensors[:count], iter(tensors[count:])
-        ys = conv_forward(x, weights, run.dilations, run.stride, tf32=run.tf32)
-        found = [F.max_pool2d(x, k, run.stride, k // 2, return_indices=True) for k in run.max_pools]
-        pools = [q for q, _ in found] + [_average(x, k, run.stride) for k in run.avg_pools]
-        pools = [q.contiguous(memory_format=torch.channels_last) for q in pools]
-        places = [i.contiguous(memory_format=torch.channels_last) for _, i in found]
-        b = Branches(edges, ys, pools, x if run.skip else None, run.pool_norm)
-        moments = column_moments(
-            b.groups, run.running_mean, run.running_var, momentum=run.momentum, train=run.train,
-            pixels=b.pixels, block=b.block, steps=b.steps,
-        )  # fmt: skip
         mix = mix_ES.float().contiguous()
+        if run.sparse:
+            made = _Parts(*drawn_source.drawn_parts(run, mix, x, weights))
+        else:
+            made = _all_parts(run, edges, x, weights)
+        skip = x if run.skip else None
+        b = Branches(edges, made.ys, made.pools, skip, run.pool_norm, made.live)
         before = [next(sums) if present >> e & 1 else None for e in range(edges)]
-        outs = sum_forward(b, mix, moments, before)
+        outs = sum_forward(b, mix, made.moments, before)
         ctx.run, ctx.present, ctx.weights_dtype = run, present, mix_ES.dtype
-        ctx.save_for_backward(mix, moments, x, *weights, *ys, *pools, *places)
+        # without sparse weights there are no flags, and nothing reads what stands for them
+        live = mix if made.live is None else made.live
+        ctx.save_for_backward(
+            mix, made.moments, x, live, *weights, *made.ys, *made.pools, *made.places
+        )
         return tuple(outs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, *grads: Tensor):
         run, count = ctx.run, len(ctx.run.dilations)
-        mix, moments, x, *tensors = ctx.saved_tensors
+        mix, moments, x, live, *tensors = ctx.saved_tensors
         weights, ys, rest = tensors[:count], tensors[count : 2 * count], tensors[2 * count :]
         shared = len(run.max_pools) + len(run.avg_pools)
         pools, places = rest[:shared], rest[shared:]
         wants_x, wants_weights = ctx.needs_input_grad[3], any(ctx.needs_input_grad[4 : 4 + count])
         gs = [g.contiguous(memory_format=torch.channels_last) for g in grads]
-        b = Branches(len(gs), ys, pools, x if run.skip else None, run.pool_norm)
+        flags = live if run.sparse else None
+        b = Branches(len(gs), ys, pools, x if run.skip else None, run.pool_norm, flags)
         totals, dys, dpools, dskip = sum_backward(
             b, mix, moments, gs, train=run.train, branches=wants_x or wants_weights
         )
         dx: Tensor | None = None
         dweights: Sequence[Tensor | None] = [None] * count
         if dys:
-            dzs, found = conv_backward(
-                x, dys, weights, run.dilations, run.stride, tf32=run.tf32, wants_x=wants_x,
-                wants_weights=wants_weights,
-            )  # fmt: skip
+            wanted = {"wants_x": wants_x, "wants_weights": wants_weights}
+            if run.sparse:
+                dzs, found = drawn_source.drawn_backward(run, x, dys, weights, live, **wanted)
+            else:
+                dzs, found = conv_backward(
+                    x, dys, weights, run.dilations, run.stride, tf32=run.tf32, **wanted
+                )
             dweights = found or dweights
-            dx = state_gradient(run, x, dzs, dpools, places, dskip) if wants_x else None
+            if wants_x:
+                of_pools = None if flags is None else flags[count * len(gs) :]
+                dx = state_gradient(run, x, dzs, dpools, places, dskip, of_pools)
         before = [g for e, g in enumerate(gs) if ctx.present >> e & 1]
         return None, totals.to(ctx.weights_dtype), None, dx, *dweights, *before
 

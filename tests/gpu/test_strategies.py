@@ -98,7 +98,7 @@ def test_both_orders_are_one_graph(place, space, make):
             assert not step._broken
         state = strategy.supernet.state_dict()
         found.append(torch.cat([v.detach().double().cpu().flatten() for v in state.values()]))
-    # the stem's and the head's library calls may sum in another order
+    # the head's library calls may sum in another order
     torch.testing.assert_close(found[0], found[1], atol=2e-3, rtol=2e-3)
 
 

@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from darts_core.spaces import get_space
+from darts_core.supernet.bodies import _ImagenetStem
 from darts_core.supernet.fused import FusedSearchCell, fused_class
 from darts_core.supernet.plan import plan_cell
+from darts_core.supernet.skeleton import cifar_stem
+from darts_core.supernet.stem import fuse_stems
 from darts_kernels import cell as kernel_cell
 from darts_kernels import weighted_sum
 from darts_kernels.tiles import default_tiles
@@ -117,14 +120,19 @@ def test_the_darts_cell_compiles_for_an_h100(
     os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter replaces the compiler"
 )
 @pytest.mark.parametrize(
-    ("precision", "channels", "norm"), [("tf32", 16, False), ("bf16", 20, True), ("fp32", 64, True)]
-)
-def test_the_nasbench201_cell_compiles_for_an_h100(monkeypatch, precision, channels, norm):
+    ("precision", "channels", "norm", "sparse"),
+    [
+        ("tf32", 16, False, False), ("bf16", 20, True, False), ("fp32", 64, True, False),
+        ("tf32", 16, False, True), ("bf16", 64, True, True), ("fp32", 64, True, True),
+    ],
+)  # fmt: skip
+def test_the_nasbench201_cell_compiles_for_an_h100(monkeypatch, precision, channels, norm, sparse):
     from triton.runtime.jit import JITFunction
 
     monkeypatch.setattr(JITFunction, "run", compile_launch)
     ops = [*get_space("nasbench201").ops, *(["max_pool_3x3"] if norm else [])]
     cell = make_cell(ops, channels=channels, nodes=3, norm_after_pool=norm)
+    cell.sparse = sparse
     plan = plan_cell(cell, channels)
     fused = fused_class(plan, on_gpu=True).adopt(cell, plan, precision).to("meta")
     x = torch.empty(8, channels, 8, 8, device="meta", requires_grad=True)
@@ -133,9 +141,38 @@ def test_the_nasbench201_cell_compiles_for_an_h100(monkeypatch, precision, chann
     out = fused([x], weights.requires_grad_())
     out.backward(torch.empty_like(out))
     names = {key[0] for key in compile_launch.done}
-    assert names == {"_moments_kernel", "_finalize_kernel", "_source_sum_kernel",
-                     "_source_reduce_kernel", "_source_coefficient_kernel",
-                     "_source_gradient_kernel", "_state_gradient_kernel"}  # fmt: skip
+    right = {"_moments_kernel", "_finalize_kernel", "_source_sum_kernel", "_source_reduce_kernel",
+             "_source_coefficient_kernel", "_source_gradient_kernel",
+             "_state_gradient_kernel"}  # fmt: skip
+    if sparse:
+        right -= set() if norm else {"_moments_kernel"}
+        right |= {"_conv_kernel", "_conv_input_kernel", "_conv_weight_kernel", "_conv_share_kernel",
+                  "_source_flag_kernel", "_source_pool_kernel"}  # fmt: skip
+    assert names == right
+    assert max(compile_launch.done.values()) <= 227 * 1024
+
+
+@pytest.mark.full
+@pytest.mark.skipif(
+    os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter replaces the compiler"
+)
+@pytest.mark.parametrize(
+    ("precision", "make", "channels"),
+    [("tf32", cifar_stem, 48), ("bf16", _ImagenetStem, 20), ("fp32", _ImagenetStem, 48)],
+)
+def test_the_stem_compiles_for_an_h100(monkeypatch, precision, make, channels):
+    from triton.runtime.jit import JITFunction
+
+    monkeypatch.setattr(JITFunction, "run", compile_launch)
+    stem = make(3, channels).to("meta")
+    fuse_stems(stem, precision)
+    compile_launch.done.clear()
+    outs = stem(torch.empty(8, 3, 32, 32, device="meta"))
+    outs = outs if isinstance(outs, list) else [outs]
+    torch.autograd.backward(outs, [torch.empty_like(out) for out in outs])
+    names = {key[0] for key in compile_launch.done}
+    assert {"_conv_kernel", "_conv_weight_kernel", "_conv_share_kernel"} <= names
+    assert ("_conv_input_kernel" in names) == (len(outs) > 1)
     assert max(compile_launch.done.values()) <= 227 * 1024
 
 

@@ -4,9 +4,12 @@ import pytest
 import torch
 
 from darts_core.spaces import get_space
-from darts_core.supernet.describe import KERNEL_NAMES, LIBRARY, describe_plan
+from darts_core.supernet.bodies import _ImagenetStem
+from darts_core.supernet.describe import KERNEL_NAMES, LIBRARY, describe_plan, describe_stem
 from darts_core.supernet.fused import fused_class
 from darts_core.supernet.plan import plan_cell
+from darts_core.supernet.skeleton import cifar_stem
+from darts_core.supernet.stem import fuse_stems
 
 from .cells import make_cell
 
@@ -19,23 +22,51 @@ CASES = {
     "partial": {"ops": OPS, "inputs": 2, "nodes": 2, "reduces": True, "groups": 2},
     "one stage": {"ops": ["none", "dil_conv_3x3"], "nodes": 2},
     "nasbench201": {"ops": get_space("nasbench201").ops, "nodes": 3},
+    "drawn nasbench201": {"ops": get_space("nasbench201").ops, "nodes": 3, "sparse": True},
+    "drawn dense pools": {
+        "ops": ["nor_conv_3x3", "max_pool_3x3", "avg_pool_3x3"],
+        "nodes": 2,
+        "sparse": True,
+    },
     "dense pools": {"ops": ["nor_conv_3x3", "max_pool_3x3", "avg_pool_3x3"], "nodes": 2},
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_kernels_are_those_that_are_launched(monkeypatch, case):
+@pytest.fixture
+def launched(monkeypatch):
+    """The names of all kernels, which are not run."""
     from triton.runtime import interpreter, jit
 
-    launched = []
+    names = []
 
     def note(self, *_, **__):
-        launched.append(self.__name__)
+        names.append(self.__name__)
 
     monkeypatch.setattr(jit.JITFunction, "run", note)
     monkeypatch.setattr(interpreter.InterpretedFunction, "run", note)
+    return names
+
+
+@pytest.mark.parametrize("make", [cifar_stem, _ImagenetStem])
+def test_the_stem_is_what_is_launched(launched, make):
+    stem = make(3, 8).to("meta")
+    fuse_stems(stem, "tf32")
+    outs = stem(torch.empty(2, 3, 16, 16, device="meta"))
+    outs = outs if isinstance(outs, list) else [outs]
+    forward, launched[:] = list(launched), []
+    torch.autograd.backward(outs, [torch.empty_like(out) for out in outs])
+    rows = describe_stem(stem, 2, 16, 16)
+    assert [KERNEL_NAMES[name] for name in forward] == said(rows, "kernels_forward")
+    assert [KERNEL_NAMES[name] for name in launched] == said(reversed(rows), "kernels_backward")
+    assert describe_stem(torch.nn.Linear(2, 2), 2, 16, 16) is None
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_kernels_are_those_that_are_launched(launched, case):
     options = dict(CASES[case])
+    sparse = options.pop("sparse", False)
     cell = make_cell(options.pop("ops"), channels=4, **options)
+    cell.sparse = sparse
     plan = plan_cell(cell, cell.channels)
     layout = plan.layout
     fused = fused_class(plan, on_gpu=True).adopt(cell, plan, "fp32").to("meta")
@@ -45,7 +76,7 @@ def test_kernels_are_those_that_are_launched(monkeypatch, case):
     out = fused(inputs, weights)
     forward, launched[:] = list(launched), []
     out.backward(torch.empty_like(out))
-    rows = describe_plan(layout, 2, 8, 8)
+    rows = describe_plan(layout, 2, 8, 8, sparse=sparse)
     # a preprocessed input: pointwise, moments, norm; then its reductions and gradients
     before = 2 * len(getattr(layout, "input_channels", ()))
     found = [KERNEL_NAMES[n] for n in forward if not n.startswith(BESIDE)][before:]

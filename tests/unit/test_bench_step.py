@@ -94,6 +94,16 @@ def test_bytes_of_a_launch():
     assert kernels.edges_read({"node": 1}, (2, 3), layout) == 3
     assert kernels.edges_read({"source0": 0}, (2, 3, 2), layout) == 8
     assert kernels.edges_read({"edge0": 0}, (2, 3, 8), layout) is None
+    # a stem reads 3 and writes 48 channels; its weight gradient reads both of them and the norm's input
+    stem = {"E": 1, "CI": 3, "CO": 48, "HI": 32, "WI": 32, "H": 32, "W": 32}
+    one = 64 * 1024 * 4
+    assert kernels.launch_bytes("_conv_kernel", (1024, 1, 1), stem, 64, 4) == 51 * one
+    backward = {**stem, "NORM": True}
+    assert kernels.launch_bytes("_conv_weight_kernel", (64, 1, 1), backward, 64, 4) == 99 * one
+    inputs = {**backward, "J": 1, "RELU": True}
+    assert kernels.launch_bytes("_conv_input_kernel", (1024, 1), inputs, 64, 4) == 102 * one
+    pool = {"C": 16, "HI": 32, "WI": 32, "H": 16, "W": 16}
+    assert kernels.launch_bytes("_source_pool_kernel", (512,), pool, 64, 4) == 16 * 1.25 * one
     # 3 edges, 2 convolutions, a pool and a skip; one sum so far
     dense = {"BLOCK": 64, "E": 3, "J": 2, "P": 1, "SKIP": True, "C": 16, "BEFORE": 0b100}
     one = 1024 * 64 * 16 * 4

@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from darts_core import cli
+from darts_core.autosearch import ResNet18
 from darts_core.bench.models import ModelCase, SeedRun, saved_runs, train_seeds
 from darts_core.bench.results import write_results
 from darts_core.bench.runtimes import Prepared, evaluate_callable, prepare, time_model
@@ -35,8 +37,11 @@ from darts_core.report import ModelRow, front_png
 from darts_core.runlog import read_json, write_json, write_text
 from darts_core.stages.inputs import find_network, load_bundle, recipe
 from darts_core.supernet import count
-from darts_core.train import evaluate, load_model
+from darts_core.train import evaluate, fit, load_model
+from darts_core.train.baselines import is_baseline
 
+# of the one supernet; networks have seeds 0, 1 ...
+SUPERNET_SEED = 100
 STEPS = ("train", "search", "prune", "export", "time", "write")
 PUBLISHED = {"resnet18": "baseline", "mobilenetv2": "baseline", "DARTS_V2": "published"}
 RUNTIMES = ("eager", "compile", "pt2", "onnx", "openvino", "onnx_int8")
@@ -59,7 +64,7 @@ class Bench:
     def case(self, name: str, network: str, kind: str, *, layers: int | None = None) -> ModelCase:
         """A network of the comparison by its name or architecture file."""
         sizes = dict(self.config["train"])
-        if network in PUBLISHED and kind == "baseline":
+        if is_baseline(network):
             sizes["channels"] = self.config["bench"]["options"]["width"]
         elif layers is not None:
             sizes["layers"] = layers
@@ -80,7 +85,16 @@ class Bench:
             path = self.architecture(name)
             if path.is_file():
                 found.append(self.case(name, str(path), "searched", layers=1))
+        if self.shape_file.is_file():
+            found.append(
+                self.case("shape_searched", read_json(self.shape_file)["text"], "searched")
+            )
         return found
+
+    @property
+    def shape_file(self) -> Path:
+        """What the search over depths and widths leaves."""
+        return self.runs / "shape_searched" / "found.json"
 
     def architecture(self, name: str) -> Path:
         """The file that a search leaves."""
@@ -120,6 +134,33 @@ class Bench:
                 status = cli.main([*settings, f"job={name}", *more])
                 if status:
                     raise SystemExit(status)
+
+    def search_shape(self) -> None:
+        """Depth and width of each stage of ResNet-18 by gradient, in one supernet training.
+
+        Single level: params and alphas see the training splits; val is left to judge networks.
+        """
+        if self.shape_file.is_file() or (self.args.only and "shape_searched" not in self.args.only):
+            return
+        torch.manual_seed(SUPERNET_SEED)
+        supernet: Any = ResNet18(
+            "search:resnet18", width=self.config["bench"]["options"]["width"], stem="small",
+            in_channels=self.bundle.image_shape[0],
+        )  # fmt: skip
+        supernet.target = self.args.target_share
+        head = nn.Linear(supernet.out_channels, self.bundle.num_classes)
+        network = nn.Sequential(supernet, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+        fitted = fit(
+            network.to(memory_format=torch.channels_last), self.bundle.without_test(),  # type: ignore[call-overload]
+            recipe(self.config, self.runs), seed=SUPERNET_SEED,
+        )  # fmt: skip
+        shares = {name: share.tolist() for name, share in supernet.shares().items()}
+        text = f"resnet18:{supernet.derive()}"
+        write_json(
+            self.shape_file,
+            {"text": text, "device_seconds": fitted.train_seconds, "shares": shares},
+        )
+        log.info("found %s", text)
 
     def prune(self, name: str, *, budget: str, epochs: int, distillation: float) -> None:
         """Every seed's network of `name` pruned to `budget`."""
@@ -256,6 +297,7 @@ class Bench:
             *PUBLISHED,
             "searched",
             "latency_searched",
+            "shape_searched",
             *(f"{n}_pruned" for n in self.args.prune),
         ]
         paths = [self.runs / "rows" / f"{n}-{r}.json" for n in order for r in RUNTIMES]
@@ -269,6 +311,8 @@ class Bench:
             for name in ("searched", "latency_searched")
             if self.architecture(name).is_file()
         }
+        if self.shape_file.is_file():
+            texts["shape_searched"] = read_json(self.shape_file)
         path = write_results(
             "models", rows, device=rows[0].device, folder=results,
             command="python -m benchmarks.models_cpu search train prune export time write",
@@ -310,19 +354,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--only", nargs="+", help="these unpruned networks only")
     parser.add_argument(
-        "--prune", nargs="+", default=["resnet18", "latency_searched"], help="networks to prune"
+        "--prune", nargs="+", default=["resnet18", "shape_searched"], help="networks to prune"
     )
     parser.add_argument("--budget", default="50%", help="of the pruning, at batch 32")
     parser.add_argument("--prune-epochs", type=int, default=3, help="of fine-tuning")
     parser.add_argument("--distillation", type=float, default=0.5)
     parser.add_argument("--search-epochs", type=int, default=3)
     parser.add_argument("--budget-ms", type=float, default=5.0, help="of the latency search")
+    parser.add_argument(
+        "--target-share", type=float, default=0.45, help="of the blocks' MACs, in the shape search"
+    )
     parser.add_argument("--runtimes", nargs="+", default=list(RUNTIMES))
     parser.add_argument("--overrides", nargs="*", default=[], help="of the experiment")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     bench = Bench(args)
     if "search" in args.steps:
+        bench.search_shape()
         bench.search()
     if "train" in args.steps:
         for case in bench.cases():

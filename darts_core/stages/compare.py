@@ -26,7 +26,7 @@ from darts_core.report import ModelRow, front_png
 from darts_core.report.read import read_rows
 from darts_core.runlog import config_hash, write_text
 from darts_core.stages.inputs import find_network, recipe
-from darts_core.train.baselines import BASELINES
+from darts_core.train.baselines import is_baseline
 
 __all__ = ["compare", "join_rows"]
 
@@ -99,12 +99,12 @@ def _case(
         kind = options.get("kind") or _KINDS.get(home.name, "")
         return saved_case(path, name=options.get("name") or kind or home.name, kind=kind), {}
     sizes = dict(config["train"])
-    if text in BASELINES:
+    if is_baseline(text):
         # `train.channels` is the width of cells; a hand-designed network has its own
         sizes["channels"] = options.get("width")
     network = find_network({**config, "architecture": text, "train": sizes}, root, bundle)
-    if text in BASELINES:
-        kind, name = "baseline", text
+    if is_baseline(text):
+        kind, name = "searched" if ":" in text else "baseline", text
     else:
         named = text in Architecture.names()
         kind, name = ("published", text) if named else ("searched", "searched")

@@ -17,7 +17,7 @@ from darts_core.latency.device import require_device
 from darts_core.runlog import read_yaml, write_yaml
 from darts_core.stages.schema import NODES
 from darts_core.stages.settings import config_root, instantiate
-from darts_core.train.baselines import BASELINES
+from darts_core.train.baselines import BASELINES, is_baseline
 from darts_core.train.config import TrainConfig
 
 __all__ = [
@@ -144,7 +144,7 @@ def find_network(config: Mapping[str, Any], version: Path, bundle: DataBundle) -
         "data": bundle.name,
     }
     sizes = {"num_classes": bundle.num_classes, "in_channels": bundle.image_shape[0]}
-    if text in BASELINES:
+    if is_baseline(text):
         node = {"name": text, "width": train["channels"], **sizes}
         return Network(None, {"baseline": node, **about})
     from darts_core.supernet.build import check_names

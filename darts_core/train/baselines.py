@@ -5,6 +5,7 @@ Shapes: x_BCHW in, logits [B, classes] out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn import functional
 
 from darts_core.errors import ConfigError, unknown_name
 
-__all__ = ["BASELINES", "baseline", "mobilenetv2", "resnet"]
+__all__ = ["BASELINES", "baseline", "is_baseline", "mobilenetv2", "resnet"]
 
 
 def _conv_bn(c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -65,6 +66,9 @@ _RESNETS: dict[str, tuple[Callable[[int, int, int], tuple[nn.Module, int]], Sequ
 }
 
 
+_SHAPE = re.compile(r"[1-9][0-9]?x[1-9][0-9]{0,3}(-[1-9][0-9]?x[1-9][0-9]{0,3}){0,7}")
+
+
 class _Network(nn.Module):
     def __init__(self, features: nn.Module, channels: int, num_classes: int) -> None:
         super().__init__()
@@ -79,24 +83,44 @@ def resnet(name: str, num_classes: int, in_channels: int = 3, width: int = 64) -
     """A residual network whose first stage has `width` channels.
 
     `resnet8/14/20` have three stages (made for small images: 8x8 ends at 2x2), `resnet18/34/50`
-    four.
+    four. `resnet18:1x16-2x24-1x64` has the blocks of ResNet-18 in another shape: blocks x width of each
+    stage, whose widths are absolute; this is the notation of a depth and width search.
 
     Raises:
-        ConfigError: unknown name.
+        ConfigError: unknown name, or a shape that cannot be read.
 
     Source: Deep Residual Learning (He et al. 2016), sections 4.1 and 4.2.
     """
+    name, colon, shape = name.partition(":")
     if name not in _RESNETS:
         raise ConfigError(unknown_name("residual network", name, _RESNETS))
     block, depths = _RESNETS[name]
+    stages = [(depth, width * 2**stage) for stage, depth in enumerate(depths)]
+    if colon:
+        stages = _stages(shape)
     layers: list[nn.Module] = [_conv_bn(in_channels, width, 3), nn.ReLU(inplace=True)]
     channels = width
-    for stage, depth in enumerate(depths):
+    for stage, (depth, own) in enumerate(stages):
         for index in range(depth):
             stride = 2 if stage > 0 and index == 0 else 1
-            module, channels = block(channels, width * 2**stage, stride)
+            module, channels = block(channels, own, stride)
             layers.append(module)
     return _start(_Network(nn.Sequential(*layers), channels, num_classes))
+
+
+def _stages(shape: str) -> list[tuple[int, int]]:
+    """(blocks, width) of each stage of a shape such as `1x16-2x32`."""
+    if not _SHAPE.fullmatch(shape):
+        raise ConfigError(
+            f"The shape {shape!r} of a residual network must be blocks x width of 1 to 8 stages with "
+            "hyphens between, such as 1x16-2x32-1x64."
+        )
+    return [(int(depth), int(own)) for depth, own in (s.split("x") for s in shape.split("-"))]
+
+
+def is_baseline(name: str | None) -> bool:
+    """Whether `baseline` knows the name, a residual network's shape behind a colon included."""
+    return name is not None and (name in BASELINES or name.partition(":")[0] in _RESNETS)
 
 
 # expansion, channels, blocks, stride of each stage
@@ -176,11 +200,11 @@ def baseline(
     Raises:
         ConfigError: unknown name or a width below 1.
     """
-    if name not in BASELINES:
+    if not is_baseline(name):
         raise ConfigError(unknown_name("baseline", name, BASELINES))
     if width is not None and width < 1:
         raise ConfigError(f"The width {width} of {name} must be at least 1.")
     if name == "mobilenetv2":
         return mobilenetv2(num_classes, in_channels, width or 32)
-    published = 16 if name in ("resnet8", "resnet14", "resnet20") else 64
+    published = 16 if name.startswith(("resnet8", "resnet14", "resnet20")) else 64
     return resnet(name, num_classes, in_channels, width or published)

@@ -34,6 +34,24 @@ def test_published_sizes():
     assert params(resnet("resnet50", 10)) == 23_520_842
 
 
+def test_a_residual_network_of_another_shape():
+    def params(model):
+        return sum(p.numel() for p in model.parameters())
+
+    same = baseline("resnet18:2x64-2x128-2x256-2x512", 10)
+    assert params(same) == params(resnet("resnet18", 10))
+    small = baseline("resnet18:1x4-2x6", 3, in_channels=1, width=8)
+    convs = [m for m in small.modules() if isinstance(m, nn.Conv2d)]
+    # the stem; 8 -> 4 with a projection; 4 -> 6 with a projection and a stride; 6 -> 6
+    assert [(c.in_channels, c.out_channels, c.stride[0], c.kernel_size[0]) for c in convs] == [
+        (1, 8, 1, 3), (8, 4, 1, 3), (4, 4, 1, 3), (8, 4, 1, 1),
+        (4, 6, 2, 3), (6, 6, 1, 3), (4, 6, 2, 1), (6, 6, 1, 3), (6, 6, 1, 3),
+    ]  # fmt: skip
+    for wrong in ("resnet18:", "resnet18:2x", "resnet18:0x4", "resnet18:1x4-", "resnet18:1x4;x"):
+        with pytest.raises(ConfigError, match="blocks x width"):
+            baseline(wrong, 10)
+
+
 def test_unknown_baselines_and_widths_are_sentences():
     with pytest.raises(ConfigError, match="Did you mean"):
         baseline("resnet81", 10)

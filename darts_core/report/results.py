@@ -115,8 +115,18 @@ def headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
     if search is not None and search.finished:
         spent = duration(search.number("device_seconds"))
         return f"An architecture found in {spent}", "It has not been trained on its own yet."
+    tune = run.stages.get("tune")
+    accuracy = tune.number("val_accuracy") if tune else None
+    if tune is not None and tune.finished and accuracy is not None:
+        count = len(tune.result.get("trials") or ())
+        spent = duration(tune.number("device_seconds"))
+        return f"{percent(accuracy, 1)} val accuracy with the best settings", (
+            f"{count} trials in {spent}. They have not been trained on all images or tested yet."
+        )
     waiting = ", ".join(name for name, stage in run.stages.items() if not stage.finished)
-    return f"{run.job} {run.version}", f"Not finished yet: {waiting or 'nothing'}."
+    if not waiting:
+        return f"{run.job} {run.version}", "Finished."
+    return f"{run.job} {run.version}", f"Not finished yet: {waiting}."
 
 
 def _time(row: ModelRow, batch: int) -> str:

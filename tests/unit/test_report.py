@@ -19,8 +19,8 @@ from darts_core.report import (
     write_seeds_report,
 )
 from darts_core.report.overview import costs, total_cost
-from darts_core.report.read import read_version
-from darts_core.report.results import final_row
+from darts_core.report.read import StageRun, VersionRun, read_version
+from darts_core.report.results import final_row, headline
 from darts_core.report.rows import ModelRow
 from darts_core.report.seeds import agreement, seeds_summary
 from darts_core.report.shipping import pruned_layers
@@ -397,3 +397,13 @@ def test_the_package_loads_neither_torch_nor_matplotlib() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_version_that_was_only_tuned_is_headed_by_what_tuning_gave(tmp_path):
+    result = {"val_accuracy": 0.875, "trials": [{}, {}, {}], "device_seconds": 90.0}
+    tune = StageRun("tune", tmp_path, result=result, finished=True)
+    title, more = headline(VersionRun(tmp_path, "job", "V001", {"tune": tune}), [])
+    assert title.startswith("87.5")
+    assert "3 trials" in more
+    running = VersionRun(tmp_path, "job", "V001", {"tune": StageRun("tune", tmp_path)})
+    assert headline(running, []) == ("job V001", "Not finished yet: tune.")

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,8 @@ from darts_core.train.baselines import is_baseline
 
 # of the one supernet; networks have seeds 0, 1 ...
 SUPERNET_SEED = 100
+# every command that was given, as steps may have had different options
+COMMANDS = "commands.txt"
 STEPS = ("train", "search", "prune", "export", "time", "write")
 PUBLISHED = {"resnet18": "baseline", "mobilenetv2": "baseline", "DARTS_V2": "published"}
 RUNTIMES = ("eager", "compile", "pt2", "onnx", "openvino", "onnx_int8")
@@ -315,14 +319,13 @@ class Bench:
             texts["shape_searched"] = read_json(self.shape_file)
         path = write_results(
             "models", rows, device=rows[0].device, folder=results,
-            command="python -m benchmarks.models_cpu search train prune export time write",
+            command="; ".join((self.runs / COMMANDS).read_text().splitlines()),
             notes={
                 "data": self.config["data"], "train": self.config["train"], "pruned": facts,
                 "searches": {
                     name: {k: v for k, v in found.items() if k in ("text", "device_seconds")}
                     for name, found in texts.items()
                 },
-                "budget_ms": self.args.budget_ms, "search_epochs": self.args.search_epochs,
             },
         )  # fmt: skip
         write_text(path.with_suffix(".md"), markdown_table(rows))
@@ -369,6 +372,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     bench = Bench(args)
+    with (args.runs / COMMANDS).open("a") as commands:
+        commands.write(
+            shlex.join(["python", "-m", "benchmarks.models_cpu", *(argv or sys.argv[1:])])
+        )
+        commands.write("\n")
     if "search" in args.steps:
         bench.search_shape()
         bench.search()

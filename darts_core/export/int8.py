@@ -59,7 +59,7 @@ def quantize(source: Path, target: Path, bundle: Any) -> None:
 
     name = onnx.load(str(source)).graph.input[0].name
     quiet = logging.getLogger()
-    level = quiet.level
+    level, handlers = quiet.level, list(quiet.handlers)
     try:
         with (
             tempfile.TemporaryDirectory() as folder,
@@ -82,3 +82,5 @@ def quantize(source: Path, target: Path, bundle: Any) -> None:
         ) from error
     finally:
         quiet.setLevel(level)
+        # its calls of logging.info() give the root logger a handler, which would print our lines again
+        quiet.handlers[:] = handlers

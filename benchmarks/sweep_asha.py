@@ -1,9 +1,11 @@
 """Early stopping against full trials: the same study with ASHA and without, paired over seeds.
 
     python benchmarks/sweep_asha.py --trials 30 --epochs 30 --seeds 5
+    python benchmarks/sweep_asha.py --data fashion_mnist --limit 4000
 
 A trial trains a small network (a perceptron with one hidden layer, or `--network resnet8`) on real
-digits (8x8, split `params`); learning rate, weight decay, label smoothing and batch size are tuned.
+digits (8x8) or another data set (split `params`); learning rate, weight decay, label smoothing and
+batch size are tuned.
 Reported per seed: the best validation accuracy and the epochs used, both ways; over seeds: mean
 difference with its standard error, and the share of the cost. The split `test` is not read.
 """
@@ -36,15 +38,21 @@ SPACE = {
 
 
 @lru_cache(maxsize=2)
-def _bundle(limit: int, val_fraction: float) -> DataBundle:
-    bundle = load_data("digits", seed=0, val_fraction=val_fraction)
-    return bundle.take("params", min(limit, bundle.steps("params", 1)))
+def _bundle(data: str, path: str | None, limit: int, val_fraction: float) -> DataBundle:
+    bundle = load_data(data, path, seed=0, val_fraction=val_fraction)
+    return bundle.take("params", min(limit, bundle.size("params")))
 
 
-def _network(name: str, width: int) -> nn.Module:
+def _network(name: str, width: int, bundle: DataBundle) -> nn.Module:
+    channels, classes = bundle.image_shape[0], bundle.num_classes
     if name == "mlp":
-        return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
-    return baseline(name, 10, in_channels=1, width=width)
+        return nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(math.prod(bundle.image_shape), width),
+            nn.ReLU(),
+            nn.Linear(width, classes),
+        )
+    return baseline(name, classes, in_channels=channels, width=width)
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,8 @@ class Training:
     width: int
     seed: int
     val_fraction: float = 0.15
+    data: str = "digits"
+    data_path: str | None = None
     reuse_process: bool = True
 
     def __call__(self, trial: TrialHandle) -> dict[str, Any]:
@@ -65,15 +75,16 @@ class Training:
         config = TrainConfig(
             epochs=self.epochs, drop_path=0.0, cutout=0, crop_padding=0, flip=False, **trial.params
         )
+        bundle = _bundle(self.data, self.data_path, self.limit, self.val_fraction)
         torch.manual_seed(self.seed)
-        model = _network(self.network, self.width)
+        model = _network(self.network, self.width, bundle)
 
         def report(epoch: int, row: dict[str, Any]) -> None:
             trial.report(epoch, val_accuracy=100 * row["val_accuracy"])
 
         fitted = fit(
             model,
-            _bundle(self.limit, self.val_fraction),
+            bundle,
             config,
             train_on=("params",),
             seed=self.seed,
@@ -100,6 +111,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--data", default="digits")
+    parser.add_argument("--data-path", default=None, help="its files")
     parser.add_argument("--limit", type=int, default=500, help="training images")
     parser.add_argument(
         "--val-fraction", type=float, default=0.15, help="of the non-test images; the score's grain"
@@ -115,8 +128,9 @@ def main() -> None:
         pruner = {"name": "asha", "reduction_factor": args.reduction_factor}
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         objective = Training(
-            args.epochs, args.limit, args.network, args.width, seed, args.val_fraction
-        )
+            args.epochs, args.limit, args.network, args.width, seed, args.val_fraction,
+            args.data, args.data_path,
+        )  # fmt: skip
         asha, asha_epochs = study(objective, pruner, args.trials)
         full, full_epochs = study(objective, "none", args.trials)
         rows.append(
@@ -142,9 +156,12 @@ def main() -> None:
         "cost_share": round(statistics.fmean(row["cost_share"] for row in rows), 3),
     }
     print(summary)
-    held_out = _bundle(args.limit, args.val_fraction).steps("val", 1)
-    notes = {**vars(args), "data": "scikit-learn digits", "validation_images": held_out}
-    notes.pop("out")
+    bundle = _bundle(args.data, args.data_path, args.limit, args.val_fraction)
+    notes = {
+        **{key: value for key, value in vars(args).items() if key != "out"},
+        "training_images": bundle.size("params"),
+        "validation_images": bundle.size("val"),
+    }
     command = f"python benchmarks/sweep_asha.py {' '.join(sys.argv[1:])}".strip()
     rows.append(summary)
     print(

@@ -23,7 +23,10 @@ class LeaseLost(Exception):
 
 @dataclass
 class Claim:
-    """A trial that this worker runs. `since` is the monotonic time at which this sitting began."""
+    """A trial that this worker runs. `since` is the monotonic time at which this sitting began.
+
+    `pauses` is set when the trial waits at a rung from here on, instead of having ended.
+    """
 
     trial: Any
     folder: Path
@@ -31,6 +34,7 @@ class Claim:
     params: dict[str, Any]
     seed: int
     since: float = field(default_factory=time.monotonic)
+    pauses: bool = False
     _writing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property

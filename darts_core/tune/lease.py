@@ -65,7 +65,8 @@ class Lease:
 
     `seconds` and `epochs` are what the trial has used so far, over all its sittings; `attempt`
     counts sittings from 1; `epochs_before` is `epochs` at the start of this sitting; `idle` counts
-    the interrupted sittings in a row that reported nothing new.
+    the interrupted sittings in a row that reported nothing new. With `to_the_end` no rung pauses the
+    trial any more.
     """
 
     host: str = field(default_factory=host_name)
@@ -78,6 +79,7 @@ class Lease:
     attempt: int = 1
     epochs_before: int = 0
     idle: int = 0
+    to_the_end: bool = False
 
     def successor(self) -> Lease:
         """The lease of the next sitting of the same trial, held by this process."""
@@ -88,6 +90,7 @@ class Lease:
             epochs_before=self.epochs,
             attempt=self.attempt + 1,
             idle=idle,
+            to_the_end=self.to_the_end,
         )
 
     def write(self, path: Path) -> None:

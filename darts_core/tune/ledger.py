@@ -7,6 +7,8 @@ between any two steps leaves something the next opener can finish:
   means its worker is gone: the next claim takes that trial over, under its number and in its folder.
 * finish: write `result.json`, tell Optuna, remove the lease. RUNNING with a `result.json` means the
   telling is missing: the next claim does it and runs nothing.
+* pause (at a rung, see `promotion`): mark the trial, give up the lease. A marked trial without a live
+  lease waits: a claim may go on with it, and what still waits when nothing is left to do is ended.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from darts_core.tune.accounts import check_failures, spent_by
 from darts_core.tune.budget import Spent
 from darts_core.tune.claim import LEASE_FILE, Claim
 from darts_core.tune.lease import Lease, LeaseWatch
+from darts_core.tune.promotion import PAUSED, PromotingStudy, paused, promoter_of
 from darts_core.tune.records import TrialRecord, meets, record_of
 from darts_core.tune.samplers import Drawing, grid_size, make_pruner, make_sampler
 from darts_core.tune.space import suggest
@@ -52,19 +55,21 @@ class Ledger:
         with self._lock.held():
             self.study = self._open()
         self._limit = self._trial_limit()
+        self._promoter = promoter_of(self.study, self.spec.budget, self._lease)
 
-    def _open(self) -> optuna.Study:
+    def _open(self) -> PromotingStudy:
         pruner = make_pruner(
             self.spec.pruner, len(self.spec.objectives), self.spec.budget.epochs_per_trial
         )
         goals = self.spec.objectives.values()
-        study = optuna.create_study(
-            storage=open_storage(self.folder, self.spec.storage),
+        storage = open_storage(self.folder, self.spec.storage)
+        optuna.create_study(
+            storage=storage,
             study_name=self.spec.study_name,
             directions=[optuna.study.StudyDirection[goal.upper()] for goal in goals],
-            pruner=pruner,
             load_if_exists=True,
         )
+        study = PromotingStudy(self.spec.study_name, storage, pruner=pruner)
         known = study.user_attrs.get("identity")
         if known is None:
             study.set_user_attr("identity", self.spec.identity())
@@ -85,12 +90,15 @@ class Ledger:
 
     def trials(self) -> list[FrozenTrial]:
         """All trials as the storage has them now."""
-        return self.study.get_trials(deepcopy=False)
+        return self.study.real_trials()
+
+    def _lease(self, number: int) -> Lease | None:
+        return Lease.read(self._lease_path(number))
 
     # -- claiming ---------------------------------------------------------------------------------
 
     def claim(self) -> Claim | None:
-        """A trial to run: an interrupted one first, else a new one; None when nothing is left to do.
+        """A trial to run: an interrupted one, a promoted one, a new one; None when nothing is left.
 
         Raises:
             TuneError: too large a share of the trials failed.
@@ -103,7 +111,13 @@ class Ledger:
                     taken = self._take_over(frozen)
                     if taken is not None:
                         return self._start(*taken)
-            if self.ended(self.trials()) is not None:
+            trials = self.trials()
+            if self.spec.budget.exhausted(self.spent(trials), running=True) is not None:
+                return None
+            taken = self._promoted(trials)
+            if taken is not None:
+                return self._start(*taken)
+            if self.ended(trials) is not None:
                 return None
             # grid and fixed parameters are settled by the sampler that is set while asking
             self.study.sampler = self._sampler(self._next_number(trials))
@@ -111,6 +125,25 @@ class Ledger:
             lease = Lease()
             lease.write(self._lease_path(trial.number))
         return self._start(trial, lease)
+
+    def _promoted(self, trials: list[FrozenTrial]) -> tuple[Trial, Lease] | None:
+        """A paused trial that goes on: beyond its rung, or to its end when no new one is drawn."""
+        if self._promoter is None:
+            return None
+        found, to_the_end = self._promoter.promotable(trials), False
+        if found is None:
+            draws = self._promoter.draws(trials, self.spent(trials))
+            if draws and self.ended(trials) is None:
+                return None
+            found, to_the_end = self._promoter.finishing(trials), True
+        if found is None:
+            return None
+        lease = (self._lease(found.number) or Lease()).successor()
+        lease.to_the_end = to_the_end
+        lease.write(self._lease_path(found.number))
+        self.study._storage.set_trial_user_attr(found._trial_id, PAUSED, "")
+        log.info("trial %d goes on %s", found.number, "to its end" if to_the_end else "(promoted)")
+        return Trial(self.study, found._trial_id), lease
 
     def _next_number(self, trials: list[FrozenTrial]) -> int:
         waiting = [t.number for t in trials if t.state == TrialState.WAITING]
@@ -135,6 +168,8 @@ class Ledger:
         if result.is_file():
             self._tell(frozen.number, read_json(result))
             path.unlink(missing_ok=True)
+            return None
+        if paused(frozen):
             return None
         lease = old.successor() if old is not None else Lease()
         if lease.idle > self.spec.max_restarts:
@@ -188,7 +223,8 @@ class Ledger:
         if epoch + 1 == self.spec.budget.epochs_per_trial:
             # nothing is left to save: what is fully trained counts as such, also on a rung
             return None
-        if claim.trial.should_prune():
+        if not claim.lease.to_the_end and claim.trial.should_prune():
+            claim.pauses = self._promoter is not None
             return f"pruned after epoch {epoch + 1} with {name} {metrics[name]:.6g}"
         return None
 
@@ -212,16 +248,32 @@ class Ledger:
         values: list[float] | None = None,
         trace: str | None = None,
     ) -> TrialRecord:
-        """Close a claimed trial in `state` (complete, pruned, fail).
+        """Close a claimed trial in `state` (complete, pruned, fail); a pausing one waits instead.
 
         Raises:
             LeaseLost: another worker runs this trial now.
         """
         with self._lock.held():
             claim.renew()
+            if state == "pruned" and claim.pauses:
+                self.study._storage.set_trial_user_attr(claim.trial._trial_id, PAUSED, reason)
+                claim.release()
+                return self.record(self.trials()[claim.number])
             claim.lease.seconds = claim.seconds()
             self._settle(claim.number, claim.lease, state, reason, metrics or {}, values, trace)
         return self.record(self.trials()[claim.number])
+
+    def end_paused(self) -> list[TrialRecord]:
+        """End the trials that still wait, when nothing is left to run; the records of these."""
+        with self._lock.held():
+            running = [t for t in self.trials() if t.state == TrialState.RUNNING]
+            if not all(paused(t) for t in running):
+                return []
+            for trial in running:
+                lease = self._lease(trial.number) or Lease()
+                self._settle(trial.number, lease, "pruned", paused(trial), {}, None)
+        numbers = {trial.number for trial in running}
+        return [self.record(t) for t in self.trials() if t.number in numbers]
 
     def _settle(
         self,

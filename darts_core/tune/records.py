@@ -16,7 +16,7 @@ __all__ = ["StudyResult", "TrialRecord", "meets", "parse_constraints", "record_o
 class TrialRecord:
     """One trial.
 
-    `state` is complete, pruned, fail, running or waiting; `value` is the (first) objective, for a
+    `state` is complete, pruned, fail, running, paused or waiting; `value` is the (first) objective, for a
     pruned trial the last one reported; `curve` maps epochs (from 0) to the objective; `reason` says
     why the trial ended; `seconds` is the device time over all its sittings.
     """
@@ -113,9 +113,10 @@ def record_of(trial: Any, space: Mapping[str, Any], folder: Path, feasible: bool
     params = {name: space[name].decode(v) for name, v in trial.params.items() if name in space}
     values = tuple(trial.values or ())
     curve = {step - 1: value for step, value in trial.intermediate_values.items()}
+    waits = trial.state.name == "RUNNING" and attrs.get("paused")
     return TrialRecord(
         number=trial.number,
-        state=trial.state.name.lower(),
+        state="paused" if waits else trial.state.name.lower(),
         params=params,
         value=values[0] if values else None,
         values=values,

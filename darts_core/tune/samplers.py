@@ -144,9 +144,15 @@ SAMPLERS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _asha(epochs: int | None, **options: Any) -> Any:
+def _asha(epochs: int | None, promote: bool = True, **options: Any) -> Any:
     from optuna.pruners import SuccessiveHalvingPruner
 
+    from darts_core.tune.promotion import PromotionPruner
+
+    if promote and epochs is not None:
+        return PromotionPruner(epochs, **options)
+    # without the length of a trial nobody knows what going on with one would take
+    options.pop("finish_share", None)
     return SuccessiveHalvingPruner(**{"min_resource": 1, "reduction_factor": 3, **options})
 
 

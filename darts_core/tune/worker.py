@@ -100,17 +100,24 @@ def work(
     try:
         while (claim := ledger.claim()) is not None:
             record = _run_one(ledger, claim, objective, runner)
-            if record is None:
+            if record is None or record.state == "paused":
                 continue
             count += 1
-            if multiprocessing.parent_process() is None:  # else the starter of this worker says it
-                log.info("trial %d: %s, %s", record.number, record.state, record.reason)
-            if on_trial is not None:
-                on_trial(record)
+            _say(record, on_trial)
+        for record in ledger.end_paused():
+            count += 1
+            _say(record, on_trial)
     finally:
         if runner is not None:
             runner.close()
     return count
+
+
+def _say(record: TrialRecord, on_trial: OnTrial | None) -> None:
+    if multiprocessing.parent_process() is None:  # else the starter of this worker says it
+        log.info("trial %d: %s, %s", record.number, record.state, record.reason)
+    if on_trial is not None:
+        on_trial(record)
 
 
 def _run_one(

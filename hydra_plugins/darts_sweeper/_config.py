@@ -36,9 +36,11 @@ SAMPLER_NODES: dict[str, dict[str, Any]] = {
 PRUNER_NODES: dict[str, dict[str, Any]] = {
     "default": {"description": "asha for one objective, none for several"},
     "asha": {
-        "description": "asynchronous successive halving",
+        "description": "asynchronous successive halving; paused trials are promoted",
         "min_resource": 1,
         "reduction_factor": 3,
+        "promote": True,
+        "finish_share": 0.25,
     },
     "hyperband": {
         "description": "several brackets of successive halving",

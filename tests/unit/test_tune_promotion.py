@@ -1,0 +1,150 @@
+"""Successive halving with promotion: who pauses, who goes on, what it costs, and kills in between."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from darts_core.errors import TuneError
+from darts_core.tune import run_study
+from darts_core.tune.ledger import Ledger
+from darts_core.tune.promotion import PromotionPruner
+
+SPACE = {"x": {"low": 0.0, "high": 1.0}}
+EPOCHS = 9
+
+
+def learns(trial):
+    """Nine epochs from a checkpoint; better settings also start better. Counts the epochs it runs."""
+    state = trial.folder / "state.json"
+    done = json.loads(state.read_text()) if state.is_file() else []
+    for epoch in range(len(done), EPOCHS):
+        done.append(epoch)
+        state.write_text(json.dumps(done))
+        trial.report(epoch, val_accuracy=trial.params["x"] * (epoch + 1) / EPOCHS)
+    return {"val_accuracy": trial.params["x"]}
+
+
+def study(folder, objective=learns, **options):
+    settings = {"trials": 12, "epochs_per_trial": EPOCHS, "sampler": "random", "seed": 3}
+    return run_study(objective, SPACE, folder=folder, **{**settings, **options})
+
+
+def facts(result):
+    return [(r.number, r.state, r.params, r.epochs, r.value) for r in result.trials]
+
+
+def test_rungs_lie_below_the_last_epoch():
+    assert PromotionPruner(30).rungs == [1, 3, 9, 27]
+    assert PromotionPruner(27).rungs == [1, 3, 9]
+    assert PromotionPruner(8, min_resource=2, reduction_factor=2).rungs == [2, 4]
+    assert PromotionPruner(2, min_resource=5).rungs == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"finish_share": 2}, "finish_share=2"), ({"reduction_factor": 1}, "at least 2"),
+     ({"bootstrap": 1}, "refuses")],
+)  # fmt: skip
+def test_bad_settings_are_sentences(tmp_path, options, words):
+    with pytest.raises(TuneError, match=words):
+        study(tmp_path, pruner={"name": "asha", **options})
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_the_best_of_each_rung_goes_on_and_every_epoch_runs_once(tmp_path, direction):
+    result = study(tmp_path, direction=direction, pruner={"name": "asha", "finish_share": 0.0})
+    order = sorted(result.trials, key=lambda r: r.params["x"], reverse=direction == "maximize")
+    assert result.best_number == order[0].number
+    # 12 trials: the best 4 of the first rung pass it, the best of these passes the second
+    assert [r.epochs for r in order] == [9, 3, 3, 3, *[1] * 8]
+    assert [r.state for r in order] == ["complete", *["pruned"] * 11]
+    assert result.spent["epochs"] == 9 + 3 * 3 + 8
+    assert result.spent["trials"] == 12
+    for record in result.trials:
+        assert json.loads((record.folder / "state.json").read_text()) == list(range(record.epochs))
+        assert list(record.curve) == list(range(record.epochs))
+    assert "pruned after epoch 1 with" in order[-1].reason
+
+
+def test_what_the_share_allows_trains_the_best_paused_trials_to_their_end(tmp_path):
+    result = study(tmp_path, trials=20, pruner={"name": "asha", "finish_share": 0.5})
+    whole = [r for r in result.trials if r.state == "complete"]
+    best = sorted((r.params["x"] for r in result.trials), reverse=True)[: len(whole)]
+    assert len(whole) >= 4
+    assert sorted((r.params["x"] for r in whole), reverse=True) == best
+    assert result.spent["epochs"] <= 0.5 * 20 * EPOCHS
+    # another one would not have fitted
+    assert result.spent["epochs"] > 0.5 * 20 * EPOCHS - EPOCHS
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [{"trials": 1}, {"trials": 2}, {"trials": None, "epochs": 10}, {"trials": 30, "epochs": 25}],
+)
+def test_a_small_budget_still_brings_one_trial_to_its_end(tmp_path, budget):
+    result = study(tmp_path, **budget)
+    assert sum(r.state == "complete" for r in result.trials) >= 1
+    assert result.best.epochs == EPOCHS
+
+
+def test_an_open_number_of_trials_leaves_half_of_the_budget_for_the_best(tmp_path):
+    result = study(tmp_path, trials=None, epochs=200)
+    assert sum(r.state == "complete" for r in result.trials) >= 5
+    assert len(result.trials) >= 20
+    assert 200 - EPOCHS < result.spent["epochs"] <= 200
+
+
+@pytest.mark.parametrize(
+    ("where", "moment"),
+    [
+        ("pause", 1),
+        ("pause", 3),
+        ("promote", 1),
+        ("promote", 3),
+        ("end", 1),
+        ("tell", 1),
+        ("tell", 3),
+    ],
+)
+def test_a_kill_in_between_changes_nothing(tmp_path, monkeypatch, where, moment):
+    """Dies just after a step of the books, `moment` times into the study; the next run goes on."""
+    whole = study(tmp_path / "whole")
+    name = {"pause": "end", "promote": "_promoted", "end": "end_paused", "tell": "_tell"}[where]
+    step, seen = getattr(Ledger, name), []
+
+    def dies(self, *args):
+        found = step(self, *args)
+        if where != "promote" or found is not None:
+            seen.append(found)
+        if len(seen) == moment:
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(Ledger, name, dies)
+    with pytest.raises(KeyboardInterrupt):
+        study(tmp_path / "killed")
+    monkeypatch.undo()
+    for path in (tmp_path / "killed").glob("trials/*/lease.json"):
+        # this process lives on, the one that is meant does not
+        path.write_text(json.dumps({**json.loads(path.read_text()), "start": "0"}))
+    again = study(tmp_path / "killed")
+    assert facts(again) == facts(whole)
+    assert again.spent["epochs"] == whole.spent["epochs"]
+
+
+def test_two_workers_share_promotions(tmp_path):
+    result = study(tmp_path, workers=2)
+    assert result.spent["trials"] == len(result.trials) == 12
+    assert {r.state for r in result.trials} == {"complete", "pruned"}
+    assert result.best_value == max(r.params["x"] for r in result.trials)
+    for record in result.trials:
+        assert json.loads((record.folder / "state.json").read_text()) == list(range(record.epochs))
+
+
+def test_samplers_learn_from_paused_trials(tmp_path):
+    """TPE draws near what looked good at the first rung, though all those trials still wait."""
+    result = study(tmp_path, trials=30, sampler="tpe", pruner={"name": "asha", "finish_share": 0})
+    drawn = [r.params["x"] for r in result.trials]
+    assert sum(drawn[20:]) / 10 > 0.8 > sum(drawn[:8]) / 8

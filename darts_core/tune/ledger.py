@@ -223,10 +223,17 @@ class Ledger:
         if epoch + 1 == self.spec.budget.epochs_per_trial:
             # nothing is left to save: what is fully trained counts as such, also on a rung
             return None
-        if not claim.lease.to_the_end and claim.trial.should_prune():
+        if not claim.lease.to_the_end and self._stops(claim, epoch + 1):
             claim.pauses = self._promoter is not None
             return f"pruned after epoch {epoch + 1} with {name} {metrics[name]:.6g}"
         return None
+
+    def _stops(self, claim: Claim, epochs: int) -> bool:
+        if claim.trial.should_prune():
+            return True
+        if self._promoter is None or epochs not in self._promoter.pruner.rungs:
+            return False
+        return not self._promoter.affords(self.trials(), epochs)
 
     # -- ending -----------------------------------------------------------------------------------
 

@@ -64,8 +64,9 @@ class PromotionPruner(BasePruner):
         epochs: of a trial that is not stopped.
         min_resource: the first rung, in epochs.
         reduction_factor: each rung lies this many times later, and one of so many passes it.
-        finish_share: when all trials are drawn, the best paused ones are trained to the end while the
-            study has used less than this share of what all full trials would take.
+        cost_share: most epochs of a study with a known number of trials, as a share of what all of them
+            would take unstopped. Promotions stay within it; what is left when all trials are drawn
+            trains the best paused ones to their end (one of them in any case).
 
     Raises:
         ValueError: a setting is out of range.
@@ -74,13 +75,13 @@ class PromotionPruner(BasePruner):
     epochs: int
     min_resource: int = 1
     reduction_factor: int = 3
-    finish_share: float = 0.25
+    cost_share: float = 0.25
 
     def __post_init__(self) -> None:
         if self.min_resource < 1 or self.reduction_factor < 2:
             raise ValueError("min_resource must be at least 1, reduction_factor at least 2")
-        if not 0.0 <= self.finish_share <= 1.0:
-            raise ValueError(f"finish_share={self.finish_share} must lie between 0 and 1")
+        if not 0.0 <= self.cost_share <= 1.0:
+            raise ValueError(f"cost_share={self.cost_share} must lie between 0 and 1")
 
     @property
     def rungs(self) -> list[int]:
@@ -132,10 +133,22 @@ class Promoter:
     sign: float
     lease_of: Callable[[int], Lease | None]
 
+    def affords(self, trials: Sequence[FrozenTrial], rung: int) -> bool:
+        """Whether the share allows a trial to go on from `rung` to the next, beside those to be drawn."""
+        if self.budget.trials is None:
+            return True
+        used = sum(self._planned(t)[0] for t in trials)
+        drawn = sum(t.state != TrialState.WAITING and not imported(t) for t in trials)
+        to_draw = max(self.budget.trials - drawn, 0) * self.pruner.min_resource
+        following = min(rung * self.pruner.reduction_factor, self.pruner.epochs)
+        return used + to_draw + following - rung <= self._share()
+
     def promotable(self, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
         """A paused trial that is now among the best of its rung; of the highest rung first."""
         waiting = {t.number: t for t in _waiting(trials)}
         for rung in reversed(self.pruner.rungs):
+            if not self.affords(trials, rung):
+                continue
             for number in self.pruner.passing(trials, rung, self.sign):
                 found = waiting.get(number)
                 if found is not None and found.last_step == rung:
@@ -171,9 +184,7 @@ class Promoter:
         if not self._any_finishes(trials):
             return waiting[0]
         epochs, seconds = self._limits()
-        if self.budget.trials is not None:
-            share = self.pruner.finish_share * self.budget.trials * self.pruner.epochs
-            epochs = min(epochs, share)
+        epochs = min(epochs, self._share())
         if epochs == seconds == float("inf"):
             return None
         planned = [self._planned(t) for t in trials]
@@ -188,6 +199,12 @@ class Promoter:
         """Most epochs and device-seconds of the study; infinite where none is set."""
         most = self.budget.epochs, self.budget.seconds_limit
         return tuple(float("inf") if limit is None else float(limit) for limit in most)  # type: ignore[return-value]
+
+    def _share(self) -> float:
+        """Epochs that the share allows; infinite for an open number of trials."""
+        if self.budget.trials is None:
+            return float("inf")
+        return self.pruner.cost_share * self.budget.trials * self.pruner.epochs
 
     def _any_finishes(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether a trial has reached its end, or is on a way there without another pause."""

@@ -152,7 +152,7 @@ def _asha(epochs: int | None, promote: bool = True, **options: Any) -> Any:
     if promote and epochs is not None:
         return PromotionPruner(epochs, **options)
     # without the length of a trial nobody knows what going on with one would take
-    options.pop("finish_share", None)
+    options.pop("cost_share", None)
     return SuccessiveHalvingPruner(**{"min_resource": 1, "reduction_factor": 3, **options})
 
 

@@ -40,7 +40,7 @@ PRUNER_NODES: dict[str, dict[str, Any]] = {
         "min_resource": 1,
         "reduction_factor": 3,
         "promote": True,
-        "finish_share": 0.25,
+        "cost_share": 0.25,
     },
     "hyperband": {
         "description": "several brackets of successive halving",

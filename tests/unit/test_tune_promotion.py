@@ -44,7 +44,7 @@ def test_rungs_lie_below_the_last_epoch():
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"finish_share": 2}, "finish_share=2"), ({"reduction_factor": 1}, "at least 2"),
+    [({"cost_share": 2}, "cost_share=2"), ({"reduction_factor": 1}, "at least 2"),
      ({"bootstrap": 1}, "refuses")],
 )  # fmt: skip
 def test_bad_settings_are_sentences(tmp_path, options, words):
@@ -54,7 +54,7 @@ def test_bad_settings_are_sentences(tmp_path, options, words):
 
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 def test_the_best_of_each_rung_goes_on_and_every_epoch_runs_once(tmp_path, direction):
-    result = study(tmp_path, direction=direction, pruner={"name": "asha", "finish_share": 0.0})
+    result = study(tmp_path, direction=direction, pruner={"name": "asha", "cost_share": 0.25})
     order = sorted(result.trials, key=lambda r: r.params["x"], reverse=direction == "maximize")
     assert result.best_number == order[0].number
     # 12 trials: the best 4 of the first rung pass it, the best of these passes the second
@@ -69,7 +69,7 @@ def test_the_best_of_each_rung_goes_on_and_every_epoch_runs_once(tmp_path, direc
 
 
 def test_what_the_share_allows_trains_the_best_paused_trials_to_their_end(tmp_path):
-    result = study(tmp_path, trials=20, pruner={"name": "asha", "finish_share": 0.5})
+    result = study(tmp_path, trials=20, pruner={"name": "asha", "cost_share": 0.5})
     whole = [r for r in result.trials if r.state == "complete"]
     best = sorted((r.params["x"] for r in result.trials), reverse=True)[: len(whole)]
     assert len(whole) >= 4
@@ -145,6 +145,6 @@ def test_two_workers_share_promotions(tmp_path):
 
 def test_samplers_learn_from_paused_trials(tmp_path):
     """TPE draws near what looked good at the first rung, though all those trials still wait."""
-    result = study(tmp_path, trials=30, sampler="tpe", pruner={"name": "asha", "finish_share": 0})
+    result = study(tmp_path, trials=30, sampler="tpe", pruner={"name": "asha", "cost_share": 0})
     drawn = [r.params["x"] for r in result.trials]
     assert sum(drawn[20:]) / 10 > 0.8 > sum(drawn[:8]) / 8

@@ -99,7 +99,17 @@ def test_an_objective_that_cannot_be_sent_is_a_sentence(tmp_path):
 def _sweep(folder, trials):
     # a process group of its own, so that a test can kill the sweeper and all it started
     os.setpgid(0, 0)
-    run_study(steps, SPACE, folder=folder, trials=trials, workers=2, seed=1, pruner="none")
+    # a trial that the test kills again and again, as it may on a busy machine, has not failed
+    run_study(
+        steps,
+        SPACE,
+        folder=folder,
+        trials=trials,
+        workers=2,
+        seed=1,
+        pruner="none",
+        max_restarts=99,
+    )
 
 
 def _start(folder, trials):

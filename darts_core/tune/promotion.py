@@ -26,6 +26,8 @@ __all__ = ["PAUSED", "Promoter", "PromotingStudy", "PromotionPruner", "paused"]
 PAUSED = "paused"
 # of a study without a number of trials, the rest of the budget trains the best ones further
 _SHARE_OF_NEW_TRIALS = 0.5
+# a share of a few trials would leave a single one that is trained to its end
+_FULL_TRIALS = 3
 
 
 def paused(trial: FrozenTrial) -> str:
@@ -65,8 +67,8 @@ class PromotionPruner(BasePruner):
         min_resource: the first rung, in epochs.
         reduction_factor: each rung lies this many times later, and one of so many passes it.
         cost_share: most epochs of a study with a known number of trials, as a share of what all of them
-            would take unstopped. Promotions stay within it; what is left when all trials are drawn
-            trains the best paused ones to their end (one of them in any case).
+            would take unstopped, though never fewer than three full trials take. Promotions stay
+            within it; what is left when all trials are drawn trains the best paused ones to their end.
 
     Raises:
         ValueError: a setting is out of range.
@@ -204,7 +206,8 @@ class Promoter:
         """Epochs that the share allows; infinite for an open number of trials."""
         if self.budget.trials is None:
             return float("inf")
-        return self.pruner.cost_share * self.budget.trials * self.pruner.epochs
+        full = max(self.pruner.cost_share * self.budget.trials, _FULL_TRIALS)
+        return full * self.pruner.epochs
 
     def _any_finishes(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether a trial has reached its end, or is on a way there without another pause."""

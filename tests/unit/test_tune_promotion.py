@@ -89,6 +89,15 @@ def test_a_small_budget_still_brings_one_trial_to_its_end(tmp_path, budget):
     assert result.best.epochs == EPOCHS
 
 
+def test_a_small_study_finishes_three_trials(tmp_path):
+    result = study(tmp_path, trials=5)
+    whole = [r for r in result.trials if r.state == "complete"]
+    # 5 first epochs, one promotion, and as many ends as fit into three trainings
+    assert len(whole) == 2
+    assert max(r.params["x"] for r in result.trials) == result.best_value
+    assert result.spent["epochs"] <= 3 * EPOCHS
+
+
 def test_an_open_number_of_trials_leaves_half_of_the_budget_for_the_best(tmp_path):
     result = study(tmp_path, trials=None, epochs=200)
     assert sum(r.state == "complete" for r in result.trials) >= 5

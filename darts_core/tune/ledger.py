@@ -341,6 +341,14 @@ class Ledger:
             return f"the budget of {self._limit} trials is spent"
         return self.spec.budget.exhausted(spent)
 
+    def may_promote(self) -> bool:
+        """Whether paused trials wait for what other workers' trials will report."""
+        trials = self.trials()
+        if self.spec.budget.exhausted(self.spent(trials), running=True) is not None:
+            return False
+        waits = [bool(paused(t)) for t in trials if t.state == TrialState.RUNNING]
+        return any(waits) and not all(waits)
+
     def unfinished(self) -> bool:
         """Whether a trial is still to be run or to be finished."""
         trials = self.trials()

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +29,7 @@ __all__ = ["Objective", "work", "worker_context", "worker_main"]
 
 log = logging.getLogger("darts_core")
 
+_LOOK_SECONDS = 0.5
 Objective = Callable[[TrialHandle], Any]
 OnTrial = Callable[[TrialRecord], None]
 
@@ -98,7 +100,7 @@ def work(
     runner = TrialRunner(worker_context(objective), objective, spec.wanted) if isolate else None
     count = 0
     try:
-        while (claim := ledger.claim()) is not None:
+        while (claim := _next_claim(ledger)) is not None:
             record = _run_one(ledger, claim, objective, runner)
             if record is None or record.state == "paused":
                 continue
@@ -111,6 +113,13 @@ def work(
         if runner is not None:
             runner.close()
     return count
+
+
+def _next_claim(ledger: Ledger) -> Claim | None:
+    """A claim, waited for while trials of other workers may let a paused one go on."""
+    while (claim := ledger.claim()) is None and ledger.may_promote():
+        time.sleep(_LOOK_SECONDS)
+    return claim
 
 
 def _say(record: TrialRecord, on_trial: OnTrial | None) -> None:

@@ -8,8 +8,10 @@ import pytest
 
 from darts_core.errors import TuneError
 from darts_core.tune import run_study
+from darts_core.tune.budget import Budget
 from darts_core.tune.ledger import Ledger
 from darts_core.tune.promotion import PromotionPruner
+from darts_core.tune.spec import StudySpec
 
 SPACE = {"x": {"low": 0.0, "high": 1.0}}
 EPOCHS = 9
@@ -157,3 +159,20 @@ def test_samplers_learn_from_paused_trials(tmp_path):
     result = study(tmp_path, trials=30, sampler="tpe", pruner={"name": "asha", "cost_share": 0})
     drawn = [r.params["x"] for r in result.trials]
     assert sum(drawn[20:]) / 10 > 0.8 > sum(drawn[:8]) / 8
+
+
+def test_a_worker_without_work_waits_while_another_trial_may_promote_one(tmp_path):
+    spec = StudySpec.make(
+        SPACE, Budget(trials=2, epochs_per_trial=EPOCHS), folder=tmp_path, sampler="random"
+    )
+    ledger = Ledger(spec)
+    first, second = ledger.claim(), ledger.claim()
+    assert not ledger.may_promote()
+    reason = ledger.report(first, 0, {"val_accuracy": 0.5})
+    assert ledger.end(first, "pruned", reason).state == "paused"
+    assert ledger.may_promote()
+    reason = ledger.report(second, 0, {"val_accuracy": 0.4})
+    ledger.end(second, "pruned", reason)
+    assert not ledger.may_promote()
+    # nobody came: the better one is brought to its end
+    assert ledger.claim().number == first.number

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
+from functools import cmp_to_key
 from typing import Any
 
 import optuna
@@ -170,8 +171,7 @@ class Promoter:
         if self._any_finishes(trials):
             return True
         # one trial must be able to reach its end
-        best = max(waiting, key=self._reached)
-        need = self._need(best)
+        need = self._need(min(waiting, key=cmp_to_key(self._order)))
         return all(
             used + 2 * need[unit] <= limit
             for unit, (used, limit) in enumerate(_used(spent, limits))
@@ -180,7 +180,7 @@ class Promoter:
 
     def finishing(self, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
         """The best paused trial whose remaining epochs fit into what the study may use, or None."""
-        waiting = sorted(_waiting(trials), key=lambda t: (-self._reached(t), t.number))
+        waiting = sorted(_waiting(trials), key=cmp_to_key(self._order))
         if not waiting:
             return None
         if not self._any_finishes(trials):
@@ -217,8 +217,13 @@ class Promoter:
         leases = [self.lease_of(t.number) for t in running]
         return any(lease is not None and lease.to_the_end for lease in leases)
 
-    def _reached(self, trial: FrozenTrial) -> float:
-        return max(self.sign * value for value in trial.intermediate_values.values())
+    def _order(self, one: FrozenTrial, other: FrozenTrial) -> int:
+        """Below 0 where `one` was better at the last epoch that both have reached."""
+        mine, theirs = one.intermediate_values, other.intermediate_values
+        last = max(mine.keys() & theirs.keys(), default=None)
+        if last is None or mine[last] == theirs[last]:
+            return one.number - other.number
+        return -1 if self.sign * (mine[last] - theirs[last]) > 0 else 1
 
     def _need(self, trial: FrozenTrial) -> tuple[float, float]:
         """Epochs and (from its pace so far) device-seconds that the trial still takes."""

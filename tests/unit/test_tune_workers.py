@@ -96,24 +96,18 @@ def test_an_objective_that_cannot_be_sent_is_a_sentence(tmp_path):
         run_study(lambda trial: 1.0, SPACE, folder=tmp_path, trials=2, workers=2)
 
 
-def _sweep(folder, trials):
+def _sweep(folder, trials, pruner):
     # a process group of its own, so that a test can kill the sweeper and all it started
     os.setpgid(0, 0)
     # a trial that the test kills again and again, as it may on a busy machine, has not failed
-    run_study(
-        steps,
-        SPACE,
-        folder=folder,
-        trials=trials,
-        workers=2,
-        seed=1,
-        pruner="none",
-        max_restarts=99,
+    more = {"pruner": pruner, "epochs_per_trial": EPOCHS, "max_restarts": 99}
+    run_study(steps, SPACE, folder=folder, trials=trials, workers=2, seed=1, **more)
+
+
+def _start(folder, trials, pruner):
+    process = multiprocessing.get_context("spawn").Process(
+        target=_sweep, args=(folder, trials, pruner)
     )
-
-
-def _start(folder, trials):
-    process = multiprocessing.get_context("spawn").Process(target=_sweep, args=(folder, trials))
     process.start()
     return process
 
@@ -155,11 +149,11 @@ def _kill_something(process, rng):
     return what
 
 
-def kill_and_continue(folder, *, trials, kills, seed):
+def kill_and_continue(folder, *, trials, kills, seed, pruner="none"):
     """Run the same sweep until it ends, killing something `kills` times; what was killed."""
     rng = random.Random(seed)
     done = []
-    process = _start(folder, trials)
+    process = _start(folder, trials, pruner)
     deadline = time.monotonic() + 240 + 20 * kills
     while True:
         assert time.monotonic() < deadline, f"no end after {done}"
@@ -171,7 +165,7 @@ def kill_and_continue(folder, *, trials, kills, seed):
         if process.exitcode == 0:
             return done
         if process.exitcode is not None:
-            process = _start(folder, trials)
+            process = _start(folder, trials, pruner)
 
 
 def check_books(folder, trials):
@@ -198,6 +192,23 @@ def test_five_random_kills_lose_and_repeat_nothing(tmp_path, request):
     for record in result.trials:
         starts = [int(line.split()[1]) for line in (record.folder / "sittings").open()]
         assert starts == sorted(starts)
+
+
+def test_random_kills_lose_no_promotion_and_repeat_no_epoch(tmp_path):
+    seed = random.SystemRandom().randrange(10**6)
+    print(f"seed {seed}")
+    kill_and_continue(tmp_path, trials=30, kills=4, seed=seed, pruner="asha")
+    result = run_study(
+        steps, SPACE, folder=tmp_path, trials=30, seed=1, pruner="asha", epochs_per_trial=EPOCHS
+    )
+    assert [r.number for r in result.trials] == list(range(30))
+    assert {r.state for r in result.trials} == {"complete", "pruned"}
+    assert result.best_value == max(r.params["x"] for r in result.trials)
+    assert result.spent["epochs"] == sum(r.epochs for r in result.trials) < 30 * EPOCHS
+    for record in result.trials:
+        rows = (record.folder / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(row)["epoch"] for row in rows] == list(range(record.epochs))
+        assert not (record.folder / "lease.json").exists()
 
 
 @pytest.mark.full

@@ -55,7 +55,7 @@ class Ledger:
         with self._lock.held():
             self.study = self._open()
         self._limit = self._trial_limit()
-        self._promoter = promoter_of(self.study, self.spec.budget, self._lease)
+        self._promoter = promoter_of(self.study, self.spec.budget, self._limit, self._lease)
 
     def _open(self) -> PromotingStudy:
         pruner = make_pruner(

@@ -127,22 +127,24 @@ class Promoter:
     Args:
         pruner: its settings.
         budget: of the study.
+        trials: how many are drawn at most (a grid may hold fewer than the budget names); None is open.
         sign: 1 where larger is better, else -1.
         lease_of: the lease of a trial by its number.
     """
 
     pruner: PromotionPruner
     budget: Budget
+    trials: int | None
     sign: float
     lease_of: Callable[[int], Lease | None]
 
     def affords(self, trials: Sequence[FrozenTrial], rung: int) -> bool:
         """Whether the share allows a trial to go on from `rung` to the next, beside those to be drawn."""
-        if self.budget.trials is None:
+        if self.trials is None:
             return True
         used = sum(self._planned(t)[0] for t in trials)
         drawn = sum(t.state != TrialState.WAITING and not imported(t) for t in trials)
-        to_draw = max(self.budget.trials - drawn, 0) * self.pruner.min_resource
+        to_draw = max(self.trials - drawn, 0) * self.pruner.min_resource
         following = min(rung * self.pruner.reduction_factor, self.pruner.epochs)
         return used + to_draw + following - rung <= self._share()
 
@@ -164,7 +166,7 @@ class Promoter:
         if not waiting:
             return True
         limits = self._limits()
-        if self.budget.trials is None and any(
+        if self.trials is None and any(
             used >= _SHARE_OF_NEW_TRIALS * limit for used, limit in _used(spent, limits)
         ):
             return False
@@ -204,9 +206,9 @@ class Promoter:
 
     def _share(self) -> float:
         """Epochs that the share allows; infinite for an open number of trials."""
-        if self.budget.trials is None:
+        if self.trials is None:
             return float("inf")
-        full = max(self.pruner.cost_share * self.budget.trials, _FULL_TRIALS)
+        full = max(self.pruner.cost_share * self.trials, _FULL_TRIALS)
         return full * self.pruner.epochs
 
     def _any_finishes(self, trials: Sequence[FrozenTrial]) -> bool:
@@ -254,9 +256,9 @@ def _used(spent: Spent, limits: tuple[float, float]) -> list[tuple[float, float]
 
 
 def promoter_of(
-    study: Any, budget: Budget, lease_of: Callable[[int], Lease | None]
+    study: Any, budget: Budget, trials: int | None, lease_of: Callable[[int], Lease | None]
 ) -> Promoter | None:
     """The promoter of a study whose pruner pauses trials; None for any other."""
     if not isinstance(study.pruner, PromotionPruner):
         return None
-    return Promoter(study.pruner, budget, sign_of(study), lease_of)
+    return Promoter(study.pruner, budget, trials, sign_of(study), lease_of)

@@ -100,6 +100,16 @@ def test_a_small_study_finishes_three_trials(tmp_path):
     assert result.spent["epochs"] <= 3 * EPOCHS
 
 
+def test_a_grid_smaller_than_the_budget_counts_for_the_share(tmp_path):
+    space = {"x": {"low": 0.1, "high": 1.0, "step": 0.1}}
+    result = run_study(
+        learns, space, folder=tmp_path, trials=500, sampler="grid", epochs_per_trial=EPOCHS
+    )
+    assert len(result.trials) == 10
+    assert result.best_value == pytest.approx(1.0)
+    assert result.spent["epochs"] <= 3 * EPOCHS
+
+
 def test_an_open_number_of_trials_leaves_half_of_the_budget_for_the_best(tmp_path):
     result = study(tmp_path, trials=None, epochs=200)
     assert sum(r.state == "complete" for r in result.trials) >= 5

@@ -7,8 +7,9 @@
 
 Recipe and sizes are those of `conf/experiment/models_cpu.yaml`; further words are overrides of it. Every
 step goes on where it was interrupted, and every timed row is kept (`--runs`). All networks are trained on
-the same images for the same number of epochs; what fine-tuning after pruning costs beyond that is stated
-in device seconds beside what the training of each network cost.
+the same images for the same number of epochs, but for the shape that was searched (`--shape-epochs`): it is
+small, and may use what it saves by the epoch. What every training and fine-tuning cost stands in the
+results file in device seconds, so that budgets can be compared.
 """
 
 from __future__ import annotations
@@ -109,11 +110,16 @@ class Bench:
         return train_seeds(
             case,
             self.bundle,
-            recipe(self.config, self.runs),
+            recipe(self.config, self.runs, epochs=self.epochs(case.name)),
             seeds=self.seeds,
             device=self.device,
             folder=self.runs / "trained" / case.name,
         )
+
+    def epochs(self, name: str) -> int:
+        """Of one training of the network `name`."""
+        usual = int(self.config["train"]["epochs"])
+        return (self.args.shape_epochs or usual) if name == "shape_searched" else usual
 
     def search(self) -> None:
         """A gradient search by accuracy alone, and one by a zero-cost proxy within a latency budget.
@@ -190,7 +196,7 @@ class Bench:
                     "seed": run.seed,
                     "test_accuracy": test,
                     "unpruned_test_accuracy": run.test_accuracy,
-                    "epochs": int(self.config["train"]["epochs"]),
+                    "epochs": self.epochs(name),
                     "fine_tuning_epochs": epochs,
                     **{k: v for k, v in found.report().items() if k not in ("rounds", "replaced")},
                     "fine_tuning_seconds": found.device_seconds,
@@ -317,11 +323,19 @@ class Bench:
         }
         if self.shape_file.is_file():
             texts["shape_searched"] = read_json(self.shape_file)
+        trained = {
+            run.parent.name + "/" + run.name: {
+                key: value for key, value in read_json(run / "result.json").items()
+                if key in ("test_accuracy", "device_seconds", "epochs")
+            }
+            for run in sorted((self.runs / "trained").glob("*/seed*"))
+        }  # fmt: skip
         path = write_results(
             "models", rows, device=rows[0].device, folder=results,
             command="; ".join((self.runs / COMMANDS).read_text().splitlines()),
             notes={
-                "data": self.config["data"], "train": self.config["train"], "pruned": facts,
+                "data": self.config["data"], "train": self.config["train"],
+                "shape_epochs": self.epochs("shape_searched"), "trained": trained, "pruned": facts,
                 "searches": {
                     name: {k: v for k, v in found.items() if k in ("text", "device_seconds")}
                     for name, found in texts.items()
@@ -360,6 +374,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--prune", nargs="+", default=["resnet18", "shape_searched"], help="networks to prune"
     )
     parser.add_argument("--budget", default="50%", help="of the pruning, at batch 32")
+    parser.add_argument(
+        "--shape-epochs",
+        type=int,
+        default=None,
+        help="of training the searched shape; as all others",
+    )
     parser.add_argument("--prune-epochs", type=int, default=3, help="of fine-tuning")
     parser.add_argument("--distillation", type=float, default=0.5)
     parser.add_argument("--search-epochs", type=int, default=3)

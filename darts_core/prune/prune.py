@@ -17,7 +17,7 @@ from darts_core.latency import Timing, default_batch_sizes, measure_model
 from darts_core.prune.budget import Budget, budget_ms
 from darts_core.prune.cost import LayerCosts
 from darts_core.prune.finetune import fine_tune, share_of_epochs
-from darts_core.prune.rounds import Pruner, Round, take_batches
+from darts_core.prune.rounds import TOLERANCE, Pruner, Round, take_batches
 from darts_core.prune.store import PruneResult, Store
 from darts_core.train.config import TrainConfig
 
@@ -153,6 +153,8 @@ def _go(
         left = max(rounds - number, 1)
         # equal factors, so that every round asks for the same share
         target = result.budget_ms * (now.median_ms / result.budget_ms) ** ((left - 1) / left)
+        if left > 1 and now.median_ms <= target * TOLERANCE:
+            continue  # less than the clock can tell: left to the rounds that follow
         batches = take_batches(bundle, 4, 64, pruner.costs.device)
         done = pruner.shrink(result.model, now, target, batches)
         seconds = tuner(done.model, min(number, rounds - 1), rounds)

@@ -26,12 +26,12 @@ from darts_core.prune.plan import Item, Option, solve, widths_of
 from darts_core.prune.structure import Cut, find_cuts, find_dead, loss_increases
 from darts_core.train.save import replace_modules
 
-__all__ = ["Pruner", "Round"]
+__all__ = ["TOLERANCE", "Pruner", "Round"]
 
 log = logging.getLogger("darts_core")
 _TRIALS = 9
 # a measured time may exceed its target by this share: the clock itself is no better
-_TOLERANCE = 1.04
+TOLERANCE = 1.04
 Batches = Sequence[tuple[Tensor, Tensor]]
 
 
@@ -89,7 +89,7 @@ class Pruner:
             self._cut(result, target_ms, batches)
         counted = LayerCosts(self.costs.device, folded=self.costs.folded, analytic=True)
         for costs in (self.costs, counted):
-            if result.timing.median_ms > target_ms * _TOLERANCE:
+            if result.timing.median_ms > target_ms * TOLERANCE:
                 self._narrow(result, target_ms, batches, costs)
         return result
 
@@ -197,7 +197,7 @@ class Pruner:
             if best is None or _better(timing.median_ms, best[1].median_ms, target_ms):
                 best = (trial, timing, widths)
             ratio = timing.median_ms / target_ms
-            if 0.95 <= ratio <= _TOLERANCE or (ratio > 1.0 and ask >= 0.99 * reach):
+            if 0.95 <= ratio <= TOLERANCE or (ratio > 1.0 and ask >= 0.99 * reach):
                 break
             low, high = (ask, high) if ratio > 1.0 else (low, ask)
             saved = max(start_ms - timing.median_ms, 0.02 * start_ms)
@@ -222,7 +222,7 @@ def _lost(group: ChannelGroup, scores: Array, width: int) -> float:
 
 def _better(new_ms: float, old_ms: float, target_ms: float) -> bool:
     """Within the target (and tolerance) the slower network is the better one; outside, the faster."""
-    limit = _TOLERANCE * target_ms
+    limit = TOLERANCE * target_ms
     if (new_ms <= limit) != (old_ms <= limit):
         return new_ms <= limit
     return new_ms > old_ms if new_ms <= limit else new_ms < old_ms

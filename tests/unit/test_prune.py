@@ -364,6 +364,18 @@ def test_interrupted_pruning_goes_on_behind_its_last_round(tmp_path):
     assert result.after.median_ms <= 1.05 * result.budget_ms
 
 
+def test_a_small_reduction_is_not_taken_for_one_that_cannot_be_reached():
+    """The first of two rounds asks for less than a clock can tell; the second must still come."""
+    calls = []
+    found = prune_to_budget(
+        settled(darts()), Data(), budget="93%", batch=2, timer=by_macs, rounds=2, structure=False,
+        tune=lambda _, part, parts: calls.append((part, parts)),
+    )  # fmt: skip
+    assert found.after.median_ms <= 0.93 * 1.05 * found.before.median_ms
+    assert found.after.median_ms < found.before.median_ms
+    assert calls == [(1, 2)]
+
+
 def test_unreachable_and_idle_budgets():
     model, data = darts(), Data()
     options = {"batch": 2, "timer": by_macs, "tune": lambda *_: None}

@@ -324,11 +324,11 @@ class Bench:
         if self.shape_file.is_file():
             texts["shape_searched"] = read_json(self.shape_file)
         trained = {
-            run.parent.name + "/" + run.name: {
-                key: value for key, value in read_json(run / "result.json").items()
-                if key in ("test_accuracy", "device_seconds", "epochs")
+            f"{path.parent.parent.name}/{path.parent.name}": {
+                key: value for key, value in read_json(path).items()
+                if key in ("test_accuracy", "device_seconds")
             }
-            for run in sorted((self.runs / "trained").glob("*/seed*"))
+            for path in sorted((self.runs / "trained").glob("*/seed*/result.json"))
         }  # fmt: skip
         path = write_results(
             "models", rows, device=rows[0].device, folder=results,

@@ -265,6 +265,7 @@ class Ledger:
             if state == "pruned" and claim.pauses:
                 self.study._storage.set_trial_user_attr(claim.trial._trial_id, PAUSED, reason)
                 claim.release()
+                log.info("trial %d pauses, %s", claim.number, reason)
                 return self.record(self.trials()[claim.number])
             claim.lease.seconds = claim.seconds()
             self._settle(claim.number, claim.lease, state, reason, metrics or {}, values, trace)

@@ -233,7 +233,7 @@ class Ledger:
             return True
         if self._promoter is None or epochs not in self._promoter.pruner.rungs:
             return False
-        return not self._promoter.affords(self.trials(), epochs)
+        return not self._promoter.affords(self.trials(), epochs, claim.number)
 
     # -- ending -----------------------------------------------------------------------------------
 

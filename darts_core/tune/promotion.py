@@ -138,14 +138,20 @@ class Promoter:
     sign: float
     lease_of: Callable[[int], Lease | None]
 
-    def affords(self, trials: Sequence[FrozenTrial], rung: int) -> bool:
-        """Whether the share allows a trial to go on from `rung` to the next, beside those to be drawn."""
+    def affords(self, trials: Sequence[FrozenTrial], rung: int, number: int | None = None) -> bool:
+        """Whether the share allows a trial to go on from `rung` to the next, beside those to be drawn.
+
+        `number` is given for a trial that runs and has just reached the rung.
+        """
         if self.trials is None:
             return True
-        used = sum(self._planned(t)[0] for t in trials)
+        used = sum(self._planned(t)[0] for t in trials if t.number != number)
+        used += rung if number is not None else 0
         drawn = sum(t.state != TrialState.WAITING and not imported(t) for t in trials)
         to_draw = max(self.trials - drawn, 0) * self.pruner.min_resource
         following = min(rung * self.pruner.reduction_factor, self.pruner.epochs)
+        if not self._any_finishes(trials):
+            following = self.pruner.epochs  # what one trial takes to its end is kept back
         return used + to_draw + following - rung <= self._share()
 
     def promotable(self, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
@@ -234,7 +240,7 @@ class Promoter:
         return float(left), left * lease.seconds / max(lease.epochs, 1)
 
     def _planned(self, trial: FrozenTrial) -> tuple[float, float]:
-        """What the trial has used, and will use if it is on the way to its end."""
+        """What the trial has used, and will use until it ends or may pause."""
         if imported(trial):
             return 0.0, 0.0
         if trial.state.is_finished():
@@ -243,8 +249,11 @@ class Promoter:
         lease = self.lease_of(trial.number)
         if lease is None:
             return 0.0, 0.0
-        more = self._need(trial) if lease.to_the_end else (0.0, 0.0)
-        return lease.epochs + more[0], lease.seconds + more[1]
+        if paused(trial):
+            return lease.epochs, lease.seconds
+        stops = [rung for rung in self.pruner.rungs if rung > lease.epochs and not lease.to_the_end]
+        epochs = float(max(min(stops, default=self.pruner.epochs), lease.epochs))
+        return epochs, lease.seconds * epochs / max(lease.epochs, 1)
 
 
 def _waiting(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:

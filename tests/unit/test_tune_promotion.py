@@ -160,6 +160,8 @@ def test_two_workers_share_promotions(tmp_path):
     assert result.spent["trials"] == len(result.trials) == 12
     assert {r.state for r in result.trials} == {"complete", "pruned"}
     assert result.best_value == max(r.params["x"] for r in result.trials)
+    # what trials in both hands still take counts as well
+    assert result.spent["epochs"] <= 3 * EPOCHS
     for record in result.trials:
         assert json.loads((record.folder / "state.json").read_text()) == list(range(record.epochs))
 

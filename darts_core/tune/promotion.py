@@ -223,7 +223,8 @@ class Promoter:
             return True
         running = [t for t in trials if t.state == TrialState.RUNNING and not paused(t)]
         leases = [self.lease_of(t.number) for t in running]
-        return any(lease is not None and lease.to_the_end for lease in leases)
+        last = max(self.pruner.rungs, default=0)
+        return any(lease and (lease.to_the_end or lease.epochs >= last) for lease in leases)
 
     def _order(self, one: FrozenTrial, other: FrozenTrial) -> int:
         """Below 0 where `one` was better at the last epoch that both have reached."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -22,7 +21,7 @@ def imported(trial: FrozenTrial) -> bool:
     return bool(trial.user_attrs.get("imported"))
 
 
-def spent_by(trials: Sequence[FrozenTrial], lease_path: Callable[[int], Path]) -> Spent:
+def spent_by(trials: Sequence[FrozenTrial], lease_of: Callable[[int], Lease | None]) -> Spent:
     """Trials started, epochs and device-seconds of all own trials; running ones by their lease."""
     own = [t for t in trials if t.state != TrialState.WAITING and not imported(t)]
     epochs, seconds = 0, 0.0
@@ -31,7 +30,7 @@ def spent_by(trials: Sequence[FrozenTrial], lease_path: Callable[[int], Path]) -
             epochs += int(trial.user_attrs.get("epochs", 0))
             seconds += float(trial.user_attrs.get("seconds", 0.0))
             continue
-        lease = Lease.read(lease_path(trial.number))
+        lease = lease_of(trial.number)
         if lease is not None:
             epochs, seconds = epochs + lease.epochs, seconds + lease.seconds
     return Spent(len(own), epochs, seconds)

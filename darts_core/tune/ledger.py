@@ -112,12 +112,13 @@ class Ledger:
                     if taken is not None:
                         return self._start(*taken)
             trials = self.trials()
-            if self.spec.budget.exhausted(self.spent(trials), running=True) is not None:
+            spent = self.spent(trials)
+            if self.spec.budget.exhausted(spent, running=True) is not None:
                 return None
-            taken = self._promoted(trials)
+            taken = self._promoted(trials, spent)
             if taken is not None:
                 return self._start(*taken)
-            if self.ended(trials) is not None:
+            if self._enough(spent) is not None:
                 return None
             # grid and fixed parameters are settled by the sampler that is set while asking
             self.study.sampler = self._sampler(self._next_number(trials))
@@ -126,14 +127,13 @@ class Ledger:
             lease.write(self._lease_path(trial.number))
         return self._start(trial, lease)
 
-    def _promoted(self, trials: list[FrozenTrial]) -> tuple[Trial, Lease] | None:
+    def _promoted(self, trials: list[FrozenTrial], spent: Spent) -> tuple[Trial, Lease] | None:
         """A paused trial that goes on: beyond its rung, or to its end when no new one is drawn."""
         if self._promoter is None:
             return None
         found, to_the_end = self._promoter.promotable(trials), False
         if found is None:
-            draws = self._promoter.draws(trials, self.spent(trials))
-            if draws and self.ended(trials) is None:
+            if self._enough(spent) is None and self._promoter.draws(trials, spent):
                 return None
             found, to_the_end = self._promoter.finishing(trials), True
         if found is None:
@@ -333,11 +333,13 @@ class Ledger:
 
     def spent(self, trials: list[FrozenTrial]) -> Spent:
         """What all trials have used, running ones included."""
-        return spent_by(trials, self._lease_path)
+        return spent_by(trials, self._lease)
 
     def ended(self, trials: list[FrozenTrial]) -> str | None:
         """Why no further trial is started, or None."""
-        spent = self.spent(trials)
+        return self._enough(self.spent(trials))
+
+    def _enough(self, spent: Spent) -> str | None:
         if self._limit is not None and spent.trials >= self._limit:
             return f"the budget of {self._limit} trials is spent"
         return self.spec.budget.exhausted(spent)

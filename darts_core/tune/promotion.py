@@ -17,7 +17,7 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, TrialState
 
-from darts_core.tune.accounts import imported
+from darts_core.tune.accounts import imported, spent_by
 from darts_core.tune.budget import Budget, Spent
 from darts_core.tune.lease import Lease
 
@@ -138,33 +138,38 @@ class Promoter:
     sign: float
     lease_of: Callable[[int], Lease | None]
 
-    def affords(self, trials: Sequence[FrozenTrial], rung: int, number: int | None = None) -> bool:
-        """Whether the share allows a trial to go on from `rung` to the next, beside those to be drawn.
-
-        `number` is given for a trial that runs and has just reached the rung.
-        """
-        if self.trials is None:
-            return True
-        used = sum(self._planned(t)[0] for t in trials if t.number != number)
-        used += rung if number is not None else 0
-        drawn = sum(t.state != TrialState.WAITING and not imported(t) for t in trials)
-        to_draw = max(self.trials - drawn, 0) * self.pruner.min_resource
-        following = min(rung * self.pruner.reduction_factor, self.pruner.epochs)
-        if not self._any_finishes(trials):
-            following = self.pruner.epochs  # what one trial takes to its end is kept back
-        return used + to_draw + following - rung <= self._share()
+    def affords(self, trials: Sequence[FrozenTrial], rung: int, number: int) -> bool:
+        """Whether the share lets the running trial `number`, which has just reached `rung`, go on."""
+        others = [t for t in trials if t.number != number]
+        # it is drawn already, though not among the others
+        room = self._room(others, drawn=1) - rung
+        return self._stretch(trials, rung) <= room
 
     def promotable(self, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
         """A paused trial that is now among the best of its rung; of the highest rung first."""
         waiting = {t.number: t for t in _waiting(trials)}
-        for rung in reversed(self.pruner.rungs):
-            if not self.affords(trials, rung):
+        room = self._room(trials) if waiting else 0.0
+        for rung in reversed(self.pruner.rungs if waiting else []):
+            if self._stretch(trials, rung) > room:
                 continue
             for number in self.pruner.passing(trials, rung, self.sign):
                 found = waiting.get(number)
                 if found is not None and found.last_step == rung:
                     return found
         return None
+
+    def _room(self, trials: Sequence[FrozenTrial], drawn: int = 0) -> float:
+        """Epochs that the share leaves beside what `trials` and those to be drawn take."""
+        if self.trials is None:
+            return float("inf")
+        drawn += sum(t.state != TrialState.WAITING and not imported(t) for t in trials)
+        to_draw = max(self.trials - drawn, 0) * self.pruner.min_resource
+        return self._share() - to_draw - sum(self._planned(t)[0] for t in trials)
+
+    def _stretch(self, trials: Sequence[FrozenTrial], rung: int) -> float:
+        """Epochs from `rung` to the next; to the end where no trial gets there yet."""
+        following = min(rung * self.pruner.reduction_factor, self.pruner.epochs)
+        return (following if self._any_finishes(trials) else self.pruner.epochs) - rung
 
     def draws(self, trials: Sequence[FrozenTrial], spent: Spent) -> bool:
         """Whether new trials are still drawn, rather than paused ones trained to their end."""
@@ -242,16 +247,10 @@ class Promoter:
 
     def _planned(self, trial: FrozenTrial) -> tuple[float, float]:
         """What the trial has used, and will use until it ends or may pause."""
-        if imported(trial):
-            return 0.0, 0.0
-        if trial.state.is_finished():
-            attrs = trial.user_attrs
-            return float(attrs.get("epochs", 0)), float(attrs.get("seconds", 0.0))
-        lease = self.lease_of(trial.number)
-        if lease is None:
-            return 0.0, 0.0
-        if paused(trial):
-            return lease.epochs, lease.seconds
+        spent = spent_by([trial], self.lease_of)
+        lease = None if trial.state.is_finished() else self.lease_of(trial.number)
+        if lease is None or paused(trial):
+            return float(spent.epochs), spent.device_seconds
         stops = [rung for rung in self.pruner.rungs if rung > lease.epochs and not lease.to_the_end]
         epochs = float(max(min(stops, default=self.pruner.epochs), lease.epochs))
         return epochs, lease.seconds * epochs / max(lease.epochs, 1)

@@ -1,4 +1,4 @@
-"""Pruning: exact plans, exact surgery, budgets kept, saved networks rebuilt."""
+"""Pruning: exact plans, exact surgery, importance, costs and what may be cut."""
 
 import copy
 import itertools
@@ -7,79 +7,25 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from prune_cases import SHAPE, Data, count_costs, darts, settled
 from torch import nn
 
 from darts_core.architecture import Architecture
-from darts_core.errors import LatencyError, PruneError
-from darts_core.latency import Timing
-from darts_core.prune import channel_importance, find_groups, prune_to_budget, remove_channels
+from darts_core.errors import PruneError
+from darts_core.prune import channel_importance, find_groups, remove_channels
 from darts_core.prune import cost as cost_module
-from darts_core.prune.budget import budget_ms
 from darts_core.prune.cost import LayerCosts
 from darts_core.prune.plan import Item, Option, solve, widths_of
 from darts_core.prune.structure import find_cuts, find_dead, loss_increases
 from darts_core.supernet import build, count
-from darts_core.train import TrainConfig, load_model, save_model
+from darts_core.train import load_model, save_model
 from darts_core.train.baselines import baseline
 from darts_core.train.save import replace_modules
-
-SHAPE = (3, 8, 8)
 
 
 @pytest.fixture(autouse=True)
 def counted_costs(monkeypatch):
-    """Single layers cost what they compute, so that no test depends on the machine's speed."""
-    monkeypatch.setattr(
-        LayerCosts, "_time", lambda self, key: cost_module._work(*cost_module._build(key))
-    )
-
-
-class Data:
-    """Random images with learnable labels, in the form of a data bundle."""
-
-    name, num_classes, class_names = "toy", 3, ("a", "b", "c")
-    image_shape, mean, std = SHAPE, (0.5,) * 3, (0.2,) * 3
-
-    def __init__(self, count: int = 64) -> None:
-        generator = torch.Generator().manual_seed(0)
-        self.y = torch.randint(0, 3, (count,), generator=generator)
-        self.x = torch.randn(count, *SHAPE, generator=generator) + self.y.view(-1, 1, 1, 1)
-
-    def size(self, names) -> int:
-        return len(self.y)
-
-    def split(self, names):
-        return self.y
-
-    def steps(self, names, batch_size, *, drop_last=True) -> int:
-        return len(self.y) // batch_size
-
-    def batches(self, names, batch_size, **_):
-        for start in range(0, len(self.y) - batch_size + 1, batch_size):
-            yield self.x[start : start + batch_size], self.y[start : start + batch_size]
-
-
-def darts(seed: int = 0, layers: int = 3) -> nn.Module:
-    torch.manual_seed(seed)
-    model = build(Architecture.named("DARTS_V2"), channels=4, layers=layers, num_classes=3)
-    return settled(model)
-
-
-def settled(model: nn.Module) -> nn.Module:
-    """With statistics, scales and shifts away from their start."""
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.normal_(0, 0.3)
-        model.train()(torch.randn(16, *SHAPE))
-    return model.eval()
-
-
-def by_macs(model: nn.Module) -> Timing:
-    """A clock without noise: one millisecond per 10,000 multiply-adds."""
-    ms = count(model, SHAPE).macs / 1e4
-    return Timing(ms, ms, ms, 5, "a clock in the tests")
+    count_costs(monkeypatch)
 
 
 def test_knapsack_equals_brute_force():
@@ -303,149 +249,3 @@ def test_states_that_nothing_reads_are_dead_with_their_identities():
     small = remove_channels(model, SHAPE, {"cells.4.ops.0.1": [0, 1, 2]})
     assert groups["cells.4.ops.0.1"].channels == 16
     assert small(x).shape == (2, 3)
-
-
-@pytest.mark.parametrize("structure", [False, True])
-def test_budget_is_met_and_the_network_rebuilt(tmp_path, structure):
-    model, data = darts(), Data()
-    spec = {"channels": 4, "layers": 3, "num_classes": 3, "auxiliary": True}
-    meta = {"architecture": Architecture.named("DARTS_V2").to_dict(), "build": spec}
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    config = TrainConfig(
-        epochs=2, batch_size=32, learning_rate=0.01, cutout=0, crop_padding=0, flip=False
-    )
-    result = prune_to_budget(
-        model, data, budget="50%", batch=2, fit_config=config, timer=by_macs, folder=tmp_path,
-        meta=meta, structure=structure, distillation=0.5,
-    )  # fmt: skip
-    assert result.after.median_ms == by_macs(result.model).median_ms
-    assert result.after.median_ms <= 1.05 * result.budget_ms
-    assert result.budget_ms == pytest.approx(0.5 * by_macs(model).median_ms)
-    assert result.speedup > 1.9
-    assert result.device_seconds > 0
-    assert result.rounds
-    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    again, kept = load_model(tmp_path / "model.pt")
-    torch.testing.assert_close(again(data.x), result.model(data.x))
-    assert kept["build"]["auxiliary"] is False
-    assert (tmp_path / "pruning.json").exists()
-    assert not (tmp_path / "round.pt").exists()
-    if not structure:
-        assert result.replaced == {}
-
-
-def test_interrupted_pruning_goes_on_behind_its_last_round(tmp_path):
-    model, data = darts(), Data()
-    meta = {
-        "architecture": Architecture.named("DARTS_V2").to_dict(),
-        "build": {"channels": 4, "layers": 3, "num_classes": 3},
-    }
-    options = {
-        "budget": "40%",
-        "batch": 2,
-        "timer": by_macs,
-        "folder": tmp_path,
-        "meta": meta,
-        "structure": False,
-    }
-
-    def killed(network, part, parts):
-        if part == 1:
-            raise KeyboardInterrupt
-        return 1.0
-
-    with pytest.raises(KeyboardInterrupt):
-        prune_to_budget(model, data, tune=killed, **options)
-    seen = []
-    result = prune_to_budget(model, data, tune=lambda n, part, p: seen.append(part), **options)
-    assert seen[0] == 1
-    assert result.rounds[0]["round"] == 0
-    assert result.before.median_ms == by_macs(model).median_ms
-    assert result.after.median_ms <= 1.05 * result.budget_ms
-
-
-def test_a_small_reduction_is_not_taken_for_one_that_cannot_be_reached():
-    """The first of two rounds asks for less than a clock can tell; the second must still come."""
-    calls = []
-    found = prune_to_budget(
-        settled(darts()), Data(), budget="93%", batch=2, timer=by_macs, rounds=2, structure=False,
-        tune=lambda _, part, parts: calls.append((part, parts)),
-    )  # fmt: skip
-    assert found.after.median_ms <= 0.93 * 1.05 * found.before.median_ms
-    assert found.after.median_ms < found.before.median_ms
-    assert calls == [(1, 2)]
-
-
-def test_unreachable_and_idle_budgets():
-    model, data = darts(), Data()
-    options = {"batch": 2, "timer": by_macs, "tune": lambda *_: None}
-    with pytest.raises(PruneError, match="below the fastest that pruning can reach"):
-        prune_to_budget(model, data, budget="1%", **options)
-    idle = prune_to_budget(model, data, budget="120%", **options)
-    assert idle.rounds == []
-    assert idle.note.startswith("Nothing was pruned")
-    with pytest.raises(PruneError, match="fit_config"):
-        prune_to_budget(model, data, budget="50%", batch=2, timer=by_macs)
-    with pytest.raises(PruneError, match="rounds=0"):
-        prune_to_budget(model, data, budget="50%", rounds=0, **options)
-
-
-def test_budgets_as_people_write_them():
-    before = Timing(10.0, 9.0, 11.0, 5, "card")
-
-    def timer(model):
-        return Timing(float(sum(p.numel() for p in model.parameters())), 0, 0, 5, "card")
-
-    assert budget_ms(3.5, before, timer) == 3.5
-    assert budget_ms("3.5ms", before, timer) == 3.5
-    assert budget_ms(" 40 %", before, timer) == 4.0
-    rival = baseline("resnet8", 3, 3, 4)
-    size = sum(p.numel() for p in rival.parameters())
-    assert budget_ms("as fast as resnet8:4", before, timer, Data()) == size
-    assert budget_ms(rival, before, timer) == size
-    assert budget_ms(Timing(4.0, 4.0, 4.0, 5, "card"), before, timer) == 4.0
-    with pytest.raises(LatencyError, match="cannot be compared"):
-        budget_ms(Timing(4.0, 4.0, 4.0, 5, "other"), before, timer)
-    for wrong in ("fast", "-3", "0", "50 seconds"):
-        with pytest.raises(PruneError, match="budget"):
-            budget_ms(wrong, before, timer)
-
-
-def test_disturbed_times_are_scaled_by_the_unpruned_network():
-    """A clock that slows down threefold after its first call still gives comparable times."""
-    calls = []
-
-    def slowing(model: nn.Module) -> Timing:
-        factor = 3.0 if calls else 1.0
-        calls.append(model)
-        ms = factor * by_macs(model).median_ms
-        return Timing(ms, ms, ms, 5, "card", flagged=len(calls) > 1)
-
-    model = darts()
-    result = prune_to_budget(
-        model, Data(), budget="50%", batch=2, timer=slowing, tune=lambda *_: None
-    )
-    assert by_macs(result.model).median_ms <= 1.05 * 0.5 * by_macs(model).median_ms
-    assert by_macs(result.model).median_ms >= 0.2 * by_macs(model).median_ms
-    assert "+200%" in result.note
-    assert result.speedup == pytest.approx(
-        by_macs(model).median_ms / by_macs(result.model).median_ms
-    )
-
-
-def test_a_budget_met_by_the_last_round_but_not_side_by_side_is_told_so():
-    """The last measurement of all, after the round's own two and the unpruned network's, is slower."""
-    calls_since_tuning = []
-
-    def unsteady(model: nn.Module) -> Timing:
-        calls_since_tuning.append(model)
-        ms = by_macs(model).median_ms * (1.2 if len(calls_since_tuning) == 4 else 1.0)
-        return Timing(ms, ms, ms, 5, "card")
-
-    result = prune_to_budget(
-        darts(), Data(), budget="50%", batch=2, timer=unsteady, rounds=1,
-        tune=lambda *_: calls_since_tuning.clear(),
-    )  # fmt: skip
-    assert result.after.median_ms > 1.05 * result.budget_ms
-    assert "its last round took" in result.note
-    assert "no further cut" not in result.note

@@ -1,0 +1,165 @@
+"""Pruning to a budget: kept, resumed, refused and told; saved networks rebuilt."""
+
+import pytest
+import torch
+from prune_cases import Data, by_macs, count_costs, darts, settled
+from torch import nn
+
+from darts_core.architecture import Architecture
+from darts_core.errors import LatencyError, PruneError
+from darts_core.latency import Timing
+from darts_core.prune import prune_to_budget
+from darts_core.prune.budget import budget_ms
+from darts_core.train import TrainConfig, load_model
+from darts_core.train.baselines import baseline
+
+
+@pytest.fixture(autouse=True)
+def counted_costs(monkeypatch):
+    count_costs(monkeypatch)
+
+
+@pytest.mark.parametrize("structure", [False, True])
+def test_budget_is_met_and_the_network_rebuilt(tmp_path, structure):
+    model, data = darts(), Data()
+    spec = {"channels": 4, "layers": 3, "num_classes": 3, "auxiliary": True}
+    meta = {"architecture": Architecture.named("DARTS_V2").to_dict(), "build": spec}
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    config = TrainConfig(
+        epochs=2, batch_size=32, learning_rate=0.01, cutout=0, crop_padding=0, flip=False
+    )
+    result = prune_to_budget(
+        model, data, budget="50%", batch=2, fit_config=config, timer=by_macs, folder=tmp_path,
+        meta=meta, structure=structure, distillation=0.5,
+    )  # fmt: skip
+    assert result.after.median_ms == by_macs(result.model).median_ms
+    assert result.after.median_ms <= 1.05 * result.budget_ms
+    assert result.budget_ms == pytest.approx(0.5 * by_macs(model).median_ms)
+    assert result.speedup > 1.9
+    assert result.device_seconds > 0
+    assert result.rounds
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    again, kept = load_model(tmp_path / "model.pt")
+    torch.testing.assert_close(again(data.x), result.model(data.x))
+    assert kept["build"]["auxiliary"] is False
+    assert (tmp_path / "pruning.json").exists()
+    assert not (tmp_path / "round.pt").exists()
+    if not structure:
+        assert result.replaced == {}
+
+
+def test_interrupted_pruning_goes_on_behind_its_last_round(tmp_path):
+    model, data = darts(), Data()
+    meta = {
+        "architecture": Architecture.named("DARTS_V2").to_dict(),
+        "build": {"channels": 4, "layers": 3, "num_classes": 3},
+    }
+    options = {
+        "budget": "40%",
+        "batch": 2,
+        "timer": by_macs,
+        "folder": tmp_path,
+        "meta": meta,
+        "structure": False,
+    }
+
+    def killed(network, part, parts):
+        if part == 1:
+            raise KeyboardInterrupt
+        return 1.0
+
+    with pytest.raises(KeyboardInterrupt):
+        prune_to_budget(model, data, tune=killed, **options)
+    seen = []
+    result = prune_to_budget(model, data, tune=lambda n, part, p: seen.append(part), **options)
+    assert seen[0] == 1
+    assert result.rounds[0]["round"] == 0
+    assert result.before.median_ms == by_macs(model).median_ms
+    assert result.after.median_ms <= 1.05 * result.budget_ms
+
+
+def test_a_small_reduction_is_not_taken_for_one_that_cannot_be_reached():
+    """The first of two rounds asks for less than a clock can tell; the second must still come."""
+    calls = []
+    found = prune_to_budget(
+        settled(darts()), Data(), budget="93%", batch=2, timer=by_macs, rounds=2, structure=False,
+        tune=lambda _, part, parts: calls.append((part, parts)),
+    )  # fmt: skip
+    assert found.after.median_ms <= 0.93 * 1.05 * found.before.median_ms
+    assert found.after.median_ms < found.before.median_ms
+    assert calls == [(1, 2)]
+
+
+def test_unreachable_and_idle_budgets():
+    model, data = darts(), Data()
+    options = {"batch": 2, "timer": by_macs, "tune": lambda *_: None}
+    with pytest.raises(PruneError, match="below the fastest that pruning can reach"):
+        prune_to_budget(model, data, budget="1%", **options)
+    idle = prune_to_budget(model, data, budget="120%", **options)
+    assert idle.rounds == []
+    assert idle.note.startswith("Nothing was pruned")
+    with pytest.raises(PruneError, match="fit_config"):
+        prune_to_budget(model, data, budget="50%", batch=2, timer=by_macs)
+    with pytest.raises(PruneError, match="rounds=0"):
+        prune_to_budget(model, data, budget="50%", rounds=0, **options)
+
+
+def test_budgets_as_people_write_them():
+    before = Timing(10.0, 9.0, 11.0, 5, "card")
+
+    def timer(model):
+        return Timing(float(sum(p.numel() for p in model.parameters())), 0, 0, 5, "card")
+
+    assert budget_ms(3.5, before, timer) == 3.5
+    assert budget_ms("3.5ms", before, timer) == 3.5
+    assert budget_ms(" 40 %", before, timer) == 4.0
+    rival = baseline("resnet8", 3, 3, 4)
+    size = sum(p.numel() for p in rival.parameters())
+    assert budget_ms("as fast as resnet8:4", before, timer, Data()) == size
+    assert budget_ms(rival, before, timer) == size
+    assert budget_ms(Timing(4.0, 4.0, 4.0, 5, "card"), before, timer) == 4.0
+    with pytest.raises(LatencyError, match="cannot be compared"):
+        budget_ms(Timing(4.0, 4.0, 4.0, 5, "other"), before, timer)
+    for wrong in ("fast", "-3", "0", "50 seconds"):
+        with pytest.raises(PruneError, match="budget"):
+            budget_ms(wrong, before, timer)
+
+
+def test_disturbed_times_are_scaled_by_the_unpruned_network():
+    """A clock that slows down threefold after its first call still gives comparable times."""
+    calls = []
+
+    def slowing(model: nn.Module) -> Timing:
+        factor = 3.0 if calls else 1.0
+        calls.append(model)
+        ms = factor * by_macs(model).median_ms
+        return Timing(ms, ms, ms, 5, "card", flagged=len(calls) > 1)
+
+    model = darts()
+    result = prune_to_budget(
+        model, Data(), budget="50%", batch=2, timer=slowing, tune=lambda *_: None
+    )
+    assert by_macs(result.model).median_ms <= 1.05 * 0.5 * by_macs(model).median_ms
+    assert by_macs(result.model).median_ms >= 0.2 * by_macs(model).median_ms
+    assert "+200%" in result.note
+    assert result.speedup == pytest.approx(
+        by_macs(model).median_ms / by_macs(result.model).median_ms
+    )
+
+
+def test_a_budget_met_by_the_last_round_but_not_side_by_side_is_told_so():
+    """The last measurement of all, after the round's own two and the unpruned network's, is slower."""
+    calls_since_tuning = []
+
+    def unsteady(model: nn.Module) -> Timing:
+        calls_since_tuning.append(model)
+        ms = by_macs(model).median_ms * (1.2 if len(calls_since_tuning) == 4 else 1.0)
+        return Timing(ms, ms, ms, 5, "card")
+
+    result = prune_to_budget(
+        darts(), Data(), budget="50%", batch=2, timer=unsteady, rounds=1,
+        tune=lambda *_: calls_since_tuning.clear(),
+    )  # fmt: skip
+    assert result.after.median_ms > 1.05 * result.budget_ms
+    assert "its last round took" in result.note
+    assert "no further cut" not in result.note

@@ -5,7 +5,7 @@ between any two steps leaves something the next opener can finish:
 
 * claim: ask Optuna for a trial (it is then RUNNING), write the lease. RUNNING without a live lease
   means its worker is gone: the next claim takes that trial over, under its number and in its folder.
-* finish: write `result.json`, tell Optuna, remove the lease. RUNNING with a `result.json` means the
+* finish: write `result.json`, remove the lease, tell Optuna. RUNNING with a `result.json` means the
   telling is missing: the next claim does it and runs nothing.
 * pause (at a rung, see `promotion`): mark the trial, give up the lease. A marked trial without a live
   lease waits: a claim may go on with it, and what still waits when nothing is left to do is ended.
@@ -166,8 +166,8 @@ class Ledger:
             return None
         result = self.trial_folder(frozen.number) / "result.json"
         if result.is_file():
-            self._tell(frozen.number, read_json(result))
             path.unlink(missing_ok=True)
+            self._tell(frozen.number, read_json(result))
             return None
         if paused(frozen):
             return None
@@ -306,8 +306,9 @@ class Ledger:
             "traceback": trace,
         }
         write_json(self.trial_folder(number) / "result.json", result)
-        self._tell(number, result)
+        # in this order, so that a kill in between leaves no lease on a finished trial
         self._lease_path(number).unlink(missing_ok=True)
+        self._tell(number, result)
 
     def _tell(self, number: int, result: dict[str, Any]) -> None:
         frozen = self.trials()[number]

@@ -24,7 +24,7 @@ from darts_core.study.results import summary
 
 __all__ = ["budget", "pairs"]
 
-_TEMPLATES = Path(__file__).resolve().parents[1] / "autosearch" / "templates"
+_TEMPLATES = Path(__file__).resolve().parents[2] / "autosearch" / "templates"
 
 
 def pairs(items: list[str], flag: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from darts_core.errors import ConfigError
-from darts_core.stages.versions import newest
+from darts_core.store.jobs import Store
 
 __all__ = ["default_job", "previous_version"]
 
@@ -45,10 +45,10 @@ def previous_version(command: str, config: Mapping[str, Any], job: str) -> str |
     key = needs.get(command)
     if key is None or (key != "job" and config.get(key) is not None):
         return None
-    found = newest(config["out"], job)
-    if found is None:
+    found = Store(config["out"]).versions(job)
+    if not found:
         options = "job=" if key == "job" else f"{key}= or job= and version= of an earlier command"
         raise ConfigError(
             f"There is no run of job {job!r} in {config['out']} to take up; give {options}."
         )
-    return found
+    return found[-1].name

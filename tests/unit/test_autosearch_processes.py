@@ -151,7 +151,7 @@ def test_end_tree_finds_a_setsid_grandchild_and_spares_a_recycled_id(tmp_path):
         ):
             assert not procs.is_alive(wrong)
             assert procs.end_tree(wrong, "", grace_seconds=0, limit_seconds=1)
-            procs._send(wrong, signal.SIGKILL)
+            procs.send(wrong, signal.SIGKILL)
         assert innocent.poll() is None
     finally:
         innocent.kill()

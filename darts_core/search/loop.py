@@ -108,7 +108,7 @@ def search(
         for kept in state.history:
             if kept["epoch"] not in logged:
                 run.log_metrics(**kept)
-    while state.epoch < config.epochs and state.stopped is None:
+    while state.epoch < config.epochs and state.stopped is None and not strategy.finished:
         row = loop.epoch(progress, should_stop)
         if row is None:
             break
@@ -169,6 +169,8 @@ class _Loop:
                     started = self._save(started)
                 if state.stopped:
                     return None
+                if self.strategy.finished:
+                    break
         except (RuntimeError, MemoryError) as error:
             if not is_memory_shortage(error):
                 raise
@@ -236,7 +238,7 @@ class _Loop:
         """Evaluate, ask the guards, log the row, write the checkpoint."""
         state, config = self.state, self.config
         row = state.averages(self.strategy.alpha_active)
-        row["learning_rate"] = self._learning_rate(epoch)
+        row["learning_rate"], row["steps"] = self._learning_rate(epoch), state.step
         if config.evaluate and self.bundle.size("val"):
             row["val_accuracy"] = self._accuracy(self.strategy.predictor(), "val")
         architecture = self.strategy.current()
@@ -315,7 +317,8 @@ class _Loop:
         """What the search found so far."""
         state = self.state
         context = self._context(state.epoch - 1, self.strategy.architecture())
-        return outcome(state, self.guards, context, state.epoch * self.steps + state.step)
+        steps = sum(row.get("steps", self.steps) for row in state.history) + state.step
+        return outcome(state, self.guards, context, steps)
 
 
 def _summary(epoch: int, epochs: int, row: dict[str, Any]) -> str:

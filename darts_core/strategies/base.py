@@ -100,6 +100,8 @@ class Strategy:
     """Whether `step` runs the same kernels each time and may be captured in a CUDA graph."""
     moves_alpha: bool = True
     """Whether alpha is searched by gradient; guards on its curvature rest where it is not."""
+    finished: bool = False
+    """Whether nothing is left to do: the search ends after this step."""
     needs_plain_path: bool = False
     """Whether the strategy looks into the cells, so that their modules must run one by one."""
     exact_products: bool = False

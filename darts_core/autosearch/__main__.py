@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
             return _algorithms()
         if argv[:1] == ["run"] and len(argv) == 4:
             from darts_core.autosearch.engine import run_version
-            from darts_core.jobs.store import JobStore
+            from darts_core.store.jobs import JobStore
 
             logging.basicConfig(
                 level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout

@@ -16,8 +16,8 @@ from darts_core.autosearch.ledger import seconds_of
 from darts_core.autosearch.spec import SearchSpec
 from darts_core.autosearch.trials import Workshop
 from darts_core.errors import JobError, ResumeError
-from darts_core.jobs.results import best_row
 from darts_core.runlog import read_json
+from darts_core.study.results import best_row
 
 __all__ = ["DifferentiableSearch"]
 

@@ -18,8 +18,8 @@ from darts_core.autosearch.schedulers import create_scheduler
 from darts_core.autosearch.spec import SearchSpec
 from darts_core.autosearch.trials import StopWanted, Workshop
 from darts_core.errors import JobError
-from darts_core.jobs.code import model_file
-from darts_core.jobs.results import best_row, row_values
+from darts_core.store.code import model_file
+from darts_core.study.results import best_row, row_values
 
 __all__ = ["Search", "prune_models"]
 

@@ -19,15 +19,15 @@ from darts_core.autosearch.plan_files import build_plan
 from darts_core.autosearch.spec import SearchPlan
 from darts_core.autosearch.trials import StopWanted, UserCode, Workshop
 from darts_core.errors import DartsError, JobError
-from darts_core.jobs import procs
-from darts_core.jobs.code import copy_model, model_file
-from darts_core.jobs.index import update_index
-from darts_core.jobs.locks import FileLock, device_lock_path
-from darts_core.jobs.notify import notify
-from darts_core.jobs.results import read_rows as _read_rows
-from darts_core.jobs.results import search_rows, summary
-from darts_core.jobs.store import JobStore, Version
 from darts_core.runlog import environment, write_json, write_yaml
+from darts_core.store import procs
+from darts_core.store.code import copy_model, model_file
+from darts_core.store.index import update_index
+from darts_core.store.jobs import JobStore, Version
+from darts_core.store.locks import FileLock, device_lock_path
+from darts_core.store.notify import notify
+from darts_core.study.results import read_rows as _read_rows
+from darts_core.study.results import search_rows, summary
 
 __all__ = ["apply_budget", "load_plan", "prepare", "run_version"]
 

@@ -13,9 +13,9 @@ from typing import Any
 from darts_core.autosearch.spec import SearchPlan
 from darts_core.autosearch.trials import UserCode, Workshop
 from darts_core.errors import JobError
-from darts_core.jobs.code import copy_code
-from darts_core.jobs.control import check_boot_file
-from darts_core.jobs.tables import neutral, span
+from darts_core.report.tables import neutral, span
+from darts_core.store.code import copy_code
+from darts_core.store.control import check_boot_file
 
 __all__ = ["dry_run", "forecast_text", "plan_notes", "trainings"]
 

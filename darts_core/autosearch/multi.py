@@ -10,7 +10,7 @@ from darts_core.autosearch.algorithms import create_algorithm
 from darts_core.autosearch.driver import Row, Search
 from darts_core.autosearch.spec import SearchPlan, SearchSpec
 from darts_core.autosearch.trials import Workshop
-from darts_core.jobs.results import best_row, row_values
+from darts_core.study.results import best_row, row_values
 
 __all__ = ["confirm", "run_plan"]
 

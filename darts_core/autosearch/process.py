@@ -19,8 +19,8 @@ from typing import Any
 from darts_core.autosearch.contract import TRIAL_VARIABLE
 from darts_core.autosearch.reports import ReportReader
 from darts_core.autosearch.spec import Limits
-from darts_core.jobs import procs
 from darts_core.runlog import write_json
+from darts_core.store import procs
 
 __all__ = ["BY_COMMAND", "Outcome", "TrialProcess"]
 

@@ -14,8 +14,8 @@ from darts_core.autosearch.ledger import Ledger, attempt, earlier, set_aside
 from darts_core.autosearch.process import BY_COMMAND, Outcome, TrialProcess
 from darts_core.autosearch.reports import objective_value
 from darts_core.autosearch.spec import SearchSpec
-from darts_core.jobs.results import read_rows, trials_folder
 from darts_core.runlog import write_json
+from darts_core.study.results import read_rows, trials_folder
 
 __all__ = ["StopWanted", "UserCode", "Workshop"]
 

@@ -102,7 +102,7 @@ ARGPARSE: dict[str, Command] = {
     "jobs": Command(
         "AutoSearch jobs around your own training code: create, list, show, stop, compare ...",
         "examples:\n  darts-core jobs list\n  darts-core jobs create --help",
-        "darts_core.jobs.cli",
+        "darts_core.commands.jobs.cli",
     ),
     "serve-bench": Command(
         "load each exported artifact in a fresh process and time it",

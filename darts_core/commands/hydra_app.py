@@ -21,7 +21,7 @@ from darts_core.runlog import config_hash
 from darts_core.stages.schema import PLACES
 from darts_core.stages.settings import config_root
 from darts_core.stages.versions import Version, claim
-from darts_core.tune import current_trial
+from darts_core.study import current_trial
 
 __all__ = ["main", "task"]
 

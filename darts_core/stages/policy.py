@@ -18,9 +18,9 @@ from darts_core.errors import ConfigError, unknown_name
 from darts_core.runlog import RunFolder, read_json, write_json
 from darts_core.stages.inputs import find_device, find_network, load_bundle, recipe, stage_config
 from darts_core.stages.one_training import one_training
+from darts_core.study.augment_search import METHODS, search_policy
+from darts_core.study.budget import Budget
 from darts_core.train.policy_objectives import bilevel_objective, density_objective
-from darts_core.tune.augment_search import METHODS, search_policy
-from darts_core.tune.budget import Budget
 
 __all__ = ["search_augmentation"]
 

@@ -18,8 +18,8 @@ from darts_core.latency.quiet import SharedDevice, alone_on
 from darts_core.stages.inputs import find_device, find_network, load_bundle, recipe
 from darts_core.stages.interrupt import check_stop, deferred_stop
 from darts_core.stages.settings import import_plugins
+from darts_core.study import TrialHandle
 from darts_core.train import fit
-from darts_core.tune import TrialHandle
 
 __all__ = ["SPLITS", "RecipeTrial"]
 

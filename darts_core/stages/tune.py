@@ -13,7 +13,7 @@ from darts_core.stages.inputs import stage_config
 from darts_core.stages.one_training import one_training
 from darts_core.stages.policy import search_augmentation
 from darts_core.stages.trial import RecipeTrial
-from darts_core.tune import current_trial, parse_space, run_study
+from darts_core.study import current_trial, parse_space, run_study
 
 __all__ = ["tune"]
 

@@ -11,10 +11,10 @@ from torch import nn
 from darts_core.autosearch import ResNet50
 from darts_core.bench.results import write_results
 from darts_core.export import export_model, load
-from darts_core.jobs.results import read_rows
 from darts_core.latency.measure import measure, speedup
 from darts_core.latency.timing import Timing
 from darts_core.report import Latency, ModelRow
+from darts_core.study.results import read_rows
 
 SHAPES = {"digits": (1, 8, 8)}
 CLASSES = 10

@@ -16,14 +16,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from darts_core.errors import TuneError
 from darts_core.runlog import environment, read_yaml, write_json, write_yaml
-from darts_core.tune.budget import Budget
-from darts_core.tune.launch import RelaunchLimit, run_workers, watching
-from darts_core.tune.ledger import Ledger
-from darts_core.tune.space import parse_space
-from darts_core.tune.spec import StudySpec
-from darts_core.tune.study import announce, open_study, summarize
-from darts_core.tune.table import log_hparams, write_tables
-from darts_core.tune.worker import work
+from darts_core.study.budget import Budget
+from darts_core.study.launch import RelaunchLimit, run_workers, watching
+from darts_core.study.ledger import Ledger
+from darts_core.study.space import parse_space
+from darts_core.study.spec import StudySpec
+from darts_core.study.study import announce, open_study, summarize
+from darts_core.study.table import log_hparams, write_tables
+from darts_core.study.worker import work
 from hydra_plugins.darts_sweeper._overrides import spell, split
 from hydra_plugins.darts_sweeper._trial import HydraTrial, WorkerTask
 

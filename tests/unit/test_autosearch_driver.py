@@ -15,7 +15,7 @@ def test_a_disturbed_latency_is_marked_in_the_result_table(tmp_path, monkeypatch
     import torch
 
     from darts_core.autosearch import count_params, latency_ms
-    from darts_core.jobs.views import result_table
+    from darts_core.commands.jobs.views import result_table
     from darts_core.latency.timing import Timing
 
     timer = importlib.import_module("darts_core.latency.measure")
@@ -171,7 +171,7 @@ def test_the_scheduler_knows_the_trials_of_an_earlier_start_or_step(shop):
 def test_attempts_that_were_lost_are_paid_for(shop, tmp_path):
     from dataclasses import replace
 
-    from darts_core.jobs.results import _cost
+    from darts_core.study.results import _cost
 
     workshop = shop(
         """

@@ -132,9 +132,9 @@ def test_the_example_in_miniature_finds_a_smaller_network_in_one_supernet_run(tm
     import sys
 
     from darts_core.autosearch.job_yaml import parse_file
-    from darts_core.jobs.control import Request, create
-    from darts_core.jobs.results import read_rows, summary
-    from darts_core.jobs.store import JobStore
+    from darts_core.store.control import Request, create
+    from darts_core.store.jobs import JobStore
+    from darts_core.study.results import read_rows, summary
 
     for name in ("nas", "learning_rate", "differentiable"):
         assert parse_file(EXAMPLE / f"{name}.yaml").total_trials() in (3, 4, 11)

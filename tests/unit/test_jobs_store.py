@@ -7,15 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from darts_core.commands.jobs.cli import configure
+from darts_core.commands.jobs.verbs import budget, pairs
+from darts_core.commands.jobs.views import result_table
 from darts_core.errors import JobError
-from darts_core.jobs.cli import configure
-from darts_core.jobs.code import copy_code, model_file, numbered
-from darts_core.jobs.importance import importance
-from darts_core.jobs.index import index_rows, reindex, update_index
-from darts_core.jobs.locks import FileLock, device_lock_path
-from darts_core.jobs.notify import check_notify, notify
-from darts_core.jobs.params import SavedParams
-from darts_core.jobs.results import (
+from darts_core.report.tables import cost_text, neutral, render
+from darts_core.store.code import copy_code, model_file, numbered
+from darts_core.store.index import index_rows, reindex, update_index
+from darts_core.store.jobs import JobStore, check_name
+from darts_core.store.locks import FileLock, device_lock_path
+from darts_core.store.notify import check_notify, notify
+from darts_core.store.params import SavedParams
+from darts_core.study.importance import importance
+from darts_core.study.results import (
     best_row,
     front,
     gain,
@@ -23,10 +27,6 @@ from darts_core.jobs.results import (
     row_values,
     summary,
 )
-from darts_core.jobs.store import JobStore, check_name
-from darts_core.jobs.tables import cost_text, neutral, render
-from darts_core.jobs.verbs import budget, pairs
-from darts_core.jobs.views import result_table
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def test_code_copy_is_bounded_and_follows_no_link_outside(tmp_path, monkeypatch)
     assert stamp == copy_code(source, tmp_path / "two")
     (source / "boot.py").write_text("x = 2")
     assert stamp != copy_code(source, tmp_path / "three")
-    monkeypatch.setattr("darts_core.jobs.code.MAX_FILES", 1)
+    monkeypatch.setattr("darts_core.store.code.MAX_FILES", 1)
     with pytest.raises(JobError, match="more than"):
         copy_code(source, tmp_path / "four")
 
@@ -306,7 +306,7 @@ def test_importance_finds_the_setting_that_matters():
 def test_pictures_show_the_fresh_seeds_with_their_spread(tmp_path, monkeypatch):
     from matplotlib.axes import Axes
 
-    from darts_core.jobs.pictures import draw_best_so_far, draw_front
+    from darts_core.report.job_pictures import draw_best_so_far, draw_front
 
     drawn = []
     monkeypatch.setattr(
@@ -339,8 +339,8 @@ HOSTILE = "\x1b[31mred\x07\u202e<script>alert(1)</script>[bold]$x^{"
 
 
 def test_hostile_names_and_data_are_inert(store, tmp_path):
-    from darts_core.jobs.page import draw_all, write_page
-    from darts_core.jobs.views import version_details
+    from darts_core.commands.jobs.views import version_details
+    from darts_core.report.job_page import draw_all, write_page
 
     made = version(store, "a", code=HOSTILE, arguments={HOSTILE: HOSTILE})
     made.set_state("failed", message=HOSTILE)

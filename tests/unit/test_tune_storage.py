@@ -10,8 +10,8 @@ import optuna
 import pytest
 
 from darts_core.errors import TuneError
-from darts_core.tune.lease import Lease, LeaseWatch, process_start
-from darts_core.tune.storage import FileLock, cut_torn_line, open_storage
+from darts_core.study.lease import Lease, LeaseWatch, process_start
+from darts_core.study.storage import FileLock, cut_torn_line, open_storage
 
 FORK = multiprocessing.get_context("spawn")
 

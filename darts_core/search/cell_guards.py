@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
-from darts_core.architecture import Architecture, CellChoice
+from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
-from darts_core.ops import create_op
 from darts_core.search.types import Doubt, Guard, GuardContext, GuardFinding
 from darts_core.spaces.confidence import NEAR_TIE, Decision, decisions
+from darts_core.supernet.learns import learns
 
 __all__ = ["NearTies", "SkipCount", "Trainable", "count_skips"]
 
@@ -128,31 +127,13 @@ class Trainable(Guard):
     def doubt(self, context: GuardContext) -> Doubt | None:
         """A cell that learns nothing."""
         for kind, cell in context.architecture.cells[:1]:
-            if not any(_trains(op) for op in _on_paths(cell)):
+            if not learns(cell):
                 message = (
                     f"{_named(kind)} has no trainable operation on a path from its inputs to its "
                     "output."
                 )
                 return Doubt(self.name, message, 2.0)
         return None
-
-
-def _on_paths(cell: CellChoice) -> set[str]:
-    """The operations of the edges that lie on a path from an input to an output without `none`."""
-    edges = [edge for edge in cell.edges if edge[2] != "none"]
-    reached, wanted = set(range(cell.inputs)), set(cell.concat)
-    for source, target, _ in sorted(edges, key=lambda edge: edge[1]):
-        if source in reached:
-            reached.add(target)
-    for source, target, _ in sorted(edges, key=lambda edge: -edge[1]):
-        if target in wanted:
-            wanted.add(source)
-    return {op for source, target, op in edges if source in reached and target in wanted}
-
-
-@cache
-def _trains(op: str) -> bool:
-    return any(True for _ in create_op(op, 4, 1, affine=False).parameters())
 
 
 class NearTies(Guard):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from darts_core.architecture import Architecture
-from darts_core.checkpoint import load_checkpoint, save_checkpoint
+from darts_core.checkpoint import load_checkpoint, save_checkpoint, taking_over
 from darts_core.errors import ResumeError
 from darts_core.runlog import config_hash
 from darts_core.search.types import Guard, GuardFinding, SearchConfig
@@ -129,6 +129,10 @@ class SearchState:
                 f"{content.get('stamp')!r}, this one's {self.stamp!r}); use another version= or "
                 "delete it."
             )
+        with taking_over(path):
+            self._take_over(content)
+
+    def _take_over(self, content: dict[str, Any]) -> None:
         self.epoch, self.step = content["epoch"], content["step"]
         self.seconds = content["seconds"]
         self.sums = content["sums"].to(self.device)

@@ -41,13 +41,6 @@ OPEN_CIRCLES = {
     frozenset({"darts_core.commands.jobs.saved", "darts_core.commands.jobs.verbs"}),
     frozenset({"darts_core.study.child", "darts_core.study.worker"}),
     frozenset({"darts_core.supernet.choices", "darts_core.supernet.choices_build"}),
-    frozenset(
-        {
-            "darts_core.bench.tabular",
-            "darts_core.bench.tabular_compare",
-            "darts_core.bench.tabular_read",
-        }
-    ),
 }
 TOP = {"cli", "commands", "testing", "__init__"}
 HYDRA = {"stages", "cli", "commands"}

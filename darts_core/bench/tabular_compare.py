@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from darts_core.architecture import Architecture, CellChoice
-from darts_core.bench.tabular import TabularBenchmark, canonical, open_table, summarize
+from darts_core.bench.tabular import TabularBenchmark, canonical, summarize
+from darts_core.bench.tabular_read import open_table
 from darts_core.bench.tabular_runs import found_in_runs
 from darts_core.errors import ArchitectureError, ConfigError, DartsError
 from darts_core.report.escape import plain_text

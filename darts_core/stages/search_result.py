@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from darts_core.bench.tabular import TabularBenchmark, open_table
+from darts_core.bench.tabular import TabularBenchmark
+from darts_core.bench.tabular_read import open_table
 from darts_core.errors import ArchitectureError, ConfigError
 from darts_core.runlog import RunFolder
 from darts_core.search import SearchResult

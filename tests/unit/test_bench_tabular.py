@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 import report_fixture as fixture
 
 from darts_core.architecture import Architecture
-from darts_core.bench.tabular import TabularBenchmark, canonical, open_table, summarize
+from darts_core.bench.tabular import TabularBenchmark, canonical, summarize
 from darts_core.bench.tabular_compare import evolution, random_search, run, table_facts
-from darts_core.bench.tabular_read import from_csv, from_nats_bench
+from darts_core.bench.tabular_read import from_csv, from_nats_bench, open_table
 from darts_core.bench.tabular_runs import found_in_runs
 from darts_core.errors import ArchitectureError, ConfigError, DataError
 from darts_core.runlog import read_json, read_yaml, write_yaml

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
     from darts_core.errors import unknown_name
     from darts_core.export import read_manifest
 
-    artifacts = read_manifest(args.folder)["artifacts"]
+    folder = Path(args.folder)
+    artifacts = read_manifest(folder)["artifacts"]
     wanted = args.runtime or list(artifacts)
     for name in wanted:
         if name not in artifacts:
@@ -50,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"{name}: large batches {f'in pieces of {chunk}' if chunk else 'as a whole'}")
     failed = 0
     for name in wanted:
-        if artifacts[name].get("native") and not args.trust:
+        if not args.trust and _is_native(folder, artifacts[name]):
             print(f"{name}: native code, left out; add --trust if you made it yourself")
             continue
         row = _in_fresh_process(args, name)
@@ -59,6 +61,17 @@ def run(args: argparse.Namespace) -> int:
     if failed == len(wanted):
         raise ExportError(f"No artifact of {args.folder} could be loaded and timed.")
     return 0
+
+
+def _is_native(folder: Path, artifact: Mapping[str, Any]) -> bool:
+    """Whether loading it asks for trust; a file that is missing or changed is told by loading it."""
+    from darts_core.export.contents import needs_trust
+    from darts_core.export.manifest import check_files
+
+    try:
+        return artifact["kind"] == "aoti" or needs_trust(check_files(folder, artifact))
+    except ExportError:
+        return False
 
 
 def _in_fresh_process(args: argparse.Namespace, name: str) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from darts_core.autosearch.request import COMMAND
 from darts_core.autosearch.spec import SearchPlan
 from darts_core.autosearch.trials import StopWanted, UserCode, Workshop
 from darts_core.errors import DartsError, JobError
-from darts_core.runlog import environment, write_json, write_yaml
 from darts_core.report.job_summary import summarize
+from darts_core.runlog import environment, write_json, write_yaml
 from darts_core.store import procs
 from darts_core.store.code import copy_model, model_file
 from darts_core.store.jobs import Store

@@ -17,7 +17,7 @@ from darts_core.commands.compose import compose, expand, session
 from darts_core.commands.jobname import default_job, previous_version
 from darts_core.commands.logs import configure_logging
 from darts_core.commands.ranks import Ranks, current_ranks
-from darts_core.errors import ConfigError, DartsError
+from darts_core.errors import ConfigError
 from darts_core.report.job_summary import summarize
 from darts_core.runlog import config_hash
 from darts_core.stages.schema import PLACES, UNHASHED
@@ -120,6 +120,7 @@ def _details(command: str, args: argparse.Namespace, ranks: Ranks | None) -> dic
         "directory": str(Path.cwd()),
         "overrides": list(args.overrides),
         "multirun": bool(args.multirun),
+        "config_dir": str(Path(args.config_dir).resolve()) if args.config_dir else None,
         # a command that another job runs stays one of that job's processes
         "mark": f"{outer}/{own}" if outer else own,
     }

@@ -76,7 +76,11 @@ def _pipeline(version: Version) -> dict[str, Any]:
                 break
     rows = _mapping(version.path / "bench" / "results.json").get("rows")
     for row in rows if isinstance(rows, list) else ():
-        if found.get("metric") == "test_accuracy" and isinstance(row, Mapping) and row.get("baseline"):
+        if (
+            found.get("metric") == "test_accuracy"
+            and isinstance(row, Mapping)
+            and row.get("baseline")
+        ):
             found["baseline"] = finite(row.get("accuracy_mean"))
     return found
 

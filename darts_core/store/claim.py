@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,8 +15,14 @@ from darts_core.errors import ConfigError, JobError
 from darts_core.store.jobs import Store
 from darts_core.store.locks import FileLock
 from darts_core.store.names import check_name, next_version
-from darts_core.store.procs import identity
-from darts_core.store.record import RECORD, new_record, read_job, read_record, write_job, write_record
+from darts_core.store.record import (
+    RECORD,
+    new_record,
+    read_job,
+    read_record,
+    write_job,
+    write_record,
+)
 from darts_core.store.sweep import sweep_job, sweep_version
 from darts_core.store.version import Version
 
@@ -126,7 +131,7 @@ def _choose(store: Store, job: str, command: str, stamp: str, version: str | Non
                 "one, or repeat the settings in its config.yaml."
             )
         return folder / version
-    for existing in reversed(store.versions(job)):
+    for existing in reversed(store.versions(job, strict=True)):
         if existing.command(command).get("config_hash") == stamp:
             return existing.path
     return folder / next_version(folder)

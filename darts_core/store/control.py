@@ -44,7 +44,9 @@ def start(
         JobError: the module is none of this package's, or the directory is gone.
     """
     if module.partition(".")[0] != _PACKAGE or not all(p.isidentifier() for p in module.split(".")):
-        raise JobError(f"The record names the program {module[:80]!r}, which is none of {_PACKAGE}'s.")
+        raise JobError(
+            f"The record names the program {module[:80]!r}, which is none of {_PACKAGE}'s."
+        )
     if directory is not None and not Path(directory).is_dir():
         raise JobError(
             f"The command was started in {directory}, which is gone; make that folder again (relative "

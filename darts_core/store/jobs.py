@@ -18,7 +18,14 @@ from darts_core.errors import JobError
 from darts_core.store.locks import FileLock
 from darts_core.store.names import check_name, free_name, is_name, next_version, version_order
 from darts_core.store.procs import Identity, identity, is_alive
-from darts_core.store.record import JOB_RECORD, new_record, read_job, read_record, write_job, write_record
+from darts_core.store.record import (
+    JOB_RECORD,
+    new_record,
+    read_job,
+    read_record,
+    write_job,
+    write_record,
+)
 from darts_core.store.sweep import sweep_job, temporary_name
 from darts_core.store.version import Version
 
@@ -82,13 +89,15 @@ class Store:
         with os.scandir(self.root) as entries:
             names = [e.name for e in entries if is_name(e.name) and e.is_dir(follow_symlinks=False)]
         return sorted(
-            name
-            for name in names
-            if read_job(self.root / name) is not None or self.versions(name)
+            name for name in names if read_job(self.root / name) is not None or self.versions(name)
         )
 
-    def versions(self, job: str) -> list[Version]:
-        """The versions of a job, oldest first; those of a newer program are left out."""
+    def versions(self, job: str, *, strict: bool = False) -> list[Version]:
+        """The versions of a job, oldest first; those of a newer program are left out.
+
+        Raises:
+            JobError: with `strict`, one of a newer program.
+        """
         folder = self.job_folder(job)
         if not folder.is_dir():
             return []
@@ -96,9 +105,12 @@ class Store:
             names = [e.name for e in entries if is_name(e.name) and e.is_dir(follow_symlinks=False)]
         found = []
         for name in sorted(names, key=version_order):
-            with contextlib.suppress(JobError):
+            try:
                 if read_record(folder / name) is not None:
                     found.append(Version(folder / name))
+            except JobError:
+                if strict:
+                    raise
         return found
 
     def version(self, job: str, name: str | None = None) -> Version:
@@ -208,13 +220,17 @@ class Store:
         with self.lock.held(30.0):
             known = self._job_record(job)
             if known is None:
-                raise JobError(f"The job {job!r} was deleted while its version was made; try again.")
+                raise JobError(
+                    f"The job {job!r} was deleted while its version was made; try again."
+                )
             folder = self.job_folder(job)
             name = next_version(folder)
             temporary.rename(folder / name)
             if "creator" in known:
                 kept = {k: known.get(k) for k in ("created", "description")}
-                self._write_job(job, known["kind"], kept["description"] or "", created=kept["created"])
+                self._write_job(
+                    job, known["kind"], kept["description"] or "", created=kept["created"]
+                )
         record["name"] = name
 
     def delete_version(self, version: Version) -> None:

@@ -16,6 +16,8 @@ from darts_core.errors import JobError
 
 __all__ = ["FileLock", "device_lock_path"]
 
+_FOREVER = 1e9
+
 
 class FileLock:
     """An exclusive lock between processes and threads on a file, held until `release` or the process ends.
@@ -49,9 +51,12 @@ class FileLock:
             JobError: the file system offers no locks.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        # filelock refuses to wait without end for a lock of the same thread; `stop` may end such a wait
+        if timeout_seconds is None:
+            timeout_seconds = -1.0 if stop is None else _FOREVER
         try:
             self._lock.acquire(
-                timeout=-1 if timeout_seconds is None else timeout_seconds,
+                timeout=timeout_seconds,
                 poll_interval=poll_seconds,
                 cancel_check=stop,
             )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,29 +72,40 @@ class Version:
 
     def state(self, name: str | None = None) -> str:
         """A command's state as of now (the newest's by default): `interrupted` when its process is gone."""
-        command = self.command(name)
+        name = name or self.newest() or ""
+        return self.state_of(name, self.command(name))
+
+    def state_of(self, name: str, command: Mapping[str, Any]) -> str:
+        """The state as of now of a command whose record is at hand."""
         state = command.get("state")
         if state not in STATES:
             return "interrupted"
-        return str(state) if state not in LIVE or self.process(name) else "interrupted"
+        return str(state) if state not in LIVE or self._process(name, command) else "interrupted"
 
     def running(self) -> str | None:
         """The command that is queued or running, or None."""
-        live = [name for name in self.record()["commands"] if self.state(name) in LIVE]
-        return live[-1] if live else None
+        return self._last(*LIVE)
 
     def unfinished(self) -> str | None:
         """The newest command that has ended without success, or None."""
-        left = (*(s for s in STATES if s not in (*LIVE, "succeeded")),)
-        names = [name for name in self.record()["commands"] if self.state(name) in left]
-        return names[-1] if names else None
+        return self._last("failed", "stopped", "interrupted")
+
+    def _last(self, *states: str) -> str | None:
+        """The newest command that is in one of the states."""
+        commands = self.record()["commands"].items()
+        found = [name for name, command in commands if self.state_of(name, command) in states]
+        return found[-1] if found else None
 
     def process(self, name: str | None = None) -> Identity | None:
         """The living process that runs a command (the newest by default), or None."""
-        candidates = [self.command(name).get("process")]
+        name = name or self.newest() or ""
+        return self._process(name, self.command(name))
+
+    def _process(self, name: str, command: Mapping[str, Any]) -> Identity | None:
+        candidates = [command.get("process")]
         with contextlib.suppress(ResumeError):
             launch = read_json(self.path / _LAUNCH)
-            if isinstance(launch, dict) and launch.get("command") in (None, name or self.newest()):
+            if isinstance(launch, dict) and launch.get("command") in (None, name):
                 candidates.append(launch.get("process"))
         for candidate in candidates:
             who = Identity.from_dict(candidate)

@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "strategies": {"supernet", "data", "augment", "relax", "latency", "spaces"},
     "search": {"strategies", "supernet", "data", "augment", "relax", "latency", "spaces"},
     "prune": {"train", "latency", "supernet"},
-    "export": {"train", "latency", "darts_kernels", "supernet"},
+    "export": {"data", "train", "latency", "darts_kernels", "supernet"},
     "store": {"study"},
     "study": {"store", "augment", "report"},
     "report": {"store", "study"},

@@ -17,9 +17,9 @@ import torch
 from darts_core.errors import DartsError, ExportError, unknown_name
 from darts_core.export import extras
 from darts_core.export.archive import load_program
+from darts_core.export.chunks import InChunks
 from darts_core.export.contents import LIBRARY, NATIVE, OTHER, PROGRAM, what_is
 from darts_core.export.manifest import check_files, read_manifest
-from darts_core.export.pieces import InPieces
 from darts_core.latency.device import require_device
 
 __all__ = ["LoadedModel", "default_runtime", "load", "open_artifact"]
@@ -263,7 +263,7 @@ def _open_onnx(path: Path, device: torch.device, threads: int | None, chunk: int
         providers.insert(0, "CUDAExecutionProvider")
     count = threads or torch.get_num_threads()
     run = _session(path, providers, count)
-    return run if chunk is None else InPieces(run, _session(path, providers, 1), chunk, count)
+    return run if chunk is None else InChunks(run, _session(path, providers, 1), chunk, count)
 
 
 def _providers() -> list[str]:

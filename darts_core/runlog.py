@@ -8,6 +8,7 @@ name and renamed.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import math
@@ -36,6 +37,7 @@ __all__ = [
     "read_jsonl",
     "read_yaml",
     "replacing",
+    "utf8_streams",
     "write_bytes",
     "write_json",
     "write_text",
@@ -112,6 +114,13 @@ def write_yaml(path: str | Path, value: Any) -> None:
     write_text(
         path, yaml.safe_dump(plain(value, keep_nan=True), sort_keys=False, allow_unicode=True)
     )
+
+
+def utf8_streams() -> None:
+    """Let stdout and stderr write UTF-8 whatever the locale; what no text holds appears as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def plain(value: Any, *, keep_nan: bool = False) -> Any:

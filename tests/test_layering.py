@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "strategies": {"supernet", "data", "augment", "relax", "latency", "spaces"},
     "search": {"strategies", "supernet", "data", "augment", "relax", "latency", "spaces"},
     "prune": {"train", "latency", "supernet"},
-    "export": {"train", "latency", "darts_kernels", "supernet"},
+    "export": {"data", "train", "latency", "darts_kernels", "supernet"},
     "store": {"study"},
     "study": {"store", "augment", "report"},
     "report": {"store", "study"},
@@ -41,13 +41,6 @@ OPEN_CIRCLES = {
     frozenset({"darts_core.commands.jobs.saved", "darts_core.commands.jobs.verbs"}),
     frozenset({"darts_core.study.child", "darts_core.study.worker"}),
     frozenset({"darts_core.supernet.choices", "darts_core.supernet.choices_build"}),
-    frozenset(
-        {
-            "darts_core.bench.tabular",
-            "darts_core.bench.tabular_compare",
-            "darts_core.bench.tabular_read",
-        }
-    ),
 }
 TOP = {"cli", "commands", "testing", "__init__"}
 HYDRA = {"stages", "cli", "commands"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ class Trainer:
             )
         self.optimizer = make_optimizer(config, model.parameters())
         self.average = ExponentialAverage(model, config.ema) if config.ema > 0 else None
-        self.augment = _make_augment(config)
+        self.augment = _make_augment(config, bundle.image_shape)
         self.autocast = _autocast_dtype(config, device)
         self.forward: Callable[[Tensor], Any] = _compiled(model, config, device)
         self.result = FitResult(epochs=0)
@@ -248,12 +248,11 @@ class Trainer:
             return int(content["epoch"])
 
 
-def _make_augment(config: TrainConfig) -> Any:
-    if not (config.cutout or config.crop_padding or config.flip or config.policy):
-        return None
+def _make_augment(config: TrainConfig, image_shape: Sequence[int]) -> Any:
     from darts_core.augment import Augment
 
-    return Augment(
+    return Augment.of(
+        image_shape,
         crop_padding=config.crop_padding,
         flip=config.flip,
         cutout=config.cutout,

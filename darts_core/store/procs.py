@@ -67,7 +67,9 @@ class Identity:
 @lru_cache(maxsize=1)
 def _boot() -> str:
     path = _PROC / "sys/kernel/random/boot_id"
-    return path.read_text().strip() if path.exists() else f"{psutil.boot_time():.0f}"
+    return (
+        path.read_text(encoding="utf-8").strip() if path.exists() else f"{psutil.boot_time():.0f}"
+    )
 
 
 def _start(pid: int) -> str | None:
@@ -78,7 +80,7 @@ def _start(pid: int) -> str | None:
         except psutil.Error:
             return None
     try:
-        text = (_PROC / str(pid) / "stat").read_text(errors="replace")
+        text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     # the name in parentheses may hold spaces and parentheses itself

@@ -136,7 +136,7 @@ def _keep_log(log: Path, version: Version) -> None:
 
 
 def _refusal(log: Path, status: int) -> ConfigError | JobError:
-    lines = log.read_text(errors="replace").strip().splitlines()
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     if status == 0:
         return JobError((lines or ["The command had nothing to do."])[-1])
     said = [line for line in lines if line.startswith("darts-core: ")] or lines

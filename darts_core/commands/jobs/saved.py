@@ -10,6 +10,8 @@ from typing import Any
 
 from darts_core.autosearch.request import Request, request_of
 from darts_core.commands.jobs import pipeline
+from darts_core.commands.jobs.options import changes_of, pairs
+from darts_core.commands.jobs.starting import create_job, follow, start_version
 from darts_core.errors import JobError
 from darts_core.report.tables import render
 from darts_core.runlog import plain
@@ -35,8 +37,6 @@ def save_params(store: Store, name: str, version: Version, description: str) -> 
 
 def run_params(store: Store, args: argparse.Namespace) -> int:
     """`jobs params save|list|show|edit|use|delete`."""
-    from darts_core.commands.jobs.verbs import create_job
-
     saved, verb = SavedParams(store), args.params_verb
     if verb == "save":
         save_params(store, args.saved, store.version(args.job), args.description)
@@ -53,7 +53,9 @@ def run_params(store: Store, args: argparse.Namespace) -> int:
         content = saved.load(args.params)
         if content.get("overrides") is not None:
             return _start_pipeline(store, content, args)
-        return create_job(store, args.name, args.description, Request.from_dict(content), args)
+        request = Request.from_dict(content)
+        version, answer = create_job(store, args.name, args.description, request)
+        return start_version(store, version, answer, wait=args.wait)
     else:
         saved.delete(args.saved)
         print(f"{args.saved} is deleted.")
@@ -61,8 +63,6 @@ def run_params(store: Store, args: argparse.Namespace) -> int:
 
 
 def _edit_saved(saved: SavedParams, args: argparse.Namespace) -> None:
-    from darts_core.commands.jobs.verbs import changes_of, pairs
-
     content = saved.load(args.saved)
     changes = changes_of(args)
     if content.get("overrides") is not None:
@@ -78,8 +78,6 @@ def _edit_saved(saved: SavedParams, args: argparse.Namespace) -> None:
 
 def _start_pipeline(store: Store, content: Mapping[str, Any], args: argparse.Namespace) -> int:
     """A new job of a pipeline from saved overrides."""
-    from darts_core.commands.jobs.verbs import follow
-
     recipe = pipeline.Recipe.from_dict(content)
     if args.name in store.jobs():
         raise JobError(

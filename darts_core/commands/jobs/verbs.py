@@ -3,125 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from darts_core.autosearch.request import Request, create, engine, new_version
+from darts_core.autosearch.request import Request, engine, new_version
 from darts_core.commands.jobs import pipeline
+from darts_core.commands.jobs.options import changes_of, pairs
 from darts_core.commands.jobs.saved import save_params
+from darts_core.commands.jobs.starting import create_job, follow, start_version
 from darts_core.errors import JobError
 from darts_core.report.tables import neutral, render, short
 from darts_core.runlog import write_json
 from darts_core.store import control
 from darts_core.store.code import copy_model, model_file
 from darts_core.store.jobs import Store
-from darts_core.store.notify import check_notify
 from darts_core.store.params import SavedParams
-from darts_core.store.record import PIPELINE, SCRIPT
+from darts_core.store.record import PIPELINE
 from darts_core.store.version import Version
 from darts_core.study.results import summary
 
-__all__ = ["budget", "pairs"]
+__all__: list[str] = []
 
 _TEMPLATES = Path(__file__).resolve().parents[2] / "autosearch" / "templates"
-
-
-def pairs(items: list[str], flag: str, *, keep: bool = False) -> dict[str, str]:
-    """`name=value` items as a mapping; leading dashes of a name go unless `keep` is set.
-
-    Raises:
-        JobError: an item has no `=` or an empty name.
-    """
-    result = {}
-    for item in items:
-        name, equals, value = item.partition("=")
-        if not equals or not name.lstrip("-"):
-            raise JobError(f"{flag} {item!r} is not NAME=VALUE; write {flag} lr=0.1.")
-        result[name if keep else name.lstrip("-")] = value
-    return result
-
-
-def budget(items: list[str]) -> dict[str, float]:
-    """`4x`, `30m`, `2h`, `90s` as limits in trainings and seconds.
-
-    Raises:
-        JobError: an item is none of these.
-    """
-    result = {}
-    for item in items:
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)(x|s|m|h)", item)
-        if found is None or float(found[1]) <= 0:
-            raise JobError(
-                f"--budget {item!r} is not understood; use 4x (trainings), 90s, 30m or 2h."
-            )
-        number, unit = float(found[1]), found[2]
-        if unit == "x":
-            result["trainings"] = number
-        else:
-            result["seconds"] = number * {"s": 1, "m": 60, "h": 3600}[unit]
-    return result
-
-
-def changes_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The parts of a request that the command line names."""
-    changes: dict[str, Any] = {}
-    for name in ("code", "boot_file", "multi", "data", "output", "python"):
-        if getattr(args, name, None) is not None:
-            changes[name] = getattr(args, name)
-    if args.config:
-        changes["config_paths"] = tuple(args.config)
-    if args.arg:
-        changes["arguments"] = pairs(args.arg, "--arg")
-    if args.set:
-        changes["settings"] = {k: _yaml_value(k, v) for k, v in pairs(args.set, "--set").items()}
-    if args.devices:
-        changes["devices"] = tuple(part.strip() for part in args.devices.split(","))
-    if args.budget:
-        changes["budget"] = budget(args.budget)
-    words = check_notify(args.notify)
-    if words:
-        changes["notify"] = tuple(words)
-    return changes
-
-
-def _yaml_value(field: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise JobError(f"--set {field}={text!r} is not a YAML value; quote it.") from None
-
-
-def _forecast(answer: Mapping[str, Any]) -> str:
-    notes = [f"Note: {neutral(note, 500)}." for note in answer.get("notes") or ()]
-    return "\n".join([*notes, str(answer.get("forecast", ""))])
-
-
-def _start(store: Store, version: Version, *, wait: bool) -> int:
-    return follow(store, version, control.launch(store, version), "started", wait=wait)
-
-
-def follow(store: Store, version: Version, process: Any, word: str, *, wait: bool) -> int:
-    """Say what was started and how to look at it; with `wait`, wait for its end and say that too."""
-    print(f"{version.label} {word} (process {process.pid}).")
-    if word == "started":
-        print(f"Look at it with: darts-core jobs --root {neutral(store.root)} show {version.job}")
-    if not wait:
-        return 0
-    status = control.wait(process, version)
-    if not version.path.is_dir():
-        print(f"{version.label} had nothing to keep and is gone.")
-        return status
-    print(f"{version.label}: {version.state()}. {_message(version)}")
-    return status
-
-
-def _message(version: Version) -> str:
-    return neutral(version.command().get("message") or "", 1000)
 
 
 def run_create(store: Store, args: argparse.Namespace) -> int:
@@ -142,24 +47,10 @@ def run_create(store: Store, args: argparse.Namespace) -> int:
         return 0
     if args.save_params and args.save_params in saved.names():
         raise JobError(f"Saved parameters {args.save_params!r} exist already; use another name.")
-    return create_job(store, args.name, args.description, request, args)
-
-
-def create_job(
-    store: Store, job: str, description: str, request: Request, args: argparse.Namespace
-) -> int:
-    store.create_job(job, description, kind=SCRIPT)
-    try:
-        version, answer = create(store, job, request)
-    except BaseException:
-        # a refused request leaves no empty job behind
-        if not store.versions(job):
-            store.delete_job(job)
-        raise
-    if getattr(args, "save_params", None):
-        save_params(store, args.save_params, version, description)
-    print(_forecast(answer))
-    return _start(store, version, wait=args.wait)
+    version, answer = create_job(store, args.name, args.description, request)
+    if args.save_params:
+        save_params(store, args.save_params, version, args.description)
+    return start_version(store, version, answer, wait=args.wait)
 
 
 def run_new_version(store: Store, args: argparse.Namespace) -> int:
@@ -172,8 +63,7 @@ def run_new_version(store: Store, args: argparse.Namespace) -> int:
     if args.save_params:
         save_params(store, args.save_params, version, "")
     print(f"{version.label} is a child of {parent.name}.")
-    print(_forecast(answer))
-    return _start(store, version, wait=args.wait)
+    return start_version(store, version, answer, wait=args.wait)
 
 
 def _new_pipeline(
@@ -304,12 +194,15 @@ def run_template(store: Store, args: argparse.Namespace) -> int:
         print(engine("algorithms").rstrip())
     elif args.template_verb == "list":
         rows = [
-            {"name": name, "description": path.read_text().splitlines()[0].lstrip("# ")}
+            {
+                "name": name,
+                "description": path.read_text(encoding="utf-8").splitlines()[0].lstrip("# "),
+            }
             for name, path in files.items()
         ]
         print(render(("name", "description"), rows))
     elif args.template not in files:
         raise JobError(f"There is no template {args.template!r}; there are {', '.join(files)}.")
     else:
-        print(files[args.template].read_text().rstrip())
+        print(files[args.template].read_text(encoding="utf-8").rstrip())
     return 0

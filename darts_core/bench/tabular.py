@@ -22,6 +22,7 @@ from darts_core.architecture import Architecture, CellChoice
 from darts_core.errors import ArchitectureError, ConfigError, DataError, unknown_name
 from darts_core.report.escape import plain_text
 from darts_core.runlog import write_bytes
+from darts_core.settings import BenchOptions
 
 __all__ = ["Lookup", "TabularBenchmark", "canonical", "open_table", "run", "summarize"]
 
@@ -295,8 +296,10 @@ def summarize(
     return sorted(rows, key=lambda row: (row["median_rank"], row["strategy"]))
 
 
-def run(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def run(
+    options: BenchOptions, folder: Path, *, device: str = "auto", seed: int = 0
+) -> dict[str, Any]:
     """`darts-core bench what=tabular`: see `tabular_compare.run`."""
     from darts_core.bench.tabular_compare import run as compare
 
-    return compare(config, folder)
+    return compare(options, folder, seed=seed)

@@ -21,11 +21,11 @@ from darts_core.errors import ArchitectureError, ConfigError, DartsError
 from darts_core.report.escape import plain_text
 from darts_core.report.read import read_architecture, read_stage
 from darts_core.runlog import write_json
+from darts_core.settings import BenchOptions
 
 __all__ = ["evolution", "found_in_runs", "random_search", "run", "table_facts"]
 
 log = logging.getLogger("darts_core")
-OPTIONS = ("table", "column", "select", "runs", "budget", "population", "tournament")
 
 
 def table_facts(
@@ -167,17 +167,17 @@ def _strategy_name(config: Mapping[str, Any]) -> str:
 
 
 def _black_box(
-    table: TabularBenchmark, options: Mapping[str, Any], seeds: Sequence[int]
+    table: TabularBenchmark, options: BenchOptions, select: str, seeds: Sequence[int]
 ) -> dict[str, list[str]]:
     """Random search and evolution over the seeds; evolution only where architectures are cells."""
-    select, budget = options.get("select"), int(options.get("budget") or 100)
+    budget = options.budget
     result = {
         "random search": [
             random_search(table, select, budget=budget, rng=np.random.default_rng(seed))
             for seed in seeds
         ]
     }
-    sizes = {key: int(options[key]) for key in ("population", "tournament") if options.get(key)}
+    sizes = {"population": options.population, "tournament": options.tournament}
     try:
         result["regularised evolution"] = [
             evolution(table, select, budget=budget, rng=np.random.default_rng(seed), **sizes)
@@ -190,7 +190,7 @@ def _black_box(
     return result
 
 
-def run(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def run(options: BenchOptions, folder: Path, *, seed: int = 0) -> dict[str, Any]:
     """Compare strategies by `bench.options.table`; prints the rows and writes them to results.json.
 
     Options: table (an .npz, .csv or NATS-Bench files), column (judged by), select (what black-box
@@ -200,18 +200,15 @@ def run(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     Raises:
         ConfigError: no table is given.
     """
-    options = config["bench"]["options"]
-    if not options.get("table"):
+    if not options.table:
         raise ConfigError(
             "bench what=tabular needs bench.options.table=PATH: an .npz of ours, a .csv with columns "
             "architecture and accuracy, or NATS-Bench files."
         )
-    table = open_table(options["table"])
-    column, _ = table.column(options.get("column"))
-    first = int(config.get("seed") or 0)
-    seeds = range(first, first + int(options.get("seeds") or 3))
-    found = _black_box(table, {"select": column, **_given(options)}, seeds)
-    searched = found_in_runs(options.get("runs") or ())
+    table = open_table(options.table)
+    column, _ = table.column(options.column)
+    found = _black_box(table, options, options.select or column, range(seed, seed + options.seeds))
+    searched = found_in_runs(options.runs)
     found |= {name: entry["architectures"] for name, entry in searched.items()}
     rows = []
     for name, architectures in found.items():
@@ -222,7 +219,7 @@ def run(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             continue
         known = [s for s in searched.get(name, {}).get("device_seconds", ()) if s is not None]
         row["budget"] = (
-            f"{options.get('budget') or 100} looks" if name not in searched
+            f"{options.budget} looks" if name not in searched
             else f"{np.mean(known):.1f} s on the device" if known else "not stated"
         )  # fmt: skip
         rows.append(row)
@@ -237,10 +234,6 @@ def run(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     write_json(folder / "results.json", content)
     _print(rows, f"{table.name}, {column}: median rank among {len(table)} architectures")
     return {**content, "device_seconds": 0.0}
-
-
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if key in OPTIONS and value is not None}
 
 
 def _print(rows: Sequence[Mapping[str, Any]], title: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,33 +10,33 @@ from darts_core.bench.tabular import TabularBenchmark, open_table
 from darts_core.errors import ArchitectureError
 from darts_core.runlog import RunFolder
 from darts_core.search import SearchResult
+from darts_core.settings import Search
+from darts_core.stages.schema import SearchStage
 
 __all__ = ["lookup_table", "rank", "write_result"]
 
 log = logging.getLogger("darts_core")
 
 
-def lookup_table(node: Mapping[str, Any]) -> TabularBenchmark | None:
+def lookup_table(node: Search) -> TabularBenchmark | None:
     """The table that the result is looked up in; opened before any work, so that a wrong path costs none.
 
     Raises:
         DataError: the table cannot be read.
     """
-    if not node.get("tabular"):
+    if not node.tabular:
         return None
-    table = open_table(node["tabular"])
-    table.column(node.get("tabular_data"))
+    table = open_table(node.tabular)
+    table.column(node.tabular_data)
     return table
 
 
-def rank(
-    table: TabularBenchmark | None, found: SearchResult, node: Mapping[str, Any]
-) -> dict[str, Any]:
+def rank(table: TabularBenchmark | None, found: SearchResult, node: Search) -> dict[str, Any]:
     """Accuracy, regret and rank in the table; a line in the log when it does not hold the architecture."""
     if table is None:
         return {}
     try:
-        row = table.lookup(found.architecture, node.get("tabular_data"))
+        row = table.lookup(found.architecture, node.tabular_data)
     except ArchitectureError as error:
         log.warning("not looked up: %s", error)
         return {}
@@ -46,12 +45,12 @@ def rank(
 
 
 def write_result(
-    run: RunFolder, found: SearchResult, config: Mapping[str, Any], **facts: Any
+    run: RunFolder, found: SearchResult, config: SearchStage, **facts: Any
 ) -> dict[str, Any]:
     """Write architecture.yaml and result.json; the latter's content."""
     guards = [asdict(finding) for finding in found.findings]
     extra = {"guards": guards} if guards else {}
-    found.architecture.to_yaml(run.path / "architecture.yaml", seed=config["seed"], **extra)
+    found.architecture.to_yaml(run.path / "architecture.yaml", seed=config.seed, **extra)
     log.info("found %s", found.architecture.text())
     run.finish(
         architecture=found.architecture.to_dict(),
@@ -61,7 +60,7 @@ def write_result(
         steps=found.steps,
         guards=guards,
         stopped=found.stopped,
-        seed=config["seed"],
+        seed=config.seed,
         **facts,
     )
     return run.result()

@@ -25,6 +25,7 @@ from darts_core.bench.tabular_compare import (
 from darts_core.bench.tabular_read import from_csv, from_nats_bench
 from darts_core.errors import ArchitectureError, ConfigError, DataError
 from darts_core.runlog import read_json
+from darts_core.settings import BenchOptions
 
 OPS = ("none", "skip_connect", "nor_conv_3x3")
 
@@ -301,7 +302,7 @@ def test_command_compares_runs_and_baselines_on_a_csv(
         fixture.make_search(folder, space="nasbench201", epochs=1, seed=seed)
         Architecture.from_text(text(("nor_conv_3x3",) * 6)).to_yaml(folder / "architecture.yaml")
     options = {"table": str(csv), "runs": [str(tmp_path / "runs")], "budget": 20, "seeds": 4}
-    result = run({"seed": 0, "bench": {"options": options}}, tmp_path / "out")
+    result = run(BenchOptions(**options), tmp_path / "out")
     first = result["rows"][0]
     assert first["strategy"] == "FirstOrder"
     assert (first["n"], first["median_rank"], first["total"]) == (2, 1, 729)
@@ -313,7 +314,7 @@ def test_command_compares_runs_and_baselines_on_a_csv(
     assert read_json(tmp_path / "out" / "results.json")["rows"] == result["rows"]
     assert "random search" in capsys.readouterr().out
     with pytest.raises(ConfigError, match=r"bench.options.table=PATH"):
-        run({"bench": {"options": {}}}, tmp_path)
+        run(BenchOptions(), tmp_path)
     with pytest.raises(ConfigError, match="no finished search"):
         found_in_runs([tmp_path / "out"])
 

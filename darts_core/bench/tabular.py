@@ -22,9 +22,8 @@ from darts_core.architecture import Architecture, CellChoice
 from darts_core.errors import ArchitectureError, ConfigError, DataError, unknown_name
 from darts_core.report.escape import plain_text
 from darts_core.runlog import write_bytes
-from darts_core.settings import BenchOptions
 
-__all__ = ["Lookup", "TabularBenchmark", "canonical", "open_table", "run", "summarize"]
+__all__ = ["Lookup", "TabularBenchmark", "canonical", "summarize"]
 
 log = logging.getLogger("darts_core")
 SCHEMA_VERSION = 1
@@ -242,26 +241,6 @@ def _columns(content: Mapping[str, Any], names: str, values: str) -> dict[str, V
     return dict(zip(_texts(content[names]), table, strict=True))
 
 
-def open_table(path: str | Path, **options: Any) -> TabularBenchmark:
-    """A table from an .npz of ours, a CSV, or NATS-Bench files (a folder or a .pickle.pbz2).
-
-    Raises:
-        DataError: the file is missing, damaged or of another kind.
-    """
-    from darts_core.bench.tabular_read import from_csv, from_nats_bench
-
-    path = Path(path)
-    if path.suffix == ".npz":
-        return TabularBenchmark.load(path)
-    if path.suffix in (".csv", ".tsv", ".txt"):
-        return from_csv(path, **options)
-    if path.is_dir() or path.name.endswith(".pbz2"):
-        return from_nats_bench(path, **options)
-    raise DataError(
-        f"{path} is no table: give an .npz of ours, a .csv, a NATS-Bench folder or a .pickle.pbz2."
-    )
-
-
 def summarize(
     table: TabularBenchmark, found: Mapping[str, Iterable[str]], data: str | None = None
 ) -> list[dict[str, Any]]:
@@ -294,12 +273,3 @@ def summarize(
             }
         )
     return sorted(rows, key=lambda row: (row["median_rank"], row["strategy"]))
-
-
-def run(
-    options: BenchOptions, folder: Path, *, device: str = "auto", seed: int = 0
-) -> dict[str, Any]:
-    """`darts-core bench what=tabular`: see `tabular_compare.run`."""
-    from darts_core.bench.tabular_compare import run as compare
-
-    return compare(options, folder, seed=seed)

@@ -19,7 +19,7 @@ from darts_core.commands.ranks import Ranks, current_ranks
 from darts_core.errors import ConfigError, DartsError
 from darts_core.runlog import config_hash
 from darts_core.settings import to_plain
-from darts_core.stages.schema import PLACES, BenchStage, DataStage, Stage
+from darts_core.stages.schema import PLACES, UNHASHED, BenchStage, DataStage, Stage
 from darts_core.stages.settings import config_root
 from darts_core.stages.versions import Version, claim
 from darts_core.study import current_trial
@@ -202,8 +202,8 @@ def task(node: Any) -> float | dict[str, Any] | None:
 
 def _stamp(config: Stage, swept: Sequence[str], processes: int = 1) -> str:
     """The hash of everything that decides the result; where it is written does not count."""
-    content = {k: v for k, v in to_plain(config).items() if k not in PLACES}
-    kept = [o for o in swept if o.lstrip("+").partition("=")[0] not in PLACES]
+    content = {k: v for k, v in to_plain(config).items() if k not in UNHASHED}
+    kept = [o for o in swept if o.lstrip("+").partition("=")[0] not in UNHASHED]
     described = {"command": config.STAGE, "config": content, "overrides": kept}
     return config_hash(described if processes == 1 else {**described, "processes": processes})
 

@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from darts_core.data import DataBundle
     from darts_core.supernet import Supernet
 
-__all__ = ["Group", "Guard", "GuardContext", "GuardFinding", "SearchConfig", "SearchResult"]
+__all__ = [
+    "Doubt",
+    "Group",
+    "Guard",
+    "GuardContext",
+    "GuardFinding",
+    "SearchConfig",
+    "SearchResult",
+]
 
 
 @dataclass(frozen=True)
@@ -25,10 +33,10 @@ class GuardFinding:
         guard: the guard's name.
         epoch: the epoch after which it fired.
         message: a sentence for the log and the report.
-        stop: whether the search should end and keep the last good architecture.
+        stop: whether the search should end, and the architecture of this epoch is doubted; a finding
+            without it only advises.
         value: the measured quantity, if there is one.
-        keep: with `stop`, the architecture to keep as a dictionary; None: that of the last epoch after
-            which no guard fired or was suspicious.
+        since: with `stop`, the first epoch that is doubted too; None: this one.
     """
 
     guard: str
@@ -36,7 +44,22 @@ class GuardFinding:
     message: str
     stop: bool = False
     value: float | None = None
-    keep: dict[str, Any] | None = None
+    since: int | None = None
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Why an architecture must not be returned while there is one without doubts.
+
+    Attributes:
+        guard: the guard's name.
+        message: a sentence.
+        weight: how much it counts when every architecture is doubted and the least doubted is taken.
+    """
+
+    guard: str
+    message: str
+    weight: float = 1.0
 
 
 @dataclass
@@ -56,12 +79,17 @@ class Guard:
     """Watches a search for collapse; called after each epoch."""
 
     name = "guard"
-    suspicious = False
-    """Whether the last epoch's architecture should not count as good, though nothing was reported."""
 
     def after_epoch(self, context: GuardContext) -> GuardFinding | None:
         """A finding if something is wrong, else None."""
         raise NotImplementedError("A guard must define after_epoch(context).")
+
+    def doubt(self, context: GuardContext) -> Doubt | None:
+        """What speaks against returning the context's architecture; nothing by default.
+
+        Asked after every epoch, whatever `after_epoch` said, and about what the search ends with.
+        """
+        return None
 
     def measurements(self) -> dict[str, float]:
         """Numbers of the last call for the metrics; none by default."""
@@ -97,7 +125,11 @@ class SearchResult:
     """The outcome of a search.
 
     Attributes:
-        architecture: what the strategy ends with, or the last good one if a guard stopped the search.
+        architecture: what the strategy ends with or, if a guard doubts that or stopped the search, the
+            last one that none doubts; the least doubted of all if there is none.
+        epoch: the epoch (from 0) after which the search stood at it.
+        doubts: what speaks against it; empty unless everything is doubted.
+        weights: the final mixing weights [E, K] of that epoch, by cell kind.
         history: one row of metrics an epoch, as in `metrics.jsonl`.
         seconds: device-synchronised seconds spent in steps, evaluation and guards, over all resumes.
         steps: search steps taken.
@@ -113,3 +145,6 @@ class SearchResult:
     findings: list[GuardFinding] = field(default_factory=list)
     val_accuracy: float | None = None
     stopped: str | None = None
+    epoch: int | None = None
+    doubts: list[Doubt] = field(default_factory=list)
+    weights: dict[str, Any] = field(default_factory=dict)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from darts_core.errors import ConfigError
 from darts_core.settings.field import Settings, setting
+from darts_core.settings.rates import alpha_learning_rate
 
 __all__ = ["PRECISIONS", "Latency", "Search", "SearchConfig", "SearchSettings", "Space"]
 
@@ -27,7 +28,12 @@ class SearchSettings(Settings):
     momentum: float = setting(0.9, "of the params' SGD", low=0, below=1)
     weight_decay: float = setting(3e-4, "of the params", low=0, high=10)
     grad_clip: float = setting(5.0, "largest norm of the params' gradient; 0: off", low=0, high=1e9)
-    alpha_learning_rate: float = setting(3e-4, "of Adam on the alphas", above=0, high=100)
+    alpha_learning_rate: float | None = setting(
+        None,
+        "of Adam on the alphas; null: by the number of steps, the paper's 3e-4 at its 19,500, up to "
+        "0.02 for fewer",
+        above=0, high=100,
+    )  # fmt: skip
     alpha_beta1: float = setting(0.5, "of Adam on the alphas", low=0, below=1)
     alpha_beta2: float = setting(0.999, "of Adam on the alphas", low=0, below=1)
     alpha_weight_decay: float = setting(1e-3, "of the alphas", low=0, high=10)
@@ -62,6 +68,13 @@ class SearchConfig(SearchSettings):
     evaluate: bool = setting(True, "the supernet on the val split after each epoch")
     capture: bool = setting(True, "one CUDA graph a step, where the device and strategy allow it")
 
+    def settled(self, steps: int) -> SearchConfig:
+        """These settings with the learning rate of alpha that epochs of `steps` steps call for."""
+        if self.alpha_learning_rate is not None:
+            return self
+        moving = max(self.epochs - self.alpha_warmup_epochs, 0) * steps
+        return replace(self, alpha_learning_rate=alpha_learning_rate(moving))
+
 
 @dataclass(frozen=True)
 class Search(SearchConfig):
@@ -69,8 +82,13 @@ class Search(SearchConfig):
 
     channels: int = setting(16, "of the first cell", low=1, high=4096)
     layers: int = setting(8, "cells (darts) or cells per stage (nasbench201)", low=1, high=1000)
-    crop_padding: int = setting(0, "pixels of zeros before a random crop; 0: off", low=0, high=1024)
-    flip: bool = setting(False, "mirror half of the images")
+    crop_padding: int | None = setting(
+        None, "pixels of zeros before a random crop; 0: off; null: 4 for colour images of 32x32",
+        low=0, high=1024,
+    )  # fmt: skip
+    flip: bool | None = setting(
+        None, "mirror half of the images; null: true for colour images of 32x32"
+    )
     cutout: int = setting(0, "side of the erased square in pixels; 0: off", low=0, high=1024)
     path: str = setting(
         "auto", "auto: the device's fast path; plain; fused (GPU); batched (CPU)",
@@ -151,6 +169,12 @@ class Latency(Settings):
         None, "of the network that will be built; null: search.channels", low=1, high=4096
     )
     layers: int | None = setting(None, "likewise; null: search.layers", low=1, high=1000)
+    wait_seconds: float = setting(
+        60.0,
+        "for other work to leave the device before a network is timed beside it",
+        low=0,
+        high=1e6,
+    )
 
     def check(self) -> None:
         """Refuse a budget under the wrong key."""

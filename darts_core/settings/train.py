@@ -16,7 +16,9 @@ OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "nadam")
 
 @dataclass(frozen=True)
 class TrainConfig(Settings):
-    """How a fixed network is trained. Lengths and rates are the CIFAR recipe of the DARTS paper."""
+    """How a fixed network is trained. The defaults are the CIFAR recipe of the DARTS paper without its
+    further enhancement by cutout.
+    """
 
     NODE: ClassVar[str] = "train"
 
@@ -44,8 +46,13 @@ class TrainConfig(Settings):
         0.4, "of the auxiliary head's loss where the network has one", low=0, high=1000
     )
     cutout: int = setting(0, "side of the erased square in pixels; 0: off", low=0, high=1024)
-    crop_padding: int = setting(0, "pixels of zeros before a random crop; 0: off", low=0, high=1024)
-    flip: bool = setting(False, "mirror half of the images")
+    crop_padding: int | None = setting(
+        None, "pixels of zeros before a random crop; 0: off; null: 4 for colour images of 32x32",
+        low=0, high=1024,
+    )  # fmt: skip
+    flip: bool | None = setting(
+        None, "mirror half of the images; null: true for colour images of 32x32"
+    )
     ema: float = setting(
         0.0, "decay of the averaged params, which are kept then; 0: off", low=0, below=1
     )

@@ -107,12 +107,13 @@ class BenchOptions(Settings):
     table: str | None = setting(None, "of tabular: an .npz of ours, a .csv, or NATS-Bench files")
     column: str | None = setting(None, "of tabular: data set that judges, e.g. cifar10:test")
     select: str | None = setting(
-        None, "of tabular: data set that random search and evolution see; null: the same"
+        None,
+        "of tabular: data set by which random search and evolution choose; null: the :val of column",
     )
     runs: list[str] = setting([], "of tabular: folders of finished searches to look up")
     budget: int = setting(
-        100, "of tabular: architectures that random search and evolution may see",
-        low=1, high=10_000_000,
+        100, "of tabular: architectures that random search and evolution may see; 0: none of these",
+        low=0, high=10_000_000,
     )  # fmt: skip
     population: int = setting(20, "of tabular: evolution's", low=1, high=1_000_000)
     tournament: int = setting(5, "of tabular: evolution's", low=1, high=1_000_000)

@@ -24,6 +24,7 @@ from darts_core.stages.timing import stopwatch
 __all__ = ["bench"]
 
 log = logging.getLogger("darts_core")
+_MODULES = {"tabular": "tabular_compare"}
 
 
 def bench(config: BenchStage, folder: Path) -> dict[str, Any]:
@@ -36,7 +37,8 @@ def bench(config: BenchStage, folder: Path) -> dict[str, Any]:
     if run.finished:
         return run.result()
     if config.what != "models":
-        module = importlib.import_module(f"darts_core.bench.{config.what}")
+        name = _MODULES.get(config.what, config.what)
+        module = importlib.import_module(f"darts_core.bench.{name}")
         found = module.run(config.bench.options, folder, device=config.device, seed=config.seed)
         run.finish(**found)
         return run.result()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from darts_core.errors import ArchitectureError
 from darts_core.runlog import write_json
 from darts_core.stages.bench import bench
 from darts_core.stages.export import export
@@ -25,6 +26,7 @@ from darts_core.stages.schema import (
     TuneStage,
 )
 from darts_core.stages.search import search
+from darts_core.stages.search_result import doubtful
 from darts_core.stages.train import train
 from darts_core.stages.tune import tune
 
@@ -41,8 +43,12 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
 
     Returns:
         costs (stage -> multiples of one training), report (path), val_accuracy and test_accuracy.
+
+    Raises:
+        ArchitectureError: the search's guards doubt whatever it found, and `allow_doubtful` is false.
     """
     found = {"search": search(config.part(SearchStage, seeds=1), version / "search")}
+    _require_trusted(found["search"], version, allowed=config.allow_doubtful)
     found["searched"] = train(config.part(TrainStage), version / "searched")
     found["tune"] = tune(config.part(TuneStage), version / "tune")
     tuned = replace(config, train=replace(config.train, **found["tune"]["best"]))
@@ -63,6 +69,23 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
         "test_accuracy": last["test_accuracy"],
         **page,
     }
+
+
+def _require_trusted(result: Mapping[str, Any], version: Path, *, allowed: bool) -> None:
+    """Nothing, unless the guards doubt what the search returned and nobody said to go on.
+
+    Raises:
+        ArchitectureError: says what they doubt.
+    """
+    doubt = doubtful(result)
+    if not doubt:
+        return
+    if not allowed:
+        raise ArchitectureError(
+            f"The pipeline ends here: the architecture in {version / 'search'} is doubtful ({doubt}) "
+            "Search longer or with other settings, or go on with it: allow_doubtful=true."
+        )
+    log.warning("going on with a doubtful architecture (allow_doubtful=true): %s", doubt)
 
 
 def _baseline(config: Pipeline, folder: Path) -> dict[str, dict[str, Any]]:

@@ -32,6 +32,7 @@ __all__ = [
     "COMMANDS",
     "PLACES",
     "STAGES",
+    "UNHASHED",
     "BenchStage",
     "DataStage",
     "ExportStage",
@@ -45,8 +46,10 @@ __all__ = [
     "TuneStage",
 ]
 
-# decide where results go and how they are computed, not what is computed: they are not hashed
+# decide where results go, how they are computed and what is done with them, not what is computed: they
+# are not hashed
 PLACES = ("job", "version", "out")
+UNHASHED = (*PLACES, "allow_doubtful")
 WHAT = ("models", "step", "kernels", "tabular")
 
 _NODE = "chosen by its group"
@@ -185,6 +188,7 @@ class Pipeline(DataStage):
 
     STAGE: ClassVar[str] = "run"
 
+    allow_doubtful: bool = setting(False, "go on with an architecture that the guards doubt")
     seeds: int = setting(
         1, "so many whole pipelines, with seeds seed, seed+1 ...", low=1, high=10_000
     )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
 from darts_core.settings import SearchSettings
+from darts_core.settings.rates import PAPER_RATE
 from darts_core.strategies.optimizers import (
     alpha_optimizer,
     load_optimizer,
@@ -76,6 +77,8 @@ class Strategy:
     """Whether `step` runs the same kernels each time and may be captured in a CUDA graph."""
     moves_alpha: bool = True
     """Whether alpha is searched by gradient; guards on its curvature rest where it is not."""
+    finished: bool = False
+    """Whether nothing is left to do: the search ends after this step."""
     needs_plain_path: bool = False
     """Whether the strategy looks into the cells, so that their modules must run one by one."""
     exact_products: bool = False
@@ -120,7 +123,7 @@ class Strategy:
         )
         self.alpha_optimizer = alpha_optimizer(
             supernet.alphas(),
-            lr=settings.alpha_learning_rate,
+            lr=PAPER_RATE if settings.alpha_learning_rate is None else settings.alpha_learning_rate,
             betas=(settings.alpha_beta1, settings.alpha_beta2),
             weight_decay=settings.alpha_weight_decay,
         )

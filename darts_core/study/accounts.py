@@ -12,8 +12,8 @@ from darts_core.study.lease import Lease
 
 __all__ = ["check_failures", "failure_summary", "imported", "spent_by"]
 
-# a share of fewer trials says little
-_FEW = 4
+# a share of fewer trials says little; that all of so many fail says enough
+_FEW, _ALL = 4, 3
 
 
 def imported(trial: FrozenTrial) -> bool:
@@ -52,10 +52,12 @@ def check_failures(trials: Sequence[FrozenTrial], max_share: float) -> None:
     """Stop a study in which failure is the rule.
 
     Raises:
-        TuneError: more than `max_share` of at least four ended trials failed.
+        TuneError: more than `max_share` of at least four ended trials failed, or all of at least three.
     """
     done = [t for t in trials if t.state.is_finished() and not imported(t)]
     failed = sum(t.state == TrialState.FAIL for t in done)
+    if failed == len(done) >= _ALL:
+        raise TuneError(f"The first {failed} trials all failed: {failure_summary(trials)}")
     if len(done) >= _FEW and failed > max_share * len(done):
         raise TuneError(
             f"{failed} of {len(done)} trials failed, more than the allowed share of {max_share:g} "

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from darts_core.errors import TuneError
 from darts_core.study.budget import Budget
+from darts_core.study.pruners import PRUNERS
 from darts_core.study.records import parse_constraints
-from darts_core.study.samplers import PRUNERS, SAMPLERS, grid_size, named
+from darts_core.study.samplers import SAMPLERS, grid_size, named
 from darts_core.study.space import SearchDimension, check_params, parse_space, space_to_dict
 
 __all__ = ["StudySpec"]
@@ -25,7 +26,13 @@ def _name_for(folder: Path, storage: str | None) -> str:
 
 @dataclass(frozen=True)
 class StudySpec:
-    """A study's description. `make` checks and fills it in."""
+    """A study's description. `make` checks and fills it in.
+
+    `baseline` is the user's own configuration: trial 0, run to its end whatever it reports, also where it
+    lies outside the space. With `distinct` no point is tried twice, and a finite space ends the study.
+    `device_share` is the part of a device that each of the workers has. `trials_folder` and `trial_name`
+    say where trials lie if not in `trials/NNNN`.
+    """
 
     folder: Path
     space: dict[str, SearchDimension]
@@ -36,6 +43,11 @@ class StudySpec:
     seed: int = 0
     constraints: tuple[tuple[str, str, float], ...] = ()
     enqueue: tuple[dict[str, Any], ...] = ()
+    baseline: dict[str, Any] | None = None
+    distinct: bool = False
+    device_share: float = 1.0
+    trials_folder: Path | None = None
+    trial_name: Callable[[int], str] | None = None
     storage: str | None = None
     study_name: str = "tune"
     max_failure_share: float = 0.5

@@ -84,7 +84,7 @@ class _Resources:
         passed = now - self._last
         if passed < _RESOURCE_SECONDS:
             return
-        running = self.workshop.running
+        running = list(self.workshop.running)
         cpu = sum(p.cpu_seconds for p in running)
         row = {
             "time": round(time.time(), 2),
@@ -122,11 +122,8 @@ class _Runner:
         self.store = store
         self.version = version
         self.record = version.record()
-        self.resources: _Resources | None = None
 
     def stop_wanted(self) -> bool:
-        if self.resources is not None:
-            self.resources.sample()
         return self.version.stop_file.exists()
 
     def state(self, state: str, **details: Any) -> None:
@@ -173,13 +170,13 @@ class _Runner:
             stop_wanted=self.stop_wanted,
             metrics=tuple({o.metric for step in plan.steps for o in step.objectives}),
         )
-        self.resources = _Resources(path / "autosearch" / "resources.jsonl", workshop)
+        workshop.tick = _Resources(path / "autosearch" / "resources.jsonl", workshop).sample
         best = run_plan(plan, workshop)
         if best is None:
             raise JobError("No trial gave a usable result; see the trials' log.txt.")
-        hers = [r for r in search_rows(_read_rows(path)) if r.get("is_baseline")]
+        own = [r for r in search_rows(_read_rows(path)) if r.get("is_baseline")]
         if plan.last.confirm_seeds:
-            confirm(plan, workshop, best, hers[0] if hers and hers[0]["state"] == "done" else None)
+            confirm(plan, workshop, best, own[0] if own and own[0]["state"] == "done" else None)
         result = summary(path)
         write_json(path / "autosearch" / "result.json", {"schema_version": 1, **result})
         return result

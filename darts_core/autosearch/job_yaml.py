@@ -19,8 +19,9 @@ from darts_core.autosearch.catalogue import (
 )
 from darts_core.autosearch.metrics_yaml import metric_name, parse_metrics
 from darts_core.autosearch.space_yaml import parse_space
-from darts_core.autosearch.spec import Dimension, Limits, Objective, SearchSpec
+from darts_core.autosearch.spec import Limits, Objective, SearchSpec
 from darts_core.autosearch.yaml_lines import Located, load, set_field
+from darts_core.study.space import SearchDimension
 
 __all__ = ["parse_file", "parse_four_parts", "read_options"]
 
@@ -146,7 +147,7 @@ def _scheduler(node: Located | None) -> tuple[str, dict[str, Any]]:
     return plugin.name, read_options(node, plugin, ("type",))
 
 
-def _check_grid(kind: Located, dimensions: Sequence[Dimension]) -> None:
+def _check_grid(kind: Located, dimensions: Sequence[SearchDimension]) -> None:
     """A grid needs settings with a number of values each, and not too many combinations."""
     points = 1
     for dimension in dimensions:
@@ -197,7 +198,7 @@ def parse_four_parts(root: Located, name: str) -> SearchSpec:
         dimensions, from_space = parse_space(space)
     else:
         # the searched setting is known to every trial; its values come from the supernet
-        dimensions = (Dimension(options["setting"], "choice", (options["base"],)),)
+        dimensions = (SearchDimension(options["setting"], choices=(options["base"],)),)
         from_space = {}
     if algorithm.name == "grid_search":
         _check_grid(node.need("type", ""), dimensions)

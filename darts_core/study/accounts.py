@@ -12,8 +12,8 @@ from darts_core.study.lease import Lease
 
 __all__ = ["check_failures", "failure_summary", "imported", "spent_by"]
 
-# a share of fewer trials says little; that all of so many fail says enough
-_FEW, _ALL = 4, 3
+# a share of fewer trials says little
+_FEW = 4
 
 
 def imported(trial: FrozenTrial) -> bool:
@@ -48,15 +48,18 @@ def failure_summary(trials: Sequence[FrozenTrial]) -> str:
     )
 
 
-def check_failures(trials: Sequence[FrozenTrial], max_share: float) -> None:
+def check_failures(
+    trials: Sequence[FrozenTrial], max_share: float, hopeless: int | None = None
+) -> None:
     """Stop a study in which failure is the rule.
 
     Raises:
-        TuneError: more than `max_share` of at least four ended trials failed, or all of at least three.
+        TuneError: more than `max_share` of at least four ended trials failed, or the first
+            `hopeless` ones all did.
     """
     done = [t for t in trials if t.state.is_finished() and not imported(t)]
     failed = sum(t.state == TrialState.FAIL for t in done)
-    if failed == len(done) >= _ALL:
+    if hopeless is not None and failed == len(done) >= hopeless:
         raise TuneError(f"The first {failed} trials all failed: {failure_summary(trials)}")
     if len(done) >= _FEW and failed > max_share * len(done):
         raise TuneError(

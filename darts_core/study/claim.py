@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class Claim:
     since: float = field(default_factory=time.monotonic)
     pauses: bool = False
     row: dict[str, Any] = field(default_factory=dict)
+    over: Callable[[], str | None] = lambda: None
     _writing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property

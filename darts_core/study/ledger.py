@@ -68,9 +68,8 @@ class Ledger:
         self._tried_all = False
 
     def _open(self, storage: Any) -> PromotingStudy:
-        pruner = make_pruner(
-            self.spec.pruner, len(self.spec.objectives), self.spec.budget.epochs_per_trial
-        )
+        judged = 1 if self.spec.judged_by else len(self.spec.objectives)
+        pruner = make_pruner(self.spec.pruner, judged, self.spec.budget.epochs_per_trial)
         goals = self.spec.objectives.values()
         optuna.create_study(
             storage=storage,
@@ -88,7 +87,7 @@ class Ledger:
 
     def _trial_limit(self) -> int | None:
         limit = self.spec.budget.trials
-        if self.spec.sampler["name"] == "grid":
+        if self.spec.sampler["name"] == "grid" and not self.spec.distinct:
             size = grid_size(self.spec.space)
             return size if limit is None else min(limit, size)
         return limit
@@ -115,7 +114,7 @@ class Ledger:
         """
         with self.lock.held():
             trials = self.trials()
-            check_failures(trials, self.spec.max_failure_share)
+            check_failures(trials, self.spec.max_failure_share, self.spec.hopeless)
             for frozen in trials:
                 if frozen.state == TrialState.RUNNING:
                     taken = self._take_over(frozen)
@@ -243,7 +242,7 @@ class Ledger:
         seed = self.spec.seed + trial.number
         about = {"number": trial.number, "trial_seed": seed, "params": params}
         write_yaml(folder / "config.yaml", about)
-        return Claim(
+        claim = Claim(
             trial,
             folder,
             lease,
@@ -253,6 +252,8 @@ class Ledger:
             is_baseline=bool(attrs.get(IS_BASELINE)),
             share=self.spec.device_share,
         )
+        claim.over = lambda: self.over(claim)
+        return claim
 
     # -- while a trial runs -----------------------------------------------------------------------
 
@@ -272,15 +273,14 @@ class Ledger:
         return self.spec.budget.exhausted(self.spent(self.trials()), running=True)
 
     def _pruned(self, claim: Claim, epoch: int, metrics: dict[str, float]) -> str | None:
-        if len(self.spec.objectives) > 1:
+        name = self.spec.judged_by
+        if name is None or name not in metrics:
             return None
-        name = next(iter(self.spec.objectives))
-        if name not in metrics:
-            return None
-        # Optuna counts epochs done, and ignores (with a warning) a step reported twice
-        known = self.study._storage.get_trial(claim.trial._trial_id).intermediate_values
+        # Optuna counts epochs done; its own `report` refuses studies with several objectives
+        storage, number = self.study._storage, claim.trial._trial_id
+        known = storage.get_trial(number).intermediate_values
         if epoch + 1 not in known:
-            claim.trial.report(metrics[name], epoch + 1)
+            storage.set_trial_intermediate_value(number, epoch + 1, metrics[name])
         if epoch + 1 < max(known, default=0):
             return None
         if epoch + 1 == self.spec.budget.epochs_per_trial:
@@ -292,7 +292,8 @@ class Ledger:
         return None
 
     def _stops(self, claim: Claim, epochs: int) -> bool:
-        if claim.trial.should_prune():
+        frozen = self.study._storage.get_trial(claim.trial._trial_id)
+        if self.study.pruner.prune(self.study, frozen):
             return True
         if self._promoter is None or epochs not in self._promoter.pruner.rungs:
             return False
@@ -403,9 +404,9 @@ class Ledger:
         """What all trials have used, running ones included."""
         return spent_by(trials, self._lease)
 
-    def ended(self, trials: list[FrozenTrial]) -> str | None:
+    def ended(self, trials: list[FrozenTrial] | None = None) -> str | None:
         """Why no further trial is started, or None."""
-        return self._enough(self.spent(trials))
+        return self._enough(self.spent(self.trials() if trials is None else trials))
 
     def _enough(self, spent: Spent) -> str | None:
         if self._limit is not None and spent.trials >= self._limit:

@@ -121,8 +121,8 @@ class PromotionPruner(BasePruner):
 
 
 def sign_of(study: optuna.Study) -> float:
-    """1 where the study's only objective is maximized, else -1."""
-    return 1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1.0
+    """1 where the study's (first) objective is maximized, else -1."""
+    return 1.0 if study.directions[0] == optuna.study.StudyDirection.MAXIMIZE else -1.0
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import numpy as np
 from optuna.trial import FrozenTrial
 
 from darts_core.study.samplers.steps import uniform
-from darts_core.study.space import SearchDimension, suggest
+from darts_core.study.space import SearchDimension, space_size, suggest
 
-__all__ = ["known_points", "point_key", "propose", "space_size"]
+__all__ = ["known_points", "point_key", "propose"]
 
 _REPEATS = 20  # draws of known points in a row before an unknown one is drawn at random
 _TRIES = 100_000
@@ -22,16 +22,6 @@ Space = Mapping[str, SearchDimension]
 def point_key(params: Mapping[str, Any]) -> str:
     """A text that is equal for equal settings."""
     return repr(sorted(params.items()))
-
-
-def space_size(space: Space) -> int | None:
-    """The number of points of a space without conditions, or None when it is infinite."""
-    total = 1
-    for dimension in space.values():
-        if dimension.size is None:
-            return None
-        total *= dimension.size
-    return total
 
 
 def known_points(trials: Sequence[FrozenTrial], space: Space) -> set[str]:

@@ -17,7 +17,14 @@ from typing import Any
 
 from darts_core.errors import TuneError, unknown_name
 
-__all__ = ["SearchDimension", "check_params", "parse_space", "space_to_dict", "suggest"]
+__all__ = [
+    "SearchDimension",
+    "check_params",
+    "parse_space",
+    "space_size",
+    "space_to_dict",
+    "suggest",
+]
 
 _KEYS = ("low", "high", "log", "step", "integer", "choices", "when")
 
@@ -67,10 +74,12 @@ class SearchDimension:
     @property
     def size(self) -> int | None:
         """How many values there are, or None for a continuous dimension."""
-        finite = self.choices or self.step is not None or (self.integer and not self.log)
-        if finite:
-            return len(self.values())
-        return int(self.high - self.low) + 1 if self.integer else None  # type: ignore[operator]
+        if self.choices:
+            return len(self.choices)
+        assert self.low is not None
+        assert self.high is not None
+        step = self.step or (1 if self.integer else None)
+        return None if step is None else math.floor((self.high - self.low) / step + 1e-8) + 1
 
     def centre(self) -> Any:
         """The first choice, or the middle of the range (of its logarithm where it is logarithmic)."""
@@ -258,6 +267,12 @@ def _ordered(space: Mapping[str, SearchDimension]) -> Iterable[SearchDimension]:
 def space_to_dict(space: Mapping[str, SearchDimension]) -> dict[str, Any]:
     """The YAML form of a whole space."""
     return {name: dimension.to_dict() for name, dimension in space.items()}
+
+
+def space_size(space: Mapping[str, SearchDimension]) -> int | None:
+    """The number of points of a space without conditions, or None when it is infinite."""
+    sizes = [dimension.size for dimension in space.values()]
+    return None if None in sizes else math.prod(size for size in sizes if size is not None)
 
 
 def suggest(trial: Any, space: Mapping[str, SearchDimension]) -> dict[str, Any]:

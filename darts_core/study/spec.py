@@ -31,7 +31,8 @@ class StudySpec:
     `baseline` is the user's own configuration: trial 0, run to its end whatever it reports, also where it
     lies outside the space. With `distinct` no point is tried twice, and a finite space ends the study.
     `device_share` is the part of a device that each of the workers has. `trials_folder` and `trial_name`
-    say where trials lie if not in `trials/NNNN`.
+    say where trials lie if not in `trials/NNNN`. When the first `hopeless` trials have all failed the study
+    ends: the code is broken, not its settings.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class StudySpec:
     constraints: tuple[tuple[str, str, float], ...] = ()
     enqueue: tuple[dict[str, Any], ...] = ()
     baseline: dict[str, Any] | None = None
+    pruning_metric: str | None = None
     distinct: bool = False
     device_share: float = 1.0
     trials_folder: Path | None = None
@@ -51,6 +53,7 @@ class StudySpec:
     storage: str | None = None
     study_name: str = "tune"
     max_failure_share: float = 0.5
+    hopeless: int | None = None
     max_restarts: int = 3
     stale_seconds: float = 60.0
 
@@ -94,11 +97,13 @@ class StudySpec:
             sampler=named("sampler", sampler, SAMPLERS),
             pruner=named("pruner", pruner, PRUNERS),
             constraints=parse_constraints(constraints),
-            enqueue=tuple(check_params(params, dimensions) for params in enqueue),
+            enqueue=tuple(dict(params) for params in enqueue),
             storage=storage,
             study_name=study_name or _name_for(Path(folder), storage),
             **rest,
         )
+        for params in spec.enqueue:
+            check_params(params, dimensions)
         spec.check()
         return spec
 
@@ -119,6 +124,13 @@ class StudySpec:
                 f"The pruner {self.pruner['name']!r} compares one number, but the study has "
                 f"{len(self.objectives)} objectives; use pruner=none."
             )
+
+    @property
+    def judged_by(self) -> str | None:
+        """The reported metric by which running trials are judged: `pruning_metric`, or the only objective."""
+        return self.pruning_metric or (
+            next(iter(self.objectives)) if len(self.objectives) == 1 else None
+        )
 
     @property
     def wanted(self) -> tuple[str, ...]:

@@ -100,8 +100,15 @@ def run_study(
     return summarize(ledger, forecast)
 
 
-def open_study(spec: StudySpec, *, warm_start: str | Path | None = None) -> Ledger:
-    """Open or make the study; a new one gets its enqueued trials (the first is trial 0).
+def open_study(
+    spec: StudySpec, *, warm_start: str | Path | None = None, known: Sequence[Any] = ()
+) -> Ledger:
+    """Open or make the study; a new one gets its enqueued trials (the baseline is trial 0).
+
+    Args:
+        spec: the study.
+        warm_start: another study, whose complete trials are knowledge here.
+        known: Optuna's trials that a new study begins with, in the order of their numbers.
 
     Raises:
         TuneError: the storage is in use by another study's space.
@@ -109,10 +116,12 @@ def open_study(spec: StudySpec, *, warm_start: str | Path | None = None) -> Ledg
     ledger = Ledger(spec)
     with ledger.lock.held():
         if not ledger.study.user_attrs.get("ready"):
-            if spec.baseline is not None:
-                _enqueue_baseline(ledger, spec.baseline)
+            for trial in known if not ledger.trials() else ():
+                ledger.study._storage.create_new_trial(ledger.study._study_id, trial)
+            if spec.baseline is not None and not any(_is_baseline(t) for t in ledger.trials()):
+                _enqueue(ledger, spec.baseline, {IS_BASELINE: True})
             for params in spec.enqueue:
-                ledger.study.enqueue_trial(dict(params), skip_if_exists=True)
+                _enqueue(ledger, params, {})
             if warm_start is not None:
                 _import_trials(ledger, warm_start)
             ledger.study.set_user_attr("ready", True)
@@ -124,16 +133,19 @@ def open_study(spec: StudySpec, *, warm_start: str | Path | None = None) -> Ledg
     return ledger
 
 
-def _enqueue_baseline(ledger: Ledger, params: Mapping[str, Any]) -> None:
-    """Make the user's own configuration trial 0. One outside the space is run all the same."""
-    if ledger.trials():
-        return  # a kill came between this and the mark that the study is ready
-    space, attrs = ledger.spec.space, {IS_BASELINE: True}
+def _is_baseline(trial: Any) -> bool:
+    return bool(trial.user_attrs.get(IS_BASELINE))
+
+
+def _enqueue(ledger: Ledger, params: Mapping[str, Any], attrs: dict[str, Any]) -> None:
+    """Let a setting wait for its trial, unless it does already. One outside the space is run all the same."""
+    space = ledger.spec.space
     if all(name in space and space[name].contains(value) for name, value in params.items()):
-        ledger.study.enqueue_trial(check_params(params, space), user_attrs=attrs)
-        return
-    log.info("the baseline %s lies outside the space; it is run all the same", dict(params))
-    ledger.study.enqueue_trial({}, user_attrs={**attrs, OUTSIDE: dict(params)})
+        stored = check_params(params, space)
+        ledger.study.enqueue_trial(stored, user_attrs=attrs, skip_if_exists=not attrs)
+    elif not any(t.user_attrs.get(OUTSIDE) == dict(params) for t in ledger.trials()):
+        log.info("the setting %s lies outside the space; it is run all the same", dict(params))
+        ledger.study.enqueue_trial({}, user_attrs={**attrs, OUTSIDE: dict(params)})
 
 
 def _import_trials(ledger: Ledger, source: str | Path) -> None:

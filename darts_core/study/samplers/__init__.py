@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from darts_core.errors import TuneError, unknown_name
+from darts_core.study.records import OUTSIDE
 from darts_core.study.space import SearchDimension
 
 __all__ = ["SAMPLERS", "Drawing", "build", "grid_size", "make_sampler", "named"]
@@ -119,7 +120,7 @@ def _grid(draw: Drawing, *, shuffle: bool = True, **options: Any) -> Any:
         def before_trial(self, study: Any, trial: Any) -> None:
             """Assign a point that no trial has."""
             attrs = trial.system_attrs
-            if "grid_id" in attrs:
+            if "grid_id" in attrs or OUTSIDE in trial.user_attrs:
                 return
             fixed = attrs.get("fixed_params", {})
             points = [dict(zip(self._param_names, p, strict=True)) for p in self._all_grids]

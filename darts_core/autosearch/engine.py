@@ -24,6 +24,7 @@ from darts_core.store import procs
 from darts_core.store.code import copy_model, model_file
 from darts_core.store.index import update_index
 from darts_core.store.jobs import JobStore, Version
+from darts_core.store.keeper import start_keeper
 from darts_core.store.locks import FileLock, device_lock_path
 from darts_core.store.notify import notify
 from darts_core.study.results import read_rows as _read_rows
@@ -217,6 +218,7 @@ def run_version(store: JobStore, version: Version, *, detached: bool = False) ->
     runner = _Runner(store, version, detached=detached)
     if detached:
         procs.adopt_orphans()
+    start_keeper(runner.record["mark"])
     try:
         # trials that outlived a killed runner would write into the folders used now
         procs.end_tree(None, runner.record["mark"], grace_seconds=0.5, limit_seconds=5.0)

@@ -153,7 +153,7 @@ def compile_cells(scale: Scale, precision: str, cells: list[int], out: Path) -> 
 
     import torch
 
-    from darts_core.supernet.fused import fuse
+    from darts_core.supernet.paths import fuse
     from darts_kernels.testing import relative_error
 
     tf32 = precision == "tf32"

@@ -93,9 +93,9 @@ def check_memory(needed_bytes: int, origin: str | Path) -> None:
     free = host_memory_bytes()
     if free is not None and needed_bytes > free:
         raise MemoryShortageError(
-            f"{origin} announces {needed_bytes / 2**20:,.0f} MiB of images, but "
-            f"{free / 2**20:,.0f} MiB "
-            "of host memory are free; use a smaller file, data.image_size=... or another machine."
+            f"{origin} announces {needed_bytes / 2**20:,.0f} MiB, but {free / 2**20:,.0f} MiB of "
+            "host memory are free; use a smaller file (of images: data.image_size=...) or another "
+            "machine."
         )
 
 

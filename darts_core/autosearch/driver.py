@@ -155,7 +155,7 @@ class Search:
                 self.spec, self.workshop, step=self.step, fixed=self.fixed, rungs=rungs
             )
             try:
-                work(study, runner, on_trial=self._ended, limit=limit)
+                work(study, runner, on_trial=self._ended, limit=limit, say=False)
             except BaseException as error:  # raised again below, in the thread that waits
                 errors.append(error)
                 self.workshop.aborted.set()

@@ -100,6 +100,7 @@ class ScriptRunner:
 
     def _look_after(self, process: TrialProcess, claim: Claim, decide: Decide) -> None:
         for iteration, metrics in process.poll()["iterations"]:
+            self.workshop.log_iteration(process.record["trial_id"], iteration, metrics)
             reason = decide(iteration - 1, self._turned(metrics))
             # trial 0 is the measure of all others and always runs to its end
             if reason and not claim.is_baseline:

@@ -13,7 +13,7 @@ from typing import Any
 
 from darts_core.autosearch.costs import Account, attempt, earlier, set_aside
 from darts_core.autosearch.process import BY_COMMAND, Outcome, TrialProcess
-from darts_core.autosearch.reports import objective_value
+from darts_core.autosearch.reports import Metrics, objective_value
 from darts_core.autosearch.spec import SearchSpec
 from darts_core.runlog import write_json
 from darts_core.study.results import read_rows, trials_folder
@@ -87,6 +87,10 @@ class Workshop:
     def log(self, text: str) -> None:
         """A line of the job's log."""
         log.info("%s", text)
+
+    def log_iteration(self, trial_id: str, iteration: int, metrics: Metrics) -> None:
+        """A line of a verbose job's log."""
+        log.debug("trial %s iteration %d: %s", trial_id, iteration, metrics)
 
     def trial_id(self, step: str, phase: str, number: int, seed: int) -> str:
         """Eight hex digits that stay the same when the version is resumed."""

@@ -44,7 +44,12 @@ def worker_main(spec: StudySpec, packed: bytes, index: int) -> None:
 
 
 def work(
-    spec: StudySpec, runner: Runner, *, on_trial: OnTrial | None = None, limit: int | None = None
+    spec: StudySpec,
+    runner: Runner,
+    *,
+    on_trial: OnTrial | None = None,
+    limit: int | None = None,
+    say: bool = True,
 ) -> int:
     """Run trials until the budget is spent or another worker holds the rest; how many were ended.
 
@@ -53,6 +58,7 @@ def work(
         runner: runs the trials; closed at the end.
         on_trial: called with the record of each trial that this worker ends.
         limit: most trials to end here.
+        say: log the end of each trial, where the starter of this worker does not.
 
     Raises:
         TuneError: too large a share of the trials failed.
@@ -65,10 +71,10 @@ def work(
             if record is None or record.state == "paused":
                 continue
             count += 1
-            _say(record, on_trial)
+            _tell(record, on_trial, say)
         for record in ledger.end_paused() if count != limit else ():
             count += 1
-            _say(record, on_trial)
+            _tell(record, on_trial, say)
     finally:
         runner.close()
     return count
@@ -81,8 +87,8 @@ def _next_claim(ledger: Ledger) -> Claim | None:
     return claim
 
 
-def _say(record: TrialRecord, on_trial: OnTrial | None) -> None:
-    if multiprocessing.parent_process() is None:  # else the starter of this worker says it
+def _tell(record: TrialRecord, on_trial: OnTrial | None, say: bool) -> None:
+    if say and multiprocessing.parent_process() is None:  # else the starter of this worker says it
         log.info("trial %d: %s, %s", record.number, record.state, record.reason)
     if on_trial is not None:
         on_trial(record)

@@ -8,6 +8,7 @@ name and renamed.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import math
@@ -36,6 +37,7 @@ __all__ = [
     "read_jsonl",
     "read_yaml",
     "replacing",
+    "utf8_streams",
     "write_bytes",
     "write_json",
     "write_text",
@@ -114,6 +116,13 @@ def write_yaml(path: str | Path, value: Any) -> None:
     )
 
 
+def utf8_streams() -> None:
+    """Let stdout and stderr write UTF-8 whatever the locale; what no text holds appears as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
 def plain(value: Any, *, keep_nan: bool = False) -> Any:
     """`value` with numpy scalars and arrays, paths and tuples turned into what JSON and YAML know."""
     if isinstance(value, Mapping):
@@ -145,7 +154,12 @@ def _git_commit() -> str | None:
         return None
     try:
         done = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
+            ["git", "-C", str(root), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            encoding="utf-8",
+            errors="replace",
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "strategies": {"supernet", "data", "augment", "relax", "latency", "spaces"},
     "search": {"strategies", "supernet", "data", "augment", "relax", "latency", "spaces"},
     "prune": {"train", "latency", "supernet"},
-    "export": {"train", "latency", "darts_kernels", "supernet"},
+    "export": {"data", "train", "latency", "darts_kernels", "supernet"},
     "store": {"study"},
     "study": {"store", "augment", "report"},
     "report": {"store", "study"},
@@ -37,9 +37,7 @@ ALLOWED["autosearch"] = {*_BELOW_BENCH, "bench"}
 ALLOWED["stages"] = {*_BELOW_BENCH, "bench", "autosearch"}
 # circles that are still to be split: remove a row when it is (the test insists)
 OPEN_CIRCLES = {
-    frozenset({"darts_core.autosearch.job_yaml", "darts_core.autosearch.native"}),
     frozenset({"darts_core.commands.jobs.saved", "darts_core.commands.jobs.verbs"}),
-    frozenset({"darts_core.study.child", "darts_core.study.worker"}),
     frozenset({"darts_core.supernet.choices", "darts_core.supernet.choices_build"}),
 }
 TOP = {"cli", "commands", "testing", "__init__"}

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import DartsError
-from darts_core.report import ModelRow, front_png
-from darts_core.report.plots import scatter_png
+from darts_core.report import ModelRow, front_png, scatter_png
 from darts_core.report.read import read_rows
 from darts_core.runlog import read_json
 

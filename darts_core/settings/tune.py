@@ -37,6 +37,9 @@ class TuneOptions(Settings):
     isolate: bool | None = setting(
         None, "each trial in a process of its own; null: with several workers"
     )
+    slots: int | None = setting(
+        None, "what workers share; null: the GPUs, else the cores", low=1, high=100_000
+    )
     operations: list[str] | None = setting(
         None, "of a policy search: names; null: those of the published policies"
     )

@@ -104,7 +104,7 @@ def _description(path: Path) -> str:
     content: Any = read_yaml(path)
     if isinstance(content, dict) and content.get("description"):
         return str(content["description"])
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("#") and "@package" not in line:
             return line.lstrip("# ")
     return ""

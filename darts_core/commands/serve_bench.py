@@ -89,7 +89,11 @@ def _in_fresh_process(args: argparse.Namespace, name: str) -> dict[str, Any]:
     }
     code = "import sys; from darts_core.commands.serve_bench import child; child(sys.argv[1])"
     done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(question)], capture_output=True, text=True
+        [sys.executable, "-c", code, json.dumps(question)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
     )
     lines = done.stdout.strip().splitlines()
     if done.returncode == 0 and lines:

@@ -74,7 +74,7 @@ def existing(path: Path | None, name: str, holds: str) -> Path:
 def host_memory_bytes() -> int | None:
     """Bytes of host memory that are free for new data, or None where the system does not say."""
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     except OSError:

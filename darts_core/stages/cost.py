@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,13 @@ from darts_core.latency import (
 )
 from darts_core.latency.check import fit_networks
 from darts_core.latency.forms import DTYPES
+from darts_core.latency.networks import NetworkTimer
+from darts_core.latency.within import TOLERANCE, fastest
 from darts_core.spaces import SearchSpace
 from darts_core.stages.progress import progress_bar
 from darts_core.supernet import build, create_supernet
 
-__all__ = ["cost_model", "make_table", "penalties", "table_path"]
+__all__ = ["cost_model", "make_table", "network_timer", "penalties", "table_path"]
 
 log = logging.getLogger("darts_core")
 COSTS = ("latency", "macs", "params")
@@ -127,26 +129,55 @@ def cost_model(
     model = latency_model(table, space, target, shape, batch=batch, device=device)
     if model.fit_key in table.fits:
         return model
-    sizes: dict[str, Any] = {"num_classes": num_classes, "in_channels": shape[0]}
-    sizes |= {key: node[key] or config["search"][key] for key in ("channels", "layers")}
-    try:
-        table.fits[model.fit_key] = fit_networks(
-            model, lambda found: build(found, **sizes), shape,
-            batch=batch, device=device, runtime=table.runtime, dtype=getattr(torch, table.dtype),
-        )  # fmt: skip
-    except LatencyError as error:
-        log.warning("expected times are sums of operations, without what stands around: %s", error)
-        return model
-    table.save(path)
+    timer = network_timer(config, image_shape, num_classes, device, runtime=table.runtime)
+    fit = fit_networks(model, timer)
+    table.fits[model.fit_key] = fit
+    if fit["disturbed"]:
+        log.warning(
+            "%d of %d networks were timed beside other work: what is expected of networks may be off, "
+            "and is fitted anew by the next search",
+            fit["disturbed"],
+            fit["n"],
+        )
+    else:
+        table.save(path)
     return latency_model(table, space, target, shape, batch=batch, device=device)
 
 
-def _require_reachable(cost: CostModel, budget: float) -> None:
-    if budget < cost.least():
+def network_timer(
+    config: Mapping[str, Any],
+    image_shape: Sequence[int],
+    num_classes: int,
+    device: torch.device,
+    *,
+    runtime: str | None = None,
+) -> NetworkTimer:
+    """What times the networks that the `latency` node speaks of."""
+    node = config["latency"]
+    sizes: dict[str, Any] = {"num_classes": num_classes, "in_channels": image_shape[0]}
+    sizes |= {key: node[key] or config["search"][key] for key in ("channels", "layers")}
+    return NetworkTimer(
+        lambda found: build(found, **sizes),
+        image_shape,
+        batch=node["batch"] or max(default_batch_sizes(device)),
+        device=device,
+        runtime=runtime or node["runtime"] or ("graph" if device.type == "cuda" else "onnx"),
+        dtype=DTYPES[node["precision"]],
+        wait_seconds=float(node["wait_seconds"]),
+    )
+
+
+def _require_reachable(cost: CostModel, budget: float, timer: NetworkTimer | None) -> None:
+    """Refuse a budget that even the cheapest network misses: as measured, where time is the cost."""
+    least, how = cost.least(), "is expected to take"
+    if timer is not None:
+        # a prediction alone must not end a command
+        least, how = timer(fastest(cost.space, cost)).median_ms, "takes"
+    if budget * TOLERANCE < least:
         raise LatencyError(
             f"The budget of {budget:g} {cost.unit} is below the fastest network of this space and size, "
-            f"which is expected to take {cost.least():.3f} {cost.unit}; raise the budget, or lower "
-            "search.channels or search.layers."
+            f"which {how} {least:.3f} {cost.unit}; raise the budget, or lower search.channels or "
+            "search.layers."
         )
 
 
@@ -182,6 +213,9 @@ def penalties(
     if node["strength"]:
         found.append(SoftPenalty(cost, strength=node["strength"], target=node["target"]))
     if budget:
-        _require_reachable(cost, budget)
+        timed = node["cost"] == "latency"
+        with torch.random.fork_rng(devices=[]):
+            timer = network_timer(config, image_shape, num_classes, device) if timed else None
+            _require_reachable(cost, budget, timer)
         found.append(BudgetPenalty(cost, budget=budget, rate=node["rate"]))
     return [penalty.to(device) for penalty in found]

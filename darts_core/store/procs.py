@@ -26,6 +26,7 @@ __all__ = [
     "Identity",
     "adopt_orphans",
     "cpu_seconds",
+    "die_with_parent",
     "end_children",
     "end_tree",
     "identity",
@@ -37,6 +38,7 @@ __all__ = [
 
 MARK = "DARTS_PROCESS_MARK"
 _PROC = Path("/proc")
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -66,8 +68,14 @@ class Identity:
 def _boot() -> str:
     path = _PROC / "sys/kernel/random/boot_id"
     if path.exists():
-        return path.read_text().strip()
-    done = subprocess.run(["sysctl", "-n", "kern.boottime"], capture_output=True, text=True)
+        return path.read_text(encoding="utf-8").strip()
+    done = subprocess.run(
+        ["sysctl", "-n", "kern.boottime"],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
     return done.stdout.strip()
 
 
@@ -83,7 +91,7 @@ class _Row:
 def _stat(pid: int) -> _Row | None:
     """One process from /proc, or None when it is gone."""
     try:
-        text = (_PROC / str(pid) / "stat").read_text()
+        text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except (OSError, UnicodeDecodeError):
         return None
     # the name in parentheses may hold spaces and parentheses itself
@@ -99,7 +107,11 @@ def _table() -> dict[int, _Row]:
         rows = {int(p.name): _stat(int(p.name)) for p in _PROC.iterdir() if p.name.isdigit()}
         return {pid: row for pid, row in rows.items() if row is not None}
     text = subprocess.run(
-        ["ps", "-axo", "pid=,ppid=,rss=,stat=,lstart="], capture_output=True, text=True
+        ["ps", "-axo", "pid=,ppid=,rss=,stat=,lstart="],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
     ).stdout
     table = {}
     for line in text.splitlines():
@@ -285,3 +297,14 @@ def adopt_orphans() -> bool:
         return False
     library = ctypes.CDLL(None, use_errno=True)
     return library.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+
+
+def die_with_parent() -> bool:
+    """Ask the system to kill this process when the one that started it is gone (Linux); True if done.
+
+    The system means the thread that started it; call it where that thread lives as long as its process.
+    """
+    if sys.platform != "linux":
+        return False
+    library = ctypes.CDLL(None, use_errno=True)
+    return library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0

@@ -25,6 +25,7 @@ from darts_core.runlog import environment, write_json, write_yaml
 from darts_core.store import procs
 from darts_core.store.code import copy_model, model_file
 from darts_core.store.jobs import Store
+from darts_core.store.keeper import start_keeper
 from darts_core.store.locks import FileLock, device_lock_path
 from darts_core.store.notify import notify
 from darts_core.store.sweep import sweep_version
@@ -87,7 +88,7 @@ class _Resources:
         passed = now - self._last
         if passed < _RESOURCE_SECONDS:
             return
-        running = self.workshop.running
+        running = list(self.workshop.running)
         cpu = sum(p.cpu_seconds for p in running)
         row = {
             "time": round(time.time(), 2),
@@ -129,11 +130,8 @@ class _Runner:
         command = version.command(COMMAND)
         self.mark = str(command.get("mark") or "")
         self.request: dict[str, Any] = command["request"]
-        self.resources: _Resources | None = None
 
     def stop_wanted(self) -> bool:
-        if self.resources is not None:
-            self.resources.sample()
         return self.version.stop_file.exists()
 
     def state(self, state: str, **details: Any) -> None:
@@ -177,13 +175,13 @@ class _Runner:
             stop_wanted=self.stop_wanted,
             metrics=tuple({o.metric for step in plan.steps for o in step.objectives}),
         )
-        self.resources = _Resources(path / "autosearch" / "resources.jsonl", workshop)
+        workshop.tick = _Resources(path / "autosearch" / "resources.jsonl", workshop).sample
         best = run_plan(plan, workshop)
         if best is None:
             raise JobError("No trial gave a usable result; see the trials' log.txt.")
-        hers = [r for r in search_rows(_read_rows(path)) if r.get("is_baseline")]
+        own = [r for r in search_rows(_read_rows(path)) if r.get("is_baseline")]
         if plan.last.confirm_seeds:
-            confirm(plan, workshop, best, hers[0] if hers and hers[0]["state"] == "done" else None)
+            confirm(plan, workshop, best, own[0] if own and own[0]["state"] == "done" else None)
         result = summary(path)
         write_json(path / "autosearch" / "result.json", {"schema_version": 1, **result})
         return result
@@ -225,6 +223,7 @@ def run_version(store: Store, version: Version, *, detached: bool = False) -> in
     runner = _Runner(store, version, detached=detached)
     if detached:
         procs.adopt_orphans()
+    start_keeper(runner.mark)
     try:
         # trials that outlived a killed runner would write into the folders used now
         procs.end_tree(None, runner.mark, grace_seconds=0.5, limit_seconds=5.0)

@@ -7,10 +7,10 @@ import io
 import json
 import math
 import time
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from darts_core.report.escape import plain_text
 from darts_core.runlog import plain
 
 _SENSIBLE_SECONDS = 30.0
@@ -20,10 +20,8 @@ __all__ = ["clock", "cost_text", "neutral", "render", "short", "span", "sparklin
 
 
 def neutral(value: Any, limit: int = 200) -> str:
-    """`value` as one line of text without control, escape or direction-changing characters."""
-    text = str(value)
-    text = text if len(text) <= limit else text[: limit - 3] + "..."
-    return "".join(c if unicodedata.category(c)[0] != "C" else "?" for c in text)
+    """`plain_text` as long as a table's cell or a line of the terminal takes it."""
+    return plain_text(value, limit=limit)
 
 
 def short(value: Any) -> str:

@@ -6,7 +6,6 @@ in the trial's output folder once the script has ended. Standard library only, s
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from darts_core.autosearch.contract import MAX_LINE_BYTES, StopTrial, Trial
-from darts_core.errors import ConfigError
+from darts_core.errors import ConfigError, DartsError
+from darts_core.reading import parse_json, read_text
 
 __all__ = ["run_script"]
 
@@ -53,10 +53,8 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 def _content(path: Path) -> Any:
     """The JSON value in a file, or None when there is none of sane size."""
     try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            return None
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return parse_json(read_text(path, limit=_MAX_FILE_BYTES), str(path))
+    except DartsError:
         return None
 
 

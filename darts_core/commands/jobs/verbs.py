@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from darts_core.commands.jobs.saved import save_params
 from darts_core.errors import JobError
+from darts_core.reading import parse_yaml
 from darts_core.report.tables import neutral, render, short
 from darts_core.runlog import write_json
 from darts_core.store import control
@@ -86,10 +85,7 @@ def changes_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _yaml_value(field: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise JobError(f"--set {field}={text!r} is not a YAML value; quote it.") from None
+    return parse_yaml(text, f"--set {field}={text[:80]!r}", JobError)
 
 
 def _forecast(answer: Mapping[str, Any]) -> str:

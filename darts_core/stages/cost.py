@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError, LatencyError, unknown_name
 from darts_core.latency import (
     BudgetPenalty,
+    ChoiceCost,
     CostModel,
     LatencyTable,
     SoftPenalty,
     build_table,
+    choice_latency_model,
+    choice_size_model,
     default_batch_sizes,
     device_name,
     latency_model,
@@ -24,11 +28,19 @@ from darts_core.latency import (
 )
 from darts_core.latency.check import fit_networks
 from darts_core.latency.forms import DTYPES
-from darts_core.spaces import SearchSpace
+from darts_core.latency.table import open_table, table_settings
+from darts_core.spaces import ChoiceSpace, SearchSpace
 from darts_core.stages.progress import progress_bar
 from darts_core.supernet import build, create_supernet
 
-__all__ = ["cost_model", "make_table", "penalties", "table_path"]
+__all__ = [
+    "cost_model",
+    "make_choice_model",
+    "make_table",
+    "open_choice_table",
+    "penalties",
+    "table_path",
+]
 
 log = logging.getLogger("darts_core")
 COSTS = ("latency", "macs", "params")
@@ -90,7 +102,7 @@ def cost_model(
     image_shape: tuple[int, int, int],
     num_classes: int,
     device: torch.device,
-) -> CostModel:
+) -> CostModel | ChoiceCost:
     """Expected cost of the network that will be built, differentiable in the mixing weights.
 
     Raises:
@@ -101,6 +113,8 @@ def cost_model(
     if node["cost"] not in COSTS:
         raise ConfigError(unknown_name("latency.cost", node["cost"], COSTS))
     shape = (image_shape[0], image_shape[1], image_shape[2])
+    if isinstance(space, ChoiceSpace):
+        return _choice_cost(config, space, shape, num_classes, device)
     target = create_supernet(
         space,
         channels=node["channels"] or config["search"]["channels"],
@@ -129,23 +143,105 @@ def cost_model(
         return model
     sizes: dict[str, Any] = {"num_classes": num_classes, "in_channels": shape[0]}
     sizes |= {key: node[key] or config["search"][key] for key in ("channels", "layers")}
+    if not _fitted(model, lambda found: build(found, **sizes), shape, table, path, batch, device):
+        return model
+    return latency_model(table, space, target, shape, batch=batch, device=device)
+
+
+def _fitted(
+    model: CostModel | ChoiceCost,
+    make: Callable[[Architecture], nn.Module],
+    shape: tuple[int, int, int],
+    table: LatencyTable,
+    path: Path,
+    batch: int,
+    device: torch.device,
+) -> bool:
+    """Whether overhead and slope of the model's networks could be measured and are in the table now."""
     try:
         table.fits[model.fit_key] = fit_networks(
-            model, lambda found: build(found, **sizes), shape,
+            model, make, shape,
             batch=batch, device=device, runtime=table.runtime, dtype=getattr(torch, table.dtype),
         )  # fmt: skip
     except LatencyError as error:
         log.warning("expected times are sums of operations, without what stands around: %s", error)
-        return model
+        return False
     table.save(path)
-    return latency_model(table, space, target, shape, batch=batch, device=device)
+    return True
 
 
-def _require_reachable(cost: CostModel, budget: float) -> None:
+def _choice_cost(
+    config: Mapping[str, Any],
+    space: ChoiceSpace,
+    shape: tuple[int, int, int],
+    num_classes: int,
+    device: torch.device,
+) -> ChoiceCost:
+    """As `cost_model`, of the plain networks that the choices lead to."""
+    node = config["latency"]
+    sizes: dict[str, Any] = {"num_classes": num_classes, "in_channels": shape[0]}
+    sizes |= {key: node[key] or config["search"][key] for key in ("channels", "layers")}
+
+    def make(found: Architecture) -> nn.Module:
+        return build(found, **sizes)
+
+    sample = torch.randn(2, *shape)
+    if node["cost"] != "latency":
+        return choice_size_model(space, make, sample, node["cost"])
+    batch = node["batch"] or max(default_batch_sizes(device))
+    if node["table"]:
+        path = Path(node["table"]).expanduser()
+        table = LatencyTable.load(path, device=device)
+    else:
+        path = table_path(config.get("out", "runs"), device, node["runtime"], node["precision"])
+        table = open_choice_table(path, device, node["runtime"], node["precision"])
+    model = make_choice_model(space, make, sample, table, path=path, batch=batch, device=device)
+    if model.fit_key not in table.fits and _fitted(model, make, shape, table, path, batch, device):
+        model.adopt(table.fits[model.fit_key])
+    return model
+
+
+def open_choice_table(
+    path: Path, device: torch.device, runtime: str | None, precision: str
+) -> LatencyTable:
+    """The table in `path`, or an empty one for this device, runtime and precision.
+
+    Raises:
+        ConfigError: unknown precision.
+        LatencyError: the table belongs to another device, runtime or precision.
+    """
+    if precision not in DTYPES:
+        raise ConfigError(unknown_name("precision", precision, DTYPES))
+    home, name, _ = table_settings(device, runtime, DTYPES[precision], None)
+    return open_table(path, home, name, DTYPES[precision])
+
+
+def make_choice_model(
+    space: ChoiceSpace,
+    make: Callable[[Architecture], nn.Module],
+    sample: torch.Tensor,
+    table: LatencyTable,
+    *,
+    path: Path,
+    batch: int,
+    device: torch.device,
+    seconds: float = 0.05,
+) -> ChoiceCost:
+    """`choice_latency_model` with a progress bar."""
+    log.info("latency table %s", path)
+    with progress_bar("latency table") as progress:
+        return choice_latency_model(
+            space, make, sample, table,
+            path=path, batch=batch, device=device, seconds=seconds, progress=progress,
+        )  # fmt: skip
+
+
+def _require_reachable(cost: CostModel | ChoiceCost, budget: float) -> None:
+    word = "fastest" if cost.unit == "ms" else "smallest"
     if budget < cost.least():
         raise LatencyError(
-            f"The budget of {budget:g} {cost.unit} is below the fastest network of this space and size, "
-            f"which is expected to take {cost.least():.3f} {cost.unit}; raise the budget, or lower "
+            f"The budget of {budget:g} {cost.unit} is below the {word} network of this space and size, "
+            f"which is expected to take {cost.least():.3g} {cost.unit}; raise the budget, or lower "
             "search.channels or search.layers."
         )
 

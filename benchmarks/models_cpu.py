@@ -332,7 +332,7 @@ class Bench:
         }  # fmt: skip
         path = write_results(
             "models", rows, device=rows[0].device, folder=results,
-            command="; ".join((self.runs / COMMANDS).read_text().splitlines()),
+            command="; ".join((self.runs / COMMANDS).read_text(encoding="utf-8").splitlines()),
             notes={
                 "data": self.config["data"], "train": self.config["train"],
                 "shape_epochs": self.epochs("shape_searched"), "trained": trained, "pruned": facts,
@@ -392,7 +392,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     bench = Bench(args)
-    with (args.runs / COMMANDS).open("a") as commands:
+    with (args.runs / COMMANDS).open("a", encoding="utf-8") as commands:
         commands.write(
             shlex.join(["python", "-m", "benchmarks.models_cpu", *(argv or sys.argv[1:])])
         )

@@ -200,7 +200,7 @@ class Search:
             if bad and not process.record.get("is_baseline"):
                 process.ask_to_stop("stopped", f"early: not good enough at iteration {iteration}")
             if iteration in self._scheduler.decision_points:
-                (process.folder / "decided").write_text(str(iteration))
+                (process.folder / "decided").write_text(str(iteration), encoding="utf-8")
         command = process.folder / "stop"
         if command.exists() and process.outcome is None:
             process.ask_to_stop("stopped", BY_COMMAND)

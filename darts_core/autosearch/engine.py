@@ -94,7 +94,7 @@ class _Resources:
             "gpu": self._gpu(),
         }
         self._last, self._cpu = now, cpu
-        with self.path.open("a") as stream:
+        with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
 
     def _gpu(self) -> list[dict[str, float]] | None:
@@ -107,6 +107,8 @@ class _Resources:
                 capture_output=True,
                 text=True,
                 timeout=2,
+                encoding="utf-8",
+                errors="replace",
             )
         except (OSError, subprocess.TimeoutExpired):
             return None

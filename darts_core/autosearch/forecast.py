@@ -126,7 +126,11 @@ def _measure(
     process.end_now("stopped", "the dry run has seen enough")
     reports = process.reader.reports
     if not reports.iterations and not reports.final:
-        tail = (process.folder / "log.txt").read_text(errors="replace").splitlines()[-3:]
+        tail = (
+            (process.folder / "log.txt")
+            .read_text(errors="replace", encoding="utf-8")
+            .splitlines()[-3:]
+        )
         reason = process.outcome.reason if process.outcome else ""
         raise JobError(
             f"The dry run saw no report ({reason or 'train() returned'}); last lines: "

@@ -204,7 +204,9 @@ class TrialProcess:
             return self._asked[1], self._asked[2]
         if code == 0 and stopped.exists():
             try:
-                reason = str(json.loads(stopped.read_text()).get("reason", ""))[:200]
+                reason = str(json.loads(stopped.read_text(encoding="utf-8")).get("reason", ""))[
+                    :200
+                ]
             except (ValueError, AttributeError, OSError):
                 reason = "stopped"
             # the last iteration is a full training; any other stop was early

@@ -55,7 +55,7 @@ def _content(path: Path) -> Any:
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
             return None
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
 

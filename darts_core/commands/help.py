@@ -179,7 +179,7 @@ plugins=[a.b]     import your modules (operations, spaces, strategies) first"""
 def _settings(path: Path, prefix: str) -> str:
     """The settings of one YAML file as `key=value  # comment` lines; inner keys of lists are left."""
     lines = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("hydra:"):
             break
         if line and line[0] not in " #" and ":" in line:

@@ -18,7 +18,7 @@ from darts_core.commands.logs import configure_logging
 from darts_core.commands.ranks import Ranks, current_ranks
 from darts_core.errors import ConfigError, DartsError
 from darts_core.runlog import config_hash
-from darts_core.stages.schema import PLACES
+from darts_core.stages.schema import PLACES, UNHASHED
 from darts_core.stages.settings import config_root
 from darts_core.stages.versions import Version, claim
 from darts_core.study import current_trial
@@ -204,8 +204,8 @@ def _stamp(
     command: str, config: Mapping[str, Any], swept: Sequence[str], processes: int = 1
 ) -> str:
     """The hash of everything that decides the result; where it is written does not count."""
-    content = {k: v for k, v in config.items() if k not in PLACES}
-    kept = [o for o in swept if o.lstrip("+").partition("=")[0] not in PLACES]
+    content = {k: v for k, v in config.items() if k not in UNHASHED}
+    kept = [o for o in swept if o.lstrip("+").partition("=")[0] not in UNHASHED]
     described = {"command": command, "config": content, "overrides": kept}
     return config_hash(described if processes == 1 else {**described, "processes": processes})
 

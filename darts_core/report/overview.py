@@ -119,7 +119,7 @@ def guards_section(run: VersionRun) -> Section | None:
     fired: list[str] = []
     quiet: list[str] = []
     for name, stage in run.stages.items():
-        for key in ("guards", "warnings", "note"):
+        for key in ("doubt", "guards", "warnings", "note"):
             found = stage.result.get(key)
             if isinstance(found, str):
                 found = [{"name": name, "message": found}] if found else []
@@ -128,6 +128,8 @@ def guards_section(run: VersionRun) -> Section | None:
                          for k, v in found.items()]  # fmt: skip
             for item in found if isinstance(found, list) else ():
                 alarm, line = _guard(item, name)
+                if key == "doubt":
+                    line = f"<b>The architecture of this search is doubtful.</b> {line}"
                 (fired if alarm else quiet).append(line)
         if not stage.finished:
             fired.append(

@@ -7,17 +7,13 @@ from collections.abc import Sequence
 from darts_core.errors import DartsError
 from darts_core.report.blocks import Section, card, count_text, duration, pair, percent
 from darts_core.report.escape import html_text
-from darts_core.report.front import (
-    baseline_row,
-    front_svg,
-    runtime_legend,
-)
+from darts_core.report.models_front import accuracy_latency_front, baseline_row, models_front
 from darts_core.report.palette import KINDS
-from darts_core.report.pareto import accuracy_latency_front
 from darts_core.report.read import VersionRun, read_rows
 from darts_core.report.rows import ModelRow
 from darts_core.report.standings import batches, reference, results_table
 from darts_core.report.svg import number
+from darts_core.report.svg_front import front_svg, key_html
 
 __all__ = ["final_row", "headline", "model_rows", "results_section", "tiles"]
 
@@ -217,10 +213,11 @@ def results_section(rows: Sequence[ModelRow], problem: str) -> Section | None:
         return Section("result", "Accuracy against latency", body)
     if not rows:
         return None
-    pictures, remarks = [], []
+    pictures, remarks, fronts = [], [], []
     for batch in batches(rows):
         try:
-            pictures.append(card(front_svg(rows, batch), title=f"Batch {batch}"))
+            fronts.append(models_front(rows, batch))
+            pictures.append(card(front_svg(fronts[-1]), title=f"Batch {batch}"))
             remarks.append(_verdict(rows, batch))
         except DartsError as error:
             remarks.append(f'<div class="callout bad">{html_text(error, limit=1000)}</div>')
@@ -238,5 +235,5 @@ def results_section(rows: Sequence[ModelRow], problem: str) -> Section | None:
         "Speed-up compares with the baseline in the same runtime, or with its fastest where it was not "
         f"measured there.{f' Device: {device}.' if device else ''}"
     )
-    body = pair(*pictures) + runtime_legend(rows) + "".join(remarks)
+    body = pair(*pictures) + key_html(fronts) + "".join(remarks)
     return Section("result", "Accuracy against latency", body + card(results_table(rows)), note)

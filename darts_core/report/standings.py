@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from darts_core.errors import DartsError
 from darts_core.report.blocks import count_text
 from darts_core.report.escape import html_text
-from darts_core.report.front import accuracy_text, baseline_row, latency_text
+from darts_core.report.models_front import (
+    accuracy_latency_front,
+    accuracy_text,
+    baseline_row,
+    latency_text,
+)
 from darts_core.report.palette import kind_color
-from darts_core.report.pareto import accuracy_latency_front
 from darts_core.report.rows import ModelRow
 from darts_core.report.svg import number
 

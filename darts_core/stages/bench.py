@@ -25,6 +25,7 @@ __all__ = ["bench"]
 
 log = logging.getLogger("darts_core")
 WHAT = ("models", "step", "kernels", "tabular")
+_MODULES = {"tabular": "tabular_compare"}
 
 
 def bench(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def bench(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if run.finished:
         return run.result()
     if what != "models":
-        module = importlib.import_module(f"darts_core.bench.{what}")
+        module = importlib.import_module(f"darts_core.bench.{_MODULES.get(what, what)}")
         run.finish(**module.run(config, folder))
         return run.result()
     device = find_device(config["device"])

@@ -12,8 +12,7 @@ from torch import nn
 
 from darts_core.architecture import Architecture
 from darts_core.errors import DartsError
-from darts_core.report import ModelRow, front_png
-from darts_core.report.plots import scatter_png
+from darts_core.report import ModelRow, front_png, scatter_png
 from darts_core.report.read import read_rows
 from darts_core.runlog import read_json
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from darts_core.errors import ArchitectureError
 from darts_core.runlog import write_json
 from darts_core.stages.bench import bench
 from darts_core.stages.export import export
@@ -14,6 +15,7 @@ from darts_core.stages.fronts import run_front
 from darts_core.stages.prune import prune
 from darts_core.stages.report import report
 from darts_core.stages.search import search
+from darts_core.stages.search_result import doubtful
 from darts_core.stages.train import train
 from darts_core.stages.tune import tune
 
@@ -30,8 +32,12 @@ def run(config: Mapping[str, Any], version: Path) -> dict[str, Any]:
 
     Returns:
         costs (stage -> multiples of one training), report (path), val_accuracy and test_accuracy.
+
+    Raises:
+        ArchitectureError: the search's guards doubt whatever it found, and `allow_doubtful` is false.
     """
     found = {"search": search(config, version / "search")}
+    _require_trusted(found["search"], version, allowed=bool(config.get("allow_doubtful")))
     plain = {**config, "architecture": None, "model": None}
     found["searched"] = train(plain, version / "searched")
     found["tune"] = tune(plain, version / "tune")
@@ -53,6 +59,23 @@ def run(config: Mapping[str, Any], version: Path) -> dict[str, Any]:
         "test_accuracy": last["test_accuracy"],
         **page,
     }
+
+
+def _require_trusted(result: Mapping[str, Any], version: Path, *, allowed: bool) -> None:
+    """Nothing, unless the guards doubt what the search returned and nobody said to go on.
+
+    Raises:
+        ArchitectureError: says what they doubt.
+    """
+    doubt = doubtful(result)
+    if not doubt:
+        return
+    if not allowed:
+        raise ArchitectureError(
+            f"The pipeline ends here: the architecture in {version / 'search'} is doubtful ({doubt}) "
+            "Search longer or with other settings, or go on with it: allow_doubtful=true."
+        )
+    log.warning("going on with a doubtful architecture (allow_doubtful=true): %s", doubt)
 
 
 def _baseline(config: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Any]]:

@@ -40,13 +40,13 @@ class Search:
     momentum: float
     weight_decay: float
     grad_clip: float
-    alpha_learning_rate: float
+    alpha_learning_rate: Optional[float]
     alpha_beta1: float
     alpha_beta2: float
     alpha_weight_decay: float
     alpha_warmup_epochs: int
-    crop_padding: int
-    flip: bool
+    crop_padding: Optional[int]
+    flip: Optional[bool]
     cutout: int
     precision: str
     path: str
@@ -77,6 +77,7 @@ class Latency:
     table: Optional[str]
     channels: Optional[int]
     layers: Optional[int]
+    wait_seconds: float
 
 
 @dataclass
@@ -98,8 +99,8 @@ class Train:
     drop_path: float
     auxiliary_weight: float
     cutout: int
-    crop_padding: int
-    flip: bool
+    crop_padding: Optional[int]
+    flip: Optional[bool]
     ema: float
     warmup_epochs: float
     precision: str
@@ -169,6 +170,7 @@ class Config:
     job: Optional[str]
     version: Optional[str]
     out: str
+    allow_doubtful: bool
     seed: int
     seeds: int
     device: str
@@ -192,8 +194,10 @@ class Config:
     report: Report
 
 
-# decide where results go and how they are computed, not what is computed: they are not hashed
+# decide where results go, how they are computed and what is done with them, not what is computed: they
+# are not hashed
 PLACES = ("job", "version", "out")
+UNHASHED = (*PLACES, "allow_doubtful")
 COMMON = ("job", "version", "out", "seed", "device", "plugins")
 
 # the nodes that each stage reads, beside COMMON
@@ -206,7 +210,7 @@ NODES: dict[str, tuple[str, ...]] = {
     "bench": ("what", "data", "augment", "model", "runtime", "train", "bench"),
     "report": ("report",),
     "run": (
-        "seeds", "data", "space", "strategy", "relax", "augment",
+        "allow_doubtful", "seeds", "data", "space", "strategy", "relax", "augment",
         "search", "latency", "train", "tune", "prune", "export", "bench", "report",
     ),
 }  # fmt: skip

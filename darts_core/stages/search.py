@@ -25,7 +25,7 @@ from darts_core.stages.fronts import cost_facts, search_front
 from darts_core.stages.inputs import find_device, load_bundle, stage_config
 from darts_core.stages.interrupt import deferred_stop, stop_wanted
 from darts_core.stages.progress import progress_bar
-from darts_core.stages.search_result import lookup_table, rank, write_result
+from darts_core.stages.search_result import confidence, lookup_table, rank, write_result
 from darts_core.stages.search_setup import (
     augmentation,
     make_guards,
@@ -92,7 +92,7 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             seed=config["seed"],
             run=run,
             checkpoint=folder / "checkpoint.pt",
-            augment=augmentation(config, folder),
+            augment=augmentation(config, folder, bundle.image_shape),
             guards=make_guards(config),
             penalties=costs,
             on_epoch=board,
@@ -113,6 +113,7 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if group is not None:
         facts["processes"] = group.processes
     facts |= cost_facts(costs, found.architecture)
+    facts |= confidence(space, found)
     result = write_result(run, found, config, **facts, **rank(table, found, config["search"]))
     search_front(folder)
     return result

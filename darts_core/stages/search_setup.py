@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -89,13 +89,15 @@ def passes(config: Mapping[str, Any]) -> float:
     return 5.0 if str(config["strategy"].get("_target_", "")).endswith(".Unrolled") else 2.0
 
 
-def augmentation(config: Mapping[str, Any], folder: Path) -> Any:
+def augmentation(config: Mapping[str, Any], folder: Path, image_shape: Sequence[int]) -> Any:
     """The transform of `search.crop_padding`, `flip`, `cutout` and the policy; None for none."""
-    node, policy = config["search"], policy_name(config, folder)
-    if not (node["crop_padding"] or node["flip"] or node["cutout"] or policy):
-        return None
     from darts_core.augment import Augment
 
-    return Augment(
-        crop_padding=node["crop_padding"], flip=node["flip"], cutout=node["cutout"], policy=policy
+    node = config["search"]
+    return Augment.of(
+        image_shape,
+        crop_padding=node["crop_padding"],
+        flip=node["flip"],
+        cutout=node["cutout"],
+        policy=policy_name(config, folder),
     )

@@ -73,6 +73,8 @@ def engine(*arguments: str, content: Any = None) -> str:
         input=None if content is None else json.dumps(content),
         capture_output=True,
         text=True,
+        encoding="utf-8",
+        errors="replace",
     )
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]

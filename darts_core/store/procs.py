@@ -66,8 +66,14 @@ class Identity:
 def _boot() -> str:
     path = _PROC / "sys/kernel/random/boot_id"
     if path.exists():
-        return path.read_text().strip()
-    done = subprocess.run(["sysctl", "-n", "kern.boottime"], capture_output=True, text=True)
+        return path.read_text(encoding="utf-8").strip()
+    done = subprocess.run(
+        ["sysctl", "-n", "kern.boottime"],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
     return done.stdout.strip()
 
 
@@ -83,7 +89,7 @@ class _Row:
 def _stat(pid: int) -> _Row | None:
     """One process from /proc, or None when it is gone."""
     try:
-        text = (_PROC / str(pid) / "stat").read_text()
+        text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except (OSError, UnicodeDecodeError):
         return None
     # the name in parentheses may hold spaces and parentheses itself
@@ -99,7 +105,11 @@ def _table() -> dict[int, _Row]:
         rows = {int(p.name): _stat(int(p.name)) for p in _PROC.iterdir() if p.name.isdigit()}
         return {pid: row for pid, row in rows.items() if row is not None}
     text = subprocess.run(
-        ["ps", "-axo", "pid=,ppid=,rss=,stat=,lstart="], capture_output=True, text=True
+        ["ps", "-axo", "pid=,ppid=,rss=,stat=,lstart="],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
     ).stdout
     table = {}
     for line in text.splitlines():

@@ -20,6 +20,7 @@ from darts_core.strategies.optimizers import (
     params_optimizer,
     set_learning_rate,
 )
+from darts_core.strategies.rates import PAPER_RATE
 from darts_core.supernet import Supernet, frozen_statistics
 from darts_core.supernet.packed_state import to_module_order, to_packed_order
 
@@ -46,6 +47,8 @@ class SearchSettings:
     Attributes:
         learning_rate: initial learning rate of the params; cosine decay to `min_learning_rate`.
         grad_clip: largest norm of the params gradient; 0 switches clipping off.
+        alpha_learning_rate: Adam's for the alphas; None: in a search `rates.alpha_learning_rate` of its
+            steps, and the paper's 3e-4 where no search says how many there are.
         precision: "fp32", or "bf16" for bfloat16 activations over fp32 params and alphas.
     """
 
@@ -54,7 +57,7 @@ class SearchSettings:
     momentum: float = 0.9
     weight_decay: float = 3e-4
     grad_clip: float = 5.0
-    alpha_learning_rate: float = 3e-4
+    alpha_learning_rate: float | None = None
     alpha_beta1: float = 0.5
     alpha_beta2: float = 0.999
     alpha_weight_decay: float = 1e-3
@@ -97,6 +100,8 @@ class Strategy:
     """Whether `step` runs the same kernels each time and may be captured in a CUDA graph."""
     moves_alpha: bool = True
     """Whether alpha is searched by gradient; guards on its curvature rest where it is not."""
+    finished: bool = False
+    """Whether nothing is left to do: the search ends after this step."""
     needs_plain_path: bool = False
     """Whether the strategy looks into the cells, so that their modules must run one by one."""
     exact_products: bool = False
@@ -141,7 +146,7 @@ class Strategy:
         )
         self.alpha_optimizer = alpha_optimizer(
             supernet.alphas(),
-            lr=settings.alpha_learning_rate,
+            lr=PAPER_RATE if settings.alpha_learning_rate is None else settings.alpha_learning_rate,
             betas=(settings.alpha_beta1, settings.alpha_beta2),
             weight_decay=settings.alpha_weight_decay,
         )

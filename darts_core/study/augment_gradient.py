@@ -124,20 +124,21 @@ class _GradientState:
     def load(
         self, policy: Any, optimizer: Any, objective: Any
     ) -> tuple[Spent, list[dict[str, Any]]]:
-        from darts_core.checkpoint import load_checkpoint
+        from darts_core.checkpoint import load_checkpoint, taking_over
 
         if not self.path.is_file():
             return Spent(), []
         content = load_checkpoint(self.path)
-        if content["settings"] != self.settings:
+        if content.get("settings") != self.settings:
             raise TuneError(
                 f"{self.path} belongs to a policy search with other settings; use another folder or "
                 "delete the file."
             )
-        policy.load_state_dict(content["policy"])
-        optimizer.load_state_dict(content["optimizer"])
-        policy.generator.set_state(content["draws"])
-        if hasattr(objective, "load_state_dict") and "objective" in content:
-            objective.load_state_dict(content["objective"])
-        log.info("policy search: goes on after epoch %d", content["spent"]["epochs"])
-        return Spent(**content["spent"]), list(content["history"])
+        with taking_over(self.path):
+            policy.load_state_dict(content["policy"])
+            optimizer.load_state_dict(content["optimizer"])
+            policy.generator.set_state(content["draws"])
+            if hasattr(objective, "load_state_dict") and "objective" in content:
+                objective.load_state_dict(content["objective"])
+            log.info("policy search: goes on after epoch %d", content["spent"]["epochs"])
+            return Spent(**content["spent"]), list(content["history"])

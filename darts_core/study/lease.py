@@ -28,7 +28,7 @@ def host_name() -> str:
     parts = [socket.gethostname()]
     for path in ("/proc/sys/kernel/random/boot_id",):
         try:
-            parts.append(Path(path).read_text().strip()[:8])
+            parts.append(Path(path).read_text(encoding="utf-8").strip()[:8])
         except OSError:
             parts.append("-")
     try:
@@ -41,7 +41,7 @@ def host_name() -> str:
 def process_start(pid: int) -> str | None:
     """When process `pid` of this host started, in kernel ticks; None when there is no such process."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None if Path("/proc/self/stat").exists() or not _exists(pid) else "unknown"
     fields = text[text.rfind(")") + 2 :].split()

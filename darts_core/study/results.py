@@ -13,7 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from darts_core.errors import JobError
+from darts_core.study.pareto import pareto_mask, signs
 
 __all__ = [
     "best_row",
@@ -39,7 +42,7 @@ def trials_folder(version: str | Path) -> Path:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
@@ -95,21 +98,18 @@ def _score(value: float, goal: Mapping[str, Any]) -> float:
     return value if goal["mode"] == "max" else -value
 
 
-def _dominates(a: Sequence[float], b: Sequence[float]) -> bool:
-    return all(x >= y for x, y in zip(a, b, strict=True)) and any(
-        x > y for x, y in zip(a, b, strict=True)
-    )
-
-
 def front(rows: Sequence[Row], goals: Goals) -> list[Row]:
     """The rows that no other row beats in every objective, best in the first objective first."""
-    scored = []
-    for row in rows:
-        values = row_values(row, goals)
-        if values is not None:
-            scored.append((row, [_score(v, g) for v, g in zip(values, goals, strict=True)]))
-    kept = [(row, s) for row, s in scored if not any(_dominates(other, s) for _, other in scored)]
-    return [row for row, _ in sorted(kept, key=lambda item: item[1], reverse=True)]
+    usable = [(row, values) for row in rows if (values := row_values(row, goals)) is not None]
+    if not usable:
+        return []
+    costs = np.array([values for _, values in usable]) * signs([goal["mode"] for goal in goals])
+    kept = [
+        (list(cost), row)
+        for cost, (row, _), on in zip(costs, usable, pareto_mask(costs), strict=True)
+        if on
+    ]
+    return [row for _, row in sorted(kept, key=lambda item: item[0])]
 
 
 def best_row(rows: Sequence[Row], goals: Goals) -> Row | None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from darts_core.errors import TuneError
 from darts_core.runlog import write_json, write_yaml
 from darts_core.study.accounts import failure_summary, imported
 from darts_core.study.budget import Budget
+from darts_core.study.importance import importance
 from darts_core.study.launch import run_workers
 from darts_core.study.ledger import Ledger
+from darts_core.study.pareto import pareto_mask, signs
 from darts_core.study.records import StudyResult, TrialRecord
 from darts_core.study.spec import StudySpec
 from darts_core.study.storage import FileLock, open_storage
@@ -200,7 +203,7 @@ def summarize(ledger: Ledger, forecast: dict[str, Any] | None = None) -> StudyRe
         forecast=forecast or budget.forecast(1),
         ended=ledger.ended(trials) or "stopped before the budget was spent",
         device_seconds=spent.device_seconds,
-        importance=_importance(ledger),
+        importance=_importance(records, next(iter(ledger.spec.objectives.values()))),
     )
     best_file = {"number": best.number, first: best.value, "params": best.params}
     write_yaml(ledger.folder / "best.yaml", best_file)
@@ -221,40 +224,13 @@ def best_of(records: Sequence[TrialRecord], goal: str) -> TrialRecord | None:
 def front_of(records: Sequence[TrialRecord], goals: Sequence[str]) -> tuple[int, ...]:
     """Numbers of the complete, feasible trials that no other one beats in every objective."""
     able = [r for r in records if r.state == "complete" and r.feasible]
-    signs = [1.0 if goal == "maximize" else -1.0 for goal in goals]
-    points = {r.number: [s * v for s, v in zip(signs, r.values, strict=True)] for r in able}
-
-    def beaten(number: int) -> bool:
-        mine = points[number]
-        return any(
-            other != mine and all(a >= b for a, b in zip(other, mine, strict=True))
-            for other in points.values()
-        )
-
-    return tuple(number for number in points if not beaten(number))
+    if not able:
+        return ()
+    mask = pareto_mask(np.array([r.values for r in able]) * signs(goals))
+    return tuple(record.number for record, on in zip(able, mask, strict=True) if on)
 
 
-def _importance(ledger: Ledger) -> dict[str, float]:
-    """Share of the first objective's variation that each dimension explains; empty where unknown.
-
-    Source: Hutter et al. 2014, functional ANOVA, in Optuna's PED-ANOVA form (Watanabe et al. 2023).
-    """
-    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-
-    complete = [t for t in ledger.trials() if t.state.name == "COMPLETE"]
-    if len(complete) < 4 or any(d.when for d in ledger.spec.space.values()):
-        return {}
-    # this evaluator takes low values for good ones
-    sign = 1.0 if next(iter(ledger.spec.objectives.values())) == "minimize" else -1.0
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = get_param_importances(
-                ledger.study,
-                evaluator=PedAnovaImportanceEvaluator(),
-                target=lambda trial: sign * trial.values[0],
-            )
-    except (ValueError, RuntimeError) as error:
-        log.info("no importance of the dimensions: %s", error)
-        return {}
-    return {name: float(value) for name, value in found.items()}
+def _importance(records: Sequence[TrialRecord], goal: str) -> dict[str, float]:
+    """Share of the first objective's variation that each dimension explains; empty where unknown."""
+    done = [(r.params, r.value) for r in records if r.state == "complete" and r.value is not None]
+    return importance([p for p, _ in done], [v for _, v in done], maximize=goal == "maximize")

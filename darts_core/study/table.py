@@ -1,4 +1,4 @@
-"""A study's result as files for machines: `result.json`, `trials.csv`, and the front as a picture.
+"""A study's result as files for machines: `result.json`, `trials.csv`, TensorBoard.
 
 python -m darts_core.study.table FOLDER --json | --csv
 """
@@ -43,11 +43,9 @@ def _cell(value: Any) -> Any:
 
 
 def write_tables(result: StudyResult, folder: Path) -> None:
-    """Write `result.json` and `trials.csv` of a study, and `front.png` for several objectives."""
+    """Write `result.json` and `trials.csv` of a study."""
     write_json(folder / "result.json", {"schema_version": 1, **result.to_dict()})
     write_text(folder / "trials.csv", to_csv(result.rows()))
-    if len(result.objectives) > 1:
-        draw_front(result, folder / "front.png")
 
 
 def log_hparams(result: StudyResult, folder: Path) -> None:
@@ -65,29 +63,6 @@ def log_hparams(result: StudyResult, folder: Path) -> None:
             run_name=f"trial{record.number:04d}",
         )
     run.close()
-
-
-def draw_front(result: StudyResult, path: Path) -> None:
-    """Draw the first two objectives of every complete trial, the front joined by a line."""
-    from matplotlib.figure import Figure
-
-    (x_name, y_name), done = list(result.objectives)[1::-1], []
-    done = [r for r in result.trials if r.state == "complete"]
-    figure = Figure(figsize=(6, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for feasible, colour, label in (
-        (True, "#4c78a8", "trials"),
-        (False, "#bbbbbb", "outside the constraints"),
-    ):
-        points = [r.values for r in done if r.feasible is feasible]
-        if points:
-            axes.scatter([p[1] for p in points], [p[0] for p in points], c=colour, label=label)
-    front = sorted((r.values[1], r.values[0]) for r in done if r.number in result.front)
-    axes.plot([p[0] for p in front], [p[1] for p in front], c="#e45756", label="front", marker="o")
-    axes.set_xlabel(f"{x_name} ({result.objectives[x_name]})")
-    axes.set_ylabel(f"{y_name} ({result.objectives[y_name]})")
-    axes.legend()
-    figure.savefig(path, dpi=120)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

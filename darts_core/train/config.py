@@ -15,7 +15,8 @@ PRECISIONS = ("fp32", "bf16")
 
 @dataclass
 class TrainConfig:
-    """How a fixed network is trained. The defaults are the CIFAR recipe of the DARTS paper.
+    """How a fixed network is trained. The defaults are the CIFAR recipe of the DARTS paper without
+    its further enhancement by cutout.
 
     Args:
         epochs: passes over the training splits.
@@ -30,8 +31,9 @@ class TrainConfig:
         drop_path: probability at the last epoch; it rises linearly from 0.
         auxiliary_weight: weight of the auxiliary head's loss where the network has one.
         cutout: side of the erased square in pixels; 0 is off.
-        crop_padding: pixels of zero padding before a random crop; 0 is off.
-        flip: mirror half of the images.
+        crop_padding: pixels of zero padding before a random crop; 0 is off, None is the paper's 4 for
+            colour images of 32x32 pixels and off for others.
+        flip: mirror half of the images; None is the paper's true for these, false for others.
         ema: decay of the exponential moving average of the parameters; 0 is off. With it, the
             average is what is evaluated and kept.
         warmup_epochs: epochs of linear rise before the cosine; may be a fraction.
@@ -51,9 +53,9 @@ class TrainConfig:
     grad_clip: float = 5.0
     drop_path: float = 0.2
     auxiliary_weight: float = 0.4
-    cutout: int = 16
-    crop_padding: int = 4
-    flip: bool = True
+    cutout: int = 0
+    crop_padding: int | None = None
+    flip: bool | None = None
     ema: float = 0.0
     warmup_epochs: float = 0.0
     precision: str = "fp32"

@@ -168,7 +168,7 @@ def report(searches: dict[str, dict], args: argparse.Namespace, jobs: Callable) 
         lines.append(line_of(rows[-1], model, faster(reference, time), extra["cost_in_trainings"]))
         print_front(name, shown)
     print("\n" + "\n".join(lines))
-    (root / "table.txt").write_text("\n".join(lines) + "\n")
+    (root / "table.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     if args.out:
         sizes = {key: getattr(args, key) for key in ("images", "epochs", "width", "batch")}
         notes = {

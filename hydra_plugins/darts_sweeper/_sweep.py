@@ -15,10 +15,14 @@ from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from darts_core.errors import TuneError
+from darts_core.report.png_front import save_front
+from darts_core.report.trials import read_trials
+from darts_core.report.trials_front import trials_front
 from darts_core.runlog import environment, read_yaml, write_json, write_yaml
 from darts_core.study.budget import Budget
 from darts_core.study.launch import RelaunchLimit, run_workers, watching
 from darts_core.study.ledger import Ledger
+from darts_core.study.records import StudyResult
 from darts_core.study.space import parse_space
 from darts_core.study.spec import StudySpec
 from darts_core.study.study import announce, open_study, summarize
@@ -71,6 +75,7 @@ def run_sweep(
             _run(ledger, trial, workers, config, hydra_context, fixed)
     result = summarize(ledger, forecast)
     write_tables(result, spec.folder)
+    _picture(result, spec.folder / "front.png")
     if plain["tensorboard"]:
         log_hparams(result, spec.folder)
     best = " ".join(f"{name}={spell(value)}" for name, value in result.best_params.items())
@@ -145,6 +150,15 @@ def _yaml_space(given: Any) -> dict[str, Any]:
             f"hydra.sweeper.space={given!r} holds no mapping of settings to dimensions."
         )
     return dict(space)
+
+
+def _picture(result: StudyResult, path: Path) -> None:
+    """The first two objectives of a study against each other, where it has two."""
+    content = result.to_dict()
+    goals = [(name, way == "maximize") for name, way in result.objectives.items()]
+    front = trials_front(read_trials(content["trials"]), goals)
+    if front is not None:
+        save_front([front], path)
 
 
 def _spec(plain: Mapping[str, Any], space: Mapping[str, Any], config: DictConfig) -> StudySpec:

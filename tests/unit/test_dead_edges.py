@@ -12,7 +12,7 @@ from darts_core.latency.expected import CostModel
 from darts_core.latency.forms import skip_dead
 from darts_core.spaces import get_space
 from darts_core.supernet import build
-from darts_core.supernet.cell import FixedCell
+from darts_core.supernet.fixed_cell import FixedCell
 
 SPACE = get_space("nasbench201")
 KIND = SPACE.cell_kinds[0]

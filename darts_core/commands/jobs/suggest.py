@@ -8,10 +8,10 @@ import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from darts_core.errors import JobError
+from darts_core.reading import MAX_LINES, read_bytes
 from darts_core.report.tables import neutral, render
 from darts_core.store.jobs import JobStore
 
@@ -100,10 +100,10 @@ def suggest(lines: Iterable[str]) -> list[Suggestion]:
 
 def run_suggest(store: JobStore, args: argparse.Namespace) -> int:
     """`jobs suggest`."""
-    try:
-        text = sys.stdin.read() if args.log == "-" else Path(args.log).read_text(errors="replace")
-    except OSError as error:
-        raise JobError(f"{args.log}: {error.strerror}; name a log file, or - for input.") from None
+    if args.log == "-":
+        text = sys.stdin.read()
+    else:
+        text = read_bytes(args.log, JobError, limit=MAX_LINES).decode("utf-8", "replace")
     found = suggest(text.splitlines())
     if not found:
         raise JobError(

@@ -252,12 +252,15 @@ def run_template(store: JobStore, args: argparse.Namespace) -> int:
         print(control.engine("algorithms").rstrip())
     elif args.template_verb == "list":
         rows = [
-            {"name": name, "description": path.read_text().splitlines()[0].lstrip("# ")}
+            {
+                "name": name,
+                "description": path.read_text(encoding="utf-8").splitlines()[0].lstrip("# "),
+            }
             for name, path in files.items()
         ]
         print(render(("name", "description"), rows))
     elif args.template not in files:
         raise JobError(f"There is no template {args.template!r}; there are {', '.join(files)}.")
     else:
-        print(files[args.template].read_text().rstrip())
+        print(files[args.template].read_text(encoding="utf-8").rstrip())
     return 0

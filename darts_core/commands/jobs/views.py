@@ -15,7 +15,7 @@ from darts_core.report.tables import clock, cost_text, neutral, render, short, s
 from darts_core.runlog import read_json, read_jsonl
 from darts_core.store.index import index_rows
 from darts_core.store.jobs import LIVE, STATES, JobStore, Version
-from darts_core.study.importance import importance
+from darts_core.study.importance import row_importance
 from darts_core.study.result_table import result_table
 from darts_core.study.results import figure, objectives, read_rows
 
@@ -96,7 +96,7 @@ def run_show(store: JobStore, args: argparse.Namespace) -> int:
     goals = objectives(version.path) if details["summary"] is not None else []
     columns, table = result_table(rows, goals, args.sort)
     page = table[max(0, args.offset) : max(0, args.offset) + max(1, args.limit)]
-    shares = importance(rows, goals) if goals else {}
+    shares = row_importance(rows, goals) if goals else {}
     if args.pictures or args.html:
         from darts_core.report.job_page import draw_all, write_page
 

@@ -1,47 +1,27 @@
-"""Large batches in pieces, a thread each, and the piece size that is fastest on this machine."""
+"""The chunk size at which an exported network takes large batches fastest on this machine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 
 from darts_core import runlog
 from darts_core.export.manifest import check_files, read_manifest
+from darts_core.export.runtime import open_artifact
 from darts_core.latency import default_batch_sizes, device_lock, quick_ms
 from darts_core.latency.device import pinned_threads
 
-__all__ = ["InPieces", "best_chunk", "tune_chunks"]
+__all__ = ["best_chunk", "tune_chunks"]
 
-Runner = Callable[[torch.Tensor], torch.Tensor]
-# pieces are taken where they save at least so much of the time
+# chunks are taken where they save at least so much of the time
 _CLEARLY = 0.97
-
-
-class InPieces:
-    """Large batches in pieces, each thread working on pieces of its own.
-
-    Pieces stay in the cache of one core, and no operation waits for another core; small batches run
-    on all threads together.
-    """
-
-    def __init__(self, whole: Runner, alone: Runner, chunk: int, threads: int) -> None:
-        self._whole, self._alone, self._chunk = whole, alone, chunk
-        self._pool = ThreadPoolExecutor(threads)
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits of the whole batch."""
-        if len(x) < 2 * self._chunk:
-            return self._whole(x)
-        return torch.cat(list(self._pool.map(self._alone, x.split(self._chunk))))
 
 
 def best_chunk(
     path: Path, input_shape: tuple[int, ...], batch: int, device: torch.device
 ) -> int | None:
-    """The piece size at which ONNX Runtime takes a batch fastest; None where the whole is.
+    """The chunk size at which ONNX Runtime takes a batch fastest; None where the whole is.
 
     Args:
         path: of the ONNX file.
@@ -49,8 +29,6 @@ def best_chunk(
         batch: images of the batch to be served.
         device: the CPU.
     """
-    from darts_core.export.runtime import open_artifact
-
     x = torch.randn(batch, *input_shape)
     times: dict[int | None, float] = {}
     with device_lock(device), pinned_threads(device) as threads:
@@ -64,7 +42,7 @@ def best_chunk(
 
 
 def tune_chunks(folder: str | Path) -> dict[str, int | None]:
-    """Measure the piece sizes of an export folder anew, for a machine other than the exporting one.
+    """Measure the chunk sizes of an export folder anew, for a machine other than the exporting one.
 
     The manifest is changed where it is for the CPU; the sizes by artifact are returned.
 

@@ -36,7 +36,7 @@ def _plan(request: dict[str, Any]) -> Any:
     )
     for step in plan.steps:
         if step.algorithm == "grid_search":
-            step.configurations()
+            step.check_grid()
     return apply_budget(plan, request.get("budget") or {})
 
 

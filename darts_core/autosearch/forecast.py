@@ -69,7 +69,7 @@ def plan_notes(plan: SearchPlan, devices: Sequence[str]) -> list[str]:
 
 
 def dry_run(plan: SearchPlan, request: Mapping[str, Any], *, limit_seconds: float = 600.0) -> str:
-    """Run the user's `train()` with her configuration to its first report; returns the forecast.
+    """Run the user's `train()` with the user's own configuration to its first report; returns the forecast.
 
     Nothing is kept.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["searchable"]
+
+log = logging.getLogger("darts_core")
 
 
 def searchable(
@@ -95,7 +98,7 @@ class _CostPull:
             sample = torch.randn(2, *supernet.input_shape)
             self.cost = choice_size_model(supernet.space, supernet.build, sample, "macs")
         self.budget = share * self.cost.of(_baseline(supernet))
-        self.weight = weight
+        self.weight, self.supernet = weight, supernet
 
     def penalty(self, weights: Any) -> Any:
         """weight * max(0, log(expected cost / budget))."""
@@ -103,6 +106,20 @@ class _CostPull:
 
         cost = self.cost.to(next(iter(weights.values())).device)
         return self.weight * torch.relu(torch.log(cost(weights) / self.budget))
+
+    def within(self) -> Any:
+        """The alphas' pick, changed where that loses the least weight until it meets the budget."""
+        from darts_core.errors import LatencyError
+        from darts_core.latency.within import fastest, within_budget
+
+        space, pick = self.supernet.space, self.supernet.discretize()
+        weights = self.supernet.final_weights()
+        try:
+            settled = within_budget(pick, weights, space, self.cost, self.budget, self.cost.of)
+        except LatencyError as error:
+            log.warning("target_cost is not met: %s", error)
+            return fastest(space, self.cost)
+        return settled.architecture
 
 
 class _Derived:
@@ -112,5 +129,4 @@ class _Derived:
         self.supernet, self.pull = supernet, pull
 
     def derive(self) -> str:
-        weights = self.supernet.final_weights()
-        return json.dumps(dict(self.pull.cost.within(weights, self.pull.budget).choices))
+        return json.dumps(dict(self.pull.within().choices))

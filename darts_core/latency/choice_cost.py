@@ -24,12 +24,12 @@ from darts_core.latency.forms import without_norms
 from darts_core.latency.survey import Network, Survey, digest
 from darts_core.latency.table import LatencyTable, fill_table
 from darts_core.latency.units import Unit, find_units
+from darts_core.latency.within import fastest
 from darts_core.runlog import config_hash
 from darts_core.spaces.choices import ChoiceSpace, Option
 
 __all__ = ["ChoiceCost", "choice_latency_model", "choice_size_model"]
 
-_STARTS = 8
 Make = Callable[[Architecture], nn.Module]
 
 
@@ -99,65 +99,9 @@ class ChoiceCost(nn.Module):
         """Take overhead and slope from a row of `LatencyTable.fits`."""
         self.overhead, self.slope = float(fit["overhead_ms"]), float(fit["slope"])
 
-    def cheapest(self) -> Architecture:
-        """An architecture that no change of a single choice makes cheaper, the best of several starts."""
-        rng = np.random.default_rng(0)
-        starts = [self.space.random(rng) for _ in range(_STARTS)]
-        return min((self._descend(start) for start in starts), key=self.sum_of)
-
-    def _descend(self, architecture: Architecture) -> Architecture:
-        best, least = architecture, self.sum_of(architecture)
-        while True:
-            before = least
-            for label, options in self.space.choices:
-                for option in options:
-                    changed = _with(best, label, option)
-                    if (cost := self.sum_of(changed)) < least:
-                        best, least = changed, cost
-            if least == before:
-                return best
-
     def least(self) -> float:
         """The cost of the cheapest architecture."""
-        return self.of(self.cheapest())
-
-    def within(self, weights: Mapping[str, Any], budget: float) -> Architecture:
-        """The architecture that `weights` point to, made cheaper until it meets `budget`.
-
-        While it is too costly, the change of one choice is taken that loses the least
-        log-probability for the cost it saves. Where no change saves any more, the cheapest is left.
-
-        Args:
-            weights: mixing weights [1, K] by label, as tensors or arrays.
-            budget: the most that the result may cost, in `unit`.
-        """
-        share = {label: np.asarray(_array(weights[label]))[0] for label, _ in self.space.choices}
-        found = self.space.discretize({label: s[None] for label, s in share.items()})
-        while (now := self.of(found)) > budget:
-            moves = []
-            for label, options in self.space.choices:
-                at = options.index(found.choice(label))
-                for column, option in enumerate(options):
-                    changed = _with(found, label, option)
-                    saved = now - self.of(changed)
-                    if saved > 1e-12:
-                        lost = np.log(share[label][at] + 1e-12) - np.log(
-                            share[label][column] + 1e-12
-                        )
-                        moves.append((max(float(lost), 0.0) / saved, -saved, changed))
-            if not moves:
-                return self.cheapest()
-            found = min(moves, key=lambda move: move[:2])[2]
-        return found
-
-
-def _array(weight: Any) -> Any:
-    return weight.detach().cpu().numpy() if isinstance(weight, Tensor) else weight
-
-
-def _with(architecture: Architecture, label: str, option: Option) -> Architecture:
-    pairs = tuple((n, option if n == label else v) for n, v in architecture.choices)
-    return Architecture(architecture.space, choices=pairs)
+        return self.of(fastest(self.space, self))
 
 
 def choice_size_model(space: ChoiceSpace, make: Make, sample: Tensor, what: str) -> ChoiceCost:

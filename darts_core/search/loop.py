@@ -247,6 +247,7 @@ class _Loop:
         now = time.perf_counter()
         row["seconds"] = state.seconds + now - started
         weights = self.supernet.final_weights()
+        row.update(self._costs())
         row["alphas"] = {kind: weight.round(6).tolist() for kind, weight in weights.items()}
         row["architecture"] = architecture.text()
         state.next_epoch({"epoch": epoch, **row})
@@ -257,6 +258,17 @@ class _Loop:
             self.run.log_metrics(epoch, **row)
         log.info(_summary(epoch, config.epochs, row))
         return {"epoch": epoch, **row}
+
+    def _costs(self) -> dict[str, float]:
+        """What the penalties say of the mixture: its expected cost, a budget's multiplier."""
+        found: dict[str, float] = {}
+        with torch.no_grad():
+            weights = self.supernet.expected_weights()
+        for penalty in self.strategy.penalties:
+            told = getattr(penalty, "measurements", None)
+            if told is not None:
+                found |= {f"cost/{name}": value for name, value in told(weights).items()}
+        return found
 
     def _time_is_up(self, seconds: float) -> bool:
         if self.config.max_minutes is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,9 @@ from darts_core.latency import (
 )
 from darts_core.latency.check import fit_networks
 from darts_core.latency.forms import DTYPES
+from darts_core.latency.networks import NetworkTimer
 from darts_core.latency.table import open_table, table_settings
+from darts_core.latency.within import TOLERANCE, fastest
 from darts_core.spaces import ChoiceSpace, SearchSpace
 from darts_core.stages.progress import progress_bar
 from darts_core.supernet import build, create_supernet
@@ -37,6 +39,7 @@ __all__ = [
     "cost_model",
     "make_choice_model",
     "make_table",
+    "network_timer",
     "open_choice_table",
     "penalties",
     "table_path",
@@ -141,33 +144,26 @@ def cost_model(
     model = latency_model(table, space, target, shape, batch=batch, device=device)
     if model.fit_key in table.fits:
         return model
-    sizes: dict[str, Any] = {"num_classes": num_classes, "in_channels": shape[0]}
-    sizes |= {key: node[key] or config["search"][key] for key in ("channels", "layers")}
-    if not _fitted(model, lambda found: build(found, **sizes), shape, table, path, batch, device):
-        return model
+    timer = network_timer(config, image_shape, num_classes, device, runtime=table.runtime)
+    _fit(model, timer, table, path)
     return latency_model(table, space, target, shape, batch=batch, device=device)
 
 
-def _fitted(
-    model: CostModel | ChoiceCost,
-    make: Callable[[Architecture], nn.Module],
-    shape: tuple[int, int, int],
-    table: LatencyTable,
-    path: Path,
-    batch: int,
-    device: torch.device,
-) -> bool:
-    """Whether overhead and slope of the model's networks could be measured and are in the table now."""
-    try:
-        table.fits[model.fit_key] = fit_networks(
-            model, make, shape,
-            batch=batch, device=device, runtime=table.runtime, dtype=getattr(torch, table.dtype),
-        )  # fmt: skip
-    except LatencyError as error:
-        log.warning("expected times are sums of operations, without what stands around: %s", error)
-        return False
-    table.save(path)
-    return True
+def _fit(
+    model: CostModel | ChoiceCost, timer: NetworkTimer, table: LatencyTable, path: Path
+) -> None:
+    """Put overhead and slope of the model's networks into the table, and into its file if they are sure."""
+    fit = fit_networks(model, timer)
+    table.fits[model.fit_key] = fit
+    if fit["disturbed"]:
+        log.warning(
+            "%d of %d networks were timed beside other work: what is expected of networks may be off, "
+            "and is fitted anew by the next search",
+            fit["disturbed"],
+            fit["n"],
+        )
+    else:
+        table.save(path)
 
 
 def _choice_cost(
@@ -196,7 +192,9 @@ def _choice_cost(
         path = table_path(config.get("out", "runs"), device, node["runtime"], node["precision"])
         table = open_choice_table(path, device, node["runtime"], node["precision"])
     model = make_choice_model(space, make, sample, table, path=path, batch=batch, device=device)
-    if model.fit_key not in table.fits and _fitted(model, make, shape, table, path, batch, device):
+    if model.fit_key not in table.fits:
+        timer = network_timer(config, shape, num_classes, device, runtime=table.runtime)
+        _fit(model, timer, table, path)
         model.adopt(table.fits[model.fit_key])
     return model
 
@@ -236,13 +234,43 @@ def make_choice_model(
         )  # fmt: skip
 
 
-def _require_reachable(cost: CostModel | ChoiceCost, budget: float) -> None:
-    word = "fastest" if cost.unit == "ms" else "smallest"
-    if budget < cost.least():
+def network_timer(
+    config: Mapping[str, Any],
+    image_shape: Sequence[int],
+    num_classes: int,
+    device: torch.device,
+    *,
+    runtime: str | None = None,
+) -> NetworkTimer:
+    """What times the networks that the `latency` node speaks of."""
+    node = config["latency"]
+    sizes: dict[str, Any] = {"num_classes": num_classes, "in_channels": image_shape[0]}
+    sizes |= {key: node[key] or config["search"][key] for key in ("channels", "layers")}
+    return NetworkTimer(
+        lambda found: build(found, **sizes),
+        image_shape,
+        batch=node["batch"] or max(default_batch_sizes(device)),
+        device=device,
+        runtime=runtime or node["runtime"] or ("graph" if device.type == "cuda" else "onnx"),
+        dtype=DTYPES[node["precision"]],
+        wait_seconds=float(node["wait_seconds"]),
+    )
+
+
+def _require_reachable(
+    cost: CostModel | ChoiceCost, budget: float, timer: NetworkTimer | None
+) -> None:
+    """Refuse a budget that even the cheapest network misses: as measured, where time is the cost."""
+    least, how, word = cost.least(), "is expected to take", "smallest"
+    if timer is not None:
+        # a prediction alone must not end a command
+        least, how = timer(fastest(cost.space, cost)).median_ms, "takes"
+        word = "fastest"
+    if budget * TOLERANCE < least:
         raise LatencyError(
             f"The budget of {budget:g} {cost.unit} is below the {word} network of this space and size, "
-            f"which is expected to take {cost.least():.3g} {cost.unit}; raise the budget, or lower "
-            "search.channels or search.layers."
+            f"which {how} {least:.3g} {cost.unit}; raise the budget, or lower search.channels or "
+            "search.layers."
         )
 
 
@@ -278,6 +306,9 @@ def penalties(
     if node["strength"]:
         found.append(SoftPenalty(cost, strength=node["strength"], target=node["target"]))
     if budget:
-        _require_reachable(cost, budget)
+        timed = node["cost"] == "latency"
+        with torch.random.fork_rng(devices=[]):
+            timer = network_timer(config, image_shape, num_classes, device) if timed else None
+            _require_reachable(cost, budget, timer)
         found.append(BudgetPenalty(cost, budget=budget, rate=node["rate"]))
     return [penalty.to(device) for penalty in found]

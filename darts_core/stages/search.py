@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 
 from darts_core.runlog import RunFolder
-from darts_core.search import SearchResult
+from darts_core.search import GuardContext, SearchResult
 from darts_core.search import search as search_alone
 from darts_core.search.distributed import (
     current_group,
@@ -18,10 +19,12 @@ from darts_core.search.distributed import (
     group_device,
     search_distributed,
 )
+from darts_core.search.record import doubts_about
 from darts_core.stages.board import AlphaBoard
-from darts_core.stages.cost import penalties
+from darts_core.stages.budget import settle
+from darts_core.stages.cost import network_timer, penalties
 from darts_core.stages.forecast import forecast, process_peak_mib
-from darts_core.stages.fronts import cost_facts, search_front
+from darts_core.stages.fronts import search_front
 from darts_core.stages.inputs import find_device, load_bundle, stage_config
 from darts_core.stages.interrupt import deferred_stop, stop_wanted
 from darts_core.stages.progress import progress_bar
@@ -83,17 +86,18 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     run_search: Callable[..., SearchResult] = search_alone
     if group is not None:
         run_search = partial(search_distributed, sync_batchnorm=config["search"]["sync_batchnorm"])
+    strategy, guards = instantiate(config["strategy"], config["plugins"]), make_guards(config)
     with progress_bar("search", shown=run is not None) as progress, deferred_stop():
         found = run_search(
             supernet,
-            instantiate(config["strategy"], config["plugins"]),
+            strategy,
             bundle,
             settings,
             seed=config["seed"],
             run=run,
             checkpoint=folder / "checkpoint.pt",
             augment=augmentation(config, folder, bundle.image_shape),
-            guards=make_guards(config),
+            guards=guards,
             penalties=costs,
             on_epoch=board,
             progress=progress,
@@ -103,6 +107,24 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         raise KeyboardInterrupt("A checkpoint is saved.")
     if run is None:
         return {}
+    last = GuardContext(
+        supernet,
+        strategy,
+        bundle,
+        settings,
+        settings.epochs - 1,
+        config["seed"],
+        found.architecture,
+    )
+    found, costed = settle(
+        found,
+        space,
+        costs,
+        network_timer(config, bundle.image_shape, bundle.num_classes, device)
+        if config["latency"]["cost"] == "latency"
+        else None,
+        lambda architecture: doubts_about(guards, replace(last, architecture=architecture)),
+    )
     if board is not None:
         board.result(found.architecture)
     facts: dict[str, Any] = {
@@ -112,8 +134,9 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     }
     if group is not None:
         facts["processes"] = group.processes
-    facts |= cost_facts(costs, found.architecture)
-    facts |= confidence(space, found)
+    sure = confidence(space, found)
+    warnings = [*costed.pop("warnings", []), *sure.pop("warnings", [])]
+    facts |= {**costed, **sure, "warnings": warnings}
     result = write_result(run, found, config, **facts, **rank(table, found, config["search"]))
     search_front(folder)
     return result

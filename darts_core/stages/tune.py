@@ -58,7 +58,8 @@ def tune(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         sampler=settings["sampler"],
         pruner=settings["pruner"],
         seed=config["seed"],
-        enqueue=_defaults(config["train"], space) + list(settings["enqueue"]),
+        baseline=_own(config["train"], space),
+        enqueue=list(settings["enqueue"]),
         warm_start=settings["warm_start"],
         **settings["options"],
     )
@@ -71,18 +72,13 @@ def tune(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     return run.result()
 
 
-def _defaults(train: Mapping[str, Any], space: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The user's own settings as trial 0, where the space admits them."""
-    dimensions = parse_space(space)
+def _own(train: Mapping[str, Any], space: Mapping[str, Any]) -> dict[str, Any]:
+    """The user's own settings of what is tuned: the baseline."""
     params: dict[str, Any] = {}
-    for name, dimension in dimensions.items():
+    for name, dimension in parse_space(space).items():
         value = train[name]
         if dimension.low is not None and isinstance(value, int) and not dimension.integer:
             value = float(value)
-        if not dimension.active(params):
-            continue
-        if not dimension.contains(value):
-            log.info("train.%s=%s lies outside tune.space; it is not tried first", name, value)
-            return []
-        params[name] = value
-    return [params]
+        if dimension.active(params):
+            params[name] = value
+    return params

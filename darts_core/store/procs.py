@@ -26,6 +26,7 @@ __all__ = [
     "Identity",
     "adopt_orphans",
     "cpu_seconds",
+    "die_with_parent",
     "end_children",
     "end_tree",
     "identity",
@@ -37,6 +38,7 @@ __all__ = [
 
 MARK = "DARTS_PROCESS_MARK"
 _PROC = Path("/proc")
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -295,3 +297,14 @@ def adopt_orphans() -> bool:
         return False
     library = ctypes.CDLL(None, use_errno=True)
     return library.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+
+
+def die_with_parent() -> bool:
+    """Ask the system to kill this process when the one that started it is gone (Linux); True if done.
+
+    The system means the thread that started it; call it where that thread lives as long as its process.
+    """
+    if sys.platform != "linux":
+        return False
+    library = ctypes.CDLL(None, use_errno=True)
+    return library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0

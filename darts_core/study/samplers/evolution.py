@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from darts_core.autosearch.algorithms.steps import Near, UniformStart, step
+from darts_core.study.samplers.steps import Near, UniformStart, alike, step
 
 __all__ = ["EvolutionSampler"]
 
@@ -50,9 +50,9 @@ class EvolutionSampler(UniformStart):
 
     def _mutated(self, name: str, d: BaseDistribution, value: Any) -> Any:
         if isinstance(d, CategoricalDistribution):
-            near = self.near.get(name)
-            if near is not None and near[int(value)]:
-                return near[int(value)][int(self._rng.integers(len(near[int(value)])))]
+            nearest = alike(d, value, self.near.get(name))
+            if nearest:
+                return nearest[int(self._rng.integers(len(nearest)))]
             others = [choice for choice in d.choices if choice != value]
             return others[int(self._rng.integers(len(others)))]
         return step(d, value, _NUMBER_STEP, self._rng)

@@ -23,7 +23,7 @@ from optuna.distributions import (
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from darts_core.autosearch.algorithms.steps import UniformStart, step, uniform
+from darts_core.study.samplers.steps import UniformStart, step, uniform
 
 __all__ = ["AcquisitionSampler"]
 

@@ -1,4 +1,4 @@
-"""What trials cost: the ledger of a search, and the time of a trial over all its attempts."""
+"""What trials cost: the account of a plan over its steps, and a trial's time over all its attempts."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from darts_core.autosearch.spec import SearchSpec
 from darts_core.errors import ResumeError
 from darts_core.runlog import read_json
 
-__all__ = ["Ledger", "attempt", "earlier", "seconds_of", "set_aside"]
+__all__ = ["Account", "attempt", "earlier", "seconds_of", "set_aside"]
 
 
 @dataclass
-class Ledger:
-    """What the search has cost, in seconds and in trainings (trial 0's time)."""
+class Account:
+    """What the search has cost, in seconds and in trainings (trial 0's time); `spent_before` is the part of
+    the steps that have ended.
+    """
 
     unit_seconds: float | None = None
     spent_seconds: float = 0.0
+    spent_before: float = 0.0
     begun: float = field(default_factory=time.monotonic)
 
     def trainings(self, running_seconds: float = 0.0) -> float | None:
@@ -29,16 +31,6 @@ class Ledger:
         if not self.unit_seconds:
             return None
         return (self.spent_seconds + running_seconds) / self.unit_seconds
-
-    def exhausted(self, spec: SearchSpec, running_seconds: float = 0.0) -> str | None:
-        """The sentence for a spent budget, or None."""
-        limits = spec.limits
-        cost = self.trainings(running_seconds)
-        if limits.trainings is not None and cost is not None and cost >= limits.trainings:
-            return f"the budget of {limits.trainings:g} trainings is spent"
-        if limits.seconds is not None and time.monotonic() - self.begun >= limits.seconds:
-            return f"the budget of {limits.seconds / 60:g} minutes is spent"
-        return None
 
 
 def attempt(folder: Path) -> int:

@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from darts_core.autosearch.algorithms.steps import Near, UniformStart, step
+from darts_core.study.samplers.steps import Near, UniformStart, step
 
 __all__ = ["AnnealSampler"]
 

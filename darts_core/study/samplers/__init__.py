@@ -1,4 +1,4 @@
-"""Samplers and pruners by name. A sampler is made anew for each trial, seeded by (seed, number).
+"""Samplers by name. A sampler is made anew for each trial, seeded by (seed, number).
 
 So workers never repeat each other, and a study continued after a kill draws what an unkilled one
 would have drawn.
@@ -10,34 +10,50 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from darts_core.errors import TuneError, unknown_name
+from darts_core.study.records import OUTSIDE
 from darts_core.study.space import SearchDimension
 
-__all__ = ["PRUNERS", "SAMPLERS", "Drawing", "grid_size", "make_pruner", "make_sampler", "named"]
+__all__ = ["SAMPLERS", "Drawing", "build", "grid_size", "make_sampler", "named"]
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """What a sampler is made for: the study's seed, the trial's number, space, budget, constraints."""
+    """What a sampler is made for: the study's seed, the trial's number, space, budget, constraints.
+
+    `again` counts the draws for the same trial whose points were known already.
+    """
 
     seed: int
     number: int
     space: Mapping[str, SearchDimension]
     trials: int | None
     constraints: Callable[[Any], list[float]] | None = None
+    again: int = 0
 
     @property
     def trial_seed(self) -> int:
-        """A seed for this trial alone."""
-        return int(np.random.SeedSequence([self.seed, self.number]).generate_state(1)[0])
+        """A seed for this draw alone."""
+        key = [self.seed, self.number] + ([self.again] if self.again else [])
+        return int(np.random.SeedSequence(key).generate_state(1)[0])
+
+    @property
+    def near(self) -> dict[str, tuple[tuple[int, ...], ...]]:
+        """Which choices are alike, where that is known."""
+        return {name: d.near for name, d in self.space.items() if d.near}
 
 
-def _tpe(draw: Drawing, **options: Any) -> Any:
+def _tpe(draw: Drawing, gamma: float | None = None, **options: Any) -> Any:
     from optuna.samplers import TPESampler
+
+    if gamma is not None:
+        # the share of trials that count as good
+        options["gamma"] = lambda count: math.ceil(gamma * count)
 
     # a quarter of a small study is exploration; ten are enough for a large one
     startup = min(10, max(4, (draw.trials or 40) // 4))
@@ -55,6 +71,24 @@ def _gp(draw: Drawing, **options: Any) -> Any:
         warn_independent_sampling=False,
         **options,
     )
+
+
+def _acquisition(draw: Drawing, **options: Any) -> Any:
+    from darts_core.study.samplers.acquisition import AcquisitionSampler
+
+    return AcquisitionSampler(**{"kind": "ucb", "seed": draw.trial_seed, **options})
+
+
+def _anneal(draw: Drawing, **options: Any) -> Any:
+    from darts_core.study.samplers.anneal import AnnealSampler
+
+    return AnnealSampler(seed=draw.trial_seed, near=draw.near, **options)
+
+
+def _evolution(draw: Drawing, **options: Any) -> Any:
+    from darts_core.study.samplers.evolution import EvolutionSampler
+
+    return EvolutionSampler(seed=draw.trial_seed, near=draw.near, **options)
 
 
 def _cmaes(draw: Drawing, **options: Any) -> Any:
@@ -77,22 +111,27 @@ def _random(draw: Drawing, **options: Any) -> Any:
     return RandomSampler(seed=draw.trial_seed, **options)
 
 
-def _grid(draw: Drawing, **options: Any) -> Any:
+def _grid(draw: Drawing, *, shuffle: bool = True, **options: Any) -> Any:
     from optuna.samplers import GridSampler
 
     class Grid(GridSampler):
-        """Counts a setting that was enqueued as the point that it is; ends no loop by itself."""
+        """Counts a setting that was enqueued or is known as the point that it is; ends no loop by itself."""
 
         def before_trial(self, study: Any, trial: Any) -> None:
             """Assign a point that no trial has."""
             attrs = trial.system_attrs
-            if "grid_id" in attrs:
+            if "grid_id" in attrs or OUTSIDE in trial.user_attrs:
                 return
             fixed = attrs.get("fixed_params", {})
             points = [dict(zip(self._param_names, p, strict=True)) for p in self._all_grids]
             fitting = [i for i, point in enumerate(points) if _agrees(fixed, point)]
-            unvisited = set(self._get_unvisited_grid_ids(study))
-            chosen = next((i for i in fitting if i in unvisited), fitting[0])
+            others = [t for t in study._get_trials(deepcopy=False) if t.number != trial.number]
+            taken = {t.system_attrs.get("grid_id") for t in others}
+            known = [t.params for t in others if len(t.params) == len(self._param_names)]
+            free = [i for i in fitting if i not in taken]
+            if not fixed:
+                free = [i for i in free if not any(_agrees(p, points[i]) for p in known)]
+            chosen = next(iter(free), fitting[0])
             for key, value in (("search_space", self._search_space), ("grid_id", chosen)):
                 study._storage.set_trial_system_attr(trial._trial_id, key, value)
 
@@ -100,7 +139,12 @@ def _grid(draw: Drawing, **options: Any) -> Any:
             """Nothing: it may only do so inside Optuna's `optimize`; the ledger counts the points."""
 
     values = {name: dimension.stored_values() for name, dimension in draw.space.items()}
-    return Grid(values, seed=draw.seed, **options)
+    made = Grid(values, seed=draw.seed, **options)
+    if not shuffle:
+        # in the order in which the space was written, the last dimension moving fastest
+        order = [list(values).index(name) for name in made._param_names]
+        made._all_grids = [tuple(p[i] for i in order) for p in product(*values.values())]
+    return made
 
 
 def _agrees(fixed: Mapping[str, Any], point: Mapping[str, Any]) -> bool:
@@ -135,50 +179,15 @@ def _nsga3(draw: Drawing, **options: Any) -> Any:
 SAMPLERS: dict[str, Callable[..., Any]] = {
     "tpe": _tpe,
     "gp": _gp,
+    "acquisition": _acquisition,
+    "anneal": _anneal,
+    "evolution": _evolution,
     "cmaes": _cmaes,
     "qmc": _qmc,
     "random": _random,
     "grid": _grid,
     "nsga2": _nsga2,
     "nsga3": _nsga3,
-}
-
-
-def _asha(epochs: int | None, promote: bool = True, **options: Any) -> Any:
-    from optuna.pruners import SuccessiveHalvingPruner
-
-    from darts_core.study.promotion import PromotionPruner
-
-    if promote and epochs is not None:
-        return PromotionPruner(epochs, **options)
-    # without the length of a trial nobody knows what going on with one would take
-    options.pop("cost_share", None)
-    return SuccessiveHalvingPruner(**{"min_resource": 1, "reduction_factor": 3, **options})
-
-
-def _hyperband(epochs: int | None, **options: Any) -> Any:
-    from optuna.pruners import HyperbandPruner
-
-    return HyperbandPruner(**{"max_resource": epochs or "auto", **options})
-
-
-def _median(epochs: int | None, **options: Any) -> Any:
-    from optuna.pruners import MedianPruner
-
-    return MedianPruner(**{"n_startup_trials": 4, "n_warmup_steps": 1, **options})
-
-
-def _none(epochs: int | None, **options: Any) -> Any:
-    from optuna.pruners import NopPruner
-
-    return NopPruner(**options)
-
-
-PRUNERS: dict[str, Callable[..., Any]] = {
-    "asha": _asha,
-    "hyperband": _hyperband,
-    "median": _median,
-    "none": _none,
 }
 
 
@@ -203,30 +212,15 @@ def make_sampler(given: str | Mapping[str, Any], draw: Drawing) -> Any:
         TuneError: unknown name, unknown option, or a grid over a continuous dimension.
     """
     entry = named("sampler", given, SAMPLERS)
-    return _build("sampler", entry, lambda name, options: SAMPLERS[name](draw, **options))
+    return build("sampler", entry, lambda name, options: SAMPLERS[name](draw, **options))
 
 
-def make_pruner(given: str | Mapping[str, Any], objectives: int, epochs: int | None = None) -> Any:
-    """The Optuna pruner.
-
-    Args:
-        given: name or mapping with `name` and options.
-        objectives: how many.
-        epochs: of a full trial, where known.
+def build(kind: str, entry: dict[str, Any], make: Callable[[str, dict[str, Any]], Any]) -> Any:
+    """What `make` makes of a name and options, Optuna's own complaints turned into sentences.
 
     Raises:
-        TuneError: unknown name or option, or a pruner with several objectives.
+        TuneError: an option is unknown or out of range.
     """
-    entry = named("pruner", given, PRUNERS)
-    if objectives > 1 and entry["name"] != "none":
-        raise TuneError(
-            f"The pruner {entry['name']!r} compares one number, but the study has {objectives} "
-            "objectives; use pruner=none."
-        )
-    return _build("pruner", entry, lambda name, options: PRUNERS[name](epochs, **options))
-
-
-def _build(kind: str, entry: dict[str, Any], make: Callable[[str, dict[str, Any]], Any]) -> Any:
     options = {key: value for key, value in entry.items() if key != "name"}
     try:
         with warnings.catch_warnings():

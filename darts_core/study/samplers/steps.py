@@ -17,7 +17,7 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-__all__ = ["Near", "UniformStart", "step", "uniform"]
+__all__ = ["Near", "UniformStart", "alike", "step", "uniform"]
 
 Near = dict[str, tuple[tuple[int, ...], ...]]
 
@@ -45,6 +45,15 @@ def uniform(d: BaseDistribution, rng: np.random.Generator) -> Any:
     raise TypeError(f"There is no uniform draw for {type(d).__name__}; use a float, int or choice.")
 
 
+def alike(
+    d: CategoricalDistribution, value: Any, near: tuple[tuple[int, ...], ...] | None
+) -> list[Any]:
+    """The choices most like `value`, the nearest first; none where that is not known."""
+    if near is None:
+        return []
+    return [d.choices[position] for position in near[d.choices.index(value)]]
+
+
 def step(
     d: BaseDistribution,
     value: Any,
@@ -60,8 +69,8 @@ def step(
     if isinstance(d, CategoricalDistribution):
         if rng.random() >= size:
             return value
-        if near is not None and near[int(value)]:
-            options = near[int(value)]
+        options = alike(d, value, near)
+        if options:
             return options[int(rng.integers(max(1, math.ceil(size * len(options)))))]
         return uniform(d, rng)
     if not isinstance(d, (FloatDistribution, IntDistribution)):
@@ -77,7 +86,7 @@ class UniformStart(BaseSampler):
     """A sampler over all settings seen in finished trials; what it leaves open is drawn uniformly.
 
     Args:
-        near: for choices, the indices of the values most like each value.
+        near: for choices, the positions of the values most like each value.
         seed: of all draws.
     """
 

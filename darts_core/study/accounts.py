@@ -48,14 +48,19 @@ def failure_summary(trials: Sequence[FrozenTrial]) -> str:
     )
 
 
-def check_failures(trials: Sequence[FrozenTrial], max_share: float) -> None:
+def check_failures(
+    trials: Sequence[FrozenTrial], max_share: float, hopeless: int | None = None
+) -> None:
     """Stop a study in which failure is the rule.
 
     Raises:
-        TuneError: more than `max_share` of at least four ended trials failed.
+        TuneError: more than `max_share` of at least four ended trials failed, or the first
+            `hopeless` ones all did.
     """
     done = [t for t in trials if t.state.is_finished() and not imported(t)]
     failed = sum(t.state == TrialState.FAIL for t in done)
+    if hopeless is not None and failed == len(done) >= hopeless:
+        raise TuneError(f"The first {failed} trials all failed: {failure_summary(trials)}")
     if len(done) >= _FEW and failed > max_share * len(done):
         raise TuneError(
             f"{failed} of {len(done)} trials failed, more than the allowed share of {max_share:g} "

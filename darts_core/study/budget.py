@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from darts_core.errors import TuneError
@@ -31,6 +32,9 @@ class Budget:
         trainings: the same in multiples of one training, which takes `training_seconds`.
         training_seconds: device-seconds of training the final network once for its full epochs.
         epochs_per_trial: of a trial that is not pruned, for the forecast.
+        earlier_seconds: device-seconds that earlier steps of the same search have used already.
+        wall_seconds: by the clock, counted from `begun` (a value of `time.monotonic`).
+        begun: see there; a study that is continued begins anew.
     """
 
     trials: int | None = None
@@ -39,12 +43,19 @@ class Budget:
     trainings: float | None = None
     training_seconds: float | None = None
     epochs_per_trial: int | None = None
+    earlier_seconds: float = 0.0
+    wall_seconds: float | None = None
+    begun: float = field(default_factory=time.monotonic, compare=False)
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if value is not None and not (math.isfinite(value) and value > 0):
+            if (
+                name not in ("earlier_seconds", "begun")
+                and value is not None
+                and not (math.isfinite(value) and value > 0)
+            ):
                 raise TuneError(f"The budget tune.{name}={value} must be above 0.")
-        limits = (self.trials, self.epochs, self.device_seconds, self.trainings)
+        limits = (self.trials, self.epochs, self.device_seconds, self.trainings, self.wall_seconds)
         if all(value is None for value in limits):
             raise TuneError(
                 "The study has no budget; give trials, epochs, device_seconds or trainings."
@@ -65,8 +76,9 @@ class Budget:
 
     @property
     def bounds_running_trials(self) -> bool:
-        """Whether a running trial can reach a limit (epochs or seconds)."""
-        return self.epochs is not None or self.seconds_limit is not None
+        """Whether a running trial can reach a limit (epochs, seconds or time)."""
+        limits = (self.epochs, self.seconds_limit, self.wall_seconds)
+        return any(limit is not None for limit in limits)
 
     def exhausted(self, spent: Spent, *, running: bool = False) -> str | None:
         """The limit that `spent` has reached, in words, or None.
@@ -79,9 +91,13 @@ class Budget:
             return f"the budget of {self.trials} trials is spent"
         if self.epochs is not None and spent.epochs >= self.epochs:
             return f"the budget of {self.epochs} epochs is spent"
-        limit = self.seconds_limit
-        if limit is not None and spent.device_seconds >= limit:
+        limit, used = self.seconds_limit, spent.device_seconds + self.earlier_seconds
+        if limit is not None and used >= limit:
+            if self.device_seconds is None:
+                return f"the budget of {self.trainings:g} trainings is spent"
             return f"the budget of {limit:.1f} device-seconds is spent"
+        if self.wall_seconds is not None and time.monotonic() - self.begun >= self.wall_seconds:
+            return f"the budget of {self.wall_seconds / 60:g} minutes is spent"
         return None
 
     def forecast(self, workers: int) -> dict[str, Any]:

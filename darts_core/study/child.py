@@ -1,114 +1,54 @@
-"""The process of a trial, and how its worker talks to it: reports up, decisions down a pipe."""
+"""The process of a trial: reports up, decisions down a pipe, and it ends with its worker."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import pickle
 import signal
+import threading
+import traceback
 from collections.abc import Callable
 from typing import Any
 
-from darts_core.errors import TuneError
-from darts_core.study.claim import Claim
-from darts_core.study.trial import TrialHandle, inside
+from darts_core.study.claim import LeaseLost
+from darts_core.study.resources import limit_threads
+from darts_core.study.trial import Pruned, TrialHandle, inside
 
-__all__ = ["TrialRunner", "child_main"]
-
-Decide = Callable[[int, dict[str, float]], "str | None"]
+__all__ = ["call_objective", "child_main", "end_with_parent"]
 
 
-class TrialRunner:
-    """Runs the sittings of trials in processes other than this one.
+def end_with_parent() -> None:
+    """Make this process exit when the one that started it is gone, however that died."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
 
-    Each trial gets a new process, unless the objective has a true attribute `reuse_process`: then
-    the process of a trial that ended well also runs the next one, which saves its imports and its
-    loading of data.
-    """
+    def watch() -> None:
+        parent.join()
+        os._exit(4)
 
-    def __init__(self, context: Any, objective: Any, wanted: tuple[str, ...]) -> None:
-        self._context, self._objective, self._wanted = context, objective, wanted
-        self._reuse = bool(getattr(objective, "reuse_process", False))
-        self._process: Any = None
-        self._pipe: Any = None
-
-    def run(self, claim: Claim, decide: Decide) -> tuple[str, Any]:
-        """One sitting of a trial, its reports relayed to `decide`.
-
-        Returns:
-            What `call_objective` returned there, or ("died", how).
-
-        Raises:
-            TuneError: the objective cannot be sent to another process.
-        """
-        if self._process is None:
-            self._start()
-        facts = {
-            "number": claim.number,
-            "params": claim.params,
-            "folder": claim.folder,
-            "seed": claim.seed,
-            "resumed": claim.resumed,
-            "wanted": self._wanted,
-        }
-        try:
-            ending = self._talk(facts, decide)
-        except BaseException:
-            self._process.kill()
-            self.close()
-            raise
-        if ending is None:
-            self._process.join()
-            ending = ("died", _how(self._process.exitcode))
-        if not self._reuse or ending[0] not in ("returned", "pruned"):
-            self.close()
-        return ending
-
-    def _start(self) -> None:
-        self._pipe, theirs = self._context.Pipe()
-        process = self._context.Process(target=child_main, args=(theirs, self._objective))
-        try:
-            process.start()
-        except (AttributeError, TypeError, ImportError) as error:
-            raise TuneError(
-                f"The objective {self._objective!r} cannot run in another process ({error}); use a "
-                "function at the top level of a module, or workers=1."
-            ) from error
-        finally:
-            theirs.close()
-        self._process = process
-
-    def _talk(self, facts: dict[str, Any], decide: Decide) -> tuple[str, Any] | None:
-        try:
-            self._pipe.send(facts)
-            while True:
-                message = self._pipe.recv()
-                if message[0] != "report":
-                    return message[0], message[1]
-                self._pipe.send(decide(message[1], message[2]))
-        except (EOFError, OSError):
-            return None
-
-    def close(self) -> None:
-        """Let the process end."""
-        if self._process is not None:
-            self._pipe.close()
-            self._process.join()
-            self._process = None
+    threading.Thread(target=watch, daemon=True, name="parent-watch").start()
 
 
-def _how(code: int | None) -> str:
-    if code is not None and code < 0:
-        return f"its process was killed by {signal.Signals(-code).name}"
-    return f"its process ended with status {code} and no result"
+def call_objective(objective: Callable[[TrialHandle], Any], handle: TrialHandle) -> tuple[str, Any]:
+    """("returned", outcome), ("pruned", reason) or ("raised", (sentence, traceback))."""
+    try:
+        return "returned", objective(handle)
+    except Pruned as pruned:
+        return "pruned", str(pruned)
+    except (LeaseLost, KeyboardInterrupt, SystemExit):
+        raise
+    except Exception as error:  # whatever a trial raises, the sweep goes on
+        return "raised", (f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
-def child_main(pipe: Any, objective: Any) -> None:
+def child_main(pipe: Any, packed: bytes) -> None:
     """The body of a trial's process: runs what the pipe names until it closes, or the worker ends."""
-    from darts_core.study.resources import limit_threads
-    from darts_core.study.worker import call_objective, end_with_parent
-
     end_with_parent()
     # Ctrl-C reaches the whole terminal group; the worker decides what becomes of its trial
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    objective = pickle.loads(packed)  # what its own parent packed
     limit_threads()
 
     def decide(epoch: int, metrics: dict[str, Any]) -> str | None:

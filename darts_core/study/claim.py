@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from darts_core.study.lease import BEAT_SECONDS, Lease
+from darts_core.study.lease import BEAT_SECONDS, Lease, Leases
 
-__all__ = ["LEASE_FILE", "Claim", "LeaseLost"]
-
-LEASE_FILE = "lease.json"
+__all__ = ["Claim", "LeaseLost"]
 
 
 class LeaseLost(Exception):
@@ -25,16 +23,23 @@ class LeaseLost(Exception):
 class Claim:
     """A trial that this worker runs. `since` is the monotonic time at which this sitting began.
 
-    `pauses` is set when the trial waits at a rung from here on, instead of having ended.
+    `pauses` is set when the trial waits at a rung from here on, instead of having ended; `share` is the
+    part of a device that a trial has while all workers run; `row` is what the runner wants kept beside
+    the books' own record of the trial's end.
     """
 
     trial: Any
     folder: Path
     lease: Lease
+    leases: Leases
     params: dict[str, Any]
     seed: int
+    is_baseline: bool = False
+    share: float = 1.0
     since: float = field(default_factory=time.monotonic)
     pauses: bool = False
+    row: dict[str, Any] = field(default_factory=dict)
+    over: Callable[[], str | None] = lambda: None
     _writing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -49,7 +54,7 @@ class Claim:
 
     def seconds(self) -> float:
         """Device-seconds so far, over all sittings."""
-        return self.lease.seconds + time.monotonic() - self.since
+        return self.lease.seconds + self.share * (time.monotonic() - self.since)
 
     def renew(self, epochs: int = 0) -> None:
         """Write the lease anew, with at least `epochs` epochs done.
@@ -58,31 +63,31 @@ class Claim:
             LeaseLost: the file carries another worker's token.
         """
         with self._writing:
-            current = Lease.read(self.folder / LEASE_FILE)
+            current = self.leases.read(self.number)
             if current is None or current.token != self.lease.token:
                 raise LeaseLost(f"trial {self.number} is run by another worker now")
             self.lease.epochs = max(self.lease.epochs, epochs)
             snapshot = Lease(**vars(self.lease))
             snapshot.seconds = self.seconds()
-            snapshot.write(self.folder / LEASE_FILE)
+            self.leases.write(self.number, snapshot)
 
     def restart(self) -> None:
         """Begin another sitting in the same worker (the trial's own process died)."""
         with self._writing:
             self.lease.seconds = self.seconds()
-            self.lease = self.lease.successor()
-            self.lease.write(self.folder / LEASE_FILE)
+            self.lease = self.lease.successor(died=True)
+            self.leases.write(self.number, self.lease)
             self.since = time.monotonic()
 
     def release(self) -> None:
         """Let anybody go on with this trial; a stop on request is not counted as a death."""
         with self._writing:
-            current = Lease.read(self.folder / LEASE_FILE)
+            current = self.leases.read(self.number)
             if current is None or current.token != self.lease.token:
                 return
             self.lease.seconds = self.seconds()
             self.lease.start, self.lease.epochs_before = None, -1
-            self.lease.write(self.folder / LEASE_FILE)
+            self.leases.write(self.number, self.lease)
 
     @contextlib.contextmanager
     def beating(self) -> Iterator[None]:

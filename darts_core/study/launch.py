@@ -13,7 +13,8 @@ from darts_core.errors import TuneError
 from darts_core.study.accounts import check_failures
 from darts_core.study.ledger import Ledger
 from darts_core.study.records import TrialRecord
-from darts_core.study.worker import Objective, worker_context, worker_main
+from darts_core.study.runner import Objective, pack, worker_context
+from darts_core.study.worker import worker_main
 
 __all__ = ["RelaunchLimit", "run_workers", "watching"]
 
@@ -68,13 +69,13 @@ def run_workers(
     Raises:
         TuneError: too many failed trials, workers keep dying, or the objective cannot be pickled.
     """
-    context = worker_context(objective)
+    context, packed = worker_context(objective), pack(objective)
     log.info("starting %d local worker processes, one trial each at a time", workers)
     alive: dict[int, Any] = {}
     limit = RelaunchLimit()
     try:
         for index in range(workers):
-            alive[index] = _launch(context, ledger, objective, index)
+            alive[index] = _launch(context, ledger, packed, index)
         while alive:
             sentinels = {process.sentinel: index for index, process in alive.items()}
             ready = multiprocessing.connection.wait(list(sentinels), timeout=_LOOK_SECONDS)
@@ -88,10 +89,10 @@ def run_workers(
                 check_failures(ledger.trials(), ledger.spec.max_failure_share)
                 limit.death(len(seen), f"status {process.exitcode}")
                 log.warning("worker %d died (status %s); relaunched", index, process.exitcode)
-                alive[index] = _launch(context, ledger, objective, index)
+                alive[index] = _launch(context, ledger, packed, index)
             if not alive and ledger.unfinished():
                 # the last worker left while another's trial was running, and that one died since
-                alive[0] = _launch(context, ledger, objective, 0)
+                alive[0] = _launch(context, ledger, packed, 0)
     finally:
         for process in alive.values():
             process.kill()
@@ -120,15 +121,9 @@ def watching(ledger: Ledger) -> Iterator[None]:
         _tell_ended(ledger, seen, None)
 
 
-def _launch(context: Any, ledger: Ledger, objective: Objective, index: int) -> Any:
-    process = context.Process(target=worker_main, args=(ledger.spec, objective, index))
-    try:
-        process.start()
-    except (AttributeError, TypeError) as error:
-        raise TuneError(
-            f"The objective {objective!r} cannot run in another process ({error}); use a function "
-            "at the top level of a module, or workers=1."
-        ) from error
+def _launch(context: Any, ledger: Ledger, packed: bytes, index: int) -> Any:
+    process = context.Process(target=worker_main, args=(ledger.spec, packed, index))
+    process.start()
     return process
 
 

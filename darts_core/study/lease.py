@@ -11,14 +11,25 @@ import os
 import socket
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from darts_core.errors import ResumeError
 from darts_core.runlog import read_json, write_json
 
-__all__ = ["Lease", "LeaseWatch", "host_name", "process_start"]
+__all__ = [
+    "FileLeases",
+    "Lease",
+    "LeaseWatch",
+    "Leases",
+    "StoredLeases",
+    "host_name",
+    "process_start",
+]
 
+LEASE_FILE = "lease.json"
 BEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
 
@@ -65,8 +76,8 @@ class Lease:
 
     `seconds` and `epochs` are what the trial has used so far, over all its sittings; `attempt`
     counts sittings from 1; `epochs_before` is `epochs` at the start of this sitting; `idle` counts
-    the interrupted sittings in a row that reported nothing new. With `to_the_end` no rung pauses the
-    trial any more.
+    the sittings in a row in which the trial's own process died without reporting anything new. With
+    `to_the_end` no rung pauses the trial any more. `folder` is where this sitting keeps its files.
     """
 
     host: str = field(default_factory=host_name)
@@ -80,10 +91,16 @@ class Lease:
     epochs_before: int = 0
     idle: int = 0
     to_the_end: bool = False
+    folder: str = ""
 
-    def successor(self) -> Lease:
-        """The lease of the next sitting of the same trial, held by this process."""
-        idle = 0 if self.epochs > self.epochs_before else self.idle + 1
+    def successor(self, *, died: bool = False) -> Lease:
+        """The lease of the next sitting of the same trial, held by this process.
+
+        Args:
+            died: the trial's own process ended before its time while its worker lived. Whatever ended
+                the worker, the study or the host is no fault of the trial and is not counted.
+        """
+        idle = 0 if self.epochs > self.epochs_before else self.idle + died
         return Lease(
             seconds=self.seconds,
             epochs=self.epochs,
@@ -91,23 +108,86 @@ class Lease:
             attempt=self.attempt + 1,
             idle=idle,
             to_the_end=self.to_the_end,
+            folder=self.folder,
         )
 
-    def write(self, path: Path) -> None:
-        """Renew the lease file."""
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, with the beat of this moment."""
         self.beat = time.time()
-        write_json(path, asdict(self))
+        return asdict(self)
 
     @classmethod
-    def read(cls, path: Path) -> Lease | None:
-        """The lease in `path`; None when there is none or it is unreadable."""
-        if not path.is_file():
+    def from_dict(cls, content: Any) -> Lease | None:
+        """The lease in a record; None when it holds none: a lease that cannot be read protects nothing."""
+        try:
+            return cls(**content)
+        except TypeError:
+            return None
+
+
+class Leases(Protocol):
+    """Where the leases of a study's trials are kept."""
+
+    def read(self, number: int) -> Lease | None:
+        """The lease of a trial, or None."""
+
+    def write(self, number: int, lease: Lease) -> None:
+        """Renew a trial's lease."""
+
+    def remove(self, number: int) -> None:
+        """Forget a trial's lease."""
+
+
+@dataclass(frozen=True)
+class FileLeases:
+    """One file a trial, in the trial's folder: for a study whose journal lies beside them."""
+
+    folder_of: Callable[[int], Path]
+
+    def _path(self, number: int) -> Path:
+        return self.folder_of(number) / LEASE_FILE
+
+    def read(self, number: int) -> Lease | None:
+        """The lease of a trial, or None."""
+        if not self._path(number).is_file():
             return None
         try:
-            content: dict[str, Any] = read_json(path)
-            return cls(**content)
-        except Exception:  # a lease that cannot be read protects nothing
+            return Lease.from_dict(read_json(self._path(number)))
+        except ResumeError:
             return None
+
+    def write(self, number: int, lease: Lease) -> None:
+        """Renew a trial's lease."""
+        write_json(self._path(number), lease.to_dict())
+
+    def remove(self, number: int) -> None:
+        """Forget a trial's lease."""
+        self._path(number).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class StoredLeases:
+    """An attribute of each trial in the study's database: for jobs that share nothing else."""
+
+    study: Any
+
+    def _trial(self, number: int) -> Any:
+        return self.study.real_trials()[number]
+
+    def read(self, number: int) -> Lease | None:
+        """The lease of a trial, or None."""
+        content = self._trial(number).user_attrs.get("lease")
+        return Lease.from_dict(content) if content else None
+
+    def write(self, number: int, lease: Lease) -> None:
+        """Renew a trial's lease; one that has ended keeps its last."""
+        trial = self._trial(number)
+        if not trial.state.is_finished():
+            attrs = (trial._trial_id, "lease", lease.to_dict())
+            self.study._storage.set_trial_user_attr(*attrs)
+
+    def remove(self, number: int) -> None:
+        """Nothing: the trial is told next, and no lease of an ended trial is ever read."""
 
 
 class LeaseWatch:

@@ -14,7 +14,6 @@ between any two steps leaves something the next opener can finish:
 from __future__ import annotations
 
 import logging
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -26,19 +25,24 @@ from darts_core.errors import TuneError
 from darts_core.runlog import read_json, write_json, write_yaml
 from darts_core.study.accounts import check_failures, spent_by
 from darts_core.study.budget import Spent
-from darts_core.study.claim import LEASE_FILE, Claim
-from darts_core.study.lease import Lease, LeaseWatch
+from darts_core.study.claim import Claim
+from darts_core.study.lease import FileLeases, Lease, Leases, LeaseWatch, StoredLeases
 from darts_core.study.promotion import PAUSED, PromotingStudy, paused, promoter_of
-from darts_core.study.records import TrialRecord, meets, record_of
-from darts_core.study.samplers import Drawing, grid_size, make_pruner, make_sampler
+from darts_core.study.propose import propose
+from darts_core.study.pruners import make_pruner
+from darts_core.study.records import IS_BASELINE, OUTSIDE, TrialRecord, meets, record_of
+from darts_core.study.samplers import Drawing, grid_size, make_sampler
 from darts_core.study.space import suggest
 from darts_core.study.spec import StudySpec
-from darts_core.study.storage import FileLock, open_storage
+from darts_core.study.storage import open_storage, study_lock
 from darts_core.study.trial import outcome_values
 
 __all__ = ["Ledger"]
 
 log = logging.getLogger("darts_core")
+
+# in a `result.json` that holds a runner's own row: where the books' record stands
+LEDGER = "ledger"
 
 
 class Ledger:
@@ -48,21 +52,25 @@ class Ledger:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.spec = spec
         self.folder = spec.folder
-        self.trials_folder = self.folder / "trials"
+        self.trials_folder = spec.trials_folder or self.folder / "trials"
         self.trials_folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.folder / "study.lock")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        storage = open_storage(self.folder, spec.storage)
+        self.lock = study_lock(self.folder, spec.storage, spec.study_name, storage)
         self._watch = LeaseWatch(spec.stale_seconds)
-        with self._lock.held():
-            self.study = self._open()
+        with self.lock.held():
+            self.study = self._open(storage)
+        self.leases: Leases = FileLeases(self.trial_folder)
+        if spec.storage is not None:
+            self.leases = StoredLeases(self.study)
         self._limit = self._trial_limit()
         self._promoter = promoter_of(self.study, self.spec.budget, self._limit, self._lease)
+        self._tried_all = False
 
-    def _open(self) -> PromotingStudy:
-        pruner = make_pruner(
-            self.spec.pruner, len(self.spec.objectives), self.spec.budget.epochs_per_trial
-        )
+    def _open(self, storage: Any) -> PromotingStudy:
+        judged = 1 if self.spec.judged_by else len(self.spec.objectives)
+        pruner = make_pruner(self.spec.pruner, judged, self.spec.budget.epochs_per_trial)
         goals = self.spec.objectives.values()
-        storage = open_storage(self.folder, self.spec.storage)
         optuna.create_study(
             storage=storage,
             study_name=self.spec.study_name,
@@ -79,21 +87,22 @@ class Ledger:
 
     def _trial_limit(self) -> int | None:
         limit = self.spec.budget.trials
-        if self.spec.sampler["name"] == "grid":
+        if self.spec.sampler["name"] == "grid" and not self.spec.distinct:
             size = grid_size(self.spec.space)
             return size if limit is None else min(limit, size)
         return limit
 
     def trial_folder(self, number: int) -> Path:
         """Where a trial keeps its files."""
-        return self.trials_folder / f"{number:04d}"
+        name = self.spec.trial_name
+        return self.trials_folder / (f"{number:04d}" if name is None else name(number))
 
     def trials(self) -> list[FrozenTrial]:
         """All trials as the storage has them now."""
         return self.study.real_trials()
 
     def _lease(self, number: int) -> Lease | None:
-        return Lease.read(self._lease_path(number))
+        return self.leases.read(number)
 
     # -- claiming ---------------------------------------------------------------------------------
 
@@ -103,9 +112,9 @@ class Ledger:
         Raises:
             TuneError: too large a share of the trials failed.
         """
-        with self._lock.held():
+        with self.lock.held():
             trials = self.trials()
-            check_failures(trials, self.spec.max_failure_share)
+            check_failures(trials, self.spec.max_failure_share, self.spec.hopeless)
             for frozen in trials:
                 if frozen.state == TrialState.RUNNING:
                     taken = self._take_over(frozen)
@@ -121,11 +130,35 @@ class Ledger:
             if self._enough(spent) is not None:
                 return None
             # grid and fixed parameters are settled by the sampler that is set while asking
-            self.study.sampler = self._sampler(self._next_number(trials))
+            number = self._next_number(trials)
+            if self.spec.distinct and not self._draw(number, trials):
+                return None
+            self.study.sampler = self._sampler(number)
             trial = self.study.ask()
-            lease = Lease()
-            lease.write(self._lease_path(trial.number))
+            baseline = bool(trial.user_attrs.get(IS_BASELINE))
+            lease = Lease(to_the_end=baseline, folder=str(self.trial_folder(trial.number)))
+            self.leases.write(trial.number, lease)
         return self._start(trial, lease)
+
+    def _draw(self, number: int, trials: list[FrozenTrial]) -> bool:
+        """Enqueue a point that no trial has, unless one waits already; False when there is none."""
+        waits = any(t.state == TrialState.WAITING for t in trials)
+        if waits or self.spec.sampler["name"] == "grid":
+            return True
+        known = self.study._get_trials(deepcopy=False)
+        seed = (self.spec.seed, number)
+        params = propose(
+            self.spec.space,
+            self.study.directions,
+            known,
+            lambda again: self._sampler(number, again),
+            seed=seed,
+        )
+        self._tried_all = params is None
+        if params is not None:
+            stored = {name: self.spec.space[name].encode(v) for name, v in params.items()}
+            self.study.enqueue_trial(stored)
+        return params is not None
 
     def _promoted(self, trials: list[FrozenTrial], spent: Spent) -> tuple[Trial, Lease] | None:
         """A paused trial that goes on: beyond its rung, or to its end when no new one is drawn."""
@@ -140,7 +173,7 @@ class Ledger:
             return None
         lease = (self._lease(found.number) or Lease()).successor()
         lease.to_the_end = to_the_end
-        lease.write(self._lease_path(found.number))
+        self.leases.write(found.number, lease)
         self.study._storage.set_trial_user_attr(found._trial_id, PAUSED, "")
         log.info("trial %d goes on %s", found.number, "to its end" if to_the_end else "(promoted)")
         return Trial(self.study, found._trial_id), lease
@@ -149,50 +182,78 @@ class Ledger:
         waiting = [t.number for t in trials if t.state == TrialState.WAITING]
         return min(waiting, default=len(trials))
 
-    def _sampler(self, number: int) -> Any:
+    def _sampler(self, number: int, again: int = 0) -> Any:
         draw = Drawing(
             self.spec.seed,
             number,
             self.spec.space,
             self.spec.budget.trials,
             _violations if self.spec.constraints else None,
+            again,
         )
         return make_sampler(self.spec.sampler, draw)
 
     def _take_over(self, frozen: FrozenTrial) -> tuple[Trial, Lease] | None:
-        path = self._lease_path(frozen.number)
-        old = Lease.read(path)
+        """The trial of a worker that is gone, to go on with; None where it lives, has ended, or waits."""
+        old = self._lease(frozen.number)
         if self._watch.alive(old):
             return None
-        result = self.trial_folder(frozen.number) / "result.json"
-        if result.is_file():
-            path.unlink(missing_ok=True)
-            self._tell(frozen.number, read_json(result))
+        result = self._result(frozen.number, old)
+        if result is not None:
+            self.leases.remove(frozen.number)
+            self._tell(frozen.number, result)
             return None
         if paused(frozen):
             return None
         lease = old.successor() if old is not None else Lease()
+        lease.to_the_end = lease.to_the_end or bool(frozen.user_attrs.get(IS_BASELINE))
+        lease.folder = str(self.trial_folder(frozen.number))
         if lease.idle > self.spec.max_restarts:
             reason = f"its process died {lease.idle} times without reporting anything new"
             self._settle(frozen.number, lease, "fail", reason, {}, None)
             return None
-        lease.write(path)
+        self.leases.write(frozen.number, lease)
         log.info("trial %d was interrupted; it goes on from its checkpoint", frozen.number)
         return Trial(self.study, frozen._trial_id), lease
 
+    def _result(self, number: int, lease: Lease | None) -> dict[str, Any] | None:
+        """The books' record of an ended trial whose telling is missing, wherever its worker wrote it."""
+        folders = [self.trial_folder(number)]
+        folders += [Path(lease.folder)] if lease is not None and lease.folder else []
+        for folder in folders:
+            if (folder / "result.json").is_file():
+                content = read_json(folder / "result.json")
+                record = content.get(LEDGER, content) if isinstance(content, dict) else {}
+                # a row without the books' own record is what a cut-off sitting left
+                if "device_seconds" in record and record.get("number") == number:
+                    return dict(record)
+        return None
+
     def _start(self, trial: Trial, lease: Lease) -> Claim:
-        self.study.sampler = self._sampler(trial.number)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            params = suggest(trial, self.spec.space)
+        attrs = trial.user_attrs
+        if OUTSIDE in attrs:
+            params = dict(attrs[OUTSIDE])
+        else:
+            self.study.sampler = self._sampler(trial.number)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                params = suggest(trial, self.spec.space)
         folder = self.trial_folder(trial.number)
         seed = self.spec.seed + trial.number
         about = {"number": trial.number, "trial_seed": seed, "params": params}
         write_yaml(folder / "config.yaml", about)
-        return Claim(trial, folder, lease, params, seed, time.monotonic())
-
-    def _lease_path(self, number: int) -> Path:
-        return self.trial_folder(number) / LEASE_FILE
+        claim = Claim(
+            trial,
+            folder,
+            lease,
+            self.leases,
+            params,
+            seed,
+            is_baseline=bool(attrs.get(IS_BASELINE)),
+            share=self.spec.device_share,
+        )
+        claim.over = lambda: self.over(claim)
+        return claim
 
     # -- while a trial runs -----------------------------------------------------------------------
 
@@ -203,21 +264,23 @@ class Ledger:
             LeaseLost: another worker runs this trial now.
         """
         claim.renew(epoch + 1)
-        reason = self._pruned(claim, epoch, metrics)
-        if reason is None and self.spec.budget.bounds_running_trials:
-            reason = self.spec.budget.exhausted(self.spent(self.trials()), running=True)
-        return reason
+        return self._pruned(claim, epoch, metrics) or self.over(claim)
+
+    def over(self, claim: Claim) -> str | None:
+        """The spent budget that ends a running trial, or None. The baseline always runs to its end."""
+        if claim.is_baseline or not self.spec.budget.bounds_running_trials:
+            return None
+        return self.spec.budget.exhausted(self.spent(self.trials()), running=True)
 
     def _pruned(self, claim: Claim, epoch: int, metrics: dict[str, float]) -> str | None:
-        if len(self.spec.objectives) > 1:
+        name = self.spec.judged_by
+        if name is None or name not in metrics:
             return None
-        name = next(iter(self.spec.objectives))
-        if name not in metrics:
-            return None
-        # Optuna counts epochs done, and ignores (with a warning) a step reported twice
-        known = self.study._storage.get_trial(claim.trial._trial_id).intermediate_values
+        # Optuna counts epochs done; its own `report` refuses studies with several objectives
+        storage, number = self.study._storage, claim.trial._trial_id
+        known = storage.get_trial(number).intermediate_values
         if epoch + 1 not in known:
-            claim.trial.report(metrics[name], epoch + 1)
+            storage.set_trial_intermediate_value(number, epoch + 1, metrics[name])
         if epoch + 1 < max(known, default=0):
             return None
         if epoch + 1 == self.spec.budget.epochs_per_trial:
@@ -229,7 +292,8 @@ class Ledger:
         return None
 
     def _stops(self, claim: Claim, epochs: int) -> bool:
-        if claim.trial.should_prune():
+        frozen = self.study._storage.get_trial(claim.trial._trial_id)
+        if self.study.pruner.prune(self.study, frozen):
             return True
         if self._promoter is None or epochs not in self._promoter.pruner.rungs:
             return False
@@ -260,7 +324,7 @@ class Ledger:
         Raises:
             LeaseLost: another worker runs this trial now.
         """
-        with self._lock.held():
+        with self.lock.held():
             claim.renew()
             if state == "pruned" and claim.pauses:
                 self.study._storage.set_trial_user_attr(claim.trial._trial_id, PAUSED, reason)
@@ -268,12 +332,14 @@ class Ledger:
                 log.info("trial %d pauses, %s", claim.number, reason)
                 return self.record(self.trials()[claim.number])
             claim.lease.seconds = claim.seconds()
-            self._settle(claim.number, claim.lease, state, reason, metrics or {}, values, trace)
+            self._settle(
+                claim.number, claim.lease, state, reason, metrics or {}, values, trace, claim.row
+            )
         return self.record(self.trials()[claim.number])
 
     def end_paused(self) -> list[TrialRecord]:
         """End the trials that still wait, when nothing is left to run; the records of these."""
-        with self._lock.held():
+        with self.lock.held():
             running = [t for t in self.trials() if t.state == TrialState.RUNNING]
             if not all(paused(t) for t in running):
                 return []
@@ -292,6 +358,7 @@ class Ledger:
         metrics: dict[str, float],
         values: list[float] | None,
         trace: str | None = None,
+        row: dict[str, Any] | None = None,
     ) -> None:
         result = {
             "schema_version": 1,
@@ -305,9 +372,10 @@ class Ledger:
             "attempts": lease.attempt,
             "traceback": trace,
         }
-        write_json(self.trial_folder(number) / "result.json", result)
+        content = {**row, LEDGER: result} if row else result
+        write_json(self.trial_folder(number) / "result.json", content)
         # in this order, so that a kill in between leaves no lease on a finished trial
-        self._lease_path(number).unlink(missing_ok=True)
+        self.leases.remove(number)
         self._tell(number, result)
 
     def _tell(self, number: int, result: dict[str, Any]) -> None:
@@ -336,13 +404,15 @@ class Ledger:
         """What all trials have used, running ones included."""
         return spent_by(trials, self._lease)
 
-    def ended(self, trials: list[FrozenTrial]) -> str | None:
+    def ended(self, trials: list[FrozenTrial] | None = None) -> str | None:
         """Why no further trial is started, or None."""
-        return self._enough(self.spent(trials))
+        return self._enough(self.spent(self.trials() if trials is None else trials))
 
     def _enough(self, spent: Spent) -> str | None:
         if self._limit is not None and spent.trials >= self._limit:
             return f"the budget of {self._limit} trials is spent"
+        if self._tried_all:
+            return "every configuration was tried"
         return self.spec.budget.exhausted(spent)
 
     def may_promote(self) -> bool:

@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from darts_core.study.accounts import imported, spent_by
 from darts_core.study.budget import Budget, Spent
 from darts_core.study.lease import Lease
+from darts_core.study.records import OUTSIDE
 
 __all__ = ["PAUSED", "Promoter", "PromotingStudy", "PromotionPruner", "paused"]
 
@@ -54,6 +55,10 @@ class PromotingStudy(optuna.Study):
             if trial.state == TrialState.RUNNING and paused(trial):
                 trial = copy.copy(trial)
                 trial.state = TrialState.PRUNED
+            elif trial.state == TrialState.COMPLETE and OUTSIDE in trial.user_attrs:
+                # a point outside the space would only shrink what samplers take for the space
+                trial = copy.copy(trial)
+                trial.state = TrialState.FAIL
             if states is None or trial.state in states:
                 found.append(trial)
         return found
@@ -116,8 +121,8 @@ class PromotionPruner(BasePruner):
 
 
 def sign_of(study: optuna.Study) -> float:
-    """1 where the study's only objective is maximized, else -1."""
-    return 1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1.0
+    """1 where the study's (first) objective is maximized, else -1."""
+    return 1.0 if study.directions[0] == optuna.study.StudyDirection.MAXIMIZE else -1.0
 
 
 @dataclass(frozen=True)

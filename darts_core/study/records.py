@@ -9,7 +9,20 @@ from typing import Any
 
 from darts_core.errors import TuneError
 
-__all__ = ["StudyResult", "TrialRecord", "meets", "parse_constraints", "record_of"]
+__all__ = [
+    "IS_BASELINE",
+    "OUTSIDE",
+    "StudyResult",
+    "TrialRecord",
+    "meets",
+    "parse_constraints",
+    "record_of",
+]
+
+
+# user attributes of trial 0: that it is the user's own configuration, and what that is where it lies
+# outside the space (samplers learn nothing from such a point)
+IS_BASELINE, OUTSIDE = "is_baseline", "outside_the_space"
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,7 @@ class TrialRecord:
     reason: str
     folder: Path
     feasible: bool = True
+    is_baseline: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -48,6 +62,7 @@ class TrialRecord:
             "device_seconds": round(self.seconds, 3),
             "reason": self.reason,
             "feasible": self.feasible,
+            "is_baseline": self.is_baseline,
         }
 
 
@@ -56,7 +71,8 @@ class StudyResult:
     """The outcome of `run_study`.
 
     `best_*` belong to the best complete, feasible trial of the first objective; `front` lists the
-    numbers of the trials that no other feasible one beats in every objective. `spent` and `forecast`
+    numbers of the trials that no other feasible one beats in every objective. `baseline` is trial 0 where
+    that was the user's own configuration, and `gain` the difference to it. `spent` and `forecast`
     are dictionaries with trials, epochs, device_seconds.
     """
 
@@ -70,7 +86,16 @@ class StudyResult:
     forecast: dict[str, Any]
     ended: str
     device_seconds: float = 0.0
+    baseline: TrialRecord | None = None
     importance: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def gain(self) -> float | None:
+        """How much better the best first objective is than the baseline's; None without a baseline's."""
+        if self.baseline is None or self.baseline.value is None:
+            return None
+        sign = 1.0 if next(iter(self.objectives.values())) == "maximize" else -1.0
+        return sign * (self.best_value - self.baseline.value)
 
     @property
     def best(self) -> TrialRecord:
@@ -84,6 +109,9 @@ class StudyResult:
             "best": self.best_params,
             "best_value": self.best_value,
             "best_number": self.best_number,
+            "baseline_number": self.baseline.number if self.baseline else None,
+            "baseline_value": self.baseline.value if self.baseline else None,
+            "gain": self.gain,
             "front": list(self.front),
             "trials": [record.to_dict() for record in self.trials],
             "spent": self.spent,
@@ -111,6 +139,7 @@ def record_of(trial: Any, space: Mapping[str, Any], folder: Path, feasible: bool
     """The record of an Optuna trial."""
     attrs = trial.user_attrs
     params = {name: space[name].decode(v) for name, v in trial.params.items() if name in space}
+    params = dict(attrs.get(OUTSIDE) or params)
     values = tuple(trial.values or ())
     curve = {step - 1: value for step, value in trial.intermediate_values.items()}
     waits = trial.state.name == "RUNNING" and attrs.get("paused")
@@ -127,6 +156,7 @@ def record_of(trial: Any, space: Mapping[str, Any], folder: Path, feasible: bool
         reason=str(attrs.get("reason", "")),
         folder=folder,
         feasible=feasible,
+        is_baseline=bool(attrs.get(IS_BASELINE)),
     )
 
 

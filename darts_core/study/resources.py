@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
 
-__all__ = ["limit_threads", "pin_worker", "visible_gpus"]
+__all__ = ["device_share", "limit_threads", "pin_worker", "visible_gpus"]
+
+log = logging.getLogger("darts_core")
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -33,6 +36,37 @@ def pin_worker(index: int) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
     for name in _THREAD_VARIABLES:
         os.environ.setdefault(name, "1")
+
+
+def device_share(workers: int, slots: int | None = None) -> float:
+    """The part of a device that each of `workers` has while all of them run; says so when it is below 1.
+
+    Args:
+        workers: trials that run at once.
+        slots: how many could do so without waiting for each other; by default one a visible GPU, else
+            as many as the processors hold at OMP_NUM_THREADS threads each.
+    """
+    if slots is None:
+        threads = os.environ.get("OMP_NUM_THREADS", "")
+        each = int(threads) if threads.isdigit() and int(threads) > 0 else 1
+        slots = len(visible_gpus()) or max(1, _processors() // each)
+    if workers <= slots:
+        return 1.0
+    log.warning(
+        "%d workers share %d device slot%s: trials wait for each other and take longer by the clock; a "
+        "second of such a trial counts as %.2g device-seconds",
+        workers,
+        slots,
+        "" if slots == 1 else "s",
+        slots / workers,
+    )
+    return slots / workers
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def limit_threads() -> None:

@@ -64,12 +64,14 @@ def read_rows(version: str | Path) -> list[Row]:
     rows = []
     folder = trials_folder(version)
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        row = _read(path / "result.json")
+        row, record = _read(path / "result.json"), _read(path / "trial.json")
+        open_row = {**record, "values": {}, "metrics": {}} if isinstance(record, dict) else {}
         if not isinstance(row, dict):
-            record = _read(path / "trial.json")
-            if not isinstance(record, dict):
-                continue
-            row = {**record, "state": "running", "done": False, "values": {}, "metrics": {}}
+            row = {**open_row, "state": "running", "done": False}
+        elif "config" not in row:
+            # the books ended it: no runner was left to write a row
+            row = {**open_row, "state": "failed", "reason": row.get("reason"), "done": True}
+        row.pop("ledger", None)
         if isinstance(row.get("number"), int) and isinstance(row.get("config"), dict):
             rows.append({**row, "trial_id": path.name, "folder": str(path)})
     return sorted(rows, key=lambda row: (row.get("phase") != "search", row["number"]))

@@ -12,11 +12,19 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from darts_core.errors import TuneError, unknown_name
 
-__all__ = ["SearchDimension", "check_params", "parse_space", "space_to_dict", "suggest"]
+__all__ = [
+    "SearchDimension",
+    "check_params",
+    "parse_space",
+    "space_size",
+    "space_to_dict",
+    "suggest",
+]
 
 _KEYS = ("low", "high", "log", "step", "integer", "choices", "when")
 
@@ -25,7 +33,8 @@ _KEYS = ("low", "high", "log", "step", "integer", "choices", "when")
 class SearchDimension:
     """One thing to tune: a range (`low`..`high`, both included) or a list of `choices`.
 
-    `when` holds (other dimension, its admitted values): the dimension exists only if all hold.
+    `when` holds (other dimension, its admitted values): the dimension exists only if all hold. `near`
+    gives, for choices, the positions of those most like each one, for samplers that move in small steps.
     """
 
     name: str
@@ -36,6 +45,7 @@ class SearchDimension:
     integer: bool = False
     choices: tuple[Any, ...] = ()
     when: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    near: tuple[tuple[int, ...], ...] = ()
 
     def active(self, params: Mapping[str, Any]) -> bool:
         """Whether the conditions hold under `params`."""
@@ -51,12 +61,36 @@ class SearchDimension:
             return False
         assert self.low is not None
         assert self.high is not None
-        if not self.low <= value <= self.high:
+        # a bound computed as a power of a base carries a rounding error
+        if not self.low <= value <= self.high and not any(
+            math.isclose(value, bound, rel_tol=1e-12) for bound in (self.low, self.high)
+        ):
             return False
         if self.step is None:
             return True
         ticks = (value - self.low) / self.step
         return abs(ticks - round(ticks)) < 1e-8
+
+    @property
+    def size(self) -> int | None:
+        """How many values there are, or None for a continuous dimension."""
+        if self.choices:
+            return len(self.choices)
+        assert self.low is not None
+        assert self.high is not None
+        step = self.step or (1 if self.integer else None)
+        return None if step is None else math.floor((self.high - self.low) / step + 1e-8) + 1
+
+    def centre(self) -> Any:
+        """The first choice, or the middle of the range (of its logarithm where it is logarithmic)."""
+        if self.choices:
+            return self.choices[0]
+        assert self.low is not None
+        assert self.high is not None
+        middle = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
+        if self.step is not None:
+            middle = self.low + round((middle - self.low) / self.step) * self.step
+        return round(middle) if self.integer else middle
 
     def values(self) -> list[Any]:
         """Every value of a finite dimension, for a grid.
@@ -80,14 +114,14 @@ class SearchDimension:
 
     def stored_values(self) -> list[Any]:
         """Every value in the form that Optuna stores."""
-        return [_encode(value) for value in self.values()] if self.choices else self.values()
+        return [self.encode(value) for value in self.values()]
 
     def distribution(self) -> Any:
         """The Optuna distribution; choices that are no scalars travel as JSON text."""
         from optuna import distributions
 
         if self.choices:
-            return distributions.CategoricalDistribution([_encode(c) for c in self.choices])
+            return distributions.CategoricalDistribution(self.stored_values())
         assert self.low is not None
         assert self.high is not None
         if self.integer:
@@ -95,10 +129,24 @@ class SearchDimension:
             return distributions.IntDistribution(int(self.low), int(self.high), self.log, step)
         return distributions.FloatDistribution(self.low, self.high, self.log, self.step)
 
+    @property
+    def _alike(self) -> bool:
+        """Whether two choices are equal to Python though not to the user, as 1, 1.0 and True are."""
+        return any(a == b for a, b in combinations(self.choices, 2))
+
+    def encode(self, value: Any) -> Any:
+        """The form in which Optuna holds a value: scalars as they are, other choices as JSON text."""
+        if not self.choices:
+            # a value within rounding of a bound is that bound
+            low, high = self.low, self.high
+            return min(max(value, low), high) if low is not None and high is not None else value
+        plain = value is None or isinstance(value, (bool, int, float, str))
+        return value if plain and not self._alike else json.dumps(value, sort_keys=True)
+
     def decode(self, value: Any) -> Any:
         """The caller's value for the one that Optuna holds."""
         if self.choices:
-            return next((c for c in self.choices if _encode(c) == value), value)
+            return next((c for c in self.choices if self.encode(c) == value), value)
         return value
 
     def to_dict(self) -> dict[str, Any]:
@@ -119,12 +167,6 @@ class SearchDimension:
             return ", ".join(map(repr, self.choices))
         tail = f" in steps of {self.step}" if self.step is not None else ""
         return f"{self.low} to {self.high}{tail}{' (whole numbers)' if self.integer else ''}"
-
-
-def _encode(choice: Any) -> Any:
-    if choice is None or isinstance(choice, (bool, int, float, str)):
-        return choice
-    return json.dumps(choice, sort_keys=True)
 
 
 def parse_space(space: Mapping[str, Any]) -> dict[str, SearchDimension]:
@@ -227,6 +269,12 @@ def space_to_dict(space: Mapping[str, SearchDimension]) -> dict[str, Any]:
     return {name: dimension.to_dict() for name, dimension in space.items()}
 
 
+def space_size(space: Mapping[str, SearchDimension]) -> int | None:
+    """The number of points of a space without conditions, or None when it is infinite."""
+    sizes = [dimension.size for dimension in space.values()]
+    return None if None in sizes else math.prod(size for size in sizes if size is not None)
+
+
 def suggest(trial: Any, space: Mapping[str, SearchDimension]) -> dict[str, Any]:
     """Values for every active dimension, drawn through an Optuna trial (stored ones are kept)."""
     params: dict[str, Any] = {}
@@ -250,5 +298,5 @@ def check_params(params: Mapping[str, Any], space: Mapping[str, SearchDimension]
             raise TuneError(
                 f"Cannot enqueue {name} = {value!r}; it takes {space[name].describe()}."
             )
-        stored[name] = _encode(value)
+        stored[name] = space[name].encode(value)
     return stored

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from darts_core.errors import TuneError
 from darts_core.study.budget import Budget
+from darts_core.study.pruners import PRUNERS
 from darts_core.study.records import parse_constraints
-from darts_core.study.samplers import PRUNERS, SAMPLERS, grid_size, named
+from darts_core.study.samplers import SAMPLERS, grid_size, named
 from darts_core.study.space import SearchDimension, check_params, parse_space, space_to_dict
 
 __all__ = ["StudySpec"]
@@ -25,7 +26,14 @@ def _name_for(folder: Path, storage: str | None) -> str:
 
 @dataclass(frozen=True)
 class StudySpec:
-    """A study's description. `make` checks and fills it in."""
+    """A study's description. `make` checks and fills it in.
+
+    `baseline` is the user's own configuration: trial 0, run to its end whatever it reports, also where it
+    lies outside the space. With `distinct` no point is tried twice, and a finite space ends the study.
+    `device_share` is the part of a device that each of the workers has. `trials_folder` and `trial_name`
+    say where trials lie if not in `trials/NNNN`. When the first `hopeless` trials have all failed the study
+    ends: the code is broken, not its settings.
+    """
 
     folder: Path
     space: dict[str, SearchDimension]
@@ -36,9 +44,16 @@ class StudySpec:
     seed: int = 0
     constraints: tuple[tuple[str, str, float], ...] = ()
     enqueue: tuple[dict[str, Any], ...] = ()
+    baseline: dict[str, Any] | None = None
+    pruning_metric: str | None = None
+    distinct: bool = False
+    device_share: float = 1.0
+    trials_folder: Path | None = None
+    trial_name: Callable[[int], str] | None = None
     storage: str | None = None
     study_name: str = "tune"
     max_failure_share: float = 0.5
+    hopeless: int | None = None
     max_restarts: int = 3
     stale_seconds: float = 60.0
 
@@ -82,11 +97,13 @@ class StudySpec:
             sampler=named("sampler", sampler, SAMPLERS),
             pruner=named("pruner", pruner, PRUNERS),
             constraints=parse_constraints(constraints),
-            enqueue=tuple(check_params(params, dimensions) for params in enqueue),
+            enqueue=tuple(dict(params) for params in enqueue),
             storage=storage,
             study_name=study_name or _name_for(Path(folder), storage),
             **rest,
         )
+        for params in spec.enqueue:
+            check_params(params, dimensions)
         spec.check()
         return spec
 
@@ -107,6 +124,13 @@ class StudySpec:
                 f"The pruner {self.pruner['name']!r} compares one number, but the study has "
                 f"{len(self.objectives)} objectives; use pruner=none."
             )
+
+    @property
+    def judged_by(self) -> str | None:
+        """The reported metric by which running trials are judged: `pruning_metric`, or the only objective."""
+        return self.pruning_metric or (
+            next(iter(self.objectives)) if len(self.objectives) == 1 else None
+        )
 
     @property
     def wanted(self) -> tuple[str, ...]:

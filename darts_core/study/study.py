@@ -17,10 +17,13 @@ from darts_core.study.importance import importance
 from darts_core.study.launch import run_workers
 from darts_core.study.ledger import Ledger
 from darts_core.study.pareto import pareto_mask, signs
-from darts_core.study.records import StudyResult, TrialRecord
+from darts_core.study.records import IS_BASELINE, OUTSIDE, StudyResult, TrialRecord
+from darts_core.study.resources import device_share
+from darts_core.study.runner import CallableRunner, ChildRunner, Objective
+from darts_core.study.space import check_params
 from darts_core.study.spec import StudySpec
-from darts_core.study.storage import FileLock, open_storage
-from darts_core.study.worker import Objective, work
+from darts_core.study.storage import keep_password, open_storage
+from darts_core.study.worker import work
 
 __all__ = ["open_study", "run_study", "summarize"]
 
@@ -40,6 +43,7 @@ def run_study(
     epochs_per_trial: int | None = None,
     workers: int = 1,
     isolate: bool | None = None,
+    slots: int | None = None,
     warm_start: str | Path | None = None,
     on_trial: Callable[[TrialRecord], None] | None = None,
     **options: Any,
@@ -62,6 +66,8 @@ def run_study(
         training_seconds: device-seconds of one training of the final network.
         epochs_per_trial: of an unpruned trial, for the forecast and for Hyperband.
         workers: how many trials run at once. One runs in this process, more in processes.
+        slots: how many trials the devices can run at once without sharing one; by default the visible
+            GPUs, else the processors. More workers than that share the device's seconds.
         isolate: run each trial in a process of its own also with one worker.
         warm_start: folder or storage URL of another study over the same dimensions, whose complete
             trials are added as knowledge (they count neither as trials nor for the best).
@@ -69,8 +75,9 @@ def run_study(
         options: sampler ("tpe"), pruner ("default": ASHA for one objective, none for several),
             seed (0), direction ("maximize"), metric ("val_accuracy"), objectives (name ->
             direction, for several), constraints (name -> "<= bound"), enqueue (settings to run
-            first, in order), storage (URL; None is a journal file), study_name (in a
-            database; by default from the folder), max_failure_share (0.5),
+            first, in order), baseline (the user's own setting: trial 0, never stopped), storage (URL;
+            None is a journal file), study_name (in a database; by default from the folder),
+            max_failure_share (0.5),
             max_restarts (3: of a trial whose process dies without anything new to report).
 
     Raises:
@@ -80,29 +87,44 @@ def run_study(
     if workers < 1:
         raise TuneError(f"tune.workers={workers} must be at least 1.")
     budget = Budget(trials, epochs, device_seconds, trainings, training_seconds, epochs_per_trial)
+    options["storage"] = keep_password(options.get("storage"))
+    options["device_share"] = device_share(workers, slots)
     spec = StudySpec.make(space, budget, folder=folder, **options)
     ledger = open_study(spec, warm_start=warm_start)
     forecast = announce(ledger, workers)
     if ledger.unfinished():
         seen = {t.number for t in ledger.trials() if t.state.is_finished()}
         if workers == 1 and not isolate:
-            work(spec, objective, isolate=False, on_trial=on_trial)
+            work(spec, CallableRunner(objective, spec.wanted), on_trial=on_trial)
+        elif workers == 1:
+            work(spec, ChildRunner(objective, spec.wanted), on_trial=on_trial)
         else:
             run_workers(ledger, objective, workers, seen=seen, on_trial=on_trial)
     return summarize(ledger, forecast)
 
 
-def open_study(spec: StudySpec, *, warm_start: str | Path | None = None) -> Ledger:
-    """Open or make the study; a new one gets its enqueued trials (the first is trial 0).
+def open_study(
+    spec: StudySpec, *, warm_start: str | Path | None = None, known: Sequence[Any] = ()
+) -> Ledger:
+    """Open or make the study; a new one gets its enqueued trials (the baseline is trial 0).
+
+    Args:
+        spec: the study.
+        warm_start: another study, whose complete trials are knowledge here.
+        known: Optuna's trials that a new study begins with, in the order of their numbers.
 
     Raises:
         TuneError: the storage is in use by another study's space.
     """
     ledger = Ledger(spec)
-    with FileLock(spec.folder / "setup.lock").held():
+    with ledger.lock.held():
         if not ledger.study.user_attrs.get("ready"):
+            for trial in known if not ledger.trials() else ():
+                ledger.study._storage.create_new_trial(ledger.study._study_id, trial)
+            if spec.baseline is not None and not any(_is_baseline(t) for t in ledger.trials()):
+                _enqueue(ledger, spec.baseline, {IS_BASELINE: True})
             for params in spec.enqueue:
-                ledger.study.enqueue_trial(dict(params), skip_if_exists=True)
+                _enqueue(ledger, params, {})
             if warm_start is not None:
                 _import_trials(ledger, warm_start)
             ledger.study.set_user_attr("ready", True)
@@ -112,6 +134,21 @@ def open_study(spec: StudySpec, *, warm_start: str | Path | None = None) -> Ledg
                 {"schema_version": 1, "seed": spec.seed, "storage": spec.storage, **description},
             )
     return ledger
+
+
+def _is_baseline(trial: Any) -> bool:
+    return bool(trial.user_attrs.get(IS_BASELINE))
+
+
+def _enqueue(ledger: Ledger, params: Mapping[str, Any], attrs: dict[str, Any]) -> None:
+    """Let a setting wait for its trial, unless it does already. One outside the space is run all the same."""
+    space = ledger.spec.space
+    if all(name in space and space[name].contains(value) for name, value in params.items()):
+        stored = check_params(params, space)
+        ledger.study.enqueue_trial(stored, user_attrs=attrs, skip_if_exists=not attrs)
+    elif not any(t.user_attrs.get(OUTSIDE) == dict(params) for t in ledger.trials()):
+        log.info("the setting %s lies outside the space; it is run all the same", dict(params))
+        ledger.study.enqueue_trial({}, user_attrs={**attrs, OUTSIDE: dict(params)})
 
 
 def _import_trials(ledger: Ledger, source: str | Path) -> None:
@@ -203,6 +240,7 @@ def summarize(ledger: Ledger, forecast: dict[str, Any] | None = None) -> StudyRe
         forecast=forecast or budget.forecast(1),
         ended=ledger.ended(trials) or "stopped before the budget was spent",
         device_seconds=spent.device_seconds,
+        baseline=next((r for r in records if r.is_baseline), None),
         importance=_importance(records, next(iter(ledger.spec.objectives.values()))),
     )
     best_file = {"number": best.number, first: best.value, "params": best.params}

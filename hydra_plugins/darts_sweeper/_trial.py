@@ -121,7 +121,8 @@ class WorkerTask:
     def __call__(self, config: Any) -> int:
         """The number of trials that this worker ended."""
         from darts_core.study.resources import pin_worker
+        from darts_core.study.runner import ChildRunner
         from darts_core.study.worker import work
 
         pin_worker(int(HydraConfig.get().job.num))
-        return work(self.spec, self.trial, isolate=True)
+        return work(self.spec, ChildRunner(self.trial, self.spec.wanted))

@@ -299,7 +299,7 @@ def text_readers() -> dict[str, tuple[str, Reader]]:
     from darts_core.latency.table import LatencyTable
     from darts_core.reading import read_json, read_jsonl, read_mapping, read_yaml
     from darts_core.runlog import RunFolder
-    from darts_core.store.version import marker
+    from darts_core.store.record import read_job, read_record
     from darts_core.study.storage import open_storage
 
     return {
@@ -315,7 +315,8 @@ def text_readers() -> dict[str, tuple[str, Reader]]:
         "latency table": ("table.json", LatencyTable.load),
         "manifest": ("manifest.json", lambda p: read_manifest(p.parent)),
         "table": ("table.csv", from_csv),
-        "marker": ("version.json", lambda p: marker(p, "darts-core version")),
+        "version's record": ("version.json", lambda p: read_record(p.parent)),
+        "job's record": ("job.json", lambda p: read_job(p.parent)),
         "journal": ("study.journal", lambda p: open_storage(p.parent).get_all_studies()),
     }
 

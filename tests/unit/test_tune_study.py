@@ -10,7 +10,8 @@ import pytest
 from darts_core.errors import TuneError
 from darts_core.study import current_trial, run_study
 from darts_core.study.ledger import Ledger
-from darts_core.study.samplers import PRUNERS, SAMPLERS
+from darts_core.study.pruners import PRUNERS
+from darts_core.study.samplers import SAMPLERS
 
 SPACE = {"x": {"low": 0.0, "high": 1.0}, "kind": {"choices": ["a", "b"]}}
 

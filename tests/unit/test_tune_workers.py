@@ -17,7 +17,6 @@ import pytest
 from darts_core.errors import TuneError
 from darts_core.study import run_study
 from darts_core.study.launch import RelaunchLimit
-from darts_core.study.lease import Lease
 from darts_core.study.resources import pin_worker, visible_gpus
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kills processes by /proc")
@@ -236,7 +235,7 @@ def test_a_live_worker_of_another_process_keeps_its_trial(tmp_path):
     taken = second.claim()
     assert taken.number == 1
     assert taken.resumed
-    assert Lease.read(tmp_path / "trials/0001/lease.json").token == taken.lease.token
+    assert second.leases.read(1).token == taken.lease.token
 
 
 def test_gpus_are_dealt_out_by_turns(monkeypatch):

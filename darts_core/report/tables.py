@@ -6,10 +6,10 @@ import csv
 import io
 import json
 import time
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from darts_core.report.escape import plain_text
 from darts_core.runlog import plain
 
 _SENSIBLE_SECONDS = 30.0
@@ -18,10 +18,8 @@ __all__ = ["clock", "cost_text", "neutral", "render", "short", "span"]
 
 
 def neutral(value: Any, limit: int = 200) -> str:
-    """`value` as one line of text without control, escape or direction-changing characters."""
-    text = str(value)
-    text = text if len(text) <= limit else text[: limit - 3] + "..."
-    return "".join(c if unicodedata.category(c)[0] != "C" else "?" for c in text)
+    """`plain_text` as long as a table's cell or a line of the terminal takes it."""
+    return plain_text(value, limit=limit)
 
 
 def short(value: Any) -> str:

@@ -125,7 +125,7 @@ def tune_section(run: VersionRun) -> Section | None:
     body += pair(
         card(importance_bars(shares), title="Importance"),
         card(
-            plain_table(best.params) if best else "",
+            plain_table(best.params if best else {}),
             title=f"Best settings (trial {best.number})" if best else "",
         ),
     )

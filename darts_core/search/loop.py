@@ -46,6 +46,8 @@ log = logging.getLogger("darts_core")
 
 OnEpoch = Callable[[int, dict[str, Any]], None]
 Progress = Callable[[int, int], None]
+# steps between looks at the loss on a GPU: each look waits for the device
+_CHECK_EVERY = 100
 
 
 def search(
@@ -192,7 +194,7 @@ class _Loop:
 
     def _check_finite(self, epoch: int, step: int, *, now: bool = False) -> None:
         """Stop on a NaN loss. A look at the loss waits for a GPU, so there it is rare."""
-        rare = self.device.type == "cuda" and (step + 1) % self.config.check_every
+        rare = self.device.type == "cuda" and (step + 1) % _CHECK_EVERY
         if rare and not now:
             return
         bad = self.state.first_bad_step()
@@ -247,6 +249,7 @@ class _Loop:
         now = time.perf_counter()
         row["seconds"] = state.seconds + now - started
         weights = self.supernet.final_weights()
+        row.update(self._costs())
         row["alphas"] = {kind: weight.round(6).tolist() for kind, weight in weights.items()}
         row["architecture"] = architecture.text()
         state.next_epoch({"epoch": epoch, **row})
@@ -257,6 +260,17 @@ class _Loop:
             self.run.log_metrics(epoch, **row)
         log.info(_summary(epoch, config.epochs, row))
         return {"epoch": epoch, **row}
+
+    def _costs(self) -> dict[str, float]:
+        """What the penalties say of the mixture: its expected cost, a budget's multiplier."""
+        found: dict[str, float] = {}
+        with torch.no_grad():
+            weights = self.supernet.expected_weights()
+        for penalty in self.strategy.penalties:
+            told = getattr(penalty, "measurements", None)
+            if told is not None:
+                found |= {f"cost/{name}": value for name, value in told(weights).items()}
+        return found
 
     def _time_is_up(self, seconds: float) -> bool:
         if self.config.max_minutes is None:

@@ -347,7 +347,7 @@ def test_study_shows_every_curve_and_the_front_of_two_objectives(version: Path) 
     assert "the budget of 24 trials is spent" in text
     assert "Objectives against each other" in text
     source = (version / "report.html").read_text()
-    curves = source.split("Every trial&#x27;s curve")[2].split("</svg>")[0]
+    curves = source.split("Every trial&#39;s curve")[2].split("</svg>")[0]
     assert curves.count('class="series') == 24
 
 

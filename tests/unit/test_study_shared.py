@@ -117,7 +117,7 @@ def test_the_command_writes_and_prints_no_password(tmp_path):
         f"# @package _global_\ntune: {{options: {{storage: '{url}'}}}}\n"
     )
     done = subprocess.run(
-        [*base, "+experiment=db", "--config-dir", "mine"],
+        [*base, "experiment=db", "--config-dir", "mine"],
         capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr

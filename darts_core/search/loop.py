@@ -46,6 +46,8 @@ log = logging.getLogger("darts_core")
 
 OnEpoch = Callable[[int, dict[str, Any]], None]
 Progress = Callable[[int, int], None]
+# steps between looks at the loss on a GPU: each look waits for the device
+_CHECK_EVERY = 100
 
 
 def search(
@@ -192,7 +194,7 @@ class _Loop:
 
     def _check_finite(self, epoch: int, step: int, *, now: bool = False) -> None:
         """Stop on a NaN loss. A look at the loss waits for a GPU, so there it is rare."""
-        rare = self.device.type == "cuda" and (step + 1) % self.config.check_every
+        rare = self.device.type == "cuda" and (step + 1) % _CHECK_EVERY
         if rare and not now:
             return
         bad = self.state.first_bad_step()

@@ -139,7 +139,7 @@ def cut_torn_line(path: Path) -> int:
             try:
                 json.loads(content[start : keep - 1])
                 break
-            except ValueError:
+            except (ValueError, RecursionError):
                 keep = start
         if keep < len(content):
             stream.truncate(keep)
@@ -165,7 +165,13 @@ def open_storage(folder: Path, url: str | None = None) -> Any:
     if path.exists():
         with lock.held():
             cut_torn_line(path)
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))  # type: ignore[arg-type]
+    try:
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))  # type: ignore[arg-type]
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise TuneError(
+            f"{path} is damaged or no journal of a study ({type(error).__name__}: {str(error)[:200]}); "
+            "restore it or use another version=."
+        ) from error
 
 
 def _open_database(url: str) -> Any:

@@ -30,8 +30,8 @@ test: $(STAMP) ## the everyday tests (CPU)
 test-full: $(STAMP) ## the everyday tests and the heavy ones (CPU)
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "not gpu and not interpret"
 
-faults: $(STAMP) ## a sweep under a hundred random kills (about 10 minutes, CPU)
-	$(TEST_ENV) $(BIN)/python -m pytest -m full tests/unit/test_tune_workers.py
+faults: $(STAMP) ## three hundred random kills: callables, child processes and scripts over three storages (CPU)
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m full tests/faults
 
 test-interpret: $(STAMP) ## the Triton kernel bodies in Triton's CPU interpreter
 	$(TEST_ENV) TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 -m interpret tests/kernels

@@ -47,7 +47,7 @@ def searchable(
     try:
         content = json.loads(value) if isinstance(value, str) else dict(value)
         pairs = tuple((str(label), option) for label, option in content.items())
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise ConfigError(
             f"The setting {setting}={str(value)[:80]!r} is no architecture; use 'baseline', or a mapping "
             "of choices to options."

@@ -18,13 +18,13 @@ from darts_core.report import (
     write_report,
     write_seeds_report,
 )
+from darts_core.report.models_table import reference
 from darts_core.report.overview import costs, total_cost
+from darts_core.report.prune_export import pruned_layers
 from darts_core.report.read import StageRun, VersionRun, read_version
 from darts_core.report.results import final_row, headline
 from darts_core.report.rows import ModelRow
 from darts_core.report.seeds import agreement, seeds_summary
-from darts_core.report.shipping import pruned_layers
-from darts_core.report.standings import reference
 from darts_core.report.trials import read_trials
 from darts_core.runlog import read_json, write_json, write_text
 from darts_core.study.importance import importance

@@ -35,7 +35,7 @@ def searchable(
     """
     from darts_core.architecture import Architecture
     from darts_core.autosearch.contract import current
-    from darts_core.supernet.choices import ModuleSupernet
+    from darts_core.supernet.module_supernet import ModuleSupernet
 
     trial = current()
     supernet = ModuleSupernet(module, input_shape=input_shape)

@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 from darts_core.errors import JobError
+from darts_core.reading import read_bytes
 
 __all__ = ["check_boot_file"]
 
@@ -22,8 +23,8 @@ def check_boot_file(code: Path, boot_file: str, *, needs: str | None) -> None:
             f"There is no boot file {boot_file!r} in the code folder {code}; name it relative to --code."
         )
     try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError) as error:
+        tree = ast.parse(read_bytes(path, JobError))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise JobError(f"The boot file {boot_file} is not valid Python ({error}).") from error
     names: set[str] = set()
     functions: dict[str, list[str]] = {}

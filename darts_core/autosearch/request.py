@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import ConfigError, JobError
+from darts_core.reading import read_bytes
 from darts_core.store.code import copy_code, numbered
 from darts_core.store.jobs import Store
 from darts_core.store.locks import device_lock_path
@@ -91,8 +92,8 @@ def check_boot_file(code: Path, boot_file: str, *, needs_train: bool) -> None:
             f"There is no boot file {boot_file!r} in the code folder {code}; name it relative to --code."
         )
     try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError) as error:
+        tree = ast.parse(read_bytes(path, JobError))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise JobError(f"The boot file {boot_file} is not valid Python ({error}).") from error
     names: set[str] = set()
     for node in tree.body:

@@ -212,8 +212,10 @@ class _Kept:
 
     def __init__(self, folder: str | Path | None, batch: int) -> None:
         self._path = Path(folder) / f"times-b{batch}.json" if folder is not None else None
-        found = runlog.read_json(self._path) if self._path and self._path.is_file() else {}
-        self._rows: dict[str, dict[str, Any]] = dict(found)
+        found = runlog.read_mapping(self._path) if self._path and self._path.is_file() else {}
+        if not all(isinstance(row, dict) for row in found.values()):
+            raise LatencyError(f"{self._path} holds other than times; delete it.")
+        self._rows: dict[str, dict[str, Any]] = found
 
     def wants(self, text: str, turn: str) -> bool:
         entry = self._rows.get(text, {})

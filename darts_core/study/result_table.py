@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from darts_core.errors import JobError
+from darts_core.study.metric_names import ACCURACY, SAME_METRIC
 from darts_core.study.results import Goals, Row
 
 __all__ = ["result_table", "row_names"]
-
-_ACCURACY = ("acc", "accuracy", "mean_accuracy")
-_ALIASES = {**dict.fromkeys(_ACCURACY, _ACCURACY), "latency": ("latency_ms",)}
 
 
 def result_table(
@@ -21,7 +19,7 @@ def result_table(
     settings = sorted({name for row in rows for name in row["config"]})
     metrics = [goal["metric"] for goal in goals]
     extra = sorted({n for row in rows for n in row.get("metrics", {})} - set(metrics))
-    if not set(_ACCURACY) & {*metrics, *extra}:
+    if not set(ACCURACY) & {*metrics, *extra}:
         # the final accuracy of a search that optimises something else
         extra.append("acc")
     if "latency" not in (*metrics, *extra):
@@ -89,7 +87,7 @@ def _sort_key(sort: str | None, goals: Goals, columns: Sequence[str]) -> tuple[s
     modes = {goal["metric"]: goal["mode"] for goal in goals}
     if sort is None:
         return goals[0]["metric"], goals[0]["mode"]
-    for candidate in (sort, *_ALIASES.get(sort, ())):
+    for candidate in (sort, *SAME_METRIC.get(sort, ())):
         if candidate in columns:
             default = "min" if "latency" in candidate or "loss" in candidate else "max"
             return candidate, modes.get(candidate, default)

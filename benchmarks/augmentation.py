@@ -34,13 +34,13 @@ from darts_core.augment import AUGMENTATIONS, Operation, Policy, policy_to_yaml
 from darts_core.bench.results import write_results
 from darts_core.data import DataBundle, load_data
 from darts_core.runlog import config_hash, read_json, write_json
+from darts_core.study.augment_search import OPERATIONS, search_policy
+from darts_core.study.budget import Budget
 from darts_core.train.baselines import resnet
 from darts_core.train.config import TrainConfig
 from darts_core.train.evaluation import evaluate
 from darts_core.train.loop import fit
 from darts_core.train.policy_objectives import bilevel_objective, density_objective
-from darts_core.tune.augment_search import OPERATIONS, search_policy
-from darts_core.tune.budget import Budget
 
 _VAL_FRACTION = 0.15
 Row = dict[str, float]

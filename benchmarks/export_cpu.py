@@ -141,7 +141,14 @@ def in_fresh_process(name: str, runtime: str, args: argparse.Namespace) -> None:
         sys.executable, "-m", "benchmarks.export_cpu", "row", "--models", name, "--runtimes", runtime,
         "--runs", str(args.runs), "--seconds", str(args.seconds),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=dict(os.environ),
+        encoding="utf-8",
+        errors="replace",
+    )
     if done.returncode:
         print(f"{name} {runtime}: {(done.stderr.strip().splitlines() or ['?'])[-1]}", flush=True)
         return

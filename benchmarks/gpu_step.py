@@ -153,7 +153,7 @@ def compile_cells(scale: Scale, precision: str, cells: list[int], out: Path) -> 
 
     import torch
 
-    from darts_core.supernet.fused import fuse
+    from darts_core.supernet.paths import fuse
     from darts_kernels.testing import relative_error
 
     tf32 = precision == "tf32"
@@ -239,7 +239,7 @@ def bench(scale: Scale, name: str, out: Path) -> None:
 def write(out: Path, found: Any) -> None:
     """The file appears whole: a part that was cut off has none."""
     temporary = out.with_suffix(".tmp")
-    temporary.write_text(json.dumps(found))
+    temporary.write_text(json.dumps(found), encoding="utf-8")
     temporary.replace(out)
 
 

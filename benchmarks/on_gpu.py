@@ -210,7 +210,9 @@ def main() -> int:
     args.data = args.data.resolve() if args.data is not None else None
     args.out.mkdir(parents=True, exist_ok=True)
     record = args.out / "jobs.json"
-    status: dict[str, str] = json.loads(record.read_text()) if record.is_file() else {}
+    status: dict[str, str] = (
+        json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    )
     until = time.monotonic() + 60 * args.minutes
     known = jobs(args)
     wanted = [name for name in known if args.only is None or name in args.only]
@@ -223,7 +225,7 @@ def main() -> int:
         print(f"== {name}", flush=True)
         code = run(known[name], until)
         status[name] = {0: "done", UNFINISHED: "begun", LEFT: "begun"}.get(code, f"failed ({code})")
-        record.write_text(json.dumps(status, indent=1))
+        record.write_text(json.dumps(status, indent=1), encoding="utf-8")
         if status[name] == "begun":
             break
     for name in wanted:

@@ -91,7 +91,7 @@ def planted_bundle() -> DataBundle:
 
 def made(group: str, name: str) -> Any:
     """The strategy or relaxation of the YAML file, at the toy's size."""
-    node = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
+    node = yaml.safe_load((CONF / group / f"{name}.yaml").read_text(encoding="utf-8"))
     return instantiate({**copy.deepcopy(node), **SMALLER.get(name, {})})
 
 

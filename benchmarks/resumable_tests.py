@@ -56,10 +56,10 @@ class _Resumable:
         self.session: pytest.Session | None = None
         self.late = False
         mark = fingerprint()
-        lines = self.path.read_text().splitlines() if self.path.is_file() else []
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
         if lines[:1] != [mark] and not worker:
             folder.mkdir(parents=True, exist_ok=True)
-            self.path.write_text(mark + "\n")
+            self.path.write_text(mark + "\n", encoding="utf-8")
             lines = [mark]
         self.passed = set(lines[1:])
 
@@ -83,7 +83,7 @@ class _Resumable:
         if self.worker:
             return
         if report.when == "call" and report.passed:
-            with self.path.open("a") as file:
+            with self.path.open("a", encoding="utf-8") as file:
                 file.write(report.nodeid + "\n")
         if report.when == "teardown" and time.monotonic() > self.end and self.session is not None:
             self.late = True

@@ -26,8 +26,8 @@ from torch import nn
 
 from darts_core.bench.results import write_results
 from darts_core.data import DataBundle, load_data
+from darts_core.study import TrialHandle, run_study
 from darts_core.train import TrainConfig, baseline, fit
-from darts_core.tune import TrialHandle, run_study
 
 SPACE = {
     "learning_rate": {"low": 1e-4, "high": 1.0, "log": True},

@@ -24,7 +24,7 @@ from typing import Any
 
 from darts_core.bench.results import write_results
 from darts_core.runlog import read_json, write_json
-from darts_core.tune import TrialHandle, run_study
+from darts_core.study import TrialHandle, run_study
 
 SPACE = {"x": {"low": 0.0, "high": 1.0}}
 

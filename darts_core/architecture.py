@@ -25,6 +25,10 @@ __all__ = ["Architecture", "CellChoice", "Edge"]
 Edge = tuple[int, int, str]
 Choice = str | int | float | bool
 SCHEMA_VERSION = 1
+# far beyond any cell; a larger number would be built, state by state
+MAX_STATES = 100
+MAX_EDGES = 1000
+MAX_TEXT = 100_000
 
 _NAMED = {
     "DARTS_V1": (
@@ -65,8 +69,10 @@ class CellChoice:
         targets = {target for _, target, _ in edges}
         if not concat or any(not _is_int(state) for state in concat):
             raise ArchitectureError(
-                f"A cell's concat must name at least one state by number, not {list(concat)!r}."
+                f"A cell's concat must name at least one state by number, not {_short(list(concat))}."
             )
+        if not 0 < len(edges) <= MAX_EDGES:
+            raise ArchitectureError(f"A cell has 1..{MAX_EDGES} edges, not {len(edges)}.")
         missing = [state for state in concat if state not in targets]
         if missing:
             raise ArchitectureError(
@@ -103,7 +109,9 @@ class Architecture:
 
     def __post_init__(self) -> None:
         if not isinstance(self.space, str) or not self.space:
-            raise ArchitectureError(f"An architecture's space must be a name, not {self.space!r}.")
+            raise ArchitectureError(
+                f"An architecture's space must be a name, not {_short(self.space)}."
+            )
         if not self.cells and not self.choices:
             raise ArchitectureError("An architecture needs cells or choices; this one has neither.")
         object.__setattr__(self, "cells", tuple((kind, cell) for kind, cell in self.cells))
@@ -159,6 +167,10 @@ class Architecture:
             ArchitectureError: the text is neither; the message names the place.
         """
         text = text.strip()
+        if len(text) > MAX_TEXT:
+            raise ArchitectureError(
+                f"An architecture text of {len(text):,} characters is none; at most {MAX_TEXT:,}."
+            )
         if text.startswith("|"):
             return _parse_nasbench201(text)
         if text.startswith("Genotype"):
@@ -237,25 +249,35 @@ class Architecture:
         write_yaml(path, content)
 
 
+def _short(value: Any) -> str:
+    """`value` in at most 80 characters, for a message."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _checked_choice(value: Any) -> Choice:
     if not isinstance(value, (str, int, float, bool)):
-        raise ArchitectureError(f"A choice must be a text or a number, not {value!r}.")
+        raise ArchitectureError(f"A choice must be a text or a number, not {_short(value)}.")
     return value
 
 
 def _checked_edge(edge: Any) -> Edge:
     if not isinstance(edge, (tuple, list)) or len(edge) != 3:
-        raise ArchitectureError(f"An edge must be (source, target, operation), not {edge!r}.")
+        raise ArchitectureError(f"An edge must be (source, target, operation), not {_short(edge)}.")
     source, target, op = edge
     if not _is_int(source) or not _is_int(target) or not isinstance(op, str) or not op:
-        raise ArchitectureError(f"An edge must be (source, target, operation), not {edge!r}.")
+        raise ArchitectureError(f"An edge must be (source, target, operation), not {_short(edge)}.")
     if not 0 <= source < target:
         raise ArchitectureError(
-            f"The edge {(source, target, op)} must lead from a lower state to a higher one."
+            f"The edge {_short((source, target, op))} must lead from a lower state to a higher one."
+        )
+    if target >= MAX_STATES:
+        raise ArchitectureError(
+            f"The edge {_short((source, target, op))} leads beyond state {MAX_STATES - 1}, the last."
         )
     return source, target, op
 
@@ -264,7 +286,7 @@ def _cell_from_dict(kind: str, content: Any) -> CellChoice:
     if not isinstance(content, Mapping) or set(content) != {"edges", "concat"}:
         given = sorted(map(str, content)) if isinstance(content, Mapping) else content
         raise ArchitectureError(
-            f"The cell {kind!r} must be a mapping with exactly 'edges' and 'concat', not {given!r}."
+            f"The cell {kind!r} must be a mapping with exactly 'edges' and 'concat', not {_short(given)}."
         )
     edges, concat = content["edges"], content["concat"]
     if not isinstance(edges, (list, tuple)) or not isinstance(concat, (list, tuple)) or not edges:
@@ -280,12 +302,16 @@ def _parse_genotype(text: str) -> Architecture:
     try:
         call = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        raise ArchitectureError(f"The genotype text is not well formed: {error}.") from None
+        raise ArchitectureError(
+            f"The genotype text is not well formed: {str(error)[:200]}."
+        ) from None
     if not isinstance(call, ast.Call) or call.args or getattr(call.func, "id", None) != "Genotype":
         raise ArchitectureError(
             "A genotype must read Genotype(normal=[...], normal_concat=..., ...)."
         )
     fields = {keyword.arg: keyword.value for keyword in call.keywords}
+    if len(fields) != len(call.keywords):
+        raise ArchitectureError("The genotype names a field twice; keep one of them.")
     wanted = ("normal", "normal_concat", "reduce", "reduce_concat")
     for name in fields:
         if name not in wanted:
@@ -303,10 +329,12 @@ def _parse_genotype(text: str) -> Architecture:
         for index, pair in enumerate(pairs):
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
                 raise ArchitectureError(
-                    f"{kind}[{index}] must be (operation, source), not {pair!r}."
+                    f"{kind}[{index}] must be (operation, source), not {_short(pair)}."
                 )
             edges.append(_checked_edge((pair[1], 2 + index // 2, pair[0])))
         concat = _literal(fields[f"{kind}_concat"], f"{kind}_concat")
+        if not isinstance(concat, (list, tuple)):
+            raise ArchitectureError(f"The genotype's '{kind}_concat' must be a list of states.")
         cells.append((kind, CellChoice(tuple(edges), tuple(concat))))
     return Architecture("darts", tuple(cells))
 
@@ -320,7 +348,7 @@ def _literal(node: ast.expr, name: str) -> Any:
         return list(range(*bounds))
     try:
         return ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         raise ArchitectureError(f"The genotype's {name} must hold plain values only.") from None
 
 
@@ -337,11 +365,15 @@ def _parse_nasbench201(text: str) -> Architecture:
     edges = []
     for node, group in enumerate(text.split("+"), start=1):
         if not (group.startswith("|") and group.endswith("|") and len(group) > 2):
-            raise ArchitectureError(f"Node {node} of {text!r} must be written |op~source|...|.")
+            raise ArchitectureError(
+                f"Node {node} of {_short(text)} must be written |op~source|...|."
+            )
         for entry in group[1:-1].split("|"):
             match = re.fullmatch(r"([A-Za-z0-9_]+)~([0-9]{1,3})", entry)
             if not match:
-                raise ArchitectureError(f"Cannot read {entry!r} at node {node} of {text!r}.")
+                raise ArchitectureError(
+                    f"Cannot read {_short(entry)} at node {node} of {_short(text)}."
+                )
             edges.append(_checked_edge((int(match[2]), node, match[1])))
     return Architecture("nasbench201", (("cell", CellChoice(tuple(edges), (node,))),))
 

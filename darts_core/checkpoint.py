@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from darts_core.errors import ResumeError
+from darts_core.errors import DartsError, ResumeError
+from darts_core.reading import regular_file
 from darts_core.runlog import replacing
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["load_checkpoint", "save_checkpoint", "taking_over"]
 
 SCHEMA_VERSION = 1
 
@@ -33,10 +36,9 @@ def load_checkpoint(path: str | Path, *, device: str | Any = "cpu") -> dict[str,
     """
     import torch
 
-    path = Path(path)
-    if not path.is_file():
-        raise ResumeError(f"There is no checkpoint at {path}; name an existing file.")
+    path = regular_file(path, ResumeError)
     try:
+        _check_archive(path)
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for a damaged archive
         raise ResumeError(
@@ -44,9 +46,39 @@ def load_checkpoint(path: str | Path, *, device: str | Any = "cpu") -> dict[str,
             "one of ours. Delete it to start afresh."
         ) from error
     version = content.get("schema_version") if isinstance(content, dict) else None
-    if not isinstance(version, int) or version > SCHEMA_VERSION:
+    if type(version) is not int or version > SCHEMA_VERSION:
         raise ResumeError(
             f"The checkpoint {path} has schema_version {version!r}; this program reads up to "
             f"{SCHEMA_VERSION}. Update darts-core or delete the file."
         )
     return dict(content)
+
+
+def _check_archive(path: Path) -> None:
+    """Nothing, if `path` is an archive as torch writes it: its members as large as the file says.
+
+    A packed member of a few bytes could unfold to gigabytes; torch packs none.
+    """
+    with zipfile.ZipFile(path) as archive:
+        packed = [m.filename for m in archive.infolist() if m.compress_type != zipfile.ZIP_STORED]
+    if packed:
+        raise ValueError(f"the member {packed[0]!r} is compressed")
+
+
+@contextmanager
+def taking_over(path: str | Path) -> Iterator[None]:
+    """A block that takes the values of `path` over: one that is missing or does not fit is a sentence.
+
+    Raises:
+        ResumeError: the block met a key that is not there, or a value of another type or shape.
+    """
+    try:
+        yield
+    except DartsError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as e:
+        reason = (str(e).strip().splitlines() or [""])[0]
+        raise ResumeError(
+            f"{path} is damaged or was not written by this program ({type(e).__name__}: "
+            f"{reason[:200]}); delete it to start afresh."
+        ) from e

@@ -16,11 +16,15 @@ from collections.abc import Sequence
 from darts_core.commands.help import ARGPARSE, command_help, main_help
 from darts_core.commands.ranks import current_ranks, end_at_once, in_process_group
 from darts_core.errors import ConfigError, DartsError, unknown_name
+from darts_core.report.escape import plain_text
+from darts_core.runlog import utf8_streams
 from darts_core.stages.schema import COMMANDS
 
 __all__ = ["main"]
 
 USAGE, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
+# characters of a message: a list of every known name fits
+_LONGEST = 8000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     A process of torchrun ends here and does not return.
     """
+    utf8_streams()
     status = _run(list(sys.argv[1:] if argv is None else argv))
     if in_process_group():
         end_at_once(status)
@@ -52,14 +57,18 @@ def _run(argv: list[str]) -> int:
             raise
         sentence = _sentence(error)
         if sentence is None:
-            print(
-                f"darts-core: unexpected {type(error).__name__}: {error} (this is a defect; run "
-                "again with DARTS_DEBUG=1 for the traceback and report it)",
-                file=sys.stderr,
+            _tell(
+                f"unexpected {type(error).__name__}: {error} (this is a defect; run again with "
+                "DARTS_DEBUG=1 for the traceback and report it)"
             )
             return 1
-        print(f"darts-core: {sentence}", file=sys.stderr)
+        _tell(sentence)
         return USAGE
+
+
+def _tell(sentence: str) -> None:
+    """Print `sentence` on stderr: what it quotes of files and names prints only, and steers nothing."""
+    print(f"darts-core: {plain_text(sentence, limit=_LONGEST)}", file=sys.stderr)
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -136,9 +145,9 @@ def _interrupted(stop: KeyboardInterrupt) -> int:
         return INTERRUPTED
     again = os.environ.get("DARTS_RESUME_COMMAND")
     detail = f" {stop}" if str(stop) else ""
-    print(f"\ndarts-core: stopped.{detail}", file=sys.stderr)
+    print(f"\ndarts-core: stopped.{plain_text(detail, limit=_LONGEST)}", file=sys.stderr)
     if again:
-        print(f"Go on with:  {again}", file=sys.stderr)
+        print(f"Go on with:  {plain_text(again, limit=_LONGEST)}", file=sys.stderr)
     return INTERRUPTED
 
 

@@ -8,6 +8,7 @@ name and renamed.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import math
@@ -24,7 +25,8 @@ from typing import Any, BinaryIO
 
 import yaml
 
-from darts_core.errors import ConfigError, ResumeError
+from darts_core.errors import ResumeError
+from darts_core.reading import read_json, read_jsonl, read_text, read_yaml
 
 __all__ = [
     "RunFolder",
@@ -35,6 +37,7 @@ __all__ = [
     "read_jsonl",
     "read_yaml",
     "replacing",
+    "utf8_streams",
     "write_bytes",
     "write_json",
     "write_text",
@@ -113,47 +116,11 @@ def write_yaml(path: str | Path, value: Any) -> None:
     )
 
 
-def read_json(path: str | Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        ResumeError: the file is missing or damaged.
-    """
-    try:
-        return json.loads(Path(path).read_text())
-    except FileNotFoundError:
-        raise ResumeError(f"There is no file {path}.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ResumeError(f"{path} is not valid JSON ({error}); it is damaged.") from error
-
-
-def read_yaml(path: str | Path) -> Any:
-    """The content of a YAML file, read with the safe loader.
-
-    Raises:
-        ConfigError: the file is missing or not valid YAML.
-    """
-    try:
-        return yaml.safe_load(Path(path).read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"There is no file {path}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = str(error).replace("\n", " ")
-        raise ConfigError(f"{path} is not valid YAML: {where}.") from error
-
-
-def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file; a torn last line (a kill while writing) is left out."""
-    path = Path(path)
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+def utf8_streams() -> None:
+    """Let stdout and stderr write UTF-8 whatever the locale; what no text holds appears as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def plain(value: Any, *, keep_nan: bool = False) -> Any:
@@ -187,7 +154,12 @@ def _git_commit() -> str | None:
         return None
     try:
         done = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
+            ["git", "-C", str(root), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            encoding="utf-8",
+            errors="replace",
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -238,9 +210,10 @@ class RunFolder:
         run.path.mkdir(parents=True, exist_ok=True)
         stamp = config_hash(config)
         known = run.path / "config.hash"
-        if known.exists() and known.read_text().strip() != stamp:
+        before = read_text(known, ResumeError).strip() if known.exists() else stamp
+        if before != stamp:
             raise ResumeError(
-                f"{run.path} holds a run of another configuration ({known.read_text().strip()}, now "
+                f"{run.path} holds a run of another configuration ({before}, now "
                 f"{stamp}); use another version= or delete the folder."
             )
         write_yaml(run.path / "config.yaml", config)
@@ -257,7 +230,10 @@ class RunFolder:
         """Append one row (epoch, time, metrics) and mirror its plain numbers to TensorBoard."""
         row = plain({"epoch": epoch, "time": round(time.time(), 3), **metrics})
         self.path.mkdir(parents=True, exist_ok=True)
-        with named_errors(self.metrics_path), self.metrics_path.open("a") as stream:
+        with (
+            named_errors(self.metrics_path),
+            self.metrics_path.open("a", encoding="utf-8") as stream,
+        ):
             stream.write(json.dumps(row, allow_nan=False) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
@@ -273,7 +249,8 @@ class RunFolder:
 
     def rewind(self, epoch: int) -> None:
         """Drop the rows of `epoch` and later: the run goes on from a checkpoint before them."""
-        rows = [row for row in read_jsonl(self.metrics_path) if row["epoch"] < epoch]
+        found = read_jsonl(self.metrics_path)
+        rows = [row for row in found if isinstance(row.get("epoch"), int) and row["epoch"] < epoch]
         write_text(self.metrics_path, "".join(json.dumps(row) + "\n" for row in rows))
 
     @property

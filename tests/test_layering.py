@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LEAVES = {"registry", "errors", "architecture", "runlog", "checkpoint", "report"}
+LEAVES = {"registry", "errors", "architecture", "runlog", "checkpoint", "reading", "settings"}
 
 # layer -> the layers that it may import, beside the leaves and itself
 ALLOWED: dict[str, set[str]] = {
@@ -26,14 +26,20 @@ ALLOWED: dict[str, set[str]] = {
     "strategies": {"supernet", "data", "augment", "relax", "latency", "spaces"},
     "search": {"strategies", "supernet", "data", "augment", "relax", "latency", "spaces"},
     "prune": {"train", "latency", "supernet"},
-    "export": {"train", "latency", "darts_kernels", "supernet"},
-    "tune": {"augment"},
-    "jobs": {"tune"},
+    "export": {"data", "train", "latency", "darts_kernels", "supernet"},
+    "store": {"study"},
+    "study": {"store", "augment", "report"},
+    "report": {"store", "study"},
 }
 _BELOW_BENCH = {*ALLOWED}
-ALLOWED["bench"] = {*_BELOW_BENCH} - {"jobs", "tune", "prune"}
+ALLOWED["bench"] = {*_BELOW_BENCH} - {"store", "study", "prune"}
 ALLOWED["autosearch"] = {*_BELOW_BENCH, "bench"}
 ALLOWED["stages"] = {*_BELOW_BENCH, "bench", "autosearch"}
+# circles that are still to be split: remove a row when it is (the test insists)
+OPEN_CIRCLES = {
+    frozenset({"darts_core.commands.jobs.saved", "darts_core.commands.jobs.verbs"}),
+    frozenset({"darts_core.supernet.choices", "darts_core.supernet.choices_build"}),
+}
 TOP = {"cli", "commands", "testing", "__init__"}
 HYDRA = {"stages", "cli", "commands"}
 
@@ -48,8 +54,27 @@ def _files() -> list[tuple[str, Path]]:
     return found
 
 
+def _modules() -> dict[str, Path]:
+    """Dotted name -> file of every module."""
+    found = {}
+    for _, path in _files():
+        root = ROOT / "kernels" if path.is_relative_to(ROOT / "kernels") else ROOT
+        parts = path.relative_to(root).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
 def _imports(path: Path) -> Iterator[str]:
-    """Dotted names imported anywhere in the file, also inside functions.
+    """Dotted names imported anywhere in the file, also inside functions."""
+    for module, names in _imported(path):
+        if module == "darts_core" and names:
+            yield from (f"darts_core.{name}" for name in names)
+        else:
+            yield module
+
+
+def _imported(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """(module, names taken from it) of every import, also inside functions.
 
     Blocks under `if TYPE_CHECKING:` are left out: they name a type and import nothing.
     """
@@ -65,13 +90,53 @@ def _imports(path: Path) -> Iterator[str]:
         if id(node) in skipped:
             continue
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.name, []) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            if node.module == "darts_core":
-                yield from (f"darts_core.{alias.name}" for alias in node.names)
-            else:
-                yield node.module or ""
+            yield node.module or "", [alias.name for alias in node.names]
+
+
+def _graph() -> dict[str, set[str]]:
+    """Module -> the modules of ours that it imports; a name taken from a package is its module."""
+    modules = _modules()
+    graph: dict[str, set[str]] = {}
+    for own, path in modules.items():
+        graph[own] = set()
+        for module, names in _imported(path):
+            inside = {f"{module}.{name}" for name in names} & set(modules)
+            # `from package import module, thing` reads the module, and the package for the thing
+            graph[own] |= inside
+            if len(inside) < max(len(names), 1) and module in modules:
+                graph[own].add(module)
+        graph[own].discard(own)
+    return graph
+
+
+def _circles(graph: dict[str, set[str]]) -> set[frozenset[str]]:
+    """Groups of modules each of which reaches each other (Tarjan's strongly connected components)."""
+    number: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    path: list[str] = []
+    found: set[frozenset[str]] = set()
+
+    def visit(module: str) -> None:
+        number[module] = lowest[module] = len(number)
+        path.append(module)
+        for target in graph[module]:
+            if target not in number:
+                visit(target)
+            if target in path:
+                lowest[module] = min(lowest[module], lowest[target])
+        if lowest[module] == number[module]:
+            start = path.index(module)
+            if len(path) - start > 1:
+                found.add(frozenset(path[start:]))
+            del path[start:]
+
+    for module in graph:
+        if module not in number:
+            visit(module)
+    return found
 
 
 def _layer(name: str) -> str | None:
@@ -96,6 +161,21 @@ def test_every_import_points_up_the_table() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_no_two_files_import_each_other() -> None:
+    circles = _circles(_graph())
+    new = [" <-> ".join(sorted(circle)) for circle in circles - OPEN_CIRCLES]
+    assert not new, "circles between files:\n" + "\n".join(new)
+    gone = [" <-> ".join(sorted(circle)) for circle in OPEN_CIRCLES - circles]
+    assert not gone, "no circle any more, remove from OPEN_CIRCLES:\n" + "\n".join(gone)
+
+
+def test_a_circle_is_found_however_long() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": {"e"}, "e": set(), "f": {"a", "e"}}
+    assert _circles(graph) == {frozenset("abc")}
+    graph["e"] = {"d"}
+    assert _circles(graph) == {frozenset("abc"), frozenset("de")}
+
+
 def test_hydra_is_imported_in_the_top_layers_only() -> None:
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"
@@ -108,7 +188,7 @@ def test_hydra_is_imported_in_the_top_layers_only() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("layer", ["report", "tune", "jobs", "errors", "registry"])
+@pytest.mark.parametrize("layer", ["report", "study", "store", "errors", "registry"])
 def test_layers_that_run_without_torch_do_not_import_it_at_the_top(layer: str) -> None:
     wrong = []
     for own, path in _files():

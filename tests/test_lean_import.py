@@ -24,7 +24,7 @@ except SystemExit as done:
 """,
     "schema": "import darts_core.stages.schema, darts_core.stages.versions",
     "wrong key": "from darts_core.cli import main; assert main(['search', 'search.epohcs=1']) == 2",
-    "tune": "import darts_core.tune",
+    "tune": "import darts_core.study",
     "report": "import darts_core.report",
 }
 if list((ROOT / "hydra_plugins" / "darts_sweeper").glob("*.py")):

@@ -5,7 +5,7 @@ Shapes: B batch, C channels, H W height and width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -107,6 +107,33 @@ class Augment:
             from darts_core.augment.execute import load_policy
 
             object.__setattr__(self, "policy", load_policy(self.policy))
+
+    @classmethod
+    def of(
+        cls,
+        image_shape: Sequence[int],
+        *,
+        crop_padding: int | None = None,
+        flip: bool | None = None,
+        cutout: int = 0,
+        policy: Transform | str | None = None,
+    ) -> Augment | None:
+        """The transform for images of one shape, None when it would do nothing.
+
+        Args:
+            image_shape: (C, H, W).
+            crop_padding: None: 4 for colour images of 32x32 pixels, as everyone does on CIFAR
+                (arXiv:1512.03385, section 4.2), else 0.
+            flip: None: true for these, else false: a mirrored digit is another sign.
+            cutout: see `Augment`.
+            policy: see `Augment`.
+        """
+        usual = tuple(image_shape) == (3, 32, 32)
+        padding = (4 if usual else 0) if crop_padding is None else crop_padding
+        mirror = usual if flip is None else flip
+        if not (padding or mirror or cutout or policy):
+            return None
+        return cls(crop_padding=padding, flip=mirror, cutout=cutout, policy=policy)
 
     @property
     def capturable(self) -> bool:

@@ -36,7 +36,7 @@ def _plan(request: dict[str, Any]) -> Any:
     )
     for step in plan.steps:
         if step.algorithm == "grid_search":
-            step.configurations()
+            step.check_grid()
     return apply_budget(plan, request.get("budget") or {})
 
 
@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
             return _algorithms()
         if argv[:1] == ["run"] and len(argv) == 4:
             from darts_core.autosearch.engine import run_version
-            from darts_core.jobs.store import JobStore
+            from darts_core.store.jobs import JobStore
 
             logging.basicConfig(
                 level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import ConfigError
-from darts_core.jobs.store import JobStore, Version
 from darts_core.runlog import read_json, write_json, write_yaml
+from darts_core.store.jobs import JobStore, Version
 
 __all__ = ["SearchResult", "run"]
 
@@ -91,8 +91,8 @@ def run(
         JobError: no trial gave a usable result.
     """
     from darts_core.autosearch.engine import run_version
-    from darts_core.jobs.control import Request, create
-    from darts_core.jobs.results import read_rows
+    from darts_core.store.control import Request, create
+    from darts_core.study.results import read_rows
 
     boot, entry = _source(train)
     folder = Path(code).resolve() if code is not None else boot.parent

@@ -117,7 +117,7 @@ class Trial:
         self.folder = Path(folder) if folder else None
         record: dict[str, Any] = {}
         if self.folder is not None:
-            record = json.loads((self.folder / "trial.json").read_text())
+            record = json.loads((self.folder / "trial.json").read_text(encoding="utf-8"))
         self.record = record
         self.config = Config(record.get("config", {}))
         self.trial_id: str = record.get("trial_id", "local")
@@ -180,7 +180,7 @@ class Trial:
         end = time.monotonic() + DECISION_SECONDS
         while time.monotonic() < end and not self.stop_requested():
             try:
-                if int((self.folder / "decided").read_text()) >= self._iterations:
+                if int((self.folder / "decided").read_text(encoding="utf-8")) >= self._iterations:
                     return
             except (OSError, ValueError):
                 pass

@@ -9,15 +9,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
-from darts_core.autosearch.ledger import seconds_of
+from darts_core.autosearch.costs import seconds_of
 from darts_core.autosearch.spec import SearchSpec
 from darts_core.autosearch.trials import Workshop
 from darts_core.errors import JobError, ResumeError
-from darts_core.jobs.results import best_row
 from darts_core.runlog import read_json
+from darts_core.study.results import best_row
 
 __all__ = ["DifferentiableSearch"]
 
@@ -36,7 +36,7 @@ class DifferentiableSearch:
         fixed: dict[str, Any] | None = None,
         step: str | None = None,
         first: dict[str, Any] | None = None,
-        is_hers: bool = False,
+        is_baseline: bool = False,
         known: Sequence[Row] = (),
     ) -> None:
         self.spec = spec
@@ -44,7 +44,7 @@ class DifferentiableSearch:
         self.fixed = dict(fixed or {})
         self.step = step or spec.name
         self.first = first
-        self.is_hers = is_hers
+        self.is_baseline = is_baseline
         self.known = list(known)
         self.setting = str(spec.algorithm_options["setting"])
 
@@ -59,22 +59,23 @@ class DifferentiableSearch:
         start = dict(self.known[0]["config"]) if self.known else {}
         if self.first is not None:
             start = {**self.fixed, **self.first}
-            rows.append(self._trial(0, start, "search", is_baseline=self.is_hers))
-            if self.is_hers and rows[-1]["state"] in ("done", "stopped"):
-                self.workshop.ledger.unit_seconds = float(rows[-1]["time_total_s"])
+            rows.append(self._trial(0, start, "search", is_baseline=self.is_baseline))
+            if self.is_baseline and rows[-1]["state"] in ("done", "stopped"):
+                self.workshop.account.unit_seconds = float(rows[-1]["time_total_s"])
         options = self.spec.algorithm_options
         base = {**start, self.setting: f"search:{options['base']}"}
         supernet = self._trial(1, base, "supernet", differentiable=dict(options))
         value = self._found(supernet)
         log.info("the supernet found %s=%s", self.setting, value)
         rows.append(self._trial(2, {**start, self.setting: value}, "search"))
-        return best_row(rows, [asdict(o) for o in self.spec.objectives])
+        self.workshop.account.spent_before = self.workshop.account.spent_seconds
+        return best_row(rows, self.spec.goals)
 
     def _trial(self, number: int, configuration: Row, phase: str, **extra: Any) -> Row:
         """The row of an earlier start of this version, or a fresh run."""
         for row in self.workshop.known_rows(self.step, phase):
             if row["number"] == number and row.get("done") and row["state"] != "cancelled":
-                self.workshop.ledger.spent_seconds += seconds_of(row)
+                self.workshop.account.spent_seconds += seconds_of(row)
                 return row
         spec = self.spec
         if phase == "supernet" and spec.max_iterations is not None:

@@ -1,33 +1,36 @@
-"""One search: ask the algorithm, run trials, let the scheduler stop some, tell the results back."""
+"""One step of a plan as a study: the user's own configuration first, then the proposals, several at once."""
 
 from __future__ import annotations
 
 import logging
-import math
 import shutil
+import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
-from darts_core.autosearch.algorithms import create_algorithm, key
-from darts_core.autosearch.ledger import seconds_of
-from darts_core.autosearch.process import BY_COMMAND, TrialProcess
-from darts_core.autosearch.reports import Metrics, ReportReader
-from darts_core.autosearch.schedulers import create_scheduler
+from darts_core.autosearch.costs import seconds_of
+from darts_core.autosearch.known_rows import left_behind, template
+from darts_core.autosearch.script_runner import ScriptRunner
 from darts_core.autosearch.spec import SearchSpec
-from darts_core.autosearch.trials import StopWanted, Workshop
-from darts_core.errors import JobError
-from darts_core.jobs.code import model_file
-from darts_core.jobs.results import best_row, row_values
+from darts_core.autosearch.study_spec import budget_of, study_of
+from darts_core.autosearch.trials import Row, StopWanted, Workshop
+from darts_core.errors import JobError, TuneError
+from darts_core.store.code import model_file
+from darts_core.study.ledger import Ledger
+from darts_core.study.propose import point_key
+from darts_core.study.pruners import make_pruner, rungs_of
+from darts_core.study.records import TrialRecord
+from darts_core.study.results import best_row, row_values, trials_folder
+from darts_core.study.spec import StudySpec
+from darts_core.study.study import open_study
+from darts_core.study.worker import work
 
 __all__ = ["Search", "prune_models"]
 
 _POLL_SECONDS = 0.02
-_HOPELESS = 3  # this many failed trials with no success: the code is broken, not the settings
-log = logging.getLogger("darts_core")
 
-Row = dict[str, Any]
+log = logging.getLogger("darts_core")
 
 
 class Search:
@@ -39,7 +42,7 @@ class Search:
         fixed: settings found by earlier steps, given to every trial.
         step: the step's name in rows.
         first: the configuration to run before all proposals (trial 0), if any.
-        is_hers: whether `first` is the user's own configuration, the baseline of the whole job.
+        is_baseline: whether `first` is the user's own configuration, the baseline of the whole job.
         known: rows of an earlier step that belong to this space too (its starting point).
     """
 
@@ -51,7 +54,7 @@ class Search:
         fixed: dict[str, Any] | None = None,
         step: str | None = None,
         first: dict[str, Any] | None = None,
-        is_hers: bool = False,
+        is_baseline: bool = False,
         known: Sequence[Row] = (),
     ) -> None:
         self.spec = spec
@@ -59,198 +62,138 @@ class Search:
         self.fixed = dict(fixed or {})
         self.step = step or spec.name
         self.first = first
-        self.is_hers = is_hers
+        self.is_baseline = is_baseline
         self.known = list(known)
-        self.goals = [asdict(o) for o in spec.objectives]
-        self.rows: list[Row] = []
+        self.goals = spec.goals
         self.note = ""
-        self._scheduler = create_scheduler(spec)
-        self._tickets: dict[str, Any] = {}
-        self._retried: dict[str, int] = {}
+        self._ending = threading.Lock()
+
+    @property
+    def rows(self) -> list[Row]:
+        """The ended trials of this step."""
+        rows = self.workshop.known_rows(self.step)
+        return [r for r in rows if r.get("done") and r["state"] != "cancelled"]
 
     def run(self) -> Row | None:
-        """Run the search to its end; returns the best trial's row, or None when none was usable.
+        """Run the step to its end; returns the best trial's row, or None when none was usable.
 
         Raises:
             StopWanted: a stop was asked for.
             JobError: the user's code fails always.
         """
-        cut_off = self._resume()
-        salt = len(self.rows)
-        self._algorithm = create_algorithm(self.spec, salt=salt)
-        for row in [*self.known, *self.rows]:
-            self._algorithm.load(row["config"], row_values(row, self.goals))
-            self._remember(row)
-        for row in cut_off:
-            # same folder, same checkpoint: the trial goes on where it was cut off
-            self._launch(row["number"], row["config"], bool(row.get("is_baseline")), None)
-        if self.first is not None and not any(r["number"] == 0 for r in [*self.rows, *cut_off]):
-            self._launch(0, {**self.fixed, **self.first}, self.is_hers, None)
-        # trial 0 runs alone: its time is the unit of cost
-        while any(p.record.get("is_baseline") for p in self.workshop.running):
-            self._turn()
+        account = self.workshop.account
+        ledger = open_study(self._study(), known=self._known_trials())
+        if self.first is not None and not any(r["number"] == 0 for r in self.rows):
+            # trial 0 runs alone: its time is the unit of cost
+            self._work(ledger.spec, workers=1, limit=1)
         self._measure_unit()
-        while self._may_launch() or self.workshop.running:
-            while self._may_launch() and self._propose():
-                pass
-            if not self.workshop.running:
-                break
-            self._turn()
+        account.spent_seconds = account.spent_before + sum(map(seconds_of, self.rows))
+        if self._trials() > 0:
+            self._work(self._study(), workers=self.spec.max_concurrent)
+            self.note = Ledger(self._study()).ended() or ""
+            if self.note and "trials is spent" not in self.note:
+                log.info("%s: %s", self.step, self.note)
+        account.spent_before += sum(map(seconds_of, self.rows))
+        account.spent_seconds = account.spent_before
         return best_row([*self.known, *self.rows], self.goals)
 
-    def _resume(self) -> list[Row]:
-        """Take finished rows of an earlier run; returns the ones that were cut off."""
-        cut_off = []
-        for row in self.workshop.known_rows(self.step):
-            if row.get("done") and row["state"] != "cancelled":
-                self.rows.append(row)
-                self.workshop.ledger.spent_seconds += seconds_of(row)
-            else:
-                cut_off.append(row)
-        return cut_off
+    def _study(self) -> StudySpec:
+        return study_of(
+            self.spec,
+            budget_of(self.spec, max(1, self._trials()), self.workshop.account),
+            folder=self.workshop.version / "autosearch" / "studies" / self.step,
+            trials_folder=trials_folder(self.workshop.version),
+            trial_name=self._trial_id,
+            first=self.first,
+            is_baseline=self.is_baseline,
+        )
 
-    def _measure_unit(self) -> None:
-        ledger = self.workshop.ledger
-        for row in self.rows:
-            if (
-                row.get("is_baseline")
-                and row["state"] in ("done", "stopped")
-                and not ledger.unit_seconds
-            ):
-                ledger.unit_seconds = float(row["time_total_s"])
-                log.info(
-                    "one training takes %.1f s; at most %d more trials, about %.1f trainings",
-                    ledger.unit_seconds,
-                    self._left(),
-                    1.0 + self._left(),
-                )
+    def _trial_id(self, number: int) -> str:
+        return self.workshop.trial_id(self.step, "search", number, self.spec.seed)
 
-    def _left(self) -> int:
-        asked = [r["number"] for r in self.rows]
-        asked += [p.record["number"] for p in self.workshop.running]
-        return max(0, self._wanted() - sum(number > 0 for number in asked))
+    def _known_trials(self) -> list[Any]:
+        """What the study's journal does not know: the starting point, and trials of before journals."""
+        found = [template(row, self.spec, self.workshop.version, known=True) for row in self.known]
+        return [
+            *found,
+            *left_behind(self.workshop.known_rows(self.step), self.spec, self.workshop.version),
+        ]
 
-    def _wanted(self) -> int:
-        """Proposals to run besides trial 0. A finite space holds trial 0's own point already."""
-        points = self.spec.points
+    def _trials(self) -> int:
+        """All trials of the step, trial 0 included. A finite space holds trial 0's own point already."""
+        first, points = int(self.first is not None), self.spec.points
         if points is None:
-            return self.spec.num_samples
+            return first + self.spec.num_samples
         starts = [row["config"] for row in self.known] + ([self.first] if self.first else [])
-        inside = {key(start) for start in map(self._own, starts) if self.spec.contains(start)}
-        return min(self.spec.trial_count(), points - len(inside))
+        inside = {point_key(self._own(start)) for start in starts if self.spec.contains(start)}
+        return first + min(self.spec.trial_count(), points - len(inside))
 
     def _own(self, configuration: Row) -> Row:
         """The part of a configuration that this search decides."""
         return {d.name: configuration.get(d.name) for d in self.spec.dimensions}
 
-    def _may_launch(self) -> bool:
-        if self.note or self._left() <= 0 or len(self.workshop.running) >= self.spec.max_concurrent:
-            return False
-        spent = self.workshop.ledger.exhausted(self.spec, self.workshop.running_seconds())
-        if spent:
-            self.note = spent
-            log.info("%s: %s", self.step, spent)
-        return not spent
+    def _measure_unit(self) -> None:
+        account = self.workshop.account
+        for row in self.rows if not account.unit_seconds else ():
+            if row.get("is_baseline") and row["state"] in ("done", "stopped"):
+                account.unit_seconds = float(row["time_total_s"])
+                left = self._trials() - len(self.rows)
+                log.info(
+                    "one training takes %.1f s; at most %d more trials, about %.1f trainings",
+                    account.unit_seconds,
+                    left,
+                    1.0 + left,
+                )
 
-    def _propose(self) -> bool:
-        asked = self._algorithm.ask()
-        if asked is None:
-            self.note = "every configuration was tried"
-            return False
-        ticket, configuration = asked
-        taken = [r["number"] for r in self.rows] + [
-            p.record["number"] for p in self.workshop.running
-        ]
-        number = max([*taken, 0]) + 1
-        self._launch(number, {**self.fixed, **configuration}, False, ticket)
-        return True
+    def _work(self, study: StudySpec, *, workers: int, limit: int | None = None) -> None:
+        """Run trials in as many threads as run at once; each thread looks after one process tree."""
+        errors: list[BaseException] = []
 
-    def _launch(self, number: int, configuration: Row, is_baseline: bool, ticket: Any) -> None:
-        process = self.workshop.start(
-            self.spec,
-            number,
-            configuration,
-            step=self.step,
-            is_baseline=is_baseline,
-            decisions=[] if is_baseline else list(self._scheduler.decision_points),
-        )
-        if ticket is not None:
-            self._tickets[process.record["trial_id"]] = ticket
-
-    def _turn(self) -> None:
-        """One round over the running trials."""
-        if self.workshop.stop_wanted():
-            self.workshop.end_all(self.spec, "the job was stopped")
-            raise StopWanted
-        over = self.workshop.ledger.exhausted(self.spec, self.workshop.running_seconds())
-        for process in list(self.workshop.running):
-            self._look_after(process)
-            if over and not process.record.get("is_baseline"):
-                process.end_now("stopped", over)
-            if process.outcome is not None:
-                self._collect(process)
-        time.sleep(_POLL_SECONDS)
-
-    def _look_after(self, process: TrialProcess) -> None:
-        trial_id = process.record["trial_id"]
-        for iteration, metrics in process.poll()["iterations"]:
-            log.debug("trial %s iteration %d: %s", trial_id, iteration, metrics)
-            bad = self._decide(trial_id, iteration, metrics)
-            # trial 0 is the measure of all others and always runs to its end
-            if bad and not process.record.get("is_baseline"):
-                process.ask_to_stop("stopped", f"early: not good enough at iteration {iteration}")
-            if iteration in self._scheduler.decision_points:
-                (process.folder / "decided").write_text(str(iteration))
-        command = process.folder / "stop"
-        if command.exists() and process.outcome is None:
-            process.ask_to_stop("stopped", BY_COMMAND)
-
-    def _decide(self, trial_id: str, iteration: int, metrics: Metrics) -> bool:
-        """Tell the scheduler an iteration; whether the trial should end."""
-        goal = self.spec.objectives[0]
-        if goal.metric not in metrics:
-            return False
-        value = metrics[goal.metric]
-        # a value that is no number (NaN) is worse than any
-        score = -math.inf
-        if value is not None:
-            score = value if goal.mode == "max" else -value
-        return self._scheduler.decide(trial_id, iteration, score)
-
-    def _remember(self, row: Row) -> None:
-        """Tell the scheduler the iterations of a trial of an earlier start or step."""
-        folder = self.workshop.version / "autosearch" / "trials" / row["trial_id"]
-        for iteration, metrics in ReportReader(folder / "reports.jsonl").new_iterations():
-            self._decide(row["trial_id"], iteration, metrics)
-
-    def _collect(self, process: TrialProcess) -> None:
-        trial_id = process.record["trial_id"]
-        row = self.workshop.collect(self.spec, process)
-        retry = self._retried.get(trial_id, 0)
-        if row["state"] == "failed" and retry < self.spec.limits.retries:
-            self._retried[trial_id] = retry + 1
-            log.info(
-                "trial %s is tried again (%d of %d)", trial_id, retry + 1, self.spec.limits.retries
+        def worker() -> None:
+            rungs = rungs_of(make_pruner(study.pruner, 1, study.budget.epochs_per_trial))
+            runner = ScriptRunner(
+                self.spec, self.workshop, step=self.step, fixed=self.fixed, rungs=rungs
             )
-            ticket = self._tickets.pop(trial_id, None)
-            self._launch(row["number"], row["config"], bool(row.get("is_baseline")), ticket)
-            return
-        self.rows.append(row)
-        values = row_values(row, self.goals)
-        ticket = self._tickets.pop(trial_id, None)
-        if ticket is not None:
-            self._algorithm.tell(ticket, values)
-        else:
-            self._algorithm.load(row["config"], values)
+            try:
+                work(study, runner, on_trial=self._ended, limit=limit, say=False)
+            except BaseException as error:  # raised again below, in the thread that waits
+                errors.append(error)
+                self.workshop.aborted.set()
+
+        threads = [threading.Thread(target=worker, name=f"trials-{i}") for i in range(workers)]
+        try:
+            for thread in threads:
+                thread.start()
+            while any(thread.is_alive() for thread in threads):
+                self.workshop.tick()
+                time.sleep(_POLL_SECONDS)
+        finally:
+            # after Ctrl-C too: whoever still runs ends its trial and lets go of it
+            self.workshop.aborted.set()
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
+            self.workshop.aborted.clear()
+        self._raise(errors)
+
+    def _raise(self, errors: Sequence[BaseException]) -> None:
+        """The error that ended the step; what the other workers say of the stop is its consequence."""
+        for error in sorted(errors, key=lambda e: isinstance(e, StopWanted)):
+            if isinstance(error, TuneError):
+                failed = [row for row in self.rows if row["state"] == "failed"]
+                folder = (
+                    trials_folder(self.workshop.version) / failed[-1]["trial_id"]
+                    if failed
+                    else None
+                )
+                more = f"; see {folder / 'log.txt'}" if folder else ""
+                raise JobError(f"{str(error).rstrip('.')}{more}.") from error
+            raise error
+
+    def _ended(self, record: TrialRecord) -> None:
         if self.spec.save_model_count is not None:
-            prune_models(self.workshop, self.rows, self.goals, self.spec.save_model_count)
-        failed = [r for r in self.rows if r["state"] == "failed"]
-        if len(failed) >= _HOPELESS and len(failed) == len(self.rows):
-            self.workshop.end_all(self.spec, "every trial failed")
-            raise JobError(
-                f"The first {len(failed)} trials all failed ({failed[-1]['reason']}); see "
-                f"{process.folder / 'log.txt'}."
-            )
+            with self._ending:
+                prune_models(self.workshop, self.rows, self.goals, self.spec.save_model_count)
 
 
 def prune_models(workshop: Workshop, rows: Sequence[Row], goals: Sequence[Row], keep: int) -> None:
@@ -269,7 +212,7 @@ def prune_models(workshop: Workshop, rows: Sequence[Row], goals: Sequence[Row], 
     for row in rows:
         if row["trial_id"] in best:
             continue
-        folder = workshop.version / "autosearch" / "trials" / row["trial_id"]
+        folder = trials_folder(workshop.version) / row["trial_id"]
         path = model_file(folder, row.get("model_path"))
         if path is None:
             continue

@@ -19,15 +19,16 @@ from darts_core.autosearch.plan_files import build_plan
 from darts_core.autosearch.spec import SearchPlan
 from darts_core.autosearch.trials import StopWanted, UserCode, Workshop
 from darts_core.errors import DartsError, JobError
-from darts_core.jobs import procs
-from darts_core.jobs.code import copy_model, model_file
-from darts_core.jobs.index import update_index
-from darts_core.jobs.locks import FileLock, device_lock_path
-from darts_core.jobs.notify import notify
-from darts_core.jobs.results import read_rows as _read_rows
-from darts_core.jobs.results import search_rows, summary
-from darts_core.jobs.store import JobStore, Version
 from darts_core.runlog import environment, write_json, write_yaml
+from darts_core.store import procs
+from darts_core.store.code import copy_model, model_file
+from darts_core.store.index import update_index
+from darts_core.store.jobs import JobStore, Version
+from darts_core.store.keeper import start_keeper
+from darts_core.store.locks import FileLock, device_lock_path
+from darts_core.store.notify import notify
+from darts_core.study.results import read_rows as _read_rows
+from darts_core.study.results import search_rows, summary
 
 __all__ = ["apply_budget", "load_plan", "prepare", "run_version"]
 
@@ -84,7 +85,7 @@ class _Resources:
         passed = now - self._last
         if passed < _RESOURCE_SECONDS:
             return
-        running = self.workshop.running
+        running = list(self.workshop.running)
         cpu = sum(p.cpu_seconds for p in running)
         row = {
             "time": round(time.time(), 2),
@@ -94,7 +95,7 @@ class _Resources:
             "gpu": self._gpu(),
         }
         self._last, self._cpu = now, cpu
-        with self.path.open("a") as stream:
+        with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
 
     def _gpu(self) -> list[dict[str, float]] | None:
@@ -107,6 +108,8 @@ class _Resources:
                 capture_output=True,
                 text=True,
                 timeout=2,
+                encoding="utf-8",
+                errors="replace",
             )
         except (OSError, subprocess.TimeoutExpired):
             return None
@@ -122,11 +125,8 @@ class _Runner:
         self.store = store
         self.version = version
         self.record = version.record()
-        self.resources: _Resources | None = None
 
     def stop_wanted(self) -> bool:
-        if self.resources is not None:
-            self.resources.sample()
         return self.version.stop_file.exists()
 
     def state(self, state: str, **details: Any) -> None:
@@ -173,13 +173,13 @@ class _Runner:
             stop_wanted=self.stop_wanted,
             metrics=tuple({o.metric for step in plan.steps for o in step.objectives}),
         )
-        self.resources = _Resources(path / "autosearch" / "resources.jsonl", workshop)
+        workshop.tick = _Resources(path / "autosearch" / "resources.jsonl", workshop).sample
         best = run_plan(plan, workshop)
         if best is None:
             raise JobError("No trial gave a usable result; see the trials' log.txt.")
-        hers = [r for r in search_rows(_read_rows(path)) if r.get("is_baseline")]
+        own = [r for r in search_rows(_read_rows(path)) if r.get("is_baseline")]
         if plan.last.confirm_seeds:
-            confirm(plan, workshop, best, hers[0] if hers and hers[0]["state"] == "done" else None)
+            confirm(plan, workshop, best, own[0] if own and own[0]["state"] == "done" else None)
         result = summary(path)
         write_json(path / "autosearch" / "result.json", {"schema_version": 1, **result})
         return result
@@ -220,6 +220,7 @@ def run_version(store: JobStore, version: Version, *, detached: bool = False) ->
     runner = _Runner(store, version, detached=detached)
     if detached:
         procs.adopt_orphans()
+    start_keeper(runner.record["mark"])
     try:
         # trials that outlived a killed runner would write into the folders used now
         procs.end_tree(None, runner.record["mark"], grace_seconds=0.5, limit_seconds=5.0)

@@ -13,9 +13,9 @@ from typing import Any
 from darts_core.autosearch.spec import SearchPlan
 from darts_core.autosearch.trials import UserCode, Workshop
 from darts_core.errors import JobError
-from darts_core.jobs.code import copy_code
-from darts_core.jobs.control import check_boot_file
-from darts_core.jobs.tables import neutral, span
+from darts_core.report.tables import neutral, span
+from darts_core.store.code import copy_code
+from darts_core.store.control import check_boot_file
 
 __all__ = ["dry_run", "forecast_text", "plan_notes", "trainings"]
 
@@ -69,7 +69,7 @@ def plan_notes(plan: SearchPlan, devices: Sequence[str]) -> list[str]:
 
 
 def dry_run(plan: SearchPlan, request: Mapping[str, Any], *, limit_seconds: float = 600.0) -> str:
-    """Run the user's `train()` with her configuration to its first report; returns the forecast.
+    """Run the user's `train()` with the user's own configuration to its first report; returns the forecast.
 
     Nothing is kept.
 
@@ -126,7 +126,11 @@ def _measure(
     process.end_now("stopped", "the dry run has seen enough")
     reports = process.reader.reports
     if not reports.iterations and not reports.final:
-        tail = (process.folder / "log.txt").read_text(errors="replace").splitlines()[-3:]
+        tail = (
+            (process.folder / "log.txt")
+            .read_text(errors="replace", encoding="utf-8")
+            .splitlines()[-3:]
+        )
         reason = process.outcome.reason if process.outcome else ""
         raise JobError(
             f"The dry run saw no report ({reason or 'train() returned'}); last lines: "

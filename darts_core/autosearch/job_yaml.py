@@ -1,237 +1,22 @@
-"""Job files: the four-part form, the older `trainingInput` form, several files as one multi-search.
+"""Job files in any of their forms: the four-part one, the older `trainingInput` one, the native one.
 
-Every error names file, line, field, value and remedy. The native form is read in native.py.
+Every error names file, line, field, value and remedy.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from darts_core.autosearch.catalogue import (
-    ALGORITHM_ALIASES,
-    ALGORITHMS,
-    SCHEDULER_ALIASES,
-    SCHEDULERS,
-    Plugin,
-)
-from darts_core.autosearch.metrics_yaml import metric_name, parse_metrics
-from darts_core.autosearch.space_yaml import parse_space
-from darts_core.autosearch.spec import Dimension, Limits, Objective, SearchSpec
+from darts_core.autosearch.four_parts import parse_four_parts
+from darts_core.autosearch.native import parse_native
+from darts_core.autosearch.spec import SearchSpec
+from darts_core.autosearch.training_input import parse_training_input
 from darts_core.autosearch.yaml_lines import Located, load, set_field
 
-__all__ = ["parse_file", "parse_four_parts", "read_options"]
-
-_TOP = ("general", "search_space", "search_algorithm", "scheduler", "max_iterations", "name")
-_GENERAL = (
-    "gpu_per_instance", "instance_per_trial", "cpu_per_instance", "max_iterations", "baseline", "metrics",
-    "trial_minutes", "trial_memory_mib", "max_retries", "budget_trainings", "budget_minutes",
-    "confirm_seeds", "grace_seconds",
-)  # fmt: skip
-_ALGORITHM = (
-    "type", "reward_attr", "mode", "num_samples", "max_concurrent", "save_model_count", "seed",
-    "objectives", "tolerance",
-)  # fmt: skip
-_MODE = ("max", "min")
-MAX_GRID = 100_000
-
-
-def read_options(
-    node: Located | None, plugin: Plugin, ignore: Sequence[str] = ()
-) -> dict[str, Any]:
-    """The options of an algorithm or scheduler, checked, with defaults for the absent ones."""
-    options = plugin.defaults()
-    for key, item in node.mapping().items() if node is not None else ():
-        if key in ignore or item.value is None:
-            continue
-        if key not in plugin.options:
-            item.fail(
-                f"{plugin.name} has no such option",
-                f"it knows {', '.join([*plugin.options, *ignore])}",
-            )
-        option = plugin.options[key]
-        if isinstance(option.default, str):
-            options[key] = item.text(option.allowed or None)
-        elif isinstance(option.default, int) or option.default is None:
-            whole = (
-                int(option.low)
-                if option.low is not None and option.low == int(option.low)
-                else None
-            )
-            fractional = option.low is not None and whole is None
-            options[key] = (
-                item.number(option.low, option.high) if fractional else item.integer(whole)
-            )
-        else:
-            options[key] = item.number(option.low, option.high)
-    return options
-
-
-def _named(node: Located, aliases: Mapping[str, str], known: Mapping[str, Plugin]) -> Plugin:
-    name = node.text()
-    name = aliases.get(name, name)
-    if name not in known:
-        node.text((*known, *aliases))
-    return known[name]
-
-
-def _objectives(node: Located) -> tuple[Objective, ...]:
-    """`objectives: [{metric, mode, tolerance}]`, or `reward_attr` with `mode`."""
-    several = node.get("objectives")
-    if several is None:
-        reward = metric_name(node.need("reward_attr", "name the reported metric to optimise"))
-        mode = node.get("mode")
-        tolerance = node.get("tolerance")
-        return (
-            Objective(
-                reward,
-                mode.text(_MODE) if mode else "max",
-                tolerance.number(0) if tolerance else 0.0,
-            ),
-        )
-    result = []
-    for item in several.items():
-        item.check_keys(("metric", "mode", "tolerance"))
-        mode, tolerance = item.get("mode"), item.get("tolerance")
-        result.append(
-            Objective(
-                metric_name(item.need("metric", "name a reported metric")),
-                mode.text(_MODE) if mode else "max",
-                tolerance.number(0) if tolerance else 0.0,
-            )
-        )
-    if not 1 <= len(result) <= 4:
-        several.fail(f"{len(result)} objectives", "give one to four")
-    if len({o.metric for o in result}) < len(result):
-        several.fail("a metric stands twice", "name each metric once")
-    return tuple(result)
-
-
-def _optional(node: Located | None, key: str) -> Located | None:
-    return node.get(key) if node is not None else None
-
-
-def _limits(general: Located | None) -> Limits:
-    def number(key: str, low: float) -> float | None:
-        item = _optional(general, key)
-        return item.number(low) if item is not None else None
-
-    minutes, budget = number("trial_minutes", 0.001), number("budget_minutes", 0.001)
-    retries, grace = number("max_retries", 0), number("grace_seconds", 0.1)
-    return Limits(
-        trial_seconds=minutes * 60 if minutes else None,
-        trial_memory_mib=number("trial_memory_mib", 16),
-        trainings=number("budget_trainings", 1),
-        seconds=budget * 60 if budget else None,
-        retries=int(retries or 0),
-        grace_seconds=grace or Limits.grace_seconds,
-    )
-
-
-def _baseline(general: Located | None, from_space: dict[str, Any]) -> dict[str, Any]:
-    node = _optional(general, "baseline")
-    if node is None:
-        return from_space
-    return {**from_space, **{key: item.plain() for key, item in node.mapping().items()}}
-
-
-def _scheduler(node: Located | None) -> tuple[str, dict[str, Any]]:
-    """Name and options of the scheduler; without the part, none."""
-    if node is None:
-        return "FIFOScheduler", {}
-    kind = node.need("type", "name a scheduler, FIFOScheduler for none")
-    plugin = _named(kind, SCHEDULER_ALIASES, SCHEDULERS)
-    return plugin.name, read_options(node, plugin, ("type",))
-
-
-def _check_grid(kind: Located, dimensions: Sequence[Dimension]) -> None:
-    """A grid needs settings with a number of values each, and not too many combinations."""
-    points = 1
-    for dimension in dimensions:
-        if dimension.size is None:
-            kind.fail(
-                f"the setting {dimension.name!r} is continuous",
-                "give it num (a number of points), or use random_search or tpe_search",
-            )
-        points *= dimension.size
-    if points > MAX_GRID:
-        kind.fail(f"{points} combinations", f"leave at most {MAX_GRID}, or use random_search")
-
-
-def _start_points(
-    options: dict[str, Any], node: Located, samples: int, objectives: Sequence[Objective]
-) -> None:
-    """Defaults that depend on other fields."""
-    if "kind" in options and node.get("kind") is None and len(objectives) > 1:
-        options["kind"] = "ei"  # the one kind that handles several objectives
-    if "n_initial_points" in options and node.get("n_initial_points") is None:
-        # a quarter of the trials at most: start points are random search
-        options["n_initial_points"] = max(1, min(options["n_initial_points"], samples // 4))
-
-
-def parse_four_parts(root: Located, name: str) -> SearchSpec:
-    """One search from the four-part form."""
-    root.check_keys(_TOP)
-    general = root.get("general")
-    if general is not None:
-        general.check_keys(_GENERAL)
-        instances = general.get("instance_per_trial")
-        if instances is not None and instances.integer(1) != 1:
-            instances.fail("a trial runs on one machine", "use 1")
-    node = root.need("search_algorithm", "add search_algorithm with type and reward_attr")
-    algorithm = _named(node.need("type", "name an algorithm"), ALGORITHM_ALIASES, ALGORITHMS)
-    objectives = _objectives(node)
-    if algorithm.objectives is not None and len(objectives) > algorithm.objectives:
-        node.fail(
-            f"{algorithm.name} handles one objective",
-            "use tpe_search, random_search or grid_search",
-        )
-    differentiable = algorithm.name == "differentiable_search"
-    space = root.get("search_space")
-    if space is None and not differentiable:
-        root.need("search_space", "list what may vary")
-    options = read_options(node, algorithm, _ALGORITHM)
-    if space is not None:
-        dimensions, from_space = parse_space(space)
-    else:
-        # the searched setting is known to every trial; its values come from the supernet
-        dimensions = (Dimension(options["setting"], "choice", (options["base"],)),)
-        from_space = {}
-    if algorithm.name == "grid_search":
-        _check_grid(node.need("type", ""), dimensions)
-    scheduler, scheduler_options = _scheduler(root.get("scheduler"))
-    iterations = root.get("max_iterations") or _optional(general, "max_iterations")
-
-    def whole(parent: Located | None, key: str, low: int, default: Any) -> Any:
-        item = _optional(parent, key)
-        return item.integer(low) if item is not None else default
-
-    samples = whole(node, "num_samples", 1, 20)
-    _start_points(options, node, samples, objectives)
-    given_name = root.get("name")
-    return SearchSpec(
-        name=given_name.text() if given_name else name,
-        dimensions=dimensions,
-        objectives=objectives,
-        algorithm=algorithm.name,
-        algorithm_options=options,
-        scheduler=scheduler,
-        scheduler_options=scheduler_options,
-        num_samples=samples,
-        max_concurrent=whole(node, "max_concurrent", 1, 1),
-        save_model_count=whole(node, "save_model_count", 1, None),
-        seed=whole(node, "seed", 0, 1),
-        max_iterations=iterations.integer(1) if iterations is not None else None,
-        baseline=_baseline(general, from_space),
-        metrics=parse_metrics(_optional(general, "metrics")),
-        limits=_limits(general),
-        confirm_seeds=whole(general, "confirm_seeds", 0, 3),
-        cpu_per_trial=whole(general, "cpu_per_instance", 1, 1),
-        gpu_per_trial=whole(general, "gpu_per_instance", 0, 0),
-        source=root.file,
-    )
+__all__ = ["parse_file"]
 
 
 def _sniff(root: Located) -> str:
@@ -266,11 +51,7 @@ def parse_file(path: str | Path, settings: Mapping[str, Any] | None = None) -> S
     # copies in a version are numbered
     name = re.sub(r"^\d+-", "", Path(path).stem)
     if form == "trainingInput":
-        from darts_core.autosearch.training_input import parse_training_input
-
         return parse_training_input(root, name)
     if form == "native":
-        from darts_core.autosearch.native import parse_native
-
         return parse_native(root, name)
     return parse_four_parts(root, name)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
-from darts_core.autosearch.algorithms import create_algorithm
-from darts_core.autosearch.driver import Row, Search
+from darts_core.autosearch.driver import Search
 from darts_core.autosearch.spec import SearchPlan, SearchSpec
-from darts_core.autosearch.trials import Workshop
-from darts_core.jobs.results import best_row, row_values
+from darts_core.autosearch.study_spec import budget_of, sampler_of
+from darts_core.autosearch.trials import Row, Workshop
+from darts_core.study.budget import Spent
+from darts_core.study.propose import propose
+from darts_core.study.results import best_row, row_values
+from darts_core.study.samplers import Drawing, make_sampler
+from darts_core.study.space import check_params
 
 __all__ = ["confirm", "run_plan"]
 
@@ -18,7 +22,7 @@ log = logging.getLogger("darts_core")
 
 
 def _baseline(plan: SearchPlan) -> dict[str, Any]:
-    """Her configuration over all steps."""
+    """The user's own configuration over all steps."""
     result: dict[str, Any] = {}
     for step in plan.steps:
         result.update(step.baseline_configuration())
@@ -43,14 +47,14 @@ def _serial(plan: SearchPlan, workshop: Workshop) -> Row | None:
         start = {name: value for name, value in current.items() if name in own}
         spec = replace(step, baseline={**step.baseline, **start})
         if best is None:
-            # the first step measures her configuration; later ones start from a measured trial
+            # the first step measures the user's own configuration; later ones start from a measured trial
             best = _run_one(
                 spec,
                 workshop,
                 fixed=fixed,
                 step=f"{index + 1}-{step.name}",
                 first=start,
-                is_hers=index == 0,
+                is_baseline=index == 0,
             )
         else:
             found = _run_one(
@@ -72,41 +76,65 @@ def _nested(plan: SearchPlan, workshop: Workshop) -> Row | None:
         baseline={k: v for step in rest for k, v in step.baseline.items()},
     )
     outer = replace(outer, objectives=inner.objectives)
-    goals = [asdict(o) for o in inner.objectives]
-    algorithm = create_algorithm(outer)
+    names = [d.name for d in outer.dimensions]
     winners: list[Row] = []
-    configuration: dict[str, Any] | None = outer.baseline_configuration()
-    ticket: Any = None
+    tried: list[tuple[Row, list[float] | None]] = []
+    configuration: Row | None = outer.baseline_configuration()
     for index in range(outer.trial_count() + 1):
         step = f"{inner.name}-{index:03d}"
         known = workshop.known_rows(step)
         if known:
             # an earlier run of this version chose this configuration
-            names = [d.name for d in outer.dimensions]
-            configuration, ticket = {n: known[0]["config"].get(n) for n in names}, None
+            configuration = {n: known[0]["config"].get(n) for n in names}
         elif index:
-            if workshop.ledger.exhausted(inner):
-                break
-            asked = algorithm.ask()
-            if asked is None:
-                break
-            ticket, configuration = asked
+            configuration = None if _spent(inner, workshop) else _proposed(outer, tried)
+        if configuration is None:
+            break
         best = Search(
             inner,
             workshop,
             fixed=configuration,
             step=step,
             first=inner.baseline_configuration(),
-            is_hers=index == 0,
+            is_baseline=index == 0,
         ).run()
-        values = row_values(best, goals) if best is not None else None
-        if ticket is not None:
-            algorithm.tell(ticket, values)
-        else:
-            algorithm.load(configuration or {}, values)
+        tried.append((configuration, row_values(best, inner.goals) if best is not None else None))
         if best is not None:
             winners.append(best)
-    return best_row(winners, goals)
+    return best_row(winners, inner.goals)
+
+
+def _spent(spec: SearchSpec, workshop: Workshop) -> str | None:
+    account = workshop.account
+    spent = Spent(device_seconds=account.spent_seconds - account.spent_before)
+    return budget_of(spec, 1, account).exhausted(spent, running=True)
+
+
+def _proposed(outer: SearchSpec, tried: list[tuple[Row, list[float] | None]]) -> Row | None:
+    """The next configuration of the outer search, or None when every one was tried."""
+    import optuna
+
+    space, states = outer.space, optuna.trial.TrialState
+    trials = [
+        optuna.trial.create_trial(
+            state=states.FAIL if values is None else states.COMPLETE,
+            params=check_params(configuration, space),
+            distributions={n: d.distribution() for n, d in space.items()},
+            values=values,
+        )
+        for configuration, values in tried
+        if outer.contains(configuration)
+    ]
+    number = len(tried)
+    return propose(
+        space,
+        ["maximize" if o.mode == "max" else "minimize" for o in outer.objectives],
+        trials,
+        lambda again: make_sampler(
+            sampler_of(outer), Drawing(outer.seed, number, space, outer.num_samples, again=again)
+        ),
+        seed=(outer.seed, number),
+    )
 
 
 def run_plan(plan: SearchPlan, workshop: Workshop) -> Row | None:
@@ -122,11 +150,11 @@ def run_plan(plan: SearchPlan, workshop: Workshop) -> Row | None:
         return _nested(plan, workshop)
     spec = plan.steps[0]
     first = spec.baseline_configuration()
-    return _run_one(spec, workshop, step=spec.name, first=first, is_hers=True)
+    return _run_one(spec, workshop, step=spec.name, first=first, is_baseline=True)
 
 
 def confirm(plan: SearchPlan, workshop: Workshop, best: Row, baseline: Row | None) -> None:
-    """Run the winner and her configuration again on fresh seeds, in turn, and nothing else.
+    """Run the winner and the baseline again on fresh seeds, in turn, and nothing else.
 
     Trials see `phase == "confirm"`: the place for the one look at the test data. Finished runs of an
     earlier start of the version are kept.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from darts_core.autosearch.job_yaml import parse_four_parts
+from darts_core.autosearch.four_parts import parse_four_parts
 from darts_core.autosearch.spec import SearchSpec
 from darts_core.autosearch.yaml_lines import Located, locate
 from darts_core.errors import ConfigError

@@ -19,11 +19,13 @@ from typing import Any
 from darts_core.autosearch.contract import TRIAL_VARIABLE
 from darts_core.autosearch.reports import ReportReader
 from darts_core.autosearch.spec import Limits
-from darts_core.jobs import procs
 from darts_core.runlog import write_json
+from darts_core.store import procs
 
 __all__ = ["BY_COMMAND", "Outcome", "TrialProcess"]
 
+# signals that a program does not raise by its own mistake; the system's out-of-memory killer sends SIGKILL
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 BY_COMMAND = "stopped by command"
 _MEMORY_POLL_SECONDS = 0.3
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +33,9 @@ _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial's process ended: `done`, `stopped` (scheduler, iterations), `failed`, `cancelled`."""
+    """How a trial's process ended: `done`, `stopped` (scheduler, iterations), `failed`, `cancelled`, or
+    `killed` by somebody who is not the job.
+    """
 
     state: str
     reason: str
@@ -204,7 +208,9 @@ class TrialProcess:
             return self._asked[1], self._asked[2]
         if code == 0 and stopped.exists():
             try:
-                reason = str(json.loads(stopped.read_text()).get("reason", ""))[:200]
+                reason = str(json.loads(stopped.read_text(encoding="utf-8")).get("reason", ""))[
+                    :200
+                ]
             except (ValueError, AttributeError, OSError):
                 reason = "stopped"
             # the last iteration is a full training; any other stop was early
@@ -214,10 +220,11 @@ class TrialProcess:
             return "stopped", BY_COMMAND if (self.folder / "stop").exists() else reason
         if code == 0:
             return "done", ""
+        if code < 0 and -code in _FROM_OUTSIDE:
+            return "killed", f"ended from outside by signal {signal.Signals(-code).name}"
         if code < 0:
             name = signal.Signals(-code).name if -code in signal.valid_signals() else str(-code)
-            hint = " (often the system's out-of-memory killer)" if -code == signal.SIGKILL else ""
-            return "failed", f"crash: ended by signal {name}{hint}"
+            return "failed", f"crash: ended by signal {name}"
         return "failed", f"crash: exit status {code}; the last lines of log.txt tell why"
 
     def _finish(self, state: str, reason: str) -> None:

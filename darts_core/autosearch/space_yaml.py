@@ -9,9 +9,9 @@ from itertools import zip_longest
 from typing import Any
 
 from darts_core.autosearch.backbones import grammar
-from darts_core.autosearch.spec import Dimension
 from darts_core.autosearch.yaml_lines import Located
 from darts_core.errors import ArchitectureError
+from darts_core.study.space import SearchDimension
 
 __all__ = ["code_dimension", "dense_codes", "parse_space"]
 
@@ -36,7 +36,7 @@ _FIELDS = {
 MAX_VALUES = 10_000
 
 
-def code_dimension(name: str, values: Sequence[str]) -> Dimension:
+def code_dimension(name: str, values: Sequence[str]) -> SearchDimension:
     """Backbone codes as a choice that knows which codes are alike (by blocks and widths of their stages)."""
     near = []
     features = [_features(code) for code in values]
@@ -47,7 +47,7 @@ def code_dimension(name: str, values: Sequence[str]) -> Dimension:
             if i != j
         ]
         near.append(tuple(j for _, j in sorted(distances)[: max(1, len(values) // 4)]))
-    return Dimension(name, "choice", tuple(values), near=tuple(near))
+    return SearchDimension(name, choices=tuple(values), near=tuple(near))
 
 
 def _features(code: str) -> list[int]:
@@ -95,7 +95,7 @@ def _resnet_codes(rng: random.Random, count: int) -> list[str]:
     return codes
 
 
-def _codes(item: Located, kind: str) -> Dimension:
+def _codes(item: Located, kind: str) -> SearchDimension:
     name = item.need("name", "name the setting").text()
     values, count, seed = item.get("values"), item.get("count"), item.get("seed")
     if values is None:
@@ -119,7 +119,7 @@ def _codes(item: Located, kind: str) -> Dimension:
     return code_dimension(name, codes)
 
 
-def _discrete(item: Located) -> Dimension:
+def _discrete(item: Located) -> SearchDimension:
     name = item.need("name", "name the setting").text()
     values = item.need("values", "list the allowed values")
     members = [value.plain() for value in values.items()]
@@ -128,10 +128,10 @@ def _discrete(item: Located) -> Dimension:
     for i, member in enumerate(members):
         if any(member == m and type(member) is type(m) for m in members[:i]):
             values.fail(f"{member!r} stands twice", "name each value once")
-    return Dimension(name, "choice", tuple(members))
+    return SearchDimension(name, choices=tuple(members))
 
 
-def _continuous(item: Located) -> Dimension:
+def _continuous(item: Located) -> SearchDimension:
     name = item.need("name", "name the setting").text()
     start = item.need("start", "give the first number").number()
     stop_node = item.need("stop", "give the last number")
@@ -145,15 +145,16 @@ def _continuous(item: Located) -> Dimension:
         stop_node.fail("start and stop are equal", "widen the range or use discrete_param")
     if base is not None:
         number = _base(base, low, high)
-        return Dimension(name, "float", low=low, high=high, base=number)
+        ends = (float(number**low), float(number**high))
+        return SearchDimension(name, low=min(ends), high=max(ends), log=True)
     wanted_log = log.boolean() if log is not None else False
     if wanted_log and low <= 0:
         item.fail("a logarithmic range must lie above 0", "raise start, or drop log")
     if integer is not None and integer.boolean():
         if int(low) != low or int(high) != high:
             item.fail("integer is set but the bounds are fractions", "use whole bounds")
-        return Dimension(name, "int", low=low, high=high, log=wanted_log)
-    return Dimension(name, "float", low=float(low), high=float(high), log=wanted_log)
+        return SearchDimension(name, low=low, high=high, log=wanted_log, integer=True)
+    return SearchDimension(name, low=float(low), high=float(high), log=wanted_log)
 
 
 def _base(node: Located, *exponents: float) -> float:
@@ -166,19 +167,19 @@ def _base(node: Located, *exponents: float) -> float:
     return number
 
 
-def _grid(name: str, start: float, stop: float, num: int, base: Located | None) -> Dimension:
+def _grid(name: str, start: float, stop: float, num: int, base: Located | None) -> SearchDimension:
     """`num` points from `start` to `stop`, both included; with `base` these are exponents."""
     points = [start + (stop - start) * i / (num - 1) for i in range(num)]
     points = [round(point) if abs(point - round(point)) < 1e-9 else point for point in points]
     if base is None:
         whole = all(isinstance(point, int) for point in points)
-        return Dimension(name, "choice", tuple(points if whole else (float(p) for p in points)))
+        return SearchDimension(name, choices=tuple(points if whole else (float(p) for p in points)))
     number = _base(base, start, stop)
     # 10 ** -1 in floating point is exactly 0.1, while exp/log detours are not
-    return Dimension(name, "choice", tuple(number**point for point in points))
+    return SearchDimension(name, choices=tuple(number**point for point in points))
 
 
-def _one(item: Located, inherited: str | None) -> tuple[Dimension, Any]:
+def _one(item: Located, inherited: str | None) -> tuple[SearchDimension, Any]:
     kind_node = item.get("type")
     kind = kind_node.text(_TYPES) if kind_node is not None else inherited
     if kind is None:
@@ -198,7 +199,7 @@ def _one(item: Located, inherited: str | None) -> tuple[Dimension, Any]:
     return dimension, default.plain() if default is not None else None
 
 
-def parse_space(node: Located) -> tuple[tuple[Dimension, ...], dict[str, Any]]:
+def parse_space(node: Located) -> tuple[tuple[SearchDimension, ...], dict[str, Any]]:
     """The dimensions of a `search_space` and the user's own values (`default`) among them.
 
     Form A gives `type: discrete` beside a list of `params`; form B gives each member of `params` its own

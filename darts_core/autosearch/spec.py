@@ -6,83 +6,16 @@ Every job file, in whichever form, becomes a `SearchPlan`; nothing here reads fi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import product
 from typing import Any
 
 from darts_core.autosearch.backbones.grammar import STANDARD
 from darts_core.errors import ConfigError
+from darts_core.study.space import SearchDimension, space_size
 
-__all__ = ["Dimension", "Limits", "Objective", "SearchPlan", "SearchSpec"]
+__all__ = ["Limits", "Objective", "SearchPlan", "SearchSpec"]
 
 MODES = ("single", "serial", "nested", "joint")
-
-
-@dataclass(frozen=True)
-class Dimension:
-    """One setting that may vary.
-
-    `kind` is "choice" (one of `values`), "float" or "int" (between `low` and `high`). With `base`, low
-    and high are exponents. With `log`, proposals are even on a logarithmic scale. `near` gives, for a
-    choice, the positions of the values most like each value (backbone codes one edit away).
-    """
-
-    name: str
-    kind: str
-    values: tuple[Any, ...] = ()
-    low: float = 0.0
-    high: float = 0.0
-    log: bool = False
-    base: float | None = None
-    near: tuple[tuple[int, ...], ...] = ()
-
-    def value(self, raw: float) -> Any:
-        """The setting for a raw proposal (a position in `values`, an exponent, or the number itself)."""
-        if self.kind == "choice":
-            return self.values[int(raw)]
-        if self.kind == "int":
-            return int(raw)
-        return float(self.base**raw) if self.base is not None else float(raw)
-
-    def raw(self, value: Any) -> float | int | None:
-        """The raw proposal that gives `value`, or None when it lies outside the space."""
-        if self.kind == "choice":
-            same = [
-                i
-                for i, v in enumerate(self.values)
-                if v == value and isinstance(v, bool) is isinstance(value, bool)
-            ]
-            return same[0] if same else None
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return None
-        if self.base is not None:
-            if value <= 0:
-                return None
-            value = math.log(value) / math.log(self.base)
-            # an exponent read back from a value carries rounding errors
-            for bound in (self.low, self.high):
-                value = bound if math.isclose(value, bound, abs_tol=1e-9) else value
-        if not self.low <= value <= self.high:
-            return None
-        return int(value) if self.kind == "int" else value
-
-    def middle(self) -> Any:
-        """The value that stands in where the user named none: of backbone codes a standard network's,
-        else the first choice, or the centre.
-        """
-        if self.kind == "choice":
-            standard = [v for v in self.values if v in STANDARD.values()]
-            return (standard or self.values)[0]
-        centre = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
-        return self.value(round(centre) if self.kind == "int" else centre)
-
-    @property
-    def size(self) -> int | None:
-        """How many values there are, or None for a continuous setting."""
-        if self.kind == "choice":
-            return len(self.values)
-        return int(self.high - self.low) + 1 if self.kind == "int" else None
 
 
 @dataclass(frozen=True)
@@ -117,7 +50,7 @@ class SearchSpec:
     """One search."""
 
     name: str
-    dimensions: tuple[Dimension, ...]
+    dimensions: tuple[SearchDimension, ...]
     objectives: tuple[Objective, ...]
     algorithm: str = "tpe_search"
     algorithm_options: dict[str, Any] = field(default_factory=dict)
@@ -137,28 +70,34 @@ class SearchSpec:
     verbose: int = 1
     source: str = ""
 
-    def configurations(self) -> list[dict[str, Any]]:
-        """Every point of a finite space.
+    @property
+    def space(self) -> dict[str, SearchDimension]:
+        """The dimensions by name."""
+        return {dimension.name: dimension for dimension in self.dimensions}
+
+    @property
+    def goals(self) -> list[dict[str, Any]]:
+        """The objectives as plain values."""
+        return [asdict(objective) for objective in self.objectives]
+
+    def check_grid(self) -> None:
+        """Raise unless every setting has a number of values.
 
         Raises:
-            ConfigError: a setting is continuous.
+            ConfigError: one is continuous.
         """
         for dimension in self.dimensions:
             if dimension.size is None:
                 raise ConfigError(
                     f"grid_search cannot enumerate the continuous setting {dimension.name!r} "
-                    f"({dimension.low:g}..{dimension.high:g}); give it num (a number of points) or use "
-                    "random_search or tpe_search."
+                    f"({dimension.describe()}); give it num (a number of points) or use random_search or "
+                    "tpe_search."
                 )
-        axes = [[d.value(raw) for raw in _raws(d)] for d in self.dimensions]
-        names = [d.name for d in self.dimensions]
-        return [dict(zip(names, point, strict=True)) for point in product(*axes)]
 
     @property
     def points(self) -> int | None:
         """The number of points of the space, or None when it is infinite."""
-        sizes = [dimension.size for dimension in self.dimensions]
-        return None if None in sizes else math.prod(size for size in sizes if size is not None)
+        return space_size(self.space)
 
     def trial_count(self) -> int:
         """How many proposals are run at most (the baseline comes on top, unless it is one of them)."""
@@ -169,7 +108,7 @@ class SearchSpec:
 
     def contains(self, configuration: dict[str, Any]) -> bool:
         """Whether a configuration of all settings lies in the space."""
-        return all(d.raw(configuration.get(d.name)) is not None for d in self.dimensions)
+        return all(d.contains(configuration.get(d.name)) for d in self.dimensions)
 
     def total_trials(self) -> int:
         """All trials at most, the user's own configuration included."""
@@ -181,12 +120,12 @@ class SearchSpec:
         return self.trial_count() + 1
 
     def stand_ins(self) -> list[str]:
-        """The settings for which the user named no value of her own."""
+        """The settings for which the user named no value."""
         return [d.name for d in self.dimensions if d.name not in self.baseline]
 
     def baseline_configuration(self) -> dict[str, Any]:
-        """Her configuration: her values, and for settings without one the value that stands in."""
-        return {d.name: self.baseline.get(d.name, d.middle()) for d in self.dimensions}
+        """The user's own configuration; for settings without a value, the one that stands in."""
+        return {d.name: self.baseline.get(d.name, stand_in(d)) for d in self.dimensions}
 
     def summary(self) -> dict[str, Any]:
         """Plain values for `config.yaml`, `show` and `compare`."""
@@ -197,22 +136,22 @@ class SearchSpec:
         return content
 
 
-def _raws(dimension: Dimension) -> Sequence[int]:
-    if dimension.kind == "choice":
-        return range(len(dimension.values))
-    return range(int(dimension.low), int(dimension.high) + 1)
+def stand_in(dimension: SearchDimension) -> Any:
+    """The value that stands in where the user named none: of backbone codes a standard network's, else
+    the first choice, or the centre of the range.
+    """
+    standard = [value for value in dimension.choices if value in STANDARD.values()]
+    return standard[0] if standard else dimension.centre()
 
 
-def describe(dimension: Dimension) -> Any:
+def describe(dimension: SearchDimension) -> Any:
     """A dimension in the shortest readable form."""
-    if dimension.kind == "choice":
-        return list(dimension.values)
+    if dimension.choices:
+        return list(dimension.choices)
     shape: dict[str, Any] = {"low": dimension.low, "high": dimension.high}
     if dimension.log:
         shape["log"] = True
-    if dimension.base is not None:
-        shape["base"] = dimension.base
-    if dimension.kind == "int":
+    if dimension.integer:
         shape["int"] = True
     return shape
 

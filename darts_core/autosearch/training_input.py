@@ -6,8 +6,9 @@ from typing import Any
 
 from darts_core.autosearch.catalogue import ALGORITHMS, SCHEDULERS
 from darts_core.autosearch.metrics_yaml import metric_name
-from darts_core.autosearch.spec import Dimension, Objective, SearchSpec
+from darts_core.autosearch.spec import Objective, SearchSpec
 from darts_core.autosearch.yaml_lines import Located
+from darts_core.study.space import SearchDimension
 
 __all__ = ["parse_training_input"]
 
@@ -23,7 +24,7 @@ _INTEGERS = ("INT", "INTEGER", "int", "integer")
 _SCALES = ("DEFAULT", "LINEAR", "LOG")
 
 
-def _dimension(item: Located) -> tuple[Dimension, Any]:
+def _dimension(item: Located) -> tuple[SearchDimension, Any]:
     item.check_keys(_PARAM)
     name = item.need("parameterName", "name the parameter").text()
     kind = item.need("type", "use DOUBLE or INT").text((*_FLOATS, *_INTEGERS))
@@ -40,10 +41,10 @@ def _dimension(item: Located) -> tuple[Dimension, Any]:
     if kind in _INTEGERS:
         bounds = item.mapping()
         low, high = bounds["minValue"].integer(), bounds["maxValue"].integer()
-        return Dimension(
-            name, "int", low=low, high=high, log=log
+        return SearchDimension(
+            name, low=low, high=high, log=log, integer=True
         ), prior.integer() if prior else None
-    dimension = Dimension(name, "float", low=float(low), high=float(high), log=log)
+    dimension = SearchDimension(name, low=float(low), high=float(high), log=log)
     return dimension, float(prior.number()) if prior else None
 
 
@@ -87,7 +88,7 @@ def parse_training_input(root: Located, name: str) -> SearchSpec:
     objective = _objective(node)
     early = node.get("enableTrialEarlyStopping")
     scheduler = "async_hyperband" if early is not None and early.boolean() else "FIFOScheduler"
-    dimensions: list[Dimension] = []
+    dimensions: list[SearchDimension] = []
     baseline: dict[str, Any] = {}
     params = node.need("params", "list the parameters")
     for item in params.items():

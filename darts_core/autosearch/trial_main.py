@@ -80,7 +80,7 @@ def _write_architectures(trial: Trial) -> None:
     """What a supernet in this trial found, for the trial that builds it."""
     if trial.folder is not None and trial.searchables:
         found = {"value": trial.searchables[-1].derive()}
-        (trial.folder / "architecture.json").write_text(json.dumps(found))
+        (trial.folder / "architecture.json").write_text(json.dumps(found), encoding="utf-8")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -99,7 +99,9 @@ def main(argv: list[str] | None = None) -> int:
     except StopTrial as stop:
         _write_architectures(trial)
         print(f"trial {trial.trial_id}: {stop}", flush=True)
-        Path(arguments[0], "stopped.json").write_text(json.dumps({"reason": str(stop)}))
+        Path(arguments[0], "stopped.json").write_text(
+            json.dumps({"reason": str(stop)}), encoding="utf-8"
+        )
         return 0
     except DartsError as error:
         traceback.print_exc()

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darts_core.autosearch.ledger import Ledger, attempt, earlier, set_aside
+from darts_core.autosearch.costs import Account, attempt, earlier, set_aside
 from darts_core.autosearch.process import BY_COMMAND, Outcome, TrialProcess
-from darts_core.autosearch.reports import objective_value
+from darts_core.autosearch.reports import Metrics, objective_value
 from darts_core.autosearch.spec import SearchSpec
-from darts_core.jobs.results import read_rows, trials_folder
 from darts_core.runlog import write_json
+from darts_core.study.results import read_rows, trials_folder
 
-__all__ = ["StopWanted", "UserCode", "Workshop"]
+__all__ = ["Row", "StopWanted", "UserCode", "Workshop"]
 
 SCHEMA_VERSION = 1
+_RESTARTS = 3  # of a single trial whose process was killed from outside
 log = logging.getLogger("darts_core")
+
+Row = dict[str, Any]
 
 
 class StopWanted(Exception):
@@ -65,11 +69,28 @@ class Workshop:
         self.code = code
         self.devices = tuple(devices)
         self.mark = mark
-        self.stop_wanted = stop_wanted
         self.metrics = tuple(metrics)
-        self.ledger = Ledger()
+        self.account = Account()
         self.running: list[TrialProcess] = []
-        self.finished: list[dict[str, Any]] = []
+        # called now and then by whoever waits for trials
+        self.tick: Callable[[], object] = lambda: None
+        # set when the other workers of a step are to end too
+        self.aborted = threading.Event()
+        self._asked = stop_wanted
+        self._lock = threading.Lock()
+        self._workers: set[int] = set()
+
+    def stop_wanted(self) -> bool:
+        """Whether running trials are to be ended, so that the version stops."""
+        return self.aborted.is_set() or self._asked()
+
+    def log(self, text: str) -> None:
+        """A line of the job's log."""
+        log.info("%s", text)
+
+    def log_iteration(self, trial_id: str, iteration: int, metrics: Metrics) -> None:
+        """A line of a verbose job's log."""
+        log.debug("trial %s iteration %d: %s", trial_id, iteration, metrics)
 
     def trial_id(self, step: str, phase: str, number: int, seed: int) -> str:
         """Eight hex digits that stay the same when the version is resumed."""
@@ -82,8 +103,7 @@ class Workshop:
         return [r for r in rows if r.get("step") == step and r.get("phase") == phase]
 
     def _free_worker(self) -> int:
-        used = {p.record["worker_index"] for p in self.running}
-        return next(i for i in range(len(used) + 1) if i not in used)
+        return next(i for i in range(len(self._workers) + 1) if i not in self._workers)
 
     def _gpu_number(self, device: str) -> str | None:
         if not device.startswith("cuda"):
@@ -107,7 +127,9 @@ class Workshop:
         folder = trials_folder(self.version) / trial_id
         folder.mkdir(parents=True, exist_ok=True)
         set_aside(folder)
-        worker = self._free_worker()
+        with self._lock:
+            worker = self._free_worker()
+            self._workers.add(worker)
         device = self.devices[worker % len(self.devices)]
         record = {
             "schema_version": SCHEMA_VERSION,
@@ -146,7 +168,7 @@ class Workshop:
         return process
 
     def _arguments(self, configuration: dict[str, Any], trial_id: str, folder: Path) -> list[str]:
-        """The command line of the user's script: her own arguments, then the trial's settings."""
+        """The command line of the user's script: the job's arguments, then the trial's settings."""
         settings = [f"--{name}={value}" for name, value in configuration.items()]
         service = [
             f"--trial_id={trial_id}",
@@ -156,21 +178,17 @@ class Workshop:
         own = [a for a in self.code.arguments if a.partition("=")[0][2:] not in configuration]
         return [*own, *service, *settings]
 
-    def running_seconds(self) -> float:
-        """Time that the unfinished trials have taken so far."""
-        return sum(p.seconds for p in self.running)
-
-    def collect(self, spec: SearchSpec, process: TrialProcess) -> dict[str, Any]:
-        """Write and return the result row of an ended trial."""
+    def collect(self, spec: SearchSpec, process: TrialProcess) -> Row:
+        """The result row of an ended trial; its time is spent."""
         outcome = process.outcome
         if outcome is None:
             raise RuntimeError("collect() was called for a trial that still runs")
-        self.running.remove(process)
         row = self._row(spec, process, outcome)
-        write_json(process.folder / "result.json", row)
-        self.finished.append(row)
-        if process.record["phase"] != "confirm":
-            self.ledger.spent_seconds += outcome.seconds
+        with self._lock:
+            self.running.remove(process)
+            self._workers.discard(process.record["worker_index"])
+            if process.record["phase"] != "confirm":
+                self.account.spent_seconds += outcome.seconds
         log.info(
             "trial %s (%s #%d) %s%s",
             row["trial_id"],
@@ -180,6 +198,10 @@ class Workshop:
             f": {row['reason']}" if row["reason"] else "",
         )
         return row
+
+    def keep(self, row: Row) -> None:
+        """Write a row that the study's books do not write."""
+        write_json(trials_folder(self.version) / row["trial_id"] / "result.json", row)
 
     def _row(self, spec: SearchSpec, process: TrialProcess, outcome: Outcome) -> dict[str, Any]:
         reports, record = process.reader.reports, process.record
@@ -228,32 +250,37 @@ class Workshop:
 
     def run_one(
         self, spec: SearchSpec, number: int, configuration: dict[str, Any], **options: Any
-    ) -> dict[str, Any]:
-        """Run one trial to its end, alone; returns its row.
+    ) -> Row:
+        """Run one trial to its end, alone; returns its row. A sitting that was killed is begun again.
 
         Raises:
             StopWanted: a stop was asked for.
         """
-        process = self.start(spec, number, configuration, **options)
-        while process.outcome is None:
-            if self.stop_wanted():
-                self.end_all(spec, "the job was stopped")
-                raise StopWanted
-            process.poll()
-            if (process.folder / "stop").exists():
-                process.ask_to_stop("stopped", BY_COMMAND)
-            time.sleep(0.02)
-        return self.collect(spec, process)
-
-    def end_all(self, spec: SearchSpec, reason: str) -> None:
-        """End every running trial: asked first, forced within seconds."""
-        for process in self.running:
-            process.ask_to_stop("cancelled", reason)
-        deadline = time.monotonic() + 1.5
-        while any(p.outcome is None for p in self.running) and time.monotonic() < deadline:
-            for process in self.running:
+        for _ in range(_RESTARTS + 1):
+            process = self.start(spec, number, configuration, **options)
+            while process.outcome is None:
+                self.tick()
+                if self.stop_wanted():
+                    self.cancel(process, "the job was stopped")
+                    self.keep(self.collect(spec, process))
+                    raise StopWanted
                 process.poll()
+                if (process.folder / "stop").exists():
+                    process.ask_to_stop("stopped", BY_COMMAND)
+                time.sleep(0.02)
+            row = self.collect(spec, process)
+            if row["state"] != "killed":
+                break
+            row["state"] = "failed"
+            self.keep(row)
+        self.keep(row)
+        return row
+
+    def cancel(self, process: TrialProcess, reason: str) -> None:
+        """End a running trial: asked first, forced within seconds."""
+        process.ask_to_stop("cancelled", reason)
+        deadline = time.monotonic() + 1.5
+        while process.outcome is None and time.monotonic() < deadline:
+            process.poll()
             time.sleep(0.02)
-        for process in list(self.running):
-            process.end_now("cancelled", reason)
-            self.collect(spec, process)
+        process.end_now("cancelled", reason)

@@ -233,7 +233,7 @@ def load(path: str | Path) -> Located:
     if path.stat().st_size > MAX_BYTES:
         raise ConfigError(f"{path} is larger than {MAX_BYTES} bytes; it cannot be a job file.")
     try:
-        reader = _Reader(path.read_text(), str(path))
+        reader = _Reader(path.read_text(encoding="utf-8"), str(path))
         return reader.build(reader.loader.get_single_node(), ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark

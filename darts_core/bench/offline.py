@@ -24,7 +24,7 @@ from darts_core.errors import ConfigError
 from darts_core.relax import Relaxation, Softmax, gumbel, partial_channels
 from darts_core.spaces import get_space
 from darts_core.supernet import Supernet
-from darts_core.supernet.fused import fuse
+from darts_core.supernet.paths import fuse
 
 if TYPE_CHECKING:
     from darts_kernels.standin import Launch, Variant

@@ -8,8 +8,7 @@ from typing import Any
 from darts_core.errors import LatencyError
 from darts_core.report.blocks import count_text
 from darts_core.report.escape import plain_text
-from darts_core.report.front import accuracy_text, baseline_row
-from darts_core.report.pareto import accuracy_latency_front
+from darts_core.report.models_front import accuracy_latency_front, accuracy_text, baseline_row
 from darts_core.report.rows import ModelRow
 from darts_core.report.standings import batches, reference
 from darts_core.report.svg import number

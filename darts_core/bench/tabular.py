@@ -23,7 +23,7 @@ from darts_core.errors import ArchitectureError, ConfigError, DataError, unknown
 from darts_core.report.escape import plain_text
 from darts_core.runlog import write_bytes
 
-__all__ = ["Lookup", "TabularBenchmark", "canonical", "open_table", "run", "summarize"]
+__all__ = ["Lookup", "TabularBenchmark", "canonical", "summarize"]
 
 log = logging.getLogger("darts_core")
 SCHEMA_VERSION = 1
@@ -241,26 +241,6 @@ def _columns(content: Mapping[str, Any], names: str, values: str) -> dict[str, V
     return dict(zip(_texts(content[names]), table, strict=True))
 
 
-def open_table(path: str | Path, **options: Any) -> TabularBenchmark:
-    """A table from an .npz of ours, a CSV, or NATS-Bench files (a folder or a .pickle.pbz2).
-
-    Raises:
-        DataError: the file is missing, damaged or of another kind.
-    """
-    from darts_core.bench.tabular_read import from_csv, from_nats_bench
-
-    path = Path(path)
-    if path.suffix == ".npz":
-        return TabularBenchmark.load(path)
-    if path.suffix in (".csv", ".tsv", ".txt"):
-        return from_csv(path, **options)
-    if path.is_dir() or path.name.endswith(".pbz2"):
-        return from_nats_bench(path, **options)
-    raise DataError(
-        f"{path} is no table: give an .npz of ours, a .csv, a NATS-Bench folder or a .pickle.pbz2."
-    )
-
-
 def summarize(
     table: TabularBenchmark, found: Mapping[str, Iterable[str]], data: str | None = None
 ) -> list[dict[str, Any]]:
@@ -293,10 +273,3 @@ def summarize(
             }
         )
     return sorted(rows, key=lambda row: (row["median_rank"], row["strategy"]))
-
-
-def run(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """`darts-core bench what=tabular`: see `tabular_compare.run`."""
-    from darts_core.bench.tabular_compare import run as compare
-
-    return compare(config, folder)

@@ -1,4 +1,4 @@
-"""`bench what=tabular`: strategies over seeds, judged by a table, under equal budget.
+"""`bench what=tabular`: strategies over seeds, judged by a table; what each spent is stated.
 
 Two kinds take part. Searches that were run (their folders are given) are looked up. Black-box baselines,
 random search and regularised evolution, are run on the table itself: each sees the selection column of
@@ -16,16 +16,17 @@ from typing import Any
 import numpy as np
 
 from darts_core.architecture import Architecture, CellChoice
-from darts_core.bench.tabular import TabularBenchmark, canonical, open_table, summarize
+from darts_core.bench.tabular import TabularBenchmark, canonical, summarize
+from darts_core.bench.tabular_read import open_table
+from darts_core.bench.tabular_runs import found_in_runs
 from darts_core.errors import ArchitectureError, ConfigError, DartsError
 from darts_core.report.escape import plain_text
-from darts_core.report.read import read_architecture, read_stage
 from darts_core.runlog import write_json
+from darts_core.settings import BenchOptions
 
-__all__ = ["evolution", "found_in_runs", "random_search", "run", "table_facts"]
+__all__ = ["evolution", "random_search", "run", "table_facts"]
 
 log = logging.getLogger("darts_core")
-OPTIONS = ("table", "column", "select", "runs", "budget", "population", "tournament")
 
 
 def table_facts(
@@ -124,60 +125,18 @@ def evolution(
     return table.architectures[max(history, key=lambda i: values[i])]
 
 
-def found_in_runs(folders: Sequence[str | Path]) -> dict[str, dict[str, Any]]:
-    """Architectures and mean device seconds that search folders hold, by strategy.
-
-    Args:
-        folders: search folders, or folders that hold `search` folders at any depth.
-
-    Raises:
-        ConfigError: a folder holds no finished search.
-    """
-    result: dict[str, dict[str, Any]] = {}
-    for folder in folders:
-        path = Path(folder)
-        own = [path] if (path / "architecture.yaml").is_file() else sorted(path.glob("**/search"))
-        stages = [stage for place in own if (stage := read_stage(place)).finished]
-        if not stages:
-            raise ConfigError(
-                f"{path} holds no finished search; give the folders that `search` wrote."
-            )
-        for stage in stages:
-            found = read_architecture(stage)
-            if found is None:
-                continue
-            name = _strategy_name(stage.config)
-            entry = result.setdefault(name, {"architectures": [], "device_seconds": []})
-            entry["architectures"].append(canonical(found))
-            entry["device_seconds"].append(stage.number("device_seconds"))
-    return result
-
-
-def _strategy_name(config: Mapping[str, Any]) -> str:
-    """Strategy and relaxation of a search's configuration, by the last part of their targets."""
-    parts = []
-    for key in ("strategy", "relax"):
-        node = config.get(key)
-        target = (
-            str(node.get("_target_") or node.get("name") or "") if isinstance(node, Mapping) else ""
-        )
-        if target:
-            parts.append(target.rpartition(".")[2])
-    return " + ".join(parts) or "search"
-
-
 def _black_box(
-    table: TabularBenchmark, options: Mapping[str, Any], seeds: Sequence[int]
+    table: TabularBenchmark, select: str, options: BenchOptions, seeds: Sequence[int]
 ) -> dict[str, list[str]]:
     """Random search and evolution over the seeds; evolution only where architectures are cells."""
-    select, budget = options.get("select"), int(options.get("budget") or 100)
+    budget = options.budget
     result = {
         "random search": [
             random_search(table, select, budget=budget, rng=np.random.default_rng(seed))
             for seed in seeds
         ]
     }
-    sizes = {key: int(options[key]) for key in ("population", "tournament") if options.get(key)}
+    sizes = {"population": options.population, "tournament": options.tournament}
     try:
         result["regularised evolution"] = [
             evolution(table, select, budget=budget, rng=np.random.default_rng(seed), **sizes)
@@ -190,42 +149,60 @@ def _black_box(
     return result
 
 
-def run(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _selection(table: TabularBenchmark, given: str | None, judging: str) -> str:
+    """The column by which black-box strategies choose: what was given, or the judging data's `:val`.
+
+    Raises:
+        ConfigError: nothing is given and there is no such column: nobody selects on test by default.
+    """
+    if given is not None:
+        return table.column(given)[0]
+    val = f"{judging.removesuffix(':test')}:val"
+    if val != judging and val in table.accuracies:
+        return val
+    raise ConfigError(
+        f"bench.options.select is needed: random search and evolution choose by it and are judged by "
+        f"{judging!r}. {table.name!r} has {', '.join(table.accuracies)}; bench.options.budget=0 leaves "
+        "the two out."
+    )
+
+
+def run(
+    options: BenchOptions, folder: Path, *, device: str = "auto", seed: int = 0
+) -> dict[str, Any]:
     """Compare strategies by `bench.options.table`; prints the rows and writes them to results.json.
 
     Options: table (an .npz, .csv or NATS-Bench files), column (judged by), select (what black-box
-    strategies see; the same as column by default), runs (folders of searches), budget (architectures
-    that a black-box strategy may see), seeds.
+    strategies choose by; by default the `:val` of the judging data), runs (folders of searches: one row
+    for those of identical settings), budget (architectures that a black-box strategy may see; 0: no
+    such strategies), seeds.
 
     Raises:
-        ConfigError: no table is given.
+        ConfigError: no table is given, there is nothing to select by, or nothing to compare.
     """
-    options = config["bench"]["options"]
-    if not options.get("table"):
+    if not options.table:
         raise ConfigError(
             "bench what=tabular needs bench.options.table=PATH: an .npz of ours, a .csv with columns "
             "architecture and accuracy, or NATS-Bench files."
         )
-    table = open_table(options["table"])
-    column, _ = table.column(options.get("column"))
-    first = int(config.get("seed") or 0)
-    seeds = range(first, first + int(options.get("seeds") or 3))
-    found = _black_box(table, {"select": column, **_given(options)}, seeds)
-    searched = found_in_runs(options.get("runs") or ())
-    found |= {name: entry["architectures"] for name, entry in searched.items()}
-    rows = []
-    for name, architectures in found.items():
-        try:
-            row = summarize(table, {name: architectures}, column)[0]
-        except DartsError as error:
-            log.warning("%s is left out: %s", plain_text(name), error)
-            continue
-        known = [s for s in searched.get(name, {}).get("device_seconds", ()) if s is not None]
-        row["budget"] = (
-            f"{options.get('budget') or 100} looks" if name not in searched
-            else f"{np.mean(known):.1f} s on the device" if known else "not stated"
-        )  # fmt: skip
-        rows.append(row)
+    table = open_table(options.table)
+    column, _ = table.column(options.column)
+    seeds = range(seed, seed + options.seeds)
+    rows: list[dict[str, Any]] = []
+    if options.budget:
+        select = _selection(table, options.select, column)
+        for name, architectures in _black_box(table, select, options, seeds).items():
+            more = {"budget": f"{options.budget} looks", "select": select}
+            rows += _rows(table, name, architectures, column, more)
+    for group in found_in_runs(options.runs):
+        known = [s for s in group.device_seconds if s is not None]
+        budget = f"{np.mean(known):.1f} s on the device" if known else "not stated"
+        about = {"budget": budget, "settings": group.differs}
+        rows += _rows(table, group.name, group.architectures, column, about)
+    if not rows:
+        raise ConfigError(
+            "There is nothing to compare: give bench.options.runs=[FOLDER] or a budget above 0."
+        )
     rows.sort(key=lambda row: (row["median_rank"], row["strategy"]))
     content = {
         "schema_version": 1,
@@ -239,12 +216,20 @@ def run(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     return {**content, "device_seconds": 0.0}
 
 
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if key in OPTIONS and value is not None}
+def _rows(
+    table: TabularBenchmark, name: str, architectures: Sequence[str], column: str,
+    more: Mapping[str, Any],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The row of one method; none, and a warning, when the table does not hold what it found."""
+    try:
+        return [{**summarize(table, {name: architectures}, column)[0], **more}]
+    except DartsError as error:
+        log.warning("%s is left out: %s", plain_text(name), error)
+        return []
 
 
 def _print(rows: Sequence[Mapping[str, Any]], title: str) -> None:
-    """The comparison on the terminal."""
+    """The comparison on the terminal; names are folded where it is narrow, numbers never cut."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -255,16 +240,27 @@ def _print(rows: Sequence[Mapping[str, Any]], title: str) -> None:
         padding=(0, 1, 0, 0),
     )  # fmt: skip
     names = ("strategy", "seeds", "accuracy %", "regret", "rank", "budget")
+    cells = [_cells(row) for row in rows]
     for index, name in enumerate(names):
-        table.add_column(name, justify="left" if index in (0, 5) else "right", no_wrap=True)
-    for row in rows:
-        std = "" if row["accuracy_std"] is None else f" ± {100 * row['accuracy_std']:.2f}"
-        table.add_row(
-            Text(plain_text(row["strategy"], limit=40)),
-            str(row["n"]),
-            f"{100 * row['accuracy_mean']:.2f}{std}",
-            f"{100 * row['regret_mean']:.2f}",
-            f"{row['median_rank']:g}",
-            row["budget"],
-        )
-    Console().print(table)
+        text = index in (0, 5)
+        # rich would shorten a number; a column as wide as its longest one leaves nothing to shorten
+        longest = max(len(line[index]) for line in [list(names), *cells])
+        table.add_column(
+            name, justify="left" if text else "right", no_wrap=not text, overflow="fold",
+            min_width=min(longest, 12) if text else longest,
+        )  # fmt: skip
+    for line in cells:
+        table.add_row(*(Text(cell) for cell in line))
+    Console().print(table, crop=False)
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    std = "" if row["accuracy_std"] is None else f" ± {100 * row['accuracy_std']:.2f}"
+    return [
+        plain_text(row["strategy"], limit=200),
+        str(row["n"]),
+        f"{100 * row['accuracy_mean']:.2f}{std}",
+        f"{100 * row['regret_mean']:.2f}",
+        f"{row['median_rank']:g}",
+        row["budget"],
+    ]

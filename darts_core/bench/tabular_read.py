@@ -20,7 +20,7 @@ from darts_core.bench.tabular import TabularBenchmark, canonical
 from darts_core.errors import ArchitectureError, ConfigError, DataError, unknown_name
 from darts_core.report.escape import plain_text
 
-__all__ = ["from_csv", "from_nats_bench"]
+__all__ = ["from_csv", "from_nats_bench", "open_table"]
 
 log = logging.getLogger("darts_core")
 _TEXT_NAMES = ("architecture", "arch", "arch_str", "genotype", "structure")
@@ -49,6 +49,24 @@ def _column_kind(name: str) -> tuple[str, str] | None:
             if words.endswith("_" + mark):
                 return kind, name.strip()[: -len(mark) - 1]
     return None
+
+
+def open_table(path: str | Path, **options: Any) -> TabularBenchmark:
+    """A table from an .npz of ours, a CSV, or NATS-Bench files (a folder or a .pickle.pbz2).
+
+    Raises:
+        DataError: the file is missing, damaged or of another kind.
+    """
+    path = Path(path)
+    if path.suffix == ".npz":
+        return TabularBenchmark.load(path)
+    if path.suffix in (".csv", ".tsv", ".txt"):
+        return from_csv(path, **options)
+    if path.is_dir() or path.name.endswith(".pbz2"):
+        return from_nats_bench(path, **options)
+    raise DataError(
+        f"{path} is no table: give an .npz of ours, a .csv, a NATS-Bench folder or a .pickle.pbz2."
+    )
 
 
 def from_csv(path: str | Path, *, name: str = "") -> TabularBenchmark:

@@ -83,7 +83,7 @@ def _relaxation(name: str) -> Any:
     files = {path.stem: path for path in (config_root() / "relax").glob("*.yaml")}
     if name not in files:
         raise ConfigError(unknown_name("relaxation", name, sorted(files)))
-    return instantiate(yaml.safe_load(files[name].read_text()))
+    return instantiate(yaml.safe_load(files[name].read_text(encoding="utf-8")))
 
 
 def _print_stem(stem: Any, side: int, batch: int) -> tuple[float, float] | None:

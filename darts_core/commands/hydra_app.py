@@ -8,20 +8,21 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from darts_core.commands.compose import compose, expand, session
+from darts_core.commands.compose import compose, expand, register_schemas, session
 from darts_core.commands.jobname import default_job, previous_version
 from darts_core.commands.logs import configure_logging
 from darts_core.commands.ranks import Ranks, current_ranks
 from darts_core.errors import ConfigError, DartsError
 from darts_core.runlog import config_hash
-from darts_core.stages.schema import PLACES
+from darts_core.settings import to_plain
+from darts_core.stages.schema import PLACES, UNHASHED, BenchStage, DataStage, Stage
 from darts_core.stages.settings import config_root
 from darts_core.stages.versions import Version, claim
-from darts_core.tune import current_trial
+from darts_core.study import current_trial
 
 __all__ = ["main", "task"]
 
@@ -56,31 +57,29 @@ def main(command: str, argv: Sequence[str]) -> int:
     _check_values(config)
     ranks = current_ranks()
     if ranks is None:
-        return _lead(command, args, config, None)
-    ranks.check(command, config, multirun=args.multirun)
-    ranks.join(config["device"])
+        return _lead(args, config, None)
+    ranks.check(config, multirun=args.multirun)
+    ranks.join(config.device)
     try:
-        return (_lead if ranks.first else _follow)(command, args, config, ranks)
+        return (_lead if ranks.first else _follow)(args, config, ranks)
     finally:
         ranks.leave()
 
 
-def _lead(
-    command: str, args: argparse.Namespace, config: Mapping[str, Any], ranks: Ranks | None
-) -> int:
+def _lead(args: argparse.Namespace, config: Stage, ranks: Ranks | None) -> int:
     """Claim the version and run in it: in the only process, or the first one of torchrun's."""
-    job = config["job"] or default_job(command, config, args.overrides)
-    stamp = _stamp(
-        command, config, args.overrides if args.multirun else (), ranks.count if ranks else 1
-    )
-    if config.get("what") in ("step", "kernels"):  # a timing asked for again is taken again
+    job = config.job or default_job(config, args.overrides)
+    stamp = _stamp(config, args.overrides if args.multirun else (), ranks.count if ranks else 1)
+    # a timing asked for again is taken again
+    if isinstance(config, BenchStage) and config.what in ("step", "kernels"):
         stamp = f"{stamp}-{time.time_ns()}"
+    command = config.STAGE
     version = claim(
-        config["out"],
+        config.out,
         job,
         command=command,
         stamp=stamp,
-        version=config["version"] or previous_version(command, config, job),
+        version=config.version or previous_version(config, job),
         details={"overrides": list(args.overrides), "multirun": bool(args.multirun)},
     )
     try:
@@ -92,10 +91,10 @@ def _lead(
         version.release()
 
 
-def _follow(command: str, args: argparse.Namespace, config: Mapping[str, Any], ranks: Ranks) -> int:
+def _follow(args: argparse.Namespace, config: Stage, ranks: Ranks) -> int:
     """Take part in the first process's search, in silence."""
     version = ranks.share(None)
-    return 0 if version is None else _hand_over(command, _arguments(args, version))
+    return 0 if version is None else _hand_over(config.STAGE, _arguments(args, version))
 
 
 def _run(command: str, args: argparse.Namespace, version: Version, ranks: Ranks | None) -> int:
@@ -137,6 +136,7 @@ def _hand_over(command: str, argv: list[str]) -> int:
     """Give `argv` to Hydra's own main function on our configuration tree."""
     import hydra
 
+    register_schemas()
     # without it Hydra prints its own account of an error and exits 1
     os.environ["HYDRA_FULL_ERROR"] = "1"
     before = sys.argv
@@ -176,7 +176,7 @@ def task(node: Any) -> float | dict[str, Any] | None:
     about = HydraConfig.get()
     command = str(about.job.config_name)
     config = typed(command, node)
-    folder = Path(config["out"]) / config["job"] / config["version"]
+    folder = Path(config.out) / config.job / config.version
     ranks = current_ranks()
     if ranks is None or ranks.first:
         configure_logging(folder)
@@ -189,9 +189,9 @@ def task(node: Any) -> float | dict[str, Any] | None:
     from darts_core.stages.pipeline import run_command
 
     if trial is not None:
-        return {k: v for k, v in run_command(command, config, folder).items() if v is not None}
+        return {k: v for k, v in run_command(config, folder).items() if v is not None}
     try:
-        result = run_command(command, config, folder)
+        result = run_command(config, folder)
     except Exception as error:
         if about.mode == RunMode.MULTIRUN:
             raise
@@ -200,24 +200,22 @@ def task(node: Any) -> float | dict[str, Any] | None:
     return None if accuracy is None else float(accuracy)
 
 
-def _stamp(
-    command: str, config: Mapping[str, Any], swept: Sequence[str], processes: int = 1
-) -> str:
+def _stamp(config: Stage, swept: Sequence[str], processes: int = 1) -> str:
     """The hash of everything that decides the result; where it is written does not count."""
-    content = {k: v for k, v in config.items() if k not in PLACES}
-    kept = [o for o in swept if o.lstrip("+").partition("=")[0] not in PLACES]
-    described = {"command": command, "config": content, "overrides": kept}
+    content = {k: v for k, v in to_plain(config).items() if k not in UNHASHED}
+    kept = [o for o in swept if o.lstrip("+").partition("=")[0] not in UNHASHED]
+    described = {"command": config.STAGE, "config": content, "overrides": kept}
     return config_hash(described if processes == 1 else {**described, "processes": processes})
 
 
-def _check_values(config: Mapping[str, Any]) -> None:
-    """Refuse a seed below 0 and a data path that is not there before a version is made for them."""
-    if config["seed"] < 0:
-        raise ConfigError(f"seed={config['seed']} is not allowed; use 0 or more.")
-    path = config.get("data", {}).get("path")
-    if path is not None and not Path(path).expanduser().exists():
+def _check_values(config: Stage) -> None:
+    """Refuse a data path that is not there before a version is made for it."""
+    if not isinstance(config, DataStage) or config.data.path is None:
+        return
+    if not Path(config.data.path).expanduser().exists():
         raise ConfigError(
-            f"data.path={path!r} does not exist; give the file or folder of {config['data']['name']}."
+            f"data.path={config.data.path!r} does not exist; give the file or folder of "
+            f"{config.data.name}."
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from darts_core.commands.keyvalue import parse
 from darts_core.errors import ConfigError
+from darts_core.report.escape import plain_text
 
 __all__ = ["configure", "run"]
 
@@ -112,12 +113,15 @@ def _show(path: Path) -> None:
     from darts_core.latency import LatencyTable
 
     table = LatencyTable.load(path)
-    print(f"{table.device}, {table.runtime}, {table.dtype}, {table.threads or 'no'} CPU threads")
+    about = plain_text(f"{table.device}, {table.runtime}, {table.dtype}")
+    print(f"{about}, {table.threads or 'no'} CPU threads")
     for name, fit in table.fits.items():
-        print(f"{name}: network = {fit['overhead_ms']:.3f} ms + {fit['slope']:.3f} x sum of rows")
+        print(
+            f"{plain_text(name)}: network = {fit['overhead_ms']:.3f} ms + {fit['slope']:.3f} x sum of rows"
+        )
     width = max((len(key) for key in table.rows), default=0)
     for key, value in sorted(table.rows.items()):
-        print(f"{key:{width}}  {value:.4f} ms")
+        print(f"{plain_text(key):{width}}  {value:.4f} ms")
 
 
 def _maker(given: dict[str, Any], shape: tuple[int, int, int]) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import ConfigError
+from darts_core.report.escape import plain_text
 from darts_core.runlog import read_yaml
 from darts_core.stages.settings import config_root, import_plugins
 
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{name}{f' ({group}=)' if group else ''}:")
         width = max((len(entry) for entry in entries), default=0)
         for entry, text in entries.items():
-            print(f"  {entry:{width}}  {text}".rstrip())
+            print(f"  {plain_text(entry):{width}}  {plain_text(text, limit=1000)}".rstrip())
         if not entries:
             print("  none")
         print()
@@ -103,7 +104,7 @@ def _description(path: Path) -> str:
     content: Any = read_yaml(path)
     if isinstance(content, dict) and content.get("description"):
         return str(content["description"])
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("#") and "@package" not in line:
             return line.lstrip("# ")
     return ""

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from darts_core.report.escape import plain_text
+
 __all__ = ["configure_logging"]
 
 
@@ -33,13 +35,21 @@ class _File(logging.FileHandler):
         """Nothing."""
 
 
+class _Plain(logging.Formatter):
+    """One line a record: what a message quotes of files and names steers no terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line, without control characters."""
+        return plain_text(super().formatMessage(record), limit=20_000)
+
+
 def configure_logging(folder: Path | None = None) -> None:
     """Send `darts_core`'s log to stderr and, when given, to `folder/log.txt`; safe to call again."""
     log = logging.getLogger("darts_core")
     log.setLevel(logging.INFO)
     if not any(isinstance(handler, _Terminal) for handler in log.handlers):
         terminal = _Terminal()
-        terminal.setFormatter(logging.Formatter("%(message)s"))
+        terminal.setFormatter(_Plain("%(message)s"))
         log.addHandler(terminal)
     if folder is None:
         return
@@ -52,5 +62,5 @@ def configure_logging(folder: Path | None = None) -> None:
             handler.close()
     folder.mkdir(parents=True, exist_ok=True)
     file = _File(path, encoding="utf-8", delay=True)
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    file.setFormatter(_Plain("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(file)

@@ -10,7 +10,9 @@ __all__ = ["configure", "run"]
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="files that pillow reads")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="JPEG, PNG, BMP, PPM, WebP, TIFF or GIF files"
+    )
     parser.add_argument("--model", required=True, metavar="DIR", help="folder that export wrote")
     parser.add_argument(
         "--runtime", help="the artifact to run, e.g. onnx or pt2; default: the best"
@@ -23,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the best classes of each image."""
     from darts_core.errors import ConfigError
     from darts_core.export import predict
+    from darts_core.report.escape import plain_text
 
     if args.top < 1:
         raise ConfigError(f"--top {args.top} must be at least 1.")
@@ -31,6 +34,6 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps({"image": found.image, "classes": dict(ranked)}))
         else:
-            classes = ", ".join(f"{name} {probability:.3f}" for name, probability in ranked)
-            print(f"{found.image}: {classes}")
+            classes = ", ".join(f"{plain_text(name)} {share:.3f}" for name, share in ranked)
+            print(f"{plain_text(found.image)}: {classes}")
     return 0

@@ -7,10 +7,12 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from darts_core.errors import ConfigError, ExportError
+from darts_core.report.escape import plain_text
 
 __all__ = ["configure", "run", "time_artifact"]
 
@@ -36,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
     from darts_core.errors import unknown_name
     from darts_core.export import read_manifest
 
-    artifacts = read_manifest(args.folder)["artifacts"]
+    folder = Path(args.folder)
+    artifacts = read_manifest(folder)["artifacts"]
     wanted = args.runtime or list(artifacts)
     for name in wanted:
         if name not in artifacts:
@@ -47,11 +50,13 @@ def run(args: argparse.Namespace) -> int:
         from darts_core.export import tune_chunks
 
         for name, chunk in tune_chunks(args.folder).items():
-            print(f"{name}: large batches {f'in pieces of {chunk}' if chunk else 'as a whole'}")
+            print(
+                f"{plain_text(name)}: large batches {f'in pieces of {chunk}' if chunk else 'as a whole'}"
+            )
     failed = 0
     for name in wanted:
-        if artifacts[name].get("native") and not args.trust:
-            print(f"{name}: native code, left out; add --trust if you made it yourself")
+        if not args.trust and _is_native(folder, artifacts[name]):
+            print(f"{plain_text(name)}: native code, left out; add --trust if you made it yourself")
             continue
         row = _in_fresh_process(args, name)
         failed += "error" in row
@@ -59,6 +64,17 @@ def run(args: argparse.Namespace) -> int:
     if failed == len(wanted):
         raise ExportError(f"No artifact of {args.folder} could be loaded and timed.")
     return 0
+
+
+def _is_native(folder: Path, artifact: Mapping[str, Any]) -> bool:
+    """Whether loading it asks for trust; a file that is missing or changed is told by loading it."""
+    from darts_core.export.contents import needs_trust
+    from darts_core.export.manifest import check_files
+
+    try:
+        return artifact["kind"] == "aoti" or needs_trust(check_files(folder, artifact))
+    except ExportError:
+        return False
 
 
 def _in_fresh_process(args: argparse.Namespace, name: str) -> dict[str, Any]:
@@ -73,7 +89,11 @@ def _in_fresh_process(args: argparse.Namespace, name: str) -> dict[str, Any]:
     }
     code = "import sys; from darts_core.commands.serve_bench import child; child(sys.argv[1])"
     done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(question)], capture_output=True, text=True
+        [sys.executable, "-c", code, json.dumps(question)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
     )
     lines = done.stdout.strip().splitlines()
     if done.returncode == 0 and lines:
@@ -126,11 +146,12 @@ def time_artifact(
 
 
 def _line(row: dict[str, Any]) -> str:
+    name = plain_text(row["runtime"])
     if "error" in row:
-        return f"{row['runtime']}: failed: {row['error']}"
+        return f"{name}: failed: {plain_text(row['error'])}"
     times = "; ".join(
         f"batch {batch}: {t['median_ms']:.3f} ms ({t['q05_ms']:.3f}-{t['q95_ms']:.3f})"
         + (" under foreign load" if t["flagged"] else "")
         for batch, t in row["rows"].items()
     )
-    return f"{row['runtime']}: loaded in {row['load_seconds']:.2f} s; {times}"
+    return f"{name}: loaded in {row['load_seconds']:.2f} s; {times}"

@@ -1,8 +1,9 @@
 """Data sets: one file a source, and the DataBundle that all of them become."""
 
 from darts_core.data.batches import BatchTransform
-from darts_core.data.bundle import DataBundle, Split
+from darts_core.data.bundle import DataBundle
 from darts_core.data.load import load_data, make_bundle
+from darts_core.data.pool import Split
 from darts_core.data.source import SOURCES, RawData, register_source
 
 __all__ = [

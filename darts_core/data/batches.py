@@ -8,14 +8,13 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from darts_core.data.bundle import DataBundle, Split
+from darts_core.data.pool import Split
 
 __all__ = ["BatchTransform", "Preparation", "derived_seed", "iterate"]
 
@@ -37,6 +36,17 @@ class BatchTransform(Protocol):
         ...
 
 
+class Images(Protocol):
+    """Where batches come from, as far as this file needs it: a `DataBundle`."""
+
+    device: torch.device
+    streamed: bool
+
+    def normalize(self, images_BCHW: Tensor) -> Tensor:
+        """float32 images with zero mean and unit variance a channel."""
+        ...
+
+
 class Preparation:
     """From gathered pixels to the images of a step: augmented, normalised, augmented after it.
 
@@ -45,7 +55,7 @@ class Preparation:
         augment: see `BatchTransform`; None only normalises.
     """
 
-    def __init__(self, bundle: DataBundle, augment: BatchTransform | None) -> None:
+    def __init__(self, bundle: Images, augment: BatchTransform | None) -> None:
         self.bundle = bundle
         self.generator = torch.Generator(device=bundle.device) if augment is not None else None
         self.capturable: bool = augment is None or getattr(augment, "capturable", False)
@@ -127,7 +137,7 @@ def _streamed(
 
 
 def iterate(
-    bundle: DataBundle,
+    bundle: Images,
     split: Split,
     tag: str,
     batch: int,

@@ -14,48 +14,14 @@ import torch
 from torch import Tensor
 
 from darts_core.data.batches import BatchTransform, Preparation, iterate
+from darts_core.data.pool import Pool, Split
 from darts_core.data.splits import SPLITS, stratified_pick
 from darts_core.errors import ConfigError, DataError, unknown_name
 
-__all__ = ["DataBundle", "Pool", "Split"]
+__all__ = ["DataBundle"]
 
 log = logging.getLogger("darts_core")
 Names = str | Sequence[str]
-
-
-@dataclass(frozen=True)
-class Pool:
-    """All images of a data set in one place: on the device, or in host memory when they do not fit.
-
-    Shapes: images_NCHW uint8, labels_N int64.
-    """
-
-    images_NCHW: Tensor
-    labels_N: Tensor
-
-
-@dataclass(frozen=True)
-class Split:
-    """Some images of a pool, in a fixed order.
-
-    Shapes: index_N int64, on the pool's device.
-    """
-
-    pool: Pool
-    index_N: Tensor
-
-    def __len__(self) -> int:
-        return int(self.index_N.numel())
-
-    @property
-    def images(self) -> Tensor:
-        """A uint8 copy [N, C, H, W] of the split's images, where the pool lies."""
-        return self.pool.images_NCHW[self.index_N]
-
-    @property
-    def labels(self) -> Tensor:
-        """A copy [N] of the split's labels, where the pool lies."""
-        return self.pool.labels_N[self.index_N]
 
 
 class _GuardedSplits(Mapping[str, Split]):

@@ -47,7 +47,7 @@ def _files(folder: Path, classes: tuple[str, ...]) -> tuple[list[Path], np.ndarr
         own = [
             p
             for p in sorted(folders[name].rglob("*"))
-            if p.suffix.lower() in _SUFFIXES and not p.name.startswith(".") and p.is_file()
+            if p.suffix.lower() in _SUFFIXES and not p.name.startswith(".") and not p.is_dir()
         ]
         files += own
         labels += [label] * len(own)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from darts_core.data.bundle import DataBundle, Pool
+from darts_core.data.bundle import DataBundle
+from darts_core.data.pool import Pool
 from darts_core.data.source import MIN_SIZE, SOURCES, RawData, check_raw
 from darts_core.data.splits import divide
 from darts_core.errors import ConfigError, DeviceError, unknown_name

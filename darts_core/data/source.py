@@ -74,7 +74,7 @@ def existing(path: Path | None, name: str, holds: str) -> Path:
 def host_memory_bytes() -> int | None:
     """Bytes of host memory that are free for new data, or None where the system does not say."""
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     except OSError:
@@ -93,9 +93,9 @@ def check_memory(needed_bytes: int, origin: str | Path) -> None:
     free = host_memory_bytes()
     if free is not None and needed_bytes > free:
         raise MemoryShortageError(
-            f"{origin} announces {needed_bytes / 2**20:,.0f} MiB of images, but "
-            f"{free / 2**20:,.0f} MiB "
-            "of host memory are free; use a smaller file, data.image_size=... or another machine."
+            f"{origin} announces {needed_bytes / 2**20:,.0f} MiB, but {free / 2**20:,.0f} MiB of "
+            "host memory are free; use a smaller file (of images: data.image_size=...) or another "
+            "machine."
         )
 
 

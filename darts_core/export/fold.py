@@ -18,13 +18,16 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 from torch.fx import Node
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from darts_core.errors import ExportError
+from darts_core.errors import ExportError, LatencyError
 from darts_core.latency.forms import keep_constants, skip_dead
+from darts_core.latency.norms import CONVOLUTIONS, is_call, rest_of_norm
 
 __all__ = ["fold_batch_norms", "trace"]
 
 log = logging.getLogger("darts_core")
+_CALLS = ("conv1d", "conv2d", "conv3d")
 
 
 def trace(
@@ -57,104 +60,153 @@ def trace(
 
 
 def fold_batch_norms(model: nn.Module, input_shape: Sequence[int]) -> nn.Module:
-    """A copy of `model` in eval mode, each foldable batch norm replaced by an identity.
+    """A copy of `model` in eval mode, each foldable batch norm replaced by what it does besides.
 
-    The copy computes what the original computes in eval mode, up to rounding. Norms that do not
-    follow a convolution stay; edges of a cell that cannot change its output are left out.
+    That is nothing for torch's own norms and an activation for some subclasses of theirs. The copy
+    computes what the original computes in eval mode, up to rounding. Norms whose folding cannot be
+    proved stay, and the log says why; edges of a cell that cannot change its output are left out.
 
     Raises:
         ExportError: torch.export cannot trace the model.
     """
     folded = skip_dead(copy.deepcopy(model).eval())
-    program = trace(folded, input_shape)
-    signature = program.graph_signature
-    owner = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    calls = _parameter_uses(program, owner)
-    modules = dict(folded.named_modules())
-    count = 0
-    for node in program.graph.nodes:
-        if not _is(node, "batch_norm"):
-            continue
-        name = _module_name(node, 1, owner) or _module_name(node, 3, owner)
-        norm = modules.get(name or "")
-        sources = _convolutions(node.args[0])
-        if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or sources is None:
-            continue
-        names = [_module_name(source, 1, owner) for source in sources]
-        convs = [modules.get(item or "") for item in names]
-        once = all(item and calls.get(f"{item}.weight") == 1 for item in names)
-        if not once or calls.get(f"{name}.running_mean") != 1:
-            continue
-        if not all(type(conv) is nn.Conv2d for conv in convs):
-            continue
-        _fold(norm, [conv for conv in convs if isinstance(conv, nn.Conv2d)])
-        _replace(folded, str(name), nn.Identity())
-        count += 1
-    log.info("folded %d batch norms into convolutions", count)
+    sites = _Sites(folded, trace(folded, input_shape))
+    for node in [node for node in sites.graph.nodes if is_call(node, "batch_norm")]:
+        try:
+            sites.fold(node)
+        except LatencyError as error:
+            sites.kept.setdefault(str(error), []).append(sites.owner_of(node) or node.name)
+    log.info("folded %d batch norms into convolutions", sites.count)
+    for reason, names in sites.kept.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        log.info("batch norm %s%s is not folded: %s", names[0], more, reason)
     folded.requires_grad_(False)
     like = next(folded.parameters(), torch.zeros(()))
     return keep_constants(folded, like.new_zeros((1, *input_shape)))
 
 
-def _is(node: object, name: str) -> bool:
-    return isinstance(node, Node) and str(node.target).split(".")[:2] == ["aten", name]
+class _Sites:
+    """The batch norms of a traced model and what stands before them.
 
+    Attributes:
+        count: norms folded so far.
+        kept: reason -> names of the norms that stay for it.
+    """
 
-def _parameter_uses(program: ExportedProgram, owner: dict[str, str]) -> dict[str, int]:
-    """How many operations read each parameter or buffer (a shared module's are read twice)."""
-    uses: dict[str, int] = {}
-    for node in program.graph.nodes:
-        if node.op == "placeholder" and node.name in owner:
-            uses[owner[node.name]] = uses.get(owner[node.name], 0) + len(node.users)
-    return uses
+    def __init__(self, model: nn.Module, program: ExportedProgram) -> None:
+        signature = program.graph_signature
+        self.model, self.graph = model, program.graph
+        self.count = 0
+        self.kept: dict[str, list[str]] = {}
+        self._owner = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        # how many operations read each parameter or buffer (a shared module's are read twice)
+        self._uses: dict[str, int] = {}
+        for node in self.graph.nodes:
+            if node.op == "placeholder" and node.name in self._owner:
+                name = self._owner[node.name]
+                self._uses[name] = self._uses.get(name, 0) + len(node.users)
 
+    def owner_of(self, node: Node) -> str | None:
+        """The path of the module in whose forward `node` is computed."""
+        stack = node.meta.get("nn_module_stack") or {}
+        return next(reversed(stack.values()))[0] if stack else None
 
-def _module_name(node: Node, position: int, owner: dict[str, str]) -> str | None:
-    """The path of the module whose parameter stands at `position` of the operation."""
-    source = node.args[position] if len(node.args) > position else None
-    if not isinstance(source, Node) or source.name not in owner:
-        return None
-    return owner[source.name].rpartition(".")[0]
+    def fold(self, node: Node) -> None:
+        """Fold the norm that `node` computes into the convolutions before it.
 
+        Raises:
+            LatencyError: nothing shows that the model would still compute the same.
+        """
+        sources = self._convolutions(node.args[0])
+        name = self._module(node, ("weight", "bias", "running_mean", "running_var"))
+        norm = self.model.get_submodule(name)
+        if not isinstance(norm, _BatchNorm) or norm.running_mean is None:
+            raise LatencyError("it keeps no running statistics")
+        convs = [self._convolution(source) for source in sources]
+        rest = rest_of_norm(norm, node.args[0].meta["val"].shape[1:])  # type: ignore[union-attr]
+        shift = _fold(norm, convs, float(node.args[7]))  # type: ignore[arg-type]
+        _replace(self.model, name, nn.Sequential(shift, rest) if shift is not None else rest)
+        self.count += 1
 
-def _convolutions(node: object) -> list[Node] | None:
-    """The convolutions whose (joined) output `node` is, if nothing but the norm reads it."""
-    if not isinstance(node, Node) or len(node.users) != 1:
-        return None
-    if _is(node, "conv2d"):
-        return [node]
-    if not _is(node, "cat") or (len(node.args) > 1 and node.args[1] != 1):
-        return None
-    parts = node.args[0]
-    if not isinstance(parts, (list, tuple)):
-        return None
-    if all(
-        _is(part, "conv2d") and len(part.users) == 1 for part in parts if isinstance(part, Node)
-    ):
-        return [part for part in parts if isinstance(part, Node)]
-    return None
+    def _module(self, node: Node, names: Sequence[str]) -> str:
+        """The path of the module that computes `node` from its own parameters, each read once."""
+        path = self.owner_of(node)
+        for source, name in zip(node.args[1:], names, strict=False):
+            if source is None:
+                continue
+            full = self._owner.get(source.name) if isinstance(source, Node) else None
+            if path is None or full != (f"{path}.{name}" if path else name):
+                raise LatencyError(f"its {name} is computed, or is another module's")
+            if self._uses[full] != 1:
+                raise LatencyError(f"its {name} is used more than once")
+        return str(path)
+
+    def _convolution(self, node: Node) -> nn.Module:
+        try:
+            path = self._module(node, ("weight", "bias"))
+        except LatencyError as error:
+            raise LatencyError(f"of the convolution before it: {error}") from None
+        conv = self.model.get_submodule(path)
+        if not isinstance(conv, CONVOLUTIONS):
+            raise LatencyError(f"the convolution before it is a {type(conv).__name__}")
+        return conv
+
+    def _convolutions(self, node: object) -> list[Node]:
+        """The convolutions whose (joined) output `node` is, if nothing but the norm reads it."""
+        if isinstance(node, Node) and is_call(node, "cat"):
+            parts, where = node.args[0], node.args[1] if len(node.args) > 1 else 0
+            joined = where == 1 and isinstance(parts, (list, tuple))
+            found = list(parts) if joined else [node]  # type: ignore[arg-type]
+        else:
+            found = [node]
+        if not all(any(is_call(part, kind) for kind in _CALLS) for part in found):
+            raise LatencyError("it does not follow a convolution")
+        if any(len(part.users) != 1 for part in [node, *found] if isinstance(part, Node)):
+            raise LatencyError("something else reads the convolution's output")
+        return [part for part in found if isinstance(part, Node)]
 
 
 @torch.no_grad()
-def _fold(norm: nn.modules.batchnorm._BatchNorm, convs: list[nn.Conv2d]) -> None:
-    if norm.running_mean is None or norm.running_var is None:
-        return
+def _fold(norm: _BatchNorm, convs: Sequence[nn.Module], eps: float) -> nn.Module | None:
+    """Scale the convolutions; what must be added where one of them can take no bias."""
+    mean, var = norm.running_mean, norm.running_var
+    assert mean is not None
+    assert var is not None
     # fp64, so that the folded weights carry one rounding only
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    scale = (var.double() + eps).rsqrt()
     if norm.weight is not None:
         scale = scale * norm.weight.double()
-    shift = -norm.running_mean.double() * scale
+    shift = -mean.double() * scale
     if norm.bias is not None:
         shift = shift + norm.bias.double()
+    # a subclass of a convolution may not look at a bias that it was made without
+    apart = any(type(conv) not in CONVOLUTIONS and conv.bias is None for conv in convs)
     start = 0
     for conv in convs:
-        part = slice(start, start + conv.out_channels)
-        start += conv.out_channels
-        weight = conv.weight.double() * scale[part].view(-1, 1, 1, 1)
-        bias = shift[part] if conv.bias is None else shift[part] + conv.bias.double() * scale[part]
-        kind = conv.weight.dtype
-        conv.weight = nn.Parameter(weight.to(kind), requires_grad=False)
-        conv.bias = nn.Parameter(bias.to(kind), requires_grad=False)
+        weight: torch.Tensor = conv.weight  # type: ignore[assignment]
+        bias: torch.Tensor | None = conv.bias  # type: ignore[assignment]
+        part = slice(start, start + weight.shape[0])
+        start += weight.shape[0]
+        new = weight.double() * scale[part].view(-1, *[1] * (weight.dim() - 1))
+        conv.weight = nn.Parameter(new.to(weight.dtype), requires_grad=False)
+        own = bias.double() * scale[part] if bias is not None else torch.zeros_like(scale[part])
+        if not apart:
+            own = own + shift[part]
+        if bias is not None or not apart:
+            conv.bias = nn.Parameter(own.to(weight.dtype), requires_grad=False)
+    return _Shift(shift.to(mean.dtype), weight.dim() - 2) if apart else None
+
+
+class _Shift(nn.Module):
+    """Adds a number to each channel."""
+
+    def __init__(self, shift_C: torch.Tensor, dimensions: int) -> None:
+        super().__init__()
+        self.register_buffer("shift", shift_C.view(1, -1, *[1] * dimensions))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, C, ...] of `x`'s shape."""
+        return x + self.get_buffer("shift")
 
 
 def _replace(model: nn.Module, name: str, new: nn.Module) -> None:

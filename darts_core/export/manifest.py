@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darts_core import runlog
-from darts_core.errors import DartsError, ExportError
+from darts_core.errors import ExportError
+from darts_core.reading import read_json, regular_file
 
 __all__ = ["SCHEMA_VERSION", "DataMeta", "check_files", "data_meta", "read_manifest", "sha256"]
 
 SCHEMA_VERSION = 1
 _NEEDED = ("schema_version", "classes", "input_shape", "mean", "std", "artifacts")
+_MOST_PIXELS = 2**26
+_DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ def data_meta(source: Any) -> DataMeta:
     """`source` (a `DataMeta`, a data bundle, or a mapping with the same names) as a `DataMeta`.
 
     Raises:
-        ExportError: a value is missing or the numbers of channels disagree.
+        ExportError: a value is missing, of another type, or the numbers of channels disagree.
     """
     if isinstance(source, DataMeta):
         return source
@@ -46,17 +50,32 @@ def data_meta(source: Any) -> DataMeta:
                 return getattr(source, name)
         raise ExportError(f"The description of the data lacks {names[0]!r}; give it a value.")
 
-    shape = tuple(int(size) for size in read("image_shape", "input_shape"))
-    mean = tuple(float(value) for value in read("mean"))
-    std = tuple(float(value) for value in read("std"))
+    def values(kind: Any, *names: str) -> tuple[Any, ...]:
+        found = read(*names)
+        try:
+            if isinstance(found, (str, bytes, Mapping)):
+                raise TypeError("one value where a list is needed")
+            return tuple(kind(item) for item in found)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ExportError(
+                f"{names[0]} = {str(found)[:80]} of the data's description is no list of "
+                f"{'names' if kind is str else 'numbers'} ({error})."
+            ) from None
+
+    shape = values(int, "image_shape", "input_shape")
+    mean, std = values(float, "mean"), values(float, "std")
     if len(shape) != 3 or len(mean) != shape[0] or len(std) != shape[0]:
         raise ExportError(
             f"Input shape {shape}, mean {mean} and std {std} do not fit; there must be one mean "
             "and one std a channel of (channels, height, width)."
         )
-    if any(value <= 0.0 for value in std):
-        raise ExportError(f"std {std} holds a value that is not positive.")
-    classes = tuple(str(item) for item in read("class_names", "classes"))
+    if min(shape) < 1 or math.prod(shape) > _MOST_PIXELS:
+        raise ExportError(f"Input shape {shape} is no image of at most {_MOST_PIXELS:,} values.")
+    if not all(math.isfinite(value) for value in (*mean, *std)) or min(std) <= 0.0:
+        raise ExportError(f"mean {mean} or std {std} holds a value that is not finite or positive.")
+    classes = values(str, "class_names", "classes")
+    if not classes:
+        raise ExportError("The description of the data names no classes.")
     try:
         name = str(read("name"))
     except ExportError:
@@ -74,53 +93,98 @@ def sha256(path: str | Path) -> str:
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """The manifest of an export folder, checked for shape and version.
+    """The manifest of an export folder; every value that the program goes by is of its type.
+
+    What it says of the files is compared with the files when one is opened.
 
     Raises:
         ExportError: it is missing, damaged or written by a newer program.
     """
     path = Path(folder) / "manifest.json"
-    if not path.is_file():
+    if not path.exists():
         raise ExportError(f"{folder} holds no manifest.json; name a folder that `export` wrote.")
-    try:
-        manifest = runlog.read_json(path)
-    except DartsError as error:
-        raise ExportError(str(error)) from error
+    manifest = read_json(path, ExportError)
     if not isinstance(manifest, dict) or any(key not in manifest for key in _NEEDED):
         raise ExportError(f"{path} lacks one of {', '.join(_NEEDED)}; export the model again.")
     version = manifest["schema_version"]
-    if not isinstance(version, int) or version > SCHEMA_VERSION:
+    if type(version) is not int or version > SCHEMA_VERSION:
         raise ExportError(
             f"{path} has schema_version {version!r}; this program reads up to {SCHEMA_VERSION}. "
             "Update darts-core."
         )
-    data_meta(manifest)
+    try:
+        data_meta(manifest)
+    except ExportError as error:
+        raise ExportError(f"{path}: {error}") from None
+    artifacts = manifest["artifacts"]
+    if not isinstance(artifacts, dict):
+        raise _wrong(path, "artifacts", artifacts, "a mapping of names to files")
+    for name, artifact in artifacts.items():
+        _check_artifact(path, f"artifacts.{name}", artifact)
     return manifest
 
 
+def _check_artifact(path: Path, where: str, artifact: Any) -> None:
+    if not isinstance(artifact, dict):
+        raise _wrong(path, where, artifact, "a mapping with kind, precision and files")
+    for key in ("kind", "precision"):
+        if not isinstance(artifact.get(key), str):
+            raise _wrong(path, f"{where}.{key}", artifact.get(key), "a text")
+    device = artifact.get("device", "cpu")
+    if not isinstance(device, str) or not _DEVICE.fullmatch(device):
+        raise _wrong(path, f"{where}.device", device, "cpu, cuda or cuda:N")
+    chunk = artifact.get("chunk")
+    if chunk is not None and (type(chunk) is not int or not 0 < chunk < 2**31):
+        raise _wrong(path, f"{where}.chunk", chunk, "a number of images, or null")
+    files = artifact.get("files")
+    if not isinstance(files, list) or not files:
+        raise _wrong(path, f"{where}.files", files, "a list of name and sha256")
+    for entry in files:
+        known = isinstance(entry, dict) and isinstance(entry.get("name"), str)
+        if not known or not isinstance(entry.get("sha256"), str):
+            raise _wrong(path, f"{where}.files", entry, "a name and a sha256")
+    _check_latency(path, f"{where}.latency", artifact.get("latency"))
+
+
+def _check_latency(path: Path, where: str, latency: Any) -> None:
+    if latency is None:
+        return
+    if not isinstance(latency, dict) or not all(isinstance(r, dict) for r in latency.values()):
+        raise _wrong(path, where, latency, "a mapping of batch sizes to timings")
+    for batch, row in latency.items():
+        number = row.get("median_ms")
+        known = isinstance(number, (int, float)) and not isinstance(number, bool)
+        if not known or not math.isfinite(number) or number <= 0 or not batch.isdecimal():
+            raise _wrong(path, f"{where}.{batch}.median_ms", number, "milliseconds above 0")
+
+
+def _wrong(path: Path, where: str, value: Any, needed: str) -> ExportError:
+    return ExportError(
+        f"{path}: {where[:80]} is {str(value)[:80]!r}; needed is {needed}. Export the model again."
+    )
+
+
 def check_files(folder: Path, artifact: Mapping[str, Any]) -> list[Path]:
-    """The artifact's files, each with the hash that the manifest states.
+    """The artifact's files, each with the hash that the manifest states. Nothing in them is read as more
+    than bytes.
 
     Raises:
         ExportError: a file is missing, lies elsewhere, or was changed.
     """
-    names: Sequence[Any] = artifact.get("files", ())
     found = []
-    for entry in names:
-        name = str(entry["name"])
+    for entry in artifact["files"]:
+        name = entry["name"]
         path = folder / name
         if Path(name).name != name or path.is_symlink():
             raise ExportError(
                 f"{folder / 'manifest.json'} names {name!r}, which is no plain file of it."
             )
-        if not path.is_file():
+        if not path.exists():
             raise ExportError(f"{path} is missing; export the model again.")
-        if sha256(path) != entry["sha256"]:
+        if sha256(regular_file(path, ExportError)) != entry["sha256"]:
             raise ExportError(
                 f"{path} was changed since it was exported (its SHA-256 is not the manifest's); "
                 "export the model again."
             )
         found.append(path)
-    if not found:
-        raise ExportError(f"{folder / 'manifest.json'} names no file for this artifact.")
     return found

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from darts_core.data.images import frames_of, open_image, pixels_of, quietly, warn_of_frames
 from darts_core.errors import DataError
 from darts_core.export.runtime import LoadedModel, load
 
@@ -38,8 +39,9 @@ def predict(
 
     Args:
         model: an export folder, or a model that `load` gave.
-        images: paths of files that pillow reads; they are converted to the model's channels and
-            resized to its height and width.
+        images: paths of image files, read as the data sets read theirs (`darts_core.data.images`
+            states the formats and rules); they are converted to the model's channels and resized to
+            its height and width.
         runtime: the artifact to run, if `model` is a folder.
         batch_size: images a call.
         options: further arguments of `load`.
@@ -73,22 +75,13 @@ def read_image(path: str | Path, input_shape: Sequence[int]) -> np.ndarray:
     Raises:
         DataError: the file is missing, no image, or the model takes neither 1 nor 3 channels.
     """
-    from PIL import Image, UnidentifiedImageError
-
     channels, height, width = input_shape
     if channels not in (1, 3):
         raise DataError(f"The model takes {channels} channels; image files give 1 or 3.")
-    try:
-        with Image.open(path) as image:
-            converted = image.convert("L" if channels == 1 else "RGB")
-            if converted.size != (width, height):
-                converted = converted.resize((width, height), Image.Resampling.BILINEAR)
-            pixels = np.asarray(converted, dtype=np.uint8)
-    except FileNotFoundError:
-        raise DataError(f"There is no image file {path}.") from None
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is no image that pillow can read ({error}).") from error
-    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    with quietly(), open_image(Path(path), str(path)) as image:
+        if frames_of(image):
+            warn_of_frames([str(path)])
+        return pixels_of(image, (width, height), channels, str(path))
 
 
 def prepare(pixels_CHW: np.ndarray, model: LoadedModel) -> torch.Tensor:

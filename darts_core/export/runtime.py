@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from darts_core.errors import ExportError, unknown_name
+from darts_core.errors import DartsError, ExportError, unknown_name
 from darts_core.export import extras
 from darts_core.export.archive import load_program
+from darts_core.export.chunks import InChunks
+from darts_core.export.contents import LIBRARY, NATIVE, OTHER, PROGRAM, what_is
 from darts_core.export.manifest import check_files, read_manifest
-from darts_core.export.pieces import InPieces
+from darts_core.latency.device import require_device
 
 __all__ = ["LoadedModel", "default_runtime", "load", "open_artifact"]
 
@@ -49,7 +51,8 @@ class LoadedModel:
         """Logits [B, K] on the CPU or the model's device.
 
         Raises:
-            ExportError: the images have another shape than the model takes.
+            ExportError: the images have another shape than the model takes, or the file is not what
+                its manifest says.
         """
         x = torch.as_tensor(images_BCHW)
         if x.ndim != 4 or tuple(x.shape[1:]) != self.input_shape:
@@ -62,13 +65,35 @@ class LoadedModel:
                 f"The model takes normalised float images, not {x.dtype}; predict() reads raw ones."
             )
         with torch.inference_mode():
-            return self._runner(x.to(self.device, torch.float32))
+            logits = _run(self._runner, x.to(self.device, torch.float32), self.runtime)
+        if tuple(logits.shape) != (len(x), len(self.classes)):
+            raise ExportError(
+                f"The artifact {self.runtime!r} gives values of shape {list(logits.shape)} for "
+                f"{len(x)} images and {len(self.classes)} classes; export the model again."
+            )
+        return logits
+
+
+def _run(runner: Runner, x: torch.Tensor, name: str) -> torch.Tensor:
+    """`runner(x)`; what a runtime raises on a file that does not fit its manifest is a sentence."""
+    try:
+        result: Any = runner(x)
+    except (DartsError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # runtimes have kinds of their own, not exported by name
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ExportError(
+            f"The artifact {name!r} cannot be run ({reason[:200]}); export the model again."
+        ) from error
+    if not isinstance(result, torch.Tensor):
+        raise ExportError(f"The artifact {name!r} gives no tensor; export the model again.")
+    return result
 
 
 def default_runtime(manifest: Mapping[str, Any]) -> str:
     """The full-precision artifact with the lowest batch-1 latency, or ONNX where none was timed."""
     artifacts = manifest["artifacts"]
-    usable = [n for n, a in artifacts.items() if not a.get("native") and a["precision"] == "fp32"]
+    usable = [n for n, a in artifacts.items() if a["kind"] != "aoti" and a["precision"] == "fp32"]
     timed = []
     for name in usable:
         rows = artifacts[name].get("latency") or {}
@@ -99,7 +124,8 @@ def load(
         folder: an export folder with its manifest.json.
         runtime: an artifact's name; by default the fastest portable fp32 one.
         device: where it runs; by default where it was exported for (the CPU if that is not there).
-        trust: allow native code (AOTInductor), which is run as it is; only for files you made.
+        trust: allow native code (AOTInductor), which is run as it is; only for files you made. The
+            file itself decides whether it is such code, not what the manifest says of it.
         threads: CPU threads of ONNX Runtime; torch's count by default.
 
     Raises:
@@ -111,17 +137,12 @@ def load(
     if name not in manifest["artifacts"]:
         raise ExportError(unknown_name("runtime", name, manifest["artifacts"]))
     artifact = manifest["artifacts"][name]
-    if artifact.get("native") and not trust:
-        raise ExportError(
-            f"{name!r} in {folder} is native code that runs unchecked; pass trust=True if you made "
-            "it, or load another artifact."
-        )
     paths = check_files(folder, artifact)
-    where = torch.device(device) if device is not None else _home(artifact)
+    where = require_device(device) if device is not None else _home(artifact)
     chunk = artifact.get("chunk") if where.type == "cpu" else None
-    if not (chunk is None or (type(chunk) is int and chunk > 0)):
-        raise ExportError(f"The manifest of {folder} gives {chunk!r} as chunk; export again.")
-    runner = open_artifact(artifact["kind"], paths, where, threads=threads, chunk=chunk)
+    runner = open_artifact(
+        artifact["kind"], paths, where, threads=threads, chunk=chunk, trust=trust
+    )
     log.info("loaded %s from %s on %s", name, folder, where)
     return LoadedModel(manifest, name, runner, where)
 
@@ -144,14 +165,20 @@ def open_artifact(
     *,
     threads: int | None = None,
     chunk: int | None = None,
+    trust: bool = False,
 ) -> Runner:
     """A function from images [B, C, H, W] to logits [B, K] that runs the files of one artifact.
 
     With `chunk`, ONNX Runtime takes batches of twice as many images or more in pieces of that size.
 
     Raises:
-        ExportError: the kind is unknown or its runtime is not installed.
+        ExportError: the kind is unknown, its runtime is not installed, or a file is native code (or to
+            be run as such) and `trust` is not given.
     """
+    if kind not in _CONTENTS:
+        raise ExportError(unknown_name("artifact kind", kind, _CONTENTS))
+    for path in paths:
+        _check_content(kind, path, trust=trust)
     if kind == "pt2":
         return _open_pt2(paths[0], device)
     if kind == "onnx":
@@ -162,12 +189,31 @@ def open_artifact(
         return _open_fused(paths[0], device, kind)
     if kind in ("openvino", "openvino_bf16"):
         return extras.open_openvino(paths[0], device, kind, threads=threads)
-    if kind == "tensorrt":
-        return extras.open_tensorrt(paths[0], device)
-    known = (
-        "pt2", "onnx", "aoti", "fused_fp16", "fused_bf16", "openvino", "openvino_bf16", "tensorrt",
-    )  # fmt: skip
-    raise ExportError(unknown_name("artifact kind", kind, known))
+    return extras.open_tensorrt(paths[0], device)
+
+
+# what the file of each kind has to be
+_CONTENTS = {
+    "aoti": LIBRARY,
+    **dict.fromkeys(("pt2", "fused_fp16", "fused_bf16"), PROGRAM),
+    **dict.fromkeys(("onnx", "openvino", "openvino_bf16", "tensorrt"), OTHER),
+}
+
+
+def _check_content(kind: str, path: Path, *, trust: bool) -> None:
+    """Nothing, if `path` may be opened as `kind`: by its content, and by how that kind is opened."""
+    found = what_is(path)
+    if (found in NATIVE or kind == "aoti") and not trust:
+        raise ExportError(
+            f"{path} is native code that runs unchecked ({found}, opened as {kind!r}); pass "
+            "trust=True if you made it, or load another artifact."
+        )
+    if kind == "aoti" and found != LIBRARY:
+        raise ExportError(f"{path} is no AOTInductor package; export the model again.")
+    if kind != "aoti" and found == LIBRARY:
+        raise ExportError(
+            f"{path} is compiled code, but the manifest calls it {kind!r}; export the model again."
+        )
 
 
 def _open_pt2(path: Path, device: torch.device) -> Runner:
@@ -217,7 +263,7 @@ def _open_onnx(path: Path, device: torch.device, threads: int | None, chunk: int
         providers.insert(0, "CUDAExecutionProvider")
     count = threads or torch.get_num_threads()
     run = _session(path, providers, count)
-    return run if chunk is None else InPieces(run, _session(path, providers, 1), chunk, count)
+    return run if chunk is None else InChunks(run, _session(path, providers, 1), chunk, count)
 
 
 def _providers() -> list[str]:
@@ -240,6 +286,8 @@ def _session(path: Path, providers: list[str], threads: int) -> Runner:
         raise ExportError(
             f"ONNX Runtime {ort.__version__} cannot load {path}: {str(error)[:200]}"
         ) from error
+    if len(session.get_inputs()) != 1 or len(session.get_outputs()) != 1:
+        raise ExportError(f"{path} takes or gives other than one tensor; export the model again.")
     name = session.get_inputs()[0].name
 
     def run(x: torch.Tensor) -> torch.Tensor:

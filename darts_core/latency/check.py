@@ -17,6 +17,7 @@ from darts_core.latency import device as _device
 from darts_core.latency.expected import CostModel, fit_overhead
 from darts_core.latency.forms import as_deployed, in_runtime, onnx_bytes, onnx_call, without_norms
 from darts_core.latency.measure import measure
+from darts_core.latency.timing import Timing
 from darts_core.runlog import config_hash
 from darts_core.spaces import SearchSpace
 
@@ -116,46 +117,30 @@ def check_predictions(
 
 
 def fit_networks(
-    model: CostModel,
-    make: Callable[[Architecture], nn.Module],
-    input_shape: Sequence[int],
-    *,
-    batch: int,
-    count: int = _FEWEST,
-    device: str | torch.device = "cpu",
-    runtime: str = "onnx",
-    dtype: torch.dtype = torch.float32,
-    seconds: float = 0.4,
+    model: CostModel, timer: Callable[[Architecture], Timing], *, count: int = _FEWEST
 ) -> dict[str, Any]:
     """Overhead and slope from `count` random networks timed once: a budget then speaks of networks.
 
-    Args: as of `check_predictions`, which judges what this only fits.
+    Times taken beside other work count only where too few others are there: they say more of networks
+    than a sum of operations does.
+
+    Args:
+        model: of the networks' space.
+        timer: a `NetworkTimer`, as patient as it is to be.
+        count: networks.
 
     Returns:
-        what `LatencyTable.fits` keeps under the model's `fit_key`.
+        what `LatencyTable.fits` keeps under the model's `fit_key`, and `disturbed`, how many of the times
+        that count were taken beside other work.
 
     Raises:
-        LatencyError: too few architectures, or other work disturbed too many of the timings.
+        LatencyError: too few architectures, or all of one sum.
     """
-    home = _device.require_device(device)
-    x = torch.randn(batch, *input_shape, device=home)
-    sums, times = [], []
-    with _device.device_lock(home):
-        for architecture in random_architectures(model.space, count, seed=1):
-            call = in_runtime(*as_deployed(without_norms(make(architecture), x), x, dtype), runtime)
-            timing = measure(
-                call, device=home, runtime=runtime, batch=batch, graph=runtime == "graph",
-                max_seconds=seconds, warmup_seconds=seconds / 2,
-            )  # fmt: skip
-            if not timing.flagged:
-                sums.append(model.sum_of(architecture))
-                times.append(timing.median_ms)
-    if len(times) < count // 2:
-        raise LatencyError(
-            f"Only {len(times)} of {count} networks were timed without foreign load; the overhead "
-            "cannot be fitted while other work runs on this device."
-        )
-    return fit_overhead(sums, times)
+    taken = [(model.sum_of(a), timer(a)) for a in random_architectures(model.space, count, seed=1)]
+    quiet = [(total, timing) for total, timing in taken if not timing.flagged]
+    used = quiet if len(quiet) >= max(3, count // 2) else taken
+    fit = fit_overhead([total for total, _ in used], [timing.median_ms for _, timing in used])
+    return {**fit, "disturbed": sum(timing.flagged for _, timing in used)}
 
 
 def random_architectures(space: SearchSpace, count: int, seed: int = 0) -> list[Architecture]:

@@ -74,7 +74,7 @@ def device_name(device: str | torch.device) -> str:
     if found.type == "cuda":
         return str(torch.cuda.get_device_name(found))
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         text = ""
     match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
@@ -133,7 +133,7 @@ def lock_path(key: str) -> Path:
 def _acquire(key: str, wait_seconds: float) -> Any:
     if fcntl is None:  # pragma: no cover
         return None
-    stream = lock_path(key).open("a")
+    stream = lock_path(key).open("a", encoding="utf-8")
     deadline = time.monotonic() + wait_seconds
     told = False
     while True:
@@ -215,7 +215,7 @@ def _processor_seconds(cores: set[int]) -> tuple[float, float, float]:
     own = time.process_time()
     wall = time.monotonic()
     try:
-        busy = busy_ticks(Path("/proc/stat").read_text(), cores)
+        busy = busy_ticks(Path("/proc/stat").read_text(encoding="utf-8"), cores)
         return busy / os.sysconf("SC_CLK_TCK"), own, wall
     except (OSError, ValueError, AttributeError):
         return 0.0, own, wall
@@ -243,7 +243,9 @@ def foreign_gpu_processes(device: torch.device) -> int:
         "--format=csv,noheader",
     ]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=10, encoding="utf-8", errors="replace"
+        )
     except (OSError, subprocess.TimeoutExpired):
         return 0
     found = {line.strip() for line in done.stdout.splitlines() if line.strip().isdigit()}

@@ -6,14 +6,14 @@ cost_ek sums the table's times over all cells of the kind. p_ek is the mixing we
 that keep only some edges of a node (DARTS), the weight among the operations other than `none` times
 the edge's share of the kept edges: a one-hot choice then costs exactly what its network does.
 
-Where `none` may be chosen (NAS-Bench-201), an edge costs time only if it is alive: its source is not zero
-and its target reaches an output, as an exported network leaves the others out. With q_e the weight of
-`none` and v_e that of skips and pools, which hand zeros on,
+Where `none` may be chosen (NAS-Bench-201), an edge costs time only if it is alive: its source changes
+with the input and its target reaches an output, as an exported network keeps what is the same for
+every input as a constant and leaves out what nothing reads. With q_e the weight of `none`,
 
-    zero_j = prod over e = (i, j) of (q_e + zero_i v_e)        zero = 0 for inputs
-    live_i = 1 - prod over e = (i, j) of (1 - live_j (1 - q_e))  live = 1 for outputs
+    still_j = prod over e = (i, j) of (q_e + (1 - q_e) still_i)       still = 0 for inputs
+    live_i = 1 - prod over e = (i, j) of (1 - live_j (1 - q_e))       live = 1 for outputs
 
-and the factor of an edge is (1 - zero_source) live_target. It is exact for a one-hot choice.
+and the factor of an edge is (1 - still_source) live_target. It is exact for a one-hot choice.
 Source: ProxylessNAS, arXiv:1812.00332, section 3.3 (the sum); edge share and aliveness are ours.
 """
 
@@ -36,9 +36,6 @@ from darts_core.runlog import config_hash
 from darts_core.spaces import SearchSpace
 
 log = logging.getLogger("darts_core")
-
-# operations whose output is zero where their input is
-_HANDS_ON = ("skip_connect", "avg_pool_3x3", "max_pool_3x3")
 
 __all__ = [
     "CostModel",
@@ -66,7 +63,6 @@ class CostModel(nn.Module):
 
     _chosen_1K: Tensor
     _same_node_EE: Tensor
-    _hands_on_1K: Tensor
 
     def __init__(
         self,
@@ -94,8 +90,6 @@ class CostModel(nn.Module):
         self.register_buffer("_chosen_1K", torch.tensor(chosen))
         same = [[float(a[1] == b[1]) for b in space.edges] for a in space.edges]
         self.register_buffer("_same_node_EE", torch.tensor(same))
-        handing = [[float(op in _HANDS_ON) for op in space.ops]]
-        self.register_buffer("_hands_on_1K", torch.tensor(handing))
 
     def forward(self, weights: Mapping[str, Tensor]) -> Tensor:
         """Expected cost, a scalar.
@@ -125,17 +119,16 @@ class CostModel(nn.Module):
         return kept_E[:, None] * chosen_EK / strength_E[:, None]
 
     def _alive(self, weight_EK: Tensor) -> Tensor:
-        """[E]: how far each edge's source is not zero and its target reaches an output."""
+        """[E]: how far each edge's source changes with the input and its target reaches an output."""
         none_E = 1.0 - (weight_EK * self._chosen_1K).sum(1)
-        handed_E = (weight_EK * self._hands_on_1K).sum(1)
         space = self.space
         states = space.inputs + space.nodes
-        zero = [weight_EK.new_zeros(()) for _ in range(states)]
+        still = [weight_EK.new_zeros(()) for _ in range(states)]
         for node in range(space.inputs, states):
-            zero[node] = weight_EK.new_ones(())
+            still[node] = weight_EK.new_ones(())
             for row, (source, target) in enumerate(space.edges):
                 if target == node:
-                    zero[node] = zero[node] * (none_E[row] + zero[source] * handed_E[row])
+                    still[node] = still[node] * (none_E[row] + (1 - none_E[row]) * still[source])
         dead = [weight_EK.new_ones(()) for _ in range(states)]
         for state in range(states - 1, -1, -1):
             if state in space.output_states:
@@ -144,7 +137,7 @@ class CostModel(nn.Module):
             for row, (source, target) in enumerate(space.edges):
                 if source == state:
                     dead[state] = dead[state] * (1 - (1 - dead[target]) * (1 - none_E[row]))
-        return torch.stack([(1 - zero[i]) * (1 - dead[j]) for i, j in space.edges])
+        return torch.stack([(1 - still[i]) * (1 - dead[j]) for i, j in space.edges])
 
     def sum_of(self, architecture: Architecture) -> float:
         """The architecture's cost before overhead and slope."""

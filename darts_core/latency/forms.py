@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import copy
 import io
+import logging
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 
 from darts_core.errors import LatencyError
+from darts_core.latency.norms import CONVOLUTIONS, rest_of_norm
 
 __all__ = [
     "DTYPES",
@@ -29,6 +34,7 @@ __all__ = [
     "without_norms",
 ]
 
+log = logging.getLogger("darts_core")
 RUNTIMES = ("eager", "onnx", "compile", "graph")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -73,27 +79,73 @@ def keep_constants(module: nn.Module, x: torch.Tensor) -> nn.Module:
     return module
 
 
-def without_norms(module: nn.Module, x: torch.Tensor | None = None) -> nn.Module:
-    """A copy in eval mode whose convolutions carry a bias and whose batch norms are gone.
+def without_norms(module: nn.Module, x: torch.Tensor) -> nn.Module:
+    """A copy in eval mode whose convolutions carry a bias and whose batch norms behind them are gone.
 
-    The values differ from the original's, the work is that of the folded operation.
+    The values differ from the original's, the work is that of the folded operation: what a norm does
+    besides normalising stays (see `rest_of_norm`), and so do norms that do not follow a convolution.
 
     Args:
         module: a network or an operation.
-        x: [B, C, H, W] of a network's inputs, for `keep_constants`.
+        x: [B, C, ...] of its inputs.
     """
     copied = skip_dead(copy.deepcopy(module).eval())
-    last: nn.Conv2d | None = None
-    for name, child in list(copied.named_modules()):
-        if isinstance(child, nn.Conv2d):
-            last = child
-        elif isinstance(child, nn.BatchNorm2d) and last is not None:
-            if last.bias is None:
-                last.bias = nn.Parameter(torch.zeros(last.out_channels))
-            parent, _, own = name.rpartition(".")
-            setattr(copied.get_submodule(parent), own, nn.Identity())
     copied.requires_grad_(False)
-    return copied if x is None else keep_constants(copied, x)
+    home = next(copied.parameters(), x)
+    with torch.no_grad(), _Reads() as reads:
+        copied(x.to(home.device, home.dtype))
+    paths = {id(child): path for path, child in copied.named_modules()}
+    owners = {
+        id(child.running_mean): child
+        for child in copied.modules()
+        if isinstance(child, _BatchNorm) and child.running_mean is not None
+    }
+    readers = {id(c.weight): c for c in copied.modules() if isinstance(c, CONVOLUTIONS)}
+    for statistic, shape, weights in reads.norms:
+        norm = owners.pop(id(statistic), None)
+        if norm is None:
+            continue
+        try:
+            rest = rest_of_norm(norm, shape[1:])
+        except LatencyError as error:
+            log.debug("batch norm %s is timed as it is: %s", paths[id(norm)], error)
+            continue
+        parent, _, own = paths[id(norm)].rpartition(".")
+        setattr(copied.get_submodule(parent), own, rest)
+        for weight in weights:
+            conv = readers.get(id(weight))
+            if conv is not None and conv.bias is None:
+                conv.bias = nn.Parameter(weight.new_zeros(len(weight)), requires_grad=False)
+    return keep_constants(copied, x)
+
+
+class _Reads(TorchFunctionMode):
+    """Notes which batch norms read the output of convolutions, or of a concatenation of them.
+
+    Attributes:
+        norms: (running mean, shape of the input, weights of the convolutions) in order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms: list[tuple[Any, torch.Size, list[torch.Tensor]]] = []
+        # the outputs are held, so that no other tensor takes their id meanwhile
+        self._outputs: dict[int, tuple[torch.Tensor, list[torch.Tensor]]] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run `func` and note it."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        if name in ("conv1d", "conv2d", "conv3d"):
+            self._outputs[id(result)] = (result, [args[1] if len(args) > 1 else kwargs["weight"]])
+        elif name == "cat" and all(id(part) in self._outputs for part in args[0]):
+            weights = [w for part in args[0] for w in self._outputs[id(part)][1]]
+            self._outputs[id(result)] = (result, weights)
+        elif name == "batch_norm" and func is F.batch_norm and id(args[0]) in self._outputs:
+            mean = args[1] if len(args) > 1 else kwargs["running_mean"]
+            self.norms.append((mean, args[0].shape, self._outputs[id(args[0])][1]))
+        return result
 
 
 def in_runtime(

@@ -314,7 +314,7 @@ class _Memory:
             return
         try:
             # writing 5 resets the high-water mark of this process
-            Path("/proc/self/clear_refs").write_text("5")
+            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
             self._before = _status_mib("VmRSS")
         except OSError:
             self._before = None
@@ -329,7 +329,7 @@ class _Memory:
 
 
 def _status_mib(key: str) -> float | None:
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) / 1024
     return None

@@ -29,6 +29,10 @@ class SoftPenalty(nn.Module):
         penalty: Tensor = self.strength * self.cost(weights) / self.target
         return penalty
 
+    def measurements(self, weights: Mapping[str, Tensor]) -> dict[str, float]:
+        """The expected cost."""
+        return _expected(self.cost, weights)
+
 
 class BudgetPenalty(nn.Module):
     """A hard budget: multiplier * (E[cost] / budget - 1), the multiplier rising while it is broken.
@@ -60,3 +64,12 @@ class BudgetPenalty(nn.Module):
             with torch.no_grad():
                 self.multiplier.add_(self.rate * excess.detach()).clamp_(min=0.0)
         return penalty
+
+    def measurements(self, weights: Mapping[str, Tensor]) -> dict[str, float]:
+        """The expected cost and the multiplier, which stays as it is."""
+        return {**_expected(self.cost, weights), "multiplier": float(self.multiplier)}
+
+
+@torch.no_grad()
+def _expected(cost: CostModel, weights: Mapping[str, Tensor]) -> dict[str, float]:
+    return {f"expected_{cost.unit}": float(cost(weights))}

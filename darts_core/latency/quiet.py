@@ -36,7 +36,7 @@ def _path(device: torch.device, kind: str) -> Path:
 
 def _locked(path: Path, how: str) -> Any:
     """The open file that holds the lock (closing lets go of it); None where it is taken and `how` is try."""
-    stream = path.open("a")
+    stream = path.open("a", encoding="utf-8")
     if fcntl is None:  # pragma: no cover
         return stream
     flags = {"shared": fcntl.LOCK_SH, "alone": fcntl.LOCK_EX, "try": fcntl.LOCK_EX | fcntl.LOCK_NB}

@@ -250,8 +250,8 @@ def _time(
     seconds: float,
 ) -> tuple[float, bool]:
     """Milliseconds of one operation, and whether other work disturbed it twice."""
-    module = without_norms(create_op(op, place.channels, place.stride, affine=True))
     x = torch.randn(batch, place.channels, place.height, place.width, device=device)
+    module = without_norms(create_op(op, place.channels, place.stride, affine=True), x)
     timed = [module]
     if runtime in _REWRITING:
         # what it adds between two others

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from darts_core import runlog
+from darts_core.checkpoint import taking_over
 from darts_core.latency import Timing, speedup
 from darts_core.train.save import load_model, save_model
 
@@ -103,14 +104,15 @@ class Store:
         if self.folder is None or not (self.folder / "round.pt").exists():
             return 0
         model, meta = load_model(self.folder / "round.pt", device=device)
-        state = meta["pruning"]
-        result.model, result.budget_ms = model, state["budget_ms"]
-        result.before = Timing.from_dict(state["before"])
-        result.after = Timing.from_dict(state["after"])
-        result.replaced, result.rounds = dict(state["replaced"]), list(state["rounds"])
-        result.device_seconds = state["device_seconds"]
-        log.info("resuming pruning behind round %d", state["number"] + 1)
-        return int(state["number"]) + 1
+        with taking_over(self.folder / "round.pt"):
+            state = meta["pruning"]
+            result.model, result.budget_ms = model, float(state["budget_ms"])
+            result.before = Timing.from_dict(state["before"])
+            result.after = Timing.from_dict(state["after"])
+            result.replaced, result.rounds = dict(state["replaced"]), list(state["rounds"])
+            result.device_seconds = float(state["device_seconds"])
+            log.info("resuming pruning behind round %d", state["number"] + 1)
+            return int(state["number"]) + 1
 
     def finish(self, result: PruneResult) -> None:
         """Write the report and the network; drop the file of the last round."""

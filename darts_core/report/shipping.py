@@ -5,8 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from darts_core.report.blocks import Section, card, count_text, pair, percent, plain_table, records
+from darts_core.report.blocks import (
+    Section,
+    card,
+    count_text,
+    details,
+    pair,
+    percent,
+    plain_table,
+    records,
+)
 from darts_core.report.charts import Bar, Line, bars, line_chart
+from darts_core.report.html import Markup
 from darts_core.report.read import StageRun, VersionRun, series
 from darts_core.report.rows import finite
 from darts_core.report.svg import number
@@ -44,11 +54,11 @@ def _mappings(value: Any) -> list[Mapping[str, Any]]:
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
-def _rounds(content: Any) -> str:
+def _rounds(content: Any) -> Markup:
     """Measured time after each round of pruning, with the time that the round aimed at."""
     rows = _mappings(content.get("rounds")) if isinstance(content, Mapping) else []
     if len(rows) < 2:
-        return ""
+        return Markup()
     lines = [Line("measured", series(rows, "median_ms", x="round"), "pruned", dots=True),
              Line("aim", series(rows, "target_ms", x="round"), "none", dash="5 4")]  # fmt: skip
     return line_chart(
@@ -56,7 +66,7 @@ def _rounds(content: Any) -> str:
     )
 
 
-def _before_after(before: StageRun | None, after: StageRun) -> str:
+def _before_after(before: StageRun | None, after: StageRun) -> Markup:
     """Latency, size and accuracy of the network that went into pruning and of the one that came out."""
     facts: list[Mapping[str, Any]] = []
 
@@ -78,11 +88,11 @@ def _before_after(before: StageRun | None, after: StageRun) -> str:
     return records(facts)
 
 
-def _widths(content: Any) -> str:
+def _widths(content: Any) -> Markup:
     """Every layer's width before and after."""
     layers = pruned_layers(content)
     if not layers:
-        return ""
+        return Markup()
     items = [
         Bar(name, last, "pruned", f"{number(last)} of {number(first)}", before=first)
         for name, first, last in layers[:200]
@@ -90,7 +100,7 @@ def _widths(content: Any) -> str:
     drawn = bars(items, title="Channels kept in every layer", width=1060, row=20)
     kept = sum(last for _, _, last in layers) / max(sum(first for _, first, _ in layers), 1)
     if len(items) > 24:
-        drawn = f"<details><summary>{len(items)} layers</summary>{drawn}</details>"
+        drawn = details(f"{len(items)} layers", drawn)
     return card(drawn, title=f"Channels kept: {percent(kept, 0)} of all")
 
 
@@ -164,6 +174,6 @@ def export_section(run: VersionRun) -> Section | None:
     body = card(records(rows), title="Artifacts")
     skip = {"schema_version", "artifacts", "versions", "architecture"}
     facts = {key.replace("_", " "): value for key, value in manifest.items() if key not in skip}
-    body += f"<details><summary>Manifest</summary>{card(plain_table(facts))}</details>"
+    body += details("Manifest", card(plain_table(facts)))
     note = "Each artifact was loaded again and compared with the eager model before it was kept."
     return Section("export", "Export", body, note)

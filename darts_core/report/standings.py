@@ -6,10 +6,14 @@ from collections.abc import Sequence
 
 from darts_core.errors import DartsError
 from darts_core.report.blocks import count_text
-from darts_core.report.escape import html_text
-from darts_core.report.front import accuracy_text, baseline_row, latency_text
+from darts_core.report.html import Markup, render
+from darts_core.report.models_front import (
+    accuracy_latency_front,
+    accuracy_text,
+    baseline_row,
+    latency_text,
+)
 from darts_core.report.palette import kind_color
-from darts_core.report.pareto import accuracy_latency_front
 from darts_core.report.rows import ModelRow
 from darts_core.report.svg import number
 
@@ -43,31 +47,31 @@ def reference(rows: Sequence[ModelRow], row: ModelRow, batch: int) -> ModelRow |
     return None if same[0].latency[batch].flagged else same[0]
 
 
-def _speedup_cell(rows: Sequence[ModelRow], row: ModelRow, batch: int) -> str:
+def _speedup(rows: Sequence[ModelRow], row: ModelRow, batch: int) -> tuple[str, str]:
+    """How much faster than the baseline, and the baseline's runtime where it is another one."""
     base = reference(rows, row, batch)
     if base is None or batch not in row.latency or row.latency[batch].flagged:
-        return '<td class="num">–</td>'
+        return "–", ""
     if row is base:
-        return '<td class="num dim">1</td>'
+        return "1", ""
     speedup = base.latency[batch].median_ms / row.latency[batch].median_ms
-    against = (
-        "" if base.runtime == row.runtime else f"<br><small>vs {html_text(base.runtime)}</small>"
-    )
-    return f'<td class="num">{number(speedup)}×{against}</td>'
+    return f"{number(speedup)}×", "" if base.runtime == row.runtime else base.runtime
 
 
-def _latency_cell(row: ModelRow, batch: int) -> str:
-    if batch not in row.latency:
-        return '<td class="num">–</td>'
-    time = row.latency[batch]
-    main, _, spread = latency_text(row, batch).partition(" (")
-    small = f"<br><small>{html_text('(' + spread)}</small>" if spread else ""
-    flag = ' <span class="tag warn">loaded</span>' if time.flagged else ""
-    tip = f"n={time.n}" + ("" if time.peak_mib is None else f", peak {number(time.peak_mib)} MiB")
-    return f'<td class="num" title="{html_text(tip)}">{html_text(main)}{flag}{small}</td>'
+def _time(rows: Sequence[ModelRow], row: ModelRow, batch: int) -> dict[str, object]:
+    """The two cells of a batch size."""
+    speedup, against = _speedup(rows, row, batch)
+    cell: dict[str, object] = {"speedup": speedup, "against": against, "tip": "", "loaded": False}
+    median, _, spread = latency_text(row, batch).partition(" (")
+    cell |= {"median": median, "spread": f"({spread}" if spread else ""}
+    if batch in row.latency:
+        time = row.latency[batch]
+        peak = "" if time.peak_mib is None else f", peak {number(time.peak_mib)} MiB"
+        cell |= {"tip": f"n={time.n}{peak}", "loaded": time.flagged}
+    return cell
 
 
-def results_table(rows: Sequence[ModelRow]) -> str:
+def results_table(rows: Sequence[ModelRow]) -> Markup:
     """One line a row: what it is, its size, accuracy, time at each batch, speed-up over the baseline."""
     sizes = batches(rows)
     on_front: set[int] = set()
@@ -76,27 +80,21 @@ def results_table(rows: Sequence[ModelRow]) -> str:
             on_front |= {id(row) for row in accuracy_latency_front(rows, batch)}
         except DartsError:
             continue  # several devices: the section says so in a sentence
-    head = "<th>model</th><th>runtime</th><th class=num>params</th><th class=num>MACs</th>"
-    head += "<th class=num>test accuracy</th>"
-    for batch in sizes:
-        head += f"<th class=num>batch {batch}</th><th class=num>speed-up</th>"
-    body = []
+    lines = []
     for row in rows:
-        marks = ("is-base" if row.baseline else "") + (" is-front" if id(row) in on_front else "")
-        seeds = f"<br><small>{row.n} seed{'s' if row.n != 1 else ''}</small>" if row.n else ""
-        precision = "" if row.precision == "fp32" else f" <small>{html_text(row.precision)}</small>"
-        kind = f'<i class="dot d-{kind_color(row.kind)}"></i>&nbsp; '
-        cells = [
-            f'<td class="name">{kind}<b>{html_text(row.name)}</b></td>',
-            f"<td>{html_text(row.runtime)}{precision}</td>",
-            f'<td class="num">{count_text(row.params)}</td>',
-            f'<td class="num">{count_text(row.macs)}</td>',
-            f'<td class="num">{html_text(accuracy_text(row))}{seeds}</td>',
-        ]
-        for batch in sizes:
-            cells += [_latency_cell(row, batch), _speedup_cell(rows, row, batch)]
-        body.append(f'<tr class="{marks.strip()}">{"".join(cells)}</tr>')
-    return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>"
-    )
+        marks = ["is-base"] * row.baseline + ["is-front"] * (id(row) in on_front)
+        lines.append(
+            {
+                "marks": " ".join(marks),
+                "color": kind_color(row.kind),
+                "name": row.name,
+                "runtime": row.runtime,
+                "precision": "" if row.precision == "fp32" else row.precision,
+                "params": count_text(row.params),
+                "macs": count_text(row.macs),
+                "accuracy": accuracy_text(row),
+                "seeds": f"{row.n} seed{'s' if row.n != 1 else ''}" if row.n else "",
+                "times": [_time(rows, row, batch) for batch in sizes],
+            }
+        )
+    return render("models", rows=lines, batches=sizes)

@@ -15,32 +15,33 @@ from numpy.typing import NDArray
 
 from darts_core.report.charts import Bar, Line, bars, line_chart
 from darts_core.report.escape import html_text, plain_text
-from darts_core.report.pareto import pareto_mask
+from darts_core.report.html import Markup
 from darts_core.report.rows import finite
 from darts_core.report.svg import drawing, line, number, path, tag, text, text_width
 
 __all__ = [
     "Trial",
     "best_so_far",
-    "importance",
     "importance_bars",
-    "objectives_front",
     "parallel",
     "read_trials",
 ]
 
-_ENOUGH = 6
-
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial as reports see it: state in lower case, `value` None unless it completed."""
+    """One trial as reports see it: state in lower case, `value` None unless it completed.
+
+    `feasible` is false where it breaks a constraint; `is_baseline` marks the user's own configuration.
+    """
 
     number: int
     state: str
     params: Mapping[str, Any] = field(default_factory=dict)
     value: float | None = None
     values: tuple[float | None, ...] = ()
+    feasible: bool = True
+    is_baseline: bool = False
 
     @property
     def complete(self) -> bool:
@@ -65,16 +66,18 @@ def read_trials(items: Any) -> list[Trial]:
                 params=dict(params) if isinstance(params, Mapping) else {},
                 value=finite(value),
                 values=tuple(finite(v) for v in values) if isinstance(values, list) else (),
+                feasible=item.get("feasible") is not False,
+                is_baseline=item.get("is_baseline") is True,
             )
         )
     return sorted(trials, key=lambda trial: trial.number)
 
 
-def best_so_far(trials: Sequence[Trial], *, maximize: bool, label: str, percent: bool) -> str:
+def best_so_far(trials: Sequence[Trial], *, maximize: bool, label: str, percent: bool) -> Markup:
     """Every trial's value as a dot and the best one up to each trial as a staircase."""
     done = [t for t in trials if t.complete and t.value is not None]
     if not done:
-        return ""
+        return Markup()
     best: list[tuple[float, float]] = []
     for trial in done:
         value = trial.value or 0.0
@@ -105,32 +108,6 @@ def best_so_far(trials: Sequence[Trial], *, maximize: bool, label: str, percent:
     )
 
 
-def objectives_front(trials: Sequence[Trial], goals: Sequence[tuple[str, bool]]) -> str:
-    """The first two objectives of completed trials against each other, their Pareto front joined.
-
-    Args:
-        trials: with `values`, one an objective.
-        goals: (name, is-maximised) of each objective.
-    """
-    kept = []
-    for trial in trials:
-        pair = trial.values[:2]
-        if trial.complete and len(pair) == 2 and None not in pair:
-            kept.append((trial.number, float(pair[0] or 0.0), float(pair[1] or 0.0)))
-    if not kept:
-        return ""
-    signs = [-1.0 if maximize else 1.0 for _, maximize in goals[:2]]
-    mask = pareto_mask([[a * signs[0], b * signs[1]] for _, a, b in kept])
-    front = sorted((b, a) for (_, a, b), on in zip(kept, mask, strict=True) if on)
-    dots = [Line("", [(b, a)], "none", dots=True, faint=True) for _, a, b in kept]
-    lines = [*dots, Line("front", front, "good", dots=True)]
-    names = [name.replace("_", " ") for name, _ in goals[:2]]
-    return line_chart(
-        lines, x_label=names[1], y_label=names[0], title="Objectives of every trial",
-        width=1060, whole_x=False,
-    )  # fmt: skip
-
-
 def _column(values: Sequence[Any]) -> tuple[NDArray[np.float64], list[str], bool]:
     """Positions in 0..1 of one parameter's values, its tick texts from low to high, and is-it-log."""
     numbers = [finite(v) for v in values]
@@ -156,12 +133,12 @@ def _shared(trials: Sequence[Trial]) -> list[str]:
     return [name for name in names if len({str(t.params[name]) for t in trials}) > 1]
 
 
-def parallel(trials: Sequence[Trial], *, maximize: bool, label: str, percent: bool) -> str:
+def parallel(trials: Sequence[Trial], *, maximize: bool, label: str, percent: bool) -> Markup:
     """Parallel coordinates: one axis a parameter, the value last; the best trial stands out."""
     done = [t for t in trials if t.complete and t.value is not None]
     names = _shared(done)
     if len(done) < 2 or not names:
-        return ""
+        return Markup()
     shown = names[:8]
     values = np.array([t.value for t in done], dtype=np.float64)
     span = float(values.max() - values.min()) or 1.0
@@ -203,50 +180,15 @@ def parallel(trials: Sequence[Trial], *, maximize: bool, label: str, percent: bo
     return drawing(width, height, "".join(body), label="Parallel coordinates of all trials")
 
 
-def importance(trials: Sequence[Trial]) -> dict[str, float]:
-    """Share of the spread of values that each parameter explains alone, largest first.
-
-    The correlation ratio over (at most four) equally filled groups of the parameter's values, less
-    what that many groups explain by chance (the adjusted eta squared), in 0..1. It is empty for fewer
-    than six completed trials. Effects that only two parameters together have are not seen.
-    """
-    done = [t for t in trials if t.complete and t.value is not None]
-    if len(done) < _ENOUGH:
-        return {}
-    values = np.array([t.value for t in done], dtype=np.float64)
-    total = float(((values - values.mean()) ** 2).sum())
-    result = {}
-    for name in _shared(done):
-        places, _, _ = _column([t.params[name] for t in done])
-        distinct = np.unique(places)
-        groups = min(4, len(distinct), len(done) // 3)
-        if groups < 2 or total == 0:
-            result[name] = 0.0
-            continue
-        if len(distinct) <= groups:
-            member = np.searchsorted(distinct, places)
-        else:
-            edges = np.quantile(places, np.linspace(0, 1, groups + 1)[1:-1])
-            member = np.searchsorted(edges, places, side="right")
-        count = len(np.unique(member))
-        within = sum(
-            float(((values[member == g] - values[member == g].mean()) ** 2).sum())
-            for g in np.unique(member)
-        )
-        share = 1 - (within / max(len(done) - count, 1)) / (total / (len(done) - 1))
-        result[name] = max(0.0, share)
-    return dict(sorted(result.items(), key=lambda item: -item[1]))
-
-
-def importance_bars(shares: Mapping[str, Any]) -> str:
-    """Bars of importances (given by the study, or by `importance`)."""
+def importance_bars(shares: Mapping[str, Any]) -> Markup:
+    """Bars of importances, as the study gives them."""
     known = [(str(name), finite(share)) for name, share in shares.items()]
     items = [Bar(name, s, "searched", f"{s * 100:.0f} %") for name, s in known if s is not None]
     return bars(items[:12], title="Importance of each parameter")
 
 
 def trial_curves(curves: Mapping[int, Sequence[tuple[float, float]]], best: int | None,
-                 *, label: str, percent: bool) -> str:  # fmt: skip
+                 *, label: str, percent: bool) -> Markup:  # fmt: skip
     """A value against epochs for every trial: the best one strong, those that were cut short end."""
     lines = [
         Line("", list(points), "none", faint=True)

@@ -9,16 +9,17 @@ from darts_core.report.blocks import Section, card, duration, pair, plain_table
 from darts_core.report.escape import plain_text
 from darts_core.report.read import StageRun, VersionRun, read_stage, series
 from darts_core.report.rows import finite
+from darts_core.report.svg_front import front_svg, key_html
 from darts_core.report.trials import (
     Trial,
     best_so_far,
-    importance,
     importance_bars,
-    objectives_front,
     parallel,
     read_trials,
     trial_curves,
 )
+from darts_core.report.trials_front import trials_front
+from darts_core.study.importance import importance
 
 __all__ = ["tune_section"]
 
@@ -56,8 +57,8 @@ def _curves(stage: StageRun, trials: Sequence[Trial], objective: str) -> Curves:
     return {number: points for number, points in curves.items() if points}
 
 
-def _note(stage: StageRun, trials: Sequence[Trial], *, computed: bool) -> str:
-    """How many trials ended how, what they cost, and how importance was found."""
+def _note(stage: StageRun, trials: Sequence[Trial]) -> str:
+    """How many trials ended how, and what they cost."""
     states: dict[str, int] = {}
     for trial in trials:
         states[trial.state] = states.get(trial.state, 0) + 1
@@ -73,13 +74,13 @@ def _note(stage: StageRun, trials: Sequence[Trial], *, computed: bool) -> str:
     ended = stage.result.get("ended")
     if isinstance(ended, str) and ended:
         parts.append(plain_text(ended, limit=200))
-    text = "; ".join(parts) + "."
-    if computed:
-        text += (
-            " Importance is the share of the spread that a parameter explains alone, less what chance "
-            "would explain."
-        )
-    return text
+    return "; ".join(parts) + "."
+
+
+def _importance(done: Sequence[Trial], maximize: bool) -> dict[str, float]:
+    """The importance of each parameter where the study's result states none."""
+    pairs = [(trial.params, trial.value) for trial in done if trial.value is not None]
+    return importance([p for p, _ in pairs], [v for _, v in pairs], maximize=maximize)
 
 
 def tune_section(run: VersionRun) -> Section | None:
@@ -98,8 +99,7 @@ def tune_section(run: VersionRun) -> Section | None:
     chosen = stage.number("best_number")
     best = next((t for t in done if chosen is not None and t.number == chosen), best)
     given = stage.result.get("importance")
-    given = given if isinstance(given, Mapping) and given else None
-    shares = given or importance(trials)
+    shares = given if isinstance(given, Mapping) and given else _importance(done, maximize)
     body = pair(
         card(
             best_so_far(trials, maximize=maximize, label=label, percent=share), title="Best so far"
@@ -115,7 +115,9 @@ def tune_section(run: VersionRun) -> Section | None:
         ),
     )
     if len(goals) > 1:
-        body += card(objectives_front(trials, goals), title="Objectives against each other")
+        front = trials_front(trials, goals)
+        drawn = front_svg(front, width=1060)
+        body += card(drawn + key_html([front]), title="Objectives against each other")
     body += card(
         parallel(trials, maximize=maximize, label=label, percent=share),
         title="Parallel coordinates",
@@ -123,12 +125,10 @@ def tune_section(run: VersionRun) -> Section | None:
     body += pair(
         card(importance_bars(shares), title="Importance"),
         card(
-            plain_table(best.params) if best else "",
+            plain_table(best.params if best else {}),
             title=f"Best settings (trial {best.number})" if best else "",
         ),
     )
     if not body:
         return None
-    return Section(
-        "tune", "Tuning", body, _note(stage, trials, computed=bool(shares) and not given)
-    )
+    return Section("tune", "Tuning", body, _note(stage, trials))

@@ -3,6 +3,7 @@
 from darts_core.search.loop import search
 from darts_core.search.measure import evaluate_supernet
 from darts_core.search.types import (
+    Doubt,
     Guard,
     GuardContext,
     GuardFinding,
@@ -11,6 +12,7 @@ from darts_core.search.types import (
 )
 
 __all__ = [
+    "Doubt",
     "Guard",
     "GuardContext",
     "GuardFinding",

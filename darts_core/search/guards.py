@@ -1,4 +1,4 @@
-"""Guards against collapse: skips that take over, sharp minima in alpha, gradients that part ways."""
+"""Guards against collapse: bad cells, sharp minima in alpha, gradients that part ways."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
+from darts_core.search.cell_guards import NearTies, SkipCount, Trainable, count_skips
 from darts_core.search.types import Guard, GuardContext, GuardFinding
 from darts_core.strategies.base import Batch, Strategy, without_gradients
 from darts_core.strategies.early_stop import cosine_of_groups, operation_spans
@@ -21,84 +21,12 @@ if TYPE_CHECKING:
 __all__ = [
     "AlphaEigenvalue",
     "GradientSimilarity",
+    "NearTies",
     "SkipCount",
+    "Trainable",
     "count_skips",
     "largest_eigenvalue",
 ]
-
-_SKIP = "skip_connect"
-
-
-class SkipCount(Guard):
-    """Fires when more than a share of the edges of the first kind of cell are skips.
-
-    Source: the criterion of DARTS+ (arXiv:1909.06035, section 3.3), with a budget relative to the
-    number of edges instead of two skips.
-
-    Args:
-        share: largest share (0 to 1) of the kept edges that may be skips.
-        patience: epochs in a row above the budget before it fires.
-        after: share of the search's epochs that pass first; alphas begin at random, and with few
-            operations many edges are skips by chance.
-        stop: end the search and keep the last architecture within the budget.
-
-    Raises:
-        ConfigError: a share is outside [0, 1] or the patience below 1.
-    """
-
-    name = "skips"
-
-    def __init__(
-        self, share: float = 0.5, patience: int = 3, after: float = 0.25, *, stop: bool = True
-    ) -> None:
-        if not 0 <= share <= 1 or not 0 <= after <= 1 or patience < 1:
-            raise ConfigError(
-                "Guard skips needs share and after from 0 to 1 and patience >= 1, not "
-                f"{share}, {after} and {patience}."
-            )
-        self.share, self.patience, self.after, self.stop = share, patience, after, stop
-        self.streak = 0
-        self.skips: int | None = None
-
-    def after_epoch(self, context: GuardContext) -> GuardFinding | None:
-        """Count the skips of the architecture."""
-        if not context.architecture.cells:
-            return None
-        skips, edges = count_skips(context.architecture)
-        self.skips = skips
-        budget = int(self.share * edges)
-        self.suspicious = skips > budget
-        early = context.epoch < self.after * context.config.epochs
-        self.streak = self.streak + 1 if self.suspicious and not early else 0
-        if self.streak < self.patience:
-            return None
-        kind = context.architecture.cells[0][0]
-        return GuardFinding(
-            self.name,
-            context.epoch,
-            f"{skips} of {edges} edges of the {kind} cell are skips, for {self.streak} epochs; the "
-            f"budget is {budget}.",
-            stop=self.stop,
-            value=float(skips),
-        )
-
-    def measurements(self) -> dict[str, float]:
-        """The number of skips."""
-        return {} if self.skips is None else {"skips": float(self.skips)}
-
-    def state_dict(self) -> dict[str, Any]:
-        """The streak."""
-        return {"streak": self.streak}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore `state_dict`."""
-        self.streak = state.get("streak", 0)
-
-
-def count_skips(architecture: Architecture) -> tuple[int, int]:
-    """(skips, edges) of the first kind of cell; `none` edges count as edges."""
-    edges = architecture.cells[0][1].edges
-    return sum(op == _SKIP for _, _, op in edges), len(edges)
 
 
 class AlphaEigenvalue(Guard):
@@ -107,7 +35,8 @@ class AlphaEigenvalue(Guard):
     The eigenvalue is measured on one fixed batch of the alpha split by power iteration on
     Hessian-vector products from central differences of the gradient; no Hessian is stored. With the
     mean over the last `window` measurements as value_i, it fires when
-    value_{i - lag} / value_i < ratio, and keeps the architecture of measurement i - lag.
+    value_{i - lag} / value_i < ratio. It advises; with `stop` it ends the search and doubts everything
+    found since measurement i - lag. On RobustDARTS's own logs it fires on most searches, sound ones too.
 
     Source: RobustDARTS (arXiv:1909.09656), section 4.3: window 5, lag 5, ratio 0.75.
 
@@ -119,7 +48,7 @@ class AlphaEigenvalue(Guard):
         iterations: power iterations; each measurement starts from the last one's vector.
         after: share of the search's epochs before the first measurement: at the beginning the
             curvature grows from nothing in any search.
-        stop: end the search when it fires.
+        stop: end the search when it fires, with an architecture from before the rise.
 
     Raises:
         ConfigError: a number is out of range.
@@ -136,7 +65,7 @@ class AlphaEigenvalue(Guard):
         iterations: int = 3,
         after: float = 0.25,
         *,
-        stop: bool = True,
+        stop: bool = False,
     ) -> None:
         if not (0 < ratio < 1 and 0 <= after <= 1) or min(lag, window, interval, iterations) < 1:
             raise ConfigError(
@@ -148,7 +77,7 @@ class AlphaEigenvalue(Guard):
         self.ratio, self.lag, self.window = ratio, lag, window
         self.interval, self.iterations, self.stop = interval, iterations, stop
         self.values: list[float] = []
-        self.architectures: list[dict[str, Any]] = []
+        self.epochs: list[int] = []
         self.vector: list[Tensor] | None = None
         self.measured = False
 
@@ -167,15 +96,14 @@ class AlphaEigenvalue(Guard):
         value, self.vector = largest_eigenvalue(
             gradients, alphas, iterations=self.iterations, start=start
         )
-        return self.record(value, context.architecture, context.epoch)
+        return self.record(value, context.epoch)
 
-    def record(self, value: float, architecture: Architecture, epoch: int) -> GuardFinding | None:
+    def record(self, value: float, epoch: int) -> GuardFinding | None:
         """Add one measurement; a finding when the rule says stop."""
         self.values.append(value)
         self.measured = True
-        self.architectures = [*self.architectures, architecture.to_dict()][-self.lag - 1 :]
+        self.epochs = [*self.epochs, epoch][-self.lag - 1 :]
         before, now = self._mean(len(self.values) - 1 - self.lag), self._mean(len(self.values) - 1)
-        self.suspicious = False
         if before is None or now is None or now <= 0 or before <= 0 or before / now >= self.ratio:
             return None
         return GuardFinding(
@@ -185,7 +113,7 @@ class AlphaEigenvalue(Guard):
             f"{self.lag} measurements (mean of {self.window}).",
             stop=self.stop,
             value=now,
-            keep=self.architectures[0],
+            since=self.epochs[0] + 1,
         )
 
     def _mean(self, last: int) -> float | None:
@@ -198,17 +126,13 @@ class AlphaEigenvalue(Guard):
         return {"eigenvalue": self.values[-1]} if self.measured else {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The values, recent architectures and the vector."""
-        return {
-            "values": self.values,
-            "architectures": self.architectures,
-            "vector": self.vector,
-        }
+        """The values, the epochs of the last ones and the vector."""
+        return {"values": self.values, "epochs": self.epochs, "vector": self.vector}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore `state_dict`."""
         self.values = list(state.get("values", []))
-        self.architectures = list(state.get("architectures", []))
+        self.epochs = list(state.get("epochs", []))
         self.vector = state.get("vector")
 
 

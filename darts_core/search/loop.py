@@ -20,9 +20,18 @@ from darts_core.architecture import Architecture
 from darts_core.errors import NonFiniteLossError
 from darts_core.runlog import RunFolder
 from darts_core.search.measure import accuracy_of
+from darts_core.search.outcome import outcome
+from darts_core.search.record import Candidate, doubts_about
 from darts_core.search.state import SearchState
 from darts_core.search.stepping import Stepper
-from darts_core.search.types import Group, Guard, GuardContext, SearchConfig, SearchResult
+from darts_core.search.types import (
+    Doubt,
+    Group,
+    Guard,
+    GuardContext,
+    SearchConfig,
+    SearchResult,
+)
 from darts_core.strategies import Strategy
 from darts_core.strategies.base import Batch, Forward, Penalty
 from darts_core.supernet import Supernet
@@ -37,6 +46,8 @@ log = logging.getLogger("darts_core")
 
 OnEpoch = Callable[[int, dict[str, Any]], None]
 Progress = Callable[[int, int], None]
+# steps between looks at the loss on a GPU: each look waits for the device
+_CHECK_EVERY = 100
 
 
 def search(
@@ -81,6 +92,9 @@ def search(
         DataError: the batch is larger than a split.
         ResumeError: the checkpoint belongs to another configuration.
     """
+    if config.alpha_learning_rate is None:
+        config = config.settled(bundle.steps("params", config.batch_size))
+        log.info("alpha_learning_rate %.3g, by the number of steps", config.alpha_learning_rate)
     loop = _Loop(supernet, strategy, bundle, config, seed, run, checkpoint, augment, guards)
     strategy.setup(supernet, config, penalties)
     strategy.evaluator = loop.accuracy_on_alpha
@@ -96,7 +110,7 @@ def search(
         for kept in state.history:
             if kept["epoch"] not in logged:
                 run.log_metrics(**kept)
-    while state.epoch < config.epochs and state.stopped is None:
+    while state.epoch < config.epochs and state.stopped is None and not strategy.finished:
         row = loop.epoch(progress, should_stop)
         if row is None:
             break
@@ -157,6 +171,8 @@ class _Loop:
                     started = self._save(started)
                 if state.stopped:
                     return None
+                if self.strategy.finished:
+                    break
         except (RuntimeError, MemoryError) as error:
             if not is_memory_shortage(error):
                 raise
@@ -178,7 +194,7 @@ class _Loop:
 
     def _check_finite(self, epoch: int, step: int, *, now: bool = False) -> None:
         """Stop on a NaN loss. A look at the loss waits for a GPU, so there it is rare."""
-        rare = self.device.type == "cuda" and (step + 1) % self.config.check_every
+        rare = self.device.type == "cuda" and (step + 1) % _CHECK_EVERY
         if rare and not now:
             return
         bad = self.state.first_bad_step()
@@ -224,7 +240,7 @@ class _Loop:
         """Evaluate, ask the guards, log the row, write the checkpoint."""
         state, config = self.state, self.config
         row = state.averages(self.strategy.alpha_active)
-        row["learning_rate"] = self._learning_rate(epoch)
+        row["learning_rate"], row["steps"] = self._learning_rate(epoch), state.step
         if config.evaluate and self.bundle.size("val"):
             row["val_accuracy"] = self._accuracy(self.strategy.predictor(), "val")
         architecture = self.strategy.current()
@@ -233,6 +249,7 @@ class _Loop:
         now = time.perf_counter()
         row["seconds"] = state.seconds + now - started
         weights = self.supernet.final_weights()
+        row.update(self._costs())
         row["alphas"] = {kind: weight.round(6).tolist() for kind, weight in weights.items()}
         row["architecture"] = architecture.text()
         state.next_epoch({"epoch": epoch, **row})
@@ -244,35 +261,48 @@ class _Loop:
         log.info(_summary(epoch, config.epochs, row))
         return {"epoch": epoch, **row}
 
+    def _costs(self) -> dict[str, float]:
+        """What the penalties say of the mixture: its expected cost, a budget's multiplier."""
+        found: dict[str, float] = {}
+        with torch.no_grad():
+            weights = self.supernet.expected_weights()
+        for penalty in self.strategy.penalties:
+            told = getattr(penalty, "measurements", None)
+            if told is not None:
+                found |= {f"cost/{name}": value for name, value in told(weights).items()}
+        return found
+
     def _time_is_up(self, seconds: float) -> bool:
         if self.config.max_minutes is None:
             return False
         over = seconds / 60 >= self.config.max_minutes
         return over if self.group is None else self.group.agree(over)
 
-    def _ask_guards(self, epoch: int, architecture: Architecture, row: dict[str, Any]) -> None:
-        state = self.state
-        context = GuardContext(
+    def _context(self, epoch: int, architecture: Architecture) -> GuardContext:
+        return GuardContext(
             self.supernet, self.strategy, self.bundle, self.config, epoch, self.seed, architecture
         )
-        fired = False
+
+    def _ask_guards(self, epoch: int, architecture: Architecture, row: dict[str, Any]) -> None:
+        state, context = self.state, self._context(epoch, architecture)
+        candidate = Candidate(epoch, architecture, doubts_about(self.guards, context))
+        state.record.candidates.append(candidate)
+        stops = []
         for guard in self.guards:
             finding = guard.after_epoch(context)
             row.update({f"guard/{name}": value for name, value in guard.measurements().items()})
-            fired |= guard.suspicious
             if finding is None:
                 continue
-            fired = True
             state.findings.append(finding)
             log.warning("guard %s after epoch %d: %s", finding.guard, epoch, finding.message)
-            # without a good architecture to go back to there is nothing to gain from stopping
-            if finding.stop and (finding.keep is not None or state.last_good is not None):
-                state.stopped = f"guard {finding.guard}: {finding.message}"
-                state.stopped_by_guard = True
-                if finding.keep is not None:
-                    state.last_good = Architecture.from_dict(finding.keep)
-        if not fired:
-            state.last_good = architecture
+            if finding.stop:
+                since = epoch if finding.since is None else finding.since
+                state.record.doubt_since(since, Doubt(finding.guard, finding.message))
+                stops.append(finding)
+        # without a good architecture to go back to there is nothing to gain from stopping
+        if stops and state.record.good() is not None:
+            state.stopped = f"guard {stops[0].guard}: {stops[0].message}"
+            state.stopped_by_guard = True
         if self.group is not None and self.group.agree(state.stopped is not None):
             # rounding may let one process's guard fire and another's not
             state.stopped = state.stopped or "a guard in another process"
@@ -300,20 +330,9 @@ class _Loop:
     def result(self) -> SearchResult:
         """What the search found so far."""
         state = self.state
-        if state.stopped_by_guard and state.last_good is not None:
-            architecture = state.last_good
-        else:
-            architecture = self.strategy.architecture()
-        history = state.history
-        return SearchResult(
-            architecture=architecture,
-            history=history,
-            seconds=state.seconds,
-            steps=state.epoch * self.steps + state.step,
-            findings=state.findings,
-            val_accuracy=history[-1].get("val_accuracy") if history else None,
-            stopped=state.stopped,
-        )
+        context = self._context(state.epoch - 1, self.strategy.architecture())
+        steps = sum(row.get("steps", self.steps) for row in state.history) + state.step
+        return outcome(state, self.guards, context, steps)
 
 
 def _summary(epoch: int, epochs: int, row: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from darts_core.architecture import Architecture
-from darts_core.checkpoint import load_checkpoint, save_checkpoint
+from darts_core.checkpoint import load_checkpoint, save_checkpoint, taking_over
 from darts_core.errors import ResumeError
 from darts_core.runlog import config_hash
+from darts_core.search.record import Candidate, Record
 from darts_core.search.types import Guard, GuardFinding, SearchConfig
 from darts_core.strategies import StepStats, Strategy
 from darts_core.supernet import Supernet
@@ -21,7 +22,7 @@ from darts_core.supernet import Supernet
 __all__ = ["SearchState"]
 
 # these change how long or how a search runs, not which steps it takes
-_FREE = ("max_minutes", "checkpoint_every", "capture", "check_every")
+_FREE = ("max_minutes", "checkpoint_every", "capture")
 _SUMS = ("train_loss", "train_accuracy", "alpha_loss", "alpha_accuracy")
 
 
@@ -55,7 +56,7 @@ class SearchState:
         self.bad_step = torch.full((), -1, device=self.device)
         self.history: list[dict[str, Any]] = []
         self.findings: list[GuardFinding] = []
-        self.last_good: Architecture | None = None
+        self.record = Record()
         self.stopped: str | None = None
         self.stopped_by_guard = False
 
@@ -103,7 +104,7 @@ class SearchState:
                 "sums": self.sums,
                 "history": self.history,
                 "findings": [asdict(finding) for finding in self.findings],
-                "last_good": self.last_good.to_dict() if self.last_good else None,
+                "record": self.record.state(),
                 "stopped": self.stopped if self.stopped_by_guard else None,
                 "supernet": self.supernet.state_dict(),
                 "strategy": self.strategy.state_dict(),
@@ -129,13 +130,24 @@ class SearchState:
                 f"{content.get('stamp')!r}, this one's {self.stamp!r}); use another version= or "
                 "delete it."
             )
+        with taking_over(path):
+            self._take_over(content)
+
+    def _take_over(self, content: dict[str, Any]) -> None:
         self.epoch, self.step = content["epoch"], content["step"]
         self.seconds = content["seconds"]
         self.sums = content["sums"].to(self.device)
         self.history = content["history"]
-        self.findings = [GuardFinding(**finding) for finding in content["findings"]]
-        if content["last_good"] is not None:
-            self.last_good = Architecture.from_dict(content["last_good"])
+        known = {f.name for f in fields(GuardFinding)}
+        self.findings = [
+            GuardFinding(**{k: v for k, v in finding.items() if k in known})
+            for finding in content["findings"]
+        ]
+        if "record" in content:
+            self.record.load(content["record"])
+        elif content.get("last_good") is not None:  # of a version that kept no more
+            kept = Architecture.from_dict(content["last_good"])
+            self.record.candidates = [Candidate(self.epoch - 1, kept)]
         self.stopped = content["stopped"]
         self.stopped_by_guard = self.stopped is not None
         # the strategy first: it may give the supernet another form

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,16 @@ from darts_core.latency import (
 )
 from darts_core.latency.check import fit_networks
 from darts_core.latency.forms import DTYPES
+from darts_core.latency.networks import NetworkTimer
+from darts_core.latency.within import TOLERANCE, fastest
 from darts_core.spaces import SearchSpace
 from darts_core.stages.progress import progress_bar
+from darts_core.stages.schema import SearchStage
 from darts_core.supernet import build, create_supernet
 
-__all__ = ["cost_model", "make_table", "penalties", "table_path"]
+__all__ = ["cost_model", "make_table", "network_timer", "penalties", "table_path"]
 
 log = logging.getLogger("darts_core")
-COSTS = ("latency", "macs", "params")
 
 
 def table_path(
@@ -85,7 +87,7 @@ def make_table(
 
 
 def cost_model(
-    config: Mapping[str, Any],
+    config: SearchStage,
     space: SearchSpace,
     image_shape: tuple[int, int, int],
     num_classes: int,
@@ -94,31 +96,29 @@ def cost_model(
     """Expected cost of the network that will be built, differentiable in the mixing weights.
 
     Raises:
-        ConfigError: unknown cost.
         LatencyError: the table belongs to another device or lacks rows.
     """
-    node = config["latency"]
-    if node["cost"] not in COSTS:
-        raise ConfigError(unknown_name("latency.cost", node["cost"], COSTS))
+    node, network = config.latency, config.search
+    channels, layers = node.channels or network.channels, node.layers or network.layers
     shape = (image_shape[0], image_shape[1], image_shape[2])
     target = create_supernet(
         space,
-        channels=node["channels"] or config["search"]["channels"],
-        layers=node["layers"] or config["search"]["layers"],
+        channels=channels,
+        layers=layers,
         num_classes=num_classes,
         in_channels=shape[0],
         image_size=shape[1],
     )
-    if node["cost"] != "latency":
-        return size_model(space, target, shape, node["cost"])
-    batch = node["batch"] or max(default_batch_sizes(device))
-    runtime = node["runtime"]
-    if node["table"]:
-        path = Path(node["table"]).expanduser()
+    if node.cost != "latency":
+        return size_model(space, target, shape, node.cost)
+    batch = node.batch or max(default_batch_sizes(device))
+    runtime = node.runtime
+    if node.table:
+        path = Path(node.table).expanduser()
         table = LatencyTable.load(path, device=device)
     else:
-        precision = node["precision"]
-        path = table_path(config.get("out", "runs"), device, runtime, precision)
+        precision = node.precision
+        path = table_path(config.out, device, runtime, precision)
         log.info("latency table %s", path)
         table = make_table(
             space, target, shape, path=path, device=device, runtime=runtime, precision=precision,
@@ -127,31 +127,61 @@ def cost_model(
     model = latency_model(table, space, target, shape, batch=batch, device=device)
     if model.fit_key in table.fits:
         return model
-    sizes: dict[str, Any] = {"num_classes": num_classes, "in_channels": shape[0]}
-    sizes |= {key: node[key] or config["search"][key] for key in ("channels", "layers")}
-    try:
-        table.fits[model.fit_key] = fit_networks(
-            model, lambda found: build(found, **sizes), shape,
-            batch=batch, device=device, runtime=table.runtime, dtype=getattr(torch, table.dtype),
-        )  # fmt: skip
-    except LatencyError as error:
-        log.warning("expected times are sums of operations, without what stands around: %s", error)
-        return model
-    table.save(path)
+    timer = network_timer(config, image_shape, num_classes, device, runtime=table.runtime)
+    fit = fit_networks(model, timer)
+    table.fits[model.fit_key] = fit
+    if fit["disturbed"]:
+        log.warning(
+            "%d of %d networks were timed beside other work: what is expected of networks may be off, "
+            "and is fitted anew by the next search",
+            fit["disturbed"],
+            fit["n"],
+        )
+    else:
+        table.save(path)
     return latency_model(table, space, target, shape, batch=batch, device=device)
 
 
-def _require_reachable(cost: CostModel, budget: float) -> None:
-    if budget < cost.least():
+def network_timer(
+    config: SearchStage,
+    image_shape: Sequence[int],
+    num_classes: int,
+    device: torch.device,
+    *,
+    runtime: str | None = None,
+) -> NetworkTimer:
+    """What times the networks that the `latency` node speaks of."""
+    node, network = config.latency, config.search
+    sizes: dict[str, Any] = {"num_classes": num_classes, "in_channels": image_shape[0]}
+    sizes["channels"] = node.channels or network.channels
+    sizes["layers"] = node.layers or network.layers
+    return NetworkTimer(
+        lambda found: build(found, **sizes),
+        image_shape,
+        batch=node.batch or max(default_batch_sizes(device)),
+        device=device,
+        runtime=runtime or node.runtime or ("graph" if device.type == "cuda" else "onnx"),
+        dtype=DTYPES[node.precision],
+        wait_seconds=node.wait_seconds,
+    )
+
+
+def _require_reachable(cost: CostModel, budget: float, timer: NetworkTimer | None) -> None:
+    """Refuse a budget that even the cheapest network misses: as measured, where time is the cost."""
+    least, how = cost.least(), "is expected to take"
+    if timer is not None:
+        # a prediction alone must not end a command
+        least, how = timer(fastest(cost.space, cost)).median_ms, "takes"
+    if budget * TOLERANCE < least:
         raise LatencyError(
             f"The budget of {budget:g} {cost.unit} is below the fastest network of this space and size, "
-            f"which is expected to take {cost.least():.3f} {cost.unit}; raise the budget, or lower "
-            "search.channels or search.layers."
+            f"which {how} {least:.3f} {cost.unit}; raise the budget, or lower search.channels or "
+            "search.layers."
         )
 
 
 def penalties(
-    config: Mapping[str, Any],
+    config: SearchStage,
     space: SearchSpace,
     image_shape: tuple[int, int, int],
     num_classes: int,
@@ -160,28 +190,22 @@ def penalties(
     """What the `latency` node adds to the alpha loss; nothing when it asks for nothing.
 
     Raises:
-        ConfigError: a budget stands under the wrong key.
         LatencyError: no network of the space can meet the budget.
     """
-    node = config.get("latency") or {}
-    if node.get("budget") is not None and node["cost"] == "latency":
-        raise ConfigError(
-            "latency.budget is for cost=macs and cost=params; give latency.budget_ms."
-        )
-    if node.get("budget_ms") is not None and node["cost"] != "latency":
-        raise ConfigError(
-            f"latency.budget_ms needs cost=latency, not {node['cost']!r}; give budget."
-        )
-    budget = node.get("budget_ms") or node.get("budget")
-    if not node.get("strength") and not budget:
+    node = config.latency
+    budget = node.budget_ms or node.budget
+    if not node.strength and not budget:
         return []
     # drawing params to be timed or counted must not change what the search draws
     with torch.random.fork_rng(devices=[]):
         cost = cost_model(config, space, image_shape, num_classes, device)
     found: list[nn.Module] = []
-    if node["strength"]:
-        found.append(SoftPenalty(cost, strength=node["strength"], target=node["target"]))
+    if node.strength:
+        found.append(SoftPenalty(cost, strength=node.strength, target=node.target))
     if budget:
-        _require_reachable(cost, budget)
-        found.append(BudgetPenalty(cost, budget=budget, rate=node["rate"]))
+        timed = node.cost == "latency"
+        with torch.random.fork_rng(devices=[]):
+            timer = network_timer(config, image_shape, num_classes, device) if timed else None
+            _require_reachable(cost, budget, timer)
+        found.append(BudgetPenalty(cost, budget=budget, rate=node.rate))
     return [penalty.to(device) for penalty in found]

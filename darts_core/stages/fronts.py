@@ -3,43 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from darts_core.architecture import Architecture
 from darts_core.errors import DartsError
-from darts_core.report import ModelRow, front_png
-from darts_core.report.plots import scatter_png
+from darts_core.report import ModelRow, front_png, scatter_png
 from darts_core.report.read import read_rows
 from darts_core.runlog import read_json
 
-__all__ = ["cost_facts", "run_front", "search_front"]
+__all__ = ["run_front", "search_front"]
 
 log = logging.getLogger("darts_core")
-_OVER = 1.05
-
-
-def cost_facts(penalties: Sequence[nn.Module], architecture: Architecture) -> dict[str, Any]:
-    """What the found network is expected to cost, beside the budget, for `result.json`."""
-    if not penalties:
-        return {}
-    penalty: Any = penalties[-1]
-    cost, budget = penalty.cost, getattr(penalty, "budget", None)
-    found = float(cost.of(architecture))
-    log.info("expected cost of the network found: %.3f %s", found, cost.unit)
-    if budget is not None and found > _OVER * budget:
-        log.warning(
-            "the network found is expected to take %.3f %s, more than the budget of %g: the mixture met "
-            "it, its strongest operations do not. Search longer or raise latency.rate",
-            found,
-            cost.unit,
-            budget,
-        )
-    return {"cost": {"unit": cost.unit, "found": found, "budget": budget}}
 
 
 def _elements(folder: Path) -> list[Path]:

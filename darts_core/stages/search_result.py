@@ -7,37 +7,42 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from darts_core.bench.tabular import TabularBenchmark, open_table
-from darts_core.errors import ArchitectureError
+import numpy as np
+
+from darts_core.bench.tabular import TabularBenchmark
+from darts_core.bench.tabular_read import open_table
+from darts_core.errors import ArchitectureError, ConfigError
 from darts_core.runlog import RunFolder
 from darts_core.search import SearchResult
+from darts_core.settings import Search
+from darts_core.spaces import SearchSpace
+from darts_core.spaces.confidence import NEAR_TIE, Decision, decisions
+from darts_core.stages.schema import SearchStage
 
-__all__ = ["lookup_table", "rank", "write_result"]
+__all__ = ["confidence", "doubtful", "lookup_table", "rank", "write_result"]
 
 log = logging.getLogger("darts_core")
 
 
-def lookup_table(node: Mapping[str, Any]) -> TabularBenchmark | None:
+def lookup_table(node: Search) -> TabularBenchmark | None:
     """The table that the result is looked up in; opened before any work, so that a wrong path costs none.
 
     Raises:
         DataError: the table cannot be read.
     """
-    if not node.get("tabular"):
+    if not node.tabular:
         return None
-    table = open_table(node["tabular"])
-    table.column(node.get("tabular_data"))
+    table = open_table(node.tabular)
+    table.column(node.tabular_data)
     return table
 
 
-def rank(
-    table: TabularBenchmark | None, found: SearchResult, node: Mapping[str, Any]
-) -> dict[str, Any]:
+def rank(table: TabularBenchmark | None, found: SearchResult, node: Search) -> dict[str, Any]:
     """Accuracy, regret and rank in the table; a line in the log when it does not hold the architecture."""
     if table is None:
         return {}
     try:
-        row = table.lookup(found.architecture, node.get("tabular_data"))
+        row = table.lookup(found.architecture, node.tabular_data)
     except ArchitectureError as error:
         log.warning("not looked up: %s", error)
         return {}
@@ -45,14 +50,54 @@ def rank(
     return {"tabular": {"table": table.name, **row.to_dict()}}
 
 
+def confidence(space: SearchSpace, found: SearchResult) -> dict[str, Any]:
+    """How clear each choice is, and a warning about near-ties; nothing where weights did not choose."""
+    weights = {kind: np.asarray(w) for kind, w in found.weights.items()}
+    try:
+        if space.discretize(weights) != found.architecture:
+            return {}
+    except ConfigError:  # the space has changed since, or nothing was logged
+        return {}
+    made = decisions(space, weights)
+    ties = [one for one in made if one.confidence < NEAR_TIE]
+    facts: dict[str, Any] = {"confidence": [asdict(one) for one in made]}
+    if ties:
+        places = ", ".join(_place(one) for one in ties)
+        message = (
+            f"{len(ties)} of {len(made)} choices are near-ties (the best weight leads its rival by less "
+            f"than {NEAR_TIE:.0%}): {places}"
+        )
+        log.warning(message)
+        facts["warnings"] = [{"name": "near-ties", "message": f"{message}."}]
+    return facts
+
+
+def _place(one: Decision) -> str:
+    edge = "" if one.edge is None else f" {one.edge[0]}-{one.edge[1]}"
+    return f"{one.kind}{edge} {one.choice}"
+
+
+def doubtful(result: Mapping[str, Any]) -> str:
+    """What a search's result.json says against its architecture; empty when nothing does."""
+    return " ".join(str(doubt["message"]) for doubt in result.get("doubt") or ())
+
+
 def write_result(
-    run: RunFolder, found: SearchResult, config: Mapping[str, Any], **facts: Any
+    run: RunFolder, found: SearchResult, config: SearchStage, **facts: Any
 ) -> dict[str, Any]:
     """Write architecture.yaml and result.json; the latter's content."""
     guards = [asdict(finding) for finding in found.findings]
-    extra = {"guards": guards} if guards else {}
-    found.architecture.to_yaml(run.path / "architecture.yaml", seed=config["seed"], **extra)
+    doubt = [asdict(one) for one in found.doubts]
+    notes = {"guards": guards, "doubt": doubt, "confidence": facts.get("confidence")}
+    extra = {key: value for key, value in notes.items() if value}
+    found.architecture.to_yaml(run.path / "architecture.yaml", seed=config.seed, **extra)
     log.info("found %s", found.architecture.text())
+    if doubt:
+        log.warning(
+            "DOUBTFUL: the guards doubt every architecture of this search; the least doubted one is "
+            "returned: %s",
+            doubtful({"doubt": doubt}),
+        )
     run.finish(
         architecture=found.architecture.to_dict(),
         text=found.architecture.text(),
@@ -60,8 +105,12 @@ def write_result(
         device_seconds=found.seconds,
         steps=found.steps,
         guards=guards,
+        doubt=doubt,
+        epoch=found.epoch,
         stopped=found.stopped,
-        seed=config["seed"],
+        seed=config.seed,
         **facts,
+        encoding="utf-8",
+        errors="replace",
     )
     return run.result()

@@ -134,7 +134,7 @@ def _versions(job: Path) -> list[Path]:
 @contextmanager
 def _exclusive(path: Path) -> Iterator[None]:
     """Hold the lock file `path`, waiting for it: choosing a version takes milliseconds."""
-    with path.open("a") as stream:
+    with path.open("a", encoding="utf-8") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 
@@ -145,7 +145,7 @@ def _lock(version: Path) -> IO[str]:
     Raises:
         ConfigError: another process holds it.
     """
-    stream = (version / ".lock").open("a+")
+    stream = (version / ".lock").open("a+", encoding="utf-8")
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
+from darts_core.settings import SearchSettings
+from darts_core.settings.rates import PAPER_RATE
 from darts_core.strategies.optimizers import (
     alpha_optimizer,
     load_optimizer,
@@ -37,28 +39,6 @@ Evaluator = Callable[[Forward, "int | None"], float]
 """(forward, most batches or None for all) -> accuracy on the alpha split, from 0 to 1."""
 Reducer = Callable[[Sequence[Tensor]], None]
 """Averages gradients over processes, in place."""
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """Optimizer settings of a search; the defaults are those of DARTS (arXiv:1806.09055, A.1).
-
-    Attributes:
-        learning_rate: initial learning rate of the params; cosine decay to `min_learning_rate`.
-        grad_clip: largest norm of the params gradient; 0 switches clipping off.
-        precision: "fp32", or "bf16" for bfloat16 activations over fp32 params and alphas.
-    """
-
-    learning_rate: float = 0.025
-    min_learning_rate: float = 0.001
-    momentum: float = 0.9
-    weight_decay: float = 3e-4
-    grad_clip: float = 5.0
-    alpha_learning_rate: float = 3e-4
-    alpha_beta1: float = 0.5
-    alpha_beta2: float = 0.999
-    alpha_weight_decay: float = 1e-3
-    precision: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -97,6 +77,8 @@ class Strategy:
     """Whether `step` runs the same kernels each time and may be captured in a CUDA graph."""
     moves_alpha: bool = True
     """Whether alpha is searched by gradient; guards on its curvature rest where it is not."""
+    finished: bool = False
+    """Whether nothing is left to do: the search ends after this step."""
     needs_plain_path: bool = False
     """Whether the strategy looks into the cells, so that their modules must run one by one."""
     exact_products: bool = False
@@ -141,7 +123,7 @@ class Strategy:
         )
         self.alpha_optimizer = alpha_optimizer(
             supernet.alphas(),
-            lr=settings.alpha_learning_rate,
+            lr=PAPER_RATE if settings.alpha_learning_rate is None else settings.alpha_learning_rate,
             betas=(settings.alpha_beta1, settings.alpha_beta2),
             weight_decay=settings.alpha_weight_decay,
         )

@@ -13,8 +13,8 @@ from darts_core.strategies.base import Batch, Penalty, SearchSettings
 from darts_core.strategies.first_order import FirstOrder
 from darts_core.supernet import Supernet, frozen_statistics
 from darts_core.supernet.choices import LayerChoice
-from darts_core.supernet.fused import FusedSearchCell
 from darts_core.supernet.mixed_op import MixedOp
+from darts_core.supernet.packed import PackedCell
 
 __all__ = [
     "OperationEarlyStopping",
@@ -162,7 +162,7 @@ def operation_spans(supernet: nn.Module) -> list[list[Span]]:
     index = {id(param): i for i, param in enumerate(supernet.parameters())}
     packed: dict[int, list[Span]] = {}
     for cell in supernet.modules():
-        if isinstance(cell, FusedSearchCell):
+        if isinstance(cell, PackedCell):
             inside = dict(cell.named_modules())
             for binding in cell.plan.params:
                 span = (index[id(cell.packed)], slice(binding.start, binding.start + binding.count))

@@ -22,9 +22,9 @@ __all__ = ["ZeroCost"]
 class ZeroCost(FirstOrder):
     """`samples` random architectures are scored on the first batch; the best wins, or warms alpha up.
 
-    Alone (`warm_start` 0) nothing is trained: the search ends with the best architecture. With a
-    positive `warm_start` the alphas of the best architecture's operations are raised by so much before
-    the first step, and first order goes on from there. Architectures over a budget of the search
+    Alone (`warm_start` 0) nothing is trained: the search ends after its first step with the best one.
+    With a positive `warm_start` the alphas of the best architecture's operations are raised by so much
+    before the first step, and first order goes on from there. Architectures over a budget of the search
     (`latency.budget_ms`) are left out.
 
     Source: Abdelfattah et al. (arXiv:2101.08134), sections 3 and 4.2 (warm-up).
@@ -54,7 +54,7 @@ class ZeroCost(FirstOrder):
         self.best_score = -math.inf
 
     def step(self, params_batch: Batch, alpha_batch: Batch) -> StepStats:
-        """Score the architectures in the first step; then move on from there, or do nothing."""
+        """Score the architectures in the first step; then move on from there, or end."""
         if self.best is None:
             self._choose(alpha_batch)
         if self.warm_start > 0:
@@ -63,6 +63,11 @@ class ZeroCost(FirstOrder):
         with torch.no_grad():
             loss, logits = self.loss(params_batch, self.supernet.one_hot(self.current()))
         return StepStats(loss, self.accuracy(logits, params_batch[1]), nothing, nothing)
+
+    @property
+    def finished(self) -> bool:  # type: ignore[override]
+        """Whether the choice is made and alpha is not to move on from it."""
+        return self.warm_start == 0 and self.best is not None
 
     def _choose(self, batch: Batch) -> None:
         generator = self.supernet.generator

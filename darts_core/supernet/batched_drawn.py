@@ -8,17 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from darts_core.supernet.batched import _averages, _bands, _Run
+from darts_core.supernet.batched_run import BatchedRun, pool_matrix, tap_bands
 from darts_core.supernet.drawn import only_drawn
+from darts_core.supernet.packed import PackedCell
 
 if TYPE_CHECKING:
-    from darts_core.supernet.batched import BatchedSearchCell
     from darts_kernels.layout import CellLayout
 
 __all__ = ["DrawnRun"]
 
 
-class DrawnRun(_Run):
+class DrawnRun(BatchedRun):
     """One forward pass of one cell whose weights are mostly zero.
 
     Args:
@@ -26,7 +26,7 @@ class DrawnRun(_Run):
     """
 
     def __init__(
-        self, cell: BatchedSearchCell, layout: CellLayout, mix_EK: Tensor, columns: list[list[int]]
+        self, cell: PackedCell, layout: CellLayout, mix_EK: Tensor, columns: list[list[int]]
     ) -> None:
         super().__init__(cell, layout, only_drawn(mix_EK))
         self.columns = columns
@@ -105,7 +105,7 @@ class DrawnRun(_Run):
         channels = self.layout.channels
         start = channels * sum(k * k for k, _ in filters[:branch])
         taps = self.taps[stage][edge].narrow(0, start, channels * kernel * kernel)
-        matrix = taps.view(channels, -1) @ _bands(*size, kernel, dilation, stride, x.dtype)
+        matrix = taps.view(channels, -1) @ tap_bands(*size, kernel, dilation, stride, x.dtype)
         d = torch.bmm(matrix.view(channels, -1, x.shape[1]), F.relu(x)).flatten(1)
         return self.points[stage][edge * len(filters) + branch] @ d
 
@@ -119,7 +119,7 @@ class DrawnRun(_Run):
             best = F.max_pool2d(plane, kernel, stride, kernel // 2)
             out = best.permute(1, 2, 3, 0).reshape(layout.channels, -1)
         else:
-            matrix = _averages(*size, kernel, stride, state.dtype)
+            matrix = pool_matrix(*size, kernel, stride, state.dtype)
             out = torch.matmul(matrix, state).reshape(layout.channels, -1)
         if not layout.pool_norm:
             return out

@@ -12,7 +12,8 @@ from darts_core.errors import ArchitectureError, ConfigError, unknown_name
 from darts_core.ops import OPS
 from darts_core.spaces import SPACES
 from darts_core.supernet.bodies import BODIES, check_stem
-from darts_core.supernet.cell import FixedCell, Preprocess
+from darts_core.supernet.cell import Preprocess
+from darts_core.supernet.fixed_cell import FixedCell
 from darts_core.supernet.skeleton import (
     AuxiliaryHead,
     Head,

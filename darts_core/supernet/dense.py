@@ -18,19 +18,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from darts_core.supernet.by_modules import run_by_modules
 from darts_core.supernet.drawn import drawn_columns, only_drawn
-from darts_core.supernet.fused import FusedSearchCell
 from darts_core.supernet.mixed_op import lean_sum
+from darts_core.supernet.packed import PackedCell
 
 if TYPE_CHECKING:
     from darts_core.supernet.cell import SearchCell
-    from darts_core.supernet.plan_dense import DenseLayout
+    from darts_core.supernet.dense_layout import DenseLayout
 
 __all__ = ["BatchedDenseCell", "FusedDenseCell"]
 
 
-class BatchedDenseCell(FusedSearchCell):
+class BatchedDenseCell(PackedCell):
     """A searched cell with dense convolutions as batched torch calls; made by `fuse` on a CPU."""
 
     _slots: Tensor
@@ -43,7 +42,7 @@ class BatchedDenseCell(FusedSearchCell):
             columns = drawn_columns(weights_EK) if self._looks else None
             if columns is not None and any(len(row) < layout.operations for row in columns):
                 # on a CPU the drawn operations alone, one by one
-                return run_by_modules(self, inputs, weights_EK)
+                return super().forward(inputs, weights_EK)
             # on a GPU reading the draw would wait: kernels look for themselves, modules are all evaluated;
             # gradients reach the drawn ones
             weights_EK = only_drawn(weights_EK)

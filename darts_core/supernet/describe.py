@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-    from darts_core.supernet.plan_dense import DenseLayout
+    from darts_core.supernet.dense_layout import DenseLayout
     from darts_kernels.layout import CellLayout
 
 __all__ = ["KERNEL_NAMES", "describe_plan", "describe_stem"]
@@ -73,7 +73,7 @@ def describe_plan(
     modules of loose columns, belong to no wave. With `sparse` weights the kernels are those that skip what is
     not drawn, and bytes and operations are those of a draw of everything: upper bounds.
     """
-    from darts_core.supernet.plan_dense import DenseLayout
+    from darts_core.supernet.dense_layout import DenseLayout
 
     out_height, out_width = layout.output_size(height, width)
     elements = batch * layout.channels * out_height * out_width

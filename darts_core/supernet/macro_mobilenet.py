@@ -12,8 +12,8 @@ from darts_core.errors import ConfigError
 from darts_core.spaces import SPACES
 from darts_core.spaces.mobilenet import MobileNetSpace
 from darts_core.supernet.build import BUILDERS, CellNetwork
-from darts_core.supernet.cell import drop_path
 from darts_core.supernet.choices import DepthChoice, LayerChoice, WidthChoice
+from darts_core.supernet.fixed_cell import drop_path
 
 __all__ = ["InvertedResidual", "MobileNet"]
 

@@ -80,7 +80,7 @@ class Supernet(nn.Module):
         Raises:
             ConfigError: the path is unknown or does not exist on this device.
         """
-        from darts_core.supernet.fused import choose_path, fuse, unfuse
+        from darts_core.supernet.paths import choose_path, fuse, unfuse
 
         unfuse(self)
         self.path, self.precision = choose_path(path, self.progress.device), precision

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from darts_core.supernet.fused import FusedSearchCell
+from darts_core.supernet.packed import PackedCell
 
 __all__ = ["to_module_order", "to_packed_order"]
 
@@ -30,7 +30,7 @@ def _leaves(supernet: nn.Module) -> list[Leaf]:
     cells = [
         (f"{name}.", cell)
         for name, cell in supernet.named_modules()
-        if isinstance(cell, FusedSearchCell)
+        if isinstance(cell, PackedCell)
     ]
     leaves: list[Leaf] = []
     for name, number in own.items():
@@ -83,7 +83,7 @@ def to_packed_order(supernet: nn.Module, state: Mapping[str, Any]) -> dict[str, 
 
 
 def _is_packed_net(supernet: nn.Module) -> bool:
-    return any(isinstance(module, FusedSearchCell) for module in supernet.modules())
+    return any(isinstance(module, PackedCell) for module in supernet.modules())
 
 
 def _cut(values: Mapping[str, Any], start: int, size: int, shape: torch.Size) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from darts_core.relax import Relaxation
 from darts_core.spaces import SearchSpace
 from darts_core.supernet.bodies import BODIES, Body
 from darts_core.supernet.build import BUILDERS, CellNetwork
-from darts_core.supernet.cell import FixedCell, SearchCell
+from darts_core.supernet.cell import SearchCell
+from darts_core.supernet.fixed_cell import FixedCell
 from darts_core.supernet.skeleton import Head
 
 __all__ = ["ToyNetwork"]

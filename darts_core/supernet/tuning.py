@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from darts_core.supernet.dense import BatchedDenseCell
-from darts_core.supernet.fused import FusedSearchCell
 from darts_core.supernet.network import Supernet, frozen_statistics
+from darts_core.supernet.packed import PackedCell
 
 if TYPE_CHECKING:
     from darts_kernels.layout import CellLayout
@@ -116,12 +116,10 @@ def _past(end: float) -> bool:
     return time.monotonic() > end
 
 
-def _calls(
-    supernet: Supernet, image_shape: tuple[int, ...], batch: int
-) -> dict[FusedSearchCell, Calls]:
+def _calls(supernet: Supernet, image_shape: tuple[int, ...], batch: int) -> dict[PackedCell, Calls]:
     """What each cell with tiles is called with in a pass of made-up images."""
     device = supernet.progress.device
-    seen: dict[FusedSearchCell, Calls] = {}
+    seen: dict[PackedCell, Calls] = {}
 
     def keep(cell: Any, args: Any) -> None:
         seen[cell] = ([x.detach().clone() for x in args[0]], args[1].detach().clone())
@@ -129,7 +127,7 @@ def _calls(
     hooks = [
         module.register_forward_pre_hook(keep)
         for module in supernet.modules()
-        if isinstance(module, FusedSearchCell) and not isinstance(module, BatchedDenseCell)
+        if isinstance(module, PackedCell) and not isinstance(module, BatchedDenseCell)
     ]
     # a generator of its own: the search draws the same numbers whether it is tuned before or not
     generator = torch.Generator(device).manual_seed(0)
@@ -144,7 +142,7 @@ def _calls(
     return seen
 
 
-def _pass(cell: FusedSearchCell, call: Calls) -> None:
+def _pass(cell: PackedCell, call: Calls) -> None:
     """One forward and backward pass of a cell, all gradients wanted."""
     inputs, weights = call
     xs = [x.detach().requires_grad_() for x in inputs]

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from darts_core.checkpoint import load_checkpoint, save_checkpoint
-from darts_core.errors import ResumeError
+from darts_core.checkpoint import load_checkpoint, save_checkpoint, taking_over
+from darts_core.data.source import check_memory
+from darts_core.errors import ResumeError, unknown_name
 from darts_core.supernet.replace import is_identity, is_zero, replace_modules
 
 __all__ = ["is_identity", "is_zero", "load_model", "replace_modules", "reshape_like", "save_model"]
+
+# no size of a network is larger
+_MOST = 100_000
 
 
 def save_model(path: str | Path, model: nn.Module, meta: Mapping[str, Any]) -> None:
@@ -45,29 +52,79 @@ def load_model(path: str | Path, *, device: Any = "cpu") -> tuple[nn.Module, dic
     """
     content = load_checkpoint(path)
     if content.get("kind") != "model":
-        raise ResumeError(f"{path} is not a saved model (kind {content.get('kind')!r}).")
-    meta = dict(content["meta"])
-    model = replace_modules(_rebuild(meta), meta.get("replaced") or {})
-    try:
-        reshape_like(model, content["state"])
-        model.load_state_dict(content["state"])
-    except RuntimeError as error:
-        first = str(error).splitlines()[-1].strip()
-        raise ResumeError(
-            f"The weights in {path} do not fit its own description: {first}"
-        ) from error
-    return model.to(device).eval(), meta
+        raise ResumeError(f"{path} is not a saved model (kind {str(content.get('kind'))[:80]!r}).")
+    meta, state = content.get("meta"), content.get("state")
+    if not isinstance(meta, Mapping) or not isinstance(state, Mapping) or not state:
+        raise ResumeError(f"{path} lacks 'meta' or 'state'; save the model again.")
+    _check_state(path, state)
+    with taking_over(path):
+        model = replace_modules(_rebuild(path, meta, state), dict(meta.get("replaced") or {}))
+        reshape_like(model, state)
+        try:
+            model.load_state_dict(dict(state))
+        except RuntimeError as error:
+            first = str(error).splitlines()[-1].strip()
+            raise ResumeError(
+                f"The weights in {path} do not fit its own description: {first}"
+            ) from error
+    return model.to(device).eval(), dict(meta)
 
 
-def _rebuild(meta: Mapping[str, Any]) -> nn.Module:
+def _check_state(path: str | Path, state: Mapping[Any, Any]) -> None:
+    """Every value is an ordinary tensor whose numbers are in the file.
+
+    A view may announce any shape over one stored number; copying it would take that much memory.
+    """
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ResumeError(
+                f"{path}: {str(name)[:80]!r} is no named tensor; save the model again."
+            )
+        plain = value.layout == torch.strided and not value.is_quantized and not value.is_meta
+        if not plain or value.untyped_storage().nbytes() < value.numel() * value.element_size():
+            raise ResumeError(
+                f"{path}: the tensor {name[:80]!r} of shape {list(value.shape)[:8]} is not stored as "
+                "plain numbers; save the model again."
+            )
+
+
+def _rebuild(path: str | Path, meta: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.Module:
+    """The network that `meta` describes, with weights of its own."""
     if meta.get("architecture"):
         from darts_core.architecture import Architecture
         from darts_core.supernet.build import build
 
-        return build(Architecture.from_dict(meta["architecture"]), **dict(meta.get("build") or {}))
-    from darts_core.train.baselines import baseline
+        architecture = Architecture.from_dict(meta["architecture"], source=str(path))
+        make: Callable[..., nn.Module] = partial(build, architecture)
+        node = dict(meta.get("build") or {})
+    elif isinstance(meta.get("baseline"), Mapping):
+        from darts_core.train.baselines import baseline
 
-    return baseline(**dict(meta["baseline"]))
+        make, node = baseline, dict(meta["baseline"])
+    else:
+        raise ResumeError(f"{path} describes no network ('architecture' or 'baseline').")
+    _check_sizes(path, make, node, state)
+    return make(**node)
+
+
+def _check_sizes(
+    path: str | Path, make: Callable[..., Any], node: dict[str, Any], state: Mapping[str, Tensor]
+) -> None:
+    """Refuse arguments that `make` lacks, and sizes that the stored weights cannot come from."""
+    known = inspect.signature(make).parameters
+    for key, value in node.items():
+        if key not in known:
+            raise ResumeError(f"{path}: {unknown_name('setting of the network', str(key), known)}")
+        # a cell of pools has no weight; all others have one or more
+        most = max(100, len(state)) if key == "layers" else _MOST
+        if isinstance(value, int) and not isinstance(value, bool) and not 1 <= value <= most:
+            raise ResumeError(f"{path}: {key}={value} of the network is not within 1..{most}.")
+        if value is not None and not isinstance(value, (str, int)):
+            raise ResumeError(f"{path}: {key} of the network is a {type(value).__name__}.")
+    with torch.device("meta"):
+        described = make(**node)
+    needed = sum(v.numel() * v.element_size() for v in described.state_dict().values())
+    check_memory(needed, path)
 
 
 def reshape_like(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from darts_core.checkpoint import load_checkpoint, save_checkpoint
+from darts_core.checkpoint import load_checkpoint, save_checkpoint, taking_over
 from darts_core.errors import DataError, NonFiniteLossError, ResumeError
 from darts_core.runlog import config_hash
 from darts_core.supernet.memory import is_memory_shortage, memory_sentence
@@ -79,7 +79,7 @@ class Trainer:
             )
         self.optimizer = make_optimizer(config, model.parameters())
         self.average = ExponentialAverage(model, config.ema) if config.ema > 0 else None
-        self.augment = _make_augment(config)
+        self.augment = _make_augment(config, bundle.image_shape)
         self.autocast = _autocast_dtype(config, device)
         self.forward: Callable[[Tensor], Any] = _compiled(model, config, device)
         self.result = FitResult(epochs=0)
@@ -232,27 +232,27 @@ class Trainer:
         try:
             self.model.load_state_dict(content["model"])
             self.optimizer.load_state_dict(content["optimizer"])
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise ResumeError(
                 f"The checkpoint {path} belongs to another network "
                 f"({str(error).splitlines()[0]}); delete it to start afresh."
             ) from error
-        if self.average is not None:
-            self.average.state = content["ema"]["state"]
-            self.average.updates = content["ema"]["updates"]
-        self.result.history = list(content["history"])
-        self.result.train_seconds = content["train_seconds"]
-        self.result.steps = content["steps"]
-        log.info("resuming from %s after epoch %d", path, content["epoch"])
-        return int(content["epoch"])
+        with taking_over(path):
+            if self.average is not None:
+                self.average.state = content["ema"]["state"]
+                self.average.updates = content["ema"]["updates"]
+            self.result.history = list(content["history"])
+            self.result.train_seconds = float(content["train_seconds"])
+            self.result.steps = int(content["steps"])
+            log.info("resuming from %s after epoch %d", path, content["epoch"])
+            return int(content["epoch"])
 
 
-def _make_augment(config: TrainConfig) -> Any:
-    if not (config.cutout or config.crop_padding or config.flip or config.policy):
-        return None
+def _make_augment(config: TrainConfig, image_shape: Sequence[int]) -> Any:
     from darts_core.augment import Augment
 
-    return Augment(
+    return Augment.of(
+        image_shape,
         crop_padding=config.crop_padding,
         flip=config.flip,
         cutout=config.cutout,

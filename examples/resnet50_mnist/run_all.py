@@ -30,7 +30,11 @@ def jobs(args: argparse.Namespace, *words: str, allowed: tuple[int, ...] = (0,))
     """The output of `darts-core jobs WORDS`, run as a command of its own."""
     command = [sys.executable, "-c", "from darts_core.cli import main; raise SystemExit(main())"]
     done = subprocess.run(
-        [*command, "jobs", "--root", args.root, *words], stdout=subprocess.PIPE, text=True
+        [*command, "jobs", "--root", args.root, *words],
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
     )
     if done.returncode not in allowed:
         raise SystemExit(f"jobs {' '.join(words)} ended with status {done.returncode}")

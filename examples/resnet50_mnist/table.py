@@ -11,10 +11,10 @@ from torch import nn
 from darts_core.autosearch import ResNet50
 from darts_core.bench.results import write_results
 from darts_core.export import export_model, load
-from darts_core.jobs.results import read_rows
 from darts_core.latency.measure import measure, speedup
 from darts_core.latency.timing import Timing
 from darts_core.report import Latency, ModelRow
+from darts_core.study.results import read_rows
 
 SHAPES = {"digits": (1, 8, 8)}
 CLASSES = 10
@@ -168,7 +168,7 @@ def report(searches: dict[str, dict], args: argparse.Namespace, jobs: Callable) 
         lines.append(line_of(rows[-1], model, faster(reference, time), extra["cost_in_trainings"]))
         print_front(name, shown)
     print("\n" + "\n".join(lines))
-    (root / "table.txt").write_text("\n".join(lines) + "\n")
+    (root / "table.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     if args.out:
         sizes = {key: getattr(args, key) for key in ("images", "epochs", "width", "batch")}
         notes = {

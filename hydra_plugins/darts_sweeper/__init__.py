@@ -1,1 +1,1 @@
-"""Hydra sweeper over `darts_core.tune`. Importing it loads neither torch nor optuna."""
+"""Hydra sweeper over `darts_core.study`. Importing it loads neither torch nor optuna."""

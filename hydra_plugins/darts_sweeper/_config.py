@@ -62,7 +62,7 @@ class DartsSweeperConfig:
 
     `space` adds dimensions in YAML form (conditions included) to those of the command line; it is a
     mapping, or the name of a YAML file. `tensorboard` writes the trials to its hparams page. The other
-    keys are the arguments of `darts_core.tune.run_study`.
+    keys are the arguments of `darts_core.study.run_study`.
     """
 
     _target_: str = "hydra_plugins.darts_sweeper.sweeper.DartsSweeper"

@@ -15,15 +15,21 @@ from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from darts_core.errors import TuneError
+from darts_core.report.png_front import save_front
+from darts_core.report.trials import read_trials
+from darts_core.report.trials_front import trials_front
 from darts_core.runlog import environment, read_yaml, write_json, write_yaml
-from darts_core.tune.budget import Budget
-from darts_core.tune.launch import RelaunchLimit, run_workers, watching
-from darts_core.tune.ledger import Ledger
-from darts_core.tune.space import parse_space
-from darts_core.tune.spec import StudySpec
-from darts_core.tune.study import announce, open_study, summarize
-from darts_core.tune.table import log_hparams, write_tables
-from darts_core.tune.worker import work
+from darts_core.study.budget import Budget
+from darts_core.study.launch import RelaunchLimit, run_workers, watching
+from darts_core.study.ledger import Ledger
+from darts_core.study.records import StudyResult
+from darts_core.study.resources import device_share
+from darts_core.study.runner import ChildRunner
+from darts_core.study.space import parse_space
+from darts_core.study.spec import StudySpec
+from darts_core.study.study import announce, open_study, summarize
+from darts_core.study.table import log_hparams, write_tables
+from darts_core.study.worker import work
 from hydra_plugins.darts_sweeper._overrides import spell, split
 from hydra_plugins.darts_sweeper._trial import HydraTrial, WorkerTask
 
@@ -71,6 +77,7 @@ def run_sweep(
             _run(ledger, trial, workers, config, hydra_context, fixed)
     result = summarize(ledger, forecast)
     write_tables(result, spec.folder)
+    _picture(result, spec.folder / "front.png")
     if plain["tensorboard"]:
         log_hparams(result, spec.folder)
     best = " ".join(f"{name}={spell(value)}" for name, value in result.best_params.items())
@@ -147,6 +154,15 @@ def _yaml_space(given: Any) -> dict[str, Any]:
     return dict(space)
 
 
+def _picture(result: StudyResult, path: Path) -> None:
+    """The first two objectives of a study against each other, where it has two."""
+    content = result.to_dict()
+    goals = [(name, way == "maximize") for name, way in result.objectives.items()]
+    front = trials_front(read_trials(content["trials"]), goals)
+    if front is not None:
+        save_front([front], path)
+
+
 def _spec(plain: Mapping[str, Any], space: Mapping[str, Any], config: DictConfig) -> StudySpec:
     if not space:
         raise TuneError(
@@ -157,8 +173,6 @@ def _spec(plain: Mapping[str, Any], space: Mapping[str, Any], config: DictConfig
         {_full(str(name), space): value for name, value in entry.items()}
         for entry in plain.get("enqueue") or ()
     ]
-    if plain["defaults_first"]:
-        first = [*_defaults(space, config), *first]
     options = ("sampler", "pruner", "seed", "metric", "direction", "objectives", "constraints")
     more = ("storage", "study_name", "max_failure_share", "max_restarts")
     return StudySpec.make(
@@ -166,6 +180,8 @@ def _spec(plain: Mapping[str, Any], space: Mapping[str, Any], config: DictConfig
         Budget(**{key: plain.get(key) for key in _BUDGET}),
         folder=Path(plain["folder"]).resolve(),
         enqueue=first,
+        baseline=_defaults(space, config) if plain["defaults_first"] else None,
+        device_share=device_share(int(plain["workers"] or 1)),
         **{key: plain[key] for key in (*options, *more)},
     )
 
@@ -176,22 +192,18 @@ def _full(name: str, space: Mapping[str, Any]) -> str:
     return ending[0] if name not in space and len(ending) == 1 else name
 
 
-def _defaults(space: Mapping[str, Any], config: DictConfig) -> list[dict[str, Any]]:
-    """The configuration's own values as one setting, where all of them lie in the space."""
+def _defaults(space: Mapping[str, Any], config: DictConfig) -> dict[str, Any] | None:
+    """The configuration's own values of what is swept; None where it has none of them."""
     params: dict[str, Any] = {}
     for name, dimension in parse_space(space).items():
-        value = OmegaConf.select(config, name.lstrip("+"))
+        value = OmegaConf.select(config, name.lstrip("+"), default=_ABSENT)
         if OmegaConf.is_config(value):
             value = OmegaConf.to_container(value, resolve=True)
         if dimension.low is not None and not dimension.integer and isinstance(value, int):
             value = float(value)
-        if not dimension.active(params):
-            continue
-        if not dimension.contains(value):
-            log.info("%s=%s lies outside its dimension; the defaults are not tried", name, value)
-            return []
-        params[name] = value
-    return [params]
+        if value is not _ABSENT and dimension.active(params):
+            params[name] = value
+    return params or None
 
 
 def _run(
@@ -207,7 +219,7 @@ def _run(
         _through_launcher(ledger, trial, workers, config, hydra_context, fixed)
         return
     if workers == 1:
-        work(ledger.spec, trial, isolate=True)
+        work(ledger.spec, ChildRunner(trial, ledger.spec.wanted))
         return
     log.info("the basic launcher runs one job at a time, so the workers are local processes")
     seen = {t.number for t in ledger.trials() if t.state.is_finished()}

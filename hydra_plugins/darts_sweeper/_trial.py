@@ -14,7 +14,7 @@ from hydra.core.utils import run_job, setup_globals
 from omegaconf import open_dict
 
 from darts_core.errors import TuneError
-from darts_core.tune import Pruned, TrialHandle
+from darts_core.study import Pruned, TrialHandle
 from hydra_plugins.darts_sweeper._overrides import spell
 
 __all__ = ["HydraTrial", "WorkerTask"]
@@ -33,7 +33,7 @@ def _dumps(content: Any) -> bytes:
 
 @dataclass(frozen=True)
 class HydraTrial:
-    """An objective for `darts_core.tune`: composes the configuration and calls the task function.
+    """An objective for `darts_core.study`: composes the configuration and calls the task function.
 
     `payload` holds, pickled, what only the trial's process needs to open; `preload` names modules
     that the processes of a worker share instead of importing them each. Our own commands keep no
@@ -120,8 +120,9 @@ class WorkerTask:
 
     def __call__(self, config: Any) -> int:
         """The number of trials that this worker ended."""
-        from darts_core.tune.resources import pin_worker
-        from darts_core.tune.worker import work
+        from darts_core.study.resources import pin_worker
+        from darts_core.study.runner import ChildRunner
+        from darts_core.study.worker import work
 
         pin_worker(int(HydraConfig.get().job.num))
-        return work(self.spec, self.trial, isolate=True)
+        return work(self.spec, ChildRunner(self.trial, self.spec.wanted))

@@ -38,7 +38,7 @@ class DartsSweeper(Sweeper):
         """Run, or continue, the study over the swept overrides; the best value.
 
         Raises:
-            TuneError: see `darts_core.tune.run_study`.
+            TuneError: see `darts_core.study.run_study`.
         """
         from hydra_plugins.darts_sweeper._sweep import run_sweep
 

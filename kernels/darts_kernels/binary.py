@@ -90,8 +90,8 @@ def _with_file(cubin: bytes, *command: str) -> str:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        run = subprocess.run([*command, file.name], capture_output=True, text=True, check=True)
-        return run.stdout
+        run = subprocess.run([*command, file.name], capture_output=True, check=True)
+        return run.stdout.decode()
 
 
 def _registers(cubin: bytes) -> int:

@@ -130,7 +130,11 @@ def user_cache() -> Path:
 
 @lru_cache(maxsize=1)
 def _tables() -> tuple[dict[str, Any], ...]:
-    return tuple(json.loads(path.read_text()) for path in (user_cache(), SHIPPED) if path.exists())
+    return tuple(
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in (user_cache(), SHIPPED)
+        if path.exists()
+    )
 
 
 def forget_tables() -> None:

@@ -99,11 +99,11 @@ def tune_tiles(
 def save_tiles(device: str, key: str, tiles: Tiles, path: Path | None = None) -> Path:
     """Add tiles to the cache on disk; returns its path. The file is replaced whole, never half written."""
     path = path or user_cache()
-    table: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     table.setdefault(device, {})[key] = tiles.to_dict()
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, suffix=".json")
-    with os.fdopen(handle, "w") as file:
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
         json.dump(table, file, indent=1, sort_keys=True)
     Path(name).replace(path)
     forget_tables()

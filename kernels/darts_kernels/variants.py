@@ -49,7 +49,7 @@ def golden_path(version: str | None = None) -> Path:
 def read_golden(path: Path | None = None) -> Rows:
     """Rows by the variants' names; none where there is no file."""
     path = path or golden_path()
-    return json.loads(path.read_text())["variants"] if path.is_file() else {}
+    return json.loads(path.read_text(encoding="utf-8"))["variants"] if path.is_file() else {}
 
 
 def write_golden(rows: Mapping[str, Mapping[str, Any]], path: Path | None = None) -> Path:
@@ -61,7 +61,7 @@ def write_golden(rows: Mapping[str, Mapping[str, Any]], path: Path | None = None
     head = {"triton": triton.__version__, "target": "sm_90"}
     text = json.dumps(head)[:-1] + ', "variants": {\n' + ",\n".join(lines) + "\n}}\n"
     temporary = path.with_suffix(".new")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
     return path
 

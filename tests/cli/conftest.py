@@ -3,7 +3,7 @@ import json
 import pytest
 from jobs_command import CODE, JOB
 
-from darts_core.jobs import procs
+from darts_core.store import procs
 
 
 @pytest.fixture

@@ -66,8 +66,11 @@ def test_strategies_are_compared_on_a_csv(
     lines = [f"|{a}~0|+|{b}~0|{c}~1|,{50 + 10 * (a + b + c).count('nor')}"
              for a in ops for b in ops for c in ops]  # fmt: skip
     (tmp_path / "t.csv").write_text("\n".join(["architecture,accuracy", *lines]))
-    assert cli.main(["bench", "what=tabular", "job=t", "bench.options.table=t.csv",
-                     "bench.options.budget=10", "bench.options.seeds=4"]) == 0  # fmt: skip
+    words = ["bench", "what=tabular", "job=t", "bench.options.table=t.csv",
+             "bench.options.budget=10", "bench.options.seeds=4"]  # fmt: skip
+    assert cli.main(words) == 2
+    assert "bench.options.select is needed" in capsys.readouterr().err
+    assert cli.main([*words, "bench.options.select=default"]) == 0
     shown = capsys.readouterr().out
     assert "regularised evolution" in shown
     assert "random search" in shown

@@ -24,7 +24,8 @@ SMALLER = {
     "rsps": ["strategy.samples=4", "strategy.batches=1", "strategy.finalists=2"],
     "random_search": ["strategy.candidates=2"],
     "regularized_evolution": ["strategy.candidates=2", "strategy.population=1"],
-    "zero_cost": ["strategy.samples=4"],
+    # alone it ends after its first step, and there is nothing to kill
+    "zero_cost": ["strategy.samples=4", "strategy.warm_start=1.0"],
 }  # fmt: skip
 METHODS = [
     f"{key}={path.stem}"

@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from jobs_command import CODE, create, jobs, running_trial, wait_for
 
-from darts_core.jobs import procs
-from darts_core.jobs.store import JobStore
+from darts_core.store import procs
+from darts_core.store.jobs import JobStore
 
 # a trial with a grandchild in its own session that ignores SIGTERM, and with one that also lost its parent
 # and every variable of its environment

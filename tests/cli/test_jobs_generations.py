@@ -7,8 +7,8 @@ import sys
 import pytest
 from jobs_command import create, jobs, running_trial, wait_for
 
-from darts_core.jobs import procs
-from darts_core.jobs.store import JobStore
+from darts_core.store import procs
+from darts_core.store.jobs import JobStore
 
 G2 = """
 import argparse, os, time

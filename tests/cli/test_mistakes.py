@@ -39,7 +39,7 @@ MISTAKES = [
     (["search", "-m", "search.epochs=3,x"], ["search.epochs", "'x'"]),
     (["search", "+made_up=1"], ["made_up"]),
     (["search", "+search.epohcs=1"], ["'search.epohcs'", "search.epochs"]),
-    (["search", "seed=-1"], ["seed=-1", "0 or more"]),
+    (["search", "seed=-1"], ["seed=-1", "from 0 to"]),
     (["search", "strategy._target_=os.system"], ["os.system", "refused", "plugins"]),
     (["search", "+hydra.callbacks.x._target_=os.system"], ["os.system", "refused"]),
     (["search", "hydra.launcher.foo=1"], ["foo"]),

@@ -15,8 +15,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from darts_core.errors import TuneError
-from darts_core.tune.space import parse_space
-from darts_core.tune.table import main as table
+from darts_core.study.space import parse_space
+from darts_core.study.table import main as table
 from hydra_plugins.darts_sweeper._overrides import spell, split
 from hydra_plugins.darts_sweeper._sweep import _settings
 
@@ -114,7 +114,7 @@ APP = textwrap.dedent(
     import signal
     import hydra
     from hydra.core.config_store import ConfigStore
-    from darts_core.tune import current_trial
+    from darts_core.study import current_trial
 
     ConfigStore.instance().store(name="app", node={"lr": 0.1, "kind": "a", "seed": 0, "kills": -1})
 

@@ -14,7 +14,7 @@ from darts_core.spaces import get_space
 from darts_core.strategies import FirstOrder, SearchSettings, Unrolled
 from darts_core.supernet import Supernet
 from darts_core.supernet.cell import SearchCell
-from darts_core.supernet.fused import FusedSearchCell
+from darts_core.supernet.packed import PackedCell
 
 from .places import PLACES, RELAXATIONS, STRATEGIES, alphas_of, evaluator, made
 from .waits import host_waits
@@ -60,7 +60,7 @@ def many_steps(place, strategy, *, waits: bool):
     assert all(torch.isfinite(parameter).all() for parameter in net.parameters())
     cells = [module for module in net.modules() if isinstance(module, SearchCell)]
     assert cells
-    assert all(isinstance(cell, FusedSearchCell) for cell in cells)
+    assert all(isinstance(cell, PackedCell) for cell in cells)
     return step
 
 

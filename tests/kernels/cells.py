@@ -10,9 +10,10 @@ from darts_core.ops import OPS, register_op
 from darts_core.ops.conv import DilatedConv
 from darts_core.spaces import SearchSpace
 from darts_core.supernet.cell import Preprocess, SearchCell
-from darts_core.supernet.fused import fused_class
-from darts_core.supernet.plan import _preprocessing, plan_cell
-from darts_core.supernet.plan_dense import DenseLayout
+from darts_core.supernet.dense_layout import DenseLayout
+from darts_core.supernet.paths import fused_class
+from darts_core.supernet.plan import plan_cell
+from darts_core.supernet.plan_depthwise import _preprocessing
 from darts_core.supernet.skeleton import CellSpec
 from darts_kernels import cell as kernel_cell
 from darts_kernels.testing import assert_matches, relative_error

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from darts_core.supernet.fused import fused_class
+from darts_core.supernet.paths import fused_class
 from darts_core.supernet.plan import plan_cell
 from darts_kernels.pool import pool_reference
 

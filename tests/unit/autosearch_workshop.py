@@ -1,10 +1,11 @@
 """What the tests of AutoSearch trials share: a small space, and one trial run to its end."""
 
-from darts_core.autosearch.spec import Dimension, Objective, SearchSpec
+from darts_core.autosearch.spec import Objective, SearchSpec
+from darts_core.study.space import SearchDimension
 
 BASE = SearchSpec(
     "s",
-    (Dimension("x", "choice", (1, 2, 3)),),
+    (SearchDimension("x", choices=(1, 2, 3)),),
     (Objective("acc"),),
     algorithm="grid_search",
     confirm_seeds=0,

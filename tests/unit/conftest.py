@@ -4,7 +4,7 @@ import textwrap
 import pytest
 
 from darts_core.autosearch.trials import UserCode, Workshop
-from darts_core.jobs import procs
+from darts_core.store import procs
 
 
 @pytest.fixture

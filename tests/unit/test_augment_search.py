@@ -11,8 +11,8 @@ from darts_core.augment import Operation, Policy, policy_from_yaml
 from darts_core.augment.objectives import BilevelObjective, DensityObjective
 from darts_core.augment.relaxed import RelaxedPolicy
 from darts_core.errors import ConfigError, NonFiniteLossError, TuneError
-from darts_core.tune.augment_search import search_policy
-from darts_core.tune.budget import Budget
+from darts_core.study.augment_search import search_policy
+from darts_core.study.budget import Budget
 
 # a half turn, whatever the magnitude
 TURN = {"rotate": (180.0, 180.0)}

@@ -2,17 +2,21 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import optuna
 import pytest
 
-from darts_core.autosearch.algorithms import create_algorithm, key
-from darts_core.autosearch.algorithms.acquisition import AcquisitionSampler
 from darts_core.autosearch.catalogue import ALGORITHMS
-from darts_core.autosearch.schedulers import AsyncHyperband, Fifo, MedianStopping, create_scheduler
 from darts_core.autosearch.space_yaml import code_dimension
-from darts_core.autosearch.spec import Dimension, Objective, SearchSpec
+from darts_core.autosearch.spec import Objective, SearchSpec
+from darts_core.autosearch.study_spec import pruner_of, sampler_of
 from darts_core.errors import ConfigError
+from darts_core.study.propose import point_key, propose
+from darts_core.study.pruners import HalvingPruner, RunningMeanPruner, make_pruner
+from darts_core.study.samplers import Drawing, make_sampler
+from darts_core.study.samplers.acquisition import AcquisitionSampler
+from darts_core.study.space import SearchDimension, check_params
 
-SPACE = (Dimension("x", "float", low=0.0, high=1.0), Dimension("c", "choice", ("a", "b")))
+SPACE = (SearchDimension("x", low=0.0, high=1.0), SearchDimension("c", choices=("a", "b")))
 
 
 ONE = (Objective("v", "max"),)
@@ -30,15 +34,40 @@ def value(point):
     return -((point["x"] - 0.3) ** 2) + (0.2 if point["c"] == "b" else 0.0)
 
 
+class Asking:
+    """Asks for points as a step of a plan does, one after another, and tells their values."""
+
+    def __init__(self, made):
+        self.spec, self.trials = made, []
+        sampler_of(made)
+
+    def sampler(self, again=0):
+        draw = Drawing(self.spec.seed, len(self.trials), self.spec.space, self.spec.num_samples)
+        return make_sampler(sampler_of(self.spec), replace(draw, again=again))
+
+    def ask(self):
+        goals = [{"max": "maximize", "min": "minimize"}[o.mode] for o in self.spec.objectives]
+        seed = (self.spec.seed, len(self.trials))
+        return propose(self.spec.space, goals, self.trials, self.sampler, seed=seed)
+
+    def tell(self, point, values):
+        space = self.spec.space
+        trial = optuna.trial.create_trial(
+            params=check_params(point, space),
+            distributions={name: d.distribution() for name, d in space.items()},
+            values=list(values),
+        )
+        self.trials.append(trial)
+
+
 def run(made, count=24, sign=1.0):
-    algorithm = create_algorithm(made)
+    algorithm = Asking(made)
     best, first = [], []
     for number in range(count):
-        asked = algorithm.ask()
-        if asked is None:
+        point = algorithm.ask()
+        if point is None:
             break
-        ticket, point = asked
-        algorithm.tell(ticket, [sign * value(point)])
+        algorithm.tell(point, [sign * value(point)])
         best.append(value(point))
         if number < 6:
             first.append(point)
@@ -64,11 +93,11 @@ def test_model_based_algorithms_end_near_the_optimum(name, options):
 
 
 def test_xi_is_not_lost_with_expected_improvement():
-    made = create_algorithm(spec("bayes_opt_search", kind="ei", xi=0.2))
-    assert (made.study.sampler.kind, made.study.sampler.xi) == ("ei", 0.2)
+    made = Asking(spec("bayes_opt_search", kind="ei", xi=0.2)).sampler()
+    assert (made.kind, made.xi) == ("ei", 0.2)
     goals = (Objective("v"), Objective("w"))
     with pytest.raises(ConfigError, match=r"xi 0\.2 handles one objective"):
-        create_algorithm(spec("bayes_opt_search", goals=goals, kind="ei", xi=0.2))
+        Asking(spec("bayes_opt_search", goals=goals, kind="ei", xi=0.2))
 
 
 def test_bayes_with_expected_improvement():
@@ -89,43 +118,63 @@ def test_seeds_repeat_and_differ():
     assert run(made, 6)[1] != run(replace(made, seed=2), 6)[1]
 
 
-def test_tpe_gamma_is_ceil_of_share(monkeypatch):
-    seen = {}
-    import optuna
+def test_tpe_gamma_is_ceil_of_share():
+    gamma = Asking(spec("tpe_search", gamma=0.25)).sampler()._gamma
+    assert [gamma(n) for n in (1, 4, 5, 20)] == [1, 1, 2, 5]
 
-    original = optuna.samplers.TPESampler
 
-    def spy(**options):
-        seen["gamma"] = options["gamma"]
-        return original(**options)
-
-    monkeypatch.setattr(optuna.samplers, "TPESampler", spy)
-    create_algorithm(spec("tpe_search", gamma=0.25))
-    assert [seen["gamma"](n) for n in (1, 4, 5, 20)] == [1, 1, 2, 5]
+def ask_the_grid(space, known, enqueued=()):
+    """Points of a real study over a grid, in the order in which they are asked for."""
+    study = optuna.create_study(direction="maximize")
+    distributions = {name: d.distribution() for name, d in space.items()}
+    for point in known:
+        study.add_trial(
+            optuna.trial.create_trial(params=point, distributions=distributions, values=[0.0])
+        )
+    for point in enqueued:
+        study.enqueue_trial(point)
+    found = []
+    for number in range(math.prod(d.size for d in space.values()) - len(known)):
+        study.sampler = make_sampler(
+            {"name": "grid", "shuffle": False}, Drawing(1, number, space, 9)
+        )
+        trial = study.ask(distributions)
+        found.append(trial.params)
+        study.tell(trial, 0.0)
+    return found
 
 
 def test_grid_goes_through_all_in_order_and_knows_loaded_points():
-    dims = (Dimension("a", "choice", (1, 2)), Dimension("b", "int", low=0, high=2))
-    algorithm = create_algorithm(spec("grid_search", dimensions=dims))
-    algorithm.load({"a": 1, "b": 1}, [0.5])
-    points = []
-    while (asked := algorithm.ask()) is not None:
-        points.append(asked[1])
-        algorithm.tell(asked[0], [0.0])
+    dims = (
+        SearchDimension("a", choices=(1, 2)),
+        SearchDimension("b", low=0, high=2, integer=True),
+    )
+    space = spec("grid_search", dimensions=dims).space
+    points = ask_the_grid(space, [{"a": 1, "b": 1}])
     assert points == [{"a": 1, "b": 0}, {"a": 1, "b": 2}, *({"a": 2, "b": b} for b in range(3))]
+    points = ask_the_grid(space, [], enqueued=[{"a": 2, "b": 0}])
+    assert points[0] == {"a": 2, "b": 0}
+    assert len({point_key(point) for point in points}) == 6
     with pytest.raises(ConfigError, match="num"):
-        create_algorithm(spec("grid_search"))
+        Asking(spec("grid_search"))
 
 
 def test_a_finite_space_is_never_repeated_and_ends():
-    dims = (Dimension("a", "choice", tuple(range(5))),)
+    dims = (SearchDimension("a", choices=tuple(range(5))),)
     for name in ("random_search", "tpe_search", "evolution_search"):
-        algorithm = create_algorithm(spec(name, dimensions=dims))
+        algorithm = Asking(spec(name, dimensions=dims))
         seen = []
-        while (asked := algorithm.ask()) is not None:
-            seen.append(key(asked[1]))
-            algorithm.tell(asked[0], [float(asked[1]["a"])])
+        while (point := algorithm.ask()) is not None:
+            seen.append(point_key(point))
+            algorithm.tell(point, [float(point["a"])])
         assert len(seen) == len(set(seen)) == 5
+
+
+def test_choices_that_are_equal_to_python_stay_apart():
+    dimension = SearchDimension("a", choices=(1, True, 1.0, "1"))
+    stored = dimension.stored_values()
+    assert len(set(stored)) == 4
+    assert [type(dimension.decode(s)) for s in stored] == [int, bool, float, str]
 
 
 def test_evolution_steps_to_similar_codes():
@@ -157,26 +206,30 @@ def test_several_objectives():
     goals = (Objective("v", "max"), Objective("w", "min"))
     for name in ("tpe_search", "random_search", "bayes_opt_search"):
         options = {"kind": "ei"} if name == "bayes_opt_search" else {}
-        algorithm = create_algorithm(spec(name, goals=goals, **options))
+        algorithm = Asking(spec(name, goals=goals, **options))
         for _ in range(5 if name == "bayes_opt_search" else 7):
-            ticket, point = algorithm.ask()
-            algorithm.tell(ticket, [value(point), point["x"]])
+            point = algorithm.ask()
+            algorithm.tell(point, [value(point), point["x"]])
     with pytest.raises(ConfigError, match="one objective"):
-        create_algorithm(spec("bayes_opt_search", goals=goals, kind="ucb"))
+        Asking(spec("bayes_opt_search", goals=goals, kind="ucb"))
 
 
-def test_baseline_outside_the_space_is_left_out_and_failures_are_told():
-    algorithm = create_algorithm(spec("tpe_search"))
-    algorithm.load({"x": 5.0, "c": "a"}, [1.0])
-    assert len(algorithm.study.trials) == 0
-    ticket, _ = algorithm.ask()
-    algorithm.tell(ticket, None)
-    assert algorithm.study.trials[0].state.name == "FAIL"
+class Rule:
+    """A pruner asked as the ledger asks it: each report is stored, then judged."""
+
+    def __init__(self, pruner):
+        self.pruner, self.study, self.trials = pruner, optuna.create_study(direction="maximize"), {}
+
+    def decide(self, name, iteration, score):
+        trial = self.trials.setdefault(name, None) or self.study.ask()
+        self.trials[name] = trial
+        trial.report(score, iteration)
+        return self.pruner.prune(self.study, self.study._storage.get_trial(trial._trial_id))
 
 
 def test_async_hyperband_rule():
-    rule = AsyncHyperband(grace_period=1, reduction_factor=3, max_t=9)
-    assert [rung for rung, _ in rule.rungs] == [1, 3]
+    rule = Rule(HalvingPruner(min_resource=1, reduction_factor=3, max_resource=9))
+    assert rule.pruner.rungs == [1, 3]
     assert rule.decide("a", 1, 0.5) is False  # the first is always good enough
     assert rule.decide("b", 1, 0.4) is True  # best of two is a
     assert rule.decide("c", 1, 0.6) is False  # best of three: 0.6
@@ -188,14 +241,14 @@ def test_async_hyperband_rule():
 
 
 def test_async_hyperband_spares_what_lies_within_the_tolerance():
-    rule = AsyncHyperband(grace_period=1, reduction_factor=3, max_t=9, slack=0.02)
+    rule = Rule(HalvingPruner(min_resource=1, reduction_factor=3, max_resource=9, slack=0.02))
     assert [rule.decide(t, 1, v) for t, v in (("a", 0.5), ("b", 0.485), ("c", 0.47))] == [
         False, False, True,
     ]  # fmt: skip
 
 
 def test_median_rule():
-    rule = MedianStopping(grace_period=2, min_samples_required=2)
+    rule = Rule(RunningMeanPruner(n_warmup_steps=2, n_min_trials=2))
     for trial, level in (("a", 0.8), ("b", 0.6)):
         for iteration in (1, 2, 3):
             assert rule.decide(trial, iteration, level) is False
@@ -204,12 +257,12 @@ def test_median_rule():
     assert rule.decide("d", 2, 0.71) is False
 
 
-def test_create_scheduler_uses_max_iterations():
+def test_the_scheduler_uses_max_iterations():
     made = replace(
         spec("random_search"),
         scheduler="async_hyperband",
         scheduler_options={"grace_period": 1, "reduction_factor": 3, "max_t": None},
         max_iterations=27,
     )
-    assert [rung for rung, _ in create_scheduler(made).rungs] == [1, 3, 9]
-    assert isinstance(create_scheduler(spec("random_search")), Fifo)
+    assert make_pruner(pruner_of(made), 1, 27).rungs == [1, 3, 9]
+    assert pruner_of(spec("random_search")) == {"name": "none"}

@@ -6,7 +6,8 @@ from torch import nn
 
 from darts_core.autosearch import contract
 from darts_core.autosearch.backbones import ResNet18, ResNet50, grammar
-from darts_core.autosearch.backbones.resnet import Backbone, Bottleneck
+from darts_core.autosearch.backbones.blocks import Bottleneck
+from darts_core.autosearch.backbones.resnet import Backbone
 from darts_core.autosearch.module_search import searchable
 from darts_core.errors import ArchitectureError
 from darts_core.supernet.choices import LayerChoice, WidthChoice

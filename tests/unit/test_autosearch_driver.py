@@ -7,15 +7,16 @@ from autosearch_workshop import BASE
 from darts_core.autosearch import contract
 from darts_core.autosearch.driver import Search
 from darts_core.autosearch.reports import ReportReader
-from darts_core.autosearch.spec import Dimension, Limits
+from darts_core.autosearch.spec import Limits
 from darts_core.autosearch.trials import Workshop
+from darts_core.study.space import SearchDimension
 
 
 def test_a_disturbed_latency_is_marked_in_the_result_table(tmp_path, monkeypatch):
     import torch
 
     from darts_core.autosearch import count_params, latency_ms
-    from darts_core.jobs.views import result_table
+    from darts_core.commands.jobs.views import result_table
     from darts_core.latency.timing import Timing
 
     timer = importlib.import_module("darts_core.latency.measure")
@@ -57,13 +58,13 @@ def test_a_search_runs_the_baseline_first_then_the_rest_and_keeps_the_best_model
 
     workshop = shop(SEARCH)
     spec = replace(BASE, save_model_count=1, max_concurrent=2, baseline={"x": 2})
-    search = Search(spec, workshop, first={"x": 2}, is_hers=True)
+    search = Search(spec, workshop, first={"x": 2}, is_baseline=True)
     best = search.run()
     assert [r["config"]["x"] for r in sorted(search.rows, key=lambda r: r["number"])] == [2, 1, 3]
     assert best["config"] == {"x": 3}
     models = sorted(p.parent.parent.name for p in workshop.version.rglob("m.bin"))
     assert models == [best["trial_id"]]
-    assert workshop.ledger.trainings() >= 2.0
+    assert workshop.account.trainings() >= 2.0
 
 
 def test_early_stopping_and_budget(shop):
@@ -72,12 +73,12 @@ def test_early_stopping_and_budget(shop):
     workshop = shop(SEARCH.replace("range(4)", "range(60)").replace("0.03)", "0.02)"))
     spec = replace(
         BASE,
-        dimensions=(Dimension("x", "choice", (9, 8, 1)),),
+        dimensions=(SearchDimension("x", choices=(9, 8, 1)),),
         scheduler="async_hyperband",
         scheduler_options={"grace_period": 1, "reduction_factor": 3, "max_t": None},
         baseline={"x": 9},
     )
-    search = Search(spec, workshop, first={"x": 9}, is_hers=True)
+    search = Search(spec, workshop, first={"x": 9}, is_baseline=True)
     assert search.run()["config"] == {"x": 9}
     states = {r["config"]["x"]: r for r in search.rows}
     assert states[9]["state"] == "done"
@@ -88,10 +89,10 @@ def test_early_stopping_and_budget(shop):
     workshop = shop(SEARCH.replace("0.03)", "0.25)"))
     workshop.version = workshop.version.with_name("V002")
     capped = replace(BASE, limits=Limits(trainings=1.5), baseline={"x": 1})
-    search = Search(capped, workshop, first={"x": 1}, is_hers=True)
+    search = Search(capped, workshop, first={"x": 1}, is_baseline=True)
     search.run()
     assert "budget of 1.5 trainings" in search.note
-    assert workshop.ledger.trainings() < 2.0
+    assert workshop.account.trainings() < 2.0
     assert len(search.rows) == 2
 
 
@@ -110,7 +111,7 @@ def test_retry_keeps_the_checkpoint_folder(shop):
             autosearch.report(0.5)
         """
     )
-    spec = replace(BASE, dimensions=(Dimension("x", "choice", (1,)),), limits=Limits(retries=1))
+    spec = replace(BASE, dimensions=(SearchDimension("x", choices=(1,)),), limits=Limits(retries=1))
     search = Search(spec, workshop, first={"x": 1})
     assert search.run()["state"] == "done"
     assert [(r["state"], r["attempt"]) for r in search.rows] == [("done", 2)]
@@ -133,12 +134,12 @@ def test_a_trial_begins_no_iteration_while_its_rung_is_judged(shop):
 
     spec = replace(
         BASE,
-        dimensions=(Dimension("x", "choice", (5, 1, 2)),),
+        dimensions=(SearchDimension("x", choices=(5, 1, 2)),),
         scheduler="async_hyperband",
         scheduler_options={"grace_period": 1, "reduction_factor": 3, "max_t": None},
         max_iterations=9,
     )
-    search = Search(spec, shop(RUNGS), first={"x": 5}, is_hers=True)
+    search = Search(spec, shop(RUNGS), first={"x": 5}, is_baseline=True)
     search.run()
     assert [(r["config"]["x"], r["training_iteration"], r["state"]) for r in search.rows] == [
         (5, 9, "done"), (1, 1, "stopped"), (2, 1, "stopped"),
@@ -159,8 +160,8 @@ def test_the_scheduler_knows_the_trials_of_an_earlier_start_or_step(shop):
     )
     workshop = shop(RUNGS)
     first = Search(
-        replace(spec, dimensions=(Dimension("x", "choice", (5,)),)),
-        workshop, step="1-s", first={"x": 5}, is_hers=True,
+        replace(spec, dimensions=(SearchDimension("x", choices=(5,)),)),
+        workshop, step="1-s", first={"x": 5}, is_baseline=True,
     )  # fmt: skip
     best = first.run()
     later = Search(spec, workshop, step="2-s", known=[best])
@@ -171,7 +172,7 @@ def test_the_scheduler_knows_the_trials_of_an_earlier_start_or_step(shop):
 def test_attempts_that_were_lost_are_paid_for(shop, tmp_path):
     from dataclasses import replace
 
-    from darts_core.jobs.results import _cost
+    from darts_core.study.results import _cost
 
     workshop = shop(
         """
@@ -186,7 +187,7 @@ def test_attempts_that_were_lost_are_paid_for(shop, tmp_path):
             autosearch.report(0.5)
         """
     )
-    spec = replace(BASE, dimensions=(Dimension("x", "choice", (1,)),), limits=Limits(retries=1))
+    spec = replace(BASE, dimensions=(SearchDimension("x", choices=(1,)),), limits=Limits(retries=1))
     search = Search(spec, workshop, first={"x": 1})
     row = search.run()
     assert row["earlier_seconds"] >= 0.3
@@ -194,4 +195,6 @@ def test_attempts_that_were_lost_are_paid_for(shop, tmp_path):
     # another start of the version spends what both attempts took
     again = Workshop(workshop.version, workshop.code, mark=workshop.mark)
     Search(spec, again, first={"x": 1}).run()
-    assert again.ledger.spent_seconds == pytest.approx(row["time_total_s"] + row["earlier_seconds"])
+    assert again.account.spent_seconds == pytest.approx(
+        row["time_total_s"] + row["earlier_seconds"]
+    )

@@ -65,7 +65,7 @@ def test_serial_starts_each_step_from_the_best_so_far(module, tmp_path):
         root=tmp_path / "runs",
     )
     found = sorted(configs(result))
-    # step 1 with her b=0: a=0 -> -4, a=2 -> -4, a=3 -> -10; step 2 starts from the winner's a
+    # step 1 with the user's own b=0: a=0 -> -4, a=2 -> -4, a=3 -> -10; step 2 starts from the winner's a
     assert [f for f in found if f[0] == "1-a"] == [("1-a", 0, 0), ("1-a", 2, 0), ("1-a", 3, 0)]
     assert len([f for f in found if f[0] == "2-b"]) == 2  # the starting point is not run again
     assert result.summary["cost"]["search"]["trainings"] > 3
@@ -132,9 +132,9 @@ def test_the_example_in_miniature_finds_a_smaller_network_in_one_supernet_run(tm
     import sys
 
     from darts_core.autosearch.job_yaml import parse_file
-    from darts_core.jobs.control import Request, create
-    from darts_core.jobs.results import read_rows, summary
-    from darts_core.jobs.store import JobStore
+    from darts_core.store.control import Request, create
+    from darts_core.store.jobs import JobStore
+    from darts_core.study.results import read_rows, summary
 
     for name in ("nas", "learning_rate", "differentiable"):
         assert parse_file(EXAMPLE / f"{name}.yaml").total_trials() in (3, 4, 11)
@@ -169,6 +169,6 @@ def test_the_example_in_miniature_finds_a_smaller_network_in_one_supernet_run(tm
         ("search", "done"), ("search", "done"), ("supernet", "done"),
     ]  # fmt: skip
     found = next(r for r in rows if r["phase"] == "search" and "x" in r["config"]["code"])
-    hers = next(r for r in rows if r.get("is_baseline"))
-    assert found["additional_data"]["params"] < hers["additional_data"]["params"]
+    own = next(r for r in rows if r.get("is_baseline"))
+    assert found["additional_data"]["params"] < own["additional_data"]["params"]
     assert summary(version.path)["cost"]["search"]["trainings"] > 1

@@ -8,7 +8,7 @@ import pytest
 from autosearch_workshop import BASE, one
 
 from darts_core.autosearch.spec import Limits, Objective
-from darts_core.jobs import procs
+from darts_core.store import procs
 
 
 def test_what_a_trial_leaves_behind_ends_with_it(shop):

@@ -8,6 +8,7 @@ from darts_core.autosearch.catalogue import ALGORITHMS
 from darts_core.autosearch.forecast import forecast_text, plan_notes, trainings
 from darts_core.autosearch.job_yaml import parse_file
 from darts_core.autosearch.plan_files import build_plan
+from darts_core.autosearch.spec import stand_in
 from darts_core.autosearch.yaml_lines import load
 from darts_core.errors import ConfigError
 
@@ -53,13 +54,14 @@ def write(tmp_path, text, name="job.yaml"):
 def test_every_field_of_the_four_part_form(tmp_path):
     spec = parse_file(write(tmp_path, FOUR))
     space = {d.name: d for d in spec.dimensions}
-    assert space["resnet50"].values == ("1-1-1-2112112", "111-2111-211111-211")
-    assert space["lr"].values == pytest.approx((1e-1, 1e-2, 1e-3, 1e-4, 1e-5), rel=1e-12)
-    assert space["layers"].values == (2, 3, 4)
-    assert all(isinstance(v, int) for v in space["layers"].values)
-    assert (space["wd"].kind, space["wd"].low, space["wd"].high) == ("float", 1e-5, 0.1)
-    assert space["drop"].value(-2) == pytest.approx(0.01)
-    assert space["opt"].values == ("sgd", 3, True, None)
+    assert space["resnet50"].choices == ("1-1-1-2112112", "111-2111-211111-211")
+    assert space["lr"].choices == pytest.approx((1e-1, 1e-2, 1e-3, 1e-4, 1e-5), rel=1e-12)
+    assert space["layers"].choices == (2, 3, 4)
+    assert all(isinstance(v, int) for v in space["layers"].choices)
+    assert (space["wd"].integer, space["wd"].low, space["wd"].high) == (False, 1e-5, 0.1)
+    assert space["drop"].log
+    assert space["drop"].contains(0.01)
+    assert space["opt"].choices == ("sgd", 3, True, None)
     assert (spec.algorithm, spec.objectives[0].metric, spec.objectives[0].mode) == (
         "tpe_search", "mean_accuracy", "max",
     )  # fmt: skip
@@ -93,7 +95,7 @@ def test_training_input_form(tmp_path):
         .replace("0.0001\n        maxValue", "1\n        maxValue")
     )
     whole = whole.replace("0.0015", "9").replace("priorBestValue: 0.0001", "priorBestValue: 4")
-    assert parse_file(write(tmp_path, whole)).dimensions[0].kind == "int"
+    assert parse_file(write(tmp_path, whole)).dimensions[0].integer
     other = path.read_text().replace("schedulerMetric: loss", "schedulerMetric: acc")
     with pytest.raises(ConfigError, match="schedulerMetric = 'acc'"):
         parse_file(write(tmp_path, other))
@@ -111,10 +113,10 @@ def test_native_form_takes_defaults_from_the_configuration_and_refuses_code(tmp_
     )
     spec = parse_file(write(tmp_path, text))
     assert (spec.num_samples, spec.max_concurrent, spec.confirm_seeds) == (7, 7, 3)
-    kinds = {d.name: d.kind for d in spec.dimensions}
-    assert kinds == {"lr": "float", "n": "int", "k": "choice"}
+    kinds = {d.name: (d.integer, bool(d.choices)) for d in spec.dimensions}
+    assert kinds == {"lr": (False, False), "n": (True, False), "k": (False, True)}
     assert spec.dimensions[0].log
-    assert spec.dimensions[2].values == (0, 0.25, 0.5, 0.75, 1)
+    assert spec.dimensions[2].choices == (0, 0.25, 0.5, 0.75, 1)
     with pytest.raises(ConfigError, match=r"space\.a\.high = 0: not above low 1"):
         parse_file(write(tmp_path, "space: {a: {low: 1, high: 0}}\n"))
     bad = "space: {a: {choices: [1, 2]}}\nalgorithm: {type: random_search}\ntrials: many\n"
@@ -220,7 +222,7 @@ def test_the_augmentation_template_names_policies_that_there_are():
 
     (setting,) = parse_file(TEMPLATES[0].with_name("augment.yaml")).dimensions
     images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
-    for name in setting.values:
+    for name in setting.choices:
         generator = torch.Generator().manual_seed(1)
         same = torch.equal(Augment(policy=name)(images, generator), images)
         assert same is (name == "none"), name
@@ -234,7 +236,7 @@ def test_code_settings_reject_bad_codes_with_line_and_position(tmp_path):
     with pytest.raises(ConfigError, match=r"line 2: search_space\[0\].values\[1\].*position 4"):
         parse_file(write(tmp_path, text))
     spec = parse_file(write(tmp_path, text.replace(", values: ['11-21', '11-3']", ", count: 20")))
-    assert len(spec.dimensions[0].values) == 20
+    assert len(spec.dimensions[0].choices) == 20
     assert len(spec.dimensions[0].near) == 20
     shapes = text.replace("'11-21', '11-3'", "'2x64-2x128', '11-21', '11-12', '4x64-9x512'")
     near = parse_file(write(tmp_path, shapes)).dimensions[0].near
@@ -319,7 +321,7 @@ def test_a_differentiable_search_is_a_serial_step_and_forecast_by_its_share(tmp_
 def test_older_run_parameters(tmp_path):
     plan = build_plan([], arguments={"search_space": "resnet50"})
     assert plan.mode == "single"
-    assert len(plan.steps[0].dimensions[0].values) == 11
+    assert len(plan.steps[0].dimensions[0].choices) == 11
     assert plan.steps[0].baseline_configuration() == {"code": "111-2111-211111-211"}
     path = next(t for t in TEMPLATES if t.stem == "training_input")
     plan = build_plan(
@@ -343,10 +345,10 @@ def test_own_arguments_are_the_baseline_and_set_replaces_fields(tmp_path):
         build_plan([path], settings={"search_space.9.name": 3})
 
 
-def test_raw_and_value_are_inverse(tmp_path):
+def test_what_stands_in_lies_in_the_space_and_survives_the_storage(tmp_path):
     for dimension in parse_file(write(tmp_path, FOUR)).dimensions:
-        middle = dimension.middle()
-        raw = dimension.raw(middle)
-        again = dimension.value(raw)
-        assert again == middle or math.isclose(again, middle, rel_tol=1e-9)
-    assert dimension.raw("adam") is None
+        value = stand_in(dimension)
+        assert dimension.contains(value)
+        again = dimension.decode(dimension.encode(value))
+        assert again == value or math.isclose(again, value, rel_tol=1e-9)
+    assert not dimension.contains("adam")

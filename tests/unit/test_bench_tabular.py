@@ -14,17 +14,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 import report_fixture as fixture
 
 from darts_core.architecture import Architecture
-from darts_core.bench.tabular import TabularBenchmark, canonical, open_table, summarize
-from darts_core.bench.tabular_compare import (
-    evolution,
-    found_in_runs,
-    random_search,
-    run,
-    table_facts,
-)
-from darts_core.bench.tabular_read import from_csv, from_nats_bench
+from darts_core.bench.tabular import TabularBenchmark, canonical, summarize
+from darts_core.bench.tabular_compare import evolution, random_search, run, table_facts
+from darts_core.bench.tabular_read import from_csv, from_nats_bench, open_table
+from darts_core.bench.tabular_runs import found_in_runs
 from darts_core.errors import ArchitectureError, ConfigError, DataError
-from darts_core.runlog import read_json
+from darts_core.runlog import read_json, read_yaml, write_yaml
+from darts_core.settings import BenchOptions
 
 OPS = ("none", "skip_connect", "nor_conv_3x3")
 
@@ -300,8 +296,11 @@ def test_command_compares_runs_and_baselines_on_a_csv(
         folder = tmp_path / "runs" / "job" / f"V00{seed + 1}" / "search"
         fixture.make_search(folder, space="nasbench201", epochs=1, seed=seed)
         Architecture.from_text(text(("nor_conv_3x3",) * 6)).to_yaml(folder / "architecture.yaml")
-    options = {"table": str(csv), "runs": [str(tmp_path / "runs")], "budget": 20, "seeds": 4}
-    result = run({"seed": 0, "bench": {"options": options}}, tmp_path / "out")
+    options = {
+        "table": str(csv), "runs": [str(tmp_path / "runs")], "budget": 20, "seeds": 4,
+        "select": "default",
+    }  # fmt: skip
+    result = run(BenchOptions(**options), tmp_path / "out")
     first = result["rows"][0]
     assert first["strategy"] == "FirstOrder"
     assert (first["n"], first["median_rank"], first["total"]) == (2, 1, 729)
@@ -313,7 +312,7 @@ def test_command_compares_runs_and_baselines_on_a_csv(
     assert read_json(tmp_path / "out" / "results.json")["rows"] == result["rows"]
     assert "random search" in capsys.readouterr().out
     with pytest.raises(ConfigError, match=r"bench.options.table=PATH"):
-        run({"bench": {"options": {}}}, tmp_path)
+        run(BenchOptions(), tmp_path)
     with pytest.raises(ConfigError, match="no finished search"):
         found_in_runs([tmp_path / "out"])
 
@@ -324,3 +323,72 @@ def test_facts_for_a_search_result(table: TabularBenchmark, tmp_path: Path) -> N
     assert facts["rank"] == 1
     assert facts["table"] == "toy"
     assert facts["accuracy"] == pytest.approx(0.82)
+
+
+def two_searches(folder: Path, changed: dict[str, Any], seeds: tuple[int, int] = (0, 1)) -> None:
+    """Two finished searches, the second with changed settings."""
+    for number, seed in enumerate(seeds, start=1):
+        place = folder / "job" / f"V00{number}" / "search"
+        fixture.make_search(place, space="nasbench201", epochs=1, seed=seed)
+        Architecture.from_text(text(("nor_conv_3x3",) * 6)).to_yaml(place / "architecture.yaml")
+        config = read_yaml(place / "config.yaml")
+        config["seed"] = seed
+        config.setdefault("search", {}).update(changed if number == 2 else {})
+        write_yaml(place / "config.yaml", config)
+
+
+def test_searches_of_other_settings_are_rows_of_their_own(tmp_path: Path) -> None:
+    two_searches(tmp_path / "same", {"tabular": "another.csv"})
+    (same,) = found_in_runs([tmp_path / "same"])
+    assert (len(same.architectures), same.differs) == (2, {})
+    two_searches(tmp_path / "other", {"epochs": 77})
+    first, second = found_in_runs([tmp_path / "other"])
+    assert [len(group.architectures) for group in (first, second)] == [1, 1]
+    assert second.name == "FirstOrder, search.epochs=77"
+    assert first.name.startswith("FirstOrder, search.epochs=")
+    assert first.name != second.name
+
+
+@pytest.mark.parametrize("width", ["40", "60", "80", "200"])
+def test_no_number_is_cut_however_narrow_the_terminal_is(
+    table: TabularBenchmark, tmp_path: Path, width: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("COLUMNS", width)
+    two_searches(tmp_path / "runs", {"alpha_learning_rate": 0.00123456789, "weight_decay": 0.1})
+    table.save(tmp_path / "t.npz")
+    options = {
+        "table": str(tmp_path / "t.npz"),
+        "column": "toy:test",
+        "runs": [str(tmp_path / "runs")],
+    }
+    result = run(BenchOptions(**options), tmp_path / "out")
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    for row in result["rows"]:
+        assert f"{100 * row['accuracy_mean']:.2f}" in printed
+        assert f"{100 * row['regret_mean']:.2f}" in printed
+    if int(width) >= 200:
+        assert "search.alpha_learning_rate=0.00123456789" in printed
+
+
+def test_nothing_selects_on_the_judging_column_unless_it_is_told_to(
+    table: TabularBenchmark, tmp_path: Path
+) -> None:
+    table.save(tmp_path / "t.npz")
+    one = TabularBenchmark("one", table.architectures, {"toy:test": table.accuracies["toy:test"]})
+    one.save(tmp_path / "one.npz")
+    rows = run(
+        BenchOptions(table=str(tmp_path / "t.npz"), column="toy:test"),
+        tmp_path / "out",
+    )["rows"]
+    assert {row["select"] for row in rows} == {"toy:val"}
+    with pytest.raises(ConfigError, match=r"bench.options.select is needed.*budget=0"):
+        run(BenchOptions(table=str(tmp_path / "one.npz")), tmp_path / "out")
+    told = {"table": str(tmp_path / "one.npz"), "select": "toy:test"}
+    assert run(BenchOptions(**told), tmp_path / "out")["rows"][0]["select"] == "toy:test"
+    two_searches(tmp_path / "runs", {})
+    alone = {"table": str(tmp_path / "one.npz"), "runs": [str(tmp_path / "runs")], "budget": 0}
+    assert [r["n"] for r in run(BenchOptions(**alone), tmp_path / "out")["rows"]] == [2]
+    with pytest.raises(ConfigError, match="nothing to compare"):
+        run(BenchOptions(**{**alone, "runs": []}), tmp_path / "out")

@@ -12,10 +12,11 @@ from darts_core.ops import OPS, register_op
 from darts_core.spaces import get_space
 from darts_core.strategies import FirstOrder, SearchSettings, Unrolled
 from darts_core.supernet import Supernet
+from darts_core.supernet.branches import branch_of
 from darts_core.supernet.dense import BatchedDenseCell
 from darts_core.supernet.describe import describe_plan
 from darts_core.supernet.mixed_op import MixedOp, lean_sum
-from darts_core.supernet.plan import branch_of, plan_cell
+from darts_core.supernet.plan import plan_cell
 
 if "test_gelu_conv" not in OPS:
 

@@ -309,7 +309,7 @@ def python_guards(members):
         (pickled_inputs, "pickled example inputs"),
         (foreign_operator, "'torch.load' is not a plain aten one"),
         (foreign_expression, "is no arithmetic"),
-        (native_code, "has no place"),
+        (native_code, "native code"),
         (python_guards, "Python guards"),
     ],
 )
@@ -338,13 +338,3 @@ def test_changed_and_damaged_files_are_refused(exported, tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ExportError, match="no plain file"):
         load(tmp_path, "pt2")
-
-
-def test_native_code_needs_trust(exported, tmp_path):
-    copy_of(exported, tmp_path, lambda members: members)
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    manifest["artifacts"]["pt2"]["native"] = True
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ExportError, match="trust=True"):
-        load(tmp_path, "pt2")
-    assert load(tmp_path, "pt2", trust=True)(torch.zeros(1, *SHAPE)).shape == (1, 3)

@@ -7,15 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from darts_core.commands.jobs.cli import configure
+from darts_core.commands.jobs.verbs import budget, pairs
+from darts_core.commands.jobs.views import result_table
 from darts_core.errors import JobError
-from darts_core.jobs.cli import configure
-from darts_core.jobs.code import copy_code, model_file, numbered
-from darts_core.jobs.importance import importance
-from darts_core.jobs.index import index_rows, reindex, update_index
-from darts_core.jobs.locks import FileLock, device_lock_path
-from darts_core.jobs.notify import check_notify, notify
-from darts_core.jobs.params import SavedParams
-from darts_core.jobs.results import (
+from darts_core.report.tables import cost_text, neutral, render
+from darts_core.store.code import copy_code, model_file, numbered
+from darts_core.store.index import index_rows, reindex, update_index
+from darts_core.store.jobs import JobStore, check_name
+from darts_core.store.locks import FileLock, device_lock_path
+from darts_core.store.notify import check_notify, notify
+from darts_core.store.params import SavedParams
+from darts_core.study.importance import row_importance
+from darts_core.study.results import (
     best_row,
     front,
     gain,
@@ -23,10 +27,6 @@ from darts_core.jobs.results import (
     row_values,
     summary,
 )
-from darts_core.jobs.store import JobStore, check_name
-from darts_core.jobs.tables import cost_text, neutral, render
-from darts_core.jobs.verbs import budget, pairs
-from darts_core.jobs.views import result_table
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def test_code_copy_is_bounded_and_follows_no_link_outside(tmp_path, monkeypatch)
     assert stamp == copy_code(source, tmp_path / "two")
     (source / "boot.py").write_text("x = 2")
     assert stamp != copy_code(source, tmp_path / "three")
-    monkeypatch.setattr("darts_core.jobs.code.MAX_FILES", 1)
+    monkeypatch.setattr("darts_core.store.code.MAX_FILES", 1)
     with pytest.raises(JobError, match="more than"):
         copy_code(source, tmp_path / "four")
 
@@ -297,16 +297,16 @@ def test_importance_finds_the_setting_that_matters():
          "config": {"a": a, "b": b, "same": 1}}
         for i, (a, b) in enumerate((a, b) for a in range(5) for b in ("x", "y"))
     ]  # fmt: skip
-    shares = importance(rows, ONE)
+    shares = row_importance(rows, ONE)
     assert set(shares) == {"a", "b"}
     assert shares["a"] > 0.8
-    assert importance(rows[:3], ONE) == {}
+    assert row_importance(rows[:3], ONE) == {}
 
 
 def test_pictures_show_the_fresh_seeds_with_their_spread(tmp_path, monkeypatch):
     from matplotlib.axes import Axes
 
-    from darts_core.jobs.pictures import draw_best_so_far, draw_front
+    from darts_core.report.job_pictures import draw_best_so_far
 
     drawn = []
     monkeypatch.setattr(
@@ -324,23 +324,47 @@ def test_pictures_show_the_fresh_seeds_with_their_spread(tmp_path, monkeypatch):
         (0.6, 0.1),
         (0.7, 0.1),
     ]
-    drawn.clear()
-    assert draw_front([best, baseline], TWO, tmp_path / "f.png", gains=gains).exists()
-    assert sorted((x, pytest.approx(y), xe) for x, y, xe, _ in drawn) == [
-        (2.0, 0.7, 0.0),
-        (4.0, 0.6, 0.0),
+
+
+def test_the_front_of_a_job_shows_trials_baseline_and_fresh_seeds(tmp_path):
+    from darts_core.report.job_pictures import draw_front
+    from darts_core.report.trials_front import search_front
+
+    best, baseline = row(1, 0.95, 2.0), row(0, 0.90, 4.0, is_baseline=True)
+    worse = row(2, 0.85, 5.0, state="stopped")
+    seeds = [
+        {"confirms": side, "state": "done", "seed": s, "values": {"acc": acc + s / 10, "ms": ms}}
+        for side, acc, ms in (("best", 0.5, 2.0), ("baseline", 0.4, 4.0))
+        for s in (1, 2, 3)
     ]
-    drawn.clear()
-    draw_front([best, baseline], TWO, tmp_path / "f.png", gains=gain(best, baseline, [], TWO))
-    assert drawn == []  # one seed of the search has no spread to show
+    rows = [best, baseline, worse]
+    front = search_front(rows, TWO, gains=gain(best, baseline, seeds, TWO))
+    assert [(p.x, p.y) for p in front.edge] == [(2.0, 0.95)]
+    assert front.baseline == (4.0, 0.90)
+    assert [p.hollow for p in front.points] == [False, False, True, False, False]
+    shown = [
+        (p.x, pytest.approx(p.y), p.x_range, pytest.approx(p.y_range)) for p in front.points[3:]
+    ]
+    assert shown == [(4.0, 0.6, (4.0, 4.0), (0.5, 0.7)), (2.0, 0.7, (2.0, 2.0), (0.6, 0.8))]
+    assert [key.text for key in front.keys] == [
+        "trial", "stopped early", "your configuration", "your configuration, fresh seeds",
+        "the pick, fresh seeds",
+    ]  # fmt: skip
+    # one seed of the search has no spread to show
+    alone = search_front(rows, TWO, gains=gain(best, baseline, [], TWO))
+    assert all(p.y_range is None for p in alone.points)
+    assert draw_front(
+        rows, TWO, tmp_path / "f.png", gains=gain(best, baseline, seeds, TWO)
+    ).exists()
+    assert draw_front(rows, TWO[:1], tmp_path / "g.png") is None
 
 
 HOSTILE = "\x1b[31mred\x07\u202e<script>alert(1)</script>[bold]$x^{"
 
 
 def test_hostile_names_and_data_are_inert(store, tmp_path):
-    from darts_core.jobs.page import draw_all, write_page
-    from darts_core.jobs.views import version_details
+    from darts_core.commands.jobs.views import version_details
+    from darts_core.report.job_page import draw_all, write_page
 
     made = version(store, "a", code=HOSTILE, arguments={HOSTILE: HOSTILE})
     made.set_state("failed", message=HOSTILE)
@@ -369,7 +393,7 @@ def test_hostile_names_and_data_are_inert(store, tmp_path):
         assert not any(ord(c) < 32 and c != "\n" for c in text)
         assert "\u202e" not in text
     details = version_details(made)
-    shares, found = importance(rows, goals), {"verdict": HOSTILE * 9}
+    shares, found = row_importance(rows, goals), {"verdict": HOSTILE * 9}
     pictures = draw_all(rows, goals, shares, found, tmp_path / "pictures")
     assert [path.stem for path in pictures] == ["best_so_far", "importance"]
     write_page(tmp_path / "page.html", details, columns, table, shares, pictures)

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from darts_core.autosearch.job_yaml import parse_file
+from darts_core.commands.jobs.suggest import run_suggest, suggest
 from darts_core.errors import JobError
-from darts_core.jobs.suggest import run_suggest, suggest
 
 LOG = """\
 start 2026-11-24 03:46:21 on 10.0.0.1, model resnet50 v1.2

@@ -11,8 +11,8 @@ from darts_core.spaces import get_space
 from darts_core.strategies import FirstOrder, SearchSettings
 from darts_core.supernet import Supernet
 from darts_core.supernet.describe import describe_plan
-from darts_core.supernet.fused import FusedSearchCell
 from darts_core.supernet.mixed_op import MixedOp
+from darts_core.supernet.packed import PackedCell
 from darts_core.supernet.plan import plan_cell
 
 
@@ -48,7 +48,7 @@ def nets(relaxation, layers=3, channels=8, ops=FEW):
             alpha.normal_()
     fast = copy.deepcopy(plain)
     assert fast.use_path("auto") == "batched"
-    assert all(isinstance(cell, FusedSearchCell) for cell in fast.cells)
+    assert all(isinstance(cell, PackedCell) for cell in fast.cells)
     return plain, fast
 
 

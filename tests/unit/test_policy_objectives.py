@@ -5,10 +5,10 @@ from torch import nn
 
 from darts_core.augment import Operation, Policy
 from darts_core.data import RawData, load_data, make_bundle
+from darts_core.study.augment_search import search_policy
+from darts_core.study.budget import Budget
 from darts_core.train.config import TrainConfig
 from darts_core.train.policy_objectives import bilevel_objective, density_objective
-from darts_core.tune.augment_search import search_policy
-from darts_core.tune.budget import Budget
 
 RECIPE = TrainConfig(
     epochs=3, batch_size=64, learning_rate=0.1, cutout=0, crop_padding=0, flip=False, drop_path=0.0

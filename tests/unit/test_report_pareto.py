@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from darts_core.errors import ConfigError, LatencyError, ResumeError
-from darts_core.report.pareto import accuracy_latency_front, pareto_front, pareto_mask
+from darts_core.report.models_front import accuracy_latency_front
 from darts_core.report.rows import Latency, ModelRow
+from darts_core.study.pareto import pareto_front, pareto_mask
 
 
 def row(name: str, accuracy: float, median: float, **more: object) -> ModelRow:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,11 +19,13 @@ from darts_core.commands.compose import compose, session
 from darts_core.commands.jobname import default_job
 from darts_core.errors import ConfigError, LatencyError, MemoryShortageError
 from darts_core.latency import LatencyTable
+from darts_core.search import SearchResult
 from darts_core.spaces import get_space
 from darts_core.stages import cost
+from darts_core.stages.budget import settle
 from darts_core.stages.cost import penalties, table_path
 from darts_core.stages.forecast import duration, forecast
-from darts_core.stages.fronts import cost_facts, search_front
+from darts_core.stages.fronts import search_front
 from darts_core.stages.interrupt import check_stop, deferred_stop, handle_signals, stop_wanted
 
 CPU = torch.device("cpu")
@@ -93,7 +97,7 @@ def test_a_signal_outside_of_loops_acts_at_once() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def node(*overrides: str) -> dict[str, Any]:
+def node(*overrides: str) -> Any:
     with session() as extra:
         return compose("search", ["search.channels=2", "search.layers=1", *overrides], extra)
 
@@ -120,7 +124,7 @@ def test_a_budget_of_macs_charges_more_for_dearer_mixtures() -> None:
     [
         (["latency.budget=3"], "budget_ms"),
         (["latency.cost=macs", "latency.budget_ms=3"], "cost=latency"),
-        (["latency.cost=time", "latency.strength=1"], "latency, macs, params"),
+        (["latency.cost=time", "latency.strength=1"], "latency.cost.*latency, macs, params"),
     ],
 )
 def test_a_cost_that_cannot_be_meant_is_a_sentence(overrides: list[str], words: str) -> None:
@@ -132,33 +136,45 @@ def test_a_latency_budget_that_no_network_meets_is_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The overhead is fitted once and kept, before the budget is judged."""
-    fitted = {"overhead_ms": 0.5, "slope": 1.0, "n": 8, "rmse_ms": 0.0}
+    fitted = {"overhead_ms": 0.5, "slope": 1.0, "n": 8, "rmse_ms": 0.0, "disturbed": 3}
     monkeypatch.setattr(cost, "fit_networks", lambda *a, **k: fitted)
     space = get_space("nasbench201")
-    settings = node("latency.budget_ms=0.1", "latency.batch=1", "latency.runtime=eager",
-                    f"out={tmp_path}")  # fmt: skip
-    with pytest.raises(LatencyError, match=r"below the fastest network .* raise the budget"):
+    settings = node("latency.budget_ms=0.01", "latency.batch=1", "latency.runtime=eager",
+                    "latency.wait_seconds=0", f"out={tmp_path}")  # fmt: skip
+    sentence = r"below the fastest network .* takes [0-9.]+ ms; raise the budget"
+    with pytest.raises(LatencyError, match=sentence):
         penalties(settings, space, (1, 8, 8), 10, CPU)
     (file,) = (tmp_path / "latency").glob("*.json")
+    assert LatencyTable.load(file).fits == {}, "taken beside other work: the next search fits anew"
+    fitted["disturbed"] = 0
+    with pytest.raises(LatencyError, match=sentence):
+        penalties(settings, space, (1, 8, 8), 10, CPU)
     (fit,) = LatencyTable.load(file).fits.values()
     assert fit == fitted
     monkeypatch.setattr(cost, "fit_networks", lambda *a, **k: pytest.fail("fitted again"))
-    settings["latency"]["budget_ms"] = 1e6
+    settings = replace(settings, latency=replace(settings.latency, budget_ms=1e6))
     (penalty,) = penalties(settings, space, (1, 8, 8), 10, CPU)
     assert penalty.budget == 1e6
 
 
-def test_a_sweep_of_budgets_draws_one_front(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_sweep_of_budgets_draws_one_front(tmp_path: Path) -> None:
     space = get_space("nasbench201")
     dear = "|nor_conv_3x3~0|+|nor_conv_3x3~0|none~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
-    for index, budget in enumerate((0.01, 100.0)):
+    found = SearchResult(
+        Architecture.from_text(dear), weights={"cell": np.full((6, 5), 0.2).tolist()}
+    )
+    (priced,) = penalties(
+        node("latency.cost=macs", "latency.budget=100"), space, (1, 8, 8), 10, CPU
+    )
+    for index, budget in enumerate((0.6 * priced.cost.of(found.architecture), 100.0)):
         settings = node("latency.cost=macs", f"latency.budget={budget}")
-        found = penalties(settings, space, (1, 8, 8), 10, CPU)
-        facts = cost_facts(found, Architecture.from_text(dear))
-        assert ("more than the budget" in caplog.text) == (index == 0)
-        caplog.clear()
+        charged = penalties(settings, space, (1, 8, 8), 10, CPU)
+        kept, facts = settle(found, space, charged, None, lambda _: [])
+        changed = kept.architecture != found.architecture
+        assert changed == (index == 0)
+        assert [w["name"] for w in facts["warnings"]] == ["budget"] * changed
+        assert facts["cost"]["measured"] == facts["cost"]["found"] <= budget
+        assert facts["cost"]["pick"] == dear
         folder = tmp_path / str(index) / "search"
         folder.mkdir(parents=True)
         (folder / "result.json").write_text(json.dumps({"val_accuracy": 0.5 + index / 10, **facts}))
@@ -167,7 +183,7 @@ def test_a_sweep_of_budgets_draws_one_front(
     assert picture is not None
     assert picture.parent == tmp_path
     assert picture.stat().st_size > 1000
-    assert cost_facts([], Architecture.from_text(dear)) == {}
+    assert settle(found, space, [], None, lambda _: []) == (found, {})
     assert search_front(tmp_path / "V001" / "search") is None
 
 
@@ -194,4 +210,4 @@ def test_the_job_is_named_after_data_and_space(
     firsts = [text.split(",")[0] for text in overrides]
     with session() as extra:
         config = compose(command, firsts, extra)
-    assert default_job(command, config, overrides) == job
+    assert default_job(config, overrides) == job

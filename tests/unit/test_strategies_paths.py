@@ -13,7 +13,7 @@ from darts_core.strategies import FirstOrder, OperationEarlyStopping, SearchSett
 from darts_core.strategies.early_stop import candidate_operations, operation_spans
 from darts_core.supernet import Supernet
 from darts_core.supernet.cell import SearchCell
-from darts_core.supernet.fused import FusedSearchCell
+from darts_core.supernet.packed import PackedCell
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 NAMES = {
@@ -104,7 +104,7 @@ def compare(space, make):
     assert fast.path == "batched"
     cells = [cell for cell in fast.modules() if isinstance(cell, SearchCell)]
     assert cells
-    assert all(isinstance(cell, FusedSearchCell) for cell in cells)
+    assert all(isinstance(cell, PackedCell) for cell in cells)
     for a, b in zip(fast.alphas(), plain.alphas(), strict=True):
         assert (a - b).abs().max() <= 1e-5
     torch.testing.assert_close(torch.tensor(found), torch.tensor(losses), atol=1e-6, rtol=0)

@@ -10,9 +10,10 @@ from darts_core.search.captured import CapturedStep
 from darts_core.spaces import get_space
 from darts_core.strategies import FirstOrder, SearchSettings, Unrolled
 from darts_core.supernet import Supernet, frozen_statistics
+from darts_core.supernet.branches import branch_of
 from darts_core.supernet.describe import describe_plan
-from darts_core.supernet.fused import FusedSearchCell
-from darts_core.supernet.plan import branch_of, plan_cell
+from darts_core.supernet.packed import PackedCell
+from darts_core.supernet.plan import plan_cell
 
 
 def nets(space="darts", channels=2, layers=3, **options):
@@ -48,7 +49,7 @@ def test_same_values_gradients_and_statistics(side):
         assert torch.allclose(a.grad, b.grad, atol=1e-10)
     exact = dict(plain.named_parameters())
     for i, cell in enumerate(fast.cells):
-        assert isinstance(cell, FusedSearchCell)
+        assert isinstance(cell, PackedCell)
         for binding in cell.plan.params:
             gradient = exact[f"cells.{i}.{binding.module}.{binding.name}"].grad.reshape(-1)
             packed = cell.packed.grad[binding.start : binding.start + binding.count]
@@ -88,7 +89,7 @@ def test_back_to_the_module_path():
     x = images()
     plain(x), fast(x)
     assert fast.use_path("plain") == "plain"
-    assert not any(isinstance(module, FusedSearchCell) for module in fast.modules())
+    assert not any(isinstance(module, PackedCell) for module in fast.modules())
     assert [n for n, _ in fast.named_parameters()].sort() == [
         n for n, _ in plain.named_parameters()
     ].sort()
@@ -153,7 +154,7 @@ def test_optimizer_states_cross_paths():
 def test_rebuilding_keeps_the_path():
     _, fast = nets(layers=1)
     fast.rebuild(get_space("darts").with_ops(["none", "skip_connect", "sep_conv_3x3"]), layers=2)
-    assert all(isinstance(cell, FusedSearchCell) for cell in fast.cells)
+    assert all(isinstance(cell, PackedCell) for cell in fast.cells)
 
 
 def test_cells_without_a_plan_stay_modules():
@@ -161,7 +162,7 @@ def test_cells_without_a_plan_stay_modules():
     plain = Supernet(space, channels=2, layers=1, in_channels=1).double()
     net = copy.deepcopy(plain)
     net.use_path("auto")
-    assert not any(isinstance(cell, FusedSearchCell) for cell in net.cells)
+    assert not any(isinstance(cell, PackedCell) for cell in net.cells)
     assert plan_cell(net.cells[0], 2).reasons
     assert all(mixed.lean for mixed in net.cells[0].mixed)
     x = images()

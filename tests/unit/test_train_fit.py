@@ -26,6 +26,7 @@ PLAIN = {"cutout": 0, "crop_padding": 0, "flip": False, "drop_path": 0.0}
 class TinyBundle:
     """Two classes told apart by the mean brightness; batches depend on (seed, epoch) only."""
 
+    image_shape = (1, 4, 4)
     sizes: dict[str, int] = field(default_factory=lambda: {"params": 24, "alpha": 24, "val": 20})
 
     def _split(self, names):
@@ -299,7 +300,7 @@ def test_evaluate_counts_every_image_and_restores_the_mode():
     [
         ({"epochs": 0}, "epochs=0"),
         ({"learning_rate": float("nan")}, "learning_rate=nan"),
-        ({"learning_rate": 0.0}, "trains nothing"),
+        ({"learning_rate": 0.0}, "above 0"),
         ({"drop_path": 1.0}, "drop_path=1.0"),
         ({"min_learning_rate": 0.5}, "must not exceed"),
         ({"optimizer": "sdg"}, "Did you mean 'sgd'"),

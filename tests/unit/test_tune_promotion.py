@@ -7,11 +7,11 @@ import json
 import pytest
 
 from darts_core.errors import TuneError
-from darts_core.tune import run_study
-from darts_core.tune.budget import Budget
-from darts_core.tune.ledger import Ledger
-from darts_core.tune.promotion import PromotionPruner
-from darts_core.tune.spec import StudySpec
+from darts_core.study import run_study
+from darts_core.study.budget import Budget
+from darts_core.study.ledger import Ledger
+from darts_core.study.promotion import PromotionPruner
+from darts_core.study.spec import StudySpec
 
 SPACE = {"x": {"low": 0.0, "high": 1.0}}
 EPOCHS = 9

@@ -6,7 +6,7 @@ import optuna
 import pytest
 
 from darts_core.errors import TuneError
-from darts_core.tune.space import check_params, parse_space, space_to_dict, suggest
+from darts_core.study.space import check_params, parse_space, space_to_dict, suggest
 
 SPACE = {
     "momentum": {"low": 0.5, "high": 0.9, "when": {"optimizer": "sgd"}},

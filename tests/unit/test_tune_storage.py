@@ -10,8 +10,8 @@ import optuna
 import pytest
 
 from darts_core.errors import TuneError
-from darts_core.tune.lease import Lease, LeaseWatch, process_start
-from darts_core.tune.storage import FileLock, cut_torn_line, open_storage
+from darts_core.study.lease import FileLeases, Lease, LeaseWatch, process_start
+from darts_core.study.storage import FileLock, cut_torn_line, open_storage
 
 FORK = multiprocessing.get_context("spawn")
 
@@ -75,9 +75,9 @@ def test_sqlite_holds_a_study_and_bad_urls_are_sentences(tmp_path):
 
 def test_leases_on_this_host_follow_the_process_table(tmp_path):
     watch = LeaseWatch()
-    mine = Lease()
-    mine.write(tmp_path / "lease.json")
-    assert watch.alive(Lease.read(tmp_path / "lease.json"))
+    leases = FileLeases(lambda number: tmp_path)
+    leases.write(0, Lease())
+    assert watch.alive(leases.read(0))
     assert not watch.alive(None)
     # the same number, but another process: numbers are used again
     assert not watch.alive(Lease(start="1"))
@@ -92,7 +92,7 @@ def test_leases_on_this_host_follow_the_process_table(tmp_path):
     assert not watch.alive(other)
     process.join()
     (tmp_path / "lease.json").write_text("{")
-    assert Lease.read(tmp_path / "lease.json") is None
+    assert leases.read(0) is None
 
 
 def test_leases_of_other_hosts_live_while_their_beat_moves():

@@ -8,9 +8,10 @@ import math
 import pytest
 
 from darts_core.errors import TuneError
-from darts_core.tune import current_trial, run_study
-from darts_core.tune.ledger import Ledger
-from darts_core.tune.samplers import PRUNERS, SAMPLERS
+from darts_core.study import current_trial, run_study
+from darts_core.study.ledger import Ledger
+from darts_core.study.pruners import PRUNERS
+from darts_core.study.samplers import SAMPLERS
 
 SPACE = {"x": {"low": 0.0, "high": 1.0}, "kind": {"choices": ["a", "b"]}}
 
@@ -173,7 +174,7 @@ def test_budget_in_epochs_ends_a_running_trial(tmp_path):
 
 def test_budget_in_trainings_and_its_forecast(tmp_path, monkeypatch):
     clock = iter(range(0, 100_000, 1))
-    monkeypatch.setattr("darts_core.tune.claim.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("darts_core.study.claim.time.monotonic", lambda: next(clock))
     result = run_study(
         curve, SPACE, folder=tmp_path, trainings=3.0, training_seconds=20.0, pruner="none"
     )

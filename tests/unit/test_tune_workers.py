@@ -15,10 +15,9 @@ from pathlib import Path
 import pytest
 
 from darts_core.errors import TuneError
-from darts_core.tune import run_study
-from darts_core.tune.launch import RelaunchLimit
-from darts_core.tune.lease import Lease
-from darts_core.tune.resources import pin_worker, visible_gpus
+from darts_core.study import run_study
+from darts_core.study.launch import RelaunchLimit
+from darts_core.study.resources import pin_worker, visible_gpus
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kills processes by /proc")
 
@@ -222,9 +221,9 @@ def test_a_hundred_random_kills_lose_and_repeat_nothing(tmp_path):
 
 def test_a_live_worker_of_another_process_keeps_its_trial(tmp_path):
     run_study(steps, SPACE, folder=tmp_path, trials=1)
-    from darts_core.tune.budget import Budget
-    from darts_core.tune.ledger import Ledger
-    from darts_core.tune.spec import StudySpec
+    from darts_core.study.budget import Budget
+    from darts_core.study.ledger import Ledger
+    from darts_core.study.spec import StudySpec
 
     spec = StudySpec.make(SPACE, Budget(trials=3), folder=tmp_path)
     first, second = Ledger(spec), Ledger(spec)
@@ -236,7 +235,7 @@ def test_a_live_worker_of_another_process_keeps_its_trial(tmp_path):
     taken = second.claim()
     assert taken.number == 1
     assert taken.resumed
-    assert Lease.read(tmp_path / "trials/0001/lease.json").token == taken.lease.token
+    assert second.leases.read(1).token == taken.lease.token
 
 
 def test_gpus_are_dealt_out_by_turns(monkeypatch):

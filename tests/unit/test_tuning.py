@@ -6,6 +6,7 @@ import logging
 import pytest
 import torch
 
+from darts_core.settings import Search
 from darts_core.spaces import get_space
 from darts_core.stages.search_setup import tune_kernels
 from darts_core.supernet import Supernet
@@ -74,7 +75,7 @@ def test_time_is_shared_and_a_short_one_keeps_the_defaults(net, tmp_path):
 
 def test_nothing_is_tuned_on_a_cpu(net, monkeypatch):
     monkeypatch.setattr("darts_core.supernet.tuning.tune_supernet", lambda *_, **__: 1 / 0)
-    tune_kernels({"search": {"tune_seconds": 300, "batch_size": 2}}, net, None)
+    tune_kernels(Search(tune_seconds=300, batch_size=2), net, None)
 
 
 def test_new_tiles_are_read_at_once(tmp_path, monkeypatch):

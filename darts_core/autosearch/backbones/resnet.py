@@ -12,83 +12,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from darts_core.autosearch.backbones.blocks import BasicBlock, Bottleneck, Residual, resnet_stem
 from darts_core.autosearch.backbones.grammar import STANDARD, blocks, named_code
 from darts_core.errors import ArchitectureError, ConfigError
 
-__all__ = ["Backbone", "BasicBlock", "Bottleneck", "ResNet18", "ResNet34", "ResNet50", "ResNet101"]
-
-
-def _conv_norm(channels_in: int, channels_out: int, kernel: int, stride: int) -> list[nn.Module]:
-    convolution = nn.Conv2d(
-        channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=False
-    )
-    return [convolution, nn.BatchNorm2d(channels_out)]
-
-
-class _Residual(nn.Module):
-    """A body plus its input, projected by a 1x1 convolution where the shape changes."""
-
-    expansion = 1
-
-    def __init__(self, channels_in: int, width: int, stride: int) -> None:
-        super().__init__()
-        channels_out = width * self.expansion
-        self.body = nn.Sequential(*self._body(channels_in, width, stride))
-        same = stride == 1 and channels_in == channels_out
-        self.shortcut: nn.Module = (
-            nn.Identity()
-            if same
-            else nn.Sequential(*_conv_norm(channels_in, channels_out, 1, stride))
-        )
-        self.activation = nn.ReLU(inplace=True)
-
-    def _body(self, channels_in: int, width: int, stride: int) -> list[nn.Module]:
-        raise TypeError("_Residual is a base class; use BasicBlock or Bottleneck.")
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """The block's output [B, width * expansion, H / stride, W / stride]."""
-        return self.activation(self.body(x_BCHW) + self.shortcut(x_BCHW))
-
-
-class BasicBlock(_Residual):
-    """Two 3x3 convolutions; the first carries the stride."""
-
-    def _body(self, channels_in: int, width: int, stride: int) -> list[nn.Module]:
-        return [
-            *_conv_norm(channels_in, width, 3, stride),
-            nn.ReLU(inplace=True),
-            *_conv_norm(width, width, 3, 1),
-        ]
-
-
-class Bottleneck(_Residual):
-    """1x1, 3x3 (with the stride), 1x1 convolutions; four times as many channels leave as the width."""
-
-    expansion = 4
-
-    def _body(self, channels_in: int, width: int, stride: int) -> list[nn.Module]:
-        return [
-            *_conv_norm(channels_in, width, 1, 1),
-            nn.ReLU(inplace=True),
-            *_conv_norm(width, width, 3, stride),
-            nn.ReLU(inplace=True),
-            *_conv_norm(width, 4 * width, 1, 1),
-        ]
-
-
-def _stem(kind: str, in_channels: int, width: int) -> nn.Sequential:
-    if kind == "imagenet":
-        return nn.Sequential(
-            *_conv_norm(in_channels, width, 7, 2),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(3, 2, padding=1),
-        )
-    if kind == "small":
-        return nn.Sequential(*_conv_norm(in_channels, width, 3, 1), nn.ReLU(inplace=True))
-    raise ConfigError(
-        f"Unknown stem {kind!r}; use 'imagenet' (7x7 stride 2 and a pool) or 'small' (3x3 stride 1, for "
-        "images of about 32 pixels)."
-    )
+__all__ = ["Backbone", "ResNet18", "ResNet34", "ResNet50", "ResNet101"]
 
 
 class Backbone(nn.Module):
@@ -115,12 +43,12 @@ class Backbone(nn.Module):
             return SearchableResNet(code.partition(":")[2], cls.block_type, **options)
         return super().__new__(cls)
 
-    block_type: type[_Residual]
+    block_type: type[Residual]
 
     def __init__(
         self,
         code: str,
-        block: type[_Residual],
+        block: type[Residual],
         *,
         in_channels: int = 3,
         outputs: str = "last",
@@ -133,7 +61,7 @@ class Backbone(nn.Module):
             raise ConfigError(f"Unknown outputs {outputs!r}; use 'last' or 'stages'.")
         self.code = named_code(code)
         self.outputs = outputs
-        self.stem = _stem(stem, in_channels, width)
+        self.stem = resnet_stem(stem, in_channels, width)
         stages: list[list[nn.Module]] = []
         self.stage_channels: list[int] = []
         channels = width

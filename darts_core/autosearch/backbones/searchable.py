@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from darts_core.autosearch.backbones.blocks import Bottleneck, conv_norm, resnet_stem
 from darts_core.autosearch.backbones.grammar import as_shape
-from darts_core.autosearch.backbones.resnet import Bottleneck, _conv_norm, _stem
 from darts_core.autosearch.contract import current
 from darts_core.errors import ConfigError
 from darts_core.supernet.choices import DepthChoice, ModuleSupernet, WidthChoice
@@ -89,20 +89,20 @@ class _Block(nn.Module):
 
         if expansion == 4:
             body = [
-                *_conv_norm(channels_in, width, 1, 1), nn.ReLU(), mask(),
-                *_conv_norm(width, width, 3, stride), nn.ReLU(), mask(),
-                *_conv_norm(width, out, 1, 1), mask(4),
+                *conv_norm(channels_in, width, 1, 1), nn.ReLU(), mask(),
+                *conv_norm(width, width, 3, stride), nn.ReLU(), mask(),
+                *conv_norm(width, out, 1, 1), mask(4),
             ]  # fmt: skip
         else:
             body = [
-                *_conv_norm(channels_in, width, 3, stride), nn.ReLU(), mask(),
-                *_conv_norm(width, out, 3, 1), mask(),
+                *conv_norm(channels_in, width, 3, stride), nn.ReLU(), mask(),
+                *conv_norm(width, out, 3, 1), mask(),
             ]  # fmt: skip
         self.body = nn.Sequential(*body)
         same = stride == 1 and channels_in == out
         self.shortcut: nn.Module = nn.Identity()
         if not same:
-            self.shortcut = nn.Sequential(*_conv_norm(channels_in, out, 1, stride), mask(expansion))
+            self.shortcut = nn.Sequential(*conv_norm(channels_in, out, 1, stride), mask(expansion))
         self.activation = nn.ReLU()
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -180,7 +180,7 @@ class SearchableResNet(nn.Module):
             stages.append(nn.Sequential(first, *tail))
             self.stage_channels.append(channels)
             self.widths.append(widths)
-        network = _Network(_stem(stem, in_channels, width), stages, outputs == "stages")
+        network = _Network(resnet_stem(stem, in_channels, width), stages, outputs == "stages")
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,0 +1,1 @@
+"""`darts-core jobs`: the verbs on jobs and their versions."""

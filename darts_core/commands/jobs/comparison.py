@@ -1,0 +1,122 @@
+"""`jobs compare`: versions side by side, any metric, and of the configuration only what differs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from darts_core.errors import JobError
+from darts_core.report.tables import render
+from darts_core.runlog import read_yaml
+from darts_core.store.jobs import JobStore, Version
+from darts_core.study.results import figure, objectives, read_rows, row_values, summary
+
+__all__ = ["flatten", "reported", "run_compare"]
+
+
+def flatten(content: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted names."""
+    if not isinstance(content, Mapping):
+        return {prefix: content}
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat.update(flatten(value, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+def _parameters(version: Version) -> dict[str, Any]:
+    record = version.record()
+    kept = ("code_hash", "boot_file", "arguments", "data", "python", "devices", "budget", "multi")
+    content = {k: record.get(k) for k in kept}
+    path = version.path / "autosearch" / "config.yaml"
+    if path.exists():
+        content["config"] = read_yaml(path)
+    return flatten(content)
+
+
+def reported(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything a trial has reported, by name."""
+    final = {name: row[name] for name in ("acc", "latency") if row.get(name) is not None}
+    data = row.get("additional_data") or {}
+    return {**row.get("metrics", {}), **data, **final, **row.get("values", {})}
+
+
+def _column(version: Version, metrics: Sequence[str]) -> dict[str, Any]:
+    column: dict[str, Any] = {"state": version.state()}
+    try:
+        found = summary(version.path)
+    except JobError:
+        return column
+    best = found["best"]
+    if best is not None:
+        for goal in found["objectives"]:
+            column[f"best {goal['metric']}"] = best["values"].get(goal["metric"])
+        for metric in metrics:
+            column[f"best {metric}"] = reported(best).get(metric)
+        column["best settings"] = best["config"]
+    for item in found["gain"]:
+        column[f"gain {item['metric']}"] = item["difference"]
+    column["trials"] = sum(found["trials"].values())
+    column["cost (trainings)"] = found["cost"]["search"]["trainings"]
+    return column
+
+
+def run_compare(store: JobStore, args: argparse.Namespace) -> int:
+    """`jobs compare`."""
+    versions = [store.version(args.job, name) for name in args.versions]
+    if len(versions) < 2:
+        raise JobError(f"compare needs two versions; name another one of {args.job!r}.")
+    table = []
+    results = [_column(version, args.metric) for version in versions]
+    names = list(dict.fromkeys(name for column in results for name in column))
+    for name in names:
+        table.append({"row": name, **_cells(versions, [c.get(name) for c in results])})
+    settings = [_parameters(version) for version in versions]
+    for name in dict.fromkeys(key for column in settings for key in column):
+        values = [column.get(name) for column in settings]
+        if any(value != values[0] for value in values):
+            table.append({"row": name, **_cells(versions, values)})
+    if args.picture:
+        _picture(versions, args)
+    print(render(("row", *(version.name for version in versions)), table, args.form))
+    return 0
+
+
+def _cells(versions: Sequence[Version], values: Sequence[Any]) -> dict[str, Any]:
+    return {version.name: value for version, value in zip(versions, values, strict=True)}
+
+
+def _gain_text(version: Version, metric: str) -> str:
+    """The gain of a version in a metric, or its verdict."""
+    try:
+        found = summary(version.path)
+    except JobError:
+        return version.state()
+    for item in found["gain"]:
+        if item["metric"] == metric and item["better"]:
+            return f"{figure(item['best'])} against yours {figure(item['baseline'])}"
+    return str(found["verdict"])
+
+
+def _picture(versions: Sequence[Version], args: argparse.Namespace) -> None:
+    from darts_core.report.job_pictures import draw_comparison
+
+    columns: dict[str, list[float]] = {}
+    baselines: dict[str, float] = {}
+    metric = args.metric[0] if args.metric else objectives(versions[0].path)[0]["metric"]
+    for version in versions:
+        goals = [{"metric": metric, "mode": "max"}]
+        columns[version.name] = []
+        for row in read_rows(version.path):
+            values = row_values({**row, "values": reported(row)}, goals)
+            if values is not None:
+                columns[version.name].append(values[0])
+                if row.get("is_baseline"):
+                    baselines[version.name] = values[0]
+    title = "; ".join(f"{version.name}: {_gain_text(version, metric)}" for version in versions)
+    if draw_comparison(columns, baselines, metric, Path(args.picture), title=title) is None:
+        raise JobError(
+            f"No trial of these versions has reported {metric!r}; name another --metric."
+        )

@@ -1,0 +1,122 @@
+"""`jobs suggest LOG`: the metrics a printed log holds, as `general.metrics` of a job file."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from darts_core.errors import JobError
+from darts_core.reading import MAX_LINES, read_bytes
+from darts_core.report.tables import neutral, render
+from darts_core.store.jobs import JobStore
+
+__all__ = ["Suggestion", "suggest"]
+
+_LINES, _CHARACTERS = 100_000, 1000
+_WORD = r"[A-Za-z_][\w@/.-]*"
+# a name of one to four words, a separator, and a number that is not the start of something longer
+_PAIR = re.compile(
+    rf"(?<![\w@.-])(?:(?:DEBUG|INFO|WARNING) )?({_WORD}(?: {_WORD}){{0,3}})( ?[=:] ?| )"
+    r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w/:.]|-\d)"
+)
+_NUMBER = r"([-+.\deE]+)"
+_COUNTERS = ("epoch", "step", "iter", "iteration", "batch", "trial", "line", "rank", "seed", "eta")
+_SMALLER = (
+    "loss",
+    "err",
+    "error",
+    "time",
+    "latency",
+    "ms",
+    "perplexity",
+    "ppl",
+    "mae",
+    "mse",
+    "rmse",
+)
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A metric found in a log: its name, the pattern that finds it, and what the pattern found."""
+
+    name: str
+    regex: str
+    mode: str
+    lines: int
+    first: float
+    last: float
+
+
+def _parts(words: str) -> list[str]:
+    return [part for part in re.split(r"[\W_]+", words.lower()) if part]
+
+
+def _pattern(words: str, separator: str, others: Iterable[str]) -> str:
+    mark = separator.strip()
+    between = f" ?{mark} ?" if mark else " "
+    # `accuracy` is not `val accuracy`: where both are printed, no word may stand before the shorter
+    alone = r"(?<![A-Za-z_] )" if any(other.endswith(f" {words}") for other in others) else ""
+    return rf"{alone}\b{re.escape(words)}{between}{_NUMBER}".replace("\\ ", " ")
+
+
+def _values(pattern: re.Pattern[str], lines: Iterable[str]) -> list[float]:
+    values = []
+    for line in lines:
+        hit = pattern.search(line)
+        with contextlib.suppress(ValueError):
+            values += [float(hit[1])] if hit else []
+    return values
+
+
+def suggest(lines: Iterable[str]) -> list[Suggestion]:
+    """Metrics in the lines of a log, most frequent first, in the order of their first appearance.
+
+    Counters (epoch, step ...) are left out. Every pattern is tried on the same lines: the values
+    stated are those that it finds.
+    """
+    kept = [line[:_CHARACTERS] for _, line in zip(range(_LINES), lines, strict=False)]
+    found: dict[str, str] = {}
+    for line in kept:
+        for words, separator in _PAIR.findall(line):
+            parts = _parts(words)
+            if parts and parts[-1] not in _COUNTERS:
+                found.setdefault(words, separator)
+    result = []
+    for words, separator in found.items():
+        name = re.sub(r"\W+", "_", words, flags=re.ASCII).strip("_")[:64]
+        regex = _pattern(words, separator, found)
+        values = _values(re.compile(regex), kept)
+        if values and re.match(r"[A-Za-z_]", name):
+            mode = "min" if set(_parts(name)) & set(_SMALLER) else "max"
+            result.append(Suggestion(name, regex, mode, len(values), values[0], values[-1]))
+    return sorted(result, key=lambda item: -item.lines)
+
+
+def run_suggest(store: JobStore, args: argparse.Namespace) -> int:
+    """`jobs suggest`."""
+    if args.log == "-":
+        text = sys.stdin.read()
+    else:
+        text = read_bytes(args.log, JobError, limit=MAX_LINES).decode("utf-8", "replace")
+    found = suggest(text.splitlines())
+    if not found:
+        raise JobError(
+            "No line holds a name and a number, such as 'accuracy 0.91' or 'loss=0.3'; write the "
+            "pattern by hand: general.metrics: [{name: ..., regex: ...}]."
+        )
+    rows: list[dict[str, Any]] = [vars(item) for item in found]
+    print(render(("name", "lines", "first", "last", "mode", "regex"), rows, args.form))
+    if args.form == "text":
+        print(
+            "\nFor the job file (keep what you need; `mode` is a guess from the name):\ngeneral:\n  metrics:"
+        )
+        for item in found:
+            quoted = neutral(item.regex, 500).replace("'", "''")
+            print(f"    - {{name: {item.name}, regex: '{quoted}'}}")
+    return 0

@@ -1,0 +1,337 @@
+"""Reading files that others wrote: regular files, UTF-8, plain values, within limits, one kind of error.
+
+A file from outside may be a pipe that never answers, a device without end, a few bytes that unfold to
+gigabytes, or a text whose numbers and nesting no program of ours can use. Every reader of the project
+begins here, so that each of them ends such a file in a sentence. Nothing in a file decides about types:
+YAML dates stay texts, tags beyond plain values are refused.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import yaml
+
+from darts_core.errors import ConfigError, DartsError, DataError, ResumeError
+
+__all__ = [
+    "csv_rows",
+    "parse_json",
+    "parse_yaml",
+    "read_bytes",
+    "read_json",
+    "read_jsonl",
+    "read_text",
+    "read_yaml",
+    "regular_file",
+]
+
+Kind = type[DartsError]
+log = logging.getLogger("darts_core")
+
+MAX_TEXT = 64 * 2**20
+MAX_LINES = 512 * 2**20
+MAX_YAML = 2 * 2**20
+MAX_DEPTH = 64
+# values after aliases are unfolded: a page of anchors can stand for more than any memory holds
+MAX_VALUES = 500_000
+# what a 64-bit field holds, signed or not; larger numbers overflow wherever they are used
+_INT_LIMIT = 2**64
+_LONGEST_NUMBER = 80
+# what PyYAML's constructors let through for a value that its tag does not fit
+_YAML_ERRORS = (
+    yaml.YAMLError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError,
+)  # fmt: skip
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
+def regular_file(path: str | Path, error: Kind = DataError) -> Path:
+    """`path` as a `Path`, if it is a regular file or a link to one.
+
+    Opening a named pipe waits for a writer, some devices act when they are opened: neither happens.
+
+    Raises:
+        DartsError: of the kind `error`; nothing is there, it may not be reached, or is no regular file.
+    """
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise error(f"There is no file {path}.") from None
+    except (OSError, ValueError) as reason:
+        raise error(f"{path} cannot be reached ({_why(reason)}).") from None
+    if not stat.S_ISREG(mode):
+        kind = next((name for test, name in _KINDS if test(mode)), "no regular file")
+        raise error(f"{path} is {kind}; name a regular file.")
+    return path
+
+
+def read_bytes(path: str | Path, error: Kind = DataError, *, limit: int = MAX_TEXT) -> bytes:
+    """The content of a regular file of at most `limit` bytes.
+
+    Raises:
+        DartsError: of the kind `error`; the file is absent, no regular one, unreadable or too large.
+    """
+    path = regular_file(path, error)
+    try:
+        with _opened(path) as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise error(f"{path} is no regular file any more; name one.")
+            content = stream.read(limit + 1)
+    except OSError as reason:
+        raise error(f"{path} cannot be read ({_why(reason)}).") from None
+    if len(content) > limit:
+        raise error(f"{path} is larger than {limit:,} bytes, the most that is read of such a file.")
+    return content
+
+
+def _opened(path: Path) -> BinaryIO:
+    # without waiting: the file may have become a pipe since it was looked at
+    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+
+
+def read_text(path: str | Path, error: Kind = DataError, *, limit: int = MAX_TEXT) -> str:
+    """The text of a UTF-8 file, whatever the locale; a byte order mark is left out.
+
+    Raises:
+        DartsError: of the kind `error`; as `read_bytes`, or the file is no UTF-8 text.
+    """
+    content = read_bytes(path, error, limit=limit)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as reason:
+        line = content.count(b"\n", 0, reason.start) + 1
+        raise error(
+            f"{path}, line {line}: byte 0x{content[reason.start]:02x} is no UTF-8 text; save the "
+            "file as UTF-8."
+        ) from None
+
+
+def read_json(path: str | Path, error: Kind = ResumeError) -> Any:
+    """The plain values of a JSON file.
+
+    Raises:
+        DartsError: of the kind `error`; the file is absent or damaged.
+    """
+    return parse_json(read_text(path, error), str(path), error)
+
+
+def parse_json(text: str | bytes, name: str, error: Kind = ResumeError) -> Any:
+    """The plain values of a JSON text that messages call `name`.
+
+    Raises:
+        DartsError: of the kind `error`; it is no JSON, names a key twice, nests more than 64 deep, or
+            holds a number or text that nothing can use.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            names = [key for key, _ in pairs]
+            twice = next(key for key in names if names.count(key) > 1)
+            raise ValueError(f"the key {twice[:80]!r} stands twice")
+        return found
+
+    try:
+        value = json.loads(text, object_pairs_hook=once)
+    except (ValueError, RecursionError) as reason:
+        raise error(f"{name} is not valid JSON ({_why(reason)}); it is damaged.") from None
+    _check_plain(value, name, error)
+    return value
+
+
+def read_jsonl(path: str | Path, error: Kind = ResumeError) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file, one mapping a line; no rows where there is no file.
+
+    A torn last line (a kill while writing) is left out; so is any other line that is no JSON mapping,
+    with a warning that names the first.
+
+    Raises:
+        DartsError: of the kind `error`; it is no regular file, or larger than 512 MiB.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    lines = read_bytes(path, error, limit=MAX_LINES).decode("utf-8", "replace").split("\n")
+    rows: list[dict[str, Any]] = []
+    junk = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = parse_json(line, f"{path}, line {number}", error)
+        except error:
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        elif number < len(lines):
+            junk.append(number)
+    if junk:
+        log.warning("%s: left out %d damaged lines, the first is line %d", path, len(junk), junk[0])
+    return rows
+
+
+def read_yaml(path: str | Path, error: Kind = ConfigError) -> Any:
+    """The plain values of a YAML file.
+
+    Raises:
+        DartsError: of the kind `error`; the file is absent, or as `parse_yaml`.
+    """
+    return parse_yaml(read_text(path, error, limit=MAX_YAML), str(path), error)
+
+
+def parse_yaml(text: str, name: str, error: Kind = ConfigError) -> Any:
+    """The plain values of a YAML text that messages call `name`; dates stay texts.
+
+    Raises:
+        DartsError: of the kind `error`; it is no YAML, names a key twice, has tags beyond plain values,
+            nests more than 64 deep or unfolds to more than 500,000 values, or holds a number or text
+            that nothing can use.
+    """
+    try:
+        value = yaml.load(text, Loader=PlainLoader)  # a SafeLoader
+    except yaml.MarkedYAMLError as reason:
+        mark = reason.problem_mark or reason.context_mark
+        place = f"{name}, line {mark.line + 1}, column {mark.column + 1}" if mark else name
+        raise error(
+            f"{place}: not valid YAML ({_why(reason.problem or reason.context)})."
+        ) from None
+    except _YAML_ERRORS as reason:
+        raise error(f"{name} is not valid YAML ({_why(reason)}).") from None
+    _check_plain(value, name, error)
+    return value
+
+
+class PlainLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, for plain values only and within limits of depth and size."""
+
+    _plain = frozenset(
+        f"tag:yaml.org,2002:{kind}"
+        for kind in ("null", "bool", "int", "float", "str", "seq", "map", "merge")
+    )
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._depth = 0
+        self._values = 0
+        self._sizes: dict[int, int] = {}
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
+        """The next node; refused where it nests too deep, is too much, or has a tag of its own."""
+        alias = self.check_event(yaml.AliasEvent)
+        mark = self.peek_event().start_mark
+        before, self._depth = self._values, self._depth + 1
+        if self._depth > MAX_DEPTH:
+            self._refuse(f"values are nested more than {MAX_DEPTH} deep", mark)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        if node is None:
+            return None
+        if alias:
+            if id(node) not in self._sizes:
+                self._refuse("a value contains itself", mark)
+            self._values += self._sizes[id(node)]
+        else:
+            self._check(node)
+            self._values += 1
+            self._sizes[id(node)] = self._values - before
+        if self._values > MAX_VALUES:
+            self._refuse(f"it unfolds to more than {MAX_VALUES:,} values", mark)
+        return node
+
+    def _check(self, node: yaml.Node) -> None:
+        kind = node.tag.rpartition(":")[2]
+        if node.tag not in self._plain:
+            self._refuse(f"the tag {node.tag[:80]!r} is no plain value", node.start_mark)
+        if kind in ("int", "float") and len(str(node.value)) > _LONGEST_NUMBER:
+            self._refuse(f"a number of {len(str(node.value))} characters", node.start_mark)
+        if isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key, _ in node.value:
+                name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
+                if name in seen and not key.tag.endswith(":merge"):
+                    self._refuse(f"the key {str(key.value)[:80]!r} stands twice", key.start_mark)
+                seen.add(name)
+
+    def _refuse(self, problem: str, mark: Any) -> None:
+        raise yaml.constructor.ConstructorError(None, None, problem, mark)
+
+
+# a date is a text to us; "=" names nothing
+PlainLoader.yaml_implicit_resolvers = {
+    first: [pair for pair in pairs if pair[0].rpartition(":")[2] not in ("timestamp", "value")]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _check_plain(value: Any, name: str, error: Kind) -> None:
+    """Refuse what later steps cannot write, print or compute with."""
+    stack = [(value, 1)]
+    while stack:
+        item, depth = stack.pop()
+        if isinstance(item, dict):
+            inner = [*item, *item.values()]
+        elif isinstance(item, (list, tuple)):
+            inner = list(item)
+        else:
+            _check_scalar(item, name, error)
+            continue
+        if depth > MAX_DEPTH:
+            raise error(f"{name} nests values more than {MAX_DEPTH} deep; it is damaged.")
+        stack += [(part, depth + 1) for part in inner]
+
+
+def _check_scalar(item: Any, name: str, error: Kind) -> None:
+    if isinstance(item, int) and not -_INT_LIMIT < item < _INT_LIMIT:
+        raise error(f"{name} holds a whole number of more than 64 bits ({_digits(item)}).")
+    if isinstance(item, str) and not item.isascii():
+        try:
+            item.encode()
+        except UnicodeEncodeError:
+            raise error(
+                f"{name} holds half a character ({item[:40]!a}), which is no text."
+            ) from None
+
+
+def _digits(number: int) -> str:
+    return f"about 2 to the {number.bit_length()}"
+
+
+def csv_rows(text: str, name: str, error: Kind = DataError) -> Iterator[tuple[int, list[str]]]:
+    """(line, cells) of a CSV or TSV text that messages call `name`; the header is the first.
+
+    Raises:
+        DartsError: of the kind `error`; a cell is longer than 128 KiB, or a line holds a null character.
+    """
+    first = text.split("\n", 1)[0]
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if "\t" in first else ",")
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as reason:
+            raise error(f"{name}, line {rows.line_num}: {_why(reason)}.") from None
+        yield rows.line_num, row
+
+
+def _why(reason: Any) -> str:
+    """One short line about an error: its system's text, or its own without line breaks."""
+    text = reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason)
+    line = re.sub(r"\s+", " ", str(text)).strip()
+    return line[:200] or type(reason).__name__

@@ -1,0 +1,144 @@
+"""Pictures of a job's search: best so far, the front, curves, importance, a comparison of versions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from darts_core.report.palette import hex_color
+from darts_core.report.png_figure import new_figure, only_data, plain_label, plain_title, save_png
+from darts_core.report.png_front import save_front
+from darts_core.report.png_lines import lines_png
+from darts_core.report.trials_front import (
+    SEED_MARKS,
+    YOURS,
+    Gains,
+    fresh_seeds,
+    search_front,
+)
+from darts_core.study.results import Goals, Row, row_values, search_rows
+
+__all__ = [
+    "draw_best_so_far",
+    "draw_comparison",
+    "draw_front",
+    "draw_importance",
+    "draw_iterations",
+]
+
+
+def _figure(x: str, y: str, title: str = "") -> tuple[Any, Any]:
+    figure = new_figure(5.8, 3.9)
+    axes = figure.subplots()
+    only_data(axes)
+    axes.set_xlabel(plain_label(x), fontsize=8)
+    axes.set_ylabel(plain_label(y), fontsize=8)
+    axes.tick_params(labelsize=7.5)
+    axes.set_title(plain_title(title), fontsize=8, loc="left")
+    return figure, axes
+
+
+def _save(figure: Any, path: Path) -> Path:
+    figure.tight_layout()
+    return save_png(figure, path)
+
+
+def draw_best_so_far(
+    rows: Sequence[Row], goals: Goals, path: Path, *, title: str = "", gains: Gains = ()
+) -> Path | None:
+    """Every trial's first objective, the best complete trial so far, and the baseline as a line.
+
+    With `gains`, the fresh seeds stand at the right edge with their spread.
+    """
+    # a multi-search numbers the trials of each step anew
+    ordered = sorted(search_rows(rows), key=lambda row: float(row.get("ended") or row["number"]))
+    usable = [(row, v[0]) for row in ordered if (v := row_values(row, goals[:1])) is not None]
+    if not usable:
+        return None
+    metric, better = goals[0]["metric"], max if goals[0]["mode"] == "max" else min
+    figure, axes = _figure("trial, in order", metric, title)
+    _whole_numbers(axes)
+    # the last value of a trial that was stopped early says little about a whole training
+    for state, label, face in (
+        ("done", "trial", hex_color("searched")),
+        ("stopped", "stopped early", "none"),
+    ):
+        some = [(x, value) for x, (row, value) in enumerate(usable) if row["state"] == state]
+        if some:
+            axes.plot(*zip(*some, strict=True), "o", alpha=0.6, label=label, color=hex_color("searched"),
+                      markerfacecolor=face)  # fmt: skip
+    best: list[tuple[int, float]] = []
+    for x, (row, value) in enumerate(usable):
+        if row["state"] == "done":
+            best.append((x, better([*(v for _, v in best[-1:]), value])))
+    if best:
+        best.append((len(usable) - 1, best[-1][1]))
+        axes.step(
+            *zip(*best, strict=True), where="post", label="best so far", color=hex_color("good")
+        )
+    for row, value in usable:
+        if row.get("is_baseline"):
+            axes.axhline(value, linestyle="--", color=hex_color("baseline"), label=YOURS)
+    for shift, (side, (mean, std)) in enumerate(fresh_seeds(gains, metric).items()):
+        name, color = SEED_MARKS[side]
+        axes.errorbar(len(usable) + 0.3 * shift, mean, yerr=std, color=hex_color(color), fmt="s",
+                      capsize=3, label=f"{name}, fresh seeds")  # fmt: skip
+    axes.legend(fontsize=7, frameon=False)
+    return _save(figure, path)
+
+
+def _whole_numbers(axes: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def draw_front(
+    rows: Sequence[Row], goals: Goals, path: Path, *, title: str = "", gains: Gains = ()
+) -> Path | None:
+    """The first two objectives against each other with the front and the baseline; None for one."""
+    front = search_front(rows, goals, title=title, gains=gains)
+    return None if front is None else save_front([front], path)
+
+
+def draw_iterations(
+    series: Mapping[str, Sequence[tuple[int, float]]], metric: str, path: Path
+) -> Path | None:
+    """One line a trial: the metric at each iteration."""
+    if not any(series.values()):
+        return None
+    return lines_png(series, path, x="iteration", y=metric)
+
+
+def draw_importance(shares: Mapping[str, float], metric: str, path: Path) -> Path | None:
+    """The share of each setting in the spread of the first objective, as bars; None without shares."""
+    if not shares:
+        return None
+    figure, axes = _figure(f"share in the spread of {metric}", "")
+    names = list(shares)[::-1]
+    axes.barh(range(len(names)), [shares[name] for name in names], color=hex_color("searched"))
+    axes.set_yticks(range(len(names)), [plain_label(name) for name in names])
+    return _save(figure, path)
+
+
+def draw_comparison(
+    columns: Mapping[str, Sequence[float]],
+    baselines: Mapping[str, float],
+    metric: str,
+    path: Path,
+    *,
+    title: str = "",
+) -> Path | None:
+    """For each version its trials' values as dots and its baseline as a star."""
+    if not any(columns.values()):
+        return None
+    figure, axes = _figure("version", metric, title)
+    names = list(columns)
+    for position, name in enumerate(names):
+        values = columns[name]
+        axes.plot([position] * len(values), values, "o", alpha=0.5, color=hex_color("searched"))
+        if name in baselines:
+            axes.plot(position, baselines[name], "*", ms=14, color=hex_color("baseline"))
+    axes.set_xticks(range(len(names)), [plain_label(name) for name in names])
+    return _save(figure, path)

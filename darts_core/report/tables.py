@@ -1,0 +1,112 @@
+"""Text, JSON and CSV for the terminal. Names, metrics and data of users are neutralised on the way."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from darts_core.report.escape import plain_text
+from darts_core.runlog import plain
+
+_SENSIBLE_SECONDS = 30.0
+
+__all__ = ["clock", "cost_text", "neutral", "render", "short", "span"]
+
+
+def neutral(value: Any, limit: int = 200) -> str:
+    """`plain_text` as long as a table's cell or a line of the terminal takes it."""
+    return plain_text(value, limit=limit)
+
+
+def short(value: Any) -> str:
+    """A value for a table cell."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    if isinstance(value, Mapping):
+        return neutral(", ".join(f"{k}={short(v)}" for k, v in value.items()))
+    if isinstance(value, (list, tuple)):
+        return neutral(", ".join(short(v) for v in value))
+    return neutral(value)
+
+
+def clock(seconds: Any) -> str:
+    """A time stamp as local date and time."""
+    if not isinstance(seconds, (int, float)):
+        return "-"
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def span(seconds: Any) -> str:
+    """A duration as `1h02m`, `3m05s` or `4.2s`."""
+    if not isinstance(seconds, (int, float)):
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+def cost_text(cost: Mapping[str, Mapping[str, Any]]) -> str:
+    """The cost of a search as a sentence: time, and trainings with and without the user's own."""
+    text = span(cost["search"]["seconds"])
+    times = cost["search"]["trainings"]
+    if times is not None:
+        text += f" = {times:.2f} trainings (the search {cost['besides_yours']['trainings']:.2f}, yours 1)"
+        # the time of short trials is too coarse to compare
+        if cost["search"]["processor_seconds"] >= _SENSIBLE_SECONDS:
+            text += f", {cost['search']['processor_trainings']:.2f} by processor time"
+    if cost["confirm"]["seconds"]:
+        text += f"; confirming runs {span(cost['confirm']['seconds'])}"
+    return text
+
+
+def _text(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    cells = [[short(row.get(column)) for column in columns] for row in rows]
+    heads = [neutral(column) for column in columns]
+    widths = [max([len(h), *(len(line[i]) for line in cells)]) for i, h in enumerate(heads)]
+    lines = ["  ".join(h.ljust(w) for h, w in zip(heads, widths, strict=True)).rstrip()]
+    lines += [
+        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells
+    ]
+    return "\n".join(lines)
+
+
+def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([neutral(column) for column in columns])
+    for row in rows:
+        writer.writerow([_cell(row.get(column)) for column in columns])
+    return stream.getvalue().rstrip("\n")
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    if isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, (Mapping, list, tuple)):
+        text = json.dumps(plain(value))
+    else:
+        text = neutral(value, 10_000)
+    # a spreadsheet must not take a cell for a formula
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+
+
+def render(
+    columns: Sequence[str], rows: Sequence[Mapping[str, Any]], form: str = "text", extra: Any = None
+) -> str:
+    """The rows as aligned text, CSV, or JSON (`extra` stands beside the rows there)."""
+    if form == "json":
+        content = list(rows) if extra is None else {**extra, "rows": list(rows)}
+        # ASCII only: escape characters arrive as \\u001b, never raw
+        return json.dumps(plain(content), indent=2, allow_nan=False)
+    return _csv(columns, rows) if form == "csv" else _text(columns, rows)

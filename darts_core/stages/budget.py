@@ -1,0 +1,108 @@
+"""The end of a search under a budget: the network that is returned meets it as measured."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from darts_core.architecture import Architecture
+from darts_core.latency.networks import NetworkTimer
+from darts_core.latency.within import Settled, within_budget
+from darts_core.search import Doubt, SearchResult
+from darts_core.spaces import SearchSpace
+
+__all__ = ["settle"]
+
+log = logging.getLogger("darts_core")
+_LOADINGS = 2
+
+
+def settle(
+    found: SearchResult,
+    space: SearchSpace,
+    penalties: Sequence[nn.Module],
+    timer: NetworkTimer | None,
+    judge: Callable[[Architecture], list[Doubt]],
+) -> tuple[SearchResult, dict[str, Any]]:
+    """`found` with an architecture within the budget, and the facts for `result.json`.
+
+    Without a budget both are as they were: the facts state the expected cost alone, or nothing.
+
+    Args:
+        found: what the search ended with.
+        space: of its architecture.
+        penalties: those of the search.
+        timer: of the networks' latency; None where the cost is a count, which is exact.
+        judge: what the guards say of an architecture; a change adds no doubt.
+
+    Raises:
+        LatencyError: no network within 1.05 times the budget was found; states the fastest.
+    """
+    if not penalties:
+        return found, {}
+    penalty: Any = penalties[-1]
+    cost, budget = penalty.cost, getattr(penalty, "budget", None)
+    facts: dict[str, Any] = {
+        "unit": cost.unit,
+        "found": cost.of(found.architecture),
+        "budget": budget,
+    }
+    log.info("expected cost of the network found: %.3f %s", facts["found"], cost.unit)
+    if budget is None:
+        return found, {"cost": facts}
+    allowed = {doubt.guard for doubt in found.doubts}
+    settled = within_budget(
+        found.architecture,
+        {kind: np.asarray(w) for kind, w in found.weights.items()},
+        space,
+        cost,
+        budget,
+        cost.of if timer is None else _timed(timer),
+        lambda architecture: {doubt.guard for doubt in judge(architecture)} <= allowed,
+    )
+    facts |= {
+        "found": cost.of(settled.architecture),
+        "measured": settled.measured,
+        "pick": found.architecture.text(),
+        "steps": settled.steps,
+        "disturbed": timer.disturbed if timer is not None else 0,
+    }
+    warnings = _warnings(facts, settled, found.architecture, timed=timer is not None)
+    if settled.architecture != found.architecture:
+        doubts = judge(settled.architecture)
+        found = replace(found, architecture=settled.architecture, doubts=doubts)
+    return found, {"cost": facts, "warnings": warnings}
+
+
+def _timed(timer: NetworkTimer) -> Callable[[Architecture], float]:
+    """The mean over loadings: where a network's memory lies is part of its time."""
+    return lambda architecture: statistics.mean(
+        timer(architecture).median_ms for _ in range(_LOADINGS)
+    )
+
+
+def _warnings(
+    facts: Mapping[str, Any], settled: Settled, pick: Architecture, *, timed: bool
+) -> list[dict[str, str]]:
+    how = "measured at" if timed else "costs"
+    messages = []
+    if settled.architecture != pick:
+        first = settled.steps[0]["measured"]
+        messages.append(
+            f"the strongest operations missed the budget of {facts['budget']:g} {facts['unit']} "
+            f"({how} {first:.3g}); the nearest network that meets it is returned ({how} "
+            f"{settled.measured:.3g})"
+        )
+    if facts["disturbed"]:
+        messages.append(
+            f"{facts['disturbed']} networks were timed beside other work; their times are less sure"
+        )
+    for message in messages:
+        log.warning(message)
+    return [{"name": "budget", "message": f"{message}."} for message in messages]

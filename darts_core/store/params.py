@@ -1,0 +1,114 @@
+"""Saved parameters: everything `jobs create` needs, under a name, independent of any job."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from darts_core.errors import JobError, ResumeError
+from darts_core.runlog import read_json, write_json
+from darts_core.store.code import numbered
+from darts_core.store.jobs import JobStore, check_name
+
+__all__ = ["SavedParams"]
+
+KIND = "darts-core saved parameters"
+
+
+class SavedParams:
+    """The parameters saved below a store's root, each a folder with the values and its job files."""
+
+    def __init__(self, store: JobStore) -> None:
+        self.folder = store.root / ".params"
+
+    def _path(self, name: str) -> Path:
+        return self.folder / check_name(name, "parameter set")
+
+    def names(self) -> list[str]:
+        """All saved names, sorted."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(
+            e.name
+            for e in self.folder.iterdir()
+            if not e.is_symlink() and (e / "params.json").is_file()
+        )
+
+    def load(self, name: str) -> dict[str, Any]:
+        """The saved values; `config_paths` are the paths of the saved copies.
+
+        Raises:
+            JobError: there is none of that name.
+        """
+        try:
+            content = read_json(self._path(name) / "params.json")
+        except ResumeError:
+            content = None
+        if not isinstance(content, dict) or content.get("kind") != KIND:
+            known = ", ".join(self.names()) or "none"
+            raise JobError(f"There are no saved parameters {name!r}; saved are {known}.")
+        content["config_paths"] = [
+            str(self._path(name) / n) for n in content.get("config_files", [])
+        ]
+        return content
+
+    def save(
+        self,
+        name: str,
+        values: Mapping[str, Any],
+        config_files: list[Path],
+        *,
+        description: str = "",
+        replace: bool = False,
+    ) -> None:
+        """Save values and copies of the job files.
+
+        Raises:
+            JobError: the name is taken and `replace` is not set.
+        """
+        target = self._path(name)
+        if target.exists() and not replace:
+            raise JobError(
+                f"Saved parameters {name!r} exist already; delete them first or use another name."
+            )
+        temporary = self.folder / f".new-{uuid.uuid4().hex[:12]}"
+        temporary.mkdir(parents=True)
+        kept = []
+        for index, path in enumerate(config_files):
+            kept.append(numbered(index + 1, Path(path)))
+            shutil.copyfile(path, temporary / kept[-1])
+        write_json(
+            temporary / "params.json",
+            {
+                "kind": KIND,
+                "schema_version": 1,
+                "name": name,
+                "description": description[:10_000],
+                "saved": time.time(),
+                **{k: v for k, v in values.items() if k not in ("config_files", "config_paths")},
+                "config_files": kept,
+            },
+        )
+        if target.exists():
+            self._remove(target)
+        temporary.rename(target)
+
+    def edit(self, name: str, changes: Mapping[str, Any]) -> None:
+        """Change values (never the name)."""
+        content = self.load(name)
+        content.pop("config_paths")
+        write_json(self._path(name) / "params.json", {**content, **changes, "name": name})
+
+    def delete(self, name: str) -> None:
+        """Delete saved parameters; jobs made from them are not touched."""
+        self.load(name)
+        self._remove(self._path(name))
+
+    def _remove(self, path: Path) -> None:
+        if path.is_symlink() or path.resolve().parent != self.folder.resolve():
+            raise JobError(f"{path} does not lie in {self.folder}; nothing was deleted.")
+        shutil.rmtree(path)

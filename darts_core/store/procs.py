@@ -1,0 +1,310 @@
+"""Processes: who is who, what belongs to a tree, how much memory it holds, and ending it for certain.
+
+A process is named by its id, its start time and the machine's boot: an id alone may belong to somebody
+else by now. A tree is everything below a process and everything that carries the same mark in its
+environment, so a grandchild that made its own session, or whose parent died, still belongs. Linux is
+read from /proc; elsewhere `ps` gives ids, parents and memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+__all__ = [
+    "MARK",
+    "Identity",
+    "adopt_orphans",
+    "cpu_seconds",
+    "die_with_parent",
+    "end_children",
+    "end_tree",
+    "identity",
+    "is_alive",
+    "reap_orphans",
+    "resident_mib",
+    "tree",
+]
+
+MARK = "DARTS_PROCESS_MARK"
+_PROC = Path("/proc")
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One process for certain: id, start time (clock ticks after boot, or text of `ps`), boot."""
+
+    pid: int
+    start: str
+    boot: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a JSON file."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: Any) -> Identity | None:
+        """The identity in a JSON record, or None where the record holds none."""
+        if not isinstance(record, dict) or not isinstance(record.get("pid"), int):
+            return None
+        if record["pid"] <= 1:  # 0 and below mean process groups, 1 is not ours
+            return None
+        return cls(record["pid"], str(record.get("start")), str(record.get("boot")))
+
+
+@lru_cache(maxsize=1)
+def _boot() -> str:
+    path = _PROC / "sys/kernel/random/boot_id"
+    if path.exists():
+        return path.read_text(encoding="utf-8").strip()
+    done = subprocess.run(
+        ["sysctl", "-n", "kern.boottime"],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    return done.stdout.strip()
+
+
+@dataclass(frozen=True)
+class _Row:
+    parent: int
+    start: str
+    state: str
+    rss_mib: float
+    cpu_seconds: float
+
+
+def _stat(pid: int) -> _Row | None:
+    """One process from /proc, or None when it is gone."""
+    try:
+        text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    except (OSError, UnicodeDecodeError):
+        return None
+    # the name in parentheses may hold spaces and parentheses itself
+    fields = text[text.rindex(")") + 2 :].split()
+    tick = os.sysconf("SC_CLK_TCK")
+    page_mib = os.sysconf("SC_PAGE_SIZE") / 2**20
+    cpu = (int(fields[11]) + int(fields[12])) / tick
+    return _Row(int(fields[1]), fields[19], fields[0], int(fields[21]) * page_mib, cpu)
+
+
+def _table() -> dict[int, _Row]:
+    if _PROC.joinpath("self/stat").exists():
+        rows = {int(p.name): _stat(int(p.name)) for p in _PROC.iterdir() if p.name.isdigit()}
+        return {pid: row for pid, row in rows.items() if row is not None}
+    text = subprocess.run(
+        ["ps", "-axo", "pid=,ppid=,rss=,stat=,lstart="],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    ).stdout
+    table = {}
+    for line in text.splitlines():
+        pid, parent, rss, state, start = line.split(None, 4)
+        table[int(pid)] = _Row(int(parent), start.strip(), state, int(rss) / 1024, 0.0)
+    return table
+
+
+def _row(pid: int) -> _Row | None:
+    return _stat(pid) if _PROC.joinpath("self/stat").exists() else _table().get(pid)
+
+
+def identity(pid: int | None = None) -> Identity:
+    """The identity of a living process (this one by default).
+
+    Raises:
+        ProcessLookupError: there is no such process.
+    """
+    pid = os.getpid() if pid is None else pid
+    row = _row(pid)
+    if row is None:
+        raise ProcessLookupError(f"There is no process {pid}.")
+    return Identity(pid, row.start, _boot())
+
+
+def is_alive(who: Identity | None) -> bool:
+    """Whether exactly this process (same start, same boot, not a zombie) is running."""
+    if who is None or who.boot != _boot():
+        return False
+    row = _row(who.pid)
+    return row is not None and row.start == who.start and not row.state.startswith("Z")
+
+
+def _marked(mark: str) -> set[int]:
+    """Processes whose environment carries our mark, or one below it (Linux; own processes only)."""
+    wanted = f"{MARK}={mark}".encode()
+    found: set[int] = set()
+    if not mark or not _PROC.joinpath("self/environ").exists():
+        return found
+    for entry in _PROC.iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            for item in (entry / "environ").read_bytes().split(b"\0"):
+                if item == wanted or item.startswith(wanted + b"/"):
+                    found.add(int(entry.name))
+    return found
+
+
+def tree(who: Identity | None, mark: str = "", seen: Iterable[Identity] = ()) -> list[Identity]:
+    """The living members of a tree: `who`, all below it, all that carry `mark` and all below those.
+
+    `seen` are earlier members: who lost parent and mark on the way still belongs. The calling process
+    is never a member.
+    """
+    table = _table()
+    roots = _marked(mark)
+    for member in (who, *seen):
+        if member is not None and is_alive(member):
+            roots.add(member.pid)
+    children: dict[int, list[int]] = {}
+    for pid, row in table.items():
+        children.setdefault(row.parent, []).append(pid)
+    members: set[int] = set()
+    waiting = list(roots)
+    while waiting:
+        pid = waiting.pop()
+        if pid in members or pid == os.getpid():
+            continue
+        members.add(pid)
+        waiting.extend(children.get(pid, []))
+    return [
+        Identity(pid, table[pid].start, _boot())
+        for pid in sorted(members)
+        if pid in table and not table[pid].state.startswith("Z")
+    ]
+
+
+def resident_mib(members: Iterable[Identity]) -> float:
+    """Summed resident memory in MiB (pages shared between members count in each)."""
+    rows = [_row(member.pid) for member in members]
+    return sum(row.rss_mib for row in rows if row is not None)
+
+
+def cpu_seconds(members: Iterable[Identity]) -> float:
+    """Summed processor time in seconds (0 where the system has no /proc)."""
+    rows = [_row(member.pid) for member in members]
+    return sum(row.cpu_seconds for row in rows if row is not None)
+
+
+def _send(who: Identity, number: int) -> None:
+    """Signal exactly this process. A file descriptor of it is held while its start time is checked, so
+    its id cannot pass to another process in between.
+    """
+    if who.pid == os.getpid():
+        return
+    if not hasattr(os, "pidfd_open"):
+        if is_alive(who):
+            with contextlib.suppress(OSError):
+                os.kill(who.pid, number)
+        return
+    try:
+        handle = os.pidfd_open(who.pid)
+    except OSError:
+        return
+    try:
+        if is_alive(who):
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(handle, number)
+    finally:
+        os.close(handle)
+
+
+def end_tree(
+    who: Identity | None,
+    mark: str = "",
+    *,
+    grace_seconds: float = 3.0,
+    limit_seconds: float = 9.0,
+    reap: Callable[[], object] | None = None,
+    seen: Iterable[Identity] = (),
+) -> bool:
+    """End a whole tree: SIGTERM, then SIGKILL after `grace_seconds`. True when nothing of it is left.
+
+    The tree is read anew in each round, so what is born while it dies is found too; who was a member once
+    (`seen`, or in an earlier round) stays one. `reap` is called in each round (a parent collects its
+    children there).
+    """
+    begun = time.monotonic()
+    told: set[Identity] = set()
+    known = set(seen)
+    while True:
+        if reap is not None:
+            reap()
+        members = tree(who, mark, known)
+        known.update(members)
+        passed = time.monotonic() - begun
+        if not members:
+            return True
+        if passed > limit_seconds:
+            return False
+        for member in members:
+            if passed >= grace_seconds:
+                _send(member, signal.SIGKILL)
+            elif member not in told:
+                told.add(member)
+                _send(member, signal.SIGTERM)
+        time.sleep(0.05)
+
+
+def end_children(*, grace_seconds: float, limit_seconds: float) -> bool:
+    """End everything below this process, for one whose children are all to end with it.
+
+    With `adopt_orphans` that includes what left its session, its parent and its mark behind.
+    """
+    own = os.getpid()
+    members = [
+        Identity(pid, row.start, _boot())
+        for pid, row in _table().items()
+        if row.parent == own and not row.state.startswith("Z")
+    ]
+    return end_tree(
+        None,
+        grace_seconds=grace_seconds,
+        limit_seconds=limit_seconds,
+        reap=lambda: reap_orphans(()),
+        seen=members,
+    )
+
+
+def reap_orphans(keep: Iterable[int]) -> None:
+    """Collect ended children that nobody else waits for; `keep` are ids that have a waiter."""
+    kept = set(keep)
+    for pid, row in _table().items():
+        if row.parent == os.getpid() and row.state.startswith("Z") and pid not in kept:
+            with contextlib.suppress(OSError):
+                os.waitpid(pid, os.WNOHANG)
+
+
+def adopt_orphans() -> bool:
+    """Ask the system that orphaned descendants become children of this process (Linux); True if done."""
+    if sys.platform != "linux":
+        return False
+    library = ctypes.CDLL(None, use_errno=True)
+    return library.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+
+
+def die_with_parent() -> bool:
+    """Ask the system to kill this process when the one that started it is gone (Linux); True if done.
+
+    The system means the thread that started it; call it where that thread lives as long as its process.
+    """
+    if sys.platform != "linux":
+        return False
+    library = ctypes.CDLL(None, use_errno=True)
+    return library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0

@@ -1,0 +1,76 @@
+"""Which setting mattered: the share of each in the spread of the results. The only place that says so."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from darts_core.study.results import Goals, Row, row_values, search_rows
+
+__all__ = ["importance", "row_importance"]
+
+log = logging.getLogger("darts_core")
+_FEWEST = 4
+_LOG_RANGE = 20.0
+"""Largest over smallest value from which on a setting counts on a logarithmic scale."""
+
+
+def row_importance(rows: Sequence[Row], goals: Goals) -> dict[str, float]:
+    """`importance` of a job's finished search trials for its first objective."""
+    usable = [row for row in search_rows(rows) if row_values(row, goals) is not None]
+    values = [float(row["values"][goals[0]["metric"]]) for row in usable]
+    return importance([row["config"] for row in usable], values, maximize=goals[0]["mode"] == "max")
+
+
+def importance(
+    settings: Sequence[Mapping[str, Any]], values: Sequence[float], *, maximize: bool
+) -> dict[str, float]:
+    """The share of each setting in the spread of the values (0..1, most important first).
+
+    Optuna's PED-ANOVA; empty with fewer than four trials. A setting that is absent in some trials
+    (a conditional one) counts there as a choice of its own.
+
+    Source: Hutter et al. 2014, functional ANOVA, in the PED form of Watanabe et al. 2023.
+    """
+    names = sorted(set().union(*settings)) if settings else []
+    names = [n for n in names if len({repr(given.get(n)) for given in settings}) > 1]
+    if len(settings) < _FEWEST or not names:
+        return {}
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize" if maximize else "minimize")
+    spaces = {name: _distribution([given.get(name) for given in settings]) for name in names}
+    for given, value in zip(settings, values, strict=True):
+        params = {
+            name: float(given[name]) if _is_range(space) else repr(given.get(name))
+            for name, space in spaces.items()
+        }
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=spaces, value=value))
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator(evaluate_on_local=False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    except (ValueError, RuntimeError) as error:
+        log.info("no importance of the settings: %s", error)
+        return {}
+    return {name: float(share) for name, share in found.items()}
+
+
+def _distribution(values: Sequence[Any]) -> Any:
+    """The range of numbers, or the choices of anything else."""
+    import optuna
+
+    if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
+        low, high = float(min(values)), float(max(values))
+        return optuna.distributions.FloatDistribution(
+            low, high, log=low > 0 and high / low > _LOG_RANGE
+        )
+    return optuna.distributions.CategoricalDistribution(sorted({repr(v) for v in values}))
+
+
+def _is_range(distribution: Any) -> bool:
+    return hasattr(distribution, "log")

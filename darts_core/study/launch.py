@@ -1,0 +1,139 @@
+"""Local worker processes of a study: started, watched, started again when they die."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing.connection
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from darts_core.errors import TuneError
+from darts_core.study.accounts import check_failures
+from darts_core.study.ledger import Ledger
+from darts_core.study.records import TrialRecord
+from darts_core.study.runner import Objective, pack, worker_context
+from darts_core.study.worker import worker_main
+
+__all__ = ["RelaunchLimit", "run_workers", "watching"]
+
+log = logging.getLogger("darts_core")
+
+# workers that die this often in a row, without one trial ending in between, are not worth more
+_RELAUNCHES = 5
+_LOOK_SECONDS = 1.0
+
+
+class RelaunchLimit:
+    """Counts worker deaths since a trial last ended."""
+
+    def __init__(self, limit: int = _RELAUNCHES) -> None:
+        self.limit = limit
+        self._deaths = 0
+        self._ended = -1
+
+    def death(self, ended: int, how: str) -> None:
+        """Note a death, when `ended` trials had come to their end.
+
+        Raises:
+            TuneError: too many in a row.
+        """
+        if ended > self._ended:
+            self._ended, self._deaths = ended, 0
+        self._deaths += 1
+        if self._deaths > self.limit:
+            raise TuneError(
+                f"Workers died {self._deaths} times in a row without finishing a trial (the last "
+                f"one: {how}); look at the log above, then run the same command to continue."
+            )
+
+
+def run_workers(
+    ledger: Ledger,
+    objective: Objective,
+    workers: int,
+    *,
+    seen: set[int],
+    on_trial: Callable[[TrialRecord], None] | None = None,
+) -> None:
+    """Keep up to `workers` processes running until no trial is left to run.
+
+    Args:
+        ledger: the study.
+        objective: picklable.
+        workers: how many.
+        seen: numbers of trials that have been passed to `on_trial` or are old; is added to.
+        on_trial: called with each trial that ends.
+
+    Raises:
+        TuneError: too many failed trials, workers keep dying, or the objective cannot be pickled.
+    """
+    context, packed = worker_context(objective), pack(objective)
+    log.info("starting %d local worker processes, one trial each at a time", workers)
+    alive: dict[int, Any] = {}
+    limit = RelaunchLimit()
+    try:
+        for index in range(workers):
+            alive[index] = _launch(context, ledger, packed, index)
+        while alive:
+            sentinels = {process.sentinel: index for index, process in alive.items()}
+            ready = multiprocessing.connection.wait(list(sentinels), timeout=_LOOK_SECONDS)
+            _tell_ended(ledger, seen, on_trial)
+            for sentinel in ready:
+                index = sentinels[sentinel]  # type: ignore[index]
+                process = alive.pop(index)
+                process.join()
+                if process.exitcode == 0 or not ledger.unfinished():
+                    continue
+                check_failures(ledger.trials(), ledger.spec.max_failure_share)
+                limit.death(len(seen), f"status {process.exitcode}")
+                log.warning("worker %d died (status %s); relaunched", index, process.exitcode)
+                alive[index] = _launch(context, ledger, packed, index)
+            if not alive and ledger.unfinished():
+                # the last worker left while another's trial was running, and that one died since
+                alive[0] = _launch(context, ledger, packed, 0)
+    finally:
+        for process in alive.values():
+            process.kill()
+            process.join()
+    _tell_ended(ledger, seen, on_trial)
+    check_failures(ledger.trials(), ledger.spec.max_failure_share)
+
+
+@contextlib.contextmanager
+def watching(ledger: Ledger) -> Iterator[None]:
+    """Log each trial that ends during the block, whoever runs it; for blocking launchers."""
+    seen = {t.number for t in ledger.trials() if t.state.is_finished()}
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(_LOOK_SECONDS):
+            _tell_ended(ledger, seen, None)
+
+    thread = threading.Thread(target=watch, daemon=True, name="trial-watch")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        _tell_ended(ledger, seen, None)
+
+
+def _launch(context: Any, ledger: Ledger, packed: bytes, index: int) -> Any:
+    process = context.Process(target=worker_main, args=(ledger.spec, packed, index))
+    process.start()
+    return process
+
+
+def _tell_ended(
+    ledger: Ledger, seen: set[int], on_trial: Callable[[TrialRecord], None] | None
+) -> None:
+    for trial in ledger.trials():
+        if trial.state.is_finished() and trial.number not in seen:
+            seen.add(trial.number)
+            record = ledger.record(trial)
+            log.info("trial %d: %s, %s", record.number, record.state, record.reason)
+            if on_trial is not None:
+                on_trial(record)

@@ -1,0 +1,441 @@
+"""The books of a study: who may run which trial, what it reported, how it ended. Exactly once each.
+
+Every change of a trial's state happens under one lock of the study folder, in an order that a kill
+between any two steps leaves something the next opener can finish:
+
+* claim: ask Optuna for a trial (it is then RUNNING), write the lease. RUNNING without a live lease
+  means its worker is gone: the next claim takes that trial over, under its number and in its folder.
+* finish: write `result.json`, remove the lease, tell Optuna. RUNNING with a `result.json` means the
+  telling is missing: the next claim does it and runs nothing.
+* pause (at a rung, see `promotion`): mark the trial, give up the lease. A marked trial without a live
+  lease waits: a claim may go on with it, and what still waits when nothing is left to do is ended.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from darts_core.errors import TuneError
+from darts_core.runlog import read_json, write_json, write_yaml
+from darts_core.study.accounts import check_failures, spent_by
+from darts_core.study.budget import Spent
+from darts_core.study.claim import Claim
+from darts_core.study.lease import FileLeases, Lease, Leases, LeaseWatch, StoredLeases
+from darts_core.study.promotion import PAUSED, PromotingStudy, paused, promoter_of
+from darts_core.study.propose import propose
+from darts_core.study.pruners import make_pruner
+from darts_core.study.records import IS_BASELINE, OUTSIDE, TrialRecord, meets, record_of
+from darts_core.study.samplers import Drawing, grid_size, make_sampler
+from darts_core.study.space import suggest
+from darts_core.study.spec import StudySpec
+from darts_core.study.storage import open_storage, study_lock
+from darts_core.study.trial import outcome_values
+
+__all__ = ["Ledger"]
+
+log = logging.getLogger("darts_core")
+
+# in a `result.json` that holds a runner's own row: where the books' record stands
+LEDGER = "ledger"
+
+
+class Ledger:
+    """One worker's (or the sweeper's) access to a study."""
+
+    def __init__(self, spec: StudySpec) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.spec = spec
+        self.folder = spec.folder
+        self.trials_folder = spec.trials_folder or self.folder / "trials"
+        self.trials_folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        storage = open_storage(self.folder, spec.storage)
+        self.lock = study_lock(self.folder, spec.storage, spec.study_name, storage)
+        self._watch = LeaseWatch(spec.stale_seconds)
+        with self.lock.held():
+            self.study = self._open(storage)
+        self.leases: Leases = FileLeases(self.trial_folder)
+        if spec.storage is not None:
+            self.leases = StoredLeases(self.study)
+        self._limit = self._trial_limit()
+        self._promoter = promoter_of(self.study, self.spec.budget, self._limit, self._lease)
+        self._tried_all = False
+
+    def _open(self, storage: Any) -> PromotingStudy:
+        judged = 1 if self.spec.judged_by else len(self.spec.objectives)
+        pruner = make_pruner(self.spec.pruner, judged, self.spec.budget.epochs_per_trial)
+        goals = self.spec.objectives.values()
+        optuna.create_study(
+            storage=storage,
+            study_name=self.spec.study_name,
+            directions=[optuna.study.StudyDirection[goal.upper()] for goal in goals],
+            load_if_exists=True,
+        )
+        study = PromotingStudy(self.spec.study_name, storage, pruner=pruner)
+        known = study.user_attrs.get("identity")
+        if known is None:
+            study.set_user_attr("identity", self.spec.identity())
+        elif known != self.spec.identity():
+            raise TuneError(self.spec.differs(known))
+        return study
+
+    def _trial_limit(self) -> int | None:
+        limit = self.spec.budget.trials
+        if self.spec.sampler["name"] == "grid" and not self.spec.distinct:
+            size = grid_size(self.spec.space)
+            return size if limit is None else min(limit, size)
+        return limit
+
+    def trial_folder(self, number: int) -> Path:
+        """Where a trial keeps its files."""
+        name = self.spec.trial_name
+        return self.trials_folder / (f"{number:04d}" if name is None else name(number))
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials as the storage has them now."""
+        return self.study.real_trials()
+
+    def _lease(self, number: int) -> Lease | None:
+        return self.leases.read(number)
+
+    # -- claiming ---------------------------------------------------------------------------------
+
+    def claim(self) -> Claim | None:
+        """A trial to run: an interrupted one, a promoted one, a new one; None when nothing is left.
+
+        Raises:
+            TuneError: too large a share of the trials failed.
+        """
+        with self.lock.held():
+            trials = self.trials()
+            check_failures(trials, self.spec.max_failure_share, self.spec.hopeless)
+            for frozen in trials:
+                if frozen.state == TrialState.RUNNING:
+                    taken = self._take_over(frozen)
+                    if taken is not None:
+                        return self._start(*taken)
+            trials = self.trials()
+            spent = self.spent(trials)
+            if self.spec.budget.exhausted(spent, running=True) is not None:
+                return None
+            taken = self._promoted(trials, spent)
+            if taken is not None:
+                return self._start(*taken)
+            if self._enough(spent) is not None:
+                return None
+            # grid and fixed parameters are settled by the sampler that is set while asking
+            number = self._next_number(trials)
+            if self.spec.distinct and not self._draw(number, trials):
+                return None
+            self.study.sampler = self._sampler(number)
+            trial = self.study.ask()
+            baseline = bool(trial.user_attrs.get(IS_BASELINE))
+            lease = Lease(to_the_end=baseline, folder=str(self.trial_folder(trial.number)))
+            self.leases.write(trial.number, lease)
+        return self._start(trial, lease)
+
+    def _draw(self, number: int, trials: list[FrozenTrial]) -> bool:
+        """Enqueue a point that no trial has, unless one waits already; False when there is none."""
+        waits = any(t.state == TrialState.WAITING for t in trials)
+        if waits or self.spec.sampler["name"] == "grid":
+            return True
+        known = self.study._get_trials(deepcopy=False)
+        seed = (self.spec.seed, number)
+        params = propose(
+            self.spec.space,
+            self.study.directions,
+            known,
+            lambda again: self._sampler(number, again),
+            seed=seed,
+        )
+        self._tried_all = params is None
+        if params is not None:
+            stored = {name: self.spec.space[name].encode(v) for name, v in params.items()}
+            self.study.enqueue_trial(stored)
+        return params is not None
+
+    def _promoted(self, trials: list[FrozenTrial], spent: Spent) -> tuple[Trial, Lease] | None:
+        """A paused trial that goes on: beyond its rung, or to its end when no new one is drawn."""
+        if self._promoter is None:
+            return None
+        found, to_the_end = self._promoter.promotable(trials), False
+        if found is None:
+            if self._enough(spent) is None and self._promoter.draws(trials, spent):
+                return None
+            found, to_the_end = self._promoter.finishing(trials), True
+        if found is None:
+            return None
+        lease = (self._lease(found.number) or Lease()).successor()
+        lease.to_the_end = to_the_end
+        self.leases.write(found.number, lease)
+        self.study._storage.set_trial_user_attr(found._trial_id, PAUSED, "")
+        log.info("trial %d goes on %s", found.number, "to its end" if to_the_end else "(promoted)")
+        return Trial(self.study, found._trial_id), lease
+
+    def _next_number(self, trials: list[FrozenTrial]) -> int:
+        waiting = [t.number for t in trials if t.state == TrialState.WAITING]
+        return min(waiting, default=len(trials))
+
+    def _sampler(self, number: int, again: int = 0) -> Any:
+        draw = Drawing(
+            self.spec.seed,
+            number,
+            self.spec.space,
+            self.spec.budget.trials,
+            _violations if self.spec.constraints else None,
+            again,
+        )
+        return make_sampler(self.spec.sampler, draw)
+
+    def _take_over(self, frozen: FrozenTrial) -> tuple[Trial, Lease] | None:
+        """The trial of a worker that is gone, to go on with; None where it lives, has ended, or waits."""
+        old = self._lease(frozen.number)
+        if self._watch.alive(old):
+            return None
+        result = self._result(frozen.number, old)
+        if result is not None:
+            self.leases.remove(frozen.number)
+            self._tell(frozen.number, result)
+            return None
+        if paused(frozen):
+            return None
+        lease = old.successor() if old is not None else Lease()
+        lease.to_the_end = lease.to_the_end or bool(frozen.user_attrs.get(IS_BASELINE))
+        lease.folder = str(self.trial_folder(frozen.number))
+        if lease.idle > self.spec.max_restarts:
+            reason = f"its process died {lease.idle} times without reporting anything new"
+            self._settle(frozen.number, lease, "fail", reason, {}, None)
+            return None
+        self.leases.write(frozen.number, lease)
+        log.info("trial %d was interrupted; it goes on from its checkpoint", frozen.number)
+        return Trial(self.study, frozen._trial_id), lease
+
+    def _result(self, number: int, lease: Lease | None) -> dict[str, Any] | None:
+        """The books' record of an ended trial whose telling is missing, wherever its worker wrote it."""
+        folders = [self.trial_folder(number)]
+        folders += [Path(lease.folder)] if lease is not None and lease.folder else []
+        for folder in folders:
+            if (folder / "result.json").is_file():
+                content = read_json(folder / "result.json")
+                record = content.get(LEDGER, content) if isinstance(content, dict) else {}
+                # a row without the books' own record is what a cut-off sitting left
+                if "device_seconds" in record and record.get("number") == number:
+                    return dict(record)
+        return None
+
+    def _start(self, trial: Trial, lease: Lease) -> Claim:
+        attrs = trial.user_attrs
+        if OUTSIDE in attrs:
+            params = dict(attrs[OUTSIDE])
+        else:
+            self.study.sampler = self._sampler(trial.number)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                params = suggest(trial, self.spec.space)
+        folder = self.trial_folder(trial.number)
+        seed = self.spec.seed + trial.number
+        about = {"number": trial.number, "trial_seed": seed, "params": params}
+        write_yaml(folder / "config.yaml", about)
+        claim = Claim(
+            trial,
+            folder,
+            lease,
+            self.leases,
+            params,
+            seed,
+            is_baseline=bool(attrs.get(IS_BASELINE)),
+            share=self.spec.device_share,
+        )
+        claim.over = lambda: self.over(claim)
+        return claim
+
+    # -- while a trial runs -----------------------------------------------------------------------
+
+    def report(self, claim: Claim, epoch: int, metrics: dict[str, float]) -> str | None:
+        """Record an epoch; the reason why the trial should end here, or None.
+
+        Raises:
+            LeaseLost: another worker runs this trial now.
+        """
+        claim.renew(epoch + 1)
+        return self._pruned(claim, epoch, metrics) or self.over(claim)
+
+    def over(self, claim: Claim) -> str | None:
+        """The spent budget that ends a running trial, or None. The baseline always runs to its end."""
+        if claim.is_baseline or not self.spec.budget.bounds_running_trials:
+            return None
+        return self.spec.budget.exhausted(self.spent(self.trials()), running=True)
+
+    def _pruned(self, claim: Claim, epoch: int, metrics: dict[str, float]) -> str | None:
+        name = self.spec.judged_by
+        if name is None or name not in metrics:
+            return None
+        # Optuna counts epochs done; its own `report` refuses studies with several objectives
+        storage, number = self.study._storage, claim.trial._trial_id
+        known = storage.get_trial(number).intermediate_values
+        if epoch + 1 not in known:
+            storage.set_trial_intermediate_value(number, epoch + 1, metrics[name])
+        if epoch + 1 < max(known, default=0):
+            return None
+        if epoch + 1 == self.spec.budget.epochs_per_trial:
+            # nothing is left to save: what is fully trained counts as such, also on a rung
+            return None
+        if not claim.lease.to_the_end and self._stops(claim, epoch + 1):
+            claim.pauses = self._promoter is not None
+            return f"pruned after epoch {epoch + 1} with {name} {metrics[name]:.6g}"
+        return None
+
+    def _stops(self, claim: Claim, epochs: int) -> bool:
+        frozen = self.study._storage.get_trial(claim.trial._trial_id)
+        if self.study.pruner.prune(self.study, frozen):
+            return True
+        if self._promoter is None or epochs not in self._promoter.pruner.rungs:
+            return False
+        return not self._promoter.affords(self.trials(), epochs, claim.number)
+
+    # -- ending -----------------------------------------------------------------------------------
+
+    def complete(self, claim: Claim, outcome: Any) -> TrialRecord:
+        """Record what the objective returned; a missing or NaN objective fails the trial by name."""
+        try:
+            values, metrics = outcome_values(outcome, self.spec.objectives)
+            meets(metrics, self.spec.constraints)
+        except TuneError as error:
+            return self.end(claim, "fail", str(error))
+        return self.end(claim, "complete", "finished", metrics, values)
+
+    def end(
+        self,
+        claim: Claim,
+        state: str,
+        reason: str,
+        metrics: dict[str, float] | None = None,
+        values: list[float] | None = None,
+        trace: str | None = None,
+    ) -> TrialRecord:
+        """Close a claimed trial in `state` (complete, pruned, fail); a pausing one waits instead.
+
+        Raises:
+            LeaseLost: another worker runs this trial now.
+        """
+        with self.lock.held():
+            claim.renew()
+            if state == "pruned" and claim.pauses:
+                self.study._storage.set_trial_user_attr(claim.trial._trial_id, PAUSED, reason)
+                claim.release()
+                log.info("trial %d pauses, %s", claim.number, reason)
+                return self.record(self.trials()[claim.number])
+            claim.lease.seconds = claim.seconds()
+            self._settle(
+                claim.number, claim.lease, state, reason, metrics or {}, values, trace, claim.row
+            )
+        return self.record(self.trials()[claim.number])
+
+    def end_paused(self) -> list[TrialRecord]:
+        """End the trials that still wait, when nothing is left to run; the records of these."""
+        with self.lock.held():
+            running = [t for t in self.trials() if t.state == TrialState.RUNNING]
+            if not all(paused(t) for t in running):
+                return []
+            for trial in running:
+                lease = self._lease(trial.number) or Lease()
+                self._settle(trial.number, lease, "pruned", paused(trial), {}, None)
+        numbers = {trial.number for trial in running}
+        return [self.record(t) for t in self.trials() if t.number in numbers]
+
+    def _settle(
+        self,
+        number: int,
+        lease: Lease,
+        state: str,
+        reason: str,
+        metrics: dict[str, float],
+        values: list[float] | None,
+        trace: str | None = None,
+        row: dict[str, Any] | None = None,
+    ) -> None:
+        result = {
+            "schema_version": 1,
+            "number": number,
+            "state": state,
+            "reason": reason,
+            "metrics": metrics,
+            "values": values,
+            "epochs": lease.epochs,
+            "device_seconds": lease.seconds,
+            "attempts": lease.attempt,
+            "traceback": trace,
+        }
+        content = {**row, LEDGER: result} if row else result
+        write_json(self.trial_folder(number) / "result.json", content)
+        # in this order, so that a kill in between leaves no lease on a finished trial
+        self.leases.remove(number)
+        self._tell(number, result)
+
+    def _tell(self, number: int, result: dict[str, Any]) -> None:
+        frozen = self.trials()[number]
+        storage = self.study._storage
+        attrs = {
+            "metrics": result["metrics"],
+            "epochs": result["epochs"],
+            "seconds": result["device_seconds"],
+            "reason": result["reason"],
+        }
+        if self.spec.constraints and result["state"] == "complete":
+            attrs["violations"] = meets(result["metrics"], self.spec.constraints)
+        for key, value in attrs.items():
+            storage.set_trial_user_attr(frozen._trial_id, key, value)
+        self.study.sampler = self._sampler(number)
+        state = TrialState[result["state"].upper()]
+        values = result["values"] if state == TrialState.COMPLETE else None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.study.tell(number, values, state=state)
+
+    # -- looking ----------------------------------------------------------------------------------
+
+    def spent(self, trials: list[FrozenTrial]) -> Spent:
+        """What all trials have used, running ones included."""
+        return spent_by(trials, self._lease)
+
+    def ended(self, trials: list[FrozenTrial] | None = None) -> str | None:
+        """Why no further trial is started, or None."""
+        return self._enough(self.spent(self.trials() if trials is None else trials))
+
+    def _enough(self, spent: Spent) -> str | None:
+        if self._limit is not None and spent.trials >= self._limit:
+            return f"the budget of {self._limit} trials is spent"
+        if self._tried_all:
+            return "every configuration was tried"
+        return self.spec.budget.exhausted(spent)
+
+    def may_promote(self) -> bool:
+        """Whether paused trials wait for what other workers' trials will report."""
+        trials = self.trials()
+        if self.spec.budget.exhausted(self.spent(trials), running=True) is not None:
+            return False
+        waits = [bool(paused(t)) for t in trials if t.state == TrialState.RUNNING]
+        return any(waits) and not all(waits)
+
+    def unfinished(self) -> bool:
+        """Whether a trial is still to be run or to be finished."""
+        trials = self.trials()
+        if any(t.state == TrialState.RUNNING for t in trials):
+            return True
+        return self.ended(trials) is None
+
+    def record(self, frozen: FrozenTrial) -> TrialRecord:
+        """The record of a trial."""
+        feasible = all(v <= 0 for v in frozen.user_attrs.get("violations", ()))
+        folder = self.trial_folder(frozen.number)
+        return record_of(frozen, self.spec.space, folder, feasible)
+
+
+def _violations(trial: FrozenTrial) -> list[float]:
+    return list(trial.user_attrs.get("violations", [0.0]))

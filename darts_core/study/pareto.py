@@ -1,0 +1,71 @@
+"""Pareto fronts: what no other point beats in every objective. The only place that decides it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from darts_core.errors import ConfigError
+
+__all__ = ["pareto_front", "pareto_mask", "signs"]
+
+
+def pareto_mask(costs: ArrayLike) -> NDArray[np.bool_]:
+    """Which rows are on the front when every column is a cost (smaller is better).
+
+    A row is off the front when another is nowhere worse and somewhere better; equal rows stay
+    together; a row holding NaN is never on it.
+
+    Shapes: costs [rows, objectives] -> [rows].
+    """
+    table = np.atleast_2d(np.asarray(costs, dtype=np.float64))
+    known = np.asarray(~np.isnan(table).any(axis=1), dtype=np.bool_)
+    mask: NDArray[np.bool_] = np.zeros(len(table), dtype=np.bool_)
+    for i in np.flatnonzero(known):
+        others = table[known]
+        beaten = (others <= table[i]).all(axis=1) & (others < table[i]).any(axis=1)
+        mask[i] = not beaten.any()
+    return mask
+
+
+def signs(directions: Sequence[str]) -> NDArray[np.float64]:
+    """What makes a cost of each objective: 1 for "min" or "minimize", -1 for "max" or "maximize".
+
+    Raises:
+        ConfigError: a direction is none of them.
+    """
+    for direction in directions:
+        if direction not in ("min", "max", "minimize", "maximize"):
+            raise ConfigError(f"The direction {direction!r} is unknown; it is 'min' or 'max'.")
+    return np.array([1.0 if d.startswith("min") else -1.0 for d in directions])
+
+
+def pareto_front(
+    rows: Sequence[Mapping[str, Any]], objectives: Mapping[str, str]
+) -> list[Mapping[str, Any]]:
+    """The rows on the front, sorted by the first objective; rows lacking a number are left out.
+
+    Args:
+        rows: mappings that hold the objectives' values.
+        objectives: name -> "min" or "max".
+
+    Raises:
+        ConfigError: no objective is given, or a direction is neither "min" nor "max".
+    """
+    if not objectives:
+        raise ConfigError("A front needs at least one objective, for example {'accuracy': 'max'}.")
+    to_costs = signs(list(objectives.values()))
+    if not rows:
+        return []
+    costs = np.array([[_number(row.get(name)) for name in objectives] for row in rows]) * to_costs
+    chosen = [int(i) for i in np.flatnonzero(pareto_mask(costs))]
+    return [rows[i] for i in sorted(chosen, key=lambda i: (float(costs[i, 0]), i))]
+
+
+def _number(value: Any) -> float:
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if usable and math.isfinite(value) else math.nan

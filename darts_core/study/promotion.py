@@ -1,0 +1,278 @@
+"""Asynchronous successive halving with promotion: a paused trial goes on once it is among the best.
+
+Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning" (arXiv:1810.05934). Optuna's
+pruner ends a trial for good at its rung, judged against the few that came before it; here it keeps its
+checkpoint and is judged again whenever others have reached the rung.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
+from functools import cmp_to_key
+from typing import Any
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.trial import FrozenTrial, TrialState
+
+from darts_core.study.accounts import imported, spent_by
+from darts_core.study.budget import Budget, Spent
+from darts_core.study.lease import Lease
+from darts_core.study.records import OUTSIDE
+
+__all__ = ["PAUSED", "Promoter", "PromotingStudy", "PromotionPruner", "paused"]
+
+# the user attribute of a trial that waits at its rung: the reason, or nothing
+PAUSED = "paused"
+# of a study without a number of trials, the rest of the budget trains the best ones further
+_SHARE_OF_NEW_TRIALS = 0.5
+# a share of a few trials would leave a single one that is trained to its end
+_FULL_TRIALS = 3
+
+
+def paused(trial: FrozenTrial) -> str:
+    """Why the trial waits at its rung; empty when it does not."""
+    return str(trial.user_attrs.get(PAUSED) or "")
+
+
+class PromotingStudy(optuna.Study):
+    """A study whose paused trials are, for samplers and pruners, pruned ones."""
+
+    def real_trials(self) -> list[FrozenTrial]:
+        """All trials as stored: a paused one is running."""
+        return super()._get_trials(deepcopy=False)
+
+    def _get_trials(
+        self,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+        use_cache: bool = False,
+    ) -> list[FrozenTrial]:
+        found = []
+        for trial in super()._get_trials(deepcopy, None, use_cache):
+            if trial.state == TrialState.RUNNING and paused(trial):
+                trial = copy.copy(trial)
+                trial.state = TrialState.PRUNED
+            elif trial.state == TrialState.COMPLETE and OUTSIDE in trial.user_attrs:
+                # a point outside the space would only shrink what samplers take for the space
+                trial = copy.copy(trial)
+                trial.state = TrialState.FAIL
+            if states is None or trial.state in states:
+                found.append(trial)
+        return found
+
+
+@dataclass(frozen=True)
+class PromotionPruner(BasePruner):
+    """Pauses a trial at a rung (an epoch count) unless it is in the best 1/`reduction_factor` there.
+
+    Args:
+        epochs: of a trial that is not stopped.
+        min_resource: the first rung, in epochs.
+        reduction_factor: each rung lies this many times later, and one of so many passes it.
+        cost_share: most epochs of a study with a known number of trials, as a share of what all of them
+            would take unstopped, though never fewer than three full trials take. Promotions stay
+            within it; what is left when all trials are drawn trains the best paused ones to their end.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    epochs: int
+    min_resource: int = 1
+    reduction_factor: int = 3
+    cost_share: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.min_resource < 1 or self.reduction_factor < 2:
+            raise ValueError("min_resource must be at least 1, reduction_factor at least 2")
+        if not 0.0 <= self.cost_share <= 1.0:
+            raise ValueError(f"cost_share={self.cost_share} must lie between 0 and 1")
+
+    @property
+    def rungs(self) -> list[int]:
+        """Epochs at which a trial may pause."""
+        found = [self.min_resource]
+        while found[-1] * self.reduction_factor < self.epochs:
+            found.append(found[-1] * self.reduction_factor)
+        return [rung for rung in found if rung < self.epochs]
+
+    def passing(self, trials: Sequence[FrozenTrial], rung: int, sign: float) -> list[int]:
+        """Numbers of the trials that may go on beyond `rung`, the best first.
+
+        Args:
+            trials: all of the study.
+            rung: in epochs.
+            sign: 1 where larger is better, else -1.
+        """
+        here = [t for t in trials if rung in t.intermediate_values]
+        here.sort(key=lambda t: (-sign * t.intermediate_values[rung], t.number))
+        return [t.number for t in here[: len(here) // self.reduction_factor]]
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether the trial pauses here."""
+        step = trial.last_step
+        if step not in self.rungs:
+            return False
+        trials = study._get_trials(deepcopy=False)
+        return trial.number not in self.passing(trials, step, sign_of(study))
+
+
+def sign_of(study: optuna.Study) -> float:
+    """1 where the study's (first) objective is maximized, else -1."""
+    return 1.0 if study.directions[0] == optuna.study.StudyDirection.MAXIMIZE else -1.0
+
+
+@dataclass(frozen=True)
+class Promoter:
+    """Chooses the paused trial that goes on next.
+
+    Args:
+        pruner: its settings.
+        budget: of the study.
+        trials: how many are drawn at most (a grid may hold fewer than the budget names); None is open.
+        sign: 1 where larger is better, else -1.
+        lease_of: the lease of a trial by its number.
+    """
+
+    pruner: PromotionPruner
+    budget: Budget
+    trials: int | None
+    sign: float
+    lease_of: Callable[[int], Lease | None]
+
+    def affords(self, trials: Sequence[FrozenTrial], rung: int, number: int) -> bool:
+        """Whether the share lets the running trial `number`, which has just reached `rung`, go on."""
+        others = [t for t in trials if t.number != number]
+        # it is drawn already, though not among the others
+        room = self._room(others, drawn=1) - rung
+        return self._stretch(trials, rung) <= room
+
+    def promotable(self, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+        """A paused trial that is now among the best of its rung; of the highest rung first."""
+        waiting = {t.number: t for t in _waiting(trials)}
+        room = self._room(trials) if waiting else 0.0
+        for rung in reversed(self.pruner.rungs if waiting else []):
+            if self._stretch(trials, rung) > room:
+                continue
+            for number in self.pruner.passing(trials, rung, self.sign):
+                found = waiting.get(number)
+                if found is not None and found.last_step == rung:
+                    return found
+        return None
+
+    def _room(self, trials: Sequence[FrozenTrial], drawn: int = 0) -> float:
+        """Epochs that the share leaves beside what `trials` and those to be drawn take."""
+        if self.trials is None:
+            return float("inf")
+        drawn += sum(t.state != TrialState.WAITING and not imported(t) for t in trials)
+        to_draw = max(self.trials - drawn, 0) * self.pruner.min_resource
+        return self._share() - to_draw - sum(self._planned(t)[0] for t in trials)
+
+    def _stretch(self, trials: Sequence[FrozenTrial], rung: int) -> float:
+        """Epochs from `rung` to the next; to the end where no trial gets there yet."""
+        following = min(rung * self.pruner.reduction_factor, self.pruner.epochs)
+        return (following if self._any_finishes(trials) else self.pruner.epochs) - rung
+
+    def draws(self, trials: Sequence[FrozenTrial], spent: Spent) -> bool:
+        """Whether new trials are still drawn, rather than paused ones trained to their end."""
+        waiting = _waiting(trials)
+        if not waiting:
+            return True
+        limits = self._limits()
+        if self.trials is None and any(
+            used >= _SHARE_OF_NEW_TRIALS * limit for used, limit in _used(spent, limits)
+        ):
+            return False
+        if self._any_finishes(trials):
+            return True
+        # one trial must be able to reach its end
+        need = self._need(min(waiting, key=cmp_to_key(self._order)))
+        return all(
+            used + 2 * need[unit] <= limit
+            for unit, (used, limit) in enumerate(_used(spent, limits))
+            if limit < float("inf")
+        )
+
+    def finishing(self, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+        """The best paused trial whose remaining epochs fit into what the study may use, or None."""
+        waiting = sorted(_waiting(trials), key=cmp_to_key(self._order))
+        if not waiting:
+            return None
+        if not self._any_finishes(trials):
+            return waiting[0]
+        epochs, seconds = self._limits()
+        epochs = min(epochs, self._share())
+        if epochs == seconds == float("inf"):
+            return None
+        planned = [self._planned(t) for t in trials]
+        left = (epochs - sum(p[0] for p in planned), seconds - sum(p[1] for p in planned))
+        for trial in waiting:
+            need = self._need(trial)
+            if need[0] <= left[0] and need[1] <= left[1]:
+                return trial
+        return None
+
+    def _limits(self) -> tuple[float, float]:
+        """Most epochs and device-seconds of the study; infinite where none is set."""
+        most = self.budget.epochs, self.budget.seconds_limit
+        return tuple(float("inf") if limit is None else float(limit) for limit in most)  # type: ignore[return-value]
+
+    def _share(self) -> float:
+        """Epochs that the share allows; infinite for an open number of trials."""
+        if self.trials is None:
+            return float("inf")
+        full = max(self.pruner.cost_share * self.trials, _FULL_TRIALS)
+        return full * self.pruner.epochs
+
+    def _any_finishes(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether a trial has reached its end, or is on a way there without another pause."""
+        if any(t.state == TrialState.COMPLETE and not imported(t) for t in trials):
+            return True
+        running = [t for t in trials if t.state == TrialState.RUNNING and not paused(t)]
+        leases = [self.lease_of(t.number) for t in running]
+        last = max(self.pruner.rungs, default=0)
+        return any(lease and (lease.to_the_end or lease.epochs >= last) for lease in leases)
+
+    def _order(self, one: FrozenTrial, other: FrozenTrial) -> int:
+        """Below 0 where `one` was better at the last epoch that both have reached."""
+        mine, theirs = one.intermediate_values, other.intermediate_values
+        last = max(mine.keys() & theirs.keys(), default=None)
+        if last is None or mine[last] == theirs[last]:
+            return one.number - other.number
+        return -1 if self.sign * (mine[last] - theirs[last]) > 0 else 1
+
+    def _need(self, trial: FrozenTrial) -> tuple[float, float]:
+        """Epochs and (from its pace so far) device-seconds that the trial still takes."""
+        lease = self.lease_of(trial.number) or Lease()
+        left = max(self.pruner.epochs - lease.epochs, 0)
+        return float(left), left * lease.seconds / max(lease.epochs, 1)
+
+    def _planned(self, trial: FrozenTrial) -> tuple[float, float]:
+        """What the trial has used, and will use until it ends or may pause."""
+        spent = spent_by([trial], self.lease_of)
+        lease = None if trial.state.is_finished() else self.lease_of(trial.number)
+        if lease is None or paused(trial):
+            return float(spent.epochs), spent.device_seconds
+        stops = [rung for rung in self.pruner.rungs if rung > lease.epochs and not lease.to_the_end]
+        epochs = float(max(min(stops, default=self.pruner.epochs), lease.epochs))
+        return epochs, lease.seconds * epochs / max(lease.epochs, 1)
+
+
+def _waiting(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    return [t for t in trials if t.state == TrialState.RUNNING and paused(t)]
+
+
+def _used(spent: Spent, limits: tuple[float, float]) -> list[tuple[float, float]]:
+    return list(zip((float(spent.epochs), spent.device_seconds), limits, strict=True))
+
+
+def promoter_of(
+    study: Any, budget: Budget, trials: int | None, lease_of: Callable[[int], Lease | None]
+) -> Promoter | None:
+    """The promoter of a study whose pruner pauses trials; None for any other."""
+    if not isinstance(study.pruner, PromotionPruner):
+        return None
+    return Promoter(study.pruner, budget, trials, sign_of(study), lease_of)

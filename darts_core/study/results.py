@@ -1,0 +1,286 @@
+"""Results of a version, read from its trial folders: rows, front, best, gain against the baseline.
+
+An objective is a mapping with `metric`, `mode` ("max" or "min") and `tolerance`. The same functions
+judge a finished and a running search. No trial data is trusted: rows that do not fit are left out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from darts_core.errors import JobError
+from darts_core.study.pareto import pareto_mask, signs
+
+__all__ = [
+    "best_row",
+    "figure",
+    "front",
+    "gain",
+    "objectives",
+    "read_rows",
+    "row_values",
+    "search_rows",
+    "summary",
+    "trials_folder",
+]
+
+Row = dict[str, Any]
+Goals = Sequence[Mapping[str, Any]]
+
+
+def trials_folder(version: str | Path) -> Path:
+    """Where a version's trials lie."""
+    return Path(version) / "autosearch" / "trials"
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def objectives(version: str | Path) -> list[dict[str, Any]]:
+    """The objectives of a version, the first one counting most.
+
+    Raises:
+        JobError: the version's search was never prepared.
+    """
+    found = _read(Path(version) / "autosearch" / "objectives.json")
+    if not isinstance(found, list) or not found:
+        raise JobError(f"{version} holds no prepared search; run it first.")
+    return found
+
+
+def read_rows(version: str | Path) -> list[Row]:
+    """One row a trial, finished or running, in the order of their numbers."""
+    rows = []
+    folder = trials_folder(version)
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        row, record = _read(path / "result.json"), _read(path / "trial.json")
+        open_row = {**record, "values": {}, "metrics": {}} if isinstance(record, dict) else {}
+        if not isinstance(row, dict):
+            row = {**open_row, "state": "running", "done": False}
+        elif "config" not in row:
+            # the books ended it: no runner was left to write a row
+            row = {**open_row, "state": "failed", "reason": row.get("reason"), "done": True}
+        row.pop("ledger", None)
+        if isinstance(row.get("number"), int) and isinstance(row.get("config"), dict):
+            rows.append({**row, "trial_id": path.name, "folder": str(path)})
+    return sorted(rows, key=lambda row: (row.get("phase") != "search", row["number"]))
+
+
+def search_rows(rows: Sequence[Row], step: str | None = None) -> list[Row]:
+    """The rows that took part in the search (not the confirming runs), of one step if named."""
+    return [
+        row
+        for row in rows
+        if row.get("phase", "search") == "search" and (step is None or row.get("step") == step)
+    ]
+
+
+def row_values(row: Row, goals: Goals) -> list[float] | None:
+    """The objective values of a usable trial, or None (failed, running, or a value missing)."""
+    if row.get("state") not in ("done", "stopped"):
+        return None
+    values = [row.get("values", {}).get(goal["metric"]) for goal in goals]
+    if any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in values):
+        return None
+    return [float(v) for v in values] if all(math.isfinite(v) for v in values) else None
+
+
+def _score(value: float, goal: Mapping[str, Any]) -> float:
+    return value if goal["mode"] == "max" else -value
+
+
+def front(rows: Sequence[Row], goals: Goals) -> list[Row]:
+    """The rows that no other row beats in every objective, best in the first objective first."""
+    usable = [(row, values) for row in rows if (values := row_values(row, goals)) is not None]
+    if not usable:
+        return []
+    costs = np.array([values for _, values in usable]) * signs([goal["mode"] for goal in goals])
+    kept = [
+        (list(cost), row)
+        for cost, (row, _), on in zip(costs, usable, pareto_mask(costs), strict=True)
+        if on
+    ]
+    return [row for _, row in sorted(kept, key=lambda item: item[0])]
+
+
+def best_row(rows: Sequence[Row], goals: Goals) -> Row | None:
+    """The trial to take: within the first objective's tolerance of the best, the best in the next one,
+    and so on. Complete trials go before stopped ones. None when no trial is usable.
+    """
+    usable = [row for row in rows if row_values(row, goals) is not None]
+    complete = [row for row in usable if row["state"] == "done"]
+    left = complete or usable
+    for goal in goals:
+        if not left:
+            return None
+        scores = [_score(row["values"][goal["metric"]], goal) for row in left]
+        # the epsilon keeps 0.95 - 0.02 from missing 0.93 by a rounding error
+        limit = max(scores) - float(goal.get("tolerance", 0.0)) - 1e-12
+        left = [row for row, score in zip(left, scores, strict=True) if score >= limit]
+    # among equals, the later objectives decide once more without tolerance, then the earliest trial
+    final = sorted(
+        left,
+        key=lambda row: (
+            [-_score(row["values"][g["metric"]], g) for g in reversed(goals)],
+            row["number"],
+        ),
+    )
+    return final[0] if final else None
+
+
+def _stats(values: Sequence[float]) -> dict[str, Any]:
+    return {
+        "mean": statistics.fmean(values),
+        "std": statistics.stdev(values) if len(values) > 1 else None,
+        "n": len(values),
+    }
+
+
+def gain(best: Row, baseline: Row, confirm: Sequence[Row], goals: Goals) -> list[dict[str, Any]]:
+    """For each objective the best trial against the baseline, over the same seeds.
+
+    With confirming runs (fresh seeds, used by nothing else) these alone count; without them it is the
+    one seed of the search, which flatters the best of many, and `n` says 1.
+    """
+    result = []
+    for goal in goals:
+        name = goal["metric"]
+        sides: dict[str, dict[int, float]] = {"best": {}, "baseline": {}}
+        for row in confirm:
+            value = row.get("values", {}).get(name)
+            side = row.get("confirms")
+            if row.get("state") == "done" and isinstance(value, (int, float)) and side in sides:
+                sides[side][int(row.get("seed", 0))] = float(value)
+        seeds = sorted(sides["best"].keys() & sides["baseline"].keys())
+        if seeds:
+            ours = [sides["best"][seed] for seed in seeds]
+            theirs = [sides["baseline"][seed] for seed in seeds]
+        else:
+            ours, theirs = [float(best["values"][name])], [float(baseline["values"][name])]
+        a, b = _stats(ours), _stats(theirs)
+        sign = 1.0 if goal["mode"] == "max" else -1.0
+        result.append(
+            {
+                "metric": name,
+                "mode": goal["mode"],
+                "best": a,
+                "baseline": b,
+                "difference": a["mean"] - b["mean"],
+                "ratio": a["mean"] / b["mean"] if b["mean"] else None,
+                "better": sign * (a["mean"] - b["mean"]) > 0,
+                "fresh_seeds": bool(seeds),
+            }
+        )
+    return result
+
+
+def _baseline(rows: Sequence[Row]) -> Row | None:
+    found = [
+        row for row in rows if row.get("is_baseline") and row.get("phase", "search") == "search"
+    ]
+    return found[0] if found else None
+
+
+def summary(version: str | Path, *, last_step: str | None = None) -> dict[str, Any]:
+    """Best trial, baseline, gain, front and cost of a version as far as it has come."""
+    goals = objectives(version)
+    every = read_rows(version)
+    rows = search_rows(every)
+    confirm = [row for row in every if row.get("phase") == "confirm"]
+    searched = [row for row in every if row.get("phase") != "confirm"]
+    best, baseline = best_row(rows, goals), _baseline(rows)
+    usable = baseline is not None and row_values(baseline, goals) is not None
+    gains = gain(best, baseline, confirm, goals) if best and baseline and usable else []
+    nothing = best is not None and baseline is not None and best["trial_id"] == baseline["trial_id"]
+    return {
+        "objectives": goals,
+        "best": best,
+        "baseline": baseline,
+        "gain": gains,
+        "verdict": _verdict(best, gains, nothing=nothing, usable=usable),
+        "test": _test_metrics(confirm),
+        "front": [row["trial_id"] for row in front(rows, goals)],
+        "cost": {
+            "search": _cost(searched, baseline),
+            # what the user's own training would not have cost anyway
+            "besides_yours": _cost([r for r in searched if not r.get("is_baseline")], baseline),
+            "confirm": _cost(confirm, baseline),
+        },
+        "trials": {
+            state: sum(row.get("state") == state for row in rows)
+            for state in ("done", "stopped", "failed", "cancelled", "running")
+        },
+    }
+
+
+def _cost(rows: Sequence[Row], baseline: Row | None) -> dict[str, float | None]:
+    """Time by the clock and by the processor, each also as a multiple of trial 0's.
+
+    Other work on the machine stretches the clock; the processor's time it hardly moves.
+    """
+
+    def total(key: str, before: str) -> tuple[float, float | None]:
+        # attempts that failed, or were cut off by a stop, count too
+        spent = sum(float(row.get(key) or 0.0) + float(row.get(before) or 0.0) for row in rows)
+        unit = float(baseline.get(key) or 0.0) if baseline is not None else 0.0
+        return spent, spent / unit if unit else None
+
+    seconds, trainings = total("time_total_s", "earlier_seconds")
+    processor_seconds, processor_trainings = total("cpu_seconds", "earlier_cpu_seconds")
+    return {
+        "seconds": seconds,
+        "trainings": trainings,
+        "processor_seconds": processor_seconds,
+        "processor_trainings": processor_trainings,
+    }
+
+
+def _test_metrics(confirm: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Metrics named `test_...` of the confirming runs, of the winner and of the user's configuration."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for row in confirm:
+        merged = {**row.get("metrics", {}), **row.get("additional_data", {})}
+        for name, value in merged.items():
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if name.startswith("test") and number and row.get("state") == "done":
+                values.setdefault(name, {}).setdefault(str(row.get("confirms")), []).append(value)
+    return {
+        name: {side: _stats(found) for side, found in sides.items()}
+        for name, sides in values.items()
+    }
+
+
+def figure(side: Mapping[str, Any]) -> str:
+    """Mean and, with several seeds, the sample standard deviation."""
+    spread = side["std"]
+    return f"{side['mean']:.4g}" + (f" +- {spread:.3g}" if spread is not None else "")
+
+
+def _verdict(
+    best: Row | None, gains: Sequence[Mapping[str, Any]], *, nothing: bool, usable: bool
+) -> str:
+    if best is None:
+        return "No trial has given a usable result yet."
+    if not usable:
+        return "Your own configuration gave no usable result, so there is nothing to compare with."
+    if nothing or not any(item["better"] for item in gains):
+        return "Nothing beat your own configuration."
+    parts = [
+        f"{item['metric']} {figure(item['best'])} against {figure(item['baseline'])} "
+        f"({item['difference']:+.3g})"
+        for item in gains
+    ]
+    seeds = gains[0]["best"]["n"]
+    how = f"over {seeds} fresh seed(s)" if gains[0]["fresh_seeds"] else "over the search's one seed"
+    return f"Against your own configuration, {how}: " + "; ".join(parts) + "."

@@ -1,0 +1,196 @@
+"""How a trial is run: a callable in this process, or one in a child process.
+
+A runner brings one sitting of a trial to its end and says how it ended. A third kind, which runs a user's
+script, is in `darts_core.autosearch`.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from darts_core.errors import TuneError
+from darts_core.study.child import call_objective, child_main
+from darts_core.study.claim import Claim
+from darts_core.study.trial import TrialHandle, inside
+
+__all__ = [
+    "CallableRunner",
+    "ChildRunner",
+    "Decide",
+    "Objective",
+    "Runner",
+    "pack",
+    "worker_context",
+]
+
+Decide = Callable[[int, dict[str, float]], "str | None"]
+Objective = Callable[[TrialHandle], Any]
+
+
+class Runner(Protocol):
+    """Runs the sittings of trials, one after another."""
+
+    def run(self, claim: Claim, decide: Decide) -> tuple[str, Any]:
+        """One sitting of a trial; each epoch's metrics are given to `decide`, which may end the trial.
+
+        Returns:
+            ("returned", outcome), ("pruned", reason), ("raised", (sentence, traceback or None)), or
+            ("died", how) when the trial's own process was killed: it is started again.
+        """
+
+    def close(self) -> None:
+        """Let go of what the runner holds."""
+
+
+class CallableRunner:
+    """Calls the objective in this process."""
+
+    def __init__(self, objective: Objective, wanted: tuple[str, ...]) -> None:
+        self._objective, self._wanted = objective, wanted
+
+    def run(self, claim: Claim, decide: Decide) -> tuple[str, Any]:
+        """See `Runner`."""
+        handle = TrialHandle(
+            claim.number,
+            claim.params,
+            claim.folder,
+            seed=claim.seed,
+            resumed=claim.resumed,
+            decide=decide,
+            wanted=self._wanted,
+        )
+        with inside(handle):
+            return call_objective(self._objective, handle)
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def pack(objective: Any) -> bytes:
+    """The objective for another process. It is unpacked there only once that process watches its parent:
+    unpacking imports modules, and a process must not outlive its parent by the length of an import.
+
+    Raises:
+        TuneError: it cannot be sent.
+    """
+    try:
+        return pickle.dumps(objective)
+    except (AttributeError, TypeError, ImportError, pickle.PicklingError) as error:
+        raise TuneError(
+            f"The objective {objective!r} cannot run in another process ({error}); use a function at the "
+            "top level of a module, or workers=1."
+        ) from error
+
+
+def worker_context(objective: Any) -> Any:
+    """How processes are started: a fork server that has imported the objective's modules once.
+
+    These are the module it is defined in, and those that its attribute `preload` names.
+
+    Forking a process with threads or a GPU context is unsafe, and a fresh interpreter a trial would
+    import torch again each time.
+    """
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    # joblib's worker processes name a method of their own as the default, which ours cannot find
+    if multiprocessing.get_start_method(allow_none=True) not in (
+        None,
+        "fork",
+        "spawn",
+        "forkserver",
+    ):
+        multiprocessing.set_start_method("forkserver", force=True)
+    target = getattr(objective, "func", objective)
+    module = getattr(target, "__module__", None) or type(target).__module__
+    more = getattr(objective, "preload", ())
+    context.set_forkserver_preload(
+        ["darts_core.study.fork_server", "darts_core.study.child", module, *more]
+    )
+    return context
+
+
+class ChildRunner:
+    """Runs the sittings of trials in child processes.
+
+    Each trial gets a new process, unless the objective has a true attribute `reuse_process`: then
+    the process of a trial that ended well also runs the next one, which saves its imports and its
+    loading of data.
+    """
+
+    def __init__(self, objective: Any, wanted: tuple[str, ...]) -> None:
+        self._context, self._objective, self._wanted = worker_context(objective), objective, wanted
+        self._reuse = bool(getattr(objective, "reuse_process", False))
+        self._process: Any = None
+        self._pipe: Any = None
+
+    def run(self, claim: Claim, decide: Decide) -> tuple[str, Any]:
+        """One sitting of a trial, its reports relayed to `decide`.
+
+        Returns:
+            What `call_objective` returned there, or ("died", how).
+
+        Raises:
+            TuneError: the objective cannot be sent to another process.
+        """
+        if self._process is None:
+            self._start()
+        facts = {
+            "number": claim.number,
+            "params": claim.params,
+            "folder": claim.folder,
+            "seed": claim.seed,
+            "resumed": claim.resumed,
+            "wanted": self._wanted,
+        }
+        try:
+            ending = self._talk(facts, decide)
+        except BaseException:
+            self._process.kill()
+            self.close()
+            raise
+        if ending is None:
+            self._process.join()
+            ending = ("died", _how(self._process.exitcode))
+        if not self._reuse or ending[0] not in ("returned", "pruned"):
+            self.close()
+        return ending
+
+    def _start(self) -> None:
+        packed = pack(self._objective)
+        self._pipe, theirs = self._context.Pipe()
+        process = self._context.Process(target=child_main, args=(theirs, packed))
+        try:
+            process.start()
+        finally:
+            theirs.close()
+        self._process = process
+
+    def _talk(self, facts: dict[str, Any], decide: Decide) -> tuple[str, Any] | None:
+        try:
+            self._pipe.send(facts)
+            while True:
+                message = self._pipe.recv()
+                if message[0] != "report":
+                    return message[0], message[1]
+                self._pipe.send(decide(message[1], message[2]))
+        except (EOFError, OSError):
+            return None
+
+    def close(self) -> None:
+        """Let the process end."""
+        if self._process is not None:
+            self._pipe.close()
+            self._process.join()
+            self._process = None
+
+
+def _how(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"its process was killed by {signal.Signals(-code).name}"
+    return f"its process ended with status {code} and no result"

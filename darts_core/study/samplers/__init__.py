@@ -1,0 +1,240 @@
+"""Samplers by name. A sampler is made anew for each trial, seeded by (seed, number).
+
+So workers never repeat each other, and a study continued after a kill draws what an unkilled one
+would have drawn.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from darts_core.errors import TuneError, unknown_name
+from darts_core.study.records import OUTSIDE
+from darts_core.study.space import SearchDimension
+
+__all__ = ["SAMPLERS", "Drawing", "build", "grid_size", "make_sampler", "named"]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What a sampler is made for: the study's seed, the trial's number, space, budget, constraints.
+
+    `again` counts the draws for the same trial whose points were known already.
+    """
+
+    seed: int
+    number: int
+    space: Mapping[str, SearchDimension]
+    trials: int | None
+    constraints: Callable[[Any], list[float]] | None = None
+    again: int = 0
+
+    @property
+    def trial_seed(self) -> int:
+        """A seed for this draw alone."""
+        key = [self.seed, self.number] + ([self.again] if self.again else [])
+        return int(np.random.SeedSequence(key).generate_state(1)[0])
+
+    @property
+    def near(self) -> dict[str, tuple[tuple[int, ...], ...]]:
+        """Which choices are alike, where that is known."""
+        return {name: d.near for name, d in self.space.items() if d.near}
+
+
+def _tpe(draw: Drawing, gamma: float | None = None, **options: Any) -> Any:
+    from optuna.samplers import TPESampler
+
+    if gamma is not None:
+        # the share of trials that count as good
+        options["gamma"] = lambda count: math.ceil(gamma * count)
+
+    # a quarter of a small study is exploration; ten are enough for a large one
+    startup = min(10, max(4, (draw.trials or 40) // 4))
+    options = {"n_startup_trials": startup, **options}
+    return TPESampler(seed=draw.trial_seed, constraints_func=draw.constraints, **options)
+
+
+def _gp(draw: Drawing, **options: Any) -> Any:
+    from optuna.samplers import GPSampler
+
+    options = {"n_startup_trials": min(10, max(4, (draw.trials or 40) // 4)), **options}
+    return GPSampler(
+        seed=draw.trial_seed,
+        constraints_func=draw.constraints,
+        warn_independent_sampling=False,
+        **options,
+    )
+
+
+def _acquisition(draw: Drawing, **options: Any) -> Any:
+    from darts_core.study.samplers.acquisition import AcquisitionSampler
+
+    return AcquisitionSampler(**{"kind": "ucb", "seed": draw.trial_seed, **options})
+
+
+def _anneal(draw: Drawing, **options: Any) -> Any:
+    from darts_core.study.samplers.anneal import AnnealSampler
+
+    return AnnealSampler(seed=draw.trial_seed, near=draw.near, **options)
+
+
+def _evolution(draw: Drawing, **options: Any) -> Any:
+    from darts_core.study.samplers.evolution import EvolutionSampler
+
+    return EvolutionSampler(seed=draw.trial_seed, near=draw.near, **options)
+
+
+def _cmaes(draw: Drawing, **options: Any) -> Any:
+    from optuna.samplers import CmaEsSampler
+
+    return CmaEsSampler(seed=draw.trial_seed, warn_independent_sampling=False, **options)
+
+
+def _qmc(draw: Drawing, **options: Any) -> Any:
+    from optuna.samplers import QMCSampler
+
+    # one sequence for the whole study: its points are told apart by their index, not by a seed
+    options = {"scramble": True, "warn_asynchronous_seeding": False, **options}
+    return QMCSampler(seed=draw.seed, warn_independent_sampling=False, **options)
+
+
+def _random(draw: Drawing, **options: Any) -> Any:
+    from optuna.samplers import RandomSampler
+
+    return RandomSampler(seed=draw.trial_seed, **options)
+
+
+def _grid(draw: Drawing, *, shuffle: bool = True, **options: Any) -> Any:
+    from optuna.samplers import GridSampler
+
+    class Grid(GridSampler):
+        """Counts a setting that was enqueued or is known as the point that it is; ends no loop by itself."""
+
+        def before_trial(self, study: Any, trial: Any) -> None:
+            """Assign a point that no trial has."""
+            attrs = trial.system_attrs
+            if "grid_id" in attrs or OUTSIDE in trial.user_attrs:
+                return
+            fixed = attrs.get("fixed_params", {})
+            points = [dict(zip(self._param_names, p, strict=True)) for p in self._all_grids]
+            fitting = [i for i, point in enumerate(points) if _agrees(fixed, point)]
+            others = [t for t in study._get_trials(deepcopy=False) if t.number != trial.number]
+            taken = {t.system_attrs.get("grid_id") for t in others}
+            known = [t.params for t in others if len(t.params) == len(self._param_names)]
+            free = [i for i in fitting if i not in taken]
+            if not fixed:
+                free = [i for i in free if not any(_agrees(p, points[i]) for p in known)]
+            chosen = next(iter(free), fitting[0])
+            for key, value in (("search_space", self._search_space), ("grid_id", chosen)):
+                study._storage.set_trial_system_attr(trial._trial_id, key, value)
+
+        def after_trial(self, *args: Any, **kwargs: Any) -> None:
+            """Nothing: it may only do so inside Optuna's `optimize`; the ledger counts the points."""
+
+    values = {name: dimension.stored_values() for name, dimension in draw.space.items()}
+    made = Grid(values, seed=draw.seed, **options)
+    if not shuffle:
+        # in the order in which the space was written, the last dimension moving fastest
+        order = [list(values).index(name) for name in made._param_names]
+        made._all_grids = [tuple(p[i] for i in order) for p in product(*values.values())]
+    return made
+
+
+def _agrees(fixed: Mapping[str, Any], point: Mapping[str, Any]) -> bool:
+    """Whether a point has the fixed values, but for the rounding of steps."""
+
+    def same(a: Any, b: Any) -> bool:
+        if isinstance(a, float) and isinstance(b, float):
+            return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
+        return bool(a == b and isinstance(a, bool) == isinstance(b, bool))
+
+    return all(name not in point or same(value, point[name]) for name, value in fixed.items())
+
+
+def _population(draw: Drawing, options: dict[str, Any]) -> dict[str, Any]:
+    return {"population_size": min(50, max(4, (draw.trials or 200) // 4)), **options}
+
+
+def _nsga2(draw: Drawing, **options: Any) -> Any:
+    from optuna.samplers import NSGAIISampler
+
+    options = _population(draw, options)
+    return NSGAIISampler(seed=draw.trial_seed, constraints_func=draw.constraints, **options)
+
+
+def _nsga3(draw: Drawing, **options: Any) -> Any:
+    from optuna.samplers import NSGAIIISampler
+
+    options = _population(draw, options)
+    return NSGAIIISampler(seed=draw.trial_seed, constraints_func=draw.constraints, **options)
+
+
+SAMPLERS: dict[str, Callable[..., Any]] = {
+    "tpe": _tpe,
+    "gp": _gp,
+    "acquisition": _acquisition,
+    "anneal": _anneal,
+    "evolution": _evolution,
+    "cmaes": _cmaes,
+    "qmc": _qmc,
+    "random": _random,
+    "grid": _grid,
+    "nsga2": _nsga2,
+    "nsga3": _nsga3,
+}
+
+
+def named(kind: str, given: str | Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` (a name, or a mapping with `name` and options) as a mapping with a known name.
+
+    Raises:
+        TuneError: unknown name.
+    """
+    entry = {"name": given} if isinstance(given, str) else dict(given)
+    entry.pop("description", None)
+    name = entry.get("name")
+    if name not in known:
+        raise TuneError(unknown_name(kind, str(name), known))
+    return entry
+
+
+def make_sampler(given: str | Mapping[str, Any], draw: Drawing) -> Any:
+    """The Optuna sampler that draws one trial's parameters.
+
+    Raises:
+        TuneError: unknown name, unknown option, or a grid over a continuous dimension.
+    """
+    entry = named("sampler", given, SAMPLERS)
+    return build("sampler", entry, lambda name, options: SAMPLERS[name](draw, **options))
+
+
+def build(kind: str, entry: dict[str, Any], make: Callable[[str, dict[str, Any]], Any]) -> Any:
+    """What `make` makes of a name and options, Optuna's own complaints turned into sentences.
+
+    Raises:
+        TuneError: an option is unknown or out of range.
+    """
+    options = {key: value for key, value in entry.items() if key != "name"}
+    try:
+        with warnings.catch_warnings():
+            # Optuna calls QMC, GP and NSGA-III experimental at every construction
+            warnings.simplefilter("ignore")
+            return make(entry["name"], options)
+    except (TypeError, ValueError) as error:
+        raise TuneError(f"The {kind} {entry['name']!r} refuses {options}: {error}.") from error
+
+
+def grid_size(space: Mapping[str, SearchDimension]) -> int:
+    """How many points a grid over `space` has.
+
+    Raises:
+        TuneError: a dimension is continuous.
+    """
+    return math.prod(len(dimension.values()) for dimension in space.values())

@@ -1,0 +1,162 @@
+"""Everything a worker must know about a study, in one picklable value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from darts_core.errors import TuneError
+from darts_core.study.budget import Budget
+from darts_core.study.pruners import PRUNERS
+from darts_core.study.records import parse_constraints
+from darts_core.study.samplers import SAMPLERS, grid_size, named
+from darts_core.study.space import SearchDimension, check_params, parse_space, space_to_dict
+
+__all__ = ["StudySpec"]
+
+_DIRECTIONS = ("maximize", "minimize")
+
+
+def _name_for(folder: Path, storage: str | None) -> str:
+    """A journal holds one study; a database holds many, told apart by job, version and stage."""
+    return "tune" if storage is None else "/".join(folder.resolve().parts[-3:])
+
+
+@dataclass(frozen=True)
+class StudySpec:
+    """A study's description. `make` checks and fills it in.
+
+    `baseline` is the user's own configuration: trial 0, run to its end whatever it reports, also where it
+    lies outside the space. With `distinct` no point is tried twice, and a finite space ends the study.
+    `device_share` is the part of a device that each of the workers has. `trials_folder` and `trial_name`
+    say where trials lie if not in `trials/NNNN`. When the first `hopeless` trials have all failed the study
+    ends: the code is broken, not its settings.
+    """
+
+    folder: Path
+    space: dict[str, SearchDimension]
+    objectives: dict[str, str]
+    budget: Budget
+    sampler: dict[str, Any]
+    pruner: dict[str, Any]
+    seed: int = 0
+    constraints: tuple[tuple[str, str, float], ...] = ()
+    enqueue: tuple[dict[str, Any], ...] = ()
+    baseline: dict[str, Any] | None = None
+    pruning_metric: str | None = None
+    distinct: bool = False
+    device_share: float = 1.0
+    trials_folder: Path | None = None
+    trial_name: Callable[[int], str] | None = None
+    storage: str | None = None
+    study_name: str = "tune"
+    max_failure_share: float = 0.5
+    hopeless: int | None = None
+    max_restarts: int = 3
+    stale_seconds: float = 60.0
+
+    @classmethod
+    def make(
+        cls,
+        space: Mapping[str, Any],
+        budget: Budget,
+        *,
+        folder: str | Path,
+        sampler: str | Mapping[str, Any] = "tpe",
+        pruner: str | Mapping[str, Any] = "default",
+        direction: str = "maximize",
+        metric: str = "val_accuracy",
+        objectives: Mapping[str, str] | None = None,
+        constraints: Mapping[str, Any] | None = None,
+        enqueue: Sequence[Mapping[str, Any]] = (),
+        storage: str | None = None,
+        study_name: str | None = None,
+        **rest: Any,
+    ) -> StudySpec:
+        """A checked description; see `run_study` for the arguments.
+
+        Raises:
+            TuneError: anything that could not work, before any trial starts.
+        """
+        goals = dict(objectives or {metric: direction})
+        for name, goal in goals.items():
+            if goal not in _DIRECTIONS:
+                raise TuneError(
+                    f"The direction of {name} is {goal!r}; it must be maximize or minimize."
+                )
+        dimensions = parse_space(space)
+        if pruner == "default" or (isinstance(pruner, Mapping) and pruner.get("name") == "default"):
+            pruner = "asha" if len(goals) == 1 else "none"
+        spec = cls(
+            folder=Path(folder),
+            space=dimensions,
+            objectives=goals,
+            budget=budget,
+            sampler=named("sampler", sampler, SAMPLERS),
+            pruner=named("pruner", pruner, PRUNERS),
+            constraints=parse_constraints(constraints),
+            enqueue=tuple(dict(params) for params in enqueue),
+            storage=storage,
+            study_name=study_name or _name_for(Path(folder), storage),
+            **rest,
+        )
+        for params in spec.enqueue:
+            check_params(params, dimensions)
+        spec.check()
+        return spec
+
+    def check(self) -> None:
+        """Refuse combinations that cannot work.
+
+        Raises:
+            TuneError: see the sentences.
+        """
+        if not 0 <= self.max_failure_share <= 1:
+            raise TuneError(
+                f"tune.max_failure_share={self.max_failure_share} must lie between 0 and 1."
+            )
+        if self.sampler["name"] == "grid":
+            grid_size(self.space)
+        if len(self.objectives) > 1 and self.pruner["name"] != "none":
+            raise TuneError(
+                f"The pruner {self.pruner['name']!r} compares one number, but the study has "
+                f"{len(self.objectives)} objectives; use pruner=none."
+            )
+
+    @property
+    def judged_by(self) -> str | None:
+        """The reported metric by which running trials are judged: `pruning_metric`, or the only objective."""
+        return self.pruning_metric or (
+            next(iter(self.objectives)) if len(self.objectives) == 1 else None
+        )
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """Names of the metrics that objectives and constraints need."""
+        return (*self.objectives, *(name for name, _, _ in self.constraints))
+
+    def identity(self) -> dict[str, Any]:
+        """What must not change while a study goes on: its space, objectives and constraints."""
+        return {
+            "space": space_to_dict(self.space),
+            "objectives": [[name, goal] for name, goal in self.objectives.items()],
+            "constraints": [list(constraint) for constraint in self.constraints],
+        }
+
+    def differs(self, known: Mapping[str, Any]) -> str:
+        """A sentence that names what differs from a stored study's identity."""
+        mine = self.identity()
+        where = self.storage or str(self.folder)
+        old, new = known.get("space", {}), mine["space"]
+        changed = sorted(n for n in {*old, *new} if old.get(n) != new.get(n))
+        if changed:
+            what = f"the dimensions {', '.join(changed)} differ"
+        else:
+            keys = [k for k in ("objectives", "constraints") if known.get(k) != mine[k]]
+            what = f"the {' and '.join(keys)} differ"
+        return (
+            f"The storage {where} is in use by a study with another space ({what}); give another "
+            "folder or storage, or restore the old space."
+        )

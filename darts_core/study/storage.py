@@ -1,0 +1,252 @@
+"""Where a study's trials are stored: a journal file, or SQLite/PostgreSQL by URL.
+
+Optuna's own journal locks are files that outlive a killed holder for half a minute. Ours is `flock`,
+which the kernel releases with the process. A journal whose last line was torn by a kill makes Optuna
+ignore everything appended later, so the tear is cut off on opening, under the lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from darts_core.errors import TuneError
+
+__all__ = [
+    "PASSWORD_VARIABLE",
+    "FileLock",
+    "cut_torn_line",
+    "keep_password",
+    "masked",
+    "open_storage",
+    "study_lock",
+]
+
+PASSWORD_VARIABLE = "DARTS_STORAGE_PASSWORD"
+# `user:password@` of a URL (the password may hold a colon), or `?password=`
+_PASSWORD = re.compile(r"(?P<before>://[^/@:]*:(?=[^@]+@)|[?&]password=)(?P<word>[^@&]+)")
+
+
+class FileLock:
+    """An exclusive lock between processes and threads, released by the kernel when its holder dies.
+
+    Has `acquire` and `release` because Optuna's journal asks for them. Not re-entrant.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._descriptor: int | None = None
+
+    def acquire(self) -> bool:
+        """Wait for the lock."""
+        descriptor = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            os.close(descriptor)
+            raise TuneError(
+                f"The file system of {self.path} offers no locks ({error}); keep the study on a local "
+                "disk or give storage=postgresql://..."
+            ) from error
+        self._descriptor = descriptor
+        return True
+
+    def release(self) -> None:
+        """Let the next one in."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """The lock as a `with` block."""
+        self.acquire()
+        try:
+            yield
+        finally:
+            self.release()
+
+
+class DatabaseLock:
+    """A study's lock in its database server: for jobs and hosts that share nothing else.
+
+    It belongs to one connection, so the server frees it when its holder dies.
+    """
+
+    def __init__(self, engine: Any, name: str) -> None:
+        self._engine = engine
+        self._key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """The lock as a `with` block."""
+        from sqlalchemy import text
+
+        mysql = self._engine.dialect.name == "mysql"
+        take = "SELECT GET_LOCK(:key, -1)" if mysql else "SELECT pg_advisory_lock(:key)"
+        give = "SELECT RELEASE_LOCK(:key)" if mysql else "SELECT pg_advisory_unlock(:key)"
+        key = {"key": str(self._key) if mysql else self._key}
+        with self._engine.connect() as connection:
+            connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+            connection.execute(text(take), key)
+            try:
+                yield
+            finally:
+                connection.execute(text(give), key)
+
+
+def study_lock(folder: Path, url: str | None, name: str, storage: Any) -> FileLock | DatabaseLock:
+    """The lock under which a study's books change: beside its journal or SQLite file, else in its server."""
+    if url is None:
+        return FileLock(folder / "study.lock")
+    if url.startswith("sqlite"):
+        path = storage.engine.url.database
+        return FileLock(f"{Path(path).resolve()}.lock" if path else folder / "study.lock")
+    return DatabaseLock(storage.engine, name)
+
+
+def masked(url: str | None) -> str | None:
+    """A storage URL that may be shown and saved: without its password."""
+    return None if url is None else _PASSWORD.sub(r"\g<before>***", url)
+
+
+def keep_password(url: str | None) -> str | None:
+    """`masked(url)`; the password goes into this process's environment, for `open_storage`."""
+    found = _PASSWORD.search(url or "")
+    if found and found["word"] != "***":
+        os.environ[PASSWORD_VARIABLE] = found["word"]
+    return masked(url)
+
+
+def _with_password(url: str) -> str:
+    """The URL with the password that its `***` stands for.
+
+    Raises:
+        TuneError: neither the environment nor a file holds it.
+    """
+    found = _PASSWORD.search(url)
+    if found is None or found["word"] != "***":
+        return url
+    password, file = os.environ.get(PASSWORD_VARIABLE), os.environ.get(f"{PASSWORD_VARIABLE}_FILE")
+    if password is None and file:
+        try:
+            # as it stands in a URL: characters that mean something there are percent-encoded
+            password = quote(Path(file).read_text(encoding="utf-8").strip(), safe="%")
+        except OSError as error:
+            raise TuneError(f"{PASSWORD_VARIABLE}_FILE={file} cannot be read ({error}).") from None
+    if password is None:
+        raise TuneError(
+            f"The password of {url} is kept nowhere; give it in {PASSWORD_VARIABLE}, or name a file that "
+            f"holds it in {PASSWORD_VARIABLE}_FILE."
+        )
+    return f"{url[: found.start('word')]}{password}{url[found.end('word') :]}"
+
+
+class _JournalLock(FileLock):
+    """The lock of a journal; whoever gets it first cuts what a killed writer left half written."""
+
+    def __init__(self, journal: Path) -> None:
+        super().__init__(journal.with_name(journal.name + ".lock"))
+        self._journal = journal
+
+    def acquire(self) -> bool:
+        super().acquire()
+        if self._journal.exists() and not _ends_a_line(self._journal):
+            cut_torn_line(self._journal)
+        return True
+
+
+def _ends_a_line(path: Path) -> bool:
+    with path.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        if size == 0:
+            return True
+        stream.seek(size - 1)
+        return stream.read(1) == b"\n"
+
+
+def cut_torn_line(path: Path) -> int:
+    """Cut an incomplete last line off a journal; the number of bytes cut. The caller holds the lock."""
+    with path.open("r+b") as stream:
+        content = stream.read()
+        keep = content.rfind(b"\n") + 1
+        # a power cut may also leave a whole line of zeros
+        while keep:
+            start = content.rfind(b"\n", 0, keep - 1) + 1
+            try:
+                json.loads(content[start : keep - 1])
+                break
+            except ValueError:
+                keep = start
+        if keep < len(content):
+            stream.truncate(keep)
+            stream.flush()
+            os.fsync(stream.fileno())
+        return len(content) - keep
+
+
+def open_storage(folder: Path, url: str | None = None) -> Any:
+    """The Optuna storage of a study folder: `study.journal` in it, or the database at `url`.
+
+    Raises:
+        TuneError: the URL's kind is unknown, its driver is missing, or the database cannot be opened.
+    """
+    if url is not None:
+        return _open_database(url)
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    path = folder / "study.journal"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = _JournalLock(path)
+    if path.exists():
+        with lock.held():
+            cut_torn_line(path)
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))  # type: ignore[arg-type]
+
+
+def _open_database(url: str) -> Any:
+    if not url.startswith(("sqlite:///", "postgresql://", "postgresql+", "mysql")):
+        raise TuneError(
+            f"The storage {masked(url)!r} is not understood; leave it out for a journal file, or give "
+            "sqlite:///FILE or postgresql://USER@HOST/NAME."
+        )
+    try:
+        from optuna.storages import RDBStorage
+        from sqlalchemy import event
+    except ImportError as error:
+        raise TuneError(
+            f"The storage {masked(url)} needs SQLAlchemy and alembic: pip install 'darts-core[sql]'."
+        ) from error
+    options: dict[str, Any] = {}
+    if url.startswith("sqlite"):
+        options = {"connect_args": {"timeout": 60}}
+    full = _with_password(url)
+    try:
+        storage = RDBStorage(full, engine_kwargs=options)
+    except Exception as error:  # drivers raise their own kinds
+        first = str(error).splitlines()[0].replace(full, str(masked(url)))
+        # no `from`: the driver's own text may hold the password
+        raise TuneError(f"The storage {masked(url)} cannot be opened ({first}).") from None
+    if url.startswith("sqlite"):
+        # a plain BEGIN takes the write lock late and then fails instead of waiting
+        event.listen(storage.engine, "connect", _manual_transactions)
+        event.listen(storage.engine, "begin", _begin_immediate)
+        storage.engine.dispose()
+    return storage
+
+
+def _manual_transactions(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None
+
+
+def _begin_immediate(connection: Any) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

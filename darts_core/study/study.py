@@ -1,0 +1,274 @@
+"""`run_study`: the front door. Opens or continues a study, runs workers, sums up."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from darts_core.errors import TuneError
+from darts_core.runlog import write_json, write_yaml
+from darts_core.study.accounts import failure_summary, imported
+from darts_core.study.budget import Budget
+from darts_core.study.importance import importance
+from darts_core.study.launch import run_workers
+from darts_core.study.ledger import Ledger
+from darts_core.study.pareto import pareto_mask, signs
+from darts_core.study.records import IS_BASELINE, OUTSIDE, StudyResult, TrialRecord
+from darts_core.study.resources import device_share
+from darts_core.study.runner import CallableRunner, ChildRunner, Objective
+from darts_core.study.space import check_params
+from darts_core.study.spec import StudySpec
+from darts_core.study.storage import keep_password, open_storage
+from darts_core.study.worker import work
+
+__all__ = ["open_study", "run_study", "summarize"]
+
+log = logging.getLogger("darts_core")
+
+
+def run_study(
+    objective: Objective,
+    space: Mapping[str, Any],
+    *,
+    folder: str | Path,
+    trials: int | None = None,
+    epochs: int | None = None,
+    device_seconds: float | None = None,
+    trainings: float | None = None,
+    training_seconds: float | None = None,
+    epochs_per_trial: int | None = None,
+    workers: int = 1,
+    isolate: bool | None = None,
+    slots: int | None = None,
+    warm_start: str | Path | None = None,
+    on_trial: Callable[[TrialRecord], None] | None = None,
+    **options: Any,
+) -> StudyResult:
+    """Tune `objective` over `space` until the budget is spent; the same call again continues.
+
+    A finished trial is counted once however often the study is killed and continued; an interrupted
+    one goes on under its number with its folder as it was.
+
+    Args:
+        objective: called with a `TrialHandle`; returns a number, or a mapping of metric names to
+            numbers. With several workers it must be picklable: a function at the top level of a
+            module, a `functools.partial` of one, or an instance of a module's class.
+        space: name -> `{low, high, log, step}` or `{choices}`, each with an optional `when`.
+        folder: holds `study.journal`, `trials/NNNN/`, `study.json`, `best.yaml`.
+        trials: budget in trials.
+        epochs: budget in reported epochs of all trials.
+        device_seconds: budget in seconds of all trials, added over workers.
+        trainings: the same in multiples of `training_seconds`.
+        training_seconds: device-seconds of one training of the final network.
+        epochs_per_trial: of an unpruned trial, for the forecast and for Hyperband.
+        workers: how many trials run at once. One runs in this process, more in processes.
+        slots: how many trials the devices can run at once without sharing one; by default the visible
+            GPUs, else the processors. More workers than that share the device's seconds.
+        isolate: run each trial in a process of its own also with one worker.
+        warm_start: folder or storage URL of another study over the same dimensions, whose complete
+            trials are added as knowledge (they count neither as trials nor for the best).
+        on_trial: called in this process with the record of each trial that has ended.
+        options: sampler ("tpe"), pruner ("default": ASHA for one objective, none for several),
+            seed (0), direction ("maximize"), metric ("val_accuracy"), objectives (name ->
+            direction, for several), constraints (name -> "<= bound"), enqueue (settings to run
+            first, in order), baseline (the user's own setting: trial 0, never stopped), storage (URL;
+            None is a journal file), study_name (in a database; by default from the folder),
+            max_failure_share (0.5),
+            max_restarts (3: of a trial whose process dies without anything new to report).
+
+    Raises:
+        TuneError: the description cannot work, the storage belongs to another study, too many
+            trials failed, or none was completed.
+    """
+    if workers < 1:
+        raise TuneError(f"tune.workers={workers} must be at least 1.")
+    budget = Budget(trials, epochs, device_seconds, trainings, training_seconds, epochs_per_trial)
+    options["storage"] = keep_password(options.get("storage"))
+    options["device_share"] = device_share(workers, slots)
+    spec = StudySpec.make(space, budget, folder=folder, **options)
+    ledger = open_study(spec, warm_start=warm_start)
+    forecast = announce(ledger, workers)
+    if ledger.unfinished():
+        seen = {t.number for t in ledger.trials() if t.state.is_finished()}
+        if workers == 1 and not isolate:
+            work(spec, CallableRunner(objective, spec.wanted), on_trial=on_trial)
+        elif workers == 1:
+            work(spec, ChildRunner(objective, spec.wanted), on_trial=on_trial)
+        else:
+            run_workers(ledger, objective, workers, seen=seen, on_trial=on_trial)
+    return summarize(ledger, forecast)
+
+
+def open_study(
+    spec: StudySpec, *, warm_start: str | Path | None = None, known: Sequence[Any] = ()
+) -> Ledger:
+    """Open or make the study; a new one gets its enqueued trials (the baseline is trial 0).
+
+    Args:
+        spec: the study.
+        warm_start: another study, whose complete trials are knowledge here.
+        known: Optuna's trials that a new study begins with, in the order of their numbers.
+
+    Raises:
+        TuneError: the storage is in use by another study's space.
+    """
+    ledger = Ledger(spec)
+    with ledger.lock.held():
+        if not ledger.study.user_attrs.get("ready"):
+            for trial in known if not ledger.trials() else ():
+                ledger.study._storage.create_new_trial(ledger.study._study_id, trial)
+            if spec.baseline is not None and not any(_is_baseline(t) for t in ledger.trials()):
+                _enqueue(ledger, spec.baseline, {IS_BASELINE: True})
+            for params in spec.enqueue:
+                _enqueue(ledger, params, {})
+            if warm_start is not None:
+                _import_trials(ledger, warm_start)
+            ledger.study.set_user_attr("ready", True)
+            description = {**spec.identity(), "sampler": spec.sampler, "pruner": spec.pruner}
+            write_json(
+                spec.folder / "study.json",
+                {"schema_version": 1, "seed": spec.seed, "storage": spec.storage, **description},
+            )
+    return ledger
+
+
+def _is_baseline(trial: Any) -> bool:
+    return bool(trial.user_attrs.get(IS_BASELINE))
+
+
+def _enqueue(ledger: Ledger, params: Mapping[str, Any], attrs: dict[str, Any]) -> None:
+    """Let a setting wait for its trial, unless it does already. One outside the space is run all the same."""
+    space = ledger.spec.space
+    if all(name in space and space[name].contains(value) for name, value in params.items()):
+        stored = check_params(params, space)
+        ledger.study.enqueue_trial(stored, user_attrs=attrs, skip_if_exists=not attrs)
+    elif not any(t.user_attrs.get(OUTSIDE) == dict(params) for t in ledger.trials()):
+        log.info("the setting %s lies outside the space; it is run all the same", dict(params))
+        ledger.study.enqueue_trial({}, user_attrs={**attrs, OUTSIDE: dict(params)})
+
+
+def _import_trials(ledger: Ledger, source: str | Path) -> None:
+    import optuna
+
+    text = str(source)
+    is_url = "://" in text
+    if not is_url and not (Path(text) / "study.journal").is_file():
+        raise TuneError(f"There is no study in {text} to start from (no study.journal in it).")
+    storage = open_storage(Path(text), text if is_url else None)
+    names = [s.study_name for s in optuna.get_all_study_summaries(storage)]
+    if not names:
+        raise TuneError(f"There is no study in {text} to start from.")
+    other = optuna.load_study(study_name=names[0], storage=storage)
+    space, count = ledger.spec.space, 0
+    for trial in other.get_trials(deepcopy=False):
+        fits = all(name in space for name in trial.params)
+        values = trial.values or []
+        if trial.state.name != "COMPLETE" or not fits or len(values) != len(ledger.spec.objectives):
+            continue
+        params = {n: v for n, v in trial.params.items() if space[n].contains(space[n].decode(v))}
+        if len(params) < len(trial.params):
+            continue
+        ledger.study.add_trial(
+            optuna.trial.create_trial(
+                params=params,
+                distributions={name: space[name].distribution() for name in params},
+                values=values,
+                user_attrs={"imported": True, "reason": f"from {text}"},
+            )
+        )
+        count += 1
+    log.info("warm start: %d complete trials of %s added as knowledge", count, text)
+
+
+def announce(ledger: Ledger, workers: int) -> dict[str, Any]:
+    """Log what the study will use at most and what it goes on from; the forecast."""
+    forecast = ledger.spec.budget.forecast(workers)
+    parts = []
+    for key, unit in (
+        ("trials", "trials"),
+        ("epochs", "epochs"),
+        ("device_seconds", "device-seconds"),
+        ("trainings", "trainings"),
+        ("wall_seconds", f"seconds with {workers} worker{'s' if workers > 1 else ''}"),
+    ):
+        if forecast[key] is not None:
+            parts.append(f"{forecast[key]:.4g} {unit}")
+    log.info("forecast (without early stopping): at most %s", ", ".join(parts))
+    done = sum(t.state.is_finished() and not imported(t) for t in ledger.trials())
+    if done:
+        log.info("the study in %s goes on with %d finished trials", ledger.folder, done)
+    return forecast
+
+
+def summarize(ledger: Ledger, forecast: dict[str, Any] | None = None) -> StudyResult:
+    """The result of a study as it stands; writes `best.yaml` and `result`-ready numbers.
+
+    Raises:
+        TuneError: no trial was completed.
+    """
+    trials = ledger.trials()
+    own = [t for t in trials if not imported(t)]
+    records = tuple(ledger.record(t) for t in own)
+    first, goal = next(iter(ledger.spec.objectives.items()))
+    best = best_of(records, goal)
+    if best is None:
+        summary = failure_summary(own)
+        cause = f": {summary}" if summary else "; all were pruned, or the budget was too small"
+        if any(record.state == "complete" for record in records):
+            cause = "; none of the complete ones meets the constraints"
+        raise TuneError(
+            f"No trial of the study in {ledger.folder} ended with a usable value{cause}."
+        )
+    spent = ledger.spent(trials)
+    budget = ledger.spec.budget
+    cost: dict[str, Any] = dict(vars(spent))
+    if budget.training_seconds:
+        cost["trainings"] = spent.device_seconds / budget.training_seconds
+    assert best.value is not None
+    result = StudyResult(
+        trials=records,
+        objectives=dict(ledger.spec.objectives),
+        best_number=best.number,
+        best_value=best.value,
+        best_params=best.params,
+        front=front_of(records, list(ledger.spec.objectives.values())),
+        spent=cost,
+        forecast=forecast or budget.forecast(1),
+        ended=ledger.ended(trials) or "stopped before the budget was spent",
+        device_seconds=spent.device_seconds,
+        baseline=next((r for r in records if r.is_baseline), None),
+        importance=_importance(records, next(iter(ledger.spec.objectives.values()))),
+    )
+    best_file = {"number": best.number, first: best.value, "params": best.params}
+    write_yaml(ledger.folder / "best.yaml", best_file)
+    used = (
+        f"{spent.trials} trials, {spent.epochs} epochs, {spent.device_seconds:.1f} device-seconds"
+    )
+    log.info("real cost: %s; best is trial %d with %s %.6g", used, best.number, first, best.value)
+    return result
+
+
+def best_of(records: Sequence[TrialRecord], goal: str) -> TrialRecord | None:
+    """The complete, feasible trial with the best first objective; the earliest among equals."""
+    able = [r for r in records if r.state == "complete" and r.feasible and r.value is not None]
+    sign = 1.0 if goal == "maximize" else -1.0
+    return max(able, key=lambda r: (sign * (r.value or 0.0), -r.number), default=None)
+
+
+def front_of(records: Sequence[TrialRecord], goals: Sequence[str]) -> tuple[int, ...]:
+    """Numbers of the complete, feasible trials that no other one beats in every objective."""
+    able = [r for r in records if r.state == "complete" and r.feasible]
+    if not able:
+        return ()
+    mask = pareto_mask(np.array([r.values for r in able]) * signs(goals))
+    return tuple(record.number for record, on in zip(able, mask, strict=True) if on)
+
+
+def _importance(records: Sequence[TrialRecord], goal: str) -> dict[str, float]:
+    """Share of the first objective's variation that each dimension explains; empty where unknown."""
+    done = [(r.params, r.value) for r in records if r.state == "complete" and r.value is not None]
+    return importance([p for p, _ in done], [v for _, v in done], maximize=goal == "maximize")

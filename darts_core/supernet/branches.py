@@ -1,0 +1,150 @@
+"""Branches: what a searched cell's operations are in the terms of the plan.
+
+Operations declare primitives; every operation of every edge becomes a branch of one of these forms:
+
+    two stages   relu, depthwise, pointwise, norm, relu, depthwise, pointwise, norm
+    one stage    relu, depthwise, pointwise, norm
+    dense        relu, dense convolution, norm (cells with one are planned in `plan_dense`)
+    pool         max or average pool (and a norm without affine part, where the space asks for it)
+    identity     the state itself; with stride 2 a factorised reduction
+    zero         nothing
+
+A cell all of whose operations have such a form runs on the fused kernels. An operation without
+primitives, or made in another way, leaves its cell on the module path, and the plan says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from darts_core.ops.primitives import (
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Depthwise,
+    FactorizedReduction,
+    Identity,
+    MaxPool,
+    Pointwise,
+    Primitive,
+    Relu,
+    Zero,
+)
+
+if TYPE_CHECKING:
+    from darts_core.supernet.dense_layout import DenseLayout
+    from darts_kernels.layout import CellLayout
+
+__all__ = ["Binding", "Branch", "CellPlan", "branch_of"]
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One operation in the plan's terms.
+
+    Attributes:
+        form: "stages", "dense", "max_pool", "avg_pool", "identity", "reduction" or "zero".
+        filters: (kernel, dilation) of each stage's depthwise convolution, or of the dense one.
+        stride: of the first stage.
+        pool: kernel size of a pool.
+    """
+
+    form: str
+    filters: tuple[tuple[int, int], ...] = ()
+    stride: int = 1
+    pool: int = 0
+
+
+@dataclass(frozen=True)
+class Binding:
+    """Where a module's tensor lies in the packed buffers: `count` values from `start` on."""
+
+    module: str
+    name: str
+    start: int
+    count: int
+
+
+@dataclass
+class CellPlan:
+    """A cell's layout and the places of its parameters and running statistics.
+
+    Attributes:
+        layout: what the kernels need; None when the cell stays on the module path.
+        order: for each edge of the layout its row in the space's order.
+        params: module parameters inside the packed vector.
+        norms: batch norms inside the packed running statistics.
+        reasons: why the cell is not fused.
+    """
+
+    layout: CellLayout | DenseLayout | None
+    order: tuple[int, ...] = ()
+    params: list[Binding] = field(default_factory=list)
+    norms: list[Binding] = field(default_factory=list)
+    reasons: tuple[str, ...] = ()
+
+
+_STAGE = (Relu, Depthwise, Pointwise, BatchNorm)
+
+
+def branch_of(module: nn.Module) -> Branch | None:
+    """The branch an operation runs as, or None when it has no such form."""
+    if isinstance(module, nn.Sequential) and not hasattr(module, "primitives"):
+        # a pool and the norm that the space puts behind it
+        if len(module) == 2 and isinstance(module[1], nn.BatchNorm2d) and not module[1].affine:
+            inner = branch_of(module[0])
+            return inner if inner is not None and inner.pool else None
+        return None
+    declare = getattr(module, "primitives", None)
+    if declare is None:
+        return None
+    return _branch_of_primitives(list(declare()))
+
+
+def _branch_of_primitives(primitives: Sequence[Primitive]) -> Branch | None:
+    if len(primitives) == 1:
+        only = primitives[0]
+        if isinstance(only, Zero):
+            return Branch("zero")
+        if isinstance(only, Identity):
+            return Branch("identity")
+        if isinstance(only, MaxPool):
+            return Branch("max_pool", pool=only.kernel, stride=only.stride)
+        if isinstance(only, AvgPool):
+            return Branch("avg_pool", pool=only.kernel, stride=only.stride)
+        if isinstance(only, FactorizedReduction) and not only.affine:
+            return Branch("reduction", stride=2)
+        return None
+    if len(primitives) == 3:
+        return _dense(primitives)
+    if len(primitives) not in (4, 8):
+        return None
+    filters, stride = [], 1
+    for index, primitive in enumerate(primitives):
+        if not isinstance(primitive, _STAGE[index % 4]):
+            return None
+        if isinstance(primitive, BatchNorm) and primitive.affine:
+            return None
+        if isinstance(primitive, Depthwise):
+            # four bits each for kernel and dilation; an even kernel has no same padding
+            if primitive.kernel % 2 == 0 or primitive.kernel > 15 or primitive.dilation > 15:
+                return None
+            if index > 3 and primitive.stride != 1:
+                return None
+            if index < 4:
+                stride = primitive.stride
+            filters.append((primitive.kernel, primitive.dilation))
+    return Branch("stages", tuple(filters), stride)
+
+
+def _dense(primitives: Sequence[Primitive]) -> Branch | None:
+    relu, conv, norm = primitives
+    if not (isinstance(relu, Relu) and isinstance(conv, Conv) and isinstance(norm, BatchNorm)):
+        return None
+    if norm.affine or conv.kernel % 2 == 0:
+        return None
+    return Branch("dense", ((conv.kernel, conv.dilation),), conv.stride)

@@ -1,0 +1,35 @@
+"""Whether a cell can learn: a trainable operation on a path from its inputs to its output."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from darts_core.architecture import CellChoice
+from darts_core.ops import create_op
+
+__all__ = ["learns"]
+
+
+def learns(cell: CellChoice) -> bool:
+    """Whether a path without `none` from an input to an output passes an operation with parameters.
+
+    Those of a norm do not count.
+    """
+    return any(_trains(op) for op in _on_paths(cell))
+
+
+def _on_paths(cell: CellChoice) -> set[str]:
+    edges = [edge for edge in cell.edges if edge[2] != "none"]
+    reached, wanted = set(range(cell.inputs)), set(cell.concat)
+    for source, target, _ in sorted(edges, key=lambda edge: edge[1]):
+        if source in reached:
+            reached.add(target)
+    for source, target, _ in sorted(edges, key=lambda edge: -edge[1]):
+        if target in wanted:
+            wanted.add(source)
+    return {op for source, target, op in edges if source in reached and target in wanted}
+
+
+@cache
+def _trains(op: str) -> bool:
+    return any(True for _ in create_op(op, 4, 1, affine=False).parameters())

@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,17 @@ from darts_core.commands.compose import compose, expand, register_schemas, sessi
 from darts_core.commands.jobname import default_job, previous_version
 from darts_core.commands.logs import configure_logging
 from darts_core.commands.ranks import Ranks, current_ranks
-from darts_core.errors import ConfigError, DartsError
+from darts_core.credentials import keep_password
+from darts_core.errors import ConfigError
+from darts_core.report.job_summary import summarize
 from darts_core.runlog import config_hash
 from darts_core.settings import to_plain
 from darts_core.stages.schema import PLACES, UNHASHED, BenchStage, DataStage, Stage
 from darts_core.stages.settings import config_root
-from darts_core.stages.versions import Version, claim
+from darts_core.store.claim import Claim, claim
+from darts_core.store.jobs import Store
+from darts_core.store.procs import MARK
+from darts_core.store.record import PIPELINE
 from darts_core.study import current_trial
 
 __all__ = ["main", "task"]
@@ -41,8 +47,10 @@ def main(command: str, argv: Sequence[str]) -> int:
     parser = get_args_parser()
     parser.prog = f"darts-core {command}"
     args = parser.parse_args(list(argv))
+    # before anything is composed, hashed, logged or written
+    args.overrides = [str(keep_password(text)) for text in args.overrides]
     if any(getattr(args, name) for name in _HYDRA_ONLY):
-        return _hand_over(command, list(argv))
+        return _hand_over(command, [str(keep_password(text)) for text in argv])
     for name in ("config_name", "config_path"):
         if getattr(args, name):
             raise ConfigError(
@@ -74,21 +82,59 @@ def _lead(args: argparse.Namespace, config: Stage, ranks: Ranks | None) -> int:
     if isinstance(config, BenchStage) and config.what in ("step", "kernels"):
         stamp = f"{stamp}-{time.time_ns()}"
     command = config.STAGE
-    version = claim(
+    wanted = config.version or previous_version(config, job)
+    if command == "report":  # it only looks: at a version of any kind, which may be running
+        return _look(command, args, Store(config.out).version(job, wanted).path)
+    claimed = claim(
         config.out,
         job,
+        kind=PIPELINE,
         command=command,
         stamp=stamp,
-        version=config.version or previous_version(config, job),
-        details={"overrides": list(args.overrides), "multirun": bool(args.multirun)},
+        version=wanted,
+        details=_details(command, args, ranks),
     )
     try:
-        return _run(command, args, version, ranks)
-    except DartsError:
-        version.forget()
+        return _run(command, args, claimed, ranks)
+    except KeyboardInterrupt as stop:
+        asked = claimed.version.stop_file.exists()
+        claimed.give_up("stopped" if asked else "interrupted", str(stop) or "stopped by a signal")
+        raise
+    except BaseException as error:
+        claimed.give_up("failed", f"{error}" or type(error).__name__)
         raise
     finally:
-        version.release()
+        claimed.release()
+
+
+def _details(command: str, args: argparse.Namespace, ranks: Ranks | None) -> dict[str, Any]:
+    """What the version keeps of this command: how to start it again, and what its processes carry."""
+    own = uuid.uuid4().hex
+    outer = os.environ.get(MARK)
+    kept = [o for o in args.overrides if o.lstrip("+").partition("=")[0] not in PLACES]
+    arguments = [command, *(["-m"] if args.multirun else []), *kept]
+    if args.config_dir:
+        arguments += ["--config-dir", str(Path(args.config_dir).resolve())]
+    details: dict[str, Any] = {
+        "module": "darts_core.cli",
+        "arguments": arguments,
+        "places": ["out={quoted_root}", "job={job}", "version={version}"],
+        "directory": str(Path.cwd()),
+        "overrides": list(args.overrides),
+        "multirun": bool(args.multirun),
+        "config_dir": str(Path(args.config_dir).resolve()) if args.config_dir else None,
+        # a command that another job runs stays one of that job's processes
+        "mark": f"{outer}/{own}" if outer else own,
+    }
+    if ranks is not None:
+        details["resume_line"] = ranks.command_line(_command_line(command, args))
+    return details
+
+
+def _look(command: str, args: argparse.Namespace, version: Path) -> int:
+    """Call Hydra on a version that is left as it is."""
+    configure_logging(version)
+    return _hand_over(command, _arguments(args, version))
 
 
 def _follow(args: argparse.Namespace, config: Stage, ranks: Ranks) -> int:
@@ -97,25 +143,31 @@ def _follow(args: argparse.Namespace, config: Stage, ranks: Ranks) -> int:
     return 0 if version is None else _hand_over(config.STAGE, _arguments(args, version))
 
 
-def _run(command: str, args: argparse.Namespace, version: Version, ranks: Ranks | None) -> int:
+def _run(command: str, args: argparse.Namespace, claimed: Claim, ranks: Ranks | None) -> int:
     """Call Hydra on the claimed version, or say that there is nothing left to do."""
     resume_line = _command_line(command, args)
-    over = version.finished and command != "report"
     if ranks is not None:
         resume_line = ranks.command_line(resume_line)
-        ranks.share(None if over else version.path.absolute())
-    if over:
+        ranks.share(None if claimed.finished else claimed.path.absolute())
+    if claimed.finished:
         print(
-            f"{version.path} is finished; nothing to do. Change a setting to start another version."
+            f"{claimed.path} is finished; nothing to do. Change a setting to start another version."
         )
         return 0
-    configure_logging(version.path)
-    log.info("%s %s", "resuming" if version.resumes else "writing to", version.path)
+    configure_logging(claimed.path)
+    log.info("%s %s", "resuming" if claimed.resumes else "writing to", claimed.path)
     os.environ["DARTS_RESUME_COMMAND"] = resume_line
-    status = _hand_over(command, _arguments(args, version.path))
-    if status == 0:
-        version.finish()
-    return status
+    outer = os.environ.get(MARK)
+    os.environ[MARK] = str(claimed.version.command(command)["mark"])
+    try:
+        _hand_over(command, _arguments(args, claimed.path))
+    finally:
+        os.environ.pop(MARK)
+        if outer is not None:
+            os.environ[MARK] = outer
+    claimed.finish()
+    summarize(claimed.version)
+    return 0
 
 
 def _arguments(args: argparse.Namespace, version: Path) -> list[str]:

@@ -107,7 +107,7 @@ def test_npz_round_trip_is_compact_and_needs_no_pickle(
 
 
 def test_damaged_and_foreign_tables_are_refused(table: TabularBenchmark, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="There is no table"):
+    with pytest.raises(DataError, match="There is no file"):
         open_table(tmp_path / "none.npz")
     (tmp_path / "torn.npz").write_bytes(table.save(tmp_path / "t.npz").read_bytes()[:500])
     np.savez(tmp_path / "object.npz", schema_version=np.array(1), name=np.array([{}], dtype=object))

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LEAVES = {
     "registry", "errors", "credentials", "architecture", "runlog", "checkpoint", "reading", "settings",
+    "device",
 }  # fmt: skip
 
 # layer -> the layers that it may import, beside the leaves and itself

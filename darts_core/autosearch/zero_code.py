@@ -51,7 +51,8 @@ def _start(record: Mapping[str, Any]) -> subprocess.Popen[bytes]:
         **os.environ,
         "PYTHONPATH": os.pathsep.join([record["code_dir"], os.environ.get("PYTHONPATH", "")]),
     }
-    command = [sys.executable, "-u", record["boot_file"], *record["arguments"]]
+    script = ["-m", record["module"]] if record.get("module") else [record["boot_file"]]
+    command = [sys.executable, "-u", *script, *record["arguments"]]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
     )

@@ -9,7 +9,7 @@ from darts_core.errors import JobError
 from darts_core.study.metric_names import ACCURACY, SAME_METRIC
 from darts_core.study.results import Goals, Row
 
-__all__ = ["result_table"]
+__all__ = ["result_table", "row_names"]
 
 
 def result_table(
@@ -30,7 +30,8 @@ def result_table(
     columns = ["#", "trial_id", "step", "phase", "seed", "state", *metrics, *extra, *settings, "iterations",
                "time_total_s", "model_path", "additional_data", "latency_flag", "reason"]  # fmt: skip
     table = []
-    for row in rows:
+    names = row_names(rows)
+    for row, name in zip(rows, names, strict=True):
         cells = {
             **_numbers(row.get("additional_data")),
             "acc": row.get("acc"),
@@ -42,7 +43,7 @@ def result_table(
         table.append(
             {
                 **{c: cells.get(c) for c in (*metrics, *extra, *settings)},
-                "#": f"{row['number']}*" if row.get("is_baseline") else str(row["number"]),
+                "#": name,
                 **{c: row.get(c) for c in ("trial_id", "step", "phase", "seed", "state", "time_total_s",
                                            "model_path", "additional_data", "latency_flag", "reason")},
                 "iterations": row.get("training_iteration"),
@@ -55,6 +56,25 @@ def result_table(
         kept.sort(key=lambda r: float(str(r[key])), reverse=mode == "max")
         table = kept + lost
     return [c for c in columns if any(r[c] not in (None, "", {}) for r in table)], table
+
+
+def row_names(rows: Sequence[Row]) -> list[str]:
+    """A short name for each trial that stands for no other: its number, behind that of its step where
+    there are several (`2.0`); `c1`, `c2` ... for confirming runs. A star marks the user's configuration.
+    """
+    searched = [row for row in rows if row.get("phase") != "confirm"]
+    steps = sorted({str(row.get("step")) for row in searched})
+    confirming = [row for row in rows if row.get("phase") == "confirm"]
+    confirming.sort(key=lambda row: (row.get("seed") or 0, row["number"]))
+    names = []
+    for row in rows:
+        if row.get("phase") == "confirm":
+            name, own = f"c{confirming.index(row) + 1}", row.get("confirms") == "baseline"
+        else:
+            step = f"{steps.index(str(row.get('step'))) + 1}." if len(steps) > 1 else ""
+            name, own = f"{step}{row['number']}", bool(row.get("is_baseline"))
+        names.append(f"{name}*" if own else name)
+    return names
 
 
 def _numbers(data: Any) -> dict[str, float]:

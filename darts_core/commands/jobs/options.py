@@ -52,7 +52,7 @@ def budget(items: list[str]) -> dict[str, float]:
 def changes_of(args: argparse.Namespace) -> dict[str, Any]:
     """The parts of a request that the command line names."""
     changes: dict[str, Any] = {}
-    for name in ("code", "boot_file", "multi", "data", "output", "python"):
+    for name in ("code", "boot_file", "entry", "multi", "data", "output", "python"):
         if getattr(args, name, None) is not None:
             changes[name] = getattr(args, name)
     if args.config:

@@ -73,9 +73,9 @@ def _show_stages(version: Version, details: Mapping[str, Any], args: argparse.Na
             "darts-core report (or show --html FILE)."
         )
     if args.html:
-        from darts_core.report.page import write_report
+        from darts_core.report.versions import write_version_report
 
-        shutil.copyfile(write_report(version.path), args.html)
+        shutil.copyfile(write_version_report(version.path), args.html)
     rows = details["stages"]
     columns = tuple(dict.fromkeys(name for row in rows for name in row))
     if args.form != "text":

@@ -17,6 +17,7 @@ from darts_core.commands.compose import compose, expand, register_schemas, sessi
 from darts_core.commands.jobname import default_job, previous_version
 from darts_core.commands.logs import configure_logging
 from darts_core.commands.ranks import Ranks, current_ranks
+from darts_core.credentials import keep_password
 from darts_core.errors import ConfigError
 from darts_core.report.job_summary import summarize
 from darts_core.report.multirun import OVERRIDES
@@ -47,8 +48,10 @@ def main(command: str, argv: Sequence[str]) -> int:
     parser = get_args_parser()
     parser.prog = f"darts-core {command}"
     args = parser.parse_args(list(argv))
+    # before anything is composed, hashed, logged or written
+    args.overrides = [str(keep_password(text)) for text in args.overrides]
     if any(getattr(args, name) for name in _HYDRA_ONLY):
-        return _hand_over(command, list(argv))
+        return _hand_over(command, [str(keep_password(text)) for text in argv])
     for name in ("config_name", "config_path"):
         if getattr(args, name):
             raise ConfigError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from darts_core.report.job_details import version_details
 from darts_core.report.job_page import draw_all, write_page
@@ -19,13 +21,18 @@ from darts_core.study.results import objectives, read_rows
 
 __all__ = ["write_version_report"]
 
+Curves = Callable[[Sequence[dict[str, Any]], str], Mapping[str, Sequence[tuple[int, float]]]]
 
-def write_version_report(folder: str | Path, *, title: str | None = None) -> Path:
+
+def write_version_report(
+    folder: str | Path, *, title: str | None = None, curves: Curves | None = None
+) -> Path:
     """Write `report.html` into a version's folder, whatever ran in it; returns the file's path.
 
     Args:
         folder: a version's folder, for example runs/digits-darts/V001.
         title: stands at the top of a pipeline's page instead of the job's name and version.
+        curves: reads a metric at each iteration of the trials of a script.
 
     Raises:
         ConfigError: the folder is missing or holds nothing to report.
@@ -33,7 +40,7 @@ def write_version_report(folder: str | Path, *, title: str | None = None) -> Pat
     folder = Path(folder)
     record = read_record(folder)
     if record is not None and record["kind"] == SCRIPT:
-        return write_script_report(Version(folder))
+        return _write_script_report(Version(folder), curves)
     parts = elements(folder)
     own = any((folder / stage).is_dir() for stage in STAGES)
     if own or not parts:
@@ -43,16 +50,15 @@ def write_version_report(folder: str | Path, *, title: str | None = None) -> Pat
     return write_multirun_report(folder, title=title)
 
 
-def write_script_report(version: Version, path: Path | None = None) -> Path:
+def _write_script_report(version: Version, curves: Curves | None) -> Path:
     """The page of a search of a user's script: results, front, importance, settings, log."""
     details = version_details(version)
     rows = read_rows(version.path)
     goals = objectives(version.path) if details["summary"] is not None else []
     columns, table = result_table(rows, goals, None)
     shares = row_importance(rows, goals) if goals else {}
-    pictures = draw_all(
-        rows, goals, shares, details["summary"], version.path / "autosearch" / "pictures"
-    )
-    path = path or version.path / "report.html"
-    write_page(path, details, columns, table, shares, pictures)
-    return path
+    found = curves(rows, goals[0]["metric"]) if curves is not None and goals else {}
+    folder = version.path / "autosearch" / "pictures"
+    pictures = draw_all(rows, goals, shares, details["summary"], folder, found)
+    write_page(version.path / "report.html", details, columns, table, shares, pictures)
+    return version.path / "report.html"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.export import export_model
-from darts_core.runlog import RunFolder, read_json
+from darts_core.runlog import RunFolder, read_mapping
 from darts_core.stages.inputs import find_device, find_model, load_bundle
 from darts_core.stages.schema import ExportStage
 from darts_core.stages.timing import stopwatch
@@ -30,7 +30,7 @@ def export(config: ExportStage, folder: Path) -> dict[str, Any]:
     bundle = load_bundle(config, device).without_test()
     settings, options = config.export, config.export.options
     known = (
-        read_json(path.parent / "result.json") if (path.parent / "result.json").is_file() else {}
+        read_mapping(path.parent / "result.json") if (path.parent / "result.json").is_file() else {}
     )
     accuracy = known.get("test_accuracy")
     with stopwatch(device) as watch:

@@ -10,7 +10,7 @@ from darts_core.settings import Search
 from darts_core.spaces import get_space
 from darts_core.stages.search_setup import tune_kernels
 from darts_core.supernet import Supernet
-from darts_core.supernet.tuning import cells_to_tune, tune_supernet
+from darts_core.supernet.tiles import cells_to_tune, tune_supernet
 from darts_kernels import cell as launches
 from darts_kernels import tiles as tables
 
@@ -71,7 +71,7 @@ def test_time_is_shared_and_a_short_one_keeps_the_defaults(net, tmp_path):
 
 
 def test_nothing_is_tuned_on_a_cpu(net, monkeypatch):
-    monkeypatch.setattr("darts_core.supernet.tuning.tune_supernet", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("darts_core.supernet.tiles.tune_supernet", lambda *_, **__: 1 / 0)
     tune_kernels(Search(tune_seconds=300, batch_size=2), net, None)
 
 

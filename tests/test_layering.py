@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LEAVES = {
-    "registry", "errors", "credentials", "architecture", "runlog", "checkpoint", "reading", "settings",
+    "registry", "errors", "credentials", "architecture", "runlog", "checkpoint", "reading", "reading_yaml",
+    "settings",
 }  # fmt: skip
 
 # layer -> the layers that it may import, beside the leaves and itself

@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LEAVES = {
-    "registry", "errors", "credentials", "architecture", "runlog", "checkpoint", "reading", "settings",
-    "device",
+    "registry", "errors", "credentials", "architecture", "runlog", "checkpoint", "reading", "reading_yaml",
+    "device", "settings",
 }  # fmt: skip
 
 # layer -> the layers that it may import, beside the leaves and itself

@@ -113,10 +113,9 @@ class Search(Step):
                 account.unit_seconds = float(row["time_total_s"])
                 left = self._trials() - len(self.rows)
                 log.info(
-                    "one training takes %.1f s; at most %d more trials, about %.1f trainings",
+                    "one training takes %.1f s; at most %d more trials in this step",
                     account.unit_seconds,
                     left,
-                    1.0 + left,
                 )
 
     def _work(self, study: StudySpec, *, workers: int, limit: int | None = None) -> None:

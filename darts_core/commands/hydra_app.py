@@ -26,7 +26,8 @@ from darts_core.commands.ranks import Ranks, current_ranks
 from darts_core.credentials import keep_password
 from darts_core.errors import ConfigError
 from darts_core.report.job_summary import summarize
-from darts_core.runlog import config_hash
+from darts_core.report.multirun import OVERRIDES
+from darts_core.runlog import config_hash, write_yaml
 from darts_core.settings import to_plain
 from darts_core.stages.schema import PLACES, UNHASHED, BenchStage, DataStage, Stage
 from darts_core.stages.settings import config_root
@@ -243,6 +244,7 @@ def task(node: Any) -> float | dict[str, Any] | None:
         folder = trial.folder
     elif trial is None and about.mode == RunMode.MULTIRUN:
         folder = folder / str(about.job.num)
+        write_yaml(folder / OVERRIDES, list(about.overrides.task))
 
     from darts_core.stages.pipeline import run_command
 

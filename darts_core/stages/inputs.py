@@ -13,8 +13,8 @@ from torch import nn
 
 from darts_core.architecture import Architecture
 from darts_core.data import DataBundle
-from darts_core.errors import ArchitectureError, ConfigError, DeviceError
-from darts_core.latency.device import require_device
+from darts_core.device import require_device
+from darts_core.errors import ArchitectureError, ConfigError
 from darts_core.models.baselines import BASELINES, is_baseline
 from darts_core.models.named import REGISTERED, NamedModel, is_named, named_model
 from darts_core.models.weights import load_weights
@@ -49,10 +49,7 @@ def find_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    try:
-        return require_device(name)
-    except DeviceError as error:
-        raise DeviceError(f"device={name}: {error}") from None
+    return require_device(name)
 
 
 def load_bundle(config: DataStage, device: torch.device) -> DataBundle:

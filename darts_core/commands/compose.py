@@ -5,7 +5,7 @@ Every mistake is one sentence. What was wrong is looked for only when composing 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import Any
 from darts_core.errors import ConfigError, nearest_names, unknown_name
 from darts_core.settings import Settings, from_plain, kind_words, schema, type_of
 from darts_core.stages.schema import STAGES, Stage
-from darts_core.stages.settings import check_targets, config_root
+from darts_core.settings.tree import config_root
+from darts_core.stages.targets import TARGET_GROUPS, check_targets
 
 __all__ = ["compose", "expand", "group_options", "register_schemas", "session", "typed"]
 
@@ -236,7 +237,7 @@ def compose(command: str, overrides: Sequence[str], extra: Sequence[str] = ()) -
         OmegaConf.set_struct(node, False)
         node.pop("hydra")
         config = typed(command, node)
-        check_targets(hydra_node, [*config.plugins, *_HYDRA_TARGETS], where="hydra")
+        check_hydra_node(hydra_node)
         return config
     except ConfigKeyError as error:  # a key added with + to a node that admits no others
         base = hydra_compose(command, [*extra])
@@ -288,8 +289,19 @@ def typed(command: str, node: Any) -> Any:
         )
     plain: Any = OmegaConf.to_container(picked, resolve=True)
     config: Stage = from_plain(stage, plain)
-    check_targets(plain, config.plugins)
+    _check_every_target(plain, config.plugins)
     return config
+
+
+def _check_every_target(plain: Mapping[str, Any], plugins: Sequence[str]) -> None:
+    """Hold every `_target_` to its group: that of its node, or guards for what watches a search."""
+    for key, value in plain.items():
+        if key != "search":
+            check_targets(key if key in TARGET_GROUPS else None, value, plugins, where=key)
+            continue
+        for name, guard in value["guards"].items():
+            check_targets("guard", guard, plugins, where=f"search.guards.{name}")
+        check_targets(None, {**value, "guards": None}, plugins, where=key)
 
 
 def _type_sentence(command: str, error: Any) -> str:

@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan of every kind of cell of the supernet."""
-    from darts_core.stages.settings import import_plugins
+    from darts_core.stages.targets import import_plugins
 
     given = parse(args.settings, _KNOWN)
     import_plugins(args.plugins)
@@ -76,14 +76,14 @@ def _relaxation(name: str) -> Any:
     Raises:
         ConfigError: there is no such file.
     """
-    import yaml
-
-    from darts_core.stages.settings import config_root, instantiate
+    from darts_core.reading import read_yaml
+    from darts_core.settings.tree import config_root
+    from darts_core.stages.targets import instantiate
 
     files = {path.stem: path for path in (config_root() / "relax").glob("*.yaml")}
     if name not in files:
         raise ConfigError(unknown_name("relaxation", name, sorted(files)))
-    return instantiate(yaml.safe_load(files[name].read_text(encoding="utf-8")))
+    return instantiate("relax", read_yaml(files[name]))
 
 
 def _print_stem(stem: Any, side: int, batch: int) -> tuple[float, float] | None:

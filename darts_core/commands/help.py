@@ -13,7 +13,7 @@ from typing import Any
 from darts_core.runlog import read_yaml
 from darts_core.settings import Settings, bounds_of, default_of, to_plain, type_of
 from darts_core.stages.schema import STAGES
-from darts_core.stages.settings import config_root
+from darts_core.settings.tree import config_root
 
 __all__ = ["ARGPARSE", "HYDRA", "Command", "choices", "command_help", "main_help"]
 

@@ -20,7 +20,7 @@ from darts_core.errors import ConfigError, DartsError
 from darts_core.runlog import config_hash
 from darts_core.settings import to_plain
 from darts_core.stages.schema import PLACES, UNHASHED, BenchStage, DataStage, Stage
-from darts_core.stages.settings import config_root
+from darts_core.settings.tree import config_root
 from darts_core.stages.versions import Version, claim
 from darts_core.study import current_trial
 

@@ -17,7 +17,8 @@ from darts_core.latency.device import require_device
 from darts_core.runlog import read_yaml, write_yaml
 from darts_core.settings import Data, Train, TrainConfig, to_plain
 from darts_core.stages.schema import DataStage, RecipeStage, TrainStage
-from darts_core.stages.settings import config_root, instantiate
+from darts_core.settings.tree import config_root
+from darts_core.stages.targets import instantiate
 from darts_core.train.baselines import BASELINES, is_baseline
 
 __all__ = [
@@ -55,7 +56,7 @@ def load_bundle(config: DataStage, device: torch.device) -> DataBundle:
     node, usual = to_plain(config.data), to_plain(Data())
     # what is as usual is left out: a reader of your own need not take every setting
     given = {k: v for k, v in node.items() if k in ("name", "seed") or usual.get(k, ...) != v}
-    bundle: DataBundle = instantiate(given, config.plugins, device=device)
+    bundle: DataBundle = instantiate("data", given, config.plugins, device=device)
     return bundle
 
 

@@ -9,8 +9,8 @@ import pytest
 from darts_core.commands.compose import compose, session
 from darts_core.commands.help import GROUPS
 from darts_core.settings import to_plain
-from darts_core.stages.schema import COMMANDS, STAGES
 from darts_core.settings.tree import config_root
+from darts_core.stages.schema import COMMANDS, STAGES
 from darts_core.stages.targets import instantiate
 
 CONF = config_root()

@@ -86,13 +86,13 @@ def main(argv: list[str]) -> int:
             return _algorithms()
         if argv[:1] == ["run"] and len(argv) == 4:
             from darts_core.autosearch.engine import run_version
-            from darts_core.store.jobs import JobStore
+            from darts_core.store.jobs import Store
 
             logging.basicConfig(
                 level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout
             )
             signal.signal(signal.SIGTERM, _interrupt)
-            store = JobStore(argv[1])
+            store = Store(argv[1])
             return run_version(store, store.version(argv[2], argv[3]), detached=True)
     except DartsError as error:
         print(f"darts-core: {error}", file=sys.stderr)

@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from darts_core.autosearch.request import check_boot_file
 from darts_core.autosearch.spec import SearchPlan
 from darts_core.autosearch.trials import UserCode, Workshop
 from darts_core.errors import JobError
 from darts_core.report.tables import neutral, span
 from darts_core.store.code import copy_code
-from darts_core.store.control import check_boot_file
 
 __all__ = ["dry_run", "forecast_text", "plan_notes", "trainings"]
 

@@ -16,7 +16,7 @@ from darts_core.stages.schema import (
     TrainStage,
     TuneStage,
 )
-from darts_core.stages.versions import newest
+from darts_core.store.jobs import Store
 
 __all__ = ["default_job", "previous_version"]
 
@@ -69,10 +69,10 @@ def previous_version(config: Stage, job: str) -> str | None:
     key = _NEEDS.get(type(config))
     if key is None or (key != "job" and getattr(config, key) is not None):
         return None
-    found = newest(config.out, job)
-    if found is None:
+    found = Store(config.out).versions(job)
+    if not found:
         options = "job=" if key == "job" else f"{key}= or job= and version= of an earlier command"
         raise ConfigError(
             f"There is no run of job {job!r} in {config.out} to take up; give {options}."
         )
-    return found
+    return found[-1].name

@@ -16,7 +16,14 @@ from darts_core.errors import ConfigError, unknown_name
 from darts_core.reading import read_yaml
 from darts_core.settings.tree import config_root
 
-__all__ = ["GROUPS", "LAUNCHERS", "SWEEPERS", "check_hydra_node", "check_untouched", "check_user_tree"]
+__all__ = [
+    "GROUPS",
+    "LAUNCHERS",
+    "SWEEPERS",
+    "check_hydra_node",
+    "check_untouched",
+    "check_user_tree",
+]
 
 GROUPS = ("data", "space", "strategy", "relax", "augment", "experiment")
 LAUNCHERS: Mapping[str, str] = {
@@ -36,10 +43,11 @@ _FIXED: Mapping[str, Any] = {
     "job_logging": _LOGGING,
     "hydra_logging": _LOGGING,
     "callbacks": {},
+    "job.env_copy": [],  # before what it fills: no value of the environment is shown
     "job.env_set": {},
-    "job.env_copy": [],
     "job.chdir": False,
     "output_subdir": None,
+    "mode": None,
 }
 # facts about the composition itself
 _FACTS = ("runtime", "overrides", "searchpath", "job")
@@ -103,10 +111,12 @@ def check_hydra_node(node: Mapping[str, Any]) -> None:
         ConfigError: names the key.
     """
     for key, expected in _FIXED.items():
-        if _at(node, key) != expected:
+        given = _at(node, key)
+        if given != expected:
             raise ConfigError(
-                f"hydra.{key} is refused: it must stay as it is. Of Hydra's own settings you may give "
-                "hydra/launcher, hydra/sweeper, and what is below hydra.launcher and hydra.sweeper."
+                f"hydra.{key}={str(given)[:100]} is refused: it must stay as it is. Of Hydra's own settings "
+                "you may give hydra/launcher, hydra/sweeper, and what is below hydra.launcher and "
+                "hydra.sweeper."
             )
     choices = _at(node, "runtime.choices") or {}
     for kind, known in (("launcher", LAUNCHERS), ("sweeper", SWEEPERS)):

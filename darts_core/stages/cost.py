@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError, LatencyError, unknown_name
 from darts_core.latency import (
     BudgetPenalty,
+    ChoiceCost,
     CostModel,
     LatencyTable,
     SoftPenalty,
     build_table,
+    choice_latency_model,
+    choice_size_model,
     default_batch_sizes,
     device_name,
     latency_model,
@@ -25,13 +29,22 @@ from darts_core.latency import (
 from darts_core.latency.check import fit_networks
 from darts_core.latency.forms import DTYPES
 from darts_core.latency.networks import NetworkTimer
+from darts_core.latency.table import open_table, table_settings
 from darts_core.latency.within import TOLERANCE, fastest
-from darts_core.spaces import SearchSpace
+from darts_core.spaces import ChoiceSpace, SearchSpace
 from darts_core.stages.progress import progress_bar
 from darts_core.stages.schema import SearchStage
 from darts_core.supernet import build, create_supernet
 
-__all__ = ["cost_model", "make_table", "network_timer", "penalties", "table_path"]
+__all__ = [
+    "cost_model",
+    "make_choice_model",
+    "make_table",
+    "network_timer",
+    "open_choice_table",
+    "penalties",
+    "table_path",
+]
 
 log = logging.getLogger("darts_core")
 
@@ -92,7 +105,7 @@ def cost_model(
     image_shape: tuple[int, int, int],
     num_classes: int,
     device: torch.device,
-) -> CostModel:
+) -> CostModel | ChoiceCost:
     """Expected cost of the network that will be built, differentiable in the mixing weights.
 
     Raises:
@@ -101,6 +114,8 @@ def cost_model(
     node, network = config.latency, config.search
     channels, layers = node.channels or network.channels, node.layers or network.layers
     shape = (image_shape[0], image_shape[1], image_shape[2])
+    if isinstance(space, ChoiceSpace):
+        return _choice_cost(config, space, shape, num_classes, device)
     target = create_supernet(
         space,
         channels=channels,
@@ -128,6 +143,14 @@ def cost_model(
     if model.fit_key in table.fits:
         return model
     timer = network_timer(config, image_shape, num_classes, device, runtime=table.runtime)
+    _fit(model, timer, table, path)
+    return latency_model(table, space, target, shape, batch=batch, device=device)
+
+
+def _fit(
+    model: CostModel | ChoiceCost, timer: NetworkTimer, table: LatencyTable, path: Path
+) -> None:
+    """Put overhead and slope of the model's networks into the table, and into its file if they are sure."""
     fit = fit_networks(model, timer)
     table.fits[model.fit_key] = fit
     if fit["disturbed"]:
@@ -139,7 +162,75 @@ def cost_model(
         )
     else:
         table.save(path)
-    return latency_model(table, space, target, shape, batch=batch, device=device)
+
+
+def _choice_cost(
+    config: SearchStage,
+    space: ChoiceSpace,
+    shape: tuple[int, int, int],
+    num_classes: int,
+    device: torch.device,
+) -> ChoiceCost:
+    """As `cost_model`, of the plain networks that the choices lead to."""
+    node = config.latency
+    channels, layers = node.channels or config.search.channels, node.layers or config.search.layers
+
+    def make(found: Architecture) -> nn.Module:
+        return build(
+            found, channels=channels, layers=layers, num_classes=num_classes, in_channels=shape[0]
+        )
+
+    sample = torch.randn(2, *shape)
+    if node.cost != "latency":
+        return choice_size_model(space, make, sample, node.cost)
+    batch = node.batch or max(default_batch_sizes(device))
+    if node.table:
+        path = Path(node.table).expanduser()
+        table = LatencyTable.load(path, device=device)
+    else:
+        path = table_path(config.out, device, node.runtime, node.precision)
+        table = open_choice_table(path, device, node.runtime, node.precision)
+    model = make_choice_model(space, make, sample, table, path=path, batch=batch, device=device)
+    if model.fit_key not in table.fits:
+        timer = network_timer(config, shape, num_classes, device, runtime=table.runtime)
+        _fit(model, timer, table, path)
+        model.adopt(table.fits[model.fit_key])
+    return model
+
+
+def open_choice_table(
+    path: Path, device: torch.device, runtime: str | None, precision: str
+) -> LatencyTable:
+    """The table in `path`, or an empty one for this device, runtime and precision.
+
+    Raises:
+        ConfigError: unknown precision.
+        LatencyError: the table belongs to another device, runtime or precision.
+    """
+    if precision not in DTYPES:
+        raise ConfigError(unknown_name("precision", precision, DTYPES))
+    home, name, _ = table_settings(device, runtime, DTYPES[precision], None)
+    return open_table(path, home, name, DTYPES[precision])
+
+
+def make_choice_model(
+    space: ChoiceSpace,
+    make: Callable[[Architecture], nn.Module],
+    sample: torch.Tensor,
+    table: LatencyTable,
+    *,
+    path: Path,
+    batch: int,
+    device: torch.device,
+    seconds: float = 0.05,
+) -> ChoiceCost:
+    """`choice_latency_model` with a progress bar."""
+    log.info("latency table %s", path)
+    with progress_bar("latency table") as progress:
+        return choice_latency_model(
+            space, make, sample, table,
+            path=path, batch=batch, device=device, seconds=seconds, progress=progress,
+        )  # fmt: skip
 
 
 def network_timer(
@@ -166,16 +257,19 @@ def network_timer(
     )
 
 
-def _require_reachable(cost: CostModel, budget: float, timer: NetworkTimer | None) -> None:
+def _require_reachable(
+    cost: CostModel | ChoiceCost, budget: float, timer: NetworkTimer | None
+) -> None:
     """Refuse a budget that even the cheapest network misses: as measured, where time is the cost."""
-    least, how = cost.least(), "is expected to take"
+    least, how, word = cost.least(), "is expected to take", "smallest"
     if timer is not None:
         # a prediction alone must not end a command
         least, how = timer(fastest(cost.space, cost)).median_ms, "takes"
+        word = "fastest"
     if budget * TOLERANCE < least:
         raise LatencyError(
-            f"The budget of {budget:g} {cost.unit} is below the fastest network of this space and size, "
-            f"which {how} {least:.3f} {cost.unit}; raise the budget, or lower search.channels or "
+            f"The budget of {budget:g} {cost.unit} is below the {word} network of this space and size, "
+            f"which {how} {least:.3g} {cost.unit}; raise the budget, or lower search.channels or "
             "search.layers."
         )
 

@@ -16,8 +16,8 @@ from darts_core.errors import ArchitectureError, ConfigError, DeviceError
 from darts_core.latency.device import require_device
 from darts_core.runlog import read_yaml, write_yaml
 from darts_core.settings import Data, Train, TrainConfig, to_plain
-from darts_core.stages.schema import DataStage, RecipeStage, TrainStage
 from darts_core.settings.tree import config_root
+from darts_core.stages.schema import DataStage, RecipeStage, TrainStage
 from darts_core.stages.targets import instantiate
 from darts_core.train.baselines import BASELINES, is_baseline
 

@@ -60,7 +60,10 @@ CASES = [pytest.param(cls, name, id=f"{cls.__name__}.{name}") for cls, name in O
 def outside(kind: type, bounds: Bounds) -> list[Any]:
     """Numbers beyond both ends, the ends themselves where they are open, and what is no number."""
     wrong: list[Any] = []
-    for end, is_open, away in ((bounds.low, bounds.low_open, -1), (bounds.high, bounds.high_open, 1)):
+    for end, is_open, away in (
+        (bounds.low, bounds.low_open, -1),
+        (bounds.high, bounds.high_open, 1),
+    ):
         assert end is not None
         if kind is int:
             wrong += [int(end) + away, away * 10**25]
@@ -97,7 +100,7 @@ def given(cls: type[Settings], name: str, value: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("cls", "name"), CASES)
 def test_every_number_declares_a_range_that_holds_its_default(cls: type, name: str) -> None:
-    _, kind, bounds = ONCE[cls, name]
+    _, _, bounds = ONCE[cls, name]
     assert bounds is not None, f"{cls.__name__}.{name} has no `setting(...)`"
     assert bounds.low is not None
     assert bounds.high is not None

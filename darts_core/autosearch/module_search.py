@@ -35,7 +35,7 @@ def searchable(
     """
     from darts_core.architecture import Architecture
     from darts_core.autosearch.contract import current
-    from darts_core.supernet.choices import ModuleSupernet
+    from darts_core.supernet.module_supernet import ModuleSupernet
 
     trial = current()
     supernet = ModuleSupernet(module, input_shape=input_shape)
@@ -47,7 +47,7 @@ def searchable(
     try:
         content = json.loads(value) if isinstance(value, str) else dict(value)
         pairs = tuple((str(label), option) for label, option in content.items())
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise ConfigError(
             f"The setting {setting}={str(value)[:80]!r} is no architecture; use 'baseline', or a mapping "
             "of choices to options."

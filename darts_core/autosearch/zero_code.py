@@ -8,7 +8,6 @@ Standard library only, see contract.py.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import subprocess
@@ -20,10 +19,12 @@ from typing import IO, Any, cast
 
 from darts_core.autosearch.contract import StopTrial, Trial
 from darts_core.autosearch.terminal import Terminal
-from darts_core.errors import ConfigError
+from darts_core.errors import ConfigError, DartsError
+from darts_core.reading import parse_json, read_text
 
 __all__ = ["run_script"]
 
+_STARTUP = Path(__file__).resolve().parent / "startup"  # seeds what the script imports
 _FORCE_SECONDS = 3.0  # a script that ignores SIGTERM is killed after this time
 _MAX_FILE_BYTES = 2**20
 
@@ -49,9 +50,12 @@ def _value(pattern: re.Pattern[str], line: str) -> float | None:
 def _start(record: Mapping[str, Any]) -> subprocess.Popen[bytes]:
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([record["code_dir"], os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join(
+            [str(_STARTUP), record["code_dir"], os.environ.get("PYTHONPATH", "")]
+        ),
     }
-    command = [sys.executable, "-u", record["boot_file"], *record["arguments"]]
+    script = ["-m", record["module"]] if record.get("module") else [record["boot_file"]]
+    command = [sys.executable, "-u", *script, *record["arguments"]]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
     )
@@ -67,10 +71,8 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 def _content(path: Path) -> Any:
     """The JSON value in a file, or None when there is none of sane size."""
     try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            return None
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return parse_json(read_text(path, limit=_MAX_FILE_BYTES), str(path))
+    except DartsError:
         return None
 
 

@@ -18,7 +18,7 @@ from darts_core.commands.help import ARGPARSE, config_choices
 from darts_core.commands.mistakes import field_type, group_options
 from darts_core.commands.user_tree import GROUPS, LAUNCHERS, SWEEPERS
 from darts_core.errors import ConfigError, DartsError
-from darts_core.reading import read_yaml
+from darts_core.reading_yaml import read_yaml
 from darts_core.settings import Settings, bounds_of
 from darts_core.settings.tree import config_root
 from darts_core.stages.schema import COMMANDS, STAGES

@@ -123,8 +123,12 @@ def compose_node(command: str, overrides: Sequence[str], place: Session | None =
 
 def forced(command: str, text: str) -> str:
     """`+key=value` with one more `+` where `key` is a setting of ours: it may then be set as well."""
+    key = key_of(text)
+    # any key may be added to a model's own arguments
+    if key.partition(".")[0] == "model_args" and not text.startswith(("+", "~")):
+        return f"++{text}"
     once = text.startswith("+") and not text.startswith("++")
-    known = once and field_type(STAGES[command], key_of(text)) is not None
+    known = once and field_type(STAGES[command], key) is not None
     return f"+{text}" if known else text
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from darts_core.commands.compose import typed
 from darts_core.commands.logs import configure_logging
+from darts_core.report.multirun import OVERRIDES
+from darts_core.runlog import write_yaml
 from darts_core.study import current_trial
 
 __all__ = ["element"]
@@ -29,7 +31,9 @@ def element(node: Any) -> float | dict[str, Any] | None:
     configure_logging(version)
     trial = current_trial()
     if trial is None:
-        accuracy = run_command(config, version / str(about.job.num)).get("val_accuracy")
+        own = version / str(about.job.num)
+        write_yaml(own / OVERRIDES, list(about.overrides.task))
+        accuracy = run_command(config, own).get("val_accuracy")
         return None if accuracy is None else float(accuracy)
     # tune's own trials share the version's files
     folder = version if config.STAGE == "tune" else trial.folder

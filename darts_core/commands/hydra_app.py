@@ -19,6 +19,7 @@ from darts_core.commands.jobname import default_job, previous_version
 from darts_core.commands.logs import configure_logging
 from darts_core.commands.overrides import expand, key_of, quoted
 from darts_core.commands.ranks import Ranks, current_ranks
+from darts_core.credentials import keep_password
 from darts_core.errors import ConfigError
 from darts_core.report.job_summary import summarize
 from darts_core.runlog import config_hash
@@ -41,6 +42,8 @@ def main(command: str, argv: Sequence[str]) -> int:
         DartsError: a setting is wrong or a stage fails in an expected way.
     """
     args = parse_arguments(command, argv)
+    # before anything is composed, hashed, logged or written
+    args.overrides = [str(keep_password(text)) for text in args.overrides]
     if args.shell_completion:
         from darts_core.commands.completion import shell_completion
 

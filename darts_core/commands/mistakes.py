@@ -13,7 +13,7 @@ from typing import Any
 from darts_core.commands.overrides import first_line, key_of, parse
 from darts_core.commands.user_tree import GROUPS
 from darts_core.errors import ConfigError, nearest_names, unknown_name
-from darts_core.reading import read_yaml
+from darts_core.reading_yaml import read_yaml
 from darts_core.settings import Settings, kind_words, type_of
 from darts_core.settings.tree import config_root
 from darts_core.stages.schema import STAGES
@@ -145,7 +145,8 @@ def _look_for_names(
         if key in known or OmegaConf.select(base, key, default=_ABSENT) is not _ABSENT:
             continue
         closed = is_dataclass(field_type(STAGES[command], key.rpartition(".")[0] or ""))
-        if not override.is_add() or closed or "." not in key:
+        added = override.is_add() or override.is_force_add()
+        if not added or closed or "." not in key:
             raise ConfigError(unknown_key(command, key, known))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import ConfigError, unknown_name
-from darts_core.reading import read_yaml
+from darts_core.reading_yaml import read_yaml
 from darts_core.settings.tree import config_root
 
 __all__ = [

@@ -12,6 +12,7 @@ from torch import nn
 
 from darts_core import runlog
 from darts_core.architecture import Architecture
+from darts_core.device import require_device
 from darts_core.errors import LatencyError
 from darts_core.latency import device as _device
 from darts_core.latency.choice_cost import ChoiceCost
@@ -86,7 +87,7 @@ def check_predictions(
     Raises:
         LatencyError: too few architectures, or too few of them were timed undisturbed.
     """
-    home = _device.require_device(device)
+    home = require_device(device)
     architectures = random_architectures(model.space, count, seed)
     kept = _Kept(folder, batch)
     x = torch.randn(batch, *input_shape, device=home)
@@ -212,8 +213,10 @@ class _Kept:
 
     def __init__(self, folder: str | Path | None, batch: int) -> None:
         self._path = Path(folder) / f"times-b{batch}.json" if folder is not None else None
-        found = runlog.read_json(self._path) if self._path and self._path.is_file() else {}
-        self._rows: dict[str, dict[str, Any]] = dict(found)
+        found = runlog.read_mapping(self._path) if self._path and self._path.is_file() else {}
+        if not all(isinstance(row, dict) for row in found.values()):
+            raise LatencyError(f"{self._path} holds other than times; delete it.")
+        self._rows: dict[str, dict[str, Any]] = found
 
     def wants(self, text: str, turn: str) -> bool:
         entry = self._rows.get(text, {})

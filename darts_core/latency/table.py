@@ -8,6 +8,7 @@ build goes on where it stopped.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import torch
 from torch import nn
 
 from darts_core import runlog
+from darts_core.device import require_device
 from darts_core.errors import DartsError, LatencyError
 from darts_core.latency import device as _device
 from darts_core.latency.forms import DTYPES, RUNTIMES, as_deployed, in_runtime, without_norms
@@ -123,13 +125,13 @@ class LatencyTable:
             LatencyError: the file is missing, damaged, newer, or of another device.
         """
         try:
-            content = runlog.read_json(path)
+            content = runlog.read_mapping(path)
         except DartsError as error:
             raise LatencyError(f"{error} Build one: darts-core latency build.") from error
-        if not isinstance(content, Mapping) or "rows" not in content:
+        if "rows" not in content:
             raise LatencyError(f"{path} is no latency table; build one: darts-core latency build.")
         version = content.get("schema_version", 0)
-        if not isinstance(version, int) or version > SCHEMA_VERSION:
+        if type(version) is not int or version > SCHEMA_VERSION:
             raise LatencyError(
                 f"{path} has schema_version {version!r}; this program reads up to {SCHEMA_VERSION}."
             )
@@ -138,14 +140,51 @@ class LatencyTable:
                 f"{path} has schema_version {version}: operations were timed another way. Delete it and "
                 "build it again: darts-core latency build."
             )
+        for key, fits in _FIELDS.items():
+            if (key not in content and key != "flagged") or not fits(content.get(key, [])):
+                shown = str(content.get(key, "missing"))[:80]
+                raise LatencyError(
+                    f"{path}: {key} is {shown!r}, which no table has; build it again: darts-core "
+                    "latency build."
+                )
         table = cls(
             content["device"], content["runtime"], content["threads"], content["dtype"],
-            dict(content["rows"]), dict(content["fits"]), dict(content["versions"]),
-            list(content.get("flagged", ())),
+            content["rows"], content["fits"], content["versions"], content.get("flagged", []),
         )  # fmt: skip
         if device is not None:
             table.require_device(device)
         return table
+
+
+def _is_time(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value)
+
+
+def _is_fit(value: Any) -> bool:
+    known = isinstance(value, dict) and {"overhead_ms", "slope"} <= set(value)
+    return known and all(_is_time(value[key]) for key in ("overhead_ms", "slope"))
+
+
+def _maps(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(map(kind, value.values()))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+# what each field of a saved table has to be
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "device": _is_text,
+    "runtime": _is_text,
+    "dtype": _is_text,
+    "threads": lambda value: value is None or (type(value) is int and value > 0),
+    "rows": _maps(_is_time),
+    "fits": _maps(_is_fit),
+    "versions": _maps(lambda value: value is None or _is_text(value)),
+    "flagged": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+}
 
 
 def build_table(
@@ -248,7 +287,7 @@ def table_settings(
     Raises:
         LatencyError: the runtime is unknown or the number format cannot be timed there.
     """
-    home = _device.require_device(device)
+    home = require_device(device)
     runtime = runtime or ("graph" if home.type == "cuda" else "onnx")
     if runtime not in RUNTIMES:
         raise LatencyError(f"Unknown runtime {runtime!r}; use {', '.join(RUNTIMES)}.")

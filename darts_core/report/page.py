@@ -18,9 +18,9 @@ from darts_core.report.overview import (
     guards_section,
     total_cost,
 )
+from darts_core.report.prune_export import export_section, prune_section
 from darts_core.report.read import VersionRun, read_version
 from darts_core.report.results import headline, model_rows, results_section, tiles
-from darts_core.report.shipping import export_section, prune_section
 from darts_core.report.stages import architecture_section, search_section, train_section
 from darts_core.report.style import style_sheet
 from darts_core.report.tuning import tune_section

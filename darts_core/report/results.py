@@ -9,10 +9,10 @@ from darts_core.report.blocks import Section, callout, card, count_text, duratio
 from darts_core.report.escape import plain_text
 from darts_core.report.html import Markup, render
 from darts_core.report.models_front import accuracy_latency_front, baseline_row, models_front
+from darts_core.report.models_table import batches, reference, results_table
 from darts_core.report.palette import KINDS
 from darts_core.report.read import VersionRun, read_rows
 from darts_core.report.rows import ModelRow
-from darts_core.report.standings import batches, reference, results_table
 from darts_core.report.svg import number
 from darts_core.report.svg_front import front_svg, key_html
 

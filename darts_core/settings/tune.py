@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from darts_core.credentials import refuse_password
 from darts_core.settings.field import Settings, setting
 
 __all__ = ["Tune", "TuneOptions"]
@@ -61,6 +62,10 @@ class TuneOptions(Settings):
     sub_policies: int = setting(5, "of policy=density: a trial", low=1, high=25)
     folds: int = setting(1, "of policy=density: 2 also judges the other way round", low=1, high=2)
     draws: int = setting(1, "of policy=density: of the policy an image", low=1, high=1000)
+
+    def check(self) -> None:
+        """Refuse a password that would be written into files."""
+        refuse_password(self.storage, "tune.options.storage")
 
 
 @dataclass(frozen=True)

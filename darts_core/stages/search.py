@@ -20,7 +20,6 @@ from darts_core.search.distributed import (
     search_distributed,
 )
 from darts_core.search.record import doubts_about
-from darts_core.stages.board import AlphaBoard
 from darts_core.stages.budget import settle
 from darts_core.stages.cost import network_timer, penalties
 from darts_core.stages.forecast import forecast, process_peak_mib
@@ -39,6 +38,7 @@ from darts_core.stages.search_setup import (
     tune_kernels,
 )
 from darts_core.stages.targets import instantiate
+from darts_core.stages.tensorboard_pictures import AlphaPictures
 
 __all__ = ["search"]
 
@@ -82,7 +82,9 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
         tune_kernels(config.search, supernet, bundle)
         costs = penalties(config, space, bundle.image_shape, bundle.num_classes, device)
     # pictures of cells: a space of choices has none
-    board = AlphaBoard(run, space.ops, settings.epochs) if space.ops and run is not None else None
+    board = (
+        AlphaPictures(run, space.ops, settings.epochs) if space.ops and run is not None else None
+    )
     run_search: Callable[..., SearchResult] = search_alone
     if group is not None:
         run_search = partial(search_distributed, sync_batchnorm=config.search.sync_batchnorm)

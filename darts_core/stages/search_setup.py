@@ -58,7 +58,7 @@ def tune_kernels(settings: Search, supernet: Any, bundle: Any) -> None:
     if seconds <= 0 or getattr(supernet, "path", "plain") != "fused":
         return
     from darts_core.latency.measure import quick_ms
-    from darts_core.supernet.tuning import tune_supernet
+    from darts_core.supernet.tiles import tune_supernet
 
     def time_ms(call: Callable[[], Any]) -> float:
         return quick_ms(call, device=bundle.device)

@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any
 
 from darts_core.errors import ConfigError, nearest_names
+from darts_core.models.trust import trust
 from darts_core.settings.tree import config_root
 
 __all__ = ["TARGET_GROUPS", "check_targets", "import_plugins", "instantiate", "registered"]
@@ -43,6 +44,7 @@ def import_plugins(names: Iterable[str]) -> None:
     if names and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     for name in names:
+        trust(name)
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:

@@ -84,7 +84,12 @@ def test_one_plus_sets_a_declared_setting_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["+prune.options.rounds=3", "++prune.epochs=4", "+data.seed=5", "+prune.options.least=0.5"]
+    words = [
+        "+prune.options.rounds=3",
+        "++prune.epochs=4",
+        "+data.seed=5",
+        "+prune.options.least=0.5",
+    ]
     assert cli.main(["prune", "--cfg", "job", *words]) == 0
     said = capsys.readouterr().out
     for text in ("rounds: 3", "epochs: 4", "seed: 5", "least: 0.5"):

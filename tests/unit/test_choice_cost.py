@@ -23,8 +23,9 @@ from darts_core.latency import table as table_module
 from darts_core.ops.macs import macs_by_module
 from darts_core.spaces import ChoiceSpace, get_space
 from darts_core.supernet import build
-from darts_core.supernet.choices import DepthChoice, LayerChoice, ModuleSupernet, WidthChoice
+from darts_core.supernet.choices import DepthChoice, LayerChoice, WidthChoice
 from darts_core.supernet.count import count
+from darts_core.supernet.module_supernet import ModuleSupernet
 
 CPU = torch.device("cpu")
 

@@ -6,9 +6,8 @@ import argparse
 import re
 from typing import Any
 
-import yaml
-
 from darts_core.errors import JobError
+from darts_core.reading_yaml import parse_yaml
 from darts_core.store.notify import check_notify
 
 __all__ = ["budget", "changes_of", "pairs"]
@@ -53,7 +52,7 @@ def budget(items: list[str]) -> dict[str, float]:
 def changes_of(args: argparse.Namespace) -> dict[str, Any]:
     """The parts of a request that the command line names."""
     changes: dict[str, Any] = {}
-    for name in ("code", "boot_file", "multi", "data", "output", "python"):
+    for name in ("code", "boot_file", "entry", "multi", "data", "output", "python"):
         if getattr(args, name, None) is not None:
             changes[name] = getattr(args, name)
     if args.config:
@@ -73,7 +72,4 @@ def changes_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _yaml_value(field: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise JobError(f"--set {field}={text!r} is not a YAML value; quote it.") from None
+    return parse_yaml(text, f"--set {field}={text[:80]!r}", JobError)

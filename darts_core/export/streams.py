@@ -9,12 +9,12 @@ from torch.fx import Node
 
 from darts_core.export.fused_plan import Step
 
-__all__ = ["Lanes"]
+__all__ = ["Streams"]
 
 _STREAMS = 6
 
 
-class Lanes:
+class Streams:
     """Streams for steps that do not wait for each other, inside one capture."""
 
     def __init__(self, device: torch.device) -> None:
@@ -48,19 +48,19 @@ class Lanes:
         return _Turn(self, stream, lane, step.node)
 
     def done(self, lane: int, node: Node) -> None:
-        """Note that `node` has been made on a lane."""
+        """Note that `node` has been made on a stream."""
         self._tail[lane] = node
         self._made[node] = (lane, self.streams[lane].record_event())
 
     def join(self) -> None:
-        """Let the capture's own stream wait for all lanes."""
+        """Let the capture's own stream wait for all of them."""
         for stream in self.streams:
             self.main.wait_event(stream.record_event())
 
 
 class _Turn:
-    def __init__(self, lanes: Lanes, stream: Any, lane: int, node: Node) -> None:
-        self._lanes, self._lane, self._node = lanes, lane, node
+    def __init__(self, streams: Streams, stream: Any, lane: int, node: Node) -> None:
+        self._streams, self._lane, self._node = streams, lane, node
         self._context = torch.cuda.stream(stream)
 
     def __enter__(self) -> None:
@@ -68,4 +68,4 @@ class _Turn:
 
     def __exit__(self, *error: object) -> None:
         self._context.__exit__(*error)
-        self._lanes.done(self._lane, self._node)
+        self._streams.done(self._lane, self._node)

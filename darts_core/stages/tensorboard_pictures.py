@@ -8,12 +8,12 @@ from typing import Any
 from darts_core.architecture import Architecture
 from darts_core.runlog import RunFolder
 
-__all__ = ["AlphaBoard"]
+__all__ = ["AlphaPictures"]
 
 _PICTURES = 20
 
 
-class AlphaBoard:
+class AlphaPictures:
     """A callback for `search`: heat maps of the mixing weights, at most about 20 over the search."""
 
     def __init__(self, run: RunFolder, ops: Sequence[str], epochs: int) -> None:

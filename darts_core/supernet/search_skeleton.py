@@ -20,7 +20,7 @@ from darts_core.supernet.skeleton import (
     nasbench201_channels,
 )
 
-__all__ = ["BODIES", "Body", "check_sizes", "check_stem"]
+__all__ = ["SKELETONS", "Skeleton", "check_sizes", "check_stem"]
 
 _STEM_MULTIPLIER = 3
 
@@ -35,10 +35,10 @@ class _ImagenetStem(nn.Module):
         return [first, self.second(first)]
 
 
-Body = tuple[nn.Module, nn.ModuleList, nn.Module]
+Skeleton = tuple[nn.Module, nn.ModuleList, nn.Module]
 
 
-def _darts_body(
+def _darts_skeleton(
     space: SearchSpace,
     *,
     channels: int,
@@ -47,7 +47,7 @@ def _darts_body(
     in_channels: int,
     stem: str,
     relaxation: Relaxation,
-) -> Body:
+) -> Skeleton:
     imagenet = stem == "imagenet"
     width = channels if imagenet else _STEM_MULTIPLIER * channels
     stem_module = _ImagenetStem(in_channels, width) if imagenet else cifar_stem(in_channels, width)
@@ -79,7 +79,7 @@ def _search_cell(space: SearchSpace, spec: CellSpec, relaxation: Relaxation) -> 
     )
 
 
-def _nasbench201_body(
+def _nasbench201_skeleton(
     space: SearchSpace,
     *,
     channels: int,
@@ -88,7 +88,7 @@ def _nasbench201_body(
     in_channels: int,
     stem: str,
     relaxation: Relaxation,
-) -> Body:
+) -> Skeleton:
     cells = nn.ModuleList()
     for what, width in nasbench201_channels(channels, layers):
         if what == "reduction":
@@ -105,9 +105,9 @@ def _nasbench201_body(
     return cifar_stem(in_channels, channels), cells, Head(4 * channels, num_classes, norm=True)
 
 
-BODIES: dict[str, Callable[..., Body]] = {
-    "darts": _darts_body,
-    "nasbench201": _nasbench201_body,
+SKELETONS: dict[str, Callable[..., Skeleton]] = {
+    "darts": _darts_skeleton,
+    "nasbench201": _nasbench201_skeleton,
 }
 """Skeleton name -> (stem, cells, head); a space with a new skeleton adds its own."""
 
@@ -138,9 +138,9 @@ def check_stem(skeleton: str, stem: str) -> None:
     Raises:
         ConfigError: with those that there are.
     """
-    if skeleton not in BODIES:
+    if skeleton not in SKELETONS:
         raise ConfigError(
-            f"No cell network has the skeleton {skeleton!r}; known: {', '.join(sorted(BODIES))}."
+            f"No cell network has the skeleton {skeleton!r}; known: {', '.join(sorted(SKELETONS))}."
         )
     allowed = ("cifar", "imagenet") if skeleton == "darts" else ("cifar",)
     if stem not in allowed:

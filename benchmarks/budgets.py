@@ -105,8 +105,9 @@ def one(space: str, index: int, budget: float, out: Path) -> dict[str, Any]:
     }
     if status:
         (sentence,) = [x for x in said.getvalue().splitlines() if x.startswith("darts-core:")]
-        told = status == 2 and "fastest" in sentence
-        return {**row, "told": sentence, "met": None, "kept_promise": told}
+        if status != 2 or "fastest" not in sentence:
+            raise SystemExit(f"{job}: {sentence}")
+        return {**row, "told": sentence, "met": None, "kept_promise": True}
     result = read_json(out / job / "V001" / "search" / "result.json")
     found = Architecture.from_dict(result["architecture"])
     median, disturbed, medians = exported_ms(found, space, out / job / "exported")

@@ -199,7 +199,7 @@ def tune(scale: Scale, precision: str, out: Path, seconds: float, ship: bool) ->
     import logging
 
     from darts_core.latency.measure import quick_ms
-    from darts_core.supernet.tuning import cells_to_tune, tune_supernet
+    from darts_core.supernet.tiles import cells_to_tune, tune_supernet
     from darts_kernels.tiles import SHIPPED
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")

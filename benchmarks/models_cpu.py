@@ -19,6 +19,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ from darts_core.export import FORMATS, export_model, load, tune_chunks
 from darts_core.prune import prune_to_budget
 from darts_core.report import ModelRow, front_png
 from darts_core.runlog import read_json, write_json, write_text
-from darts_core.stages.inputs import find_network, load_bundle, recipe
+from darts_core.settings import to_plain
+from darts_core.stages.inputs import describe_network, load_bundle, recipe
 from darts_core.supernet import count
 from darts_core.train import evaluate, fit, load_model
 from darts_core.train.baselines import is_baseline
@@ -63,18 +65,18 @@ class Bench:
         self.runs: Path = args.runs
         self.device = torch.device("cpu")
         self.bundle: DataBundle = load_bundle(self.config, self.device)
-        self.seeds = range(int(self.config["bench"]["options"]["seeds"]))
+        self.seeds = range(self.config.bench.options.seeds)
         self.runs.mkdir(parents=True, exist_ok=True)
 
     def case(self, name: str, network: str, kind: str, *, layers: int | None = None) -> ModelCase:
         """A network of the comparison by its name or architecture file."""
-        sizes = dict(self.config["train"])
-        if is_baseline(network):
-            sizes["channels"] = self.config["bench"]["options"]["width"]
-        elif layers is not None:
-            sizes["layers"] = layers
-        config = {**self.config, "architecture": network, "train": sizes}
-        found = find_network(config, self.runs, self.bundle)
+        train, width = self.config.train, self.config.bench.options.width
+        if layers is not None:
+            train = replace(train, layers=layers)
+        found = describe_network(
+            network, train, self.runs, self.bundle,
+            width=width if is_baseline(network) else train.channels,
+        )  # fmt: skip
         return ModelCase(
             name,
             kind,
@@ -118,7 +120,7 @@ class Bench:
 
     def epochs(self, name: str) -> int:
         """Of one training of the network `name`."""
-        usual = int(self.config["train"]["epochs"])
+        usual = self.config.train.epochs
         return (self.args.shape_epochs or usual) if name == "shape_searched" else usual
 
     def search(self) -> None:
@@ -129,7 +131,7 @@ class Bench:
         """
         settings = [
             "search", "experiment=models_cpu", "space=nasbench201", f"out={self.runs}",
-            "version=V001", f"data.limit={self.config['data']['limit']}",
+            "version=V001", f"data.limit={self.config.data.limit}",
             # a narrower supernet than the network that will be built, whose latency counts
             "search.channels=8", "search.layers=1", "latency.channels=16", "search.batch_size=64",
             "search.alpha_learning_rate=3.0e-3", "search.guards.eigenvalue.interval=100",
@@ -154,7 +156,7 @@ class Bench:
             return
         torch.manual_seed(SUPERNET_SEED)
         supernet: Any = ResNet18(
-            "search:resnet18", width=self.config["bench"]["options"]["width"], stem="small",
+            "search:resnet18", width=self.config.bench.options.width, stem="small",
             in_channels=self.bundle.image_shape[0],
         )  # fmt: skip
         supernet.target = self.args.target_share
@@ -182,7 +184,7 @@ class Bench:
             model, meta = load_model(run.path, device=self.device)
             tuning = recipe(
                 self.config, self.runs, epochs=epochs,
-                learning_rate=0.5 * self.config["train"]["learning_rate"],
+                learning_rate=0.5 * self.config.train.learning_rate,
             )  # fmt: skip
             found = prune_to_budget(
                 model, self.bundle.without_test(), budget=budget, batch=32, device=self.device,
@@ -281,7 +283,7 @@ class Bench:
             ready = prepare(model, runtime, device=self.device, bundle=self.bundle, folder=place)
         latency = time_model(
             ready, self.bundle.image_shape, device=self.device,
-            seconds=self.config["bench"]["seconds"],
+            seconds=self.config.bench.seconds,
         )  # fmt: skip
         accuracies = known.get("accuracies") or [run.test_accuracy for run in runs]
         row = ModelRow(
@@ -334,7 +336,7 @@ class Bench:
             "models", rows, device=rows[0].device, folder=results,
             command="; ".join((self.runs / COMMANDS).read_text(encoding="utf-8").splitlines()),
             notes={
-                "data": self.config["data"], "train": self.config["train"],
+                "data": to_plain(self.config.data), "train": to_plain(self.config.train),
                 "shape_epochs": self.epochs("shape_searched"), "trained": trained, "pruned": facts,
                 "searches": {
                     name: {k: v for k, v in found.items() if k in ("text", "device_seconds")}

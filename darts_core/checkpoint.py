@@ -12,7 +12,7 @@ from darts_core.errors import DartsError, ResumeError
 from darts_core.reading import regular_file
 from darts_core.runlog import replacing
 
-__all__ = ["load_checkpoint", "save_checkpoint", "taking_over"]
+__all__ = ["check_stored", "load_checkpoint", "save_checkpoint", "taking_over"]
 
 SCHEMA_VERSION = 1
 
@@ -38,7 +38,7 @@ def load_checkpoint(path: str | Path, *, device: str | Any = "cpu") -> dict[str,
 
     path = regular_file(path, ResumeError)
     try:
-        _check_archive(path)
+        check_stored(path)
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for a damaged archive
         raise ResumeError(
@@ -54,10 +54,14 @@ def load_checkpoint(path: str | Path, *, device: str | Any = "cpu") -> dict[str,
     return dict(content)
 
 
-def _check_archive(path: Path) -> None:
+def check_stored(path: str | Path) -> None:
     """Nothing, if `path` is an archive as torch writes it: its members as large as the file says.
 
     A packed member of a few bytes could unfold to gigabytes; torch packs none.
+
+    Raises:
+        ValueError: a member is packed.
+        zipfile.BadZipFile: it is no archive.
     """
     with zipfile.ZipFile(path) as archive:
         packed = [m.filename for m in archive.infolist() if m.compress_type != zipfile.ZIP_STORED]

@@ -15,6 +15,10 @@ import logging
 import os
 import re
 import stat
+import struct
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,15 +28,20 @@ import yaml
 from darts_core.errors import ConfigError, DartsError, DataError, ResumeError
 
 __all__ = [
+    "DAMAGE",
+    "YAML_ERRORS",
+    "LimitedLoader",
     "csv_rows",
     "parse_json",
     "parse_yaml",
     "read_bytes",
     "read_json",
     "read_jsonl",
+    "read_mapping",
     "read_text",
     "read_yaml",
     "regular_file",
+    "unusable",
 ]
 
 Kind = type[DartsError]
@@ -48,8 +57,14 @@ MAX_VALUES = 500_000
 _INT_LIMIT = 2**64
 _LONGEST_NUMBER = 80
 # what PyYAML's constructors let through for a value that its tag does not fit
-_YAML_ERRORS = (
+YAML_ERRORS = (
     yaml.YAMLError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError,
+)  # fmt: skip
+# what the readers of packed and binary files (zip, gzip, npy, parquet, pickle) raise for damaged ones
+DAMAGE = (
+    OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, SyntaxError,
+    RuntimeError, MemoryError, SystemError, struct.error, zlib.error, zipfile.BadZipFile,
+    tokenize.TokenError,
 )  # fmt: skip
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -129,6 +144,20 @@ def read_json(path: str | Path, error: Kind = ResumeError) -> Any:
         DartsError: of the kind `error`; the file is absent or damaged.
     """
     return parse_json(read_text(path, error), str(path), error)
+
+
+def read_mapping(path: str | Path, error: Kind = ResumeError) -> dict[str, Any]:
+    """The mapping in a JSON file.
+
+    Raises:
+        DartsError: of the kind `error`; the file is absent, damaged or holds another value.
+    """
+    content = read_json(path, error)
+    if not isinstance(content, dict):
+        raise error(
+            f"{path} holds a {type(content).__name__} where a mapping is needed; it is damaged."
+        )
+    return content
 
 
 def parse_json(text: str | bytes, name: str, error: Kind = ResumeError) -> Any:
@@ -211,19 +240,14 @@ def parse_yaml(text: str, name: str, error: Kind = ConfigError) -> Any:
         raise error(
             f"{place}: not valid YAML ({_why(reason.problem or reason.context)})."
         ) from None
-    except _YAML_ERRORS as reason:
+    except YAML_ERRORS as reason:
         raise error(f"{name} is not valid YAML ({_why(reason)}).") from None
     _check_plain(value, name, error)
     return value
 
 
-class PlainLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, for plain values only and within limits of depth and size."""
-
-    _plain = frozenset(
-        f"tag:yaml.org,2002:{kind}"
-        for kind in ("null", "bool", "int", "float", "str", "seq", "map", "merge")
-    )
+class LimitedLoader(yaml.SafeLoader):
+    """PyYAML's safe loader within limits of depth and size."""
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
@@ -255,11 +279,26 @@ class PlainLoader(yaml.SafeLoader):
         return node
 
     def _check(self, node: yaml.Node) -> None:
-        kind = node.tag.rpartition(":")[2]
+        size = len(node.value) if isinstance(node, yaml.ScalarNode) else 0
+        if size > _LONGEST_NUMBER and node.tag.endswith((":int", ":float")):
+            self._refuse(f"a number of {size} characters", node.start_mark)
+
+    def _refuse(self, problem: str, mark: Any) -> None:
+        raise yaml.constructor.ConstructorError(None, None, problem, mark)
+
+
+class PlainLoader(LimitedLoader):
+    """`LimitedLoader` for plain values only: no tag of its own, no key twice."""
+
+    _plain = frozenset(
+        f"tag:yaml.org,2002:{kind}"
+        for kind in ("null", "bool", "int", "float", "str", "seq", "map", "merge")
+    )
+
+    def _check(self, node: yaml.Node) -> None:
+        super()._check(node)
         if node.tag not in self._plain:
             self._refuse(f"the tag {node.tag[:80]!r} is no plain value", node.start_mark)
-        if kind in ("int", "float") and len(str(node.value)) > _LONGEST_NUMBER:
-            self._refuse(f"a number of {len(str(node.value))} characters", node.start_mark)
         if isinstance(node, yaml.MappingNode):
             seen = set()
             for key, _ in node.value:
@@ -268,12 +307,9 @@ class PlainLoader(yaml.SafeLoader):
                     self._refuse(f"the key {str(key.value)[:80]!r} stands twice", key.start_mark)
                 seen.add(name)
 
-    def _refuse(self, problem: str, mark: Any) -> None:
-        raise yaml.constructor.ConstructorError(None, None, problem, mark)
-
 
 # a date is a text to us; "=" names nothing
-PlainLoader.yaml_implicit_resolvers = {
+LimitedLoader.yaml_implicit_resolvers = PlainLoader.yaml_implicit_resolvers = {
     first: [pair for pair in pairs if pair[0].rpartition(":")[2] not in ("timestamp", "value")]
     for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
@@ -289,27 +325,25 @@ def _check_plain(value: Any, name: str, error: Kind) -> None:
         elif isinstance(item, (list, tuple)):
             inner = list(item)
         else:
-            _check_scalar(item, name, error)
+            problem = unusable(item)
+            if problem:
+                raise error(f"{name} holds {problem}.")
             continue
         if depth > MAX_DEPTH:
             raise error(f"{name} nests values more than {MAX_DEPTH} deep; it is damaged.")
         stack += [(part, depth + 1) for part in inner]
 
 
-def _check_scalar(item: Any, name: str, error: Kind) -> None:
+def unusable(item: Any) -> str:
+    """Why nothing of ours can use a number or text; empty where it can."""
     if isinstance(item, int) and not -_INT_LIMIT < item < _INT_LIMIT:
-        raise error(f"{name} holds a whole number of more than 64 bits ({_digits(item)}).")
+        return f"a whole number of more than 64 bits (about 2 to the {item.bit_length()})"
     if isinstance(item, str) and not item.isascii():
         try:
             item.encode()
         except UnicodeEncodeError:
-            raise error(
-                f"{name} holds half a character ({item[:40]!a}), which is no text."
-            ) from None
-
-
-def _digits(number: int) -> str:
-    return f"about 2 to the {number.bit_length()}"
+            return f"half a character ({item[:40]!a}), which is no text"
+    return ""
 
 
 def csv_rows(text: str, name: str, error: Kind = DataError) -> Iterator[tuple[int, list[str]]]:

@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 import yaml
 
 from darts_core.errors import ResumeError
-from darts_core.reading import read_json, read_jsonl, read_text, read_yaml
+from darts_core.reading import read_json, read_jsonl, read_mapping, read_text, read_yaml
 
 __all__ = [
     "RunFolder",
@@ -35,6 +35,7 @@ __all__ = [
     "named_errors",
     "read_json",
     "read_jsonl",
+    "read_mapping",
     "read_yaml",
     "replacing",
     "utf8_streams",
@@ -284,7 +285,8 @@ class RunFolder:
         Raises:
             ResumeError: the run has not finished, its file is damaged or from a newer program.
         """
-        result = read_json(self.path / "result.json")
-        if not isinstance(result, dict) or result.get("schema_version", 0) > SCHEMA_VERSION:
+        result = read_mapping(self.path / "result.json")
+        version = result.get("schema_version", 0)
+        if type(version) is not int or version > SCHEMA_VERSION:
             raise ResumeError(f"{self.path / 'result.json'} was written by a newer program.")
         return result

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LEAVES = {"registry", "errors", "architecture", "runlog", "checkpoint", "reading"}
+LEAVES = {
+    "registry", "errors", "credentials", "architecture", "runlog", "checkpoint", "reading", "settings",
+}  # fmt: skip
 
 # layer -> the layers that it may import, beside the leaves and itself
 ALLOWED: dict[str, set[str]] = {
@@ -27,8 +29,8 @@ ALLOWED: dict[str, set[str]] = {
     "search": {"strategies", "supernet", "data", "augment", "relax", "latency", "spaces"},
     "prune": {"train", "latency", "supernet"},
     "export": {"data", "train", "latency", "darts_kernels", "supernet"},
-    "store": {"study"},
-    "study": {"store", "augment", "report"},
+    "store": set(),
+    "study": {"store", "augment"},
     "report": {"store", "study"},
 }
 _BELOW_BENCH = {*ALLOWED}
@@ -36,10 +38,7 @@ ALLOWED["bench"] = {*_BELOW_BENCH} - {"store", "study", "prune"}
 ALLOWED["autosearch"] = {*_BELOW_BENCH, "bench"}
 ALLOWED["stages"] = {*_BELOW_BENCH, "bench", "autosearch"}
 # circles that are still to be split: remove a row when it is (the test insists)
-OPEN_CIRCLES = {
-    frozenset({"darts_core.commands.jobs.saved", "darts_core.commands.jobs.verbs"}),
-    frozenset({"darts_core.supernet.choices", "darts_core.supernet.choices_build"}),
-}
+OPEN_CIRCLES: set[frozenset[str]] = set()
 TOP = {"cli", "commands", "testing", "__init__"}
 HYDRA = {"stages", "cli", "commands"}
 

@@ -22,7 +22,7 @@ try:
 except SystemExit as done:
     assert done.code == 0
 """,
-    "schema": "import darts_core.stages.schema, darts_core.stages.versions",
+    "schema": "import darts_core.stages.schema, darts_core.store.claim",
     "wrong key": "from darts_core.cli import main; assert main(['search', 'search.epohcs=1']) == 2",
     "tune": "import darts_core.study",
     "report": "import darts_core.report",

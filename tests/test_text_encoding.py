@@ -22,8 +22,13 @@ def locale_calls(tree: ast.AST) -> Iterator[ast.Call]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and not any(k.arg == "encoding" for k in node.keywords):
             found = _method(node) if isinstance(node.func, ast.Attribute) else _function(node)
-            if found or any(k.arg in ("text", "universal_newlines") for k in node.keywords):
+            if found or any(map(_decodes, node.keywords)):
                 yield node
+
+
+def _decodes(keyword: ast.keyword) -> bool:
+    value = keyword.value.value if isinstance(keyword.value, ast.Constant) else None
+    return keyword.arg in ("text", "universal_newlines") and value is True
 
 
 def _function(node: ast.Call) -> bool:

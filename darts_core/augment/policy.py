@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from darts_core.augment.operations import AUGMENTATIONS, MAX_MAGNITUDE
 from darts_core.errors import ConfigError, unknown_name
+from darts_core.reading import read_yaml
 from darts_core.runlog import write_yaml
 
 __all__ = ["Operation", "Policy", "policy_from_dict", "policy_from_yaml", "policy_to_yaml"]
@@ -227,13 +226,7 @@ def policy_from_yaml(path: str | Path) -> Policy:
             f"There is no augmentation policy {text!r}: neither a YAML file nor a preset. "
             f"Presets: {', '.join(presets)}."
         )
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"The policy file {file} cannot be read ({reason}); correct it."
-        ) from error
+    content = read_yaml(file)
     if not isinstance(content, dict):
         raise ConfigError(f"The policy file {file} holds no mapping; needed are sub_policies.")
     try:

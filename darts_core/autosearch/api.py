@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import ConfigError
-from darts_core.runlog import read_json, write_json, write_yaml
-from darts_core.store.jobs import JobStore, Version
+from darts_core.runlog import read_json, write_yaml
+from darts_core.store.jobs import Store
 
 __all__ = ["SearchResult", "run"]
 
@@ -91,14 +91,15 @@ def run(
         JobError: no trial gave a usable result.
     """
     from darts_core.autosearch.engine import run_version
-    from darts_core.store.control import Request, create
+    from darts_core.autosearch.request import Request, create
+    from darts_core.store.record import SCRIPT
     from darts_core.study.results import read_rows
 
     boot, entry = _source(train)
     folder = Path(code).resolve() if code is not None else boot.parent
     if not boot.is_relative_to(folder):
         raise ConfigError(f"{boot} does not lie in code={folder}; name a folder that holds it.")
-    store = JobStore(root)
+    store = Store(root)
     with tempfile.TemporaryDirectory() as scratch:
         request = Request(
             code=str(folder),
@@ -108,14 +109,13 @@ def run(
             multi=multi,
             python=python,
             devices=tuple(devices),
+            entry=entry,
+            evaluate=_source(evaluate)[1] if evaluate else "eval",
         )
         if name not in store.jobs():
-            store.create_job(name)
+            store.create_job(name, kind=SCRIPT)
         version, _ = create(store, name, request, needs_train=False)
-    record = read_json(version.path / "version.json")
-    names = {"entry": entry, "evaluate": _source(evaluate)[1] if evaluate else "eval"}
-    write_json(version.path / "version.json", {**record, **names})
-    run_version(store, Version(version.path))
+    run_version(store, version)
     result = read_json(version.path / "autosearch" / "result.json")
     best = result["best"]
     return SearchResult(

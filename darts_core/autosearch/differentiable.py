@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from darts_core.autosearch.costs import seconds_of
 from darts_core.autosearch.spec import SearchSpec
+from darts_core.autosearch.step import Step
 from darts_core.autosearch.trials import Workshop
 from darts_core.errors import JobError, ResumeError
 from darts_core.runlog import read_json
@@ -25,27 +25,11 @@ log = logging.getLogger("darts_core")
 Row = dict[str, Any]
 
 
-class DifferentiableSearch:
-    """One step of a plan; the arguments are those of `driver.Search`."""
+class DifferentiableSearch(Step):
+    """A step in which a supernet finds the setting that names the architecture."""
 
-    def __init__(
-        self,
-        spec: SearchSpec,
-        workshop: Workshop,
-        *,
-        fixed: dict[str, Any] | None = None,
-        step: str | None = None,
-        first: dict[str, Any] | None = None,
-        is_baseline: bool = False,
-        known: Sequence[Row] = (),
-    ) -> None:
-        self.spec = spec
-        self.workshop = workshop
-        self.fixed = dict(fixed or {})
-        self.step = step or spec.name
-        self.first = first
-        self.is_baseline = is_baseline
-        self.known = list(known)
+    def __init__(self, spec: SearchSpec, workshop: Workshop, **options: Any) -> None:
+        super().__init__(spec, workshop, **options)
         self.setting = str(spec.algorithm_options["setting"])
 
     def run(self) -> Row | None:

@@ -13,6 +13,7 @@ from darts_core.autosearch.costs import seconds_of
 from darts_core.autosearch.known_rows import left_behind, template
 from darts_core.autosearch.script_runner import ScriptRunner
 from darts_core.autosearch.spec import SearchSpec
+from darts_core.autosearch.step import Step
 from darts_core.autosearch.study_spec import budget_of, study_of
 from darts_core.autosearch.trials import Row, StopWanted, Workshop
 from darts_core.errors import JobError, TuneError
@@ -33,38 +34,11 @@ _POLL_SECONDS = 0.02
 log = logging.getLogger("darts_core")
 
 
-class Search:
-    """One step of a plan.
+class Search(Step):
+    """A step in which an algorithm proposes settings."""
 
-    Args:
-        spec: what to search.
-        workshop: where trials run.
-        fixed: settings found by earlier steps, given to every trial.
-        step: the step's name in rows.
-        first: the configuration to run before all proposals (trial 0), if any.
-        is_baseline: whether `first` is the user's own configuration, the baseline of the whole job.
-        known: rows of an earlier step that belong to this space too (its starting point).
-    """
-
-    def __init__(
-        self,
-        spec: SearchSpec,
-        workshop: Workshop,
-        *,
-        fixed: dict[str, Any] | None = None,
-        step: str | None = None,
-        first: dict[str, Any] | None = None,
-        is_baseline: bool = False,
-        known: Sequence[Row] = (),
-    ) -> None:
-        self.spec = spec
-        self.workshop = workshop
-        self.fixed = dict(fixed or {})
-        self.step = step or spec.name
-        self.first = first
-        self.is_baseline = is_baseline
-        self.known = list(known)
-        self.goals = spec.goals
+    def __init__(self, spec: SearchSpec, workshop: Workshop, **options: Any) -> None:
+        super().__init__(spec, workshop, **options)
         self.note = ""
         self._ending = threading.Lock()
 
@@ -139,10 +113,9 @@ class Search:
                 account.unit_seconds = float(row["time_total_s"])
                 left = self._trials() - len(self.rows)
                 log.info(
-                    "one training takes %.1f s; at most %d more trials, about %.1f trainings",
+                    "one training takes %.1f s; at most %d more trials in this step",
                     account.unit_seconds,
                     left,
-                    1.0 + left,
                 )
 
     def _work(self, study: StudySpec, *, workers: int, limit: int | None = None) -> None:

@@ -13,20 +13,24 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from darts_core.autosearch.command_line import with_data
 from darts_core.autosearch.forecast import plan_notes
 from darts_core.autosearch.multi import confirm, run_plan
 from darts_core.autosearch.plan_files import build_plan
+from darts_core.autosearch.request import COMMAND
 from darts_core.autosearch.spec import SearchPlan
 from darts_core.autosearch.trials import StopWanted, UserCode, Workshop
 from darts_core.errors import DartsError, JobError
+from darts_core.report.job_summary import summarize
 from darts_core.runlog import environment, write_json, write_yaml
 from darts_core.store import procs
 from darts_core.store.code import copy_model, model_file
-from darts_core.store.index import update_index
-from darts_core.store.jobs import JobStore, Version
+from darts_core.store.jobs import Store
 from darts_core.store.keeper import start_keeper
 from darts_core.store.locks import FileLock, device_lock_path
 from darts_core.store.notify import notify
+from darts_core.store.sweep import sweep_version
+from darts_core.store.version import Version
 from darts_core.study.results import read_rows as _read_rows
 from darts_core.study.results import search_rows, summary
 
@@ -46,19 +50,19 @@ def apply_budget(plan: SearchPlan, budget: Mapping[str, float]) -> SearchPlan:
     return replace(plan, steps=steps)
 
 
-def load_plan(version: Path, record: Mapping[str, Any]) -> SearchPlan:
+def load_plan(version: Path, request: Mapping[str, Any]) -> SearchPlan:
     """The plan of a version from its own copies of the job files."""
-    arguments = dict(record.get("arguments") or {})
-    names = list(record.get("config_files") or [])
+    arguments = dict(request.get("arguments") or {})
+    names = list(request.get("config_files") or [])
     if arguments.get("config_path") and not names:
         arguments["config_path"] = str(version / "code" / arguments["config_path"])
     plan = build_plan(
         [version / "config" / name for name in names],
-        arguments=arguments,
-        mode=record.get("multi"),
-        settings=record.get("settings") or {},
+        arguments=with_data(arguments, request.get("data")),
+        mode=request.get("multi"),
+        settings=request.get("settings") or {},
     )
-    return apply_budget(plan, record.get("budget") or {})
+    return apply_budget(plan, request.get("budget") or {})
 
 
 def prepare(version: Path, plan: SearchPlan) -> None:
@@ -120,27 +124,26 @@ class _Resources:
 
 
 class _Runner:
-    def __init__(self, store: JobStore, version: Version, *, detached: bool) -> None:
+    def __init__(self, store: Store, version: Version, *, detached: bool) -> None:
         self.detached = detached
         self.store = store
         self.version = version
-        self.record = version.record()
+        command = version.command(COMMAND)
+        self.mark = str(command.get("mark") or "")
+        self.request: dict[str, Any] = command["request"]
 
     def stop_wanted(self) -> bool:
         return self.version.stop_file.exists()
 
     def state(self, state: str, **details: Any) -> None:
-        details.setdefault(
-            "process", self.version.own_process() if state in ("queued", "running") else None
-        )
-        self.version.set_state(state, **details)
-        update_index(self.store, self.version)
-        notify(self.record.get("notify"), state, self.version)
+        self.version.set_state(state, COMMAND, **details)
+        summarize(self.version)
+        notify(self.request.get("notify"), state, self.version)
 
     def wait_for_devices(self) -> list[FileLock] | None:
         """The devices' locks, in a fixed order so that two jobs cannot wait for each other."""
         locks: list[FileLock] = []
-        for device in sorted(set(self.record.get("devices") or ["cpu"])):
+        for device in sorted(set(self.request.get("devices") or ["cpu"])):
             lock = FileLock(device_lock_path(self.store.root, device))
             if not lock.acquire(stop=self.version.stop_file.exists, poll_seconds=0.1):
                 for held in locks:
@@ -151,25 +154,25 @@ class _Runner:
 
     def search(self) -> dict[str, Any]:
         path = self.version.path
-        plan = load_plan(path, self.record)
+        plan = load_plan(path, self.request)
         prepare(path, plan)
         if self.detached:
             log.setLevel(_LEVELS[max(step.verbose for step in plan.steps)])
-        for note in plan_notes(plan, self.record.get("devices") or ["cpu"]):
+        for note in plan_notes(plan, self.request.get("devices") or ["cpu"]):
             log.warning("%s", note)
         code = UserCode(
             code_dir=path / "code",
-            boot_file=path / "code" / self.record["boot_file"],
+            boot_file=path / "code" / self.request["boot_file"],
             arguments=tuple(self._arguments()),
-            entry=self.record.get("entry", "train"),
-            evaluate=self.record.get("evaluate", "eval"),
-            python=self.record.get("python"),
+            entry=self.request.get("entry") or "train",
+            evaluate=self.request.get("evaluate") or "eval",
+            python=self.request.get("python"),
         )
         workshop = Workshop(
             path,
             code,
-            devices=self.record.get("devices") or ["cpu"],
-            mark=self.record["mark"],
+            devices=self.request.get("devices") or ["cpu"],
+            mark=self.mark,
             stop_wanted=self.stop_wanted,
             metrics=tuple({o.metric for step in plan.steps for o in step.objectives}),
         )
@@ -185,14 +188,12 @@ class _Runner:
         return result
 
     def _arguments(self) -> list[str]:
-        arguments = [f"--{k}={v}" for k, v in (self.record.get("arguments") or {}).items()]
-        if self.record.get("data"):
-            arguments.insert(0, f"--data_url={self.record['data']}")
-        return arguments
+        own = with_data(self.request.get("arguments") or {}, self.request.get("data"))
+        return [f"--{name}={value}" for name, value in own.items()]
 
     def deliver(self, result: Mapping[str, Any]) -> None:
         """Copy the result table and the best model into the folder named with --output."""
-        target = self.record.get("output")
+        target = self.request.get("output")
         if not target:
             return
         folder = Path(target) / f"{self.version.job}-{self.version.name}"
@@ -206,7 +207,7 @@ class _Runner:
             copy_model(model, folder)
 
 
-def run_version(store: JobStore, version: Version, *, detached: bool = False) -> int:
+def run_version(store: Store, version: Version, *, detached: bool = False) -> int:
     """Run a version to its end; returns 0 for succeeded, 1 for failed or stopped.
 
     Raises:
@@ -217,13 +218,14 @@ def run_version(store: JobStore, version: Version, *, detached: bool = False) ->
         raise JobError(
             f"{version.job}/{version.name} is being run by another process; wait for it."
         )
+    sweep_version(version.path)
     runner = _Runner(store, version, detached=detached)
     if detached:
         procs.adopt_orphans()
-    start_keeper(runner.record["mark"])
+    start_keeper(runner.mark)
     try:
         # trials that outlived a killed runner would write into the folders used now
-        procs.end_tree(None, runner.record["mark"], grace_seconds=0.5, limit_seconds=5.0)
+        procs.end_tree(None, runner.mark, grace_seconds=0.5, limit_seconds=5.0)
         runner.state("queued")
         locks = runner.wait_for_devices()
         if locks is None:
@@ -252,7 +254,7 @@ def run_version(store: JobStore, version: Version, *, detached: bool = False) ->
             runner.state("failed", message=f"{type(error).__name__}: {error}")
             raise
         finally:
-            procs.end_tree(None, runner.record["mark"], grace_seconds=0.5, limit_seconds=5.0)
+            procs.end_tree(None, runner.mark, grace_seconds=0.5, limit_seconds=5.0)
             if detached:
                 # this process has no other children than what trials left
                 procs.end_children(grace_seconds=0.2, limit_seconds=2.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["searchable"]
+
+log = logging.getLogger("darts_core")
 
 
 def searchable(
@@ -32,7 +35,7 @@ def searchable(
     """
     from darts_core.architecture import Architecture
     from darts_core.autosearch.contract import current
-    from darts_core.supernet.choices import ModuleSupernet
+    from darts_core.supernet.module_supernet import ModuleSupernet
 
     trial = current()
     supernet = ModuleSupernet(module, input_shape=input_shape)
@@ -40,12 +43,11 @@ def searchable(
     if isinstance(value, str) and value.startswith("search:"):
         return _in_search(supernet)
     if value == "baseline":
-        choices = tuple((label, _own(options)) for label, options in supernet.space.choices)
-        return supernet.build(Architecture(supernet.space.name, choices=choices))
+        return supernet.build(_baseline(supernet))
     try:
         content = json.loads(value) if isinstance(value, str) else dict(value)
         pairs = tuple((str(label), option) for label, option in content.items())
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise ConfigError(
             f"The setting {setting}={str(value)[:80]!r} is no architecture; use 'baseline', or a mapping "
             "of choices to options."
@@ -53,10 +55,13 @@ def searchable(
     return supernet.build(Architecture(supernet.space.name, choices=pairs))
 
 
-def _own(options: Sequence[Any]) -> Any:
-    """The user's own option: the largest number, or the first named layer."""
-    numbers = all(isinstance(o, (int, float)) and not isinstance(o, bool) for o in options)
-    return max(options) if numbers else options[0]
+def _baseline(supernet: Any) -> Any:
+    """The user's own network: the largest number of each choice, or its first named layer."""
+    from darts_core.architecture import Architecture
+    from darts_core.latency.survey import base_options
+
+    own = base_options(supernet.space)
+    return Architecture(supernet.space.name, choices=tuple(own.items()))
 
 
 def _in_search(supernet: Any) -> nn.Module:
@@ -65,20 +70,63 @@ def _in_search(supernet: Any) -> nn.Module:
 
     trial = current()
     options = trial.record.get("differentiable", {})
+    pull = _CostPull(
+        supernet,
+        share=float(options.get("target_cost", 0.35)),
+        weight=float(options.get("cost_weight", 2.0)),
+    )
     supernet.alpha_steps = AlphaSteps(
         supernet,
         learning_rate=float(options.get("alpha_learning_rate", 0.02)),
         warmup=int(options.get("warmup", 20)),
+        penalty=pull.penalty,
     )
-    trial.searchables.append(_Derived(supernet))
+    trial.searchables.append(_Derived(supernet, pull))
     return supernet  # type: ignore[no-any-return]
 
 
-class _Derived:
-    """Names the architecture a supernet points to when the trial ends."""
+class _CostPull:
+    """Expected multiply-accumulates against a share of the user's own network's."""
 
-    def __init__(self, supernet: Any) -> None:
-        self.supernet = supernet
+    def __init__(self, supernet: Any, *, share: float, weight: float) -> None:
+        import torch
+
+        from darts_core.latency import choice_size_model
+
+        # drawing params to be counted must not change what the user's script draws
+        with torch.random.fork_rng(devices=[]):
+            sample = torch.randn(2, *supernet.input_shape)
+            self.cost = choice_size_model(supernet.space, supernet.build, sample, "macs")
+        self.budget = share * self.cost.of(_baseline(supernet))
+        self.weight, self.supernet = weight, supernet
+
+    def penalty(self, weights: Any) -> Any:
+        """weight * max(0, log(expected cost / budget))."""
+        import torch
+
+        cost = self.cost.to(next(iter(weights.values())).device)
+        return self.weight * torch.relu(torch.log(cost(weights) / self.budget))
+
+    def within(self) -> Any:
+        """The alphas' pick, changed where that loses the least weight until it meets the budget."""
+        from darts_core.errors import LatencyError
+        from darts_core.latency.within import fastest, within_budget
+
+        space, pick = self.supernet.space, self.supernet.discretize()
+        weights = self.supernet.final_weights()
+        try:
+            settled = within_budget(pick, weights, space, self.cost, self.budget, self.cost.of)
+        except LatencyError as error:
+            log.warning("target_cost is not met: %s", error)
+            return fastest(space, self.cost)
+        return settled.architecture
+
+
+class _Derived:
+    """Names the architecture a supernet points to when the trial ends, within the cost that was asked."""
+
+    def __init__(self, supernet: Any, pull: _CostPull) -> None:
+        self.supernet, self.pull = supernet, pull
 
     def derive(self) -> str:
-        return json.dumps(dict(self.supernet.discretize().choices))
+        return json.dumps(dict(self.pull.within().choices))

@@ -225,7 +225,19 @@ class TrialProcess:
         if code < 0:
             name = signal.Signals(-code).name if -code in signal.valid_signals() else str(-code)
             return "failed", f"crash: ended by signal {name}"
-        return "failed", f"crash: exit status {code}; the last lines of log.txt tell why"
+        return "failed", f"crash: exit status {code}; {self._why()}"
+
+    def _why(self) -> str:
+        """Why a script ended, where its log says it in words known here."""
+        with (self.folder / "log.txt").open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - 4000))
+            end = log.read().decode("utf-8", "replace")
+        if "unrecognized arguments: --trial_id" in end or "No such option: --trial_id" in end:
+            return (
+                "the script takes only arguments that it knows; set general.arguments: named, or give "
+                "general.command: 'python FILE.py --lr {lr}'"
+            )
+        return "the last lines of log.txt tell why"
 
     def _finish(self, state: str, reason: str) -> None:
         self.reader.new_iterations()

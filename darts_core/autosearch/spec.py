@@ -63,6 +63,8 @@ class SearchSpec:
     max_iterations: int | None = None
     baseline: dict[str, Any] = field(default_factory=dict)
     metrics: tuple[dict[str, str], ...] = ()
+    arguments: str = "service"
+    command: str = ""
     limits: Limits = field(default_factory=Limits)
     confirm_seeds: int = 3
     cpu_per_trial: int = 1

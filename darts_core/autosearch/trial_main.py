@@ -7,13 +7,16 @@ as a script and reads metrics from what it prints. Standard library only, see co
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import os
 import random
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from darts_core.autosearch import compat
 from darts_core.autosearch.contract import TRIAL_VARIABLE, StopTrial, Trial, current
@@ -72,8 +75,19 @@ def _call_user_code(trial: Trial) -> None:
         )
     train()
     evaluate = getattr(module, record.get("evaluate", "eval"), None)
-    if callable(evaluate):
+    if callable(evaluate) and _needs_nothing(evaluate):
         evaluate()
+
+
+def _needs_nothing(function: Callable[..., Any]) -> bool:
+    """Whether a function can be called without arguments: an `eval(model)` is no `eval()` of ours."""
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return False
+    except ValueError:  # a builtin that tells nothing about itself
+        return True
+    return True
 
 
 def _write_architectures(trial: Trial) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from darts_core.autosearch.command_line import BUILT_IN, command_line, parse_command
 from darts_core.autosearch.costs import Account, attempt, earlier, set_aside
 from darts_core.autosearch.process import BY_COMMAND, Outcome, TrialProcess
 from darts_core.autosearch.reports import Metrics, objective_value
@@ -139,8 +140,8 @@ class Workshop:
             "phase": phase,
             "attempt": attempt(folder),
             "config": configuration,
-            "arguments": self._arguments(configuration, trial_id, folder),
             "boot_file": str(self.code.boot_file),
+            "module": parse_command(spec.command).module if spec.command else "",
             "code_dir": str(self.code.code_dir),
             "entry": self.code.entry,
             "evaluate": self.code.evaluate,
@@ -155,6 +156,13 @@ class Workshop:
             "reward": spec.objectives[0].metric,
             **extra,
         }
+        record["arguments"] = command_line(
+            spec.arguments,
+            spec.command,
+            self.code.arguments,
+            configuration,
+            {name: record[name] for name in BUILT_IN if name in record},
+        )
         process = TrialProcess(
             record,
             folder,
@@ -166,17 +174,6 @@ class Workshop:
         process.start()
         self.running.append(process)
         return process
-
-    def _arguments(self, configuration: dict[str, Any], trial_id: str, folder: Path) -> list[str]:
-        """The command line of the user's script: the job's arguments, then the trial's settings."""
-        settings = [f"--{name}={value}" for name, value in configuration.items()]
-        service = [
-            f"--trial_id={trial_id}",
-            f"--nas_code={trial_id}",
-            f"--train_url={folder / 'output'}",
-        ]
-        own = [a for a in self.code.arguments if a.partition("=")[0][2:] not in configuration]
-        return [*own, *service, *settings]
 
     def collect(self, spec: SearchSpec, process: TrialProcess) -> Row:
         """The result row of an ended trial; its time is spent."""

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import yaml
 
 from darts_core.errors import ConfigError, nearest_names
+from darts_core.reading import YAML_ERRORS, LimitedLoader, read_text, unusable
 
 __all__ = ["Located", "load", "locate", "set_field"]
 
@@ -179,7 +180,7 @@ class _Reader:
     def __init__(self, text: str, file: str) -> None:
         self.file = file
         self.left = MAX_NODES
-        self.loader = yaml.SafeLoader(text)
+        self.loader = LimitedLoader(text)
 
     def build(self, node: yaml.Node | None, path: tuple[str, ...]) -> Located:
         if node is None:
@@ -205,7 +206,11 @@ class _Reader:
         value = (
             node.value if node.tag.endswith(":timestamp") else self.loader.construct_object(node)
         )
-        return Located(value, self.file, line, path)
+        found = Located(value, self.file, line, path)
+        problem = unusable(value)
+        if problem:
+            found.fail(problem, "write a smaller number, or whole characters")
+        return found
 
     def _mapping(self, node: yaml.MappingNode, path: tuple[str, ...]) -> dict[str, Located]:
         result: dict[str, Located] = {}
@@ -227,13 +232,9 @@ def load(path: str | Path) -> Located:
     Raises:
         ConfigError: the file is missing, too large, not valid YAML, or uses tags beyond plain data.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"There is no file {path}; name an existing YAML file.")
-    if path.stat().st_size > MAX_BYTES:
-        raise ConfigError(f"{path} is larger than {MAX_BYTES} bytes; it cannot be a job file.")
+    text = read_text(path, ConfigError, limit=MAX_BYTES)
     try:
-        reader = _Reader(path.read_text(encoding="utf-8"), str(path))
+        reader = _Reader(text, str(path))
         return reader.build(reader.loader.get_single_node(), ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -241,5 +242,5 @@ def load(path: str | Path) -> Located:
         raise ConfigError(
             f"{path}, line {line}: not valid YAML ({error.problem}); check indentation and quotes there."
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except YAML_ERRORS as error:
         raise ConfigError(f"{path} is not valid YAML text ({type(error).__name__}).") from error

@@ -1,12 +1,13 @@
 """Zero-code mode: a script runs unchanged; its metrics are read from what it prints and leaves behind.
 
-A metric is `{name, regex}`, matched on each printed line, or `{name, file, key}`, an entry of a JSON file
-in the trial's output folder once the script has ended. Standard library only, see contract.py.
+A metric is `{name, regex}`, the last match on each printed line as a terminal shows it, or
+`{name, file, key}`, an entry of a JSON file in the trial's output folder once the script has ended.
+Standard library only, see contract.py.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import re
 import subprocess
@@ -16,20 +17,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
-from darts_core.autosearch.contract import MAX_LINE_BYTES, StopTrial, Trial
-from darts_core.errors import ConfigError
+from darts_core.autosearch.contract import StopTrial, Trial
+from darts_core.autosearch.terminal import Terminal
+from darts_core.errors import ConfigError, DartsError
+from darts_core.reading import parse_json, read_text
 
 __all__ = ["run_script"]
 
-LOG_LINE_CHARACTERS = 1000
 _FORCE_SECONDS = 3.0  # a script that ignores SIGTERM is killed after this time
 _MAX_FILE_BYTES = 2**20
 
 
-def _lines(stream: IO[bytes]) -> Iterator[tuple[bytes, str]]:
-    """Lines of a stream, each cut at a sane length however long the line is."""
-    while chunk := stream.readline(MAX_LINE_BYTES):
-        yield chunk, chunk.decode("utf-8", "replace").rstrip("\r\n")[:LOG_LINE_CHARACTERS]
+def _lines(stream: IO[bytes]) -> Iterator[str]:
+    """The lines of a stream as a terminal shows them; what comes is passed on to the log at once."""
+    terminal = Terminal()
+    while chunk := os.read(stream.fileno(), 2**16):
+        sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+        yield from terminal.feed(chunk)
+    yield from terminal.finish()
+
+
+def _value(pattern: re.Pattern[str], line: str) -> float | None:
+    """The number of the last match on a line that holds one."""
+    for found in reversed(list(pattern.finditer(line))):
+        with contextlib.suppress(ValueError):
+            return float(found.group(1) or "" if found.groups() else found.group(0))
+    return None
 
 
 def _start(record: Mapping[str, Any]) -> subprocess.Popen[bytes]:
@@ -37,7 +51,8 @@ def _start(record: Mapping[str, Any]) -> subprocess.Popen[bytes]:
         **os.environ,
         "PYTHONPATH": os.pathsep.join([record["code_dir"], os.environ.get("PYTHONPATH", "")]),
     }
-    command = [sys.executable, "-u", record["boot_file"], *record["arguments"]]
+    script = ["-m", record["module"]] if record.get("module") else [record["boot_file"]]
+    command = [sys.executable, "-u", *script, *record["arguments"]]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
     )
@@ -53,10 +68,8 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 def _content(path: Path) -> Any:
     """The JSON value in a file, or None when there is none of sane size."""
     try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            return None
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return parse_json(read_text(path, limit=_MAX_FILE_BYTES), str(path))
+    except DartsError:
         return None
 
 
@@ -87,32 +100,28 @@ def run_script(trial: Trial) -> int:
     reward = record.get("reward", metrics[0]["name"])
     child = _start(record)
     seen: dict[str, float] = {}
-    calls = 0
+    calls, later = 0, False
     stop: StopTrial | None = None
-    for raw, line in _lines(cast("IO[bytes]", child.stdout)):
-        sys.stdout.buffer.write(raw)
-        sys.stdout.buffer.flush()
-        for name, pattern in patterns:
-            found = pattern.search(line)
-            if found is None:
-                continue
+    for line in _lines(cast("IO[bytes]", child.stdout)):
+        values = [(name, _value(pattern, line)) for name, pattern in patterns]
+        found = {name: value for name, value in values if value is not None}
+        if not found:
+            continue
+        seen.update(found)
+        later = True
+        # the metric to optimise closes an iteration; the others only update their last value
+        if reward in found and stop is None:
             try:
-                seen[name] = float(found.group(1) if found.groups() else found.group(0))
-            except ValueError:
-                continue
-            # the metric to optimise closes an iteration; the others only update their last value
-            if name == reward and stop is None:
-                try:
-                    trial.reporter(**seen)
-                    calls += 1
-                except StopTrial as signalled:
-                    stop = signalled
-                    _end(child)
+                trial.reporter(**seen)
+                calls, later = calls + 1, False
+            except StopTrial as signalled:
+                stop = signalled
+                _end(child)
     code = child.wait()
     if stop is not None:
         raise stop
     written = _from_files(files, Path(trial.output_dir)) if code == 0 else {}
-    if written:
+    if written or later:
         # these belong to the last iteration, not to one more
         trial.reporter(**{**seen, **written, "training_iteration": max(1, calls)})
     if code == 0 and reward not in {**seen, **written}:

@@ -20,6 +20,7 @@ from darts_core.bench.floor import copy_bandwidth_gbs
 from darts_core.bench.results import write_results
 from darts_core.bench.step import StepCase
 from darts_core.latency import measure
+from darts_core.settings import BenchOptions
 from darts_core.supernet.cell import SearchCell
 
 __all__ = ["launch_bytes", "run"]
@@ -272,21 +273,21 @@ def _both_ways(cell: Any, inputs: list[Tensor], weights: Tensor) -> Callable[[],
     return go
 
 
-def run(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def run(
+    options: BenchOptions, folder: Path, *, device: str = "auto", seed: int = 0
+) -> dict[str, Any]:
     """Time every launch (GPU) or cell (CPU); prints a table and writes a results file.
 
     Returns:
         rows, and the results file's path.
     """
-    name = config.get("device", "auto")
     available = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(available if name == "auto" else name)
-    options = dict((config.get("bench") or {}).get("options") or {})
-    case = StepCase(options, device)
+    place = torch.device(available if device == "auto" else device)
+    case = StepCase(options, place)
     rows: list[dict[str, Any]] = []
     if case.gpu:
-        bandwidth = copy_bandwidth_gbs(device)
-        for precision in options.get("precisions") or ("tf32",):
+        bandwidth = copy_bandwidth_gbs(place)
+        for precision in options.precisions or ("tf32",):
             rows += list(_gpu_rows(case, precision, bandwidth))
     else:
         rows = list(_cpu_rows(case))
@@ -300,8 +301,8 @@ def run(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             else ""
         )
         print(f"{row['name']:28s} {row['cell']:10s} {row['median_ms']:9.4f} ms {extra}")
-    words = torch.cuda.get_device_name(device) if case.gpu else "cpu"
+    words = torch.cuda.get_device_name(place) if case.gpu else "cpu"
     path = write_results(
-        "kernels", rows, device=words, folder=options.get("results") or folder / "results"
+        "kernels", rows, device=words, folder=options.results or folder / "results"
     )
     return {"rows": rows, "results": str(path)}

@@ -19,7 +19,7 @@ from torch import nn
 from darts_core.bench.runtimes import Prepared, evaluate_callable, prepare, time_model
 from darts_core.errors import ConfigError, ExportError
 from darts_core.report.rows import ModelRow, finite
-from darts_core.runlog import RunFolder, read_json
+from darts_core.runlog import RunFolder, read_mapping
 from darts_core.supernet import count
 from darts_core.train import TrainConfig, evaluate, fit, load_model, save_model
 
@@ -164,7 +164,7 @@ def saved_runs(case: ModelCase, bundle: Any, *, device: torch.device) -> list[Se
 def _saved_run(path: Path, index: int, bundle: Any, device: torch.device) -> SeedRun:
     """A trained file with the test accuracy that its own stage found, else measured here once."""
     known = path.parent / "result.json"
-    result = read_json(known) if known.is_file() else {}
+    result = read_mapping(known) if known.is_file() else {}
     accuracy = finite(result.get("test_accuracy"))
     if accuracy is None:
         model, _ = load_model(path, device=device)

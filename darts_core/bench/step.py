@@ -25,6 +25,7 @@ from darts_core.errors import ConfigError, DartsError
 from darts_core.latency import measure
 from darts_core.relax import Relaxation, Softmax
 from darts_core.search.captured import CapturedStep
+from darts_core.settings import BenchOptions
 from darts_core.spaces import get_space
 from darts_core.strategies import FirstOrder, SearchSettings, Strategy, Unrolled
 from darts_core.supernet import Supernet
@@ -45,29 +46,19 @@ CASES: dict[str, dict[str, Any]] = {
     "gdas_nasbench201": {"space": "nasbench201", "relaxation": "gumbel"},
 }
 """Supernets by name; on a CPU all of them are timed where the options name none."""
-OPTIONS = (
-    "space",
-    "channels",
-    "layers",
-    "batch_size",
-    "size",
-    "relaxation",
-    "seconds",
-    "variants",
-)
 
 
 class StepCase:
     """One supernet and batch size whose step is timed.
 
     Args:
-        options: space, channels, layers, batch_size, size, relaxation ("softmax", "partial_channels" or
-            "gumbel"), seconds, variants; missing ones have the device's defaults: the whole DARTS
-            supernet on a GPU, the size of the demo on a CPU.
+        options: those that are None have the device's defaults: the whole DARTS supernet on a GPU, the
+            size of the demo on a CPU.
         device: where it runs.
+        own: values in place of the options'.
     """
 
-    def __init__(self, options: Mapping[str, Any], device: torch.device) -> None:
+    def __init__(self, options: BenchOptions, device: torch.device, **own: Any) -> None:
         gpu = device.type == "cuda"
         usual: dict[str, Any] = {
             "space": "darts",
@@ -79,15 +70,11 @@ class StepCase:
             "seconds": 2.0,
             "variants": None,
         }
-        given = {key: options[key] for key in OPTIONS if options.get(key) is not None}
+        given = {key: getattr(options, key) for key in usual} | own
+        given = {key: value for key, value in given.items() if value is not None}
         if given.get("space") == "nasbench201":
             usual["layers"] = 5 if gpu else 1
         self.options = {**usual, **given}
-        for key in ("channels", "layers", "batch_size", "size"):
-            if not isinstance(self.options[key], int) or self.options[key] < 1:
-                raise ConfigError(
-                    f"bench.options.{key}={self.options[key]!r}; give a whole number >= 1."
-                )
         self.device, self.gpu = device, gpu
         torch.manual_seed(0)
         self.net = self._supernet()
@@ -236,18 +223,18 @@ def _rows(case: StepCase) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _cases(options: Mapping[str, Any], device: torch.device) -> dict[str, dict[str, Any]]:
+def _cases(options: BenchOptions, device: torch.device) -> dict[str, dict[str, Any]]:
     """The supernets to time by name, with the options that make them.
 
     Raises:
         ConfigError: an unknown name in `bench.options.cases`.
     """
-    chosen = any(options.get(key) is not None for key in ("space", "relaxation"))
-    names = options.get("cases")
+    chosen = options.space is not None or options.relaxation is not None
+    names = options.cases
     if names is None:
         names = ["darts"] if chosen or device.type == "cuda" else list(CASES)
         if chosen:
-            words = (options.get("space") or "darts", options.get("relaxation"))
+            words = (options.space or "darts", options.relaxation)
             return {" ".join(word for word in words if word): {}}
     unknown = [name for name in names if name not in CASES]
     if unknown:
@@ -267,19 +254,19 @@ def _print(row: Mapping[str, Any]) -> None:
     )
 
 
-def run(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def run(
+    options: BenchOptions, folder: Path, *, device: str = "auto", seed: int = 0
+) -> dict[str, Any]:
     """Time every variant; prints a table and writes a results file.
 
     Returns:
         rows, and the results file's path.
     """
-    name = config.get("device", "auto")
     available = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(available if name == "auto" else name)
-    options = dict((config.get("bench") or {}).get("options") or {})
+    place = torch.device(available if device == "auto" else device)
     rows = []
-    for name, own in _cases(options, device).items():
-        case = StepCase({**options, **own}, device)
+    for name, own in _cases(options, place).items():
+        case = StepCase(options, place, **own)
         print(
             f"{name}: {case.options['channels']} channels, {case.options['layers']} layers, batch "
             f"{case.options['batch_size']}, {case.options['size']}x{case.options['size']} images"
@@ -287,8 +274,6 @@ def run(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         for row in _rows(case):
             _print(row)
             rows.append({"case": name, **row})
-    words = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    path = write_results(
-        "step", rows, device=words, folder=options.get("results") or folder / "results"
-    )
+    words = torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu"
+    path = write_results("step", rows, device=words, folder=options.results or folder / "results")
     return {"rows": rows, "results": str(path)}

@@ -9,8 +9,8 @@ from darts_core.errors import LatencyError
 from darts_core.report.blocks import count_text
 from darts_core.report.escape import plain_text
 from darts_core.report.models_front import accuracy_latency_front, accuracy_text, baseline_row
+from darts_core.report.models_table import batches, reference
 from darts_core.report.rows import ModelRow
-from darts_core.report.standings import batches, reference
 from darts_core.report.svg import number
 
 __all__ = ["markdown_table", "models_table", "print_models"]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from darts_core.architecture import Architecture, CellChoice
 from darts_core.errors import ArchitectureError, ConfigError, DataError, unknown_name
+from darts_core.reading import DAMAGE, regular_file
 from darts_core.report.escape import plain_text
 from darts_core.runlog import write_bytes
 
@@ -194,9 +195,7 @@ class TabularBenchmark:
         Raises:
             DataError: the file is missing, damaged, too large, or from a newer program.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise DataError(f"There is no table {path}; make one with `TabularBenchmark.save`.")
+        path = regular_file(path)
         try:
             with zipfile.ZipFile(path) as archive:
                 size = sum(member.file_size for member in archive.infolist())
@@ -218,7 +217,7 @@ class TabularBenchmark:
                 _columns(content, "accuracy_names", "accuracies"),
                 _columns(content, "latency_names", "latencies"),
             )
-        except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError, TypeError) as error:
+        except DAMAGE as error:
             raise DataError(
                 f"{path} is not a table of ours or is damaged ({type(error).__name__}: "
                 f"{plain_text(error)}); convert it again."

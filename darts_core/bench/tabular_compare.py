@@ -22,24 +22,11 @@ from darts_core.bench.tabular_runs import found_in_runs
 from darts_core.errors import ArchitectureError, ConfigError, DartsError
 from darts_core.report.escape import plain_text
 from darts_core.runlog import write_json
+from darts_core.settings import BenchOptions
 
-__all__ = ["evolution", "random_search", "run", "table_facts"]
+__all__ = ["evolution", "random_search", "run"]
 
 log = logging.getLogger("darts_core")
-OPTIONS = ("table", "column", "select", "runs", "budget", "population", "tournament")
-
-
-def table_facts(
-    path: str | Path, architecture: Architecture | str, data: str | None = None
-) -> dict[str, Any]:
-    """What a search's result states under `tabular`: accuracy, regret, rank, total, the table's name.
-
-    Raises:
-        ArchitectureError: the table does not hold the architecture.
-        DataError: the table cannot be read.
-    """
-    table = open_table(path)
-    return {"table": table.name, **table.lookup(architecture, data).to_dict()}
 
 
 def random_search(
@@ -126,17 +113,17 @@ def evolution(
 
 
 def _black_box(
-    table: TabularBenchmark, select: str, options: Mapping[str, Any], seeds: Sequence[int]
+    table: TabularBenchmark, select: str, options: BenchOptions, seeds: Sequence[int]
 ) -> dict[str, list[str]]:
     """Random search and evolution over the seeds; evolution only where architectures are cells."""
-    budget = _budget(options)
+    budget = options.budget
     result = {
         "random search": [
             random_search(table, select, budget=budget, rng=np.random.default_rng(seed))
             for seed in seeds
         ]
     }
-    sizes = {key: int(options[key]) for key in ("population", "tournament") if options.get(key)}
+    sizes = {"population": options.population, "tournament": options.tournament}
     try:
         result["regularised evolution"] = [
             evolution(table, select, budget=budget, rng=np.random.default_rng(seed), **sizes)
@@ -147,12 +134,6 @@ def _black_box(
             raise
         log.info("evolution is left out: %s", error)
     return result
-
-
-def _budget(options: Mapping[str, Any]) -> int:
-    """Architectures that a black-box strategy may see; 0 leaves them out."""
-    given = options.get("budget")
-    return 100 if given is None else int(given)
 
 
 def _selection(table: TabularBenchmark, given: str | None, judging: str) -> str:
@@ -173,7 +154,9 @@ def _selection(table: TabularBenchmark, given: str | None, judging: str) -> str:
     )
 
 
-def run(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def run(
+    options: BenchOptions, folder: Path, *, device: str = "auto", seed: int = 0
+) -> dict[str, Any]:
     """Compare strategies by `bench.options.table`; prints the rows and writes them to results.json.
 
     Options: table (an .npz, .csv or NATS-Bench files), column (judged by), select (what black-box
@@ -184,23 +167,21 @@ def run(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     Raises:
         ConfigError: no table is given, there is nothing to select by, or nothing to compare.
     """
-    options = config["bench"]["options"]
-    if not options.get("table"):
+    if not options.table:
         raise ConfigError(
             "bench what=tabular needs bench.options.table=PATH: an .npz of ours, a .csv with columns "
             "architecture and accuracy, or NATS-Bench files."
         )
-    table = open_table(options["table"])
-    column, _ = table.column(options.get("column"))
-    first = int(config.get("seed") or 0)
-    seeds = range(first, first + int(options.get("seeds") or 3))
+    table = open_table(options.table)
+    column, _ = table.column(options.column)
+    seeds = range(seed, seed + options.seeds)
     rows: list[dict[str, Any]] = []
-    if _budget(options):
-        select = _selection(table, options.get("select"), column)
+    if options.budget:
+        select = _selection(table, options.select, column)
         for name, architectures in _black_box(table, select, options, seeds).items():
-            more = {"budget": f"{_budget(options)} looks", "select": select}
+            more = {"budget": f"{options.budget} looks", "select": select}
             rows += _rows(table, name, architectures, column, more)
-    for group in found_in_runs(options.get("runs") or ()):
+    for group in found_in_runs(options.runs):
         known = [s for s in group.device_seconds if s is not None]
         budget = f"{np.mean(known):.1f} s on the device" if known else "not stated"
         about = {"budget": budget, "settings": group.differs}

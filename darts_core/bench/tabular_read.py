@@ -7,7 +7,6 @@ a file that asks for anything else is refused and nothing of it is run.
 from __future__ import annotations
 
 import bz2
-import csv
 import logging
 import pickle
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ import numpy as np
 
 from darts_core.bench.tabular import TabularBenchmark, canonical
 from darts_core.errors import ArchitectureError, ConfigError, DataError, unknown_name
+from darts_core.reading import csv_rows, read_text, regular_file
 from darts_core.report.escape import plain_text
 
 __all__ = ["from_csv", "from_nats_bench", "open_table"]
@@ -81,15 +81,8 @@ def from_csv(path: str | Path, *, name: str = "") -> TabularBenchmark:
         DataError: the file is missing, has no such columns, or a cell is no number; names the line.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"There is no file {path}.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error}).") from error
-    first = text.split("\n", 1)[0]
-    rows = csv.reader(text.splitlines(), delimiter="\t" if "\t" in first else ",")
-    header = [cell.strip() for cell in next(rows, [])]
+    rows = csv_rows(read_text(path), str(path))
+    header = [cell.strip() for cell in next(rows, (0, []))[1]]
     place = next((i for i, cell in enumerate(header) if cell.lower() in _TEXT_NAMES), None)
     kinds = {i: kind for i, cell in enumerate(header) if (kind := _column_kind(cell)) is not None}
     if place is None or not any(kind == "accuracy" for kind, _ in kinds.values()):
@@ -98,7 +91,7 @@ def from_csv(path: str | Path, *, name: str = "") -> TabularBenchmark:
             f"header is {plain_text(', '.join(header) or 'empty')}."
         )
     seen: dict[str, dict[tuple[str, str], list[float]]] = {}
-    for line, row in enumerate(rows, start=2):
+    for line, row in rows:
         if row and any(cell.strip() for cell in row):
             _add_row(seen, row, place, kinds, f"{path}, line {line}")
     return _table(name or path.stem, seen)
@@ -205,7 +198,7 @@ class _Limited:
     """A bz2 file that stops after `limit` unpacked bytes: a small file can unpack to terabytes."""
 
     def __init__(self, path: Path, limit: int) -> None:
-        self._stream = bz2.open(path, "rb")  # noqa: SIM115 - closed by `close`
+        self._stream = bz2.open(regular_file(path), "rb")  # noqa: SIM115 - closed by `close`
         self._left = limit
 
     def _taken(self, data: bytes) -> bytes:

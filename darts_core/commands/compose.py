@@ -1,18 +1,22 @@
-"""Composing and checking a command's configuration: every mistake is one sentence."""
+"""Composing a command's configuration, once, into the object that its stage takes.
+
+Every mistake is one sentence. What was wrong is looked for only when composing fails.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from darts_core.errors import ConfigError, nearest_names, unknown_name
-from darts_core.stages.schema import COMMANDS, Config, command_fields
+from darts_core.settings import Settings, from_plain, kind_words, schema, type_of
+from darts_core.stages.schema import STAGES, Stage
 from darts_core.stages.settings import check_targets, config_root
 
-__all__ = ["compose", "expand", "group_options", "session", "typed"]
+__all__ = ["compose", "expand", "group_options", "register_schemas", "session", "typed"]
 
 _HYDRA_TARGETS = ("hydra", "hydra_plugins")
 
@@ -35,9 +39,22 @@ def session(config_dir: str | None = None) -> Iterator[list[str]]:
                 f"--config-dir {config_dir!r} is not a folder; name one with YAML groups."
             )
         extra = [f"hydra.searchpath=[file://{folder}]"]
+    register_schemas()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_root()), version_base="1.3"):
         yield extra
+
+
+def register_schemas() -> None:
+    """Make the settings' names, types and defaults known to Hydra, as `schema_<command>`."""
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    for command, stage in STAGES.items():
+        full = OmegaConf.structured(schema(stage))
+        # an untyped root: a file under experiment/ may hold nodes of other commands
+        node = OmegaConf.create({key: full._get_node(key) for key in full})
+        ConfigStore.instance().store(f"schema_{command}", node)
 
 
 def group_options(group: str, extra: Sequence[str] = ()) -> list[str]:
@@ -142,7 +159,7 @@ def _check_names(command: str, parsed: Sequence[Any], extra: Sequence[str]) -> N
     values, chosen = [], []
     for override in parsed:
         options = group_options(override.key_or_group, extra)
-        if options and override.key_or_group not in _STAGE_NODES:
+        if options:
             choice = override.value()
             if isinstance(choice, str) and choice not in options:
                 raise ConfigError(
@@ -158,12 +175,12 @@ def _check_names(command: str, parsed: Sequence[Any], extra: Sequence[str]) -> N
         current = OmegaConf.select(base, key, default=_ABSENT)
         if key not in known and current is _ABSENT:
             raise ConfigError(_unknown_key(command, key, known))
-        _check_kind(key, current, override)
+        _check_kind(command, key, current, override)
 
 
-def _check_kind(key: str, current: Any, override: Any) -> None:
+def _check_kind(command: str, key: str, current: Any, override: Any) -> None:
     """Refuse text for a number and the like in the open nodes, which the schema does not type."""
-    if expected_kind(key) is not None or override.is_delete():
+    if expected_kind(command, key) is not None or override.is_delete():
         return
     value = override.value()
     for kinds, words in (((bool,), "true or false"), ((int, float), "a number"), ((str,), "text")):
@@ -194,8 +211,8 @@ def _unknown_key(command: str, key: str, known: Sequence[str]) -> str:
     return f"Unknown setting {key!r}.{hint} Here {where}"
 
 
-def compose(command: str, overrides: Sequence[str], extra: Sequence[str] = ()) -> dict[str, Any]:
-    """The checked configuration of `command` as a plain dictionary, interpolations resolved.
+def compose(command: str, overrides: Sequence[str], extra: Sequence[str] = ()) -> Any:
+    """The checked settings of `command`, as the object that its stage takes.
 
     Args:
         command: one of the Hydra commands.
@@ -203,13 +220,14 @@ def compose(command: str, overrides: Sequence[str], extra: Sequence[str] = ()) -
         extra: what `session` yielded.
 
     Raises:
-        ConfigError: a key, choice, type or `_target_` is wrong.
+        ConfigError: a key, choice, type, value or `_target_` is wrong.
     """
     from hydra import compose as hydra_compose
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
+    overrides = [_forced(command, text) for text in overrides]
     parsed = _parse(overrides)
     try:
         _check_names(command, parsed, extra)
@@ -218,36 +236,44 @@ def compose(command: str, overrides: Sequence[str], extra: Sequence[str] = ()) -
         OmegaConf.set_struct(node, False)
         node.pop("hydra")
         config = typed(command, node)
-        allowed = [*config["plugins"], *_HYDRA_TARGETS]
-        check_targets(hydra_node, allowed, where="hydra")
+        check_targets(hydra_node, [*config.plugins, *_HYDRA_TARGETS], where="hydra")
         return config
     except ConfigKeyError as error:  # a key added with + to a node that admits no others
         base = hydra_compose(command, [*extra])
         known = [*_flatten(OmegaConf.to_container(base, resolve=False))]
         raise ConfigError(_unknown_key(command, str(error.full_key), known)) from error
     except OmegaConfBaseException as error:
-        raise ConfigError(_type_sentence(error)) from error
+        raise ConfigError(_type_sentence(command, error)) from error
     except HydraException as error:
         cause = error.__cause__
+        if isinstance(cause, OmegaConfBaseException) and cause.full_key is not None:
+            raise ConfigError(_type_sentence(command, cause)) from error
         detail = f": {_first_line(cause)}" if isinstance(cause, OmegaConfBaseException) else ""
-        if "is not in struct" in detail:
-            detail += " (a new key of such a node is added with + before it, as in +node.key=value)"
         raise ConfigError(
             f"The settings do not fit together: {_first_line(error)}{detail}."
         ) from error
 
 
-def typed(command: str, node: Any) -> dict[str, Any]:
-    """`node` merged into the schema of `command`, other commands' nodes left out, as a dictionary.
+def _forced(command: str, text: str) -> str:
+    """`+key=value` with one more `+` where `key` is a setting of ours: it may then be set as well."""
+    if text.startswith("+") and not text.startswith("++"):
+        key = text[1:].partition("=")[0]
+        if _field(STAGES[command], key) is not None:
+            return f"+{text}"
+    return text
+
+
+def typed(command: str, node: Any) -> Any:
+    """The composed `node` as the object that the stage of `command` takes; other commands' nodes go.
 
     Raises:
-        ConfigError: a top-level key is foreign, a value is missing, or a `_target_` is refused.
+        ConfigError: a top-level key is foreign, a value is missing or wrong, or a `_target_` is refused.
     """
     from omegaconf import OmegaConf
 
-    wanted = command_fields(command)
-    schema = OmegaConf.structured(Config)
-    known = set(schema)
+    stage = STAGES[command]
+    wanted = [item.name for item in fields(stage)]
+    known = {item.name for each in STAGES.values() for item in fields(each)}
     foreign = [str(key) for key in node if key not in known]
     if foreign:
         raise ConfigError(
@@ -255,49 +281,39 @@ def typed(command: str, node: Any) -> dict[str, Any]:
             + " (A file under experiment/ begins with the line '# @package _global_'.)"
         )
     picked = OmegaConf.create({key: node._get_node(key) for key in wanted if key in node})
-    full: Any = OmegaConf.to_container(OmegaConf.merge(schema, picked), resolve=True)
-    config = {key: full[key] for key in wanted}
-    lacking = sorted(OmegaConf.missing_keys(OmegaConf.create(config)))
+    lacking = sorted(OmegaConf.missing_keys(picked))
     if lacking:
         raise ConfigError(
             f"The setting {lacking[0]!r} has no value; give it as {lacking[0]}=VALUE."
         )
-    check_targets(config, config["plugins"])
+    plain: Any = OmegaConf.to_container(picked, resolve=True)
+    config: Stage = from_plain(stage, plain)
+    check_targets(plain, config.plugins)
     return config
 
 
-def _type_sentence(error: Any) -> str:
+def _type_sentence(command: str, error: Any) -> str:
     """One sentence for a value that does not fit its key's type."""
     key = str(getattr(error, "full_key", None) or "a setting")
-    kind = expected_kind(key)
-    return f"{key}: {_first_line(error)}." + (f" It takes {kind}." if kind else "")
+    kind, said = expected_kind(command, key), _first_line(error)
+    if "is not in struct" in said:
+        return f"{key}: {said} (a new key of such a node is added with + before it: +{key}=value)."
+    return f"{key}: {said}." + (f" It takes {kind}." if kind else "")
 
 
-def expected_kind(key: str) -> str | None:
+def expected_kind(command: str, key: str) -> str | None:
     """What the schema says that `key` takes, in words; None where it does not say."""
-    node: Any = Config
-    for part in key.split("["):
-        for name in part.split("."):
-            if not is_dataclass(node):
-                return None
-            hints = get_type_hints(node)
-            if name not in hints:
-                return None
-            node = hints[name]
-        break
-    if get_origin(node) is Union:
-        node = next(kind for kind in get_args(node) if kind is not type(None))
-    if is_dataclass(node):
-        return "settings of its own, e.g. " + f"{key}.{fields(node)[0].name}=..."
-    return _KINDS.get(getattr(get_origin(node) or node, "__name__", None))
+    kind = _field(STAGES[command], key.partition("[")[0])
+    if is_dataclass(kind):
+        return "settings of its own, e.g. " + f"{key}.{fields(kind)[0].name}=..."
+    return kind_words(kind)
 
 
-_KINDS: Mapping[str | None, str] = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "text",
-    "list": "a list, e.g. [a,b]",
-    "dict": "key: value pairs, e.g. {a: 1}",
-}
-_STAGE_NODES = (*COMMANDS,)
+def _field(cls: type[Settings], key: str) -> Any:
+    """The type of the setting `key` below `cls`; None where it has none of its own."""
+    kind: Any = cls
+    for name in key.split("."):
+        if not is_dataclass(kind) or name not in {item.name for item in fields(kind)}:
+            return None
+        kind, _ = type_of(kind, name)  # type: ignore[arg-type]
+    return kind

@@ -9,6 +9,7 @@ from typing import Any
 
 from darts_core.commands.keyvalue import parse
 from darts_core.errors import ConfigError, unknown_name
+from darts_core.reading import read_yaml
 
 __all__ = ["configure", "run"]
 
@@ -76,14 +77,12 @@ def _relaxation(name: str) -> Any:
     Raises:
         ConfigError: there is no such file.
     """
-    import yaml
-
     from darts_core.stages.settings import config_root, instantiate
 
     files = {path.stem: path for path in (config_root() / "relax").glob("*.yaml")}
     if name not in files:
         raise ConfigError(unknown_name("relaxation", name, sorted(files)))
-    return instantiate(yaml.safe_load(files[name].read_text(encoding="utf-8")))
+    return instantiate(read_yaml(files[name]))
 
 
 def _print_stem(stem: Any, side: int, batch: int) -> tuple[float, float] | None:

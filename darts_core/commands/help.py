@@ -1,14 +1,18 @@
 """The texts of `--help`: every command in a line, and each Hydra command with its groups and settings.
 
-Nothing heavy is imported; groups and settings are read from the YAML files themselves.
+Nothing heavy is imported; settings are read from their declarations, groups from the YAML files.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
-from darts_core.stages.schema import NODES
+from darts_core.runlog import read_yaml
+from darts_core.settings import Settings, bounds_of, default_of, to_plain, type_of
+from darts_core.stages.schema import STAGES
 from darts_core.stages.settings import config_root
 
 __all__ = ["ARGPARSE", "HYDRA", "Command", "choices", "command_help", "main_help"]
@@ -111,6 +115,8 @@ ARGPARSE: dict[str, Command] = {
     ),
 }
 
+# of a node that a group fills: shown by `darts-core list`
+_SHOWN = ("description",)
 GROUPS = ("data", "space", "strategy", "relax", "augment", "experiment")
 
 
@@ -146,17 +152,11 @@ def choices(group: str) -> list[str]:
 
 def command_help(command: str) -> str:
     """The text of `darts-core COMMAND --help` for a Hydra command."""
-    about, nodes = HYDRA[command], NODES[command]
-    used = [g for g in GROUPS if g in nodes or (g == "experiment" and choices("experiment"))]
+    about, stage = HYDRA[command], STAGES[command]
+    names = {item.name for item in fields(stage)}
+    used = [g for g in GROUPS if g in names or (g == "experiment" and choices("experiment"))]
     groups = "\n".join(f"  {group}=  {', '.join(choices(group))}" for group in used)
-    sections = [
-        _settings(config_root() / "base.yaml", ""),
-        *(
-            _settings(config_root() / "stage" / f"{node}.yaml", f"{node}.")
-            for node in nodes
-            if (config_root() / "stage" / f"{node}.yaml").is_file()
-        ),
-    ]
+    changed = config_defaults(command)
     return f"""\
 darts-core {command}: {about.summary}
 
@@ -169,22 +169,39 @@ group choices (yours are added with --config-dir FOLDER):
 {groups}
 
 settings and their defaults:
-{chr(10).join(sections)}
+{chr(10).join(_settings(stage, "", changed))}
 
 -m (--multirun)   run every combination: seed=1,2 space=darts,nasbench201
 --cfg job         print the composed configuration and end
 plugins=[a.b]     import your modules (operations, spaces, strategies) first"""
 
 
-def _settings(path: Path, prefix: str) -> str:
-    """The settings of one YAML file as `key=value  # comment` lines; inner keys of lists are left."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith("hydra:"):
-            break
-        if line and line[0] not in " #" and ":" in line:
-            key, _, rest = line.partition(":")
-            value, _, comment = rest.strip().partition("#")
-            text = f"  {prefix}{key}={value.strip() or '{...}'}"
-            lines.append(f"{text:44} {comment.strip()}".rstrip())
-    return "\n".join(lines)
+def config_defaults(command: str) -> dict[str, Any]:
+    """The values of the command's own YAML file, which stand before those that the settings declare."""
+    content = read_yaml(config_root() / f"{command}.yaml")
+    return {key: value for key, value in content.items() if key not in ("defaults", "hydra")}
+
+
+def _settings(cls: type[Settings], prefix: str, changed: Mapping[str, Any]) -> Iterator[str]:
+    """`key=value  meaning` for every setting of `cls` and its inner nodes; groups are left out."""
+    inner = []
+    for item in fields(cls):  # type: ignore[arg-type]
+        bounds = bounds_of(item)
+        kind, _ = type_of(cls, item.name)
+        if isinstance(kind, type) and issubclass(kind, Settings):
+            inner.append((kind, f"{prefix}{item.name}.", changed.get(item.name, {})))
+        elif bounds is not None and (prefix or item.name not in GROUPS) and item.name not in _SHOWN:
+            default = default_of(item)
+            text = f"  {prefix}{item.name}={_spelt(changed.get(item.name, default))}"
+            yield f"{text:44} {bounds.help}".rstrip()
+    for kind, name, values in inner:
+        yield from _settings(kind, name, values)
+
+
+def _spelt(value: Any) -> str:
+    """A default in one line, as it is typed."""
+    if isinstance(value, dict):
+        return "{...}" if value else "{}"
+    if isinstance(value, str):
+        return value
+    return json.dumps(to_plain(value))

@@ -2,53 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from darts_core.errors import ConfigError
-from darts_core.stages.versions import newest
+from darts_core.stages.schema import (
+    DataStage,
+    ExportStage,
+    Pipeline,
+    PruneStage,
+    ReportStage,
+    SearchStage,
+    Stage,
+    TrainStage,
+    TuneStage,
+)
+from darts_core.store.jobs import Store
 
 __all__ = ["default_job", "previous_version"]
 
 
-def default_job(command: str, config: Mapping[str, Any], overrides: Sequence[str]) -> str:
+# what a command takes up from an earlier one where it is not given
+_NEEDS: dict[type[Stage], str] = {
+    TrainStage: "architecture",
+    TuneStage: "architecture",
+    PruneStage: "model",
+    ExportStage: "model",
+    ReportStage: "job",
+}
+
+
+def _taken_up(config: Stage) -> str | None:
+    """The `architecture=` or `model=` that was given."""
+    given: str | None = getattr(config, "architecture", None) or getattr(config, "model", None)
+    return given
+
+
+def default_job(config: Stage, overrides: Sequence[str]) -> str:
     """`<data>-<space>`; a multirun over several of them joins their names with `+`.
 
     Commands without a space put the architecture's name there, else their own.
     """
-    if "data" not in config:
+    if not isinstance(config, DataStage):
         raise ConfigError(
-            f"`darts-core {command}` needs job=NAME, one of the folders in {config['out']}."
+            f"`darts-core {config.STAGE}` needs job=NAME, one of the folders in {config.out}."
         )
     swept = {}
     for text in overrides:
         key, _, value = text.partition("=")
         if key in ("data", "space") and "," in value:
             swept[key] = "+".join(part.strip() for part in value.split(","))
-    second = str(config.get("architecture") or config.get("model") or command)
-    if "space" in config:
-        second = swept.get("space") or config["space"]["name"]
+    second = str(_taken_up(config) or config.STAGE)
+    if isinstance(config, (SearchStage, Pipeline)):
+        second = swept.get("space") or config.space.name
     elif not second.replace("_", "").isalnum():
-        second = command
-    text = f"{swept.get('data') or config['data']['name']}-{second}"
+        second = config.STAGE
+    text = f"{swept.get('data') or config.data.name}-{second}"
     return "".join(c if c.isalnum() or c in "._+=-" else "_" for c in text)[:100]
 
 
-def previous_version(command: str, config: Mapping[str, Any], job: str) -> str | None:
+def previous_version(config: Stage, job: str) -> str | None:
     """The job's newest version, for a command that takes up what an earlier one left there.
 
     Raises:
         ConfigError: the job has no version.
     """
-    needs = {"train": "architecture", "tune": "architecture", "report": "job"}
-    needs |= dict.fromkeys(("prune", "export"), "model")
-    key = needs.get(command)
-    if key is None or (key != "job" and config.get(key) is not None):
+    key = _NEEDS.get(type(config))
+    if key is None or (key != "job" and getattr(config, key) is not None):
         return None
-    found = newest(config["out"], job)
-    if found is None:
+    found = Store(config.out).versions(job)
+    if not found:
         options = "job=" if key == "job" else f"{key}= or job= and version= of an earlier command"
         raise ConfigError(
-            f"There is no run of job {job!r} in {config['out']} to take up; give {options}."
+            f"There is no run of job {job!r} in {config.out} to take up; give {options}."
         )
-    return found
+    return found[-1].name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do what `what` says; prints the table's path or content."""
     from darts_core.commands.logs import configure_logging
+    from darts_core.spaces import ChoiceSpace
     from darts_core.stages.cost import table_path
     from darts_core.stages.inputs import find_device
     from darts_core.stages.settings import import_plugins
@@ -72,6 +74,9 @@ def run(args: argparse.Namespace) -> int:
     if args.what == "prepare":
         _prepare(given, space, shape, path)
         return 0
+    if isinstance(space, ChoiceSpace):
+        _choices(given, args.what, space, shape, device, path, precision)
+        return 0
     from darts_core.stages.cost import make_table
 
     table = make_table(
@@ -87,8 +92,43 @@ def run(args: argparse.Namespace) -> int:
     )
     print(f"{path}: {len(table.rows)} rows of {table.runtime} on {table.device}")
     if args.what == "check":
-        _check(given, table, space, target, shape, device, path)
+        from darts_core.latency import latency_model
+
+        def model_at(batch: int) -> Any:
+            return latency_model(table, space, target, shape, batch=batch)
+
+        _check(given, table, space, model_at, shape, device, path)
     return 0
+
+
+def _choices(
+    given: dict[str, Any],
+    what: str,
+    space: Any,
+    shape: tuple[int, int, int],
+    device: Any,
+    path: Path,
+    precision: str,
+) -> None:
+    """Build the rows of a space of choices, and check them."""
+    import torch
+
+    from darts_core.latency import default_batch_sizes
+    from darts_core.stages.cost import make_choice_model, open_choice_table
+
+    table = open_choice_table(path, device, given.get("runtime"), precision)
+    sizes = (given["batch"],) if "batch" in given else default_batch_sizes(device)
+    sample = torch.randn(2, *shape)
+    models = {
+        batch: make_choice_model(
+            space, _maker(given, shape), sample, table,
+            path=path, batch=batch, device=device, seconds=given.get("seconds", 0.06),
+        )
+        for batch in sizes
+    }  # fmt: skip
+    print(f"{path}: {len(table.rows)} rows of {table.runtime} on {table.device}")
+    if what == "check":
+        _check(given, table, space, models.__getitem__, shape, device, path)
 
 
 def _target(given: dict[str, Any]) -> tuple[Any, Any, tuple[int, int, int]]:
@@ -162,7 +202,7 @@ def _check(
     given: dict[str, Any],
     table: Any,
     space: Any,
-    target: Any,
+    model_at: Callable[[int], Any],
     shape: tuple[int, int, int],
     device: Any,
     path: Path,
@@ -171,7 +211,7 @@ def _check(
     import torch
 
     from darts_core.bench.results import write_results
-    from darts_core.latency import default_batch_sizes, latency_model
+    from darts_core.latency import default_batch_sizes
     from darts_core.latency.check import check_predictions, draw_scatter
     from darts_core.runlog import write_json
     from darts_core.stages.progress import progress_bar
@@ -181,7 +221,7 @@ def _check(
     for batch in sizes:
         with progress_bar(f"networks at batch {batch}") as progress:
             record = check_predictions(
-                latency_model(table, space, target, shape, batch=batch),
+                model_at(batch),
                 _maker(given, shape),
                 shape,
                 batch=batch,

@@ -12,12 +12,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from darts_core.errors import ConfigError
+from darts_core.stages.schema import SearchStage, Stage
 
 __all__ = ["Ranks", "current_ranks", "end_at_once", "in_process_group"]
 
@@ -36,24 +36,24 @@ class Ranks:
         """Whether this is the process that writes and prints."""
         return self.rank == 0
 
-    def check(self, command: str, config: Mapping[str, Any], *, multirun: bool) -> None:
+    def check(self, config: Stage, *, multirun: bool) -> None:
         """Refuse what several processes cannot do together.
 
         Raises:
             ConfigError: it is no single search, or `device` names one GPU for all processes.
         """
-        if command != "search":
+        if not isinstance(config, SearchStage):
             raise ConfigError(
-                f"torchrun is for `darts-core search`; run `darts-core {command}` without it."
+                f"torchrun is for `darts-core search`; run `darts-core {config.STAGE}` without it."
             )
-        if multirun or config["seeds"] != 1:
+        if multirun or config.seeds != 1:
             raise ConfigError(
                 "Under torchrun one search runs at a time: leave out -m and seeds=, and start one "
                 "command for each seed."
             )
-        if config["device"] not in ("auto", "cpu", "cuda"):
+        if config.device not in ("auto", "cpu", "cuda"):
             raise ConfigError(
-                f"device={config['device']} is one device; under torchrun every process takes its own: "
+                f"device={config.device} is one device; under torchrun every process takes its own: "
                 "use device=auto, cuda or cpu."
             )
 

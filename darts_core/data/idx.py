@@ -13,13 +13,13 @@ import gzip
 import logging
 import math
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from darts_core.data.source import RawData, check_memory, existing, register_source
 from darts_core.errors import DataError
+from darts_core.reading import DAMAGE, regular_file
 
 __all__ = ["load_fashion_mnist", "load_mnist", "read_idx"]
 
@@ -70,6 +70,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     Raises:
         DataError: not an idx file of that kind, or shorter or longer than its header says.
     """
+    regular_file(path)
     try:
         with path.open("rb") as probe:
             packed = probe.read(2) == b"\x1f\x8b"
@@ -94,7 +95,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
             check_memory(count, path)
             values = stream.read(count)
             longer = bool(stream.read(1))
-    except (OSError, EOFError, zlib.error) as error:
+    except DAMAGE as error:
         raise DataError(f"{path} cannot be read ({error}); download it again.") from error
     if len(values) < count or longer:
         found = f"more than {count:,}" if longer else f"{len(values):,}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.lib import format as npy
 
 from darts_core.data.source import RawData, check_memory, existing, register_source
 from darts_core.errors import ConfigError, DataError
+from darts_core.reading import DAMAGE, regular_file
 
 __all__ = ["load_npz"]
 
@@ -107,17 +107,9 @@ def load_npz(path: Path | None = None, layout: str = "auto") -> RawData:
         raise ConfigError(f"data.layout={layout!r} is not allowed; choose {', '.join(_LAYOUTS)}.")
     path = existing(path, "npz", _HOLDS)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(regular_file(path)) as archive:
             return _load(archive, path, layout)
-    except (
-        zipfile.BadZipFile,
-        OSError,
-        EOFError,
-        ValueError,
-        NotImplementedError,
-        RuntimeError,
-        zlib.error,
-    ) as e:
+    except DAMAGE as e:
         raise DataError(f"{path} cannot be read ({e}); needed is {_HOLDS}.") from e
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from darts_core.data.decode import decode_images
 from darts_core.data.source import RawData, check_memory, existing, register_source
 from darts_core.errors import ConfigError, DataError
+from darts_core.reading import DAMAGE, regular_file
 
 __all__ = ["load_parquet"]
 
@@ -66,15 +67,15 @@ def _read_table(files: list[Path], image_column: str | None, label_column: str |
     tables, meta = [], None
     for file in files:
         try:
-            reader = pq.ParquetFile(file)
+            reader = pq.ParquetFile(regular_file(file))
             names = reader.schema_arrow.names
             image = _column(names, image_column, _IMAGE_COLUMNS, "image", file)
             label = _column(names, label_column, _LABEL_COLUMNS, "label", file)
             rows = [reader.metadata.row_group(i) for i in range(reader.metadata.num_row_groups)]
             check_memory(sum(row.total_byte_size for row in rows), file)
             table = reader.read(columns=[image, label])
-        except (OSError, pa.ArrowException) as error:
-            reason = str(error).splitlines()[0][:200]
+        except (*DAMAGE, pa.ArrowException) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise DataError(
                 f"{file} cannot be read ({reason}); it is damaged, fetch it again."
             ) from error
@@ -93,7 +94,7 @@ def _class_names(meta: Any, labels: np.ndarray, where: Path) -> tuple[str, ...]:
     count = int(labels.max()) + 1 if len(labels) else 0
     try:
         names = json.loads(text)["info"]["features"][column]["names"] if text else None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         names = None
     if isinstance(names, list) and names:
         return tuple(str(name) for name in names)

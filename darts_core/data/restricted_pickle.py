@@ -11,14 +11,22 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from darts_core.errors import DataError
+from darts_core.reading import read_bytes
 
 __all__ = ["read_pickle"]
+
+
+# the largest batch file of CIFAR has 154 MB
+_MAX_BYTES = 2**29
+# a batch file needs ten; tuples of tuples of one tuple cost time beyond any bound to compare
+_MAX_TUPLES = 32
 
 
 class _Dtype:
@@ -94,14 +102,27 @@ class _Reader(pickle.Unpickler):
             ) from None
 
 
+def _check_size(packed: bytes) -> None:
+    """Refuse the instructions by which a few bytes take any memory or time."""
+    tuples = 0
+    for opcode, argument, _ in pickletools.genops(packed):
+        tuples += "TUPLE" in opcode.name or opcode.name == "FROZENSET"
+        if tuples > _MAX_TUPLES:
+            raise pickle.UnpicklingError(f"more than {_MAX_TUPLES} tuples")
+        if "PUT" in opcode.name and isinstance(argument, int) and argument > len(packed):
+            raise pickle.UnpicklingError(f"a place {argument} beyond the file")
+
+
 def read_pickle(path: Path) -> dict[str, Any]:
     """The dictionary in a CIFAR batch file: text keys; numpy bytes, lists, texts as values.
 
     Raises:
         DataError: the file is damaged, or asks for anything but the arrays of such files.
     """
+    packed = read_bytes(path, limit=_MAX_BYTES)
     try:
-        content = _Reader(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        _check_size(packed)
+        content = _Reader(io.BytesIO(packed), encoding="bytes").load()
     except Exception as error:  # a damaged pickle may fail with nearly every built-in exception
         if isinstance(error, pickle.UnpicklingError):
             reason = f"is damaged: it holds {error}. Nothing of it was run"

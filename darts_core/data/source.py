@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from darts_core.errors import DataError, MemoryShortageError
+from darts_core.reading import unusable
 from darts_core.registry import Registry
 
 __all__ = [
@@ -162,6 +163,9 @@ def check_raw(raw: RawData) -> None:
             "classifier "
             "needs at least two."
         )
+    for name in raw.class_names:
+        if unusable(name):
+            raise DataError(f"A class name of {raw.origin} holds {unusable(name)}.")
     _check_arrays(raw.images, raw.labels, raw, "training")
     counts = np.bincount(raw.labels, minlength=len(raw.class_names))
     if (counts > 0).sum() < 2:

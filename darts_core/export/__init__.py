@@ -1,6 +1,6 @@
 """Exported models: written and verified by `export_model`, run by `load` and `predict`."""
 
-from darts_core.export.chunk_tuning import tune_chunks
+from darts_core.export.chunk_size import tune_chunks
 from darts_core.export.export import export_model
 from darts_core.export.extras import obstacle
 from darts_core.export.fold import fold_batch_norms

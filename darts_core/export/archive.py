@@ -10,7 +10,6 @@ only on request.
 from __future__ import annotations
 
 import io
-import json
 import re
 import warnings
 from pathlib import Path
@@ -19,7 +18,9 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
+from darts_core.checkpoint import check_stored
 from darts_core.errors import ExportError
+from darts_core.reading import DAMAGE, parse_json, regular_file
 
 __all__ = ["load_program", "save_program"]
 
@@ -62,14 +63,14 @@ def load_program(path: str | Path) -> ExportedProgram:
             outside aten or expressions that are no arithmetic.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ExportError(f"There is no model file {path}.")
+    regular_file(path, ExportError)
     content = path.read_bytes()  # checked and loaded from the same bytes
     try:
+        check_stored(path)
         reader = torch._C.PyTorchFileReader(io.BytesIO(content))
         names = list(reader.get_all_records())
         _check_members(path, reader, names)
-    except RuntimeError as error:
+    except DAMAGE as error:
         raise ExportError(f"{path} is no readable .pt2 archive; export the model again.") from error
     try:
         return torch.export.load(io.BytesIO(content))
@@ -107,9 +108,10 @@ def _check_members(path: Path, reader: Any, names: list[str]) -> None:
 
 def _json(path: Path, reader: Any, member: str) -> Any:
     try:
-        return json.loads(reader.get_record(member))
-    except (ValueError, RuntimeError) as error:
-        raise _doctored(path, f"member {member!r} is missing or no JSON") from error
+        content = reader.get_record(member)
+    except RuntimeError as error:
+        raise _doctored(path, f"member {member!r} is missing") from error
+    return parse_json(content, f"{path}, member {member!r}", ExportError)
 
 
 def _check_program(path: Path, program: Any) -> None:

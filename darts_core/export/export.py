@@ -15,7 +15,7 @@ from torch import nn
 from darts_core import runlog
 from darts_core.errors import ExportError, unknown_name
 from darts_core.export import verify
-from darts_core.export.chunk_tuning import best_chunk
+from darts_core.export.chunk_size import best_chunk
 from darts_core.export.fold import fold_batch_norms
 from darts_core.export.formats import FORMATS, Job, cast
 from darts_core.export.manifest import SCHEMA_VERSION, DataMeta, data_meta, sha256

@@ -18,7 +18,7 @@ from torch.fx import Node
 
 from darts_core.errors import ExportError
 from darts_core.export.fused_plan import Step, is_call, plan_steps, shape_of
-from darts_core.export.lanes import Lanes
+from darts_core.export.streams import Streams
 from darts_kernels.infer_stage import Blocks, infer_stage
 
 __all__ = ["FusedProgram", "Step", "plan_steps"]
@@ -109,19 +109,19 @@ class FusedProgram:
         values = dict(self._values)
         values[self._input] = x
         buffers: dict[Node, Tensor] = {}
-        lanes = Lanes(self.device) if side_by_side else None
+        streams = Streams(self.device) if side_by_side else None
         for number, step in enumerate(self.steps):
-            if lanes is None:
+            if streams is None:
                 values[step.node] = self._one(step, values, buffers)
                 for node in self._last_use_at(number):
                     values.pop(node, None)
                     buffers.pop(node, None)
             else:
                 # nothing is freed: memory must not be handed on between streams that run at once
-                with lanes.turn(step):
+                with streams.turn(step):
                     values[step.node] = self._one(step, values, buffers)
-        if lanes is not None:
-            lanes.join()
+        if streams is not None:
+            streams.join()
         result: Tensor = values[self._output]
         return result
 

@@ -1,5 +1,6 @@
 """Measured time: the one timer, the table of operation times, the expected latency."""
 
+from darts_core.latency.choice_cost import ChoiceCost, choice_latency_model, choice_size_model
 from darts_core.latency.device import device_lock, device_name
 from darts_core.latency.expected import (
     CostModel,
@@ -20,11 +21,14 @@ from darts_core.latency.table import LatencyTable, build_table
 
 __all__ = [
     "BudgetPenalty",
+    "ChoiceCost",
     "CostModel",
     "LatencyTable",
     "SoftPenalty",
     "Timing",
     "build_table",
+    "choice_latency_model",
+    "choice_size_model",
     "default_batch_sizes",
     "device_lock",
     "device_name",

@@ -14,6 +14,7 @@ from darts_core import runlog
 from darts_core.architecture import Architecture
 from darts_core.errors import LatencyError
 from darts_core.latency import device as _device
+from darts_core.latency.choice_cost import ChoiceCost
 from darts_core.latency.expected import CostModel, fit_overhead
 from darts_core.latency.forms import as_deployed, in_runtime, onnx_bytes, onnx_call, without_norms
 from darts_core.latency.measure import measure
@@ -42,7 +43,7 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def check_predictions(
-    model: CostModel,
+    model: CostModel | ChoiceCost,
     make: Callable[[Architecture], nn.Module],
     input_shape: Sequence[int],
     *,
@@ -64,7 +65,7 @@ def check_predictions(
     load are counted (`flagged`) and left out of everything else.
 
     Args:
-        model: from `latency_model`.
+        model: from `latency_model` or `choice_latency_model`.
         make: builds the plain network of an architecture.
         input_shape: (C, H, W).
         batch: images a call.
@@ -117,7 +118,10 @@ def check_predictions(
 
 
 def fit_networks(
-    model: CostModel, timer: Callable[[Architecture], Timing], *, count: int = _FEWEST
+    model: CostModel | ChoiceCost,
+    timer: Callable[[Architecture], Timing],
+    *,
+    count: int = _FEWEST,
 ) -> dict[str, Any]:
     """Overhead and slope from `count` random networks timed once: a budget then speaks of networks.
 
@@ -208,8 +212,10 @@ class _Kept:
 
     def __init__(self, folder: str | Path | None, batch: int) -> None:
         self._path = Path(folder) / f"times-b{batch}.json" if folder is not None else None
-        found = runlog.read_json(self._path) if self._path and self._path.is_file() else {}
-        self._rows: dict[str, dict[str, Any]] = dict(found)
+        found = runlog.read_mapping(self._path) if self._path and self._path.is_file() else {}
+        if not all(isinstance(row, dict) for row in found.values()):
+            raise LatencyError(f"{self._path} holds other than times; delete it.")
+        self._rows: dict[str, dict[str, Any]] = found
 
     def wants(self, text: str, turn: str) -> bool:
         entry = self._rows.get(text, {})

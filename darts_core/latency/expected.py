@@ -32,6 +32,7 @@ from darts_core.errors import LatencyError, unknown_name
 from darts_core.latency.places import Place, find_places
 from darts_core.latency.table import LatencyTable
 from darts_core.ops import create_op
+from darts_core.ops.macs import macs_by_module
 from darts_core.runlog import config_hash
 from darts_core.spaces import SearchSpace
 
@@ -267,18 +268,8 @@ def _size(place: Place, op: str, what: str) -> float:
     module = create_op(op, place.channels, place.stride, affine=True).eval()
     if what == "params":
         return sum(p.numel() for p in module.parameters()) / 1e3
-    macs = 0
-
-    def add(layer: nn.Module, _: Any, output: Tensor) -> None:
-        nonlocal macs
-        if isinstance(layer, nn.Conv2d):
-            macs += output.numel() * layer.weight[0].numel()
-
-    hooks = [m.register_forward_hook(add) for m in module.modules()]
-    with torch.no_grad():
-        module(torch.zeros(1, place.channels, place.height, place.width))
-    for hook in hooks:
-        hook.remove()
+    sample = torch.zeros(1, place.channels, place.height, place.width)
+    macs = sum(macs_by_module(module, sample).values())
     return macs / 1e6
 
 

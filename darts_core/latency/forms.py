@@ -47,7 +47,9 @@ def as_deployed(
         return module, x
     layout = torch.channels_last
     module = module.to(device=x.device, dtype=dtype).to(memory_format=layout)  # type: ignore[call-overload]
-    return module, x.to(dtype).contiguous(memory_format=layout)
+    if x.is_floating_point():
+        x = x.to(dtype)
+    return module, x.contiguous(memory_format=layout) if x.dim() == 4 else x
 
 
 def skip_dead(module: nn.Module) -> nn.Module:
@@ -93,7 +95,7 @@ def without_norms(module: nn.Module, x: torch.Tensor) -> nn.Module:
     copied.requires_grad_(False)
     home = next(copied.parameters(), x)
     with torch.no_grad(), _Reads() as reads:
-        copied(x.to(home.device, home.dtype))
+        copied(x.to(home.device, home.dtype) if x.is_floating_point() else x.to(home.device))
     paths = {id(child): path for path, child in copied.named_modules()}
     owners = {
         id(child.running_mean): child

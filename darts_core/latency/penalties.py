@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from darts_core.errors import LatencyError
+from darts_core.latency.choice_cost import ChoiceCost
 from darts_core.latency.expected import CostModel
 
 __all__ = ["BudgetPenalty", "SoftPenalty"]
@@ -16,7 +17,7 @@ __all__ = ["BudgetPenalty", "SoftPenalty"]
 class SoftPenalty(nn.Module):
     """strength * E[cost] / target: cheaper is always better (ProxylessNAS, Eq. 9)."""
 
-    def __init__(self, cost: CostModel, *, strength: float, target: float) -> None:
+    def __init__(self, cost: CostModel | ChoiceCost, *, strength: float, target: float) -> None:
         super().__init__()
         if strength < 0 or target <= 0:
             raise LatencyError(
@@ -45,7 +46,12 @@ class BudgetPenalty(nn.Module):
     multiplier: Tensor
 
     def __init__(
-        self, cost: CostModel, *, budget: float, rate: float = 0.05, damping: float = 1.0
+        self,
+        cost: CostModel | ChoiceCost,
+        *,
+        budget: float,
+        rate: float = 0.05,
+        damping: float = 1.0,
     ) -> None:
         super().__init__()
         if budget <= 0 or rate <= 0 or damping < 0:
@@ -71,5 +77,5 @@ class BudgetPenalty(nn.Module):
 
 
 @torch.no_grad()
-def _expected(cost: CostModel, weights: Mapping[str, Tensor]) -> dict[str, float]:
+def _expected(cost: CostModel | ChoiceCost, weights: Mapping[str, Tensor]) -> dict[str, float]:
     return {f"expected_{cost.unit}": float(cost(weights))}

@@ -8,11 +8,12 @@ build goes on where it stopped.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -25,7 +26,17 @@ from darts_core.latency.measure import FOREIGN_CORES, added_ms, default_batch_si
 from darts_core.latency.places import Place, find_places
 from darts_core.ops import create_op
 
-__all__ = ["LatencyTable", "Place", "build_table", "find_places"]
+__all__ = [
+    "REWRITING",
+    "LatencyTable",
+    "Place",
+    "Timed",
+    "build_table",
+    "fill_table",
+    "find_places",
+    "open_table",
+    "table_settings",
+]
 
 log = logging.getLogger("darts_core")
 SCHEMA_VERSION = 2
@@ -33,7 +44,7 @@ _SAVE_EVERY_SECONDS = 5.0
 _FREE = ("none",)  # adds nothing to a sum and is not run
 # these change the layout of tensors and merge operations: alone, an operation pays for what it would not
 # pay for inside a network (ONNX Runtime's blocked layout), and the other way round
-_REWRITING = ("onnx", "compile")
+REWRITING = ("onnx", "compile")
 _LEAST_MS = 1e-4
 
 
@@ -113,13 +124,13 @@ class LatencyTable:
             LatencyError: the file is missing, damaged, newer, or of another device.
         """
         try:
-            content = runlog.read_json(path)
+            content = runlog.read_mapping(path)
         except DartsError as error:
             raise LatencyError(f"{error} Build one: darts-core latency build.") from error
-        if not isinstance(content, Mapping) or "rows" not in content:
+        if "rows" not in content:
             raise LatencyError(f"{path} is no latency table; build one: darts-core latency build.")
         version = content.get("schema_version", 0)
-        if not isinstance(version, int) or version > SCHEMA_VERSION:
+        if type(version) is not int or version > SCHEMA_VERSION:
             raise LatencyError(
                 f"{path} has schema_version {version!r}; this program reads up to {SCHEMA_VERSION}."
             )
@@ -128,14 +139,51 @@ class LatencyTable:
                 f"{path} has schema_version {version}: operations were timed another way. Delete it and "
                 "build it again: darts-core latency build."
             )
+        for key, fits in _FIELDS.items():
+            if (key not in content and key != "flagged") or not fits(content.get(key, [])):
+                shown = str(content.get(key, "missing"))[:80]
+                raise LatencyError(
+                    f"{path}: {key} is {shown!r}, which no table has; build it again: darts-core "
+                    "latency build."
+                )
         table = cls(
             content["device"], content["runtime"], content["threads"], content["dtype"],
-            dict(content["rows"]), dict(content["fits"]), dict(content["versions"]),
-            list(content.get("flagged", ())),
+            content["rows"], content["fits"], content["versions"], content.get("flagged", []),
         )  # fmt: skip
         if device is not None:
             table.require_device(device)
         return table
+
+
+def _is_time(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value)
+
+
+def _is_fit(value: Any) -> bool:
+    known = isinstance(value, dict) and {"overhead_ms", "slope"} <= set(value)
+    return known and all(_is_time(value[key]) for key in ("overhead_ms", "slope"))
+
+
+def _maps(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(map(kind, value.values()))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+# what each field of a saved table has to be
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "device": _is_text,
+    "runtime": _is_text,
+    "dtype": _is_text,
+    "threads": lambda value: value is None or (type(value) is int and value > 0),
+    "rows": _maps(_is_time),
+    "fits": _maps(_is_fit),
+    "versions": _maps(lambda value: value is None or _is_text(value)),
+    "flagged": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+}
 
 
 def build_table(
@@ -170,23 +218,43 @@ def build_table(
         LatencyError: the runtime cannot run here or cannot express an operation, or the file
             belongs to another device or runtime.
     """
-    home = _device.require_device(device)
-    runtime = runtime or ("graph" if home.type == "cuda" else "onnx")
-    if runtime not in RUNTIMES:
-        raise LatencyError(f"Unknown runtime {runtime!r}; use {', '.join(RUNTIMES)}.")
-    if dtype not in DTYPES.values() or (home.type == "cpu" and dtype != torch.float32):
-        raise LatencyError(
-            f"Operations cannot be timed in {dtype} on {home}; use {', '.join(DTYPES)} on a GPU and "
-            "fp32 on a CPU."
-        )
-    sizes = tuple(batch_sizes or default_batch_sizes(home))
-    table = _opened(path, home, runtime, dtype)
-    wanted = _wanted(find_places(supernet, input_shape), ops, sizes)
+    home, runtime, sizes = table_settings(device, runtime, dtype, batch_sizes)
+    table = open_table(path, home, runtime, dtype)
+    wanted = {
+        key: _Operation(place, op, batch)
+        for key, (place, op, batch) in _wanted(
+            find_places(supernet, input_shape), ops, sizes
+        ).items()
+    }
+    fill_table(table, wanted, path=path, device=home, seconds=seconds, progress=progress)
+    return table
+
+
+def fill_table(
+    table: LatencyTable,
+    wanted: Mapping[str, Timed],
+    *,
+    path: str | Path | None,
+    device: torch.device,
+    seconds: float,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Time what `wanted` names and the table lacks, or has from a disturbed timing.
+
+    Args:
+        table: receives the rows, and is written to `path` while it grows.
+        wanted: key -> what is to be timed.
+        path: the table's file, or None.
+        device: where.
+        seconds: time for the samples of one call.
+        progress: called with (rows done, rows in all).
+    """
     saved = time.monotonic()
-    with _device.device_lock(home), _device.pinned_threads(home):
-        for done, (key, (place, op, batch)) in enumerate(wanted.items()):
+    dtype = getattr(torch, table.dtype)
+    with _device.device_lock(device), _device.pinned_threads(device):
+        for done, (key, subject) in enumerate(wanted.items()):
             if key not in table.rows or key in table.flagged:
-                found, disturbed = _time(place, op, batch, runtime, home, dtype, seconds)
+                found, disturbed = _time(subject, table.runtime, device, dtype, seconds)
                 table.rows[key] = found
                 flagged = {*table.flagged, key} if disturbed else {*table.flagged} - {key}
                 table.flagged = sorted(flagged)
@@ -205,7 +273,29 @@ def build_table(
             bad,
             len(wanted),
         )
-    return table
+
+
+def table_settings(
+    device: str | torch.device,
+    runtime: str | None,
+    dtype: torch.dtype,
+    batch_sizes: Sequence[int] | None,
+) -> tuple[torch.device, str, tuple[int, ...]]:
+    """The device, runtime and batch sizes of a table, with defaults for what is None.
+
+    Raises:
+        LatencyError: the runtime is unknown or the number format cannot be timed there.
+    """
+    home = _device.require_device(device)
+    runtime = runtime or ("graph" if home.type == "cuda" else "onnx")
+    if runtime not in RUNTIMES:
+        raise LatencyError(f"Unknown runtime {runtime!r}; use {', '.join(RUNTIMES)}.")
+    if dtype not in DTYPES.values() or (home.type == "cpu" and dtype != torch.float32):
+        raise LatencyError(
+            f"Operations cannot be timed in {dtype} on {home}; use {', '.join(DTYPES)} on a GPU and "
+            "fp32 on a CPU."
+        )
+    return home, runtime, tuple(batch_sizes or default_batch_sizes(home))
 
 
 def _wanted(
@@ -221,9 +311,14 @@ def _wanted(
     return wanted
 
 
-def _opened(
+def open_table(
     path: str | Path | None, device: torch.device, runtime: str, dtype: torch.dtype
 ) -> LatencyTable:
+    """The table in `path`, or an empty one.
+
+    Raises:
+        LatencyError: the file is of another device, runtime or number format.
+    """
     kind = str(dtype).removeprefix("torch.")
     threads = torch.get_num_threads() if device.type == "cpu" else None
     if path is None or not Path(path).exists():
@@ -240,22 +335,42 @@ def _opened(
     return table
 
 
-def _time(
-    place: Place,
-    op: str,
-    batch: int,
-    runtime: str,
-    device: torch.device,
-    dtype: torch.dtype,
-    seconds: float,
-) -> tuple[float, bool]:
-    """Milliseconds of one operation, and whether other work disturbed it twice."""
-    x = torch.randn(batch, place.channels, place.height, place.width, device=device)
-    module = without_norms(create_op(op, place.channels, place.stride, affine=True), x)
-    timed = [module]
-    if runtime in _REWRITING:
+class Timed(Protocol):
+    """Something with a row of its own."""
+
+    def forms(
+        self, runtime: str, device: torch.device
+    ) -> tuple[nn.Module | None, nn.Module, torch.Tensor]:
+        """(what is taken off, what is timed, the input of both)."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Operation:
+    """An operation at a place."""
+
+    place: Place
+    op: str
+    batch: int
+
+    def forms(
+        self, runtime: str, device: torch.device
+    ) -> tuple[nn.Module | None, nn.Module, torch.Tensor]:
+        place = self.place
+        x = torch.randn(self.batch, place.channels, place.height, place.width, device=device)
+        module = without_norms(create_op(self.op, place.channels, place.stride, affine=True), x)
+        if runtime not in REWRITING:
+            return None, module, x
         # what it adds between two others
-        timed = [between(None, place), between(module, place)]
+        return between(None, place), between(module, place), x
+
+
+def _time(
+    subject: Timed, runtime: str, device: torch.device, dtype: torch.dtype, seconds: float
+) -> tuple[float, bool]:
+    """Milliseconds of one row, and whether other work disturbed it twice."""
+    base, module, x = subject.forms(runtime, device)
+    timed = [module] if base is None else [base, module]
     calls = [in_runtime(*as_deployed(part, x, dtype), runtime) for part in timed]
     for _ in range(2):
         load = _device.Load()

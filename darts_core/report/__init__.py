@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from darts_core.report.escape import html_text, markup_text, plain_text
+    from darts_core.report.escape import html_text, plain_text
     from darts_core.report.models_front import accuracy_latency_front
     from darts_core.report.page import write_report
     from darts_core.report.png_architecture import alpha_image, cell_image, cell_png
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "html_text": "report.escape",
-    "markup_text": "report.escape",
     "plain_text": "report.escape",
     "write_report": "report.page",
     "accuracy_latency_front": "report.models_front",
@@ -48,7 +47,6 @@ __all__ = [
     "front_png",
     "html_text",
     "lines_png",
-    "markup_text",
     "pareto_front",
     "pareto_mask",
     "plain_text",

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from darts_core.report.charts import Line, line_chart
+from darts_core.report.html import Markup
 from darts_core.report.palette import op_colors
 from darts_core.report.rows import finite
 from darts_core.report.svg import drawing, rect, tag, text, text_width
@@ -127,7 +128,7 @@ def _strip(
     )
 
 
-def heat_maps(history: AlphaHistory) -> str:
+def heat_maps(history: AlphaHistory) -> Markup:
     """One small map an edge: operations down, epochs across, darker for a larger weight.
 
     The operation that leads at the end is named under each map and outlined.
@@ -173,7 +174,7 @@ def heat_maps(history: AlphaHistory) -> str:
                    class_="chart heat")  # fmt: skip
 
 
-def mean_weights(history: AlphaHistory) -> str:
+def mean_weights(history: AlphaHistory) -> Markup:
     """Mean weight of each operation over all edges of the cell, against epochs."""
     means = history.weights.mean(axis=1)
     colors = op_colors(history.ops)
@@ -186,7 +187,7 @@ def mean_weights(history: AlphaHistory) -> str:
     return line_chart(lines, x_label="epoch", y_label="mean weight over edges", title=title)
 
 
-def leading_edges(history: AlphaHistory, count: int = 6) -> str:
+def leading_edges(history: AlphaHistory, count: int = 6) -> Markup:
     """Weight of the operation that ends first on each of the `count` most decided edges."""
     final = history.weights[-1]
     order = np.argsort(-final.max(axis=1))[:count]

@@ -6,41 +6,53 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from darts_core.report.escape import html_text
+from darts_core.report.html import Markup, render
 from darts_core.report.rows import finite
 from darts_core.report.svg import number
 
-__all__ = ["Section", "card", "count_text", "duration", "pair", "percent", "plain_table", "records"]
+__all__ = [
+    "Section",
+    "callout",
+    "card",
+    "count_text",
+    "details",
+    "duration",
+    "pair",
+    "percent",
+    "plain_table",
+    "records",
+]
 
 
 @dataclass(frozen=True)
 class Section:
-    """One titled part of the page; `key` is its anchor, `body` finished HTML."""
+    """One titled part of the page; `key` is its anchor. Title and note are escaped by the page."""
 
     key: str
     title: str
-    body: str
+    body: Markup
     note: str = ""
 
-    def html(self) -> str:
-        """The section as HTML; title and note are escaped here."""
-        note = f'<p class="note">{html_text(self.note, limit=2000)}</p>' if self.note else ""
-        return (
-            f'<section id="{html_text(self.key)}"><h2>{html_text(self.title)}</h2>'
-            f"{note}{self.body}</section>"
-        )
+
+def card(content: Markup, *, title: str = "") -> Markup:
+    """A framed piece of the page, or nothing for no content."""
+    return render("card", content=content, title=title) if content else Markup()
 
 
-def card(content: str, *, title: str = "") -> str:
-    """A framed piece of the page, or "" for no content."""
-    head = f"<h3>{html_text(title)}</h3>" if title else ""
-    return f'<div class="card">{head}<div class="scroll">{content}</div></div>' if content else ""
-
-
-def pair(*cards: str) -> str:
+def pair(*cards: Markup) -> Markup:
     """Cards side by side where the window is wide enough."""
-    kept = [item for item in cards if item]
-    return f'<div class="pair">{"".join(kept)}</div>' if kept else ""
+    kept = Markup().join(item for item in cards if item)
+    return Markup('<div class="pair">{}</div>').format(kept) if kept else kept
+
+
+def callout(content: object, tone: str = "") -> Markup:
+    """A remark in a frame; `tone` is "", "ok" or "bad"."""
+    return render("callout", content=content, tone=tone)
+
+
+def details(summary: object, content: Markup) -> Markup:
+    """Something folded away behind a line."""
+    return render("details", summary=summary, content=content)
 
 
 def count_text(value: float | None) -> str:
@@ -88,30 +100,21 @@ def value_text(value: Any) -> str:
     return str(value)
 
 
-def plain_table(items: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> str:
-    """A two-column table of names and values, both escaped."""
+def plain_table(items: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Markup:
+    """A two-column table of names and values."""
     pairs = items.items() if isinstance(items, Mapping) else items
-    rows = "".join(
-        f"<tr><th scope=row>{html_text(key)}</th><td>{html_text(value_text(value))}</td></tr>"
-        for key, value in pairs
-    )
-    return f'<div class="scroll"><table class="plain">{rows}</table></div>' if rows else ""
+    rows = [(key, value_text(value)) for key, value in pairs]
+    return render("names", rows=rows) if rows else Markup()
 
 
-def records(items: Sequence[Mapping[str, Any]], *, most: int = 40) -> str:
+def records(items: Sequence[Mapping[str, Any]], *, most: int = 40) -> Markup:
     """A table of mappings: one column a key that occurs, in order of first appearance."""
     rows = [item for item in items if isinstance(item, Mapping)][:most]
     keys = list(dict.fromkeys(str(key) for row in rows for key in row))[:12]
-    if not rows or not keys:
-        return ""
-    head = "".join(f"<th scope=col>{html_text(key.replace('_', ' '))}</th>" for key in keys)
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td>{html_text(value_text(row.get(key)))}</td>" for key in keys)
-        + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+    if not keys:
+        return Markup()
+    return render(
+        "records",
+        columns=[key.replace("_", " ") for key in keys],
+        rows=[[value_text(row.get(key)) for key in keys] for row in rows],
     )

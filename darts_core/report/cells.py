@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from darts_core.architecture import Architecture, CellChoice
-from darts_core.report.escape import html_text
+from darts_core.report.html import Markup, render
 from darts_core.report.layout import Box, CellLayout, layout_cell
 from darts_core.report.palette import op_family
 from darts_core.report.svg import drawing, rect, tag, text
@@ -59,7 +59,7 @@ def _box_svg(box: Box, *, dead: bool) -> str:
     return shape + text(box.x, box.y + 4.5, box.label, class_="state-text")
 
 
-def cell_svg(cell: CellChoice, *, title: str) -> str:
+def cell_svg(cell: CellChoice, *, title: str) -> Markup:
     """One cell as an SVG graph: inputs left, nodes, an operation's box on each edge, output right.
 
     Edges that carry `none` are drawn thin and dashed.
@@ -83,34 +83,26 @@ def cell_svg(cell: CellChoice, *, title: str) -> str:
     )
 
 
-def legend_html(ops: set[str]) -> str:
+def legend_html(ops: set[str]) -> Markup:
     """A key of the operation families that occur in `ops`."""
     families = [family for family in _FAMILY_TEXT if family in {op_family(op) for op in ops}]
-    items = "".join(
-        f'<span class="key"><i class="dot d-{f}"></i>{_FAMILY_TEXT[f]}</span>' for f in families
+    return render(
+        "key",
+        items=[(Markup('<i class="dot d-{}"></i>').format(f), _FAMILY_TEXT[f]) for f in families],
     )
-    return f'<p class="legend">{items}</p>'
 
 
-def architecture_html(architecture: Architecture) -> str:
+def architecture_html(architecture: Architecture) -> Markup:
     """All cells of an architecture with a colour key; labelled choices as a table."""
-    parts = []
-    if architecture.cells:
-        for kind, cell in architecture.cells:
-            if cell.states > _MOST_STATES or len(cell.edges) > _MOST_EDGES:
-                parts.append(f"<p>The {html_text(kind)} cell has too many edges to draw.</p>")
-                continue
-            title = f"{kind} cell" if kind != "cell" else "cell"
-            parts.append(
-                f'<figure class="cell-figure"><figcaption>{html_text(title)}</figcaption>'
-                f'<div class="scroll">{cell_svg(cell, title=title)}</div></figure>'
-            )
-        ops = {op for _, cell in architecture.cells for _, _, op in cell.edges}
-        parts.append(legend_html(ops))
-    if architecture.choices:
-        rows = "".join(
-            f"<tr><th scope=row>{html_text(label)}</th><td>{html_text(value)}</td></tr>"
-            for label, value in architecture.choices
-        )
-        parts.append(f'<div class="scroll"><table class="plain choices">{rows}</table></div>')
-    return "".join(parts)
+    cells = []
+    for kind, cell in architecture.cells:
+        title = f"{kind} cell" if kind != "cell" else "cell"
+        small = cell.states <= _MOST_STATES and len(cell.edges) <= _MOST_EDGES
+        cells.append((kind, title, cell_svg(cell, title=title) if small else Markup()))
+    ops = {op for _, cell in architecture.cells for _, _, op in cell.edges}
+    return render(
+        "architecture",
+        cells=cells,
+        key=legend_html(ops) if cells else Markup(),
+        choices=architecture.choices,
+    )

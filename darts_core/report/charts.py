@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from darts_core.report.escape import html_text
+from darts_core.report.html import Markup
 from darts_core.report.svg import (
     Scale,
     drawing,
@@ -107,11 +108,11 @@ def line_chart(
     whole_x: bool = True,
     y_range: tuple[float, float] | None = None,
     labels: bool = True,
-) -> str:
+) -> Markup:
     """Several series over a shared x axis; each label stands at its line's end, moved apart."""
     kept = [item for item in lines if item.points]
     if not kept:
-        return ""
+        return Markup()
     named = [item for item in kept if labels and item.label and not item.faint]
     room = max((text_width(item.label, 12) for item in named), default=0) + 18
     left, right, top, bottom = 56.0, width - max(room, 16), 30.0, height - 46
@@ -165,10 +166,10 @@ class Bar:
     before: float | None = None
 
 
-def bars(items: Sequence[Bar], *, title: str, width: float = 560, row: float = 26) -> str:
+def bars(items: Sequence[Bar], *, title: str, width: float = 560, row: float = 26) -> Markup:
     """Horizontal bars from zero; `before` is drawn as a pale bar behind (a width before pruning)."""
     if not items:
-        return ""
+        return Markup()
     most = max([bar.value for bar in items] + [bar.before or 0.0 for bar in items]) or 1.0
     left = min(max(text_width(bar.label, 12) for bar in items), width * 0.42) + 16
     right = width - max(text_width(bar.shown, 12) for bar in items) - 14
@@ -193,11 +194,11 @@ def bars(items: Sequence[Bar], *, title: str, width: float = 560, row: float = 2
     return drawing(width, len(items) * row + 8, "".join(body), label=title)
 
 
-def strip(points: Sequence[tuple[str, float]], *, title: str, width: float = 560) -> str:
+def strip(points: Sequence[tuple[str, float]], *, title: str, width: float = 560) -> Markup:
     """Fractions as dots on one line, with their mean and one standard deviation either side."""
     values = [value for _, value in points]
     if not values:
-        return ""
+        return Markup()
     mean = sum(values) / len(values)
     x = Scale.fit(values, 24.0, width - 24, pad=0.3)
     body = []

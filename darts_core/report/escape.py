@@ -6,18 +6,13 @@ could open a tag; in a terminal they could move the cursor, recolour, hide or fo
 
 from __future__ import annotations
 
-import html
 import unicodedata
 from typing import Any
 
-__all__ = ["html_text", "markup_text", "plain_text"]
+from markupsafe import escape
 
-# characters that reorder or hide the text around them ("Trojan source"): shown, never obeyed
-_INVISIBLE = frozenset("\u00ad\u061c\u180e\u2028\u2029\ufeff") | {
-    chr(code)
-    for block in (range(0x200B, 0x2010), range(0x202A, 0x202F), range(0x2060, 0x2070))
-    for code in block
-}
+__all__ = ["html_text", "plain_text"]
+
 _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -25,12 +20,15 @@ def _visible(character: str) -> str:
     """`character` itself when it only prints, its escape sequence as text otherwise."""
     if character in _NAMED:
         return _NAMED[character]
-    if character in _INVISIBLE or unicodedata.category(character) in ("Cc", "Cs", "Co"):
-        code = ord(character)
-        if code <= 0xFF:
-            return f"\\x{code:02x}"
-        return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
-    return character
+    # controls, lone surrogates, private and unassigned ones, and all that reorders or hides the text
+    # around it ("Trojan source") are shown, never obeyed
+    category = unicodedata.category(character)
+    if category[0] != "C" and category not in ("Zl", "Zp"):
+        return character
+    code = ord(character)
+    if code <= 0xFF:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 
 
 def plain_text(value: Any, *, limit: int = 300, lines: bool = False) -> str:
@@ -51,13 +49,6 @@ def plain_text(value: Any, *, limit: int = 300, lines: bool = False) -> str:
     return shown + ("…" if len(text) > limit else "")
 
 
-def markup_text(value: Any, *, limit: int = 300, lines: bool = False) -> str:
-    """`plain_text` that also survives rich's console markup: `[red]` is printed, not obeyed."""
-    from rich.markup import escape
-
-    return escape(plain_text(value, limit=limit, lines=lines))
-
-
 def html_text(value: Any, *, limit: int = 300, lines: bool = False) -> str:
     """`plain_text` for HTML and SVG, as element content or inside a quoted attribute."""
-    return html.escape(plain_text(value, limit=limit, lines=lines), quote=True)
+    return str(escape(plain_text(value, limit=limit, lines=lines)))

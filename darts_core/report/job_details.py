@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from darts_core.errors import JobError
+from darts_core.errors import DartsError, JobError
+from darts_core.report.job_summary import elements, seen_summary, stage_facts
+from darts_core.report.read import STAGES
 from darts_core.report.tables import neutral, short
 from darts_core.runlog import read_jsonl, read_yaml
-from darts_core.store.jobs import LIVE, Version
+from darts_core.store.record import LIVE, SCRIPT
+from darts_core.store.version import Version
 from darts_core.study.results import summary
 
-__all__ = ["TAIL_LINES", "resources_text", "tail", "version_details"]
+__all__ = ["TAIL_LINES", "log_path", "resources_text", "stage_settings", "tail", "version_details"]
 
 TAIL_LINES = 10
 
@@ -46,35 +50,86 @@ def resources_text(details: Mapping[str, Any]) -> str:
     return text + (f", gpu {short(last['gpu'])}" if last["gpu"] else "")
 
 
+def log_path(version: Version) -> Path:
+    """The log of a version: what its pipeline wrote, or what its detached process printed."""
+    own = version.path / "log.txt"
+    return version.path / "job.log" if version.kind == SCRIPT or not own.exists() else own
+
+
+def stage_settings(folder: Path) -> dict[str, Any]:
+    """The settings of each stage of a pipeline's version, or of the elements of a multirun."""
+    found = {}
+    for place in (folder, *elements(folder)):
+        for stage in STAGES:
+            path = place / stage / "config.yaml"
+            if path.is_file():
+                name = stage if place == folder else f"{place.name}/{stage}"
+                found[name] = _settings(path)
+    return found
+
+
+def _settings(path: Path) -> Any:
+    """A file of settings; None when there is none or it is damaged."""
+    try:
+        return read_yaml(path) if path.is_file() else None
+    except DartsError:
+        return None
+
+
+def _commands(version: Version) -> list[dict[str, Any]]:
+    """One row a command that was run in the version, the newest last."""
+    kept = ("started", "ended", "message", "overrides", "multirun")
+    return [
+        {"command": name, "state": version.state(name), **{k: command.get(k) for k in kept}}
+        for name, command in version.record()["commands"].items()
+    ]
+
+
 def version_details(version: Version) -> dict[str, Any]:
     """Everything `show` prints, as plain values."""
-    record, state = version.record(), version.state_record()
-    config_path = version.path / "autosearch" / "config.yaml"
+    record, command = version.record(), version.command()
+    state = version.state()
     resources = read_jsonl(version.path / "autosearch" / "resources.jsonl")
     details: dict[str, Any] = {
         "job": version.job,
         "version": version.name,
+        "kind": record["kind"],
         "parent": record.get("parent"),
-        "state": version.state(),
-        "message": state.get("message"),
+        "state": state,
+        "message": command.get("message"),
         "created": record.get("created"),
-        "started": state.get("started"),
-        "ended": state.get("ended"),
+        "started": command.get("started"),
+        "ended": command.get("ended"),
         "folder": str(version.path),
-        "code_hash": record.get("code_hash"),
-        "parameters": {
-            k: record.get(k)
-            for k in ("code", "boot_file", "config_files", "arguments", "settings", "multi", "data",
-                      "output", "python", "devices", "budget", "notify")
-        },
-        "configuration": read_yaml(config_path) if config_path.exists() else None,
-        "log_tail": tail(version.path / "job.log", TAIL_LINES),
+        "commands": _commands(version),
+        "log_tail": tail(log_path(version), TAIL_LINES),
         "resources": resources[-1] if resources else None,
         "mean_cpu_cores": _mean_cores(resources),
         "peak_memory_mib": max((r.get("memory_mib", 0.0) for r in resources), default=None),
-    }  # fmt: skip
-    try:
+        "summary": None,
+    }
+    if record["kind"] == SCRIPT:
+        return {**details, **_script_details(version, command)}
+    return {
+        **details,
+        "code_hash": None,
+        "parameters": {row["command"]: row["overrides"] for row in details["commands"]},
+        "configuration": stage_settings(version.path),
+        "stages": stage_facts(version.path),
+        "short_summary": seen_summary(version, state),
+    }
+
+
+def _script_details(version: Version, command: Mapping[str, Any]) -> dict[str, Any]:
+    """What only the search of a user's script has: its request, its plan, its trials."""
+    request = command.get("request") or {}
+    kept = ("code", "boot_file", "config_files", "arguments", "settings", "multi", "data", "output",
+            "python", "devices", "budget", "notify")  # fmt: skip
+    details = {
+        "code_hash": request.get("code_hash"),
+        "parameters": {key: request.get(key) for key in kept},
+        "configuration": _settings(version.path / "autosearch" / "config.yaml"),
+    }
+    with contextlib.suppress(JobError):
         details["summary"] = summary(version.path)
-    except JobError:
-        details["summary"] = None
     return details

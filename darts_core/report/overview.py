@@ -6,9 +6,18 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from darts_core.report.blocks import Section, card, duration, pair, plain_table, value_text
+from darts_core.report.blocks import (
+    Section,
+    callout,
+    card,
+    details,
+    duration,
+    pair,
+    plain_table,
+    value_text,
+)
 from darts_core.report.charts import Bar, Line, bars, line_chart
-from darts_core.report.escape import html_text
+from darts_core.report.html import Markup, render
 from darts_core.report.read import VersionRun, series
 from darts_core.report.rows import finite
 from darts_core.report.svg import number
@@ -70,10 +79,15 @@ def cost_section(run: VersionRun) -> Section | None:
     return Section("cost", "Cost", body, note)
 
 
-def _guard(item: Any, stage: str) -> tuple[bool, str]:
-    """Whether a guard fired, and its line as HTML."""
+def _line(name: object, message: object, after: str = ": ") -> Markup:
+    """Who says what, as HTML; `after` stands between them."""
+    return render("said", name=name, message=message, after=after)
+
+
+def _guard(item: Any, stage: str) -> tuple[bool, Markup]:
+    """Whether a guard fired, and its line."""
     if not isinstance(item, Mapping):
-        return True, f"<b>{html_text(stage)}</b>: {html_text(item, limit=1000)}"
+        return True, _line(stage, item)
     fired = bool(item.get("fired", True))
     name = item.get("guard", item.get("name", "guard"))
     message = item.get("message", item.get("reason"))
@@ -82,10 +96,10 @@ def _guard(item: Any, stage: str) -> tuple[bool, str]:
         message = value_text(rest)
     epoch = finite(item.get("epoch"))
     when = f" (epoch {number(epoch)})" if epoch is not None else ""
-    return fired, f"<b>{html_text(name)}</b>{when}: {html_text(message, limit=1000)}"
+    return fired, _line(name, message, f"{when}: ")
 
 
-def _quiet_guards(run: VersionRun) -> list[str]:
+def _quiet_guards(run: VersionRun) -> list[Markup]:
     """The guards that the search had and that its result does not mention."""
     stage = run.stages.get("search")
     names = stage.setting("search", "guards") if stage is not None else None
@@ -95,10 +109,10 @@ def _quiet_guards(run: VersionRun) -> list[str]:
     told = {str(item.get("guard")) for item in found if isinstance(item, Mapping)} if isinstance(
         found, list) else set()  # fmt: skip
     quiet = [str(name) for name, node in names.items() if node and str(name) not in told]
-    return [f"<b>{html_text(name)}</b> watched the search and did not fire" for name in quiet]
+    return [_line(name, "watched the search and did not fire", " ") for name in quiet]
 
 
-def _measurements(run: VersionRun) -> str:
+def _measurements(run: VersionRun) -> Markup:
     """What the guards measured after each epoch, one small picture a guard."""
     stage = run.stages.get("search")
     rows = stage.metrics if stage is not None else ()
@@ -116,8 +130,8 @@ def _measurements(run: VersionRun) -> str:
 
 def guards_section(run: VersionRun) -> Section | None:
     """Guards that watched the search, warnings of any stage, unfinished or damaged stages."""
-    fired: list[str] = []
-    quiet: list[str] = []
+    fired: list[Markup] = []
+    quiet: list[Markup] = []
     for name, stage in run.stages.items():
         for key in ("doubt", "guards", "warnings", "note"):
             found = stage.result.get(key)
@@ -129,24 +143,20 @@ def guards_section(run: VersionRun) -> Section | None:
             for item in found if isinstance(found, list) else ():
                 alarm, line = _guard(item, name)
                 if key == "doubt":
-                    line = f"<b>The architecture of this search is doubtful.</b> {line}"
+                    line = Markup("<b>The architecture of this search is doubtful.</b> ") + line
                 (fired if alarm else quiet).append(line)
         if not stage.finished:
-            fired.append(
-                f"<b>{html_text(name)}</b> has not finished; its part of the page may grow."
-            )
-    fired += [html_text(problem, limit=1000) for problem in run.problems]
+            fired.append(_line(name, "has not finished; its part of the page may grow.", " "))
+    fired += [_line("", problem) for problem in run.problems]
     quiet += _quiet_guards(run)
     drawn = _measurements(run)
     if not fired and not quiet and not drawn:
         return None
-    body = ""
+    body = Markup()
     if fired:
-        lines = "".join(f"<li>{line}</li>" for line in fired)
-        body += f'<div class="callout">Worth a look<ul>{lines}</ul></div>'
+        body += callout(render("list", head="Worth a look", lines=fired))
     if quiet:
-        lines = "".join(f"<li>{line}</li>" for line in quiet)
-        body += f'<div class="callout ok">Watched and quiet<ul>{lines}</ul></div>'
+        body += callout(render("list", head="Watched and quiet", lines=quiet), "ok")
     return Section("guards", "Guards and warnings", body + drawn)
 
 
@@ -170,19 +180,15 @@ def environment_section(run: VersionRun) -> Section:
     lines = run.commands or tuple(
         f"darts-core {name} job={run.job} version={run.version}" for name in run.stages
     )
-    commands = html_text("\n".join(lines), limit=8000, lines=True)
-    body = f"<h3>Commands</h3><pre>{commands}</pre>"
+    body = render("commands", text="\n".join(lines))
     environment = run.last.environment
     packages = environment.get("packages")
     facts = {key: value for key, value in environment.items() if key != "packages"}
     body += pair(
         card(plain_table(facts), title="Machine"),
-        card(plain_table(packages) if isinstance(packages, Mapping) else "", title="Packages"),
+        card(plain_table(packages if isinstance(packages, Mapping) else {}), title="Packages"),
     )
     for name, stage in run.stages.items():
         if stage.config:
-            table = plain_table(_flat(stage.config))
-            body += (
-                f"<details><summary>Settings of {html_text(name)}</summary>{card(table)}</details>"
-            )
+            body += details(f"Settings of {name}", card(plain_table(_flat(stage.config))))
     return Section("again", "How to do it again", body)

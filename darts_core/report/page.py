@@ -11,43 +11,38 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from darts_core.report.blocks import Section
-from darts_core.report.escape import html_text
+from darts_core.report.html import Markup, render
 from darts_core.report.overview import (
     cost_section,
     environment_section,
     guards_section,
     total_cost,
 )
+from darts_core.report.prune_export import export_section, prune_section
 from darts_core.report.read import VersionRun, read_version
 from darts_core.report.results import headline, model_rows, results_section, tiles
-from darts_core.report.shipping import export_section, prune_section
 from darts_core.report.stages import architecture_section, search_section, train_section
 from darts_core.report.style import style_sheet
 from darts_core.report.tuning import tune_section
 from darts_core.runlog import write_text
 
-__all__ = ["page", "render", "write_report"]
+__all__ = ["page", "render_version", "write_report"]
 
 
-def page(*, title: str, crumb: str, lead: str, tiles_html: str, sections: Sequence[Section]) -> str:
-    """The whole document; `title`, `crumb` and `lead` are escaped here."""
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-    links = "".join(
-        f'<a href="#{html_text(part.key)}">{html_text(part.title)}</a>' for part in sections
-    )
-    body = "".join(part.html() for part in sections)
-    made = time.strftime("%Y-%m-%d %H:%M", time.localtime())
+def page(*, title: str, crumb: str, lead: str, tiles: Markup, sections: Sequence[Section]) -> str:
+    """The whole document; `title`, `crumb` and `lead` are escaped on the way."""
     return (
-        "<!doctype html>\n"
-        '<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="referrer" content="no-referrer">'
-        f"<title>{html_text(crumb)}</title><style>{style_sheet()}</style></head><body>"
-        f'<header class="top"><p class="crumb">{html_text(crumb)}</p>'
-        f'<h1>{html_text(title)}</h1><p class="lead">{html_text(lead, limit=1000)}</p>'
-        f"{tiles_html}<nav>{links}</nav></header><main>{body}</main>"
-        f"<footer>Written by darts-core on {made}.</footer></body></html>\n"
+        render(
+            "page",
+            title=title,
+            crumb=crumb,
+            lead=lead,
+            tiles=tiles,
+            sections=sections,
+            style=Markup(style_sheet()),
+            made=time.strftime("%Y-%m-%d %H:%M", time.localtime()),
+        )
+        + "\n"
     )
 
 
@@ -63,7 +58,7 @@ def _crumb(run: VersionRun, title: str | None) -> str:
     return " · ".join(parts)
 
 
-def render(run: VersionRun, *, title: str | None = None) -> str:
+def render_version(run: VersionRun, *, title: str | None = None) -> str:
     """The report of a version as HTML text; sections appear for the stages that are there."""
     rows, problem = model_rows(run)
     sections = [
@@ -83,7 +78,7 @@ def render(run: VersionRun, *, title: str | None = None) -> str:
         title=head,
         crumb=_crumb(run, title),
         lead=lead,
-        tiles_html=tiles(run, rows, total_cost(run)),
+        tiles=tiles(run, rows, total_cost(run)),
         sections=[section for section in sections if section is not None],
     )
 
@@ -100,5 +95,5 @@ def write_report(folder: str | Path, *, title: str | None = None) -> Path:
     """
     run = read_version(folder)
     target = Path(folder) / "report.html"
-    write_text(target, render(run, title=title))
+    write_text(target, render_version(run, title=title))
     return target

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from darts_core.errors import DartsError
-from darts_core.report.blocks import Section, card, count_text, duration, pair, percent
-from darts_core.report.escape import html_text
+from darts_core.report.blocks import Section, callout, card, count_text, duration, pair, percent
+from darts_core.report.escape import plain_text
+from darts_core.report.html import Markup, render
 from darts_core.report.models_front import accuracy_latency_front, baseline_row, models_front
+from darts_core.report.models_table import batches, reference, results_table
 from darts_core.report.palette import KINDS
 from darts_core.report.read import VersionRun, read_rows
 from darts_core.report.rows import ModelRow
-from darts_core.report.standings import batches, reference, results_table
 from darts_core.report.svg import number
 from darts_core.report.svg_front import front_svg, key_html
 
@@ -129,16 +130,12 @@ def _time(row: ModelRow, batch: int) -> str:
     return f"{number(row.latency[batch].median_ms)} ms for {batch} image{'s' if batch > 1 else ''}"
 
 
-def _tile(value: str, what: str, versus: str = "", tone: str = "") -> str:
+def _tile(value: str, what: str, versus: str = "", tone: str = "") -> dict[str, str]:
     number_, _, unit = value.partition(" ")
-    below = f'<span class="vs {tone}">{html_text(versus)}</span>' if versus else ""
-    return (
-        f'<div class="tile"><b>{html_text(number_)} <span class="unit">{html_text(unit)}</span></b>'
-        f'<span class="what">{html_text(what)}</span>{below}</div>'
-    )
+    return {"number": number_, "unit": unit, "what": what, "versus": versus, "tone": tone}
 
 
-def tiles(run: VersionRun, rows: Sequence[ModelRow], cost: float | None) -> str:
+def tiles(run: VersionRun, rows: Sequence[ModelRow], cost: float | None) -> Markup:
     """The key figures of the delivered model, each against the baseline."""
     sizes = batches(rows)
     row = final_row(rows, sizes[-1]) if sizes else None
@@ -183,14 +180,14 @@ def tiles(run: VersionRun, rows: Sequence[ModelRow], cost: float | None) -> str:
                 parts.append(_tile(count_text(value), what))
     if cost is not None:
         parts.append(_tile(f"{number(cost, 2)} ×", "one training: cost of it all"))
-    return f'<div class="tiles">{"".join(parts)}</div>' if parts else ""
+    return render("tiles", tiles=parts) if parts else Markup()
 
 
-def _verdict(rows: Sequence[ModelRow], batch: int) -> str:
+def _verdict(rows: Sequence[ModelRow], batch: int) -> Markup:
     """A sentence when nothing is on the far side of the baseline."""
     base = baseline_row(rows, batch)
     if base is None:
-        return ""
+        return Markup()
     beaten = [
         row
         for row in accuracy_latency_front(rows, batch)
@@ -199,18 +196,16 @@ def _verdict(rows: Sequence[ModelRow], batch: int) -> str:
         and (row.accuracy_mean or 0.0) >= (base.accuracy_mean or 0.0)
     ]
     if beaten:
-        return ""
-    return (
-        f'<div class="callout">At batch {batch} nothing is both faster than {html_text(base.label)} '
-        "and at least as accurate.</div>"
+        return Markup()
+    return callout(
+        f"At batch {batch} nothing is both faster than {base.label} and at least as accurate."
     )
 
 
 def results_section(rows: Sequence[ModelRow], problem: str) -> Section | None:
     """Pictures at every batch size, their key, and the table; None when nothing was measured."""
     if problem:
-        body = f'<div class="callout bad">{html_text(problem, limit=1000)}</div>'
-        return Section("result", "Accuracy against latency", body)
+        return Section("result", "Accuracy against latency", callout(problem, "bad"))
     if not rows:
         return None
     pictures, remarks, fronts = [], [], []
@@ -220,13 +215,14 @@ def results_section(rows: Sequence[ModelRow], problem: str) -> Section | None:
             pictures.append(card(front_svg(fronts[-1]), title=f"Batch {batch}"))
             remarks.append(_verdict(rows, batch))
         except DartsError as error:
-            remarks.append(f'<div class="callout bad">{html_text(error, limit=1000)}</div>')
+            remarks.append(callout(str(error), "bad"))
     flagged = [row.label for row in rows if row.flagged]
     if flagged:
-        names = html_text(", ".join(flagged), limit=600)
         remarks.append(
-            '<div class="callout">Measured under foreign load and kept out of the front (hollow marks): '
-            f"{names}. Measure again on a quiet machine.</div>"
+            callout(
+                "Measured under foreign load and kept out of the front (hollow marks): "
+                f"{plain_text(', '.join(flagged), limit=600)}. Measure again on a quiet machine."
+            )
         )
     device = next((r.latency[b].device or r.device for r in rows for b in r.latency), "")
     note = (
@@ -235,5 +231,5 @@ def results_section(rows: Sequence[ModelRow], problem: str) -> Section | None:
         "Speed-up compares with the baseline in the same runtime, or with its fastest where it was not "
         f"measured there.{f' Device: {device}.' if device else ''}"
     )
-    body = pair(*pictures) + key_html(fronts) + "".join(remarks)
+    body = pair(*pictures) + key_html(fronts) + Markup().join(remarks)
     return Section("result", "Accuracy against latency", body + card(results_table(rows)), note)

@@ -14,7 +14,7 @@ from darts_core.report.alphas import edge_names
 from darts_core.report.blocks import Section, card, duration, pair, percent
 from darts_core.report.cells import architecture_html
 from darts_core.report.charts import Bar, Line, bars, line_chart, strip
-from darts_core.report.escape import html_text
+from darts_core.report.html import Markup, render
 from darts_core.report.page import page
 from darts_core.report.palette import op_family, series_colors
 from darts_core.report.read import StageRun, VersionRun, read_architecture, read_version, series
@@ -93,21 +93,21 @@ def seeds_summary(folders: Sequence[str | Path]) -> dict[str, Any]:
 
 
 def _results_section(runs: Sequence[VersionRun], summary: dict[str, Any]) -> Section:
-    head = "<th>run</th><th class=num>seed</th><th class=num>val accuracy</th>"
-    head += "<th class=num>test accuracy</th><th class=num>device time</th><th>architecture</th>"
-    body = []
+    rows = []
     for run in runs:
-        seed = run.setting("seed")
-        spent = sum(stage.number("device_seconds") or 0.0 for stage in run.stages.values())
         architecture = _found(run)
-        shown = "–" if architecture is None else html_text(_short(architecture), limit=200)
-        body.append(
-            f"<tr><td>{html_text(run.version)}</td><td class=num>{html_text(seed)}</td>"
-            f"<td class=num>{percent(_metric(run, 'val_accuracy'))}</td>"
-            f"<td class=num>{percent(_metric(run, 'test_accuracy'))}</td>"
-            f"<td class=num>{duration(spent)}</td><td>{shown}</td></tr>"
+        spent = sum(stage.number("device_seconds") or 0.0 for stage in run.stages.values())
+        rows.append(
+            {
+                "run": run.version,
+                "seed": run.setting("seed"),
+                "val": percent(_metric(run, "val_accuracy")),
+                "test": percent(_metric(run, "test_accuracy")),
+                "time": duration(spent),
+                "architecture": "–" if architecture is None else _short(architecture),
+            }
         )
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    table = render("seeds", rows=rows)
     strips = [
         card(strip([(f"seed {run.setting('seed')}", value) for run, value in found],
                    title=key.replace("_", " ")), title=key.replace("_", " "))
@@ -156,7 +156,7 @@ def _agreement_section(runs: Sequence[VersionRun], summary: dict[str, Any]) -> S
     body = card(
         bars(items, title="Most frequent edges", width=1060, row=22), title="Most frequent edges"
     )
-    body += f'<div class="card"><h3>The most typical architecture</h3>{architecture_html(typical)}</div>'
+    body += card(architecture_html(typical), title="The most typical architecture")
     distinct = summary["distinct_architectures"]
     note = (
         f"{distinct} different architecture{'s' if distinct != 1 else ''} in {len(found)} runs; two runs "
@@ -170,7 +170,7 @@ def _curves_section(runs: Sequence[VersionRun]) -> Section | None:
     searches = [(run, run.stages["search"]) for run in runs if "search" in run.stages]
     colors = series_colors(len(searches))
 
-    def chart(key: str, title: str, *, share: bool) -> str:
+    def chart(key: str, title: str, *, share: bool) -> Markup:
         lines = [
             Line(f"seed {run.setting('seed')}", series(stage.metrics, key), color)
             for (run, stage), color in zip(searches, colors, strict=True)
@@ -189,7 +189,7 @@ def _curves_section(runs: Sequence[VersionRun]) -> Section | None:
     return Section("curves", "Search", body) if body else None
 
 
-def _weight_spread(stages: Sequence[StageRun]) -> str:
+def _weight_spread(stages: Sequence[StageRun]) -> Markup:
     """Mean standard deviation over seeds of the final weights of each edge."""
     last: dict[str, list[np.ndarray[Any, Any]]] = {}
     for stage in stages:
@@ -236,7 +236,7 @@ def write_seeds_report(folders: Sequence[str | Path], path: str | Path, *, title
     ]
     data, space = runs[0].setting("data", "name"), runs[0].setting("space", "name")
     crumb = " · ".join(str(part) for part in (title or runs[0].job, data, space) if part)
-    html = page(title=head, crumb=crumb, lead=lead, tiles_html="",
+    html = page(title=head, crumb=crumb, lead=lead, tiles=Markup(),
                 sections=[part for part in parts if part is not None])  # fmt: skip
     write_text(path, html)
     return Path(path)

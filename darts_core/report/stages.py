@@ -7,17 +7,13 @@ from typing import Any
 
 from darts_core.errors import DartsError
 from darts_core.report.alphas import alpha_history, heat_maps, leading_edges, mean_weights
-from darts_core.report.blocks import Section, card, pair, percent, plain_table
+from darts_core.report.blocks import Section, callout, card, details, pair, percent, plain_table
 from darts_core.report.cells import architecture_html
 from darts_core.report.charts import Line, line_chart
-from darts_core.report.escape import html_text
+from darts_core.report.html import Markup, render
 from darts_core.report.read import StageRun, VersionRun, read_architecture, series
 
 __all__ = ["architecture_section", "search_section", "train_section"]
-
-
-def _callout(content: object, tone: str = "bad") -> str:
-    return f'<div class="callout {tone}">{html_text(content, limit=1000)}</div>'
 
 
 def architecture_section(run: VersionRun) -> Section | None:
@@ -29,11 +25,10 @@ def architecture_section(run: VersionRun) -> Section | None:
         try:
             found = read_architecture(stage)
         except DartsError as error:
-            return Section("architecture", "Architecture", _callout(error))
+            return Section("architecture", "Architecture", callout(str(error), "bad"))
         if found is not None:
-            text = html_text(found.text(), limit=20000)
-            copy = f"<details><summary>As text</summary><pre>{text}</pre></details>"
-            body = f'<div class="card">{architecture_html(found)}{copy}</div>' + _tabular(stage)
+            copy = details("As text", render("copy", text=found.text()))
+            body = card(architecture_html(found) + copy) + _tabular(stage)
             note = (
                 "Data flows from left to right. Each coloured box is the operation on one edge; a node "
                 "is the sum of what enters it."
@@ -42,11 +37,11 @@ def architecture_section(run: VersionRun) -> Section | None:
     return None
 
 
-def _tabular(stage: StageRun) -> str:
+def _tabular(stage: StageRun) -> Markup:
     """Accuracy, regret and rank in a tabular benchmark, where the search looked them up."""
     found = stage.result.get("tabular")
     if not isinstance(found, Mapping):
-        return ""
+        return Markup()
     return card(plain_table(found), title="In the tabular benchmark")
 
 
@@ -64,11 +59,11 @@ _SHOWN = {
 }  # fmt: skip
 
 
-def _others(stage: StageRun) -> str:
+def _others(stage: StageRun) -> Markup:
     """Every further number that the stage logged, folded away; guards have a section of their own."""
     names = dict.fromkeys(str(key) for row in stage.metrics for key in row)
     left = [n for n in names if n not in _SHOWN and not n.startswith("guard/")]
-    pictures: list[str] = []
+    pictures: list[Markup] = []
     for name in left:
         points = series(stage.metrics, name)
         if len(points) > 1 and len(pictures) < 8:
@@ -76,8 +71,8 @@ def _others(stage: StageRun) -> str:
                                height=210)  # fmt: skip
             pictures.append(card(drawn, title=name.replace("_", " ")))
     if not pictures:
-        return ""
-    return f"<details><summary>More measurements</summary>{pair(*pictures)}</details>"
+        return Markup()
+    return details("More measurements", pair(*pictures))
 
 
 def search_section(run: VersionRun) -> Section | None:
@@ -128,7 +123,7 @@ def train_section(run: VersionRun) -> Section | None:
     rate = line_chart([Line("", series(rows, "learning_rate"), "pool")], x_label="epoch",
                       y_label="learning rate", title="Learning rate", height=170)  # fmt: skip
     body = pair(card(accuracy, title="Accuracy"), card(loss, title="Loss"))
-    body += f"<details><summary>Learning rate</summary>{card(rate)}</details>" if rate else ""
+    body += details("Learning rate", card(rate)) if rate else Markup()
     body += _others(stage)
     val, test = stage.number("val_accuracy"), stage.number("test_accuracy")
     note = f"Chosen on the val split ({percent(val)})." if val is not None else ""

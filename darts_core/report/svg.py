@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from markupsafe import Markup
+
 from darts_core.report.escape import html_text
 
 __all__ = [
@@ -106,12 +108,12 @@ def drawing(
     label: str,
     class_: str = "chart",
     most: float | None = None,
-) -> str:
+) -> Markup:
     """A whole `svg` element that scales with the page, up to `most` pixels wide (its own width).
 
     `label` is read out by screen readers.
     """
-    return tag(
+    element = tag(
         "svg",
         f"<title>{html_text(label)}</title>{content}",
         viewBox=f"0 0 {width:.0f} {height:.0f}",
@@ -119,6 +121,7 @@ def drawing(
         class_=class_,
         style=f"max-width:{most or width:.0f}px",
     )
+    return Markup(element)
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from darts_core.report.charts import axes
 from darts_core.report.escape import html_text
 from darts_core.report.front import Front, Point, place_labels
+from darts_core.report.html import Markup, render
 from darts_core.report.svg import Scale, drawing, line, path, rect, tag, text, text_width
 
 __all__ = ["front_svg", "key_html", "mark"]
@@ -33,14 +34,14 @@ def mark(shape: str, x: float, y: float, size: float, **attributes: object) -> s
     return tag("polygon", points=points, **attributes)
 
 
-def front_svg(front: Front | None, *, width: float = 600, height: float = 400) -> str:
+def front_svg(front: Front | None, *, width: float = 600, height: float = 400) -> Markup:
     """The front as one SVG element, or "" without points.
 
     Hollow marks are shown and not compared; points of a series are joined; bars are spreads. The dashed
     cross is the baseline, the tinted corner is better than it in both.
     """
     if front is None or not front.points:
-        return ""
+        return Markup()
     x, y = front.scales((62.0, width - 18, 30.0, height - 50))
     body = [_corner(front, x, y), axes(x, y, x_label=front.x.label, y_label=front.y.label)]
     if front.baseline is not None:
@@ -111,12 +112,12 @@ def _labels(front: Front, x: Scale, y: Scale) -> str:
     )
 
 
-def key_html(fronts: Iterable[Front | None]) -> str:
+def key_html(fronts: Iterable[Front | None]) -> Markup:
     """The legend of some fronts as HTML: every mark once."""
     items = []
     for key in dict.fromkeys(key for front in fronts if front is not None for key in front.keys):
         look = f"hollow s-{key.color}" if key.hollow else f"fill-{key.color}"
         shape = mark(key.shape, 8, 8, 5, class_=look)
         svg = tag("svg", shape, viewBox="0 0 16 16", width=16, height=16, aria_hidden="true")
-        items.append(f'<span class="key">{svg}{html_text(key.text)}</span>')
-    return f'<p class="legend">{"".join(items)}</p>' if items else ""
+        items.append((Markup(svg), key.text))
+    return render("key", items=items) if items else Markup()

@@ -5,23 +5,23 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import time
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from darts_core.report.escape import plain_text
 from darts_core.runlog import plain
 
 _SENSIBLE_SECONDS = 30.0
+_BARS = "▁▂▃▄▅▆▇█"
 
-__all__ = ["clock", "cost_text", "neutral", "render", "short", "span"]
+__all__ = ["clock", "cost_text", "neutral", "render", "short", "span", "sparkline"]
 
 
 def neutral(value: Any, limit: int = 200) -> str:
-    """`value` as one line of text without control, escape or direction-changing characters."""
-    text = str(value)
-    text = text if len(text) <= limit else text[: limit - 3] + "..."
-    return "".join(c if unicodedata.category(c)[0] != "C" else "?" for c in text)
+    """`plain_text` as long as a table's cell or a line of the terminal takes it."""
+    return plain_text(value, limit=limit)
 
 
 def short(value: Any) -> str:
@@ -54,6 +54,16 @@ def span(seconds: Any) -> str:
         return f"{seconds:.1f}s"
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+def sparkline(values: Sequence[Any]) -> str:
+    """The course of some numbers as a line of small bars; empty for fewer than two."""
+    known = [float(v) for v in values if isinstance(v, (int, float)) and math.isfinite(v)]
+    if len(known) < 2:
+        return ""
+    low, high = min(known), max(known)
+    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BARS[round((value - low) * scale)] for value in known)
 
 
 def cost_text(cost: Mapping[str, Mapping[str, Any]]) -> str:

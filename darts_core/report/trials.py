@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from darts_core.report.charts import Bar, Line, bars, line_chart
 from darts_core.report.escape import html_text, plain_text
+from darts_core.report.html import Markup
 from darts_core.report.rows import finite
 from darts_core.report.svg import drawing, line, number, path, tag, text, text_width
 
@@ -72,11 +73,11 @@ def read_trials(items: Any) -> list[Trial]:
     return sorted(trials, key=lambda trial: trial.number)
 
 
-def best_so_far(trials: Sequence[Trial], *, maximize: bool, label: str, percent: bool) -> str:
+def best_so_far(trials: Sequence[Trial], *, maximize: bool, label: str, percent: bool) -> Markup:
     """Every trial's value as a dot and the best one up to each trial as a staircase."""
     done = [t for t in trials if t.complete and t.value is not None]
     if not done:
-        return ""
+        return Markup()
     best: list[tuple[float, float]] = []
     for trial in done:
         value = trial.value or 0.0
@@ -132,12 +133,12 @@ def _shared(trials: Sequence[Trial]) -> list[str]:
     return [name for name in names if len({str(t.params[name]) for t in trials}) > 1]
 
 
-def parallel(trials: Sequence[Trial], *, maximize: bool, label: str, percent: bool) -> str:
+def parallel(trials: Sequence[Trial], *, maximize: bool, label: str, percent: bool) -> Markup:
     """Parallel coordinates: one axis a parameter, the value last; the best trial stands out."""
     done = [t for t in trials if t.complete and t.value is not None]
     names = _shared(done)
     if len(done) < 2 or not names:
-        return ""
+        return Markup()
     shown = names[:8]
     values = np.array([t.value for t in done], dtype=np.float64)
     span = float(values.max() - values.min()) or 1.0
@@ -179,7 +180,7 @@ def parallel(trials: Sequence[Trial], *, maximize: bool, label: str, percent: bo
     return drawing(width, height, "".join(body), label="Parallel coordinates of all trials")
 
 
-def importance_bars(shares: Mapping[str, Any]) -> str:
+def importance_bars(shares: Mapping[str, Any]) -> Markup:
     """Bars of importances, as the study gives them."""
     known = [(str(name), finite(share)) for name, share in shares.items()]
     items = [Bar(name, s, "searched", f"{s * 100:.0f} %") for name, s in known if s is not None]
@@ -187,7 +188,7 @@ def importance_bars(shares: Mapping[str, Any]) -> str:
 
 
 def trial_curves(curves: Mapping[int, Sequence[tuple[float, float]]], best: int | None,
-                 *, label: str, percent: bool) -> str:  # fmt: skip
+                 *, label: str, percent: bool) -> Markup:  # fmt: skip
     """A value against epochs for every trial: the best one strong, those that were cut short end."""
     lines = [
         Line("", list(points), "none", faint=True)

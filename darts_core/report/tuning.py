@@ -71,10 +71,22 @@ def _note(stage: StageRun, trials: Sequence[Trial]) -> str:
             f"device time {duration(spent)}"
             + (f" (forecast {duration(planned)})" if planned else "")
         )
+    parts += _gain(stage)
     ended = stage.result.get("ended")
     if isinstance(ended, str) and ended:
         parts.append(plain_text(ended, limit=200))
     return "; ".join(parts) + "."
+
+
+def _gain(stage: StageRun) -> list[str]:
+    """The best value against trial 0's, the user's own settings; nothing where the study had none."""
+    best, own = stage.number("best_value"), stage.number("baseline_value")
+    gain = stage.number("gain")
+    if best is None or own is None or gain is None:
+        return []
+    if stage.number("best_number") == stage.number("baseline_number"):
+        return [f"nothing beat your own settings ({own:.6g})"]
+    return [f"{best:.6g} against {own:.6g} with your own settings, {gain:.3g} better (one seed)"]
 
 
 def _importance(done: Sequence[Trial], maximize: bool) -> dict[str, float]:
@@ -125,7 +137,7 @@ def tune_section(run: VersionRun) -> Section | None:
     body += pair(
         card(importance_bars(shares), title="Importance"),
         card(
-            plain_table(best.params) if best else "",
+            plain_table(best.params if best else {}),
             title=f"Best settings (trial {best.number})" if best else "",
         ),
     )

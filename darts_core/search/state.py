@@ -22,7 +22,7 @@ from darts_core.supernet import Supernet
 __all__ = ["SearchState"]
 
 # these change how long or how a search runs, not which steps it takes
-_FREE = ("max_minutes", "checkpoint_every", "capture", "check_every")
+_FREE = ("max_minutes", "checkpoint_every", "capture")
 _SUMS = ("train_loss", "train_accuracy", "alpha_loss", "alpha_accuracy")
 
 

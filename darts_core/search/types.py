@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from darts_core.architecture import Architecture
-from darts_core.errors import ConfigError
-from darts_core.strategies import SearchSettings, Strategy
-from darts_core.strategies.rates import alpha_learning_rate
+from darts_core.settings import SearchConfig
+from darts_core.strategies import Strategy
 
 if TYPE_CHECKING:
     from darts_core.data import DataBundle
@@ -24,50 +23,6 @@ __all__ = [
     "SearchConfig",
     "SearchResult",
 ]
-
-
-@dataclass(frozen=True)
-class SearchConfig(SearchSettings):
-    """How long and on what a search runs; see `SearchSettings` for the optimizers.
-
-    Attributes:
-        epochs: passes over the params split.
-        batch_size: images a step (the alpha batch has as many again).
-        alpha_warmup_epochs: epochs at the start in which alpha rests.
-        max_minutes: stop after the epoch in which this much time is used up; None: no limit.
-        checkpoint_every: steps between checkpoints within an epoch; 0: at epoch ends only.
-        evaluate: measure the supernet's accuracy on the val split after each epoch.
-        capture: run the step as one CUDA graph where the device and the strategy allow it.
-        check_every: steps between looks at the loss on a GPU (each look waits for the device).
-    """
-
-    epochs: int = 50
-    batch_size: int = 64
-    alpha_warmup_epochs: int = 0
-    max_minutes: float | None = None
-    checkpoint_every: int = 0
-    evaluate: bool = True
-    capture: bool = True
-    check_every: int = 100
-
-    def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("check_every", 1)):
-            value = getattr(self, name)
-            if value < least:
-                raise ConfigError(f"search.{name}={value} is not allowed; use {least} or more.")
-        for name in ("learning_rate", "alpha_learning_rate"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"search.{name}={value} must be above 0.")
-        if self.precision not in ("fp32", "bf16"):
-            raise ConfigError(f"search.precision={self.precision!r}; choose 'fp32' or 'bf16'.")
-
-    def settled(self, steps: int) -> SearchConfig:
-        """These settings with the learning rate of alpha that epochs of `steps` steps call for."""
-        if self.alpha_learning_rate is not None:
-            return self
-        moving = max(self.epochs - self.alpha_warmup_epochs, 0) * steps
-        return replace(self, alpha_learning_rate=alpha_learning_rate(moving))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,40 +12,39 @@ import torch
 from darts_core.bench.models import bench_case, saved_case, saved_runs
 from darts_core.bench.table import print_models
 from darts_core.data import DataBundle
-from darts_core.errors import ConfigError, unknown_name
+from darts_core.errors import ConfigError
 from darts_core.report import ModelRow, front_png
 from darts_core.runlog import RunFolder, environment, write_json
 from darts_core.stages.compare import compare, join_rows
-from darts_core.stages.inputs import find_device, load_bundle, stage_config
+from darts_core.stages.inputs import find_device, load_bundle
 from darts_core.stages.models import entries_of, model_row
+from darts_core.stages.schema import BenchStage
 from darts_core.stages.timing import stopwatch
 
 __all__ = ["bench"]
 
 log = logging.getLogger("darts_core")
-WHAT = ("models", "step", "kernels", "tabular")
 _MODULES = {"tabular": "tabular_compare"}
 
 
-def bench(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def bench(config: BenchStage, folder: Path) -> dict[str, Any]:
     """Compare the models of `model=`, or those that the version holds; other `what=` go to `bench/`.
 
     Returns:
         rows (as in results.json), device_seconds.
     """
-    what = config.get("what", "models")
-    if what not in WHAT:
-        raise ConfigError(unknown_name("what=", what, WHAT))
-    run = RunFolder.create(folder, stage_config(config, "bench"))
+    run = RunFolder.create(folder, config.described())
     if run.finished:
         return run.result()
-    if what != "models":
-        module = importlib.import_module(f"darts_core.bench.{_MODULES.get(what, what)}")
-        run.finish(**module.run(config, folder))
+    if config.what != "models":
+        name = _MODULES.get(config.what, config.what)
+        module = importlib.import_module(f"darts_core.bench.{name}")
+        found = module.run(config.bench.options, folder, device=config.device, seed=config.seed)
+        run.finish(**found)
         return run.result()
-    device = find_device(config["device"])
+    device = find_device(config.device)
     bundle = load_bundle(config, device)
-    one = config.get("model") is not None
+    one = config.model is not None
     with stopwatch(device) as watch:
         rows = (
             compare(config, folder, bundle, device)
@@ -70,15 +68,15 @@ def bench(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _version_rows(
-    config: Mapping[str, Any], folder: Path, bundle: DataBundle, device: torch.device
+    config: BenchStage, folder: Path, bundle: DataBundle, device: torch.device
 ) -> list[ModelRow]:
     """One row for each model that the version holds, every exported form included.
 
     The baseline and the unpruned network are exported to the same forms, so that each form is
     compared with the like.
     """
-    entries = entries_of(folder.parent, config["bench"]["baseline"])
-    seconds = config["bench"]["seconds"]
+    entries = entries_of(folder.parent, config.bench.baseline)
+    seconds = config.bench.seconds
     forms = [entry.runtime for entry in entries if entry.kind == "exported"]
     rows = []
     for entry in entries:

@@ -7,7 +7,6 @@ each element the rows of all finished ones are drawn together in `<version>/mode
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,37 +16,25 @@ from darts_core.architecture import Architecture
 from darts_core.bench.models import ModelCase, bench_case, saved_case, train_seeds
 from darts_core.bench.results import slug, write_results
 from darts_core.bench.runtimes import available_runtimes, check_runtimes
-from darts_core.bench.step import OPTIONS as STEP_OPTIONS
 from darts_core.bench.table import markdown_table, print_models
-from darts_core.bench.tabular_compare import OPTIONS as TABULAR_OPTIONS
 from darts_core.data import DataBundle
-from darts_core.errors import ConfigError, DartsError, unknown_name
+from darts_core.errors import DartsError
 from darts_core.report import ModelRow, front_png
 from darts_core.report.read import read_rows
 from darts_core.runlog import config_hash, write_text
-from darts_core.stages.inputs import find_network, recipe
+from darts_core.settings import to_plain
+from darts_core.stages.inputs import describe_network, recipe
+from darts_core.stages.schema import BenchStage
 from darts_core.train.baselines import is_baseline
 
 __all__ = ["compare", "join_rows"]
 
 log = logging.getLogger("darts_core")
-OPTIONS = (
-    *TABULAR_OPTIONS,
-    *STEP_OPTIONS,
-    "cases",
-    "seeds",
-    "precisions",
-    "batch_sizes",
-    "name",
-    "kind",
-    "results",
-    "width",
-)
 _KINDS = {"train": "tuned", "searched": "searched", "prune": "pruned", "export": "exported"}
 
 
 def compare(
-    config: Mapping[str, Any], folder: Path, bundle: DataBundle, device: torch.device
+    config: BenchStage, folder: Path, bundle: DataBundle, device: torch.device
 ) -> list[ModelRow]:
     """Rows of `model=` in `runtime=` (null: all that the device can run).
 
@@ -58,20 +45,15 @@ def compare(
     Raises:
         ConfigError: an option, runtime or precision is unknown.
     """
-    options = config["bench"]["options"]
-    for key in options:
-        if key not in OPTIONS:
-            raise ConfigError(unknown_name("bench.options key", key, OPTIONS))
-    wanted = config.get("runtime")
+    options, wanted = config.bench.options, config.runtime
     runtimes = check_runtimes([wanted], device) if wanted else available_runtimes(device)
     root = _root(folder)
     case, settings = _case(config, root, bundle)
-    first = int(config["seed"])
     runs = train_seeds(
         case,
         bundle,
         recipe(config, folder),
-        seeds=range(first, first + int(options.get("seeds") or 3)),
+        seeds=range(config.seed, config.seed + options.seeds),
         device=device,
         folder=root / "trained" / f"{slug(case.name)}-{config_hash(settings)}",
     )
@@ -82,39 +64,39 @@ def compare(
         runtimes=runtimes,
         device=device,
         folder=folder / "files",
-        precisions=options.get("precisions") or ("fp32",),
-        batch_sizes=options.get("batch_sizes"),
-        seconds=config["bench"]["seconds"],
+        precisions=options.precisions or ("fp32",),
+        batch_sizes=options.batch_sizes,
+        seconds=config.bench.seconds,
     )
 
 
-def _case(
-    config: Mapping[str, Any], root: Path, bundle: DataBundle
-) -> tuple[ModelCase, dict[str, Any]]:
+def _case(config: BenchStage, root: Path, bundle: DataBundle) -> tuple[ModelCase, dict[str, Any]]:
     """The model that `model=` names, and everything that decides what its training gives."""
-    text, options = str(config["model"]), config["bench"]["options"]
+    text, options = str(config.model), config.bench.options
     path = Path(text).expanduser()
     if len(text) < 250 and path.exists() and path.suffix not in (".yaml", ".yml"):
         home = path.parent if path.is_file() else path
-        kind = options.get("kind") or _KINDS.get(home.name, "")
-        return saved_case(path, name=options.get("name") or kind or home.name, kind=kind), {}
-    sizes = dict(config["train"])
-    if is_baseline(text):
-        # `train.channels` is the width of cells; a hand-designed network has its own
-        sizes["channels"] = options.get("width")
-    network = find_network({**config, "architecture": text, "train": sizes}, root, bundle)
+        kind = options.kind or _KINDS.get(home.name, "")
+        return saved_case(path, name=options.name or kind or home.name, kind=kind), {}
+    # `train.channels` is the width of cells; a hand-designed network has its own
+    width = options.width if is_baseline(text) else config.train.channels
+    network = describe_network(text, config.train, root, bundle, width=width)
     if is_baseline(text):
         kind, name = "searched" if ":" in text else "baseline", text
     else:
         named = text in Architecture.names()
         kind, name = ("published", text) if named else ("searched", "searched")
     case = ModelCase(
-        options.get("name") or name,
-        options.get("kind") or kind,
+        options.name or name,
+        options.kind or kind,
         make=network.make,
         meta=network.meta,
     )
-    return case, {"meta": network.meta, "train": config["train"], "data": config["data"]}
+    return case, {
+        "meta": network.meta,
+        "train": to_plain(config.train),
+        "data": to_plain(config.data),
+    }
 
 
 def _root(folder: Path) -> Path:
@@ -123,7 +105,7 @@ def _root(folder: Path) -> Path:
     return above.parent if above.name.isdigit() else above
 
 
-def join_rows(folder: Path, config: Mapping[str, Any]) -> list[ModelRow]:
+def join_rows(folder: Path, config: BenchStage) -> list[ModelRow]:
     """Rows of all finished elements beside `folder`, drawn and tabled together in the version's folder.
 
     With `bench.options.results=DIR` they are also written to a results file there.
@@ -143,14 +125,14 @@ def join_rows(folder: Path, config: Mapping[str, Any]) -> list[ModelRow]:
         front_png(rows, root / "models.png")
     except DartsError as error:
         log.warning("no picture: %s", error)
-    results = config["bench"]["options"].get("results")
+    results = config.bench.options.results
     if results:
         path = write_results(
             "models",
             rows,
             device=rows[0].device,
             folder=results,
-            notes={"data": config["data"], "train": config["train"]},
+            notes={"data": to_plain(config.data), "train": to_plain(config.train)},
             name=f"{root.parent.name}-{root.name}",
         )
         log.info("results file: %s", path)

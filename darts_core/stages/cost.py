@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError, LatencyError, unknown_name
 from darts_core.latency import (
     BudgetPenalty,
+    ChoiceCost,
     CostModel,
     LatencyTable,
     SoftPenalty,
     build_table,
+    choice_latency_model,
+    choice_size_model,
     default_batch_sizes,
     device_name,
     latency_model,
@@ -25,15 +29,24 @@ from darts_core.latency import (
 from darts_core.latency.check import fit_networks
 from darts_core.latency.forms import DTYPES
 from darts_core.latency.networks import NetworkTimer
+from darts_core.latency.table import open_table, table_settings
 from darts_core.latency.within import TOLERANCE, fastest
-from darts_core.spaces import SearchSpace
+from darts_core.spaces import ChoiceSpace, SearchSpace
 from darts_core.stages.progress import progress_bar
+from darts_core.stages.schema import SearchStage
 from darts_core.supernet import build, create_supernet
 
-__all__ = ["cost_model", "make_table", "network_timer", "penalties", "table_path"]
+__all__ = [
+    "cost_model",
+    "make_choice_model",
+    "make_table",
+    "network_timer",
+    "open_choice_table",
+    "penalties",
+    "table_path",
+]
 
 log = logging.getLogger("darts_core")
-COSTS = ("latency", "macs", "params")
 
 
 def table_path(
@@ -87,40 +100,40 @@ def make_table(
 
 
 def cost_model(
-    config: Mapping[str, Any],
+    config: SearchStage,
     space: SearchSpace,
     image_shape: tuple[int, int, int],
     num_classes: int,
     device: torch.device,
-) -> CostModel:
+) -> CostModel | ChoiceCost:
     """Expected cost of the network that will be built, differentiable in the mixing weights.
 
     Raises:
-        ConfigError: unknown cost.
         LatencyError: the table belongs to another device or lacks rows.
     """
-    node = config["latency"]
-    if node["cost"] not in COSTS:
-        raise ConfigError(unknown_name("latency.cost", node["cost"], COSTS))
+    node, network = config.latency, config.search
+    channels, layers = node.channels or network.channels, node.layers or network.layers
     shape = (image_shape[0], image_shape[1], image_shape[2])
+    if isinstance(space, ChoiceSpace):
+        return _choice_cost(config, space, shape, num_classes, device)
     target = create_supernet(
         space,
-        channels=node["channels"] or config["search"]["channels"],
-        layers=node["layers"] or config["search"]["layers"],
+        channels=channels,
+        layers=layers,
         num_classes=num_classes,
         in_channels=shape[0],
         image_size=shape[1],
     )
-    if node["cost"] != "latency":
-        return size_model(space, target, shape, node["cost"])
-    batch = node["batch"] or max(default_batch_sizes(device))
-    runtime = node["runtime"]
-    if node["table"]:
-        path = Path(node["table"]).expanduser()
+    if node.cost != "latency":
+        return size_model(space, target, shape, node.cost)
+    batch = node.batch or max(default_batch_sizes(device))
+    runtime = node.runtime
+    if node.table:
+        path = Path(node.table).expanduser()
         table = LatencyTable.load(path, device=device)
     else:
-        precision = node["precision"]
-        path = table_path(config.get("out", "runs"), device, runtime, precision)
+        precision = node.precision
+        path = table_path(config.out, device, runtime, precision)
         log.info("latency table %s", path)
         table = make_table(
             space, target, shape, path=path, device=device, runtime=runtime, precision=precision,
@@ -130,6 +143,14 @@ def cost_model(
     if model.fit_key in table.fits:
         return model
     timer = network_timer(config, image_shape, num_classes, device, runtime=table.runtime)
+    _fit(model, timer, table, path)
+    return latency_model(table, space, target, shape, batch=batch, device=device)
+
+
+def _fit(
+    model: CostModel | ChoiceCost, timer: NetworkTimer, table: LatencyTable, path: Path
+) -> None:
+    """Put overhead and slope of the model's networks into the table, and into its file if they are sure."""
     fit = fit_networks(model, timer)
     table.fits[model.fit_key] = fit
     if fit["disturbed"]:
@@ -141,11 +162,79 @@ def cost_model(
         )
     else:
         table.save(path)
-    return latency_model(table, space, target, shape, batch=batch, device=device)
+
+
+def _choice_cost(
+    config: SearchStage,
+    space: ChoiceSpace,
+    shape: tuple[int, int, int],
+    num_classes: int,
+    device: torch.device,
+) -> ChoiceCost:
+    """As `cost_model`, of the plain networks that the choices lead to."""
+    node = config.latency
+    channels, layers = node.channels or config.search.channels, node.layers or config.search.layers
+
+    def make(found: Architecture) -> nn.Module:
+        return build(
+            found, channels=channels, layers=layers, num_classes=num_classes, in_channels=shape[0]
+        )
+
+    sample = torch.randn(2, *shape)
+    if node.cost != "latency":
+        return choice_size_model(space, make, sample, node.cost)
+    batch = node.batch or max(default_batch_sizes(device))
+    if node.table:
+        path = Path(node.table).expanduser()
+        table = LatencyTable.load(path, device=device)
+    else:
+        path = table_path(config.out, device, node.runtime, node.precision)
+        table = open_choice_table(path, device, node.runtime, node.precision)
+    model = make_choice_model(space, make, sample, table, path=path, batch=batch, device=device)
+    if model.fit_key not in table.fits:
+        timer = network_timer(config, shape, num_classes, device, runtime=table.runtime)
+        _fit(model, timer, table, path)
+        model.adopt(table.fits[model.fit_key])
+    return model
+
+
+def open_choice_table(
+    path: Path, device: torch.device, runtime: str | None, precision: str
+) -> LatencyTable:
+    """The table in `path`, or an empty one for this device, runtime and precision.
+
+    Raises:
+        ConfigError: unknown precision.
+        LatencyError: the table belongs to another device, runtime or precision.
+    """
+    if precision not in DTYPES:
+        raise ConfigError(unknown_name("precision", precision, DTYPES))
+    home, name, _ = table_settings(device, runtime, DTYPES[precision], None)
+    return open_table(path, home, name, DTYPES[precision])
+
+
+def make_choice_model(
+    space: ChoiceSpace,
+    make: Callable[[Architecture], nn.Module],
+    sample: torch.Tensor,
+    table: LatencyTable,
+    *,
+    path: Path,
+    batch: int,
+    device: torch.device,
+    seconds: float = 0.05,
+) -> ChoiceCost:
+    """`choice_latency_model` with a progress bar."""
+    log.info("latency table %s", path)
+    with progress_bar("latency table") as progress:
+        return choice_latency_model(
+            space, make, sample, table,
+            path=path, batch=batch, device=device, seconds=seconds, progress=progress,
+        )  # fmt: skip
 
 
 def network_timer(
-    config: Mapping[str, Any],
+    config: SearchStage,
     image_shape: Sequence[int],
     num_classes: int,
     device: torch.device,
@@ -153,36 +242,40 @@ def network_timer(
     runtime: str | None = None,
 ) -> NetworkTimer:
     """What times the networks that the `latency` node speaks of."""
-    node = config["latency"]
+    node, network = config.latency, config.search
     sizes: dict[str, Any] = {"num_classes": num_classes, "in_channels": image_shape[0]}
-    sizes |= {key: node[key] or config["search"][key] for key in ("channels", "layers")}
+    sizes["channels"] = node.channels or network.channels
+    sizes["layers"] = node.layers or network.layers
     return NetworkTimer(
         lambda found: build(found, **sizes),
         image_shape,
-        batch=node["batch"] or max(default_batch_sizes(device)),
+        batch=node.batch or max(default_batch_sizes(device)),
         device=device,
-        runtime=runtime or node["runtime"] or ("graph" if device.type == "cuda" else "onnx"),
-        dtype=DTYPES[node["precision"]],
-        wait_seconds=float(node["wait_seconds"]),
+        runtime=runtime or node.runtime or ("graph" if device.type == "cuda" else "onnx"),
+        dtype=DTYPES[node.precision],
+        wait_seconds=node.wait_seconds,
     )
 
 
-def _require_reachable(cost: CostModel, budget: float, timer: NetworkTimer | None) -> None:
+def _require_reachable(
+    cost: CostModel | ChoiceCost, budget: float, timer: NetworkTimer | None
+) -> None:
     """Refuse a budget that even the cheapest network misses: as measured, where time is the cost."""
-    least, how = cost.least(), "is expected to take"
+    least, how, word = cost.least(), "is expected to take", "smallest"
     if timer is not None:
         # a prediction alone must not end a command
         least, how = timer(fastest(cost.space, cost)).median_ms, "takes"
+        word = "fastest"
     if budget * TOLERANCE < least:
         raise LatencyError(
-            f"The budget of {budget:g} {cost.unit} is below the fastest network of this space and size, "
-            f"which {how} {least:.3f} {cost.unit}; raise the budget, or lower search.channels or "
+            f"The budget of {budget:g} {cost.unit} is below the {word} network of this space and size, "
+            f"which {how} {least:.3g} {cost.unit}; raise the budget, or lower search.channels or "
             "search.layers."
         )
 
 
 def penalties(
-    config: Mapping[str, Any],
+    config: SearchStage,
     space: SearchSpace,
     image_shape: tuple[int, int, int],
     num_classes: int,
@@ -191,31 +284,22 @@ def penalties(
     """What the `latency` node adds to the alpha loss; nothing when it asks for nothing.
 
     Raises:
-        ConfigError: a budget stands under the wrong key.
         LatencyError: no network of the space can meet the budget.
     """
-    node = config.get("latency") or {}
-    if node.get("budget") is not None and node["cost"] == "latency":
-        raise ConfigError(
-            "latency.budget is for cost=macs and cost=params; give latency.budget_ms."
-        )
-    if node.get("budget_ms") is not None and node["cost"] != "latency":
-        raise ConfigError(
-            f"latency.budget_ms needs cost=latency, not {node['cost']!r}; give budget."
-        )
-    budget = node.get("budget_ms") or node.get("budget")
-    if not node.get("strength") and not budget:
+    node = config.latency
+    budget = node.budget_ms or node.budget
+    if not node.strength and not budget:
         return []
     # drawing params to be timed or counted must not change what the search draws
     with torch.random.fork_rng(devices=[]):
         cost = cost_model(config, space, image_shape, num_classes, device)
     found: list[nn.Module] = []
-    if node["strength"]:
-        found.append(SoftPenalty(cost, strength=node["strength"], target=node["target"]))
+    if node.strength:
+        found.append(SoftPenalty(cost, strength=node.strength, target=node.target))
     if budget:
-        timed = node["cost"] == "latency"
+        timed = node.cost == "latency"
         with torch.random.fork_rng(devices=[]):
             timer = network_timer(config, image_shape, num_classes, device) if timed else None
             _require_reachable(cost, budget, timer)
-        found.append(BudgetPenalty(cost, budget=budget, rate=node["rate"]))
+        found.append(BudgetPenalty(cost, budget=budget, rate=node.rate))
     return [penalty.to(device) for penalty in found]

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from darts_core.export import export_model
-from darts_core.runlog import RunFolder, read_json
-from darts_core.stages.inputs import find_device, find_model, load_bundle, stage_config
+from darts_core.runlog import RunFolder, read_mapping
+from darts_core.stages.inputs import find_device, find_model, load_bundle
+from darts_core.stages.schema import ExportStage
 from darts_core.stages.timing import stopwatch
 from darts_core.train import load_model
 
 __all__ = ["export"]
 
 
-def export(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def export(config: ExportStage, folder: Path) -> dict[str, Any]:
     """Write the model of `model=` into `folder` in the forms of `export.formats`.
 
     Returns:
         formats (name -> file, relative error, latency), test_accuracy carried over, device_seconds.
     """
-    run = RunFolder.create(folder, stage_config(config, "export"))
+    run = RunFolder.create(folder, config.described())
     if run.finished:
         return run.result()
-    device = find_device(config["device"])
-    path = find_model(config, folder.parent, ("prune", "train"))
+    device = find_device(config.device)
+    path = find_model(config.model, folder.parent, ("prune", "train"))
     model, meta = load_model(path, device=device)
     bundle = load_bundle(config, device).without_test()
-    settings = config["export"]
+    settings, options = config.export, config.export.options
     known = (
-        read_json(path.parent / "result.json") if (path.parent / "result.json").is_file() else {}
+        read_mapping(path.parent / "result.json") if (path.parent / "result.json").is_file() else {}
     )
     accuracy = known.get("test_accuracy")
     with stopwatch(device) as watch:
@@ -38,12 +38,16 @@ def export(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             model,
             folder,
             meta,
-            formats=settings["formats"],
+            formats=settings.formats,
             bundle=bundle,
             device=device,
             accuracy=accuracy,
             extra={"source": str(path)},
-            **settings["options"],
+            allow_accuracy_loss=options.allow_accuracy_loss,
+            time_artifacts=options.time_artifacts,
+            batch_sizes=options.batch_sizes,
+            channels_last=options.channels_last,
+            max_seconds=options.max_seconds,
         )
     run.finish(
         formats=manifest["artifacts"],

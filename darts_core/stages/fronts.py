@@ -11,7 +11,7 @@ from typing import Any
 from darts_core.errors import DartsError
 from darts_core.report import ModelRow, front_png, scatter_png
 from darts_core.report.read import read_rows
-from darts_core.runlog import read_json
+from darts_core.runlog import read_mapping
 
 __all__ = ["run_front", "search_front"]
 
@@ -35,7 +35,7 @@ def search_front(folder: Path) -> Path | None:
     points = []
     for element in _elements(folder.parent):
         path = element / "search" / "result.json"
-        result: Mapping[str, Any] = read_json(path) if path.is_file() else {}
+        result: Mapping[str, Any] = read_mapping(path) if path.is_file() else {}
         cost = result.get("cost") or {}
         if cost and result.get("val_accuracy") is not None:
             key = f"expected {cost['unit']} of the network found"

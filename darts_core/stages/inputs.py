@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +16,25 @@ from darts_core.data import DataBundle
 from darts_core.errors import ArchitectureError, ConfigError, DeviceError
 from darts_core.latency.device import require_device
 from darts_core.runlog import read_yaml, write_yaml
+from darts_core.settings import Data, Train, TrainConfig, to_plain
 from darts_core.stages.doubt import doubtful
-from darts_core.stages.schema import NODES
+from darts_core.stages.schema import DataStage, RecipeStage, TrainStage
 from darts_core.stages.settings import config_root, instantiate
 from darts_core.train.baselines import BASELINES, is_baseline
-from darts_core.train.config import TrainConfig
 
 __all__ = [
     "Network",
+    "describe_network",
     "find_device",
     "find_model",
     "find_network",
     "load_bundle",
     "policy_name",
     "recipe",
-    "stage_config",
 ]
 
 
 log = logging.getLogger("darts_core")
-
-
-def stage_config(config: Mapping[str, Any], stage: str) -> dict[str, Any]:
-    """The settings that decide what `stage` computes: its nodes, the seed, device and plugins."""
-    wanted = (*NODES[stage], "seed", "device", "plugins")
-    return {key: config[key] for key in wanted if key in config and key != "seeds"}
 
 
 def find_device(name: str) -> torch.device:
@@ -57,24 +51,26 @@ def find_device(name: str) -> torch.device:
         raise DeviceError(f"device={name}: {error}") from None
 
 
-def load_bundle(config: Mapping[str, Any], device: torch.device) -> DataBundle:
+def load_bundle(config: DataStage, device: torch.device) -> DataBundle:
     """The images of the `data` node, on `device`.
 
     The division into splits does not follow the run's own `seed`: runs over seeds are compared on the
-    same images. `+data.seed=N` divides otherwise.
+    same images. `data.seed=N` divides otherwise.
     """
-    node = {"seed": 0, **config["data"]}
-    bundle: DataBundle = instantiate(node, config["plugins"], device=device)
+    node, usual = to_plain(config.data), to_plain(Data())
+    # what is as usual is left out: a reader of your own need not take every setting
+    given = {k: v for k, v in node.items() if k in ("name", "seed") or usual.get(k, ...) != v}
+    bundle: DataBundle = instantiate(given, config.plugins, device=device)
     return bundle
 
 
-def policy_name(config: Mapping[str, Any], folder: Path) -> str | None:
-    """The policy of the `augment` node as a preset's name or a file; a changed preset is written down.
+def policy_name(augment: Mapping[str, Any], folder: Path) -> str | None:
+    """The policy of the node `augment` as a preset's name or a file; a changed preset is written down.
 
     Raises:
         ConfigError: `augment=found` has no path.
     """
-    node = {k: v for k, v in dict(config.get("augment") or {}).items() if k != "_target_"}
+    node = {k: v for k, v in augment.items() if k != "_target_"}
     name = node.get("name", "none")
     if name == "none":
         return None
@@ -92,7 +88,7 @@ def policy_name(config: Mapping[str, Any], folder: Path) -> str | None:
     return str((folder / "policy.yaml").resolve())
 
 
-def recipe(config: Mapping[str, Any], folder: Path, **changes: Any) -> TrainConfig:
+def recipe(config: RecipeStage, folder: Path, **changes: Any) -> TrainConfig:
     """The `train` node as a `TrainConfig`, with the `augment` node's policy and `changes`.
 
     Args:
@@ -103,12 +99,10 @@ def recipe(config: Mapping[str, Any], folder: Path, **changes: Any) -> TrainConf
     Raises:
         ConfigError: a value is out of range.
     """
-    known = {f.name for f in fields(TrainConfig)}
-    values = {key: value for key, value in config["train"].items() if key in known}
-    policy = policy_name(config, folder)
+    policy = policy_name(config.augment, folder)
     if policy is not None:
-        values["policy"] = policy
-    return TrainConfig(**{**values, **changes})
+        changes = {"policy": policy, **changes}
+    return config.train.part(TrainConfig, **changes)
 
 
 @dataclass(frozen=True)
@@ -134,13 +128,28 @@ class Network:
         return build(self.architecture, **self.meta["build"])
 
 
-def find_network(config: Mapping[str, Any], version: Path, bundle: DataBundle) -> Network:
+def find_network(config: TrainStage, version: Path, bundle: DataBundle) -> Network:
     """The network of `architecture=`: a file, a name, a text; null takes what search left in `version`.
 
     Raises:
         ArchitectureError: it is none of these, or search left nothing.
     """
-    train, text = config["train"], config.get("architecture")
+    train = config.train
+    return describe_network(config.architecture, train, version, bundle, width=train.channels)
+
+
+def describe_network(
+    text: str | None, train: Train, version: Path, bundle: DataBundle, *, width: int | None
+) -> Network:
+    """The network that `text` names, sized by `train`; see `find_network`.
+
+    Args:
+        text: an architecture or a hand-designed network.
+        train: the network's size.
+        version: see `find_network`.
+        bundle: the images that it classifies.
+        width: first channels of a hand-designed network; None: as published.
+    """
     about = {
         "image_shape": list(bundle.image_shape),
         "class_names": list(bundle.class_names),
@@ -150,14 +159,14 @@ def find_network(config: Mapping[str, Any], version: Path, bundle: DataBundle) -
     }
     sizes = {"num_classes": bundle.num_classes, "in_channels": bundle.image_shape[0]}
     if is_baseline(text):
-        node = {"name": text, "width": train["channels"], **sizes}
+        node = {"name": text, "width": width, **sizes}
         return Network(None, {"baseline": node, **about})
     from darts_core.supernet.build import check_names
 
     architecture, source = _architecture(text, version)
     check_names(architecture, source)
-    node = {"channels": train["channels"], "layers": train["layers"], **sizes}
-    node |= {"auxiliary": bool(train["auxiliary"]), "image_size": bundle.image_shape[1]}
+    node = {"channels": train.channels, "layers": train.layers, **sizes}
+    node |= {"auxiliary": train.auxiliary, "image_size": bundle.image_shape[1]}
     return Network(architecture, {"architecture": architecture.to_dict(), "build": node, **about})
 
 
@@ -207,13 +216,12 @@ def _from_file(path: Path) -> tuple[Architecture, str]:
     return architecture, str(path)
 
 
-def find_model(config: Mapping[str, Any], version: Path, stages: tuple[str, ...]) -> Path:
+def find_model(given: str | None, version: Path, stages: tuple[str, ...]) -> Path:
     """The saved model of `model=`: a file or its folder; null takes the first of `stages` in `version`.
 
     Raises:
         ConfigError: there is none.
     """
-    given = config.get("model")
     if given is not None:
         path = Path(given).expanduser()
         for candidate in (path, path / "model.pt"):

@@ -15,7 +15,7 @@ from darts_core.errors import ConfigError
 from darts_core.export import LoadedModel, load, read_manifest
 from darts_core.latency import default_batch_sizes, measure, measure_model
 from darts_core.report import Latency, ModelRow
-from darts_core.runlog import read_json
+from darts_core.runlog import read_mapping
 from darts_core.supernet import count
 from darts_core.train import evaluate, load_model
 
@@ -76,7 +76,7 @@ def model_row(
     model, _ = load_model(entry.folder / "model.pt", device=device)
     size = count(model, bundle.image_shape)
     known = entry.folder / "result.json"
-    accuracy = read_json(known).get("test_accuracy") if known.is_file() else None
+    accuracy = read_mapping(known).get("test_accuracy") if known.is_file() else None
     if accuracy is None:
         accuracy = evaluate(model, bundle, "test").accuracy
     rows = measure_model(
@@ -129,7 +129,7 @@ def _exported_row(
 def _macs(manifest: Mapping[str, Any]) -> int | None:
     """The MACs of the model that was exported: folding batch norms changes none."""
     source = Path(str(manifest.get("source", ""))).parent / "result.json"
-    return read_json(source).get("macs") if source.is_file() else None
+    return read_mapping(source).get("macs") if source.is_file() else None
 
 
 @torch.inference_mode()

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from darts_core.runlog import read_json, write_json
 from darts_core.stages.forecast import forecast
 from darts_core.stages.inputs import find_device, find_network, load_bundle, recipe
+from darts_core.stages.schema import TrainStage
 from darts_core.stages.trial import SPLITS
 
 __all__ = ["one_training"]
 
 
-def one_training(config: Mapping[str, Any], folder: Path) -> float:
+def one_training(config: TrainStage, folder: Path) -> float:
     """Device-seconds of training the network once for `train.epochs`: a forecast from a few steps.
 
     It is what `tune.trainings` multiplies, so it is measured once and kept in `forecast.json` of
@@ -23,7 +22,7 @@ def one_training(config: Mapping[str, Any], folder: Path) -> float:
     path = folder / "forecast.json"
     if path.is_file():
         return float(read_json(path)["training_seconds"])
-    device = find_device(config["device"])
+    device = find_device(config.device)
     bundle = load_bundle(config, device).without_test()
     network = find_network(config, folder.parent, bundle)
     settings = recipe(config, folder)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from darts_core.errors import ConfigError
 from darts_core.runlog import write_json
 from darts_core.stages.interrupt import handle_signals
+from darts_core.stages.schema import Stage
 from darts_core.stages.settings import import_plugins
 
 __all__ = ["run_command"]
@@ -18,44 +18,36 @@ __all__ = ["run_command"]
 log = logging.getLogger("darts_core")
 
 
-def run_command(command: str, config: Mapping[str, Any], version: Path) -> dict[str, Any]:
-    """The result of `command` run with `config` in the version's folder (the stage's own is below it).
+def run_command(config: Stage, version: Path) -> dict[str, Any]:
+    """The result of the stage that `config` is for, in the version's folder (its own is below it).
 
     Raises:
         DartsError: the stage fails in an expected way.
         KeyboardInterrupt: a signal arrived; what was saved last is kept.
     """
-    import_plugins(config["plugins"])
+    import_plugins(config.plugins)
     with handle_signals():
-        count = config.get("seeds", 1)
-        if count == 1:
-            return _call(command, config, version)
-        if count < 1:
-            raise ConfigError(f"seeds={count} must be at least 1.")
-        return _over_seeds(command, config, version, count)
+        count = getattr(config, "seeds", 1)
+        return _call(config, version) if count == 1 else _over_seeds(config, version, count)
 
 
-def _call(command: str, config: Mapping[str, Any], version: Path) -> dict[str, Any]:
-    module = importlib.import_module(f"darts_core.stages.{command}")
-    if command == "run":
-        result: dict[str, Any] = module.run(config, version)
-    else:
-        result = getattr(module, command)(config, version / command)
+def _call(config: Stage, version: Path) -> dict[str, Any]:
+    name = config.STAGE
+    stage = getattr(importlib.import_module(f"darts_core.stages.{name}"), name)
+    result: dict[str, Any] = stage(config, version if name == "run" else version / name)
     return result
 
 
-def _over_seeds(
-    command: str, config: Mapping[str, Any], version: Path, count: int
-) -> dict[str, Any]:
+def _over_seeds(config: Any, version: Path, count: int) -> dict[str, Any]:
     """The same command with seeds seed, seed+1 ...; a page of means, spread and agreement."""
     from darts_core.report import write_seeds_report
     from darts_core.report.seeds import seeds_summary
 
     folders = []
-    for seed in range(config["seed"], config["seed"] + count):
+    for seed in range(config.seed, config.seed + count):
         folders.append(version / f"seed{seed}")
         log.info("seed %d, in %s", seed, folders[-1])
-        _call(command, {**config, "seed": seed, "seeds": 1}, folders[-1])
+        _call(replace(config, seed=seed, seeds=1), folders[-1])
     summary = seeds_summary(folders)
     write_json(version / "seeds.json", summary)
     log.info("report: %s", write_seeds_report(folders, version / "report.html"))

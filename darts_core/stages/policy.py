@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from darts_core.errors import ConfigError, unknown_name
+from darts_core.errors import ConfigError
 from darts_core.runlog import RunFolder, read_json, write_json
-from darts_core.stages.inputs import find_device, find_network, load_bundle, recipe, stage_config
+from darts_core.settings import Tune, TuneOptions
+from darts_core.stages.inputs import find_device, find_network, load_bundle, recipe
 from darts_core.stages.one_training import one_training
-from darts_core.study.augment_search import METHODS, search_policy
+from darts_core.stages.schema import TuneStage
+from darts_core.study.augment_search import search_policy
 from darts_core.study.budget import Budget
 from darts_core.train.policy_objectives import bilevel_objective, density_objective
 
@@ -26,12 +27,16 @@ __all__ = ["search_augmentation"]
 
 log = logging.getLogger("darts_core")
 
-# settings of the density objective; what else stands in tune.options belongs to the search, but for the
-# gradient objective's warm_up_epochs
-_OBJECTIVE = ("folds", "draws")
+# options of `search_policy` that both methods take, and those of one; the objectives take the others
+_BOTH = ("operations", "ranges", "length", "keep")
+_SEARCH = {
+    "gradient": ("steps_per_epoch", "learning_rate", "temperature"),
+    "density": ("sub_policies",),
+}
+_OBJECTIVE = {"gradient": ("warm_up_epochs",), "density": ("folds", "draws")}
 
 
-def search_augmentation(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def search_augmentation(config: TuneStage, folder: Path) -> dict[str, Any]:
     """Search a policy for the network of `architecture=` by `tune.policy`; goes on where it stopped.
 
     It sees the splits params and alpha only. `tune.options` are those of `search_policy`, `folds`
@@ -42,42 +47,44 @@ def search_augmentation(config: Mapping[str, Any], folder: Path) -> dict[str, An
         method, policy, path, spent, ended, history, device_seconds (the search's own trainings
         without a policy included).
     """
-    run = RunFolder.create(folder, stage_config(config, "tune"), tensorboard=False)
+    run = RunFolder.create(folder, config.described(), tensorboard=False)
     if run.finished:
         return run.result()
-    settings = config["tune"]
-    method, options = settings["policy"], dict(settings["options"])
-    if method not in METHODS:
-        raise ConfigError(unknown_name("tune.policy", str(method), METHODS))
-    device = find_device(config["device"])
+    settings = config.tune
+    method = settings.policy or "gradient"
+    options = _options(settings, method)
+    device = find_device(config.device)
     bundle = load_bundle(config, device).without_test()
     network = find_network(config, folder.parent, bundle)
     training = recipe(config, folder)
-    limits = {key: settings[key] for key in ("device_seconds", "trainings", "training_seconds")}
+    limits = {
+        key: getattr(settings, key) for key in ("device_seconds", "trainings", "training_seconds")
+    }
     if limits["trainings"] is not None and limits["training_seconds"] is None:
         limits["training_seconds"] = one_training(config, folder)
     started = time.perf_counter()
     if method == "gradient":
-        torch.manual_seed(config["seed"])
-        epochs = int(options.pop("warm_up_epochs", training.epochs // 2))
+        torch.manual_seed(config.seed)
+        chosen = settings.options.warm_up_epochs
+        epochs = training.epochs // 2 if chosen is None else chosen
         objective: Any = bilevel_objective(
             network.make(),
             bundle,
             batch_size=training.batch_size,
-            seed=config["seed"],
+            seed=config.seed,
             learning_rate=training.learning_rate,
             warm_up=replace(training, epochs=epochs) if epochs > 0 else None,
             folder=folder,
         )
-        options.setdefault("device", str(device))
-        whole = Budget(epochs=settings["epochs"], **limits)
+        options["device"] = str(device)
+        whole = Budget(epochs=settings.epochs, **limits)
     else:
-        judged = {key: options.pop(key) for key in _OBJECTIVE if key in options}
         objective = density_objective(
-            network.make, bundle, training, folder=folder, seed=config["seed"], **judged
-        )
-        options.setdefault("sampler", settings["sampler"])
-        whole = Budget(trials=settings["trials"], **limits)
+            network.make, bundle, training, folder=folder, seed=config.seed,
+            folds=settings.options.folds, draws=settings.options.draws,
+        )  # fmt: skip
+        options |= {"sampler": settings.sampler, "workers": settings.workers}
+        whole = Budget(trials=settings.trials, **limits)
     prepared = _added(folder / "objective.json", time.perf_counter() - started)
     budget = _less(whole, prepared)
     found = search_policy(
@@ -86,12 +93,31 @@ def search_augmentation(config: Mapping[str, Any], folder: Path) -> dict[str, An
         folder=folder,
         budget=budget,
         channels=bundle.image_shape[0],
-        seed=config["seed"],
+        seed=config.seed,
         **options,
     )
     seconds = found.spent.device_seconds + prepared
-    run.finish(**found.to_dict(), path=str(found.path), device_seconds=seconds, seed=config["seed"])
+    run.finish(**found.to_dict(), path=str(found.path), device_seconds=seconds, seed=config.seed)
     return run.result()
+
+
+def _options(settings: Tune, method: str) -> dict[str, Any]:
+    """What `search_policy` takes for `method`; None stands for its own default.
+
+    Raises:
+        ConfigError: an option is changed that this method does not read.
+    """
+    usual, given = TuneOptions(), settings.options
+    read = (*_BOTH, *_SEARCH[method], *_OBJECTIVE[method])
+    changed = [f.name for f in fields(given) if getattr(given, f.name) != getattr(usual, f.name)]
+    for name in changed:
+        if name not in read:
+            raise ConfigError(
+                f"tune.options.{name}={getattr(given, name)} is not read by tune.policy={method}, "
+                f"which takes {', '.join(read)}."
+            )
+    values = {name: getattr(given, name) for name in (*_BOTH, *_SEARCH[method])}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _added(path: Path, seconds: float) -> float:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from darts_core.prune import prune_to_budget
 from darts_core.runlog import RunFolder
-from darts_core.stages.inputs import find_device, find_model, load_bundle, recipe, stage_config
+from darts_core.stages.inputs import find_device, find_model, load_bundle, recipe
+from darts_core.stages.schema import PruneStage
 from darts_core.stages.timing import stopwatch
 from darts_core.supernet import count
 from darts_core.train import evaluate, load_model
@@ -19,25 +19,25 @@ __all__ = ["prune"]
 log = logging.getLogger("darts_core")
 
 
-def prune(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def prune(config: PruneStage, folder: Path) -> dict[str, Any]:
     """Prune the model of `model=` to `prune.budget`; goes on behind the last finished round.
 
     Returns:
         latency_before_ms, latency_after_ms, budget_ms, speedup, val_accuracy, test_accuracy,
         params, macs, device_seconds.
     """
-    run = RunFolder.create(folder, stage_config(config, "prune"))
+    run = RunFolder.create(folder, config.described())
     if run.finished:
         return run.result()
-    device = find_device(config["device"])
+    device = find_device(config.device)
     bundle = load_bundle(config, device)
-    model, meta = load_model(find_model(config, folder.parent, ("train",)), device=device)
-    settings = config["prune"]
+    model, meta = load_model(find_model(config.model, folder.parent, ("train",)), device=device)
+    settings, options = config.prune, config.prune.options
     fine_tuning = recipe(
         config,
         folder,
-        epochs=settings["epochs"],
-        learning_rate=settings["learning_rate"],
+        epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
         min_learning_rate=0.0,
         warmup_epochs=0.0,
     )
@@ -45,14 +45,21 @@ def prune(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         found = prune_to_budget(
             model,
             bundle.without_test(),
-            budget=settings["budget"],
-            batch=settings["batch"],
+            budget=settings.budget,
+            batch=settings.batch,
             device=device,
             fit_config=fine_tuning,
             folder=folder,
             meta=meta,
-            seed=config["seed"],
-            **settings["options"],
+            seed=config.seed,
+            importance=options.importance,
+            rounds=options.rounds,
+            structure=options.structure,
+            distillation=options.distillation,
+            least=options.least,
+            round_to=options.round_to,
+            runtime=options.runtime,
+            seconds=options.seconds,
         )
     report = found.report()
     val = evaluate(found.model, bundle, "val")
@@ -75,6 +82,6 @@ def prune(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         macs=size.macs,
         device_seconds=watch.seconds,
         fine_tuning_seconds=report["device_seconds"],
-        seed=config["seed"],
+        seed=config.seed,
     )
     return run.result()

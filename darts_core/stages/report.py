@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from darts_core.report import write_report
+from darts_core.stages.schema import ReportStage
 
 __all__ = ["report"]
 
 log = logging.getLogger("darts_core")
 
 
-def report(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def report(config: ReportStage, folder: Path) -> dict[str, Any]:
     """Write `report.html` beside the stages' folders; `folder` itself is not made.
 
     Returns:
         report: the path of the page.
     """
-    title = config["report"]["title"]
-    page = write_report(folder.parent, **({"title": title} if title else {}))
+    page = write_report(folder.parent, title=config.report.title or None)
     log.info("report: %s", page)
     return {"report": str(page)}

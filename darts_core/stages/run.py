@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,16 @@ from darts_core.stages.export import export
 from darts_core.stages.fronts import run_front
 from darts_core.stages.prune import prune
 from darts_core.stages.report import report
+from darts_core.stages.schema import (
+    BenchStage,
+    ExportStage,
+    Pipeline,
+    PruneStage,
+    ReportStage,
+    SearchStage,
+    TrainStage,
+    TuneStage,
+)
 from darts_core.stages.search import search
 from darts_core.stages.train import train
 from darts_core.stages.tune import tune
@@ -24,7 +35,7 @@ __all__ = ["run"]
 log = logging.getLogger("darts_core")
 
 
-def run(config: Mapping[str, Any], version: Path) -> dict[str, Any]:
+def run(config: Pipeline, version: Path) -> dict[str, Any]:
     """Search, tune, train, prune, export, and the same tuning and training of a baseline; then compare.
 
     `searched/` is the found architecture under the recipe as configured, `train/` under the tuned
@@ -36,21 +47,20 @@ def run(config: Mapping[str, Any], version: Path) -> dict[str, Any]:
     Raises:
         ArchitectureError: the search's guards doubt whatever it found, and `allow_doubtful` is false.
     """
-    found = {"search": search(config, version / "search")}
-    _require_trusted(found["search"], version, allowed=bool(config.get("allow_doubtful")))
-    plain = {**config, "architecture": None, "model": None}
-    found["searched"] = train(plain, version / "searched")
-    found["tune"] = tune(plain, version / "tune")
-    tuned = {**plain, "train": {**config["train"], **found["tune"]["best"]}}
-    found["train"] = train(tuned, version / "train")
-    found["prune"] = prune(tuned, version / "prune")
-    found["export"] = export(plain, version / "export")
-    found |= _baseline(plain, version / "baseline")
-    found["bench"] = bench(plain, version / "bench")
+    found = {"search": search(config.part(SearchStage, seeds=1), version / "search")}
+    _require_trusted(found["search"], version, allowed=config.allow_doubtful)
+    found["searched"] = train(config.part(TrainStage), version / "searched")
+    found["tune"] = tune(config.part(TuneStage), version / "tune")
+    tuned = replace(config, train=replace(config.train, **found["tune"]["best"]))
+    found["train"] = train(tuned.part(TrainStage), version / "train")
+    found["prune"] = prune(tuned.part(PruneStage), version / "prune")
+    found["export"] = export(config.part(ExportStage), version / "export")
+    found |= _baseline(config, version / "baseline")
+    found["bench"] = bench(config.part(BenchStage), version / "bench")
     costs = _costs(found)
     write_json(version / "costs.json", {"schema_version": 1, "trainings": costs})
     _say_costs(costs)
-    page = report(config, version / "report")
+    page = report(config.part(ReportStage), version / "report")
     run_front(version)
     last = found["prune"]
     return {
@@ -78,16 +88,15 @@ def _require_trusted(result: Mapping[str, Any], version: Path, *, allowed: bool)
     log.warning("going on with a doubtful architecture (allow_doubtful=true): %s", doubt)
 
 
-def _baseline(config: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
+def _baseline(config: Pipeline, folder: Path) -> dict[str, dict[str, Any]]:
     """The hand-designed network: same epochs, same space and number of trials, same splits."""
-    settings = config["bench"]
-    base = {
-        **config,
-        "architecture": settings["baseline"],
-        "train": {**config["train"], "channels": settings["baseline_width"]},
-    }
+    base = config.part(
+        TuneStage,
+        architecture=config.bench.baseline,
+        train=replace(config.train, channels=config.bench.baseline_width),
+    )
     tuned = tune(base, folder / "tune")
-    best = {**base, "train": {**base["train"], **tuned["best"]}}
+    best = base.part(TrainStage, train=replace(base.train, **tuned["best"]))
     return {"baseline tune": tuned, "baseline train": train(best, folder / "train")}
 
 

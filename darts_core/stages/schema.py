@@ -1,223 +1,215 @@
-"""The types of every setting. Their values and explanations stand in `conf/`, once.
+"""What each stage is given: one frozen dataclass a stage, of the nodes that it reads and no others.
 
-A field annotated `int` refuses `abc` before any work begins. Nodes whose keys depend on a choice (what
-a strategy takes, what a data reader takes) are open dictionaries: their keys are checked against the
-YAML file of that choice.
+The names at the top are those that are typed: `search.epochs=3` is `SearchStage.search.epochs`. The
+pipeline holds the nodes of all stages, and `config.part(TrainStage)` is what it hands to one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any, Optional
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-__all__ = ["COMMANDS", "NODES", "Config", "command_fields"]
+from darts_core.errors import ConfigError
+from darts_core.settings import (
+    SEED_HIGH,
+    Bench,
+    Data,
+    Export,
+    Latency,
+    Prune,
+    Report,
+    Search,
+    Settings,
+    Space,
+    Train,
+    Tune,
+    setting,
+    to_plain,
+)
 
-# OmegaConf reads these annotations at run time and knows Optional[...]; `X | None` not in every version
-# ruff: noqa: UP045
-
-
-@dataclass
-class Space:
-    """What may be chosen: a registered space, and optionally which of its operations."""
-
-    name: str
-    ops: Optional[list[str]]
-    description: str = ""
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class Search:
-    """Training of the supernet and movement of the alphas."""
-
-    epochs: int
-    batch_size: int
-    max_minutes: Optional[float]
-    channels: int
-    layers: int
-    learning_rate: float
-    min_learning_rate: float
-    momentum: float
-    weight_decay: float
-    grad_clip: float
-    alpha_learning_rate: Optional[float]
-    alpha_beta1: float
-    alpha_beta2: float
-    alpha_weight_decay: float
-    alpha_warmup_epochs: int
-    crop_padding: Optional[int]
-    flip: Optional[bool]
-    cutout: int
-    precision: str
-    path: str
-    kernel_precision: str
-    tune_seconds: float
-    checkpoint_every: int
-    evaluate: bool
-    capture: bool
-    guards: dict[str, Any]
-    sync_batchnorm: bool
-    tabular: Optional[str] = None
-    tabular_data: Optional[str] = None
-
-
-@dataclass
-class Latency:
-    """What the search charges for cost: a soft penalty, a budget, or nothing."""
-
-    cost: str
-    strength: float
-    target: float
-    budget_ms: Optional[float]
-    budget: Optional[float]
-    rate: float
-    batch: Optional[int]
-    runtime: Optional[str]
-    precision: str
-    table: Optional[str]
-    channels: Optional[int]
-    layers: Optional[int]
-    wait_seconds: float
-
-
-@dataclass
-class Train:
-    """Training of one fixed network: its size and the recipe."""
-
-    channels: int
-    layers: int
-    auxiliary: bool
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    min_learning_rate: float
-    momentum: float
-    weight_decay: float
-    optimizer: str
-    label_smoothing: float
-    grad_clip: float
-    drop_path: float
-    auxiliary_weight: float
-    cutout: int
-    crop_padding: Optional[int]
-    flip: Optional[bool]
-    ema: float
-    warmup_epochs: float
-    precision: str
-    compile: bool
-    policy: Optional[str]
-
-
-@dataclass
-class Tune:
-    """A study over the recipe of one network."""
-
-    trials: Optional[int]
-    epochs: Optional[int]
-    device_seconds: Optional[float]
-    trainings: Optional[float]
-    training_seconds: Optional[float]
-    workers: int
-    sampler: Any
-    pruner: Any
-    space: dict[str, Any]
-    enqueue: list[dict[str, Any]]
-    warm_start: Optional[str]
-    policy: Optional[str]
-    options: dict[str, Any]
-
-
-@dataclass
-class Prune:
-    """Shrinking of a trained network to a measured latency."""
-
-    budget: str
-    batch: Optional[int]
-    epochs: int
-    learning_rate: float
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class Export:
-    """Which deployable forms are written."""
-
-    formats: list[str]
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class Bench:
-    """What is compared, and how long each timing takes."""
-
-    baseline: str
-    baseline_width: int
-    seconds: float
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class Report:
-    """The page that a person reads."""
-
-    title: Optional[str]
-
-
-@dataclass
-class Config:
-    """Every setting there is; a command has the fields that `command_fields` names."""
-
-    job: Optional[str]
-    version: Optional[str]
-    out: str
-    allow_doubtful: bool
-    seed: int
-    seeds: int
-    device: str
-    plugins: list[str]
-    data: dict[str, Any]
-    space: Space
-    strategy: dict[str, Any]
-    relax: dict[str, Any]
-    augment: dict[str, Any]
-    architecture: Optional[str]
-    model: Optional[str]
-    what: str
-    runtime: Optional[str]
-    search: Search
-    latency: Latency
-    train: Train
-    tune: Tune
-    prune: Prune
-    export: Export
-    bench: Bench
-    report: Report
-
+__all__ = [
+    "COMMANDS",
+    "PLACES",
+    "STAGES",
+    "UNHASHED",
+    "BenchStage",
+    "DataStage",
+    "ExportStage",
+    "Pipeline",
+    "PruneStage",
+    "RecipeStage",
+    "ReportStage",
+    "SearchStage",
+    "Stage",
+    "TrainStage",
+    "TuneStage",
+]
 
 # decide where results go, how they are computed and what is done with them, not what is computed: they
 # are not hashed
 PLACES = ("job", "version", "out")
 UNHASHED = (*PLACES, "allow_doubtful")
-COMMON = ("job", "version", "out", "seed", "device", "plugins")
+WHAT = ("models", "step", "kernels", "tabular")
 
-# the nodes that each stage reads, beside COMMON
-NODES: dict[str, tuple[str, ...]] = {
-    "search": ("seeds", "data", "space", "strategy", "relax", "augment", "search", "latency"),
-    "train": ("data", "augment", "architecture", "train"),
-    "tune": ("data", "augment", "architecture", "train", "tune"),
-    "prune": ("data", "augment", "model", "train", "prune"),
-    "export": ("data", "model", "export"),
-    "bench": ("what", "data", "augment", "model", "runtime", "train", "bench"),
-    "report": ("report",),
-    "run": (
-        "allow_doubtful", "seeds", "data", "space", "strategy", "relax", "augment",
-        "search", "latency", "train", "tune", "prune", "export", "bench", "report",
-    ),
+_NODE = "chosen by its group"
+
+
+@dataclass(frozen=True)
+class Stage(Settings):
+    """What every stage is given."""
+
+    STAGE: ClassVar[str] = ""
+
+    job: str | None = setting(None, "names the folder below out; null: <data>-<space>")
+    version: str | None = setting(
+        None, "V001, V002 ...; null: the unfinished one with these settings, else the next"
+    )
+    out: str = setting("runs", "root of all results")
+    seed: int = setting(0, "of every random draw", low=0, high=SEED_HIGH)
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1")
+    plugins: list[str] = setting([], "modules imported before anything is built, e.g. [my_nas.ops]")
+
+    def check(self) -> None:
+        """Refuse seeds that run beyond the largest one."""
+        last = self.seed + getattr(self, "seeds", 1) - 1
+        if last > SEED_HIGH:
+            raise ConfigError(f"seed={self.seed} and seeds= end at {last}, above {SEED_HIGH}.")
+
+    def described(self) -> dict[str, Any]:
+        """The settings that decide what the stage computes, as plain values."""
+        return {k: v for k, v in to_plain(self).items() if k not in (*PLACES, "seeds")}
+
+
+@dataclass(frozen=True)
+class DataStage(Stage):
+    """A stage that reads images."""
+
+    data: Data = setting(Data, _NODE)
+
+
+@dataclass(frozen=True)
+class RecipeStage(DataStage):
+    """A stage that trains a fixed network."""
+
+    augment: Mapping[str, Any] = setting({}, _NODE)
+    train: Train = setting(Train, "the recipe")
+
+
+@dataclass(frozen=True)
+class SearchStage(DataStage):
+    """What `search` is given."""
+
+    STAGE: ClassVar[str] = "search"
+
+    seeds: int = setting(1, "so many searches, with seeds seed, seed+1 ...", low=1, high=10_000)
+    space: Space = setting(Space, _NODE)
+    strategy: Mapping[str, Any] = setting({}, _NODE)
+    relax: Mapping[str, Any] = setting({}, _NODE)
+    augment: Mapping[str, Any] = setting({}, _NODE)
+    search: Search = setting(Search, "the search")
+    latency: Latency = setting(Latency, "what cost is charged for")
+
+
+@dataclass(frozen=True)
+class TrainStage(RecipeStage):
+    """What `train` is given."""
+
+    STAGE: ClassVar[str] = "train"
+
+    architecture: str | None = setting(
+        None,
+        "a YAML file, a named one (DARTS_V2), or a genotype text; null: what search found in this "
+        "version",
+    )
+
+
+@dataclass(frozen=True)
+class TuneStage(TrainStage):
+    """What `tune` is given."""
+
+    STAGE: ClassVar[str] = "tune"
+
+    tune: Tune = setting(Tune, "the study")
+
+
+@dataclass(frozen=True)
+class PruneStage(RecipeStage):
+    """What `prune` is given."""
+
+    STAGE: ClassVar[str] = "prune"
+
+    model: str | None = setting(
+        None, "a model.pt or the folder of one; null: what train left in this version"
+    )
+    prune: Prune = setting(Prune, "the pruning")
+
+
+@dataclass(frozen=True)
+class ExportStage(DataStage):
+    """What `export` is given."""
+
+    STAGE: ClassVar[str] = "export"
+
+    model: str | None = setting(
+        None, "a model.pt or the folder of one; null: what prune, else train, left in this version"
+    )
+    export: Export = setting(Export, "the export")
+
+
+@dataclass(frozen=True)
+class BenchStage(RecipeStage):
+    """What `bench` is given."""
+
+    STAGE: ClassVar[str] = "bench"
+
+    model: str | None = setting(
+        None,
+        "a model.pt, the folder of one, or a baseline such as resnet18; null: the models of this "
+        "version",
+    )
+    what: str = setting("models", ", ".join(WHAT), choices=WHAT)
+    runtime: str | None = setting(None, "one way to run the models; null: all that apply")
+    bench: Bench = setting(Bench, "the comparison")
+
+
+@dataclass(frozen=True)
+class ReportStage(Stage):
+    """What `report` is given."""
+
+    STAGE: ClassVar[str] = "report"
+
+    report: Report = setting(Report, "the page")
+
+
+@dataclass(frozen=True)
+class Pipeline(DataStage):
+    """What `run` is given: the nodes of all stages. Models and architectures are its own stages'."""
+
+    STAGE: ClassVar[str] = "run"
+
+    allow_doubtful: bool = setting(False, "go on with an architecture that the guards doubt")
+    seeds: int = setting(
+        1, "so many whole pipelines, with seeds seed, seed+1 ...", low=1, high=10_000
+    )
+    space: Space = setting(Space, _NODE)
+    strategy: Mapping[str, Any] = setting({}, _NODE)
+    relax: Mapping[str, Any] = setting({}, _NODE)
+    augment: Mapping[str, Any] = setting({}, _NODE)
+    search: Search = setting(Search, "the search")
+    latency: Latency = setting(Latency, "what cost is charged for")
+    train: Train = setting(Train, "the recipe")
+    tune: Tune = setting(Tune, "the study")
+    prune: Prune = setting(Prune, "the pruning")
+    export: Export = setting(Export, "the export")
+    bench: Bench = setting(Bench, "the comparison")
+    report: Report = setting(Report, "the page")
+
+
+STAGES: dict[str, type[Stage]] = {
+    stage.STAGE: stage
+    for stage in (
+        SearchStage, TrainStage, TuneStage, PruneStage, ExportStage, BenchStage, ReportStage, Pipeline,
+    )
 }  # fmt: skip
-COMMANDS = tuple(NODES)
-
-
-def command_fields(command: str) -> tuple[str, ...]:
-    """The top-level settings of `command`, in the order of `Config`."""
-    wanted = {*COMMON, *NODES[command]}
-    return tuple(f.name for f in fields(Config) if f.name in wanted)
+COMMANDS = tuple(STAGES)

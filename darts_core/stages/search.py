@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from darts_core.runlog import RunFolder
-from darts_core.search import GuardContext, SearchResult
+from darts_core.search import GuardContext, SearchConfig, SearchResult
 from darts_core.search import search as search_alone
 from darts_core.search.distributed import (
     current_group,
@@ -20,30 +20,30 @@ from darts_core.search.distributed import (
     search_distributed,
 )
 from darts_core.search.record import doubts_about
-from darts_core.stages.board import AlphaBoard
 from darts_core.stages.budget import settle
 from darts_core.stages.cost import network_timer, penalties
 from darts_core.stages.forecast import forecast, process_peak_mib
 from darts_core.stages.fronts import search_front
-from darts_core.stages.inputs import find_device, load_bundle, stage_config
+from darts_core.stages.inputs import find_device, load_bundle
 from darts_core.stages.interrupt import deferred_stop, stop_wanted
 from darts_core.stages.progress import progress_bar
+from darts_core.stages.schema import SearchStage
 from darts_core.stages.search_result import confidence, lookup_table, rank, write_result
 from darts_core.stages.search_setup import (
     augmentation,
     make_guards,
     make_supernet,
     passes,
-    search_settings,
     space_of,
     tune_kernels,
 )
 from darts_core.stages.settings import instantiate
+from darts_core.stages.tensorboard_pictures import AlphaPictures
 
 __all__ = ["search"]
 
 
-def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     """Search into `folder`; goes on from its checkpoint when there is one.
 
     Among the processes of a joined group the first one writes; the others compute.
@@ -55,14 +55,14 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     group = current_group()
     run = None
     if group is None or group.primary:
-        run = RunFolder.create(folder, stage_config(config, "search"))
+        run = RunFolder.create(folder, config.described())
     finished = run is not None and run.finished
     if finished if group is None else group.agree(finished):
         return {} if run is None else run.result()
-    device = find_device(config["device"]) if group is None else group_device()
+    device = find_device(config.device) if group is None else group_device()
     bundle = load_bundle(config, device).without_test()
-    table = lookup_table(config["search"])
-    settings, space = search_settings(config), space_of(config)
+    table = lookup_table(config.search)
+    settings, space = config.search.part(SearchConfig), space_of(config)
     if run is not None:
         forecast(
             lambda: make_supernet(config, space, bundle, device),
@@ -74,26 +74,28 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             device=device,
             what=f"search in {space.name}",
         )
-    torch.manual_seed(config["seed"])
+    torch.manual_seed(config.seed)
     supernet = make_supernet(config, space, bundle, device)
     with first_goes_first(
         group
     ):  # the others read the tiles and the latency table that it measures
-        tune_kernels(config, supernet, bundle)
+        tune_kernels(config.search, supernet, bundle)
         costs = penalties(config, space, bundle.image_shape, bundle.num_classes, device)
     # pictures of cells: a space of choices has none
-    board = AlphaBoard(run, space.ops, settings.epochs) if space.ops and run is not None else None
+    board = (
+        AlphaPictures(run, space.ops, settings.epochs) if space.ops and run is not None else None
+    )
     run_search: Callable[..., SearchResult] = search_alone
     if group is not None:
-        run_search = partial(search_distributed, sync_batchnorm=config["search"]["sync_batchnorm"])
-    strategy, guards = instantiate(config["strategy"], config["plugins"]), make_guards(config)
+        run_search = partial(search_distributed, sync_batchnorm=config.search.sync_batchnorm)
+    strategy, guards = instantiate(config.strategy, config.plugins), make_guards(config)
     with progress_bar("search", shown=run is not None) as progress, deferred_stop():
         found = run_search(
             supernet,
             strategy,
             bundle,
             settings,
-            seed=config["seed"],
+            seed=config.seed,
             run=run,
             checkpoint=folder / "checkpoint.pt",
             augment=augmentation(config, folder, bundle.image_shape),
@@ -113,7 +115,7 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         bundle,
         settings,
         settings.epochs - 1,
-        config["seed"],
+        config.seed,
         found.architecture,
     )
     found, costed = settle(
@@ -121,7 +123,7 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         space,
         costs,
         network_timer(config, bundle.image_shape, bundle.num_classes, device)
-        if config["latency"]["cost"] == "latency"
+        if config.latency.cost == "latency"
         else None,
         lambda architecture: doubts_about(guards, replace(last, architecture=architecture)),
     )
@@ -137,6 +139,6 @@ def search(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     sure = confidence(space, found)
     warnings = [*costed.pop("warnings", []), *sure.pop("warnings", [])]
     facts |= {**costed, **sure, "warnings": warnings}
-    result = write_result(run, found, config, **facts, **rank(table, found, config["search"]))
+    result = write_result(run, found, config, **facts, **rank(table, found, config.search))
     search_front(folder)
     return result

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -14,36 +13,36 @@ from darts_core.bench.tabular_read import open_table
 from darts_core.errors import ArchitectureError, ConfigError
 from darts_core.runlog import RunFolder
 from darts_core.search import SearchResult
+from darts_core.settings import Search
 from darts_core.spaces import SearchSpace
 from darts_core.spaces.confidence import NEAR_TIE, Decision, decisions
 from darts_core.stages.doubt import doubtful
+from darts_core.stages.schema import SearchStage
 
 __all__ = ["confidence", "lookup_table", "rank", "write_result"]
 
 log = logging.getLogger("darts_core")
 
 
-def lookup_table(node: Mapping[str, Any]) -> TabularBenchmark | None:
+def lookup_table(node: Search) -> TabularBenchmark | None:
     """The table that the result is looked up in; opened before any work, so that a wrong path costs none.
 
     Raises:
         DataError: the table cannot be read.
     """
-    if not node.get("tabular"):
+    if not node.tabular:
         return None
-    table = open_table(node["tabular"])
-    table.column(node.get("tabular_data"))
+    table = open_table(node.tabular)
+    table.column(node.tabular_data)
     return table
 
 
-def rank(
-    table: TabularBenchmark | None, found: SearchResult, node: Mapping[str, Any]
-) -> dict[str, Any]:
+def rank(table: TabularBenchmark | None, found: SearchResult, node: Search) -> dict[str, Any]:
     """Accuracy, regret and rank in the table; a line in the log when it does not hold the architecture."""
     if table is None:
         return {}
     try:
-        row = table.lookup(found.architecture, node.get("tabular_data"))
+        row = table.lookup(found.architecture, node.tabular_data)
     except ArchitectureError as error:
         log.warning("not looked up: %s", error)
         return {}
@@ -79,14 +78,14 @@ def _place(one: Decision) -> str:
 
 
 def write_result(
-    run: RunFolder, found: SearchResult, config: Mapping[str, Any], **facts: Any
+    run: RunFolder, found: SearchResult, config: SearchStage, **facts: Any
 ) -> dict[str, Any]:
     """Write architecture.yaml and result.json; the latter's content."""
     guards = [asdict(finding) for finding in found.findings]
     doubt = [asdict(one) for one in found.doubts]
     notes = {"guards": guards, "doubt": doubt, "confidence": facts.get("confidence")}
     extra = {key: value for key, value in notes.items() if value}
-    found.architecture.to_yaml(run.path / "architecture.yaml", seed=config["seed"], **extra)
+    found.architecture.to_yaml(run.path / "architecture.yaml", seed=config.seed, **extra)
     log.info("found %s", found.architecture.text())
     if doubt:
         log.warning(
@@ -104,7 +103,7 @@ def write_result(
         doubt=doubt,
         epoch=found.epoch,
         stopped=found.stopped,
-        seed=config["seed"],
+        seed=config.seed,
         **facts,
         encoding="utf-8",
         errors="replace",

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from darts_core.data import DataBundle
-from darts_core.search import Guard, SearchConfig
+from darts_core.search import Guard
+from darts_core.settings import Search
 from darts_core.spaces import SearchSpace, get_space
 from darts_core.stages.inputs import policy_name
+from darts_core.stages.schema import SearchStage
 from darts_core.stages.settings import instantiate
 from darts_core.supernet import Supernet, create_supernet
 
@@ -21,83 +22,70 @@ __all__ = [
     "make_guards",
     "make_supernet",
     "passes",
-    "search_settings",
     "space_of",
     "tune_kernels",
 ]
 
 
-def space_of(config: Mapping[str, Any]) -> SearchSpace:
+def space_of(config: SearchStage) -> SearchSpace:
     """The `space` node's space, over its `ops` where they are given."""
-    return get_space(config["space"]["name"], config["space"]["ops"])
+    return get_space(config.space.name, config.space.ops)
 
 
 def make_supernet(
-    config: Mapping[str, Any], space: SearchSpace, bundle: DataBundle, device: torch.device
+    config: SearchStage, space: SearchSpace, bundle: DataBundle, device: torch.device
 ) -> Supernet:
     """A fresh supernet on `device`; its parameters are drawn from torch's global generator."""
-    node = config["search"]
+    node = config.search
     supernet = create_supernet(
         space,
-        channels=node["channels"],
-        layers=node["layers"],
+        channels=node.channels,
+        layers=node.layers,
         num_classes=bundle.num_classes,
         in_channels=bundle.image_shape[0],
-        relaxation=instantiate(config["relax"], config["plugins"]),
+        relaxation=instantiate(config.relax, config.plugins),
         image_size=bundle.image_shape[1],
     ).to(device)
     # models with choices in ordinary modules have one path only
     if isinstance(supernet, Supernet):
-        supernet.use_path(node["path"], node["kernel_precision"])
+        supernet.use_path(node.path, node.kernel_precision)
     return supernet
 
 
-def tune_kernels(config: Mapping[str, Any], supernet: Any, bundle: Any) -> None:
+def tune_kernels(settings: Search, supernet: Any, bundle: Any) -> None:
     """Find tiles for the shapes of cells that this device meets for the first time; nothing on a CPU."""
-    seconds = float(config["search"]["tune_seconds"])
+    seconds = settings.tune_seconds
     if seconds <= 0 or getattr(supernet, "path", "plain") != "fused":
         return
     from darts_core.latency.measure import quick_ms
-    from darts_core.supernet.tuning import tune_supernet
+    from darts_core.supernet.tiles import tune_supernet
 
     def time_ms(call: Callable[[], Any]) -> float:
         return quick_ms(call, device=bundle.device)
 
-    tune_supernet(
-        supernet, bundle.image_shape, config["search"]["batch_size"], time_ms, seconds=seconds
-    )
+    tune_supernet(supernet, bundle.image_shape, settings.batch_size, time_ms, seconds=seconds)
 
 
-def search_settings(config: Mapping[str, Any]) -> SearchConfig:
-    """The `search` node as a `SearchConfig`.
-
-    Raises:
-        ConfigError: a value is out of range.
-    """
-    known = {f.name for f in fields(SearchConfig)}
-    return SearchConfig(**{key: value for key, value in config["search"].items() if key in known})
-
-
-def make_guards(config: Mapping[str, Any]) -> list[Guard]:
+def make_guards(config: SearchStage) -> list[Guard]:
     """The watchers of `search.guards`; one set to null is left out."""
-    nodes = config["search"]["guards"].values()
-    return [instantiate(node, config["plugins"]) for node in nodes if node]
+    nodes = config.search.guards.values()
+    return [instantiate(node, config.plugins) for node in nodes if node]
 
 
-def passes(config: Mapping[str, Any]) -> float:
+def passes(config: SearchStage) -> float:
     """Forward-and-backward passes a step costs: two, and three more for the unrolled gradient."""
-    return 5.0 if str(config["strategy"].get("_target_", "")).endswith(".Unrolled") else 2.0
+    return 5.0 if str(config.strategy.get("_target_", "")).endswith(".Unrolled") else 2.0
 
 
-def augmentation(config: Mapping[str, Any], folder: Path, image_shape: Sequence[int]) -> Any:
+def augmentation(config: SearchStage, folder: Path, image_shape: Sequence[int]) -> Any:
     """The transform of `search.crop_padding`, `flip`, `cutout` and the policy; None for none."""
     from darts_core.augment import Augment
 
-    node = config["search"]
+    node = config.search
     return Augment.of(
         image_shape,
-        crop_padding=node["crop_padding"],
-        flip=node["flip"],
-        cutout=node["cutout"],
-        policy=policy_name(config, folder),
+        crop_padding=node.crop_padding,
+        flip=node.flip,
+        cutout=node.cutout,
+        policy=policy_name(config.augment, folder),
     )

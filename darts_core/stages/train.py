@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ from darts_core.stages.inputs import (
     find_network,
     load_bundle,
     recipe,
-    stage_config,
 )
 from darts_core.stages.interrupt import check_stop, deferred_stop
 from darts_core.stages.progress import progress_bar
+from darts_core.stages.schema import TrainStage
 from darts_core.supernet import count
 from darts_core.train import evaluate, fit, save_model
 
@@ -29,16 +28,16 @@ log = logging.getLogger("darts_core")
 SPLITS = ("params", "alpha")
 
 
-def train(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def train(config: TrainStage, folder: Path) -> dict[str, Any]:
     """Train the network of `architecture=` into `folder`; goes on from its checkpoint when there is one.
 
     Returns:
         val_accuracy and test_accuracy (0..1), params, macs, device_seconds, epochs.
     """
-    run = RunFolder.create(folder, stage_config(config, "train"))
+    run = RunFolder.create(folder, config.part(TrainStage).described())
     if run.finished:
         return run.result()
-    device = find_device(config["device"])
+    device = find_device(config.device)
     bundle = load_bundle(config, device)
     network = find_network(config, folder.parent, bundle)
     settings = recipe(config, folder)
@@ -55,7 +54,7 @@ def train(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     )
     if network.architecture is not None:
         network.architecture.to_yaml(folder / "architecture.yaml")
-    torch.manual_seed(config["seed"])
+    torch.manual_seed(config.seed)
     model = network.make()
     with progress_bar(f"train {network.name}") as progress, deferred_stop():
         fitted = fit(
@@ -64,7 +63,7 @@ def train(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             settings,
             train_on=SPLITS,
             select_on="val",
-            seed=config["seed"],
+            seed=config.seed,
             device=device,
             run=run,
             checkpoint=folder / "checkpoint.pt",
@@ -72,7 +71,7 @@ def train(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             progress=progress,
         )
     test = evaluate(model, bundle, "test")
-    size = count(model.eval(), (1, *bundle.image_shape)[1:])
+    size = count(model.eval(), bundle.image_shape)
     save_model(folder / "model.pt", model, network.meta)
     log.info("trained: val %.4f, test %.4f", fitted.val_accuracy or 0.0, test.accuracy)
     run.finish(
@@ -85,7 +84,7 @@ def train(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         steps=fitted.steps,
         epochs=fitted.epochs,
         best_epoch=fitted.best_epoch,
-        seed=config["seed"],
+        seed=config.seed,
         device=str(device),
     )
     return run.result()

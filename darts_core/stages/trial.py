@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +12,11 @@ import torch
 from darts_core.data import DataBundle
 from darts_core.latency import measure_model
 from darts_core.latency.quiet import SharedDevice, alone_on
+from darts_core.runlog import config_hash
+from darts_core.settings import to_plain
 from darts_core.stages.inputs import find_device, find_network, load_bundle, recipe
 from darts_core.stages.interrupt import check_stop, deferred_stop
+from darts_core.stages.schema import DataStage, TuneStage
 from darts_core.stages.settings import import_plugins
 from darts_core.study import TrialHandle
 from darts_core.train import fit
@@ -26,10 +26,18 @@ __all__ = ["SPLITS", "RecipeTrial"]
 SPLITS = ("params", "alpha")
 
 
-@functools.lru_cache(maxsize=1)
-def _bundle(text: str, device: torch.device) -> DataBundle:
+_read: dict[str, DataBundle] = {}
+
+
+def _bundle(config: DataStage, device: torch.device) -> DataBundle:
     """The images without their test split, read once a process."""
-    return load_bundle(json.loads(text), device).without_test()
+    key = config_hash(
+        {"data": to_plain(config.data), "plugins": config.plugins, "device": str(device)}
+    )
+    if key not in _read:
+        _read.clear()
+        _read[key] = load_bundle(config, device).without_test()
+    return _read[key]
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,7 @@ class RecipeTrial:
     trial goes on.
     """
 
-    config: Mapping[str, Any]
+    config: TuneStage
     version: Path
     # one worker process loads torch and the images once for all its trials
     reuse_process: bool = True
@@ -48,15 +56,15 @@ class RecipeTrial:
     def __call__(self, trial: TrialHandle) -> dict[str, Any]:
         """Train under `trial.params`, reporting val accuracy after each epoch."""
         # a sweeper's trial names whole keys (train.learning_rate) and has put them into the config
-        changes = {name: v for name, v in trial.params.items() if name in self.config["train"]}
-        config = {**self.config, "train": {**self.config["train"], **changes}}
-        import_plugins(config["plugins"])
-        device = find_device(config["device"])
-        source = {"data": config["data"], "plugins": list(config["plugins"])}
-        bundle = _bundle(json.dumps(source, sort_keys=True), device)
+        known = {item.name for item in fields(self.config.train)}
+        changes = {name: v for name, v in trial.params.items() if name in known}
+        config = replace(self.config, train=replace(self.config.train, **changes))
+        import_plugins(config.plugins)
+        device = find_device(config.device)
+        bundle = _bundle(config, device)
         network = find_network(config, self.version, bundle)
         # the same start for every trial: settings are compared, not draws
-        torch.manual_seed(config["seed"])
+        torch.manual_seed(config.seed)
         model = network.make()
 
         timed = "latency_ms" in trial.wanted
@@ -76,7 +84,7 @@ class RecipeTrial:
                 recipe(config, trial.folder),
                 train_on=SPLITS,
                 select_on="val",
-                seed=config["seed"],
+                seed=config.seed,
                 device=device,
                 checkpoint=trial.folder / "checkpoint.pt",
                 on_epoch=on_epoch,

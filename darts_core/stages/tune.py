@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from darts_core.errors import ConfigError, unknown_name
 from darts_core.runlog import RunFolder
-from darts_core.stages.inputs import stage_config
+from darts_core.settings import Train
 from darts_core.stages.one_training import one_training
 from darts_core.stages.policy import search_augmentation
+from darts_core.stages.schema import TuneStage
 from darts_core.stages.trial import RecipeTrial
 from darts_core.study import current_trial, parse_space, run_study
 
@@ -20,7 +22,7 @@ __all__ = ["tune"]
 log = logging.getLogger("darts_core")
 
 
-def tune(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def tune(config: TuneStage, folder: Path) -> dict[str, Any]:
     """Tune the recipe of the network of `architecture=`; goes on where a study was stopped.
 
     With `tune.policy` it searches an augmentation policy instead (see `stages.policy`).
@@ -33,50 +35,61 @@ def tune(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     trial = current_trial()
     if trial is not None:
         return objective(trial)
-    if config["tune"]["policy"] is not None:
+    if config.tune.policy is not None:
         return search_augmentation(config, folder.parent / "policy")
-    run = RunFolder.create(folder, stage_config(config, "tune"))
+    run = RunFolder.create(folder, config.described())
     if run.finished:
         return run.result()
-    settings = config["tune"]
-    space = settings["space"]
+    settings, options = config.tune, config.tune.options
+    space = settings.space
+    known = [item.name for item in fields(config.train)]
     for name in space:
-        if name not in config["train"]:
-            raise ConfigError(unknown_name("setting in tune.space", str(name), config["train"]))
-    training_seconds = settings["training_seconds"] or one_training(config, folder)
+        if name not in known:
+            raise ConfigError(unknown_name("setting in tune.space", str(name), known))
+    training_seconds = settings.training_seconds or one_training(config, folder)
     found = run_study(
         objective,
         space,
         folder=folder,
-        trials=settings["trials"],
-        epochs=settings["epochs"],
-        device_seconds=settings["device_seconds"],
-        trainings=settings["trainings"],
+        trials=settings.trials,
+        epochs=settings.epochs,
+        device_seconds=settings.device_seconds,
+        trainings=settings.trainings,
         training_seconds=training_seconds,
-        epochs_per_trial=config["train"]["epochs"],
-        workers=settings["workers"],
-        sampler=settings["sampler"],
-        pruner=settings["pruner"],
-        seed=config["seed"],
-        baseline=_own(config["train"], space),
-        enqueue=list(settings["enqueue"]),
-        warm_start=settings["warm_start"],
-        **settings["options"],
+        epochs_per_trial=config.train.epochs,
+        workers=settings.workers,
+        sampler=settings.sampler,
+        pruner=settings.pruner,
+        seed=config.seed,
+        baseline=_own(config.train, space),
+        enqueue=settings.enqueue,
+        warm_start=settings.warm_start,
+        isolate=options.isolate,
+        slots=options.slots,
+        metric=options.metric,
+        direction=options.direction,
+        objectives=options.objectives,
+        constraints=options.constraints,
+        storage=options.storage,
+        study_name=options.study_name,
+        max_failure_share=options.max_failure_share,
+        max_restarts=options.max_restarts,
+        stale_seconds=options.stale_seconds,
     )
     board = run.tensorboard
     for record in found.trials if board is not None else ():
-        known = {k: v for k, v in record.params.items() if isinstance(v, (int, float, str, bool))}
+        shown = {k: v for k, v in record.params.items() if isinstance(v, (int, float, str, bool))}
         outcome = {"hparam/val_accuracy": record.value if record.value is not None else 0.0}
-        board.add_hparams(known, outcome, run_name=f"trial{record.number:04d}")
-    run.finish(**found.to_dict(), val_accuracy=found.best_value, seed=config["seed"])
+        board.add_hparams(shown, outcome, run_name=f"trial{record.number:04d}")
+    run.finish(**found.to_dict(), val_accuracy=found.best_value, seed=config.seed)
     return run.result()
 
 
-def _own(train: Mapping[str, Any], space: Mapping[str, Any]) -> dict[str, Any]:
+def _own(train: Train, space: Mapping[str, Any]) -> dict[str, Any]:
     """The user's own settings of what is tuned: the baseline."""
     params: dict[str, Any] = {}
     for name, dimension in parse_space(space).items():
-        value = train[name]
+        value = getattr(train, name)
         if dimension.low is not None and isinstance(value, int) and not dimension.integer:
             value = float(value)
         if dimension.active(params):

@@ -1,58 +1,47 @@
-"""The job store: `root/<job>/<version>/`, told by its marker files, its states, its safe deletion.
+"""The store: `root/<job>/<version>/`, told by its marker files.
 
-The folders are the truth. A version appears by one rename, so a reader never sees half of one. A state
-says "running" only as long as exactly the recorded process lives.
+The folders are the truth. A version appears by one rename or one file, so a reader never sees half of
+one. What creates, numbers or removes jobs and versions does so under one lock of the root.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from darts_core.errors import JobError
-from darts_core.runlog import write_json
-from darts_core.store.version import (
-    JOB_KIND,
-    LIVE,
-    SCHEMA_VERSION,
-    STATES,
-    VERSION_KIND,
-    Version,
-    marker,
+from darts_core.store.locks import FileLock
+from darts_core.store.names import check_name, free_name, is_name, next_version, version_order
+from darts_core.store.procs import Identity, identity, is_alive
+from darts_core.store.record import (
+    JOB_RECORD,
+    new_record,
+    read_job,
+    read_record,
+    write_job,
+    write_record,
 )
+from darts_core.store.sweep import sweep_job, temporary_name
+from darts_core.store.version import Version
 
-__all__ = ["LIVE", "STATES", "JobStore", "Version", "check_name"]
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_VERSION = re.compile(r"V\d{3,6}")
-
-
-def check_name(name: str, kind: str = "job") -> str:
-    """`name` itself when it is usable as a folder name.
-
-    Raises:
-        JobError: it could leave its root folder, or looks like an option.
-    """
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or name.endswith("."):
-        raise JobError(
-            f"The {kind} name {str(name)[:80]!r} is not allowed; use up to 64 letters, digits, '.', '_' "
-            "and '-', beginning with a letter or digit."
-        )
-    return name
+__all__ = ["Store"]
 
 
-class JobStore:
+class Store:
     """All jobs below one root folder."""
 
     def __init__(self, root: str | Path = "runs") -> None:
         self.root = Path(root).expanduser().resolve()
+
+    @property
+    def lock(self) -> FileLock:
+        """Held for the moments in which a job or version is made, numbered or removed."""
+        return FileLock(self.root / ".locks" / "store.lock")
 
     def job_folder(self, job: str) -> Path:
         """The folder of a job, checked to lie directly in the root.
@@ -62,16 +51,18 @@ class JobStore:
         """
         path = self.root / check_name(job)
         if path.is_symlink():
-            raise JobError(f"{path} is a link; a job's folder must lie in {self.root} itself.")
+            raise JobError(
+                f"{path} is a link; a job's folder must lie in {self.root} itself. Use another name."
+            )
         return path
 
     def job_record(self, job: str) -> dict[str, Any]:
-        """What a job was created with.
+        """A job's kind, description and time of creation.
 
         Raises:
             JobError: there is no such job.
         """
-        content = marker(self.job_folder(job) / "job.json", JOB_KIND)
+        content = self._job_record(job)
         if content is None:
             near = [name for name in self.jobs() if name.startswith(job[:3])]
             hint = f" Did you mean {', '.join(near[:3])}?" if near else ""
@@ -80,31 +71,47 @@ class JobStore:
             )
         return content
 
+    def _job_record(self, job: str) -> dict[str, Any] | None:
+        folder = self.job_folder(job)
+        content = read_job(folder)
+        if content is None:
+            # pipelines of schema 1 wrote no job.json
+            versions = self.versions(job)
+            if versions:
+                first = versions[0].record()
+                content = {"kind": first["kind"], "created": first["created"], "description": ""}
+        return content
+
     def jobs(self) -> list[str]:
         """The names of all jobs, sorted."""
         if not self.root.is_dir():
             return []
+        with os.scandir(self.root) as entries:
+            names = [e.name for e in entries if is_name(e.name) and e.is_dir(follow_symlinks=False)]
         return sorted(
-            entry.name
-            for entry in self.root.iterdir()
-            if _NAME.fullmatch(entry.name)
-            and not entry.is_symlink()
-            and marker(entry / "job.json", JOB_KIND) is not None
+            name for name in names if read_job(self.root / name) is not None or self.versions(name)
         )
 
-    def versions(self, job: str) -> list[Version]:
-        """The versions of a job, oldest first."""
+    def versions(self, job: str, *, strict: bool = False) -> list[Version]:
+        """The versions of a job, oldest first; those of a newer program are left out.
+
+        Raises:
+            JobError: with `strict`, one of a newer program.
+        """
         folder = self.job_folder(job)
         if not folder.is_dir():
             return []
-        found = [
-            Version(entry)
-            for entry in folder.iterdir()
-            if _VERSION.fullmatch(entry.name)
-            and not entry.is_symlink()
-            and marker(entry / "version.json", VERSION_KIND) is not None
-        ]
-        return sorted(found, key=lambda version: (len(version.name), version.name))
+        with os.scandir(folder) as entries:
+            names = [e.name for e in entries if is_name(e.name) and e.is_dir(follow_symlinks=False)]
+        found = []
+        for name in sorted(names, key=version_order):
+            try:
+                if read_record(folder / name) is not None:
+                    found.append(Version(folder / name))
+            except JobError:
+                if strict:
+                    raise
+        return found
 
     def version(self, job: str, name: str | None = None) -> Version:
         """One version of a job, the newest when unnamed. `job` may also be `job/V001`.
@@ -126,91 +133,105 @@ class JobStore:
             raise JobError(f"The job {job!r} has no version; make one with jobs new-version.")
         return found[-1]
 
-    def create_job(self, job: str, description: str = "") -> None:
+    def require_kind(self, job: str, kind: str, how: str = "job=") -> None:
+        """Refuse a command of another kind: a job has one.
+
+        Raises:
+            JobError: the job is of another kind; the sentence offers a free name.
+        """
+        known = self._job_record(job)
+        if known is not None and known["kind"] != kind:
+            raise JobError(
+                f"The job {job!r} in {self.root} is a {known['kind']}, and a job has one kind; this is a "
+                f"{kind}. Use {how}{free_name(self.root, job)}, which is free."
+            )
+
+    def create_job(self, job: str, description: str = "", *, kind: str) -> None:
         """Make a job's folder and marker; a job whose versions were all deleted is begun anew.
+
+        Of several processes that make the same job at once, one wins.
 
         Raises:
             JobError: the name is taken, by a job or by a folder that is not ours.
         """
         folder = self.job_folder(job)
-        ours = marker(folder / "job.json", JOB_KIND) is not None
-        if ours and self.versions(job):
-            raise JobError(
-                f"The job {job!r} exists already; use jobs new-version {job} or another --name."
-            )
-        if not ours and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise JobError(f"{folder} exists and is not a job; use another --name or --root.")
+        self._make(self.root)
+        with self.lock.held(30.0):
+            self.require_kind(job, kind, "--name ")
+            known = read_job(folder)
+            if self.versions(job) or self._in_the_making(known):
+                raise JobError(
+                    f"The job {job!r} exists already; use jobs new-version {job}, or "
+                    f"--name {free_name(self.root, job)}."
+                )
+            if known is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                raise JobError(f"{folder} exists and is not a job; use another --name or --root.")
+            self._make(folder)
+            self._write_job(job, kind, description, creator=identity().to_dict())
+
+    @staticmethod
+    def _in_the_making(known: Mapping[str, Any] | None) -> bool:
+        """Whether another living process is about to make this job's first version."""
+        maker = Identity.from_dict((known or {}).get("creator"))
+        return maker is not None and maker != identity() and is_alive(maker)
+
+    def _make(self, folder: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except FileExistsError:
             raise JobError(
-                f"{folder} cannot be made ({error.strerror}); name another folder with --root."
+                f"{folder} is a file; name another folder with --root (or out=)."
             ) from None
-        self._write_job(job, description, time.time())
+        except NotADirectoryError:
+            raise JobError(
+                f"{folder} cannot be made below a file; name another folder with --root (or out=)."
+            ) from None
 
-    def _write_job(self, job: str, description: str, created: float) -> None:
-        write_json(
-            self.job_folder(job) / "job.json",
-            {
-                "kind": JOB_KIND,
-                "schema_version": SCHEMA_VERSION,
-                "name": job,
-                "description": str(description)[:10_000],
-                "created": created,
-            },
-        )
+    def _write_job(self, job: str, kind: str, description: str, **details: Any) -> None:
+        content = {"name": job, "description": str(description)[:10_000], "created": time.time()}
+        write_job(self.job_folder(job), kind, **{**content, **details})
 
     def edit_job(self, job: str, description: str) -> None:
         """Change a job's description."""
-        self._write_job(job, description, float(self.job_record(job).get("created") or 0.0))
+        with self.lock.held(30.0):
+            known = self.job_record(job)
+            self._write_job(job, known["kind"], description, created=known.get("created"))
 
     @contextlib.contextmanager
-    def new_version(self, job: str, record: Mapping[str, Any]) -> Iterator[Path]:
+    def new_version(self, job: str, record: dict[str, Any]) -> Iterator[Path]:
         """A folder to fill; when the block ends without an error it becomes the job's next version.
 
-        `record` is read when the block ends, so the block may add to it. The number of the version is
-        known only then: find it by the `mark` in the record.
+        `record` (see `record.new_record`) is read when the block ends, so the block may add to it; its
+        `name` is set to the version's then.
         """
         folder = self.job_folder(job)
-        temporary = folder / f".new-{uuid.uuid4().hex[:12]}"
+        sweep_job(folder)
+        temporary = folder / temporary_name("new")
         temporary.mkdir(parents=True)
         try:
             yield temporary
-            content = {
-                "mark": uuid.uuid4().hex,
-                **record,
-                "kind": VERSION_KIND,
-                "schema_version": SCHEMA_VERSION,
-                "created": time.time(),
-            }
-            write_json(temporary / "version.json", content)
-            write_json(
-                temporary / "state.json",
-                {
-                    "schema_version": SCHEMA_VERSION,
-                    "state": "queued",
-                    "created": time.time(),
-                    "changed": time.time(),
-                },
-            )
-            self._publish(job, temporary)
+            write_record(temporary, {**new_record("", created=time.time()), **record})
+            self._publish(job, temporary, record)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
 
-    def _publish(self, job: str, temporary: Path) -> None:
-        folder = self.job_folder(job)
-        numbers = [int(e.name[1:]) for e in folder.iterdir() if _VERSION.fullmatch(e.name)]
-        number = max(numbers, default=0) + 1
-        while True:
-            try:
-                # fails when another command took the number first: the target is not empty then
-                os.rename(temporary, folder / f"V{number:03d}")
-                return
-            except OSError:
-                if not (folder / f"V{number:03d}").exists():
-                    raise
-                number += 1
+    def _publish(self, job: str, temporary: Path, record: dict[str, Any]) -> None:
+        with self.lock.held(30.0):
+            known = self._job_record(job)
+            if known is None:
+                raise JobError(
+                    f"The job {job!r} was deleted while its version was made; try again."
+                )
+            folder = self.job_folder(job)
+            name = next_version(folder)
+            temporary.rename(folder / name)
+            if "creator" in known:
+                kept = {k: known.get(k) for k in ("created", "description")}
+                self._write_job(
+                    job, known["kind"], kept["description"] or "", created=kept["created"]
+                )
+        record["name"] = name
 
     def delete_version(self, version: Version) -> None:
         """Delete a version that is not running; only a folder with our marker is touched.
@@ -222,14 +243,15 @@ class JobStore:
         if version.path.resolve().parent.parent != self.root:
             raise JobError(f"{version.path} does not lie in {self.root}; nothing was deleted.")
         lock = version.lock
-        if version.state() in LIVE or not lock.try_acquire():
+        running = version.running()
+        if running is not None or not lock.try_acquire():
+            state = "in use" if running is None else f"{version.state(running)} ({running})"
             raise JobError(
-                f"{version.job}/{version.name} is {version.state()}; stop it first with "
-                f"darts-core jobs stop {version.job}/{version.name}."
+                f"{version.label} is {state}; stop it first with darts-core jobs stop {version.label}."
             )
         try:
             # out of sight in one step, so that no reader meets a half-deleted version
-            doomed = version.path.with_name(f".deleted-{uuid.uuid4().hex[:12]}")
+            doomed = version.path.with_name(temporary_name("deleted"))
             version.path.rename(doomed)
         finally:
             lock.release()
@@ -242,7 +264,7 @@ class JobStore:
         """
         self.job_record(job)
         versions = self.versions(job)
-        live = [v.name for v in versions if v.state() in LIVE]
+        live = [v.name for v in versions if v.running() is not None]
         if live:
             raise JobError(
                 f"The job {job!r} has running versions ({', '.join(live)}); stop them first with "
@@ -251,6 +273,22 @@ class JobStore:
         for version in versions:
             self.delete_version(version)
         folder = self.job_folder(job)
-        (folder / "job.json").unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
+        with self.lock.held(30.0):
+            sweep_job(folder)
+            self.drop_if_empty(job)
+
+    def drop_if_empty(self, job: str) -> None:
+        """Remove the folder of a job without versions, unless it holds what is not ours.
+
+        Whoever calls it holds the store's lock.
+        """
+        folder = self.job_folder(job)
+        if self.versions(job):
+            return
+        own = {JOB_RECORD, ".lock"}
+        if {entry.name for entry in folder.iterdir()} <= own:
+            for name in own:
+                (folder / name).unlink(missing_ok=True)
             folder.rmdir()
+        elif read_job(folder) is not None:
+            (folder / JOB_RECORD).unlink()

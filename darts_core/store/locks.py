@@ -3,80 +3,92 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import getpass
 import os
 import re
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import filelock
+
 from darts_core.errors import JobError
 
-__all__ = ["FileLock", "device_lock_path", "file_lock"]
+__all__ = ["FileLock", "device_lock_path"]
+
+_FOREVER = 1e9
 
 
 class FileLock:
-    """An exclusive lock on a file, held until `release` or the end of the process."""
+    """An exclusive lock between processes and threads on a file, held until `release` or the process ends.
+
+    Not re-entrant: two objects on one path exclude each other, also in one thread.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._handle: int | None = None
+        # a lock file that stands for the lock by being there outlives a killed holder
+        self._lock = filelock.FileLock(self.path, thread_local=False, fallback_to_soft=False)
 
     def try_acquire(self) -> bool:
-        """Take the lock if it is free."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
-        handle = os.open(self.path, flags, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(handle)
-            return False
-        self._handle = handle
-        return True
+        """Take the lock if it is free.
+
+        Raises:
+            JobError: the file system offers no locks.
+        """
+        return self.acquire(0.0)
 
     def acquire(
         self,
         timeout_seconds: float | None = None,
         *,
         stop: Callable[[], bool] | None = None,
-        poll_seconds: float = 0.05,
+        poll_seconds: float = 0.02,
     ) -> bool:
-        """Wait for the lock; False after the timeout or when `stop()` says so."""
-        begun = time.monotonic()
-        while not self.try_acquire():
-            if stop is not None and stop():
-                return False
-            if timeout_seconds is not None and time.monotonic() - begun > timeout_seconds:
-                return False
-            time.sleep(poll_seconds)
+        """Wait for the lock; False after the timeout or when `stop()` says so.
+
+        Raises:
+            JobError: the file system offers no locks.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # filelock refuses to wait without end for a lock of the same thread; `stop` may end such a wait
+        if timeout_seconds is None:
+            timeout_seconds = -1.0 if stop is None else _FOREVER
+        try:
+            self._lock.acquire(
+                timeout=timeout_seconds,
+                poll_interval=poll_seconds,
+                cancel_check=stop,
+            )
+        except filelock.Timeout:
+            return False
+        except OSError as error:
+            raise JobError(
+                f"{self.path} cannot be locked ({error.strerror}); keep this folder on a file system "
+                "with locks and where you may write."
+            ) from error
         return True
 
     def release(self) -> None:
-        """Let the lock go."""
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
+        """Let the next one in."""
+        self._lock.release()
 
+    @contextlib.contextmanager
+    def held(self, timeout_seconds: float | None = None) -> Iterator[None]:
+        """The lock as a `with` block.
 
-@contextlib.contextmanager
-def file_lock(path: str | Path, timeout_seconds: float = 30.0) -> Iterator[None]:
-    """Hold the lock at `path` inside the block.
-
-    Raises:
-        JobError: it stayed taken for `timeout_seconds`.
-    """
-    lock = FileLock(path)
-    if not lock.acquire(timeout_seconds):
-        raise JobError(
-            f"{path} has been locked by another command for {timeout_seconds:.0f} s; try again later."
-        )
-    try:
-        yield
-    finally:
-        lock.release()
+        Raises:
+            JobError: it stayed taken for `timeout_seconds`, or the file system offers no locks.
+        """
+        if not self.acquire(timeout_seconds):
+            raise JobError(
+                f"{self.path} has been locked by another command for {timeout_seconds:.0f} s; try again "
+                "later."
+            )
+        try:
+            yield
+        finally:
+            self.release()
 
 
 def device_lock_path(root: str | Path, device: str) -> Path:

@@ -7,7 +7,7 @@ import shlex
 import subprocess
 
 from darts_core.errors import JobError
-from darts_core.store.jobs import Version
+from darts_core.store.version import Version
 
 __all__ = ["check_notify", "notify"]
 

@@ -12,7 +12,8 @@ from typing import Any
 from darts_core.errors import JobError, ResumeError
 from darts_core.runlog import read_json, write_json
 from darts_core.store.code import numbered
-from darts_core.store.jobs import JobStore, check_name
+from darts_core.store.jobs import Store
+from darts_core.store.names import check_name
 
 __all__ = ["SavedParams"]
 
@@ -22,7 +23,7 @@ KIND = "darts-core saved parameters"
 class SavedParams:
     """The parameters saved below a store's root, each a folder with the values and its job files."""
 
-    def __init__(self, store: JobStore) -> None:
+    def __init__(self, store: Store) -> None:
         self.folder = store.root / ".params"
 
     def _path(self, name: str) -> Path:

@@ -2,8 +2,8 @@
 
 A process is named by its id, its start time and the machine's boot: an id alone may belong to somebody
 else by now. A tree is everything below a process and everything that carries the same mark in its
-environment, so a grandchild that made its own session, or whose parent died, still belongs. Linux is
-read from /proc; elsewhere `ps` gives ids, parents and memory.
+environment, so a grandchild that made its own session, or whose parent died, still belongs. Facts come
+from psutil; what it does not give (start in raw clock ticks, marks in an environment) is read from /proc.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import contextlib
 import ctypes
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -20,6 +19,8 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 __all__ = [
     "MARK",
@@ -33,6 +34,7 @@ __all__ = [
     "is_alive",
     "reap_orphans",
     "resident_mib",
+    "send",
     "tree",
 ]
 
@@ -67,61 +69,33 @@ class Identity:
 @lru_cache(maxsize=1)
 def _boot() -> str:
     path = _PROC / "sys/kernel/random/boot_id"
-    if path.exists():
-        return path.read_text(encoding="utf-8").strip()
-    done = subprocess.run(
-        ["sysctl", "-n", "kern.boottime"],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
+    return (
+        path.read_text(encoding="utf-8").strip() if path.exists() else f"{psutil.boot_time():.0f}"
     )
-    return done.stdout.strip()
 
 
-@dataclass(frozen=True)
-class _Row:
-    parent: int
-    start: str
-    state: str
-    rss_mib: float
-    cpu_seconds: float
-
-
-def _stat(pid: int) -> _Row | None:
-    """One process from /proc, or None when it is gone."""
+def _start(pid: int) -> str | None:
+    """When a process started: clock ticks after boot on Linux, else seconds; None when it is gone."""
+    if not _PROC.joinpath("self/stat").exists():
+        try:
+            return f"{psutil.Process(pid).create_time():.3f}"
+        except psutil.Error:
+            return None
     try:
         text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
-    except (OSError, UnicodeDecodeError):
+    except OSError:
         return None
     # the name in parentheses may hold spaces and parentheses itself
-    fields = text[text.rindex(")") + 2 :].split()
-    tick = os.sysconf("SC_CLK_TCK")
-    page_mib = os.sysconf("SC_PAGE_SIZE") / 2**20
-    cpu = (int(fields[11]) + int(fields[12])) / tick
-    return _Row(int(fields[1]), fields[19], fields[0], int(fields[21]) * page_mib, cpu)
+    return text[text.rindex(")") + 2 :].split()[19]
 
 
-def _table() -> dict[int, _Row]:
-    if _PROC.joinpath("self/stat").exists():
-        rows = {int(p.name): _stat(int(p.name)) for p in _PROC.iterdir() if p.name.isdigit()}
-        return {pid: row for pid, row in rows.items() if row is not None}
-    text = subprocess.run(
-        ["ps", "-axo", "pid=,ppid=,rss=,stat=,lstart="],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-    ).stdout
-    table = {}
-    for line in text.splitlines():
-        pid, parent, rss, state, start = line.split(None, 4)
-        table[int(pid)] = _Row(int(parent), start.strip(), state, int(rss) / 1024, 0.0)
-    return table
-
-
-def _row(pid: int) -> _Row | None:
-    return _stat(pid) if _PROC.joinpath("self/stat").exists() else _table().get(pid)
+def _parents() -> dict[int, int]:
+    """The parent of every process but the zombies."""
+    found = {}
+    for process in psutil.process_iter(["ppid", "status"]):
+        if process.info["status"] != psutil.STATUS_ZOMBIE:
+            found[process.pid] = process.info["ppid"] or 0
+    return found
 
 
 def identity(pid: int | None = None) -> Identity:
@@ -131,18 +105,20 @@ def identity(pid: int | None = None) -> Identity:
         ProcessLookupError: there is no such process.
     """
     pid = os.getpid() if pid is None else pid
-    row = _row(pid)
-    if row is None:
+    start = _start(pid)
+    if start is None:
         raise ProcessLookupError(f"There is no process {pid}.")
-    return Identity(pid, row.start, _boot())
+    return Identity(pid, start, _boot())
 
 
 def is_alive(who: Identity | None) -> bool:
     """Whether exactly this process (same start, same boot, not a zombie) is running."""
-    if who is None or who.boot != _boot():
+    if who is None or who.boot != _boot() or _start(who.pid) != who.start:
         return False
-    row = _row(who.pid)
-    return row is not None and row.start == who.start and not row.state.startswith("Z")
+    try:
+        return bool(psutil.Process(who.pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def _marked(mark: str) -> set[int]:
@@ -167,14 +143,14 @@ def tree(who: Identity | None, mark: str = "", seen: Iterable[Identity] = ()) ->
     `seen` are earlier members: who lost parent and mark on the way still belongs. The calling process
     is never a member.
     """
-    table = _table()
+    parents = _parents()
     roots = _marked(mark)
     for member in (who, *seen):
         if member is not None and is_alive(member):
             roots.add(member.pid)
     children: dict[int, list[int]] = {}
-    for pid, row in table.items():
-        children.setdefault(row.parent, []).append(pid)
+    for pid, parent in parents.items():
+        children.setdefault(parent, []).append(pid)
     members: set[int] = set()
     waiting = list(roots)
     while waiting:
@@ -183,26 +159,34 @@ def tree(who: Identity | None, mark: str = "", seen: Iterable[Identity] = ()) ->
             continue
         members.add(pid)
         waiting.extend(children.get(pid, []))
-    return [
-        Identity(pid, table[pid].start, _boot())
-        for pid in sorted(members)
-        if pid in table and not table[pid].state.startswith("Z")
-    ]
+    return _identities(pid for pid in sorted(members) if pid in parents)
+
+
+def _identities(pids: Iterable[int]) -> list[Identity]:
+    """Those of the processes that are still there."""
+    starts = [(pid, _start(pid)) for pid in pids]
+    return [Identity(pid, start, _boot()) for pid, start in starts if start is not None]
+
+
+def _sum(members: Iterable[Identity], fact: Callable[[psutil.Process], float]) -> float:
+    total = 0.0
+    for member in members:
+        with contextlib.suppress(psutil.Error):
+            total += fact(psutil.Process(member.pid))
+    return total
 
 
 def resident_mib(members: Iterable[Identity]) -> float:
     """Summed resident memory in MiB (pages shared between members count in each)."""
-    rows = [_row(member.pid) for member in members]
-    return sum(row.rss_mib for row in rows if row is not None)
+    return _sum(members, lambda process: process.memory_info().rss / 2**20)
 
 
 def cpu_seconds(members: Iterable[Identity]) -> float:
-    """Summed processor time in seconds (0 where the system has no /proc)."""
-    rows = [_row(member.pid) for member in members]
-    return sum(row.cpu_seconds for row in rows if row is not None)
+    """Summed processor time in seconds."""
+    return _sum(members, lambda process: sum(process.cpu_times()[:2]))
 
 
-def _send(who: Identity, number: int) -> None:
+def send(who: Identity, number: int) -> None:
     """Signal exactly this process. A file descriptor of it is held while its start time is checked, so
     its id cannot pass to another process in between.
     """
@@ -255,10 +239,10 @@ def end_tree(
             return False
         for member in members:
             if passed >= grace_seconds:
-                _send(member, signal.SIGKILL)
+                send(member, signal.SIGKILL)
             elif member not in told:
                 told.add(member)
-                _send(member, signal.SIGTERM)
+                send(member, signal.SIGTERM)
         time.sleep(0.05)
 
 
@@ -268,11 +252,7 @@ def end_children(*, grace_seconds: float, limit_seconds: float) -> bool:
     With `adopt_orphans` that includes what left its session, its parent and its mark behind.
     """
     own = os.getpid()
-    members = [
-        Identity(pid, row.start, _boot())
-        for pid, row in _table().items()
-        if row.parent == own and not row.state.startswith("Z")
-    ]
+    members = _identities(pid for pid, parent in _parents().items() if parent == own)
     return end_tree(
         None,
         grace_seconds=grace_seconds,
@@ -285,10 +265,11 @@ def end_children(*, grace_seconds: float, limit_seconds: float) -> bool:
 def reap_orphans(keep: Iterable[int]) -> None:
     """Collect ended children that nobody else waits for; `keep` are ids that have a waiter."""
     kept = set(keep)
-    for pid, row in _table().items():
-        if row.parent == os.getpid() and row.state.startswith("Z") and pid not in kept:
+    for process in psutil.process_iter(["ppid", "status"]):
+        mine = process.info["ppid"] == os.getpid() and process.pid not in kept
+        if mine and process.info["status"] == psutil.STATUS_ZOMBIE:
             with contextlib.suppress(OSError):
-                os.waitpid(pid, os.WNOHANG)
+                os.waitpid(process.pid, os.WNOHANG)
 
 
 def adopt_orphans() -> bool:

@@ -1,12 +1,13 @@
-"""One version of a job: its marker, its state, the process that runs it, its lock.
+"""One version of a job: its record, the state of each command in it, the process that runs one, its lock.
 
-A state says "running" only as long as exactly the recorded process lives.
+A state says "running" (or "queued") only as long as exactly the recorded process lives; no date is asked.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,24 +16,11 @@ from darts_core.errors import JobError, ResumeError
 from darts_core.runlog import read_json, write_json
 from darts_core.store.locks import FileLock
 from darts_core.store.procs import Identity, identity, is_alive
+from darts_core.store.record import LIVE, STATES, read_record, write_record
 
-__all__ = ["JOB_KIND", "LIVE", "SCHEMA_VERSION", "STATES", "VERSION_KIND", "Version", "marker"]
+__all__ = ["Version"]
 
-SCHEMA_VERSION = 1
-JOB_KIND, VERSION_KIND = "darts-core job", "darts-core job version"
-STATES = ("queued", "running", "succeeded", "failed", "stopped", "interrupted")
-LIVE = ("queued", "running")
-_START_SECONDS = 60.0  # a launched process has this long to write its own record
-
-
-def marker(path: Path, kind: str) -> dict[str, Any] | None:
-    """The content of a marker file of ours, or None when it is none."""
-    try:
-        content = read_json(path)
-    except (ResumeError, OSError):
-        # also a plain file where a folder would stand, or one that may not be read
-        return None
-    return content if isinstance(content, dict) and content.get("kind") == kind else None
+_LAUNCH = "launch.json"
 
 
 @dataclass(frozen=True)
@@ -43,7 +31,7 @@ class Version:
 
     @property
     def name(self) -> str:
-        """`V001` and so on."""
+        """`V001` and so on, or what `version=` said."""
         return self.path.name
 
     @property
@@ -51,81 +39,125 @@ class Version:
         """The job it belongs to."""
         return self.path.parent.name
 
+    @property
+    def label(self) -> str:
+        """`job/V001`, as the commands take it."""
+        return f"{self.job}/{self.name}"
+
     def record(self) -> dict[str, Any]:
-        """What the version was created with.
+        """The marker's content: kind, parent, time of creation, commands.
 
         Raises:
             JobError: the folder bears no marker of ours, or one of a newer program.
         """
-        content = marker(self.path / "version.json", VERSION_KIND)
+        content = read_record(self.path)
         if content is None:
             raise JobError(f"{self.path} is not a version of a job (its version.json is missing).")
-        if content.get("schema_version", 0) > SCHEMA_VERSION:
-            raise JobError(f"{self.path} was written by a newer darts-core; update the program.")
         return content
 
-    def state_record(self) -> dict[str, Any]:
-        """The last written state with its process, times and message."""
-        with contextlib.suppress(ResumeError):
-            content = read_json(self.path / "state.json")
-            if isinstance(content, dict):
-                return content
-        return {"state": "interrupted"}
+    @property
+    def kind(self) -> str:
+        """What runs in it: `pipeline`, `script` ..."""
+        return str(self.record()["kind"])
 
-    def state(self) -> str:
-        """The state as of now: `interrupted` when the recorded process is gone."""
-        content = self.state_record()
-        state = content.get("state")
+    def newest(self) -> str | None:
+        """The command that was started last, or None."""
+        return next(reversed(self.record()["commands"]), None)
+
+    def command(self, name: str | None = None) -> dict[str, Any]:
+        """The record of a command (the newest by default); empty when it was never started."""
+        commands = self.record()["commands"]
+        found = commands.get(next(reversed(commands), None) if name is None else name)
+        return dict(found) if found is not None else {}
+
+    def state(self, name: str | None = None) -> str:
+        """A command's state as of now (the newest's by default): `interrupted` when its process is gone."""
+        name = name or self.newest() or ""
+        return self.state_of(name, self.command(name))
+
+    def state_of(self, name: str, command: Mapping[str, Any]) -> str:
+        """The state as of now of a command whose record is at hand."""
+        state = command.get("state")
         if state not in STATES:
             return "interrupted"
-        if state not in LIVE:
-            return str(state)
-        if self.process() is not None:
-            return str(state)
-        recent = time.time() - float(content.get("changed") or 0.0) < _START_SECONDS
-        starting = state == "queued" and recent and not content.get("process")
-        return "queued" if starting and not (self.path / "launch.json").exists() else "interrupted"
+        return str(state) if state not in LIVE or self._process(name, command) else "interrupted"
 
-    def process(self) -> Identity | None:
-        """The living process that runs this version, or None."""
-        candidates = [self.state_record().get("process")]
+    def running(self) -> str | None:
+        """The command that is queued or running, or None."""
+        return self._last(*LIVE)
+
+    def unfinished(self) -> str | None:
+        """The newest command that has ended without success, or None."""
+        return self._last("failed", "stopped", "interrupted")
+
+    def _last(self, *states: str) -> str | None:
+        """The newest command that is in one of the states."""
+        commands = self.record()["commands"].items()
+        found = [name for name, command in commands if self.state_of(name, command) in states]
+        return found[-1] if found else None
+
+    def process(self, name: str | None = None) -> Identity | None:
+        """The living process that runs a command (the newest by default), or None."""
+        name = name or self.newest() or ""
+        return self._process(name, self.command(name))
+
+    def _process(self, name: str, command: Mapping[str, Any]) -> Identity | None:
+        candidates = [command.get("process")]
         with contextlib.suppress(ResumeError):
-            launch = read_json(self.path / "launch.json")
-            candidates.append(launch.get("process") if isinstance(launch, dict) else None)
+            launch = read_json(self.path / _LAUNCH)
+            if isinstance(launch, dict) and launch.get("command") in (None, name):
+                candidates.append(launch.get("process"))
         for candidate in candidates:
             who = Identity.from_dict(candidate)
             if is_alive(who):
                 return who
         return None
 
-    def set_state(self, state: str, **details: Any) -> None:
-        """Write a new state; a live one carries this process's identity."""
+    def set_state(self, state: str, name: str | None = None, **details: Any) -> None:
+        """Write a command's new state (the newest's by default); a live one names this process.
+
+        Whoever calls it holds the version's lock. `details` (message, process, program ...) replace
+        what stood there; a command that becomes queued or running is the newest from now on.
+
+        Raises:
+            JobError: the state is unknown, or the version has no command.
+        """
         if state not in STATES:
             raise JobError(f"Unknown state {state!r}; use one of {', '.join(STATES)}.")
-        old = self.state_record()
-        content = {
-            "schema_version": SCHEMA_VERSION,
-            "created": old.get("created"),
-            "started": old.get("started"),
-            "ended": None,
+        record = self.record()
+        name = name or next(reversed(record["commands"]), None)
+        if name is None:
+            raise JobError(f"{self.label} has no command yet.")
+        now = time.time()
+        live = state in LIVE
+        command = {
+            "started": None,
+            **record["commands"].get(name, {}),
             "message": None,
+            "process": identity().to_dict() if live else None,
+            "ended": None if live else now,
             **details,
             "state": state,
-            "changed": time.time(),
+            "changed": now,
         }
-        if state == "running" and not content["started"]:
-            content["started"] = time.time()
-        if state not in LIVE:
-            content["ended"] = time.time()
-        write_json(self.path / "state.json", content)
+        if state == "running" and not command["started"]:
+            command["started"] = now
+        if live:
+            record["commands"].pop(name, None)
+        record["commands"][name] = command
+        write_record(self.path, record)
 
-    def own_process(self) -> dict[str, Any]:
-        """This process's identity, for `set_state(process=...)`."""
-        return identity().to_dict()
+    def note_launch(self, name: str, who: Identity | None) -> None:
+        """Keep who was started for a command until it says so itself; None forgets it."""
+        path = self.path / _LAUNCH
+        if who is None:
+            path.unlink(missing_ok=True)
+        else:
+            write_json(path, {"command": name, "process": who.to_dict()})
 
     @property
     def lock(self) -> FileLock:
-        """The lock that whoever runs this version holds."""
+        """The lock that whoever runs a command in this version holds."""
         return FileLock(self.path / ".lock")
 
     @property

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
+from darts_core.settings import SearchSettings
+from darts_core.settings.rates import PAPER_RATE
 from darts_core.strategies.optimizers import (
     alpha_optimizer,
     load_optimizer,
     params_optimizer,
     set_learning_rate,
 )
-from darts_core.strategies.rates import PAPER_RATE
 from darts_core.supernet import Supernet, frozen_statistics
 from darts_core.supernet.packed_state import to_module_order, to_packed_order
 
@@ -38,30 +39,6 @@ Evaluator = Callable[[Forward, "int | None"], float]
 """(forward, most batches or None for all) -> accuracy on the alpha split, from 0 to 1."""
 Reducer = Callable[[Sequence[Tensor]], None]
 """Averages gradients over processes, in place."""
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """Optimizer settings of a search; the defaults are those of DARTS (arXiv:1806.09055, A.1).
-
-    Attributes:
-        learning_rate: initial learning rate of the params; cosine decay to `min_learning_rate`.
-        grad_clip: largest norm of the params gradient; 0 switches clipping off.
-        alpha_learning_rate: Adam's for the alphas; None: in a search `rates.alpha_learning_rate` of its
-            steps, and the paper's 3e-4 where no search says how many there are.
-        precision: "fp32", or "bf16" for bfloat16 activations over fp32 params and alphas.
-    """
-
-    learning_rate: float = 0.025
-    min_learning_rate: float = 0.001
-    momentum: float = 0.9
-    weight_decay: float = 3e-4
-    grad_clip: float = 5.0
-    alpha_learning_rate: float | None = None
-    alpha_beta1: float = 0.5
-    alpha_beta2: float = 0.999
-    alpha_weight_decay: float = 1e-3
-    precision: str = "fp32"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from darts_core.errors import TuneError
 from darts_core.study.accounts import check_failures
 from darts_core.study.ledger import Ledger
 from darts_core.study.records import TrialRecord
-from darts_core.study.runner import Objective, pack, worker_context
+from darts_core.study.runner import Objective, pack, start_process, worker_context
 from darts_core.study.worker import worker_main
 
 __all__ = ["RelaunchLimit", "run_workers", "watching"]
@@ -122,9 +122,7 @@ def watching(ledger: Ledger) -> Iterator[None]:
 
 
 def _launch(context: Any, ledger: Ledger, packed: bytes, index: int) -> Any:
-    process = context.Process(target=worker_main, args=(ledger.spec, packed, index))
-    process.start()
-    return process
+    return start_process(context, worker_main, (ledger.spec, packed, index))
 
 
 def _tell_ended(

@@ -6,7 +6,6 @@ judge a finished and a running search. No trial data is trusted: rows that do no
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from darts_core.errors import JobError
+from darts_core.errors import DartsError, JobError
+from darts_core.reading import read_json
 from darts_core.study.pareto import pareto_mask, signs
 
 __all__ = [
@@ -42,8 +42,8 @@ def trials_folder(version: str | Path) -> Path:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(path)
+    except DartsError:
         return None
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "worker_context",
 ]
 
+_STARTS = 5
 Decide = Callable[[int, dict[str, float]], "str | None"]
 Objective = Callable[[TrialHandle], Any]
 
@@ -115,6 +116,25 @@ def worker_context(objective: Any) -> Any:
     return context
 
 
+def start_process(context: Any, target: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """A started process; a fork server that was killed meanwhile is replaced.
+
+    Raises:
+        TuneError: no process can be started.
+    """
+    for _ in range(_STARTS):
+        process = context.Process(target=target, args=args)
+        try:
+            process.start()
+        except (EOFError, ConnectionError) as error:
+            last = error
+        else:
+            return process
+    raise TuneError(
+        f"No process can be started ({type(last).__name__}: {last}); run the same command to continue."
+    ) from last
+
+
 class ChildRunner:
     """Runs the sittings of trials in child processes.
 
@@ -164,12 +184,10 @@ class ChildRunner:
     def _start(self) -> None:
         packed = pack(self._objective)
         self._pipe, theirs = self._context.Pipe()
-        process = self._context.Process(target=child_main, args=(theirs, packed))
         try:
-            process.start()
+            self._process = start_process(self._context, child_main, (theirs, packed))
         finally:
             theirs.close()
-        self._process = process
 
     def _talk(self, facts: dict[str, Any], decide: Decide) -> tuple[str, Any] | None:
         try:

@@ -12,27 +12,19 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
+from darts_core.credentials import masked, with_password
 from darts_core.errors import TuneError
 
 __all__ = [
-    "PASSWORD_VARIABLE",
     "FileLock",
     "cut_torn_line",
-    "keep_password",
-    "masked",
     "open_storage",
     "study_lock",
 ]
-
-PASSWORD_VARIABLE = "DARTS_STORAGE_PASSWORD"
-# `user:password@` of a URL (the password may hold a colon), or `?password=`
-_PASSWORD = re.compile(r"(?P<before>://[^/@:]*:(?=[^@]+@)|[?&]password=)(?P<word>[^@&]+)")
 
 
 class FileLock:
@@ -113,43 +105,6 @@ def study_lock(folder: Path, url: str | None, name: str, storage: Any) -> FileLo
     return DatabaseLock(storage.engine, name)
 
 
-def masked(url: str | None) -> str | None:
-    """A storage URL that may be shown and saved: without its password."""
-    return None if url is None else _PASSWORD.sub(r"\g<before>***", url)
-
-
-def keep_password(url: str | None) -> str | None:
-    """`masked(url)`; the password goes into this process's environment, for `open_storage`."""
-    found = _PASSWORD.search(url or "")
-    if found and found["word"] != "***":
-        os.environ[PASSWORD_VARIABLE] = found["word"]
-    return masked(url)
-
-
-def _with_password(url: str) -> str:
-    """The URL with the password that its `***` stands for.
-
-    Raises:
-        TuneError: neither the environment nor a file holds it.
-    """
-    found = _PASSWORD.search(url)
-    if found is None or found["word"] != "***":
-        return url
-    password, file = os.environ.get(PASSWORD_VARIABLE), os.environ.get(f"{PASSWORD_VARIABLE}_FILE")
-    if password is None and file:
-        try:
-            # as it stands in a URL: characters that mean something there are percent-encoded
-            password = quote(Path(file).read_text(encoding="utf-8").strip(), safe="%")
-        except OSError as error:
-            raise TuneError(f"{PASSWORD_VARIABLE}_FILE={file} cannot be read ({error}).") from None
-    if password is None:
-        raise TuneError(
-            f"The password of {url} is kept nowhere; give it in {PASSWORD_VARIABLE}, or name a file that "
-            f"holds it in {PASSWORD_VARIABLE}_FILE."
-        )
-    return f"{url[: found.start('word')]}{password}{url[found.end('word') :]}"
-
-
 class _JournalLock(FileLock):
     """The lock of a journal; whoever gets it first cuts what a killed writer left half written."""
 
@@ -184,7 +139,7 @@ def cut_torn_line(path: Path) -> int:
             try:
                 json.loads(content[start : keep - 1])
                 break
-            except ValueError:
+            except (ValueError, RecursionError):
                 keep = start
         if keep < len(content):
             stream.truncate(keep)
@@ -210,7 +165,13 @@ def open_storage(folder: Path, url: str | None = None) -> Any:
     if path.exists():
         with lock.held():
             cut_torn_line(path)
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))  # type: ignore[arg-type]
+    try:
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))  # type: ignore[arg-type]
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise TuneError(
+            f"{path} is damaged or no journal of a study ({type(error).__name__}: {str(error)[:200]}); "
+            "restore it or use another version=."
+        ) from error
 
 
 def _open_database(url: str) -> Any:
@@ -229,7 +190,7 @@ def _open_database(url: str) -> Any:
     options: dict[str, Any] = {}
     if url.startswith("sqlite"):
         options = {"connect_args": {"timeout": 60}}
-    full = _with_password(url)
+    full = with_password(url)
     try:
         storage = RDBStorage(full, engine_kwargs=options)
     except Exception as error:  # drivers raise their own kinds

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from darts_core.credentials import keep_password
 from darts_core.errors import TuneError
 from darts_core.runlog import write_json, write_yaml
 from darts_core.study.accounts import failure_summary, imported
@@ -22,7 +23,7 @@ from darts_core.study.resources import device_share
 from darts_core.study.runner import CallableRunner, ChildRunner, Objective
 from darts_core.study.space import check_params
 from darts_core.study.spec import StudySpec
-from darts_core.study.storage import keep_password, open_storage
+from darts_core.study.storage import open_storage
 from darts_core.study.worker import work
 
 __all__ = ["open_study", "run_study", "summarize"]

@@ -2,14 +2,16 @@
 
 from darts_core.supernet import toy as toy
 from darts_core.supernet.build import build
-from darts_core.supernet.choices import DepthChoice, LayerChoice, ModuleSupernet, WidthChoice
+from darts_core.supernet.choices import DepthChoice, HeadChoice, LayerChoice, WidthChoice
 from darts_core.supernet.count import Count, count
 from darts_core.supernet.macro import create_supernet
+from darts_core.supernet.module_supernet import ModuleSupernet
 from darts_core.supernet.network import Supernet, frozen_statistics
 
 __all__ = [
     "Count",
     "DepthChoice",
+    "HeadChoice",
     "LayerChoice",
     "ModuleSupernet",
     "Supernet",

@@ -11,9 +11,9 @@ from darts_core.architecture import Architecture, CellChoice
 from darts_core.errors import ArchitectureError, ConfigError, unknown_name
 from darts_core.ops import OPS
 from darts_core.spaces import SPACES
-from darts_core.supernet.bodies import BODIES, check_stem
 from darts_core.supernet.cell import Preprocess
 from darts_core.supernet.fixed_cell import FixedCell
+from darts_core.supernet.search_skeleton import SKELETONS, check_stem
 from darts_core.supernet.skeleton import (
     AuxiliaryHead,
     Head,
@@ -225,7 +225,7 @@ def build(
     for name, value in (("channels", channels), ("layers", layers), ("num_classes", num_classes)):
         if value < 1:
             raise ConfigError(f"A network needs {name} >= 1, not {value}.")
-    if skeleton in BODIES:
+    if skeleton in SKELETONS:
         check_stem(skeleton, stem)
     return BUILDERS[skeleton](
         architecture,

@@ -6,23 +6,19 @@ Source: mixed layers as in DARTS (arXiv:1806.09055, Eq. 2); widths by channel ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
-from darts_core.relax import Relaxation, Softmax
-from darts_core.spaces.choices import ChoiceSpace, Option
-from darts_core.supernet.choices_build import plain_module
+from darts_core.spaces.choices import Option
+from darts_core.supernet.attention import SelfAttention
 from darts_core.supernet.drawn import drawn_columns, only_drawn
 
-__all__ = ["Choice", "DepthChoice", "LayerChoice", "ModuleSupernet", "WidthChoice", "find_choices"]
+__all__ = ["Choice", "DepthChoice", "HeadChoice", "LayerChoice", "WidthChoice", "find_choices"]
 
-_ALPHA_SCALE = 1e-3
 _ROOT_LABEL = "choice"
 
 
@@ -78,7 +74,7 @@ class LayerChoice(Choice):
         super().__init__(tuple(named), label)
         self.candidates = nn.ModuleList(named.values())
 
-    def forward(self, *inputs: Any) -> Tensor:
+    def forward(self, *inputs: Any, **named: Any) -> Tensor:
         """sum_k weight_k * candidate_k(inputs)."""
         weights_K = self.mixing
         drawn = None
@@ -86,7 +82,7 @@ class LayerChoice(Choice):
             weights_K = only_drawn(weights_K)
             drawn = drawn_columns(weights_K[None])
         terms = [
-            weights_K[k] * module(*inputs)
+            weights_K[k] * module(*inputs, **named)
             for k, module in enumerate(self.candidates)
             if drawn is None or k in drawn[0]
         ]
@@ -103,10 +99,11 @@ class WidthChoice(Choice):
     Place it behind the layer (its norm and activation) whose width is searched; that layer is written
     with the largest width.
 
-    Shapes: [B, C, ...] -> the same, C being the largest option.
+    Shapes: [B, C, ...] -> the same, C being the largest option; [B, ..., C] with dim=-1.
 
     Args:
         widths: numbers of channels.
+        dim: where the channels stand: 1 (images, series) or -1 (tokens).
         label: widths that meet in an addition need the same label.
         names: what an architecture calls the widths, for example ratios; the numbers if None.
     """
@@ -119,6 +116,7 @@ class WidthChoice(Choice):
         label: str | None = None,
         *,
         names: Sequence[Option] | None = None,
+        dim: int = 1,
     ) -> None:
         super().__init__(names if names is not None else widths, label)
         if min(widths) < 1 or len(widths) != len(self.options):
@@ -126,20 +124,26 @@ class WidthChoice(Choice):
                 f"Widths must be at least 1, and each needs one name, not {list(widths)} and "
                 f"{list(self.options)}."
             )
-        self.widths = tuple(widths)
+        if dim not in (1, -1):
+            raise ConfigError(
+                f"A WidthChoice works on the channels in dim=1 (images, series) or dim=-1 (tokens), not "
+                f"dim={dim!r}."
+            )
+        self.widths, self.dim = tuple(widths), dim
         self.channels = max(widths)
         kept = torch.tensor(list(widths))[:, None] > torch.arange(self.channels)[None]
         self.register_buffer("masks_KC", kept.float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` times the weighted sum of the options' masks."""
-        if x.shape[1] != self.channels:
+        if x.shape[self.dim] != self.channels:
             raise ConfigError(
                 f"WidthChoice {self.label or ''} with widths {list(self.widths)} got "
-                f"{x.shape[1]} channels; the layer before it must have the largest option."
+                f"{x.shape[self.dim]} channels in dim={self.dim}; the layer before it must have the "
+                "largest option, and tokens [B, T, C] need dim=-1."
             )
         mask_C = (self.mixing[:, None] * self.masks_KC).sum(0).to(x.dtype)
-        return x * mask_C.view(1, -1, *[1] * (x.dim() - 2))
+        return x * (mask_C if self.dim == -1 else mask_C.view(1, -1, *[1] * (x.dim() - 2)))
 
 
 class DepthChoice(Choice):
@@ -190,6 +194,63 @@ class DepthChoice(Choice):
         return nn.Sequential(*list(self.blocks)[: int(value)])
 
 
+class HeadChoice(Choice):
+    """Self-attention whose number of heads is searched: the first n heads count, the others give zeros.
+
+    Shapes: [B, T, C] -> [B, T, C].
+
+    Args:
+        channels: C.
+        heads: numbers of heads.
+        head_channels: channels of a head; C over the largest number of heads by default.
+        causal: a token sees itself and those before it only.
+        label: choices with the same label are decided together; None: the module's path.
+
+    Raises:
+        ConfigError: a number of heads is below 1, or C cannot be shared out among the heads.
+    """
+
+    masks_KC: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        heads: Sequence[int],
+        *,
+        head_channels: int | None = None,
+        causal: bool = False,
+        label: str | None = None,
+    ) -> None:
+        super().__init__(heads, label)
+        if min(heads) < 1:
+            raise ConfigError(f"HeadChoice needs at least 1 head, not {list(heads)}.")
+        if head_channels is None and channels % max(heads):
+            raise ConfigError(
+                f"HeadChoice cannot share {channels} channels out among {max(heads)} heads; give "
+                "head_channels."
+            )
+        own = head_channels or channels // max(heads)
+        self.attention = SelfAttention(channels, max(heads), head_channels=own, causal=causal)
+        kept = torch.tensor([h * own for h in heads])[:, None] > torch.arange(max(heads) * own)
+        self.register_buffer("masks_KC", kept.float(), persistent=False)
+
+    def forward(self, x_BTC: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attention with the heads weighted by the sum of the weights of the options that keep them.
+
+        Args:
+            x_BTC: tokens.
+            mask: as `attn_mask` of `scaled_dot_product_attention`.
+        """
+        attended = self.attention.attend(x_BTC, mask)
+        weight_C = (self.mixing[:, None] * self.masks_KC).sum(0).to(attended.dtype)
+        result: Tensor = self.attention.output(attended * weight_C)
+        return result
+
+    def chosen(self, value: Option) -> nn.Module:
+        """Attention with the first `value` heads, its params carried over."""
+        return self.attention.first_heads(int(value))
+
+
 def find_choices(module: nn.Module) -> dict[str, list[Choice]]:
     """The choices inside `module` by label, in the order in which they are met.
 
@@ -208,128 +269,7 @@ def find_choices(module: nn.Module) -> dict[str, list[Choice]]:
             )
     if not found:
         raise ConfigError(
-            "The model holds no LayerChoice, WidthChoice or DepthChoice; there is nothing to search."
+            "The model holds no LayerChoice, WidthChoice, DepthChoice or HeadChoice; there is nothing to "
+            "search."
         )
     return found
-
-
-class ModuleSupernet(nn.Module):
-    """A user's model with choices in it, searched like a `Supernet`.
-
-    Args:
-        module: the model; it is trained in place.
-        input_shape: (C, H, W) of one sample; needed to build networks with chosen widths.
-        relaxation: alpha -> weights; softmax by default.
-        name: what architectures of this model call their space.
-
-    Raises:
-        ConfigError: the model has no choices, or the relaxation works on cells only.
-    """
-
-    progress: Tensor
-
-    def __init__(
-        self,
-        module: nn.Module,
-        *,
-        input_shape: Sequence[int] | None = None,
-        relaxation: Relaxation | None = None,
-        name: str = "module",
-        space: ChoiceSpace | None = None,
-    ) -> None:
-        super().__init__()
-        self.module = module
-        self.input_shape = tuple(input_shape) if input_shape is not None else None
-        self.relaxation = relaxation if relaxation is not None else Softmax()
-        self._choices = find_choices(module)
-        for tied in self._choices.values():
-            for choice in tied:
-                choice.sparse = self.relaxation.sparse
-        self.space = space or ChoiceSpace.of(
-            name, {label: tied[0].options for label, tied in self._choices.items()}
-        )
-        if self.relaxation.channel_fraction != 1 or self.relaxation.extra_alphas(self.space):
-            raise ConfigError(
-                f"The relaxation {type(self.relaxation).__name__} works on cells with edges; choose "
-                "one without partial channels for a model with choices."
-            )
-        self.generator: torch.Generator | None = None
-        self.register_buffer("progress", torch.zeros(()))
-        # names of parameters may hold no dots
-        self._keys = {label: label.replace(".", "/") for label in self._choices}
-        self.alpha = nn.ParameterDict(
-            {
-                self._keys[label]: nn.Parameter(_ALPHA_SCALE * torch.randn(shape))
-                for label, shape in self.space.alpha_shapes().items()
-            }
-        )
-
-    def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
-        """Network parameters only, as in `Supernet`."""
-        alphas = {id(alpha) for alpha in self.alpha.values()}
-        for name, parameter in super().named_parameters(*args, **kwargs):
-            if id(parameter) not in alphas:
-                yield name, parameter
-
-    def alphas(self) -> list[nn.Parameter]:
-        """One [1, K] for every label."""
-        return list(self.named_alphas().values())
-
-    def named_alphas(self) -> dict[str, nn.Parameter]:
-        """Alphas [1, K] by label."""
-        return {label: self.alpha[key] for label, key in self._keys.items()}
-
-    def mixing_weights(self) -> dict[str, Tensor]:
-        """Weights [1, K] by label for one forward pass; differentiable in the alphas."""
-        return {
-            label: self.relaxation.weights(alpha, self.progress, self.generator)
-            for label, alpha in self.named_alphas().items()
-        }
-
-    def expected_weights(self) -> dict[str, Tensor]:
-        """Deterministic weights [1, K] by label; differentiable in the alphas."""
-        return {label: self.relaxation.evaluate(a) for label, a in self.named_alphas().items()}
-
-    @torch.no_grad()
-    def final_weights(self) -> dict[str, np.ndarray[Any, Any]]:
-        """`expected_weights` as numpy arrays."""
-        return {label: w.double().cpu().numpy() for label, w in self.expected_weights().items()}
-
-    def discretize(self) -> Architecture:
-        """The architecture that the alphas point to now."""
-        return self.space.discretize(self.final_weights())
-
-    def forward(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The model's output; the weights are drawn from the alphas when not given."""
-        if weights is None:
-            weights = self.mixing_weights()
-        try:
-            for label, tied in self._choices.items():
-                for choice in tied:
-                    choice.bind(weights[label][0])
-            result: Tensor = self.module(x)
-        finally:
-            for tied in self._choices.values():
-                for choice in tied:
-                    choice.bind(None)
-        return result
-
-    def one_hot(self, architecture: Architecture) -> dict[str, Tensor]:
-        """Mixing weights that pick `architecture`."""
-        device = self.progress.device
-        weights = {}
-        for label, column in self.space.index(architecture).items():
-            weights[label] = torch.zeros(self.space.alpha_shapes()[label], device=device)
-            weights[label][0, column] = 1.0
-        return weights
-
-    def build(self, architecture: Architecture | None = None) -> nn.Module:
-        """A plain copy of the model with the choices made and the searched params carried over.
-
-        Raises:
-            ArchitectureError: the architecture is not of this model's space.
-            ConfigError: a width cannot be cut without changing the function.
-        """
-        architecture = architecture if architecture is not None else self.discretize()
-        self.space.index(architecture)
-        return plain_module(self, architecture)

@@ -3,24 +3,84 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
+from darts_core.spaces.choices import ChoiceSpace, Option
+from darts_core.supernet.choices import Choice, DepthChoice, LayerChoice, WidthChoice, find_choices
 
-if TYPE_CHECKING:
-    from darts_core.supernet.choices import ModuleSupernet, WidthChoice
-
-__all__ = ["plain_module"]
+__all__ = ["check_widths", "plain_module"]
 
 
-def plain_module(supernet: ModuleSupernet, architecture: Architecture) -> nn.Module:
+class Choosing(Protocol):
+    """What is asked of a `ModuleSupernet` here."""
+
+    module: nn.Module
+    space: ChoiceSpace
+    training: bool
+
+    def sample(self) -> Tensor:
+        """An input of two samples."""
+        ...
+
+    def one_hot(self, architecture: Architecture) -> dict[str, Tensor]:
+        """Mixing weights that pick `architecture`."""
+        ...
+
+    def __call__(self, x: Tensor, weights: Any) -> Tensor:
+        """The model's output under mixing weights."""
+        ...
+
+    def train(self, mode: bool = True) -> Any:
+        """Change the mode."""
+        ...
+
+
+def check_widths(supernet: Choosing) -> None:
+    """Cut the smallest widths out of copies of the model in which every layer is chosen once.
+
+    Norms and biases are drawn anew in the copies, as training moves them from where they pass on zeros.
+
+    Raises:
+        ConfigError: cutting changes what the model computes.
+    """
+    found = find_choices(supernet.module)
+    if not any(isinstance(choice, WidthChoice) for tied in found.values() for choice in tied):
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        trained = copy.deepcopy(supernet)
+        _move_norms(trained.module)
+        layers = [len(t[0].options) for t in found.values() if isinstance(t[0], LayerChoice)]
+        for turn in range(max(layers, default=1)):
+            picked = tuple((label, _pick(tied[0], turn)) for label, tied in found.items())
+            plain_module(trained, Architecture(supernet.space.name, choices=picked))
+
+
+def _pick(choice: Choice, turn: int) -> Option:
+    if isinstance(choice, LayerChoice):
+        return choice.options[turn % len(choice.options)]
+    if isinstance(choice, WidthChoice):
+        return choice.options[choice.widths.index(min(choice.widths))]
+    return max(choice.options)  # type: ignore[type-var]
+
+
+@torch.no_grad()
+def _move_norms(module: nn.Module) -> None:
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        last = name.rpartition(".")[2]
+        if last in ("bias", "running_mean"):
+            tensor.normal_(0.0, 0.3)
+        elif last == "running_var":
+            tensor.uniform_(0.5, 2.0)
+
+
+def plain_module(supernet: Choosing, architecture: Architecture) -> nn.Module:
     """See `ModuleSupernet.build`."""
-    from darts_core.supernet.choices import Choice, WidthChoice
-
     module = copy.deepcopy(supernet.module)
     values = dict(architecture.choices)
     widths: dict[str, int] = {}
@@ -50,7 +110,7 @@ def plain_module(supernet: ModuleSupernet, architecture: Architecture) -> nn.Mod
     return module
 
 
-def _label_of(supernet: ModuleSupernet, path: str) -> str:
+def _label_of(supernet: Choosing, path: str) -> str:
     labels = [label for label, _ in supernet.space.choices]
     if path in labels:
         return path
@@ -61,8 +121,7 @@ def _label_of(supernet: ModuleSupernet, path: str) -> str:
 
 def _label_inner(chosen: nn.Module, path: str, choice: nn.Module, value: Any) -> None:
     """Choices inside a chosen layer are labelled by their path before it was put in place."""
-    from darts_core.supernet.choices import Choice, DepthChoice, LayerChoice
-
+    prefix = path
     if isinstance(choice, LayerChoice):
         prefix = f"{path}.candidates.{choice.options.index(value)}"
     elif isinstance(choice, DepthChoice):
@@ -81,17 +140,10 @@ def _replaced(root: nn.Module, path: str, new: nn.Module) -> nn.Module:
 
 
 def _cut(
-    supernet: ModuleSupernet, module: nn.Module, architecture: Architecture, widths: dict[str, int]
+    supernet: Choosing, module: nn.Module, architecture: Architecture, widths: dict[str, int]
 ) -> nn.Module:
     """Cut masked channels out of every layer that makes or reads them, and check the result."""
-    if supernet.input_shape is None:
-        raise ConfigError(
-            "Building chosen widths traces the model; give ModuleSupernet(model, input_shape=(C, H, W))."
-        )
-    reference = next(iter(module.parameters()))
-    generator = torch.Generator().manual_seed(0)
-    sample = torch.randn(2, *supernet.input_shape, generator=generator)
-    sample = sample.to(reference.device, reference.dtype)
+    sample = supernet.sample()
     was_training = module.training
     expected = _masked_output(supernet, architecture, sample)
     module.eval()
@@ -100,35 +152,59 @@ def _cut(
     for path in widths:
         module = _replaced(module, path, nn.Identity())
     with torch.no_grad():
-        found = module(sample)
-    scale = expected.abs().max().clamp_min(1e-6)
-    if found.shape != expected.shape or (found - expected).abs().max() > 1e-3 * scale:
+        found = _tensors(module(sample))
+    if not _agree(found, expected):
         raise ConfigError(
             "Cutting the chosen widths changes what the model computes: masked channels meet channels "
             "without a mask (in an addition, or behind a layer that makes zeros non-zero). Give the "
-            "widths that meet the same label and put each WidthChoice behind norm and activation."
+            f"widths that meet the same label and put each WidthChoice ({', '.join(sorted(widths))}) "
+            "behind norm and activation."
         )
     return module.train(was_training)
 
 
-def _masked_output(supernet: ModuleSupernet, architecture: Architecture, sample: Tensor) -> Tensor:
+def _tensors(output: Any) -> list[Tensor]:
+    """The tensors of an output, whatever holds them."""
+    if isinstance(output, Tensor):
+        return [output]
+    parts = output.values() if isinstance(output, dict) else output
+    return [tensor for part in parts for tensor in _tensors(part)]
+
+
+def _agree(found: list[Tensor], expected: list[Tensor]) -> bool:
+    """Whether cut outputs are the masked ones; what was cut off an output may only have been zero."""
+    for new, old in zip(found, expected, strict=True):
+        if new.dim() != old.dim() or any(a > b for a, b in zip(new.shape, old.shape, strict=True)):
+            return False
+        scale = old.abs().max().clamp_min(1e-6)
+        kept = tuple(slice(size) for size in new.shape)
+        difference = old.clone()
+        difference[kept] -= new
+        if difference.abs().max() > 1e-3 * scale:
+            return False
+    return True
+
+
+def _masked_output(supernet: Choosing, architecture: Architecture, sample: Tensor) -> list[Tensor]:
     was_training = supernet.training
-    supernet.eval()
+    supernet.train(False)
     with torch.no_grad():
-        weights = {k: w.to(sample.dtype) for k, w in supernet.one_hot(architecture).items()}
-        result = supernet(sample, weights)
+        weights = supernet.one_hot(architecture)
+        result = _tensors(supernet(sample, weights))
     supernet.train(was_training)
     return result
 
 
-def _put_markers(module: nn.Module, widths: dict[str, int], sample: Tensor) -> dict[str, _Marker]:
-    """Batch norms in place of the width choices: layers that the dependency graph can cut at."""
-    markers: dict[str, _Marker] = {}
+def _put_markers(module: nn.Module, widths: dict[str, int], sample: Tensor) -> dict[str, nn.Module]:
+    """Norms in place of the width choices: layers that the dependency graph can cut at."""
+    kind = next(module.parameters(), sample)
+    markers: dict[str, nn.Module] = {}
     for path in widths:
         choice: WidthChoice = module.get_submodule(path)  # type: ignore[assignment]
-        markers[path] = _Marker(choice.channels).to(sample.device, sample.dtype).eval()
-    for path, marker in markers.items():
-        module = _replaced(module, path, marker)
+        marker = _TokenMarker if choice.dim == -1 else _Marker
+        markers[path] = marker(choice.channels).to(kind.device, kind.dtype).eval()
+    for path, marker_module in markers.items():
+        module = _replaced(module, path, marker_module)
     return markers
 
 
@@ -139,18 +215,31 @@ class _Marker(nn.BatchNorm1d):
         if input.dim() < 2:
             raise ConfigError("A WidthChoice needs an input of shape [B, C, ...].")
 
+    def width(self) -> int:
+        """Channels that are left."""
+        return self.num_features
+
+
+class _TokenMarker(nn.LayerNorm):
+    """A norm over the last dimension."""
+
+    def width(self) -> int:
+        """Channels that are left."""
+        return int(self.normalized_shape[-1])
+
 
 def _prune_markers(
-    module: nn.Module, markers: dict[str, _Marker], widths: dict[str, int], sample: Tensor
+    module: nn.Module, markers: dict[str, Any], widths: dict[str, int], sample: Tensor
 ) -> None:
     import torch_pruning as tp
 
     for parameter in module.parameters():
         parameter.requires_grad_(True)  # the tracer follows gradients
     graph = tp.DependencyGraph().build_dependency(module, example_inputs=sample)
+    cuts = {_Marker: tp.prune_batchnorm_out_channels, _TokenMarker: tp.prune_layernorm_out_channels}
     for path, marker in markers.items():
-        present = marker.num_features
+        present = marker.width()
         if present <= widths[path]:
             continue  # a tied width was cut with an earlier one
         surplus = list(range(widths[path], present))
-        graph.get_pruning_group(marker, tp.prune_batchnorm_out_channels, idxs=surplus).prune()
+        graph.get_pruning_group(marker, cuts[type(marker)], idxs=surplus).prune()

@@ -10,8 +10,8 @@ from torch import nn
 from darts_core.errors import ConfigError
 from darts_core.relax import Relaxation
 from darts_core.spaces import ChoiceSpace, SearchSpace
-from darts_core.supernet.choices import ModuleSupernet
 from darts_core.supernet.macro_mobilenet import MobileNet
+from darts_core.supernet.module_supernet import ModuleSupernet
 from darts_core.supernet.network import Supernet
 
 __all__ = ["MODELS", "create_supernet"]

@@ -11,10 +11,10 @@ from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
 from darts_core.relax import Relaxation
 from darts_core.spaces import SearchSpace
-from darts_core.supernet.bodies import BODIES, Body
 from darts_core.supernet.build import BUILDERS, CellNetwork
 from darts_core.supernet.cell import SearchCell
 from darts_core.supernet.fixed_cell import FixedCell
+from darts_core.supernet.search_skeleton import SKELETONS, Skeleton
 from darts_core.supernet.skeleton import Head
 
 __all__ = ["ToyNetwork"]
@@ -45,7 +45,7 @@ class _BothInputs(nn.Module):
         return list(inputs)
 
 
-def _toy_body(
+def _toy_skeleton(
     space: SearchSpace,
     *,
     channels: int,
@@ -54,7 +54,7 @@ def _toy_body(
     in_channels: int,
     stem: str,
     relaxation: Relaxation,
-) -> Body:
+) -> Skeleton:
     if layers != 1:
         raise ConfigError(f"The toy skeleton has one cell; use layers=1, not {layers}.")
     cell = SearchCell(
@@ -97,5 +97,5 @@ class ToyNetwork(CellNetwork):
         return logits
 
 
-BODIES["toy"] = _toy_body
+SKELETONS["toy"] = _toy_skeleton
 BUILDERS["toy"] = ToyNetwork

@@ -14,6 +14,7 @@ from typing import Any
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from darts_core.credentials import refuse_password
 from darts_core.errors import TuneError
 from darts_core.report.png_front import save_front
 from darts_core.report.trials import read_trials
@@ -61,6 +62,8 @@ def run_sweep(
     """See `DartsSweeper.sweep`."""
     assert config is not None
     plain = _settings(settings, config)
+    for name in ("storage", "warm_start"):
+        refuse_password(plain.get(name), f"hydra.sweeper.{name}")
     fixed, space = split(arguments)
     space = {**space, **_yaml_space(plain.pop("space", None))}
     spec = _spec(plain, space, config)

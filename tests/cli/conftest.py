@@ -13,6 +13,5 @@ def place(tmp_path):
     (tmp_path / "job.yaml").write_text(JOB)
     yield tmp_path
     for version in (tmp_path / "runs").glob("*/V*/version.json"):
-        procs.end_tree(
-            None, json.loads(version.read_text())["mark"], grace_seconds=0, limit_seconds=3
-        )
+        for command in json.loads(version.read_text())["commands"].values():
+            procs.end_tree(None, command["mark"], grace_seconds=0, limit_seconds=3)

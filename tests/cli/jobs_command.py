@@ -1,5 +1,6 @@
 """`darts-core jobs` as a command of its own, and a small job to try it on."""
 
+import json
 import os
 import subprocess
 import sys
@@ -66,3 +67,10 @@ def running_trial(place, name):
     trials = place / "runs" / name / "V001" / "autosearch" / "trials"
     wait_for(lambda: any(p.stat().st_size for p in trials.glob("*/reports.jsonl")))
     return next(trials.glob("*/reports.jsonl")).parent
+
+
+def with_state(version, state, process):
+    """Write a state of its newest command into a version's record, as a dead or foreign process left it."""
+    record = version.record()
+    record["commands"][version.newest()].update(state=state, process=process)
+    (version.path / "version.json").write_text(json.dumps(record))

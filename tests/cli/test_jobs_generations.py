@@ -5,10 +5,10 @@ import subprocess
 import sys
 
 import pytest
-from jobs_command import create, jobs, running_trial, wait_for
+from jobs_command import create, jobs, running_trial, wait_for, with_state
 
 from darts_core.store import procs
-from darts_core.store.jobs import JobStore
+from darts_core.store.jobs import Store
 
 G2 = """
 import argparse, os, time
@@ -198,13 +198,13 @@ def test_a_hostile_trial_reaches_nothing_outside_its_folder(place, monkeypatch):
         shown = jobs(place, *words)
         assert not any(ord(c) < 32 and c != "\n" for c in shown), words
     assert "<script" not in (place / "p.html").read_text()
-    jobs(place, "delete", "h")
+    jobs(place, "delete", "--yes", "h")
     assert (victim / "precious.txt").read_text() == "mine"
 
 
 def test_a_reboot_leaves_an_interrupted_job_that_resumes_and_foreign_processes_alone(place):
     create(place, "r", "--wait")
-    version = JobStore(place / "runs").version("r")
+    version = Store(place / "runs").version("r")
     trials = version.path / "autosearch/trials"
     kept = sorted(p.name for p in trials.iterdir())
     # as a reboot leaves it: a trial cut off, the state of a process that is gone
@@ -213,14 +213,11 @@ def test_a_reboot_leaves_an_interrupted_job_that_resumes_and_foreign_processes_a
     innocent = subprocess.Popen(["sleep", "60"])
     try:
         who = procs.identity(innocent.pid).to_dict()
-        state = json.loads((version.path / "state.json").read_text())
         for wrong in ({**who, "start": "1"}, {**who, "boot": "another"}):
             if version.state() == "interrupted":
                 assert "r/V001 is stopped." in jobs(place, "stop", "r")
-            record = {**state, "state": "running", "process": wrong}
-            (version.path / "state.json").write_text(json.dumps(record))
+            with_state(version, "running", wrong)
             (version.path / "launch.json").write_text(json.dumps({"process": wrong}))
-            jobs(place, "reindex")
             assert json.loads(jobs(place, "list", "--json"))[0]["state"] == "interrupted"
             assert innocent.poll() is None
         assert "r/V001: succeeded" in jobs(place, "resume", "r", "--wait")

@@ -14,6 +14,7 @@ from darts_core.checkpoint import load_checkpoint
 from darts_core.commands.ranks import Ranks, current_ranks
 from darts_core.errors import ConfigError
 from darts_core.runlog import read_json, read_jsonl
+from darts_core.stages.schema import SearchStage, TrainStage
 
 ROOT = Path(__file__).resolve().parents[2]
 SEARCH = ["search", "data=digits", "+data.limit=200", "space=nasbench201", "search.epochs=2",
@@ -119,16 +120,15 @@ def test_what_several_processes_cannot_do_is_refused(monkeypatch: pytest.MonkeyP
     assert ranks == Ranks(1, 2)
     assert ranks is not None
     assert not ranks.first
-    config = {"seeds": 1, "device": "auto"}
-    ranks.check("search", config, multirun=False)
-    for command, changes, multirun in (
-        ("train", {}, False),
-        ("search", {}, True),
-        ("search", {"seeds": 3}, False),
-        ("search", {"device": "cuda:1"}, False),
+    ranks.check(SearchStage(), multirun=False)
+    for config, multirun in (
+        (TrainStage(), False),
+        (SearchStage(), True),
+        (SearchStage(seeds=3), False),
+        (SearchStage(device="cuda:1"), False),
     ):
         with pytest.raises(ConfigError):
-            ranks.check(command, {**config, **changes}, multirun=multirun)
+            ranks.check(config, multirun=multirun)
     assert ranks.command_line("darts-core search seed=1").endswith("cli search seed=1")
     monkeypatch.setenv("RANK", "one")
     with pytest.raises(ConfigError, match="RANK"):

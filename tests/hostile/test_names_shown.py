@@ -70,7 +70,9 @@ def test_predictions_name_files_and_classes_without_control(name, capsys, monkey
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
-def test_log_lines_hold_no_control_characters(name, capsys, tmp_path):
+def test_log_lines_hold_no_control_characters(name, capsys, tmp_path, monkeypatch):
+    # pytest's own handler would hold the text as it is, which no process can hand to another
+    monkeypatch.setattr(logging.getLogger("darts_core"), "propagate", False)
     configure_logging(tmp_path)
     logging.getLogger("darts_core").warning("reading %s", name)
     configure_logging(tmp_path / "other")

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from darts_core.spaces import get_space
-from darts_core.supernet.bodies import _ImagenetStem
 from darts_core.supernet.describe import KERNEL_NAMES, LIBRARY, describe_plan, describe_stem
 from darts_core.supernet.paths import fused_class
 from darts_core.supernet.plan import plan_cell
+from darts_core.supernet.search_skeleton import _ImagenetStem
 from darts_core.supernet.skeleton import cifar_stem
 from darts_core.supernet.stem import fuse_stems
 

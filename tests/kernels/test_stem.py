@@ -8,7 +8,7 @@ from torch import nn
 
 from darts_core.spaces import get_space
 from darts_core.supernet import Supernet, frozen_statistics
-from darts_core.supernet.bodies import _ImagenetStem
+from darts_core.supernet.search_skeleton import _ImagenetStem
 from darts_core.supernet.skeleton import cifar_stem
 from darts_core.supernet.stem import FusedStem, fuse_stems, stem_parts, unfuse_stems
 from darts_kernels._common import PRECISIONS

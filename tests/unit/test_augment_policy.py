@@ -282,14 +282,14 @@ def test_wrong_policy_files_are_sentences(tmp_path):
         policy_from_yaml(file)
     for text, reason in (
         ("- 1", "holds no mapping"),
-        ("a: [", "cannot be read"),
+        ("a: [", "not valid YAML"),
         ("rounds: 1", "sub_p"),
     ):
         file.write_text(text)
         with pytest.raises(ConfigError, match=reason):
             policy_from_yaml(file)
     file.write_text("sub_policies: !!python/object/apply:os.system ['true']")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="not valid YAML"):
         policy_from_yaml(file)
     with pytest.raises(ConfigError, match=r"augment\.path=FILE"):
         load_policy(None)

@@ -198,3 +198,39 @@ def test_attempts_that_were_lost_are_paid_for(shop, tmp_path):
     assert again.account.spent_seconds == pytest.approx(
         row["time_total_s"] + row["earlier_seconds"]
     )
+
+
+def test_a_version_of_before_journals_goes_on_with_its_rows(shop):
+    """Folders of an earlier program hold rows and no journal: what is finished stays, the rest is run."""
+    import shutil
+    from dataclasses import replace
+
+    spec = replace(
+        BASE, dimensions=(SearchDimension("x", choices=(1, 2, 3, 4)),), baseline={"x": 2}
+    )
+    workshop = shop(SEARCH.replace("0.03)", "0.0)"))
+    Search(spec, workshop, first={"x": 2}, is_baseline=True).run()
+    folder = workshop.version / "autosearch"
+    shutil.rmtree(folder / "studies")
+    before = {}
+    for path in sorted((folder / "trials").iterdir()):
+        row = json.loads((path / "result.json").read_text())
+        row.pop("ledger")
+        for name in ("config.yaml", "lease.json"):
+            (path / name).unlink(missing_ok=True)
+        if row["number"] == 2:
+            (path / "result.json").unlink()  # it was running when the machine went down
+        elif row["number"] == 3:
+            shutil.rmtree(path)  # not begun
+        else:
+            (path / "result.json").write_text(json.dumps(row))
+            before[row["number"]] = row["ended"]
+    again = Workshop(workshop.version, workshop.code, mark=workshop.mark)
+    search = Search(spec, again, first={"x": 2}, is_baseline=True)
+    assert search.run()["config"] == {"x": 4}
+    rows = {row["number"]: row for row in search.rows}
+    assert sorted(rows) == [0, 1, 2, 3]
+    assert sorted(row["config"]["x"] for row in rows.values()) == [1, 2, 3, 4]
+    assert {number: rows[number]["ended"] for number in before} == before
+    assert rows[0]["is_baseline"]
+    assert (rows[2]["attempt"], rows[3]["attempt"]) == (2, 1)

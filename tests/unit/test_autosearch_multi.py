@@ -132,14 +132,14 @@ def test_the_example_in_miniature_finds_a_smaller_network_in_one_supernet_run(tm
     import sys
 
     from darts_core.autosearch.job_yaml import parse_file
-    from darts_core.store.control import Request, create
-    from darts_core.store.jobs import JobStore
+    from darts_core.autosearch.request import Request, create
+    from darts_core.store.jobs import Store
     from darts_core.study.results import read_rows, summary
 
     for name in ("nas", "learning_rate", "differentiable"):
         assert parse_file(EXAMPLE / f"{name}.yaml").total_trials() in (3, 4, 11)
-    store = JobStore(tmp_path / "runs")
-    store.create_job("mini")
+    store = Store(tmp_path / "runs")
+    store.create_job("mini", kind="script")
     request = Request(
         code=str(EXAMPLE / "code"),
         boot_file="searched.py",

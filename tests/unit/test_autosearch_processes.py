@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 from autosearch_workshop import BASE, one
 
@@ -52,8 +53,9 @@ def test_what_left_session_parent_and_mark_behind_ends_with_its_trial(shop):
     row = one(workshop, replace(BASE, limits=Limits(trial_seconds=2.0)))
     assert row["reason"].startswith("time:")
     mine = [
-        pid for pid, found in procs._table().items()
-        if not found.state.startswith("Z") and _command(pid).endswith("time.sleep(60)\n")
+        process.pid for process in psutil.process_iter(["status"])
+        if process.info["status"] != psutil.STATUS_ZOMBIE
+        and _command(process.pid).endswith("time.sleep(60)\n")
     ]  # fmt: skip
     assert mine == []
 
@@ -151,7 +153,7 @@ def test_end_tree_finds_a_setsid_grandchild_and_spares_a_recycled_id(tmp_path):
         ):
             assert not procs.is_alive(wrong)
             assert procs.end_tree(wrong, "", grace_seconds=0, limit_seconds=1)
-            procs._send(wrong, signal.SIGKILL)
+            procs.send(wrong, signal.SIGKILL)
         assert innocent.poll() is None
     finally:
         innocent.kill()

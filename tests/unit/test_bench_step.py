@@ -7,14 +7,14 @@ from darts_core.bench import kernels, step
 from darts_core.bench.floor import floor_ms
 from darts_core.bench.results import read_results
 from darts_core.errors import ConfigError
+from darts_core.settings import BenchOptions
 from darts_core.supernet.plan import plan_cell
 
 TOY = {"channels": 2, "layers": 1, "batch_size": 4, "size": 6, "seconds": 0.01}
 
 
 def config(tmp_path, **options):
-    results = {"results": str(tmp_path)}
-    return {"device": "cpu", "bench": {"options": {**TOY, **results, **options}}}
+    return BenchOptions(**{**TOY, "results": str(tmp_path), **options})
 
 
 def test_step_rows_are_checked_and_written(tmp_path, capsys):
@@ -90,7 +90,9 @@ def test_bytes_of_a_launch():
     partial = {"C": 16, "HW": 1024, "GROUPS": 4, "EDGES": 3}
     # three groups pass three edges and are written, the mixed channels are read and written
     assert kernels.launch_bytes("_join_kernel", (64, 64), partial, 64, 4) == 14 * one
-    layout = plan_cell(step.StepCase(TOY, torch.device("cpu")).net.cells[0], 2).layout
+    layout = plan_cell(
+        step.StepCase(BenchOptions(**TOY), torch.device("cpu")).net.cells[0], 2
+    ).layout
     assert kernels.edges_read({"node": 1}, (2, 3), layout) == 3
     assert kernels.edges_read({"source0": 0}, (2, 3, 2), layout) == 8
     assert kernels.edges_read({"edge0": 0}, (2, 3, 8), layout) is None
@@ -112,16 +114,16 @@ def test_bytes_of_a_launch():
 
 
 def test_the_floor_of_nasbench201_shrinks_with_the_cells():
-    options = {**TOY, "space": "nasbench201", "size": 8}
+    options = BenchOptions(**{**TOY, "space": "nasbench201", "size": 8})
     case = step.StepCase(options, torch.device("cpu"))
-    # a wave of E edges moves 12 E + 8 tensors, and width x resolution halves from stage to stage
+    # a wave of E edges moves 8 E + 8 tensors (4 E + 3 forward); width x resolution halves from stage to stage
     one = 4 * 4 * 2 * 64
-    moves = (12 * 6 + 3 * 8) * one * (1 + 1 / 2 + 1 / 4)
+    moves = (8 * 6 + 3 * 8) * one * (1 + 1 / 2 + 1 / 4)
     assert floor_ms(case.net, 4, 8, 10.0) == pytest.approx(2 * moves / 10e6)
 
 
 def test_the_floor_counts_both_passes():
-    case = step.StepCase(TOY, torch.device("cpu"))
+    case = step.StepCase(BenchOptions(**TOY), torch.device("cpu"))
     small = floor_ms(case.net, 4, 6, 10.0)
     assert floor_ms(case.net, 8, 6, 10.0) == pytest.approx(2 * small)
     assert floor_ms(case.net, 4, 6, 10.0, storage=2) == pytest.approx(small / 2)

@@ -15,11 +15,12 @@ import report_fixture as fixture
 
 from darts_core.architecture import Architecture
 from darts_core.bench.tabular import TabularBenchmark, canonical, summarize
-from darts_core.bench.tabular_compare import evolution, random_search, run, table_facts
+from darts_core.bench.tabular_compare import evolution, random_search, run
 from darts_core.bench.tabular_read import from_csv, from_nats_bench, open_table
 from darts_core.bench.tabular_runs import found_in_runs
 from darts_core.errors import ArchitectureError, ConfigError, DataError
 from darts_core.runlog import read_json, read_yaml, write_yaml
+from darts_core.settings import BenchOptions
 
 OPS = ("none", "skip_connect", "nor_conv_3x3")
 
@@ -106,7 +107,7 @@ def test_npz_round_trip_is_compact_and_needs_no_pickle(
 
 
 def test_damaged_and_foreign_tables_are_refused(table: TabularBenchmark, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="There is no table"):
+    with pytest.raises(DataError, match="There is no file"):
         open_table(tmp_path / "none.npz")
     (tmp_path / "torn.npz").write_bytes(table.save(tmp_path / "t.npz").read_bytes()[:500])
     np.savez(tmp_path / "object.npz", schema_version=np.array(1), name=np.array([{}], dtype=object))
@@ -299,7 +300,7 @@ def test_command_compares_runs_and_baselines_on_a_csv(
         "table": str(csv), "runs": [str(tmp_path / "runs")], "budget": 20, "seeds": 4,
         "select": "default",
     }  # fmt: skip
-    result = run({"seed": 0, "bench": {"options": options}}, tmp_path / "out")
+    result = run(BenchOptions(**options), tmp_path / "out")
     first = result["rows"][0]
     assert first["strategy"] == "FirstOrder"
     assert (first["n"], first["median_rank"], first["total"]) == (2, 1, 729)
@@ -311,16 +312,16 @@ def test_command_compares_runs_and_baselines_on_a_csv(
     assert read_json(tmp_path / "out" / "results.json")["rows"] == result["rows"]
     assert "random search" in capsys.readouterr().out
     with pytest.raises(ConfigError, match=r"bench.options.table=PATH"):
-        run({"bench": {"options": {}}}, tmp_path)
+        run(BenchOptions(), tmp_path)
     with pytest.raises(ConfigError, match="no finished search"):
         found_in_runs([tmp_path / "out"])
 
 
 def test_facts_for_a_search_result(table: TabularBenchmark, tmp_path: Path) -> None:
-    path = table.save(tmp_path / "toy.npz")
-    facts = table_facts(path, text(("nor_conv_3x3",) * 6), "toy:test")
+    saved = open_table(table.save(tmp_path / "toy.npz"))
+    facts = saved.lookup(text(("nor_conv_3x3",) * 6), "toy:test").to_dict()
     assert facts["rank"] == 1
-    assert facts["table"] == "toy"
+    assert saved.name == "toy"
     assert facts["accuracy"] == pytest.approx(0.82)
 
 
@@ -361,7 +362,7 @@ def test_no_number_is_cut_however_narrow_the_terminal_is(
         "column": "toy:test",
         "runs": [str(tmp_path / "runs")],
     }
-    result = run({"bench": {"options": options}}, tmp_path / "out")
+    result = run(BenchOptions(**options), tmp_path / "out")
     printed = capsys.readouterr().out
     assert "…" not in printed
     for row in result["rows"]:
@@ -378,16 +379,16 @@ def test_nothing_selects_on_the_judging_column_unless_it_is_told_to(
     one = TabularBenchmark("one", table.architectures, {"toy:test": table.accuracies["toy:test"]})
     one.save(tmp_path / "one.npz")
     rows = run(
-        {"bench": {"options": {"table": str(tmp_path / "t.npz"), "column": "toy:test"}}},
+        BenchOptions(table=str(tmp_path / "t.npz"), column="toy:test"),
         tmp_path / "out",
     )["rows"]
     assert {row["select"] for row in rows} == {"toy:val"}
     with pytest.raises(ConfigError, match=r"bench.options.select is needed.*budget=0"):
-        run({"bench": {"options": {"table": str(tmp_path / "one.npz")}}}, tmp_path / "out")
+        run(BenchOptions(table=str(tmp_path / "one.npz")), tmp_path / "out")
     told = {"table": str(tmp_path / "one.npz"), "select": "toy:test"}
-    assert run({"bench": {"options": told}}, tmp_path / "out")["rows"][0]["select"] == "toy:test"
+    assert run(BenchOptions(**told), tmp_path / "out")["rows"][0]["select"] == "toy:test"
     two_searches(tmp_path / "runs", {})
     alone = {"table": str(tmp_path / "one.npz"), "runs": [str(tmp_path / "runs")], "budget": 0}
-    assert [r["n"] for r in run({"bench": {"options": alone}}, tmp_path / "out")["rows"]] == [2]
+    assert [r["n"] for r in run(BenchOptions(**alone), tmp_path / "out")["rows"]] == [2]
     with pytest.raises(ConfigError, match="nothing to compare"):
-        run({"bench": {"options": {**alone, "runs": []}}}, tmp_path / "out")
+        run(BenchOptions(**{**alone, "runs": []}), tmp_path / "out")

@@ -11,10 +11,11 @@ from darts_core.spaces.choices import ChoiceSpace
 from darts_core.supernet.choices import (
     Choice,
     DepthChoice,
+    HeadChoice,
     LayerChoice,
-    ModuleSupernet,
     WidthChoice,
 )
+from darts_core.supernet.module_supernet import ModuleSupernet
 
 
 class Block(nn.Module):
@@ -189,9 +190,108 @@ def test_a_width_that_meets_unmasked_channels_is_refused():
         def forward(self, x):
             return (self.width(self.a(x)) + self.b(x)).mean((2, 3))
 
-    net = ModuleSupernet(Wrong(), input_shape=(3, 4, 4))
+    net = ModuleSupernet(Wrong())
+    net.input_shape = (3, 4, 4)
     with pytest.raises(ConfigError, match="same label"):
         net.build(Architecture("module", choices=(("width", 2),)))
+    with pytest.raises(ConfigError, match=r"same label .* \(width\)"):
+        ModuleSupernet(Wrong(), input_shape=(3, 4, 4))
+
+
+def test_a_width_before_its_norm_is_refused_before_the_search():
+    """A fresh norm passes zeros on, a trained one does not."""
+    wrong = nn.Sequential(
+        nn.Conv2d(3, 4, 1), WidthChoice([2, 4]), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 2)
+    )
+    with pytest.raises(ConfigError, match="behind norm and activation"):
+        ModuleSupernet(wrong, input_shape=(3, 4, 4))
+
+
+def test_a_backbone_whose_output_is_a_searched_width_gives_the_channels_that_are_left():
+    torch.manual_seed(0)
+    net = ModuleSupernet(
+        nn.Sequential(nn.Conv2d(3, 4, 1), WidthChoice([2, 4], label="w")), input_shape=(3, 4, 4)
+    )
+    x = torch.randn(2, 3, 4, 4)
+    found = Architecture("module", choices=(("w", 2),))
+    torch.testing.assert_close(net.build(found)(x), net(x, net.one_hot(found))[:, :2])
+
+
+class Chosen(nn.Module):
+    """Called with keywords."""
+
+    def forward(self, x, *, scale, shift=0.0):
+        return scale * x + shift
+
+
+def test_a_layer_choice_hands_keywords_on():
+    choice = LayerChoice([Chosen(), Chosen()])
+    choice.bind(torch.tensor([0.25, 0.75]))
+    assert choice(torch.ones(2), scale=3.0, shift=1.0).tolist() == [4.0, 4.0]
+
+
+class TokenBlock(nn.Module):
+    """A transformer block whose heads and whose MLP's width are searched."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm1, self.heads = nn.LayerNorm(8), HeadChoice(8, [1, 2, 4], label="heads")
+        self.norm2, self.up = nn.LayerNorm(8), nn.Linear(8, 12)
+        self.width, self.down = WidthChoice([4, 12], label="mlp", dim=-1), nn.Linear(12, 8)
+
+    def forward(self, x_BTC):
+        x_BTC = x_BTC + self.heads(self.norm1(x_BTC))
+        return x_BTC + self.down(self.width(torch.relu(self.up(self.norm2(x_BTC)))))
+
+
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.block, self.head = nn.Embedding(7, 8), TokenBlock(), nn.Linear(8, 7)
+
+    def forward(self, tokens_BT):
+        return self.head(self.block(self.embed(tokens_BT)))
+
+
+@pytest.mark.parametrize(("heads", "width"), [(1, 4), (2, 12), (4, 4)])
+def test_heads_and_token_widths_are_cut_exactly_out_of_a_model_of_token_ids(heads, width):
+    torch.manual_seed(0)
+    tokens = torch.randint(7, (3, 5))
+    net = ModuleSupernet(Tokens(), example_input=tokens).eval()
+    found = Architecture("module", choices=(("heads", heads), ("mlp", width)))
+    plain = net.build(found)
+    torch.testing.assert_close(plain(tokens), net(tokens, net.one_hot(found)))
+    assert plain.block.heads.query.out_features == 2 * heads
+    assert plain.block.up.out_features == width
+    assert not any(isinstance(m, Choice) for m in plain.modules())
+    gradients = torch.autograd.grad(net(tokens).square().sum(), net.alphas())
+    assert all(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+def test_causal_heads_do_not_look_ahead():
+    choice = HeadChoice(4, [1, 2], causal=True)
+    choice.bind(torch.tensor([0.5, 0.5]))
+    x = torch.randn(1, 3, 4)
+    changed = x.clone()
+    changed[:, 2] = 0.0
+    torch.testing.assert_close(choice(changed)[:, :2], choice(x)[:, :2])
+    torch.testing.assert_close(choice.chosen(1)(changed)[:, :2], choice.chosen(1)(x)[:, :2])
+
+
+def test_a_token_width_through_a_layer_norm_is_refused():
+    """Its mean is over all channels, so that leaving some out changes the others."""
+    wrong = nn.Sequential(
+        nn.Linear(3, 4), WidthChoice([2, 4], dim=-1), nn.LayerNorm(4), nn.Linear(4, 2)
+    )
+    with pytest.raises(ConfigError, match="changes what the model computes"):
+        ModuleSupernet(wrong, input_shape=(5, 3))
+    with pytest.raises(ConfigError, match="dim=2"):
+        WidthChoice([2, 4], dim=2)
+    images_only = ModuleSupernet(nn.Sequential(nn.Linear(3, 4), WidthChoice([2, 4])))
+    with pytest.raises(ConfigError, match="tokens"):
+        images_only(torch.randn(2, 5, 3))
+    with pytest.raises(ConfigError, match="7 channels out among 2 heads"):
+        HeadChoice(7, [1, 2])
 
 
 def test_choice_space_is_data():

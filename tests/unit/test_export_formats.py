@@ -8,7 +8,7 @@ from torch import nn
 
 from darts_core.architecture import Architecture
 from darts_core.errors import ExportError
-from darts_core.export import FORMATS, export_model, extras, load, pieces, runtime
+from darts_core.export import FORMATS, chunk_size, export_model, extras, load
 from darts_core.export.fold import fold_batch_norms, trace
 from darts_core.export.fused import FusedProgram, plan_steps
 from darts_core.export.verify import Check, judge
@@ -134,25 +134,25 @@ def test_a_batch_in_pieces_gives_the_same_logits(trained, tmp_path, monkeypatch)
         load(tmp_path, "onnx")
 
 
-def test_the_piece_size_is_the_fastest_that_was_measured(trained, monkeypatch, tmp_path):
+def test_the_chunk_size_is_the_fastest_that_was_measured(trained, monkeypatch, tmp_path):
     sizes = []
     monkeypatch.setattr(
-        runtime, "open_artifact", lambda *a, chunk, **k: sizes.append(chunk) or (lambda x: x)
+        chunk_size, "open_artifact", lambda *a, chunk, **k: sizes.append(chunk) or (lambda x: x)
     )
     speed = {None: 10.0, 1: 9.9, 2: 7.0, 4: 8.0}
-    monkeypatch.setattr(pieces, "quick_ms", lambda call, **k: speed.get(sizes[-1], 20.0))
+    monkeypatch.setattr(chunk_size, "quick_ms", lambda call, **k: speed.get(sizes[-1], 20.0))
     export_model(trained[0], tmp_path, trained[1], formats=["pt2"], time_artifacts=False)
-    assert pieces.tune_chunks(tmp_path) == {}
-    found = pieces.best_chunk(tmp_path / "m.onnx", SHAPE, 32, torch.device("cpu"))
+    assert chunk_size.tune_chunks(tmp_path) == {}
+    found = chunk_size.best_chunk(tmp_path / "m.onnx", SHAPE, 32, torch.device("cpu"))
     assert found == 2
     speed[2] = speed[4] = 9.8  # not clearly faster: no pieces
-    assert pieces.best_chunk(tmp_path / "m.onnx", SHAPE, 32, torch.device("cpu")) is None
+    assert chunk_size.best_chunk(tmp_path / "m.onnx", SHAPE, 32, torch.device("cpu")) is None
 
 
-def test_piece_sizes_are_measured_anew_on_request(trained, monkeypatch, tmp_path):
+def test_chunk_sizes_are_measured_anew_on_request(trained, monkeypatch, tmp_path):
     export_model(trained[0], tmp_path, trained[1], formats=["onnx"], time_artifacts=False)
-    monkeypatch.setattr(pieces, "best_chunk", lambda *arguments: 7)
-    assert pieces.tune_chunks(tmp_path) == {"onnx": 7}
+    monkeypatch.setattr(chunk_size, "best_chunk", lambda *arguments: 7)
+    assert chunk_size.tune_chunks(tmp_path) == {"onnx": 7}
     content = json.loads((tmp_path / "manifest.json").read_text())
     assert content["artifacts"]["onnx"]["chunk"] == 7
     load(tmp_path, "onnx")

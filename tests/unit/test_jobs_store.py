@@ -8,16 +8,19 @@ from pathlib import Path
 import pytest
 
 from darts_core.commands.jobs.cli import configure
-from darts_core.commands.jobs.verbs import budget, pairs
+from darts_core.commands.jobs.listing import version_rows
+from darts_core.commands.jobs.options import budget, pairs
 from darts_core.commands.jobs.views import result_table
 from darts_core.errors import JobError
 from darts_core.report.tables import cost_text, neutral, render
+from darts_core.store import procs
 from darts_core.store.code import copy_code, model_file, numbered
-from darts_core.store.index import index_rows, reindex, update_index
-from darts_core.store.jobs import JobStore, check_name
+from darts_core.store.jobs import Store
 from darts_core.store.locks import FileLock, device_lock_path
+from darts_core.store.names import check_name
 from darts_core.store.notify import check_notify, notify
 from darts_core.store.params import SavedParams
+from darts_core.store.record import new_record
 from darts_core.study.importance import row_importance
 from darts_core.study.results import (
     best_row,
@@ -31,26 +34,28 @@ from darts_core.study.results import (
 
 @pytest.fixture
 def store(tmp_path):
-    return JobStore(tmp_path / "runs")
+    return Store(tmp_path / "runs")
 
 
-def version(store, job="a", **record):
+def version(store, job="a", **request):
     if job not in store.jobs():
-        store.create_job(job, "text")
-    with store.new_version(job, {"parent": None, **record}):
+        store.create_job(job, "text", kind="script")
+    command = {"state": "queued", "mark": "m", "request": request}
+    record = new_record("script", commands={"autosearch": command})
+    with store.new_version(job, record):
         pass
-    return store.versions(job)[-1]
+    return store.version(job, record["name"])
 
 
 @pytest.mark.parametrize(
     "name",
-    ["", "..", "../x", "a/b", "/etc", ".hidden", "-rf", "a\n", "a b", "x" * 65, "é", "a.", "a\0b"],
+    ["", "..", "../x", "a/b", "/etc", ".hidden", "-rf", "a\n", "a b", "x" * 121, "é", "a\0b"],
 )
 def test_names_cannot_leave_the_root(store, name):
     with pytest.raises(JobError, match="not allowed"):
         check_name(name)
     with pytest.raises(JobError):
-        store.create_job(name)
+        store.create_job(name, kind="script")
 
 
 def test_linked_jobs_and_versions_are_not_ours(store, tmp_path):
@@ -80,7 +85,7 @@ def test_deletion_touches_only_marked_folders(store):
     with pytest.raises(JobError, match="no job"):
         store.delete_job("a")
     with pytest.raises(JobError, match="not a job"):
-        store.create_job("a")
+        store.create_job("a", kind="script")
 
 
 def test_files_and_foreign_folders_in_the_root_are_left_alone(store):
@@ -90,23 +95,22 @@ def test_files_and_foreign_folders_in_the_root_are_left_alone(store):
     (store.root / "runs").mkdir()
     assert store.jobs() == ["a"]
     assert [item.name for item in store.versions("a")] == ["V001"]
-    assert reindex(store) == 1
     for name in ("table.txt", "runs"):
         with pytest.raises(JobError, match="no job"):
             store.version(name)
     with pytest.raises(JobError, match="is not a job"):
-        store.create_job("table.txt")
+        store.create_job("table.txt", kind="script")
     with pytest.raises(JobError, match="--root"):
-        JobStore(store.root / "table.txt").create_job("b")
+        Store(store.root / "table.txt").create_job("b", kind="script")
 
 
 def test_a_job_without_versions_can_be_made_again(store):
     made = version(store)
     with pytest.raises(JobError, match="exists already"):
-        store.create_job("a")
+        store.create_job("a", kind="script")
     made.set_state("stopped")
     store.delete_version(made)
-    store.create_job("a", "new")
+    store.create_job("a", "new", kind="script")
     assert store.job_record("a")["description"] == "new"
 
 
@@ -118,7 +122,7 @@ def test_copies_of_job_files_carry_one_number(name, copy):
 
 
 def test_parallel_versions_get_different_numbers_and_appear_whole(store):
-    store.create_job("a")
+    store.create_job("a", kind="script")
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: version(store), range(20)))
     assert [v.name for v in store.versions("a")] == [f"V{i:03d}" for i in range(1, 21)]
@@ -129,7 +133,7 @@ def test_parallel_versions_get_different_numbers_and_appear_whole(store):
 
 def test_a_running_version_is_not_deleted_and_two_cannot_run_it(store):
     made = version(store)
-    made.set_state("running", process=made.own_process())
+    made.set_state("running", process=procs.identity().to_dict())
     assert made.state() == "running"
     with pytest.raises(JobError, match="stop it first"):
         store.delete_version(made)
@@ -156,25 +160,23 @@ def test_devices(store):
     lock.release()
 
 
-def test_index_is_rebuilt_and_follows_the_folders(store):
+def listed(store):
+    return [(row["job"], row["version"], row["state"]) for row in version_rows(store)]
+
+
+def test_the_list_follows_the_folders(store):
     made = version(store)
     made.set_state("succeeded", message="fine")
-    update_index(store, made)
-    assert [(r["job"], r["state"], r["message"]) for r in index_rows(store)] == [
-        ("a", "succeeded", "fine")
-    ]
-    (store.root / ".jobs.sqlite").write_bytes(b"not a database at all" * 100)
-    assert len(index_rows(store)) == 1
+    assert [(r["state"], r["message"]) for r in version_rows(store)] == [("succeeded", "fine")]
     version(store, "b").set_state("failed")
-    assert {r["job"] for r in index_rows(store)} == {"a", "b"}
-    # a version that the index has never heard of
     version(store).set_state("stopped")
-    assert [(r["job"], r["version"]) for r in index_rows(store)] == [
-        ("a", "V001"), ("a", "V002"), ("b", "V001"),
+    assert listed(store) == [
+        ("a", "V001", "succeeded"), ("a", "V002", "stopped"), ("b", "V001", "failed"),
     ]  # fmt: skip
+    (made.path / "summary.json").write_text("[no summary")
+    assert len(listed(store)) == 3
     shutil.rmtree(store.root / "a")
-    assert {r["job"] for r in index_rows(store)} == {"b"}
-    assert reindex(store) == 1
+    assert listed(store) == [("b", "V001", "failed")]
 
 
 def test_code_copy_is_bounded_and_follows_no_link_outside(tmp_path, monkeypatch):
@@ -394,7 +396,7 @@ def test_hostile_names_and_data_are_inert(store, tmp_path):
         assert "\u202e" not in text
     details = version_details(made)
     shares, found = row_importance(rows, goals), {"verdict": HOSTILE * 9}
-    pictures = draw_all(rows, goals, shares, found, tmp_path / "pictures")
+    pictures = draw_all(rows, goals, shares, found, tmp_path / "pictures", {})
     assert [path.stem for path in pictures] == ["best_so_far", "importance"]
     write_page(tmp_path / "page.html", details, columns, table, shares, pictures)
     page = (tmp_path / "page.html").read_text()
@@ -405,6 +407,25 @@ def test_hostile_names_and_data_are_inert(store, tmp_path):
     assert "\x1b" not in page
     assert neutral(HOSTILE).isprintable()
     assert render(("a",), [{"a": "=cmd()"}], "csv").splitlines()[1] == "'=cmd()"
+
+
+def test_curves_of_trials_are_read_as_the_search_reads_them(tmp_path):
+    from darts_core.commands.jobs.views import _curves
+
+    (tmp_path / "t0").mkdir()
+    lines = [
+        {"iteration": 1, "metrics": {"accuracy": 0.5}},  # another name of the objective
+        {"iteration": 2, "metrics": {"acc": 0.75, "loss": 1}},
+        {"iteration": 3, "metrics": {"acc": None}},
+        "not a row",
+        {"iteration": "4", "metrics": {"acc": 1.0}},
+        {"iteration": 5, "metrics": {"acc": True}},
+    ]
+    lines = [{"kind": "iteration", **line} if isinstance(line, dict) else line for line in lines]
+    text = "\n".join(json.dumps(line) for line in lines) + '\nnot json\n{"iteration": 6, "metr'
+    (tmp_path / "t0" / "reports.jsonl").write_text(text)
+    rows = [{**row(i, 0.5), "trial_id": f"t{i}", "folder": str(tmp_path / f"t{i}")} for i in (0, 1)]
+    assert _curves(rows, "acc") == {"t0": [(1, 0.5), (2, 0.75), (5, 1.0)]}
 
 
 def test_notify_runs_without_a_shell(store, tmp_path):
@@ -458,7 +479,7 @@ def test_every_verb_is_in_the_parser():
     verbs = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices
     assert set(verbs) == {
         "create", "new-version", "list", "show", "logs", "compare", "stop", "resume", "edit", "delete",
-        "best", "reindex", "params", "template", "suggest",
+        "best", "params", "template", "suggest",
     }  # fmt: skip
     assert parser.parse_args(["--root", "x", "list"]).root == "x"
     assert parser.parse_args(["list", "--root", "y"]).root == "y"

@@ -18,14 +18,15 @@ from darts_core.report import (
     write_report,
     write_seeds_report,
 )
+from darts_core.report.models_table import reference
 from darts_core.report.overview import costs, total_cost
+from darts_core.report.prune_export import pruned_layers
 from darts_core.report.read import StageRun, VersionRun, read_version
 from darts_core.report.results import final_row, headline
 from darts_core.report.rows import ModelRow
 from darts_core.report.seeds import agreement, seeds_summary
-from darts_core.report.shipping import pruned_layers
-from darts_core.report.standings import reference
 from darts_core.report.trials import read_trials
+from darts_core.report.tuning import tune_section
 from darts_core.runlog import read_json, write_json, write_text
 from darts_core.study.importance import importance
 
@@ -347,7 +348,7 @@ def test_study_shows_every_curve_and_the_front_of_two_objectives(version: Path) 
     assert "the budget of 24 trials is spent" in text
     assert "Objectives against each other" in text
     source = (version / "report.html").read_text()
-    curves = source.split("Every trial&#x27;s curve")[2].split("</svg>")[0]
+    curves = source.split("Every trial&#39;s curve")[2].split("</svg>")[0]
     assert curves.count('class="series') == 24
 
 
@@ -415,3 +416,21 @@ def test_a_version_that_was_only_tuned_is_headed_by_what_tuning_gave(tmp_path):
     assert "3 trials" in more
     running = VersionRun(tmp_path, "job", "V001", {"tune": StageRun("tune", tmp_path)})
     assert headline(running, []) == ("job V001", "Not finished yet: tune.")
+
+
+def test_a_study_states_the_gain_against_the_users_own_settings(tmp_path):
+    trials = [
+        {"number": n, "state": "complete", "value": v, "params": {"x": v}}
+        for n, v in ((0, 0.5), (1, 0.75))
+    ]
+    result = {"trials": trials, "best_number": 1, "best_value": 0.75}
+    own = {"baseline_number": 0, "baseline_value": 0.5, "gain": 0.25}
+
+    def note(**more):
+        stage = StageRun("tune", tmp_path, result={**result, **more}, finished=True)
+        return tune_section(VersionRun(tmp_path, "job", "V001", {"tune": stage})).note
+
+    assert "0.75 against 0.5 with your own settings, 0.25 better (one seed)" in note(**own)
+    assert "own settings" not in note()
+    beaten = {**own, "best_number": 0, "best_value": 0.5, "gain": 0.0}
+    assert "nothing beat your own settings (0.5)" in note(**beaten)

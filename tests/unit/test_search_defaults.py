@@ -7,8 +7,8 @@ from test_guards import bundle, supernet
 from darts_core.augment import Augment
 from darts_core.commands.compose import compose, session
 from darts_core.search import SearchConfig, search
+from darts_core.settings.rates import LARGEST_RATE, PAPER_RATE, PAPER_STEPS, alpha_learning_rate
 from darts_core.strategies import FirstOrder, SearchSettings
-from darts_core.strategies.rates import LARGEST_RATE, PAPER_RATE, PAPER_STEPS, alpha_learning_rate
 from darts_core.train.config import TrainConfig
 
 
@@ -66,7 +66,7 @@ def test_what_is_given_counts_for_every_image():
 @pytest.mark.parametrize("node", ["search", "train"])
 def test_the_command_and_python_leave_crop_and_flip_to_the_images(node):
     with session() as extra:
-        config = compose("run", [], extra)[node]
-    assert (config["crop_padding"], config["flip"], config["cutout"]) == (None, None, 0)
+        config = getattr(compose("run", [], extra), node)
+    assert (config.crop_padding, config.flip, config.cutout) == (None, None, 0)
     made = TrainConfig()
     assert (made.crop_padding, made.flip, made.cutout) == (None, None, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ from darts_core.stages.inputs import (
     find_network,
     load_bundle,
     recipe,
-    stage_config,
 )
+from darts_core.stages.schema import SearchStage
 from darts_core.supernet import count
 
 
-def config(command: str = "train", *overrides: str) -> dict[str, Any]:
+def config(command: str = "train", *overrides: str) -> Any:
     with session() as extra:
         return compose(command, ["data=digits", *overrides], extra)
 
@@ -62,7 +63,9 @@ def test_an_architecture_is_taken_from_a_name_a_text_a_file_or_a_folder(
         None,
     ]
     for text in texts:
-        network = find_network({**config("train", *sizes), "architecture": text}, tmp_path, bundle)
+        network = find_network(
+            replace(config("train", *sizes), architecture=text), tmp_path, bundle
+        )
         assert network.architecture == found
     model = network.make()
     assert model.eval()(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
@@ -70,7 +73,7 @@ def test_an_architecture_is_taken_from_a_name_a_text_a_file_or_a_folder(
 
 def test_the_auxiliary_head_fits_the_images(bundle: DataBundle, tmp_path: Path) -> None:
     settings = config("train", "train.channels=2", "train.layers=3", "train.auxiliary=true")
-    network = find_network({**settings, "architecture": "DARTS_V2"}, tmp_path, bundle)
+    network = find_network(replace(settings, architecture="DARTS_V2"), tmp_path, bundle)
     logits, auxiliary = network.make()(torch.randn(2, *bundle.image_shape))
     assert logits.shape == auxiliary.shape == (2, 10)
 
@@ -82,7 +85,7 @@ def test_an_unknown_operation_is_named_with_its_file_cell_and_edge(
     Architecture.named("DARTS_V2").to_yaml(path)
     path.write_text(path.read_text().replace("dil_conv_3x3", "dil_conv_3x4"))
     with pytest.raises(ArchitectureError) as caught:
-        find_network({**config(), "architecture": str(path)}, tmp_path, bundle)
+        find_network(replace(config(), architecture=str(path)), tmp_path, bundle)
     for words in (str(path), "from state 2 to 5", "'normal'", "'dil_conv_3x4'", "Did you mean"):
         assert words in str(caught.value)
 
@@ -90,7 +93,7 @@ def test_an_unknown_operation_is_named_with_its_file_cell_and_edge(
 def test_a_hand_designed_network_is_sized_by_channels(bundle: DataBundle, tmp_path: Path) -> None:
     sizes = []
     for width in (4, 8):
-        settings = {**config("train", f"train.channels={width}"), "architecture": "resnet8"}
+        settings = replace(config("train", f"train.channels={width}"), architecture="resnet8")
         network = find_network(settings, tmp_path, bundle)
         assert network.architecture is None
         sizes.append(count(network.make(), bundle.image_shape).params)
@@ -110,12 +113,12 @@ def test_an_architecture_that_is_none_is_a_sentence(
     text: str | None, error: type[Exception], words: str, bundle: DataBundle, tmp_path: Path
 ) -> None:
     with pytest.raises(error, match=words):
-        find_network({**config(), "architecture": text}, tmp_path, bundle)
+        find_network(replace(config(), architecture=text), tmp_path, bundle)
 
 
 def test_a_folder_without_an_architecture_is_a_sentence(bundle: DataBundle, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"without an architecture\.yaml"):
-        find_network({**config(), "architecture": str(tmp_path)}, tmp_path, bundle)
+        find_network(replace(config(), architecture=str(tmp_path)), tmp_path, bundle)
 
 
 def test_a_model_is_found_by_file_folder_or_version(tmp_path: Path) -> None:
@@ -123,11 +126,11 @@ def test_a_model_is_found_by_file_folder_or_version(tmp_path: Path) -> None:
     file.parent.mkdir()
     file.write_bytes(b"x")
     for given in (str(file), str(file.parent), None):
-        assert find_model({"model": given}, tmp_path, ("prune", "train")) == file
+        assert find_model(given, tmp_path, ("prune", "train")) == file
     with pytest.raises(ConfigError, match="prune or export"):
-        find_model({"model": None}, tmp_path, ("prune", "export"))
+        find_model(None, tmp_path, ("prune", "export"))
     with pytest.raises(ConfigError, match="neither"):
-        find_model({"model": str(tmp_path)}, tmp_path, ())
+        find_model(str(tmp_path), tmp_path, ())
 
 
 def test_the_recipe_takes_a_policy_by_name_changed_or_found(tmp_path: Path) -> None:
@@ -147,7 +150,7 @@ def test_the_recipe_takes_a_policy_by_name_changed_or_found(tmp_path: Path) -> N
 
 def test_a_stage_is_stamped_by_what_it_reads_only() -> None:
     whole = config("run")
-    own = stage_config(whole, "search")
+    own = whole.part(SearchStage).described()
     assert "train" not in own
     assert "job" not in own
     assert {"search", "seed", "data", "space"} <= set(own)

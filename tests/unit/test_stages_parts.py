@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def test_a_signal_outside_of_loops_acts_at_once() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def node(*overrides: str) -> dict[str, Any]:
+def node(*overrides: str) -> Any:
     with session() as extra:
         return compose("search", ["search.channels=2", "search.layers=1", *overrides], extra)
 
@@ -118,12 +119,24 @@ def test_a_budget_of_macs_charges_more_for_dearer_mixtures() -> None:
         assert penalty({"cell": dear}) > penalty({"cell": cheap})
 
 
+def test_a_budget_of_macs_holds_for_a_space_of_choices() -> None:
+    space = get_space("mobilenet")
+    settings = node("search.layers=3", "latency.cost=macs", "latency.budget=0.2")
+    (hard,) = penalties(settings, space, (1, 8, 8), 10, CPU)
+    smallest = {n: torch.eye(len(o))[:1] for n, o in space.choices}
+    largest = {n: torch.eye(len(o))[-1:] for n, o in space.choices}
+    assert hard(largest) > hard(smallest)
+    settings = node("search.layers=3", "latency.cost=macs", "latency.budget=0.0001")
+    with pytest.raises(LatencyError, match=r"below the .* network"):
+        penalties(settings, space, (1, 8, 8), 10, CPU)
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
         (["latency.budget=3"], "budget_ms"),
         (["latency.cost=macs", "latency.budget_ms=3"], "cost=latency"),
-        (["latency.cost=time", "latency.strength=1"], "latency, macs, params"),
+        (["latency.cost=time", "latency.strength=1"], "latency.cost.*latency, macs, params"),
     ],
 )
 def test_a_cost_that_cannot_be_meant_is_a_sentence(overrides: list[str], words: str) -> None:
@@ -151,7 +164,7 @@ def test_a_latency_budget_that_no_network_meets_is_a_sentence(
     (fit,) = LatencyTable.load(file).fits.values()
     assert fit == fitted
     monkeypatch.setattr(cost, "fit_networks", lambda *a, **k: pytest.fail("fitted again"))
-    settings["latency"]["budget_ms"] = 1e6
+    settings = replace(settings, latency=replace(settings.latency, budget_ms=1e6))
     (penalty,) = penalties(settings, space, (1, 8, 8), 10, CPU)
     assert penalty.budget == 1e6
 
@@ -209,4 +222,4 @@ def test_the_job_is_named_after_data_and_space(
     firsts = [text.split(",")[0] for text in overrides]
     with session() as extra:
         config = compose(command, firsts, extra)
-    assert default_job(command, config, overrides) == job
+    assert default_job(config, overrides) == job

@@ -300,7 +300,7 @@ def test_evaluate_counts_every_image_and_restores_the_mode():
     [
         ({"epochs": 0}, "epochs=0"),
         ({"learning_rate": float("nan")}, "learning_rate=nan"),
-        ({"learning_rate": 0.0}, "trains nothing"),
+        ({"learning_rate": 0.0}, "above 0"),
         ({"drop_path": 1.0}, "drop_path=1.0"),
         ({"min_learning_rate": 0.5}, "must not exceed"),
         ({"optimizer": "sdg"}, "Did you mean 'sgd'"),

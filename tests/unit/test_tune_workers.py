@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import random
 import signal
 import sys
-import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -23,24 +19,6 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kills processes
 
 SPACE = {"x": {"low": 0.0, "high": 1.0}}
 EPOCHS = 4
-
-
-def steps(trial):
-    """Counts its epochs in a checkpoint file, as a training does; `x` alone decides the value."""
-    checkpoint = trial.folder / "checkpoint.json"
-    start = json.loads(checkpoint.read_text()) if checkpoint.exists() else 0
-    with (trial.folder / "sittings").open("a") as stream:
-        stream.write(f"{os.getpid()} {start}\n")
-    # the kill may have come between a checkpoint and its report, so `fit` repeats the last one as well
-    if start:
-        trial.report(start - 1, val_accuracy=trial.params["x"] * start)
-    for epoch in range(start, EPOCHS):
-        time.sleep(0.02)
-        temporary = checkpoint.with_suffix(".tmp")
-        temporary.write_text(json.dumps(epoch + 1))
-        temporary.replace(checkpoint)
-        trial.report(epoch, val_accuracy=trial.params["x"] * (epoch + 1))
-    return trial.params["x"]
 
 
 def dies_once(trial):
@@ -95,132 +73,8 @@ def test_an_objective_that_cannot_be_sent_is_a_sentence(tmp_path):
         run_study(lambda trial: 1.0, SPACE, folder=tmp_path, trials=2, workers=2)
 
 
-def _sweep(folder, trials, pruner):
-    # a process group of its own, so that a test can kill the sweeper and all it started
-    os.setpgid(0, 0)
-    # a trial that the test kills again and again, as it may on a busy machine, has not failed
-    more = {"pruner": pruner, "epochs_per_trial": EPOCHS, "max_restarts": 99}
-    run_study(steps, SPACE, folder=folder, trials=trials, workers=2, seed=1, **more)
-
-
-def _start(folder, trials, pruner):
-    process = multiprocessing.get_context("spawn").Process(
-        target=_sweep, args=(folder, trials, pruner)
-    )
-    process.start()
-    return process
-
-
-def _descendants(pid):
-    """Processes below `pid`, by /proc."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                text = (entry / "stat").read_text()
-            except OSError:
-                continue
-            parents[int(entry.name)] = int(text[text.rfind(")") + 2 :].split()[1])
-    found, todo = [], [pid]
-    while todo:
-        here = todo.pop()
-        below = [child for child, parent in parents.items() if parent == here]
-        found += below
-        todo += below
-    return found
-
-
-def _kill_something(process, rng):
-    """kill -9 of a process below the sweeper, of the sweeper alone, or of all."""
-    below = _descendants(process.pid)
-    what = rng.choice(["below", "below", "sweeper", "all"])
-    if what == "below" and below:
-        victims = [rng.choice(below)]
-    elif what == "all":
-        victims = [process.pid, *below]
-    else:
-        victims = [process.pid]
-    for victim in victims:
-        try:
-            os.kill(victim, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    return what
-
-
-def kill_and_continue(folder, *, trials, kills, seed, pruner="none"):
-    """Run the same sweep until it ends, killing something `kills` times; what was killed."""
-    rng = random.Random(seed)
-    done = []
-    process = _start(folder, trials, pruner)
-    deadline = time.monotonic() + 240 + 20 * kills
-    while True:
-        assert time.monotonic() < deadline, f"no end after {done}"
-        if len(done) < kills:
-            process.join(timeout=rng.uniform(0.3, 1.5))
-            if process.exitcode is None:
-                done.append(_kill_something(process, rng))
-        process.join(timeout=None if len(done) >= kills else 0.2)
-        if process.exitcode == 0:
-            return done
-        if process.exitcode is not None:
-            process = _start(folder, trials, pruner)
-
-
-def check_books(folder, trials):
-    """Every trial exactly once, with every epoch once, as in a study that nobody killed."""
-    result = run_study(steps, SPACE, folder=folder, trials=trials, seed=1, pruner="none")
-    assert [r.number for r in result.trials] == list(range(trials))
-    assert {r.state for r in result.trials} == {"complete"}
-    assert result.spent["epochs"] == trials * EPOCHS
-    for record in result.trials:
-        rows = (record.folder / "metrics.jsonl").read_text().splitlines()
-        assert [json.loads(row)["epoch"] for row in rows] == list(range(EPOCHS))
-        assert not (record.folder / "lease.json").exists()
-    return result
-
-
-def test_five_random_kills_lose_and_repeat_nothing(tmp_path, request):
-    seed = random.SystemRandom().randrange(10**6)
-    print(f"seed {seed}")
-    done = kill_and_continue(tmp_path, trials=30, kills=5, seed=seed)
-    result = check_books(tmp_path, 30)
-    assert len(done) >= 1
-    # a sitting that goes on from a checkpoint repeats no finished epoch
-    for record in result.trials:
-        starts = [int(line.split()[1]) for line in (record.folder / "sittings").open()]
-        assert starts == sorted(starts)
-
-
-def test_random_kills_lose_no_promotion_and_repeat_no_epoch(tmp_path):
-    seed = random.SystemRandom().randrange(10**6)
-    print(f"seed {seed}")
-    kill_and_continue(tmp_path, trials=30, kills=4, seed=seed, pruner="asha")
-    result = run_study(
-        steps, SPACE, folder=tmp_path, trials=30, seed=1, pruner="asha", epochs_per_trial=EPOCHS
-    )
-    assert [r.number for r in result.trials] == list(range(30))
-    assert {r.state for r in result.trials} == {"complete", "pruned"}
-    assert result.best_value == max(r.params["x"] for r in result.trials)
-    assert result.spent["epochs"] == sum(r.epochs for r in result.trials) < 30 * EPOCHS
-    for record in result.trials:
-        rows = (record.folder / "metrics.jsonl").read_text().splitlines()
-        assert [json.loads(row)["epoch"] for row in rows] == list(range(record.epochs))
-        assert not (record.folder / "lease.json").exists()
-
-
-@pytest.mark.full
-def test_a_hundred_random_kills_lose_and_repeat_nothing(tmp_path):
-    seed = random.SystemRandom().randrange(10**6)
-    print(f"seed {seed}")
-    done = kill_and_continue(tmp_path, trials=600, kills=100, seed=seed)
-    result = check_books(tmp_path, 600)
-    assert len(done) == 100
-    assert len(result.trials) == 600
-
-
 def test_a_live_worker_of_another_process_keeps_its_trial(tmp_path):
-    run_study(steps, SPACE, folder=tmp_path, trials=1)
+    run_study(own_process, SPACE, folder=tmp_path, trials=1)
     from darts_core.study.budget import Budget
     from darts_core.study.ledger import Ledger
     from darts_core.study.spec import StudySpec

@@ -21,7 +21,8 @@ from darts_core.autosearch.backbones.blocks import Bottleneck, conv_norm, resnet
 from darts_core.autosearch.backbones.grammar import as_shape
 from darts_core.autosearch.contract import current
 from darts_core.errors import ConfigError
-from darts_core.supernet.choices import DepthChoice, ModuleSupernet, WidthChoice
+from darts_core.supernet.choices import DepthChoice, WidthChoice
+from darts_core.supernet.module_supernet import ModuleSupernet
 
 __all__ = ["AlphaSteps", "SearchableResNet"]
 
@@ -186,7 +187,8 @@ class SearchableResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         self.stem_width = width
         self.out_channels = channels
-        self.supernet = ModuleSupernet(network, input_shape=(in_channels, 32, 32), name="resnet")
+        # `derive` names a network of its own, none is cut out of this one
+        self.supernet = ModuleSupernet(network, name="resnet")
         options_given = current().record.get("differentiable", {})
         self.target = float(options_given.get("target_cost", 0.35))
         self.cost_weight = float(options_given.get("cost_weight", 2.0))

@@ -11,7 +11,7 @@ from typing import Any
 __all__ = ["configure", "run"]
 
 _HOMES = {
-    "list": "views",
+    "list": "listing",
     "show": "views",
     "logs": "views",
     "compare": "comparison",
@@ -30,6 +30,7 @@ def _request(parser: argparse.ArgumentParser, *, first: bool) -> None:
     """The options that describe what runs; on `new-version` they replace the parent's."""
     parser.add_argument("--code", metavar="DIR", help="folder of your code; it is copied")
     parser.add_argument("--boot-file", metavar="FILE", help="file with train(), relative to --code")
+    parser.add_argument("--entry", metavar="NAME", help="function to call instead of train()")
     parser.add_argument(
         "--config", action="append", metavar="FILE", help="job file; several make a multi-search"
     )
@@ -38,7 +39,7 @@ def _request(parser: argparse.ArgumentParser, *, first: bool) -> None:
         action="append",
         metavar="FIELD=VALUE",
         default=[],
-        help="replace a field of the job file",
+        help="replace a field of the job file (of a pipeline: a setting)",
     )
     parser.add_argument(
         "--arg", action="append", metavar="NAME=VALUE", default=[], help="argument for your script"
@@ -78,6 +79,7 @@ def _create(verbs: Any) -> None:
 def _look(verbs: Any) -> None:
     listing = verbs.add_parser("list", help="jobs with state, versions, duration")
     listing.add_argument("--state", action="append", help="only this state (repeatable)")
+    listing.add_argument("--kind", action="append", help="only this kind: pipeline, script")
     listing.add_argument("--search", help="only names or descriptions that contain this")
     listing.add_argument(
         "--sort", choices=("name", "created", "state", "duration", "value"), default="name"
@@ -121,11 +123,11 @@ def _change(verbs: Any) -> None:
     edit.add_argument("--description", required=True)
     delete = verbs.add_parser("delete", help="delete jobs (JOB) or versions (JOB/V001)")
     delete.add_argument("jobs", nargs="+", metavar="JOB")
+    delete.add_argument("-y", "--yes", action="store_true", help="do not ask")
     best = verbs.add_parser("best", help="the best trial and its gain; copy its model")
     best.add_argument("job")
     best.add_argument("--export", metavar="DIR")
     best.add_argument("--json", dest="form", action="store_const", const="json", default="text")
-    verbs.add_parser("reindex", help="rebuild the index from the folders")
 
 
 def _saved(verbs: Any) -> None:
@@ -173,10 +175,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carry out the verb; returns the exit status."""
-    from darts_core.store.jobs import JobStore
+    from darts_core.store.jobs import Store
 
     home = _HOMES.get(args.verb, "verbs")
     # only the module of the verb is loaded, so that quick verbs start quickly
     module = importlib.import_module(f"darts_core.commands.jobs.{home}")
     action = getattr(module, f"run_{args.verb.replace('-', '_')}")
-    return int(action(JobStore(args.root), args))
+    return int(action(Store(args.root), args))

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import JobError
+from darts_core.report.job_details import stage_settings
+from darts_core.report.job_summary import stage_facts
 from darts_core.report.tables import render
 from darts_core.runlog import read_yaml
-from darts_core.store.jobs import JobStore, Version
+from darts_core.store.jobs import Store
+from darts_core.store.record import SCRIPT
+from darts_core.store.version import Version
 from darts_core.study.results import figure, objectives, read_rows, row_values, summary
 
 __all__ = ["flatten", "reported", "run_compare"]
@@ -27,9 +31,11 @@ def flatten(content: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _parameters(version: Version) -> dict[str, Any]:
-    record = version.record()
+    if version.kind != SCRIPT:
+        return flatten(stage_settings(version.path))
+    request = version.command().get("request") or {}
     kept = ("code_hash", "boot_file", "arguments", "data", "python", "devices", "budget", "multi")
-    content = {k: record.get(k) for k in kept}
+    content = {k: request.get(k) for k in kept}
     path = version.path / "autosearch" / "config.yaml"
     if path.exists():
         content["config"] = read_yaml(path)
@@ -45,6 +51,11 @@ def reported(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _column(version: Version, metrics: Sequence[str]) -> dict[str, Any]:
     column: dict[str, Any] = {"state": version.state()}
+    if version.kind != SCRIPT:
+        for row in stage_facts(version.path):
+            facts = {k: v for k, v in row.items() if k not in ("stage", "finished")}
+            column |= {f"{row['stage']} {name}": value for name, value in facts.items()}
+        return column
     try:
         found = summary(version.path)
     except JobError:
@@ -63,7 +74,7 @@ def _column(version: Version, metrics: Sequence[str]) -> dict[str, Any]:
     return column
 
 
-def run_compare(store: JobStore, args: argparse.Namespace) -> int:
+def run_compare(store: Store, args: argparse.Namespace) -> int:
     """`jobs compare`."""
     versions = [store.version(args.job, name) for name in args.versions]
     if len(versions) < 2:
@@ -105,6 +116,10 @@ def _picture(versions: Sequence[Version], args: argparse.Namespace) -> None:
 
     columns: dict[str, list[float]] = {}
     baselines: dict[str, float] = {}
+    if any(version.kind != SCRIPT for version in versions):
+        raise JobError(
+            "--picture compares the trials of scripts; for a pipeline see darts-core report."
+        )
     metric = args.metric[0] if args.metric else objectives(versions[0].path)[0]["metric"]
     for version in versions:
         goals = [{"metric": metric, "mode": "max"}]

@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from darts_core.autosearch.request import Request, request_of
+from darts_core.commands.jobs import pipeline
+from darts_core.commands.jobs.options import changes_of, pairs
+from darts_core.commands.jobs.starting import create_job, follow, start_version
+from darts_core.errors import JobError
 from darts_core.report.tables import render
 from darts_core.runlog import plain
-from darts_core.store import control
-from darts_core.store.jobs import JobStore, Version
+from darts_core.store.jobs import Store
+from darts_core.store.names import free_name
 from darts_core.store.params import SavedParams
+from darts_core.store.record import PIPELINE
+from darts_core.store.version import Version
 
 __all__ = ["run_params", "save_params"]
 
 
-def save_params(store: JobStore, name: str, version: Version, description: str) -> None:
-    """Save what a version was made from under a name."""
-    request = control.parent_request(version)
+def save_params(store: Store, name: str, version: Version, description: str) -> None:
+    """Save what a version was made from under a name: a script's request, or a pipeline's overrides."""
+    saved = SavedParams(store)
+    if version.kind == PIPELINE:
+        saved.save(name, pipeline.recipe_of(version).to_dict(), [], description=description)
+        return
+    request = request_of(version)
     files = [Path(path) for path in request.config_paths]
-    SavedParams(store).save(name, request.to_dict(), files, description=description)
+    saved.save(name, request.to_dict(), files, description=description)
 
 
-def run_params(store: JobStore, args: argparse.Namespace) -> int:
+def run_params(store: Store, args: argparse.Namespace) -> int:
     """`jobs params save|list|show|edit|use|delete`."""
-    from darts_core.commands.jobs.verbs import create_job
-
     saved, verb = SavedParams(store), args.params_verb
     if verb == "save":
         save_params(store, args.saved, store.version(args.job), args.description)
@@ -39,8 +50,12 @@ def run_params(store: JobStore, args: argparse.Namespace) -> int:
         _edit_saved(saved, args)
         print(f"{args.saved} is changed.")
     elif verb == "use":
-        request = control.Request.from_dict(saved.load(args.params))
-        return create_job(store, args.name, args.description, request, args)
+        content = saved.load(args.params)
+        if content.get("overrides") is not None:
+            return _start_pipeline(store, content, args)
+        request = Request.from_dict(content)
+        version, answer = create_job(store, args.name, args.description, request)
+        return start_version(store, version, answer, wait=args.wait)
     else:
         saved.delete(args.saved)
         print(f"{args.saved} is deleted.")
@@ -48,13 +63,28 @@ def run_params(store: JobStore, args: argparse.Namespace) -> int:
 
 
 def _edit_saved(saved: SavedParams, args: argparse.Namespace) -> None:
-    from darts_core.commands.jobs.verbs import changes_of
-
     content = saved.load(args.saved)
     changes = changes_of(args)
+    if content.get("overrides") is not None:
+        recipe = pipeline.Recipe.from_dict(content).changed(pairs(args.set, "--set", keep=True))
+        changes = {"overrides": list(recipe.overrides)}
     files = [Path(path) for path in changes.pop("config_paths", content["config_paths"])]
     for name in ("arguments", "settings", "budget"):
         if name in changes:
             changes[name] = {**content.get(name, {}), **changes[name]}
     description = content.get("description", "") if args.description is None else args.description
     saved.save(args.saved, {**content, **changes}, files, description=description, replace=True)
+
+
+def _start_pipeline(store: Store, content: Mapping[str, Any], args: argparse.Namespace) -> int:
+    """A new job of a pipeline from saved overrides."""
+    recipe = pipeline.Recipe.from_dict(content)
+    if args.name in store.jobs():
+        raise JobError(
+            f"The job {args.name!r} exists already; use jobs new-version {args.name} --set KEY=VALUE, or "
+            f"--name {free_name(store.root, args.name)}."
+        )
+    version, process = pipeline.start(store, args.name, recipe)
+    if args.description:
+        store.edit_job(args.name, args.description)
+    return follow(store, version, process, "started", wait=args.wait)

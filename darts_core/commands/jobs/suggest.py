@@ -13,7 +13,7 @@ from typing import Any
 from darts_core.errors import JobError
 from darts_core.reading import MAX_LINES, read_bytes
 from darts_core.report.tables import neutral, render
-from darts_core.store.jobs import JobStore
+from darts_core.store.jobs import Store
 
 __all__ = ["Suggestion", "suggest"]
 
@@ -98,7 +98,7 @@ def suggest(lines: Iterable[str]) -> list[Suggestion]:
     return sorted(result, key=lambda item: -item.lines)
 
 
-def run_suggest(store: JobStore, args: argparse.Namespace) -> int:
+def run_suggest(store: Store, args: argparse.Namespace) -> int:
     """`jobs suggest`."""
     if args.log == "-":
         text = sys.stdin.read()

@@ -3,209 +3,157 @@
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from darts_core.autosearch.request import Request, engine, new_version
+from darts_core.commands.jobs import pipeline
+from darts_core.commands.jobs.options import changes_of, pairs
 from darts_core.commands.jobs.saved import save_params
+from darts_core.commands.jobs.starting import create_job, follow, start_version
 from darts_core.errors import JobError
 from darts_core.report.tables import neutral, render, short
 from darts_core.runlog import write_json
 from darts_core.store import control
 from darts_core.store.code import copy_model, model_file
-from darts_core.store.index import forget, reindex, update_index
-from darts_core.store.jobs import JobStore, Version
-from darts_core.store.notify import check_notify
+from darts_core.store.jobs import Store
 from darts_core.store.params import SavedParams
+from darts_core.store.record import PIPELINE
+from darts_core.store.version import Version
 from darts_core.study.results import summary
 
-__all__ = ["budget", "pairs"]
+__all__: list[str] = []
 
 _TEMPLATES = Path(__file__).resolve().parents[2] / "autosearch" / "templates"
 
 
-def pairs(items: list[str], flag: str) -> dict[str, str]:
-    """`name=value` items as a mapping.
-
-    Raises:
-        JobError: an item has no `=` or an empty name.
-    """
-    result = {}
-    for item in items:
-        name, equals, value = item.partition("=")
-        if not equals or not name.lstrip("-"):
-            raise JobError(f"{flag} {item!r} is not NAME=VALUE; write {flag} lr=0.1.")
-        result[name.lstrip("-")] = value
-    return result
-
-
-def budget(items: list[str]) -> dict[str, float]:
-    """`4x`, `30m`, `2h`, `90s` as limits in trainings and seconds.
-
-    Raises:
-        JobError: an item is none of these.
-    """
-    result = {}
-    for item in items:
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)(x|s|m|h)", item)
-        if found is None or float(found[1]) <= 0:
-            raise JobError(
-                f"--budget {item!r} is not understood; use 4x (trainings), 90s, 30m or 2h."
-            )
-        number, unit = float(found[1]), found[2]
-        if unit == "x":
-            result["trainings"] = number
-        else:
-            result["seconds"] = number * {"s": 1, "m": 60, "h": 3600}[unit]
-    return result
-
-
-def changes_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The parts of a request that the command line names."""
-    changes: dict[str, Any] = {}
-    for name in ("code", "boot_file", "multi", "data", "output", "python"):
-        if getattr(args, name, None) is not None:
-            changes[name] = getattr(args, name)
-    if args.config:
-        changes["config_paths"] = tuple(args.config)
-    if args.arg:
-        changes["arguments"] = pairs(args.arg, "--arg")
-    if args.set:
-        changes["settings"] = {k: _yaml_value(k, v) for k, v in pairs(args.set, "--set").items()}
-    if args.devices:
-        changes["devices"] = tuple(part.strip() for part in args.devices.split(","))
-    if args.budget:
-        changes["budget"] = budget(args.budget)
-    words = check_notify(args.notify)
-    if words:
-        changes["notify"] = tuple(words)
-    return changes
-
-
-def _yaml_value(field: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise JobError(f"--set {field}={text!r} is not a YAML value; quote it.") from None
-
-
-def _forecast(answer: Mapping[str, Any]) -> str:
-    notes = [f"Note: {neutral(note, 500)}." for note in answer.get("notes") or ()]
-    return "\n".join([*notes, str(answer.get("forecast", ""))])
-
-
-def _start(store: JobStore, version: Version, *, wait: bool) -> int:
-    process = control.launch(store, version)
-    print(f"{version.job}/{version.name} started (process {process.pid}).")
-    print(f"Look at it with: darts-core jobs --root {store.root} show {version.job}")
-    if not wait:
-        return 0
-    status = control.wait(process, version)
-    print(f"{version.job}/{version.name}: {version.state()}. {_message(version)}")
-    return status
-
-
-def _message(version: Version) -> str:
-    return neutral(version.state_record().get("message") or "", 1000)
-
-
-def run_create(store: JobStore, args: argparse.Namespace) -> int:
+def run_create(store: Store, args: argparse.Namespace) -> int:
     """`jobs create`."""
     saved = SavedParams(store)
-    request = control.Request()
+    request = Request()
     if args.params:
-        request = control.Request.from_dict(saved.load(args.params))
-    request = control.Request.from_dict({**request.to_dict(), **changes_of(args)})
+        content = saved.load(args.params)
+        if content.get("overrides") is not None:
+            raise JobError(
+                f"The saved parameters {args.params!r} are a pipeline's; start it with darts-core jobs "
+                f"params use {args.params} --name {args.name}."
+            )
+        request = Request.from_dict(content)
+    request = Request.from_dict({**request.to_dict(), **changes_of(args)})
     if args.dry_run:
-        print(control.engine("dry-run", content=request.to_dict()).rstrip())
+        print(engine("dry-run", content=request.to_dict()).rstrip())
         return 0
     if args.save_params and args.save_params in saved.names():
         raise JobError(f"Saved parameters {args.save_params!r} exist already; use another name.")
-    return create_job(store, args.name, args.description, request, args)
+    version, answer = create_job(store, args.name, args.description, request)
+    if args.save_params:
+        save_params(store, args.save_params, version, args.description)
+    return start_version(store, version, answer, wait=args.wait)
 
 
-def create_job(
-    store: JobStore, job: str, description: str, request: control.Request, args: argparse.Namespace
-) -> int:
-    store.create_job(job, description)
-    try:
-        version, answer = control.create(store, job, request)
-    except BaseException:
-        # a refused request leaves no empty job behind
-        if not store.versions(job):
-            store.delete_job(job)
-        raise
-    if getattr(args, "save_params", None):
-        save_params(store, args.save_params, version, description)
-    print(_forecast(answer))
-    return _start(store, version, wait=args.wait)
-
-
-def run_new_version(store: JobStore, args: argparse.Namespace) -> int:
+def run_new_version(store: Store, args: argparse.Namespace) -> int:
     """`jobs new-version`."""
     parent = store.version(args.job)
-    version, answer = control.new_version(store, parent, changes_of(args))
+    changes = changes_of(args)
+    if parent.kind == PIPELINE:
+        return _new_pipeline(store, parent, changes, args)
+    version, answer = new_version(store, parent, changes)
     if args.save_params:
         save_params(store, args.save_params, version, "")
-    print(f"{version.job}/{version.name} is a child of {parent.name}.")
-    print(_forecast(answer))
-    return _start(store, version, wait=args.wait)
+    print(f"{version.label} is a child of {parent.name}.")
+    return start_version(store, version, answer, wait=args.wait)
 
 
-def run_stop(store: JobStore, args: argparse.Namespace) -> int:
-    """`jobs stop`."""
-    version = store.version(args.job)
+def _new_pipeline(
+    store: Store, parent: Version, changes: Mapping[str, Any], args: argparse.Namespace
+) -> int:
+    """The parent's first command under changed settings."""
+    recipe = pipeline.recipe_of(parent)
+    if set(changes) != {"settings"}:
+        other = ", ".join(f"--{name.replace('_', '-')}" for name in changes if name != "settings")
+        wrong = f"{other} is for scripts; " if other else ""
+        raise JobError(
+            f"{parent.label} is a pipeline: {wrong}a new version of it needs changed settings, for "
+            f"example --set seed=1 (it was given {' '.join(recipe.overrides) or 'none'})."
+        )
+    version, process = pipeline.start(
+        store, parent.job, recipe.changed(pairs(args.set, "--set", keep=True))
+    )
+    if args.save_params:
+        save_params(store, args.save_params, version, "")
+    return follow(store, version, process, "started", wait=args.wait)
+
+
+def _pick(store: Store, name: str, wanted: Callable[[Version], str | None]) -> Version:
+    """The version named, or the newest of the job with a command of the wanted kind, else the newest."""
+    found = store.version(name)
+    if "/" in name:
+        return found
+    return next((v for v in reversed(store.versions(name)) if wanted(v) is not None), found)
+
+
+def run_stop(store: Store, args: argparse.Namespace) -> int:
+    """`jobs stop`: what runs, else what was left by a process that died."""
+    version = _pick(store, args.job, Version.running)
     if args.trial:
         control.stop_trial(version, args.trial)
         print(f"Trial {neutral(args.trial)} is stopped.")
     else:
-        print(f"{version.job}/{version.name} is {control.stop(store, version)}.")
+        print(f"{version.label} is {control.stop(store, version)}.")
     return 0
 
 
-def run_resume(store: JobStore, args: argparse.Namespace) -> int:
-    """`jobs resume`."""
-    version = store.version(args.job)
-    process = control.resume(store, version)
-    print(f"{version.job}/{version.name} resumed (process {process.pid}).")
-    if not args.wait:
-        return 0
-    status = control.wait(process, version)
-    print(f"{version.job}/{version.name}: {version.state()}. {_message(version)}")
-    return status
+def run_resume(store: Store, args: argparse.Namespace) -> int:
+    """`jobs resume`: the newest that is unfinished; refused while one runs."""
+    version = _pick(store, args.job, lambda v: v.running() or v.unfinished())
+    return follow(store, version, control.resume(store, version), "resumed", wait=args.wait)
 
 
-def run_edit(store: JobStore, args: argparse.Namespace) -> int:
+def run_edit(store: Store, args: argparse.Namespace) -> int:
     """`jobs edit`."""
     store.edit_job(args.job, args.description)
-    for version in store.versions(args.job):
-        update_index(store, version)
     print(f"{args.job}: description changed.")
     return 0
 
 
-def run_delete(store: JobStore, args: argparse.Namespace) -> int:
+def run_delete(store: Store, args: argparse.Namespace) -> int:
     """`jobs delete`: several at once are checked before the first is deleted."""
     for name in args.jobs:
         store.version(name) if "/" in name else store.job_record(name)
+    if not args.yes and not _confirmed(args.jobs):
+        print("Nothing was deleted.")
+        return 0
     for name in args.jobs:
         if "/" in name:
-            version = store.version(name)
-            store.delete_version(version)
-            forget(store, version.job, version.name)
+            store.delete_version(store.version(name))
         else:
             store.delete_job(name)
-            forget(store, name)
         print(f"{name} is deleted.")
     return 0
 
 
-def run_best(store: JobStore, args: argparse.Namespace) -> int:
+def _confirmed(names: list[str]) -> bool:
+    """The answer of whoever sits at the terminal.
+
+    Raises:
+        JobError: nobody does.
+    """
+    named = ", ".join(names)
+    if not sys.stdin.isatty():
+        raise JobError(
+            f"jobs delete asks first, and this is no terminal; add --yes to delete {named}."
+        )
+    answer = input(f"Delete {named} with all results? [y/N] ")
+    return answer.strip().lower() in ("y", "yes")
+
+
+def run_best(store: Store, args: argparse.Namespace) -> int:
     """`jobs best`."""
     version = store.version(args.job)
+    if version.kind == PIPELINE:
+        return pipeline.show_best(version, args)
     result = summary(version.path)
     best = result["best"]
     if best is None:
@@ -239,17 +187,11 @@ def _export(
     return str(folder)
 
 
-def run_reindex(store: JobStore, args: argparse.Namespace) -> int:
-    """`jobs reindex`."""
-    print(f"{reindex(store)} version(s) indexed.")
-    return 0
-
-
-def run_template(store: JobStore, args: argparse.Namespace) -> int:
+def run_template(store: Store, args: argparse.Namespace) -> int:
     """`jobs template list|show|algorithms`."""
     files = {path.stem: path for path in sorted(_TEMPLATES.glob("*.yaml"))}
     if args.template_verb == "algorithms":
-        print(control.engine("algorithms").rstrip())
+        print(engine("algorithms").rstrip())
     elif args.template_verb == "list":
         rows = [
             {

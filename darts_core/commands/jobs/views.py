@@ -1,97 +1,47 @@
-"""The verbs that only look: list, show, logs."""
+"""The verbs that look at one version: show, logs."""
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from darts_core.autosearch.reports import ReportReader
 from darts_core.errors import JobError
-from darts_core.report.job_details import TAIL_LINES, resources_text, tail, version_details
-from darts_core.report.tables import clock, cost_text, neutral, render, short, span
+from darts_core.report.job_details import (
+    TAIL_LINES,
+    log_path,
+    resources_text,
+    tail,
+    version_details,
+)
+from darts_core.report.tables import clock, cost_text, neutral, render, short
 from darts_core.runlog import read_json, read_jsonl
-from darts_core.store.index import index_rows
-from darts_core.store.jobs import LIVE, STATES, JobStore, Version
+from darts_core.store.jobs import Store
+from darts_core.store.record import SCRIPT
+from darts_core.store.version import Version
 from darts_core.study.importance import row_importance
+from darts_core.study.metric_names import SAME_METRIC
 from darts_core.study.result_table import result_table
-from darts_core.study.results import figure, objectives, read_rows
+from darts_core.study.results import figure, objectives, read_rows, search_rows
 
 __all__ = ["result_table", "version_details"]
 
-
-def run_list(store: JobStore, args: argparse.Namespace) -> int:
-    """`jobs list`."""
-    for state in args.state or []:
-        if state not in STATES:
-            raise JobError(f"Unknown state {state!r}; use one of {', '.join(STATES)}.")
-    rows = index_rows(store)
-    table = _version_rows(rows) if args.versions else _job_rows(rows)
-    if args.state:
-        table = [row for row in table if row["state"] in args.state]
-    if args.search:
-        wanted = args.search.lower()
-        table = [r for r in table if wanted in f"{r['name']} {r['description']}".lower()]
-
-    def order(row: Mapping[str, Any]) -> tuple[bool, Any]:
-        value = row[args.sort]
-        return (value is None, value if value is not None else 0)
-
-    table.sort(key=order, reverse=args.reverse)
-    columns: tuple[str, ...] = (
-        "name",
-        "state",
-        "versions",
-        "duration",
-        "created",
-        "metric",
-        "value",
-        "description",
-        "message",
-    )
-    if args.versions:
-        columns = ("name", "version", "parent", *columns[1:2], *columns[3:])
-    if args.form == "text":
-        table = [
-            {**r, "created": clock(r["created"]), "duration": span(r["duration"])} for r in table
-        ]
-    print(render(columns, table, args.form))
-    return 0
+_MOST_CURVES = 20
 
 
-def _duration(row: Mapping[str, Any]) -> float | None:
-    if row["started"] is None:
-        return None
-    end = row["ended"] if row["ended"] is not None else time.time()
-    return float(end) - float(row["started"])
-
-
-def _version_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [{**row, "name": row["job"], "versions": 1, "duration": _duration(row)} for row in rows]
-
-
-def _job_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row a job: state, time and value of its newest version."""
-    newest: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        count = newest.get(row["job"], {}).get("versions", 0) + 1
-        newest[row["job"]] = {
-            **row,
-            "name": row["job"],
-            "versions": count,
-            "duration": _duration(row),
-        }
-    return list(newest.values())
-
-
-def run_show(store: JobStore, args: argparse.Namespace) -> int:
+def run_show(store: Store, args: argparse.Namespace) -> int:
     """`jobs show`."""
     version = store.version(args.job)
     if args.trial:
         return _show_trial(version, args)
     details = version_details(version)
+    if details["kind"] != SCRIPT:
+        return _show_stages(version, details, args)
     rows = read_rows(version.path)
     goals = objectives(version.path) if details["summary"] is not None else []
     columns, table = result_table(rows, goals, args.sort)
@@ -101,7 +51,8 @@ def run_show(store: JobStore, args: argparse.Namespace) -> int:
         from darts_core.report.job_page import draw_all, write_page
 
         folder = Path(args.pictures) if args.pictures else version.path / "autosearch" / "pictures"
-        pictures = draw_all(rows, goals, shares, details["summary"], folder)
+        curves = _curves(rows, goals[0]["metric"]) if goals else {}
+        pictures = draw_all(rows, goals, shares, details["summary"], folder, curves)
         if args.html:
             write_page(Path(args.html), details, columns, table, shares, pictures)
     if args.form != "text":
@@ -118,13 +69,62 @@ def run_show(store: JobStore, args: argparse.Namespace) -> int:
     return 0
 
 
-def _print_details(details: Mapping[str, Any], shares: Mapping[str, float]) -> None:
-    print(
-        f"{details['job']}/{details['version']}  {details['state']}  {neutral(details['message'] or '')}"
-    )
+def _curves(rows: Sequence[dict[str, Any]], metric: str) -> dict[str, list[tuple[int, float]]]:
+    """A metric at each iteration of the first trials of a search."""
+    curves = {}
+    for row in search_rows(rows)[:_MOST_CURVES]:
+        reader, points = ReportReader(Path(row["folder"]) / "reports.jsonl"), []
+        while found := reader.new_iterations():
+            for iteration, metrics in found:
+                values = [metrics.get(name) for name in (metric, *SAME_METRIC.get(metric, ()))]
+                points += [(iteration, float(v)) for v in values if v is not None][:1]
+        if points:
+            curves[row["trial_id"]] = points
+    return curves
+
+
+def _show_stages(version: Version, details: Mapping[str, Any], args: argparse.Namespace) -> int:
+    """A pipeline's version: its commands, and what each stage has left."""
+    if args.pictures or args.sort:
+        flag = "--pictures" if args.pictures else "--sort"
+        raise JobError(
+            f"{version.label} is a pipeline, and {flag} is for trials of scripts; its pictures are in "
+            "darts-core report (or show --html FILE)."
+        )
+    if args.html:
+        from darts_core.report.page import write_report
+
+        shutil.copyfile(write_report(version.path), args.html)
+    rows = details["stages"]
+    columns = tuple(dict.fromkeys(name for row in rows for name in row))
+    if args.form != "text":
+        print(render(columns, rows, args.form, details if args.form == "json" else None))
+        return 0
+    _print_head(details)
+    print("commands")
+    for row in details["commands"]:
+        words = " ".join(row["overrides"] or ())
+        print(f"  {neutral(row['command'])} {row['state']}  {neutral(words, 500)}".rstrip())
+        if row["message"]:
+            print(f"    {neutral(row['message'], 1000)}")
+    if details["log_tail"]:
+        print("log        " + "\n           ".join(details["log_tail"]))
+    print("\nstages")
+    print(render(columns, rows))
+    return 0
+
+
+def _print_head(details: Mapping[str, Any]) -> None:
+    message = neutral(details["message"] or "", 1000)
+    print(f"{details['job']}/{details['version']}  {details['state']}  {message}".rstrip())
+    print(f"kind       {neutral(details['kind'])}")
     print(f"parent     {short(details['parent'])}")
     print(f"started    {clock(details['started'])}   ended {clock(details['ended'])}")
     print(f"folder     {neutral(details['folder'])}")
+
+
+def _print_details(details: Mapping[str, Any], shares: Mapping[str, float]) -> None:
+    _print_head(details)
     for name, value in details["parameters"].items():
         if value:
             print(f"  {name:12} {short(value)}")
@@ -156,16 +156,19 @@ def _sides(sides: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _trial_folder(version: Version, trial_id: str) -> Path:
-    folder = version.path / "autosearch" / "trials" / trial_id
-    if not trial_id.isalnum() or not folder.is_dir():
-        raise JobError(f"{version.job}/{version.name} has no trial {trial_id[:40]!r}.")
-    return folder
+    folders = [path for path in version.path.glob("*/trials/*") if path.name == trial_id]
+    if not trial_id.isalnum() or not folders:
+        raise JobError(f"{version.label} has no trial {trial_id[:40]!r}.")
+    return folders[0]
 
 
 def _show_trial(version: Version, args: argparse.Namespace) -> int:
     folder = _trial_folder(version, args.trial)
-    done = folder / "result.json"
-    row = read_json(done if done.exists() else folder / "trial.json")
+    names = ("result.json", "trial.json", "lease.json")
+    path = next((folder / name for name in names if (folder / name).exists()), None)
+    if path is None:
+        raise JobError(f"The trial {args.trial} of {version.label} has left nothing to show yet.")
+    row = read_json(path)
     row["iterations"] = [
         r for r in read_jsonl(folder / "reports.jsonl") if r.get("kind") == "iteration"
     ]
@@ -184,10 +187,10 @@ def _show_trial(version: Version, args: argparse.Namespace) -> int:
     return 0
 
 
-def run_logs(store: JobStore, args: argparse.Namespace) -> int:
+def run_logs(store: Store, args: argparse.Namespace) -> int:
     """`jobs logs`."""
     version = store.version(args.job)
-    path = version.path / "job.log"
+    path = log_path(version)
     if args.trial:
         path = _trial_folder(version, args.trial) / "log.txt"
     lines = tail(path, args.tail) if args.tail else None
@@ -196,7 +199,7 @@ def run_logs(store: JobStore, args: argparse.Namespace) -> int:
         print("\n".join(lines))
         offset = path.stat().st_size if path.exists() else 0
     while True:
-        live = version.state() in LIVE
+        live = version.running() is not None
         if path.exists():
             with path.open("rb") as stream:
                 stream.seek(offset)

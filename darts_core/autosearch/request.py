@@ -1,0 +1,174 @@
+"""What a search of a user's script is made from, and making a version of a job from it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from darts_core.autosearch.boot_file import check_boot_file
+from darts_core.errors import ConfigError, JobError
+from darts_core.store.code import copy_code, numbered
+from darts_core.store.jobs import Store
+from darts_core.store.locks import device_lock_path
+from darts_core.store.procs import identity
+from darts_core.store.record import SCRIPT, new_record
+from darts_core.store.version import Version
+
+__all__ = ["COMMAND", "Request", "create", "engine", "new_version", "request_of"]
+
+MODULE, COMMAND = "darts_core.autosearch", "autosearch"
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything a version is made from."""
+
+    code: str = ""
+    boot_file: str = ""
+    config_paths: tuple[str, ...] = ()
+    arguments: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    multi: str | None = None
+    data: str | None = None
+    output: str | None = None
+    python: str | None = None
+    devices: tuple[str, ...] = ("cpu",)
+    budget: dict[str, float] = field(default_factory=dict)
+    notify: tuple[str, ...] = ()
+    entry: str = "train"
+    evaluate: str = "eval"
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Request:
+        """A request from saved values; unknown keys are left out."""
+        known = {k: content[k] for k in cls.__dataclass_fields__ if content.get(k) is not None}
+        for name in ("config_paths", "devices", "notify"):
+            if name in known:
+                known[name] = tuple(known[name])
+        return cls(**known)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def engine(*arguments: str, content: Any = None) -> str:
+    """Run the search engine's program and return what it printed; a quick command stays quick so.
+
+    Raises:
+        ConfigError: it refused, with its sentence.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", MODULE, *arguments],
+        input=None if content is None else json.dumps(content),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise ConfigError(lines[-1].removeprefix("darts-core: "))
+    return done.stdout
+
+
+def _check(store: Store, request: Request, *, needs_train: bool) -> dict[str, Any]:
+    """Everything that can be checked before a version exists; returns the plan's summary."""
+    code = Path(request.code).expanduser()
+    if not request.code or not code.is_dir():
+        raise JobError(f"There is no code folder {request.code!r}; name one with --code.")
+    for device in request.devices:
+        device_lock_path(store.root, device)
+    for path, flag in ((request.data, "--data"), (request.python, "--python")):
+        if path is not None and not Path(path).expanduser().exists():
+            raise JobError(f"{flag} {path} does not exist; name an existing path.")
+    answer: dict[str, Any] = json.loads(engine("check", content=request.to_dict()))
+    needs = request.entry if needs_train and not answer["zero_code"] else None
+    check_boot_file(code, answer["boot_file"], needs=needs)
+    return answer
+
+
+def create(
+    store: Store,
+    job: str,
+    request: Request,
+    *,
+    parent: str | None = None,
+    needs_train: bool = True,
+) -> tuple[Version, dict[str, Any]]:
+    """Make the next version of an existing job: code and job files are copied into it.
+
+    Raises:
+        JobError, ConfigError: something about the request is wrong; nothing was made.
+    """
+    store.job_record(job)
+    store.require_kind(job, SCRIPT, "--name ")
+    answer = _check(store, request, needs_train=needs_train)
+    kept: dict[str, Any] = request.to_dict()
+    for name in ("data", "output", "python"):
+        if kept[name] is not None:
+            # no resolve(): a virtual environment's python is a link that must stay one
+            kept[name] = str(Path(kept[name]).expanduser().absolute())
+    kept["boot_file"] = answer["boot_file"]
+    kept["code"] = str(Path(request.code).expanduser().resolve())
+    record = new_record(SCRIPT, parent=parent, commands={COMMAND: _command(kept)})
+    with store.new_version(job, record) as folder:
+        kept["code_hash"] = copy_code(request.code, folder / "code", skip=store.root)
+        kept["config_files"] = []
+        (folder / "config").mkdir()
+        for index, path in enumerate(request.config_paths):
+            kept["config_files"].append(numbered(index + 1, Path(path)))
+            shutil.copyfile(Path(path).expanduser(), folder / "config" / kept["config_files"][-1])
+    return store.version(job, record["name"]), answer
+
+
+def _command(request: dict[str, Any]) -> dict[str, Any]:
+    """The record of the one command of such a version: how it is started, and its first state."""
+    return {
+        "module": MODULE,
+        "arguments": ["run", "{root}", "{job}", "{version}"],
+        "stops_by_file": True,
+        "mark": uuid.uuid4().hex,
+        "request": request,
+        "state": "queued",
+        "process": identity().to_dict(),
+    }
+
+
+def request_of(version: Version) -> Request:
+    """The request a version was made from, pointing at its own copies of code and job files.
+
+    Raises:
+        JobError: it runs no script.
+    """
+    content = version.command(COMMAND).get("request")
+    if not isinstance(content, dict):
+        raise JobError(
+            f"{version.label} is a {version.kind}: it runs no script of yours, so it holds no code and no "
+            "job file; its settings are the overrides that darts-core jobs show prints."
+        )
+    paths = [str(version.path / "config" / name) for name in content.get("config_files") or []]
+    request = Request.from_dict({**content, "config_paths": paths})
+    if not Path(request.code).is_dir():
+        # the user's folder is gone; the version's copy is as good
+        request = replace(request, code=str(version.path / "code"))
+    return request
+
+
+def new_version(
+    store: Store, parent: Version, changes: Mapping[str, Any]
+) -> tuple[Version, dict[str, Any]]:
+    """A child version: the parent's request with changed parameters."""
+    request = request_of(parent)
+    merged: dict[str, Any] = {}
+    for name, value in changes.items():
+        old = getattr(request, name)
+        merged[name] = {**old, **value} if isinstance(old, dict) else value
+    return create(store, parent.job, replace(request, **merged), parent=parent.name)

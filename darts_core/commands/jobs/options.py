@@ -1,0 +1,75 @@
+"""Options of `darts-core jobs` read into the parts of a request."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import Any
+
+from darts_core.errors import JobError
+from darts_core.reading import parse_yaml
+from darts_core.store.notify import check_notify
+
+__all__ = ["budget", "changes_of", "pairs"]
+
+
+def pairs(items: list[str], flag: str, *, keep: bool = False) -> dict[str, str]:
+    """`name=value` items as a mapping; leading dashes of a name go unless `keep` is set.
+
+    Raises:
+        JobError: an item has no `=` or an empty name.
+    """
+    result = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals or not name.lstrip("-"):
+            raise JobError(f"{flag} {item!r} is not NAME=VALUE; write {flag} lr=0.1.")
+        result[name if keep else name.lstrip("-")] = value
+    return result
+
+
+def budget(items: list[str]) -> dict[str, float]:
+    """`4x`, `30m`, `2h`, `90s` as limits in trainings and seconds.
+
+    Raises:
+        JobError: an item is none of these.
+    """
+    result = {}
+    for item in items:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)(x|s|m|h)", item)
+        if found is None or float(found[1]) <= 0:
+            raise JobError(
+                f"--budget {item!r} is not understood; use 4x (trainings), 90s, 30m or 2h."
+            )
+        number, unit = float(found[1]), found[2]
+        if unit == "x":
+            result["trainings"] = number
+        else:
+            result["seconds"] = number * {"s": 1, "m": 60, "h": 3600}[unit]
+    return result
+
+
+def changes_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The parts of a request that the command line names."""
+    changes: dict[str, Any] = {}
+    for name in ("code", "boot_file", "entry", "multi", "data", "output", "python"):
+        if getattr(args, name, None) is not None:
+            changes[name] = getattr(args, name)
+    if args.config:
+        changes["config_paths"] = tuple(args.config)
+    if args.arg:
+        changes["arguments"] = pairs(args.arg, "--arg")
+    if args.set:
+        changes["settings"] = {k: _yaml_value(k, v) for k, v in pairs(args.set, "--set").items()}
+    if args.devices:
+        changes["devices"] = tuple(part.strip() for part in args.devices.split(","))
+    if args.budget:
+        changes["budget"] = budget(args.budget)
+    words = check_notify(args.notify)
+    if words:
+        changes["notify"] = tuple(words)
+    return changes
+
+
+def _yaml_value(field: str, text: str) -> Any:
+    return parse_yaml(text, f"--set {field}={text[:80]!r}", JobError)

@@ -1,0 +1,171 @@
+"""Starting a pipeline's command for `jobs new-version` and `jobs params use`, from recorded overrides."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from darts_core.errors import ConfigError, JobError
+from darts_core.report.job_summary import seen_summary
+from darts_core.report.tables import neutral, render, short
+from darts_core.store import control
+from darts_core.store.code import copy_model
+from darts_core.store.jobs import Store
+from darts_core.store.record import PIPELINE
+from darts_core.store.version import Version
+
+__all__ = ["Recipe", "recipe_of", "show_best", "start"]
+
+_PLACES = ("out", "job", "version")
+# what the stages leave, the last stage first
+_RESULTS = (
+    "export",
+    "prune/model.pt",
+    "train/model.pt",
+    "tune/best.yaml",
+    "search/architecture.yaml",
+)
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A pipeline's command as it was typed, without the place of its results."""
+
+    command: str
+    overrides: tuple[str, ...] = ()
+    multirun: bool = False
+    config_dir: str | None = None
+    directory: str | None = None
+    kind: str = PIPELINE
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Recipe:
+        """A recipe from saved values; unknown keys are left out."""
+        known = {k: content[k] for k in cls.__dataclass_fields__ if content.get(k) is not None}
+        return cls(**{**known, "overrides": tuple(known.get("overrides", ()))})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def changed(self, settings: Mapping[str, str]) -> Recipe:
+        """The recipe with other settings; one that stands there already is replaced."""
+        keys = {_key(key) for key in settings}
+        kept = [text for text in self.overrides if _key(text) not in keys]
+        added = [f"{key}={value}" for key, value in settings.items()]
+        return Recipe.from_dict({**self.to_dict(), "overrides": (*kept, *added)})
+
+    def arguments(self, store: Store, job: str) -> list[str]:
+        """What the console command is given."""
+        quoted = str(store.root).replace("\\", "\\\\").replace("'", "\\'")
+        words = [self.command, *(["-m"] if self.multirun else []), *self.overrides]
+        words += [f"out='{quoted}'", f"job={job}"]
+        return [*words, *(["--config-dir", self.config_dir] if self.config_dir else [])]
+
+
+def recipe_of(version: Version) -> Recipe:
+    """What a version's first command was told.
+
+    Raises:
+        JobError: no command of a pipeline was run in it.
+    """
+    commands = version.record()["commands"]
+    if version.kind != PIPELINE or not commands:
+        raise JobError(f"{version.label} holds no command of a pipeline.")
+    name, command = next(iter(commands.items()))
+    kept = [text for text in command.get("overrides") or () if _key(text) not in _PLACES]
+    return Recipe.from_dict({**command, "command": name, "overrides": kept})
+
+
+def start(store: Store, job: str, recipe: Recipe) -> tuple[Version, Any]:
+    """Start the command in a process of its own; returns the version that it took, and the process.
+
+    Raises:
+        ConfigError: the command refused, with its sentence.
+        JobError: a version with these settings is finished already.
+    """
+    handle, name = tempfile.mkstemp(prefix="darts-core-", suffix=".log")
+    os.close(handle)
+    log = Path(name)
+    mark = uuid.uuid4().hex
+    process = control.start(
+        "darts_core.cli",
+        recipe.arguments(store, job),
+        log=log,
+        mark=mark,
+        directory=recipe.directory,
+    )
+    try:
+        while True:
+            ended = process.poll() is not None
+            version = _taken_by(store, job, recipe.command, mark)
+            if version is not None:
+                _keep_log(log, version)
+                return version, process
+            if ended:
+                raise _refusal(log, process.returncode)
+            time.sleep(0.05)
+    finally:
+        log.unlink(missing_ok=True)
+
+
+def _taken_by(store: Store, job: str, command: str, mark: str) -> Version | None:
+    """The version that the process with this mark has claimed."""
+    for version in reversed(store.versions(job)):
+        if str(version.command(command).get("mark")).startswith(f"{mark}/"):
+            return version
+    return None
+
+
+def _keep_log(log: Path, version: Version) -> None:
+    """What the process has printed so far; what it prints later stands in log.txt."""
+    target = version.path / "job.log"
+    with target.open("ab") as stream:
+        stream.write(log.read_bytes())
+
+
+def _refusal(log: Path, status: int) -> ConfigError | JobError:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    if status == 0:
+        return JobError((lines or ["The command had nothing to do."])[-1])
+    said = [line for line in lines if line.startswith("darts-core: ")] or lines
+    return ConfigError((said or [f"exit status {status}"])[-1].removeprefix("darts-core: "))
+
+
+def show_best(version: Version, args: argparse.Namespace) -> int:
+    """`jobs best` of a pipeline: its most accurate stage, and the model or architecture it left."""
+    found = seen_summary(version, version.state())
+    if found.get("best") is None:
+        raise JobError(
+            f"{version.label} has no accuracy yet; see darts-core jobs show {version.job}."
+        )
+    files = [version.path / name for name in _RESULTS if (version.path / name).exists()]
+    exported = None
+    if args.export and not files:
+        raise JobError(f"{version.label} has left no model or architecture to copy yet.")
+    if args.export:
+        target = Path(args.export)
+        target.mkdir(parents=True, exist_ok=True)
+        exported = str(copy_model(files[0], target))
+    if args.form == "json":
+        kept = {k: found.get(k) for k in ("metric", "best", "baseline")}
+        extra = {**kept, "files": [str(path) for path in files], "exported": exported}
+        print(render((), [], "json", extra=extra))
+        return 0
+    print(f"{version.label}: {found['metric']} {short(found['best'])}")
+    for path in files:
+        print(f"left       {neutral(path)}")
+    if exported:
+        print(f"copied to  {neutral(exported)}")
+    return 0

@@ -1,0 +1,102 @@
+"""Multiply-accumulates of one forward pass, by the module that computes them.
+
+Counted are the products of convolutions of any dimension, linear layers, matrix products and attention
+(`scaled_dot_product_attention`, `nn.MultiheadAttention`), whoever calls them; bias additions, norms,
+activations and pools are not. What torch runs as one opaque call (`nn.LSTM`, a jit-compiled function's
+fused part) is not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+__all__ = ["macs_by_module"]
+
+
+def _attention(query: Any, key: Any, value: Any, *_: Any, out_val: Any, **__: Any) -> int:
+    """Operations of attention over [B, heads, T, C] tensors, which torch counts on a GPU only."""
+    pairs = query.numel() // query.shape[-1] * key.shape[-2]
+    return int(2 * pairs * (query.shape[-1] + value.shape[-1]))
+
+
+_FORMULAS = {
+    **flop_registry,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten._scaled_dot_product_fused_attention_overrideable: _attention,
+}
+
+
+def macs_by_module(
+    module: nn.Module, *inputs: Any, named: Mapping[str, Any] | None = None
+) -> dict[str, int]:
+    """Multiply-accumulates of `module(*inputs, **named)` as it stands, without gradients.
+
+    Returns:
+        path of a module -> what it computes itself, without its children; only modules that run. The
+        root's path is "".
+    """
+    counter = _Counter()
+    hooks = []
+    for path, child in module.named_modules():
+        hooks.append(child.register_forward_pre_hook(counter.enter(path)))
+        hooks.append(child.register_forward_hook(counter.leave))
+    try:
+        with torch.no_grad(), _without_fast_attention(), counter:
+            module(*inputs, **dict(named or {}))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return counter.own
+
+
+class _Counter(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.own: dict[str, int] = {}
+        self._stack: list[str] = []
+
+    def enter(self, path: str) -> Any:
+        """A hook that makes `path` the module that computes."""
+
+        def hook(*_: Any) -> None:
+            self._stack.append(path)
+            self.own.setdefault(path, 0)
+
+        return hook
+
+    def leave(self, *_: Any) -> None:
+        """A hook that gives way to the module outside."""
+        self._stack.pop()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run `func` and count its products."""
+        kwargs = kwargs or {}
+        formula = _FORMULAS.get(func._overloadpacket)
+        if formula is None:
+            # attention and linear layers may arrive whole
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        result = func(*args, **kwargs)
+        if formula is not None and self._stack:
+            self.own[self._stack[-1]] += formula(*args, **kwargs, out_val=result) // 2
+        return result
+
+
+@contextmanager
+def _without_fast_attention() -> Iterator[None]:
+    """Keep `nn.MultiheadAttention` off its one fused call, whose products cannot be seen."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

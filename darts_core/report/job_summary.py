@@ -1,0 +1,134 @@
+"""What a list shows of a version, worked out from its folders: best value, baseline, the way there."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from darts_core.errors import DartsError, JobError
+from darts_core.report.read import STAGES, StageRun, read_stage
+from darts_core.report.rows import finite
+from darts_core.runlog import read_json
+from darts_core.store.record import LIVE
+from darts_core.store.summary import read_summary, write_summary
+from darts_core.store.version import Version
+from darts_core.study.results import (
+    best_row,
+    objectives,
+    read_rows,
+    row_values,
+    search_rows,
+    trials_folder,
+)
+
+__all__ = ["elements", "seen_summary", "stage_facts", "summarize"]
+
+_ACCURACY = ("test_accuracy", "val_accuracy")
+_FACTS = (*_ACCURACY, "best_value", "params", "macs", "latency_after_ms", "device_seconds")
+
+
+def elements(folder: str | Path) -> list[Path]:
+    """The folders of a multirun's elements, or of its seeds, in their order."""
+    found = [path for path in Path(folder).glob("[0-9]*") if path.name.isdigit() and path.is_dir()]
+    seeds = [path for path in Path(folder).glob("seed[0-9]*") if path.name[4:].isdigit()]
+    return [
+        *sorted(found, key=lambda path: int(path.name)),
+        *sorted(seeds, key=lambda path: int(path.name[4:])),
+    ]
+
+
+def _stages(folder: Path) -> Iterator[StageRun]:
+    for place in (folder, *elements(folder)):
+        for name in STAGES:
+            if (place / name).is_dir():
+                yield read_stage(place / name, f"{place.name}/{name}" if place != folder else name)
+
+
+def stage_facts(folder: str | Path) -> list[dict[str, Any]]:
+    """One row a stage (of each element of a multirun): its state and the figures of its result."""
+    rows = []
+    for stage in _stages(Path(folder)):
+        facts = {key: stage.number(key) for key in _FACTS}
+        epochs = len(stage.metrics)
+        rows.append(
+            {
+                "stage": stage.name,
+                "finished": stage.finished,
+                "epochs": epochs or None,
+                **{key: value for key, value in facts.items() if value is not None},
+            }
+        )
+    return rows
+
+
+def _pipeline(version: Version) -> dict[str, Any]:
+    """The last stage that says how accurate its network is; its epochs are the way there."""
+    found: dict[str, Any] = {}
+    for stage in _stages(version.path):
+        values = [v for row in stage.metrics if (v := finite(row.get("val_accuracy"))) is not None]
+        for metric in _ACCURACY:
+            final = stage.number(metric)
+            best = final if final is not None else max(values, default=None)
+            if best is not None:
+                found = {"metric": metric, "best": best, "sparkline": values or [best]}
+                break
+    rows = _mapping(version.path / "bench" / "results.json").get("rows")
+    for row in rows if isinstance(rows, list) else ():
+        if (
+            found.get("metric") == "test_accuracy"
+            and isinstance(row, Mapping)
+            and row.get("baseline")
+        ):
+            found["baseline"] = finite(row.get("accuracy_mean"))
+    return found
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    with contextlib.suppress(DartsError, OSError):
+        content = read_json(path)
+        return content if isinstance(content, dict) else {}
+    return {}
+
+
+def _trials(version: Version) -> dict[str, Any]:
+    """The best trial's first objective, the user's own value, and every trial's in its order."""
+    try:
+        goals = objectives(version.path)
+    except JobError:
+        return {}
+    rows = search_rows(read_rows(version.path))
+    values = [(row, found[0]) for row in rows if (found := row_values(row, goals)) is not None]
+    best = best_row(rows, goals)
+    chosen = row_values(best, goals) if best is not None else None
+    own = [value for row, value in values if row.get("is_baseline")]
+    return {
+        "metric": goals[0]["metric"],
+        "best": chosen[0] if chosen else None,
+        "baseline": own[0] if own else None,
+        "sparkline": [value for _, value in values],
+    }
+
+
+def summarize(version: Version) -> dict[str, Any]:
+    """Work a version's summary out and write it; returns it.
+
+    Raises:
+        JobError: the version is gone.
+    """
+    with_trials = trials_folder(version.path).is_dir()
+    facts = _trials(version) if with_trials else _pipeline(version)
+    return write_summary(version, **facts)
+
+
+def seen_summary(version: Version, state: str) -> dict[str, Any]:
+    """The summary for a list: the one kept, worked out again while it may have changed."""
+    kept = read_summary(version)
+    if kept is not None and kept.get("state") == state and state not in LIVE:
+        return kept
+    try:
+        return summarize(version)
+    except OSError:
+        # a store that may only be read
+        return kept or {}

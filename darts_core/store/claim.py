@@ -1,0 +1,235 @@
+"""Which version a command gets: the one with the same settings while it is unfinished, else the next."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from darts_core.errors import ConfigError, JobError
+from darts_core.store.jobs import Store
+from darts_core.store.locks import FileLock
+from darts_core.store.names import check_name, next_version
+from darts_core.store.record import (
+    RECORD,
+    new_record,
+    read_job,
+    read_record,
+    write_job,
+    write_record,
+)
+from darts_core.store.sweep import sweep_job, sweep_version
+from darts_core.store.version import Version
+
+__all__ = ["Claim", "claim"]
+
+log = logging.getLogger("darts_core")
+# what a version has before anything is computed in it
+_MARKS = {RECORD, ".lock", "log.txt", "job.log", "launch.json", "summary.json", "stop"}
+_FRESH = {
+    *_MARKS,
+    "config.yaml",
+    "config.hash",
+    "environment.json",
+    "policy.yaml",
+    "multirun.yaml",
+    "forecast.json",
+    "overrides.yaml",
+}
+
+
+@dataclass
+class Claim:
+    """A command's hold on a version, until `release` or the end of the process."""
+
+    store: Store
+    version: Version
+    command: str
+    resumes: bool
+    finished: bool
+    lock: FileLock
+
+    @property
+    def path(self) -> Path:
+        """The version's folder."""
+        return self.version.path
+
+    def finish(self, message: str | None = None) -> None:
+        """Note that this command has succeeded."""
+        self.version.set_state("succeeded", self.command, message=message)
+        self.finished = True
+
+    def give_up(self, state: str, message: str) -> None:
+        """Note how the command ended without success; a claim under which nothing was computed goes."""
+        if not self.forget():
+            self.version.set_state(state, self.command, message=message)
+
+    def forget(self) -> bool:
+        """Undo a claim under which nothing was computed; False when something was, or it was there before.
+
+        A folder goes only if this claim made its record and it holds no more than configurations.
+        """
+        if self.resumes:
+            return False
+        stage = self.path / self.command
+        # the pipeline, multiruns and seeds have folders of several stages or elements
+        elements = [*self.path.glob(f"[0-9]*/{self.command}"), *self.path.glob("seed*")]
+        spread = self.command == "run" or bool(elements)
+        inside = sorted((self.path if spread else stage).rglob("*"), reverse=True)
+        if any(p.is_symlink() or (p.is_file() and p.name not in _FRESH) for p in inside):
+            return False
+        with self.store.lock.held(30.0):
+            for path in inside:
+                if path.is_dir():
+                    path.rmdir()
+                elif path.name not in _MARKS:
+                    path.unlink()
+            if stage.is_dir():
+                stage.rmdir()
+            record = self.version.record()
+            record["commands"].pop(self.command, None)
+            write_record(self.path, record)
+            if not record["commands"] and {p.name for p in self.path.iterdir()} <= _MARKS:
+                shutil.rmtree(self.path)
+                self.store.drop_if_empty(self.version.job)
+        return True
+
+    def release(self) -> None:
+        """Let other processes use this version."""
+        self.lock.release()
+
+
+def _folder(store: Store, job: str) -> Path:
+    """The job's folder, made."""
+    folder = store.job_folder(job)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise ConfigError(
+            f"out={str(store.root)!r}: the folder {folder} cannot be made ({error.strerror}); choose "
+            "another."
+        ) from error
+    return folder
+
+
+def _choose(store: Store, job: str, command: str, stamp: str, version: str | None) -> Path:
+    """The folder for this command: the newest with the same hash, else a new one."""
+    folder = store.root / job
+    if version is not None:
+        known = (read_record(folder / version) or {"commands": {}})["commands"].get(command)
+        if known is not None and known.get("config_hash") != stamp:
+            raise ConfigError(
+                f"{folder / version} holds a {command} with other settings (hash "
+                f"{known.get('config_hash')}, now {stamp}); leave version= out to take the next "
+                "one, or repeat the settings in its config.yaml."
+            )
+        return folder / version
+    for existing in reversed(store.versions(job, strict=True)):
+        if existing.command(command).get("config_hash") == stamp:
+            return existing.path
+    return folder / next_version(folder)
+
+
+def _lock(version: Version) -> FileLock:
+    """The held lock of `version`.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    lock = version.lock
+    if lock.try_acquire():
+        return lock
+    holder = "another process"
+    with contextlib.suppress(JobError):
+        running = version.running()
+        who = version.process(running) if running else None
+        holder = f"process {who.pid}" if who is not None else holder
+    raise ConfigError(
+        f"{version.path} is in use by {holder}; wait for it, stop it with darts-core jobs stop "
+        f"{version.label}, or name another version=."
+    )
+
+
+def claim(
+    out: str | Path,
+    job: str,
+    *,
+    kind: str,
+    command: str,
+    stamp: str,
+    version: str | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> Claim:
+    """Choose the version of `job` for this command and configuration, lock it, note what runs.
+
+    Args:
+        out: root of all runs.
+        job: name of the job, one folder below `out`.
+        kind: what this command runs; a job has one kind.
+        command: console command, e.g. `search`; versions are compared command by command.
+        stamp: hash of the resolved configuration.
+        version: forces one version; None takes the newest with the same hash, or the next number.
+        details: kept beside the hash (the program with its arguments, the overrides as typed).
+
+    Raises:
+        JobError: a name is not allowed, leads out of the root, or the job is of another kind.
+        ConfigError: another process holds the version, or the forced version holds other settings of
+            this command.
+    """
+    store = Store(out)
+    store.job_folder(job)
+    if version is not None:
+        check_name(version, "version")
+    folder = _folder(store, job)
+    with store.lock.held():
+        try:
+            store.require_kind(job, kind)
+            folder.mkdir(exist_ok=True)
+            sweep_job(folder)
+            path = _choose(store, job, command, stamp, version)
+            if path.is_symlink():
+                raise JobError(f"version={path.name!r} is a link out of {folder}; choose another.")
+            made = Version(path)
+            path.mkdir(exist_ok=True)
+            lock = _lock(made)
+        except BaseException:
+            store.drop_if_empty(job)
+            raise
+        try:
+            return _note(store, made, kind, command, stamp, details or {}, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+
+def _note(
+    store: Store,
+    version: Version,
+    kind: str,
+    command: str,
+    stamp: str,
+    details: Mapping[str, Any],
+    lock: FileLock,
+) -> Claim:
+    """Write the command into the version's record, and the kind into the job's."""
+    record = read_record(version.path) or new_record(kind)
+    if read_job(version.path.parent) is None:
+        write_job(version.path.parent, kind, name=version.job, description="")
+    known = record["commands"].get(command)
+    finished = known is not None and known.get("state") == "succeeded"
+    mine = Claim(store, version, command, known is not None, finished, lock)
+    if not finished:
+        sweep_version(version.path)
+        if known is None:
+            record["commands"][command] = {}
+        write_record(version.path, record)
+        version.stop_file.unlink(missing_ok=True)
+        version.set_state("running", command, config_hash=stamp, **details)
+    return mine

@@ -1,0 +1,60 @@
+"""`summary.json` of a version: what a list shows of it, small and quick to read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from darts_core.errors import ResumeError
+from darts_core.runlog import read_json, write_json
+from darts_core.store.version import Version
+
+__all__ = ["read_summary", "write_summary"]
+
+_SUMMARY, _POINTS = "summary.json", 24
+
+
+def thin(values: Sequence[float], count: int = _POINTS) -> list[float]:
+    """At most `count` of the values, evenly spread, the last among them."""
+    if len(values) <= count:
+        return list(values)
+    step = (len(values) - 1) / (count - 1)
+    return [values[round(index * step)] for index in range(count)]
+
+
+def write_summary(
+    version: Version,
+    *,
+    metric: str | None = None,
+    best: float | None = None,
+    baseline: float | None = None,
+    sparkline: Sequence[float] = (),
+) -> dict[str, Any]:
+    """Write what is known of a version's results; returns the file's content.
+
+    Args:
+        version: the version.
+        metric: what `best` is a value of.
+        best: the best value found.
+        baseline: what it is compared with.
+        sparkline: the metric in the order in which it was found.
+    """
+    content = {
+        "schema_version": 1,
+        "state": version.state(),
+        "metric": metric,
+        "best": best,
+        "baseline": baseline,
+        "sparkline": thin(sparkline),
+    }
+    write_json(version.path / _SUMMARY, content)
+    return content
+
+
+def read_summary(version: Version) -> dict[str, Any] | None:
+    """The summary; None when none was written, or it is damaged."""
+    try:
+        content = read_json(version.path / _SUMMARY)
+    except (ResumeError, OSError):
+        return None
+    return content if isinstance(content, dict) else None

@@ -1,0 +1,167 @@
+"""A user's model with choices in it, with the interface of a `Supernet`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from darts_core.architecture import Architecture
+from darts_core.errors import ConfigError
+from darts_core.relax import Relaxation, Softmax
+from darts_core.spaces.choices import ChoiceSpace
+from darts_core.supernet.choices import find_choices
+from darts_core.supernet.choices_build import check_widths, plain_module
+
+__all__ = ["ModuleSupernet"]
+
+_ALPHA_SCALE = 1e-3
+
+
+class ModuleSupernet(nn.Module):
+    """A user's model with choices in it, searched like a `Supernet`.
+
+    Args:
+        module: the model; it is trained in place.
+        input_shape: of one sample, (C, H, W) of an image; needed to build networks with chosen widths.
+        example_input: [B, ...], for models whose input is not random numbers of a shape (token ids).
+        relaxation: alpha -> weights; softmax by default.
+        name: what architectures of this model call their space.
+
+    Raises:
+        ConfigError: the model has no choices, a width cannot be cut out of it, or the relaxation works
+            on cells only.
+    """
+
+    progress: Tensor
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        input_shape: Sequence[int] | None = None,
+        relaxation: Relaxation | None = None,
+        name: str = "module",
+        space: ChoiceSpace | None = None,
+        example_input: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.input_shape = tuple(input_shape) if input_shape is not None else None
+        self.example_input = example_input
+        self.relaxation = relaxation if relaxation is not None else Softmax()
+        self._choices = find_choices(module)
+        for tied in self._choices.values():
+            for choice in tied:
+                choice.sparse = self.relaxation.sparse
+        self.space = space or ChoiceSpace.of(
+            name, {label: tied[0].options for label, tied in self._choices.items()}
+        )
+        if self.relaxation.channel_fraction != 1 or self.relaxation.extra_alphas(self.space):
+            raise ConfigError(
+                f"The relaxation {type(self.relaxation).__name__} works on cells with edges; choose "
+                "one without partial channels for a model with choices."
+            )
+        self.generator: torch.Generator | None = None
+        self.register_buffer("progress", torch.zeros(()))
+        # names of parameters may hold no dots
+        self._keys = {label: label.replace(".", "/") for label in self._choices}
+        self.alpha = nn.ParameterDict(
+            {
+                self._keys[label]: nn.Parameter(_ALPHA_SCALE * torch.randn(shape))
+                for label, shape in self.space.alpha_shapes().items()
+            }
+        )
+        if self.input_shape is not None or example_input is not None:
+            check_widths(self)
+
+    def sample(self) -> Tensor:
+        """[2, ...], an input like those of training, the same each time.
+
+        Raises:
+            ConfigError: neither `input_shape` nor `example_input` was given.
+        """
+        reference = next(self.module.parameters(), torch.zeros(()))
+        if self.example_input is not None:
+            return self.example_input[:2].to(reference.device)
+        if self.input_shape is None:
+            raise ConfigError(
+                "Building chosen widths traces the model; give ModuleSupernet(model, "
+                "input_shape=(C, H, W))."
+            )
+        generator = torch.Generator().manual_seed(0)
+        sample = torch.randn(2, *self.input_shape, generator=generator)
+        return sample.to(reference.device, reference.dtype)
+
+    def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
+        """Network parameters only, as in `Supernet`."""
+        alphas = {id(alpha) for alpha in self.alpha.values()}
+        for name, parameter in super().named_parameters(*args, **kwargs):
+            if id(parameter) not in alphas:
+                yield name, parameter
+
+    def alphas(self) -> list[nn.Parameter]:
+        """One [1, K] for every label."""
+        return list(self.named_alphas().values())
+
+    def named_alphas(self) -> dict[str, nn.Parameter]:
+        """Alphas [1, K] by label."""
+        return {label: self.alpha[key] for label, key in self._keys.items()}
+
+    def mixing_weights(self) -> dict[str, Tensor]:
+        """Weights [1, K] by label for one forward pass; differentiable in the alphas."""
+        return {
+            label: self.relaxation.weights(alpha, self.progress, self.generator)
+            for label, alpha in self.named_alphas().items()
+        }
+
+    def expected_weights(self) -> dict[str, Tensor]:
+        """Deterministic weights [1, K] by label; differentiable in the alphas."""
+        return {label: self.relaxation.evaluate(a) for label, a in self.named_alphas().items()}
+
+    @torch.no_grad()
+    def final_weights(self) -> dict[str, np.ndarray[Any, Any]]:
+        """`expected_weights` as numpy arrays."""
+        return {label: w.double().cpu().numpy() for label, w in self.expected_weights().items()}
+
+    def discretize(self) -> Architecture:
+        """The architecture that the alphas point to now."""
+        return self.space.discretize(self.final_weights())
+
+    def forward(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The model's output; the weights are drawn from the alphas when not given."""
+        if weights is None:
+            weights = self.mixing_weights()
+        try:
+            for label, tied in self._choices.items():
+                for choice in tied:
+                    choice.bind(weights[label][0])
+            result: Tensor = self.module(x)
+        finally:
+            for tied in self._choices.values():
+                for choice in tied:
+                    choice.bind(None)
+        return result
+
+    def one_hot(self, architecture: Architecture) -> dict[str, Tensor]:
+        """Mixing weights that pick `architecture`."""
+        device = self.progress.device
+        weights = {}
+        for label, column in self.space.index(architecture).items():
+            weights[label] = torch.zeros(self.space.alpha_shapes()[label], device=device)
+            weights[label][0, column] = 1.0
+        return weights
+
+    def build(self, architecture: Architecture | None = None) -> nn.Module:
+        """A plain copy of the model with the choices made and the searched params carried over.
+
+        Raises:
+            ArchitectureError: the architecture is not of this model's space.
+            ConfigError: a width cannot be cut without changing the function.
+        """
+        architecture = architecture if architecture is not None else self.discretize()
+        self.space.index(architecture)
+        return plain_module(self, architecture)

@@ -1,0 +1,149 @@
+"""What surrounds the searched cells, by skeleton: stem, cells, head of a supernet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from darts_core.errors import ConfigError
+from darts_core.relax import Relaxation
+from darts_core.spaces import SearchSpace
+from darts_core.supernet.cell import Preprocess, SearchCell
+from darts_core.supernet.skeleton import (
+    CellSpec,
+    Head,
+    ResidualReduction,
+    cifar_stem,
+    darts_specs,
+    imagenet_stems,
+    nasbench201_channels,
+)
+
+__all__ = ["SKELETONS", "Skeleton", "check_sizes", "check_stem"]
+
+_STEM_MULTIPLIER = 3
+
+
+class _ImagenetStem(nn.Module):
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = imagenet_stems(in_channels, channels)
+
+    def forward(self, x_BCHW: Tensor) -> list[Tensor]:
+        first = self.first(x_BCHW)
+        return [first, self.second(first)]
+
+
+Skeleton = tuple[nn.Module, nn.ModuleList, nn.Module]
+
+
+def _darts_skeleton(
+    space: SearchSpace,
+    *,
+    channels: int,
+    layers: int,
+    num_classes: int,
+    in_channels: int,
+    stem: str,
+    relaxation: Relaxation,
+) -> Skeleton:
+    imagenet = stem == "imagenet"
+    width = channels if imagenet else _STEM_MULTIPLIER * channels
+    stem_module = _ImagenetStem(in_channels, width) if imagenet else cifar_stem(in_channels, width)
+    specs = list(
+        darts_specs(
+            channels,
+            layers,
+            len(space.output_states),
+            stem_channels=width,
+            stem_reduces=imagenet,
+        )
+    )
+    cells = nn.ModuleList(_search_cell(space, spec, relaxation) for spec in specs)
+    return (
+        stem_module,
+        cells,
+        Head(len(space.output_states) * specs[-1].channels, num_classes, norm=False),
+    )
+
+
+def _search_cell(space: SearchSpace, spec: CellSpec, relaxation: Relaxation) -> SearchCell:
+    return SearchCell(
+        space,
+        spec.channels,
+        kind=spec.kind if spec.kind in space.cell_kinds else space.cell_kinds[0],
+        reduces=spec.reduces,
+        preprocess=Preprocess(spec, affine=False),
+        channel_fraction=relaxation.channel_fraction,
+    )
+
+
+def _nasbench201_skeleton(
+    space: SearchSpace,
+    *,
+    channels: int,
+    layers: int,
+    num_classes: int,
+    in_channels: int,
+    stem: str,
+    relaxation: Relaxation,
+) -> Skeleton:
+    cells = nn.ModuleList()
+    for what, width in nasbench201_channels(channels, layers):
+        if what == "reduction":
+            cells.append(ResidualReduction(width // 2, width))
+        else:
+            cells.append(
+                SearchCell(
+                    space,
+                    width,
+                    kind=space.cell_kinds[0],
+                    channel_fraction=relaxation.channel_fraction,
+                )
+            )
+    return cifar_stem(in_channels, channels), cells, Head(4 * channels, num_classes, norm=True)
+
+
+SKELETONS: dict[str, Callable[..., Skeleton]] = {
+    "darts": _darts_skeleton,
+    "nasbench201": _nasbench201_skeleton,
+}
+"""Skeleton name -> (stem, cells, head); a space with a new skeleton adds its own."""
+
+
+def check_sizes(
+    space: SearchSpace, channels: int, layers: int, num_classes: int, in_channels: int, stem: str
+) -> None:
+    """Refuse sizes below 1, an unknown skeleton and a stem that the skeleton does not have.
+
+    Raises:
+        ConfigError: with the value.
+    """
+    sizes = {
+        "channels": channels,
+        "layers": layers,
+        "num_classes": num_classes,
+        "in_channels": in_channels,
+    }
+    for name, value in sizes.items():
+        if value < 1:
+            raise ConfigError(f"A network needs {name} >= 1, not {value}.")
+    check_stem(space.skeleton, stem)
+
+
+def check_stem(skeleton: str, stem: str) -> None:
+    """Refuse a skeleton that no cell network has, and a stem that the skeleton does not have.
+
+    Raises:
+        ConfigError: with those that there are.
+    """
+    if skeleton not in SKELETONS:
+        raise ConfigError(
+            f"No cell network has the skeleton {skeleton!r}; known: {', '.join(sorted(SKELETONS))}."
+        )
+    allowed = ("cifar", "imagenet") if skeleton == "darts" else ("cifar",)
+    if stem not in allowed:
+        raise ConfigError(
+            f"A {skeleton} network has no stem {stem!r}; choose {' or '.join(allowed)}."
+        )

@@ -1,0 +1,101 @@
+"""Zero-code: what a script prints is read as a terminal shows it."""
+
+from dataclasses import replace
+
+import pytest
+from autosearch_workshop import BASE, log_of, one
+
+from darts_core.autosearch.terminal import Terminal
+
+ACC = ({"name": "acc", "regex": r"acc[:=] ?([0-9.]+)"},)
+
+
+def shown(*chunks):
+    terminal = Terminal()
+    lines = [line for chunk in chunks for line in terminal.feed(chunk.encode())]
+    return [*lines, *terminal.finish()]
+
+
+@pytest.mark.parametrize(
+    ("chunks", "lines"),
+    [
+        (["a\r\nb\n", "c"], ["a", "b", "c"]),
+        (["\r 50% acc=0.5", "\r100% acc=0.9\nnext"], ["100% acc=0.9", "next"]),
+        # a shorter state leaves no tail of the longer one
+        (["\racc 100\racc 99\n"], ["acc 99"]),
+        # a bar drawn first, its counter written into it by backspaces, then `\r`
+        ([" [=>....] Acc: 0.5" + "\b" * 16 + "1/2\r", " [==>...] Acc: 0.9" + "\b" * 16 + "2/2\n"],
+         [" [2/2...] Acc: 0.9"]),
+        # colours, also cut in two by the chunks
+        (["\x1b[1", "m469/469\x1b[0m acc: 0.98\n"], ["469/469 acc: 0.98"]),
+        # a bar that wipes itself away is read as it was
+        (["\rloss=0.3\r        \r", "\n"], ["loss=0.3"]),
+        (["\rloss=0.3\x1b[2K\rdone acc=1\n"], ["done acc=1"]),
+        # nested bars: the inner one is drawn one line below, then the cursor goes up again
+        (["\router acc=0.5", "\n\rinner 1\x1b[A", "\n\rinner 2\x1b[A", "\router acc=0.7\n\n"],
+         ["outer acc=0.5", "outer acc=0.7", "inner 2"]),
+        (["\ud7ff".encode().decode() + "ü\n"], ["\ud7ffü"]),
+    ],
+)  # fmt: skip
+def test_lines_are_what_a_terminal_shows(chunks, lines):
+    assert shown(*chunks) == lines
+
+
+def test_a_character_cut_in_two_by_the_pipe_is_one_character():
+    terminal = Terminal()
+    raw = "é acc=1\n".encode()
+    assert [*terminal.feed(raw[:1]), *terminal.feed(raw[1:])] == ["é acc=1"]
+
+
+def test_an_endless_line_does_not_eat_the_memory():
+    terminal = Terminal()
+    for _ in range(40):
+        assert list(terminal.feed(b"y" * 2**16)) == []
+    assert [len(line) for line in terminal.finish()] == [2**20]
+
+
+def test_a_redrawn_progress_bar_gives_its_last_state(shop):
+    workshop = shop(
+        r"""
+        import sys
+        for epoch in (1, 2):
+            for step in (1, 2, 3):
+                sys.stdout.write(f"\repoch {epoch}: {step}/3 acc={0.3 * step + 0.01 * epoch:.3f}")
+            sys.stdout.write("\n")
+        """
+    )
+    row = one(workshop, replace(BASE, metrics=ACC))
+    assert (row["state"], row["training_iteration"]) == ("done", 2), log_of(workshop, row)
+    assert (row["values"]["acc"], row["best_reward"]) == (0.92, 0.92)
+
+
+def test_the_last_match_of_a_long_line_counts(shop):
+    workshop = shop(
+        """
+        bar = "acc: 0.1 " + "=" * 1500
+        print(bar, "acc: 0.667", "." * 1500, "acc: 0.992")
+        """
+    )
+    assert one(workshop, replace(BASE, metrics=ACC))["values"]["acc"] == 0.992
+
+
+def test_a_match_without_a_number_is_passed_over(shop):
+    workshop = shop('print("acc=0.7 acc=...")')
+    spec = replace(BASE, metrics=({"name": "acc", "regex": r"acc=([0-9.]+)?"},))
+    assert one(workshop, spec)["values"]["acc"] == 0.7
+
+
+def test_metrics_printed_after_the_last_iteration_are_kept(shop):
+    workshop = shop(
+        """
+        for epoch in (1, 2):
+            print(f"acc={0.4 * epoch:.1f}")
+        print("test_acc 0.75")
+        """
+    )
+    metrics = (
+        *({"name": "acc", "regex": r"\bacc=([0-9.]+)"},),
+        {"name": "test_acc", "regex": r"test_acc ([0-9.]+)"},
+    )
+    row = one(workshop, replace(BASE, metrics=metrics))
+    assert (row["training_iteration"], row["metrics"]) == (2, {"acc": 0.8, "test_acc": 0.75})

@@ -9,7 +9,7 @@ PYTHON_HERE = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-full faults fuzz test-interpret test-gpu on-gpu check lint type bench clean
+.PHONY: help install demo test test-full faults fuzz test-interpret test-compile variants test-gpu on-gpu check lint type bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -40,8 +40,14 @@ fuzz: $(STAMP) ## byte-level fuzzing of the parsers that are ours, one after ano
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt atheris
 	for name in $(FUZZED); do $(TEST_ENV) $(BIN)/python tests/hostile/fuzz.py $$name $(SECONDS) || exit 1; done
 
-test-interpret: $(STAMP) ## the Triton kernel bodies in Triton's CPU interpreter
-	$(TEST_ENV) TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 -m interpret tests/kernels
+test-interpret: $(STAMP) ## the Triton kernel bodies in Triton's CPU interpreter, looked at for races and bounds
+	$(TEST_ENV) TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 -p tests.kernels.racecheck -m interpret tests/kernels
+
+test-compile: $(STAMP) ## every variant's binary (sm_90) against the golden file; only what changed is compiled
+	$(TEST_ENV) $(BIN)/python -m pytest tests/kernels/test_compile.py
+
+variants: $(STAMP) ## renew the golden file of binaries (only what changed is compiled)
+	$(TEST_ENV) $(BIN)/python -m darts_core.bench.offline --renew
 
 test-gpu: ## everything that needs a CUDA device, in steps of 9 minutes: call it until nothing is left
 	$(PYTHON_HERE) -m pytest -p benchmarks.resumable_tests --resume runs/test_gpu -m gpu tests \

@@ -21,6 +21,7 @@ __all__ = ["main"]
 def _plan(request: dict[str, Any]) -> Any:
     from pathlib import Path
 
+    from darts_core.autosearch.command_line import with_data
     from darts_core.autosearch.engine import apply_budget
     from darts_core.autosearch.plan_files import build_plan
 
@@ -30,7 +31,7 @@ def _plan(request: dict[str, Any]) -> Any:
         arguments["config_path"] = str(Path(request["code"]) / arguments["config_path"])
     plan = build_plan(
         files,
-        arguments=arguments,
+        arguments=with_data(arguments, request.get("data")),
         mode=request.get("multi"),
         settings=request.get("settings") or {},
     )
@@ -41,11 +42,13 @@ def _plan(request: dict[str, Any]) -> Any:
 
 
 def _check(request: dict[str, Any]) -> int:
+    from darts_core.autosearch.command_line import boot_file_of
     from darts_core.autosearch.forecast import forecast_text, plan_notes
 
     plan = _plan(request)
     answer = {
         "zero_code": bool(plan.steps[0].metrics),
+        "boot_file": boot_file_of(plan.steps[0].command, request.get("boot_file") or ""),
         "trials": plan.trial_count(),
         "forecast": forecast_text(plan),
         "notes": plan_notes(plan, request.get("devices") or ["cpu"]),

@@ -21,7 +21,7 @@ from typing import Any
 from darts_core.autosearch.contract import TRIAL_VARIABLE, current
 from darts_core.errors import ConfigError
 
-__all__ = ["install", "uninstall"]
+__all__ = ["install"]
 
 _CODE = re.compile(r"[12]+(-[12]+)+")
 
@@ -156,12 +156,3 @@ def install() -> None:
     """Make the old names importable; does nothing outside a trial process."""
     if os.environ.get(TRIAL_VARIABLE) and _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
-
-
-def uninstall() -> None:
-    """Take the old names away again."""
-    if _finder in sys.meta_path:
-        sys.meta_path.remove(_finder)
-    for name in _MODULES:
-        if name in sys.modules and sys.modules[name].__loader__ is _finder:
-            del sys.modules[name]

@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from darts_core.autosearch.command_line import with_data
 from darts_core.autosearch.forecast import plan_notes
 from darts_core.autosearch.multi import confirm, run_plan
 from darts_core.autosearch.plan_files import build_plan
@@ -57,7 +58,7 @@ def load_plan(version: Path, request: Mapping[str, Any]) -> SearchPlan:
         arguments["config_path"] = str(version / "code" / arguments["config_path"])
     plan = build_plan(
         [version / "config" / name for name in names],
-        arguments=arguments,
+        arguments=with_data(arguments, request.get("data")),
         mode=request.get("multi"),
         settings=request.get("settings") or {},
     )
@@ -187,10 +188,8 @@ class _Runner:
         return result
 
     def _arguments(self) -> list[str]:
-        arguments = [f"--{k}={v}" for k, v in (self.request.get("arguments") or {}).items()]
-        if self.request.get("data"):
-            arguments.insert(0, f"--data_url={self.request['data']}")
-        return arguments
+        own = with_data(self.request.get("arguments") or {}, self.request.get("data"))
+        return [f"--{name}={value}" for name, value in own.items()]
 
     def deliver(self, result: Mapping[str, Any]) -> None:
         """Copy the result table and the best model into the folder named with --output."""
@@ -236,6 +235,9 @@ def run_version(store: Store, version: Version, *, detached: bool = False) -> in
         try:
             result = runner.search()
             runner.deliver(result)
+            if result["doubt"]:
+                runner.state("failed", message=result["verdict"])
+                return 1
             runner.state("succeeded", message=result["verdict"])
             return 0
         except StopWanted:

@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from darts_core.autosearch.request import check_boot_file
+from darts_core.autosearch.boot_file import check_boot_file
+from darts_core.autosearch.command_line import boot_file_of, with_data
 from darts_core.autosearch.spec import SearchPlan
 from darts_core.autosearch.trials import UserCode, Workshop
 from darts_core.errors import JobError
@@ -39,8 +40,12 @@ def forecast_text(plan: SearchPlan, training_seconds: float | None = None) -> st
     capped = any(s.limits.trainings == search for s in plan.steps)
     text = (
         f"Forecast: up to {plan.trial_count()} trials (yours first), {search:.3g} trainings"
-        f"{' (capped by the budget)' if capped else ''}, and {extra:g} to confirm the winner on fresh seeds."
+        f"{' (capped by the budget)' if capped else ''}, and {extra:g} to confirm the winner on fresh seeds: "
+        f"{search + extra:.3g} in all, if none takes longer than yours."
     )
+    retries = max(step.limits.retries for step in plan.steps)
+    if retries:
+        text += f" A trial that fails is tried again up to {retries} times, which comes on top."
     if training_seconds is not None:
         workers = max(s.max_concurrent for s in plan.steps)
         total = (search / workers + extra) * training_seconds
@@ -79,7 +84,10 @@ def dry_run(plan: SearchPlan, request: Mapping[str, Any], *, limit_seconds: floa
     source = Path(request["code"]).expanduser()
     if not source.is_dir():
         raise JobError(f"There is no code folder {request['code']!r}; name one with --code.")
-    check_boot_file(source, request.get("boot_file", ""), needs_train=not plan.steps[0].metrics)
+    entry = request.get("entry") or "train"
+    boot_file = boot_file_of(plan.steps[0].command, request.get("boot_file") or "")
+    check_boot_file(source, boot_file, needs=None if plan.steps[0].metrics else entry)
+    python = request.get("python")
     spec = plan.steps[0]
     configuration: dict[str, Any] = {}
     for step in plan.steps:
@@ -87,14 +95,14 @@ def dry_run(plan: SearchPlan, request: Mapping[str, Any], *, limit_seconds: floa
     folder = Path(tempfile.mkdtemp(prefix="darts-dry-run-"))
     try:
         copy_code(source, folder / "code")
-        arguments = [f"--{k}={v}" for k, v in (request.get("arguments") or {}).items()]
-        if request.get("data"):
-            arguments.insert(0, f"--data_url={request['data']}")
+        own = with_data(request.get("arguments") or {}, request.get("data"))
         code = UserCode(
             folder / "code",
-            folder / "code" / request["boot_file"],
-            tuple(arguments),
-            python=request.get("python"),
+            folder / "code" / boot_file,
+            tuple(f"--{name}={value}" for name, value in own.items()),
+            entry=entry,
+            # no resolve(): a virtual environment's python is a link that must stay one
+            python=str(Path(python).expanduser().absolute()) if python else None,
         )
         workshop = Workshop(
             folder, code, devices=request.get("devices") or ["cpu"], mark=folder.name

@@ -12,6 +12,7 @@ from darts_core.autosearch.catalogue import (
     SCHEDULERS,
     Plugin,
 )
+from darts_core.autosearch.command_line import read_arguments
 from darts_core.autosearch.metrics_yaml import metric_name, parse_metrics
 from darts_core.autosearch.space_yaml import parse_space
 from darts_core.autosearch.spec import Limits, Objective, SearchSpec
@@ -24,11 +25,11 @@ _TOP = ("general", "search_space", "search_algorithm", "scheduler", "max_iterati
 _GENERAL = (
     "gpu_per_instance", "instance_per_trial", "cpu_per_instance", "max_iterations", "baseline", "metrics",
     "trial_minutes", "trial_memory_mib", "max_retries", "budget_trainings", "budget_minutes",
-    "confirm_seeds", "grace_seconds",
+    "confirm_seeds", "grace_seconds", "arguments", "command",
 )  # fmt: skip
 _ALGORITHM = (
     "type", "reward_attr", "mode", "num_samples", "max_concurrent", "save_model_count", "seed",
-    "objectives", "tolerance",
+    "objectives", "tolerance", "chance",
 )  # fmt: skip
 _MODE = ("max", "min")
 MAX_GRID = 100_000
@@ -85,17 +86,19 @@ def _objectives(node: Located) -> tuple[Objective, ...]:
                 reward,
                 mode.text(_MODE) if mode else "max",
                 tolerance.number(0) if tolerance else 0.0,
+                _chance(node),
             ),
         )
     result = []
     for item in several.items():
-        item.check_keys(("metric", "mode", "tolerance"))
+        item.check_keys(("metric", "mode", "tolerance", "chance"))
         mode, tolerance = item.get("mode"), item.get("tolerance")
         result.append(
             Objective(
                 metric_name(item.need("metric", "name a reported metric")),
                 mode.text(_MODE) if mode else "max",
                 tolerance.number(0) if tolerance else 0.0,
+                _chance(item),
             )
         )
     if not 1 <= len(result) <= 4:
@@ -103,6 +106,11 @@ def _objectives(node: Located) -> tuple[Objective, ...]:
     if len({o.metric for o in result}) < len(result):
         several.fail("a metric stands twice", "name each metric once")
     return tuple(result)
+
+
+def _chance(node: Located) -> float | None:
+    item = node.get("chance")
+    return item.number(0, 100) if item is not None else None
 
 
 def _optional(node: Located | None, key: str) -> Located | None:
@@ -207,6 +215,7 @@ def parse_four_parts(root: Located, name: str) -> SearchSpec:
     samples = whole(node, "num_samples", 1, 20)
     _start_points(options, node, samples, objectives)
     given_name = root.get("name")
+    arguments, command = read_arguments(general)
     return SearchSpec(
         name=given_name.text() if given_name else name,
         dimensions=dimensions,
@@ -222,6 +231,8 @@ def parse_four_parts(root: Located, name: str) -> SearchSpec:
         max_iterations=iterations.integer(1) if iterations is not None else None,
         baseline=_baseline(general, from_space),
         metrics=parse_metrics(_optional(general, "metrics")),
+        arguments=arguments,
+        command=command,
         limits=_limits(general),
         confirm_seeds=whole(general, "confirm_seeds", 0, 3),
         cpu_per_trial=whole(general, "cpu_per_instance", 1, 1),

@@ -139,6 +139,8 @@ def parse_native(root: Located, name: str) -> SearchSpec:
     general = {
         "baseline": content["baseline"],
         "metrics": content["metrics"],
+        "arguments": content["arguments"],
+        "command": content["command"],
         "confirm_seeds": content["confirm_seeds"],
         "cpu_per_instance": content["cpus"],
         "gpu_per_instance": content["gpus"],

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.autosearch.backbones import grammar
+from darts_core.autosearch.command_line import check_command
 from darts_core.autosearch.job_yaml import parse_file
 from darts_core.autosearch.space_yaml import code_dimension, dense_codes
 from darts_core.autosearch.spec import Objective, SearchPlan, SearchSpec
@@ -97,6 +98,17 @@ def build_plan(
             steps = [space, *steps]
     if not steps:
         raise ConfigError("A job needs a configuration; name a YAML file with --config.")
+    commands = {s.command for s in steps if s.command}
+    if len(commands) > 1:
+        raise ConfigError(
+            "The job files name two different commands; give the same one, or only one."
+        )
+    for command in commands:
+        # one script, one command line: a file without it means the same
+        steps = [replace(s, arguments="template", command=command) for s in steps]
+        settings_of_all = [d.name for s in steps for d in s.dimensions]
+        zero_code = any(s.metrics for s in steps)
+        check_command(command, settings_of_all, arguments, reads_config=not zero_code)
     own = {key: _value(text) for key, text in arguments.items()}
     steps = [
         replace(

@@ -18,6 +18,7 @@ from typing import Any
 
 from darts_core.autosearch.contract import TRIAL_VARIABLE
 from darts_core.autosearch.reports import ReportReader
+from darts_core.autosearch.seeding import SEED_VARIABLE
 from darts_core.autosearch.spec import Limits
 from darts_core.runlog import write_json
 from darts_core.store import procs
@@ -100,6 +101,7 @@ class TrialProcess:
             TRIAL_VARIABLE: str(self.folder),
             procs.MARK: self.mark,
             "PYTHONHASHSEED": str(self.record.get("seed", 0) % 2**32),
+            SEED_VARIABLE: str(self.record.get("seed", 0)),
             "PYTHONUNBUFFERED": "1",
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
@@ -225,7 +227,19 @@ class TrialProcess:
         if code < 0:
             name = signal.Signals(-code).name if -code in signal.valid_signals() else str(-code)
             return "failed", f"crash: ended by signal {name}"
-        return "failed", f"crash: exit status {code}; the last lines of log.txt tell why"
+        return "failed", f"crash: exit status {code}; {self._why()}"
+
+    def _why(self) -> str:
+        """Why a script ended, where its log says it in words known here."""
+        with (self.folder / "log.txt").open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - 4000))
+            end = log.read().decode("utf-8", "replace")
+        if "unrecognized arguments: --trial_id" in end or "No such option: --trial_id" in end:
+            return (
+                "the script takes only arguments that it knows; set general.arguments: named, or give "
+                "general.command: 'python FILE.py --lr {lr}'"
+            )
+        return "the last lines of log.txt tell why"
 
     def _finish(self, state: str, reason: str) -> None:
         self.reader.new_iterations()

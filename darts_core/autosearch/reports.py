@@ -14,14 +14,12 @@ from darts_core.autosearch.contract import (
     METRIC_NAME,
     harmless,
 )
+from darts_core.study.metric_names import SAME_METRIC
 
 __all__ = ["Metrics", "ReportReader", "Reports", "objective_value"]
 
 MAX_FILE_BYTES = 64 * 2**20
-_ACCURACY = ("acc", "accuracy", "mean_accuracy")
-_LATENCY = ("latency", "latency_ms")
 Metrics = dict[str, float | int | None]
-_SAME = {**dict.fromkeys(_ACCURACY, _ACCURACY), **dict.fromkeys(_LATENCY, _LATENCY)}
 
 
 def _finite(value: Any) -> float | int | None:
@@ -135,7 +133,7 @@ def objective_value(name: str, reports: Reports, seconds: float) -> float | int 
     """
     final, last = reports.final, reports.last
     extra = final.get("additional_data", {})
-    for candidate in (name, *_SAME.get(name, ())):
+    for candidate in (name, *SAME_METRIC.get(name, ())):
         if candidate in ("acc", "latency") and final.get(candidate) is not None:
             return final[candidate]
         if candidate in extra and _finite(extra[candidate]) is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import shutil
 import subprocess
@@ -13,8 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from darts_core.autosearch.boot_file import check_boot_file
 from darts_core.errors import ConfigError, JobError
-from darts_core.reading import read_bytes
 from darts_core.store.code import copy_code, numbered
 from darts_core.store.jobs import Store
 from darts_core.store.locks import device_lock_path
@@ -80,36 +79,6 @@ def engine(*arguments: str, content: Any = None) -> str:
     return done.stdout
 
 
-def check_boot_file(code: Path, boot_file: str, *, needs_train: bool) -> None:
-    """Raise unless the boot file lies in the code folder, is Python, and has a `train` where needed.
-
-    Raises:
-        JobError: one of these does not hold.
-    """
-    path = code / boot_file
-    if not boot_file or not path.is_file() or not path.resolve().is_relative_to(code.resolve()):
-        raise JobError(
-            f"There is no boot file {boot_file!r} in the code folder {code}; name it relative to --code."
-        )
-    try:
-        tree = ast.parse(read_bytes(path, JobError))
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise JobError(f"The boot file {boot_file} is not valid Python ({error}).") from error
-    names: set[str] = set()
-    for node in tree.body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            names.add(node.name)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            names.update(alias.asname or alias.name for alias in node.names)
-        elif isinstance(node, ast.Assign):
-            names.update(t.id for t in node.targets if isinstance(t, ast.Name))
-    if needs_train and "train" not in names and "*" not in names:
-        raise JobError(
-            f"The boot file {boot_file} has no function train(); define it, without arguments, or give "
-            "general.metrics with regular expressions to run the file as a script."
-        )
-
-
 def _check(store: Store, request: Request, *, needs_train: bool) -> dict[str, Any]:
     """Everything that can be checked before a version exists; returns the plan's summary."""
     code = Path(request.code).expanduser()
@@ -121,7 +90,8 @@ def _check(store: Store, request: Request, *, needs_train: bool) -> dict[str, An
         if path is not None and not Path(path).expanduser().exists():
             raise JobError(f"{flag} {path} does not exist; name an existing path.")
     answer: dict[str, Any] = json.loads(engine("check", content=request.to_dict()))
-    check_boot_file(code, request.boot_file, needs_train=needs_train and not answer["zero_code"])
+    needs = request.entry if needs_train and not answer["zero_code"] else None
+    check_boot_file(code, answer["boot_file"], needs=needs)
     return answer
 
 
@@ -146,6 +116,7 @@ def create(
         if kept[name] is not None:
             # no resolve(): a virtual environment's python is a link that must stay one
             kept[name] = str(Path(kept[name]).expanduser().absolute())
+    kept["boot_file"] = answer["boot_file"]
     kept["code"] = str(Path(request.code).expanduser().resolve())
     record = new_record(SCRIPT, parent=parent, commands={COMMAND: _command(kept)})
     with store.new_version(job, record) as folder:

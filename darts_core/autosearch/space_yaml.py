@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
@@ -34,6 +35,7 @@ _FIELDS = {
     "dense_code": ("type", "name", "values", "count", "seed", "default"),
 }
 MAX_VALUES = 10_000
+_NAME = re.compile(r"\w[\w-]*(\.\w[\w-]*)*")
 
 
 def code_dimension(name: str, values: Sequence[str]) -> SearchDimension:
@@ -187,8 +189,8 @@ def _one(item: Located, inherited: str | None) -> tuple[SearchDimension, Any]:
     item.check_keys(_FIELDS[kind])
     name = item.need("name", "name the setting")
     text = name.text()
-    if not text or len(text) > 100 or not text.replace("_", "a").replace("-", "a").isalnum():
-        name.fail("not usable as a setting's name", "use letters, digits, _ and -")
+    if len(text) > 100 or not _NAME.fullmatch(text):
+        name.fail("not usable as a setting's name", "use letters, digits, _ . and -")
     if kind in ("resnet_code", "dense_code"):
         dimension = _codes(item, kind)
     elif kind == "continuous_param":

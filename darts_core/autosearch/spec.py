@@ -21,12 +21,13 @@ MODES = ("single", "serial", "nested", "joint")
 @dataclass(frozen=True)
 class Objective:
     """A reported metric to maximise or minimise; `tolerance` is how much of it may be given up for the
-    next objective when one trial has to be picked.
+    next objective when one trial has to be picked, `chance` the value that guessing gives.
     """
 
     metric: str
     mode: str = "max"
     tolerance: float = 0.0
+    chance: float | None = None
 
     def better(self, a: float, b: float) -> bool:
         """Whether `a` is strictly better than `b`."""
@@ -63,6 +64,8 @@ class SearchSpec:
     max_iterations: int | None = None
     baseline: dict[str, Any] = field(default_factory=dict)
     metrics: tuple[dict[str, str], ...] = ()
+    arguments: str = "service"
+    command: str = ""
     limits: Limits = field(default_factory=Limits)
     confirm_seeds: int = 3
     cpu_per_trial: int = 1

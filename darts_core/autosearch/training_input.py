@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from darts_core.autosearch.catalogue import ALGORITHMS, SCHEDULERS
+from darts_core.autosearch.command_line import read_arguments
 from darts_core.autosearch.metrics_yaml import metric_name
 from darts_core.autosearch.spec import Objective, SearchSpec
 from darts_core.autosearch.yaml_lines import Located
@@ -80,7 +81,8 @@ def parse_training_input(root: Located, name: str) -> SearchSpec:
     """
     root.check_keys(("trainingInput",))
     top = root.need("trainingInput", "put hyperparameters under it")
-    top.check_keys(("verbose", "hyperparameters"))
+    top.check_keys(("verbose", "hyperparameters", "arguments", "command"))
+    arguments, command = read_arguments(top)
     verbose = top.get("verbose")
     level = verbose.integer(0, 2) if verbose is not None else 1
     node = top.need("hyperparameters", "add the search's fields")
@@ -117,6 +119,8 @@ def parse_training_input(root: Located, name: str) -> SearchSpec:
         baseline=baseline,
         cpu_per_trial=_whole(node, "cpuPerTrial", 1),
         gpu_per_trial=_whole(node, "gpuPerTrial", 0, 0),
+        arguments=arguments,
+        command=command,
         verbose=level,
         source=root.file,
     )

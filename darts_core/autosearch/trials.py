@@ -8,9 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from darts_core.autosearch.boot_file import seed_option
+from darts_core.autosearch.command_line import BUILT_IN, command_line, parse_command
 from darts_core.autosearch.costs import Account, attempt, earlier, set_aside
 from darts_core.autosearch.process import BY_COMMAND, Outcome, TrialProcess
 from darts_core.autosearch.reports import Metrics, objective_value
@@ -41,6 +44,11 @@ class UserCode:
     entry: str = "train"
     evaluate: str = "eval"
     python: str | None = None
+
+    @cached_property
+    def seed_option(self) -> str | None:
+        """The option by which the script takes its seed, if it has one."""
+        return seed_option(self.boot_file)
 
 
 class Workshop:
@@ -139,8 +147,8 @@ class Workshop:
             "phase": phase,
             "attempt": attempt(folder),
             "config": configuration,
-            "arguments": self._arguments(configuration, trial_id, folder),
             "boot_file": str(self.code.boot_file),
+            "module": parse_command(spec.command).module if spec.command else "",
             "code_dir": str(self.code.code_dir),
             "entry": self.code.entry,
             "evaluate": self.code.evaluate,
@@ -155,6 +163,14 @@ class Workshop:
             "reward": spec.objectives[0].metric,
             **extra,
         }
+        record["arguments"] = command_line(
+            spec.arguments,
+            spec.command,
+            self.code.arguments,
+            configuration,
+            {name: record[name] for name in BUILT_IN if name in record},
+            self.code.seed_option,
+        )
         process = TrialProcess(
             record,
             folder,
@@ -166,17 +182,6 @@ class Workshop:
         process.start()
         self.running.append(process)
         return process
-
-    def _arguments(self, configuration: dict[str, Any], trial_id: str, folder: Path) -> list[str]:
-        """The command line of the user's script: the job's arguments, then the trial's settings."""
-        settings = [f"--{name}={value}" for name, value in configuration.items()]
-        service = [
-            f"--trial_id={trial_id}",
-            f"--nas_code={trial_id}",
-            f"--train_url={folder / 'output'}",
-        ]
-        own = [a for a in self.code.arguments if a.partition("=")[0][2:] not in configuration]
-        return [*own, *service, *settings]
 
     def collect(self, spec: SearchSpec, process: TrialProcess) -> Row:
         """The result row of an ended trial; its time is spent."""
@@ -233,6 +238,7 @@ class Workshop:
             "values": values,
             "reward_attr": first.metric,
             "best_reward": best,
+            "reward_range": [len(seen), min(seen), max(seen)] if seen else None,
             "metrics": reports.last,
             "training_iteration": reports.iterations[-1][0] if reports.iterations else 0,
             "time_total_s": round(outcome.seconds, 4),

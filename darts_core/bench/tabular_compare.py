@@ -24,22 +24,9 @@ from darts_core.report.escape import plain_text
 from darts_core.runlog import write_json
 from darts_core.settings import BenchOptions
 
-__all__ = ["evolution", "random_search", "run", "table_facts"]
+__all__ = ["evolution", "random_search", "run"]
 
 log = logging.getLogger("darts_core")
-
-
-def table_facts(
-    path: str | Path, architecture: Architecture | str, data: str | None = None
-) -> dict[str, Any]:
-    """What a search's result states under `tabular`: accuracy, regret, rank, total, the table's name.
-
-    Raises:
-        ArchitectureError: the table does not hold the architecture.
-        DataError: the table cannot be read.
-    """
-    table = open_table(path)
-    return {"table": table.name, **table.lookup(architecture, data).to_dict()}
 
 
 def random_search(

@@ -6,7 +6,7 @@ Shapes: B batch, C channels, H W height and width, N images of a split.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -22,22 +22,6 @@ __all__ = ["DataBundle"]
 
 log = logging.getLogger("darts_core")
 Names = str | Sequence[str]
-
-
-class _GuardedSplits(Mapping[str, Split]):
-    """Name -> Split; taking "test" counts as a read of the test split."""
-
-    def __init__(self, bundle: DataBundle) -> None:
-        self._bundle = bundle
-
-    def __getitem__(self, name: str) -> Split:
-        return self._bundle.split(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._bundle.sizes)
-
-    def __len__(self) -> int:
-        return len(self._bundle.sizes)
 
 
 @dataclass
@@ -79,11 +63,6 @@ class DataBundle:
     def sizes(self) -> dict[str, int]:
         """The number of images in each split; this is not a read of the test split."""
         return {name: int(index.numel()) for name, index in self.parts.items()}
-
-    @property
-    def splits(self) -> Mapping[str, Split]:
-        """Name -> Split; taking `"test"` is counted as `split("test")` counts it."""
-        return _GuardedSplits(self)
 
     def _names(self, names: Names) -> tuple[str, ...]:
         wanted = (names,) if isinstance(names, str) else tuple(names)

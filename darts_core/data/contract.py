@@ -76,7 +76,7 @@ class DatasetContract:
     def test_test_split_is_guarded(self, bundle: DataBundle) -> None:
         """Reading the test split is counted; sizes, names and other splits are not reads of it."""
         before = bundle.test_reads
-        _ = bundle.sizes, list(bundle.splits), bundle.split(("params", "val"))
+        _ = bundle.sizes, bundle.size("test"), bundle.split(("params", "val"))
         assert bundle.test_reads == before
         _ = bundle.test
         assert bundle.test_reads == before + 1

@@ -16,8 +16,8 @@ from darts_core.report.job_pictures import (
     draw_iterations,
 )
 from darts_core.report.tables import cost_text, short
-from darts_core.runlog import read_jsonl, write_text
-from darts_core.study.results import Goals, Row, search_rows
+from darts_core.runlog import write_text
+from darts_core.study.results import Goals, Row
 
 __all__ = ["draw_all", "write_page"]
 
@@ -34,28 +34,21 @@ def draw_all(
     shares: Mapping[str, float],
     found: Mapping[str, Any] | None,
     folder: Path,
+    curves: Mapping[str, Sequence[tuple[int, float]]],
 ) -> list[Path]:
     """Draw best-so-far, front, the trials' curves and the settings' importance; returns the files made.
 
-    Each picture of results states the gain against the user's configuration.
+    Each picture of results states the gain against the user's configuration. `curves` holds the first
+    objective at each iteration by trial.
     """
     if not goals:
         return []
     title, gains = (found or {}).get("verdict", ""), (found or {}).get("gain", ())
     metric = goals[0]["metric"]
-    series: dict[str, list[tuple[int, float]]] = {}
-    for row in search_rows(rows)[:20]:
-        points = []
-        for report in read_jsonl(Path(row["folder"]) / "reports.jsonl"):
-            value = (report.get("metrics") or {}).get(metric) if isinstance(report, dict) else None
-            if isinstance(value, (int, float)) and isinstance(report.get("iteration"), int):
-                points.append((report["iteration"], float(value)))
-        if points:
-            series[row["trial_id"]] = points
     made = [
         draw_best_so_far(rows, goals, folder / "best_so_far.png", title=title, gains=gains),
         draw_front(rows, goals, folder / "front.png", title=title, gains=gains),
-        draw_iterations(series, metric, folder / "trials.png"),
+        draw_iterations(curves, metric, folder / "trials.png"),
         draw_importance(shares, metric, folder / "importance.png"),
     ]
     return [path for path in made if path is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from darts_core.errors import ResumeError
@@ -125,10 +125,6 @@ class ModelRow:
     def flagged(self) -> bool:
         """Whether any of its times was measured under foreign load."""
         return any(latency.flagged for latency in self.latency.values())
-
-    def with_latency(self, latency: Mapping[int, Latency]) -> ModelRow:
-        """This row with other times."""
-        return replace(self, latency=dict(latency))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON content, with the derived accuracy figures beside the raw ones."""

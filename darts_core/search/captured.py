@@ -48,6 +48,7 @@ class CapturedStep:
             [t.clone() for batch in example_batches for t in batch] if self._on_gpu else []
         )
         self._graphs: dict[Hashable, tuple[torch.cuda.CUDAGraph, StepStats]] = {}
+        self._optimizer: torch.optim.Optimizer | None = None
         self._said = False
         self._broken = False
 
@@ -63,12 +64,13 @@ class CapturedStep:
             return self._plain(params_batch, alpha_batch, "the batch has another shape")
         for static, tensor in zip(self._static, tensors, strict=True):
             static.copy_(tensor, non_blocking=True)
-        # strategies that rebuild their supernet make new optimizers: an old graph would move old tensors
-        key = (
-            self.strategy.alpha_active,
-            id(self.strategy.optimizer),
-            getattr(self.strategy, "graph_key", None),
-        )
+        if self.strategy.optimizer is not self._optimizer:
+            # strategies that rebuild their supernet make new optimizers: old graphs would move old tensors,
+            # and hold the memory of their pools. The optimizer itself is kept: a number such as id() is
+            # handed out again once its owner is gone
+            self._graphs.clear()
+            self._optimizer = self.strategy.optimizer
+        key = (self.strategy.alpha_active, getattr(self.strategy, "graph_key", None))
         if key not in self._graphs:
             try:
                 self._graphs[key] = self._record()

@@ -95,10 +95,9 @@ def search(
     if config.alpha_learning_rate is None:
         config = config.settled(bundle.steps("params", config.batch_size))
         log.info("alpha_learning_rate %.3g, by the number of steps", config.alpha_learning_rate)
-    loop = _Loop(supernet, strategy, bundle, config, seed, run, checkpoint, augment, guards)
+    loop = _Loop(supernet, strategy, bundle, config, seed, run, checkpoint, augment, guards, group)
     strategy.setup(supernet, config, penalties)
     strategy.evaluator = loop.accuracy_on_alpha
-    loop.group, loop.stepper.alone = group, group is None
     state = loop.state
     if checkpoint is not None and checkpoint.exists():
         state.load(checkpoint)
@@ -133,6 +132,7 @@ class _Loop:
         checkpoint: Path | None,
         augment: Any,
         guards: Sequence[Guard],
+        group: Group | None,
     ) -> None:
         self.supernet, self.strategy, self.bundle, self.config = supernet, strategy, bundle, config
         self.seed, self.run, self.checkpoint = seed, run, checkpoint
@@ -142,8 +142,9 @@ class _Loop:
             supernet.generator = torch.Generator(device=self.device).manual_seed(seed)
         self.steps = bundle.steps("params", config.batch_size)
         self.state = SearchState(supernet, strategy, guards, config, seed)
-        self.group: Group | None = None
+        self.group = group
         self.stepper = Stepper(strategy, bundle, config, seed, augment)
+        self.stepper.alone = group is None
 
     def epoch(
         self, progress: Progress | None, should_stop: Callable[[], bool] | None

@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from darts_core.errors import JobError
+from darts_core.study.metric_names import ACCURACY, SAME_METRIC
 from darts_core.study.results import Goals, Row
 
-__all__ = ["result_table"]
-
-_ACCURACY = ("acc", "accuracy", "mean_accuracy")
-_ALIASES = {**dict.fromkeys(_ACCURACY, _ACCURACY), "latency": ("latency_ms",)}
+__all__ = ["result_table", "row_names"]
 
 
 def result_table(
@@ -21,7 +19,7 @@ def result_table(
     settings = sorted({name for row in rows for name in row["config"]})
     metrics = [goal["metric"] for goal in goals]
     extra = sorted({n for row in rows for n in row.get("metrics", {})} - set(metrics))
-    if not set(_ACCURACY) & {*metrics, *extra}:
+    if not set(ACCURACY) & {*metrics, *extra}:
         # the final accuracy of a search that optimises something else
         extra.append("acc")
     if "latency" not in (*metrics, *extra):
@@ -32,7 +30,8 @@ def result_table(
     columns = ["#", "trial_id", "step", "phase", "seed", "state", *metrics, *extra, *settings, "iterations",
                "time_total_s", "model_path", "additional_data", "latency_flag", "reason"]  # fmt: skip
     table = []
-    for row in rows:
+    names = row_names(rows)
+    for row, name in zip(rows, names, strict=True):
         cells = {
             **_numbers(row.get("additional_data")),
             "acc": row.get("acc"),
@@ -44,7 +43,7 @@ def result_table(
         table.append(
             {
                 **{c: cells.get(c) for c in (*metrics, *extra, *settings)},
-                "#": f"{row['number']}*" if row.get("is_baseline") else str(row["number"]),
+                "#": name,
                 **{c: row.get(c) for c in ("trial_id", "step", "phase", "seed", "state", "time_total_s",
                                            "model_path", "additional_data", "latency_flag", "reason")},
                 "iterations": row.get("training_iteration"),
@@ -59,6 +58,25 @@ def result_table(
     return [c for c in columns if any(r[c] not in (None, "", {}) for r in table)], table
 
 
+def row_names(rows: Sequence[Row]) -> list[str]:
+    """A short name for each trial that stands for no other: its number, behind that of its step where
+    there are several (`2.0`); `c1`, `c2` ... for confirming runs. A star marks the user's configuration.
+    """
+    searched = [row for row in rows if row.get("phase") != "confirm"]
+    steps = sorted({str(row.get("step")) for row in searched})
+    confirming = [row for row in rows if row.get("phase") == "confirm"]
+    confirming.sort(key=lambda row: (row.get("seed") or 0, row["number"]))
+    names = []
+    for row in rows:
+        if row.get("phase") == "confirm":
+            name, own = f"c{confirming.index(row) + 1}", row.get("confirms") == "baseline"
+        else:
+            step = f"{steps.index(str(row.get('step'))) + 1}." if len(steps) > 1 else ""
+            name, own = f"{step}{row['number']}", bool(row.get("is_baseline"))
+        names.append(f"{name}*" if own else name)
+    return names
+
+
 def _numbers(data: Any) -> dict[str, float]:
     """The numbers of a trial's additional data."""
     found = data.items() if isinstance(data, Mapping) else ()
@@ -69,7 +87,7 @@ def _sort_key(sort: str | None, goals: Goals, columns: Sequence[str]) -> tuple[s
     modes = {goal["metric"]: goal["mode"] for goal in goals}
     if sort is None:
         return goals[0]["metric"], goals[0]["mode"]
-    for candidate in (sort, *_ALIASES.get(sort, ())):
+    for candidate in (sort, *SAME_METRIC.get(sort, ())):
         if candidate in columns:
             default = "min" if "latency" in candidate or "loss" in candidate else "max"
             return candidate, modes.get(candidate, default)

@@ -1,8 +1,12 @@
 """What a plan does in numbers and words: kernels, bytes and operations of every wave.
 
-Bytes are fp32 bytes that must pass between the barriers of batch normalisation: every convolution output is
-written once and read once forward; read, or recomputed from its input, backward. What passes by partial
-channels is read once an edge and written once a node, both ways.
+Bytes are the floor that the barriers of batch normalisation set, in fp32. Every convolution output is written
+once and read once forward. Backward the outputs that end at a node are read twice (for the norm's reductions,
+then for the gradient); those inside a separable convolution twice as well, and their gradient is written and
+read. A state is read once for what leaves it and, where it has pools or a skip, once for the sum (a pool
+need not be stored: it can be made again from the state); likewise backward, where its gradient is written.
+A node is written once, its gradient read twice. What passes by partial channels is read once an edge and
+written once a node, both ways. The kernels move more than this: `bench.model` counts what they do.
 """
 
 from __future__ import annotations
@@ -125,8 +129,14 @@ def _rows(layout: CellLayout, elements: int) -> list[dict[str, Any]]:
     rows = []
     for index, (source0, source1, edge0, edge1) in enumerate(layout.waves):
         edges, sources = edge1 - edge0, source1 - source0
-        forward = edges * (2 * first + 2 * second) + sources * (1 + 2 * layout.pools)
-        backward = edges * (4 * first + 4 * second) + sources * (2 + 3 * layout.pools)
+        forward, backward = _state_moves(
+            sources,
+            layout.stride if source0 < layout.inputs else 1,
+            shared=bool(layout.pools or layout.skip),
+        )
+        reduced = layout.reduced_edges if index == 0 else 0
+        forward += edges * (2 * first + 2 * second) + 2 * reduced
+        backward += edges * (2 * first + 4 * second) + 2 * reduced
         macs = edges * (taps + (first + second) * layout.channels) * elements
         rows.append(
             {
@@ -140,6 +150,12 @@ def _rows(layout: CellLayout, elements: int) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _state_moves(sources: int, stride: int, *, shared: bool, nodes: int = 1) -> tuple[int, int]:
+    """Node-sized tensors moved (forward, backward) for a wave's sources and the nodes it completes."""
+    size = sources * stride**2
+    return size * (1 + shared) + nodes, size * (2 + shared) + 2 * nodes
 
 
 def _forward(layout: CellLayout, index: int, edges: int) -> list[str]:
@@ -187,8 +203,14 @@ def _dense_rows(layout: DenseLayout, elements: int, *, sparse: bool) -> list[dic
         edges = edge1 - edge0
         if not edges:
             continue
-        forward = edges * 2 * count + 1 + 2 * pools
-        backward = edges * 4 * count + 2 + 3 * pools
+        forward, backward = _state_moves(
+            1,
+            layout.stride_of(source),
+            shared=bool(pools or layout.skip),
+            nodes=int(source >= layout.inputs - 1),
+        )
+        forward += edges * 2 * count
+        backward += edges * 2 * count
         macs = edges * taps * layout.channels * elements
         rows.append(
             {

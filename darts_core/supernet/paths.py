@@ -65,7 +65,8 @@ def fuse(supernet: nn.Module, precision: str = "tf32") -> Mapping[str, CellPlan]
     """
     if precision not in FUSED_PRECISIONS:
         raise ConfigError(f"Unknown precision {precision!r}; choose {', '.join(FUSED_PRECISIONS)}.")
-    on_gpu = next(supernet.parameters()).is_cuda
+    # tensors without data stand for a GPU's: there a step is planned and compiled, never run
+    on_gpu = next(supernet.parameters()).device.type in ("cuda", "meta")
     plans: dict[str, CellPlan] = {}
     last: PackedCell | None = None
     for name, cell in list(supernet.named_modules()):

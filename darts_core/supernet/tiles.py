@@ -50,8 +50,8 @@ def cells_to_tune(supernet: Supernet, image_shape: tuple[int, ...], batch: int) 
     found: dict[str, Any] = {}
     for cell, call in _calls(supernet, image_shape, batch).items():
         layout = cast("CellLayout", cell.plan.layout)
-        height, _ = layout.output_size(*call[0][-1].shape[-2:])
-        key = shape_key(layout.channels, height, layout.stride, cell.precision)
+        height, width = layout.output_size(*call[0][-1].shape[-2:])
+        key = shape_key(layout, height, width, cell.precision, batch)
         if key not in found and known_tiles(device, key) is None:
             found[key] = (cell, call)
     return found
@@ -96,9 +96,7 @@ def tune_supernet(
         layout = cast("CellLayout", cell.plan.layout)
         height, width = layout.output_size(*call[0][-1].shape[-2:])
         end = begun + seconds * (index + 1) / len(wanted)
-        start = tiles_for(
-            device, layout.channels, height, width, layout.stride, cell.precision, batch
-        )
+        start = tiles_for(device, layout, height, width, cell.precision, batch)
         timed: list[float] = []
 
         def cost(tiles: Tiles, cell: Any = cell, call: Calls = call, timed: Any = timed) -> float:

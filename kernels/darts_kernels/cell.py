@@ -103,11 +103,12 @@ class _Shape:
         self.pixels = batch * self.HW
         self.input_pixels = batch * height * width
         self.tiles = run.tiles or tiles_for(
-            device, self.C, self.H, self.W, layout.stride, run.precision.name, batch
+            device, layout, self.H, self.W, run.precision.name, batch
         )
         self.tables: CellTables = cell_tables(layout, batch, height, width, device)
         whole = replace(layout, channels=self.CF, groups=1) if layout.groups > 1 else layout
         self.full_tables = cell_tables(whole, batch, height, width, device)
+        self.aligned = self.tables.aligned and self.full_tables.aligned
         self.full_input_size = batch * self.CF * height * width
         self.parts = triton.cdiv(self.pixels, self.tiles.chunk)
         self.input_size = batch * self.C * height * width
@@ -371,7 +372,7 @@ def _forward_wave(
         layout.rows["pool"], layout.rows["reduction"], 0,
         F1=count1, F2=count2, NPOOL=layout.pools, FR=layout.reduction, SKIP=layout.skip,
         EXTRA=False, K_OPS=layout.operations, DEGREE=s.tables.degree, C=s.C, HW=s.HW,
-        BLOCK=t.plain_block, SPARSE=run.sparse, num_warps=t.plain_warps,
+        BLOCK=t.plain_block, ALIGNED=s.aligned, SPARSE=run.sparse, num_warps=t.plain_warps,
     )  # fmt: skip
 
 
@@ -382,7 +383,8 @@ def _pools(run: CellRun, s: _Shape, source0: int, source1: int, saved: Saved, su
         saved.state, s.tables.places, saved.pools, saved.argmax, sums, saved.live, source0, s.batch,
         s.pixels, s.parts, layout.rows["pool"],
         POOLS=layout.code_pools, NPOOL=layout.pools, NMAX=len(layout.max_pools), C=s.C,
-        HI=height, WI=width, H=s.H, W=s.W, STRIDE=stride, BLOCK=t.chunk, SPARSE=run.sparse,
+        HI=height, WI=width, H=s.H, W=s.W, STRIDE=stride, BLOCK=t.chunk, ALIGNED=s.aligned,
+        SPARSE=run.sparse,
         num_warps=t.pool_warps,
     )  # fmt: skip
 

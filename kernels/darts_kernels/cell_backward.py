@@ -169,7 +169,7 @@ def _reduce(run: CellRun, s: _Shape, wave: Wave, mix_EK: Tensor, saved: Saved, w
         saved.second, saved.pools, saved.reduced, saved.moments, work.sums, saved.drawn, edge0, s.batch,
         s.pixels, parts, rows["second"], rows["pool"], rows["reduction"], 0,
         F1=len(layout.first), F2=len(layout.second), NPOOL=layout.pools, FR=halved, SKIP=skip,
-        C=s.C, HW=s.HW, BLOCK=t.plain_block, SPARSE=run.sparse, num_warps=t.plain_warps,
+        C=s.C, HW=s.HW, BLOCK=t.plain_block, ALIGNED=s.aligned, SPARSE=run.sparse, num_warps=t.plain_warps,
     )  # fmt: skip
     norm._coefficient_kernel[(len(layout.slots), edge1 - edge0)](
         work.sums, saved.moments, mix_EK, tables.source, work.totals, work.coefficients, edge0,
@@ -234,7 +234,8 @@ def _pointwise_backward(
         saved.drawn, edge0, s.batch, s.pixels, len(layout.edges) * count, 0,
         F=count, FY=count, INNER=len(layout.second) if first else 0, SLOTS=len(layout.slots),
         C=s.C, CP=s.CP, HW=s.HW, BLOCK=t.back_block, STEPS=t.back_steps, WGRAD=params_grad,
-        DOT=run.precision.dot, LOW=run.precision.storage != torch.float32, SPARSE=run.sparse,
+        DOT=run.precision.dot, LOW=run.precision.storage != torch.float32,
+        ALIGNED=s.aligned, SPARSE=run.sparse,
         **_options(t.back_warps, 0, t.back_stages),
     )  # fmt: skip
 
@@ -287,7 +288,8 @@ def _reduction_backward(
     block = min(64, s.tiles.chunk)
     shape = dict(  # noqa: C408 - reads like the call it is part of
         CI=s.C, CO=s.C, COP=s.CP, HI=s.HI, WI=s.WI, H=s.H, W=s.W, REDUCE=True, STRIDED=True,
-        COEF_STEP=slots * s.C * 4, DOT=run.precision.dot, LOW=low, SLOTS=slots, SPARSE=run.sparse,
+        COEF_STEP=slots * s.C * 4, DOT=run.precision.dot, LOW=low, SLOTS=slots, ALIGNED=s.aligned,
+        SPARSE=run.sparse,
         num_warps=4, num_stages=1,
     )  # fmt: skip
     weights = layout.sections["reduction"].of(flat)
@@ -329,7 +331,7 @@ def _state_backward(
             work.coefficients, work.scratch_pool, saved.live, live0, source0, s.batch, s.pixels,
             POOLS=layout.code_pools, NPOOL=layout.pools, NMAX=len(layout.max_pools),
             SLOT0=len(layout.first), SLOTS=len(layout.slots), C=s.C, HI=height, WI=width, H=s.H,
-            W=s.W, STRIDE=stride, BLOCK=t.plain_block, SPARSE=run.sparse,
+            W=s.W, STRIDE=stride, BLOCK=t.plain_block, ALIGNED=s.aligned, SPARSE=run.sparse,
             num_warps=t.plain_warps,
         )  # fmt: skip
     code, offsets, taps, _ = layout.code1
@@ -385,11 +387,12 @@ def _input_backward(
     shape = dict(  # noqa: C408 - reads like the call it is part of
         CI=channels, CO=s.CF, COP=s.CFP, HI=x.shape[2], WI=x.shape[3], H=s.HI, W=s.WI,
         REDUCE=reduces, STRIDED=False, COEF_STEP=0, DOT=run.precision.dot, LOW=low, SLOTS=1,
-        SPARSE=False, num_warps=4, num_stages=2,
+        ALIGNED=s.aligned, SPARSE=False, num_warps=4, num_stages=2,
     )  # fmt: skip
     section = layout.sections[f"input{index}"]
     dx = None
-    block = 128 if s.CFP <= 32 else 64
+    # two products a tile where it is halved: wider blocks spill registers
+    block = 128 if s.CFP <= (16 if reduces else 32) else 64
     chunk = min(64, max(16, next_power_of_2(channels)))
     if wanted:
         dx = torch.empty_like(x)

@@ -47,6 +47,39 @@ def _upstream(g_ptr, y_ptr, coef_ptr, spot, channel, mask, NORM: tl.constexpr):
 
 
 @triton.jit
+def _of_edge(
+    acc, e, g_ptr, y_ptr, coef_ptr, weight_ptr, n, row, column, ci, mask_p,
+    E: tl.constexpr, CI: tl.constexpr, CO: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+    K: tl.constexpr, D: tl.constexpr, S: tl.constexpr, LAST: tl.constexpr, NORM: tl.constexpr,
+    KB: tl.constexpr, DOT: tl.constexpr, LOW: tl.constexpr,
+):  # fmt: skip
+    """`acc` plus what edge e of one convolution returns to x [channels, pixels]."""
+    KK: tl.constexpr = K * K
+    for k0 in range(0, CO * KK, KB):
+        k = k0 + tl.arange(0, KB)
+        t = k // CO
+        mask_k = k < CO * KK
+        # what the window that holds the pixel as its tap t is centred on
+        y = row[None, :] + (K // 2 * D - t // K * D)[:, None]
+        x = column[None, :] + (K // 2 * D - t % K * D)[:, None]
+        there = (y >= 0) & (x >= 0) & (y % S == 0) & (x % S == 0)
+        there = there & (y // S < H) & (x // S < W) & mask_k[:, None] & mask_p[None, :]
+        plane = (n * (H * W))[None, :] + (y // S * W + x // S)
+        if LAST:
+            spot = (e * CO + k % CO)[:, None] + plane * (E * CO)
+        else:
+            spot = (k % CO * (H * W))[:, None] + plane + (n * ((CO - 1) * H * W))[None, :]
+        dy = _upstream(g_ptr, y_ptr, coef_ptr, spot, k % CO, there, NORM)
+        place = ((e * CO + k % CO) * (CI * KK) + t)[None, :] + (ci * KK)[:, None]
+        mask_w = (ci < CI)[:, None] & mask_k[None, :]
+        weight = tl.load(weight_ptr + place, mask=mask_w, other=0.0)
+        if LOW:
+            dy = dy.to(g_ptr.dtype.element_ty)
+        acc = tl.dot(weight.to(dy.dtype), dy, acc, input_precision=DOT)
+    return acc
+
+
+@triton.jit
 def _gathered(
     acc, g_ptr, y_ptr, coef_ptr, weight_ptr, live_ptr, n, row, column, ci, mask_p,
     E: tl.constexpr, CI: tl.constexpr, CO: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
@@ -54,36 +87,18 @@ def _gathered(
     KB: tl.constexpr, DOT: tl.constexpr, LOW: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     """`acc` plus what the edges of one convolution return to x [channels, pixels]."""
-    KK: tl.constexpr = K * K
     for e in range(E):
-        end = CO * KK
         if SPARSE:
-            end = tl.where(tl.load(live_ptr + e) != 0, CO * KK, 0)
-        for k0 in range(0, end, KB):
-            k = k0 + tl.arange(0, KB)
-            t = k // CO
-            mask_k = k < CO * KK
-            # what the window that holds the pixel as its tap t is centred on
-            y = row[None, :] + (K // 2 * D - t // K * D)[:, None]
-            x = column[None, :] + (K // 2 * D - t % K * D)[:, None]
-            there = (y >= 0) & (x >= 0) & (y % S == 0) & (x % S == 0)
-            there = there & (y // S < H) & (x // S < W) & mask_k[:, None] & mask_p[None, :]
-            plane = (n * (H * W))[None, :] + (y // S * W + x // S)
-            if LAST:
-                spot = (e * CO + k % CO)[:, None] + plane * (E * CO)
-            else:
-                spot = (k % CO * (H * W))[:, None] + plane + (n * ((CO - 1) * H * W))[None, :]
-            dy = _upstream(g_ptr, y_ptr, coef_ptr, spot, k % CO, there, NORM)
-            place = ((e * CO + k % CO) * (CI * KK) + t)[None, :] + (ci * KK)[:, None]
-            mask_w = (ci < CI)[:, None] & mask_k[None, :]
-            weight = tl.load(weight_ptr + place, mask=mask_w, other=0.0)
-            if LOW:
-                dy = dy.to(g_ptr.dtype.element_ty)
-            acc = tl.dot(weight.to(dy.dtype), dy, acc, input_precision=DOT)
+            if tl.load(live_ptr + e) != 0:
+                acc = _of_edge(acc, e, g_ptr, y_ptr, coef_ptr, weight_ptr, n, row, column, ci, mask_p,
+                               E, CI, CO, H, W, K, D, S, LAST, NORM, KB, DOT, LOW)  # fmt: skip
+        else:
+            acc = _of_edge(acc, e, g_ptr, y_ptr, coef_ptr, weight_ptr, n, row, column, ci, mask_p,
+                           E, CI, CO, H, W, K, D, S, LAST, NORM, KB, DOT, LOW)  # fmt: skip
     return acc
 
 
-@triton.jit(do_not_specialize=["pixels"])
+@triton.jit
 def _conv_input_kernel(
     gs, y_ptr, coef_ptr, weights, x_ptr, dx_ptr, live_ptr, pixels,
     E: tl.constexpr, CI: tl.constexpr, CIB: tl.constexpr, CO: tl.constexpr, HI: tl.constexpr,
@@ -114,7 +129,7 @@ def _conv_input_kernel(
     tl.store(dx_ptr + spot, acc.to(dx_ptr.dtype.element_ty), mask=mask)
 
 
-@triton.jit(do_not_specialize=["pixels"])
+@triton.jit
 def _conv_weight_kernel(
     x_ptr, g_ptr, y_ptr, coef_ptr, share_ptr, live_ptr, pixels,
     E: tl.constexpr, CI: tl.constexpr, CO: tl.constexpr, COB: tl.constexpr, HI: tl.constexpr,
@@ -161,13 +176,15 @@ def _conv_share_kernel(
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask = i < size
     total = tl.zeros([BLOCK], tl.float32)
-    end = parts
+    left = parts
     if SPARSE:
-        end = tl.where(tl.load(live_ptr + e) != 0, parts, 0)
+        left = tl.where(tl.load(live_ptr + e) != 0, parts, 0)
     spot = share_ptr + (e * size + i)
-    for _ in range(0, end):
+    # Triton 3.6's interpreter cannot count to a number that is known at run time alone
+    while left > 0:
         total += tl.load(spot, mask=mask, other=0.0)
         spot += E * size
+        left -= 1
     tl.store(out_ptr + e * size + i, total.to(out_ptr.dtype.element_ty), mask=mask)
 
 

@@ -31,7 +31,7 @@ import triton.language as tl
 from torch import Tensor
 
 from darts_kernels._common import next_power_of_2
-from darts_kernels.pointwise import merge_moments
+from darts_kernels._device import larger, merge_moments, relu
 
 __all__ = ["ConvShape", "conv_forward", "conv_reference"]
 
@@ -65,11 +65,11 @@ def _unfolded(
         spot = (k % CI * (HI * WI))[:, None] + (y * WI + x) + (n * (HI * WI * CI))[None, :]
     value = tl.load(x_ptr + spot, mask=inside, other=0.0)
     if RELU:
-        value = tl.maximum(value, 0.0).to(value.dtype)
+        value = relu(value)
     return value
 
 
-@triton.jit(do_not_specialize=["pixels", "parts", "row0"])
+@triton.jit(do_not_specialize=["parts", "row0"])
 def _conv_kernel(
     x_ptr, weight_ptr, y_ptr, sum_ptr, live_ptr, pixels, parts, row0,
     E: tl.constexpr, CI: tl.constexpr, CO: tl.constexpr, COB: tl.constexpr, HI: tl.constexpr,
@@ -112,7 +112,7 @@ def _conv_kernel(
             spot = (co * HW)[:, None] + (n * (CO * HW) + j % HW)[None, :]
         tl.store(y_ptr + spot, acc.to(y_ptr.dtype.element_ty), mask=mask)
         here = tl.minimum(tl.maximum(pixels - start, 0), BLOCK).to(tl.float32)
-        tile = tl.sum(acc, 1) / tl.maximum(here, 1.0)
+        tile = tl.sum(acc, 1) / larger(here, 1.0)
         centred = tl.where(mask, acc - tile[:, None], 0.0)
         count, mean, second = merge_moments(
             count, mean, second, here, tile, tl.sum(centred * centred, 1)

@@ -82,7 +82,7 @@ def _normed(value, moment_ptr, row, inside):
     return (value - mean[None, :]) * inv[None, :]
 
 
-@triton.jit(do_not_specialize=["pixels"])
+@triton.jit
 def _source_sum_kernel(
     ys, pools, x_ptr, before, outs, moment_ptr, mix_ptr, live_ptr, pixels,
     E: tl.constexpr, J: tl.constexpr, P: tl.constexpr, POOL_NORM: tl.constexpr,
@@ -120,7 +120,7 @@ def _source_sum_kernel(
         tl.store(outs[e] + place, out.to(outs[e].dtype.element_ty), mask=mask)
 
 
-@triton.jit(do_not_specialize=["pixels", "parts"])
+@triton.jit(do_not_specialize=["parts"])
 def _source_reduce_kernel(
     ys, pools, x_ptr, gs, moment_ptr, sum_ptr, live_ptr, pixels, parts,
     E: tl.constexpr, J: tl.constexpr, P: tl.constexpr, POOL_NORM: tl.constexpr,
@@ -170,7 +170,7 @@ def _source_coefficient_kernel(
     sum_ptr, moment_ptr, mix_ptr, total_ptr, coef_ptr, parts, pixels,
     E: tl.constexpr, J: tl.constexpr, P: tl.constexpr, POOL_NORM: tl.constexpr,
     SKIP: tl.constexpr, TRAIN: tl.constexpr, C: tl.constexpr, CP: tl.constexpr,
-    PARTS: tl.constexpr, SPARSE: tl.constexpr,
+    PARTS: tl.constexpr, CHUNKS: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     slot = tl.program_id(0)
     e = tl.program_id(1)
@@ -180,8 +180,8 @@ def _source_coefficient_kernel(
     base = sum_ptr + (e * (1 + SLOTS) * C + c)[:, None] * parts
     s_edge = tl.zeros([CP], tl.float32)
     s_slot = tl.zeros([CP], tl.float32)
-    for start in range(0, parts, PARTS):
-        k = start + tl.arange(0, PARTS)
+    for chunk in range(CHUNKS):
+        k = chunk * PARTS + tl.arange(0, PARTS)
         mask = inside[:, None] & (k < parts)[None, :]
         s_edge += tl.sum(tl.load(base + k[None, :], mask=mask, other=0.0), 1)
         spot = base + (1 + slot) * C * parts + k[None, :]
@@ -217,7 +217,7 @@ def _branch_gradient(g, value, coef_ptr, row, inside):
     return scale * (g - shift) + slope * (value - mean)
 
 
-@triton.jit(do_not_specialize=["pixels"])
+@triton.jit
 def _source_gradient_kernel(
     ys, pools, gs, dys, dpools, dx_ptr, coef_ptr, mix_ptr, live_ptr, pixels,
     E: tl.constexpr, J: tl.constexpr, P: tl.constexpr, SKIP: tl.constexpr, C: tl.constexpr,
@@ -385,9 +385,10 @@ def sum_backward(
     )  # fmt: skip
     totals = torch.empty(b.edges, b.slots, device=device)
     coefficients = torch.empty(b.edges, b.slots, b.channels, 4, device=device)
+    tile = min(64, next_power_of_2(parts))
     _source_coefficient_kernel[(b.slots, b.edges)](
         sums, moments, mix_ES, totals, coefficients, parts, b.pixels,
-        POOL_NORM=b.pool_norm, TRAIN=train, PARTS=min(64, next_power_of_2(parts)), num_warps=4,
+        POOL_NORM=b.pool_norm, TRAIN=train, PARTS=tile, CHUNKS=triton.cdiv(parts, tile), num_warps=4,
         **constants,
     )  # fmt: skip
     if not branches:

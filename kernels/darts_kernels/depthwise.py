@@ -31,6 +31,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from darts_kernels._device import relu
+
 __all__ = ["depthwise_reference"]
 
 Filters = Sequence[tuple[int, int]]
@@ -70,7 +72,7 @@ def _column(
             if NORM:
                 value = (value - mean) * inv
             if RELU:
-                value = tl.maximum(value, 0.0)
+                value = relu(value)
         values = values + (value,)
     return values
 

@@ -26,6 +26,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from darts_kernels._device import relu
 from darts_kernels.depthwise import _column, _lanes, _zeros
 
 __all__: list[str] = []
@@ -97,7 +98,7 @@ def _inner_backward_kernel(
             mask = mask_l & (row0 + row < H)
         value = (tl.load(inp + row * W, mask=mask, other=mean).to(tl.float32) - mean) * inv
         normed = normed + (value,)
-        z = z + (tl.maximum(value, 0.0),)
+        z = z + (relu(value),)
     dz = _zeros(x, ROWS)
     for f in tl.static_range(COUNT):
         if which == f:
@@ -204,7 +205,7 @@ def _depthwise_backward_kernel(
                 if not EXACT:
                     mask = mask_l & ((row0 + row) * STRIDE + PY < HI) & (x * STRIDE + PX < WI)
                 own = tl.load(state_ptr + here + row * (STRIDE * WI), mask=mask, other=0.0)
-                z = z + (tl.maximum(own.to(tl.float32), 0.0),)
+                z = z + (relu(own.to(tl.float32)),)
             dz = _zeros(x, ROWS)
             dx = _zeros(x, ROWS)
             for e in range(tl.load(first_ptr + source), tl.load(first_ptr + source + 1)):

@@ -25,6 +25,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from darts_kernels._device import relu
+
 __all__ = ["Blocks", "choose_blocks", "infer_stage", "infer_stage_reference"]
 
 Blocks = tuple[int, int, int, int]  # pixels, output channels, input channels a step, warps
@@ -52,7 +54,7 @@ def infer_stage_reference(
     return y if addend_NOHW is None else y + addend_NOHW
 
 
-@triton.jit(do_not_specialize=["pixels"])
+@triton.jit
 def _infer_stage_kernel(
     x_ptr, deep_ptr, point_ptr, bias_ptr, addend_ptr, y_ptr,
     pixels, x_n, x_c, x_h, addend_n, y_n,
@@ -88,7 +90,7 @@ def _infer_stage_kernel(
                         other=0.0,
                     ).to(tl.float32)
                     if RELU:
-                        x = tl.maximum(x, 0.0)
+                        x = relu(x)
                     tap = tl.load(deep_ptr + c * (K * K) + (i * K + j), mask=mask_c, other=0.0)
                     d += x * tap.to(tl.float32)[:, None]
         else:
@@ -98,7 +100,7 @@ def _infer_stage_kernel(
                 other=0.0,
             ).to(tl.float32)
             if RELU:
-                d = tl.maximum(d, 0.0)
+                d = relu(d)
         point = tl.load(
             point_ptr + o[:, None] * C + c[None, :],
             mask=mask_o[:, None] & mask_c[None, :],
@@ -178,7 +180,7 @@ def infer_stage(
             _check_planes(name, tensor, shape)
     if x_NCHW.stride(3) != 1 and width > 1:
         raise ValueError("The rows of x must be contiguous; call contiguous() first.")
-    if not x_NCHW.is_cuda and not _interpreted():
+    if x_NCHW.device.type not in ("cuda", "meta") and not _interpreted():
         y.copy_(
             infer_stage_reference(
                 x_NCHW, deep_CKK, point_OC, bias_O, addend_NOHW,

@@ -191,6 +191,8 @@ class CellTables:
         slot_ops: [slots] column of the mixing weights.
         slot_index: columns of the slots that are operations, as an index.
         one: [0, 1]: the source and edge tables of a tensor that stands alone.
+        degree: edges that enter a node, at most.
+        aligned: whether all of `places` are multiples of 16, so that 128-bit accesses fit.
     """
 
     places: Tensor
@@ -202,6 +204,7 @@ class CellTables:
     slot_index: Tensor
     one: Tensor
     degree: int
+    aligned: bool
 
 
 @lru_cache(maxsize=256)
@@ -237,4 +240,5 @@ def cell_tables(
         slot_index=table([column for column in layout.slots if column >= 0], torch.int64),
         one=table([0, 1]),
         degree=degree,
+        aligned=all(number % 16 == 0 for place in places for number in place),
     )

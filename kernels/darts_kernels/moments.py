@@ -25,6 +25,7 @@ from torch import Tensor
 
 from darts_kernels import norm
 from darts_kernels._common import next_power_of_2
+from darts_kernels._device import larger
 
 __all__ = ["column_moments", "column_moments_reference", "finish_moments", "partial_moments"]
 
@@ -38,7 +39,7 @@ def column_moments_reference(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat(found)
 
 
-@triton.jit(do_not_specialize=["pixels", "parts", "row0"])
+@triton.jit(do_not_specialize=["parts", "row0"])
 def _moments_kernel(
     ys, sum_ptr, live_ptr, pixels, parts, row0,
     J: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
@@ -59,11 +60,11 @@ def _moments_kernel(
             spot = i.to(tl.int64)[:, None] * WIDTH + c[None, :]
             value = tl.load(ys[j] + spot, mask=mask, other=0.0).to(tl.float32)
             count = tl.minimum(tl.maximum(pixels - start, 0), BLOCK).to(tl.float32)
-            here = tl.sum(value, 0) / tl.maximum(count, 1.0)
+            here = tl.sum(value, 0) / larger(count, 1.0)
             centred = tl.where(mask, value - here[None, :], 0.0)
             total = seen + count
             delta = here - mean
-            share = count / tl.maximum(total, 1.0)
+            share = count / larger(total, 1.0)
             mean += delta * share
             second += tl.sum(centred * centred, 0) + delta * delta * seen * share
             seen = total

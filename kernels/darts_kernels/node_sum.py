@@ -22,6 +22,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from darts_kernels._device import place_of
+
 __all__ = ["node_sum_reference"]
 
 
@@ -53,15 +55,13 @@ def _add(out, mix, ptr, spot, mask, moment_ptr, row, SPARSE: tl.constexpr):
     return out + scale * (tl.load(ptr + spot, mask=mask, other=0.0).to(tl.float32) - mean)
 
 
-@triton.jit(
-    do_not_specialize=["node", "inputs", "batch", "pixels", "row2", "rowp", "rowf", "edgef"]
-)
+@triton.jit(do_not_specialize=["node", "inputs", "batch", "row2", "rowp", "rowf", "edgef"])
 def _node_sum_kernel(
     state_ptr, layout_ptr, source_ptr, entering_ptr, y1_ptr, y2_ptr, pool_ptr, yf_ptr, extra_ptr,
     moment_ptr, mix_ptr, slot_op_ptr, node, inputs, batch, pixels, row2, rowp, rowf, edgef,
     F1: tl.constexpr, F2: tl.constexpr, NPOOL: tl.constexpr, FR: tl.constexpr, SKIP: tl.constexpr,
     EXTRA: tl.constexpr, K_OPS: tl.constexpr, DEGREE: tl.constexpr, C: tl.constexpr,
-    HW: tl.constexpr, BLOCK: tl.constexpr, SPARSE: tl.constexpr,
+    HW: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     c = tl.program_id(0)
     j = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -97,14 +97,13 @@ def _node_sum_kernel(
                     out = _add(out, mix, yf_ptr + (edge - edgef) * step, place, mask, moment_ptr,
                                rowf + (edge - edgef) * C + c, SPARSE)  # fmt: skip
                 else:
-                    spot = tl.load(layout_ptr + 2 * source) + inside
-                    spot += n * tl.load(layout_ptr + 2 * source + 1).to(tl.int32)
+                    start, sample = place_of(layout_ptr, source, ALIGNED)
+                    spot = start + n * sample + inside
                     out += mix * tl.load(state_ptr + spot, mask=mask, other=0.0).to(tl.float32)
             else:
-                spot = tl.load(layout_ptr + 2 * source) + inside
-                spot += n * tl.load(layout_ptr + 2 * source + 1).to(tl.int32)
+                start, sample = place_of(layout_ptr, source, ALIGNED)
+                spot = start + n * sample + inside
                 out += mix * tl.load(state_ptr + spot, mask=mask, other=0.0).to(tl.float32)
-    target = inputs + node
-    spot = tl.load(layout_ptr + 2 * target) + inside
-    spot += n * tl.load(layout_ptr + 2 * target + 1).to(tl.int32)
+    start, sample = place_of(layout_ptr, inputs + node, ALIGNED)
+    spot = start + n * sample + inside
     tl.store(state_ptr + spot, out.to(state_ptr.dtype.element_ty), mask=mask)

@@ -25,6 +25,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from darts_kernels._device import larger, place_of
+
 __all__ = ["norm_backward_reference", "norm_reference"]
 
 EPSILON = tl.constexpr(1e-5)
@@ -84,7 +86,7 @@ def _finalize_kernel(
         var = second / total
         old_mean = tl.load(mean_ptr + row, mask=mask, other=0.0)
         old_var = tl.load(var_ptr + row, mask=mask, other=0.0)
-        unbiased = second / tl.maximum(total - 1.0, 1.0)
+        unbiased = second / larger(total - 1.0, 1.0)
         tl.store(mean_ptr + row, old_mean + (mean - old_mean) * momentum, mask=live)
         tl.store(var_ptr + row, old_var + (unbiased - old_var) * momentum, mask=live)
     else:
@@ -108,15 +110,13 @@ def _project(g, ptr, spot, mask, moment_ptr, row, drawn_ptr, SPARSE: tl.constexp
     return total
 
 
-@triton.jit(
-    do_not_specialize=["edge0", "batch", "pixels", "parts", "row2", "rowp", "rowf", "edgef"]
-)
+@triton.jit(do_not_specialize=["edge0", "batch", "parts", "row2", "rowp", "rowf", "edgef"])
 def _reduce_kernel(
     state_ptr, dstate_ptr, layout_ptr, source_ptr, target_ptr, y1_ptr, y2_ptr, pool_ptr, yf_ptr,
     moment_ptr, sum_ptr, drawn_ptr, edge0, batch, pixels, parts, row2, rowp, rowf, edgef,
     F1: tl.constexpr, F2: tl.constexpr, NPOOL: tl.constexpr,
     FR: tl.constexpr, SKIP: tl.constexpr, C: tl.constexpr, HW: tl.constexpr, BLOCK: tl.constexpr,
-    SPARSE: tl.constexpr,
+    ALIGNED: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     c = tl.program_id(0)
     part = tl.program_id(1)
@@ -129,11 +129,8 @@ def _reduce_kernel(
     place = n * (C * HW) + inside
     source = tl.load(source_ptr + edge).to(tl.int64)
     target = tl.load(target_ptr + edge)
-    g = dstate_ptr + tl.load(layout_ptr + 2 * target)
-    g = tl.load(
-        g + n * tl.load(layout_ptr + 2 * target + 1).to(tl.int32) + inside, mask=mask, other=0.0
-    )
-    g = g.to(tl.float32)
+    start, sample = place_of(layout_ptr, target, ALIGNED)
+    g = tl.load(dstate_ptr + start + n * sample + inside, mask=mask, other=0.0).to(tl.float32)
     SLOTS: tl.constexpr = 2 + F1 + NPOOL
     out = sum_ptr + (edge * SLOTS * C + c) * parts + part
     flag = drawn_ptr + edge * (SLOTS - 1)
@@ -156,12 +153,12 @@ def _reduce_kernel(
                          rowf + (edge - edgef) * C + c, flag + F1 + NPOOL, SPARSE)  # fmt: skip
         tl.store(last, value)
     elif SKIP:
-        spot = tl.load(layout_ptr + 2 * source) + n * tl.load(layout_ptr + 2 * source + 1).to(
-            tl.int32
-        )
+        start, sample = place_of(layout_ptr, source, ALIGNED)
         if SPARSE:
             mask = mask & (tl.load(flag + F1 + NPOOL) != 0)
-        value = tl.load(state_ptr + spot + inside, mask=mask, other=0.0).to(tl.float32)
+        value = tl.load(state_ptr + start + n * sample + inside, mask=mask, other=0.0).to(
+            tl.float32
+        )
         tl.store(last, tl.sum(g * value))
     else:
         tl.store(last, 0.0)

@@ -32,6 +32,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from darts_kernels._device import place_of
+
 if TYPE_CHECKING:
     from darts_kernels.cell import Saved
     from darts_kernels.layout import CellLayout
@@ -69,7 +71,7 @@ def join_reference(
     return joined.reshape(batch, groups * channels, height, width)
 
 
-@triton.jit(do_not_specialize=["batch", "pixels"])
+@triton.jit(do_not_specialize=["batch"])
 def _halve_kernel(
     full_ptr, pooled_ptr, argmax_ptr, batch, pixels,
     C: tl.constexpr, GROUPS: tl.constexpr, HI: tl.constexpr, WI: tl.constexpr, H: tl.constexpr,
@@ -93,8 +95,9 @@ def _halve_kernel(
         value = tl.load(base + (t // 2 * WI + t % 2), mask=inside, other=float("-inf")).to(
             tl.float32
         )
-        winner = tl.where(value > best, t, winner)
-        best = tl.maximum(value, best)
+        better = (value > best) | (value != value)  # NaN wins, as in torch
+        winner = tl.where(better, t, winner)
+        best = tl.where(better, value, best)
     spot = source * batch * (REST * HW) + n * (REST * HW) + c * HW + j % HW
     tl.store(pooled_ptr + spot, best.to(pooled_ptr.dtype.element_ty), mask=mask)
     tl.store(argmax_ptr + spot, winner.to(tl.int8), mask=mask)
@@ -104,11 +107,12 @@ def _halve_kernel(
 def _passing(
     full_ptr, place_ptr, pooled_ptr, source, inputs, batch, c, n, inside, mask,
     POOLED: tl.constexpr, C: tl.constexpr, GROUPS: tl.constexpr, HW: tl.constexpr,
+    ALIGNED: tl.constexpr,
 ):  # fmt: skip
     """Channel c of what passes from a state."""
     REST: tl.constexpr = C * (GROUPS - 1)
-    base = full_ptr + tl.load(place_ptr + 2 * source) + (C + c) * HW
-    sample = tl.load(place_ptr + 2 * source + 1).to(tl.int32)
+    start, sample = place_of(place_ptr, source, ALIGNED)
+    base = full_ptr + start + (C + c) * HW
     if POOLED:  # noqa: SIM102 - a compile-time and a run-time condition
         if source < inputs:
             base = pooled_ptr + (source.to(tl.int64) * batch * REST + c) * HW
@@ -116,12 +120,12 @@ def _passing(
     return tl.load(base + n * sample + inside, mask=mask, other=0.0).to(tl.float32)
 
 
-@triton.jit(do_not_specialize=["node", "inputs", "batch", "pixels"])
+@triton.jit(do_not_specialize=["node", "inputs", "batch"])
 def _join_kernel(
     state_ptr, layout_ptr, full_ptr, place_ptr, pooled_ptr, source_ptr, entering_ptr, weight_ptr,
     node, inputs, batch, pixels,
     POOLED: tl.constexpr, DEGREE: tl.constexpr, C: tl.constexpr, GROUPS: tl.constexpr,
-    HW: tl.constexpr, BLOCK: tl.constexpr,
+    HW: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr,
 ):  # fmt: skip
     q = tl.program_id(0)
     j = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -131,27 +135,27 @@ def _join_kernel(
     target = inputs + node
     out = tl.zeros([BLOCK], tl.float32)
     if q < C:
-        spot = tl.load(layout_ptr + 2 * target) + q * HW + inside
-        spot += n * tl.load(layout_ptr + 2 * target + 1).to(tl.int32)
+        start, sample = place_of(layout_ptr, target, ALIGNED)
+        spot = start + q * HW + n * sample + inside
         out = tl.load(state_ptr + spot, mask=mask, other=0.0).to(tl.float32)
     else:
         for i in range(tl.load(entering_ptr + node * (DEGREE + 1))):
             edge = tl.load(entering_ptr + node * (DEGREE + 1) + 1 + i)
             value = _passing(full_ptr, place_ptr, pooled_ptr, tl.load(source_ptr + edge), inputs,
-                             batch, q - C, n, inside, mask, POOLED, C, GROUPS, HW)  # fmt: skip
+                             batch, q - C, n, inside, mask, POOLED, C, GROUPS, HW, ALIGNED)  # fmt: skip
             out += tl.load(weight_ptr + edge) * value
     channel = q % C * GROUPS + q // C
-    spot = tl.load(place_ptr + 2 * target) + channel * HW + inside
-    spot += n * tl.load(place_ptr + 2 * target + 1).to(tl.int32)
+    start, sample = place_of(place_ptr, target, ALIGNED)
+    spot = start + channel * HW + n * sample + inside
     tl.store(full_ptr + spot, out.to(full_ptr.dtype.element_ty), mask=mask)
 
 
-@triton.jit(do_not_specialize=["source0", "inputs", "batch", "pixels", "parts"])
+@triton.jit(do_not_specialize=["source0", "inputs", "batch", "parts"])
 def _split_kernel(
     full_ptr, dfull_ptr, place_ptr, pooled_ptr, argmax_ptr, first_ptr, target_ptr, weight_ptr,
     sum_ptr, source0, inputs, batch, pixels, parts,
     POOLED: tl.constexpr, C: tl.constexpr, GROUPS: tl.constexpr, HI: tl.constexpr,
-    WI: tl.constexpr, H: tl.constexpr, W: tl.constexpr, BLOCK: tl.constexpr,
+    WI: tl.constexpr, H: tl.constexpr, W: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr,
 ):  # fmt: skip
     c = tl.program_id(0)
     part = tl.program_id(1)
@@ -164,12 +168,12 @@ def _split_kernel(
     n = j // HW
     inside = j % HW
     own = _passing(full_ptr, place_ptr, pooled_ptr, source, inputs, batch, c, n, inside, mask,
-                   POOLED, C, GROUPS, HW)  # fmt: skip
+                   POOLED, C, GROUPS, HW, ALIGNED)  # fmt: skip
     total = tl.zeros([BLOCK], tl.float32)
     for e in range(tl.load(first_ptr + source), tl.load(first_ptr + source + 1)):
         target = tl.load(target_ptr + e)
-        spot = tl.load(place_ptr + 2 * target) + (q % C * GROUPS + q // C) * HW + inside
-        spot += n * tl.load(place_ptr + 2 * target + 1).to(tl.int32)
+        start, sample = place_of(place_ptr, target, ALIGNED)
+        spot = start + (q % C * GROUPS + q // C) * HW + n * sample + inside
         g = tl.load(dfull_ptr + spot, mask=mask, other=0.0).to(tl.float32)
         total += tl.load(weight_ptr + e) * g
         tl.store(sum_ptr + (e * REST + c) * parts + part, tl.sum(g * own))
@@ -180,15 +184,15 @@ def _split_kernel(
         )  # fmt: skip
         y = inside // W * 2
         x = inside % W * 2
-        spot = tl.load(place_ptr + 2 * source) + q * (HI * WI) + y * WI + x
-        spot += n * tl.load(place_ptr + 2 * source + 1).to(tl.int32)
+        start, sample = place_of(place_ptr, source, ALIGNED)
+        spot = start + q * (HI * WI) + n * sample + y * WI + x
         for t in tl.static_range(4):
             there = mask & (y + t // 2 < HI) & (x + t % 2 < WI)
             grad = tl.where(winner == t, total, 0.0).to(dfull_ptr.dtype.element_ty)
             tl.store(dfull_ptr + spot + (t // 2 * WI + t % 2), grad, mask=there)
     else:
-        spot = tl.load(place_ptr + 2 * source) + q * HW + inside
-        spot += n * tl.load(place_ptr + 2 * source + 1).to(tl.int32)
+        start, sample = place_of(place_ptr, source, ALIGNED)
+        spot = start + q * HW + n * sample + inside
         if source >= inputs:
             total += tl.load(dfull_ptr + spot, mask=mask, other=0.0).to(tl.float32)
         tl.store(dfull_ptr + spot, total.to(dfull_ptr.dtype.element_ty), mask=mask)
@@ -227,7 +231,7 @@ def join_node(layout: CellLayout, s: Any, saved: Saved, edge_weights: Tensor, no
         saved.state, t.places, saved.full, s.full_tables.places, saved.passing, t.source, t.entering,
         edge_weights, node, layout.inputs, s.batch, s.pixels,
         POOLED=layout.stride == 2, DEGREE=t.degree, C=s.C, GROUPS=layout.groups, HW=s.HW,
-        BLOCK=s.tiles.plain_block, num_warps=s.tiles.plain_warps,
+        BLOCK=s.tiles.plain_block, ALIGNED=s.aligned, num_warps=s.tiles.plain_warps,
     )  # fmt: skip
     if node + 1 < layout.nodes:
         whole = _node_of(layout, s, saved.full, s.CF, node)
@@ -268,7 +272,7 @@ def close_source(
         s.tables.first_edge, s.tables.target, edge_weights, sums, source0, layout.inputs, s.batch,
         s.pixels, parts,
         POOLED=stride == 2, C=s.C, GROUPS=layout.groups, HI=height, WI=width, H=s.H, W=s.W,
-        BLOCK=s.tiles.plain_block, num_warps=s.tiles.plain_warps,
+        BLOCK=s.tiles.plain_block, ALIGNED=s.aligned, num_warps=s.tiles.plain_warps,
     )  # fmt: skip
     if source0 >= layout.inputs:
         node = source0 - layout.inputs

@@ -24,6 +24,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from darts_kernels._device import larger, place_of, relu
+
 __all__ = ["point_reference"]
 
 
@@ -42,7 +44,7 @@ def point_reference(x_NCHW: Tensor, weight_OI: Tensor, *, reduce: bool) -> Tenso
     )
 
 
-@triton.jit(do_not_specialize=["batch", "pixels", "parts", "row0"])
+@triton.jit(do_not_specialize=["batch", "parts", "row0"])
 def _point_kernel(
     x_ptr, source_ptr, weight_ptr, y_ptr, sum_ptr, drawn_ptr, batch, pixels, parts, row0,
     CI: tl.constexpr, CIB: tl.constexpr, CO: tl.constexpr, COP: tl.constexpr, HI: tl.constexpr,
@@ -76,12 +78,12 @@ def _point_kernel(
         weights = weight_ptr + z * (CO * CI) + (co[:, None] * CI + ci[None, :])
         mask_w = mask_o[:, None] & mask_i[None, :]
         value = tl.load(spot, mask=mask_i[:, None] & mask_p[None, :], other=0.0)
-        value = tl.maximum(value, 0.0).to(value.dtype)
+        value = relu(value)
         if REDUCE:
             weight = tl.load(weights, mask=mask_w & (co < CO // 2)[:, None], other=0.0)
             acc = tl.dot(weight.to(value.dtype), value, acc, input_precision=DOT)
             value = tl.load(spot + (WI + 1), mask=mask_i[:, None] & odd[None, :], other=0.0)
-            value = tl.maximum(value, 0.0).to(value.dtype)
+            value = relu(value)
             weight = tl.load(weights, mask=mask_w & (co >= CO // 2)[:, None], other=0.0)
             acc = tl.dot(weight.to(value.dtype), value, acc, input_precision=DOT)
         else:
@@ -91,14 +93,14 @@ def _point_kernel(
     out = y_ptr + z * batch * (CO * HW) + (co[:, None] * HW + (n * (CO * HW) + j % HW)[None, :])
     tl.store(out, acc.to(y_ptr.dtype.element_ty), mask=mask)
     count = tl.minimum(tl.maximum(pixels - part * BLOCK, 0), BLOCK).to(tl.float32)
-    mean = tl.sum(acc, 1) / tl.maximum(count, 1.0)
+    mean = tl.sum(acc, 1) / larger(count, 1.0)
     centred = tl.where(mask, acc - mean[:, None], 0.0)
     row = sum_ptr + ((row0 + z * CO + co) * parts + part) * 2
     tl.store(row, mean, mask=mask_o)
     tl.store(row + 1, tl.sum(centred * centred, 1), mask=mask_o)
 
 
-@triton.jit(do_not_specialize=["pixels", "row0"])
+@triton.jit(do_not_specialize=["row0"])
 def _normalize_kernel(
     y_ptr, out_ptr, moment_ptr, scale_ptr, shift_ptr, pixels, row0,
     C: tl.constexpr, HW: tl.constexpr, BLOCK: tl.constexpr, AFFINE: tl.constexpr,
@@ -115,7 +117,7 @@ def _normalize_kernel(
     tl.store(out_ptr + spot, value.to(out_ptr.dtype.element_ty), mask=mask)
 
 
-@triton.jit(do_not_specialize=["pixels", "parts"])
+@triton.jit(do_not_specialize=["parts"])
 def _normalize_reduce_kernel(
     g_ptr, y_ptr, moment_ptr, sum_ptr, pixels, parts,
     C: tl.constexpr, HW: tl.constexpr, BLOCK: tl.constexpr, AFFINE: tl.constexpr,
@@ -168,14 +170,14 @@ def _normalize_coefficient_kernel(
 def _upstream(
     g_ptr, layout_ptr, target_ptr, y_ptr, coef_ptr, z, n, inside, co, mask, batch,
     STRIDED: tl.constexpr, COEF_STEP: tl.constexpr, CO: tl.constexpr, HW: tl.constexpr,
+    ALIGNED: tl.constexpr,
 ):  # fmt: skip
     """dy [CO, pixels] of edge z, zero where masked."""
     g = g_ptr
     sample = CO * HW
     if STRIDED:
-        target = tl.load(target_ptr + z)
-        g = g_ptr + tl.load(layout_ptr + 2 * target)
-        sample = tl.load(layout_ptr + 2 * target + 1).to(tl.int32)
+        start, sample = place_of(layout_ptr, tl.load(target_ptr + z), ALIGNED)
+        g = g_ptr + start
     coef = coef_ptr + z * COEF_STEP + co * 4
     up = tl.load(g + (co[:, None] * HW + (n * sample + inside)[None, :]), mask=mask, other=0.0)
     spot = z * batch * (CO * HW) + (co[:, None] * HW + (n * (CO * HW) + inside)[None, :])
@@ -190,14 +192,14 @@ def _upstream(
     return tl.where(mask, dy, 0.0)
 
 
-@triton.jit(do_not_specialize=["batch", "pixels"])
+@triton.jit(do_not_specialize=["batch"])
 def _point_backward_kernel(
     x_ptr, dx_ptr, first_ptr, g_ptr, layout_ptr, target_ptr, y_ptr, coef_ptr, weight_ptr, drawn_ptr,
     batch, pixels,
     CI: tl.constexpr, CIB: tl.constexpr, CO: tl.constexpr, COP: tl.constexpr, HI: tl.constexpr,
     WI: tl.constexpr, H: tl.constexpr, W: tl.constexpr, REDUCE: tl.constexpr,
     STRIDED: tl.constexpr, COEF_STEP: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr,
-    LOW: tl.constexpr, SLOTS: tl.constexpr, SPARSE: tl.constexpr,
+    LOW: tl.constexpr, SLOTS: tl.constexpr, ALIGNED: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     source = tl.program_id(2).to(tl.int64)
     HW: tl.constexpr = H * W
@@ -217,7 +219,7 @@ def _point_backward_kernel(
             # coefficients of a branch that was not drawn are zero, and masked values are not read
             used = mask & (tl.load(drawn_ptr + z * SLOTS + (SLOTS - 1)) != 0)
         dy = _upstream(g_ptr, layout_ptr, target_ptr, y_ptr, coef_ptr, z, n, j % HW, co, used, batch,
-                       STRIDED, COEF_STEP, CO, HW)  # fmt: skip
+                       STRIDED, COEF_STEP, CO, HW, ALIGNED)  # fmt: skip
         weights = weight_ptr + z * (CO * CI) + (co[None, :] * CI + ci[:, None])
         mask_w = mask_i[:, None] & (co < CO)[None, :]
         if LOW:
@@ -258,14 +260,14 @@ def _point_backward_kernel(
         tl.store(dx_ptr + spot, grad, mask=mask_0)
 
 
-@triton.jit(do_not_specialize=["batch", "pixels", "edges"])
+@triton.jit(do_not_specialize=["batch", "edges"])
 def _point_weight_kernel(
     x_ptr, source_ptr, g_ptr, layout_ptr, target_ptr, y_ptr, coef_ptr, grad_ptr, drawn_ptr,
     batch, pixels, edges,
     CI: tl.constexpr, CIB: tl.constexpr, CO: tl.constexpr, COP: tl.constexpr, HI: tl.constexpr,
     WI: tl.constexpr, H: tl.constexpr, W: tl.constexpr, REDUCE: tl.constexpr,
     STRIDED: tl.constexpr, COEF_STEP: tl.constexpr, BLOCK: tl.constexpr, STEPS: tl.constexpr,
-    DOT: tl.constexpr, LOW: tl.constexpr, SLOTS: tl.constexpr, SPARSE: tl.constexpr,
+    DOT: tl.constexpr, LOW: tl.constexpr, SLOTS: tl.constexpr, ALIGNED: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     part = tl.program_id(0)
     z = tl.program_id(2).to(tl.int64)
@@ -284,7 +286,7 @@ def _point_weight_kernel(
         n = j // HW
         mask = (co < CO)[:, None] & mask_p[None, :]
         dy = _upstream(g_ptr, layout_ptr, target_ptr, y_ptr, coef_ptr, z, n, j % HW, co, mask, batch,
-                       STRIDED, COEF_STEP, CO, HW)  # fmt: skip
+                       STRIDED, COEF_STEP, CO, HW, ALIGNED)  # fmt: skip
         if LOW:
             dy = dy.to(x_ptr.dtype.element_ty)
         if REDUCE:
@@ -293,18 +295,18 @@ def _point_weight_kernel(
             spot = base + (ci[:, None] * (HI * WI) + (n * (CI * HI * WI) + y * WI + x)[None, :])
             first = (co < CO // 2)[:, None]
             value = tl.load(spot, mask=mask_i[:, None] & mask_p[None, :], other=0.0)
-            value = tl.maximum(value, 0.0).to(dy.dtype)
+            value = relu(value).to(dy.dtype)
             half = tl.where(first, dy, 0.0).to(dy.dtype)
             grad = tl.dot(half, tl.trans(value), grad, input_precision=DOT)
             inside = mask_p & (y + 1 < HI) & (x + 1 < WI)
             value = tl.load(spot + (WI + 1), mask=mask_i[:, None] & inside[None, :], other=0.0)
-            value = tl.maximum(value, 0.0).to(dy.dtype)
+            value = relu(value).to(dy.dtype)
             half = tl.where(first, 0.0, dy).to(dy.dtype)
             grad = tl.dot(half, tl.trans(value), grad, input_precision=DOT)
         else:
             spot = base + (ci[:, None] * HW + (n * (CI * HW) + j % HW)[None, :])
             value = tl.load(spot, mask=mask_i[:, None] & mask_p[None, :], other=0.0)
-            value = tl.maximum(value, 0.0).to(dy.dtype)
+            value = relu(value).to(dy.dtype)
             grad = tl.dot(dy, tl.trans(value), grad, input_precision=DOT)
     out = grad_ptr + (part.to(tl.int64) * edges + z) * (CO * CI)
     tl.store(

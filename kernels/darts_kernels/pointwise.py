@@ -27,7 +27,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["merge_moments", "pointwise_reference"]
+from darts_kernels._device import larger, merge_moments, place_of
+
+__all__ = ["pointwise_reference"]
 
 
 def pointwise_reference(d_FNCHW: Tensor, weight_FCC: Tensor) -> Tensor:
@@ -35,16 +37,7 @@ def pointwise_reference(d_FNCHW: Tensor, weight_FCC: Tensor) -> Tensor:
     return torch.einsum("foi,fnihw->fnohw", weight_FCC.to(d_FNCHW.dtype), d_FNCHW)
 
 
-@triton.jit
-def merge_moments(count, mean, second, tile_count, tile_mean, tile_second):
-    """Count, mean and centred second moment of two sets joined (Chan's formula)."""
-    total = count + tile_count
-    share = tile_count / tl.maximum(total, 1.0)
-    delta = tile_mean - mean
-    return total, mean + delta * share, second + tile_second + delta * delta * (count * share)
-
-
-@triton.jit(do_not_specialize=["edge0", "batch", "pixels", "parts", "row0"])
+@triton.jit(do_not_specialize=["edge0", "batch", "parts", "row0"])
 def _pointwise_kernel(
     d_ptr, weight_ptr, y_ptr, sum_ptr, drawn_ptr, edge0, batch, pixels, parts, row0,
     F: tl.constexpr, FY: tl.constexpr, C: tl.constexpr, CP: tl.constexpr, HW: tl.constexpr,
@@ -85,7 +78,7 @@ def _pointwise_kernel(
         tile_count = tl.minimum(tl.maximum(pixels - (part * STEPS + step) * BLOCK, 0), BLOCK).to(
             tl.float32
         )
-        tile_mean = tl.sum(y, 1) / tl.maximum(tile_count, 1.0)
+        tile_mean = tl.sum(y, 1) / larger(tile_count, 1.0)
         centred = tl.where(mask, y - tile_mean[:, None], 0.0)
         count, mean, second = merge_moments(
             count, mean, second, tile_count, tile_mean, tl.sum(centred * centred, 1)
@@ -95,14 +88,14 @@ def _pointwise_kernel(
     tl.store(row + 1, second, mask=mask_c)
 
 
-@triton.jit(do_not_specialize=["edge0", "batch", "pixels", "branches", "slot0"])
+@triton.jit(do_not_specialize=["edge0", "batch", "branches", "slot0"])
 def _pointwise_backward_kernel(
     g_ptr, layout_ptr, target_ptr, inner_ptr, y_ptr, d_ptr, weight_ptr, coef_ptr, inner_coef_ptr,
     out_ptr, grad_ptr, drawn_ptr, edge0, batch, pixels, branches, slot0,
     F: tl.constexpr, FY: tl.constexpr, INNER: tl.constexpr, SLOTS: tl.constexpr, C: tl.constexpr,
     CP: tl.constexpr,
     HW: tl.constexpr, BLOCK: tl.constexpr, STEPS: tl.constexpr, WGRAD: tl.constexpr,
-    DOT: tl.constexpr, LOW: tl.constexpr, SPARSE: tl.constexpr,
+    DOT: tl.constexpr, LOW: tl.constexpr, ALIGNED: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     part = tl.program_id(0).to(tl.int64)
     which = tl.program_id(1)
@@ -118,9 +111,8 @@ def _pointwise_backward_kernel(
     transposed = tl.load(weight_ptr + branch * (C * C) + wide, mask=square, other=0.0)
     if LOW:
         transposed = transposed.to(d_ptr.dtype.element_ty)
-    target = tl.load(target_ptr + edge)
-    g = g_ptr + tl.load(layout_ptr + 2 * target)
-    sample = tl.load(layout_ptr + 2 * target + 1).to(tl.int32)
+    start, sample = place_of(layout_ptr, tl.load(target_ptr + edge), ALIGNED)
+    g = g_ptr + start
     coef = coef_ptr + ((edge * SLOTS + slot0 + which) * C + co) * 4
     if INNER > 0:  # noqa: SIM102 - a compile-time and a run-time condition
         # the first INNER branches have a second stage: their gradient was left by its backward

@@ -27,6 +27,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from darts_kernels._device import larger, place_of
+
 __all__ = ["pool_reference"]
 
 
@@ -66,7 +68,7 @@ def _one_pool(
         inside = mask & (y + dy >= 0) & (y + dy < HI) & (x + dx >= 0) & (x + dx < WI)
         value = tl.load(base + (dy * WI + dx), mask=inside, other=float("-inf")).to(tl.float32)
         if IS_MAX:
-            better = value > best
+            better = (value > best) | (value != value)  # NaN wins, as in torch
             winner = tl.where(better, t, winner)
             best = tl.where(better, value, best)
         else:
@@ -78,19 +80,19 @@ def _one_pool(
         out = total / _window_count(y, x, SIZE, HI, WI)
         out = tl.where(mask, out, 0.0)
     tl.store(pool_ptr, out.to(pool_ptr.dtype.element_ty), mask=mask)
-    mean = tl.sum(out) / tl.maximum(count, 1.0)
+    mean = tl.sum(out) / larger(count, 1.0)
     centred = tl.where(mask, out - mean, 0.0)
     tl.store(sum_ptr, mean)
     tl.store(sum_ptr + 1, tl.sum(centred * centred))
 
 
-@triton.jit(do_not_specialize=["source0", "batch", "pixels", "parts", "row0"])
+@triton.jit(do_not_specialize=["source0", "batch", "parts", "row0"])
 def _pool_kernel(
     state_ptr, layout_ptr, pool_ptr, argmax_ptr, sum_ptr, live_ptr, source0, batch, pixels, parts,
     row0,
     POOLS: tl.constexpr, NPOOL: tl.constexpr, NMAX: tl.constexpr, C: tl.constexpr,
     HI: tl.constexpr, WI: tl.constexpr, H: tl.constexpr, W: tl.constexpr, STRIDE: tl.constexpr,
-    BLOCK: tl.constexpr, SPARSE: tl.constexpr,
+    BLOCK: tl.constexpr, ALIGNED: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     c = tl.program_id(0)
     part = tl.program_id(1)
@@ -101,8 +103,8 @@ def _pool_kernel(
     n = j // HW
     y = j % HW // W * STRIDE
     x = j % W * STRIDE
-    base = state_ptr + tl.load(layout_ptr + 2 * source) + c * (HI * WI)
-    base += n * tl.load(layout_ptr + 2 * source + 1).to(tl.int32) + y * WI + x
+    start, sample = place_of(layout_ptr, source, ALIGNED)
+    base = state_ptr + start + c * (HI * WI) + n * sample + y * WI + x
     place = n * (C * HW) + c * HW + j % HW
     step = batch.to(tl.int64) * (C * HW)
     count = tl.minimum(tl.maximum(pixels - part * BLOCK, 0), BLOCK).to(tl.float32)
@@ -124,13 +126,14 @@ def _pool_kernel(
             )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["source0", "batch", "pixels", "live0"])
+@triton.jit(do_not_specialize=["source0", "batch", "live0"])
 def _pool_backward_kernel(
     dstate_ptr, layout_ptr, first_ptr, target_ptr, pool_ptr, coef_ptr, out_ptr, live_ptr,
     live0, source0, batch, pixels,
     POOLS: tl.constexpr, NPOOL: tl.constexpr, NMAX: tl.constexpr, SLOT0: tl.constexpr,
     SLOTS: tl.constexpr, C: tl.constexpr, HI: tl.constexpr, WI: tl.constexpr, H: tl.constexpr,
-    W: tl.constexpr, STRIDE: tl.constexpr, BLOCK: tl.constexpr, SPARSE: tl.constexpr,
+    W: tl.constexpr, STRIDE: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr,
+    SPARSE: tl.constexpr,
 ):  # fmt: skip
     c = tl.program_id(0)
     source = (source0 + tl.program_id(2)).to(tl.int64)
@@ -151,8 +154,8 @@ def _pool_backward_kernel(
         grads = grads + (tl.zeros([BLOCK], tl.float32),)
     for e in range(tl.load(first_ptr + source), tl.load(first_ptr + source + 1)):
         target = tl.load(target_ptr + e)
-        spot = dstate_ptr + tl.load(layout_ptr + 2 * target) + c * HW + j % HW
-        spot += n * tl.load(layout_ptr + 2 * target + 1).to(tl.int32)
+        start, sample = place_of(layout_ptr, target, ALIGNED)
+        spot = dstate_ptr + start + c * HW + n * sample + j % HW
         g = tl.load(spot, mask=mask, other=0.0).to(tl.float32)
         new = ()
         for p in tl.static_range(NPOOL):

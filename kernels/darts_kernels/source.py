@@ -128,7 +128,7 @@ def _pool_gradient(
     return total
 
 
-@triton.jit(do_not_specialize=["pixels"])
+@triton.jit
 def _state_gradient_kernel(
     dzs, x_ptr, dpools, places, dskip_ptr, out_ptr, live_ptr, pixels,
     J: tl.constexpr, P: tl.constexpr, NMAX: tl.constexpr, POOLS: tl.constexpr, SKIP: tl.constexpr,

@@ -30,7 +30,7 @@ def source_pool_reference(
     return F.avg_pool2d(x, kernel, stride, kernel // 2, count_include_pad=False), None
 
 
-@triton.jit(do_not_specialize=["pixels"])
+@triton.jit
 def _source_pool_kernel(
     x_ptr, out_ptr, place_ptr, live_ptr, pixels,
     K: tl.constexpr, IS_MAX: tl.constexpr, C: tl.constexpr, CP: tl.constexpr, HI: tl.constexpr,
@@ -55,7 +55,7 @@ def _source_pool_kernel(
         inside = mask & there[:, None]
         if IS_MAX:
             value = tl.load(x_ptr + spot, mask=inside, other=-float("inf")).to(tl.float32)
-            better = value > total
+            better = (value > total) | (value != value)  # NaN wins, as in torch
             place = tl.where(better, (y * WI + x)[:, None].to(tl.int64), place)
             total = tl.where(better, value, total)
         else:

@@ -29,8 +29,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from darts_kernels._device import larger, merge_moments, relu
 from darts_kernels.depthwise import depthwise_reference
-from darts_kernels.pointwise import merge_moments, pointwise_reference
+from darts_kernels.pointwise import pointwise_reference
 
 if TYPE_CHECKING:
     from darts_kernels.cell import CellRun, Saved
@@ -74,13 +75,13 @@ def _filtered(
             if NORM:
                 value = (value - mean[:, None]) * inv[:, None]
             # the padding of a normalised input is zero after the norm
-            value = tl.where(mask, tl.maximum(value, 0.0), 0.0)
+            value = tl.where(mask, relu(value), 0.0)
             weight = tl.load(weight_ptr + (co * (K * K) + i * K + j), mask=mask_c, other=0.0)
             total += weight[:, None] * value
     return total
 
 
-@triton.jit(do_not_specialize=["edge0", "batch", "pixels", "parts", "row0"])
+@triton.jit(do_not_specialize=["edge0", "batch", "parts", "row0"])
 def _stage_kernel(
     x_ptr, layout_ptr, source_ptr, moment_ptr, weight_ptr, point_ptr, y_ptr, sum_ptr, drawn_ptr,
     edge0, batch, pixels, parts, row0,
@@ -147,7 +148,7 @@ def _stage_kernel(
         tile_count = tl.minimum(tl.maximum(pixels - (part * STEPS + step) * BLOCK, 0), BLOCK).to(
             tl.float32
         )
-        tile_mean = tl.sum(out, 1) / tl.maximum(tile_count, 1.0)
+        tile_mean = tl.sum(out, 1) / larger(tile_count, 1.0)
         centred = tl.where(mask, out - tile_mean[:, None], 0.0)
         count, sum_mean, second = merge_moments(
             count, sum_mean, second, tile_count, tile_mean, tl.sum(centred * centred, 1)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from darts_kernels.layout import CellLayout
 
 __all__ = [
     "SHIPPED",
@@ -78,9 +82,18 @@ class Tiles:
         return asdict(self)
 
 
-def shape_key(channels: int, height: int, stride: int, precision: str) -> str:
-    """The cache key of a cell shape; `height` is that of the cell's nodes."""
-    return f"c{channels}-h{height}-s{stride}-{precision}"
+def shape_key(layout: CellLayout, height: int, width: int, precision: str, batch: int) -> str:
+    """The cache key of a cell at a size; `height` and `width` are those of its nodes.
+
+    It ends with a digest of what the cell mixes: other filters, pools or edges are other kernels.
+    """
+    mixed = (
+        layout.first, layout.second, layout.max_pools, layout.avg_pools, layout.pool_norm, layout.skip,
+        layout.reduction, layout.edges, layout.groups,
+    )  # fmt: skip
+    digest = hashlib.sha256(repr(mixed).encode()).hexdigest()[:8]
+    size = f"c{layout.channels}-h{height}-w{width}-s{layout.stride}-b{batch}"
+    return f"{size}-{precision}-{digest}"
 
 
 def default_tiles(channels: int, height: int, batch: int, width: int) -> Tiles:
@@ -100,7 +113,8 @@ def default_tiles(channels: int, height: int, batch: int, width: int) -> Tiles:
         # without register spills at every width, by the compiler's report for sm_90
         back_block=128 if channels <= 16 else 64,
         back_warps=4 if channels <= 32 else 8,
-        back_stages=1,
+        # two stages of 128-bit copies in flight cost no resident warps in TF32 and bf16
+        back_stages=2,
         back_steps=steps,
         plain_block=1024 if pixels >= 16384 else 512,
         stage_block=64 if channels <= 32 else 32,
@@ -138,14 +152,13 @@ def known_tiles(device: torch.device, key: str) -> dict[str, Any] | None:
 
 def tiles_for(
     device: torch.device,
-    channels: int,
+    layout: CellLayout,
     height: int,
     width: int,
-    stride: int,
     precision: str,
     batch: int,
 ) -> Tiles:
     """Tiles of the user's cache or the shipped one where they know the device and shape, else defaults."""
-    tiles = default_tiles(channels, height, batch, width)
-    known = known_tiles(device, shape_key(channels, height, stride, precision))
+    tiles = default_tiles(layout.channels, height, batch, width)
+    known = known_tiles(device, shape_key(layout, height, width, precision, batch))
     return tiles if known is None else tiles.with_values(known)

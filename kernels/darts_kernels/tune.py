@@ -18,13 +18,15 @@ from darts_kernels.tiles import Tiles, forget_tables, user_cache
 __all__ = ["GROUPS", "save_tiles", "tune_tiles"]
 
 _STRIPS = [(2, 32), (4, 32), (4, 64), (8, 32), (8, 64)]
+_CAPS = (0, 128, 96, 64)
+"""Registers of a thread (0: no cap): at 128, 96 and 64 a multiprocessor holds 16, 20 and 32 warps."""
 
 
 def _strips(prefix: str) -> list[dict[str, int]]:
     return [
         {f"{prefix}rows": rows, f"{prefix}lanes": lanes, f"{prefix}regs": cap}
         for rows, lanes in _STRIPS
-        for cap in (0, 96)
+        for cap in _CAPS
     ]
 
 

@@ -298,7 +298,8 @@ def text_readers() -> dict[str, tuple[str, Reader]]:
     from darts_core.bench.tabular_read import from_csv
     from darts_core.export import read_manifest
     from darts_core.latency.table import LatencyTable
-    from darts_core.reading import read_json, read_jsonl, read_mapping, read_yaml
+    from darts_core.reading import read_json, read_jsonl, read_mapping
+    from darts_core.reading_yaml import read_yaml
     from darts_core.runlog import RunFolder
     from darts_core.store.record import read_job, read_record
     from darts_core.study.storage import open_storage

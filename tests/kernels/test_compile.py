@@ -1,194 +1,220 @@
-"""Every launch of a cell is assembled for an H100, without one."""
+"""What is launched is compiled for an H100, without one, and the binaries are as the golden file says.
 
-import dataclasses
+`make test-compile` looks at every case; `make test` at the DARTS step at TF32 and a sample of its binaries.
+The interpreter replaces the compiler, so nothing of this runs under TRITON_INTERPRET.
+"""
+
 import os
 
 import pytest
 import torch
+import triton
+import triton.language as tl
 
-from darts_core.spaces import get_space
-from darts_core.supernet.fused import FusedSearchCell
-from darts_core.supernet.paths import fused_class
-from darts_core.supernet.plan import plan_cell
-from darts_core.supernet.search_skeleton import _ImagenetStem
-from darts_core.supernet.skeleton import cifar_stem
-from darts_core.supernet.stem import fuse_stems
-from darts_kernels import cell as kernel_cell
+from darts_core.bench import offline
+from darts_core.bench.offline import CASES, EXPORTS, OfflineCase, export_launches, step_launches
 from darts_kernels import weighted_sum
-from darts_kernels.tiles import default_tiles
+from darts_kernels.binary import LARGEST_SHARED, occupancy, read_binary
+from darts_kernels.standin import code_digest, compile_variant, recorded
+from darts_kernels.variants import changed, compiled, compiled_row, golden_path, read_golden
 
-from .cells import make_cell
-
-TYPES = {
-    torch.float32: "fp32",
-    torch.float16: "fp16",
-    torch.bfloat16: "bf16",
-    torch.int32: "i32",
-    torch.int64: "i64",
-    torch.int8: "i8",
-}
-
-
-def type_of(value):
-    """Triton's name of an argument's type."""
-    if isinstance(value, tuple):
-        return tuple(type_of(item) for item in value)
-    if isinstance(value, torch.Tensor):
-        return "*" + TYPES[value.dtype]
-    return "fp32" if isinstance(value, float) else "i32"
-
-
-def compile_launch(self, *args, grid, warmup=False, **kwargs):
-    """In place of a launch: compile what would run."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    bound = dict(zip(self.arg_names, args, strict=False))
-    options = {}
-    for key, value in kwargs.items():
-        (bound if key in self.arg_names else options)[key] = value
-    signature, constants = {}, {}
-    for parameter in self.params:
-        value = bound[parameter.name]
-        if parameter.is_constexpr:
-            constants[parameter.name] = value
-            signature[parameter.name] = "constexpr"
-        else:
-            signature[parameter.name] = type_of(value)
-    key = (self.__name__, str(signature), str(constants), str(options))
-    if key not in compile_launch.done:
-        source = ASTSource(fn=self, signature=signature, constexprs=constants)
-        compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
-        compile_launch.done[key] = compiled.metadata.shared
-
-
-compile_launch.done = {}
-
-
-@pytest.mark.full
-@pytest.mark.skipif(
+pytestmark = pytest.mark.skipif(
     os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter replaces the compiler"
 )
+RENEW = "If that is as it should be, `make variants` renews the golden file."
+PLANES = {
+    "_pointwise_kernel", "_pointwise_backward_kernel", "_node_sum_kernel", "_reduce_kernel",
+    "_normalize_kernel", "_normalize_reduce_kernel", "_pool_backward_kernel", "_join_kernel",
+    "_split_kernel", "_moments_kernel", "_source_sum_kernel", "_source_reduce_kernel",
+    "_source_gradient_kernel", "_point_kernel", "_point_backward_kernel", "_point_weight_kernel",
+}  # fmt: skip
+"""Kernels that read and write whole planes or rows in order, so that nothing forbids wide accesses."""
+STRIDED = ("REDUCE=1", "POOLED=1", "STRIDE=2")
+"""Every other pixel is read: wide accesses do not fit."""
+PRODUCTS = {"_pointwise_kernel", "_pointwise_backward_kernel", "_point_kernel", "_conv_kernel",
+            "_point_backward_kernel", "_conv_input_kernel", "_infer_stage_kernel"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rows():
+    found = read_golden()
+    if not found:
+        pytest.skip(f"there is no golden file for Triton {triton.__version__}: {golden_path()}")
+    return found
+
+
+@pytest.fixture
+def fresh_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def variants():
+    """Those of the DARTS step at TF32, by name."""
+    launches = step_launches(OfflineCase())
+    return {x.variant.name: x.variant for part in launches.values() for x in part}
+
+
+def test_the_darts_step_is_in_the_golden_file(rows, variants):
+    assert not changed(variants.values(), rows), f"kernels changed. {RENEW}"
+
+
 @pytest.mark.parametrize(
-    ("precision", "channels", "reduces", "groups", "sparse", "fuse"),
+    ("kernel", "words"),
     [
-        ("tf32", 16, True, 1, False, 0),
-        ("bf16", 20, False, 1, False, 1),
-        ("fp32", 64, False, 1, False, 1),
-        ("tf32", 16, True, 4, False, 0),
-        ("tf32", 16, True, 1, True, 1),
-        ("bf16", 32, False, 2, True, 0),
-    ],
-)
-def test_the_darts_cell_compiles_for_an_h100(
-    monkeypatch, precision, channels, reduces, groups, sparse, fuse
-):
-    from triton.runtime.jit import JITFunction
-
-    monkeypatch.setattr(JITFunction, "run", compile_launch)
-    small = dataclasses.replace(
-        default_tiles(channels, 8, 8, 8), rows=2, inner_rows=2, back_rows=2, inner_back_rows=2,
-        fuse_first=fuse, fuse_second=fuse,
-    )  # fmt: skip
-    monkeypatch.setattr(kernel_cell, "tiles_for", lambda *_: small)
-    cell = make_cell(get_space("darts").ops, channels=channels, inputs=2, nodes=2, reduces=reduces,
-                     preprocess=True, last_reduced=True, groups=groups)  # fmt: skip
-    cell.sparse = sparse
-    plan = plan_cell(cell, channels)
-    fused = FusedSearchCell.adopt(cell, plan, precision).to("meta")
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    inputs = [
-        torch.empty(8, wide, 8 * (1 + halved), 8 * (1 + halved), device="meta", dtype=dtype)
-        for wide, halved in zip(plan.layout.input_channels, plan.layout.input_reduces, strict=True)
-    ]
-    weights = torch.empty(len(plan.order), plan.layout.operations, device="meta")
-    compile_launch.done.clear()
-    out = fused([x.requires_grad_() for x in inputs], weights.requires_grad_())
-    out.backward(torch.empty_like(out))
-    fused.packed.requires_grad_(False)
-    fused(inputs, weights).backward(torch.empty_like(out))
-    names = {key[0] for key in compile_launch.done}
-    assert {"_depthwise_backward_kernel", "_pointwise_backward_kernel", "_node_sum_kernel"} <= names
-    assert ("_stage_kernel" in names) == bool(fuse)
-    assert ("_split_kernel" in names, "_flag_kernel" in names) == (groups > 1, sparse)
-    # shared memory of one block of an H100
-    assert max(compile_launch.done.values()) <= 227 * 1024
-
-
-@pytest.mark.full
-@pytest.mark.skipif(
-    os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter replaces the compiler"
-)
-@pytest.mark.parametrize(
-    ("precision", "channels", "norm", "sparse"),
-    [
-        ("tf32", 16, False, False), ("bf16", 20, True, False), ("fp32", 64, True, False),
-        ("tf32", 16, False, True), ("bf16", 64, True, True), ("fp32", 64, True, True),
+        ("_node_sum_kernel", "C=16"), ("_reduce_kernel", "C=64"), ("_pointwise_kernel", "C=16"),
+        ("_pointwise_backward_kernel", "C=32"), ("_normalize_kernel", "C=16"),
+        ("_point_backward_kernel", "CI=64"), ("_finalize_kernel", ""),
     ],
 )  # fmt: skip
-def test_the_nasbench201_cell_compiles_for_an_h100(monkeypatch, precision, channels, norm, sparse):
-    from triton.runtime.jit import JITFunction
-
-    monkeypatch.setattr(JITFunction, "run", compile_launch)
-    ops = [*get_space("nasbench201").ops, *(["max_pool_3x3"] if norm else [])]
-    cell = make_cell(ops, channels=channels, nodes=3, norm_after_pool=norm)
-    cell.sparse = sparse
-    plan = plan_cell(cell, channels)
-    fused = fused_class(plan, on_gpu=True).adopt(cell, plan, precision).to("meta")
-    x = torch.empty(8, channels, 8, 8, device="meta", requires_grad=True)
-    weights = torch.empty(len(plan.order), plan.layout.operations, device="meta")
-    compile_launch.done.clear()
-    out = fused([x], weights.requires_grad_())
-    out.backward(torch.empty_like(out))
-    names = {key[0] for key in compile_launch.done}
-    right = {"_moments_kernel", "_finalize_kernel", "_source_sum_kernel", "_source_reduce_kernel",
-             "_source_coefficient_kernel", "_source_gradient_kernel",
-             "_state_gradient_kernel"}  # fmt: skip
-    if sparse:
-        right -= set() if norm else {"_moments_kernel"}
-        right |= {"_conv_kernel", "_conv_input_kernel", "_conv_weight_kernel", "_conv_share_kernel",
-                  "_source_flag_kernel", "_source_pool_kernel"}  # fmt: skip
-    assert names == right
-    assert max(compile_launch.done.values()) <= 227 * 1024
+def test_a_sample_of_binaries_is_as_the_golden_file_says(
+    rows, variants, fresh_cache, kernel, words
+):  # fmt: skip
+    variant = next(
+        v for v in variants.values() if v.kernel == kernel and words in rows[v.name]["of"]
+    )
+    assert compiled_row(variant) == rows[variant.name], RENEW
 
 
 @pytest.mark.full
-@pytest.mark.skipif(
-    os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter replaces the compiler"
-)
-@pytest.mark.parametrize(
-    ("precision", "make", "channels"),
-    [("tf32", cifar_stem, 48), ("bf16", _ImagenetStem, 20), ("fp32", _ImagenetStem, 48)],
-)
-def test_the_stem_compiles_for_an_h100(monkeypatch, precision, make, channels):
-    from triton.runtime.jit import JITFunction
-
-    monkeypatch.setattr(JITFunction, "run", compile_launch)
-    stem = make(3, channels).to("meta")
-    fuse_stems(stem, precision)
-    compile_launch.done.clear()
-    outs = stem(torch.empty(8, 3, 32, 32, device="meta"))
-    outs = outs if isinstance(outs, list) else [outs]
-    torch.autograd.backward(outs, [torch.empty_like(out) for out in outs])
-    names = {key[0] for key in compile_launch.done}
-    assert {"_conv_kernel", "_conv_weight_kernel", "_conv_share_kernel"} <= names
-    assert ("_conv_input_kernel" in names) == (len(outs) > 1)
-    assert max(compile_launch.done.values()) <= 227 * 1024
+def test_every_variant_is_as_the_golden_file_says(rows):
+    variants = offline.all_variants()
+    unlike = {}
+    for name, row in compiled(changed(variants.values(), rows), min(2, os.cpu_count() or 1)):
+        before = {k: v for k, v in rows.get(name, {}).items() if k != "source"}
+        if before != {k: v for k, v in row.items() if k != "source"}:
+            unlike[name] = (before, row)
+    assert not unlike, f"{unlike} {RENEW}"
+    assert set(rows) == set(variants), (
+        f"other variants than those of the file are launched. {RENEW}"
+    )
 
 
-@pytest.mark.full
-@pytest.mark.skipif(
-    os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter replaces the compiler"
-)
+def test_the_cases_are_those_that_are_promised(rows):
+    assert {case.precision for case in CASES} == {"tf32", "bf16", "fp32"}
+    assert {(case.space, case.relaxation) for case in CASES} == {
+        ("darts", "softmax"), ("darts", "partial_channels"), ("darts", "gumbel"),
+        ("nasbench201", "softmax"), ("nasbench201", "gumbel"),
+    }  # fmt: skip
+    assert {case.batch for case in CASES if case.relaxation == "softmax"} == {64, 256}
+    assert {batch for _, batch in EXPORTS} == {1, 256}
+
+
+def found(rows, wrong):
+    """The rows of which `wrong` is true, to read."""
+    return [f"{row['kernel']}: {row['of']}: {row}" for row in rows.values() if wrong(row)]
+
+
+def test_no_thread_goes_to_local_memory(rows):
+    assert not found(rows, lambda row: row["spills"])
+
+
+def test_shared_memory_fits_an_h100(rows):
+    assert not found(rows, lambda row: row["shared"] > LARGEST_SHARED)
+
+
+def test_no_binary_loses_a_nan(rows):
+    """relu and pools keep NaN as torch does: a search that diverged must not look sound on the GPU alone."""
+    assert not found(rows, lambda row: row["loses_nan"])
+
+
+def test_accesses_are_128_bits_wide_where_the_shape_allows_it(rows):
+    def narrow(row):
+        allowed = row["kernel"] in PLANES and not any(word in row["of"] for word in STRIDED)
+        return allowed and 0 < row["narrowest"] < 128
+
+    assert not found(rows, narrow)
+    assert len(found(rows, lambda row: row["narrowest"] == 128)) > len(rows) / 4
+
+
+def test_products_run_on_tensor_cores(rows):
+    assert not found(rows, lambda row: row["kernel"] in PRODUCTS and not row["tensor"])
+
+
+@triton.jit
+def _plain_maximum(x_ptr, out_ptr, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out_ptr + i, tl.maximum(tl.load(x_ptr + i), 0.0))
+
+
+@triton.jit
+def _more_values_than_registers(x_ptr, out_ptr, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + i)
+    tl.store(out_ptr + i, x * tl.sum(x))
+
+
+@triton.jit(do_not_specialize=["count"])
+def _unknown_count(x_ptr, out_ptr, count, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out_ptr + i, tl.load(x_ptr + i, mask=i < count), mask=i < count)
+
+
+def facts(kernel, *arguments, **options):
+    x = torch.empty(4096, device="meta")
+    (launch,) = recorded(lambda: kernel[(4,)](x, x, *arguments, **options))
+    return read_binary(compile_variant(launch.variant))
+
+
+def test_the_facts_show_what_they_are_to_show():
+    plain = facts(_plain_maximum, BLOCK=1024)
+    assert (plain.loses_nan > 0, plain.narrowest, plain.spills) == (True, 128, 0)
+    narrow = facts(_unknown_count, 4096, BLOCK=1024)
+    assert (narrow.loses_nan, narrow.narrowest) == (0, 32)
+    assert facts(_more_values_than_registers, BLOCK=4096, num_warps=1, maxnreg=32).spills > 0
+    # 64 registers, 4 warps: 8 blocks; 48 KB of shared memory: 4 of them
+    assert occupancy(64, 0, 4) == 0.5
+    assert occupancy(64, 48 * 1024, 4) == 0.25
+
+
+def test_hints_are_the_runtime_s_own():
+    """What the card derives from arguments - divisible by 16, equal to one - makes other variants."""
+    x = torch.empty(4096, device="meta")
+
+    def variant(*arguments):
+        (launch,) = recorded(
+            lambda: weighted_sum._weighted_sum_kernel[(4,)](*arguments, K=1, BLOCK=64)
+        )
+        return launch.variant.name
+
+    usual = variant((x,), x, x, 256)
+    assert variant((x,), x, x, 512) == usual
+    assert variant((x,), x, x, 250) != usual
+    assert variant((x[1:],), x, x, 256) != usual
+
+
+def test_a_digest_is_of_code_and_not_of_lines():
+    kernel = weighted_sum._weighted_sum_kernel
+    code_digest.cache_clear()
+    before = code_digest(kernel)
+    source = kernel._src
+    try:
+        kernel._src = "\n\n" + source.replace("    total =", "    # a remark\n    total =", 1)
+        code_digest.cache_clear()
+        assert code_digest(kernel) == before
+        kernel._src = source.replace("total +=", "total -=")
+        code_digest.cache_clear()
+        assert code_digest(kernel) != before
+    finally:
+        kernel._src = source
+        code_digest.cache_clear()
+
+
 @pytest.mark.parametrize("wanted", [[True, True], [False, True]])
-def test_the_weighted_sum_compiles_for_an_h100(monkeypatch, wanted):
-    from triton.runtime.jit import JITFunction
-
-    monkeypatch.setattr(JITFunction, "run", compile_launch)
+def test_the_weighted_sum_compiles(wanted):
     xs = [torch.empty(8, 4, device="meta") for _ in range(2)]
     weights = torch.empty(2, device="meta")
-    compile_launch.done.clear()
-    weighted_sum._forward(xs, weights)
-    weighted_sum._backward(xs[0], xs if wanted[0] else [], weights, wanted, wanted[0])
-    assert len(compile_launch.done) == 2
+
+    def both():
+        weighted_sum._forward(xs, weights)
+        weighted_sum._backward(xs[0], xs if wanted[0] else [], weights, wanted, wanted[0])
+
+    for launch in recorded(both):
+        row = compiled_row(launch.variant)
+        assert (row["spills"], row["loses_nan"]) == (0, 0)
+
+
+def test_an_exported_network_launches_its_stages():
+    launches = export_launches(torch.bfloat16, 1)
+    assert {launch.variant.kernel for launch in launches} == {"_infer_stage_kernel"}
+    assert len(launches) > 40

@@ -4,8 +4,11 @@ import json
 
 import pytest
 
+from darts_core.supernet.plan import plan_cell
 from darts_kernels.tiles import Tiles, default_tiles, shape_key, user_cache
 from darts_kernels.tune import GROUPS, save_tiles, tune_tiles
+
+from .cells import make_cell
 
 
 def cost(tiles: Tiles) -> float:
@@ -21,7 +24,7 @@ def test_finds_the_best_tiles():
 
 
 def test_stops_when_asked_and_keeps_the_best():
-    asked = iter([False] * 8 + [True] * 1000)
+    asked = iter([False] * 16 + [True] * 1000)
     best, found = tune_tiles(Tiles(), cost, stop=lambda: next(asked))
     assert found == cost(best) < cost(Tiles())
 
@@ -37,12 +40,12 @@ def test_candidates_are_fields_and_fit_together():
 
 def test_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    save_tiles("card", shape_key(16, 32, 1, "tf32"), Tiles(rows=8))
-    path = save_tiles("card", shape_key(32, 16, 2, "tf32"), Tiles(rows=2))
+    save_tiles("card", "one", Tiles(rows=8))
+    path = save_tiles("card", "two", Tiles(rows=2))
     assert path == user_cache()
     table = json.loads(path.read_text())["card"]
-    assert Tiles().with_values(table["c16-h32-s1-tf32"]).rows == 8
-    assert Tiles().with_values({**table["c32-h16-s2-tf32"], "unknown": 1}).rows == 2
+    assert Tiles().with_values(table["one"]).rows == 8
+    assert Tiles().with_values({**table["two"], "unknown": 1}).rows == 2
     assert [p.name for p in path.parent.iterdir()] == ["tiles.json"]
 
 
@@ -56,3 +59,29 @@ def test_defaults_fit_any_shape(channels, height, width):
         v & (v - 1) == 0 for v in (tiles.lanes, tiles.chunk, tiles.back_block, tiles.plain_block)
     )
     assert 1 <= tiles.rows <= max(1, height)
+
+
+def test_what_changes_the_kernels_or_their_sizes_changes_the_key():
+    def layout(*ops, **options):
+        cell = make_cell(ops, channels=4, inputs=2, nodes=2, **options)
+        return plan_cell(cell, 4).layout
+
+    one = layout("skip_connect", "dil_conv_3x3")
+    keys = [
+        shape_key(one, 8, 8, "tf32", 64),
+        shape_key(one, 8, 6, "tf32", 64),
+        shape_key(one, 8, 8, "tf32", 256),
+        shape_key(one, 8, 8, "bf16", 64),
+        shape_key(layout("skip_connect", "dil_conv_5x5"), 8, 8, "tf32", 64),
+        shape_key(layout("dil_conv_3x3"), 8, 8, "tf32", 64),
+        shape_key(layout("skip_connect", "dil_conv_3x3", "max_pool_3x3"), 8, 8, "tf32", 64),
+        shape_key(layout("skip_connect", "dil_conv_3x3", groups=2), 8, 8, "tf32", 64),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert shape_key(layout("skip_connect", "dil_conv_3x3"), 8, 8, "tf32", 64) == keys[0]
+
+
+def test_register_caps_of_every_useful_occupancy_are_tried():
+    for name in ("back_", "", "inner_back_", "inner_"):
+        (group,) = (g for g in GROUPS.values() if f"{name}regs" in next(iter(g)))
+        assert {values[f"{name}regs"] for values in group} >= {0, 64, 96, 128}

@@ -15,8 +15,6 @@ from darts_core.autosearch.backbones import (
 )
 from darts_core.autosearch.backbones.dense_grammar import (
     check_dense_code,
-    mutate_dense,
-    sample_dense,
 )
 from darts_core.errors import ArchitectureError, ConfigError
 
@@ -126,7 +124,8 @@ def test_dense_backbones():
     assert flat(torch.randn(3, 1, 8, 8)).shape == (3, flat.out_channels)
     with pytest.raises(ArchitectureError, match="position 3"):
         check_dense_code("1-5")
-    rng = random.Random(0)
-    for _ in range(30):
-        code = sample_dense(rng)
-        assert check_dense_code(mutate_dense(code, rng)) != code
+    for bad, position in (("", 1), ("-1", 1), ("1--2", 3), ("12-", 4), ("1x", 2)):
+        with pytest.raises(ArchitectureError, match=f"position {position}"):
+            check_dense_code(bad)
+    with pytest.raises(ArchitectureError, match="more than 64 layers"):
+        check_dense_code("1" * 65)

@@ -15,7 +15,7 @@ import report_fixture as fixture
 
 from darts_core.architecture import Architecture
 from darts_core.bench.tabular import TabularBenchmark, canonical, summarize
-from darts_core.bench.tabular_compare import evolution, random_search, run, table_facts
+from darts_core.bench.tabular_compare import evolution, random_search, run
 from darts_core.bench.tabular_read import from_csv, from_nats_bench, open_table
 from darts_core.bench.tabular_runs import found_in_runs
 from darts_core.errors import ArchitectureError, ConfigError, DataError
@@ -318,10 +318,10 @@ def test_command_compares_runs_and_baselines_on_a_csv(
 
 
 def test_facts_for_a_search_result(table: TabularBenchmark, tmp_path: Path) -> None:
-    path = table.save(tmp_path / "toy.npz")
-    facts = table_facts(path, text(("nor_conv_3x3",) * 6), "toy:test")
+    saved = open_table(table.save(tmp_path / "toy.npz"))
+    facts = saved.lookup(text(("nor_conv_3x3",) * 6), "toy:test").to_dict()
     assert facts["rank"] == 1
-    assert facts["table"] == "toy"
+    assert saved.name == "toy"
     assert facts["accuracy"] == pytest.approx(0.82)
 
 

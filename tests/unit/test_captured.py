@@ -8,7 +8,7 @@ import torch
 
 from darts_core.augment import Augment
 from darts_core.relax import GumbelStraightThrough
-from darts_core.search import SearchConfig, search, stepping
+from darts_core.search import SearchConfig, captured, search, stepping
 from darts_core.search.captured import CapturedStep
 from darts_core.spaces import get_space
 from darts_core.strategies import (
@@ -147,3 +147,31 @@ def test_what_decides_on_the_host_or_needs_one_draw_is_not_recorded(
     assert not torch.equal(state_of(strategy), before)
     assert caplog.text.count("decides on the host") == 1
     assert "cannot be recorded" not in caplog.text
+
+
+def test_a_rebuilt_supernet_gets_new_graphs_and_the_old_ones_go(monkeypatch):
+    """Not even an optimizer at the address of the one before it meets a graph of that one."""
+    strategy = ready(FirstOrder())
+    step = on_a_gpu(strategy)
+    recorded = []
+
+    class Graph:
+        def __init__(self, optimizer):
+            self.optimizer = optimizer
+
+        def replay(self):
+            assert self.optimizer is strategy.optimizer, "a graph of tensors that are gone"
+
+    def record():
+        recorded.append(Graph(strategy.optimizer))
+        return recorded[-1], None
+
+    monkeypatch.setattr(step, "_record", record)
+    # every number that a program could take for the optimizer's is the same
+    monkeypatch.setattr(captured, "id", lambda _: 7, raising=False)
+    for rebuilt in range(3):
+        step(*batches())
+        step(*batches())
+        assert len(recorded) == rebuilt + 1
+        assert list(step._graphs.values()) == [(recorded[-1], None)]
+        strategy.optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)

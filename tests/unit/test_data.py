@@ -32,7 +32,8 @@ def test_splits_are_disjoint_stratified_and_complete():
     assert bundle.sizes == {"params": 136, "alpha": 136, "val": 48, "test": 80}
     everything = np.concatenate([numbers(bundle, n) for n in ("params", "alpha", "val", "test")])
     assert sorted(everything) == list(range(400))
-    for name, split in bundle.splits.items():
+    for name in bundle.sizes:
+        split = bundle.split(name)
         assert split.labels.bincount().tolist() == [len(split) // 4] * 4, name
 
 
@@ -169,7 +170,7 @@ def test_the_test_split_is_counted_and_can_be_left_out():
         pass
     assert bundle.test_reads == 0
     next(bundle.batches("test", 8))
-    _ = bundle.splits["test"]
+    _ = bundle.split("test")
     assert bundle.test_reads == 2
     blind = bundle.without_test()
     assert "test" not in blind.sizes
@@ -210,7 +211,7 @@ def test_digits_are_those_of_scikit_learn(monkeypatch):
         ({"name": "digits", "test_fraction": 0}, ConfigError, "data.test_fraction=0"),
         ({"name": "digits", "image_size": 4}, ConfigError, "data.image_size=4"),
         ({"name": "digits", "seed": -1}, ConfigError, "seed=-1"),
-        ({"name": "digits", "device": "abacus"}, DeviceError, "'abacus' is not a device"),
+        ({"name": "digits", "device": "abacus"}, DeviceError, "device=abacus is no device"),
         ({"name": "synthetic", "reach": 99}, ConfigError, "data.reach=99"),
     ],
 )

@@ -396,7 +396,7 @@ def test_hostile_names_and_data_are_inert(store, tmp_path):
         assert "\u202e" not in text
     details = version_details(made)
     shares, found = row_importance(rows, goals), {"verdict": HOSTILE * 9}
-    pictures = draw_all(rows, goals, shares, found, tmp_path / "pictures")
+    pictures = draw_all(rows, goals, shares, found, tmp_path / "pictures", {})
     assert [path.stem for path in pictures] == ["best_so_far", "importance"]
     write_page(tmp_path / "page.html", details, columns, table, shares, pictures)
     page = (tmp_path / "page.html").read_text()
@@ -407,6 +407,25 @@ def test_hostile_names_and_data_are_inert(store, tmp_path):
     assert "\x1b" not in page
     assert neutral(HOSTILE).isprintable()
     assert render(("a",), [{"a": "=cmd()"}], "csv").splitlines()[1] == "'=cmd()"
+
+
+def test_curves_of_trials_are_read_as_the_search_reads_them(tmp_path):
+    from darts_core.autosearch.curves import trial_curves
+
+    (tmp_path / "t0").mkdir()
+    lines = [
+        {"iteration": 1, "metrics": {"accuracy": 0.5}},  # another name of the objective
+        {"iteration": 2, "metrics": {"acc": 0.75, "loss": 1}},
+        {"iteration": 3, "metrics": {"acc": None}},
+        "not a row",
+        {"iteration": "4", "metrics": {"acc": 1.0}},
+        {"iteration": 5, "metrics": {"acc": True}},
+    ]
+    lines = [{"kind": "iteration", **line} if isinstance(line, dict) else line for line in lines]
+    text = "\n".join(json.dumps(line) for line in lines) + '\nnot json\n{"iteration": 6, "metr'
+    (tmp_path / "t0" / "reports.jsonl").write_text(text)
+    rows = [{**row(i, 0.5), "trial_id": f"t{i}", "folder": str(tmp_path / f"t{i}")} for i in (0, 1)]
+    assert trial_curves(rows, "acc") == {"t0": [(1, 0.5), (2, 0.75), (5, 1.0)]}
 
 
 def test_notify_runs_without_a_shell(store, tmp_path):

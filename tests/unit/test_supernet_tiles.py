@@ -10,9 +10,11 @@ from darts_core.settings import Search
 from darts_core.spaces import get_space
 from darts_core.stages.search_setup import tune_kernels
 from darts_core.supernet import Supernet
+from darts_core.supernet.plan import plan_cell
 from darts_core.supernet.tiles import cells_to_tune, tune_supernet
 from darts_kernels import cell as launches
 from darts_kernels import tiles as tables
+from tests.kernels.cells import make_cell
 
 
 @pytest.fixture
@@ -44,7 +46,8 @@ def test_every_shape_once_and_nothing_else_moves(net, tmp_path, monkeypatch, cap
     caplog.set_level(logging.INFO, logger="darts_core")
     found = tune_supernet(net, (1, 8, 8), 2, time_ms, seconds=1e3, path=path)
     # channels and resolution change at the two reductions
-    assert list(found) == ["c2-h8-s1-tf32", "c4-h4-s2-tf32", "c8-h2-s2-tf32", "c8-h2-s1-tf32"]
+    sizes = ["c2-h8-w8-s1-b2", "c4-h4-w4-s2-b2", "c8-h2-w2-s2-b2", "c8-h2-w2-s1-b2"]
+    assert [key.rsplit("-", 2)[0] for key in found] == sizes
     assert all(after == 1 <= start for start, after in found.values())
     assert all(row["back_rows"] == 2 for row in json.loads(path.read_text())["cpu"].values())
     assert "tuning the kernels for" in caplog.text
@@ -82,7 +85,12 @@ def test_new_tiles_are_read_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "card")
     tables.forget_tables()
     device = torch.device("cuda")
-    assert tables.known_tiles(device, "c16-h32-s1-tf32") is None
-    save_tiles("card", "c16-h32-s1-tf32", tables.Tiles(rows=2))
-    assert tables.tiles_for(device, 16, 32, 32, 1, "tf32", 64).rows == 2
+    cell = make_cell(["skip_connect", "dil_conv_3x3"], channels=16)
+    layout = plan_cell(cell, 16).layout
+    key = tables.shape_key(layout, 32, 32, "tf32", 64)
+    assert tables.known_tiles(device, key) is None
+    save_tiles("card", key, tables.Tiles(rows=2))
+    assert tables.tiles_for(device, layout, 32, 32, "tf32", 64).rows == 2
+    usual = tables.default_tiles(16, 32, 256, 32)
+    assert tables.tiles_for(device, layout, 32, 32, "tf32", 256) == usual
     tables.forget_tables()

@@ -30,6 +30,7 @@ def _request(parser: argparse.ArgumentParser, *, first: bool) -> None:
     """The options that describe what runs; on `new-version` they replace the parent's."""
     parser.add_argument("--code", metavar="DIR", help="folder of your code; it is copied")
     parser.add_argument("--boot-file", metavar="FILE", help="file with train(), relative to --code")
+    parser.add_argument("--entry", metavar="NAME", help="function to call instead of train()")
     parser.add_argument(
         "--config", action="append", metavar="FILE", help="job file; several make a multi-search"
     )

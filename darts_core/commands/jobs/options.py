@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from darts_core.errors import JobError
-from darts_core.reading import parse_yaml
+from darts_core.reading_yaml import parse_yaml
 from darts_core.store.notify import check_notify
 
 __all__ = ["budget", "changes_of", "pairs"]
@@ -52,7 +52,7 @@ def budget(items: list[str]) -> dict[str, float]:
 def changes_of(args: argparse.Namespace) -> dict[str, Any]:
     """The parts of a request that the command line names."""
     changes: dict[str, Any] = {}
-    for name in ("code", "boot_file", "multi", "data", "output", "python"):
+    for name in ("code", "boot_file", "entry", "multi", "data", "output", "python"):
         if getattr(args, name, None) is not None:
             changes[name] = getattr(args, name)
     if args.config:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from darts_core.autosearch.curves import trial_curves
 from darts_core.errors import JobError
 from darts_core.report.job_details import (
     TAIL_LINES,
@@ -47,7 +48,8 @@ def run_show(store: Store, args: argparse.Namespace) -> int:
         from darts_core.report.job_page import draw_all, write_page
 
         folder = Path(args.pictures) if args.pictures else version.path / "autosearch" / "pictures"
-        pictures = draw_all(rows, goals, shares, details["summary"], folder)
+        curves = trial_curves(rows, goals[0]["metric"]) if goals else {}
+        pictures = draw_all(rows, goals, shares, details["summary"], folder, curves)
         if args.html:
             write_page(Path(args.html), details, columns, table, shares, pictures)
     if args.form != "text":
@@ -73,9 +75,9 @@ def _show_stages(version: Version, details: Mapping[str, Any], args: argparse.Na
             "darts-core report (or show --html FILE)."
         )
     if args.html:
-        from darts_core.report.page import write_report
+        from darts_core.report.versions import write_version_report
 
-        shutil.copyfile(write_report(version.path), args.html)
+        shutil.copyfile(write_version_report(version.path, curves=trial_curves), args.html)
     rows = details["stages"]
     columns = tuple(dict.fromkeys(name for row in rows for name in row))
     if args.form != "text":

@@ -1,0 +1,87 @@
+"""The file that a trial starts: what can be said about it without running it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+from darts_core.errors import JobError
+from darts_core.reading import read_bytes
+
+__all__ = ["check_boot_file", "seed_option"]
+
+_SEED = re.compile(r"--(random|manual|global|rng|torch)?[-_]?seed", re.IGNORECASE)
+
+
+def check_boot_file(code: Path, boot_file: str, *, needs: str | None) -> None:
+    """Raise unless the boot file lies in the code folder, is Python, and has the function it needs.
+
+    Raises:
+        JobError: one of these does not hold.
+    """
+    path = code / boot_file
+    if not boot_file or not path.is_file() or not path.resolve().is_relative_to(code.resolve()):
+        raise JobError(
+            f"There is no boot file {boot_file!r} in the code folder {code}; name it relative to --code."
+        )
+    try:
+        tree = ast.parse(read_bytes(path, JobError))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise JobError(f"The boot file {boot_file} is not valid Python ({error}).") from error
+    names: set[str] = set()
+    functions: dict[str, list[str]] = {}
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        if isinstance(node, ast.FunctionDef):
+            functions[node.name] = _required(node.args)
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names.update(alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, ast.Assign):
+            names.update(t.id for t in node.targets if isinstance(t, ast.Name))
+    if needs is None:
+        return
+    if needs not in names and "*" not in names:
+        raise JobError(
+            f"The boot file {boot_file} has no function {needs}(); define it, without arguments, name "
+            "another with --entry, or give general.metrics with regular expressions to run the file as "
+            "a script."
+        )
+    if functions.get(needs):
+        raise JobError(
+            f"{needs}({', '.join(functions[needs])}) in {boot_file} needs arguments, which a trial does "
+            "not have; name a function without any with --entry (often main), or give general.metrics "
+            "to run the file as a script."
+        )
+
+
+def seed_option(boot_file: Path) -> str | None:
+    """The option by which a script takes its seed, as its parser names it; None when it has none.
+
+    Read from the calls `add_argument("--seed", ...)` and `option("--seed", ...)`, without running it.
+    """
+    try:
+        tree = ast.parse(read_bytes(boot_file, JobError))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+        called = called or (node.func.id if isinstance(node.func, ast.Name) else "")
+        if called not in ("add_argument", "option"):
+            continue
+        names = [a.value for a in node.args if isinstance(a, ast.Constant)]
+        found = [n for n in names if isinstance(n, str) and _SEED.fullmatch(n)]
+        if found:
+            return found[0]
+    return None
+
+
+def _required(arguments: ast.arguments) -> list[str]:
+    """The arguments without which a function cannot be called."""
+    positional = [*arguments.posonlyargs, *arguments.args]
+    left = positional[: len(positional) - len(arguments.defaults)]
+    keywords = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    return [a.arg for a in left] + [a.arg for a, default in keywords if default is None]

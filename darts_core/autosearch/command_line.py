@@ -1,0 +1,206 @@
+"""The command line that a user's script gets: what the published service passed, or less, or a template."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from darts_core.autosearch.yaml_lines import Located
+from darts_core.errors import ConfigError
+
+__all__ = [
+    "ARGUMENTS",
+    "BUILT_IN",
+    "Command",
+    "boot_file_of",
+    "check_command",
+    "command_line",
+    "parse_command",
+    "read_arguments",
+    "with_data",
+]
+
+# service: everything the published service passed, for parse_known_args; named: the settings as
+# --name=value; none: nothing of ours; template: what the command says
+ARGUMENTS = ("service", "named", "none", "template")
+BUILT_IN = ("seed", "trial_id", "output_dir", "checkpoint_dir", "data_url", "device")
+_PLACE = re.compile(
+    r"\{\{|\}\}|\{(?P<name>\w[\w.-]*)(?::(?P<yes>[^{}|]*)(?:\|(?P<no>[^{}]*))?)?\}|[{}]"
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """`python main.py --lr {lr} {nesterov:--nesterov}` taken apart.
+
+    Attributes:
+        boot_file: the script, relative to the code folder.
+        module: the module of `python -m MODULE`, or "".
+        words: what follows, with placeholders.
+    """
+
+    boot_file: str
+    module: str
+    words: tuple[str, ...]
+
+    @property
+    def names(self) -> set[str]:
+        """The placeholders."""
+        found = (m["name"] for word in self.words for m in _PLACE.finditer(word))
+        return {name for name in found if name}
+
+    def fill(self, values: Mapping[str, Any]) -> list[str]:
+        """The arguments with every placeholder replaced; a flag that is off leaves nothing behind."""
+
+        def one(match: re.Match[str]) -> str:
+            if match["name"] is None:
+                return match[0][0]
+            value = values[match["name"]]
+            if match["yes"] is None:
+                return str(value)
+            return match["yes"] if value else match["no"] or ""
+
+        filled = [(word, _PLACE.sub(one, word)) for word in self.words]
+        return [text for word, text in filled if text or not _PLACE.fullmatch(word)]
+
+
+def parse_command(text: str) -> Command:
+    """A command template.
+
+    Raises:
+        ConfigError: it does not start a Python file or module, or its braces do not match.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"not a command line ({error})") from None
+    while len(words) > 2 and words[1] == "-u":
+        del words[1]
+    if not words or words[0] not in ("python", "python3") or len(words) < 2:
+        raise ConfigError("it does not begin with python FILE.py or python -m MODULE")
+    module = ""
+    if words[1] == "-m" and len(words) > 2 and re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", words[2]):
+        module, rest = words[2], words[3:]
+        boot = module.replace(".", "/") + ".py"
+    elif words[1].endswith(".py") and "{" not in words[1]:
+        boot, rest = words[1].removeprefix("./"), words[2:]
+    else:
+        raise ConfigError("it does not begin with python FILE.py or python -m MODULE")
+    for word in rest:
+        for match in _PLACE.finditer(word):
+            if match[0] in ("{", "}"):
+                raise ConfigError(f"{word!r} has a lone brace (write {{{{ or }}}} for a real one)")
+    return Command(boot, module, tuple(rest))
+
+
+def read_arguments(parent: Located | None) -> tuple[str, str]:
+    """The fields `arguments` and `command` of a job file, checked."""
+    kind = parent.get("arguments") if parent is not None else None
+    command = parent.get("command") if parent is not None else None
+    wanted = kind.text(ARGUMENTS) if kind is not None else ""
+    if command is None:
+        if kind is not None and wanted == "template":
+            kind.fail(
+                "there is no command", "add command: 'python main.py --lr {lr} --seed {seed}'"
+            )
+        return wanted or "service", ""
+    if kind is not None and wanted != "template":
+        kind.fail("a command is given too", "use template, or remove command")
+    try:
+        parse_command(command.text())
+    except ConfigError as error:
+        command.fail(str(error), "write it like 'python main.py --lr {lr} --seed {seed}'")
+    return "template", command.text()
+
+
+def check_command(
+    command: str, settings: Collection[str], own: Collection[str], *, reads_config: bool
+) -> None:
+    """Raise unless every placeholder has a value and every setting reaches the script.
+
+    Args:
+        command: the template.
+        settings: names that the search varies.
+        own: names of the job's own arguments.
+        reads_config: the code is called as `train()`, so that it can read `autosearch.config`.
+
+    Raises:
+        ConfigError: one does not.
+    """
+    names = parse_command(command).names
+    for name in sorted(names - {*settings, *own, *BUILT_IN}):
+        raise ConfigError(
+            f"The command's {{{name}}} has no value; use a setting ({', '.join(settings)}), an argument "
+            f"given with --arg, or one of {', '.join(BUILT_IN)}."
+        )
+    if "data_url" in names and "data_url" not in own:
+        raise ConfigError("The command names {data_url}; give the data with --data.")
+    for name in () if reads_config else sorted({*settings} - names):
+        raise ConfigError(
+            f"The setting {name!r} never reaches the script: the command has no {{{name}}}; add it."
+        )
+
+
+def with_data(arguments: Mapping[str, str], data: str | None) -> dict[str, str]:
+    """The job's own arguments, the data folder among them."""
+    return {**({"data_url": data} if data else {}), **arguments}
+
+
+def boot_file_of(command: str, given: str) -> str:
+    """The boot file: the one given, or the one that the command names.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    parsed = parse_command(command) if command else None
+    if parsed is None or (given and parsed.module):
+        return given
+    if given and given != parsed.boot_file:
+        raise ConfigError(
+            f"The command runs {parsed.boot_file}, --boot-file is {given}; name one of them."
+        )
+    return parsed.boot_file
+
+
+def command_line(
+    kind: str,
+    command: str,
+    own: Sequence[str],
+    settings: Mapping[str, Any],
+    built_in: Mapping[str, Any],
+    seed_option: str | None = None,
+) -> list[str]:
+    """The arguments of one trial.
+
+    Args:
+        kind: one of `ARGUMENTS`.
+        command: the template, for `template`.
+        own: the job's own arguments, `--name=value`.
+        settings: the trial's settings.
+        built_in: the values of `BUILT_IN` names.
+        seed_option: the script's option for its seed, if it has one that nobody else sets.
+    """
+    given = {a.partition("=")[0][2:]: a.partition("=")[2] for a in own}
+    if kind == "template":
+        parsed = parse_command(command)
+        values = {**built_in, **given, **settings}
+        left = [a for a in own if a.partition("=")[0][2:] not in {*parsed.names, *settings}]
+        return [*parsed.fill(values), *left]
+    mine = [a for a in own if a.partition("=")[0][2:] not in settings]
+    named = [f"--{name}={value}" for name, value in settings.items()]
+    taken = {*given, *settings}
+    if seed_option is not None and kind != "none" and seed_option[2:] not in taken:
+        mine.append(f"{seed_option}={built_in['seed']}")
+    if kind == "none":
+        return mine
+    if kind == "named":
+        return [*mine, *named]
+    service = [
+        f"--trial_id={built_in['trial_id']}",
+        f"--nas_code={built_in['trial_id']}",
+        f"--train_url={built_in['output_dir']}",
+    ]
+    return [*mine, *service, *named]

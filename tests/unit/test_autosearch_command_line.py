@@ -1,0 +1,202 @@
+"""The command line that a user's script gets: service, named, none, or a template."""
+
+from dataclasses import replace
+
+import pytest
+import yaml
+from autosearch_workshop import BASE, log_of, one
+
+from darts_core.autosearch.boot_file import check_boot_file
+from darts_core.autosearch.command_line import parse_command
+from darts_core.autosearch.forecast import dry_run, forecast_text, trainings
+from darts_core.autosearch.job_yaml import parse_file
+from darts_core.autosearch.plan_files import build_plan
+from darts_core.errors import ConfigError, JobError
+from darts_core.study.result_table import result_table
+
+STRICT = """
+import argparse
+parser = argparse.ArgumentParser()
+parser.add_argument("-lr", "--lr", type=float, default=0.1)
+parser.add_argument("--seed", type=int, default=0)
+parser.add_argument("--nesterov", action="store_true")
+args = parser.parse_args()
+print(f"lr {args.lr} seed {args.seed} nesterov {args.nesterov}")
+print(f"acc={args.lr}")
+"""
+ACC = ({"name": "acc", "regex": r"acc=([0-9.]+)"},)
+ZERO = replace(BASE, metrics=ACC)
+FOUR = """
+general:
+  arguments: %s
+  metrics: [{name: acc, regex: 'acc=([0-9.]+)'}]
+search_space: [{params: [{type: discrete_param, name: lr, values: [0.1, 0.2], default: 0.1}]}]
+search_algorithm: {type: grid_search, reward_attr: acc}
+"""
+
+
+def write(tmp_path, text, name="job.yaml"):
+    (tmp_path / name).write_text(text)
+    return tmp_path / name
+
+
+def test_a_strict_parser_is_named_as_the_reason_and_runs_with_named_arguments(shop):
+    workshop = shop(STRICT)
+    row = one(workshop, ZERO, {"lr": 0.2})
+    assert row["state"] == "failed"
+    assert "general.arguments: named" in row["reason"]
+    row = one(workshop, replace(ZERO, arguments="named"), {"lr": 0.2})
+    assert (row["state"], row["values"]["acc"]) == ("done", 0.2), log_of(workshop, row)
+
+
+def test_no_arguments_at_all(shop):
+    workshop = shop("import sys; print(sys.argv[1:]); print('acc=1')", arguments=("--own=3",))
+    row = one(workshop, replace(ZERO, arguments="none"), {"lr": 0.2})
+    assert "['--own=3']" in log_of(workshop, row)
+
+
+def test_a_command_template_fills_settings_seed_and_flags(shop):
+    workshop = shop(STRICT)
+    command = "python boot.py -lr {lr} --seed {seed} {nesterov:--nesterov}"
+    spec = replace(ZERO, arguments="template", command=command)
+    row = one(workshop, spec, {"lr": 0.2, "nesterov": True}, seed=7)
+    assert "lr 0.2 seed 7 nesterov True" in log_of(workshop, row)
+    row = one(workshop, spec, {"lr": 0.3, "nesterov": False}, seed=8)
+    assert "lr 0.3 seed 8 nesterov False" in log_of(workshop, row)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("python train.py optimizer.lr={optimizer.lr} seed={seed}", ["optimizer.lr=0.1", "seed=3"]),
+        ("python m.py fit --model.lr {lr} --seed_everything {seed}",
+         ["fit", "--model.lr", "0.1", "--seed_everything", "3"]),
+        ("python ./m.py {amp:--amp|--no-amp} '{lr} x' {{a}}", ["--no-amp", "0.1 x", "{a}"]),
+        ("python3 -u -m pkg.train --data {data_url}", ["--data", "/d"]),
+        ("python m.py --tag ''", ["--tag", ""]),
+    ],
+)  # fmt: skip
+def test_templates_for_hydra_lightning_and_modules(command, words):
+    values = {"lr": 0.1, "optimizer.lr": 0.1, "seed": 3, "amp": False, "data_url": "/d"}
+    parsed = parse_command(command)
+    assert parsed.fill(values) == words
+    assert (parsed.boot_file, parsed.module) in {
+        ("train.py", ""), ("m.py", ""), ("pkg/train.py", "pkg.train"),
+    }  # fmt: skip
+
+
+def test_a_module_is_run_as_one(shop, tmp_path):
+    workshop = shop("")
+    (tmp_path / "code/pkg").mkdir()
+    (tmp_path / "code/pkg/__init__.py").write_text("")
+    (tmp_path / "code/pkg/train.py").write_text(
+        "import sys; print(__package__, 'acc=' + sys.argv[1])"
+    )
+    spec = replace(ZERO, arguments="template", command="python -m pkg.train {x}")
+    assert one(workshop, spec, {"x": 2})["values"]["acc"] == 2.0
+
+
+@pytest.mark.parametrize("form", ["four", "native", "older"])
+def test_every_form_of_the_job_file_has_them(tmp_path, form):
+    text = {
+        "four": FOUR % "template\n  command: python m.py {lr}",
+        "native": "space: {lr: {choices: [1, 2]}}\ncommand: python m.py {lr}\n",
+        "older": "trainingInput:\n  command: python m.py {lr}\n  hyperparameters:\n"
+        "    searchAlgorithmMetric: acc\n"
+        "    params: [{parameterName: lr, type: DOUBLE, minValue: 0.1, maxValue: 1}]\n",
+    }[form]
+    spec = parse_file(write(tmp_path, text))
+    assert (spec.arguments, spec.command) == ("template", "python m.py {lr}")
+    named = text.replace("arguments: template\n  ", "")
+    named = named.replace("command: python m.py {lr}", "arguments: named")
+    assert parse_file(write(tmp_path, named)).arguments == "named"
+
+
+@pytest.mark.parametrize(
+    ("general", "message"),
+    [
+        ("some", "use one of named, none, service, template"),
+        ("template", "add command"),
+        ("named\n  command: python m.py {lr}", "use template, or remove command"),
+        ("template\n  command: bash run.sh {lr}", "python FILE.py"),
+        ("template\n  command: 'python m.py {lr'", "lone brace"),
+        ("template\n  command: 'python m.py {lr} {wd}'", "{wd} has no value"),
+        ("template\n  command: 'python m.py --seed {seed}'", "'lr' never reaches the script"),
+        ("template\n  command: 'python m.py {lr} {data_url}'", "give the data with --data"),
+    ],
+)
+def test_wrong_arguments_are_refused(tmp_path, general, message):
+    with pytest.raises(ConfigError, match=message.replace("{", r"\{").replace("}", r"\}")):
+        build_plan([write(tmp_path, FOUR % general)])
+
+
+def test_dotted_names_are_settings(tmp_path):
+    text = FOUR.replace("name: lr", "name: optimizer.lr") % "named"
+    assert parse_file(write(tmp_path, text)).dimensions[0].name == "optimizer.lr"
+    with pytest.raises(ConfigError, match="not usable as a setting's name"):
+        parse_file(write(tmp_path, FOUR.replace("name: lr", "name: optimizer..lr") % "named"))
+
+
+def test_an_entry_that_needs_arguments_is_refused_and_another_can_be_named(tmp_path):
+    (tmp_path / "m.py").write_text("def train(args, model): ...\ndef main(x=1): ...\n")
+    with pytest.raises(JobError, match=r"train\(args, model\).*--entry"):
+        check_boot_file(tmp_path, "m.py", needs="train")
+    check_boot_file(tmp_path, "m.py", needs="main")
+    with pytest.raises(JobError, match=r"no function other\(\)"):
+        check_boot_file(tmp_path, "m.py", needs="other")
+
+
+def test_an_eval_that_needs_a_model_is_not_called(shop):
+    workshop = shop(
+        """
+        from darts_core import autosearch
+        def main(): autosearch.report(0.5)
+        def eval(model): raise RuntimeError("not ours")
+        """,
+        entry="main",
+    )
+    assert one(workshop)["state"] == "done"
+
+
+def test_a_dry_run_takes_a_relative_interpreter(tmp_path, monkeypatch):
+    import os
+    import sys
+
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/m.py").write_text("print('acc=0.5')")
+    (tmp_path / "py").mkdir()
+    os.symlink(sys.executable, tmp_path / "py/python")
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path, FOUR % "template\n  command: python m.py {lr}")
+    text = dry_run(build_plan([path]), {"code": "code", "python": "py/python"}, limit_seconds=30)
+    assert "acc" in text
+
+
+def test_the_forecast_counts_the_confirming_runs_and_tries(tmp_path):
+    plan = build_plan([write(tmp_path, FOUR % "named")])
+    assert trainings(plan) == (2.0, 6.0)
+    assert "2 trials (yours first), 2 trainings, and 6 to confirm" in forecast_text(plan)
+    assert "8 in all" in forecast_text(plan)
+    content = yaml.safe_load(FOUR % "named")
+    content["general"]["max_retries"] = 2
+    plan = build_plan([write(tmp_path, yaml.safe_dump(content))])
+    assert "tried again up to 2 times" in forecast_text(plan)
+
+
+def test_every_row_of_the_table_has_a_name_of_its_own():
+    def row(trial, number, step, phase="search", **more):
+        return {"trial_id": trial, "number": number, "step": step, "phase": phase, "config": {},
+                "values": {"acc": 1.0}, "state": "done", **more}  # fmt: skip
+
+    rows = [
+        row("a", 0, "1-lr", is_baseline=True),
+        row("b", 1, "1-lr"),
+        row("c", 1, "2-wd"),
+        row("d", 0, "confirm-baseline", "confirm", confirms="baseline", seed=2),
+        row("e", 1, "confirm-best", "confirm", confirms="best", seed=2),
+        row("f", 0, "confirm-baseline", "confirm", confirms="baseline", seed=3),
+    ]
+    _, table = result_table(rows, [{"metric": "acc", "mode": "max"}], None)
+    assert [r["#"] for r in table] == ["1.0*", "1.1", "2.1", "c1*", "c2", "c3*"]
+    _, table = result_table(rows[:2], [{"metric": "acc", "mode": "max"}], None)
+    assert [r["#"] for r in table] == ["0*", "1"]

@@ -12,6 +12,7 @@ from torch import nn
 
 from darts_core import runlog
 from darts_core.architecture import Architecture
+from darts_core.device import require_device
 from darts_core.errors import LatencyError
 from darts_core.latency import device as _device
 from darts_core.latency.choice_cost import ChoiceCost
@@ -86,7 +87,7 @@ def check_predictions(
     Raises:
         LatencyError: too few architectures, or too few of them were timed undisturbed.
     """
-    home = _device.require_device(device)
+    home = require_device(device)
     architectures = random_architectures(model.space, count, seed)
     kept = _Kept(folder, batch)
     x = torch.randn(batch, *input_shape, device=home)

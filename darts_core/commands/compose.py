@@ -105,7 +105,8 @@ def compose_node(command: str, overrides: Sequence[str], place: Session | None =
     overrides = [forced(command, text) for text in overrides]
     try:
         node = hydra_compose(command, [*place.overrides, *overrides], return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    # Hydra has no error of its own for a group that is set to a number or null
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise explained(command, overrides, place.overrides, place.user, error) from error
     choices = node.hydra.runtime.choices
     plain: Any = OmegaConf.to_container(node, resolve=False)

@@ -20,11 +20,11 @@ from darts_core.commands.logs import configure_logging
 from darts_core.commands.overrides import expand, key_of, quoted
 from darts_core.commands.ranks import Ranks, current_ranks
 from darts_core.credentials import keep_password
-from darts_core.errors import ConfigError
+from darts_core.errors import ConfigError, unknown_name
 from darts_core.report.job_summary import summarize
 from darts_core.runlog import config_hash
-from darts_core.settings import to_plain
-from darts_core.stages.schema import PLACES, UNHASHED, BenchStage, DataStage, Stage
+from darts_core.settings import Bench, to_plain
+from darts_core.stages.schema import PLACES, UNHASHED, BenchStage, DataStage, Pipeline, Stage
 from darts_core.store.claim import Claim, claim
 from darts_core.store.jobs import Store
 from darts_core.store.procs import MARK
@@ -218,7 +218,12 @@ def _stamp(config: Stage, swept: Sequence[str], processes: int = 1) -> str:
 
 
 def _check_values(config: Stage) -> None:
-    """Refuse a data path that is not there before a version is made for it."""
+    """Refuse a path or a network that is not there before a version is made for it."""
+    if isinstance(config, (BenchStage, Pipeline)) and config.bench.baseline != Bench().baseline:
+        from darts_core.models.baselines import BASELINES, is_baseline
+
+        if not is_baseline(config.bench.baseline):
+            raise ConfigError(unknown_name("bench.baseline", config.bench.baseline, BASELINES))
     if not isinstance(config, DataStage) or config.data.path is None:
         return
     if not Path(config.data.path).expanduser().exists():

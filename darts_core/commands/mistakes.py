@@ -133,6 +133,8 @@ def _look_for_names(
         options = group_options(key, user)
         if options:
             choice = override.value()
+            if not isinstance(choice, (str, list)) and not override.is_delete():
+                raise ConfigError(f"{line} chooses no file; choose one of {', '.join(options)}.")
             if isinstance(choice, str) and choice not in options:
                 raise ConfigError(unknown_name(f"choice for {key}=", choice, options))
             chosen.append(line)

@@ -23,25 +23,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import yaml
-
-from darts_core.errors import ConfigError, DartsError, DataError, ResumeError
+from darts_core.errors import DartsError, DataError, ResumeError
 
 __all__ = [
     "DAMAGE",
-    "YAML_ERRORS",
-    "LimitedLoader",
+    "check_plain",
     "csv_rows",
     "parse_json",
-    "parse_yaml",
     "read_bytes",
     "read_json",
     "read_jsonl",
     "read_mapping",
     "read_text",
-    "read_yaml",
     "regular_file",
     "unusable",
+    "why",
 ]
 
 Kind = type[DartsError]
@@ -55,11 +51,7 @@ MAX_DEPTH = 64
 MAX_VALUES = 500_000
 # what a 64-bit field holds, signed or not; larger numbers overflow wherever they are used
 _INT_LIMIT = 2**64
-_LONGEST_NUMBER = 80
-# what PyYAML's constructors let through for a value that its tag does not fit
-YAML_ERRORS = (
-    yaml.YAMLError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError,
-)  # fmt: skip
+LONGEST_NUMBER = 80
 # what the readers of packed and binary files (zip, gzip, npy, parquet, pickle) raise for damaged ones
 DAMAGE = (
     OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, SyntaxError,
@@ -89,7 +81,7 @@ def regular_file(path: str | Path, error: Kind = DataError) -> Path:
     except (FileNotFoundError, NotADirectoryError):
         raise error(f"There is no file {path}.") from None
     except (OSError, ValueError) as reason:
-        raise error(f"{path} cannot be reached ({_why(reason)}).") from None
+        raise error(f"{path} cannot be reached ({why(reason)}).") from None
     if not stat.S_ISREG(mode):
         kind = next((name for test, name in _KINDS if test(mode)), "no regular file")
         raise error(f"{path} is {kind}; name a regular file.")
@@ -109,7 +101,7 @@ def read_bytes(path: str | Path, error: Kind = DataError, *, limit: int = MAX_TE
                 raise error(f"{path} is no regular file any more; name one.")
             content = stream.read(limit + 1)
     except OSError as reason:
-        raise error(f"{path} cannot be read ({_why(reason)}).") from None
+        raise error(f"{path} cannot be read ({why(reason)}).") from None
     if len(content) > limit:
         raise error(f"{path} is larger than {limit:,} bytes, the most that is read of such a file.")
     return content
@@ -179,8 +171,8 @@ def parse_json(text: str | bytes, name: str, error: Kind = ResumeError) -> Any:
     try:
         value = json.loads(text, object_pairs_hook=once)
     except (ValueError, RecursionError) as reason:
-        raise error(f"{name} is not valid JSON ({_why(reason)}); it is damaged.") from None
-    _check_plain(value, name, error)
+        raise error(f"{name} is not valid JSON ({why(reason)}); it is damaged.") from None
+    check_plain(value, name, error)
     return value
 
 
@@ -215,107 +207,7 @@ def read_jsonl(path: str | Path, error: Kind = ResumeError) -> list[dict[str, An
     return rows
 
 
-def read_yaml(path: str | Path, error: Kind = ConfigError) -> Any:
-    """The plain values of a YAML file.
-
-    Raises:
-        DartsError: of the kind `error`; the file is absent, or as `parse_yaml`.
-    """
-    return parse_yaml(read_text(path, error, limit=MAX_YAML), str(path), error)
-
-
-def parse_yaml(text: str, name: str, error: Kind = ConfigError) -> Any:
-    """The plain values of a YAML text that messages call `name`; dates stay texts.
-
-    Raises:
-        DartsError: of the kind `error`; it is no YAML, names a key twice, has tags beyond plain values,
-            nests more than 64 deep or unfolds to more than 500,000 values, or holds a number or text
-            that nothing can use.
-    """
-    try:
-        value = yaml.load(text, Loader=PlainLoader)  # a SafeLoader
-    except yaml.MarkedYAMLError as reason:
-        mark = reason.problem_mark or reason.context_mark
-        place = f"{name}, line {mark.line + 1}, column {mark.column + 1}" if mark else name
-        raise error(
-            f"{place}: not valid YAML ({_why(reason.problem or reason.context)})."
-        ) from None
-    except YAML_ERRORS as reason:
-        raise error(f"{name} is not valid YAML ({_why(reason)}).") from None
-    _check_plain(value, name, error)
-    return value
-
-
-class LimitedLoader(yaml.SafeLoader):
-    """PyYAML's safe loader within limits of depth and size."""
-
-    def __init__(self, stream: Any) -> None:
-        super().__init__(stream)
-        self._depth = 0
-        self._values = 0
-        self._sizes: dict[int, int] = {}
-
-    def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
-        """The next node; refused where it nests too deep, is too much, or has a tag of its own."""
-        alias = self.check_event(yaml.AliasEvent)
-        mark = self.peek_event().start_mark
-        before, self._depth = self._values, self._depth + 1
-        if self._depth > MAX_DEPTH:
-            self._refuse(f"values are nested more than {MAX_DEPTH} deep", mark)
-        node: yaml.Node | None = super().compose_node(parent, index)
-        self._depth -= 1
-        if node is None:
-            return None
-        if alias:
-            if id(node) not in self._sizes:
-                self._refuse("a value contains itself", mark)
-            self._values += self._sizes[id(node)]
-        else:
-            self._check(node)
-            self._values += 1
-            self._sizes[id(node)] = self._values - before
-        if self._values > MAX_VALUES:
-            self._refuse(f"it unfolds to more than {MAX_VALUES:,} values", mark)
-        return node
-
-    def _check(self, node: yaml.Node) -> None:
-        size = len(node.value) if isinstance(node, yaml.ScalarNode) else 0
-        if size > _LONGEST_NUMBER and node.tag.endswith((":int", ":float")):
-            self._refuse(f"a number of {size} characters", node.start_mark)
-
-    def _refuse(self, problem: str, mark: Any) -> None:
-        raise yaml.constructor.ConstructorError(None, None, problem, mark)
-
-
-class PlainLoader(LimitedLoader):
-    """`LimitedLoader` for plain values only: no tag of its own, no key twice."""
-
-    _plain = frozenset(
-        f"tag:yaml.org,2002:{kind}"
-        for kind in ("null", "bool", "int", "float", "str", "seq", "map", "merge")
-    )
-
-    def _check(self, node: yaml.Node) -> None:
-        super()._check(node)
-        if node.tag not in self._plain:
-            self._refuse(f"the tag {node.tag[:80]!r} is no plain value", node.start_mark)
-        if isinstance(node, yaml.MappingNode):
-            seen = set()
-            for key, _ in node.value:
-                name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
-                if name in seen and not key.tag.endswith(":merge"):
-                    self._refuse(f"the key {str(key.value)[:80]!r} stands twice", key.start_mark)
-                seen.add(name)
-
-
-# a date is a text to us; "=" names nothing
-LimitedLoader.yaml_implicit_resolvers = PlainLoader.yaml_implicit_resolvers = {
-    first: [pair for pair in pairs if pair[0].rpartition(":")[2] not in ("timestamp", "value")]
-    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def _check_plain(value: Any, name: str, error: Kind) -> None:
+def check_plain(value: Any, name: str, error: Kind) -> None:
     """Refuse what later steps cannot write, print or compute with."""
     stack = [(value, 1)]
     while stack:
@@ -360,11 +252,11 @@ def csv_rows(text: str, name: str, error: Kind = DataError) -> Iterator[tuple[in
         except StopIteration:
             return
         except csv.Error as reason:
-            raise error(f"{name}, line {rows.line_num}: {_why(reason)}.") from None
+            raise error(f"{name}, line {rows.line_num}: {why(reason)}.") from None
         yield rows.line_num, row
 
 
-def _why(reason: Any) -> str:
+def why(reason: Any) -> str:
     """One short line about an error: its system's text, or its own without line breaks."""
     text = reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason)
     line = re.sub(r"\s+", " ", str(text)).strip()

@@ -26,7 +26,8 @@ from typing import Any, BinaryIO
 import yaml
 
 from darts_core.errors import ResumeError
-from darts_core.reading import read_json, read_jsonl, read_mapping, read_text, read_yaml
+from darts_core.reading import read_json, read_jsonl, read_mapping, read_text
+from darts_core.reading_yaml import read_yaml
 
 __all__ = [
     "RunFolder",

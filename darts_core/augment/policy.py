@@ -10,7 +10,7 @@ from typing import Any
 
 from darts_core.augment.operations import AUGMENTATIONS, MAX_MAGNITUDE
 from darts_core.errors import ConfigError, unknown_name
-from darts_core.reading import read_yaml
+from darts_core.reading_yaml import read_yaml
 from darts_core.runlog import write_yaml
 
 __all__ = ["Operation", "Policy", "policy_from_dict", "policy_from_yaml", "policy_to_yaml"]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 from darts_core.errors import JobError
 from darts_core.reading import read_bytes
 
-__all__ = ["check_boot_file"]
+__all__ = ["check_boot_file", "seed_option"]
+
+_SEED = re.compile(r"--(random|manual|global|rng|torch)?[-_]?seed", re.IGNORECASE)
 
 
 def check_boot_file(code: Path, boot_file: str, *, needs: str | None) -> None:
@@ -51,6 +54,29 @@ def check_boot_file(code: Path, boot_file: str, *, needs: str | None) -> None:
             "not have; name a function without any with --entry (often main), or give general.metrics "
             "to run the file as a script."
         )
+
+
+def seed_option(boot_file: Path) -> str | None:
+    """The option by which a script takes its seed, as its parser names it; None when it has none.
+
+    Read from the calls `add_argument("--seed", ...)` and `option("--seed", ...)`, without running it.
+    """
+    try:
+        tree = ast.parse(read_bytes(boot_file, JobError))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+        called = called or (node.func.id if isinstance(node.func, ast.Name) else "")
+        if called not in ("add_argument", "option"):
+            continue
+        names = [a.value for a in node.args if isinstance(a, ast.Constant)]
+        found = [n for n in names if isinstance(n, str) and _SEED.fullmatch(n)]
+        if found:
+            return found[0]
+    return None
 
 
 def _required(arguments: ast.arguments) -> list[str]:

@@ -171,6 +171,7 @@ def command_line(
     own: Sequence[str],
     settings: Mapping[str, Any],
     built_in: Mapping[str, Any],
+    seed_option: str | None = None,
 ) -> list[str]:
     """The arguments of one trial.
 
@@ -180,6 +181,7 @@ def command_line(
         own: the job's own arguments, `--name=value`.
         settings: the trial's settings.
         built_in: the values of `BUILT_IN` names.
+        seed_option: the script's option for its seed, if it has one that nobody else sets.
     """
     given = {a.partition("=")[0][2:]: a.partition("=")[2] for a in own}
     if kind == "template":
@@ -189,6 +191,9 @@ def command_line(
         return [*parsed.fill(values), *left]
     mine = [a for a in own if a.partition("=")[0][2:] not in settings]
     named = [f"--{name}={value}" for name, value in settings.items()]
+    taken = {*given, *settings}
+    if seed_option is not None and kind != "none" and seed_option[2:] not in taken:
+        mine.append(f"{seed_option}={built_in['seed']}")
     if kind == "none":
         return mine
     if kind == "named":

@@ -18,6 +18,7 @@ from typing import Any
 
 from darts_core.autosearch.contract import TRIAL_VARIABLE
 from darts_core.autosearch.reports import ReportReader
+from darts_core.autosearch.seeding import SEED_VARIABLE
 from darts_core.autosearch.spec import Limits
 from darts_core.runlog import write_json
 from darts_core.store import procs
@@ -100,6 +101,7 @@ class TrialProcess:
             TRIAL_VARIABLE: str(self.folder),
             procs.MARK: self.mark,
             "PYTHONHASHSEED": str(self.record.get("seed", 0) % 2**32),
+            SEED_VARIABLE: str(self.record.get("seed", 0)),
             "PYTHONUNBUFFERED": "1",
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,

@@ -10,7 +10,6 @@ import importlib.util
 import inspect
 import json
 import os
-import random
 import sys
 import traceback
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from darts_core.autosearch import compat
+from darts_core.autosearch import compat, seeding
 from darts_core.autosearch.contract import TRIAL_VARIABLE, StopTrial, Trial, current
 from darts_core.autosearch.zero_code import run_script
 from darts_core.errors import ConfigError, DartsError
@@ -48,24 +47,16 @@ def _load(boot: Path, code: Path) -> ModuleType:
     return module
 
 
-def _seed(seed: int, threads: int) -> None:
-    """Seed what the user's code has imported; nothing is imported for its sake."""
-    random.seed(seed)
-    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
-    if numpy is not None:
-        numpy.random.seed(seed % 2**32)
-    if torch is not None:
-        torch.manual_seed(seed)
-        torch.set_num_threads(threads)
-
-
 def _call_user_code(trial: Trial) -> None:
     record = trial.record
     boot, code = Path(record["boot_file"]), Path(record["code_dir"])
-    threads = int(record.get("threads", 1))
-    _seed(trial.seed, threads)
+    seeding.install(trial.seed)
     module = _load(boot, code)
-    _seed(trial.seed, threads)
+    # a file that draws while it is loaded must not move what train() draws
+    seeding.seed_imported(trial.seed)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(int(record.get("threads", 1)))
     entry = record.get("entry", "train")
     train = getattr(module, entry, None)
     if not callable(train):
@@ -93,7 +84,8 @@ def _needs_nothing(function: Callable[..., Any]) -> bool:
 def _write_architectures(trial: Trial) -> None:
     """What a supernet in this trial found, for the trial that builds it."""
     if trial.folder is not None and trial.searchables:
-        found = {"value": trial.searchables[-1].derive()}
+        searched = trial.searchables[-1]
+        found = {"value": searched.derive(), **searched.steps.state()}
         (trial.folder / "architecture.json").write_text(json.dumps(found), encoding="utf-8")
 
 

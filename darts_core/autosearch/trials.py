@@ -8,9 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from darts_core.autosearch.boot_file import seed_option
 from darts_core.autosearch.command_line import BUILT_IN, command_line, parse_command
 from darts_core.autosearch.costs import Account, attempt, earlier, set_aside
 from darts_core.autosearch.process import BY_COMMAND, Outcome, TrialProcess
@@ -42,6 +44,11 @@ class UserCode:
     entry: str = "train"
     evaluate: str = "eval"
     python: str | None = None
+
+    @cached_property
+    def seed_option(self) -> str | None:
+        """The option by which the script takes its seed, if it has one."""
+        return seed_option(self.boot_file)
 
 
 class Workshop:
@@ -162,6 +169,7 @@ class Workshop:
             self.code.arguments,
             configuration,
             {name: record[name] for name in BUILT_IN if name in record},
+            self.code.seed_option,
         )
         process = TrialProcess(
             record,
@@ -230,6 +238,7 @@ class Workshop:
             "values": values,
             "reward_attr": first.metric,
             "best_reward": best,
+            "reward_range": [len(seen), min(seen), max(seen)] if seen else None,
             "metrics": reports.last,
             "training_iteration": reports.iterations[-1][0] if reports.iterations else 0,
             "time_total_s": round(outcome.seconds, 4),

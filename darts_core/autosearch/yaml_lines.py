@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 import yaml
 
 from darts_core.errors import ConfigError, nearest_names
-from darts_core.reading import YAML_ERRORS, LimitedLoader, read_text, unusable
+from darts_core.reading import read_text, unusable
+from darts_core.reading_yaml import YAML_ERRORS, LimitedLoader
 
 __all__ = ["Located", "load", "locate", "set_field"]
 

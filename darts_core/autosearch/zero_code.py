@@ -24,6 +24,7 @@ from darts_core.reading import parse_json, read_text
 
 __all__ = ["run_script"]
 
+_STARTUP = Path(__file__).resolve().parent / "startup"  # seeds what the script imports
 _FORCE_SECONDS = 3.0  # a script that ignores SIGTERM is killed after this time
 _MAX_FILE_BYTES = 2**20
 
@@ -49,7 +50,9 @@ def _value(pattern: re.Pattern[str], line: str) -> float | None:
 def _start(record: Mapping[str, Any]) -> subprocess.Popen[bytes]:
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([record["code_dir"], os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join(
+            [str(_STARTUP), record["code_dir"], os.environ.get("PYTHONPATH", "")]
+        ),
     }
     script = ["-m", record["module"]] if record.get("module") else [record["boot_file"]]
     command = [sys.executable, "-u", *script, *record["arguments"]]

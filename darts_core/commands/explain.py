@@ -10,7 +10,7 @@ from typing import Any
 
 from darts_core.commands.keyvalue import parse
 from darts_core.errors import ConfigError, unknown_name
-from darts_core.reading import read_yaml
+from darts_core.reading_yaml import read_yaml
 
 __all__ = ["configure", "run"]
 

@@ -13,14 +13,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from darts_core.commands.compose import compose, expand, register_schemas, session
+from darts_core.commands.compose import (
+    compose,
+    expand,
+    open_arguments,
+    register_schemas,
+    session,
+)
 from darts_core.commands.jobname import default_job, previous_version
 from darts_core.commands.logs import configure_logging
 from darts_core.commands.ranks import Ranks, current_ranks
 from darts_core.credentials import keep_password
 from darts_core.errors import ConfigError
 from darts_core.report.job_summary import summarize
-from darts_core.runlog import config_hash
+from darts_core.report.multirun import OVERRIDES
+from darts_core.runlog import config_hash, write_yaml
 from darts_core.settings import to_plain
 from darts_core.stages.schema import PLACES, UNHASHED, BenchStage, DataStage, Stage
 from darts_core.stages.settings import config_root
@@ -48,7 +55,7 @@ def main(command: str, argv: Sequence[str]) -> int:
     parser.prog = f"darts-core {command}"
     args = parser.parse_args(list(argv))
     # before anything is composed, hashed, logged or written
-    args.overrides = [str(keep_password(text)) for text in args.overrides]
+    args.overrides = [open_arguments(str(keep_password(text))) for text in args.overrides]
     if any(getattr(args, name) for name in _HYDRA_ONLY):
         return _hand_over(command, [str(keep_password(text)) for text in argv])
     for name in ("config_name", "config_path"):
@@ -237,6 +244,7 @@ def task(node: Any) -> float | dict[str, Any] | None:
         folder = trial.folder
     elif trial is None and about.mode == RunMode.MULTIRUN:
         folder = folder / str(about.job.num)
+        write_yaml(folder / OVERRIDES, list(about.overrides.task))
 
     from darts_core.stages.pipeline import run_command
 

@@ -68,12 +68,11 @@ def _pipeline(version: Version) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for stage in _stages(version.path):
         values = [v for row in stage.metrics if (v := finite(row.get("val_accuracy"))) is not None]
-        for metric in _ACCURACY:
-            final = stage.number(metric)
-            best = final if final is not None else max(values, default=None)
-            if best is not None:
-                found = {"metric": metric, "best": best, "sparkline": values or [best]}
-                break
+        finals = {key: v for key in _ACCURACY if (v := stage.number(key)) is not None}
+        if values and not finals:
+            finals = {"val_accuracy": max(values)}
+        for metric, best in list(finals.items())[:1]:
+            found = {"metric": metric, "best": best, "sparkline": values or [best]}
     rows = _mapping(version.path / "bench" / "results.json").get("rows")
     for row in rows if isinstance(rows, list) else ():
         if (

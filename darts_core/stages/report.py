@@ -6,7 +6,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from darts_core.report import write_report
+from darts_core.autosearch.curves import trial_curves
+from darts_core.report.versions import write_version_report
 from darts_core.stages.schema import ReportStage
 
 __all__ = ["report"]
@@ -20,6 +21,8 @@ def report(config: ReportStage, folder: Path) -> dict[str, Any]:
     Returns:
         report: the path of the page.
     """
-    page = write_report(folder.parent, title=config.report.title or None)
+    page = write_version_report(
+        folder.parent, title=config.report.title or None, curves=trial_curves
+    )
     log.info("report: %s", page)
     return {"report": str(page)}

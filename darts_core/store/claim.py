@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import ConfigError, JobError
+from darts_core.store import procs
 from darts_core.store.jobs import Store
 from darts_core.store.locks import FileLock
 from darts_core.store.names import check_name, next_version
@@ -29,6 +30,7 @@ from darts_core.store.version import Version
 __all__ = ["Claim", "claim"]
 
 log = logging.getLogger("darts_core")
+_PLACES = ("out", "job", "version")
 # what a version has before anything is computed in it
 _MARKS = {RECORD, ".lock", "log.txt", "job.log", "launch.json", "summary.json", "stop"}
 _FRESH = {
@@ -53,6 +55,7 @@ class Claim:
     resumes: bool
     finished: bool
     lock: FileLock
+    makes_job: bool = False
 
     @property
     def path(self) -> Path:
@@ -96,7 +99,8 @@ class Claim:
             write_record(self.path, record)
             if not record["commands"] and {p.name for p in self.path.iterdir()} <= _MARKS:
                 shutil.rmtree(self.path)
-                self.store.drop_if_empty(self.version.job)
+                if self.makes_job:
+                    self.store.drop_if_empty(self.version.job)
         return True
 
     def release(self) -> None:
@@ -135,6 +139,32 @@ def _choose(store: Store, job: str, command: str, stamp: str, version: str | Non
         if existing.command(command).get("config_hash") == stamp:
             return existing.path
     return folder / next_version(folder)
+
+
+def _words(overrides: object) -> list[str]:
+    """Overrides without the place of the results."""
+    known = overrides if isinstance(overrides, list) else []
+    return [t for t in map(str, known) if t.lstrip("+").partition("=")[0] not in _PLACES]
+
+
+def _name_unfinished(store: Store, job: str, command: str, details: Mapping[str, Any]) -> None:
+    """Say that the same command line has an unfinished version under other settings.
+
+    Its settings were resolved by an older program, whose defaults were others: it is not what would run
+    now, and its checkpoint fits those settings alone.
+    """
+    for version in store.versions(job):
+        known = version.command(command)
+        same = _words(known.get("overrides")) == _words(details.get("overrides"))
+        if known and same and version.state(command) in ("failed", "stopped", "interrupted"):
+            log.warning(
+                "%s holds an unfinished %s of this command line, whose defaults were others (they stand in "
+                "its config.yaml): it is left as it is. Repeat those settings to go on with it, or delete "
+                "it with darts-core jobs delete %s.",
+                version.label,
+                command,
+                version.label,
+            )
 
 
 def _lock(version: Version) -> FileLock:
@@ -189,18 +219,22 @@ def claim(
         check_name(version, "version")
     folder = _folder(store, job)
     with store.lock.held():
+        makes_job = read_job(folder) is None
         try:
             store.require_kind(job, kind)
             folder.mkdir(exist_ok=True)
             sweep_job(folder)
             path = _choose(store, job, command, stamp, version)
+            if version is None and not path.exists():
+                _name_unfinished(store, job, command, details or {})
             if path.is_symlink():
                 raise JobError(f"version={path.name!r} is a link out of {folder}; choose another.")
             made = Version(path)
             path.mkdir(exist_ok=True)
             lock = _lock(made)
         except BaseException:
-            store.drop_if_empty(job)
+            if makes_job:
+                store.drop_if_empty(job)
             raise
         try:
             return _note(store, made, kind, command, stamp, details or {}, lock)
@@ -220,16 +254,22 @@ def _note(
 ) -> Claim:
     """Write the command into the version's record, and the kind into the job's."""
     record = read_record(version.path) or new_record(kind)
-    if read_job(version.path.parent) is None:
+    makes_job = read_job(version.path.parent) is None
+    if makes_job:
         write_job(version.path.parent, kind, name=version.job, description="")
     known = record["commands"].get(command)
     finished = known is not None and known.get("state") == "succeeded"
-    mine = Claim(store, version, command, known is not None, finished, lock)
+    mine = Claim(store, version, command, known is not None, finished, lock, makes_job)
     if not finished:
+        if known is not None and known.get("mark"):
+            # what a killed command left would write into the folders used now
+            procs.end_tree(None, str(known["mark"]), grace_seconds=0.5, limit_seconds=5.0)
         sweep_version(version.path)
         if known is None:
             record["commands"][command] = {}
         write_record(version.path, record)
         version.stop_file.unlink(missing_ok=True)
-        version.set_state("running", command, config_hash=stamp, **details)
+        # what was typed first is what a reader may type again
+        kept = {"overrides": known["overrides"]} if known and "overrides" in known else {}
+        version.set_state("running", command, config_hash=stamp, **{**details, **kept})
     return mine

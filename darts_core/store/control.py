@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from os import environ
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from darts_core.store.jobs import Store
 from darts_core.store.record import LIVE
 from darts_core.store.version import Version
 
-__all__ = ["launch", "resume", "start", "stop", "stop_trial", "wait"]
+__all__ = ["last_words", "launch", "resume", "start", "stop", "stop_trial", "wait"]
 
 # a record may name a program of this package, nothing else
 _PACKAGE = __name__.partition(".")[0]
@@ -81,16 +82,47 @@ def launch(store: Store, version: Version, name: str | None = None) -> subproces
     else:
         arguments = [_argument(str(text), store, version) for text in known]
     directory = command.get("directory")
+    # a program that claims the version itself also gives its processes a mark of their own
+    mark = uuid.uuid4().hex if places else str(command.get("mark") or "")
     process = start(
         command["module"],
         arguments,
         log=version.path / "job.log",
-        mark=str(command.get("mark") or ""),
+        mark=mark,
         directory=directory if isinstance(directory, str) else None,
     )
     with contextlib.suppress(ProcessLookupError):
         version.note_launch(name, procs.identity(process.pid))
+    if places:
+        _await_claim(process, version, name)
     return process
+
+
+def _await_claim(process: subprocess.Popen[bytes], version: Version, name: str) -> None:
+    """Return once the process has taken the version up, or has ended well.
+
+    Raises:
+        JobError: it refused, with its sentence.
+    """
+    while process.poll() is None:
+        who = procs.Identity.from_dict(version.command(name).get("process"))
+        if who is not None and who.pid == process.pid:
+            return
+        time.sleep(0.05)
+    # it may also have run and failed: then the version says why
+    if (
+        process.returncode
+        and version.path.is_dir()
+        and version.state(name) not in ("failed", "stopped")
+    ):
+        raise JobError(last_words(version.path / "job.log", process.returncode))
+
+
+def last_words(log: Path, status: int) -> str:
+    """The sentence with which a program ended, from what it has printed."""
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    said = [line for line in lines if line.startswith("darts-core: ")] or lines
+    return (said or [f"exit status {status}"])[-1].removeprefix("darts-core: ")
 
 
 def resume(store: Store, version: Version) -> subprocess.Popen[bytes]:

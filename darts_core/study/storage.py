@@ -1,6 +1,6 @@
 """Where a study's trials are stored: a journal file, or SQLite/PostgreSQL by URL.
 
-Optuna's own journal locks are files that outlive a killed holder for half a minute. Ours is `flock`,
+Optuna's own journal locks are files that outlive a killed holder for half a minute. Ours is the store's,
 which the kernel releases with the process. A journal whose last line was torn by a kill makes Optuna
 ignore everything appended later, so the tear is cut off on opening, under the lock.
 """
@@ -8,63 +8,22 @@ ignore everything appended later, so the tear is cut off on opening, under the l
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from darts_core.credentials import masked, with_password
 from darts_core.errors import TuneError
+from darts_core.store.locks import FileLock
 
 __all__ = [
-    "FileLock",
     "cut_torn_line",
     "open_storage",
     "study_lock",
 ]
-
-
-class FileLock:
-    """An exclusive lock between processes and threads, released by the kernel when its holder dies.
-
-    Has `acquire` and `release` because Optuna's journal asks for them. Not re-entrant.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._descriptor: int | None = None
-
-    def acquire(self) -> bool:
-        """Wait for the lock."""
-        descriptor = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError as error:
-            os.close(descriptor)
-            raise TuneError(
-                f"The file system of {self.path} offers no locks ({error}); keep the study on a local "
-                "disk or give storage=postgresql://..."
-            ) from error
-        self._descriptor = descriptor
-        return True
-
-    def release(self) -> None:
-        """Let the next one in."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """The lock as a `with` block."""
-        self.acquire()
-        try:
-            yield
-        finally:
-            self.release()
 
 
 class DatabaseLock:
@@ -112,8 +71,15 @@ class _JournalLock(FileLock):
         super().__init__(journal.with_name(journal.name + ".lock"))
         self._journal = journal
 
-    def acquire(self) -> bool:
-        super().acquire()
+    def acquire(
+        self,
+        timeout_seconds: float | None = None,
+        *,
+        stop: Callable[[], bool] | None = None,
+        poll_seconds: float = 0.005,
+    ) -> bool:
+        if not super().acquire(timeout_seconds, stop=stop, poll_seconds=poll_seconds):
+            return False
         if self._journal.exists() and not _ends_a_line(self._journal):
             cut_torn_line(self._journal)
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from darts_core import cli
 from darts_core.errors import DartsError
+from darts_core.store.jobs import Store
 
 
 def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
@@ -70,6 +72,11 @@ MISTAKES = [
     (["list", "opps"], ["'opps'", "'ops'"]),
     (["predict", "--model", "/not/there", "a.png"], ["/not/there"]),
     (["predict"], ["--model"]),
+    (["explain", "bandwidth=-1"], ["bandwidth=-1", "above 0"]),
+    (["explain", "bandwidth=nan"], ["bandwidth=nan", "above 0"]),
+    (["explain", "layers=100000000"], ["layers=100000000", "at most 100,000"]),
+    (["latency", "build", "seconds=inf"], ["seconds=inf", "at most"]),
+    (["train", "architecture=resnet8", "data=digits", "data.val_fraction=0.99999"], ["val_fraction=0.99999"]),
 ]  # fmt: skip
 
 
@@ -114,6 +121,39 @@ def _raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         raise error
 
     monkeypatch.setattr("darts_core.stages.pipeline._call", stage)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("oh"), KeyboardInterrupt("x"), SystemExit(3)])
+def test_whatever_ends_a_command_before_it_computes_leaves_no_version(
+    error: BaseException,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patched:
+        _raising(patched, error)
+        with contextlib.suppress(SystemExit):
+            run(capsys, "search", "job=a")
+    assert not (tmp_path / "runs" / "a").exists()
+
+
+def test_a_study_without_trials_leaves_no_trace_beside_the_search(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(capsys, "tune", "job=a", "architecture=DARTS_V2", "tune.trials=0")[0] == 2
+    assert not (tmp_path / "runs" / "a").exists()
+
+
+def test_a_job_of_another_kind_is_refused_with_a_free_name(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Store("runs").create_job("a", kind="script")
+    status, err = run(capsys, "search", "job=a")
+    assert (status, "job=a-2, which is free" in err) == (2, True)
+    assert sorted(p.name for p in (tmp_path / "runs" / "a").iterdir()) == ["job.json"]
 
 
 def test_a_full_disk_is_a_sentence(

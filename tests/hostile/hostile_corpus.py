@@ -136,6 +136,7 @@ IDX: dict[str, bytes] = {
     "announces terabytes": b"\0\0\x08\x03" + struct.pack(">3I", 2**32 - 1, 2**32 - 1, 2**32 - 1),
     "announces more": b"\0\0\x08\x03" + struct.pack(">3I", 10, 28, 28) + bytes(100),
     "announces less": b"\0\0\x08\x03" + struct.pack(">3I", 1, 2, 2) + bytes(100),
+    "announces nothing": b"\0\0\x08\x03" + struct.pack(">3I", 2**32 - 1, 2**32 - 1, 0),
     "gzip cut": gzip.compress(b"\0\0\x08\x03" + struct.pack(">3I", 10, 28, 28) + bytes(7840))[:60],
     "gzip bad": b"\x1f\x8b" + bytes(50),
     "gzip of noise": gzip.compress(os.urandom(100)),
@@ -297,7 +298,8 @@ def text_readers() -> dict[str, tuple[str, Reader]]:
     from darts_core.bench.tabular_read import from_csv
     from darts_core.export import read_manifest
     from darts_core.latency.table import LatencyTable
-    from darts_core.reading import read_json, read_jsonl, read_mapping, read_yaml
+    from darts_core.reading import read_json, read_jsonl, read_mapping
+    from darts_core.reading_yaml import read_yaml
     from darts_core.runlog import RunFolder
     from darts_core.store.record import read_job, read_record
     from darts_core.study.storage import open_storage

@@ -9,15 +9,8 @@ from hostile_corpus import GENOTYPES, TEXTS, binary_readers, text_readers, withi
 
 from darts_core.architecture import Architecture
 from darts_core.errors import ArchitectureError, DartsError, JobError
-from darts_core.reading import (
-    parse_json,
-    parse_yaml,
-    read_bytes,
-    read_jsonl,
-    read_text,
-    read_yaml,
-    regular_file,
-)
+from darts_core.reading import parse_json, read_bytes, read_jsonl, read_text, regular_file
+from darts_core.reading_yaml import parse_yaml, read_yaml
 
 TEXT_READERS = text_readers()
 BINARY_READERS = binary_readers()

@@ -410,7 +410,7 @@ def test_hostile_names_and_data_are_inert(store, tmp_path):
 
 
 def test_curves_of_trials_are_read_as_the_search_reads_them(tmp_path):
-    from darts_core.commands.jobs.views import _curves
+    from darts_core.autosearch.curves import trial_curves
 
     (tmp_path / "t0").mkdir()
     lines = [
@@ -425,7 +425,7 @@ def test_curves_of_trials_are_read_as_the_search_reads_them(tmp_path):
     text = "\n".join(json.dumps(line) for line in lines) + '\nnot json\n{"iteration": 6, "metr'
     (tmp_path / "t0" / "reports.jsonl").write_text(text)
     rows = [{**row(i, 0.5), "trial_id": f"t{i}", "folder": str(tmp_path / f"t{i}")} for i in (0, 1)]
-    assert _curves(rows, "acc") == {"t0": [(1, 0.5), (2, 0.75), (5, 1.0)]}
+    assert trial_curves(rows, "acc") == {"t0": [(1, 0.5), (2, 0.75), (5, 1.0)]}
 
 
 def test_notify_runs_without_a_shell(store, tmp_path):

@@ -10,14 +10,16 @@ import optuna
 import pytest
 
 from darts_core.errors import TuneError
+from darts_core.store.locks import FileLock
 from darts_core.study.lease import FileLeases, Lease, LeaseWatch, process_start
-from darts_core.study.storage import FileLock, cut_torn_line, open_storage
+from darts_core.study.storage import cut_torn_line, open_storage
 
 FORK = multiprocessing.get_context("spawn")
 
 
 def _hold(path, ready):
-    FileLock(path).acquire()
+    lock = FileLock(path)
+    lock.acquire()
     ready.set()
     time.sleep(60)
 

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from darts_core.errors import JobError
-from darts_core.reading import parse_yaml
+from darts_core.reading_yaml import parse_yaml
 from darts_core.store.notify import check_notify
 
 __all__ = ["budget", "changes_of", "pairs"]

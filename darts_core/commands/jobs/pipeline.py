@@ -47,7 +47,6 @@ class Recipe:
     multirun: bool = False
     config_dir: str | None = None
     directory: str | None = None
-    kind: str = PIPELINE
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Recipe:
@@ -136,11 +135,8 @@ def _keep_log(log: Path, version: Version) -> None:
 
 
 def _refusal(log: Path, status: int) -> ConfigError | JobError:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    if status == 0:
-        return JobError((lines or ["The command had nothing to do."])[-1])
-    said = [line for line in lines if line.startswith("darts-core: ")] or lines
-    return ConfigError((said or [f"exit status {status}"])[-1].removeprefix("darts-core: "))
+    kind = ConfigError if status else JobError
+    return kind(control.last_words(log, status))
 
 
 def show_best(version: Version, args: argparse.Namespace) -> int:

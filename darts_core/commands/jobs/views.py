@@ -6,11 +6,11 @@ import argparse
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from darts_core.autosearch.reports import ReportReader
+from darts_core.autosearch.curves import trial_curves
 from darts_core.errors import JobError
 from darts_core.report.job_details import (
     TAIL_LINES,
@@ -25,13 +25,10 @@ from darts_core.store.jobs import Store
 from darts_core.store.record import SCRIPT
 from darts_core.store.version import Version
 from darts_core.study.importance import row_importance
-from darts_core.study.metric_names import SAME_METRIC
 from darts_core.study.result_table import result_table
-from darts_core.study.results import figure, objectives, read_rows, search_rows
+from darts_core.study.results import figure, objectives, read_rows
 
 __all__ = ["result_table", "version_details"]
-
-_MOST_CURVES = 20
 
 
 def run_show(store: Store, args: argparse.Namespace) -> int:
@@ -51,7 +48,7 @@ def run_show(store: Store, args: argparse.Namespace) -> int:
         from darts_core.report.job_page import draw_all, write_page
 
         folder = Path(args.pictures) if args.pictures else version.path / "autosearch" / "pictures"
-        curves = _curves(rows, goals[0]["metric"]) if goals else {}
+        curves = trial_curves(rows, goals[0]["metric"]) if goals else {}
         pictures = draw_all(rows, goals, shares, details["summary"], folder, curves)
         if args.html:
             write_page(Path(args.html), details, columns, table, shares, pictures)
@@ -69,20 +66,6 @@ def run_show(store: Store, args: argparse.Namespace) -> int:
     return 0
 
 
-def _curves(rows: Sequence[dict[str, Any]], metric: str) -> dict[str, list[tuple[int, float]]]:
-    """A metric at each iteration of the first trials of a search."""
-    curves = {}
-    for row in search_rows(rows)[:_MOST_CURVES]:
-        reader, points = ReportReader(Path(row["folder"]) / "reports.jsonl"), []
-        while found := reader.new_iterations():
-            for iteration, metrics in found:
-                values = [metrics.get(name) for name in (metric, *SAME_METRIC.get(metric, ()))]
-                points += [(iteration, float(v)) for v in values if v is not None][:1]
-        if points:
-            curves[row["trial_id"]] = points
-    return curves
-
-
 def _show_stages(version: Version, details: Mapping[str, Any], args: argparse.Namespace) -> int:
     """A pipeline's version: its commands, and what each stage has left."""
     if args.pictures or args.sort:
@@ -92,9 +75,9 @@ def _show_stages(version: Version, details: Mapping[str, Any], args: argparse.Na
             "darts-core report (or show --html FILE)."
         )
     if args.html:
-        from darts_core.report.page import write_report
+        from darts_core.report.versions import write_version_report
 
-        shutil.copyfile(write_report(version.path), args.html)
+        shutil.copyfile(write_version_report(version.path, curves=trial_curves), args.html)
     rows = details["stages"]
     columns = tuple(dict.fromkeys(name for row in rows for name in row))
     if args.form != "text":

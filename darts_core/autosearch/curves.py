@@ -1,0 +1,29 @@
+"""A metric at each iteration of a search's trials, read from their reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from darts_core.autosearch.reports import ReportReader
+from darts_core.study.metric_names import SAME_METRIC
+from darts_core.study.results import search_rows
+
+__all__ = ["trial_curves"]
+
+_MOST_CURVES = 20
+
+
+def trial_curves(rows: Sequence[dict[str, Any]], metric: str) -> dict[str, list[tuple[int, float]]]:
+    """A metric at each iteration of the first trials of a search."""
+    curves = {}
+    for row in search_rows(rows)[:_MOST_CURVES]:
+        reader, points = ReportReader(Path(row["folder"]) / "reports.jsonl"), []
+        while found := reader.new_iterations():
+            for iteration, metrics in found:
+                values = [metrics.get(name) for name in (metric, *SAME_METRIC.get(metric, ()))]
+                points += [(iteration, float(v)) for v in values if v is not None][:1]
+        if points:
+            curves[row["trial_id"]] = points
+    return curves

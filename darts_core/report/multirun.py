@@ -1,0 +1,108 @@
+"""The pages of a multirun: one an element, and one that shows them all, labelled by their overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from darts_core.errors import ConfigError, DartsError
+from darts_core.report.blocks import Section, card, duration, percent
+from darts_core.report.html import Markup, render
+from darts_core.report.job_summary import elements
+from darts_core.report.page import page, write_report
+from darts_core.report.read import STAGES, VersionRun, read_version
+from darts_core.runlog import read_yaml, write_text
+
+__all__ = ["OVERRIDES", "labels", "write_multirun_report"]
+
+OVERRIDES = "overrides.yaml"
+_METRICS = ("val_accuracy", "test_accuracy")
+
+
+def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted names."""
+    if not isinstance(content, Mapping):
+        return {prefix: content}
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def _read(path: Path) -> Any:
+    try:
+        return read_yaml(path) if path.is_file() else None
+    except DartsError:
+        return None
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """The settings of an element's first stage, as dotted names."""
+    paths = [folder / stage / "config.yaml" for stage in STAGES]
+    return _flat(next((content for path in paths if (content := _read(path))), {}))
+
+
+def labels(folders: Sequence[Path]) -> list[str]:
+    """What tells the elements apart: the overrides of each; where none were kept, what differs."""
+    found = [_read(folder / OVERRIDES) for folder in folders]
+    if all(isinstance(words, list) for words in found):
+        return [" ".join(str(word) for word in words) for words in found]
+    settings = [_settings(folder) for folder in folders]
+    names = dict.fromkeys(name for known in settings for name in known)
+    differ = [name for name in names if len({repr(known.get(name)) for known in settings}) > 1]
+    return [" ".join(f"{name}={known.get(name)}" for name in differ) for known in settings]
+
+
+def _metric(run: VersionRun, key: str) -> float | None:
+    """The last stage's number under `key`."""
+    known = [value for stage in run.stages.values() if (value := stage.number(key)) is not None]
+    return known[-1] if known else None
+
+
+def _row(folder: Path, label: str) -> tuple[dict[str, Any], float | None]:
+    """An element's line, and its accuracy; its own page is written."""
+    row = {"name": folder.name, "label": label, "link": "", "stages": "nothing yet", "val": "–"}
+    row |= {"test": "–", "time": "–"}
+    try:
+        run = read_version(folder)
+    except ConfigError:
+        return row, None
+    write_report(folder, title=f"{run.job} · {run.version} · {label}")
+    states = [
+        f"{name}{'' if stage.finished else ' (unfinished)'}" for name, stage in run.stages.items()
+    ]
+    spent = sum(stage.number("device_seconds") or 0.0 for stage in run.stages.values())
+    val, test = (_metric(run, key) for key in _METRICS)
+    row |= {"link": f"{folder.name}/report.html", "stages": ", ".join(states)}
+    row |= {"val": percent(val), "test": percent(test), "time": duration(spent)}
+    return row, val if test is None else test
+
+
+def write_multirun_report(folder: Path, *, title: str | None = None) -> Path:
+    """Write the page of each element, and `report.html` of them all beside; returns the latter's path.
+
+    Raises:
+        ConfigError: the folder holds no elements.
+    """
+    found = elements(folder)
+    if not found:
+        raise ConfigError(f"{folder} holds no elements of a multirun.")
+    rows = [_row(path, label) for path, label in zip(found, labels(found), strict=True)]
+    known = [(value, row) for row, value in rows if value is not None]
+    name = f"{folder.parent.name} · {folder.name}"
+    lead = "None has an accuracy yet."
+    if known:
+        best, row = max(known, key=lambda item: item[0])
+        lead = f"The most accurate is element {row['name']} ({row['label']}): {percent(best)}."
+    table = render("multirun", rows=[row for row, _ in rows])
+    target = folder / "report.html"
+    text = page(
+        title=f"{len(rows)} elements",
+        crumb=title or f"{name} · multirun",
+        lead=lead,
+        tiles=Markup(""),
+        sections=[Section("elements", "Every element", card(table))],
+    )
+    write_text(target, text)
+    return target

@@ -1,0 +1,271 @@
+"""One store for every kind: kinds do not mix, each command has its state, nothing half-made stays."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from darts_core.commands.jobs import verbs
+from darts_core.errors import ConfigError, JobError
+from darts_core.runlog import read_json, write_json
+from darts_core.store import procs
+from darts_core.store.claim import claim as claim_any
+from darts_core.store.control import resume, start, stop
+from darts_core.store.jobs import Store
+from darts_core.store.record import new_record
+from darts_core.store.sweep import temporary_name
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "runs")
+
+
+def claim(store, job="a", command="search", stamp="s", **more):
+    return claim_any(store.root, job, kind="pipeline", command=command, stamp=stamp, **more)
+
+
+def script(store, job="a"):
+    store.create_job(job, kind="script")
+    record = new_record("script", commands={"autosearch": {"state": "stopped", "mark": "m"}})
+    with store.new_version(job, record):
+        pass
+    return store.version(job)
+
+
+def dead():
+    """The identity of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    who = procs.identity(process.pid)
+    process.communicate(b"\n")
+    return who
+
+
+def test_a_script_cannot_take_a_pipelines_name_nor_the_reverse(store):
+    claim(store, "a").release()
+    with pytest.raises(JobError, match=r"'a'.* is a pipeline.*--name a-2, which is free"):
+        store.create_job("a", kind="script")
+    script(store, "b")
+    (store.root / "b-2").mkdir()
+    with pytest.raises(JobError, match=r"'b'.* is a script.*job=b-3, which is free"):
+        claim(store, "b")
+    assert [v.name for v in store.versions("b")] == ["V001"]
+    assert store.jobs() == ["a", "b"]
+
+
+def test_the_wider_name_rule_holds_for_every_kind(store):
+    name = "digits-darts+nasbench201"
+    script(store, name)
+    assert store.jobs() == [name]
+    with pytest.raises(JobError, match="not allowed"):
+        store.create_job("a b", kind="script")
+
+
+def test_each_command_of_a_version_has_its_own_state(store):
+    search = claim(store)
+    search.finish()
+    search.release()
+    train = claim(store, command="train", version="V001")
+    version = store.version("a")
+    assert (version.newest(), version.state(), version.running()) == ("train", "running", "train")
+    assert version.state("search") == "succeeded"
+    train.finish()
+    train.release()
+    assert version.running() is None
+
+
+def test_the_newest_unfinished_command_is_the_one_to_resume(store):
+    for command, state in (("search", "failed"), ("train", "stopped"), ("tune", "succeeded")):
+        mine = claim(store, command=command, version="V001")
+        (mine.path / command).mkdir()
+        (mine.path / command / "checkpoint.pt").touch()
+        if state == "succeeded":
+            mine.finish()
+        else:
+            mine.give_up(state, "said")
+        mine.release()
+    version = store.version("a")
+    assert (version.newest(), version.state(), version.unfinished()) == (
+        "tune",
+        "succeeded",
+        "train",
+    )
+    assert version.command("search")["message"] == "said"
+
+
+def test_a_finished_command_that_is_asked_for_again_stays_finished(store):
+    first = claim(store)
+    first.finish()
+    first.release()
+    again = claim(store)
+    again.release()
+    assert (again.finished, store.version("a").state()) == (True, "succeeded")
+
+
+def ahead(version, state, who):
+    """The state of a dead process, dated a year ahead."""
+    record = version.record()
+    name = version.newest()
+    record["commands"][name].update(
+        state=state, process=who.to_dict() if who else None, changed=time.time() + 365 * 86400
+    )
+    write_json(version.path / "version.json", record)
+
+
+@pytest.mark.parametrize("state", ["queued", "running"])
+def test_a_state_dated_a_year_ahead_is_that_of_a_dead_process(store, state):
+    for who in (dead(), None):
+        version = script(store, "old")
+        ahead(version, state, who)
+        assert version.state() == "interrupted"
+        assert version.unfinished() == "autosearch"
+        store.delete_job("old")
+        assert store.jobs() == []
+
+
+def test_a_version_that_was_made_and_never_started_is_interrupted_when_its_maker_is_gone(store):
+    version = script(store)
+    ahead(version, "queued", procs.identity())
+    assert version.state() == "queued"
+    ahead(version, "queued", dead())
+    assert version.state() == "interrupted"
+
+
+MAKE = """
+import sys
+from darts_core.errors import JobError
+from darts_core.store.jobs import Store
+try:
+    Store(sys.argv[1]).create_job("d2", kind="script")
+    print("made", flush=True)
+except JobError as error:
+    print(error, flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_of_several_that_create_one_job_at_once_one_wins(store):
+    makers = [
+        subprocess.Popen([sys.executable, "-c", MAKE, str(store.root)], text=True,
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(4)
+    ]  # fmt: skip
+    said = [maker.stdout.readline() for maker in makers]
+    assert sorted(line == "made\n" for line in said) == [False, False, False, True]
+    lost = [line for line in said if line != "made\n"]
+    assert all("'d2' exists already" in line and "d2-2" in line for line in lost)
+    for maker in makers:
+        maker.communicate("\n")
+    # the winner died before it made a version: the name is free again
+    store.create_job("d2", kind="script")
+
+
+def test_what_dead_processes_left_is_swept_and_what_living_ones_use_stays(store):
+    claim(store).release()
+    folder = store.root / "a"
+    living = folder / temporary_name("new")
+    who = dead()
+    gone = folder / living.name.replace(f"-{os.getpid()}-", f"-{who.pid}-")
+    half = folder / ".deleted-0123456789ab"
+    for path in (living, gone, half):
+        path.mkdir()
+    stage = folder / "V001" / "search"
+    stage.mkdir()
+    stale, used = stage / f".checkpoint.pt.{who.pid}.tmp", stage / f".x.{os.getpid()}.tmp"
+    stale.touch()
+    used.touch()
+    claim(store).release()
+    assert [path.exists() for path in (living, gone, half)] == [True, False, False]
+    assert [path.exists() for path in (stale, used)] == [False, True]
+
+
+def test_a_claim_that_came_to_nothing_leaves_no_job(store):
+    mine = claim(store)
+    (mine.path / "search").mkdir()
+    (mine.path / "search" / "config.yaml").touch()
+    mine.give_up("failed", "oh")
+    mine.release()
+    assert not (store.root / "a").exists()
+    assert claim(store).path.name == "V001"
+
+
+def test_a_refused_claim_leaves_no_folder(store):
+    held = claim(store)
+    with pytest.raises(ConfigError, match=f"in use by process {os.getpid()}"):
+        claim(store)
+    held.release()
+    script(store, "b")
+    with pytest.raises(JobError):
+        claim(store, "b")
+    assert sorted(p.name for p in store.root.iterdir() if not p.name.startswith(".")) == ["a", "b"]
+
+
+def test_parallel_claims_and_deletions_never_leave_half_a_job(store):
+    def work(number):
+        mine = claim(store, stamp=f"s{number % 3}-{number}")
+        mine.forget()
+        mine.release()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(24)))
+    assert store.jobs() == []
+    assert not (store.root / "a").exists()
+
+
+def test_a_record_names_only_programs_of_this_package(store, tmp_path):
+    for module in ("os", "darts_core_evil", "darts_core;x", "http.server"):
+        with pytest.raises(JobError, match="none of"):
+            start(module, [], log=tmp_path / "log", mark="m")
+    mine = claim(store, details={"module": "http.server", "arguments": ["8000"]})
+    (mine.path / "search").mkdir()
+    (mine.path / "search" / "checkpoint.pt").touch()
+    mine.give_up("stopped", "x")
+    mine.release()
+    with pytest.raises(JobError, match="none of"):
+        resume(store, store.version("a"))
+
+
+def test_stop_of_what_does_not_run_and_resume_of_what_succeeded_are_sentences(store):
+    mine = claim(store)
+    mine.finish()
+    mine.release()
+    with pytest.raises(JobError, match="succeeded; there is nothing to stop"):
+        stop(store, store.version("a"))
+    with pytest.raises(JobError, match="nothing to resume"):
+        resume(store, store.version("a"))
+
+
+class _Args:
+    def __init__(self, *jobs, yes=False):
+        self.jobs, self.yes = list(jobs), yes
+
+
+def test_deletion_asks_on_a_terminal_and_is_refused_elsewhere(store, monkeypatch, capsys):
+    script(store, "a")
+    with pytest.raises(JobError, match="--yes"):
+        verbs.run_delete(store, _Args("a"))
+    asked = []
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    for answer, left in (("", ["a"]), ("n", ["a"]), ("y", [])):
+        monkeypatch.setattr("builtins.input", lambda text, a=answer: asked.append(text) or a)
+        verbs.run_delete(store, _Args("a"))
+        assert store.jobs() == left
+    assert asked[0] == "Delete a with all results? [y/N] "
+    assert "Nothing was deleted." in capsys.readouterr().out
+
+
+def test_a_damaged_record_is_no_version_and_breaks_no_list(store):
+    script(store, "a")
+    claim(store, "b").release()
+    path = store.root / "b" / "V001" / "version.json"
+    for text in ("", "[", "[]", "7", json.dumps({"commands": []}), json.dumps({"kind": ["x"]})):
+        path.write_text(text, encoding="utf-8")
+        assert store.versions("b") == []
+    content = {"format": "darts-core version", "kind": "pipeline", "schema_version": 2}
+    write_json(path, {**content, "commands": {"search": 7, "train": {"state": "gone"}}})
+    assert store.version("b").state() == "interrupted"
+    assert read_json(path)["kind"] == "pipeline"

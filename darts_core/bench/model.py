@@ -15,9 +15,9 @@ the same plan at TF32 (batch 64, C=16, whole step): 6 GB of pointwise forward in
 in 5.7 ms, 3.6 GB of node sums in 1.8 ms, 3.5 GB of reductions in 1.5 ms; depthwise forward, 190 instructions
 an element of four filters, 2.7 ms. With the same shares the prototype's single cells, which were not fitted,
 come out too fast: by 14 % at C=16, 17 % at C=32 and 32 % at C=64 (TF32, batch 64; bytes of its kernels
-counted by hand, its depthwise backward at its measured time): small planes most. bf16 is underestimated too: the
-prototype's bf16 cells took 0.81 to 0.87 of the TF32 time, where the bytes alone would say a half. torch's own
-launches (optimizers, loss, sums of shares) are not in the sum.
+counted by hand, its depthwise backward at its measured time). bf16 is underestimated too: the prototype's
+cells took 0.81 to 0.87 of the TF32 time, where the bytes alone would say a half. torch's own launches
+(optimizers, loss, sums of shares) are not in the sum.
 """
 
 from __future__ import annotations

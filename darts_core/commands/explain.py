@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from darts_core.commands.keyvalue import parse
@@ -68,7 +69,36 @@ def run(args: argparse.Namespace) -> int:
             f"stem and fused cells together: {bytes_all / 2**20:.0f} MiB and {flops_all / 1e9:.1f} GFLOP "
             f"forward and backward; floor {floor_ms:.2f} ms at {bandwidth:.0f} GB/s of this device"
         )
+        _print_estimate(space.name, given.get("relax", "softmax"), batch, side, bytes_all, sizes)
     return 0
+
+
+def _print_estimate(
+    space: str, relax: str, batch: int, side: int, floor_bytes: float, sizes: Mapping[str, int]
+) -> None:
+    """Print what a first-order step on a GPU launches and moves, and how long a model says it takes."""
+    import os
+
+    from darts_core.bench import model
+    from darts_core.bench.offline import RELAXATIONS, OfflineCase
+
+    if relax not in RELAXATIONS:
+        print(f"no estimate of a GPU's step: it knows the relaxations {', '.join(RELAXATIONS)}")
+        return
+    if importlib.util.find_spec("triton") is None or os.environ.get("TRITON_INTERPRET") == "1":
+        print("no estimate of a GPU's step: it needs Triton's compiler")
+        return
+    case = OfflineCase(space, relax, "tf32", batch, size=side, **sizes)
+    step = model.estimate_case(case)
+    moved, floor = step.total("gigabytes"), 2 * floor_bytes / 1e9
+    print(
+        f"a first-order step on an H100 at TF32, estimated and not measured: "
+        f"{step.total('launches'):.0f} launches of kernels, {moved:.1f} GB moved "
+        f"(floor {floor:.1f} GB, {floor / (model.COPY_GBS * 1e-3):.1f} ms), "
+        f"{step.total('estimated_ms'):.1f} ms"
+    )
+    for line in step.lines():
+        print(line)
 
 
 def _relaxation(name: str) -> Any:

@@ -20,8 +20,10 @@ from darts_core.models.named import REGISTERED, NamedModel, is_named, named_mode
 from darts_core.models.weights import load_weights
 from darts_core.runlog import read_yaml, write_yaml
 from darts_core.settings import Data, Train, TrainConfig, to_plain
+from darts_core.settings.tree import config_root
+from darts_core.stages.doubt import doubtful
 from darts_core.stages.schema import DataStage, ExportStage, PruneStage, RecipeStage, TrainStage
-from darts_core.stages.settings import config_root, instantiate
+from darts_core.stages.targets import instantiate
 from darts_core.train import load_model
 
 __all__ = [
@@ -61,7 +63,7 @@ def load_bundle(config: DataStage, device: torch.device) -> DataBundle:
     node, usual = to_plain(config.data), to_plain(Data())
     # what is as usual is left out: a reader of your own need not take every setting
     given = {k: v for k, v in node.items() if k in ("name", "seed") or usual.get(k, ...) != v}
-    bundle: DataBundle = instantiate(given, config.plugins, device=device)
+    bundle: DataBundle = instantiate("data", given, config.plugins, device=device)
     return bundle
 
 
@@ -251,20 +253,20 @@ def _architecture(text: str | None, version: Path) -> tuple[Architecture, str]:
                 f"No architecture= is given and {version} holds no finished search; give a YAML "
                 f"file, a text, or one of {', '.join((*Architecture.names(), *BASELINES))}."
             )
-        return Architecture.from_yaml(found), str(found)
+        return _from_file(found)
     if text.lstrip().startswith(("Genotype", "|")):
         return Architecture.from_text(text), "architecture="
     path = Path(text).expanduser()
     if len(text) < 250 and path.is_dir():
         for inner in (path / "architecture.yaml", path / "search" / "architecture.yaml"):
             if inner.is_file():
-                return Architecture.from_yaml(inner), str(inner)
+                return _from_file(inner)
         raise ConfigError(
             f"architecture={text!r} is a folder without an architecture.yaml; give the folder of a "
             "finished search, a YAML file, a name or a text."
         )
     if len(text) < 250 and path.is_file():
-        return Architecture.from_yaml(path), str(path)
+        return _from_file(path)
     if text.endswith((".yaml", ".yml")):
         raise ConfigError(
             f"architecture={text!r}: there is no such file; give an existing one, the folder of a "
@@ -277,6 +279,15 @@ def _architecture(text: str | None, version: Path) -> tuple[Architecture, str]:
             f"architecture={text!r} is no file and no known name. {error} Hand-designed networks: "
             f"{', '.join(BASELINES)}."
         ) from None
+
+
+def _from_file(path: Path) -> tuple[Architecture, str]:
+    """The architecture in a file, and the file; what the search's guards doubted is said again."""
+    architecture, content = Architecture.from_yaml(path), read_yaml(path)
+    doubt = doubtful(content.get("notes") if isinstance(content, Mapping) else None)
+    if doubt:
+        log.warning("%s is doubtful: %s", path, doubt)
+    return architecture, str(path)
 
 
 def find_model(given: str | None, version: Path, stages: tuple[str, ...]) -> Path:

@@ -20,7 +20,6 @@ from darts_core.store.names import check_name, free_name, is_name, next_version,
 from darts_core.store.procs import Identity, identity, is_alive
 from darts_core.store.record import (
     JOB_RECORD,
-    new_record,
     read_job,
     read_record,
     write_job,
@@ -224,7 +223,7 @@ class Store:
         temporary.mkdir(parents=True)
         try:
             yield temporary
-            write_record(temporary, {**new_record("", created=time.time()), **record})
+            write_record(temporary, record)
             self._publish(job, temporary, record)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -33,10 +33,10 @@ from torch import nn
 from darts_core.augment import AUGMENTATIONS, Operation, Policy, policy_to_yaml
 from darts_core.bench.results import write_results
 from darts_core.data import DataBundle, load_data
+from darts_core.models.baselines import resnet
 from darts_core.runlog import config_hash, read_json, write_json
 from darts_core.study.augment_search import OPERATIONS, search_policy
 from darts_core.study.budget import Budget
-from darts_core.train.baselines import resnet
 from darts_core.train.config import TrainConfig
 from darts_core.train.evaluation import evaluate
 from darts_core.train.loop import fit

@@ -26,8 +26,8 @@ from darts_core.architecture import Architecture
 from darts_core.export.fold import fold_batch_norms, trace
 from darts_core.export.fused import FusedProgram, stage_key
 from darts_core.latency import measure, quick_ms
+from darts_core.models.baselines import baseline
 from darts_core.supernet import build
-from darts_core.train.baselines import baseline
 from darts_kernels.infer_stage import choose_blocks, infer_stage
 
 _RED = 0.02

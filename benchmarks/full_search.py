@@ -184,8 +184,8 @@ def main() -> None:
 
 def device_name(device: str) -> str:
     """The hardware in words."""
+    from darts_core.device import require_device
     from darts_core.latency.device import device_name as named
-    from darts_core.latency.device import require_device
 
     return named(require_device(device))
 

@@ -36,6 +36,7 @@ from darts_core.commands.compose import compose, session
 from darts_core.data import DataBundle
 from darts_core.errors import ExportError
 from darts_core.export import FORMATS, export_model, load, tune_chunks
+from darts_core.models.baselines import is_baseline
 from darts_core.prune import prune_to_budget
 from darts_core.report import ModelRow, front_png
 from darts_core.runlog import read_json, write_json, write_text
@@ -43,7 +44,6 @@ from darts_core.settings import to_plain
 from darts_core.stages.inputs import describe_network, load_bundle, recipe
 from darts_core.supernet import count
 from darts_core.train import evaluate, fit, load_model
-from darts_core.train.baselines import is_baseline
 
 # of the one supernet; networks have seeds 0, 1 ...
 SUPERNET_SEED = 100

@@ -15,6 +15,7 @@ from darts_core.runlog import replacing
 __all__ = ["check_stored", "load_checkpoint", "save_checkpoint", "taking_over"]
 
 SCHEMA_VERSION = 1
+_REMEDY = "move it away to start afresh"
 
 
 def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
@@ -28,8 +29,15 @@ def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
         torch.save({"schema_version": SCHEMA_VERSION, **content}, stream)
 
 
-def load_checkpoint(path: str | Path, *, device: str | Any = "cpu") -> dict[str, Any]:
+def load_checkpoint(
+    path: str | Path, *, device: str | Any = "cpu", remedy: str = _REMEDY
+) -> dict[str, Any]:
     """The content saved by `save_checkpoint`, read without unpickling code (`weights_only=True`).
+
+    Args:
+        path: the file.
+        device: where its tensors go.
+        remedy: what to do about a file that cannot be read, as the end of a sentence.
 
     Raises:
         ResumeError: the file is missing, damaged, or written by a newer program.
@@ -42,14 +50,14 @@ def load_checkpoint(path: str | Path, *, device: str | Any = "cpu") -> dict[str,
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for a damaged archive
         raise ResumeError(
-            f"The checkpoint {path} cannot be read ({type(error).__name__}); it is damaged or not "
-            "one of ours. Delete it to start afresh."
+            f"The file {path} cannot be read ({type(error).__name__}); it is damaged or not one of "
+            f"ours: {remedy}."
         ) from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if type(version) is not int or version > SCHEMA_VERSION:
         raise ResumeError(
-            f"The checkpoint {path} has schema_version {version!r}; this program reads up to "
-            f"{SCHEMA_VERSION}. Update darts-core or delete the file."
+            f"The file {path} has schema_version {version!r}; this program reads up to "
+            f"{SCHEMA_VERSION}: update darts-core, or {remedy}."
         )
     return dict(content)
 
@@ -84,5 +92,5 @@ def taking_over(path: str | Path) -> Iterator[None]:
         reason = (str(e).strip().splitlines() or [""])[0]
         raise ResumeError(
             f"{path} is damaged or was not written by this program ({type(e).__name__}: "
-            f"{reason[:200]}); delete it to start afresh."
+            f"{reason[:200]}); give another file, or move it away to start afresh."
         ) from e

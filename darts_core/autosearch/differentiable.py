@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from darts_core.autosearch.costs import seconds_of
+from darts_core.autosearch.driver import warn
 from darts_core.autosearch.spec import SearchSpec
 from darts_core.autosearch.step import Step
 from darts_core.autosearch.trials import Workshop
@@ -44,6 +45,7 @@ class DifferentiableSearch(Step):
         if self.first is not None:
             start = {**self.fixed, **self.first}
             rows.append(self._trial(0, start, "search", is_baseline=self.is_baseline))
+            warn(rows[-1:], self.spec.goals)
             if self.is_baseline and rows[-1]["state"] in ("done", "stopped"):
                 self.workshop.account.unit_seconds = float(rows[-1]["time_total_s"])
         options = self.spec.algorithm_options
@@ -74,10 +76,19 @@ class DifferentiableSearch(Step):
     def _found(self, row: Row) -> Any:
         folder = self.workshop.version / "autosearch" / "trials" / row["trial_id"]
         try:
-            return read_json(folder / "architecture.json")["value"]
+            found = read_json(folder / "architecture.json")
+            value = found["value"]
         except (ResumeError, KeyError, TypeError):
             raise JobError(
                 f"The supernet's trial {row['trial_id']} ({row['state']}: {row['reason'] or 'done'}) named "
                 "no architecture; build the network with ResNet50(code=autosearch.config"
                 f"[{self.setting!r}]) or autosearch.searchable(model, input_shape); see its log.txt."
             ) from None
+        # older records do not say
+        if not found.get("moved", True):
+            raise JobError(
+                f"The choices never moved: the supernet made {found.get('passes')} training steps, and the "
+                f"alphas wait for warmup={found.get('warmup')} of them (or get no gradient); train it "
+                "longer (max_iterations, supernet_share) or lower search_algorithm.warmup."
+            )
+        return value

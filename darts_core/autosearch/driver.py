@@ -18,6 +18,7 @@ from darts_core.autosearch.study_spec import budget_of, study_of
 from darts_core.autosearch.trials import Row, StopWanted, Workshop
 from darts_core.errors import JobError, TuneError
 from darts_core.store.code import model_file
+from darts_core.study.judge import doubts
 from darts_core.study.ledger import Ledger
 from darts_core.study.propose import point_key
 from darts_core.study.pruners import make_pruner, rungs_of
@@ -27,7 +28,7 @@ from darts_core.study.spec import StudySpec
 from darts_core.study.study import open_study
 from darts_core.study.worker import work
 
-__all__ = ["Search", "prune_models"]
+__all__ = ["Search", "prune_models", "warn"]
 
 _POLL_SECONDS = 0.02
 
@@ -60,6 +61,7 @@ class Search(Step):
         if self.first is not None and not any(r["number"] == 0 for r in self.rows):
             # trial 0 runs alone: its time is the unit of cost
             self._work(ledger.spec, workers=1, limit=1)
+            warn(self.rows, self.goals)
         self._measure_unit()
         account.spent_seconds = account.spent_before + sum(map(seconds_of, self.rows))
         if self._trials() > 0:
@@ -167,6 +169,14 @@ class Search(Step):
         if self.spec.save_model_count is not None:
             with self._ending:
                 prune_models(self.workshop, self.rows, self.goals, self.spec.save_model_count)
+
+
+def warn(rows: Sequence[Row], goals: Sequence[Row]) -> None:
+    """Say after trial 0, before the budget is spent, that its figures mean nothing, if so."""
+    done = [row for row in rows if row["state"] == "done"]
+    doubt = doubts(done, done[0] if done else None, goals)
+    if doubt:
+        log.warning("after trial 0: %s The search goes on; stop it with jobs stop.", doubt)
 
 
 def prune_models(workshop: Workshop, rows: Sequence[Row], goals: Sequence[Row], keep: int) -> None:

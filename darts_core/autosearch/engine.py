@@ -235,6 +235,9 @@ def run_version(store: Store, version: Version, *, detached: bool = False) -> in
         try:
             result = runner.search()
             runner.deliver(result)
+            if result["doubt"]:
+                runner.state("failed", message=result["verdict"])
+                return 1
             runner.state("succeeded", message=result["verdict"])
             return 0
         except StopWanted:

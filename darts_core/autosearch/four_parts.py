@@ -29,7 +29,7 @@ _GENERAL = (
 )  # fmt: skip
 _ALGORITHM = (
     "type", "reward_attr", "mode", "num_samples", "max_concurrent", "save_model_count", "seed",
-    "objectives", "tolerance",
+    "objectives", "tolerance", "chance",
 )  # fmt: skip
 _MODE = ("max", "min")
 MAX_GRID = 100_000
@@ -86,17 +86,19 @@ def _objectives(node: Located) -> tuple[Objective, ...]:
                 reward,
                 mode.text(_MODE) if mode else "max",
                 tolerance.number(0) if tolerance else 0.0,
+                _chance(node),
             ),
         )
     result = []
     for item in several.items():
-        item.check_keys(("metric", "mode", "tolerance"))
+        item.check_keys(("metric", "mode", "tolerance", "chance"))
         mode, tolerance = item.get("mode"), item.get("tolerance")
         result.append(
             Objective(
                 metric_name(item.need("metric", "name a reported metric")),
                 mode.text(_MODE) if mode else "max",
                 tolerance.number(0) if tolerance else 0.0,
+                _chance(item),
             )
         )
     if not 1 <= len(result) <= 4:
@@ -104,6 +106,11 @@ def _objectives(node: Located) -> tuple[Objective, ...]:
     if len({o.metric for o in result}) < len(result):
         several.fail("a metric stands twice", "name each metric once")
     return tuple(result)
+
+
+def _chance(node: Located) -> float | None:
+    item = node.get("chance")
+    return item.number(0, 100) if item is not None else None
 
 
 def _optional(node: Located | None, key: str) -> Located | None:

@@ -127,6 +127,7 @@ class _Derived:
 
     def __init__(self, supernet: Any, pull: _CostPull) -> None:
         self.supernet, self.pull = supernet, pull
+        self.steps = supernet.alpha_steps
 
     def derive(self) -> str:
         return json.dumps(dict(self.pull.within().choices))

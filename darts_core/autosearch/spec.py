@@ -21,12 +21,13 @@ MODES = ("single", "serial", "nested", "joint")
 @dataclass(frozen=True)
 class Objective:
     """A reported metric to maximise or minimise; `tolerance` is how much of it may be given up for the
-    next objective when one trial has to be picked.
+    next objective when one trial has to be picked, `chance` the value that guessing gives.
     """
 
     metric: str
     mode: str = "max"
     tolerance: float = 0.0
+    chance: float | None = None
 
     def better(self, a: float, b: float) -> bool:
         """Whether `a` is strictly better than `b`."""

@@ -84,7 +84,8 @@ def _needs_nothing(function: Callable[..., Any]) -> bool:
 def _write_architectures(trial: Trial) -> None:
     """What a supernet in this trial found, for the trial that builds it."""
     if trial.folder is not None and trial.searchables:
-        found = {"value": trial.searchables[-1].derive()}
+        searched = trial.searchables[-1]
+        found = {"value": searched.derive(), **searched.steps.state()}
         (trial.folder / "architecture.json").write_text(json.dumps(found), encoding="utf-8")
 
 

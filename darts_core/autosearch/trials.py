@@ -238,6 +238,7 @@ class Workshop:
             "values": values,
             "reward_attr": first.metric,
             "best_reward": best,
+            "reward_range": [len(seen), min(seen), max(seen)] if seen else None,
             "metrics": reports.last,
             "training_iteration": reports.iterations[-1][0] if reports.iterations else 0,
             "time_total_s": round(outcome.seconds, 4),

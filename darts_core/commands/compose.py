@@ -16,7 +16,15 @@ from darts_core.settings import Settings, from_plain, kind_words, schema, type_o
 from darts_core.stages.schema import STAGES, Stage
 from darts_core.stages.settings import check_targets, config_root
 
-__all__ = ["compose", "expand", "group_options", "register_schemas", "session", "typed"]
+__all__ = [
+    "compose",
+    "expand",
+    "group_options",
+    "open_arguments",
+    "register_schemas",
+    "session",
+    "typed",
+]
 
 _HYDRA_TARGETS = ("hydra", "hydra_plugins")
 
@@ -166,7 +174,11 @@ def _check_names(command: str, parsed: Sequence[Any], extra: Sequence[str]) -> N
                     unknown_name(f"choice for {override.key_or_group}=", choice, options)
                 )
             chosen.append(override.input_line)
-        elif not override.is_add() and not override.key_or_group.startswith("hydra."):
+        elif (
+            not override.is_add()
+            and not override.key_or_group.startswith("hydra.")
+            and not _is_argument(override.key_or_group)
+        ):
             values.append(override)
     base = hydra_compose(command, [*extra, *chosen])
     known = [*_flatten(OmegaConf.to_container(base, resolve=False))]
@@ -256,11 +268,21 @@ def compose(command: str, overrides: Sequence[str], extra: Sequence[str] = ()) -
 
 def _forced(command: str, text: str) -> str:
     """`+key=value` with one more `+` where `key` is a setting of ours: it may then be set as well."""
+    text = open_arguments(text)
     if text.startswith("+") and not text.startswith("++"):
         key = text[1:].partition("=")[0]
         if _field(STAGES[command], key) is not None:
             return f"+{text}"
     return text
+
+
+def open_arguments(text: str) -> str:
+    """An override of `model_args`, which takes any key, so that Hydra lets it add one."""
+    return f"++{text}" if _is_argument(text) else text
+
+
+def _is_argument(key: str) -> bool:
+    return key.partition("=")[0].partition(".")[0] == "model_args"
 
 
 def typed(command: str, node: Any) -> Any:

@@ -13,7 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from darts_core.commands.compose import compose, expand, register_schemas, session
+from darts_core.commands.compose import (
+    compose,
+    expand,
+    open_arguments,
+    register_schemas,
+    session,
+)
 from darts_core.commands.jobname import default_job, previous_version
 from darts_core.commands.logs import configure_logging
 from darts_core.commands.ranks import Ranks, current_ranks
@@ -49,7 +55,7 @@ def main(command: str, argv: Sequence[str]) -> int:
     parser.prog = f"darts-core {command}"
     args = parser.parse_args(list(argv))
     # before anything is composed, hashed, logged or written
-    args.overrides = [str(keep_password(text)) for text in args.overrides]
+    args.overrides = [open_arguments(str(keep_password(text))) for text in args.overrides]
     if any(getattr(args, name) for name in _HYDRA_ONLY):
         return _hand_over(command, [str(keep_password(text)) for text in argv])
     for name in ("config_name", "config_path"):

@@ -67,7 +67,7 @@ def previous_version(config: Stage, job: str) -> str | None:
         ConfigError: the job has no version.
     """
     key = _NEEDS.get(type(config))
-    if key is None or (key != "job" and getattr(config, key) is not None):
+    if key is None or (key != "job" and _taken_up(config) is not None):
         return None
     found = Store(config.out).versions(job)
     if not found:

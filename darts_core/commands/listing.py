@@ -81,7 +81,7 @@ def collect(name: str, config_dir: str | None = None) -> dict[str, str]:
         from darts_core.architecture import Architecture
 
         return dict.fromkeys(Architecture.names(), "published; train architecture=NAME")
-    from darts_core.train.baselines import BASELINES
+    from darts_core.models.baselines import BASELINES
 
     return dict.fromkeys(BASELINES, "hand-designed; train architecture=NAME train.channels=WIDTH")
 

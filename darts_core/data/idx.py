@@ -92,6 +92,8 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
                 raise DataError(f"{path} ends within its header; download it again.")
             shape = struct.unpack(f">{dimensions}I", sizes)
             count = math.prod(shape)
+            if not count:
+                raise DataError(f"{path} announces shape {shape}, which holds nothing.")
             check_memory(count, path)
             values = stream.read(count)
             longer = bool(stream.read(1))

@@ -15,7 +15,8 @@ from darts_core.data.bundle import DataBundle
 from darts_core.data.pool import Pool
 from darts_core.data.source import MIN_SIZE, SOURCES, RawData, check_raw
 from darts_core.data.splits import divide
-from darts_core.errors import ConfigError, DeviceError, unknown_name
+from darts_core.device import require_device
+from darts_core.errors import ConfigError, unknown_name
 
 __all__ = ["load_data", "make_bundle"]
 
@@ -150,23 +151,11 @@ def make_bundle(
 
 
 def _device(device: str | torch.device) -> torch.device:
-    try:
-        target = torch.device(device)
-    except RuntimeError as error:
-        raise DeviceError(
-            f"device={device!r} is not a device; choose cpu, cuda or cuda:N."
-        ) from error
-    if target.type != "cuda":
-        return target
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if (target.index or 0) >= count:
-        raise DeviceError(
-            f"device={device!s} is not there; this machine has {count} CUDA devices. Choose "
-            "device=cpu" + (f" or cuda:0..cuda:{count - 1}." if count else ".")
-        )
-    return torch.device(
-        "cuda", target.index if target.index is not None else torch.cuda.current_device()
-    )
+    """The device with its number: what tensors on it say."""
+    target = require_device(device)
+    if target.type == "cuda" and target.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return target
 
 
 def _fits(size_bytes: int, device: torch.device, resident: bool | None, name: str) -> bool:

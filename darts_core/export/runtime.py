@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from darts_core.device import require_device
 from darts_core.errors import DartsError, ExportError, unknown_name
 from darts_core.export import extras
 from darts_core.export.archive import load_program
 from darts_core.export.chunks import InChunks
 from darts_core.export.contents import LIBRARY, NATIVE, OTHER, PROGRAM, what_is
 from darts_core.export.manifest import check_files, read_manifest
-from darts_core.latency.device import require_device
 
 __all__ = ["LoadedModel", "default_runtime", "load", "open_artifact"]
 

@@ -12,11 +12,18 @@ from torch import nn
 
 from darts_core import runlog
 from darts_core.architecture import Architecture
+from darts_core.device import require_device
 from darts_core.errors import LatencyError
 from darts_core.latency import device as _device
 from darts_core.latency.choice_cost import ChoiceCost
+from darts_core.latency.deployed import (
+    as_deployed,
+    in_runtime,
+    onnx_bytes,
+    onnx_call,
+    without_norms,
+)
 from darts_core.latency.expected import CostModel, fit_overhead
-from darts_core.latency.forms import as_deployed, in_runtime, onnx_bytes, onnx_call, without_norms
 from darts_core.latency.measure import measure
 from darts_core.latency.timing import Timing
 from darts_core.runlog import config_hash
@@ -86,7 +93,7 @@ def check_predictions(
     Raises:
         LatencyError: too few architectures, or too few of them were timed undisturbed.
     """
-    home = _device.require_device(device)
+    home = require_device(device)
     architectures = random_architectures(model.space, count, seed)
     kept = _Kept(folder, batch)
     x = torch.randn(batch, *input_shape, device=home)

@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 
-from darts_core.errors import DeviceError, LatencyError
+from darts_core.device import require_device
+from darts_core.errors import LatencyError
 
 try:  # file locks of this kind exist on Linux and macOS only
     import fcntl
@@ -41,31 +42,6 @@ log = logging.getLogger("darts_core")
 _held: dict[str, int] = {}
 _held_files: dict[str, Any] = {}
 _guard = threading.RLock()
-
-
-def require_device(device: str | torch.device) -> torch.device:
-    """`device` as a torch device that exists here.
-
-    Raises:
-        DeviceError: the text names no device, or one that this machine lacks.
-    """
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise DeviceError(f"{device!r} is no device; use cpu, cuda or cuda:N.") from error
-    if found.type not in ("cpu", "cuda"):
-        raise DeviceError(
-            f"Device {str(device)!r} is of no kind that darts-core runs on; use cpu, cuda or cuda:N."
-        )
-    if found.type == "cuda":
-        if not torch.cuda.is_available():
-            raise DeviceError(f"Device {str(device)!r} is not there (no CUDA); use device=cpu.")
-        count = torch.cuda.device_count()
-        if (found.index or 0) >= count:
-            raise DeviceError(
-                f"Device {str(device)!r} is not there; cuda:0 to cuda:{count - 1} are."
-            )
-    return found
 
 
 def device_name(device: str | torch.device) -> str:

@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from darts_core.device import require_device
 from darts_core.errors import LatencyError
 from darts_core.latency import device as _device
-from darts_core.latency.forms import RUNTIMES, in_runtime
+from darts_core.latency.deployed import RUNTIMES, in_runtime
 from darts_core.latency.timing import Timing, require_comparable, speedup
 
 __all__ = [
@@ -88,7 +89,7 @@ def measure(
         LatencyError: a graph is asked for without a GPU, or `repeats` is below 5.
         DeviceError: the device is not there.
     """
-    found = _device.require_device(device)
+    found = require_device(device)
     if repeats < 5:
         raise LatencyError(f"repeats={repeats} is too few for quantiles; take at least 5.")
     if graph and found.type != "cuda":
@@ -109,7 +110,7 @@ def quick_ms(
 
     On a GPU the calls are captured into a graph, 20 a sample. Hold `device_lock` around a series.
     """
-    sampled = _Quick(fn, _device.require_device(device))
+    sampled = _Quick(fn, require_device(device))
     end = time.monotonic() + seconds
     times: list[float] = []
     while len(times) < 5 or (time.monotonic() < end and len(times) < 50):
@@ -137,7 +138,7 @@ def added_ms(
         rounds: differences to take.
         seconds: time for the samples of one call in one round.
     """
-    found = _device.require_device(device)
+    found = require_device(device)
     first, second = _Quick(base, found), _Quick(more, found)
     differences = []
     for turn in range(rounds):
@@ -369,7 +370,7 @@ def measure_model(
         )
     if len(input_shape) != 3:
         raise LatencyError(f"input_shape must be (channels, height, width), not {input_shape!r}.")
-    found = _device.require_device(device)
+    found = require_device(device)
     was_training = model.training
     home = next((p.device for p in model.parameters()), torch.device("cpu"))
     model.eval().to(found)

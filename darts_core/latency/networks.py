@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from darts_core.architecture import Architecture
-from darts_core.latency import device as _device
-from darts_core.latency.forms import as_deployed, in_runtime, without_norms
+from darts_core.device import require_device
+from darts_core.latency.deployed import as_deployed, in_runtime, without_norms
 from darts_core.latency.measure import measure
 from darts_core.latency.timing import Timing
 
@@ -55,7 +55,7 @@ class NetworkTimer:
         wait_seconds: float = 0.0,
     ) -> None:
         self.make, self.runtime, self.dtype, self.seconds = make, runtime, dtype, seconds
-        self.device, self.batch = _device.require_device(device), batch
+        self.device, self.batch = require_device(device), batch
         self.disturbed = 0
         self._shape, self._patience, self._told = tuple(input_shape), wait_seconds, False
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from darts_core.device import require_device
 from darts_core.latency import device as _device
 
 try:  # file locks of this kind exist on Linux and macOS only
@@ -52,7 +53,7 @@ class SharedDevice:
     """A training's use of a device, as a `with` block; call `step_aside` between epochs."""
 
     def __init__(self, device: str | torch.device) -> None:
-        self.device = _device.require_device(device)
+        self.device = require_device(device)
         self._use: Any = None
 
     def __enter__(self) -> SharedDevice:
@@ -76,7 +77,7 @@ class SharedDevice:
 @contextlib.contextmanager
 def alone_on(device: str | torch.device) -> Iterator[None]:
     """Keep this program's trainings off the device for the block; waits for the end of their epoch."""
-    found = _device.require_device(device)
+    found = require_device(device)
     with (
         contextlib.closing(_locked(_path(found, "gate"), "alone")),
         contextlib.closing(_locked(_path(found, "use"), "alone")),

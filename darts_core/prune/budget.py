@@ -10,7 +10,7 @@ from torch import nn
 
 from darts_core.errors import PruneError
 from darts_core.latency import Timing, require_comparable
-from darts_core.train.baselines import baseline
+from darts_core.models.baselines import baseline
 
 __all__ = ["Budget", "budget_ms"]
 

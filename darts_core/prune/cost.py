@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from darts_core.latency.forms import in_runtime
+from darts_core.latency.deployed import in_runtime
 from darts_core.latency.measure import call_ms, quick_ms
 from darts_core.prune.groups import ChannelGroup
 
@@ -29,7 +29,7 @@ class LayerCosts:
 
     Args:
         device: where to time.
-        runtime: a name from `latency.forms.RUNTIMES`, in which single layers are timed.
+        runtime: a name from `latency.deployed.RUNTIMES`, in which single layers are timed.
         folded: batch norms cost nothing, as in exported networks.
         analytic: count multiply-adds and bytes instead of measuring: for devices and sizes at which
             no single layer's time falls although the whole network's does.

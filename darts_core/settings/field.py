@@ -35,8 +35,11 @@ class Bounds:
     choices: tuple[str, ...] = ()
 
     def holds(self, number: float) -> bool:
-        """Whether `number` is allowed; NaN and the infinities never are."""
-        if not math.isfinite(number):
+        """Whether `number` is allowed; NaN, the infinities and whole numbers beyond floats never are."""
+        try:
+            if not math.isfinite(number):
+                return False
+        except OverflowError:
             return False
         if self.low is not None and (number < self.low or (self.low_open and number == self.low)):
             return False

@@ -19,13 +19,13 @@ from darts_core.bench.runtimes import available_runtimes, check_runtimes
 from darts_core.bench.table import markdown_table, print_models
 from darts_core.data import DataBundle
 from darts_core.errors import DartsError
+from darts_core.models.baselines import is_baseline
 from darts_core.report import ModelRow, front_png
 from darts_core.report.read import read_rows
 from darts_core.runlog import config_hash, write_text
 from darts_core.settings import to_plain
 from darts_core.stages.inputs import describe_network, recipe
 from darts_core.stages.schema import BenchStage
-from darts_core.train.baselines import is_baseline
 
 __all__ = ["compare", "join_rows"]
 

@@ -7,10 +7,9 @@ from typing import Any
 
 from darts_core.export import export_model
 from darts_core.runlog import RunFolder, read_mapping
-from darts_core.stages.inputs import find_device, find_model, load_bundle
+from darts_core.stages.inputs import find_device, load_bundle, open_model
 from darts_core.stages.schema import ExportStage
 from darts_core.stages.timing import stopwatch
-from darts_core.train import load_model
 
 __all__ = ["export"]
 
@@ -25,13 +24,12 @@ def export(config: ExportStage, folder: Path) -> dict[str, Any]:
     if run.finished:
         return run.result()
     device = find_device(config.device)
-    path = find_model(config.model, folder.parent, ("prune", "train"))
-    model, meta = load_model(path, device=device)
     bundle = load_bundle(config, device).without_test()
+    model, meta, path = open_model(config, folder.parent, ("prune", "train"), bundle, device)
+    source = str(path if path is not None else config.model)
     settings, options = config.export, config.export.options
-    known = (
-        read_mapping(path.parent / "result.json") if (path.parent / "result.json").is_file() else {}
-    )
+    result = path.parent / "result.json" if path is not None else None
+    known = read_mapping(result) if result is not None and result.is_file() else {}
     accuracy = known.get("test_accuracy")
     with stopwatch(device) as watch:
         manifest = export_model(
@@ -42,7 +40,7 @@ def export(config: ExportStage, folder: Path) -> dict[str, Any]:
             bundle=bundle,
             device=device,
             accuracy=accuracy,
-            extra={"source": str(path)},
+            extra={"source": source},
             allow_accuracy_loss=options.allow_accuracy_loss,
             time_artifacts=options.time_artifacts,
             batch_sizes=options.batch_sizes,
@@ -54,7 +52,7 @@ def export(config: ExportStage, folder: Path) -> dict[str, Any]:
         test_accuracy=accuracy,
         val_accuracy=known.get("val_accuracy"),
         params=manifest["params"],
-        model=str(path),
+        model=source,
         device_seconds=watch.seconds,
     )
     return run.result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,17 @@ from torch import nn
 
 from darts_core.architecture import Architecture
 from darts_core.data import DataBundle
-from darts_core.errors import ArchitectureError, ConfigError, DeviceError
-from darts_core.latency.device import require_device
+from darts_core.device import require_device
+from darts_core.errors import ArchitectureError, ConfigError
+from darts_core.models.baselines import BASELINES, is_baseline
+from darts_core.models.named import REGISTERED, NamedModel, is_named, named_model
+from darts_core.models.weights import load_weights
 from darts_core.runlog import read_yaml, write_yaml
 from darts_core.settings import Data, Train, TrainConfig, to_plain
-from darts_core.stages.schema import DataStage, RecipeStage, TrainStage
+from darts_core.stages.doubt import doubtful
+from darts_core.stages.schema import DataStage, ExportStage, PruneStage, RecipeStage, TrainStage
 from darts_core.stages.settings import config_root, instantiate
-from darts_core.train.baselines import BASELINES, is_baseline
+from darts_core.train import load_model
 
 __all__ = [
     "Network",
@@ -27,9 +32,14 @@ __all__ = [
     "find_model",
     "find_network",
     "load_bundle",
+    "named_network",
+    "open_model",
     "policy_name",
     "recipe",
 ]
+
+
+log = logging.getLogger("darts_core")
 
 
 def find_device(name: str) -> torch.device:
@@ -40,10 +50,7 @@ def find_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    try:
-        return require_device(name)
-    except DeviceError as error:
-        raise DeviceError(f"device={name}: {error}") from None
+    return require_device(name)
 
 
 def load_bundle(config: DataStage, device: torch.device) -> DataBundle:
@@ -102,20 +109,34 @@ def recipe(config: RecipeStage, folder: Path, **changes: Any) -> TrainConfig:
 
 @dataclass(frozen=True)
 class Network:
-    """The description of a plain network: an architecture or a hand-designed one, and its sizes."""
+    """The description of a plain network: an architecture, a hand-designed or a named one, its sizes.
+
+    Attributes:
+        architecture: of a searched network.
+        meta: what a saved file of it holds.
+        weights: a state dict that a named one starts from.
+    """
 
     architecture: Architecture | None
     meta: Mapping[str, Any]
+    weights: str | None = None
 
     @property
     def name(self) -> str:
         """What logs call it."""
+        if "model" in self.meta:
+            return str(self.meta["model"]["name"])
         return str(self.meta["baseline"]["name"] if self.architecture is None else "architecture")
 
     def make(self) -> nn.Module:
         """A fresh network; its parameters are drawn from torch's global generator."""
+        if "model" in self.meta:
+            model = NamedModel(**self.meta["model"]).make()
+            if self.weights is not None:
+                load_weights(model, self.weights)
+            return model
         if self.architecture is None:
-            from darts_core.train.baselines import baseline
+            from darts_core.models.baselines import baseline
 
             return baseline(**self.meta["baseline"])
         from darts_core.supernet import build
@@ -130,6 +151,12 @@ def find_network(config: TrainStage, version: Path, bundle: DataBundle) -> Netwo
         ArchitectureError: it is none of these, or search left nothing.
     """
     train = config.train
+    if config.model is not None:
+        if config.architecture is not None:
+            raise ConfigError("Give model= or architecture=, not both.")
+        return named_network(config.model, config.model_args, config.weights, bundle)
+    if config.weights is not None or config.model_args:
+        raise ConfigError("weights= and model_args= go with model=; give it.")
     return describe_network(config.architecture, train, version, bundle, width=train.channels)
 
 
@@ -145,13 +172,7 @@ def describe_network(
         bundle: the images that it classifies.
         width: first channels of a hand-designed network; None: as published.
     """
-    about = {
-        "image_shape": list(bundle.image_shape),
-        "class_names": list(bundle.class_names),
-        "mean": list(bundle.mean),
-        "std": list(bundle.std),
-        "data": bundle.name,
-    }
+    about = _about(bundle)
     sizes = {"num_classes": bundle.num_classes, "in_channels": bundle.image_shape[0]}
     if is_baseline(text):
         node = {"name": text, "width": width, **sizes}
@@ -165,6 +186,63 @@ def describe_network(
     return Network(architecture, {"architecture": architecture.to_dict(), "build": node, **about})
 
 
+def _about(bundle: DataBundle) -> dict[str, Any]:
+    return {
+        "image_shape": list(bundle.image_shape),
+        "class_names": list(bundle.class_names),
+        "mean": list(bundle.mean),
+        "std": list(bundle.std),
+        "data": bundle.name,
+    }
+
+
+def named_network(
+    text: str, arguments: Mapping[str, Any], weights: str | None, bundle: DataBundle
+) -> Network:
+    """The network of a name (see `models.named`), for the images of `bundle`.
+
+    Raises:
+        ConfigError: there is no such network, or it does not fit the images.
+    """
+    if not is_named(text):
+        raise ConfigError(
+            f"model={text!r} names no network: give package.module:function, timm:NAME"
+            + "".join(f", {name}" for name in REGISTERED)
+            + ", or architecture= for a searched or hand-designed one."
+        )
+    found = named_model(
+        text, arguments, image_shape=bundle.image_shape, num_classes=bundle.num_classes
+    )
+    return Network(None, {"model": found.described(), **_about(bundle)}, weights)
+
+
+def open_model(
+    config: PruneStage | ExportStage,
+    version: Path,
+    stages: tuple[str, ...],
+    bundle: DataBundle,
+    device: torch.device,
+) -> tuple[nn.Module, dict[str, Any], Path | None]:
+    """The network of `model=`, its meta, and the file that it was read from, if it was.
+
+    Raises:
+        ConfigError: there is none, or a named one does not fit the images.
+    """
+    if config.model is not None and is_named(config.model):
+        network = named_network(config.model, config.model_args, config.weights, bundle)
+        if network.weights is None:
+            log.warning("model=%s has no weights=: it is taken as it is made", config.model)
+        torch.manual_seed(config.seed)
+        return network.make().to(device).eval(), dict(network.meta), None
+    if config.weights is not None or config.model_args:
+        raise ConfigError(
+            "weights= and model_args= go with a named model, such as model=package.module:function."
+        )
+    path = find_model(config.model, version, stages)
+    model, meta = load_model(path, device=device)
+    return model, meta, path
+
+
 def _architecture(text: str | None, version: Path) -> tuple[Architecture, str]:
     """(what `architecture=` names, the file or setting it was read from)."""
     if text is None:
@@ -174,20 +252,20 @@ def _architecture(text: str | None, version: Path) -> tuple[Architecture, str]:
                 f"No architecture= is given and {version} holds no finished search; give a YAML "
                 f"file, a text, or one of {', '.join((*Architecture.names(), *BASELINES))}."
             )
-        return Architecture.from_yaml(found), str(found)
+        return _from_file(found)
     if text.lstrip().startswith(("Genotype", "|")):
         return Architecture.from_text(text), "architecture="
     path = Path(text).expanduser()
     if len(text) < 250 and path.is_dir():
         for inner in (path / "architecture.yaml", path / "search" / "architecture.yaml"):
             if inner.is_file():
-                return Architecture.from_yaml(inner), str(inner)
+                return _from_file(inner)
         raise ConfigError(
             f"architecture={text!r} is a folder without an architecture.yaml; give the folder of a "
             "finished search, a YAML file, a name or a text."
         )
     if len(text) < 250 and path.is_file():
-        return Architecture.from_yaml(path), str(path)
+        return _from_file(path)
     if text.endswith((".yaml", ".yml")):
         raise ConfigError(
             f"architecture={text!r}: there is no such file; give an existing one, the folder of a "
@@ -202,6 +280,15 @@ def _architecture(text: str | None, version: Path) -> tuple[Architecture, str]:
         ) from None
 
 
+def _from_file(path: Path) -> tuple[Architecture, str]:
+    """The architecture in a file, and the file; what the search's guards doubted is said again."""
+    architecture, content = Architecture.from_yaml(path), read_yaml(path)
+    doubt = doubtful(content.get("notes") if isinstance(content, Mapping) else None)
+    if doubt:
+        log.warning("%s is doubtful: %s", path, doubt)
+    return architecture, str(path)
+
+
 def find_model(given: str | None, version: Path, stages: tuple[str, ...]) -> Path:
     """The saved model of `model=`: a file or its folder; null takes the first of `stages` in `version`.
 
@@ -214,8 +301,8 @@ def find_model(given: str | None, version: Path, stages: tuple[str, ...]) -> Pat
             if candidate.is_file():
                 return candidate
         raise ConfigError(
-            f"model={given!r} is neither a saved model nor a folder with a model.pt; train one with "
-            "`darts-core train`."
+            f"model={given!r} is neither a saved model nor a folder with a model.pt, nor a name such as "
+            "package.module:function or timm:NAME; train one with `darts-core train`."
         )
     for stage in stages:
         if (version / stage / "model.pt").is_file():

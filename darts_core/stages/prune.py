@@ -8,11 +8,11 @@ from typing import Any
 
 from darts_core.prune import prune_to_budget
 from darts_core.runlog import RunFolder
-from darts_core.stages.inputs import find_device, find_model, load_bundle, recipe
+from darts_core.stages.inputs import find_device, load_bundle, open_model, recipe
 from darts_core.stages.schema import PruneStage
 from darts_core.stages.timing import stopwatch
 from darts_core.supernet import count
-from darts_core.train import evaluate, load_model
+from darts_core.train import evaluate
 
 __all__ = ["prune"]
 
@@ -31,7 +31,7 @@ def prune(config: PruneStage, folder: Path) -> dict[str, Any]:
         return run.result()
     device = find_device(config.device)
     bundle = load_bundle(config, device)
-    model, meta = load_model(find_model(config.model, folder.parent, ("train",)), device=device)
+    model, meta, _ = open_model(config, folder.parent, ("train",), bundle, device)
     settings, options = config.prune, config.prune.options
     fine_tuning = recipe(
         config,

@@ -11,6 +11,7 @@ from typing import Any
 from darts_core.errors import ArchitectureError
 from darts_core.runlog import write_json
 from darts_core.stages.bench import bench
+from darts_core.stages.doubt import doubtful
 from darts_core.stages.export import export
 from darts_core.stages.fronts import run_front
 from darts_core.stages.prune import prune
@@ -26,7 +27,6 @@ from darts_core.stages.schema import (
     TuneStage,
 )
 from darts_core.stages.search import search
-from darts_core.stages.search_result import doubtful
 from darts_core.stages.train import train
 from darts_core.stages.tune import tune
 

@@ -53,6 +53,7 @@ UNHASHED = (*PLACES, "allow_doubtful")
 WHAT = ("models", "step", "kernels", "tabular")
 
 _NODE = "chosen by its group"
+_NAMES = "package.module:function, timm:NAME, or a registered name"
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,9 @@ class TrainStage(RecipeStage):
         "a YAML file, a named one (DARTS_V2), or a genotype text; null: what search found in this "
         "version",
     )
+    model: str | None = setting(None, f"instead of architecture: {_NAMES}")
+    model_args: Mapping[str, Any] = setting({}, "arguments of model=")
+    weights: str | None = setting(None, "a state dict to start model= from")
 
 
 @dataclass(frozen=True)
@@ -140,8 +144,11 @@ class PruneStage(RecipeStage):
     STAGE: ClassVar[str] = "prune"
 
     model: str | None = setting(
-        None, "a model.pt or the folder of one; null: what train left in this version"
+        None,
+        f"a model.pt or the folder of one; or {_NAMES}; null: what train left in this version",
     )
+    model_args: Mapping[str, Any] = setting({}, "arguments of a named model")
+    weights: str | None = setting(None, "the state dict of a named model")
     prune: Prune = setting(Prune, "the pruning")
 
 
@@ -152,8 +159,11 @@ class ExportStage(DataStage):
     STAGE: ClassVar[str] = "export"
 
     model: str | None = setting(
-        None, "a model.pt or the folder of one; null: what prune, else train, left in this version"
+        None,
+        f"a model.pt or the folder of one; or {_NAMES}; null: what prune, else train, left in this version",
     )
+    model_args: Mapping[str, Any] = setting({}, "arguments of a named model")
+    weights: str | None = setting(None, "the state dict of a named model")
     export: Export = setting(Export, "the export")
 
 

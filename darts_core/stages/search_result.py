@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -17,9 +16,10 @@ from darts_core.search import SearchResult
 from darts_core.settings import Search
 from darts_core.spaces import SearchSpace
 from darts_core.spaces.confidence import NEAR_TIE, Decision, decisions
+from darts_core.stages.doubt import doubtful
 from darts_core.stages.schema import SearchStage
 
-__all__ = ["confidence", "doubtful", "lookup_table", "rank", "write_result"]
+__all__ = ["confidence", "lookup_table", "rank", "write_result"]
 
 log = logging.getLogger("darts_core")
 
@@ -75,11 +75,6 @@ def confidence(space: SearchSpace, found: SearchResult) -> dict[str, Any]:
 def _place(one: Decision) -> str:
     edge = "" if one.edge is None else f" {one.edge[0]}-{one.edge[1]}"
     return f"{one.kind}{edge} {one.choice}"
-
-
-def doubtful(result: Mapping[str, Any]) -> str:
-    """What a search's result.json says against its architecture; empty when nothing does."""
-    return " ".join(str(doubt["message"]) for doubt in result.get("doubt") or ())
 
 
 def write_result(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import ConfigError
+from darts_core.models.trust import trust
 
 __all__ = ["check_targets", "config_root", "import_plugins", "instantiate"]
 
@@ -43,6 +44,7 @@ def import_plugins(names: Iterable[str]) -> None:
     if names and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     for name in names:
+        trust(name)
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:

@@ -7,7 +7,6 @@ judge a finished and a running search. No trial data is trusted: rows that do no
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 
 from darts_core.errors import DartsError, JobError
 from darts_core.reading import read_json
+from darts_core.study.judge import doubts, figure, gain, stats, verdict
 from darts_core.study.pareto import pareto_mask, signs
 
 __all__ = [
@@ -139,52 +139,6 @@ def best_row(rows: Sequence[Row], goals: Goals) -> Row | None:
     return final[0] if final else None
 
 
-def _stats(values: Sequence[float]) -> dict[str, Any]:
-    return {
-        "mean": statistics.fmean(values),
-        "std": statistics.stdev(values) if len(values) > 1 else None,
-        "n": len(values),
-    }
-
-
-def gain(best: Row, baseline: Row, confirm: Sequence[Row], goals: Goals) -> list[dict[str, Any]]:
-    """For each objective the best trial against the baseline, over the same seeds.
-
-    With confirming runs (fresh seeds, used by nothing else) these alone count; without them it is the
-    one seed of the search, which flatters the best of many, and `n` says 1.
-    """
-    result = []
-    for goal in goals:
-        name = goal["metric"]
-        sides: dict[str, dict[int, float]] = {"best": {}, "baseline": {}}
-        for row in confirm:
-            value = row.get("values", {}).get(name)
-            side = row.get("confirms")
-            if row.get("state") == "done" and isinstance(value, (int, float)) and side in sides:
-                sides[side][int(row.get("seed", 0))] = float(value)
-        seeds = sorted(sides["best"].keys() & sides["baseline"].keys())
-        if seeds:
-            ours = [sides["best"][seed] for seed in seeds]
-            theirs = [sides["baseline"][seed] for seed in seeds]
-        else:
-            ours, theirs = [float(best["values"][name])], [float(baseline["values"][name])]
-        a, b = _stats(ours), _stats(theirs)
-        sign = 1.0 if goal["mode"] == "max" else -1.0
-        result.append(
-            {
-                "metric": name,
-                "mode": goal["mode"],
-                "best": a,
-                "baseline": b,
-                "difference": a["mean"] - b["mean"],
-                "ratio": a["mean"] / b["mean"] if b["mean"] else None,
-                "better": sign * (a["mean"] - b["mean"]) > 0,
-                "fresh_seeds": bool(seeds),
-            }
-        )
-    return result
-
-
 def _baseline(rows: Sequence[Row]) -> Row | None:
     found = [
         row for row in rows if row.get("is_baseline") and row.get("phase", "search") == "search"
@@ -202,13 +156,14 @@ def summary(version: str | Path, *, last_step: str | None = None) -> dict[str, A
     best, baseline = best_row(rows, goals), _baseline(rows)
     usable = baseline is not None and row_values(baseline, goals) is not None
     gains = gain(best, baseline, confirm, goals) if best and baseline and usable else []
-    nothing = best is not None and baseline is not None and best["trial_id"] == baseline["trial_id"]
+    doubt = doubts([r for r in rows if r.get("state") == "done"], best, goals)
     return {
         "objectives": goals,
         "best": best,
         "baseline": baseline,
         "gain": gains,
-        "verdict": _verdict(best, gains, nothing=nothing, usable=usable),
+        "verdict": verdict(best, baseline if usable else None, rows, gains, doubt),
+        "doubt": doubt,
         "test": _test_metrics(confirm),
         "front": [row["trial_id"] for row in front(rows, goals)],
         "cost": {
@@ -256,31 +211,6 @@ def _test_metrics(confirm: Sequence[Row]) -> dict[str, dict[str, Any]]:
             if name.startswith("test") and number and row.get("state") == "done":
                 values.setdefault(name, {}).setdefault(str(row.get("confirms")), []).append(value)
     return {
-        name: {side: _stats(found) for side, found in sides.items()}
+        name: {side: stats(found) for side, found in sides.items()}
         for name, sides in values.items()
     }
-
-
-def figure(side: Mapping[str, Any]) -> str:
-    """Mean and, with several seeds, the sample standard deviation."""
-    spread = side["std"]
-    return f"{side['mean']:.4g}" + (f" +- {spread:.3g}" if spread is not None else "")
-
-
-def _verdict(
-    best: Row | None, gains: Sequence[Mapping[str, Any]], *, nothing: bool, usable: bool
-) -> str:
-    if best is None:
-        return "No trial has given a usable result yet."
-    if not usable:
-        return "Your own configuration gave no usable result, so there is nothing to compare with."
-    if nothing or not any(item["better"] for item in gains):
-        return "Nothing beat your own configuration."
-    parts = [
-        f"{item['metric']} {figure(item['best'])} against {figure(item['baseline'])} "
-        f"({item['difference']:+.3g})"
-        for item in gains
-    ]
-    seeds = gains[0]["best"]["n"]
-    how = f"over {seeds} fresh seed(s)" if gains[0]["fresh_seeds"] else "over the search's one seed"
-    return f"Against your own configuration, {how}: " + "; ".join(parts) + "."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from darts_core.train.config import TrainConfig
 
 if TYPE_CHECKING:
-    from darts_core.train.baselines import baseline, resnet
+    from darts_core.models.baselines import baseline, resnet
     from darts_core.train.evaluation import Evaluation, evaluate
     from darts_core.train.loop import FitResult, fit
     from darts_core.train.save import load_model, reshape_like, save_model

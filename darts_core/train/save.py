@@ -18,6 +18,10 @@ from darts_core.supernet.replace import is_identity, is_zero, replace_modules
 
 __all__ = ["is_identity", "is_zero", "load_model", "replace_modules", "reshape_like", "save_model"]
 
+_REMEDY = (
+    "give a model.pt that `darts-core train` or `prune` wrote; the weights of a network of your own go with "
+    "model=package.module:function weights=FILE"
+)
 # no size of a network is larger
 _MOST = 100_000
 
@@ -29,16 +33,18 @@ def save_model(path: str | Path, model: nn.Module, meta: Mapping[str, Any]) -> N
         path: the file.
         model: a network from `build` or `baseline`, pruned or not.
         meta: `{"architecture": architecture.to_dict(), "build": {channels, layers, ...}}`, or
-            `{"baseline": {"name": ..., "num_classes": ..., ...}}`; further plain values are kept
-            (image_shape, class_names, mean, std ...). `replaced` names modules that were cut.
+            `{"baseline": {"name": ..., "num_classes": ..., ...}}`, or `{"model":
+            NamedModel.described()}`; further plain values are kept (image_shape, class_names, mean, std
+            ...). `replaced` names modules that were cut.
 
     Raises:
         ResumeError: `meta` describes no network.
     """
-    if not isinstance(meta.get("architecture") or meta.get("baseline"), Mapping):
+    described = meta.get("architecture") or meta.get("baseline") or meta.get("model")
+    if not isinstance(described, Mapping):
         raise ResumeError(
             f"Cannot save {path}: meta has the keys {sorted(meta)} but needs 'architecture' (with "
-            "'build') or 'baseline', or nothing could rebuild the network."
+            "'build'), 'baseline' or 'model', or nothing could rebuild the network."
         )
     state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
     save_checkpoint(path, {"kind": "model", "state": state, "meta": dict(meta)})
@@ -50,7 +56,7 @@ def load_model(path: str | Path, *, device: Any = "cpu") -> tuple[nn.Module, dic
     Raises:
         ResumeError: the file is missing, damaged, not a saved model, or its weights do not fit.
     """
-    content = load_checkpoint(path)
+    content = load_checkpoint(path, remedy=_REMEDY)
     if content.get("kind") != "model":
         raise ResumeError(f"{path} is not a saved model (kind {str(content.get('kind'))[:80]!r}).")
     meta, state = content.get("meta"), content.get("state")
@@ -98,11 +104,15 @@ def _rebuild(path: str | Path, meta: Mapping[str, Any], state: Mapping[str, Tens
         make: Callable[..., nn.Module] = partial(build, architecture)
         node = dict(meta.get("build") or {})
     elif isinstance(meta.get("baseline"), Mapping):
-        from darts_core.train.baselines import baseline
+        from darts_core.models.baselines import baseline
 
         make, node = baseline, dict(meta["baseline"])
+    elif isinstance(meta.get("model"), Mapping):
+        from darts_core.models.named import saved_model
+
+        return saved_model(meta["model"], str(path)).make()
     else:
-        raise ResumeError(f"{path} describes no network ('architecture' or 'baseline').")
+        raise ResumeError(f"{path} describes no network ('architecture', 'baseline' or 'model').")
     _check_sizes(path, make, node, state)
     return make(**node)
 
@@ -136,7 +146,7 @@ def reshape_like(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     """
     for name, module in model.named_modules():
         prefix = f"{name}." if name else ""
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             _reshape_conv(module, state.get(f"{prefix}weight"))
         elif isinstance(module, nn.modules.batchnorm._BatchNorm):
             _reshape_norm(module, state.get(f"{prefix}running_mean", state.get(f"{prefix}weight")))
@@ -146,7 +156,26 @@ def reshape_like(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
                 module.out_features, module.in_features = weight.shape
                 _resize(module, "weight", weight.shape)
                 _resize(module, "bias", weight.shape[:1])
+        elif isinstance(module, nn.LayerNorm):
+            _reshape_layer_norm(module, state.get(f"{prefix}weight"))
+        elif isinstance(module, nn.Embedding):
+            _reshape_embedding(module, state.get(f"{prefix}weight"))
     return model
+
+
+def _reshape_layer_norm(module: nn.LayerNorm, weight: Tensor | None) -> None:
+    if weight is None or weight.shape == module.weight.shape:
+        return
+    module.normalized_shape = tuple(weight.shape)
+    _resize(module, "weight", weight.shape)
+    _resize(module, "bias", weight.shape)
+
+
+def _reshape_embedding(module: nn.Embedding, weight: Tensor | None) -> None:
+    if weight is None or weight.shape == module.weight.shape:
+        return
+    module.num_embeddings, module.embedding_dim = weight.shape
+    _resize(module, "weight", weight.shape)
 
 
 def _resize(module: nn.Module, name: str, shape: Any) -> None:
@@ -160,7 +189,7 @@ def _resize(module: nn.Module, name: str, shape: Any) -> None:
         setattr(module, name, new)
 
 
-def _reshape_conv(module: nn.Conv2d, weight: Tensor | None) -> None:
+def _reshape_conv(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, weight: Tensor | None) -> None:
     if weight is None or weight.shape == module.weight.shape:
         return
     depthwise = module.groups == module.in_channels == module.out_channels

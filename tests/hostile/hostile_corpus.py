@@ -136,6 +136,7 @@ IDX: dict[str, bytes] = {
     "announces terabytes": b"\0\0\x08\x03" + struct.pack(">3I", 2**32 - 1, 2**32 - 1, 2**32 - 1),
     "announces more": b"\0\0\x08\x03" + struct.pack(">3I", 10, 28, 28) + bytes(100),
     "announces less": b"\0\0\x08\x03" + struct.pack(">3I", 1, 2, 2) + bytes(100),
+    "announces nothing": b"\0\0\x08\x03" + struct.pack(">3I", 2**32 - 1, 2**32 - 1, 0),
     "gzip cut": gzip.compress(b"\0\0\x08\x03" + struct.pack(">3I", 10, 28, 28) + bytes(7840))[:60],
     "gzip bad": b"\x1f\x8b" + bytes(50),
     "gzip of noise": gzip.compress(os.urandom(100)),

@@ -10,8 +10,8 @@ import torch
 from darts_core.architecture import Architecture
 from darts_core.checkpoint import load_checkpoint, save_checkpoint
 from darts_core.errors import DartsError, ResumeError
+from darts_core.models.baselines import baseline
 from darts_core.supernet import build
-from darts_core.train.baselines import baseline
 from darts_core.train.save import load_model, save_model
 
 NODE = {"name": "resnet8", "num_classes": 3, "in_channels": 1, "width": 4}

@@ -8,8 +8,12 @@ from darts_core.autosearch import contract
 from darts_core.autosearch.backbones import ResNet18, ResNet50, grammar
 from darts_core.autosearch.backbones.blocks import Bottleneck
 from darts_core.autosearch.backbones.resnet import Backbone
+from darts_core.autosearch.catalogue import ALGORITHMS
+from darts_core.autosearch.differentiable import DifferentiableSearch
 from darts_core.autosearch.module_search import searchable
-from darts_core.errors import ArchitectureError
+from darts_core.autosearch.spec import Objective, SearchSpec
+from darts_core.errors import ArchitectureError, JobError
+from darts_core.study.space import SearchDimension
 from darts_core.supernet.choices import LayerChoice, WidthChoice
 from darts_core.supernet.count import count
 
@@ -127,3 +131,44 @@ def test_any_module_with_choices(trial):
     found = searchable(_model(), (1, 8, 8))
     assert found[0].kernel_size == (3, 3)
     assert found[6].in_features == 2
+
+
+def test_alphas_that_have_not_moved_are_told_from_those_that_have(trial):
+    trial.config["architecture"] = "search:"
+    supernet = searchable(_model(), (1, 8, 8))
+    x, y = torch.randn(8, 1, 8, 8), torch.tensor([0, 1] * 4)
+    steps = trial.searchables[-1].steps
+    nn.functional.cross_entropy(supernet(x), y).backward()
+    assert steps.state() == {"moved": False, "passes": 1, "warmup": 1}
+    nn.functional.cross_entropy(supernet(x), y).backward()
+    assert steps.state()["moved"]
+
+
+def test_choices_that_never_moved_end_the_search_before_their_network_is_trained(shop):
+    workshop = shop(
+        """
+        import json
+        from darts_core import autosearch
+        from darts_core.autosearch.contract import current
+        class Steps:
+            def state(self): return {"moved": False, "passes": 20, "warmup": 20}
+        class Found:
+            steps = Steps()
+            def derive(self): return "x"
+        def train():
+            if autosearch.phase == "supernet":
+                current().searchables.append(Found())
+            autosearch.report(0.5)
+        """
+    )
+    spec = SearchSpec(
+        "s",
+        (SearchDimension("code", choices=("base",)),),
+        (Objective("acc"),),
+        algorithm="differentiable_search",
+        algorithm_options={**ALGORITHMS["differentiable_search"].defaults(), "setting": "code"},
+    )
+    search = DifferentiableSearch(spec, workshop, first={"code": "base"}, is_baseline=True)
+    with pytest.raises(JobError, match=r"never moved: the supernet made 20 .* warmup=20"):
+        search.run()
+    assert len(workshop.known_rows("s")) == 1

@@ -352,3 +352,17 @@ def test_what_stands_in_lies_in_the_space_and_survives_the_storage(tmp_path):
         again = dimension.decode(dimension.encode(value))
         assert again == value or math.isclose(again, value, rel_tol=1e-9)
     assert not dimension.contains("adam")
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        (FOUR.replace("  cpu_per_instance: 2", "  confirm_seed: 2"), "general.confirm_seed"),
+        ("space: {lr: {choices: [1, 2]}}\nlimits: {retry: 3}\n", "limits.retry"),
+        ("space: {lr: {choices: [1, 2]}}\ntrial: 3\n", "trial"),
+    ],
+)
+def test_an_unknown_field_is_told_with_the_known_ones(tmp_path, text, where):
+    with pytest.raises(ConfigError, match=r"did you mean \w+.*known fields are \w+, \w+") as error:
+        parse_file(write(tmp_path, text))
+    assert where in str(error.value)

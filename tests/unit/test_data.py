@@ -211,7 +211,7 @@ def test_digits_are_those_of_scikit_learn(monkeypatch):
         ({"name": "digits", "test_fraction": 0}, ConfigError, "data.test_fraction=0"),
         ({"name": "digits", "image_size": 4}, ConfigError, "data.image_size=4"),
         ({"name": "digits", "seed": -1}, ConfigError, "seed=-1"),
-        ({"name": "digits", "device": "abacus"}, DeviceError, "'abacus' is not a device"),
+        ({"name": "digits", "device": "abacus"}, DeviceError, "device=abacus is no device"),
         ({"name": "synthetic", "reach": 99}, ConfigError, "data.reach=99"),
     ],
 )

@@ -12,8 +12,8 @@ from darts_core.export import FORMATS, chunk_size, export_model, extras, load
 from darts_core.export.fold import fold_batch_norms, trace
 from darts_core.export.fused import FusedProgram, plan_steps
 from darts_core.export.verify import Check, judge
+from darts_core.models.baselines import baseline
 from darts_core.supernet import build
-from darts_core.train.baselines import baseline
 
 SHAPE = (3, 8, 8)
 

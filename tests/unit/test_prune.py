@@ -12,6 +12,7 @@ from torch import nn
 
 from darts_core.architecture import Architecture
 from darts_core.errors import PruneError
+from darts_core.models.baselines import baseline
 from darts_core.prune import channel_importance, find_groups, remove_channels
 from darts_core.prune import cost as cost_module
 from darts_core.prune.cost import LayerCosts
@@ -19,7 +20,6 @@ from darts_core.prune.plan import Item, Option, solve, widths_of
 from darts_core.prune.structure import find_cuts, find_dead, loss_increases
 from darts_core.supernet import build, count
 from darts_core.train import load_model, save_model
-from darts_core.train.baselines import baseline
 from darts_core.train.save import replace_modules
 
 

@@ -8,10 +8,10 @@ from torch import nn
 from darts_core.architecture import Architecture
 from darts_core.errors import LatencyError, PruneError
 from darts_core.latency import Timing
+from darts_core.models.baselines import baseline
 from darts_core.prune import prune_to_budget
 from darts_core.prune.budget import budget_ms
 from darts_core.train import TrainConfig, load_model
-from darts_core.train.baselines import baseline
 
 
 @pytest.fixture(autouse=True)

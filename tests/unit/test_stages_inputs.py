@@ -154,3 +154,18 @@ def test_a_stage_is_stamped_by_what_it_reads_only() -> None:
     assert "train" not in own
     assert "job" not in own
     assert {"search", "seed", "data", "space"} <= set(own)
+
+
+@pytest.mark.parametrize(
+    "doubt", [[{"guard": "ties", "message": "nothing is decided."}], [], "x", [3]]
+)
+def test_a_doubtful_architecture_is_trained_with_a_warning(
+    tmp_path: Path, bundle: DataBundle, caplog: pytest.LogCaptureFixture, doubt: Any
+) -> None:
+    path = tmp_path / "search" / "architecture.yaml"
+    path.parent.mkdir()
+    Architecture.named("DARTS_V2").to_yaml(path, doubt=doubt)
+    found = find_network(config(), tmp_path, bundle)
+    assert found.architecture == Architecture.named("DARTS_V2")
+    told = f"{path} is doubtful: nothing is decided." in caplog.text
+    assert told == (isinstance(doubt, list) and bool(doubt) and doubt != [3])

@@ -8,8 +8,8 @@ from torch import nn
 
 from darts_core.checkpoint import save_checkpoint
 from darts_core.errors import ConfigError, ResumeError
+from darts_core.models.baselines import BASELINES
 from darts_core.train import baseline, load_model, reshape_like, resnet, save_model
-from darts_core.train.baselines import BASELINES
 
 
 @pytest.mark.parametrize("name", [n for n in BASELINES if n not in ("resnet34", "resnet50")])

@@ -53,11 +53,19 @@ class AlphaSteps:
         self.penalty = penalty
         self.passes: dict[int, int] = {}
         self._optimizers: dict[int, torch.optim.Adam] = {}
+        self._start = [alpha.detach().clone() for alpha in supernet.alphas()]
         for alpha in supernet.alphas():
             self._optimizers[id(alpha)] = torch.optim.Adam(
                 [alpha], lr=learning_rate, betas=(0.5, 0.999)
             )
             alpha.register_post_accumulate_grad_hook(self._step)
+
+    def state(self) -> dict[str, Any]:
+        """Whether any alpha has moved, and after how many backward passes that could have begun."""
+        pairs = zip(self.supernet.alphas(), self._start, strict=True)
+        moved = any(not torch.equal(alpha.detach().cpu(), start.cpu()) for alpha, start in pairs)
+        passes = max(self.passes.values(), default=0)
+        return {"moved": moved, "passes": passes, "warmup": self.warmup}
 
     def _step(self, alpha: Tensor) -> None:
         """The hook: add the penalty's gradient, step, and clear it from the user's optimizer's sight."""

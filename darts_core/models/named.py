@@ -1,0 +1,239 @@
+"""From a name to a network: `package.module:function`, `timm:NAME`, or what `register_model` knows.
+
+A named network is saved as its name and the arguments that it was made with, and made again from them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from darts_core.errors import ConfigError, DartsError, unknown_name
+from darts_core.models.trust import is_trusted, trust
+from darts_core.registry import Registry
+
+__all__ = ["REGISTERED", "NamedModel", "is_named", "named_model", "register_model", "saved_model"]
+
+Factory = Callable[..., nn.Module]
+REGISTERED: Registry[Factory] = Registry("model")
+
+_FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_TIMM = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
+# arguments of timm's factory that read files or download them
+_TIMM_READS = (
+    "cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay",
+)  # fmt: skip
+_PLAIN = (str, int, float, bool, type(None))
+
+
+def register_model(name: str, *, description: str) -> Callable[[Factory], Factory]:
+    """A decorator for a function that makes a network; `model=NAME` then builds it.
+
+    The function is called with those of `num_classes`, `in_channels` and `image_size` (height, width)
+    that it takes, and with `model_args`.
+
+    Raises:
+        ConfigError: the name is taken, or reads like a file or a function.
+    """
+    if not re.fullmatch(r"[A-Za-z]\w*", name):
+        raise ConfigError(f"A model's name has letters, digits and _ only, not {name!r}.")
+    return REGISTERED.register(name, description=description)
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A network's name and the arguments that it is made with."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+    def make(self) -> nn.Module:
+        """A fresh network; its parameters are drawn from torch's global generator.
+
+        Raises:
+            ConfigError: there is no such function, or it fails with these arguments.
+        """
+        factory = _factory(self.name)
+        try:
+            model = factory(**self.arguments)
+        except DartsError:
+            raise
+        except Exception as error:  # of foreign code, of any kind
+            raise ConfigError(
+                f"model={self.name} fails with the arguments {dict(self.arguments)}: "
+                f"{type(error).__name__}: {str(error)[:300]}"
+            ) from error
+        if not isinstance(model, nn.Module):
+            raise ConfigError(
+                f"model={self.name} gives a {type(model).__name__}; it must give a torch.nn.Module."
+            )
+        return model
+
+    def described(self) -> dict[str, Any]:
+        """What a saved file holds of it."""
+        return {"name": self.name, "arguments": dict(self.arguments)}
+
+
+def is_named(text: str | None) -> bool:
+    """Whether `text` names a network to be made, rather than a file."""
+    if text is None:
+        return False
+    return text in REGISTERED or text.startswith("timm:") or bool(_FUNCTION.fullmatch(text))
+
+
+def named_model(
+    text: str, given: Mapping[str, Any], *, image_shape: Sequence[int], num_classes: int
+) -> NamedModel:
+    """The network that the user names, for images of a shape and so many classes.
+
+    Args:
+        text: `package.module:function`, `timm:NAME`, or a registered name. Its module is trusted from
+            now on: it is the user's own word.
+        given: arguments, which come before those of the data.
+        image_shape: (C, H, W).
+        num_classes: outputs.
+
+    Raises:
+        ConfigError: there is no such thing, an argument is not plain, or its output has another shape.
+    """
+    _check_arguments(text, given)
+    module, colon, _ = text.partition(":")
+    if colon and module != "timm":
+        trust(module)
+    known = {
+        "num_classes": num_classes,
+        "in_channels": image_shape[0],
+        "in_chans": image_shape[0],
+        "image_size": list(image_shape[1:]),
+        "img_size": list(image_shape[1:]),
+    }
+    arguments = {**_taken(text, known), **given}
+    found = NamedModel(text, arguments)
+    _check_output(found, image_shape, num_classes)
+    return found
+
+
+def saved_model(node: Mapping[str, Any], source: str) -> NamedModel:
+    """The network that a saved file describes.
+
+    Args:
+        node: from `NamedModel.described`.
+        source: the file, for errors.
+
+    Raises:
+        ConfigError: the description is damaged, or names a module that the user did not.
+    """
+    name, arguments = node.get("name"), node.get("arguments")
+    if not isinstance(name, str) or not is_named(name) or not isinstance(arguments, Mapping):
+        raise ConfigError(f"{source} describes no network that can be made again.")
+    module, colon, _ = name.partition(":")
+    if colon and module != "timm" and not is_trusted(module):
+        raise ConfigError(
+            f"{source} was made by {name}; a file alone does not make this program import code. Name the "
+            f"module yourself: plugins=[{module}]."
+        )
+    _check_arguments(name, arguments)
+    return NamedModel(name, dict(arguments))
+
+
+def _check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
+    for key, value in arguments.items():
+        items = value if isinstance(value, (list, tuple)) else (value,)
+        if not isinstance(key, str) or not all(isinstance(item, _PLAIN) for item in items):
+            raise ConfigError(
+                f"model_args.{key} of {name} is a {type(value).__name__}; numbers, texts, truth values "
+                "and lists of them can be saved."
+            )
+    if name.startswith("timm:"):
+        for key in _TIMM_READS:
+            if arguments.get(key):
+                raise ConfigError(
+                    f"model_args.{key} would read or download weights; build timm:NAME without it and "
+                    "give weights=FILE, a state dict."
+                )
+
+
+def _factory(name: str) -> Factory:
+    if name.startswith("timm:"):
+        return _timm(name.removeprefix("timm:"))
+    module, colon, function = name.partition(":")
+    if not colon:
+        return REGISTERED[name]
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), function, None)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"model={name}: there is no module {error.name!r}; it must be importable from the current "
+            "folder or be installed."
+        ) from error
+    except DartsError:
+        raise
+    except Exception as error:  # of foreign code, of any kind
+        raise ConfigError(
+            f"model={name} fails while its module is imported: {type(error).__name__}: {error}"
+        ) from error
+    if not callable(found):
+        names = [n for n, v in vars(sys.modules[module]).items() if callable(v) and n[0] != "_"]
+        raise ConfigError(f"model={name}: {unknown_name('function', function, names)}")
+    return found  # type: ignore[no-any-return]
+
+
+def _timm(name: str) -> Factory:
+    if not _TIMM.fullmatch(name):
+        raise ConfigError(
+            f"model=timm:{name}: give a name of timm's own, such as timm:resnet18; models from a hub or a "
+            "local folder (hf-hub:, local-dir:) are not opened."
+        )
+    try:
+        import timm
+    except ImportError as error:
+        raise ConfigError(
+            f"model=timm:{name} needs timm ({error}); pip install 'darts-core[timm]'."
+        ) from error
+    if not timm.is_model(name):
+        raise ConfigError(f"model=timm:{name}: {unknown_name('model', name, timm.list_models())}")
+
+    def make(**arguments: Any) -> nn.Module:
+        model: nn.Module = timm.create_model(name, pretrained=False, **arguments)
+        return model
+
+    return make
+
+
+def _taken(name: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `known` that the function takes by name."""
+    if name.startswith("timm:"):
+        return {key: known[key] for key in ("num_classes", "in_chans")}
+    parameters = inspect.signature(_factory(name)).parameters
+    return {key: value for key, value in known.items() if key in parameters}
+
+
+def _check_output(found: NamedModel, image_shape: Sequence[int], num_classes: int) -> None:
+    with torch.random.fork_rng(devices=[]):
+        model = found.make().eval()
+    sample = torch.zeros(2, *image_shape)
+    try:
+        with torch.no_grad():
+            output = model(sample)
+    except Exception as error:  # of foreign code, of any kind
+        raise ConfigError(
+            f"model={found.name} does not run on images [2, {', '.join(map(str, image_shape))}]: "
+            f"{type(error).__name__}: {str(error)[:300]}"
+        ) from error
+    shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+    if shape != (2, num_classes):
+        raise ConfigError(
+            f"model={found.name} gives {shape} for two images; logits [2, {num_classes}] are needed. Let "
+            "the function take num_classes, or set it in model_args."
+        )

@@ -1,0 +1,60 @@
+"""Weights from a state dict, read without running code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from darts_core.checkpoint import check_stored
+from darts_core.errors import ConfigError
+from darts_core.reading import regular_file
+
+__all__ = ["load_weights"]
+
+# where training scripts put the state dict inside what they save
+_INSIDE = ("state_dict", "model_state_dict", "model", "state", "params")
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Load the state dict in `path` into `model`; every name and shape must fit.
+
+    Args:
+        model: the network.
+        path: written by `torch.save(model.state_dict(), path)`, or a mapping that holds such under
+            one of the usual names.
+
+    Raises:
+        ConfigError: it is no file of plain tensors, or its weights are of another network.
+    """
+    path = regular_file(Path(path).expanduser(), ConfigError)
+    try:
+        check_stored(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen kinds for what is no archive of tensors
+        raise ConfigError(
+            f"weights={path} cannot be read as plain tensors ({type(error).__name__}); save them with "
+            "torch.save(model.state_dict(), path)."
+        ) from error
+    state = _state(content)
+    if state is None:
+        raise ConfigError(
+            f"weights={path} holds no state dict; save one with torch.save(model.state_dict(), path)."
+        )
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise ConfigError(f"weights={path} are of another network: {first[:300]}") from error
+
+
+def _state(content: Any) -> dict[str, Tensor] | None:
+    if not isinstance(content, Mapping):
+        return None
+    if content and all(isinstance(value, Tensor) for value in content.values()):
+        return dict(content)
+    inside = [_state(content.get(name)) for name in _INSIDE]
+    return next((state for state in inside if state is not None), None)

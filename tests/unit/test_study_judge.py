@@ -1,0 +1,97 @@
+"""A search's judgement: differences beyond their standard error, and figures that mean nothing."""
+
+import pytest
+
+from darts_core.study.judge import doubts, gain, verdict
+
+GOALS = [
+    {"metric": "acc", "mode": "max", "tolerance": 0.0},
+    {"metric": "latency", "mode": "min", "tolerance": 0.0},
+]
+
+
+def row(trial, acc, latency=5.0, **more):
+    return {"trial_id": trial, "number": 0, "state": "done", "done": True, "config": {},
+            "values": {"acc": acc, "latency": latency}, **more}  # fmt: skip
+
+
+def pairs(ours, theirs, latency=(5.0, 5.0), **more):
+    rows = []
+    for seed, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        rows.append(
+            row(f"w{seed}", a, latency[0] + 0.01 * seed, confirms="best", seed=seed, **more)
+        )
+        rows.append(row(f"o{seed}", b, latency[1] + 0.01 * seed, confirms="baseline", seed=seed))
+    return rows
+
+
+BEST, OWN = row("w", 0.9), row("o", 0.8)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "word"),
+    [
+        # seeds differ more than the sides do, and yet every pair says the same
+        ([0.81, 0.71, 0.91], [0.80, 0.70, 0.89], "better"),
+        ([0.80, 0.70, 0.89], [0.81, 0.71, 0.91], "worse"),
+        ([0.82, 0.80, 0.79], [0.80, 0.81, 0.795], "no difference shown"),
+        ([0.9], [0.8], "no difference shown"),
+        ([0.8, 0.8], [0.8, 0.8], "no difference shown"),
+    ],
+)
+def test_a_difference_counts_beyond_its_standard_error_over_pairs(ours, theirs, word):
+    found = gain(BEST, OWN, pairs(ours, theirs), GOALS)[0]
+    assert (found["verdict"], found["better"]) == (word, word == "better")
+
+
+def test_the_verdict_speaks_of_accuracy_and_of_time_apart():
+    confirm = pairs([0.82, 0.80, 0.79], [0.80, 0.81, 0.795], latency=(2.0, 5.0))
+    gains = gain(BEST, OWN, confirm, GOALS)
+    text = verdict(BEST, OWN, [BEST, OWN], gains)
+    assert "over 3 fresh seed(s)" in text
+    assert "no difference shown (3 seeds); latency" in text
+    assert text.endswith("(-3 +- 0): better.")
+    worse = verdict(BEST, OWN, [BEST, OWN], gain(BEST, OWN, pairs([0.5, 0.51], [0.8, 0.8]), GOALS))
+    assert worse.endswith("No gain is shown.")
+
+
+def test_a_disturbed_timing_is_marked_in_the_verdict():
+    confirm = pairs([0.9, 0.9], [0.8, 0.8], latency=(2.0, 5.0), latency_flag="other work")
+    text = verdict(BEST, OWN, [BEST, OWN], gain(BEST, OWN, confirm, GOALS))
+    acc, latency = text.split("; latency")
+    assert "disturbed" not in acc
+    assert "better [timing disturbed: other work]" in latency
+
+
+def test_seeds_that_change_nothing_are_named():
+    goals = GOALS[:1]
+    text = verdict(BEST, OWN, [BEST, OWN], gain(BEST, OWN, pairs([0.9, 0.9], [0.8, 0.8]), goals))
+    assert "the seed does not reach the training" in text
+
+
+def test_after_trial_0_alone_nothing_is_said_to_have_lost():
+    assert verdict(OWN, OWN, [OWN], []) == "Only your own configuration has been measured so far."
+    running = {"trial_id": "r", "state": "running", "done": False}
+    assert "Only your own" in verdict(OWN, OWN, [OWN, running], [])
+    assert verdict(OWN, OWN, [OWN, row("x", 0.1)], []) == "Nothing beat your own configuration."
+
+
+def test_a_metric_that_never_changed_is_no_success():
+    frozen = [row(t, 0.0875, reward_range=[5, 0.0875, 0.0875]) for t in "ab"]
+    assert "0.0875 at every iteration of every trial" in doubts(frozen, frozen[0], GOALS)
+    text = verdict(frozen[0], frozen[1], frozen, [], doubts(frozen, frozen[0], GOALS))
+    assert text.startswith("No success: acc was 0.0875")
+    # one trial that moved, or too few iterations, is no proof
+    for other in ([5, 0.08, 0.09], [2, 0.0875, 0.0875], None):
+        assert doubts([frozen[0], row("c", 0.0875, reward_range=other)], frozen[0], GOALS) == ""
+
+
+@pytest.mark.parametrize(
+    ("chance", "value", "doubted"),
+    [(0.1, 0.0875, True), (0.1, 0.15, True), (0.1, 0.3, False), (0.5, 0.54, True), (0.5, 0.6, False),
+     (10, 12.0, True), (10, 40.0, False), (None, 0.0875, False)],
+)  # fmt: skip
+def test_an_accuracy_at_the_level_of_chance_is_no_success(chance, value, doubted):
+    goals = [{**GOALS[0], "chance": chance}]
+    best = row("a", value)
+    assert ("level of chance" in doubts([best], best, goals)) == doubted

@@ -138,6 +138,11 @@ def divide(
         test, _ = stratified_pick(labels, test, test_limit, fixed)
     val_count = round(len(rest) * _fraction("val_fraction", val_fraction))
     val, rest = stratified_pick(labels, rest, val_count, rng)
+    if not len(rest):
+        raise DataError(
+            f"data.val_fraction={val_fraction} leaves nothing to train on; choose a smaller one, or use "
+            "more images."
+        )
     alpha_count = round(len(rest) * _fraction("alpha_fraction", alpha_fraction))
     alpha, params = stratified_pick(labels, rest, alpha_count, rng)
     parts = {"params": params, "alpha": alpha, "val": val, "test": test}

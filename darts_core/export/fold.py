@@ -21,7 +21,7 @@ from torch.fx import Node
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from darts_core.errors import ExportError, LatencyError
-from darts_core.latency.forms import keep_constants, skip_dead
+from darts_core.latency.deployed import keep_constants, skip_dead
 from darts_core.latency.norms import CONVOLUTIONS, is_call, rest_of_norm
 
 __all__ = ["fold_batch_norms", "trace"]

@@ -16,8 +16,14 @@ from darts_core.device import require_device
 from darts_core.errors import LatencyError
 from darts_core.latency import device as _device
 from darts_core.latency.choice_cost import ChoiceCost
+from darts_core.latency.deployed import (
+    as_deployed,
+    in_runtime,
+    onnx_bytes,
+    onnx_call,
+    without_norms,
+)
 from darts_core.latency.expected import CostModel, fit_overhead
-from darts_core.latency.forms import as_deployed, in_runtime, onnx_bytes, onnx_call, without_norms
 from darts_core.latency.measure import measure
 from darts_core.latency.timing import Timing
 from darts_core.runlog import config_hash

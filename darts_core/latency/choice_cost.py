@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from darts_core.architecture import Architecture
 from darts_core.errors import LatencyError, unknown_name
-from darts_core.latency.forms import without_norms
+from darts_core.latency.deployed import without_norms
 from darts_core.latency.survey import Network, Survey, digest
 from darts_core.latency.table import LatencyTable, fill_table
 from darts_core.latency.units import Unit, find_units

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from darts_core.architecture import Architecture, CellChoice
 from darts_core.errors import LatencyError, unknown_name
-from darts_core.latency.places import Place, find_places
+from darts_core.latency.edge_shapes import Place, find_places
 from darts_core.latency.table import LatencyTable
 from darts_core.ops import create_op
 from darts_core.ops.macs import macs_by_module

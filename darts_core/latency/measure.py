@@ -22,7 +22,7 @@ from torch import nn
 from darts_core.device import require_device
 from darts_core.errors import LatencyError
 from darts_core.latency import device as _device
-from darts_core.latency.forms import RUNTIMES, in_runtime
+from darts_core.latency.deployed import RUNTIMES, in_runtime
 from darts_core.latency.timing import Timing, require_comparable, speedup
 
 __all__ = [

@@ -11,7 +11,7 @@ from torch import nn
 
 from darts_core.architecture import Architecture
 from darts_core.device import require_device
-from darts_core.latency.forms import as_deployed, in_runtime, without_norms
+from darts_core.latency.deployed import as_deployed, in_runtime, without_norms
 from darts_core.latency.measure import measure
 from darts_core.latency.timing import Timing
 

@@ -22,9 +22,9 @@ from darts_core import runlog
 from darts_core.device import require_device
 from darts_core.errors import DartsError, LatencyError
 from darts_core.latency import device as _device
-from darts_core.latency.forms import DTYPES, RUNTIMES, as_deployed, in_runtime, without_norms
+from darts_core.latency.deployed import DTYPES, RUNTIMES, as_deployed, in_runtime, without_norms
+from darts_core.latency.edge_shapes import Place, find_places
 from darts_core.latency.measure import FOREIGN_CORES, added_ms, default_batch_sizes, quick_ms
-from darts_core.latency.places import Place, find_places
 from darts_core.ops import create_op
 
 __all__ = [

@@ -27,7 +27,7 @@ from darts_core.latency import (
     size_model,
 )
 from darts_core.latency.check import fit_networks
-from darts_core.latency.forms import DTYPES
+from darts_core.latency.deployed import DTYPES
 from darts_core.latency.networks import NetworkTimer
 from darts_core.latency.table import open_table, table_settings
 from darts_core.latency.within import TOLERANCE, fastest

@@ -34,10 +34,10 @@ class DrawnRun(BatchedRun):
         self.pools: dict[tuple[int, int], Tensor] = {}
         # each edge's params by themselves, again without a gradient as long as the section
         count = {"1": len(layout.first), "2": len(layout.second)}
-        self.taps = {stage: self.packed[f"depthwise{stage}"].unbind(0) for stage in count}
+        self.taps = {number: self.packed[f"depthwise{number}"].unbind(0) for number in count}
         self.points = {
-            stage: self.packed[f"pointwise{stage}"].flatten(0, 1).unbind(0) if branches else ()
-            for stage, branches in count.items()
+            number: self.packed[f"pointwise{number}"].flatten(0, 1).unbind(0) if branches else ()
+            for number, branches in count.items()
         }
         self.reductions = self.packed["reduction"].split(1)
 
@@ -70,7 +70,7 @@ class DrawnRun(BatchedRun):
         source = layout.edges[edge][0]
         first = len(layout.first)
         if slot < first:
-            return self._stages(edge, slot, state, size, stride)
+            return self._separable(edge, slot, state, size, stride)
         if slot < first + layout.pools:
             key = (source, slot - first)
             if key not in self.pools:
@@ -81,33 +81,33 @@ class DrawnRun(BatchedRun):
         y = self._halve(F.relu(state), self.reductions[edge], *size[source])[0]
         return self.norm(y, layout.rows["reduction"] + edge * layout.channels)
 
-    def _stages(
+    def _separable(
         self, edge: int, branch: int, state: Tensor, size: list[tuple[int, int]], stride: int
     ) -> Tensor:
         layout = self.layout
         height, width = size[layout.edges[edge][0]]
         count = len(layout.first)
-        y = self._stage("1", edge, branch, state, (height, width), stride)
+        y = self._convolution("1", edge, branch, state, (height, width), stride)
         y = self.norm(y, layout.rows["first"] + (edge * count + branch) * layout.channels)
         if branch < len(layout.second):
             count = len(layout.second)
             y = y.view(layout.channels, -1, state.shape[-1])
-            y = self._stage("2", edge, branch, y, size[-1], 1)
+            y = self._convolution("2", edge, branch, y, size[-1], 1)
             y = self.norm(y, layout.rows["second"] + (edge * count + branch) * layout.channels)
         return y
 
-    def _stage(
-        self, stage: str, edge: int, branch: int, x: Tensor, size: tuple[int, int], stride: int
+    def _convolution(
+        self, number: str, edge: int, branch: int, x: Tensor, size: tuple[int, int], stride: int
     ) -> Tensor:
         """[C, out pixels * samples]: relu, depthwise and pointwise convolution."""
-        filters = self.layout.first if stage == "1" else self.layout.second
+        filters = self.layout.first if number == "1" else self.layout.second
         kernel, dilation = filters[branch]
         channels = self.layout.channels
         start = channels * sum(k * k for k, _ in filters[:branch])
-        taps = self.taps[stage][edge].narrow(0, start, channels * kernel * kernel)
+        taps = self.taps[number][edge].narrow(0, start, channels * kernel * kernel)
         matrix = taps.view(channels, -1) @ tap_bands(*size, kernel, dilation, stride, x.dtype)
         d = torch.bmm(matrix.view(channels, -1, x.shape[1]), F.relu(x)).flatten(1)
-        return self.points[stage][edge * len(filters) + branch] @ d
+        return self.points[number][edge * len(filters) + branch] @ d
 
     def _pool(
         self, source: int, index: int, state: Tensor, size: tuple[int, int], stride: int

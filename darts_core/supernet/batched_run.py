@@ -103,11 +103,11 @@ class BatchedRun:
         high = weight_EOI[:, half:].reshape(edges * (outs - half), -1) @ odd
         return torch.cat([low.view(edges, half, -1), high.view(edges, outs - half, -1)], dim=1)
 
-    def _taps(self, stage: str, edge0: int, edge1: int, count: int | None = None) -> list[Tensor]:
-        """Weights [E', C, k^2] of every filter of a stage."""
+    def _taps(self, name: str, edge0: int, edge1: int) -> list[Tensor]:
+        """Weights [E', C, k^2] of every filter, of the first or the second convolutions."""
         layout = self.layout
-        filters = layout.first if stage == "depthwise1" else layout.second
-        block = self.packed[stage][edge0:edge1]
+        filters = layout.first if name == "depthwise1" else layout.second
+        block = self.packed[name][edge0:edge1]
         sizes = [layout.channels * kernel * kernel for kernel, _ in filters]
         return [part.view(edge1 - edge0, layout.channels, -1) for part in block.split(sizes, dim=1)]
 
@@ -164,7 +164,7 @@ class BatchedRun:
     def _first(
         self, z: Tensor, edge0: int, edge1: int, height: int, width: int, stride: int
     ) -> Tensor:
-        """[E' * F, C, out pixels * samples]: first stages of the edges of one source."""
+        """[E' * F, C, out pixels * samples]: first convolutions of the edges of one source."""
         layout = self.layout
         edges, channels = edge1 - edge0, layout.channels
         bands = []
@@ -181,7 +181,7 @@ class BatchedRun:
         return torch.bmm(weight, d)
 
     def _second(self, y1: Tensor, edge0: int, edge1: int, size: tuple[int, int]) -> Tensor:
-        """[E', F2, C * out pixels * samples]: normalised second stages."""
+        """[E', F2, C * out pixels * samples]: normalised second convolutions."""
         layout = self.layout
         edges, channels, two = edge1 - edge0, layout.channels, len(layout.second)
         pixels = size[0] * size[1]

@@ -2,8 +2,7 @@
 
 Operations declare primitives; every operation of every edge becomes a branch of one of these forms:
 
-    two stages   relu, depthwise, pointwise, norm, relu, depthwise, pointwise, norm
-    one stage    relu, depthwise, pointwise, norm
+    separable    one separable convolution (relu, depthwise, pointwise, norm), or two of them in a row
     dense        relu, dense convolution, norm (cells with one are planned in `plan_dense`)
     pool         max or average pool (and a norm without affine part, where the space asks for it)
     identity     the state itself; with stride 2 a factorised reduction
@@ -47,9 +46,9 @@ class Branch:
     """One operation in the plan's terms.
 
     Attributes:
-        form: "stages", "dense", "max_pool", "avg_pool", "identity", "reduction" or "zero".
-        filters: (kernel, dilation) of each stage's depthwise convolution, or of the dense one.
-        stride: of the first stage.
+        form: "separable", "dense", "max_pool", "avg_pool", "identity", "reduction" or "zero".
+        filters: (kernel, dilation) of each separable convolution, or of the dense one.
+        stride: of the first of them.
         pool: kernel size of a pool.
     """
 
@@ -88,7 +87,7 @@ class CellPlan:
     reasons: tuple[str, ...] = ()
 
 
-_STAGE = (Relu, Depthwise, Pointwise, BatchNorm)
+_SEPARABLE = (Relu, Depthwise, Pointwise, BatchNorm)
 
 
 def branch_of(module: nn.Module) -> Branch | None:
@@ -125,7 +124,7 @@ def _branch_of_primitives(primitives: Sequence[Primitive]) -> Branch | None:
         return None
     filters, stride = [], 1
     for index, primitive in enumerate(primitives):
-        if not isinstance(primitive, _STAGE[index % 4]):
+        if not isinstance(primitive, _SEPARABLE[index % 4]):
             return None
         if isinstance(primitive, BatchNorm) and primitive.affine:
             return None
@@ -138,7 +137,7 @@ def _branch_of_primitives(primitives: Sequence[Primitive]) -> Branch | None:
             if index < 4:
                 stride = primitive.stride
             filters.append((primitive.kernel, primitive.dilation))
-    return Branch("stages", tuple(filters), stride)
+    return Branch("separable", tuple(filters), stride)
 
 
 def _dense(primitives: Sequence[Primitive]) -> Branch | None:

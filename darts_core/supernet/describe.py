@@ -68,10 +68,11 @@ def describe_plan(
     """One row a wave: its edges, kernels, bytes moved and operations of a forward and backward pass.
 
     The kernels of a params step are listed, in order; an alpha step leaves out what only weight gradients
-    need (the depthwise stages made again, reduction weights). Tiles may have depthwise and pointwise of a
-    stage in one kernel (`darts_kernels.stage`). Filling the first states (preprocessing, or a copy), and
-    modules of loose columns, belong to no wave. With `sparse` weights the kernels are those that skip what is
-    not drawn, and bytes and operations are those of a draw of everything: upper bounds.
+    need (the depthwise convolutions made again, reduction weights). Tiles may have depthwise and pointwise
+    of a separable convolution in one kernel (`darts_kernels.stage`). Filling the first states
+    (preprocessing, or a copy), and modules of loose columns, belong to no wave. With `sparse` weights the
+    kernels are those that skip what is not drawn, and bytes and operations are those of a draw of
+    everything: upper bounds.
     """
     from darts_core.supernet.dense_layout import DenseLayout
 

@@ -138,12 +138,12 @@ def print_front(name: str, shown: dict) -> None:
 def report(searches: dict[str, dict], args: argparse.Namespace, jobs: Callable) -> None:
     """Print fronts and table, write `table.txt`, and a results file with `--out`."""
     root = Path(args.root)
-    hers = next(iter(searches.values()))["summary"]
-    base = hers["baseline"]
+    first = next(iter(searches.values()))["summary"]
+    base = first["baseline"]
     model = Path(base["folder"]) / "output" / base["model_path"]
     reference = timing(exported(base["config"], model, root / "export" / "baseline", args), args)
-    val = accuracies(hers, "baseline", "accuracy")
-    test = accuracies(hers, "baseline", "test_accuracy")
+    val = accuracies(first, "baseline", "accuracy")
+    test = accuracies(first, "baseline", "test_accuracy")
     rows = [row_of("ResNet-50", base, test, reference, args, {"val_accuracies": val})]
     lines = [
         "search | code | settings | val accuracy | test accuracy | params | exported ms | speed-up | "

@@ -55,7 +55,7 @@ def test_a_four_part_job_with_both_notations_of_the_space(place):
     (place / "data").mkdir()
     (place / "data/images.bin").write_text("x")
     text = create(place, "g2", "--data", "data", "--wait")
-    # the standard network among the codes is hers where she named none
+    # the standard network among the codes is the user's where none was named
     assert "'111-2111-211111-211' stands in for trial 0" in text
     assert "the job file states 1 GPU(s) a trial, but the job runs on cpu" in text
     shown = json.loads(jobs(place, "show", "g2", "--json"))

@@ -72,6 +72,11 @@ MISTAKES = [
     (["list", "opps"], ["'opps'", "'ops'"]),
     (["predict", "--model", "/not/there", "a.png"], ["/not/there"]),
     (["predict"], ["--model"]),
+    (["explain", "bandwidth=-1"], ["bandwidth=-1", "above 0"]),
+    (["explain", "bandwidth=nan"], ["bandwidth=nan", "above 0"]),
+    (["explain", "layers=100000000"], ["layers=100000000", "at most 100,000"]),
+    (["latency", "build", "seconds=inf"], ["seconds=inf", "at most"]),
+    (["train", "architecture=resnet8", "data=digits", "data.val_fraction=0.99999"], ["val_fraction=0.99999"]),
 ]  # fmt: skip
 
 

@@ -8,8 +8,8 @@ import torch
 
 from darts_core.architecture import Architecture
 from darts_core.export.fold import fold_batch_norms
+from darts_core.latency.deployed import skip_dead
 from darts_core.latency.expected import CostModel
-from darts_core.latency.forms import skip_dead
 from darts_core.spaces import get_space
 from darts_core.supernet import build
 from darts_core.supernet.fixed_cell import FixedCell

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from darts_core.export import fold_batch_norms
-from darts_core.latency.forms import without_norms
+from darts_core.latency.deployed import without_norms
 
 
 class NormAct(nn.BatchNorm2d):

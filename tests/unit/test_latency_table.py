@@ -29,9 +29,9 @@ from darts_core.latency.check import (
     spearman,
     write_networks,
 )
+from darts_core.latency.deployed import in_runtime, without_norms
+from darts_core.latency.edge_shapes import find_places
 from darts_core.latency.expected import fit_overhead
-from darts_core.latency.forms import in_runtime, without_norms
-from darts_core.latency.places import find_places
 from darts_core.ops import create_op
 from darts_core.spaces import get_space
 from darts_core.supernet import Supernet, build, count

@@ -1,4 +1,4 @@
-"""The plan of cells with depthwise stages (DARTS): parameters and statistics packed by edge and filter."""
+"""The plan of cells with separable convolutions (DARTS): params and statistics packed by edge and filter."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from darts_core.supernet.cell import SearchCell
     from darts_kernels.layout import CellLayout
 
-__all__ = ["obstacles", "plan_depthwise"]
+__all__ = ["obstacles", "plan_separable"]
 
 
-def plan_depthwise(cell: SearchCell, input_channels: int, order: tuple[int, ...]) -> CellPlan:
+def plan_separable(cell: SearchCell, input_channels: int, order: tuple[int, ...]) -> CellPlan:
     """The plan of a cell without obstacles.
 
     Args:
@@ -69,7 +69,7 @@ def _sort_columns(branches: Sequence[Branch | None]) -> dict[str, list[int]]:
     for k, branch in enumerate(branches):
         if branch is None or branch.form == "zero":
             continue
-        if branch.form == "stages":
+        if branch.form == "separable":
             columns["two" if len(branch.filters) == 2 else "one"].append(k)
         elif branch.form == "max_pool":
             columns["max"].append(k)
@@ -81,7 +81,7 @@ def _sort_columns(branches: Sequence[Branch | None]) -> dict[str, list[int]]:
 
 
 def obstacles(cell: SearchCell) -> tuple[str, ...]:
-    """Why the cell cannot run as depthwise stages, pools and identities; empty when it can."""
+    """Why the cell cannot run as separable convolutions, pools and identities; empty when it can."""
     reasons = []
     mixed0: Any = cell.mixed[0]
     for name, module in zip(mixed0.names, mixed0.ops, strict=True):
@@ -93,10 +93,10 @@ def obstacles(cell: SearchCell) -> tuple[str, ...]:
     branches = [branch_of(module) for module in mixed0.ops]
     if sum(b is not None and b.form in ("identity", "reduction") for b in branches) > 1:
         reasons.append("a cell has room for one identity")
-    if sum(b is not None and b.form == "stages" for b in branches) > 8:
+    if sum(b is not None and b.form == "separable" for b in branches) > 8:
         reasons.append("a cell has room for eight depthwise filters")
-    if not any(b is not None and b.form == "stages" for b in branches):
-        reasons.append("no operation of the space has a depthwise stage")
+    if not any(b is not None and b.form == "separable" for b in branches):
+        reasons.append("no operation of the space has a separable convolution")
     return tuple(reasons)
 
 
@@ -118,7 +118,7 @@ def _bind(cell: SearchCell, plan: CellPlan, columns: dict[str, list[int]]) -> No
     for e, row in enumerate(plan.order):
         mixed: Any = cell.mixed[row]
         for f, k in enumerate(columns["two"] + columns["one"]):
-            _bind_stages(plan, layout, f"mixed.{row}.ops.{k}", mixed.ops[k], e, f)
+            _bind_separable(plan, layout, f"mixed.{row}.ops.{k}", mixed.ops[k], e, f)
         for p, k in enumerate(columns["max"] + columns["avg"]):
             # all edges of a source share one pool and its statistics
             source = layout.edges[e][0]
@@ -152,25 +152,25 @@ def _bind_reduction(plan: CellPlan, base: str, module: Any, start: int) -> None:
     plan.params.append(Binding(f"{base}.conv_odd", "weight", start + even, odd))
 
 
-def _bind_stages(
+def _bind_separable(
     plan: CellPlan, layout: CellLayout, base: str, module: nn.Module, edge: int, branch: int
 ) -> None:
     convs = [(n, m) for n, m in module.named_modules() if isinstance(m, nn.Conv2d)]
     norms = [(n, m) for n, m in module.named_modules() if isinstance(m, nn.BatchNorm2d)]
     channels = layout.channels
-    for stage in range(len(convs) // 2):
-        filters = layout.first if stage == 0 else layout.second
+    for number in range(len(convs) // 2):
+        filters = layout.first if number == 0 else layout.second
         offset = sum(kernel * kernel for kernel, _ in filters[:branch])
         taps = sum(kernel * kernel for kernel, _ in filters)
-        section = layout.sections[f"depthwise{stage + 1}"]
+        section = layout.sections[f"depthwise{number + 1}"]
         size = channels * filters[branch][0] ** 2
         start = section.start + channels * (edge * taps + offset)
-        plan.params.append(Binding(f"{base}.{convs[2 * stage][0]}", "weight", start, size))
-        section = layout.sections[f"pointwise{stage + 1}"]
+        plan.params.append(Binding(f"{base}.{convs[2 * number][0]}", "weight", start, size))
+        section = layout.sections[f"pointwise{number + 1}"]
         start = section.start + (edge * len(filters) + branch) * channels**2
         plan.params.append(
-            Binding(f"{base}.{convs[2 * stage + 1][0]}", "weight", start, channels**2)
+            Binding(f"{base}.{convs[2 * number + 1][0]}", "weight", start, channels**2)
         )
-        row = layout.rows["first" if stage == 0 else "second"]
+        row = layout.rows["first" if number == 0 else "second"]
         row += (edge * len(filters) + branch) * channels
-        plan.norms.append(Binding(f"{base}.{norms[stage][0]}", "", row, channels))
+        plan.norms.append(Binding(f"{base}.{norms[number][0]}", "", row, channels))

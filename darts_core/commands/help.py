@@ -117,7 +117,7 @@ ARGPARSE: dict[str, Command] = {
 
 # of a node that a group fills: shown by `darts-core list`
 _SHOWN = ("description",)
-GROUPS = ("data", "space", "strategy", "relax", "augment", "experiment")
+GROUPS = ("data", "space", "strategy", "relax", "penalty", "augment", "experiment")
 
 
 def main_help() -> str:

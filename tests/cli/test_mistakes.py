@@ -182,9 +182,23 @@ def test_a_defect_says_so_and_debugging_shows_where(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DARTS_DEBUG", raising=False)
-    _raising(monkeypatch, ZeroDivisionError("oh"))
-    status, err = run(capsys, "search")
+    monkeypatch.setenv("A_SECRET_OF_MINE", "hush-hush")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    _raising(monkeypatch, ZeroDivisionError("oh, postgresql://me:pass-word@host/db"))
+    status, err = run(capsys, "search", "search.epochs=3", "job=a")
     assert status == 1
+    (report,) = (tmp_path / "temporary").glob("darts-core-crash-*.txt")
+    assert str(report) in err
+    text = report.read_text()
+    for words in ("search.epochs=3", "ZeroDivisionError: oh", "python: 3.", "torch ", "in stage"):
+        assert words in text
+    for secret in ("hush-hush", "pass-word"):
+        assert secret not in text
+    assert report.stat().st_mode & 0o077 == 0
+    # nothing was computed: the next try, with whatever settings, is the first version again
+    assert not list((tmp_path / "runs").rglob("V0*"))
+    monkeypatch.setattr("tempfile.tempdir", "/proc/not/there")
+    status, err = run(capsys, "search")
     assert "DARTS_DEBUG=1" in err
     monkeypatch.setenv("DARTS_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):

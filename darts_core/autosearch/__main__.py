@@ -85,6 +85,13 @@ def main(argv: list[str]) -> int:
             request = json.load(sys.stdin)
             print(dry_run(_plan(request), request))
             return 0
+        if argv[:1] == ["take-home"] and len(argv) == 3:
+            from pathlib import Path
+
+            from darts_core.autosearch.take_home import checked
+
+            print("\n".join(checked(Path(argv[1]), Path(argv[2]))))
+            return 0
         if argv[:1] == ["algorithms"]:
             return _algorithms()
         if argv[:1] == ["run"] and len(argv) == 4:

@@ -24,12 +24,21 @@ from darts_core.errors import ConfigError
 from darts_core.relax import Relaxation, Softmax, gumbel, partial_channels
 from darts_core.spaces import get_space
 from darts_core.supernet import Supernet
+from darts_core.supernet.packed import PackedCell
 from darts_core.supernet.paths import fuse
 
 if TYPE_CHECKING:
     from darts_kernels.standin import Launch, Variant
 
-__all__ = ["CASES", "OfflineCase", "all_variants", "export_launches", "step_launches"]
+__all__ = [
+    "CASES",
+    "RELAXATIONS",
+    "OfflineCase",
+    "all_variants",
+    "export_launches",
+    "step_launches",
+    "step_layout",
+]
 
 RELAXATIONS: dict[str, type[Relaxation]] = {
     "softmax": Softmax,
@@ -95,6 +104,12 @@ def step_launches(case: OfflineCase) -> dict[str, list[Launch]]:
             parameter.requires_grad_((id(parameter) in alphas) == (name == "alpha"))
         found[name] = recorded(lambda: _both_ways(net, images))
     return found
+
+
+def step_layout(case: OfflineCase) -> Any:
+    """The layout of the first searched cell: all of a network have the same edges. None without a plan."""
+    cells = [module for module in _network(case).modules() if isinstance(module, PackedCell)]
+    return cells[0].plan.layout if cells else None
 
 
 def _both_ways(net: Any, images: torch.Tensor) -> None:

@@ -19,6 +19,8 @@ from typing import Any
 import torch
 
 from darts_core.bench.floor import copy_bandwidth_gbs, floor_ms
+from darts_core.bench.model import estimate_case
+from darts_core.bench.offline import OfflineCase
 from darts_core.bench.results import write_results
 from darts_core.bench.step_check import alpha_gradients, distance
 from darts_core.errors import ConfigError, DartsError
@@ -212,6 +214,7 @@ def _rows(case: StepCase) -> Iterator[dict[str, Any]]:
                 )
                 row["floor_ms"] = floor
                 row["of_floor"] = floor / timing.median_ms
+                row["estimated_ms"] = _estimated_ms(case, name)
                 # of each order the slowest kind comes first
                 rival = rivals.setdefault("second" in name, timing.median_ms)
                 row["times_faster"] = rival / timing.median_ms
@@ -221,6 +224,16 @@ def _rows(case: StepCase) -> Iterator[dict[str, Any]]:
         if case.gpu:
             torch.cuda.empty_cache()
         yield row
+
+
+def _estimated_ms(case: StepCase, name: str) -> float | None:
+    """What the model of an H100 says of a fused first-order step's kernels; never a measurement."""
+    if not name.startswith("fused") or "second" in name:
+        return None
+    given = ("space", "relaxation", "channels", "layers", "size")
+    sizes = {key: case.options[key] for key in given}
+    offline = OfflineCase(precision=name.split()[1], batch=case.options["batch_size"], **sizes)
+    return estimate_case(offline).total("estimated_ms")
 
 
 def _cases(options: BenchOptions, device: torch.device) -> dict[str, dict[str, Any]]:
@@ -247,6 +260,8 @@ def _print(row: Mapping[str, Any]) -> None:
         print(f"{row['name']:26s} {row['check']}")
         return
     memory = f"{row['peak_mib']:8.0f} MiB" if row.get("peak_mib") is not None else ""
+    if row.get("estimated_ms") is not None:
+        memory += f"  (estimated for an H100, kernels alone: {row['estimated_ms']:.1f} ms)"
     print(
         f"{row['name']:26s} {row['median_ms']:9.2f} ms [{row['q05_ms']:.2f}, {row['q95_ms']:.2f}] "
         f"n={row['n']}  {row['times_faster']:5.1f}x  {100 * row['of_floor']:5.1f} % of floor {memory}"

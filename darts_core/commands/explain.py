@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from darts_core.commands.keyvalue import parse
@@ -38,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan of every kind of cell of the supernet."""
-    from darts_core.stages.settings import import_plugins
+    from darts_core.stages.targets import import_plugins
 
     given = parse(args.settings, _KNOWN)
     import_plugins(args.plugins)
@@ -68,7 +69,36 @@ def run(args: argparse.Namespace) -> int:
             f"stem and fused cells together: {bytes_all / 2**20:.0f} MiB and {flops_all / 1e9:.1f} GFLOP "
             f"forward and backward; floor {floor_ms:.2f} ms at {bandwidth:.0f} GB/s of this device"
         )
+        _print_estimate(space.name, given.get("relax", "softmax"), batch, side, bytes_all, sizes)
     return 0
+
+
+def _print_estimate(
+    space: str, relax: str, batch: int, side: int, floor_bytes: float, sizes: Mapping[str, int]
+) -> None:
+    """Print what a first-order step on a GPU launches and moves, and how long a model says it takes."""
+    import os
+
+    from darts_core.bench import model
+    from darts_core.bench.offline import RELAXATIONS, OfflineCase
+
+    if relax not in RELAXATIONS:
+        print(f"no estimate of a GPU's step: it knows the relaxations {', '.join(RELAXATIONS)}")
+        return
+    if importlib.util.find_spec("triton") is None or os.environ.get("TRITON_INTERPRET") == "1":
+        print("no estimate of a GPU's step: it needs Triton's compiler")
+        return
+    case = OfflineCase(space, relax, "tf32", batch, size=side, **sizes)
+    step = model.estimate_case(case)
+    moved, floor = step.total("gigabytes"), 2 * floor_bytes / 1e9
+    print(
+        f"a first-order step on an H100 at TF32, estimated and not measured: "
+        f"{step.total('launches'):.0f} launches of kernels, {moved:.1f} GB moved "
+        f"(floor {floor:.1f} GB, {floor / (model.COPY_GBS * 1e-3):.1f} ms), "
+        f"{step.total('estimated_ms'):.1f} ms"
+    )
+    for line in step.lines():
+        print(line)
 
 
 def _relaxation(name: str) -> Any:
@@ -77,12 +107,13 @@ def _relaxation(name: str) -> Any:
     Raises:
         ConfigError: there is no such file.
     """
-    from darts_core.stages.settings import config_root, instantiate
+    from darts_core.settings.tree import config_root
+    from darts_core.stages.targets import instantiate
 
     files = {path.stem: path for path in (config_root() / "relax").glob("*.yaml")}
     if name not in files:
         raise ConfigError(unknown_name("relaxation", name, sorted(files)))
-    return instantiate(read_yaml(files[name]))
+    return instantiate("relax", read_yaml(files[name]))
 
 
 def _print_stem(stem: Any, side: int, batch: int) -> tuple[float, float] | None:

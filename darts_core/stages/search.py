@@ -37,7 +37,7 @@ from darts_core.stages.search_setup import (
     space_of,
     tune_kernels,
 )
-from darts_core.stages.settings import instantiate
+from darts_core.stages.targets import instantiate
 from darts_core.stages.tensorboard_pictures import AlphaPictures
 
 __all__ = ["search"]
@@ -88,7 +88,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     run_search: Callable[..., SearchResult] = search_alone
     if group is not None:
         run_search = partial(search_distributed, sync_batchnorm=config.search.sync_batchnorm)
-    strategy, guards = instantiate(config.strategy, config.plugins), make_guards(config)
+    strategy, guards = instantiate("strategy", config.strategy, config.plugins), make_guards(config)
     with progress_bar("search", shown=run is not None) as progress, deferred_stop():
         found = run_search(
             supernet,

@@ -14,7 +14,7 @@ from darts_core.settings import Search
 from darts_core.spaces import SearchSpace, get_space
 from darts_core.stages.inputs import policy_name
 from darts_core.stages.schema import SearchStage
-from darts_core.stages.settings import instantiate
+from darts_core.stages.targets import instantiate
 from darts_core.supernet import Supernet, create_supernet
 
 __all__ = [
@@ -43,7 +43,7 @@ def make_supernet(
         layers=node.layers,
         num_classes=bundle.num_classes,
         in_channels=bundle.image_shape[0],
-        relaxation=instantiate(config.relax, config.plugins),
+        relaxation=instantiate("relax", config.relax, config.plugins),
         image_size=bundle.image_shape[1],
     ).to(device)
     # models with choices in ordinary modules have one path only
@@ -69,7 +69,7 @@ def tune_kernels(settings: Search, supernet: Any, bundle: Any) -> None:
 def make_guards(config: SearchStage) -> list[Guard]:
     """The watchers of `search.guards`; one set to null is left out."""
     nodes = config.search.guards.values()
-    return [instantiate(node, config.plugins) for node in nodes if node]
+    return [instantiate("guard", node, config.plugins) for node in nodes if node]
 
 
 def passes(config: SearchStage) -> float:

@@ -226,8 +226,8 @@ class FusedDenseCell(BatchedDenseCell):
         mix_ES: Tensor,
         sums: Sequence[Tensor | None],
     ) -> list[Tensor]:
-        from darts_kernels.source import SourceRun
         from darts_kernels.source import source as run_source
+        from darts_kernels.source_run import SourceRun
 
         layout = cast("DenseLayout", self.plan.layout)
         begin, end = layout.spans[source]

@@ -36,8 +36,8 @@ class _CellFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_nodes: Tensor) -> tuple[Any, ...]:
-        from darts_kernels.cell import Saved
         from darts_kernels.cell_backward import cell_backward
+        from darts_kernels.cell_run import Saved
 
         mix_EK, packed, *rest = ctx.saved_tensors
         inputs, saved = rest[: ctx.count], Saved(*rest[ctx.count :])
@@ -61,7 +61,7 @@ class FusedSearchCell(PackedCell):
     def forward(self, inputs: Sequence[Tensor], weights_EK: Tensor) -> Tensor:
         """The cell's output from its inputs and the mixing weights [E, K]."""
         from darts_kernels._common import PRECISIONS
-        from darts_kernels.cell import CellRun
+        from darts_kernels.cell_run import CellRun
 
         layout = cast("CellLayout", self.plan.layout)
         tracking = self._probe is None or self._probe.track_running_stats

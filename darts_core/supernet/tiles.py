@@ -154,9 +154,9 @@ def _pass(cell: PackedCell, call: Calls) -> None:
 @contextmanager
 def _tiles(tiles: Tiles) -> Iterator[None]:
     """A context in which every cell runs with `tiles`."""
-    from darts_kernels import cell
+    from darts_kernels import cell_run
 
-    launches: Any = cell
+    launches: Any = cell_run
     usual = launches.tiles_for
     launches.tiles_for = lambda *_: tiles
     try:

@@ -19,118 +19,16 @@ autograd and knows where parameters and running statistics live. The reference i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
-
 import torch
 import triton
 from torch import Tensor
 
 from darts_kernels import depthwise, node_sum, norm, partial, point_stats, pointwise, pool, stage
-from darts_kernels._common import Precision, next_power_of_2
+from darts_kernels._common import next_power_of_2
+from darts_kernels.cell_run import CellRun, CellShape, Saved, launch_options
 from darts_kernels.drawn import drawn_flags
-from darts_kernels.layout import CellLayout, CellTables, cell_tables
-from darts_kernels.tiles import Tiles, tiles_for
 
-__all__ = ["CellRun", "Saved", "cell_forward"]
-
-
-@dataclass
-class CellRun:
-    """What a launch sequence needs besides tensors of the batch.
-
-    Attributes:
-        running_mean: [rows] running means, in the order of `layout.rows`.
-        running_var: [rows] running variances.
-        momentum: share of the new statistics; 0 leaves the running ones alone.
-        train: batch statistics (True) or running ones.
-        tiles: fixed tiles, or None for the device's tuned ones.
-        sparse: branches of weight zero are skipped, see `drawn`.
-    """
-
-    layout: CellLayout
-    precision: Precision
-    running_mean: Tensor
-    running_var: Tensor
-    momentum: float = 0.1
-    train: bool = True
-    tiles: Tiles | None = None
-    sparse: bool = False
-
-
-@dataclass
-class Saved:
-    """Tensors of one forward pass that its backward reads.
-
-    With partial channels `state` holds the mixed channels only and `full` the whole states; else both are
-    the same tensor.
-    """
-
-    state: Tensor
-    first: Tensor
-    second: Tensor
-    pools: Tensor
-    argmax: Tensor
-    reduced: Tensor
-    moments: Tensor
-    full: Tensor
-    passing: Tensor
-    passing_argmax: Tensor
-    drawn: Tensor
-    live: Tensor
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        """All fields, in order."""
-        return (
-            self.state, self.first, self.second, self.pools, self.argmax, self.reduced, self.moments,
-            self.full, self.passing, self.passing_argmax, self.drawn, self.live,
-        )  # fmt: skip
-
-
-class _Shape:
-    """Sizes of one call."""
-
-    def __init__(self, run: CellRun, batch: int, height: int, width: int, device: Any) -> None:
-        layout = run.layout
-        self.batch, self.HI, self.WI = batch, height, width
-        self.H, self.W = layout.output_size(height, width)
-        self.HW = self.H * self.W
-        self.C = layout.channels
-        self.CP = max(16, next_power_of_2(self.C))
-        # of whole states, see `partial`
-        self.CF = layout.width
-        self.CFP = max(16, next_power_of_2(self.CF))
-        self.pixels = batch * self.HW
-        self.input_pixels = batch * height * width
-        self.tiles = run.tiles or tiles_for(
-            device, layout, self.H, self.W, run.precision.name, batch
-        )
-        self.tables: CellTables = cell_tables(layout, batch, height, width, device)
-        whole = replace(layout, channels=self.CF, groups=1) if layout.groups > 1 else layout
-        self.full_tables = cell_tables(whole, batch, height, width, device)
-        self.aligned = self.tables.aligned and self.full_tables.aligned
-        self.full_input_size = batch * self.CF * height * width
-        self.parts = triton.cdiv(self.pixels, self.tiles.chunk)
-        self.input_size = batch * self.C * height * width
-        self.node_size = batch * self.C * self.HW
-
-    def source_sizes(self, run: CellRun, source: int) -> tuple[int, int, int]:
-        """(stride, height, width) of the states a wave leaves from."""
-        if source < run.layout.inputs:
-            return run.layout.stride, self.HI, self.WI
-        return 1, self.H, self.W
-
-    def lanes(self, rows: int) -> int:
-        return self.batch * triton.cdiv(self.H, rows) * self.W
-
-
-def _options(warps: int, registers: int = 0, stages: int | None = None) -> dict[str, int]:
-    options = {"num_warps": warps}
-    if registers:
-        options["maxnreg"] = registers
-    if stages is not None:
-        options["num_stages"] = stages
-    return options
+__all__ = ["cell_forward"]
 
 
 def _finalize(
@@ -173,7 +71,7 @@ def cell_forward(
     layout, storage = run.layout, run.precision.storage
     height, width = inputs[-1].shape[-2:]
     batch, device = inputs[0].shape[0], inputs[0].device
-    s = _Shape(run, batch, height, width, device)
+    s = CellShape(run, batch, height, width, device)
     edges, sources = len(layout.edges), layout.states - 1
 
     def empty(*shape: int, dtype: torch.dtype = storage) -> Tensor:
@@ -229,7 +127,9 @@ def cell_forward(
     return nodes.view(batch, layout.nodes * s.CF, s.H, s.W), saved
 
 
-def _load_inputs(run: CellRun, s: _Shape, inputs: list[Tensor], flat: Tensor, saved: Saved) -> None:
+def _load_inputs(
+    run: CellRun, s: CellShape, inputs: list[Tensor], flat: Tensor, saved: Saved
+) -> None:
     """Fill the input states: by preprocessing, or by a copy."""
     layout = run.layout
     for index, x in enumerate(inputs):
@@ -264,7 +164,7 @@ def _load_inputs(run: CellRun, s: _Shape, inputs: list[Tensor], flat: Tensor, sa
 
 def _first_depthwise(
     run: CellRun,
-    s: _Shape,
+    s: CellShape,
     wave: tuple[int, int, int, int],
     flat: Tensor,
     saved: Saved,
@@ -282,13 +182,13 @@ def _first_depthwise(
         CODE=code, OFFSETS=offsets, COUNT=len(layout.first), TAPS=taps, HALO=halo, C=s.C,
         HI=height, WI=width, H=s.H, W=s.W, STRIDE=stride, ROWS=rows, LANES=t.lanes,
         SLOTS=len(layout.slots), SPARSE=run.sparse,
-        **_options(1, t.regs),
+        **launch_options(1, t.regs),
     )  # fmt: skip
 
 
 def _second_depthwise(
     run: CellRun,
-    s: _Shape,
+    s: CellShape,
     wave: tuple[int, int, int, int],
     flat: Tensor,
     saved: Saved,
@@ -305,12 +205,12 @@ def _second_depthwise(
         edge0, s.batch, lanes,
         CODE=code, OFFSETS=offsets, COUNT=count, FIRST=len(layout.first), TAPS=taps, C=s.C,
         H=s.H, W=s.W, ROWS=rows, LANES=t.inner_lanes, SLOTS=len(layout.slots), SPARSE=run.sparse,
-        **_options(1, t.inner_regs),
+        **launch_options(1, t.inner_regs),
     )  # fmt: skip
 
 
 def _pointwise(
-    run: CellRun, s: _Shape, wave: tuple[int, int, int, int], stage: str, flat: Tensor,
+    run: CellRun, s: CellShape, wave: tuple[int, int, int, int], stage: str, flat: Tensor,
     d: Tensor, y: Tensor, sums: Tensor, drawn: Tensor,
 ) -> None:  # fmt: skip
     layout, t = run.layout, s.tiles
@@ -322,13 +222,13 @@ def _pointwise(
         d, section.of(flat), y, sums, drawn, edge0, s.batch, s.pixels, s.parts, layout.rows[stage],
         F=count, FY=count, C=s.C, CP=s.CP, HW=s.HW, BLOCK=block, STEPS=t.chunk // block,
         DOT=run.precision.dot, SLOTS=len(layout.slots), SPARSE=run.sparse,
-        **_options(t.point_warps, 0, t.point_stages),
+        **launch_options(t.point_warps, 0, t.point_stages),
     )  # fmt: skip
 
 
 def _forward_wave(
     run: CellRun,
-    s: _Shape,
+    s: CellShape,
     wave: tuple[int, int, int, int],
     index: int,
     mix_EK: Tensor,
@@ -376,7 +276,9 @@ def _forward_wave(
     )  # fmt: skip
 
 
-def _pools(run: CellRun, s: _Shape, source0: int, source1: int, saved: Saved, sums: Tensor) -> None:
+def _pools(
+    run: CellRun, s: CellShape, source0: int, source1: int, saved: Saved, sums: Tensor
+) -> None:
     layout, t = run.layout, s.tiles
     stride, height, width = s.source_sizes(run, source0)
     pool._pool_kernel[(s.C, s.parts, source1 - source0)](
@@ -389,7 +291,7 @@ def _pools(run: CellRun, s: _Shape, source0: int, source1: int, saved: Saved, su
     )  # fmt: skip
 
 
-def _reduce_inputs(run: CellRun, s: _Shape, flat: Tensor, saved: Saved, sums: Tensor) -> None:
+def _reduce_inputs(run: CellRun, s: CellShape, flat: Tensor, saved: Saved, sums: Tensor) -> None:
     layout, t = run.layout, s.tiles
     point_stats._point_kernel[(s.parts, layout.reduced_edges)](
         saved.state, s.tables.source, layout.sections["reduction"].of(flat), saved.reduced, sums,

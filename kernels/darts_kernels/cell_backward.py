@@ -10,14 +10,8 @@ from torch import Tensor
 
 from darts_kernels import depthwise_backward, norm, partial, point_stats, pointwise, pool
 from darts_kernels._common import next_power_of_2
-from darts_kernels.cell import (
-    CellRun,
-    Saved,
-    _first_depthwise,
-    _options,
-    _second_depthwise,
-    _Shape,
-)
+from darts_kernels.cell import _first_depthwise, _second_depthwise
+from darts_kernels.cell_run import CellRun, CellShape, Saved, launch_options
 
 __all__ = ["cell_backward"]
 
@@ -64,7 +58,7 @@ def cell_backward(
         height, width = x.shape[-2:]
     else:
         height, width = inputs[0].shape[-2:]
-    s = _Shape(run, grad_nodes.shape[0], height, width, grad_nodes.device)
+    s = CellShape(run, grad_nodes.shape[0], height, width, grad_nodes.device)
     work = _allocate(run, s, grad_nodes, params_grad)
     need_states = any(input_grads) or (params_grad and bool(layout.input_channels))
     if layout.groups > 1:
@@ -104,7 +98,7 @@ def cell_backward(
     return grads, grad_mix, grad_flat
 
 
-def _allocate(run: CellRun, s: _Shape, grad_nodes: Tensor, params_grad: bool) -> _Work:
+def _allocate(run: CellRun, s: CellShape, grad_nodes: Tensor, params_grad: bool) -> _Work:
     layout, t, device = run.layout, s.tiles, grad_nodes.device
     storage, edges = run.precision.storage, len(layout.edges)
     count1, count2, slots = len(layout.first), len(layout.second), len(layout.slots)
@@ -154,7 +148,9 @@ def _allocate(run: CellRun, s: _Shape, grad_nodes: Tensor, params_grad: bool) ->
     )
 
 
-def _reduce(run: CellRun, s: _Shape, wave: Wave, mix_EK: Tensor, saved: Saved, work: _Work) -> None:
+def _reduce(
+    run: CellRun, s: CellShape, wave: Wave, mix_EK: Tensor, saved: Saved, work: _Work
+) -> None:
     """Sums over each edge's branches, the mixing weights' gradients, and the coefficients."""
     layout, t = run.layout, s.tiles
     source0, _, edge0, edge1 = wave
@@ -182,7 +178,7 @@ def _reduce(run: CellRun, s: _Shape, wave: Wave, mix_EK: Tensor, saved: Saved, w
 
 def _backward_wave(
     run: CellRun,
-    s: _Shape,
+    s: CellShape,
     wave: Wave,
     index: int,
     mix_EK: Tensor,
@@ -212,7 +208,7 @@ def _backward_wave(
 
 def _pointwise_backward(
     run: CellRun,
-    s: _Shape,
+    s: CellShape,
     wave: Wave,
     stage: str,
     flat: Tensor,
@@ -236,13 +232,13 @@ def _pointwise_backward(
         C=s.C, CP=s.CP, HW=s.HW, BLOCK=t.back_block, STEPS=t.back_steps, WGRAD=params_grad,
         DOT=run.precision.dot, LOW=run.precision.storage != torch.float32,
         ALIGNED=s.aligned, SPARSE=run.sparse,
-        **_options(t.back_warps, 0, t.back_stages),
+        **launch_options(t.back_warps, 0, t.back_stages),
     )  # fmt: skip
 
 
 def _inner_backward(
     run: CellRun,
-    s: _Shape,
+    s: CellShape,
     wave: Wave,
     flat: Tensor,
     saved: Saved,
@@ -265,7 +261,7 @@ def _inner_backward(
         CODE=code, OFFSETS=offsets, COUNT=count, FIRST=len(layout.first), TAPS=taps, C=s.C, H=s.H,
         W=s.W, ROWS=rows, LANES=t.inner_back_lanes, WGRAD=params_grad, SLOTS=len(layout.slots),
         SPARSE=run.sparse,
-        **_options(1, t.inner_back_regs),
+        **launch_options(1, t.inner_back_regs),
     )  # fmt: skip
     padded = next_power_of_2(parts)
     block = max(1, min(16, 4096 // padded))
@@ -278,7 +274,7 @@ def _inner_backward(
 
 
 def _reduction_backward(
-    run: CellRun, s: _Shape, flat: Tensor, saved: Saved, work: _Work, params_grad: bool
+    run: CellRun, s: CellShape, flat: Tensor, saved: Saved, work: _Work, params_grad: bool
 ) -> None:
     """Gradient of the input states through the factorised reductions, written into `dstate`."""
     layout, t = run.layout, s.tiles
@@ -310,7 +306,7 @@ def _reduction_backward(
 
 def _state_backward(
     run: CellRun,
-    s: _Shape,
+    s: CellShape,
     wave: Wave,
     reduces: bool,
     mix_EK: Tensor,
@@ -347,13 +343,13 @@ def _state_backward(
         H=s.H, W=s.W, STRIDE=stride, ROWS=rows, LANES=t.back_lanes, WGRAD=params_grad,
         POOLS=layout.code_pools, NPOOL=layout.pools, NMAX=len(layout.max_pools), SKIP=skip,
         K_OPS=layout.operations, ADD=reduces, SLOTS=len(layout.slots), SPARSE=run.sparse,
-        **_options(1, t.back_regs),
+        **launch_options(1, t.back_regs),
     )  # fmt: skip
 
 
 def _input_backward(
     run: CellRun,
-    s: _Shape,
+    s: CellShape,
     index: int,
     x: Tensor,
     flat: Tensor,

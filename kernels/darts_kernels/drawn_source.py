@@ -31,7 +31,7 @@ from darts_kernels.moments import finish_moments, partial_moments
 from darts_kernels.source_pool import source_pool
 
 if TYPE_CHECKING:
-    from darts_kernels.source import SourceRun
+    from darts_kernels.source_run import SourceRun
 
 __all__ = ["drawn_backward", "drawn_parts"]
 

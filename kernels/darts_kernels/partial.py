@@ -24,7 +24,7 @@ Source: PC-DARTS (arXiv:1907.05737), Eq. 2 and 4.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +35,7 @@ from torch import Tensor
 from darts_kernels._device import place_of
 
 if TYPE_CHECKING:
-    from darts_kernels.cell import Saved
+    from darts_kernels.cell_run import CellShape, Saved
     from darts_kernels.layout import CellLayout
 
 __all__ = [
@@ -198,19 +198,19 @@ def _split_kernel(
         tl.store(dfull_ptr + spot, total.to(dfull_ptr.dtype.element_ty), mask=mask)
 
 
-def _inputs_of(layout: CellLayout, s: Any, buffer: Tensor, channels: int) -> Tensor:
+def _inputs_of(layout: CellLayout, s: CellShape, buffer: Tensor, channels: int) -> Tensor:
     """[inputs, N, channels, HI, WI] view of the input states in a state buffer."""
     size = layout.inputs * s.batch * channels * s.HI * s.WI
     return buffer[:size].view(layout.inputs, s.batch, channels, s.HI, s.WI)
 
 
-def _node_of(layout: CellLayout, s: Any, buffer: Tensor, channels: int, node: int) -> Tensor:
+def _node_of(layout: CellLayout, s: CellShape, buffer: Tensor, channels: int, node: int) -> Tensor:
     """[N, channels, H, W] view of a node in a state buffer."""
     size = layout.inputs * s.batch * channels * s.HI * s.WI
     return buffer[size:].view(s.batch, layout.nodes, channels, s.H, s.W)[:, node]
 
 
-def cut_inputs(layout: CellLayout, s: Any, saved: Saved) -> None:
+def cut_inputs(layout: CellLayout, s: CellShape, saved: Saved) -> None:
     """Fill the compact input states from the whole ones, and pool what passes edges of stride 2."""
     _inputs_of(layout, s, saved.state, s.C).copy_(
         _inputs_of(layout, s, saved.full, s.CF)[:, :, : s.C]
@@ -224,7 +224,9 @@ def cut_inputs(layout: CellLayout, s: Any, saved: Saved) -> None:
         )  # fmt: skip
 
 
-def join_node(layout: CellLayout, s: Any, saved: Saved, edge_weights: Tensor, node: int) -> None:
+def join_node(
+    layout: CellLayout, s: CellShape, saved: Saved, edge_weights: Tensor, node: int
+) -> None:
     """Write the whole node from its compact node sum, and cut its mixed channels for later waves."""
     t = s.tables
     _join_kernel[(s.CF, triton.cdiv(s.pixels, s.tiles.plain_block))](
@@ -239,7 +241,7 @@ def join_node(layout: CellLayout, s: Any, saved: Saved, edge_weights: Tensor, no
 
 
 def open_gradients(
-    layout: CellLayout, s: Any, dstate: Tensor, grad_nodes: Tensor
+    layout: CellLayout, s: CellShape, dstate: Tensor, grad_nodes: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(gradients of the whole states, partial sums of the edge weights' gradients) to begin with.
 
@@ -258,7 +260,7 @@ def open_gradients(
 
 
 def close_source(
-    layout: CellLayout, s: Any, saved: Saved, wave: tuple[int, int, int, int],
+    layout: CellLayout, s: CellShape, saved: Saved, wave: tuple[int, int, int, int],
     edge_weights: Tensor, dstate: Tensor, dfull: Tensor, sums: Tensor,
 ) -> None:  # fmt: skip
     """After a wave's backward: what passes its sources; a node's gradient is then whole, and cut."""
@@ -282,6 +284,6 @@ def close_source(
         mixed.copy_(whole[:, :: layout.groups])
 
 
-def return_inputs(layout: CellLayout, s: Any, dstate: Tensor, dfull: Tensor) -> None:
+def return_inputs(layout: CellLayout, s: CellShape, dstate: Tensor, dfull: Tensor) -> None:
     """Put the mixed channels' gradients of the inputs into the whole ones."""
     _inputs_of(layout, s, dfull, s.CF)[:, :, : s.C].copy_(_inputs_of(layout, s, dstate, s.C))

@@ -36,46 +36,9 @@ from darts_kernels._common import pool_code
 from darts_kernels.dense import Branches, source_sum_reference, sum_backward, sum_forward
 from darts_kernels.moments import column_moments
 from darts_kernels.relu_conv import conv_backward, conv_forward, relu_conv_reference
+from darts_kernels.source_run import SourceRun
 
-__all__ = ["SourceRun", "source", "source_reference"]
-
-
-@dataclass(frozen=True)
-class SourceRun:
-    """What a source's edges are, and where their running statistics lie.
-
-    Attributes:
-        running_mean: [rows] running means, updated in place.
-        running_var: [rows] running variances.
-        dilations: of each convolution.
-        stride: of all edges.
-        max_pools: kernel sizes.
-        avg_pools: kernel sizes.
-        pool_norm: whether the pools are normalised.
-        skip: whether the last slot is the state itself.
-        tf32: whether convolutions may multiply in TF32.
-        momentum: share of the new statistics; 0 leaves the running ones alone.
-        train: batch statistics (True) or running ones.
-        sparse: operations of weight zero are skipped, see `drawn_source`; else all run.
-    """
-
-    running_mean: Tensor
-    running_var: Tensor
-    dilations: tuple[int, ...]
-    stride: int = 1
-    max_pools: tuple[int, ...] = ()
-    avg_pools: tuple[int, ...] = ()
-    pool_norm: bool = False
-    skip: bool = False
-    tf32: bool = False
-    momentum: float = 0.1
-    train: bool = True
-    sparse: bool = False
-
-    @property
-    def slots(self) -> int:
-        """Columns of the mixing weights."""
-        return len(self.dilations) + len(self.max_pools) + len(self.avg_pools) + self.skip
+__all__ = ["source", "source_reference"]
 
 
 def source_reference(

@@ -22,7 +22,7 @@ Source: the operations are those of DARTS (arXiv:1806.09055), section 3.1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import triton
@@ -34,7 +34,7 @@ from darts_kernels.depthwise import depthwise_reference
 from darts_kernels.pointwise import pointwise_reference
 
 if TYPE_CHECKING:
-    from darts_kernels.cell import CellRun, Saved
+    from darts_kernels.cell_run import CellRun, CellShape, Saved
 
 __all__ = ["LARGEST_CHANNELS", "stage_forward", "stage_reference"]
 
@@ -160,7 +160,7 @@ def _stage_kernel(
 
 def stage_forward(
     run: CellRun,
-    s: Any,
+    s: CellShape,
     wave: tuple[int, int, int, int],
     stage: str,
     flat: Tensor,

@@ -15,7 +15,7 @@ from darts_core.supernet.paths import fused_class
 from darts_core.supernet.plan import plan_cell
 from darts_core.supernet.plan_separable import _preprocessing
 from darts_core.supernet.skeleton import CellSpec
-from darts_kernels import cell as kernel_cell
+from darts_kernels import cell_run as kernel_cell
 from darts_kernels.testing import assert_matches, relative_error
 from darts_kernels.tiles import default_tiles
 

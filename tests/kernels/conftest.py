@@ -6,6 +6,18 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+import triton
+from triton.runtime import interpreter
+
+if triton.__version__.startswith("3.6."):
+    # its interpreter hands loops their bounds as arrays of one element, which NumPy 2.4 no longer converts
+    _real_patch = interpreter._patch_lang_tensor
+
+    def _patch_lang_tensor(tensor: type, scope: interpreter._LangPatchScope) -> None:
+        _real_patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = _patch_lang_tensor
 
 
 @pytest.fixture

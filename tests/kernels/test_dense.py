@@ -10,7 +10,8 @@ from torch import nn
 from darts_core.spaces import get_space
 from darts_kernels.moments import column_moments, column_moments_reference
 from darts_kernels.relu_conv import conv_backward, conv_forward, relu_conv_reference
-from darts_kernels.source import SourceRun, source, source_reference
+from darts_kernels.source import source, source_reference
+from darts_kernels.source_run import SourceRun
 from darts_kernels.testing import assert_matches
 
 from .cells import away_from_zero, check_cell, make_cell

@@ -5,6 +5,7 @@ import torch
 
 from darts_core.bench import kernels, step
 from darts_core.bench.floor import floor_ms
+from darts_core.bench.moved import edges_read, launch_bytes
 from darts_core.bench.results import read_results
 from darts_core.errors import ConfigError
 from darts_core.settings import BenchOptions
@@ -81,35 +82,35 @@ def test_wrong_options(tmp_path, wrong):
 def test_bytes_of_a_launch():
     constants = {"C": 16, "HW": 1024, "F1": 4, "NPOOL": 2}
     one = 64 * 16 * 1024 * 4
-    assert kernels.launch_bytes("_reduce_kernel", (16, 64, 3), constants, 64, 4) == 3 * 7 * one
+    assert launch_bytes("_reduce_kernel", (16, 64, 3), constants, 64, 4) == 3 * 7 * one
     forward = {"C": 16, "HW": 1024}
-    assert kernels.launch_bytes("_pointwise_kernel", (8, 4, 2), forward, 64, 4) == 8 * one * 1.5
+    assert launch_bytes("_pointwise_kernel", (8, 4, 2), forward, 64, 4) == 8 * one * 1.5
     # a node of two edges: four branches, two pools and the skip of each
     node = {**constants, "SKIP": True, "FR": False, "EDGES": 2, "DEGREE": 5}
-    assert kernels.launch_bytes("_node_sum_kernel", (16, 64), node, 64, 4) == 15 * one
+    assert launch_bytes("_node_sum_kernel", (16, 64), node, 64, 4) == 15 * one
     partial = {"C": 16, "HW": 1024, "GROUPS": 4, "EDGES": 3}
     # three groups pass three edges and are written, the mixed channels are read and written
-    assert kernels.launch_bytes("_join_kernel", (64, 64), partial, 64, 4) == 14 * one
+    assert launch_bytes("_join_kernel", (64, 64), partial, 64, 4) == 14 * one
     layout = plan_cell(
         step.StepCase(BenchOptions(**TOY), torch.device("cpu")).net.cells[0], 2
     ).layout
-    assert kernels.edges_read({"node": 1}, (2, 3), layout) == 3
-    assert kernels.edges_read({"source0": 0}, (2, 3, 2), layout) == 8
-    assert kernels.edges_read({"edge0": 0}, (2, 3, 8), layout) is None
+    assert edges_read({"node": 1}, (2, 3), layout) == 3
+    assert edges_read({"source0": 0}, (2, 3, 2), layout) == 8
+    assert edges_read({"edge0": 0}, (2, 3, 8), layout) is None
     # a stem reads 3 and writes 48 channels; its weight gradient reads both of them and the norm's input
     stem = {"E": 1, "CI": 3, "CO": 48, "HI": 32, "WI": 32, "H": 32, "W": 32}
     one = 64 * 1024 * 4
-    assert kernels.launch_bytes("_conv_kernel", (1024, 1, 1), stem, 64, 4) == 51 * one
+    assert launch_bytes("_conv_kernel", (1024, 1, 1), stem, 64, 4) == 51 * one
     backward = {**stem, "NORM": True}
-    assert kernels.launch_bytes("_conv_weight_kernel", (64, 1, 1), backward, 64, 4) == 99 * one
+    assert launch_bytes("_conv_weight_kernel", (64, 1, 1), backward, 64, 4) == 99 * one
     inputs = {**backward, "J": 1, "RELU": True}
-    assert kernels.launch_bytes("_conv_input_kernel", (1024, 1), inputs, 64, 4) == 102 * one
+    assert launch_bytes("_conv_input_kernel", (1024, 1), inputs, 64, 4) == 102 * one
     pool = {"C": 16, "HI": 32, "WI": 32, "H": 16, "W": 16}
-    assert kernels.launch_bytes("_source_pool_kernel", (512,), pool, 64, 4) == 16 * 1.25 * one
+    assert launch_bytes("_source_pool_kernel", (512,), pool, 64, 4) == 16 * 1.25 * one
     # 3 edges, 2 convolutions, a pool and a skip; one sum so far
     dense = {"BLOCK": 64, "E": 3, "J": 2, "P": 1, "SKIP": True, "C": 16, "BEFORE": 0b100}
     one = 1024 * 64 * 16 * 4
-    found = kernels.launch_bytes("_source_sum_kernel", (1024,), dense, 64, 4)
+    found = launch_bytes("_source_sum_kernel", (1024,), dense, 64, 4)
     assert found == (6 + 2 + 3 + 1) * one
 
 

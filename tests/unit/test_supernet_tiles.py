@@ -12,7 +12,7 @@ from darts_core.stages.search_setup import tune_kernels
 from darts_core.supernet import Supernet
 from darts_core.supernet.plan import plan_cell
 from darts_core.supernet.tiles import cells_to_tune, tune_supernet
-from darts_kernels import cell as launches
+from darts_kernels import cell_run as launches
 from darts_kernels import tiles as tables
 from tests.kernels.cells import make_cell
 

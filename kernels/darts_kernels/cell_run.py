@@ -1,0 +1,115 @@
+"""What the launches of a fused cell share: what the cell is, its sizes in one call, what a backward reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import triton
+from torch import Tensor
+
+from darts_kernels._common import Precision, next_power_of_2
+from darts_kernels.layout import CellLayout, CellTables, cell_tables
+from darts_kernels.tiles import Tiles, tiles_for
+
+__all__ = ["CellRun", "CellShape", "Saved", "launch_options"]
+
+
+@dataclass
+class CellRun:
+    """What a launch sequence needs besides tensors of the batch.
+
+    Attributes:
+        running_mean: [rows] running means, in the order of `layout.rows`.
+        running_var: [rows] running variances.
+        momentum: share of the new statistics; 0 leaves the running ones alone.
+        train: batch statistics (True) or running ones.
+        tiles: fixed tiles, or None for the device's tuned ones.
+        sparse: branches of weight zero are skipped, see `drawn`.
+    """
+
+    layout: CellLayout
+    precision: Precision
+    running_mean: Tensor
+    running_var: Tensor
+    momentum: float = 0.1
+    train: bool = True
+    tiles: Tiles | None = None
+    sparse: bool = False
+
+
+@dataclass
+class Saved:
+    """Tensors of one forward pass that its backward reads.
+
+    With partial channels `state` holds the mixed channels only and `full` the whole states; else both are
+    the same tensor.
+    """
+
+    state: Tensor
+    first: Tensor
+    second: Tensor
+    pools: Tensor
+    argmax: Tensor
+    reduced: Tensor
+    moments: Tensor
+    full: Tensor
+    passing: Tensor
+    passing_argmax: Tensor
+    drawn: Tensor
+    live: Tensor
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All fields, in order."""
+        return (
+            self.state, self.first, self.second, self.pools, self.argmax, self.reduced, self.moments,
+            self.full, self.passing, self.passing_argmax, self.drawn, self.live,
+        )  # fmt: skip
+
+
+class CellShape:
+    """Sizes of one call, and its tiles and tables."""
+
+    def __init__(self, run: CellRun, batch: int, height: int, width: int, device: Any) -> None:
+        layout = run.layout
+        self.batch, self.HI, self.WI = batch, height, width
+        self.H, self.W = layout.output_size(height, width)
+        self.HW = self.H * self.W
+        self.C = layout.channels
+        self.CP = max(16, next_power_of_2(self.C))
+        # of whole states, see `partial`
+        self.CF = layout.width
+        self.CFP = max(16, next_power_of_2(self.CF))
+        self.pixels = batch * self.HW
+        self.input_pixels = batch * height * width
+        self.tiles = run.tiles or tiles_for(
+            device, layout, self.H, self.W, run.precision.name, batch
+        )
+        self.tables: CellTables = cell_tables(layout, batch, height, width, device)
+        whole = replace(layout, channels=self.CF, groups=1) if layout.groups > 1 else layout
+        self.full_tables = cell_tables(whole, batch, height, width, device)
+        self.aligned = self.tables.aligned and self.full_tables.aligned
+        self.full_input_size = batch * self.CF * height * width
+        self.parts = triton.cdiv(self.pixels, self.tiles.chunk)
+        self.input_size = batch * self.C * height * width
+        self.node_size = batch * self.C * self.HW
+
+    def source_sizes(self, run: CellRun, source: int) -> tuple[int, int, int]:
+        """(stride, height, width) of the states a wave leaves from."""
+        if source < run.layout.inputs:
+            return run.layout.stride, self.HI, self.WI
+        return 1, self.H, self.W
+
+    def lanes(self, rows: int) -> int:
+        """Lanes of all strips of `rows` rows."""
+        return self.batch * triton.cdiv(self.H, rows) * self.W
+
+
+def launch_options(warps: int, registers: int = 0, stages: int | None = None) -> dict[str, int]:
+    """Triton's options of a launch; a cap of 0 registers is none."""
+    options = {"num_warps": warps}
+    if registers:
+        options["maxnreg"] = registers
+    if stages is not None:
+        options["num_stages"] = stages
+    return options

@@ -1,0 +1,84 @@
+"""The model of a step on an H100: its sums, its limits, and that it says what it is."""
+
+import os
+
+import pytest
+import torch
+
+from darts_core.bench import model, step
+from darts_core.bench.model import estimate_case, estimate_launch
+from darts_core.bench.offline import OfflineCase, step_launches
+from darts_core.cli import main
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter replaces the launch path"
+)
+FACTS = {"instructions": 100, "looped": 40}
+
+
+def test_a_launch_is_bound_by_bytes_or_by_instructions_and_never_free():
+    gigabyte = 1e9 / (0.75 * 3020e6)
+    assert estimate_launch(1e9, 10_000, 4, None, 1)[0] == pytest.approx(gigabyte + model.LAUNCH_MS)
+    assert estimate_launch(0, 1, 4, None, 1)[0] == model.LAUNCH_MS
+    # 60 instructions once and 40 eight times, by 4 warps of a million programs
+    ms, issued = estimate_launch(1e6, 10**6, 4, FACTS, 8)
+    assert issued == (60 + 320) * 4e6
+    assert ms == pytest.approx(issued / (132 * 4 * 1.755e6 * 0.6) + model.LAUNCH_MS)
+
+
+def test_few_programs_leave_multiprocessors_idle():
+    full = estimate_launch(1e9, 132, 4, None, 1)[0] - model.LAUNCH_MS
+    half = estimate_launch(1e9, 66, 4, None, 1)[0] - model.LAUNCH_MS
+    assert half == pytest.approx(2 * full)
+    assert estimate_launch(1e9, 264, 4, None, 1)[0] - model.LAUNCH_MS == pytest.approx(full)
+
+
+def test_the_fit_gives_back_what_it_was_fitted_on():
+    """GB and ms of the prototype's kernels at TF32, a step of two passes in waves of 8 cells."""
+    for gigabytes, measured_ms, launches in (
+        (6.0, 2.5, 128),
+        (12.0, 5.7, 124),
+        (3.64, 1.8, 64),
+        (3.49, 1.5, 64),
+    ):
+        found = launches * estimate_launch(gigabytes * 1e9 / launches, 10_000, 4, None, 1)[0]
+        assert found == pytest.approx(measured_ms, rel=0.2)
+
+
+def test_a_step_s_launches_and_bytes_are_those_that_are_launched():
+    case = OfflineCase(channels=4, layers=3, batch=4, size=8)
+    found = estimate_case(case)
+    assert found.total("launches") == sum(len(part) for part in step_launches(case).values())
+    # no cell of the golden file has these sizes: its launches go by their bytes, and are counted so
+    assert found.total("unknown") > 0.9 * found.total("launches")
+    assert "by their bytes alone" in found.lines()[-1]
+    larger = estimate_case(OfflineCase(channels=4, layers=3, batch=8, size=8))
+    assert larger.total("gigabytes") == pytest.approx(2 * found.total("gigabytes"), rel=0.02)
+    low = estimate_case(OfflineCase(channels=4, layers=3, batch=4, size=8, precision="bf16"))
+    assert 0.5 < low.total("gigabytes") / found.total("gigabytes") < 0.6
+
+
+def test_the_step_of_the_paper_moves_more_than_its_floor():
+    """Launches and bytes of the whole supernet: pinned, so that a change in them shows."""
+    found = estimate_case(OfflineCase())
+    assert found.total("launches") == 1303
+    assert found.total("gigabytes") == pytest.approx(34.7, abs=0.1)
+
+
+def test_explain_says_that_it_estimates(capsys):
+    words = ["space=darts", "channels=4", "layers=3", "batch_size=4", "size=8", "bandwidth=100"]
+    assert main(["explain", *words]) == 0
+    out = capsys.readouterr().out
+    assert "on an H100 at TF32, estimated and not measured" in out
+    assert "kernel (estimated for an H100)" in out
+    assert main(["explain", *words, "relax=dirichlet"]) == 0
+    assert "no estimate of a GPU's step" in capsys.readouterr().out
+
+
+def test_a_benchmark_has_an_estimate_for_fused_first_order_steps_alone():
+    case = step.StepCase(
+        {"channels": 4, "layers": 1, "batch_size": 4, "size": 8}, torch.device("cpu")
+    )
+    assert step._estimated_ms(case, "plain graph") is None
+    assert step._estimated_ms(case, "fused tf32 second order") is None
+    assert step._estimated_ms(case, "fused tf32") > 0

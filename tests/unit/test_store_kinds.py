@@ -72,6 +72,7 @@ def test_each_command_of_a_version_has_its_own_state(store):
     train = claim(store, command="train", version="V001")
     version = store.version("a")
     assert (version.newest(), version.state(), version.running()) == ("train", "running", "train")
+    assert time.time() - 60 < version.record()["created"] <= time.time()
     assert version.state("search") == "succeeded"
     train.finish()
     train.release()

@@ -73,6 +73,8 @@ MISTAKES = [
     (["list", "opps"], ["'opps'", "'ops'"]),
     (["predict", "--model", "/not/there", "a.png"], ["/not/there"]),
     (["predict"], ["--model"]),
+    (["search", f"search.learning_rate={'9' * 400}"], ["search.learning_rate", "too large"]),
+    (["search", f"search.epochs={'9' * 400}"], ["search.epochs"]),
     (["explain", "bandwidth=-1"], ["bandwidth=-1", "above 0"]),
     (["explain", "bandwidth=nan"], ["bandwidth=nan", "above 0"]),
     (["explain", "layers=100000000"], ["layers=100000000", "at most 100,000"]),
@@ -81,7 +83,7 @@ MISTAKES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("argv", "words"), MISTAKES, ids=[" ".join(m[0]) for m in MISTAKES])
+@pytest.mark.parametrize(("argv", "words"), MISTAKES, ids=[" ".join(m[0])[:80] for m in MISTAKES])
 def test_a_mistake_is_one_sentence(
     argv: list[str],
     words: list[str],

@@ -46,7 +46,8 @@ def result_table(
                 **{c: cells.get(c) for c in (*metrics, *extra, *settings)},
                 "#": name,
                 **{c: row.get(c) for c in ("trial_id", "step", "phase", "seed", "state", "time_total_s",
-                                           "time_left_s", "model_path", "additional_data", "latency_flag", "reason")},
+                                           "time_left_s", "model_path", "additional_data", "latency_flag",
+                                           "reason")},
                 "iterations": row.get("training_iteration"),
             }
         )  # fmt: skip

@@ -108,7 +108,7 @@ class _Line:
             head, comma, part = value.rpartition(",")
             start = f"{mark}{key}={head}{comma}"
             return [f"{start}{one}" for one in _starting(part, self._values(key))]
-        return [f"{mark}{one}" for one in _starting(key, self._keys(key))]
+        return [f"{mark}{one}" for one in _starting(key, {*self._keys(key)})]
 
     def _groups(self) -> list[str]:
         own = {item.name for item in fields(STAGES[self.command])}
@@ -174,7 +174,10 @@ class _Line:
             path = config_root() / group / f"{name}.yaml"
             if not path.is_file() and self._user is not None:
                 path = self._user / group / f"{name}.yaml"
-        node: Any = read_yaml(path) if path.is_file() else {}
+        own = {item.name for item in fields(STAGES[self.command])}
+        if group not in own or not path.is_file():
+            return None
+        node: Any = read_yaml(path)
         for name in rest.split(".") if rest else ():
             node = node.get(name) if isinstance(node, Mapping) else None
         return node

@@ -106,7 +106,7 @@ def compose_node(command: str, overrides: Sequence[str], place: Session | None =
     try:
         node = hydra_compose(command, [*place.overrides, *overrides], return_hydra_config=True)
     # Hydra has no error of its own for a group that is set to a number or null
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, OverflowError) as error:
         raise explained(command, overrides, place.overrides, place.user, error) from error
     choices = node.hydra.runtime.choices
     plain: Any = OmegaConf.to_container(node, resolve=False)

@@ -5,6 +5,7 @@ Nothing here runs while all is well: a mistake may cost a second look.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -107,6 +108,10 @@ def explained(
         return found
     except (HydraException, OmegaConfBaseException):
         pass  # the choices themselves do not compose: `error` says why
+    if isinstance(error, OverflowError):
+        named = re.search(r"full_key: (\S+)", str(error))
+        key = named[1] if named else "A setting"
+        return ConfigError(f"{key} is a number too large for any setting; give a smaller one.")
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OmegaConfBaseException):
         cause = cause.__cause__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from typing import Any
 
 from darts_core.commands.compose import Session, compose_node, typed
@@ -55,4 +56,11 @@ def show_info(command: str, args: argparse.Namespace, place: Session) -> None:
 
     compose_node(command, args.overrides, place)
     hydra: Any = GlobalHydra.instance().hydra
-    hydra.show_info(args.info, config_name=command, overrides=[*place.overrides, *args.overrides])
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:  # Hydra prints through the root logger, which it sets up for good
+        overrides = [*place.overrides, *args.overrides]
+        hydra.show_info(args.info, config_name=command, overrides=overrides)
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)

@@ -23,9 +23,19 @@ RUNNER = ROOT / "tests" / "battery" / "battery_run.py"
 WRONG = ("defect", "accepted", "hang", "no sentence")
 
 
-def run(folder: Path, *, processes: int = 2, every: int = 1) -> list[dict[str, Any]]:
-    """The rows of all cases (of each `every`-th one), run by so many processes at a time."""
-    words = [[str(part), str(processes), str(folder), str(every)] for part in range(processes)]
+def run(
+    folder: Path, *, processes: int = 2, every: int = 1, groups: str = ""
+) -> list[dict[str, Any]]:
+    """The rows of all cases, run by so many processes at a time.
+
+    Args:
+        folder: receives the rows, and the cases' files while they run.
+        processes: at a time.
+        every: take only each so many-th case.
+        groups: a regular expression that the names of the groups fit.
+    """
+    options = [str(processes), str(folder), str(every), groups]
+    words = [[str(part), *options] for part in range(processes)]
     running = [subprocess.Popen([sys.executable, str(RUNNER), *part]) for part in words]
     if any(process.wait() for process in running):
         raise RuntimeError("a process of the battery failed; its message stands above")
@@ -50,6 +60,7 @@ def main() -> int:
     """Run the battery and write its counts; status 1 when something was wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--every", type=int, default=1, help="only each so many-th case")
+    parser.add_argument("--groups", default="", help="only groups that this expression fits")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="keep the rows of single cases here")
     args = parser.parse_args()
@@ -57,10 +68,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        rows = run(folder, processes=args.processes, every=args.every)
+        rows = run(folder, processes=args.processes, every=args.every, groups=args.groups)
     wrong = [row for row in rows if row["verdict"] in WRONG or row["left"]]
     notes = {
-        "cases": len(rows), "every": args.every, "seconds": round(time.monotonic() - started),
+        "cases": len(rows), "every": args.every, "groups": args.groups,
+        "seconds": round(time.monotonic() - started),
         "wrong": [{k: row[k] for k in ("name", "verdict", "status", "left", "output")} for row in wrong],
     }  # fmt: skip
     path = write_results("bad-inputs", counted(rows), device="cpu", notes=notes)

@@ -27,7 +27,7 @@ from darts_core.runlog import environment, read_json, write_json, write_text
 from darts_core.search import SearchConfig, search
 from darts_core.spaces import get_space
 from darts_core.spaces.toy import PLANTED, planted_images
-from darts_core.stages.settings import instantiate
+from darts_core.stages.targets import instantiate
 from darts_core.strategies import FirstOrder
 from darts_core.supernet import Supernet
 
@@ -92,7 +92,7 @@ def planted_bundle() -> DataBundle:
 def made(group: str, name: str) -> Any:
     """The strategy or relaxation of the YAML file, at the toy's size."""
     node = yaml.safe_load((CONF / group / f"{name}.yaml").read_text(encoding="utf-8"))
-    return instantiate({**copy.deepcopy(node), **SMALLER.get(name, {})})
+    return instantiate(group, {**copy.deepcopy(node), **SMALLER.get(name, {})})
 
 
 def run(group: str, name: str, seed: int, bundle: DataBundle) -> dict[str, Any]:

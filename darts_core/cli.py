@@ -57,13 +57,23 @@ def _run(argv: list[str]) -> int:
             raise
         sentence = _sentence(error)
         if sentence is None:
-            _tell(
-                f"unexpected {type(error).__name__}: {error} (this is a defect; run again with "
-                "DARTS_DEBUG=1 for the traceback and report it)"
-            )
+            _tell_defect(error, argv)
             return 1
         _tell(sentence)
         return USAGE
+
+
+def _tell_defect(error: Exception, argv: list[str]) -> None:
+    """Say that this is our mistake, and which file describes it."""
+    from darts_core.crash import write_crash_report
+
+    path = write_crash_report(error, argv)
+    told = (
+        f"please report it and attach {path}, which holds the traceback, versions and this command line"
+        if path is not None
+        else "run again with DARTS_DEBUG=1 for the traceback and report it"
+    )
+    _tell(f"unexpected {type(error).__name__}: {error} (this is a defect; {told})")
 
 
 def _tell(sentence: str) -> None:

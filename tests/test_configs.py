@@ -9,8 +9,9 @@ import pytest
 from darts_core.commands.compose import compose, session
 from darts_core.commands.help import GROUPS
 from darts_core.settings import to_plain
+from darts_core.settings.tree import config_root
 from darts_core.stages.schema import COMMANDS, STAGES
-from darts_core.stages.settings import config_root, instantiate
+from darts_core.stages.targets import instantiate
 
 CONF = config_root()
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
@@ -37,7 +38,7 @@ def test_every_choice_composes_with_a_command_that_uses_it(group: str, choice: s
 def test_every_relaxation_can_be_made(choice: str) -> None:
     with session() as extra:
         node = compose("search", [f"relax={choice}"], extra).relax
-    made = instantiate(node)
+    made = instantiate("relax", node)
     assert callable(made.weights)
 
 
@@ -45,7 +46,7 @@ def test_every_relaxation_can_be_made(choice: str) -> None:
 def test_every_strategy_can_be_made(choice: str) -> None:
     with session() as extra:
         node = compose("search", [f"strategy={choice}"], extra).strategy
-    made = instantiate(node)
+    made = instantiate("strategy", node)
     assert callable(made.step)
 
 

@@ -12,6 +12,7 @@ from darts_core.augment.operations import AUGMENTATIONS, MAX_MAGNITUDE
 from darts_core.errors import ConfigError, unknown_name
 from darts_core.reading_yaml import read_yaml
 from darts_core.runlog import write_yaml
+from darts_core.settings.tree import config_root
 
 __all__ = ["Operation", "Policy", "policy_from_dict", "policy_from_yaml", "policy_to_yaml"]
 
@@ -201,9 +202,7 @@ def policy_from_dict(content: Mapping[str, Any]) -> Policy:
 
 
 def _config_folder() -> Path:
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "conf" / "augment"
-    return installed if installed.is_dir() else package.parent / "conf" / "augment"
+    return config_root() / "augment"
 
 
 def policy_from_yaml(path: str | Path) -> Policy:

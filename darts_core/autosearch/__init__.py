@@ -29,8 +29,10 @@ if TYPE_CHECKING:
         ResNet101,
     )
     from darts_core.autosearch.contract import Config, StopTrial
+    from darts_core.autosearch.loading import load
     from darts_core.autosearch.measure import count_params, latency_ms
     from darts_core.autosearch.module_search import searchable
+    from darts_core.autosearch.networks import network
 
     config: Config
     trial_id: str
@@ -54,6 +56,8 @@ __all__ = [
     "count_params",
     "device",
     "latency_ms",
+    "load",
+    "network",
     "output_dir",
     "phase",
     "report",
@@ -79,6 +83,8 @@ _ELSEWHERE = {
     "run": "api",
     "SearchResult": "api",
     "searchable": "module_search",
+    "load": "loading",
+    "network": "networks",
     "StopTrial": "contract",
     "latency_ms": "measure",
     "count_params": "measure",

@@ -10,6 +10,7 @@ import json
 import logging
 import signal
 import sys
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
@@ -42,13 +43,15 @@ def _plan(request: dict[str, Any]) -> Any:
 
 
 def _check(request: dict[str, Any]) -> int:
-    from darts_core.autosearch.command_line import boot_file_of
+    from darts_core.autosearch.command_line import boot_file_of, own_arguments
     from darts_core.autosearch.forecast import forecast_text, plan_notes
 
     plan = _plan(request)
+    _check_devices(request.get("devices") or ())
     answer = {
         "zero_code": bool(plan.steps[0].metrics),
         "boot_file": boot_file_of(plan.steps[0].command, request.get("boot_file") or ""),
+        "own_arguments": own_arguments(plan, request.get("arguments") or {}),
         "trials": plan.trial_count(),
         "forecast": forecast_text(plan),
         "notes": plan_notes(plan, request.get("devices") or ["cpu"]),
@@ -56,6 +59,22 @@ def _check(request: dict[str, Any]) -> int:
     }
     print(json.dumps(answer, default=str))
     return 0
+
+
+def _check_devices(devices: Sequence[str]) -> None:
+    """Raise for a GPU that is not there."""
+    wanted = [device for device in devices if device.startswith("cuda")]
+    if not wanted:
+        return
+    import torch
+
+    from darts_core.errors import ConfigError
+
+    there = torch.cuda.device_count()
+    for device in wanted:
+        if int(device.partition(":")[2] or 0) >= there:
+            known = ", ".join(["cpu", *(f"cuda:{i}" for i in range(there))])
+            raise ConfigError(f"--devices {device}: there is no such GPU here; use one of {known}.")
 
 
 def _algorithms() -> int:
@@ -84,6 +103,13 @@ def main(argv: list[str]) -> int:
 
             request = json.load(sys.stdin)
             print(dry_run(_plan(request), request))
+            return 0
+        if argv[:1] == ["take-home"] and len(argv) == 3:
+            from pathlib import Path
+
+            from darts_core.autosearch.take_home import checked
+
+            print("\n".join(checked(Path(argv[1]), Path(argv[2]))))
             return 0
         if argv[:1] == ["algorithms"]:
             return _algorithms()

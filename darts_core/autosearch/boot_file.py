@@ -9,7 +9,7 @@ from pathlib import Path
 from darts_core.errors import JobError
 from darts_core.reading import read_bytes
 
-__all__ = ["check_boot_file", "seed_option"]
+__all__ = ["check_boot_file", "mentions", "seed_option"]
 
 _SEED = re.compile(r"--(random|manual|global|rng|torch)?[-_]?seed", re.IGNORECASE)
 
@@ -77,6 +77,19 @@ def seed_option(boot_file: Path) -> str | None:
         if found:
             return found[0]
     return None
+
+
+def mentions(code: Path, name: str) -> bool:
+    """Whether any Python file of the code names an argument, with dashes or underscores."""
+    wanted = {name, name.replace("-", "_"), name.replace("_", "-")}
+    for path in code.rglob("*.py"):
+        try:
+            text = read_bytes(path, JobError).decode("utf-8", "replace")
+        except JobError:
+            return True  # what cannot be read may mention anything
+        if any(re.search(rf"(?<!\w)(?<!\w-){re.escape(word)}(?![\w-])", text) for word in wanted):
+            return True
+    return False
 
 
 def _required(arguments: ast.arguments) -> list[str]:

@@ -18,6 +18,7 @@ __all__ = [
     "boot_file_of",
     "check_command",
     "command_line",
+    "own_arguments",
     "parse_command",
     "read_arguments",
     "with_data",
@@ -147,6 +148,16 @@ def check_command(
 def with_data(arguments: Mapping[str, str], data: str | None) -> dict[str, str]:
     """The job's own arguments, the data folder among them."""
     return {**({"data_url": data} if data else {}), **arguments}
+
+
+def own_arguments(plan: Any, arguments: Mapping[str, str]) -> list[str]:
+    """The names of the job's own arguments that only the script can know."""
+    settings = {d.name for step in plan.steps for d in step.dimensions}
+    ours = {"search_space", "multi_search", "config_path", *settings}
+    ours |= {
+        name for step in plan.steps if step.command for name in parse_command(step.command).names
+    }
+    return [name for name in arguments if name not in ours]
 
 
 def boot_file_of(command: str, given: str) -> str:

@@ -27,6 +27,7 @@ __all__ = [
     "StopTrial",
     "Trial",
     "current",
+    "use",
 ]
 
 TRIAL_VARIABLE = "DARTS_TRIAL"
@@ -130,6 +131,8 @@ class Trial:
         self.phase: str = record.get("phase", "search")
         # networks in search, which name their architecture when the trial ends
         self.searchables: list[Any] = []
+        # networks that were built, the last one to be kept; see networks.py
+        self.networks: list[Any] = []
         # why the last latency measured here is not to be trusted; empty when it is
         self.latency_flag = ""
         self._iterations = 0
@@ -230,3 +233,9 @@ def current() -> Trial:
     if _current is None:
         _current = Trial(os.environ.get(TRIAL_VARIABLE))
     return _current
+
+
+def use(trial: Trial) -> None:
+    """Make another trial the current one."""
+    global _current
+    _current = trial

@@ -11,6 +11,7 @@ from typing import Any
 
 from darts_core.autosearch.costs import seconds_of
 from darts_core.autosearch.known_rows import left_behind, template
+from darts_core.autosearch.networks import WEIGHTS
 from darts_core.autosearch.script_runner import ScriptRunner
 from darts_core.autosearch.spec import SearchSpec
 from darts_core.autosearch.step import Step
@@ -196,6 +197,7 @@ def prune_models(workshop: Workshop, rows: Sequence[Row], goals: Sequence[Row], 
         if row["trial_id"] in best:
             continue
         folder = trials_folder(workshop.version) / row["trial_id"]
+        (folder / WEIGHTS).unlink(missing_ok=True)
         path = model_file(folder, row.get("model_path"))
         if path is None:
             continue

@@ -32,7 +32,8 @@ _ALGORITHM = (
     "objectives", "tolerance", "chance",
 )  # fmt: skip
 _MODE = ("max", "min")
-MAX_GRID = 100_000
+MAX_GRID = MAX_TRIALS = 100_000
+MAX_SEED = 2**32 - 1  # what numpy takes
 
 
 def read_options(
@@ -208,9 +209,11 @@ def parse_four_parts(root: Located, name: str) -> SearchSpec:
     scheduler, scheduler_options = _scheduler(root.get("scheduler"))
     iterations = root.get("max_iterations") or _optional(general, "max_iterations")
 
-    def whole(parent: Located | None, key: str, low: int, default: Any) -> Any:
+    def whole(
+        parent: Located | None, key: str, low: int, default: Any, high: int | None = MAX_TRIALS
+    ) -> Any:
         item = _optional(parent, key)
-        return item.integer(low) if item is not None else default
+        return item.integer(low, high) if item is not None else default
 
     samples = whole(node, "num_samples", 1, 20)
     _start_points(options, node, samples, objectives)
@@ -227,7 +230,7 @@ def parse_four_parts(root: Located, name: str) -> SearchSpec:
         num_samples=samples,
         max_concurrent=whole(node, "max_concurrent", 1, 1),
         save_model_count=whole(node, "save_model_count", 1, None),
-        seed=whole(node, "seed", 0, 1),
+        seed=whole(node, "seed", 0, 1, MAX_SEED),
         max_iterations=iterations.integer(1) if iterations is not None else None,
         baseline=_baseline(general, from_space),
         metrics=parse_metrics(_optional(general, "metrics")),

@@ -40,9 +40,11 @@ def _pattern(regex: Located) -> dict[str, str]:
     if len(regex.text()) > 500:
         regex.fail("longer than 500 characters", "shorten the pattern")
     try:
-        re.compile(regex.text())
+        groups = re.compile(regex.text()).groups
     except re.error as error:
         regex.fail(f"not a regular expression ({error})", "escape special characters with \\")
+    if not groups:
+        regex.fail("no group holds the number", "put it in parentheses: 'acc=([0-9.]+)'")
     return {"regex": regex.text()}
 
 

@@ -35,15 +35,19 @@ def searchable(
     """
     from darts_core.architecture import Architecture
     from darts_core.autosearch.contract import current
+    from darts_core.autosearch.networks import remember
     from darts_core.supernet.module_supernet import ModuleSupernet
 
     trial = current()
+    builder = type(module)
     supernet = ModuleSupernet(module, input_shape=input_shape)
     value: Any = trial.config.get(setting, "baseline")
     if isinstance(value, str) and value.startswith("search:"):
         return _in_search(supernet)
     if value == "baseline":
-        return supernet.build(_baseline(supernet))
+        built = supernet.build(_baseline(supernet))
+        remember(built, builder, input_shape=input_shape, searchable=setting)
+        return built
     try:
         content = json.loads(value) if isinstance(value, str) else dict(value)
         pairs = tuple((str(label), option) for label, option in content.items())
@@ -52,7 +56,9 @@ def searchable(
             f"The setting {setting}={str(value)[:80]!r} is no architecture; use 'baseline', or a mapping "
             "of choices to options."
         ) from None
-    return supernet.build(Architecture(supernet.space.name, choices=pairs))
+    built = supernet.build(Architecture(supernet.space.name, choices=pairs))
+    remember(built, builder, input_shape=input_shape, searchable=setting)
+    return built
 
 
 def _baseline(supernet: Any) -> Any:

@@ -6,13 +6,13 @@ one parser checks everything; errors still name the user's own line.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from darts_core.autosearch.four_parts import parse_four_parts
 from darts_core.autosearch.spec import SearchSpec
 from darts_core.autosearch.yaml_lines import Located, locate
 from darts_core.errors import ConfigError
+from darts_core.settings.tree import config_root
 
 __all__ = ["parse_native"]
 
@@ -21,16 +21,6 @@ _KINDS = (
     (("low", "high"), "continuous_param"),
     (("codes",), "resnet_code"),
 )
-_PACKAGE = Path(__file__).resolve().parents[1]
-
-
-def _config_folder() -> Path:
-    for folder in (_PACKAGE / "conf", _PACKAGE.parent / "conf"):
-        if (folder / "autosearch.yaml").is_file():
-            return folder
-    raise ConfigError(
-        f"conf/autosearch.yaml is missing beside {_PACKAGE}; install the package again."
-    )
 
 
 def _defaults() -> dict[str, Any]:
@@ -39,7 +29,7 @@ def _defaults() -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(_config_folder()), version_base="1.3"):
+    with initialize_config_dir(str(config_root()), version_base="1.3"):
         content = OmegaConf.to_container(compose("autosearch"))
     return dict(content)  # type: ignore[arg-type]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ from darts_core.autosearch.command_line import check_command
 from darts_core.autosearch.job_yaml import parse_file
 from darts_core.autosearch.space_yaml import code_dimension, dense_codes
 from darts_core.autosearch.spec import Objective, SearchPlan, SearchSpec
-from darts_core.errors import ConfigError
+from darts_core.errors import ConfigError, nearest_names
 
 __all__ = ["build_plan"]
 
@@ -117,6 +118,7 @@ def build_plan(
         )
         for s in steps
     ]
+    _check_own_values(steps)
     if len(steps) > 1 and mode in ("nested", "joint"):
         _refuse_differentiable(steps, mode)
     if len(steps) > 1 and mode == "joint":
@@ -124,6 +126,29 @@ def build_plan(
     if len(steps) == 1:
         return SearchPlan(tuple(steps), "single")
     return SearchPlan(tuple(steps), mode or "serial")
+
+
+def _check_own_values(steps: Sequence[SearchSpec]) -> None:
+    """Raise for a value of the user's own that no trial could use, or that belongs to no setting.
+
+    It may lie outside the space: trial 0 is what the user has now.
+    """
+    dimensions = {d.name: d for step in steps for d in step.dimensions}
+    for step in steps:
+        for name, value in step.baseline.items():
+            if name not in dimensions:
+                near = nearest_names(name, dimensions)
+                hint = f"; did you mean {' or '.join(near)}?" if near else ""
+                raise ConfigError(
+                    f"{step.source}: general.baseline names {name!r}, which is no setting of the search "
+                    f"({', '.join(dimensions)}){hint}"
+                )
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not dimensions[name].choices and not (number and math.isfinite(value)):
+                raise ConfigError(
+                    f"Your own value {name}={str(value)[:80]!r} is no number, and the setting is a range of "
+                    "numbers; give one with general.baseline, default or --arg."
+                )
 
 
 def _value(text: str) -> Any:

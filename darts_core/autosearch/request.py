@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from darts_core.autosearch.boot_file import check_boot_file
+from darts_core.autosearch.boot_file import check_boot_file, mentions
+from darts_core.autosearch.interpreter import check_interpreter
 from darts_core.errors import ConfigError, JobError
 from darts_core.store.code import copy_code, numbered
 from darts_core.store.jobs import Store
@@ -89,9 +90,14 @@ def _check(store: Store, request: Request, *, needs_train: bool) -> dict[str, An
     for path, flag in ((request.data, "--data"), (request.python, "--python")):
         if path is not None and not Path(path).expanduser().exists():
             raise JobError(f"{flag} {path} does not exist; name an existing path.")
+    if request.python is not None:
+        check_interpreter(request.python, code)
     answer: dict[str, Any] = json.loads(engine("check", content=request.to_dict()))
     needs = request.entry if needs_train and not answer["zero_code"] else None
     check_boot_file(code, answer["boot_file"], needs=needs)
+    for name in answer["own_arguments"]:
+        if not mentions(code, name):
+            answer["notes"].append(f"--arg {name}: no Python file of the code mentions that name")
     return answer
 
 

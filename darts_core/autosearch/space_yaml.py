@@ -142,6 +142,8 @@ def _continuous(item: Located) -> SearchDimension:
     integer, log = item.get("integer"), item.get("log")
     if num is not None:
         return _grid(name, start, stop, num.integer(2, MAX_VALUES), base)
+    if base is None and start > stop:
+        stop_node.fail(f"below start {start:g}", "exchange them")
     low, high = min(start, stop), max(start, stop)
     if low == high:
         stop_node.fail("start and stop are equal", "widen the range or use discrete_param")
@@ -198,7 +200,21 @@ def _one(item: Located, inherited: str | None) -> tuple[SearchDimension, Any]:
     else:
         dimension = _discrete(item)
     default = item.get("default")
+    if default is not None and not _inside(dimension, default.plain()):
+        default.fail(
+            f"not among {dimension.describe()}",
+            "correct it, or name a value of your own that lies outside under general.baseline",
+        )
     return dimension, default.plain() if default is not None else None
+
+
+def _inside(dimension: SearchDimension, value: Any) -> bool:
+    """Whether a value is one of the setting's; numbers of a grid may be written in any way."""
+    if dimension.contains(value):
+        return True
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    near = (c for c in dimension.choices if isinstance(c, (int, float)) and not isinstance(c, bool))
+    return number and any(math.isclose(value, c, rel_tol=1e-9) for c in near)
 
 
 def parse_space(node: Located) -> tuple[tuple[SearchDimension, ...], dict[str, Any]]:

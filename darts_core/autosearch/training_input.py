@@ -19,6 +19,7 @@ _FIELDS = (
     "gpuPerTrial", "maxIterations", "params",
 )  # fmt: skip
 _PARAM = ("parameterName", "type", "scaleType", "minValue", "maxValue", "priorBestValue")
+MAX_WHOLE = 100_000_000
 _FLOATS = ("DOUBLE", "FLOAT", "double", "float")
 _INTEGERS = ("INT", "INTEGER", "int", "integer")
 # only DEFAULT is documented; the other two are ours
@@ -69,7 +70,7 @@ def _objective(node: Located) -> Objective:
 
 def _whole(node: Located, key: str, default: Any, low: int = 1) -> Any:
     item = node.get(key)
-    return item.integer(low) if item is not None else default
+    return item.integer(low, MAX_WHOLE) if item is not None else default
 
 
 def parse_training_input(root: Located, name: str) -> SearchSpec:

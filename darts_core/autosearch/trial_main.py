@@ -89,6 +89,19 @@ def _write_architectures(trial: Trial) -> None:
         (trial.folder / "architecture.json").write_text(json.dumps(found), encoding="utf-8")
 
 
+def _keep_network(trial: Trial) -> None:
+    """Keep the network that the trial built; what goes wrong there costs no trial."""
+    if not trial.networks:
+        return
+    from darts_core.autosearch.networks import save
+
+    try:
+        save(trial)
+    except Exception:
+        traceback.print_exc()
+        print(f"trial {trial.trial_id}: its network could not be kept", flush=True)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the trial in the folder named on the command line; the exit status tells how it ended."""
     arguments = sys.argv[1:] if argv is None else argv
@@ -102,8 +115,10 @@ def main(argv: list[str] | None = None) -> int:
             return run_script(trial)
         _call_user_code(trial)
         _write_architectures(trial)
+        _keep_network(trial)
     except StopTrial as stop:
         _write_architectures(trial)
+        _keep_network(trial)
         print(f"trial {trial.trial_id}: {stop}", flush=True)
         Path(arguments[0], "stopped.json").write_text(
             json.dumps({"reason": str(stop)}), encoding="utf-8"

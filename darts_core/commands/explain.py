@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan of every kind of cell of the supernet."""
-    from darts_core.stages.settings import import_plugins
+    from darts_core.stages.targets import import_plugins
 
     given = parse(args.settings, _KNOWN)
     import_plugins(args.plugins)
@@ -107,12 +107,13 @@ def _relaxation(name: str) -> Any:
     Raises:
         ConfigError: there is no such file.
     """
-    from darts_core.stages.settings import config_root, instantiate
+    from darts_core.settings.tree import config_root
+    from darts_core.stages.targets import instantiate
 
     files = {path.stem: path for path in (config_root() / "relax").glob("*.yaml")}
     if name not in files:
         raise ConfigError(unknown_name("relaxation", name, sorted(files)))
-    return instantiate(read_yaml(files[name]))
+    return instantiate("relax", read_yaml(files[name]))
 
 
 def _print_stem(stem: Any, side: int, batch: int) -> tuple[float, float] | None:

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from darts_core.commands.user_tree import GROUPS
 from darts_core.runlog import read_yaml
 from darts_core.settings import Settings, bounds_of, default_of, to_plain, type_of
+from darts_core.settings.tree import config_root
 from darts_core.stages.schema import STAGES
-from darts_core.stages.settings import config_root
 
-__all__ = ["ARGPARSE", "HYDRA", "Command", "choices", "command_help", "main_help"]
+__all__ = ["ARGPARSE", "HYDRA", "Command", "choices", "command_help", "config_choices", "main_help"]
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,6 @@ ARGPARSE: dict[str, Command] = {
 
 # of a node that a group fills: shown by `darts-core list`
 _SHOWN = ("description",)
-GROUPS = ("data", "space", "strategy", "relax", "augment", "experiment")
 
 
 def main_help() -> str:
@@ -174,6 +174,15 @@ settings and their defaults:
 -m (--multirun)   run every combination: seed=1,2 space=darts,nasbench201
 --cfg job         print the composed configuration and end
 plugins=[a.b]     import your modules (operations, spaces, strategies) first"""
+
+
+def config_choices(command: str) -> dict[str, str]:
+    """The files that the command's own YAML file chooses: group -> name."""
+    content = read_yaml(config_root() / f"{command}.yaml")
+    chosen: dict[str, str] = {}
+    for entry in content["defaults"]:
+        chosen |= {k: v for k, v in entry.items() if v} if isinstance(entry, dict) else {}
+    return chosen
 
 
 def config_defaults(command: str) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from darts_core.spaces import ChoiceSpace
     from darts_core.stages.cost import table_path
     from darts_core.stages.inputs import find_device
-    from darts_core.stages.settings import import_plugins
+    from darts_core.stages.targets import import_plugins
 
     configure_logging()
     given = parse(args.settings, _KNOWN)

@@ -10,7 +10,8 @@ from typing import Any
 from darts_core.errors import ConfigError
 from darts_core.report.escape import plain_text
 from darts_core.runlog import read_yaml
-from darts_core.stages.settings import config_root, import_plugins
+from darts_core.settings.tree import config_root
+from darts_core.stages.targets import import_plugins
 
 __all__ = ["collect", "configure", "run"]
 
@@ -20,6 +21,7 @@ SECTIONS = {
     "spaces": None,
     "strategies": "strategy",
     "relaxations": "relax",
+    "penalties": "penalty",
     "data": "data",
     "augmentations": "augment",
     "experiments": "experiment",

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 from darts_core.latency.deployed import in_runtime
 from darts_core.latency.measure import call_ms, quick_ms
-from darts_core.prune.groups import ChannelGroup
+from darts_core.prune.groups import CONVOLUTIONS, NORMS, ChannelGroup
 
 __all__ = ["LayerCosts"]
 
-_TIMED = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.ReLU)
+_TIMED = (*CONVOLUTIONS, *NORMS, nn.Linear, nn.MaxPool2d, nn.AvgPool2d, nn.ReLU)
+_CONV_NAMES: dict[str, Any] = {kind.__name__: kind for kind in CONVOLUTIONS}
+_NORM_NAMES: dict[str, Any] = {kind.__name__: kind for kind in NORMS}
 Key = tuple[Any, ...]
 
 
@@ -81,7 +83,7 @@ class LayerCosts:
     def layer_ms(self, name: str, ins: int | None = None, outs: int | None = None) -> float:
         """Time of one layer with `ins` input and `outs` output channels (its own by default)."""
         layer, shape = self._layers[name]
-        if self.folded and isinstance(layer, nn.BatchNorm2d):
+        if self.folded and isinstance(layer, NORMS):
             return 0.0
         key = _key(layer, shape, ins, outs)
         if key not in self._known:
@@ -101,7 +103,7 @@ class LayerCosts:
             layer, shape = self._layers[name]
             ins, outs = _channels(layer, shape)
             # a depthwise layer, a norm: one width for both sides
-            single = not isinstance(layer, (nn.Conv2d, nn.Linear)) or _depthwise(layer)
+            single = not isinstance(layer, (*CONVOLUTIONS, nn.Linear)) or _depthwise(layer)
             lost_in = max(lost_in, lost_out) if single else lost_in
             lost_out = lost_in if single else lost_out
             now = self.layer_ms(name)
@@ -134,11 +136,11 @@ def _work(layer: nn.Module, x: Tensor) -> float:
 
 
 def _depthwise(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1
+    return isinstance(layer, CONVOLUTIONS) and layer.groups == layer.in_channels > 1
 
 
 def _channels(layer: nn.Module, shape: Sequence[int]) -> tuple[int, int]:
-    if isinstance(layer, nn.Conv2d):
+    if isinstance(layer, CONVOLUTIONS):
         return layer.in_channels, layer.out_channels
     if isinstance(layer, nn.Linear):
         return layer.in_features, layer.out_features
@@ -148,7 +150,7 @@ def _channels(layer: nn.Module, shape: Sequence[int]) -> tuple[int, int]:
 def _key(layer: nn.Module, shape: tuple[int, ...], ins: int | None, outs: int | None) -> Key:
     own_in, own_out = _channels(layer, shape)
     ins, outs = ins or own_in, outs or own_out
-    if isinstance(layer, nn.Conv2d):
+    if isinstance(layer, CONVOLUTIONS):
         groups = ins if _depthwise(layer) else layer.groups
         extra: Mapping[str, Any] = {
             "kernel_size": tuple(layer.kernel_size),
@@ -158,9 +160,9 @@ def _key(layer: nn.Module, shape: tuple[int, ...], ins: int | None, outs: int | 
             "groups": groups,
             "bias": layer.bias is not None,
         }
-        return ("conv", ins, outs, shape[0], *shape[2:], tuple(extra.items()))
+        return (type(layer).__name__, ins, outs, shape[0], *shape[2:], tuple(extra.items()))
     if isinstance(layer, nn.Linear):
-        return ("linear", ins, outs, shape[0])
+        return ("linear", ins, outs, *shape[:-1])  # the tokens, where there are some
     if isinstance(layer, (nn.MaxPool2d, nn.AvgPool2d)):
         kind = "max" if isinstance(layer, nn.MaxPool2d) else "avg"
         return (
@@ -179,13 +181,14 @@ def _key(layer: nn.Module, shape: tuple[int, ...], ins: int | None, outs: int | 
 def _build(key: Key) -> tuple[nn.Module, Tensor]:
     kind, ins, outs, batch, *rest = key
     if kind == "linear":
-        return nn.Linear(ins, outs), torch.randn(batch, ins)
-    x = torch.randn(batch, ins, *[size for size in rest[:2] if isinstance(size, int)])
-    if kind == "conv":
-        return nn.Conv2d(ins, outs, **dict(rest[2])), x
+        return nn.Linear(ins, outs), torch.randn(batch, *rest, ins)
+    if kind in _CONV_NAMES:
+        return _CONV_NAMES[kind](ins, outs, **dict(rest[-1])), torch.randn(batch, ins, *rest[:-1])
+    sizes = rest[:2] if kind in ("max", "avg") else rest
+    x = torch.randn(batch, ins, *[size for size in sizes if isinstance(size, int)])
     if kind == "max":
         return nn.MaxPool2d(*rest[2:5]), x
     if kind == "avg":
         kernel, stride, padding = rest[2:5]
         return nn.AvgPool2d(kernel, stride, padding, count_include_pad=False), x
-    return (nn.BatchNorm2d(ins) if kind == "BatchNorm2d" else nn.ReLU()), x
+    return (_NORM_NAMES[kind](ins) if kind in _NORM_NAMES else nn.ReLU()), x

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,8 @@ from darts_core.errors import PruneError
 from darts_core.train.save import is_zero
 
 __all__ = [
+    "CONVOLUTIONS",
+    "NORMS",
     "ChannelGroup",
     "Member",
     "channels_to_remove",
@@ -25,6 +28,11 @@ __all__ = [
     "least_width",
     "remove_channels",
 ]
+
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+ROOTS = (*CONVOLUTIONS, nn.Linear)
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,10 @@ class ChannelGroup:
 def find_groups(
     model: nn.Module, input_shape: Sequence[int], *, keep: Sequence[str] = ()
 ) -> list[ChannelGroup]:
-    """All groups of coupled channels of `model`, classifier outputs left out.
+    """All groups of coupled channels of `model`, its outputs left out.
+
+    Channels of convolutions of any dimension and of linear layers (an MLP's width, a transformer's
+    stream) form groups; those that attention shares out among its heads do not.
 
     Args:
         model: a plain network in eval mode.
@@ -69,19 +80,45 @@ def find_groups(
     graph = _graph(model, input_shape)
     names = {module: name for name, module in model.named_modules()}
     fixed = [model.get_submodule(name) for name in keep]
-    fixed += [module for module in model.modules() if isinstance(module, nn.Linear)]
+    # what nothing reads is the output
+    fixed += [m for m in model.modules() if isinstance(m, nn.Linear) and not _read(graph, m)]
     groups: list[ChannelGroup] = []
     taken: set[str] = set()
-    for found in graph.get_all_groups(ignored_layers=fixed, root_module_types=[nn.Conv2d]):
+    for found in graph.get_all_groups(ignored_layers=fixed, root_module_types=[*ROOTS]):
         full = _widest(graph, found, names)
         members = _members(graph, full, names)
         outs = {member.name for member in members if member.side == "out"}
         if outs & taken:
             continue
+        root = full[0].dep.target.module
+        linear = any(isinstance(model.get_submodule(name), nn.Linear) for name in outs)
+        if linear and not _can_lose_one(model, input_shape, names[root]):
+            # a view shares these channels out (attention's heads), which no cut of them survives
+            continue
         taken |= outs
-        root = names[full[0].dep.target.module]
-        groups.append(ChannelGroup(root, len(full[0].idxs), members))
+        groups.append(ChannelGroup(names[root], len(full[0].idxs), members))
     return groups
+
+
+def _read(graph: Any, layer: nn.Module) -> bool:
+    """Whether another layer reads the output of `layer`."""
+    if layer not in graph.module2node:
+        return False  # it does not run
+    handler = graph.get_pruner_of_module(layer).prune_out_channels
+    group = graph.get_pruning_group(layer, handler, idxs=[0])
+    return any(not graph.is_out_channel_pruning_fn(item.dep.handler) for item in group)
+
+
+def _can_lose_one(model: nn.Module, input_shape: Sequence[int], root: str) -> bool:
+    """Whether the network still runs, with an output of its shape, when the group loses a channel."""
+    tried = copy.deepcopy(model)
+    sample = torch.zeros(2, *input_shape, device=next(model.parameters()).device)
+    try:
+        remove_channels(tried, input_shape, {root: [0]})
+        with torch.no_grad():
+            return bool(tried(sample).shape == model.eval()(sample).shape)
+    except (PruneError, RuntimeError):
+        return False
 
 
 def least_width(group: ChannelGroup) -> int:
@@ -193,7 +230,7 @@ def _widest(graph: Any, found: Any, names: Mapping[nn.Module, str]) -> Any:
     best, width = None, len(found[0].idxs)
     for item in found:
         module = item.dep.target.module
-        if module not in names or not isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
+        if module not in names or not isinstance(module, (*ROOTS, *NORMS)):
             continue
         if graph.is_out_channel_pruning_fn(item.dep.handler):
             channels = graph.get_out_channels(module)

@@ -5,7 +5,7 @@
     bn_scale:   |gamma|
 
 A coupled group's importance is the sum over its producers: the batch norms that scale its channels,
-or the convolutions where no norm follows.
+or the convolutions and linear layers where no norm follows.
 Sources: Molchanov et al., arXiv:1906.10771, Eq. 8; Li et al., arXiv:1608.08710; Liu et al.,
 arXiv:1708.06519.
 """
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darts_core.errors import PruneError, unknown_name
-from darts_core.prune.groups import ChannelGroup, Member
+from darts_core.prune.groups import CONVOLUTIONS, NORMS, ChannelGroup, Member
 
 __all__ = ["IMPORTANCES", "channel_importance", "taylor_products"]
 
@@ -73,7 +73,7 @@ def taylor_products(
     owners = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, (nn.Conv2d, nn.Linear, nn.BatchNorm2d))
+        if isinstance(module, (*CONVOLUTIONS, *NORMS, nn.Linear))
     }
     was_training = model.training
     model.eval()
@@ -110,10 +110,10 @@ def _product(module: nn.Module) -> Array | None:
 
 def _producers(group: ChannelGroup, modules: Mapping[str, nn.Module]) -> list[Member]:
     outs = [member for member in group.members if member.side == "out"]
-    norms = [m for m in outs if isinstance(modules[m.name], nn.BatchNorm2d)]
+    norms = [m for m in outs if isinstance(modules[m.name], NORMS)]
     scaled = [m for m in norms if getattr(modules[m.name], "weight", None) is not None]
     # without a norm, a depthwise layer inside an operation: its own weights speak for it
-    return scaled or [m for m in outs if isinstance(modules[m.name], nn.Conv2d)]
+    return scaled or [m for m in outs if isinstance(modules[m.name], (*CONVOLUTIONS, nn.Linear))]
 
 
 def _values(module: nn.Module, member: Member, kind: str, product: Mapping[str, Array]) -> Array:

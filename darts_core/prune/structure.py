@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from darts_core.prune.groups import CONVOLUTIONS, NORMS
 from darts_core.train.save import is_identity, is_zero, replace_modules
 
 __all__ = ["Cut", "find_cuts", "find_dead", "loss_increases", "mean_loss"]
@@ -125,18 +126,18 @@ def _edge_cuts(
 
 
 def _leaves(module: nn.Module) -> int:
-    kinds = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.BatchNorm2d)
+    kinds = (*CONVOLUTIONS, *NORMS, nn.Linear, nn.MaxPool2d, nn.AvgPool2d)
     return sum(isinstance(child, kinds) for child in module.modules())
 
 
 def _is_block(model: nn.Module, name: str, module: nn.Module) -> bool:
-    """A residual block or the like: one of a row of modules, made of two convolutions or more."""
+    """A residual block, a transformer's or the like: one of a row, of two layers with weights or more."""
     parent = name.rpartition(".")[0]
     if not name or not isinstance(model.get_submodule(parent), (nn.Sequential, nn.ModuleList)):
         return False
     if isinstance(module, (nn.Sequential, nn.ModuleList)):
         return False
-    return sum(isinstance(child, nn.Conv2d) for child in module.modules()) >= 2
+    return sum(isinstance(child, (*CONVOLUTIONS, nn.Linear)) for child in module.modules()) >= 2
 
 
 def _shapes(model: nn.Module, input_shape: Sequence[int]) -> dict[str, tuple[Any, Any]]:

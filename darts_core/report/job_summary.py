@@ -11,17 +11,9 @@ from darts_core.errors import DartsError, JobError
 from darts_core.report.read import STAGES, StageRun, read_stage
 from darts_core.report.rows import finite
 from darts_core.runlog import read_json
-from darts_core.store.record import LIVE
+from darts_core.store.record import LIVE, SCRIPT
 from darts_core.store.summary import read_summary, write_summary
 from darts_core.store.version import Version
-from darts_core.study.results import (
-    best_row,
-    objectives,
-    read_rows,
-    row_values,
-    search_rows,
-    trials_folder,
-)
 
 __all__ = ["elements", "seen_summary", "stage_facts", "summarize"]
 
@@ -93,6 +85,9 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 def _trials(version: Version) -> dict[str, Any]:
     """The best trial's first objective, the user's own value, and every trial's in its order."""
+    # a list that finds its summaries needs none of it
+    from darts_core.study.results import best_row, objectives, read_rows, row_values, search_rows
+
     try:
         goals = objectives(version.path)
     except JobError:
@@ -116,8 +111,7 @@ def summarize(version: Version) -> dict[str, Any]:
     Raises:
         JobError: the version is gone.
     """
-    with_trials = trials_folder(version.path).is_dir()
-    facts = _trials(version) if with_trials else _pipeline(version)
+    facts = _trials(version) if version.kind == SCRIPT else _pipeline(version)
     return write_summary(version, **facts)
 
 

@@ -44,10 +44,12 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def labels(folders: Sequence[Path]) -> list[str]:
-    """What tells the elements apart: the overrides of each; where none were kept, what differs."""
+    """What tells the elements apart: the overrides that not all share, else the settings that differ."""
     found = [_read(folder / OVERRIDES) for folder in folders]
     if all(isinstance(words, list) for words in found):
-        return [" ".join(str(word) for word in words) for words in found]
+        texts = [[str(word) for word in words] for words in found]
+        shared = set.intersection(*map(set, texts)) if len(texts) > 1 else set()
+        return [" ".join(word for word in words if word not in shared) for words in texts]
     settings = [_settings(folder) for folder in folders]
     names = dict.fromkeys(name for known in settings for name in known)
     differ = [name for name in names if len({repr(known.get(name)) for known in settings}) > 1]

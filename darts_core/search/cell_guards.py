@@ -173,7 +173,7 @@ class NearTies(Guard):
                     f"all {len(leads)} choices of {what} are near-ties: no weight leads its rival by "
                     f"{self.least:.0%}, the clearest by {max(leads):.1%}."
                 )
-                return Doubt(self.name, message, 1.0 - max(leads))
+                return Doubt(self.name, message, 1.0 - max(leads), of_search=True)
         return None
 
 

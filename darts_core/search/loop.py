@@ -298,7 +298,9 @@ class _Loop:
             log.warning("guard %s after epoch %d: %s", finding.guard, epoch, finding.message)
             if finding.stop:
                 since = epoch if finding.since is None else finding.since
-                state.record.doubt_since(since, Doubt(finding.guard, finding.message))
+                state.record.doubt_since(
+                    since, Doubt(finding.guard, finding.message, of_search=True)
+                )
                 stops.append(finding)
         # without a good architecture to go back to there is nothing to gain from stopping
         if stops and state.record.good() is not None:

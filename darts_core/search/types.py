@@ -55,11 +55,13 @@ class Doubt:
         guard: the guard's name.
         message: a sentence.
         weight: how much it counts when every architecture is doubted and the least doubted is taken.
+        of_search: it speaks of the weights or the search, so that another cell does not lift it.
     """
 
     guard: str
     message: str
     weight: float = 1.0
+    of_search: bool = False
 
 
 @dataclass

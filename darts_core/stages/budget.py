@@ -76,6 +76,8 @@ def settle(
     warnings = _warnings(facts, settled, found.architecture, timed=timer is not None)
     if settled.architecture != found.architecture:
         doubts = judge(settled.architecture)
+        told = {doubt.guard for doubt in doubts}
+        doubts += [d for d in found.doubts if d.of_search and d.guard not in told]
         found = replace(found, architecture=settled.architecture, doubts=doubts)
     return found, {"cost": facts, "warnings": warnings}
 

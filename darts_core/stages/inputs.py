@@ -20,9 +20,10 @@ from darts_core.models.named import REGISTERED, NamedModel, is_named, named_mode
 from darts_core.models.weights import load_weights
 from darts_core.runlog import read_yaml, write_yaml
 from darts_core.settings import Data, Train, TrainConfig, to_plain
+from darts_core.settings.tree import config_root
 from darts_core.stages.doubt import doubtful
 from darts_core.stages.schema import DataStage, ExportStage, PruneStage, RecipeStage, TrainStage
-from darts_core.stages.settings import config_root, instantiate
+from darts_core.stages.targets import instantiate
 from darts_core.train import load_model
 
 __all__ = [
@@ -62,7 +63,7 @@ def load_bundle(config: DataStage, device: torch.device) -> DataBundle:
     node, usual = to_plain(config.data), to_plain(Data())
     # what is as usual is left out: a reader of your own need not take every setting
     given = {k: v for k, v in node.items() if k in ("name", "seed") or usual.get(k, ...) != v}
-    bundle: DataBundle = instantiate(given, config.plugins, device=device)
+    bundle: DataBundle = instantiate("data", given, config.plugins, device=device)
     return bundle
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from darts_core.runlog import write_json
 from darts_core.stages.interrupt import handle_signals
 from darts_core.stages.schema import Stage
-from darts_core.stages.settings import import_plugins
+from darts_core.stages.targets import import_plugins
 
 __all__ = ["run_command"]
 

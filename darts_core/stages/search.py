@@ -30,6 +30,7 @@ from darts_core.stages.progress import progress_bar
 from darts_core.stages.schema import SearchStage
 from darts_core.stages.search_result import confidence, lookup_table, rank, write_result
 from darts_core.stages.search_setup import (
+    alpha_penalties,
     augmentation,
     make_guards,
     make_supernet,
@@ -37,7 +38,7 @@ from darts_core.stages.search_setup import (
     space_of,
     tune_kernels,
 )
-from darts_core.stages.settings import instantiate
+from darts_core.stages.targets import instantiate
 from darts_core.stages.tensorboard_pictures import AlphaPictures
 
 __all__ = ["search"]
@@ -88,7 +89,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     run_search: Callable[..., SearchResult] = search_alone
     if group is not None:
         run_search = partial(search_distributed, sync_batchnorm=config.search.sync_batchnorm)
-    strategy, guards = instantiate(config.strategy, config.plugins), make_guards(config)
+    strategy, guards = instantiate("strategy", config.strategy, config.plugins), make_guards(config)
     with progress_bar("search", shown=run is not None) as progress, deferred_stop():
         found = run_search(
             supernet,
@@ -100,7 +101,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
             checkpoint=folder / "checkpoint.pt",
             augment=augmentation(config, folder, bundle.image_shape),
             guards=guards,
-            penalties=costs,
+            penalties=[*alpha_penalties(config), *costs],
             on_epoch=board,
             progress=progress,
             should_stop=stop_wanted,

@@ -17,7 +17,7 @@ from darts_core.settings import to_plain
 from darts_core.stages.inputs import find_device, find_network, load_bundle, recipe
 from darts_core.stages.interrupt import check_stop, deferred_stop
 from darts_core.stages.schema import DataStage, TuneStage
-from darts_core.stages.settings import import_plugins
+from darts_core.stages.targets import import_plugins
 from darts_core.study import TrialHandle
 from darts_core.train import fit
 

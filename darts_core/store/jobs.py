@@ -20,7 +20,6 @@ from darts_core.store.names import check_name, free_name, is_name, next_version,
 from darts_core.store.procs import Identity, identity, is_alive
 from darts_core.store.record import (
     JOB_RECORD,
-    new_record,
     read_job,
     read_record,
     write_job,
@@ -30,6 +29,9 @@ from darts_core.store.sweep import sweep_job, temporary_name
 from darts_core.store.version import Version
 
 __all__ = ["Store"]
+
+Record = dict[str, Any]
+VersionRecord = tuple[Version, Record]
 
 
 class Store:
@@ -72,46 +74,57 @@ class Store:
         return content
 
     def _job_record(self, job: str) -> dict[str, Any] | None:
-        folder = self.job_folder(job)
-        content = read_job(folder)
-        if content is None:
-            # pipelines of schema 1 wrote no job.json
-            versions = self.versions(job)
-            if versions:
-                first = versions[0].record()
-                content = {"kind": first["kind"], "created": first["created"], "description": ""}
-        return content
+        self.job_folder(job)
+        return next((record for _, record, _ in self.items(job)), None)
+
+    def _names(self, folder: Path) -> list[str]:
+        """The folders in `folder` that could be jobs or versions; links are not."""
+        try:
+            with os.scandir(folder) as entries:
+                return [
+                    e.name for e in entries if is_name(e.name) and e.is_dir(follow_symlinks=False)
+                ]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def jobs(self) -> list[str]:
         """The names of all jobs, sorted."""
-        if not self.root.is_dir():
-            return []
-        with os.scandir(self.root) as entries:
-            names = [e.name for e in entries if is_name(e.name) and e.is_dir(follow_symlinks=False)]
-        return sorted(
-            name for name in names if read_job(self.root / name) is not None or self.versions(name)
-        )
+        return [name for name, _, _ in self.items()]
 
-    def versions(self, job: str, *, strict: bool = False) -> list[Version]:
-        """The versions of a job, oldest first; those of a newer program are left out.
+    def items(self, job: str | None = None) -> Iterator[tuple[str, Record, list[VersionRecord]]]:
+        """Every job (or one) with its record and its versions', each file read once; sorted by name."""
+        for name in sorted(self._names(self.root)) if job is None else [job]:
+            record = read_job(self.root / name)
+            versions = self.records(name)
+            if record is None and versions:
+                # pipelines of schema 1 wrote no job.json
+                first = versions[0][1]
+                record = {"kind": first["kind"], "created": first["created"], "description": ""}
+            if record is not None:
+                yield name, record, versions
+
+    def records(self, job: str, *, strict: bool = False) -> list[VersionRecord]:
+        """The versions of a job with their records, oldest first; those of a newer program are left out.
 
         Raises:
             JobError: with `strict`, one of a newer program.
         """
         folder = self.job_folder(job)
-        if not folder.is_dir():
-            return []
-        with os.scandir(folder) as entries:
-            names = [e.name for e in entries if is_name(e.name) and e.is_dir(follow_symlinks=False)]
         found = []
-        for name in sorted(names, key=version_order):
+        for name in sorted(self._names(folder), key=version_order):
             try:
-                if read_record(folder / name) is not None:
-                    found.append(Version(folder / name))
+                record = read_record(folder / name)
             except JobError:
                 if strict:
                     raise
+                continue
+            if record is not None:
+                found.append((Version(folder / name), record))
         return found
+
+    def versions(self, job: str, *, strict: bool = False) -> list[Version]:
+        """The versions of a job, oldest first (see `records`)."""
+        return [version for version, _ in self.records(job, strict=strict)]
 
     def version(self, job: str, name: str | None = None) -> Version:
         """One version of a job, the newest when unnamed. `job` may also be `job/V001`.
@@ -210,7 +223,7 @@ class Store:
         temporary.mkdir(parents=True)
         try:
             yield temporary
-            write_record(temporary, {**new_record("", created=time.time()), **record})
+            write_record(temporary, record)
             self._publish(job, temporary, record)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)

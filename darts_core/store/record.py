@@ -7,6 +7,7 @@ hash of its settings), its state, times and process. The newest command stands l
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def new_record(kind: str, **details: Any) -> dict[str, Any]:
         "format": _FORMAT,
         "schema_version": SCHEMA_VERSION,
         "kind": kind,
-        "created": None,
+        "created": time.time(),
         "parent": None,
         "commands": {},
         **details,

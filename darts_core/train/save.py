@@ -138,7 +138,7 @@ def _check_sizes(
 
 
 def reshape_like(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-    """Give every convolution, batch norm and linear layer the widths of the tensors in `state`.
+    """Give every convolution, norm, linear layer and free parameter the widths of the tensors in `state`.
 
     A pruned network has the graph of its architecture and narrower layers; its state says how
     narrow. The new tensors are uninitialised: load `state` afterwards. Depthwise convolutions keep
@@ -160,6 +160,11 @@ def reshape_like(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
             _reshape_layer_norm(module, state.get(f"{prefix}weight"))
         elif isinstance(module, nn.Embedding):
             _reshape_embedding(module, state.get(f"{prefix}weight"))
+        for own, tensor in (*module.named_parameters(recurse=False),):
+            # what stands free of a layer: a transformer's positions, a class token
+            stored = state.get(f"{prefix}{own}")
+            if stored is not None and stored.dim() == tensor.dim() and stored.shape != tensor.shape:
+                _resize(module, own, stored.shape)
     return model
 
 

@@ -137,7 +137,7 @@ def _settings(settings: Mapping[str, Any], config: DictConfig) -> dict[str, Any]
         entry = _named(plain.get(kind) or usual)
         # the group's own default gives way to what the app's node names
         if entry["name"] == usual and isinstance(node, DictConfig) and node.get(kind) is not None:
-            entry = _named(OmegaConf.to_object(node)[kind])
+            entry = _named(tune[kind])
         plain[kind] = {k: v for k, v in entry.items() if v is not None and k != "description"}
     return plain
 

@@ -1,4 +1,4 @@
-"""Run the cases: `python tests/battery/battery_run.py PART PARTS FOLDER` writes FOLDER/PART.json.
+"""Run the cases: `battery_run.py PART PARTS FOLDER [EVERY [GROUPS]]` writes FOLDER/PART.json.
 
 Each case is the real command in a process forked after the imports, with files, output, time and status of
 its own.
@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -121,9 +122,9 @@ def main() -> None:
             importlib.import_module(name)
     good = folder / f"good-{part}"
     good_files(good)
-    cases = all_cases()[part::parts]
-    if len(sys.argv) > 4:
-        cases = cases[:: int(sys.argv[4])]
+    every = int(sys.argv[4]) if len(sys.argv) > 4 else 1
+    groups = re.compile(sys.argv[5] if len(sys.argv) > 5 else "")
+    cases = [case for case in all_cases() if groups.search(case.group)][::every][part::parts]
     rows = []
     for case in cases:
         rows.append(run(case, folder / f"case-{part}", good))

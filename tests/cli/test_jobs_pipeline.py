@@ -108,7 +108,7 @@ def test_a_multirun_and_its_elements_have_pages_labelled_by_their_overrides(tmp_
     version = tmp_path / "runs/m/V001"
     page = (version / "report.html").read_text(encoding="utf-8")
     for index, seed in enumerate(("seed=1", "seed=2")):
-        assert seed in page
+        assert f"<td>{seed}</td>" in page
         assert f'href="{index}/report.html"' in page
         assert seed in (version / str(index) / "report.html").read_text(encoding="utf-8")
     rows = json.loads(jobs(tmp_path, "show", "m", "--json"))["rows"]

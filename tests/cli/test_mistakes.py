@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,8 @@ MISTAKES = [
     (["list", "opps"], ["'opps'", "'ops'"]),
     (["predict", "--model", "/not/there", "a.png"], ["/not/there"]),
     (["predict"], ["--model"]),
+    (["search", f"search.learning_rate={'9' * 400}"], ["search.learning_rate", "too large"]),
+    (["search", f"search.epochs={'9' * 400}"], ["search.epochs"]),
     (["explain", "bandwidth=-1"], ["bandwidth=-1", "above 0"]),
     (["explain", "bandwidth=nan"], ["bandwidth=nan", "above 0"]),
     (["explain", "layers=100000000"], ["layers=100000000", "at most 100,000"]),
@@ -80,7 +83,7 @@ MISTAKES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("argv", "words"), MISTAKES, ids=[" ".join(m[0]) for m in MISTAKES])
+@pytest.mark.parametrize(("argv", "words"), MISTAKES, ids=[" ".join(m[0])[:80] for m in MISTAKES])
 def test_a_mistake_is_one_sentence(
     argv: list[str],
     words: list[str],
@@ -182,9 +185,23 @@ def test_a_defect_says_so_and_debugging_shows_where(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DARTS_DEBUG", raising=False)
-    _raising(monkeypatch, ZeroDivisionError("oh"))
-    status, err = run(capsys, "search")
+    monkeypatch.setenv("A_SECRET_OF_MINE", "hush-hush")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    _raising(monkeypatch, ZeroDivisionError("oh, postgresql://me:pass-word@host/db"))
+    status, err = run(capsys, "search", "search.epochs=3", "job=a")
     assert status == 1
+    (report,) = (tmp_path / "temporary").glob("darts-core-crash-*.txt")
+    assert str(report) in err
+    text = report.read_text()
+    for words in ("search.epochs=3", "ZeroDivisionError: oh", "python: 3.", "torch ", "in stage"):
+        assert words in text
+    for secret in ("hush-hush", "pass-word"):
+        assert secret not in text
+    assert report.stat().st_mode & 0o077 == 0
+    # nothing was computed: the next try, with whatever settings, is the first version again
+    assert not list((tmp_path / "runs").rglob("V0*"))
+    monkeypatch.setattr("tempfile.tempdir", "/proc/not/there")
+    status, err = run(capsys, "search")
     assert "DARTS_DEBUG=1" in err
     monkeypatch.setenv("DARTS_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
@@ -200,3 +217,68 @@ def test_an_interruption_prints_the_command_that_resumes(
     assert status == 130
     assert "A checkpoint is saved." in err
     assert "darts-core search search.epochs=3 job=a_b" in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--cfg", "job"], ["search:", "epochs: 3"]),
+        (["--cfg", "hydra"], ["hydra:", "launcher:"]),
+        (["--cfg", "all"], ["search:", "hydra:"]),
+        (["--cfg", "job", "--package", "search"], ["# @package search", "epochs: 3"]),
+        (["--cfg", "job", "--resolve"], ["epochs: 3"]),
+        (["--info", "defaults"], ["stage/search", "_self_"]),
+    ],
+)
+def test_the_configuration_is_shown_instead_of_run(
+    argv: list[str], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["search", "search.epochs=3", *argv]) == 0
+    said = capsys.readouterr().out
+    for word in words:
+        assert word in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("show", ["job", "hydra", "all"])
+def test_a_mistake_is_one_sentence_while_the_configuration_is_shown(
+    show: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, err = run(capsys, "search", "--cfg", show, "search.epohcs=3")
+    assert status == 2
+    assert err.count("\n") == 1
+    assert "search.epochs" in err
+    assert run(capsys, "search", "--info", "all", "search.momentum=x")[0] == 2
+    assert run(capsys, "search", "--cfg", show, "-m")[0] == 2
+
+
+def test_overrides_are_composed_once(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import hydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    composed: list[list[str]] = []
+    parsed: list[list[str]] = []
+    compose, parse = hydra.compose, OverridesParser.parse_overrides
+
+    def counting(name: str, overrides: list[str], **more: object) -> object:
+        composed.append(overrides)
+        return compose(name, overrides, **more)
+
+    def reading(self: OverridesParser, overrides: list[str]) -> object:
+        parsed.append(overrides)
+        return parse(self, overrides)
+
+    monkeypatch.setattr(hydra, "compose", counting)
+    monkeypatch.setattr(OverridesParser, "parse_overrides", reading)
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    monkeypatch.setattr("darts_core.stages.pipeline._call", lambda *given: seen.append(given) or {})
+    argv = list(sys.argv)
+    assert run(capsys, "search", "search.alpha_learning_rate=0.004")[0] == 0
+    assert composed == parsed == [["search.alpha_learning_rate=0.004"]]
+    assert seen[0][0].search.alpha_learning_rate == 0.004
+    assert sys.argv == argv

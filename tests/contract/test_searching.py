@@ -13,7 +13,7 @@ from darts_core.errors import ConfigError
 from darts_core.ops import OPS
 from darts_core.search import SearchConfig
 from darts_core.spaces import SPACES
-from darts_core.stages.settings import instantiate
+from darts_core.stages.targets import instantiate
 from darts_core.strategies import FirstOrder
 from darts_core.supernet import create_supernet
 from darts_core.testing import (
@@ -52,7 +52,7 @@ SMALLER = {
 def made(group, name):
     node = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
     assert node["description"]
-    return lambda: instantiate({**copy.deepcopy(node), **SMALLER.get(name, {})})
+    return lambda: instantiate(group, {**copy.deepcopy(node), **SMALLER.get(name, {})})
 
 
 class TestOperations(OperationContract):

@@ -13,7 +13,7 @@ import yaml
 
 from darts_core.relax import Relaxation
 from darts_core.spaces import get_space
-from darts_core.stages.settings import instantiate
+from darts_core.stages.targets import instantiate
 from darts_core.strategies import Strategy
 from darts_core.supernet import Supernet
 
@@ -97,7 +97,7 @@ PLACES = [
 def made(group: str, name: str) -> Any:
     """The strategy or relaxation of a configuration file, shortened."""
     node = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
-    return instantiate({**copy.deepcopy(node), **SHORTER.get(name, {})})
+    return instantiate(group, {**copy.deepcopy(node), **SHORTER.get(name, {})})
 
 
 def evaluator(place: Place, net: Supernet) -> Any:

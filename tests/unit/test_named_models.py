@@ -97,7 +97,7 @@ def test_a_file_alone_does_not_import_a_module(module, tmp_path, monkeypatch):
     trust.trust(module[:-1])
     with pytest.raises(ConfigError, match="plugins"):
         load_model(tmp_path / "model.pt")
-    from darts_core.stages.settings import import_plugins
+    from darts_core.stages.targets import import_plugins
 
     import_plugins([module])
     assert load_model(tmp_path / "model.pt")

@@ -19,7 +19,7 @@ from darts_core.commands.compose import compose, session
 from darts_core.commands.jobname import default_job
 from darts_core.errors import ConfigError, LatencyError, MemoryShortageError
 from darts_core.latency import LatencyTable
-from darts_core.search import SearchResult
+from darts_core.search import Doubt, SearchResult
 from darts_core.spaces import get_space
 from darts_core.stages import cost
 from darts_core.stages.budget import settle
@@ -223,3 +223,19 @@ def test_the_job_is_named_after_data_and_space(
     with session() as extra:
         config = compose(command, firsts, extra)
     assert default_job(config, overrides) == job
+
+
+def test_a_changed_pick_keeps_the_doubts_that_speak_of_the_search() -> None:
+    space = get_space("nasbench201")
+    dear = "|nor_conv_3x3~0|+|nor_conv_3x3~0|none~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
+    (priced,) = penalties(
+        node("latency.cost=macs", "latency.budget=100"), space, (1, 8, 8), 10, CPU
+    )
+    priced.budget = 0.6 * priced.cost.of(Architecture.from_text(dear))
+    doubts = [Doubt("ties", "nothing is decided.", of_search=True), Doubt("skips", "too many.")]
+    found = SearchResult(
+        Architecture.from_text(dear), weights={"cell": np.full((6, 5), 0.2).tolist()}, doubts=doubts
+    )
+    kept, _ = settle(found, space, [priced], None, lambda _: [])
+    assert kept.architecture != found.architecture
+    assert kept.doubts == doubts[:1]

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from darts_core.spaces import get_space
-from darts_core.stages.settings import instantiate
+from darts_core.stages.targets import instantiate
 from darts_core.strategies import FirstOrder, OperationEarlyStopping, SearchSettings
 from darts_core.strategies.early_stop import candidate_operations, operation_spans
 from darts_core.supernet import Supernet
@@ -50,7 +50,7 @@ def doubles():
 
 def made(group, name):
     node = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
-    return instantiate({**copy.deepcopy(node), **SMALLER.get(name, {})})
+    return instantiate(group, {**copy.deepcopy(node), **SMALLER.get(name, {})})
 
 
 def batches(step):

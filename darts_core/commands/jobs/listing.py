@@ -21,9 +21,8 @@ _COLUMNS = ("name", "kind", "state", "versions", "duration", "created", "metric"
             "course", "description", "message")  # fmt: skip
 
 
-def _row(version: Version, description: str) -> dict[str, Any]:
+def _row(version: Version, record: Mapping[str, Any], description: str) -> dict[str, Any]:
     """What the list says of one version."""
-    record = version.record()
     commands: list[tuple[str, dict[str, Any]]] = list(record["commands"].items())
     name, command = commands[-1] if commands else ("", {})
     state = version.state_of(name, command)
@@ -59,12 +58,10 @@ def _duration(command: Mapping[str, Any], state: str) -> float | None:
 
 def version_rows(store: Store, job: str | None = None) -> Iterator[dict[str, Any]]:
     """One row a version, sorted by job and age; what is deleted meanwhile is left out."""
-    for name in store.jobs() if job is None else [job]:
-        with contextlib.suppress(JobError):
-            description = str(store.job_record(name).get("description") or "")
-            for version in store.versions(name):
-                with contextlib.suppress(JobError):
-                    yield _row(version, description)
+    for _, known, versions in store.items(job):
+        for version, record in versions:
+            with contextlib.suppress(JobError):
+                yield _row(version, record, str(known.get("description") or ""))
 
 
 def _newest(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:

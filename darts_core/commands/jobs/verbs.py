@@ -15,9 +15,8 @@ from darts_core.commands.jobs.saved import save_params
 from darts_core.commands.jobs.starting import create_job, follow, start_version
 from darts_core.errors import JobError
 from darts_core.report.tables import neutral, render, short
-from darts_core.runlog import write_json
 from darts_core.store import control
-from darts_core.store.code import copy_model, model_file
+from darts_core.store.code import model_file
 from darts_core.store.jobs import Store
 from darts_core.store.params import SavedParams
 from darts_core.store.record import PIPELINE
@@ -161,7 +160,9 @@ def run_best(store: Store, args: argparse.Namespace) -> int:
     model = model_file(best["folder"], best.get("model_path"))
     exported = None
     if args.export:
-        exported = _export(Path(args.export), best, result, model)
+        exported = str(Path(args.export))
+        # a process of its own: it runs the user's code to build and verify the network
+        engine("take-home", str(version.path), exported)
     if args.form == "json":
         print(render((), [], "json", extra={**result, "exported": exported}))
         return 0
@@ -171,20 +172,8 @@ def run_best(store: Store, args: argparse.Namespace) -> int:
     print(f"model      {neutral(model) if model else 'none inside the trial folder'}")
     print(result["verdict"])
     if exported:
-        print(f"copied to  {exported}")
+        print(f"copied to  {neutral(exported)}")
     return 0
-
-
-def _export(
-    folder: Path, best: Mapping[str, Any], result: Mapping[str, Any], model: Path | None
-) -> str:
-    """Copy the best trial's settings and its model, if it really lies in the trial's output."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "best.json", {"schema_version": 1, **result})
-    write_json(folder / "config.json", best["config"])
-    if model is not None:
-        copy_model(model, folder)
-    return str(folder)
 
 
 def run_template(store: Store, args: argparse.Namespace) -> int:

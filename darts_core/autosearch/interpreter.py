@@ -1,0 +1,90 @@
+"""Whether the interpreter named with --python can run the trials: asked once, before a job is made.
+
+What a trial itself needs is the standard library. What the user's code imports from this package may need
+more (torch for `searchable`, PyYAML for `Augment`), so those imports are tried there.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+from pathlib import Path
+
+from darts_core.errors import JobError
+from darts_core.reading import read_bytes
+
+__all__ = ["check_interpreter", "package_imports"]
+
+_ROOT = Path(__file__).resolve().parents[2]
+_SECONDS = 120.0
+_FILES = 200
+# what a lazily loaded name imports on its first use
+_LATER = {
+    "searchable": "import darts_core.supernet.module_supernet",
+    "latency_ms": "import darts_core.latency.measure",
+}
+
+
+def package_imports(code: Path) -> list[str]:
+    """The import statements of this package in the user's Python files, each once."""
+    found: dict[str, None] = {}
+    for path in sorted(code.rglob("*.py"))[:_FILES]:
+        try:
+            tree = ast.parse(read_bytes(path, JobError))
+        except (JobError, SyntaxError, ValueError, RecursionError, MemoryError):
+            continue  # whoever imports that file is told by its trial
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("darts_core"):
+                for alias in node.names:
+                    found[f"from {node.module} import {alias.name}"] = None
+            elif isinstance(node, ast.Import):
+                names = [a.name for a in node.names if a.name.startswith("darts_core")]
+                found.update(dict.fromkeys(f"import {name}" for name in names))
+            elif isinstance(node, ast.Attribute) and node.attr in _LATER:
+                found[f"from darts_core.autosearch import {node.attr}"] = None
+                found[_LATER[node.attr]] = None
+    return list(found)
+
+
+def check_interpreter(python: str, code: Path) -> None:
+    """Raise unless `python` is an interpreter that can run the trials of this code.
+
+    Raises:
+        JobError: it cannot be started, is no Python, or lacks what the code needs of this package.
+    """
+    path = Path(python).expanduser()
+    if not path.is_file() or not os.access(path, os.X_OK):
+        raise JobError(f"--python {python} is no program that can be started; name an interpreter.")
+    statements = ["import darts_core.autosearch.trial_main", *package_imports(code)]
+    if not _tried(path, "\n".join(statements)):
+        return
+    for statement in statements:
+        problem = _tried(path, statement)
+        if problem:
+            raise JobError(
+                f"--python {python} cannot run {statement!r}, which "
+                f"{'every trial' if 'trial_main' in statement else 'your code'} needs ({problem}); install "
+                "what is missing there, or name another interpreter."
+            )
+
+
+def _tried(python: Path, statement: str) -> str:
+    """What went wrong with a statement in another interpreter; "" for nothing."""
+    environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
+    try:
+        done = subprocess.run(
+            [str(python.absolute()), "-c", statement],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_SECONDS,
+            env=environment,
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer in {_SECONDS:.0f} s"
+    except OSError as error:
+        return str(error)
+    return (done.stderr.strip().splitlines() or ["it failed"])[-1] if done.returncode else ""

@@ -1,0 +1,137 @@
+"""`autosearch.load`: the winner of a job with its weights, in a process that has only the user's code.
+
+Nothing in the folder decides what runs: only modules in the folder of the user's code are imported, and of
+these only what is marked with `@autosearch.network`, or is a module class, is called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from darts_core.autosearch import contract
+from darts_core.autosearch.networks import MARK, NETWORK, WEIGHTS
+from darts_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["load"]
+
+
+@contextmanager
+def _settings(config: dict[str, Any]) -> Iterator[None]:
+    """`autosearch.config` as the trial saw it."""
+    before, trial = contract.current(), contract.Trial()
+    trial.config.update(config)
+    contract.use(trial)
+    try:
+        yield
+    finally:
+        contract.use(before)
+
+
+def load(
+    folder: str | Path, build: Callable[[], nn.Module] | None = None, *, code: str | Path = "."
+) -> nn.Module:
+    """The winner that `jobs best --export` wrote, with its weights, in eval mode on the CPU.
+
+    Args:
+        folder: what was exported.
+        build: returns the network, where the trial could not name a function or class that does; it
+            sees the winner's settings in `autosearch.config`.
+        code: the folder of your code, from which the function or class is imported.
+
+    Raises:
+        ConfigError: the folder holds no network, its builder is not in `code`, or the weights do not fit.
+    """
+    import torch
+
+    from darts_core.reading import read_mapping
+
+    folder = Path(folder)
+    if not (folder / NETWORK).is_file() or not (folder / WEIGHTS).is_file():
+        raise ConfigError(
+            f"{folder} holds no {NETWORK} and {WEIGHTS}: the trial kept no network; build it in a function "
+            "marked with @autosearch.network, or with autosearch.searchable."
+        )
+    content = read_mapping(folder / NETWORK, ConfigError)
+    config = content.get("config")
+    with _settings(config if isinstance(config, dict) else {}):
+        model = build() if build is not None else _built(content, Path(code))
+    try:
+        state = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
+        model.load_state_dict(state)
+    except (
+        RuntimeError,
+        TypeError,
+        AttributeError,
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+    ) as error:
+        raise ConfigError(
+            f"The weights in {folder / WEIGHTS} do not fit the network that was built "
+            f"({str(error).splitlines()[0][:200]}); is the code still the one of the job?"
+        ) from None
+    except Exception as error:
+        # what torch's unpickler refuses has a class of its own
+        if type(error).__name__ != "UnpicklingError":
+            raise
+        raise ConfigError(f"{folder / WEIGHTS} holds no plain weights; export it again.") from None
+    return model.eval()
+
+
+def _built(content: dict[str, Any], code: Path) -> nn.Module:
+    """The network that the description's function or class makes."""
+    from torch import nn
+
+    name = str(content.get("builder") or "")
+    module, _, path = name.partition(":")
+    if not module or not path:
+        raise ConfigError(
+            "The network was made in place, so nothing names it; give load() a function that builds it: "
+            "load(folder, build=make_model)."
+        )
+    found: Any = _imported(module, code)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    is_class = isinstance(found, type) and issubclass(found, nn.Module)
+    if not is_class and not getattr(found, MARK, False):
+        raise ConfigError(
+            f"{name} is no function marked with @autosearch.network and no module class; it is not called."
+        )
+    shape, setting = content.get("input_shape"), content.get("searchable")
+    arguments, keywords = content.get("arguments") or [], content.get("keywords") or {}
+    try:
+        model = found(*arguments, **keywords)
+    except TypeError as error:
+        raise ConfigError(
+            f"{name} cannot be called again ({error}); give load() a function that builds the network."
+        ) from None
+    if setting is None:
+        return model  # type: ignore[no-any-return]
+    from darts_core.autosearch.module_search import searchable
+
+    return searchable(model, shape or (), setting=str(setting))
+
+
+def _imported(module: str, code: Path) -> Any:
+    """A module that lies in the folder of the user's code."""
+    root = code.expanduser().resolve()
+    place = root.joinpath(*module.split("."))
+    if not any(path.is_file() for path in (place.with_suffix(".py"), place / "__init__.py")):
+        raise ConfigError(
+            f"There is no module {module!r} in {root}; name the folder of your code: load(folder, code=...)."
+        )
+    added = str(root)
+    sys.path.insert(0, added)
+    try:
+        return importlib.import_module(module)
+    finally:
+        sys.path.remove(added)

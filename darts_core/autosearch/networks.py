@@ -1,0 +1,97 @@
+"""The network of a trial, kept with its weights so that it can be built again outside the job.
+
+A trial keeps the network that a function marked with `@autosearch.network` returned, or that
+`autosearch.searchable` made: its weights (`network.pt`), and how to build it (`network.json`): the user's
+function or class, and the trial's settings. No code is kept.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from darts_core.autosearch import contract
+
+__all__ = ["MARK", "NETWORK", "WEIGHTS", "network", "remember", "save"]
+
+NETWORK, WEIGHTS = "network.json", "network.pt"
+MARK = "__autosearch_network__"
+
+
+@dataclass
+class Kept:
+    """A network and how to build it again."""
+
+    model: Any
+    builder: Any
+    arguments: list[Any]
+    keywords: dict[str, Any]
+    input_shape: Sequence[int] | None
+    searchable: str | None = None  # the setting that names the architecture
+
+    def description(self) -> dict[str, Any]:
+        """Plain values; `builder` is None for what has no name, such as an nn.Sequential made in place."""
+        name = getattr(self.builder, "__qualname__", "")
+        module = getattr(self.builder, "__module__", "") or ""
+        named = name.replace(".", "").isidentifier() and not module.startswith("torch.")
+        return {
+            "schema_version": 1,
+            "builder": f"{module}:{name}" if named else None,
+            "arguments": contract.harmless(self.arguments),
+            "keywords": contract.harmless(self.keywords),
+            "input_shape": list(self.input_shape) if self.input_shape is not None else None,
+            "searchable": self.searchable,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "text": str(self.model)[:20_000],
+        }
+
+
+def network(function: Any = None, *, input_shape: Sequence[int] | None = None) -> Any:
+    """Mark the function that builds the network of a trial: `@autosearch.network`.
+
+    Args:
+        function: returns the module; what it is called with must be plain values.
+        input_shape: one input's shape without the batch, for an exported file.
+    """
+    if function is None:
+        return functools.partial(network, input_shape=input_shape)
+
+    @functools.wraps(function)
+    def build(*arguments: Any, **keywords: Any) -> Any:
+        model = function(*arguments, **keywords)
+        remember(model, build, arguments, keywords, input_shape)
+        return model
+
+    setattr(build, MARK, True)
+    return build
+
+
+def remember(
+    model: Any,
+    builder: Any,
+    arguments: Sequence[Any] = (),
+    keywords: dict[str, Any] | None = None,
+    input_shape: Sequence[int] | None = None,
+    searchable: str | None = None,
+) -> None:
+    """Note a network that was built; the last one of a trial is kept, the outermost where they nest."""
+    kept = Kept(model, builder, list(arguments), dict(keywords or {}), input_shape, searchable)
+    if kept.input_shape is None and contract.current().networks:
+        kept.input_shape = contract.current().networks[-1].input_shape
+    contract.current().networks.append(kept)
+
+
+def save(trial: contract.Trial) -> None:
+    """Keep the trial's network in its folder."""
+    if trial.folder is None or not trial.networks or trial.phase != "search":
+        return
+    import torch
+
+    kept = trial.networks[-1]
+    state = {name: value.detach().cpu() for name, value in kept.model.state_dict().items()}
+    torch.save(state, trial.folder / WEIGHTS)
+    content = {**kept.description(), "config": dict(trial.config)}
+    (trial.folder / NETWORK).write_text(json.dumps(content, indent=1), encoding="utf-8")

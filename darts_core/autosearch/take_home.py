@@ -1,0 +1,118 @@
+"""What a user takes home from a job: settings, gain, weights, the network's description, files that run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from darts_core.autosearch.loading import load
+from darts_core.autosearch.networks import NETWORK, WEIGHTS
+from darts_core.errors import ConfigError, DartsError
+from darts_core.runlog import read_json, write_json
+from darts_core.store.code import copy_model, model_file
+
+__all__ = ["take_home"]
+
+EXPORTED = "exported"
+
+
+def take_home(version: Path, result: Mapping[str, Any], folder: Path) -> list[str]:
+    """Write the winner of a version into a folder; the names of what was written.
+
+    The network is built once with the version's own copy of the code, to write and verify `.pt2` and
+    ONNX files where it can be exported; where not, the README says why.
+    """
+    best = result["best"]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "best.json", {"schema_version": 1, **result})
+    write_json(folder / "config.json", best["config"])
+    trial = Path(best["folder"])
+    model = model_file(trial, best.get("model_path"))
+    if model is not None:
+        copy_model(model, folder)
+    kept = all((trial / name).is_file() for name in (NETWORK, WEIGHTS))
+    note = "the trial kept no network (mark the function that builds it with @autosearch.network)"
+    if kept:
+        for name in (NETWORK, WEIGHTS):
+            shutil.copyfile(trial / name, folder / name)
+        note = _export(folder, version / "code")
+    text = _readme(version, best, result["verdict"], model, note, kept=kept)
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    return sorted(path.name for path in folder.iterdir())
+
+
+def _export(folder: Path, code: Path) -> str:
+    """Export and verify the network; "" or why not."""
+    import torch
+
+    from darts_core.export.export import export_model
+
+    shape = read_json(folder / NETWORK).get("input_shape")
+    if not isinstance(shape, list) or len(shape) != 3:
+        return "its input shape is not known: write @autosearch.network(input_shape=(C, H, W))"
+    try:
+        model = load(folder, code=code)
+        with torch.no_grad():
+            output = model(torch.zeros(1, *shape))
+        if not isinstance(output, torch.Tensor) or output.dim() != 2:
+            return "only networks that give one row of logits an image are exported"
+        classes = [str(i) for i in range(output.shape[1])]
+        meta = {"classes": classes, "input_shape": shape, "mean": [0.0] * shape[0],
+                "std": [1.0] * shape[0], "name": "autosearch"}  # fmt: skip
+        export_model(model, folder / EXPORTED, meta, time_artifacts=False)
+    except DartsError as error:
+        return str(error)
+    except (
+        Exception
+    ) as error:  # the user's code may raise anything; her winner is written all the same
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _readme(
+    version: Path,
+    best: Mapping[str, Any],
+    verdict: str,
+    model: Path | None,
+    note: str,
+    *,
+    kept: bool,
+) -> str:
+    own = f"`{model.name}` is the model that the training reported. " if model is not None else ""
+    if kept:
+        use = "`autosearch.load('.', code='FOLDER OF YOUR CODE')` (`from darts_core import autosearch`)."
+    else:
+        use = "train once more with the settings of `config.json`."
+    done = f"`{EXPORTED}/` holds the verified `.pt2` and ONNX files; inputs as your code normalises them."
+    return "\n".join(
+        [
+            f"# The winner of {version.parent.name}/{version.name}",
+            "",
+            f"Trial {best['trial_id']}, settings in `config.json`; all figures in `best.json`.",
+            verdict,
+            "",
+            f"Build it again with its weights: {use}",
+            f"{own}`{NETWORK}` describes the network, `{WEIGHTS}` holds its weights."
+            if kept
+            else own or "The trial reported no model file.",
+            done if not note else f"No `.pt2` or ONNX file was written: {note}.".replace("..", "."),
+            f"Made by darts-core from the code in `{version / 'code'}`.",
+            "",
+        ]
+    )
+
+
+def checked(version: Path, folder: Path) -> list[str]:
+    """`take_home` of a version as it is now.
+
+    Raises:
+        ConfigError: no trial has given a usable result.
+    """
+    from darts_core.study.results import summary
+
+    result = summary(version)
+    if result["best"] is None:
+        raise ConfigError(result["verdict"])
+    return take_home(version, result, folder)

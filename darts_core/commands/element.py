@@ -1,0 +1,40 @@
+"""One run that Hydra starts: an element of a multirun, or a trial of a sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from darts_core.commands.compose import typed
+from darts_core.commands.logs import configure_logging
+from darts_core.report.multirun import OVERRIDES
+from darts_core.runlog import write_yaml
+from darts_core.study import current_trial
+
+__all__ = ["element"]
+
+
+def element(node: Any) -> float | dict[str, Any] | None:
+    """Run the stage named by the configuration's name, in its folder of the version.
+
+    Returns:
+        The objective for sweepers: validation accuracy (0..1) where the stage has one; for a trial
+        of our own sweeper all that the stage returns.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    from darts_core.stages.pipeline import run_command
+
+    about = HydraConfig.get()
+    config = typed(str(about.job.config_name), node)
+    version = Path(config.out) / str(config.job) / str(config.version)
+    configure_logging(version)
+    trial = current_trial()
+    if trial is None:
+        own = version / str(about.job.num)
+        write_yaml(own / OVERRIDES, list(about.overrides.task))
+        accuracy = run_command(config, own).get("val_accuracy")
+        return None if accuracy is None else float(accuracy)
+    # tune's own trials share the version's files
+    folder = version if config.STAGE == "tune" else trial.folder
+    return {k: v for k, v in run_command(config, folder).items() if v is not None}

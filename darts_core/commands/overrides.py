@@ -1,0 +1,95 @@
+"""Overrides as they are typed: their grammar, and what a sweep over several values expands to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from darts_core.errors import ConfigError
+
+__all__ = ["expand", "first_line", "key_of", "parse", "quoted"]
+
+
+def key_of(text: str) -> str:
+    """The setting that an override is for: `search.epochs` of `++search.epochs=3`."""
+    return text.lstrip("+~").partition("=")[0]
+
+
+def quoted(text: str) -> str:
+    """`text` as a value in Hydra's override grammar, whatever characters it has."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, without its full stop."""
+    return " ".join(str(error).split("\n")[0].split()).rstrip(".")
+
+
+def parse(text: str) -> Any:
+    """Hydra's view of one override.
+
+    Raises:
+        ConfigError: it is not written as key=value.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        raise ConfigError(
+            f"{text!r} is not a setting; write key=value, and put values with commas, blanks "
+            f"or brackets in inner quotes, e.g. \"architecture='...'\" ({first_line(error)})."
+        ) from None
+
+
+def expand(overrides: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """What to check of a multirun's overrides: each sweep at its first value, then each other value.
+
+    An interval or range stands for its two ends: whatever lies between has the same type.
+
+    Returns:
+        The overrides with every sweep at its first value, and variants with one sweep at another value.
+
+    Raises:
+        ConfigError: an override is not written as key=value, or a sweep has no value.
+    """
+    values: dict[int, list[str]] = {}
+    for index, text in enumerate(overrides):
+        override = parse(text)
+        if override.is_sweep_override():
+            start = text.partition("=")[0]
+            values[index] = [f"{start}={value}" for value in _values(override)]
+            if not values[index]:
+                raise ConfigError(f"{text!r} sweeps over no value at all; give at least one.")
+    base = [values[index][0] if index in values else text for index, text in enumerate(overrides)]
+    variants = [
+        [*base[:index], text, *base[index + 1 :]]
+        for index, texts in values.items()
+        for text in texts[1:]
+    ]
+    return base, variants
+
+
+def _values(override: Any) -> list[str]:
+    """The values of a sweep that are worth checking, as they are typed."""
+    from hydra.core.override_parser.types import IntervalSweep, RangeSweep
+
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        return [str(value.start), str(value.end)]
+    if isinstance(value, RangeSweep):
+        ends = _ends(value.start, value.stop, value.step)
+        return [str(end) for end in ends]
+    return list(override.sweep_string_iterator())
+
+
+def _ends(start: Any, stop: Any, step: Any) -> list[Any]:
+    """First and last member of a range whose end is not part of it."""
+    if not step or (stop - start) * step <= 0:
+        return []
+    if all(isinstance(number, int) for number in (start, stop, step)):
+        return [start, range(start, stop, step)[-1]]
+    count = -int(-(stop - start) // step)
+    return [start, start + type(start)((count - 1) * step)] if count > 1 else [start]

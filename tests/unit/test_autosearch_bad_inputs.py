@@ -1,0 +1,142 @@
+"""What a person gets wrong about a job is told before anything runs."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+
+import pytest
+
+from darts_core.autosearch.__main__ import _check_devices
+from darts_core.autosearch.boot_file import mentions
+from darts_core.autosearch.interpreter import check_interpreter, package_imports
+from darts_core.autosearch.job_yaml import parse_file
+from darts_core.autosearch.plan_files import build_plan
+from darts_core.autosearch.request import Request, engine
+from darts_core.errors import ConfigError, JobError
+
+RANGE = """
+general: {metrics: [{name: acc, regex: 'acc=([0-9.]+)'}]%s}
+search_space: [{params: [{type: continuous_param, name: lr, start: 0.01, stop: 0.1%s}]}]
+search_algorithm: {type: random_search, reward_attr: acc%s}
+"""
+
+
+def write(tmp_path, *parts):
+    path = tmp_path / "job.yaml"
+    path.write_text(RANGE % (*parts, *[""] * (3 - len(parts))))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("parts", "sentence"),
+    [
+        ((", baseline: {lrr: 0.1}",), "'lrr', which is no setting.*did you mean lr"),
+        ((", baseline: {lr: fast}",), "lr='fast' is no number"),
+        (("", ", default: 0.5"), "default = 0.5: not among .*general.baseline"),
+        (("", ", default: high"), "default = 'high': not among"),
+        (("", "", ", num_samples: 100000000000"), "num_samples = 100000000000: out of range"),
+        (("", "", ", max_concurrent: 100000000000"), "out of range"),
+        (("", "", ", seed: 5000000000"), "seed = 5000000000: out of range"),
+    ],
+)
+def test_wrong_values_in_a_job_file(tmp_path, parts, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        build_plan([write(tmp_path, *parts)])
+
+
+def test_a_value_of_ones_own_may_lie_outside_the_range(tmp_path):
+    plan = build_plan([write(tmp_path, ", baseline: {lr: 0.5}")])
+    assert plan.steps[0].baseline_configuration() == {"lr": 0.5}
+    assert build_plan([write(tmp_path, "", ", default: 0.05")]).steps[0].baseline == {"lr": 0.05}
+
+
+def test_a_range_that_runs_downwards_is_refused_unless_it_holds_exponents(tmp_path):
+    path = write(tmp_path)
+    text = path.read_text().replace("start: 0.01, stop: 0.1", "start: 0.1, stop: 0.01")
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"stop = 0\.01: below start 0\.1; exchange them"):
+        parse_file(path)
+    path.write_text(text.replace("start: 0.1, stop: 0.01", "start: -1, stop: -3, base: 10"))
+    assert parse_file(path).dimensions[0].low == pytest.approx(1e-3)
+
+
+def test_an_argument_that_is_no_number_is_refused_for_a_range(tmp_path):
+    with pytest.raises(ConfigError, match="lr='abc' is no number"):
+        build_plan([write(tmp_path)], arguments={"lr": "abc"})
+
+
+def test_a_pattern_without_a_group_is_refused(tmp_path):
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace("([0-9.]+)", "[0-9.]+"))
+    with pytest.raises(ConfigError, match="no group holds the number"):
+        parse_file(path)
+
+
+def test_a_gpu_that_is_not_there_is_refused():
+    torch = pytest.importorskip("torch")
+    missing = f"cuda:{torch.cuda.device_count()}"
+    with pytest.raises(ConfigError, match=f"{missing}: there is no such GPU here; use one of cpu"):
+        _check_devices(["cpu", missing])
+    _check_devices(["cpu"])
+
+
+def test_an_argument_that_no_file_mentions_is_noted(tmp_path):
+    (tmp_path / "m.py").write_text("p.add_argument('--batch-size')")
+    assert mentions(tmp_path, "batch_size")
+    assert not mentions(tmp_path, "bogus")
+    assert not mentions(tmp_path, "batch")
+    request = Request(config_paths=(str(write(tmp_path)),), arguments={"bogus": "1", "lr": "0.05"})
+    answer = json.loads(engine("check", content=asdict(request)))
+    assert answer["own_arguments"] == ["bogus"]
+
+
+def test_an_interpreter_is_tried_before_a_job_is_made(tmp_path):
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "m.py").write_text("from darts_core import autosearch\nautosearch.reporter\n")
+    check_interpreter(sys.executable, code)
+    text = tmp_path / "text"
+    text.write_text("x")
+    with pytest.raises(JobError, match="no program that can be started"):
+        check_interpreter(str(text), code)
+    text.chmod(0o755)
+    with pytest.raises(JobError, match="cannot run"):
+        check_interpreter(str(text), code)
+
+
+def test_an_interpreter_that_lacks_what_the_code_imports_is_told_so(tmp_path):
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "m.py").write_text(
+        "from darts_core.augment import Augment\nfrom darts_core import autosearch\nautosearch.searchable\n"
+    )
+    assert package_imports(code) == [
+        "from darts_core.augment import Augment",
+        "from darts_core import autosearch",
+        "from darts_core.autosearch import searchable",
+        "import darts_core.supernet.module_supernet",
+    ]
+    # an environment with the standard library alone
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    bare.chmod(0o755)
+    (code / "n.py").write_text("")
+    with pytest.raises(
+        JobError, match=r"'from darts_core.augment import Augment', which your code"
+    ):
+        check_interpreter(str(bare), code)
+    (code / "m.py").write_text("from darts_core import autosearch\n")
+    check_interpreter(str(bare), code)
+
+
+def test_a_trial_runs_where_there_is_the_standard_library_alone(tmp_path):
+    root = os.path.dirname(os.path.dirname(os.path.abspath(sys.modules["darts_core"].__file__)))
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", "import darts_core.autosearch.trial_main"],
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,158 @@
+"""The winner outside its job: built again with its weights, described, exported and explained."""
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from autosearch_workshop import BASE, log_of, one
+
+from darts_core import autosearch
+from darts_core.autosearch import contract
+from darts_core.autosearch.networks import NETWORK, WEIGHTS
+from darts_core.autosearch.take_home import take_home
+from darts_core.errors import ConfigError
+
+CHOICES = """
+import torch
+from torch import nn
+from darts_core import autosearch
+from darts_core.supernet.choices import WidthChoice
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),
+                                  WidthChoice([2, 8], label="width"),
+                                  nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
+    def forward(self, x):
+        return self.body(x)
+
+def train():
+    model = autosearch.searchable(Net(), (1, 8, 8))
+    model.eval()
+    with torch.no_grad():
+        print("output", model(torch.ones(1, 1, 8, 8)).tolist())
+    autosearch.report(0.5)
+"""
+MARKED = """
+import torch
+from torch import nn
+from darts_core import autosearch
+
+@autosearch.network
+def build(classes, bias=True):
+    return nn.Linear(autosearch.config["x"], classes, bias=bias)
+
+def train():
+    model = build(3, bias=False)
+    with torch.no_grad():
+        print("output", model(torch.ones(1, autosearch.config["x"])).tolist())
+    autosearch.report(0.5)
+"""
+
+
+def trial_of(shop, source, config):
+    workshop = shop(source)
+    row = one(workshop, config=config)
+    assert row["state"] == "done", log_of(workshop, row)
+    folder = workshop.version / "autosearch/trials" / row["trial_id"]
+    lines = log_of(workshop, row).splitlines()
+    output = next(json.loads(line[7:]) for line in lines if line.startswith("output "))
+    return workshop, {**row, "folder": str(folder)}, output
+
+
+def taken(workshop, row, tmp_path):
+    folder = tmp_path / "best"
+    (workshop.version / "code").symlink_to(tmp_path / "code")
+    take_home(workshop.version, {"best": row, "verdict": "better."}, folder)
+    return folder
+
+
+def test_a_searched_network_is_exported_and_built_again_with_the_users_code_alone(shop, tmp_path):
+    config = {"architecture": '{"width": 2}'}
+    workshop, row, output = trial_of(shop, CHOICES, config)
+    best = taken(workshop, row, tmp_path)
+    code = f"""
+        import json, torch
+        from darts_core import autosearch
+        model = autosearch.load({str(best)!r}, code={str(tmp_path / "code")!r})
+        assert not model.training
+        print(json.dumps([model.body[0].out_channels, model(torch.ones(1, 1, 8, 8)).tolist()]))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=tmp_path,
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    channels, again = json.loads(done.stdout)
+    assert channels == 2
+    assert torch.allclose(torch.tensor(again), torch.tensor(output), atol=1e-6)
+
+    # settings, description, verified files and a README stand beside the weights
+    assert json.loads((best / "config.json").read_text()) == row["config"]
+    described = json.loads((best / NETWORK).read_text())
+    assert (described["builder"], described["input_shape"]) == ("boot:Net", [1, 8, 8])
+    readme = (best / "README.md").read_text()
+    assert len(readme.splitlines()) <= 10
+    assert "autosearch.load" in readme
+    assert "verified" in readme
+    program = torch.export.load(best / "exported" / "model.pt2").module()
+    with torch.no_grad():
+        again = program(torch.ones(1, 1, 8, 8))
+    assert torch.allclose(again, torch.tensor(output), atol=1e-5)
+    assert (best / "exported" / "model.onnx").is_file()
+
+
+def test_a_marked_function_is_called_again_with_its_arguments_and_settings(shop, tmp_path):
+    workshop, row, output = trial_of(shop, MARKED, {"x": 2})
+    best = taken(workshop, row, tmp_path)
+    sys.modules.pop("boot", None)
+    try:
+        model = autosearch.load(best, code=tmp_path / "code")
+    finally:
+        sys.modules.pop("boot", None)
+    assert model(torch.ones(1, 2)).tolist()[0] == pytest.approx(output[0])
+    assert contract.current().config == {}
+    assert "its input shape is not known" in (best / "README.md").read_text()
+
+
+def test_a_network_made_in_place_needs_a_function(shop, tmp_path):
+    source = CHOICES.replace("searchable(Net()", "searchable(Net().body")
+    workshop, row, _ = trial_of(shop, source, {"architecture": '{"width": 8}'})
+    best = taken(workshop, row, tmp_path)
+    with pytest.raises(ConfigError, match="made in place"):
+        autosearch.load(best, code=tmp_path / "code")
+    with pytest.raises(ConfigError, match="do not fit"):
+        autosearch.load(best, build=lambda: torch.nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("builder", "sentence"),
+    [
+        ("os:system", "no module 'os'"),
+        ("boot:helper", "no function marked"),
+        (None, "made in place"),
+    ],
+)
+def test_a_doctored_description_calls_nothing(tmp_path, builder, sentence):
+    (tmp_path / "boot.py").write_text("def helper(text): raise SystemError(text)")
+    content = {"builder": builder, "arguments": ["touch x"], "config": {}}
+    (tmp_path / NETWORK).write_text(json.dumps(content))
+    torch.save({}, tmp_path / WEIGHTS)
+    sys.modules.pop("boot", None)
+    try:
+        with pytest.raises(ConfigError, match=sentence):
+            autosearch.load(tmp_path, code=tmp_path)
+    finally:
+        sys.modules.pop("boot", None)
+
+
+def test_a_folder_without_a_network_says_what_to_mark(tmp_path):
+    with pytest.raises(ConfigError, match=r"@autosearch\.network"):
+        autosearch.load(tmp_path)
+
+
+def test_a_trial_without_a_network_keeps_none(shop):
+    workshop = shop("from darts_core import autosearch\ndef train(): autosearch.report(0.5)")
+    row = one(workshop, BASE)
+    assert not (workshop.version / "autosearch/trials" / row["trial_id"] / NETWORK).exists()

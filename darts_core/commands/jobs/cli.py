@@ -17,6 +17,7 @@ _HOMES = {
     "compare": "comparison",
     "params": "saved",
     "suggest": "suggest",
+    "init": "init",
 }
 
 
@@ -155,6 +156,10 @@ def _saved(verbs: Any) -> None:
     kinds.add_parser("list")
     kinds.add_parser("show").add_argument("template")
     kinds.add_parser("algorithms", help="algorithms and schedulers with their defaults")
+    init = verbs.add_parser("init", help="propose a job file for the training script in a folder")
+    init.add_argument("folder", metavar="DIR")
+    init.add_argument("--log", metavar="FILE", help="a log that it printed, for the metrics")
+    init.add_argument("--write", metavar="FILE", help="write the job file there")
     found = verbs.add_parser("suggest", help="metrics of a printed log, as general.metrics")
     found.add_argument("log", metavar="LOG", help="file that a script printed; - for input")
     _form(found)

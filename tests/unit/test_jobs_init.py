@@ -1,0 +1,72 @@
+"""A job file proposed from a training script, without running it."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from darts_core.autosearch.plan_files import build_plan
+from darts_core.commands.jobs.init import proposal, read_script, run_init
+from darts_core.errors import JobError
+
+SCRIPT = """
+import argparse
+from torch import nn
+class Net(nn.Module): ...
+parser = argparse.ArgumentParser()
+parser.add_argument("--lr", "-l", type=float, default=0.1)
+parser.add_argument("--weight-decay", type=float, default=5e-4)
+parser.add_argument("--momentum", type=float, default=0.9)
+parser.add_argument("--epochs", type=int, default=10)
+parser.add_argument("--seed", type=int, default=1)
+parser.add_argument("--fast", action="store_true")
+args = parser.parse_args()
+raise SystemExit("never run")
+print(f"epoch {1}: loss {0.3:.3f}, val_acc={0.9:.2f}")
+print("Test set: Accuracy: {}/{} ({:.0f}%)".format(1, 2, 50))
+"""
+
+
+def test_a_script_is_read_without_being_run(tmp_path):
+    (tmp_path / "main.py").write_text(SCRIPT)
+    script = read_script(tmp_path)
+    assert (script.boot_file, script.seed) == ("main.py", "--seed")
+    assert script.options == {
+        "lr": 0.1,
+        "weight_decay": 5e-4,
+        "momentum": 0.9,
+        "epochs": 10,
+        "seed": 1,
+    }
+    assert script.networks == ["Net"]
+    assert {"loss", "val_acc"} <= {item.name for item in script.metrics}
+
+
+def test_the_proposal_is_a_job_file_that_the_engine_takes(tmp_path, capsys):
+    (tmp_path / "main.py").write_text(SCRIPT)
+    job = tmp_path / "job.yaml"
+    arguments = SimpleNamespace(folder=str(tmp_path), log=None, write=str(job))
+    assert run_init(None, arguments) == 0
+    assert "autosearch.searchable(Net(), (C, H, W))" in capsys.readouterr().out
+    step = build_plan([job]).steps[0]
+    assert step.objectives[0].metric == "val_acc"
+    assert step.baseline_configuration() == {"lr": 0.1, "weight_decay": 5e-4, "momentum": 0.9}
+    assert step.command.startswith("python main.py --lr {lr} --weight-decay {weight_decay}")
+    assert step.command.endswith("--seed {seed}")
+    with pytest.raises(JobError, match="exists already"):
+        run_init(None, arguments)
+
+
+def test_metrics_come_from_a_log_where_there_is_one(tmp_path):
+    (tmp_path / "train.py").write_text("if __name__ == '__main__': ...")
+    (tmp_path / "log.txt").write_text("valid_acc 0.5\n")
+    script = read_script(tmp_path, tmp_path / "log.txt")
+    assert [item.name for item in script.metrics] == ["valid_acc"]
+    assert "seeded when it imports them" in "".join(proposal(script).replace("\n  #", ""))
+
+
+@pytest.mark.parametrize("text", [None, "x = 1", "def broken(:\n# __main__"])
+def test_what_is_no_script_is_told(tmp_path, text):
+    if text:
+        (tmp_path / "a.py").write_text(text)
+    with pytest.raises(JobError):
+        read_script(tmp_path)

@@ -21,6 +21,7 @@ SECTIONS = {
     "spaces": None,
     "strategies": "strategy",
     "relaxations": "relax",
+    "penalties": "penalty",
     "data": "data",
     "augmentations": "augment",
     "experiments": "experiment",

@@ -55,6 +55,13 @@ class Relaxation:
         """A factor [E] for the weights of each edge, from the extra alphas; None leaves them."""
         return None
 
-    def penalty(self, alphas: Mapping[str, Tensor]) -> Tensor | None:
-        """A scalar that is added to the alpha loss, or None."""
+    def penalty(
+        self, alphas: Mapping[str, Tensor], progress: Tensor | float = 1.0
+    ) -> Tensor | None:
+        """A scalar that is added to the alpha loss, or None.
+
+        Args:
+            alphas: logits by cell kind, and the extra alphas.
+            progress: how much of the search is done, 0 to 1.
+        """
         return None

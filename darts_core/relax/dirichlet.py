@@ -54,7 +54,9 @@ class Dirichlet(Relaxation):
         concentration = _concentration(alpha_EK, allowed) * allowed
         return concentration / concentration.sum(dim=-1, keepdim=True)
 
-    def penalty(self, alphas: Mapping[str, Tensor]) -> Tensor | None:
+    def penalty(
+        self, alphas: Mapping[str, Tensor], progress: Tensor | float = 1.0
+    ) -> Tensor | None:
         """anchor * sum over edges of KL(Dirichlet(beta) || Dirichlet(1))."""
         if not self.anchor:
             return None

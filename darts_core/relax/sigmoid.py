@@ -42,7 +42,9 @@ class Sigmoid(Relaxation):
         """The same sigmoid."""
         return torch.sigmoid(alpha_EK)
 
-    def penalty(self, alphas: Mapping[str, Tensor]) -> Tensor | None:
+    def penalty(
+        self, alphas: Mapping[str, Tensor], progress: Tensor | float = 1.0
+    ) -> Tensor | None:
         """The zero-one loss over all alphas."""
         if not self.zero_one:
             return None

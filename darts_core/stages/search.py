@@ -30,6 +30,7 @@ from darts_core.stages.progress import progress_bar
 from darts_core.stages.schema import SearchStage
 from darts_core.stages.search_result import confidence, lookup_table, rank, write_result
 from darts_core.stages.search_setup import (
+    alpha_penalties,
     augmentation,
     make_guards,
     make_supernet,
@@ -100,7 +101,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
             checkpoint=folder / "checkpoint.pt",
             augment=augmentation(config, folder, bundle.image_shape),
             guards=guards,
-            penalties=costs,
+            penalties=[*alpha_penalties(config), *costs],
             on_epoch=board,
             progress=progress,
             should_stop=stop_wanted,

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from darts_core.data import DataBundle
+from darts_core.errors import ConfigError
+from darts_core.penalties import AlphaPenalty
 from darts_core.search import Guard
 from darts_core.settings import Search
 from darts_core.spaces import SearchSpace, get_space
@@ -18,6 +20,7 @@ from darts_core.stages.targets import instantiate
 from darts_core.supernet import Supernet, create_supernet
 
 __all__ = [
+    "alpha_penalties",
     "augmentation",
     "make_guards",
     "make_supernet",
@@ -44,7 +47,7 @@ def make_supernet(
         num_classes=bundle.num_classes,
         in_channels=bundle.image_shape[0],
         relaxation=instantiate("relax", config.relax, config.plugins),
-        image_size=bundle.image_shape[1],
+        image_size=bundle.image_shape[1:],
     ).to(device)
     # models with choices in ordinary modules have one path only
     if isinstance(supernet, Supernet):
@@ -75,6 +78,23 @@ def make_guards(config: SearchStage) -> list[Guard]:
 def passes(config: SearchStage) -> float:
     """Forward-and-backward passes a step costs: two, and three more for the unrolled gradient."""
     return 5.0 if str(config.strategy.get("_target_", "")).endswith(".Unrolled") else 2.0
+
+
+def alpha_penalties(config: SearchStage) -> list[AlphaPenalty]:
+    """What `penalty=` adds to the alpha loss.
+
+    Raises:
+        ConfigError: it is no penalty.
+    """
+    if "_target_" not in config.penalty:
+        return []
+    found = instantiate("penalty", config.penalty, config.plugins)
+    if not isinstance(found, AlphaPenalty):
+        raise ConfigError(
+            f"penalty={config.penalty['_target_']} makes a {type(found).__name__}; it must be a "
+            "darts_core.penalties.AlphaPenalty."
+        )
+    return [found]
 
 
 def augmentation(config: SearchStage, folder: Path, image_shape: Sequence[int]) -> Any:

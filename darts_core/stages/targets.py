@@ -27,6 +27,7 @@ TARGET_GROUPS: Mapping[str, str] = {
     "data": "data/*.yaml",
     "strategy": "strategy/*.yaml",
     "relax": "relax/*.yaml",
+    "penalty": "penalty/*.yaml",
     "augment": "augment/*.yaml",
     "guard": "stage/search.yaml",
 }

@@ -79,33 +79,60 @@ class Claim:
         """
         if self.resumes:
             return False
-        stage = self.path / self.command
-        # the pipeline, multiruns and seeds have folders of several stages or elements
-        elements = [*self.path.glob(f"[0-9]*/{self.command}"), *self.path.glob("seed*")]
-        spread = self.command == "run" or bool(elements)
-        inside = sorted((self.path if spread else stage).rglob("*"), reverse=True)
-        if any(p.is_symlink() or (p.is_file() and p.name not in _FRESH) for p in inside):
-            return False
         with self.store.lock.held(30.0):
-            for path in inside:
-                if path.is_dir():
-                    path.rmdir()
-                elif path.name not in _MARKS:
-                    path.unlink()
-            if stage.is_dir():
-                stage.rmdir()
-            record = self.version.record()
-            record["commands"].pop(self.command, None)
-            write_record(self.path, record)
-            if not record["commands"] and {p.name for p in self.path.iterdir()} <= _MARKS:
-                shutil.rmtree(self.path)
-                if self.makes_job:
-                    self.store.drop_if_empty(self.version.job)
-        return True
+            gone = _undo(self.version, self.command)
+            if gone and self.makes_job:
+                self.store.drop_if_empty(self.version.job)
+        return gone
 
     def release(self) -> None:
         """Let other processes use this version."""
         self.lock.release()
+
+
+def _undo(version: Version, command: str) -> bool:
+    """Take a command out of a version, and the version with it when nothing else was run there.
+
+    False, and nothing is touched, when more than configurations was written. Whoever calls it holds the
+    version's lock and the store's.
+    """
+    stage = version.path / command
+    # the pipeline, multiruns and seeds have folders of several stages or elements
+    elements = [*version.path.glob(f"[0-9]*/{command}"), *version.path.glob("seed*")]
+    spread = command == "run" or bool(elements)
+    inside = sorted((version.path if spread else stage).rglob("*"), reverse=True)
+    if any(p.is_symlink() or (p.is_file() and p.name not in _FRESH) for p in inside):
+        return False
+    for path in inside:
+        if path.is_dir():
+            path.rmdir()
+        elif path.name not in _MARKS:
+            path.unlink()
+    if stage.is_dir():
+        stage.rmdir()
+    record = version.record()
+    record["commands"].pop(command, None)
+    write_record(version.path, record)
+    if not record["commands"] and {p.name for p in version.path.iterdir()} <= _MARKS:
+        shutil.rmtree(version.path)
+    return True
+
+
+def _sweep_empty(store: Store, job: str) -> None:
+    """Remove versions whose only command was killed before it computed anything (its hold is gone).
+
+    Whoever calls it holds the store's lock.
+    """
+    for version, record in store.records(job):
+        names = list(record["commands"])
+        if len(names) != 1 or version.state() != "interrupted":
+            continue
+        lock = version.lock
+        if lock.try_acquire():
+            try:
+                _undo(version, names[0])
+            finally:
+                lock.release()
 
 
 def _folder(store: Store, job: str) -> Path:
@@ -224,6 +251,8 @@ def claim(
             store.require_kind(job, kind)
             folder.mkdir(exist_ok=True)
             sweep_job(folder)
+            if version is None:
+                _sweep_empty(store, job)
             path = _choose(store, job, command, stamp, version)
             if version is None and not path.exists():
                 _name_unfinished(store, job, command, details or {})

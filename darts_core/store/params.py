@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from darts_core.runlog import read_json, write_json
 from darts_core.store.code import numbered
 from darts_core.store.jobs import Store
 from darts_core.store.names import check_name
+from darts_core.store.sweep import sweep_job, temporary_name
 
 __all__ = ["SavedParams"]
 
@@ -76,7 +76,8 @@ class SavedParams:
             raise JobError(
                 f"Saved parameters {name!r} exist already; delete them first or use another name."
             )
-        temporary = self.folder / f".new-{uuid.uuid4().hex[:12]}"
+        sweep_job(self.folder)
+        temporary = self.folder / temporary_name("new")
         temporary.mkdir(parents=True)
         kept = []
         for index, path in enumerate(config_files):

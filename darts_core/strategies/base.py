@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
+from darts_core.penalties.base import AlphaPenalty
 from darts_core.settings import SearchSettings
 from darts_core.settings.rates import PAPER_RATE
 from darts_core.strategies.optimizers import (
@@ -31,8 +32,8 @@ log = logging.getLogger("darts_core")
 
 Batch = tuple[Tensor, Tensor]
 """Images [B, C, H, W] and labels [B]."""
-Penalty = Callable[[Mapping[str, Tensor]], Tensor]
-"""Mixing weights by cell kind -> a scalar that is added to the alpha loss."""
+Penalty = Callable[[Mapping[str, Tensor]], Tensor] | AlphaPenalty
+"""Mixing weights by cell kind (or alphas) -> a scalar that is added to the alpha loss."""
 Forward = Callable[[Tensor], Tensor]
 """Images [B, C, H, W] -> logits [B, classes], in evaluation mode."""
 Evaluator = Callable[[Forward, "int | None"], float]
@@ -214,11 +215,15 @@ class Strategy:
         """The loss that alpha descends: cross entropy plus the relaxation's and other penalties."""
         weights = self.supernet.mixing_weights()
         loss, logits = self.loss(batch, weights)
-        penalty = self.supernet.relaxation.penalty(self.supernet.named_alphas())
+        alphas, progress = self.supernet.named_alphas(), self.supernet.progress
+        penalty = self.supernet.relaxation.penalty(alphas, progress)
         if penalty is not None:
             loss = loss + penalty
         for function in self.penalties:
-            loss = loss + function(weights)
+            if isinstance(function, AlphaPenalty):
+                loss = loss + function.of_alphas(alphas, progress)
+            else:
+                loss = loss + function(weights)
         return loss, logits
 
     def alpha_gradients(self, batch: Batch) -> tuple[list[Tensor], Tensor, Tensor]:

@@ -28,7 +28,8 @@ def result_table(
     if sort in data and sort not in (*metrics, *extra, *settings):
         extra.append(str(sort))
     columns = ["#", "trial_id", "step", "phase", "seed", "state", *metrics, *extra, *settings, "iterations",
-               "time_total_s", "model_path", "additional_data", "latency_flag", "reason"]  # fmt: skip
+               "time_total_s", "time_left_s", "model_path", "additional_data", "latency_flag",
+               "reason"]  # fmt: skip
     table = []
     names = row_names(rows)
     for row, name in zip(rows, names, strict=True):
@@ -45,7 +46,8 @@ def result_table(
                 **{c: cells.get(c) for c in (*metrics, *extra, *settings)},
                 "#": name,
                 **{c: row.get(c) for c in ("trial_id", "step", "phase", "seed", "state", "time_total_s",
-                                           "model_path", "additional_data", "latency_flag", "reason")},
+                                           "time_left_s", "model_path", "additional_data", "latency_flag",
+                                           "reason")},
                 "iterations": row.get("training_iteration"),
             }
         )  # fmt: skip

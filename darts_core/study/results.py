@@ -6,7 +6,10 @@ judge a finished and a running search. No trial data is trusted: rows that do no
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from darts_core.errors import DartsError, JobError
-from darts_core.reading import read_json
+from darts_core.reading import read_json, regular_file
 from darts_core.study.judge import doubts, figure, gain, stats, verdict
 from darts_core.study.pareto import pareto_mask, signs
 
@@ -31,6 +34,7 @@ __all__ = [
     "trials_folder",
 ]
 
+_TAIL_BYTES = 2**16
 Row = dict[str, Any]
 Goals = Sequence[Mapping[str, Any]]
 
@@ -67,7 +71,7 @@ def read_rows(version: str | Path) -> list[Row]:
         row, record = _read(path / "result.json"), _read(path / "trial.json")
         open_row = {**record, "values": {}, "metrics": {}} if isinstance(record, dict) else {}
         if not isinstance(row, dict):
-            row = {**open_row, "state": "running", "done": False}
+            row = {**open_row, **_so_far(path, open_row), "state": "running", "done": False}
         elif "config" not in row:
             # the books ended it: no runner was left to write a row
             row = {**open_row, "state": "failed", "reason": row.get("reason"), "done": True}
@@ -75,6 +79,35 @@ def read_rows(version: str | Path) -> list[Row]:
         if isinstance(row.get("number"), int) and isinstance(row.get("config"), dict):
             rows.append({**row, "trial_id": path.name, "folder": str(path)})
     return sorted(rows, key=lambda row: (row.get("phase") != "search", row["number"]))
+
+
+def _so_far(folder: Path, record: Mapping[str, Any]) -> Row:
+    """What a running trial has reported, how long it runs, and about how long it still will."""
+    try:
+        seconds = max(0.0, time.time() - (folder / "trial.json").stat().st_mtime)
+        with regular_file(folder / "reports.jsonl").open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            lines = stream.read().splitlines()
+    except (OSError, DartsError):
+        return {}
+    found: Row = {"metrics": {}, "training_iteration": 0, "time_total_s": round(seconds, 1)}
+    for line in lines:
+        try:
+            report = json.loads(line)
+        except (ValueError, RecursionError):
+            continue  # cut at the beginning of the tail, or being written
+        if not isinstance(report, dict) or not isinstance(report.get("metrics"), dict):
+            continue
+        number = report.get("iteration")
+        if isinstance(number, int) and number > 0:
+            found["training_iteration"] = number
+            found["metrics"].update(
+                {str(k): v for k, v in report["metrics"].items() if isinstance(v, (int, float))}
+            )
+    most, done = record.get("max_iterations"), found["training_iteration"]
+    if isinstance(most, int) and 0 < done <= most:
+        found["time_left_s"] = round(seconds / done * (most - done), 1)
+    return {**found, "values": dict(found["metrics"])}
 
 
 def search_rows(rows: Sequence[Row], step: str | None = None) -> list[Row]:

@@ -60,3 +60,33 @@ def test_the_printed_block_is_a_job_files_part(tmp_path, capsys):
             path.write_text(text)
         with pytest.raises(JobError):
             run_suggest(None, SimpleNamespace(log=str(path), form="text"))
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        ("Test set: Average loss: 0.4711, Accuracy: 1541/2000 (77%)", "Accuracy", 77.0),
+        (
+            "| end of epoch   1 | time:  5.11s | valid loss  6.59 | valid ppl   728.25",
+            "valid_loss",
+            6.59,
+        ),
+        ("    accuracy                           0.91       360", "accuracy", 0.91),
+        ("5/5 - 0s - accuracy: 0.9 - val_accuracy: 0.8 - val_loss: 0.2", "val_accuracy", 0.8),
+        ("." * 3000 + " val_acc=0.5", "val_acc", 0.5),
+    ],
+)
+def test_figures_in_the_manner_of_common_scripts(line, name, value):
+    found = {item.name: item for item in suggest([line])}
+    assert found[name].last == value
+
+
+def test_a_number_in_a_sentence_is_no_metric():
+    line = "UserWarning: dropout expects num_layers greater than 1, but got dropout=0.2 and num_layers=1"
+    assert "expects_num_layers_greater_than" not in {item.name for item in suggest([line])}
+
+
+def test_a_progress_bar_is_read_as_a_terminal_shows_it(tmp_path, capsys):
+    (tmp_path / "log.txt").write_bytes(b"\r1/2 acc=0.3\r2/2 acc=0.9\n")
+    assert run_suggest(None, SimpleNamespace(log=str(tmp_path / "log.txt"), form="csv")) == 0
+    assert "acc,1,0.9,0.9,max" in capsys.readouterr().out

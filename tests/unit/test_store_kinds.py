@@ -194,6 +194,25 @@ def test_a_claim_that_came_to_nothing_leaves_no_job(store):
     assert claim(store).path.name == "V001"
 
 
+KILLED = """
+import os, sys
+from darts_core.store.claim import claim
+mine = claim(sys.argv[1], "a", kind="pipeline", command="search", stamp="s")
+(mine.path / "search").mkdir()
+(mine.path / "search" / sys.argv[2]).touch()
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize(("file", "left"), [("config.yaml", "V001"), ("checkpoint.pt", "V002")])
+def test_a_version_killed_before_it_computed_anything_makes_room(store, file, left):
+    subprocess.run([sys.executable, "-c", KILLED, str(store.root), file], check=False)
+    assert store.version("a").state() == "interrupted"
+    other = claim(store, stamp="other")
+    other.release()
+    assert other.path.name == left
+
+
 def test_a_refused_claim_leaves_no_folder(store):
     held = claim(store)
     with pytest.raises(ConfigError, match=f"in use by process {os.getpid()}"):

@@ -1,8 +1,14 @@
 """A search's judgement: differences beyond their standard error, and figures that mean nothing."""
 
+import json
+import os
+import time
+
 import pytest
 
 from darts_core.study.judge import doubts, gain, verdict
+from darts_core.study.result_table import result_table
+from darts_core.study.results import best_row, read_rows
 
 GOALS = [
     {"metric": "acc", "mode": "max", "tolerance": 0.0},
@@ -95,3 +101,23 @@ def test_an_accuracy_at_the_level_of_chance_is_no_success(chance, value, doubted
     goals = [{**GOALS[0], "chance": chance}]
     best = row("a", value)
     assert ("level of chance" in doubts([best], best, goals)) == doubted
+
+
+def test_a_running_trial_shows_its_values_iterations_and_time_left(tmp_path):
+    folder = tmp_path / "autosearch" / "trials" / "abcd1234"
+    folder.mkdir(parents=True)
+    record = {"number": 1, "config": {"x": 1}, "step": "s", "phase": "search", "max_iterations": 4}
+    (folder / "trial.json").write_text(json.dumps(record))
+    long_ago = time.time() - 30
+    os.utime(folder / "trial.json", (long_ago, long_ago))
+    lines = [{"kind": "iteration", "iteration": i, "metrics": {"acc": 0.1 * i}} for i in (1, 2)]
+    (folder / "reports.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"kind": "iter')
+    row = read_rows(tmp_path)[0]
+    assert (row["state"], row["training_iteration"], row["values"]) == ("running", 2, {"acc": 0.2})
+    assert row["time_total_s"] == pytest.approx(30, abs=5)
+    assert row["time_left_s"] == pytest.approx(30, abs=5)
+    columns, table = result_table([row], GOALS, None)
+    assert {"acc", "iterations", "time_total_s", "time_left_s"} <= set(columns)
+    assert (table[0]["acc"], table[0]["iterations"]) == (0.2, 2)
+    # it is no result yet
+    assert best_row([row], GOALS[:1]) is None

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from darts_core.autosearch.terminal import Terminal
 from darts_core.errors import JobError
 from darts_core.reading import MAX_LINES, read_bytes
 from darts_core.report.tables import neutral, render
@@ -17,14 +18,32 @@ from darts_core.store.jobs import Store
 
 __all__ = ["Suggestion", "suggest"]
 
-_LINES, _CHARACTERS = 100_000, 1000
+_LINES, _CHARACTERS = 100_000, 10_000
 _WORD = r"[A-Za-z_][\w@/.-]*"
 # a name of one to four words, a separator, and a number that is not the start of something longer
-_PAIR = re.compile(
-    rf"(?<![\w@.-])(?:(?:DEBUG|INFO|WARNING) )?({_WORD}(?: {_WORD}){{0,3}})( ?[=:] ?| )"
-    r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w/:.]|-\d)"
-)
+_NAME = rf"(?<![\w@.-])(?:(?:DEBUG|INFO|WARNING) )?({_WORD}(?: {_WORD}){{0,3}})([ \t]*[=:][ \t]*|[ \t]+)"
+_PAIR = re.compile(_NAME + r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w/:.]|-\d)")
+# 1541/2000 (77%): the share counts
+_SHARE = re.compile(_NAME + r"(\d+/\d+ ?\()\d+\.?\d*(?: ?%)")
 _NUMBER = r"([-+.\deE]+)"
+# a number behind one of these belongs to a sentence: "expects num_layers greater than 1"
+_PROSE = {
+    "than",
+    "got",
+    "is",
+    "was",
+    "at",
+    "to",
+    "of",
+    "by",
+    "with",
+    "after",
+    "about",
+    "and",
+    "or",
+    "in",
+    "for",
+}
 _COUNTERS = ("epoch", "step", "iter", "iteration", "batch", "trial", "line", "rank", "seed", "eta")
 _SMALLER = (
     "loss",
@@ -59,7 +78,9 @@ def _parts(words: str) -> list[str]:
 
 def _pattern(words: str, separator: str, others: Iterable[str]) -> str:
     mark = separator.strip()
-    between = f" ?{mark} ?" if mark else " "
+    between = rf"\s*{mark}\s*" if mark else r"\s+"
+    if "/" in separator:
+        between = rf"\s*{separator.partition('/')[0].strip()}\s*\d+/\d+ ?\("
     # `accuracy` is not `val accuracy`: where both are printed, no word may stand before the shorter
     alone = r"(?<![A-Za-z_] )" if any(other.endswith(f" {words}") for other in others) else ""
     return rf"{alone}\b{re.escape(words)}{between}{_NUMBER}".replace("\\ ", " ")
@@ -68,9 +89,10 @@ def _pattern(words: str, separator: str, others: Iterable[str]) -> str:
 def _values(pattern: re.Pattern[str], lines: Iterable[str]) -> list[float]:
     values = []
     for line in lines:
-        hit = pattern.search(line)
+        # the last one of a line, as the zero-code mode reads it
+        hits = pattern.findall(line)
         with contextlib.suppress(ValueError):
-            values += [float(hit[1])] if hit else []
+            values += [float(hits[-1])] if hits else []
     return values
 
 
@@ -83,9 +105,15 @@ def suggest(lines: Iterable[str]) -> list[Suggestion]:
     kept = [line[:_CHARACTERS] for _, line in zip(range(_LINES), lines, strict=False)]
     found: dict[str, str] = {}
     for line in kept:
-        for words, separator in _PAIR.findall(line):
+        shares = [(words, f"{separator}/") for words, separator, _ in _SHARE.findall(line)]
+        for words, separator in [*_PAIR.findall(line), *shares]:
             parts = _parts(words)
-            if parts and parts[-1] not in _COUNTERS:
+            if (
+                parts
+                and parts[-1] not in _COUNTERS
+                and parts[-1] not in _PROSE
+                and len(words) <= 64
+            ):
                 found.setdefault(words, separator)
     result = []
     for words, separator in found.items():
@@ -104,7 +132,8 @@ def run_suggest(store: Store, args: argparse.Namespace) -> int:
         text = sys.stdin.read()
     else:
         text = read_bytes(args.log, JobError, limit=MAX_LINES).decode("utf-8", "replace")
-    found = suggest(text.splitlines())
+    terminal = Terminal()
+    found = suggest([*terminal.feed(text.encode()), *terminal.finish()])
     if not found:
         raise JobError(
             "No line holds a name and a number, such as 'accuracy 0.91' or 'loss=0.3'; write the "

@@ -172,7 +172,7 @@ def run_best(store: Store, args: argparse.Namespace) -> int:
     print(f"model      {neutral(model) if model else 'none inside the trial folder'}")
     print(result["verdict"])
     if exported:
-        print(f"copied to  {exported}")
+        print(f"copied to  {neutral(exported)}")
     return 0
 
 

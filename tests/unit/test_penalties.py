@@ -1,0 +1,97 @@
+"""Penalties on the alphas: beta-DARTS exactly, with any relaxation, told how far the search is."""
+
+import pytest
+import torch
+from torch import nn
+
+from darts_core.commands.compose import compose, session
+from darts_core.errors import ConfigError
+from darts_core.penalties import AlphaPenalty, Beta
+from darts_core.relax import Softmax
+from darts_core.relax.dirichlet import Dirichlet
+from darts_core.stages.search_setup import alpha_penalties
+from darts_core.strategies import FirstOrder, SearchSettings
+from darts_core.supernet import LayerChoice, ModuleSupernet
+
+
+def test_beta_pulls_every_logit_down_in_proportion_to_its_weight():
+    torch.manual_seed(0)
+    alphas = {
+        "normal": torch.randn(3, 4, dtype=torch.float64, requires_grad=True),
+        "reduce": torch.randn(2, 4, dtype=torch.float64, requires_grad=True),
+    }
+    loss = Beta(start=1.0, end=9.0).of_alphas({**alphas, "extra": torch.ones(5)}, 0.25)
+    found = torch.autograd.grad(loss, [*alphas.values()])
+    for alpha, gradient in zip(alphas.values(), found, strict=True):
+        torch.testing.assert_close(gradient, 3.0 * alpha.softmax(-1).detach() / 5)
+
+
+def test_beta_leaves_disallowed_operations_alone():
+    alpha = torch.tensor([[0.5, -torch.inf, 0.5]], requires_grad=True)
+    loss = Beta(1.0, 1.0).of_alphas({"cell": alpha}, 0.0)
+    assert float(loss.detach()) == pytest.approx(0.5 + torch.log(torch.tensor(2.0)).item())
+    (gradient,) = torch.autograd.grad(loss, [alpha])
+    assert gradient.tolist() == [[0.5, 0.0, 0.5]]
+
+
+def supernet(relaxation):
+    torch.manual_seed(0)
+    layers = LayerChoice([nn.Conv2d(1, 2, 1), nn.Conv2d(1, 2, 3, padding=1)], label="layer")
+    return ModuleSupernet(
+        nn.Sequential(layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), relaxation=relaxation
+    )
+
+
+def batch():
+    return torch.randn(4, 1, 5, 5), torch.tensor([0, 1, 0, 1])
+
+
+def alpha_loss(relaxation, penalties, progress):
+    net = supernet(relaxation)
+    net.progress.fill_(progress)
+    strategy = FirstOrder()
+    strategy.setup(net, SearchSettings(), penalties)
+    torch.manual_seed(1)
+    net.generator = torch.Generator().manual_seed(2)
+    loss, _ = strategy.alpha_loss(batch())
+    return float(loss.detach()), net
+
+
+@pytest.mark.parametrize("make", [Softmax, Dirichlet])
+@pytest.mark.parametrize("progress", [0.0, 0.5, 1.0])
+def test_the_alpha_loss_grows_by_beta_at_the_search_s_progress_with_any_relaxation(make, progress):
+    without, net = alpha_loss(make(), [], progress)
+    beta = Beta(0.0, 4.0)
+    found, _ = alpha_loss(make(), [beta], progress)
+    decay = torch.logsumexp(net.named_alphas()["layer"], -1).mean()
+    assert found - without == pytest.approx(4.0 * progress * float(decay.detach()), abs=1e-5)
+
+
+def test_a_relaxation_s_own_penalty_is_told_the_progress():
+    class Fading(Softmax):
+        def penalty(self, alphas, progress=1.0):
+            return 2.0 * progress * torch.stack([a.exp().sum() for a in alphas.values()]).sum()
+
+    (begin, net), (end, _) = (alpha_loss(Fading(), [], p) for p in (0.0, 1.0))
+    extra = 2.0 * net.named_alphas()["layer"].exp().sum()
+    assert end - begin == pytest.approx(float(extra.detach()), abs=1e-5)
+
+
+def settings(*overrides):
+    with session() as extra:
+        return compose("search", ["data=digits", *overrides], extra)
+
+
+def test_the_group_makes_the_penalty_and_nothing_by_default():
+    assert alpha_penalties(settings()) == []
+    (found,) = alpha_penalties(settings("penalty=beta", "penalty.end=7"))
+    assert isinstance(found, Beta)
+    assert (found.start, found.end) == (0.0, 7)
+    for wrong in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="at least 0"):
+            Beta(end=wrong)
+    with pytest.raises(ConfigError, match="Did you mean"):
+        settings("penalty=bta")
+    with pytest.raises(ConfigError, match=r"penalty\b.* takes"):
+        settings("penalty=beta", "penalty._target_=darts_core.relax.Softmax")
+    assert isinstance(found, AlphaPenalty)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CASES",
     "RELAXATIONS",
+    "STEPS",
     "OfflineCase",
     "all_variants",
     "export_launches",
@@ -68,13 +69,15 @@ _SPACES = (
     OfflineCase("nasbench201", "gumbel", layers=5),
 )
 _PRECISIONS = ("tf32", "bf16", "fp32")
-CASES: tuple[OfflineCase, ...] = (
+STEPS: tuple[OfflineCase, ...] = (
     *(replace(case, precision=p) for case in _SPACES for p in _PRECISIONS),
     *(OfflineCase(precision=p, batch=256) for p in _PRECISIONS),
 )
-"""The steps whose variants the golden file holds."""
+"""The steps that a GPU is to run; `--all` compiles them and the exported networks."""
+CASES: tuple[OfflineCase, ...] = (OfflineCase(),)
+"""The steps whose variants the golden file holds one and all; it may hold some of the other steps, too."""
 EXPORTS = tuple((dtype, batch) for dtype in (torch.float32, torch.bfloat16) for batch in (1, 256))
-"""Storage and batch of the exported DARTS_V2 whose variants it holds."""
+"""Storage and batch of the exported DARTS_V2 that are compiled with `--all`."""
 
 
 def _network(case: OfflineCase) -> Any:
@@ -141,9 +144,9 @@ def export_launches(dtype: torch.dtype, batch: int) -> list[Launch]:
 
 
 def all_variants(
-    cases: Iterable[OfflineCase] = CASES, *, exports: bool = True
+    cases: Iterable[OfflineCase] = CASES, *, exports: bool = False
 ) -> dict[str, Variant]:
-    """Every variant of the cases, and of the exported networks, by name."""
+    """Every variant of the cases, and of the exported networks if asked for, by name."""
     found: dict[str, Variant] = {}
 
     def add(launches: Iterable[Launch]) -> None:
@@ -159,7 +162,9 @@ def all_variants(
 
 
 def missing(
-    rows: Mapping[str, Mapping[str, Any]], variants: Mapping[str, Variant]
+    rows: Mapping[str, Mapping[str, Any]],
+    variants: Mapping[str, Variant],
+    known: Mapping[str, Variant],
 ) -> Iterator[str]:
     """A sentence for every way in which the golden file differs from what is launched."""
     from darts_kernels.variants import changed
@@ -168,19 +173,22 @@ def missing(
         word = "changed" if variant.name in rows else "new"
         yield f"{variant.name} is {word}"
     for name in rows:
-        if name not in variants:
+        if name not in known:
             yield f"{name} is launched no more"
 
 
-def renew(processes: int) -> Path:
+def renew(processes: int, *, everything: bool = False) -> Path:
     """Bring the golden file up to date: compile what changed, keep the rest; stopped, it goes on there."""
     from darts_kernels.variants import changed, compiled, read_golden, write_golden
 
-    old, variants = read_golden(), all_variants()
+    old = read_golden()
+    known = all_variants(STEPS, exports=True)
+    variants = known if everything else all_variants()
     todo = changed(variants.values(), old)
     print(f"{len(todo)} of {len(variants)} variants to compile", flush=True)
     names = {variant.name for variant in todo}
-    rows = {name: row for name, row in old.items() if name in variants and name not in names}
+    stale = {variant.name for variant in changed(known.values(), old)}
+    rows = {name: row for name, row in old.items() if name in known and name not in stale | names}
     for number, (name, row) in enumerate(compiled(todo, processes), 1):
         rows[name] = row
         if number % 25 == 0:
@@ -193,6 +201,7 @@ def main() -> int:
     """Compare or renew; status 1 where the file is not true any more."""
     parser = argparse.ArgumentParser(description="the golden file of binaries (sm_90)")
     parser.add_argument("--renew", action="store_true", help="compile what changed, write the file")
+    parser.add_argument("--all", action="store_true", help="of every step and exported network")
     parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
     args = parser.parse_args()
     if os.environ.get("TRITON_INTERPRET") == "1":
@@ -201,9 +210,9 @@ def main() -> int:
     from darts_kernels.variants import read_golden
 
     if args.renew:
-        print(f"written: {renew(args.processes)}")
+        print(f"written: {renew(args.processes, everything=args.all)}")
         return 0
-    differences = list(missing(read_golden(), all_variants()))
+    differences = list(missing(read_golden(), all_variants(), all_variants(STEPS, exports=True)))
     print("\n".join(differences) or "the golden file is true")
     return int(bool(differences))
 

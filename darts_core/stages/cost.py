@@ -122,7 +122,7 @@ def cost_model(
         layers=layers,
         num_classes=num_classes,
         in_channels=shape[0],
-        image_size=shape[1],
+        image_size=shape[1:],
     )
     if node.cost != "latency":
         return size_model(space, target, shape, node.cost)

@@ -47,7 +47,7 @@ def make_supernet(
         num_classes=bundle.num_classes,
         in_channels=bundle.image_shape[0],
         relaxation=instantiate("relax", config.relax, config.plugins),
-        image_size=bundle.image_shape[1],
+        image_size=bundle.image_shape[1:],
     ).to(device)
     # models with choices in ordinary modules have one path only
     if isinstance(supernet, Supernet):

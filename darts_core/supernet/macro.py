@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from torch import nn
@@ -29,7 +30,7 @@ def create_supernet(
     in_channels: int = 3,
     stem: str = "cifar",
     relaxation: Relaxation | None = None,
-    image_size: int = 32,
+    image_size: int | Sequence[int] = 32,
     **options: Any,
 ) -> Supernet:
     """The supernet of a cell space, or the `ModuleSupernet` of a macro space, which has its interface.
@@ -42,7 +43,8 @@ def create_supernet(
         in_channels: channels of the images.
         stem: "cifar" or "imagenet" (DARTS skeleton).
         relaxation: alpha -> weights; softmax by default.
-        image_size: height of the images; macro spaces trace their model at this size.
+        image_size: side, or (height, width), of the images; macro spaces trace their model at this
+            size, and their factory is given (height, width) if it takes an `image_size`.
         options: further arguments of `Supernet`.
 
     Raises:
@@ -63,12 +65,15 @@ def create_supernet(
         raise ConfigError(
             f"No macro network has the skeleton {space.skeleton!r}; known: {', '.join(MODELS)}."
         )
-    model = MODELS[space.skeleton](
-        space, channels=channels, layers=layers, num_classes=num_classes, in_channels=in_channels
-    )
+    size = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
+    factory = MODELS[space.skeleton]
+    given: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels}
+    if "image_size" in inspect.signature(factory).parameters:
+        given["image_size"] = size
+    model = factory(space, channels=channels, layers=layers, **given)
     supernet = ModuleSupernet(
         model,
-        input_shape=(in_channels, image_size, image_size),
+        input_shape=(in_channels, *size),
         relaxation=relaxation,
         space=space,
     )

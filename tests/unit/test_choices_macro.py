@@ -121,3 +121,24 @@ def test_every_registered_space_draws_and_describes_itself():
         drawn = entry.value.random(np.random.default_rng(0))
         assert drawn.space == entry.value.name
         assert entry.description
+
+
+def test_a_model_of_a_macro_space_is_told_the_size_of_images_that_are_not_square(monkeypatch):
+    from torch import nn
+
+    from darts_core.spaces import ChoiceSpace
+    from darts_core.supernet import LayerChoice, create_supernet, macro
+
+    def factory(space, *, channels, layers, num_classes, in_channels, image_size):
+        height, width = image_size
+        inner = [nn.Linear(in_channels * height * width, channels) for _ in range(2)]
+        head = nn.Linear(channels, num_classes)
+        return nn.Sequential(nn.Flatten(), LayerChoice(inner, label="inner"), head)
+
+    monkeypatch.setitem(macro.MODELS, "flat", factory)
+    space = ChoiceSpace.of("flat", {"inner": ["0", "1"]}, skeleton="flat")
+    net = create_supernet(space, channels=3, layers=1, num_classes=2, image_size=(4, 6))
+    assert net.input_shape == (3, 4, 6)
+    assert net(torch.zeros(2, 3, 4, 6)).shape == (2, 2)
+    square = create_supernet(space, channels=3, layers=1, num_classes=2, image_size=4)
+    assert square.input_shape == (3, 4, 4)

@@ -43,7 +43,7 @@ def test_one_model_in_several_runtimes_is_trained_once_and_joined(
     ("words", "sentence"),
     [
         (["model=resnet8", "runtime=eagre"], "Did you mean 'eager'"),
-        (["model=resnet8", "+bench.options.sedes=1"], "Did you mean 'seeds'"),
+        (["model=resnet8", "+bench.options.sedes=1"], "Did you mean 'bench.options.seeds'"),
         (["model=resnte8"], "resnet8"),
         (["what=tabular"], "bench.options.table=PATH"),
         (["what=tabular", "bench.options.table=none.csv"], "There is no file none.csv"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from darts_core.errors import ConfigError, unknown_name
 
-__all__ = ["Entry", "Registry"]
+__all__ = ["Entry", "Registry", "former_table"]
 
 T = TypeVar("T")
 
@@ -64,3 +65,43 @@ class Registry(Generic[T]):
     def entries(self) -> list[Entry[T]]:
         """All entries in the order in which they were registered."""
         return list(self._entries.values())
+
+
+class _FormerTable(MutableMapping[str, T]):
+    """A registry seen as the plain dictionary that it once was: names may be replaced and taken out."""
+
+    def __init__(self, registry: Registry[T]) -> None:
+        self._registry = registry
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._registry:
+            raise KeyError(name)
+        return self._registry[name]
+
+    def __setitem__(self, name: str, value: T) -> None:
+        self._registry._entries[name] = Entry(name, value, "")
+
+    def __delitem__(self, name: str) -> None:
+        del self._registry._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._registry)
+
+    def __len__(self) -> int:
+        return len(self._registry)
+
+
+def former_table(registry: Registry[T], old: str, new: str) -> MutableMapping[str, T]:
+    """What a module's `__getattr__` gives for a dictionary that has become a registration, with a warning.
+
+    The warning is a FutureWarning: a DeprecationWarning of a module named in `plugins=` is not shown.
+
+    Args:
+        registry: what holds the entries now.
+        old: the dictionary's name, with its module.
+        new: what to call instead, with its module.
+    """
+    warnings.warn(
+        f"{old} is read for one more version; use {new} instead.", FutureWarning, stacklevel=3
+    )
+    return _FormerTable(registry)

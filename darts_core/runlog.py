@@ -232,7 +232,7 @@ class RunFolder:
         if before != stamp:
             raise ResumeError(
                 f"{run.path} holds a run of another configuration ({before}, now "
-                f"{stamp}); use another version= or delete the folder."
+                f"{stamp}); use another version=, or move the folder away."
             )
         write_yaml(run.path / "config.yaml", config)
         write_json(run.path / "environment.json", environment())

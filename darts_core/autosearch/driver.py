@@ -19,6 +19,7 @@ from darts_core.autosearch.study_spec import budget_of, study_of
 from darts_core.autosearch.trials import Row, StopWanted, Workshop
 from darts_core.errors import JobError, TuneError
 from darts_core.store.code import model_file
+from darts_core.study.accounts import imported
 from darts_core.study.judge import doubts
 from darts_core.study.ledger import Ledger
 from darts_core.study.propose import point_key
@@ -58,6 +59,7 @@ class Search(Step):
             JobError: the user's code fails always.
         """
         account = self.workshop.account
+        self._forget_a_journal_that_knows_more()
         ledger = open_study(self._study(), known=self._known_trials())
         if self.first is not None and not any(r["number"] == 0 for r in self.rows):
             # trial 0 runs alone: its time is the unit of cost
@@ -73,6 +75,19 @@ class Search(Step):
         account.spent_before += sum(map(seconds_of, self.rows))
         account.spent_seconds = account.spent_before
         return best_row([*self.known, *self.rows], self.goals)
+
+    def _forget_a_journal_that_knows_more(self) -> None:
+        """Begin the books anew from the rows where a trial that they call ended has lost its result: the
+        trials' folders are the truth, and that trial is run again.
+        """
+        study = self._study()
+        if not study.folder.is_dir():
+            return
+        trials = [t for t in Ledger(study).trials() if t.state.is_finished() and not imported(t)]
+        lost = sorted({t.number for t in trials} - {row["number"] for row in self.rows})
+        if lost:
+            log.warning("%s: the result of trial %s is lost; it is run again", self.step, lost[0])
+            shutil.rmtree(study.folder)
 
     def _study(self) -> StudySpec:
         return study_of(

@@ -27,6 +27,8 @@ SECTIONS = {
     "experiments": "experiment",
     "architectures": None,
     "baselines": None,
+    "models": None,
+    "skeletons": None,
 }
 
 
@@ -83,9 +85,24 @@ def collect(name: str, config_dir: str | None = None) -> dict[str, str]:
         from darts_core.architecture import Architecture
 
         return dict.fromkeys(Architecture.names(), "published; train architecture=NAME")
+    if name == "models":
+        from darts_core.models.named import REGISTERED
+
+        return {entry.name: entry.description for entry in REGISTERED.entries()}
+    if name == "skeletons":
+        return _skeletons()
     from darts_core.models.baselines import BASELINES
 
     return dict.fromkeys(BASELINES, "hand-designed; train architecture=NAME train.channels=WIDTH")
+
+
+def _skeletons() -> dict[str, str]:
+    from darts_core.supernet.build import NETWORKS
+    from darts_core.supernet.macro import CHOICE_MODELS
+    from darts_core.supernet.search_skeleton import SEARCH_SKELETONS
+
+    tables = (SEARCH_SKELETONS, CHOICE_MODELS, NETWORKS)
+    return {entry.name: entry.description for table in tables for entry in table.entries()}
 
 
 def _group(group: str, config_dir: str | None) -> dict[str, str]:

@@ -221,7 +221,10 @@ class _Kept:
         self._path = Path(folder) / f"times-b{batch}.json" if folder is not None else None
         found = runlog.read_mapping(self._path) if self._path and self._path.is_file() else {}
         if not all(isinstance(row, dict) for row in found.values()):
-            raise LatencyError(f"{self._path} holds other than times; delete it.")
+            raise LatencyError(
+                f"{self._path} holds other than times; use another folder, or move the file away to "
+                "measure again."
+            )
         self._rows: dict[str, dict[str, Any]] = found
 
     def wants(self, text: str, turn: str) -> bool:

@@ -137,8 +137,8 @@ class LatencyTable:
             )
         if version < SCHEMA_VERSION:
             raise LatencyError(
-                f"{path} has schema_version {version}: operations were timed another way. Delete it and "
-                "build it again: darts-core latency build."
+                f"{path} has schema_version {version}: operations were timed another way. Build "
+                "another beside it: darts-core latency build table=FILE."
             )
         for key, fits in _FIELDS.items():
             if (key not in content and key != "flagged") or not fits(content.get(key, [])):

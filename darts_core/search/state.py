@@ -127,8 +127,8 @@ class SearchState:
         if content.get("kind") != "search" or content.get("stamp") != self.stamp:
             raise ResumeError(
                 f"The checkpoint {path} belongs to another search configuration (its stamp is "
-                f"{content.get('stamp')!r}, this one's {self.stamp!r}); use another version= or "
-                "delete it."
+                f"{content.get('stamp')!r}, this one's {self.stamp!r}); use another version=, "
+                "or move the file away to start afresh."
             )
         with taking_over(path):
             self._take_over(content)

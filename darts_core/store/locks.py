@@ -105,5 +105,5 @@ def device_lock_path(root: str | Path, device: str) -> Path:
     shared = Path(tempfile.gettempdir()) / f"darts-core-{getpass.getuser()}"
     shared.mkdir(mode=0o700, exist_ok=True)
     if shared.stat().st_uid != os.getuid():
-        raise JobError(f"{shared} belongs to another user; remove it or set TMPDIR.")
+        raise JobError(f"{shared} belongs to another user; set TMPDIR to a folder of yours.")
     return shared / f"{name.replace(':', '-')}.lock"

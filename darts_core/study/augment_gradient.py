@@ -131,8 +131,8 @@ class _GradientState:
         content = load_checkpoint(self.path)
         if content.get("settings") != self.settings:
             raise TuneError(
-                f"{self.path} belongs to a policy search with other settings; use another folder or "
-                "delete the file."
+                f"{self.path} belongs to a policy search with other settings; use another folder, or "
+                "move the file away to start afresh."
             )
         with taking_over(self.path):
             policy.load_state_dict(content["policy"])

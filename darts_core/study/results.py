@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,10 +81,14 @@ def read_rows(version: str | Path) -> list[Row]:
 
 
 def _so_far(folder: Path, record: Mapping[str, Any]) -> Row:
-    """What a running trial has reported, how long it runs, and about how long it still will."""
+    """What a running trial has reported, how long that took, and about how long the rest will.
+
+    The time ends with the last report: whoever was cut off hours ago has not run until now.
+    """
     try:
-        seconds = max(0.0, time.time() - (folder / "trial.json").stat().st_mtime)
-        with regular_file(folder / "reports.jsonl").open("rb") as stream:
+        reports = regular_file(folder / "reports.jsonl")
+        seconds = max(0.0, reports.stat().st_mtime - (folder / "trial.json").stat().st_mtime)
+        with reports.open("rb") as stream:
             stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL_BYTES))
             lines = stream.read().splitlines()
     except (OSError, DartsError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +11,11 @@ from torch import Tensor, nn
 from darts_core.architecture import Architecture, CellChoice
 from darts_core.errors import ArchitectureError, ConfigError, unknown_name
 from darts_core.ops import OPS
+from darts_core.registry import Registry, former_table
 from darts_core.spaces import SPACES
 from darts_core.supernet.cell import Preprocess
 from darts_core.supernet.fixed_cell import FixedCell
-from darts_core.supernet.search_skeleton import SKELETONS, check_stem
+from darts_core.supernet.search_skeleton import SEARCH_SKELETONS, check_stem
 from darts_core.supernet.skeleton import (
     AuxiliaryHead,
     Head,
@@ -24,7 +26,33 @@ from darts_core.supernet.skeleton import (
     nasbench201_channels,
 )
 
-__all__ = ["BUILDERS", "CellNetwork", "build", "check_names"]
+__all__ = ["NETWORKS", "CellNetwork", "build", "check_names", "register_network"]
+
+MakeNetwork = TypeVar("MakeNetwork", bound=Callable[..., nn.Module])
+NETWORKS: Registry[Callable[..., nn.Module]] = Registry("skeleton of plain networks")
+
+
+def register_network(name: str, *, description: str) -> Callable[[MakeNetwork], MakeNetwork]:
+    """A decorator for what makes the plain network of an architecture with the skeleton `name`.
+
+    It is called with the architecture and channels, layers, num_classes, auxiliary, in_channels, stem,
+    image_size (the height).
+
+    Raises:
+        ConfigError: the name is taken.
+    """
+
+    def store(make: MakeNetwork) -> MakeNetwork:
+        NETWORKS.register(name, description=description)(make)
+        return make
+
+    return store
+
+
+def __getattr__(name: str) -> Any:
+    if name == "BUILDERS":
+        return former_table(NETWORKS, f"{__name__}.BUILDERS", f"{__name__}.register_network")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class CellNetwork(nn.Module):
@@ -54,6 +82,7 @@ class CellNetwork(nn.Module):
         return self._drop_probability if self.training and self._drops else None
 
 
+@register_network("darts", description="stem, cells with preprocessing, two reduce the size")
 class DartsNetwork(CellNetwork):
     """Stem, DARTS cells with preprocessing, head; optionally the auxiliary head.
 
@@ -122,6 +151,7 @@ class DartsNetwork(CellNetwork):
         return logits if auxiliary_logits is None else (logits, auxiliary_logits)
 
 
+@register_network("nasbench201", description="stem, three stages of cells, residual reductions")
 class NasBench201Network(CellNetwork):
     """Stem, three stages of cells with residual reductions between them, head.
 
@@ -161,13 +191,6 @@ class NasBench201Network(CellNetwork):
             state = cell([state], drop) if isinstance(cell, FixedCell) else cell(state)
         logits: Tensor = self.head(state)
         return logits
-
-
-BUILDERS: dict[str, Callable[..., nn.Module]] = {
-    "darts": DartsNetwork,
-    "nasbench201": NasBench201Network,
-}
-"""Skeleton name -> network class; a space with a new skeleton adds its own."""
 
 
 def check_names(architecture: Architecture, source: str | None = None) -> None:
@@ -225,9 +248,9 @@ def build(
     for name, value in (("channels", channels), ("layers", layers), ("num_classes", num_classes)):
         if value < 1:
             raise ConfigError(f"A network needs {name} >= 1, not {value}.")
-    if skeleton in SKELETONS:
+    if skeleton in SEARCH_SKELETONS:
         check_stem(skeleton, stem)
-    return BUILDERS[skeleton](
+    return NETWORKS[skeleton](
         architecture,
         channels=channels,
         layers=layers,

@@ -4,21 +4,50 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from torch import nn
 
-from darts_core.errors import ConfigError
+from darts_core.errors import ConfigError, unknown_name
+from darts_core.registry import Registry, former_table
 from darts_core.relax import Relaxation
 from darts_core.spaces import ChoiceSpace, SearchSpace
 from darts_core.supernet.macro_mobilenet import MobileNet
 from darts_core.supernet.module_supernet import ModuleSupernet
 from darts_core.supernet.network import Supernet
 
-__all__ = ["MODELS", "create_supernet"]
+__all__ = ["CHOICE_MODELS", "create_supernet", "register_choice_model"]
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"mobilenet": MobileNet}
-"""Skeleton of a choice space -> the model with choices in it."""
+MakeModel = TypeVar("MakeModel", bound=Callable[..., nn.Module])
+CHOICE_MODELS: Registry[Callable[..., nn.Module]] = Registry("skeleton of choice spaces")
+
+
+def register_choice_model(name: str, *, description: str) -> Callable[[MakeModel], MakeModel]:
+    """A decorator for what makes the model with choices in it, of choice spaces with the skeleton `name`.
+
+    It is called with the space and channels, layers, num_classes, in_channels, and with image_size
+    (height, width) if it takes that.
+
+    Raises:
+        ConfigError: the name is taken.
+    """
+
+    def store(make: MakeModel) -> MakeModel:
+        CHOICE_MODELS.register(name, description=description)(make)
+        return make
+
+    return store
+
+
+register_choice_model("mobilenet", description="stages of inverted residuals")(MobileNet)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "MODELS":
+        return former_table(
+            CHOICE_MODELS, f"{__name__}.MODELS", f"{__name__}.register_choice_model"
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def create_supernet(
@@ -61,12 +90,13 @@ def create_supernet(
             relaxation=relaxation,
             **options,
         )
-    if space.skeleton not in MODELS:
+    if space.skeleton not in CHOICE_MODELS:
         raise ConfigError(
-            f"No macro network has the skeleton {space.skeleton!r}; known: {', '.join(MODELS)}."
+            f"The space {space.name!r}: "
+            + unknown_name(CHOICE_MODELS.kind, space.skeleton, CHOICE_MODELS)
         )
     size = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
-    factory = MODELS[space.skeleton]
+    factory = CHOICE_MODELS[space.skeleton]
     given: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels}
     if "image_size" in inspect.signature(factory).parameters:
         given["image_size"] = size

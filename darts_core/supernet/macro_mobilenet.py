@@ -11,7 +11,7 @@ from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
 from darts_core.spaces import SPACES
 from darts_core.spaces.mobilenet import MobileNetSpace
-from darts_core.supernet.build import BUILDERS, CellNetwork
+from darts_core.supernet.build import CellNetwork, register_network
 from darts_core.supernet.choices import DepthChoice, LayerChoice, WidthChoice
 from darts_core.supernet.fixed_cell import drop_path
 
@@ -196,6 +196,7 @@ def _stage(
     return nn.Sequential(block(1), later), out[0]
 
 
+@register_network("mobilenet", description="stages of inverted residuals")
 def _build_mobilenet(
     architecture: Architecture, *, channels: int, layers: int, num_classes: int, **sizes: Any
 ) -> nn.Module:
@@ -213,6 +214,3 @@ def _build_mobilenet(
         in_channels=sizes["in_channels"],
         made=dict(architecture.choices),
     )
-
-
-BUILDERS["mobilenet"] = _build_mobilenet

@@ -14,7 +14,7 @@ from darts_core.errors import ConfigError
 from darts_core.relax import Relaxation, Softmax
 from darts_core.spaces import SearchSpace
 from darts_core.supernet.cell import SearchCell
-from darts_core.supernet.search_skeleton import SKELETONS, check_sizes
+from darts_core.supernet.search_skeleton import SEARCH_SKELETONS, check_sizes
 
 __all__ = ["Supernet", "frozen_statistics"]
 
@@ -99,7 +99,7 @@ class Supernet(nn.Module):
         for kind in space.cell_kinds:
             mask = torch.from_numpy(~space.allowed(kind))
             self.register_buffer(f"_disallowed_{kind}", mask if mask.any() else None, False)
-        self.stem, self.cells, self.head = SKELETONS[space.skeleton](
+        self.stem, self.cells, self.head = SEARCH_SKELETONS[space.skeleton](
             space, relaxation=relaxation, **self.sizes
         )
         for cell in self.modules():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
 from darts_core.errors import ConfigError
+from darts_core.registry import Registry, former_table
 from darts_core.relax import Relaxation
 from darts_core.spaces import SearchSpace
 from darts_core.supernet.cell import Preprocess, SearchCell
@@ -20,7 +22,7 @@ from darts_core.supernet.skeleton import (
     nasbench201_channels,
 )
 
-__all__ = ["SKELETONS", "Skeleton", "check_sizes", "check_stem"]
+__all__ = ["SEARCH_SKELETONS", "Skeleton", "check_sizes", "check_stem", "register_search_skeleton"]
 
 _STEM_MULTIPLIER = 3
 
@@ -36,8 +38,34 @@ class _ImagenetStem(nn.Module):
 
 
 Skeleton = tuple[nn.Module, nn.ModuleList, nn.Module]
+MakeSkeleton = Callable[..., Skeleton]
+SEARCH_SKELETONS: Registry[MakeSkeleton] = Registry("skeleton of searched cells")
 
 
+def register_search_skeleton(
+    name: str, *, description: str
+) -> Callable[[MakeSkeleton], MakeSkeleton]:
+    """A decorator for what makes (stem, cells, head) of a supernet with the skeleton `name`.
+
+    It is called with the space and channels, layers, num_classes, in_channels, stem, relaxation.
+
+    Raises:
+        ConfigError: the name is taken.
+    """
+    return SEARCH_SKELETONS.register(name, description=description)
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("SKELETONS", "BODIES"):
+        return former_table(
+            SEARCH_SKELETONS, f"{__name__}.{name}", f"{__name__}.register_search_skeleton"
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@register_search_skeleton(
+    "darts", description="stem, cells with preprocessing, two reduce the size"
+)
 def _darts_skeleton(
     space: SearchSpace,
     *,
@@ -79,6 +107,9 @@ def _search_cell(space: SearchSpace, spec: CellSpec, relaxation: Relaxation) -> 
     )
 
 
+@register_search_skeleton(
+    "nasbench201", description="stem, three stages of cells, residual reductions"
+)
 def _nasbench201_skeleton(
     space: SearchSpace,
     *,
@@ -103,13 +134,6 @@ def _nasbench201_skeleton(
                 )
             )
     return cifar_stem(in_channels, channels), cells, Head(4 * channels, num_classes, norm=True)
-
-
-SKELETONS: dict[str, Callable[..., Skeleton]] = {
-    "darts": _darts_skeleton,
-    "nasbench201": _nasbench201_skeleton,
-}
-"""Skeleton name -> (stem, cells, head); a space with a new skeleton adds its own."""
 
 
 def check_sizes(
@@ -138,9 +162,10 @@ def check_stem(skeleton: str, stem: str) -> None:
     Raises:
         ConfigError: with those that there are.
     """
-    if skeleton not in SKELETONS:
+    if skeleton not in SEARCH_SKELETONS:
         raise ConfigError(
-            f"No cell network has the skeleton {skeleton!r}; known: {', '.join(sorted(SKELETONS))}."
+            f"No cell network has the skeleton {skeleton!r}; known: "
+            f"{', '.join(sorted(SEARCH_SKELETONS))}."
         )
     allowed = ("cifar", "imagenet") if skeleton == "darts" else ("cifar",)
     if stem not in allowed:

@@ -11,10 +11,10 @@ from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
 from darts_core.relax import Relaxation
 from darts_core.spaces import SearchSpace
-from darts_core.supernet.build import BUILDERS, CellNetwork
+from darts_core.supernet.build import CellNetwork, register_network
 from darts_core.supernet.cell import SearchCell
 from darts_core.supernet.fixed_cell import FixedCell
-from darts_core.supernet.search_skeleton import SKELETONS, Skeleton
+from darts_core.supernet.search_skeleton import Skeleton, register_search_skeleton
 from darts_core.supernet.skeleton import Head
 
 __all__ = ["ToyNetwork"]
@@ -45,6 +45,7 @@ class _BothInputs(nn.Module):
         return list(inputs)
 
 
+@register_search_skeleton("toy", description="one cell between two channels and a head")
 def _toy_skeleton(
     space: SearchSpace,
     *,
@@ -71,6 +72,7 @@ def _toy_skeleton(
     )
 
 
+@register_network("toy", description="one cell between two channels and a head")
 class ToyNetwork(CellNetwork):
     """The plain network of a toy architecture."""
 
@@ -95,7 +97,3 @@ class ToyNetwork(CellNetwork):
         """Logits [B, classes]."""
         logits: Tensor = self.head(self.cell(self.stem(x_BCHW), self._drop()))
         return logits
-
-
-SKELETONS["toy"] = _toy_skeleton
-BUILDERS["toy"] = ToyNetwork

@@ -226,8 +226,8 @@ class Trainer:
         content = load_checkpoint(path, device=self.device)
         if content.get("stamp") != self._stamp():
             raise ResumeError(
-                f"The checkpoint {path} belongs to another training configuration; delete it or "
-                "restore the settings it was made with."
+                f"The checkpoint {path} belongs to another training configuration; use another "
+                "version=, or restore the settings it was made with."
             )
         try:
             self.model.load_state_dict(content["model"])
@@ -235,7 +235,8 @@ class Trainer:
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise ResumeError(
                 f"The checkpoint {path} belongs to another network "
-                f"({str(error).splitlines()[0]}); delete it to start afresh."
+                f"({str(error).splitlines()[0]}); use another version=, or move the file away to "
+                "start afresh."
             ) from error
         with taking_over(path):
             if self.average is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
@@ -21,10 +22,13 @@ __all__ = [
     "default_tiles",
     "forget_tables",
     "known_tiles",
+    "read_tiles",
     "shape_key",
     "tiles_for",
     "user_cache",
 ]
+
+log = logging.getLogger(__name__)
 
 SHIPPED = Path(__file__).with_name("tiles.json")
 """The table that comes with the package; there is none before a device was measured."""
@@ -128,13 +132,44 @@ def user_cache() -> Path:
     return (Path(root) if root else Path.home() / ".cache") / "darts_core" / "tiles.json"
 
 
+def read_tiles(path: Path) -> dict[str, Any]:
+    """Device -> shape -> fields of a table; nothing where there is none.
+
+    A damaged file is renamed (`.damaged`) and said in one log line: tuning measures its content again.
+    """
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        log.warning("%s is not read (%s): default tiles are used", path, error.strerror)
+        return {}
+    except (ValueError, RecursionError):
+        table = None
+    if _is_table(table):
+        return dict(table)
+    aside = path.with_name(f"{path.name}.damaged")
+    try:
+        path.replace(aside)
+    except OSError as error:
+        log.warning("%s holds no tiles and cannot be moved (%s)", path, error.strerror)
+    else:
+        log.warning("%s holds no tiles: moved to %s, default tiles are used", path, aside)
+    return {}
+
+
+def _is_table(found: Any) -> bool:
+    if not isinstance(found, dict) or not all(isinstance(v, dict) for v in found.values()):
+        return False
+    rows = [row for shapes in found.values() for row in shapes.values()]
+    return all(
+        isinstance(row, dict) and all(type(value) is int for value in row.values()) for row in rows
+    )
+
+
 @lru_cache(maxsize=1)
 def _tables() -> tuple[dict[str, Any], ...]:
-    return tuple(
-        json.loads(path.read_text(encoding="utf-8"))
-        for path in (user_cache(), SHIPPED)
-        if path.exists()
-    )
+    return tuple(read_tiles(path) for path in (user_cache(), SHIPPED))
 
 
 def forget_tables() -> None:

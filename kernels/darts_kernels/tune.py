@@ -11,9 +11,8 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-from darts_kernels.tiles import Tiles, forget_tables, user_cache
+from darts_kernels.tiles import Tiles, forget_tables, read_tiles, user_cache
 
 __all__ = ["GROUPS", "save_tiles", "tune_tiles"]
 
@@ -99,7 +98,7 @@ def tune_tiles(
 def save_tiles(device: str, key: str, tiles: Tiles, path: Path | None = None) -> Path:
     """Add tiles to the cache on disk; returns its path. The file is replaced whole, never half written."""
     path = path or user_cache()
-    table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    table = read_tiles(path)
     table.setdefault(device, {})[key] = tiles.to_dict()
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, suffix=".json")

@@ -135,7 +135,8 @@ def test_a_model_of_a_macro_space_is_told_the_size_of_images_that_are_not_square
         head = nn.Linear(channels, num_classes)
         return nn.Sequential(nn.Flatten(), LayerChoice(inner, label="inner"), head)
 
-    monkeypatch.setitem(macro.MODELS, "flat", factory)
+    monkeypatch.setattr(macro.CHOICE_MODELS, "_entries", dict(macro.CHOICE_MODELS._entries))
+    macro.register_choice_model("flat", description="one layer")(factory)
     space = ChoiceSpace.of("flat", {"inner": ["0", "1"]}, skeleton="flat")
     net = create_supernet(space, channels=3, layers=1, num_classes=2, image_size=(4, 6))
     assert net.input_shape == (3, 4, 6)

@@ -479,7 +479,7 @@ def test_every_verb_is_in_the_parser():
     verbs = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices
     assert set(verbs) == {
         "create", "new-version", "list", "show", "logs", "compare", "stop", "resume", "edit", "delete",
-        "best", "params", "template", "suggest",
+        "best", "params", "template", "suggest", "init",
     }  # fmt: skip
     assert parser.parse_args(["--root", "x", "list"]).root == "x"
     assert parser.parse_args(["list", "--root", "y"]).root == "y"

@@ -214,6 +214,8 @@ class Ledger:
             return None
         self.leases.write(frozen.number, lease)
         log.info("trial %d was interrupted; it goes on from its checkpoint", frozen.number)
+        # its worker may have gone before the sampler had settled its point
+        self.study.sampler = self._sampler(frozen.number)
         return Trial(self.study, frozen._trial_id), lease
 
     def _result(self, number: int, lease: Lease | None) -> dict[str, Any] | None:

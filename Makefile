@@ -30,7 +30,7 @@ test: $(STAMP) ## the everyday tests (CPU)
 test-full: $(STAMP) ## the everyday tests and the heavy ones (CPU)
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "not gpu and not interpret"
 
-faults: $(STAMP) ## three hundred random kills: callables, child processes and scripts over three storages (CPU)
+faults: $(STAMP) ## three hundred random kills of studies, and faults at every write of the stages' commands (CPU)
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m full tests/faults
 
 FUZZED := architecture manifest idx csv job

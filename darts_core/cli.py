@@ -140,6 +140,13 @@ def _sentence(error: BaseException) -> str | None:
                 f"The disk is full{where}; what was saved before is intact. Free some space (or set "
                 "out= to another disk) and run the same command again to go on."
             )
+        if isinstance(seen, OSError) and seen.errno == errno.EIO:
+            what = seen.filename or "a file"
+            return (
+                f"{what} cannot be read or written ({seen.strerror}): its disk, or the connection to it, is "
+                "faulty. What was saved before is intact; run the same command again to go on, or set "
+                "out= to another disk."
+            )
         if isinstance(seen, PermissionError):
             return (
                 f"{seen.filename} cannot be read or written: permission denied; change its rights."

@@ -16,6 +16,7 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -191,6 +192,21 @@ def environment() -> dict[str, Any]:
     return result
 
 
+def _leave_to_the_caller(package: str) -> None:
+    """Print no traceback of a thread of `package` that could not write: its next call raises the error."""
+    usual = threading.excepthook
+    if getattr(usual, "left_out", None) == package:
+        return
+
+    def told(failure: threading.ExceptHookArgs) -> None:
+        ours = type(failure.thread).__module__.partition(".")[0] == package
+        if not (ours and isinstance(failure.exc_value, OSError)):
+            usual(failure)
+
+    told.left_out = package  # type: ignore[attr-defined]
+    threading.excepthook = told
+
+
 class RunFolder:
     """One stage's folder: config, environment, metrics, TensorBoard events, result."""
 
@@ -261,7 +277,9 @@ class RunFolder:
         if self._writer is None and self._tensorboard_wanted:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self.path / "tensorboard"))
+            _leave_to_the_caller("tensorboard")
+            with named_errors(self.path / "tensorboard"):
+                self._writer = SummaryWriter(str(self.path / "tensorboard"))
         return self._writer
 
     def finish(self, **result: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from darts_core.errors import ConfigError
 from darts_core.stages.schema import (
+    BenchStage,
     DataStage,
     ExportStage,
     Pipeline,
@@ -63,9 +64,14 @@ def default_job(config: Stage, overrides: Sequence[str]) -> str:
 def previous_version(config: Stage, job: str) -> str | None:
     """The job's newest version, for a command that takes up what an earlier one left there.
 
+    `bench` of no named model takes the newest that holds a model.
+
     Raises:
-        ConfigError: the job has no version.
+        ConfigError: the job has no such version.
     """
+    if isinstance(config, BenchStage):
+        measures = config.what == "models" and config.model is None
+        return _newest_with_model(config, job) if measures else None
     key = _NEEDS.get(type(config))
     if key is None or (key != "job" and _taken_up(config) is not None):
         return None
@@ -76,3 +82,15 @@ def previous_version(config: Stage, job: str) -> str | None:
             f"There is no run of job {job!r} in {config.out} to take up; give {options}."
         )
     return found[-1].name
+
+
+def _newest_with_model(config: Stage, job: str) -> str:
+    from darts_core.stages.models import holds_model
+
+    for version in reversed(Store(config.out).versions(job)):
+        if holds_model(version.path):
+            return version.name
+    raise ConfigError(
+        f"No version of job {job!r} in {config.out} holds a trained model to measure; give model=, or "
+        "job= of an earlier train, prune, export or run."
+    )

@@ -29,6 +29,8 @@ _KNOWN: dict[str, type] = {
     "out": str,
     "table": str,
     "results": str,
+    "model": str,
+    "weights": str,
 }
 
 
@@ -36,15 +38,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument(
         "what",
-        choices=("build", "show", "check", "prepare"),
+        choices=("build", "show", "check", "prepare", "time"),
         help="build: time every operation; show: print the table; check: predict and time random "
-        "networks; prepare: write check's networks beforehand, which needs no quiet machine",
+        "networks; prepare: write check's networks beforehand, which needs no quiet "
+        "machine; time: time one model=",
     )
     parser.add_argument(
         "settings",
         nargs="*",
         metavar="key=value",
-        help=f"any of {', '.join(_KNOWN)}; size is the images' height and width",
+        help=f"any of {', '.join(_KNOWN)}; size is the images' height and width; "
+        "model_args.NAME=VALUE of a named model=",
     )
     parser.add_argument("--plugins", nargs="+", default=[], metavar="MODULE", help="import first")
 
@@ -58,12 +62,22 @@ def run(args: argparse.Namespace) -> int:
     from darts_core.stages.targets import import_plugins
 
     configure_logging()
-    given = parse(args.settings, _KNOWN)
+    from darts_core.commands.latency_time import split_arguments, time_model
+
+    words, arguments = split_arguments(args.settings)
+    given = parse(words, _KNOWN)
     for key, value in given.items():
         if isinstance(value, (int, float)) and value <= 0:
             raise ConfigError(f"{key}={value} must be above 0.")
     import_plugins(args.plugins)
     device = find_device(given.get("device", "auto"))
+    if args.what == "time":
+        time_model(given, arguments, device)
+        return 0
+    if arguments or "model" in given or "weights" in given:
+        raise ConfigError(
+            f"model= is timed by `darts-core latency time`; {args.what} goes by space=."
+        )
     path = Path(given["table"]) if "table" in given else None
     precision = given.get("precision", "fp32")
     path = path or table_path(given.get("out", "runs"), device, given.get("runtime"), precision)

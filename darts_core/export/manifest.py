@@ -92,6 +92,18 @@ def sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def _no_export(folder: str | Path) -> str:
+    """Why a folder is no export, with the command that makes one where a model was given instead."""
+    given = Path(folder)
+    named = ":" in str(folder) and not given.exists()
+    if named or given.is_file() or (given / "model.pt").is_file():
+        return (
+            f"{folder} is a model, and exported files are run here: write them with `darts-core export "
+            f"model={folder}` and name the folder that it says."
+        )
+    return f"{folder} holds no manifest.json; name a folder that `export` wrote."
+
+
 def read_manifest(folder: str | Path) -> dict[str, Any]:
     """The manifest of an export folder; every value that the program goes by is of its type.
 
@@ -102,7 +114,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / "manifest.json"
     if not path.exists():
-        raise ExportError(f"{folder} holds no manifest.json; name a folder that `export` wrote.")
+        raise ExportError(_no_export(folder))
     manifest = read_json(path, ExportError)
     if not isinstance(manifest, dict) or any(key not in manifest for key in _NEEDED):
         raise ExportError(f"{path} lacks one of {', '.join(_NEEDED)}; export the model again.")

@@ -36,6 +36,8 @@ def bench(config: BenchStage, folder: Path) -> dict[str, Any]:
     run = RunFolder.create(folder, config.described())
     if run.finished:
         return run.result()
+    if config.model is None and (config.weights is not None or config.model_args):
+        raise ConfigError("weights= and model_args= go with model=; give it.")
     if config.what != "models":
         name = _MODULES.get(config.what, config.what)
         module = importlib.import_module(f"darts_core.bench.{name}")

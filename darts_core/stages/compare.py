@@ -18,14 +18,16 @@ from darts_core.bench.results import slug, write_results
 from darts_core.bench.runtimes import available_runtimes, check_runtimes
 from darts_core.bench.table import markdown_table, print_models
 from darts_core.data import DataBundle
-from darts_core.errors import DartsError
+from darts_core.errors import ConfigError, DartsError
 from darts_core.models.baselines import is_baseline
+from darts_core.models.named import is_named
 from darts_core.report import ModelRow, front_png
 from darts_core.report.read import read_rows
 from darts_core.runlog import config_hash, write_text
 from darts_core.settings import to_plain
-from darts_core.stages.inputs import describe_network, recipe
+from darts_core.stages.inputs import Network, describe_network, named_network, recipe
 from darts_core.stages.schema import BenchStage
+from darts_core.train import save_model
 
 __all__ = ["compare", "join_rows"]
 
@@ -38,9 +40,9 @@ def compare(
 ) -> list[ModelRow]:
     """Rows of `model=` in `runtime=` (null: all that the device can run).
 
-    `model=` is a hand-designed network's name, an architecture (name, text or YAML file), which are
-    trained here with the `train` recipe over `bench.options.seeds` seeds, or a trained model's file or
-    folder, which is taken as it is.
+    `model=` is a hand-designed or a named network (see `models.named`) or an architecture (name, text or
+    YAML file), which are trained here with the `train` recipe over `bench.options.seeds` seeds, or a
+    trained model's file or folder, or a named network with its `weights=`, which are taken as they are.
 
     Raises:
         ConfigError: an option, runtime or precision is unknown.
@@ -73,6 +75,12 @@ def compare(
 def _case(config: BenchStage, root: Path, bundle: DataBundle) -> tuple[ModelCase, dict[str, Any]]:
     """The model that `model=` names, and everything that decides what its training gives."""
     text, options = str(config.model), config.bench.options
+    if is_named(text) and not is_baseline(text):
+        return _named_case(config, root, bundle)
+    if config.weights is not None or config.model_args:
+        raise ConfigError(
+            "weights= and model_args= go with a named model, such as model=package.module:function."
+        )
     path = Path(text).expanduser()
     if len(text) < 250 and path.exists() and path.suffix not in (".yaml", ".yml"):
         home = path.parent if path.is_file() else path
@@ -92,11 +100,31 @@ def _case(config: BenchStage, root: Path, bundle: DataBundle) -> tuple[ModelCase
         make=network.make,
         meta=network.meta,
     )
-    return case, {
+    return case, _deciding(config, network)
+
+
+def _deciding(config: BenchStage, network: Network) -> dict[str, Any]:
+    return {
         "meta": network.meta,
         "train": to_plain(config.train),
         "data": to_plain(config.data),
     }
+
+
+def _named_case(
+    config: BenchStage, root: Path, bundle: DataBundle
+) -> tuple[ModelCase, dict[str, Any]]:
+    """A network of a name: trained here, or kept as a file where its weights are given."""
+    text, options = str(config.model), config.bench.options
+    network = named_network(text, config.model_args, config.weights, bundle)
+    name, kind = options.name or text, options.kind or ""
+    settings = _deciding(config, network)
+    if config.weights is None:
+        return ModelCase(name, kind, make=network.make, meta=network.meta), settings
+    home = root / "given" / f"{slug(name)}-{config_hash({**settings, 'weights': config.weights})}"
+    home.mkdir(parents=True, exist_ok=True)
+    save_model(home / "model.pt", network.make(), network.meta)
+    return saved_case(home, name=name, kind=kind), {}
 
 
 def _root(folder: Path) -> Path:

@@ -19,7 +19,7 @@ from darts_core.runlog import read_mapping
 from darts_core.supernet import count
 from darts_core.train import evaluate, load_model
 
-__all__ = ["Entry", "entries_of", "model_row"]
+__all__ = ["Entry", "entries_of", "holds_model", "model_row"]
 
 log = logging.getLogger("darts_core")
 
@@ -40,6 +40,12 @@ class Entry:
     kind: str
     folder: Path
     runtime: str = "eager"
+
+
+def holds_model(version: Path) -> bool:
+    """Whether `entries_of` finds any in `version`."""
+    files = [version / place / "model.pt" for place, _ in _PLACES]
+    return any(file.is_file() for file in (*files, version / "export" / "manifest.json"))
 
 
 def entries_of(version: Path, baseline: str = "baseline") -> list[Entry]:

@@ -176,8 +176,13 @@ class BenchStage(RecipeStage):
 
     model: str | None = setting(
         None,
-        "a model.pt, the folder of one, or a baseline such as resnet18; null: the models of this "
-        "version",
+        f"a model.pt, the folder of one, a baseline such as resnet18, or {_NAMES}; null: the models of "
+        "this version, or of the job's newest that has one",
+    )
+    model_args: Mapping[str, Any] = setting({}, "arguments of a named model")
+    weights: str | None = setting(
+        None,
+        "the state dict of a named model, which is then taken as it is; null: it is trained here",
     )
     what: str = setting("models", ", ".join(WHAT), choices=WHAT)
     runtime: str | None = setting(None, "one way to run the models; null: all that apply")

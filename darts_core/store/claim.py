@@ -24,7 +24,7 @@ from darts_core.store.record import (
     write_job,
     write_record,
 )
-from darts_core.store.sweep import sweep_job, sweep_version
+from darts_core.store.sweep import sweep_job, sweep_unrecorded, sweep_version
 from darts_core.store.version import Version
 
 __all__ = ["Claim", "claim"]
@@ -130,6 +130,7 @@ def _sweep_empty(store: Store, job: str) -> None:
         lock = version.lock
         if lock.try_acquire():
             try:
+                sweep_version(version.path)
                 _undo(version, names[0])
             finally:
                 lock.release()
@@ -251,6 +252,7 @@ def claim(
             store.require_kind(job, kind)
             folder.mkdir(exist_ok=True)
             sweep_job(folder)
+            sweep_unrecorded(folder)
             if version is None:
                 _sweep_empty(store, job)
             path = _choose(store, job, command, stamp, version)
@@ -269,6 +271,9 @@ def claim(
             return _note(store, made, kind, command, stamp, details or {}, lock)
         except BaseException:
             lock.release()
+            sweep_unrecorded(folder)
+            if makes_job:
+                store.drop_if_empty(job)
             raise
 
 
@@ -289,7 +294,9 @@ def _note(
     known = record["commands"].get(command)
     finished = known is not None and known.get("state") == "succeeded"
     mine = Claim(store, version, command, known is not None, finished, lock, makes_job)
-    if not finished:
+    if finished:
+        sweep_version(version.path)
+    else:
         if known is not None and known.get("mark"):
             # what a killed command left would write into the folders used now
             procs.end_tree(None, str(known["mark"]), grace_seconds=0.5, limit_seconds=5.0)

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import psutil
 
+from darts_core.store.locks import FileLock
 from darts_core.store.procs import identity
 
-__all__ = ["sweep_job", "sweep_version", "temporary_name"]
+__all__ = ["sweep_job", "sweep_unrecorded", "sweep_version", "temporary_name"]
 
 _FOLDER = re.compile(r"\.(new|deleted)-(?:(\d+)-(\w+-\w+-\w+)-)?[0-9a-f]{12}")
 # what runlog.replacing writes before it renames
@@ -49,20 +50,42 @@ def _abandoned(purpose: str, pid: str | None, maker: str | None) -> bool:
 
 
 def sweep_job(folder: Path) -> None:
-    """Remove half-made and half-deleted versions of dead processes from a job's folder."""
+    """Remove half-made and half-deleted versions, and half-written files, of dead processes."""
     if not folder.is_dir() or folder.is_symlink():
         return
     for entry in list(os.scandir(folder)):
         match = _FOLDER.fullmatch(entry.name)
         if match and entry.is_dir(follow_symlinks=False) and _abandoned(*match.groups()):
             shutil.rmtree(entry.path, ignore_errors=True)
+    _sweep_files(str(folder), [entry.name for entry in os.scandir(folder)])
+
+
+def sweep_unrecorded(folder: Path) -> None:
+    """Remove versions that were locked but never got a record: its write failed, or its process was killed.
+
+    One that holds anything else stays. Whoever calls it holds the store's lock.
+    """
+    for entry in list(os.scandir(folder)):
+        if not entry.is_dir(follow_symlinks=False):
+            continue
+        files = {file.name for file in os.scandir(entry.path)}
+        if ".lock" not in files or not all(n == ".lock" or _FILE.fullmatch(n) for n in files):
+            continue
+        lock = FileLock(Path(entry.path) / ".lock")
+        if lock.try_acquire():
+            lock.release()
+            shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def sweep_version(folder: Path) -> None:
     """Remove temporary files of dead processes below a version whose lock the caller holds."""
     for place, _, files in os.walk(folder):
-        for name in files:
-            match = _FILE.fullmatch(name)
-            if match and not psutil.pid_exists(int(match[1])):
-                with contextlib.suppress(OSError):
-                    (Path(place) / name).unlink()
+        _sweep_files(place, files)
+
+
+def _sweep_files(place: str, names: list[str]) -> None:
+    for name in names:
+        match = _FILE.fullmatch(name)
+        if match and not psutil.pid_exists(int(match[1])):
+            with contextlib.suppress(OSError):
+                (Path(place) / name).unlink()

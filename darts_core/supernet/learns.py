@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
+import torch
+
 from darts_core.architecture import CellChoice
 from darts_core.ops import create_op
 
@@ -32,4 +34,6 @@ def _on_paths(cell: CellChoice) -> set[str]:
 
 @cache
 def _trains(op: str) -> bool:
-    return any(True for _ in create_op(op, 4, 1, affine=False).parameters())
+    # asked in the middle of a search, whose random numbers must not depend on whether it was asked before
+    with torch.random.fork_rng(devices=[]):
+        return any(True for _ in create_op(op, 4, 1, affine=False).parameters())

@@ -169,6 +169,17 @@ def test_a_full_disk_is_a_sentence(
     assert "disk is full while writing x/checkpoint.pt" in err
 
 
+def test_a_faulty_disk_is_a_sentence(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _raising(monkeypatch, OSError(errno.EIO, "Input/output error", "x/checkpoint.pt"))
+    status, err = run(capsys, "search")
+    assert status == 2
+    assert "x/checkpoint.pt cannot be read or written (Input/output error)" in err
+    assert "run the same command again to go on" in err
+
+
 def test_an_error_behind_another_keeps_its_sentence(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

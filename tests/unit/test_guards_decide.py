@@ -229,3 +229,12 @@ def test_near_ties_of_a_whole_search_are_doubted_only_while_alpha_rests():
 def test_the_share_of_near_ties_is_checked():
     with pytest.raises(ConfigError):
         NearTies(1.0)
+
+
+def test_asking_whether_a_cell_learns_draws_no_random_number():
+    from darts_core.supernet.learns import _trains
+
+    _trains.cache_clear()
+    before = torch.get_rng_state()
+    assert _trains("nor_conv_3x3")
+    assert torch.equal(torch.get_rng_state(), before)

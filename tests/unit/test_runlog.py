@@ -73,3 +73,24 @@ def test_a_log_that_cannot_be_written_adds_no_traceback(
     finally:
         for handler in set(log.handlers) - set(before):
             log.removeHandler(handler)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_events_that_cannot_be_written_raise_in_the_caller_and_print_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runlog.threading, "excepthook", runlog.threading.__excepthook__)
+    run = RunFolder(tmp_path)
+    writer = run.tensorboard._get_file_writer().event_writer
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    events.unlink()
+    events.symlink_to("/dev/full")
+
+    def log_and_flush() -> None:
+        for epoch in range(100):
+            run.log_metrics(epoch, loss=1.0)
+            writer.flush()
+
+    with pytest.raises(OSError, match="No space left"):
+        log_and_flush()
+    assert "Traceback" not in capsys.readouterr().err

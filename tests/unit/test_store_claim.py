@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -160,3 +162,54 @@ def test_finished_elements_keep_their_version(element: str, tmp_path: Path) -> N
     first.forget()
     first.release()
     assert _claim(tmp_path, "aaa").resumes
+
+
+def test_a_record_that_cannot_be_written_leaves_no_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from darts_core import runlog
+
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(runlog.os, "fsync", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        _claim(tmp_path, "aaa")
+    monkeypatch.undo()
+    assert not (tmp_path / "job").exists()
+    assert _claim(tmp_path, "aaa").path.name == "V001"
+
+
+def test_a_version_whose_maker_was_killed_before_its_record_is_taken_again(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    killed = tmp_path / "job" / "V001"
+    killed.mkdir(parents=True)
+    for name in (".lock", f".version.json.{ended.pid}.tmp", f"../.job.json.{ended.pid}.tmp"):
+        (killed / name).write_text("{")
+    assert _claim(tmp_path, "aaa").path.name == "V001"
+    assert {p.name for p in (tmp_path / "job").iterdir()} == {"V001", "job.json"}
+    assert not list((tmp_path / "job").rglob(".*.tmp"))
+    # what holds more than a lock is another's
+    (tmp_path / "job" / "V002").mkdir()
+    for name in (".lock", "notes.txt"):
+        (tmp_path / "job" / "V002" / name).write_text("")
+    assert _claim(tmp_path, "bbb").path.name == "V003"
+    assert (tmp_path / "job" / "V002" / "notes.txt").exists()
+
+
+def test_a_temporary_file_of_a_killed_process_keeps_no_empty_version(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    first = _claim(tmp_path, "aaa")
+    record = read_json(first.path / "version.json")
+    record["commands"]["search"] = {}  # killed before its state was written
+    write_json(first.path / "version.json", record)
+    left = first.path / f".version.json.{ended.pid}.tmp"
+    left.write_text("{")
+    again = _claim(tmp_path, "aaa")
+    assert (again.path.name, left.exists()) == ("V001", False)
+    again.finish()
+    left.write_text("{")
+    assert _claim(tmp_path, "aaa").finished
+    assert not left.exists()

@@ -1,0 +1,106 @@
+"""`darts-core latency time`: the time of one network, by name or from a file, in one runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from darts_core.errors import ConfigError, unknown_name
+from darts_core.report.escape import plain_text
+
+__all__ = ["split_arguments", "time_model"]
+
+_PREFIX = "model_args."
+_READ = (
+    "model",
+    "weights",
+    "device",
+    "runtime",
+    "batch",
+    "seconds",
+    "size",
+    "in_channels",
+    "classes",
+)
+_OF_A_FILE = ("weights", "size", "in_channels", "classes")
+
+
+def split_arguments(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """The other words, and what `model_args.NAME=VALUE` say.
+
+    Raises:
+        ConfigError: such a word has no value.
+    """
+    others, found = [], {}
+    for word in words:
+        name, sign, value = word.removeprefix(_PREFIX).partition("=")
+        if not word.startswith(_PREFIX):
+            others.append(word)
+            continue
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            sign = ""
+        if not sign or not name:
+            raise ConfigError(f"{word!r} is not a setting; write {_PREFIX}NAME=VALUE.")
+    return others, found
+
+
+def time_model(given: Mapping[str, Any], arguments: Mapping[str, Any], device: Any) -> None:
+    """Print the times of `model=` at `batch=`, or at 1 and the throughput batch.
+
+    Raises:
+        ConfigError: there is no such model, or a setting that it does not read is given.
+    """
+    from darts_core.latency import measure_model
+
+    for key in given:
+        if key not in _READ:
+            raise ConfigError(unknown_name("setting of `latency time`", key, _READ))
+    if "model" not in given:
+        raise ConfigError(
+            "`latency time` needs model=: package.module:function, timm:NAME, a registered name, or a "
+            "model.pt or the folder of one."
+        )
+    model, shape = _model(given, arguments)
+    seconds = given.get("seconds", 1.0)
+    rows = measure_model(
+        model, shape, device=device, runtime=given.get("runtime", "eager"),
+        batch_sizes=(given["batch"],) if "batch" in given else None,
+        max_seconds=seconds, warmup_seconds=seconds / 2,
+    )  # fmt: skip
+    for batch, row in rows.items():
+        beside = f"; beside other work: {plain_text(row.flag_reason)}" if row.flagged else ""
+        print(
+            f"{plain_text(given['model'])}: {row.median_ms:.4f} ms at batch {batch} "
+            f"({row.q05_ms:.4f} to {row.q95_ms:.4f}, n={row.n}), {row.runtime} on "
+            f"{plain_text(row.device)}{beside}"
+        )
+
+
+def _model(given: Mapping[str, Any], arguments: Mapping[str, Any]) -> tuple[Any, tuple[int, ...]]:
+    """(network, image shape)."""
+    from darts_core.models.named import is_named, named_model
+    from darts_core.models.weights import load_weights
+    from darts_core.stages.inputs import find_model
+    from darts_core.train import load_model
+
+    text = given["model"]
+    if is_named(text):
+        size = given.get("size", 32)
+        shape = (given.get("in_channels", 3), size, size)
+        named = named_model(
+            text, arguments, image_shape=shape, num_classes=given.get("classes", 10)
+        )
+        model = named.make()
+        if "weights" in given:
+            load_weights(model, given["weights"])
+        return model, shape
+    for key in (*_OF_A_FILE, *(["model_args"] if arguments else [])):
+        if key in given or key == "model_args":
+            raise ConfigError(f"{key}= goes with a named model; a saved one brings its own.")
+    model, meta = load_model(find_model(text, Path(), ()))
+    return model, tuple(meta["image_shape"])

@@ -1,0 +1,185 @@
+"""A network of the user's own in `bench`, `latency time`, `predict` and `serve-bench`."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from darts_core import cli
+from darts_core.models import trust
+from darts_core.report.read import read_rows
+
+SOURCE = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes, in_channels, width):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(in_channels, width, 3), nn.Linear(width, num_classes)
+
+    def forward(self, x):
+        return self.head(self.conv(x).relu().mean((2, 3)))
+
+def small(num_classes, in_channels, width=4):
+    return Net(num_classes, in_channels, width)
+"""
+TINY = [
+    "data=digits", "data.limit=200", "data.test_limit=100", "train.epochs=1", "train.batch_size=64",
+    "device=cpu",
+]  # fmt: skip
+BENCH = [*TINY, "bench.seconds=0.03", "bench.options.seeds=2", "runtime=eager"]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "benchednets.py").write_text(SOURCE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(trust, "_NAMED", set())
+    yield tmp_path
+    sys.modules.pop("benchednets", None)
+
+
+def rows(version: Path):
+    return read_rows(version / "bench" / "results.json")
+
+
+def test_bench_trains_a_function_of_the_users_over_seeds(place: Path) -> None:
+    argv = ["bench", "model=benchednets:small", "model_args.width=6", "job=own", *BENCH]
+    assert cli.main(argv) == 0
+    (row,) = rows(place / "runs" / "own" / "V001")
+    assert row.name == "benchednets:small"
+    assert row.n == 2
+    assert row.params == 6 * 9 + 6 + 6 * 10 + 10
+
+
+def test_bench_takes_given_weights_as_they_are(place: Path) -> None:
+    from benchednets import small
+
+    torch.manual_seed(3)
+    model = small(10, 1)
+    torch.save(model.state_dict(), "w.pt")
+    assert cli.main(["bench", "model=benchednets:small", "weights=w.pt", "job=own", *BENCH]) == 0
+    version = place / "runs" / "own" / "V001"
+    (row,) = rows(version)
+    assert row.n == 1
+    assert not (version / "trained").exists()
+    (kept,) = version.glob("given/*/model.pt")
+    state = torch.load(kept, weights_only=True)["state"]
+    assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.fixture
+def timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in of timm where it is not installed: one network, made as timm makes its own."""
+    if importlib.util.find_spec("timm") is not None:
+        return
+    from benchednets import small
+
+    def create_model(name: str, *, pretrained: bool, num_classes: int, in_chans: int) -> nn.Module:
+        assert (name, pretrained) == ("test_resnet", False)
+        return small(num_classes, in_chans)
+
+    def is_model(name: str) -> bool:
+        return name == "test_resnet"
+
+    stand_in = types.SimpleNamespace(is_model=is_model, create_model=create_model)
+    monkeypatch.setitem(sys.modules, "timm", stand_in)
+
+
+def test_bench_measures_a_timm_network(place: Path, timm: None) -> None:
+    argv = ["bench", "model=timm:test_resnet", "job=own", *BENCH, "bench.options.seeds=1"]
+    assert cli.main(argv) == 0
+    assert rows(place / "runs" / "own" / "V001")[0].name == "timm:test_resnet"
+
+
+def test_bench_of_a_job_finds_its_newest_version_that_has_a_model(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = place / "runs" / "own"
+    assert cli.main(["train", "model=benchednets:small", "job=own", *TINY]) == 0
+    assert cli.main(["search", "job=own", *TINY[:3], "device=cpu", "space=nasbench201",
+                     "search.epochs=1", "search.channels=2", "search.layers=1",
+                     "search.batch_size=32"]) == 0  # fmt: skip
+    assert sorted(path.name for path in job.glob("V*")) == ["V001", "V002"]
+    assert cli.main(["bench", "job=own", "bench.seconds=0.03", *TINY]) == 0
+    assert [row.kind for row in rows(job / "V001")] == ["tuned"]
+    assert sorted(path.name for path in job.glob("V*")) == ["V001", "V002"]
+    capsys.readouterr()
+    assert cli.main(["bench", "job=other", *TINY]) == 2
+    assert "No version of job 'other' in runs holds a trained model" in capsys.readouterr().err
+    assert not list((place / "runs" / "other").glob("V*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["model=resnet8", "model_args.width=3"], "go with a named model"),
+        (["model=benchednets:smal"], "Did you mean 'small'"),
+        (["what=step", "model_args.width=3"], "go with model="),
+    ],
+)
+def test_mistakes_of_bench_end_in_one_sentence(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["bench", *words, *BENCH]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+TIME = ["latency", "time", "device=cpu", "seconds=0.03", "batch=1"]
+
+
+def test_latency_time_takes_a_function_and_a_file_of_ours(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shape = ["size=8", "in_channels=1", "model_args.width=6"]
+    assert cli.main([*TIME, "model=benchednets:small", *shape]) == 0
+    assert "benchednets:small: " in (out := capsys.readouterr().out)
+    assert "ms at batch 1" in out
+    assert cli.main(["train", "model=benchednets:small", "job=own", *TINY]) == 0
+    capsys.readouterr()
+    assert cli.main([*TIME, "model=runs/own/V001/train", "runtime=eager"]) == 0
+    assert "eager on" in capsys.readouterr().out
+
+
+def test_latency_time_takes_a_timm_network(timm: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*TIME, "model=timm:test_resnet", "size=32"]) == 0
+    assert "timm:test_resnet: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["time"], "needs model="),
+        (
+            ["time", "model=benchednets:small", "space=darts"],
+            "Unknown setting of `latency time` 'space'",
+        ),
+        (["time", "model=benchednets:small", "model_args.width"], "write model_args.NAME=VALUE"),
+        (["time", "model=missing.pt"], "neither a saved model"),
+        (["build", "model=benchednets:small"], "timed by `darts-core latency time`"),
+    ],
+)
+def test_mistakes_of_latency_time_end_in_one_sentence(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["latency", *words]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["benchednets:small", "timm:resnet18", "kept"])
+def test_predict_and_serve_bench_ask_for_an_export_of_a_model(
+    model: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "kept").mkdir()
+    (place / "kept" / "model.pt").touch()
+    for argv in (["predict", "--model", model, "a.png"], ["serve-bench", model]):
+        assert cli.main(argv) == 2
+        assert f"darts-core export model={model}" in capsys.readouterr().err

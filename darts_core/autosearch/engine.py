@@ -224,7 +224,7 @@ def run_version(store: Store, version: Version, *, detached: bool = False) -> in
     runner = _Runner(store, version, detached=detached)
     if detached:
         procs.adopt_orphans()
-    start_keeper(runner.mark)
+    keeper = start_keeper(runner.mark)
     try:
         # trials that outlived a killed runner would write into the folders used now
         procs.end_tree(None, runner.mark, grace_seconds=0.5, limit_seconds=5.0)
@@ -266,4 +266,6 @@ def run_version(store: Store, version: Version, *, detached: bool = False) -> in
             for held in locks:
                 held.release()
     finally:
+        keeper.kill()
+        keeper.wait()
         lock.release()

@@ -143,9 +143,14 @@ def _print_cell(
     from darts_core.supernet.plan import plan_cell
 
     plan = plan_cell(cell, cell.channels)
+    beside = plan_cell(cell, cell.channels, modules=True).loose
     print(f"cell {index}, {cell.kind}, {size[0]}x{size[1]}:")
     if plan.layout is None:
-        print(f"  module by module: {'; '.join(plan.reasons)}")
+        where = " on a GPU" if beside else ""
+        print(f"  module by module{where}: {'; '.join(plan.reasons)}")
+        if beside:
+            names = ", ".join(cell.mixed[0].names[k] for k in beside)
+            print(f"  batched on a CPU, as modules in the same node sums: {names}")
         return None
     if plan.layout.groups > 1:
         print(

@@ -14,6 +14,7 @@ between any two steps leaves something the next opener can finish:
 from __future__ import annotations
 
 import logging
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -253,6 +254,7 @@ class Ledger:
             seed,
             is_baseline=bool(attrs.get(IS_BASELINE)),
             share=self.spec.device_share,
+            since=time.monotonic(),
         )
         claim.over = lambda: self.over(claim)
         return claim

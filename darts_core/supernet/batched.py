@@ -47,7 +47,9 @@ class BatchedSearchCell(PackedCell):
         terms: list[list[Tensor]] = [[] for _ in range(layout.nodes)]
         for wave in layout.waves:
             for edge, term in run.wave(wave, mixed, size):
-                terms[layout.edges[edge][1] - layout.inputs].append(term)
+                source, target = layout.edges[edge]
+                extra = run.loose(edge, mixed[source], size[source])
+                terms[target - layout.inputs] += [term, *extra]
             if len(states) < layout.states:
                 parts = terms[len(states) - layout.inputs]
                 states.append(torch.stack(parts).sum(0) if len(parts) > 1 else parts[0])

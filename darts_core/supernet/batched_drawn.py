@@ -41,6 +41,10 @@ class DrawnRun(BatchedRun):
         }
         self.reductions = self.packed["reduction"].split(1)
 
+    def runs(self, edge: int, column: int) -> bool:
+        """Whether the operation was drawn."""
+        return column in self.columns[edge]
+
     def wave(
         self, wave: tuple[int, int, int, int], states: list[Tensor], size: list[tuple[int, int]]
     ) -> list[tuple[int, Tensor]]:

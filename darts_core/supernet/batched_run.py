@@ -12,7 +12,7 @@ up to rounding.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -160,6 +160,22 @@ class BatchedRun:
                     term = term + self.mix[edge, layout.slots[-1]] * halved[edge - edge0]
                 terms.append((edge, term.view(layout.channels, -1, states[0].shape[-1])))
         return terms
+
+    def runs(self, edge: int, column: int) -> bool:
+        """Whether an operation has a part in the sum."""
+        return True
+
+    def loose(self, edge: int, state: Tensor, size: tuple[int, int]) -> list[Tensor]:
+        """Weighted outputs [C, out pixels, samples] of the operations of an edge that run as modules."""
+        plan = self.cell.plan
+        columns = [k for k in plan.loose if self.runs(edge, k)]
+        if not columns:
+            return []
+        channels, _, batch = state.shape
+        x_BCHW = state.view(channels, *size, batch).permute(3, 0, 1, 2).contiguous()
+        ops: Any = self.cell.mixed[plan.order[edge]].ops
+        outs = [self.mix[edge, k] * ops[k](x_BCHW) for k in columns]
+        return [out.permute(1, 2, 3, 0).reshape(channels, -1, batch) for out in outs]
 
     def _first(
         self, z: Tensor, edge0: int, edge1: int, height: int, width: int, stride: int

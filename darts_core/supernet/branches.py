@@ -8,8 +8,8 @@ Operations declare primitives; every operation of every edge becomes a branch of
     identity     the state itself; with stride 2 a factorised reduction
     zero         nothing
 
-A cell all of whose operations have such a form runs on the fused kernels. An operation without
-primitives, or made in another way, leaves its cell on the module path, and the plan says why.
+A cell all of whose operations have such a form runs on the fused kernels. What an operation without
+primitives, or one made in another way, does to its cell says `plan`.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ class CellPlan:
         params: module parameters inside the packed vector.
         norms: batch norms inside the packed running statistics.
         reasons: why the cell is not fused.
+        loose: columns of a separable cell that run as modules; a dense layout names its own.
     """
 
     layout: CellLayout | DenseLayout | None
@@ -85,6 +86,7 @@ class CellPlan:
     params: list[Binding] = field(default_factory=list)
     norms: list[Binding] = field(default_factory=list)
     reasons: tuple[str, ...] = ()
+    loose: tuple[int, ...] = ()
 
 
 _SEPARABLE = (Relu, Depthwise, Pointwise, BatchNorm)

@@ -53,7 +53,8 @@ def fuse(supernet: nn.Module, precision: str = "tf32") -> Mapping[str, CellPlan]
     """Put every searched cell that the plan can express on its fast path; returns all plans.
 
     On a GPU that is the fused kernels, the stem's included, on a CPU the batched torch calls of `batched`.
-    A cell with an operation that has no known form stays on the module path; the log says so once.
+    An operation without a known form runs as a module beside the others of its cell; on a GPU it keeps a
+    cell without dense convolutions on the module path, and the log says so once.
 
     Args:
         supernet: on its device.
@@ -72,7 +73,7 @@ def fuse(supernet: nn.Module, precision: str = "tf32") -> Mapping[str, CellPlan]
     for name, cell in list(supernet.named_modules()):
         if not isinstance(cell, SearchCell) or isinstance(cell, PackedCell):
             continue
-        plan = plan_cell(cell, cell.channels)
+        plan = plan_cell(cell, cell.channels, modules=not on_gpu)
         plans[name] = plan
         if plan.layout is None:
             _say_once("; ".join(plan.reasons))

@@ -13,16 +13,19 @@ if TYPE_CHECKING:
     from darts_core.supernet.cell import SearchCell
     from darts_kernels.layout import CellLayout
 
-__all__ = ["obstacles", "plan_separable"]
+__all__ = ["formless", "obstacles", "plan_separable"]
 
 
-def plan_separable(cell: SearchCell, input_channels: int, order: tuple[int, ...]) -> CellPlan:
+def plan_separable(
+    cell: SearchCell, input_channels: int, order: tuple[int, ...], loose: tuple[int, ...] = ()
+) -> CellPlan:
     """The plan of a cell without obstacles.
 
     Args:
         cell: searched cell on the module path.
         input_channels: of its states.
         order: for each edge, sorted by source, its row in the space's order.
+        loose: columns that run as modules.
     """
     from darts_kernels.layout import CellLayout
 
@@ -59,7 +62,7 @@ def plan_separable(cell: SearchCell, input_channels: int, order: tuple[int, ...]
         input_reduces=tuple(reduces for _, reduces in pre),
         groups=any_mixed.channel_fraction,
     )
-    plan = CellPlan(layout, order)
+    plan = CellPlan(layout, order, loose=loose)
     _bind(cell, plan, columns)
     return plan
 
@@ -78,6 +81,12 @@ def _sort_columns(branches: Sequence[Branch | None]) -> dict[str, list[int]]:
         else:
             columns["skip"].append(k)
     return columns
+
+
+def formless(cell: SearchCell) -> tuple[int, ...]:
+    """Columns whose operation has no form in the plan."""
+    mixed0: Any = cell.mixed[0]
+    return tuple(k for k, module in enumerate(mixed0.ops) if branch_of(module) is None)
 
 
 def obstacles(cell: SearchCell) -> tuple[str, ...]:

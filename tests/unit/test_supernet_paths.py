@@ -158,7 +158,7 @@ def test_rebuilding_keeps_the_path():
 
 
 def test_cells_without_a_plan_stay_modules():
-    space = get_space("darts").with_ops(["none", "sep_conv_3x3", "conv_7x1_1x7"])
+    space = get_space("darts").with_ops(["none", "skip_connect", "conv_7x1_1x7"])
     plain = Supernet(space, channels=2, layers=1, in_channels=1).double()
     net = copy.deepcopy(plain)
     net.use_path("auto")

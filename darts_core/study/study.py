@@ -128,12 +128,13 @@ def open_study(
                 _enqueue(ledger, params, {})
             if warm_start is not None:
                 _import_trials(ledger, warm_start)
-            ledger.study.set_user_attr("ready", True)
             description = {**spec.identity(), "sampler": spec.sampler, "pruner": spec.pruner}
             write_json(
                 spec.folder / "study.json",
                 {"schema_version": 1, "seed": spec.seed, "storage": spec.storage, **description},
             )
+            # last: what failed before it is made good by the next one who opens the study
+            ledger.study.set_user_attr("ready", True)
     return ledger
 
 

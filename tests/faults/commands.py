@@ -159,7 +159,8 @@ class Case:
         if again.status != 0:
             wrong += f"\nagain: status {again.status}: {again.text[-1500:]}"
         else:
-            wrong += different(self.left, what_is_left(root))
+            found = different(self.left, what_is_left(root))
+            wrong += found and f"{found}\n{again.text[-1500:]}"
         shutil.rmtree(root.parent)
         return wrong
 
@@ -175,12 +176,12 @@ def what_is_left(root: Path) -> dict[str, Any]:
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
         name = str(path.relative_to(root))
         found[name] = None if _NOT_COMPARED.search(name) else _content(path)
-    # a list works the summary out again where it is missing; resources are looked at once a second
-    return {
-        k: v
-        for k, v in found.items()
-        if "tensorboard/" not in k and not k.endswith(("/summary.json", "/resources.jsonl"))
-    }
+    # a list works the summary out again where it is missing; resources are looked at once a second; what an
+    # interrupted sitting of a trial reported stays beside that of the next
+    beside = re.compile(
+        r"/(summary\.json|resources\.jsonl|(reports|result)\.\d+\.jsonl?)$|tensorboard/"
+    )
+    return {name: content for name, content in found.items() if not beside.search(name)}
 
 
 def _content(path: Path) -> Any:

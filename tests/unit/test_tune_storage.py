@@ -142,3 +142,21 @@ def test_a_trial_whose_point_was_not_settled_when_its_worker_went_gets_the_same_
         lease.unlink()  # its process is this one, which lives
     again = run_study(value, space, folder=tmp_path / "s", **options)
     assert [r.params for r in again.trials] == [r.params for r in sound.trials]
+
+
+def test_a_study_whose_description_could_not_be_written_is_opened_anew(tmp_path, monkeypatch):
+    from darts_core.study import run_study, study
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    arguments = (lambda trial: trial.params["x"], {"x": {"low": 0.0, "high": 1.0}})
+    options = {"folder": tmp_path, "trials": 2, "seed": 1, "enqueue": [{"x": 0.5}]}
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "write_json", full)
+        with pytest.raises(OSError, match="No space left"):
+            run_study(*arguments, **options)
+    result = run_study(*arguments, **options)
+    assert (tmp_path / "study.json").is_file()
+    assert [r.params["x"] for r in result.trials].count(0.5) == 1
+    assert len(result.trials) == 2

@@ -17,6 +17,7 @@ from typing import Any
 
 from darts_core.credentials import masked, with_password
 from darts_core.errors import TuneError
+from darts_core.runlog import named_errors
 from darts_core.store.locks import FileLock
 
 __all__ = [
@@ -123,7 +124,6 @@ def open_storage(folder: Path, url: str | None = None) -> Any:
     if url is not None:
         return _open_database(url)
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
 
     path = folder / "study.journal"
     folder.mkdir(parents=True, exist_ok=True)
@@ -132,12 +132,33 @@ def open_storage(folder: Path, url: str | None = None) -> Any:
         with lock.held():
             cut_torn_line(path)
     try:
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))  # type: ignore[arg-type]
+        return JournalStorage(_backend(path, lock))
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise TuneError(
             f"{path} is damaged or no journal of a study ({type(error).__name__}: {str(error)[:200]}); "
             "restore it or use another version=."
         ) from error
+
+
+def _backend(path: Path, lock: _JournalLock) -> Any:
+    """Optuna's journal file; a write that fails leaves no torn line, to this process neither."""
+    from optuna.storages.journal import JournalFileBackend
+
+    class Journal(JournalFileBackend):
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            text = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in logs)
+            with lock.held(), named_errors(path):
+                try:
+                    with path.open("ab") as stream:
+                        stream.write(text.encode())
+                        stream.flush()
+                        os.fsync(stream.fileno())
+                except OSError:
+                    with contextlib.suppress(OSError):
+                        cut_torn_line(path)
+                    raise
+
+    return Journal(str(path), lock_obj=lock)  # type: ignore[arg-type]
 
 
 def _open_database(url: str) -> Any:

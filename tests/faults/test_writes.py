@@ -37,4 +37,4 @@ def test_some_faults_at_writes_of_a_training(tmp_path):
 @pytest.mark.parametrize("command", NAMES)
 def test_every_fault_at_every_write(tmp_path, command):
     """The first, a middle and the last hit of each site; of what takes longer, every so many of them."""
-    tried(tmp_path, command, {"run": 60, "job": 8, "tune": 4}.get(command, 1), 3000)
+    tried(tmp_path, command, {"run": 60, "job": 8, "tune": 4, "export": 4}.get(command, 1), 3000)

@@ -160,3 +160,36 @@ def test_a_study_whose_description_could_not_be_written_is_opened_anew(tmp_path,
     assert (tmp_path / "study.json").is_file()
     assert [r.params["x"] for r in result.trials].count(0.5) == 1
     assert len(result.trials) == 2
+
+
+def test_a_write_that_fails_half_way_leaves_no_torn_line_in_the_journal(tmp_path, monkeypatch):
+    import io
+    from pathlib import Path
+
+    class Torn(io.BytesIO):
+        def write(self, data):
+            with Path.open(journal, "ab", buffering=0) as stream:
+                # the buffer is written once more when the file is closed
+                stream.write(data[: len(data) // 2] + data)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    storage = open_storage(tmp_path)
+    study = optuna.create_study(study_name="s", storage=storage)
+    journal = tmp_path / "study.journal"
+    before, real = journal.read_bytes(), Path.open
+
+    def opened(self, mode="r", *args, **kwargs):
+        return (
+            Torn()
+            if (self, mode, args, kwargs) == (journal, "ab", (), {})
+            else real(self, mode, *args, **kwargs)
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", opened)
+        patch.setattr("builtins.open", lambda f, m="r", *a, **k: opened(Path(f), m, *a, **k))
+        with pytest.raises(OSError, match="Input/output error"):
+            study.set_user_attr("a", 1)
+    assert journal.read_bytes() == before
+    study.set_user_attr("b", 2)
+    assert optuna.load_study(study_name="s", storage=open_storage(tmp_path)).user_attrs == {"b": 2}

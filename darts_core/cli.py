@@ -7,7 +7,6 @@ by Ctrl-C or SIGTERM with a checkpoint kept; 1 a defect of ours. `DARTS_DEBUG=1`
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib
 import os
 import sys
@@ -15,7 +14,7 @@ from collections.abc import Sequence
 
 from darts_core.commands.help import ARGPARSE, command_help, main_help
 from darts_core.commands.ranks import current_ranks, end_at_once, in_process_group
-from darts_core.errors import ConfigError, DartsError, unknown_name
+from darts_core.errors import ConfigError, sentence_of, unknown_name
 from darts_core.report.escape import plain_text
 from darts_core.runlog import utf8_streams
 from darts_core.stages.schema import COMMANDS
@@ -55,7 +54,7 @@ def _run(argv: list[str]) -> int:
     except Exception as error:
         if os.environ.get("DARTS_DEBUG") == "1":
             raise
-        sentence = _sentence(error)
+        sentence = sentence_of(error)
         if sentence is None:
             _tell_defect(error, argv)
             return 1
@@ -126,33 +125,6 @@ def _run_argparse(command: str, rest: list[str]) -> int:
     )
     module.configure(parser)
     return int(module.run(parser.parse_args(rest)))
-
-
-def _sentence(error: BaseException) -> str | None:
-    """The text to print for an expected failure; None for a defect."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, DartsError):
-            return str(seen)
-        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
-            where = f" while writing {seen.filename}" if seen.filename else ""
-            return (
-                f"The disk is full{where}; what was saved before is intact. Free some space (or set "
-                "out= to another disk) and run the same command again to go on."
-            )
-        if isinstance(seen, OSError) and seen.errno == errno.EIO:
-            what = seen.filename or "a file"
-            return (
-                f"{what} cannot be read or written ({seen.strerror}): its disk, or the connection to it, is "
-                "faulty. What was saved before is intact; run the same command again to go on, or set "
-                "out= to another disk."
-            )
-        if isinstance(seen, PermissionError):
-            return (
-                f"{seen.filename} cannot be read or written: permission denied; change its rights."
-            )
-        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
-    return None
 
 
 def _interrupted(stop: KeyboardInterrupt) -> int:

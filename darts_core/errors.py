@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "ResumeError",
     "TuneError",
     "nearest_names",
+    "sentence_of",
     "unknown_name",
 ]
 
@@ -74,6 +76,33 @@ class TuneError(DartsError):
 
 class JobError(DartsError):
     """A job command cannot be carried out."""
+
+
+def sentence_of(error: BaseException) -> str | None:
+    """The text to print for an expected failure; None for a defect."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, DartsError):
+            return str(seen)
+        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f" while writing {seen.filename}" if seen.filename else ""
+            return (
+                f"The disk is full{where}; what was saved before is intact. Free some space (or set "
+                "out= to another disk) and run the same command again to go on."
+            )
+        if isinstance(seen, OSError) and seen.errno == errno.EIO:
+            what = seen.filename or "a file"
+            return (
+                f"{what} cannot be read or written ({seen.strerror}): its disk, or the connection to it, is "
+                "faulty. What was saved before is intact; run the same command again to go on, or set "
+                "out= to another disk."
+            )
+        if isinstance(seen, PermissionError):
+            return (
+                f"{seen.filename} cannot be read or written: permission denied; change its rights."
+            )
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+    return None
 
 
 def nearest_names(name: str, known: Iterable[str], count: int = 3) -> list[str]:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
-from darts_core.errors import DartsError
+from darts_core.errors import sentence_of
 
 __all__ = ["main"]
 
@@ -123,8 +123,11 @@ def main(argv: list[str]) -> int:
             signal.signal(signal.SIGTERM, _interrupt)
             store = Store(argv[1])
             return run_version(store, store.version(argv[2], argv[3]), detached=True)
-    except DartsError as error:
-        print(f"darts-core: {error}", file=sys.stderr)
+    except Exception as error:
+        told = sentence_of(error)
+        if told is None:
+            raise
+        print(f"darts-core: {told}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
@@ -20,7 +21,7 @@ from darts_core.autosearch.plan_files import build_plan
 from darts_core.autosearch.request import COMMAND
 from darts_core.autosearch.spec import SearchPlan
 from darts_core.autosearch.trials import StopWanted, UserCode, Workshop
-from darts_core.errors import DartsError, JobError
+from darts_core.errors import JobError, sentence_of
 from darts_core.report.job_summary import summarize
 from darts_core.runlog import environment, write_json, write_yaml
 from darts_core.store import procs
@@ -137,7 +138,8 @@ class _Runner:
 
     def state(self, state: str, **details: Any) -> None:
         self.version.set_state(state, COMMAND, **details)
-        summarize(self.version)
+        with contextlib.suppress(OSError):  # whoever lists the version works it out again
+            summarize(self.version)
         notify(self.request.get("notify"), state, self.version)
 
     def wait_for_devices(self) -> list[FileLock] | None:
@@ -222,7 +224,7 @@ def run_version(store: Store, version: Version, *, detached: bool = False) -> in
     runner = _Runner(store, version, detached=detached)
     if detached:
         procs.adopt_orphans()
-    start_keeper(runner.mark)
+    keeper = start_keeper(runner.mark)
     try:
         # trials that outlived a killed runner would write into the folders used now
         procs.end_tree(None, runner.mark, grace_seconds=0.5, limit_seconds=5.0)
@@ -247,15 +249,15 @@ def run_version(store: Store, version: Version, *, detached: bool = False) -> in
             # Ctrl-C, a shutdown: nobody asked to stop the job as such
             runner.state("interrupted", message="ended by a signal; resume it with jobs resume")
             raise
-        except DartsError as error:
-            runner.state("failed", message=str(error))
-            if not detached:
-                raise
-            print(f"darts-core: {error}", file=sys.stderr)
-            return 1
         except Exception as error:
-            runner.state("failed", message=f"{type(error).__name__}: {error}")
-            raise
+            told = sentence_of(error)
+            # a disk that takes no state either must not hide what went wrong
+            with contextlib.suppress(OSError):
+                runner.state("failed", message=told or f"{type(error).__name__}: {error}")
+            if told is None or not detached:
+                raise
+            print(f"darts-core: {told}", file=sys.stderr)
+            return 1
         finally:
             procs.end_tree(None, runner.mark, grace_seconds=0.5, limit_seconds=5.0)
             if detached:
@@ -264,4 +266,6 @@ def run_version(store: Store, version: Version, *, detached: bool = False) -> in
             for held in locks:
                 held.release()
     finally:
+        keeper.kill()
+        keeper.wait()
         lock.release()

@@ -19,11 +19,11 @@ __all__ = ["start_keeper"]
 _LOOK_SECONDS = 0.2
 
 
-def start_keeper(mark: str) -> None:
-    """Start a keeper for this process."""
+def start_keeper(mark: str) -> subprocess.Popen[bytes]:
+    """A keeper for this process; whoever ends the job in good order ends it with `kill()`."""
     who = procs.identity()
     environment = {k: v for k, v in os.environ.items() if k != procs.MARK}
-    subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-m", "darts_core.store.keeper", str(who.pid), who.start, who.boot, mark],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

@@ -34,9 +34,9 @@ class Claim:
     leases: Leases
     params: dict[str, Any]
     seed: int
+    since: float
     is_baseline: bool = False
     share: float = 1.0
-    since: float = field(default_factory=time.monotonic)
     pauses: bool = False
     row: dict[str, Any] = field(default_factory=dict)
     over: Callable[[], str | None] = lambda: None

@@ -14,6 +14,7 @@ between any two steps leaves something the next opener can finish:
 from __future__ import annotations
 
 import logging
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,8 @@ class Ledger:
             return None
         self.leases.write(frozen.number, lease)
         log.info("trial %d was interrupted; it goes on from its checkpoint", frozen.number)
+        # its worker may have gone before the sampler had settled its point
+        self.study.sampler = self._sampler(frozen.number)
         return Trial(self.study, frozen._trial_id), lease
 
     def _result(self, number: int, lease: Lease | None) -> dict[str, Any] | None:
@@ -251,6 +254,7 @@ class Ledger:
             seed,
             is_baseline=bool(attrs.get(IS_BASELINE)),
             share=self.spec.device_share,
+            since=time.monotonic(),
         )
         claim.over = lambda: self.over(claim)
         return claim

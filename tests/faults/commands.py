@@ -20,7 +20,7 @@ _NET = (
 )
 _SEARCH = ("search.epochs=2", "search.channels=2", "search.layers=1", "search.batch_size=16")
 _TRAIN = ("train.epochs=2", "train.channels=2", "train.layers=1", "train.batch_size=16")
-_TUNE = ("tune.trials=2", "tune.epochs=1")
+_TUNE = ("tune.trials=2", "tune.epochs=4")
 _PRUNE = ("prune.epochs=1", "prune.budget=90%", "train.batch_size=16")
 _SMALL = ("bench.seconds=0.05", "bench.baseline_width=4", "allow_doubtful=true")
 COMMANDS: dict[str, tuple[str, ...]] = {
@@ -31,11 +31,29 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "export": ("export", *_DATA),
     "run": ("run", *_DATA, "space=nasbench201", *_SEARCH, *_TRAIN, *_TUNE, *_PRUNE, *_SMALL),
 }
+_CODE = """
+from darts_core import autosearch
+
+def train():
+    x = autosearch.config["x"]
+    for step in range(2):
+        autosearch.reporter(accuracy=x * step)
+    open(autosearch.output_dir + "/m.bin", "w").write(str(x))
+    autosearch.report(x, model_path="m.bin")
+"""
+_JOB = """
+general: {confirm_seeds: 1}
+search_space:
+  - params:
+      - {type: discrete_param, name: x, values: [0.1, 0.3], default: 0.1}
+search_algorithm: {type: grid_search, reward_attr: accuracy, mode: max}
+"""
+NAMES = (*COMMANDS, "job")
 # what has to be there before
 _AFTER = {"prune": "train", "export": "train"}
 _TIMES = re.compile(
     r"time|seconds|_ms$|^ms$|latency|started|ended|changed|created|process|mark|hash|folder|path|"
-    r"^commit$|sha|spread|bytes|peak|flagged|load|arguments|environment|directory"
+    r"^commit$|sha|spread|bytes|peak|^pid$|^attempts?$|^trainings$|flagged|load|arguments|environment|directory"
 )
 _NOT_COMPARED = re.compile(
     r"tensorboard/|log\.txt$|\.lock$|\.locks/|environment\.json$|forecast\.json$|\.html$|\.png$|"
@@ -53,11 +71,28 @@ def ready() -> None:
     for name in (
         "darts_core.cli", "darts_core.commands.hydra_app", "darts_core.stages.pipeline",
         "darts_core.stages.search", "darts_core.stages.train", "darts_core.stages.tune",
-        "darts_core.stages.prune", "darts_core.stages.export", "darts_core.stages.run",
+        "darts_core.stages.prune", "darts_core.autosearch.engine",
+        "darts_core.stages.export", "darts_core.stages.run",
         "torch.utils.tensorboard", "torch._dynamo", "torch.onnx", "onnx", "onnxscript", "onnxruntime",
         "optuna", "torch_pruning", "matplotlib.pyplot", "filelock", "sklearn.datasets", "kornia",
     ):  # fmt: skip
         importlib.import_module(name)
+
+
+def created_job(root: Path) -> int:
+    """A user's job, made and not started."""
+    from darts_core.autosearch.request import Request, create
+    from darts_core.store.jobs import Store
+
+    code = root.parent / "code"
+    code.mkdir()
+    (code / "boot.py").write_text(_CODE)
+    (code / "job.yaml").write_text(_JOB)
+    store = Store(root)
+    store.create_job("j", kind="script")
+    paths = (str(code / "job.yaml"),)
+    create(store, "j", Request(code=str(code), boot_file="boot.py", config_paths=paths))
+    return 0
 
 
 def darts(name: str, root: Path) -> Callable[[], int]:
@@ -65,7 +100,10 @@ def darts(name: str, root: Path) -> Callable[[], int]:
 
     def run() -> int:
         from darts_core import cli
+        from darts_core.autosearch.__main__ import main as engine
 
+        if name == "job":
+            return engine(["run", str(root), "j", "V001"])
         version = ["version=V001"] if name in _AFTER else []
         return cli.main([*COMMANDS[name], f"out={root}", "job=j", *version])
 
@@ -87,6 +125,8 @@ class Case:
         start = place / "start"
         start.mkdir(parents=True)
         before = _AFTER.get(name)
+        if name == "job":
+            created_job(start / "runs")
         if before is not None:
             ended = forked(darts(before, start / "runs"), start / "runs")
             assert ended.status == 0, ended.text
@@ -102,16 +142,16 @@ class Case:
         """The command under `fault`, then again: an empty text, or what was wrong."""
         root = _copy(self.place / "start", self.place / "case")
         disturbed = forked(darts(self.name, root), root, fault)
-        wrong = ""
+        wrong, told = "", ((1, 2) if self.name == "job" else (2,))
         if not disturbed.happened:
             wrong = "the fault never happened"
         elif fault.kind == "kill":
             # a worker that is killed alone does not end the command
             if disturbed.status not in (0, -9) and not is_a_sentence(disturbed.text):
                 wrong = f"status {disturbed.status}: {disturbed.text[-1500:]}"
-        elif disturbed.status not in (0, 2) or "Traceback" in disturbed.text:
+        elif disturbed.status not in (0, *told) or "Traceback" in disturbed.text:
             wrong = f"status {disturbed.status}: {disturbed.text[-1500:]}"
-        elif disturbed.status == 2 and not is_a_sentence(disturbed.text):
+        elif disturbed.status != 0 and not is_a_sentence(disturbed.text):
             wrong = f"no sentence: {disturbed.text[-1500:]}"
         elif disturbed.status == 0:
             wrong = different(self.left, what_is_left(root))
@@ -135,11 +175,11 @@ def what_is_left(root: Path) -> dict[str, Any]:
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
         name = str(path.relative_to(root))
         found[name] = None if _NOT_COMPARED.search(name) else _content(path)
-    # a list works the summary out again where it is missing
+    # a list works the summary out again where it is missing; resources are looked at once a second
     return {
         k: v
         for k, v in found.items()
-        if "tensorboard/" not in k and not k.endswith("/summary.json")
+        if "tensorboard/" not in k and not k.endswith(("/summary.json", "/resources.jsonl"))
     }
 
 

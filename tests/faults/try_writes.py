@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from commands import COMMANDS, Case, ready
+from commands import NAMES, Case, ready
 from writes import FAULTS, Fault, faults
 
 
@@ -25,7 +25,7 @@ def some(all_of: list[Fault], every: int) -> list[Fault]:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("place", type=Path)
-    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("command", choices=NAMES)
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--only", default="")
     args = parser.parse_args()

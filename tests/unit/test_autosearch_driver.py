@@ -1,5 +1,7 @@
+import errno
 import importlib
 import json
+import os
 
 import pytest
 from autosearch_workshop import BASE
@@ -234,3 +236,41 @@ def test_a_version_of_before_journals_goes_on_with_its_rows(shop):
     assert {number: rows[number]["ended"] for number in before} == before
     assert rows[0]["is_baseline"]
     assert (rows[2]["attempt"], rows[3]["attempt"]) == (2, 1)
+
+
+def test_a_disk_that_takes_no_write_ends_a_job_with_a_sentence_and_its_state(
+    tmp_path, monkeypatch, capsys
+):
+    from darts_core.autosearch import __main__ as program
+    from darts_core.autosearch import engine
+    from darts_core.autosearch.request import Request, create
+    from darts_core.store.jobs import Store
+
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "boot.py").write_text("def train():\n    pass\n")
+    (tmp_path / "job.yaml").write_text(
+        "search_space:\n  - params:\n"
+        "      - {type: discrete_param, name: x, values: [0.1, 0.3], default: 0.1}\n"
+        "search_algorithm: {type: grid_search, reward_attr: accuracy, mode: max}\n"
+    )
+    store = Store(tmp_path / "runs")
+    store.create_job("j", kind="script")
+    paths = (str(tmp_path / "job.yaml"),)
+    request = Request(code=str(tmp_path / "code"), boot_file="boot.py", config_paths=paths)
+    version, _ = create(store, "j", request)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "environment.json")
+
+    monkeypatch.setattr(engine, "prepare", full)
+    # these belong to a process of the job's own
+    for name in ("adopt_orphans", "end_children"):
+        monkeypatch.setattr(engine.procs, name, lambda **_: None)
+    assert program.main(["run", str(store.root), "j", "V001"]) == 1
+    assert "darts-core: The disk is full while writing environment.json" in capsys.readouterr().err
+    assert version.state() == "failed"
+    assert version.command()["message"].startswith("The disk is full")
+    # where not even the state can be written, what is told is the sentence too
+    monkeypatch.setattr(type(version), "set_state", full)
+    assert program.main(["run", str(store.root), "j", "V001"]) == 2
+    assert "darts-core: The disk is full" in capsys.readouterr().err

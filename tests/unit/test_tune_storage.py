@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import time
@@ -106,3 +107,38 @@ def test_leases_of_other_hosts_live_while_their_beat_moves():
     assert watch.alive(lease)
     time.sleep(0.1)
     assert not watch.alive(lease)
+
+
+@pytest.mark.parametrize("sampler", ["grid", "cmaes"])
+def test_a_trial_whose_point_was_not_settled_when_its_worker_went_gets_the_same_one(
+    tmp_path, monkeypatch, sampler
+):
+    from optuna.storages import JournalStorage
+
+    from darts_core.study import run_study
+
+    space = {"x": {"choices": [1, 2, 3]}} if sampler == "grid" else {}
+    space |= {} if space else {"x": {"low": 0.0, "high": 1.0}, "y": {"low": 0.0, "high": 1.0}}
+    options = {"trials": 3 if sampler == "grid" else 8, "sampler": sampler, "seed": 3}
+
+    def value(trial):
+        return trial.params["x"]
+
+    sound = run_study(value, space, folder=tmp_path / "sound", **options)
+    name = "set_trial_system_attr" if sampler == "grid" else "set_trial_param"
+    real, calls = getattr(JournalStorage, name), []
+
+    def once(self, *args, **kwargs):
+        calls.append(None)
+        if len(calls) == (3 if sampler == "grid" else 11):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(JournalStorage, name, once)
+    with pytest.raises(OSError, match="Input/output error"):
+        run_study(value, space, folder=tmp_path / "s", **options)
+    monkeypatch.undo()
+    for lease in (tmp_path / "s").rglob("lease.json"):
+        lease.unlink()  # its process is this one, which lives
+    again = run_study(value, space, folder=tmp_path / "s", **options)
+    assert [r.params for r in again.trials] == [r.params for r in sound.trials]

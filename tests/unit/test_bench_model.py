@@ -9,6 +9,7 @@ from darts_core.bench import model, step
 from darts_core.bench.model import estimate_case, estimate_launch
 from darts_core.bench.offline import OfflineCase, step_launches
 from darts_core.cli import main
+from darts_core.settings import BenchOptions
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter replaces the launch path"
@@ -76,9 +77,8 @@ def test_explain_says_that_it_estimates(capsys):
 
 
 def test_a_benchmark_has_an_estimate_for_fused_first_order_steps_alone():
-    case = step.StepCase(
-        {"channels": 4, "layers": 1, "batch_size": 4, "size": 8}, torch.device("cpu")
-    )
+    options = BenchOptions(channels=4, layers=1, batch_size=4, size=8)
+    case = step.StepCase(options, torch.device("cpu"))
     assert step._estimated_ms(case, "plain graph") is None
     assert step._estimated_ms(case, "fused tf32 second order") is None
     assert step._estimated_ms(case, "fused tf32") > 0

@@ -25,6 +25,7 @@ class Quadratic(nn.Module):
         self.target = torch.randn(size, dtype=torch.float64)
         self.relaxation = Softmax()
         self.generator = None
+        self.progress = torch.zeros(())
         self.w = nn.Parameter(torch.randn(size, dtype=torch.float64))
         self.a = nn.Parameter(torch.randn(3, dtype=torch.float64))
 

@@ -53,7 +53,7 @@ NAMES = (*COMMANDS, "job")
 _AFTER = {"prune": "train", "export": "train"}
 _TIMES = re.compile(
     r"time|seconds|_ms$|^ms$|latency|started|ended|changed|created|process|mark|hash|folder|path|"
-    r"^commit$|sha|spread|bytes|peak|^pid$|^attempts?$|^trainings$|relative_error|^n$|^before$|^after$|flagged|load|arguments|environment|directory"
+    r"^commit$|sha|spread|bytes|peak|^pid$|^attempts?$|^trainings$|relative_error|^n$|^before$|^after$|^flag|load|arguments|environment|directory"
 )
 _NOT_COMPARED = re.compile(
     r"tensorboard/|log\.txt$|\.lock$|\.locks/|environment\.json$|forecast\.json$|\.html$|\.png$|"

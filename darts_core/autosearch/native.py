@@ -1,4 +1,4 @@
-"""The native job file: a Hydra configuration with the defaults of conf/autosearch.yaml.
+"""The native job file, over the defaults of conf/autosearch.yaml.
 
 The file is laid over the defaults; interpolations work. It then becomes the four-part form, so that
 one parser checks everything; errors still name the user's own line.
@@ -12,6 +12,7 @@ from darts_core.autosearch.four_parts import parse_four_parts
 from darts_core.autosearch.spec import SearchSpec
 from darts_core.autosearch.yaml_lines import Located, locate
 from darts_core.errors import ConfigError
+from darts_core.runlog import read_yaml
 from darts_core.settings.tree import config_root
 
 __all__ = ["parse_native"]
@@ -24,14 +25,8 @@ _KINDS = (
 
 
 def _defaults() -> dict[str, Any]:
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from omegaconf import OmegaConf
-
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_root()), version_base="1.3"):
-        content = OmegaConf.to_container(compose("autosearch"))
-    return dict(content)  # type: ignore[arg-type]
+    """The defaults of the form: a file without groups, so that it needs no composing."""
+    return dict(read_yaml(config_root() / "autosearch.yaml"))
 
 
 def _resolved(root: Located) -> dict[str, Any]:

@@ -100,6 +100,7 @@ def compose_node(command: str, overrides: Sequence[str], place: Session | None =
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     place = place or Session()
     overrides = [forced(command, text) for text in overrides]
@@ -108,6 +109,10 @@ def compose_node(command: str, overrides: Sequence[str], place: Session | None =
     # Hydra has no error of its own for a group that is set to a number or null
     except (HydraException, OmegaConfBaseException, ValueError, OverflowError) as error:
         raise explained(command, overrides, place.overrides, place.user, error) from error
+    except YAMLError as error:  # Hydra's loader knows fewer tags than the reader of the user's tree
+        where = f" of --config-dir {place.user}" if place.user is not None else ""
+        said = " ".join(str(error).split())
+        raise ConfigError(f"A file{where} is not valid YAML: {said}; correct it.") from error
     choices = node.hydra.runtime.choices
     plain: Any = OmegaConf.to_container(node, resolve=False)
     check_hydra_node(plain["hydra"])

@@ -155,6 +155,7 @@ HOSTILE = {
         "relax/evil.yaml", "a: !!python/object/apply:os.system ['touch {mark}']\n", ["relax=evil"],
         ["evil.yaml", "tag"],
     ),
+    "a value tag": ("relax/evil.yaml", "a: =\n", ["relax=evil"], ["evil.yaml", "not valid YAML"]),
     "no mapping": ("relax/evil.yaml", "- 1\n- 2\n", ["relax=evil"], ["evil.yaml", "key: value"]),
 }  # fmt: skip
 

@@ -172,7 +172,10 @@ class StoredLeases:
     study: Any
 
     def _trial(self, number: int) -> Any:
-        return self.study.real_trials()[number]
+        # one trial, not all of them: every report renews its lease
+        storage = self.study._storage
+        found = storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+        return storage.get_trial(found)
 
     def read(self, number: int) -> Lease | None:
         """The lease of a trial, or None."""

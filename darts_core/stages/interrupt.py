@@ -19,29 +19,46 @@ class _State:
 
     deferring = 0
     requested: str | None = None
+    raised = False
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
     name = signal.Signals(number).name
-    if _State.deferring == 0 or _State.requested is not None:
-        raise KeyboardInterrupt(f"{name}: what was saved last is kept.")
+    at_once = _State.deferring == 0 or _State.requested is not None
+    # compiled code (an import, a callback) may swallow what is raised here: the next loop then stops
     _State.requested = name
+    if at_once:
+        _State.raised = True
+        raise _stopped()
     log.info("%s: stopping at the next checkpoint; once more to stop at once", name)
+
+
+def _stopped() -> KeyboardInterrupt:
+    return KeyboardInterrupt(f"{_State.requested}: what was saved last is kept.")
 
 
 @contextmanager
 def handle_signals() -> Iterator[None]:
-    """Treat SIGTERM like Ctrl-C while the block runs (main thread only; elsewhere nothing changes)."""
+    """Treat SIGTERM like Ctrl-C while the block runs (main thread only; elsewhere nothing changes).
+
+    Raises:
+        KeyboardInterrupt: a signal arrived; also where compiled code turned it into an error of its own.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {s: signal.signal(s, _on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except Exception as error:
+        if _State.raised:
+            raise _stopped() from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         _State.requested = None
+        _State.raised = False
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import contextlib
 import os
 import signal
 from dataclasses import replace
@@ -95,6 +96,25 @@ def test_a_second_signal_does_not_wait() -> None:
 def test_a_signal_outside_of_loops_acts_at_once() -> None:
     with handle_signals(), pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_that_compiled_code_swallowed_stops_the_next_loop() -> None:
+    with handle_signals():
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        with deferred_stop(), pytest.raises(KeyboardInterrupt, match="checkpoint is saved"):
+            check_stop()
+    assert not stop_wanted()
+
+
+def test_a_signal_that_compiled_code_turned_into_an_error_is_a_stop() -> None:
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"), handle_signals():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt as stop:
+            raise ImportError("initialization failed") from stop
+    with pytest.raises(ImportError), handle_signals():
+        raise ImportError("without a signal")
 
 
 def node(*overrides: str) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import contextlib
+import json
 import os
 import signal
 from dataclasses import replace
@@ -108,11 +108,15 @@ def test_a_signal_that_compiled_code_swallowed_stops_the_next_loop() -> None:
 
 
 def test_a_signal_that_compiled_code_turned_into_an_error_is_a_stop() -> None:
-    with pytest.raises(KeyboardInterrupt, match="SIGTERM"), handle_signals():
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-        except KeyboardInterrupt as stop:
-            raise ImportError("initialization failed") from stop
+    def failing_import() -> None:
+        with handle_signals():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except KeyboardInterrupt as stop:
+                raise ImportError("initialization failed") from stop
+
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        failing_import()
     with pytest.raises(ImportError), handle_signals():
         raise ImportError("without a signal")
 

@@ -3,43 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
-
-from torch import nn
+from collections.abc import Sequence
+from typing import Any, cast
 
 from darts_core.errors import ConfigError, unknown_name
-from darts_core.registry import Registry, former_table
+from darts_core.registry import former_table
 from darts_core.relax import Relaxation
 from darts_core.spaces import ChoiceSpace, SearchSpace
-from darts_core.supernet.macro_mobilenet import MobileNet
+from darts_core.supernet import macro_mobilenet as macro_mobilenet
+from darts_core.supernet import macro_resnet as macro_resnet
+from darts_core.supernet import macro_vit as macro_vit
+from darts_core.supernet.choice_models import CHOICE_MODELS, register_choice_model
 from darts_core.supernet.module_supernet import ModuleSupernet
 from darts_core.supernet.network import Supernet
 
 __all__ = ["CHOICE_MODELS", "create_supernet", "register_choice_model"]
-
-MakeModel = TypeVar("MakeModel", bound=Callable[..., nn.Module])
-CHOICE_MODELS: Registry[Callable[..., nn.Module]] = Registry("skeleton of choice spaces")
-
-
-def register_choice_model(name: str, *, description: str) -> Callable[[MakeModel], MakeModel]:
-    """A decorator for what makes the model with choices in it, of choice spaces with the skeleton `name`.
-
-    It is called with the space and channels, layers, num_classes, in_channels, and with image_size
-    (height, width) if it takes that.
-
-    Raises:
-        ConfigError: the name is taken.
-    """
-
-    def store(make: MakeModel) -> MakeModel:
-        CHOICE_MODELS.register(name, description=description)(make)
-        return make
-
-    return store
-
-
-register_choice_model("mobilenet", description="stages of inverted residuals")(MobileNet)
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ from darts_core.errors import ConfigError, unknown_name
 from darts_core.registry import Registry, former_table
 from darts_core.relax import Relaxation
 from darts_core.spaces import ChoiceSpace, SearchSpace
+from darts_core.supernet.macro_convnet import ConvNet
 from darts_core.supernet.macro_mobilenet import MobileNet
 from darts_core.supernet.module_supernet import ModuleSupernet
 from darts_core.supernet.network import Supernet
@@ -39,6 +40,7 @@ def register_choice_model(name: str, *, description: str) -> Callable[[MakeModel
     return store
 
 
+register_choice_model("convnet", description="levels of convolutions, pools between")(ConvNet)
 register_choice_model("mobilenet", description="stages of inverted residuals")(MobileNet)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,55 +12,10 @@ from darts_core.errors import ConfigError
 from darts_core.spaces import SPACES
 from darts_core.spaces.mobilenet import MobileNetSpace
 from darts_core.supernet.build import CellNetwork, register_network
-from darts_core.supernet.choices import DepthChoice, LayerChoice, WidthChoice
+from darts_core.supernet.choice_maker import ChoiceMaker
 from darts_core.supernet.fixed_cell import drop_path
 
 __all__ = ["InvertedResidual", "MobileNet"]
-
-
-class _Maker:
-    """Makes a choice module where the choice is open and the plain module where it is made."""
-
-    def __init__(self, made: Mapping[str, Any] | None) -> None:
-        self.made = made
-
-    def width(
-        self, label: str, widths: Sequence[int], names: Sequence[Any]
-    ) -> tuple[int, Callable[[], nn.Module]]:
-        """The channels to write layers with, and what stands behind each of them."""
-        if self.made is None:
-            return max(widths), lambda: WidthChoice(widths, label, names=names)
-        return widths[list(names).index(self.made[label])], nn.Identity
-
-    def layer(
-        self, label: str, names: Sequence[Any], make: Callable[[Any], nn.Module]
-    ) -> nn.Module:
-        if self.made is None:
-            return LayerChoice({name: make(name) for name in names}, label)
-        return make(self.made[label])
-
-    def depth(
-        self, label: str, depths: Sequence[int], make: Callable[[int], nn.Module]
-    ) -> nn.Module:
-        """Blocks 2, 3, ... of a stage; its first block always runs."""
-        if self.made is None:
-            blocks = [make(block) for block in range(2, max(depths) + 1)]
-            return _LaterBlocks(blocks, depths, label)
-        return nn.Sequential(*[make(block) for block in range(2, self.made[label] + 1)])
-
-
-class _LaterBlocks(DepthChoice):
-    """A depth choice whose options count a block that stands before it."""
-
-    def __init__(self, blocks: Sequence[nn.Module], depths: Sequence[int], label: str) -> None:
-        super().__init__(blocks, [depth - 1 for depth in depths], label)
-        self.options = tuple(depths)
-
-    def position(self, depth: int) -> int | None:
-        return self.options.index(depth + 1) if depth + 1 in self.options else None
-
-    def chosen(self, value: Any) -> nn.Module:
-        return super().chosen(int(value) - 1)
 
 
 class InvertedResidual(nn.Module):
@@ -71,7 +26,7 @@ class InvertedResidual(nn.Module):
 
     def __init__(
         self,
-        maker: _Maker,
+        maker: ChoiceMaker,
         label: str,
         space: MobileNetSpace,
         *,
@@ -146,7 +101,7 @@ class MobileNet(CellNetwork):
                 f"The space {space.name!r} chooses depths among {list(space.depths)}; set layers="
                 f"{max(space.depths)}, not {layers}."
             )
-        maker = _Maker(made)
+        maker = ChoiceMaker(made)
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(channels),
@@ -172,7 +127,7 @@ class MobileNet(CellNetwork):
 
 
 def _stage(
-    maker: _Maker, space: MobileNetSpace, index: int, stride: int, full_width: int, before: int
+    maker: ChoiceMaker, space: MobileNetSpace, index: int, stride: int, full_width: int, before: int
 ) -> tuple[nn.Module, int]:
     """One stage and the channels it hands on."""
     label = f"stage{index + 1}"

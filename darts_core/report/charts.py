@@ -21,7 +21,7 @@ from darts_core.report.svg import (
     tick_texts,
 )
 
-__all__ = ["Bar", "Line", "axes", "bars", "line_chart", "spread", "strip"]
+__all__ = ["Bar", "Line", "axes", "bars", "line_chart", "spread", "strip", "thin"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _stepped(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     return result
 
 
-def _thin(points: Sequence[tuple[float, float]], most: int = 400) -> list[tuple[float, float]]:
+def thin(points: Sequence[tuple[float, float]], most: int = 400) -> list[tuple[float, float]]:
     """At most about `most` of the points, the last one included."""
     stride = max(1, -(-len(points) // most))
     kept = list(points[::stride])
@@ -124,7 +124,7 @@ def line_chart(
     body = [axes(x_scale, y_scale, x_label=x_label, y_label=y_label, percent_y=percent,
                  whole_x=whole_x)]  # fmt: skip
     for item in kept:
-        data = _thin(sorted(item.points))
+        data = thin(sorted(item.points))
         drawn = _stepped(data) if item.steps else data
         body.append(
             path(

@@ -20,6 +20,7 @@ from darts_core.report.trials_front import (
 from darts_core.study.results import Goals, Row, row_values, search_rows
 
 __all__ = [
+    "draw_all",
     "draw_best_so_far",
     "draw_comparison",
     "draw_front",
@@ -142,3 +143,29 @@ def draw_comparison(
             axes.plot(position, baselines[name], "*", ms=14, color=hex_color("baseline"))
     axes.set_xticks(range(len(names)), [plain_label(name) for name in names])
     return _save(figure, path)
+
+
+def draw_all(
+    rows: Sequence[Row],
+    goals: Goals,
+    shares: Mapping[str, float],
+    found: Mapping[str, Any] | None,
+    folder: Path,
+    curves: Mapping[str, Sequence[tuple[int, float]]],
+) -> list[Path]:
+    """Draw best-so-far, front, the trials' curves and the settings' importance; returns the files made.
+
+    Each picture of results states the gain against the user's configuration. `curves` holds the first
+    objective at each iteration by trial.
+    """
+    if not goals:
+        return []
+    title, gains = (found or {}).get("verdict", ""), (found or {}).get("gain", ())
+    metric = goals[0]["metric"]
+    made = [
+        draw_best_so_far(rows, goals, folder / "best_so_far.png", title=title, gains=gains),
+        draw_front(rows, goals, folder / "front.png", title=title, gains=gains),
+        draw_iterations(curves, metric, folder / "trials.png"),
+        draw_importance(shares, metric, folder / "importance.png"),
+    ]
+    return [path for path in made if path is not None]

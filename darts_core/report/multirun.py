@@ -8,13 +8,13 @@ from typing import Any
 
 from darts_core.errors import ConfigError, DartsError
 from darts_core.report.blocks import Section, card, duration, percent
-from darts_core.report.html import Markup, render
+from darts_core.report.html import render
 from darts_core.report.job_summary import elements
-from darts_core.report.page import page, write_report
+from darts_core.report.page import Content, page, write_report
 from darts_core.report.read import STAGES, VersionRun, read_version
 from darts_core.runlog import read_yaml, write_text
 
-__all__ = ["OVERRIDES", "labels", "write_multirun_report"]
+__all__ = ["OVERRIDES", "labels", "multirun_content", "write_multirun_report"]
 
 OVERRIDES = "overrides.yaml"
 _METRICS = ("val_accuracy", "test_accuracy")
@@ -62,23 +62,49 @@ def _metric(run: VersionRun, key: str) -> float | None:
     return known[-1] if known else None
 
 
-def _row(folder: Path, label: str) -> tuple[dict[str, Any], float | None]:
-    """An element's line, and its accuracy; its own page is written."""
+def _row(folder: Path, label: str) -> tuple[dict[str, Any], float | None, VersionRun | None]:
+    """An element's line, its accuracy, and what it has left."""
     row = {"name": folder.name, "label": label, "link": "", "stages": "nothing yet", "val": "–"}
     row |= {"test": "–", "time": "–"}
     try:
         run = read_version(folder)
     except ConfigError:
-        return row, None
-    write_report(folder, title=f"{run.job} · {run.version} · {label}")
+        return row, None, None
     states = [
         f"{name}{'' if stage.finished else ' (unfinished)'}" for name, stage in run.stages.items()
     ]
     spent = sum(stage.number("device_seconds") or 0.0 for stage in run.stages.values())
     val, test = (_metric(run, key) for key in _METRICS)
-    row |= {"link": f"{folder.name}/report.html", "stages": ", ".join(states)}
+    row |= {"stages": ", ".join(states)}
     row |= {"val": percent(val), "test": percent(test), "time": duration(spent)}
-    return row, val if test is None else test
+    return row, val if test is None else test, run
+
+
+def multirun_content(folder: Path, *, title: str | None = None, links: bool = False) -> Content:
+    """A table of a multirun's elements; with `links`, to the page of each.
+
+    Raises:
+        ConfigError: the folder holds no elements.
+    """
+    found = elements(folder)
+    if not found:
+        raise ConfigError(f"{folder} holds no elements of a multirun.")
+    rows = [_row(path, label) for path, label in zip(found, labels(found), strict=True)]
+    known = [(value, row) for row, value, _ in rows if value is not None]
+    name = f"{folder.parent.name} · {folder.name}"
+    lead = "None has an accuracy yet."
+    if known:
+        best, row = max(known, key=lambda item: item[0])
+        lead = f"The most accurate is element {row['name']} ({row['label']}): {percent(best)}."
+    for row, _, run in rows:
+        row["link"] = f"{row['name']}/report.html" if links and run is not None else ""
+    table = render("multirun", rows=[row for row, _, _ in rows])
+    return Content(
+        title=f"{len(rows)} elements",
+        crumb=title or f"{name} · multirun",
+        lead=lead,
+        sections=[Section("elements", "Every element", card(table))],
+    )
 
 
 def write_multirun_report(folder: Path, *, title: str | None = None) -> Path:
@@ -88,23 +114,12 @@ def write_multirun_report(folder: Path, *, title: str | None = None) -> Path:
         ConfigError: the folder holds no elements.
     """
     found = elements(folder)
-    if not found:
-        raise ConfigError(f"{folder} holds no elements of a multirun.")
-    rows = [_row(path, label) for path, label in zip(found, labels(found), strict=True)]
-    known = [(value, row) for row, value in rows if value is not None]
-    name = f"{folder.parent.name} · {folder.name}"
-    lead = "None has an accuracy yet."
-    if known:
-        best, row = max(known, key=lambda item: item[0])
-        lead = f"The most accurate is element {row['name']} ({row['label']}): {percent(best)}."
-    table = render("multirun", rows=[row for row, _ in rows])
+    for path, label in zip(found, labels(found), strict=True):
+        try:
+            run = read_version(path)
+        except ConfigError:
+            continue
+        write_report(path, title=f"{run.job} · {run.version} · {label}")
     target = folder / "report.html"
-    text = page(
-        title=f"{len(rows)} elements",
-        crumb=title or f"{name} · multirun",
-        lead=lead,
-        tiles=Markup(""),
-        sections=[Section("elements", "Every element", card(table))],
-    )
-    write_text(target, text)
+    write_text(target, page(multirun_content(folder, title=title, links=True)))
     return target

@@ -39,7 +39,7 @@ margin:14px 0}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(440px,100%),1fr));gap:16px;margin:14px 0}
 .pair .card{margin:0;min-width:0}
 .scroll{overflow-x:auto}
-svg{display:block;width:100%;height:auto;font-family:inherit}
+svg{display:block;max-width:100%;height:auto;font-family:inherit}
 .legend svg{display:inline-block;width:16px;vertical-align:-3px}
 figure{margin:0}
 .cell-figure+.cell-figure{margin-top:16px;border-top:1px solid var(--line);padding-top:14px}

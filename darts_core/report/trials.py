@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from darts_core.report.charts import Bar, Line, bars, line_chart
+from darts_core.report.charts import Bar, Line, bars, line_chart, thin
 from darts_core.report.escape import html_text, plain_text
 from darts_core.report.html import Markup
 from darts_core.report.rows import finite
@@ -26,6 +26,9 @@ __all__ = [
     "parallel",
     "read_trials",
 ]
+
+# points of all curves of a picture together, and at least of each
+_POINTS, _FEWEST_POINTS = 12_000, 8
 
 
 @dataclass(frozen=True)
@@ -189,9 +192,13 @@ def importance_bars(shares: Mapping[str, Any]) -> Markup:
 
 def trial_curves(curves: Mapping[int, Sequence[tuple[float, float]]], best: int | None,
                  *, label: str, percent: bool) -> Markup:  # fmt: skip
-    """A value against epochs for every trial: the best one strong, those that were cut short end."""
+    """A value against epochs for every trial: the best one strong, those that were cut short end.
+
+    All trials are drawn; of many, each with fewer points, so that a page stays small.
+    """
+    most = max(_FEWEST_POINTS, _POINTS // max(len(curves), 1))
     lines = [
-        Line("", list(points), "none", faint=True)
+        Line("", thin(points, most), "none", faint=True)
         for index, points in curves.items()
         if index != best and points
     ]

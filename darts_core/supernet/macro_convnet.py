@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
-from darts_core.spaces import SPACES
-from darts_core.spaces.convnet import SHORTCUTS, ConvNetSpace
-from darts_core.supernet.build import CellNetwork, register_network
-from darts_core.supernet.choice_maker import ChoiceMaker
+from darts_core.spaces.choices import ChoiceSpace
+from darts_core.supernet.choice_maker import ChoiceMaker, Width
+from darts_core.supernet.choice_network import (
+    ChoiceNetwork,
+    ResidualPath,
+    register_choice_network,
+)
 from darts_core.supernet.choices import Choice
-from darts_core.supernet.fixed_cell import drop_path
 
 __all__ = ["ConvNet"]
-
-Out = tuple[int, Callable[[], nn.Module]]
 
 
 def _convolution(kind: str, channels_in: int, channels: int) -> nn.Module:
@@ -41,43 +40,33 @@ class _NoShortcut(nn.Module):
         return torch.zeros_like(x_BCHW)
 
 
-def _shortcut(name: str) -> nn.Module:
-    return nn.Identity() if name == "add" else _NoShortcut()
-
-
-class _Convolution(nn.Module):
+class _Convolution(ResidualPath):
     """Convolution, batch norm, shortcut where there is one, ReLU.
 
     Shapes: [B, C_in, H, W] -> [B, C_out, H, W].
     """
 
     def __init__(
-        self,
-        maker: ChoiceMaker,
-        label: str,
-        kinds: Sequence[str],
-        channels_in: int,
-        out: Out,
-        shortcut: str | None = None,
+        self, conv: nn.Module, width: Width, shortcut: nn.Module, activation: nn.Module
     ) -> None:
         super().__init__()
-        channels, width = out
-        self.conv = maker.layer(
-            label, kinds, lambda kind: _convolution(kind, channels_in, channels)
-        )
-        self.norm = nn.BatchNorm2d(channels)
-        self.shortcut = maker.layer(shortcut, SHORTCUTS, _shortcut) if shortcut else _NoShortcut()
-        self.activation, self.width = nn.ReLU(), width()
-        self.drop: Tensor | None = None
+        self.conv, self.norm = conv, nn.BatchNorm2d(width.channels)
+        self.shortcut, self.activation, self.mask = shortcut, activation, width.mask()
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         result: Tensor = self.norm(self.conv(x_BCHW))
         if not isinstance(self.shortcut, _NoShortcut):
-            kept = result if self.drop is None else drop_path(result, self.drop)
-            result = self.shortcut(x_BCHW) + kept
+            result = self.shortcut(x_BCHW) + self.dropped(result)
         # the norm turns masked zeros into its shift, so the mask comes last
-        masked: Tensor = self.width(self.activation(result))
+        masked: Tensor = self.mask(self.activation(result))
         return masked
+
+
+class _Mean(nn.Module):
+    """[B, C, H, W] -> [B, C]."""
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return x_BCHW.mean((2, 3))
 
 
 class _LevelChoice(Choice):
@@ -103,55 +92,45 @@ class _LevelChoice(Choice):
         return nn.Sequential(*list(self.levels)[: int(value)], _Mean())
 
 
-class _Mean(nn.Module):
-    """[B, C, H, W] -> [B, C]."""
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        return x_BCHW.mean((2, 3))
-
-
-class ConvNet(CellNetwork):
+@register_choice_network("convnet", description="levels of convolutions, pools between")
+class ConvNet(ChoiceNetwork):
     """Levels of convolutions with a max pool between two of them, the mean of every channel, a classifier.
 
     Args:
         space: what may be chosen.
         channels: the unit of widths.
-        layers: most convolutions of a level; the space's depths say which number that is.
         num_classes: size of the classifier.
         in_channels: channels of the images.
         made: choices by label; None leaves them open for `ModuleSupernet`.
         image_size: (height, width) of the images, which must outlast the pools; None: not looked at.
 
     Raises:
-        ConfigError: `layers` is not the space's largest depth, or the images are too small.
+        ConfigError: the images are too small.
     """
 
     def __init__(
         self,
-        space: ConvNetSpace,
+        space: ChoiceSpace,
         *,
         channels: int,
-        layers: int,
         num_classes: int,
         in_channels: int,
         made: Mapping[str, Any] | None = None,
         image_size: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        _check(space, layers, image_size)
-        maker = ChoiceMaker(made)
-        most = max(space.levels) if made is None else int(made["levels"])
+        counts = [int(count) for count in space.options("levels")]
+        _check_size(space, max(counts), image_size)
+        maker = ChoiceMaker(space, made)
         levels: list[nn.Module] = []
-        widths, before = [channels * width for width in space.widths], in_channels
-        for number in range(1, most + 1):
-            out = maker.width(f"level{number}.width", widths, space.widths)
-            levels.append(_level(maker, space, number, before, out))
-            before = out[0]
-        self.body: nn.Module = (
-            _LevelChoice(levels, space.levels, "levels")
-            if made is None
-            else nn.Sequential(*levels, _Mean())
-        )
+        before = in_channels
+        for number in range(1, 1 + (max(counts) if made is None else int(made["levels"]))):
+            width = maker.width(f"level{number}.width", channels)
+            levels.append(_level(maker, number, before, width))
+            before = width.channels
+        self.body: nn.Module = nn.Sequential(*levels, _Mean())
+        if made is None:
+            self.body = _LevelChoice(levels, counts, "levels")
         self.head = nn.Linear(before, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -159,61 +138,35 @@ class ConvNet(CellNetwork):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Logits [B, classes]."""
-        drop = self._drop()
-        for module in self.modules():
-            if isinstance(module, _Convolution):
-                module.drop = drop
+        self.spread_drop()
         logits: Tensor = self.head(self.body(x_BCHW))
         return logits
 
 
-def _check(space: ConvNetSpace, layers: int, image_size: Sequence[int] | None) -> None:
-    most = max(max(depths) for depths in space.depths)
-    if layers != most:
-        raise ConfigError(
-            f"The space {space.name!r} has up to {most} convolutions a level; set layers={most}, not "
-            f"{layers}."
-        )
-    side = 2 ** (max(space.levels) - 1)
+def _check_size(space: ChoiceSpace, levels: int, image_size: Sequence[int] | None) -> None:
+    side = 2 ** (levels - 1)
     if image_size is not None and min(image_size) < side:
         raise ConfigError(
-            f"The space {space.name!r} pools {max(space.levels) - 1} times and needs images of at least "
+            f"The space {space.name!r} pools {levels - 1} times and needs images of at least "
             f"{side}x{side} pixels, not {image_size[0]}x{image_size[1]}."
         )
 
 
-def _level(
-    maker: ChoiceMaker, space: ConvNetSpace, number: int, before: int, out: Out
-) -> nn.Module:
+def _level(maker: ChoiceMaker, number: int, before: int, width: Width) -> nn.Module:
     """The level `number` (from 1), the pool before it included."""
-    label, depths = f"level{number}", space.depths[number - 1]
-    parts: list[nn.Module] = [nn.MaxPool2d(2)] if number > 1 else []
-    parts.append(_Convolution(maker, f"{label}.conv1", space.kinds, before, out))
 
-    def later(block: int) -> nn.Module:
-        shortcut = f"{label}.shortcut{block}"
-        return _Convolution(maker, f"{label}.conv{block}", space.kinds, out[0], out, shortcut)
+    def block(of: int) -> nn.Module:
+        channels_in = before if of == 1 else width.channels
+        label, shortcut = f"level{number}.conv{of}", f"level{number}.shortcut{of}"
+        conv = maker.layer(label, lambda kind: _convolution(kind, channels_in, width.channels))
+        around: nn.Module = _NoShortcut()
+        if of > 1:
+            around = maker.layer(
+                shortcut, lambda name: nn.Identity() if name == "add" else _NoShortcut()
+            )
+        return _Convolution(conv, width, around, nn.ReLU())
 
-    if max(depths) > 1:
-        parts.append(maker.depth(f"{label}.depth", depths, later))
-    return nn.Sequential(*parts)
-
-
-@register_network("convnet", description="levels of convolutions, pools between")
-def _build_convnet(
-    architecture: Architecture, *, channels: int, layers: int, num_classes: int, **sizes: Any
-) -> nn.Module:
-    space = SPACES[architecture.space]
-    if not isinstance(space, ConvNetSpace):
-        raise ConfigError(f"The space {space.name!r} has no levels of convolutions.")
-    if sizes.get("auxiliary"):
-        raise ConfigError("A stack of convolutions has no auxiliary head; use auxiliary=false.")
-    space.index(architecture)
-    return ConvNet(
-        space,
-        channels=channels,
-        layers=layers,
-        num_classes=num_classes,
-        in_channels=sizes["in_channels"],
-        made=dict(architecture.choices),
-    )
+    label = f"level{number}.depth"
+    searched = label in dict(maker.space.choices)
+    convolutions = maker.depth(label, block) if searched else block(1)
+    return convolutions if number == 1 else nn.Sequential(nn.MaxPool2d(2), convolutions)

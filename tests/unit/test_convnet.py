@@ -7,10 +7,10 @@ import torch
 from darts_core.errors import ConfigError
 from darts_core.latency import choice_size_model
 from darts_core.spaces import get_space
-from darts_core.spaces.convnet import ConvNetSpace
+from darts_core.spaces.convnet import convnet_space
 from darts_core.supernet import build, count, create_supernet
 
-SIZES = {"channels": 4, "layers": 2, "num_classes": 3, "in_channels": 1}
+SIZES = {"channels": 4, "num_classes": 3, "in_channels": 1}
 HAND_DRAWN = {"levels": 3, "level1.width": 1, "level2.width": 3, "level3.width": 3}
 
 
@@ -37,7 +37,7 @@ def test_the_smallest_and_the_largest_stack():
 
 def test_a_network_of_known_size():
     """1->16, pool, 16->48, pool, 48->48, each 3x3 with a norm, and a classifier of 10."""
-    net = build(drawn(**HAND_DRAWN), channels=16, layers=2, num_classes=10, in_channels=1)
+    net = build(drawn(**HAND_DRAWN), channels=16, num_classes=10, in_channels=1)
     size = count(net, (1, 8, 8))
     assert size.params == 9 * (16 + 16 * 48 + 48 * 48) + 2 * (16 + 48 + 48) + 490
     assert size.macs == 9 * (16 * 64 + 16 * 48 * 16 + 48 * 48 * 4) + 480
@@ -68,9 +68,9 @@ def test_a_found_stack_is_cut_exactly_and_has_the_size_of_a_fresh_one(seed):
 def test_a_shortcut_adds_what_comes_in():
     chosen = {"level2.depth": 2, "level2.shortcut2": "add"}
     net, x = build(drawn(**chosen), **SIZES).eval(), torch.randn(2, 1, 8, 8)
-    second = net.body[1][2][0]
+    second = net.body[1][1][1][0]
     torch.nn.init.zeros_(second.conv.weight)
-    before = net.body[1][:2](net.body[0](x))
+    before = net.body[1][1][0](net.body[1][0](net.body[0](x)))
     torch.testing.assert_close(second(before), before)
 
 
@@ -88,8 +88,6 @@ def test_costs_of_mixtures_are_exact_for_every_network(what):
 
 def test_what_does_not_fit_is_refused():
     space = get_space("convnet")
-    with pytest.raises(ConfigError, match="layers=2"):
-        build(drawn(), **{**SIZES, "layers": 8})
     with pytest.raises(ConfigError, match="4x4 pixels, not 3x8"):
         create_supernet(space, image_size=(3, 8), **SIZES)
     with pytest.raises(ConfigError, match="auxiliary"):
@@ -97,13 +95,13 @@ def test_what_does_not_fit_is_refused():
 
 
 def test_a_space_of_stacks_of_ones_own():
-    space = ConvNetSpace.make(
+    space = convnet_space(
         "mine",
         levels=(1, 2),
         widths=(1, 2),
         depths=((1, 2, 3), (1,)),
         kinds=("conv_3x3", "sep_3x3"),
     )
-    net = create_supernet(space, image_size=4, **{**SIZES, "layers": 3})
+    net = create_supernet(space, image_size=4, **SIZES)
     assert net(torch.randn(2, 1, 4, 4)).shape == (2, 3)
     assert net.build()(torch.randn(2, 1, 4, 4)).shape == (2, 3)

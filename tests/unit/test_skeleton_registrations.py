@@ -41,7 +41,7 @@ def test_a_registered_choice_model_is_searched():
 
 
 def test_an_unregistered_skeleton_is_refused_with_those_that_there_are():
-    with pytest.raises(ConfigError, match=r"'flat'.*Known: convnet, mobilenet"):
+    with pytest.raises(ConfigError, match=r"'flat'.*Known: .*mobilenet"):
         create_supernet(SPACE, channels=3, layers=1, num_classes=2, image_size=4)
 
 

@@ -1,98 +1,105 @@
-"""One self-contained page of a version: all text escaped, pictures inside, nothing loaded, no script."""
+"""The page of a version that searched a user's script: self-contained, all text escaped, no script."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from darts_core.report.blocks import duration
 from darts_core.report.html import Markup, render
-from darts_core.report.job_details import resources_text
-from darts_core.report.job_pictures import (
-    draw_best_so_far,
-    draw_front,
-    draw_importance,
-    draw_iterations,
-)
-from darts_core.report.tables import cost_text, short
+from darts_core.report.metric_units import unit
+from darts_core.report.page import page
+from darts_core.report.search_sections import search_sections
+from darts_core.report.search_view import Search
+from darts_core.report.svg import number
 from darts_core.runlog import write_text
-from darts_core.study.results import Goals, Row
+from darts_core.store.record import LIVE
 
-__all__ = ["draw_all", "write_page"]
-
-_STYLE = (
-    "body{font:14px sans-serif;margin:2em;max-width:80em}table{border-collapse:collapse}"
-    "td,th{border:1px solid #ccc;padding:.2em .5em;text-align:left}img{max-width:100%}"
-    "pre{background:#f4f4f4;padding:1em;overflow:auto}"
-)
+__all__ = ["headline", "render_search", "write_page"]
 
 
-def draw_all(
-    rows: Sequence[Row],
-    goals: Goals,
-    shares: Mapping[str, float],
-    found: Mapping[str, Any] | None,
-    folder: Path,
-    curves: Mapping[str, Sequence[tuple[int, float]]],
-) -> list[Path]:
-    """Draw best-so-far, front, the trials' curves and the settings' importance; returns the files made.
-
-    Each picture of results states the gain against the user's configuration. `curves` holds the first
-    objective at each iteration by trial.
-    """
-    if not goals:
-        return []
-    title, gains = (found or {}).get("verdict", ""), (found or {}).get("gain", ())
-    metric = goals[0]["metric"]
-    made = [
-        draw_best_so_far(rows, goals, folder / "best_so_far.png", title=title, gains=gains),
-        draw_front(rows, goals, folder / "front.png", title=title, gains=gains),
-        draw_iterations(curves, metric, folder / "trials.png"),
-        draw_importance(shares, metric, folder / "importance.png"),
+def headline(search: Search) -> tuple[str, str]:
+    """The title, with the test accuracy where there is one, and the sentence under it."""
+    details, found = search.details, search.found
+    name = f"{details['job']}/{details['version']}"
+    if not found:
+        return f"{name}: {details['state']}", details["message"] or ""
+    for metric, sides in found["test"].items():
+        if "best" in sides:
+            own = f"; yours {_stats(sides['baseline'])}" if "baseline" in sides else ""
+            words = metric.replace("_", " ")
+            return f"{words[:1].upper()}{words[1:]} {_stats(sides['best'])}{own}", found["verdict"]
+    best = found["best"]
+    if best is None:
+        return f"{name}: {details['state']}", found["verdict"]
+    goal = search.goals[0]["metric"]
+    return f"{goal} {_figure(best['values'].get(goal), goal)} ({details['state']})", found[
+        "verdict"
     ]
-    return [path for path in made if path is not None]
 
 
-def _fields(details: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What the version was made from."""
-    values = {"parent": details["parent"], "code_hash": details["code_hash"]}
-    values.update({k: v for k, v in details["parameters"].items() if v not in (None, [], {})})
-    return [{"field": k, "value": v} for k, v in values.items()]
+def _stats(item: Mapping[str, Any]) -> str:
+    """Mean, spread and number of a metric."""
+    std = f" ± {number(item['std'])}" if item["n"] > 1 and item["std"] is not None else ""
+    return f"{number(item['mean'], 4)}{std} (n={item['n']})"
 
 
-def write_page(
-    path: Path,
-    details: Mapping[str, Any],
-    columns: Sequence[str],
-    rows: Sequence[Mapping[str, Any]],
-    shares: Mapping[str, float],
-    pictures: Sequence[Path],
-) -> None:
-    """Write the page of a version."""
-    found = details["summary"] or {}
-    write_text(
-        path,
-        render(
-            "job",
-            details=details,
-            found=found,
-            cost=cost_text(found["cost"]) if found else "",
-            pictures=[
-                (picture.stem, Markup(base64.b64encode(picture.read_bytes()).decode()))
-                for picture in pictures
-            ],
-            resources=resources_text(details) if details["resources"] else "",
-            columns=columns,
-            rows=rows,
-            shares=[{"setting": name, "share": share} for name, share in shares.items()],
-            fields=_fields(details),
-            configuration=[
-                {"field": k, "value": v} for k, v in (details["configuration"] or {}).items()
-            ],
-            log="\n".join(details["log_tail"]),
-            short=short,
-            style=Markup(_STYLE),
-        )
-        + "\n",
+def _figure(value: Any, metric: str) -> str:
+    known = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return f"{number(float(value), 4)} {unit(metric)}".strip() if known else "–"
+
+
+def _tile(value: str, what: str, versus: str = "", tone: str = "") -> dict[str, str]:
+    shown, _, measure = value.partition(" ")
+    return {"number": shown, "unit": measure, "what": what, "versus": versus, "tone": tone}
+
+
+def _tiles(search: Search) -> Markup:
+    """Each objective of the pick against the user's own, cost, trials."""
+    found = search.found
+    if not found:
+        return Markup()
+    parts = []
+    for item in found["gain"]:
+        metric, best, own = item["metric"], item["best"], item["baseline"]
+        seeds = f"{metric.replace('_', ' ')}, {best['n']} seed{'s' if best['n'] > 1 else ''}"
+        words = item.get("verdict") or ""
+        tone = {"better": "good", "worse": "warn"}.get(words, "")
+        versus = f"yours {_figure(own['mean'], metric)}" + (f": {words}" if words else "")
+        parts.append(_tile(_figure(best["mean"], metric), seeds, versus, tone))
+    cost = found["cost"]["search"]
+    if cost["trainings"] is not None:
+        parts.append(_tile(f"{number(cost['trainings'])} ×", "your training: cost of the search"))
+    parts.append(_tile(duration(cost["seconds"]), "spent on the search"))
+    states = ", ".join(f"{n} {state}" for state, n in found["trials"].items() if n)
+    parts.append(_tile(str(sum(found["trials"].values())), "trials", states))
+    return render("tiles", tiles=parts)
+
+
+def render_search(search: Search, versions: Sequence[Mapping[str, Any]] = ()) -> str:
+    """The page as HTML text."""
+    details = search.details
+    title, lead = headline(search)
+    crumb = [f"{details['job']} · {details['version']} · {details['state']}"]
+    crumb += [str(details["description"])] if details["description"] else []
+    if details["state"] in LIVE and details["message"]:
+        crumb.append(str(details["message"]))
+    return page(
+        title=title,
+        crumb=" · ".join(crumb),
+        lead=lead,
+        tiles=_tiles(search),
+        sections=search_sections(search, versions),
     )
+
+
+def write_page(path: Path, search: Search, versions: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Write the page of a version.
+
+    Args:
+        path: the file.
+        search: what was found so far.
+        versions: all versions of the job, as `version_rows` gives them.
+    """
+    write_text(path, render_search(search, versions))

@@ -117,9 +117,10 @@ def drawing(
         "svg",
         f"<title>{html_text(label)}</title>{content}",
         viewBox=f"0 0 {width:.0f} {height:.0f}",
+        # an attribute, no style: pages may forbid inline styles
+        width=f"{most or width:.0f}",
         role="img",
         class_=class_,
-        style=f"max-width:{most or width:.0f}px",
     )
     return Markup(element)
 

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from darts_core.report.job_details import version_details
-from darts_core.report.job_page import draw_all, write_page
+from darts_core.report.job_page import write_page
 from darts_core.report.job_summary import elements
 from darts_core.report.multirun import write_multirun_report
 from darts_core.report.page import write_report
 from darts_core.report.read import STAGES
+from darts_core.report.search_view import Curves, read_search
 from darts_core.report.seeds import write_seeds_report
+from darts_core.report.version_rows import version_rows
+from darts_core.store.jobs import Store
 from darts_core.store.record import SCRIPT, read_record
 from darts_core.store.version import Version
-from darts_core.study.importance import row_importance
-from darts_core.study.result_table import result_table
-from darts_core.study.results import objectives, read_rows
 
-__all__ = ["write_version_report"]
-
-Curves = Callable[[Sequence[dict[str, Any]], str], Mapping[str, Sequence[tuple[int, float]]]]
+__all__ = ["sibling_rows", "write_version_report"]
 
 
 def write_version_report(
@@ -51,14 +47,12 @@ def write_version_report(
 
 
 def _write_script_report(version: Version, curves: Curves | None) -> Path:
-    """The page of a search of a user's script: results, front, importance, settings, log."""
-    details = version_details(version)
-    rows = read_rows(version.path)
-    goals = objectives(version.path) if details["summary"] is not None else []
-    columns, table = result_table(rows, goals, None)
-    shares = row_importance(rows, goals) if goals else {}
-    found = curves(rows, goals[0]["metric"]) if curves is not None and goals else {}
-    folder = version.path / "autosearch" / "pictures"
-    pictures = draw_all(rows, goals, shares, details["summary"], folder, found)
-    write_page(version.path / "report.html", details, columns, table, shares, pictures)
+    """The page of a search of a user's script."""
+    search = read_search(version, curves)
+    write_page(version.path / "report.html", search, sibling_rows(version))
     return version.path / "report.html"
+
+
+def sibling_rows(version: Version) -> list[dict[str, Any]]:
+    """All versions of a version's job, one row each."""
+    return list(version_rows(Store(version.path.parent.parent), version.job))

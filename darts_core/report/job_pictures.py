@@ -11,7 +11,6 @@ from darts_core.report.metric_units import metric_label
 from darts_core.report.palette import hex_color
 from darts_core.report.png_figure import new_figure, only_data, plain_label, plain_title, save_png
 from darts_core.report.png_front import save_front
-from darts_core.report.search_view import Search
 from darts_core.report.trials_front import (
     SEED_MARKS,
     Gains,
@@ -28,27 +27,6 @@ __all__ = [
     "draw_importance",
     "draw_iterations",
 ]
-
-
-def draw_all(search: Search, folder: Path) -> list[Path]:
-    """Draw best-so-far, front, the trials' curves and the settings' importance; returns the files made.
-
-    Each picture of results states the gain against the user's configuration.
-    """
-    rows, goals, found = search.rows, search.goals, search.found
-    if not goals:
-        return []
-    title, gains = found.get("verdict", ""), found.get("gain", ())
-    ids = {side: (found.get(side) or {}).get("trial_id", "") for side in ("best", "baseline")}
-    stopped = {row["trial_id"] for row in rows if row.get("state") == "stopped"}
-    made = [
-        draw_best_so_far(rows, goals, folder / "best_so_far.png", title=title, gains=gains),
-        draw_front(rows, goals, folder / "front.png", title=title, gains=gains),
-        draw_iterations(search.curves, goals[0], folder / "trials.png", stopped=stopped,
-                        best=ids["best"], own=ids["baseline"]),
-        draw_importance(search.shares, goals[0]["metric"], folder / "importance.png"),
-    ]  # fmt: skip
-    return [path for path in made if path is not None]
 
 
 def _figure(x: str, y: str, title: str = "") -> tuple[Any, Any]:
@@ -201,3 +179,39 @@ def draw_comparison(
     axes.legend(fontsize=7, frameon=False)
     axes.set_xticks(range(len(names)), [plain_label(name) for name in names])
     return _save(figure, path)
+
+
+def draw_all(
+    rows: Sequence[Row],
+    goals: Goals,
+    shares: Mapping[str, float],
+    found: Mapping[str, Any] | None,
+    folder: Path,
+    curves: Mapping[str, Sequence[tuple[int, float]]],
+) -> list[Path]:
+    """Draw best-so-far, front, the trials' curves and the settings' importance; returns the files made.
+
+    Each picture of results states the gain against the user's configuration. `curves` holds the first
+    objective at each iteration by trial.
+    """
+    if not goals:
+        return []
+    title, gains = (found or {}).get("verdict", ""), (found or {}).get("gain", ())
+    metric = goals[0]["metric"]
+    sides = ("best", "baseline")
+    ids = {side: ((found or {}).get(side) or {}).get("trial_id", "") for side in sides}
+    stopped = {row["trial_id"] for row in rows if row.get("state") == "stopped"}
+    made = [
+        draw_best_so_far(rows, goals, folder / "best_so_far.png", title=title, gains=gains),
+        draw_front(rows, goals, folder / "front.png", title=title, gains=gains),
+        draw_iterations(
+            curves,
+            goals[0],
+            folder / "trials.png",
+            stopped=stopped,
+            best=ids["best"],
+            own=ids["baseline"],
+        ),
+        draw_importance(shares, metric, folder / "importance.png"),
+    ]
+    return [path for path in made if path is not None]

@@ -153,5 +153,5 @@ def network_card(best: Mapping[str, Any] | None, own: Mapping[str, Any] | None) 
     if sizes:
         body += plain_table(sizes)
     if isinstance(kept.get("text"), str):
-        body += details("The network as text", render("lines", text=kept["text"]))
+        body += details("The network as text", render("log", text=kept["text"]))
     return card(body)

@@ -117,10 +117,9 @@ def drawing(
         "svg",
         f"<title>{html_text(label)}</title>{content}",
         viewBox=f"0 0 {width:.0f} {height:.0f}",
-        # an attribute, no style: pages may forbid inline styles
-        width=f"{most or width:.0f}",
         role="img",
         class_=class_,
+        width=f"{most or width:.0f}",
     )
     return Markup(element)
 

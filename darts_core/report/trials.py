@@ -30,13 +30,16 @@ __all__ = [
     "trial_curves",
 ]
 
+# points of all curves of a picture together, and at least of each
+_POINTS, _FEWEST_POINTS = 12_000, 8
+
 
 @dataclass(frozen=True)
 class Trial:
     """One trial as reports see it: state in lower case, `value` None unless it completed.
 
-    `feasible` is false where it breaks a constraint; `is_baseline` marks the user's own configuration; `label` is its name in the
-    result table where that is not its number.
+    `feasible` is false where it breaks a constraint; `is_baseline` marks the user's own configuration;
+    `label` is its name in the result table where that is not its number.
     """
 
     number: int
@@ -208,8 +211,8 @@ def trial_curves(curves: Mapping[int, Sequence[tuple[float, float]]], best: int 
     """A value against epochs for every trial: the best one and the user's own (`own`) strong; those that
     were cut short end, and one of a single epoch is a dot.
     """
-    # a page of thousands of trials stays light: their lines have fewer points, none is left out
-    most = max(8, min(400, 40_000 // max(len(curves), 1)))
+    # of many, each has fewer points, so that a page stays small; none is left out
+    most = max(_FEWEST_POINTS, _POINTS // max(len(curves), 1))
     named = {own: (YOURS, "baseline"), best: (name or f"trial {best}", "searched")}
     lines = [
         Line("", thin(sorted(points), most), "none", faint=True)

@@ -7,29 +7,30 @@ import pytest
 from job_rows import row
 
 from darts_core.report.charts import Line, line_chart
-from darts_core.report.job_page import headline, render_search
 from darts_core.report.metric_units import metric_label
 from darts_core.report.network_drawing import backbone_stages, choices_drawing, network_card
+from darts_core.report.page import page
 from darts_core.report.resource_curves import resource_curves
-from darts_core.report.search_view import Search
 from darts_core.report.svg import drawing
 from darts_core.report.trials import trial_curves
 from darts_core.report.version_tree import version_lines, version_tree
-from darts_core.study.result_table import result_table
-from darts_core.study.results import summary
+from darts_core.report.versions import content_of
+from darts_core.store.jobs import Store
+from darts_core.store.record import new_record
 
 GOALS = [{"metric": "acc", "mode": "max"}, {"metric": "latency_ms", "mode": "min"}]
 
 
-def searched(tmp_path, count=6, **options):
-    """A finished search of `count` trials: trial 0 is the user's own, the others are better and faster."""
-    folder = tmp_path / "a" / "V001"
-    (folder / "autosearch").mkdir(parents=True)
-    (folder / "autosearch" / "objectives.json").write_text(json.dumps(GOALS))
+@pytest.fixture
+def searched(tmp_path):
+    """A finished search: trial 0 is the user's own, the others are better and faster."""
+    store = Store(tmp_path / "runs")
+    store.create_job("a", kind="script")
+    record = new_record("script", commands={"autosearch": {"state": "succeeded", "request": {}}})
     rows = []
-    for number in range(count):
-        item = row(number, 0.5 + 0.4 * number / count, is_baseline=number == 0, time_total_s=1.0)
-        item["values"]["latency_ms"] = 9.0 - number / count
+    for number in range(6):
+        item = row(number, 0.5 + 0.06 * number, is_baseline=number == 0, time_total_s=1.0)
+        item["values"]["latency_ms"] = 9.0 - number / 6
         item["config"] = {"lr": 0.1 / (1 + number), "code": "111-2111" if number == 0 else "1-21"}
         rows.append(item)
     for seed in (5, 6):
@@ -38,63 +39,46 @@ def searched(tmp_path, count=6, **options):
             item |= {"confirms": side, "seed": seed, "metrics": {"test_accuracy": acc - 0.01}}
             item["trial_id"], item["values"]["latency_ms"] = f"{side}{seed}", 8.0
             rows.append(item)
-    for item in rows:
-        trial = folder / "autosearch" / "trials" / item["trial_id"]
-        trial.mkdir(parents=True)
-        (trial / "result.json").write_text(json.dumps(item))
-        item["folder"] = str(trial)
-    columns, table = result_table(rows, GOALS, None)
-    details = {"job": "a", "version": "V001", "state": "succeeded", "message": None, "parent": None,
-               "description": "wide ranges", "folder": str(folder), "code_hash": None, "parameters": {},
-               "configuration": {"algorithm": "tpe"}, "log_tail": ["the end"], "resources": None,
-               "mean_cpu_cores": None, "peak_memory_mib": None, "summary": summary(folder)}  # fmt: skip
-    return Search(details, rows, GOALS, columns, table, {"lr": 0.9, "code": 0.1}, **options)
+    rows[5]["latency_flag"] = "other processes kept 1.0 cores busy"
+    with store.new_version("a", record) as made:
+        (made / "autosearch").mkdir()
+        (made / "autosearch" / "objectives.json").write_text(json.dumps(GOALS))
+        samples = [
+            {"time": 5.0 + i, "cpu_cores": 0.5, "memory_mib": 64.0, "trials": 1, "gpu": None}
+            for i in range(4)
+        ]
+        lines = "\n".join(json.dumps(sample) for sample in samples)
+        (made / "autosearch" / "resources.jsonl").write_text(lines + "\n")
+        for item in rows:
+            trial = made / "autosearch" / "trials" / item["trial_id"]
+            trial.mkdir(parents=True)
+            (trial / "result.json").write_text(json.dumps(item))
+    version = store.version("a")
+    version.describe("wide ranges")
+    return version
 
 
-def test_the_page_shows_every_part_without_a_style_of_its_own(tmp_path):
-    curves = {f"t{n}": [(1, 0.4), (2, 0.5 + n / 20)] for n in range(6)}
-    search = searched(tmp_path, curves=curves)
-    versions = [
-        {
-            "version": "V001",
-            "parent": None,
-            "state": "succeeded",
-            "version_description": "wide ranges",
-        },
-        {"version": "V002", "parent": "V001", "state": "failed", "version_description": ""},
-    ]
-    page = render_search(search, versions)
-    assert re.findall(r'<section id="(\w+)"', page) == [
-        "result", "architecture", "trials", "table", "versions", "settings", "log",
+def test_the_page_tells_the_test_accuracy_the_network_the_machine_and_the_versions(searched):
+    content = content_of(searched.path)
+    assert [part.key for part in content.sections] == [
+        "results", "architecture", "trials", "cost", "resources", "versions", "settings", "again",
     ]  # fmt: skip
-    assert " style=" not in page
-    assert "<script" not in page
-    assert not re.search(r"\bhttps?://", page)
     # the held-out figures stand in the title, with their spread and the user's own
-    assert headline(search)[0] == "Test accuracy 0.79 ± 0 (n=2); yours 0.49 ± 0 (n=2)"
-    assert "latency (ms, lower is better)" in page
-    assert "your configuration" in page
-    assert "wide ranges" in page
+    assert (
+        content.title == "Test accuracy 0.79 ± 0 (n=2), 0.49 ± 0 (n=2) with your own configuration"
+    )
+    assert content.crumb.endswith("succeeded · wide ranges")
+    html = page(content)
+    assert " style=" not in html
+    assert "latency (ms, lower is better)" in html
+    assert "latency_ms (ms)" in html
+    assert "your configuration" in html
 
 
-def test_disturbed_timings_are_said_above_the_results(tmp_path):
-    search = searched(tmp_path)
-    assert "Other work on the machine" not in render_search(search)
-    search.table[0]["latency_flag"] = "other processes kept 1.0 cores busy"
-    said = re.search(r'class="callout[^>]*>([^<]+)', render_search(search))[1]
-    assert "disturbed the latency of 1 of 10 trials (5)" in said
-
-
-def test_a_search_that_has_only_begun_has_a_page(tmp_path):
-    details = {
-        **searched(tmp_path).details,
-        "summary": None,
-        "state": "running",
-        "message": "trial 0 runs",
-    }
-    page = render_search(Search(details, []))
-    assert "a/V001: running" in page
-    assert "trial 0 runs" in page
+def test_disturbed_timings_are_said_above_the_results(searched):
+    results = content_of(searched.path).sections[0].body
+    assert "disturbed the latency of 1 of 10 trials (5)" in results
+    assert results.index("disturbed") < results.index("<svg")
 
 
 @pytest.mark.parametrize("count", [3, 1200])

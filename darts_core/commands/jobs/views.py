@@ -19,15 +19,16 @@ from darts_core.report.job_details import (
     tail,
     version_details,
 )
-from darts_core.report.search_view import read_search
 from darts_core.report.tables import clock, cost_text, neutral, render, short
-from darts_core.runlog import read_json, read_jsonl
+from darts_core.runlog import read_json, read_jsonl, write_text
 from darts_core.store.jobs import Store
 from darts_core.store.record import SCRIPT
 from darts_core.store.version import Version
-from darts_core.study.results import figure
+from darts_core.study.importance import row_importance
+from darts_core.study.result_table import result_table
+from darts_core.study.results import figure, objectives, read_rows
 
-__all__: list[str] = []
+__all__ = ["result_table", "version_details"]
 
 
 def run_show(store: Store, args: argparse.Namespace) -> int:
@@ -35,33 +36,35 @@ def run_show(store: Store, args: argparse.Namespace) -> int:
     version = store.version(args.job)
     if args.trial:
         return _show_trial(version, args)
-    if version.kind != SCRIPT:
-        return _show_stages(version, version_details(version), args)
-    search = read_search(
-        version, trial_curves if args.pictures or args.html else None, sort=args.sort
-    )
-    details, table, shares = search.details, search.table, search.shares
+    details = version_details(version)
+    if details["kind"] != SCRIPT:
+        return _show_stages(version, details, args)
+    rows = read_rows(version.path)
+    goals = objectives(version.path) if details["summary"] is not None else []
+    columns, table = result_table(rows, goals, args.sort)
     page = table[max(0, args.offset) : max(0, args.offset) + max(1, args.limit)]
+    shares = row_importance(rows, goals) if goals else {}
     if args.pictures:
         from darts_core.report.job_pictures import draw_all
 
-        draw_all(search, Path(args.pictures))
+        curves = trial_curves(rows, goals[0]["metric"]) if goals else {}
+        draw_all(rows, goals, shares, details["summary"], Path(args.pictures), curves)
     if args.html:
-        from darts_core.report.job_page import write_page
-        from darts_core.report.versions import sibling_rows
+        from darts_core.report.page import page as html_page
+        from darts_core.report.versions import content_of
 
-        write_page(Path(args.html), search, sibling_rows(version))
+        write_text(Path(args.html), html_page(content_of(version.path, curves=trial_curves)))
     if args.form != "text":
         extra = (
             {**details, "importance": shares, "total": len(table)} if args.form == "json" else None
         )
-        print(render(search.columns, page, args.form, extra))
+        print(render(columns, page, args.form, extra))
         return 0
     _print_details(details, shares)
     print(
         f"\nresults {args.offset + 1}-{args.offset + len(page)} of {len(table)} (* = your configuration)"
     )
-    print(render(search.columns, page))
+    print(render(columns, page))
     return 0
 
 

@@ -36,7 +36,8 @@ _DISTURBED = ("failed", "interrupted", "stopped")
 def state_section(facts: Mapping[str, Any]) -> Section | None:
     """What is the matter, where something is."""
     message, state = facts["message"], facts["state"]
-    if state not in _DISTURBED and not message:
+    # the message of a search that succeeded is its verdict, which stands at the top
+    if state == "succeeded" or (state not in _DISTURBED and not message):
         return None
     said = message or {
         "interrupted": "Its process ended before its time: a signal, a crash or a reboot."

@@ -109,6 +109,11 @@ ARGPARSE: dict[str, Command] = {
         "examples:\n  darts-core jobs list\n  darts-core jobs create --help",
         "darts_core.commands.jobs.cli",
     ),
+    "web": Command(
+        "the live page of all jobs: watch, compare, start, stop (needs the extra [web])",
+        "examples:\n  darts-core web --code my_project\n  darts-core web --read-only --port 0",
+        "darts_core.commands.web",
+    ),
     "serve-bench": Command(
         "load each exported artifact in a fresh process and time it",
         "examples:\n  darts-core serve-bench runs/digits-darts/V001/export",

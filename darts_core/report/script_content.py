@@ -22,7 +22,7 @@ from darts_core.report.script_sections import (
 )
 from darts_core.report.tables import cost_text
 from darts_core.store.version import Version
-from darts_core.study.importance import row_importance
+from darts_core.study.importance import Shares, importance, row_importance
 from darts_core.study.results import Row, figure, objectives, read_rows
 
 __all__ = ["Curves", "Search", "read_search", "script_content"]
@@ -50,14 +50,16 @@ class Search:
         return self.details["summary"] or {}
 
 
-def read_search(version: Version, curves: Curves | None = None) -> Search:
-    """Read a version's folder; `curves` reads a metric at each iteration of the trials."""
+def read_search(
+    version: Version, curves: Curves | None = None, shares: Shares = importance
+) -> Search:
+    """Read a version's folder (see `darts_core.report.versions.content_of`)."""
     details = version_details(version)
     rows = read_rows(version.path)
     goals = objectives(version.path) if details["summary"] is not None else []
-    shares = row_importance(rows, goals) if goals else {}
+    weights = row_importance(rows, goals, by=shares) if goals else {}
     found = curves(rows, goals[0]["metric"]) if curves is not None and goals else {}
-    return Search(version, details, rows, goals, shares, found)
+    return Search(version, details, rows, goals, weights, found)
 
 
 def script_content(search: Search, *, title: str | None = None) -> Content:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from darts_core.report.blocks import Section, card, pair
+from darts_core.report.blocks import Section, card, legend, pair
 from darts_core.report.html import Markup
 from darts_core.report.slices import slices
 from darts_core.report.svg_front import front_svg, key_html
-from darts_core.report.timeline import timeline
+from darts_core.report.timeline import TRIAL_KEY, timeline
 from darts_core.report.trials import (
     Trial,
     best_so_far,
@@ -62,34 +62,39 @@ def pictures_section(
         for name, points in curves.items()
         if name in numbers
     }
-    body = pair(
-        card(
-            best_so_far(trials, maximize=maximize, label=label, percent=False), title="Best so far"
-        ),
-        card(
-            trial_curves(
-                drawn_curves, chosen.number if chosen else None, label=label, percent=False
-            ),
-            title="Every trial's curve",
-        ),
-    )
+    own, others = ("baseline", "your configuration"), ("none", "a trial")
+    so_far = best_so_far(trials, maximize=maximize, label=label, percent=False)
+    so_far += legend(("searched", "best so far"), own, others, ("pool", "stopped early"))
+    pick = chosen.number if chosen else None
+    lines = trial_curves(drawn_curves, pick, label=label, percent=False, unit="iteration")
+    lines += legend(("searched", "the best trial"), others) if lines else ""
+    body = pair(card(so_far, title="Best so far"), card(lines, title="Every trial's curve"))
     front = search_front(
         rows, goals, title="Objectives of every trial", gains=found.get("gain", ())
     )
     if front is not None:
         body += card(front_svg(front, width=1060) + key_html([front]), title="Front")
-    body += card(
-        parallel(trials, maximize=maximize, label=label, percent=False),
-        title="Parallel coordinates",
+    beside = parallel(trials, maximize=maximize, label=label, percent=False)
+    beside += (
+        legend(("pruned", "the best trial"), ("searched", "a trial, stronger the better"))
+        if beside
+        else ""
     )
+    body += card(beside, title="Parallel coordinates")
     body += pair(
         card(importance_bars(shares), title=f"Importance for {metric.replace('_', ' ')}"),
-        card(timeline(rows), title="Workers over time"),
+        card(_workers(rows), title="Workers over time"),
     )
     body += _slices(trials, label)
     return Section("results", "Results", body) if body else None
 
 
+def _workers(rows: Sequence[Row]) -> Markup:
+    drawn = timeline(rows)
+    return drawn + legend(*TRIAL_KEY) if drawn else drawn
+
+
 def _slices(trials: Sequence[Trial], label: str) -> Markup:
     drawn = slices(trials, label=label)
-    return pair(*(card(picture, title=name) for name, picture in drawn))
+    key = legend(("searched", "a trial"), ("baseline", "your configuration"))
+    return pair(*(card(picture + key, title=name) for name, picture in drawn))

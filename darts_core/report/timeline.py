@@ -10,9 +10,10 @@ from darts_core.report.rows import finite
 from darts_core.report.svg import Scale, drawing, line, number, rect, tag, text
 from darts_core.study.results import Row
 
-__all__ = ["timeline"]
+__all__ = ["TRIAL_KEY", "timeline"]
 
 _COLORS = {"done": "searched", "stopped": "pool", "failed": "bad", "running": "good"}
+TRIAL_KEY = (("searched", "done"), ("pool", "stopped early"), ("bad", "failed"))
 _LANE = 26.0
 
 

@@ -77,7 +77,7 @@ def read_trials(items: Any) -> list[Trial]:
 
 
 def best_so_far(trials: Sequence[Trial], *, maximize: bool, label: str, percent: bool) -> Markup:
-    """Every trial's value as a dot and the best one up to each trial as a staircase."""
+    """Every trial's value as a dot, the best one up to each trial as a staircase, the user's own dashed."""
     done = [t for t in trials if t.complete and t.value is not None]
     if not done:
         return Markup()
@@ -96,7 +96,14 @@ def best_so_far(trials: Sequence[Trial], *, maximize: bool, label: str, percent:
     if not maximize:
         limits = (min(known) - 0.15 * room, max(known) + 0.6 * room)
     cut = [(x, min(max(y or 0.0, limits[0]), limits[1])) for x, y in cut]
+    own = next((t.value for t in done if t.is_baseline), None)
+    ends = (float(done[0].number), float(done[-1].number))
     lines = [
+        *(
+            [Line("yours", [(x, own) for x in ends], "baseline", dash="5 4")]
+            if own is not None
+            else ()
+        ),
         Line("best", best, "searched", steps=True),
         *(Line("", [dot], "none", dots=True, faint=True) for dot in dots),
         *(Line("", [(x, y or 0.0)], "pool", dots=True, faint=True) for x, y in cut),
@@ -191,7 +198,7 @@ def importance_bars(shares: Mapping[str, Any]) -> Markup:
 
 
 def trial_curves(curves: Mapping[int, Sequence[tuple[float, float]]], best: int | None,
-                 *, label: str, percent: bool) -> Markup:  # fmt: skip
+                 *, label: str, percent: bool, unit: str = "epoch") -> Markup:  # fmt: skip
     """A value against epochs for every trial: the best one strong, those that were cut short end.
 
     All trials are drawn; of many, each with fewer points, so that a page stays small.
@@ -213,7 +220,7 @@ def trial_curves(curves: Mapping[int, Sequence[tuple[float, float]]], best: int 
         limits = None
     return line_chart(
         lines,
-        x_label="epoch",
+        x_label=unit,
         y_label=label,
         title="Every trial's curve",
         percent=percent,

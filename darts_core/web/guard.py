@@ -8,6 +8,8 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from starlette.exceptions import HTTPException
+
 from darts_core.web.options import LIMIT_BYTES, WebOptions
 
 __all__ = ["POLICY", "Guard"]
@@ -28,15 +30,12 @@ _HEADERS = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+_TOO_LARGE = f"A request may hold {LIMIT_BYTES} bytes."
 _SAFE = ("GET", "HEAD")
 _NO_TOKEN = (
     "This page needs the token of the address that `darts-core web` printed when it started; open that "
     "address."
 )
-
-
-class _TooLarge(Exception):
-    """A body is longer than the limit."""
 
 
 class Guard:
@@ -58,28 +57,22 @@ class Guard:
         if refusal is not None:
             await _answer(send, *refusal)
             return
-        begun, left = False, LIMIT_BYTES
+        left = LIMIT_BYTES
 
         async def counted() -> MutableMapping[str, Any]:
             message = await receive()
             nonlocal left
             left -= len(message.get("body", b""))
             if left < 0:
-                raise _TooLarge
+                raise HTTPException(413, _TOO_LARGE)
             return message
 
         async def guarded(message: MutableMapping[str, Any]) -> None:
-            nonlocal begun
             if message["type"] == "http.response.start":
-                begun = True
                 message["headers"] = [*message.get("headers", []), *_HEADERS]
             await send(message)
 
-        try:
-            await self.app(scope, counted, guarded)
-        except _TooLarge:
-            if not begun:
-                await _answer(send, 413, f"A request may hold {LIMIT_BYTES} bytes.")
+        await self.app(scope, counted, guarded)
 
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[Any, ...] | None:
         """Status, sentence and headers of a refusal (or of the redirect that sets the cookie), or None."""
@@ -113,7 +106,7 @@ class Guard:
             return 403, "This page is read-only: it was started with --read-only."
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > LIMIT_BYTES:
-            return 413, f"A request may hold {LIMIT_BYTES} bytes."
+            return 413, _TOO_LARGE
         return None
 
     def _known(self, host: str) -> bool:

@@ -37,29 +37,14 @@ def sparkline_svg(values: Sequence[Any], label: str) -> Markup:
     return drawing(90, 24, path(points, class_="series s-searched"), label=label, class_="spark")
 
 
-def _device(command: Mapping[str, Any]) -> str:
-    """Where a version's newest command computes, as its request or its overrides say."""
-    request = command.get("request")
-    if isinstance(request, Mapping) and isinstance(request.get("devices"), list):
-        return ", ".join(str(d) for d in request["devices"])
-    for word in command.get("overrides") or ():
-        if str(word).lstrip("+").startswith("device="):
-            return str(word).partition("=")[2]
-    return "auto"
-
-
 def shown_row(row: Mapping[str, Any], version: Version, *, of_job: bool = False) -> dict[str, Any]:
     """A row of a list as the template takes it; how far it is, is read of what runs alone."""
-    left, share, done, device = "", None, "", "–"
-    record: dict[str, Any] = {"commands": {}}
+    left, share, done = "", None, ""
     if row["state"] in LIVE:
-        record = version.record()
-        far = progress(version, record)
+        far = progress(version, version.record())
         if far is not None:
             left = span(far.seconds_left) if far.seconds_left is not None else ""
             share, done = far.share, far.text
-    if row.get("device"):
-        device = str(row["device"])
     place = f"/jobs/{row['job']}/{row['version']}"
     return {
         **row,
@@ -74,7 +59,7 @@ def shown_row(row: Mapping[str, Any], version: Version, *, of_job: bool = False)
         "baseline": short(row["baseline"]) if row["baseline"] is not None else "–",
         "metric": (row["metric"] or "").replace("_", " "),
         "course": sparkline_svg(row["course"], f"course of {row['job']}"),
-        "device": device,
+        "device": row["device"] or "–",
         "started": clock(row["started"] or row["created"]),
         "duration": span(row["duration"]) if row["duration"] is not None else "–",
         "message": row["message"] if row["state"] == "failed" else "",

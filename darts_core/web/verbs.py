@@ -18,7 +18,7 @@ from darts_core.web.options import WebOptions
 __all__ = ["VERBS", "Order", "order"]
 
 _LONGEST, _LONGEST_FILE = 10_000, 500_000
-_PIPELINE_CODE = re.compile(r"^[+~]*(plugins|hydra|hydra/.*|.*_target_)$")
+_PIPELINE_CODE = re.compile(r"[+~]*(plugins(\..*)?|hydra([./].*)?|(.*\.)?_target_)")
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,9 @@ def _new_version(options: WebOptions, fields: Fields) -> Order:
         words = _lines(fields.get("settings", ""), "--set")
         for word in words:
             key, _, value = word.removeprefix("--set=").partition("=")
-            if _PIPELINE_CODE.match(key) or (key.startswith("model") and ":" in value):
+            if _PIPELINE_CODE.fullmatch(key) or (
+                key.lstrip("+~").startswith("model") and ":" in value
+            ):
                 raise ConfigError(
                     f"The setting {key[:80]} names code; start that from the command line."
                 )

@@ -71,6 +71,11 @@ class LayerCosts:
             for hook in hooks:
                 hook.remove()
 
+    @property
+    def layers(self) -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
+        """Path -> (layer, shape of its input) of the network observed last."""
+        return self._layers
+
     def total_ms(self, under: str = "") -> float:
         """Sum over the layers whose path starts with `under`."""
         prefix = f"{under}." if under else ""

@@ -17,7 +17,6 @@ __all__ = [
     "count_text",
     "details",
     "duration",
-    "legend",
     "pair",
     "percent",
     "plain_table",
@@ -49,12 +48,6 @@ def pair(*cards: Markup) -> Markup:
 def callout(content: object, tone: str = "") -> Markup:
     """A remark in a frame; `tone` is "", "ok" or "bad"."""
     return render("callout", content=content, tone=tone)
-
-
-def legend(*items: tuple[str, str]) -> Markup:
-    """The key of a picture: (colour name, what bears it)."""
-    marks = [(Markup('<i class="dot d-{}"></i>').format(color), text) for color, text in items]
-    return render("key", items=marks)
 
 
 def details(summary: object, content: Markup) -> Markup:

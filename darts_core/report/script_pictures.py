@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from darts_core.report.blocks import Section, card, legend, pair
+from darts_core.report.blocks import Section, callout, card, pair
 from darts_core.report.html import Markup
+from darts_core.report.metric_units import metric_label
 from darts_core.report.slices import slices
 from darts_core.report.svg_front import front_svg, key_html
-from darts_core.report.timeline import TRIAL_KEY, timeline
+from darts_core.report.timeline import timeline
 from darts_core.report.trials import (
     Trial,
     best_so_far,
@@ -18,6 +19,7 @@ from darts_core.report.trials import (
     trial_curves,
 )
 from darts_core.report.trials_front import search_front
+from darts_core.study.result_table import row_names
 from darts_core.study.results import Goals, Row, row_values, search_rows
 
 __all__ = ["as_trials", "pictures_section"]
@@ -26,6 +28,7 @@ __all__ = ["as_trials", "pictures_section"]
 def as_trials(rows: Sequence[Row], goals: Goals) -> list[Trial]:
     """The trials of a search as the pictures take them; a stopped one has its last value."""
     trials = []
+    names = dict(zip((row["trial_id"] for row in rows), row_names(rows), strict=True))
     for number, row in enumerate(search_rows(rows)):
         values = row_values(row, goals)
         trials.append(
@@ -36,6 +39,7 @@ def as_trials(rows: Sequence[Row], goals: Goals) -> list[Trial]:
                 value=values[0] if values else None,
                 values=tuple(values or ()),
                 is_baseline=bool(row.get("is_baseline")),
+                label=names[row["trial_id"]],
             )
         )
     return trials
@@ -53,48 +57,64 @@ def pictures_section(
         return None
     trials = as_trials(rows, goals)
     metric, maximize = goals[0]["metric"], goals[0]["mode"] == "max"
-    label = f"{metric.replace('_', ' ')} ({'higher' if maximize else 'lower'} is better)"
-    best = found.get("best") or {}
+    label = metric_label(metric, goals[0]["mode"])
     numbers = {row["trial_id"]: trial for row, trial in zip(search_rows(rows), trials, strict=True)}
-    chosen = numbers.get(best.get("trial_id"))
+    chosen, own = (
+        numbers.get((found.get(side) or {}).get("trial_id", "")) for side in ("best", "baseline")
+    )
     drawn_curves = {
         numbers[name].number: [(float(x), y) for x, y in points]
         for name, points in curves.items()
         if name in numbers
     }
-    own, others = ("baseline", "your configuration"), ("none", "a trial")
-    so_far = best_so_far(trials, maximize=maximize, label=label, percent=False)
-    so_far += legend(("searched", "best so far"), own, others, ("pool", "stopped early"))
-    pick = chosen.number if chosen else None
-    lines = trial_curves(drawn_curves, pick, label=label, percent=False, unit="iteration")
-    lines += legend(("searched", "the best trial"), others) if lines else ""
-    body = pair(card(so_far, title="Best so far"), card(lines, title="Every trial's curve"))
+    body = _disturbed(rows) + pair(
+        card(
+            best_so_far(trials, maximize=maximize, label=label, percent=False), title="Best so far"
+        ),
+        card(
+            trial_curves(
+                drawn_curves,
+                chosen.number if chosen else None,
+                own=own.number if own else None,
+                name=chosen.name if chosen else "",
+                label=label,
+                percent=False,
+                maximize=maximize,
+                x_label="iteration",
+            ),
+            title="Every trial's curve",
+        ),
+    )
     front = search_front(
         rows, goals, title="Objectives of every trial", gains=found.get("gain", ())
     )
     if front is not None:
         body += card(front_svg(front, width=1060) + key_html([front]), title="Front")
-    beside = parallel(trials, maximize=maximize, label=label, percent=False)
-    beside += (
-        legend(("pruned", "the best trial"), ("searched", "a trial, stronger the better"))
-        if beside
-        else ""
+    body += card(
+        parallel(trials, maximize=maximize, label=label, percent=False),
+        title="Parallel coordinates",
     )
-    body += card(beside, title="Parallel coordinates")
     body += pair(
         card(importance_bars(shares), title=f"Importance for {metric.replace('_', ' ')}"),
-        card(_workers(rows), title="Workers over time"),
+        card(timeline(rows), title="Workers over time"),
     )
     body += _slices(trials, label)
     return Section("results", "Results", body) if body else None
 
 
-def _workers(rows: Sequence[Row]) -> Markup:
-    drawn = timeline(rows)
-    return drawn + legend(*TRIAL_KEY) if drawn else drawn
+def _disturbed(rows: Sequence[Row]) -> Markup:
+    """The warning about timings that other work disturbed, where everybody sees it."""
+    named = row_names(rows)
+    flagged = [name for name, row in zip(named, rows, strict=True) if row.get("latency_flag")]
+    if not flagged:
+        return Markup()
+    shown = ", ".join(flagged[:12]) + (" …" if len(flagged) > 12 else "")
+    return callout(
+        f"Other work on the machine disturbed the latency of {len(flagged)} of {len(rows)} trials ({shown}); "
+        "compare it with care, or search again on a quiet machine."
+    )
 
 
 def _slices(trials: Sequence[Trial], label: str) -> Markup:
     drawn = slices(trials, label=label)
-    key = legend(("searched", "a trial"), ("baseline", "your configuration"))
-    return pair(*(card(picture + key, title=name) for name, picture in drawn))
+    return pair(*(card(picture, title=name) for name, picture in drawn))

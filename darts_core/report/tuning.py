@@ -123,6 +123,7 @@ def tune_section(run: VersionRun, importance: Shares = importance) -> Section | 
                 best.number if best else None,
                 label=label,
                 percent=share,
+                maximize=maximize,
             ),
             title="Every trial's curve",
         ),

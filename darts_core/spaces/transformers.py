@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from darts_core.spaces.base import register_space
 from darts_core.spaces.choices import ChoiceSpace, Option
 
-__all__ = ["VIT_TINY", "transformer_space"]
+__all__ = ["GPT_TINY", "VIT_TINY", "transformer_space"]
 
 
 def transformer_space(
@@ -38,7 +38,8 @@ def transformer_space(
         choices[f"block{block}.mixer"] = mixers
         choices[f"block{block}.heads"] = heads
         choices[f"block{block}.ratio"] = ratios
-    return ChoiceSpace.of(name, choices, skeleton=skeleton)
+    reads = "tokens" if skeleton == "gpt" else "image"
+    return ChoiceSpace.of(name, choices, skeleton=skeleton, reads=reads)
 
 
 VIT_TINY = register_space(
@@ -52,4 +53,16 @@ VIT_TINY = register_space(
         depths=(2, 3, 4),
     ),
     description="small vision transformers: depth; attention or depthwise mixing, heads, MLP ratio a block",
+)
+GPT_TINY = register_space(
+    "gpt_tiny",
+    transformer_space(
+        "gpt_tiny",
+        "gpt",
+        mixers=("attention", "convolution"),
+        heads=(1, 2, 4),
+        ratios=(1, 2, 4),
+        depths=(2, 3, 4),
+    ),
+    description="small language models: depth; attention or gated convolution, heads, MLP ratio a block",
 )

@@ -34,7 +34,8 @@ class ChoiceNetwork(CellNetwork):
     """Base of networks made by a `ChoiceMaker`.
 
     A subclass takes the space, `made` (choices by label, None leaves them open), and those of channels,
-    layers, num_classes, in_channels and image_size that it reads, as keywords.
+    layers, num_classes, in_channels and image_size (height, width; of open ones only) that it reads, as
+    keywords.
     """
 
     def spread_drop(self) -> None:
@@ -60,7 +61,8 @@ def register_choice_network(name: str, *, description: str) -> Callable[[Made], 
         takes = [size for size in _SIZES if size in inspect.signature(network).parameters]
 
         def opened(space: ChoiceSpace, *, image_size: Any = None, **sizes: Any) -> nn.Module:
-            return make(space, **{k: v for k, v in sizes.items() if k in takes})
+            given = {**sizes, "image_size": image_size}
+            return make(space, **{k: v for k, v in given.items() if k in takes})
 
         def plain(architecture: Architecture, *, auxiliary: bool, **sizes: Any) -> nn.Module:
             space = SPACES[architecture.space]
@@ -71,7 +73,8 @@ def register_choice_network(name: str, *, description: str) -> Callable[[Made], 
                     f"A network of the space {space.name!r} has no auxiliary head; use auxiliary=false."
                 )
             space.index(architecture)
-            given = {k: v for k, v in sizes.items() if k in takes}
+            # `build` is told the height only
+            given = {k: v for k, v in sizes.items() if k in takes and k != "image_size"}
             return make(space, made=dict(architecture.choices), **given)
 
         register_choice_model(name, description=description)(opened)

@@ -11,7 +11,7 @@ from darts_core.errors import ConfigError, unknown_name
 from darts_core.supernet.choice_maker import ChoiceMaker
 from darts_core.supernet.choice_network import ResidualPath
 
-__all__ = ["GridAttention", "GridConvolution", "TransformerBlock"]
+__all__ = ["GatedConvolution", "GridAttention", "GridConvolution", "TransformerBlock"]
 
 
 class TransformerBlock(ResidualPath):
@@ -90,4 +90,29 @@ class GridConvolution(nn.Module):
         """The mixed grid."""
         mixed = self.depthwise(x_BHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         result: Tensor = self.output(F.gelu(mixed))
+        return result
+
+
+class GatedConvolution(nn.Module):
+    """Tokens mixed with those just before them, channel by channel, and let through by a gate.
+
+    Shapes: [B, T, C] -> the same. A token sees itself and the `kernel - 1` before it only.
+
+    Source: Dauphin et al., "Language Modeling with Gated Convolutional Networks", arXiv:1612.08083,
+    section 2, with depthwise convolutions.
+    """
+
+    def __init__(self, channels: int, kernel: int = 7) -> None:
+        super().__init__()
+        self.before = kernel - 1
+        self.content = nn.Linear(channels, channels)
+        self.gate = nn.Linear(channels, channels)
+        self.depthwise = nn.Conv1d(channels, channels, kernel, groups=channels)
+        self.mix = nn.Linear(channels, channels)
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        """The mixed tokens."""
+        past = F.pad(self.content(x_BTC).transpose(1, 2), (self.before, 0))
+        mixed = self.depthwise(past).transpose(1, 2) * self.gate(x_BTC).sigmoid()
+        result: Tensor = self.mix(mixed)
         return result

@@ -13,10 +13,11 @@ from darts_core.report.job_rows import SORTS, newest_rows, picked, version_rows
 from darts_core.report.progress import progress
 from darts_core.report.svg import drawing, path
 from darts_core.report.tables import short, span
+from darts_core.report.version_tree import version_lines
 from darts_core.store.record import LIVE, STATES
 from darts_core.store.version import Version
 from darts_core.web.marks import store_mark
-from darts_core.web.shell import clock, kept_page, link, page_links, site_of, whole
+from darts_core.web.shell import clock, kept_page, page_links, site_of, whole
 
 __all__ = ["job_page", "jobs_page", "shown_row", "sparkline_svg"]
 
@@ -50,7 +51,7 @@ def shown_row(row: Mapping[str, Any], version: Version, *, of_job: bool = False)
         **row,
         "label": f"{row['job']}/{row['version']}",
         "title": row["version"] if of_job else row["job"],
-        "description": row.get("note") or "" if of_job else row["description"],
+        "description": row["version_description"] if of_job else row["description"],
         "link": place if of_job else f"/jobs/{row['job']}",
         "share": share,
         "progress": done,
@@ -147,20 +148,18 @@ def _tree(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Versions below those that they were made from; empty where none was made from another."""
     if not any(row.get("parent") for row in rows):
         return []
-    nodes = {
-        row["version"]: {
+    roots: list[dict[str, Any]] = []
+    levels = [roots]
+    for depth, row in version_lines(rows[::-1]):
+        best = f"best {short(row['value'])}" if row["value"] is not None else ""
+        node = {
             "name": row["version"],
-            "link": link(f"/jobs/{row['job']}/{row['version']}"),
+            "link": f"/jobs/{row['job']}/{row['version']}",
             "state": row["state"],
-            "said": row.get("note")
-            or (f"best {short(row['value'])}" if row["value"] is not None else ""),
+            "said": " · ".join(text for text in (best, row["version_description"]) if text),
             "children": [],
         }
-        for row in reversed(rows)
-    }
-    roots: list[dict[str, Any]] = []
-    for row in reversed(rows):
-        parent = row.get("parent")
-        above = nodes.get(str(parent)) if parent != row["version"] else None
-        (above["children"] if above else roots).append(nodes[row["version"]])
+        del levels[depth + 1 :]
+        levels[depth].append(node)
+        levels.append(node["children"])
     return roots

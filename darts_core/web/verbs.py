@@ -92,9 +92,10 @@ def _delete(options: WebOptions, fields: Fields) -> Order:
 def _edit(options: WebOptions, fields: Fields) -> Order:
     job = fields.get("job", "")
     options.store.job_record(job)
-    return Order(
-        ("edit", job, f"--description={fields.get('description', '')}"), {}, f"/jobs/{job}"
-    )
+    version = _version(options, fields) if fields.get("version") else None
+    described = f"--description={fields.get('description', '')}"
+    place = _page(version) if version else f"/jobs/{job}"
+    return Order(("edit", version.label if version else job, described), {}, place)
 
 
 def _export(options: WebOptions, fields: Fields) -> Order:

@@ -70,6 +70,7 @@ def version_page(request: Request) -> Response:
             ],
             "more_files": max(0, len(files) - _FILES),
             "folder": str(version.path),
+            "description": version.description,
         }
 
     return kept_page(request, site.version_mark(version), "version", make)
@@ -148,7 +149,7 @@ def _trials(version: Version, request: Request) -> Section | None:
         for row in table[(at - 1) * _ROWS : at * _ROWS]
     ]
     body = part(
-        "trials",
+        "trials_table",
         columns=columns,
         rows=shown,
         asked=asked,

@@ -1,4 +1,4 @@
-"""The live page by HTTP alone: what it shows, that it stays small and quick to ask again, its actions' commands."""
+"""The live page by HTTP alone: what it shows, what it sends again, the commands of its actions."""
 
 import json
 import os
@@ -300,8 +300,8 @@ def test_every_verb_is_a_command_that_exists(root, tmp_path):
     configure(parser)
     fields = {
         "job": "one", "version": "V001", "saved": "kept", "name": "new", "code": str(tmp_path / "code"),
-        "boot_file": "boot.py", "file": "a: 1", "settings": "a=1\nb=2", "arguments": "c=3", "budget": "4x 30m",
-        "devices": "cpu", "description": "-d", "trial": "t1", "typed": "one/V001",
+        "boot_file": "boot.py", "file": "a: 1", "settings": "a=1\nb=2", "arguments": "c=3",
+        "budget": "4x 30m", "devices": "cpu", "description": "-d", "trial": "t1", "typed": "one/V001",
     }  # fmt: skip
     for verb in VERBS:
         words = order(options(root, code=(tmp_path / "code",)), verb, fields).words

@@ -11,7 +11,7 @@ from darts_core.report.job_summary import stage_facts
 from darts_core.runlog import read_yaml
 from darts_core.store.record import SCRIPT
 from darts_core.store.version import Version
-from darts_core.study.results import summary
+from darts_core.study.results import figure, summary
 
 __all__ = ["different_settings", "flatten", "reported", "results_table"]
 
@@ -47,6 +47,8 @@ def reported(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def results_of(version: Version, metrics: Sequence[str]) -> dict[str, Any]:
     column: dict[str, Any] = {"state": version.state()}
+    if version.description:
+        column["description"] = version.description
     if version.kind != SCRIPT:
         for row in stage_facts(version.path):
             facts = {k: v for k, v in row.items() if k not in ("stage", "finished")}
@@ -65,6 +67,9 @@ def results_of(version: Version, metrics: Sequence[str]) -> dict[str, Any]:
         column["best settings"] = best["config"]
     for item in found["gain"]:
         column[f"gain {item['metric']}"] = item["difference"]
+        column[f"verdict {item['metric']}"] = f"{item['verdict']} (n={item['best']['n']})"
+    for metric, sides in found["test"].items():
+        column |= {f"{side} {metric}": figure(kept) for side, kept in sides.items()}
     column["trials"] = sum(found["trials"].values())
     column["cost (trainings)"] = found["cost"]["search"]["trainings"]
     return column

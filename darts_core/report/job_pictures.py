@@ -176,7 +176,8 @@ def draw_comparison(
         if name in baselines:
             axes.plot(position, baselines[name], "*", ms=14, color=hex_color("baseline"),
                       label=None if baselines.keys() & names[:position] else YOURS)  # fmt: skip
-    axes.legend(fontsize=7, frameon=False)
+    axes.legend(fontsize=7, frameon=False, markerscale=0.6)
+    axes.set_xlim(-0.5, len(names) - 0.5)
     axes.set_xticks(range(len(names)), [plain_label(name) for name in names])
     return _save(figure, path)
 

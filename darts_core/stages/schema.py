@@ -21,6 +21,7 @@ from darts_core.settings import (
     Report,
     Search,
     Settings,
+    Shrink,
     Space,
     Train,
     Tune,
@@ -41,6 +42,7 @@ __all__ = [
     "RecipeStage",
     "ReportStage",
     "SearchStage",
+    "ShrinkStage",
     "Stage",
     "TrainStage",
     "TuneStage",
@@ -154,6 +156,22 @@ class PruneStage(RecipeStage):
 
 
 @dataclass(frozen=True)
+class ShrinkStage(RecipeStage):
+    """What `shrink` is given."""
+
+    STAGE: ClassVar[str] = "shrink"
+
+    model: str | None = setting(
+        None,
+        f"a model.pt or the folder of one; or {_NAMES}; null: what train left in this version",
+    )
+    model_args: Mapping[str, Any] = setting({}, "arguments of a named model")
+    weights: str | None = setting(None, "the state dict of a named model")
+    shrink: Shrink = setting(Shrink, "the elastic training and the front")
+    export: Export = setting(Export, "of each point")
+
+
+@dataclass(frozen=True)
 class ExportStage(DataStage):
     """What `export` is given."""
 
@@ -226,7 +244,8 @@ class Pipeline(DataStage):
 STAGES: dict[str, type[Stage]] = {
     stage.STAGE: stage
     for stage in (
-        SearchStage, TrainStage, TuneStage, PruneStage, ExportStage, BenchStage, ReportStage, Pipeline,
+        SearchStage, TrainStage, TuneStage, ShrinkStage, PruneStage, ExportStage, BenchStage, ReportStage,
+        Pipeline,
     )
 }  # fmt: skip
 COMMANDS = tuple(STAGES)

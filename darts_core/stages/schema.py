@@ -52,6 +52,7 @@ __all__ = [
 # are not hashed
 PLACES = ("job", "version", "out")
 UNHASHED = (*PLACES, "allow_doubtful")
+REDUCE = ("prune", "shrink", "none")
 WHAT = ("models", "step", "kernels", "tabular")
 
 _NODE = "chosen by its group"
@@ -179,7 +180,7 @@ class ExportStage(DataStage):
 
     model: str | None = setting(
         None,
-        f"a model.pt or the folder of one; or {_NAMES}; null: what prune, else train, left in this version",
+        f"a model.pt or the folder of one; or {_NAMES}; null: what prune, shrink or train left here",
     )
     model_args: Mapping[str, Any] = setting({}, "arguments of a named model")
     weights: str | None = setting(None, "the state dict of a named model")
@@ -223,6 +224,7 @@ class Pipeline(DataStage):
     STAGE: ClassVar[str] = "run"
 
     allow_doubtful: bool = setting(False, "go on with an architecture that the guards doubt")
+    reduce: str = setting("prune", f"what makes it faster: {', '.join(REDUCE)}", choices=REDUCE)
     seeds: int = setting(
         1, "so many whole pipelines, with seeds seed, seed+1 ...", low=1, high=10_000
     )
@@ -236,6 +238,7 @@ class Pipeline(DataStage):
     train: Train = setting(Train, "the recipe")
     tune: Tune = setting(Tune, "the study")
     prune: Prune = setting(Prune, "the pruning")
+    shrink: Shrink = setting(Shrink, "the elastic training, with reduce=shrink")
     export: Export = setting(Export, "the export")
     bench: Bench = setting(Bench, "the comparison")
     report: Report = setting(Report, "the page")

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from darts_core import runlog
-from darts_core.elastic.aim import aim_of
 from darts_core.elastic.archive import Archive
 from darts_core.elastic.choose import Chosen, budgets_of, choose
 from darts_core.elastic.cost import NetworkCost, fit_cost, measure_cost
@@ -98,10 +97,9 @@ def grow_family(
         NonFiniteLossError: a loss became NaN or infinite.
     """
     options, device = settings.options, clock.device
-    aim = aim_of(bundle)
     batches = take_batches(bundle, 4, 64, device)
     net = elastic(
-        model, batches[0][0], batches=batches, loss_of=aim.loss, least=options.least,
+        model, batches[0][0], batches=batches, loss_of=bundle.task.loss, least=options.least,
         step=options.round_to, depth=options.depth,
     )  # fmt: skip
     for line in str(net).splitlines():
@@ -113,7 +111,7 @@ def grow_family(
     ends = cost.of(net.smallest), cost.of(net.largest)
     budgets = budgets_of(*ends, settings.budgets, settings.points)
     sandwich = Sandwich(
-        net, drawn=options.drawn, share=options.distillation, seed=seed, aim=aim,
+        net, drawn=options.drawn, share=options.distillation, seed=seed, task=bundle.task,
         cache_mib=options.cache_mib,
     )  # fmt: skip
     with bar("elastic training") as progress:
@@ -169,7 +167,6 @@ def _choose(
     options = settings.options
     few = min(options.val_examples, bundle.size("val"))
     part = bundle.take("val", few) if few < bundle.size("val") else bundle
-    aim = aim_of(bundle)
     looks = 2 * options.looks + 3 * len(budgets)
 
     def judge(network: nn.Module) -> tuple[float, float]:
@@ -188,6 +185,6 @@ def _choose(
     examples = few + sum(len(x) for x, _ in norms)
     torch.manual_seed(seed)
     return choose(
-        archive, budgets, batches, aim.loss, final, looks=options.looks, examples=examples, seed=seed,
+        archive, budgets, batches, bundle.task.loss, final, looks=options.looks, examples=examples, seed=seed,
         kept=kept, keep=lambda found: runlog.write_json(path, found),
     )  # fmt: skip

@@ -17,6 +17,7 @@ from darts_core.settings.field import (
 )
 from darts_core.settings.search import Latency, Search, SearchConfig, SearchSettings, Space
 from darts_core.settings.shrink import Shrink, ShrinkOptions
+from darts_core.settings.task import TaskChoice
 from darts_core.settings.train import OPTIMIZERS, Train, TrainConfig
 from darts_core.settings.trained import (
     Bench,
@@ -49,6 +50,7 @@ __all__ = [
     "Shrink",
     "ShrinkOptions",
     "Space",
+    "TaskChoice",
     "Train",
     "TrainConfig",
     "Tune",

@@ -23,6 +23,7 @@ from darts_core.settings import (
     Settings,
     Shrink,
     Space,
+    TaskChoice,
     Train,
     Tune,
     setting,
@@ -87,9 +88,10 @@ class Stage(Settings):
 
 @dataclass(frozen=True)
 class DataStage(Stage):
-    """A stage that reads images."""
+    """A stage that reads data."""
 
     data: Data = setting(Data, _NODE)
+    task: TaskChoice = setting(TaskChoice, _NODE)
 
 
 @dataclass(frozen=True)

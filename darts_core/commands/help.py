@@ -52,6 +52,11 @@ HYDRA: dict[str, Command] = {
         """  darts-core tune architecture=DARTS_V2 tune.trials=20 train.epochs=10
   darts-core tune -m hydra/sweeper=darts train.learning_rate='tag(log,interval(0.01,0.3))'""",
     ),
+    "shrink": Command(
+        "one elastic training of a trained network, then a measured front of its sub-networks",
+        """  darts-core shrink model=runs/digits-darts/V001/train
+  darts-core shrink model=my_nas.nets:make weights=net.pt data=fashion_mnist shrink.budgets=[75%,50%,25%]""",
+    ),
     "prune": Command(
         "shrink a trained network to a measured latency, then fine-tune",
         """  darts-core prune model=runs/digits-darts/V001/train prune.budget=50%

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darts_core.report.blocks import Section
+from darts_core.report.family import shrink_section
 from darts_core.report.html import Markup, render
 from darts_core.report.overview import (
     cost_section,
@@ -85,6 +86,7 @@ def version_content(
         search_section(run),
         train_section(run),
         tune_section(run, shares),
+        shrink_section(run),
         prune_section(run),
         export_section(run),
         cost_section(run),

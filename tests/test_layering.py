@@ -39,6 +39,8 @@ ALLOWED: dict[str, set[str]] = {
         "latency",
         "penalties",
         "spaces",
+        "train",  # of finalists
+        "study",
     },
     "prune": {"train", "latency", "supernet", "models"},
     "elastic": {

@@ -132,6 +132,7 @@ class SearchResult:
         epoch: the epoch (from 0) after which the search stood at it.
         doubts: what speaks against it; empty unless everything is doubted.
         weights: the final mixing weights [E, K] of that epoch, by cell kind.
+        earlier: what the search stood at after other epochs and no guard doubts, the latest first.
         history: one row of metrics an epoch, as in `metrics.jsonl`.
         seconds: device-synchronised seconds spent in steps, evaluation and guards, over all resumes.
         steps: search steps taken.
@@ -150,3 +151,4 @@ class SearchResult:
     epoch: int | None = None
     doubts: list[Doubt] = field(default_factory=list)
     weights: dict[str, Any] = field(default_factory=dict)
+    earlier: list[Architecture] = field(default_factory=list)

@@ -38,6 +38,8 @@ log = logging.getLogger("darts_core")
 def run(config: Pipeline, version: Path) -> dict[str, Any]:
     """Search, tune, train, prune, export, and the same tuning and training of a baseline; then compare.
 
+    Without `pruning` the trained network is exported as it is.
+
     `searched/` is the found architecture under the recipe as configured, `train/` under the tuned
     one; `baseline/` holds the hand-designed network, tuned over as many trials.
 
@@ -47,13 +49,14 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
     Raises:
         ArchitectureError: the search's guards doubt whatever it found, and `allow_doubtful` is false.
     """
-    found = {"search": search(config.part(SearchStage, seeds=1), version / "search")}
+    found = {"search": search(_search_part(config), version / "search")}
     _require_trusted(found["search"], version, allowed=config.allow_doubtful)
     found["searched"] = train(config.part(TrainStage), version / "searched")
     found["tune"] = tune(config.part(TuneStage), version / "tune")
     tuned = replace(config, train=replace(config.train, **found["tune"]["best"]))
     found["train"] = train(tuned.part(TrainStage), version / "train")
-    found["prune"] = prune(tuned.part(PruneStage), version / "prune")
+    if config.pruning:
+        found["prune"] = prune(tuned.part(PruneStage), version / "prune")
     found["export"] = export(config.part(ExportStage), version / "export")
     found |= _baseline(config, version / "baseline")
     found["bench"] = bench(config.part(BenchStage), version / "bench")
@@ -62,13 +65,22 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
     _say_costs(costs)
     page = report(config.part(ReportStage), version / "report")
     run_front(version)
-    last = found["prune"]
+    last = found["prune"] if config.pruning else found["train"]
     return {
         "costs": costs,
         "val_accuracy": last["val_accuracy"],
         "test_accuracy": last["test_accuracy"],
         **page,
     }
+
+
+def _search_part(config: Pipeline) -> SearchStage:
+    """What the search is given: a budget that is a share is one of the rival's time."""
+    latency = config.latency
+    if latency.share is not None:
+        rival, width = config.bench.baseline, config.bench.baseline_width
+        latency = replace(latency, baseline=rival, baseline_width=width)
+    return config.part(SearchStage, seeds=1, latency=latency)
 
 
 def _require_trusted(result: Mapping[str, Any], version: Path, *, allowed: bool) -> None:

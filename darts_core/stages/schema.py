@@ -205,6 +205,9 @@ class Pipeline(DataStage):
     STAGE: ClassVar[str] = "run"
 
     allow_doubtful: bool = setting(False, "go on with an architecture that the guards doubt")
+    pruning: bool = setting(
+        True, "prune the trained network to prune.budget; false: it is exported as it was trained"
+    )
     seeds: int = setting(
         1, "so many whole pipelines, with seeds seed, seed+1 ...", low=1, high=10_000
     )

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
+from darts_core.architecture import Architecture
 from darts_core.runlog import RunFolder
-from darts_core.search import GuardContext, SearchConfig, SearchResult
+from darts_core.search import Doubt, GuardContext, SearchConfig, SearchResult
 from darts_core.search import search as search_alone
 from darts_core.search.distributed import (
     current_group,
@@ -22,6 +23,7 @@ from darts_core.search.distributed import (
 from darts_core.search.record import doubts_about
 from darts_core.stages.budget import settle
 from darts_core.stages.cost import network_timer, penalties
+from darts_core.stages.finalists import choose_among_finalists
 from darts_core.stages.forecast import forecast, process_peak_mib
 from darts_core.stages.fronts import search_front
 from darts_core.stages.inputs import find_device, load_bundle
@@ -38,6 +40,7 @@ from darts_core.stages.search_setup import (
     space_of,
     tune_kernels,
 )
+from darts_core.stages.share import with_budget
 from darts_core.stages.targets import instantiate
 from darts_core.stages.tensorboard_pictures import AlphaPictures
 
@@ -62,6 +65,8 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
         return {} if run is None else run.result()
     device = find_device(config.device) if group is None else group_device()
     bundle = load_bundle(config, device).without_test()
+    with first_goes_first(group):  # the others read what it measures
+        config = with_budget(config, bundle.image_shape, bundle.num_classes, device, folder)
     table = lookup_table(config.search)
     settings, space = config.search.part(SearchConfig), space_of(config)
     if run is not None:
@@ -119,14 +124,16 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
         config.seed,
         found.architecture,
     )
-    found, costed = settle(
-        found,
-        space,
-        costs,
-        network_timer(config, bundle.image_shape, bundle.num_classes, device)
-        if config.latency.cost == "latency"
-        else None,
-        lambda architecture: doubts_about(guards, replace(last, architecture=architecture)),
+    timer = None
+    if config.latency.cost == "latency":
+        timer = network_timer(config, bundle.image_shape, bundle.num_classes, device)
+
+    def judge(architecture: Architecture) -> list[Doubt]:
+        return doubts_about(guards, replace(last, architecture=architecture))
+
+    found, costed = settle(found, space, costs, timer, judge)
+    found, chosen = choose_among_finalists(
+        config, found, space, supernet, bundle, costs, timer, judge, folder / "finalists"
     )
     if board is not None:
         board.result(found.architecture)
@@ -139,7 +146,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
         facts["processes"] = group.processes
     sure = confidence(space, found)
     warnings = [*costed.pop("warnings", []), *sure.pop("warnings", [])]
-    facts |= {**costed, **sure, "warnings": warnings}
+    facts |= {**costed, **sure, **chosen, "warnings": warnings}
     result = write_result(run, found, config, **facts, **rank(table, found, config.search))
     search_front(folder)
     return result

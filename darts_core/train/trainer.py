@@ -84,6 +84,7 @@ class Trainer:
         self.forward: Callable[[Tensor], Any] = _compiled(model, config, device)
         self.result = FitResult(epochs=0)
         self.progress: Callable[[int, int], None] | None = None
+        self.verbose = True
 
     def epoch(self, epoch: int) -> dict[str, Any]:
         """One pass over the training splits; its row of metrics."""
@@ -245,7 +246,8 @@ class Trainer:
             self.result.history = list(content["history"])
             self.result.train_seconds = float(content["train_seconds"])
             self.result.steps = int(content["steps"])
-            log.info("resuming from %s after epoch %d", path, content["epoch"])
+            if self.verbose:
+                log.info("resuming from %s after epoch %d", path, content["epoch"])
             return int(content["epoch"])
 
 

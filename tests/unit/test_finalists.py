@@ -174,6 +174,8 @@ def test_the_report_shows_the_bracket_the_winner_first(tmp_path):
     told = {"rungs": [1, 2], "winner": 1, "bracket": bracket, "seeds": 2, "device_seconds": 3.0}
     shown = str(finalists_html(StageRun("search", tmp_path, result={"finalists": told})))
     assert shown.index("a neighbour") < shown.index("alphas")
-    assert "75.00" in shown and "cell &lt;a&gt;" in shown
-    assert "2 finalists" in shown and "mean of 2 trainings" in shown
+    assert "75.00" in shown
+    assert "cell &lt;a&gt;" in shown
+    assert "2 finalists" in shown
+    assert "mean of 2 trainings" in shown
     assert str(finalists_html(StageRun("search", tmp_path, result={}))) == ""

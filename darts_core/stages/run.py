@@ -16,6 +16,7 @@ from darts_core.stages.export import export
 from darts_core.stages.fronts import run_front
 from darts_core.stages.prune import prune
 from darts_core.stages.report import report
+from darts_core.stages.rivals import train_like_the_network, train_rivals
 from darts_core.stages.schema import (
     BenchStage,
     ExportStage,
@@ -59,6 +60,7 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
         found["prune"] = prune(tuned.part(PruneStage), version / "prune")
     found["export"] = export(config.part(ExportStage), version / "export")
     found |= _baseline(config, version / "baseline")
+    found |= dict(train_rivals(config, version))
     found["bench"] = bench(config.part(BenchStage), version / "bench")
     costs = _costs(found)
     write_json(version / "costs.json", {"schema_version": 1, "trainings": costs})
@@ -102,14 +104,9 @@ def _require_trusted(result: Mapping[str, Any], version: Path, *, allowed: bool)
 
 def _baseline(config: Pipeline, folder: Path) -> dict[str, dict[str, Any]]:
     """The hand-designed network: same epochs, same space and number of trials, same splits."""
-    base = config.part(
-        TuneStage,
-        architecture=config.bench.baseline,
-        train=replace(config.train, channels=config.bench.baseline_width),
-    )
-    tuned = tune(base, folder / "tune")
-    best = base.part(TrainStage, train=replace(base.train, **tuned["best"]))
-    return {"baseline tune": tuned, "baseline train": train(best, folder / "train")}
+    width = config.bench.baseline_width
+    found = train_like_the_network(config, config.bench.baseline, folder, width=width)
+    return {f"baseline {step}": result for step, result in found.items()}
 
 
 def _costs(found: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

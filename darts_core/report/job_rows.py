@@ -33,17 +33,28 @@ def _row(version: Version, record: Mapping[str, Any], description: str) -> dict[
         "command": name,
         "state": state,
         "description": description,
+        "version_description": version.description,
         "parent": record.get("parent"),
         "created": record.get("created"),
         "started": command.get("started"),
         "ended": command.get("ended"),
         "duration": _duration(command, state),
         "message": command.get("message"),
+        "device": _device(command),
         "metric": known.get("metric"),
         "value": known.get("best"),
         "baseline": known.get("baseline"),
         "course": known.get("sparkline") or [],
     }
+
+
+def _device(command: Mapping[str, Any]) -> str | None:
+    """Where a command computes, as its request or its overrides say; None where they do not."""
+    request = command.get("request")
+    if isinstance(request, Mapping) and isinstance(request.get("devices"), (list, tuple)):
+        return ", ".join(str(device) for device in request["devices"])
+    words = [str(word).lstrip("+") for word in command.get("overrides") or ()]
+    return next((w.partition("=")[2] for w in words if w.startswith("device=")), None)
 
 
 def _duration(command: Mapping[str, Any], state: str) -> float | None:
@@ -79,7 +90,7 @@ def picked(
     sort: str = "name",
     reverse: bool = False,
 ) -> list[dict[str, Any]]:
-    """The rows of these states and kinds whose name or description holds `search`, sorted.
+    """The rows of these states and kinds whose name or descriptions hold `search`, sorted.
 
     Raises:
         JobError: a state or a column to sort by is unknown.
@@ -95,7 +106,7 @@ def picked(
         for row in rows
         if (not states or row["state"] in states)
         and (not kinds or row["kind"] in kinds)
-        and wanted in f"{row['name']} {row['description']}".lower()
+        and wanted in f"{row['name']} {row['description']} {row['version_description']}".lower()
     ]
 
     def order(row: Mapping[str, Any]) -> tuple[bool, Any]:

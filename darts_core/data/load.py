@@ -13,7 +13,7 @@ import torch
 
 from darts_core.data.bundle import DataBundle
 from darts_core.data.pool import Pool
-from darts_core.data.source import MIN_SIZE, SOURCES, RawData, check_raw
+from darts_core.data.source import MIN_SIZE, SOURCES, RawData, check_memory, check_raw
 from darts_core.data.splits import divide
 from darts_core.device import require_device
 from darts_core.errors import ConfigError, unknown_name
@@ -197,6 +197,7 @@ def _resized(raw: RawData, size: int) -> RawData:
     def resize(images: np.ndarray) -> np.ndarray:
         if images.ndim != 4 or images.dtype != np.uint8 or images.shape[2:] == (size, size):
             return images
+        check_memory(images.shape[0] * images.shape[1] * size * size, f"data.image_size={size}")
         result = np.empty((*images.shape[:2], size, size), np.uint8)
         for start in range(0, len(images), 1000):
             block = torch.from_numpy(np.ascontiguousarray(images[start : start + 1000])).float()

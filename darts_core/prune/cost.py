@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from darts_core.latency.deployed import in_runtime
 from darts_core.latency.measure import call_ms, quick_ms
+from darts_core.memory import random_images
 from darts_core.prune.groups import CONVOLUTIONS, NORMS, ChannelGroup
 
 __all__ = ["LayerCosts"]
@@ -66,7 +67,7 @@ class LayerCosts:
         reference = next(model.parameters())
         try:
             with torch.no_grad():
-                model.eval()(torch.zeros(batch, *input_shape, device=reference.device))
+                model.eval()(random_images(batch, input_shape, reference.device))
         finally:
             for hook in hooks:
                 hook.remove()

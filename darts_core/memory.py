@@ -5,18 +5,15 @@ A leaf: torch is imported when a device is asked about.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darts_core.errors import MemoryShortageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import torch
 
-__all__ = ["check_memory", "free_bytes", "random_images"]
+__all__ = ["check_memory", "free_bytes"]
 
 
 def free_bytes(device: torch.device | None = None) -> int | None:
@@ -55,21 +52,3 @@ def check_memory(
             f"{what} {needed_bytes / 2**20:,.0f} MiB, but {free / 2**20:,.0f} MiB of {place} are "
             f"free; {remedy}."
         )
-
-
-def random_images(
-    batch: int,
-    shape: Sequence[int],
-    device: torch.device | None = None,
-    dtype: torch.dtype | None = None,
-) -> torch.Tensor:
-    """Normal draws [B, *shape] to time a network by.
-
-    Raises:
-        MemoryShortageError: no memory holds so many.
-    """
-    import torch
-
-    needed = batch * math.prod(shape) * (4 if dtype is None else dtype.itemsize)
-    check_memory(needed, f"A batch of {batch} images needs", "use a smaller batch", device)
-    return torch.randn(batch, *shape, device=device, dtype=dtype)

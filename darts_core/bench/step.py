@@ -25,8 +25,8 @@ from darts_core.bench.results import write_results
 from darts_core.bench.step_check import alpha_gradients, distance
 from darts_core.errors import ConfigError, DartsError
 from darts_core.latency import measure
-from darts_core.memory import random_images
 from darts_core.relax import Relaxation, Softmax
+from darts_core.sample_inputs import draw_inputs
 from darts_core.search.captured import CapturedStep
 from darts_core.settings import BenchOptions
 from darts_core.spaces import get_space
@@ -87,7 +87,7 @@ class StepCase:
         size, batch = self.options["size"], self.options["batch_size"]
         self.batches = [
             (
-                random_images(batch, (3, size, size), device),
+                draw_inputs((3, size, size), batch, device=device),
                 torch.randint(10, (batch,), device=device),
             )
             for _ in range(2)

@@ -24,7 +24,7 @@ from darts_core.errors import LatencyError
 from darts_core.latency import device as _device
 from darts_core.latency.deployed import RUNTIMES, in_runtime
 from darts_core.latency.timing import Timing, require_comparable, speedup
-from darts_core.memory import random_images
+from darts_core.sample_inputs import draw_inputs
 
 __all__ = [
     "Timing",
@@ -382,7 +382,7 @@ def measure_model(
     try:
         with torch.inference_mode():
             for batch in batch_sizes or default_batch_sizes(found):
-                x = random_images(batch, input_shape, found, dtype)
+                x = draw_inputs(input_shape, batch, device=found, dtype=dtype)
                 x = x.contiguous(memory_format=layout)
                 rows[batch] = measure(
                     # a captured graph replays what eager runs

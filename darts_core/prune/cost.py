@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from darts_core.latency.deployed import in_runtime
 from darts_core.latency.measure import call_ms, quick_ms
-from darts_core.memory import random_images
 from darts_core.prune.groups import CONVOLUTIONS, NORMS, ChannelGroup
+from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["LayerCosts"]
 
@@ -67,10 +67,15 @@ class LayerCosts:
         reference = next(model.parameters())
         try:
             with torch.no_grad():
-                model.eval()(random_images(batch, input_shape, reference.device))
+                model.eval()(draw_inputs(input_shape, batch, device=reference.device))
         finally:
             for hook in hooks:
                 hook.remove()
+
+    @property
+    def layers(self) -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
+        """Path -> (layer, shape of its input) of the network observed last."""
+        return self._layers
 
     def total_ms(self, under: str = "") -> float:
         """Sum over the layers whose path starts with `under`."""

@@ -15,14 +15,14 @@ from darts_core.report.blocks import Section, card, duration, pair, percent
 from darts_core.report.cells import architecture_html
 from darts_core.report.charts import Bar, Line, bars, line_chart, strip
 from darts_core.report.html import Markup, render
-from darts_core.report.page import page
+from darts_core.report.page import Content, page
 from darts_core.report.palette import op_family, series_colors
 from darts_core.report.read import StageRun, VersionRun, read_architecture, read_version, series
 from darts_core.report.rows import finite
 from darts_core.report.svg import number
 from darts_core.runlog import write_text
 
-__all__ = ["agreement", "seeds_summary", "write_seeds_report"]
+__all__ = ["agreement", "seeds_content", "seeds_summary", "write_seeds_report"]
 
 _METRICS = ("test_accuracy", "val_accuracy")
 
@@ -212,8 +212,8 @@ def _weight_spread(stages: Sequence[StageRun]) -> Markup:
     return bars(drawn, title="Spread of the final weights", width=1060, row=22)
 
 
-def write_seeds_report(folders: Sequence[str | Path], path: str | Path, *, title: str = "") -> Path:
-    """Read one run folder a seed and write a page of means, spreads and agreement to `path`.
+def seeds_content(folders: Sequence[str | Path], *, title: str = "") -> Content:
+    """Means, spreads and agreement of several seeds, one run folder each.
 
     Raises:
         ConfigError: no folder is given, or one holds no run.
@@ -236,7 +236,14 @@ def write_seeds_report(folders: Sequence[str | Path], path: str | Path, *, title
     ]
     data, space = runs[0].setting("data", "name"), runs[0].setting("space", "name")
     crumb = " · ".join(str(part) for part in (title or runs[0].job, data, space) if part)
-    html = page(title=head, crumb=crumb, lead=lead, tiles=Markup(),
-                sections=[part for part in parts if part is not None])  # fmt: skip
-    write_text(path, html)
+    return Content(head, crumb, lead, [part for part in parts if part is not None])
+
+
+def write_seeds_report(folders: Sequence[str | Path], path: str | Path, *, title: str = "") -> Path:
+    """Read one run folder a seed and write the page about them to `path`.
+
+    Raises:
+        ConfigError: no folder is given, or one holds no run.
+    """
+    write_text(path, page(seeds_content(folders, title=title)))
     return Path(path)

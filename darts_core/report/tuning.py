@@ -23,7 +23,6 @@ from darts_core.study.importance import importance
 
 __all__ = ["tune_section"]
 
-_MOST_TRIALS = 500
 Curves = dict[int, list[tuple[float, float]]]
 
 
@@ -40,7 +39,7 @@ def _curves(stage: StageRun, trials: Sequence[Trial], objective: str) -> Curves:
     """Every trial's values by epoch, from the study's result or the trials' own folders."""
     items = stage.result.get("trials")
     curves: Curves = {}
-    for item in items[:_MOST_TRIALS] if isinstance(items, list) else ():
+    for item in items if isinstance(items, list) else ():
         number = finite(item.get("number")) if isinstance(item, Mapping) else None
         curve = item.get("curve") if isinstance(item, Mapping) else None
         if number is None or not isinstance(curve, list):
@@ -49,7 +48,7 @@ def _curves(stage: StageRun, trials: Sequence[Trial], objective: str) -> Curves:
             {"epoch": p[0], "value": p[1]} for p in curve if isinstance(p, list) and len(p) == 2
         ]
         curves[int(number)] = series(rows, "value")
-    for trial in trials[:_MOST_TRIALS]:
+    for trial in trials:
         for name in (f"{trial.number:04d}", str(trial.number)):
             folder = stage.folder / "trials" / name
             if not curves.get(trial.number) and folder.is_dir():
@@ -122,6 +121,7 @@ def tune_section(run: VersionRun) -> Section | None:
                 best.number if best else None,
                 label=label,
                 percent=share,
+                maximize=maximize,
             ),
             title="Every trial's curve",
         ),

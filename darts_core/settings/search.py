@@ -81,7 +81,10 @@ class Search(SearchConfig):
     """The node `search`: beside the loop's own settings, the supernet's size and how it runs."""
 
     channels: int = setting(16, "of the first cell", low=1, high=4096)
-    layers: int = setting(8, "cells (darts) or cells per stage (nasbench201)", low=1, high=1000)
+    layers: int = setting(
+        8, "cells (darts) or cells per stage (nasbench201); spaces of choices choose their depth",
+        low=1, high=1000,
+    )  # fmt: skip
     crop_padding: int | None = setting(
         None, "pixels of zeros before a random crop; 0: off; null: 4 for colour images of 32x32",
         low=0, high=1024,

@@ -77,5 +77,8 @@ class Train(TrainConfig):
     """The node `train`: the recipe and the size of the network."""
 
     channels: int = setting(36, "of the first cell", low=1, high=4096)
-    layers: int = setting(20, "cells (darts) or cells per stage (nasbench201)", low=1, high=1000)
+    layers: int = setting(
+        20, "cells (darts) or cells per stage (nasbench201); spaces of choices choose their depth",
+        low=1, high=1000,
+    )  # fmt: skip
     auxiliary: bool = setting(False, "a second head at two thirds of the depth, while training")

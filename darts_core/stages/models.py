@@ -14,9 +14,9 @@ from darts_core.data import DataBundle
 from darts_core.errors import ConfigError
 from darts_core.export import LoadedModel, load, read_manifest
 from darts_core.latency import default_batch_sizes, measure, measure_model
-from darts_core.memory import random_images
 from darts_core.report import Latency, ModelRow
 from darts_core.runlog import read_mapping
+from darts_core.sample_inputs import draw_inputs
 from darts_core.supernet import count
 from darts_core.train import evaluate, load_model
 
@@ -109,7 +109,7 @@ def _exported_row(
     loaded = load(entry.folder, entry.runtime, device=device)
     rows = {}
     for batch in default_batch_sizes(device):
-        x_BCHW = random_images(batch, bundle.image_shape, device)
+        x_BCHW = draw_inputs(bundle.image_shape, batch, device=device)
         with torch.inference_mode():
             rows[batch] = measure(
                 lambda x=x_BCHW: loaded(x),  # type: ignore[misc]

@@ -36,7 +36,7 @@ def save_model(path: str | Path, model: nn.Module, meta: Mapping[str, Any]) -> N
         meta: `{"architecture": architecture.to_dict(), "build": {channels, layers, ...}}`, or
             `{"baseline": {"name": ..., "num_classes": ..., ...}}`, or `{"model":
             NamedModel.described()}`; further plain values are kept (image_shape, class_names, mean, std
-            ...). `replaced` names modules that were cut.
+            ...). `replaced` names modules that were cut, `sizes` whole-number attributes that were.
 
     Raises:
         ResumeError: `meta` describes no network.
@@ -66,6 +66,7 @@ def load_model(path: str | Path, *, device: Any = "cpu") -> tuple[nn.Module, dic
     _check_state(path, state)
     with taking_over(path):
         model = replace_modules(_rebuild(path, meta, state), dict(meta.get("replaced") or {}))
+        _resize_attributes(path, model, dict(meta.get("sizes") or {}))
         reshape_like(model, state)
         try:
             model.load_state_dict(dict(state))
@@ -75,6 +76,19 @@ def load_model(path: str | Path, *, device: Any = "cpu") -> tuple[nn.Module, dic
                 f"The weights in {path} do not fit its own description: {first}"
             ) from error
     return model.to(device).eval(), dict(meta)
+
+
+def _resize_attributes(path: str | Path, model: nn.Module, sizes: Mapping[str, Any]) -> None:
+    """Set numbers that follow from a width and stand in no tensor, such as an attention's heads."""
+    for place, value in sizes.items():
+        owner, _, name = str(place).rpartition(".")
+        module = model.get_submodule(owner)
+        old = vars(module).get(name)
+        if type(old) is not int or type(value) is not int or not 1 <= value <= old:
+            raise ResumeError(
+                f"{path}: {str(place)[:80]}={str(value)[:20]!r} is no size of the network."
+            )
+        setattr(module, name, value)
 
 
 def _check_state(path: str | Path, state: Mapping[Any, Any]) -> None:

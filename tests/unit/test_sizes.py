@@ -10,6 +10,7 @@ import torch
 from darts_core import cli, memory
 from darts_core.errors import MemoryShortageError, sentence_of
 from darts_core.models.baselines import baseline
+from darts_core.sample_inputs import draw_inputs
 from darts_core.supernet.memory import check_network, state_bytes
 
 SMALL = ["data=digits", "data.limit=100", "data.test_limit=20", "device=cpu"]
@@ -41,9 +42,9 @@ def test_a_network_is_refused_by_what_is_free(monkeypatch):
 
 
 def test_a_batch_is_refused_before_it_is_drawn():
-    with pytest.raises(MemoryShortageError, match=r"batch of 1000000 images"):
-        memory.random_images(1_000_000, (3, 1024, 1024))
-    assert memory.random_images(2, (3, 4, 5)).shape == (2, 3, 4, 5)
+    with pytest.raises(MemoryShortageError, match=r"batch of 1000000 of shape \(3, 1024, 1024\)"):
+        draw_inputs((3, 1024, 1024), 1_000_000)
+    assert draw_inputs((3, 4, 5), 2).shape == (2, 3, 4, 5)
 
 
 def test_an_allocation_that_fails_is_a_sentence_too():

@@ -1,0 +1,98 @@
+"""The shipped spaces of choices: found networks are cut exactly, cost what is expected, and can be pruned."""
+
+import numpy as np
+import pytest
+import torch
+
+from darts_core.errors import ConfigError
+from darts_core.latency import choice_size_model
+from darts_core.ops.macs import macs_by_module
+from darts_core.spaces import get_space
+from darts_core.spaces.resnet import resnet_space
+from darts_core.supernet import build, create_supernet
+
+SIZES = {"channels": 4, "num_classes": 3, "in_channels": 2, "layers": 1}
+INPUTS = {"resnet": (2, 6, 8), "vit_tiny": (2, 6, 10), "conv1d": (2, 70), "gpt_tiny": (9,)}
+
+
+def supernet_of(name):
+    torch.manual_seed(0)
+    return create_supernet(get_space(name), input_shape=INPUTS[name], **SIZES)
+
+
+def samples(name, count=2):
+    if name == "gpt_tiny":
+        return torch.randint(SIZES["in_channels"], (count, *INPUTS[name]))
+    return torch.randn(count, *INPUTS[name])
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_a_found_network_is_cut_exactly_and_has_the_size_of_a_fresh_one(name):
+    net = supernet_of(name)
+    x = samples(name)
+    net(x)
+    net.eval()
+    for seed in range(2):
+        architecture = net.space.random(np.random.default_rng(seed))
+        plain = net.build(architecture)
+        found = net(x, net.one_hot(architecture))
+        torch.testing.assert_close(plain(x), found, atol=1e-4, rtol=1e-3)
+        fresh = build(architecture, **SIZES)
+        shapes = [sorted(tuple(p.shape) for p in m.parameters()) for m in (fresh, plain)]
+        assert shapes[0] == shapes[1]
+        fresh.drop_path_prob = 0.5
+        many = samples(name, 32)
+        assert not torch.equal(fresh.train()(many), fresh(many))
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_the_expected_cost_of_an_architecture_is_that_of_its_network(name):
+    space, x = get_space(name), samples(name)
+
+    def make(architecture):
+        return build(architecture, **SIZES)
+
+    model = choice_size_model(space, make, x, "macs")
+    for seed in range(2):
+        architecture = space.random(np.random.default_rng(10 + seed))
+        real = sum(macs_by_module(make(architecture).eval(), x[:1]).values()) / 1e6
+        assert model.of(architecture) == pytest.approx(real, rel=1e-5)
+
+
+def test_the_heads_of_a_transformer_must_share_its_channels_out():
+    with pytest.raises(
+        ConfigError, match="up to 4 heads; 6 is no multiple of that: set channels=8"
+    ):
+        create_supernet(get_space("vit_tiny"), image_size=8, **{**SIZES, "channels": 6})
+
+
+def test_a_row_that_may_be_empty_is_refused():
+    space = resnet_space("none", stages=1, widths=(1.0,), depths=(0, 1))
+    with pytest.raises(ConfigError, match=r"stage1.depth be 0.*from 1"):
+        create_supernet(space, image_size=8, **SIZES)
+
+
+def test_a_network_of_choices_has_no_auxiliary_head():
+    architecture = get_space("resnet").random(np.random.default_rng(0))
+    with pytest.raises(ConfigError, match="auxiliary=false"):
+        build(architecture, auxiliary=True, **SIZES)
+
+
+def test_samples_of_another_kind_are_refused():
+    with pytest.raises(ConfigError, match=r"'conv1d' read series.*shape \(2, 8, 8\) are none"):
+        create_supernet(get_space("conv1d"), input_shape=(2, 8, 8), **SIZES)
+    with pytest.raises(ConfigError, match="'nasbench201' read images"):
+        create_supernet(get_space("nasbench201"), input_shape=(2, 64), **SIZES)
+
+
+def test_a_language_model_looks_back_only():
+    net = supernet_of("gpt_tiny").eval()
+    for seed in range(3):
+        architecture = net.space.random(np.random.default_rng(seed))
+        model = build(architecture, **SIZES).eval()
+        x = samples("gpt_tiny")
+        changed = x.clone()
+        changed[:, 5] = 1 - changed[:, 5]
+        before, after = model(x), model(changed)
+        assert torch.equal(before[:, :5], after[:, :5])
+        assert not torch.equal(before[:, 5:], after[:, 5:])

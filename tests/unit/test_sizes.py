@@ -61,7 +61,7 @@ def test_an_allocation_that_fails_is_a_sentence_too():
         ["search", "space=nasbench201", "search.channels=4096", "search.layers=5", "search.batch_size=16"],
         ["train", NET, "train.channels=4096", "train.layers=5", "train.batch_size=16"],
         ["train", "architecture=resnet8", "data.image_size=1024", "data.limit=null"],
-        ["bench", "what=step", "bench.options.channels=4096", "bench.options.layers=20"],
+        ["bench", "what=step", "bench.options.channels=4096", "bench.options.layers=3"],
         ["bench", "what=step", "bench.options.size=4096", "bench.options.batch_size=1000000"],
     ],
     ids=["supernet", "network", "images", "step's supernet", "step's batch"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from darts_core.architecture import Architecture
 from darts_core.settings import SearchConfig
@@ -81,6 +81,11 @@ class Guard:
     """Watches a search for collapse; called after each epoch."""
 
     name = "guard"
+    NODE: ClassVar[str] = "search.guards"
+
+    def __init_subclass__(cls) -> None:
+        """Its settings are typed by the guard's name."""
+        cls.NODE = f"search.guards.{cls.name}"
 
     def after_epoch(self, context: GuardContext) -> GuardFinding | None:
         """A finding if something is wrong, else None."""

@@ -43,6 +43,7 @@ from darts_core.stages.search_setup import (
 from darts_core.stages.share import with_budget
 from darts_core.stages.targets import instantiate
 from darts_core.stages.tensorboard_pictures import AlphaPictures
+from darts_core.supernet.memory import check_network
 
 __all__ = ["search"]
 
@@ -63,12 +64,20 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     finished = run is not None and run.finished
     if finished if group is None else group.agree(finished):
         return {} if run is None else run.result()
+    # their settings are refused before anything is loaded
+    strategy, guards = instantiate("strategy", config.strategy, config.plugins), make_guards(config)
+    alpha_costs = alpha_penalties(config)
     device = find_device(config.device) if group is None else group_device()
     bundle = load_bundle(config, device).without_test()
     with first_goes_first(group):  # the others read what it measures
         config = with_budget(config, bundle.image_shape, bundle.num_classes, device, folder)
     table = lookup_table(config.search)
     settings, space = config.search.part(SearchConfig), space_of(config)
+    check_network(
+        lambda: make_supernet(config, space, bundle, torch.device("meta")), device,
+        f"The supernet of search.channels={config.search.channels} and "
+        f"search.layers={config.search.layers}",
+    )  # fmt: skip
     if run is not None:
         forecast(
             lambda: make_supernet(config, space, bundle, device),
@@ -94,7 +103,6 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     run_search: Callable[..., SearchResult] = search_alone
     if group is not None:
         run_search = partial(search_distributed, sync_batchnorm=config.search.sync_batchnorm)
-    strategy, guards = instantiate("strategy", config.strategy, config.plugins), make_guards(config)
     with progress_bar("search", shown=run is not None) as progress, deferred_stop():
         found = run_search(
             supernet,
@@ -106,7 +114,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
             checkpoint=folder / "checkpoint.pt",
             augment=augmentation(config, folder, bundle.image_shape),
             guards=guards,
-            penalties=[*alpha_penalties(config), *costs],
+            penalties=[*alpha_costs, *costs],
             on_epoch=board,
             progress=progress,
             should_stop=stop_wanted,

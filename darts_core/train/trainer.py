@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from darts_core.checkpoint import load_checkpoint, save_checkpoint, taking_over
-from darts_core.errors import DataError, NonFiniteLossError, ResumeError
+from darts_core.errors import DataError, NonFiniteLossError, ResumeError, is_memory_shortage
 from darts_core.runlog import config_hash
-from darts_core.supernet.memory import is_memory_shortage, memory_sentence
+from darts_core.supernet.memory import memory_sentence
 from darts_core.train.config import TrainConfig
 from darts_core.train.evaluation import evaluate
 from darts_core.train.schedule import (

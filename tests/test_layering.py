@@ -39,8 +39,6 @@ ALLOWED: dict[str, set[str]] = {
         "latency",
         "penalties",
         "spaces",
-        "train",  # of finalists
-        "study",
     },
     "search": {
         "strategies",
@@ -52,6 +50,8 @@ ALLOWED: dict[str, set[str]] = {
         "latency",
         "penalties",
         "spaces",
+        "train",  # of finalists
+        "study",
     },
     "prune": {"train", "tasks", "latency", "supernet", "models"},
     "elastic": {

@@ -5,8 +5,11 @@ Shapes: C channels, H W height and width, T positions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from darts_core.memory import check_memory
 
 if TYPE_CHECKING:
     import torch
@@ -33,9 +36,19 @@ def draw_inputs(
         dtype: of values; tokens are int64.
         generator: on `device`; None draws from the global one.
         vocabulary: token numbers lie below it.
+
+    Raises:
+        MemoryShortageError: no memory holds so many.
     """
     import torch
 
+    place = torch.device(device)
+    check_memory(
+        batch * math.prod(shape) * (dtype or torch.float32).itemsize,
+        f"A batch of {batch} of shape {tuple(shape)} needs",
+        "use a smaller batch",
+        place,
+    )
     if len(shape) == 1:
         return torch.randint(vocabulary, (batch, *shape), device=device, generator=generator)
     return torch.randn(batch, *shape, device=device, dtype=dtype, generator=generator)

@@ -21,6 +21,7 @@ from darts_core.errors import ConfigError, unknown_name
 from darts_core.export import FORMATS, export_model, load, obstacle
 from darts_core.latency import default_batch_sizes, measure
 from darts_core.report.rows import Latency
+from darts_core.sample_inputs import draw_inputs
 
 __all__ = [
     "Prepared",
@@ -180,7 +181,7 @@ def time_model(
     rows = {}
     with _tf32(prepared.precision == "tf32"):
         for batch in batch_sizes or default_batch_sizes(device):
-            x_BCHW = torch.randn(batch, *input_shape, device=device)
+            x_BCHW = draw_inputs(input_shape, batch, device=device)
             rows[batch] = Latency.from_timing(
                 measure(
                     lambda x=x_BCHW: prepared.call(x),  # type: ignore[misc]

@@ -21,6 +21,7 @@ from darts_core.export.formats import FORMATS, Job, cast
 from darts_core.export.manifest import SCHEMA_VERSION, DataMeta, data_meta, sha256
 from darts_core.export.runtime import open_artifact
 from darts_core.latency import default_batch_sizes, measure, measure_model
+from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["export_model"]
 
@@ -209,7 +210,7 @@ def _timed(
     runner = open_artifact(form.kind, [folder / form.file], job.device, chunk=chunk, trust=True)
     rows = {}
     for size in sizes:
-        x = torch.randn(size, *job.meta.input_shape, device=job.device)
+        x = draw_inputs(job.meta.input_shape, size, device=job.device)
         with torch.inference_mode():
             row = measure(
                 lambda x=x: runner(x),  # type: ignore[misc]

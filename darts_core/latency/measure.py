@@ -24,6 +24,7 @@ from darts_core.errors import LatencyError
 from darts_core.latency import device as _device
 from darts_core.latency.deployed import RUNTIMES, in_runtime
 from darts_core.latency.timing import Timing, require_comparable, speedup
+from darts_core.sample_inputs import draw_inputs
 
 __all__ = [
     "Timing",
@@ -409,7 +410,7 @@ def measure_model(
     try:
         with torch.inference_mode():
             for batch in batch_sizes or default_batch_sizes(found):
-                x = torch.randn(batch, *input_shape, device=found, dtype=dtype)
+                x = draw_inputs(input_shape, batch, device=found, dtype=dtype)
                 x = x.contiguous(memory_format=layout)
                 rows[batch] = measure(
                     # a captured graph replays what eager runs

@@ -14,6 +14,7 @@ from darts_core.device import require_device
 from darts_core.latency.deployed import as_deployed, in_runtime, without_norms
 from darts_core.latency.measure import measure
 from darts_core.latency.timing import Timing
+from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["NetworkTimer"]
 
@@ -61,7 +62,7 @@ class NetworkTimer:
 
     def __call__(self, architecture: Architecture) -> Timing:
         """The time of one call of its network."""
-        x = torch.randn(self.batch, *self._shape, device=self.device)
+        x = draw_inputs(self._shape, self.batch, device=self.device)
         network = without_norms(self.make(architecture), x)
         call = in_runtime(*as_deployed(network, x, self.dtype), self.runtime)
         # the lock is let go of while this waits

@@ -10,6 +10,7 @@ from darts_core.report.alphas import alpha_history, heat_maps, leading_edges, me
 from darts_core.report.blocks import Section, callout, card, details, pair, percent, plain_table
 from darts_core.report.cells import architecture_html
 from darts_core.report.charts import Line, line_chart
+from darts_core.report.finalists import finalists_html
 from darts_core.report.html import Markup, render
 from darts_core.report.read import StageRun, VersionRun, read_architecture, series
 
@@ -92,7 +93,8 @@ def search_section(run: VersionRun) -> Section | None:
          Line("val split", series(rows, "val_accuracy"), "conv")],
         x_label="epoch", y_label="accuracy", title="Search accuracy", percent=True,
     )  # fmt: skip
-    body = pair(card(losses, title="Loss"), card(accuracies, title="Accuracy of the supernet"))
+    body = finalists_html(stage)
+    body += pair(card(losses, title="Loss"), card(accuracies, title="Accuracy of the supernet"))
     for history in alpha_history(rows, _ops(stage)):
         kind = f"{history.kind} cell" if history.kind != "cell" else "cell"
         body += card(heat_maps(history), title=f"Mixing weights of the {kind}, edge by edge")

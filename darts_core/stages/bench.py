@@ -83,7 +83,7 @@ def _version_rows(
     rows = []
     for entry in entries:
         rows.append(model_row(entry, bundle, device, seconds=seconds))
-        if entry.kind in ("baseline", "tuned") and forms:
+        if entry.kind in ("baseline", "tuned", "rival") and forms:
             case = saved_case(entry.folder, name=entry.name, kind=entry.kind)
             runs = saved_runs(case, bundle, device=device)
             rows += bench_case(

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from darts_core.supernet.memory import is_memory_shortage, memory_sentence
+from darts_core.errors import is_memory_shortage
+from darts_core.sample_inputs import draw_inputs
+from darts_core.supernet.memory import memory_sentence
 
 __all__ = ["Forecast", "duration", "forecast", "process_peak_mib"]
 
@@ -64,7 +66,7 @@ def forecast(
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         model = make().to(device).train()
-        x_BCHW = torch.randn(batch_size, *image_shape)
+        x_BCHW = draw_inputs(image_shape, batch_size)
         y_B = torch.randint(num_classes, (batch_size,))
         pass_seconds, peak_mib = _guarded(model, x_BCHW, y_B, device)
     found = Forecast(pass_seconds * passes, pass_seconds * passes * steps, peak_mib)

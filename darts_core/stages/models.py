@@ -16,6 +16,7 @@ from darts_core.export import LoadedModel, load, read_manifest
 from darts_core.latency import default_batch_sizes, measure, measure_model
 from darts_core.report import Latency, ModelRow
 from darts_core.runlog import read_mapping
+from darts_core.sample_inputs import draw_inputs
 from darts_core.supernet import count
 from darts_core.train import evaluate, load_model
 
@@ -60,6 +61,8 @@ def entries_of(version: Path, baseline: str = "baseline") -> list[Entry]:
         for place, kind in _PLACES
         if (version / place / "model.pt").is_file()
     ]
+    rivals = sorted(version.glob("rivals/*/train/model.pt"))
+    found += [Entry(file.parent.parent.name, "rival", file.parent) for file in rivals]
     if (version / "export" / "manifest.json").is_file():
         forms = read_manifest(version / "export")["artifacts"]
         found += [Entry("exported", "exported", version / "export", form) for form in forms]
@@ -109,7 +112,7 @@ def _exported_row(
     loaded = load(entry.folder, entry.runtime, device=device)
     rows = {}
     for batch in default_batch_sizes(device):
-        x_BCHW = torch.randn(batch, *bundle.image_shape, device=device)
+        x_BCHW = draw_inputs(bundle.image_shape, batch, device=device)
         with torch.inference_mode():
             rows[batch] = measure(
                 lambda x=x_BCHW: loaded(x),  # type: ignore[misc]

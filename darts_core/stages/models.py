@@ -29,6 +29,7 @@ _PLACES = (
     ("baseline/train", "baseline"),
     ("searched", "searched"),
     ("train", "tuned"),
+    ("shrink", "pruned"),
     ("prune", "pruned"),
 )
 
@@ -60,6 +61,8 @@ def entries_of(version: Path, baseline: str = "baseline") -> list[Entry]:
         for place, kind in _PLACES
         if (version / place / "model.pt").is_file()
     ]
+    rivals = sorted(version.glob("rivals/*/train/model.pt"))
+    found += [Entry(file.parent.parent.name, "rival", file.parent) for file in rivals]
     if (version / "export" / "manifest.json").is_file():
         forms = read_manifest(version / "export")["artifacts"]
         found += [Entry("exported", "exported", version / "export", form) for form in forms]

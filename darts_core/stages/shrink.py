@@ -57,12 +57,12 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
         config, folder, epochs=settings.epochs, learning_rate=settings.learning_rate, **changes
     )
     with stopwatch(device) as watch:
-        base, first = given_network(given, bundle, clock, folder)
         with deferred_stop():
             family = grow_family(
                 model, bundle.without_test(), settings, trained, clock, folder, seed=config.seed,
                 run=run, on_epoch=check_stop, bar=lambda title: progress_bar(title),
             )  # fmt: skip
+        base, first = given_network(given, bundle, clock, folder)
         tuned = replace(trained, epochs=settings.fine_tuning) if settings.fine_tuning else None
         points = write_points(
             family, given, bundle, clock, first, folder, _plain(meta), tuning=tuned,

@@ -53,8 +53,8 @@ class _Sizes:
         )
 
     def text(self, architecture: Architecture) -> str:
-        """The layers of the network, its params not drawn."""
-        with torch.device("meta"):
+        """The layers of the network."""
+        with torch.random.fork_rng(devices=[]):
             return repr(self.make(architecture))
 
 

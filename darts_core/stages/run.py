@@ -37,6 +37,8 @@ from darts_core.stages.tune import tune
 __all__ = ["run"]
 
 log = logging.getLogger("darts_core")
+# what is spent on our network beside the training that every network gets
+_BEFORE = ("search", "searched", "tune", "prune", "shrink")
 
 
 def run(config: Pipeline, version: Path) -> dict[str, Any]:
@@ -62,8 +64,11 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
     elif config.reduce == "shrink":
         found["shrink"] = shrink(tuned.part(ShrinkStage), version / "shrink")
     found["export"] = export(config.part(ExportStage), version / "export")
-    found |= _baseline(config, version / "baseline")
-    found |= dict(train_rivals(config, version))
+    seconds = sum(
+        float(result["device_seconds"]) for name, result in found.items() if name in _BEFORE
+    )
+    found |= _baseline(config, version / "baseline", seconds)
+    found |= dict(train_rivals(config, version, seconds=seconds))
     found["bench"] = bench(config.part(BenchStage), version / "bench")
     costs = _costs(found)
     write_json(version / "costs.json", {"schema_version": 1, "trainings": costs})
@@ -104,14 +109,16 @@ def _require_trusted(result: Mapping[str, Any], version: Path, *, allowed: bool)
     log.warning("going on with a doubtful architecture (allow_doubtful=true): %s", doubt)
 
 
-def _baseline(config: Pipeline, folder: Path) -> dict[str, dict[str, Any]]:
-    """The hand-designed network: same epochs, same space and number of trials, same splits."""
+def _baseline(config: Pipeline, folder: Path, seconds: float) -> dict[str, dict[str, Any]]:
+    """The hand-designed network: same epochs, same space of trials, same splits."""
     reads = get_space(config.space.name, config.space.ops).reads
     if reads != "image":
         log.info("no baseline: no hand-designed network reads %s", reads)
         return {}
     width = config.bench.baseline_width
-    found = train_like_the_network(config, config.bench.baseline, folder, width=width)
+    found = train_like_the_network(
+        config, config.bench.baseline, folder, seconds=seconds, width=width
+    )
     return {f"baseline {step}": result for step, result in found.items()}
 
 

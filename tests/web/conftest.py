@@ -23,7 +23,7 @@ def train():
     open(os.path.join(autosearch.output_dir, "m.bin"), "w").write(str(lr))
     autosearch.report(value, latency=0.1 * width + 1, model_path="m.bin")
 """
-JOB = """general: {confirm_seeds: 1}
+JOB = """general: {confirm_seeds: 2}
 search_space:
   - params:
       - {type: discrete_param, name: lr, values: [0.1, 0.3, 0.6, 0.9], default: 0.9}
@@ -66,10 +66,17 @@ class Page:
 
     def press(self, label):
         """Press the button or follow the link that is called `label`."""
-        self.until(lambda: self._called(label), f"a button {label!r}")
-        found = self._called(label)[0]
-        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
-        found.click()
+
+        def pressed():
+            found = self._called(label)
+            if found:
+                self.driver.execute_script(
+                    "arguments[0].scrollIntoView({block: 'center'})", found[0]
+                )
+                found[0].click()
+            return bool(found)
+
+        self.until(pressed, f"a button {label!r}")
 
     def _called(self, label):
         found = [b for b in self.every("button, a, summary") if b.text.strip() == label]

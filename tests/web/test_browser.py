@@ -93,15 +93,14 @@ def test_the_list_shows_it_and_is_filtered_by_its_address(page):
     page.picture("jobs")
     page.fill("search", "nothing")
     page.press("Show")
+    page.until(lambda: "No job matches" in page.text(), "the filtered list")
     assert "search=nothing" in page.driver.current_url
-    assert "No job matches" in page.text()
 
 
 def test_trials_are_sorted_and_one_is_opened(page):
     page.open("/jobs/mine/V001?sort=width&page=1#trials")
-    first = page.every("#trials tbody a")[0]
-    first.click()
-    assert page.find("h1").text.startswith("Trial ")
+    page.every("#trials tbody a")[0].click()
+    page.until(lambda: page.find("h1").text.startswith("Trial "), "the trial's page")
     assert "trained with" in page.text()
     page.picture("trial")
 
@@ -122,9 +121,8 @@ def test_a_new_version_with_other_settings_and_both_compared(page):
         box.click()
     page.picture("job")
     page.press("Compare the marked versions")
-    text = page.text()
-    assert "Settings that differ" in text
-    assert "tpe_search" in text
+    page.until(lambda: "Settings that differ" in page.text(), "the comparison")
+    assert "tpe_search" in page.text()
     assert len(page.every("#compared svg[role=img]")) >= 2
     page.driver.set_window_size(1240, 1800)
     page.picture("compare")
@@ -159,7 +157,7 @@ def test_deleting_wants_the_name_and_takes_the_folder(page):
     page.press("Describe, save parameters, delete")
     page.fill("typed", "something else")
     page.press("Delete")
-    assert "nothing was deleted" in page.text()
+    page.until(lambda: "nothing was deleted" in page.text(), "the refusal")
     # the answer is an error, and the browser's console says so
     assert any("400" in e["message"] for e in page.driver.get_log("browser"))
     assert (page.runs / "mine" / "V002").is_dir()

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LEAVES = {
     "registry", "errors", "credentials", "architecture", "runlog", "checkpoint", "reading", "reading_yaml",
-    "device", "settings",
+    "device", "sample_inputs", "settings",
 }  # fmt: skip
 
 # layer -> the layers that it may import, beside the leaves and itself
@@ -20,7 +20,8 @@ ALLOWED: dict[str, set[str]] = {
     **{leaf: set() for leaf in LEAVES},
     "darts_kernels": set(),
     "ops": {"darts_kernels"},
-    "data": set(),
+    "tasks": set(),
+    "data": {"tasks"},
     "augment": set(),
     "relax": set(),
     "spaces": {"ops"},
@@ -28,22 +29,33 @@ ALLOWED: dict[str, set[str]] = {
     "models": {"ops", "supernet"},
     "latency": {"spaces", "ops"},
     "penalties": set(),
-    "train": {"data", "augment", "supernet", "models"},
-    "strategies": {"supernet", "data", "augment", "relax", "latency", "penalties", "spaces"},
-    "search": {
-        "strategies",
+    "train": {"data", "tasks", "augment", "supernet", "models"},
+    "strategies": {
         "supernet",
         "data",
+        "tasks",
         "augment",
         "relax",
         "latency",
         "penalties",
         "spaces",
     },
-    "prune": {"train", "latency", "supernet", "models"},
+    "search": {
+        "strategies",
+        "supernet",
+        "data",
+        "tasks",
+        "augment",
+        "relax",
+        "latency",
+        "penalties",
+        "spaces",
+    },
+    "prune": {"train", "tasks", "latency", "supernet", "models"},
     "elastic": {
         "models",
         "data",
+        "tasks",
         "augment",
         "supernet",
         "train",
@@ -51,7 +63,7 @@ ALLOWED: dict[str, set[str]] = {
         "prune",
         "relax",
     },
-    "export": {"data", "train", "latency", "darts_kernels", "supernet"},
+    "export": {"data", "tasks", "train", "latency", "darts_kernels", "supernet"},
     "store": set(),
     "study": {"store", "augment"},
     "report": {"store", "study"},

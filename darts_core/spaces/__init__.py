@@ -1,6 +1,7 @@
 """Search spaces: what may be chosen, as data."""
 
 from darts_core.spaces import conv1d as conv1d
+from darts_core.spaces import convnet as convnet
 from darts_core.spaces import darts as darts
 from darts_core.spaces import mobilenet as mobilenet
 from darts_core.spaces import nasbench201 as nasbench201

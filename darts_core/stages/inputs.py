@@ -24,6 +24,7 @@ from darts_core.settings.tree import config_root
 from darts_core.stages.doubt import doubtful
 from darts_core.stages.schema import DataStage, ExportStage, PruneStage, RecipeStage, TrainStage
 from darts_core.stages.targets import instantiate
+from darts_core.tasks import make_task
 from darts_core.train import load_model
 
 __all__ = [
@@ -55,14 +56,25 @@ def find_device(name: str) -> torch.device:
 
 
 def load_bundle(config: DataStage, device: torch.device) -> DataBundle:
-    """The images of the `data` node, on `device`.
+    """The data of the `data` node for the task of the `task` node, on `device`.
 
     The division into splits does not follow the run's own `seed`: runs over seeds are compared on the
-    same images. `data.seed=N` divides otherwise.
+    same samples. `data.seed=N` divides otherwise.
+
+    Raises:
+        ConfigError: the task is unknown or does not take its options.
+        DataError: the data are unsuitable, or not for this task.
     """
     node, usual = to_plain(config.data), to_plain(Data())
     # what is as usual is left out: a reader of your own need not take every setting
     given = {k: v for k, v in node.items() if k in ("name", "seed") or usual.get(k, ...) != v}
+    if config.task.name != "auto":
+        given["task"] = make_task(config.task.name, config.task.options)
+    elif config.task.options:
+        raise ConfigError(
+            f"task.{next(iter(config.task.options))}= is an option of one task; name it, for example "
+            "task=classification."
+        )
     bundle: DataBundle = instantiate("data", given, config.plugins, device=device)
     return bundle
 
@@ -174,7 +186,7 @@ def describe_network(
         width: first channels of a hand-designed network; None: as published.
     """
     about = _about(bundle)
-    sizes = {"num_classes": bundle.num_classes, "in_channels": bundle.image_shape[0]}
+    sizes = {"num_classes": bundle.num_outputs, "in_channels": bundle.in_channels}
     if is_baseline(text):
         node = {"name": text, "width": width, **sizes}
         return Network(None, {"baseline": node, **about})

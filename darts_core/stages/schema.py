@@ -22,6 +22,7 @@ from darts_core.settings import (
     Search,
     Settings,
     Space,
+    TaskChoice,
     Train,
     Tune,
     setting,
@@ -84,9 +85,10 @@ class Stage(Settings):
 
 @dataclass(frozen=True)
 class DataStage(Stage):
-    """A stage that reads images."""
+    """A stage that reads data."""
 
     data: Data = setting(Data, _NODE)
+    task: TaskChoice = setting(TaskChoice, _NODE)
 
 
 @dataclass(frozen=True)

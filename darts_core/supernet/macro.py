@@ -13,6 +13,7 @@ from darts_core.registry import former_table
 from darts_core.relax import Relaxation
 from darts_core.spaces import ChoiceSpace, SearchSpace
 from darts_core.supernet import macro_conv1d as macro_conv1d
+from darts_core.supernet import macro_convnet as macro_convnet
 from darts_core.supernet import macro_gpt as macro_gpt
 from darts_core.supernet import macro_mobilenet as macro_mobilenet
 from darts_core.supernet import macro_resnet as macro_resnet

@@ -106,4 +106,4 @@ def test_list_shows_models_and_skeletons_of_a_plugin(
     found = json.loads(capsys.readouterr().out)
     assert found["models"] == {"mynet": "a net of mine"}
     assert found["skeletons"]["flat"] == "one layer"
-    assert {"darts", "nasbench201", "mobilenet", "toy"} <= set(found["skeletons"])
+    assert {"darts", "nasbench201", "mobilenet", "convnet", "toy"} <= set(found["skeletons"])

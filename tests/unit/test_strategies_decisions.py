@@ -237,7 +237,7 @@ def all_toy(space):
     return found
 
 
-@pytest.mark.parametrize("name", ["darts", "s1", "nasbench201", "toy", "mobilenet"])
+@pytest.mark.parametrize("name", ["darts", "s1", "nasbench201", "toy", "mobilenet", "convnet"])
 def test_a_mutation_changes_one_thing_and_stays_in_the_space(name):
     space = get_space(name)
     rng = np.random.default_rng(0)

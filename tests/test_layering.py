@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "supernet": {"ops", "spaces", "relax", "darts_kernels"},
     "models": {"ops", "supernet"},
     "latency": {"spaces", "ops"},
-    "penalties": set(),
+    "penalties": {"latency"},
     "train": {"data", "tasks", "augment", "supernet", "models"},
     "strategies": {
         "supernet",
@@ -62,6 +62,7 @@ ALLOWED: dict[str, set[str]] = {
         "latency",
         "prune",
         "relax",
+        "penalties",
     },
     "export": {"data", "tasks", "train", "latency", "darts_kernels", "supernet"},
     "store": set(),

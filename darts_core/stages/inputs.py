@@ -190,18 +190,22 @@ def describe_network(
     if is_baseline(text):
         node = {"name": text, "width": width, **sizes}
         return Network(None, {"baseline": node, **about})
+    from darts_core.spaces import SPACES
     from darts_core.supernet.build import check_names
 
     architecture, source = _architecture(text, version)
     check_names(architecture, source)
+    SPACES[architecture.space].check_inputs(bundle.input_shape)
     node = {"channels": train.channels, "layers": train.layers, **sizes}
-    node |= {"auxiliary": train.auxiliary, "image_size": bundle.image_shape[1]}
+    node["auxiliary"] = train.auxiliary
+    if bundle.kind == "image":
+        node["image_size"] = bundle.image_shape[1]
     return Network(architecture, {"architecture": architecture.to_dict(), "build": node, **about})
 
 
 def _about(bundle: DataBundle) -> dict[str, Any]:
     return {
-        "image_shape": list(bundle.image_shape),
+        "image_shape": list(bundle.input_shape),
         "class_names": list(bundle.class_names),
         "mean": list(bundle.mean),
         "std": list(bundle.std),

@@ -75,13 +75,14 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
             device=device,
             what=f"search in {space.name}",
         )
+    sizes = (bundle.input_shape, bundle.num_outputs, device, bundle.in_channels)
     torch.manual_seed(config.seed)
     supernet = make_supernet(config, space, bundle, device)
     with first_goes_first(
         group
     ):  # the others read the tiles and the latency table that it measures
         tune_kernels(config.search, supernet, bundle)
-        costs = penalties(config, space, bundle.image_shape, bundle.num_classes, device)
+        costs = penalties(config, space, *sizes)
     # pictures of cells: a space of choices has none
     board = (
         AlphaPictures(run, space.ops, settings.epochs) if space.ops and run is not None else None
@@ -99,7 +100,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
             seed=config.seed,
             run=run,
             checkpoint=folder / "checkpoint.pt",
-            augment=augmentation(config, folder, bundle.image_shape),
+            augment=augmentation(config, folder, bundle.input_shape),
             guards=guards,
             penalties=[*alpha_penalties(config), *costs],
             on_epoch=board,
@@ -123,9 +124,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
         found,
         space,
         costs,
-        network_timer(config, bundle.image_shape, bundle.num_classes, device)
-        if config.latency.cost == "latency"
-        else None,
+        network_timer(config, *sizes) if config.latency.cost == "latency" else None,
         lambda architecture: doubts_about(guards, replace(last, architecture=architecture)),
     )
     if board is not None:

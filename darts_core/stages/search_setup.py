@@ -44,10 +44,10 @@ def make_supernet(
         space,
         channels=node.channels,
         layers=node.layers,
-        num_classes=bundle.num_classes,
-        in_channels=bundle.image_shape[0],
+        num_classes=bundle.num_outputs,
+        in_channels=bundle.in_channels,
         relaxation=instantiate("relax", config.relax, config.plugins),
-        image_size=bundle.image_shape[1:],
+        input_shape=bundle.input_shape,
     ).to(device)
     # models with choices in ordinary modules have one path only
     if isinstance(supernet, Supernet):

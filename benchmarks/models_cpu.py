@@ -30,7 +30,7 @@ from darts_core import cli
 from darts_core.autosearch import ResNet18
 from darts_core.bench.models import ModelCase, SeedRun, saved_runs, train_seeds
 from darts_core.bench.results import write_results
-from darts_core.bench.runtimes import Prepared, evaluate_callable, prepare, time_model
+from darts_core.bench.runtimes import Prepared, evaluate_prepared, prepare, time_model
 from darts_core.bench.table import markdown_table
 from darts_core.commands.compose import compose, session
 from darts_core.data import DataBundle
@@ -256,7 +256,7 @@ class Bench:
             )  # fmt: skip
             if FORMATS[runtime].precision != "fp32":
                 ready = Prepared(load(place, runtime), runtime, FORMATS[runtime].precision)
-                accuracies.append(evaluate_callable(ready, self.bundle))
+                accuracies.append(evaluate_prepared(ready, self.bundle))
         return {"precision": FORMATS[runtime].precision, "accuracies": accuracies}
 
     def time(self) -> None:

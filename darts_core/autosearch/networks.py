@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from darts_core.autosearch import contract
+from darts_core.autosearch import closing, contract
 
-__all__ = ["MARK", "NETWORK", "WEIGHTS", "network", "remember", "save"]
+__all__ = ["MARK", "NETWORK", "WEIGHTS", "network", "remember"]
 
 NETWORK, WEIGHTS = "network.json", "network.pt"
 MARK = "__autosearch_network__"
@@ -31,6 +31,7 @@ class Kept:
     keywords: dict[str, Any]
     input_shape: Sequence[int] | None
     searchable: str | None = None  # the setting that names the architecture
+    choices: dict[str, Any] | None = None  # label -> its options and the chosen one
 
     def description(self) -> dict[str, Any]:
         """Plain values; `builder` is None for what has no name, such as an nn.Sequential made in place."""
@@ -44,9 +45,21 @@ class Kept:
             "keywords": contract.harmless(self.keywords),
             "input_shape": list(self.input_shape) if self.input_shape is not None else None,
             "searchable": self.searchable,
+            "choices": self.choices,
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "text": str(self.model)[:20_000],
         }
+
+    def save(self, trial: contract.Trial) -> None:
+        """Keep the network in its trial's folder."""
+        if trial.folder is None or trial.phase != "search":
+            return
+        import torch
+
+        state = {name: value.detach().cpu() for name, value in self.model.state_dict().items()}
+        torch.save(state, trial.folder / WEIGHTS)
+        content = {**self.description(), "config": dict(trial.config)}
+        (trial.folder / NETWORK).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def network(function: Any = None, *, input_shape: Sequence[int] | None = None) -> Any:
@@ -76,22 +89,13 @@ def remember(
     keywords: dict[str, Any] | None = None,
     input_shape: Sequence[int] | None = None,
     searchable: str | None = None,
+    choices: dict[str, Any] | None = None,
 ) -> None:
     """Note a network that was built; the last one of a trial is kept, the outermost where they nest."""
-    kept = Kept(model, builder, list(arguments), dict(keywords or {}), input_shape, searchable)
+    kept = Kept(
+        model, builder, list(arguments), dict(keywords or {}), input_shape, searchable, choices
+    )
     if kept.input_shape is None and contract.current().networks:
         kept.input_shape = contract.current().networks[-1].input_shape
     contract.current().networks.append(kept)
-
-
-def save(trial: contract.Trial) -> None:
-    """Keep the trial's network in its folder."""
-    if trial.folder is None or not trial.networks or trial.phase != "search":
-        return
-    import torch
-
-    kept = trial.networks[-1]
-    state = {name: value.detach().cpu() for name, value in kept.model.state_dict().items()}
-    torch.save(state, trial.folder / WEIGHTS)
-    content = {**kept.description(), "config": dict(trial.config)}
-    (trial.folder / NETWORK).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    closing.watch(contract.current())

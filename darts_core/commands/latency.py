@@ -10,6 +10,7 @@ from typing import Any
 from darts_core.commands.keyvalue import parse
 from darts_core.errors import ConfigError
 from darts_core.report.escape import plain_text
+from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["configure", "run"]
 
@@ -125,14 +126,12 @@ def _choices(
     precision: str,
 ) -> None:
     """Build the rows of a space of choices, and check them."""
-    import torch
-
     from darts_core.latency import default_batch_sizes
     from darts_core.stages.cost import make_choice_model, open_choice_table
 
     table = open_choice_table(path, device, given.get("runtime"), precision)
     sizes = (given["batch"],) if "batch" in given else default_batch_sizes(device)
-    sample = torch.randn(2, *shape)
+    sample = draw_inputs(shape, 2)
     models = {
         batch: make_choice_model(
             space, _maker(given, shape), sample, table,

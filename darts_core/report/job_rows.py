@@ -33,6 +33,7 @@ def _row(version: Version, record: Mapping[str, Any], description: str) -> dict[
         "command": name,
         "state": state,
         "description": description,
+        "version_description": version.description,
         "parent": record.get("parent"),
         "created": record.get("created"),
         "started": command.get("started"),
@@ -79,7 +80,7 @@ def picked(
     sort: str = "name",
     reverse: bool = False,
 ) -> list[dict[str, Any]]:
-    """The rows of these states and kinds whose name or description holds `search`, sorted.
+    """The rows of these states and kinds whose name or descriptions hold `search`, sorted.
 
     Raises:
         JobError: a state or a column to sort by is unknown.
@@ -95,7 +96,7 @@ def picked(
         for row in rows
         if (not states or row["state"] in states)
         and (not kinds or row["kind"] in kinds)
-        and wanted in f"{row['name']} {row['description']}".lower()
+        and wanted in f"{row['name']} {row['description']} {row['version_description']}".lower()
     ]
 
     def order(row: Mapping[str, Any]) -> tuple[bool, Any]:

@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from darts_core.report.blocks import Section
+from darts_core.report.blocks import Section, card
 from darts_core.report.html import Markup, render
 from darts_core.report.job_details import version_details
+from darts_core.report.job_rows import version_rows
+from darts_core.report.metric_units import unit
+from darts_core.report.network_drawing import network_card
 from darts_core.report.page import Content
 from darts_core.report.script_pictures import pictures_section
 from darts_core.report.script_sections import (
@@ -20,7 +23,10 @@ from darts_core.report.script_sections import (
     state_section,
     trials_section,
 )
+from darts_core.report.svg import number
 from darts_core.report.tables import cost_text
+from darts_core.report.version_tree import version_tree
+from darts_core.store.jobs import Store
 from darts_core.store.version import Version
 from darts_core.study.importance import row_importance
 from darts_core.study.results import Row, figure, objectives, read_rows
@@ -66,9 +72,11 @@ def script_content(search: Search, *, title: str | None = None) -> Content:
     sections: list[Section | None] = [
         state_section(details),
         pictures_section(search.rows, search.goals, found, search.curves, search.shares),
+        _network_section(found),
         trials_section(search.rows, search.goals),
         cost_section(found),
         resources_section(details, search.version.path),
+        _versions_section(search.version),
         log_section(details),
         settings_section(details),
         again_section(search.version, details),
@@ -76,15 +84,38 @@ def script_content(search: Search, *, title: str | None = None) -> Content:
     label = f"{details['job']} · {details['version']}"
     return Content(
         title=_headline(details, found),
-        crumb=f"{title or label} · {details['state']}",
+        crumb=" · ".join(
+            w for w in (title or label, details["state"], details["description"]) if w
+        ),
         lead=_lead(details, found),
         sections=[section for section in sections if section is not None],
         tiles=_tiles(found),
     )
 
 
+def _network_section(found: Mapping[str, Any]) -> Section | None:
+    body = network_card(found.get("best"), found.get("baseline"))
+    note = "What the pick is made of, beside your own configuration."
+    return Section("architecture", "Architecture", body, note) if body else None
+
+
+def _versions_section(version: Version) -> Section | None:
+    """The job's versions as a tree, where there are several or one was described."""
+    rows = list(version_rows(Store(version.path.parent.parent), version.job))
+    drawn = version_tree(rows, here=version.name)
+    return Section("versions", "Versions", card(drawn)) if drawn else None
+
+
 def _headline(details: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     """What was won, or how far the search is."""
+    for metric, sides in found.get("test", {}).items():
+        if "best" in sides:
+            words = metric.replace("_", " ")
+            own = f", {_spread(sides['baseline'])} with your own configuration"
+            return (
+                f"{words[:1].upper()}{words[1:]} {_spread(sides['best'])}"
+                f"{own if 'baseline' in sides else ''}"
+            )
     better = [item for item in found.get("gain", ()) if item["better"]]
     if better:
         item = better[0]
@@ -103,6 +134,12 @@ def _headline(details: Mapping[str, Any], found: Mapping[str, Any]) -> str:
         "interrupted": f"Interrupted after {ended} trials",
     }
     return words.get(details["state"], f"{details['state']}: {ended} trials")
+
+
+def _spread(side: Mapping[str, Any]) -> str:
+    """Mean, spread and number of seeds."""
+    std = f" ± {number(side['std'])}" if side["std"] is not None else ""
+    return f"{number(side['mean'], 4)}{std} (n={side['n']})"
 
 
 def _lead(details: Mapping[str, Any], found: Mapping[str, Any]) -> str:
@@ -132,7 +169,9 @@ def _tiles(found: Mapping[str, Any]) -> Markup:
             else "best"
         )
         tone = "good" if gain and gain["better"] else ""
-        tiles.append(_tile(shown, "", f"{seeds}: {metric.replace('_', ' ')}", versus, tone))
+        tiles.append(
+            _tile(shown, unit(metric), f"{seeds}: {metric.replace('_', ' ')}", versus, tone)
+        )
     counts = found.get("trials", {})
     if counts:
         rest = ", ".join(f"{n} {state}" for state, n in counts.items() if n and state != "done")

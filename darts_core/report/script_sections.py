@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from darts_core.report.blocks import Section, callout, card, details, pair, plain_table
-from darts_core.report.charts import Bar, Line, bars, line_chart
-from darts_core.report.html import Markup, render
+from darts_core.report.blocks import Section, callout, card, details, plain_table
+from darts_core.report.charts import Bar, bars
+from darts_core.report.html import render
 from darts_core.report.job_details import resources_text
+from darts_core.report.metric_units import unit
+from darts_core.report.resource_curves import resource_curves
 from darts_core.report.tables import cost_text, short, span
 from darts_core.runlog import read_jsonl
 from darts_core.store.version import Version
@@ -27,7 +29,7 @@ __all__ = [
     "trials_section",
 ]
 
-_MOST_ROWS = 60
+_MOST_ROWS = 300
 _DISTURBED = ("failed", "interrupted", "stopped")
 
 
@@ -49,8 +51,8 @@ def trials_section(rows: Sequence[Row], goals: Goals) -> Section | None:
     columns, table = result_table(rows, goals, None)
     kept = [c for c in columns if c not in ("additional_data",)]
     body = render(
-        "records",
-        columns=kept,
+        "trials",
+        columns=[name + (f" ({found})" if (found := unit(name)) else "") for name in kept],
         rows=[[short(row.get(c)) for c in kept] for row in table[:_MOST_ROWS]],
     )
     note = "* is your configuration, c1, c2 … are the confirming runs over fresh seeds."
@@ -78,27 +80,10 @@ def cost_section(found: Mapping[str, Any]) -> Section | None:
 
 def resources_section(facts: Mapping[str, Any], folder: Path) -> Section | None:
     """Processor and memory over time."""
-    rows = read_jsonl(folder / "autosearch" / "resources.jsonl")
-    rows = [row for row in rows if isinstance(row.get("time"), (int, float))]
-    if not rows or not facts["resources"]:
+    if not facts["resources"]:
         return None
-    begun = rows[0]["time"]
-
-    def chart(key: str, label: str, color: str) -> Markup:
-        points = [
-            (row["time"] - begun, float(row[key]))
-            for row in rows
-            if isinstance(row.get(key), (int, float))
-        ]
-        drawn = line_chart([Line("", points, color)], x_label="seconds since the start", y_label=label,
-                           title=label, height=210, whole_x=False)  # fmt: skip
-        return card(drawn, title=label)
-
-    body = pair(
-        chart("cpu_cores", "processor (cores)", "searched"),
-        chart("memory_mib", "memory (MiB)", "tuned"),
-    )
-    return Section("resources", "Resources", body, resources_text(facts) + ".")
+    body = resource_curves(read_jsonl(folder / "autosearch" / "resources.jsonl"))
+    return Section("resources", "Resources", body, resources_text(facts) + ".") if body else None
 
 
 def log_section(facts: Mapping[str, Any]) -> Section | None:
@@ -110,7 +95,7 @@ def log_section(facts: Mapping[str, Any]) -> Section | None:
 
 def settings_section(facts: Mapping[str, Any]) -> Section:
     """What the version was made from."""
-    values = {"parent": facts["parent"], "code_hash": facts["code_hash"]}
+    values = {k: facts[k] for k in ("parent", "description", "code_hash") if facts[k]}
     values |= {k: v for k, v in facts["parameters"].items() if v not in (None, [], {})}
     body = card(plain_table(values), title="Parameters")
     body += details("The job file as it was read", card(plain_table(facts["configuration"] or {})))

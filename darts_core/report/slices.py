@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from darts_core.report.charts import axes
 from darts_core.report.escape import html_text, plain_text
 from darts_core.report.html import Markup
+from darts_core.report.legend import mark
 from darts_core.report.rows import finite
 from darts_core.report.svg import Scale, drawing, number, tag, text
-from darts_core.report.svg_front import mark
 from darts_core.report.trials import Trial
 
 __all__ = ["slices"]

@@ -55,6 +55,7 @@ th{font-weight:600;text-align:left;color:var(--soft);font-size:13px;vertical-ali
 th,td{padding:7px 12px 7px 0;border-bottom:1px solid var(--line)}
 tbody tr:last-child td,tbody tr:last-child th{border-bottom:0}
 td.num,th.num{text-align:right;padding-right:16px;white-space:nowrap}
+table.trials td,table.trials th{white-space:nowrap}
 td.name{white-space:nowrap;max-width:320px;overflow:hidden;text-overflow:ellipsis}
 td small,.dim{color:var(--faint);font-size:12.5px}
 tbody tr.is-base{background:var(--sunken)}

@@ -121,6 +121,7 @@ def tune_section(run: VersionRun) -> Section | None:
                 best.number if best else None,
                 label=label,
                 percent=share,
+                maximize=maximize,
             ),
             title="Every trial's curve",
         ),

@@ -142,7 +142,9 @@ class Bench(Settings):
 
     NODE: ClassVar[str] = "bench"
 
-    baseline: str = setting("resnet8", "hand-designed network trained beside ours in `run`")
+    baseline: str | None = setting(
+        "resnet8", "hand-designed network trained beside ours in `run`; null: none"
+    )
     baseline_width: int = setting(16, "its first channels", low=1, high=4096)
     seconds: float = setting(1.0, "of timing per model and batch", above=0, high=3600)
     options: BenchOptions = setting(BenchOptions, "what only some of what= read")

@@ -64,7 +64,7 @@ def bench(config: BenchStage, folder: Path) -> dict[str, Any]:
     if one:
         join_rows(folder, config)
     else:
-        print_models(rows, title=f"accuracy and latency on {rows[0].device}")
+        print_models(rows, title=f"{rows[0].metric.words} and latency on {rows[0].device}")
     run.finish(rows=content["rows"], device_seconds=watch.seconds)
     return run.result()
 
@@ -77,7 +77,7 @@ def _version_rows(
     The baseline and the unpruned network are exported to the same forms, so that each form is
     compared with the like.
     """
-    entries = entries_of(folder.parent, config.bench.baseline)
+    entries = entries_of(folder.parent, config.bench.baseline or "baseline")
     seconds = config.bench.seconds
     forms = [entry.runtime for entry in entries if entry.kind == "exported"]
     rows = []

@@ -102,31 +102,25 @@ def make_table(
 def cost_model(
     config: SearchStage,
     space: SearchSpace,
-    input_shape: Sequence[int],
+    image_shape: Sequence[int],
     num_classes: int,
     device: torch.device,
+    *,
     in_channels: int | None = None,
 ) -> CostModel | ChoiceCost:
     """Expected cost of the network that will be built, differentiable in the mixing weights.
-
-    Args:
-        config: of the search.
-        space: of the networks.
-        input_shape: of one sample: (C, H, W), (C, T) or (T,).
-        num_classes: outputs.
-        device: where it will run.
-        in_channels: channels, or how many tokens there are; None: the shape's first number.
 
     Raises:
         LatencyError: the table belongs to another device or lacks rows.
     """
     node, network = config.latency, config.search
     channels, layers = node.channels or network.channels, node.layers or network.layers
-    space.check_inputs(input_shape)
+    space.check_inputs(image_shape)
     if isinstance(space, ChoiceSpace):
-        inputs = in_channels or input_shape[0]
-        return _choice_cost(config, space, input_shape, num_classes, device, inputs)
-    shape = (input_shape[0], input_shape[1], input_shape[2])
+        return _choice_cost(
+            config, space, image_shape, num_classes, device, in_channels or image_shape[0]
+        )
+    shape = (image_shape[0], image_shape[1], image_shape[2])
     target = create_supernet(
         space,
         channels=channels,
@@ -209,7 +203,7 @@ def _choice_cost(
     model = make_choice_model(space, make, sample, table, path=path, batch=batch, device=device)
     if model.fit_key not in table.fits:
         timer = network_timer(
-            config, shape, num_classes, device, in_channels, runtime=table.runtime
+            config, shape, num_classes, device, in_channels=in_channels, runtime=table.runtime
         )
         _fit(model, timer, table, path)
         model.adopt(table.fits[model.fit_key])
@@ -253,22 +247,24 @@ def make_choice_model(
 
 def network_timer(
     config: SearchStage,
-    input_shape: Sequence[int],
+    image_shape: Sequence[int],
     num_classes: int,
     device: torch.device,
-    in_channels: int | None = None,
     *,
+    in_channels: int | None = None,
     runtime: str | None = None,
 ) -> NetworkTimer:
     """What times the networks that the `latency` node speaks of."""
     node, network = config.latency, config.search
-    inputs = in_channels or input_shape[0]
-    sizes: dict[str, Any] = {"num_classes": num_classes, "in_channels": inputs}
+    sizes: dict[str, Any] = {
+        "num_classes": num_classes,
+        "in_channels": in_channels or image_shape[0],
+    }
     sizes["channels"] = node.channels or network.channels
     sizes["layers"] = node.layers or network.layers
     return NetworkTimer(
         lambda found: build(found, **sizes),
-        input_shape,
+        image_shape,
         batch=node.batch or max(default_batch_sizes(device)),
         device=device,
         runtime=runtime or node.runtime or ("graph" if device.type == "cuda" else "onnx"),
@@ -297,12 +293,13 @@ def _require_reachable(
 def penalties(
     config: SearchStage,
     space: SearchSpace,
-    input_shape: Sequence[int],
+    image_shape: Sequence[int],
     num_classes: int,
     device: torch.device,
+    *,
     in_channels: int | None = None,
 ) -> list[nn.Module]:
-    """What the `latency` node adds to the alpha loss; nothing when it asks for nothing. See `cost_model`.
+    """What the `latency` node adds to the alpha loss; nothing when it asks for nothing.
 
     Raises:
         LatencyError: no network of the space can meet the budget.
@@ -313,15 +310,18 @@ def penalties(
         return []
     # drawing params to be timed or counted must not change what the search draws
     with torch.random.fork_rng(devices=[]):
-        cost = cost_model(config, space, input_shape, num_classes, device, in_channels)
+        cost = cost_model(config, space, image_shape, num_classes, device, in_channels=in_channels)
     found: list[nn.Module] = []
     if node.strength:
         found.append(SoftPenalty(cost, strength=node.strength, target=node.target))
     if budget:
         timed = node.cost == "latency"
         with torch.random.fork_rng(devices=[]):
-            about = (config, input_shape, num_classes, device, in_channels)
-            timer = network_timer(*about) if timed else None
+            timer = None
+            if timed:
+                timer = network_timer(
+                    config, image_shape, num_classes, device, in_channels=in_channels
+                )
             _require_reachable(cost, budget, timer)
         found.append(BudgetPenalty(cost, budget=budget, rate=node.rate))
     return [penalty.to(device) for penalty in found]

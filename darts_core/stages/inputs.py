@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from darts_core.settings.tree import config_root
 from darts_core.stages.doubt import doubtful
 from darts_core.stages.schema import DataStage, ExportStage, PruneStage, RecipeStage, TrainStage
 from darts_core.stages.targets import instantiate
-from darts_core.tasks import make_task
+from darts_core.tasks import make_task, saved_task
 from darts_core.train import load_model
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "find_network",
     "load_bundle",
     "named_network",
+    "of_model",
     "open_model",
     "policy_name",
     "recipe",
@@ -188,6 +189,11 @@ def describe_network(
     about = _about(bundle)
     sizes = {"num_classes": bundle.num_outputs, "in_channels": bundle.in_channels}
     if is_baseline(text):
+        if bundle.kind != "image":
+            raise ConfigError(
+                f"architecture={text} reads images (channels, height, width); {bundle.name} holds samples of "
+                f"shape {bundle.input_shape}. Give model=package.module:function, or search a network."
+            )
         node = {"name": text, "width": width, **sizes}
         return Network(None, {"baseline": node, **about})
     from darts_core.spaces import SPACES
@@ -196,10 +202,9 @@ def describe_network(
     architecture, source = _architecture(text, version)
     check_names(architecture, source)
     SPACES[architecture.space].check_inputs(bundle.input_shape)
+    height = bundle.input_shape[1] if bundle.kind == "image" else None
     node = {"channels": train.channels, "layers": train.layers, **sizes}
-    node["auxiliary"] = train.auxiliary
-    if bundle.kind == "image":
-        node["image_size"] = bundle.image_shape[1]
+    node |= {"auxiliary": train.auxiliary, "image_size": height}
     return Network(architecture, {"architecture": architecture.to_dict(), "build": node, **about})
 
 
@@ -210,6 +215,10 @@ def _about(bundle: DataBundle) -> dict[str, Any]:
         "mean": list(bundle.mean),
         "std": list(bundle.std),
         "data": bundle.name,
+        "task": bundle.task.describe(),
+        **({} if bundle.unit == 255 else {"unit": bundle.unit}),
+        **({"vocabulary": list(bundle.vocabulary)} if bundle.vocabulary else {}),
+        **({} if bundle.rate is None else {"rate": bundle.rate}),
     }
 
 
@@ -228,7 +237,12 @@ def named_network(
             + ", or architecture= for a searched or hand-designed one."
         )
     found = named_model(
-        text, arguments, image_shape=bundle.image_shape, num_classes=bundle.num_classes
+        text,
+        arguments,
+        image_shape=bundle.input_shape,
+        num_classes=bundle.num_outputs,
+        in_channels=bundle.in_channels,
+        output_shape=bundle.task.output_shape(bundle.input_shape),
     )
     return Network(None, {"model": found.described(), **_about(bundle)}, weights)
 
@@ -258,6 +272,23 @@ def open_model(
     path = find_model(config.model, version, stages)
     model, meta = load_model(path, device=device)
     return model, meta, path
+
+
+def of_model(bundle: DataBundle, meta: Mapping[str, Any], source: str) -> DataBundle:
+    """`bundle` with the task that a saved model was trained for: its outputs mean what they meant there.
+
+    Raises:
+        ConfigError: the file's task is another one than the data's, or has other outputs.
+    """
+    if not meta.get("task"):
+        return bundle
+    task = saved_task(meta["task"], source)
+    if task.name != bundle.task.name or task.outputs != bundle.task.outputs:
+        raise ConfigError(
+            f"{source} was trained for task={task.name} with {task.outputs} outputs; the data are for "
+            f"task={bundle.task.name} with {bundle.task.outputs}. Give the data and task= of its training."
+        )
+    return replace(bundle, task=task)
 
 
 def _architecture(text: str | None, version: Path) -> tuple[Architecture, str]:

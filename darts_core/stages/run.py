@@ -10,6 +10,7 @@ from typing import Any
 
 from darts_core.errors import ArchitectureError
 from darts_core.runlog import write_json
+from darts_core.spaces import get_space
 from darts_core.stages.bench import bench
 from darts_core.stages.doubt import doubtful
 from darts_core.stages.export import export
@@ -42,7 +43,7 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
     one; `baseline/` holds the hand-designed network, tuned over as many trials.
 
     Returns:
-        costs (stage -> multiples of one training), report (path), val_accuracy and test_accuracy.
+        costs (stage -> multiples of one training), report (path), val_<metric> and test_<metric>.
 
     Raises:
         ArchitectureError: the search's guards doubt whatever it found, and `allow_doubtful` is false.
@@ -65,8 +66,7 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
     last = found["prune"]
     return {
         "costs": costs,
-        "val_accuracy": last["val_accuracy"],
-        "test_accuracy": last["test_accuracy"],
+        **{key: value for key, value in last.items() if key.startswith(("val_", "test_"))},
         **page,
     }
 
@@ -90,6 +90,12 @@ def _require_trusted(result: Mapping[str, Any], version: Path, *, allowed: bool)
 
 def _baseline(config: Pipeline, folder: Path) -> dict[str, dict[str, Any]]:
     """The hand-designed network: same epochs, same space and number of trials, same splits."""
+    reads = get_space(config.space.name, config.space.ops).reads
+    if config.bench.baseline is None or reads != "image":
+        log.info(
+            "no baseline: %s", "bench.baseline=null" if reads == "image" else f"none reads {reads}"
+        )
+        return {}
     base = config.part(
         TuneStage,
         architecture=config.bench.baseline,

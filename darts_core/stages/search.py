@@ -50,7 +50,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     Among the processes of a joined group the first one writes; the others compute.
 
     Returns:
-        architecture (its dictionary), device_seconds, val_accuracy of the supernet, guards, seed, peak_mib
+        architecture (its dictionary), device_seconds, val_<metric> of the supernet, guards, seed, peak_mib
         (of the process that finished); nothing in the other processes of a group.
     """
     group = current_group()
@@ -67,22 +67,21 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     if run is not None:
         forecast(
             lambda: make_supernet(config, space, bundle, device),
-            bundle.image_shape,
-            bundle.num_classes,
+            bundle,
             batch_size=settings.batch_size,
             steps=settings.epochs * bundle.steps("params", settings.batch_size),
             passes=passes(config),
             device=device,
             what=f"search in {space.name}",
         )
-    sizes = (bundle.input_shape, bundle.num_outputs, device, bundle.in_channels)
+    sizes = bundle.input_shape, bundle.num_outputs
     torch.manual_seed(config.seed)
     supernet = make_supernet(config, space, bundle, device)
     with first_goes_first(
         group
     ):  # the others read the tiles and the latency table that it measures
         tune_kernels(config.search, supernet, bundle)
-        costs = penalties(config, space, *sizes)
+        costs = penalties(config, space, *sizes, device, in_channels=bundle.in_channels)
     # pictures of cells: a space of choices has none
     board = (
         AlphaPictures(run, space.ops, settings.epochs) if space.ops and run is not None else None
@@ -124,7 +123,9 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
         found,
         space,
         costs,
-        network_timer(config, *sizes) if config.latency.cost == "latency" else None,
+        network_timer(config, *sizes, device, in_channels=bundle.in_channels)
+        if config.latency.cost == "latency"
+        else None,
         lambda architecture: doubts_about(guards, replace(last, architecture=architecture)),
     )
     if board is not None:
@@ -139,6 +140,8 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     sure = confidence(space, found)
     warnings = [*costed.pop("warnings", []), *sure.pop("warnings", [])]
     facts |= {**costed, **sure, "warnings": warnings}
-    result = write_result(run, found, config, **facts, **rank(table, found, config.search))
+    result = write_result(
+        run, found, config, bundle.task.metric, **facts, **rank(table, found, config.search)
+    )
     search_front(folder)
     return result

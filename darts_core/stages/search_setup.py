@@ -97,15 +97,8 @@ def alpha_penalties(config: SearchStage) -> list[AlphaPenalty]:
     return [found]
 
 
-def augmentation(config: SearchStage, folder: Path, image_shape: Sequence[int]) -> Any:
-    """The transform of `search.crop_padding`, `flip`, `cutout` and the policy; None for none."""
-    from darts_core.augment import Augment
+def augmentation(config: SearchStage, folder: Path, shape: Sequence[int]) -> Any:
+    """The transform of `search.crop_padding` and the like, and of the policy; None for none."""
+    from darts_core.augment.by_kind import augment_for
 
-    node = config.search
-    return Augment.of(
-        image_shape,
-        crop_padding=node.crop_padding,
-        flip=node.flip,
-        cutout=node.cutout,
-        policy=policy_name(config.augment, folder),
-    )
+    return augment_for(shape, config.search, policy_name(config.augment, folder), node="search")

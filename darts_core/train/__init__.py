@@ -9,7 +9,7 @@ from darts_core.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from darts_core.models.baselines import baseline, resnet
-    from darts_core.train.evaluation import Evaluation, evaluate
+    from darts_core.train.evaluation import Evaluation, evaluate, evaluate_callable
     from darts_core.train.loop import FitResult, fit
     from darts_core.train.save import load_model, reshape_like, save_model
 
@@ -19,6 +19,7 @@ __all__ = [
     "TrainConfig",
     "baseline",
     "evaluate",
+    "evaluate_callable",
     "fit",
     "load_model",
     "reshape_like",
@@ -31,6 +32,7 @@ _HOME = {
     "FitResult": "loop",
     "baseline": "baselines",
     "evaluate": "evaluation",
+    "evaluate_callable": "evaluation",
     "fit": "loop",
     "load_model": "save",
     "reshape_like": "save",

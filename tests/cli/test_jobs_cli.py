@@ -71,7 +71,9 @@ def test_life_of_a_job(place):
     assert shown["summary"]["cost"]["search"]["trainings"] > 1.5
     assert shown["rows"][0]["accuracy"] == 1.0
     assert (place / "pics" / "best_so_far.png").read_bytes()[:4] == b"\x89PNG"
-    assert "data:image/png;base64" in (place / "page.html").read_text()
+    page = (place / "page.html").read_text()
+    assert "Parallel coordinates" in page
+    assert 'id="versions"' not in page
     table = list(
         csv.DictReader(io.StringIO(jobs(place, "show", "alpha", "--csv", "--sort", "latency")))
     )
@@ -117,6 +119,10 @@ def test_life_of_a_job(place):
     jobs(place, "params", "edit", "child", "--set", "search_algorithm.seed=9", "--description", "d")
     jobs(place, "delete", "--yes", "alpha/V001")
     jobs(place, "edit", "alpha", "--description", "second")
+    jobs(place, "edit", "alpha/V002", "--description", "narrow")
+    assert "narrow" in jobs(place, "list", "--versions")
+    assert "about      narrow" in jobs(place, "show", "alpha", "--html", "v.html")
+    assert "narrow" in (place / "v.html").read_text()
     listed = json.loads(jobs(place, "list", "--versions", "--json"))
     assert [(r["version"], r["parent"], r["description"]) for r in listed] == [
         ("V002", "V001", "second")

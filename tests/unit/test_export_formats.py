@@ -102,7 +102,7 @@ def test_low_precision_needs_data(trained, tmp_path, name):
 )
 def test_losses_are_refused_with_numbers(precision, check, text):
     assert text in str(judge(precision, check))
-    if check.accuracy is not None:
+    if check.value is not None:
         assert judge(precision, check, allow_accuracy_loss=True) is None
 
 

@@ -259,7 +259,11 @@ def test_hostile_names_and_data_are_inert(store, tmp_path):
     shares, found = row_importance(rows, goals), {"verdict": HOSTILE * 9}
     pictures = draw_all(rows, goals, shares, found, tmp_path / "pictures", {})
     assert [path.stem for path in pictures] == ["best_so_far", "importance"]
+    made.describe(HOSTILE)
+    kept = {"text": HOSTILE, "choices": {HOSTILE: {"options": [HOSTILE], "chosen": HOSTILE}}}
+    (folder / "t4" / "network.json").write_text(json.dumps(kept))
     page = write_version_report(made.path).read_text()
+    assert "What was chosen in the network" in page
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "default-src 'none'" in page

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from darts_core.autosearch.backbones.blocks import Bottleneck, resnet_stem
 from darts_core.autosearch.backbones.grammar import as_shape
+from darts_core.autosearch.closing import watch
 from darts_core.autosearch.contract import current
 from darts_core.errors import ConfigError
 from darts_core.supernet.choice_maker import Width
@@ -187,6 +188,7 @@ class SearchableResNet(nn.Module):
             penalty=self.penalty,
         )
         current().searchables.append(self)
+        watch(current())
 
     def forward(self, x_BCHW: Tensor) -> Any:
         """As `Backbone.forward`, mixed over all depths and widths."""

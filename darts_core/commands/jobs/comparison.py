@@ -1,8 +1,9 @@
-"""`jobs compare`: versions side by side, any metric, and of the configuration only what differs."""
+"""`jobs compare`: versions of one job or of several side by side, and of the configuration what differs."""
 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,16 @@ from darts_core.runlog import read_yaml
 from darts_core.store.jobs import Store
 from darts_core.store.record import SCRIPT
 from darts_core.store.version import Version
-from darts_core.study.results import figure, objectives, read_rows, row_values, summary
+from darts_core.study.results import (
+    figure,
+    objectives,
+    read_rows,
+    row_values,
+    search_rows,
+    summary,
+)
 
-__all__ = ["flatten", "reported", "run_compare"]
+__all__ = ["flatten", "named_versions", "reported", "run_compare"]
 
 
 def flatten(content: Any, prefix: str = "") -> dict[str, Any]:
@@ -51,6 +59,8 @@ def reported(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _column(version: Version, metrics: Sequence[str]) -> dict[str, Any]:
     column: dict[str, Any] = {"state": version.state()}
+    if version.description:
+        column["description"] = version.description
     if version.kind != SCRIPT:
         for row in stage_facts(version.path):
             facts = {k: v for k, v in row.items() if k not in ("stage", "finished")}
@@ -69,34 +79,76 @@ def _column(version: Version, metrics: Sequence[str]) -> dict[str, Any]:
         column["best settings"] = best["config"]
     for item in found["gain"]:
         column[f"gain {item['metric']}"] = item["difference"]
+        column[f"verdict {item['metric']}"] = f"{item['verdict']} (n={item['best']['n']})"
+    for metric, sides in found["test"].items():
+        column |= {f"{side} {metric}": figure(kept) for side, kept in sides.items()}
     column["trials"] = sum(found["trials"].values())
     column["cost (trainings)"] = found["cost"]["search"]["trainings"]
     return column
 
 
+def named_versions(store: Store, names: Sequence[str]) -> list[Version]:
+    """The versions that `JOB V001 V003`, `JOB/V001 OTHER/V002` or `JOB OTHER` name.
+
+    A name without a slash is a version of the job named last, where it has one of that name; else it is
+    a job, which stands for its newest version unless versions of it follow.
+
+    Raises:
+        JobError: there is no such job or version, or fewer than two are named.
+    """
+    found: list[Version] = []
+    job, alone = "", False
+    for name in names:
+        known = {version.name: version for version in store.versions(job)} if job else {}
+        if name in known:
+            found.append(known[name])
+            alone = False
+            continue
+        found += [store.version(job)] if alone else []
+        job, alone = name.partition("/")[0], "/" not in name
+        if not alone:
+            found.append(store.version(name))
+        elif known and re.fullmatch(r"V\d+", name):
+            store.version(found[-1].job if found else names[0], name)  # says which there are
+        else:
+            store.job_record(name)
+    found += [store.version(job)] if alone else []
+    if len(found) < 2:
+        raise JobError(
+            f"compare needs two versions; name another one, of {found[0].job!r} or of another job "
+            "(jobs compare a/V001 b/V003)."
+        )
+    return found
+
+
 def run_compare(store: Store, args: argparse.Namespace) -> int:
     """`jobs compare`."""
-    versions = [store.version(args.job, name) for name in args.versions]
-    if len(versions) < 2:
-        raise JobError(f"compare needs two versions; name another one of {args.job!r}.")
+    versions = named_versions(store, [args.job, *args.versions])
+    labels = _labels(versions)
     table = []
     results = [_column(version, args.metric) for version in versions]
     names = list(dict.fromkeys(name for column in results for name in column))
     for name in names:
-        table.append({"row": name, **_cells(versions, [c.get(name) for c in results])})
+        table.append({"row": name, **_cells(labels, [c.get(name) for c in results])})
     settings = [_parameters(version) for version in versions]
     for name in dict.fromkeys(key for column in settings for key in column):
         values = [column.get(name) for column in settings]
         if any(value != values[0] for value in values):
-            table.append({"row": name, **_cells(versions, values)})
+            table.append({"row": name, **_cells(labels, values)})
     if args.picture:
         _picture(versions, args)
-    print(render(("row", *(version.name for version in versions)), table, args.form))
+    print(render(("row", *labels), table, args.form))
     return 0
 
 
-def _cells(versions: Sequence[Version], values: Sequence[Any]) -> dict[str, Any]:
-    return {version.name: value for version, value in zip(versions, values, strict=True)}
+def _labels(versions: Sequence[Version]) -> list[str]:
+    """`V001` within one job, `job/V001` across several."""
+    several = len({version.job for version in versions}) > 1
+    return [version.label if several else version.name for version in versions]
+
+
+def _cells(labels: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
+    return dict(zip(labels, values, strict=True))
 
 
 def _gain_text(version: Version, metric: str) -> str:
@@ -116,21 +168,23 @@ def _picture(versions: Sequence[Version], args: argparse.Namespace) -> None:
 
     columns: dict[str, list[float]] = {}
     baselines: dict[str, float] = {}
+    labels = _labels(versions)
     if any(version.kind != SCRIPT for version in versions):
         raise JobError(
             "--picture compares the trials of scripts; for a pipeline see darts-core report."
         )
     metric = args.metric[0] if args.metric else objectives(versions[0].path)[0]["metric"]
-    for version in versions:
+    for version, label in zip(versions, labels, strict=True):
         goals = [{"metric": metric, "mode": "max"}]
-        columns[version.name] = []
-        for row in read_rows(version.path):
+        columns[label] = []
+        for row in search_rows(read_rows(version.path)):
             values = row_values({**row, "values": reported(row)}, goals)
             if values is not None:
-                columns[version.name].append(values[0])
+                columns[label].append(values[0])
                 if row.get("is_baseline"):
-                    baselines[version.name] = values[0]
-    title = "; ".join(f"{version.name}: {_gain_text(version, metric)}" for version in versions)
+                    baselines[label] = values[0]
+    pairs = zip(versions, labels, strict=True)
+    title = "; ".join(f"{label}: {_gain_text(version, metric)}" for version, label in pairs)
     if draw_comparison(columns, baselines, metric, Path(args.picture), title=title) is None:
         raise JobError(
             f"No trial of these versions has reported {metric!r}; name another --metric."

@@ -35,6 +35,7 @@ def run_list(store: Store, args: argparse.Namespace) -> int:
                 "created": clock(row["created"]),
                 "duration": span(row["duration"]),
                 "course": sparkline(row["course"]),
+                "description": (args.versions and row["version_description"]) or row["description"],
             }
             for row in table
         ]

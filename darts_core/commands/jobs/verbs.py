@@ -112,7 +112,10 @@ def run_resume(store: Store, args: argparse.Namespace) -> int:
 
 def run_edit(store: Store, args: argparse.Namespace) -> int:
     """`jobs edit`."""
-    store.edit_job(args.job, args.description)
+    if "/" in args.job:
+        store.version(args.job).describe(args.description)
+    else:
+        store.edit_job(args.job, args.description)
     print(f"{args.job}: description changed.")
     return 0
 

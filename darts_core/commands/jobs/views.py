@@ -104,6 +104,8 @@ def _print_head(details: Mapping[str, Any]) -> None:
     print(f"{details['job']}/{details['version']}  {details['state']}  {message}".rstrip())
     print(f"kind       {neutral(details['kind'])}")
     print(f"parent     {short(details['parent'])}")
+    if details["description"]:
+        print(f"about      {neutral(details['description'], 1000)}")
     print(f"started    {clock(details['started'])}   ended {clock(details['ended'])}")
     print(f"folder     {neutral(details['folder'])}")
 

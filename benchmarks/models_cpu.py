@@ -197,7 +197,7 @@ class Bench:
                 {
                     "seed": run.seed,
                     "test_accuracy": test,
-                    "unpruned_test_accuracy": run.test_accuracy,
+                    "unpruned_test_accuracy": run.test,
                     "epochs": self.epochs(name),
                     "fine_tuning_epochs": epochs,
                     **{k: v for k, v in found.report().items() if k not in ("rounds", "replaced")},
@@ -285,7 +285,7 @@ class Bench:
             ready, self.bundle.image_shape, device=self.device,
             seconds=self.config.bench.seconds,
         )  # fmt: skip
-        accuracies = known.get("accuracies") or [run.test_accuracy for run in runs]
+        accuracies = known.get("accuracies") or [run.test for run in runs]
         row = ModelRow(
             name=case.name,
             kind="int8" if ready.precision == "int8" else case.kind,

@@ -56,6 +56,29 @@ class Metric:
         """The key of the best value."""
         return max(values, key=lambda key: self.rating(values[key]))
 
+    @property
+    def article(self) -> str:
+        """`an accuracy`, `a perplexity`."""
+        return f"{'an' if self.words[0].lower() in 'aeio' else 'a'} {self.words}"
+
+    @property
+    def scale(self) -> float:
+        """What a value is multiplied by to be shown: shares in per cent."""
+        return 100.0 if self.share else 1.0
+
+    @property
+    def axis(self) -> str:
+        """What an axis of it is called: `accuracy, %`."""
+        return f"{self.words}, %" if self.share else self.words
+
+    def gain(self, value: float, other: float) -> float:
+        """How much better `value` is than `other`, as it is shown: in points, or in the metric's unit."""
+        return self.scale * (self.rating(value) - self.rating(other))
+
+    def gain_text(self, gain: float) -> str:
+        """`gain` with its unit: `+0.52 points`, `+0.013 R2`."""
+        return f"{gain:+.2f} points" if self.share else f"{gain:+.3g} {self.words}"
+
     def text(self, value: float | None, digits: int = 2) -> str:
         """`value` as a reader sees it: a share in per cent, other numbers plain."""
         if value is None:

@@ -38,7 +38,7 @@ def export_model(
     formats: Sequence[str] = ("pt2", "onnx"),
     bundle: Any = None,
     device: str | torch.device = "cpu",
-    tested: float | None = None,
+    accuracy: float | None = None,
     extra: Mapping[str, Any] | None = None,
     allow_accuracy_loss: bool = False,
     time_artifacts: bool = True,
@@ -60,7 +60,7 @@ def export_model(
         formats: names from `FORMATS`.
         bundle: data for verification on val and for INT8 calibration; `meta` if that is a bundle.
         device: where the artifacts run and are timed.
-        tested: the task's metric on test, to state in the manifest.
+        accuracy: the accuracy on test (or what the task's metric is) to state in the manifest.
         extra: further plain values for the manifest (architecture, job name).
         allow_accuracy_loss: write low-precision files even if they lose more than allowed.
         time_artifacts: time each file and state it in the manifest.
@@ -100,7 +100,7 @@ def export_model(
                 )
     finally:
         model.to(origin).train(was_training)
-    manifest = _manifest(described, model, artifacts, job, tested, extra)
+    manifest = _manifest(described, model, artifacts, job, accuracy, extra)
     runlog.write_json(folder / "manifest.json", manifest)
     return manifest
 

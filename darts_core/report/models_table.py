@@ -97,4 +97,5 @@ def results_table(rows: Sequence[ModelRow]) -> Markup:
                 "times": [_time(rows, row, batch) for batch in sizes],
             }
         )
-    return render("models", rows=lines, batches=sizes)
+    metric = rows[0].metric.words if rows else "accuracy"
+    return render("models", rows=lines, batches=sizes, metric=metric)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from darts_core.errors import ResumeError
+from darts_core.errors import ConfigError, ResumeError
 from darts_core.metric import ACCURACY, Metric, metric_of
 from darts_core.report.escape import plain_text
 
@@ -186,5 +186,12 @@ class ModelRow:
             baseline=bool(content.get("baseline")) or content.get("kind") == "baseline",
             notes=str(content.get("notes") or ""),
             extra=dict(extra) if isinstance(extra, Mapping) else {},
-            metric=metric_of(content),
+            metric=_metric(content),
         )
+
+
+def _metric(content: Mapping[str, Any]) -> Metric:
+    try:
+        return metric_of(content)
+    except ConfigError as error:
+        raise ResumeError(f"A row of the results file: {error}") from error

@@ -41,7 +41,7 @@ def export(config: ExportStage, folder: Path) -> dict[str, Any]:
             formats=settings.formats,
             bundle=bundle,
             device=device,
-            tested=tested,
+            accuracy=tested,
             extra={"source": source},
             allow_accuracy_loss=options.allow_accuracy_loss,
             time_artifacts=options.time_artifacts,

@@ -52,6 +52,11 @@ HYDRA: dict[str, Command] = {
         """  darts-core tune architecture=DARTS_V2 tune.trials=20 train.epochs=10
   darts-core tune -m hydra/sweeper=darts train.learning_rate='tag(log,interval(0.01,0.3))'""",
     ),
+    "shrink": Command(
+        "one elastic training of a trained network, then a measured front of its sub-networks",
+        """  darts-core shrink model=runs/digits-darts/V001/train
+  darts-core shrink model=my_nas.nets:make weights=net.pt data=fashion_mnist shrink.budgets=[75%,50%,25%]""",
+    ),
     "prune": Command(
         "shrink a trained network to a measured latency, then fine-tune",
         """  darts-core prune model=runs/digits-darts/V001/train prune.budget=50%
@@ -108,6 +113,11 @@ ARGPARSE: dict[str, Command] = {
         "AutoSearch jobs around your own training code: create, list, show, stop, compare ...",
         "examples:\n  darts-core jobs list\n  darts-core jobs create --help",
         "darts_core.commands.jobs.cli",
+    ),
+    "web": Command(
+        "the live page of all jobs: watch, compare, start, stop (needs the extra [web])",
+        "examples:\n  darts-core web --code my_project\n  darts-core web --read-only --port 0",
+        "darts_core.commands.web",
     ),
     "serve-bench": Command(
         "load each exported artifact in a fresh process and time it",

@@ -63,9 +63,9 @@ class _Trainer(Trainer):
 
     def _task_loss(self, output: Any, y_B: Tensor) -> Tensor:
         logits, auxiliary = output if isinstance(output, tuple) else (output, None)
-        loss = self.sandwich.aim.loss(logits.float(), y_B)
+        loss = self.sandwich.task.loss(logits.float(), y_B)
         if auxiliary is not None and self.config.auxiliary_weight:
-            loss = loss + self.config.auxiliary_weight * self.sandwich.aim.loss(
+            loss = loss + self.config.auxiliary_weight * self.sandwich.task.loss(
                 auxiliary.float(), y_B
             )
         return loss

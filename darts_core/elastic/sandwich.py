@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from darts_core.elastic.aim import Aim, Classes
 from darts_core.elastic.network import Elastic
 from darts_core.elastic.teacher import Teacher
 from darts_core.errors import ConfigError, DeviceError, NonFiniteLossError
+from darts_core.tasks import Classification, Task
 
 __all__ = ["Sandwich"]
 
@@ -34,7 +34,7 @@ class Sandwich:
         drawn: sub-networks drawn a step, beside the whole and the smallest.
         share: of the teacher in each loss, from 0 (targets alone) to 1.
         seed: of the drawing; step k draws the same whatever ran before.
-        aim: the task, whose `distillation_loss(output, teacher)` is used; classification by default.
+        task: whose `distillation_loss(output, teacher)` is used; classification by default.
         cache_mib: memory for the teacher's outputs; see `Teacher`.
 
     Raises:
@@ -49,14 +49,14 @@ class Sandwich:
         drawn: int = 2,
         share: float = 0.5,
         seed: int = 0,
-        aim: Aim | None = None,
+        task: Task | None = None,
         cache_mib: float = 64.0,
     ) -> None:
         if drawn < 0 or not 0.0 <= share <= 1.0:
             raise ConfigError(f"drawn={drawn} must be at least 0 and share={share} within 0..1.")
         _one_process(net.model)
         self.net, self.drawn, self.share, self.seed = net, drawn, share, seed
-        self.aim = aim or Classes()
+        self.task = task or Classification()
         self.teacher = Teacher(net.model, cache_mib) if share > 0 else None
         self.step = 0
         self._sum: Tensor | float = 0.0
@@ -118,7 +118,7 @@ class Sandwich:
         if taught is None:
             return loss_of(output)
         first = output[0] if isinstance(output, tuple) else output
-        soft = self.aim.distillation_loss(
+        soft = self.task.distillation_loss(
             first if first.dtype == torch.float64 else first.float(), taught
         )
         return (

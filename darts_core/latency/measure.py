@@ -31,6 +31,7 @@ __all__ = [
     "added_ms",
     "call_ms",
     "default_batch_sizes",
+    "in_turn",
     "measure",
     "measure_model",
     "quick_ms",
@@ -139,15 +140,42 @@ def added_ms(
         rounds: differences to take.
         seconds: time for the samples of one call in one round.
     """
+    taken = in_turn(base, more, device=device, rounds=rounds, seconds=seconds)
+    return statistics.median(after - before for before, after in taken)
+
+
+def in_turn(
+    first: Callable[[], Any],
+    second: Callable[[], Any],
+    *,
+    device: str | torch.device = "cpu",
+    rounds: int = 5,
+    seconds: float = 0.06,
+    quantile: float = 0.5,
+) -> list[tuple[float, float]]:
+    """Milliseconds of a call of each, sampled in turn: one pair a round.
+
+    The device's pace may change from round to round without changing the ratio or difference of a pair.
+    Hold `device_lock` around a series.
+
+    Args:
+        first: one call.
+        second: the other.
+        device: where.
+        rounds: pairs to take.
+        seconds: time for the samples of one call in one round.
+        quantile: of these samples; 0 for the fastest one, where other work interrupts longer calls more
+            often than short ones.
+    """
     found = require_device(device)
-    first, second = _Quick(base, found), _Quick(more, found)
-    differences = []
+    calls = _Quick(first, found), _Quick(second, found)
+    pairs = []
     for turn in range(rounds):
         # the order changes, as the device may slow down while it is busy
-        order = (second, first) if turn % 2 else (first, second)
-        times = {call: call.block(seconds) for call in order}
-        differences.append(times[second] - times[first])
-    return statistics.median(differences)
+        order = calls[::-1] if turn % 2 else calls
+        times = {call: call.block(seconds, quantile) for call in order}
+        pairs.append((times[calls[0]], times[calls[1]]))
+    return pairs
 
 
 class _Quick:
@@ -168,8 +196,8 @@ class _Quick:
     def __call__(self) -> float:
         return self._sample(self._fn, self._inner) / self._calls
 
-    def block(self, seconds: float) -> float:
-        """Median of the samples of `seconds`, once what ran before has let go of the cores."""
+    def block(self, seconds: float, quantile: float = 0.5) -> float:
+        """A quantile of the samples of `seconds`, once what ran before has let go of the cores."""
         end = time.monotonic() + _SETTLE_SECONDS
         while time.monotonic() < end:
             self()
@@ -177,7 +205,7 @@ class _Quick:
         end = time.monotonic() + seconds
         while len(times) < 5 or time.monotonic() < end:
             times.append(self())
-        return statistics.median(times)
+        return float(np.quantile(times, quantile))
 
 
 def call_ms(runtime: str, device: torch.device) -> float:

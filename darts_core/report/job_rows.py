@@ -40,11 +40,21 @@ def _row(version: Version, record: Mapping[str, Any], description: str) -> dict[
         "ended": command.get("ended"),
         "duration": _duration(command, state),
         "message": command.get("message"),
+        "device": _device(command),
         "metric": known.get("metric"),
         "value": known.get("best"),
         "baseline": known.get("baseline"),
         "course": known.get("sparkline") or [],
     }
+
+
+def _device(command: Mapping[str, Any]) -> str | None:
+    """Where a command computes, as its request or its overrides say; None where they do not."""
+    request = command.get("request")
+    if isinstance(request, Mapping) and isinstance(request.get("devices"), (list, tuple)):
+        return ", ".join(str(device) for device in request["devices"])
+    words = [str(word).lstrip("+") for word in command.get("overrides") or ()]
+    return next((w.partition("=")[2] for w in words if w.startswith("device=")), None)
 
 
 def _duration(command: Mapping[str, Any], state: str) -> float | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darts_core.report.blocks import Section
+from darts_core.report.family import shrink_section
 from darts_core.report.html import Markup, render
 from darts_core.report.overview import (
     cost_section,
@@ -26,6 +27,7 @@ from darts_core.report.stages import architecture_section, search_section, train
 from darts_core.report.style import style_sheet
 from darts_core.report.tuning import tune_section
 from darts_core.runlog import write_text
+from darts_core.study.importance import Shares, importance
 
 __all__ = ["Content", "page", "render_version", "version_content", "write_report"]
 
@@ -73,7 +75,9 @@ def _crumb(run: VersionRun, title: str | None) -> str:
     return " · ".join(parts)
 
 
-def version_content(run: VersionRun, *, title: str | None = None) -> Content:
+def version_content(
+    run: VersionRun, *, title: str | None = None, shares: Shares = importance
+) -> Content:
     """What is told of a pipeline's version; sections appear for the stages that are there."""
     rows, problem = model_rows(run)
     sections = [
@@ -81,7 +85,8 @@ def version_content(run: VersionRun, *, title: str | None = None) -> Content:
         architecture_section(run),
         search_section(run),
         train_section(run),
-        tune_section(run),
+        tune_section(run, shares),
+        shrink_section(run),
         prune_section(run),
         export_section(run),
         cost_section(run),

@@ -29,7 +29,7 @@ __all__ = [
     "series",
 ]
 
-STAGES = ("search", "train", "tune", "prune", "export", "bench")
+STAGES = ("search", "train", "tune", "shrink", "prune", "export", "bench")
 # what `run` leaves beside the stages: the found network under the untuned recipe, the rival
 EXTRAS = {
     "searched": "searched",

@@ -112,7 +112,7 @@ def headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
                 f"The {row.label} model. All times were taken while other work ran on the device, so "
                 "none is compared; measure again on a quiet machine (darts-core bench)."
             )
-    for name in ("prune", "train"):
+    for name in ("prune", "shrink", "train"):
         stage = run.stages.get(name)
         value = stage.judged("test") if stage else None
         if stage and value is not None:

@@ -28,7 +28,7 @@ from darts_core.report.tables import cost_text
 from darts_core.report.version_tree import version_tree
 from darts_core.store.jobs import Store
 from darts_core.store.version import Version
-from darts_core.study.importance import row_importance
+from darts_core.study.importance import Shares, importance, row_importance
 from darts_core.study.results import Row, figure, objectives, read_rows
 
 __all__ = ["Curves", "Search", "read_search", "script_content"]
@@ -56,14 +56,16 @@ class Search:
         return self.details["summary"] or {}
 
 
-def read_search(version: Version, curves: Curves | None = None) -> Search:
-    """Read a version's folder; `curves` reads a metric at each iteration of the trials."""
+def read_search(
+    version: Version, curves: Curves | None = None, shares: Shares = importance
+) -> Search:
+    """Read a version's folder (see `darts_core.report.versions.content_of`)."""
     details = version_details(version)
     rows = read_rows(version.path)
     goals = objectives(version.path) if details["summary"] is not None else []
-    shares = row_importance(rows, goals) if goals else {}
+    weights = row_importance(rows, goals, by=shares) if goals else {}
     found = curves(rows, goals[0]["metric"]) if curves is not None and goals else {}
-    return Search(version, details, rows, goals, shares, found)
+    return Search(version, details, rows, goals, weights, found)
 
 
 def script_content(search: Search, *, title: str | None = None) -> Content:
@@ -120,7 +122,7 @@ def _headline(details: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     if better:
         item = better[0]
         return (
-            f"{_name(item)} {figure(item['best'])} against {figure(item['baseline'])} "
+            f"{_name(item)} {_figure(item['best'])} against {_figure(item['baseline'])} "
             "with your own configuration"
         )
     if found.get("gain") and details["state"] == "succeeded":
@@ -148,6 +150,10 @@ def _lead(details: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     return str(details["message"] or "The search has not been prepared yet.")
 
 
+def _figure(side: Mapping[str, Any]) -> str:
+    return figure(side).replace("+-", "±")
+
+
 def _name(item: Mapping[str, Any]) -> str:
     return str(item["metric"]).replace("_", " ")
 
@@ -161,8 +167,8 @@ def _tiles(found: Mapping[str, Any]) -> Markup:
         best = (found["best"] or {}).get("values", {}).get(metric)
         if not isinstance(best, (int, float)):
             continue
-        versus = f"yours {figure(gain['baseline'])}, {gain['verdict']}" if gain else ""
-        shown = figure(gain["best"]) if gain else f"{best:.4g}"
+        versus = f"yours {_figure(gain['baseline'])}, {gain['verdict']}" if gain else ""
+        shown = _figure(gain["best"]) if gain else f"{best:.4g}"
         seeds = (
             f"best, over {gain['best']['n']} fresh seeds"
             if gain and gain["fresh_seeds"]

@@ -35,12 +35,11 @@ _DISTURBED = ("failed", "interrupted", "stopped")
 
 def state_section(facts: Mapping[str, Any]) -> Section | None:
     """What is the matter, where something is."""
-    message, state = facts["message"], facts["state"]
-    if state not in _DISTURBED and not message:
+    state = facts["state"]
+    if state not in _DISTURBED:
         return None
-    said = message or {
-        "interrupted": "Its process ended before its time: a signal, a crash or a reboot."
-    }.get(state, "It was stopped.")
+    silent = {"interrupted": "Its process ended before its time: a signal, a crash or a reboot."}
+    said = facts["message"] or silent.get(state, f"It is {state}.")
     return Section("state", f"State: {state}", callout(said, "bad" if state == "failed" else ""))
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from darts_core.report.escape import html_text
+from darts_core.report.front import Key
 from darts_core.report.html import Markup
+from darts_core.report.legend import legend
 from darts_core.report.rows import finite
 from darts_core.report.svg import Scale, drawing, line, number, rect, tag, text
 from darts_core.study.results import Row
@@ -13,6 +15,7 @@ from darts_core.study.results import Row
 __all__ = ["timeline"]
 
 _COLORS = {"done": "searched", "stopped": "pool", "failed": "bad", "running": "good"}
+_WORDS = {"done": "searched", "stopped early": "pool", "failed": "bad"}
 _LANE = 26.0
 
 
@@ -60,4 +63,7 @@ def timeline(rows: Sequence[Row]) -> Markup:
         busy = sum(last - first for _, first, last, _ in own)
         idle = max(0.0, 1.0 - busy / max(end - begin, 1e-9))
         body.append(text(x.stop + 8, top + 13, f"{idle:.0%} idle", class_="tick"))
-    return drawing(width, height, "".join(body), label="Trials of each worker over time")
+    keys = [Key("square", color, word) for word, color in _WORDS.items()]
+    return drawing(width, height, "".join(body), label="Trials of each worker over time") + legend(
+        keys
+    )

@@ -19,7 +19,7 @@ from darts_core.report.trials import (
     trial_curves,
 )
 from darts_core.report.trials_front import trials_front
-from darts_core.study.importance import importance
+from darts_core.study.importance import Shares, importance
 
 __all__ = ["tune_section"]
 
@@ -88,13 +88,13 @@ def _gain(stage: StageRun) -> list[str]:
     return [f"{best:.6g} against {own:.6g} with your own settings, {gain:.3g} better (one seed)"]
 
 
-def _importance(done: Sequence[Trial], maximize: bool) -> dict[str, float]:
+def _importance(done: Sequence[Trial], maximize: bool, shares: Shares) -> Mapping[str, float]:
     """The importance of each parameter where the study's result states none."""
     pairs = [(trial.params, trial.value) for trial in done if trial.value is not None]
-    return importance([p for p, _ in pairs], [v for _, v in pairs], maximize=maximize)
+    return shares([p for p, _ in pairs], [v for _, v in pairs], maximize=maximize)
 
 
-def tune_section(run: VersionRun) -> Section | None:
+def tune_section(run: VersionRun, importance: Shares = importance) -> Section | None:
     """Best so far, parallel coordinates, importance, every trial's curve, the best settings."""
     stage = run.stages.get("tune")
     if stage is None:
@@ -110,7 +110,9 @@ def tune_section(run: VersionRun) -> Section | None:
     chosen = stage.number("best_number")
     best = next((t for t in done if chosen is not None and t.number == chosen), best)
     given = stage.result.get("importance")
-    shares = given if isinstance(given, Mapping) and given else _importance(done, maximize)
+    shares = (
+        given if isinstance(given, Mapping) and given else _importance(done, maximize, importance)
+    )
     body = pair(
         card(
             best_so_far(trials, maximize=maximize, label=label, percent=share), title="Best so far"

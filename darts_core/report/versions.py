@@ -13,12 +13,17 @@ from darts_core.report.seeds import seeds_content
 from darts_core.runlog import write_text
 from darts_core.store.record import SCRIPT, read_record
 from darts_core.store.version import Version
+from darts_core.study.importance import Shares, importance
 
 __all__ = ["content_of", "write_version_report"]
 
 
 def content_of(
-    folder: str | Path, *, title: str | None = None, curves: Curves | None = None
+    folder: str | Path,
+    *,
+    title: str | None = None,
+    curves: Curves | None = None,
+    shares: Shares = importance,
 ) -> Content:
     """What is told of a version, whatever ran in it: for `report.html` and for the live page.
 
@@ -26,6 +31,7 @@ def content_of(
         folder: a version's folder, for example runs/digits-darts/V001.
         title: stands at the top of the page instead of the job's name and version.
         curves: reads a metric at each iteration of the trials of a script.
+        shares: works out which setting mattered.
 
     Raises:
         ConfigError: the folder is missing or holds nothing to report.
@@ -33,10 +39,10 @@ def content_of(
     folder = Path(folder)
     record = read_record(folder)
     if record is not None and record["kind"] == SCRIPT:
-        return script_content(read_search(Version(folder), curves), title=title)
+        return script_content(read_search(Version(folder), curves, shares), title=title)
     parts = elements(folder)
     if _has_stages(folder) or not parts:
-        return version_content(read_version(folder), title=title)
+        return version_content(read_version(folder), title=title, shares=shares)
     if all(part.name.startswith("seed") for part in parts):
         return seeds_content(parts, title=title or "")
     return multirun_content(folder, title=title)

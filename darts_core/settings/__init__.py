@@ -16,6 +16,7 @@ from darts_core.settings.field import (
     type_of,
 )
 from darts_core.settings.search import Latency, Search, SearchConfig, SearchSettings, Space
+from darts_core.settings.shrink import Shrink, ShrinkOptions
 from darts_core.settings.task import TaskChoice
 from darts_core.settings.train import OPTIMIZERS, Train, TrainConfig
 from darts_core.settings.trained import (
@@ -46,6 +47,8 @@ __all__ = [
     "SearchConfig",
     "SearchSettings",
     "Settings",
+    "Shrink",
+    "ShrinkOptions",
     "Space",
     "TaskChoice",
     "Train",

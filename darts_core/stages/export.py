@@ -25,7 +25,9 @@ def export(config: ExportStage, folder: Path) -> dict[str, Any]:
         return run.result()
     device = find_device(config.device)
     bundle = load_bundle(config, device).without_test()
-    model, meta, path = open_model(config, folder.parent, ("prune", "train"), bundle, device)
+    model, meta, path = open_model(
+        config, folder.parent, ("prune", "shrink", "train"), bundle, device
+    )
     source = str(path if path is not None else config.model)
     bundle = of_model(bundle, meta, source)
     settings, options = config.export, config.export.options

@@ -22,7 +22,14 @@ from darts_core.runlog import read_yaml, write_yaml
 from darts_core.settings import Data, Train, TrainConfig, to_plain
 from darts_core.settings.tree import config_root
 from darts_core.stages.doubt import doubtful
-from darts_core.stages.schema import DataStage, ExportStage, PruneStage, RecipeStage, TrainStage
+from darts_core.stages.schema import (
+    DataStage,
+    ExportStage,
+    PruneStage,
+    RecipeStage,
+    ShrinkStage,
+    TrainStage,
+)
 from darts_core.stages.targets import instantiate
 from darts_core.tasks import make_task, saved_task
 from darts_core.train import load_model
@@ -248,7 +255,7 @@ def named_network(
 
 
 def open_model(
-    config: PruneStage | ExportStage,
+    config: PruneStage | ShrinkStage | ExportStage,
     version: Path,
     stages: tuple[str, ...],
     bundle: DataBundle,

@@ -29,6 +29,7 @@ _PLACES = (
     ("baseline/train", "baseline"),
     ("searched", "searched"),
     ("train", "tuned"),
+    ("shrink", "pruned"),
     ("prune", "pruned"),
 )
 

@@ -24,10 +24,12 @@ from darts_core.stages.schema import (
     PruneStage,
     ReportStage,
     SearchStage,
+    ShrinkStage,
     TrainStage,
     TuneStage,
 )
 from darts_core.stages.search import search
+from darts_core.stages.shrink import shrink
 from darts_core.stages.train import train
 from darts_core.stages.tune import tune
 
@@ -37,7 +39,7 @@ log = logging.getLogger("darts_core")
 
 
 def run(config: Pipeline, version: Path) -> dict[str, Any]:
-    """Search, tune, train, prune, export, and the same tuning and training of a baseline; then compare.
+    """Search, tune, train, prune or shrink, export; tune and train a baseline as much; then compare.
 
     `searched/` is the found architecture under the recipe as configured, `train/` under the tuned
     one; `baseline/` holds the hand-designed network, tuned over as many trials.
@@ -54,7 +56,10 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
     found["tune"] = tune(config.part(TuneStage), version / "tune")
     tuned = replace(config, train=replace(config.train, **found["tune"]["best"]))
     found["train"] = train(tuned.part(TrainStage), version / "train")
-    found["prune"] = prune(tuned.part(PruneStage), version / "prune")
+    if config.reduce == "prune":
+        found["prune"] = prune(tuned.part(PruneStage), version / "prune")
+    elif config.reduce == "shrink":
+        found["shrink"] = shrink(tuned.part(ShrinkStage), version / "shrink")
     found["export"] = export(config.part(ExportStage), version / "export")
     found |= _baseline(config, version / "baseline")
     found["bench"] = bench(config.part(BenchStage), version / "bench")
@@ -63,7 +68,7 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
     _say_costs(costs)
     page = report(config.part(ReportStage), version / "report")
     run_front(version)
-    last = found["prune"]
+    last = found[config.reduce] if config.reduce in found else found["train"]
     return {
         "costs": costs,
         **{key: value for key, value in last.items() if key.startswith(("val_", "test_"))},

@@ -60,7 +60,7 @@ def test_a_step_s_gradient_is_the_sum_over_its_sub_networks():
     for choices in chosen:
         with net.running(choices):
             output = net.model(x)
-        part = 0.75 * LOSS(output, y) + 0.25 * sandwich.aim.distillation_loss(output, taught)
+        part = 0.75 * LOSS(output, y) + 0.25 * sandwich.task.distillation_loss(output, taught)
         part.backward()
         total += float(part.detach()) / len(chosen)
     _close(found, _grads(net.model))

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from darts_core.errors import JobError
-from darts_core.report.job_details import stage_settings
-from darts_core.report.job_summary import stage_facts
+from darts_core.report.comparison import different_settings, reported, results_table
 from darts_core.report.tables import render
-from darts_core.runlog import read_yaml
 from darts_core.store.jobs import Store
 from darts_core.store.record import SCRIPT
 from darts_core.store.version import Version
@@ -25,66 +23,7 @@ from darts_core.study.results import (
     summary,
 )
 
-__all__ = ["flatten", "named_versions", "reported", "run_compare"]
-
-
-def flatten(content: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted names."""
-    if not isinstance(content, Mapping):
-        return {prefix: content}
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        flat.update(flatten(value, f"{prefix}.{key}" if prefix else str(key)))
-    return flat
-
-
-def _parameters(version: Version) -> dict[str, Any]:
-    if version.kind != SCRIPT:
-        return flatten(stage_settings(version.path))
-    request = version.command().get("request") or {}
-    kept = ("code_hash", "boot_file", "arguments", "data", "python", "devices", "budget", "multi")
-    content = {k: request.get(k) for k in kept}
-    path = version.path / "autosearch" / "config.yaml"
-    if path.exists():
-        content["config"] = read_yaml(path)
-    return flatten(content)
-
-
-def reported(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything a trial has reported, by name."""
-    final = {name: row[name] for name in ("acc", "latency") if row.get(name) is not None}
-    data = row.get("additional_data") or {}
-    return {**row.get("metrics", {}), **data, **final, **row.get("values", {})}
-
-
-def _column(version: Version, metrics: Sequence[str]) -> dict[str, Any]:
-    column: dict[str, Any] = {"state": version.state()}
-    if version.description:
-        column["description"] = version.description
-    if version.kind != SCRIPT:
-        for row in stage_facts(version.path):
-            facts = {k: v for k, v in row.items() if k not in ("stage", "finished")}
-            column |= {f"{row['stage']} {name}": value for name, value in facts.items()}
-        return column
-    try:
-        found = summary(version.path)
-    except JobError:
-        return column
-    best = found["best"]
-    if best is not None:
-        for goal in found["objectives"]:
-            column[f"best {goal['metric']}"] = best["values"].get(goal["metric"])
-        for metric in metrics:
-            column[f"best {metric}"] = reported(best).get(metric)
-        column["best settings"] = best["config"]
-    for item in found["gain"]:
-        column[f"gain {item['metric']}"] = item["difference"]
-        column[f"verdict {item['metric']}"] = f"{item['verdict']} (n={item['best']['n']})"
-    for metric, sides in found["test"].items():
-        column |= {f"{side} {metric}": figure(kept) for side, kept in sides.items()}
-    column["trials"] = sum(found["trials"].values())
-    column["cost (trainings)"] = found["cost"]["search"]["trainings"]
-    return column
+__all__ = ["named_versions", "run_compare"]
 
 
 def named_versions(store: Store, names: Sequence[str]) -> list[Version]:
@@ -125,16 +64,8 @@ def run_compare(store: Store, args: argparse.Namespace) -> int:
     """`jobs compare`."""
     versions = named_versions(store, [args.job, *args.versions])
     labels = _labels(versions)
-    table = []
-    results = [_column(version, args.metric) for version in versions]
-    names = list(dict.fromkeys(name for column in results for name in column))
-    for name in names:
-        table.append({"row": name, **_cells(labels, [c.get(name) for c in results])})
-    settings = [_parameters(version) for version in versions]
-    for name in dict.fromkeys(key for column in settings for key in column):
-        values = [column.get(name) for column in settings]
-        if any(value != values[0] for value in values):
-            table.append({"row": name, **_cells(labels, values)})
+    found = {**results_table(versions, args.metric), **different_settings(versions)}
+    table = [{"row": name, **_cells(labels, values)} for name, values in found.items()]
     if args.picture:
         _picture(versions, args)
     print(render(("row", *labels), table, args.form))

@@ -7,6 +7,8 @@ import torch
 from darts_core.errors import ConfigError
 from darts_core.latency import choice_size_model
 from darts_core.ops.macs import macs_by_module
+from darts_core.prune.cost import LayerCosts
+from darts_core.prune.groups import find_groups, remove_channels
 from darts_core.spaces import get_space
 from darts_core.spaces.resnet import resnet_space
 from darts_core.supernet import build, create_supernet
@@ -96,3 +98,23 @@ def test_a_language_model_looks_back_only():
         before, after = model(x), model(changed)
         assert torch.equal(before[:, :5], after[:, :5])
         assert not torch.equal(before[:, 5:], after[:, 5:])
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_the_widths_of_a_found_network_can_be_pruned(name):
+    architecture = get_space(name).random(np.random.default_rng(1))
+    model = build(architecture, **{**SIZES, "channels": 8}).eval()
+    groups = find_groups(model, INPUTS[name])
+    roots = {group.root for group in groups}
+    # the stream or the stem, and a width inside a block
+    assert len(groups) >= 3
+    costs = LayerCosts(torch.device("cpu"), analytic=True)
+    costs.observe(model, INPUTS[name], 2)
+    before = costs.total_ms()
+    assert all(costs.saving_ms(group, 1) > 0 for group in groups)
+    x = samples(name)
+    shape = model(x).shape
+    remove_channels(model, INPUTS[name], {root: [0] for root in roots})
+    costs.observe(model, INPUTS[name], 2)
+    assert costs.total_ms() < before
+    assert model(x).shape == shape

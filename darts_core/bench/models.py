@@ -21,7 +21,7 @@ from darts_core.errors import ConfigError, ExportError
 from darts_core.report.rows import ModelRow, finite
 from darts_core.runlog import RunFolder, read_mapping
 from darts_core.supernet import count
-from darts_core.train import TrainConfig, evaluate, fit, load_model, save_model
+from darts_core.train import TrainConfig, evaluate, fit, load_model, of_model, save_model
 
 __all__ = ["ModelCase", "SeedRun", "bench_case", "saved_case", "saved_runs", "train_seeds"]
 
@@ -168,8 +168,8 @@ def _saved_run(path: Path, index: int, bundle: Any, device: torch.device) -> See
     name = bundle.task.metric.name
     value = finite(result.get(f"test_{name}"))
     if value is None:
-        model, _ = load_model(path, device=device)
-        value = evaluate(model, bundle, "test").value
+        model, meta = load_model(path, device=device)
+        value = evaluate(model, of_model(bundle, meta, str(path)), "test").value
     seed = finite(result.get("seed"))
     return SeedRun(
         index if seed is None else int(seed),
@@ -215,7 +215,8 @@ def bench_case(
     """
     if not runs:
         raise ConfigError(f"The model {case.name!r} has no trained network to measure.")
-    model, _ = load_model(runs[0].path, device=device)
+    model, meta = load_model(runs[0].path, device=device)
+    bundle = of_model(bundle, meta, str(runs[0].path))
     size = count(model, bundle.input_shape)
     base = ModelRow(
         name=case.name,

@@ -7,9 +7,10 @@ from typing import Any
 
 from darts_core.export import export_model
 from darts_core.runlog import RunFolder, read_mapping
-from darts_core.stages.inputs import find_device, load_bundle, of_model, open_model
+from darts_core.stages.inputs import find_device, load_bundle, open_model
 from darts_core.stages.schema import ExportStage
 from darts_core.stages.timing import stopwatch
+from darts_core.train import of_model
 
 __all__ = ["export"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from darts_core.stages.schema import (
     TrainStage,
 )
 from darts_core.stages.targets import instantiate
-from darts_core.tasks import make_task, saved_task
+from darts_core.tasks import make_task
 from darts_core.train import load_model
 
 __all__ = [
@@ -42,7 +42,6 @@ __all__ = [
     "find_network",
     "load_bundle",
     "named_network",
-    "of_model",
     "open_model",
     "policy_name",
     "recipe",
@@ -279,23 +278,6 @@ def open_model(
     path = find_model(config.model, version, stages)
     model, meta = load_model(path, device=device)
     return model, meta, path
-
-
-def of_model(bundle: DataBundle, meta: Mapping[str, Any], source: str) -> DataBundle:
-    """`bundle` with the task that a saved model was trained for: its outputs mean what they meant there.
-
-    Raises:
-        ConfigError: the file's task is another one than the data's, or has other outputs.
-    """
-    if not meta.get("task"):
-        return bundle
-    task = saved_task(meta["task"], source)
-    if task.name != bundle.task.name or task.outputs != bundle.task.outputs:
-        raise ConfigError(
-            f"{source} was trained for task={task.name} with {task.outputs} outputs; the data are for "
-            f"task={bundle.task.name} with {bundle.task.outputs}. Give the data and task= of its training."
-        )
-    return replace(bundle, task=task)
 
 
 def _architecture(text: str | None, version: Path) -> tuple[Architecture, str]:

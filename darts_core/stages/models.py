@@ -18,7 +18,7 @@ from darts_core.report import Latency, ModelRow
 from darts_core.runlog import read_mapping
 from darts_core.sample_inputs import draw_inputs
 from darts_core.supernet import count
-from darts_core.train import evaluate, evaluate_callable, load_model
+from darts_core.train import evaluate, evaluate_callable, load_model, of_model
 
 __all__ = ["Entry", "entries_of", "holds_model", "model_row"]
 
@@ -81,7 +81,8 @@ def model_row(
     """
     if entry.kind == "exported":
         return _exported_row(entry, bundle, device, seconds)
-    model, _ = load_model(entry.folder / "model.pt", device=device)
+    model, meta = load_model(entry.folder / "model.pt", device=device)
+    bundle = of_model(bundle, meta, str(entry.folder / "model.pt"))
     size = count(model, bundle.input_shape)
     known = entry.folder / "result.json"
     metric = bundle.task.metric
@@ -129,7 +130,7 @@ def _exported_row(
         precision=str(manifest["artifacts"][entry.runtime].get("precision", "fp32")),
         params=manifest.get("params"),
         macs=_macs(manifest),
-        accuracies=(evaluate_callable(loaded, bundle),),
+        accuracies=(evaluate_callable(loaded, of_model(bundle, manifest, str(entry.folder))),),
         metric=bundle.task.metric,
         latency={batch: Latency.from_timing(row) for batch, row in rows.items()},
         device=next(iter(rows.values())).device,

@@ -8,11 +8,11 @@ from typing import Any
 
 from darts_core.prune import prune_to_budget
 from darts_core.runlog import RunFolder
-from darts_core.stages.inputs import find_device, load_bundle, of_model, open_model, recipe
+from darts_core.stages.inputs import find_device, load_bundle, open_model, recipe
 from darts_core.stages.schema import PruneStage
 from darts_core.stages.timing import stopwatch
 from darts_core.supernet import count
-from darts_core.train import evaluate
+from darts_core.train import evaluate, of_model
 
 __all__ = ["prune"]
 

@@ -6,15 +6,16 @@ Shapes: x_B inputs [B, ...], y_B targets [B, ...].
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from darts_core.errors import DataError
+from darts_core.errors import ConfigError, DataError
+from darts_core.tasks import saved_task
 
-__all__ = ["Evaluation", "evaluate", "evaluate_callable"]
+__all__ = ["Evaluation", "evaluate", "evaluate_callable", "of_model"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,23 @@ class Evaluation:
     def named(self, split: str) -> dict[str, float]:
         """The metrics as files name them: `val_accuracy`."""
         return {f"{split}_{name}": value for name, value in self.metrics.items()}
+
+
+def of_model(bundle: Any, meta: Mapping[str, Any], source: str) -> Any:
+    """`bundle` with the task that a saved model was trained for: its outputs mean what they meant there.
+
+    Raises:
+        ConfigError: the file's task is another one than the data's, or has other outputs.
+    """
+    if not meta.get("task"):
+        return bundle
+    task = saved_task(meta["task"], source)
+    if task.name != bundle.task.name or task.outputs != bundle.task.outputs:
+        raise ConfigError(
+            f"{source} was trained for task={task.name} with {task.outputs} outputs; the data are for "
+            f"task={bundle.task.name} with {bundle.task.outputs}. Give the data and task= of its training."
+        )
+    return replace(bundle, task=task)
 
 
 @torch.inference_mode()

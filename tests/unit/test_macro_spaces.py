@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+from darts_core.data import RawData, make_bundle
 from darts_core.errors import ConfigError
 from darts_core.latency import choice_size_model
 from darts_core.ops.macs import macs_by_module
 from darts_core.prune.cost import LayerCosts
 from darts_core.prune.groups import find_groups, remove_channels
+from darts_core.search import SearchConfig, search
 from darts_core.spaces import get_space
 from darts_core.spaces.resnet import resnet_space
+from darts_core.strategies import FirstOrder
 from darts_core.supernet import build, create_supernet
 
 SIZES = {"channels": 4, "num_classes": 3, "in_channels": 2, "layers": 1}
@@ -78,6 +81,41 @@ def test_a_network_of_choices_has_no_auxiliary_head():
     architecture = get_space("resnet").random(np.random.default_rng(0))
     with pytest.raises(ConfigError, match="auxiliary=false"):
         build(architecture, auxiliary=True, **SIZES)
+
+
+def series_bundle():
+    """Two classes of series that differ in their frequency."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(80) % 2
+    waves = np.sin(np.arange(70) * np.where(labels, 0.9, 0.3)[:, None] + rng.uniform(0, 6, (80, 1)))
+    x = np.stack([waves, rng.normal(size=waves.shape)], 1).astype(np.float32)
+    return make_bundle("waves", RawData(x, labels, ("slow", "fast"), "made here"))
+
+
+def text_bundle():
+    """Tokens 0 1 0 1 ..., some of them repeated."""
+    rng = np.random.default_rng(0)
+    tokens = np.cumsum(rng.random(801) < 0.9).astype(np.int32) % 2
+    rows, ahead = tokens[:800].reshape(80, 10), tokens[1:].reshape(80, 10)
+    names = ("a", "b")
+    return make_bundle(
+        "flips", RawData(rows, ahead, names, "made here", vocabulary=names, ordered=True)
+    )
+
+
+@pytest.mark.parametrize(("name", "make"), [("conv1d", series_bundle), ("gpt_tiny", text_bundle)])
+def test_series_and_texts_are_searched(name, make):
+    torch.manual_seed(0)
+    bundle = make().without_test()
+    sizes = {"channels": 4, "num_classes": bundle.num_outputs, "in_channels": bundle.in_channels}
+    net = create_supernet(get_space(name), input_shape=bundle.input_shape, **sizes)
+    before = [alpha.detach().clone() for alpha in net.alphas()]
+    config = SearchConfig(epochs=1, batch_size=12, alpha_learning_rate=0.05)
+    found = search(net, FirstOrder(), bundle, config)
+    assert np.isfinite(found.history[-1][f"val_{bundle.task.metric.name}"])
+    assert found.architecture.space == name
+    pairs = zip(before, net.alphas(), strict=True)
+    assert all((new.detach() - old).abs().max() > 0.01 for old, new in pairs)
 
 
 def test_samples_of_another_kind_are_refused():

@@ -87,7 +87,7 @@ def data_meta(source: Any) -> DataMeta:
                 f"{'names' if kind is str else 'numbers'} ({error})."
             ) from None
 
-    shape = values(int, "image_shape", "input_shape")
+    shape = values(int, "input_shape", "image_shape")
     mean, std = values(float, "mean"), values(float, "std")
     channels = shape[0] if len(shape) in (2, 3) else 0
     if len(shape) not in (1, 2, 3) or len(mean) != channels or len(std) != channels:

@@ -230,7 +230,7 @@ def _check_values(config: Stage) -> None:
     if isinstance(config, (BenchStage, Pipeline)) and config.bench.baseline != Bench().baseline:
         from darts_core.models.baselines import BASELINES, is_baseline
 
-        if config.bench.baseline is not None and not is_baseline(config.bench.baseline):
+        if not is_baseline(config.bench.baseline):
             raise ConfigError(unknown_name("bench.baseline", config.bench.baseline, BASELINES))
     if not isinstance(config, DataStage) or config.data.path is None:
         return

@@ -11,6 +11,7 @@ from darts_core.report.alphas import alpha_history, heat_maps, leading_edges, me
 from darts_core.report.blocks import Section, callout, card, details, pair, plain_table
 from darts_core.report.cells import architecture_html
 from darts_core.report.charts import Line, line_chart
+from darts_core.report.finalists import finalists_html
 from darts_core.report.html import Markup, render
 from darts_core.report.read import StageRun, VersionRun, read_architecture, series
 
@@ -97,7 +98,8 @@ def search_section(run: VersionRun) -> Section | None:
          Line("val split", series(rows, f"val_{metric.name}"), "conv")],
         x_label="epoch", y_label=metric.words, title=f"Search {metric.words}", percent=metric.share,
     )  # fmt: skip
-    body = pair(
+    body = finalists_html(stage)
+    body += pair(
         card(losses, title="Loss"), card(accuracies, title=f"{_title(metric)} of the supernet")
     )
     for history in alpha_history(rows, _ops(stage)):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from darts_core.architecture import Architecture
-from darts_core.errors import NonFiniteLossError
+from darts_core.errors import NonFiniteLossError, is_memory_shortage
 from darts_core.runlog import RunFolder
 from darts_core.search.measure import metric_on
 from darts_core.search.outcome import outcome
@@ -35,7 +35,7 @@ from darts_core.search.types import (
 from darts_core.strategies import Strategy
 from darts_core.strategies.base import Batch, Forward, Penalty
 from darts_core.supernet import Supernet
-from darts_core.supernet.memory import is_memory_shortage, memory_sentence
+from darts_core.supernet.memory import memory_sentence
 
 if TYPE_CHECKING:
     from darts_core.data import DataBundle

@@ -77,13 +77,13 @@ def _version_rows(
     The baseline and the unpruned network are exported to the same forms, so that each form is
     compared with the like.
     """
-    entries = entries_of(folder.parent, config.bench.baseline or "baseline")
+    entries = entries_of(folder.parent, config.bench.baseline)
     seconds = config.bench.seconds
     forms = [entry.runtime for entry in entries if entry.kind == "exported"]
     rows = []
     for entry in entries:
         rows.append(model_row(entry, bundle, device, seconds=seconds))
-        if entry.kind in ("baseline", "tuned") and forms:
+        if entry.kind in ("baseline", "tuned", "rival") and forms:
             case = saved_case(entry.folder, name=entry.name, kind=entry.kind)
             runs = saved_runs(case, bundle, device=device)
             rows += bench_case(

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from darts_core.data import DataBundle
+from darts_core.errors import is_memory_shortage
 from darts_core.sample_inputs import draw_inputs
-from darts_core.supernet.memory import is_memory_shortage, memory_sentence
+from darts_core.supernet.memory import memory_sentence
 from darts_core.tasks import Task
 
 __all__ = ["Forecast", "duration", "forecast", "process_peak_mib"]

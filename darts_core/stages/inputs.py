@@ -15,12 +15,13 @@ from darts_core.architecture import Architecture
 from darts_core.data import DataBundle
 from darts_core.device import require_device
 from darts_core.errors import ArchitectureError, ConfigError
-from darts_core.models.baselines import BASELINES, is_baseline
+from darts_core.models.baselines import BASELINES, baseline, is_baseline
 from darts_core.models.named import REGISTERED, NamedModel, is_named, named_model
 from darts_core.models.weights import load_weights
 from darts_core.runlog import read_yaml, write_yaml
 from darts_core.settings import Data, Train, TrainConfig, to_plain
 from darts_core.settings.tree import config_root
+from darts_core.spaces import SPACES
 from darts_core.stages.doubt import doubtful
 from darts_core.stages.schema import (
     DataStage,
@@ -31,6 +32,9 @@ from darts_core.stages.schema import (
     TrainStage,
 )
 from darts_core.stages.targets import instantiate
+from darts_core.supernet import build
+from darts_core.supernet.build import check_names
+from darts_core.supernet.memory import check_network
 from darts_core.tasks import make_task
 from darts_core.train import load_model
 
@@ -149,18 +153,29 @@ class Network:
         return str(self.meta["baseline"]["name"] if self.architecture is None else "architecture")
 
     def make(self) -> nn.Module:
-        """A fresh network; its parameters are drawn from torch's global generator."""
+        """A fresh network; its parameters are drawn from torch's global generator.
+
+        Raises:
+            MemoryShortageError: its sizes are such that no memory holds it.
+        """
         if "model" in self.meta:
             model = NamedModel(**self.meta["model"]).make()
             if self.weights is not None:
                 load_weights(model, self.weights)
             return model
+        check_network(self._sized, torch.device("cpu"), self._sizes)
+        return self._sized()
+
+    @property
+    def _sizes(self) -> str:
+        """The network with the settings of its size, for a sentence."""
+        node = self.meta["build" if self.architecture is not None else "baseline"]
+        sizes = [f"{k}={node[k]}" for k in ("channels", "layers", "width") if node.get(k)]
+        return f"The network {self.name}" + (f" of {', '.join(sizes)}" if sizes else "")
+
+    def _sized(self) -> nn.Module:
         if self.architecture is None:
-            from darts_core.models.baselines import baseline
-
             return baseline(**self.meta["baseline"])
-        from darts_core.supernet import build
-
         return build(self.architecture, **self.meta["build"])
 
 
@@ -202,9 +217,6 @@ def describe_network(
             )
         node = {"name": text, "width": width, **sizes}
         return Network(None, {"baseline": node, **about})
-    from darts_core.spaces import SPACES
-    from darts_core.supernet.build import check_names
-
     architecture, source = _architecture(text, version)
     check_names(architecture, source)
     SPACES[architecture.space].check_inputs(bundle.input_shape)

@@ -61,6 +61,8 @@ def entries_of(version: Path, baseline: str = "baseline") -> list[Entry]:
         for place, kind in _PLACES
         if (version / place / "model.pt").is_file()
     ]
+    rivals = sorted(version.glob("rivals/*/train/model.pt"))
+    found += [Entry(file.parent.parent.name, "rival", file.parent) for file in rivals]
     if (version / "export" / "manifest.json").is_file():
         forms = read_manifest(version / "export")["artifacts"]
         found += [Entry("exported", "exported", version / "export", form) for form in forms]
@@ -103,7 +105,29 @@ def model_row(
         device=next(iter(rows.values())).device,
         data=bundle.name,
         baseline=entry.kind == "baseline",
+        extra=_spent(entry.folder, entry.kind),
     )
+
+
+# what stands beside a model's own training and was spent on it, by kind
+_SPENT = {
+    "baseline": ("tune",),
+    "rival": ("tune",),
+    "searched": ("search",),
+    "tuned": ("search", "searched", "tune"),
+    "pruned": ("search", "searched", "tune", "train"),
+}
+
+
+def _spent(folder: Path, kind: str) -> dict[str, Any]:
+    """Device-seconds that the model in a stage's folder took, all told; nothing where that is not known."""
+    results = [folder / "result.json"]
+    results += [folder.parent / stage / "result.json" for stage in _SPENT.get(kind, ())]
+    if kind not in _SPENT or not all(path.is_file() for path in results):
+        return {}
+    seconds = [read_mapping(path).get("device_seconds") for path in results]
+    known = [float(value) for value in seconds if isinstance(value, (int, float))]
+    return {"device_seconds": sum(known)} if len(known) == len(seconds) else {}
 
 
 def _exported_row(
@@ -132,10 +156,17 @@ def _exported_row(
         macs=_macs(manifest),
         accuracies=(evaluate_callable(loaded, of_model(bundle, manifest, str(entry.folder))),),
         metric=bundle.task.metric,
+        extra=_spent_on_source(manifest),
         latency={batch: Latency.from_timing(row) for batch, row in rows.items()},
         device=next(iter(rows.values())).device,
         data=bundle.name,
     )
+
+
+def _spent_on_source(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    source = Path(str(manifest.get("source", ""))).parent
+    kinds = {"train": "tuned", "prune": "pruned", "shrink": "pruned"}
+    return _spent(source, kinds.get(source.name, ""))
 
 
 def _macs(manifest: Mapping[str, Any]) -> int | None:

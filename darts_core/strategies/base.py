@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +71,8 @@ class Strategy:
     `setup` is called once before the first step. A step makes no host synchronisation, so that it can be
     captured in a CUDA graph.
     """
+
+    NODE: ClassVar[str] = "strategy"
 
     needs_alpha_batch: bool = True
     """Whether alpha moves on its own half of the data."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from darts_core.architecture import Architecture, CellChoice
 from darts_core.errors import ConfigError
+from darts_core.settings import Bounds, bounded
 from darts_core.spaces import ChoiceSpace, SearchSpace
 from darts_core.strategies.base import Batch, Forward, StepStats, Strategy
 from darts_core.strategies.optimizers import load_optimizer, params_optimizer
@@ -39,9 +40,8 @@ class RandomSearch(Strategy):
     capturable = False
     moves_alpha = False
 
+    @bounded(candidates=Bounds(low=1, high=1_000_000))
     def __init__(self, candidates: int = 10) -> None:
-        if candidates < 1:
-            raise ConfigError(f"strategy.candidates must be at least 1, not {candidates}.")
         self.candidates = candidates
         self.history: list[tuple[float, Architecture]] = []
         self.candidate: Architecture | None = None
@@ -170,12 +170,9 @@ class RegularizedEvolution(RandomSearch):
         ConfigError: a number is below 1.
     """
 
+    @bounded(population=Bounds(low=1, high=1_000_000), sample=Bounds(low=1, high=1_000_000))
     def __init__(self, candidates: int = 20, population: int = 8, sample: int = 3) -> None:
         super().__init__(candidates)
-        if min(population, sample) < 1:
-            raise ConfigError(
-                f"Evolution needs population and sample of at least 1, not {population}, {sample}."
-            )
         self.population = population
         self.sample = sample
 

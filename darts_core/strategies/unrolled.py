@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from darts_core.settings import Bounds, bounded
 from darts_core.strategies.base import Batch, Penalty, SearchSettings, Strategy
 from darts_core.strategies.optimizers import learning_rate
 from darts_core.supernet import Supernet, frozen_statistics
@@ -30,6 +31,7 @@ class Unrolled(Strategy):
         plain_sgd: virtual step without momentum and weight decay, as the paper writes it.
     """
 
+    @bounded(epsilon=Bounds(low=0, low_open=True, high=1))
     def __init__(self, epsilon: float = 0.01, *, plain_sgd: bool = False) -> None:
         self.epsilon = epsilon
         self.plain_sgd = plain_sgd

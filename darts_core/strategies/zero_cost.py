@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from darts_core.architecture import Architecture
-from darts_core.errors import ConfigError, unknown_name
+from darts_core.errors import ConfigError
+from darts_core.settings import Bounds, bounded
 from darts_core.strategies.base import Batch, StepStats
 from darts_core.strategies.baselines import fresh_network
 from darts_core.strategies.first_order import FirstOrder
@@ -40,14 +41,12 @@ class ZeroCost(FirstOrder):
 
     capturable = False
 
+    @bounded(
+        proxy=Bounds(choices=tuple(PROXIES)),
+        samples=Bounds(low=1, high=10_000_000),
+        warm_start=Bounds(low=0, high=1000),
+    )
     def __init__(self, proxy: str = "synflow", samples: int = 100, warm_start: float = 0.0) -> None:
-        if proxy not in PROXIES:
-            raise ConfigError(unknown_name("zero-cost proxy", proxy, PROXIES))
-        if samples < 1 or warm_start < 0:
-            raise ConfigError(
-                f"Zero-cost search needs samples >= 1 and warm_start >= 0, not {samples} and "
-                f"{warm_start}."
-            )
         self.proxy, self.samples, self.warm_start = proxy, samples, warm_start
         self.moves_alpha = warm_start > 0
         self.best: Architecture | None = None

@@ -40,6 +40,7 @@ def fit(
     checkpoint: Path | None = None,
     on_epoch: OnEpoch | None = None,
     progress: Progress | None = None,
+    verbose: bool = True,
 ) -> FitResult:
     """Train `model` in place (moved to `device`); afterwards it holds the last epoch's parameters.
 
@@ -56,6 +57,7 @@ def fit(
         on_epoch: called with (epoch, row) after each epoch is safe on disk. A resumed run repeats
             the call for the epoch that it resumes after, so the callee must take it twice.
         progress: called with (steps done, steps in all) after every step.
+        verbose: a line in the log for every epoch.
 
     Raises:
         NonFiniteLossError: the loss became NaN or infinite; names epoch and step.
@@ -64,7 +66,7 @@ def fit(
         ResumeError: the checkpoint belongs to another configuration.
     """
     trainer = Trainer(model, bundle, config, tuple(train_on), seed, torch.device(device))
-    trainer.progress = progress
+    trainer.progress, trainer.verbose = progress, verbose
     first = trainer.resume(checkpoint) if checkpoint is not None and checkpoint.exists() else 0
     if run is not None:
         run.rewind(first)
@@ -76,7 +78,8 @@ def fit(
         if select_on is not None:
             row |= trainer.select(select_on)
         result.history.append(row)
-        _log_row(row, config.epochs, bundle.task.metric.name)
+        if verbose:
+            _log_row(row, config.epochs, bundle.task.metric.name)
         if run is not None:
             run.log_metrics(**row)
         if checkpoint is not None:

@@ -18,9 +18,15 @@ from torch import Tensor, nn
 
 from darts_core.augment.by_kind import augment_for
 from darts_core.checkpoint import load_checkpoint, save_checkpoint, taking_over
-from darts_core.errors import ConfigError, DataError, NonFiniteLossError, ResumeError
+from darts_core.errors import (
+    ConfigError,
+    DataError,
+    NonFiniteLossError,
+    ResumeError,
+    is_memory_shortage,
+)
 from darts_core.runlog import config_hash
-from darts_core.supernet.memory import is_memory_shortage, memory_sentence
+from darts_core.supernet.memory import memory_sentence
 from darts_core.train.config import TrainConfig
 from darts_core.train.evaluation import evaluate
 from darts_core.train.schedule import (
@@ -86,6 +92,7 @@ class Trainer:
         self.forward: Callable[[Tensor], Any] = _compiled(model, config, device)
         self.result = FitResult(epochs=0)
         self.progress: Callable[[int, int], None] | None = None
+        self.verbose = True
 
     def epoch(self, epoch: int) -> dict[str, Any]:
         """One pass over the training splits; its row of metrics."""
@@ -255,7 +262,8 @@ class Trainer:
             self.result.history = list(content["history"])
             self.result.train_seconds = float(content["train_seconds"])
             self.result.steps = int(content["steps"])
-            log.info("resuming from %s after epoch %d", path, content["epoch"])
+            if self.verbose:
+                log.info("resuming from %s after epoch %d", path, content["epoch"])
             return int(content["epoch"])
 
 

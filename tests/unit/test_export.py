@@ -216,7 +216,7 @@ def test_rejected_models_and_formats_are_sentences(tmp_path):
         export_model(Branching(), tmp_path, META, time_artifacts=False)
     with pytest.raises(ExportError, match=r"'onxx'.*'onnx'"):
         export_model(network(), tmp_path, META, formats=["onxx"])
-    with pytest.raises(ExportError, match=r"lacks 'class_names'|lacks 'image_shape'"):
+    with pytest.raises(ExportError, match=r"lacks 'class_names'|lacks 'input_shape'"):
         export_model(network(), tmp_path, {"mean": (0.5,), "std": (0.5,)})
     with pytest.raises(ExportError, match="one mean"):
         data_meta({**META, "mean": (0.5,)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +60,22 @@ def _names(metrics: Sequence[Suggestion]) -> dict[str, str]:
     return names
 
 
+def _part(width: str, by: int) -> str:
+    """A fraction of a width as it is written: `32` or `2 * channels`."""
+    if width.isdigit():
+        return str(int(width) // by)
+    return f"{width} // {by}" if width.isidentifier() else f"({width}) // {by}"
+
+
 def _searchable(name: str, network: Network) -> list[str]:
     """The lines that make a network searchable, as remarks."""
     lines = [
-        f"to search the network {name} by gradient, change these lines (template show own_network has the "
+        f"to search the network {name} by gradient, change these lines (jobs init --network proposes its "
         "job file):",
         "  from darts_core import autosearch",
     ]
     for line, layer, width in network.layers[:3]:
-        options = f"[{width // 4}, {width // 2}, {width}]"
+        options = f"[{_part(width, 4)}, {_part(width, 2)}, {width}]"
         lines.append(
             f"  line {line}, behind {layer} and its norm and activation: autosearch.WidthChoice({options})"
         )
@@ -82,20 +89,44 @@ def _searchable(name: str, network: Network) -> list[str]:
     return lines
 
 
-def proposal(script: Script) -> str:
-    """The job file as text, with remarks on what to look at."""
+def proposal(script: Script, *, network: bool = False) -> str:
+    """The job file as text, with remarks on what to look at.
+
+    Args:
+        script: what was read.
+        network: search the script's network by gradient, instead of its options.
+    """
     ranges = {n: r for n, d in script.options.items() if (r := _range(n, d))}
     good = sorted(script.metrics, key=_rank)
     names = _names(good)
-    words = [f"{script.flags[name]} {{{name}}}" for name in ranges]
-    words += [f"{script.seed} {{seed}}"] if script.seed else []
+    reward = names[good[0].name] if good else "accuracy"
+    mode = good[0].mode if good else "max"
     lines = ["# proposed from the script; look at every line before you keep it", "general:"]
+    words = [f"{script.flags[name]} {{{name}}}" for name in ranges if not network]
+    words += [f"{script.seed} {{seed}}"] if script.seed else []
     lines.append(f'  command: "python {" ".join([script.boot_file, *words])}"')
     if not script.seed:
         lines.append(
             "  # the script takes no seed: random, numpy and torch are seeded when it imports them"
         )
-    lines.append("  metrics:")
+    lines += _metrics(good, names)
+    if network:
+        return "\n".join([*lines, *_by_gradient(script, reward, mode)])
+    lines += _space(script, ranges)
+    lines.append(
+        f"search_algorithm: {{type: tpe_search, reward_attr: {reward}, mode: {mode}, num_samples: 20}}"
+    )
+    if script.epochs:
+        lines.append(
+            f"# max_iterations: {script.epochs}  # printed values of that metric in one training: with it, "
+            "--dry-run tells the time\n"
+            "# scheduler: {type: async_hyperband}  # ... and hopeless trials are stopped early"
+        )
+    return "\n".join(lines)
+
+
+def _metrics(good: Sequence[Suggestion], names: Mapping[str, str]) -> list[str]:
+    lines = ["  metrics:"]
     for item in good:
         quoted = neutral(item.regex, 500).replace("'", "''")
         lines.append(f"    - {{name: {names[item.name]}, regex: '{quoted}'}}")
@@ -103,8 +134,11 @@ def proposal(script: Script) -> str:
         lines.append(
             "    - {name: accuracy, regex: 'accuracy ([0-9.]+)'}  # what does your script print?"
         )
-    lines.append("search_space:")
-    lines.append("  - params:")
+    return lines
+
+
+def _space(script: Script, ranges: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    lines = ["search_space:", "  - params:"]
     for name, kept in ranges.items():
         shown = ", ".join(
             f"{k}: {str(v).lower() if v is True else f'{v:g}'}" for k, v in kept.items()
@@ -117,25 +151,28 @@ def proposal(script: Script) -> str:
         lines.append(
             "      - {type: continuous_param, name: lr, start: 0.001, stop: 0.1, log: true}"
         )
-    reward = good[0] if good else None
-    mode = reward.mode if reward else "max"
-    lines.append(
-        f"search_algorithm: {{type: tpe_search, reward_attr: {names[reward.name] if reward else 'accuracy'}, "
-        f"mode: {mode}, num_samples: 20}}"
-    )
-    if script.epochs:
-        lines.append(
-            f"# max_iterations: {script.epochs}  # printed values of that metric in one training: with it, "
-            "--dry-run tells the time\n"
-            "# scheduler: {type: async_hyperband}  # ... and hopeless trials are stopped early"
-        )
-    return "\n".join(lines)
+    return lines
+
+
+def _by_gradient(script: Script, reward: str, mode: str) -> list[str]:
+    """A differentiable search whose found network is retrained and compared with the script's own."""
+    return [
+        "  baseline: {architecture: baseline}  # the network as it is",
+        "search_algorithm:",
+        "  type: differentiable_search",
+        "  setting: architecture",
+        "  base: own",
+        "  target_cost: 0.5  # of the multiply-accumulates of your own network",
+        f"  reward_attr: {reward}",
+        f"  mode: {mode}",
+        f"max_iterations: {script.epochs or 10}  # printed values of that metric in one training",
+    ]
 
 
 def run_init(store: Store, args: argparse.Namespace) -> int:
     """`jobs init`."""
     script = read_script(Path(args.folder), Path(args.log) if args.log else None)
-    text = proposal(script)
+    text = proposal(script, network=args.network)
     if args.write:
         target = Path(args.write)
         if target.exists():

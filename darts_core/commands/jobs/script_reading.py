@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +27,7 @@ _PLACE = re.compile(r"%[-+#0 ]*\d*(?:\.\d+)?([diufeEgGs])")
 class Network:
     """A module class, and what would make it searchable."""
 
-    layers: list[tuple[int, str, int]] = field(default_factory=list)  # line, layer, its width
+    layers: list[tuple[int, str, str]] = field(default_factory=list)  # line, layer, its width
     made: tuple[str, int, str] | None = None  # file, line and call that build it
 
 
@@ -167,14 +168,32 @@ def _networks(folder: Path) -> dict[str, Network]:
     return found
 
 
-def _layers(network: ast.ClassDef) -> list[tuple[int, str, int]]:
-    """Convolutions and linear layers whose output width is a number, but for the last: its width is given."""
+def _layers(network: ast.ClassDef) -> list[tuple[int, str, str]]:
+    """Convolutions and linear layers whose output width is a known number of 8 or more, as written."""
+    known: dict[str, int] = {}
+    for node in ast.walk(network):
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            given = node.args.args[len(node.args.args) - len(node.args.defaults) :]
+            for argument, value in zip(given, node.args.defaults, strict=True):
+                if isinstance(value, ast.Constant) and isinstance(value.value, int):
+                    known[argument.arg] = value.value
     layers = []
     for node in ast.walk(network):
         if not isinstance(node, ast.Call) or len(node.args) < 2:
             continue
-        called, out = _called(node), node.args[1]
-        kind = called.startswith("Conv") or called == "Linear"
-        if kind and isinstance(out, ast.Constant) and isinstance(out.value, int) and out.value >= 8:
-            layers.append((node.lineno, ast.unparse(node), out.value))
+        width = _whole(node.args[1], known)
+        if (_called(node).startswith("Conv") or _called(node) == "Linear") and (width or 0) >= 8:
+            layers.append((node.lineno, ast.unparse(node), ast.unparse(node.args[1])))
     return sorted(layers)
+
+
+def _whole(node: ast.expr, known: Mapping[str, int]) -> int | None:
+    """A whole number that an expression stands for: a constant, an argument's default, a product of these."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, int):
+        return node.value
+    if isinstance(node, ast.Name):
+        return known.get(node.id)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        left, right = _whole(node.left, known), _whole(node.right, known)
+        return left * right if left is not None and right is not None else None
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,7 +85,12 @@ def _readme(
     if kept:
         use = "`autosearch.load('.', code='FOLDER OF YOUR CODE')` (`from darts_core import autosearch`)."
     else:
-        use = "train once more with the settings of `config.json`."
+        command = _command(Path(best["folder"]))
+        use = (
+            f"train once more: `{command}`"
+            if command
+            else ("train once more with the settings of `config.json`.")
+        )
     done = f"`{EXPORTED}/` holds the verified `.pt2` and ONNX files; inputs as your code normalises them."
     return "\n".join(
         [
@@ -102,6 +108,21 @@ def _readme(
             "",
         ]
     )
+
+
+def _command(trial: Path) -> str:
+    """The command line of a script's trial, as one types it in the code's folder; "" for a `train()`."""
+    record = read_json(trial / "trial.json") if (trial / "trial.json").is_file() else {}
+    if not record.get("metrics"):
+        return ""
+    boot = Path(record["boot_file"])
+    where = (
+        boot.relative_to(record["code_dir"]) if boot.is_relative_to(record["code_dir"]) else boot
+    )
+    script = ["-m", record["module"]] if record.get("module") else [where.as_posix()]
+    ours = ("--trial_id=", "--nas_code=", "--train_url=")
+    words = [word for word in record["arguments"] if not word.startswith(ours)]
+    return shlex.join(["python", *script, *words])
 
 
 def checked(version: Path, folder: Path) -> list[str]:

@@ -97,7 +97,10 @@ def script_content(search: Search, *, title: str | None = None) -> Content:
 
 def _network_section(found: Mapping[str, Any]) -> Section | None:
     body = network_card(found.get("best"), found.get("baseline"))
-    note = "What the pick is made of, beside your own configuration."
+    note = (
+        "What the pick is made of, beside your own configuration. A block is as tall as it has channels, "
+        "compared within its row; a colour is a stage."
+    )
     return Section("architecture", "Architecture", body, note) if body else None
 
 

@@ -31,12 +31,14 @@ def as_trials(rows: Sequence[Row], goals: Goals) -> list[Trial]:
     names = dict(zip((row["trial_id"] for row in rows), row_names(rows), strict=True))
     for number, row in enumerate(search_rows(rows)):
         values = row_values(row, goals)
+        # one that was stopped early has the first objective alone
+        first = row_values(row, goals[:1])
         trials.append(
             Trial(
                 number=number if len({r.get("step") for r in rows}) > 1 else int(row["number"]),
                 state=str(row.get("state")),
                 params=row["config"],
-                value=values[0] if values else None,
+                value=first[0] if first else None,
                 values=tuple(values or ()),
                 is_baseline=bool(row.get("is_baseline")),
                 label=names[row["trial_id"]],

@@ -64,7 +64,7 @@ def bench(config: BenchStage, folder: Path) -> dict[str, Any]:
     if one:
         join_rows(folder, config)
     else:
-        print_models(rows, title=f"accuracy and latency on {rows[0].device}")
+        print_models(rows, title=f"{rows[0].metric.words} and latency on {rows[0].device}")
     run.finish(rows=content["rows"], device_seconds=watch.seconds)
     return run.result()
 
@@ -83,7 +83,7 @@ def _version_rows(
     rows = []
     for entry in entries:
         rows.append(model_row(entry, bundle, device, seconds=seconds))
-        if entry.kind in ("baseline", "tuned") and forms:
+        if entry.kind in ("baseline", "tuned", "rival") and forms:
             case = saved_case(entry.folder, name=entry.name, kind=entry.kind)
             runs = saved_runs(case, bundle, device=device)
             rows += bench_case(

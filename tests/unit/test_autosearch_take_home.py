@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import pytest
 import torch
@@ -114,6 +115,23 @@ def test_a_marked_function_is_called_again_with_its_arguments_and_settings(shop,
     assert model(torch.ones(1, 2)).tolist()[0] == pytest.approx(output[0])
     assert contract.current().config == {}
     assert "its input shape is not known" in (best / "README.md").read_text()
+
+
+def test_the_winner_of_a_script_is_its_command_line(shop, tmp_path):
+    script = "import sys; print('acc 0.5')"
+    command = "python boot.py --lr {lr} --note 'a b' --seed {seed}"
+    spec = replace(
+        BASE,
+        metrics=({"name": "acc", "regex": "acc ([0-9.]+)"},),
+        arguments="template",
+        command=command,
+    )
+    workshop = shop(script)
+    row = one(workshop, spec, {"lr": 0.5})
+    folder = workshop.version / "autosearch/trials" / row["trial_id"]
+    best = taken(workshop, {**row, "folder": str(folder)}, tmp_path)
+    readme = (best / "README.md").read_text()
+    assert "train once more: `python boot.py --lr 0.5 --note 'a b' --seed 1`" in readme
 
 
 def test_a_network_made_in_place_needs_a_function(shop, tmp_path):

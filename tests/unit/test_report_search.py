@@ -11,8 +11,9 @@ from darts_core.report.metric_units import metric_label
 from darts_core.report.network_drawing import backbone_stages, choices_drawing, network_card
 from darts_core.report.page import page
 from darts_core.report.resource_curves import resource_curves
+from darts_core.report.script_pictures import as_trials
 from darts_core.report.svg import drawing
-from darts_core.report.trials import trial_curves
+from darts_core.report.trials import best_so_far, trial_curves
 from darts_core.report.version_tree import version_lines, version_tree
 from darts_core.report.versions import content_of
 from darts_core.store.jobs import Store
@@ -26,7 +27,10 @@ def searched(tmp_path):
     """A finished search: trial 0 is the user's own, the others are better and faster."""
     store = Store(tmp_path / "runs")
     store.create_job("a", kind="script")
-    record = new_record("script", commands={"autosearch": {"state": "succeeded", "request": {}}})
+    record = new_record(
+        "script",
+        commands={"autosearch": {"state": "succeeded", "message": "Better.", "request": {}}},
+    )
     rows = []
     for number in range(6):
         item = row(number, 0.5 + 0.06 * number, is_baseline=number == 0, time_total_s=1.0)
@@ -73,6 +77,15 @@ def test_the_page_tells_the_test_accuracy_the_network_the_machine_and_the_versio
     assert "latency (ms, lower is better)" in html
     assert "latency_ms (ms)" in html
     assert "your configuration" in html
+
+
+def test_a_trial_that_was_stopped_early_is_drawn_with_its_last_value():
+    rows = [row(0, 0.5), row(1, 0.4, state="stopped")]
+    del rows[1]["values"]["ms"]
+    trials = as_trials(rows, [{"metric": "acc", "mode": "max"}, {"metric": "ms", "mode": "min"}])
+    assert [(t.value, t.complete) for t in trials] == [(0.5, True), (0.4, False)]
+    drawn = best_so_far(trials, maximize=True, label="acc", percent=False)
+    assert "stopped early, its last value" in drawn
 
 
 def test_disturbed_timings_are_said_above_the_results(searched):

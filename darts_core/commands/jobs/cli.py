@@ -159,6 +159,9 @@ def _saved(verbs: Any) -> None:
     init = verbs.add_parser("init", help="propose a job file for the training script in a folder")
     init.add_argument("folder", metavar="DIR")
     init.add_argument("--log", metavar="FILE", help="a log that it printed, for the metrics")
+    init.add_argument(
+        "--network", action="store_true", help="search its network by gradient, not its options"
+    )
     init.add_argument("--write", metavar="FILE", help="write the job file there")
     found = verbs.add_parser("suggest", help="metrics of a printed log, as general.metrics")
     found.add_argument("log", metavar="LOG", help="file that a script printed; - for input")

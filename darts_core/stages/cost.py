@@ -13,11 +13,9 @@ from torch import nn
 from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError, LatencyError, unknown_name
 from darts_core.latency import (
-    BudgetPenalty,
     ChoiceCost,
     CostModel,
     LatencyTable,
-    SoftPenalty,
     build_table,
     choice_latency_model,
     choice_size_model,
@@ -31,6 +29,7 @@ from darts_core.latency.deployed import DTYPES
 from darts_core.latency.networks import NetworkTimer
 from darts_core.latency.table import open_table, table_settings
 from darts_core.latency.within import TOLERANCE, fastest
+from darts_core.penalties import BudgetPenalty, SoftPenalty
 from darts_core.sample_inputs import draw_inputs
 from darts_core.spaces import ChoiceSpace, SearchSpace
 from darts_core.stages.progress import progress_bar
@@ -116,6 +115,7 @@ def cost_model(
     """
     node, network = config.latency, config.search
     channels, layers = node.channels or network.channels, node.layers or network.layers
+    space.check_inputs(image_shape)
     if isinstance(space, ChoiceSpace):
         return _choice_cost(
             config, space, image_shape, num_classes, device, in_channels or image_shape[0]
@@ -190,7 +190,7 @@ def _choice_cost(
             in_channels=in_channels,
         )
 
-    sample = draw_inputs(shape, 2)
+    sample = draw_inputs(shape, 2, vocabulary=in_channels)
     if node.cost != "latency":
         return choice_size_model(space, make, sample, node.cost)
     batch = node.batch or max(default_batch_sizes(device))

@@ -21,6 +21,7 @@ from darts_core.models.weights import load_weights
 from darts_core.runlog import read_yaml, write_yaml
 from darts_core.settings import Data, Train, TrainConfig, to_plain
 from darts_core.settings.tree import config_root
+from darts_core.spaces import SPACES
 from darts_core.stages.doubt import doubtful
 from darts_core.stages.schema import (
     DataStage,
@@ -218,6 +219,7 @@ def describe_network(
         return Network(None, {"baseline": node, **about})
     architecture, source = _architecture(text, version)
     check_names(architecture, source)
+    SPACES[architecture.space].check_inputs(bundle.input_shape)
     height = bundle.input_shape[1] if bundle.kind == "image" else None
     node = {"channels": train.channels, "layers": train.layers, **sizes}
     node |= {"auxiliary": train.auxiliary, "image_size": height}

@@ -15,6 +15,7 @@ from darts_core.report.read import VersionRun, read_rows
 from darts_core.report.rows import ModelRow
 from darts_core.report.svg import number
 from darts_core.report.svg_front import front_svg, key_html
+from darts_core.report.verdict import outcome, speed, versus
 
 __all__ = ["final_row", "headline", "model_rows", "results_section", "tiles"]
 
@@ -52,35 +53,6 @@ def final_row(rows: Sequence[ModelRow], batch: int, *, flagged: bool = False) ->
     )
 
 
-def _versus(row: ModelRow, base: ModelRow, batch: int) -> tuple[float, float]:
-    """Speed-up of `row` over `base` at `batch`, and its gain in accuracy in points."""
-    speedup = base.latency[batch].median_ms / row.latency[batch].median_ms
-    return speedup, 100 * ((row.accuracy_mean or 0.0) - (base.accuracy_mean or 0.0))
-
-
-def _speed(speedup: float) -> str:
-    """`2.07× faster` or `1.5× slower`."""
-    return f"{number(speedup)}× faster" if speedup >= 1 else f"{number(1 / speedup)}× slower"
-
-
-def _compare(row: ModelRow, base: ModelRow, batch: int) -> str:
-    """One clause on how `row` stands against the baseline."""
-    speedup, gain = _versus(row, base, batch)
-    # a difference within the two spreads is not called a gain
-    noise = 100 * ((row.accuracy_std or 0.0) + (base.accuracy_std or 0.0))
-    if abs(gain) <= max(noise, 0.05):
-        accuracy = f"equally accurate ({gain:+.2f} points, within the spread)"
-    else:
-        accuracy = f"{abs(gain):.2f} points {'more' if gain > 0 else 'less'} accurate"
-    # two runtimes are two things: an eager baseline is named as such beside an exported model
-    rival = (
-        base.label
-        if base.label != base.name or base.runtime == row.runtime
-        else f"{base.name} (eager)"
-    )
-    return f"{_speed(speedup)} than {rival} and {accuracy}"
-
-
 def headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
     """The page's title sentence and the one under it."""
     sizes = batches(rows)
@@ -94,7 +66,7 @@ def headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
                     title,
                     f"The {row.label} model; there is no undisturbed baseline to compare with.",
                 )
-            return title, f"The {row.label} model is {_compare(row, base, sizes[-1])}."
+            return title, outcome(row, base, sizes[-1])
         row = final_row(rows, sizes[-1], flagged=True)
         if row is not None:
             return f"{percent(row.accuracy_mean, 1)} test accuracy", (
@@ -143,31 +115,31 @@ def tiles(run: VersionRun, rows: Sequence[ModelRow], cost: float | None) -> Mark
     parts = []
     if row is not None:
         base = next((other for other in rows if other.baseline), None)
-        versus, tone = "", ""
+        against, tone = "", ""
         if base is not None and base.accuracy_mean is not None:
             gain = 100 * ((row.accuracy_mean or 0.0) - base.accuracy_mean)
-            versus, tone = f"{gain:+.2f} points vs baseline", "good" if gain >= 0 else "warn"
+            against, tone = f"{gain:+.2f} points vs baseline", "good" if gain >= 0 else "warn"
         std = f" ± {row.accuracy_std * 100:.2f}" if row.accuracy_std is not None else ""
         seeds = f"test accuracy{std}, {row.n} seed{'s' if row.n > 1 else ''}"
-        parts.append(_tile(f"{(row.accuracy_mean or 0) * 100:.2f} %", seeds, versus, tone))
+        parts.append(_tile(f"{(row.accuracy_mean or 0) * 100:.2f} %", seeds, against, tone))
         for batch in sizes:
             if batch not in row.latency:
                 continue
             other = reference(rows, row, batch)
-            versus, tone = "", ""
+            against, tone = "", ""
             if row.latency[batch].flagged:
-                versus, tone = "under foreign load", "warn"
+                against, tone = "under foreign load", "warn"
             elif other is not None:
-                speedup = _versus(row, other, batch)[0]
-                versus = f"{_speed(speedup)} than baseline"
+                speedup = versus(row, other, batch)[0]
+                against = f"{speed(speedup)} than baseline"
                 tone = "good" if speedup >= 1 else "warn"
             shown = f"{number(row.latency[batch].median_ms)} ms"
-            parts.append(_tile(shown, f"latency, batch {batch}", versus, tone))
+            parts.append(_tile(shown, f"latency, batch {batch}", against, tone))
         for what, name in (("parameters", "params"), ("multiply-adds", "macs")):
             value, old = getattr(row, name), getattr(base, name, None) if base else None
             if value is not None:
-                versus = f"{number(value / old)}× the baseline's" if old else ""
-                parts.append(_tile(count_text(value), what, versus))
+                against = f"{number(value / old)}× the baseline's" if old else ""
+                parts.append(_tile(count_text(value), what, against))
     else:
         stage = run.stages.get("prune", run.stages.get("train"))
         for key, what in (("test_accuracy", "test accuracy"), ("val_accuracy", "val accuracy")):

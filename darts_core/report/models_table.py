@@ -98,7 +98,9 @@ def results_table(rows: Sequence[ModelRow]) -> Markup:
                 "times": [_time(rows, row, batch) for batch in sizes],
             }
         )
-    return render("models", rows=lines, batches=sizes, costed=any(line["spent"] for line in lines))
+    metric = rows[0].metric.words if rows else "accuracy"
+    costed = any(line["spent"] for line in lines)
+    return render("models", rows=lines, batches=sizes, costed=costed, metric=metric)
 
 
 def _spent(row: ModelRow) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from darts_core.errors import DartsError
-from darts_core.report.blocks import Section, callout, card, count_text, duration, pair, percent
+from darts_core.metric import ACCURACY, Metric
+from darts_core.report.blocks import Section, callout, card, count_text, duration, pair
 from darts_core.report.escape import plain_text
 from darts_core.report.html import Markup, render
 from darts_core.report.models_front import accuracy_latency_front, baseline_row, models_front
@@ -53,6 +54,11 @@ def final_row(rows: Sequence[ModelRow], batch: int, *, flagged: bool = False) ->
     )
 
 
+def _judged(metric: Metric, value: float | None, split: str = "test") -> str:
+    """`97.3 % test accuracy`, `0.48 test R2`."""
+    return f"{metric.text(value, 1)} {split} {metric.words}"
+
+
 def headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
     """The page's title sentence and the one under it."""
     sizes = batches(rows)
@@ -60,7 +66,7 @@ def headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
         row = final_row(rows, sizes[-1])
         if row is not None:
             base = reference(rows, row, sizes[-1])
-            title = f"{percent(row.accuracy_mean, 1)} test accuracy at {_time(row, sizes[-1])}"
+            title = f"{_judged(row.metric, row.accuracy_mean)} at {_time(row, sizes[-1])}"
             if base is None:
                 return (
                     title,
@@ -69,28 +75,28 @@ def headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
             return title, outcome(row, base, sizes[-1])
         row = final_row(rows, sizes[-1], flagged=True)
         if row is not None:
-            return f"{percent(row.accuracy_mean, 1)} test accuracy", (
+            return _judged(row.metric, row.accuracy_mean), (
                 f"The {row.label} model. All times were taken while other work ran on the device, so "
                 "none is compared; measure again on a quiet machine (darts-core bench)."
             )
     for name in ("prune", "shrink", "train"):
         stage = run.stages.get(name)
-        accuracy = stage.number("test_accuracy") if stage else None
-        if stage and accuracy is not None:
+        value = stage.judged("test") if stage else None
+        if stage and value is not None:
             size = stage.number("params")
             lead = f"{count_text(size)} parameters. " if size is not None else ""
-            return f"{percent(accuracy, 1)} test accuracy", f"{lead}No benchmark was run yet."
+            return _judged(stage.metric, value), f"{lead}No benchmark was run yet."
     search = run.stages.get("search")
     if search is not None and search.finished:
         spent = duration(search.number("device_seconds"))
         return f"An architecture found in {spent}", "It has not been trained on its own yet."
     tune = run.stages.get("tune")
-    accuracy = tune.number("val_accuracy") if tune else None
-    if tune is not None and tune.finished and accuracy is not None:
+    value = tune.judged("val") if tune else None
+    if tune is not None and tune.finished and value is not None:
         count = len(tune.result.get("trials") or ())
         spent = duration(tune.number("device_seconds"))
-        return f"{percent(accuracy, 1)} val accuracy with the best settings", (
-            f"{count} trials in {spent}. They have not been trained on all images or tested yet."
+        return f"{_judged(tune.metric, value, 'val')} with the best settings", (
+            f"{count} trials in {spent}. They have not been trained on all samples or tested yet."
         )
     waiting = ", ".join(name for name, stage in run.stages.items() if not stage.finished)
     if not waiting:
@@ -117,11 +123,14 @@ def tiles(run: VersionRun, rows: Sequence[ModelRow], cost: float | None) -> Mark
         base = next((other for other in rows if other.baseline), None)
         against, tone = "", ""
         if base is not None and base.accuracy_mean is not None:
-            gain = 100 * ((row.accuracy_mean or 0.0) - base.accuracy_mean)
-            against, tone = f"{gain:+.2f} points vs baseline", "good" if gain >= 0 else "warn"
-        std = f" ± {row.accuracy_std * 100:.2f}" if row.accuracy_std is not None else ""
-        seeds = f"test accuracy{std}, {row.n} seed{'s' if row.n > 1 else ''}"
-        parts.append(_tile(f"{(row.accuracy_mean or 0) * 100:.2f} %", seeds, against, tone))
+            gain = row.metric.gain(row.accuracy_mean or 0.0, base.accuracy_mean)
+            against = f"{row.metric.gain_text(gain)} vs baseline"
+            tone = "good" if gain >= 0 else "warn"
+        std = ""
+        if row.accuracy_std is not None:
+            std = f" ± {row.metric.text(row.accuracy_std).removesuffix(' %')}"
+        seeds = f"test {row.metric.words}{std}, {row.n} seed{'s' if row.n > 1 else ''}"
+        parts.append(_tile(row.metric.text(row.accuracy_mean or 0.0), seeds, against, tone))
         for batch in sizes:
             if batch not in row.latency:
                 continue
@@ -142,10 +151,10 @@ def tiles(run: VersionRun, rows: Sequence[ModelRow], cost: float | None) -> Mark
                 parts.append(_tile(count_text(value), what, against))
     else:
         stage = run.stages.get("prune", run.stages.get("train"))
-        for key, what in (("test_accuracy", "test accuracy"), ("val_accuracy", "val accuracy")):
-            value = stage.number(key) if stage else None
-            if value is not None:
-                parts.append(_tile(f"{value * 100:.2f} %", what))
+        for split in ("test", "val"):
+            value = stage.judged(split) if stage else None
+            if stage is not None and value is not None:
+                parts.append(_tile(stage.metric.text(value), f"{split} {stage.metric.words}"))
         for key, what in (("params", "parameters"), ("macs", "multiply-adds")):
             value = stage.number(key) if stage else None
             if value is not None:
@@ -165,19 +174,22 @@ def _verdict(rows: Sequence[ModelRow], batch: int) -> Markup:
         for row in accuracy_latency_front(rows, batch)
         if not row.baseline
         and row.latency[batch].median_ms < base.latency[batch].median_ms
-        and (row.accuracy_mean or 0.0) >= (base.accuracy_mean or 0.0)
+        and row.rating >= base.rating
     ]
     if beaten:
         return Markup()
     return callout(
-        f"At batch {batch} nothing is both faster than {base.label} and at least as accurate."
+        f"At batch {batch} nothing is both faster than {base.label} and at least as "
+        f"{'accurate' if base.metric == ACCURACY else 'good'}."
     )
 
 
 def results_section(rows: Sequence[ModelRow], problem: str) -> Section | None:
     """Pictures at every batch size, their key, and the table; None when nothing was measured."""
+    metric = rows[0].metric if rows else ACCURACY
+    title = f"{metric.words[:1].upper()}{metric.words[1:]} against latency"
     if problem:
-        return Section("result", "Accuracy against latency", callout(problem, "bad"))
+        return Section("result", title, callout(problem, "bad"))
     if not rows:
         return None
     pictures, remarks, fronts = [], [], []
@@ -198,10 +210,10 @@ def results_section(rows: Sequence[ModelRow], problem: str) -> Section | None:
         )
     device = next((r.latency[b].device or r.device for r in rows for b in r.latency), "")
     note = (
-        "Test accuracy is the mean over seeds with one standard deviation; latency is the median with "
+        f"Test {metric.words} is the mean over seeds with one standard deviation; latency is the median with "
         "its 5 and 95 % quantiles. The green edge is the Pareto front; rows on it carry a green bar. "
         "Speed-up compares with the baseline in the same runtime, or with its fastest where it was not "
         f"measured there.{f' Device: {device}.' if device else ''}"
     )
     body = pair(*pictures) + key_html(fronts) + Markup().join(remarks)
-    return Section("result", "Accuracy against latency", body + card(results_table(rows)), note)
+    return Section("result", title, body + card(results_table(rows)), note)

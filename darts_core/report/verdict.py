@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from darts_core.metric import ACCURACY
 from darts_core.report.rows import ModelRow, finite
 from darts_core.report.svg import number
 
@@ -11,9 +12,9 @@ __all__ = ["outcome", "speed", "versus"]
 
 
 def versus(row: ModelRow, base: ModelRow, batch: int) -> tuple[float, float]:
-    """Speed-up of `row` over `base` at `batch`, and its gain in accuracy in points."""
+    """Speed-up of `row` over `base` at `batch`, and its gain in the metric as it is shown."""
     speedup = base.latency[batch].median_ms / row.latency[batch].median_ms
-    return speedup, 100 * ((row.accuracy_mean or 0.0) - (base.accuracy_mean or 0.0))
+    return speedup, row.metric.gain(row.accuracy_mean or 0.0, base.accuracy_mean or 0.0)
 
 
 def speed(speedup: float) -> str:
@@ -22,17 +23,24 @@ def speed(speedup: float) -> str:
 
 
 def _noise(row: ModelRow, base: ModelRow) -> float:
-    """Points within which a difference is not called a gain: the two spreads."""
-    return max(100 * ((row.accuracy_std or 0.0) + (base.accuracy_std or 0.0)), 0.05)
+    """What a difference must exceed to be called a gain: the two spreads."""
+    metric = row.metric
+    spread = metric.scale * ((row.accuracy_std or 0.0) + (base.accuracy_std or 0.0))
+    return max(spread, 0.05 if metric.share else 0.0)
 
 
 def _compare(row: ModelRow, base: ModelRow, batch: int) -> str:
     """One clause on how `row` stands against the baseline."""
     speedup, gain = versus(row, base, batch)
+    metric = row.metric
     if abs(gain) <= _noise(row, base):
-        accuracy = f"equally accurate ({gain:+.2f} points, within the spread)"
-    else:
+        equally = "equally accurate" if metric == ACCURACY else f"equal in {metric.words}"
+        accuracy = f"{equally} ({metric.gain_text(gain)}, within the spread)"
+    elif metric == ACCURACY:
         accuracy = f"{abs(gain):.2f} points {'more' if gain > 0 else 'less'} accurate"
+    else:
+        amount = metric.gain_text(abs(gain)).lstrip("+")
+        accuracy = f"{amount} {'better' if gain > 0 else 'worse'}"
     # two runtimes are two things: an eager baseline is named as such beside an exported model
     rival = (
         base.label

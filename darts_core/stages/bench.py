@@ -65,7 +65,7 @@ def bench(config: BenchStage, folder: Path) -> dict[str, Any]:
     if one:
         join_rows(folder, config)
     else:
-        print_models(rows, title=f"accuracy and latency on {rows[0].device}")
+        print_models(rows, title=f"{rows[0].metric.words} and latency on {rows[0].device}")
     run.finish(rows=content["rows"], device_seconds=watch.seconds)
     return run.result()
 

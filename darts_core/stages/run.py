@@ -12,6 +12,7 @@ from darts_core.errors import ArchitectureError
 from darts_core.report.read import read_version
 from darts_core.report.results import headline, model_rows
 from darts_core.runlog import write_json
+from darts_core.spaces import get_space
 from darts_core.stages.bench import bench
 from darts_core.stages.doubt import doubtful
 from darts_core.stages.export import export
@@ -49,7 +50,7 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
     one; `baseline/` holds the hand-designed network, tuned over as many trials.
 
     Returns:
-        costs (stage -> multiples of one training), report (path), val_accuracy and test_accuracy.
+        costs (stage -> multiples of one training), report (path), val_<metric> and test_<metric>.
 
     Raises:
         ArchitectureError: the search's guards doubt whatever it found, and `allow_doubtful` is false.
@@ -82,8 +83,7 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
     last = found[config.reduce] if config.reduce in found else found["train"]
     return {
         "costs": costs,
-        "val_accuracy": last["val_accuracy"],
-        "test_accuracy": last["test_accuracy"],
+        **{key: value for key, value in last.items() if key.startswith(("val_", "test_"))},
         **page,
     }
 
@@ -116,6 +116,10 @@ def _require_trusted(result: Mapping[str, Any], version: Path, *, allowed: bool)
 
 def _baseline(config: Pipeline, folder: Path, seconds: float) -> dict[str, dict[str, Any]]:
     """The hand-designed network: same epochs, same space of trials, same splits."""
+    reads = get_space(config.space.name, config.space.ops).reads
+    if reads != "image":
+        log.info("no baseline: no hand-designed network reads %s", reads)
+        return {}
     width = config.bench.baseline_width
     found = train_like_the_network(
         config, config.bench.baseline, folder, seconds=seconds, width=width

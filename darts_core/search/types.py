@@ -137,11 +137,12 @@ class SearchResult:
         epoch: the epoch (from 0) after which the search stood at it.
         doubts: what speaks against it; empty unless everything is doubted.
         weights: the final mixing weights [E, K] of that epoch, by cell kind.
+        earlier: what the search stood at after other epochs and no guard doubts, the latest first.
         history: one row of metrics an epoch, as in `metrics.jsonl`.
         seconds: device-synchronised seconds spent in steps, evaluation and guards, over all resumes.
         steps: search steps taken.
         findings: what guards reported.
-        val_accuracy: of the supernet on the val split after the last epoch; None if not evaluated.
+        val: the task's metric of the supernet on the val split after the last epoch; None if not evaluated.
         stopped: why the search ended early, or None.
     """
 
@@ -150,8 +151,9 @@ class SearchResult:
     seconds: float = 0.0
     steps: int = 0
     findings: list[GuardFinding] = field(default_factory=list)
-    val_accuracy: float | None = None
+    val: float | None = None
     stopped: str | None = None
     epoch: int | None = None
     doubts: list[Doubt] = field(default_factory=list)
     weights: dict[str, Any] = field(default_factory=dict)
+    earlier: list[Architecture] = field(default_factory=list)

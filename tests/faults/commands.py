@@ -19,7 +19,13 @@ _NET = (
     "architecture='|skip_connect~0|+|nor_conv_3x3~0|skip_connect~1|"
     "+|skip_connect~0|nor_conv_1x1~1|avg_pool_3x3~2|'"
 )
-_SEARCH = ("search.epochs=2", "search.channels=2", "search.layers=1", "search.batch_size=16")
+_SEARCH = (
+    "search.epochs=2",
+    "search.finalists=1",
+    "search.channels=2",
+    "search.layers=1",
+    "search.batch_size=16",
+)
 _TRAIN = ("train.epochs=2", "train.channels=2", "train.layers=1", "train.batch_size=16")
 _TUNE = ("tune.trials=2", "tune.epochs=4")
 _PRUNE = ("prune.epochs=1", "prune.budget=90%", "prune.options.runtime=eager")

@@ -16,6 +16,7 @@ from darts_core.report.read import VersionRun, read_rows
 from darts_core.report.rows import ModelRow
 from darts_core.report.svg import number
 from darts_core.report.svg_front import front_svg, key_html
+from darts_core.report.verdict import outcome, speed, versus
 
 __all__ = ["final_row", "headline", "model_rows", "results_section", "tiles"]
 
@@ -53,40 +54,6 @@ def final_row(rows: Sequence[ModelRow], batch: int, *, flagged: bool = False) ->
     )
 
 
-def _versus(row: ModelRow, base: ModelRow, batch: int) -> tuple[float, float]:
-    """Speed-up of `row` over `base` at `batch`, and its gain in the metric as it is shown."""
-    speedup = base.latency[batch].median_ms / row.latency[batch].median_ms
-    return speedup, row.metric.gain(row.accuracy_mean or 0.0, base.accuracy_mean or 0.0)
-
-
-def _speed(speedup: float) -> str:
-    """`2.07× faster` or `1.5× slower`."""
-    return f"{number(speedup)}× faster" if speedup >= 1 else f"{number(1 / speedup)}× slower"
-
-
-def _compare(row: ModelRow, base: ModelRow, batch: int) -> str:
-    """One clause on how `row` stands against the baseline."""
-    speedup, gain = _versus(row, base, batch)
-    # a difference within the two spreads is not called a gain
-    metric = row.metric
-    noise = metric.scale * ((row.accuracy_std or 0.0) + (base.accuracy_std or 0.0))
-    if abs(gain) <= max(noise, 0.05 if metric.share else 0.0):
-        equally = "equally accurate" if metric == ACCURACY else f"equal in {metric.words}"
-        accuracy = f"{equally} ({metric.gain_text(gain)}, within the spread)"
-    elif metric == ACCURACY:
-        accuracy = f"{abs(gain):.2f} points {'more' if gain > 0 else 'less'} accurate"
-    else:
-        amount = metric.gain_text(abs(gain)).lstrip("+")
-        accuracy = f"{amount} {'better' if gain > 0 else 'worse'}"
-    # two runtimes are two things: an eager baseline is named as such beside an exported model
-    rival = (
-        base.label
-        if base.label != base.name or base.runtime == row.runtime
-        else f"{base.name} (eager)"
-    )
-    return f"{_speed(speedup)} than {rival} and {accuracy}"
-
-
 def _judged(metric: Metric, value: float | None, split: str = "test") -> str:
     """`97.3 % test accuracy`, `0.48 test R2`."""
     return f"{metric.text(value, 1)} {split} {metric.words}"
@@ -105,7 +72,7 @@ def headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
                     title,
                     f"The {row.label} model; there is no undisturbed baseline to compare with.",
                 )
-            return title, f"The {row.label} model is {_compare(row, base, sizes[-1])}."
+            return title, outcome(row, base, sizes[-1])
         row = final_row(rows, sizes[-1], flagged=True)
         if row is not None:
             return _judged(row.metric, row.accuracy_mean), (
@@ -154,34 +121,34 @@ def tiles(run: VersionRun, rows: Sequence[ModelRow], cost: float | None) -> Mark
     parts = []
     if row is not None:
         base = next((other for other in rows if other.baseline), None)
-        versus, tone = "", ""
+        against, tone = "", ""
         if base is not None and base.accuracy_mean is not None:
             gain = row.metric.gain(row.accuracy_mean or 0.0, base.accuracy_mean)
-            versus = f"{row.metric.gain_text(gain)} vs baseline"
+            against = f"{row.metric.gain_text(gain)} vs baseline"
             tone = "good" if gain >= 0 else "warn"
         std = ""
         if row.accuracy_std is not None:
             std = f" ± {row.metric.text(row.accuracy_std).removesuffix(' %')}"
         seeds = f"test {row.metric.words}{std}, {row.n} seed{'s' if row.n > 1 else ''}"
-        parts.append(_tile(row.metric.text(row.accuracy_mean or 0.0), seeds, versus, tone))
+        parts.append(_tile(row.metric.text(row.accuracy_mean or 0.0), seeds, against, tone))
         for batch in sizes:
             if batch not in row.latency:
                 continue
             other = reference(rows, row, batch)
-            versus, tone = "", ""
+            against, tone = "", ""
             if row.latency[batch].flagged:
-                versus, tone = "under foreign load", "warn"
+                against, tone = "under foreign load", "warn"
             elif other is not None:
-                speedup = _versus(row, other, batch)[0]
-                versus = f"{_speed(speedup)} than baseline"
+                speedup = versus(row, other, batch)[0]
+                against = f"{speed(speedup)} than baseline"
                 tone = "good" if speedup >= 1 else "warn"
             shown = f"{number(row.latency[batch].median_ms)} ms"
-            parts.append(_tile(shown, f"latency, batch {batch}", versus, tone))
+            parts.append(_tile(shown, f"latency, batch {batch}", against, tone))
         for what, name in (("parameters", "params"), ("multiply-adds", "macs")):
             value, old = getattr(row, name), getattr(base, name, None) if base else None
             if value is not None:
-                versus = f"{number(value / old)}× the baseline's" if old else ""
-                parts.append(_tile(count_text(value), what, versus))
+                against = f"{number(value / old)}× the baseline's" if old else ""
+                parts.append(_tile(count_text(value), what, against))
     else:
         stage = run.stages.get("prune", run.stages.get("train"))
         for split in ("test", "val"):

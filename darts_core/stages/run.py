@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import ArchitectureError
+from darts_core.report.read import read_version
+from darts_core.report.results import headline, model_rows
 from darts_core.runlog import write_json
 from darts_core.spaces import get_space
 from darts_core.stages.bench import bench
@@ -75,6 +77,9 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
     _say_costs(costs)
     page = report(config.part(ReportStage), version / "report")
     run_front(version)
+    told = read_version(version)
+    # the last lines say in words what came of it
+    log.info("%s. %s", *headline(told, model_rows(told)[0]))
     last = found[config.reduce] if config.reduce in found else found["train"]
     return {
         "costs": costs,

@@ -15,7 +15,8 @@ from torch import nn
 from darts_core import runlog
 from darts_core.elastic.archive import Archive
 from darts_core.elastic.choose import Chosen, budgets_of, choose
-from darts_core.elastic.cost import NetworkCost, fit_cost, measure_cost
+from darts_core.elastic.cost import NetworkCost
+from darts_core.elastic.cost_table import fit_cost, measure_cost
 from darts_core.elastic.device_clock import DeviceClock
 from darts_core.elastic.fit import fit_elastic, norm_batches
 from darts_core.elastic.network import Elastic, elastic

@@ -55,21 +55,21 @@ def write_fold(fold: int, folder: Path) -> Path:
     path = folder / f"fold{fold}.npz"
     if not path.is_file():
         raw = load_digits()
-        rng, left = np.random.default_rng(_FOLD_SEED), np.arange(len(raw.labels))
+        rng, left = np.random.default_rng(_FOLD_SEED), np.arange(len(raw.targets))
         tests = []
         for number in range(FOLDS):
             picked, left = stratified_pick(
-                raw.labels, left, round(len(left) / (FOLDS - number)), rng
+                raw.targets, left, round(len(left) / (FOLDS - number)), rng
             ) if number < FOLDS - 1 else (left, left[:0])  # fmt: skip
             tests.append(picked)
         test = tests[fold]
-        rest = np.setdiff1d(np.arange(len(raw.labels)), test)
-        images = raw.images[:, 0]
+        rest = np.setdiff1d(np.arange(len(raw.targets)), test)
+        images = raw.inputs[:, 0]
         folder.mkdir(parents=True, exist_ok=True)
         np.savez(
             path,
-            x_train=images[rest], y_train=raw.labels[rest],
-            x_test=images[test], y_test=raw.labels[test],
+            x_train=images[rest], y_train=raw.targets[rest],
+            x_test=images[test], y_test=raw.targets[test],
         )  # fmt: skip
     return path
 

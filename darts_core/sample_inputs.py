@@ -26,6 +26,7 @@ def draw_inputs(
     dtype: torch.dtype | None = None,
     generator: torch.Generator | None = None,
     vocabulary: int = 2,
+    zeros: bool = False,
 ) -> Tensor:
     """A random batch as a network takes it: standard normal values, or token numbers for a shape (T,).
 
@@ -36,6 +37,7 @@ def draw_inputs(
         dtype: of values; tokens are int64.
         generator: on `device`; None draws from the global one.
         vocabulary: token numbers lie below it.
+        zeros: nothing but zeros instead.
 
     Raises:
         MemoryShortageError: no memory holds so many.
@@ -49,6 +51,9 @@ def draw_inputs(
         "use a smaller batch",
         place,
     )
+    if zeros:
+        dtype = torch.int64 if len(shape) == 1 else dtype
+        return torch.zeros(batch, *shape, device=device, dtype=dtype)
     if len(shape) == 1:
         return torch.randint(vocabulary, (batch, *shape), device=device, generator=generator)
     return torch.randn(batch, *shape, device=device, dtype=dtype, generator=generator)

@@ -180,7 +180,7 @@ def write_networks(
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write the ONNX files that `check_predictions` times, which needs no quiet device."""
-    x = torch.randn(2, *input_shape)
+    x = draw_inputs(input_shape, 2)
     for number, architecture in enumerate(random_architectures(space, count, seed)):
         _written(make, architecture, x, Path(folder))
         if progress is not None:

@@ -34,8 +34,8 @@ class NetworkTimer:
 
     Args:
         make: builds the plain network of an architecture.
-        input_shape: (C, H, W).
-        batch: images a call.
+        input_shape: of one sample: (C, H, W), (C, T) or (T,).
+        batch: samples a call.
         device: where.
         runtime: how networks run, see `forms.RUNTIMES`.
         dtype: number format on a GPU.

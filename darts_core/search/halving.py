@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from darts_core.architecture import Architecture
+from darts_core.metric import ACCURACY, Metric
 from darts_core.runlog import RunFolder
 from darts_core.search.finalists import Finalist
 from darts_core.settings import TrainConfig
@@ -40,17 +41,19 @@ class Standing:
 
     Attributes:
         finalist: the candidate.
-        accuracies: mean over seeds of the accuracy on val, by epochs trained.
+        accuracies: mean over seeds of the metric on val, by epochs trained.
         losses: likewise of the loss.
+        metric: the task's.
     """
 
     finalist: Finalist
     accuracies: dict[int, float] = field(default_factory=dict)
     losses: dict[int, float] = field(default_factory=dict)
+    metric: Metric = ACCURACY
 
     def key(self, epochs: int) -> tuple[float, float]:
-        """What is compared: accuracy, then loss; larger is better."""
-        return self.accuracies[epochs], -self.losses[epochs]
+        """What is compared: the metric, then the loss; larger is better."""
+        return self.metric.rating(self.accuracies[epochs]), -self.losses[epochs]
 
 
 @dataclass
@@ -80,7 +83,7 @@ class Halving:
 
     Args:
         make: the plain network of an architecture.
-        bundle: the images; val decides.
+        bundle: the data; val decides.
         recipe: of a finalist that is trained to the end.
         seeds: each finalist is trained from so many starts, and their mean counts.
         seed: the first of these.
@@ -107,7 +110,8 @@ class Halving:
 
     def __call__(self, finalists: Sequence[Finalist]) -> Bracket:
         """The bracket of these finalists; the better half, rounded up, passes each rung but the last."""
-        standings = [Standing(finalist) for finalist in finalists]
+        metric = self.bundle.task.metric
+        standings = [Standing(finalist, metric=metric) for finalist in finalists]
         left, rungs, done, before = list(range(len(standings))), self.rungs(), 0, 0
         planned = self._planned(len(left), rungs)
         for rung in rungs:
@@ -143,7 +147,9 @@ class Halving:
             self._up_to(standing.finalist.architecture, self._folder(place, k), self.seed + k, rung)
             for k in range(self.seeds)
         ]
-        standing.accuracies[rung] = statistics.mean(float(row["val_accuracy"]) for row in rows)
+        standing.accuracies[rung] = statistics.mean(
+            float(row[f"val_{standing.metric.name}"]) for row in rows
+        )
         standing.losses[rung] = statistics.mean(float(row["val_loss"]) for row in rows)
 
     def _up_to(

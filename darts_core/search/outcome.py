@@ -44,7 +44,7 @@ def outcome(
         seconds=state.seconds,
         steps=steps,
         findings=state.findings,
-        val_accuracy=history[-1].get("val_accuracy") if history else None,
+        val=history[-1].get(f"val_{context.bundle.task.metric.name}") if history else None,
         stopped=state.stopped,
         epoch=chosen.epoch if history else None,
         doubts=chosen.doubts,

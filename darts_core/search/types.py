@@ -142,7 +142,7 @@ class SearchResult:
         seconds: device-synchronised seconds spent in steps, evaluation and guards, over all resumes.
         steps: search steps taken.
         findings: what guards reported.
-        val_accuracy: of the supernet on the val split after the last epoch; None if not evaluated.
+        val: the task's metric of the supernet on the val split after the last epoch; None if not evaluated.
         stopped: why the search ended early, or None.
     """
 
@@ -151,7 +151,7 @@ class SearchResult:
     seconds: float = 0.0
     steps: int = 0
     findings: list[GuardFinding] = field(default_factory=list)
-    val_accuracy: float | None = None
+    val: float | None = None
     stopped: str | None = None
     epoch: int | None = None
     doubts: list[Doubt] = field(default_factory=list)

@@ -93,6 +93,15 @@ class Search(SearchConfig):
         None, "mirror half of the images; null: true for colour images of 32x32"
     )
     cutout: int = setting(0, "side of the erased square in pixels; 0: off", low=0, high=1024)
+    time_shift: int = setting(
+        0, "of series: largest random shift in positions; 0: off", low=0, high=1_000_000
+    )
+    scaling: float = setting(
+        0.0, "of series: standard deviation of a random factor around 1; 0: off", low=0, high=10
+    )
+    jitter: float = setting(
+        0.0, "of series: noise in standard deviations of the data; 0: off", low=0, high=10
+    )
     path: str = setting(
         "auto", "auto: the device's fast path; plain; fused (GPU); batched (CPU)",
         choices=("auto", "plain", "fused", "batched"),

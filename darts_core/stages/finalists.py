@@ -48,13 +48,13 @@ class _Sizes:
             architecture,
             channels=node.channels,
             layers=max(node.layers, least_layers),
-            num_classes=self.bundle.num_classes,
-            in_channels=self.bundle.image_shape[0],
+            num_classes=self.bundle.num_outputs,
+            in_channels=self.bundle.in_channels,
         )
 
     def text(self, architecture: Architecture) -> str:
-        """The layers of the network, its params not drawn."""
-        with torch.device("meta"):
+        """The layers of the network."""
+        with torch.random.fork_rng(devices=[]):
             return repr(self.make(architecture))
 
 
@@ -107,10 +107,11 @@ def choose_among_finalists(
             progress=progress,
         )(pool)
     best = pool[bracket.winner]
-    facts = _facts(bracket)
+    facts, metric = _facts(bracket), bundle.task.metric
     log.info(
-        "of %d finalists the one from %s wins, val %.4f after %d epochs (mean of %d); %.1f s in all",
-        len(pool), best.source, facts["val_accuracy"], bracket.rungs[-1], bracket.seeds, bracket.seconds,
+        "of %d finalists the one from %s wins, val %s after %d epochs (mean of %d); %.1f s in all",
+        len(pool), best.source, metric.text(facts[f"val_{metric.name}"]), bracket.rungs[-1],
+        bracket.seeds, bracket.seconds,
     )  # fmt: skip
     if best.architecture != found.architecture:
         found = replace(
@@ -188,25 +189,28 @@ def _recipe(config: SearchStage, bundle: DataBundle) -> TrainConfig:
         crop_padding=node.crop_padding,
         flip=node.flip,
         cutout=node.cutout,
+        time_shift=node.time_shift,
+        scaling=node.scaling,
+        jitter=node.jitter,
     )
 
 
 def _facts(bracket: Bracket) -> dict[str, Any]:
     """The bracket for `result.json`."""
-    last = bracket.rungs[-1]
+    last, name = bracket.rungs[-1], bracket.standings[bracket.winner].metric.name
     return {
         "rungs": bracket.rungs,
         "seeds": bracket.seeds,
         "epochs": bracket.epochs,
         "device_seconds": bracket.seconds,
-        "val_accuracy": bracket.standings[bracket.winner].accuracies[last],
+        f"val_{name}": bracket.standings[bracket.winner].accuracies[last],
         "winner": bracket.winner,
         "bracket": [
             {
                 "source": standing.finalist.source,
                 "architecture": standing.finalist.architecture.text(),
                 "cost": standing.finalist.cost,
-                "val_accuracy": {str(k): v for k, v in standing.accuracies.items()},
+                f"val_{name}": {str(k): v for k, v in standing.accuracies.items()},
                 "val_loss": {str(k): v for k, v in standing.losses.items()},
             }
             for standing in bracket.standings

@@ -21,6 +21,7 @@ from darts_core.models.weights import load_weights
 from darts_core.runlog import read_yaml, write_yaml
 from darts_core.settings import Data, Train, TrainConfig, to_plain
 from darts_core.settings.tree import config_root
+from darts_core.spaces import SPACES
 from darts_core.stages.doubt import doubtful
 from darts_core.stages.schema import (
     DataStage,
@@ -209,22 +210,33 @@ def describe_network(
     about = _about(bundle)
     sizes = {"num_classes": bundle.num_outputs, "in_channels": bundle.in_channels}
     if is_baseline(text):
+        if bundle.kind != "image":
+            raise ConfigError(
+                f"architecture={text} reads images (channels, height, width); {bundle.name} holds samples of "
+                f"shape {bundle.input_shape}. Give model=package.module:function, or search a network."
+            )
         node = {"name": text, "width": width, **sizes}
         return Network(None, {"baseline": node, **about})
     architecture, source = _architecture(text, version)
     check_names(architecture, source)
+    SPACES[architecture.space].check_inputs(bundle.input_shape)
+    height = bundle.input_shape[1] if bundle.kind == "image" else None
     node = {"channels": train.channels, "layers": train.layers, **sizes}
-    node |= {"auxiliary": train.auxiliary, "image_size": bundle.image_shape[1]}
+    node |= {"auxiliary": train.auxiliary, "image_size": height}
     return Network(architecture, {"architecture": architecture.to_dict(), "build": node, **about})
 
 
 def _about(bundle: DataBundle) -> dict[str, Any]:
     return {
-        "image_shape": list(bundle.image_shape),
+        "image_shape": list(bundle.input_shape),
         "class_names": list(bundle.class_names),
         "mean": list(bundle.mean),
         "std": list(bundle.std),
         "data": bundle.name,
+        "task": bundle.task.describe(),
+        **({} if bundle.unit == 255 else {"unit": bundle.unit}),
+        **({"vocabulary": list(bundle.vocabulary)} if bundle.vocabulary else {}),
+        **({} if bundle.rate is None else {"rate": bundle.rate}),
     }
 
 
@@ -243,7 +255,12 @@ def named_network(
             + ", or architecture= for a searched or hand-designed one."
         )
     found = named_model(
-        text, arguments, image_shape=bundle.image_shape, num_classes=bundle.num_classes
+        text,
+        arguments,
+        image_shape=bundle.input_shape,
+        num_classes=bundle.num_outputs,
+        in_channels=bundle.in_channels,
+        output_shape=bundle.task.output_shape(bundle.input_shape),
     )
     return Network(None, {"model": found.described(), **_about(bundle)}, weights)
 

@@ -54,7 +54,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     Among the processes of a joined group the first one writes; the others compute.
 
     Returns:
-        architecture (its dictionary), device_seconds, val_accuracy of the supernet, guards, seed, peak_mib
+        architecture (its dictionary), device_seconds, val_<metric> of the supernet, guards, seed, peak_mib
         (of the process that finished); nothing in the other processes of a group.
     """
     group = current_group()
@@ -70,7 +70,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     device = find_device(config.device) if group is None else group_device()
     bundle = load_bundle(config, device).without_test()
     with first_goes_first(group):  # the others read what it measures
-        config = with_budget(config, bundle.image_shape, bundle.num_classes, device, folder)
+        config = with_budget(config, bundle.input_shape, bundle.num_outputs, device, folder)
     table = lookup_table(config.search)
     settings, space = config.search.part(SearchConfig), space_of(config)
     check_network(
@@ -81,21 +81,21 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     if run is not None:
         forecast(
             lambda: make_supernet(config, space, bundle, device),
-            bundle.image_shape,
-            bundle.num_classes,
+            bundle,
             batch_size=settings.batch_size,
             steps=settings.epochs * bundle.steps("params", settings.batch_size),
             passes=passes(config),
             device=device,
             what=f"search in {space.name}",
         )
+    sizes = bundle.input_shape, bundle.num_outputs
     torch.manual_seed(config.seed)
     supernet = make_supernet(config, space, bundle, device)
     with first_goes_first(
         group
     ):  # the others read the tiles and the latency table that it measures
         tune_kernels(config.search, supernet, bundle)
-        costs = penalties(config, space, bundle.image_shape, bundle.num_classes, device)
+        costs = penalties(config, space, *sizes, device, in_channels=bundle.in_channels)
     # pictures of cells: a space of choices has none
     board = (
         AlphaPictures(run, space.ops, settings.epochs) if space.ops and run is not None else None
@@ -112,7 +112,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
             seed=config.seed,
             run=run,
             checkpoint=folder / "checkpoint.pt",
-            augment=augmentation(config, folder, bundle.image_shape),
+            augment=augmentation(config, folder, bundle.input_shape),
             guards=guards,
             penalties=[*alpha_costs, *costs],
             on_epoch=board,
@@ -134,7 +134,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     )
     timer = None
     if config.latency.cost == "latency":
-        timer = network_timer(config, bundle.image_shape, bundle.num_classes, device)
+        timer = network_timer(config, *sizes, device, in_channels=bundle.in_channels)
 
     def judge(architecture: Architecture) -> list[Doubt]:
         return doubts_about(guards, replace(last, architecture=architecture))
@@ -155,6 +155,8 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     sure = confidence(space, found)
     warnings = [*costed.pop("warnings", []), *sure.pop("warnings", [])]
     facts |= {**costed, **sure, **chosen, "warnings": warnings}
-    result = write_result(run, found, config, **facts, **rank(table, found, config.search))
+    result = write_result(
+        run, found, config, bundle.task.metric, **facts, **rank(table, found, config.search)
+    )
     search_front(folder)
     return result

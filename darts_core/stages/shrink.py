@@ -14,6 +14,7 @@ from darts_core.elastic.device_clock import DeviceClock
 from darts_core.elastic.front import pick
 from darts_core.elastic.points import given_network, write_points
 from darts_core.elastic.shrink import Family, grow_family
+from darts_core.errors import ConfigError
 from darts_core.report.family import family_front
 from darts_core.report.png_front import save_front
 from darts_core.runlog import RunFolder, write_json
@@ -43,6 +44,11 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
         return run.result()
     device = find_device(config.device)
     bundle = load_bundle(config, device)
+    if bundle.kind != "image" or bundle.task.name != "classification":
+        raise ConfigError(
+            f"shrink is for classifiers of images; {bundle.name} holds samples of shape "
+            f"{bundle.input_shape} for task={bundle.task.name}. Use prune."
+        )
     model, meta, _ = open_model(config, folder.parent, ("train",), bundle, device)
     if getattr(model, "auxiliary", None) is not None:
         model.auxiliary = None  # type: ignore[assignment]

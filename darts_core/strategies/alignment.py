@@ -72,7 +72,7 @@ class CellAlignment(FirstOrder):
             if gradient is not None and term is not None:
                 gradients[i] = gradient - strength * term
         self.apply_params(gradients)
-        return loss.detach(), self.accuracy(logits, batch[1])
+        return loss.detach(), self.score(logits, batch[1])
 
     def alignment_gradients(
         self,

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darts_core.architecture import Architecture, CellChoice
@@ -87,23 +86,23 @@ class RandomSearch(Strategy):
 
     def step(self, params_batch: Batch, alpha_batch: Batch) -> StepStats:
         """Train the candidate on one batch."""
-        loss, accuracy = self.params_step(params_batch)
+        loss, score = self.params_step(params_batch)
         nothing = torch.zeros_like(loss)
-        return StepStats(loss, accuracy, nothing, nothing)
+        return StepStats(loss, score, nothing, nothing)
 
     def params_weights(self, batch: Batch) -> dict[str, Tensor]:
         """None: a plain network has no mixing weights."""
         return {}
 
     def loss(self, batch: Batch, weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The candidate's cross entropy and logits."""
+        """The candidate's loss and outputs."""
         if self.network is None:
             raise ConfigError("The strategy has no candidate yet; call start_epoch first.")
-        images, labels = batch
+        images, targets = batch
         enabled = self.settings.precision == "bf16"
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=enabled):
             logits = self.network(images)
-        return F.cross_entropy(logits.float(), labels), logits
+        return self.task_loss(logits, targets), logits
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
         """Measure a candidate whose time is over."""

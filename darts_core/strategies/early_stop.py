@@ -84,7 +84,7 @@ class OperationEarlyStopping(FirstOrder):
         self._alpha_side = list(found[len(alphas) :])
         self.reduce([*gradients, *self._alpha_side])
         self.apply_alpha(gradients)
-        return loss.detach(), self.accuracy(logits, alpha_batch[1])
+        return loss.detach(), self.score(logits, alpha_batch[1])
 
     def apply_params(self, gradients: Sequence[Tensor | None]) -> None:
         """Compare the gradients with those on the alpha split, then move the params not frozen."""

@@ -50,9 +50,9 @@ class RandomSampling(Strategy):
 
     def step(self, params_batch: Batch, alpha_batch: Batch) -> StepStats:
         """Move the params of one random architecture."""
-        loss, accuracy = self.params_step(params_batch)
+        loss, score = self.params_step(params_batch)
         nothing = torch.zeros_like(loss)
-        return StepStats(loss, accuracy, nothing, nothing)
+        return StepStats(loss, score, nothing, nothing)
 
     def params_weights(self, batch: Batch) -> dict[str, Tensor]:
         """The one-hot weights of a random architecture."""

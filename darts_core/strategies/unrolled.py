@@ -46,9 +46,9 @@ class Unrolled(Strategy):
 
     def alpha_step(self, params_batch: Batch, alpha_batch: Batch) -> tuple[Tensor, Tensor]:
         """One Adam step of alpha on the unrolled loss."""
-        gradients, loss, accuracy = self.unrolled_gradients(params_batch, alpha_batch)
+        gradients, loss, score = self.unrolled_gradients(params_batch, alpha_batch)
         self.apply_alpha(gradients)
-        return loss, accuracy
+        return loss, score
 
     def unrolled_gradients(
         self, params_batch: Batch, alpha_batch: Batch
@@ -79,7 +79,7 @@ class Unrolled(Strategy):
             g - xi * (plus - minus) / (2 * eps)
             for g, plus, minus in zip(outer, *sides, strict=True)
         ]
-        return gradients, loss.detach(), self.accuracy(logits, alpha_batch[1])
+        return gradients, loss.detach(), self.score(logits, alpha_batch[1])
 
     def _virtual_direction(self, batch: Batch) -> list[Tensor]:
         """The direction of the virtual step: gradient, plus weight decay and momentum."""

@@ -61,7 +61,7 @@ class ZeroCost(FirstOrder):
         nothing = torch.zeros((), device=params_batch[0].device)
         with torch.no_grad():
             loss, logits = self.loss(params_batch, self.supernet.one_hot(self.current()))
-        return StepStats(loss, self.accuracy(logits, params_batch[1]), nothing, nothing)
+        return StepStats(loss, self.score(logits, params_batch[1]), nothing, nothing)
 
     @property
     def finished(self) -> bool:  # type: ignore[override]
@@ -71,12 +71,12 @@ class ZeroCost(FirstOrder):
     def _choose(self, batch: Batch) -> None:
         generator = self.supernet.generator
         seed = generator.initial_seed() if generator is not None else 0
-        images, labels = batch
+        images, targets = batch
         rng = np.random.default_rng(seed)
         drawn = {self.supernet.space.random(rng): None for _ in range(self.samples)}
         for architecture in self._affordable(drawn):
             network = fresh_network(self.supernet, architecture).to(images.device)
-            value = score(self.proxy, network, images, labels)
+            value = score(self.proxy, network, images, targets, self.task.loss)
             if math.isnan(value):  # nothing compares with it, so it would stay the best
                 value = -math.inf
             if self.best is None or value > self.best_score:

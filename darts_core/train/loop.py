@@ -45,7 +45,7 @@ def fit(
     """Train `model` in place (moved to `device`); afterwards it holds the last epoch's parameters.
 
     Args:
-        model: a plain network; in training mode it may return (logits, auxiliary logits).
+        model: a plain network; in training mode it may return (outputs, outputs of an auxiliary head).
         bundle: a `DataBundle`.
         config: the recipe.
         train_on: names of the splits to learn from.
@@ -79,7 +79,7 @@ def fit(
             row |= trainer.select(select_on)
         result.history.append(row)
         if verbose:
-            _log_row(row, config.epochs)
+            _log_row(row, config.epochs, bundle.task.metric.name)
         if run is not None:
             run.log_metrics(**row)
         if checkpoint is not None:
@@ -89,20 +89,22 @@ def fit(
     if trainer.average is not None:
         trainer.average.swap(model)
     result.epochs = config.epochs
-    scores = [row.get("val_accuracy", -1.0) for row in result.history]
-    result.best_epoch = max(range(len(scores)), key=scores.__getitem__)
-    result.val_accuracy = result.history[-1].get("val_accuracy")
+    metric = bundle.task.metric
+    found = {n: row.get(f"val_{metric.name}") for n, row in enumerate(result.history)}
+    known = {n: value for n, value in found.items() if value is not None}
+    result.best_epoch = metric.best(known) if known else 0
+    result.val = found[len(result.history) - 1]
     return result
 
 
-def _log_row(row: dict[str, Any], epochs: int) -> None:
-    val = f", val {row['val_accuracy']:.4f}" if "val_accuracy" in row else ""
+def _log_row(row: dict[str, Any], epochs: int, metric: str) -> None:
+    val = f", val {row[f'val_{metric}']:.4f}" if f"val_{metric}" in row else ""
     log.info(
         "epoch %d/%d: loss %.4f, train %.4f%s, lr %.3g, %.1f s",
         row["epoch"] + 1,
         epochs,
         row["loss"],
-        row["train_accuracy"],
+        row[f"train_{metric}"],
         val,
         row["learning_rate"],
         row["seconds"],

@@ -21,6 +21,7 @@ from darts_core.web.live import Watchers
 from darts_core.web.marks import store_mark, version_mark
 from darts_core.web.options import WebOptions
 from darts_core.web.shares import RemoteShares
+from darts_core.web.verbs import export_folder
 
 __all__ = ["Site", "kept_page", "link", "page_links", "show", "site_of"]
 
@@ -54,7 +55,7 @@ class Site:
 
     def version_mark(self, version: Version) -> str:
         """The mark of a version's page: what lies in its folder, and what another process has answered."""
-        return f"{version_mark(version)}.{self.shares.answers}"
+        return f"{version_mark(version, export_folder(version))}.{self.shares.answers}"
 
 
 def site_of(request: Request) -> Site:

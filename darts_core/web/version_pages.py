@@ -53,7 +53,12 @@ def version_page(request: Request) -> Response:
         place = f"/jobs/{version.job}/{version.name}"
         return {
             "heading": content.title,
-            "crumb": content.crumb,
+            # job, version and state stand there already
+            "crumb": " · ".join(
+                word
+                for word in content.crumb.split(" · ")
+                if word not in (version.job, version.name, state)
+            ),
             "lead": content.lead,
             "tiles": content.tiles,
             "sections": sections,

@@ -29,6 +29,7 @@ from darts_core.search import SearchConfig, SearchResult, search
 from darts_core.spaces import SearchSpace, get_space
 from darts_core.strategies import Strategy
 from darts_core.supernet import Supernet, build, create_supernet
+from darts_core.tasks.contract import TaskContract
 
 __all__ = [
     "DatasetContract",
@@ -36,6 +37,7 @@ __all__ = [
     "RelaxationContract",
     "SpaceContract",
     "StrategyContract",
+    "TaskContract",
     "tiny_bundle",
 ]
 

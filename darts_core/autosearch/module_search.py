@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from darts_core.errors import ConfigError
+from darts_core.sample_inputs import draw_inputs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -112,7 +113,7 @@ class _CostPull:
 
         # drawing params to be counted must not change what the user's script draws
         with torch.random.fork_rng(devices=[]):
-            sample = torch.randn(2, *supernet.input_shape)
+            sample = draw_inputs(supernet.input_shape, 2)
             self.cost = choice_size_model(supernet.space, supernet.build, sample, "macs")
         self.budget = share * self.cost.of(_baseline(supernet))
         self.weight, self.supernet = weight, supernet

@@ -171,6 +171,11 @@ class DataBundle:
         cut = index[torch.from_numpy(kept).to(index.device)]
         return replace(self, parts={**self.parts, name: cut})
 
+    @property
+    def unit(self) -> int:
+        """What stored values are divided by before they are normalised: 255 for bytes, else 1."""
+        return 255 if self.pool.inputs_N.dtype == torch.uint8 else 1
+
     def normalize(self, inputs: Tensor) -> Tensor:
         """float32 inputs with zero mean and unit variance a channel (over the params split); tokens as int64.
 
@@ -184,9 +189,8 @@ class DataBundle:
     def _affine(self, device: torch.device) -> tuple[Tensor, Tensor]:
         # kept: making them anew would copy from the host, and so wait for the device, at each step
         if device not in self._affine_cache:
-            unit = 255 if self.pool.inputs_N.dtype == torch.uint8 else 1
             scale = torch.tensor(
-                [1 / (unit * s) for s in self.std], dtype=torch.float32, device=device
+                [1 / (self.unit * s) for s in self.std], dtype=torch.float32, device=device
             )
             pairs = zip(self.mean, self.std, strict=True)
             shift = torch.tensor([-m / s for m, s in pairs], dtype=torch.float32, device=device)

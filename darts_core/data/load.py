@@ -13,7 +13,7 @@ import torch
 
 from darts_core.data.bundle import DataBundle
 from darts_core.data.make import make_bundle
-from darts_core.data.source import MIN_SIZE, SOURCES, RawData
+from darts_core.data.source import MIN_SIZE, SOURCES, RawData, check_memory
 from darts_core.errors import ConfigError, DataError, unknown_name
 from darts_core.tasks import Task
 
@@ -111,6 +111,7 @@ def _resized(raw: RawData, size: int) -> RawData:
             )
         if images.shape[2:] == (size, size):
             return images
+        check_memory(images.shape[0] * images.shape[1] * size * size, f"data.image_size={size}")
         result = np.empty((*images.shape[:2], size, size), np.uint8)
         for start in range(0, len(images), 1000):
             block = torch.from_numpy(np.ascontiguousarray(images[start : start + 1000])).float()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from darts_core.errors import DataError, MemoryShortageError
+from darts_core import memory
+from darts_core.errors import DataError
 from darts_core.registry import Registry
 
 __all__ = [
@@ -86,17 +87,6 @@ def existing(path: Path | None, name: str, holds: str) -> Path:
     return path
 
 
-def host_memory_bytes() -> int | None:
-    """Bytes of host memory that are free for new data, or None where the system does not say."""
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        return None
-    return None
-
-
 def check_memory(needed_bytes: int, origin: str | Path) -> None:
     """Refuse data that would not fit into host memory, before any of it is allocated.
 
@@ -105,10 +95,8 @@ def check_memory(needed_bytes: int, origin: str | Path) -> None:
     Raises:
         MemoryShortageError: `needed_bytes` exceeds what the host has free.
     """
-    free = host_memory_bytes()
-    if free is not None and needed_bytes > free:
-        raise MemoryShortageError(
-            f"{origin} announces {needed_bytes / 2**20:,.0f} MiB, but {free / 2**20:,.0f} MiB of "
-            "host memory are free; use a smaller file (of images: data.image_size=...) or another "
-            "machine."
-        )
+    memory.check_memory(
+        needed_bytes,
+        f"{origin} announces",
+        "use a smaller file (of images: data.image_size=...) or another machine",
+    )

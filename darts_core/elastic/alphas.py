@@ -20,7 +20,7 @@ from darts_core.elastic.cost import NetworkCost
 from darts_core.elastic.gates import Gates
 from darts_core.elastic.network import Elastic
 from darts_core.elastic.norms import batch_statistics
-from darts_core.latency.penalties import BudgetPenalty
+from darts_core.penalties import BudgetPenalty
 from darts_core.relax.gumbel import GumbelStraightThrough
 
 __all__ = ["descend", "fitted"]

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from darts_core.checkpoint import load_checkpoint, save_checkpoint, taking_over
 from darts_core.elastic.network import Elastic
-from darts_core.elastic.norms import recalibrate
 from darts_core.elastic.sandwich import Sandwich
+from darts_core.elastic.variables import middle
 from darts_core.errors import ConfigError
 from darts_core.runlog import RunFolder, config_hash
 from darts_core.train.config import TrainConfig
@@ -42,7 +42,6 @@ class _Trainer(Trainer):
     """A trainer whose step runs several sub-networks."""
 
     sandwich: Sandwich
-    smallest: dict[str, float]
 
     def begin(self, net: Elastic, sandwich: Sandwich, batches: list[Any]) -> None:
         """Give it the elastic network and what its smallest sub-network is recalibrated on."""
@@ -71,20 +70,20 @@ class _Trainer(Trainer):
         return loss
 
     def select(self, split: str) -> dict[str, float]:
-        """The whole network's values, and the smallest sub-network's beside them."""
+        """The whole network's values, and those of sub-networks half-way and at the end: a running front."""
         if self.average is not None:
             self.average.swap(self.model)
         whole = evaluate(self.model, self.bundle, split)
-        small = recalibrate(self.net.cut(self.net.smallest), self._batches)
-        least = evaluate(small, self.bundle, split)
+        found: dict[str, float] = {}
+        for name, choices in (
+            ("middle", middle(self.net.variables)),
+            ("smallest", self.net.smallest),
+        ):
+            part = evaluate(self.net.cut(choices, self._batches), self.bundle, split)
+            found |= {f"{name}_val_accuracy": part.accuracy, f"{name}_val_loss": part.loss}
         if self.average is not None:
             self.average.swap(self.model)
-        return {
-            "val_accuracy": whole.accuracy,
-            "val_loss": whole.loss,
-            "smallest_val_accuracy": least.accuracy,
-            "smallest_val_loss": least.loss,
-        }
+        return {"val_accuracy": whole.accuracy, "val_loss": whole.loss, **found}
 
     def _stamp(self) -> str:
         s = self.sandwich
@@ -158,9 +157,9 @@ def fit_elastic(
         row = trainer.epoch(epoch) | trainer.select("val")
         trainer.result.history.append(row)
         log.info(
-            "epoch %d/%d: loss %.4f, val whole %.4f, smallest %.4f, lr %.3g, %.1f s",
+            "epoch %d/%d: loss %.4f, val whole %.4f, middle %.4f, smallest %.4f, lr %.3g, %.1f s",
             epoch + 1, config.epochs, row["loss"], row["val_accuracy"],
-            row["smallest_val_accuracy"], row["learning_rate"], row["seconds"],
+            row["middle_val_accuracy"], row["smallest_val_accuracy"], row["learning_rate"], row["seconds"],
         )  # fmt: skip
         if run is not None:
             run.log_metrics(**row)

@@ -21,6 +21,7 @@ from darts_core.elastic.fit import fit_elastic, norm_batches
 from darts_core.elastic.network import Elastic, elastic
 from darts_core.elastic.norms import recalibrate
 from darts_core.elastic.sandwich import Sandwich
+from darts_core.prune.prune import SteadyClock
 from darts_core.prune.rounds import take_batches
 from darts_core.settings.shrink import Shrink
 from darts_core.train.config import TrainConfig
@@ -74,7 +75,6 @@ def grow_family(
     run: runlog.RunFolder | None = None,
     on_epoch: Callable[[], None] | None = None,
     bar: Bar = _no_bar,
-    timer: Callable[[nn.Module], float] | None = None,
 ) -> Family:
     """Make `model` elastic, train it once, and choose a sub-network for every budget.
 
@@ -89,7 +89,6 @@ def grow_family(
         run: logs one row an epoch.
         on_epoch: called after each epoch is safe on disk.
         bar: title -> a progress bar.
-        timer: ms of a plain network, in place of `clock`'s.
 
     Raises:
         PruneError: the network cannot be followed, or nothing in it may vary.
@@ -104,10 +103,9 @@ def grow_family(
     )  # fmt: skip
     for line in str(net).splitlines():
         log.info("%s", line)
-    timed = timer or (lambda network: clock(network).median_ms)
     # before the training: a budget out of reach must not cost one
     with bar("latency table") as progress:
-        cost, checks = _table(net, clock, timed, folder, seed, progress)
+        cost, checks = _table(net, clock, folder, seed, progress)
     ends = cost.of(net.smallest), cost.of(net.largest)
     budgets = budgets_of(*ends, settings.budgets, settings.points)
     sandwich = Sandwich(
@@ -128,7 +126,6 @@ def grow_family(
 def _table(
     net: Elastic,
     clock: DeviceClock,
-    timer: Callable[[nn.Module], float],
     folder: Path,
     seed: int,
     progress: Callable[[int, int], None] | None,
@@ -141,7 +138,9 @@ def _table(
     cost = measure_cost(net, clock.input_shape, clock.batch, clock.layers(), progress, known=saved)
     if saved is not None:
         return cost, list(saved["checks"])
-    checks = fit_cost(cost, net, timer, seed=seed)
+    whole = net.cut(net.largest)
+    steady = SteadyClock(clock, whole, clock(whole))
+    checks = fit_cost(cost, net, lambda network: steady(network).median_ms, seed=seed)
     runlog.write_json(
         path, {"schema_version": 1, **clock.described(), **cost.to_dict(), "checks": checks}
     )

@@ -22,6 +22,7 @@ __all__ = [
     "check_choices",
     "draw",
     "largest",
+    "middle",
     "options_of",
     "smallest",
 ]
@@ -83,6 +84,11 @@ def largest(variables: Iterable[Variable]) -> dict[str, int]:
 def smallest(variables: Iterable[Variable]) -> dict[str, int]:
     """The choices of the smallest sub-network."""
     return {variable.name: variable.options[0] for variable in variables}
+
+
+def middle(variables: Iterable[Variable]) -> dict[str, int]:
+    """The choices of a sub-network half-way: every variable's middle option."""
+    return {v.name: v.options[len(v.options) // 2] for v in variables}
 
 
 def draw(variables: Iterable[Variable], generator: np.random.Generator) -> dict[str, int]:

@@ -25,6 +25,7 @@ from darts_core.errors import LatencyError
 from darts_core.latency import device as _device
 from darts_core.latency.deployed import RUNTIMES, in_runtime
 from darts_core.latency.timing import Timing, require_comparable, speedup
+from darts_core.sample_inputs import draw_inputs
 
 __all__ = [
     "Timing",
@@ -387,26 +388,29 @@ def measure_model(
     """Times of `model` in eval mode on random input, one row a batch size.
 
     Args:
-        model: takes [B, C, H, W]; left in its mode and on its device.
+        model: takes [B, *input_shape]; left in its mode and on its device.
         device: where it runs.
         channels_last: feed inputs in that layout.
         dtype: of the inputs.
-        input_shape: (C, H, W).
+        input_shape: (C, H, W), (C, T), or (T,) of token numbers.
         batch_sizes: batch 1 and the throughput batch (256 on a GPU, 32 on a CPU) by default.
         runtime: `eager`, `compile` (torch.compile), `graph` (CUDA graph of eager, GPU only) or
             `onnx` (ONNX Runtime, CPU only: the form that `export` writes, without its checks).
         options: further arguments of `measure`.
 
     Raises:
-        LatencyError: the runtime is unknown or the input shape is not three numbers.
+        LatencyError: the runtime is unknown or the input shape is none.
     """
     if runtime not in RUNTIMES:
         raise LatencyError(
             f"Unknown runtime {runtime!r} for a model in memory; use {', '.join(RUNTIMES)} "
             "(exported files are timed by `darts-core serve-bench`)."
         )
-    if len(input_shape) != 3:
-        raise LatencyError(f"input_shape must be (channels, height, width), not {input_shape!r}.")
+    if len(input_shape) not in (1, 2, 3):
+        raise LatencyError(
+            f"input_shape must be (channels, height, width), (channels, positions) or (positions,) of "
+            f"tokens, not {input_shape!r}."
+        )
     found = require_device(device)
     was_training = model.training
     home = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -418,8 +422,9 @@ def measure_model(
     try:
         with torch.inference_mode():
             for batch in batch_sizes or default_batch_sizes(found):
-                x = torch.randn(batch, *input_shape, device=found, dtype=dtype)
-                x = x.contiguous(memory_format=layout)
+                x = draw_inputs(input_shape, batch, device=found, dtype=dtype)
+                if x.dim() == 4:
+                    x = x.contiguous(memory_format=layout)
                 rows[batch] = measure(
                     # a captured graph replays what eager runs
                     in_runtime(model, x, "eager" if runtime == "graph" else runtime),

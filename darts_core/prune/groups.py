@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from darts_core.errors import PruneError
+from darts_core.sample_inputs import draw_inputs
 from darts_core.train.save import is_zero
 
 __all__ = [
@@ -124,7 +125,7 @@ def _can_lose_one(model: nn.Module, input_shape: Sequence[int], root: str) -> bo
     """Whether the network still runs, with an output of its shape, when the group loses a channel."""
     tried = copy.deepcopy(model)
     reference = next(model.parameters())
-    sample = torch.zeros(2, *input_shape, device=reference.device, dtype=reference.dtype)
+    sample = draw_inputs(input_shape, 2, device=reference.device, dtype=reference.dtype, zeros=True)
     try:
         remove_channels(tried, input_shape, {root: [0]})
         with torch.no_grad():
@@ -193,7 +194,7 @@ def _graph(model: nn.Module, input_shape: Sequence[int]) -> Any:
     import torch_pruning
 
     reference = next(model.parameters())
-    example = torch.randn(2, *input_shape, device=reference.device, dtype=reference.dtype)
+    example = draw_inputs(input_shape, 2, device=reference.device, dtype=reference.dtype)
     model.eval()
     states = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     for parameter, _ in states:
@@ -283,7 +284,9 @@ def _check_runs(model: nn.Module, input_shape: Sequence[int]) -> None:
     reference = next(model.parameters())
     try:
         with torch.no_grad():
-            sample = torch.zeros(2, *input_shape, device=reference.device, dtype=reference.dtype)
+            sample = draw_inputs(
+                input_shape, 2, device=reference.device, dtype=reference.dtype, zeros=True
+            )
             model.eval()(sample)
     except RuntimeError as error:
         raise PruneError(

@@ -85,7 +85,7 @@ def prune_to_budget(
     """
     home = torch.device(device)
     size = batch or max(default_batch_sizes(home))
-    shape = tuple(int(value) for value in bundle.image_shape)
+    shape = tuple(int(value) for value in bundle.input_shape)
     if rounds < 1:
         raise PruneError(f"rounds={rounds} must be at least 1.")
     form = runtime or ("graph" if home.type == "cuda" else "onnx")
@@ -104,7 +104,7 @@ def prune_to_budget(
     pruner = Pruner(
         shape, size, clock,
         LayerCosts(home, runtime=form, folded=form == "onnx" or timer is not None), importance, least,
-        round_to or preferred_step(home), structure,
+        round_to or preferred_step(home), structure, bundle.task,
     )  # fmt: skip
     before = clock(work)
     pruner.timer = SteadyClock(clock, work, before)

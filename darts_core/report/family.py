@@ -120,6 +120,7 @@ def shrink_section(run: VersionRun) -> Section | None:
     rows = stage.metrics
     accuracy = line_chart(
         [Line("whole network", series(rows, "val_accuracy"), "conv"),
+         Line("half-way", series(rows, "middle_val_accuracy"), "sep"),
          Line("smallest", series(rows, "smallest_val_accuracy"), "pool")],
         x_label="epoch", y_label="accuracy", title="Accuracy in the elastic training", percent=True,
     )  # fmt: skip

@@ -13,6 +13,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from darts_core.metric import ACCURACY, Metric
+
 __all__ = ["Method", "MethodTable", "method_table", "paired_p"]
 
 
@@ -50,14 +52,16 @@ class MethodTable:
     """Methods by seeds, in one metric.
 
     Attributes:
-        metric: what the values are.
+        key: what the values are called in the files, `test_accuracy`.
         seeds: in order.
         methods: in the order in which they were swept; the first is what the others are compared with.
+        metric: what the values are.
     """
 
-    metric: str
+    key: str
     seeds: tuple[str, ...]
     methods: tuple[Method, ...]
+    metric: Metric = ACCURACY
 
     def columns(self) -> list[str]:
         """The heads of `rows`."""
@@ -76,12 +80,15 @@ class MethodTable:
         return found
 
 
-def method_table(metric: str, found: Sequence[tuple[str, str, float | None]]) -> MethodTable:
+def method_table(
+    key: str, found: Sequence[tuple[str, str, float | None]], *, metric: Metric = ACCURACY
+) -> MethodTable:
     """The table of (method, seed, value) of every element; the last one of a pair counts.
 
     Args:
-        metric: what the values are.
+        key: what the values are called in the files.
         found: in the order of the sweep; a value may be missing.
+        metric: what the values are.
     """
     values: dict[str, dict[str, float]] = {}
     seeds: dict[str, None] = {}
@@ -93,7 +100,7 @@ def method_table(metric: str, found: Sequence[tuple[str, str, float | None]]) ->
     names = list(values)
     lines = [Method(names[0], values[names[0]])] if names else []
     lines += [_against(values[names[0]], name, values[name]) for name in names[1:]]
-    return MethodTable(metric, tuple(seeds), tuple(_corrected(lines)))
+    return MethodTable(key, tuple(seeds), tuple(_corrected(lines)), metric)
 
 
 def paired_p(differences: Sequence[float]) -> float | None:

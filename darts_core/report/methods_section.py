@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from darts_core.report.blocks import Section, card, percent
+from darts_core.metric import Metric
+from darts_core.report.blocks import Section, card
 from darts_core.report.charts import Line, line_chart
 from darts_core.report.html import Markup, render
 from darts_core.report.methods import MethodTable, method_table
@@ -16,23 +17,22 @@ from darts_core.report.tables import neutral
 from darts_core.report.tables import render as text_table
 from darts_core.runlog import write_text
 
-__all__ = ["Element", "main_metric", "methods_section", "result", "table_of", "write_methods"]
+__all__ = ["Element", "judged", "methods_section", "result", "table_of", "write_methods"]
 
 # (method, seed, what it has left)
 Element = tuple[str, str, VersionRun | None]
 _IN_METRIC = ("mean", "std", "difference", "standard error")
 
 
-def main_metric(runs: Sequence[VersionRun | None]) -> str | None:
-    """The metric that most runs end with: on the test split where there is one, else on val."""
-    counts: dict[str, int] = {}
-    for run in runs:
-        for stage in run.stages.values() if run is not None else ():
-            for key in stage.result:
-                if key.startswith(("test_", "val_")) and not key.endswith("_loss"):
-                    counts[key] = counts.get(key, 0) + (stage.number(key) is not None)
-    known = [key for key, count in counts.items() if count]
-    return max(known, key=lambda key: (key.startswith("test_"), counts[key]), default=None)
+def judged(runs: Sequence[VersionRun | None]) -> tuple[Metric, str] | None:
+    """The metric that the runs end with and its key: on the test split where one has it, else on val."""
+    known = [run for run in runs if run is not None]
+    for split in ("test", "val"):
+        for run in known:
+            key = f"{split}_{run.metric.name}"
+            if result(run, key) is not None:
+                return run.metric, key
+    return None
 
 
 def result(run: VersionRun | None, metric: str) -> float | None:
@@ -44,54 +44,56 @@ def result(run: VersionRun | None, metric: str) -> float | None:
 
 def table_of(elements: Sequence[Element]) -> MethodTable | None:
     """Methods by seeds in the metric that the elements end with; None where nothing can be compared."""
-    metric = main_metric([run for _, _, run in elements])
-    if metric is None or len(elements) < 2:
+    found = judged([run for _, _, run in elements])
+    if found is None or len(elements) < 2:
         return None
-    return method_table(metric, [(name, seed, result(run, metric)) for name, seed, run in elements])
+    metric, key = found
+    return method_table(
+        key, [(name, seed, result(run, key)) for name, seed, run in elements], metric=metric
+    )
 
 
 def write_methods(table: MethodTable, folder: Path) -> None:
     """The table as `methods.csv` and `methods.md` in `folder`."""
     columns, rows = table.columns(), table.rows()
     write_text(folder / "methods.csv", text_table(columns, rows, "csv") + "\n")
-    shown = [[_shown(row[column], "") for column in columns] for row in rows]
+    shown = [[_shown(row[column]) for column in columns] for row in rows]
     lines = [_line(columns), _line(["---"] * len(columns)), *(_line(cells) for cells in shown)]
-    lines += ["", f"{table.metric}. {_note(table)}"]
+    lines += ["", f"{table.key}. {_note(table)}"]
     write_text(folder / "methods.md", "\n".join(lines) + "\n")
 
 
 def methods_section(table: MethodTable, elements: Sequence[Element]) -> Section:
     """The table, and the metric on val over time."""
     columns = table.columns()
-    rows = [
-        [_cell(column, row[column], table.metric) for column in columns] for row in table.rows()
-    ]
+    rows = [[_cell(column, row[column], table) for column in columns] for row in table.rows()]
     body = card(render("records", columns=columns, rows=rows))
     body += _over_time(table, elements)
     return Section("methods", "Methods and seeds", body, _note(table))
 
 
 def _note(table: MethodTable) -> str:
+    better = "" if table.metric.direction == "maximize" else "Lower is better. "
     if len(table.methods) < 2:
-        return "std is the sample standard deviation over the seeds."
+        return f"{better}std is the sample standard deviation over the seeds."
     return (
-        f"Differences are from {table.methods[0].name or 'the first'}, seed by seed; p is that of a paired "
-        "t-test, two-sided, corrected for the number of methods (Holm). std is the sample standard "
-        "deviation over the seeds."
+        f"{better}Differences are from {table.methods[0].name or 'the first'}, seed by seed; p is that of "
+        "a paired t-test, two-sided, corrected for the number of methods (Holm). std is the sample "
+        "standard deviation over the seeds."
     )
 
 
-def _cell(column: str, value: str | int | float | None, metric: str) -> str:
+def _cell(column: str, value: str | int | float | None, table: MethodTable) -> str:
     of_metric = column in _IN_METRIC or column.startswith("seed ")
-    return _shown(value, metric if of_metric else "")
+    if of_metric and isinstance(value, float):
+        return table.metric.text(value)
+    return _shown(value)
 
 
-def _shown(value: str | int | float | None, metric: str) -> str:
+def _shown(value: str | int | float | None) -> str:
     if value is None:
         return "–"
-    if isinstance(value, float):
-        return percent(value) if metric.endswith("accuracy") else number(value, 4)
-    return neutral(value, 500)
+    return number(value, 4) if isinstance(value, float) else neutral(value, 500)
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -100,7 +102,7 @@ def _line(cells: Sequence[str]) -> str:
 
 def _over_time(table: MethodTable, elements: Sequence[Element]) -> Markup:
     """One line an element, coloured by its method, which the first of its lines names."""
-    key = "val_" + table.metric.partition("_")[2]
+    key = f"val_{table.metric.name}"
     colors: Mapping[str, str] = dict(
         zip((m.name for m in table.methods), series_colors(len(table.methods)), strict=True)
     )
@@ -111,11 +113,10 @@ def _over_time(table: MethodTable, elements: Sequence[Element]) -> Markup:
             label = "" if method in named else method or "as configured"
             lines.append(Line(label, points, colors[method]))
             named.add(method)
-    title = f"{key.replace('_', ' ')} over time"
-    share = key.endswith("accuracy")
+    title = f"val {table.metric.words} over time"
     chart = line_chart(
         lines, x_label="device seconds", y_label=title, title=title,
-        percent=share, whole_x=False, width=1060,
+        percent=table.metric.share, whole_x=False, width=1060,
     )  # fmt: skip
     return card(chart, title=title) if chart else chart
 

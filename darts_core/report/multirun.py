@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import ConfigError, DartsError
-from darts_core.report.blocks import Section, card, duration, percent
+from darts_core.metric import ACCURACY
+from darts_core.report.blocks import Section, card, duration
 from darts_core.report.html import render
 from darts_core.report.job_summary import elements
 from darts_core.report.methods_section import (
@@ -27,7 +28,6 @@ from darts_core.runlog import read_yaml, write_text
 __all__ = ["OVERRIDES", "labels", "multirun_content", "write_multirun_report"]
 
 OVERRIDES = "overrides.yaml"
-_METRICS = ("val_accuracy", "test_accuracy")
 
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
@@ -83,7 +83,7 @@ def _methods(folders: Sequence[Path], names: Sequence[str]) -> list[Element]:
 
 
 def _row(folder: Path, label: str) -> tuple[dict[str, Any], float | None, VersionRun | None]:
-    """An element's line, its accuracy, and what it has left."""
+    """An element's line, the metric of its network, and what it has left."""
     row = {"name": folder.name, "label": label, "link": "", "stages": "nothing yet", "val": "–"}
     row |= {"test": "–", "time": "–"}
     try:
@@ -94,9 +94,10 @@ def _row(folder: Path, label: str) -> tuple[dict[str, Any], float | None, Versio
         f"{name}{'' if stage.finished else ' (unfinished)'}" for name, stage in run.stages.items()
     ]
     spent = sum(stage.number("device_seconds") or 0.0 for stage in run.stages.values())
-    val, test = (result(run, key) for key in _METRICS)
+    name, text = run.metric.name, run.metric.text
+    val, test = (result(run, f"{split}_{name}") for split in ("val", "test"))
     row |= {"stages": ", ".join(states)}
-    row |= {"val": percent(val), "test": percent(test), "time": duration(spent)}
+    row |= {"val": text(val), "test": text(test), "time": duration(spent)}
     return row, val if test is None else test, run
 
 
@@ -113,13 +114,15 @@ def multirun_content(folder: Path, *, title: str | None = None, links: bool = Fa
     rows = [_row(path, label) for path, label in zip(found, names, strict=True)]
     known = [(value, row) for row, value, _ in rows if value is not None]
     name = f"{folder.parent.name} · {folder.name}"
-    lead = "None has an accuracy yet."
+    metric = next((run.metric for _, _, run in rows if run is not None), ACCURACY)
+    lead = f"None has {metric.article} yet."
     if known:
-        best, row = max(known, key=lambda item: item[0])
-        lead = f"The most accurate is element {row['name']} ({row['label']}): {percent(best)}."
+        best, row = max(known, key=lambda item: metric.rating(item[0]))
+        most = "most accurate" if metric == ACCURACY else f"best in {metric.words}"
+        lead = f"The {most} is element {row['name']} ({row['label']}): {metric.text(best)}."
     for row, _, run in rows:
         row["link"] = f"{row['name']}/report.html" if links and run is not None else ""
-    table = render("multirun", rows=[row for row, _, _ in rows])
+    table = render("multirun", rows=[row for row, _, _ in rows], metric=metric.words)
     sections = [Section("elements", "Every element", card(table))]
     methods = _methods(found, names)
     compared = table_of(methods)

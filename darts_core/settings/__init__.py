@@ -4,6 +4,7 @@ A stage's settings are one frozen dataclass. Hydra's schema is made from it (`sc
 stages and engines take are of it (`from_plain`), and `--help` prints it.
 """
 
+from darts_core.settings.arguments import bounded, ranges_of
 from darts_core.settings.build import from_plain, schema, to_plain
 from darts_core.settings.data import SEED_HIGH, Data
 from darts_core.settings.field import (
@@ -55,10 +56,12 @@ __all__ = [
     "TrainConfig",
     "Tune",
     "TuneOptions",
+    "bounded",
     "bounds_of",
     "default_of",
     "from_plain",
     "kind_words",
+    "ranges_of",
     "schema",
     "setting",
     "to_plain",

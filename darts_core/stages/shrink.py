@@ -14,6 +14,7 @@ from darts_core.elastic.device_clock import DeviceClock
 from darts_core.elastic.front import pick
 from darts_core.elastic.points import given_network, write_points
 from darts_core.elastic.shrink import Family, grow_family
+from darts_core.errors import ConfigError
 from darts_core.report.family import family_front
 from darts_core.report.png_front import save_front
 from darts_core.runlog import RunFolder, write_json
@@ -43,6 +44,11 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
         return run.result()
     device = find_device(config.device)
     bundle = load_bundle(config, device)
+    if bundle.kind != "image" or bundle.task.name != "classification":
+        raise ConfigError(
+            f"shrink is for classifiers of images; {bundle.name} holds samples of shape "
+            f"{bundle.input_shape} for task={bundle.task.name}. Use prune."
+        )
     model, meta, _ = open_model(config, folder.parent, ("train",), bundle, device)
     if getattr(model, "auxiliary", None) is not None:
         model.auxiliary = None  # type: ignore[assignment]
@@ -57,12 +63,12 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
         config, folder, epochs=settings.epochs, learning_rate=settings.learning_rate, **changes
     )
     with stopwatch(device) as watch:
-        base, first = given_network(given, bundle, clock, folder)
         with deferred_stop():
             family = grow_family(
                 model, bundle.without_test(), settings, trained, clock, folder, seed=config.seed,
                 run=run, on_epoch=check_stop, bar=lambda title: progress_bar(title),
             )  # fmt: skip
+        base, first = given_network(given, bundle, clock, folder)
         tuned = replace(trained, epochs=settings.fine_tuning) if settings.fine_tuning else None
         points = write_points(
             family, given, bundle, clock, first, folder, _plain(meta), tuning=tuned,

@@ -11,6 +11,7 @@ import torch
 from darts_core.errors import ConfigError, unknown_name
 from darts_core.registry import former_table
 from darts_core.relax import Relaxation
+from darts_core.sample_inputs import draw_inputs
 from darts_core.spaces import ChoiceSpace, SearchSpace
 from darts_core.supernet import macro_conv1d as macro_conv1d
 from darts_core.supernet import macro_convnet as macro_convnet
@@ -92,7 +93,7 @@ def create_supernet(
     tokens = None
     if space.reads == "tokens":
         generator = torch.Generator().manual_seed(0)
-        tokens = torch.randint(in_channels, (2, *input_shape), generator=generator)
+        tokens = draw_inputs(input_shape, 2, generator=generator, vocabulary=in_channels)
     supernet = ModuleSupernet(
         model, input_shape=input_shape, relaxation=relaxation, space=space, example_input=tokens
     )

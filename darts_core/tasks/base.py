@@ -5,7 +5,7 @@ Shapes: B batch, N samples of a split, ... further dimensions of outputs or targ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any, ClassVar, Self
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from darts_core.errors import ConfigError, DataError, unknown_name
+from darts_core.metric import ACCURACY, Metric
 from darts_core.registry import Registry
 from darts_core.settings import Settings, bounds_of
 
@@ -74,22 +75,20 @@ class Task(Settings):
 
     Attributes:
         name: under which it is registered.
-        metric: what selects: `val_<metric>` stands in the files.
-        direction: of the metric, "maximize" or "minimize".
+        metric: what selects, and which way is better.
         takes: the kinds of targets (keys of `TARGETS`) that it is for, its usual one first.
         smooths: whether `loss` knows label smoothing.
-        unit: what the metric is written in: "%" for a share, else empty or a unit.
+        ranked: whether `answers` are probabilities, of which the largest counts most.
         outputs: how many numbers the network gives a sample (or a position); known once fitted.
         names: of the outputs (classes, labels, columns, tokens).
     """
 
     NODE: ClassVar[str] = "task"
     name: ClassVar[str] = ""
-    metric: ClassVar[str] = ""
-    direction: ClassVar[str] = "maximize"
+    metric: ClassVar[Metric] = ACCURACY
     takes: ClassVar[tuple[str, ...]] = ("class",)
     smooths: ClassVar[bool] = False
-    unit: ClassVar[str] = ""
+    ranked: ClassVar[bool] = False
 
     outputs: int = 0
     names: tuple[str, ...] = ()
@@ -112,6 +111,11 @@ class Task(Settings):
         del targets
         return replace(self, outputs=len(names), names=names)
 
+    def output_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
+        """What the network gives for one sample: (outputs,)."""
+        del input_shape
+        return (self.outputs,)
+
     def loss(self, output: Tensor, target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
         """The mean loss of a batch, a scalar.
 
@@ -133,7 +137,7 @@ class Task(Settings):
 
     def scores(self, output: Tensor, target: Tensor) -> dict[str, float]:
         """Metric -> value over a whole split; a task with further metrics adds them."""
-        return {self.metric: float(self.score(output, target))}
+        return {self.metric.name: float(self.score(output, target))}
 
     def meter(self, device: torch.device) -> Meter:
         """What adds up the metrics of a split."""
@@ -143,6 +147,10 @@ class Task(Settings):
         """What outputs mean to a user: probabilities, numbers in the targets' unit; themselves by default."""
         return output
 
+    def answers(self, answer: Tensor) -> dict[str, float]:
+        """One sample of what `read` gave, by name: what a user is told."""
+        return {name: float(value) for name, value in zip(self.names, answer, strict=True)}
+
     def agreement(self, output: Tensor, reference: Tensor) -> Tensor:
         """Share (0..1) of samples that two networks answer alike, a scalar.
 
@@ -150,15 +158,7 @@ class Task(Settings):
         """
         limit = 0.01 * reference.abs().max()
         close = (output - reference).abs() <= limit
-        return close.float().flatten(1).amin(1).mean() if output.dim() > 1 else close.float().mean()
-
-    def rating(self, value: float) -> float:
-        """`value` of the metric on a scale where more is better."""
-        return value if self.direction == "maximize" else -value
-
-    def told(self, value: float | None) -> str:
-        """`value` of the metric as a log line gives it."""
-        return "none" if value is None else f"{value:.4f}"
+        return close.flatten(1).all(1).double().mean()
 
     def describe(self) -> dict[str, Any]:
         """Plain values that `saved_task` makes the same task from: they stand in models and manifests."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from darts_core.metric import ACCURACY
 from darts_core.settings import setting
 from darts_core.tasks.base import Meter, Task, constant, register_task
 
@@ -37,7 +38,7 @@ class _Right(Meter):
 
     def result(self) -> dict[str, float]:
         """The share of right answers."""
-        return {self.task.metric: int(self._right) / self._count}
+        return {self.task.metric.name: int(self._right) / self._count}
 
 
 @register_task("classification", description="one class a sample: cross entropy, accuracy")
@@ -45,9 +46,9 @@ class _Right(Meter):
 class Classification(Task):
     """Cross entropy in nats, optionally weighted by class; accuracy from 0 to 1."""
 
-    metric = "accuracy"
+    metric = ACCURACY
     smooths = True
-    unit = "%"
+    ranked = True
 
     class_weights: str | None = setting(
         None, "balanced: a class counts by the inverse of its share; null: all alike",
@@ -100,4 +101,4 @@ class Classification(Task):
 
     def agreement(self, output: Tensor, reference: Tensor) -> Tensor:
         """Share of samples whose top class is the same."""
-        return (output.argmax(1) == reference.argmax(1)).float().mean()
+        return (output.argmax(1) == reference.argmax(1)).double().mean()

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from darts_core.errors import DataError
+from darts_core.metric import Metric
 from darts_core.settings import setting
 from darts_core.tasks.base import Task, constant, register_task
 
@@ -48,10 +49,10 @@ def average_precision(output: Tensor, target: Tensor) -> Tensor:
 class MultiLabel(Task):
     """Binary cross entropy in nats, the mean over labels that count; mean average precision from 0 to 1."""
 
-    metric = "mean_average_precision"
+    metric = Metric("mean_average_precision", share=True)
     takes = ("labels",)
     smooths = True
-    unit = "%"
+    ranked = True
 
     positive_weights: str | None = setting(
         None, "balanced: a present label counts by the inverse of its share; null: all alike",

@@ -6,12 +6,14 @@ a position does not count.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from darts_core.metric import Metric
 from darts_core.tasks.base import IGNORED, Meter, Task, register_task
 
 __all__ = ["NextToken"]
@@ -41,7 +43,9 @@ class _Nats(Meter):
         count = max(int(self._count), 1)
         nats = float(self._nats) / count
         return {
-            self.task.metric: float(torch.tensor(min(nats, _MOST_NATS), dtype=torch.float64).exp()),
+            self.task.metric.name: float(
+                torch.tensor(min(nats, _MOST_NATS), dtype=torch.float64).exp()
+            ),
             "token_accuracy": int(self._right) / count,
         }
 
@@ -62,10 +66,14 @@ def _cross_entropy(
 class NextToken(Task):
     """Cross entropy in nats a position; perplexity, its exponential (1 is perfect, V pure guessing)."""
 
-    metric = "perplexity"
-    direction = "minimize"
+    metric = Metric("perplexity", "minimize")
     takes = ("token",)
     smooths = True
+    ranked = True
+
+    def output_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
+        """(T, V): logits at each position."""
+        return (*input_shape, self.outputs)
 
     def loss(self, output: Tensor, target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
         """Mean cross entropy in nats a position."""
@@ -97,6 +105,10 @@ class NextToken(Task):
         """Probabilities [B, T, V]."""
         return output.float().softmax(-1)
 
+    def answers(self, answer: Tensor) -> dict[str, float]:
+        """Probabilities of what follows the last position."""
+        return super().answers(answer[-1])
+
     def agreement(self, output: Tensor, reference: Tensor) -> Tensor:
         """Share of positions whose top token is the same."""
-        return (output.argmax(-1) == reference.argmax(-1)).float().mean()
+        return (output.argmax(-1) == reference.argmax(-1)).double().mean()

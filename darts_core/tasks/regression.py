@@ -8,6 +8,7 @@ Shapes: B batch, N samples, D numbers; outputs [B, D], targets float32 [B, D], N
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -15,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from darts_core.errors import DataError
+from darts_core.errors import ConfigError, DataError
+from darts_core.metric import Metric
 from darts_core.settings import setting
 from darts_core.tasks.base import Task, constant, register_task
 
@@ -27,12 +29,24 @@ __all__ = ["Regression"]
 class Regression(Task):
     """Mean squared error of standardised numbers; R2 (1 is perfect, 0 the mean), averaged over columns."""
 
-    metric = "r2"
+    metric = Metric("r2")
     takes = ("number",)
 
     standardise: bool = setting(True, "learn targets of mean 0 and standard deviation 1")
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+
+    def check(self) -> None:
+        """Refuse statistics that are not one of each column."""
+        fits = len(self.mean) == len(self.std) == self.outputs
+        if (
+            not fits
+            or not all(math.isfinite(v) for v in (*self.mean, *self.std))
+            or min(self.std, default=1.0) <= 0
+        ):
+            raise ConfigError(
+                f"task=regression: mean {self.mean} and std {self.std} do not fit {self.outputs} outputs."
+            )
 
     def converted(self, targets: np.ndarray) -> np.ndarray:
         """float32 [N, D]; NaN where a number does not count."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from darts_core.checkpoint import load_checkpoint, save_checkpoint, taking_over
 from darts_core.data.source import check_memory
 from darts_core.errors import ResumeError, unknown_name
+from darts_core.supernet.memory import state_bytes
 from darts_core.supernet.replace import is_identity, is_zero, replace_modules
 
 __all__ = ["is_identity", "is_zero", "load_model", "replace_modules", "reshape_like", "save_model"]
@@ -145,10 +146,7 @@ def _check_sizes(
             raise ResumeError(f"{path}: {key}={value} of the network is not within 1..{most}.")
         if value is not None and not isinstance(value, (str, int)):
             raise ResumeError(f"{path}: {key} of the network is a {type(value).__name__}.")
-    with torch.device("meta"):
-        described = make(**node)
-    needed = sum(v.numel() * v.element_size() for v in described.state_dict().values())
-    check_memory(needed, path)
+    check_memory(state_bytes(lambda: make(**node)), path)
 
 
 def reshape_like(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:

@@ -60,11 +60,16 @@ def _digest(parts: Iterator[str]) -> str:
     return found.hexdigest()
 
 
-def version_mark(version: Version) -> str:
-    """A text that differs when anything that the version's page shows has changed."""
+def version_mark(version: Version, beside: Path | None = None) -> str:
+    """A text that differs when anything that the version's page shows has changed.
+
+    `beside` is a folder elsewhere whose files the page lists, too.
+    """
 
     def parts() -> Iterator[str]:
         yield from _walk(str(version.path), _DEPTH)
+        if beside is not None:
+            yield from _walk(str(beside), _DEPTH)
         try:
             # a killed process writes nothing
             yield version.state()

@@ -20,6 +20,8 @@ def _listen(options: WebOptions) -> socket.socket:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((options.host, options.port))
+        # who opens the address as soon as it is printed waits instead of being refused
+        found.listen(128)
     except OSError as error:
         found.close()
         raise ConfigError(

@@ -86,6 +86,14 @@ def test_costs_of_mixtures_are_exact_for_every_network(what):
         assert cost.of(architecture) == pytest.approx(expected, rel=1e-4)
 
 
+def test_a_stack_can_be_described_without_memory():
+    with torch.device("meta"):
+        described = create_supernet(get_space("convnet"), image_size=8, **SIZES)
+    real = create_supernet(get_space("convnet"), image_size=8, **SIZES)
+    shapes = [{k: v.shape for k, v in net.state_dict().items()} for net in (described, real)]
+    assert shapes[0] == shapes[1]
+
+
 def test_what_does_not_fit_is_refused():
     space = get_space("convnet")
     with pytest.raises(ConfigError, match="4x4 pixels, not 3x8"):

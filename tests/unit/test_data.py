@@ -278,8 +278,9 @@ def test_batches_that_cannot_be_made_are_sentences():
 
 
 def test_absurd_memory_demand_is_refused(monkeypatch):
+    from darts_core import memory
     from darts_core.data import source
 
-    monkeypatch.setattr(source, "host_memory_bytes", lambda: 1000)
+    monkeypatch.setattr(memory, "free_bytes", lambda device=None: 1000)
     with pytest.raises(MemoryShortageError, match="made announces"):
         source.check_memory(2000, "made")

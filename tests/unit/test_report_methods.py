@@ -103,3 +103,16 @@ def test_elements_that_are_alone_have_no_table(tmp_path, multirun):
     page = write_multirun_report(multirun).read_text()
     assert "Methods and seeds" not in page
     assert not (multirun / "methods.csv").exists()
+
+
+def test_a_metric_that_is_better_low_says_so(multirun):
+    metric = {"name": "perplexity", "direction": "minimize", "share": False}
+    for path in multirun.glob("*/search/result.json"):
+        content = json.loads(path.read_text())
+        value = 10 * content.pop("val_accuracy")
+        path.write_text(json.dumps({**content, "val_perplexity": value, "metric": metric}))
+    page = write_multirun_report(multirun).read_text()
+    assert "Lower is better." in page
+    assert (
+        (multirun / "methods.md").read_text().splitlines()[-1].startswith("val_perplexity. Lower")
+    )

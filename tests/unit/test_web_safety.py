@@ -137,7 +137,7 @@ def test_every_answer_carries_the_policy_and_is_of_a_type_that_is_not_guessed(ro
         assert headers["content-security-policy"] == POLICY
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["x-frame-options"] == "DENY"
-        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["referrer-policy"] == "same-origin"
     assert "unsafe" not in POLICY
     assert "http" not in POLICY
 

@@ -16,7 +16,24 @@
     [...to.querySelectorAll("details")].forEach((item, index) => { if (open[index]) item.open = true; });
   };
 
+  /* sections come and go with what there is to show */
+  const comeAndGo = (page) => {
+    const here = document.getElementById("sections"), there = page.getElementById("sections");
+    if (!here || !there) return;
+    for (const part of [...here.children]) if (!page.getElementById(part.id)) part.remove();
+    let before = null;
+    for (const part of there.children) {
+      let own = document.getElementById(part.id);
+      if (!own) {
+        own = document.importNode(part, true);
+        if (before) before.after(own); else here.prepend(own);
+      }
+      before = own;
+    }
+  };
+
   const exchange = (page) => {
+    comeAndGo(page);
     for (const part of document.querySelectorAll("[data-live]")) {
       const other = page.getElementById(part.id);
       if (!other) continue;

@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 install: $(STAMP) ## create .venv and install the package with its development tools
 
-demo: $(STAMP) ## search, retrain, tune, prune, export, benchmark and report on real digits (two minutes or so on 2 cores)
+demo: $(STAMP) ## search, finalists, tune, train, export, benchmark and report on real digits (a few minutes on 2 cores)
 	$(BIN)/darts-core run experiment=demo
 
 test: $(STAMP) ## the everyday tests (CPU)

@@ -251,9 +251,10 @@ def _running(folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
     search.going.set()
     before, begun = served.processor_seconds, time.monotonic()
     taken = asyncio.run(_watch(served, args.pages, args.seconds))
-    used = (served.processor_seconds - before) / (time.monotonic() - begun)
+    used, passed = served.processor_seconds - before, time.monotonic() - begun
     rows.append(_times(f"{args.pages} open pages of a running search", taken,
-                       processor_share=round(used, 4), mib=round(served.mib, 1)))  # fmt: skip
+                       processor_seconds_an_answer=round(used / len(taken), 5),
+                       processor_share=round(used / passed, 4), mib=round(served.mib, 1)))  # fmt: skip
     search.going.clear()
     time.sleep(3)
     asyncio.run(served.get(path))

@@ -12,6 +12,7 @@ stop button, Ctrl-C) stops the command, which keeps its checkpoint; the same cal
 from __future__ import annotations
 
 import functools
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,25 +87,28 @@ def _run(
     words = [*overrides, *(f"{key}={_value(value)}" for key, value in (settings or {}).items())]
     store = Store(out)
     recipe = pipeline.Recipe(command, tuple(words), directory=str(Path.cwd()))
-    try:
-        version, process = pipeline.start(store, job, recipe)
-    except JobError:
-        finished = _finished(store, job, command, words)
-        if finished is None:
-            raise
-        return Found(finished, command)
-    try:
-        with watching(version, shown=progress):
-            process.wait()
-    except KeyboardInterrupt:
-        state = control.stop(store, version, limit_seconds=_STOP_SECONDS)
-        raise KeyboardInterrupt(
-            f"{version.label} is {state}; its checkpoint is kept, and the same call goes on."
-        ) from None
-    if process.returncode:
-        message = version.command(command).get("message") if version.path.is_dir() else None
-        said = message or control.last_words(version.path / "job.log", process.returncode)
-        raise JobError(f"{version.label}: {said}")
+    with tempfile.TemporaryDirectory(prefix="darts-core-") as scratch:
+        log = Path(scratch) / "said.log"
+        try:
+            version, process = pipeline.start(store, job, recipe, log=log)
+        except JobError:
+            finished = _finished(store, job, command, words)
+            if finished is None:
+                raise
+            return Found(finished, command)
+        try:
+            with watching(version, shown=progress):
+                process.wait()
+        except KeyboardInterrupt:
+            state = control.stop(store, version, limit_seconds=_STOP_SECONDS)
+            kept = (
+                "; its checkpoint is kept, and the same call goes on"
+                if version.path.is_dir()
+                else ""
+            )
+            raise KeyboardInterrupt(f"{version.label} is {state}{kept}.") from None
+        if process.returncode:
+            raise JobError(f"{version.label}: {control.last_words(log, process.returncode)}")
     return Found(version, command)
 
 

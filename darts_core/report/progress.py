@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -70,9 +71,21 @@ def _planned(folder: Path) -> int | None:
     """Trials of the plan, the user's own and the confirming runs among them."""
     with contextlib.suppress(DartsError, OSError):
         plan = read_yaml(folder / "autosearch" / "config.yaml")
-        if isinstance(plan, Mapping) and isinstance(plan.get("num_samples"), int):
-            return int(plan["num_samples"]) + 1 + 2 * int(plan.get("confirm_seeds") or 0)
+        if isinstance(plan, Mapping):
+            searched = _grid(plan) if plan.get("algorithm") == "grid_search" else None
+            if searched is None and isinstance(plan.get("num_samples"), int):
+                searched = int(plan["num_samples"]) + 1
+            if searched is not None:
+                return searched + 2 * int(plan.get("confirm_seeds") or 0)
     return None
+
+
+def _grid(plan: Mapping[str, Any]) -> int | None:
+    """The number of combinations of a finite space; None for one with ranges."""
+    choices = (plan.get("dimensions") or {}).values()
+    if not all(isinstance(values, list) for values in choices):
+        return None
+    return math.prod(len(values) for values in choices)
 
 
 def _epochs(folder: Path) -> tuple[int, int | None, str]:

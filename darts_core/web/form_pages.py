@@ -172,7 +172,7 @@ def params_page(request: Request) -> Response:
     saved, sets = SavedParams(site_of(request).store), []
     for name in saved.names():
         content = saved.load(name)
-        left_out = ("kind", "schema_version", "name", "description", "config_paths")
+        left_out = ("kind", "schema_version", "name", "description", "config_paths", "saved")
         kept = {
             k: v for k, v in content.items() if k not in left_out and v not in (None, "", [], {})
         }

@@ -95,9 +95,8 @@ def jobs_page(request: Request) -> Response:
             for row in table[begin : begin + _PAGE]
         ]
         running = sum(row["state"] in LIVE for row in rows)
-        count = (
-            f"{len(table)} of {len(rows)} jobs" if len(table) != len(rows) else f"{len(rows)} jobs"
-        )
+        every = f"{len(rows)} job{'' if len(rows) == 1 else 's'}"
+        count = every if len(table) == len(rows) else f"{len(table)} of {every}"
         return {
             "heading": "Jobs",
             "topic": "jobs",

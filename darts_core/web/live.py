@@ -41,6 +41,11 @@ class Watchers:
         self._mark = mark
         self._topics: dict[str, _Topic] = {}
 
+    def known(self, topic: str) -> str:
+        """The newest mark of a topic that somebody looks at, at most a round of its watcher old; else ""."""
+        found = self._topics.get(topic)
+        return found.mark if found is not None else ""
+
     async def events(self, topic: str, seen: str) -> AsyncIterator[bytes]:
         """An event a change of the topic after the mark `seen`, and a comment now and then."""
         known = self._topics.setdefault(topic, _Topic())

@@ -53,8 +53,16 @@ class Site:
             return self.version_mark(found)
         return store_mark(self.store)
 
+    def page_mark(self, version: Version) -> str:
+        """The mark that a version's page is kept under.
+
+        Where pages are open it is their watcher's: all of them get one page, made once a change, and no
+        folder is walked for it.
+        """
+        return self.watchers.known(f"version:{version.label}") or self.version_mark(version)
+
     def version_mark(self, version: Version) -> str:
-        """The mark of a version's page: what lies in its folder, and what another process has answered."""
+        """What lies in a version's folder, and what another process has answered."""
         return f"{version_mark(version, export_folder(version))}.{self.shares.answers}"
 
 

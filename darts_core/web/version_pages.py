@@ -78,7 +78,7 @@ def version_page(request: Request) -> Response:
             "description": version.description,
         }
 
-    return kept_page(request, site.version_mark(version), "version", make)
+    return kept_page(request, site.page_mark(version), "version", make)
 
 
 def _content(site: Site, version: Version) -> Content:
@@ -206,7 +206,7 @@ def trial_page(request: Request) -> Response:
             "log": "\n".join(tail(folder / "log.txt", 400)),
         }
 
-    return kept_page(request, site_of(request).version_mark(version), "trial", make)
+    return kept_page(request, site_of(request).page_mark(version), "trial", make)
 
 
 def _curves(reports: Sequence[dict[str, Any]]) -> Markup:
@@ -247,7 +247,7 @@ def log_page(request: Request) -> Response:
             "lines": "\n".join(lines),
         }
 
-    return kept_page(request, site_of(request).version_mark(version), "logs", make)
+    return kept_page(request, site_of(request).page_mark(version), "logs", make)
 
 
 def _holding(path: Path, search: str) -> list[str]:

@@ -392,3 +392,18 @@ def test_the_importance_is_asked_of_another_process(root):
     found = shares(settings, values, maximize=True)
     assert set(found) == {"lr", "other"}
     assert sum(found.values()) == pytest.approx(1.0)
+
+
+def test_how_far_a_search_is_counts_what_is_planned(root):
+    from darts_core.report.progress import progress
+
+    version = Store(root).version("one")
+    config = version.path / "autosearch" / "config.yaml"
+    for text, total in (
+        ("{algorithm: grid_search, dimensions: {a: [1, 2], b: [1, 2, 3]}, num_samples: 20, confirm_seeds: 1}", 8),
+        ("{algorithm: tpe_search, dimensions: {a: {low: 1}}, num_samples: 20, confirm_seeds: 2}", 25),
+        ("{algorithm: differentiable_search}", None),
+    ):
+        config.write_text(text)
+        far = progress(version, version.record())
+        assert (far.done, far.total) == (6, total)

@@ -9,7 +9,7 @@ PYTHON_HERE = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-full faults fuzz test-interpret test-compile variants test-gpu gpu-wheels on-gpu check lint type bench clean
+.PHONY: help install demo test test-web test-loggers test-full faults fuzz test-interpret test-compile variants test-gpu gpu-wheels on-gpu check lint type bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -21,14 +21,18 @@ $(STAMP): pyproject.toml constraints.txt
 
 install: $(STAMP) ## create .venv and install the package with its development tools
 
-demo: $(STAMP) ## search, retrain, tune, prune, export, benchmark and report on real digits (two minutes or so on 2 cores)
+demo: $(STAMP) ## search, finalists, tune, train, export, benchmark and report on real digits (a few minutes on 2 cores)
 	$(BIN)/darts-core run experiment=demo
 
 test: $(STAMP) ## the everyday tests (CPU)
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "not gpu and not interpret and not full"
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "not gpu and not interpret and not full and not web"
+
+test-web: $(STAMP) ## the live page in a real Chromium (Debian's chromium and chromium-driver, through Selenium)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt selenium
+	$(TEST_ENV) $(BIN)/python -m pytest -n 0 -m web tests/web
 
 test-full: $(STAMP) ## the everyday tests and the heavy ones (CPU)
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "not gpu and not interpret"
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "not gpu and not interpret and not web"
 
 faults: $(STAMP) ## three hundred random kills of studies, and faults at every write of the stages' commands (CPU)
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m full tests/faults

@@ -23,7 +23,7 @@ from darts_core.architecture import Architecture, CellChoice
 from darts_core.bench.results import write_results
 from darts_core.latency import device_name
 from darts_core.runlog import read_json, read_jsonl, read_yaml
-from darts_core.strategies.rates import LARGEST_RATE
+from darts_core.settings.rates import LARGEST_RATE
 
 ROOT = Path(__file__).resolve().parent.parent
 DARTS = ["search.channels=4", "search.layers=6", "search.batch_size=32", "data.limit=200"]

@@ -30,7 +30,7 @@ from darts_core import cli
 from darts_core.autosearch import ResNet18
 from darts_core.bench.models import ModelCase, SeedRun, saved_runs, train_seeds
 from darts_core.bench.results import write_results
-from darts_core.bench.runtimes import Prepared, evaluate_callable, prepare, time_model
+from darts_core.bench.runtimes import Prepared, evaluate_prepared, prepare, time_model
 from darts_core.bench.table import markdown_table
 from darts_core.commands.compose import compose, session
 from darts_core.data import DataBundle
@@ -197,7 +197,7 @@ class Bench:
                 {
                     "seed": run.seed,
                     "test_accuracy": test,
-                    "unpruned_test_accuracy": run.test_accuracy,
+                    "unpruned_test_accuracy": run.test,
                     "epochs": self.epochs(name),
                     "fine_tuning_epochs": epochs,
                     **{k: v for k, v in found.report().items() if k not in ("rounds", "replaced")},
@@ -256,7 +256,7 @@ class Bench:
             )  # fmt: skip
             if FORMATS[runtime].precision != "fp32":
                 ready = Prepared(load(place, runtime), runtime, FORMATS[runtime].precision)
-                accuracies.append(evaluate_callable(ready, self.bundle))
+                accuracies.append(evaluate_prepared(ready, self.bundle))
         return {"precision": FORMATS[runtime].precision, "accuracies": accuracies}
 
     def time(self) -> None:
@@ -285,7 +285,7 @@ class Bench:
             ready, self.bundle.image_shape, device=self.device,
             seconds=self.config.bench.seconds,
         )  # fmt: skip
-        accuracies = known.get("accuracies") or [run.test_accuracy for run in runs]
+        accuracies = known.get("accuracies") or [run.test for run in runs]
         row = ModelRow(
             name=case.name,
             kind="int8" if ready.precision == "int8" else case.kind,

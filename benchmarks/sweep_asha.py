@@ -91,7 +91,7 @@ class Training:
             checkpoint=trial.folder / "checkpoint.pt",
             on_epoch=report,
         )
-        return {"val_accuracy": 100 * (fitted.val_accuracy or 0.0)}
+        return {"val_accuracy": 100 * (fitted.val or 0.0)}
 
 
 def study(objective: Training, pruner: Any, trials: int) -> tuple[float, int]:

@@ -20,6 +20,7 @@ __all__ = [
     "PruneError",
     "ResumeError",
     "TuneError",
+    "is_memory_shortage",
     "nearest_names",
     "sentence_of",
     "unknown_name",
@@ -78,6 +79,15 @@ class JobError(DartsError):
     """A job command cannot be carried out."""
 
 
+def is_memory_shortage(error: BaseException) -> bool:
+    """Whether `error` says that a device's or the host's memory is exhausted."""
+    text = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and ("out of memory" in text or "can't allocate memory" in text)
+    )
+
+
 def sentence_of(error: BaseException) -> str | None:
     """The text to print for an expected failure; None for a defect."""
     seen: BaseException | None = error
@@ -96,6 +106,11 @@ def sentence_of(error: BaseException) -> str | None:
                 f"{what} cannot be read or written ({seen.strerror}): its disk, or the connection to it, is "
                 "faulty. What was saved before is intact; run the same command again to go on, or set "
                 "out= to another disk."
+            )
+        if is_memory_shortage(seen):
+            return (
+                f"The memory does not suffice ({str(seen).splitlines()[0] if str(seen) else 'host memory'})"
+                "; use a smaller batch, fewer channels or layers, or another machine."
             )
         if isinstance(seen, PermissionError):
             return (

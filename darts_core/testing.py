@@ -29,6 +29,7 @@ from darts_core.search import SearchConfig, SearchResult, search
 from darts_core.spaces import SearchSpace, get_space
 from darts_core.strategies import Strategy
 from darts_core.supernet import Supernet, build, create_supernet
+from darts_core.tasks.contract import TaskContract
 
 __all__ = [
     "DatasetContract",
@@ -36,6 +37,7 @@ __all__ = [
     "RelaxationContract",
     "SpaceContract",
     "StrategyContract",
+    "TaskContract",
     "tiny_bundle",
 ]
 
@@ -112,6 +114,29 @@ class SpaceContract:
 
     sizes: dict[str, Any] = {"channels": 4, "layers": 1, "num_classes": 3, "in_channels": 3}
     image_size = 8
+    positions = 32
+
+    def input_shape(self, space: SearchSpace) -> tuple[int, ...]:
+        """The shape of a sample as the space's networks read it."""
+        channels, size = self.sizes["in_channels"], self.image_size
+        shapes = {
+            "image": (channels, size, size),
+            "series": (channels, self.positions),
+            "tokens": (self.positions,),
+        }
+        return shapes[space.reads]
+
+    def batch(self, space: SearchSpace) -> Tensor:
+        """Two random samples."""
+        shape = self.input_shape(space)
+        if space.reads == "tokens":
+            return torch.randint(self.sizes["in_channels"], (2, *shape))
+        return torch.randn(2, *shape)
+
+    def output_shape(self, space: SearchSpace) -> tuple[int, ...]:
+        """Of what a network gives for `batch`: a number for each class, for tokens at each position."""
+        positions = self.input_shape(space) if space.reads == "tokens" else ()
+        return (2, *positions, self.sizes["num_classes"])
 
     def test_random_architectures_are_of_the_space(self, space: SearchSpace) -> None:
         """They differ, survive their notation, and are found again by `discretize`."""
@@ -123,7 +148,7 @@ class SpaceContract:
 
     def test_discretize_takes_the_heaviest(self, space: SearchSpace) -> None:
         """Mixing weights that point to an architecture give it back."""
-        supernet = create_supernet(space, image_size=self.image_size, **self.sizes)
+        supernet = create_supernet(space, input_shape=self.input_shape(space), **self.sizes)
         for seed in range(3):
             architecture = space.random(np.random.default_rng(seed))
             weights = {k: w.numpy() for k, w in supernet.one_hot(architecture).items()}
@@ -132,21 +157,19 @@ class SpaceContract:
     def test_supernet_runs_and_every_alpha_matters(self, space: SearchSpace) -> None:
         """A forward and backward pass reaches every alpha."""
         torch.manual_seed(0)
-        supernet = create_supernet(space, image_size=self.image_size, **self.sizes)
-        x = torch.randn(2, self.sizes["in_channels"], self.image_size, self.image_size)
-        logits = supernet(x)
-        assert tuple(logits.shape) == (2, self.sizes["num_classes"])
+        supernet = create_supernet(space, input_shape=self.input_shape(space), **self.sizes)
+        logits = supernet(self.batch(space))
+        assert tuple(logits.shape) == self.output_shape(space)
         gradients = torch.autograd.grad(
             (logits * torch.randn_like(logits)).sum(), supernet.alphas()
         )
         assert all(torch.isfinite(g).all() and g.abs().sum() > 0 for g in gradients)
 
     def test_plain_networks_run(self, space: SearchSpace) -> None:
-        """`build` makes a network that maps images to logits."""
+        """`build` makes a network that maps samples to logits."""
         architecture = space.random(np.random.default_rng(0))
         network = build(architecture, **self.sizes)
-        x = torch.randn(2, self.sizes["in_channels"], self.image_size, self.image_size)
-        assert tuple(network(x).shape) == (2, self.sizes["num_classes"])
+        assert tuple(network(self.batch(space)).shape) == self.output_shape(space)
 
 
 class RelaxationContract:

@@ -103,7 +103,8 @@ def test_commands_read_and_write_utf8_under_an_ascii_locale(tmp_path: Path) -> N
 
     status, said = command(
         "search", "--config-dir", str(tmp_path / "conf"), "strategy=mine", "space=nasbench201", "job=a",
-        "data=digits", "data.limit=200", "search.epochs=1", "search.channels=4", "search.layers=1",
+        "data=digits", "data.limit=200", "search.epochs=1",
+        "search.finalists=1", "search.channels=4", "search.layers=1",
         "search.batch_size=16",
     )  # fmt: skip
     assert status == 0, said

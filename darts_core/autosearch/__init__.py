@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from darts_core.autosearch.measure import count_params, latency_ms
     from darts_core.autosearch.module_search import searchable
     from darts_core.autosearch.networks import network
+    from darts_core.supernet.choices import DepthChoice, LayerChoice, WidthChoice
 
     config: Config
     trial_id: str
@@ -45,12 +46,15 @@ if TYPE_CHECKING:
 __all__ = [
     "DenseConv",
     "DenseFC",
+    "DepthChoice",
+    "LayerChoice",
     "ResNet18",
     "ResNet34",
     "ResNet50",
     "ResNet101",
     "SearchResult",
     "StopTrial",
+    "WidthChoice",
     "checkpoint_dir",
     "config",
     "count_params",
@@ -80,17 +84,19 @@ _TRIAL = (
     "report",
 )
 _ELSEWHERE = {
-    "run": "api",
-    "SearchResult": "api",
-    "searchable": "module_search",
-    "load": "loading",
-    "network": "networks",
-    "StopTrial": "contract",
-    "latency_ms": "measure",
-    "count_params": "measure",
+    "run": "autosearch.api",
+    "SearchResult": "autosearch.api",
+    "searchable": "autosearch.module_search",
+    "load": "autosearch.loading",
+    "network": "autosearch.networks",
+    "StopTrial": "autosearch.contract",
+    "latency_ms": "autosearch.measure",
+    "count_params": "autosearch.measure",
     **dict.fromkeys(
-        ("ResNet18", "ResNet34", "ResNet50", "ResNet101", "DenseConv", "DenseFC"), "backbones"
+        ("ResNet18", "ResNet34", "ResNet50", "ResNet101", "DenseConv", "DenseFC"),
+        "autosearch.backbones",
     ),
+    **dict.fromkeys(("DepthChoice", "LayerChoice", "WidthChoice"), "supernet.choices"),
 }
 
 
@@ -100,6 +106,6 @@ def __getattr__(name: str) -> Any:
 
         return getattr(current(), name)
     if name in _ELSEWHERE:
-        module = importlib.import_module(f"darts_core.autosearch.{_ELSEWHERE[name]}")
+        module = importlib.import_module(f"darts_core.{_ELSEWHERE[name]}")
         return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

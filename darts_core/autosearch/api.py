@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from darts_core.autosearch.curves import trial_curves
 from darts_core.errors import ConfigError
+from darts_core.report.notebook import notebook_html
+from darts_core.report.watching import watching
 from darts_core.runlog import read_json, write_yaml
 from darts_core.store.jobs import Store
 
@@ -26,6 +29,9 @@ class SearchResult:
     summary: dict[str, Any]
     trials: list[dict[str, Any]]
     folder: Path
+
+    def _repr_html_(self) -> str:
+        return notebook_html(self.folder, curves=trial_curves)
 
 
 def _source(function: Callable[..., Any]) -> tuple[Path, str]:
@@ -68,6 +74,7 @@ def run(
     arguments: Mapping[str, str] | None = None,
     multi: str | None = None,
     python: str | None = None,
+    progress: bool = True,
 ) -> SearchResult:
     """Search over what `train` reads from `autosearch.config`, and wait for the result.
 
@@ -85,6 +92,7 @@ def run(
         arguments: extra `--name=value` arguments for the code.
         multi: `serial`, `nested` or `joint` for several configs.
         python: another interpreter for the trials.
+        progress: show how far it is, on a terminal or in a notebook.
 
     Raises:
         ConfigError: `train` or a config cannot be used.
@@ -115,7 +123,8 @@ def run(
         if name not in store.jobs():
             store.create_job(name, kind=SCRIPT)
         version, _ = create(store, name, request, needs_train=False)
-    run_version(store, version)
+    with watching(version, shown=progress):
+        run_version(store, version)
     result = read_json(version.path / "autosearch" / "result.json")
     best = result["best"]
     return SearchResult(

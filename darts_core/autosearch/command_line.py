@@ -118,7 +118,7 @@ def read_arguments(parent: Located | None) -> tuple[str, str]:
 
 
 def check_command(
-    command: str, settings: Collection[str], own: Collection[str], *, reads_config: bool
+    command: str, settings: Collection[str], own: Collection[str], *, needed: Collection[str]
 ) -> None:
     """Raise unless every placeholder has a value and every setting reaches the script.
 
@@ -126,7 +126,7 @@ def check_command(
         command: the template.
         settings: names that the search varies.
         own: names of the job's own arguments.
-        reads_config: the code is called as `train()`, so that it can read `autosearch.config`.
+        needed: those that reach the script by its command alone; others are read from `autosearch.config`.
 
     Raises:
         ConfigError: one does not.
@@ -139,7 +139,7 @@ def check_command(
         )
     if "data_url" in names and "data_url" not in own:
         raise ConfigError("The command names {data_url}; give the data with --data.")
-    for name in () if reads_config else sorted({*settings} - names):
+    for name in sorted({*needed} - names):
         raise ConfigError(
             f"The setting {name!r} never reaches the script: the command has no {{{name}}}; add it."
         )

@@ -133,6 +133,8 @@ class Trial:
         self.searchables: list[Any] = []
         # networks that were built, the last one to be kept; see networks.py
         self.networks: list[Any] = []
+        # whether the end of a script's process is taken care of; see closing.py
+        self.watched = False
         # why the last latency measured here is not to be trusted; empty when it is
         self.latency_flag = ""
         self._iterations = 0

@@ -12,13 +12,11 @@ from darts_core.study.results import search_rows
 
 __all__ = ["trial_curves"]
 
-_MOST_CURVES = 20
-
 
 def trial_curves(rows: Sequence[dict[str, Any]], metric: str) -> dict[str, list[tuple[int, float]]]:
-    """A metric at each iteration of the first trials of a search."""
+    """A metric at each iteration of every trial of a search."""
     curves = {}
-    for row in search_rows(rows)[:_MOST_CURVES]:
+    for row in search_rows(rows):
         reader, points = ReportReader(Path(row["folder"]) / "reports.jsonl"), []
         while found := reader.new_iterations():
             for iteration, metrics in found:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from darts_core.autosearch.command_line import with_data
 from darts_core.autosearch.forecast import plan_notes
 from darts_core.autosearch.multi import confirm, run_plan
 from darts_core.autosearch.plan_files import build_plan
+from darts_core.autosearch.process import TrialProcess
 from darts_core.autosearch.request import COMMAND
 from darts_core.autosearch.spec import SearchPlan
 from darts_core.autosearch.trials import StopWanted, UserCode, Workshop
@@ -82,7 +83,7 @@ class _Resources:
         self.path = path
         self.workshop = workshop
         self._last = time.monotonic()
-        self._cpu = 0.0
+        self._counted: dict[TrialProcess, float] = {}
         self._tool = shutil.which("nvidia-smi") if "cuda" in workshop.devices[0] else None
 
     def sample(self) -> None:
@@ -91,17 +92,27 @@ class _Resources:
         if passed < _RESOURCE_SECONDS:
             return
         running = list(self.workshop.running)
-        cpu = sum(p.cpu_seconds for p in running)
+        cpu = self._processor_seconds(running)
         row = {
             "time": round(time.time(), 2),
             "trials": len(running),
-            "cpu_cores": round(max(0.0, cpu - self._cpu) / passed, 2),
+            "cpu_cores": round(cpu / passed, 2),
             "memory_mib": round(sum(p.rss_mib for p in running), 1),
             "gpu": self._gpu(),
         }
-        self._last, self._cpu = now, cpu
+        self._last = now
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
+
+    def _processor_seconds(self, running: Sequence[TrialProcess]) -> float:
+        """Processor time since the last sample, of trials that have ended meanwhile too."""
+        spent = 0.0
+        for process in {*self._counted, *running}:
+            spent += max(0.0, process.cpu_seconds - self._counted.get(process, 0.0))
+            self._counted[process] = process.cpu_seconds
+            if process.outcome is not None and process not in running:
+                del self._counted[process]
+        return spent
 
     def _gpu(self) -> list[dict[str, float]] | None:
         if self._tool is None:

@@ -48,9 +48,16 @@ def forecast_text(plan: SearchPlan, training_seconds: float | None = None) -> st
         text += f" A trial that fails is tried again up to {retries} times, which comes on top."
     if training_seconds is not None:
         workers = max(s.max_concurrent for s in plan.steps)
-        total = (search / workers + extra) * training_seconds
+        searching = search / workers * training_seconds
+        # the budget of minutes ends the search; the confirming runs come on top, one at a time
+        caps = [s.limits.seconds for s in plan.steps if s.limits.seconds is not None]
+        total = min([searching, *caps]) + extra * training_seconds
         text += f" One training takes about {span(training_seconds)}: about {span(total)} in all"
-        text += f" with {workers} at a time." if workers > 1 else "."
+        text += f" with {workers} at a time" if workers > 1 else ""
+        text += (
+            f" (the search ends after {span(min(caps))})" if caps and min(caps) < searching else ""
+        )
+        text += "."
     return text
 
 

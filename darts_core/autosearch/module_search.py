@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from darts_core.errors import ConfigError
+from darts_core.sample_inputs import draw_inputs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,7 +34,6 @@ def searchable(
     Raises:
         ConfigError: the trial's setting is not an architecture of this module.
     """
-    from darts_core.architecture import Architecture
     from darts_core.autosearch.contract import current
     from darts_core.autosearch.networks import remember
     from darts_core.supernet.module_supernet import ModuleSupernet
@@ -44,10 +44,22 @@ def searchable(
     value: Any = trial.config.get(setting, "baseline")
     if isinstance(value, str) and value.startswith("search:"):
         return _in_search(supernet)
-    if value == "baseline":
-        built = supernet.build(_baseline(supernet))
-        remember(built, builder, input_shape=input_shape, searchable=setting)
-        return built
+    chosen = _baseline(supernet) if value == "baseline" else _named(supernet, setting, value)
+    options = supernet.space.options
+    choices = {k: {"options": list(options(k)), "chosen": v} for k, v in chosen.choices}
+    built = supernet.build(chosen)
+    remember(built, builder, input_shape=input_shape, searchable=setting, choices=choices)
+    return built
+
+
+def _named(supernet: Any, setting: str, value: Any) -> Any:
+    """The architecture that a setting names.
+
+    Raises:
+        ConfigError: it is none of this module.
+    """
+    from darts_core.architecture import Architecture
+
     try:
         content = json.loads(value) if isinstance(value, str) else dict(value)
         pairs = tuple((str(label), option) for label, option in content.items())
@@ -56,9 +68,7 @@ def searchable(
             f"The setting {setting}={str(value)[:80]!r} is no architecture; use 'baseline', or a mapping "
             "of choices to options."
         ) from None
-    built = supernet.build(Architecture(supernet.space.name, choices=pairs))
-    remember(built, builder, input_shape=input_shape, searchable=setting)
-    return built
+    return Architecture(supernet.space.name, choices=pairs)
 
 
 def _baseline(supernet: Any) -> Any:
@@ -72,6 +82,7 @@ def _baseline(supernet: Any) -> Any:
 
 def _in_search(supernet: Any) -> nn.Module:
     from darts_core.autosearch.backbones.searchable import AlphaSteps
+    from darts_core.autosearch.closing import watch
     from darts_core.autosearch.contract import current
 
     trial = current()
@@ -88,6 +99,7 @@ def _in_search(supernet: Any) -> nn.Module:
         penalty=pull.penalty,
     )
     trial.searchables.append(_Derived(supernet, pull))
+    watch(trial)
     return supernet  # type: ignore[no-any-return]
 
 
@@ -101,7 +113,7 @@ class _CostPull:
 
         # drawing params to be counted must not change what the user's script draws
         with torch.random.fork_rng(devices=[]):
-            sample = torch.randn(2, *supernet.input_shape)
+            sample = draw_inputs(supernet.input_shape, 2)
             self.cost = choice_size_model(supernet.space, supernet.build, sample, "macs")
         self.budget = share * self.cost.of(_baseline(supernet))
         self.weight, self.supernet = weight, supernet

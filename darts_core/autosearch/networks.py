@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from darts_core.autosearch import contract
+from darts_core.autosearch import closing, contract
 
-__all__ = ["MARK", "NETWORK", "WEIGHTS", "network", "remember", "save"]
+__all__ = ["MARK", "NETWORK", "WEIGHTS", "network", "remember"]
 
 NETWORK, WEIGHTS = "network.json", "network.pt"
 MARK = "__autosearch_network__"
@@ -31,12 +32,19 @@ class Kept:
     keywords: dict[str, Any]
     input_shape: Sequence[int] | None
     searchable: str | None = None  # the setting that names the architecture
+    choices: dict[str, Any] | None = None  # label -> its options and the chosen one
 
     def description(self) -> dict[str, Any]:
         """Plain values; `builder` is None for what has no name, such as an nn.Sequential made in place."""
         name = getattr(self.builder, "__qualname__", "")
         module = getattr(self.builder, "__module__", "") or ""
-        named = name.replace(".", "").isidentifier() and not module.startswith("torch.")
+        if module == "__main__":
+            module = _script_module(contract.current().record)
+        named = (
+            bool(module)
+            and name.replace(".", "").isidentifier()
+            and not module.startswith("torch.")
+        )
         return {
             "schema_version": 1,
             "builder": f"{module}:{name}" if named else None,
@@ -44,9 +52,33 @@ class Kept:
             "keywords": contract.harmless(self.keywords),
             "input_shape": list(self.input_shape) if self.input_shape is not None else None,
             "searchable": self.searchable,
+            "choices": self.choices,
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "text": str(self.model)[:20_000],
         }
+
+    def save(self, trial: contract.Trial) -> None:
+        """Keep the network in its trial's folder."""
+        if trial.folder is None or trial.phase != "search":
+            return
+        import torch
+
+        state = {name: value.detach().cpu() for name, value in self.model.state_dict().items()}
+        torch.save(state, trial.folder / WEIGHTS)
+        content = {**self.description(), "config": dict(trial.config)}
+        (trial.folder / NETWORK).write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _script_module(record: Mapping[str, Any]) -> str:
+    """The name under which a script is imported; "" for one that would train when it is."""
+    boot, code = Path(record.get("boot_file", "")), Path(record.get("code_dir", ""))
+    if (
+        not boot.is_file()
+        or not boot.is_relative_to(code)
+        or "__main__" not in boot.read_text("utf-8")
+    ):
+        return ""
+    return ".".join(boot.relative_to(code).with_suffix("").parts)
 
 
 def network(function: Any = None, *, input_shape: Sequence[int] | None = None) -> Any:
@@ -76,22 +108,13 @@ def remember(
     keywords: dict[str, Any] | None = None,
     input_shape: Sequence[int] | None = None,
     searchable: str | None = None,
+    choices: dict[str, Any] | None = None,
 ) -> None:
     """Note a network that was built; the last one of a trial is kept, the outermost where they nest."""
-    kept = Kept(model, builder, list(arguments), dict(keywords or {}), input_shape, searchable)
+    kept = Kept(
+        model, builder, list(arguments), dict(keywords or {}), input_shape, searchable, choices
+    )
     if kept.input_shape is None and contract.current().networks:
         kept.input_shape = contract.current().networks[-1].input_shape
     contract.current().networks.append(kept)
-
-
-def save(trial: contract.Trial) -> None:
-    """Keep the trial's network in its folder."""
-    if trial.folder is None or not trial.networks or trial.phase != "search":
-        return
-    import torch
-
-    kept = trial.networks[-1]
-    state = {name: value.detach().cpu() for name, value in kept.model.state_dict().items()}
-    torch.save(state, trial.folder / WEIGHTS)
-    content = {**kept.description(), "config": dict(trial.config)}
-    (trial.folder / NETWORK).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    closing.watch(contract.current())

@@ -107,9 +107,12 @@ def build_plan(
     for command in commands:
         # one script, one command line: a file without it means the same
         steps = [replace(s, arguments="template", command=command) for s in steps]
-        settings_of_all = [d.name for s in steps for d in s.dimensions]
         zero_code = any(s.metrics for s in steps)
-        check_command(command, settings_of_all, arguments, reads_config=not zero_code)
+        settings_of_all = [d.name for s in steps for d in s.dimensions]
+        # an architecture reaches a script through autosearch.searchable(), whatever its command says
+        needed = [d.name for s in steps if zero_code and s.algorithm != "differentiable_search"
+                  for d in s.dimensions]  # fmt: skip
+        check_command(command, settings_of_all, arguments, needed=needed)
     own = {key: _value(text) for key, text in arguments.items()}
     steps = [
         replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,8 +51,10 @@ def _export(folder: Path, code: Path) -> str:
     from darts_core.export.export import export_model
 
     shape = read_json(folder / NETWORK).get("input_shape")
-    if not isinstance(shape, list) or len(shape) != 3:
+    if not isinstance(shape, list):
         return "its input shape is not known: write @autosearch.network(input_shape=(C, H, W))"
+    if len(shape) != 3:
+        return f"only networks for images (C, H, W) are exported, and its input is {tuple(shape)}"
     try:
         model = load(folder, code=code)
         with torch.no_grad():
@@ -84,7 +87,12 @@ def _readme(
     if kept:
         use = "`autosearch.load('.', code='FOLDER OF YOUR CODE')` (`from darts_core import autosearch`)."
     else:
-        use = "train once more with the settings of `config.json`."
+        command = _command(Path(best["folder"]))
+        use = (
+            f"train once more: `{command}`"
+            if command
+            else ("train once more with the settings of `config.json`.")
+        )
     done = f"`{EXPORTED}/` holds the verified `.pt2` and ONNX files; inputs as your code normalises them."
     return "\n".join(
         [
@@ -102,6 +110,21 @@ def _readme(
             "",
         ]
     )
+
+
+def _command(trial: Path) -> str:
+    """The command line of a script's trial, as one types it in the code's folder; "" for a `train()`."""
+    record = read_json(trial / "trial.json") if (trial / "trial.json").is_file() else {}
+    if not record.get("metrics"):
+        return ""
+    boot = Path(record["boot_file"])
+    where = (
+        boot.relative_to(record["code_dir"]) if boot.is_relative_to(record["code_dir"]) else boot
+    )
+    script = ["-m", record["module"]] if record.get("module") else [where.as_posix()]
+    ours = ("--trial_id=", "--nas_code=", "--train_url=")
+    words = [word for word in record["arguments"] if not word.startswith(ours)]
+    return shlex.join(["python", *script, *words])
 
 
 def checked(version: Path, folder: Path) -> list[str]:

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from darts_core.autosearch import compat, seeding
+from darts_core.autosearch.closing import close
 from darts_core.autosearch.contract import TRIAL_VARIABLE, StopTrial, Trial, current
 from darts_core.autosearch.zero_code import run_script
 from darts_core.errors import ConfigError, DartsError
@@ -81,27 +82,6 @@ def _needs_nothing(function: Callable[..., Any]) -> bool:
     return True
 
 
-def _write_architectures(trial: Trial) -> None:
-    """What a supernet in this trial found, for the trial that builds it."""
-    if trial.folder is not None and trial.searchables:
-        searched = trial.searchables[-1]
-        found = {"value": searched.derive(), **searched.steps.state()}
-        (trial.folder / "architecture.json").write_text(json.dumps(found), encoding="utf-8")
-
-
-def _keep_network(trial: Trial) -> None:
-    """Keep the network that the trial built; what goes wrong there costs no trial."""
-    if not trial.networks:
-        return
-    from darts_core.autosearch.networks import save
-
-    try:
-        save(trial)
-    except Exception:
-        traceback.print_exc()
-        print(f"trial {trial.trial_id}: its network could not be kept", flush=True)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the trial in the folder named on the command line; the exit status tells how it ended."""
     arguments = sys.argv[1:] if argv is None else argv
@@ -114,11 +94,9 @@ def main(argv: list[str] | None = None) -> int:
         if record.get("metrics"):
             return run_script(trial)
         _call_user_code(trial)
-        _write_architectures(trial)
-        _keep_network(trial)
+        close(trial)
     except StopTrial as stop:
-        _write_architectures(trial)
-        _keep_network(trial)
+        close(trial)
         print(f"trial {trial.trial_id}: {stop}", flush=True)
         Path(arguments[0], "stopped.json").write_text(
             json.dumps({"reason": str(stop)}), encoding="utf-8"

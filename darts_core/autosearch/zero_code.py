@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
+from darts_core.autosearch.closing import CLOSING, SCRIPT_VARIABLE
 from darts_core.autosearch.contract import StopTrial, Trial
 from darts_core.autosearch.terminal import Terminal
 from darts_core.errors import ConfigError, DartsError
@@ -26,6 +27,7 @@ __all__ = ["run_script"]
 
 _STARTUP = Path(__file__).resolve().parent / "startup"  # seeds what the script imports
 _FORCE_SECONDS = 3.0  # a script that ignores SIGTERM is killed after this time
+_CLOSING_SECONDS = 60.0  # one that has a network to write has longer
 _MAX_FILE_BYTES = 2**20
 
 
@@ -50,6 +52,7 @@ def _value(pattern: re.Pattern[str], line: str) -> float | None:
 def _start(record: Mapping[str, Any]) -> subprocess.Popen[bytes]:
     environment = {
         **os.environ,
+        SCRIPT_VARIABLE: "1",
         "PYTHONPATH": os.pathsep.join(
             [str(_STARTUP), record["code_dir"], os.environ.get("PYTHONPATH", "")]
         ),
@@ -61,9 +64,10 @@ def _start(record: Mapping[str, Any]) -> subprocess.Popen[bytes]:
     )
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def _end(child: subprocess.Popen[bytes], folder: Path | None) -> None:
     child.terminate()
-    force = threading.Timer(_FORCE_SECONDS, child.kill)
+    writes = folder is not None and (folder / CLOSING).exists()
+    force = threading.Timer(_CLOSING_SECONDS if writes else _FORCE_SECONDS, child.kill)
     force.daemon = True
     force.start()
 
@@ -119,7 +123,7 @@ def run_script(trial: Trial) -> int:
                 calls, later = calls + 1, False
             except StopTrial as signalled:
                 stop = signalled
-                _end(child)
+                _end(child, trial.folder)
     code = child.wait()
     if stop is not None:
         raise stop

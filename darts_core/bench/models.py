@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from darts_core.bench.runtimes import Prepared, evaluate_callable, prepare, time_model
+from darts_core.bench.runtimes import Prepared, evaluate_prepared, prepare, time_model
 from darts_core.errors import ConfigError, ExportError
 from darts_core.report.rows import ModelRow, finite
 from darts_core.runlog import RunFolder, read_mapping
 from darts_core.supernet import count
-from darts_core.train import TrainConfig, evaluate, fit, load_model, save_model
+from darts_core.train import TrainConfig, evaluate, fit, load_model, of_model, save_model
 
 __all__ = ["ModelCase", "SeedRun", "bench_case", "saved_case", "saved_runs", "train_seeds"]
 
@@ -50,12 +50,12 @@ class ModelCase:
 
 @dataclass(frozen=True)
 class SeedRun:
-    """One trained network: its file and accuracies (0..1), and what it cost in device seconds."""
+    """One trained network: its file and the task's metric, and what it cost in device seconds."""
 
     seed: int
     path: Path
-    test_accuracy: float
-    val_accuracy: float | None = None
+    test: float
+    val: float | None = None
     device_seconds: float = 0.0
 
 
@@ -89,7 +89,7 @@ def _train_one(
     settings: Mapping[str, Any],
 ) -> SeedRun:
     """One seed, resumed from its checkpoint or taken as it is when finished."""
-    run = RunFolder.create(folder, settings, tensorboard=False)
+    run, name = RunFolder.create(folder, settings, tensorboard=False), bundle.task.metric.name
     if not run.finished:
         if case.make is None:
             raise ConfigError(f"The model {case.name!r} has neither a maker nor trained files.")
@@ -109,8 +109,8 @@ def _train_one(
         test = evaluate(model, bundle, "test")
         save_model(folder / "model.pt", model, case.meta)
         run.finish(
-            test_accuracy=test.accuracy,
-            val_accuracy=fitted.val_accuracy,
+            **test.named("test"),
+            **{f"val_{name}": fitted.val},
             device_seconds=fitted.train_seconds,
             seed=seed,
         )
@@ -119,8 +119,8 @@ def _train_one(
     return SeedRun(
         seed,
         folder / "model.pt",
-        float(result["test_accuracy"]),
-        finite(result.get("val_accuracy")),
+        float(result[f"test_{name}"]),
+        finite(result.get(f"val_{name}")),
         finite(result.get("device_seconds")) or 0.0,
     )
 
@@ -152,7 +152,7 @@ def train_seeds(
         settings = {"case": case.name, "meta": dict(case.meta), "train": vars(config),
                     "data": bundle.name, "seed": seed}  # fmt: skip
         runs.append(_train_one(case, bundle, config, seed, device, place, settings))
-        log.info("%s, seed %d: test %.4f", case.name, seed, runs[-1].test_accuracy)
+        log.info("%s, seed %d: test %.4f", case.name, seed, runs[-1].test)
     return runs
 
 
@@ -165,16 +165,17 @@ def _saved_run(path: Path, index: int, bundle: Any, device: torch.device) -> See
     """A trained file with the test accuracy that its own stage found, else measured here once."""
     known = path.parent / "result.json"
     result = read_mapping(known) if known.is_file() else {}
-    accuracy = finite(result.get("test_accuracy"))
-    if accuracy is None:
-        model, _ = load_model(path, device=device)
-        accuracy = evaluate(model, bundle, "test").accuracy
+    name = bundle.task.metric.name
+    value = finite(result.get(f"test_{name}"))
+    if value is None:
+        model, meta = load_model(path, device=device)
+        value = evaluate(model, of_model(bundle, meta, str(path)), "test").value
     seed = finite(result.get("seed"))
     return SeedRun(
         index if seed is None else int(seed),
         path,
-        accuracy,
-        finite(result.get("val_accuracy")),
+        value,
+        finite(result.get(f"val_{name}")),
         finite(result.get("device_seconds")) or 0.0,
     )
 
@@ -214,14 +215,16 @@ def bench_case(
     """
     if not runs:
         raise ConfigError(f"The model {case.name!r} has no trained network to measure.")
-    model, _ = load_model(runs[0].path, device=device)
-    size = count(model, bundle.image_shape)
+    model, meta = load_model(runs[0].path, device=device)
+    bundle = of_model(bundle, meta, str(runs[0].path))
+    size = count(model, bundle.input_shape)
     base = ModelRow(
         name=case.name,
         kind=case.kind,
         params=size.params,
         macs=size.macs,
-        accuracies=tuple(run.test_accuracy for run in runs),
+        accuracies=tuple(run.test for run in runs),
+        metric=bundle.task.metric,
         data=bundle.name,
         baseline=case.kind == "baseline",
         extra={"seeds": [run.seed for run in runs],
@@ -263,7 +266,7 @@ def _row(
         model, runtime, device=device, bundle=bundle, folder=place / "0", precision=precision
     )
     latency = time_model(
-        ready, bundle.image_shape, device=device, batch_sizes=batch_sizes, seconds=seconds
+        ready, bundle.input_shape, device=device, batch_sizes=batch_sizes, seconds=seconds
     )
     row = replace(
         base,
@@ -293,7 +296,7 @@ def _low_precision(
     first: Prepared, runs: Sequence[SeedRun], bundle: Any, device: torch.device, place: Path
 ) -> tuple[float, ...]:
     """Test accuracy of every seed's network in the runtime and precision of `first`."""
-    accuracies = [evaluate_callable(first, bundle)]
+    accuracies = [evaluate_prepared(first, bundle)]
     for index, run in enumerate(runs[1:], start=1):
         model, _ = load_model(run.path, device=device)
         ready = prepare(
@@ -304,7 +307,7 @@ def _low_precision(
             folder=place / str(index),
             precision=first.precision,
         )
-        accuracies.append(evaluate_callable(ready, bundle))
+        accuracies.append(evaluate_prepared(ready, bundle))
     return tuple(accuracies)
 
 

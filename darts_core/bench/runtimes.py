@@ -21,12 +21,14 @@ from darts_core.errors import ConfigError, unknown_name
 from darts_core.export import FORMATS, export_model, load, obstacle
 from darts_core.latency import default_batch_sizes, measure
 from darts_core.report.rows import Latency
+from darts_core.sample_inputs import draw_inputs
+from darts_core.train import evaluate_callable
 
 __all__ = [
     "Prepared",
     "available_runtimes",
     "check_runtimes",
-    "evaluate_callable",
+    "evaluate_prepared",
     "prepare",
     "time_model",
 ]
@@ -180,7 +182,7 @@ def time_model(
     rows = {}
     with _tf32(prepared.precision == "tf32"):
         for batch in batch_sizes or default_batch_sizes(device):
-            x_BCHW = torch.randn(batch, *input_shape, device=device)
+            x_BCHW = draw_inputs(input_shape, batch, device=device)
             rows[batch] = Latency.from_timing(
                 measure(
                     lambda x=x_BCHW: prepared.call(x),  # type: ignore[misc]
@@ -195,10 +197,7 @@ def time_model(
     return rows
 
 
-def evaluate_callable(prepared: Prepared, bundle: Any, split: str = "test") -> float:
-    """Accuracy (0..1) of a prepared model on every image of `split`."""
-    right = 0
-    with _tf32(prepared.precision == "tf32"), torch.inference_mode():
-        for x_BCHW, y_B in bundle.batches(split, 256, drop_last=False, shuffle=False):
-            right += int((prepared.call(x_BCHW).argmax(1).to(y_B.device) == y_B).sum())
-    return right / int(bundle.size(split))
+def evaluate_prepared(prepared: Prepared, bundle: Any, split: str = "test") -> float:
+    """The task's metric of a prepared model on every sample of `split`."""
+    with _tf32(prepared.precision == "tf32"):
+        return evaluate_callable(prepared.call, bundle, split)

@@ -26,11 +26,13 @@ from darts_core.bench.step_check import alpha_gradients, distance
 from darts_core.errors import ConfigError, DartsError
 from darts_core.latency import measure
 from darts_core.relax import Relaxation, Softmax
+from darts_core.sample_inputs import draw_inputs
 from darts_core.search.captured import CapturedStep
 from darts_core.settings import BenchOptions
 from darts_core.spaces import get_space
 from darts_core.strategies import FirstOrder, SearchSettings, Strategy, Unrolled
 from darts_core.supernet import Supernet
+from darts_core.supernet.memory import check_network
 
 __all__ = ["CASES", "StepCase", "run"]
 
@@ -79,11 +81,13 @@ class StepCase:
         self.options = {**usual, **given}
         self.device, self.gpu = device, gpu
         torch.manual_seed(0)
-        self.net = self._supernet()
+        sizes = f"channels={self.options['channels']} and layers={self.options['layers']}"
+        check_network(self._supernet, device, f"The supernet of {sizes}")
+        self.net = self._supernet().to(device).train()
         size, batch = self.options["size"], self.options["batch_size"]
         self.batches = [
             (
-                torch.randn(batch, 3, size, size, device=device),
+                draw_inputs((3, size, size), batch, device=device),
                 torch.randint(10, (batch,), device=device),
             )
             for _ in range(2)
@@ -98,13 +102,12 @@ class StepCase:
         name = self.options["relaxation"]
         if name not in relaxations:
             raise ConfigError(f"Unknown relaxation {name!r}; choose {', '.join(relaxations)}.")
-        net = Supernet(
+        return Supernet(
             get_space(self.options["space"]),
             channels=self.options["channels"],
             layers=self.options["layers"],
             relaxation=relaxations[name](),
         )
-        return net.to(self.device).train()
 
     def variants(self) -> list[str]:
         """The names of all variants of this device, slowest kind first."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from darts_core.errors import LatencyError
+from darts_core.metric import ACCURACY, Metric
 from darts_core.report.blocks import count_text
 from darts_core.report.escape import plain_text
 from darts_core.report.models_front import accuracy_latency_front, accuracy_text, baseline_row
@@ -19,12 +20,17 @@ __all__ = ["markdown_table", "models_table", "print_models"]
 _WIDE = 130
 
 
-def _header(sizes: Sequence[int], *, wide: bool) -> list[str]:
+def _header(sizes: Sequence[int], metric: Metric, *, wide: bool) -> list[str]:
+    test = "test %" if metric == ACCURACY else f"test {metric.axis}"
     if not wide:
         ends = [name for size in sizes for name in (f"ms @{size}", "x")]
-        return ["model", "runtime", "params", "test %", *ends]
+        return ["model", "runtime", "params", test, *ends]
     ends = [name for size in sizes for name in (f"ms, batch {size}", "5-95 %", "speed-up")]
-    return ["model", "runtime", "params", "MACs", "test %", "n", *ends]
+    return ["model", "runtime", "params", "MACs", test, "n", *ends]
+
+
+def _metric(rows: Sequence[ModelRow]) -> Metric:
+    return rows[0].metric if rows else ACCURACY
 
 
 def _front(rows: Sequence[ModelRow], size: int) -> list[ModelRow]:
@@ -87,7 +93,7 @@ def models_table(rows: Sequence[ModelRow], *, title: str = "", wide: bool = True
         caption=Text("* on the Pareto front   ! measured under foreign load, in no front"),
         pad_edge=False, padding=(0, 1) if wide else (0, 1, 0, 0),
     )  # fmt: skip
-    for index, name in enumerate(_header(batches(rows), wide=wide)):
+    for index, name in enumerate(_header(batches(rows), _metric(rows), wide=wide)):
         table.add_column(name, justify="left" if index < 2 else "right")
     base = {row.name for size in batches(rows) if (row := baseline_row(rows, size)) is not None}
     for row, cells in zip(rows, _cells(rows, wide=wide), strict=True):
@@ -110,7 +116,7 @@ def markdown_table(rows: Sequence[ModelRow]) -> str:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.strip().replace("|", "\\|") for cell in cells) + " |"
 
-    header = _header(batches(rows), wide=True)
+    header = _header(batches(rows), _metric(rows), wide=True)
     rule = ["---", "---", *["---:"] * (len(header) - 2)]
     lines = [line(cells) for cells in (header, rule, *_cells(rows, wide=True))]
     return "\n".join(lines) + "\n\n`*` on the Pareto front, `!` measured under foreign load.\n"

@@ -7,6 +7,7 @@ from typing import Any
 
 from darts_core.commands.compose import typed
 from darts_core.commands.logs import configure_logging
+from darts_core.metric import metric_of
 from darts_core.report.multirun import OVERRIDES
 from darts_core.runlog import write_yaml
 from darts_core.study import current_trial
@@ -18,7 +19,7 @@ def element(node: Any) -> float | dict[str, Any] | None:
     """Run the stage named by the configuration's name, in its folder of the version.
 
     Returns:
-        The objective for sweepers: validation accuracy (0..1) where the stage has one; for a trial
+        The objective for sweepers: the task's metric on val where the stage has one; for a trial
         of our own sweeper all that the stage returns.
     """
     from hydra.core.hydra_config import HydraConfig
@@ -33,8 +34,9 @@ def element(node: Any) -> float | dict[str, Any] | None:
     if trial is None:
         own = version / str(about.job.num)
         write_yaml(own / OVERRIDES, list(about.overrides.task))
-        accuracy = run_command(config, own).get("val_accuracy")
-        return None if accuracy is None else float(accuracy)
+        result = run_command(config, own)
+        value = result.get(f"val_{metric_of(result).name}")
+        return None if value is None else float(value)
     # tune's own trials share the version's files
     folder = version if config.STAGE == "tune" else trial.folder
     return {k: v for k, v in run_command(config, folder).items() if v is not None}

@@ -30,7 +30,7 @@ class Command:
 
 HYDRA: dict[str, Command] = {
     "run": Command(
-        "the whole pipeline: search, train, tune, prune, export, bench, report",
+        "the whole pipeline: search, train, tune, prune or shrink, export, bench, report",
         """  darts-core run experiment=demo
   darts-core run data=digits space=nasbench201 search.epochs=10 train.epochs=20
   darts-core run data=fashion_mnist data.path=/usr/share/datasets/fashion-mnist""",
@@ -51,6 +51,11 @@ HYDRA: dict[str, Command] = {
         "study learning rate, weight decay, drop-path, batch size ... of one network",
         """  darts-core tune architecture=DARTS_V2 tune.trials=20 train.epochs=10
   darts-core tune -m hydra/sweeper=darts train.learning_rate='tag(log,interval(0.01,0.3))'""",
+    ),
+    "shrink": Command(
+        "one elastic training of a trained network, then a measured front of its sub-networks",
+        """  darts-core shrink model=runs/digits-darts/V001/train
+  darts-core shrink model=my_nas.nets:make weights=net.pt data=fashion_mnist shrink.budgets=[75%,50%,25%]""",
     ),
     "prune": Command(
         "shrink a trained network to a measured latency, then fine-tune",
@@ -109,6 +114,11 @@ ARGPARSE: dict[str, Command] = {
         "examples:\n  darts-core jobs list\n  darts-core jobs create --help",
         "darts_core.commands.jobs.cli",
     ),
+    "web": Command(
+        "the live page of all jobs: watch, compare, start, stop (needs the extra [web])",
+        "examples:\n  darts-core web --code my_project\n  darts-core web --read-only --port 0",
+        "darts_core.commands.web",
+    ),
     "serve-bench": Command(
         "load each exported artifact in a fresh process and time it",
         "examples:\n  darts-core serve-bench runs/digits-darts/V001/export",
@@ -126,7 +136,7 @@ def main_help() -> str:
     pipeline = "\n".join(f"  {name:{width}}  {about.summary}" for name, about in HYDRA.items())
     others = "\n".join(f"  {name:{width}}  {about.summary}" for name, about in ARGPARSE.items())
     return f"""\
-darts-core: search an architecture by gradient, train, tune, prune, export and benchmark it.
+darts-core: search an architecture by gradient, train, tune, prune or shrink, export and benchmark it.
 
 usage: darts-core COMMAND [key=value ...]        darts-core COMMAND --help
 

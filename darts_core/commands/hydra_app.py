@@ -22,7 +22,8 @@ from darts_core.commands.overrides import expand, key_of, quoted
 from darts_core.commands.ranks import Ranks, current_ranks
 from darts_core.credentials import keep_password
 from darts_core.errors import ConfigError, unknown_name
-from darts_core.report.job_summary import summarize
+from darts_core.report.job_summary import elements, summarize
+from darts_core.report.multirun import write_multirun_report
 from darts_core.runlog import config_hash
 from darts_core.settings import Bench, to_plain
 from darts_core.stages.schema import PLACES, UNHASHED, BenchStage, DataStage, Pipeline, Stage
@@ -211,6 +212,9 @@ def _multirun(command: str, overrides: Sequence[str], place: Session, version: P
         task_function=element,
         overrides=[*place.overrides, *kept, *home, "hydra.mode=MULTIRUN"],
     )
+    # trials of a sweeper are no elements: their study has a report of its own
+    if elements(version):
+        log.info("report: %s", write_multirun_report(version))
 
 
 def _stamp(config: Stage, swept: Sequence[str], processes: int = 1) -> str:

@@ -13,6 +13,7 @@ from darts_core.stages.schema import (
     PruneStage,
     ReportStage,
     SearchStage,
+    ShrinkStage,
     Stage,
     TrainStage,
     TuneStage,
@@ -27,6 +28,7 @@ _NEEDS: dict[type[Stage], str] = {
     TrainStage: "architecture",
     TuneStage: "architecture",
     PruneStage: "model",
+    ShrinkStage: "model",
     ExportStage: "model",
     ReportStage: "job",
 }

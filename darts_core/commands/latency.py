@@ -10,6 +10,7 @@ from typing import Any
 from darts_core.commands.keyvalue import parse
 from darts_core.errors import ConfigError
 from darts_core.report.escape import plain_text
+from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["configure", "run"]
 
@@ -47,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "settings",
         nargs="*",
         metavar="key=value",
-        help=f"any of {', '.join(_KNOWN)}; size is the images' height and width; "
+        help=f"any of {', '.join(_KNOWN)}; size: height and width of images, else positions; "
         "model_args.NAME=VALUE of a named model=",
     )
     parser.add_argument("--plugins", nargs="+", default=[], metavar="MODULE", help="import first")
@@ -96,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     table = make_table(
         space,
         target,
-        shape,
+        (shape[0], shape[1], shape[2]),
         path=path,
         device=device,
         runtime=given.get("runtime"),
@@ -119,23 +120,21 @@ def _choices(
     given: dict[str, Any],
     what: str,
     space: Any,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     device: Any,
     path: Path,
     precision: str,
 ) -> None:
     """Build the rows of a space of choices, and check them."""
-    import torch
-
     from darts_core.latency import default_batch_sizes
     from darts_core.stages.cost import make_choice_model, open_choice_table
 
     table = open_choice_table(path, device, given.get("runtime"), precision)
     sizes = (given["batch"],) if "batch" in given else default_batch_sizes(device)
-    sample = torch.randn(2, *shape)
+    sample = draw_inputs(shape, 2)
     models = {
         batch: make_choice_model(
-            space, _maker(given, shape), sample, table,
+            space, _maker(given), sample, table,
             path=path, batch=batch, device=device, seconds=given.get("seconds", 0.06),
         )
         for batch in sizes
@@ -145,20 +144,22 @@ def _choices(
         _check(given, table, space, models.__getitem__, shape, device, path)
 
 
-def _target(given: dict[str, Any]) -> tuple[Any, Any, tuple[int, int, int]]:
-    """(space, supernet of the network to be built, image shape)."""
+def _target(given: dict[str, Any]) -> tuple[Any, Any, tuple[int, ...]]:
+    """(space, supernet of the network to be built, shape of a sample)."""
     from darts_core.spaces import get_space
     from darts_core.supernet import create_supernet
 
     space = get_space(given.get("space", "darts"))
-    shape = (given.get("in_channels", 3), given.get("size", 32), given.get("size", 32))
+    channels, size = given.get("in_channels", 3), given.get("size", 32)
+    shapes = {"image": (channels, size, size), "series": (channels, size), "tokens": (size,)}
+    shape: tuple[int, ...] = shapes[space.reads]
     target = create_supernet(
         space,
         channels=given.get("channels", 16),
         layers=given.get("layers", 8),
         num_classes=given.get("classes", 10),
-        in_channels=shape[0],
-        image_size=shape[1],
+        in_channels=channels,
+        input_shape=shape,
     )
     return space, target, shape
 
@@ -178,7 +179,7 @@ def _show(path: Path) -> None:
         print(f"{plain_text(key):{width}}  {value:.4f} ms")
 
 
-def _maker(given: dict[str, Any], shape: tuple[int, int, int]) -> Any:
+def _maker(given: dict[str, Any]) -> Any:
     """A function from an architecture to its plain network."""
     from darts_core.supernet import build
 
@@ -187,7 +188,7 @@ def _maker(given: dict[str, Any], shape: tuple[int, int, int]) -> Any:
         channels=given.get("channels", 16),
         layers=given.get("layers", 8),
         num_classes=given.get("classes", 10),
-        in_channels=shape[0],
+        in_channels=given.get("in_channels", 3),
     )
 
 
@@ -199,14 +200,14 @@ def _folder(given: dict[str, Any], space: Any, path: Path) -> Path:
     return path.with_name(f"{path.stem}-{space.name}-{size}-check")
 
 
-def _prepare(given: dict[str, Any], space: Any, shape: tuple[int, int, int], path: Path) -> None:
+def _prepare(given: dict[str, Any], space: Any, shape: tuple[int, ...], path: Path) -> None:
     from darts_core.latency.check import write_networks
     from darts_core.stages.progress import progress_bar
 
     folder = _folder(given, space, path)
     with progress_bar("networks") as progress:
         write_networks(
-            space, _maker(given, shape), shape, folder, count=given.get("count", 60),
+            space, _maker(given), shape, folder, count=given.get("count", 60),
             progress=progress,
         )  # fmt: skip
     print(folder)
@@ -217,7 +218,7 @@ def _check(
     table: Any,
     space: Any,
     model_at: Callable[[int], Any],
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     device: Any,
     path: Path,
 ) -> None:
@@ -236,7 +237,7 @@ def _check(
         with progress_bar(f"networks at batch {batch}") as progress:
             record = check_predictions(
                 model_at(batch),
-                _maker(given, shape),
+                _maker(given),
                 shape,
                 batch=batch,
                 count=given.get("count", 60),

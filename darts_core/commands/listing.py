@@ -23,6 +23,7 @@ SECTIONS = {
     "relaxations": "relax",
     "penalties": "penalty",
     "data": "data",
+    "tasks": None,
     "augmentations": "augment",
     "experiments": "experiment",
     "architectures": None,
@@ -85,6 +86,10 @@ def collect(name: str, config_dir: str | None = None) -> dict[str, str]:
         from darts_core.architecture import Architecture
 
         return dict.fromkeys(Architecture.names(), "published; train architecture=NAME")
+    if name == "tasks":
+        from darts_core.tasks import TASKS
+
+        return {entry.name: entry.description for entry in TASKS.entries()}
     if name == "models":
         from darts_core.models.named import REGISTERED
 

@@ -1,9 +1,13 @@
-"""`darts-core predict`: classify image files with an exported model."""
+"""`darts-core predict`: what an exported model says of files."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from darts_core.export import Numbers
 
 __all__ = ["configure", "run"]
 
@@ -11,25 +15,34 @@ __all__ = ["configure", "run"]
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="JPEG, PNG, BMP, PPM, WebP, TIFF or GIF files"
+        "images",
+        nargs="+",
+        metavar="FILE",
+        help="JPEG, PNG, BMP, PPM, WebP, TIFF or GIF images; .npy files of one sample; a text",
     )
     parser.add_argument("--model", required=True, metavar="DIR", help="folder that export wrote")
     parser.add_argument(
         "--runtime", help="the artifact to run, e.g. onnx or pt2; default: the best"
     )
     parser.add_argument("--top", type=int, default=1, help="classes to print an image (default 1)")
+    parser.add_argument("--plugins", nargs="+", default=[], metavar="MODULE", help="import first")
     parser.add_argument("--json", action="store_true", help="print one JSON object an image")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the best classes of each image."""
+    """Print the best classes of each file, or its numbers."""
     from darts_core.errors import ConfigError
-    from darts_core.export import predict
+    from darts_core.export import Numbers, predict
     from darts_core.report.escape import plain_text
+    from darts_core.stages.targets import import_plugins
 
     if args.top < 1:
         raise ConfigError(f"--top {args.top} must be at least 1.")
+    import_plugins(args.plugins)
     for found in predict(args.model, args.images, runtime=args.runtime):
+        if isinstance(found, Numbers):
+            _print_numbers(found, args.json)
+            continue
         ranked = sorted(found.probabilities.items(), key=lambda item: -item[1])[: args.top]
         if args.json:
             print(json.dumps({"image": found.image, "classes": dict(ranked)}))
@@ -37,3 +50,15 @@ def run(args: argparse.Namespace) -> int:
             classes = ", ".join(f"{plain_text(name)} {share:.3f}" for name, share in ranked)
             print(f"{plain_text(found.image)}: {classes}")
     return 0
+
+
+def _print_numbers(found: Numbers, as_json: bool) -> None:
+    from darts_core.report.escape import plain_text
+
+    if as_json:
+        print(json.dumps({"image": found.image, "values": found.values}))
+    else:
+        values = ", ".join(
+            f"{plain_text(name)} {value:.6g}" for name, value in found.values.items()
+        )
+        print(f"{plain_text(found.image)}: {values}")

@@ -13,6 +13,7 @@ from typing import Any
 
 from darts_core.errors import ConfigError, ExportError
 from darts_core.report.escape import plain_text
+from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["configure", "run", "time_artifact"]
 
@@ -132,7 +133,7 @@ def time_artifact(
     home = torch.device(getattr(loaded, "device", device or "cpu"))
     rows = {}
     for batch in batches or default_batch_sizes(home):
-        x_BCHW = torch.randn(batch, *loaded.input_shape, device=home)
+        x_BCHW = draw_inputs(loaded.input_shape, batch, device=home)
         with torch.inference_mode():
             rows[str(batch)] = measure(
                 lambda x=x_BCHW: loaded(x),  # type: ignore[misc]

@@ -2,7 +2,8 @@
 
 from darts_core.data.batches import BatchTransform
 from darts_core.data.bundle import DataBundle
-from darts_core.data.load import load_data, make_bundle
+from darts_core.data.load import load_data
+from darts_core.data.make import make_bundle
 from darts_core.data.pool import Split
 from darts_core.data.source import SOURCES, RawData, register_source
 

@@ -105,7 +105,7 @@ def _resident(
     pool = split.pool
     for step in steps:
         index_B = order_N[step * batch : (step + 1) * batch]
-        yield pool.images_NCHW.index_select(0, index_B), pool.labels_N.index_select(0, index_B)
+        yield pool.inputs_N.index_select(0, index_B), pool.targets_N.index_select(0, index_B)
 
 
 def _streamed(
@@ -117,8 +117,8 @@ def _streamed(
     def gather(step: int) -> tuple[Tensor, Tensor]:
         index_B = order_N[step * batch : (step + 1) * batch]
         images, labels = (
-            pool.images_NCHW.index_select(0, index_B),
-            pool.labels_N.index_select(0, index_B),
+            pool.inputs_N.index_select(0, index_B),
+            pool.targets_N.index_select(0, index_B),
         )
         return (images.pin_memory(), labels.pin_memory()) if pin else (images, labels)
 

@@ -1,6 +1,6 @@
 """DataBundle: the splits of one data set, resident on the device when they fit.
 
-Shapes: B batch, C channels, H W height and width, N images of a split.
+Shapes: B batch, C channels, H W height and width, T positions, N samples of a split.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from darts_core.data.batches import BatchTransform, Preparation, iterate
+from darts_core.data.kinds import kind_of, sample_words
 from darts_core.data.pool import Pool, Split
 from darts_core.data.splits import SPLITS, stratified_pick
 from darts_core.errors import ConfigError, DataError, unknown_name
+from darts_core.tasks import Task
 
 __all__ = ["DataBundle"]
 
@@ -30,9 +32,17 @@ class DataBundle:
 
     `params` trains weights, `alpha` the architecture, `val` selects, `test` judges.
 
-    `mean` and `std` (one number a channel, on the scale 0..1) come from the params split alone.
-    `streamed` says that the images lie in host memory and travel to the device batch by batch.
-    `test_reads` counts how often the test split was taken; only a final evaluation should do that.
+    Attributes:
+        name: of the data set.
+        class_names: what the network's outputs are called: classes, labels, columns or tokens.
+        mean, std: one number a channel, from the params split alone; of uint8 images on the scale 0..1.
+        device: where batches appear.
+        pool, parts: the samples, and which of them a split holds.
+        task: what is learned, fitted to these data.
+        streamed: the inputs lie in host memory and travel to the device batch by batch.
+        test_reads: how often the test split was taken; only a final evaluation should do that.
+        vocabulary: what token numbers in the inputs stand for.
+        rate: samples a second of a series, where it is known.
     """
 
     name: str
@@ -42,22 +52,54 @@ class DataBundle:
     device: torch.device
     pool: Pool
     parts: dict[str, Tensor]
+    task: Task
     streamed: bool = False
     test_reads: int = 0
+    vocabulary: tuple[str, ...] = ()
+    rate: float | None = None
     _affine_cache: dict[torch.device, tuple[Tensor, Tensor]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
     @property
+    def num_outputs(self) -> int:
+        """How many numbers a network gives a sample (or a position): the task says."""
+        return self.task.outputs
+
+    @property
     def num_classes(self) -> int:
-        """The number of classes."""
+        """The number of names of outputs: of classes, where these are predicted."""
         return len(self.class_names)
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one input: (C, H, W) of images, (C, T) of series, (T,) of tokens."""
+        return tuple(self.pool.inputs_N.shape[1:])
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one image."""
-        channels, height, width = self.pool.images_NCHW.shape[1:]
+        """(C, H, W) of one image.
+
+        Raises:
+            DataError: the inputs are no images.
+        """
+        if self.kind != "image":
+            raise DataError(
+                f"{self.name} holds {sample_words(len(self.input_shape))} of shape {self.input_shape}; "
+                "this needs images (channels, height, width)."
+            )
+        channels, height, width = self.input_shape
         return channels, height, width
+
+    @property
+    def kind(self) -> str:
+        """What the inputs are: image, series or tokens."""
+        return kind_of(len(self.input_shape)).name
+
+    @property
+    def in_channels(self) -> int:
+        """What a network's first layer must take: channels, or of tokens how many there are."""
+        return len(self.vocabulary) if self.kind == "tokens" else self.input_shape[0]
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -120,30 +162,40 @@ class DataBundle:
                 f"{count} images cannot be taken from the split {name!r} of {self.name}; it holds "
                 f"{index.numel()}."
             )
-        labels = self.pool.labels_N[index].cpu().numpy()
+        labels = self.pool.targets_N[index].cpu().numpy()
+        if labels.ndim > 1 or labels.dtype.kind == "f":  # no classes to keep in proportion
+            labels = np.zeros(len(labels), np.int64)
         kept, _ = stratified_pick(
             labels, np.arange(len(labels)), count, np.random.default_rng(seed)
         )
         cut = index[torch.from_numpy(kept).to(index.device)]
         return replace(self, parts={**self.parts, name: cut})
 
-    def normalize(self, images_BCHW: Tensor) -> Tensor:
-        """float32 images with zero mean and unit variance a channel (over the params split).
+    @property
+    def unit(self) -> int:
+        """What stored values are divided by before they are normalised: 255 for bytes, else 1."""
+        return 255 if self.pool.inputs_N.dtype == torch.uint8 else 1
 
-        Shapes: uint8 [B, C, H, W] -> float32 [B, C, H, W] on the same device.
+    def normalize(self, inputs: Tensor) -> Tensor:
+        """float32 inputs with zero mean and unit variance a channel (over the params split); tokens as int64.
+
+        Shapes: [B, C, H, W] or [B, C, T] of the pool's dtype -> float32, the same shape and device.
         """
-        scale, shift = self._affine(images_BCHW.device)
-        return torch.addcmul(shift, images_BCHW.to(torch.float32), scale)
+        if self.kind == "tokens":
+            return inputs.long()
+        scale, shift = self._affine(inputs.device)
+        return torch.addcmul(shift, inputs.to(torch.float32), scale)
 
     def _affine(self, device: torch.device) -> tuple[Tensor, Tensor]:
         # kept: making them anew would copy from the host, and so wait for the device, at each step
         if device not in self._affine_cache:
             scale = torch.tensor(
-                [1 / (255 * s) for s in self.std], dtype=torch.float32, device=device
+                [1 / (self.unit * s) for s in self.std], dtype=torch.float32, device=device
             )
             pairs = zip(self.mean, self.std, strict=True)
             shift = torch.tensor([-m / s for m, s in pairs], dtype=torch.float32, device=device)
-            self._affine_cache[device] = (scale.view(1, -1, 1, 1), shift.view(1, -1, 1, 1))
+            shape = (1, -1, *[1] * (len(self.input_shape) - 1))
+            self._affine_cache[device] = (scale.view(shape), shift.view(shape))
         return self._affine_cache[device]
 
     def steps(self, names: Names, batch_size: int, *, drop_last: bool = True) -> int:

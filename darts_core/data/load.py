@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,14 @@ import numpy as np
 import torch
 
 from darts_core.data.bundle import DataBundle
-from darts_core.data.pool import Pool
-from darts_core.data.source import MIN_SIZE, SOURCES, RawData, check_raw
-from darts_core.data.splits import divide
-from darts_core.device import require_device
-from darts_core.errors import ConfigError, unknown_name
+from darts_core.data.make import make_bundle
+from darts_core.data.source import MIN_SIZE, SOURCES, RawData, check_memory
+from darts_core.errors import ConfigError, DataError, unknown_name
+from darts_core.tasks import Task
 
 __all__ = ["load_data", "make_bundle"]
 
-log = logging.getLogger("darts_core")
-
-_BUILT_IN = ("digits", "idx", "cifar", "image_folder", "parquet", "npz", "synthetic")
-# enough images that mean and standard deviation are exact to well below a grey level
-_STATISTICS_IMAGES = 10_000
-# share of the free device memory that images may take; the rest is for the network
-_RESIDENT_SHARE = 0.5
+_BUILT_IN = ("digits", "idx", "cifar", "image_folder", "parquet", "npz", "npy", "text", "synthetic")
 
 
 def load_data(
@@ -43,13 +36,16 @@ def load_data(
     test_fraction: float = 0.2,
     image_size: int | None = None,
     resident: bool | None = None,
+    split_by: str | None = None,
+    leave_out: Any = None,
+    task: Task | None = None,
     **options: Any,
 ) -> DataBundle:
     """The data set `name`, checked, divided into params/alpha/val/test and placed on the device.
 
     Args:
         name: a registered source: digits, mnist, fashion_mnist, cifar10, cifar100, image_folder,
-            parquet, npz, synthetic, or one added with `register_source`.
+            parquet, npz, npy, text, synthetic, or one added with `register_source`.
         path: file or folder of the data; None for the embedded sets.
         seed: divides params, alpha and val. The test split is the same for every seed.
         device: where batches appear.
@@ -62,6 +58,9 @@ def load_data(
         image_size: resize all images to this height and width; None keeps them.
         resident: True keeps the images on the device, False streams them from host memory, None
             decides by the device's free memory.
+        split_by: "group": each split holds whole groups (speakers, patients); None draws samples.
+        leave_out: name or number of the group that is the test split; it implies `split_by="group"`.
+        task: what is to be learned; None takes the task that the targets call for.
         **options: the source's own options.
 
     Raises:
@@ -97,106 +96,22 @@ def load_data(
         val_fraction=val_fraction,
         test_fraction=test_fraction,
         resident=resident,
+        split_by=split_by,
+        leave_out=leave_out,
+        task=task,
     )
-
-
-def make_bundle(
-    name: str,
-    raw: RawData,
-    *,
-    seed: int = 0,
-    device: str | torch.device = "cpu",
-    limit: int | None = None,
-    test_limit: int | None = None,
-    alpha_fraction: float = 0.5,
-    val_fraction: float = 0.15,
-    test_fraction: float = 0.2,
-    resident: bool | None = None,
-) -> DataBundle:
-    """A DataBundle of arrays in memory; see `load_data` for the arguments and errors."""
-    check_raw(raw)
-    official = 0 if raw.test_images is None else len(raw.test_images)
-    images, labels = raw.images, raw.labels
-    if raw.test_images is not None and raw.test_labels is not None:
-        images = np.concatenate([images, raw.test_images])
-        labels = np.concatenate([labels, raw.test_labels])
-    labels = labels.astype(np.int64)
-    parts = divide(
-        labels,
-        raw.class_names,
-        official_test=official,
-        seed=seed,
-        alpha_fraction=alpha_fraction,
-        val_fraction=val_fraction,
-        test_fraction=test_fraction,
-        limit=limit,
-        test_limit=test_limit,
-    )
-    mean, std = _statistics(images, parts["params"])
-    used = np.concatenate(list(parts.values()))
-    if len(used) < len(labels):  # images cut away by a limit need no memory
-        images, labels = images[used], labels[used]
-        ends = np.cumsum([len(index) for index in parts.values()])
-        starts = [0, *ends[:-1]]
-        parts = {n: np.arange(a, b) for n, a, b in zip(parts, starts, ends, strict=True)}
-    target = _device(device)
-    place = target if _fits(images.nbytes, target, resident, name) else torch.device("cpu")
-    pool = Pool(
-        torch.from_numpy(np.require(images, requirements=["C", "W"])).to(place),
-        torch.from_numpy(labels).to(place),
-    )
-    index = {n: torch.from_numpy(i.astype(np.int64)).to(place) for n, i in parts.items()}
-    streamed = resident is False or place != target
-    return DataBundle(name, raw.class_names, mean, std, target, pool, index, streamed=streamed)
-
-
-def _device(device: str | torch.device) -> torch.device:
-    """The device with its number: what tensors on it say."""
-    target = require_device(device)
-    if target.type == "cuda" and target.index is None:
-        return torch.device("cuda", torch.cuda.current_device())
-    return target
-
-
-def _fits(size_bytes: int, device: torch.device, resident: bool | None, name: str) -> bool:
-    if device.type != "cuda":
-        return True
-    if resident is None:
-        free, _ = torch.cuda.mem_get_info(device)
-        resident = size_bytes <= _RESIDENT_SHARE * free
-    log.info(
-        "%s: %.0f MiB of images %s",
-        name,
-        size_bytes / 2**20,
-        f"are resident on {device}" if resident else "are streamed from host memory",
-    )
-    return resident
-
-
-def _statistics(
-    images: np.ndarray, index: np.ndarray
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation a channel, on the scale 0..1, of evenly chosen images."""
-    chosen = index[:: max(1, len(index) // _STATISTICS_IMAGES)]
-    values = np.arange(256) / 255
-    mean, std = [], []
-    for channel in range(images.shape[1]):
-        counts = np.zeros(256)
-        for start in range(0, len(chosen), 1000):
-            block = images[chosen[start : start + 1000], channel]
-            counts += np.bincount(block.reshape(-1), minlength=256)
-        share = counts / counts.sum()
-        centre = float(share @ values)
-        mean.append(centre)
-        # a channel that never changes is left at its scale instead of being divided by nothing
-        std.append(float(np.sqrt(share @ (values - centre) ** 2)) or 1.0)
-    return tuple(mean), tuple(std)
 
 
 def _resized(raw: RawData, size: int) -> RawData:
     def resize(images: np.ndarray) -> np.ndarray:
-        if images.ndim != 4 or images.dtype != np.uint8 or images.shape[2:] == (size, size):
+        if images.ndim != 4 or images.dtype != np.uint8:
+            raise DataError(
+                f"data.image_size={size} resizes images of uint8; {raw.origin} holds {images.dtype} of "
+                f"shape {images.shape}. Leave it out."
+            )
+        if images.shape[2:] == (size, size):
             return images
+        check_memory(images.shape[0] * images.shape[1] * size * size, f"data.image_size={size}")
         result = np.empty((*images.shape[:2], size, size), np.uint8)
         for start in range(0, len(images), 1000):
             block = torch.from_numpy(np.ascontiguousarray(images[start : start + 1000])).float()
@@ -206,7 +121,5 @@ def _resized(raw: RawData, size: int) -> RawData:
             result[start : start + 1000] = smooth.round().clamp(0, 255).to(torch.uint8).numpy()
         return result
 
-    test = None if raw.test_images is None else resize(raw.test_images)
-    return RawData(
-        resize(raw.images), raw.labels, raw.class_names, raw.origin, test, raw.test_labels
-    )
+    test = None if raw.test_inputs is None else resize(raw.test_inputs)
+    return replace(raw, inputs=resize(raw.inputs), test_inputs=test)

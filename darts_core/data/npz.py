@@ -1,4 +1,4 @@
-"""Arrays in a `.npz` file: `images`, `labels`, or `x_train ... y_test` as Keras and MedMNIST have.
+"""Arrays in a `.npz` file: `x`, `y` of any kind; `images`, `labels`; or `x_train ... y_test` as Keras has.
 
 The header of each member is checked before any of its values is read: what it announces is the
 memory that numpy would take, and object arrays would need pickle.
@@ -6,24 +6,26 @@ memory that numpy would take, and object arrays would need pickle.
 
 from __future__ import annotations
 
-import math
 import zipfile
 from pathlib import Path
 
 import numpy as np
-from numpy.lib import format as npy
 
-from darts_core.data.source import RawData, check_memory, existing, register_source
+from darts_core.data.arrays import group_numbers, numbers, read_array, texts
+from darts_core.data.source import RawData, existing, register_source
 from darts_core.errors import ConfigError, DataError
 from darts_core.reading import DAMAGE, regular_file
 
 __all__ = ["load_npz"]
 
-_TRAIN = (("images", "labels"), ("x_train", "y_train"), ("train_images", "train_labels"))
+_TRAIN = (
+    ("images", "labels"), ("x_train", "y_train"), ("train_images", "train_labels"), ("x", "y"),
+)  # fmt: skip
 _TEST = (("x_test", "y_test"), ("test_images", "test_labels"))
 _HOLDS = (
     "a .npz file with uint8 arrays images [N,H,W], [N,H,W,C] or [N,C,H,W] and labels [N] "
-    "(or x_train, y_train, x_test, y_test)"
+    "(or x_train, y_train, x_test, y_test); or with x [N,C,H,W], [N,C,T], [N,T] (token numbers) or "
+    "[N,F] (numbers) and y"
 )
 _LAYOUTS = ("auto", "nhwc", "nchw")
 
@@ -31,39 +33,20 @@ _LAYOUTS = ("auto", "nhwc", "nchw")
 def _read(archive: zipfile.ZipFile, key: str, path: Path) -> np.ndarray:
     info = archive.getinfo(f"{key}.npy")
     with archive.open(info) as stream:
-        version = npy.read_magic(stream)
-        readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-        if version not in readers:
-            raise DataError(
-                f"{path}: {key} has npy version {version}; save it again with numpy.savez."
-            )
-        shape, column_major, dtype = readers[version](stream)
-        if dtype.hasobject:
-            raise DataError(
-                f"{path}: {key} holds Python objects, which are never loaded; save plain numbers."
-            )
-        size = math.prod(shape) * dtype.itemsize
-        if min(shape, default=0) < 0 or stream.tell() + size != info.file_size:
-            raise DataError(
-                f"{path}: {key} announces shape {shape} ({size:,} bytes) in a member of "
-                f"{info.file_size:,} bytes; the file is damaged."
-            )
-        check_memory(size, path)
-        data = stream.read(size)
+        found = read_array(stream, info.file_size, f"{path}: {key}")
         # reading past the end makes zipfile compare the checksum
         stream.read(1)
-    if len(data) != size:
-        raise DataError(f"{path}: {key} is truncated; copy the file again.")
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if column_major else "C")
+    return found
 
 
 def _layout(images: np.ndarray, layout: str, key: str, path: Path) -> np.ndarray:
-    if images.dtype != np.uint8:
+    if key != "x" and images.dtype != np.uint8:
         raise DataError(
-            f"{path}: {key} has dtype {images.dtype}; store uint8 with values 0..255 (images in "
-            "0..1: "
-            "multiply by 255, round, cast)."
+            f"{path}: {key} has dtype {images.dtype}; store uint8 with values 0..255 (images in 0..1: "
+            "multiply by 255, round, cast), or call the arrays x and y: they may hold any numbers."
         )
+    if key == "x":
+        return numbers(images, f"{path}: x", layout)
     if images.ndim == 3:
         return images[:, None]
     if images.ndim != 4:
@@ -72,32 +55,22 @@ def _layout(images: np.ndarray, layout: str, key: str, path: Path) -> np.ndarray
     if layout == "auto" and last == first:
         raise DataError(
             f"{path}: {key} has shape {images.shape}, in which channels are not recognised; set "
-            "data.layout=nhwc or nchw (1 or 3 channels)."
+            "data.layout=nhwc or nchw."
         )
     if layout == "nhwc" or (layout == "auto" and last):
         images = images.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(images)
 
 
-def _labels(labels: np.ndarray, key: str, path: Path) -> np.ndarray:
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(
-            f"{path}: {key} has dtype {labels.dtype} and shape {labels.shape}; needed are whole "
-            "numbers, one an image."
-        )
-    if len(labels) and (labels.min() < 0 or labels.max() > 100_000):
-        wrong = int(labels.min() if labels.min() < 0 else labels.max())
-        raise DataError(
-            f"{path}: {key} holds {wrong}; labels are class numbers 0, 1, 2, ... up to 100000."
-        )
-    return labels.astype(np.int64)
-
-
-@register_source("npz", description="your arrays: images and labels in a .npz file")
+@register_source(
+    "npz", description="your arrays in a .npz file: images and labels, or x and y of any kind"
+)
 def load_npz(path: Path | None = None, layout: str = "auto") -> RawData:
-    """The arrays of a `.npz` file; `class_names` (texts) in it name the classes.
+    """The arrays of a `.npz` file.
+
+    Beside inputs and targets it may hold `class_names` or `classes` (texts), `group` (a number or a name a
+    sample) with `groups` (their names), `mask` (True: the target counts), `vocabulary` (texts: what token
+    numbers stand for) and `rate` (samples a second).
 
     Args:
         path: the file.
@@ -123,21 +96,38 @@ def _load(archive: zipfile.ZipFile, path: Path, layout: str) -> RawData:
         raise DataError(
             f"{path} holds {', '.join(sorted(keys)) or 'no arrays'}; needed is {_HOLDS}."
         )
-    images = _layout(_read(archive, pair[0], path), layout, pair[0], path)
-    labels = _labels(_read(archive, pair[1], path), pair[1], path)
+
+    def optional(*names: str) -> np.ndarray | None:
+        return next((_read(archive, name, path) for name in names if name in keys), None)
+
     test = next((p for p in _TEST if keys.issuperset(p)), None)
-    test_images = test_labels = None
-    if test is not None:
-        test_images = _layout(_read(archive, test[0], path), layout, test[0], path)
-        test_labels = _labels(_read(archive, test[1], path), test[1], path)
-    if "class_names" in keys:
-        names = _read(archive, "class_names", path)
-        if names.ndim != 1 or names.dtype.kind not in "US":
-            raise DataError(
-                f"{path}: class_names must be a list of texts, not {names.dtype} {names.shape}."
-            )
-        texts = names.astype(str)
-        classes = tuple(str(name) for name in texts)
-    else:
-        classes = tuple(str(i) for i in range(int(labels.max()) + 1 if len(labels) else 0))
-    return RawData(images, labels, classes, str(path), test_images, test_labels)
+    rows = [pair] if test is None else [pair, test]
+    inputs = [_layout(_read(archive, x, path), layout, x, path) for x, _ in rows]
+    targets = [_column(_read(archive, y, path)) for _, y in rows]
+    groups, group_names = group_numbers(
+        optional("group"), optional("groups", "group_names"), str(path)
+    )
+    mask, rate = optional("mask"), optional("rate")
+    if mask is not None and mask.dtype != np.bool_:
+        raise DataError(f"{path}: mask has dtype {mask.dtype}; save booleans (True: counts).")
+    if rate is not None and (rate.size != 1 or rate.dtype.kind not in "uif"):
+        raise DataError(f"{path}: rate must be one number, samples a second.")
+    return RawData(
+        inputs[0],
+        targets[0],
+        texts(optional("class_names", "classes"), f"{path}: class_names"),
+        str(path),
+        test_inputs=None if test is None else inputs[1],
+        test_targets=None if test is None else targets[1],
+        mask=mask,
+        groups=groups,
+        group_names=group_names,
+        vocabulary=texts(optional("vocabulary"), f"{path}: vocabulary"),
+        rate=None if rate is None else float(rate.reshape(-1)[0]),
+    )
+
+
+def _column(targets: np.ndarray) -> np.ndarray:
+    """Targets in one column of whole numbers as a plain list of them."""
+    whole = targets.dtype.kind in "uib"
+    return targets[:, 0] if targets.ndim == 2 and targets.shape[1] == 1 and whole else targets

@@ -1,6 +1,6 @@
-"""A pool of images and the splits that pick from it.
+"""A pool of samples and the splits that pick from it.
 
-Shapes: C channels, H W height and width, N images of a split.
+Shapes: N samples of a split, ... the shape of one input or target.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ __all__ = ["Pool", "Split"]
 
 @dataclass(frozen=True)
 class Pool:
-    """All images of a data set in one place: on the device, or in host memory when they do not fit.
+    """All samples of a data set in one place: on the device, or in host memory when they do not fit.
 
-    Shapes: images_NCHW uint8, labels_N int64.
+    Shapes: inputs_N [N, C, H, W], [N, C, T] or [N, T], uint8 for images; targets_N [N, ...], as the task
+    takes them.
     """
 
-    images_NCHW: Tensor
-    labels_N: Tensor
+    inputs_N: Tensor
+    targets_N: Tensor
 
 
 @dataclass(frozen=True)
 class Split:
-    """Some images of a pool, in a fixed order.
+    """Some samples of a pool, in a fixed order.
 
     Shapes: index_N int64, on the pool's device.
     """
@@ -37,11 +38,11 @@ class Split:
         return int(self.index_N.numel())
 
     @property
-    def images(self) -> Tensor:
-        """A uint8 copy [N, C, H, W] of the split's images, where the pool lies."""
-        return self.pool.images_NCHW[self.index_N]
+    def inputs(self) -> Tensor:
+        """A copy [N, ...] of the split's inputs as they are stored, where the pool lies."""
+        return self.pool.inputs_N[self.index_N]
 
     @property
-    def labels(self) -> Tensor:
-        """A copy [N] of the split's labels, where the pool lies."""
-        return self.pool.labels_N[self.index_N]
+    def targets(self) -> Tensor:
+        """A copy [N, ...] of the split's targets, where the pool lies."""
+        return self.pool.targets_N[self.index_N]

@@ -1,4 +1,4 @@
-"""What a data source returns, the table of sources, and the checks that every source passes."""
+"""What a data source returns, and the table of sources."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from darts_core.errors import DataError, MemoryShortageError
-from darts_core.reading import unusable
+from darts_core import memory
+from darts_core.errors import DataError
 from darts_core.registry import Registry
 
 __all__ = [
@@ -17,31 +17,46 @@ __all__ = [
     "SOURCES",
     "RawData",
     "check_memory",
-    "check_raw",
     "existing",
     "register_source",
 ]
 
-# two stride-2 reductions must leave at least 2x2 features
+# of images: two stride-2 reductions must leave at least 2x2 features
 MIN_SIZE = 8
 
 
 @dataclass(frozen=True)
 class RawData:
-    """Images and labels in host memory, as a source read them; not yet divided into splits.
+    """Inputs and targets in host memory, as a source read them; not yet divided into splits.
 
-    Shapes: images uint8 [N, C, H, W] with C 1 or 3, labels int64 [N]; the test arrays likewise.
+    Shapes: inputs [N, C, H, W] (images: uint8, or any numbers), [N, C, T] (series) or [N, T] (token
+    numbers); targets [N], or what else `darts_core.tasks.TARGETS` names; the test arrays likewise.
 
-    `test_images` is None when there is no official test set: one is then held out. `origin` names
-    the file or folder in error messages.
+    Attributes:
+        inputs, targets: see above.
+        names: of the classes, labels or columns; of the tokens where these are predicted.
+        origin: the file or folder, for messages.
+        test_inputs, test_targets: None when there is no official test set: one is then held out.
+        mask: True where a target counts, of the targets' shape; None: all do.
+        groups: of every sample, a number into `group_names`: a speaker, a patient.
+        group_names: what the groups are called.
+        vocabulary: what token numbers in the inputs stand for.
+        rate: samples a second of a series, where it is known.
+        ordered: neighbours belong together (windows of one text), so splits are whole stretches.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
-    class_names: tuple[str, ...]
+    inputs: np.ndarray
+    targets: np.ndarray
+    names: tuple[str, ...]
     origin: str
-    test_images: np.ndarray | None = None
-    test_labels: np.ndarray | None = None
+    test_inputs: np.ndarray | None = None
+    test_targets: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    group_names: tuple[str, ...] = ()
+    vocabulary: tuple[str, ...] = ()
+    rate: float | None = None
+    ordered: bool = False
 
 
 Loader = Callable[..., RawData]
@@ -72,17 +87,6 @@ def existing(path: Path | None, name: str, holds: str) -> Path:
     return path
 
 
-def host_memory_bytes() -> int | None:
-    """Bytes of host memory that are free for new data, or None where the system does not say."""
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        return None
-    return None
-
-
 def check_memory(needed_bytes: int, origin: str | Path) -> None:
     """Refuse data that would not fit into host memory, before any of it is allocated.
 
@@ -91,102 +95,8 @@ def check_memory(needed_bytes: int, origin: str | Path) -> None:
     Raises:
         MemoryShortageError: `needed_bytes` exceeds what the host has free.
     """
-    free = host_memory_bytes()
-    if free is not None and needed_bytes > free:
-        raise MemoryShortageError(
-            f"{origin} announces {needed_bytes / 2**20:,.0f} MiB, but {free / 2**20:,.0f} MiB of "
-            "host memory are free; use a smaller file (of images: data.image_size=...) or another "
-            "machine."
-        )
-
-
-def _check_arrays(images: np.ndarray, labels: np.ndarray, raw: RawData, what: str) -> None:
-    if images.dtype != np.uint8 or images.ndim != 4:
-        raise DataError(
-            f"The {what} images of {raw.origin} have dtype {images.dtype} and shape "
-            f"{images.shape}; "
-            "needed is uint8 [N, C, H, W]."
-        )
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(
-            f"The {what} labels of {raw.origin} have dtype {labels.dtype} and shape "
-            f"{labels.shape}; "
-            "needed are integers, one an image."
-        )
-    if len(images) != len(labels):
-        raise DataError(
-            f"{raw.origin} holds {len(images):,} {what} images but {len(labels):,} labels; their "
-            "numbers must agree (is a file truncated?)."
-        )
-    if len(images) == 0:
-        raise DataError(f"{raw.origin} holds no {what} images; at least a few a class are needed.")
-    _, channels, height, width = images.shape
-    if channels not in (1, 3):
-        raise DataError(
-            f"The {what} images of {raw.origin} have {channels} channels; 1 (grey) or 3 (colour) "
-            "are allowed."
-        )
-    if height != width:
-        raise DataError(
-            f"The {what} images of {raw.origin} are {height}x{width}; they must be square. "
-            "data.image_size=32 (or another size) resizes them."
-        )
-    if height < MIN_SIZE:
-        raise DataError(
-            f"The {what} images of {raw.origin} are {height}x{width}; at least "
-            f"{MIN_SIZE}x{MIN_SIZE} is "
-            f"needed. data.image_size={MIN_SIZE} (or more) enlarges them."
-        )
-    classes = len(raw.class_names)
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
-        wrong = low if low < 0 else high
-        raise DataError(
-            f"The {what} labels of {raw.origin} hold {wrong}; allowed are 0..{classes - 1} for its "
-            f"{classes} classes. Correct the labels or the class names."
-        )
-
-
-def check_raw(raw: RawData) -> None:
-    """Check shapes, dtypes, label range and classes.
-
-    Raises:
-        DataError: something does not fit; the sentence says what and where.
-    """
-    if not len(raw.labels):
-        raise DataError(
-            f"{raw.origin} holds no training images; a classifier needs some of each class."
-        )
-    if len(raw.class_names) < 2:
-        raise DataError(
-            f"{raw.origin} has one class only ({', '.join(raw.class_names) or 'none'}); a "
-            "classifier "
-            "needs at least two."
-        )
-    for name in raw.class_names:
-        if unusable(name):
-            raise DataError(f"A class name of {raw.origin} holds {unusable(name)}.")
-    _check_arrays(raw.images, raw.labels, raw, "training")
-    counts = np.bincount(raw.labels, minlength=len(raw.class_names))
-    if (counts > 0).sum() < 2:
-        only = raw.class_names[int(counts.argmax())]
-        raise DataError(
-            f"All training images of {raw.origin} belong to one class ({only!r}); a classifier "
-            "needs "
-            "at least two."
-        )
-    if (counts == 0).any():
-        missing = [raw.class_names[i] for i in np.flatnonzero(counts == 0)[:5]]
-        raise DataError(
-            f"{raw.origin} has no training image of class {', '.join(map(repr, missing))}; number "
-            "the "
-            "labels without gaps or remove the class."
-        )
-    if raw.test_images is None or raw.test_labels is None:
-        return
-    _check_arrays(raw.test_images, raw.test_labels, raw, "test")
-    if raw.test_images.shape[1:] != raw.images.shape[1:]:
-        raise DataError(
-            f"The test images of {raw.origin} have shape {raw.test_images.shape[1:]}, the training "
-            f"images {raw.images.shape[1:]}; they must agree (data.image_size=... resizes both)."
-        )
+    memory.check_memory(
+        needed_bytes,
+        f"{origin} announces",
+        "use a smaller file (of images: data.image_size=...) or another machine",
+    )

@@ -6,7 +6,7 @@ import numpy as np
 
 from darts_core.errors import ConfigError, DataError
 
-__all__ = ["SPLITS", "divide", "stratified_pick"]
+__all__ = ["SPLITS", "check_fraction", "check_limit", "divide", "stratified_pick"]
 
 SPLITS = ("params", "alpha", "val", "test")
 
@@ -58,10 +58,25 @@ def stratified_pick(
     return np.sort(index[chosen]), np.sort(index[~chosen])
 
 
-def _fraction(name: str, value: float) -> float:
+def check_fraction(name: str, value: float) -> float:
+    """`value`, when it is a share between 0 and 1.
+
+    Raises:
+        ConfigError: it is not.
+    """
     if not 0.0 < value < 1.0:
         raise ConfigError(f"data.{name}={value} is not allowed; choose a number between 0 and 1.")
     return float(value)
+
+
+def check_limit(name: str, value: int | None, size: int) -> None:
+    """Refuse a limit that is not within 1..size.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if value is not None and not 1 <= value <= size:
+        raise ConfigError(f"data.{name}={value} is not allowed; choose 1..{size} or null for all.")
 
 
 def _check_present(
@@ -125,25 +140,22 @@ def divide(
     if official_test:
         rest, test = np.split(everything, [len(labels) - official_test])
     else:
-        count = round(len(labels) * _fraction("test_fraction", test_fraction))
+        count = round(len(labels) * check_fraction("test_fraction", test_fraction))
         test, rest = stratified_pick(labels, everything, count, fixed)
     for name, value, size in (("limit", limit, len(rest)), ("test_limit", test_limit, len(test))):
-        if value is not None and not 1 <= value <= size:
-            raise ConfigError(
-                f"data.{name}={value} is not allowed; choose 1..{size} or null for all."
-            )
+        check_limit(name, value, size)
     if limit is not None:
         rest, _ = stratified_pick(labels, rest, limit, rng)
     if test_limit is not None:
         test, _ = stratified_pick(labels, test, test_limit, fixed)
-    val_count = round(len(rest) * _fraction("val_fraction", val_fraction))
+    val_count = round(len(rest) * check_fraction("val_fraction", val_fraction))
     val, rest = stratified_pick(labels, rest, val_count, rng)
     if not len(rest):
         raise DataError(
             f"data.val_fraction={val_fraction} leaves nothing to train on; choose a smaller one, or use "
             "more images."
         )
-    alpha_count = round(len(rest) * _fraction("alpha_fraction", alpha_fraction))
+    alpha_count = round(len(rest) * check_fraction("alpha_fraction", alpha_fraction))
     alpha, params = stratified_pick(labels, rest, alpha_count, rng)
     parts = {"params": params, "alpha": alpha, "val": val, "test": test}
     _check_present(parts, labels, class_names)

@@ -6,13 +6,14 @@ from darts_core.export.extras import obstacle
 from darts_core.export.fold import fold_batch_norms
 from darts_core.export.formats import FORMATS
 from darts_core.export.manifest import DataMeta, read_manifest
-from darts_core.export.predict import Prediction, predict
+from darts_core.export.predict import Numbers, Prediction, predict
 from darts_core.export.runtime import LoadedModel, load
 
 __all__ = [
     "FORMATS",
     "DataMeta",
     "LoadedModel",
+    "Numbers",
     "Prediction",
     "export_model",
     "fold_batch_norms",

@@ -11,6 +11,7 @@ from darts_core.export.manifest import check_files, read_manifest
 from darts_core.export.runtime import open_artifact
 from darts_core.latency import default_batch_sizes, device_lock, quick_ms
 from darts_core.latency.device import pinned_threads
+from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["best_chunk", "tune_chunks"]
 
@@ -29,7 +30,7 @@ def best_chunk(
         batch: images of the batch to be served.
         device: the CPU.
     """
-    x = torch.randn(batch, *input_shape)
+    x = draw_inputs(input_shape, batch)
     times: dict[int | None, float] = {}
     with device_lock(device), pinned_threads(device) as threads:
         for chunk in (None, *sorted({1, 2, 4, -(-batch // threads)})):

@@ -21,6 +21,9 @@ from darts_core.export.formats import FORMATS, Job, cast
 from darts_core.export.manifest import SCHEMA_VERSION, DataMeta, data_meta, sha256
 from darts_core.export.runtime import open_artifact
 from darts_core.latency import default_batch_sizes, measure, measure_model
+from darts_core.metric import ACCURACY
+from darts_core.sample_inputs import draw_inputs
+from darts_core.tasks import saved_task
 
 __all__ = ["export_model"]
 
@@ -47,17 +50,17 @@ def export_model(
 
     Batch norms are folded into convolutions. Each file is loaded again and compared with the eager
     fp32 model on inputs drawn anew (and on the val split, given a bundle); one that differs is not
-    written: fp32 by more than 1e-4 of the largest logit, bf16 and fp16 in more than 0.5 % of the
-    top classes, INT8 by more than 0.5 points of accuracy.
+    written: fp32 by more than 1e-4 of the largest output, bf16 and fp16 in more than 0.5 % of the
+    answers, INT8 by more than 0.5 points of accuracy (or what the task's metric is).
 
     Args:
-        model: a plain network whose eval forward gives logits; it is left as it is.
+        model: a plain network; it is left as it is.
         folder: receives the files and manifest.json.
         meta: a data bundle, a `DataMeta`, or a mapping with class_names, image_shape, mean and std.
         formats: names from `FORMATS`.
         bundle: data for verification on val and for INT8 calibration; `meta` if that is a bundle.
         device: where the artifacts run and are timed.
-        accuracy: the test accuracy (0..1) to state in the manifest.
+        accuracy: the accuracy on test (or what the task's metric is) to state in the manifest.
         extra: further plain values for the manifest (architecture, job name).
         allow_accuracy_loss: write low-precision files even if they lose more than allowed.
         time_artifacts: time each file and state it in the manifest.
@@ -168,7 +171,7 @@ def _one(
         "files": [{"name": form.file, "sha256": sha256(path), "bytes": path.stat().st_size}],
         "relative_error": check.relative_error,
         "val_agreement": check.agreement,
-        "val_accuracy": check.accuracy,
+        f"val_{check.metric.name}": check.value,
     }
 
 
@@ -187,14 +190,19 @@ def _cause(precision: str, job: Job, reference: nn.Module) -> str:
 
 def _check(precision: str, job: Job, reference: nn.Module, runner: verify.Runner) -> verify.Check:
     error = verify.compare_on_fresh_inputs(
-        reference, runner, job.meta.input_shape, device=job.device
+        reference,
+        runner,
+        job.meta.input_shape,
+        device=job.device,
+        vocabulary=max(len(job.meta.vocabulary), 2),
     )
     if job.bundle is None:
         return verify.Check(error)
-    agreement, accuracy, wanted, count = verify.compare_on_split(
+    agreement, value, wanted, count = verify.compare_on_split(
         reference, runner, job.bundle, device=job.device
     )
-    return verify.Check(error, agreement, accuracy, wanted, count)
+    metric = job.bundle.task.metric
+    return verify.Check(error, agreement, value, wanted, count, metric)
 
 
 def _timed(
@@ -209,7 +217,7 @@ def _timed(
     runner = open_artifact(form.kind, [folder / form.file], job.device, chunk=chunk, trust=True)
     rows = {}
     for size in sizes:
-        x = torch.randn(size, *job.meta.input_shape, device=job.device)
+        x = draw_inputs(job.meta.input_shape, size, device=job.device)
         with torch.inference_mode():
             row = measure(
                 lambda x=x: runner(x),  # type: ignore[misc]
@@ -228,10 +236,11 @@ def _manifest(
     model: nn.Module,
     artifacts: Mapping[str, Any],
     job: Job,
-    accuracy: float | None,
+    tested: float | None,
     extra: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     environment = runlog.environment()
+    metric = saved_task(meta.task, "meta").metric if meta.task else ACCURACY
     return {
         "schema_version": SCHEMA_VERSION,
         "data": meta.name,
@@ -239,9 +248,14 @@ def _manifest(
         "input_shape": list(meta.input_shape),
         "mean": list(meta.mean),
         "std": list(meta.std),
-        "input": "float32 [batch, channels, height, width], (pixel / 255 - mean) / std",
+        "input": meta.fed,
+        "unit": meta.unit,
+        "task": dict(meta.task) or None,
+        **({"vocabulary": list(meta.vocabulary)} if meta.vocabulary else {}),
+        **({} if meta.rate is None else {"rate": meta.rate}),
+        "metric": metric.to_dict(),
         "params": sum(p.numel() for p in model.parameters()),
-        "test_accuracy": accuracy,
+        f"test_{metric.name}": tested,
         "channels_last": job.channels_last,
         "versions": environment["packages"],
         "python": environment["python"],

@@ -23,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from darts_core.errors import ExportError, LatencyError
 from darts_core.latency.deployed import keep_constants, skip_dead
 from darts_core.latency.norms import CONVOLUTIONS, is_call, rest_of_norm
+from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["fold_batch_norms", "trace"]
 
@@ -42,7 +43,7 @@ def trace(
     """
     if example is None:
         reference = next(model.parameters(), torch.zeros(()))
-        example = torch.randn(2, *input_shape, device=reference.device, dtype=reference.dtype)
+        example = draw_inputs(input_shape, 2, device=reference.device, dtype=reference.dtype)
     batch = torch.export.Dim("batch", min=1, max=1 << 16)
     try:
         with torch.no_grad():
@@ -82,7 +83,9 @@ def fold_batch_norms(model: nn.Module, input_shape: Sequence[int]) -> nn.Module:
         log.info("batch norm %s%s is not folded: %s", names[0], more, reason)
     folded.requires_grad_(False)
     like = next(folded.parameters(), torch.zeros(()))
-    return keep_constants(folded, like.new_zeros((1, *input_shape)))
+    return keep_constants(
+        folded, draw_inputs(input_shape, 1, device=like.device, dtype=like.dtype, zeros=True)
+    )
 
 
 class _Sites:

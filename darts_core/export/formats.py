@@ -22,6 +22,7 @@ from darts_core.export.extras import require
 from darts_core.export.fold import trace
 from darts_core.export.int8 import quantize
 from darts_core.export.manifest import DataMeta
+from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["FORMATS", "Format", "Job"]
 
@@ -60,8 +61,11 @@ class Cast(nn.Module):
         self.layout = layout
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits in float32."""
-        x = x.to(self.dtype).contiguous(memory_format=self.layout)
+        """Outputs in float32."""
+        if x.is_floating_point():
+            x = x.to(self.dtype)
+        if x.dim() == 4:
+            x = x.contiguous(memory_format=self.layout)
         return self.model(x).float()
 
 
@@ -114,7 +118,7 @@ def write_onnx(model: nn.Module, job: Job, path: Path) -> None:
     Raises:
         ExportError: the exporter knows no ONNX form for one of the operations.
     """
-    program = trace(model, job.meta.input_shape, example=torch.randn(2, *job.meta.input_shape))
+    program = trace(model, job.meta.input_shape, example=draw_inputs(job.meta.input_shape, 2))
     try:
         with _quiet():
             warnings.simplefilter("ignore")
@@ -192,7 +196,7 @@ def _fused(job: Job, path: Path) -> None:
 
 
 def _example(job: Job) -> torch.Tensor:
-    return torch.randn(2, *job.meta.input_shape, device=job.device)
+    return draw_inputs(job.meta.input_shape, 2, device=job.device)
 
 
 FORMATS: dict[str, Format] = {

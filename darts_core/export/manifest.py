@@ -6,10 +6,11 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from darts_core.data.kinds import KINDS
 from darts_core.errors import ExportError
 from darts_core.reading import read_json, regular_file
 
@@ -23,13 +24,34 @@ _DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
 
 @dataclass(frozen=True)
 class DataMeta:
-    """What a model's user must know: classes, input (C, H, W), normalisation in 0..1 units."""
+    """What a model's user must know.
+
+    Attributes:
+        classes: what the outputs are called.
+        input_shape: (C, H, W), (C, T), or (T,) of tokens.
+        mean, std: one number a channel; inputs are `(value / unit - mean) / std`. Of tokens none.
+        name: of the data set.
+        task: as `Task.describe` gives it; empty in files from before there were tasks.
+        unit: 255 of uint8 images, else 1.
+        vocabulary: what token numbers stand for.
+        rate: samples a second of a series.
+    """
 
     classes: tuple[str, ...]
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     name: str = ""
+    task: Mapping[str, Any] = field(default_factory=dict)
+    unit: int = 255
+    vocabulary: tuple[str, ...] = ()
+    rate: float | None = None
+
+    @property
+    def fed(self) -> str:
+        """How inputs must come, in words."""
+        kind = KINDS[len(self.input_shape) + 1]
+        return kind.fed.replace("value", "pixel / 255" if self.unit == 255 else "value")
 
 
 def data_meta(source: Any) -> DataMeta:
@@ -50,6 +72,9 @@ def data_meta(source: Any) -> DataMeta:
                 return getattr(source, name)
         raise ExportError(f"The description of the data lacks {names[0]!r}; give it a value.")
 
+    def optional(name: str) -> Any:
+        return source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)
+
     def values(kind: Any, *names: str) -> tuple[Any, ...]:
         found = read(*names)
         try:
@@ -62,16 +87,17 @@ def data_meta(source: Any) -> DataMeta:
                 f"{'names' if kind is str else 'numbers'} ({error})."
             ) from None
 
-    shape = values(int, "image_shape", "input_shape")
+    shape = values(int, "input_shape", "image_shape")
     mean, std = values(float, "mean"), values(float, "std")
-    if len(shape) != 3 or len(mean) != shape[0] or len(std) != shape[0]:
+    channels = shape[0] if len(shape) in (2, 3) else 0
+    if len(shape) not in (1, 2, 3) or len(mean) != channels or len(std) != channels:
         raise ExportError(
             f"Input shape {shape}, mean {mean} and std {std} do not fit; there must be one mean "
-            "and one std a channel of (channels, height, width)."
+            "and one std a channel of (channels, height, width) or (channels, positions)."
         )
     if min(shape) < 1 or math.prod(shape) > _MOST_PIXELS:
-        raise ExportError(f"Input shape {shape} is no image of at most {_MOST_PIXELS:,} values.")
-    if not all(math.isfinite(value) for value in (*mean, *std)) or min(std) <= 0.0:
+        raise ExportError(f"Input shape {shape} is no input of at most {_MOST_PIXELS:,} values.")
+    if not all(math.isfinite(value) for value in (*mean, *std)) or min(std, default=1.0) <= 0.0:
         raise ExportError(f"mean {mean} or std {std} holds a value that is not finite or positive.")
     classes = values(str, "class_names", "classes")
     if not classes:
@@ -80,7 +106,20 @@ def data_meta(source: Any) -> DataMeta:
         name = str(read("name"))
     except ExportError:
         name = ""
-    return DataMeta(classes, (shape[0], shape[1], shape[2]), mean, std, name)
+    task, unit = optional("task"), optional("unit")
+    vocabulary, rate = optional("vocabulary") or (), optional("rate")
+    described = getattr(task, "describe", lambda: task or {})()
+    known = isinstance(described, Mapping) and unit in (None, 1, 255)
+    texts = isinstance(vocabulary, (list, tuple)) and all(isinstance(t, str) for t in vocabulary)
+    number = rate is None or (isinstance(rate, (int, float)) and 0 < rate < math.inf)
+    if not (known and texts and number):
+        raise ExportError(
+            "task, unit, vocabulary or rate of the data's description is damaged (unit "
+            f"{str(unit)[:40]}, rate {str(rate)[:40]}); export the model again."
+        )
+    return DataMeta(
+        classes, shape, mean, std, name, described, unit or 255, tuple(vocabulary), rate
+    )
 
 
 def sha256(path: str | Path) -> str:

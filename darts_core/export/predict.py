@@ -1,4 +1,4 @@
-"""Class predictions for image files, with the preprocessing that the manifest states."""
+"""What an exported model says of files, with the preprocessing that the manifest states."""
 
 from __future__ import annotations
 
@@ -10,21 +10,31 @@ from typing import Any
 import numpy as np
 import torch
 
+from darts_core.data.arrays import read_array
 from darts_core.data.images import frames_of, open_image, pixels_of, quietly, warn_of_frames
-from darts_core.errors import DataError
+from darts_core.errors import DataError, ExportError
 from darts_core.export.runtime import LoadedModel, load
+from darts_core.reading import DAMAGE, regular_file
 
-__all__ = ["Prediction", "predict", "read_image"]
+__all__ = ["Numbers", "Prediction", "predict", "read_image"]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image's result: the best class, its probability, and all probabilities by class name."""
+    """One file's result: the best class, its probability, and all probabilities by name."""
 
     image: str
     label: str
     probability: float
     probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """One file's result where numbers are predicted: each by name, in the targets' own unit."""
+
+    image: str
+    values: dict[str, float]
 
 
 def predict(
@@ -34,39 +44,88 @@ def predict(
     runtime: str | None = None,
     batch_size: int = 32,
     **options: Any,
-) -> list[Prediction]:
-    """Predictions for image files, in their order.
+) -> list[Prediction | Numbers]:
+    """Predictions for files, in their order.
 
     Args:
         model: an export folder, or a model that `load` gave.
         images: paths of image files, read as the data sets read theirs (`darts_core.data.images`
             states the formats and rules); they are converted to the model's channels and resized to
-            its height and width.
+            its height and width. Of any other model, and of images that are no bytes: `.npy` files
+            with one sample each, as it stands in the data; a text file for a model of characters.
         runtime: the artifact to run, if `model` is a folder.
-        batch_size: images a call.
+        batch_size: samples a call.
         options: further arguments of `load`.
 
     Raises:
-        DataError: a file is missing or no image.
-        ExportError: the folder cannot be loaded.
+        DataError: a file is missing, damaged or of another shape.
+        ExportError: the folder cannot be loaded, or its task is not registered here.
     """
     loaded = model if isinstance(model, LoadedModel) else load(model, runtime, **options)
-    results: list[Prediction] = []
+    task = loaded.task
+    if task is None:
+        raise ExportError(
+            f"The model belongs to the task {str(loaded.described.task.get('name'))[:80]!r}, which is not "
+            "registered here; import the module that registers it (predict --plugins MODULE)."
+        )
+    results: list[Prediction | Numbers] = []
     for start in range(0, len(images), batch_size):
         part = images[start : start + batch_size]
-        x = torch.stack([prepare(read_image(path, loaded.input_shape), loaded) for path in part])
-        probability = loaded(x).float().softmax(1).cpu()
-        for path, row in zip(part, probability, strict=True):
-            best = int(row.argmax())
-            results.append(
-                Prediction(
-                    str(path),
-                    loaded.classes[best],
-                    float(row[best]),
-                    {name: float(p) for name, p in zip(loaded.classes, row, strict=True)},
-                )
-            )
+        x = torch.stack([_sample(path, loaded) for path in part])
+        answers = task.read(loaded(x)).cpu()
+        for path, row in zip(part, answers, strict=True):
+            named = task.answers(row)
+            if not task.ranked:
+                results.append(Numbers(str(path), named))
+                continue
+            best = max(named, key=named.__getitem__)
+            results.append(Prediction(str(path), best, named[best], named))
     return results
+
+
+def _sample(path: str | Path, model: LoadedModel) -> torch.Tensor:
+    """One file as the model takes it."""
+    if Path(path).suffix.lower() == ".npy":
+        return prepare(_array(path, model.input_shape), model)
+    if len(model.input_shape) == 1:
+        return _text(path, model)
+    if len(model.input_shape) != 3 or model.described.unit != 255:
+        raise DataError(
+            f"{path}: the model takes values of shape {list(model.input_shape)}; give .npy files, one sample "
+            "each."
+        )
+    return prepare(read_image(path, model.input_shape), model)
+
+
+def _array(path: str | Path, shape: Sequence[int]) -> np.ndarray:
+    try:
+        file = regular_file(Path(path))
+        with file.open("rb") as stream:
+            found = read_array(stream, file.stat().st_size, str(path))
+    except DAMAGE as error:
+        raise DataError(f"{path} cannot be read as an array ({error}).") from error
+    if found.size != int(np.prod(shape)) or found.dtype.kind not in "uifb":
+        raise DataError(
+            f"{path} holds {found.dtype} of shape {list(found.shape)}; the model takes one sample of shape "
+            f"{list(shape)}."
+        )
+    return found.reshape(tuple(shape))
+
+
+def _text(path: str | Path, model: LoadedModel) -> torch.Tensor:
+    """The end of a text as token numbers."""
+    vocabulary, length = model.described.vocabulary, model.input_shape[0]
+    numbers = {text: number for number, text in enumerate(vocabulary)}
+    try:
+        content = regular_file(Path(path)).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 (byte {error.start}).") from error
+    end = content[-length:]
+    strange = sorted({text for text in end if text not in numbers})
+    if strange or len(end) < length:
+        why = f"holds {strange[0]!r}, which the model has not seen" if strange else "is too short"
+        raise DataError(f"{path} {why}; the model reads the last {length} characters of a text.")
+    return torch.tensor([numbers[text] for text in end])
 
 
 def read_image(path: str | Path, input_shape: Sequence[int]) -> np.ndarray:
@@ -77,15 +136,21 @@ def read_image(path: str | Path, input_shape: Sequence[int]) -> np.ndarray:
     """
     channels, height, width = input_shape
     if channels not in (1, 3):
-        raise DataError(f"The model takes {channels} channels; image files give 1 or 3.")
+        raise DataError(
+            f"The model takes {channels} channels; image files give 1 or 3. Give .npy files, one sample each."
+        )
     with quietly(), open_image(Path(path), str(path)) as image:
         if frames_of(image):
             warn_of_frames([str(path)])
         return pixels_of(image, (width, height), channels, str(path))
 
 
-def prepare(pixels_CHW: np.ndarray, model: LoadedModel) -> torch.Tensor:
-    """Normalised float32 [C, H, W] for `model` from uint8 pixels."""
-    mean = torch.tensor(model.manifest["mean"], dtype=torch.float32).view(-1, 1, 1)
-    std = torch.tensor(model.manifest["std"], dtype=torch.float32).view(-1, 1, 1)
-    return (torch.from_numpy(np.array(pixels_CHW)).float() / 255.0 - mean) / std
+def prepare(sample: np.ndarray, model: LoadedModel) -> torch.Tensor:
+    """One sample as the model takes it: normalised float32, or int64 token numbers."""
+    known = model.described
+    if sample.ndim == 1:
+        return torch.from_numpy(sample.astype(np.int64))
+    shape = (-1, *[1] * (sample.ndim - 1))
+    mean = torch.tensor(known.mean, dtype=torch.float32).view(shape)
+    std = torch.tensor(known.std, dtype=torch.float32).view(shape)
+    return (torch.from_numpy(np.array(sample)).float() / known.unit - mean) / std

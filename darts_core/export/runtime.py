@@ -1,6 +1,7 @@
 """Loading and running exported models: `load(folder)` gives one callable for any runtime.
 
-Shapes: images_BCHW float32, normalised as the manifest says -> logits_BK float32.
+Shapes: images_BCHW float32, normalised as the manifest says -> logits_BK float32; or what else the manifest's
+`input` and `task` say.
 B batch (any), C channels, H height, W width, K classes.
 """
 
@@ -20,7 +21,8 @@ from darts_core.export import extras
 from darts_core.export.archive import load_program
 from darts_core.export.chunks import InChunks
 from darts_core.export.contents import LIBRARY, NATIVE, OTHER, PROGRAM, what_is
-from darts_core.export.manifest import check_files, read_manifest
+from darts_core.export.manifest import check_files, data_meta, read_manifest
+from darts_core.tasks import TASKS, Classification, Task, saved_task
 
 __all__ = ["LoadedModel", "default_runtime", "load", "open_artifact"]
 
@@ -29,12 +31,14 @@ Runner = Callable[[torch.Tensor], torch.Tensor]
 
 
 class LoadedModel:
-    """An exported model in memory: call it with normalised images, get logits.
+    """An exported model in memory: call it with normalised inputs, get outputs (of a classifier, logits).
 
     Attributes:
         manifest: the content of manifest.json.
         runtime: the artifact that runs (`pt2`, `onnx`, ...).
-        classes: class names in the order of the logits.
+        classes: what the outputs are called, in their order.
+        described: the manifest's account of inputs and outputs.
+        task: what the outputs mean (`task.read`); None where it is not registered here.
     """
 
     def __init__(
@@ -45,33 +49,47 @@ class LoadedModel:
         self.device = device
         self.classes: tuple[str, ...] = tuple(str(name) for name in manifest["classes"])
         self.input_shape: tuple[int, ...] = tuple(int(size) for size in manifest["input_shape"])
+        self.task: Task | None = None
+        self.described = data_meta(manifest)
+        described = self.described.task
+        if not described:  # written before there were tasks
+            self.task = Classification(outputs=len(self.classes), names=self.classes)
+        elif described.get("name") in TASKS:
+            self.task = saved_task(described, "manifest.json")
         self._runner = runner
 
-    def __call__(self, images_BCHW: torch.Tensor | np.ndarray) -> torch.Tensor:
-        """Logits [B, K] on the CPU or the model's device.
+    def __call__(self, inputs: torch.Tensor | np.ndarray) -> torch.Tensor:
+        """Outputs [B, ...] on the CPU or the model's device; of a classifier logits [B, K].
+
+        Args:
+            inputs: [B, *input_shape], normalised as the manifest says; token numbers for a shape (T,).
 
         Raises:
-            ExportError: the images have another shape than the model takes, or the file is not what
+            ExportError: the inputs have another shape than the model takes, or the file is not what
                 its manifest says.
         """
-        x = torch.as_tensor(images_BCHW)
-        if x.ndim != 4 or tuple(x.shape[1:]) != self.input_shape:
+        x = torch.as_tensor(inputs)
+        tokens = len(self.input_shape) == 1
+        if x.ndim != len(self.input_shape) + 1 or tuple(x.shape[1:]) != self.input_shape:
             raise ExportError(
-                f"The model takes images of shape [batch, *{list(self.input_shape)}], not "
+                f"The model takes inputs of shape [batch, *{list(self.input_shape)}], not "
                 f"{list(x.shape)}; resize or convert them."
             )
-        if not x.is_floating_point():
-            raise ExportError(
-                f"The model takes normalised float images, not {x.dtype}; predict() reads raw ones."
-            )
+        if x.is_floating_point() == tokens:
+            wanted = "token numbers" if tokens else "normalised floats"
+            raise ExportError(f"The model takes {wanted}, not {x.dtype}; predict() reads raw ones.")
         with torch.inference_mode():
-            logits = _run(self._runner, x.to(self.device, torch.float32), self.runtime)
-        if tuple(logits.shape) != (len(x), len(self.classes)):
+            x = x.to(self.device, torch.int64 if tokens else torch.float32)
+            outputs = _run(self._runner, x, self.runtime)
+        if self.task is None:
+            return outputs
+        shape = (len(x), *self.task.output_shape(self.input_shape))
+        if tuple(outputs.shape) != shape:
             raise ExportError(
-                f"The artifact {self.runtime!r} gives values of shape {list(logits.shape)} for "
-                f"{len(x)} images and {len(self.classes)} classes; export the model again."
+                f"The artifact {self.runtime!r} gives values of shape {list(outputs.shape)} for "
+                f"{len(x)} samples, not {list(shape)} as its manifest says; export the model again."
             )
-        return logits
+        return outputs
 
 
 def _run(runner: Runner, x: torch.Tensor, name: str) -> torch.Tensor:

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from darts_core.errors import ExportError
+from darts_core.metric import ACCURACY, Metric
+from darts_core.sample_inputs import draw_inputs
 
 __all__ = [
     "FP32_LIMIT",
@@ -23,22 +25,30 @@ __all__ = [
     "judge",
 ]
 
-FP32_LIMIT = 1e-4  # largest |difference| / largest |logit|
-LOW_PRECISION_AGREEMENT = 0.995  # share of val images with the same top class
-INT8_POINTS = 0.5  # accuracy points (per cent) that INT8 may lose on val
+FP32_LIMIT = 1e-4  # largest |difference| / largest |output|
+LOW_PRECISION_AGREEMENT = 0.995  # share of val samples with the same answer
+INT8_POINTS = 0.5  # points (per cent) of a metric that INT8 may lose on val
 
 Runner = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Check:
-    """What was found: relative error on random inputs, agreement and accuracies on a split."""
+    """What was found: relative error on random inputs, agreement and the task's metric on a split."""
 
     relative_error: float
     agreement: float | None = None
-    accuracy: float | None = None
-    reference_accuracy: float | None = None
-    images: int = 0
+    value: float | None = None
+    reference_value: float | None = None
+    samples: int = 0
+    metric: Metric = ACCURACY
+
+    @property
+    def lost(self) -> float:
+        """Points (per cent) lost: of a share as it is, of another metric relative to the reference."""
+        found, wanted = self.value or 0.0, self.reference_value or 0.0
+        drop = self.metric.rating(wanted) - self.metric.rating(found)
+        return 100.0 * (drop if self.metric.share else drop / max(abs(wanted), 1e-12))
 
 
 @contextlib.contextmanager
@@ -62,16 +72,18 @@ def compare_on_fresh_inputs(
     *,
     device: torch.device,
     batch_sizes: Sequence[int] = (1, 2, 5),
+    vocabulary: int = 2,
 ) -> float:
     """The largest relative error over random inputs drawn anew, one batch of each size.
 
-    Relative to the largest logit of the reference, so that small logits do not blow it up.
+    Relative to the largest output of the reference, so that small ones do not blow it up. Of a shape (T,),
+    token numbers below `vocabulary` are drawn.
     """
     generator = torch.Generator()
     generator.seed()
     worst = 0.0
     for size in batch_sizes:
-        x = torch.randn(size, *input_shape, generator=generator).to(device)
+        x = draw_inputs(input_shape, size, generator=generator, vocabulary=vocabulary).to(device)
         with torch.inference_mode():
             wanted = reference(x).double().cpu()
             found = runner(x).double().cpu()
@@ -91,21 +103,22 @@ def compare_on_split(
     batch_size: int = 256,
     device: torch.device,
 ) -> tuple[float, float, float, int]:
-    """Top-class agreement, the runner's and the reference's accuracy on `split`, and its size."""
-    same = right = reference_right = count = 0
+    """Share of equal answers, the runner's and the reference's metric on `split`, and its size."""
+    task = bundle.task
+    meters = [task.meter(bundle.device) for _ in range(2)]
+    outputs: list[list[torch.Tensor]] = [[], []]
     for x, y in _batches(bundle, split, batch_size):
         x = x.to(device)
         with torch.inference_mode():
-            wanted = reference(x).argmax(1).cpu()
-            found = runner(x).argmax(1).cpu()
-        y = y.cpu()
-        same += int((wanted == found).sum())
-        right += int((found == y).sum())
-        reference_right += int((wanted == y).sum())
-        count += len(y)
-    if count == 0:
+            found = [call(x).to(y.device).float() for call in (runner, reference)]
+        for meter, kept, output in zip(meters, outputs, found, strict=True):
+            meter.update(output, y)
+            kept.append(output)
+    if not outputs[0]:
         raise ExportError(f"The {split!r} split is empty; exported files cannot be verified on it.")
-    return same / count, right / count, reference_right / count, count
+    joined = [torch.cat(kept) for kept in outputs]
+    own, wanted = (meter.result()[task.metric.name] for meter in meters)
+    return float(task.agreement(*joined)), own, wanted, len(joined[0])
 
 
 def _batches(
@@ -119,7 +132,7 @@ def judge(precision: str, check: Check, *, allow_accuracy_loss: bool = False) ->
     if precision == "fp32":
         if not check.relative_error <= FP32_LIMIT:
             return (
-                f"its logits differ from eager by {check.relative_error:.2e} of the largest logit; "
+                f"its outputs differ from eager by {check.relative_error:.2e} of the largest; "
                 f"{FP32_LIMIT:.0e} is allowed"
             )
         return None
@@ -128,17 +141,17 @@ def judge(precision: str, check: Check, *, allow_accuracy_loss: bool = False) ->
             return "without a data bundle its agreement with eager on val cannot be checked"
         if check.agreement < LOW_PRECISION_AGREEMENT and not allow_accuracy_loss:
             return (
-                f"it names the same class as eager for {check.agreement:.2%} of the "
-                f"{check.images} val images; {LOW_PRECISION_AGREEMENT:.1%} is required"
+                f"it gives the same answer as eager for {check.agreement:.2%} of the {check.samples} val "
+                f"samples; {LOW_PRECISION_AGREEMENT:.1%} is required"
             )
         return None
-    if check.accuracy is None or check.reference_accuracy is None:
-        return "without a data bundle its accuracy on val cannot be checked"
-    lost = 100.0 * (check.reference_accuracy - check.accuracy)
-    if lost > INT8_POINTS and not allow_accuracy_loss:
+    if check.value is None or check.reference_value is None:
+        return f"without a data bundle its {check.metric.words} on val cannot be checked"
+    if check.lost > INT8_POINTS and not allow_accuracy_loss:
+        before, after = check.metric.text(check.reference_value), check.metric.text(check.value)
         return (
-            f"it loses {lost:.2f} points of accuracy on the {check.images} val images "
-            f"({check.reference_accuracy:.2%} to {check.accuracy:.2%}); {INT8_POINTS} is allowed "
+            f"it loses {check.lost:.2f} {'points' if check.metric.share else '%'} of {check.metric.words} on "
+            f"the {check.samples} val samples ({before} to {after}); {INT8_POINTS} is allowed "
             "(allow_accuracy_loss=True writes it all the same)"
         )
     return None

@@ -16,15 +16,12 @@ from darts_core.latency.measure import (
     require_comparable,
     speedup,
 )
-from darts_core.latency.penalties import BudgetPenalty, SoftPenalty
 from darts_core.latency.table import LatencyTable, build_table
 
 __all__ = [
-    "BudgetPenalty",
     "ChoiceCost",
     "CostModel",
     "LatencyTable",
-    "SoftPenalty",
     "Timing",
     "build_table",
     "choice_latency_model",

@@ -27,6 +27,7 @@ from darts_core.latency.expected import CostModel, fit_overhead
 from darts_core.latency.measure import measure
 from darts_core.latency.timing import Timing
 from darts_core.runlog import config_hash
+from darts_core.sample_inputs import draw_inputs
 from darts_core.spaces import SearchSpace
 
 __all__ = [
@@ -96,7 +97,7 @@ def check_predictions(
     home = require_device(device)
     architectures = random_architectures(model.space, count, seed)
     kept = _Kept(folder, batch)
-    x = torch.randn(batch, *input_shape, device=home)
+    x = draw_inputs(input_shape, batch, device=home)
     with _device.device_lock(home):
         for turn, name in enumerate(_TURNS):
             for number, architecture in enumerate(architectures):
@@ -179,7 +180,7 @@ def write_networks(
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write the ONNX files that `check_predictions` times, which needs no quiet device."""
-    x = torch.randn(2, *input_shape)
+    x = draw_inputs(input_shape, 2)
     for number, architecture in enumerate(random_architectures(space, count, seed)):
         _written(make, architecture, x, Path(folder))
         if progress is not None:

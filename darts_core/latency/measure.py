@@ -12,6 +12,7 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,14 @@ from darts_core.errors import LatencyError
 from darts_core.latency import device as _device
 from darts_core.latency.deployed import RUNTIMES, in_runtime
 from darts_core.latency.timing import Timing, require_comparable, speedup
+from darts_core.sample_inputs import draw_inputs
 
 __all__ = [
     "Timing",
     "added_ms",
     "call_ms",
     "default_batch_sizes",
+    "in_turn",
     "measure",
     "measure_model",
     "quick_ms",
@@ -138,23 +141,55 @@ def added_ms(
         rounds: differences to take.
         seconds: time for the samples of one call in one round.
     """
+    taken = in_turn(base, more, device=device, rounds=rounds, seconds=seconds)
+    return statistics.median(after - before for before, after in taken)
+
+
+def in_turn(
+    first: Callable[[], Any],
+    second: Callable[[], Any],
+    *,
+    device: str | torch.device = "cpu",
+    rounds: int = 5,
+    seconds: float = 0.06,
+    clock: Callable[[], float] | None = None,
+) -> list[tuple[float, float]]:
+    """Milliseconds of a call of each, sampled in turn: one pair a round.
+
+    The device's pace may change from round to round without changing the ratio or difference of a pair.
+    Hold `device_lock` around a series.
+
+    Args:
+        first: one call.
+        second: the other.
+        device: where.
+        rounds: pairs to take.
+        seconds: time for the samples of one call in one round.
+        clock: of a CPU, `time.perf_counter` by default; `time.thread_time` for calls that run in this thread
+            alone, where other work would interrupt the longer ones more often.
+    """
     found = require_device(device)
-    first, second = _Quick(base, found), _Quick(more, found)
-    differences = []
+    calls = _Quick(first, found, clock), _Quick(second, found, clock)
+    pairs = []
     for turn in range(rounds):
         # the order changes, as the device may slow down while it is busy
-        order = (second, first) if turn % 2 else (first, second)
+        order = calls[::-1] if turn % 2 else calls
         times = {call: call.block(seconds) for call in order}
-        differences.append(times[second] - times[first])
-    return statistics.median(differences)
+        pairs.append((times[calls[0]], times[calls[1]]))
+    return pairs
 
 
 class _Quick:
     """One short sample of a call at a time, in milliseconds a call."""
 
-    def __init__(self, fn: Callable[[], Any], device: torch.device) -> None:
+    def __init__(
+        self,
+        fn: Callable[[], Any],
+        device: torch.device,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
         self._calls, self._inner = 1, 1
-        self._sample: Callable[[Callable[[], Any], int], float] = _cpu_sample
+        self._sample: Callable[[Callable[[], Any], int], float] = partial(_cpu_sample, clock=clock)
         self._fn = fn
         if device.type == "cuda":
             self._sample, self._calls = _cuda_sample, _GRAPH_CALLS
@@ -248,11 +283,14 @@ def _flag_reason(device: torch.device, foreign_cores: float) -> str:
     return ""
 
 
-def _cpu_sample(fn: Callable[[], Any], calls: int) -> float:
-    start = time.perf_counter()
+def _cpu_sample(
+    fn: Callable[[], Any], calls: int, clock: Callable[[], float] | None = None
+) -> float:
+    now = clock or time.perf_counter
+    start = now()
     for _ in range(calls):
         fn()
-    return (time.perf_counter() - start) * 1e3 / calls
+    return (now() - start) * 1e3 / calls
 
 
 def _cuda_sample(fn: Callable[[], Any], calls: int) -> float:
@@ -350,26 +388,29 @@ def measure_model(
     """Times of `model` in eval mode on random input, one row a batch size.
 
     Args:
-        model: takes [B, C, H, W]; left in its mode and on its device.
+        model: takes [B, *input_shape]; left in its mode and on its device.
         device: where it runs.
         channels_last: feed inputs in that layout.
         dtype: of the inputs.
-        input_shape: (C, H, W).
+        input_shape: (C, H, W), (C, T), or (T,) of token numbers.
         batch_sizes: batch 1 and the throughput batch (256 on a GPU, 32 on a CPU) by default.
         runtime: `eager`, `compile` (torch.compile), `graph` (CUDA graph of eager, GPU only) or
             `onnx` (ONNX Runtime, CPU only: the form that `export` writes, without its checks).
         options: further arguments of `measure`.
 
     Raises:
-        LatencyError: the runtime is unknown or the input shape is not three numbers.
+        LatencyError: the runtime is unknown or the input shape is none.
     """
     if runtime not in RUNTIMES:
         raise LatencyError(
             f"Unknown runtime {runtime!r} for a model in memory; use {', '.join(RUNTIMES)} "
             "(exported files are timed by `darts-core serve-bench`)."
         )
-    if len(input_shape) != 3:
-        raise LatencyError(f"input_shape must be (channels, height, width), not {input_shape!r}.")
+    if len(input_shape) not in (1, 2, 3):
+        raise LatencyError(
+            f"input_shape must be (channels, height, width), (channels, positions) or (positions,) of "
+            f"tokens, not {input_shape!r}."
+        )
     found = require_device(device)
     was_training = model.training
     home = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -381,8 +422,9 @@ def measure_model(
     try:
         with torch.inference_mode():
             for batch in batch_sizes or default_batch_sizes(found):
-                x = torch.randn(batch, *input_shape, device=found, dtype=dtype)
-                x = x.contiguous(memory_format=layout)
+                x = draw_inputs(input_shape, batch, device=found, dtype=dtype)
+                if x.dim() == 4:
+                    x = x.contiguous(memory_format=layout)
                 rows[batch] = measure(
                     # a captured graph replays what eager runs
                     in_runtime(model, x, "eager" if runtime == "graph" else runtime),

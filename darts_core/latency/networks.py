@@ -14,6 +14,7 @@ from darts_core.device import require_device
 from darts_core.latency.deployed import as_deployed, in_runtime, without_norms
 from darts_core.latency.measure import measure
 from darts_core.latency.timing import Timing
+from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["NetworkTimer"]
 
@@ -33,8 +34,8 @@ class NetworkTimer:
 
     Args:
         make: builds the plain network of an architecture.
-        input_shape: (C, H, W).
-        batch: images a call.
+        input_shape: of one sample: (C, H, W), (C, T) or (T,).
+        batch: samples a call.
         device: where.
         runtime: how networks run, see `forms.RUNTIMES`.
         dtype: number format on a GPU.
@@ -61,7 +62,7 @@ class NetworkTimer:
 
     def __call__(self, architecture: Architecture) -> Timing:
         """The time of one call of its network."""
-        x = torch.randn(self.batch, *self._shape, device=self.device)
+        x = draw_inputs(self._shape, self.batch, device=self.device)
         network = without_norms(self.make(architecture), x)
         call = in_runtime(*as_deployed(network, x, self.dtype), self.runtime)
         # the lock is let go of while this waits

@@ -1,9 +1,10 @@
 """What the plain networks of a choice space are made of, and on which choices each part depends.
 
 The networks themselves are asked, whatever made them: a base network (the largest options), the
-networks that differ from it in one choice, and as many more as it takes to see every part under every
-combination of the choices that it depends on. A part is a module, named by its path in the plain
-network; a choice of layer or depth makes parts differ or disappear.
+networks that differ from it in one choice, some random ones (what decides a part in the base may be
+another choice elsewhere: the width before a classifier, where the depth is chosen), and as many more as it
+takes to see every part under every combination of the choices that it depends on. A part is a module,
+named by its path in the plain network; a choice of layer or depth makes parts differ or disappear.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from darts_core.spaces.choices import ChoiceSpace, Option
 __all__ = ["Network", "Part", "Survey", "base_options", "digest"]
 
 _MOST_COMBINATIONS = 512
-_CHECKS = 4  # random networks that are compared with what is expected of them
+_LEARNT = 16  # random networks from which further dependencies are learnt
+_CHECKS = 4  # others, which are compared with what is expected of them
 Combination = tuple[Option, ...]
 
 
@@ -203,7 +205,26 @@ class Survey:
             while outer not in largest:
                 outer = outer.rpartition(".")[0]
             found[path] = found[path] | found.get(outer, set())
+        rng = np.random.default_rng(1)
+        for _ in range(_LEARNT):
+            self._learn(found, dict(self.space.random(rng).choices))
         return found
+
+    def _learn(self, found: dict[str, set[str]], made: dict[str, Option]) -> None:
+        """Add the choices that make a part of the network of `made` other than what is expected of it."""
+        network = self.look(made)
+        for path in {*network, *found}:
+            labels = found.setdefault(path, set())
+            known = {label: made[label] for label in self._ordered(labels)}
+            while self.look(known).get(path) != network.get(path):
+                # from what is expected to what is there, choice by choice: the first that matters
+                before, plan = self.look(known).get(path), dict(known)
+                for label in made:
+                    plan[label] = made[label]
+                    if self.look(plan).get(path) != before:
+                        break
+                labels.add(label)
+                known[label] = made[label]
 
     def _note_hidden(self, found: dict[str, set[str]], label: str) -> None:
         for outer, options in self.space.choices:

@@ -26,6 +26,7 @@ from darts_core.latency.deployed import DTYPES, RUNTIMES, as_deployed, in_runtim
 from darts_core.latency.edge_shapes import Place, find_places
 from darts_core.latency.measure import FOREIGN_CORES, added_ms, default_batch_sizes, quick_ms
 from darts_core.ops import create_op
+from darts_core.sample_inputs import draw_inputs
 
 __all__ = [
     "REWRITING",
@@ -358,7 +359,7 @@ class _Operation:
         self, runtime: str, device: torch.device
     ) -> tuple[nn.Module | None, nn.Module, torch.Tensor]:
         place = self.place
-        x = torch.randn(self.batch, place.channels, place.height, place.width, device=device)
+        x = draw_inputs((place.channels, place.height, place.width), self.batch, device=device)
         module = without_norms(create_op(self.op, place.channels, place.stride, affine=True), x)
         if runtime not in REWRITING:
             return None, module, x

@@ -20,6 +20,7 @@ from torch import nn
 from darts_core.errors import ConfigError, DartsError, unknown_name
 from darts_core.models.trust import is_trusted, trust
 from darts_core.registry import Registry
+from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["REGISTERED", "NamedModel", "is_named", "named_model", "register_model", "saved_model"]
 
@@ -91,16 +92,24 @@ def is_named(text: str | None) -> bool:
 
 
 def named_model(
-    text: str, given: Mapping[str, Any], *, image_shape: Sequence[int], num_classes: int
+    text: str,
+    given: Mapping[str, Any],
+    *,
+    image_shape: Sequence[int],
+    num_classes: int,
+    in_channels: int | None = None,
+    output_shape: Sequence[int] | None = None,
 ) -> NamedModel:
-    """The network that the user names, for images of a shape and so many classes.
+    """The network that the user names, for inputs of a shape and so many outputs.
 
     Args:
         text: `package.module:function`, `timm:NAME`, or a registered name. Its module is trusted from
             now on: it is the user's own word.
         given: arguments, which come before those of the data.
-        image_shape: (C, H, W).
+        image_shape: (C, H, W), (C, T), or (T,) of tokens.
         num_classes: outputs.
+        in_channels: None: the channels of the shape; of tokens: how many there are.
+        output_shape: of one sample; None: (num_classes,).
 
     Raises:
         ConfigError: there is no such thing, an argument is not plain, or its output has another shape.
@@ -111,14 +120,14 @@ def named_model(
         trust(module)
     known = {
         "num_classes": num_classes,
-        "in_channels": image_shape[0],
-        "in_chans": image_shape[0],
+        "in_channels": in_channels or image_shape[0],
+        "in_chans": in_channels or image_shape[0],
         "image_size": list(image_shape[1:]),
         "img_size": list(image_shape[1:]),
     }
     arguments = {**_taken(text, known), **given}
     found = NamedModel(text, arguments)
-    _check_output(found, image_shape, num_classes)
+    _check_output(found, image_shape, tuple(output_shape or (num_classes,)))
     return found
 
 
@@ -219,21 +228,24 @@ def _taken(name: str, known: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in known.items() if key in parameters}
 
 
-def _check_output(found: NamedModel, image_shape: Sequence[int], num_classes: int) -> None:
+def _check_output(
+    found: NamedModel, image_shape: Sequence[int], output_shape: tuple[int, ...]
+) -> None:
     with torch.random.fork_rng(devices=[]):
         model = found.make().eval()
-    sample = torch.zeros(2, *image_shape)
+    sample = draw_inputs(image_shape, 2, zeros=True)
     try:
         with torch.no_grad():
             output = model(sample)
     except Exception as error:  # of foreign code, of any kind
         raise ConfigError(
-            f"model={found.name} does not run on images [2, {', '.join(map(str, image_shape))}]: "
+            f"model={found.name} does not run on inputs [2, {', '.join(map(str, image_shape))}]: "
             f"{type(error).__name__}: {str(error)[:300]}"
         ) from error
     shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-    if shape != (2, num_classes):
+    wanted = (2, *output_shape)
+    if shape != wanted:
         raise ConfigError(
-            f"model={found.name} gives {shape} for two images; logits [2, {num_classes}] are needed. Let "
+            f"model={found.name} gives {shape} for two samples; outputs {list(wanted)} are needed. Let "
             "the function take num_classes, or set it in model_args."
         )

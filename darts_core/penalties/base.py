@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -14,6 +15,8 @@ class AlphaPenalty:
 
     As of a relaxation: no value may be copied to the host, and Python may not branch on a tensor's value.
     """
+
+    NODE: ClassVar[str] = "penalty"
 
     def of_alphas(self, alphas: Mapping[str, Tensor], progress: Tensor | float) -> Tensor:
         """The penalty.

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from darts_core.errors import ConfigError
 from darts_core.penalties.base import AlphaPenalty
+from darts_core.settings import Bounds, bounded
 
 __all__ = ["Beta"]
 
@@ -32,9 +32,8 @@ class Beta(AlphaPenalty):
         ConfigError: a factor is negative.
     """
 
+    @bounded(start=Bounds(low=0, high=1e6), end=Bounds(low=0, high=1e6))
     def __init__(self, start: float = 0.0, end: float = 50.0) -> None:
-        if not 0 <= start < float("inf") or not 0 <= end < float("inf"):
-            raise ConfigError(f"penalty.start={start} and penalty.end={end} must be at least 0.")
         self.start, self.end = start, end
 
     def of_alphas(self, alphas: Mapping[str, Tensor], progress: Tensor | float) -> Tensor:

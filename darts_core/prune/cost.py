@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from darts_core.latency.deployed import in_runtime
 from darts_core.latency.measure import call_ms, quick_ms
 from darts_core.prune.groups import CONVOLUTIONS, NORMS, ChannelGroup
+from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["LayerCosts"]
 
@@ -66,10 +67,15 @@ class LayerCosts:
         reference = next(model.parameters())
         try:
             with torch.no_grad():
-                model.eval()(torch.zeros(batch, *input_shape, device=reference.device))
+                model.eval()(draw_inputs(input_shape, batch, device=reference.device))
         finally:
             for hook in hooks:
                 hook.remove()
+
+    @property
+    def layers(self) -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
+        """Path -> (layer, shape of its input) of the network observed last."""
+        return self._layers
 
     def total_ms(self, under: str = "") -> float:
         """Sum over the layers whose path starts with `under`."""

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darts_core.errors import PruneError
@@ -17,11 +16,9 @@ from darts_core.train.trainer import Trainer
 
 __all__ = ["fine_tune", "share_of_epochs"]
 
-_TEMPERATURE = 4.0
-
 
 class _Distilling(Trainer):
-    """A trainer whose loss is pulled towards a teacher's soft labels."""
+    """A trainer whose loss is pulled towards a teacher's outputs."""
 
     teacher: nn.Module | None = None
     weight = 0.5
@@ -35,17 +32,10 @@ class _Distilling(Trainer):
             out = self.forward(x_BCHW)
             with torch.no_grad():
                 taught = self.teacher(x_BCHW)
-        logits = (out[0] if isinstance(out, tuple) else out).float()
-        hard = F.cross_entropy(logits, y_B, label_smoothing=self.config.label_smoothing)
-        soft = F.kl_div(
-            (logits / _TEMPERATURE).log_softmax(1),
-            (taught.float() / _TEMPERATURE).log_softmax(1),
-            reduction="batchmean",
-            log_target=True,
-        )
-        # T^2 keeps the soft gradient's size independent of the temperature (arXiv:1503.02531)
-        loss = (1 - self.weight) * hard + self.weight * _TEMPERATURE**2 * soft
-        return loss, logits.detach()
+        output = (out[0] if isinstance(out, tuple) else out).float()
+        hard = self.task.loss(output, y_B, label_smoothing=self.config.label_smoothing)
+        soft = self.task.distillation_loss(output, taught.float())
+        return (1 - self.weight) * hard + self.weight * soft, output.detach()
 
 
 def fine_tune(
@@ -65,7 +55,7 @@ def fine_tune(
         model: the pruned network.
         bundle: data.
         config: the recipe; its schedule starts anew.
-        teacher: gives soft labels, weighted by `distillation` (0 to below 1); None learns from
+        teacher: gives outputs to learn from, weighted by `distillation` (0 to below 1); None learns from
             labels alone.
         distillation: share of the teacher in the loss.
         train_on: splits to learn from.

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from darts_core.errors import PruneError
+from darts_core.sample_inputs import draw_inputs
 from darts_core.train.save import is_zero
 
 __all__ = [
@@ -44,21 +45,31 @@ class Member:
         side: "out" (its output channels, or a batch norm's) or "in" (its input channels).
         positions: per entry, the group's channel.
         indices: per entry, the layer's own channel (several for one channel after flattening).
+        dim: of a free parameter, the dimension in which its channels lie.
     """
 
     name: str
     side: str
     positions: tuple[int, ...]
     indices: tuple[int, ...]
+    dim: int = 0
 
 
 @dataclass(frozen=True)
 class ChannelGroup:
-    """Channels 0..channels-1 of `root` and everything that is coupled to them."""
+    """Channels 0..channels-1 of `root` and everything that is coupled to them.
+
+    Attributes:
+        root: path of the layer that they are numbered by.
+        channels: how many.
+        members: the layers' shares.
+        free: those of parameters that belong to no layer, such as a transformer's positions.
+    """
 
     root: str
     channels: int
     members: tuple[Member, ...]
+    free: tuple[Member, ...] = ()
 
 
 def find_groups(
@@ -96,7 +107,8 @@ def find_groups(
             # a view shares these channels out (attention's heads), which no cut of them survives
             continue
         taken |= outs
-        groups.append(ChannelGroup(names[root], len(full[0].idxs), members))
+        free = _free_members(graph, full, model)
+        groups.append(ChannelGroup(names[root], len(full[0].idxs), members, free))
     return groups
 
 
@@ -112,7 +124,8 @@ def _read(graph: Any, layer: nn.Module) -> bool:
 def _can_lose_one(model: nn.Module, input_shape: Sequence[int], root: str) -> bool:
     """Whether the network still runs, with an output of its shape, when the group loses a channel."""
     tried = copy.deepcopy(model)
-    sample = torch.zeros(2, *input_shape, device=next(model.parameters()).device)
+    reference = next(model.parameters())
+    sample = draw_inputs(input_shape, 2, device=reference.device, dtype=reference.dtype, zeros=True)
     try:
         remove_channels(tried, input_shape, {root: [0]})
         with torch.no_grad():
@@ -181,7 +194,7 @@ def _graph(model: nn.Module, input_shape: Sequence[int]) -> Any:
     import torch_pruning
 
     reference = next(model.parameters())
-    example = torch.randn(2, *input_shape, device=reference.device)
+    example = draw_inputs(input_shape, 2, device=reference.device, dtype=reference.dtype)
     model.eval()
     states = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     for parameter, _ in states:
@@ -254,11 +267,27 @@ def _members(graph: Any, group: Any, names: Mapping[nn.Module, str]) -> tuple[Me
     return tuple(members)
 
 
+def _free_members(graph: Any, group: Any, model: nn.Module) -> tuple[Member, ...]:
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    dims = {id(parameter): int(dim) for parameter, dim in graph.unwrapped_parameters}
+    found: dict[str, Member] = {}
+    for item in group:
+        target = item.dep.target.module
+        if id(target) in dims and id(target) in names:
+            name, dim = names[id(target)], dims[id(target)] % target.dim()
+            positions = tuple(int(index) for index in item.root_idxs)
+            found[name] = Member(name, "free", positions, tuple(int(i) for i in item.idxs), dim)
+    return tuple(found.values())
+
+
 def _check_runs(model: nn.Module, input_shape: Sequence[int]) -> None:
     reference = next(model.parameters())
     try:
         with torch.no_grad():
-            model.eval()(torch.zeros(2, *input_shape, device=reference.device))
+            sample = draw_inputs(
+                input_shape, 2, device=reference.device, dtype=reference.dtype, zeros=True
+            )
+            model.eval()(sample)
     except RuntimeError as error:
         raise PruneError(
             f"The pruned network does not run ({str(error)[:200]}); its graph joins channels in a way "

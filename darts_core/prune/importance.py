@@ -16,14 +16,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darts_core.errors import PruneError, unknown_name
 from darts_core.prune.groups import CONVOLUTIONS, NORMS, ChannelGroup, Member
+from darts_core.tasks import Classification, Task
 
 __all__ = ["IMPORTANCES", "channel_importance", "taylor_products"]
 
+CLASSES = Classification()
 IMPORTANCES = ("taylor", "magnitude", "bn_scale")
 Array = npt.NDArray[np.float64]
 
@@ -33,6 +34,7 @@ def channel_importance(
     groups: Sequence[ChannelGroup],
     kind: str,
     batches: Iterable[tuple[Tensor, Tensor]] = (),
+    task: Task = CLASSES,
 ) -> dict[str, Array]:
     """Importance of every channel, by group root.
 
@@ -40,7 +42,8 @@ def channel_importance(
         model: the network, on its device.
         groups: from `find_groups`.
         kind: one of `IMPORTANCES`.
-        batches: (images, labels) to take gradients on; needed for Taylor only.
+        batches: (inputs, targets) to take gradients on; needed for Taylor only.
+        task: whose loss is meant.
 
     Raises:
         PruneError: the kind is unknown, or Taylor is asked for without data.
@@ -48,7 +51,7 @@ def channel_importance(
     if kind not in IMPORTANCES:
         raise PruneError(unknown_name("importance", kind, IMPORTANCES))
     modules = dict(model.named_modules())
-    products = taylor_products(model, batches) if kind == "taylor" else [{}]
+    products = taylor_products(model, batches, task) if kind == "taylor" else [{}]
     result: dict[str, Array] = {}
     for group in groups:
         total = np.zeros(group.channels)
@@ -63,7 +66,7 @@ def channel_importance(
 
 
 def taylor_products(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], task: Task = CLASSES
 ) -> list[dict[str, Array]]:
     """Per batch: for each layer's parameter, value * gradient summed to its output channels.
 
@@ -81,7 +84,7 @@ def taylor_products(
     try:
         for x, y in batches:
             model.zero_grad(set_to_none=True)
-            F.cross_entropy(model(x), y).backward()
+            task.loss(model(x), y).backward()
             rows.append(
                 {
                     name: product

@@ -21,7 +21,7 @@ from darts_core.prune.rounds import TOLERANCE, Pruner, Round, take_batches
 from darts_core.prune.store import PruneResult, Store
 from darts_core.train.config import TrainConfig
 
-__all__ = ["PruneResult", "prune_to_budget"]
+__all__ = ["PruneResult", "SteadyClock", "preferred_step", "prune_to_budget"]
 
 log = logging.getLogger("darts_core")
 _GRACE = 1.05
@@ -85,7 +85,7 @@ def prune_to_budget(
     """
     home = torch.device(device)
     size = batch or max(default_batch_sizes(home))
-    shape = tuple(int(value) for value in bundle.image_shape)
+    shape = tuple(int(value) for value in bundle.input_shape)
     if rounds < 1:
         raise PruneError(f"rounds={rounds} must be at least 1.")
     form = runtime or ("graph" if home.type == "cuda" else "onnx")
@@ -104,10 +104,10 @@ def prune_to_budget(
     pruner = Pruner(
         shape, size, clock,
         LayerCosts(home, runtime=form, folded=form == "onnx" or timer is not None), importance, least,
-        round_to or preferred_step(home), structure,
+        round_to or preferred_step(home), structure, bundle.task,
     )  # fmt: skip
     before = clock(work)
-    pruner.timer = _Steady(clock, work, before)
+    pruner.timer = SteadyClock(clock, work, before)
     wanted = budget_ms(budget, before, pruner.timer, bundle)
     result = PruneResult(work, before, before, wanted)
     teacher = work if distillation > 0.0 else None
@@ -212,7 +212,7 @@ def _tuner(
     return run
 
 
-class _Steady:
+class SteadyClock:
     """A clock for comparisons: where the device's pace has changed, times are scaled to the first one's.
 
     The unpruned network is timed again beside every candidate. A pace may change without any load to
@@ -225,6 +225,7 @@ class _Steady:
         self._clock, self._reference, self._first = clock, reference, first
 
     def __call__(self, network: nn.Module) -> Timing:
+        """The network's time."""
         row = self._clock(network)
         scale = self._first.median_ms / self._clock(self._reference).median_ms
         disturbed = row.flagged or self._first.flagged

@@ -24,6 +24,7 @@ from darts_core.prune.groups import (
 from darts_core.prune.importance import Array, channel_importance
 from darts_core.prune.plan import Item, Option, solve, widths_of
 from darts_core.prune.structure import Cut, find_cuts, find_dead, loss_increases
+from darts_core.tasks import Classification, Task
 from darts_core.train.save import replace_modules
 
 __all__ = ["TOLERANCE", "Pruner", "Round"]
@@ -50,14 +51,15 @@ class Pruner:
     """The planner's settings and instruments.
 
     Attributes:
-        input_shape: (C, H, W).
-        batch: images a call, in all timings.
+        input_shape: of one sample.
+        batch: samples a call, in all timings.
         timer: end-to-end time of a network.
         costs: times of single layers.
         importance: see `channel_importance`.
         least: the smallest share of a group's channels that is kept.
         step: widths are multiples of it, where a group is that wide.
         structure: whether operations, edges and cells may go.
+        task: whose loss a cut must raise little.
     """
 
     input_shape: Sequence[int]
@@ -68,6 +70,7 @@ class Pruner:
     least: float = 0.125
     step: int = 1
     structure: bool = True
+    task: Task = field(default_factory=Classification)
 
     def fastest(self, model: nn.Module) -> Timing:
         """Time of the network with everything cut that may be: no plan can be faster."""
@@ -115,7 +118,7 @@ class Pruner:
     ) -> tuple[list[Item], list[ChannelGroup], dict[str, Array]]:
         """Options of every group: each width with its saving and the importance that is lost."""
         groups = find_groups(model, self.input_shape)
-        scores = channel_importance(model, groups, self.importance, batches)
+        scores = channel_importance(model, groups, self.importance, batches, self.task)
         items = []
         with device_lock(self.costs.device):
             costs.observe(model, self.input_shape, self.batch)
@@ -137,7 +140,7 @@ class Pruner:
         cuts = self._cuts(result.model)
         if not cuts:
             return
-        rises = loss_increases(result.model, cuts, batches)
+        rises = loss_increases(result.model, cuts, batches, self.task)
         channels, _, scores = self._channel_items(
             result.model, result.timing.median_ms, batches, self.costs
         )

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darts_core.prune.groups import CONVOLUTIONS, NORMS
+from darts_core.prune.importance import CLASSES
+from darts_core.sample_inputs import draw_inputs
+from darts_core.tasks import Task
 from darts_core.train.save import is_identity, is_zero, replace_modules
 
 __all__ = ["Cut", "find_cuts", "find_dead", "loss_increases", "mean_loss"]
@@ -59,7 +61,9 @@ def find_dead(model: nn.Module, input_shape: Sequence[int]) -> dict[str, str]:
         for parameter, _, _ in states:
             parameter.requires_grad_(True)
             parameter.grad = None
-        model.eval()(torch.zeros(2, *input_shape, device=reference.device)).sum().backward()
+        model.eval()(
+            draw_inputs(input_shape, 2, device=reference.device, zeros=True)
+        ).sum().backward()
         alive = {id(parameter) for parameter, _, _ in states if parameter.grad is not None}
     finally:
         for parameter, wanted, gradient in states:
@@ -156,7 +160,7 @@ def _shapes(model: nn.Module, input_shape: Sequence[int]) -> dict[str, tuple[Any
     reference = next(model.parameters())
     try:
         with torch.no_grad():
-            model.eval()(torch.zeros(2, *input_shape, device=reference.device))
+            model.eval()(draw_inputs(input_shape, 2, device=reference.device, zeros=True))
     finally:
         for hook in hooks:
             hook.remove()
@@ -164,25 +168,30 @@ def _shapes(model: nn.Module, input_shape: Sequence[int]) -> dict[str, tuple[Any
 
 
 @torch.no_grad()
-def mean_loss(model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> float:
-    """Mean cross-entropy of `model` in eval mode over the batches."""
+def mean_loss(
+    model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]], task: Task = CLASSES
+) -> float:
+    """Mean loss of `model` in eval mode over the batches."""
     model.eval()
-    total = sum(float(F.cross_entropy(model(x), y, reduction="sum")) for x, y in batches)
-    return total / sum(len(y) for _, y in batches)
+    found = [task.summed_loss(model(x), y) for x, y in batches]
+    return sum(float(loss) for loss, _ in found) / max(sum(count for _, count in found), 1)
 
 
 def loss_increases(
-    model: nn.Module, cuts: Sequence[Cut], batches: Sequence[tuple[Tensor, Tensor]]
+    model: nn.Module,
+    cuts: Sequence[Cut],
+    batches: Sequence[tuple[Tensor, Tensor]],
+    task: Task = CLASSES,
 ) -> list[float]:
     """Rise of the mean loss through each cut alone, never below 0; the model is left as it was."""
-    before = mean_loss(model, batches)
+    before = mean_loss(model, batches, task)
     rises = []
     for cut in cuts:
         original = model.get_submodule(cut.path)
         parent, _, last = cut.path.rpartition(".")
         replace_modules(model, {cut.path: cut.by})
         try:
-            rises.append(max(0.0, mean_loss(model, batches) - before))
+            rises.append(max(0.0, mean_loss(model, batches, task) - before))
         finally:
             setattr(model.get_submodule(parent), last, original)
     return rises

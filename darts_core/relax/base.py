@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ class Relaxation:
     No method may copy a value to the host or branch in Python on a tensor's value. Random numbers are
     drawn from the generator that is passed in.
     """
+
+    NODE: ClassVar[str] = "relax"
 
     channel_fraction: int = 1
     """The mixed operation sees 1 / channel_fraction of the channels; the rest passes by."""

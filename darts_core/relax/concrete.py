@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from darts_core.errors import ConfigError
 from darts_core.relax._noise import gumbel_like, interpolate
 from darts_core.relax.base import Relaxation
+from darts_core.settings import Bounds, bounded
 
 __all__ = ["Concrete"]
 
@@ -30,12 +30,11 @@ class Concrete(Relaxation):
 
     samples = True
 
+    @bounded(
+        temperature_start=Bounds(low=0, low_open=True, high=1e6),
+        temperature_end=Bounds(low=0, low_open=True, high=1e6),
+    )
     def __init__(self, temperature_start: float = 1.0, temperature_end: float = 0.33) -> None:
-        if temperature_start <= 0 or temperature_end <= 0:
-            raise ConfigError(
-                "Temperatures must be positive, not "
-                f"{temperature_start} (start) and {temperature_end} (end)."
-            )
         self.temperature_start = temperature_start
         self.temperature_end = temperature_end
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from darts_core.errors import ConfigError
 from darts_core.relax.base import Relaxation
+from darts_core.settings import Bounds, bounded
 
 __all__ = ["Dirichlet", "dirichlet_kl_to_uniform"]
 
@@ -29,12 +29,8 @@ class Dirichlet(Relaxation):
 
     samples = True
 
+    @bounded(anchor=Bounds(low=0, high=1e6), channel_fraction=Bounds(low=1, high=4096))
     def __init__(self, anchor: float = 1e-3, channel_fraction: int = 1) -> None:
-        if anchor < 0 or channel_fraction < 1:
-            raise ConfigError(
-                "Dirichlet needs anchor >= 0 and channel_fraction >= 1, not "
-                f"{anchor} and {channel_fraction}."
-            )
         self.anchor = anchor
         self.channel_fraction = channel_fraction
 

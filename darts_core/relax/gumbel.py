@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from darts_core.errors import ConfigError
 from darts_core.relax._noise import gumbel_like, interpolate, one_hot_of_largest
 from darts_core.relax.base import Relaxation
+from darts_core.settings import Bounds, bounded
 
 __all__ = ["GumbelStraightThrough"]
 
@@ -37,14 +37,13 @@ class GumbelStraightThrough(Relaxation):
 
     samples = True
 
+    @bounded(
+        temperature_start=Bounds(low=0, low_open=True, high=1e6),
+        temperature_end=Bounds(low=0, low_open=True, high=1e6),
+    )
     def __init__(
         self, temperature_start: float = 10.0, temperature_end: float = 0.1, *, sparse: bool = True
     ) -> None:
-        if temperature_start <= 0 or temperature_end <= 0:
-            raise ConfigError(
-                "Temperatures must be positive, not "
-                f"{temperature_start} (start) and {temperature_end} (end)."
-            )
         self.temperature_start = temperature_start
         self.temperature_end = temperature_end
         self.sparse = sparse

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from darts_core.errors import ConfigError
 from darts_core.relax.base import Relaxation
+from darts_core.settings import Bounds, bounded
 
 if TYPE_CHECKING:
     from darts_core.spaces import SearchSpace
@@ -31,9 +31,8 @@ class PartialChannels(Relaxation):
         ConfigError: `channel_fraction` is below 1.
     """
 
+    @bounded(channel_fraction=Bounds(low=1, high=4096))
     def __init__(self, channel_fraction: int = 4, *, edge_normalisation: bool = True) -> None:
-        if channel_fraction < 1:
-            raise ConfigError(f"relax.channel_fraction must be at least 1, not {channel_fraction}.")
         self.channel_fraction = channel_fraction
         self.edge_normalisation = edge_normalisation
 

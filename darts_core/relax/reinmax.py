@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from darts_core.errors import ConfigError
 from darts_core.relax._noise import gumbel_like, one_hot_of_largest
 from darts_core.relax.base import Relaxation
+from darts_core.settings import Bounds, bounded
 
 __all__ = ["ReinMax", "reinmax_gradient_path"]
 
@@ -29,11 +29,8 @@ class ReinMax(Relaxation):
 
     samples = True
 
+    @bounded(temperature=Bounds(low=1, high=1e6))
     def __init__(self, temperature: float = 1.0) -> None:
-        if temperature < 1:
-            raise ConfigError(
-                f"relax.temperature of ReinMax must be at least 1, not {temperature}."
-            )
         self.temperature = temperature
 
     def weights(

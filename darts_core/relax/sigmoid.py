@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from darts_core.errors import ConfigError
 from darts_core.relax.base import Relaxation
+from darts_core.settings import Bounds, bounded
 
 __all__ = ["Sigmoid"]
 
@@ -27,9 +27,8 @@ class Sigmoid(Relaxation):
         ConfigError: `zero_one` is negative.
     """
 
+    @bounded(zero_one=Bounds(low=0, high=1e6))
     def __init__(self, zero_one: float = 10.0) -> None:
-        if zero_one < 0:
-            raise ConfigError(f"relax.zero_one must be at least 0, not {zero_one}.")
         self.zero_one = zero_one
 
     def weights(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from darts_core.relax.base import Relaxation
+from darts_core.settings import Bounds, bounded
 
 __all__ = ["Softmax"]
 
@@ -13,6 +14,7 @@ __all__ = ["Softmax"]
 class Softmax(Relaxation):
     """weight_k = exp(alpha_k / temperature) / sum_j exp(alpha_j / temperature)."""
 
+    @bounded(temperature=Bounds(low=0, low_open=True, high=1e6))
     def __init__(self, temperature: float = 1.0) -> None:
         self.temperature = temperature
 

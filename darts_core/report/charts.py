@@ -21,7 +21,7 @@ from darts_core.report.svg import (
     tick_texts,
 )
 
-__all__ = ["Bar", "Line", "axes", "bars", "line_chart", "spread", "strip"]
+__all__ = ["Bar", "Line", "axes", "bars", "line_chart", "spread", "strip", "thin"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _stepped(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     return result
 
 
-def _thin(points: Sequence[tuple[float, float]], most: int = 400) -> list[tuple[float, float]]:
+def thin(points: Sequence[tuple[float, float]], most: int = 400) -> list[tuple[float, float]]:
     """At most about `most` of the points, the last one included."""
     stride = max(1, -(-len(points) // most))
     kept = list(points[::stride])
@@ -108,8 +108,13 @@ def line_chart(
     whole_x: bool = True,
     y_range: tuple[float, float] | None = None,
     labels: bool = True,
+    from_zero: bool = False,
+    level: tuple[str, float] | None = None,
 ) -> Markup:
-    """Several series over a shared x axis; each label stands at its line's end, moved apart."""
+    """Several series over a shared x axis; each label stands at its line's end, moved apart.
+
+    `from_zero` begins the y axis at 0; `level` is a named value drawn as a dashed line across.
+    """
     kept = [item for item in lines if item.points]
     if not kept:
         return Markup()
@@ -117,14 +122,20 @@ def line_chart(
     room = max((text_width(item.label, 12) for item in named), default=0) + 18
     left, right, top, bottom = 56.0, width - max(room, 16), 30.0, height - 46
     xs = [x for item in kept for x, _ in item.points]
-    ys = [y for item in kept for _, y in item.points]
+    ys = [y for item in kept for _, y in item.points] + ([level[1]] if level else [])
+    if from_zero and y_range is None:
+        y_range = (0.0, 1.08 * max(ys) or 1.0)
     x_scale = Scale.fit(xs, left, right, pad=0.0 if max(xs) > min(xs) else 0.5)
     y_scale = Scale(*y_range, bottom, top) if y_range else Scale.fit(ys, bottom, top, pad=0.08)
     low, high = min(y_scale.low, y_scale.high), max(y_scale.low, y_scale.high)
     body = [axes(x_scale, y_scale, x_label=x_label, y_label=y_label, percent_y=percent,
                  whole_x=whole_x)]  # fmt: skip
+    if level is not None:
+        at = y_scale(min(max(level[1], low), high))
+        body.append(line(left, at, right, at, class_="base-line"))
+        body.append(text(left + 6, at - 5, level[0], class_="tick halo"))
     for item in kept:
-        data = _thin(sorted(item.points))
+        data = thin(sorted(item.points))
         drawn = _stepped(data) if item.steps else data
         body.append(
             path(

@@ -14,7 +14,9 @@ import numpy as np
 from darts_core.report.svg import Scale
 from darts_core.study.pareto import pareto_mask, signs
 
-__all__ = ["Axis", "Front", "Key", "Point", "place_labels"]
+__all__ = ["YOURS", "Axis", "Front", "Key", "Point", "place_labels"]
+
+YOURS = "your configuration"
 
 _WIDE = 4.0
 """Largest over smallest value from which on the horizontal axis is logarithmic."""

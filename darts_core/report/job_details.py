@@ -95,6 +95,7 @@ def version_details(version: Version) -> dict[str, Any]:
         "version": version.name,
         "kind": record["kind"],
         "parent": record.get("parent"),
+        "description": version.description,
         "state": state,
         "message": command.get("message"),
         "created": record.get("created"),

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from darts_core.report.front import YOURS
+from darts_core.report.metric_units import metric_label
 from darts_core.report.palette import hex_color
 from darts_core.report.png_figure import new_figure, only_data, plain_label, plain_title, save_png
 from darts_core.report.png_front import save_front
-from darts_core.report.png_lines import lines_png
 from darts_core.report.trials_front import (
     SEED_MARKS,
-    YOURS,
     Gains,
     fresh_seeds,
     search_front,
@@ -20,6 +20,7 @@ from darts_core.report.trials_front import (
 from darts_core.study.results import Goals, Row, row_values, search_rows
 
 __all__ = [
+    "draw_all",
     "draw_best_so_far",
     "draw_comparison",
     "draw_front",
@@ -57,7 +58,8 @@ def draw_best_so_far(
     if not usable:
         return None
     metric, better = goals[0]["metric"], max if goals[0]["mode"] == "max" else min
-    figure, axes = _figure("trial, in order", metric, title)
+    label = metric_label(metric, goals[0]["mode"])
+    figure, axes = _figure("trial, in the order of their ends", label, title)
     _whole_numbers(axes)
     # the last value of a trial that was stopped early says little about a whole training
     for state, label, face in (
@@ -103,12 +105,44 @@ def draw_front(
 
 
 def draw_iterations(
-    series: Mapping[str, Sequence[tuple[int, float]]], metric: str, path: Path
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    goal: Mapping[str, Any],
+    path: Path,
+    *,
+    stopped: Collection[str] = (),
+    best: str = "",
+    own: str = "",
 ) -> Path | None:
-    """One line a trial: the metric at each iteration."""
+    """The first objective against the iteration of every trial; None without one.
+
+    Args:
+        series: points by trial.
+        goal: the objective.
+        path: the file.
+        stopped: the trials that were stopped early; their lines end in a cross.
+        best: the trial to take.
+        own: the user's configuration.
+    """
     if not any(series.values()):
         return None
-    return lines_png(series, path, x="iteration", y=metric)
+    figure, axes = _figure("iteration", metric_label(goal["metric"], goal["mode"]))
+    _whole_numbers(axes)
+    labelled = {own: (YOURS, "baseline"), best: ("the pick", "pruned")}
+    seen: set[str] = set()
+    for name, points in sorted(series.items(), key=lambda item: item[0] in labelled):
+        label, color = labelled.get(name, ("trial", "searched"))
+        strong = name in labelled
+        # a single point is no line
+        axes.plot(*zip(*points, strict=True), color=hex_color(color), linewidth=2.0 if strong else 0.9,
+                  alpha=1.0 if strong else 0.45, marker="o" if len(points) == 1 else None, ms=4,
+                  label=label if label not in seen else None)  # fmt: skip
+        seen.add(label)
+        if name in stopped:
+            axes.plot(*points[-1], "x", color=hex_color("bad"), ms=5,
+                      label="stopped early" if "cross" not in seen else None)  # fmt: skip
+            seen.add("cross")
+    axes.legend(fontsize=7, frameon=False)
+    return _save(figure, path)
 
 
 def draw_importance(shares: Mapping[str, float], metric: str, path: Path) -> Path | None:
@@ -130,15 +164,55 @@ def draw_comparison(
     *,
     title: str = "",
 ) -> Path | None:
-    """For each version its trials' values as dots and its baseline as a star."""
+    """For each version its trials' values as dots and the user's own configuration as a star."""
     if not any(columns.values()):
         return None
-    figure, axes = _figure("version", metric, title)
+    figure, axes = _figure("", metric_label(metric), title)
     names = list(columns)
     for position, name in enumerate(names):
         values = columns[name]
-        axes.plot([position] * len(values), values, "o", alpha=0.5, color=hex_color("searched"))
+        axes.plot([position] * len(values), values, "o", alpha=0.5, color=hex_color("searched"),
+                  label=None if position else "trial")  # fmt: skip
         if name in baselines:
-            axes.plot(position, baselines[name], "*", ms=14, color=hex_color("baseline"))
+            axes.plot(position, baselines[name], "*", ms=14, color=hex_color("baseline"),
+                      label=None if baselines.keys() & names[:position] else YOURS)  # fmt: skip
+    axes.legend(fontsize=7, frameon=False, markerscale=0.6)
+    axes.set_xlim(-0.5, len(names) - 0.5)
     axes.set_xticks(range(len(names)), [plain_label(name) for name in names])
     return _save(figure, path)
+
+
+def draw_all(
+    rows: Sequence[Row],
+    goals: Goals,
+    shares: Mapping[str, float],
+    found: Mapping[str, Any] | None,
+    folder: Path,
+    curves: Mapping[str, Sequence[tuple[int, float]]],
+) -> list[Path]:
+    """Draw best-so-far, front, the trials' curves and the settings' importance; returns the files made.
+
+    Each picture of results states the gain against the user's configuration. `curves` holds the first
+    objective at each iteration by trial.
+    """
+    if not goals:
+        return []
+    title, gains = (found or {}).get("verdict", ""), (found or {}).get("gain", ())
+    metric = goals[0]["metric"]
+    sides = ("best", "baseline")
+    ids = {side: ((found or {}).get(side) or {}).get("trial_id", "") for side in sides}
+    stopped = {row["trial_id"] for row in rows if row.get("state") == "stopped"}
+    made = [
+        draw_best_so_far(rows, goals, folder / "best_so_far.png", title=title, gains=gains),
+        draw_front(rows, goals, folder / "front.png", title=title, gains=gains),
+        draw_iterations(
+            curves,
+            goals[0],
+            folder / "trials.png",
+            stopped=stopped,
+            best=ids["best"],
+            own=ids["baseline"],
+        ),
+        draw_importance(shares, metric, folder / "importance.png"),
+    ]
+    return [path for path in made if path is not None]

@@ -17,8 +17,7 @@ from darts_core.store.version import Version
 
 __all__ = ["elements", "seen_summary", "stage_facts", "summarize"]
 
-_ACCURACY = ("test_accuracy", "val_accuracy")
-_FACTS = (*_ACCURACY, "best_value", "params", "macs", "latency_after_ms", "device_seconds")
+_FACTS = ("best_value", "params", "macs", "latency_after_ms", "device_seconds")
 
 
 def elements(folder: str | Path) -> list[Path]:
@@ -42,7 +41,7 @@ def stage_facts(folder: str | Path) -> list[dict[str, Any]]:
     """One row a stage (of each element of a multirun): its state and the figures of its result."""
     rows = []
     for stage in _stages(Path(folder)):
-        facts = {key: stage.number(key) for key in _FACTS}
+        facts = {key: stage.number(key) for key in (*_judged(stage), *_FACTS)}
         epochs = len(stage.metrics)
         rows.append(
             {
@@ -55,20 +54,26 @@ def stage_facts(folder: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _judged(stage: StageRun) -> tuple[str, str]:
+    """What its network is judged by, on test and on val."""
+    return f"test_{stage.metric.name}", f"val_{stage.metric.name}"
+
+
 def _pipeline(version: Version) -> dict[str, Any]:
-    """The last stage that says how accurate its network is; its epochs are the way there."""
+    """The last stage that says how good its network is; its epochs are the way there."""
     found: dict[str, Any] = {}
     for stage in _stages(version.path):
-        values = [v for row in stage.metrics if (v := finite(row.get("val_accuracy"))) is not None]
-        finals = {key: v for key in _ACCURACY if (v := stage.number(key)) is not None}
+        tested, on_val = _judged(stage)
+        values = [v for row in stage.metrics if (v := finite(row.get(on_val))) is not None]
+        finals = {key: v for key in (tested, on_val) if (v := stage.number(key)) is not None}
         if values and not finals:
-            finals = {"val_accuracy": max(values)}
+            finals = {on_val: max(values, key=stage.metric.rating)}
         for metric, best in list(finals.items())[:1]:
             found = {"metric": metric, "best": best, "sparkline": values or [best]}
     rows = _mapping(version.path / "bench" / "results.json").get("rows")
     for row in rows if isinstance(rows, list) else ():
         if (
-            found.get("metric") == "test_accuracy"
+            str(found.get("metric")).startswith("test_")
             and isinstance(row, Mapping)
             and row.get("baseline")
         ):

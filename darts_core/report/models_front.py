@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from darts_core.errors import LatencyError
+from darts_core.metric import ACCURACY
 from darts_core.report.escape import plain_text
 from darts_core.report.front import Axis, Front, Key, Point
 from darts_core.report.palette import kind_color
@@ -36,11 +37,14 @@ _MARKS = (
 
 
 def accuracy_text(row: ModelRow) -> str:
-    """`97.3 ± 0.2 %` (mean and std over seeds), or a dash."""
+    """`97.3 ± 0.2 %` (mean and std over seeds) or what else the metric is, or a dash."""
     if row.accuracy_mean is None:
         return "–"
-    std = f" ± {row.accuracy_std * 100:.2f}" if row.accuracy_std is not None else ""
-    return f"{row.accuracy_mean * 100:.2f}{std} %"
+    shown = row.metric.text(row.accuracy_mean).removesuffix(" %")
+    std = ""
+    if row.accuracy_std is not None:
+        std = f" ± {row.metric.text(row.accuracy_std).removesuffix(' %')}"
+    return f"{shown}{std}{' %' if row.metric.share else ''}"
 
 
 def latency_text(row: ModelRow, batch: int) -> str:
@@ -55,10 +59,10 @@ def latency_text(row: ModelRow, batch: int) -> str:
 
 
 def comparable_rows(rows: Iterable[ModelRow], batch: int) -> list[ModelRow]:
-    """The rows with an unflagged time at `batch` and an accuracy, all of one device and data set.
+    """The rows with an unflagged time at `batch` and an accuracy, all of one device, data set and metric.
 
     Raises:
-        LatencyError: the rows come from several devices or several data sets.
+        LatencyError: the rows come from several devices, data sets or metrics.
     """
     kept = [
         row
@@ -66,7 +70,11 @@ def comparable_rows(rows: Iterable[ModelRow], batch: int) -> list[ModelRow]:
         if row.accuracy_mean is not None and batch in row.latency and not row.latency[batch].flagged
     ]
     devices = {row.latency[batch].where or row.device for row in kept}
-    for what, found in (("device", devices), ("data set", {row.data for row in kept})):
+    for what, found in (
+        ("device", devices),
+        ("data set", {row.data for row in kept}),
+        ("metric", {row.metric.name for row in kept}),
+    ):
         if len(found) > 1:
             names = ", ".join(repr(plain_text(name)) for name in sorted(found))
             raise LatencyError(
@@ -107,7 +115,7 @@ def accuracy_latency_front(rows: Iterable[ModelRow], batch: int) -> list[ModelRo
     kept = comparable_rows(rows, batch)
     if not kept:
         return []
-    costs = [[row.latency[batch].median_ms, -(row.accuracy_mean or 0.0)] for row in kept]
+    costs = [[row.latency[batch].median_ms, -row.rating] for row in kept]
     front = [row for row, on in zip(kept, pareto_mask(costs), strict=True) if on]
     return sorted(front, key=lambda row: row.latency[batch].median_ms)
 
@@ -127,7 +135,7 @@ def baseline_row(rows: Sequence[ModelRow], batch: int) -> ModelRow | None:
 
 
 def models_front(rows: Sequence[ModelRow], batch: int) -> Front | None:
-    """Test accuracy against median latency at `batch`; None when no row has both.
+    """The metric on test against median latency at `batch`; None when no row has both.
 
     Times taken under foreign load are hollow marks outside the front. One colour a pipeline step, one
     shape a runtime; rows of the same model are joined and named once, at the fastest.
@@ -145,16 +153,16 @@ def models_front(rows: Sequence[ModelRow], batch: int) -> Front | None:
         if (row.name, row.kind) not in named:
             labels[id(row)] = row.name if row.kind != "int8" else f"{row.name} INT8"
         named.add((row.name, row.kind))
-    base = baseline_row(kept, batch)
+    base, metric = baseline_row(kept, batch), [*kept, *loaded][0].metric
     return Front(
-        title=f"Test accuracy against latency, batch {batch}",
+        title=f"Test {metric.words} against latency, batch {batch}",
         x=Axis(f"latency at batch {batch}, ms per batch (median)", "min"),
-        y=Axis("test accuracy, %", "max"),
+        y=Axis(f"test {metric.axis}", "max" if metric.direction == "maximize" else "min"),
         points=tuple(_point(row, batch, labels.get(id(row), "")) for row in [*loaded, *kept]),
         baseline=None
         if base is None
-        else (base.latency[batch].median_ms, 100 * (base.accuracy_mean or 0.0)),
-        better="faster and more accurate",
+        else (base.latency[batch].median_ms, metric.scale * (base.accuracy_mean or 0.0)),
+        better="faster and more accurate" if metric == ACCURACY else "faster and better",
         keys=tuple(
             Key(_shape(runtime), "soft", runtime)
             for runtime in dict.fromkeys(row.runtime for row in rows)
@@ -169,7 +177,8 @@ def _shape(runtime: str) -> str:
 
 
 def _point(row: ModelRow, batch: int, label: str) -> Point:
-    time, mean, std = row.latency[batch], 100 * (row.accuracy_mean or 0.0), row.accuracy_std
+    scale = row.metric.scale
+    time, mean, std = row.latency[batch], scale * (row.accuracy_mean or 0.0), row.accuracy_std
     spread = bool(time.q05_ms and time.q95_ms) and not time.flagged
     return Point(
         x=time.median_ms,
@@ -182,5 +191,5 @@ def _point(row: ModelRow, batch: int, label: str) -> Point:
         counts=not time.flagged,
         hollow=time.flagged,
         x_range=(time.q05_ms or 0.0, time.q95_ms or 0.0) if spread else None,
-        y_range=(mean - 100 * std, mean + 100 * std) if std and not time.flagged else None,
+        y_range=(mean - scale * std, mean + scale * std) if std and not time.flagged else None,
     )

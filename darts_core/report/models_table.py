@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from darts_core.errors import DartsError
-from darts_core.report.blocks import count_text
+from darts_core.report.blocks import count_text, duration
 from darts_core.report.html import Markup, render
 from darts_core.report.models_front import (
     accuracy_latency_front,
@@ -14,7 +14,7 @@ from darts_core.report.models_front import (
     latency_text,
 )
 from darts_core.report.palette import kind_color
-from darts_core.report.rows import ModelRow
+from darts_core.report.rows import ModelRow, finite
 from darts_core.report.svg import number
 
 __all__ = ["batches", "reference", "results_table"]
@@ -94,7 +94,16 @@ def results_table(rows: Sequence[ModelRow]) -> Markup:
                 "macs": count_text(row.macs),
                 "accuracy": accuracy_text(row),
                 "seeds": f"{row.n} seed{'s' if row.n != 1 else ''}" if row.n else "",
+                "spent": _spent(row),
                 "times": [_time(rows, row, batch) for batch in sizes],
             }
         )
-    return render("models", rows=lines, batches=sizes)
+    metric = rows[0].metric.words if rows else "accuracy"
+    costed = any(line["spent"] for line in lines)
+    return render("models", rows=lines, batches=sizes, costed=costed, metric=metric)
+
+
+def _spent(row: ModelRow) -> str:
+    """Device time of the row's model, search and tuning counted."""
+    seconds = finite(row.extra.get("device_seconds"))
+    return "" if seconds is None else duration(seconds)

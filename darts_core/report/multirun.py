@@ -1,4 +1,7 @@
-"""The pages of a multirun: one an element, and one that shows them all, labelled by their overrides."""
+"""The pages of a multirun: one an element, and one that shows them all, labelled by their overrides.
+
+Elements that differ in their seed alone are one method; `methods.csv` and `methods.md` hold the table.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import ConfigError, DartsError
-from darts_core.report.blocks import Section, card, duration, percent
-from darts_core.report.html import Markup, render
+from darts_core.metric import ACCURACY
+from darts_core.report.blocks import Section, card, duration
+from darts_core.report.html import render
 from darts_core.report.job_summary import elements
-from darts_core.report.page import page, write_report
+from darts_core.report.methods_section import (
+    Element,
+    methods_section,
+    result,
+    table_of,
+    write_methods,
+)
+from darts_core.report.page import Content, page, write_report
 from darts_core.report.read import STAGES, VersionRun, read_version
 from darts_core.runlog import read_yaml, write_text
 
-__all__ = ["OVERRIDES", "labels", "write_multirun_report"]
+__all__ = ["OVERRIDES", "labels", "multirun_content", "write_multirun_report"]
 
 OVERRIDES = "overrides.yaml"
-_METRICS = ("val_accuracy", "test_accuracy")
 
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
@@ -56,33 +66,43 @@ def labels(folders: Sequence[Path]) -> list[str]:
     return [" ".join(f"{name}={known.get(name)}" for name in differ) for known in settings]
 
 
-def _metric(run: VersionRun, key: str) -> float | None:
-    """The last stage's number under `key`."""
-    known = [value for stage in run.stages.values() if (value := stage.number(key)) is not None]
-    return known[-1] if known else None
+def _methods(folders: Sequence[Path], names: Sequence[str]) -> list[Element]:
+    """(method, seed, run) of each element: the seed stands among the overrides, or in the settings."""
+    found: list[Element] = []
+    for folder, name in zip(folders, names, strict=True):
+        words = name.split(" ")
+        seeds = [word.partition("=")[2] for word in words if word.startswith("seed=")]
+        seed = seeds[-1] if seeds else str(_settings(folder).get("seed", 0))
+        method = " ".join(word for word in words if not word.startswith("seed="))
+        try:
+            run: VersionRun | None = read_version(folder)
+        except ConfigError:
+            run = None
+        found.append((method, seed, run))
+    return found
 
 
-def _row(folder: Path, label: str) -> tuple[dict[str, Any], float | None]:
-    """An element's line, and its accuracy; its own page is written."""
+def _row(folder: Path, label: str) -> tuple[dict[str, Any], float | None, VersionRun | None]:
+    """An element's line, the metric of its network, and what it has left."""
     row = {"name": folder.name, "label": label, "link": "", "stages": "nothing yet", "val": "–"}
     row |= {"test": "–", "time": "–"}
     try:
         run = read_version(folder)
     except ConfigError:
-        return row, None
-    write_report(folder, title=f"{run.job} · {run.version} · {label}")
+        return row, None, None
     states = [
         f"{name}{'' if stage.finished else ' (unfinished)'}" for name, stage in run.stages.items()
     ]
     spent = sum(stage.number("device_seconds") or 0.0 for stage in run.stages.values())
-    val, test = (_metric(run, key) for key in _METRICS)
-    row |= {"link": f"{folder.name}/report.html", "stages": ", ".join(states)}
-    row |= {"val": percent(val), "test": percent(test), "time": duration(spent)}
-    return row, val if test is None else test
+    name, text = run.metric.name, run.metric.text
+    val, test = (result(run, f"{split}_{name}") for split in ("val", "test"))
+    row |= {"stages": ", ".join(states)}
+    row |= {"val": text(val), "test": text(test), "time": duration(spent)}
+    return row, val if test is None else test, run
 
 
-def write_multirun_report(folder: Path, *, title: str | None = None) -> Path:
-    """Write the page of each element, and `report.html` of them all beside; returns the latter's path.
+def multirun_content(folder: Path, *, title: str | None = None, links: bool = False) -> Content:
+    """A table of a multirun's elements; with `links`, to the page of each.
 
     Raises:
         ConfigError: the folder holds no elements.
@@ -90,21 +110,50 @@ def write_multirun_report(folder: Path, *, title: str | None = None) -> Path:
     found = elements(folder)
     if not found:
         raise ConfigError(f"{folder} holds no elements of a multirun.")
-    rows = [_row(path, label) for path, label in zip(found, labels(found), strict=True)]
-    known = [(value, row) for row, value in rows if value is not None]
+    names = labels(found)
+    rows = [_row(path, label) for path, label in zip(found, names, strict=True)]
+    known = [(value, row) for row, value, _ in rows if value is not None]
     name = f"{folder.parent.name} · {folder.name}"
-    lead = "None has an accuracy yet."
+    metric = next((run.metric for _, _, run in rows if run is not None), ACCURACY)
+    lead = f"None has {metric.article} yet."
     if known:
-        best, row = max(known, key=lambda item: item[0])
-        lead = f"The most accurate is element {row['name']} ({row['label']}): {percent(best)}."
-    table = render("multirun", rows=[row for row, _ in rows])
-    target = folder / "report.html"
-    text = page(
+        best, row = max(known, key=lambda item: metric.rating(item[0]))
+        most = "most accurate" if metric == ACCURACY else f"best in {metric.words}"
+        lead = f"The {most} is element {row['name']} ({row['label']}): {metric.text(best)}."
+    for row, _, run in rows:
+        row["link"] = f"{row['name']}/report.html" if links and run is not None else ""
+    table = render("multirun", rows=[row for row, _, _ in rows], metric=metric.words)
+    sections = [Section("elements", "Every element", card(table))]
+    methods = _methods(found, names)
+    compared = table_of(methods)
+    if compared is not None:
+        sections.insert(0, methods_section(compared, methods))
+    return Content(
         title=f"{len(rows)} elements",
         crumb=title or f"{name} · multirun",
         lead=lead,
-        tiles=Markup(""),
-        sections=[Section("elements", "Every element", card(table))],
+        sections=sections,
     )
-    write_text(target, text)
+
+
+def write_multirun_report(folder: Path, *, title: str | None = None) -> Path:
+    """Write the page of each element, beside them `report.html` of them all and the table of methods.
+
+    Returns:
+        the page's path.
+
+    Raises:
+        ConfigError: the folder holds no elements.
+    """
+    found = elements(folder)
+    names = labels(found)
+    methods = _methods(found, names)
+    for (_, _, run), path, label in zip(methods, found, names, strict=True):
+        if run is not None:
+            write_report(path, title=f"{run.job} · {run.version} · {label}")
+    compared = table_of(methods)
+    if compared is not None:
+        write_methods(compared, folder)
+    target = folder / "report.html"
+    write_text(target, page(multirun_content(folder, title=title, links=True)))
     return target

@@ -24,7 +24,14 @@ from darts_core.report.svg import number
 
 __all__ = ["cost_section", "costs", "environment_section", "guards_section"]
 
-_COLORS = {"search": "sep", "searched": "conv", "train": "conv", "tune": "pool", "prune": "dil"}
+_COLORS = {
+    "search": "sep",
+    "searched": "conv",
+    "train": "conv",
+    "tune": "pool",
+    "prune": "dil",
+    "shrink": "dil",
+}
 
 
 def costs(run: VersionRun) -> tuple[dict[str, float], float | None]:
@@ -38,7 +45,7 @@ def costs(run: VersionRun) -> tuple[dict[str, float], float | None]:
         value = stage.number("device_seconds")
         if value is not None and value >= 0 and not name.startswith("baseline"):
             seconds[name] = value
-    order = ("search", "searched", "tune", "train", "prune", "export", "bench")
+    order = ("search", "searched", "tune", "train", "shrink", "prune", "export", "bench")
     seconds = {name: seconds[name] for name in order if name in seconds}
     unit = seconds.get("train")
     return seconds, unit if unit and unit > 0 else None

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from darts_core.report.blocks import Section
+from darts_core.report.family import shrink_section
 from darts_core.report.html import Markup, render
 from darts_core.report.overview import (
     cost_section,
@@ -25,20 +27,35 @@ from darts_core.report.stages import architecture_section, search_section, train
 from darts_core.report.style import style_sheet
 from darts_core.report.tuning import tune_section
 from darts_core.runlog import write_text
+from darts_core.study.importance import Shares, importance
 
-__all__ = ["page", "render_version", "write_report"]
+__all__ = ["Content", "page", "render_version", "version_content", "write_report"]
 
 
-def page(*, title: str, crumb: str, lead: str, tiles: Markup, sections: Sequence[Section]) -> str:
-    """The whole document; `title`, `crumb` and `lead` are escaped on the way."""
+@dataclass(frozen=True)
+class Content:
+    """What is told of a version, for `report.html` and for the live page alike.
+
+    `title` says in words what was reached, `crumb` what was done, `lead` explains the title.
+    """
+
+    title: str
+    crumb: str
+    lead: str
+    sections: Sequence[Section]
+    tiles: str = ""
+
+
+def page(content: Content) -> str:
+    """The whole document; title, crumb and lead are escaped on the way."""
     return (
         render(
             "page",
-            title=title,
-            crumb=crumb,
-            lead=lead,
-            tiles=tiles,
-            sections=sections,
+            title=content.title,
+            crumb=content.crumb,
+            lead=content.lead,
+            tiles=content.tiles,
+            sections=content.sections,
             style=Markup(style_sheet()),
             made=time.strftime("%Y-%m-%d %H:%M", time.localtime()),
         )
@@ -58,15 +75,18 @@ def _crumb(run: VersionRun, title: str | None) -> str:
     return " · ".join(parts)
 
 
-def render_version(run: VersionRun, *, title: str | None = None) -> str:
-    """The report of a version as HTML text; sections appear for the stages that are there."""
+def version_content(
+    run: VersionRun, *, title: str | None = None, shares: Shares = importance
+) -> Content:
+    """What is told of a pipeline's version; sections appear for the stages that are there."""
     rows, problem = model_rows(run)
     sections = [
         results_section(rows, problem),
         architecture_section(run),
         search_section(run),
         train_section(run),
-        tune_section(run),
+        tune_section(run, shares),
+        shrink_section(run),
         prune_section(run),
         export_section(run),
         cost_section(run),
@@ -74,13 +94,18 @@ def render_version(run: VersionRun, *, title: str | None = None) -> str:
         environment_section(run),
     ]
     head, lead = headline(run, rows)
-    return page(
+    return Content(
         title=head,
         crumb=_crumb(run, title),
         lead=lead,
         tiles=tiles(run, rows, total_cost(run)),
         sections=[section for section in sections if section is not None],
     )
+
+
+def render_version(run: VersionRun, *, title: str | None = None) -> str:
+    """The report of a pipeline's version as HTML text."""
+    return page(version_content(run, title=title))
 
 
 def write_report(folder: str | Path, *, title: str | None = None) -> Path:

@@ -16,7 +16,7 @@ COLORS: dict[str, tuple[str, str]] = {
     "sunken": ("#f1efeb", "#222731"),
     "ink": ("#1c2026", "#e8eaee"),
     "soft": ("#5a6270", "#a3acba"),
-    "faint": ("#747c89", "#828c9b"),
+    "faint": ("#666d7a", "#828c9b"),
     "line": ("#e2dfd9", "#2f3540"),
     "accent": ("#1f5fc9", "#7fb0ff"),
     "good": ("#1a7f4b", "#5ccf93"),

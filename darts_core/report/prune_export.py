@@ -74,6 +74,8 @@ def _before_after(before: StageRun | None, after: StageRun) -> Markup:
         if new is not None:
             facts.append({"": what, "before": shown(old), "after": shown(new)})
 
+    metric = after.metric
+
     def time(value: float | None) -> str:
         return "–" if value is None else f"{number(value)} ms"
 
@@ -81,8 +83,8 @@ def _before_after(before: StageRun | None, after: StageRun) -> Markup:
     for key, what, shown in (
         ("params", "parameters", count_text),
         ("macs", "multiply-adds", count_text),
-        ("val_accuracy", "val accuracy", percent),
-        ("test_accuracy", "test accuracy", percent),
+        (f"val_{metric.name}", f"val {metric.words}", metric.text),
+        (f"test_{metric.name}", f"test {metric.words}", metric.text),
     ):
         add(what, before.number(key) if before else None, after.number(key), shown)
     return records(facts)
@@ -136,7 +138,8 @@ def prune_section(run: VersionRun) -> Section | None:
 def _artifact(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
     """One line of the artifacts' table: what it is, how exact, how large, how fast."""
     row: dict[str, Any] = {"artifact": name}
-    for key in ("kind", "precision", "device", "relative_error", "val_agreement", "val_accuracy"):
+    found = [key for key in content if key.startswith("val_")]
+    for key in ("kind", "precision", "device", "relative_error", *found):
         if content.get(key) is not None:
             row[key] = content[key]
     files = content.get("files")

@@ -14,6 +14,7 @@ from typing import Any
 
 from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError, DartsError, ResumeError
+from darts_core.metric import ACCURACY, Metric, metric_of
 from darts_core.report.rows import ModelRow, finite
 from darts_core.runlog import read_json, read_jsonl, read_yaml
 
@@ -28,7 +29,7 @@ __all__ = [
     "series",
 ]
 
-STAGES = ("search", "train", "tune", "prune", "export", "bench")
+STAGES = ("search", "train", "tune", "shrink", "prune", "export", "bench")
 # what `run` leaves beside the stages: the found network under the untuned recipe, the rival
 EXTRAS = {
     "searched": "searched",
@@ -54,6 +55,23 @@ class StageRun:
     def number(self, key: str) -> float | None:
         """The finite number under `key` of the result, or None."""
         return finite(self.result.get(key))
+
+    @property
+    def metric(self) -> Metric:
+        """What the network is judged by: as its result says, else as its rows name it."""
+        try:
+            if "metric" in self.result:
+                return metric_of(self.result)
+            names = [str(key) for row in self.metrics[:1] for key in row]
+            found = [n.removeprefix("train_") for n in names if n.startswith("train_")]
+            name = next((name for name in found if name != "loss"), ACCURACY.name)
+            return ACCURACY if name == ACCURACY.name else Metric(name)
+        except ConfigError:
+            return ACCURACY
+
+    def judged(self, split: str) -> float | None:
+        """The metric of its network on `split`, or None."""
+        return self.number(f"{split}_{self.metric.name}")
 
     def setting(self, *keys: str) -> Any:
         """The setting at a path of keys, or None."""
@@ -89,6 +107,11 @@ class VersionRun:
     def last(self) -> StageRun:
         """The last stage that left something (its environment stands for the run's)."""
         return self.stages[[name for name in STAGES if name in self.stages][-1]]
+
+    @property
+    def metric(self) -> Metric:
+        """What its networks are judged by."""
+        return next(iter(self.stages.values())).metric if self.stages else ACCURACY
 
     def setting(self, *keys: str) -> Any:
         """The first stage's setting at a path of keys that is not None."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from darts_core.errors import DartsError
-from darts_core.report.blocks import Section, callout, card, count_text, duration, pair, percent
+from darts_core.metric import ACCURACY, Metric
+from darts_core.report.blocks import Section, callout, card, count_text, duration, pair
 from darts_core.report.escape import plain_text
 from darts_core.report.html import Markup, render
 from darts_core.report.models_front import accuracy_latency_front, baseline_row, models_front
@@ -15,6 +16,7 @@ from darts_core.report.read import VersionRun, read_rows
 from darts_core.report.rows import ModelRow
 from darts_core.report.svg import number
 from darts_core.report.svg_front import front_svg, key_html
+from darts_core.report.verdict import outcome, speed, versus
 
 __all__ = ["final_row", "headline", "model_rows", "results_section", "tiles"]
 
@@ -52,33 +54,9 @@ def final_row(rows: Sequence[ModelRow], batch: int, *, flagged: bool = False) ->
     )
 
 
-def _versus(row: ModelRow, base: ModelRow, batch: int) -> tuple[float, float]:
-    """Speed-up of `row` over `base` at `batch`, and its gain in accuracy in points."""
-    speedup = base.latency[batch].median_ms / row.latency[batch].median_ms
-    return speedup, 100 * ((row.accuracy_mean or 0.0) - (base.accuracy_mean or 0.0))
-
-
-def _speed(speedup: float) -> str:
-    """`2.07× faster` or `1.5× slower`."""
-    return f"{number(speedup)}× faster" if speedup >= 1 else f"{number(1 / speedup)}× slower"
-
-
-def _compare(row: ModelRow, base: ModelRow, batch: int) -> str:
-    """One clause on how `row` stands against the baseline."""
-    speedup, gain = _versus(row, base, batch)
-    # a difference within the two spreads is not called a gain
-    noise = 100 * ((row.accuracy_std or 0.0) + (base.accuracy_std or 0.0))
-    if abs(gain) <= max(noise, 0.05):
-        accuracy = f"equally accurate ({gain:+.2f} points, within the spread)"
-    else:
-        accuracy = f"{abs(gain):.2f} points {'more' if gain > 0 else 'less'} accurate"
-    # two runtimes are two things: an eager baseline is named as such beside an exported model
-    rival = (
-        base.label
-        if base.label != base.name or base.runtime == row.runtime
-        else f"{base.name} (eager)"
-    )
-    return f"{_speed(speedup)} than {rival} and {accuracy}"
+def _judged(metric: Metric, value: float | None, split: str = "test") -> str:
+    """`97.3 % test accuracy`, `0.48 test R2`."""
+    return f"{metric.text(value, 1)} {split} {metric.words}"
 
 
 def headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
@@ -88,37 +66,37 @@ def headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
         row = final_row(rows, sizes[-1])
         if row is not None:
             base = reference(rows, row, sizes[-1])
-            title = f"{percent(row.accuracy_mean, 1)} test accuracy at {_time(row, sizes[-1])}"
+            title = f"{_judged(row.metric, row.accuracy_mean)} at {_time(row, sizes[-1])}"
             if base is None:
                 return (
                     title,
                     f"The {row.label} model; there is no undisturbed baseline to compare with.",
                 )
-            return title, f"The {row.label} model is {_compare(row, base, sizes[-1])}."
+            return title, outcome(row, base, sizes[-1])
         row = final_row(rows, sizes[-1], flagged=True)
         if row is not None:
-            return f"{percent(row.accuracy_mean, 1)} test accuracy", (
+            return _judged(row.metric, row.accuracy_mean), (
                 f"The {row.label} model. All times were taken while other work ran on the device, so "
                 "none is compared; measure again on a quiet machine (darts-core bench)."
             )
-    for name in ("prune", "train"):
+    for name in ("prune", "shrink", "train"):
         stage = run.stages.get(name)
-        accuracy = stage.number("test_accuracy") if stage else None
-        if stage and accuracy is not None:
+        value = stage.judged("test") if stage else None
+        if stage and value is not None:
             size = stage.number("params")
             lead = f"{count_text(size)} parameters. " if size is not None else ""
-            return f"{percent(accuracy, 1)} test accuracy", f"{lead}No benchmark was run yet."
+            return _judged(stage.metric, value), f"{lead}No benchmark was run yet."
     search = run.stages.get("search")
     if search is not None and search.finished:
         spent = duration(search.number("device_seconds"))
         return f"An architecture found in {spent}", "It has not been trained on its own yet."
     tune = run.stages.get("tune")
-    accuracy = tune.number("val_accuracy") if tune else None
-    if tune is not None and tune.finished and accuracy is not None:
+    value = tune.judged("val") if tune else None
+    if tune is not None and tune.finished and value is not None:
         count = len(tune.result.get("trials") or ())
         spent = duration(tune.number("device_seconds"))
-        return f"{percent(accuracy, 1)} val accuracy with the best settings", (
-            f"{count} trials in {spent}. They have not been trained on all images or tested yet."
+        return f"{_judged(tune.metric, value, 'val')} with the best settings", (
+            f"{count} trials in {spent}. They have not been trained on all samples or tested yet."
         )
     waiting = ", ".join(name for name, stage in run.stages.items() if not stage.finished)
     if not waiting:
@@ -143,37 +121,40 @@ def tiles(run: VersionRun, rows: Sequence[ModelRow], cost: float | None) -> Mark
     parts = []
     if row is not None:
         base = next((other for other in rows if other.baseline), None)
-        versus, tone = "", ""
+        against, tone = "", ""
         if base is not None and base.accuracy_mean is not None:
-            gain = 100 * ((row.accuracy_mean or 0.0) - base.accuracy_mean)
-            versus, tone = f"{gain:+.2f} points vs baseline", "good" if gain >= 0 else "warn"
-        std = f" ± {row.accuracy_std * 100:.2f}" if row.accuracy_std is not None else ""
-        seeds = f"test accuracy{std}, {row.n} seed{'s' if row.n > 1 else ''}"
-        parts.append(_tile(f"{(row.accuracy_mean or 0) * 100:.2f} %", seeds, versus, tone))
+            gain = row.metric.gain(row.accuracy_mean or 0.0, base.accuracy_mean)
+            against = f"{row.metric.gain_text(gain)} vs baseline"
+            tone = "good" if gain >= 0 else "warn"
+        std = ""
+        if row.accuracy_std is not None:
+            std = f" ± {row.metric.text(row.accuracy_std).removesuffix(' %')}"
+        seeds = f"test {row.metric.words}{std}, {row.n} seed{'s' if row.n > 1 else ''}"
+        parts.append(_tile(row.metric.text(row.accuracy_mean or 0.0), seeds, against, tone))
         for batch in sizes:
             if batch not in row.latency:
                 continue
             other = reference(rows, row, batch)
-            versus, tone = "", ""
+            against, tone = "", ""
             if row.latency[batch].flagged:
-                versus, tone = "under foreign load", "warn"
+                against, tone = "under foreign load", "warn"
             elif other is not None:
-                speedup = _versus(row, other, batch)[0]
-                versus = f"{_speed(speedup)} than baseline"
+                speedup = versus(row, other, batch)[0]
+                against = f"{speed(speedup)} than baseline"
                 tone = "good" if speedup >= 1 else "warn"
             shown = f"{number(row.latency[batch].median_ms)} ms"
-            parts.append(_tile(shown, f"latency, batch {batch}", versus, tone))
+            parts.append(_tile(shown, f"latency, batch {batch}", against, tone))
         for what, name in (("parameters", "params"), ("multiply-adds", "macs")):
             value, old = getattr(row, name), getattr(base, name, None) if base else None
             if value is not None:
-                versus = f"{number(value / old)}× the baseline's" if old else ""
-                parts.append(_tile(count_text(value), what, versus))
+                against = f"{number(value / old)}× the baseline's" if old else ""
+                parts.append(_tile(count_text(value), what, against))
     else:
         stage = run.stages.get("prune", run.stages.get("train"))
-        for key, what in (("test_accuracy", "test accuracy"), ("val_accuracy", "val accuracy")):
-            value = stage.number(key) if stage else None
-            if value is not None:
-                parts.append(_tile(f"{value * 100:.2f} %", what))
+        for split in ("test", "val"):
+            value = stage.judged(split) if stage else None
+            if stage is not None and value is not None:
+                parts.append(_tile(stage.metric.text(value), f"{split} {stage.metric.words}"))
         for key, what in (("params", "parameters"), ("macs", "multiply-adds")):
             value = stage.number(key) if stage else None
             if value is not None:
@@ -193,19 +174,22 @@ def _verdict(rows: Sequence[ModelRow], batch: int) -> Markup:
         for row in accuracy_latency_front(rows, batch)
         if not row.baseline
         and row.latency[batch].median_ms < base.latency[batch].median_ms
-        and (row.accuracy_mean or 0.0) >= (base.accuracy_mean or 0.0)
+        and row.rating >= base.rating
     ]
     if beaten:
         return Markup()
     return callout(
-        f"At batch {batch} nothing is both faster than {base.label} and at least as accurate."
+        f"At batch {batch} nothing is both faster than {base.label} and at least as "
+        f"{'accurate' if base.metric == ACCURACY else 'good'}."
     )
 
 
 def results_section(rows: Sequence[ModelRow], problem: str) -> Section | None:
     """Pictures at every batch size, their key, and the table; None when nothing was measured."""
+    metric = rows[0].metric if rows else ACCURACY
+    title = f"{metric.words[:1].upper()}{metric.words[1:]} against latency"
     if problem:
-        return Section("result", "Accuracy against latency", callout(problem, "bad"))
+        return Section("result", title, callout(problem, "bad"))
     if not rows:
         return None
     pictures, remarks, fronts = [], [], []
@@ -226,10 +210,10 @@ def results_section(rows: Sequence[ModelRow], problem: str) -> Section | None:
         )
     device = next((r.latency[b].device or r.device for r in rows for b in r.latency), "")
     note = (
-        "Test accuracy is the mean over seeds with one standard deviation; latency is the median with "
+        f"Test {metric.words} is the mean over seeds with one standard deviation; latency is the median with "
         "its 5 and 95 % quantiles. The green edge is the Pareto front; rows on it carry a green bar. "
         "Speed-up compares with the baseline in the same runtime, or with its fastest where it was not "
         f"measured there.{f' Device: {device}.' if device else ''}"
     )
     body = pair(*pictures) + key_html(fronts) + Markup().join(remarks)
-    return Section("result", "Accuracy against latency", body + card(results_table(rows)), note)
+    return Section("result", title, body + card(results_table(rows)), note)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from darts_core.errors import ResumeError
+from darts_core.errors import ConfigError, ResumeError
+from darts_core.metric import ACCURACY, Metric, metric_of
 from darts_core.report.escape import plain_text
 
 __all__ = ["Latency", "ModelRow", "finite"]
@@ -78,7 +79,8 @@ class ModelRow:
     """One model in one runtime: its size, its test accuracy over seeds, its time on one device.
 
     `kind` is the pipeline step it came from (baseline, searched, tuned, pruned, exported, int8 ...);
-    accuracies are fractions 0..1 of the test split, one a seed; `latency` maps batch size -> Latency.
+    `accuracies` are values of `metric` on the test split (shares right, 0..1, unless it is another one), one
+    a seed; `latency` maps batch size -> Latency.
     """
 
     name: str
@@ -94,6 +96,7 @@ class ModelRow:
     baseline: bool = False
     notes: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    metric: Metric = ACCURACY
 
     @property
     def n(self) -> int:
@@ -102,7 +105,7 @@ class ModelRow:
 
     @property
     def accuracy_mean(self) -> float | None:
-        """Mean test accuracy over seeds (0..1), or None when none was taken."""
+        """Mean of the metric over seeds (of accuracies 0..1), or None when none was taken."""
         return sum(self.accuracies) / self.n if self.accuracies else None
 
     @property
@@ -112,6 +115,11 @@ class ModelRow:
             return None
         mean = sum(self.accuracies) / self.n
         return math.sqrt(sum((a - mean) ** 2 for a in self.accuracies) / (self.n - 1))
+
+    @property
+    def rating(self) -> float:
+        """The metric's mean on a scale where more is better; 0 when none was taken."""
+        return self.metric.rating(self.accuracy_mean or 0.0)
 
     @property
     def label(self) -> str:
@@ -178,4 +186,12 @@ class ModelRow:
             baseline=bool(content.get("baseline")) or content.get("kind") == "baseline",
             notes=str(content.get("notes") or ""),
             extra=dict(extra) if isinstance(extra, Mapping) else {},
+            metric=_metric(content),
         )
+
+
+def _metric(content: Mapping[str, Any]) -> Metric:
+    try:
+        return metric_of(content)
+    except ConfigError as error:
+        raise ResumeError(f"A row of the results file: {error}") from error

@@ -15,16 +15,20 @@ from darts_core.report.blocks import Section, card, duration, pair, percent
 from darts_core.report.cells import architecture_html
 from darts_core.report.charts import Bar, Line, bars, line_chart, strip
 from darts_core.report.html import Markup, render
-from darts_core.report.page import page
+from darts_core.report.page import Content, page
 from darts_core.report.palette import op_family, series_colors
 from darts_core.report.read import StageRun, VersionRun, read_architecture, read_version, series
 from darts_core.report.rows import finite
 from darts_core.report.svg import number
 from darts_core.runlog import write_text
 
-__all__ = ["agreement", "seeds_summary", "write_seeds_report"]
+__all__ = ["agreement", "seeds_content", "seeds_summary", "write_seeds_report"]
 
-_METRICS = ("test_accuracy", "val_accuracy")
+
+def _keys(runs: Sequence[VersionRun]) -> tuple[str, str]:
+    """What the runs are judged by, on test and on val."""
+    name = runs[0].metric.name
+    return f"test_{name}", f"val_{name}"
 
 
 def agreement(architectures: Sequence[Architecture]) -> float | None:
@@ -76,14 +80,15 @@ def seeds_summary(folders: Sequence[str | Path]) -> dict[str, Any]:
         raise ConfigError("A page over several seeds needs at least one run folder.")
     runs = [read_version(folder) for folder in folders]
     summary: dict[str, Any] = {"n": len(runs)}
-    for key in _METRICS:
+    metric = runs[0].metric
+    for key in _keys(runs):
         values = [v for run in runs if (v := _metric(run, key)) is not None]
         if values:
             summary[key] = {
                 "mean": float(np.mean(values)),
                 "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
-                "worst": min(values),
-                "best": max(values),
+                "worst": min(values, key=metric.rating),
+                "best": max(values, key=metric.rating),
                 "n": len(values),
             }
     found = [a for run in runs if (a := _found(run)) is not None]
@@ -101,17 +106,17 @@ def _results_section(runs: Sequence[VersionRun], summary: dict[str, Any]) -> Sec
             {
                 "run": run.version,
                 "seed": run.setting("seed"),
-                "val": percent(_metric(run, "val_accuracy")),
-                "test": percent(_metric(run, "test_accuracy")),
+                "val": run.metric.text(_metric(run, f"val_{run.metric.name}")),
+                "test": run.metric.text(_metric(run, f"test_{run.metric.name}")),
                 "time": duration(spent),
                 "architecture": "–" if architecture is None else _short(architecture),
             }
         )
-    table = render("seeds", rows=rows)
+    table = render("seeds", rows=rows, metric=runs[0].metric.words)
     strips = [
         card(strip([(f"seed {run.setting('seed')}", value) for run, value in found],
                    title=key.replace("_", " ")), title=key.replace("_", " "))
-        for key in reversed(_METRICS)
+        for key in reversed(_keys(runs))
         if (found := [(run, v) for run in runs if (v := _metric(run, key)) is not None])
     ]  # fmt: skip
     return Section("seeds", "Every seed", card(table) + pair(*strips))
@@ -180,8 +185,13 @@ def _curves_section(runs: Sequence[VersionRun]) -> Section | None:
             title=title,
         )
 
+    metric = runs[0].metric
     body = pair(
-        chart("alpha_accuracy", "Accuracy on the alpha split", share=True),
+        chart(
+            f"alpha_{metric.name}",
+            f"{metric.words[:1].upper()}{metric.words[1:]} on the alpha split",
+            share=metric.share,
+        ),
         chart("train_loss", "Loss on the params split", share=False),
     )
     spread = _weight_spread([stage for _, stage in searches])
@@ -212,23 +222,27 @@ def _weight_spread(stages: Sequence[StageRun]) -> Markup:
     return bars(drawn, title="Spread of the final weights", width=1060, row=22)
 
 
-def write_seeds_report(folders: Sequence[str | Path], path: str | Path, *, title: str = "") -> Path:
-    """Read one run folder a seed and write a page of means, spreads and agreement to `path`.
+def seeds_content(folders: Sequence[str | Path], *, title: str = "") -> Content:
+    """Means, spreads and agreement of several seeds, one run folder each.
 
     Raises:
         ConfigError: no folder is given, or one holds no run.
     """
     summary = seeds_summary(folders)
     runs = [read_version(folder) for folder in folders]
-    key = next((key for key in _METRICS if key in summary), None)
+    metric = runs[0].metric
+    key = next((key for key in _keys(runs) if key in summary), None)
     if key is None:
-        head, lead = f"{len(runs)} seeds", "No run has an accuracy yet."
+        head, lead = f"{len(runs)} seeds", f"No run has {metric.article} yet."
     else:
         figures = summary[key]
-        std = "" if figures["std"] is None else f" ± {figures['std'] * 100:.2f}"
+        mean, unit = metric.text(figures["mean"]).removesuffix(" %"), " %" if metric.share else ""
+        std = ""
+        if figures["std"] is not None:
+            std = f" ± {metric.text(figures['std']).removesuffix(' %')}"
         name = key.replace("_", " ")
-        head = f"{figures['mean'] * 100:.2f}{std} % {name} over {figures['n']} seeds"
-        lead = f"Worst {percent(figures['worst'])}, best {percent(figures['best'])}."
+        head = f"{mean}{std}{unit} {name} over {figures['n']} seeds"
+        lead = f"Worst {metric.text(figures['worst'])}, best {metric.text(figures['best'])}."
     parts = [
         _results_section(runs, summary),
         _agreement_section(runs, summary),
@@ -236,7 +250,14 @@ def write_seeds_report(folders: Sequence[str | Path], path: str | Path, *, title
     ]
     data, space = runs[0].setting("data", "name"), runs[0].setting("space", "name")
     crumb = " · ".join(str(part) for part in (title or runs[0].job, data, space) if part)
-    html = page(title=head, crumb=crumb, lead=lead, tiles=Markup(),
-                sections=[part for part in parts if part is not None])  # fmt: skip
-    write_text(path, html)
+    return Content(head, crumb, lead, [part for part in parts if part is not None])
+
+
+def write_seeds_report(folders: Sequence[str | Path], path: str | Path, *, title: str = "") -> Path:
+    """Read one run folder a seed and write the page about them to `path`.
+
+    Raises:
+        ConfigError: no folder is given, or one holds no run.
+    """
+    write_text(path, page(seeds_content(folders, title=title)))
     return Path(path)

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from darts_core.errors import DartsError
+from darts_core.metric import Metric
 from darts_core.report.alphas import alpha_history, heat_maps, leading_edges, mean_weights
-from darts_core.report.blocks import Section, callout, card, details, pair, percent, plain_table
+from darts_core.report.blocks import Section, callout, card, details, pair, plain_table
 from darts_core.report.cells import architecture_html
 from darts_core.report.charts import Line, line_chart
+from darts_core.report.finalists import finalists_html
 from darts_core.report.html import Markup, render
 from darts_core.report.read import StageRun, VersionRun, read_architecture, series
 
@@ -54,15 +56,15 @@ def _ops(stage: StageRun) -> list[Any] | None:
 
 
 _SHOWN = {
-    "epoch", "time", "seconds", "loss", "train_loss", "alpha_loss", "val_loss", "train_accuracy",
-    "alpha_accuracy", "val_accuracy", "learning_rate",
+    "epoch", "time", "seconds", "loss", "train_loss", "alpha_loss", "val_loss", "learning_rate",
 }  # fmt: skip
 
 
 def _others(stage: StageRun) -> Markup:
     """Every further number that the stage logged, folded away; guards have a section of their own."""
     names = dict.fromkeys(str(key) for row in stage.metrics for key in row)
-    left = [n for n in names if n not in _SHOWN and not n.startswith("guard/")]
+    judged = {f"{split}_{stage.metric.name}" for split in ("train", "alpha", "val")}
+    left = [n for n in names if n not in _SHOWN | judged and not n.startswith("guard/")]
     pictures: list[Markup] = []
     for name in left:
         points = series(stage.metrics, name)
@@ -75,24 +77,31 @@ def _others(stage: StageRun) -> Markup:
     return details("More measurements", pair(*pictures))
 
 
+def _title(metric: Metric) -> str:
+    return f"{metric.words[:1].upper()}{metric.words[1:]}"
+
+
 def search_section(run: VersionRun) -> Section | None:
     """Losses and accuracies of the search and how the mixing weights moved."""
     stage = run.stages.get("search")
     if stage is None or not stage.metrics:
         return None
-    rows = stage.metrics
+    rows, metric = stage.metrics, stage.metric
     losses = line_chart(
         [Line("params split", series(rows, "train_loss"), "sep"),
          Line("alpha split", series(rows, "alpha_loss"), "pool")],
         x_label="epoch", y_label="loss", title="Search loss",
     )  # fmt: skip
     accuracies = line_chart(
-        [Line("params split", series(rows, "train_accuracy"), "sep"),
-         Line("alpha split", series(rows, "alpha_accuracy"), "pool"),
-         Line("val split", series(rows, "val_accuracy"), "conv")],
-        x_label="epoch", y_label="accuracy", title="Search accuracy", percent=True,
+        [Line("params split", series(rows, f"train_{metric.name}"), "sep"),
+         Line("alpha split", series(rows, f"alpha_{metric.name}"), "pool"),
+         Line("val split", series(rows, f"val_{metric.name}"), "conv")],
+        x_label="epoch", y_label=metric.words, title=f"Search {metric.words}", percent=metric.share,
     )  # fmt: skip
-    body = pair(card(losses, title="Loss"), card(accuracies, title="Accuracy of the supernet"))
+    body = finalists_html(stage)
+    body += pair(
+        card(losses, title="Loss"), card(accuracies, title=f"{_title(metric)} of the supernet")
+    )
     for history in alpha_history(rows, _ops(stage)):
         kind = f"{history.kind} cell" if history.kind != "cell" else "cell"
         body += card(heat_maps(history), title=f"Mixing weights of the {kind}, edge by edge")
@@ -112,21 +121,21 @@ def train_section(run: VersionRun) -> Section | None:
     stage = run.stages.get("train")
     if stage is None or not stage.metrics:
         return None
-    rows = stage.metrics
+    rows, metric = stage.metrics, stage.metric
     loss = line_chart([Line("training", series(rows, "loss"), "sep"),
                        Line("val", series(rows, "val_loss"), "conv")],
                       x_label="epoch", y_label="loss", title="Training loss")  # fmt: skip
-    accuracy = line_chart([Line("training", series(rows, "train_accuracy"), "sep"),
-                           Line("val", series(rows, "val_accuracy"), "conv")],
-                          x_label="epoch", y_label="accuracy", title="Accuracy while training",
-                          percent=True)  # fmt: skip
+    accuracy = line_chart([Line("training", series(rows, f"train_{metric.name}"), "sep"),
+                           Line("val", series(rows, f"val_{metric.name}"), "conv")],
+                          x_label="epoch", y_label=metric.words,
+                          title=f"{_title(metric)} while training", percent=metric.share)  # fmt: skip
     rate = line_chart([Line("", series(rows, "learning_rate"), "pool")], x_label="epoch",
                       y_label="learning rate", title="Learning rate", height=170)  # fmt: skip
-    body = pair(card(accuracy, title="Accuracy"), card(loss, title="Loss"))
+    body = pair(card(accuracy, title=_title(metric)), card(loss, title="Loss"))
     body += details("Learning rate", card(rate)) if rate else Markup()
     body += _others(stage)
-    val, test = stage.number("val_accuracy"), stage.number("test_accuracy")
-    note = f"Chosen on the val split ({percent(val)})." if val is not None else ""
+    val, test = stage.judged("val"), stage.judged("test")
+    note = f"Chosen on the val split ({metric.text(val)})." if val is not None else ""
     if test is not None:
-        note += f" The test split was read once, at the end: {percent(test)}."
+        note += f" The test split was read once, at the end: {metric.text(test)}."
     return Section("train", "Training", body, note.strip())

@@ -39,7 +39,7 @@ margin:14px 0}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(440px,100%),1fr));gap:16px;margin:14px 0}
 .pair .card{margin:0;min-width:0}
 .scroll{overflow-x:auto}
-svg{display:block;width:100%;height:auto;font-family:inherit}
+svg{display:block;max-width:100%;height:auto;font-family:inherit}
 .legend svg{display:inline-block;width:16px;vertical-align:-3px}
 figure{margin:0}
 .cell-figure+.cell-figure{margin-top:16px;border-top:1px solid var(--line);padding-top:14px}
@@ -55,6 +55,7 @@ th{font-weight:600;text-align:left;color:var(--soft);font-size:13px;vertical-ali
 th,td{padding:7px 12px 7px 0;border-bottom:1px solid var(--line)}
 tbody tr:last-child td,tbody tr:last-child th{border-bottom:0}
 td.num,th.num{text-align:right;padding-right:16px;white-space:nowrap}
+table.trials td,table.trials th{white-space:nowrap}
 td.name{white-space:nowrap;max-width:320px;overflow:hidden;text-overflow:ellipsis}
 td small,.dim{color:var(--faint);font-size:12.5px}
 tbody tr.is-base{background:var(--sunken)}
@@ -109,6 +110,7 @@ opacity:.75}
 g:hover>.coord{stroke:var(--ink);stroke-width:2.6;stroke-opacity:1}
 .fill-soft{fill:var(--soft)}
 .budget-line{stroke:var(--bad);stroke-width:1.4;stroke-dasharray:5 4}
+@media(max-width:640px){.scroll svg.chart{min-width:440px}}
 @media(max-width:640px){main,header.top,footer{padding-left:16px;padding-right:16px}h1{font-size:25px}}
 @media print{body{background:#fff}section{break-inside:avoid}nav{display:none}}
 """

@@ -119,7 +119,7 @@ def drawing(
         viewBox=f"0 0 {width:.0f} {height:.0f}",
         role="img",
         class_=class_,
-        style=f"max-width:{most or width:.0f}px",
+        width=f"{most or width:.0f}",
     )
     return Markup(element)
 

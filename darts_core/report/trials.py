@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from darts_core.report.charts import Bar, Line, bars, line_chart
+from darts_core.report.charts import Bar, Line, bars, line_chart, thin
 from darts_core.report.escape import html_text, plain_text
+from darts_core.report.front import YOURS, Key
 from darts_core.report.html import Markup
+from darts_core.report.legend import legend
 from darts_core.report.rows import finite
 from darts_core.report.svg import drawing, line, number, path, tag, text, text_width
 
@@ -25,14 +27,19 @@ __all__ = [
     "importance_bars",
     "parallel",
     "read_trials",
+    "trial_curves",
 ]
+
+# points of all curves of a picture together, and at least of each
+_POINTS, _FEWEST_POINTS = 12_000, 8
 
 
 @dataclass(frozen=True)
 class Trial:
     """One trial as reports see it: state in lower case, `value` None unless it completed.
 
-    `feasible` is false where it breaks a constraint; `is_baseline` marks the user's own configuration.
+    `feasible` is false where it breaks a constraint; `is_baseline` marks the user's own configuration;
+    `label` is its name in the result table where that is not its number.
     """
 
     number: int
@@ -42,6 +49,12 @@ class Trial:
     values: tuple[float | None, ...] = ()
     feasible: bool = True
     is_baseline: bool = False
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is called: its label, else its number."""
+        return f"trial {self.label or self.number}"
 
     @property
     def complete(self) -> bool:
@@ -86,6 +99,7 @@ def best_so_far(trials: Sequence[Trial], *, maximize: bool, label: str, percent:
         best.append((float(trial.number), value))
     dots = [(float(t.number), t.value or 0.0) for t in done]
     cut = [(float(t.number), t.value) for t in trials if not t.complete and t.value is not None]
+    own = next((t.value for t in done if t.is_baseline), None)
     # what was cut short may lie far below: it is drawn at the edge instead of flattening the rest
     known = [y for _, y in dots]
     room = max(max(known) - min(known), 0.02 * abs(max(known)), 1e-9)
@@ -98,14 +112,18 @@ def best_so_far(trials: Sequence[Trial], *, maximize: bool, label: str, percent:
         *(Line("", [dot], "none", dots=True, faint=True) for dot in dots),
         *(Line("", [(x, y or 0.0)], "pool", dots=True, faint=True) for x, y in cut),
     ]
-    return line_chart(
+    drawn = line_chart(
         lines,
-        x_label="trial",
+        x_label="trial, in the order of their ends",
         y_label=label,
         title="Best value so far",
         percent=percent,
         y_range=limits,
+        level=(YOURS, own) if own is not None else None,
     )
+    keys = [Key("circle", "none", "a whole trial")]
+    keys += [Key("circle", "pool", "stopped early, its last value")] if cut else []
+    return drawn + legend([*keys, Key("line", "searched", "the best so far")])
 
 
 def _column(values: Sequence[Any]) -> tuple[NDArray[np.float64], list[str], bool]:
@@ -157,7 +175,7 @@ def parallel(trials: Sequence[Trial], *, maximize: bool, label: str, percent: bo
                   for x, c in zip(xs, columns, strict=True)]  # fmt: skip
         best = index == rank[-1]
         trial = done[int(index)]
-        tip = f"trial {trial.number}: " + ", ".join(
+        tip = f"{trial.name}: " + ", ".join(
             f"{name} {plain_text(trial.params[name], limit=40)}" for name in shown
         )
         stroke = path(
@@ -188,25 +206,33 @@ def importance_bars(shares: Mapping[str, Any]) -> Markup:
 
 
 def trial_curves(curves: Mapping[int, Sequence[tuple[float, float]]], best: int | None,
-                 *, label: str, percent: bool) -> Markup:  # fmt: skip
-    """A value against epochs for every trial: the best one strong, those that were cut short end."""
+                 *, label: str, percent: bool, maximize: bool = True, own: int | None = None,
+                 x_label: str = "epoch", name: str = "") -> Markup:  # fmt: skip
+    """A value against epochs for every trial: the best one and the user's own (`own`) strong; those that
+    were cut short end, and one of a single epoch is a dot.
+    """
+    # of many, each has fewer points, so that a page stays small; none is left out
+    most = max(_FEWEST_POINTS, _POINTS // max(len(curves), 1))
+    named = {own: (YOURS, "baseline"), best: (name or f"trial {best}", "searched")}
     lines = [
-        Line("", list(points), "none", faint=True)
+        Line("", thin(sorted(points), most), "none", faint=True)
         for index, points in curves.items()
-        if index != best and points
+        if index not in named and points
     ]
-    if best is not None and curves.get(best):
-        lines.append(Line(f"trial {best}", list(curves[best]), "searched"))
+    for index, (name, color) in named.items():
+        if index is not None and curves.get(index):
+            lines.append(Line(name, list(curves[index]), color))
     values = [y for points in curves.values() for _, y in points]
+    limits = None
     if len(values) > 20:
         # the first epochs would take the room of the differences that matter
-        low, high = np.quantile(values, [0.12, 1.0])
-        limits = (float(low), float(high + 0.06 * (high - low))) if high > low else None
-    else:
-        limits = None
+        low, high = np.quantile(values, [0.12, 1.0] if maximize else [0.0, 0.88])
+        room = 0.06 * (high - low)
+        ends = (low, high + room) if maximize else (low - room, high)
+        limits = (float(ends[0]), float(ends[1])) if high > low else None
     return line_chart(
         lines,
-        x_label="epoch",
+        x_label=x_label,
         y_label=label,
         title="Every trial's curve",
         percent=percent,

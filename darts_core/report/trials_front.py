@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from darts_core.report.front import Axis, Front, Key, Point
+from darts_core.report.front import YOURS, Axis, Front, Key, Point
+from darts_core.report.metric_units import metric_label
 from darts_core.report.svg import number
 from darts_core.report.trials import Trial
 from darts_core.study.results import Goals, Row, row_values, search_rows
 
 __all__ = ["SEED_MARKS", "YOURS", "fresh_seeds", "search_front", "trials_front"]
 
-YOURS = "your configuration"
 # side of a gain -> its name and colour
 SEED_MARKS = {"baseline": (YOURS, "baseline"), "best": ("the pick", "pruned")}
 Gains = Sequence[Mapping[str, Any]]
@@ -123,7 +123,10 @@ def _front(
 ) -> Front | None:
     if len(goals) < 2 or not points:
         return None
-    y, x = (Axis(_axis_label(name, up), "max" if up else "min") for name, up in goals[:2])
+    y, x = (
+        Axis(metric_label(name, "max" if up else "min"), "max" if up else "min")
+        for name, up in goals[:2]
+    )
     base = next((p for p in points if p.shape == "star"), None)
     keys = [Key("circle", "searched", "trial")]
     if any(point.hollow for point in points):
@@ -135,7 +138,3 @@ def _front(
             keys.append(Key("square", color, f"{name}, fresh seeds"))
     at = None if base is None else (base.x, base.y)
     return Front(title, x, y, tuple(points), baseline=at, keys=tuple(keys))
-
-
-def _axis_label(name: str, maximize: bool) -> str:
-    return f"{name.replace('_', ' ')} ({'higher' if maximize else 'lower'} is better)"

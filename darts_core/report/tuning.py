@@ -19,11 +19,10 @@ from darts_core.report.trials import (
     trial_curves,
 )
 from darts_core.report.trials_front import trials_front
-from darts_core.study.importance import importance
+from darts_core.study.importance import Shares, importance
 
 __all__ = ["tune_section"]
 
-_MOST_TRIALS = 500
 Curves = dict[int, list[tuple[float, float]]]
 
 
@@ -40,7 +39,7 @@ def _curves(stage: StageRun, trials: Sequence[Trial], objective: str) -> Curves:
     """Every trial's values by epoch, from the study's result or the trials' own folders."""
     items = stage.result.get("trials")
     curves: Curves = {}
-    for item in items[:_MOST_TRIALS] if isinstance(items, list) else ():
+    for item in items if isinstance(items, list) else ():
         number = finite(item.get("number")) if isinstance(item, Mapping) else None
         curve = item.get("curve") if isinstance(item, Mapping) else None
         if number is None or not isinstance(curve, list):
@@ -49,7 +48,7 @@ def _curves(stage: StageRun, trials: Sequence[Trial], objective: str) -> Curves:
             {"epoch": p[0], "value": p[1]} for p in curve if isinstance(p, list) and len(p) == 2
         ]
         curves[int(number)] = series(rows, "value")
-    for trial in trials[:_MOST_TRIALS]:
+    for trial in trials:
         for name in (f"{trial.number:04d}", str(trial.number)):
             folder = stage.folder / "trials" / name
             if not curves.get(trial.number) and folder.is_dir():
@@ -89,13 +88,13 @@ def _gain(stage: StageRun) -> list[str]:
     return [f"{best:.6g} against {own:.6g} with your own settings, {gain:.3g} better (one seed)"]
 
 
-def _importance(done: Sequence[Trial], maximize: bool) -> dict[str, float]:
+def _importance(done: Sequence[Trial], maximize: bool, shares: Shares) -> Mapping[str, float]:
     """The importance of each parameter where the study's result states none."""
     pairs = [(trial.params, trial.value) for trial in done if trial.value is not None]
-    return importance([p for p, _ in pairs], [v for _, v in pairs], maximize=maximize)
+    return shares([p for p, _ in pairs], [v for _, v in pairs], maximize=maximize)
 
 
-def tune_section(run: VersionRun) -> Section | None:
+def tune_section(run: VersionRun, importance: Shares = importance) -> Section | None:
     """Best so far, parallel coordinates, importance, every trial's curve, the best settings."""
     stage = run.stages.get("tune")
     if stage is None:
@@ -111,7 +110,9 @@ def tune_section(run: VersionRun) -> Section | None:
     chosen = stage.number("best_number")
     best = next((t for t in done if chosen is not None and t.number == chosen), best)
     given = stage.result.get("importance")
-    shares = given if isinstance(given, Mapping) and given else _importance(done, maximize)
+    shares = (
+        given if isinstance(given, Mapping) and given else _importance(done, maximize, importance)
+    )
     body = pair(
         card(
             best_so_far(trials, maximize=maximize, label=label, percent=share), title="Best so far"
@@ -122,6 +123,7 @@ def tune_section(run: VersionRun) -> Section | None:
                 best.number if best else None,
                 label=label,
                 percent=share,
+                maximize=maximize,
             ),
             title="Every trial's curve",
         ),

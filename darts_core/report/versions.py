@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from darts_core.report.job_details import version_details
-from darts_core.report.job_page import draw_all, write_page
 from darts_core.report.job_summary import elements
-from darts_core.report.multirun import write_multirun_report
-from darts_core.report.page import write_report
-from darts_core.report.read import STAGES
-from darts_core.report.seeds import write_seeds_report
+from darts_core.report.multirun import multirun_content, write_multirun_report
+from darts_core.report.page import Content, page, version_content
+from darts_core.report.read import STAGES, read_version
+from darts_core.report.script_content import Curves, read_search, script_content
+from darts_core.report.seeds import seeds_content
+from darts_core.runlog import write_text
 from darts_core.store.record import SCRIPT, read_record
 from darts_core.store.version import Version
-from darts_core.study.importance import row_importance
-from darts_core.study.result_table import result_table
-from darts_core.study.results import objectives, read_rows
+from darts_core.study.importance import Shares, importance
 
-__all__ = ["write_version_report"]
-
-Curves = Callable[[Sequence[dict[str, Any]], str], Mapping[str, Sequence[tuple[int, float]]]]
+__all__ = ["content_of", "write_version_report"]
 
 
-def write_version_report(
-    folder: str | Path, *, title: str | None = None, curves: Curves | None = None
-) -> Path:
-    """Write `report.html` into a version's folder, whatever ran in it; returns the file's path.
+def content_of(
+    folder: str | Path,
+    *,
+    title: str | None = None,
+    curves: Curves | None = None,
+    shares: Shares = importance,
+) -> Content:
+    """What is told of a version, whatever ran in it: for `report.html` and for the live page.
 
     Args:
         folder: a version's folder, for example runs/digits-darts/V001.
-        title: stands at the top of a pipeline's page instead of the job's name and version.
+        title: stands at the top of the page instead of the job's name and version.
         curves: reads a metric at each iteration of the trials of a script.
+        shares: works out which setting mattered.
 
     Raises:
         ConfigError: the folder is missing or holds nothing to report.
@@ -40,25 +39,36 @@ def write_version_report(
     folder = Path(folder)
     record = read_record(folder)
     if record is not None and record["kind"] == SCRIPT:
-        return _write_script_report(Version(folder), curves)
+        return script_content(read_search(Version(folder), curves, shares), title=title)
     parts = elements(folder)
-    own = any((folder / stage).is_dir() for stage in STAGES)
-    if own or not parts:
-        return write_report(folder, title=title)
+    if _has_stages(folder) or not parts:
+        return version_content(read_version(folder), title=title, shares=shares)
     if all(part.name.startswith("seed") for part in parts):
-        return write_seeds_report(parts, folder / "report.html")
-    return write_multirun_report(folder, title=title)
+        return seeds_content(parts, title=title or "")
+    return multirun_content(folder, title=title)
 
 
-def _write_script_report(version: Version, curves: Curves | None) -> Path:
-    """The page of a search of a user's script: results, front, importance, settings, log."""
-    details = version_details(version)
-    rows = read_rows(version.path)
-    goals = objectives(version.path) if details["summary"] is not None else []
-    columns, table = result_table(rows, goals, None)
-    shares = row_importance(rows, goals) if goals else {}
-    found = curves(rows, goals[0]["metric"]) if curves is not None and goals else {}
-    folder = version.path / "autosearch" / "pictures"
-    pictures = draw_all(rows, goals, shares, details["summary"], folder, found)
-    write_page(version.path / "report.html", details, columns, table, shares, pictures)
-    return version.path / "report.html"
+def _has_stages(folder: Path) -> bool:
+    return any((folder / stage).is_dir() for stage in STAGES)
+
+
+def write_version_report(
+    folder: str | Path, *, title: str | None = None, curves: Curves | None = None
+) -> Path:
+    """Write `report.html` into a version's folder (see `content_of`); returns the file's path.
+
+    Each element of a multirun gets a page of its own beside.
+
+    Raises:
+        ConfigError: the folder is missing or holds nothing to report.
+    """
+    folder = Path(folder)
+    record = read_record(folder)
+    parts = elements(folder)
+    script = record is not None and record["kind"] == SCRIPT
+    of_seeds = all(part.name.startswith("seed") for part in parts)
+    if not script and parts and not _has_stages(folder) and not of_seeds:
+        return write_multirun_report(folder, title=title)
+    target = folder / "report.html"
+    write_text(target, page(content_of(folder, title=title, curves=curves)))
+    return target

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from darts_core.architecture import Architecture
-from darts_core.errors import ConfigError
 from darts_core.search.types import Doubt, Guard, GuardContext, GuardFinding
+from darts_core.settings import Bounds, bounded
 from darts_core.spaces.confidence import NEAR_TIE, Decision, decisions
 from darts_core.supernet.learns import learns
 
@@ -38,14 +38,14 @@ class SkipCount(Guard):
 
     name = "skips"
 
+    @bounded(
+        share=Bounds(low=0, high=1),
+        patience=Bounds(low=1, high=1_000_000),
+        after=Bounds(low=0, high=1),
+    )
     def __init__(
         self, share: float = 0.5, patience: int = 3, after: float = 0.25, *, stop: bool = True
     ) -> None:
-        if not 0 <= share <= 1 or not 0 <= after <= 1 or patience < 1:
-            raise ConfigError(
-                "Guard skips needs share and after from 0 to 1 and patience >= 1, not "
-                f"{share}, {after} and {patience}."
-            )
         self.share, self.patience, self.after, self.stop = share, patience, after, stop
         self.streak = 0
         self.skips: int | None = None
@@ -150,9 +150,8 @@ class NearTies(Guard):
 
     name = "ties"
 
+    @bounded(least=Bounds(low=0, high=1, high_open=True))
     def __init__(self, least: float = NEAR_TIE) -> None:
-        if not 0 <= least < 1:
-            raise ConfigError(f"Guard ties needs least from 0 to below 1, not {least}.")
         self.least = least
 
     def after_epoch(self, context: GuardContext) -> GuardFinding | None:

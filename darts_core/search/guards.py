@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from darts_core.errors import ConfigError
 from darts_core.search.cell_guards import NearTies, SkipCount, Trainable, count_skips
 from darts_core.search.types import Guard, GuardContext, GuardFinding
+from darts_core.settings import Bounds, bounded
 from darts_core.strategies.base import Batch, Strategy, without_gradients
 from darts_core.strategies.early_stop import cosine_of_groups, operation_spans
 from darts_core.supernet import frozen_statistics
@@ -56,6 +56,14 @@ class AlphaEigenvalue(Guard):
 
     name = "eigenvalue"
 
+    @bounded(
+        ratio=Bounds(low=0, low_open=True, high=1, high_open=True),
+        lag=Bounds(low=1, high=1_000_000),
+        window=Bounds(low=1, high=1_000_000),
+        interval=Bounds(low=1, high=1_000_000),
+        iterations=Bounds(low=1, high=10_000),
+        after=Bounds(low=0, high=1),
+    )
     def __init__(
         self,
         ratio: float = 0.75,
@@ -67,12 +75,6 @@ class AlphaEigenvalue(Guard):
         *,
         stop: bool = False,
     ) -> None:
-        if not (0 < ratio < 1 and 0 <= after <= 1) or min(lag, window, interval, iterations) < 1:
-            raise ConfigError(
-                "Guard eigenvalue needs 0 < ratio < 1, 0 <= after <= 1 and lag, window, interval, "
-                f"iterations of at least 1, not {ratio}, {after}, {lag}, {window}, {interval}, "
-                f"{iterations}."
-            )
         self.after = after
         self.ratio, self.lag, self.window = ratio, lag, window
         self.interval, self.iterations, self.stop = interval, iterations, stop
@@ -156,14 +158,14 @@ class GradientSimilarity(Guard):
 
     name = "gradient_similarity"
 
+    @bounded(
+        least=Bounds(low=-1, high=1),
+        patience=Bounds(low=1, high=1_000_000),
+        interval=Bounds(low=1, high=1_000_000),
+    )
     def __init__(
         self, least: float = 0.0, patience: int = 3, interval: int = 1, *, stop: bool = False
     ) -> None:
-        if not -1 <= least <= 1 or min(patience, interval) < 1:
-            raise ConfigError(
-                "Guard gradient_similarity needs least from -1 to 1, patience and interval >= 1, not "
-                f"{least}, {patience} and {interval}."
-            )
         self.least, self.patience, self.interval, self.stop = least, patience, interval, stop
         self.streak = 0
         self.value: float | None = None

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from darts_core.architecture import Architecture
-from darts_core.errors import NonFiniteLossError
+from darts_core.errors import NonFiniteLossError, is_memory_shortage
 from darts_core.runlog import RunFolder
-from darts_core.search.measure import accuracy_of
+from darts_core.search.measure import metric_on
 from darts_core.search.outcome import outcome
 from darts_core.search.record import Candidate, doubts_about
 from darts_core.search.state import SearchState
@@ -35,7 +35,7 @@ from darts_core.search.types import (
 from darts_core.strategies import Strategy
 from darts_core.strategies.base import Batch, Forward, Penalty
 from darts_core.supernet import Supernet
-from darts_core.supernet.memory import is_memory_shortage, memory_sentence
+from darts_core.supernet.memory import memory_sentence
 
 if TYPE_CHECKING:
     from darts_core.data import DataBundle
@@ -95,9 +95,10 @@ def search(
     if config.alpha_learning_rate is None:
         config = config.settled(bundle.steps("params", config.batch_size))
         log.info("alpha_learning_rate %.3g, by the number of steps", config.alpha_learning_rate)
+    strategy.task = bundle.task
     loop = _Loop(supernet, strategy, bundle, config, seed, run, checkpoint, augment, guards, group)
     strategy.setup(supernet, config, penalties)
-    strategy.evaluator = loop.accuracy_on_alpha
+    strategy.evaluator = loop.rating_on_alpha
     state = loop.state
     if checkpoint is not None and checkpoint.exists():
         state.load(checkpoint)
@@ -137,6 +138,7 @@ class _Loop:
         self.supernet, self.strategy, self.bundle, self.config = supernet, strategy, bundle, config
         self.seed, self.run, self.checkpoint = seed, run, checkpoint
         self.guards = guards
+        self.metric = bundle.task.metric
         self.device = bundle.device
         if supernet.generator is None:
             supernet.generator = torch.Generator(device=self.device).manual_seed(seed)
@@ -243,7 +245,7 @@ class _Loop:
         row = state.averages(self.strategy.alpha_active)
         row["learning_rate"], row["steps"] = self._learning_rate(epoch), state.step
         if config.evaluate and self.bundle.size("val"):
-            row["val_accuracy"] = self._accuracy(self.strategy.predictor(), "val")
+            row[f"val_{self.metric.name}"] = self._measure(self.strategy.predictor(), "val")
         architecture = self.strategy.current()
         self._ask_guards(epoch, architecture, row)
         self._synchronize()
@@ -259,7 +261,7 @@ class _Loop:
         self._save(started)
         if self.run is not None:
             self.run.log_metrics(epoch, **row)
-        log.info(_summary(epoch, config.epochs, row))
+        log.info(_summary(epoch, config.epochs, row, self.metric.name))
         return {"epoch": epoch, **row}
 
     def _costs(self) -> dict[str, float]:
@@ -310,14 +312,14 @@ class _Loop:
             # rounding may let one process's guard fire and another's not
             state.stopped = state.stopped or "a guard in another process"
 
-    def accuracy_on_alpha(self, forward: Forward, batches: int | None = None) -> float:
+    def rating_on_alpha(self, forward: Forward, batches: int | None = None) -> float:
         """The `Evaluator` that strategies are given."""
-        return self._accuracy(forward, "alpha", batches)
+        return self.metric.rating(self._measure(forward, "alpha", batches))
 
-    def _accuracy(self, forward: Forward, split: str, batches: int | None = None) -> float:
+    def _measure(self, forward: Forward, split: str, batches: int | None = None) -> float:
         was_training = self.supernet.training
         self.supernet.eval()
-        result = accuracy_of(forward, self.bundle, self.config.batch_size, split, batches)
+        result = metric_on(forward, self.bundle, self.config.batch_size, split, batches)
         self.supernet.train(was_training)
         return result if self.group is None else self.group.share(result)
 
@@ -338,9 +340,9 @@ class _Loop:
         return outcome(state, self.guards, context, steps)
 
 
-def _summary(epoch: int, epochs: int, row: dict[str, Any]) -> str:
+def _summary(epoch: int, epochs: int, row: dict[str, Any], metric: str) -> str:
     parts = [f"search epoch {epoch + 1}/{epochs}"]
-    for name in ("train_loss", "train_accuracy", "alpha_loss", "alpha_accuracy", "val_accuracy"):
+    for name in ("train_loss", f"train_{metric}", "alpha_loss", f"alpha_{metric}", f"val_{metric}"):
         if row.get(name) is not None:
             parts.append(f"{name} {row[name]:.4f}")
     return ", ".join([*parts, f"{row['seconds']:.1f} s"])

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from darts_core.architecture import Architecture
 from darts_core.search.record import Candidate, doubts_about
 from darts_core.search.state import SearchState
 from darts_core.search.types import Doubt, Guard, GuardContext, GuardFinding, SearchResult
@@ -43,12 +44,19 @@ def outcome(
         seconds=state.seconds,
         steps=steps,
         findings=state.findings,
-        val_accuracy=history[-1].get("val_accuracy") if history else None,
+        val=history[-1].get(f"val_{context.bundle.task.metric.name}") if history else None,
         stopped=state.stopped,
         epoch=chosen.epoch if history else None,
         doubts=chosen.doubts,
         weights=_weights_after(state, chosen.epoch),
+        earlier=_earlier(state, chosen),
     )
+
+
+def _earlier(state: SearchState, chosen: Candidate) -> list[Architecture]:
+    """The other architectures that no guard doubts, each once, the latest first."""
+    good = [c.architecture for c in reversed(state.record.candidates) if not c.doubts]
+    return [a for a in dict.fromkeys(good) if a != chosen.architecture]
 
 
 def _weights_after(state: SearchState, epoch: int) -> dict[str, Any]:

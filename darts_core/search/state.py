@@ -23,7 +23,6 @@ __all__ = ["SearchState"]
 
 # these change how long or how a search runs, not which steps it takes
 _FREE = ("max_minutes", "checkpoint_every", "capture")
-_SUMS = ("train_loss", "train_accuracy", "alpha_loss", "alpha_accuracy")
 
 
 class SearchState:
@@ -51,7 +50,9 @@ class SearchState:
         self.epoch = 0
         self.step = 0
         self.seconds = 0.0
-        self.sums = torch.zeros(len(_SUMS), device=self.device)
+        metric = strategy.task.metric.name
+        self._names = ("train_loss", f"train_{metric}", "alpha_loss", f"alpha_{metric}")
+        self.sums = torch.zeros(len(self._names), device=self.device)
         # first step of the epoch whose loss was not finite, -1 if none; stays on the device
         self.bad_step = torch.full((), -1, device=self.device)
         self.history: list[dict[str, Any]] = []
@@ -63,10 +64,11 @@ class SearchState:
     def add(self, stats: StepStats) -> None:
         """Add one step's scalars, without waiting for the device."""
         values = torch.stack(
-            [stats.params_loss, stats.params_accuracy, stats.alpha_loss, stats.alpha_accuracy]
+            [stats.params_loss, stats.params_score, stats.alpha_loss, stats.alpha_score]
         ).to(self.sums.dtype)
         self.sums += values
-        bad = ~torch.isfinite(values).all() & (self.bad_step < 0)
+        # of a batch in which nothing varies a metric may be NaN; a loss may not
+        bad = ~torch.isfinite(values[::2]).all() & (self.bad_step < 0)
         self.bad_step.masked_fill_(bad, self.step)
         self.step += 1
 
@@ -78,9 +80,9 @@ class SearchState:
     def averages(self, alpha_active: bool) -> dict[str, Any]:
         """Means over the epoch's steps; alpha's are None while it rests."""
         means = (self.sums / max(self.step, 1)).tolist()
-        row: dict[str, Any] = dict(zip(_SUMS, means, strict=True))
+        row: dict[str, Any] = dict(zip(self._names, means, strict=True))
         if not alpha_active:
-            row["alpha_loss"] = row["alpha_accuracy"] = None
+            row[self._names[2]] = row[self._names[3]] = None
         return row
 
     def next_epoch(self, row: dict[str, Any]) -> None:

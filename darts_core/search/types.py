@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from darts_core.architecture import Architecture
 from darts_core.settings import SearchConfig
@@ -81,6 +81,11 @@ class Guard:
     """Watches a search for collapse; called after each epoch."""
 
     name = "guard"
+    NODE: ClassVar[str] = "search.guards"
+
+    def __init_subclass__(cls) -> None:
+        """Its settings are typed by the guard's name."""
+        cls.NODE = f"search.guards.{cls.name}"
 
     def after_epoch(self, context: GuardContext) -> GuardFinding | None:
         """A finding if something is wrong, else None."""
@@ -132,11 +137,12 @@ class SearchResult:
         epoch: the epoch (from 0) after which the search stood at it.
         doubts: what speaks against it; empty unless everything is doubted.
         weights: the final mixing weights [E, K] of that epoch, by cell kind.
+        earlier: what the search stood at after other epochs and no guard doubts, the latest first.
         history: one row of metrics an epoch, as in `metrics.jsonl`.
         seconds: device-synchronised seconds spent in steps, evaluation and guards, over all resumes.
         steps: search steps taken.
         findings: what guards reported.
-        val_accuracy: of the supernet on the val split after the last epoch; None if not evaluated.
+        val: the task's metric of the supernet on the val split after the last epoch; None if not evaluated.
         stopped: why the search ended early, or None.
     """
 
@@ -145,8 +151,9 @@ class SearchResult:
     seconds: float = 0.0
     steps: int = 0
     findings: list[GuardFinding] = field(default_factory=list)
-    val_accuracy: float | None = None
+    val: float | None = None
     stopped: str | None = None
     epoch: int | None = None
     doubts: list[Doubt] = field(default_factory=list)
     weights: dict[str, Any] = field(default_factory=dict)
+    earlier: list[Architecture] = field(default_factory=list)

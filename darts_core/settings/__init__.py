@@ -4,6 +4,7 @@ A stage's settings are one frozen dataclass. Hydra's schema is made from it (`sc
 stages and engines take are of it (`from_plain`), and `--help` prints it.
 """
 
+from darts_core.settings.arguments import bounded, ranges_of
 from darts_core.settings.build import from_plain, schema, to_plain
 from darts_core.settings.data import SEED_HIGH, Data
 from darts_core.settings.field import (
@@ -16,6 +17,8 @@ from darts_core.settings.field import (
     type_of,
 )
 from darts_core.settings.search import Latency, Search, SearchConfig, SearchSettings, Space
+from darts_core.settings.shrink import Shrink, ShrinkOptions
+from darts_core.settings.task import TaskChoice
 from darts_core.settings.train import OPTIMIZERS, Train, TrainConfig
 from darts_core.settings.trained import (
     Bench,
@@ -45,15 +48,20 @@ __all__ = [
     "SearchConfig",
     "SearchSettings",
     "Settings",
+    "Shrink",
+    "ShrinkOptions",
     "Space",
+    "TaskChoice",
     "Train",
     "TrainConfig",
     "Tune",
     "TuneOptions",
+    "bounded",
     "bounds_of",
     "default_of",
     "from_plain",
     "kind_words",
+    "ranges_of",
     "schema",
     "setting",
     "to_plain",

@@ -1,4 +1,4 @@
-"""The settings of the images: what every data set takes. A source's own keys stand beside them."""
+"""The settings of the data: what every data set takes. A source's own keys stand beside them."""
 
 from __future__ import annotations
 
@@ -42,6 +42,13 @@ class Data(Settings):
     )
     resident: bool | None = setting(
         None, "true keeps the images on the device, false streams them; null: by its free memory"
+    )
+    split_by: str | None = setting(
+        None, "group: each split holds whole groups (speakers, patients); null: samples are drawn",
+        choices=("group",),
+    )  # fmt: skip
+    leave_out: Any = setting(
+        None, "name or number of the group that is the test split; val is other whole groups"
     )
     seed: int = setting(
         0, "divides params, alpha and val; not the run's own seed", low=0, high=SEED_HIGH

@@ -11,7 +11,17 @@ from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type
 
 from darts_core.errors import ConfigError, unknown_name
 
-__all__ = ["Bounds", "Settings", "bounds_of", "default_of", "kind_words", "setting", "type_of"]
+__all__ = [
+    "Bounds",
+    "Settings",
+    "bounds_of",
+    "check_value",
+    "default_of",
+    "kind_words",
+    "setting",
+    "type_of",
+    "type_of_hint",
+]
 
 S = TypeVar("S", bound="Settings")
 
@@ -27,7 +37,7 @@ class Bounds:
         choices: the allowed texts; empty where any text is.
     """
 
-    help: str
+    help: str = ""
     low: float | None = None
     high: float | None = None
     low_open: bool = False
@@ -118,7 +128,11 @@ def _hints(cls: type) -> Mapping[str, Any]:
 
 def type_of(cls: type, name: str) -> tuple[Any, bool]:
     """(the type of the field `name`, whether None is allowed beside it)."""
-    hint = _hints(cls)[name]
+    return type_of_hint(_hints(cls)[name])
+
+
+def type_of_hint(hint: Any) -> tuple[Any, bool]:
+    """(the type that an annotation states, whether None is allowed beside it)."""
     if get_origin(hint) in (Union, types.UnionType):
         kinds = [kind for kind in get_args(hint) if kind is not type(None)]
         if len(kinds) == 1:
@@ -164,6 +178,30 @@ def _fits(value: Any, kind: Any) -> bool:
     return isinstance(value, origin)
 
 
+def check_value(key: str, value: Any, kind: Any, optional: bool, bounds: Bounds | None) -> None:
+    """Refuse a value that is not of its type or out of its range.
+
+    Raises:
+        ConfigError: names `key`, the value and what is allowed.
+    """
+    if value is None and optional:
+        return
+    if not _fits(value, kind):
+        words = kind_words(kind) or f"a {getattr(kind, '__name__', kind)}"
+        raise ConfigError(f"{key}={value!r} is not {words}.")
+    if bounds is None:
+        return
+    for number in _numbers(value):
+        if not bounds.holds(number) and (bounds.low is not None or bounds.high is not None):
+            raise ConfigError(
+                f"{key}={value} is not allowed; give {bounds.words(_number_kind(kind))}"
+                + (" or null." if optional else ".")
+            )
+    for text in _texts(value) if bounds.choices else ():
+        if text not in bounds.choices:
+            raise ConfigError(unknown_name(key, text, bounds.choices))
+
+
 class Settings:
     """Base of the dataclasses that hold settings: each field is checked when an object is made.
 
@@ -193,25 +231,8 @@ class Settings:
         return base(**{**{name: getattr(self, name) for name in shared}, **changes})
 
     def _check_field(self, item: Field[Any]) -> None:
-        value, bounds = getattr(self, item.name), bounds_of(item)
         kind, optional = type_of(type(self), item.name)
-        if value is None and optional:
-            return
-        key = self.key(item.name)
-        if not _fits(value, kind):
-            words = kind_words(kind) or f"a {getattr(kind, '__name__', kind)}"
-            raise ConfigError(f"{key}={value!r} is not {words}.")
-        if bounds is None:
-            return
-        for number in _numbers(value):
-            if not bounds.holds(number) and (bounds.low is not None or bounds.high is not None):
-                raise ConfigError(
-                    f"{key}={value} is not allowed; give {bounds.words(_number_kind(kind))}"
-                    + (" or null." if optional else ".")
-                )
-        for text in _texts(value) if bounds.choices else ():
-            if text not in bounds.choices:
-                raise ConfigError(unknown_name(key, text, bounds.choices))
+        check_value(self.key(item.name), getattr(self, item.name), kind, optional, bounds_of(item))
 
     @classmethod
     def key(cls, name: str) -> str:

@@ -81,7 +81,10 @@ class Search(SearchConfig):
     """The node `search`: beside the loop's own settings, the supernet's size and how it runs."""
 
     channels: int = setting(16, "of the first cell", low=1, high=4096)
-    layers: int = setting(8, "cells (darts) or cells per stage (nasbench201)", low=1, high=1000)
+    layers: int = setting(
+        8, "cells (darts) or cells per stage (nasbench201); spaces of choices choose their depth",
+        low=1, high=1000,
+    )  # fmt: skip
     crop_padding: int | None = setting(
         None, "pixels of zeros before a random crop; 0: off; null: 4 for colour images of 32x32",
         low=0, high=1024,
@@ -90,6 +93,15 @@ class Search(SearchConfig):
         None, "mirror half of the images; null: true for colour images of 32x32"
     )
     cutout: int = setting(0, "side of the erased square in pixels; 0: off", low=0, high=1024)
+    time_shift: int = setting(
+        0, "of series: largest random shift in positions; 0: off", low=0, high=1_000_000
+    )
+    scaling: float = setting(
+        0.0, "of series: standard deviation of a random factor around 1; 0: off", low=0, high=10
+    )
+    jitter: float = setting(
+        0.0, "of series: noise in standard deviations of the data; 0: off", low=0, high=10
+    )
     path: str = setting(
         "auto", "auto: the device's fast path; plain; fused (GPU); batched (CPU)",
         choices=("auto", "plain", "fused", "batched"),
@@ -103,6 +115,19 @@ class Search(SearchConfig):
     )
     guards: Mapping[str, Any] = setting(
         {}, "watchers after each epoch; e.g. search.guards.skips.stop=false"
+    )
+    finalists: int = setting(
+        8,
+        "candidates trained briefly and halved on val, which decides; 1: the alphas' pick, untrained",
+        low=1,
+        high=1000,
+    )
+    finalist_epochs: int = setting(
+        8, "of a finalist that is trained to the end; the worse halves end at a quarter and a half",
+        low=1, high=1_000_000,
+    )  # fmt: skip
+    finalist_seeds: int = setting(
+        1, "trainings of each finalist, whose mean counts", low=1, high=100
     )
     tabular: str | None = setting(
         None, "a table (.npz, .csv, NATS-Bench files) in which the result is ranked"
@@ -152,6 +177,13 @@ class Latency(Settings):
         None, "hard budget of the found network in ms, for cost=latency", above=0, high=1e9
     )
     budget: float | None = setting(None, "the same in the unit of another cost", above=0, high=1e12)
+    share: float | None = setting(
+        None, "the same as a part of what a hand-designed network takes here", above=0, high=1000
+    )
+    baseline: str = setting("resnet8", "that network; run takes bench.baseline")
+    baseline_width: int | None = setting(
+        None, "its first channels; null: as published", low=1, high=100_000
+    )
     rate: float = setting(0.05, "of the multiplier that enforces a budget", above=0, high=1e3)
     batch: int | None = setting(
         None, "images a call; null: 32 on a CPU, 256 on a GPU", low=1, high=1_000_000
@@ -181,6 +213,11 @@ class Latency(Settings):
         if self.budget is not None and self.cost == "latency":
             raise ConfigError(
                 "latency.budget is for cost=macs and cost=params; give latency.budget_ms."
+            )
+        if self.share is not None and (self.budget_ms is not None or self.cost != "latency"):
+            raise ConfigError(
+                "latency.share is a budget of time of its own: it goes with cost=latency and without "
+                "latency.budget_ms."
             )
         if self.budget_ms is not None and self.cost != "latency":
             raise ConfigError(

@@ -53,6 +53,15 @@ class TrainConfig(Settings):
     flip: bool | None = setting(
         None, "mirror half of the images; null: true for colour images of 32x32"
     )
+    time_shift: int = setting(
+        0, "of series: largest random shift in positions; 0: off", low=0, high=1_000_000
+    )
+    scaling: float = setting(
+        0.0, "of series: standard deviation of a random factor around 1; 0: off", low=0, high=10
+    )
+    jitter: float = setting(
+        0.0, "of series: noise in standard deviations of the data; 0: off", low=0, high=10
+    )
     ema: float = setting(
         0.0, "decay of the averaged params, which are kept then; 0: off", low=0, below=1
     )
@@ -77,5 +86,8 @@ class Train(TrainConfig):
     """The node `train`: the recipe and the size of the network."""
 
     channels: int = setting(36, "of the first cell", low=1, high=4096)
-    layers: int = setting(20, "cells (darts) or cells per stage (nasbench201)", low=1, high=1000)
+    layers: int = setting(
+        20, "cells (darts) or cells per stage (nasbench201); spaces of choices choose their depth",
+        low=1, high=1000,
+    )  # fmt: skip
     auxiliary: bool = setting(False, "a second head at two thirds of the depth, while training")

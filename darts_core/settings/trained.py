@@ -144,6 +144,15 @@ class Bench(Settings):
 
     baseline: str = setting("resnet8", "hand-designed network trained beside ours in `run`")
     baseline_width: int = setting(16, "its first channels", low=1, high=4096)
+    equal_cost: bool = setting(
+        False,
+        "of `run`: the baseline and the rivals are tuned for the device-seconds that our search and tuning "
+        "took; false: over as many trials",
+    )
+    rivals: list[str] = setting(
+        [],
+        "of `run`, tuned and trained as the baseline is: other widths of it (8), or architecture files",
+    )
     seconds: float = setting(1.0, "of timing per model and batch", above=0, high=3600)
     options: BenchOptions = setting(BenchOptions, "what only some of what= read")
 

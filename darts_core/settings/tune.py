@@ -18,8 +18,12 @@ class TuneOptions(Settings):
 
     NODE: ClassVar[str] = "tune.options"
 
-    metric: str = setting("val_accuracy", "what is judged")
-    direction: str = setting("maximize", "of the metric", choices=("maximize", "minimize"))
+    metric: str | None = setting(
+        None, "what is judged; null: the task's metric on val, such as val_accuracy"
+    )
+    direction: str | None = setting(
+        None, "of the metric; null: the task's, else maximize", choices=("maximize", "minimize")
+    )
     objectives: Mapping[str, str] | None = setting(
         None, "for several: {val_accuracy: maximize, latency_ms: minimize}"
     )

@@ -18,6 +18,12 @@ __all__ = ["SPACES", "SearchSpace", "get_space", "register_space"]
 Weights = Mapping[str, npt.NDArray[np.floating]]
 
 SPACES: Registry[SearchSpace] = Registry("space")
+INPUTS = {
+    "image": "images (channels, height, width)",
+    "series": "series (channels, positions)",
+    "tokens": "token numbers (positions)",
+}
+"""What networks read, and the shape of one sample."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class SearchSpace:
         concat: whether the nodes are concatenated (True) or the last one is the output.
         norm_after_pool: whether the supernet puts an affine-less batch norm after pools.
         edge_ops: for spaces whose edges differ: per kind and edge the allowed subset of `ops`.
+        reads: what its networks read, a key of `INPUTS`.
     """
 
     name: str
@@ -47,6 +54,19 @@ class SearchSpace:
     concat: bool = False
     norm_after_pool: bool = False
     edge_ops: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = ()
+    reads: str = "image"
+
+    def check_inputs(self, shape: Sequence[int]) -> None:
+        """Nothing, if samples of `shape` are what the space's networks read.
+
+        Raises:
+            ConfigError: they are not.
+        """
+        if len(shape) != INPUTS[self.reads].count(",") + 1:
+            raise ConfigError(
+                f"The networks of the space {self.name!r} read {INPUTS[self.reads]}; samples of shape "
+                f"{tuple(shape)} are none."
+            )
 
     def __post_init__(self) -> None:
         if len(set(self.ops)) != len(self.ops) or not self.ops:

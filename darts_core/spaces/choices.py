@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +33,14 @@ class ChoiceSpace(SearchSpace):
 
     @classmethod
     def of(
-        cls, name: str, choices: Mapping[str, Sequence[Option]], *, skeleton: str = "module"
-    ) -> ChoiceSpace:
-        """A space called `name` of the given choices.
+        cls,
+        name: str,
+        choices: Mapping[str, Sequence[Option]],
+        *,
+        skeleton: str = "module",
+        **further: Any,
+    ) -> Self:
+        """A space called `name` of the given choices; `further` fields are a subclass's own.
 
         Raises:
             ConfigError: there is no choice, or one has no options or names one twice.
@@ -47,6 +53,7 @@ class ChoiceSpace(SearchSpace):
             nodes=0,
             skeleton=skeleton,
             choices=tuple((label, tuple(options)) for label, options in choices.items()),
+            **further,
         )
 
     def __post_init__(self) -> None:

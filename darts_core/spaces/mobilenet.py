@@ -45,21 +45,17 @@ class MobileNetSpace(ChoiceSpace):
         depths: Sequence[int],
     ) -> MobileNetSpace:
         """The space with labels `stage1.width`, `stage1.depth`, `stage1.block1.kernel`, ..."""
-        choices: list[tuple[str, tuple[Option, ...]]] = []
+        choices: dict[str, Sequence[Option]] = {}
         for stage in range(1, len(strides) + 1):
-            choices.append((f"stage{stage}.width", tuple(widths)))
-            choices.append((f"stage{stage}.depth", tuple(depths)))
+            choices[f"stage{stage}.width"] = widths
+            choices[f"stage{stage}.depth"] = depths
             for block in range(1, max(depths) + 1):
-                choices.append((f"stage{stage}.block{block}.kernel", tuple(kernels)))
-                choices.append((f"stage{stage}.block{block}.expansion", tuple(expansions)))
-        return cls(
-            name=name,
-            ops=(),
-            cell_kinds=tuple(label for label, _ in choices),
-            inputs=0,
-            nodes=0,
+                choices[f"stage{stage}.block{block}.kernel"] = kernels
+                choices[f"stage{stage}.block{block}.expansion"] = expansions
+        return cls.of(
+            name,
+            choices,
             skeleton="mobilenet",
-            choices=tuple(choices),
             strides=tuple(strides),
             kernels=tuple(kernels),
             expansions=tuple(expansions),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def bench(config: BenchStage, folder: Path) -> dict[str, Any]:
     if one:
         join_rows(folder, config)
     else:
-        print_models(rows, title=f"accuracy and latency on {rows[0].device}")
+        print_models(rows, title=f"{rows[0].metric.words} and latency on {rows[0].device}")
     run.finish(rows=content["rows"], device_seconds=watch.seconds)
     return run.result()
 
@@ -82,11 +83,12 @@ def _version_rows(
     forms = [entry.runtime for entry in entries if entry.kind == "exported"]
     rows = []
     for entry in entries:
-        rows.append(model_row(entry, bundle, device, seconds=seconds))
-        if entry.kind in ("baseline", "tuned") and forms:
+        own = model_row(entry, bundle, device, seconds=seconds)
+        rows.append(own)
+        if entry.kind in ("baseline", "tuned", "rival") and forms:
             case = saved_case(entry.folder, name=entry.name, kind=entry.kind)
             runs = saved_runs(case, bundle, device=device)
-            rows += bench_case(
+            others = bench_case(
                 case,
                 runs,
                 bundle,
@@ -95,6 +97,7 @@ def _version_rows(
                 folder=folder / "files",
                 seconds=seconds,
             )
+            rows += [replace(row, extra={**row.extra, **own.extra}) for row in others]
     return rows
 
 

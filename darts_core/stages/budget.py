@@ -17,7 +17,7 @@ from darts_core.latency.within import Settled, within_budget
 from darts_core.search import Doubt, SearchResult
 from darts_core.spaces import SearchSpace
 
-__all__ = ["settle"]
+__all__ = ["settle", "timed"]
 
 log = logging.getLogger("darts_core")
 _LOADINGS = 2
@@ -63,7 +63,7 @@ def settle(
         space,
         cost,
         budget,
-        cost.of if timer is None else _timed(timer),
+        cost.of if timer is None else timed(timer),
         lambda architecture: {doubt.guard for doubt in judge(architecture)} <= allowed,
     )
     facts |= {
@@ -82,7 +82,7 @@ def settle(
     return found, {"cost": facts, "warnings": warnings}
 
 
-def _timed(timer: NetworkTimer) -> Callable[[Architecture], float]:
+def timed(timer: NetworkTimer) -> Callable[[Architecture], float]:
     """The mean over loadings: where a network's memory lies is part of its time."""
     return lambda architecture: statistics.mean(
         timer(architecture).median_ms for _ in range(_LOADINGS)

@@ -32,7 +32,8 @@ from darts_core.train import save_model
 __all__ = ["compare", "join_rows"]
 
 log = logging.getLogger("darts_core")
-_KINDS = {"train": "tuned", "searched": "searched", "prune": "pruned", "export": "exported"}
+_KINDS = {"train": "tuned", "searched": "searched", "export": "exported"}
+_KINDS |= dict.fromkeys(("prune", "shrink"), "pruned")
 
 
 def compare(

@@ -13,11 +13,9 @@ from torch import nn
 from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError, LatencyError, unknown_name
 from darts_core.latency import (
-    BudgetPenalty,
     ChoiceCost,
     CostModel,
     LatencyTable,
-    SoftPenalty,
     build_table,
     choice_latency_model,
     choice_size_model,
@@ -31,6 +29,8 @@ from darts_core.latency.deployed import DTYPES
 from darts_core.latency.networks import NetworkTimer
 from darts_core.latency.table import open_table, table_settings
 from darts_core.latency.within import TOLERANCE, fastest
+from darts_core.penalties import BudgetPenalty, SoftPenalty
+from darts_core.sample_inputs import draw_inputs
 from darts_core.spaces import ChoiceSpace, SearchSpace
 from darts_core.stages.progress import progress_bar
 from darts_core.stages.schema import SearchStage
@@ -102,9 +102,11 @@ def make_table(
 def cost_model(
     config: SearchStage,
     space: SearchSpace,
-    image_shape: tuple[int, int, int],
+    image_shape: Sequence[int],
     num_classes: int,
     device: torch.device,
+    *,
+    in_channels: int | None = None,
 ) -> CostModel | ChoiceCost:
     """Expected cost of the network that will be built, differentiable in the mixing weights.
 
@@ -113,9 +115,12 @@ def cost_model(
     """
     node, network = config.latency, config.search
     channels, layers = node.channels or network.channels, node.layers or network.layers
-    shape = (image_shape[0], image_shape[1], image_shape[2])
+    space.check_inputs(image_shape)
     if isinstance(space, ChoiceSpace):
-        return _choice_cost(config, space, shape, num_classes, device)
+        return _choice_cost(
+            config, space, image_shape, num_classes, device, in_channels or image_shape[0]
+        )
+    shape = (image_shape[0], image_shape[1], image_shape[2])
     target = create_supernet(
         space,
         channels=channels,
@@ -142,7 +147,7 @@ def cost_model(
     model = latency_model(table, space, target, shape, batch=batch, device=device)
     if model.fit_key in table.fits:
         return model
-    timer = network_timer(config, image_shape, num_classes, device, runtime=table.runtime)
+    timer = network_timer(config, shape, num_classes, device, runtime=table.runtime)
     _fit(model, timer, table, path)
     return latency_model(table, space, target, shape, batch=batch, device=device)
 
@@ -167,9 +172,10 @@ def _fit(
 def _choice_cost(
     config: SearchStage,
     space: ChoiceSpace,
-    shape: tuple[int, int, int],
+    shape: Sequence[int],
     num_classes: int,
     device: torch.device,
+    in_channels: int,
 ) -> ChoiceCost:
     """As `cost_model`, of the plain networks that the choices lead to."""
     node = config.latency
@@ -177,10 +183,14 @@ def _choice_cost(
 
     def make(found: Architecture) -> nn.Module:
         return build(
-            found, channels=channels, layers=layers, num_classes=num_classes, in_channels=shape[0]
+            found,
+            channels=channels,
+            layers=layers,
+            num_classes=num_classes,
+            in_channels=in_channels,
         )
 
-    sample = torch.randn(2, *shape)
+    sample = draw_inputs(shape, 2, vocabulary=in_channels)
     if node.cost != "latency":
         return choice_size_model(space, make, sample, node.cost)
     batch = node.batch or max(default_batch_sizes(device))
@@ -192,7 +202,9 @@ def _choice_cost(
         table = open_choice_table(path, device, node.runtime, node.precision)
     model = make_choice_model(space, make, sample, table, path=path, batch=batch, device=device)
     if model.fit_key not in table.fits:
-        timer = network_timer(config, shape, num_classes, device, runtime=table.runtime)
+        timer = network_timer(
+            config, shape, num_classes, device, in_channels=in_channels, runtime=table.runtime
+        )
         _fit(model, timer, table, path)
         model.adopt(table.fits[model.fit_key])
     return model
@@ -239,11 +251,15 @@ def network_timer(
     num_classes: int,
     device: torch.device,
     *,
+    in_channels: int | None = None,
     runtime: str | None = None,
 ) -> NetworkTimer:
     """What times the networks that the `latency` node speaks of."""
     node, network = config.latency, config.search
-    sizes: dict[str, Any] = {"num_classes": num_classes, "in_channels": image_shape[0]}
+    sizes: dict[str, Any] = {
+        "num_classes": num_classes,
+        "in_channels": in_channels or image_shape[0],
+    }
     sizes["channels"] = node.channels or network.channels
     sizes["layers"] = node.layers or network.layers
     return NetworkTimer(
@@ -277,9 +293,11 @@ def _require_reachable(
 def penalties(
     config: SearchStage,
     space: SearchSpace,
-    image_shape: tuple[int, int, int],
+    image_shape: Sequence[int],
     num_classes: int,
     device: torch.device,
+    *,
+    in_channels: int | None = None,
 ) -> list[nn.Module]:
     """What the `latency` node adds to the alpha loss; nothing when it asks for nothing.
 
@@ -292,14 +310,18 @@ def penalties(
         return []
     # drawing params to be timed or counted must not change what the search draws
     with torch.random.fork_rng(devices=[]):
-        cost = cost_model(config, space, image_shape, num_classes, device)
+        cost = cost_model(config, space, image_shape, num_classes, device, in_channels=in_channels)
     found: list[nn.Module] = []
     if node.strength:
         found.append(SoftPenalty(cost, strength=node.strength, target=node.target))
     if budget:
         timed = node.cost == "latency"
         with torch.random.fork_rng(devices=[]):
-            timer = network_timer(config, image_shape, num_classes, device) if timed else None
+            timer = None
+            if timed:
+                timer = network_timer(
+                    config, image_shape, num_classes, device, in_channels=in_channels
+                )
             _require_reachable(cost, budget, timer)
         found.append(BudgetPenalty(cost, budget=budget, rate=node.rate))
     return [penalty.to(device) for penalty in found]

@@ -10,6 +10,7 @@ from darts_core.runlog import RunFolder, read_mapping
 from darts_core.stages.inputs import find_device, load_bundle, open_model
 from darts_core.stages.schema import ExportStage
 from darts_core.stages.timing import stopwatch
+from darts_core.train import of_model
 
 __all__ = ["export"]
 
@@ -18,19 +19,23 @@ def export(config: ExportStage, folder: Path) -> dict[str, Any]:
     """Write the model of `model=` into `folder` in the forms of `export.formats`.
 
     Returns:
-        formats (name -> file, relative error, latency), test_accuracy carried over, device_seconds.
+        formats (name -> file, relative error, latency), test_<metric> carried over, device_seconds.
     """
     run = RunFolder.create(folder, config.described())
     if run.finished:
         return run.result()
     device = find_device(config.device)
     bundle = load_bundle(config, device).without_test()
-    model, meta, path = open_model(config, folder.parent, ("prune", "train"), bundle, device)
+    model, meta, path = open_model(
+        config, folder.parent, ("prune", "shrink", "train"), bundle, device
+    )
     source = str(path if path is not None else config.model)
+    bundle = of_model(bundle, meta, source)
     settings, options = config.export, config.export.options
     result = path.parent / "result.json" if path is not None else None
     known = read_mapping(result) if result is not None and result.is_file() else {}
-    accuracy = known.get("test_accuracy")
+    metric = bundle.task.metric
+    tested = known.get(f"test_{metric.name}")
     with stopwatch(device) as watch:
         manifest = export_model(
             model,
@@ -39,7 +44,7 @@ def export(config: ExportStage, folder: Path) -> dict[str, Any]:
             formats=settings.formats,
             bundle=bundle,
             device=device,
-            accuracy=accuracy,
+            accuracy=tested,
             extra={"source": source},
             allow_accuracy_loss=options.allow_accuracy_loss,
             time_artifacts=options.time_artifacts,
@@ -49,8 +54,8 @@ def export(config: ExportStage, folder: Path) -> dict[str, Any]:
         )
     run.finish(
         formats=manifest["artifacts"],
-        test_accuracy=accuracy,
-        val_accuracy=known.get("val_accuracy"),
+        **{f"test_{metric.name}": tested, f"val_{metric.name}": known.get(f"val_{metric.name}")},
+        metric=metric.to_dict(),
         params=manifest["params"],
         model=source,
         device_seconds=watch.seconds,

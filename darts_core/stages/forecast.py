@@ -1,6 +1,6 @@
 """How long a training will take and how much memory it needs, from a few steps on a throw-away network.
 
-Shapes: x_BCHW images, y_B labels.
+Shapes: x_BCHW images or other inputs [B, ...], y_B targets [B, ...].
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from darts_core.supernet.memory import is_memory_shortage, memory_sentence
+from darts_core.data import DataBundle
+from darts_core.errors import is_memory_shortage
+from darts_core.sample_inputs import draw_inputs
+from darts_core.supernet.memory import memory_sentence
+from darts_core.tasks import Task
 
 __all__ = ["Forecast", "duration", "forecast", "process_peak_mib"]
 
@@ -35,8 +38,7 @@ class Forecast:
 
 def forecast(
     make: Callable[[], nn.Module],
-    image_shape: tuple[int, int, int],
-    num_classes: int,
+    bundle: DataBundle,
     *,
     batch_size: int,
     steps: int,
@@ -50,8 +52,7 @@ def forecast(
 
     Args:
         make: builds the network; it is thrown away.
-        image_shape: (C, H, W).
-        num_classes: the labels drawn.
+        bundle: whose inputs are drawn, and whose targets the task's loss is taken of.
         batch_size: images a step.
         steps: optimizer steps to come.
         passes: forward-and-backward passes a step costs.
@@ -64,9 +65,10 @@ def forecast(
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         model = make().to(device).train()
-        x_BCHW = torch.randn(batch_size, *image_shape)
-        y_B = torch.randint(num_classes, (batch_size,))
-        pass_seconds, peak_mib = _guarded(model, x_BCHW, y_B, device)
+        x_BCHW = draw_inputs(bundle.input_shape, batch_size, vocabulary=bundle.in_channels)
+        first = bundle.pool.targets_N[bundle.parts["params"][:1]].cpu()
+        y_B = first.expand(batch_size, *first.shape[1:]).contiguous()
+        pass_seconds, peak_mib = _guarded(model, x_BCHW, y_B, device, bundle.task)
     found = Forecast(pass_seconds * passes, pass_seconds * passes * steps, peak_mib)
     log.info(
         "%s: about %s for %d steps of %.0f ms, about %.0f MiB on %s",
@@ -88,33 +90,33 @@ def duration(seconds: float) -> str:
 
 
 def _guarded(
-    model: nn.Module, x_BCHW: Tensor, y_B: Tensor, device: torch.device
+    model: nn.Module, x_BCHW: Tensor, y_B: Tensor, device: torch.device, task: Task
 ) -> tuple[float, float]:
     shortage = None
     try:
-        return _time(model, x_BCHW.to(device), y_B.to(device), device)
+        return _time(model, x_BCHW.to(device), y_B.to(device), device, task)
     except (RuntimeError, MemoryError) as error:
         if not is_memory_shortage(error):
             raise
         shortage = str(error).splitlines()[0]
     # outside the handler: the traceback would keep the failed step's tensors alive
-    raise memory_sentence(_loss_of(model), model, x_BCHW, y_B, device, shortage)
+    raise memory_sentence(_loss_of(model, task), model, x_BCHW, y_B, device, shortage)
 
 
-def _loss_of(model: nn.Module) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def _loss_of(model: nn.Module, task: Task) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     def loss_of(x_BCHW: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
         out: Any = model(x_BCHW)
         logits = out[0] if isinstance(out, tuple) else out
-        return functional.cross_entropy(logits.float(), y_B), logits
+        return task.loss(logits.float(), y_B), logits
 
     return loss_of
 
 
 def _time(
-    model: nn.Module, x_BCHW: Tensor, y_B: Tensor, device: torch.device
+    model: nn.Module, x_BCHW: Tensor, y_B: Tensor, device: torch.device, task: Task
 ) -> tuple[float, float]:
     """(median seconds of a pass, peak MiB)."""
-    loss_of = _loss_of(model)
+    loss_of = _loss_of(model, task)
 
     def step() -> None:
         model.zero_grad(set_to_none=True)

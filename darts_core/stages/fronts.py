@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import DartsError
+from darts_core.metric import metric_of
 from darts_core.report import ModelRow, front_png, scatter_png
 from darts_core.report.read import read_rows
 from darts_core.runlog import read_mapping
@@ -28,27 +29,29 @@ def _elements(folder: Path) -> list[Path]:
 
 
 def search_front(folder: Path) -> Path | None:
-    """After a search in an element of a multirun: cost and val accuracy of all that have ended.
+    """After a search in an element of a multirun: cost and val metric of all that have ended.
 
-    The accuracy is the supernet's, as found networks are not trained by a search.
+    The metric is the supernet's, as found networks are not trained by a search.
     """
     points = []
     for element in _elements(folder.parent):
         path = element / "search" / "result.json"
         result: Mapping[str, Any] = read_mapping(path) if path.is_file() else {}
         cost = result.get("cost") or {}
-        if cost and result.get("val_accuracy") is not None:
+        metric = metric_of(result)
+        value = result.get(f"val_{metric.name}")
+        if cost and value is not None:
             key = f"expected {cost['unit']} of the network found"
             name = f"budget {cost['budget']:g}" if cost["budget"] is not None else element.name
-            accuracy = 100 * result["val_accuracy"]
+            y = f"supernet's val {metric.words}" + (", %" if metric.share else "")
             points.append(
-                {"name": name, key: cost["found"], "supernet's val accuracy, %": accuracy}
+                {"name": name, key: cost["found"], y: 100 * value if metric.share else value}
             )
     if len(points) < 2:
         return None
     (x,) = {key for key in points[-1] if key.startswith("expected")}
     picture = scatter_png(
-        points, folder.parent.parent / "search_front.png", x=x, y="supernet's val accuracy, %",
+        points, folder.parent.parent / "search_front.png", x=x, y=y,
         title="a search for each budget",
     )  # fmt: skip
     log.info("front of the sweep: %s", picture)

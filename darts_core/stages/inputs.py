@@ -15,20 +15,33 @@ from darts_core.architecture import Architecture
 from darts_core.data import DataBundle
 from darts_core.device import require_device
 from darts_core.errors import ArchitectureError, ConfigError
-from darts_core.models.baselines import BASELINES, is_baseline
+from darts_core.models.baselines import BASELINES, baseline, is_baseline
 from darts_core.models.named import REGISTERED, NamedModel, is_named, named_model
 from darts_core.models.weights import load_weights
 from darts_core.runlog import read_yaml, write_yaml
 from darts_core.settings import Data, Train, TrainConfig, to_plain
 from darts_core.settings.tree import config_root
+from darts_core.spaces import SPACES
 from darts_core.stages.doubt import doubtful
-from darts_core.stages.schema import DataStage, ExportStage, PruneStage, RecipeStage, TrainStage
+from darts_core.stages.schema import (
+    DataStage,
+    ExportStage,
+    PruneStage,
+    RecipeStage,
+    ShrinkStage,
+    TrainStage,
+)
 from darts_core.stages.targets import instantiate
+from darts_core.supernet import build
+from darts_core.supernet.build import check_names
+from darts_core.supernet.memory import check_network
+from darts_core.tasks import make_task
 from darts_core.train import load_model
 
 __all__ = [
     "Network",
     "describe_network",
+    "find_architecture",
     "find_device",
     "find_model",
     "find_network",
@@ -55,14 +68,25 @@ def find_device(name: str) -> torch.device:
 
 
 def load_bundle(config: DataStage, device: torch.device) -> DataBundle:
-    """The images of the `data` node, on `device`.
+    """The data of the `data` node for the task of the `task` node, on `device`.
 
     The division into splits does not follow the run's own `seed`: runs over seeds are compared on the
-    same images. `data.seed=N` divides otherwise.
+    same samples. `data.seed=N` divides otherwise.
+
+    Raises:
+        ConfigError: the task is unknown or does not take its options.
+        DataError: the data are unsuitable, or not for this task.
     """
     node, usual = to_plain(config.data), to_plain(Data())
     # what is as usual is left out: a reader of your own need not take every setting
     given = {k: v for k, v in node.items() if k in ("name", "seed") or usual.get(k, ...) != v}
+    if config.task.name != "auto":
+        given["task"] = make_task(config.task.name, config.task.options)
+    elif config.task.options:
+        raise ConfigError(
+            f"task.{next(iter(config.task.options))}= is an option of one task; name it, for example "
+            "task=classification."
+        )
     bundle: DataBundle = instantiate("data", given, config.plugins, device=device)
     return bundle
 
@@ -130,18 +154,29 @@ class Network:
         return str(self.meta["baseline"]["name"] if self.architecture is None else "architecture")
 
     def make(self) -> nn.Module:
-        """A fresh network; its parameters are drawn from torch's global generator."""
+        """A fresh network; its parameters are drawn from torch's global generator.
+
+        Raises:
+            MemoryShortageError: its sizes are such that no memory holds it.
+        """
         if "model" in self.meta:
             model = NamedModel(**self.meta["model"]).make()
             if self.weights is not None:
                 load_weights(model, self.weights)
             return model
+        check_network(self._sized, torch.device("cpu"), self._sizes)
+        return self._sized()
+
+    @property
+    def _sizes(self) -> str:
+        """The network with the settings of its size, for a sentence."""
+        node = self.meta["build" if self.architecture is not None else "baseline"]
+        sizes = [f"{k}={node[k]}" for k in ("channels", "layers", "width") if node.get(k)]
+        return f"The network {self.name}" + (f" of {', '.join(sizes)}" if sizes else "")
+
+    def _sized(self) -> nn.Module:
         if self.architecture is None:
-            from darts_core.models.baselines import baseline
-
             return baseline(**self.meta["baseline"])
-        from darts_core.supernet import build
-
         return build(self.architecture, **self.meta["build"])
 
 
@@ -174,26 +209,35 @@ def describe_network(
         width: first channels of a hand-designed network; None: as published.
     """
     about = _about(bundle)
-    sizes = {"num_classes": bundle.num_classes, "in_channels": bundle.image_shape[0]}
+    sizes = {"num_classes": bundle.num_outputs, "in_channels": bundle.in_channels}
     if is_baseline(text):
+        if bundle.kind != "image":
+            raise ConfigError(
+                f"architecture={text} reads images (channels, height, width); {bundle.name} holds samples of "
+                f"shape {bundle.input_shape}. Give model=package.module:function, or search a network."
+            )
         node = {"name": text, "width": width, **sizes}
         return Network(None, {"baseline": node, **about})
-    from darts_core.supernet.build import check_names
-
-    architecture, source = _architecture(text, version)
+    architecture, source = find_architecture(text, version)
     check_names(architecture, source)
+    SPACES[architecture.space].check_inputs(bundle.input_shape)
+    height = bundle.input_shape[1] if bundle.kind == "image" else None
     node = {"channels": train.channels, "layers": train.layers, **sizes}
-    node |= {"auxiliary": train.auxiliary, "image_size": bundle.image_shape[1]}
+    node |= {"auxiliary": train.auxiliary, "image_size": height}
     return Network(architecture, {"architecture": architecture.to_dict(), "build": node, **about})
 
 
 def _about(bundle: DataBundle) -> dict[str, Any]:
     return {
-        "image_shape": list(bundle.image_shape),
+        "image_shape": list(bundle.input_shape),
         "class_names": list(bundle.class_names),
         "mean": list(bundle.mean),
         "std": list(bundle.std),
         "data": bundle.name,
+        "task": bundle.task.describe(),
+        **({} if bundle.unit == 255 else {"unit": bundle.unit}),
+        **({"vocabulary": list(bundle.vocabulary)} if bundle.vocabulary else {}),
+        **({} if bundle.rate is None else {"rate": bundle.rate}),
     }
 
 
@@ -212,13 +256,18 @@ def named_network(
             + ", or architecture= for a searched or hand-designed one."
         )
     found = named_model(
-        text, arguments, image_shape=bundle.image_shape, num_classes=bundle.num_classes
+        text,
+        arguments,
+        image_shape=bundle.input_shape,
+        num_classes=bundle.num_outputs,
+        in_channels=bundle.in_channels,
+        output_shape=bundle.task.output_shape(bundle.input_shape),
     )
     return Network(None, {"model": found.described(), **_about(bundle)}, weights)
 
 
 def open_model(
-    config: PruneStage | ExportStage,
+    config: PruneStage | ShrinkStage | ExportStage,
     version: Path,
     stages: tuple[str, ...],
     bundle: DataBundle,
@@ -244,7 +293,7 @@ def open_model(
     return model, meta, path
 
 
-def _architecture(text: str | None, version: Path) -> tuple[Architecture, str]:
+def find_architecture(text: str | None, version: Path) -> tuple[Architecture, str]:
     """(what `architecture=` names, the file or setting it was read from)."""
     if text is None:
         found = version / "search" / "architecture.yaml"

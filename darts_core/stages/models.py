@@ -12,12 +12,13 @@ import torch
 
 from darts_core.data import DataBundle
 from darts_core.errors import ConfigError
-from darts_core.export import LoadedModel, load, read_manifest
+from darts_core.export import load, read_manifest
 from darts_core.latency import default_batch_sizes, measure, measure_model
 from darts_core.report import Latency, ModelRow
 from darts_core.runlog import read_mapping
+from darts_core.sample_inputs import draw_inputs
 from darts_core.supernet import count
-from darts_core.train import evaluate, load_model
+from darts_core.train import evaluate, evaluate_callable, load_model, of_model
 
 __all__ = ["Entry", "entries_of", "holds_model", "model_row"]
 
@@ -28,6 +29,7 @@ _PLACES = (
     ("baseline/train", "baseline"),
     ("searched", "searched"),
     ("train", "tuned"),
+    ("shrink", "pruned"),
     ("prune", "pruned"),
 )
 
@@ -59,6 +61,8 @@ def entries_of(version: Path, baseline: str = "baseline") -> list[Entry]:
         for place, kind in _PLACES
         if (version / place / "model.pt").is_file()
     ]
+    rivals = sorted(version.glob("rivals/*/train/model.pt"))
+    found += [Entry(file.parent.parent.name, "rival", file.parent) for file in rivals]
     if (version / "export" / "manifest.json").is_file():
         forms = read_manifest(version / "export")["artifacts"]
         found += [Entry("exported", "exported", version / "export", form) for form in forms]
@@ -72,33 +76,58 @@ def entries_of(version: Path, baseline: str = "baseline") -> list[Entry]:
 def model_row(
     entry: Entry, bundle: DataBundle, device: torch.device, *, seconds: float
 ) -> ModelRow:
-    """`entry` measured: sizes, accuracy on the test split, time at batch 1 and the throughput batch.
+    """`entry` measured: sizes, the task's metric on the test split, time at batch 1 and the throughput batch.
 
-    The accuracy of a stage's model is the one that its stage found; an exported file is run on the
+    The metric of a stage's model is the one that its stage found; an exported file is run on the
     test split here, as it is, once.
     """
     if entry.kind == "exported":
         return _exported_row(entry, bundle, device, seconds)
-    model, _ = load_model(entry.folder / "model.pt", device=device)
-    size = count(model, bundle.image_shape)
+    model, meta = load_model(entry.folder / "model.pt", device=device)
+    bundle = of_model(bundle, meta, str(entry.folder / "model.pt"))
+    size = count(model, bundle.input_shape)
     known = entry.folder / "result.json"
-    accuracy = read_mapping(known).get("test_accuracy") if known.is_file() else None
-    if accuracy is None:
-        accuracy = evaluate(model, bundle, "test").accuracy
+    metric = bundle.task.metric
+    value = read_mapping(known).get(f"test_{metric.name}") if known.is_file() else None
+    if value is None:
+        value = evaluate(model, bundle, "test").value
     rows = measure_model(
-        model, bundle.image_shape, device=device, max_seconds=seconds, warmup_seconds=seconds / 2
+        model, bundle.input_shape, device=device, max_seconds=seconds, warmup_seconds=seconds / 2
     )
     return ModelRow(
         name=entry.name,
         kind=entry.kind,
         params=size.params,
         macs=size.macs,
-        accuracies=(accuracy,),
+        accuracies=(value,),
+        metric=metric,
         latency={batch: Latency.from_timing(row) for batch, row in rows.items()},
         device=next(iter(rows.values())).device,
         data=bundle.name,
         baseline=entry.kind == "baseline",
+        extra=_spent(entry.folder, entry.kind),
     )
+
+
+# what stands beside a model's own training and was spent on it, by kind
+_SPENT = {
+    "baseline": ("tune",),
+    "rival": ("tune",),
+    "searched": ("search",),
+    "tuned": ("search", "searched", "tune"),
+    "pruned": ("search", "searched", "tune", "train"),
+}
+
+
+def _spent(folder: Path, kind: str) -> dict[str, Any]:
+    """Device-seconds that the model in a stage's folder took, all told; nothing where that is not known."""
+    results = [folder / "result.json"]
+    results += [folder.parent / stage / "result.json" for stage in _SPENT.get(kind, ())]
+    if kind not in _SPENT or not all(path.is_file() for path in results):
+        return {}
+    seconds = [read_mapping(path).get("device_seconds") for path in results]
+    known = [float(value) for value in seconds if isinstance(value, (int, float))]
+    return {"device_seconds": sum(known)} if len(known) == len(seconds) else {}
 
 
 def _exported_row(
@@ -108,7 +137,7 @@ def _exported_row(
     loaded = load(entry.folder, entry.runtime, device=device)
     rows = {}
     for batch in default_batch_sizes(device):
-        x_BCHW = torch.randn(batch, *bundle.image_shape, device=device)
+        x_BCHW = draw_inputs(bundle.input_shape, batch, device=device)
         with torch.inference_mode():
             rows[batch] = measure(
                 lambda x=x_BCHW: loaded(x),  # type: ignore[misc]
@@ -125,22 +154,22 @@ def _exported_row(
         precision=str(manifest["artifacts"][entry.runtime].get("precision", "fp32")),
         params=manifest.get("params"),
         macs=_macs(manifest),
-        accuracies=(_test_accuracy(loaded, bundle),),
+        accuracies=(evaluate_callable(loaded, of_model(bundle, manifest, str(entry.folder))),),
+        metric=bundle.task.metric,
+        extra=_spent_on_source(manifest),
         latency={batch: Latency.from_timing(row) for batch, row in rows.items()},
         device=next(iter(rows.values())).device,
         data=bundle.name,
     )
 
 
+def _spent_on_source(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    source = Path(str(manifest.get("source", ""))).parent
+    kinds = {"train": "tuned", "prune": "pruned", "shrink": "pruned"}
+    return _spent(source, kinds.get(source.name, ""))
+
+
 def _macs(manifest: Mapping[str, Any]) -> int | None:
     """The MACs of the model that was exported: folding batch norms changes none."""
     source = Path(str(manifest.get("source", ""))).parent / "result.json"
     return read_mapping(source).get("macs") if source.is_file() else None
-
-
-@torch.inference_mode()
-def _test_accuracy(loaded: LoadedModel, bundle: DataBundle) -> float:
-    right = 0
-    for x_BCHW, y_B in bundle.batches("test", 256, drop_last=False, shuffle=False):
-        right += int((loaded(x_BCHW).argmax(1).to(y_B.device) == y_B).sum())
-    return right / bundle.size("test")

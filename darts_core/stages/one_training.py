@@ -28,8 +28,7 @@ def one_training(config: TrainStage, folder: Path) -> float:
     settings = recipe(config, folder)
     found = forecast(
         network.make,
-        bundle.image_shape,
-        bundle.num_classes,
+        bundle,
         batch_size=settings.batch_size,
         steps=bundle.steps(SPLITS, settings.batch_size) * settings.epochs,
         passes=1,

@@ -51,5 +51,9 @@ def _over_seeds(config: Any, version: Path, count: int) -> dict[str, Any]:
     summary = seeds_summary(folders)
     write_json(version / "seeds.json", summary)
     log.info("report: %s", write_seeds_report(folders, version / "report.html"))
-    mean = summary.get("val_accuracy") or {}
-    return {"seeds": count, "val_accuracy": mean.get("mean"), "summary": summary}
+    judged = {
+        key: found.get("mean")
+        for key, found in summary.items()
+        if key.startswith("val_") and isinstance(found, dict)
+    }
+    return {"seeds": count, **judged, "summary": summary}

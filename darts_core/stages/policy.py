@@ -55,6 +55,11 @@ def search_augmentation(config: TuneStage, folder: Path) -> dict[str, Any]:
     options = _options(settings, method)
     device = find_device(config.device)
     bundle = load_bundle(config, device).without_test()
+    if bundle.kind != "image" or bundle.unit != 255 or bundle.task.name != "classification":
+        raise ConfigError(
+            "An augmentation policy is searched for images of bytes and their classes; "
+            f"{bundle.name} holds other data (task={bundle.task.name}). Leave tune.policy out."
+        )
     network = find_network(config, folder.parent, bundle)
     training = recipe(config, folder)
     limits = {

@@ -12,7 +12,7 @@ from darts_core.stages.inputs import find_device, load_bundle, open_model, recip
 from darts_core.stages.schema import PruneStage
 from darts_core.stages.timing import stopwatch
 from darts_core.supernet import count
-from darts_core.train import evaluate
+from darts_core.train import evaluate, of_model
 
 __all__ = ["prune"]
 
@@ -23,15 +23,16 @@ def prune(config: PruneStage, folder: Path) -> dict[str, Any]:
     """Prune the model of `model=` to `prune.budget`; goes on behind the last finished round.
 
     Returns:
-        latency_before_ms, latency_after_ms, budget_ms, speedup, val_accuracy, test_accuracy,
-        params, macs, device_seconds.
+        latency_before_ms, latency_after_ms, budget_ms, speedup, val_<metric>, test_<metric>,
+        metric, params, macs, device_seconds.
     """
     run = RunFolder.create(folder, config.described())
     if run.finished:
         return run.result()
     device = find_device(config.device)
     bundle = load_bundle(config, device)
-    model, meta, _ = open_model(config, folder.parent, ("train",), bundle, device)
+    model, meta, path = open_model(config, folder.parent, ("train",), bundle, device)
+    bundle = of_model(bundle, meta, str(path or config.model))
     settings, options = config.prune, config.prune.options
     fine_tuning = recipe(
         config,
@@ -64,20 +65,22 @@ def prune(config: PruneStage, folder: Path) -> dict[str, Any]:
     report = found.report()
     val = evaluate(found.model, bundle, "val")
     test = evaluate(found.model, bundle, "test")
+    metric = bundle.task.metric
     log.info(
-        "pruned: %.3f ms -> %.3f ms (budget %.3f), val %.4f, test %.4f",
+        "pruned: %.3f ms -> %.3f ms (budget %.3f), val %s, test %s",
         report["latency_before_ms"],
         report["latency_after_ms"],
         report["budget_ms"],
-        val.accuracy,
-        test.accuracy,
+        metric.text(val.value),
+        metric.text(test.value),
     )
-    size = count(found.model, bundle.image_shape)
+    size = count(found.model, bundle.input_shape)
     kept = ("latency_before_ms", "latency_after_ms", "budget_ms", "speedup", "replaced", "note")
     run.finish(
         **{key: report[key] for key in kept},
-        val_accuracy=val.accuracy,
-        test_accuracy=test.accuracy,
+        **val.named("val"),
+        **test.named("test"),
+        metric=metric.to_dict(),
         params=size.params,
         macs=size.macs,
         device_seconds=watch.seconds,

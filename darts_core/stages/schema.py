@@ -21,7 +21,9 @@ from darts_core.settings import (
     Report,
     Search,
     Settings,
+    Shrink,
     Space,
+    TaskChoice,
     Train,
     Tune,
     setting,
@@ -41,6 +43,7 @@ __all__ = [
     "RecipeStage",
     "ReportStage",
     "SearchStage",
+    "ShrinkStage",
     "Stage",
     "TrainStage",
     "TuneStage",
@@ -50,6 +53,7 @@ __all__ = [
 # are not hashed
 PLACES = ("job", "version", "out")
 UNHASHED = (*PLACES, "allow_doubtful")
+REDUCE = ("prune", "shrink", "none")
 WHAT = ("models", "step", "kernels", "tabular")
 
 _NODE = "chosen by its group"
@@ -84,9 +88,10 @@ class Stage(Settings):
 
 @dataclass(frozen=True)
 class DataStage(Stage):
-    """A stage that reads images."""
+    """A stage that reads data."""
 
     data: Data = setting(Data, _NODE)
+    task: TaskChoice = setting(TaskChoice, _NODE)
 
 
 @dataclass(frozen=True)
@@ -154,6 +159,22 @@ class PruneStage(RecipeStage):
 
 
 @dataclass(frozen=True)
+class ShrinkStage(RecipeStage):
+    """What `shrink` is given."""
+
+    STAGE: ClassVar[str] = "shrink"
+
+    model: str | None = setting(
+        None,
+        f"a model.pt or the folder of one; or {_NAMES}; null: what train left in this version",
+    )
+    model_args: Mapping[str, Any] = setting({}, "arguments of a named model")
+    weights: str | None = setting(None, "the state dict of a named model")
+    shrink: Shrink = setting(Shrink, "the elastic training and the front")
+    export: Export = setting(Export, "of each point")
+
+
+@dataclass(frozen=True)
 class ExportStage(DataStage):
     """What `export` is given."""
 
@@ -161,7 +182,7 @@ class ExportStage(DataStage):
 
     model: str | None = setting(
         None,
-        f"a model.pt or the folder of one; or {_NAMES}; null: what prune, else train, left in this version",
+        f"a model.pt or the folder of one; or {_NAMES}; null: what prune, shrink or train left here",
     )
     model_args: Mapping[str, Any] = setting({}, "arguments of a named model")
     weights: str | None = setting(None, "the state dict of a named model")
@@ -205,6 +226,7 @@ class Pipeline(DataStage):
     STAGE: ClassVar[str] = "run"
 
     allow_doubtful: bool = setting(False, "go on with an architecture that the guards doubt")
+    reduce: str = setting("prune", f"what makes it faster: {', '.join(REDUCE)}", choices=REDUCE)
     seeds: int = setting(
         1, "so many whole pipelines, with seeds seed, seed+1 ...", low=1, high=10_000
     )
@@ -218,6 +240,7 @@ class Pipeline(DataStage):
     train: Train = setting(Train, "the recipe")
     tune: Tune = setting(Tune, "the study")
     prune: Prune = setting(Prune, "the pruning")
+    shrink: Shrink = setting(Shrink, "the elastic training, with reduce=shrink")
     export: Export = setting(Export, "the export")
     bench: Bench = setting(Bench, "the comparison")
     report: Report = setting(Report, "the page")
@@ -226,7 +249,8 @@ class Pipeline(DataStage):
 STAGES: dict[str, type[Stage]] = {
     stage.STAGE: stage
     for stage in (
-        SearchStage, TrainStage, TuneStage, PruneStage, ExportStage, BenchStage, ReportStage, Pipeline,
+        SearchStage, TrainStage, TuneStage, ShrinkStage, PruneStage, ExportStage, BenchStage, ReportStage,
+        Pipeline,
     )
 }  # fmt: skip
 COMMANDS = tuple(STAGES)

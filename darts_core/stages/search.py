@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
+from darts_core.architecture import Architecture
 from darts_core.runlog import RunFolder
-from darts_core.search import GuardContext, SearchConfig, SearchResult
+from darts_core.search import Doubt, GuardContext, SearchConfig, SearchResult
 from darts_core.search import search as search_alone
 from darts_core.search.distributed import (
     current_group,
@@ -22,6 +23,7 @@ from darts_core.search.distributed import (
 from darts_core.search.record import doubts_about
 from darts_core.stages.budget import settle
 from darts_core.stages.cost import network_timer, penalties
+from darts_core.stages.finalists import choose_among_finalists
 from darts_core.stages.forecast import forecast, process_peak_mib
 from darts_core.stages.fronts import search_front
 from darts_core.stages.inputs import find_device, load_bundle
@@ -38,8 +40,10 @@ from darts_core.stages.search_setup import (
     space_of,
     tune_kernels,
 )
+from darts_core.stages.share import with_budget
 from darts_core.stages.targets import instantiate
 from darts_core.stages.tensorboard_pictures import AlphaPictures
+from darts_core.supernet.memory import check_network
 
 __all__ = ["search"]
 
@@ -50,7 +54,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     Among the processes of a joined group the first one writes; the others compute.
 
     Returns:
-        architecture (its dictionary), device_seconds, val_accuracy of the supernet, guards, seed, peak_mib
+        architecture (its dictionary), device_seconds, val_<metric> of the supernet, guards, seed, peak_mib
         (of the process that finished); nothing in the other processes of a group.
     """
     group = current_group()
@@ -60,28 +64,38 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     finished = run is not None and run.finished
     if finished if group is None else group.agree(finished):
         return {} if run is None else run.result()
+    # their settings are refused before anything is loaded
+    strategy, guards = instantiate("strategy", config.strategy, config.plugins), make_guards(config)
+    alpha_costs = alpha_penalties(config)
     device = find_device(config.device) if group is None else group_device()
     bundle = load_bundle(config, device).without_test()
+    with first_goes_first(group):  # the others read what it measures
+        config = with_budget(config, bundle.input_shape, bundle.num_outputs, device, folder)
     table = lookup_table(config.search)
     settings, space = config.search.part(SearchConfig), space_of(config)
+    check_network(
+        lambda: make_supernet(config, space, bundle, torch.device("meta")), device,
+        f"The supernet of search.channels={config.search.channels} and "
+        f"search.layers={config.search.layers}",
+    )  # fmt: skip
     if run is not None:
         forecast(
             lambda: make_supernet(config, space, bundle, device),
-            bundle.image_shape,
-            bundle.num_classes,
+            bundle,
             batch_size=settings.batch_size,
             steps=settings.epochs * bundle.steps("params", settings.batch_size),
             passes=passes(config),
             device=device,
             what=f"search in {space.name}",
         )
+    sizes = bundle.input_shape, bundle.num_outputs
     torch.manual_seed(config.seed)
     supernet = make_supernet(config, space, bundle, device)
     with first_goes_first(
         group
     ):  # the others read the tiles and the latency table that it measures
         tune_kernels(config.search, supernet, bundle)
-        costs = penalties(config, space, bundle.image_shape, bundle.num_classes, device)
+        costs = penalties(config, space, *sizes, device, in_channels=bundle.in_channels)
     # pictures of cells: a space of choices has none
     board = (
         AlphaPictures(run, space.ops, settings.epochs) if space.ops and run is not None else None
@@ -89,7 +103,6 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     run_search: Callable[..., SearchResult] = search_alone
     if group is not None:
         run_search = partial(search_distributed, sync_batchnorm=config.search.sync_batchnorm)
-    strategy, guards = instantiate("strategy", config.strategy, config.plugins), make_guards(config)
     with progress_bar("search", shown=run is not None) as progress, deferred_stop():
         found = run_search(
             supernet,
@@ -99,9 +112,9 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
             seed=config.seed,
             run=run,
             checkpoint=folder / "checkpoint.pt",
-            augment=augmentation(config, folder, bundle.image_shape),
+            augment=augmentation(config, folder, bundle.input_shape),
             guards=guards,
-            penalties=[*alpha_penalties(config), *costs],
+            penalties=[*alpha_costs, *costs],
             on_epoch=board,
             progress=progress,
             should_stop=stop_wanted,
@@ -119,14 +132,16 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
         config.seed,
         found.architecture,
     )
-    found, costed = settle(
-        found,
-        space,
-        costs,
-        network_timer(config, bundle.image_shape, bundle.num_classes, device)
-        if config.latency.cost == "latency"
-        else None,
-        lambda architecture: doubts_about(guards, replace(last, architecture=architecture)),
+    timer = None
+    if config.latency.cost == "latency":
+        timer = network_timer(config, *sizes, device, in_channels=bundle.in_channels)
+
+    def judge(architecture: Architecture) -> list[Doubt]:
+        return doubts_about(guards, replace(last, architecture=architecture))
+
+    found, costed = settle(found, space, costs, timer, judge)
+    found, chosen = choose_among_finalists(
+        config, found, space, supernet, bundle, costs, timer, judge, folder / "finalists"
     )
     if board is not None:
         board.result(found.architecture)
@@ -139,7 +154,9 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
         facts["processes"] = group.processes
     sure = confidence(space, found)
     warnings = [*costed.pop("warnings", []), *sure.pop("warnings", [])]
-    facts |= {**costed, **sure, "warnings": warnings}
-    result = write_result(run, found, config, **facts, **rank(table, found, config.search))
+    facts |= {**costed, **sure, **chosen, "warnings": warnings}
+    result = write_result(
+        run, found, config, bundle.task.metric, **facts, **rank(table, found, config.search)
+    )
     search_front(folder)
     return result

@@ -11,6 +11,7 @@ import numpy as np
 from darts_core.bench.tabular import TabularBenchmark
 from darts_core.bench.tabular_read import open_table
 from darts_core.errors import ArchitectureError, ConfigError
+from darts_core.metric import Metric
 from darts_core.runlog import RunFolder
 from darts_core.search import SearchResult
 from darts_core.settings import Search
@@ -78,7 +79,7 @@ def _place(one: Decision) -> str:
 
 
 def write_result(
-    run: RunFolder, found: SearchResult, config: SearchStage, **facts: Any
+    run: RunFolder, found: SearchResult, config: SearchStage, metric: Metric, **facts: Any
 ) -> dict[str, Any]:
     """Write architecture.yaml and result.json; the latter's content."""
     guards = [asdict(finding) for finding in found.findings]
@@ -96,7 +97,8 @@ def write_result(
     run.finish(
         architecture=found.architecture.to_dict(),
         text=found.architecture.text(),
-        val_accuracy=found.val_accuracy,
+        **{f"val_{metric.name}": found.val},
+        metric=metric.to_dict(),
         device_seconds=found.seconds,
         steps=found.steps,
         guards=guards,

@@ -44,10 +44,10 @@ def make_supernet(
         space,
         channels=node.channels,
         layers=node.layers,
-        num_classes=bundle.num_classes,
-        in_channels=bundle.image_shape[0],
+        num_classes=bundle.num_outputs,
+        in_channels=bundle.in_channels,
         relaxation=instantiate("relax", config.relax, config.plugins),
-        image_size=bundle.image_shape[1:],
+        input_shape=bundle.input_shape,
     ).to(device)
     # models with choices in ordinary modules have one path only
     if isinstance(supernet, Supernet):
@@ -97,15 +97,8 @@ def alpha_penalties(config: SearchStage) -> list[AlphaPenalty]:
     return [found]
 
 
-def augmentation(config: SearchStage, folder: Path, image_shape: Sequence[int]) -> Any:
-    """The transform of `search.crop_padding`, `flip`, `cutout` and the policy; None for none."""
-    from darts_core.augment import Augment
+def augmentation(config: SearchStage, folder: Path, shape: Sequence[int]) -> Any:
+    """The transform of `search.crop_padding` and the like, and of the policy; None for none."""
+    from darts_core.augment.by_kind import augment_for
 
-    node = config.search
-    return Augment.of(
-        image_shape,
-        crop_padding=node.crop_padding,
-        flip=node.flip,
-        cutout=node.cutout,
-        policy=policy_name(config.augment, folder),
-    )
+    return augment_for(shape, config.search, policy_name(config.augment, folder), node="search")

@@ -32,7 +32,7 @@ def train(config: TrainStage, folder: Path) -> dict[str, Any]:
     """Train the network of `architecture=` into `folder`; goes on from its checkpoint when there is one.
 
     Returns:
-        val_accuracy and test_accuracy (0..1), params, macs, device_seconds, epochs.
+        val_<metric> and test_<metric> of the task, metric, params, macs, device_seconds, epochs.
     """
     run = RunFolder.create(folder, config.part(TrainStage).described())
     if run.finished:
@@ -44,8 +44,7 @@ def train(config: TrainStage, folder: Path) -> dict[str, Any]:
     steps = bundle.steps(SPLITS, settings.batch_size) * settings.epochs
     forecast(
         network.make,
-        bundle.image_shape,
-        bundle.num_classes,
+        bundle,
         batch_size=settings.batch_size,
         steps=steps,
         passes=1,
@@ -71,12 +70,14 @@ def train(config: TrainStage, folder: Path) -> dict[str, Any]:
             progress=progress,
         )
     test = evaluate(model, bundle, "test")
-    size = count(model.eval(), bundle.image_shape)
+    size = count(model.eval(), bundle.input_shape)
     save_model(folder / "model.pt", model, network.meta)
-    log.info("trained: val %.4f, test %.4f", fitted.val_accuracy or 0.0, test.accuracy)
+    metric = bundle.task.metric
+    log.info("trained: val %s, test %s", metric.text(fitted.val), metric.text(test.value))
     run.finish(
-        val_accuracy=fitted.val_accuracy,
-        test_accuracy=test.accuracy,
+        **{f"val_{metric.name}": fitted.val},
+        **test.named("test"),
+        metric=metric.to_dict(),
         test_loss=test.loss,
         params=size.params,
         macs=size.macs,

@@ -21,7 +21,7 @@ from darts_core.stages.targets import import_plugins
 from darts_core.study import TrialHandle
 from darts_core.train import fit
 
-__all__ = ["SPLITS", "RecipeTrial"]
+__all__ = ["SPLITS", "RecipeTrial", "trial_bundle"]
 
 SPLITS = ("params", "alpha")
 
@@ -29,10 +29,15 @@ SPLITS = ("params", "alpha")
 _read: dict[str, DataBundle] = {}
 
 
-def _bundle(config: DataStage, device: torch.device) -> DataBundle:
-    """The images without their test split, read once a process."""
+def trial_bundle(config: DataStage, device: torch.device) -> DataBundle:
+    """The data without their test split, read once a process."""
     key = config_hash(
-        {"data": to_plain(config.data), "plugins": config.plugins, "device": str(device)}
+        {
+            "data": to_plain(config.data),
+            "task": to_plain(config.task),
+            "plugins": config.plugins,
+            "device": str(device),
+        }
     )
     if key not in _read:
         _read.clear()
@@ -42,7 +47,7 @@ def _bundle(config: DataStage, device: torch.device) -> DataBundle:
 
 @dataclass(frozen=True)
 class RecipeTrial:
-    """An objective for `run_study`: the validation accuracy of `config`'s network under a setting.
+    """An objective for `run_study`: the task's metric on val of `config`'s network under a setting.
 
     It can be sent to a worker process. The checkpoint lies in the trial's folder, so an interrupted
     trial goes on.
@@ -54,14 +59,14 @@ class RecipeTrial:
     reuse_process: bool = True
 
     def __call__(self, trial: TrialHandle) -> dict[str, Any]:
-        """Train under `trial.params`, reporting val accuracy after each epoch."""
+        """Train under `trial.params`, reporting the metric on val after each epoch."""
         # a sweeper's trial names whole keys (train.learning_rate) and has put them into the config
         known = {item.name for item in fields(self.config.train)}
         changes = {name: v for name, v in trial.params.items() if name in known}
         config = replace(self.config, train=replace(self.config.train, **changes))
         import_plugins(config.plugins)
         device = find_device(config.device)
-        bundle = _bundle(config, device)
+        bundle = trial_bundle(config, device)
         network = find_network(config, self.version, bundle)
         # the same start for every trial: settings are compared, not draws
         torch.manual_seed(config.seed)
@@ -90,7 +95,7 @@ class RecipeTrial:
                 on_epoch=on_epoch,
             )
         metrics = {
-            "val_accuracy": fitted.val_accuracy or 0.0,
+            **({} if fitted.val is None else {f"val_{bundle.task.metric.name}": fitted.val}),
             "params": float(sum(p.numel() for p in model.parameters())),
             "train_seconds": fitted.train_seconds,
         }
@@ -102,5 +107,5 @@ class RecipeTrial:
 def _latency_ms(model: torch.nn.Module, bundle: DataBundle, device: torch.device) -> float:
     """Median milliseconds of one image, under the timer's lock and beside no other trial's training."""
     with alone_on(device):
-        rows = measure_model(model, bundle.image_shape, batch_sizes=(1,), device=device)
+        rows = measure_model(model, bundle.input_shape, batch_sizes=(1,), device=device)
     return float(rows[1].median_ms)

@@ -11,11 +11,13 @@ from typing import Any
 from darts_core.errors import ConfigError, unknown_name
 from darts_core.runlog import RunFolder
 from darts_core.settings import Train
+from darts_core.stages.inputs import find_device
 from darts_core.stages.one_training import one_training
 from darts_core.stages.policy import search_augmentation
 from darts_core.stages.schema import TuneStage
-from darts_core.stages.trial import RecipeTrial
+from darts_core.stages.trial import RecipeTrial, trial_bundle
 from darts_core.study import current_trial, parse_space, run_study
+from darts_core.tasks import Task
 
 __all__ = ["tune"]
 
@@ -29,7 +31,7 @@ def tune(config: TuneStage, folder: Path) -> dict[str, Any]:
     Under a sweeper, which calls this once a trial, it trains that one trial and returns its metrics.
 
     Returns:
-        best (settings), best_value (val accuracy), trials, spent, device_seconds.
+        best (settings), best_value (of the metric), trials, spent, device_seconds.
     """
     objective = RecipeTrial(config, folder.parent)
     trial = current_trial()
@@ -41,6 +43,8 @@ def tune(config: TuneStage, folder: Path) -> dict[str, Any]:
     if run.finished:
         return run.result()
     settings, options = config.tune, config.tune.options
+    task = trial_bundle(config, find_device(config.device)).task
+    metric, direction = _judged(config, task)
     space = settings.space
     known = [item.name for item in fields(config.train)]
     for name in space:
@@ -66,8 +70,8 @@ def tune(config: TuneStage, folder: Path) -> dict[str, Any]:
         warm_start=settings.warm_start,
         isolate=options.isolate,
         slots=options.slots,
-        metric=options.metric,
-        direction=options.direction,
+        metric=metric,
+        direction=direction,
         objectives=options.objectives,
         constraints=options.constraints,
         storage=options.storage,
@@ -79,10 +83,23 @@ def tune(config: TuneStage, folder: Path) -> dict[str, Any]:
     board = run.tensorboard
     for record in found.trials if board is not None else ():
         shown = {k: v for k, v in record.params.items() if isinstance(v, (int, float, str, bool))}
-        outcome = {"hparam/val_accuracy": record.value if record.value is not None else 0.0}
+        outcome = {f"hparam/{metric}": record.value if record.value is not None else 0.0}
         board.add_hparams(shown, outcome, run_name=f"trial{record.number:04d}")
-    run.finish(**found.to_dict(), val_accuracy=found.best_value, seed=config.seed)
+    run.finish(
+        **found.to_dict(),
+        **{metric: found.best_value},
+        metric=task.metric.to_dict(),
+        seed=config.seed,
+    )
     return run.result()
+
+
+def _judged(config: TuneStage, task: Task) -> tuple[str, str]:
+    """(metric, direction) of the study: as given, else the task's on val."""
+    options, own = config.tune.options, f"val_{task.metric.name}"
+    metric = options.metric or own
+    usual = task.metric.direction if metric == own else "maximize"
+    return metric, options.direction or usual
 
 
 def _own(train: Train, space: Mapping[str, Any]) -> dict[str, Any]:

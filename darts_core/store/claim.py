@@ -156,7 +156,8 @@ def _choose(store: Store, job: str, command: str, stamp: str, version: str | Non
     folder = store.root / job
     if version is not None:
         known = (read_record(folder / version) or {"commands": {}})["commands"].get(command)
-        if known is not None and known.get("config_hash") != stamp:
+        # an empty record is what a claim that was killed half way wrote
+        if known and known.get("config_hash") != stamp:
             raise ConfigError(
                 f"{folder / version} holds a {command} with other settings (hash "
                 f"{known.get('config_hash')}, now {stamp}); leave version= out to take the next "
@@ -287,13 +288,15 @@ def _note(
     lock: FileLock,
 ) -> Claim:
     """Write the command into the version's record, and the kind into the job's."""
-    record = read_record(version.path) or new_record(kind)
+    record = read_record(version.path)
+    fresh = record is None
+    record = record or new_record(kind)
     makes_job = read_job(version.path.parent) is None
     if makes_job:
         write_job(version.path.parent, kind, name=version.job, description="")
     known = record["commands"].get(command)
     finished = known is not None and known.get("state") == "succeeded"
-    mine = Claim(store, version, command, known is not None, finished, lock, makes_job)
+    mine = Claim(store, version, command, bool(known), finished, lock, makes_job)
     if finished:
         sweep_version(version.path)
     else:
@@ -301,9 +304,9 @@ def _note(
             # what a killed command left would write into the folders used now
             procs.end_tree(None, str(known["mark"]), grace_seconds=0.5, limit_seconds=5.0)
         sweep_version(version.path)
-        if known is None:
+        if fresh:
             record["commands"][command] = {}
-        write_record(version.path, record)
+            write_record(version.path, record)
         version.stop_file.unlink(missing_ok=True)
         # what was typed first is what a reader may type again
         kept = {"overrides": known["overrides"]} if known and "overrides" in known else {}

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darts_core.errors import JobError, ResumeError
-from darts_core.runlog import read_json, write_json
+from darts_core.errors import DartsError, JobError, ResumeError
+from darts_core.reading import read_text
+from darts_core.runlog import read_json, write_json, write_text
 from darts_core.store.locks import FileLock
 from darts_core.store.procs import Identity, identity, is_alive
 from darts_core.store.record import LIVE, STATES, read_record, write_record
@@ -21,6 +22,9 @@ from darts_core.store.record import LIVE, STATES, read_record, write_record
 __all__ = ["Version"]
 
 _LAUNCH = "launch.json"
+# a file of its own: the marker belongs to whoever runs a command, a description may change meanwhile
+_DESCRIPTION = "description.txt"
+_LONGEST = 10_000
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,25 @@ class Version:
     def kind(self) -> str:
         """What runs in it: `pipeline`, `script` ..."""
         return str(self.record()["kind"])
+
+    @property
+    def description(self) -> str:
+        """What somebody wrote about this version; "" for nothing."""
+        with contextlib.suppress(DartsError, OSError):
+            return read_text(self.path / _DESCRIPTION)[:_LONGEST]
+        return ""
+
+    def describe(self, text: str) -> None:
+        """Keep a description of this version; an empty one takes it away.
+
+        Raises:
+            JobError: the folder bears no marker of ours.
+        """
+        self.record()
+        if text:
+            write_text(self.path / _DESCRIPTION, text[:_LONGEST])
+        else:
+            (self.path / _DESCRIPTION).unlink(missing_ok=True)
 
     def newest(self) -> str | None:
         """The command that was started last, or None."""

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from darts_core.errors import ConfigError
+from darts_core.settings import Bounds, bounded
 from darts_core.strategies.base import Batch, without_gradients
 from darts_core.strategies.first_order import FirstOrder
 from darts_core.supernet import frozen_statistics
@@ -42,11 +42,8 @@ class CellAlignment(FirstOrder):
     exact_products = True
     capturable = False
 
+    @bounded(strength=Bounds(low=0, high=1e6), epsilon=Bounds(low=0, low_open=True, high=1))
     def __init__(self, strength: float = 0.125, epsilon: float = 1e-4) -> None:
-        if strength < 0 or epsilon <= 0:
-            raise ConfigError(
-                f"Lambda-DARTS needs strength >= 0 and epsilon > 0, not {strength} and {epsilon}."
-            )
         self.strength = strength
         self.epsilon = epsilon
 
@@ -75,7 +72,7 @@ class CellAlignment(FirstOrder):
             if gradient is not None and term is not None:
                 gradients[i] = gradient - strength * term
         self.apply_params(gradients)
-        return loss.detach(), self.accuracy(logits, batch[1])
+        return loss.detach(), self.score(logits, batch[1])
 
     def alignment_gradients(
         self,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from darts_core.errors import ConfigError
+from darts_core.settings import Bounds, bounded
 from darts_core.strategies.base import Batch, Penalty, SearchSettings
 from darts_core.strategies.first_order import FirstOrder
 from darts_core.supernet import Supernet
@@ -37,12 +38,8 @@ class AuxiliarySkip(FirstOrder):
             has no `skip_connect`.
     """
 
+    @bounded(beta_start=Bounds(low=0, high=1e6), decay_share=Bounds(low=0, low_open=True, high=1))
     def __init__(self, beta_start: float = 1.0, decay_share: float = 1.0) -> None:
-        if beta_start < 0 or not 0 < decay_share <= 1:
-            raise ConfigError(
-                "DARTS- needs beta_start of at least 0 and 0 < decay_share <= 1, not "
-                f"{beta_start} and {decay_share}."
-            )
         self.beta_start = beta_start
         self.decay_share = decay_share
 

@@ -6,10 +6,9 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darts_core.architecture import Architecture
@@ -25,31 +24,32 @@ from darts_core.strategies.optimizers import (
 )
 from darts_core.supernet import Supernet, frozen_statistics
 from darts_core.supernet.packed_state import to_module_order, to_packed_order
+from darts_core.tasks import Classification, Task
 
 __all__ = ["Batch", "Penalty", "SearchSettings", "StepStats", "Strategy", "without_gradients"]
 
 log = logging.getLogger("darts_core")
 
 Batch = tuple[Tensor, Tensor]
-"""Images [B, C, H, W] and labels [B]."""
+"""Inputs [B, ...] and targets [B, ...], as the task takes them."""
 Penalty = Callable[[Mapping[str, Tensor]], Tensor] | AlphaPenalty
 """Mixing weights by cell kind (or alphas) -> a scalar that is added to the alpha loss."""
 Forward = Callable[[Tensor], Tensor]
-"""Images [B, C, H, W] -> logits [B, classes], in evaluation mode."""
+"""Inputs [B, ...] -> outputs [B, ...], in evaluation mode."""
 Evaluator = Callable[[Forward, "int | None"], float]
-"""(forward, most batches or None for all) -> accuracy on the alpha split, from 0 to 1."""
+"""(forward, most batches or None for all) -> the task's metric on the alpha split, more being better."""
 Reducer = Callable[[Sequence[Tensor]], None]
 """Averages gradients over processes, in place."""
 
 
 @dataclass(frozen=True)
 class StepStats:
-    """Scalars of one step, left on the device so that nothing waits for them."""
+    """Scalars of one step, left on the device so that nothing waits for them; scores are the metric."""
 
     params_loss: Tensor
-    params_accuracy: Tensor
+    params_score: Tensor
     alpha_loss: Tensor
-    alpha_accuracy: Tensor
+    alpha_score: Tensor
 
 
 @contextmanager
@@ -72,6 +72,8 @@ class Strategy:
     captured in a CUDA graph.
     """
 
+    NODE: ClassVar[str] = "strategy"
+
     needs_alpha_batch: bool = True
     """Whether alpha moves on its own half of the data."""
     capturable: bool = True
@@ -85,7 +87,9 @@ class Strategy:
     exact_products: bool = False
     """Whether differences of close gradients are taken, which TF32 or bf16 products would round away."""
     evaluator: Evaluator | None = None
-    """Measures on the alpha split; set by the loop for strategies that select by accuracy."""
+    """Measures on the alpha split; set by the loop for strategies that select by the metric."""
+    task: Task = Classification()
+    """What is learned; set by the loop before `setup`."""
     reducer: Reducer | None = None
     """Set in data-parallel search: all gradients pass through it."""
 
@@ -147,23 +151,23 @@ class Strategy:
     def step(self, params_batch: Batch, alpha_batch: Batch) -> StepStats:
         """Move alpha (unless switched off), then the params, by one step."""
         if self.alpha_active:
-            alpha_loss, alpha_accuracy = self.alpha_step(params_batch, alpha_batch)
+            alpha_loss, alpha_score = self.alpha_step(params_batch, alpha_batch)
         else:
-            alpha_loss = alpha_accuracy = torch.zeros((), device=params_batch[0].device)
-        params_loss, params_accuracy = self.params_step(params_batch)
-        return StepStats(params_loss, params_accuracy, alpha_loss, alpha_accuracy)
+            alpha_loss = alpha_score = torch.zeros((), device=params_batch[0].device)
+        params_loss, params_score = self.params_step(params_batch)
+        return StepStats(params_loss, params_score, alpha_loss, alpha_score)
 
     def alpha_step(self, params_batch: Batch, alpha_batch: Batch) -> tuple[Tensor, Tensor]:
-        """Move alpha by one step; returns its loss and accuracy."""
+        """Move alpha by one step; returns its loss and score."""
         raise NotImplementedError("A strategy must define alpha_step(params_batch, alpha_batch).")
 
     def params_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Move the params by one step on the training loss; returns its loss and accuracy."""
+        """Move the params by one step on the training loss; returns its loss and score."""
         with without_gradients(self.supernet.alphas()):
             loss, logits = self.loss(batch, self.params_weights(batch))
         gradients = torch.autograd.grad(loss, self.params, allow_unused=True)
         self.apply_params(gradients)
-        return loss.detach(), self.accuracy(logits, batch[1])
+        return loss.detach(), self.score(logits, batch[1])
 
     def params_weights(self, batch: Batch) -> dict[str, Tensor]:
         """The mixing weights of a params step, without gradient."""
@@ -200,19 +204,21 @@ class Strategy:
             self.reducer([gradient for gradient in gradients if gradient is not None])
 
     def loss(self, batch: Batch, weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Cross entropy and logits of the supernet under the given mixing weights."""
-        images, labels = batch
+        """The task's loss and the outputs of the supernet under the given mixing weights."""
+        images, targets = batch
         if self.settings.precision == "bf16":
             with torch.autocast(images.device.type, dtype=torch.bfloat16):
                 logits = self.supernet(images, weights)
         else:
             logits = self.supernet(images, weights)
-        return F.cross_entropy(
-            logits.float() if logits.dtype != torch.float64 else logits, labels
-        ), logits
+        return self.task_loss(logits, targets), logits
+
+    def task_loss(self, output: Tensor, targets: Tensor) -> Tensor:
+        """The task's loss, in fp32 where the network computes in less."""
+        return self.task.loss(output.float() if output.dtype != torch.float64 else output, targets)
 
     def alpha_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The loss that alpha descends: cross entropy plus the relaxation's and other penalties."""
+        """The loss that alpha descends: the task's plus the relaxation's and other penalties."""
         weights = self.supernet.mixing_weights()
         loss, logits = self.loss(batch, weights)
         alphas, progress = self.supernet.named_alphas(), self.supernet.progress
@@ -227,7 +233,7 @@ class Strategy:
         return loss, logits
 
     def alpha_gradients(self, batch: Batch) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Gradients of `alpha_loss` for the alphas alone, with the loss and accuracy.
+        """Gradients of `alpha_loss` for the alphas alone, with the loss and score.
 
         No params gradient is computed, and running statistics stay as they are.
         """
@@ -240,17 +246,16 @@ class Strategy:
             for alpha, gradient in zip(alphas, gradients, strict=True)
         ]
         self.reduce(filled)
-        return filled, loss.detach(), self.accuracy(logits, batch[1])
+        return filled, loss.detach(), self.score(logits, batch[1])
 
     def apply_alpha(self, gradients: Iterable[Tensor]) -> None:
         """Move the alphas by one optimizer step along `gradients`."""
         self._assign(self.supernet.alphas(), gradients)
         self.alpha_optimizer.step()
 
-    @staticmethod
-    def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-        """Share of right answers in the batch, on the device."""
-        return (logits.detach().argmax(dim=1) == labels).float().mean()
+    def score(self, output: Tensor, targets: Tensor) -> Tensor:
+        """The task's metric of the batch, on the device."""
+        return self.task.score(output.detach(), targets)
 
     @staticmethod
     def _assign(parameters: Iterable[nn.Parameter], gradients: Iterable[Tensor | None]) -> None:
@@ -266,7 +271,7 @@ class Strategy:
         return self.current()
 
     def predictor(self) -> Forward:
-        """The network whose val accuracy is logged: the supernet under its final weights."""
+        """The network whose metric on val is logged: the supernet under its final weights."""
         weights = {
             kind: torch.as_tensor(weight, dtype=torch.float32, device=self.supernet.progress.device)
             for kind, weight in self.supernet.final_weights().items()
@@ -274,14 +279,14 @@ class Strategy:
         return lambda images: self.supernet(images, weights)
 
     def measure(self, forward: Forward, batches: int | None = None) -> float:
-        """Accuracy of `forward` on the alpha split.
+        """The task's metric of `forward` on the alpha split, on a scale where more is better.
 
         Raises:
             ConfigError: the strategy runs outside a search loop, which knows the data.
         """
         if self.evaluator is None:
             raise ConfigError(
-                f"{type(self).__name__} selects by accuracy and runs inside `search` only."
+                f"{type(self).__name__} selects by measuring and runs inside `search` only."
             )
         return self.evaluator(forward, batches)
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darts_core.architecture import Architecture, CellChoice
 from darts_core.errors import ConfigError
+from darts_core.settings import Bounds, bounded
 from darts_core.spaces import ChoiceSpace, SearchSpace
 from darts_core.strategies.base import Batch, Forward, StepStats, Strategy
 from darts_core.strategies.optimizers import load_optimizer, params_optimizer
@@ -40,9 +40,8 @@ class RandomSearch(Strategy):
     capturable = False
     moves_alpha = False
 
+    @bounded(candidates=Bounds(low=1, high=1_000_000))
     def __init__(self, candidates: int = 10) -> None:
-        if candidates < 1:
-            raise ConfigError(f"strategy.candidates must be at least 1, not {candidates}.")
         self.candidates = candidates
         self.history: list[tuple[float, Architecture]] = []
         self.candidate: Architecture | None = None
@@ -87,23 +86,23 @@ class RandomSearch(Strategy):
 
     def step(self, params_batch: Batch, alpha_batch: Batch) -> StepStats:
         """Train the candidate on one batch."""
-        loss, accuracy = self.params_step(params_batch)
+        loss, score = self.params_step(params_batch)
         nothing = torch.zeros_like(loss)
-        return StepStats(loss, accuracy, nothing, nothing)
+        return StepStats(loss, score, nothing, nothing)
 
     def params_weights(self, batch: Batch) -> dict[str, Tensor]:
         """None: a plain network has no mixing weights."""
         return {}
 
     def loss(self, batch: Batch, weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The candidate's cross entropy and logits."""
+        """The candidate's loss and outputs."""
         if self.network is None:
             raise ConfigError("The strategy has no candidate yet; call start_epoch first.")
-        images, labels = batch
+        images, targets = batch
         enabled = self.settings.precision == "bf16"
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=enabled):
             logits = self.network(images)
-        return F.cross_entropy(logits.float(), labels), logits
+        return self.task_loss(logits, targets), logits
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
         """Measure a candidate whose time is over."""
@@ -171,12 +170,9 @@ class RegularizedEvolution(RandomSearch):
         ConfigError: a number is below 1.
     """
 
+    @bounded(population=Bounds(low=1, high=1_000_000), sample=Bounds(low=1, high=1_000_000))
     def __init__(self, candidates: int = 20, population: int = 8, sample: int = 3) -> None:
         super().__init__(candidates)
-        if min(population, sample) < 1:
-            raise ConfigError(
-                f"Evolution needs population and sample of at least 1, not {population}, {sample}."
-            )
         self.population = population
         self.sample = sample
 

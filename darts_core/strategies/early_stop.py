@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from darts_core.errors import ConfigError
+from darts_core.settings import Bounds, bounded
 from darts_core.strategies.base import Batch, Penalty, SearchSettings
 from darts_core.strategies.first_order import FirstOrder
 from darts_core.supernet import Supernet, frozen_statistics
@@ -46,12 +46,8 @@ class OperationEarlyStopping(FirstOrder):
 
     capturable = False
 
+    @bounded(threshold=Bounds(low=-1, high=1), interval=Bounds(low=1, high=1_000_000_000))
     def __init__(self, threshold: float = 0.3, interval: int = 20) -> None:
-        if not -1 <= threshold <= 1 or interval < 1:
-            raise ConfigError(
-                "OLES needs a threshold from -1 to 1 and an interval of at least 1, not "
-                f"{threshold} and {interval}."
-            )
         self.threshold = threshold
         self.interval = interval
 
@@ -88,7 +84,7 @@ class OperationEarlyStopping(FirstOrder):
         self._alpha_side = list(found[len(alphas) :])
         self.reduce([*gradients, *self._alpha_side])
         self.apply_alpha(gradients)
-        return loss.detach(), self.accuracy(logits, alpha_batch[1])
+        return loss.detach(), self.score(logits, alpha_batch[1])
 
     def apply_params(self, gradients: Sequence[Tensor | None]) -> None:
         """Compare the gradients with those on the alpha split, then move the params not frozen."""

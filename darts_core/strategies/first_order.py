@@ -17,6 +17,6 @@ class FirstOrder(Strategy):
 
     def alpha_step(self, params_batch: Batch, alpha_batch: Batch) -> tuple[Tensor, Tensor]:
         """One Adam step of alpha on the alpha split's loss."""
-        gradients, loss, accuracy = self.alpha_gradients(alpha_batch)
+        gradients, loss, score = self.alpha_gradients(alpha_batch)
         self.apply_alpha(gradients)
-        return loss, accuracy
+        return loss, score

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from darts_core.architecture import Architecture
-from darts_core.errors import ConfigError
+from darts_core.settings import Bounds, bounded
 from darts_core.strategies.base import Batch, Forward, Penalty, SearchSettings
 from darts_core.strategies.first_order import FirstOrder
 from darts_core.supernet import Supernet, frozen_statistics
@@ -42,12 +42,10 @@ class PerturbationSelection(FirstOrder):
 
     capturable = False
 
+    @bounded(
+        warmup_share=Bounds(low=0, high=1, high_open=True), batches=Bounds(low=1, high=1_000_000)
+    )
     def __init__(self, warmup_share: float = 0.5, batches: int | None = None) -> None:
-        if not 0 <= warmup_share < 1 or (batches is not None and batches < 1):
-            raise ConfigError(
-                "Perturbation selection needs 0 <= warmup_share < 1 and batches >= 1 (or null), not "
-                f"{warmup_share} and {batches}."
-            )
         self.warmup_share = warmup_share
         self.batches = batches
 

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
+from darts_core.settings import Bounds, Settings, bounded, from_plain, setting
 from darts_core.spaces import ChoiceSpace, SearchSpace
 from darts_core.strategies.base import Batch, Penalty, SearchSettings
 from darts_core.strategies.first_order import FirstOrder
@@ -26,20 +27,23 @@ _SKIP = "skip_connect"
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One stage of a progressive search.
+class Stage(Settings):
+    """One stage of a progressive search."""
 
-    Attributes:
-        extra_layers: cells more than `search.layers`.
-        operations: candidate operations kept on every edge, None for all.
-        skip_dropout: chance that an edge's skip is dropped at the stage's beginning; it decays to 0.
-        channel_fraction: mixed operations see 1 / so many of the channels; None: the relaxation's own.
-    """
+    NODE: ClassVar[str] = "strategy.stages"
 
-    extra_layers: int = 0
-    operations: int | None = None
-    skip_dropout: float = 0.0
-    channel_fraction: int | None = None
+    extra_layers: int = setting(0, "cells more than search.layers", low=0, high=1000)
+    operations: int | None = setting(
+        None, "candidate operations kept on every edge; null: all", low=1, high=1000
+    )
+    skip_dropout: float = setting(
+        0.0, "chance that an edge's skip is dropped at the stage's beginning; it decays to 0",
+        low=0, below=1,
+    )  # fmt: skip
+    channel_fraction: int | None = setting(
+        None, "mixed operations see 1 / so many of the channels; null: the relaxation's own",
+        low=1, high=4096,
+    )  # fmt: skip
 
 
 class Progressive(FirstOrder):
@@ -68,6 +72,9 @@ class Progressive(FirstOrder):
 
     capturable = False
 
+    @bounded(
+        rest_share=Bounds(low=0, high=1, high_open=True), max_skips=Bounds(low=0, high=1_000_000)
+    )
     def __init__(
         self,
         stages: Sequence[Mapping[str, Any] | Stage],
@@ -77,19 +84,7 @@ class Progressive(FirstOrder):
     ) -> None:
         if not stages:
             raise ConfigError("A progressive search needs at least one stage in strategy.stages.")
-        try:
-            self.stages = [s if isinstance(s, Stage) else Stage(**s) for s in stages]
-        except TypeError as error:
-            fields = [f.name for f in dataclasses.fields(Stage)]
-            raise ConfigError(f"A stage has the settings {fields}: {error}.") from None
-        for stage in self.stages:
-            least = 1 if stage.operations is None else stage.operations
-            if not 0 <= stage.skip_dropout < 1 or least < 1 or stage.extra_layers < 0:
-                raise ConfigError(f"This stage is not possible: {stage}.")
-        if not 0 <= rest_share < 1 or (max_skips is not None and max_skips < 0):
-            raise ConfigError(
-                f"Use 0 <= rest_share < 1 and max_skips >= 0, not {rest_share} and {max_skips}."
-            )
+        self.stages = [s if isinstance(s, Stage) else from_plain(Stage, s) for s in stages]
         if carry_over and len({stage.extra_layers for stage in self.stages}) > 1:
             raise ConfigError(
                 "strategy.carry_over=true needs stages of one depth; give all the same extra_layers."

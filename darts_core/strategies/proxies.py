@@ -3,7 +3,7 @@
 Every proxy takes a network and a batch and returns a number, larger meaning better. The network's
 parameters and running statistics are left as they were.
 
-Shapes: images [B, C, H, W], labels [B].
+Shapes: images [B, C, H, W] or other inputs [B, ...], labels [B] or other targets [B, ...].
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from darts_core.errors import ConfigError, unknown_name
 
 __all__ = [
     "PROXIES",
+    "WITH_TARGETS",
     "grad_norm",
     "grasp",
+    "has_relu",
     "jacobian_covariance",
     "naswot",
     "score",
@@ -28,19 +30,38 @@ __all__ = [
     "synflow",
 ]
 
-Proxy = Callable[[nn.Module, Tensor, Tensor], float]
+Loss = Callable[[Tensor, Tensor], Tensor]
+Proxy = Callable[[nn.Module, Tensor, Tensor, Loss], float]
 
 
-def score(name: str, network: nn.Module, images: Tensor, labels: Tensor) -> float:
+def score(
+    name: str,
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    loss: Loss = cross_entropy,
+) -> float:
     """The proxy `name` of the network on the batch.
 
+    Args:
+        name: of `PROXIES`; those of `WITH_TARGETS` need targets and the loss, the others images alone.
+        network: to be judged.
+        images: inputs of a batch.
+        labels: their targets.
+        loss: (outputs, targets) -> scalar, the task's.
+
     Raises:
-        ConfigError: there is no such proxy.
+        ConfigError: there is no such proxy, or it does not work on token numbers.
     """
     if name not in PROXIES:
         raise ConfigError(unknown_name("zero-cost proxy", name, PROXIES))
+    if name in _OF_VALUES and not images.is_floating_point():
+        raise ConfigError(
+            f"The proxy {name!r} differentiates for the inputs, and token numbers have no gradient; choose "
+            f"{', '.join(WITH_TARGETS)}."
+        )
     with _untouched(network):
-        return PROXIES[name](network, images, labels)
+        return PROXIES[name](network, images, labels, loss)
 
 
 @contextmanager
@@ -64,15 +85,18 @@ def _logits(network: nn.Module, images: Tensor) -> Tensor:
     return logits
 
 
-def _loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(_logits(network, images), labels)
+def _loss(network: nn.Module, images: Tensor, labels: Tensor, loss: Loss) -> Tensor:
+    return loss(_logits(network, images), labels)
 
 
 def _weights(network: nn.Module) -> list[Tensor]:
     """Weights of convolutions and linear layers: what pruning at initialisation looks at."""
     found: list[Tensor] = []
     for module in network.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)) and module.weight.requires_grad:
+        if (
+            isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear))
+            and module.weight.requires_grad
+        ):
             found.append(module.weight)
     return found
 
@@ -86,38 +110,42 @@ def _gradients(loss: Tensor, params: list[Tensor], *, graph: bool = False) -> li
     return [torch.zeros_like(p) if g is None else g for p, g in zip(params, found, strict=True)]
 
 
-def grad_norm(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+def grad_norm(
+    network: nn.Module, images: Tensor, labels: Tensor, loss: Loss = cross_entropy
+) -> float:
     """The sum over layers of the norms of the weights' gradients.
 
     Source: Abdelfattah et al. (arXiv:2101.08134), section 3.1.
     """
-    gradients = _gradients(_loss(network, images, labels), _weights(network))
+    gradients = _gradients(_loss(network, images, labels, loss), _weights(network))
     return float(torch.stack([g.norm() for g in gradients]).sum())
 
 
-def snip(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+def snip(network: nn.Module, images: Tensor, labels: Tensor, loss: Loss = cross_entropy) -> float:
     """sum |dL/dw * w|: what the loss would change by, to first order, without each weight.
 
     Source: SNIP (arXiv:1810.02340), Eq. 6; as a proxy arXiv:2101.08134, Eq. 2.
     """
     weights = _weights(network)
-    gradients = _gradients(_loss(network, images, labels), weights)
+    gradients = _gradients(_loss(network, images, labels, loss), weights)
     return _sum_of((g * w).abs() for g, w in zip(gradients, weights, strict=True))
 
 
-def grasp(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+def grasp(network: nn.Module, images: Tensor, labels: Tensor, loss: Loss = cross_entropy) -> float:
     """sum -(H dL/dw) * w: how much the gradient's norm depends on each weight.
 
     Source: GraSP (arXiv:2002.07376), Eq. 8; as a proxy arXiv:2101.08134, Eq. 2.
     """
     weights = _weights(network)
-    gradients = _gradients(_loss(network, images, labels), weights, graph=True)
+    gradients = _gradients(_loss(network, images, labels, loss), weights, graph=True)
     dot = torch.stack([(g * g.detach()).sum() for g in gradients]).sum()
     products = _gradients(dot, weights)
     return _sum_of(-h * w for h, w in zip(products, weights, strict=True))
 
 
-def synflow(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+def synflow(
+    network: nn.Module, images: Tensor, labels: Tensor, loss: Loss = cross_entropy
+) -> float:
     """sum dR/dw * w with R the sum of the outputs for an image of ones and |w| for w.
 
     No data enters. Batch norms are bypassed, as they would hide the size of the path. Computed in
@@ -149,7 +177,9 @@ def synflow(network: nn.Module, images: Tensor, labels: Tensor) -> float:
                 p.copy_(value)
 
 
-def jacobian_covariance(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+def jacobian_covariance(
+    network: nn.Module, images: Tensor, labels: Tensor, loss: Loss = cross_entropy
+) -> float:
     """How different the network's local linear maps are for the images of the batch.
 
     With the eigenvalues v_i of the correlation of the rows of J = d sum(logits) / d images:
@@ -168,7 +198,15 @@ def jacobian_covariance(network: nn.Module, images: Tensor, labels: Tensor) -> f
     return float(-(shifted.log() + 1 / shifted).sum())
 
 
-def naswot(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+_RELUS = (nn.ReLU, nn.ReLU6)
+
+
+def has_relu(network: nn.Module) -> bool:
+    """Whether `naswot` has anything to look at."""
+    return any(isinstance(module, _RELUS) for module in network.modules())
+
+
+def naswot(network: nn.Module, images: Tensor, labels: Tensor, loss: Loss = cross_entropy) -> float:
     """log |det K_H|, K_H counting for each pair of images the ReLUs that are in the same state.
 
     Source: Mellor et al. (arXiv:2006.04647), Eq. 2 and 3.
@@ -181,8 +219,7 @@ def naswot(network: nn.Module, images: Tensor, labels: Tensor) -> float:
         code = (output.detach().reshape(size, -1) > 0).double()
         kernel = kernel + code @ code.T + (1 - code) @ (1 - code).T
 
-    kinds = (nn.ReLU, nn.ReLU6)
-    handles = [m.register_forward_hook(add) for m in network.modules() if isinstance(m, kinds)]
+    handles = [m.register_forward_hook(add) for m in network.modules() if isinstance(m, _RELUS)]
     if not handles:
         raise ConfigError("NASWOT needs ReLU modules; the network has none.")
     try:
@@ -203,3 +240,6 @@ PROXIES: dict[str, Proxy] = {
     "naswot": naswot,
 }
 """Every proxy by name."""
+WITH_TARGETS = ("snip", "grasp", "grad_norm")
+"""Those that look at the loss, and so need targets."""
+_OF_VALUES = ("synflow", "jacobian_covariance")

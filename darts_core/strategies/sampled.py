@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from darts_core.architecture import Architecture
-from darts_core.errors import ConfigError
+from darts_core.settings import Bounds, bounded
 from darts_core.strategies.base import Batch, Forward, StepStats, Strategy
 
 __all__ = ["RandomSampling"]
@@ -38,21 +38,21 @@ class RandomSampling(Strategy):
     capturable = False
     moves_alpha = False
 
+    @bounded(
+        samples=Bounds(low=1, high=10_000_000),
+        batches=Bounds(low=1, high=1_000_000),
+        finalists=Bounds(low=1, high=1_000_000),
+    )
     def __init__(self, samples: int = 1000, batches: int = 10, finalists: int = 10) -> None:
-        if min(samples, batches, finalists) < 1:
-            raise ConfigError(
-                "Random sampling needs samples, batches and finalists of at least 1, not "
-                f"{samples}, {batches} and {finalists}."
-            )
         self.samples, self.batches, self.finalists = samples, batches, finalists
         self.draws = 0
         self.found: list[tuple[float, Architecture]] = []
 
     def step(self, params_batch: Batch, alpha_batch: Batch) -> StepStats:
         """Move the params of one random architecture."""
-        loss, accuracy = self.params_step(params_batch)
+        loss, score = self.params_step(params_batch)
         nothing = torch.zeros_like(loss)
-        return StepStats(loss, accuracy, nothing, nothing)
+        return StepStats(loss, score, nothing, nothing)
 
     def params_weights(self, batch: Batch) -> dict[str, Tensor]:
         """The one-hot weights of a random architecture."""

@@ -34,11 +34,11 @@ class SingleLevel(Strategy):
             ]
             self.reduce(filled)
             self.apply_alpha(filled)
-        accuracy = self.accuracy(logits, union[1])
-        return StepStats(loss.detach(), accuracy, loss.detach(), accuracy)
+        score = self.score(logits, union[1])
+        return StepStats(loss.detach(), score, loss.detach(), score)
 
     def alpha_step(self, params_batch: Batch, alpha_batch: Batch) -> tuple[Tensor, Tensor]:
         """Alpha alone, on the params batch: what `step` does for alpha."""
-        gradients, loss, accuracy = self.alpha_gradients(params_batch)
+        gradients, loss, score = self.alpha_gradients(params_batch)
         self.apply_alpha(gradients)
-        return loss, accuracy
+        return loss, score

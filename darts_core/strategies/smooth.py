@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from darts_core.errors import ConfigError
+from darts_core.settings import Bounds, bounded
 from darts_core.strategies.base import Batch, without_gradients
 from darts_core.strategies.first_order import FirstOrder
 from darts_core.supernet import frozen_statistics
@@ -31,11 +31,8 @@ class SmoothRandom(FirstOrder):
         ConfigError: an epsilon is negative.
     """
 
+    @bounded(epsilon_start=Bounds(low=0, high=100), epsilon_end=Bounds(low=0, high=100))
     def __init__(self, epsilon_start: float = 0.03, epsilon_end: float = 0.3) -> None:
-        if min(epsilon_start, epsilon_end) < 0:
-            raise ConfigError(
-                f"Perturbations must be at least 0, not {epsilon_start} and {epsilon_end}."
-            )
         self.epsilon_start = epsilon_start
         self.epsilon_end = epsilon_end
 
@@ -71,12 +68,11 @@ class SmoothAdversarial(SmoothRandom):
         ConfigError: an epsilon is negative or there is no ascent step.
     """
 
+    @bounded(ascent_steps=Bounds(low=1, high=1000))
     def __init__(
         self, epsilon_start: float = 0.03, epsilon_end: float = 0.3, ascent_steps: int = 7
     ) -> None:
         super().__init__(epsilon_start, epsilon_end)
-        if ascent_steps < 1:
-            raise ConfigError(f"strategy.ascent_steps must be at least 1, not {ascent_steps}.")
         self.ascent_steps = ascent_steps
 
     def params_weights(self, batch: Batch) -> Weights:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from darts_core.settings import Bounds, bounded
 from darts_core.strategies.base import Batch, Penalty, SearchSettings, Strategy
 from darts_core.strategies.optimizers import learning_rate
 from darts_core.supernet import Supernet, frozen_statistics
@@ -30,6 +31,7 @@ class Unrolled(Strategy):
         plain_sgd: virtual step without momentum and weight decay, as the paper writes it.
     """
 
+    @bounded(epsilon=Bounds(low=0, low_open=True, high=1))
     def __init__(self, epsilon: float = 0.01, *, plain_sgd: bool = False) -> None:
         self.epsilon = epsilon
         self.plain_sgd = plain_sgd
@@ -44,9 +46,9 @@ class Unrolled(Strategy):
 
     def alpha_step(self, params_batch: Batch, alpha_batch: Batch) -> tuple[Tensor, Tensor]:
         """One Adam step of alpha on the unrolled loss."""
-        gradients, loss, accuracy = self.unrolled_gradients(params_batch, alpha_batch)
+        gradients, loss, score = self.unrolled_gradients(params_batch, alpha_batch)
         self.apply_alpha(gradients)
-        return loss, accuracy
+        return loss, score
 
     def unrolled_gradients(
         self, params_batch: Batch, alpha_batch: Batch
@@ -77,7 +79,7 @@ class Unrolled(Strategy):
             g - xi * (plus - minus) / (2 * eps)
             for g, plus, minus in zip(outer, *sides, strict=True)
         ]
-        return gradients, loss.detach(), self.accuracy(logits, alpha_batch[1])
+        return gradients, loss.detach(), self.score(logits, alpha_batch[1])
 
     def _virtual_direction(self, batch: Batch) -> list[Tensor]:
         """The direction of the virtual step: gradient, plus weight decay and momentum."""

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from darts_core.architecture import Architecture
-from darts_core.errors import ConfigError, unknown_name
+from darts_core.errors import ConfigError
+from darts_core.settings import Bounds, bounded
 from darts_core.strategies.base import Batch, StepStats
 from darts_core.strategies.baselines import fresh_network
 from darts_core.strategies.first_order import FirstOrder
@@ -40,14 +41,12 @@ class ZeroCost(FirstOrder):
 
     capturable = False
 
+    @bounded(
+        proxy=Bounds(choices=tuple(PROXIES)),
+        samples=Bounds(low=1, high=10_000_000),
+        warm_start=Bounds(low=0, high=1000),
+    )
     def __init__(self, proxy: str = "synflow", samples: int = 100, warm_start: float = 0.0) -> None:
-        if proxy not in PROXIES:
-            raise ConfigError(unknown_name("zero-cost proxy", proxy, PROXIES))
-        if samples < 1 or warm_start < 0:
-            raise ConfigError(
-                f"Zero-cost search needs samples >= 1 and warm_start >= 0, not {samples} and "
-                f"{warm_start}."
-            )
         self.proxy, self.samples, self.warm_start = proxy, samples, warm_start
         self.moves_alpha = warm_start > 0
         self.best: Architecture | None = None
@@ -62,7 +61,7 @@ class ZeroCost(FirstOrder):
         nothing = torch.zeros((), device=params_batch[0].device)
         with torch.no_grad():
             loss, logits = self.loss(params_batch, self.supernet.one_hot(self.current()))
-        return StepStats(loss, self.accuracy(logits, params_batch[1]), nothing, nothing)
+        return StepStats(loss, self.score(logits, params_batch[1]), nothing, nothing)
 
     @property
     def finished(self) -> bool:  # type: ignore[override]
@@ -72,12 +71,12 @@ class ZeroCost(FirstOrder):
     def _choose(self, batch: Batch) -> None:
         generator = self.supernet.generator
         seed = generator.initial_seed() if generator is not None else 0
-        images, labels = batch
+        images, targets = batch
         rng = np.random.default_rng(seed)
         drawn = {self.supernet.space.random(rng): None for _ in range(self.samples)}
         for architecture in self._affordable(drawn):
             network = fresh_network(self.supernet, architecture).to(images.device)
-            value = score(self.proxy, network, images, labels)
+            value = score(self.proxy, network, images, targets, self.task.loss)
             if math.isnan(value):  # nothing compares with it, so it would stay the best
                 value = -math.inf
             if self.best is None or value > self.best_score:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from darts_core.study.results import Goals, Row, row_values, search_rows
 
-__all__ = ["importance", "row_importance"]
+__all__ = ["Shares", "importance", "row_importance"]
 
 log = logging.getLogger("darts_core")
 _FEWEST = 4
@@ -17,11 +19,24 @@ _LOG_RANGE = 20.0
 """Largest over smallest value from which on a setting counts on a logarithmic scale."""
 
 
-def row_importance(rows: Sequence[Row], goals: Goals) -> dict[str, float]:
-    """`importance` of a job's finished search trials for its first objective."""
+class Shares(Protocol):
+    """What works out importances: `importance`, or something that asks another process for them."""
+
+    def __call__(
+        self, settings: Sequence[Mapping[str, Any]], values: Sequence[float], *, maximize: bool
+    ) -> Mapping[str, float]:
+        """The share of each setting in the spread of the values."""
+        ...
+
+
+def row_importance(
+    rows: Sequence[Row], goals: Goals, by: Shares | None = None
+) -> Mapping[str, float]:
+    """`importance` of a job's finished search trials for its first objective, or what `by` says."""
     usable = [row for row in search_rows(rows) if row_values(row, goals) is not None]
     values = [float(row["values"][goals[0]["metric"]]) for row in usable]
-    return importance([row["config"] for row in usable], values, maximize=goals[0]["mode"] == "max")
+    maximize = goals[0]["mode"] == "max"
+    return (by or importance)([row["config"] for row in usable], values, maximize=maximize)
 
 
 def importance(
@@ -74,3 +89,17 @@ def _distribution(values: Sequence[Any]) -> Any:
 
 def _is_range(distribution: Any) -> bool:
     return hasattr(distribution, "log")
+
+
+def main() -> None:
+    """Read `{settings, values, maximize}` as JSON from standard input, print the shares as JSON.
+
+    A process that stays small (the live page) asks this program instead of loading the numerics.
+    """
+    asked = json.load(sys.stdin)
+    found = importance(asked["settings"], asked["values"], maximize=bool(asked["maximize"]))
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

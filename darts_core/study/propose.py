@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -33,6 +34,16 @@ def known_points(trials: Sequence[FrozenTrial], space: Space) -> set[str]:
     }
 
 
+def _without_reports(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials without what they reported on the way: Optuna's TPE ranks stopped trials by it, and knows
+    only one direction to do so.
+    """
+    kept = [copy.copy(trial) for trial in trials]
+    for trial in kept:
+        trial.intermediate_values = {}
+    return kept
+
+
 def propose(
     space: Space,
     directions: Sequence[Any],
@@ -62,7 +73,7 @@ def propose(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         scratch = optuna.create_study(directions=list(directions))
-        for trial in trials:
+        for trial in _without_reports(trials) if len(directions) > 1 else trials:
             scratch._storage.create_new_trial(scratch._study_id, template_trial=trial)
         for again in range(_REPEATS):
             scratch.sampler = sampler(again)

@@ -51,6 +51,8 @@ def check_widths(supernet: Choosing) -> None:
     found = find_choices(supernet.module)
     if not any(isinstance(choice, WidthChoice) for tied in found.values() for choice in tied):
         return
+    if any(parameter.is_meta for parameter in supernet.module.parameters()):
+        return  # it is only described: there are no values to compare
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         trained = copy.deepcopy(supernet)

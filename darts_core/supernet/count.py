@@ -10,6 +10,7 @@ from torch import nn
 
 from darts_core.errors import ConfigError
 from darts_core.ops.macs import macs_by_module
+from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["Count", "count"]
 
@@ -38,7 +39,7 @@ def count(module: nn.Module, input_shape: Sequence[int] = (3, 32, 32)) -> Count:
     """
     was_training = module.training
     reference = next(iter(module.parameters()), torch.zeros(()))
-    sample = torch.zeros(1, *input_shape, device=reference.device, dtype=reference.dtype)
+    sample = draw_inputs(input_shape, 1, device=reference.device, dtype=reference.dtype, zeros=True)
     try:
         module.eval()
         macs = sum(macs_by_module(module, sample).values())

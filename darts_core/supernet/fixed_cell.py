@@ -14,11 +14,12 @@ from darts_core.ops.simple import AvgPool3x3, MaxPool3x3, Skip, ZeroOp
 __all__ = ["FixedCell", "drop_path"]
 
 
-def drop_path(x_BCHW: Tensor, probability: Tensor) -> Tensor:
-    """`x` with each sample's path zeroed with `probability` and the kept ones scaled up."""
-    keep = 1.0 - probability.to(x_BCHW.dtype)
-    mask = torch.rand(x_BCHW.shape[0], 1, 1, 1, device=x_BCHW.device, dtype=x_BCHW.dtype) < keep
-    return x_BCHW * mask / keep
+def drop_path(x: Tensor, probability: Tensor) -> Tensor:
+    """`x` [B, ...] with each sample's path zeroed with `probability` and the kept ones scaled up."""
+    keep = 1.0 - probability.to(x.dtype)
+    ones = (1,) * (x.dim() - 1)
+    mask = torch.rand(x.shape[0], *ones, device=x.device, dtype=x.dtype) < keep
+    return x * mask / keep
 
 
 class FixedCell(nn.Module):

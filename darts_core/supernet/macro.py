@@ -3,43 +3,27 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
-from torch import nn
+import torch
 
 from darts_core.errors import ConfigError, unknown_name
-from darts_core.registry import Registry, former_table
+from darts_core.registry import former_table
 from darts_core.relax import Relaxation
+from darts_core.sample_inputs import draw_inputs
 from darts_core.spaces import ChoiceSpace, SearchSpace
-from darts_core.supernet.macro_mobilenet import MobileNet
+from darts_core.supernet import macro_conv1d as macro_conv1d
+from darts_core.supernet import macro_convnet as macro_convnet
+from darts_core.supernet import macro_gpt as macro_gpt
+from darts_core.supernet import macro_mobilenet as macro_mobilenet
+from darts_core.supernet import macro_resnet as macro_resnet
+from darts_core.supernet import macro_vit as macro_vit
+from darts_core.supernet.choice_models import CHOICE_MODELS, register_choice_model
 from darts_core.supernet.module_supernet import ModuleSupernet
 from darts_core.supernet.network import Supernet
 
 __all__ = ["CHOICE_MODELS", "create_supernet", "register_choice_model"]
-
-MakeModel = TypeVar("MakeModel", bound=Callable[..., nn.Module])
-CHOICE_MODELS: Registry[Callable[..., nn.Module]] = Registry("skeleton of choice spaces")
-
-
-def register_choice_model(name: str, *, description: str) -> Callable[[MakeModel], MakeModel]:
-    """A decorator for what makes the model with choices in it, of choice spaces with the skeleton `name`.
-
-    It is called with the space and channels, layers, num_classes, in_channels, and with image_size
-    (height, width) if it takes that.
-
-    Raises:
-        ConfigError: the name is taken.
-    """
-
-    def store(make: MakeModel) -> MakeModel:
-        CHOICE_MODELS.register(name, description=description)(make)
-        return make
-
-    return store
-
-
-register_choice_model("mobilenet", description="stages of inverted residuals")(MobileNet)
 
 
 def __getattr__(name: str) -> Any:
@@ -60,6 +44,7 @@ def create_supernet(
     stem: str = "cifar",
     relaxation: Relaxation | None = None,
     image_size: int | Sequence[int] = 32,
+    input_shape: Sequence[int] | None = None,
     **options: Any,
 ) -> Supernet:
     """The supernet of a cell space, or the `ModuleSupernet` of a macro space, which has its interface.
@@ -67,18 +52,23 @@ def create_supernet(
     Args:
         space: what may be chosen.
         channels: width of the first cells or of the first stage.
-        layers: cells, cells per stage, or most blocks per stage, by the space's skeleton.
-        num_classes: size of the classifier.
-        in_channels: channels of the images.
+        layers: cells, or cells per stage; the depth of a macro space is chosen.
+        num_classes: size of the output.
+        in_channels: channels of the inputs; of token numbers, how many there are.
         stem: "cifar" or "imagenet" (DARTS skeleton).
         relaxation: alpha -> weights; softmax by default.
         image_size: side, or (height, width), of the images; macro spaces trace their model at this
             size, and their factory is given (height, width) if it takes an `image_size`.
+        input_shape: of one sample, (C, H, W), (C, T) or (T,), in place of `image_size`.
         options: further arguments of `Supernet`.
 
     Raises:
-        ConfigError: a size does not fit the space.
+        ConfigError: a size does not fit the space, or it does not read such samples.
     """
+    if input_shape is None:
+        size = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
+        input_shape = (in_channels, *size)
+    space.check_inputs(input_shape)
     if not isinstance(space, ChoiceSpace):
         return Supernet(
             space,
@@ -95,17 +85,17 @@ def create_supernet(
             f"The space {space.name!r}: "
             + unknown_name(CHOICE_MODELS.kind, space.skeleton, CHOICE_MODELS)
         )
-    size = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
     factory = CHOICE_MODELS[space.skeleton]
     given: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels}
     if "image_size" in inspect.signature(factory).parameters:
-        given["image_size"] = size
+        given["image_size"] = tuple(input_shape[1:])
     model = factory(space, channels=channels, layers=layers, **given)
+    tokens = None
+    if space.reads == "tokens":
+        generator = torch.Generator().manual_seed(0)
+        tokens = draw_inputs(input_shape, 2, generator=generator, vocabulary=in_channels)
     supernet = ModuleSupernet(
-        model,
-        input_shape=(in_channels, *size),
-        relaxation=relaxation,
-        space=space,
+        model, input_shape=input_shape, relaxation=relaxation, space=space, example_input=tokens
     )
     # everything that takes a supernet uses the methods that both have
     return cast(Supernet, supernet)

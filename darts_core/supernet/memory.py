@@ -1,4 +1,4 @@
-"""What to say when a step does not fit into memory: the largest batch that does, by bisection."""
+"""What to say when a network or a step does not fit into memory: of a step, the largest batch that does."""
 
 from __future__ import annotations
 
@@ -9,17 +9,36 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from darts_core.errors import MemoryShortageError
+from darts_core.errors import MemoryShortageError, is_memory_shortage
+from darts_core.memory import check_memory
 
-__all__ = ["is_memory_shortage", "largest_batch", "memory_sentence"]
+__all__ = ["check_network", "largest_batch", "memory_sentence", "state_bytes"]
 
 
-def is_memory_shortage(error: BaseException) -> bool:
-    """Whether `error` says that a device's or the host's memory is exhausted."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error)
-    return "out of memory" in text or "can't allocate memory" in text
+def state_bytes(make: Callable[[], nn.Module]) -> int:
+    """Bytes of the state of the network that `make` builds, found without asking for any of them."""
+    with torch.device("meta"):
+        described = make()
+    return sum(v.numel() * v.element_size() for v in described.state_dict().values())
+
+
+def check_network(make: Callable[[], nn.Module], device: torch.device, what: str) -> None:
+    """Refuse to train a network whose params, gradients and momentum alone no memory holds.
+
+    Args:
+        make: builds the network on torch's default device.
+        device: where it will be trained.
+        what: names the network in the sentence.
+
+    Raises:
+        MemoryShortageError: before any memory is asked for.
+    """
+    check_memory(
+        3 * state_bytes(make),
+        f"{what} needs at least",
+        "use fewer channels or layers, or another machine",
+        device,
+    )
 
 
 def largest_batch(

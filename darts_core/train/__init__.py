@@ -9,7 +9,7 @@ from darts_core.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from darts_core.models.baselines import baseline, resnet
-    from darts_core.train.evaluation import Evaluation, evaluate
+    from darts_core.train.evaluation import Evaluation, evaluate, evaluate_callable, of_model
     from darts_core.train.loop import FitResult, fit
     from darts_core.train.save import load_model, reshape_like, save_model
 
@@ -19,8 +19,10 @@ __all__ = [
     "TrainConfig",
     "baseline",
     "evaluate",
+    "evaluate_callable",
     "fit",
     "load_model",
+    "of_model",
     "reshape_like",
     "resnet",
     "save_model",
@@ -31,8 +33,10 @@ _HOME = {
     "FitResult": "loop",
     "baseline": "baselines",
     "evaluate": "evaluation",
+    "evaluate_callable": "evaluation",
     "fit": "loop",
     "load_model": "save",
+    "of_model": "evaluation",
     "reshape_like": "save",
     "resnet": "baselines",
     "save_model": "save",

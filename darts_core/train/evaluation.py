@@ -1,30 +1,70 @@
-"""Accuracy and loss of a network on one split.
+"""The task's metrics and loss of a network on one split.
 
-Shapes: x_BCHW images, y_B labels.
+Shapes: x_B inputs [B, ...], y_B targets [B, ...].
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn import functional
+from torch import Tensor, nn
 
-from darts_core.errors import DataError
+from darts_core.errors import ConfigError, DataError
+from darts_core.tasks import saved_task
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "evaluate", "evaluate_callable", "of_model"]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy (0 to 1), mean cross-entropy in nats, and the number of images behind both."""
+    """The task's metrics by name, the mean loss, and the number of samples behind both.
 
-    accuracy: float
+    `value` is the metric that selects.
+    """
+
+    value: float
     loss: float
     n: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers, of a classification."""
+        return self.metrics["accuracy"]
+
+    def named(self, split: str) -> dict[str, float]:
+        """The metrics as files name them: `val_accuracy`."""
+        return {f"{split}_{name}": value for name, value in self.metrics.items()}
+
+
+def of_model(bundle: Any, meta: Mapping[str, Any], source: str) -> Any:
+    """`bundle` with the task that a saved model was trained for: its outputs mean what they meant there.
+
+    Raises:
+        ConfigError: the file's task is another one than the data's, or has other outputs.
+    """
+    if not meta.get("task"):
+        return bundle
+    task = saved_task(meta["task"], source)
+    if task.name != bundle.task.name or task.outputs != bundle.task.outputs:
+        raise ConfigError(
+            f"{source} was trained for task={task.name} with {task.outputs} outputs; the data are for "
+            f"task={bundle.task.name} with {bundle.task.outputs}. Give the data and task= of its training."
+        )
+    return replace(bundle, task=task)
+
+
+@torch.inference_mode()
+def evaluate_callable(call: Callable[[Tensor], Tensor], bundle: Any, split: str = "test") -> float:
+    """The task's metric of `call`, an exported model for instance, on every sample of `split`."""
+    meter = bundle.task.meter(bundle.device)
+    for x_B, y_B in bundle.batches(split, 256, drop_last=False, shuffle=False):
+        meter.update(call(x_B).to(y_B.device).float(), y_B)
+    found: float = meter.result()[bundle.task.metric.name]
+    return found
 
 
 @torch.no_grad()
@@ -34,13 +74,13 @@ def evaluate(
     split: str | Sequence[str] = "val",
     batch_size: int = 256,
 ) -> Evaluation:
-    """Every image of `split` once, in evaluation mode; the mode of `model` is restored.
+    """Every sample of `split` once, in evaluation mode; the mode of `model` is restored.
 
     Args:
-        model: returns logits of shape [B, classes].
+        model: returns outputs as the task of `bundle` takes them.
         bundle: a `DataBundle`.
         split: a split's name, or several that are joined.
-        batch_size: images a forward pass; accuracy does not depend on it.
+        batch_size: samples a forward pass; the metrics do not depend on it.
 
     Raises:
         DataError: the split is empty.
@@ -49,21 +89,25 @@ def evaluate(
     was_training = model.training
     model.eval()
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    correct = torch.zeros((), dtype=torch.int64, device=device)
+    task = bundle.task
+    meter = task.meter(device)
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-    count = 0
+    count, counted = 0, 0
     try:
         batches = bundle.batches(
             names, batch_size, seed=0, epoch=0, augment=None, drop_last=False, shuffle=False
         )
-        for x_BCHW, y_B in batches:
-            x_BCHW, y_B = x_BCHW.to(device), y_B.to(device)
-            logits = model(x_BCHW).float()
-            correct += (logits.argmax(1) == y_B).sum()
-            loss_sum += functional.cross_entropy(logits, y_B, reduction="sum").double()
+        for x_B, y_B in batches:
+            x_B, y_B = x_B.to(device), y_B.to(device)
+            output = model(x_B).float()
+            meter.update(output, y_B)
+            loss, number = task.summed_loss(output, y_B)
+            loss_sum += loss.double()
             count += len(y_B)
+            counted += number
     finally:
         model.train(was_training)
     if count == 0:
         raise DataError(f"The split {'+'.join(names)} is empty; nothing can be evaluated on it.")
-    return Evaluation(int(correct) / count, float(loss_sum) / count, count)
+    metrics = meter.result()
+    return Evaluation(metrics[task.metric.name], float(loss_sum) / max(counted, 1), count, metrics)

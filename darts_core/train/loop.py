@@ -40,11 +40,12 @@ def fit(
     checkpoint: Path | None = None,
     on_epoch: OnEpoch | None = None,
     progress: Progress | None = None,
+    verbose: bool = True,
 ) -> FitResult:
     """Train `model` in place (moved to `device`); afterwards it holds the last epoch's parameters.
 
     Args:
-        model: a plain network; in training mode it may return (logits, auxiliary logits).
+        model: a plain network; in training mode it may return (outputs, outputs of an auxiliary head).
         bundle: a `DataBundle`.
         config: the recipe.
         train_on: names of the splits to learn from.
@@ -56,6 +57,7 @@ def fit(
         on_epoch: called with (epoch, row) after each epoch is safe on disk. A resumed run repeats
             the call for the epoch that it resumes after, so the callee must take it twice.
         progress: called with (steps done, steps in all) after every step.
+        verbose: a line in the log for every epoch.
 
     Raises:
         NonFiniteLossError: the loss became NaN or infinite; names epoch and step.
@@ -64,7 +66,7 @@ def fit(
         ResumeError: the checkpoint belongs to another configuration.
     """
     trainer = Trainer(model, bundle, config, tuple(train_on), seed, torch.device(device))
-    trainer.progress = progress
+    trainer.progress, trainer.verbose = progress, verbose
     first = trainer.resume(checkpoint) if checkpoint is not None and checkpoint.exists() else 0
     if run is not None:
         run.rewind(first)
@@ -76,7 +78,8 @@ def fit(
         if select_on is not None:
             row |= trainer.select(select_on)
         result.history.append(row)
-        _log_row(row, config.epochs)
+        if verbose:
+            _log_row(row, config.epochs, bundle.task.metric.name)
         if run is not None:
             run.log_metrics(**row)
         if checkpoint is not None:
@@ -86,20 +89,22 @@ def fit(
     if trainer.average is not None:
         trainer.average.swap(model)
     result.epochs = config.epochs
-    scores = [row.get("val_accuracy", -1.0) for row in result.history]
-    result.best_epoch = max(range(len(scores)), key=scores.__getitem__)
-    result.val_accuracy = result.history[-1].get("val_accuracy")
+    metric = bundle.task.metric
+    found = {n: row.get(f"val_{metric.name}") for n, row in enumerate(result.history)}
+    known = {n: value for n, value in found.items() if value is not None}
+    result.best_epoch = metric.best(known) if known else 0
+    result.val = found[len(result.history) - 1]
     return result
 
 
-def _log_row(row: dict[str, Any], epochs: int) -> None:
-    val = f", val {row['val_accuracy']:.4f}" if "val_accuracy" in row else ""
+def _log_row(row: dict[str, Any], epochs: int, metric: str) -> None:
+    val = f", val {row[f'val_{metric}']:.4f}" if f"val_{metric}" in row else ""
     log.info(
         "epoch %d/%d: loss %.4f, train %.4f%s, lr %.3g, %.1f s",
         row["epoch"] + 1,
         epochs,
         row["loss"],
-        row["train_accuracy"],
+        row[f"train_{metric}"],
         val,
         row["learning_rate"],
         row["seconds"],

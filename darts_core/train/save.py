@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from darts_core.checkpoint import load_checkpoint, save_checkpoint, taking_over
 from darts_core.data.source import check_memory
 from darts_core.errors import ResumeError, unknown_name
+from darts_core.supernet.memory import state_bytes
 from darts_core.supernet.replace import is_identity, is_zero, replace_modules
 
 __all__ = ["is_identity", "is_zero", "load_model", "replace_modules", "reshape_like", "save_model"]
@@ -35,7 +36,7 @@ def save_model(path: str | Path, model: nn.Module, meta: Mapping[str, Any]) -> N
         meta: `{"architecture": architecture.to_dict(), "build": {channels, layers, ...}}`, or
             `{"baseline": {"name": ..., "num_classes": ..., ...}}`, or `{"model":
             NamedModel.described()}`; further plain values are kept (image_shape, class_names, mean, std
-            ...). `replaced` names modules that were cut.
+            ...). `replaced` names modules that were cut, `sizes` whole-number attributes that were.
 
     Raises:
         ResumeError: `meta` describes no network.
@@ -65,6 +66,7 @@ def load_model(path: str | Path, *, device: Any = "cpu") -> tuple[nn.Module, dic
     _check_state(path, state)
     with taking_over(path):
         model = replace_modules(_rebuild(path, meta, state), dict(meta.get("replaced") or {}))
+        _resize_attributes(path, model, dict(meta.get("sizes") or {}))
         reshape_like(model, state)
         try:
             model.load_state_dict(dict(state))
@@ -74,6 +76,19 @@ def load_model(path: str | Path, *, device: Any = "cpu") -> tuple[nn.Module, dic
                 f"The weights in {path} do not fit its own description: {first}"
             ) from error
     return model.to(device).eval(), dict(meta)
+
+
+def _resize_attributes(path: str | Path, model: nn.Module, sizes: Mapping[str, Any]) -> None:
+    """Set numbers that follow from a width and stand in no tensor, such as an attention's heads."""
+    for place, value in sizes.items():
+        owner, _, name = str(place).rpartition(".")
+        module = model.get_submodule(owner)
+        old = vars(module).get(name)
+        if type(old) is not int or type(value) is not int or not 1 <= value <= old:
+            raise ResumeError(
+                f"{path}: {str(place)[:80]}={str(value)[:20]!r} is no size of the network."
+            )
+        setattr(module, name, value)
 
 
 def _check_state(path: str | Path, state: Mapping[Any, Any]) -> None:
@@ -131,10 +146,7 @@ def _check_sizes(
             raise ResumeError(f"{path}: {key}={value} of the network is not within 1..{most}.")
         if value is not None and not isinstance(value, (str, int)):
             raise ResumeError(f"{path}: {key} of the network is a {type(value).__name__}.")
-    with torch.device("meta"):
-        described = make(**node)
-    needed = sum(v.numel() * v.element_size() for v in described.state_dict().values())
-    check_memory(needed, path)
+    check_memory(state_bytes(lambda: make(**node)), path)
 
 
 def reshape_like(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:

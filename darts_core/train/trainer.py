@@ -1,6 +1,6 @@
 """The state of one training and its steps: one epoch, selection, checkpoint, resume.
 
-Shapes: x_BCHW images, y_B labels.
+Shapes: x_BCHW images or other inputs [B, ...], y_B targets [B, ...].
 """
 
 from __future__ import annotations
@@ -8,19 +8,25 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from darts_core.augment.by_kind import augment_for
 from darts_core.checkpoint import load_checkpoint, save_checkpoint, taking_over
-from darts_core.errors import DataError, NonFiniteLossError, ResumeError
+from darts_core.errors import (
+    ConfigError,
+    DataError,
+    NonFiniteLossError,
+    ResumeError,
+    is_memory_shortage,
+)
 from darts_core.runlog import config_hash
-from darts_core.supernet.memory import is_memory_shortage, memory_sentence
+from darts_core.supernet.memory import memory_sentence
 from darts_core.train.config import TrainConfig
 from darts_core.train.evaluation import evaluate
 from darts_core.train.schedule import (
@@ -42,16 +48,16 @@ _CHECK_EVERY = 50
 class FitResult:
     """What a training did.
 
-    `history` has one row an epoch (epoch, loss, train_accuracy, val_accuracy, val_loss,
-    learning_rate, seconds); accuracies lie in 0..1. `val_accuracy` is the last epoch's: its
-    parameters are the ones kept. `train_seconds` is time on the device in training steps, over all
+    `history` has one row an epoch (epoch, loss, train_<metric>, val_<metric>, val_loss,
+    learning_rate, seconds). `val` is the task's metric of the last epoch: its parameters are the ones
+    kept. `train_seconds` is time on the device in training steps, over all
     sittings of a resumed run; `steps` counts optimizer steps.
     """
 
     epochs: int
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
-    val_accuracy: float | None = None
+    val: float | None = None
     train_seconds: float = 0.0
     steps: int = 0
 
@@ -70,6 +76,8 @@ class Trainer:
     ) -> None:
         self.model, self.bundle, self.config = model.to(device), bundle, config
         self.names, self.seed, self.device = names, seed, device
+        self.task = bundle.task
+        self._check_task()
         self.steps = bundle.steps(names, config.batch_size)
         if self.steps < 1:
             size = len(bundle.split(names))
@@ -79,11 +87,12 @@ class Trainer:
             )
         self.optimizer = make_optimizer(config, model.parameters())
         self.average = ExponentialAverage(model, config.ema) if config.ema > 0 else None
-        self.augment = _make_augment(config, bundle.image_shape)
+        self.augment = augment_for(bundle.input_shape, config, config.policy)
         self.autocast = _autocast_dtype(config, device)
         self.forward: Callable[[Tensor], Any] = _compiled(model, config, device)
         self.result = FitResult(epochs=0)
         self.progress: Callable[[int, int], None] | None = None
+        self.verbose = True
 
     def epoch(self, epoch: int) -> dict[str, Any]:
         """One pass over the training splits; its row of metrics."""
@@ -94,16 +103,16 @@ class Trainer:
         if hasattr(self.model, "drop_path_prob"):
             self.model.drop_path_prob = drop_path_at(config, epoch)  # type: ignore[assignment]
         losses: list[Tensor] = []
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        meter = self.task.meter(self.device)
         started = time.perf_counter()
         batches = self.bundle.batches(
             self.names, config.batch_size, seed=self.seed, epoch=epoch, augment=self.augment
         )
         for step, (x_BCHW, y_B) in enumerate(batches):
             self._set_learning_rate(epoch + step / self.steps)
-            loss, logits = self._guarded_step(x_BCHW, y_B)
+            loss, output = self._guarded_step(x_BCHW, y_B)
             losses.append(loss)
-            correct += (logits.argmax(1) == y_B).sum()
+            meter.update(output, y_B.to(self.device))
             self.result.steps += 1
             if self.progress is not None:
                 self.progress(epoch * self.steps + step + 1, config.epochs * self.steps)
@@ -115,10 +124,11 @@ class Trainer:
             torch.cuda.synchronize(self.device)
         seconds = time.perf_counter() - started
         self.result.train_seconds += seconds
+        metric = self.task.metric.name
         return {
             "epoch": epoch,
             "loss": float(torch.stack(losses).mean()),
-            "train_accuracy": int(correct) / (len(losses) * config.batch_size),
+            f"train_{metric}": meter.result()[metric],
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "seconds": round(seconds, 3),
         }
@@ -144,24 +154,31 @@ class Trainer:
             self.device.type, dtype=self.autocast, enabled=self.autocast is not None
         ):
             out = self.forward(x_BCHW)
-        logits, auxiliary = out if isinstance(out, tuple) else (out, None)
-        loss = functional.cross_entropy(logits.float(), y_B, label_smoothing=config.label_smoothing)
+        output, auxiliary = out if isinstance(out, tuple) else (out, None)
+        loss = self.task.loss(output.float(), y_B, label_smoothing=config.label_smoothing)
         if auxiliary is not None and config.auxiliary_weight:
-            loss = loss + config.auxiliary_weight * functional.cross_entropy(
+            loss = loss + config.auxiliary_weight * self.task.loss(
                 auxiliary.float(), y_B, label_smoothing=config.label_smoothing
             )
-        return loss, logits.detach()
+        return loss, output.detach()
+
+    def _check_task(self) -> None:
+        if self.config.label_smoothing and not self.task.smooths:
+            raise ConfigError(
+                f"train.label_smoothing={self.config.label_smoothing} is not for task={self.task.name}; "
+                "set it to 0."
+            )
 
     def _step(self, x_BCHW: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
         self.optimizer.zero_grad(set_to_none=True)
-        loss, logits = self._loss_of(x_BCHW, y_B)
+        loss, output = self._loss_of(x_BCHW, y_B)
         loss.backward()
         if self.config.grad_clip > 0:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
         self.optimizer.step()
         if self.average is not None:
             self.average.update(self.model)
-        return loss.detach(), logits
+        return loss.detach(), output
 
     def _check_finite(self, losses: list[Tensor], epoch: int) -> None:
         bad = ~torch.isfinite(torch.stack(losses))
@@ -190,13 +207,13 @@ class Trainer:
         )
 
     def select(self, split: str) -> dict[str, float]:
-        """Accuracy and loss on the selection split, of the moving average where there is one."""
+        """The task's metrics and the loss on `split`, of the moving average where there is one."""
         if self.average is not None:
             self.average.swap(self.model)
         found = evaluate(self.model, self.bundle, split)
         if self.average is not None:
             self.average.swap(self.model)
-        return {"val_accuracy": found.accuracy, "val_loss": found.loss}
+        return {**found.named("val"), "val_loss": found.loss}
 
     def _stamp(self) -> str:
         return config_hash({**asdict(self.config), "on": self.names, "seed": self.seed})
@@ -245,20 +262,9 @@ class Trainer:
             self.result.history = list(content["history"])
             self.result.train_seconds = float(content["train_seconds"])
             self.result.steps = int(content["steps"])
-            log.info("resuming from %s after epoch %d", path, content["epoch"])
+            if self.verbose:
+                log.info("resuming from %s after epoch %d", path, content["epoch"])
             return int(content["epoch"])
-
-
-def _make_augment(config: TrainConfig, image_shape: Sequence[int]) -> Any:
-    from darts_core.augment import Augment
-
-    return Augment.of(
-        image_shape,
-        crop_padding=config.crop_padding,
-        flip=config.flip,
-        cutout=config.cutout,
-        policy=config.policy,
-    )
 
 
 def _autocast_dtype(config: TrainConfig, device: torch.device) -> torch.dtype | None:

@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--width", type=int, default=16, help="of the stem; ResNet-50 has 64")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--seeds", type=int, default=3, help="fresh ones, for pick and ResNet-50")
+    parser.add_argument("--seeds", type=int, default=5, help="fresh ones, for pick and ResNet-50")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--export-batch", type=int, default=32, help="images a call of the timing")
     parser.add_argument("--only", nargs="+", default=list(JOBS), choices=list(JOBS))

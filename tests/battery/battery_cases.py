@@ -24,7 +24,8 @@ __all__ = ["Case", "all_cases"]
 _DATA = ("data=digits", "data.limit=200", "data.test_limit=50")
 _TRAIN = ("train.epochs=1", "train.channels=4", "train.layers=1", "train.batch_size=16")
 BASES: Mapping[str, tuple[str, ...]] = {
-    "search": (*_DATA, "space=nasbench201", "search.epochs=1", "search.channels=4", "search.layers=1",
+    "search": (*_DATA, "space=nasbench201", "search.epochs=1",
+    "search.finalists=1", "search.channels=4", "search.layers=1",
                "search.batch_size=16"),
     "train": (*_DATA, *_TRAIN, "architecture=resnet8"),
     "tune": (*_DATA, *_TRAIN, "architecture=resnet8", "tune.trials=1"),
@@ -32,7 +33,8 @@ BASES: Mapping[str, tuple[str, ...]] = {
     "export": (*_DATA, "model={good}/model.pt", "export.formats=[onnx]"),
     "bench": (*_DATA, "model={good}/model.pt", "bench.seconds=0.05"),
     "report": (),
-    "run": (*_DATA, *_TRAIN, "space=nasbench201", "search.epochs=1", "search.channels=4",
+    "run": (*_DATA, *_TRAIN, "space=nasbench201", "search.epochs=1",
+    "search.finalists=1", "search.channels=4",
             "search.layers=1", "search.batch_size=16", "tune.trials=1"),
 }  # fmt: skip
 

@@ -106,7 +106,7 @@ def test_bench_of_a_job_finds_its_newest_version_that_has_a_model(
     job = place / "runs" / "own"
     assert cli.main(["train", "model=benchednets:small", "job=own", *TINY]) == 0
     assert cli.main(["search", "job=own", *TINY[:3], "device=cpu", "space=nasbench201",
-                     "search.epochs=1", "search.channels=2", "search.layers=1",
+                     "search.epochs=1", "search.finalists=1", "search.channels=2", "search.layers=1",
                      "search.batch_size=32"]) == 0  # fmt: skip
     assert sorted(path.name for path in job.glob("V*")) == ["V001", "V002"]
     assert cli.main(["bench", "job=own", "bench.seconds=0.03", *TINY]) == 0

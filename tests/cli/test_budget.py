@@ -12,7 +12,7 @@ from darts_core.runlog import read_json, read_jsonl
 from darts_core.stages import cost
 
 TINY = [
-    "search", "data=digits", "data.limit=200", "space=nasbench201", "search.epochs=2",
+    "search", "data=digits", "data.limit=200", "space=nasbench201", "search.epochs=2", "search.finalists=1",
     "search.channels=2", "search.layers=1", "search.batch_size=32", "latency.runtime=eager",
     "latency.batch=1", "latency.wait_seconds=0",
 ]  # fmt: skip

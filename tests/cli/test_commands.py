@@ -14,7 +14,7 @@ from darts_core import cli
 from darts_core.commands.help import ARGPARSE, HYDRA
 from darts_core.runlog import read_json, read_jsonl, read_yaml
 
-TINY = ["data=digits", "search.epochs=1", "search.channels=2", "search.layers=1",
+TINY = ["data=digits", "search.epochs=1", "search.finalists=1", "search.channels=2", "search.layers=1",
         "search.batch_size=128"]  # fmt: skip
 
 
@@ -96,6 +96,10 @@ def test_a_multirun_searches_every_combination_and_is_finished_once(tmp_path: Pa
         assert (
             read_yaml(version / str(index) / "search" / "architecture.yaml")["schema_version"] == 1
         )
+    lines = (version / "methods.csv").read_text().splitlines()
+    assert lines[0].startswith("method,seed 1,seed 2,n,mean,std,difference,standard error,p")
+    assert [line.split(",")[0] for line in lines[1:]] == ["space=darts", "space=nasbench201"]
+    assert "Methods and seeds" in (version / "report.html").read_text()
     again = command(tmp_path, *argv)
     assert again.returncode == 0
     assert "is finished; nothing to do" in again.stdout

@@ -16,6 +16,7 @@ from darts_core.runlog import read_json, read_jsonl
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ["space=nasbench201", "data=digits", "+data.limit=160", "device=cpu", "search.epochs=2",
+    "search.finalists=1",
         "search.channels=4", "search.layers=1", "search.batch_size=16",
         "search.checkpoint_every=2", "search.alpha_learning_rate=0.05"]  # fmt: skip
 SMALLER = {

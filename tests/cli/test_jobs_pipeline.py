@@ -17,6 +17,7 @@ TINY = [
     "data=digits",
     "search.channels=2",
     "search.layers=1",
+    "search.finalists=1",
     "search.batch_size=128",
     "device=cpu",
 ]

@@ -70,7 +70,7 @@ class TestSpaces(SpaceContract):
 
 
 def layers_of(space):
-    return 1 if space.skeleton in ("toy", "nasbench201") else 3
+    return {"toy": 1, "nasbench201": 1, "convnet": 2}.get(space.skeleton, 3)
 
 
 class TestRelaxations(RelaxationContract):
@@ -132,6 +132,16 @@ class TestRelaxationsOverChoices(StrategyContract):
     def make_strategy(self, request):
         self.make_relaxation = made("relax", request.param)
         return FirstOrder
+
+
+@pytest.mark.full
+class TestStrategiesOverStacks(TestStrategiesOverChoices):
+    space, layers = "convnet", 2
+
+
+@pytest.mark.full
+class TestRelaxationsOverStacks(TestRelaxationsOverChoices):
+    space, layers = "convnet", 2
 
 
 @pytest.mark.parametrize("name", sorted(CELLS_ONLY))

@@ -19,7 +19,8 @@ import torch
 from darts_core.checkpoint import load_checkpoint
 from darts_core.runlog import read_json, read_jsonl
 
-SEARCH = ["search", "data=digits", "space=nasbench201", "search.epochs=3", "search.channels=2",
+SEARCH = ["search", "data=digits", "space=nasbench201", "search.epochs=3",
+    "search.finalists=1", "search.channels=2",
           "search.layers=1", "search.batch_size=64", "search.checkpoint_every=2",
           "plugins=[waiting]"]  # fmt: skip
 

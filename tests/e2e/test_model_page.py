@@ -13,7 +13,7 @@ import yaml
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "extending" / "model.md").read_text()
 SMALL = {
-    "search": ["search.epochs=2", "search.batch_size=32", "data.limit=300"],
+    "search": ["search.epochs=2", "search.finalists=1", "search.batch_size=32", "data.limit=300"],
     "train": ["train.epochs=2", "data.limit=300"],
     "prune": ["prune.epochs=1", "prune.options.seconds=0.2", "data.limit=300"],
     "export": ["data.limit=300"],

@@ -16,6 +16,7 @@ EXAMPLE = ROOT / "examples" / "outside_package"
 DOCS = ROOT / "docs" / "extending"
 TINY = [
     "search.epochs=1",
+    "search.finalists=1",
     "search.batch_size=16",
     "search.channels=2",
     "search.guards.eigenvalue=null",

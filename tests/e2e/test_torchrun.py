@@ -18,6 +18,7 @@ from darts_core.stages.schema import SearchStage, TrainStage
 
 ROOT = Path(__file__).resolve().parents[2]
 SEARCH = ["search", "data=digits", "+data.limit=200", "space=nasbench201", "search.epochs=2",
+    "search.finalists=1",
           "search.channels=2", "search.layers=1", "search.batch_size=32", "device=cpu",
           "search.checkpoint_every=1"]  # fmt: skip
 

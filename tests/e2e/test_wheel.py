@@ -85,6 +85,7 @@ def test_the_installed_command_lists_and_searches(installed: Path, tmp_path: Pat
     for name in ("sep_conv_3x3", "nasbench201", "digits", "first_order", "demo"):
         assert name in text
     run(installed / "darts-core", "search", "data=digits", "space=nasbench201", "search.epochs=1",
+    "search.finalists=1",
         "search.channels=2", "search.layers=1", "search.batch_size=128", cwd=tmp_path)  # fmt: skip
     version = tmp_path / "runs" / "digits-nasbench201" / "V001" / "search"
     assert (version / "architecture.yaml").is_file()

@@ -74,7 +74,7 @@ def main(folder):
         checkpoint=Path(folder) / "checkpoint.pt",
     )
     found["search"] = result.architecture.text()
-    found["val_accuracy"] = result.val_accuracy
+    found["val_accuracy"] = result.val
     torch.save(found, f"{folder}/rank{rank}.pt")
     dist.destroy_process_group()
 

@@ -177,6 +177,11 @@ def test_the_forecast_counts_the_confirming_runs_and_tries(tmp_path):
     assert trainings(plan) == (2.0, 6.0)
     assert "2 trials (yours first), 2 trainings, and 6 to confirm" in forecast_text(plan)
     assert "8 in all" in forecast_text(plan)
+    # two trainings of the search and six to confirm, ten seconds each
+    assert "about 1m20s in all." in forecast_text(plan, 10.0)
+    limits = replace(plan.last.limits, seconds=15.0)
+    capped = replace(plan, steps=(replace(plan.last, limits=limits),))
+    assert "about 1m15s in all (the search ends after 15.0s)." in forecast_text(capped, 10.0)
     content = yaml.safe_load(FOUR % "named")
     content["general"]["max_retries"] = 2
     plan = build_plan([write(tmp_path, yaml.safe_dump(content))])

@@ -141,9 +141,7 @@ def test_end_tree_finds_a_setsid_grandchild_and_spares_a_recycled_id(tmp_path):
         time.sleep(0.01)
     # parent gone, own session: found by the mark alone
     assert len(procs.tree(None, mark)) == 2
-    begun = time.monotonic()
     assert procs.end_tree(None, mark, grace_seconds=0.2, limit_seconds=5)
-    assert time.monotonic() - begun < 5
     innocent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         true = procs.identity(innocent.pid)

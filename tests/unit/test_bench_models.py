@@ -6,7 +6,7 @@ import torch
 
 from darts_core.bench.models import ModelCase, SeedRun, bench_case, saved_case, train_seeds
 from darts_core.bench.results import command_line, read_results, slug, write_results
-from darts_core.bench.runtimes import available_runtimes, check_runtimes, evaluate_callable, prepare
+from darts_core.bench.runtimes import available_runtimes, check_runtimes, evaluate_prepared, prepare
 from darts_core.bench.table import markdown_table, models_table
 from darts_core.data import load_data
 from darts_core.errors import ConfigError, ExportError, ResumeError
@@ -42,7 +42,7 @@ def test_seeds_are_trained_once_and_tested(
     assert [run.seed for run in runs] == [0, 1]
     for run in runs:
         model, _ = load_model(run.path)
-        assert evaluate(model, bundle, "test").accuracy == run.test_accuracy
+        assert evaluate(model, bundle, "test").accuracy == run.test
     reads = bundle.test_reads
     folder = runs[0].path.parent.parent
     again = train_seeds(case, bundle, CONFIG, seeds=(0, 1), device=CPU, folder=folder)
@@ -71,7 +71,7 @@ def test_rows_hold_size_spread_and_times(
         assert row.latency[1].n >= 5
         assert 0 < row.latency[1].q05_ms <= row.latency[1].median_ms <= row.latency[1].q95_ms
     plain, low, onnx = rows
-    assert plain.accuracies == onnx.accuracies == tuple(run.test_accuracy for run in runs)
+    assert plain.accuracies == onnx.accuracies == tuple(run.test for run in runs)
     assert low.accuracies == pytest.approx(plain.accuracies, abs=0.03)
     assert plain.params == sum(p.numel() for p in load_model(runs[0].path)[0].parameters())
     assert plain.macs > 10_000
@@ -89,9 +89,9 @@ def test_low_precision_rows_are_evaluated_themselves(
 
     def spy(ready: Any, data: Any, split: str = "test") -> float:
         seen.append(ready.precision)
-        return evaluate_callable(ready, data, split)
+        return evaluate_prepared(ready, data, split)
 
-    monkeypatch.setattr("darts_core.bench.models.evaluate_callable", spy)
+    monkeypatch.setattr("darts_core.bench.models.evaluate_prepared", spy)
     bench_case(case, runs, bundle, runtimes=["eager"], device=CPU, folder=tmp_path,
                precisions=("fp32", "bf16"), batch_sizes=(1,), seconds=0.02)  # fmt: skip
     assert seen == ["bf16", "bf16"]
@@ -116,7 +116,7 @@ def test_trained_files_are_taken_as_they_are(
     found = saved_case(runs[0].path.parent.parent, name="again", kind="tuned")
     assert len(found.trained) == 2
     taken = train_seeds(found, bundle, CONFIG, seeds=(), device=CPU, folder=tmp_path)
-    assert [run.test_accuracy for run in taken] == [run.test_accuracy for run in runs]
+    assert [run.test for run in taken] == [run.test for run in runs]
     assert saved_case(runs[1].path).trained == (runs[1].path,)
     with pytest.raises(ConfigError, match=r"neither a saved model nor a folder"):
         saved_case(tmp_path)

@@ -13,7 +13,6 @@ from darts_core.autosearch import contract
 from darts_core.autosearch.module_search import searchable
 from darts_core.errors import LatencyError
 from darts_core.latency import (
-    BudgetPenalty,
     LatencyTable,
     choice_latency_model,
     choice_size_model,
@@ -21,6 +20,7 @@ from darts_core.latency import (
 )
 from darts_core.latency import table as table_module
 from darts_core.ops.macs import macs_by_module
+from darts_core.penalties import BudgetPenalty
 from darts_core.spaces import ChoiceSpace, get_space
 from darts_core.supernet import build
 from darts_core.supernet.choices import DepthChoice, LayerChoice, WidthChoice

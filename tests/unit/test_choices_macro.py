@@ -38,13 +38,12 @@ def test_a_found_mobilenet_is_cut_exactly_and_has_the_size_of_a_fresh_one(seed):
     assert fresh.train()(x).shape == (2, 4)
 
 
-def test_a_mobilenet_scales_with_channels_and_refuses_another_depth():
+def test_a_mobilenet_scales_with_channels_and_its_depth_is_chosen_whatever_the_layers():
     architecture = get_space("mobilenet").random(np.random.default_rng(3))
     small = build(architecture, **SIZES)
     large = build(architecture, **{**SIZES, "channels": 16})
     assert count(large).params > 3 * count(small).params
-    with pytest.raises(ConfigError, match="layers=3"):
-        build(architecture, **{**SIZES, "layers": 8})
+    assert count(build(architecture, **{**SIZES, "layers": 8})) == count(small)
 
 
 def test_a_macro_space_of_ones_own():

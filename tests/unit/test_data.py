@@ -8,6 +8,7 @@ from darts_core.data import DataBundle, RawData, load_data, make_bundle
 from darts_core.data.batches import derived_seed
 from darts_core.data.splits import stratified_pick
 from darts_core.errors import ConfigError, DataError, DeviceError, MemoryShortageError
+from darts_core.tasks import Classification
 
 
 def raw(count=80, classes=4, size=8, channels=1, test=0):
@@ -23,7 +24,7 @@ def raw(count=80, classes=4, size=8, channels=1, test=0):
 
 
 def numbers(bundle: DataBundle, name) -> np.ndarray:
-    images = bundle.split(name).images.numpy()
+    images = bundle.split(name).inputs.numpy()
     return images[:, 0, 0, 0] + 256 * images[:, 0, 0, 1].astype(int)
 
 
@@ -34,7 +35,7 @@ def test_splits_are_disjoint_stratified_and_complete():
     assert sorted(everything) == list(range(400))
     for name in bundle.sizes:
         split = bundle.split(name)
-        assert split.labels.bincount().tolist() == [len(split) // 4] * 4, name
+        assert split.targets.bincount().tolist() == [len(split) // 4] * 4, name
 
 
 def test_seed_moves_everything_but_the_test_split():
@@ -55,9 +56,9 @@ def test_limit_cuts_all_but_test_in_proportion():
     bundle = make_bundle("made", raw(400, test=40), limit=60, test_limit=8)
     assert sum(bundle.sizes.values()) - bundle.sizes["test"] == 60
     assert bundle.sizes["test"] == 8
-    labels = bundle.split(("params", "alpha", "val")).labels
+    labels = bundle.split(("params", "alpha", "val")).targets
     assert labels.bincount().tolist() == [15] * 4
-    assert bundle.pool.images_NCHW.shape[0] == 68
+    assert bundle.pool.inputs_N.shape[0] == 68
     assert set(numbers(bundle, "test")) <= set(range(360, 400))
 
 
@@ -65,7 +66,7 @@ def test_rare_classes_reach_every_training_split():
     labels = np.array([0] * 300 + [1] * 6)
     images = np.zeros((306, 1, 8, 8), np.uint8)
     bundle = make_bundle("made", RawData(images, labels, ("a", "b"), "made"))
-    assert all(1 in bundle.split(n).labels for n in ("params", "alpha", "val", "test"))
+    assert all(1 in bundle.split(n).targets for n in ("params", "alpha", "val", "test"))
 
 
 def test_stratified_pick_takes_exactly_what_was_asked():
@@ -85,7 +86,7 @@ def test_take_cuts_one_split():
     bundle = make_bundle("made", raw(400))
     cut = bundle.take("params", 20)
     assert cut.sizes == {**bundle.sizes, "params": 20}
-    assert cut.split("params").labels.bincount().tolist() == [5] * 4
+    assert cut.split("params").targets.bincount().tolist() == [5] * 4
     assert set(numbers(cut, "params")) <= set(numbers(bundle, "params"))
     with pytest.raises(DataError, match="9999 images cannot be taken"):
         bundle.take("val", 9999)
@@ -101,7 +102,7 @@ def test_joined_splits_keep_their_order():
 
 def test_normalise_matches_the_params_statistics():
     bundle = make_bundle("made", raw(400, channels=3))
-    images = bundle.split("params").images
+    images = bundle.split("params").inputs
     scaled = images.double() / 255
     assert torch.allclose(
         torch.tensor(bundle.mean, dtype=torch.float64), scaled.mean((0, 2, 3)), atol=1e-9
@@ -122,7 +123,7 @@ def test_batches_depend_on_seed_epoch_and_split():
     assert labels(seed=1, epoch=0) == labels(seed=1, epoch=0)
     assert labels(seed=1, epoch=0) != labels(seed=1, epoch=1)
     assert labels(seed=1, epoch=0) != labels(seed=2, epoch=0)
-    assert labels(shuffle=False) == bundle.split("params").labels.tolist()[:136]
+    assert labels(shuffle=False) == bundle.split("params").targets.tolist()[:136]
     assert derived_seed("a", 1, 2) != derived_seed("a", 2, 1) != derived_seed("b", 2, 1)
 
 
@@ -192,9 +193,9 @@ def test_digits_are_those_of_scikit_learn(monkeypatch):
     quick = digits.load_digits()
     monkeypatch.setattr(digits, "_packaged_values", lambda: None)
     public = digits.load_digits()
-    assert np.array_equal(quick.images, public.images)
-    assert np.array_equal(quick.labels, public.labels)
-    assert int(quick.images.max()) == 255
+    assert np.array_equal(quick.inputs, public.inputs)
+    assert np.array_equal(quick.targets, public.targets)
+    assert int(quick.inputs.max()) == 255
 
 
 @pytest.mark.parametrize(
@@ -229,25 +230,28 @@ def test_absent_device_is_a_sentence():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"images": np.zeros((80, 1, 8, 8), np.float32)}, "dtype float32"),
-        ({"images": np.zeros((80, 8, 8), np.uint8)}, r"shape \(80, 8, 8\)"),
-        ({"images": np.zeros((80, 2, 8, 8), np.uint8)}, "have 2 channels"),
-        ({"images": np.zeros((80, 1, 8, 9), np.uint8)}, "are 8x9; they must be square"),
-        ({"images": np.zeros((80, 1, 4, 4), np.uint8)}, "are 4x4; at least 8x8"),
-        ({"images": np.zeros((79, 1, 8, 8), np.uint8)}, "79 training images but 80 labels"),
-        ({"labels": np.zeros(80)}, "labels of made have dtype float64"),
-        ({"labels": np.arange(80) % 5}, r"hold 4; allowed are 0\.\.3"),
-        ({"labels": np.arange(80) % 4 - 1}, "hold -1"),
-        ({"labels": np.zeros(80, int)}, "belong to one class"),
-        ({"labels": np.arange(80) % 3}, "no training image of class 'c3'"),
-        ({"class_names": ("only",)}, "has one class only"),
-        ({"images": np.zeros((0, 1, 8, 8), np.uint8), "labels": np.zeros(0, int)}, "no training"),
+        ({"inputs": np.zeros((80, 1, 8, 8), np.complex64)}, "dtype complex64"),
+        ({"inputs": np.zeros((80, 1, 8, 8, 8), np.uint8)}, r"shape \(80, 1, 8, 8, 8\)"),
         (
-            {"test_images": np.zeros((4, 1, 9, 9), np.uint8), "test_labels": np.arange(4)},
+            {"inputs": np.full((80, 1, 8, 8), np.nan, np.float32)},
+            "NaN or infinity .first in number 0",
+        ),
+        ({"inputs": np.zeros((80, 8), np.int64) - 1}, "tokens of made hold -1"),
+        ({"inputs": np.zeros((80, 1, 4, 4), np.uint8)}, "are 4x4; at least 8x8"),
+        ({"inputs": np.zeros((79, 1, 8, 8), np.uint8)}, "79 training images but 80 labels"),
+        ({"targets": np.zeros(80)}, "task=classification needs one class number a sample"),
+        ({"targets": np.arange(80) % 5}, r"hold 4; allowed are 0\.\.3"),
+        ({"targets": np.arange(80) % 4 - 1}, "hold -1"),
+        ({"targets": np.zeros(80, int)}, "belong to one class"),
+        ({"targets": np.arange(80) % 3}, "no training image of class 'c3'"),
+        ({"names": ("only",)}, "has one class only"),
+        ({"inputs": np.zeros((0, 1, 8, 8), np.uint8), "targets": np.zeros(0, int)}, "no training"),
+        (
+            {"test_inputs": np.zeros((4, 1, 9, 9), np.uint8), "test_targets": np.arange(4)},
             "they must agree",
         ),
         (
-            {"test_images": np.zeros((4, 1, 8, 8), np.uint8), "test_labels": np.arange(4) + 1},
+            {"test_inputs": np.zeros((4, 1, 8, 8), np.uint8), "test_targets": np.arange(4) + 1},
             "test labels of made hold 4",
         ),
     ],
@@ -255,7 +259,7 @@ def test_absent_device_is_a_sentence():
 def test_unsuitable_data_are_sentences(change, text):
     fields = {**raw().__dict__, **change}
     with pytest.raises(DataError, match=text):
-        make_bundle("made", RawData(**fields))
+        make_bundle("made", RawData(**fields), task=Classification())
 
 
 def test_batches_that_cannot_be_made_are_sentences():
@@ -274,8 +278,9 @@ def test_batches_that_cannot_be_made_are_sentences():
 
 
 def test_absurd_memory_demand_is_refused(monkeypatch):
+    from darts_core import memory
     from darts_core.data import source
 
-    monkeypatch.setattr(source, "host_memory_bytes", lambda: 1000)
+    monkeypatch.setattr(memory, "free_bytes", lambda device=None: 1000)
     with pytest.raises(MemoryShortageError, match="made announces"):
         source.check_memory(2000, "made")

@@ -153,13 +153,13 @@ def test_npz_with_two_members_of_one_name_is_refused(tmp_path):
 
 
 def test_npz_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
-    from darts_core.data import source
+    from darts_core import memory
 
     file = tmp_path / "a.npz"
     bomb = np.zeros((10_000, 32, 32), np.uint8)
     write_zip(file, [("images.npy", npy(bomb)), ("labels.npy", npy(LABELS))])
     assert file.stat().st_size < 50_000
-    monkeypatch.setattr(source, "host_memory_bytes", lambda: 5_000_000)
+    monkeypatch.setattr(memory, "free_bytes", lambda device=None: 5_000_000)
     with pytest.raises(DartsError, match="of host memory are free"):
         load_data("npz", file)
 

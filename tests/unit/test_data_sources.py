@@ -40,8 +40,8 @@ def test_idx_files(tmp_path, packed, name):
     bundle = load_data(name, tmp_path)
     assert bundle.image_shape == (1, 28, 28)
     assert bundle.sizes["test"] == 20
-    assert np.array_equal(bundle.test.images[:, 0].numpy(), arrays["t10k-images-idx3-ubyte"])
-    assert np.array_equal(bundle.test.labels.numpy(), arrays["t10k-labels-idx1-ubyte"])
+    assert np.array_equal(bundle.test.inputs[:, 0].numpy(), arrays["t10k-images-idx3-ubyte"])
+    assert np.array_equal(bundle.test.targets.numpy(), arrays["t10k-labels-idx1-ubyte"])
     assert bundle.class_names[9] == ("9" if name == "mnist" else "Ankle boot")
 
 
@@ -136,7 +136,7 @@ def test_cifar10_folder(tmp_path, protocol):
     assert sum(bundle.sizes.values()) == 120
     assert bundle.class_names[3] == "name3"
     expected = files["test_batch"][b"data"].reshape(-1, 3, 32, 32)
-    assert np.array_equal(bundle.test.images.numpy(), expected)
+    assert np.array_equal(bundle.test.inputs.numpy(), expected)
 
 
 def test_cifar100_folder(tmp_path):
@@ -162,7 +162,7 @@ def test_python_2_strings_of_the_published_files_are_read(tmp_path):
     out.write(b"U\x06labels](" + b"".join(b"K" + bytes([i % 10]) for i in range(20)) + b"eu.")
     (tmp_path / "test_batch").write_bytes(out.getvalue())
     bundle = load_data("cifar10", tmp_path)
-    assert np.array_equal(bundle.test.images.numpy(), rows.reshape(-1, 3, 32, 32))
+    assert np.array_equal(bundle.test.inputs.numpy(), rows.reshape(-1, 3, 32, 32))
 
 
 def test_damaged_cifar_files_are_sentences(tmp_path):
@@ -218,7 +218,7 @@ def test_image_folder_without_and_with_test_set(tmp_path):
     assert bundle.sizes["test"] == 6
     with Image.open(tmp_path / "b" / "test" / "cat" / "000.png") as image:
         expected = np.asarray(image.resize((8, 8), Image.Resampling.BILINEAR))
-    assert np.array_equal(bundle.test.images[0, 0].numpy(), expected)
+    assert np.array_equal(bundle.test.inputs[0, 0].numpy(), expected)
 
 
 def test_image_folder_errors_are_sentences(tmp_path):
@@ -243,8 +243,7 @@ def test_image_folder_errors_are_sentences(tmp_path):
     with pytest.raises(DataError, match="class folder 'cow'"):
         load_data("image_folder", tmp_path / "c")
     write_images(tmp_path / "wide", size=(12, 10))
-    with pytest.raises(DataError, match="10x12; they must be square"):
-        load_data("image_folder", tmp_path / "wide")
+    assert load_data("image_folder", tmp_path / "wide").image_shape == (3, 10, 12)
     with pytest.raises(ConfigError, match=r"data\.channels=2"):
         load_data("image_folder", tmp_path / "wide", channels=2)
     (tmp_path / "empty" / "a").mkdir(parents=True)
@@ -279,7 +278,7 @@ def test_parquet_file_and_folder(tmp_path):
     write_parquet(tmp_path / "test-00000-of-00001.parquet", count=10, image="img")
     bundle = load_data("parquet", tmp_path)
     assert bundle.sizes["test"] == 10
-    assert bundle.test.images[3, :, 0, 0].tolist() == [3, 6, 252]
+    assert bundle.test.inputs[3, :, 0, 0].tolist() == [3, 6, 252]
 
 
 def test_parquet_errors_are_sentences(tmp_path):
@@ -320,7 +319,7 @@ def test_npz_layouts_and_names(tmp_path):
     nchw = tmp_path / "b.npz"
     np.savez_compressed(nchw, images=pixels.transpose(0, 3, 1, 2), labels=labels[:, None])
     other = load_data("npz", nchw)
-    assert bundle.split("val").images.equal(other.split("val").images)
+    assert bundle.split("val").inputs.equal(other.split("val").inputs)
     keras = tmp_path / "c.npz"
     np.savez(
         keras, x_train=pixels[..., 0], y_train=labels, x_test=pixels[:6, ..., 0], y_test=labels[:6]
@@ -328,7 +327,7 @@ def test_npz_layouts_and_names(tmp_path):
     assert load_data("npz", keras).sizes["test"] == 6
     fortran = tmp_path / "d.npz"
     np.savez(fortran, images=np.asfortranarray(pixels), labels=labels)
-    assert load_data("npz", fortran).split("val").images.equal(bundle.split("val").images)
+    assert load_data("npz", fortran).split("val").inputs.equal(bundle.split("val").inputs)
 
 
 def test_npz_errors_are_sentences(tmp_path):
@@ -337,9 +336,9 @@ def test_npz_errors_are_sentences(tmp_path):
     for arrays, text in (
         ({"pixels": images, "labels": labels}, "holds labels, pixels; needed is"),
         ({"images": images / 255, "labels": labels}, "dtype float64; store uint8"),
-        ({"images": images, "labels": labels / 2}, "needed are whole numbers"),
-        ({"images": images, "labels": labels - 1}, "holds -1"),
-        ({"images": images, "labels": labels * 10**9}, "holds 1000000000"),
+        ({"images": images, "labels": labels + 1j}, "needed are numbers"),
+        ({"images": images, "labels": labels - 1}, "hold -1"),
+        ({"images": images, "labels": labels * 10**9}, "hold 1000000000"),
         ({"images": images[..., :2], "labels": labels}, "channels are not recognised"),
         ({"images": images[0, 0], "labels": labels}, r"has shape \(8, 3\)"),
         ({"images": images, "labels": labels, "class_names": labels}, "must be a list of texts"),
@@ -358,18 +357,18 @@ def test_npz_errors_are_sentences(tmp_path):
 
 def test_synthetic_plants_a_pair_and_a_weaker_shortcut():
     raw = load_synthetic(classes=3, count=3000, size=16, reach=6, shortcut=0.5, noise=0.0)
-    assert np.bincount(raw.labels).tolist() == [1000] * 3
-    canvas = (raw.images[:, 0].astype(float) - 128) / 48
+    assert np.bincount(raw.targets).tolist() == [1000] * 3
+    canvas = (raw.inputs[:, 0].astype(float) - 128) / 48
     # the last three rows hold the shortcut alone or beside the pair; its class is readable
     again = load_synthetic(classes=3, count=3000, size=16, reach=6, shortcut=0.5, noise=0.0)
-    assert np.array_equal(raw.images, again.images)
+    assert np.array_equal(raw.inputs, again.inputs)
     assert shortcut_accuracy(3, 0.5) == pytest.approx(2 / 3)
     # a linear classifier of pixel averages of the upper rows learns nothing about the class
     features = canvas[:, :9].reshape(3000, -1)
     features = np.concatenate([features, np.ones((3000, 1))], 1)
-    target = np.eye(3)[raw.labels]
+    target = np.eye(3)[raw.targets]
     weights, *_ = np.linalg.lstsq(features[:2000], target[:2000], rcond=None)
-    accuracy = ((features[2000:] @ weights).argmax(1) == raw.labels[2000:]).mean()
+    accuracy = ((features[2000:] @ weights).argmax(1) == raw.targets[2000:]).mean()
     assert abs(accuracy - 1 / 3) < 0.08
 
 
@@ -379,11 +378,11 @@ def test_synthetic_pair_determines_the_class():
 
     classes, reach = 2, 4
     raw = load_synthetic(classes=classes, count=400, size=14, reach=reach, noise=0.0, shortcut=0.0)
-    canvas = np.rint((raw.images[:, 0].astype(float) - 128) / 48)[:, :11]
+    canvas = np.rint((raw.inputs[:, 0].astype(float) - 128) / 48)[:, :11]
     patterns = _patterns(2 * classes, np.random.default_rng([7, 0]))[:classes]
     windows = np.lib.stride_tricks.sliding_window_view(canvas, (3, 3), axis=(1, 2))
     right = found = 0
-    for image, label in zip(windows, raw.labels, strict=True):
+    for image, label in zip(windows, raw.targets, strict=True):
         places = [
             (r, c, k)
             for k, p in enumerate(patterns)

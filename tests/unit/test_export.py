@@ -187,7 +187,7 @@ def test_file_that_disagrees_is_not_written(tmp_path, monkeypatch):
         "open_artifact",
         lambda *a, **k: lambda x: real(*a, **k)(x) * 1.001,
     )
-    with pytest.raises(ExportError, match=r"model.pt2 was not written: its logits differ"):
+    with pytest.raises(ExportError, match=r"model.pt2 was not written: its outputs differ"):
         export_model(network(), tmp_path, META, formats=["pt2"], time_artifacts=False)
     assert list(tmp_path.iterdir()) == []
 
@@ -216,7 +216,7 @@ def test_rejected_models_and_formats_are_sentences(tmp_path):
         export_model(Branching(), tmp_path, META, time_artifacts=False)
     with pytest.raises(ExportError, match=r"'onxx'.*'onnx'"):
         export_model(network(), tmp_path, META, formats=["onxx"])
-    with pytest.raises(ExportError, match=r"lacks 'class_names'|lacks 'image_shape'"):
+    with pytest.raises(ExportError, match=r"lacks 'class_names'|lacks 'input_shape'"):
         export_model(network(), tmp_path, {"mean": (0.5,), "std": (0.5,)})
     with pytest.raises(ExportError, match="one mean"):
         data_meta({**META, "mean": (0.5,)})

@@ -14,6 +14,7 @@ from darts_core.export.fused import FusedProgram, plan_steps
 from darts_core.export.verify import Check, judge
 from darts_core.models.baselines import baseline
 from darts_core.supernet import build
+from darts_core.tasks import Classification
 
 SHAPE = (3, 8, 8)
 
@@ -23,6 +24,7 @@ class Data:
 
     name, class_names, image_shape = "toy", ("a", "b", "c"), SHAPE
     num_classes, mean, std = 3, (0.5,) * 3, (0.2,) * 3
+    task, device = Classification(outputs=3, names=class_names), torch.device("cpu")
 
     def __init__(self) -> None:
         self.read: list[str] = []
@@ -102,7 +104,7 @@ def test_low_precision_needs_data(trained, tmp_path, name):
 )
 def test_losses_are_refused_with_numbers(precision, check, text):
     assert text in str(judge(precision, check))
-    if check.accuracy is not None:
+    if check.value is not None:
         assert judge(precision, check, allow_accuracy_loss=True) is None
 
 

@@ -88,8 +88,10 @@ def test_a_cell_without_trainable_operations_is_doubted():
         # convolutions that no path from input to output passes
         (text(C, N, N, S, N, N), False),
         (text(N, N, C, P, C, N), False),
-        # one that does
+        # one that does, and the only one among pools
         (text(S, N, N, S, C, N), True),
+        (text(C, P, P, P, P, P), True),
+        (text(P, P, P, C, P, P), True),
     ],
 )
 def test_trainable_operations_count_on_paths_from_input_to_output_alone(cell, sound):

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from darts_core.autosearch.plan_files import build_plan
-from darts_core.commands.jobs.init import proposal, read_script, run_init
+from darts_core.commands.jobs.init import proposal, run_init
+from darts_core.commands.jobs.script_reading import read_script
 from darts_core.errors import JobError
 
 SCRIPT = """
@@ -37,16 +38,17 @@ def test_a_script_is_read_without_being_run(tmp_path):
         "epochs": 10,
         "seed": 1,
     }
-    assert script.networks == ["Net"]
+    assert list(script.networks) == ["Net"]
+    assert script.epochs == 10
     assert {"loss", "val_acc"} <= {item.name for item in script.metrics}
 
 
 def test_the_proposal_is_a_job_file_that_the_engine_takes(tmp_path, capsys):
     (tmp_path / "main.py").write_text(SCRIPT)
     job = tmp_path / "job.yaml"
-    arguments = SimpleNamespace(folder=str(tmp_path), log=None, write=str(job))
+    arguments = SimpleNamespace(folder=str(tmp_path), log=None, write=str(job), network=False)
     assert run_init(None, arguments) == 0
-    assert "autosearch.searchable(Net(), (C, H, W))" in capsys.readouterr().out
+    assert "autosearch.searchable(Net(...), (C, H, W))" in capsys.readouterr().out
     step = build_plan([job]).steps[0]
     assert step.objectives[0].metric == "val_acc"
     assert step.baseline_configuration() == {"lr": 0.1, "weight_decay": 5e-4, "momentum": 0.9}
@@ -54,6 +56,61 @@ def test_the_proposal_is_a_job_file_that_the_engine_takes(tmp_path, capsys):
     assert step.command.endswith("--seed {seed}")
     with pytest.raises(JobError, match="exists already"):
         run_init(None, arguments)
+
+
+# training figures are printed first, the held-out one has no accuracy in its name, widths stand in the class
+FORECAST = """
+import argparse
+from torch import nn
+class Forecaster(nn.Module):
+    def __init__(self, dropout, channels=16):
+        self.first = nn.Conv1d(1, 32, 5)
+        self.second = nn.Conv1d(32, 2 * channels, 5)
+        self.head = nn.Linear(32, 1)
+parser = argparse.ArgumentParser()
+parser.add_argument("--lr", type=float, default=0.01)
+parser.add_argument("--epochs", type=int, default=6)
+a = parser.parse_args()
+model = Forecaster(dropout=0.1)
+print(f"epoch 1 | train loss {0.5:.4f} | valid rmse {0.6:.4f}")
+print(f"final test rmse {0.4:.4f}")
+"""
+
+
+def test_held_out_figures_are_proposed_before_training_and_test_figures(tmp_path, capsys):
+    (tmp_path / "forecast.py").write_text(FORECAST)
+    job = tmp_path / "job.yaml"
+    assert (
+        run_init(
+            None, SimpleNamespace(folder=str(tmp_path), log=None, write=str(job), network=False)
+        )
+        == 0
+    )
+    (step,) = build_plan([job]).steps
+    assert (step.objectives[0].metric, step.objectives[0].mode) == ("valid_rmse", "min")
+    # a test figure is named so, that it is shown and never selected on
+    assert [item["name"] for item in step.metrics] == ["valid_rmse", "train_loss", "test_rmse"]
+    assert "# max_iterations: 6" in job.read_text()
+    assert "# scheduler: {type: async_hyperband, grace_period: 2}" in job.read_text()
+    said = capsys.readouterr().out
+    assert "line 6, behind nn.Conv1d(1, 32, 5)" in said
+    assert "autosearch.WidthChoice([8, 16, 32])" in said
+    assert (
+        "autosearch.WidthChoice([(2 * channels) // 4, (2 * channels) // 2, 2 * channels])" in said
+    )
+    assert (
+        "forecast.py:13: model = autosearch.searchable(Forecaster(dropout=0.1), (C, H, W))" in said
+    )
+
+
+def test_a_search_of_the_network_is_a_job_file_that_the_engine_takes(tmp_path):
+    (tmp_path / "forecast.py").write_text(FORECAST)
+    (tmp_path / "job.yaml").write_text(proposal(read_script(tmp_path), network=True))
+    (step,) = build_plan([tmp_path / "job.yaml"]).steps
+    assert step.algorithm == "differentiable_search"
+    assert step.baseline_configuration() == {"architecture": "baseline"}
+    assert (step.command, step.max_iterations) == ("python forecast.py", 6)
+    assert (step.objectives[0].metric, step.objectives[0].mode) == ("valid_rmse", "min")
 
 
 def test_metrics_come_from_a_log_where_there_is_one(tmp_path):

@@ -9,10 +9,10 @@ import pytest
 from job_rows import row
 
 from darts_core.commands.jobs.cli import configure
-from darts_core.commands.jobs.listing import version_rows
 from darts_core.commands.jobs.options import budget, pairs
 from darts_core.commands.jobs.views import result_table
 from darts_core.errors import JobError
+from darts_core.report.job_rows import version_rows
 from darts_core.report.tables import neutral, render
 from darts_core.store import procs
 from darts_core.store.code import copy_code, model_file, numbered
@@ -226,7 +226,8 @@ HOSTILE = "\x1b[31mred\x07\u202e<script>alert(1)</script>[bold]$x^{"
 
 def test_hostile_names_and_data_are_inert(store, tmp_path):
     from darts_core.commands.jobs.views import version_details
-    from darts_core.report.job_page import draw_all, write_page
+    from darts_core.report.job_pictures import draw_all
+    from darts_core.report.versions import write_version_report
 
     made = version(store, "a", code=HOSTILE, arguments={HOSTILE: HOSTILE})
     made.set_state("failed", message=HOSTILE)
@@ -254,12 +255,15 @@ def test_hostile_names_and_data_are_inert(store, tmp_path):
         text = render(columns, table, form)
         assert not any(ord(c) < 32 and c != "\n" for c in text)
         assert "\u202e" not in text
-    details = version_details(made)
+    version_details(made)
     shares, found = row_importance(rows, goals), {"verdict": HOSTILE * 9}
     pictures = draw_all(rows, goals, shares, found, tmp_path / "pictures", {})
     assert [path.stem for path in pictures] == ["best_so_far", "importance"]
-    write_page(tmp_path / "page.html", details, columns, table, shares, pictures)
-    page = (tmp_path / "page.html").read_text()
+    made.describe(HOSTILE)
+    kept = {"text": HOSTILE, "choices": {HOSTILE: {"options": [HOSTILE], "chosen": HOSTILE}}}
+    (folder / "t4" / "network.json").write_text(json.dumps(kept))
+    page = write_version_report(made.path).read_text()
+    assert "What was chosen in the network" in page
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "default-src 'none'" in page

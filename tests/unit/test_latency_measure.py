@@ -21,7 +21,7 @@ from darts_core.latency import (
     speedup,
 )
 from darts_core.latency import device as device_module
-from darts_core.latency.measure import added_ms
+from darts_core.latency.measure import added_ms, in_turn
 
 FAST = {"warmup_seconds": 0.02, "max_seconds": 0.1}
 
@@ -119,6 +119,9 @@ def test_a_difference_survives_a_changing_pace_and_what_spins_on(clock):
     found = added_ms(spinning(0.002), spinning(0.003), rounds=5)
     assert found == pytest.approx(1.0, rel=0.05)
     assert added_ms(spinning(0.002), spinning(0.002), rounds=5) == pytest.approx(0.0, abs=0.02)
+    pairs = in_turn(spinning(0.002), spinning(0.006), rounds=5)
+    ratios = [b / a for a, b in pairs]
+    assert ratios == pytest.approx([3.0] * 5, rel=0.05)
 
 
 def test_row_survives_a_file_and_newer_ones_are_refused():

@@ -10,10 +10,8 @@ import torch
 from darts_core.architecture import Architecture
 from darts_core.errors import LatencyError
 from darts_core.latency import (
-    BudgetPenalty,
     CostModel,
     LatencyTable,
-    SoftPenalty,
     Timing,
     build_table,
     latency_model,
@@ -33,6 +31,7 @@ from darts_core.latency.deployed import in_runtime, without_norms
 from darts_core.latency.edge_shapes import find_places
 from darts_core.latency.expected import fit_overhead
 from darts_core.ops import create_op
+from darts_core.penalties import BudgetPenalty, SoftPenalty
 from darts_core.spaces import get_space
 from darts_core.supernet import Supernet, build, count
 

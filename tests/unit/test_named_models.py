@@ -113,7 +113,7 @@ def test_a_file_alone_does_not_import_a_module(module, tmp_path, monkeypatch):
         ("small", {"depth": 3}, "TypeError"),
         ("small", {"width": {"a": 1}}, "is a dict"),
         ("small", {"num_classes": 5}, r"gives \(2, 5\) .* \[2, 3\]"),
-        ("small", {"in_channels": 3}, "does not run on images"),
+        ("small", {"in_channels": 3}, "does not run on inputs"),
     ],
 )
 def test_a_function_that_gives_no_classifier_is_a_sentence(module, function, given, words):

@@ -23,7 +23,7 @@ def linear(inputs=64, classes=10):
 def half_negative():
     """Digits of which the alpha split is shown as negatives: inverting training images helps."""
     plain = load_data("digits").take("params", 400).take("alpha", 400)
-    pixels = plain.pool.images_NCHW
+    pixels = plain.pool.inputs_N
     pixels[plain.parts["alpha"]] = 255 - pixels[plain.parts["alpha"]]
     return plain
 

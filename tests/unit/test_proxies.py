@@ -100,10 +100,10 @@ def test_jacobian_covariance_of_a_linear_network_is_that_of_equal_maps():
 
 
 @pytest.mark.parametrize("name", sorted(PROXIES))
-@pytest.mark.parametrize("space", ["nasbench201", "s3", "mobilenet"])
+@pytest.mark.parametrize("space", ["nasbench201", "s3", "mobilenet", "convnet"])
 def test_proxies_run_on_any_space_and_leave_no_trace(name, space):
     torch.manual_seed(0)
-    layers = 1 if space == "nasbench201" else 3
+    layers = {"nasbench201": 1, "convnet": 2}.get(space, 3)
     architecture = get_space(space).random(np.random.default_rng(0))
     net = build(architecture, channels=4, layers=layers, num_classes=3)
     before = {k: v.clone() for k, v in net.state_dict().items()}

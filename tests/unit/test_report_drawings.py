@@ -22,6 +22,8 @@ from darts_core.report import (
 from darts_core.report.alphas import alpha_history, edge_names
 from darts_core.report.cells import architecture_html
 from darts_core.report.layout import layout_cell
+from darts_core.report.page import version_content
+from darts_core.report.read import read_version
 from darts_core.report.rows import ModelRow
 from darts_core.report.svg import Scale, number, tick_texts, ticks
 
@@ -124,3 +126,14 @@ def test_numbers_and_ticks_read_well() -> None:
     assert tick_texts([0, 20, 40]) == ["0", "20", "40"]
     assert tick_texts([0, 2e6]) == ["0", "2e6"]
     assert Scale.fit([3, 3], 0, 10)(3) == pytest.approx(5)
+
+
+def test_no_section_carries_a_style_of_its_own(tmp_path: Path) -> None:
+    """A content security policy without inline styles shows every section as report.html does."""
+    for name, make in (("search", fixture.make_search), ("train", fixture.make_train)):
+        make(tmp_path / "V001" / name)
+    content = version_content(read_version(tmp_path / "V001"))
+    assert len(content.sections) > 3
+    for section in content.sections:
+        assert "style=" not in section.body, section.key
+        assert "<script" not in section.body

@@ -105,6 +105,6 @@ def test_a_study_front_keeps_what_breaks_a_constraint_out_and_marks_the_baseline
     ]  # fmt: skip
     assert [(p.x, p.y) for p in front.edge] == [(2.0, 0.9)]
     assert front.baseline == (4.0, 0.8)
-    assert front.x.label == "latency ms (lower is better)"
+    assert front.x.label == "latency (ms, lower is better)"
     assert trials_front(trials, [("accuracy", True)]) is None
     assert trials_front([], [("accuracy", True), ("latency_ms", False)]) is None

@@ -28,6 +28,7 @@ from darts_core.stages.cost import penalties, table_path
 from darts_core.stages.forecast import duration, forecast
 from darts_core.stages.fronts import search_front
 from darts_core.stages.interrupt import check_stop, deferred_stop, handle_signals, stop_wanted
+from darts_core.testing import tiny_bundle
 
 CPU = torch.device("cpu")
 
@@ -38,7 +39,7 @@ class Hungry(nn.Module):
     def __init__(self, most: int) -> None:
         super().__init__()
         self.most = most
-        self.layer = nn.Linear(4, 3)
+        self.layer = nn.Linear(64, 3)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         if len(x_BCHW) > self.most:
@@ -48,7 +49,7 @@ class Hungry(nn.Module):
 
 def predict(most: int, batch_size: int, steps: int = 10) -> Any:
     return forecast(
-        lambda: Hungry(most), (1, 2, 2), 3,
+        lambda: Hungry(most), tiny_bundle(channels=1),
         batch_size=batch_size, steps=steps, passes=2, device=CPU, what="test",
     )  # fmt: skip
 

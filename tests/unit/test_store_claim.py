@@ -8,6 +8,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -15,6 +16,7 @@ from darts_core.errors import ConfigError, JobError
 from darts_core.runlog import read_json, write_json
 from darts_core.store.claim import claim as claim_any
 from darts_core.store.jobs import Store
+from darts_core.store.version import Version
 
 
 def claim(out: Path, job: str, **more: object):
@@ -178,6 +180,27 @@ def test_a_record_that_cannot_be_written_leaves_no_version(
     monkeypatch.undo()
     assert not (tmp_path / "job").exists()
     assert _claim(tmp_path, "aaa").path.name == "V001"
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_command_whose_claim_of_a_version_failed_is_claimed_again(
+    killed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = _claim(tmp_path, "ttt", command="train")
+    first.finish()
+    if killed:  # by a program that wrote a command in two steps, between the two
+        record = first.version.record()
+        record["commands"]["prune"] = {}
+        write_json(first.path / "version.json", record)
+    else:
+        full = Mock(side_effect=OSError(errno.ENOSPC, "full"))
+        with monkeypatch.context() as patched:
+            patched.setattr(Version, "set_state", full)
+            with pytest.raises(OSError, match="full"):
+                _claim(tmp_path, "ppp", command="prune", version="V001")
+        assert list(first.version.record()["commands"]) == ["train"]
+    again = _claim(tmp_path, "ppp", command="prune", version="V001")
+    assert (again.path, again.resumes, again.finished) == (first.path, False, False)
 
 
 def test_a_version_whose_maker_was_killed_before_its_record_is_taken_again(tmp_path: Path) -> None:

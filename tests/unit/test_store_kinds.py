@@ -11,6 +11,7 @@ import pytest
 
 from darts_core.commands.jobs import verbs
 from darts_core.errors import ConfigError, JobError
+from darts_core.report.job_rows import picked, version_rows
 from darts_core.runlog import read_json, write_json
 from darts_core.store import procs
 from darts_core.store.claim import claim as claim_any
@@ -289,3 +290,50 @@ def test_a_damaged_record_is_no_version_and_breaks_no_list(store):
     write_json(path, {**content, "commands": {"search": 7, "train": {"state": "gone"}}})
     assert store.version("b").state() == "interrupted"
     assert read_json(path)["kind"] == "pipeline"
+
+
+def test_versions_of_one_job_or_of_several_are_named_for_a_comparison(tmp_path):
+    from darts_core.commands.jobs.comparison import named_versions
+
+    store = Store(tmp_path / "runs")
+    for job in ("a", "b"):
+        store.create_job(job, kind="script")
+        for _ in range(2):
+            with store.new_version(job, new_record("script")):
+                pass
+
+    def labels(*names):
+        return [version.label for version in named_versions(store, names)]
+
+    assert labels("a", "V001", "V002") == ["a/V001", "a/V002"]
+    assert labels("a/V001", "b/V002") == ["a/V001", "b/V002"]
+    assert labels("a", "b") == ["a/V002", "b/V002"]
+    assert labels("a", "V001", "b") == ["a/V001", "b/V002"]
+    assert labels("a/V001", "V002", "b", "V001") == ["a/V001", "a/V002", "b/V001"]
+    for wrong, said in (
+        (("a", "V001"), "needs two versions"),
+        (("a",), "needs two versions"),
+        (("a", "V009"), "has no version 'V009'; it has V001, V002"),
+        (("a", "V001", "V009"), "has no version 'V009'"),
+        (("a", "nowhere"), "There is no job 'nowhere'"),
+        (("a/V001", "b/V007"), "has no version 'V007'"),
+    ):
+        with pytest.raises(JobError, match=said):
+            labels(*wrong)
+
+
+def test_a_version_has_a_description_of_its_own(tmp_path):
+    store = Store(tmp_path / "runs")
+    store.create_job("a", "the job's", kind="script")
+    with store.new_version("a", new_record("script")):
+        pass
+    version = store.version("a")
+    assert version.description == ""
+    version.describe("wide ranges")
+    (row,) = version_rows(store)
+    assert (row["description"], row["version_description"]) == ("the job's", "wide ranges")
+    assert picked(version_rows(store), search="WIDE")
+    assert not picked(version_rows(store), search="no")
+    version.describe("")
+    assert version.description == ""
+    assert not (version.path / "description.txt").exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from darts_core.commands.jobs.listing import version_rows
+from darts_core.report.job_rows import version_rows
 from darts_core.report.versions import write_version_report
 from darts_core.runlog import read_json
 from darts_core.store.claim import claim

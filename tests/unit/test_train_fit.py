@@ -16,6 +16,7 @@ from darts_core.errors import (
     ResumeError,
 )
 from darts_core.runlog import RunFolder
+from darts_core.tasks import Classification
 from darts_core.train import TrainConfig, evaluate, fit
 from darts_core.train.schedule import ExponentialAverage, drop_path_at, learning_rate_at
 
@@ -26,7 +27,9 @@ PLAIN = {"cutout": 0, "crop_padding": 0, "flip": False, "drop_path": 0.0}
 class TinyBundle:
     """Two classes told apart by the mean brightness; batches depend on (seed, epoch) only."""
 
-    image_shape = (1, 4, 4)
+    input_shape = (1, 4, 4)
+    task = Classification(outputs=2, names=("dark", "bright"))
+    device = torch.device("cpu")
     sizes: dict[str, int] = field(default_factory=lambda: {"params": 24, "alpha": 24, "val": 20})
 
     def _split(self, names):
@@ -100,13 +103,13 @@ def test_fit_learns_and_reports_every_epoch(tmp_path):
         on_epoch=lambda epoch, row: calls.append((epoch, row["val_accuracy"])),
         progress=lambda done, total: calls.append((done, total)),
     )
-    assert result.val_accuracy > 0.9
-    assert result.val_accuracy == evaluate(model, TinyBundle()).accuracy
+    assert result.val > 0.9
+    assert result.val == evaluate(model, TinyBundle()).accuracy
     assert result.steps == 6 * 6
     assert result.train_seconds > 0
     assert [row["epoch"] for row in run.metrics()] == list(range(6))
     assert (36, 36) in calls
-    assert calls[-1] == (5, result.val_accuracy)
+    assert calls[-1] == (5, result.val)
     assert {"loss", "train_accuracy", "val_accuracy", "learning_rate"} <= set(result.history[0])
 
 
@@ -247,7 +250,7 @@ def test_auxiliary_loss_and_drop_path_reach_the_network():
 
 def test_without_selection_there_is_no_val_accuracy():
     result = fit(make(), TinyBundle(), config(epochs=1), select_on=None)
-    assert result.val_accuracy is None
+    assert result.val is None
     assert "val_accuracy" not in result.history[0]
 
 

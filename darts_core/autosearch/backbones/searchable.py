@@ -17,11 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from darts_core.autosearch.backbones.blocks import Bottleneck, conv_norm, resnet_stem
+from darts_core.autosearch.backbones.blocks import Bottleneck, resnet_stem
 from darts_core.autosearch.backbones.grammar import as_shape
+from darts_core.autosearch.closing import watch
 from darts_core.autosearch.contract import current
 from darts_core.errors import ConfigError
+from darts_core.supernet.choice_maker import Width
 from darts_core.supernet.choices import DepthChoice, WidthChoice
+from darts_core.supernet.macro_resnet import ResidualBlock
 from darts_core.supernet.module_supernet import ModuleSupernet
 
 __all__ = ["AlphaSteps", "SearchableResNet"]
@@ -83,39 +86,17 @@ class AlphaSteps:
         alpha.grad = None
 
 
-class _Block(nn.Module):
+def _block(
+    channels_in: int, widths: list[int], stride: int, expansion: int, label: str
+) -> ResidualBlock:
     """A residual block of the largest width with masks behind what the width decides."""
 
-    def __init__(
-        self, channels_in: int, widths: list[int], stride: int, expansion: int, label: str
-    ) -> None:
-        super().__init__()
-        width = max(widths)
-        out = width * expansion
+    def width(factor: int) -> Width:
+        own = [w * factor for w in widths]
+        return Width(max(own), lambda: WidthChoice(own, label, names=widths))
 
-        def mask(factor: int = 1) -> WidthChoice:
-            return WidthChoice([w * factor for w in widths], label, names=widths)
-
-        if expansion == 4:
-            body = [
-                *conv_norm(channels_in, width, 1, 1), nn.ReLU(), mask(),
-                *conv_norm(width, width, 3, stride), nn.ReLU(), mask(),
-                *conv_norm(width, out, 1, 1), mask(4),
-            ]  # fmt: skip
-        else:
-            body = [
-                *conv_norm(channels_in, width, 3, stride), nn.ReLU(), mask(),
-                *conv_norm(width, out, 3, 1), mask(),
-            ]  # fmt: skip
-        self.body = nn.Sequential(*body)
-        same = stride == 1 and channels_in == out
-        self.shortcut: nn.Module = nn.Identity()
-        if not same:
-            self.shortcut = nn.Sequential(*conv_norm(channels_in, out, 1, stride), mask(expansion))
-        self.activation = nn.ReLU()
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.activation(self.body(x_BCHW) + self.shortcut(x_BCHW))
+    project = stride != 1 or channels_in != max(widths) * expansion
+    return ResidualBlock(channels_in, width, stride, project=project, bottleneck=expansion == 4)
 
 
 class _Network(nn.Module):
@@ -181,9 +162,9 @@ class SearchableResNet(nn.Module):
         for index, (depth, own) in enumerate(self.base):
             widths = sorted({max(1, round(own * ratio)) for ratio in WIDTH_RATIOS})
             label, stride = f"width_{index}", 2 if index else 1
-            first = _Block(channels, widths, stride, self.expansion, label)
+            first = _block(channels, widths, stride, self.expansion, label)
             channels = max(widths) * self.expansion
-            rest = [_Block(channels, widths, 1, self.expansion, label) for _ in range(depth - 1)]
+            rest = [_block(channels, widths, 1, self.expansion, label) for _ in range(depth - 1)]
             options = [d - 1 for d in _depths(depth)]
             tail = [DepthChoice(rest, options, label=f"depth_{index}")] if rest else []
             stages.append(nn.Sequential(first, *tail))
@@ -207,6 +188,7 @@ class SearchableResNet(nn.Module):
             penalty=self.penalty,
         )
         current().searchables.append(self)
+        watch(current())
 
     def forward(self, x_BCHW: Tensor) -> Any:
         """As `Backbone.forward`, mixed over all depths and widths."""

@@ -87,16 +87,22 @@ def recipe_of(version: Version) -> Recipe:
     return Recipe.from_dict({**command, "command": name, "overrides": kept})
 
 
-def start(store: Store, job: str, recipe: Recipe) -> tuple[Version, Any]:
+def start(
+    store: Store, job: str, recipe: Recipe, *, log: Path | None = None
+) -> tuple[Version, Any]:
     """Start the command in a process of its own; returns the version that it took, and the process.
+
+    What it prints goes to `log`, where one is named, else into the version.
 
     Raises:
         ConfigError: the command refused, with its sentence.
         JobError: a version with these settings is finished already.
     """
-    handle, name = tempfile.mkstemp(prefix="darts-core-", suffix=".log")
-    os.close(handle)
-    log = Path(name)
+    kept = log is not None
+    if log is None:
+        handle, name = tempfile.mkstemp(prefix="darts-core-", suffix=".log")
+        os.close(handle)
+        log = Path(name)
     mark = uuid.uuid4().hex
     process = control.start(
         "darts_core.cli",
@@ -110,13 +116,15 @@ def start(store: Store, job: str, recipe: Recipe) -> tuple[Version, Any]:
             ended = process.poll() is not None
             version = _taken_by(store, job, recipe.command, mark)
             if version is not None:
-                _keep_log(log, version)
+                if not kept:
+                    _keep_log(log, version)
                 return version, process
             if ended:
                 raise _refusal(log, process.returncode)
             time.sleep(0.05)
     finally:
-        log.unlink(missing_ok=True)
+        if not kept:
+            log.unlink(missing_ok=True)
 
 
 def _taken_by(store: Store, job: str, command: str, mark: str) -> Version | None:

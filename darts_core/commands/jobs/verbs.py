@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from darts_core.autosearch.job_templates import job_templates
 from darts_core.autosearch.request import Request, engine, new_version
 from darts_core.commands.jobs import pipeline
 from darts_core.commands.jobs.options import changes_of, pairs
@@ -24,8 +25,6 @@ from darts_core.store.version import Version
 from darts_core.study.results import summary
 
 __all__: list[str] = []
-
-_TEMPLATES = Path(__file__).resolve().parents[2] / "autosearch" / "templates"
 
 
 def run_create(store: Store, args: argparse.Namespace) -> int:
@@ -112,7 +111,10 @@ def run_resume(store: Store, args: argparse.Namespace) -> int:
 
 def run_edit(store: Store, args: argparse.Namespace) -> int:
     """`jobs edit`."""
-    store.edit_job(args.job, args.description)
+    if "/" in args.job:
+        store.version(args.job).describe(args.description)
+    else:
+        store.edit_job(args.job, args.description)
     print(f"{args.job}: description changed.")
     return 0
 
@@ -178,20 +180,20 @@ def run_best(store: Store, args: argparse.Namespace) -> int:
 
 def run_template(store: Store, args: argparse.Namespace) -> int:
     """`jobs template list|show|algorithms`."""
-    files = {path.stem: path for path in sorted(_TEMPLATES.glob("*.yaml"))}
+    files = job_templates()
     if args.template_verb == "algorithms":
         print(engine("algorithms").rstrip())
     elif args.template_verb == "list":
         rows = [
             {
                 "name": name,
-                "description": path.read_text(encoding="utf-8").splitlines()[0].lstrip("# "),
+                "description": text.splitlines()[0].lstrip("# "),
             }
-            for name, path in files.items()
+            for name, text in files.items()
         ]
         print(render(("name", "description"), rows))
     elif args.template not in files:
         raise JobError(f"There is no template {args.template!r}; there are {', '.join(files)}.")
     else:
-        print(files[args.template].read_text(encoding="utf-8").rstrip())
+        print(files[args.template].rstrip())
     return 0

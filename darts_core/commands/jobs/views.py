@@ -20,7 +20,7 @@ from darts_core.report.job_details import (
     version_details,
 )
 from darts_core.report.tables import clock, cost_text, neutral, render, short
-from darts_core.runlog import read_json, read_jsonl
+from darts_core.runlog import read_json, read_jsonl, write_text
 from darts_core.store.jobs import Store
 from darts_core.store.record import SCRIPT
 from darts_core.store.version import Version
@@ -44,14 +44,16 @@ def run_show(store: Store, args: argparse.Namespace) -> int:
     columns, table = result_table(rows, goals, args.sort)
     page = table[max(0, args.offset) : max(0, args.offset) + max(1, args.limit)]
     shares = row_importance(rows, goals) if goals else {}
-    if args.pictures or args.html:
-        from darts_core.report.job_page import draw_all, write_page
+    if args.pictures:
+        from darts_core.report.job_pictures import draw_all
 
-        folder = Path(args.pictures) if args.pictures else version.path / "autosearch" / "pictures"
         curves = trial_curves(rows, goals[0]["metric"]) if goals else {}
-        pictures = draw_all(rows, goals, shares, details["summary"], folder, curves)
-        if args.html:
-            write_page(Path(args.html), details, columns, table, shares, pictures)
+        draw_all(rows, goals, shares, details["summary"], Path(args.pictures), curves)
+    if args.html:
+        from darts_core.report.page import page as html_page
+        from darts_core.report.versions import content_of
+
+        write_text(Path(args.html), html_page(content_of(version.path, curves=trial_curves)))
     if args.form != "text":
         extra = (
             {**details, "importance": shares, "total": len(table)} if args.form == "json" else None
@@ -102,6 +104,8 @@ def _print_head(details: Mapping[str, Any]) -> None:
     print(f"{details['job']}/{details['version']}  {details['state']}  {message}".rstrip())
     print(f"kind       {neutral(details['kind'])}")
     print(f"parent     {short(details['parent'])}")
+    if details["description"]:
+        print(f"about      {neutral(details['description'], 1000)}")
     print(f"started    {clock(details['started'])}   ended {clock(details['ended'])}")
     print(f"folder     {neutral(details['folder'])}")
 

@@ -1,0 +1,181 @@
+"""The pipeline's searches as calls, for notebooks: the same commands, settings, jobs and versions.
+
+    from darts_core.api import search, shrink, tune
+
+    found = search("data=digits", job="mine", settings={"search.epochs": 5})
+    found.architecture
+
+Each call runs its command in a process of its own: this one stays light, and an interrupt (the notebook's
+stop button, Ctrl-C) stops the command, which keeps its checkpoint; the same call again goes on.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from darts_core.architecture import Architecture
+from darts_core.autosearch.curves import trial_curves
+from darts_core.commands.jobs import pipeline
+from darts_core.errors import DartsError, JobError
+from darts_core.report.notebook import notebook_html
+from darts_core.report.watching import status_line, watching
+from darts_core.runlog import read_json
+from darts_core.store import control
+from darts_core.store.jobs import Store
+from darts_core.store.version import Version
+
+__all__ = ["Found", "search", "shrink", "tune"]
+
+_STOP_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a command has left in a version.
+
+    Attributes:
+        version: the version's place in the store.
+        command: search, tune or shrink.
+    """
+
+    version: Version
+    command: str
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the command's stage."""
+        return self.version.path / self.command
+
+    @functools.cached_property
+    def result(self) -> dict[str, Any]:
+        """The stage's `result.json`."""
+        content = read_json(self.folder / "result.json")
+        return content if isinstance(content, dict) else {}
+
+    @property
+    def architecture(self) -> Architecture:
+        """The architecture that a search found.
+
+        Raises:
+            ConfigError: the command leaves none.
+        """
+        return Architecture.from_yaml(self.folder / "architecture.yaml")
+
+    def __repr__(self) -> str:
+        return f"Found({status_line(self.version)})"
+
+    def _repr_html_(self) -> str:
+        try:
+            return notebook_html(self.version.path, curves=trial_curves)
+        except DartsError:
+            return ""
+
+
+def _run(
+    command: str,
+    overrides: tuple[str, ...],
+    settings: Mapping[str, Any] | None,
+    job: str,
+    out: str | Path,
+    progress: bool,
+) -> Found:
+    words = [*overrides, *(f"{key}={_value(value)}" for key, value in (settings or {}).items())]
+    store = Store(out)
+    recipe = pipeline.Recipe(command, tuple(words), directory=str(Path.cwd()))
+    with tempfile.TemporaryDirectory(prefix="darts-core-") as scratch:
+        log = Path(scratch) / "said.log"
+        try:
+            version, process = pipeline.start(store, job, recipe, log=log)
+        except JobError:
+            finished = _finished(store, job, command, words)
+            if finished is None:
+                raise
+            return Found(finished, command)
+        try:
+            with watching(version, shown=progress):
+                process.wait()
+        except KeyboardInterrupt:
+            state = control.stop(store, version, limit_seconds=_STOP_SECONDS)
+            kept = (
+                "; its checkpoint is kept, and the same call goes on"
+                if version.path.is_dir()
+                else ""
+            )
+            raise KeyboardInterrupt(f"{version.label} is {state}{kept}.") from None
+        if process.returncode:
+            raise JobError(f"{version.label}: {control.last_words(log, process.returncode)}")
+    return Found(version, command)
+
+
+def _value(value: Any) -> str:
+    """A setting as the command line takes it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(_value(item) for item in value)}]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_value(item)}" for key, item in value.items()) + "}"
+    return str(value)
+
+
+def _finished(store: Store, job: str, command: str, words: list[str]) -> Version | None:
+    """The version in which this very command has succeeded already."""
+    if job not in store.jobs():
+        return None
+    for version in reversed(store.versions(job)):
+        if version.state(command) == "succeeded":
+            recipe = pipeline.recipe_of(version)
+            if recipe.command == command and list(recipe.overrides) == words:
+                return version
+    return None
+
+
+def search(
+    *overrides: str,
+    job: str = "notebook-search",
+    settings: Mapping[str, Any] | None = None,
+    out: str | Path = "runs",
+    progress: bool = True,
+) -> Found:
+    """`darts-core search`: an architecture by gradient.
+
+    Args:
+        overrides: as on the command line, for example `"data=digits"`.
+        job: the job's name; the same settings go on in the version that has them.
+        settings: more of them as a mapping, for example `{"search.epochs": 5}`.
+        out: folder of all jobs.
+        progress: show how far it is.
+
+    Raises:
+        ConfigError: the command refused, with its sentence.
+        JobError: it failed.
+        KeyboardInterrupt: it was interrupted; its checkpoint is kept.
+    """
+    return _run("search", overrides, settings, job, out, progress)
+
+
+def tune(
+    *overrides: str,
+    job: str = "notebook-tune",
+    settings: Mapping[str, Any] | None = None,
+    out: str | Path = "runs",
+    progress: bool = True,
+) -> Found:
+    """`darts-core tune`: a hyperparameter study of the final training; see `search`."""
+    return _run("tune", overrides, settings, job, out, progress)
+
+
+def shrink(
+    *overrides: str,
+    job: str = "notebook-shrink",
+    settings: Mapping[str, Any] | None = None,
+    out: str | Path = "runs",
+    progress: bool = True,
+) -> Found:
+    """`darts-core shrink`: a front of sub-networks of a given network; see `search`."""
+    return _run("shrink", overrides, settings, job, out, progress)

@@ -1,0 +1,13 @@
+"""The ready-made job files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["job_templates"]
+
+
+def job_templates() -> dict[str, str]:
+    """Name -> text; the first line of each is a comment that describes it."""
+    folder = Path(__file__).with_name("templates")
+    return {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.yaml"))}

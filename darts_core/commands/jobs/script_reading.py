@@ -1,0 +1,199 @@
+"""A training script read without running it: its options, what it prints, its networks.
+
+Options come from the calls of its parser, metrics from the texts that it prints, networks from its module
+classes.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from darts_core.autosearch.boot_file import seed_option
+from darts_core.commands.jobs.suggest import Suggestion, suggest
+from darts_core.errors import JobError
+from darts_core.reading import MAX_LINES, read_bytes
+
+__all__ = ["Network", "Script", "read_script"]
+
+_FILES = 50
+_PLACE = re.compile(r"%[-+#0 ]*\d*(?:\.\d+)?([diufeEgGs])")
+
+
+@dataclass
+class Network:
+    """A module class, and what would make it searchable."""
+
+    layers: list[tuple[int, str, str]] = field(default_factory=list)  # line, layer, its width
+    made: tuple[str, int, str] | None = None  # file, line and call that build it
+
+
+@dataclass
+class Script:
+    """What a training script shows without being run."""
+
+    boot_file: str
+    options: dict[str, float] = field(default_factory=dict)  # numeric options with their defaults
+    flags: dict[str, str] = field(default_factory=dict)  # name -> the flag as it is written
+    seed: str | None = None
+    metrics: list[Suggestion] = field(default_factory=list)
+    networks: dict[str, Network] = field(default_factory=dict)
+    epochs: int | None = None  # the default of the option that says how many there are
+
+
+def _tree(path: Path) -> ast.Module | None:
+    try:
+        return ast.parse(read_bytes(path, JobError))
+    except (JobError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _called(node: ast.Call) -> str:
+    if isinstance(node.func, ast.Attribute):
+        return node.func.attr
+    return node.func.id if isinstance(node.func, ast.Name) else ""
+
+
+def _boot_file(folder: Path) -> Path:
+    """The script that is started: it guards `__main__` or has a parser; the best-known name first."""
+    names = ("main.py", "train.py", "run.py")
+    found = []
+    for path in sorted(folder.glob("*.py")):
+        text = read_bytes(path, JobError).decode("utf-8", "replace")
+        if (
+            "__main__" in text
+            or "parse_args(" in text
+            or "parse_known_args(" in text
+            or path.name in names
+        ):
+            found.append(path)
+    if not found:
+        raise JobError(
+            f"{folder} holds no script at its top that parses arguments or guards __main__; write the job "
+            "file from a template: darts-core jobs template list."
+        )
+    return min(found, key=lambda p: (names.index(p.name) if p.name in names else 9, p.name))
+
+
+def _text(node: ast.expr) -> str | None:
+    """A printed expression with 0.5 in every place that is filled in."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_text(part) or "0.5" for part in node.values)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod):
+        return _PLACE.sub("0.5", _text(node.left) or "").replace("%%", "%")
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return f"{_text(node.left) or '0.5'}{_text(node.right) or '0.5'}"
+    if (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "format"
+    ):
+        return re.sub(r"\{[^{}]*\}", "0.5", _text(node.func.value) or "")
+    return None
+
+
+def _printed(tree: ast.Module) -> list[str]:
+    lines = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and _called(node) in ("print", "write", "info"):
+            parts = [_text(argument) or "0.5" for argument in node.args]
+            lines += " ".join(parts).splitlines()
+    return lines
+
+
+def _options(tree: ast.Module, script: Script) -> None:
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = _called(node)
+        if called not in ("add_argument", "option"):
+            continue
+        names = [a.value for a in node.args if isinstance(a, ast.Constant)]
+        long = [n for n in names if isinstance(n, str) and n.startswith("--")]
+        values = {k.arg: k.value for k in node.keywords if k.arg}
+        default = values.get("default")
+        value = default.value if isinstance(default, ast.Constant) else None
+        if long and isinstance(value, (int, float)) and not isinstance(value, bool):
+            name = long[0][2:].replace("-", "_")
+            script.options[name], script.flags[name] = value, long[0]
+
+
+def read_script(folder: Path, log: Path | None = None) -> Script:
+    """What the script in a folder shows; metrics from a log that it printed, where there is one.
+
+    Raises:
+        JobError: there is no script in it.
+    """
+    if not folder.is_dir():
+        raise JobError(f"There is no folder {folder}; name the folder of your training script.")
+    boot = _boot_file(folder)
+    script = Script(boot.name, seed=seed_option(boot))
+    tree = _tree(boot)
+    if tree is None:
+        raise JobError(f"{boot} is not valid Python; nothing can be proposed for it.")
+    _options(tree, script)
+    if log is not None:
+        lines = read_bytes(log, JobError, limit=MAX_LINES).decode("utf-8", "replace").splitlines()
+    else:
+        trees = [_tree(path) for path in sorted(folder.rglob("*.py"))[:_FILES]]
+        lines = [line for found in trees if found for line in _printed(found)]
+    script.metrics = suggest(lines)
+    script.epochs = next(
+        (int(v) for k, v in script.options.items() if k.endswith("epochs") and v >= 1), None
+    )
+    script.networks = _networks(folder)
+    return script
+
+
+def _networks(folder: Path) -> dict[str, Network]:
+    """The module classes of a folder, with their layers of a constant width and where they are built."""
+    trees = {path: _tree(path) for path in sorted(folder.rglob("*.py"))[:_FILES]}
+    found: dict[str, Network] = {}
+    for tree in trees.values():
+        for node in ast.walk(tree or ast.Module([], [])):
+            if isinstance(node, ast.ClassDef) and any(
+                "Module" in ast.unparse(b) for b in node.bases
+            ):
+                found[node.name] = Network(_layers(node))
+    for path, tree in trees.items():
+        for node in ast.walk(tree or ast.Module([], [])):
+            if isinstance(node, ast.Call) and _called(node) in found:
+                place = (path.relative_to(folder).as_posix(), node.lineno, ast.unparse(node))
+                found[_called(node)].made = found[_called(node)].made or place
+    return found
+
+
+def _layers(network: ast.ClassDef) -> list[tuple[int, str, str]]:
+    """Convolutions and linear layers whose output width is a known number of 8 or more, as written."""
+    known: dict[str, int] = {}
+    for node in ast.walk(network):
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            given = node.args.args[len(node.args.args) - len(node.args.defaults) :]
+            for argument, value in zip(given, node.args.defaults, strict=True):
+                if isinstance(value, ast.Constant) and isinstance(value.value, int):
+                    known[argument.arg] = value.value
+    layers = []
+    for node in ast.walk(network):
+        if not isinstance(node, ast.Call) or len(node.args) < 2:
+            continue
+        width = _whole(node.args[1], known)
+        if (_called(node).startswith("Conv") or _called(node) == "Linear") and (width or 0) >= 8:
+            layers.append((node.lineno, ast.unparse(node), ast.unparse(node.args[1])))
+    return sorted(layers)
+
+
+def _whole(node: ast.expr, known: Mapping[str, int]) -> int | None:
+    """A whole number that an expression stands for: a constant, an argument's default, a product of these."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, int):
+        return node.value
+    if isinstance(node, ast.Name):
+        return known.get(node.id)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        left, right = _whole(node.left, known), _whole(node.right, known)
+        return left * right if left is not None and right is not None else None
+    return None

@@ -1,0 +1,112 @@
+"""Arrays from files: headers checked before values are read, and what their values must be.
+
+Shapes: N samples, F features, C channels, H W height and width, T positions.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import IO
+
+import numpy as np
+from numpy.lib import format as npy
+
+from darts_core.data.source import check_memory
+from darts_core.errors import DataError
+
+__all__ = ["group_numbers", "numbers", "read_array", "texts"]
+
+
+def read_array(stream: IO[bytes], size_bytes: int, label: str) -> np.ndarray:
+    """The array in the `.npy` format at the start of `stream`, of `size_bytes` bytes.
+
+    Args:
+        stream: at the beginning of the array.
+        size_bytes: of the whole array with its header.
+        label: how messages call it.
+
+    Raises:
+        DataError: it holds objects, or announces another size than it has.
+    """
+    version = npy.read_magic(stream)
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    if version not in readers:
+        raise DataError(f"{label} has npy version {version}; save it again with numpy.")
+    shape, column_major, dtype = readers[version](stream)
+    if dtype.hasobject:
+        raise DataError(
+            f"{label} holds Python objects, which are never loaded; save plain numbers."
+        )
+    size = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or stream.tell() + size != size_bytes:
+        raise DataError(
+            f"{label} announces shape {shape} ({size:,} bytes) in a member of {size_bytes:,} bytes; the file "
+            "is damaged."
+        )
+    check_memory(size, label)
+    data = stream.read(size)
+    if len(data) != size:
+        raise DataError(f"{label} is truncated; copy the file again.")
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if column_major else "C")
+
+
+def numbers(inputs: np.ndarray, label: str, layout: str = "nchw") -> np.ndarray:
+    """Inputs of any kind; rows of floats [N, F] become series of one channel [N, 1, F].
+
+    Raises:
+        DataError: they are no numbers, or of no known shape.
+    """
+    if inputs.dtype.kind not in "uifb" or inputs.ndim not in (2, 3, 4):
+        raise DataError(
+            f"{label} has dtype {inputs.dtype} and shape {inputs.shape}; needed are numbers "
+            "[N,C,H,W] (images), [N,C,T] (series), [N,T] (whole: token numbers) or [N,F] (floats: features)."
+        )
+    if inputs.ndim == 2 and inputs.dtype.kind == "f":
+        return inputs[:, None]
+    if inputs.ndim == 4 and layout == "nhwc":
+        return np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))
+    return np.ascontiguousarray(inputs)
+
+
+def texts(found: np.ndarray | None, label: str) -> tuple[str, ...]:
+    """A list of texts; none where there is no array.
+
+    Raises:
+        DataError: it is something else.
+    """
+    if found is None:
+        return ()
+    if found.ndim != 1 or found.dtype.kind not in "US":
+        raise DataError(f"{label} must be a list of texts, not {found.dtype} {found.shape}.")
+    return tuple(str(name) for name in found.astype(str))
+
+
+def group_numbers(
+    found: np.ndarray | None, names: np.ndarray | None, label: str
+) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """(group of every sample as a number, names of the groups), from numbers or names.
+
+    Raises:
+        DataError: a group has no name, or they are neither numbers nor texts.
+    """
+    if found is None:
+        return None, ()
+    if found.ndim != 1 or found.dtype.kind not in "uiUS":
+        raise DataError(
+            f"{label}: group must hold one whole number or name a sample, not {found.dtype} {found.shape}."
+        )
+    if found.dtype.kind in "US":
+        known, index = np.unique(found.astype(str), return_inverse=True)
+        return index.astype(np.int64), tuple(str(name) for name in known)
+    given = texts(names, f"{label}: groups")
+    low, high = (int(found.min()), int(found.max())) if len(found) else (0, 0)
+    if low < 0 or (given and high >= len(given)) or high > 10_000_000:
+        raise DataError(
+            f"{label}: group holds {low if low < 0 else high}; allowed are numbers from 0 up"
+            + (
+                f" to {len(given) - 1}, one for each of the {len(given)} names in groups."
+                if given
+                else "."
+            )
+        )
+    return found.astype(np.int64), given or tuple(str(i) for i in range(high + 1))

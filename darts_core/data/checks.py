@@ -1,0 +1,148 @@
+"""The checks that what a source read must pass before it is divided.
+
+Shapes: N samples, C channels, H W height and width, T positions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from darts_core.data.kinds import KINDS, kind_of, sample_words
+from darts_core.data.source import MIN_SIZE, RawData
+from darts_core.errors import DataError
+from darts_core.reading import unusable
+
+__all__ = ["check_classes", "check_raw"]
+
+
+def check_raw(raw: RawData) -> RawData:
+    """`raw`, its shapes, dtypes, finiteness and names checked; what targets must be besides is the task's.
+
+    Raises:
+        DataError: something does not fit; the sentence says what and where.
+    """
+    for name in (*raw.names, *raw.group_names, *raw.vocabulary):
+        if unusable(name):
+            raise DataError(f"A class name of {raw.origin} holds {unusable(name)}.")
+    _check_arrays(raw.inputs, raw.targets, raw, "training")
+    for what, values in (("groups", raw.groups), ("mask", raw.mask)):
+        if values is not None and len(values) != len(raw.targets):
+            raise DataError(
+                f"{raw.origin} holds {len(raw.targets):,} samples but {len(values):,} values of {what}; "
+                "their numbers must agree."
+            )
+    if raw.mask is not None and raw.mask.shape != raw.targets.shape:
+        raise DataError(
+            f"The mask of {raw.origin} has shape {raw.mask.shape}, the targets {raw.targets.shape}; they "
+            "must agree (True: counts)."
+        )
+    if raw.test_inputs is None or raw.test_targets is None:
+        return raw
+    _check_arrays(raw.test_inputs, raw.test_targets, raw, "test")
+    if raw.test_inputs.shape[1:] != raw.inputs.shape[1:]:
+        resizes = " (data.image_size=... resizes both)" if raw.inputs.ndim == 4 else ""
+        what = sample_words(raw.inputs.ndim - 1)
+        raise DataError(
+            f"The test {what} of {raw.origin} have shape {raw.test_inputs.shape[1:]}, the training "
+            f"{what} {raw.inputs.shape[1:]}; they must agree{resizes}."
+        )
+    if raw.test_targets.shape[1:] != raw.targets.shape[1:]:
+        raise DataError(
+            f"The test targets of {raw.origin} have shape {raw.test_targets.shape[1:]}, the training "
+            f"targets {raw.targets.shape[1:]}; they must agree."
+        )
+    return raw
+
+
+def _check_arrays(inputs: np.ndarray, targets: np.ndarray, raw: RawData, part: str) -> None:
+    if inputs.ndim not in KINDS or inputs.dtype.kind not in "uifb":
+        raise DataError(
+            f"The {part} inputs of {raw.origin} have dtype {inputs.dtype} and shape {inputs.shape}; needed "
+            f"are numbers of one of the shapes {', '.join(k.shape for k in KINDS.values())}."
+        )
+    kind = kind_of(inputs.ndim - 1)
+    what = kind.samples
+    if targets.ndim < 1 or targets.dtype.kind not in "uifb":
+        raise DataError(
+            f"The {part} labels of {raw.origin} have dtype {targets.dtype} and shape {targets.shape}; "
+            "needed are numbers, one or more a sample."
+        )
+    if len(inputs) != len(targets):
+        raise DataError(
+            f"{raw.origin} holds {len(inputs):,} {part} {what} but {len(targets):,} labels; their "
+            "numbers must agree (is a file truncated?)."
+        )
+    if len(inputs) == 0:
+        raise DataError(f"{raw.origin} holds no {part} {what}; at least a few a class are needed.")
+    if kind.name == "tokens":
+        _check_tokens(inputs, raw, part)
+    else:
+        _check_finite(inputs, raw, part)
+    if kind.name == "image" and min(inputs.shape[2:]) < MIN_SIZE:
+        height, width = inputs.shape[2:]
+        raise DataError(
+            f"The {part} images of {raw.origin} are {height}x{width}; at least {MIN_SIZE}x{MIN_SIZE} is "
+            f"needed. data.image_size={MIN_SIZE} (or more) enlarges them."
+        )
+    if min(inputs.shape[1:]) < 1:
+        raise DataError(f"The {part} {what} of {raw.origin} have shape {inputs.shape}: no values.")
+
+
+def _check_tokens(inputs: np.ndarray, raw: RawData, part: str) -> None:
+    if inputs.dtype.kind not in "ui":
+        raise DataError(
+            f"The {part} tokens of {raw.origin} have dtype {inputs.dtype}; token numbers are whole numbers "
+            "(a series of one channel has shape [N, 1, T])."
+        )
+    low, high, most = int(inputs.min()), int(inputs.max()), len(raw.vocabulary)
+    if low < 0 or high >= most:
+        raise DataError(
+            f"The {part} tokens of {raw.origin} hold {low if low < 0 else high}; allowed are 0..{most - 1} "
+            f"for its {most} tokens."
+        )
+
+
+def _check_finite(inputs: np.ndarray, raw: RawData, part: str) -> None:
+    if inputs.dtype.kind != "f":
+        return
+    for start in range(0, len(inputs), 1000):
+        block = inputs[start : start + 1000]
+        if not np.isfinite(block).all():
+            bad = np.flatnonzero(~np.isfinite(block.reshape(len(block), -1)).all(1))[0]
+            raise DataError(
+                f"The {part} {kind_of(inputs.ndim - 1).samples} of {raw.origin} hold NaN or infinity "
+                f"(first in number {start + int(bad)}, counted from 0); remove or replace what is missing."
+            )
+
+
+def check_classes(targets: np.ndarray, names: tuple[str, ...], origin: str, part: str) -> None:
+    """Class numbers are whole, within the names, and (in training) of every class.
+
+    Raises:
+        DataError: they are not.
+    """
+    if len(names) < 2:
+        raise DataError(
+            f"{origin} has one class only ({', '.join(names) or 'none'}); a classifier needs at least two."
+        )
+    low, high = int(targets.min()), int(targets.max())
+    if low < 0 or high >= len(names):
+        wrong = low if low < 0 else high
+        raise DataError(
+            f"The {part} labels of {origin} hold {wrong}; allowed are 0..{len(names) - 1} for its "
+            f"{len(names)} classes. Correct the labels or the class names."
+        )
+    if part != "training":
+        return
+    counts = np.bincount(targets, minlength=len(names))
+    if (counts > 0).sum() < 2:
+        raise DataError(
+            f"All training images of {origin} belong to one class ({names[int(counts.argmax())]!r}); a "
+            "classifier needs at least two."
+        )
+    if (counts == 0).any():
+        missing = [names[i] for i in np.flatnonzero(counts == 0)[:5]]
+        raise DataError(
+            f"{origin} has no training image of class {', '.join(map(repr, missing))}; number the labels "
+            "without gaps or remove the class."
+        )

@@ -1,0 +1,213 @@
+"""`make_bundle`: arrays in memory -> DataBundle: checked, divided, placed on the device.
+
+Shapes: N samples.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from darts_core.data.bundle import DataBundle
+from darts_core.data.checks import check_raw
+from darts_core.data.groups import divide_groups, divide_stretches
+from darts_core.data.pool import Pool
+from darts_core.data.source import RawData
+from darts_core.data.splits import check_fraction, check_limit, divide, stratified_pick
+from darts_core.data.statistics import channel_statistics
+from darts_core.data.targets import MOST_NAMES, Targets, read_targets
+from darts_core.device import require_device
+from darts_core.errors import ConfigError, DataError, unknown_name
+from darts_core.tasks import Task
+
+__all__ = ["make_bundle"]
+
+log = logging.getLogger("darts_core")
+
+# share of the free device memory that inputs may take; the rest is for the network
+_RESIDENT_SHARE = 0.5
+_SPLIT_BY = ("group",)
+
+
+def make_bundle(
+    name: str,
+    raw: RawData,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    limit: int | None = None,
+    test_limit: int | None = None,
+    alpha_fraction: float = 0.5,
+    val_fraction: float = 0.15,
+    test_fraction: float = 0.2,
+    resident: bool | None = None,
+    split_by: str | None = None,
+    leave_out: Any = None,
+    task: Task | None = None,
+) -> DataBundle:
+    """A DataBundle of arrays in memory; see `load_data` for the arguments and errors."""
+    raw = _without_masked_rows(check_raw(_with_vocabulary(raw)))
+    targets = read_targets(raw, task)
+    fractions = {
+        "alpha_fraction": alpha_fraction,
+        "val_fraction": val_fraction,
+        "test_fraction": test_fraction,
+    }
+    parts = _divided(raw, targets, seed, fractions, (limit, test_limit), split_by, leave_out)
+    inputs, values = _joined(raw), targets.values
+    mean, std = channel_statistics(inputs, parts["params"])
+    known = targets.task.fitted(values[parts["params"]], targets.names)
+    used = np.concatenate(list(parts.values()))
+    if len(used) < len(values):  # what a limit cuts away needs no memory
+        inputs, values = inputs[used], values[used]
+        ends = np.cumsum([len(index) for index in parts.values()])
+        starts = [0, *ends[:-1]]
+        parts = {n: np.arange(a, b) for n, a, b in zip(parts, starts, ends, strict=True)}
+    target = _device(device)
+    place = target if _fits(inputs.nbytes, target, resident, name) else torch.device("cpu")
+    pool = Pool(
+        torch.from_numpy(np.require(inputs, requirements=["C", "W"])).to(place),
+        torch.from_numpy(np.require(values, requirements=["C", "W"])).to(place),
+    )
+    index = {n: torch.from_numpy(i.astype(np.int64)).to(place) for n, i in parts.items()}
+    return DataBundle(
+        name,
+        targets.names,
+        mean,
+        std,
+        target,
+        pool,
+        index,
+        known,
+        streamed=resident is False or place != target,
+        vocabulary=raw.vocabulary,
+        rate=raw.rate,
+    )
+
+
+def _with_vocabulary(raw: RawData) -> RawData:
+    """Token numbers without names are named by themselves."""
+    if raw.vocabulary or raw.inputs.ndim != 2 or raw.inputs.dtype.kind not in "ui":
+        return raw
+    highest = max(
+        int(part.max(initial=0)) for part in (raw.inputs, raw.test_inputs) if part is not None
+    )
+    if highest > MOST_NAMES:
+        raise DataError(
+            f"{raw.origin} holds the token number {highest}; at most {MOST_NAMES:,} tokens are taken."
+        )
+    return replace(raw, vocabulary=tuple(str(i) for i in range(highest + 1)))
+
+
+def _without_masked_rows(raw: RawData) -> RawData:
+    """A mask of one value a sample leaves samples out; others mark single targets."""
+    if raw.mask is None or raw.mask.ndim != 1:
+        return raw
+    kept = raw.mask.astype(bool)
+    if not kept.any():
+        raise DataError(f"The mask of {raw.origin} leaves no sample (True: counts).")
+    groups = None if raw.groups is None else raw.groups[kept]
+    inputs, targets = raw.inputs[kept], raw.targets[kept]
+    return replace(raw, inputs=inputs, targets=targets, groups=groups, mask=None)
+
+
+def _joined(raw: RawData) -> np.ndarray:
+    """All inputs, official test ones last, in a dtype that torch computes with."""
+    inputs = raw.inputs
+    if raw.test_inputs is not None:
+        inputs = np.concatenate([inputs, raw.test_inputs])
+    if inputs.ndim == 2:
+        return inputs.astype(np.int32)
+    kept = (np.uint8, np.int8, np.int16, np.float16, np.float32)
+    return inputs if inputs.dtype in kept else inputs.astype(np.float32)
+
+
+def _divided(
+    raw: RawData,
+    targets: Targets,
+    seed: int,
+    fractions: dict[str, float],
+    limits: tuple[int | None, int | None],
+    split_by: str | None,
+    leave_out: Any,
+) -> dict[str, np.ndarray]:
+    """The samples of each split, by group, by stretch, or drawn class by class."""
+    official = 0 if raw.test_inputs is None else len(raw.test_inputs)
+    if split_by is not None and split_by not in _SPLIT_BY:
+        raise ConfigError(unknown_name("data.split_by", split_by, _SPLIT_BY))
+    grouped = split_by is not None or leave_out is not None
+    if grouped and raw.groups is None:
+        raise ConfigError(
+            f"data.split_by=group and data.leave_out need groups; {raw.origin} names none (in a .npz file: "
+            "an array 'group' with one number or name a sample)."
+        )
+    if not grouped and not raw.ordered:
+        return divide(
+            targets.strata, targets.strata_names, official_test=official, seed=seed,
+            limit=limits[0], test_limit=limits[1], **fractions,
+        )  # fmt: skip
+    for key, value in fractions.items():
+        check_fraction(key, value)
+    if raw.groups is not None and grouped:
+        groups = np.concatenate([raw.groups, np.full(official, -1)])
+        parts = divide_groups(
+            groups,
+            raw.group_names,
+            official_test=official,
+            leave_out=leave_out,
+            seed=seed,
+            **fractions,
+        )
+    else:
+        parts = divide_stretches(
+            len(targets.values), official_test=official, seed=seed, **fractions
+        )
+    return _limited(parts, targets.strata, limits, seed)
+
+
+def _limited(
+    parts: dict[str, np.ndarray],
+    strata: np.ndarray,
+    limits: tuple[int | None, int | None],
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Each split cut in proportion, so that together they hold no more than the limits."""
+    rest = sum(len(index) for name, index in parts.items() if name != "test")
+    check_limit("limit", limits[0], rest)
+    check_limit("test_limit", limits[1], len(parts["test"]))
+    found = {}
+    for name, index in parts.items():
+        limit, size = (limits[1], len(index)) if name == "test" else (limits[0], rest)
+        if limit is not None:
+            rng = np.random.default_rng(20180624 if name == "test" else seed)
+            count = max(1, round(len(index) * limit / size))
+            index, _ = stratified_pick(strata, index, count, rng)
+        found[name] = index
+    return found
+
+
+def _device(device: str | torch.device) -> torch.device:
+    """The device with its number: what tensors on it say."""
+    target = require_device(device)
+    if target.type == "cuda" and target.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return target
+
+
+def _fits(size_bytes: int, device: torch.device, resident: bool | None, name: str) -> bool:
+    if device.type != "cuda":
+        return True
+    if resident is None:
+        free, _ = torch.cuda.mem_get_info(device)
+        resident = size_bytes <= _RESIDENT_SHARE * free
+    log.info(
+        "%s: %.0f MiB of inputs %s",
+        name,
+        size_bytes / 2**20,
+        f"are resident on {device}" if resident else "are streamed from host memory",
+    )
+    return resident

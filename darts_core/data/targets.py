@@ -1,0 +1,122 @@
+"""What the targets of a data set may be taken for, and how they become a tensor that a loss takes.
+
+Shapes: N samples, L labels, D numbers, T positions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from darts_core.data.checks import check_classes
+from darts_core.data.source import RawData
+from darts_core.errors import DataError
+from darts_core.tasks import IGNORED, Task, task_for
+from darts_core.tasks.base import check_targets
+
+__all__ = ["MOST_NAMES", "Targets", "read_targets", "target_kinds"]
+
+MOST_NAMES = 100_000
+
+
+class Targets:
+    """The targets of a data set as its task takes them.
+
+    Attributes:
+        task: given, or the one that the targets call for; not yet fitted.
+        values: of all samples, official test ones last.
+        names: of classes, labels, columns or tokens.
+        strata: class of every sample by which splits are stratified; one class where there are none.
+        strata_names: of these.
+    """
+
+    def __init__(self, task: Task, values: np.ndarray, names: tuple[str, ...], kind: str) -> None:
+        self.task, self.values, self.names = task, values, names
+        classes = kind == "class"
+        self.strata = values if classes else np.zeros(len(values), np.int64)
+        self.strata_names = names if classes else ("all",)
+
+
+def target_kinds(raw: RawData) -> tuple[str, ...]:
+    """What the targets can be taken for, the likeliest first."""
+    targets, inputs = raw.targets, raw.inputs
+    whole = targets.dtype.kind in "uib"
+    if targets.ndim == 1:
+        return ("class", "number") if whole else ("number",)
+    if targets.ndim > 2:
+        return ("number",)
+    if whole and inputs.ndim == 2 and targets.shape == inputs.shape:
+        return ("token", "labels", "number")
+    known = targets[np.isfinite(targets)] if not whole else targets
+    if bool(((known == 0) | (known == 1)).all()):
+        return ("labels", "number")
+    return ("number",)
+
+
+def read_targets(raw: RawData, task: Task | None) -> Targets:
+    """The targets for `task`; None takes the task that they call for.
+
+    Raises:
+        DataError: the targets are not what the task needs.
+    """
+    kinds = target_kinds(raw)
+    if task is None:
+        task = task_for(kinds[0])
+    kind = check_targets(task, kinds, raw.origin)
+    names = raw.names or _names(kind, raw)
+    parts = [("training", raw.targets)]
+    if raw.test_targets is not None:
+        parts.append(("test", raw.test_targets))
+    if kind in ("class", "token"):
+        for part, values in parts:
+            _check_numbers(kind, values, names, raw, part)
+    elif len(names) != (raw.targets.shape[1] if raw.targets.ndim == 2 else 1):
+        raise DataError(
+            f"{raw.origin} names {len(names)} targets ({', '.join(names[:5])}) for targets of shape "
+            f"{raw.targets.shape}; give one name a column, or none."
+        )
+    converted = [task.converted(values) for _, values in parts]
+    if raw.mask is not None:
+        converted[0] = _masked(converted[0], raw.mask)
+    return Targets(task, np.concatenate(converted), names, kind)
+
+
+def _names(kind: str, raw: RawData) -> tuple[str, ...]:
+    """Names where the source gives none: class numbers, or columns."""
+    if kind in ("class", "token"):
+        lowest, highest = int(raw.targets.min()), int(raw.targets.max())
+        if lowest < 0 or highest > MOST_NAMES:
+            raise DataError(
+                f"{raw.origin}: the labels hold {lowest if lowest < 0 else highest}; "
+                "labels are class numbers 0, 1, 2, ... up to "
+                f"{MOST_NAMES} (numbers to be predicted: task=regression)."
+            )
+        return tuple(str(i) for i in range(highest + 1))
+    if raw.targets.ndim == 1:
+        return ("value",)
+    return tuple(
+        f"{'label' if kind == 'labels' else 'value'}{i}" for i in range(raw.targets.shape[1])
+    )
+
+
+def _check_numbers(
+    kind: str, values: np.ndarray, names: tuple[str, ...], raw: RawData, part: str
+) -> None:
+    if kind == "class":
+        counted = values if raw.mask is None or part != "training" else values[raw.mask]
+        check_classes(counted, names, raw.origin, part)
+        return
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high >= len(names):
+        raise DataError(
+            f"The {part} targets of {raw.origin} hold {low if low < 0 else high}; allowed are "
+            f"0..{len(names) - 1} for its {len(names)} tokens."
+        )
+
+
+def _masked(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """`values` with what does not count marked as the losses know it."""
+    if not bool(mask.any()):
+        raise DataError("The mask leaves no target that counts (True: counts).")
+    if values.dtype.kind == "f":
+        return np.where(mask.reshape(values.shape), values, np.nan).astype(values.dtype)
+    return np.where(mask, values, IGNORED)

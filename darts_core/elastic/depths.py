@@ -1,0 +1,127 @@
+"""Stages whose depth may vary: blocks that hand on their input when their parameters say nothing."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from darts_core.elastic.slices import plan, running
+from darts_core.elastic.trial import Trial
+from darts_core.elastic.variables import Depth
+
+__all__ = ["find_depths"]
+
+
+def find_depths(trial: Trial) -> tuple[list[Depth], dict[str, str]]:
+    """The stages whose depth may vary, and block -> why another one always runs.
+
+    A block is residual when it gives its input back with all of its parameters at 0. Residual blocks of
+    one class and one shape that follow one another in one module are a stage.
+    """
+    seen = _seen(trial)
+    depths: list[Depth] = []
+    left: dict[str, str] = {}
+    for parent, module in trial.model.named_modules():
+        stage: list[str] = []
+        children = [(f"{parent}.{at}".lstrip("."), child) for at, child in module.named_children()]
+        kinds = [type(child) for _, child in children]
+        before: str | None = None
+        for path, child in [*children, ("", nn.Identity())]:
+            repeated = kinds.count(type(child)) > 1 and _is_block(child)
+            if repeated and _residual(child, seen.get(path)):
+                same = stage and type(trial.model.get_submodule(stage[0])) is type(child)
+                if stage and not (same and _shape(seen, stage[0]) == _shape(seen, path)):
+                    _close(trial, stage, before, depths, left)
+                    stage = []
+                stage.append(path)
+                continue
+            if stage:
+                _close(trial, stage, before, depths, left)
+                stage = []
+            before = path if repeated else None
+            if repeated:
+                left[path] = "it changes the shape, or is not residual: it always runs"
+    return depths, left
+
+
+def _is_block(module: nn.Module) -> bool:
+    own = type(module).__module__.startswith("torch.nn") and not isinstance(
+        module, nn.TransformerEncoderLayer
+    )
+    return not own and any(True for _ in module.parameters())
+
+
+def _shape(seen: Mapping[str, tuple[Tensor, Tensor]], path: str) -> tuple[int, ...]:
+    return tuple(seen[path][0].shape)
+
+
+def _seen(trial: Trial) -> dict[str, tuple[Tensor, Tensor]]:
+    """Path -> (first input, output) of every module that takes and gives one tensor."""
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    names = {module: name for name, module in trial.model.named_modules()}
+
+    def note(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
+            found[names[module]] = (inputs[0].clone(), output.clone())
+
+    hooks = [module.register_forward_hook(note) for module in trial.model.modules()]
+    try:
+        trial.run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+@torch.no_grad()
+def _residual(module: nn.Module, seen: tuple[Tensor, Tensor] | None) -> bool:
+    if seen is None or seen[0].shape != seen[1].shape:
+        return False
+    silent = copy.deepcopy(module)
+    for parameter in silent.parameters():
+        parameter.zero_()
+    for name, buffer in silent.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.zero_()
+    try:
+        found = silent(seen[0].clone())
+    except (RuntimeError, TypeError):
+        return False  # it takes more than one tensor
+    return bool(isinstance(found, Tensor) and torch.allclose(found, seen[0], rtol=0.0, atol=1e-12))
+
+
+def _close(
+    trial: Trial, stage: list[str], before: str | None, depths: list[Depth], left: dict[str, str]
+) -> None:
+    """Note the stage, if the network runs without its blocks."""
+    # where no block that always runs stands before these, half of them stay: a transformer of one block
+    # teaches the others nothing
+    least = 0 if before is not None else -(-len(stage) // 2)
+    if least == len(stage):
+        left[stage[0]] = "the only block of its stage"
+        return
+    name = f"{stage[0]}..{stage[-1].rpartition('.')[2]}.depth"
+    depth = Depth(name, tuple(range(least, len(stage) + 1)), tuple(stage), tuple(stage))
+    found = trial.cut([depth], {name: least})
+    if found is None or not _leaves_out(trial, depth):
+        left.update(dict.fromkeys(stage, "the network does not run without it"))
+        return
+    depths.append(depth)
+
+
+def _leaves_out(trial: Trial, depth: Depth) -> bool:
+    """Whether a skipped block really does not run (a compiled forward may go around us)."""
+    ran: list[int] = []
+    last = trial.model.get_submodule(depth.blocks[-1])
+    inner = next((m for m in last.modules() if m is not last), None)
+    if inner is None:
+        return True
+    hook = inner.register_forward_hook(lambda *_: ran.append(1))
+    choices = {depth.name: depth.options[-2]}
+    with running(trial.model, plan(trial.model, [depth], choices)):
+        trial.run()
+    hook.remove()
+    return not ran

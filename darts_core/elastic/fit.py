@@ -1,0 +1,175 @@
+"""The elastic training on a data bundle: resumable bit for bit on the CPU, as every training here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from darts_core.checkpoint import load_checkpoint, save_checkpoint, taking_over
+from darts_core.elastic.network import Elastic
+from darts_core.elastic.sandwich import Sandwich
+from darts_core.elastic.variables import middle
+from darts_core.errors import ConfigError
+from darts_core.runlog import RunFolder, config_hash
+from darts_core.train.config import TrainConfig
+from darts_core.train.evaluation import evaluate
+from darts_core.train.trainer import FitResult, Trainer
+
+__all__ = ["fit_elastic", "norm_batches"]
+
+log = logging.getLogger("darts_core")
+SPLITS = ("params", "alpha")
+Progress = Callable[[int, int], None]
+
+
+def norm_batches(bundle: Any, count: int, size: int) -> list[tuple[Tensor, Tensor]]:
+    """Training batches without augmentation, the same each time, to recalibrate norms on."""
+    size = min(size, bundle.size(SPLITS))
+    found = []
+    for pair in bundle.batches(SPLITS, size, seed=0, epoch=0):
+        found.append(pair)
+        if len(found) == count:
+            break
+    return found
+
+
+class _Trainer(Trainer):
+    """A trainer whose step runs several sub-networks."""
+
+    sandwich: Sandwich
+
+    def begin(self, net: Elastic, sandwich: Sandwich, batches: list[Any]) -> None:
+        """Give it the elastic network and what its smallest sub-network is recalibrated on."""
+        self.net, self.sandwich, self._batches = net, sandwich, batches
+
+    def _step(self, x_BCHW: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(
+            self.device.type, dtype=self.autocast, enabled=self.autocast is not None
+        ):
+            loss, logits = self.sandwich.run(x_BCHW, lambda output: self._task_loss(output, y_B))
+        if self.config.grad_clip > 0:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.model)
+        return loss, logits
+
+    def _task_loss(self, output: Any, y_B: Tensor) -> Tensor:
+        logits, auxiliary = output if isinstance(output, tuple) else (output, None)
+        loss = self.sandwich.task.loss(logits.float(), y_B)
+        if auxiliary is not None and self.config.auxiliary_weight:
+            loss = loss + self.config.auxiliary_weight * self.sandwich.task.loss(
+                auxiliary.float(), y_B
+            )
+        return loss
+
+    def select(self, split: str) -> dict[str, float]:
+        """The whole network's values, and those of sub-networks half-way and at the end: a running front."""
+        if self.average is not None:
+            self.average.swap(self.model)
+        whole = evaluate(self.model, self.bundle, split)
+        found: dict[str, float] = {}
+        metric = self.task.metric.name
+        for name, choices in (
+            ("middle", middle(self.net.variables)),
+            ("smallest", self.net.smallest),
+        ):
+            part = evaluate(self.net.cut(choices, self._batches), self.bundle, split)
+            found |= {f"{name}_val_{metric}": part.value, f"{name}_val_loss": part.loss}
+        if self.average is not None:
+            self.average.swap(self.model)
+        return {**whole.named("val"), "val_loss": whole.loss, **found}
+
+    def _stamp(self) -> str:
+        s = self.sandwich
+        variables = {v.name: list(v.options) for v in self.net.variables}
+        return config_hash(
+            {"plain": super()._stamp(), "drawn": s.drawn, "share": s.share, "variables": variables}
+        )
+
+    def keep(self, folder: Path, epoch: int) -> None:
+        """Write the checkpoint; the teacher's outputs first, which only ever grow."""
+        save_checkpoint(folder / "teacher.pt", {"kind": "teacher", **self.sandwich.state_dict()})
+        self.save(folder / "checkpoint.pt", epoch)
+
+    def take_up(self, folder: Path) -> int:
+        """The epoch to go on with."""
+        if not (folder / "checkpoint.pt").exists():
+            return 0
+        epoch = self.resume(folder / "checkpoint.pt")
+        content = load_checkpoint(folder / "teacher.pt")
+        with taking_over(folder / "teacher.pt"):
+            self.sandwich.load_state_dict(content)
+            # a kill between the two files leaves the teacher's outputs one epoch ahead
+            self.sandwich.step = epoch * self.steps
+        return epoch
+
+
+def fit_elastic(
+    net: Elastic,
+    bundle: Any,
+    config: TrainConfig,
+    sandwich: Sandwich,
+    *,
+    seed: int = 0,
+    device: Any = "cpu",
+    run: RunFolder | None = None,
+    folder: Path | None = None,
+    on_epoch: Callable[[], None] | None = None,
+    progress: Progress | None = None,
+) -> FitResult:
+    """Train the elastic network in place on params and alpha; the whole and the smallest are watched on val.
+
+    Args:
+        net: the elastic network.
+        bundle: a `DataBundle`.
+        config: the recipe.
+        sandwich: of `net`, made before its training.
+        seed: of order and augmentation.
+        device: torch device.
+        run: logs one row an epoch into this folder.
+        folder: receives the checkpoint; when it is there the training goes on from it.
+        on_epoch: called after each epoch is safe on disk.
+        progress: called with (steps done, steps in all) after every step.
+
+    Raises:
+        ConfigError: the recipe asks for torch.compile.
+        NonFiniteLossError: a loss became NaN or infinite.
+        ResumeError: the checkpoint belongs to another configuration.
+    """
+    if config.compile:
+        raise ConfigError(
+            "train.compile=true does not go with an elastic training: its sub-networks have more shapes than "
+            "are worth compiling; leave it out."
+        )
+    trainer = _Trainer(net.model, bundle, config, SPLITS, seed, torch.device(device))
+    trainer.begin(net, sandwich, norm_batches(bundle, 4, 128))
+    trainer.progress = progress
+    first = trainer.take_up(folder) if folder is not None else 0
+    if run is not None:
+        run.rewind(first)
+    metric = bundle.task.metric.name
+    for epoch in range(first, config.epochs):
+        row = trainer.epoch(epoch) | trainer.select("val")
+        trainer.result.history.append(row)
+        log.info(
+            "epoch %d/%d: loss %.4f, val whole %.4f, middle %.4f, smallest %.4f, lr %.3g, %.1f s",
+            epoch + 1, config.epochs, row["loss"], row[f"val_{metric}"],
+            row[f"middle_val_{metric}"], row[f"smallest_val_{metric}"], row["learning_rate"], row["seconds"],
+        )  # fmt: skip
+        if run is not None:
+            run.log_metrics(**row)
+        if folder is not None:
+            trainer.keep(folder, epoch)
+        if on_epoch is not None:
+            on_epoch()
+    if trainer.average is not None:
+        trainer.average.swap(net.model)
+    net.model.eval()
+    return trainer.result

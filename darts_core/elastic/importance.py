@@ -1,0 +1,54 @@
+"""Which channels, heads and blocks a network needs most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from darts_core.elastic.norms import batch_statistics
+from darts_core.elastic.slices import Plan, running
+from darts_core.elastic.variables import Depth, Width
+from darts_core.prune.groups import ChannelGroup
+from darts_core.prune.importance import channel_importance
+from darts_core.tasks import Task
+
+__all__ = ["most_important_first", "skip_losses"]
+
+Batches = Sequence[tuple[Tensor, Any]]
+
+
+def most_important_first(
+    model: nn.Module, widths: Sequence[Width], batches: Batches, task: Task
+) -> dict[str, list[int]]:
+    """Width's name -> its channels, the most important first; each layer's best ones lead."""
+    groups = [ChannelGroup(width.name, width.options[-1], width.members) for width in widths]
+    kind = "taylor" if batches else "magnitude"
+    scores = channel_importance(model, groups, kind, batches, task)
+    return {group.root: _order(group, scores[group.root]) for group in groups}
+
+
+def _order(group: ChannelGroup, scores: np.ndarray) -> list[int]:
+    order = [int(channel) for channel in np.argsort(-scores, kind="stable")]
+    led: list[int] = []
+    parts = {m.positions for m in group.members if m.side == "out"}
+    for positions in sorted(parts, key=len):
+        # a layer that owns a part of the channels keeps one of them at every width
+        if not set(led) & set(positions):
+            led.append(next(channel for channel in order if channel in set(positions)))
+    return [*led, *(channel for channel in order if channel not in led)]
+
+
+@torch.no_grad()
+def skip_losses(model: nn.Module, depth: Depth, batches: Batches, task: Task) -> dict[str, float]:
+    """Block -> the loss without it, over `batches` and with their own statistics."""
+    found: dict[str, float] = {}
+    with batch_statistics(model):
+        for block in depth.blocks:
+            with running(model, Plan(skipped=(block,))):
+                total = sum(float(task.loss(model(x).float(), y)) for x, y in batches)
+            found[block] = total / len(batches)
+    return found

@@ -1,0 +1,197 @@
+"""A given network made elastic: what may vary in it, and the sub-networks that share its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from darts_core.elastic.depths import find_depths
+from darts_core.elastic.heads import find_heads
+from darts_core.elastic.importance import most_important_first, skip_losses
+from darts_core.elastic.norms import recalibrate
+from darts_core.elastic.slices import Plan, cut, plan, running
+from darts_core.elastic.trial import Trial
+from darts_core.elastic.variables import (
+    Choices,
+    Depth,
+    Variable,
+    Width,
+    check_choices,
+    draw,
+    largest,
+    smallest,
+)
+from darts_core.elastic.widths import by_importance, find_widths
+from darts_core.errors import PruneError
+from darts_core.prune.prune import preferred_step
+from darts_core.tasks import Classification, Task
+
+__all__ = ["Elastic", "elastic"]
+
+Batches = Sequence[tuple[Tensor, Any]]
+_PLANS = 512
+
+
+class Elastic:
+    """A network whose sub-networks share its parameters.
+
+    Attributes:
+        model: the network itself, its channels sorted by importance; the same object as was given.
+        variables: what may vary.
+        left: layer, attention or block -> why it does not.
+    """
+
+    def __init__(
+        self, model: nn.Module, variables: Sequence[Variable], left: Mapping[str, str]
+    ) -> None:
+        self.model, self.variables, self.left = model, tuple(variables), dict(left)
+        self._plans: dict[tuple[int, ...], Plan] = {}
+
+    @property
+    def largest(self) -> dict[str, int]:
+        """The choices of the whole network."""
+        return largest(self.variables)
+
+    @property
+    def smallest(self) -> dict[str, int]:
+        """The choices of the smallest sub-network."""
+        return smallest(self.variables)
+
+    def draw(self, generator: np.random.Generator) -> dict[str, int]:
+        """A sub-network, each variable drawn evenly."""
+        return draw(self.variables, generator)
+
+    def plan(self, choices: Choices) -> Plan:
+        """What a sub-network takes of each tensor.
+
+        Raises:
+            ConfigError: a choice is no variable or no option of one.
+        """
+        full = check_choices(self.variables, choices)
+        key = tuple(full[variable.name] for variable in self.variables)
+        if key not in self._plans:
+            if len(self._plans) >= _PLANS:
+                self._plans.clear()
+            self._plans[key] = plan(self.model, self.variables, full)
+        return self._plans[key]
+
+    def running(self, choices: Choices) -> AbstractContextManager[nn.Module]:
+        """The network, which runs as a sub-network inside the block and costs that one's time.
+
+        Gradients reach the shared parameters; running statistics stay those of the whole network.
+        """
+        full = check_choices(self.variables, choices)
+        return running(self.model, self.plan(full), whole=full == self.largest)
+
+    def cut(self, choices: Choices, batches: Iterable[tuple[Tensor, Any]] = ()) -> nn.Module:
+        """A plain network of its own with the parameters of a sub-network, in evaluation mode.
+
+        Args:
+            choices: of the sub-network.
+            batches: data that its batch norms are recalibrated on; without any they keep the slices of
+                the whole network's statistics, which do not fit.
+        """
+        found = cut(self.model, self.plan(choices)).eval()
+        batches = list(batches)
+        return recalibrate(found, batches) if batches else found
+
+    def described(self, choices: Choices) -> dict[str, Any]:
+        """What `save_model`'s meta says of a sub-network beside the network's own description."""
+        found = self.plan(choices)
+        sizes = {
+            f"{path}.{name}".lstrip("."): value
+            for variable in self.variables
+            if isinstance(variable, Width)
+            for path, name, _ in variable.attributes
+            if (value := found.attributes.get((path, name))) is not None
+        }
+        return {"replaced": dict.fromkeys(found.skipped, "skip_connect"), "sizes": sizes}
+
+    def __str__(self) -> str:
+        total = 1
+        lines = []
+        for variable in self.variables:
+            total *= len(variable.options)
+            values = ", ".join(map(str, variable.options))
+            lines.append(f"  {variable.name}: {values} {variable.kind}")
+        lines += [f"  {name}: left ({why})" for name, why in self.left.items()]
+        head = f"{len(self.variables)} variables, {float(total):.3g} sub-networks:"
+        return "\n".join([head, *lines])
+
+
+def elastic(
+    model: nn.Module,
+    example_inputs: Tensor,
+    *,
+    batches: Batches = (),
+    task: Task | None = None,
+    least: float = 0.25,
+    step: int | None = None,
+    depth: bool = True,
+) -> Elastic:
+    """Make `model` elastic: find what may vary, and sort its channels by importance.
+
+    The network goes on computing what it did, with the same parameter objects, whose channels are moved:
+    an optimizer made before has moments of other channels, so make it afterwards. What may vary is found
+    by following the network and proven on a copy in double precision.
+
+    Args:
+        model: a trained network that takes one tensor and gives one in evaluation mode.
+        example_inputs: one batch as the network takes it, [B, ...]; two examples are enough.
+        batches: (inputs, targets) to judge channels and blocks on: Taylor importance and the loss without
+            a block. Without any, channels are judged by magnitude and the last blocks go first.
+        task: whose loss is meant; classification by default.
+        least: share of a group's channels that the smallest width keeps.
+        step: widths are multiples of it, where a group is that wide; by default what the device likes.
+        depth: whether blocks may be skipped.
+
+    Raises:
+        PruneError: the network cannot be followed, or nothing in it may vary.
+    """
+    if not isinstance(example_inputs, Tensor) or not example_inputs.is_floating_point():
+        raise PruneError(
+            "example_inputs must be one tensor of floating-point numbers, a batch as the network takes it; "
+            "networks of several inputs, or of token numbers, cannot be made elastic."
+        )
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        raise PruneError("Make the plain network elastic, not DistributedDataParallel around it.")
+    mode, aim = model.training, task or Classification()
+    model.eval()
+    try:
+        trial = Trial(model, example_inputs[:2])
+        home = next(model.parameters()).device
+        widths, left = find_widths(
+            model, trial, example_inputs.shape[1:], least, step or preferred_step(home)
+        )
+        heads, without = find_heads(model, trial)
+        depths, always = find_depths(trial) if depth else ([], {})
+        left |= without | always
+        for made in heads:
+            for member in made.members:
+                left.pop(member.name, None)
+        if not (widths or heads or depths):
+            reasons = (
+                "; ".join(f"{name}: {why}" for name, why in left.items()) or "no layer was found"
+            )
+            raise PruneError(f"Nothing in {type(model).__name__} may vary ({reasons[:600]}).")
+        orders = most_important_first(model, [*widths, *heads], batches, aim)
+        sorted_ = [by_importance(model, width, orders[width.name]) for width in (*widths, *heads)]
+        found = Elastic(model, (*sorted_, *depths), left)
+        if batches and depths:
+            ordered = tuple(_by_loss(found, depth, batches, aim) for depth in depths)
+            found = Elastic(model, (*sorted_, *ordered), left)
+    finally:
+        model.train(mode)
+    return found
+
+
+def _by_loss(found: Elastic, depth: Depth, batches: Batches, task: Task) -> Depth:
+    """The stage with its most needed blocks first."""
+    losses = skip_losses(found.model, depth, batches, task)
+    order = sorted(depth.blocks, key=lambda block: -losses[block])
+    return replace(depth, order=tuple(order))

@@ -1,0 +1,58 @@
+"""Running statistics of a sub-network: those of the whole network do not fit it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from darts_core.prune.groups import NORMS
+
+__all__ = ["batch_statistics", "recalibrate"]
+
+
+def _with_statistics(model: nn.Module) -> list[Any]:
+    return [m for m in model.modules() if isinstance(m, NORMS) and m.running_mean is not None]
+
+
+@contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    """All of `model` in evaluation mode but its batch norms, which take each batch's own statistics."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    for norm in _with_statistics(model):
+        norm.training = True
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@torch.no_grad()
+def recalibrate(model: nn.Module, batches: Iterable[tuple[Tensor, Any]]) -> nn.Module:
+    """Give the batch norms of `model` the mean statistics of `batches`; in place, in evaluation mode.
+
+    A sub-network's norms see other activations than the whole network's: without this its accuracy is
+    that of chance. A network without running statistics is left as it is.
+
+    Args:
+        model: a plain network.
+        batches: inputs and whatever stands beside them.
+    """
+    norms = _with_statistics(model)
+    if not norms:
+        return model.eval()
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over the batches
+    with batch_statistics(model):
+        for x, _ in batches:
+            model(x)
+    for norm, momentum in zip(norms, before, strict=True):
+        norm.momentum = momentum
+    return model.eval()

@@ -1,0 +1,140 @@
+"""The points of a front: plain networks, measured end to end, each in a folder of its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from darts_core import runlog
+from darts_core.elastic.device_clock import DeviceClock
+from darts_core.elastic.shrink import Family
+from darts_core.latency import Timing
+from darts_core.prune.finetune import fine_tune
+from darts_core.prune.prune import SteadyClock
+from darts_core.supernet import count
+from darts_core.train.config import TrainConfig
+from darts_core.train.evaluation import evaluate
+from darts_core.train.save import save_model
+
+__all__ = ["given_network", "write_points"]
+
+log = logging.getLogger("darts_core")
+
+
+def given_network(
+    model: nn.Module, bundle: Any, clock: DeviceClock, folder: Path
+) -> tuple[dict[str, Any], Timing]:
+    """The given network's own row of the front (kept in `base.json`), and its time.
+
+    Args:
+        model: the network as it was given.
+        bundle: with its test split.
+        clock: of the device.
+        folder: of the front.
+    """
+    path = folder / "base.json"
+    if path.is_file():
+        row = runlog.read_mapping(path)
+        return row, Timing.from_dict(row["timing"])
+    timing = clock(model)
+    row = _row(model, bundle, timing, clock)
+    runlog.write_json(path, row)
+    return row, timing
+
+
+def _row(model: nn.Module, bundle: Any, timing: Timing, clock: DeviceClock) -> dict[str, Any]:
+    size = count(model, clock.input_shape)
+    val, test = evaluate(model, bundle, "val"), evaluate(model, bundle, "test")
+    row: dict[str, Any] = {
+        "latency_ms": timing.median_ms,
+        "latency_range_ms": [timing.q05_ms, timing.q95_ms],
+        "flagged": timing.flagged,
+        "timing": timing.to_dict(),
+        "metric": test.value,
+        "val_metric": val.value,
+        "params": size.params,
+        "macs": size.macs,
+    }
+    if bundle.task.metric.share:
+        # of a share over n examples; its spread over trainings is another matter
+        half = float(np.sqrt(max(test.value * (1 - test.value), 0.0) / test.n))
+        row["metric_range"] = [test.value - half, test.value + half]
+    return row
+
+
+def write_points(
+    family: Family,
+    teacher: nn.Module,
+    bundle: Any,
+    clock: DeviceClock,
+    first: Timing,
+    folder: Path,
+    meta: Mapping[str, Any],
+    *,
+    tuning: TrainConfig | None = None,
+    share: float = 0.5,
+    seed: int = 0,
+    done: Callable[[Path], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Cut out, optionally fine-tune, measure and save every chosen sub-network; the rows of front.json.
+
+    A point that is there already is taken as it is. The same sub-network for two budgets is one point.
+
+    Args:
+        family: trained and chosen.
+        teacher: the given network.
+        bundle: with its test split, which each point reads once.
+        clock: of the device.
+        first: the given network's time, beside which points are timed.
+        folder: receives `points/01`, `points/02` ...
+        meta: what `save_model` needs for the given network.
+        tuning: recipe of the fine-tuning; None leaves it out.
+        share: of the teacher in the fine-tuning.
+        seed: of the fine-tuning.
+        done: called with a point's folder once its network is there.
+    """
+    steady = SteadyClock(clock, teacher, first)
+    chosen: dict[tuple[int, ...], int] = {}
+    for place, row in enumerate(family.chosen.rows):
+        chosen.setdefault(tuple(row.choices.values()), place)
+    rows = []
+    for number, place in enumerate(chosen.values(), start=1):
+        at = folder / "points" / f"{number:02d}"
+        path = at / "point.json"
+        if not path.is_file():
+            at.mkdir(parents=True, exist_ok=True)
+            found = family.chosen.rows[place]
+            network = family.member(found.choices)
+            if tuning is not None:
+                network.requires_grad_(True)
+                fine_tune(
+                    network, bundle.without_test(), tuning, teacher=teacher, distillation=share,
+                    seed=seed + number, device=clock.device,
+                )  # fmt: skip
+            described = {**meta, **family.net.described(found.choices)}
+            described["replaced"] = {**dict(meta.get("replaced") or {}), **described["replaced"]}
+            save_model(at / "model.pt", network, described)
+            point = {
+                "choices": found.choices,
+                "budget_ms": family.chosen.budgets_ms[place],
+                "predicted_ms": found.predicted_ms,
+                "found_by": found.by,
+                "folder": f"points/{number:02d}",
+                **_row(network, bundle, steady(network), clock),
+            }
+            runlog.write_json(path, point)
+        rows.append(runlog.read_mapping(path))
+        log.info(
+            "point %d: %.3f ms (predicted %.3f), test %s, by %s",
+            number, rows[-1]["latency_ms"], rows[-1]["predicted_ms"],
+            bundle.task.metric.text(rows[-1]["metric"]),
+            rows[-1]["found_by"],
+        )  # fmt: skip
+        if done is not None:
+            done(at)
+    return sorted(rows, key=lambda row: -row["latency_ms"])

@@ -1,0 +1,191 @@
+"""A front of plain networks from one elastic training of a given one; every step goes on where it was."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from darts_core import runlog
+from darts_core.elastic.archive import Archive
+from darts_core.elastic.choose import Chosen, budgets_of, choose
+from darts_core.elastic.cost import NetworkCost
+from darts_core.elastic.cost_table import fit_cost, measure_cost
+from darts_core.elastic.device_clock import DeviceClock
+from darts_core.elastic.fit import fit_elastic, norm_batches
+from darts_core.elastic.network import Elastic, elastic
+from darts_core.elastic.norms import recalibrate
+from darts_core.elastic.sandwich import Sandwich
+from darts_core.prune.prune import SteadyClock
+from darts_core.prune.rounds import take_batches
+from darts_core.settings.shrink import Shrink
+from darts_core.train.config import TrainConfig
+from darts_core.train.evaluation import evaluate
+
+__all__ = ["Family", "grow_family"]
+
+log = logging.getLogger("darts_core")
+Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None] | None]]
+
+
+def _no_bar(title: str) -> AbstractContextManager[None]:
+    del title
+    return nullcontext()
+
+
+@dataclass
+class Family:
+    """A trained elastic network and the sub-networks chosen for the budgets.
+
+    Attributes:
+        net: the elastic network, trained.
+        chosen: a sub-network a budget.
+        cost: its latency table.
+        norms: what sub-networks' norms are recalibrated on.
+        train_seconds: of the elastic training.
+        checks: predicted and measured times that the table was fitted to.
+    """
+
+    net: Elastic
+    chosen: Chosen
+    cost: NetworkCost
+    norms: list[Any]
+    train_seconds: float
+    checks: list[dict[str, Any]] = field(default_factory=list)
+
+    def member(self, choices: Mapping[str, int]) -> nn.Module:
+        """A sub-network as a plain one, its norms recalibrated."""
+        return self.net.cut(choices, self.norms)
+
+
+def grow_family(
+    model: nn.Module,
+    bundle: Any,
+    settings: Shrink,
+    config: TrainConfig,
+    clock: DeviceClock,
+    folder: Path,
+    *,
+    seed: int = 0,
+    run: runlog.RunFolder | None = None,
+    on_epoch: Callable[[], None] | None = None,
+    bar: Bar = _no_bar,
+) -> Family:
+    """Make `model` elastic, train it once, and choose a sub-network for every budget.
+
+    Args:
+        model: a trained plain network on its device; it becomes the whole network.
+        bundle: its data, without the test split.
+        settings: of the elastic training and the choice.
+        config: the recipe of the elastic training.
+        clock: of the device that the budgets are for.
+        folder: receives what makes it go on after an interruption.
+        seed: of all draws.
+        run: logs one row an epoch.
+        on_epoch: called after each epoch is safe on disk.
+        bar: title -> a progress bar.
+
+    Raises:
+        PruneError: the network cannot be followed, or nothing in it may vary.
+        LatencyError: a budget lies below the smallest sub-network.
+        NonFiniteLossError: a loss became NaN or infinite.
+    """
+    options, device = settings.options, clock.device
+    batches = take_batches(bundle, 4, 64, device)
+    net = elastic(
+        model, batches[0][0], batches=batches, task=bundle.task, least=options.least,
+        step=options.round_to, depth=options.depth,
+    )  # fmt: skip
+    for line in str(net).splitlines():
+        log.info("%s", line)
+    # before the training: a budget out of reach must not cost one
+    with bar("latency table") as progress:
+        cost, checks = _table(net, clock, folder, seed, progress)
+    ends = cost.of(net.smallest), cost.of(net.largest)
+    budgets = budgets_of(*ends, settings.budgets, settings.points)
+    sandwich = Sandwich(
+        net, drawn=options.drawn, share=options.distillation, seed=seed, task=bundle.task,
+        cache_mib=options.cache_mib,
+    )  # fmt: skip
+    with bar("elastic training") as progress:
+        fitted = fit_elastic(
+            net, bundle, config, sandwich, seed=seed, device=device, run=run, folder=folder,
+            on_epoch=on_epoch, progress=progress,
+        )  # fmt: skip
+    norms = norm_batches(bundle, -(-options.norm_examples // 128), 128)
+    with bar("choosing") as progress:
+        chosen = _choose(net, cost, bundle, settings, budgets, norms, folder, seed, progress)
+    return Family(net, chosen, cost, norms, fitted.train_seconds, checks)
+
+
+def _table(
+    net: Elastic,
+    clock: DeviceClock,
+    folder: Path,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[NetworkCost, list[dict[str, Any]]]:
+    path = folder / "latency.json"
+    saved = runlog.read_mapping(path) if path.is_file() else None
+    if saved is not None and not clock.fits(saved):
+        log.warning("%s is of another device or form; the latency is measured anew", path)
+        saved = None
+    cost = measure_cost(net, clock.input_shape, clock.batch, clock.layers(), progress, known=saved)
+    if saved is not None:
+        return cost, list(saved["checks"])
+    whole = net.cut(net.largest)
+    steady = SteadyClock(clock, whole, clock(whole))
+    checks = fit_cost(cost, net, lambda network: steady(network).median_ms, seed=seed)
+    runlog.write_json(
+        path, {"schema_version": 1, **clock.described(), **cost.to_dict(), "checks": checks}
+    )
+    worst = max(abs(row["predicted_ms"] / row["measured_ms"] - 1.0) for row in checks)
+    log.info(
+        "latency table of %d layers: %.3f ms whole, %.3f ms smallest; predicted within %.0f%% of measured",
+        len(cost.rows), cost.of(net.largest), cost.of(net.smallest), 100 * worst,
+    )  # fmt: skip
+    return cost, checks
+
+
+def _choose(
+    net: Elastic,
+    cost: NetworkCost,
+    bundle: Any,
+    settings: Shrink,
+    budgets: list[float],
+    norms: list[Any],
+    folder: Path,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> Chosen:
+    options = settings.options
+    few = min(options.val_examples, bundle.size("val"))
+    part = bundle.take("val", few) if few < bundle.size("val") else bundle
+    rating = bundle.task.metric.rating
+    looks = 2 * options.looks + 3 * len(budgets)
+
+    def judge(network: nn.Module) -> tuple[float, float]:
+        found = evaluate(recalibrate(network, norms), part, "val")
+        return found.loss, found.value
+
+    def final(network: nn.Module) -> float:
+        return float(rating(evaluate(recalibrate(network, norms), bundle, "val").value))
+
+    seen = (lambda done: progress(done, looks)) if progress is not None else None
+    archive = Archive(net, cost, judge, folder / "judged.jsonl", seen)
+    size = min(64, few)
+    batches = list(part.batches("val", size, seed=seed, epoch=0))
+    path = folder / "alphas.json"
+    kept = runlog.read_mapping(path) if path.is_file() else {}
+    examples = few + sum(len(x) for x, _ in norms)
+    torch.manual_seed(seed)
+    return choose(
+        archive, budgets, batches, bundle.task.loss, final, looks=options.looks, examples=examples, seed=seed,
+        kept=kept, keep=lambda found: runlog.write_json(path, found),
+    )  # fmt: skip

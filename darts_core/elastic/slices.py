@@ -1,0 +1,230 @@
+"""A sub-network's share of every tensor: which indices of which dimension, and what attributes it has.
+
+`running` lets the network itself run as a sub-network: its layers hold slices of the shared parameters
+meanwhile, so that a small sub-network costs its own time and its gradients reach the shared ones. `cut`
+gives a copy with parameters of its own.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from darts_core.elastic.variables import Choices, Depth, Variable, Width
+from darts_core.prune.groups import CONVOLUTIONS, NORMS, Member
+from darts_core.supernet.replace import replace_modules
+
+__all__ = ["LAYERS", "Plan", "cut", "permute", "plan", "running", "sides_of", "sortable"]
+
+LAYERS = (*CONVOLUTIONS, *NORMS, nn.Linear, nn.LayerNorm, nn.PReLU, nn.Embedding)
+_STATISTICS = ("running_mean", "running_var")
+Index = slice | Tensor
+
+
+@dataclass
+class Plan:
+    """What a sub-network takes of the network.
+
+    Attributes:
+        tensors: module path -> tensor's name -> dimension -> what of it is kept.
+        attributes: (module path, attribute) -> value.
+        skipped: paths of blocks that hand on their input.
+    """
+
+    tensors: dict[str, dict[str, dict[int, Index]]] = field(default_factory=dict)
+    attributes: dict[tuple[str, str], Any] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
+
+
+def plan(model: nn.Module, variables: Sequence[Variable], choices: Choices) -> Plan:
+    """The plan of `choices`, which name every variable."""
+    found = Plan()
+    lost: dict[tuple[str, str, int], set[int]] = {}
+    skipped: list[str] = []
+    for variable in variables:
+        value = choices[variable.name]
+        if isinstance(variable, Depth):
+            skipped += variable.skipped(value)
+        elif value < variable.options[-1]:
+            _collect(variable, value, lost)
+            for path, name, unit in variable.attributes:
+                found.attributes[path, name] = value * unit
+    found.skipped = tuple(skipped)
+    for (path, side, dim), indices in lost.items():
+        if not _inside(path, found.skipped):
+            _slice(model, found, path, side, dim, indices)
+    return found
+
+
+def _inside(path: str, blocks: Sequence[str]) -> bool:
+    return any(path == block or path.startswith(f"{block}.") for block in blocks)
+
+
+def _collect(width: Width, value: int, lost: dict[tuple[str, str, int], set[int]]) -> None:
+    for member in (*width.members, *width.free):
+        cut = {i for p, i in zip(member.positions, member.indices, strict=True) if p >= value}
+        if cut:
+            lost.setdefault((member.name, member.side, member.dim), set()).update(cut)
+
+
+def sides_of(module: nn.Module, side: str) -> dict[str, int]:
+    """Which dimension of which tensor of a layer the channels of a side lie in."""
+    if isinstance(module, nn.Linear) or (isinstance(module, CONVOLUTIONS) and module.groups == 1):
+        return {"weight": 0, "bias": 0} if side == "out" else {"weight": 1}
+    if isinstance(module, nn.Embedding):
+        return {"weight": 1}
+    return {"weight": 0, "bias": 0, **dict.fromkeys(_STATISTICS, 0)}
+
+
+def _slice(model: nn.Module, found: Plan, path: str, side: str, dim: int, lost: set[int]) -> None:
+    if side == "free":
+        parent, _, name = path.rpartition(".")
+        count = model.get_parameter(path).shape[dim]
+        _note(found, parent, name, dim, _kept(count, lost, model.get_parameter(path)))
+        return
+    module = model.get_submodule(path)
+    kept_count = 0
+    for name, place in sides_of(module, side).items():
+        tensor = getattr(module, name, None)
+        if tensor is not None:
+            count = int(tensor.shape[place])
+            kept_count = count - len(lost)
+            _note(found, path, name, place, _kept(count, lost, tensor))
+    for name, value in _sizes(module, side, kept_count).items():
+        found.attributes[path, name] = value
+
+
+def _note(found: Plan, path: str, name: str, dim: int, kept: Index) -> None:
+    found.tensors.setdefault(path, {}).setdefault(name, {})[dim] = kept
+
+
+def _kept(count: int, lost: set[int], like: Tensor) -> Index:
+    left = [index for index in range(count) if index not in lost]
+    if left == list(range(len(left))):
+        return slice(0, len(left))  # a view: nothing is copied
+    return torch.tensor(left, device=like.device)
+
+
+def _sizes(module: nn.Module, side: str, count: int) -> dict[str, Any]:
+    """The attributes that state a layer's size."""
+    if isinstance(module, CONVOLUTIONS):
+        if module.groups > 1:
+            return dict.fromkeys(("groups", "in_channels", "out_channels"), count)
+        return {f"{side}_channels": count}
+    if isinstance(module, nn.Linear):
+        return {f"{side}_features": count}
+    if isinstance(module, NORMS):
+        # without weights and statistics nothing says how many channels there were
+        return {"num_features": count} if count else {}
+    if isinstance(module, nn.LayerNorm):
+        return {"normalized_shape": (count,)}
+    if isinstance(module, nn.Embedding):
+        return {"embedding_dim": count}
+    return {"num_parameters": count} if isinstance(module, nn.PReLU) else {}
+
+
+def taken(tensor: Tensor, kept: dict[int, Index]) -> Tensor:
+    """The share of `tensor`; a view where it is a prefix."""
+    for dim, index in kept.items():
+        if isinstance(index, slice):
+            tensor = tensor.narrow(dim, 0, index.stop)
+        else:
+            tensor = tensor.index_select(dim, index)
+    return tensor
+
+
+def _hand_on(x: Any, *_: Any, **__: Any) -> Any:
+    return x
+
+
+@contextmanager
+def running(model: nn.Module, found: Plan, *, whole: bool = False) -> Iterator[nn.Module]:
+    """`model`, which runs as the sub-network of `found` inside the block.
+
+    Running statistics are the whole network's alone: the sub-networks' norms see copies, which are
+    recalibrated when one is cut out.
+
+    Args:
+        model: the network.
+        found: of the sub-network.
+        whole: it is the whole network, whose statistics move.
+    """
+    undo: list[tuple[dict[str, Any], str, Any]] = []
+
+    def swap(where: dict[str, Any], name: str, value: Any) -> None:
+        undo.append((where, name, where.get(name, undo)))
+        where[name] = value
+
+    try:
+        for path, tensors in found.tensors.items():
+            module = model.get_submodule(path)
+            for name, kept in tensors.items():
+                where = module._parameters if name in module._parameters else module._buffers
+                swap(where, name, taken(where[name], kept))  # type: ignore[arg-type]
+        for (path, name), value in found.attributes.items():
+            swap(model.get_submodule(path).__dict__, name, value)
+        for path in found.skipped:
+            swap(model.get_submodule(path).__dict__, "forward", _hand_on)
+        if not whole:
+            for module in model.modules():
+                for name in (*_STATISTICS, "num_batches_tracked"):
+                    if module.training and isinstance(module._buffers.get(name), Tensor):
+                        swap(module._buffers, name, module._buffers[name].clone())  # type: ignore[union-attr]
+        yield model
+    finally:
+        for where, name, value in reversed(undo):
+            if value is undo:
+                del where[name]
+            else:
+                where[name] = value
+
+
+@torch.no_grad()
+def cut(model: nn.Module, found: Plan) -> nn.Module:
+    """A plain network of its own that computes what `model` does as the sub-network of `found`."""
+    copied = copy.deepcopy(model)
+    for path, tensors in found.tensors.items():
+        module = copied.get_submodule(path)
+        for name, kept in tensors.items():
+            old = getattr(module, name)
+            new = taken(old, kept).detach().clone()
+            own = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+            setattr(module, name, own)
+    for (path, name), value in found.attributes.items():
+        setattr(copied.get_submodule(path), name, value)
+    return replace_modules(copied, dict.fromkeys(found.skipped, "skip_connect"))
+
+
+def sortable(member: Member, channels: int) -> bool:
+    """Whether the layer owns all channels of its group, so that they may be sorted in it."""
+    return set(member.positions) == set(range(channels))
+
+
+@torch.no_grad()
+def permute(model: nn.Module, member: Member, order: Sequence[int]) -> None:
+    """Move the channels of `member` so that channel p of its group is what was order[p]; in place.
+
+    Parameters stay the objects that they are: an optimizer goes on with them.
+    """
+    places: dict[int, list[int]] = {}
+    for position, index in zip(member.positions, member.indices, strict=True):
+        places.setdefault(position, []).append(index)
+    parent, _, last = member.name.rpartition(".")
+    if member.side == "free":
+        moved = [(getattr(model.get_submodule(parent), last), member.dim)]
+    else:
+        module = model.get_submodule(member.name)
+        moved = [(getattr(module, n, None), d) for n, d in sides_of(module, member.side).items()]
+    for tensor, dim in moved:
+        if tensor is not None:
+            source = list(range(tensor.shape[dim]))
+            for position, before in enumerate(order):
+                for new, old in zip(places[position], places[before], strict=True):
+                    source[new] = old
+            tensor.copy_(tensor.index_select(dim, torch.tensor(source, device=tensor.device)))

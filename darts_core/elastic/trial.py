@@ -1,0 +1,76 @@
+"""Whether a network can be cut in a way, tried on a copy: double precision, parameters away from 0.
+
+Parameters at 0 (a residual branch's last scale, often) would hide what a cut changes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from darts_core.elastic.slices import plan, running
+from darts_core.elastic.variables import Variable, largest
+from darts_core.errors import PruneError
+
+__all__ = ["TOLERANCE", "Trial"]
+
+TOLERANCE = 1e-9
+
+
+class Trial:
+    """A copy of a network with an input, on which cuts are tried.
+
+    Args:
+        model: the network.
+        example: [B, ...], floating point.
+
+    Raises:
+        PruneError: the network does not run on the example, or gives something else than one tensor.
+    """
+
+    def __init__(self, model: nn.Module, example: Tensor) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.model = copy.deepcopy(model).cpu().double().eval()
+        with torch.no_grad():
+            for name, tensor in self.model.state_dict().items():
+                if tensor.is_floating_point():
+                    noise = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
+                    tensor.add_(noise.abs() * 0.3 if name.endswith("_var") else noise * 0.05)
+        self.x = torch.randn(example.shape, generator=generator, dtype=torch.float64)
+        try:
+            self.whole = self.run()
+        except Exception as error:  # whatever a foreign network raises
+            raise PruneError(
+                f"{type(model).__name__} does not run on example_inputs of shape "
+                f"{list(example.shape)} ({type(error).__name__}: {str(error)[:200]}); give one batch as the "
+                "network takes it."
+            ) from error
+
+    @torch.no_grad()
+    def run(self, model: nn.Module | None = None) -> Tensor:
+        """The output."""
+        found = (model or self.model)(self.x)
+        if not isinstance(found, Tensor):
+            raise TypeError(f"the output is a {type(found).__name__}, not one tensor")
+        return found
+
+    def cut(self, variables: Sequence[Variable], choices: Mapping[str, int]) -> Tensor | None:
+        """The output of a sub-network; None where it does not run or has another shape."""
+        wanted = {**largest(variables), **choices}
+        try:
+            with running(self.model, plan(self.model, variables, wanted)):
+                found = self.run()
+        except (RuntimeError, ValueError, TypeError, AssertionError, IndexError):
+            return None
+        return found if found.shape == self.whole.shape else None
+
+    def same(self, found: Tensor | None, like: Tensor | None = None) -> bool:
+        """Whether an output is that of the whole network (or `like`), up to rounding."""
+        if found is None:
+            return False
+        like = self.whole if like is None else like
+        scale = max(float(like.abs().max()), 1e-30)
+        return float((found - like).abs().max()) <= TOLERANCE * scale

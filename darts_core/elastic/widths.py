@@ -1,0 +1,117 @@
+"""Groups of coupled channels whose width may vary, and the reasons of those that may not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from torch import nn
+
+from darts_core.elastic.slices import LAYERS, permute, sortable
+from darts_core.elastic.trial import Trial
+from darts_core.elastic.variables import Width, options_of
+from darts_core.prune.groups import CONVOLUTIONS, ChannelGroup, Member, find_groups, least_width
+
+__all__ = ["by_importance", "find_widths"]
+
+
+def find_widths(
+    model: nn.Module, trial: Trial, input_shape: Sequence[int], least: float, step: int
+) -> tuple[list[Width], dict[str, str]]:
+    """The widths of `model`'s coupled channels, and layer -> why its own stays.
+
+    Args:
+        model: a network in evaluation mode.
+        trial: a copy of it to try cuts on.
+        input_shape: of one example, without the batch.
+        least: share of a group's channels that the smallest width keeps.
+        step: widths are multiples of it where a group is that wide.
+
+    Raises:
+        PruneError: the network cannot be traced.
+    """
+    widths: list[Width] = []
+    left: dict[str, str] = {}
+    covered: set[str] = set()
+    for group in find_groups(model, input_shape):
+        covered |= {member.name for member in group.members if member.side == "out"}
+        found = _width(model, group, least, step)
+        why = found if isinstance(found, str) else _refused(trial, group, found)
+        if isinstance(found, Width) and not why:
+            widths.append(found)
+        else:
+            left[group.root] = why if why else str(found)
+    for name, module in model.named_modules():
+        if isinstance(module, (*CONVOLUTIONS, nn.Linear)) and name not in covered:
+            left[name] = "its outputs are the network's, or are shared out in a fixed way"
+    return widths, left
+
+
+def _width(model: nn.Module, group: ChannelGroup, least: float, step: int) -> Width | str:
+    for member in group.members:
+        module = model.get_submodule(member.name)
+        if not isinstance(module, LAYERS):
+            return f"{member.name} is a {type(module).__name__}, which is not sliced"
+        if isinstance(module, CONVOLUTIONS) and 1 < module.groups < module.in_channels:
+            return f"{member.name} is a grouped convolution"
+        if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) != 1:
+            return f"{member.name} normalises more than its channels"
+    floor = max(int(np.ceil(least * group.channels)), least_width(group))
+    options = options_of(group.channels, floor, step)
+    if len(options) < 2:
+        return f"{group.channels} channels are too few"
+    width = Width(group.root, options, group.members, group.free)
+    return width if _movable(width) else _numbered(width, _fair(group))
+
+
+def _movable(width: Width) -> bool:
+    """Whether every layer owns all of the channels, so that they can be sorted in it."""
+    return all(sortable(m, width.options[-1]) for m in (*width.members, *width.free))
+
+
+def _fair(group: ChannelGroup) -> list[int]:
+    """Channels in an order in which layers that own a part of them each lose their share."""
+    place: dict[int, float] = {}
+    for positions in sorted({m.positions for m in group.members if m.side == "out"}, key=len):
+        own = sorted(set(positions))
+        for number, channel in enumerate(own):
+            place.setdefault(channel, number / len(own))
+    return sorted(range(group.channels), key=lambda channel: place.get(channel, 1.0))
+
+
+def _refused(trial: Trial, group: ChannelGroup, width: Width) -> str:
+    """Why the group cannot vary, found by trying; empty where it can."""
+    if trial.cut([width], {width.name: width.options[0]}) is None:
+        return "the network does not run with fewer, or its output would change its shape"
+    if _movable(width):
+        members, order = (*group.members, *group.free), list(range(group.channels))[::-1]
+        for member in members:
+            permute(trial.model, member, order)
+        same = trial.same(trial.run())
+        for member in members:
+            permute(trial.model, member, order)  # a reversal undoes itself
+        if not same:
+            return "its channels have fixed places (something reads them by position)"
+    return ""
+
+
+def by_importance(model: nn.Module, width: Width, order: Sequence[int]) -> Width:
+    """`width` with the channels of `model` sorted, so that a sub-network is a prefix; in place.
+
+    Where a layer owns only some of the group's channels nothing is moved: they are numbered in that order.
+    """
+    if not _movable(width):
+        return _numbered(width, order)
+    for member in (*width.members, *width.free):
+        permute(model, member, order)
+    return width
+
+
+def _numbered(width: Width, order: Sequence[int]) -> Width:
+    rank = {channel: place for place, channel in enumerate(order)}
+
+    def ranked(members: Sequence[Member]) -> tuple[Member, ...]:
+        return tuple(replace(m, positions=tuple(rank[p] for p in m.positions)) for m in members)
+
+    return replace(width, members=ranked(width.members), free=ranked(width.free))

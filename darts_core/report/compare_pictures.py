@@ -1,0 +1,85 @@
+"""Versions of searches over each other: best so far of each, and their fronts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from darts_core.errors import JobError
+from darts_core.report.blocks import card, pair
+from darts_core.report.charts import Line, line_chart
+from darts_core.report.front import Front, Key, Point
+from darts_core.report.html import Markup
+from darts_core.report.palette import series_colors
+from darts_core.report.svg_front import front_svg, key_html
+from darts_core.report.trials_front import search_front
+from darts_core.store.record import SCRIPT
+from darts_core.store.version import Version
+from darts_core.study.results import Goals, Row, objectives, read_rows, row_values, search_rows
+
+__all__ = ["compare_pictures"]
+
+_SHAPES = ("circle", "square", "diamond", "triangle", "hexagon", "pentagon", "cross")
+
+
+def compare_pictures(versions: Sequence[Version]) -> Markup:
+    """Best so far and fronts of the searches of scripts among the versions that share their objectives."""
+    found: list[tuple[str, list[Row], Goals]] = []
+    for version in versions:
+        if version.kind != SCRIPT:
+            continue
+        try:
+            goals = objectives(version.path)
+        except JobError:
+            continue
+        if not found or _names(goals) == _names(found[0][2]):
+            found.append((version.label, read_rows(version.path), goals))
+    if len(found) < 2:
+        return Markup()
+    colors = series_colors(len(found))
+    lines = [
+        Line(label, _so_far(rows, goals), color, steps=True)
+        for (label, rows, goals), color in zip(found, colors, strict=True)
+    ]
+    metric = str(found[0][2][0]["metric"]).replace("_", " ")
+    curves = line_chart(lines, x_label="trial", y_label=metric, title="Best so far of each version",
+                        width=1060)  # fmt: skip
+    return pair(card(curves, title="Best so far")) + _fronts(found, colors)
+
+
+def _names(goals: Goals) -> list[Any]:
+    return [(goal["metric"], goal["mode"]) for goal in goals]
+
+
+def _so_far(rows: Sequence[Row], goals: Goals) -> list[tuple[float, float]]:
+    better = max if goals[0]["mode"] == "max" else min
+    points: list[tuple[float, float]] = []
+    for row in search_rows(rows):
+        values = row_values(row, goals[:1])
+        if values is not None and row["state"] == "done":
+            best = better([*(y for _, y in points[-1:]), values[0]])
+            points.append((float(len(points)), best))
+    return points
+
+
+def _fronts(found: Sequence[tuple[str, list[Row], Goals]], colors: Sequence[str]) -> Markup:
+    """All trials in one picture, a mark and a colour a version; the front is that of all together."""
+    points: list[Point] = []
+    keys, first = [], None
+    for index, ((label, rows, goals), color) in enumerate(zip(found, colors, strict=True)):
+        own = search_front(rows, goals)
+        if own is None:
+            continue
+        first = first or own
+        shape = _SHAPES[index % len(_SHAPES)]
+        keys.append(Key(shape, color, label))
+        points += [
+            replace(p, color=color, shape=shape, label="", tip=f"{label}, {p.tip}")
+            for p in own.points
+        ]
+    if first is None:
+        return Markup()
+    front = Front("Objectives of the versions", first.x, first.y, tuple(points), baseline=None,
+                  keys=tuple(keys))  # fmt: skip
+    return card(front_svg(front, width=1060) + key_html([front]), title="Fronts")

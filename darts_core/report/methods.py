@@ -1,0 +1,144 @@
+"""Methods against each other over the same seeds: means, spreads, paired differences and their significance.
+
+The elements of a multirun differ in their seed and in other overrides; what else is overridden is the method.
+Differences are taken seed by seed from the first method, as both saw the same data in the same order, and
+judged by Student's paired t-test (two-sided). Several methods raise the chance that one of them differs by
+luck: `p` is corrected after Holm, "A simple sequentially rejective multiple test procedure", Scand. J.
+Statist. 6 (1979). Needs no torch; scipy is loaded when a test is made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from darts_core.metric import ACCURACY, Metric
+
+__all__ = ["Method", "MethodTable", "method_table", "paired_p"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method's line.
+
+    Attributes:
+        name: the overrides that make it.
+        values: of the metric, by seed; seeds that have none are missing.
+        difference: mean over the shared seeds of its value minus the first method's; None for that one.
+        error: standard error of the difference; None below two shared seeds.
+        p: of the paired t-test, corrected for the number of methods; None where there is no test.
+    """
+
+    name: str
+    values: Mapping[str, float]
+    difference: float | None = None
+    error: float | None = None
+    p: float | None = None
+
+    @property
+    def mean(self) -> float | None:
+        """Over its seeds."""
+        return sum(self.values.values()) / len(self.values) if self.values else None
+
+    @property
+    def std(self) -> float | None:
+        """The sample standard deviation over its seeds; None below two."""
+        return _std(list(self.values.values()))
+
+
+@dataclass(frozen=True)
+class MethodTable:
+    """Methods by seeds, in one metric.
+
+    Attributes:
+        key: what the values are called in the files, `test_accuracy`.
+        seeds: in order.
+        methods: in the order in which they were swept; the first is what the others are compared with.
+        metric: what the values are.
+    """
+
+    key: str
+    seeds: tuple[str, ...]
+    methods: tuple[Method, ...]
+    metric: Metric = ACCURACY
+
+    def columns(self) -> list[str]:
+        """The heads of `rows`."""
+        seeds = [f"seed {seed}" for seed in self.seeds]
+        return ["method", *seeds, "n", "mean", "std", "difference", "standard error", "p"]
+
+    def rows(self) -> list[dict[str, str | int | float | None]]:
+        """One mapping a method, for tables; values as they are."""
+        found: list[dict[str, str | int | float | None]] = []
+        for method in self.methods:
+            row: dict[str, str | int | float | None] = {"method": method.name or "as configured"}
+            row |= {f"seed {seed}": method.values.get(seed) for seed in self.seeds}
+            row |= {"n": len(method.values), "mean": method.mean, "std": method.std}
+            row |= {"difference": method.difference, "standard error": method.error}
+            found.append({**row, "p": method.p})
+        return found
+
+
+def method_table(
+    key: str, found: Sequence[tuple[str, str, float | None]], *, metric: Metric = ACCURACY
+) -> MethodTable:
+    """The table of (method, seed, value) of every element; the last one of a pair counts.
+
+    Args:
+        key: what the values are called in the files.
+        found: in the order of the sweep; a value may be missing.
+        metric: what the values are.
+    """
+    values: dict[str, dict[str, float]] = {}
+    seeds: dict[str, None] = {}
+    for method, seed, value in found:
+        seeds[seed] = None
+        own = values.setdefault(method, {})
+        if value is not None:
+            own[seed] = value
+    names = list(values)
+    lines = [Method(names[0], values[names[0]])] if names else []
+    lines += [_against(values[names[0]], name, values[name]) for name in names[1:]]
+    return MethodTable(key, tuple(seeds), tuple(_corrected(lines)), metric)
+
+
+def paired_p(differences: Sequence[float]) -> float | None:
+    """Student's two-sided p that the mean of paired differences is 0; None below two, or without spread."""
+    spread = _std(differences)
+    if not spread:
+        return None
+    from scipy.special import stdtr
+
+    count = len(differences)
+    t = sum(differences) / count / (spread / math.sqrt(count))
+    return float(2 * stdtr(count - 1, -abs(t)))
+
+
+def _std(values: Sequence[float]) -> float | None:
+    if len(values) < 2:
+        return None
+    mean = sum(values) / len(values)
+    return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def _against(first: Mapping[str, float], name: str, values: Mapping[str, float]) -> Method:
+    """A method's line, compared with the first one over the seeds that both have."""
+    differences = [values[seed] - first[seed] for seed in values if seed in first]
+    if not differences:
+        return Method(name, values)
+    spread = _std(differences)
+    error = None if spread is None else spread / math.sqrt(len(differences))
+    mean = sum(differences) / len(differences)
+    return Method(name, values, mean, error, paired_p(differences))
+
+
+def _corrected(methods: Sequence[Method]) -> list[Method]:
+    """The methods, each p times how many tests are left when it is looked at, smallest first (Holm)."""
+    tested = sorted((m.p, i) for i, m in enumerate(methods) if m.p is not None)
+    found, least = list(methods), 0.0
+    for place, (p, index) in enumerate(tested):
+        least = max(least, min(1.0, p * (len(tested) - place)))
+        old = methods[index]
+        found[index] = Method(old.name, old.values, old.difference, old.error, least)
+    return found

@@ -1,0 +1,130 @@
+"""What a multirun's page and folder tell of its methods: the table with its test, and the way there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from darts_core.metric import Metric
+from darts_core.report.blocks import Section, card
+from darts_core.report.charts import Line, line_chart
+from darts_core.report.html import Markup, render
+from darts_core.report.methods import MethodTable, method_table
+from darts_core.report.palette import series_colors
+from darts_core.report.read import StageRun, VersionRun, series
+from darts_core.report.svg import number
+from darts_core.report.tables import neutral
+from darts_core.report.tables import render as text_table
+from darts_core.runlog import write_text
+
+__all__ = ["Element", "judged", "methods_section", "result", "table_of", "write_methods"]
+
+# (method, seed, what it has left)
+Element = tuple[str, str, VersionRun | None]
+_IN_METRIC = ("mean", "std", "difference", "standard error")
+
+
+def judged(runs: Sequence[VersionRun | None]) -> tuple[Metric, str] | None:
+    """The metric that the runs end with and its key: on the test split where one has it, else on val."""
+    known = [run for run in runs if run is not None]
+    for split in ("test", "val"):
+        for run in known:
+            key = f"{split}_{run.metric.name}"
+            if result(run, key) is not None:
+                return run.metric, key
+    return None
+
+
+def result(run: VersionRun | None, metric: str) -> float | None:
+    """What the last stage that knows the metric ended with."""
+    stages = list(run.stages.values()) if run is not None else []
+    known = [value for stage in stages if (value := stage.number(metric)) is not None]
+    return known[-1] if known else None
+
+
+def table_of(elements: Sequence[Element]) -> MethodTable | None:
+    """Methods by seeds in the metric that the elements end with; None where nothing can be compared."""
+    found = judged([run for _, _, run in elements])
+    if found is None or len(elements) < 2:
+        return None
+    metric, key = found
+    return method_table(
+        key, [(name, seed, result(run, key)) for name, seed, run in elements], metric=metric
+    )
+
+
+def write_methods(table: MethodTable, folder: Path) -> None:
+    """The table as `methods.csv` and `methods.md` in `folder`."""
+    columns, rows = table.columns(), table.rows()
+    write_text(folder / "methods.csv", text_table(columns, rows, "csv") + "\n")
+    shown = [[_shown(row[column]) for column in columns] for row in rows]
+    lines = [_line(columns), _line(["---"] * len(columns)), *(_line(cells) for cells in shown)]
+    lines += ["", f"{table.key}. {_note(table)}"]
+    write_text(folder / "methods.md", "\n".join(lines) + "\n")
+
+
+def methods_section(table: MethodTable, elements: Sequence[Element]) -> Section:
+    """The table, and the metric on val over time."""
+    columns = table.columns()
+    rows = [[_cell(column, row[column], table) for column in columns] for row in table.rows()]
+    body = card(render("records", columns=columns, rows=rows))
+    body += _over_time(table, elements)
+    return Section("methods", "Methods and seeds", body, _note(table))
+
+
+def _note(table: MethodTable) -> str:
+    better = "" if table.metric.direction == "maximize" else "Lower is better. "
+    if len(table.methods) < 2:
+        return f"{better}std is the sample standard deviation over the seeds."
+    return (
+        f"{better}Differences are from {table.methods[0].name or 'the first'}, seed by seed; p is that of "
+        "a paired t-test, two-sided, corrected for the number of methods (Holm). std is the sample "
+        "standard deviation over the seeds."
+    )
+
+
+def _cell(column: str, value: str | int | float | None, table: MethodTable) -> str:
+    of_metric = column in _IN_METRIC or column.startswith("seed ")
+    if of_metric and isinstance(value, float):
+        return table.metric.text(value)
+    return _shown(value)
+
+
+def _shown(value: str | int | float | None) -> str:
+    if value is None:
+        return "–"
+    return number(value, 4) if isinstance(value, float) else neutral(value, 500)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(neutral(cell, 500).replace("|", "\\|") for cell in cells) + " |"
+
+
+def _over_time(table: MethodTable, elements: Sequence[Element]) -> Markup:
+    """One line an element, coloured by its method, which the first of its lines names."""
+    key = f"val_{table.metric.name}"
+    colors: Mapping[str, str] = dict(
+        zip((m.name for m in table.methods), series_colors(len(table.methods)), strict=True)
+    )
+    lines, named = [], set()
+    for method, _, run in elements:
+        points = _points(run, key)
+        if points:
+            label = "" if method in named else method or "as configured"
+            lines.append(Line(label, points, colors[method]))
+            named.add(method)
+    title = f"val {table.metric.words} over time"
+    chart = line_chart(
+        lines, x_label="device seconds", y_label=title, title=title,
+        percent=table.metric.share, whole_x=False, width=1060,
+    )  # fmt: skip
+    return card(chart, title=title) if chart else chart
+
+
+def _points(run: VersionRun | None, key: str) -> list[tuple[float, float]]:
+    """The metric over the seconds of the last of search and train that logged it."""
+    stages: list[StageRun] = [
+        run.stages[name] for name in ("train", "search") if run is not None and name in run.stages
+    ]
+    found = (series(stage.metrics, key, x="seconds") for stage in stages)
+    return next((points for points in found if points), [])

@@ -1,0 +1,103 @@
+"""How far a running version is: trials of a search, epochs of a stage, and about how long the rest takes."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from darts_core.errors import DartsError
+from darts_core.report.read import STAGES, read_stage
+from darts_core.runlog import read_yaml
+from darts_core.store.record import SCRIPT
+from darts_core.store.version import Version
+
+__all__ = ["Progress", "progress"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`done` of `total` units (None where nobody knows how many), and the seconds that the rest takes."""
+
+    done: int
+    total: int | None
+    unit: str
+    seconds_left: float | None = None
+
+    @property
+    def share(self) -> float | None:
+        """Between 0 and 1."""
+        return min(1.0, self.done / self.total) if self.total else None
+
+    @property
+    def text(self) -> str:
+        """`7 of 19 trials`, `epoch 3`."""
+        return (
+            f"{self.done} of {self.total} {self.unit}" if self.total else f"{self.done} {self.unit}"
+        )
+
+
+def progress(version: Version, record: Mapping[str, Any]) -> Progress | None:
+    """How far a version's newest command is; None where nothing can be told."""
+    if record["kind"] == SCRIPT:
+        done, total, unit = _trials(version.path), _planned(version.path), "trials"
+    else:
+        done, total, unit = _epochs(version.path)
+    if not done and total is None:
+        return None
+    commands: list[Mapping[str, Any]] = list(record["commands"].values())
+    command = commands[-1] if commands else {}
+    begun = command.get("started")
+    left = None
+    if isinstance(begun, (int, float)) and total and 0 < done <= total:
+        left = max(0.0, time.time() - begun) / done * (total - done)
+    return Progress(done, total, unit, left)
+
+
+def _trials(folder: Path) -> int:
+    try:
+        with os.scandir(folder / "autosearch" / "trials") as entries:
+            return sum(os.path.exists(os.path.join(e.path, "result.json")) for e in entries)
+    except OSError:
+        return 0
+
+
+def _planned(folder: Path) -> int | None:
+    """Trials of the plan, the user's own and the confirming runs among them."""
+    with contextlib.suppress(DartsError, OSError):
+        plan = read_yaml(folder / "autosearch" / "config.yaml")
+        if isinstance(plan, Mapping):
+            searched = _grid(plan) if plan.get("algorithm") == "grid_search" else None
+            if searched is None and isinstance(plan.get("num_samples"), int):
+                searched = int(plan["num_samples"]) + 1
+            if searched is not None:
+                return searched + 2 * int(plan.get("confirm_seeds") or 0)
+    return None
+
+
+def _grid(plan: Mapping[str, Any]) -> int | None:
+    """The number of combinations of a finite space; None for one with ranges."""
+    choices = (plan.get("dimensions") or {}).values()
+    if not all(isinstance(values, list) for values in choices):
+        return None
+    return math.prod(len(values) for values in choices)
+
+
+def _epochs(folder: Path) -> tuple[int, int | None, str]:
+    """Epochs of the stage that was written to last."""
+    newest, when = None, -1.0
+    for name in STAGES:
+        with contextlib.suppress(OSError):
+            changed = (folder / name / "metrics.jsonl").stat().st_mtime
+            if changed > when:
+                newest, when = name, changed
+    if newest is None:
+        return 0, None, "epochs"
+    stage = read_stage(folder / newest, newest)
+    total = stage.setting(newest, "epochs")
+    return len(stage.metrics), total if isinstance(total, int) else None, f"epochs of {newest}"

@@ -1,0 +1,70 @@
+"""In words: how a model stands against the baseline, and at which cost."""
+
+from __future__ import annotations
+
+import math
+
+from darts_core.metric import ACCURACY
+from darts_core.report.rows import ModelRow, finite
+from darts_core.report.svg import number
+
+__all__ = ["outcome", "speed", "versus"]
+
+
+def versus(row: ModelRow, base: ModelRow, batch: int) -> tuple[float, float]:
+    """Speed-up of `row` over `base` at `batch`, and its gain in the metric as it is shown."""
+    speedup = base.latency[batch].median_ms / row.latency[batch].median_ms
+    return speedup, row.metric.gain(row.accuracy_mean or 0.0, base.accuracy_mean or 0.0)
+
+
+def speed(speedup: float) -> str:
+    """`2.07× faster` or `1.5× slower`."""
+    return f"{number(speedup)}× faster" if speedup >= 1 else f"{number(1 / speedup)}× slower"
+
+
+def _noise(row: ModelRow, base: ModelRow) -> float:
+    """What a difference must exceed to be called a gain: the two spreads."""
+    metric = row.metric
+    spread = metric.scale * ((row.accuracy_std or 0.0) + (base.accuracy_std or 0.0))
+    return max(spread, 0.05 if metric.share else 0.0)
+
+
+def _compare(row: ModelRow, base: ModelRow, batch: int) -> str:
+    """One clause on how `row` stands against the baseline."""
+    speedup, gain = versus(row, base, batch)
+    metric = row.metric
+    if abs(gain) <= _noise(row, base):
+        equally = "equally accurate" if metric == ACCURACY else f"equal in {metric.words}"
+        accuracy = f"{equally} ({metric.gain_text(gain)}, within the spread)"
+    elif metric == ACCURACY:
+        accuracy = f"{abs(gain):.2f} points {'more' if gain > 0 else 'less'} accurate"
+    else:
+        amount = metric.gain_text(abs(gain)).lstrip("+")
+        accuracy = f"{amount} {'better' if gain > 0 else 'worse'}"
+    # two runtimes are two things: an eager baseline is named as such beside an exported model
+    rival = (
+        base.label
+        if base.label != base.name or base.runtime == row.runtime
+        else f"{base.name} (eager)"
+    )
+    return f"{speed(speedup)} than {rival} and {accuracy}"
+
+
+def _cost(row: ModelRow, base: ModelRow) -> str:
+    """At which cost `row` was had, the baseline's being one; empty where it is not known."""
+    ours, theirs = (finite(r.extra.get("device_seconds")) for r in (row, base))
+    if not ours or not theirs:
+        return ""
+    if abs(math.log(ours / theirs)) < math.log(1.2):
+        return ", at equal cost"
+    return f", for {number(ours / theirs, 2)} times its device time"
+
+
+def outcome(row: ModelRow, base: ModelRow, batch: int) -> str:
+    """In one sentence what was won over the baseline, or that nothing was."""
+    speedup, gain = versus(row, base, batch)
+    noise = _noise(row, base)
+    won = (speedup > 1 and gain >= -noise) or (speedup == 1 and gain > noise)
+    start = f"The {row.label} model is " if won else f"Nothing was won: the {row.label} model is "
+    seeds = f" ({row.n} seed{'s' if row.n != 1 else ''})"
+    return f"{start}{_compare(row, base, batch)}{_cost(row, base)}{seeds}."

@@ -1,0 +1,59 @@
+"""Random inputs of a shape, as a network takes them: for counting, timing, tracing and comparing.
+
+Shapes: C channels, H W height and width, T positions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from darts_core.memory import check_memory
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+__all__ = ["draw_inputs"]
+
+
+def draw_inputs(
+    shape: Sequence[int],
+    batch: int,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    generator: torch.Generator | None = None,
+    vocabulary: int = 2,
+    zeros: bool = False,
+) -> Tensor:
+    """A random batch as a network takes it: standard normal values, or token numbers for a shape (T,).
+
+    Args:
+        shape: of one sample: (C, H, W), (C, T) or (T,).
+        batch: samples.
+        device: of the batch.
+        dtype: of values; tokens are int64.
+        generator: on `device`; None draws from the global one.
+        vocabulary: token numbers lie below it.
+        zeros: nothing but zeros instead.
+
+    Raises:
+        MemoryShortageError: no memory holds so many.
+    """
+    import torch
+
+    place = torch.device(device)
+    check_memory(
+        batch * math.prod(shape) * (dtype or torch.float32).itemsize,
+        f"A batch of {batch} of shape {tuple(shape)} needs",
+        "use a smaller batch",
+        place,
+    )
+    if zeros:
+        dtype = torch.int64 if len(shape) == 1 else dtype
+        return torch.zeros(batch, *shape, device=device, dtype=dtype)
+    if len(shape) == 1:
+        return torch.randint(vocabulary, (batch, *shape), device=device, generator=generator)
+    return torch.randn(batch, *shape, device=device, dtype=dtype, generator=generator)

@@ -1,0 +1,187 @@
+"""Successive halving of finalists: all are trained a little, the better half a little more.
+
+Every training has the learning rate of its full length from the start and stops at rungs, so that a later
+rung goes on where an earlier one stopped. What is known of a finalist lies in its folder, epoch by
+epoch; a killed halving reads it there.
+
+Source: Jamieson and Talwalkar, "Non-stochastic Best Arm Identification", arXiv:1502.07943, Algorithm 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from darts_core.architecture import Architecture
+from darts_core.metric import ACCURACY, Metric
+from darts_core.runlog import RunFolder
+from darts_core.search.finalists import Finalist
+from darts_core.settings import TrainConfig
+from darts_core.train import fit
+
+__all__ = ["Bracket", "Halving", "Standing"]
+
+SPLITS = ("params", "alpha")
+
+
+class _Reached(Exception):
+    """A training is where its rung wants it."""
+
+
+@dataclass
+class Standing:
+    """A finalist in the bracket.
+
+    Attributes:
+        finalist: the candidate.
+        accuracies: mean over seeds of the metric on val, by epochs trained.
+        losses: likewise of the loss.
+        metric: the task's.
+    """
+
+    finalist: Finalist
+    accuracies: dict[int, float] = field(default_factory=dict)
+    losses: dict[int, float] = field(default_factory=dict)
+    metric: Metric = ACCURACY
+
+    def key(self, epochs: int) -> tuple[float, float]:
+        """What is compared: the metric, then the loss; larger is better."""
+        return self.metric.rating(self.accuracies[epochs]), -self.losses[epochs]
+
+
+@dataclass
+class Bracket:
+    """How a halving went.
+
+    Attributes:
+        standings: of all finalists, in the pool's order.
+        winner: the place of the best one.
+        rungs: epochs after which finalists were compared.
+        seeds: trainings of each finalist.
+        epochs: trained, of all finalists and seeds.
+        seconds: of these, on the device.
+    """
+
+    standings: list[Standing]
+    winner: int
+    rungs: list[int]
+    seeds: int
+    epochs: int
+    seconds: float
+
+
+@dataclass
+class Halving:
+    """Trains finalists and halves them.
+
+    Args:
+        make: the plain network of an architecture.
+        bundle: the data; val decides.
+        recipe: of a finalist that is trained to the end.
+        seeds: each finalist is trained from so many starts, and their mean counts.
+        seed: the first of these.
+        folder: of the trainings.
+        on_epoch: called after every epoch; may raise, what was saved is kept.
+        progress: called with (epochs trained, epochs in all).
+    """
+
+    make: Callable[[Architecture], nn.Module]
+    bundle: Any
+    recipe: TrainConfig
+    seeds: int
+    seed: int
+    folder: Path
+    on_epoch: Callable[[], None] = lambda: None
+    progress: Callable[[int, int], None] | None = None
+
+    def rungs(self) -> list[int]:
+        """Epochs after which finalists are compared: a quarter, a half and all of the recipe's."""
+        from darts_core.study.pruners import HalvingPruner
+
+        epochs = self.recipe.epochs
+        return [*HalvingPruner(max(1, epochs // 4), 2, epochs).rungs, epochs]
+
+    def __call__(self, finalists: Sequence[Finalist]) -> Bracket:
+        """The bracket of these finalists; the better half, rounded up, passes each rung but the last."""
+        metric = self.bundle.task.metric
+        standings = [Standing(finalist, metric=metric) for finalist in finalists]
+        left, rungs, done, before = list(range(len(standings))), self.rungs(), 0, 0
+        planned = self._planned(len(left), rungs)
+        for rung in rungs:
+            for place in left:
+                self._train(standings[place], place, rung)
+                done += (rung - before) * self.seeds
+                if self.progress is not None:
+                    self.progress(done, planned)
+            left.sort(key=lambda place: standings[place].key(rung), reverse=True)
+            if rung != rungs[-1] and len(left) > 2:
+                left = left[: -(-len(left) // 2)]
+            before = rung
+        rows = [row for path in self._folders(len(standings)) for row in RunFolder(path).metrics()]
+        seconds = sum(float(row["seconds"]) for row in rows)
+        return Bracket(standings, left[0], rungs, self.seeds, len(rows), seconds)
+
+    def _planned(self, count: int, rungs: Sequence[int]) -> int:
+        total, before = 0, 0
+        for rung in rungs:
+            total += count * (rung - before) * self.seeds
+            count, before = (count if count <= 2 else -(-count // 2)), rung
+        return total
+
+    def _folders(self, count: int) -> list[Path]:
+        return [self._folder(place, k) for place in range(count) for k in range(self.seeds)]
+
+    def _folder(self, place: int, number: int) -> Path:
+        return self.folder / f"{place:02d}" / f"seed{self.seed + number}"
+
+    def _train(self, standing: Standing, place: int, rung: int) -> None:
+        """Train the finalist up to `rung` epochs from every start, and note how it stands."""
+        rows = [
+            self._up_to(standing.finalist.architecture, self._folder(place, k), self.seed + k, rung)
+            for k in range(self.seeds)
+        ]
+        standing.accuracies[rung] = statistics.mean(
+            float(row[f"val_{standing.metric.name}"]) for row in rows
+        )
+        standing.losses[rung] = statistics.mean(float(row["val_loss"]) for row in rows)
+
+    def _up_to(
+        self, architecture: Architecture, folder: Path, seed: int, rung: int
+    ) -> dict[str, Any]:
+        """The row of the epoch that ends at `rung`."""
+        run = RunFolder(folder, tensorboard=False)
+        folder.mkdir(parents=True, exist_ok=True)
+        known = {int(row["epoch"]) + 1: row for row in run.metrics()}
+        if rung in known:
+            return dict(known[rung])
+        last: dict[str, Any] = {}
+
+        def after(epoch: int, row: dict[str, Any]) -> None:
+            last.update(row)
+            self.on_epoch()
+            if epoch + 1 >= rung:
+                raise _Reached
+
+        torch.manual_seed(seed)
+        with contextlib.suppress(_Reached):
+            fit(
+                self.make(architecture),
+                self.bundle,
+                self.recipe,
+                train_on=SPLITS,
+                select_on="val",
+                seed=seed,
+                device=self.bundle.device,
+                run=run,
+                checkpoint=folder / "checkpoint.pt",
+                on_epoch=after,
+                verbose=False,
+            )
+        return last

@@ -1,0 +1,220 @@
+"""The end of a search by finalists: who they are, and the one that their brief trainings choose."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from darts_core.architecture import Architecture
+from darts_core.data import DataBundle
+from darts_core.latency.within import TOLERANCE
+from darts_core.runlog import read_json, write_json
+from darts_core.search import Doubt, SearchResult
+from darts_core.search.finalists import Finalist, Limits, choose_pool, prior_of, shared_weights_of
+from darts_core.search.halving import SPLITS, Bracket, Halving
+from darts_core.settings import TrainConfig
+from darts_core.spaces import ChoiceSpace, SearchSpace
+from darts_core.stages.budget import timed
+from darts_core.stages.interrupt import check_stop, deferred_stop
+from darts_core.stages.progress import progress_bar
+from darts_core.stages.schema import SearchStage
+from darts_core.supernet import build
+
+__all__ = ["choose_among_finalists"]
+
+log = logging.getLogger("darts_core")
+# zero-cost proxies mislead on networks of one cell a stage
+_LEAST_LAYERS = 3
+_RANKED_ON = 4
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """How the plain networks of a search are built."""
+
+    config: SearchStage
+    bundle: DataBundle
+
+    def make(self, architecture: Architecture, *, least_layers: int = 1) -> nn.Module:
+        """The network of an architecture, at the search's sizes."""
+        node = self.config.search
+        return build(
+            architecture,
+            channels=node.channels,
+            layers=max(node.layers, least_layers),
+            num_classes=self.bundle.num_outputs,
+            in_channels=self.bundle.in_channels,
+        )
+
+    def text(self, architecture: Architecture) -> str:
+        """The layers of the network."""
+        with torch.random.fork_rng(devices=[]):
+            return repr(self.make(architecture))
+
+
+def choose_among_finalists(
+    config: SearchStage,
+    found: SearchResult,
+    space: SearchSpace,
+    supernet: Any,
+    bundle: DataBundle,
+    penalties: Sequence[nn.Module],
+    timer: Any,
+    judge: Callable[[Architecture], list[Doubt]],
+    folder: Path,
+) -> tuple[SearchResult, dict[str, Any]]:
+    """`found` with the architecture that wins among its finalists, and the facts for `result.json`.
+
+    With `search.finalists=1` both are as they were. The trainings lie in `folder`, and so does the pool:
+    a search that is called again goes on with the same finalists.
+
+    Args:
+        config: of the stage.
+        found: what the search ended with, within its budget.
+        space: of the architectures.
+        supernet: as the search left it.
+        bundle: without its test split.
+        penalties: those of the search; the last one may have a budget.
+        timer: of networks; None where the cost is a count.
+        judge: what the guards say of an architecture.
+        folder: of the trainings.
+    """
+    node = config.search
+    if node.finalists == 1:
+        return found, {}
+    sizes = _Sizes(config, bundle)
+    pool = _pool(
+        folder / "pool.json", lambda: _choose(config, found, space, supernet, sizes, penalties, timer, judge)
+    )  # fmt: skip
+    if len(pool) < 2:
+        log.warning("there are no finalists beside the pick of the alphas")
+        return found, {}
+    with progress_bar("finalists") as progress, deferred_stop():
+        bracket = Halving(
+            sizes.make,
+            bundle,
+            _recipe(config, bundle),
+            seeds=node.finalist_seeds,
+            seed=config.seed,
+            folder=folder,
+            on_epoch=check_stop,
+            progress=progress,
+        )(pool)
+    best = pool[bracket.winner]
+    facts, metric = _facts(bracket), bundle.task.metric
+    log.info(
+        "of %d finalists the one from %s wins, val %s after %d epochs (mean of %d); %.1f s in all",
+        len(pool), best.source, metric.text(facts[f"val_{metric.name}"]), bracket.rungs[-1],
+        bracket.seeds, bracket.seconds,
+    )  # fmt: skip
+    if best.architecture != found.architecture:
+        found = replace(
+            found, architecture=best.architecture, doubts=judge(best.architecture), epoch=None
+        )
+    return replace(found, seconds=found.seconds + bracket.seconds), {"finalists": facts}
+
+
+def _pool(path: Path, choose: Callable[[], list[Finalist]]) -> list[Finalist]:
+    """The pool in `path`, or what `choose` gives, written there."""
+    if path.is_file():
+        rows = read_json(path)["finalists"]
+        return [
+            Finalist(Architecture.from_dict(r["architecture"]), r["source"], r["cost"])
+            for r in rows
+        ]
+    pool = choose()
+    rows = [{**asdict(f), "architecture": f.architecture.to_dict()} for f in pool]
+    write_json(path, {"schema_version": 1, "finalists": rows})
+    return pool
+
+
+def _choose(
+    config: SearchStage,
+    found: SearchResult,
+    space: SearchSpace,
+    supernet: Any,
+    sizes: _Sizes,
+    penalties: Sequence[nn.Module],
+    timer: Any,
+    judge: Callable[[Architecture], list[Doubt]],
+) -> list[Finalist]:
+    node = config.search
+    least = 1 if isinstance(space, ChoiceSpace) else _LEAST_LAYERS
+    data = sizes.bundle.batches("alpha", node.batch_size, seed=config.seed, epoch=0)
+    batches = [batch for batch, _ in zip(data, range(_RANKED_ON), strict=False)]
+    task = sizes.bundle.task
+    prior = prior_of(lambda a: sizes.make(a, least_layers=least), batches[0], task)
+    rankings = {
+        "a zero-cost prior": prior,
+        "the shared weights": shared_weights_of(supernet, batches, task),
+    }
+    limits = _limits(penalties, timer, lambda a: not judge(a))
+    if isinstance(space, ChoiceSpace):
+        limits = replace(limits, identity=sizes.text)
+    return choose_pool(found, space, limits, rankings, count=node.finalists, seed=config.seed)
+
+
+def _limits(
+    penalties: Sequence[nn.Module], timer: Any, sound: Callable[[Architecture], bool]
+) -> Limits:
+    """What the budget, if there is one, lets pass: as expected for a draw, as measured for a place."""
+    penalty: Any = penalties[-1] if penalties else None
+    budget = getattr(penalty, "budget", None)
+    if budget is None:
+        return Limits(sound)
+    take = penalty.cost.of if timer is None else timed(timer)
+
+    def measured(architecture: Architecture) -> float | None:
+        cost = float(take(architecture))
+        return cost if cost <= TOLERANCE * budget else None
+
+    return Limits(sound, lambda a: penalty.cost.of(a) <= budget, measured)
+
+
+def _recipe(config: SearchStage, bundle: DataBundle) -> TrainConfig:
+    """A short training under the settings that moved the supernet's params."""
+    node = config.search
+    return TrainConfig(
+        epochs=node.finalist_epochs,
+        batch_size=min(node.batch_size, len(bundle.split(SPLITS))),
+        learning_rate=node.learning_rate,
+        momentum=node.momentum,
+        weight_decay=node.weight_decay,
+        grad_clip=node.grad_clip,
+        drop_path=0.0,
+        crop_padding=node.crop_padding,
+        flip=node.flip,
+        cutout=node.cutout,
+        time_shift=node.time_shift,
+        scaling=node.scaling,
+        jitter=node.jitter,
+    )
+
+
+def _facts(bracket: Bracket) -> dict[str, Any]:
+    """The bracket for `result.json`."""
+    last, name = bracket.rungs[-1], bracket.standings[bracket.winner].metric.name
+    return {
+        "rungs": bracket.rungs,
+        "seeds": bracket.seeds,
+        "epochs": bracket.epochs,
+        "device_seconds": bracket.seconds,
+        f"val_{name}": bracket.standings[bracket.winner].accuracies[last],
+        "winner": bracket.winner,
+        "bracket": [
+            {
+                "source": standing.finalist.source,
+                "architecture": standing.finalist.architecture.text(),
+                "cost": standing.finalist.cost,
+                f"val_{name}": {str(k): v for k, v in standing.accuracies.items()},
+                "val_loss": {str(k): v for k, v in standing.losses.items()},
+            }
+            for standing in bracket.standings
+        ],
+    }

@@ -1,0 +1,92 @@
+"""Rivals of the pipeline: the hand-designed network at other widths, networks drawn by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from darts_core.bench.results import slug
+from darts_core.errors import ConfigError
+from darts_core.models.baselines import is_baseline
+from darts_core.stages.inputs import find_architecture
+from darts_core.stages.schema import Pipeline, TrainStage, TuneStage
+from darts_core.stages.train import train
+from darts_core.stages.tune import tune
+
+__all__ = ["check_rivals", "rival_name", "train_like_the_network", "train_rivals"]
+
+MOST_WIDTH = 4096
+
+
+def train_like_the_network(
+    config: Pipeline,
+    architecture: str,
+    folder: Path,
+    *,
+    seconds: float,
+    width: int | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Tune and train another network over the epochs and splits of the searched one.
+
+    It is tuned over as many trials, or with `bench.equal_cost` for as many seconds.
+
+    Args:
+        config: of the pipeline.
+        architecture: a hand-designed network, a name, or an architecture's file or text.
+        folder: receives `tune/` and `train/`.
+        seconds: on the device, of everything that was spent on the searched one before its training.
+        width: first channels of a hand-designed network; None: `train.channels`, as the searched one.
+    """
+    study = config.tune
+    if config.bench.equal_cost:
+        study = replace(study, trials=None, device_seconds=seconds)
+    recipe = config.train if width is None else replace(config.train, channels=width)
+    base = config.part(TuneStage, architecture=architecture, train=recipe, tune=study)
+    tuned = tune(base, folder / "tune")
+    best = base.part(TrainStage, train=replace(base.train, **tuned["best"]))
+    return {"tune": tuned, "train": train(best, folder / "train")}
+
+
+def rival_name(config: Pipeline, rival: str) -> str:
+    """What tables call a rival: the baseline with its width, or the file's or architecture's name."""
+    if rival.isdigit():
+        return f"{config.bench.baseline} w{int(rival)}"
+    return Path(rival).stem if rival.endswith((".yaml", ".yml")) else rival
+
+
+def check_rivals(config: Pipeline, version: Path) -> None:
+    """Look at `bench.rivals` before any work.
+
+    Raises:
+        ConfigError: a width is none, or one rival is named twice.
+        ArchitectureError: there is no such architecture.
+    """
+    names = [slug(rival_name(config, rival)) for rival in config.bench.rivals]
+    for rival, name in zip(config.bench.rivals, names, strict=True):
+        if names.count(name) > 1:
+            raise ConfigError(f"bench.rivals names {rival!r} twice; each needs a name of its own.")
+        if rival.isdigit() and not 1 <= int(rival) <= MOST_WIDTH:
+            raise ConfigError(
+                f"bench.rivals={rival} is no width; give 1 to {MOST_WIDTH}, or an architecture's file."
+            )
+        if not rival.isdigit() and not is_baseline(rival):
+            find_architecture(rival, version)
+
+
+def train_rivals(
+    config: Pipeline, version: Path, *, seconds: float
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(name and step, result) of every network of `bench.rivals`, in `rivals/<name>/`."""
+    for rival in config.bench.rivals:
+        name = rival_name(config, rival)
+        folder = version / "rivals" / slug(name)
+        if rival.isdigit():
+            found = train_like_the_network(
+                config, config.bench.baseline, folder, width=int(rival), seconds=seconds
+            )
+        else:
+            found = train_like_the_network(config, rival, folder, seconds=seconds)
+        for step, result in found.items():
+            yield f"rival {name} {step}", result

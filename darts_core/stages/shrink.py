@@ -1,0 +1,151 @@
+"""Stage `shrink`: a trained network's sub-networks, from one elastic training, as a measured front."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from darts_core.elastic.choose import budgets_of
+from darts_core.elastic.device_clock import DeviceClock
+from darts_core.elastic.front import pick
+from darts_core.elastic.points import given_network, write_points
+from darts_core.elastic.shrink import Family, grow_family
+from darts_core.errors import ConfigError
+from darts_core.metric import Metric
+from darts_core.report.family import family_front
+from darts_core.report.png_front import save_front
+from darts_core.runlog import RunFolder, write_json
+from darts_core.stages.export import export
+from darts_core.stages.inputs import find_device, load_bundle, open_model, recipe
+from darts_core.stages.interrupt import check_stop, deferred_stop
+from darts_core.stages.progress import progress_bar
+from darts_core.stages.schema import ExportStage, ShrinkStage
+from darts_core.stages.timing import stopwatch
+from darts_core.train import of_model
+
+__all__ = ["shrink"]
+
+log = logging.getLogger("darts_core")
+
+
+def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
+    """Make the model of `model=` elastic, train it once, choose for every budget, cut out and export.
+
+    Every step goes on where it was: epochs, the latency table, judged sub-networks, points.
+
+    Returns:
+        points, judged, found_by, val_<metric>, test_<metric> and latency_ms of the point picked, metric,
+        device_seconds.
+    """
+    run = RunFolder.create(folder, config.described())
+    if run.finished:
+        return run.result()
+    device = find_device(config.device)
+    bundle = load_bundle(config, device)
+    if bundle.kind != "image" or bundle.task.name != "classification":
+        raise ConfigError(
+            f"shrink is for classifiers of images; {bundle.name} holds samples of shape "
+            f"{bundle.input_shape} for task={bundle.task.name}. Use prune."
+        )
+    model, meta, path = open_model(config, folder.parent, ("train",), bundle, device)
+    bundle = of_model(bundle, meta, str(path or config.model))
+    metric = bundle.task.metric
+    if getattr(model, "auxiliary", None) is not None:
+        model.auxiliary = None  # type: ignore[assignment]
+    settings, options = config.shrink, config.shrink.options
+    clock = DeviceClock(
+        bundle.input_shape, device, batch=settings.batch, runtime=options.runtime,
+        seconds=options.seconds,
+    )  # fmt: skip
+    given = copy.deepcopy(model).eval()
+    changes = {"min_learning_rate": 0.0, "warmup_epochs": 0.0, "drop_path": 0.0}
+    trained = recipe(
+        config, folder, epochs=settings.epochs, learning_rate=settings.learning_rate, **changes
+    )
+    with stopwatch(device) as watch:
+        with deferred_stop():
+            family = grow_family(
+                model, bundle.without_test(), settings, trained, clock, folder, seed=config.seed,
+                run=run, on_epoch=check_stop, bar=lambda title: progress_bar(title),
+            )  # fmt: skip
+        base, first = given_network(given, bundle, clock, folder)
+        tuned = replace(trained, epochs=settings.fine_tuning) if settings.fine_tuning else None
+        points = write_points(
+            family, given, bundle, clock, first, folder, _plain(meta), tuning=tuned,
+            share=options.distillation, seed=config.seed,
+            done=lambda at: _export(config, at) if settings.export else None,
+        )  # fmt: skip
+    front = _front(config, family, clock, metric, base, points, folder)
+    taken = pick(front, latency_ms=_wanted(settings.pick, base["latency_ms"], points))
+    shutil.copyfile(folder / taken["folder"] / "model.pt", folder / "model.pt")
+    run.finish(
+        points=len(points),
+        judged=family.chosen.judged,
+        found_by=family.chosen.found_by,
+        picked=taken["folder"],
+        latency_before_ms=base["latency_ms"],
+        latency_ms=taken["latency_ms"],
+        **{f"val_{metric.name}": taken["val_metric"], f"test_{metric.name}": taken["metric"]},
+        metric=metric.to_dict(),
+        params=taken["params"],
+        macs=taken["macs"],
+        training_seconds=family.train_seconds,
+        choosing_seconds=family.chosen.seconds,
+        device_seconds=watch.seconds,
+        seed=config.seed,
+    )
+    return run.result()
+
+
+def _plain(meta: dict[str, Any]) -> dict[str, Any]:
+    build = dict(meta.get("build") or {})
+    return {**meta, "build": {**build, "auxiliary": False}} if build else meta
+
+
+def _export(config: ShrinkStage, at: Path) -> None:
+    """The point's deployable forms, each verified, by the export stage."""
+    export(
+        config.part(ExportStage, model=str(at / "model.pt"), model_args={}, weights=None),
+        at / "export",
+    )
+
+
+def _front(
+    config: ShrinkStage,
+    family: Family,
+    clock: DeviceClock,
+    metric: Metric,
+    base: dict[str, Any],
+    points: list[dict[str, Any]],
+    folder: Path,
+) -> dict[str, Any]:
+    content = {
+        "schema_version": 1,
+        **clock.described(),
+        "metric": metric.name,
+        "direction": metric.direction,
+        "share": metric.share,
+        "seed": config.seed,
+        "base": base,
+        "points": points,
+        "found_by": family.chosen.found_by,
+        "judged": family.chosen.judged,
+        "best_loss_by": family.chosen.best_by,
+        "budgets_ms": family.chosen.budgets_ms,
+        "checks": family.checks,
+    }
+    write_json(folder / "front.json", content)
+    drawn = family_front(content)
+    if drawn is not None:
+        log.info("front: %s", save_front([drawn], folder / "front.png", titles=False))
+    return content
+
+
+def _wanted(text: str, whole_ms: float, points: list[dict[str, Any]]) -> float:
+    """The latency that `shrink.pick` allows; the fastest point's where none is so fast."""
+    fastest = min(point["latency_ms"] for point in points)
+    return max(budgets_of(0.0, whole_ms, [text], 1)[0], fastest)

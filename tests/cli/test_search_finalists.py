@@ -1,0 +1,46 @@
+"""Finalists through the command: the bracket in result.json, a budget, one finalist, a resumed pool."""
+
+from pathlib import Path
+
+import pytest
+
+from darts_core import cli
+from darts_core.architecture import Architecture
+from darts_core.runlog import read_json
+
+SEARCH = [
+    "search", "data=digits", "data.limit=200", "space=convnet", "search.epochs=2", "search.channels=2",
+    "search.batch_size=64", "search.finalist_epochs=2", "latency.cost=macs", "latency.budget=0.03",
+]  # fmt: skip
+
+
+def run(folder: Path, *words: str) -> Path:
+    assert cli.main([*SEARCH, *words, f"out={folder}", "job=a"]) == 0
+    return folder / "a" / "V001" / "search"
+
+
+def test_the_finalists_decide_within_the_budget_and_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = run(tmp_path / "many", "search.finalists=4")
+    result = read_json(folder / "result.json")
+    told = result["finalists"]
+    assert told["rungs"] == [1, 2]
+    assert len(told["bracket"]) == 4
+    assert all(row["cost"] <= 1.05 * 0.03 for row in told["bracket"])
+    best = told["bracket"][told["winner"]]
+    assert best["architecture"] == result["text"]
+    assert Architecture.from_yaml(folder / "architecture.yaml").text() == result["text"]
+    assert told["device_seconds"] < result["device_seconds"]
+    pool = read_json(folder / "finalists" / "pool.json")["finalists"]
+    assert [row["source"] for row in pool] == [row["source"] for row in told["bracket"]]
+
+
+def test_one_finalist_is_the_pick_of_the_alphas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = run(tmp_path / "one", "search.finalists=1")
+    assert "finalists" not in read_json(folder / "result.json")
+    assert not (folder / "finalists").exists()

@@ -1,0 +1,205 @@
+"""Data of any shape: kinds of inputs and targets, masks, groups, texts, and what does not fit."""
+
+import numpy as np
+import pytest
+import torch
+
+from darts_core.data import RawData, load_data, make_bundle
+from darts_core.errors import ConfigError, DataError
+from darts_core.tasks import IGNORED, Classification, Regression, make_task
+from darts_core.testing import DatasetContract
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(3)
+
+
+def saved(path, **arrays):
+    np.savez(path, **arrays)
+    return load_data("npz", path)
+
+
+class TestSeries(DatasetContract):
+    @pytest.fixture
+    def bundle(self, tmp_path):
+        rng = np.random.default_rng(0)
+        x = rng.integers(-3000, 3000, (60, 2, 21)).astype(np.int16)
+        return saved(
+            tmp_path / "a.npz", x=x, y=np.arange(60) % 3, classes=["a", "b", "c"], rate=4000
+        )
+
+    same_bundle = bundle
+
+    def test_it_says_what_it_is(self, bundle):
+        assert (bundle.kind, bundle.input_shape, bundle.in_channels) == ("series", (2, 21), 2)
+        assert bundle.rate == 4000
+        assert bundle.class_names == ("a", "b", "c")
+        with pytest.raises(DataError, match=r"holds series of shape \(2, 21\); this needs images"):
+            _ = bundle.image_shape
+
+
+class TestWideImages(DatasetContract):
+    @pytest.fixture
+    def bundle(self, tmp_path):
+        x = 1000 + np.random.default_rng(0).normal(size=(50, 12, 8, 11)).astype(np.float32)
+        return saved(tmp_path / "a.npz", x=x, y=np.random.default_rng(1).normal(size=(50, 2)))
+
+    same_bundle = bundle
+
+    def test_numbers_are_a_regression(self, bundle):
+        assert bundle.input_shape == (12, 8, 11)
+        assert isinstance(bundle.task, Regression)
+        assert (bundle.num_outputs, bundle.class_names) == (2, ("value0", "value1"))
+        params = bundle.split("params").targets.double()
+        assert bundle.task.mean == pytest.approx(params.mean(0).tolist())
+
+
+class TestText(DatasetContract):
+    @pytest.fixture
+    def bundle(self, tmp_path):
+        (tmp_path / "a.txt").write_text("abcd\n" * 100, encoding="utf-8")
+        return load_data("text", tmp_path / "a.txt", length=8)
+
+    same_bundle = bundle
+
+    def test_targets_are_the_characters_that_follow(self, bundle):
+        x, y = next(iter(bundle.batches("val", 2, shuffle=False)))
+        assert x.dtype == y.dtype == torch.int64
+        assert torch.equal(x[:, 1:], y[:, :-1])
+        assert "".join(bundle.vocabulary[t] for t in x[0]) in "abcd\n" * 3
+        assert (bundle.in_channels, bundle.num_outputs, bundle.task.name) == (5, 5, "next_token")
+
+    def test_splits_are_stretches_in_the_order_of_the_text(self, bundle):
+        first, last = bundle.parts["val"].min(), bundle.parts["val"].max()
+        assert bundle.parts["params"].max() < first
+        assert bundle.parts["alpha"].max() < first
+        assert last < bundle.parts["test"].min()
+
+
+def test_several_labels_and_their_mask(tmp_path, rng):
+    y, mask = (rng.random((40, 3)) < 0.5).astype(np.uint8), rng.random((40, 3)) < 0.9
+    bundle = saved(tmp_path / "a.npz", x=rng.normal(size=(40, 5)), y=y, mask=mask)
+    assert bundle.task.name == "multi_label"
+    assert bundle.input_shape == (1, 5)
+    targets = torch.cat([bundle.split(name).targets for name in bundle.parts])
+    assert int(targets.isnan().sum()) == (~mask).sum()
+
+
+def test_a_mask_of_positions_and_one_of_samples(tmp_path, rng):
+    x = rng.integers(0, 7, (40, 6))
+    mask = rng.random((40, 6)) < 0.8
+    bundle = saved(tmp_path / "a.npz", x=x, y=x, mask=mask)
+    targets = torch.cat([bundle.split(name).targets for name in bundle.parts])
+    assert int((targets == IGNORED).sum()) == (~mask).sum()
+    kept = np.arange(40) % 4 != 0
+    few = saved(tmp_path / "b.npz", x=rng.normal(size=(40, 1, 9)), y=np.arange(40) % 2, mask=kept)
+    assert sum(few.sizes.values()) == 30
+
+
+def test_whole_numbers_are_classes_unless_the_task_says_numbers(tmp_path, rng):
+    np.savez(tmp_path / "a.npz", x=rng.normal(size=(60, 1, 9)), y=10 + 5 * (np.arange(60) % 7))
+    with pytest.raises(DataError, match="no training image of class '0'"):
+        load_data("npz", tmp_path / "a.npz")
+    bundle = load_data("npz", tmp_path / "a.npz", task=make_task("regression"))
+    assert bundle.num_outputs == 1
+    assert set(bundle.split("params").targets.flatten().tolist()) <= {10 + 5 * i for i in range(7)}
+    with pytest.raises(DataError, match=r"task=next_token needs one token number a position"):
+        load_data("npz", tmp_path / "a.npz", task=make_task("next_token"))
+
+
+def grouped(rng, **more):
+    group = np.repeat(np.arange(6), 10)
+    x = rng.normal(size=(60, 1, 9)).astype(np.float32)
+    x[:, 0, 0] = group
+    names = ("anna", "ben", "cleo", "dora", "emil", "3")
+    return RawData(
+        x, np.arange(60) % 2, ("a", "b"), "made", groups=group, group_names=names, **more
+    )
+
+
+def groups_of(bundle):
+    return {name: set(bundle.split(name).inputs[:, 0, 0].int().tolist()) for name in bundle.parts}
+
+
+@pytest.mark.parametrize(("left", "number"), [("cleo", 2), (2, 2), ("3", 5), (3, 5), (4, 4)])
+def test_a_group_is_left_out_by_name_or_number(rng, left, number):
+    found = groups_of(make_bundle("made", grouped(rng), leave_out=left))
+    assert found["test"] == {number}
+    assert len(found["val"]) == 1
+    everyone = [group for groups in found.values() for group in groups]
+    assert sorted(everyone) == list(range(6))
+
+
+def test_no_group_stands_in_two_splits_and_the_test_groups_are_those_of_every_seed(rng):
+    raw = grouped(rng)
+    found = [groups_of(make_bundle("made", raw, split_by="group", seed=seed)) for seed in range(8)]
+    for parts in found:
+        assert sorted(group for groups in parts.values() for group in groups) == list(range(6))
+        assert parts["test"] == found[0]["test"]
+    assert len({tuple(parts["val"]) for parts in found}) > 1
+
+
+def test_a_limit_cuts_groups_and_stretches_in_proportion(rng):
+    bundle = make_bundle("made", grouped(rng), leave_out="ben", limit=25, test_limit=4)
+    assert bundle.sizes == {"params": 10, "alpha": 10, "val": 5, "test": 4}
+
+
+def test_pairs_of_npy_files(tmp_path, rng):
+    x, y, group = (
+        rng.normal(size=(40, 3, 7)),
+        np.arange(40) % 2,
+        np.repeat(["a", "b", "c", "d"], 10),
+    )
+    for name, array in (("x", x), ("y", y), ("group", group)):
+        np.save(tmp_path / f"{name}.npy", array)
+    bundle = load_data(
+        "npy",
+        tmp_path / "x.npy",
+        targets=str(tmp_path / "y.npy"),
+        groups=str(tmp_path / "group.npy"),
+        leave_out="c",
+    )
+    assert bundle.sizes["test"] == 10
+    assert bundle.pool.inputs_N.dtype == torch.float32
+    with pytest.raises(DataError, match=r"needs data\.targets=FILE"):
+        load_data("npy", tmp_path / "x.npy")
+    np.save(tmp_path / "o.npy", np.array([{}, 1], object))
+    with pytest.raises(DataError, match="Python objects"):
+        load_data("npy", tmp_path / "o.npy", targets=str(tmp_path / "y.npy"))
+
+
+def test_what_does_not_fit_is_a_sentence(tmp_path, rng):
+    series = rng.normal(size=(40, 1, 9))
+    for arrays, text in (
+        ({"x": series, "y": np.arange(40) % 2, "group": np.arange(39)}, "39 values of groups"),
+        ({"x": series, "y": np.arange(40) % 2, "mask": np.arange(40)}, "save booleans"),
+        ({"x": series, "y": np.arange(39) % 2}, "40 training series but 39 labels"),
+        ({"x": np.full((40, 1, 9), np.inf), "y": np.arange(40) % 2}, "hold NaN or infinity"),
+        ({"x": series.astype(str), "y": np.arange(40) % 2}, "needed are numbers"),
+        ({"x": series, "y": rng.normal(size=40), "class_names": ["a", "b"]}, "names 2 targets"),
+        ({"x": series, "y": np.full(40, np.inf)}, "hold infinity"),
+        ({"x": series, "y": np.full(40, np.nan)}, "no number that counts"),
+        ({"x": series, "y": np.arange(40) % 2, "group": np.arange(40) - 1}, "group holds -1"),
+        ({"x": rng.integers(0, 9, (40, 6)) - 1, "y": np.arange(40) % 2}, "hold -1"),
+    ):
+        with pytest.raises(DataError, match=text):
+            saved(tmp_path / "a.npz", **arrays)
+    raw = grouped(rng)
+    with pytest.raises(ConfigError, match="Did you mean 'anna'"):
+        make_bundle("made", raw, leave_out="anne")
+    with pytest.raises(ConfigError, match="need groups; made names none"):
+        make_bundle("made", RawData(series, np.arange(40) % 2, ("a", "b"), "made"), leave_out=1)
+    few = RawData(
+        series, np.arange(40) % 2, ("a", "b"), "made",
+        groups=np.arange(40) % 3, group_names=("a", "b", "c"),
+    )  # fmt: skip
+    with pytest.raises(DataError, match=r"hold 3 groups; data\.split_by=group needs at least 4"):
+        make_bundle("made", few, split_by="group")
+    np.savez(tmp_path / "s.npz", x=series, y=np.arange(40) % 2)
+    with pytest.raises(DataError, match="resizes images of uint8"):
+        load_data("npz", tmp_path / "s.npz", image_size=16)
+    (tmp_path / "t.txt").write_text("short", encoding="utf-8")
+    with pytest.raises(DataError, match="holds 5 characters"):
+        load_data("text", tmp_path / "t.txt")
+    assert isinstance(make_bundle("made", raw).task, Classification)

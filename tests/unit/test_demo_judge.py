@@ -1,0 +1,62 @@
+"""What judges the demo: paired differences, the line through scaled rivals, calls that take turns."""
+
+import math
+
+import numpy as np
+import pytest
+
+from benchmarks.demo_folds import FOLDS, write_fold, write_hand
+from benchmarks.demo_judge import interleaved, line_at, paired, ratio
+from darts_core.architecture import Architecture
+from darts_core.supernet import build, count
+
+
+def test_a_paired_difference_and_its_error():
+    ours, theirs = np.array([1.0, 1, 1, 0]), np.array([1.0, 0, 1, 1])
+    gain, error = paired(ours, theirs)
+    assert gain == 0
+    # the differences are 0, 100, 0, -100
+    assert error == pytest.approx(100 * math.sqrt(2 / 3) / 2)
+
+
+def test_the_line_is_straight_in_log_time_and_ends_at_its_ends():
+    small, middle, large = np.array([0.0, 0]), np.array([1.0, 0]), np.array([1.0, 1])
+    rivals = [(4.0, large), (1.0, small), (2.0, middle)]
+    assert line_at(0.5, rivals).tolist() == [0, 0]
+    assert line_at(2.0, rivals).tolist() == [1, 0]
+    assert line_at(2 * math.sqrt(2), rivals) == pytest.approx([1, 0.5])
+    assert line_at(9.0, rivals).tolist() == [1, 1]
+
+
+def test_a_ratio_is_taken_round_by_round():
+    value, error = ratio([1.0, 2.0, 3.0], [2.0, 4.0, 3.0])
+    assert value == 0.5
+    assert error == pytest.approx(math.sqrt(1 / 12) / math.sqrt(3))
+
+
+def test_all_calls_take_turns_in_every_round():
+    seen = []
+    calls = {name: (lambda name=name: seen.append(name)) for name in "ab"}
+    found = interleaved(calls, rounds=4, seconds=0.0)
+    assert {name: len(values) for name, values in found.items()} == {"a": 4, "b": 4}
+    turns = [seen[i] for i in range(10, len(seen), 3)]
+    assert len(turns) == 8
+    assert all({*turns[i : i + 2]} == {"a", "b"} for i in range(0, 8, 2))
+
+
+def test_the_folds_hold_every_image_once_for_the_test(tmp_path):
+    whole, sizes = [], []
+    for fold in range(FOLDS):
+        with np.load(write_fold(fold, tmp_path)) as held:
+            sizes.append(len(held["y_test"]))
+            assert len(held["y_train"]) + len(held["y_test"]) == 1797
+            assert np.ptp(np.bincount(held["y_test"])) <= 3
+            whole += [image.tobytes() for image in held["x_test"]]
+    assert sorted(sizes) == [359, 359, 359, 360, 360]
+    assert len(whole) == 1797
+
+
+def test_the_hand_drawn_network_has_three_convolutions_of_16_48_48(tmp_path):
+    net = build(Architecture.from_yaml(write_hand(tmp_path)), channels=16, in_channels=1)
+    convolutions = 9 * (16 + 16 * 48 + 48 * 48)
+    assert count(net, (1, 8, 8)).params == convolutions + 2 * (16 + 48 + 48) + 490

@@ -1,0 +1,206 @@
+"""From a given network to a front: killed anywhere it goes on to the same, and its points are networks."""
+
+import copy
+import itertools
+import json
+import os
+import signal
+import traceback
+
+import pytest
+import torch
+
+from darts_core import cli
+from darts_core.checkpoint import load_checkpoint
+from darts_core.data import load_data
+from darts_core.elastic import fit, pick, shrink
+from darts_core.elastic.archive import Archive
+from darts_core.elastic.device_clock import DeviceClock
+from darts_core.elastic.points import given_network, write_points
+from darts_core.elastic.shrink import grow_family
+from darts_core.errors import ConfigError, LatencyError
+from darts_core.latency import Timing
+from darts_core.models.baselines import baseline
+from darts_core.prune.cost import LayerCosts
+from darts_core.report.family import family_front, family_rows
+from darts_core.runlog import read_json
+from darts_core.settings import Shrink, ShrinkOptions
+from darts_core.supernet import count
+from darts_core.train import TrainConfig, load_model, save_model
+
+CONFIG = TrainConfig(
+    epochs=2, batch_size=32, learning_rate=0.02, drop_path=0.0, crop_padding=0, flip=False
+)
+OPTIONS = ShrinkOptions(looks=8, val_examples=32, norm_examples=32)
+SETTINGS = Shrink(points=3, options=OPTIONS)
+META = {"baseline": {"name": "resnet8", "num_classes": 10, "in_channels": 1, "width": 4}}
+
+
+class Counting(DeviceClock):
+    """A clock without noise: a million multiply-adds take a millisecond."""
+
+    def __call__(self, network):
+        ms = count(network, self.input_shape).macs / 1e6
+        return Timing(ms, 0.9 * ms, 1.1 * ms, 5, "a clock in the tests")
+
+    def layers(self):
+        return LayerCosts(self.device, folded=True, analytic=True)
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    return load_data("digits", limit=160, test_limit=40)
+
+
+def _model():
+    torch.manual_seed(0)
+    return baseline("resnet8", 10, 1, 4).eval()
+
+
+def _clock(bundle):
+    return Counting(bundle.image_shape, torch.device("cpu"), batch=1)
+
+
+def _grow(bundle, folder, settings=SETTINGS):
+    folder.mkdir(exist_ok=True)
+    plain = bundle.without_test()
+    return grow_family(_model(), plain, settings, CONFIG, _clock(bundle), folder, seed=1)
+
+
+@pytest.fixture(scope="module")
+def family(bundle, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, _grow(bundle, folder)
+
+
+def _killed(work, owner, name, at):
+    """`work` in a child process that is killed at its call number `at` of `owner.name`."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            plain, calls = getattr(owner, name), itertools.count(1)
+
+            def deadly(*given, **named):
+                number = next(calls)
+                result = plain(*given, **named)
+                if number == at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return result
+
+            setattr(owner, name, deadly)
+            work()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(7)
+    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+
+
+def test_a_shrinking_killed_anywhere_goes_on_to_the_same_sub_networks(bundle, family, tmp_path):
+    wanted_at, wanted = family
+    folder = tmp_path / "killed"
+
+    def work():
+        _grow(bundle, folder)
+
+    # between the two files of the second epoch, while judging, and behind the first budget's alphas
+    _killed(work, fit, "save_checkpoint", 2)
+    _killed(work, Archive, "_keep", 5)
+    _killed(work, shrink.runlog, "write_json", 1)
+    found = _grow(bundle, folder)
+    states = [f.net.model.state_dict() for f in (wanted, found)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert found.chosen.rows == wanted.chosen.rows
+    assert found.chosen.metrics == wanted.chosen.metrics
+    files = [(at / "judged.jsonl").read_text() for at in (wanted_at, folder)]
+    assert files[0] == files[1]
+    assert load_checkpoint(folder / "checkpoint.pt")["epoch"] == 2
+
+
+def test_points_are_saved_networks_that_were_measured(bundle, family, tmp_path):
+    _, grown = family
+    given = _model()
+    base, first = given_network(given, bundle, _clock(bundle), tmp_path)
+    rows = write_points(grown, given, bundle, _clock(bundle), first, tmp_path, META)
+    assert [row["latency_ms"] for row in rows] == sorted(
+        (row["latency_ms"] for row in rows), reverse=True
+    )
+    for row in rows:
+        model, _ = load_model(tmp_path / row["folder"] / "model.pt")
+        assert count(model, bundle.image_shape).macs == row["macs"]
+        assert row["latency_ms"] == pytest.approx(row["macs"] / 1e6)
+        low, high = row["metric_range"]
+        assert low <= row["metric"] <= high
+        assert row["predicted_ms"] <= 1.001 * row["budget_ms"]
+    content = json.loads(
+        json.dumps({"points": rows, "base": base, "metric": "accuracy", "share": True})
+    )
+    front = family_front(content)
+    assert len(front.points) == len(rows)
+    assert front.baseline[0] == pytest.approx(base["latency_ms"])
+    assert len(family_rows(content)) == len(rows) + 1
+    again = write_points(grown, given, bundle, _clock(bundle), first, tmp_path, META)
+    assert again == rows
+
+
+FRONT = {
+    "points": [
+        {"latency_ms": 8.0, "metric": 0.93, "folder": "points/01"},
+        {"latency_ms": 4.0, "metric": 0.92, "folder": "points/02"},
+        {"latency_ms": 2.0, "metric": 0.80, "folder": "points/03"},
+    ]
+}
+
+
+def test_a_point_is_picked_by_latency_by_metric_or_both(tmp_path):
+    assert pick(FRONT, latency_ms=5)["folder"] == "points/02"
+    assert pick(FRONT, accuracy=0.8)["folder"] == "points/03"
+    assert pick(FRONT, accuracy=0.9, latency_ms=9)["folder"] == "points/02"
+    (tmp_path / "front.json").write_text(json.dumps(FRONT))
+    assert pick(tmp_path, latency_ms=2)["latency_ms"] == 2.0
+    errors = {**FRONT, "direction": "minimize"}
+    assert pick(errors, latency_ms=9)["metric"] == 0.80
+    for wish, words in (
+        ({"latency_ms": 1}, "fastest takes 2 ms"),
+        ({"accuracy": 0.99}, "best has 0.93"),
+        ({"accuracy": 0.9, "latency_ms": 3}, "within 3 ms"),
+        ({}, "needs latency_ms"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            pick(FRONT, **wish)
+    with pytest.raises(ConfigError, match="no front"):
+        pick({"points": []}, latency_ms=1)
+
+
+def test_a_budget_below_the_smallest_ends_before_any_training(bundle, tmp_path):
+    with pytest.raises(LatencyError, match="below the smallest"):
+        _grow(bundle, tmp_path / "low", Shrink(budgets=["1%"], options=OPTIONS))
+    assert not (tmp_path / "low" / "checkpoint.pt").exists()
+
+
+@pytest.mark.full
+def test_the_command_leaves_a_front_of_verified_exports(bundle, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model = copy.deepcopy(_model())
+    about = {"image_shape": list(bundle.image_shape), "class_names": list(bundle.class_names)}
+    about |= {"mean": list(bundle.mean), "std": list(bundle.std), "data": bundle.name}
+    save_model("model.pt", model, {**META, **about})
+    words = [
+        "shrink", "model=model.pt", "data=digits", "data.limit=160", "data.test_limit=40", "job=f",
+        "shrink.epochs=1", "train.batch_size=32", "shrink.points=2", "shrink.options.looks=8",
+        "shrink.options.seconds=0.05", "shrink.options.val_examples=32", "export.formats=[onnx]",
+        "export.options.max_seconds=0.05", "device=cpu",
+    ]  # fmt: skip
+    assert cli.main(words) == 0
+    folder = tmp_path / "runs" / "f" / "V001" / "shrink"
+    front = read_json(folder / "front.json")
+    assert (folder / "front.png").is_file()
+    for point in front["points"]:
+        manifest = read_json(folder / point["folder"] / "export" / "manifest.json")
+        assert manifest["artifacts"]["onnx"]["relative_error"] < 1e-4
+    assert load_model(folder / "model.pt")
+    assert cli.main(["report", "job=f", "version=V001"]) == 0
+    page = (tmp_path / "runs" / "f" / "V001" / "report.html").read_text()
+    assert "Measured front" in page
+    assert cli.main([*words, "shrink.budgets=[1%]", "version=V002"]) == 2
+    assert "below the smallest" in capsys.readouterr().err

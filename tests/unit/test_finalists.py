@@ -1,0 +1,196 @@
+"""Finalists: who gets into the pool, how it is halved, and that an interrupted halving ends the same."""
+
+import numpy as np
+import pytest
+import torch
+
+from darts_core.data.load import load_data
+from darts_core.report.finalists import finalists_html
+from darts_core.report.read import StageRun
+from darts_core.runlog import RunFolder
+from darts_core.search import Doubt, SearchResult
+from darts_core.search.finalists import (
+    PICK,
+    Finalist,
+    Limits,
+    choose_pool,
+    prior_of,
+    shared_weights_of,
+)
+from darts_core.search.halving import Halving
+from darts_core.settings import TrainConfig
+from darts_core.spaces import ChoiceSpace, get_space
+from darts_core.supernet import build, create_supernet
+from darts_core.tasks import NextToken
+
+SPACE = ChoiceSpace.of("letters", {"a": [1, 2, 3], "b": [1, 2, 3]})
+
+
+def letters(a, b):
+    weights = {"a": np.eye(3)[[a - 1]], "b": np.eye(3)[[b - 1]]}
+    return SPACE.discretize(weights)
+
+
+def total(architectures):
+    return [float(a.choice("a") + a.choice("b")) for a in architectures]
+
+
+def sound(_):
+    return True
+
+
+def names(pool):
+    return [(f.source, f.architecture.choice("a"), f.architecture.choice("b")) for f in pool]
+
+
+def test_the_sources_take_turns_and_no_architecture_comes_twice():
+    found = SearchResult(letters(1, 1), earlier=[letters(3, 3), letters(2, 2)])
+    pool = choose_pool(found, SPACE, Limits(sound), {"the sum": total}, count=9, seed=0)
+    shown = names(pool)
+    assert shown[0] == (PICK, 1, 1)
+    assert shown[1] == ("an earlier epoch", 3, 3)
+    # 3, 3 has the largest sum and is there already
+    assert shown[2] in {("the sum", 2, 3), ("the sum", 3, 2)}
+    assert shown[3][0] == "a neighbour"
+    assert 1 in shown[3][1:]
+    assert shown[4] == ("an earlier epoch", 2, 2)
+    assert len({pair[1:] for pair in shown}) == len(shown) == 9
+    assert choose_pool(found, SPACE, Limits(sound), {"the sum": total}, count=3, seed=0) == pool[:3]
+
+
+def test_what_a_guard_doubts_is_no_finalist():
+    found = SearchResult(letters(1, 1), doubts=[Doubt("skips", "too many")])
+    limits = Limits(lambda a: a.choice("a") != 1)
+    pool = choose_pool(found, SPACE, limits, {"the sum": total}, count=9, seed=0)
+    assert {a for _, a, _ in names(pool)} == {2, 3}
+    assert len(pool) == 6
+
+
+def test_what_is_above_the_budget_is_no_finalist_even_where_it_was_not_expected():
+    measured = []
+
+    def measure(architecture):
+        cost = total([architecture])[0]
+        measured.append(architecture)
+        return cost if cost <= 4 else None
+
+    found = SearchResult(letters(1, 1))
+    limits = Limits(sound, lambda a: total([a])[0] <= 5, measure)
+    pool = choose_pool(found, SPACE, limits, {"the sum": total}, count=9, seed=0)
+    assert {f.cost for f in pool} <= {2.0, 3.0, 4.0}
+    assert len(pool) == 6
+    assert len(measured) == len(set(measured)) == 8, "3, 3 is expected to be above it"
+
+
+def test_architectures_with_the_same_network_count_once():
+    limits = Limits(sound, identity=lambda a: a.choice("a"))
+    pool = choose_pool(SearchResult(letters(1, 1)), SPACE, limits, {}, count=9, seed=0)
+    assert len(pool) == 3
+
+
+SIZES = {"channels": 2, "num_classes": 10, "in_channels": 1}
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    return load_data("digits", limit=160).without_test()
+
+
+def stacks(count):
+    rng = np.random.default_rng(0)
+    return [Finalist(get_space("convnet").random(rng), "a test") for _ in range(count)]
+
+
+def halving(bundle, folder, **changes):
+    recipe = TrainConfig(epochs=4, batch_size=32, learning_rate=0.05, drop_path=0.0)
+    made = {"seeds": 2, "seed": 3, "folder": folder, **changes}
+    return Halving(lambda a: build(a, **SIZES), bundle, recipe, **made)
+
+
+def table(bracket):
+    return [(s.accuracies, s.losses) for s in bracket.standings]
+
+
+def test_the_worse_halves_end_early_and_the_best_of_the_last_rung_wins(bundle, tmp_path):
+    steps = []
+    bracket = halving(bundle, tmp_path, progress=lambda done, all: steps.append((done, all)))(
+        stacks(4)
+    )
+    assert bracket.rungs == [1, 2, 4]
+    trained = [len(s.accuracies) for s in bracket.standings]
+    assert sorted(trained) == [1, 1, 3, 3]
+    assert bracket.epochs == 2 * (2 * 1 + 2 * 4)
+    assert steps[-1][0] == steps[-1][1] == bracket.epochs
+    first = sorted(range(4), key=lambda i: bracket.standings[i].key(1), reverse=True)
+    assert {i for i, n in enumerate(trained) if n == 3} == set(first[:2])
+    last = {i: bracket.standings[i].key(4) for i in first[:2]}
+    assert bracket.winner == max(last, key=last.get)
+    rows = list(RunFolder(tmp_path / "00" / "seed3", tensorboard=False).metrics())
+    others = list(RunFolder(tmp_path / "00" / "seed4", tensorboard=False).metrics())
+    mean = (rows[0]["val_accuracy"] + others[0]["val_accuracy"]) / 2
+    assert bracket.standings[0].accuracies[1] == pytest.approx(mean)
+
+
+def test_a_halving_that_was_interrupted_ends_as_one_that_was_not(bundle, tmp_path):
+    whole = halving(bundle, tmp_path / "whole")(stacks(3))
+    left = [5]
+
+    def stop():
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        left[0] = 5
+        with pytest.raises(KeyboardInterrupt):
+            halving(bundle, tmp_path / "cut", on_epoch=stop)(stacks(3))
+    again = halving(bundle, tmp_path / "cut")(stacks(3))
+    assert table(again) == table(whole)
+    assert (again.winner, again.epochs) == (whole.winner, whole.epochs)
+
+
+def test_rankings_score_every_architecture_and_leave_the_search_as_it_was(bundle):
+    torch.manual_seed(0)
+    supernet = create_supernet(get_space("convnet"), image_size=8, **SIZES)
+    batches = list(bundle.batches("alpha", 32, seed=0, epoch=0))[:2]
+    drawn = [finalist.architecture for finalist in stacks(6)]
+    before = [alpha.clone() for alpha in supernet.alphas()]
+    state = torch.get_rng_state()
+    prior = prior_of(lambda a: build(a, **SIZES), batches[0])(drawn)
+    shared = shared_weights_of(supernet.eval(), batches)(drawn)
+    assert torch.equal(state, torch.get_rng_state())
+    assert len(set(prior)) > 1
+    assert sum(prior) == pytest.approx(2 * sum(range(6)))
+    assert all(0 <= value <= 1 for value in shared)
+    assert not supernet.training
+    assert all(torch.equal(a, b) for a, b in zip(before, supernet.alphas(), strict=True))
+
+
+def test_language_models_are_ranked_by_their_own_loss_and_metric():
+    torch.manual_seed(0)
+    sizes = {"channels": 4, "num_classes": 5, "in_channels": 5}
+    supernet = create_supernet(get_space("gpt_tiny"), input_shape=(9,), **sizes)
+    rng = np.random.default_rng(0)
+    drawn = [supernet.space.random(rng) for _ in range(3)]
+    batches = [(torch.randint(5, (4, 9)), torch.randint(5, (4, 9)))]
+    prior = prior_of(lambda a: build(a, **sizes), batches[0], NextToken())(drawn)
+    assert sorted(prior) == [0, 1, 2]  # one proxy: there is no ReLU
+    shared = shared_weights_of(supernet, batches, NextToken())(drawn)
+    # perplexities, the lower the better
+    assert all(-100 < value < -1 for value in shared)
+
+
+def test_the_report_shows_the_bracket_the_winner_first(tmp_path):
+    bracket = [
+        {"source": "alphas", "architecture": "cell <a>", "cost": 0.1, "val_accuracy": {"1": 0.5}},
+        {"source": "a neighbour", "architecture": "cell b", "cost": None,
+         "val_accuracy": {"1": 0.25, "2": 0.75}},
+    ]  # fmt: skip
+    told = {"rungs": [1, 2], "winner": 1, "bracket": bracket, "seeds": 2, "device_seconds": 3.0}
+    shown = str(finalists_html(StageRun("search", tmp_path, result={"finalists": told})))
+    assert shown.index("a neighbour") < shown.index("alphas")
+    assert "75.00" in shown
+    assert "cell &lt;a&gt;" in shown
+    assert "2 finalists" in shown
+    assert "mean of 2 trainings" in shown
+    assert str(finalists_html(StageRun("search", tmp_path, result={}))) == ""

@@ -1,0 +1,118 @@
+"""Methods by seeds: paired differences, their test against scipy's, Holm's correction, files and page."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from darts_core.report.methods import method_table, paired_p
+from darts_core.report.multirun import write_multirun_report
+
+
+def test_the_p_of_paired_differences_is_students():
+    from scipy.stats import ttest_rel
+
+    rng = np.random.default_rng(0)
+    for count in (2, 3, 10):
+        a, b = rng.normal(size=count), rng.normal(size=count)
+        assert paired_p(list(a - b)) == pytest.approx(ttest_rel(a, b).pvalue, rel=1e-9)
+    assert paired_p([1.0]) is None
+    assert paired_p([0.5, 0.5, 0.5]) is None
+
+
+def test_differences_are_taken_over_the_seeds_that_both_have():
+    table = method_table(
+        "val_accuracy",
+        [("a", "0", 0.5), ("a", "1", 0.6), ("a", "2", 0.9), ("b", "0", 0.7), ("b", "1", 0.6),
+         ("b", "2", None), ("c", "0", None)],
+    )  # fmt: skip
+    first, second, third = table.methods
+    assert table.seeds == ("0", "1", "2")
+    assert first.mean == pytest.approx(2 / 3)
+    assert first.difference is None
+    assert second.difference == pytest.approx(0.1)
+    assert second.error == pytest.approx(0.1)  # std of (0.2, 0.0) over sqrt(2)
+    assert second.p == pytest.approx(0.5)  # t = 1 with one degree of freedom
+    assert third.mean is None
+    assert third.p is None
+
+
+def test_several_comparisons_are_corrected_after_holm():
+    rng = np.random.default_rng(3)
+    shifts = {"a": 0.0, "b": 0.9, "c": 0.05, "d": 0.4}
+    found = [
+        (m, str(s), shift + 0.3 * rng.normal()) for m, shift in shifts.items() for s in range(6)
+    ]
+    table = method_table("x", found)
+    values = {m.name: [m.values[s] for s in table.seeds] for m in table.methods}
+    raw = {m: paired_p([y - x for x, y in zip(values["a"], values[m], strict=True)]) for m in "bcd"}
+    small, middle, large = sorted(raw.values())
+    expected = [3 * small, max(3 * small, 2 * middle), max(3 * small, 2 * middle, large)]
+    found_p = sorted(m.p for m in table.methods if m.p is not None)
+    assert found_p == pytest.approx([min(1.0, p) for p in expected])
+
+
+@pytest.fixture
+def multirun(tmp_path):
+    """Two strategies by two seeds, as `search -m` leaves them."""
+    version = tmp_path / "job" / "V001"
+    number = 0
+    for strategy, gain in (("first_order", 0.0), ("=evil|<b>", 0.1)):
+        for seed in (0, 1):
+            folder = version / str(number) / "search"
+            folder.mkdir(parents=True)
+            words = ["data=digits", f"strategy={strategy}", f"seed={seed}"]
+            (folder.parent / "overrides.yaml").write_text(yaml.safe_dump(words))
+            (folder / "config.yaml").write_text(yaml.safe_dump({"seed": seed}))
+            rows = [
+                {"epoch": e, "seconds": 2.0 * e + 1, "val_accuracy": 0.2 + 0.1 * e + gain}
+                for e in range(3)
+            ]
+            (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            value = 0.4 + gain * (1 + seed) + 0.01 * seed
+            result = {"val_accuracy": value, "device_seconds": 5.0, "schema_version": 1}
+            (folder / "result.json").write_text(json.dumps(result))
+            number += 1
+    return version
+
+
+def test_a_multirun_leaves_a_table_as_csv_markdown_and_page(multirun):
+    page = write_multirun_report(multirun).read_text()
+    with (multirun / "methods.csv").open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert first["method"] == "strategy=first_order"
+    assert float(first["seed 1"]) == pytest.approx(0.41)
+    assert float(second["difference"]) == pytest.approx(0.15)
+    assert float(second["standard error"]) == pytest.approx(0.05)
+    assert float(second["p"]) == pytest.approx(paired_p([0.1, 0.2]))
+    lines = (multirun / "methods.md").read_text().splitlines()
+    assert lines[0].startswith("| method | seed 0 | seed 1 | n | mean")
+    assert "strategy==evil\\|<b>" in lines[3]
+    assert "Methods and seeds" in page
+    assert "val accuracy over time" in page
+    assert "<b>" not in page.replace("&lt;b&gt;", "")
+
+
+def test_elements_that_are_alone_have_no_table(tmp_path, multirun):
+    for number in (1, 2, 3):
+        import shutil
+
+        shutil.rmtree(multirun / str(number))
+    page = write_multirun_report(multirun).read_text()
+    assert "Methods and seeds" not in page
+    assert not (multirun / "methods.csv").exists()
+
+
+def test_a_metric_that_is_better_low_says_so(multirun):
+    metric = {"name": "perplexity", "direction": "minimize", "share": False}
+    for path in multirun.glob("*/search/result.json"):
+        content = json.loads(path.read_text())
+        value = 10 * content.pop("val_accuracy")
+        path.write_text(json.dumps({**content, "val_perplexity": value, "metric": metric}))
+    page = write_multirun_report(multirun).read_text()
+    assert "Lower is better." in page
+    assert (
+        (multirun / "methods.md").read_text().splitlines()[-1].startswith("val_perplexity. Lower")
+    )

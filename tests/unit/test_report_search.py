@@ -1,0 +1,196 @@
+"""The page of a search of a user's script, and the drawings in it."""
+
+import json
+import re
+
+import pytest
+from job_rows import row
+
+from darts_core.report.charts import Line, line_chart
+from darts_core.report.metric_units import metric_label
+from darts_core.report.network_drawing import backbone_stages, choices_drawing, network_card
+from darts_core.report.page import page
+from darts_core.report.resource_curves import resource_curves
+from darts_core.report.script_pictures import as_trials
+from darts_core.report.svg import drawing
+from darts_core.report.trials import best_so_far, trial_curves
+from darts_core.report.version_tree import version_lines, version_tree
+from darts_core.report.versions import content_of
+from darts_core.store.jobs import Store
+from darts_core.store.record import new_record
+
+GOALS = [{"metric": "acc", "mode": "max"}, {"metric": "latency_ms", "mode": "min"}]
+
+
+@pytest.fixture
+def searched(tmp_path):
+    """A finished search: trial 0 is the user's own, the others are better and faster."""
+    store = Store(tmp_path / "runs")
+    store.create_job("a", kind="script")
+    record = new_record(
+        "script",
+        commands={"autosearch": {"state": "succeeded", "message": "Better.", "request": {}}},
+    )
+    rows = []
+    for number in range(6):
+        item = row(number, 0.5 + 0.06 * number, is_baseline=number == 0, time_total_s=1.0)
+        item["values"]["latency_ms"] = 9.0 - number / 6
+        item["config"] = {"lr": 0.1 / (1 + number), "code": "111-2111" if number == 0 else "1-21"}
+        rows.append(item)
+    for seed in (5, 6):
+        for side, acc in (("baseline", 0.5), ("best", 0.8)):
+            item = row(seed + (10 if side == "best" else 0), acc + seed / 1000, phase="confirm")
+            item |= {"confirms": side, "seed": seed, "metrics": {"test_accuracy": acc - 0.01}}
+            item["trial_id"], item["values"]["latency_ms"] = f"{side}{seed}", 8.0
+            rows.append(item)
+    rows[5]["latency_flag"] = "other processes kept 1.0 cores busy"
+    with store.new_version("a", record) as made:
+        (made / "autosearch").mkdir()
+        (made / "autosearch" / "objectives.json").write_text(json.dumps(GOALS))
+        samples = [
+            {"time": 5.0 + i, "cpu_cores": 0.5, "memory_mib": 64.0, "trials": 1, "gpu": None}
+            for i in range(4)
+        ]
+        lines = "\n".join(json.dumps(sample) for sample in samples)
+        (made / "autosearch" / "resources.jsonl").write_text(lines + "\n")
+        for item in rows:
+            trial = made / "autosearch" / "trials" / item["trial_id"]
+            trial.mkdir(parents=True)
+            (trial / "result.json").write_text(json.dumps(item))
+    version = store.version("a")
+    version.describe("wide ranges")
+    return version
+
+
+def test_the_page_tells_the_test_accuracy_the_network_the_machine_and_the_versions(searched):
+    content = content_of(searched.path)
+    assert [part.key for part in content.sections] == [
+        "results", "architecture", "trials", "cost", "resources", "versions", "settings", "again",
+    ]  # fmt: skip
+    # the held-out figures stand in the title, with their spread and the user's own
+    assert (
+        content.title == "Test accuracy 0.79 ± 0 (n=2), 0.49 ± 0 (n=2) with your own configuration"
+    )
+    assert content.crumb.endswith("succeeded · wide ranges")
+    html = page(content)
+    assert " style=" not in html
+    assert "latency (ms, lower is better)" in html
+    assert "latency_ms (ms)" in html
+    assert "your configuration" in html
+
+
+def test_a_trial_that_was_stopped_early_is_drawn_with_its_last_value():
+    rows = [row(0, 0.5), row(1, 0.4, state="stopped")]
+    del rows[1]["values"]["ms"]
+    trials = as_trials(rows, [{"metric": "acc", "mode": "max"}, {"metric": "ms", "mode": "min"}])
+    assert [(t.value, t.complete) for t in trials] == [(0.5, True), (0.4, False)]
+    drawn = best_so_far(trials, maximize=True, label="acc", percent=False)
+    assert "stopped early, its last value" in drawn
+
+
+def test_disturbed_timings_are_said_above_the_results(searched):
+    results = content_of(searched.path).sections[0].body
+    assert "disturbed the latency of 1 of 10 trials (5)" in results
+    assert results.index("disturbed") < results.index("<svg")
+
+
+@pytest.mark.parametrize("count", [3, 1200])
+def test_the_curve_of_every_trial_is_drawn(count):
+    curves = {n: [(x, n + x) for x in range(30)] for n in range(count)}
+    drawn = trial_curves(curves, 0, label="acc", percent=False, own=1)
+    assert drawn.count("<path") == count
+    assert "your configuration" in drawn
+    assert len(drawn) < 2_000_000
+
+
+def test_a_trial_of_one_iteration_is_a_dot_and_a_level_crosses_the_plot():
+    drawn = line_chart(
+        [Line("", [(1, 0.5)], "sep")], x_label="x", y_label="y", title="t", level=("mine", 0.7)
+    )
+    assert "<circle" in drawn
+    assert "mine" in drawn
+    low = line_chart(
+        [Line("", [(0, 5.0), (1, 6.0)], "sep")], x_label="x", y_label="y", title="t", from_zero=True
+    )
+    assert ">0<" in low
+
+
+def test_units_stand_where_the_name_knows_them():
+    assert metric_label("latency", "min") == "latency (ms, lower is better)"
+    assert metric_label("warm_up_ms") == "warm up (ms)"
+    assert metric_label("val_acc", "max") == "val acc (higher is better)"
+
+
+def test_the_tree_follows_parents_and_loses_no_version():
+    rows = [
+        {"version": "V001", "parent": None, "state": "succeeded", "metric": "acc", "value": 0.5},
+        {"version": "V002", "parent": "V001", "state": "failed"},
+        {"version": "V003", "parent": "V001", "state": "stopped", "version_description": "narrow"},
+        {"version": "V004", "parent": "V002", "state": "running"},
+        {"version": "V006", "parent": "V005", "state": "succeeded"},  # V005 was deleted
+        {"version": "V007", "parent": "V008", "state": "succeeded"},
+        {"version": "V008", "parent": "V007", "state": "succeeded"},  # no tree, and no endless loop
+    ]
+    found = [(depth, item["version"]) for depth, item in version_lines(rows)]
+    assert found[:5] == [(0, "V001"), (1, "V002"), (2, "V004"), (1, "V003"), (0, "V006")]
+    assert sorted(name for _, name in found) == [item["version"] for item in rows]
+    drawn = version_tree(rows, here="V002")
+    assert "V002 (this page)" in drawn
+    assert "succeeded · acc 0.5" in drawn
+    assert "stopped · narrow" in drawn
+    assert version_tree(rows[:1]) == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "stages"),
+    [
+        ("111-21", [[1, 1, 1], [2, 2]]),
+        ("12-12", [[1, 2], [2, 4]]),
+        ("2x64-1x96", [[64, 64], [96]]),
+        ("0x8", None), ("3x0", None), ("1-", None), ("131", None), ("1" * 300, None), (7, None),
+        ("150x8-150x8", None),
+    ],
+)  # fmt: skip
+def test_codes_and_shapes_become_blocks(code, stages):
+    assert backbone_stages(code) == stages
+
+
+def test_the_network_of_the_pick_stands_beside_yours(tmp_path):
+    own, best = (
+        {"config": {"code": c}, "folder": str(tmp_path / n)}
+        for n, c in (("own", "111-2111"), ("best", "1-21"))
+    )
+    drawn = network_card(best, own)
+    assert drawn.count("<rect") == 3 + 7
+    # kept networks: sizes, and the chosen option of every choice
+    for name, size in (("own", 4000), ("best", 1500)):
+        (tmp_path / name).mkdir()
+        choices = {"width": {"options": [4, 8, 16], "chosen": 8}}
+        content = {"parameters": size, "choices": choices, "text": "Net(\n)"}
+        (tmp_path / name / "network.json").write_text(json.dumps(content))
+    drawn = network_card({**best, "config": {}}, own)
+    assert drawn.count('class="fill-searched"') == 1
+    assert drawn.count("hollow") == 2
+    assert "1.5 k" in drawn
+    assert "4 k" in drawn
+    assert choices_drawing({"a": 1, "b": {"options": []}}) == ""
+    assert network_card(None, own) == network_card({"config": {"x": 1}}, None) == ""
+
+
+def test_the_use_of_the_machine_is_drawn_without_its_pauses():
+    samples = [
+        {"time": 100.0 + i, "cpu_cores": 0.5, "memory_mib": 64.0, "trials": 1} for i in range(5)
+    ]
+    later = [{**s, "time": s["time"] + 90_000, "gpu": [{"percent": 50.0}]} for s in samples]
+    drawn = resource_curves([*samples, *later])
+    assert "running time (s)" in drawn
+    assert "memory (MiB)" in drawn
+    assert "use of the GPU" in drawn
+    # eight seconds of running, no day
+    assert {"2", "4", "6", "8"} <= set(re.findall(r">(\d+)<", drawn))
+    assert resource_curves(samples[:1]) == ""
+
+
+def test_a_drawing_is_as_wide_as_it_is_made_without_a_style():
+    assert 'width="560"' in drawing(560, 100, "", label="x")
+    assert "style" not in drawing(560, 100, "", label="x")

@@ -1,0 +1,37 @@
+"""What the headline says was won: at which speed, accuracy and cost, over how many seeds; or nothing."""
+
+import pytest
+
+from darts_core.report.rows import Latency, ModelRow
+from darts_core.report.verdict import outcome
+
+
+def row(name, ms, accuracies, seconds=None):
+    extra = {} if seconds is None else {"device_seconds": seconds}
+    return ModelRow(
+        name, runtime="onnx", accuracies=accuracies, latency={32: Latency(ms)}, extra=extra
+    )
+
+
+BASE = row("resnet8", 0.4, (0.98, 0.99), 100.0)
+
+
+@pytest.mark.parametrize(
+    ("ours", "words"),
+    [
+        (row("exported", 0.1, (0.985, 0.99), 105.0),
+         "The exported (onnx) model is 4× faster than resnet8 (onnx) and equally accurate (+0.25 points, "
+         "within the spread), at equal cost (2 seeds)."),
+        (row("exported", 0.1, (0.9, 0.9), 300.0),
+         "Nothing was won: the exported (onnx) model is 4× faster than resnet8 (onnx) and 8.50 points less "
+         "accurate, for 3 times its device time (2 seeds)."),
+        (row("exported", 0.8, (1.0, 1.0)),
+         "Nothing was won: the exported (onnx) model is 2× slower than resnet8 (onnx) and 1.50 points more "
+         "accurate (2 seeds)."),
+        (row("exported", 0.4, (1.0,), 50.0),
+         "The exported (onnx) model is 1× faster than resnet8 (onnx) and 1.50 points more accurate, for 0.5 "
+         "times its device time (1 seed)."),
+    ],
+)  # fmt: skip
+def test_the_outcome_in_one_sentence(ours, words):
+    assert outcome(ours, BASE, 32) == words

@@ -1,0 +1,101 @@
+"""The report of a search of a user's script: the same sections for the file and for the live page."""
+
+import json
+import re
+
+import pytest
+from job_rows import row
+
+from darts_core.autosearch.curves import trial_curves
+from darts_core.report.script_pictures import as_trials
+from darts_core.report.slices import slices
+from darts_core.report.timeline import timeline
+from darts_core.report.versions import content_of, write_version_report
+from darts_core.store.jobs import Store
+from darts_core.store.record import new_record
+
+GOALS = [{"metric": "acc", "mode": "max", "tolerance": 0.0}, {"metric": "ms", "mode": "min"}]
+
+
+@pytest.fixture
+def searched(tmp_path):
+    """A version with 600 trials of six iterations each, the last of which failed."""
+    store = Store(tmp_path / "runs")
+    store.create_job("many", kind="script")
+    command = {"state": "succeeded", "request": {"code": "/code", "boot_file": "boot.py",
+               "devices": ["cpu"], "arguments": {"a b": "c;d"}, "budget": {"trainings": 4.0}}}  # fmt: skip
+    with store.new_version("many", new_record("script", commands={"autosearch": command})) as made:
+        (made / "autosearch" / "trials").mkdir(parents=True)
+        (made / "autosearch" / "objectives.json").write_text(json.dumps(GOALS))
+        (made / "config").mkdir()
+        (made / "config" / "1_job.yaml").write_text("search_algorithm: {type: tpe}\n")
+        for number in range(600):
+            folder = made / "autosearch" / "trials" / f"t{number}"
+            folder.mkdir()
+            item = row(number, 0.5 + number / 2000, ms=1 + number % 7, is_baseline=number == 0,
+                       config={"lr": 0.1 + number, "kind": "ab"[number % 2]},
+                       ended=100.0 + number, time_total_s=0.5, device="cpu", worker_index=number % 2,
+                       )  # fmt: skip
+            if number == 599:
+                item |= {"state": "failed", "values": {}}
+            (folder / "result.json").write_text(json.dumps(item))
+            lines = [json.dumps({"kind": "iteration", "iteration": i, "metrics": {"acc": i / 10}})
+                     for i in range(1, 7)]  # fmt: skip
+            (folder / "reports.jsonl").write_text("\n".join(lines) + "\n")
+    return store.version("many")
+
+
+def test_every_trial_is_drawn_also_beyond_five_hundred(searched):
+    content = content_of(searched.path, curves=trial_curves)
+    results = next(part for part in content.sections if part.key == "results").body
+    curves = results[results.index("Every trial&#39;s curve") if "Every trial&#39;s" in results
+                     else results.index("Every trial's curve"):]  # fmt: skip
+    curves = curves[: curves.index("</svg>")]
+    assert len(re.findall('class="series', curves)) == 600
+    page = write_version_report(searched.path, curves=trial_curves)
+    assert page.stat().st_size < 2**20
+
+
+def test_all_its_sections_are_there_and_none_has_a_style_of_its_own(searched):
+    content = content_of(searched.path, curves=trial_curves)
+    keys = [part.key for part in content.sections]
+    assert keys == ["results", "trials", "cost", "settings", "again"]
+    for part in content.sections:
+        assert "style=" not in part.body
+    again = content.sections[-1].body
+    assert "darts-core jobs create --name many-again" in again
+    # the shell gets the user's words as they were
+    assert "&#39;a b=c;d&#39;" in again
+    assert "--budget 4x" in again
+    assert "search_algorithm: {type: tpe}" in again
+
+
+def test_idle_time_of_a_worker_is_stated():
+    rows = [row(0, 0.5, ended=10.0, time_total_s=10.0, worker_index=0),
+            row(1, 0.5, ended=10.0, time_total_s=2.5, worker_index=1)]  # fmt: skip
+    drawn = timeline(rows)
+    assert re.findall(r"(\d+)% idle", drawn) == ["0", "75"]
+    assert timeline([row(0, 0.5)]) == ""
+
+
+def test_slices_show_numbers_and_names_of_what_differs():
+    rows = [row(i, i / 10, config={"lr": 0.1 * (i + 1), "kind": "<b>" if i else "a", "same": 1})
+            for i in range(4)]  # fmt: skip
+    drawn = dict(slices(as_trials(rows, GOALS[:1]), label="acc"))
+    assert list(drawn) == ["Slice: lr", "Slice: kind"]
+    assert "&lt;b&gt;" in drawn["Slice: kind"]
+    assert all(picture.count("<circle") == 4 for picture in drawn.values())
+
+
+def test_a_version_without_a_prepared_search_says_so(tmp_path):
+    store = Store(tmp_path / "runs")
+    store.create_job("bare", kind="script")
+    record = new_record(
+        "script", commands={"autosearch": {"state": "failed", "message": "No GPU."}}
+    )
+    with store.new_version("bare", record):
+        pass
+    content = content_of(store.version("bare").path, curves=trial_curves)
+    assert content.title == "The search failed"
+    assert content.lead == "No GPU."
+    assert [part.key for part in content.sections][:2] == ["state", "trials"]

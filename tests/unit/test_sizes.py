@@ -1,0 +1,81 @@
+"""Sizes within their ranges that no memory holds are refused in a sentence, before memory is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from darts_core import cli, memory
+from darts_core.errors import MemoryShortageError, sentence_of
+from darts_core.models.baselines import baseline
+from darts_core.sample_inputs import draw_inputs
+from darts_core.supernet.memory import check_network, state_bytes
+
+SMALL = ["data=digits", "data.limit=100", "data.test_limit=20", "device=cpu"]
+NET = (
+    "architecture='|nor_conv_3x3~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|none~1|none~2|'"
+)
+
+
+def test_the_state_is_counted_without_being_made():
+    made = baseline("resnet8", num_classes=10, in_channels=1, width=4)
+    whole = sum(v.numel() * v.element_size() for v in made.state_dict().values())
+    before = torch.random.get_rng_state()
+    assert state_bytes(lambda: baseline("resnet8", num_classes=10, in_channels=1, width=4)) == whole
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_network_is_refused_by_what_is_free(monkeypatch):
+    def make():
+        return baseline("resnet8", num_classes=10, in_channels=1, width=4)
+
+    needed = 3 * state_bytes(make)
+    monkeypatch.setattr(memory, "free_bytes", lambda device=None: needed)
+    check_network(make, torch.device("cpu"), "It")
+    monkeypatch.setattr(memory, "free_bytes", lambda device=None: needed - 1)
+    with pytest.raises(
+        MemoryShortageError, match=r"^It needs at least .* MiB of host memory are free;"
+    ):
+        check_network(make, torch.device("cpu"), "It")
+
+
+def test_a_batch_is_refused_before_it_is_drawn():
+    with pytest.raises(MemoryShortageError, match=r"batch of 1000000 of shape \(3, 1024, 1024\)"):
+        draw_inputs((3, 1024, 1024), 1_000_000)
+    assert draw_inputs((3, 4, 5), 2).shape == (2, 3, 4, 5)
+
+
+def test_an_allocation_that_fails_is_a_sentence_too():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**50, dtype=torch.uint8)
+    assert str(sentence_of(caught.value)).startswith("The memory does not suffice (")
+    assert str(sentence_of(MemoryError())).startswith("The memory does not suffice (")
+    assert sentence_of(RuntimeError("another")) is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["search", "space=nasbench201", "search.channels=4096", "search.layers=5", "search.batch_size=16"],
+        ["train", NET, "train.channels=4096", "train.layers=5", "train.batch_size=16"],
+        ["train", "architecture=resnet8", "data.image_size=1024", "data.limit=null"],
+        ["bench", "what=step", "bench.options.channels=4096", "bench.options.layers=3"],
+        ["bench", "what=step", "bench.options.size=4096", "bench.options.batch_size=1000000"],
+    ],
+    ids=["supernet", "network", "images", "step's supernet", "step's batch"],
+)  # fmt: skip
+def test_the_commands_say_so_and_leave_nothing(words, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    # of a host of today; the images are of 1,797 digits
+    monkeypatch.setattr(memory, "free_bytes", lambda device=None: 2**30)
+    data = SMALL if words[0] != "bench" else ["data=digits", "device=cpu"]
+    data = [
+        word for word in data if word.partition("=")[0] not in {w.partition("=")[0] for w in words}
+    ]
+    assert cli.main([words[0], *data, *words[1:]]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("darts-core")]
+    assert len(lines) == 1
+    assert "of host memory are free; use " in lines[0]
+    assert [p for p in tmp_path.rglob("V001") if p.is_dir()] == []

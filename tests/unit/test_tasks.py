@@ -1,0 +1,168 @@
+"""Each task's loss, metric and outputs against numbers worked out independently."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, mean_absolute_error, r2_score
+from torch.nn import functional
+
+from darts_core.errors import ConfigError, DataError
+from darts_core.tasks import (
+    IGNORED,
+    TASKS,
+    Classification,
+    MultiLabel,
+    NextToken,
+    Regression,
+    make_task,
+    saved_task,
+    task_for,
+)
+from darts_core.tasks.multi_label import average_precision
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(5)
+
+
+def metered(task, output, target, parts=3):
+    meter = task.meter(torch.device("cpu"))
+    for some, wanted in zip(output.chunk(parts), target.chunk(parts), strict=True):
+        meter.update(some, wanted)
+    return meter.result()
+
+
+def test_classification_is_plain_cross_entropy_and_accuracy_bit_for_bit():
+    torch.manual_seed(0)
+    output, target = torch.randn(37, 5), torch.randint(5, (37,))
+    task = Classification().fitted(target.numpy(), tuple("abcde"))
+    for smoothing in (0.0, 0.1):
+        found = task.loss(output, target, label_smoothing=smoothing)
+        assert torch.equal(
+            found, functional.cross_entropy(output, target, label_smoothing=smoothing)
+        )
+    right = int((output.argmax(1) == target).sum())
+    assert metered(task, output, target) == {"accuracy": right / 37}
+    assert torch.equal(task.read(output), output.softmax(1))
+    assert task.outputs == 5
+
+
+def test_balanced_classes_weigh_by_the_inverse_of_their_share():
+    target = torch.tensor([0] * 6 + [1] * 2)
+    task = Classification(class_weights="balanced").fitted(target.numpy(), ("many", "few"))
+    assert task.weights == (8 / 12, 2.0)
+    output = torch.randn(8, 2)
+    each = functional.cross_entropy(output, target, reduction="none")
+    weight = torch.tensor(task.weights)[target]
+    expected = (each * weight).sum() / weight.sum()
+    assert torch.allclose(task.loss(output, target), expected)
+    assert torch.allclose(task.summed_loss(output, target)[0], each.sum())
+
+
+def test_mean_average_precision_is_scikit_learn_s(rng):
+    output = torch.from_numpy(rng.normal(size=(50, 4)))
+    target = torch.from_numpy((rng.random((50, 4)) < 0.3).astype(np.float32))
+    for label in range(4):
+        expected = average_precision_score(target[:, label], output[:, label])
+        assert float(average_precision(output, target)[label]) == pytest.approx(expected, abs=1e-6)
+    target[:, 2] = 0  # no sample has it: it says nothing
+    target[::7, 0] = math.nan
+    kept = ~target[:, 0].isnan()
+    expected = [
+        average_precision_score(target[kept, 0], output[kept, 0]),
+        average_precision_score(target[:, 1], output[:, 1]),
+        average_precision_score(target[:, 3], output[:, 3]),
+    ]
+    found = metered(MultiLabel().fitted(target.numpy(), tuple("abcd")), output, target)
+    assert found["mean_average_precision"] == pytest.approx(np.mean(expected), abs=1e-6)
+    right = ((output > 0) == (target > 0.5))[~target.isnan()].float().mean()
+    assert found["label_accuracy"] == pytest.approx(float(right))
+
+
+def test_a_label_that_does_not_count_leaves_loss_and_gradient_alone(rng):
+    task = MultiLabel()
+    output = torch.from_numpy(rng.normal(size=(6, 3))).requires_grad_()
+    target = torch.from_numpy((rng.random((6, 3)) < 0.5).astype(np.float32))
+    target[1, 2] = math.nan
+    counted = ~target.isnan()
+    expected = functional.binary_cross_entropy_with_logits(
+        output[counted], target[counted].double()
+    )
+    loss = task.loss(output, target)
+    assert torch.allclose(loss, expected)
+    loss.backward()
+    assert float(output.grad[1, 2]) == 0
+    assert torch.isfinite(output.grad).all()
+
+
+def test_regression_learns_standardised_targets_and_answers_in_their_unit(rng):
+    values = (1000 + 50 * rng.normal(size=(40, 2))).astype(np.float32)
+    task = Regression().fitted(values, ("height", "width"))
+    assert task.mean == pytest.approx(values.astype(float).mean(0))
+    assert task.std == pytest.approx(values.astype(float).std(0))
+    target = torch.from_numpy(values)
+    perfect = (target.double() - torch.tensor(task.mean)) / torch.tensor(task.std)
+    assert float(task.loss(perfect, target)) == pytest.approx(0, abs=1e-9)
+    output = perfect.float() + torch.from_numpy(rng.normal(size=(40, 2))).float()
+    answer = task.read(output).numpy()
+    found = metered(task, output, target)
+    assert found["r2"] == pytest.approx(r2_score(values, answer), abs=1e-5)
+    assert found["mae"] == pytest.approx(mean_absolute_error(values, answer), rel=1e-5)
+    assert float(task.score(torch.zeros(40, 2), target)) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_number_that_does_not_count_leaves_loss_and_gradient_alone():
+    task = Regression().fitted(np.array([[1.0], [3.0], [math.nan]], np.float32), ("y",))
+    assert (task.mean, task.std) == ((2.0,), (1.0,))
+    output = torch.tensor([[1.0], [5.0]], requires_grad=True)
+    loss = task.loss(output, torch.tensor([[4.0], [math.nan]]))
+    loss.backward()
+    assert loss.item() == 1.0
+    assert output.grad.tolist() == [[-2.0], [0.0]]
+
+
+def test_perplexity_is_the_exponential_of_the_mean_over_positions():
+    torch.manual_seed(1)
+    task = NextToken().fitted(np.zeros((2, 2), np.int64), tuple("abc"))
+    output, target = torch.randn(6, 7, 3), torch.randint(3, (6, 7))
+    target[2, 3:] = IGNORED
+    counted = target != IGNORED
+    each = -output.log_softmax(-1).gather(-1, target.clamp(min=0)[..., None])[..., 0]
+    assert torch.allclose(task.loss(output, target), each[counted].mean())
+    found = metered(task, output, target)
+    assert found["perplexity"] == pytest.approx(math.exp(each[counted].double().mean()), rel=1e-6)
+    guess = metered(task, torch.zeros(6, 7, 3), target)
+    assert guess["perplexity"] == pytest.approx(3)
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_a_saved_description_makes_the_same_task_again(name):
+    targets = {
+        "class": np.arange(12) % 3,
+        "labels": np.eye(12, 3),
+        "number": np.arange(36.0).reshape(12, 3),
+        "token": np.arange(12).reshape(4, 3) % 3,
+    }
+    task = make_task(name)
+    values = task.converted(targets[task.takes[0]])
+    fitted = task.fitted(values, ("a", "b", "c"))
+    assert saved_task(fitted.describe(), "x.pt") == fitted
+    assert type(task_for(task.takes[0])) is type(task)
+    with pytest.raises(ConfigError, match=r"x.pt: Unknown value of task"):
+        saved_task({**fitted.describe(), "more": 1}, "x.pt")
+
+
+def test_what_is_unknown_is_a_sentence():
+    with pytest.raises(ConfigError, match="Did you mean 'regression'"):
+        make_task("regresion")
+    with pytest.raises(ConfigError, match="Unknown option of task regression 'outputs'"):
+        make_task("regression", {"outputs": 3})
+    with pytest.raises(ConfigError, match=r"task.class_weights='equal'|class_weights"):
+        make_task("classification", {"class_weights": "equal"})
+    with pytest.raises(ConfigError, match="not registered here; name its module in plugins="):
+        saved_task({"name": "mine"}, "model.pt")
+    with pytest.raises(DataError, match="of 0 and 1"):
+        MultiLabel().converted(np.array([[2.0, 1.0]]))

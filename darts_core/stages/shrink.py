@@ -14,7 +14,6 @@ from darts_core.elastic.device_clock import DeviceClock
 from darts_core.elastic.front import pick
 from darts_core.elastic.points import given_network, write_points
 from darts_core.elastic.shrink import Family, grow_family
-from darts_core.errors import ConfigError
 from darts_core.metric import Metric
 from darts_core.report.family import family_front
 from darts_core.report.png_front import save_front
@@ -46,11 +45,6 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
         return run.result()
     device = find_device(config.device)
     bundle = load_bundle(config, device)
-    if bundle.kind != "image" or bundle.task.name != "classification":
-        raise ConfigError(
-            f"shrink is for classifiers of images; {bundle.name} holds samples of shape "
-            f"{bundle.input_shape} for task={bundle.task.name}. Use prune."
-        )
     model, meta, path = open_model(config, folder.parent, ("train",), bundle, device)
     bundle = of_model(bundle, meta, str(path or config.model))
     metric = bundle.task.metric

@@ -401,7 +401,8 @@ def test_how_far_a_search_is_counts_what_is_planned(root):
     config = version.path / "autosearch" / "config.yaml"
     for text, total in (
         (
-            "{algorithm: grid_search, dimensions: {a: [1, 2], b: [1, 2, 3]}, num_samples: 20, confirm_seeds: 1}",
+            "{algorithm: grid_search, dimensions: {a: [1, 2], b: [1, 2, 3]}, num_samples: 20, "
+            "confirm_seeds: 1}",
             8,
         ),
         (

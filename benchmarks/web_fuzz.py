@@ -1,4 +1,4 @@
-"""Schemathesis against the live page's `/api`: every operation of its OpenAPI description, good and bad values.
+"""Schemathesis against the live page's `/api`: every operation of its description, good and bad values.
 
     python -m venv /tmp/fuzz && /tmp/fuzz/bin/pip install schemathesis
     python -m benchmarks.web_fuzz --st /tmp/fuzz/bin/st --examples 200

@@ -9,7 +9,7 @@ PYTHON_HERE = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-web test-loggers test-full faults fuzz test-interpret test-compile variants test-gpu on-gpu check lint type bench clean
+.PHONY: help install demo test test-web test-loggers test-full faults fuzz test-interpret test-compile variants test-gpu gpu-wheels on-gpu check lint type bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ variants: $(STAMP) ## renew the golden file of binaries (only what changed is co
 test-gpu: ## everything that needs a CUDA device, in steps of 9 minutes: call it until nothing is left
 	$(PYTHON_HERE) -m pytest -p benchmarks.resumable_tests --resume runs/test_gpu -m gpu tests \
 		$(shell $(PYTHON_HERE) -c "import xdist" 2>/dev/null && printf '%s' '-n 4')
+
+gpu-wheels: $(STAMP) ## download what a GPU's image (Python 3.12, torch) lacks into wheels/; `make on-gpu` installs it
+	$(BIN)/python -m benchmarks.gpu_wheels
 
 on-gpu: ## tests, tiles, step, kernels, export, latency, models, full search; DATA=cifar10.parquet; call until nothing is left
 	$(PYTHON_HERE) -m benchmarks.on_gpu --data $(DATA)

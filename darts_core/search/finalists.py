@@ -20,12 +20,16 @@ from darts_core.architecture import Architecture
 from darts_core.search.types import SearchResult
 from darts_core.spaces import SearchSpace
 from darts_core.spaces.changes import changes
-from darts_core.strategies.proxies import score
+from darts_core.strategies.proxies import has_relu, score
+from darts_core.tasks import Classification, Task
 
 __all__ = ["PICK", "Finalist", "Limits", "Ranking", "choose_pool", "prior_of", "shared_weights_of"]
 
 PICK = "alphas"
+CLASSES = Classification()
 PROXIES = ("synflow", "naswot")
+# token numbers have no gradient, which synflow needs
+PROXIES_OF_TOKENS = ("snip", "naswot")
 _DRAWN = 8  # random architectures for each place in the pool
 _TRIED = 40  # draws for each of these, where few are within the budget
 Ranking = Callable[[Sequence[Architecture]], list[float]]
@@ -164,42 +168,53 @@ def _next(
     return None
 
 
-def prior_of(make: Callable[[Architecture], nn.Module], batch: tuple[Any, Any]) -> Ranking:
+def prior_of(
+    make: Callable[[Architecture], nn.Module], batch: tuple[Any, Any], task: Task = CLASSES
+) -> Ranking:
     """A ranking by zero-cost proxies of untrained networks: the sum of the places in each.
+
+    Naswot, which counts ReLUs, is left out where the networks have none.
 
     Source: synflow and its like as a prior, arXiv:2101.08134; a vote of several, section 4.1 there.
 
     Args:
         make: the plain network of an architecture, large enough for the proxies to mean something.
-        batch: images and labels.
+        batch: inputs and targets.
+        task: whose loss is meant.
     """
+    proxies = PROXIES if batch[0].is_floating_point() else PROXIES_OF_TOKENS
 
     def rank(architectures: Sequence[Architecture]) -> list[float]:
         total = np.zeros(len(architectures))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             networks = [make(a).to(batch[0].device) for a in architectures]
-            for proxy in PROXIES:
-                values = [score(proxy, network, *batch) for network in networks]
+            for proxy in proxies:
+                if proxy == "naswot" and not all(map(has_relu, networks)):
+                    continue
+                values = [score(proxy, network, *batch, task.loss) for network in networks]
                 total += np.argsort(np.argsort(np.nan_to_num(values, nan=-np.inf)))
         return [float(value) for value in total]
 
     return rank
 
 
-def shared_weights_of(supernet: Any, batches: Sequence[tuple[Any, Any]]) -> Ranking:
-    """A ranking by the supernet's accuracy with an architecture picked, norms on the batch's statistics.
+def shared_weights_of(
+    supernet: Any, batches: Sequence[tuple[Any, Any]], task: Task = CLASSES
+) -> Ranking:
+    """A ranking by the supernet's metric with an architecture picked, norms on the batch's statistics.
 
     Args:
         supernet: as the search left it; its norms' running statistics move.
-        batches: images and labels.
+        batches: inputs and targets.
+        task: whose metric is meant.
     """
 
     @torch.no_grad()
     def right(architecture: Architecture) -> float:
         weights = supernet.one_hot(architecture)
-        hits = [(supernet(x, weights).argmax(1) == y).float().mean() for x, y in batches]
-        return float(torch.stack(hits).mean())
+        scores = [task.score(supernet(x, weights), y).float() for x, y in batches]
+        return task.metric.rating(float(torch.stack(scores).mean()))
 
     def rank(architectures: Sequence[Architecture]) -> list[float]:
         was_training = supernet.training

@@ -148,9 +148,11 @@ def _choose(
     least = 1 if isinstance(space, ChoiceSpace) else _LEAST_LAYERS
     data = sizes.bundle.batches("alpha", node.batch_size, seed=config.seed, epoch=0)
     batches = [batch for batch, _ in zip(data, range(_RANKED_ON), strict=False)]
+    task = sizes.bundle.task
+    prior = prior_of(lambda a: sizes.make(a, least_layers=least), batches[0], task)
     rankings = {
-        "a zero-cost prior": prior_of(lambda a: sizes.make(a, least_layers=least), batches[0]),
-        "the shared weights": shared_weights_of(supernet, batches),
+        "a zero-cost prior": prior,
+        "the shared weights": shared_weights_of(supernet, batches, task),
     }
     limits = _limits(penalties, timer, lambda a: not judge(a))
     if isinstance(space, ChoiceSpace):

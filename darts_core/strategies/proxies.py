@@ -22,6 +22,7 @@ __all__ = [
     "WITH_TARGETS",
     "grad_norm",
     "grasp",
+    "has_relu",
     "jacobian_covariance",
     "naswot",
     "score",
@@ -197,6 +198,14 @@ def jacobian_covariance(
     return float(-(shifted.log() + 1 / shifted).sum())
 
 
+_RELUS = (nn.ReLU, nn.ReLU6)
+
+
+def has_relu(network: nn.Module) -> bool:
+    """Whether `naswot` has anything to look at."""
+    return any(isinstance(module, _RELUS) for module in network.modules())
+
+
 def naswot(network: nn.Module, images: Tensor, labels: Tensor, loss: Loss = cross_entropy) -> float:
     """log |det K_H|, K_H counting for each pair of images the ReLUs that are in the same state.
 
@@ -210,8 +219,7 @@ def naswot(network: nn.Module, images: Tensor, labels: Tensor, loss: Loss = cros
         code = (output.detach().reshape(size, -1) > 0).double()
         kernel = kernel + code @ code.T + (1 - code) @ (1 - code).T
 
-    kinds = (nn.ReLU, nn.ReLU6)
-    handles = [m.register_forward_hook(add) for m in network.modules() if isinstance(m, kinds)]
+    handles = [m.register_forward_hook(add) for m in network.modules() if isinstance(m, _RELUS)]
     if not handles:
         raise ConfigError("NASWOT needs ReLU modules; the network has none.")
     try:

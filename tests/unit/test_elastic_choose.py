@@ -14,7 +14,7 @@ from darts_core.elastic import elastic
 from darts_core.elastic.alphas import descend, fitted
 from darts_core.elastic.archive import Archive
 from darts_core.elastic.choose import SEARCHES, budgets_of, choose
-from darts_core.elastic.cost import fit_cost, measure_cost
+from darts_core.elastic.cost_table import fit_cost, measure_cost
 from darts_core.elastic.gates import Gates
 from darts_core.elastic.norms import batch_statistics
 from darts_core.errors import LatencyError
@@ -120,14 +120,15 @@ class _Branches(nn.Module):
             self.idle[2].weight.zero_()
 
     def forward(self, x):
+        x = x.flatten(1)
         return self.useful(x) + self.idle(x)
 
 
 def _branches():
     torch.manual_seed(0)
-    net = elastic(_Branches(), torch.randn(2, 16), step=8, least=0.25)
-    x = torch.randn(256, 16)
-    return net, _cost(net, (16,)), [(x, net.model(x).argmax(1).detach())]
+    net = elastic(_Branches(), torch.randn(2, 4, 4), step=8, least=0.25)
+    x = torch.randn(256, 4, 4)
+    return net, _cost(net, (4, 4)), [(x, net.model(x).argmax(1).detach())]
 
 
 def test_alphas_cut_what_the_loss_does_not_need():

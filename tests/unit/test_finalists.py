@@ -21,6 +21,7 @@ from darts_core.search.halving import Halving
 from darts_core.settings import TrainConfig
 from darts_core.spaces import ChoiceSpace, get_space
 from darts_core.supernet import build, create_supernet
+from darts_core.tasks import NextToken
 
 SPACE = ChoiceSpace.of("letters", {"a": [1, 2, 3], "b": [1, 2, 3]})
 
@@ -163,6 +164,20 @@ def test_rankings_score_every_architecture_and_leave_the_search_as_it_was(bundle
     assert all(0 <= value <= 1 for value in shared)
     assert not supernet.training
     assert all(torch.equal(a, b) for a, b in zip(before, supernet.alphas(), strict=True))
+
+
+def test_language_models_are_ranked_by_their_own_loss_and_metric():
+    torch.manual_seed(0)
+    sizes = {"channels": 4, "num_classes": 5, "in_channels": 5}
+    supernet = create_supernet(get_space("gpt_tiny"), input_shape=(9,), **sizes)
+    rng = np.random.default_rng(0)
+    drawn = [supernet.space.random(rng) for _ in range(3)]
+    batches = [(torch.randint(5, (4, 9)), torch.randint(5, (4, 9)))]
+    prior = prior_of(lambda a: build(a, **sizes), batches[0], NextToken())(drawn)
+    assert sorted(prior) == [0, 1, 2]  # one proxy: there is no ReLU
+    shared = shared_weights_of(supernet, batches, NextToken())(drawn)
+    # perplexities, the lower the better
+    assert all(-100 < value < -1 for value in shared)
 
 
 def test_the_report_shows_the_bracket_the_winner_first(tmp_path):

@@ -9,7 +9,7 @@ PYTHON_HERE = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-web test-loggers test-full faults fuzz test-interpret test-compile variants test-gpu on-gpu check lint type bench clean
+.PHONY: help install demo test test-web test-loggers test-full faults fuzz test-interpret test-compile variants test-gpu gpu-wheels on-gpu check lint type bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -30,6 +30,13 @@ test: $(STAMP) ## the everyday tests (CPU)
 test-web: $(STAMP) ## the live page in a real Chromium (Debian's chromium and chromium-driver, through Selenium)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt selenium
 	$(TEST_ENV) $(BIN)/python -m pytest -n 0 -m web tests/web
+
+LOGGERS := .venv-loggers
+
+test-loggers: ## wandb and mlflow, whose releases do not stand beside the pinned set, in an environment of their own
+	test -x $(LOGGERS)/bin/python || $(PYTHON) -m venv $(LOGGERS)
+	$(LOGGERS)/bin/python -m pip install --quiet --disable-pip-version-check wandb mlflow pytest pyyaml numpy pillow
+	$(LOGGERS)/bin/python -m pytest -q -p no:cacheprovider -c /dev/null --rootdir . -o pythonpath=. tests/loggers
 
 test-full: $(STAMP) ## the everyday tests and the heavy ones (CPU)
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "not gpu and not interpret and not web"
@@ -57,6 +64,9 @@ test-gpu: ## everything that needs a CUDA device, in steps of 9 minutes: call it
 	$(PYTHON_HERE) -m pytest -p benchmarks.resumable_tests --resume runs/test_gpu -m gpu tests \
 		$(shell $(PYTHON_HERE) -c "import xdist" 2>/dev/null && printf '%s' '-n 4')
 
+gpu-wheels: $(STAMP) ## download what a GPU's image (Python 3.12, torch) lacks into wheels/; `make on-gpu` installs it
+	$(BIN)/python -m benchmarks.gpu_wheels
+
 on-gpu: ## tests, tiles, step, kernels, export, latency, models, full search; DATA=cifar10.parquet; call until nothing is left
 	$(PYTHON_HERE) -m benchmarks.on_gpu --data $(DATA)
 
@@ -73,5 +83,5 @@ bench: $(STAMP) ## the search-step benchmark on this device
 	$(BIN)/darts-core bench what=step
 
 clean: ## remove the environment and every cache (runs/ stays)
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache dist build
+	rm -rf $(VENV) .venv-loggers .pytest_cache .mypy_cache .ruff_cache dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

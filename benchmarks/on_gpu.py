@@ -5,14 +5,20 @@
 
 | job | command | what for |
 |---|---|---|
-| tests | pytest -m gpu | kernels, whole nets, strategies, checkpoints, artifacts |
+| wheels | benchmarks.gpu_wheels --install | packages that the image lacks, from wheels/ (`make gpu-wheels`) |
+| cells | pytest -m gpu, whole cells and nets | whether what follows is worth measuring |
 | step | benchmarks/gpu_step.py --tune | tiles; the step on every path; every kernel against its floor |
-| sanitizer | compute-sanitizer | the small bodies, where the tool is there and the host allows it |
-| export | benchmarks/export_gpu.py | the fused export path against plain graphs |
-| latency-* | darts-core latency check | rank correlation of the latency table, 200 random networks |
 | search | benchmarks/full_search.py | the paper's search, tf32 and bf16, 3 seeds; then short trainings |
+| export | benchmarks/export_gpu.py | the fused export path against plain graphs |
+| tests | pytest -m gpu | all kernels, strategies, checkpoints, artifacts |
+| sanitizer | compute-sanitizer | the small bodies, where the tool is there and the host allows it |
+| latency-* | darts-core latency check | rank correlation of the latency table, 200 random networks |
 | prune | darts-core prune | the trained cell to half its measured latency |
 | models | darts-core bench -m experiment=models_gpu | accuracy against latency |
+
+The most valuable come first, and each says what it will cost: the minutes that it took so far, and how many
+calls of nine minutes it is thought to take. Binaries that an earlier call compiled are found again
+(`FOLDER/triton-cache.tar.xz`, `benchmarks.triton_cache`).
 
 A job runs until it is done or `--minutes` are over; it is then asked to save and stop, and the next call
 goes on there. `FOLDER/jobs.json` says which are done; a failed one is tried again in the next call, after
@@ -31,7 +37,9 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from benchmarks import triton_cache
 from benchmarks.full_search import SHARES, UNFINISHED
 from benchmarks.resumable_tests import LEFT
 
@@ -39,6 +47,10 @@ ROOT = Path(__file__).resolve().parent.parent
 DARTS = [sys.executable, "-c", "from darts_core.cli import main; raise SystemExit(main())"]
 GRACE = 60.0
 """Seconds that a job has to save after it was asked to stop."""
+CELLS = "darts_cell_on_the_gpu or whole_net"
+"""Tests of whole cells and networks."""
+CALLS = {"cells": 1, "step": 2, "search": 10, "export": 1, "tests": 4, "latency": 1, "models": 10}
+"""Calls of nine minutes that a job is thought to take: estimated, until one has been counted."""
 MODELS = "resnet18,mobilenetv2,DARTS_V2"
 RUNTIMES = "eager,graph,compile_graph,onnx,pt2"
 
@@ -52,15 +64,22 @@ def jobs(args: argparse.Namespace) -> dict[str, list[str]]:
     if importlib.util.find_spec("xdist"):
         # the compiler is what takes time
         tests += ["-n", "4"]
+    minutes = ["--minutes", "{minutes}"]
     found = {
+        "wheels": [python, "-m", "benchmarks.gpu_wheels", "--install"],
         "doctor": [*DARTS, "doctor"],
-        "tests": [python, *tests, "--minutes", "{minutes}", "-m", "gpu", "tests"],
-        "step": [
-            python, "benchmarks/gpu_step.py", "--tune", "--out", f"{out}/step", "--minutes",
-            "{minutes}",
-        ],
-        "export": [python, "-m", "benchmarks.export_gpu", "--out", str(args.results)],
+        "cells": [python, *tests, *minutes, "-m", "gpu", "-k", CELLS, "tests/kernels", "tests/gpu"],
+        "step": [python, "benchmarks/gpu_step.py", "--tune", "--out", f"{out}/step", *minutes],
     }  # fmt: skip
+    if args.data is not None:
+        found["search"] = [
+            python, "-m", "benchmarks.full_search", "--data", str(args.data), "--device", "cuda",
+            "--out", f"{out}/full_search", "--results", str(args.results), *minutes,
+        ]  # fmt: skip
+    found |= {
+        "export": [python, "-m", "benchmarks.export_gpu", "--out", str(args.results)],
+        "tests": [python, *tests, *minutes, "-m", "gpu", "tests"],
+    }
     if shutil.which("compute-sanitizer"):
         small = [
             "depthwise",
@@ -70,7 +89,7 @@ def jobs(args: argparse.Namespace) -> dict[str, list[str]]:
             "point_stats",
             "partial",
             "drawn",
-            "stage",
+            "cell",
         ]
         found["sanitizer"] = [
             "compute-sanitizer", "--tool", "memcheck", "--error-exitcode", "1", python, "-m", "pytest",
@@ -83,10 +102,6 @@ def jobs(args: argparse.Namespace) -> dict[str, list[str]]:
                 f"layers={layers}", "size=32", f"batch={batch}", "count=200", f"out={out}",
             ]  # fmt: skip
     if args.data is not None:
-        found["search"] = [
-            python, "-m", "benchmarks.full_search", "--data", str(args.data), "--device", "cuda",
-            "--out", f"{out}/full_search", "--results", str(args.results), "--minutes", "{minutes}",
-        ]  # fmt: skip
         cell = out / "full_search" / "search-tf32-seed0" / "V001" / "search" / "architecture.yaml"
         found["prune"] = pruning(args, args.data, "cuda", "50%")
         pruned = out / "prune" / "V001" / "prune"
@@ -110,7 +125,12 @@ def rehearsal(args: argparse.Namespace) -> dict[str, list[str]]:
     small = ["--limit", "240", "--search-epochs", "1", "--train-epochs", "1", "--channels", "4",
              "--layers", "1", "--random", "1", "--seeds", "1", "--precisions", "fp32"]  # fmt: skip
     return {
+        "wheels": [python, "-m", "benchmarks.gpu_wheels", "--install", "--dry-run"],
         "doctor": [*DARTS, "doctor"],
+        "cells": [
+            python, *tests, "--minutes", "{minutes}", "-m", "not gpu", "-k", "first_order",
+            "tests/gpu",
+        ],
         "tests": [
             python, *tests, "--minutes", "{minutes}", "-m", "not gpu",
             "-k", "first_order or softmax or wait or exported or fresh", "tests/gpu",
@@ -196,6 +216,22 @@ def run(command: Sequence[str], until: float) -> int:
         return UNFINISHED
 
 
+def cost(name: str, minutes: Sequence[float], until: float) -> str:
+    """What a job has cost, may cost now, and is thought to cost."""
+    left = max(0.0, (until - time.monotonic()) / 60)
+    words = [f"at most {left:.1f} minutes of this call"]
+    if minutes:
+        words.append(f"{sum(minutes):.1f} so far in {len(minutes)}")
+    calls = CALLS.get(name.split("-")[0])
+    if calls:
+        words.append(f"about {calls} in all (estimated)")
+    return ", ".join(words)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
 def main() -> int:
     """Go on with the jobs; the exit status says whether to call again."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -210,11 +246,15 @@ def main() -> int:
     args.data = args.data.resolve() if args.data is not None else None
     args.out.mkdir(parents=True, exist_ok=True)
     record = args.out / "jobs.json"
-    status: dict[str, str] = (
-        json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-    )
+    status = _read(record)
     until = time.monotonic() + 60 * args.minutes
     known = jobs(args)
+    costs = _read(args.out / "minutes.json")
+    cache = args.out / "triton-cache.tar.xz"
+    if cache.is_file():
+        print(
+            f"{triton_cache.unpack(cache, triton_cache.cache_folder())} binaries of earlier calls"
+        )
     wanted = [name for name in known if args.only is None or name in args.only]
     if args.only and set(args.only) - set(known):
         parser.error(f"unknown jobs {sorted(set(args.only) - set(known))}; there are {list(known)}")
@@ -222,12 +262,17 @@ def main() -> int:
     for name in sorted(wanted, key=lambda name: "failed" in status.get(name, "")):
         if status.get(name) == "done" or time.monotonic() > until - 5:
             continue
-        print(f"== {name}", flush=True)
+        print(f"== {name}: {cost(name, costs.get(name, []), until)}", flush=True)
+        begun = time.monotonic()
         code = run(known[name], until)
+        costs.setdefault(name, []).append(round((time.monotonic() - begun) / 60, 2))
+        (args.out / "minutes.json").write_text(json.dumps(costs), encoding="utf-8")
         status[name] = {0: "done", UNFINISHED: "begun", LEFT: "begun"}.get(code, f"failed ({code})")
         record.write_text(json.dumps(status, indent=1), encoding="utf-8")
         if status[name] == "begun":
             break
+    if triton_cache.cache_folder().is_dir():
+        triton_cache.pack(triton_cache.cache_folder(), cache)
     for name in wanted:
         print(f"{name:24s} {status.get(name, 'not begun')}")
     left = [name for name in wanted if status.get(name) != "done"]

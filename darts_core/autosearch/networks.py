@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from darts_core.autosearch import closing, contract
@@ -37,7 +38,13 @@ class Kept:
         """Plain values; `builder` is None for what has no name, such as an nn.Sequential made in place."""
         name = getattr(self.builder, "__qualname__", "")
         module = getattr(self.builder, "__module__", "") or ""
-        named = name.replace(".", "").isidentifier() and not module.startswith("torch.")
+        if module == "__main__":
+            module = _script_module(contract.current().record)
+        named = (
+            bool(module)
+            and name.replace(".", "").isidentifier()
+            and not module.startswith("torch.")
+        )
         return {
             "schema_version": 1,
             "builder": f"{module}:{name}" if named else None,
@@ -60,6 +67,18 @@ class Kept:
         torch.save(state, trial.folder / WEIGHTS)
         content = {**self.description(), "config": dict(trial.config)}
         (trial.folder / NETWORK).write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _script_module(record: Mapping[str, Any]) -> str:
+    """The name under which a script is imported; "" for one that would train when it is."""
+    boot, code = Path(record.get("boot_file", "")), Path(record.get("code_dir", ""))
+    if (
+        not boot.is_file()
+        or not boot.is_relative_to(code)
+        or "__main__" not in boot.read_text("utf-8")
+    ):
+        return ""
+    return ".".join(boot.relative_to(code).with_suffix("").parts)
 
 
 def network(function: Any = None, *, input_shape: Sequence[int] | None = None) -> Any:

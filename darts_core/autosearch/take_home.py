@@ -51,8 +51,10 @@ def _export(folder: Path, code: Path) -> str:
     from darts_core.export.export import export_model
 
     shape = read_json(folder / NETWORK).get("input_shape")
-    if not isinstance(shape, list) or len(shape) != 3:
+    if not isinstance(shape, list):
         return "its input shape is not known: write @autosearch.network(input_shape=(C, H, W))"
+    if len(shape) != 3:
+        return f"only networks for images (C, H, W) are exported, and its input is {tuple(shape)}"
     try:
         model = load(folder, code=code)
         with torch.no_grad():

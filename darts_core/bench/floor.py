@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import torch
 from torch import nn
 
+from darts_core.bench.moved import stored_bytes
 from darts_core.latency import measure
 
-__all__ = ["copy_bandwidth_gbs", "floor_ms"]
+__all__ = ["copy_bandwidth_gbs", "floor_bytes", "floor_ms"]
 
 
 def copy_bandwidth_gbs(device: torch.device) -> float:
@@ -19,8 +23,18 @@ def copy_bandwidth_gbs(device: torch.device) -> float:
     return 2 * 4 * count / (row.median_ms * 1e6)
 
 
+def floor_bytes(rows: Iterable[Mapping[str, Any]], precision: str) -> float:
+    """Bytes of the rows of a plan (`describe_plan`, `describe_stem`) at a precision, forward and backward."""
+    item, output = stored_bytes(precision)
+    total = 0.0
+    for row in rows:
+        outputs = row.get("output_bytes", 0)
+        total += (row["bytes"] - outputs) * item / 4 + outputs * output / 4
+    return total
+
+
 def floor_ms(
-    net: nn.Module, batch: int, size: int, bandwidth_gbs: float, *, storage: int = 4
+    net: nn.Module, batch: int, size: int, bandwidth_gbs: float, *, precision: str = "fp32"
 ) -> float:
     """Milliseconds that the plan's bytes of one first-order step need; cells without a plan count 0."""
     from darts_core.supernet.describe import describe_plan
@@ -32,5 +46,5 @@ def floor_ms(
         plan = plan_cell(cell, cell.channels)
         if plan.layout is not None:
             rows = describe_plan(plan.layout, batch, height, width)
-            total += sum(row["bytes"] for row in rows)
-    return 2 * total * storage / 4 / (bandwidth_gbs * 1e6)
+            total += floor_bytes(rows, precision)
+    return 2 * total / (bandwidth_gbs * 1e6)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from darts_core.bench.floor import copy_bandwidth_gbs
-from darts_core.bench.moved import edges_read, launch_bytes
+from darts_core.bench.moved import edges_read, launch_bytes, stored_bytes
 from darts_core.bench.results import write_results
 from darts_core.bench.step import StepCase
 from darts_core.latency import measure
@@ -115,7 +115,7 @@ def _timed(
     bandwidth: float,
 ) -> Iterator[dict[str, Any]]:
     """A row for each launch of both passes of `call`; `layout` is that of a cell."""
-    item = 2 if precision == "bf16" else 4
+    item, output = stored_bytes(precision)
     for kernel, grid, constants, again in _recorded(call):
         timing = measure(
             again, device=case.device, warmup_seconds=0.02, max_seconds=0.1, graph=True
@@ -123,7 +123,9 @@ def _timed(
         edges = None if layout is None else edges_read(constants, tuple(grid), layout)
         if edges is not None:
             constants["EDGES"] = edges
-        moved = launch_bytes(kernel, tuple(grid), constants, case.options["batch_size"], item)
+        moved = launch_bytes(
+            kernel, tuple(grid), constants, case.options["batch_size"], item, output
+        )
         yield {
             "name": kernel,
             "cell": name,

@@ -6,8 +6,9 @@ For every launch, with B the bytes it moves, I the instructions its warps issue 
     fill = min(1, P / multiprocessors)
 
 Bytes are those of `bench.moved.launch_bytes`: each input read once, each output written once, whatever the
-caches do. Instructions are those of the golden file's binary (`darts_kernels.variants`), its loops counted as
-often as they run; a variant without a row there is estimated by its bytes alone, and counted as unknown.
+caches do. Instructions are those of the golden file's binary (`darts_kernels.variants`), its loops counted
+as often as they run, and of a text with a body for each filter, of which a program runs one, its share; a
+variant without a row there is estimated by its bytes alone, and counted as unknown.
 
 Three constants, none of them from these kernels, which no GPU has run yet. The launch is measured (the
 smallest dependent kernel of a graph on an H100). The two shares are fitted on the kernels of a prototype of
@@ -27,7 +28,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from darts_core.bench.moved import edges_read, launch_bytes
+from darts_core.bench.moved import edges_read, launch_bytes, stored_bytes
 from darts_core.bench.offline import OfflineCase, step_launches, step_layout
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ LAUNCH_MS = 1.14e-3
 MULTIPROCESSORS = 132
 ISSUE_PER_MS = MULTIPROCESSORS * 4 * 1.755e6
 """Instructions of warps: four a clock and multiprocessor."""
+
+ONE_BODY = ("_inner_kernel", "_inner_backward_kernel")
+"""Kernels whose text has COUNT bodies, one for each filter, of which a program runs one."""
 
 
 @dataclass
@@ -122,16 +126,18 @@ def estimate_step(
         rows: of the golden file.
     """
     found: dict[str, KernelEstimate] = defaultdict(KernelEstimate)
-    item = 2 if case.precision == "bf16" else 4
+    item, output = stored_bytes(case.precision)
     for launch in (one for launches in passes for one in launches):
         variant = launch.variant
         numbers: dict[str, Any] = {**variant.constants, **launch.numbers}
         edges = edges_read(numbers, launch.grid, layout) if hasattr(layout, "waves") else None
         if edges is not None:
             numbers["EDGES"] = edges
-        moved = float(launch_bytes(variant.kernel, launch.grid, numbers, case.batch, item))
+        moved = float(launch_bytes(variant.kernel, launch.grid, numbers, case.batch, item, output))
         trips = numbers.get("STEPS") or _edges_a_program(edges, numbers, launch.grid)
         row = rows.get(variant.name)
+        if row is not None and variant.kernel in ONE_BODY:
+            row = {**row, "instructions": row["instructions"] / numbers["COUNT"]}
         ms, issued = estimate_launch(
             moved, launch.programs, variant.options["num_warps"], row, trips
         )

@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["edges_read", "launch_bytes"]
+__all__ = ["edges_read", "launch_bytes", "stored_bytes"]
+
+
+def stored_bytes(precision: str) -> tuple[int, int]:
+    """(bytes of a state or gradient, bytes of a depthwise or pointwise output) at a precision."""
+    return {"fp32": (4, 4), "tf32": (4, 2), "bf16": (2, 2)}[precision]
 
 
 def launch_bytes(
-    name: str, grid: tuple[int, ...], k: Mapping[str, Any], batch: int, item: int
+    name: str,
+    grid: tuple[int, ...],
+    k: Mapping[str, Any],
+    batch: int,
+    item: int,
+    output: int | None = None,
 ) -> float:
     """Bytes that a launch must move: each input read once, each output written once.
 
@@ -19,7 +29,9 @@ def launch_bytes(
         k: its compile-time arguments; EDGES, the edges that the launch reads, where that is not grid[2].
         batch: samples.
         item: bytes of a stored value.
+        output: bytes of a depthwise or pointwise output, where they are others.
     """
+    low = item if output is None else output
     if name == "_source_pool_kernel":
         return item * batch * k["C"] * (k["HI"] * k["WI"] + k["H"] * k["W"])
     if name == "_source_flag_kernel":
@@ -34,18 +46,15 @@ def launch_bytes(
     edges = k.get("EDGES", z)
     stride2 = k.get("STRIDE", 1) ** 2
     if name == "_depthwise_kernel":
-        return tensor * (min(2, z) * stride2 * item + z * k["COUNT"] * min(item, 2))
-    if name == "_stage_kernel":
-        inputs = z * grid[1] if k["NORM"] else min(2, z) * stride2
-        return tensor * item * (inputs + z * grid[1])
+        return tensor * (min(2, z) * stride2 * item + z * k["COUNT"] * low)
     if name == "_inner_kernel":
-        return tensor * z * (item + min(item, 2))
+        return tensor * z * 2 * low
     if name == "_pointwise_kernel":
-        return tensor * z * grid[1] * (min(item, 2) + item)
+        return tensor * z * grid[1] * 2 * low
     if name == "_pointwise_backward_kernel":
-        return tensor * z * grid[1] * (3 * item + (min(item, 2) if k["WGRAD"] else 0))
+        return tensor * z * grid[1] * (2 * item + low * (1 + k["WGRAD"]))
     if name == "_inner_backward_kernel":
-        return tensor * z * 3 * item
+        return tensor * z * (2 * item + low)
     if name == "_depthwise_backward_kernel":
         own = z * (2 * stride2 + k["NPOOL"]) + edges * (k["COUNT"] + (k["SKIP"] >= 0))
         return tensor * own * item + tensor * z * k["NMAX"]
@@ -54,15 +63,26 @@ def launch_bytes(
     if name == "_pool_backward_kernel":
         return tensor * item * (2 * z * k["NPOOL"] + edges)
     if name == "_reduce_kernel":
-        return tensor * z * item * (k["F1"] + k["NPOOL"] + 1)
+        outputs = edges * (k["F1"] + k["FR"])
+        return tensor * (low * outputs + item * (edges + z * (k["NPOOL"] + k["SKIP"])))
     if name == "_node_sum_kernel":
-        return tensor * item * (1 + edges * (k["F1"] + k["NPOOL"] + (k["SKIP"] or k["FR"])))
+        skips = k["SKIP"] and not k["FR"]
+        outputs = edges * (k["F1"] + k["FR"])
+        return tensor * (low * outputs + item * (1 + edges * (k["NPOOL"] + skips)))
     if name in ("_halve_kernel", "_join_kernel", "_split_kernel"):
         return _passing_bytes(name, z, edges, k, tensor, item)
-    if name in ("_point_kernel", "_point_backward_kernel", "_point_weight_kernel"):
+    if name == "_reduction_backward_kernel":
+        # of four pixels two are read and all written, for each source; y and its gradient for each edge
+        return tensor * (z * (2 + 4) * item + edges * (item + low))
+    if name in ("_point_kernel", "_point_backward_kernel"):
         outs, ins = batch * k["CO"] * hw, batch * k["CI"] * hw * (2 if k["REDUCE"] else 1)
-        return item * (ins * (2 if "backward" in name else 1) + 2 * outs)
-    return tensor * item * 2
+        wide = batch * k["CI"] * hw * (4 if k["REDUCE"] else 1)
+        if name == "_point_kernel":
+            # that of several edges is a reduction, whose outputs are a branch's
+            return item * min(2, grid[1]) * ins + (low if grid[1] > 1 else item) * grid[1] * outs
+        own = low if k["STRIDED"] else item
+        return item * min(2, z) * (ins + wide * k["DX"]) + z * outs * (item + own)
+    return tensor * z * item * 2
 
 
 def conv_bytes(name: str, k: Mapping[str, Any], batch: int, item: int) -> float:

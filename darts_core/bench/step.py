@@ -213,7 +213,7 @@ def _rows(case: StepCase) -> Iterator[dict[str, Any]]:
                     case.options["batch_size"],
                     case.options["size"],
                     bandwidth,
-                    storage=2 if "bf16" in name else 4,
+                    precision=next((p for p in ("tf32", "bf16") if p in name), "fp32"),
                 )
                 row["floor_ms"] = floor
                 row["of_floor"] = floor / timing.median_ms

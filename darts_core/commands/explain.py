@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from darts_core.commands.keyvalue import parse
@@ -63,13 +63,13 @@ def run(args: argparse.Namespace) -> int:
     totals = [_print_cell(i, cell, size, batch) for i, (cell, *size) in enumerate(cells)]
     done = [total for total in (stem, *totals) if total is not None]
     if done:
-        bytes_all, flops_all = (sum(part) for part in zip(*done, strict=True))
+        bytes_all, flops_all, moved_tf32 = (sum(part) for part in zip(*done, strict=True))
         floor_ms = bytes_all / (bandwidth * 1e9) * 1e3
         print(
             f"stem and fused cells together: {bytes_all / 2**20:.0f} MiB and {flops_all / 1e9:.1f} GFLOP "
             f"forward and backward; floor {floor_ms:.2f} ms at {bandwidth:.0f} GB/s of this device"
         )
-        _print_estimate(space.name, given.get("relax", "softmax"), batch, side, bytes_all, sizes)
+        _print_estimate(space.name, given.get("relax", "softmax"), batch, side, moved_tf32, sizes)
     return 0
 
 
@@ -116,7 +116,7 @@ def _relaxation(name: str) -> Any:
     return instantiate("relax", read_yaml(files[name]))
 
 
-def _print_stem(stem: Any, side: int, batch: int) -> tuple[float, float] | None:
+def _print_stem(stem: Any, side: int, batch: int) -> tuple[float, float, float] | None:
     """Print the stem's launches on a GPU; its bytes and operations when it is fused."""
     from darts_core.supernet.describe import describe_stem
 
@@ -132,12 +132,12 @@ def _print_stem(stem: Any, side: int, batch: int) -> tuple[float, float] | None:
         )
         print(f"    forward:  {_in_a_row(row['kernels_forward'])}")
         print(f"    backward: {_in_a_row(row['kernels_backward'])}")
-    return sum(row["bytes"] for row in rows), sum(row["flops"] for row in rows)
+    return _sums(rows)
 
 
 def _print_cell(
     index: int, cell: Any, size: Sequence[int], batch: int
-) -> tuple[float, float] | None:
+) -> tuple[float, float, float] | None:
     """Print one cell; its bytes and operations when it is fused."""
     from darts_core.supernet.describe import describe_plan
     from darts_core.supernet.plan import plan_cell
@@ -177,7 +177,16 @@ def _print_cell(
     loose = [cell.mixed[0].names[k] for k in getattr(plan.layout, "loose", ())]
     if loose:
         print(f"  as modules, into the same node sums: {', '.join(loose)}")
-    return sum(row["bytes"] for row in rows), sum(row["flops"] for row in rows)
+    return _sums(rows)
+
+
+def _sums(rows: Iterable[Mapping[str, Any]]) -> tuple[float, float, float]:
+    """Bytes in fp32, operations, and bytes as TF32 stores them."""
+    from darts_core.bench.floor import floor_bytes
+
+    rows = list(rows)
+    bytes_all, flops = (sum(row[key] for row in rows) for key in ("bytes", "flops"))
+    return bytes_all, flops, floor_bytes(rows, "tf32")
 
 
 def _in_a_row(names: Sequence[str]) -> str:

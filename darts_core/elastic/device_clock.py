@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from darts_core.latency import Timing, default_batch_sizes, measure_model
+from darts_core.latency import Timing, default_batch_sizes, device_name, measure_model
 from darts_core.prune.cost import LayerCosts
 
 __all__ = ["DeviceClock"]
@@ -53,7 +53,7 @@ class DeviceClock:
 
     def described(self) -> dict[str, Any]:
         """What the times are of."""
-        return {"batch": self.batch, "runtime": self.runtime, "device": str(self.device)}
+        return {"batch": self.batch, "runtime": self.runtime, "device": device_name(self.device)}
 
     def fits(self, saved: Mapping[str, Any]) -> bool:
         """Whether saved times are of this device and form."""

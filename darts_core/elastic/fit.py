@@ -75,15 +75,16 @@ class _Trainer(Trainer):
             self.average.swap(self.model)
         whole = evaluate(self.model, self.bundle, split)
         found: dict[str, float] = {}
+        metric = self.task.metric.name
         for name, choices in (
             ("middle", middle(self.net.variables)),
             ("smallest", self.net.smallest),
         ):
             part = evaluate(self.net.cut(choices, self._batches), self.bundle, split)
-            found |= {f"{name}_val_accuracy": part.accuracy, f"{name}_val_loss": part.loss}
+            found |= {f"{name}_val_{metric}": part.value, f"{name}_val_loss": part.loss}
         if self.average is not None:
             self.average.swap(self.model)
-        return {"val_accuracy": whole.accuracy, "val_loss": whole.loss, **found}
+        return {**whole.named("val"), "val_loss": whole.loss, **found}
 
     def _stamp(self) -> str:
         s = self.sandwich
@@ -153,13 +154,14 @@ def fit_elastic(
     first = trainer.take_up(folder) if folder is not None else 0
     if run is not None:
         run.rewind(first)
+    metric = bundle.task.metric.name
     for epoch in range(first, config.epochs):
         row = trainer.epoch(epoch) | trainer.select("val")
         trainer.result.history.append(row)
         log.info(
             "epoch %d/%d: loss %.4f, val whole %.4f, middle %.4f, smallest %.4f, lr %.3g, %.1f s",
-            epoch + 1, config.epochs, row["loss"], row["val_accuracy"],
-            row["middle_val_accuracy"], row["smallest_val_accuracy"], row["learning_rate"], row["seconds"],
+            epoch + 1, config.epochs, row["loss"], row[f"val_{metric}"],
+            row[f"middle_val_{metric}"], row[f"smallest_val_{metric}"], row["learning_rate"], row["seconds"],
         )  # fmt: skip
         if run is not None:
             run.log_metrics(**row)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darts_core.elastic.norms import batch_statistics
@@ -15,20 +14,20 @@ from darts_core.elastic.slices import Plan, running
 from darts_core.elastic.variables import Depth, Width
 from darts_core.prune.groups import ChannelGroup
 from darts_core.prune.importance import channel_importance
+from darts_core.tasks import Task
 
 __all__ = ["most_important_first", "skip_losses"]
 
 Batches = Sequence[tuple[Tensor, Any]]
-LossOf = Callable[[Tensor, Any], Tensor]
 
 
 def most_important_first(
-    model: nn.Module, widths: Sequence[Width], batches: Batches, loss_of: LossOf | None
+    model: nn.Module, widths: Sequence[Width], batches: Batches, task: Task
 ) -> dict[str, list[int]]:
     """Width's name -> its channels, the most important first; each layer's best ones lead."""
     groups = [ChannelGroup(width.name, width.options[-1], width.members) for width in widths]
     kind = "taylor" if batches else "magnitude"
-    scores = channel_importance(model, groups, kind, batches)
+    scores = channel_importance(model, groups, kind, batches, task)
     return {group.root: _order(group, scores[group.root]) for group in groups}
 
 
@@ -44,15 +43,12 @@ def _order(group: ChannelGroup, scores: np.ndarray) -> list[int]:
 
 
 @torch.no_grad()
-def skip_losses(
-    model: nn.Module, depth: Depth, batches: Batches, loss_of: LossOf | None
-) -> dict[str, float]:
+def skip_losses(model: nn.Module, depth: Depth, batches: Batches, task: Task) -> dict[str, float]:
     """Block -> the loss without it, over `batches` and with their own statistics."""
-    loss = loss_of or F.cross_entropy
     found: dict[str, float] = {}
     with batch_statistics(model):
         for block in depth.blocks:
             with running(model, Plan(skipped=(block,))):
-                total = sum(float(loss(model(x).float(), y)) for x, y in batches)
+                total = sum(float(task.loss(model(x).float(), y)) for x, y in batches)
             found[block] = total / len(batches)
     return found

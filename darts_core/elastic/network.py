@@ -29,6 +29,7 @@ from darts_core.elastic.variables import (
 from darts_core.elastic.widths import by_importance, find_widths
 from darts_core.errors import PruneError
 from darts_core.prune.prune import preferred_step
+from darts_core.tasks import Classification, Task
 
 __all__ = ["Elastic", "elastic"]
 
@@ -128,7 +129,7 @@ def elastic(
     example_inputs: Tensor,
     *,
     batches: Batches = (),
-    loss_of: Any = None,
+    task: Task | None = None,
     least: float = 0.25,
     step: int | None = None,
     depth: bool = True,
@@ -144,7 +145,7 @@ def elastic(
         example_inputs: one batch as the network takes it, [B, ...]; two examples are enough.
         batches: (inputs, targets) to judge channels and blocks on: Taylor importance and the loss without
             a block. Without any, channels are judged by magnitude and the last blocks go first.
-        loss_of: of (outputs, targets); cross-entropy by default.
+        task: whose loss is meant; classification by default.
         least: share of a group's channels that the smallest width keeps.
         step: widths are multiples of it, where a group is that wide; by default what the device likes.
         depth: whether blocks may be skipped.
@@ -159,7 +160,7 @@ def elastic(
         )
     if isinstance(model, nn.parallel.DistributedDataParallel):
         raise PruneError("Make the plain network elastic, not DistributedDataParallel around it.")
-    mode = model.training
+    mode, aim = model.training, task or Classification()
     model.eval()
     try:
         trial = Trial(model, example_inputs[:2])
@@ -178,19 +179,19 @@ def elastic(
                 "; ".join(f"{name}: {why}" for name, why in left.items()) or "no layer was found"
             )
             raise PruneError(f"Nothing in {type(model).__name__} may vary ({reasons[:600]}).")
-        orders = most_important_first(model, [*widths, *heads], batches, loss_of)
+        orders = most_important_first(model, [*widths, *heads], batches, aim)
         sorted_ = [by_importance(model, width, orders[width.name]) for width in (*widths, *heads)]
         found = Elastic(model, (*sorted_, *depths), left)
         if batches and depths:
-            ordered = tuple(_by_loss(found, depth, batches, loss_of) for depth in depths)
+            ordered = tuple(_by_loss(found, depth, batches, aim) for depth in depths)
             found = Elastic(model, (*sorted_, *ordered), left)
     finally:
         model.train(mode)
     return found
 
 
-def _by_loss(found: Elastic, depth: Depth, batches: Batches, loss_of: Any) -> Depth:
+def _by_loss(found: Elastic, depth: Depth, batches: Batches, task: Task) -> Depth:
     """The stage with its most needed blocks first."""
-    losses = skip_losses(found.model, depth, batches, loss_of)
+    losses = skip_losses(found.model, depth, batches, task)
     order = sorted(depth.blocks, key=lambda block: -losses[block])
     return replace(depth, order=tuple(order))

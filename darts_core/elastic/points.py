@@ -50,19 +50,21 @@ def given_network(
 def _row(model: nn.Module, bundle: Any, timing: Timing, clock: DeviceClock) -> dict[str, Any]:
     size = count(model, clock.input_shape)
     val, test = evaluate(model, bundle, "val"), evaluate(model, bundle, "test")
-    # of a share over n examples; its spread over trainings is another matter
-    half = float(np.sqrt(max(test.accuracy * (1 - test.accuracy), 0.0) / test.n))
-    return {
+    row: dict[str, Any] = {
         "latency_ms": timing.median_ms,
         "latency_range_ms": [timing.q05_ms, timing.q95_ms],
         "flagged": timing.flagged,
         "timing": timing.to_dict(),
-        "metric": test.accuracy,
-        "metric_range": [test.accuracy - half, test.accuracy + half],
-        "val_metric": val.accuracy,
+        "metric": test.value,
+        "val_metric": val.value,
         "params": size.params,
         "macs": size.macs,
     }
+    if bundle.task.metric.share:
+        # of a share over n examples; its spread over trainings is another matter
+        half = float(np.sqrt(max(test.value * (1 - test.value), 0.0) / test.n))
+        row["metric_range"] = [test.value - half, test.value + half]
+    return row
 
 
 def write_points(
@@ -128,8 +130,9 @@ def write_points(
             runlog.write_json(path, point)
         rows.append(runlog.read_mapping(path))
         log.info(
-            "point %d: %.3f ms (predicted %.3f), test %.4f, by %s",
-            number, rows[-1]["latency_ms"], rows[-1]["predicted_ms"], rows[-1]["metric"],
+            "point %d: %.3f ms (predicted %.3f), test %s, by %s",
+            number, rows[-1]["latency_ms"], rows[-1]["predicted_ms"],
+            bundle.task.metric.text(rows[-1]["metric"]),
             rows[-1]["found_by"],
         )  # fmt: skip
         if done is not None:

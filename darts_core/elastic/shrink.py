@@ -15,7 +15,8 @@ from torch import nn
 from darts_core import runlog
 from darts_core.elastic.archive import Archive
 from darts_core.elastic.choose import Chosen, budgets_of, choose
-from darts_core.elastic.cost import NetworkCost, fit_cost, measure_cost
+from darts_core.elastic.cost import NetworkCost
+from darts_core.elastic.cost_table import fit_cost, measure_cost
 from darts_core.elastic.device_clock import DeviceClock
 from darts_core.elastic.fit import fit_elastic, norm_batches
 from darts_core.elastic.network import Elastic, elastic
@@ -98,7 +99,7 @@ def grow_family(
     options, device = settings.options, clock.device
     batches = take_batches(bundle, 4, 64, device)
     net = elastic(
-        model, batches[0][0], batches=batches, loss_of=bundle.task.loss, least=options.least,
+        model, batches[0][0], batches=batches, task=bundle.task, least=options.least,
         step=options.round_to, depth=options.depth,
     )  # fmt: skip
     for line in str(net).splitlines():
@@ -166,14 +167,15 @@ def _choose(
     options = settings.options
     few = min(options.val_examples, bundle.size("val"))
     part = bundle.take("val", few) if few < bundle.size("val") else bundle
+    rating = bundle.task.metric.rating
     looks = 2 * options.looks + 3 * len(budgets)
 
     def judge(network: nn.Module) -> tuple[float, float]:
         found = evaluate(recalibrate(network, norms), part, "val")
-        return found.loss, found.accuracy
+        return found.loss, found.value
 
     def final(network: nn.Module) -> float:
-        return evaluate(recalibrate(network, norms), bundle, "val").accuracy
+        return float(rating(evaluate(recalibrate(network, norms), bundle, "val").value))
 
     seen = (lambda done: progress(done, looks)) if progress is not None else None
     archive = Archive(net, cost, judge, folder / "judged.jsonl", seen)

@@ -12,6 +12,7 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ def in_turn(
     device: str | torch.device = "cpu",
     rounds: int = 5,
     seconds: float = 0.06,
-    quantile: float = 0.5,
+    clock: Callable[[], float] | None = None,
 ) -> list[tuple[float, float]]:
     """Milliseconds of a call of each, sampled in turn: one pair a round.
 
@@ -164,16 +165,16 @@ def in_turn(
         device: where.
         rounds: pairs to take.
         seconds: time for the samples of one call in one round.
-        quantile: of these samples; 0 for the fastest one, where other work interrupts longer calls more
-            often than short ones.
+        clock: of a CPU, `time.perf_counter` by default; `time.thread_time` for calls that run in this thread
+            alone, where other work would interrupt the longer ones more often.
     """
     found = require_device(device)
-    calls = _Quick(first, found), _Quick(second, found)
+    calls = _Quick(first, found, clock), _Quick(second, found, clock)
     pairs = []
     for turn in range(rounds):
         # the order changes, as the device may slow down while it is busy
         order = calls[::-1] if turn % 2 else calls
-        times = {call: call.block(seconds, quantile) for call in order}
+        times = {call: call.block(seconds) for call in order}
         pairs.append((times[calls[0]], times[calls[1]]))
     return pairs
 
@@ -181,9 +182,14 @@ def in_turn(
 class _Quick:
     """One short sample of a call at a time, in milliseconds a call."""
 
-    def __init__(self, fn: Callable[[], Any], device: torch.device) -> None:
+    def __init__(
+        self,
+        fn: Callable[[], Any],
+        device: torch.device,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
         self._calls, self._inner = 1, 1
-        self._sample: Callable[[Callable[[], Any], int], float] = _cpu_sample
+        self._sample: Callable[[Callable[[], Any], int], float] = partial(_cpu_sample, clock=clock)
         self._fn = fn
         if device.type == "cuda":
             self._sample, self._calls = _cuda_sample, _GRAPH_CALLS
@@ -196,8 +202,8 @@ class _Quick:
     def __call__(self) -> float:
         return self._sample(self._fn, self._inner) / self._calls
 
-    def block(self, seconds: float, quantile: float = 0.5) -> float:
-        """A quantile of the samples of `seconds`, once what ran before has let go of the cores."""
+    def block(self, seconds: float) -> float:
+        """Median of the samples of `seconds`, once what ran before has let go of the cores."""
         end = time.monotonic() + _SETTLE_SECONDS
         while time.monotonic() < end:
             self()
@@ -205,7 +211,7 @@ class _Quick:
         end = time.monotonic() + seconds
         while len(times) < 5 or time.monotonic() < end:
             times.append(self())
-        return float(np.quantile(times, quantile))
+        return statistics.median(times)
 
 
 def call_ms(runtime: str, device: torch.device) -> float:
@@ -277,11 +283,14 @@ def _flag_reason(device: torch.device, foreign_cores: float) -> str:
     return ""
 
 
-def _cpu_sample(fn: Callable[[], Any], calls: int) -> float:
-    start = time.perf_counter()
+def _cpu_sample(
+    fn: Callable[[], Any], calls: int, clock: Callable[[], float] | None = None
+) -> float:
+    now = clock or time.perf_counter
+    start = now()
     for _ in range(calls):
         fn()
-    return (time.perf_counter() - start) * 1e3 / calls
+    return (now() - start) * 1e3 / calls
 
 
 def _cuda_sample(fn: Callable[[], Any], calls: int) -> float:

@@ -117,12 +117,13 @@ def shrink_section(run: VersionRun) -> Section | None:
         found = content.get("found_by")
         if isinstance(found, Mapping):
             body += details("Who found the points", card(plain_table(found)))
-    rows = stage.metrics
+    rows, metric = stage.metrics, stage.metric
     accuracy = line_chart(
-        [Line("whole network", series(rows, "val_accuracy"), "conv"),
-         Line("half-way", series(rows, "middle_val_accuracy"), "sep"),
-         Line("smallest", series(rows, "smallest_val_accuracy"), "pool")],
-        x_label="epoch", y_label="accuracy", title="Accuracy in the elastic training", percent=True,
+        [Line("whole network", series(rows, f"val_{metric.name}"), "conv"),
+         Line("half-way", series(rows, f"middle_val_{metric.name}"), "sep"),
+         Line("smallest", series(rows, f"smallest_val_{metric.name}"), "pool")],
+        x_label="epoch", y_label=metric.words, title="On val in the elastic training",
+        percent=metric.share,
     )  # fmt: skip
     loss = line_chart(
         [Line("training", series(rows, "loss"), "sep")],

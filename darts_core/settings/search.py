@@ -9,25 +9,22 @@ from typing import Any, ClassVar
 from darts_core.errors import ConfigError
 from darts_core.settings.field import Settings, setting
 from darts_core.settings.rates import alpha_learning_rate
+from darts_core.settings.shared import PRECISIONS, Descent, RandomChanges
 
-__all__ = ["PRECISIONS", "Latency", "Search", "SearchConfig", "SearchSettings", "Space"]
+__all__ = ["Latency", "Search", "SearchConfig", "SearchSettings", "Space"]
 
-PRECISIONS = ("fp32", "bf16")
 COSTS = ("latency", "macs", "params")
 RUNTIMES = ("eager", "onnx", "compile", "graph")
 
 
 @dataclass(frozen=True)
-class SearchSettings(Settings):
+class SearchSettings(Descent):
     """Optimizer settings of a search; the defaults are those of DARTS (arXiv:1806.09055, A.1)."""
 
     NODE: ClassVar[str] = "search"
 
-    learning_rate: float = setting(0.025, "of the params; cosine decay", above=0, high=100)
-    min_learning_rate: float = setting(0.001, "of the params at the end", low=0, high=100)
+    min_learning_rate: float = setting(0.001, "at the end of the cosine", low=0, high=100)
     momentum: float = setting(0.9, "of the params' SGD", low=0, below=1)
-    weight_decay: float = setting(3e-4, "of the params", low=0, high=10)
-    grad_clip: float = setting(5.0, "largest norm of the params' gradient; 0: off", low=0, high=1e9)
     alpha_learning_rate: float | None = setting(
         None,
         "of Adam on the alphas; null: by the number of steps, the paper's 3e-4 at its 19,500, up to "
@@ -38,14 +35,6 @@ class SearchSettings(Settings):
     alpha_beta2: float = setting(0.999, "of Adam on the alphas", low=0, below=1)
     alpha_weight_decay: float = setting(1e-3, "of the alphas", low=0, high=10)
     precision: str = setting("fp32", "fp32, or bf16 for bfloat16 activations", choices=PRECISIONS)
-
-    def check(self) -> None:
-        """Refuse a cosine that rises."""
-        if self.min_learning_rate > self.learning_rate:
-            raise ConfigError(
-                f"search.min_learning_rate={self.min_learning_rate} must not exceed "
-                f"search.learning_rate={self.learning_rate}."
-            )
 
 
 @dataclass(frozen=True)
@@ -77,7 +66,7 @@ class SearchConfig(SearchSettings):
 
 
 @dataclass(frozen=True)
-class Search(SearchConfig):
+class Search(RandomChanges, SearchConfig):
     """The node `search`: beside the loop's own settings, the supernet's size and how it runs."""
 
     channels: int = setting(16, "of the first cell", low=1, high=4096)
@@ -85,23 +74,6 @@ class Search(SearchConfig):
         8, "cells (darts) or cells per stage (nasbench201); spaces of choices choose their depth",
         low=1, high=1000,
     )  # fmt: skip
-    crop_padding: int | None = setting(
-        None, "pixels of zeros before a random crop; 0: off; null: 4 for colour images of 32x32",
-        low=0, high=1024,
-    )  # fmt: skip
-    flip: bool | None = setting(
-        None, "mirror half of the images; null: true for colour images of 32x32"
-    )
-    cutout: int = setting(0, "side of the erased square in pixels; 0: off", low=0, high=1024)
-    time_shift: int = setting(
-        0, "of series: largest random shift in positions; 0: off", low=0, high=1_000_000
-    )
-    scaling: float = setting(
-        0.0, "of series: standard deviation of a random factor around 1; 0: off", low=0, high=10
-    )
-    jitter: float = setting(
-        0.0, "of series: noise in standard deviations of the data; 0: off", low=0, high=10
-    )
     path: str = setting(
         "auto", "auto: the device's fast path; plain; fused (GPU); batched (CPU)",
         choices=("auto", "plain", "fused", "batched"),

@@ -41,6 +41,7 @@ from darts_core.train import load_model
 __all__ = [
     "Network",
     "describe_network",
+    "find_architecture",
     "find_device",
     "find_model",
     "find_network",
@@ -217,7 +218,7 @@ def describe_network(
             )
         node = {"name": text, "width": width, **sizes}
         return Network(None, {"baseline": node, **about})
-    architecture, source = _architecture(text, version)
+    architecture, source = find_architecture(text, version)
     check_names(architecture, source)
     SPACES[architecture.space].check_inputs(bundle.input_shape)
     height = bundle.input_shape[1] if bundle.kind == "image" else None
@@ -292,7 +293,7 @@ def open_model(
     return model, meta, path
 
 
-def _architecture(text: str | None, version: Path) -> tuple[Architecture, str]:
+def find_architecture(text: str | None, version: Path) -> tuple[Architecture, str]:
     """(what `architecture=` names, the file or setting it was read from)."""
     if text is None:
         found = version / "search" / "architecture.yaml"

@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.bench.results import slug
+from darts_core.errors import ConfigError
+from darts_core.models.baselines import is_baseline
+from darts_core.stages.inputs import find_architecture
 from darts_core.stages.schema import Pipeline, TrainStage, TuneStage
 from darts_core.stages.train import train
 from darts_core.stages.tune import tune
 
-__all__ = ["rival_name", "train_like_the_network", "train_rivals"]
+__all__ = ["check_rivals", "rival_name", "train_like_the_network", "train_rivals"]
+
+MOST_WIDTH = 4096
 
 
 def train_like_the_network(
@@ -49,6 +54,25 @@ def rival_name(config: Pipeline, rival: str) -> str:
     if rival.isdigit():
         return f"{config.bench.baseline} w{int(rival)}"
     return Path(rival).stem if rival.endswith((".yaml", ".yml")) else rival
+
+
+def check_rivals(config: Pipeline, version: Path) -> None:
+    """Look at `bench.rivals` before any work.
+
+    Raises:
+        ConfigError: a width is none, or one rival is named twice.
+        ArchitectureError: there is no such architecture.
+    """
+    names = [slug(rival_name(config, rival)) for rival in config.bench.rivals]
+    for rival, name in zip(config.bench.rivals, names, strict=True):
+        if names.count(name) > 1:
+            raise ConfigError(f"bench.rivals names {rival!r} twice; each needs a name of its own.")
+        if rival.isdigit() and not 1 <= int(rival) <= MOST_WIDTH:
+            raise ConfigError(
+                f"bench.rivals={rival} is no width; give 1 to {MOST_WIDTH}, or an architecture's file."
+            )
+        if not rival.isdigit() and not is_baseline(rival):
+            find_architecture(rival, version)
 
 
 def train_rivals(

@@ -19,7 +19,7 @@ from darts_core.stages.export import export
 from darts_core.stages.fronts import run_front
 from darts_core.stages.prune import prune
 from darts_core.stages.report import report
-from darts_core.stages.rivals import train_like_the_network, train_rivals
+from darts_core.stages.rivals import check_rivals, train_like_the_network, train_rivals
 from darts_core.stages.schema import (
     BenchStage,
     ExportStage,
@@ -55,6 +55,7 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
     Raises:
         ArchitectureError: the search's guards doubt whatever it found, and `allow_doubtful` is false.
     """
+    check_rivals(config, version)
     found = {"search": search(_search_part(config), version / "search")}
     _require_trusted(found["search"], version, allowed=config.allow_doubtful)
     found["searched"] = train(config.part(TrainStage), version / "searched")
@@ -128,11 +129,15 @@ def _baseline(config: Pipeline, folder: Path, seconds: float) -> dict[str, dict[
 
 
 def _costs(found: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Device seconds of each stage over those of training the final architecture once."""
+    """Device seconds of each stage over those of training the final architecture once.
+
+    The finalists' part of the search is stated beside it.
+    """
     unit = float(found["train"]["device_seconds"])
+    parts = {**found, "finalists, of the search": found["search"].get("finalists", {})}
     return {
         name: round(float(result["device_seconds"]) / unit, 3)
-        for name, result in found.items()
+        for name, result in parts.items()
         if "device_seconds" in result and unit > 0
     }
 

@@ -52,7 +52,7 @@ __all__ = [
 # decide where results go, how they are computed and what is done with them, not what is computed: they
 # are not hashed
 PLACES = ("job", "version", "out")
-UNHASHED = (*PLACES, "allow_doubtful")
+UNHASHED = (*PLACES, "allow_doubtful", "logger")
 REDUCE = ("prune", "shrink", "none")
 WHAT = ("models", "step", "kernels", "tabular")
 
@@ -74,6 +74,7 @@ class Stage(Settings):
     seed: int = setting(0, "of every random draw", low=0, high=SEED_HIGH)
     device: str = setting("auto", "auto, cpu, cuda, cuda:1")
     plugins: list[str] = setting([], "modules imported before anything is built, e.g. [my_nas.ops]")
+    logger: Mapping[str, Any] = setting({}, _NODE)
 
     def check(self) -> None:
         """Refuse seeds that run beyond the largest one."""
@@ -83,7 +84,7 @@ class Stage(Settings):
 
     def described(self) -> dict[str, Any]:
         """The settings that decide what the stage computes, as plain values."""
-        return {k: v for k, v in to_plain(self).items() if k not in (*PLACES, "seeds")}
+        return {k: v for k, v in to_plain(self).items() if k not in (*PLACES, "seeds", "logger")}
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,9 @@ class RecipeStage(DataStage):
 
 
 @dataclass(frozen=True)
-class SearchStage(DataStage):
-    """What `search` is given."""
+class SearchNodes(DataStage):
+    """The nodes that a search reads."""
 
-    STAGE: ClassVar[str] = "search"
-
-    seeds: int = setting(1, "so many searches, with seeds seed, seed+1 ...", low=1, high=10_000)
     space: Space = setting(Space, _NODE)
     strategy: Mapping[str, Any] = setting({}, _NODE)
     relax: Mapping[str, Any] = setting({}, _NODE)
@@ -116,6 +114,37 @@ class SearchStage(DataStage):
     augment: Mapping[str, Any] = setting({}, _NODE)
     search: Search = setting(Search, "the search")
     latency: Latency = setting(Latency, "what cost is charged for")
+
+
+@dataclass(frozen=True)
+class NamedStage(DataStage):
+    """A stage that takes a saved network or a named one."""
+
+    model: str | None = setting(
+        None,
+        f"a model.pt or the folder of one; or {_NAMES}; null: what prune, shrink or train left here",
+    )
+    model_args: Mapping[str, Any] = setting({}, "arguments of a named model")
+    weights: str | None = setting(None, "the state dict of a named model")
+
+
+@dataclass(frozen=True)
+class ReducingStage(RecipeStage, NamedStage):
+    """A stage that makes a trained network smaller."""
+
+    model: str | None = setting(
+        None,
+        f"a model.pt or the folder of one; or {_NAMES}; null: what train left in this version",
+    )
+
+
+@dataclass(frozen=True)
+class SearchStage(SearchNodes):
+    """What `search` is given."""
+
+    STAGE: ClassVar[str] = "search"
+
+    seeds: int = setting(1, "so many searches, with seeds seed, seed+1 ...", low=1, high=10_000)
 
 
 @dataclass(frozen=True)
@@ -144,48 +173,30 @@ class TuneStage(TrainStage):
 
 
 @dataclass(frozen=True)
-class PruneStage(RecipeStage):
+class PruneStage(ReducingStage):
     """What `prune` is given."""
 
     STAGE: ClassVar[str] = "prune"
 
-    model: str | None = setting(
-        None,
-        f"a model.pt or the folder of one; or {_NAMES}; null: what train left in this version",
-    )
-    model_args: Mapping[str, Any] = setting({}, "arguments of a named model")
-    weights: str | None = setting(None, "the state dict of a named model")
     prune: Prune = setting(Prune, "the pruning")
 
 
 @dataclass(frozen=True)
-class ShrinkStage(RecipeStage):
+class ShrinkStage(ReducingStage):
     """What `shrink` is given."""
 
     STAGE: ClassVar[str] = "shrink"
 
-    model: str | None = setting(
-        None,
-        f"a model.pt or the folder of one; or {_NAMES}; null: what train left in this version",
-    )
-    model_args: Mapping[str, Any] = setting({}, "arguments of a named model")
-    weights: str | None = setting(None, "the state dict of a named model")
     shrink: Shrink = setting(Shrink, "the elastic training and the front")
     export: Export = setting(Export, "of each point")
 
 
 @dataclass(frozen=True)
-class ExportStage(DataStage):
+class ExportStage(NamedStage):
     """What `export` is given."""
 
     STAGE: ClassVar[str] = "export"
 
-    model: str | None = setting(
-        None,
-        f"a model.pt or the folder of one; or {_NAMES}; null: what prune, shrink or train left here",
-    )
-    model_args: Mapping[str, Any] = setting({}, "arguments of a named model")
-    weights: str | None = setting(None, "the state dict of a named model")
     export: Export = setting(Export, "the export")
 
 
@@ -220,7 +231,7 @@ class ReportStage(Stage):
 
 
 @dataclass(frozen=True)
-class Pipeline(DataStage):
+class Pipeline(SearchNodes):
     """What `run` is given: the nodes of all stages. Models and architectures are its own stages'."""
 
     STAGE: ClassVar[str] = "run"
@@ -230,13 +241,6 @@ class Pipeline(DataStage):
     seeds: int = setting(
         1, "so many whole pipelines, with seeds seed, seed+1 ...", low=1, high=10_000
     )
-    space: Space = setting(Space, _NODE)
-    strategy: Mapping[str, Any] = setting({}, _NODE)
-    relax: Mapping[str, Any] = setting({}, _NODE)
-    penalty: Mapping[str, Any] = setting({}, _NODE)
-    augment: Mapping[str, Any] = setting({}, _NODE)
-    search: Search = setting(Search, "the search")
-    latency: Latency = setting(Latency, "what cost is charged for")
     train: Train = setting(Train, "the recipe")
     tune: Tune = setting(Tune, "the study")
     prune: Prune = setting(Prune, "the pruning")

@@ -14,16 +14,18 @@ from darts_core.elastic.device_clock import DeviceClock
 from darts_core.elastic.front import pick
 from darts_core.elastic.points import given_network, write_points
 from darts_core.elastic.shrink import Family, grow_family
-from darts_core.errors import ConfigError
+from darts_core.metric import Metric
 from darts_core.report.family import family_front
 from darts_core.report.png_front import save_front
 from darts_core.runlog import RunFolder, write_json
 from darts_core.stages.export import export
 from darts_core.stages.inputs import find_device, load_bundle, open_model, recipe
 from darts_core.stages.interrupt import check_stop, deferred_stop
+from darts_core.stages.logging import make_loggers
 from darts_core.stages.progress import progress_bar
 from darts_core.stages.schema import ExportStage, ShrinkStage
 from darts_core.stages.timing import stopwatch
+from darts_core.train import of_model
 
 __all__ = ["shrink"]
 
@@ -36,25 +38,22 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
     Every step goes on where it was: epochs, the latency table, judged sub-networks, points.
 
     Returns:
-        points, judged, found_by, val_accuracy, test_accuracy and latency_ms of the point picked,
+        points, judged, found_by, val_<metric>, test_<metric> and latency_ms of the point picked, metric,
         device_seconds.
     """
-    run = RunFolder.create(folder, config.described())
+    run = RunFolder.create(folder, config.described(), loggers=make_loggers(config))
     if run.finished:
         return run.result()
     device = find_device(config.device)
     bundle = load_bundle(config, device)
-    if bundle.kind != "image" or bundle.task.name != "classification":
-        raise ConfigError(
-            f"shrink is for classifiers of images; {bundle.name} holds samples of shape "
-            f"{bundle.input_shape} for task={bundle.task.name}. Use prune."
-        )
-    model, meta, _ = open_model(config, folder.parent, ("train",), bundle, device)
+    model, meta, path = open_model(config, folder.parent, ("train",), bundle, device)
+    bundle = of_model(bundle, meta, str(path or config.model))
+    metric = bundle.task.metric
     if getattr(model, "auxiliary", None) is not None:
         model.auxiliary = None  # type: ignore[assignment]
     settings, options = config.shrink, config.shrink.options
     clock = DeviceClock(
-        bundle.image_shape, device, batch=settings.batch, runtime=options.runtime,
+        bundle.input_shape, device, batch=settings.batch, runtime=options.runtime,
         seconds=options.seconds,
     )  # fmt: skip
     given = copy.deepcopy(model).eval()
@@ -75,7 +74,7 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
             share=options.distillation, seed=config.seed,
             done=lambda at: _export(config, at) if settings.export else None,
         )  # fmt: skip
-    front = _front(config, family, clock, base, points, folder)
+    front = _front(config, family, clock, metric, base, points, folder)
     taken = pick(front, latency_ms=_wanted(settings.pick, base["latency_ms"], points))
     shutil.copyfile(folder / taken["folder"] / "model.pt", folder / "model.pt")
     run.finish(
@@ -85,8 +84,8 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
         picked=taken["folder"],
         latency_before_ms=base["latency_ms"],
         latency_ms=taken["latency_ms"],
-        val_accuracy=taken["val_metric"],
-        test_accuracy=taken["metric"],
+        **{f"val_{metric.name}": taken["val_metric"], f"test_{metric.name}": taken["metric"]},
+        metric=metric.to_dict(),
         params=taken["params"],
         macs=taken["macs"],
         training_seconds=family.train_seconds,
@@ -114,6 +113,7 @@ def _front(
     config: ShrinkStage,
     family: Family,
     clock: DeviceClock,
+    metric: Metric,
     base: dict[str, Any],
     points: list[dict[str, Any]],
     folder: Path,
@@ -121,9 +121,9 @@ def _front(
     content = {
         "schema_version": 1,
         **clock.described(),
-        "metric": "accuracy",
-        "direction": "maximize",
-        "share": True,
+        "metric": metric.name,
+        "direction": metric.direction,
+        "share": metric.share,
         "seed": config.seed,
         "base": base,
         "points": points,

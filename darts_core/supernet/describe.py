@@ -1,6 +1,7 @@
 """What a plan does in numbers and words: kernels, bytes and operations of every wave.
 
-Bytes are the floor that the barriers of batch normalisation set, in fp32. Every convolution output is written
+Bytes are the floor that the barriers of batch normalisation set, in fp32; `output_bytes` are those of them
+that TF32 stores in 16 bits (`darts_kernels`, `Precision.outputs`). Every convolution output is written
 once and read once forward. Backward the outputs that end at a node are read twice (for the norm's reductions,
 then for the gradient); those inside a separable convolution twice as well, and their gradient is written and
 read. A state is read once for what leaves it and, where it has pools or a skip, once for the sum (a pool
@@ -24,7 +25,6 @@ __all__ = ["KERNEL_NAMES", "describe_plan", "describe_stem"]
 KERNEL_NAMES = {
     "_depthwise_kernel": "depthwise",
     "_pointwise_kernel": "pointwise",
-    "_stage_kernel": "depthwise and pointwise",
     "_pool_kernel": "pools",
     "_point_kernel": "reduction",
     "_finalize_kernel": "moments",
@@ -32,12 +32,10 @@ KERNEL_NAMES = {
     "_node_sum_kernel": "node sum",
     "_join_kernel": "join",
     "_reduce_kernel": "sums",
-    "_coefficient_kernel": "coefficients",
     "_pointwise_backward_kernel": "pointwise gradient",
     "_inner_backward_kernel": "second depthwise gradient",
-    "_inner_coefficient_kernel": "inner coefficients",
-    "_point_backward_kernel": "reduction gradient",
-    "_point_weight_kernel": "reduction weights",
+    "_reduction_backward_kernel": "reduction gradient",
+    "_point_backward_kernel": "reduction weights",
     "_pool_backward_kernel": "pool gradient",
     "_depthwise_backward_kernel": "state gradient",
     "_split_kernel": "split",
@@ -68,11 +66,11 @@ def describe_plan(
     """One row a wave: its edges, kernels, bytes moved and operations of a forward and backward pass.
 
     The kernels of a params step are listed, in order; an alpha step leaves out what only weight gradients
-    need (the depthwise convolutions made again, reduction weights). Tiles may have depthwise and pointwise
-    of a separable convolution in one kernel (`darts_kernels.stage`). Filling the first states
-    (preprocessing, or a copy), and modules of loose columns, belong to no wave. With `sparse` weights the
-    kernels are those that skip what is not drawn, and bytes and operations are those of a draw of
-    everything: upper bounds.
+    need (reduction weights). Filling the first states (preprocessing, or a copy), and modules of loose
+    columns, belong to no wave. Where a row of statistics has more than 128 partials (large batches), those
+    between the two stages are merged by one launch more (`darts_kernels.launch_forward`). With `sparse`
+    weights the kernels are those that skip what is not drawn, and bytes and operations are those of a draw
+    of everything: upper bounds.
     """
     from darts_core.supernet.dense_layout import DenseLayout
 
@@ -110,7 +108,7 @@ def describe_stem(
             macs = written * conv.in_channels * conv.kernel_size[0] ** 2
             rows.append(
                 {
-                    "kernels_forward": ["convolution and moments", "moments", "norm"],
+                    "kernels_forward": ["convolution and moments", "norm"],
                     "kernels_backward": ["sums", "coefficients", *backward],
                     # forward x, y twice, the output; backward its gradient and y twice, x, its gradient
                     "bytes": 4 * (3 * written + read + 4 * written + (2 if rows else 1) * read),
@@ -138,6 +136,7 @@ def _rows(layout: CellLayout, elements: int) -> list[dict[str, Any]]:
         reduced = layout.reduced_edges if index == 0 else 0
         forward += edges * (2 * first + 2 * second) + 2 * reduced
         backward += edges * (2 * first + 4 * second) + 2 * reduced
+        outputs = 4 * (edges * (first + second) + reduced)
         macs = edges * (taps + (first + second) * layout.channels) * elements
         rows.append(
             {
@@ -147,6 +146,7 @@ def _rows(layout: CellLayout, elements: int) -> list[dict[str, Any]]:
                 "kernels_forward": _forward(layout, index, edges),
                 "kernels_backward": _backward(layout, index, edges),
                 "bytes": 4 * elements * (forward + backward + (2 * edges + 3 * sources) * passing),
+                "output_bytes": 4 * elements * outputs,
                 "flops": 2 * 3 * (macs + edges * passing * elements),
             }
         )
@@ -167,25 +167,20 @@ def _forward(layout: CellLayout, index: int, edges: int) -> list[str]:
         names.append("pools")
     if index == 0 and layout.reduced_edges:
         names.append("reduction")
+    if edges and layout.second:
+        names += ["second depthwise", "pointwise"]
     if names:
         names.append("moments")
-    if edges and layout.second:
-        names += ["second depthwise", "pointwise", "moments"]
     names.append("node sum")
     return [*names, "join"] if layout.groups > 1 else names
 
 
 def _backward(layout: CellLayout, index: int, edges: int) -> list[str]:
-    names = ["sums", "coefficients"] if edges else []
+    names = ["sums"] if edges else []
     if edges and layout.second:
-        names += [
-            "second depthwise",
-            "pointwise gradient",
-            "second depthwise gradient",
-            "inner coefficients",
-        ]
+        names += ["pointwise gradient", "second depthwise gradient"]
     if edges and layout.first:
-        names += ["depthwise", "pointwise gradient"]
+        names.append("pointwise gradient")
     if index == 0 and layout.reduced_edges:
         names += ["reduction gradient", "reduction weights"]
     if layout.pools:

@@ -36,7 +36,7 @@ class _CellFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_nodes: Tensor) -> tuple[Any, ...]:
-        from darts_kernels.cell_backward import cell_backward
+        from darts_kernels.cell import cell_backward
         from darts_kernels.cell_run import Saved
 
         mix_EK, packed, *rest = ctx.saved_tensors
@@ -49,7 +49,6 @@ class _CellFunction(torch.autograd.Function):
             saved,
             grad_nodes,
             input_grads=list(ctx.needs_input_grad[4:]),
-            params_grad=ctx.needs_input_grad[3],
         )
         grad_weights = grad_mix.index_select(0, ctx.order[1]).to(ctx.weights_dtype)
         return None, None, grad_weights, grad_packed, *grads
@@ -75,6 +74,7 @@ class FusedSearchCell(PackedCell):
             momentum=0.1 if update else 0.0,
             train=self.training or not tracking,
             sparse=self.sparse,
+            keep=torch.is_grad_enabled() and self.packed.requires_grad,
         )
         if update:
             self._batches.add_(1)

@@ -16,23 +16,29 @@ class Precision:
 
     Attributes:
         name: what the user writes.
-        storage: dtype of states, convolution outputs and gradients.
+        storage: dtype of states and gradients.
         scratch: dtype of depthwise outputs, which only feed a matrix product.
+        outputs: dtype of pointwise outputs before their norm.
         dot: Triton's `input_precision` of matrix products.
     """
 
     name: str
     storage: torch.dtype
     scratch: torch.dtype
+    outputs: torch.dtype
     dot: str
 
 
 # TF32 products keep 10 mantissa bits of their operands, as fp16 does: storing what only feeds such a
-# product in fp16 halves its bytes and rounds it once, where TF32 would round it
+# product in fp16 halves its bytes and rounds it once, where TF32 would round it. A pointwise output is read
+# by its norm: one rounding more, of the size of those that made it. What fp16 gives up is range. Small
+# values lose nothing that counts, as the norm's eps bounds what they become: half of fp16's smallest step
+# times eps^-1/2 is 1e-5 of a normalised value. Beyond 65,504 the value is infinite, and the gradients and the
+# next loss are not numbers, which stops a search; the statistics, taken from what was not rounded, stay true.
 PRECISIONS = {
-    "fp32": Precision("fp32", torch.float32, torch.float32, "tf32x3"),
-    "tf32": Precision("tf32", torch.float32, torch.float16, "tf32"),
-    "bf16": Precision("bf16", torch.bfloat16, torch.bfloat16, "tf32"),
+    "fp32": Precision("fp32", torch.float32, torch.float32, torch.float32, "tf32x3"),
+    "tf32": Precision("tf32", torch.float32, torch.float16, torch.float16, "tf32"),
+    "bf16": Precision("bf16", torch.bfloat16, torch.bfloat16, torch.bfloat16, "tf32"),
 }
 
 

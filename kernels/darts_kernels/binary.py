@@ -29,8 +29,8 @@ class Binary:
         spills: instructions that go to local memory.
         shared: bytes of shared memory of a block.
         narrowest: bits of a thread's narrowest global access among those of tiles that give a thread 128 bits
-            or more; 0 where there are none. Scalars, vectors of channels and weights do not count: they are
-            small, stay in the caches, and matrix products want some of them turned over.
+            or more; 0 where there are none. Scalars, vectors of channels, weights and partial sums do not
+            count: they are small, stay in the caches, and matrix products want some of them turned over.
         tensor: tensor-core instructions.
         loses_nan: float maxima and minima that drop a NaN.
         occupancy: share of a multiprocessor's warps that can be resident.
@@ -141,6 +141,28 @@ _BITS = {
 _DEFINED = re.compile(r"^\s*(%[\w.#]+)(?::\d+)? = [\w.]+ (%[\w.#]+)", re.M)
 
 
+_BLOCK = re.compile(r"^\s*(?:(%\w+)(?::\d+)? = )?scf\.(?:if|for|while)\b", re.M)
+_SMALL = ("weight", "sum")
+"""In the names of arguments: what is small and stays in the caches."""
+
+
+def _origins(ttgir: str) -> dict[str, str]:
+    """Value -> the value that it is computed from: the first operand, or what a branch yields."""
+    found = dict(_DEFINED.findall(ttgir))
+    open_blocks: list[str] = []
+    for line in ttgir.splitlines():
+        block = _BLOCK.match(line)
+        if block:
+            open_blocks.append(block.group(1) or "")
+        yielded = re.match(r"\s*scf\.yield (.*?) :", line)
+        if yielded and open_blocks:
+            for number, value in enumerate(yielded.group(1).split(", ")):
+                found.setdefault(f"{open_blocks[-1]}#{number}", value)
+        if open_blocks and re.match(r"\s*\}(?! else)", line):
+            open_blocks.pop()
+    return found
+
+
 def _argument_of(value: str, defined: dict[str, str]) -> str:
     """The argument of the kernel that a pointer comes from, by way of first operands."""
     for _ in range(64):
@@ -163,7 +185,7 @@ def _wide_places(ttgir: str, threads: int) -> set[tuple[int, int]]:
         inner = re.search(r"#loc\d*", text)
         return place(inner.group()) if inner else None
 
-    places, defined = set(), dict(_DEFINED.findall(ttgir))
+    places, defined = set(), _origins(ttgir)
     for line in ttgir.splitlines():
         if not re.search(r"tt\.load|tt\.store|ttg\.async_copy_global_to_local", line):
             continue
@@ -172,7 +194,7 @@ def _wide_places(ttgir: str, threads: int) -> set[tuple[int, int]]:
         pointer = re.search(r"(?:tt\.load|tt\.store|async_copy_global_to_local) (%[\w.#]+)", line)
         if shape is None or loc is None or pointer is None:
             continue
-        if "weight" in _argument_of(pointer.group(1), defined):
+        if any(word in _argument_of(pointer.group(1), defined) for word in _SMALL):
             continue
         bits = _BITS[shape.group(2)]
         for length in shape.group(1).split("x")[:-1]:

@@ -12,7 +12,10 @@ from darts_kernels._common import Precision, next_power_of_2
 from darts_kernels.layout import CellLayout, CellTables, cell_tables
 from darts_kernels.tiles import Tiles, tiles_for
 
-__all__ = ["CellRun", "CellShape", "Saved", "launch_options"]
+__all__ = ["CellCall", "CellRun", "CellShape", "Saved", "Wave", "launch_options"]
+
+Wave = tuple[int, int, int, int]
+"""First source, end source, first edge, end edge."""
 
 
 @dataclass
@@ -26,6 +29,7 @@ class CellRun:
         train: batch statistics (True) or running ones.
         tiles: fixed tiles, or None for the device's tuned ones.
         sparse: branches of weight zero are skipped, see `drawn`.
+        keep: whether the backward will want gradients of the parameters: depthwise outputs are kept for it.
     """
 
     layout: CellLayout
@@ -36,6 +40,7 @@ class CellRun:
     train: bool = True
     tiles: Tiles | None = None
     sparse: bool = False
+    keep: bool = True
 
 
 @dataclass
@@ -43,7 +48,8 @@ class Saved:
     """Tensors of one forward pass that its backward reads.
 
     With partial channels `state` holds the mixed channels only and `full` the whole states; else both are
-    the same tensor.
+    the same tensor. `depthwise1` and `depthwise2` hold the depthwise outputs of all edges where the run keeps
+    them, else those of the last wave.
     """
 
     state: Tensor
@@ -58,12 +64,15 @@ class Saved:
     passing_argmax: Tensor
     drawn: Tensor
     live: Tensor
+    depthwise1: Tensor
+    depthwise2: Tensor
 
     def tensors(self) -> tuple[Tensor, ...]:
         """All fields, in order."""
         return (
             self.state, self.first, self.second, self.pools, self.argmax, self.reduced, self.moments,
             self.full, self.passing, self.passing_argmax, self.drawn, self.live,
+            self.depthwise1, self.depthwise2,
         )  # fmt: skip
 
 
@@ -103,6 +112,44 @@ class CellShape:
     def lanes(self, rows: int) -> int:
         """Lanes of all strips of `rows` rows."""
         return self.batch * triton.cdiv(self.H, rows) * self.W
+
+
+@dataclass
+class CellCall:
+    """What all launches of one pass share.
+
+    Attributes:
+        run: the cell.
+        s: sizes of the call.
+        mix_EK: mixing weights of the edges in the layout's order, fp32.
+        flat: the packed parameters, fp32.
+        saved: what the backward reads; a forward fills it.
+    """
+
+    run: CellRun
+    s: CellShape
+    mix_EK: Tensor
+    flat: Tensor
+    saved: Saved
+
+    @property
+    def layout(self) -> CellLayout:
+        """What the cell is."""
+        return self.run.layout
+
+    def params(self, section: str) -> Tensor:
+        """A section of the packed parameters."""
+        return self.layout.sections[section].of(self.flat)
+
+    def filters(self, stage: str) -> tuple[int, str]:
+        """(number of branches, "1" or "2") of the stage "first" or "second"."""
+        layout = self.layout
+        return (len(layout.first), "1") if stage == "first" else (len(layout.second), "2")
+
+    def kept(self, stage: str, wave: Wave) -> Tensor:
+        """Where the depthwise outputs of a wave's edges lie."""
+        outputs = self.saved.depthwise1 if stage == "first" else self.saved.depthwise2
+        return outputs[wave[2] :] if self.run.keep else outputs
 
 
 def launch_options(warps: int, registers: int = 0, stages: int | None = None) -> dict[str, int]:

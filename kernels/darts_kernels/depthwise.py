@@ -32,6 +32,7 @@ import triton.language as tl
 from torch import Tensor
 
 from darts_kernels._device import relu
+from darts_kernels.norm import inverse_deviation, row_moments
 
 __all__ = ["depthwise_reference"]
 
@@ -193,12 +194,14 @@ def _depthwise_kernel(
         )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["edge0", "batch", "lanes"])
+@triton.jit(do_not_specialize=["edge0", "batch", "lanes", "parts", "chunk", "pixels"])
 def _inner_kernel(
-    inner_ptr, moment_ptr, weight_ptr, out_ptr, drawn_ptr, edge0, batch, lanes,
+    inner_ptr, moment_ptr, sum_ptr, weight_ptr, out_ptr, drawn_ptr, edge0, batch, lanes, parts, chunk,
+    pixels,
     CODE: tl.constexpr, OFFSETS: tl.constexpr, COUNT: tl.constexpr, FIRST: tl.constexpr,
     TAPS: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
-    ROWS: tl.constexpr, LANES: tl.constexpr, SLOTS: tl.constexpr, SPARSE: tl.constexpr,
+    ROWS: tl.constexpr, LANES: tl.constexpr, PARTS: tl.constexpr, SLOTS: tl.constexpr,
+    SPARSE: tl.constexpr,
 ):  # fmt: skip
     c = tl.program_id(0)
     edge = (edge0 + tl.program_id(2) // COUNT).to(tl.int64)
@@ -211,9 +214,14 @@ def _inner_kernel(
     place = n * (C * H * W) + c * (H * W) + row0 * W + x
     inp = inner_ptr + (edge * FIRST + which) * step + place
     out = out_ptr + tl.program_id(2).to(tl.int64) * step + place
-    moment = moment_ptr + ((edge * FIRST + which) * C + c) * 2
-    mean = tl.load(moment)
-    inv = tl.load(moment + 1)
+    row = (edge * FIRST + which) * C + c
+    if PARTS > 0:
+        # nobody has merged the partials yet: a launch for it would take longer
+        mean, second, total = row_moments(sum_ptr, row, parts, chunk, pixels, PARTS)
+        inv = inverse_deviation(second / total)
+    else:
+        mean = tl.load(moment_ptr + row * 2)
+        inv = tl.load(moment_ptr + row * 2 + 1)
     weights = weight_ptr + edge * (C * TAPS)
     for f in tl.static_range(COUNT):
         if which == f:

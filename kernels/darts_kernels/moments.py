@@ -172,9 +172,8 @@ def finish_moments(
     """
     rows, parts = moments.shape[0], triton.cdiv(pixels, chunk)
     padded = next_power_of_2(parts)
-    block = max(1, min(16, 4096 // padded))
-    norm._finalize_kernel[(triton.cdiv(rows, block),)](
+    norm._finalize_kernel[(rows,)](
         sums, moments, running_mean, running_var, moments if live is None else live,
-        0, rows, 0, 0, 0, 0, parts, chunk, pixels, momentum,
-        PARTS=padded, BLOCK=block, TRAIN=train, C=channels, SPARSE=live is not None, num_warps=4,
+        0, rows, 0, 0, 0, 0, 0, parts, chunk, pixels, momentum,
+        PARTS=padded, TRAIN=train, C=channels, SPARSE=live is not None, num_warps=norm.row_warps(padded),
     )  # fmt: skip

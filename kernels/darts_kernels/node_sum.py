@@ -55,12 +55,12 @@ def _add(out, mix, ptr, spot, mask, moment_ptr, row, SPARSE: tl.constexpr):
     return out + scale * (tl.load(ptr + spot, mask=mask, other=0.0).to(tl.float32) - mean)
 
 
-@triton.jit(do_not_specialize=["node", "inputs", "batch", "row2", "rowp", "rowf", "edgef"])
+@triton.jit(do_not_specialize=["node", "inputs", "batch", "row2", "rowp", "rowf"])
 def _node_sum_kernel(
-    state_ptr, layout_ptr, source_ptr, entering_ptr, y1_ptr, y2_ptr, pool_ptr, yf_ptr, extra_ptr,
-    moment_ptr, mix_ptr, slot_op_ptr, node, inputs, batch, pixels, row2, rowp, rowf, edgef,
+    state_ptr, layout_ptr, source_ptr, entering_ptr, y1_ptr, y2_ptr, pool_ptr, yf_ptr,
+    moment_ptr, mix_ptr, slot_op_ptr, node, inputs, batch, pixels, row2, rowp, rowf,
     F1: tl.constexpr, F2: tl.constexpr, NPOOL: tl.constexpr, FR: tl.constexpr, SKIP: tl.constexpr,
-    EXTRA: tl.constexpr, K_OPS: tl.constexpr, DEGREE: tl.constexpr, C: tl.constexpr,
+    K_OPS: tl.constexpr, DEGREE: tl.constexpr, C: tl.constexpr,
     HW: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     c = tl.program_id(0)
@@ -71,8 +71,6 @@ def _node_sum_kernel(
     place = n * (C * HW) + inside
     step = batch.to(tl.int64) * (C * HW)
     out = tl.zeros([BLOCK], tl.float32)
-    if EXTRA:
-        out = tl.load(extra_ptr + place, mask=mask, other=0.0).to(tl.float32)
     first = tl.load(entering_ptr + node * (DEGREE + 1))
     for i in range(first):
         edge = tl.load(entering_ptr + node * (DEGREE + 1) + 1 + i).to(tl.int64)
@@ -94,8 +92,8 @@ def _node_sum_kernel(
             mix = tl.load(mixes + tl.load(slot_op_ptr + F1 + NPOOL))
             if FR:
                 if source < inputs:
-                    out = _add(out, mix, yf_ptr + (edge - edgef) * step, place, mask, moment_ptr,
-                               rowf + (edge - edgef) * C + c, SPARSE)  # fmt: skip
+                    out = _add(out, mix, yf_ptr + edge * step, place, mask, moment_ptr,
+                               rowf + edge * C + c, SPARSE)  # fmt: skip
                 else:
                     start, sample = place_of(layout_ptr, source, ALIGNED)
                     spot = start + n * sample + inside

@@ -24,9 +24,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from darts_kernels._common import next_power_of_2
 from darts_kernels._device import larger, place_of, relu
+from darts_kernels.norm import inverse_deviation, keep_moments, norm_gradient, row_moments
 
-__all__ = ["point_reference"]
+__all__ = ["normalize", "point_reference"]
 
 
 def point_reference(x_NCHW: Tensor, weight_OI: Tensor, *, reduce: bool) -> Tensor:
@@ -100,174 +102,270 @@ def _point_kernel(
     tl.store(row + 1, tl.sum(centred * centred, 1), mask=mask_o)
 
 
-@triton.jit(do_not_specialize=["row0"])
+@triton.jit(do_not_specialize=["row0", "parts", "chunk"])
 def _normalize_kernel(
-    y_ptr, out_ptr, moment_ptr, scale_ptr, shift_ptr, pixels, row0,
-    C: tl.constexpr, HW: tl.constexpr, BLOCK: tl.constexpr, AFFINE: tl.constexpr,
+    y_ptr, out_ptr, sum_ptr, moment_ptr, mean_ptr, var_ptr, scale_ptr, shift_ptr, pixels, row0,
+    parts, chunk, momentum,
+    C: tl.constexpr, HW: tl.constexpr, BLOCK: tl.constexpr, STEPS: tl.constexpr, PARTS: tl.constexpr,
+    AFFINE: tl.constexpr, TRAIN: tl.constexpr,
 ):  # fmt: skip
     c = tl.program_id(0)
-    j = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    mask = j < pixels
-    spot = (j // HW).to(tl.int64) * (C * HW) + c * HW + j % HW
-    mean = tl.load(moment_ptr + (row0 + c) * 2)
-    inv = tl.load(moment_ptr + (row0 + c) * 2 + 1)
-    value = (tl.load(y_ptr + spot, mask=mask, other=0.0).to(tl.float32) - mean) * inv
+    row = tl.program_id(2) * C + c
+    base = tl.program_id(2).to(tl.int64) * pixels * C
+    # every program merges the partials of its channel: a launch for it would take longer
+    if TRAIN:
+        mean, second, total = row_moments(sum_ptr, row, parts, chunk, pixels, PARTS)
+        var = second / total
+        if tl.program_id(1) == 0:
+            keep_moments(moment_ptr, mean_ptr, var_ptr, row0 + row, mean, second, total, momentum,
+                         c >= 0, False)  # fmt: skip
+    else:
+        mean = tl.load(mean_ptr + row0 + row)
+        var = tl.load(var_ptr + row0 + row)
+        if tl.program_id(1) == 0:
+            tl.store(moment_ptr + (row0 + row) * 2, mean)
+            tl.store(moment_ptr + (row0 + row) * 2 + 1, inverse_deviation(var))
+    scale = inverse_deviation(var)
+    shift = 0.0
     if AFFINE:
-        value = value * tl.load(scale_ptr + c) + tl.load(shift_ptr + c)
-    tl.store(out_ptr + spot, value.to(out_ptr.dtype.element_ty), mask=mask)
+        scale = scale * tl.load(scale_ptr + c)
+        shift = tl.load(shift_ptr + c)
+    for step in tl.static_range(STEPS):
+        j = (tl.program_id(1) * STEPS + step) * BLOCK + tl.arange(0, BLOCK)
+        mask = j < pixels
+        spot = base + (j // HW).to(tl.int64) * (C * HW) + c * HW + j % HW
+        value = tl.load(y_ptr + spot, mask=mask, other=0.0).to(tl.float32)
+        value = (value - mean) * scale + shift
+        tl.store(out_ptr + spot, value.to(out_ptr.dtype.element_ty), mask=mask)
 
 
-@triton.jit(do_not_specialize=["parts"])
+def normalize(
+    y: Tensor,
+    out: Tensor,
+    sums: Tensor,
+    moments: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    affine: tuple[Tensor, Tensor] | None,
+    *,
+    tensors: int,
+    channels: int,
+    plane: int,
+    pixels: int,
+    block: int,
+    warps: int,
+    row0: int,
+    chunk: int,
+    momentum: float,
+    train: bool,
+) -> None:
+    """Write the norm of tensors that lie one after the other, their moments and running statistics.
+
+    Args:
+        y: [tensors, N, C, H, W], contiguous from its start on.
+        out: likewise; may be y.
+        sums: partials [tensors * C, parts, 2] of programs of `chunk` pixels; not read in evaluation.
+        moments: (mean, inv) of rows `row0` on are written.
+        running_mean: rows `row0` on are moved.
+        running_var: likewise.
+        affine: scale and shift [C], or None.
+        tensors: how many.
+        channels: of each.
+        plane: pixels of a plane.
+        pixels: of all planes of a channel.
+        block: pixels of a tile.
+        warps: of a program.
+        row0: first row.
+        chunk: see `sums`.
+        momentum: share of the new statistics.
+        train: batch statistics, or the running ones.
+    """
+    tiles = triton.cdiv(pixels, block)
+    # every program merges the partials of its channel, so few and large ones, but enough for a device
+    steps = max(1, min(4, tensors * channels * tiles // 512))
+    scale, shift = affine or (moments, moments)
+    _normalize_kernel[(channels, triton.cdiv(tiles, steps), tensors)](
+        y, out, sums, moments, running_mean, running_var, scale, shift, pixels, row0, sums.shape[1],
+        chunk, momentum,
+        C=channels, HW=plane, BLOCK=block, STEPS=steps, PARTS=next_power_of_2(sums.shape[1]),
+        AFFINE=affine is not None, TRAIN=train, num_warps=warps,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["parts", "z0"])
 def _normalize_reduce_kernel(
-    g_ptr, y_ptr, moment_ptr, sum_ptr, pixels, parts,
+    g_ptr, y_ptr, moment_ptr, sum_ptr, pixels, parts, z0,
     C: tl.constexpr, HW: tl.constexpr, BLOCK: tl.constexpr, AFFINE: tl.constexpr,
 ):  # fmt: skip
     c = tl.program_id(0)
     part = tl.program_id(1)
+    z = (z0 + tl.program_id(2)).to(tl.int64)
     j = part * BLOCK + tl.arange(0, BLOCK)
     mask = j < pixels
-    spot = (j // HW).to(tl.int64) * (C * HW) + c * HW + j % HW
+    spot = z * pixels * C + (j // HW).to(tl.int64) * (C * HW) + c * HW + j % HW
     g = tl.load(g_ptr + spot, mask=mask, other=0.0).to(tl.float32)
     y = tl.load(y_ptr + spot, mask=mask, other=0.0).to(tl.float32)
     if AFFINE:
         # the stored tensor is the convolution's; without an affine part it is normalised in place
         y = (y - tl.load(moment_ptr + c * 2)) * tl.load(moment_ptr + c * 2 + 1)
-    tl.store(sum_ptr + c * parts + part, tl.sum(g))
-    tl.store(sum_ptr + (C + c) * parts + part, tl.sum(g * y))
+    sums = sum_ptr + (z * (2 * C) + c) * parts + part
+    tl.store(sums, tl.sum(g))
+    tl.store(sums + C * parts, tl.sum(g * y))
 
 
-@triton.jit(do_not_specialize=["parts", "pixels", "row0"])
+@triton.jit(do_not_specialize=["parts", "pixels"])
 def _normalize_coefficient_kernel(
-    sum_ptr, moment_ptr, scale_ptr, total_ptr, coef_ptr, parts, pixels, row0,
-    C: tl.constexpr, PARTS: tl.constexpr, AFFINE: tl.constexpr, TRAIN: tl.constexpr,
+    sum_ptr, moment_ptr, scale_ptr, total_ptr, coef_ptr, parts, pixels,
+    C: tl.constexpr, PARTS: tl.constexpr, TRAIN: tl.constexpr,
 ):  # fmt: skip
     c = tl.program_id(0)
     k = tl.arange(0, PARTS)
     total = tl.sum(tl.load(sum_ptr + c * parts + k, mask=k < parts, other=0.0))
     moment1 = tl.sum(tl.load(sum_ptr + (C + c) * parts + k, mask=k < parts, other=0.0))
-    inv = tl.load(moment_ptr + (row0 + c) * 2 + 1)
-    # a tensor that is stored normalised has mean 0, and B multiplies it directly
-    scale = inv
-    slope = -inv * moment1 / pixels
-    mean = 0.0
-    if AFFINE:
-        # sums over the norm's output are the gradients of its scale and shift
-        tl.store(total_ptr + c, moment1)
-        tl.store(total_ptr + C + c, total)
-        scale = inv * tl.load(scale_ptr + c)
-        slope = -scale * inv * moment1 / pixels
-        mean = tl.load(moment_ptr + (row0 + c) * 2)
+    # sums over the norm's output are the gradients of its scale and shift
+    tl.store(total_ptr + c, moment1)
+    tl.store(total_ptr + C + c, total)
+    inv = tl.load(moment_ptr + c * 2 + 1)
+    scale = inv * tl.load(scale_ptr + c)
+    slope = -scale * inv * moment1 / pixels
     if not TRAIN:
         slope = 0.0
         total = 0.0
     tl.store(coef_ptr + c * 4, scale)
     tl.store(coef_ptr + c * 4 + 1, total / pixels)
     tl.store(coef_ptr + c * 4 + 2, slope)
-    tl.store(coef_ptr + c * 4 + 3, mean)
+    tl.store(coef_ptr + c * 4 + 3, tl.load(moment_ptr + c * 2))
+
+
+@triton.jit
+def _norm_of(
+    moment_ptr, mix_ptr, slot_op_ptr, sum_ptr, z, row0, parts, pixels, co,
+    STRIDED: tl.constexpr, SLOTS: tl.constexpr, K_OPS: tl.constexpr, CO: tl.constexpr,
+    COP: tl.constexpr, PARTS: tl.constexpr,
+):  # fmt: skip
+    """The coefficients of dy of edge z (`norm_gradient`); an input, no edge, is stored normalised."""
+    mix = 1.0
+    edge_sums = sum_ptr
+    slot_sums = sum_ptr + CO * parts
+    if STRIDED:
+        mix = tl.load(mix_ptr + z * K_OPS + tl.load(slot_op_ptr + (SLOTS - 1)))
+        edge_sums = sum_ptr + z * ((SLOTS + 1) * CO) * parts
+        slot_sums = edge_sums + SLOTS * CO * parts
+    return norm_gradient(
+        edge_sums, slot_sums, parts, moment_ptr + (row0 + z * CO) * 2, mix, pixels, co, co < CO, COP,
+        PARTS, not STRIDED,
+    )  # fmt: skip
 
 
 @triton.jit
 def _upstream(
-    g_ptr, layout_ptr, target_ptr, y_ptr, coef_ptr, z, n, inside, co, mask, batch,
-    STRIDED: tl.constexpr, COEF_STEP: tl.constexpr, CO: tl.constexpr, HW: tl.constexpr,
-    ALIGNED: tl.constexpr,
+    g_ptr, layout_ptr, target_ptr, y_ptr, coefficients, z, n, inside, co, mask, batch,
+    STRIDED: tl.constexpr, CO: tl.constexpr, HW: tl.constexpr, ALIGNED: tl.constexpr,
 ):  # fmt: skip
     """dy [CO, pixels] of edge z, zero where masked."""
+    scale, shift, slope, mean = coefficients
     g = g_ptr
     sample = CO * HW
     if STRIDED:
         start, sample = place_of(layout_ptr, tl.load(target_ptr + z), ALIGNED)
         g = g_ptr + start
-    coef = coef_ptr + z * COEF_STEP + co * 4
     up = tl.load(g + (co[:, None] * HW + (n * sample + inside)[None, :]), mask=mask, other=0.0)
     spot = z * batch * (CO * HW) + (co[:, None] * HW + (n * (CO * HW) + inside)[None, :])
     y = tl.load(y_ptr + spot, mask=mask, other=0.0).to(tl.float32)
-    inside_c = co < CO
-    dy = tl.load(coef, mask=inside_c, other=0.0)[:, None] * (
-        up.to(tl.float32) - tl.load(coef + 1, mask=inside_c, other=0.0)[:, None]
-    )
-    dy += tl.load(coef + 2, mask=inside_c, other=0.0)[:, None] * (
-        y - tl.load(coef + 3, mask=inside_c, other=0.0)[:, None]
-    )
+    dy = scale[:, None] * (up.to(tl.float32) - shift[:, None])
+    dy += slope[:, None] * (y - mean[:, None])
     return tl.where(mask, dy, 0.0)
 
 
-@triton.jit(do_not_specialize=["batch"])
-def _point_backward_kernel(
-    x_ptr, dx_ptr, first_ptr, g_ptr, layout_ptr, target_ptr, y_ptr, coef_ptr, weight_ptr, drawn_ptr,
-    batch, pixels,
-    CI: tl.constexpr, CIB: tl.constexpr, CO: tl.constexpr, COP: tl.constexpr, HI: tl.constexpr,
-    WI: tl.constexpr, H: tl.constexpr, W: tl.constexpr, REDUCE: tl.constexpr,
-    STRIDED: tl.constexpr, COEF_STEP: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr,
-    LOW: tl.constexpr, SLOTS: tl.constexpr, ALIGNED: tl.constexpr, SPARSE: tl.constexpr,
+@triton.jit
+def _store_gradient(
+    dx_ptr, spot, own, corner, even, odd, y, x, mask,
+    REDUCE: tl.constexpr, HI: tl.constexpr, WI: tl.constexpr,
 ):  # fmt: skip
-    source = tl.program_id(2).to(tl.int64)
+    """`even` where the pixels `own` at `spot` are positive; halved, `odd` at their neighbours `corner` too.
+
+    The other two of four pixels are not read forward: their gradient is zero.
+    """
+    grad = tl.where(own.to(tl.float32) > 0.0, even, 0.0).to(dx_ptr.dtype.element_ty)
+    tl.store(dx_ptr + spot, grad, mask=mask)
+    if REDUCE:
+        right = mask & (x + 1 < WI)[None, :]
+        below = mask & (y + 1 < HI)[None, :]
+        nothing = tl.zeros_like(grad)
+        tl.store(dx_ptr + spot + 1, nothing, mask=right)
+        tl.store(dx_ptr + spot + WI, nothing, mask=below)
+        grad = tl.where(corner.to(tl.float32) > 0.0, odd, 0.0).to(dx_ptr.dtype.element_ty)
+        tl.store(dx_ptr + spot + (WI + 1), grad, mask=right & below)
+
+
+@triton.jit(do_not_specialize=["source0", "batch", "row0"])
+def _reduction_backward_kernel(
+    x_ptr, dx_ptr, first_ptr, g_ptr, layout_ptr, target_ptr, y_ptr, moment_ptr, mix_ptr, slot_op_ptr,
+    sum_ptr, weight_ptr, drawn_ptr, source0, batch, pixels, row0, parts,
+    C: tl.constexpr, CP: tl.constexpr, HI: tl.constexpr, WI: tl.constexpr, H: tl.constexpr,
+    W: tl.constexpr, PARTS: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr, LOW: tl.constexpr,
+    SLOTS: tl.constexpr, K_OPS: tl.constexpr, ALIGNED: tl.constexpr, SPARSE: tl.constexpr,
+):  # fmt: skip
+    source = (source0 + tl.program_id(2)).to(tl.int64)
     HW: tl.constexpr = H * W
     j = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     mask_p = j < pixels
     n = j // HW
-    co = tl.arange(0, COP)
-    ci = tl.program_id(1) * CIB + tl.arange(0, CIB)
-    mask_i = ci < CI
-    mask = (co < CO)[:, None] & mask_p[None, :]
-    even = tl.zeros([CIB, BLOCK], tl.float32)
-    odd = tl.zeros([CIB, BLOCK], tl.float32)
+    c = tl.arange(0, CP)
+    mask = (c < C)[:, None] & mask_p[None, :]
+    even = tl.zeros([CP, BLOCK], tl.float32)
+    odd = tl.zeros([CP, BLOCK], tl.float32)
     for e in range(tl.load(first_ptr + source), tl.load(first_ptr + source + 1)):
         z = source * 0 + e
         used = mask
         if SPARSE:
-            # coefficients of a branch that was not drawn are zero, and masked values are not read
+            # the weight of a branch that was not drawn is zero, and masked values are not read
             used = mask & (tl.load(drawn_ptr + z * SLOTS + (SLOTS - 1)) != 0)
-        dy = _upstream(g_ptr, layout_ptr, target_ptr, y_ptr, coef_ptr, z, n, j % HW, co, used, batch,
-                       STRIDED, COEF_STEP, CO, HW, ALIGNED)  # fmt: skip
-        weights = weight_ptr + z * (CO * CI) + (co[None, :] * CI + ci[:, None])
-        mask_w = mask_i[:, None] & (co < CO)[None, :]
+        coefficients = _norm_of(moment_ptr, mix_ptr, slot_op_ptr, sum_ptr, z, row0, parts, pixels, c,
+                                True, SLOTS, K_OPS, C, CP, PARTS)  # fmt: skip
+        dy = _upstream(g_ptr, layout_ptr, target_ptr, y_ptr, coefficients, z, n, j % HW, c, used, batch,
+                       True, C, HW, ALIGNED)  # fmt: skip
         if LOW:
             dy = dy.to(x_ptr.dtype.element_ty)
-        if REDUCE:
-            weight = tl.load(weights, mask=mask_w & (co < CO // 2)[None, :], other=0.0).to(dy.dtype)
-            even = tl.dot(weight, dy, even, input_precision=DOT)
-            weight = tl.load(weights, mask=mask_w & (co >= CO // 2)[None, :], other=0.0).to(
-                dy.dtype
-            )
-            odd = tl.dot(weight, dy, odd, input_precision=DOT)
-        else:
-            weight = tl.load(weights, mask=mask_w, other=0.0).to(dy.dtype)
-            even = tl.dot(weight, dy, even, input_precision=DOT)
-    base = source * batch * (CI * HI * WI)
+        even, odd = _transposed(even, odd, weight_ptr + z * (C * C), dy, c, c, True, C, C, DOT)
+    y = j % HW // W * 2
+    x = j % W * 2
+    spot = source * batch * (C * HI * WI)
+    spot += c[:, None] * (HI * WI) + (n * (C * HI * WI) + y * WI + x)[None, :]
+    inside = mask & ((y + 1 < HI) & (x + 1 < WI))[None, :]
+    own = tl.load(x_ptr + spot, mask=mask, other=0.0)
+    corner = tl.load(x_ptr + spot + (WI + 1), mask=inside, other=0.0)
+    _store_gradient(dx_ptr, spot, own, corner, even, odd, y, x, mask, True, HI, WI)
+
+
+@triton.jit
+def _transposed(
+    even, odd, weights, dy, ci, co,
+    REDUCE: tl.constexpr, CI: tl.constexpr, CO: tl.constexpr, DOT: tl.constexpr,
+):  # fmt: skip
+    """(even, odd) with W^T dy added: halved, to each what its half of the output channels gives."""
+    spot = weights + (co[None, :] * CI + ci[:, None])
+    mask = (ci < CI)[:, None] & (co < CO)[None, :]
     if REDUCE:
-        y = j % HW // W * 2
-        x = j % W * 2
-        spot = base + (ci[:, None] * (HI * WI) + (n * (CI * HI * WI) + y * WI + x)[None, :])
-        mask_0 = mask_i[:, None] & mask_p[None, :]
-        right = mask_0 & (x + 1 < WI)[None, :]
-        below = mask_0 & (y + 1 < HI)[None, :]
-        corner = right & below
-        value = tl.load(x_ptr + spot, mask=mask_0, other=0.0).to(tl.float32)
-        grad = tl.where(value > 0.0, even, 0.0).to(dx_ptr.dtype.element_ty)
-        tl.store(dx_ptr + spot, grad, mask=mask_0)
-        nothing = tl.zeros_like(grad)
-        tl.store(dx_ptr + spot + 1, nothing, mask=right)
-        tl.store(dx_ptr + spot + WI, nothing, mask=below)
-        value = tl.load(x_ptr + spot + (WI + 1), mask=corner, other=0.0).to(tl.float32)
-        grad = tl.where(value > 0.0, odd, 0.0).to(dx_ptr.dtype.element_ty)
-        tl.store(dx_ptr + spot + (WI + 1), grad, mask=corner)
+        weight = tl.load(spot, mask=mask & (co < CO // 2)[None, :], other=0.0).to(dy.dtype)
+        even = tl.dot(weight, dy, even, input_precision=DOT)
+        weight = tl.load(spot, mask=mask & (co >= CO // 2)[None, :], other=0.0).to(dy.dtype)
+        odd = tl.dot(weight, dy, odd, input_precision=DOT)
     else:
-        spot = base + (ci[:, None] * HW + (n * (CI * HW) + j % HW)[None, :])
-        mask_0 = mask_i[:, None] & mask_p[None, :]
-        value = tl.load(x_ptr + spot, mask=mask_0, other=0.0).to(tl.float32)
-        grad = tl.where(value > 0.0, even, 0.0).to(dx_ptr.dtype.element_ty)
-        tl.store(dx_ptr + spot, grad, mask=mask_0)
+        weight = tl.load(spot, mask=mask, other=0.0).to(dy.dtype)
+        even = tl.dot(weight, dy, even, input_precision=DOT)
+    return even, odd
 
 
-@triton.jit(do_not_specialize=["batch", "edges"])
-def _point_weight_kernel(
-    x_ptr, source_ptr, g_ptr, layout_ptr, target_ptr, y_ptr, coef_ptr, grad_ptr, drawn_ptr,
-    batch, pixels, edges,
+@triton.jit(do_not_specialize=["batch", "edges", "row0"])
+def _point_backward_kernel(
+    x_ptr, dx_ptr, source_ptr, g_ptr, layout_ptr, target_ptr, y_ptr, moment_ptr, mix_ptr, slot_op_ptr,
+    sum_ptr, weight_ptr, grad_ptr, drawn_ptr, batch, pixels, edges, row0, parts,
     CI: tl.constexpr, CIB: tl.constexpr, CO: tl.constexpr, COP: tl.constexpr, HI: tl.constexpr,
     WI: tl.constexpr, H: tl.constexpr, W: tl.constexpr, REDUCE: tl.constexpr,
-    STRIDED: tl.constexpr, COEF_STEP: tl.constexpr, BLOCK: tl.constexpr, STEPS: tl.constexpr,
-    DOT: tl.constexpr, LOW: tl.constexpr, SLOTS: tl.constexpr, ALIGNED: tl.constexpr, SPARSE: tl.constexpr,
+    STRIDED: tl.constexpr, PARTS: tl.constexpr, BLOCK: tl.constexpr, STEPS: tl.constexpr,
+    DX: tl.constexpr, WGRAD: tl.constexpr, DOT: tl.constexpr, LOW: tl.constexpr, SLOTS: tl.constexpr,
+    K_OPS: tl.constexpr, ALIGNED: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     part = tl.program_id(0)
     z = tl.program_id(2).to(tl.int64)
@@ -278,37 +376,52 @@ def _point_weight_kernel(
     co = tl.arange(0, COP)
     ci = tl.program_id(1) * CIB + tl.arange(0, CIB)
     mask_i = ci < CI
-    base = x_ptr + tl.load(source_ptr + z).to(tl.int64) * batch * (CI * HI * WI)
+    base = tl.load(source_ptr + z).to(tl.int64) * batch * (CI * HI * WI)
     grad = tl.zeros([COP, CIB], tl.float32)
+    coefficients = _norm_of(moment_ptr, mix_ptr, slot_op_ptr, sum_ptr, z, row0, parts, pixels, co,
+                            STRIDED, SLOTS, K_OPS, CO, COP, PARTS)  # fmt: skip
     for step in range(STEPS):
         j = (part * STEPS + step) * BLOCK + tl.arange(0, BLOCK)
         mask_p = j < pixels
         n = j // HW
         mask = (co < CO)[:, None] & mask_p[None, :]
-        dy = _upstream(g_ptr, layout_ptr, target_ptr, y_ptr, coef_ptr, z, n, j % HW, co, mask, batch,
-                       STRIDED, COEF_STEP, CO, HW, ALIGNED)  # fmt: skip
+        dy = _upstream(g_ptr, layout_ptr, target_ptr, y_ptr, coefficients, z, n, j % HW, co, mask,
+                       batch, STRIDED, CO, HW, ALIGNED)  # fmt: skip
         if LOW:
             dy = dy.to(x_ptr.dtype.element_ty)
+        mask = mask_i[:, None] & mask_p[None, :]
+        y = j % HW // W
+        x = j % W
         if REDUCE:
-            y = j % HW // W * 2
-            x = j % W * 2
+            y = y * 2
+            x = x * 2
             spot = base + (ci[:, None] * (HI * WI) + (n * (CI * HI * WI) + y * WI + x)[None, :])
-            first = (co < CO // 2)[:, None]
-            value = tl.load(spot, mask=mask_i[:, None] & mask_p[None, :], other=0.0)
-            value = relu(value).to(dy.dtype)
-            half = tl.where(first, dy, 0.0).to(dy.dtype)
-            grad = tl.dot(half, tl.trans(value), grad, input_precision=DOT)
-            inside = mask_p & (y + 1 < HI) & (x + 1 < WI)
-            value = tl.load(spot + (WI + 1), mask=mask_i[:, None] & inside[None, :], other=0.0)
-            value = relu(value).to(dy.dtype)
-            half = tl.where(first, 0.0, dy).to(dy.dtype)
-            grad = tl.dot(half, tl.trans(value), grad, input_precision=DOT)
+            inside = mask & ((y + 1 < HI) & (x + 1 < WI))[None, :]
+            corner = tl.load(x_ptr + spot + (WI + 1), mask=inside, other=0.0)
         else:
             spot = base + (ci[:, None] * HW + (n * (CI * HW) + j % HW)[None, :])
-            value = tl.load(spot, mask=mask_i[:, None] & mask_p[None, :], other=0.0)
-            value = relu(value).to(dy.dtype)
-            grad = tl.dot(dy, tl.trans(value), grad, input_precision=DOT)
-    out = grad_ptr + (part.to(tl.int64) * edges + z) * (CO * CI)
-    tl.store(
-        out + (co[:, None] * CI + ci[None, :]), grad, mask=(co < CO)[:, None] & mask_i[None, :]
-    )
+        own = tl.load(x_ptr + spot, mask=mask, other=0.0)
+        if not REDUCE:
+            corner = own
+        if WGRAD:
+            value = relu(own).to(dy.dtype)
+            if REDUCE:
+                first = (co < CO // 2)[:, None]
+                half = tl.where(first, dy, 0.0).to(dy.dtype)
+                grad = tl.dot(half, tl.trans(value), grad, input_precision=DOT)
+                value = relu(corner).to(dy.dtype)
+                half = tl.where(first, 0.0, dy).to(dy.dtype)
+                grad = tl.dot(half, tl.trans(value), grad, input_precision=DOT)
+            else:
+                grad = tl.dot(dy, tl.trans(value), grad, input_precision=DOT)
+        if DX:
+            even = tl.zeros([CIB, BLOCK], tl.float32)
+            even, odd = _transposed(
+                even, even, weight_ptr + z * (CO * CI), dy, ci, co, REDUCE, CI, CO, DOT
+            )
+            _store_gradient(dx_ptr, spot, own, corner, even, odd, y, x, mask, REDUCE, HI, WI)
+    if WGRAD:
+        out = grad_ptr + (part.to(tl.int64) * edges + z) * (CO * CI)
+        tl.store(
+            out + (co[:, None] * CI + ci[None, :]), grad, mask=(co < CO)[:, None] & mask_i[None, :]
+        )

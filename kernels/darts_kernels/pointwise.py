@@ -9,8 +9,8 @@ and backward, for the batch norm that follows (yhat = (y - mean) * inv, loss gra
     dy = A (g - u) + B (y - mean),     A = w inv,  u = sum(g) / M,  B = -A inv sum(g yhat) / M
     dd = W^T dy,      dW = dy d^T
 
-where w is the branch's mixing weight (1 inside a separable convolution). A, u, B and mean come from
-`norm.branch_coefficients`. dy is formed in registers: it never reaches memory.
+where w is the branch's mixing weight (1 inside a separable convolution). A program forms
+A, u and B once (`norm.norm_gradient`), and dy in registers: it never reaches memory.
 
 Shapes: d, y [E, F, N, C, H, W]; W [E, F, C, C]; partials [rows, programs, 2]; dW partials
 [programs, E, F, C, C]. Products accumulate in fp32; operands are TF32, 3xTF32, fp16 or bf16 as the
@@ -28,6 +28,7 @@ import triton.language as tl
 from torch import Tensor
 
 from darts_kernels._device import larger, merge_moments, place_of
+from darts_kernels.norm import norm_gradient
 
 __all__ = ["pointwise_reference"]
 
@@ -40,7 +41,7 @@ def pointwise_reference(d_FNCHW: Tensor, weight_FCC: Tensor) -> Tensor:
 @triton.jit(do_not_specialize=["edge0", "batch", "parts", "row0"])
 def _pointwise_kernel(
     d_ptr, weight_ptr, y_ptr, sum_ptr, drawn_ptr, edge0, batch, pixels, parts, row0,
-    F: tl.constexpr, FY: tl.constexpr, C: tl.constexpr, CP: tl.constexpr, HW: tl.constexpr,
+    F: tl.constexpr, C: tl.constexpr, CP: tl.constexpr, HW: tl.constexpr,
     BLOCK: tl.constexpr,
     STEPS: tl.constexpr, DOT: tl.constexpr, SLOTS: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
@@ -59,8 +60,7 @@ def _pointwise_kernel(
     weight = weight.to(d_ptr.dtype.element_ty)
     # scratch holds the edges of one wave
     base = (tl.program_id(2) * F + tl.program_id(1)).to(tl.int64) * batch * (C * HW)
-    final = edge * FY + tl.program_id(1)
-    above = final * batch * (C * HW)
+    above = branch * batch * (C * HW)
     count = 0.0
     mean = tl.zeros([CP], tl.float32)
     second = tl.zeros([CP], tl.float32)
@@ -83,17 +83,21 @@ def _pointwise_kernel(
         count, mean, second = merge_moments(
             count, mean, second, tile_count, tile_mean, tl.sum(centred * centred, 1)
         )
-    row = sum_ptr + ((row0 + final * C + co) * parts + part) * 2
+    row = sum_ptr + ((row0 + branch * C + co) * parts + part) * 2
     tl.store(row, mean, mask=mask_c)
     tl.store(row + 1, second, mask=mask_c)
 
 
-@triton.jit(do_not_specialize=["edge0", "batch", "branches", "slot0"])
+@triton.jit(
+    # what partials are addressed by is specialised, so that they are read 128 bits at a time
+    do_not_specialize=["edge0", "batch", "branches", "inner_rows", "row0"]
+)
 def _pointwise_backward_kernel(
-    g_ptr, layout_ptr, target_ptr, inner_ptr, y_ptr, d_ptr, weight_ptr, coef_ptr, inner_coef_ptr,
-    out_ptr, grad_ptr, drawn_ptr, edge0, batch, pixels, branches, slot0,
-    F: tl.constexpr, FY: tl.constexpr, INNER: tl.constexpr, SLOTS: tl.constexpr, C: tl.constexpr,
-    CP: tl.constexpr,
+    g_ptr, layout_ptr, target_ptr, inner_ptr, y_ptr, d_ptr, weight_ptr, moment_ptr, mix_ptr, slot_op_ptr,
+    sum_ptr, inner_sum_ptr, out_ptr, grad_ptr, drawn_ptr, edge0, batch, pixels, branches, parts,
+    inner_parts, inner_rows, row0,
+    F: tl.constexpr, INNER: tl.constexpr, SLOTS: tl.constexpr, K_OPS: tl.constexpr, C: tl.constexpr,
+    CP: tl.constexpr, PARTS: tl.constexpr,
     HW: tl.constexpr, BLOCK: tl.constexpr, STEPS: tl.constexpr, WGRAD: tl.constexpr,
     DOT: tl.constexpr, LOW: tl.constexpr, ALIGNED: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
@@ -101,7 +105,7 @@ def _pointwise_backward_kernel(
     which = tl.program_id(1)
     edge = (edge0 + tl.program_id(2)).to(tl.int64)
     if SPARSE:  # noqa: SIM102 - a compile-time and a run-time condition
-        if tl.load(drawn_ptr + edge * SLOTS + slot0 + which) == 0:
+        if tl.load(drawn_ptr + edge * SLOTS + which) == 0:
             return
     branch = edge * F + which
     co = tl.arange(0, CP)
@@ -113,19 +117,25 @@ def _pointwise_backward_kernel(
         transposed = transposed.to(d_ptr.dtype.element_ty)
     start, sample = place_of(layout_ptr, tl.load(target_ptr + edge), ALIGNED)
     g = g_ptr + start
-    coef = coef_ptr + ((edge * SLOTS + slot0 + which) * C + co) * 4
-    if INNER > 0:  # noqa: SIM102 - a compile-time and a run-time condition
+    mix = tl.load(mix_ptr + edge * K_OPS + tl.load(slot_op_ptr + which))
+    count = parts
+    edge_sums = sum_ptr + edge * ((SLOTS + 1) * C) * parts
+    slot_sums = edge_sums + (1 + which) * C * parts
+    if INNER > 0:
         # the first INNER branches have a second stage: their gradient was left by its backward
+        mix = tl.where(which < INNER, 1.0, mix)
         if which < INNER:
             g = inner_ptr + (tl.program_id(2) * INNER + which).to(tl.int64) * batch * (C * HW)
             sample = C * HW
-            coef = inner_coef_ptr + ((edge * INNER + which) * C + co) * 4
-    scale = tl.load(coef, mask=mask_c, other=0.0)
-    shift = tl.load(coef + 1, mask=mask_c, other=0.0)
-    slope = tl.load(coef + 2, mask=mask_c, other=0.0)
-    mean = tl.load(coef + 3, mask=mask_c, other=0.0)
+            count = inner_parts
+            edge_sums = inner_sum_ptr + (edge * INNER + which) * C * inner_parts
+            slot_sums = edge_sums + inner_rows.to(tl.int64) * inner_parts
+    scale, shift, slope, mean = norm_gradient(
+        edge_sums, slot_sums, count, moment_ptr + (row0 + branch * C) * 2, mix, pixels, co, mask_c, CP,
+        PARTS, False,
+    )  # fmt: skip
     base = (tl.program_id(2) * F + which).to(tl.int64) * batch * (C * HW)
-    above = (edge * FY + which) * batch * (C * HW)
+    above = branch * batch * (C * HW)
     grad = tl.zeros([CP, CP], tl.float32)
     for step in range(STEPS):
         j = (part.to(tl.int32) * STEPS + step) * BLOCK + tl.arange(0, BLOCK)

@@ -5,11 +5,13 @@ Maths. For every pool p of a state x (same padding; average: padding not counted
     max: out[y] = max over the window, the first maximum in row order wins;   avg: mean over the window.
 
 Every edge that leaves a state sees the same pool and, the batch norm being without affine part, the same
-normalised pool, so both are shared. Backward, with (A, u, B) of each edge's coefficients,
+normalised pool, so both are shared. Backward, with g_e the gradient of the node that edge e leads to, s_e and
+s_ep its reductions (`norm`) and w_ep the mixing weights,
 
-    dpool = sum_e A_e (g_e - u_e) + B_e (pool - mean)      (divided by the window's size for an average)
+    dpool = inv sum_e w_ep (g_e - s_e / M) - inv (pool - mean) inv sum_e w_ep s_ep / M
 
-which `depthwise_backward` then gathers into the gradient of the state.
+(divided by the window's size for an average; inv sum_e w_ep g_e where no norm follows). The sums over edges
+are taken before those over the partials of s_e and s_ep. `depthwise_backward` gathers the result.
 
 Shapes: state [N, C, H*s, W*s]; pools [S, P, N, C, H, W]; argmax int8 [S, Pmax, N, C, H, W]; partials
 [rows, parts, 2]. Max pools come first. fp32 accumulation. Bytes: reads a state, writes its pools.
@@ -53,32 +55,59 @@ def _window_count(y, x, K: tl.constexpr, HI: tl.constexpr, WI: tl.constexpr):
 
 
 @triton.jit
-def _one_pool(
-    base, pool_ptr, argmax_ptr, sum_ptr, y, x, mask, count,
-    IS_MAX: tl.constexpr, SIZE: tl.constexpr, HI: tl.constexpr, WI: tl.constexpr,
-    BLOCK: tl.constexpr,
+def _with_tap(
+    now, place, value, inside,
+    DY: tl.constexpr, DX: tl.constexpr, IS_MAX: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
-    """One pool of a block of pixels, and its moments."""
-    best = tl.full([BLOCK], float("-inf"), tl.float32)
-    winner = tl.zeros([BLOCK], tl.int32)
-    total = tl.zeros([BLOCK], tl.float32)
-    for t in tl.static_range(SIZE * SIZE):
-        dy = t // SIZE - SIZE // 2
-        dx = t % SIZE - SIZE // 2
+    """Maximum (or sum) and place of a pool with one pixel more, if that lies in its window."""
+    R: tl.constexpr = SIZE // 2
+    if (DY <= R) and (-DY <= R) and (DX <= R) and (-DX <= R):
+        if IS_MAX:
+            better = (value > now) | (value != value)  # NaN wins, as in torch
+            place = tl.where(better, (DY + R) * SIZE + DX + R, place)
+            now = tl.where(better, value, now)
+        else:
+            now += tl.where(inside, value, 0.0)
+    return now, place
+
+
+@triton.jit
+def _windows(
+    base, y, x, mask,
+    POOLS: tl.constexpr, NPOOL: tl.constexpr, NMAX: tl.constexpr, LARGEST: tl.constexpr,
+    HI: tl.constexpr, WI: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """(maxima and sums of all pools' windows, places of the maxima); each pixel is loaded once for all."""
+    found = ()
+    places = ()
+    for p in tl.static_range(NPOOL):
+        start = tl.zeros([BLOCK], tl.float32)
+        if p < NMAX:
+            start = start - float("inf")
+        found = found + (start,)
+        places = places + (tl.zeros([BLOCK], tl.int32),)
+    for t in tl.static_range(LARGEST * LARGEST):
+        dy = t // LARGEST - LARGEST // 2
+        dx = t % LARGEST - LARGEST // 2
         inside = mask & (y + dy >= 0) & (y + dy < HI) & (x + dx >= 0) & (x + dx < WI)
         value = tl.load(base + (dy * WI + dx), mask=inside, other=float("-inf")).to(tl.float32)
-        if IS_MAX:
-            better = (value > best) | (value != value)  # NaN wins, as in torch
-            winner = tl.where(better, t, winner)
-            best = tl.where(better, value, best)
-        else:
-            total += tl.where(inside, value, 0.0)
-    if IS_MAX:
-        out = tl.where(mask, best, 0.0)
-        tl.store(argmax_ptr, winner.to(tl.int8), mask=mask)
-    else:
-        out = total / _window_count(y, x, SIZE, HI, WI)
-        out = tl.where(mask, out, 0.0)
+        new_found = ()
+        new_places = ()
+        for p in tl.static_range(NPOOL):
+            now, place = _with_tap(
+                found[p], places[p], value, inside, dy, dx, p < NMAX, (POOLS >> (4 * p)) & 15
+            )
+            new_found = new_found + (now,)
+            new_places = new_places + (place,)
+        found = new_found
+        places = new_places
+    return found, places
+
+
+@triton.jit
+def _store_pool(out, pool_ptr, sum_ptr, mask, count):
+    """One pool of a block of pixels, and its moments."""
+    out = tl.where(mask, out, 0.0)
     tl.store(pool_ptr, out.to(pool_ptr.dtype.element_ty), mask=mask)
     mean = tl.sum(out) / larger(count, 1.0)
     centred = tl.where(mask, out - mean, 0.0)
@@ -90,13 +119,19 @@ def _one_pool(
 def _pool_kernel(
     state_ptr, layout_ptr, pool_ptr, argmax_ptr, sum_ptr, live_ptr, source0, batch, pixels, parts,
     row0,
-    POOLS: tl.constexpr, NPOOL: tl.constexpr, NMAX: tl.constexpr, C: tl.constexpr,
-    HI: tl.constexpr, WI: tl.constexpr, H: tl.constexpr, W: tl.constexpr, STRIDE: tl.constexpr,
-    BLOCK: tl.constexpr, ALIGNED: tl.constexpr, SPARSE: tl.constexpr,
+    POOLS: tl.constexpr, NPOOL: tl.constexpr, NMAX: tl.constexpr, LARGEST: tl.constexpr,
+    C: tl.constexpr, HI: tl.constexpr, WI: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+    STRIDE: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     c = tl.program_id(0)
     part = tl.program_id(1)
     source = (source0 + tl.program_id(2)).to(tl.int64)
+    if SPARSE:
+        drawn = 0
+        for p in tl.static_range(NPOOL):
+            drawn += tl.load(live_ptr + row0 // C + source * NPOOL + p)
+        if drawn == 0:
+            return
     HW: tl.constexpr = H * W
     j = part * BLOCK + tl.arange(0, BLOCK)
     mask = j < pixels
@@ -108,32 +143,31 @@ def _pool_kernel(
     place = n * (C * HW) + c * HW + j % HW
     step = batch.to(tl.int64) * (C * HW)
     count = tl.minimum(tl.maximum(pixels - part * BLOCK, 0), BLOCK).to(tl.float32)
+    found, places = _windows(base, y, x, mask, POOLS, NPOOL, NMAX, LARGEST, HI, WI, BLOCK)
     for p in tl.static_range(NPOOL):
+        there = mask
         if SPARSE:
-            if tl.load(live_ptr + row0 // C + source * NPOOL + p) != 0:
-                _one_pool(
-                    base, pool_ptr + (source * NPOOL + p) * step + place,
-                    argmax_ptr + (source * NMAX + p) * step + place,
-                    sum_ptr + ((row0 + (source * NPOOL + p) * C + c) * parts + part) * 2, y, x, mask,
-                    count, p < NMAX, (POOLS >> (4 * p)) & 15, HI, WI, BLOCK,
-                )  # fmt: skip
+            there = mask & (tl.load(live_ptr + row0 // C + source * NPOOL + p) != 0)
+        out = found[p]
+        if p < NMAX:
+            spot = argmax_ptr + (source * NMAX + p) * step + place
+            tl.store(spot, places[p].to(tl.int8), mask=there)
         else:
-            _one_pool(
-                base, pool_ptr + (source * NPOOL + p) * step + place,
-                argmax_ptr + (source * NMAX + p) * step + place,
-                sum_ptr + ((row0 + (source * NPOOL + p) * C + c) * parts + part) * 2, y, x, mask,
-                count, p < NMAX, (POOLS >> (4 * p)) & 15, HI, WI, BLOCK,
-            )  # fmt: skip
+            out = out / _window_count(y, x, (POOLS >> (4 * p)) & 15, HI, WI)
+        _store_pool(
+            out, pool_ptr + (source * NPOOL + p) * step + place,
+            sum_ptr + ((row0 + (source * NPOOL + p) * C + c) * parts + part) * 2, there, count,
+        )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["source0", "batch", "live0"])
+@triton.jit(do_not_specialize=["source0", "batch", "live0", "rowp"])
 def _pool_backward_kernel(
-    dstate_ptr, layout_ptr, first_ptr, target_ptr, pool_ptr, coef_ptr, out_ptr, live_ptr,
-    live0, source0, batch, pixels,
-    POOLS: tl.constexpr, NPOOL: tl.constexpr, NMAX: tl.constexpr, SLOT0: tl.constexpr,
-    SLOTS: tl.constexpr, C: tl.constexpr, HI: tl.constexpr, WI: tl.constexpr, H: tl.constexpr,
-    W: tl.constexpr, STRIDE: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr,
-    SPARSE: tl.constexpr,
+    dstate_ptr, layout_ptr, first_ptr, target_ptr, pool_ptr, moment_ptr, mix_ptr, slot_op_ptr, sum_ptr,
+    out_ptr, live_ptr, live0, source0, batch, pixels, parts, rowp,
+    POOLS: tl.constexpr, NPOOL: tl.constexpr, NMAX: tl.constexpr, NORM: tl.constexpr,
+    SLOT0: tl.constexpr, SLOTS: tl.constexpr, K_OPS: tl.constexpr, C: tl.constexpr, HI: tl.constexpr,
+    WI: tl.constexpr, H: tl.constexpr, W: tl.constexpr, STRIDE: tl.constexpr, BLOCK: tl.constexpr,
+    PARTS: tl.constexpr, ALIGNED: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     c = tl.program_id(0)
     source = (source0 + tl.program_id(2)).to(tl.int64)
@@ -143,31 +177,52 @@ def _pool_backward_kernel(
     n = j // HW
     place = n * (C * HW) + c * HW + j % HW
     step = batch.to(tl.int64) * (C * HW)
-    grads = ()
-    pools = ()
-    for p in tl.static_range(NPOOL):
-        spot = pool_ptr + (source * NPOOL + p) * step + place
-        there = mask
-        if SPARSE:
-            there = mask & (tl.load(live_ptr + live0 + source * NPOOL + p) != 0)
-        pools = pools + (tl.load(spot, mask=there, other=0.0).to(tl.float32),)
-        grads = grads + (tl.zeros([BLOCK], tl.float32),)
+    k = tl.arange(0, PARTS)
+    ups = ()
+    plain = ()
+    normed = ()
+    for _ in tl.static_range(NPOOL):
+        ups = ups + (tl.zeros([BLOCK], tl.float32),)
+        plain = plain + (tl.zeros([PARTS], tl.float32),)
+        normed = normed + (tl.zeros([PARTS], tl.float32),)
     for e in range(tl.load(first_ptr + source), tl.load(first_ptr + source + 1)):
-        target = tl.load(target_ptr + e)
-        start, sample = place_of(layout_ptr, target, ALIGNED)
+        start, sample = place_of(layout_ptr, tl.load(target_ptr + e), ALIGNED)
         spot = dstate_ptr + start + c * HW + n * sample + j % HW
         g = tl.load(spot, mask=mask, other=0.0).to(tl.float32)
-        new = ()
+        # sums of the edge: of g, then of g times each of its branches
+        sums = sum_ptr + ((step * 0 + e) * ((SLOTS + 1) * C) + c) * parts + k
+        if NORM:
+            edge_sum = tl.load(sums, mask=k < parts, other=0.0)
+        new_ups = ()
+        new_plain = ()
+        new_normed = ()
         for p in tl.static_range(NPOOL):
-            coef = coef_ptr + (((step * 0 + e) * SLOTS + SLOT0 + p) * C + c) * 4
-            grad = tl.load(coef) * (g - tl.load(coef + 1))
-            grad += tl.load(coef + 2) * (pools[p] - tl.load(coef + 3))
-            new = new + (grads[p] + grad,)
-        grads = new
+            mix = tl.load(mix_ptr + e * K_OPS + tl.load(slot_op_ptr + SLOT0 + p))
+            new_ups = new_ups + (ups[p] + mix * g,)
+            if NORM:
+                slot_sum = tl.load(sums + (1 + SLOT0 + p) * C * parts, mask=k < parts, other=0.0)
+                new_plain = new_plain + (plain[p] + mix * edge_sum,)
+                new_normed = new_normed + (normed[p] + mix * slot_sum,)
+            else:
+                new_plain = new_plain + (plain[p],)
+                new_normed = new_normed + (normed[p],)
+        ups = new_ups
+        plain = new_plain
+        normed = new_normed
     y = j % HW // W * STRIDE
     x = j % W * STRIDE
     for p in tl.static_range(NPOOL):
-        grad = grads[p]
+        grad = ups[p]  # type: ignore[var-annotated]
+        if NORM:
+            there = mask
+            if SPARSE:
+                there = mask & (tl.load(live_ptr + live0 + source * NPOOL + p) != 0)
+            moments = moment_ptr + (rowp + (source * NPOOL + p) * C + c) * 2
+            inv = tl.load(moments + 1)
+            spot = pool_ptr + (source * NPOOL + p) * step + place
+            value = tl.load(spot, mask=there, other=0.0).to(tl.float32)
+            value = (value - tl.load(moments)) * inv
+            grad = inv * (grad - tl.sum(plain[p]) / pixels - value * (tl.sum(normed[p]) / pixels))
         if p >= NMAX:
             grad = grad / _window_count(y, x, (POOLS >> (4 * p)) & 15, HI, WI)
         spot = out_ptr + (tl.program_id(2).to(tl.int64) * NPOOL + p) * step + place

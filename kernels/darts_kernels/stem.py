@@ -34,7 +34,6 @@ from darts_kernels import point_stats
 from darts_kernels._common import Precision, next_power_of_2
 from darts_kernels.conv_backward import conv_inputs, conv_weights
 from darts_kernels.conv_stats import ConvShape, conv_forward, conv_reference
-from darts_kernels.moments import finish_moments
 
 __all__ = ["StemRun", "conv_norm", "conv_norm_reference"]
 
@@ -84,14 +83,11 @@ class _ConvNorm(torch.autograd.Function):
         sums = torch.empty(channels, shape.parts, 2, device=device)
         y = conv_forward(shape, x, weight, sums, 0, dtype=run.precision.storage)
         moments = torch.empty(channels, 2, device=device)
-        finish_moments(
-            sums, moments, run.running_mean, run.running_var, momentum=run.momentum,
-            train=run.train, pixels=shape.pixels, chunk=shape.block * shape.steps,
-        )  # fmt: skip
         out = torch.empty_like(y, dtype=run.dtype or y.dtype)
-        point_stats._normalize_kernel[(channels, triton.cdiv(shape.pixels, _BLOCK))](
-            y, out, moments, scale, shift, shape.pixels, 0, C=channels, HW=y[0, 0].numel(),
-            BLOCK=_BLOCK, AFFINE=True, num_warps=4,
+        point_stats.normalize(
+            y, out, sums, moments, run.running_mean, run.running_var, (scale, shift), tensors=1,
+            channels=channels, plane=y[0, 0].numel(), pixels=shape.pixels, block=_BLOCK, warps=4, row0=0,
+            chunk=shape.block * shape.steps, momentum=run.momentum, train=run.train,
         )  # fmt: skip
         ctx.run = run
         ctx.save_for_backward(x, weight, scale, y, moments)
@@ -107,13 +103,13 @@ class _ConvNorm(torch.autograd.Function):
         sums = torch.empty(2, channels, parts, device=x.device)
         totals = torch.empty(2, channels, device=x.device)
         coefficients = torch.empty(channels, 4, device=x.device)
-        point_stats._normalize_reduce_kernel[(channels, parts)](
-            g, y, moments, sums, shape.pixels, parts, C=channels, HW=y[0, 0].numel(), BLOCK=_BLOCK,
+        point_stats._normalize_reduce_kernel[(channels, parts, 1)](
+            g, y, moments, sums, shape.pixels, parts, 0, C=channels, HW=y[0, 0].numel(), BLOCK=_BLOCK,
             AFFINE=True, num_warps=4,
         )  # fmt: skip
         point_stats._normalize_coefficient_kernel[(channels,)](
-            sums, moments, scale, totals, coefficients, parts, shape.pixels, 0,
-            C=channels, PARTS=next_power_of_2(parts), AFFINE=True, TRAIN=run.train, num_warps=4,
+            sums, moments, scale, totals, coefficients, parts, shape.pixels,
+            C=channels, PARTS=next_power_of_2(parts), TRAIN=run.train, num_warps=4,
         )  # fmt: skip
         normed = (y, coefficients)
         dx = dweight = None

@@ -44,8 +44,6 @@ class Tiles:
         point_block: pixels of one matrix product.
         back_steps: matrix products a program of the pointwise backward sums over.
         plain_block: pixels a program of the elementwise kernels covers.
-        fuse_first, fuse_second: whether a stage's depthwise and pointwise are one kernel (`stage`), of
-            `stage_block` pixels a matrix product.
     """
 
     rows: int = 4
@@ -71,10 +69,6 @@ class Tiles:
     plain_block: int = 1024
     plain_warps: int = 4
     pool_warps: int = 4
-    fuse_first: int = 0
-    fuse_second: int = 0
-    stage_block: int = 64
-    stage_warps: int = 4
 
     def with_values(self, values: dict[str, Any]) -> Tiles:
         """A copy with the known fields of `values` replaced."""
@@ -120,9 +114,8 @@ def default_tiles(channels: int, height: int, batch: int, width: int) -> Tiles:
         # two stages of 128-bit copies in flight cost no resident warps in TF32 and bf16
         back_stages=2,
         back_steps=steps,
-        plain_block=1024 if pixels >= 16384 else 512,
-        stage_block=64 if channels <= 32 else 32,
-        stage_warps=4 if channels <= 32 else 8,
+        # 128 bits of 16-bit outputs a thread
+        plain_block=1024,
     )
 
 

@@ -45,14 +45,6 @@ GROUPS: dict[str, list[dict[str, int]]] = {
         for chunk, block in ((128, 64), (128, 128), (256, 128), (512, 128), (512, 256))
         for warps in (4, 8)
     ],
-    **{
-        f"{stage} stage in one kernel": [
-            {f"fuse_{stage}": 1, "stage_block": block, "stage_warps": warps}
-            for block in (32, 64)
-            for warps in (4, 8)
-        ]
-        for stage in ("second", "first")
-    },
     "elementwise": [
         {"plain_block": block, "plain_warps": warps}
         for block in (512, 1024, 2048)

@@ -33,13 +33,14 @@ PLANES = {
     "_pointwise_kernel", "_pointwise_backward_kernel", "_node_sum_kernel", "_reduce_kernel",
     "_normalize_kernel", "_normalize_reduce_kernel", "_pool_backward_kernel", "_join_kernel",
     "_split_kernel", "_moments_kernel", "_source_sum_kernel", "_source_reduce_kernel",
-    "_source_gradient_kernel", "_point_kernel", "_point_backward_kernel", "_point_weight_kernel",
+    "_source_gradient_kernel", "_point_kernel", "_point_backward_kernel",
 }  # fmt: skip
 """Kernels that read and write whole planes or rows in order, so that nothing forbids wide accesses."""
 STRIDED = ("REDUCE=1", "POOLED=1", "STRIDE=2")
 """Every other pixel is read: wide accesses do not fit."""
 PRODUCTS = {"_pointwise_kernel", "_pointwise_backward_kernel", "_point_kernel", "_conv_kernel",
-            "_point_backward_kernel", "_conv_input_kernel", "_infer_stage_kernel"}  # fmt: skip
+            "_point_backward_kernel", "_reduction_backward_kernel", "_conv_input_kernel",
+            "_infer_stage_kernel"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -31,9 +31,9 @@ def test_moments_of_large_means(rng, poison, monkeypatch):
         sums[:, part, 0] = piece.mean(1)
         sums[:, part, 1] = (piece - piece.mean(1, keepdim=True)).square().sum(1)
     moments, mean, var = torch.zeros(rows, 2), torch.zeros(rows), torch.ones(rows)
-    norm._finalize_kernel[(1,)](
-        sums, moments, mean, var, moments, 0, 2, 2, 1, 0, 0, parts, chunk, pixels, 0.1,
-        PARTS=4, BLOCK=4, TRAIN=True, C=1, SPARSE=False,
+    norm._finalize_kernel[(3,)](
+        sums, moments, mean, var, moments, 0, 2, 2, 1, 0, 0, 0, parts, chunk, pixels, 0.1,
+        PARTS=4, TRAIN=True, C=1, SPARSE=False,
     )  # fmt: skip
     right = torch.rsqrt(values.var(1, correction=0) + 1e-5)
     assert torch.allclose(moments[:, 1].double(), right, rtol=1e-4)

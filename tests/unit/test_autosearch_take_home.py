@@ -134,6 +134,32 @@ def test_the_winner_of_a_script_is_its_command_line(shop, tmp_path):
     assert "train once more: `python boot.py --lr 0.5 --note 'a b' --seed 1`" in readme
 
 
+@pytest.mark.parametrize("guard", [True, False])
+def test_the_network_of_a_script_is_built_from_the_script_unless_that_would_train(
+    shop, tmp_path, guard
+):
+    body = "Net = autosearch.searchable(Net(), (1, 8, 8))\nprint('acc 0.5')"
+    if guard:
+        body = "if __name__ == '__main__':\n" + textwrap.indent(body, "    ")
+    source = CHOICES[: CHOICES.index("def train")] + body
+    spec = replace(BASE, metrics=({"name": "acc", "regex": "acc ([0-9.]+)"},), arguments="none")
+    workshop = shop(source)
+    row = one(workshop, spec, {"architecture": '{"width": 2}'})
+    folder = workshop.version / "autosearch/trials" / row["trial_id"]
+    best = taken(workshop, {**row, "folder": str(folder)}, tmp_path)
+    described = json.loads((best / NETWORK).read_text())
+    assert described["builder"] == ("boot:Net" if guard else None)
+    sys.modules.pop("boot", None)
+    try:
+        if guard:
+            assert autosearch.load(best, code=tmp_path / "code").body[0].out_channels == 2
+        else:
+            with pytest.raises(ConfigError, match="made in place"):
+                autosearch.load(best, code=tmp_path / "code")
+    finally:
+        sys.modules.pop("boot", None)
+
+
 def test_a_network_made_in_place_needs_a_function(shop, tmp_path):
     source = CHOICES.replace("searchable(Net()", "searchable(Net().body")
     workshop, row, _ = trial_of(shop, source, {"architecture": '{"width": 8}'})

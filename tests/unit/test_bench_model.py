@@ -7,7 +7,7 @@ import torch
 
 from darts_core.bench import model, step
 from darts_core.bench.model import estimate_case, estimate_launch
-from darts_core.bench.offline import OfflineCase, step_launches
+from darts_core.bench.offline import OfflineCase, step_launches, step_layout
 from darts_core.cli import main
 from darts_core.settings import BenchOptions
 
@@ -62,8 +62,19 @@ def test_a_step_s_launches_and_bytes_are_those_that_are_launched():
 def test_the_step_of_the_paper_moves_more_than_its_floor():
     """Launches and bytes of the whole supernet: pinned, so that a change in them shows."""
     found = estimate_case(OfflineCase())
-    assert found.total("launches") == 1303
-    assert found.total("gigabytes") == pytest.approx(34.7, abs=0.1)
+    assert found.total("launches") == 937
+    assert found.total("gigabytes") == pytest.approx(26.8, abs=0.1)
+
+
+def test_a_program_runs_one_of_the_bodies_of_a_second_stage():
+    """Its text has one for each filter."""
+    case = OfflineCase(channels=4, layers=3, batch=4, size=8)
+    launches = step_launches(case)
+    second = [x for part in launches.values() for x in part if x.variant.kernel == "_inner_kernel"]
+    rows = {x.variant.name: {"instructions": 1000, "looped": 0} for x in second}
+    found = model.estimate_step(launches.values(), case, step_layout(case), rows).kernels["inner"]
+    warps = sum(x.programs * x.variant.options["num_warps"] for x in second)
+    assert found.instructions == pytest.approx(1000 / 2 * warps)
 
 
 def test_explain_says_that_it_estimates(capsys):

@@ -14,6 +14,7 @@ from darts_core.elastic import Sandwich, elastic
 from darts_core.elastic.fit import fit_elastic
 from darts_core.elastic.teacher import Teacher
 from darts_core.errors import ConfigError, DeviceError, NonFiniteLossError
+from darts_core.tasks import Classification
 from darts_core.train import TrainConfig
 
 LOSS = torch.nn.functional.cross_entropy
@@ -133,7 +134,8 @@ def test_the_teacher_is_asked_once_for_each_input_and_says_the_same():
 class _Images(Data):
     """The pruning tests' data with five classes."""
 
-    num_classes = 5
+    num_classes, input_shape = 5, SHAPE
+    task = Classification(outputs=5)
 
     def batches(self, names, batch_size, **_):
         yield from super().batches(names, min(batch_size, len(self.y)))

@@ -91,6 +91,7 @@ def test_held_out_figures_are_proposed_before_training_and_test_figures(tmp_path
     # a test figure is named so, that it is shown and never selected on
     assert [item["name"] for item in step.metrics] == ["valid_rmse", "train_loss", "test_rmse"]
     assert "# max_iterations: 6" in job.read_text()
+    assert "# scheduler: {type: async_hyperband, grace_period: 2}" in job.read_text()
     said = capsys.readouterr().out
     assert "line 6, behind nn.Conv1d(1, 32, 5)" in said
     assert "autosearch.WidthChoice([8, 16, 32])" in said

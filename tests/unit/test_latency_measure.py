@@ -119,7 +119,7 @@ def test_a_difference_survives_a_changing_pace_and_what_spins_on(clock):
     found = added_ms(spinning(0.002), spinning(0.003), rounds=5)
     assert found == pytest.approx(1.0, rel=0.05)
     assert added_ms(spinning(0.002), spinning(0.002), rounds=5) == pytest.approx(0.0, abs=0.02)
-    pairs = in_turn(spinning(0.002), spinning(0.006), rounds=5, quantile=0.0)
+    pairs = in_turn(spinning(0.002), spinning(0.006), rounds=5)
     ratios = [b / a for a, b in pairs]
     assert ratios == pytest.approx([3.0] * 5, rel=0.05)
 

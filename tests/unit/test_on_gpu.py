@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def call(monkeypatch, folder, jobs, *words):
     """(exit status, record) of one call with made-up jobs."""
     commands = {name: [sys.executable, "-c", code] for name, code in jobs.items()}
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(folder / "no binaries"))
     monkeypatch.setattr(on_gpu, "jobs", lambda _: commands)
     monkeypatch.setattr(sys, "argv", ["on_gpu", "--out", str(folder), *words])
     status = on_gpu.main()

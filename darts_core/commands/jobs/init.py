@@ -120,7 +120,8 @@ def proposal(script: Script, *, network: bool = False) -> str:
         lines.append(
             f"# max_iterations: {script.epochs}  # printed values of that metric in one training: with it, "
             "--dry-run tells the time\n"
-            "# scheduler: {type: async_hyperband}  # ... and hopeless trials are stopped early"
+            f"# scheduler: {{type: async_hyperband, grace_period: {max(1, script.epochs // 3)}}}  # ... and "
+            "hopeless trials are stopped early"
         )
     return "\n".join(lines)
 

@@ -1,0 +1,117 @@
+"""Triton's cache of binaries, compiled ahead and packed small, for a machine whose time is dear.
+
+    python -m benchmarks.triton_cache --compile --pack cache.tar.xz    # where there is time: no GPU needed
+    python -m benchmarks.triton_cache --unpack cache.tar.xz            # on the GPU's machine
+
+The key of a binary holds a digest of Triton's own files, its compiled library included: what is packed fits
+the same Triton for the same Python, and is of no use (and no harm) to another. Only what a launch loads is
+packed: binaries and their metadata, not the stages on the way. `benchmarks.on_gpu` unpacks what it finds and
+packs again what was compiled meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import sys
+import tarfile
+from pathlib import Path
+
+__all__ = ["cache_folder", "compile_steps", "pack", "unpack"]
+
+LOADED = (".cubin", ".json")
+_GROUP = "__grp__"
+
+
+def cache_folder() -> Path:
+    """Where Triton keeps its binaries."""
+    given = os.environ.get("TRITON_CACHE_DIR")
+    return Path(given) if given else Path.home() / ".triton" / "cache"
+
+
+def pack(folder: Path, file: Path) -> int:
+    """Write all binaries of a cache into an archive; returns how many there are.
+
+    A group names its files by their paths: in the archive by their names alone.
+    """
+    count = 0
+    temporary = file.with_name(f"{file.name}.new")
+    with tarfile.open(temporary, "w:xz") as archive:
+        for group in sorted(folder.glob(f"*/{_GROUP}*.json")):
+            entry = group.parent.name
+            names = json.loads(group.read_text(encoding="utf-8"))["child_paths"]
+            kept = [n for n in names if n.endswith(LOADED) and (group.parent / n).is_file()]
+            if not any(name.endswith(".cubin") for name in kept):
+                continue  # a launcher in C, or a compilation that was cut off
+            for name in kept:
+                archive.add(group.parent / name, f"{entry}/{name}")
+            data = json.dumps({"child_paths": {name: name for name in kept}}).encode()
+            info = tarfile.TarInfo(f"{entry}/{group.name}")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+            count += 1
+    temporary.replace(file)
+    return count
+
+
+def unpack(file: Path, folder: Path) -> int:
+    """Put an archive's binaries into a cache; returns how many were new to it.
+
+    What is there already stays. Names that leave the folder are refused by tarfile's data filter.
+    """
+    count = 0
+    with tarfile.open(file, "r:xz") as archive:
+        members = archive.getmembers()
+        # the group last: what it names is then there
+        for member in sorted(members, key=lambda m: Path(m.name).name.startswith(_GROUP)):
+            place = folder / member.name
+            if place.exists():
+                continue
+            archive.extract(member, folder, filter="data")
+            if not place.name.startswith(_GROUP):
+                continue
+            names = json.loads(place.read_text(encoding="utf-8"))["child_paths"]
+            paths = {name: str(place.parent / name) for name in names}
+            place.write_text(json.dumps({"child_paths": paths}), encoding="utf-8")
+            count += 1
+    return count
+
+
+def compile_steps(most: int | None = None) -> int:
+    """Compile what the steps of `darts_core.bench.offline` launch, the paper's first; returns how many."""
+    from darts_core.bench.offline import STEPS, all_variants
+    from darts_kernels.standin import compile_variant
+
+    variants = list(all_variants(STEPS, exports=True).values())[:most]
+    for number, variant in enumerate(variants, 1):
+        compile_variant(variant)
+        if number % 25 == 0:
+            print(f"{number} of {len(variants)}", flush=True)
+    return len(variants)
+
+
+def main() -> int:
+    """Compile, pack or unpack."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--compile", action="store_true", help="compile what a GPU will launch")
+    parser.add_argument("--most", type=int, help="no more than so many variants")
+    parser.add_argument("--pack", type=Path, help="the archive to write")
+    parser.add_argument("--unpack", type=Path, help="the archive to read")
+    args = parser.parse_args()
+    if args.compile and os.environ.get("TRITON_INTERPRET") == "1":
+        print("TRITON_INTERPRET=1 replaces the compiler; unset it.", file=sys.stderr)
+        return 2
+    if args.unpack:
+        print(f"{unpack(args.unpack, cache_folder())} binaries put into {cache_folder()}")
+    if args.compile:
+        print(f"{compile_steps(args.most)} variants compiled")
+    if args.pack:
+        count = pack(cache_folder(), args.pack)
+        print(f"{count} binaries, {args.pack.stat().st_size / 2**20:.2f} MiB: {args.pack}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,110 @@
+"""A budget as a share of a rival's time, and rivals that are given what our network was given."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from darts_core.commands.compose import compose, session
+from darts_core.errors import ConfigError, DartsError
+from darts_core.runlog import read_json
+from darts_core.stages import rivals, share
+from darts_core.stages.run import _search_part
+
+CPU = torch.device("cpu")
+
+
+def pipeline(*overrides: str) -> Any:
+    with session():
+        return compose("run", list(overrides))
+
+
+class Timer:
+    """Stands in for the timer: 2 ms for whatever it is given; notes what it built."""
+
+    def __init__(self) -> None:
+        self.make: Any = None
+        self.built: list[Any] = []
+
+    def __call__(self, architecture: Any) -> Any:
+        self.built.append(self.make(architecture))
+        return type("Timing", (), {"median_ms": 2.0})
+
+
+def test_a_share_is_one_of_the_time_that_the_rival_takes_and_is_measured_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timer = Timer()
+    monkeypatch.setattr(share, "network_timer", lambda *_: timer)
+    whole = pipeline("latency.share=0.25", "bench.baseline=resnet8", "bench.baseline_width=3")
+    config = _search_part(whole)
+    state = torch.get_rng_state()
+    found = share.with_budget(config, (1, 8, 8), 10, CPU, tmp_path)
+    assert torch.equal(state, torch.get_rng_state())
+    assert (found.latency.budget_ms, found.latency.share) == (0.5, None)
+    assert read_json(tmp_path / "budget.json")["latency_ms"] == 2.0
+    first = next(m for m in timer.built[0].modules() if isinstance(m, torch.nn.Conv2d))
+    assert (first.in_channels, first.out_channels) == (1, 3)
+    count = len(timer.built)
+    again = share.with_budget(config, (1, 8, 8), 10, CPU, tmp_path)
+    assert again == found
+    assert len(timer.built) == count
+    plain = _search_part(pipeline())
+    assert share.with_budget(plain, (1, 8, 8), 10, CPU, tmp_path) is plain
+
+
+def test_a_share_beside_another_budget_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"latency\.share"):
+        pipeline("latency.share=0.25", "latency.budget_ms=1")
+    with pytest.raises(ConfigError, match=r"latency\.share"):
+        pipeline("latency.share=0.25", "latency.cost=macs")
+
+
+@pytest.mark.parametrize("equal", [False, True])
+def test_rivals_are_tuned_over_as_many_trials_or_for_as_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, equal: bool
+) -> None:
+    given: list[tuple[str, Any, Path]] = []
+
+    def tune(config: Any, folder: Path) -> dict[str, Any]:
+        given.append(("tune", config, folder))
+        return {"best": {"learning_rate": 0.125}}
+
+    def train(config: Any, folder: Path) -> dict[str, Any]:
+        given.append(("train", config, folder))
+        return {}
+
+    monkeypatch.setattr(rivals, "tune", tune)
+    monkeypatch.setattr(rivals, "train", train)
+    config = pipeline(
+        "bench.rivals=[4,drawn.yaml]", f"bench.equal_cost={equal}", "tune.trials=7",
+        "train.channels=9",
+    )  # fmt: skip
+    names = [name for name, _ in rivals.train_rivals(config, tmp_path, seconds=12.5)]
+    assert names == [
+        "rival resnet8 w4 tune", "rival resnet8 w4 train", "rival drawn tune", "rival drawn train",
+    ]  # fmt: skip
+    width, _, drawn, trained = given
+    assert (width[1].architecture, width[1].train.channels) == ("resnet8", 4)
+    assert (drawn[1].architecture, drawn[1].train.channels) == ("drawn.yaml", 9)
+    budget = (width[1].tune.trials, width[1].tune.device_seconds)
+    assert budget == ((None, 12.5) if equal else (7, None))
+    assert trained[1].train.learning_rate == 0.125
+    assert trained[2] == tmp_path / "rivals" / "drawn" / "train"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [("0", "is no width"), ("9999", "is no width"), ("4,04", "twice"), ("nowhere.yaml", "no such file"),
+     ("DARTS_V3", "no known name")],
+)  # fmt: skip
+def test_a_rival_that_is_none_is_refused_before_any_work(
+    tmp_path: Path, given: str, words: str
+) -> None:
+    with pytest.raises(DartsError, match=words):
+        rivals.check_rivals(pipeline(f"bench.rivals=[{given}]"), tmp_path)
+
+
+def test_sound_rivals_pass(tmp_path: Path) -> None:
+    rivals.check_rivals(pipeline("bench.rivals=[4,resnet14,DARTS_V2]"), tmp_path)

@@ -21,6 +21,7 @@ from darts_core.runlog import RunFolder, write_json
 from darts_core.stages.export import export
 from darts_core.stages.inputs import find_device, load_bundle, open_model, recipe
 from darts_core.stages.interrupt import check_stop, deferred_stop
+from darts_core.stages.logging import make_loggers
 from darts_core.stages.progress import progress_bar
 from darts_core.stages.schema import ExportStage, ShrinkStage
 from darts_core.stages.timing import stopwatch
@@ -40,7 +41,7 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
         points, judged, found_by, val_<metric>, test_<metric> and latency_ms of the point picked, metric,
         device_seconds.
     """
-    run = RunFolder.create(folder, config.described())
+    run = RunFolder.create(folder, config.described(), loggers=make_loggers(config))
     if run.finished:
         return run.result()
     device = find_device(config.device)

@@ -31,6 +31,13 @@ test-web: $(STAMP) ## the live page in a real Chromium (Debian's chromium and ch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt selenium
 	$(TEST_ENV) $(BIN)/python -m pytest -n 0 -m web tests/web
 
+LOGGERS := .venv-loggers
+
+test-loggers: ## wandb and mlflow, whose releases do not stand beside the pinned set, in an environment of their own
+	test -x $(LOGGERS)/bin/python || $(PYTHON) -m venv $(LOGGERS)
+	$(LOGGERS)/bin/python -m pip install --quiet --disable-pip-version-check wandb mlflow pytest pyyaml numpy pillow
+	$(LOGGERS)/bin/python -m pytest -q -p no:cacheprovider -c /dev/null --rootdir . -o pythonpath=. tests/loggers
+
 test-full: $(STAMP) ## the everyday tests and the heavy ones (CPU)
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "not gpu and not interpret and not web"
 
@@ -76,5 +83,5 @@ bench: $(STAMP) ## the search-step benchmark on this device
 	$(BIN)/darts-core bench what=step
 
 clean: ## remove the environment and every cache (runs/ stays)
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache dist build
+	rm -rf $(VENV) .venv-loggers .pytest_cache .mypy_cache .ruff_cache dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

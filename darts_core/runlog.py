@@ -27,6 +27,7 @@ from typing import Any, BinaryIO
 import yaml
 
 from darts_core.errors import ResumeError
+from darts_core.loggers import Loggers
 from darts_core.reading import read_json, read_jsonl, read_mapping, read_text
 from darts_core.reading_yaml import read_yaml
 
@@ -210,21 +211,29 @@ def _leave_to_the_caller(package: str) -> None:
 class RunFolder:
     """One stage's folder: config, environment, metrics, TensorBoard events, result."""
 
-    def __init__(self, path: str | Path, *, tensorboard: bool = True) -> None:
+    def __init__(
+        self, path: str | Path, *, tensorboard: bool = True, loggers: Loggers | None = None
+    ) -> None:
         self.path = Path(path)
-        self._tensorboard_wanted = tensorboard
+        self.loggers = Loggers() if loggers is None else loggers
+        self._tensorboard_wanted = tensorboard if loggers is None else loggers.tensorboard
         self._writer: Any = None
 
     @classmethod
     def create(
-        cls, path: str | Path, config: Mapping[str, Any], *, tensorboard: bool = True
+        cls,
+        path: str | Path,
+        config: Mapping[str, Any],
+        *,
+        tensorboard: bool = True,
+        loggers: Loggers | None = None,
     ) -> RunFolder:
         """Make (or reopen) the folder and write `config.yaml` and `environment.json` into it.
 
         Raises:
             ResumeError: the folder already holds a run of another configuration.
         """
-        run = cls(path, tensorboard=tensorboard)
+        run = cls(path, tensorboard=tensorboard, loggers=loggers)
         run.path.mkdir(parents=True, exist_ok=True)
         stamp = config_hash(config)
         known = run.path / "config.hash"
@@ -237,6 +246,8 @@ class RunFolder:
         write_yaml(run.path / "config.yaml", config)
         write_json(run.path / "environment.json", environment())
         write_text(known, stamp + "\n")
+        if not run.finished:
+            run.loggers.start(run.path, config)
         return run
 
     @property
@@ -260,6 +271,7 @@ class RunFolder:
             for name, value in metrics.items():
                 if isinstance(value, (int, float)) and not isinstance(value, bool):
                     writer.add_scalar(name, value, epoch)
+        self.loggers.metrics(epoch, metrics)
 
     def metrics(self) -> Iterator[dict[str, Any]]:
         """The rows logged so far."""
@@ -285,10 +297,12 @@ class RunFolder:
     def finish(self, **result: Any) -> None:
         """Write `result.json`: from now on the run counts as finished."""
         write_json(self.path / "result.json", {"schema_version": SCHEMA_VERSION, **result})
+        self.loggers.finish(self.path, result)
         self.close()
 
     def close(self) -> None:
-        """Flush and close the TensorBoard writer."""
+        """Flush and close the TensorBoard writer and the loggers."""
+        self.loggers.close()
         if self._writer is not None:
             self._writer.close()
             self._writer = None

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from darts_core.bench.tabular import TabularBenchmark, canonical
+from darts_core.data.restricted_pickle import encode_latin1
 from darts_core.errors import ArchitectureError, ConfigError, DataError, unknown_name
 from darts_core.reading import csv_rows, read_text, regular_file
 from darts_core.report.escape import plain_text
@@ -165,12 +166,6 @@ def _scalar(dtype: Any, data: Any) -> float:
     return float(np.frombuffer(data, dtype=np.dtype(dtype.code))[0])
 
 
-def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError("a text encoding other than latin1")
-    return text.encode("latin1")
-
-
 class _Ordered(dict[Any, Any]):
     """Stands in for OrderedDict: dictionaries keep their order anyway."""
 
@@ -180,7 +175,7 @@ _STAND_INS: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): _Dtype,
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy._core.multiarray", "scalar"): _scalar,
-    ("_codecs", "encode"): _encode,
+    ("_codecs", "encode"): encode_latin1,
 }
 
 

@@ -179,6 +179,10 @@ def typed(command: str, node: Any) -> Any:
 def _check_every_target(plain: Mapping[str, Any], plugins: Sequence[str]) -> None:
     """Hold every `_target_` to its group: that of its node, or guards for what watches a search."""
     for key, value in plain.items():
+        if key == "logger":
+            for name, logger in value.items():
+                check_targets("logger", logger, plugins, where=f"logger.{name}")
+            continue
         if key != "search":
             check_targets(key if key in TARGET_GROUPS else None, value, plugins, where=key)
             continue

@@ -22,6 +22,7 @@ SECTIONS = {
     "strategies": "strategy",
     "relaxations": "relax",
     "penalties": "penalty",
+    "loggers": "logger",
     "data": "data",
     "tasks": None,
     "augmentations": "augment",

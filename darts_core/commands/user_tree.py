@@ -25,7 +25,17 @@ __all__ = [
     "check_user_tree",
 ]
 
-GROUPS = ("data", "task", "space", "strategy", "relax", "penalty", "augment", "experiment")
+GROUPS = (
+    "data",
+    "task",
+    "space",
+    "strategy",
+    "relax",
+    "penalty",
+    "augment",
+    "logger",
+    "experiment",
+)
 LAUNCHERS: Mapping[str, str] = {
     "basic": "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
     "joblib": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",

@@ -20,7 +20,7 @@ import numpy as np
 from darts_core.errors import DataError
 from darts_core.reading import read_bytes
 
-__all__ = ["read_pickle"]
+__all__ = ["encode_latin1", "read_pickle"]
 
 
 # the largest batch file of CIFAR has 154 MB
@@ -74,8 +74,12 @@ def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
     return array
 
 
-def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    # how Python 3 writes bytes into old pickles
+def encode_latin1(text: Any, encoding: Any = "latin1") -> bytes:
+    """Bytes, as Python 3 writes them into old pickles.
+
+    Raises:
+        UnpicklingError: anything else.
+    """
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError("a text encoding other than latin1")
     return text.encode("latin1")
@@ -88,7 +92,7 @@ _STAND_INS: dict[tuple[str, str], Any] = {
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy.core.numeric", "_frombuffer"): _from_buffer,
     ("numpy._core.numeric", "_frombuffer"): _from_buffer,
-    ("_codecs", "encode"): _encode,
+    ("_codecs", "encode"): encode_latin1,
 }
 
 

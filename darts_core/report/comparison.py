@@ -8,22 +8,13 @@ from typing import Any
 from darts_core.errors import JobError
 from darts_core.report.job_details import stage_settings
 from darts_core.report.job_summary import stage_facts
+from darts_core.report.read import flatten
 from darts_core.runlog import read_yaml
 from darts_core.store.record import SCRIPT
 from darts_core.store.version import Version
 from darts_core.study.results import figure, summary
 
-__all__ = ["different_settings", "flatten", "reported", "results_table"]
-
-
-def flatten(content: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted names."""
-    if not isinstance(content, Mapping):
-        return {prefix: content}
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        flat.update(flatten(value, f"{prefix}.{key}" if prefix else str(key)))
-    return flat
+__all__ = ["different_settings", "reported", "results_table"]
 
 
 def parameters_of(version: Version) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from darts_core.errors import DartsError, JobError
+from darts_core.errors import JobError
 from darts_core.report.job_summary import elements, seen_summary, stage_facts
-from darts_core.report.read import STAGES
+from darts_core.report.read import STAGES, read_settings
 from darts_core.report.tables import neutral, short
-from darts_core.runlog import read_jsonl, read_yaml
+from darts_core.runlog import read_jsonl
 from darts_core.store.record import LIVE, SCRIPT
 from darts_core.store.version import Version
 from darts_core.study.results import summary
@@ -64,16 +64,8 @@ def stage_settings(folder: Path) -> dict[str, Any]:
             path = place / stage / "config.yaml"
             if path.is_file():
                 name = stage if place == folder else f"{place.name}/{stage}"
-                found[name] = _settings(path)
+                found[name] = read_settings(path)
     return found
-
-
-def _settings(path: Path) -> Any:
-    """A file of settings; None when there is none or it is damaged."""
-    try:
-        return read_yaml(path) if path.is_file() else None
-    except DartsError:
-        return None
 
 
 def _commands(version: Version) -> list[dict[str, Any]]:
@@ -129,7 +121,7 @@ def _script_details(version: Version, command: Mapping[str, Any]) -> dict[str, A
     details = {
         "code_hash": request.get("code_hash"),
         "parameters": {key: request.get(key) for key in kept},
-        "configuration": _settings(version.path / "autosearch" / "config.yaml"),
+        "configuration": read_settings(version.path / "autosearch" / "config.yaml"),
     }
     with contextlib.suppress(JobError):
         details["summary"] = summary(version.path)

@@ -10,6 +10,7 @@ Statist. 6 (1979). Needs no torch; scipy is loaded when a test is made.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -116,10 +117,7 @@ def paired_p(differences: Sequence[float]) -> float | None:
 
 
 def _std(values: Sequence[float]) -> float | None:
-    if len(values) < 2:
-        return None
-    mean = sum(values) / len(values)
-    return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    return statistics.stdev(values) if len(values) > 1 else None
 
 
 def _against(first: Mapping[str, float], name: str, values: Mapping[str, float]) -> Method:

@@ -5,11 +5,11 @@ Elements that differ in their seed alone are one method; `methods.csv` and `meth
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from darts_core.errors import ConfigError, DartsError
+from darts_core.errors import ConfigError
 from darts_core.metric import ACCURACY
 from darts_core.report.blocks import Section, card, duration
 from darts_core.report.html import render
@@ -22,40 +22,23 @@ from darts_core.report.methods_section import (
     write_methods,
 )
 from darts_core.report.page import Content, page, write_report
-from darts_core.report.read import STAGES, VersionRun, read_version
-from darts_core.runlog import read_yaml, write_text
+from darts_core.report.read import STAGES, VersionRun, flatten, read_settings, read_version
+from darts_core.runlog import write_text
 
 __all__ = ["OVERRIDES", "labels", "multirun_content", "write_multirun_report"]
 
 OVERRIDES = "overrides.yaml"
 
 
-def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted names."""
-    if not isinstance(content, Mapping):
-        return {prefix: content}
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
-
-
-def _read(path: Path) -> Any:
-    try:
-        return read_yaml(path) if path.is_file() else None
-    except DartsError:
-        return None
-
-
 def _settings(folder: Path) -> dict[str, Any]:
     """The settings of an element's first stage, as dotted names."""
     paths = [folder / stage / "config.yaml" for stage in STAGES]
-    return _flat(next((content for path in paths if (content := _read(path))), {}))
+    return flatten(next((content for path in paths if (content := read_settings(path))), {}))
 
 
 def labels(folders: Sequence[Path]) -> list[str]:
     """What tells the elements apart: the overrides that not all share, else the settings that differ."""
-    found = [_read(folder / OVERRIDES) for folder in folders]
+    found = [read_settings(folder / OVERRIDES) for folder in folders]
     if all(isinstance(words, list) for words in found):
         texts = [[str(word) for word in words] for words in found]
         shared = set.intersection(*map(set, texts)) if len(texts) > 1 else set()

@@ -23,7 +23,9 @@ __all__ = [
     "STAGES",
     "StageRun",
     "VersionRun",
+    "flatten",
     "read_rows",
+    "read_settings",
     "read_stage",
     "read_version",
     "series",
@@ -250,3 +252,21 @@ def series(
     """The points (row[x], row[key]) of the rows that hold finite numbers under both."""
     points = [(finite(row.get(x)), finite(row.get(key))) for row in rows]
     return [(a, b) for a, b in points if a is not None and b is not None]
+
+
+def flatten(content: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted names."""
+    if not isinstance(content, Mapping):
+        return {prefix: content}
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat.update(flatten(value, f"{prefix}.{key}" if prefix else str(key)))
+    return flat
+
+
+def read_settings(path: Path) -> Any:
+    """A YAML file of a run; None when there is none or it is damaged."""
+    try:
+        return read_yaml(path) if path.is_file() else None
+    except DartsError:
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -111,10 +112,7 @@ class ModelRow:
     @property
     def accuracy_std(self) -> float | None:
         """Sample standard deviation over seeds (n - 1), or None for fewer than two."""
-        if self.n < 2:
-            return None
-        mean = sum(self.accuracies) / self.n
-        return math.sqrt(sum((a - mean) ** 2 for a in self.accuracies) / (self.n - 1))
+        return statistics.stdev(self.accuracies) if self.n > 1 else None
 
     @property
     def rating(self) -> float:

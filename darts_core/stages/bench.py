@@ -18,6 +18,7 @@ from darts_core.report import ModelRow, front_png
 from darts_core.runlog import RunFolder, environment, write_json
 from darts_core.stages.compare import compare, join_rows
 from darts_core.stages.inputs import find_device, load_bundle
+from darts_core.stages.logging import make_loggers
 from darts_core.stages.models import entries_of, model_row
 from darts_core.stages.schema import BenchStage
 from darts_core.stages.timing import stopwatch
@@ -34,7 +35,7 @@ def bench(config: BenchStage, folder: Path) -> dict[str, Any]:
     Returns:
         rows (as in results.json), device_seconds.
     """
-    run = RunFolder.create(folder, config.described())
+    run = RunFolder.create(folder, config.described(), loggers=make_loggers(config))
     if run.finished:
         return run.result()
     if config.model is None and (config.weights is not None or config.model_args):

@@ -8,6 +8,7 @@ from typing import Any
 from darts_core.export import export_model
 from darts_core.runlog import RunFolder, read_mapping
 from darts_core.stages.inputs import find_device, load_bundle, open_model
+from darts_core.stages.logging import make_loggers
 from darts_core.stages.schema import ExportStage
 from darts_core.stages.timing import stopwatch
 from darts_core.train import of_model
@@ -21,7 +22,7 @@ def export(config: ExportStage, folder: Path) -> dict[str, Any]:
     Returns:
         formats (name -> file, relative error, latency), test_<metric> carried over, device_seconds.
     """
-    run = RunFolder.create(folder, config.described())
+    run = RunFolder.create(folder, config.described(), loggers=make_loggers(config))
     if run.finished:
         return run.result()
     device = find_device(config.device)

@@ -9,6 +9,7 @@ from typing import Any
 from darts_core.prune import prune_to_budget
 from darts_core.runlog import RunFolder
 from darts_core.stages.inputs import find_device, load_bundle, open_model, recipe
+from darts_core.stages.logging import make_loggers
 from darts_core.stages.schema import PruneStage
 from darts_core.stages.timing import stopwatch
 from darts_core.supernet import count
@@ -26,7 +27,7 @@ def prune(config: PruneStage, folder: Path) -> dict[str, Any]:
         latency_before_ms, latency_after_ms, budget_ms, speedup, val_<metric>, test_<metric>,
         metric, params, macs, device_seconds.
     """
-    run = RunFolder.create(folder, config.described())
+    run = RunFolder.create(folder, config.described(), loggers=make_loggers(config))
     if run.finished:
         return run.result()
     device = find_device(config.device)

@@ -129,11 +129,15 @@ def _baseline(config: Pipeline, folder: Path, seconds: float) -> dict[str, dict[
 
 
 def _costs(found: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Device seconds of each stage over those of training the final architecture once."""
+    """Device seconds of each stage over those of training the final architecture once.
+
+    The finalists' part of the search is stated beside it.
+    """
     unit = float(found["train"]["device_seconds"])
+    parts = {**found, "finalists, of the search": found["search"].get("finalists", {})}
     return {
         name: round(float(result["device_seconds"]) / unit, 3)
-        for name, result in found.items()
+        for name, result in parts.items()
         if "device_seconds" in result and unit > 0
     }
 

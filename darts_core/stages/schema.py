@@ -52,7 +52,7 @@ __all__ = [
 # decide where results go, how they are computed and what is done with them, not what is computed: they
 # are not hashed
 PLACES = ("job", "version", "out")
-UNHASHED = (*PLACES, "allow_doubtful")
+UNHASHED = (*PLACES, "allow_doubtful", "logger")
 REDUCE = ("prune", "shrink", "none")
 WHAT = ("models", "step", "kernels", "tabular")
 
@@ -74,6 +74,7 @@ class Stage(Settings):
     seed: int = setting(0, "of every random draw", low=0, high=SEED_HIGH)
     device: str = setting("auto", "auto, cpu, cuda, cuda:1")
     plugins: list[str] = setting([], "modules imported before anything is built, e.g. [my_nas.ops]")
+    logger: Mapping[str, Any] = setting({}, _NODE)
 
     def check(self) -> None:
         """Refuse seeds that run beyond the largest one."""
@@ -83,7 +84,7 @@ class Stage(Settings):
 
     def described(self) -> dict[str, Any]:
         """The settings that decide what the stage computes, as plain values."""
-        return {k: v for k, v in to_plain(self).items() if k not in (*PLACES, "seeds")}
+        return {k: v for k, v in to_plain(self).items() if k not in (*PLACES, "seeds", "logger")}
 
 
 @dataclass(frozen=True)

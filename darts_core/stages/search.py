@@ -28,6 +28,7 @@ from darts_core.stages.forecast import forecast, process_peak_mib
 from darts_core.stages.fronts import search_front
 from darts_core.stages.inputs import find_device, load_bundle
 from darts_core.stages.interrupt import deferred_stop, stop_wanted
+from darts_core.stages.logging import make_loggers
 from darts_core.stages.progress import progress_bar
 from darts_core.stages.schema import SearchStage
 from darts_core.stages.search_result import confidence, lookup_table, rank, write_result
@@ -60,7 +61,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     group = current_group()
     run = None
     if group is None or group.primary:
-        run = RunFolder.create(folder, config.described())
+        run = RunFolder.create(folder, config.described(), loggers=make_loggers(config))
     finished = run is not None and run.finished
     if finished if group is None else group.agree(finished):
         return {} if run is None else run.result()

@@ -14,7 +14,6 @@ from darts_core.elastic.device_clock import DeviceClock
 from darts_core.elastic.front import pick
 from darts_core.elastic.points import given_network, write_points
 from darts_core.elastic.shrink import Family, grow_family
-from darts_core.errors import ConfigError
 from darts_core.metric import Metric
 from darts_core.report.family import family_front
 from darts_core.report.png_front import save_front
@@ -22,6 +21,7 @@ from darts_core.runlog import RunFolder, write_json
 from darts_core.stages.export import export
 from darts_core.stages.inputs import find_device, load_bundle, open_model, recipe
 from darts_core.stages.interrupt import check_stop, deferred_stop
+from darts_core.stages.logging import make_loggers
 from darts_core.stages.progress import progress_bar
 from darts_core.stages.schema import ExportStage, ShrinkStage
 from darts_core.stages.timing import stopwatch
@@ -41,16 +41,11 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
         points, judged, found_by, val_<metric>, test_<metric> and latency_ms of the point picked, metric,
         device_seconds.
     """
-    run = RunFolder.create(folder, config.described())
+    run = RunFolder.create(folder, config.described(), loggers=make_loggers(config))
     if run.finished:
         return run.result()
     device = find_device(config.device)
     bundle = load_bundle(config, device)
-    if bundle.kind != "image" or bundle.task.name != "classification":
-        raise ConfigError(
-            f"shrink is for classifiers of images; {bundle.name} holds samples of shape "
-            f"{bundle.input_shape} for task={bundle.task.name}. Use prune."
-        )
     model, meta, path = open_model(config, folder.parent, ("train",), bundle, device)
     bundle = of_model(bundle, meta, str(path or config.model))
     metric = bundle.task.metric

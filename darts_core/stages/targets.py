@@ -30,6 +30,7 @@ TARGET_GROUPS: Mapping[str, str] = {
     "penalty": "penalty/*.yaml",
     "augment": "augment/*.yaml",
     "guard": "stage/search.yaml",
+    "logger": "logger/*.yaml",
 }
 _TARGET = re.compile(r"^\s*_target_:\s*([\w.]+)\s*$", re.MULTILINE)
 _OPTIMIZERS = "torch.optim"

@@ -25,19 +25,25 @@ class AlphaPictures:
         writer = self.run.tensorboard
         weights = row.get("alphas")
         due = epoch % self.every == 0 or epoch == self.epochs - 1
-        if writer is None or not weights or not due:
+        wanted = writer is not None or self.run.loggers.wants_pictures
+        if not wanted or not weights or not due:
             return
         from darts_core.report import alpha_image
 
         picture = alpha_image(weights, self.ops, title=f"epoch {epoch + 1}")
-        writer.add_image("mixing weights", picture, epoch, dataformats="HWC")
+        if writer is not None:
+            writer.add_image("mixing weights", picture, epoch, dataformats="HWC")
+        self.run.loggers.picture("mixing weights", picture, epoch)
 
     def result(self, architecture: Architecture) -> None:
         """Add the drawing of the cells found."""
         writer = self.run.tensorboard
-        if writer is None:
+        if writer is None and not self.run.loggers.wants_pictures:
             return
         from darts_core.report import cell_image
 
-        writer.add_image("cells", cell_image(architecture), self.epochs, dataformats="HWC")
-        writer.add_text("architecture", architecture.text(), self.epochs)
+        picture = cell_image(architecture)
+        self.run.loggers.picture("cells", picture, self.epochs)
+        if writer is not None:
+            writer.add_image("cells", picture, self.epochs, dataformats="HWC")
+            writer.add_text("architecture", architecture.text(), self.epochs)

@@ -17,6 +17,7 @@ from darts_core.stages.inputs import (
     recipe,
 )
 from darts_core.stages.interrupt import check_stop, deferred_stop
+from darts_core.stages.logging import make_loggers
 from darts_core.stages.progress import progress_bar
 from darts_core.stages.schema import TrainStage
 from darts_core.supernet import count
@@ -34,7 +35,9 @@ def train(config: TrainStage, folder: Path) -> dict[str, Any]:
     Returns:
         val_<metric> and test_<metric> of the task, metric, params, macs, device_seconds, epochs.
     """
-    run = RunFolder.create(folder, config.part(TrainStage).described())
+    run = RunFolder.create(
+        folder, config.part(TrainStage).described(), loggers=make_loggers(config)
+    )
     if run.finished:
         return run.result()
     device = find_device(config.device)

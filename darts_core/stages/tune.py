@@ -12,6 +12,7 @@ from darts_core.errors import ConfigError, unknown_name
 from darts_core.runlog import RunFolder
 from darts_core.settings import Train
 from darts_core.stages.inputs import find_device
+from darts_core.stages.logging import make_loggers
 from darts_core.stages.one_training import one_training
 from darts_core.stages.policy import search_augmentation
 from darts_core.stages.schema import TuneStage
@@ -39,7 +40,7 @@ def tune(config: TuneStage, folder: Path) -> dict[str, Any]:
         return objective(trial)
     if config.tune.policy is not None:
         return search_augmentation(config, folder.parent / "policy")
-    run = RunFolder.create(folder, config.described())
+    run = RunFolder.create(folder, config.described(), loggers=make_loggers(config))
     if run.finished:
         return run.result()
     settings, options = config.tune, config.tune.options

@@ -17,7 +17,7 @@ __all__ = ["check_network", "largest_batch", "memory_sentence", "state_bytes"]
 
 def state_bytes(make: Callable[[], nn.Module]) -> int:
     """Bytes of the state of the network that `make` builds, found without asking for any of them."""
-    with torch.device("meta"):
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
         described = make()
     return sum(v.numel() * v.element_size() for v in described.state_dict().values())
 

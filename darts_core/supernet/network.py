@@ -93,7 +93,8 @@ class Supernet(nn.Module):
         self.space, self.relaxation = space, relaxation
         self.alpha = nn.ParameterDict()
         for kind, shape in space.alpha_shapes().items():
-            self.alpha[kind] = nn.Parameter(torch.empty(shape).normal_().mul_(_ALPHA_SCALE))
+            # small, and normal draws of a network that is only counted would load the compiler
+            self.alpha[kind] = nn.Parameter(_ALPHA_SCALE * torch.randn(shape, device="cpu"))
         for name, extra in relaxation.extra_alphas(space).items():
             self.alpha[name] = nn.Parameter(torch.zeros(extra))
         for kind in space.cell_kinds:

@@ -95,7 +95,10 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _problem(request, error.status_code, f"{request.url.path}: {error.detail}")
+    answer = _problem(request, error.status_code, f"{request.url.path}: {error.detail}")
+    # `Allow` of a method that is not
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 async def _defect(request: Request, error: Exception) -> Response:

@@ -29,6 +29,8 @@ BASES: Mapping[str, tuple[str, ...]] = {
                "search.batch_size=16"),
     "train": (*_DATA, *_TRAIN, "architecture=resnet8"),
     "tune": (*_DATA, *_TRAIN, "architecture=resnet8", "tune.trials=1"),
+    "shrink": (*_DATA, *_TRAIN, "model={good}/model.pt", "shrink.epochs=1", "shrink.points=2",
+               "shrink.export=false", "shrink.options.looks=8", "shrink.options.seconds=0.05"),
     "prune": (*_DATA, *_TRAIN, "model={good}/model.pt", "prune.budget=90%"),
     "export": (*_DATA, "model={good}/model.pt", "export.formats=[onnx]"),
     "bench": (*_DATA, "model={good}/model.pt", "bench.seconds=0.05"),

@@ -108,7 +108,7 @@ def steady_times() -> None:
     timer: Any = importlib.import_module("darts_core.latency.measure")
     known: dict[int, tuple[Callable[[], object], float]] = {}
 
-    def sample(fn: Callable[[], object], calls: int) -> float:
+    def sample(fn: Callable[[], object], calls: int, **_: object) -> float:
         if id(fn) not in known:
             with FlopCounterMode(display=False) as counted:
                 fn()

@@ -11,6 +11,8 @@ from darts_core import cli, memory
 from darts_core.errors import MemoryShortageError, sentence_of
 from darts_core.models.baselines import baseline
 from darts_core.sample_inputs import draw_inputs
+from darts_core.spaces import get_space
+from darts_core.supernet import Supernet
 from darts_core.supernet.memory import check_network, state_bytes
 
 SMALL = ["data=digits", "data.limit=100", "data.test_limit=20", "device=cpu"]
@@ -24,6 +26,7 @@ def test_the_state_is_counted_without_being_made():
     whole = sum(v.numel() * v.element_size() for v in made.state_dict().values())
     before = torch.random.get_rng_state()
     assert state_bytes(lambda: baseline("resnet8", num_classes=10, in_channels=1, width=4)) == whole
+    state_bytes(lambda: Supernet(get_space("nasbench201"), channels=2, layers=1, num_classes=2))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

@@ -400,8 +400,11 @@ def test_how_far_a_search_is_counts_what_is_planned(root):
     version = Store(root).version("one")
     config = version.path / "autosearch" / "config.yaml"
     for text, total in (
-        ("{algorithm: grid_search, dimensions: {a: [1, 2], b: [1, 2, 3]}, num_samples: 20, confirm_seeds: 1}", 8),
-        ("{algorithm: tpe_search, dimensions: {a: {low: 1}}, num_samples: 20, confirm_seeds: 2}", 25),
+        ("{algorithm: grid_search, dimensions: {a: [1, 2], b: [1, 2, 3]}, confirm_seeds: 1}", 8),
+        (
+            "{algorithm: tpe_search, dimensions: {a: {low: 1}}, num_samples: 20, confirm_seeds: 2}",
+            25,
+        ),
         ("{algorithm: differentiable_search}", None),
     ):
         config.write_text(text)

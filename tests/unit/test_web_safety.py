@@ -124,7 +124,9 @@ def test_a_program_with_the_token_needs_no_origin(root):
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "POST"])
 def test_other_methods_do_nothing(root, method):
-    assert site(root).request(method, "/jobs/one", headers=own()).status_code == 405
+    answer = site(root).request(method, "/jobs/one", headers=own())
+    assert answer.status_code == 405
+    assert "GET" in answer.headers["allow"]
     assert site(root).request(method, "/jobs/one").status_code == 403
 
 

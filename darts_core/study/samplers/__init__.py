@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -158,22 +159,14 @@ def _agrees(fixed: Mapping[str, Any], point: Mapping[str, Any]) -> bool:
     return all(name not in point or same(value, point[name]) for name, value in fixed.items())
 
 
-def _population(draw: Drawing, options: dict[str, Any]) -> dict[str, Any]:
-    return {"population_size": min(50, max(4, (draw.trials or 200) // 4)), **options}
+def _nsga(sampler: str, draw: Drawing, **options: Any) -> Any:
+    import optuna.samplers
 
-
-def _nsga2(draw: Drawing, **options: Any) -> Any:
-    from optuna.samplers import NSGAIISampler
-
-    options = _population(draw, options)
-    return NSGAIISampler(seed=draw.trial_seed, constraints_func=draw.constraints, **options)
-
-
-def _nsga3(draw: Drawing, **options: Any) -> Any:
-    from optuna.samplers import NSGAIIISampler
-
-    options = _population(draw, options)
-    return NSGAIIISampler(seed=draw.trial_seed, constraints_func=draw.constraints, **options)
+    population = min(50, max(4, (draw.trials or 200) // 4))
+    options = {"population_size": population, **options}
+    return getattr(optuna.samplers, sampler)(
+        seed=draw.trial_seed, constraints_func=draw.constraints, **options
+    )
 
 
 SAMPLERS: dict[str, Callable[..., Any]] = {
@@ -186,8 +179,8 @@ SAMPLERS: dict[str, Callable[..., Any]] = {
     "qmc": _qmc,
     "random": _random,
     "grid": _grid,
-    "nsga2": _nsga2,
-    "nsga3": _nsga3,
+    "nsga2": partial(_nsga, "NSGAIISampler"),
+    "nsga3": partial(_nsga, "NSGAIIISampler"),
 }
 
 

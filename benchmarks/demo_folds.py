@@ -1,6 +1,6 @@
 """The demo's recipe judged on all 1,797 digits: five folds, the test part of each chose nothing.
 
-    python -m benchmarks.demo_folds                  # about 10 minutes a fold on 2 quiet cores
+    python -m benchmarks.demo_folds                  # goes on where it was killed; --folds 0 1 for some
     python -m benchmarks.demo_folds --only-time      # the times again, on a quiet machine
 
 For each fold `darts-core run experiment=demo` searches, tunes, trains and exports a network, and tunes and

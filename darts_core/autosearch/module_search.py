@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from darts_core.errors import ConfigError
-from darts_core.sample_inputs import draw_inputs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -113,7 +112,8 @@ class _CostPull:
 
         # drawing params to be counted must not change what the user's script draws
         with torch.random.fork_rng(devices=[]):
-            sample = draw_inputs(supernet.input_shape, 2)
+            # features of a user's own, never token numbers, whatever the shape
+            sample = supernet.sample()
             self.cost = choice_size_model(supernet.space, supernet.build, sample, "macs")
         self.budget = share * self.cost.of(_baseline(supernet))
         self.weight, self.supernet = weight, supernet

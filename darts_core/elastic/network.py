@@ -158,6 +158,11 @@ def elastic(
             "example_inputs must be one tensor of floating-point numbers, a batch as the network takes it; "
             "networks of several inputs, or of token numbers, cannot be made elastic."
         )
+    if example_inputs.dim() < 3:
+        raise PruneError(
+            f"example_inputs of shape {list(example_inputs.shape)} must be [B, C, ...]: images [B, C, H, W], "
+            "series [B, C, T]; a vector of features a sample goes as [B, 1, features]."
+        )
     if isinstance(model, nn.parallel.DistributedDataParallel):
         raise PruneError("Make the plain network elastic, not DistributedDataParallel around it.")
     mode, aim = model.training, task or Classification()

@@ -45,7 +45,8 @@ def plain_text(value: Any, *, limit: int = 300, lines: bool = False) -> str:
     keep = "\n\t" if lines else ""
     text = str(value)
     cut = text[:limit]
-    shown = "".join(c if c in keep else _visible(c) for c in cut)
+    # what is printable as a whole holds nothing to be shown as an escape; most texts are
+    shown = cut if cut.isprintable() else "".join(c if c in keep else _visible(c) for c in cut)
     return shown + ("…" if len(text) > limit else "")
 
 

@@ -13,6 +13,7 @@ from darts_core.runlog import read_json, read_yaml
 
 SMALL = [
     "device=cpu", "job=mini", "search.channels=4", "search.epochs=1", "search.batch_size=16",
+    "search.finalists=1",
     "search.alpha_learning_rate=0.02", "latency.cost=macs", "train.channels=4", "train.epochs=1",
     "train.batch_size=16", "tune.trials=1", "prune.epochs=1", "prune.budget=90%", "prune.options.rounds=1",
     "prune.options.seconds=0.05", "export.formats=[onnx]", "export.options.max_seconds=0.05",

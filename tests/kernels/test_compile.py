@@ -67,6 +67,14 @@ def test_the_darts_step_is_in_the_golden_file(rows, variants):
     assert not changed(variants.values(), rows), f"kernels changed. {RENEW}"
 
 
+def alike(row, other):
+    """Whether two rows agree; the lines that a kernel stands on may move an instruction or two."""
+    counts = ("instructions", "looped")
+    near = all(row.get(k) == pytest.approx(other.get(k), rel=0.01) for k in counts)
+    exact = ({k: v for k, v in r.items() if k not in counts} for r in (row, other))
+    return near and next(exact) == next(exact)
+
+
 @pytest.mark.parametrize(
     ("kernel", "words"),
     [
@@ -81,7 +89,7 @@ def test_a_sample_of_binaries_is_as_the_golden_file_says(
     variant = next(
         v for v in variants.values() if v.kernel == kernel and words in rows[v.name]["of"]
     )
-    assert compiled_row(variant) == rows[variant.name], RENEW
+    assert alike(compiled_row(variant), rows[variant.name]), RENEW
 
 
 @pytest.mark.full
@@ -90,7 +98,7 @@ def test_every_variant_is_as_the_golden_file_says(rows):
     unlike = {}
     for name, row in compiled(changed(variants.values(), rows), min(2, os.cpu_count() or 1)):
         before = {k: v for k, v in rows.get(name, {}).items() if k != "source"}
-        if before != {k: v for k, v in row.items() if k != "source"}:
+        if not alike(before, {k: v for k, v in row.items() if k != "source"}):
             unlike[name] = (before, row)
     assert not unlike, f"{unlike} {RENEW}"
     assert set(variants) <= set(rows)

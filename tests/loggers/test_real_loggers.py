@@ -2,6 +2,8 @@
 test-loggers`.
 """
 
+import time
+
 import numpy as np
 import pytest
 
@@ -45,6 +47,11 @@ def test_wandb_keeps_an_offline_run(tmp_path, caplog, monkeypatch):
     folder.mkdir(parents=True)
     run(folder, WandB(), caplog)
     (kept,) = folder.glob("wandb/offline-run-*")
-    written = b"".join(path.read_bytes() for path in kept.glob("*.wandb"))
+    # its own process writes the file, a moment after the run has ended
+    end = time.monotonic() + 60
+    written = b""
+    while b"val_accuracy" not in written and time.monotonic() < end:
+        time.sleep(0.1)
+        written = b"".join(path.read_bytes() for path in kept.glob("*.wandb"))
     assert b"val_accuracy" in written
     assert b"train.rate" in written

@@ -56,7 +56,10 @@ def test_a_step_s_launches_and_bytes_are_those_that_are_launched():
     larger = estimate_case(OfflineCase(channels=4, layers=3, batch=8, size=8))
     assert larger.total("gigabytes") == pytest.approx(2 * found.total("gigabytes"), rel=0.02)
     low = estimate_case(OfflineCase(channels=4, layers=3, batch=4, size=8, precision="bf16"))
-    assert 0.5 < low.total("gigabytes") / found.total("gigabytes") < 0.6
+    high = estimate_case(OfflineCase(channels=4, layers=3, batch=4, size=8, precision="fp32"))
+    assert 0.5 <= low.total("gigabytes") / high.total("gigabytes") < 0.6
+    # TF32 stores some in 16 bits
+    assert low.total("gigabytes") < found.total("gigabytes") < high.total("gigabytes")
 
 
 def test_the_step_of_the_paper_moves_more_than_its_floor():

@@ -155,8 +155,10 @@ class _Branching(nn.Module):
 
 def test_a_network_that_cannot_be_followed_or_varied_is_refused_in_a_sentence():
     with pytest.raises(PruneError, match="does not run on example_inputs"):
-        elastic(_Branching(), torch.randn(2, 4))
+        elastic(_Branching(), torch.randn(2, 1, 4))
     with pytest.raises(PruneError, match="may vary"):
-        elastic(nn.Sequential(nn.Linear(4, 3)), torch.randn(2, 4))
+        elastic(nn.Sequential(nn.Linear(4, 3)), torch.randn(2, 1, 4))
+    with pytest.raises(PruneError, match=r"as \[B, 1, features\]"):
+        elastic(nn.Linear(4, 3), torch.randn(2, 4))
     with pytest.raises(PruneError, match="one tensor of floating-point"):
         elastic(nn.Linear(4, 3), torch.zeros(2, 4, dtype=torch.int64))

@@ -56,7 +56,7 @@ def main() -> None:
             "--max-examples", str(args.examples), "--seed", str(args.seed), "--checks", CHECKS,
             "--request-timeout", "60", "--no-color",
         ]  # fmt: skip
-        done = subprocess.run(words, capture_output=True, text=True, cwd=folder)
+        done = subprocess.run(words, capture_output=True, text=True, encoding="utf-8", cwd=folder)
         served.end()
         jobs = Store(root).jobs()
     print(done.stdout)

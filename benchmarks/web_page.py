@@ -45,7 +45,7 @@ class Served:
         begun = time.perf_counter()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "darts_core.cli", "web", "--port", "0", "--root", str(root)],
-            stdout=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE, text=True, encoding="utf-8",
         )  # fmt: skip
         assert self.process.stdout is not None
         self.process.stdout.readline()
@@ -105,7 +105,9 @@ class Search:
             "busy", new_record(SCRIPT, commands={"autosearch": {"request": {}}})
         ) as made:
             (made / "autosearch" / "trials").mkdir(parents=True)
-            (made / "autosearch" / "objectives.json").write_text(json.dumps(GOALS))
+            (made / "autosearch" / "objectives.json").write_text(
+                json.dumps(GOALS), encoding="utf-8"
+            )
         self.version: Version = store.version("busy")
         self.version.set_state("running")
         self.iterations, self.count = iterations, 0
@@ -133,8 +135,8 @@ class Search:
         }
         if iteration == 1:
             row = {"trial_id": self.folder.name, "number": self.count, "config": self._config()}
-            (self.folder / "trial.json").write_text(json.dumps(row))
-        with (self.folder / "reports.jsonl").open("a") as stream:
+            (self.folder / "trial.json").write_text(json.dumps(row), encoding="utf-8")
+        with (self.folder / "reports.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
 
     def _config(self) -> dict[str, Any]:
@@ -149,7 +151,7 @@ class Search:
             "ended": time.time(), "device": "cpu", "worker_index": 0, "training_iteration": self.iterations,
         }  # fmt: skip
         temporary = self.folder / "result.json.tmp"
-        temporary.write_text(json.dumps(row))
+        temporary.write_text(json.dumps(row), encoding="utf-8")
         temporary.rename(self.folder / "result.json")
         self.count += 1
 

@@ -56,6 +56,7 @@ class RemoteShares:
                 input=json.dumps(asked),
                 capture_output=True,
                 text=True,
+                encoding="utf-8",
                 timeout=_SECONDS,
             )
             found = json.loads(done.stdout) if done.returncode == 0 else {}

@@ -327,11 +327,12 @@ def binary_readers() -> dict[str, tuple[str, Reader, dict[str, bytes]]]:
     """Readers of binary files by name: (file name, reader, hostile contents)."""
     from darts_core.bench.tabular import TabularBenchmark
     from darts_core.checkpoint import load_checkpoint
+    from darts_core.data.checks import check_raw
     from darts_core.data.idx import read_idx
     from darts_core.data.npz import load_npz
     from darts_core.data.parquet import load_parquet
     from darts_core.data.restricted_pickle import read_pickle
-    from darts_core.data.source import check_raw
+    from darts_core.data.targets import read_targets
     from darts_core.export.archive import load_program
     from darts_core.export.contents import what_is
     from darts_core.train.save import load_model
@@ -340,7 +341,7 @@ def binary_readers() -> dict[str, tuple[str, Reader, dict[str, bytes]]]:
     magic = {"magic": b"PAR1" + bytes(100) + b"PAR1", "zip": npz({"a": b"b"}), **junk}
     return {
         "idx": ("a.idx", lambda p: read_idx(p, 3), {**IDX, **junk}),
-        "npz": ("a.npz", lambda p: check_raw(load_npz(p)), {**NPZ, **junk}),
+        "npz": ("a.npz", lambda p: read_targets(check_raw(load_npz(p)), None), {**NPZ, **junk}),
         "pickle": ("data_batch_1", read_pickle, {**PICKLES, **junk}),
         "parquet": ("a.parquet", load_parquet, magic),
         "checkpoint": ("a.pt", load_checkpoint, {**PICKLES, **magic}),

@@ -78,7 +78,7 @@ CHANGES = [
     (["classes"], "ab", "class"),
     (["classes"], [], "class"),
     (["classes"], None, "class"),
-    (["input_shape"], [3, 8], "shape"),
+    (["input_shape"], [3, 8, 8, 8], "shape"),
     (["input_shape"], [3, -8, 8], "shape"),
     (["input_shape"], [3, 2**20, 2**20], "shape"),
     (["input_shape"], [3, 1e400, 8], "shape"),

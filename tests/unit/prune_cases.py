@@ -8,6 +8,7 @@ from darts_core.latency import Timing
 from darts_core.prune import cost as cost_module
 from darts_core.prune.cost import LayerCosts
 from darts_core.supernet import build, count
+from darts_core.tasks import Classification
 
 SHAPE = (3, 8, 8)
 
@@ -23,7 +24,9 @@ class Data:
     """Random images with learnable labels, in the form of a data bundle."""
 
     name, num_classes, class_names = "toy", 3, ("a", "b", "c")
+    input_shape, num_outputs = SHAPE, 3
     image_shape, mean, std = SHAPE, (0.5,) * 3, (0.2,) * 3
+    task = Classification(outputs=3, names=("a", "b", "c"))
 
     def __init__(self, count: int = 64) -> None:
         generator = torch.Generator().manual_seed(0)

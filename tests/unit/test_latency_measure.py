@@ -224,4 +224,4 @@ def test_model_rows_for_both_batches_leave_the_model_alone():
     with pytest.raises(LatencyError, match="tensorrt"):
         measure_model(model, (3, 8, 8), runtime="tensorrt")
     with pytest.raises(LatencyError, match="channels, height, width"):
-        measure_model(model, (8, 8))
+        measure_model(model, (1, 3, 8, 8))

@@ -88,7 +88,7 @@ def test_the_group_makes_the_penalty_and_nothing_by_default():
     assert isinstance(found, Beta)
     assert (found.start, found.end) == (0.0, 7)
     for wrong in (-1.0, float("nan"), float("inf")):
-        with pytest.raises(ConfigError, match="at least 0"):
+        with pytest.raises(ConfigError, match="from 0 to"):
             Beta(end=wrong)
     with pytest.raises(ConfigError, match="Did you mean"):
         settings("penalty=bta")

@@ -56,10 +56,12 @@ def volume():
 
 
 def perceptron():
-    return nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4))
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4)
+    )
 
 
-CASES = [(series, (3, 9)), (volume, (1, 4, 4, 4)), (perceptron, (3,)), (Transformer, (3, 8, 8))]
+CASES = [(series, (3, 9)), (volume, (1, 4, 4, 4)), (perceptron, (3, 1)), (Transformer, (3, 8, 8))]
 
 
 @pytest.mark.parametrize(("make", "shape"), CASES)

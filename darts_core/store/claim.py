@@ -55,7 +55,6 @@ class Claim:
     resumes: bool
     finished: bool
     lock: FileLock
-    makes_job: bool = False
 
     @property
     def path(self) -> Path:
@@ -81,7 +80,8 @@ class Claim:
             return False
         with self.store.lock.held(30.0):
             gone = _undo(self.version, self.command)
-            if gone and self.makes_job:
+            # whoever is last takes the job away, unless somebody has said something about it
+            if gone and not (read_job(self.path.parent) or {}).get("description"):
                 self.store.drop_if_empty(self.version.job)
         return gone
 
@@ -291,12 +291,11 @@ def _note(
     record = read_record(version.path)
     fresh = record is None
     record = record or new_record(kind)
-    makes_job = read_job(version.path.parent) is None
-    if makes_job:
+    if read_job(version.path.parent) is None:
         write_job(version.path.parent, kind, name=version.job, description="")
     known = record["commands"].get(command)
     finished = known is not None and known.get("state") == "succeeded"
-    mine = Claim(store, version, command, bool(known), finished, lock, makes_job)
+    mine = Claim(store, version, command, bool(known), finished, lock)
     if finished:
         sweep_version(version.path)
     else:

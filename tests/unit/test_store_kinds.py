@@ -17,7 +17,7 @@ from darts_core.store import procs
 from darts_core.store.claim import claim as claim_any
 from darts_core.store.control import resume, start, stop
 from darts_core.store.jobs import Store
-from darts_core.store.record import new_record
+from darts_core.store.record import new_record, write_job
 from darts_core.store.sweep import temporary_name
 
 
@@ -223,6 +223,20 @@ def test_a_refused_claim_leaves_no_folder(store):
     with pytest.raises(JobError):
         claim(store, "b")
     assert sorted(p.name for p in store.root.iterdir() if not p.name.startswith(".")) == ["a", "b"]
+
+
+def test_the_last_claim_that_came_to_nothing_takes_the_job_away_but_not_a_described_one(store):
+    first, second = claim(store, stamp="one"), claim(store, stamp="two")
+    for mine in (first, second):
+        assert mine.forget()
+        mine.release()
+    assert not (store.root / "a").exists()
+    first, second = claim(store, stamp="one"), claim(store, stamp="two")
+    write_job(store.root / "a", "pipeline", name="a", description="kept")
+    for mine in (first, second):
+        assert mine.forget()
+        mine.release()
+    assert store.jobs() == ["a"]
 
 
 def test_parallel_claims_and_deletions_never_leave_half_a_job(store):

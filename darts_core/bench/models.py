@@ -227,7 +227,7 @@ def bench_case(
         metric=bundle.task.metric,
         data=bundle.name,
         baseline=case.kind == "baseline",
-        extra={"seeds": [run.seed for run in runs],
+        extra={"seeds": [run.seed for run in runs], "test_examples": bundle.size("test"),
                "device_seconds": round(sum(run.device_seconds for run in runs), 3)},
     )  # fmt: skip
     rows = []

@@ -23,10 +23,20 @@ def speed(speedup: float) -> str:
 
 
 def _noise(row: ModelRow, base: ModelRow) -> float:
-    """What a difference must exceed to be called a gain: the two spreads."""
+    """What a difference must exceed to be a gain: the two spreads, or what the test examples can show."""
     metric = row.metric
-    spread = metric.scale * ((row.accuracy_std or 0.0) + (base.accuracy_std or 0.0))
-    return max(spread, 0.05 if metric.share else 0.0)
+    spread = (row.accuracy_std or 0.0) + (base.accuracy_std or 0.0)
+    if not metric.share:
+        return metric.scale * spread
+    return max(metric.scale * max(spread, math.hypot(_counting(row), _counting(base))), 0.05)
+
+
+def _counting(row: ModelRow) -> float:
+    """The standard error of a share counted on the test examples; 0 where their number is unknown."""
+    examples, share = finite(row.extra.get("test_examples")), row.accuracy_mean
+    if not examples or share is None or not 0 <= share <= 1:
+        return 0.0
+    return math.sqrt(share * (1 - share) / (examples * max(row.n, 1)))
 
 
 def _compare(row: ModelRow, base: ModelRow, batch: int) -> str:

@@ -35,3 +35,13 @@ BASE = row("resnet8", 0.4, (0.98, 0.99), 100.0)
 )  # fmt: skip
 def test_the_outcome_in_one_sentence(ours, words):
     assert outcome(ours, BASE, 32) == words
+
+
+@pytest.mark.parametrize(("examples", "words"), [
+    (359, "equally accurate (+0.56 points, within the spread)"), (35_900, "0.56 points more accurate"),
+])  # fmt: skip
+def test_a_gain_is_one_only_beyond_what_the_test_examples_can_show(examples, words):
+    base, ours = row("resnet8", 0.4, (0.98886,)), row("exported", 0.1, (0.99443,))
+    for each in (base, ours):
+        each.extra["test_examples"] = examples
+    assert f"faster than resnet8 (onnx) and {words} (1 seed)" in outcome(ours, base, 32)

@@ -42,6 +42,7 @@ class Page:
 
     def __init__(self, driver, base, token, place):
         self.driver, self.base, self.token, self.place = driver, base, token, place
+        self.left = None  # the address where a button was pressed last
 
     @property
     def runs(self):
@@ -73,6 +74,7 @@ class Page:
                 self.driver.execute_script(
                     "arguments[0].scrollIntoView({block: 'center'})", found[0]
                 )
+                self.left = self.driver.current_url
                 found[0].click()
             return bool(found)
 
@@ -97,11 +99,18 @@ class Page:
             time.sleep(0.1)
 
     def succeeded(self):
-        """Wait until the command that is shown has ended well."""
-        self.until(
-            lambda: self.find("body").get_attribute("data-state") != "running", "the command's end"
-        )
-        assert self.find("body").get_attribute("data-state") == "succeeded", self.text()
+        """Wait for the page of the command that was started, and until it has ended well."""
+        states = []
+
+        def ended():
+            # one look: the page may be exchanged between two
+            script = "return [location.href, document.body.dataset.state || 'running']"
+            address, state = self.driver.execute_script(script)
+            states.append(state)
+            return "/actions/" in address and address != self.left and state != "running"
+
+        self.until(ended, "the command's end")
+        assert states[-1] == "succeeded", self.text()
 
     def picture(self, name):
         """Keep a picture of the page where WEB_PICTURES names a folder."""

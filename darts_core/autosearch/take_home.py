@@ -52,15 +52,18 @@ def _export(folder: Path, code: Path) -> str:
 
     shape = read_json(folder / NETWORK).get("input_shape")
     if not isinstance(shape, list):
-        return "its input shape is not known: write @autosearch.network(input_shape=(C, H, W))"
-    if len(shape) != 3:
-        return f"only networks for images (C, H, W) are exported, and its input is {tuple(shape)}"
+        return "its input shape is not known: write @autosearch.network(input_shape=(C, H, W)) or (C, T)"
+    if len(shape) not in (2, 3):
+        return (
+            "only networks for images (C, H, W) and series (C, T) are exported, and its input is "
+            f"{tuple(shape)}"
+        )
     try:
         model = load(folder, code=code)
         with torch.no_grad():
             output = model(torch.zeros(1, *shape))
         if not isinstance(output, torch.Tensor) or output.dim() != 2:
-            return "only networks that give one row of logits an image are exported"
+            return "only networks that give one row of numbers a sample are exported"
         classes = [str(i) for i in range(output.shape[1])]
         meta = {"classes": classes, "input_shape": shape, "mean": [0.0] * shape[0],
                 "std": [1.0] * shape[0], "name": "autosearch"}  # fmt: skip

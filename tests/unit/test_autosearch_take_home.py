@@ -104,6 +104,22 @@ def test_a_searched_network_is_exported_and_built_again_with_the_users_code_alon
     assert (best / "exported" / "model.onnx").is_file()
 
 
+def test_a_network_over_series_is_exported_too(shop, tmp_path):
+    source = (
+        CHOICES.replace("Conv2d", "Conv1d").replace("Norm2d", "Norm1d").replace("Pool2d", "Pool1d")
+    )
+    source = source.replace("(1, 8, 8)", "(1, 8)").replace("(1, 1, 8, 8)", "(1, 1, 8)")
+    workshop, row, output = trial_of(shop, source, {"architecture": '{"width": 2}'})
+    sys.modules.pop("boot", None)
+    best = taken(workshop, row, tmp_path)
+    sys.modules.pop("boot", None)
+    assert "verified" in (best / "README.md").read_text()
+    program = torch.export.load(best / "exported" / "model.pt2").module()
+    with torch.no_grad():
+        assert torch.allclose(program(torch.ones(1, 1, 8)), torch.tensor(output), atol=1e-5)
+    assert (best / "exported" / "model.onnx").is_file()
+
+
 def test_a_marked_function_is_called_again_with_its_arguments_and_settings(shop, tmp_path):
     workshop, row, output = trial_of(shop, MARKED, {"x": 2})
     best = taken(workshop, row, tmp_path)

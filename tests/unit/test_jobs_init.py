@@ -66,7 +66,7 @@ class Forecaster(nn.Module):
     def __init__(self, dropout, channels=16):
         self.first = nn.Conv1d(1, 32, 5)
         self.second = nn.Conv1d(32, 2 * channels, 5)
-        self.head = nn.Linear(32, 1)
+        self.head = nn.Linear(32, 24)
 parser = argparse.ArgumentParser()
 parser.add_argument("--lr", type=float, default=0.01)
 parser.add_argument("--epochs", type=int, default=6)
@@ -94,6 +94,7 @@ def test_held_out_figures_are_proposed_before_training_and_test_figures(tmp_path
     assert "# scheduler: {type: async_hyperband, grace_period: 2}" in job.read_text()
     said = capsys.readouterr().out
     assert "line 6, behind nn.Conv1d(1, 32, 5)" in said
+    assert "nn.Linear(32, 24)" not in said  # the output's width is no choice
     assert "autosearch.WidthChoice([8, 16, 32])" in said
     assert (
         "autosearch.WidthChoice([(2 * channels) // 4, (2 * channels) // 2, 2 * channels])" in said

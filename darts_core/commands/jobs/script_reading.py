@@ -169,7 +169,10 @@ def _networks(folder: Path) -> dict[str, Network]:
 
 
 def _layers(network: ast.ClassDef) -> list[tuple[int, str, str]]:
-    """Convolutions and linear layers whose output width is a known number of 8 or more, as written."""
+    """Convolutions and linear layers whose output width is a known number of 8 or more, as written.
+
+    A linear layer that stands last is taken for the network's output, whose width is not a choice.
+    """
     known: dict[str, int] = {}
     for node in ast.walk(network):
         if isinstance(node, ast.FunctionDef) and node.name == "__init__":
@@ -177,14 +180,18 @@ def _layers(network: ast.ClassDef) -> list[tuple[int, str, str]]:
             for argument, value in zip(given, node.args.defaults, strict=True):
                 if isinstance(value, ast.Constant) and isinstance(value.value, int):
                     known[argument.arg] = value.value
-    layers = []
-    for node in ast.walk(network):
-        if not isinstance(node, ast.Call) or len(node.args) < 2:
-            continue
-        width = _whole(node.args[1], known)
-        if (_called(node).startswith("Conv") or _called(node) == "Linear") and (width or 0) >= 8:
-            layers.append((node.lineno, ast.unparse(node), ast.unparse(node.args[1])))
-    return sorted(layers)
+    calls = [
+        node for node in ast.walk(network) if isinstance(node, ast.Call) and len(node.args) > 1
+    ]
+    layers = [n for n in calls if _called(n).startswith("Conv") or _called(n) == "Linear"]
+    layers.sort(key=lambda node: (node.lineno, node.col_offset))
+    if layers and _called(layers[-1]) == "Linear":
+        layers.pop()
+    return [
+        (node.lineno, ast.unparse(node), ast.unparse(node.args[1]))
+        for node in layers
+        if (_whole(node.args[1], known) or 0) >= 8
+    ]
 
 
 def _whole(node: ast.expr, known: Mapping[str, int]) -> int | None:

@@ -19,7 +19,7 @@ class Of:
 
     @pytest.fixture
     def pair(self):
-        raise NotImplementedError
+        raise NotImplementedError("each class of tests gives its task and targets")
 
     @pytest.fixture
     def task(self, pair):

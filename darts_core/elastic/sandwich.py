@@ -84,12 +84,16 @@ class Sandwich:
         Raises:
             NonFiniteLossError: a loss became NaN or infinite; looked at every 50 steps.
         """
-        return self.run(x, loss_of, scale)[0]
+        total, _ = self.run(x, loss_of, scale)
+        self._sum = self._sum + total
+        if self.step % _CHECK_EVERY == 0:
+            self.check_finite()
+        return total
 
     def run(
         self, x: Tensor, loss_of: LossOf, scale: Callable[[Tensor], Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """As `backward`; gives the whole network's outputs beside the mean loss."""
+        """As `backward`, which looks at the loss besides; gives the whole network's outputs, too."""
         _one_process(self.net.model)
         taught = self.teacher(x) if self.teacher is not None else None
         chosen = self.choices()
@@ -108,9 +112,6 @@ class Sandwich:
             total += loss.detach().float() / len(chosen)
             del output, loss, first
         self.step += 1
-        self._sum = self._sum + total
-        if self.step % _CHECK_EVERY == 0:
-            self.check_finite()
         assert whole is not None
         return total, whole
 

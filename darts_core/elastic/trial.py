@@ -28,7 +28,8 @@ class Trial:
         example: [B, ...], floating point.
 
     Raises:
-        PruneError: the network does not run on the example, or gives something else than one tensor.
+        PruneError: the network does not run on the example, or gives something else than one tensor,
+            or numbers that are not finite.
     """
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
@@ -48,6 +49,11 @@ class Trial:
                 f"{list(example.shape)} ({type(error).__name__}: {str(error)[:200]}); give one batch as the "
                 "network takes it."
             ) from error
+        if not bool(torch.isfinite(self.whole).all()):
+            raise PruneError(
+                f"{type(model).__name__} gives NaN or infinite outputs for an ordinary input: its "
+                "parameters are not those of a finished training."
+            )
 
     @torch.no_grad()
     def run(self, model: nn.Module | None = None) -> Tensor:

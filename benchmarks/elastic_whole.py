@@ -48,22 +48,29 @@ class Recipe:
         learning_rate: of its start; it falls along a cosine to 0.
         drawn: sub-networks a step beside the whole and the smallest; None runs the whole one alone.
         share: of the base in each loss.
+        whole: weight of the whole network's loss.
+        depth: whether blocks may be skipped.
         changes: of the training's other settings.
     """
 
     learning_rate: float
     drawn: int | None = 2
     share: float = 0.5
+    whole: float = 1.0
+    depth: bool = True
     changes: tuple[tuple[str, Any], ...] = ()
 
 
 RECIPES = {
-    **{f"lr{rate:g}": Recipe(rate) for rate in (0.002, 0.005, 0.01, 0.02, 0.05)},
+    **{f"lr{rate:g}": Recipe(rate) for rate in (0.005, 0.01, 0.02, 0.05, 0.1)},
     **{f"plain-lr{rate:g}": Recipe(rate, drawn=None) for rate in (0.005, 0.02, 0.05)},
-    **{f"lr{rate:g}-taught": Recipe(rate, share=1.0) for rate in (0.005, 0.02)},
-    **{f"lr{rate:g}-labels": Recipe(rate, share=0.0) for rate in (0.005, 0.02)},
+    **{f"lr0.02-whole{w:g}": Recipe(0.02, whole=w) for w in (2.0, 4.0, 8.0)},
+    "lr0.02-taught": Recipe(0.02, share=1.0),
+    "lr0.02-labels": Recipe(0.02, share=0.0),
     "lr0.02-drawn1": Recipe(0.02, drawn=1),
+    "lr0.02-widths": Recipe(0.02, depth=False),
     "lr0.02-warmup": Recipe(0.02, changes=(("warmup_epochs", 1.0),)),
+    "lr0.02-unclipped": Recipe(0.02, changes=(("grad_clip", 0.0),)),
     "lr0.02-average": Recipe(0.02, changes=(("ema", 0.99),)),
 }
 
@@ -87,8 +94,9 @@ def bundle_of(args: argparse.Namespace, seed: int) -> Any:
     """`args.train` training images, `args.val` of val, and the test split."""
     some = args.train + args.val
     return load_data(
-        args.data, limit=some, val_fraction=args.val / some, test_limit=args.test_limit, seed=seed
-    )
+        args.data, limit=some, val_fraction=args.val / some, test_limit=args.test_limit, seed=seed,
+        image_size=args.image_size,
+    )  # fmt: skip
 
 
 def base_of(args: argparse.Namespace, seed: int, bundle: Any) -> Any:
@@ -115,6 +123,7 @@ def values(net: Elastic, bundle: Any, split: str) -> dict[str, Any]:
     drawn = [net.draw(generator) for _ in range(DRAWN)]
     return {
         "whole": evaluate(net.model, bundle, split).value,
+        "recalibrated": evaluate(net.cut(net.largest, norms), bundle, split).value,
         "middle": evaluate(net.cut(middle(net.variables), norms), bundle, split).value,
         "smallest": evaluate(net.cut(net.smallest, norms), bundle, split).value,
         "drawn": [evaluate(net.cut(one, norms), bundle, split).value for one in drawn],
@@ -125,12 +134,17 @@ def train(args: argparse.Namespace, recipe: Recipe, seed: int, bundle: Any, base
     """One elastic training and what became of the networks."""
     plain = bundle.without_test()
     batches = take_batches(plain, 4, 64, torch.device("cpu"))
-    net = elastic(copy.deepcopy(base), batches[0][0], batches=batches, task=bundle.task)
+    net = elastic(
+        copy.deepcopy(base), batches[0][0], batches=batches, task=bundle.task, depth=recipe.depth
+    )
     config = replace(
         BASE, epochs=args.elastic_epochs, learning_rate=recipe.learning_rate, **dict(recipe.changes)
     )
     kind = Sandwich if recipe.drawn is not None else _WholeAlone
-    sandwich = kind(net, drawn=recipe.drawn or 0, share=recipe.share, seed=seed, task=bundle.task)
+    sandwich = kind(
+        net, drawn=recipe.drawn or 0, share=recipe.share, whole=recipe.whole, seed=seed,
+        task=bundle.task,
+    )  # fmt: skip
     started = time.process_time()
     # its own look at val after each epoch is not what is measured here
     fit_elastic(net, plain.take("val", min(100, plain.size("val"))), config, sandwich, seed=seed)
@@ -141,7 +155,7 @@ def train(args: argparse.Namespace, recipe: Recipe, seed: int, bundle: Any, base
 def row_of(name: str, found: dict[int, dict[str, Any]], bases: dict[int, float]) -> dict[str, Any]:
     """A recipe's differences against the base in points, a list over the seeds and the mean of each."""
     row: dict[str, Any] = {"recipe": name, "seeds": sorted(found)}
-    for what in ("whole", "middle", "smallest", "drawn"):
+    for what in ("whole", "recalibrated", "middle", "smallest", "drawn"):
         points = [
             round(100 * (float(np.mean(one[what])) - bases[seed]), 3)
             for seed, one in sorted(found.items())
@@ -159,13 +173,14 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11])
     parser.add_argument("--judge", choices=("val", "test"), default="val")
     parser.add_argument("--data", default="fashion_mnist")
-    parser.add_argument("--train", type=int, default=3000, help="images to train on")
+    parser.add_argument("--train", type=int, default=5000, help="images to train on")
     parser.add_argument("--val", type=int, default=5000, help="images to choose on")
     parser.add_argument("--test-limit", type=int, default=None)
+    parser.add_argument("--image-size", type=int, default=14)
     parser.add_argument("--architecture", default="resnet20")
     parser.add_argument("--width", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=12, help="of the base")
-    parser.add_argument("--elastic-epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=16, help="of the base")
+    parser.add_argument("--elastic-epochs", type=int, default=8)
     parser.add_argument("--runs", type=Path, default=Path("runs/elastic_whole"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     return parser.parse_args(words)
@@ -190,8 +205,9 @@ def main(words: list[str] | None = None) -> None:
                 lambda n=name, s=seed, d=bundle, b=base: train(args, RECIPES[n], s, d, b),
             )
             row = row_of(name, {seed: found[name][seed]}, bases)
+            shown = ("whole", "recalibrated", "middle", "drawn", "smallest")
             print(seed, f"base {100 * bases[seed]:.2f}", name, *(
-                f"{what} {row[what]['mean']:+.2f}" for what in ("whole", "middle", "drawn", "smallest")
+                f"{what} {row[what]['mean']:+.2f}" for what in shown
             ), f"{row['process_seconds'][0]} s", flush=True)  # fmt: skip
     rows = [row_of(name, found[name], bases) for name in args.recipes]
     path = write_results(

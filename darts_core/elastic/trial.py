@@ -25,7 +25,7 @@ class Trial:
 
     Args:
         model: the network.
-        example: [B, ...], floating point.
+        example: [B, ...]; its numbers are used where they are token numbers, its shape alone elsewhere.
 
     Raises:
         PruneError: the network does not run on the example, or gives something else than one tensor,
@@ -40,7 +40,8 @@ class Trial:
                 if tensor.is_floating_point():
                     noise = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
                     tensor.add_(noise.abs() * 0.3 if name.endswith("_var") else noise * 0.05)
-        self.x = torch.randn(example.shape, generator=generator, dtype=torch.float64)
+        drawn = torch.randn(example.shape, generator=generator, dtype=torch.float64)
+        self.x = drawn if example.is_floating_point() else example.cpu()
         try:
             self.whole = self.run()
         except Exception as error:  # whatever a foreign network raises

@@ -8,12 +8,13 @@ import signal
 import traceback
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from darts_core import cli
 from darts_core.checkpoint import load_checkpoint
-from darts_core.data import load_data
+from darts_core.data import RawData, load_data, make_bundle
 from darts_core.elastic import fit, pick, shrink
 from darts_core.elastic.archive import Archive
 from darts_core.elastic.device_clock import DeviceClock
@@ -28,7 +29,8 @@ from darts_core.prune.finetune import fine_tune
 from darts_core.report.family import family_front, family_rows
 from darts_core.runlog import read_json
 from darts_core.settings import Shrink, ShrinkOptions
-from darts_core.supernet import count
+from darts_core.spaces import get_space
+from darts_core.supernet import build, count
 from darts_core.train import TrainConfig, load_model, save_model
 
 CONFIG = TrainConfig(
@@ -144,6 +146,24 @@ def test_points_are_saved_networks_that_were_measured(bundle, family, tmp_path):
     assert len(family_rows(content)) == len(rows) + 1
     again = write_points(grown, given, bundle, _clock(bundle), first, tmp_path, META)
     assert again == rows
+
+
+def test_a_language_model_grows_a_family_too(tmp_path):
+    tokens = np.cumsum(np.random.default_rng(0).random(601) < 0.9).astype(np.int32) % 2
+    rows, ahead, names = tokens[:600].reshape(60, 10), tokens[1:].reshape(60, 10), ("a", "b")
+    raw = RawData(rows, ahead, names, "made here", vocabulary=names, ordered=True)
+    text = make_bundle("flips", raw).without_test()
+    torch.manual_seed(0)
+    architecture = get_space("gpt_tiny").random(np.random.default_rng(1))
+    model = build(architecture, channels=8, num_classes=2, in_channels=2).eval()
+    clock = Counting(text.input_shape, torch.device("cpu"), batch=1)
+    one = replace(CONFIG, epochs=1, batch_size=8, crop_padding=None, flip=None)
+    few = Shrink(points=2, options=replace(OPTIONS, val_examples=16, norm_examples=16))
+    found = grow_family(model, text, few, one, clock, tmp_path)
+    small = found.chosen.rows[-1]
+    assert small.predicted_ms < found.chosen.rows[0].predicted_ms
+    x, y = next(iter(text.batches("val", 4)))
+    assert found.member(small.choices)(x).shape == (*y.shape, 2)
 
 
 class Stretched(Counting):

@@ -23,10 +23,11 @@ class Trial:
 
     Args:
         model: the network.
-        example: [B, ...]; of numbers only its shape counts, tokens are taken as they are.
+        example: [B, ...]; its numbers are used where they are token numbers, its shape alone elsewhere.
 
     Raises:
-        PruneError: the network does not run on the example, or gives something else than one tensor.
+        PruneError: the network does not run on the example, or gives something else than one tensor,
+            or numbers that are not finite.
     """
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
@@ -37,9 +38,8 @@ class Trial:
                 if tensor.is_floating_point():
                     noise = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
                     tensor.add_(noise.abs() * 0.3 if name.endswith("_var") else noise * 0.05)
-        self.x = example.cpu()
-        if example.is_floating_point():
-            self.x = torch.randn(example.shape, generator=generator, dtype=torch.float64)
+        drawn = torch.randn(example.shape, generator=generator, dtype=torch.float64)
+        self.x = drawn if example.is_floating_point() else example.cpu()
         try:
             self.whole = self.run()
         except Exception as error:  # whatever a foreign network raises
@@ -48,6 +48,11 @@ class Trial:
                 f"{list(example.shape)} ({type(error).__name__}: {str(error)[:200]}); give one batch as the "
                 "network takes it."
             ) from error
+        if not bool(torch.isfinite(self.whole).all()):
+            raise PruneError(
+                f"{type(model).__name__} gives NaN or infinite outputs for an ordinary input: its "
+                "parameters are not those of a finished training."
+            )
 
     @torch.no_grad()
     def run(self, model: nn.Module | None = None) -> Tensor:

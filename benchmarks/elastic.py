@@ -36,6 +36,7 @@ from darts_core.latency import device_name
 from darts_core.prune.finetune import fine_tune
 from darts_core.runlog import read_json
 from darts_core.settings import TrainConfig
+from darts_core.study.hypervolume import hypervolume
 from darts_core.train import evaluate, load_model
 
 STEPS = ("base", "shrink", "whole", "shares", "step", "alone", *RIVALS, "write")
@@ -153,15 +154,10 @@ def at_budgets(points: Sequence[dict[str, Any]], budgets: Sequence[float]) -> li
     return found
 
 
-def hypervolume(points: Sequence[dict[str, Any]]) -> float:
-    """The area over (log share of the base's time, metric) that the points dominate, up to the reference."""
-    area, height = 0.0, LEAST
-    able = sorted(points, key=lambda point: (point["share"], -point["metric"]))
-    for point in able:
-        if point["share"] < WORST_SHARE and point["metric"] > height:
-            area += (point["metric"] - height) * math.log(WORST_SHARE / point["share"])
-            height = point["metric"]
-    return area
+def area(points: Sequence[dict[str, Any]]) -> float:
+    """Over (log share of the base's time, metric) that the points dominate, up to the reference point."""
+    costs = [(math.log(point["share"]), -point["metric"]) for point in points]
+    return hypervolume(costs, (math.log(WORST_SHARE), -LEAST)) if costs else 0.0
 
 
 def summary(case: Case) -> dict[str, Any]:
@@ -184,7 +180,7 @@ def summary(case: Case) -> dict[str, Any]:
         ours = at_budgets(row["shares"]["points"], case.budgets)
         row["ours"] = {"points": ours}
         row["hypervolume"] = {
-            name: hypervolume(row[name]["points"]) for name in ("ours", *RIVALS) if name in row
+            name: area(row[name]["points"]) for name in ("ours", *RIVALS) if name in row
         }
         half = at_budgets(row["shares"]["points"], [0.5])
         if half and "whole" in row:

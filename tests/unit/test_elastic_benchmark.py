@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from benchmarks.elastic import LEAST, WORST_SHARE, at_budgets, compared, hypervolume
+from benchmarks.elastic import LEAST, WORST_SHARE, area, at_budgets, compared
 from benchmarks.elastic_case import Case, kept
 from benchmarks.elastic_rivals import epochs_for, least_cut, taylor_cut
 from benchmarks.elastic_whole import row_of
@@ -18,14 +18,14 @@ def _point(share, metric, val=0.0):
 
 
 def test_the_hypervolume_is_the_area_over_log_time_that_the_points_dominate():
-    assert hypervolume([]) == 0.0
-    one = hypervolume([_point(0.5, 0.9)])
+    assert area([]) == 0.0
+    one = area([_point(0.5, 0.9)])
     assert one == pytest.approx((0.9 - LEAST) * math.log(WORST_SHARE / 0.5))
-    two = hypervolume([_point(0.5, 0.9), _point(0.25, 0.8)])
+    two = area([_point(0.5, 0.9), _point(0.25, 0.8)])
     assert two == pytest.approx(one + (0.8 - LEAST) * math.log(0.5 / 0.25))
     # what another point dominates, or the reference does, adds nothing
     dominated = [_point(0.6, 0.85), _point(1.1, 0.99), _point(0.1, 0.4)]
-    assert hypervolume([_point(0.5, 0.9), _point(0.25, 0.8), *dominated]) == pytest.approx(two)
+    assert area([_point(0.5, 0.9), _point(0.25, 0.8), *dominated]) == pytest.approx(two)
 
 
 def test_a_point_is_chosen_for_a_budget_on_val_not_on_test():

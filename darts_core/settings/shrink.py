@@ -23,6 +23,12 @@ class ShrinkOptions(Settings):
     distillation: float = setting(
         0.5, "share of the given network's outputs in each loss", low=0, high=1
     )
+    others: float = setting(
+        0.25,
+        "how much each sub-network's loss counts beside the whole network's 1",
+        above=0,
+        high=100,
+    )
     least: float = setting(0.25, "smallest share of channels that a group keeps", above=0, high=1)
     round_to: int | None = setting(
         None, "widths of wide groups are multiples of it; null: what the device likes",

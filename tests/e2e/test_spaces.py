@@ -101,4 +101,4 @@ def verify(version: Path, space: str, budget: float) -> None:
     assert artifacts["onnx"]["relative_error"] <= 1e-4
     assert (version / "report.html").stat().st_size > 10_000
     kinds = {row["kind"] for row in read_json(version / "bench" / "results.json")["rows"]}
-    assert {"searched", "tuned", "pruned", "exported"} <= kinds
+    assert {"baseline", "searched", "tuned", "pruned", "exported"} <= kinds

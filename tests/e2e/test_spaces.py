@@ -59,7 +59,7 @@ def series(path: Path) -> Path:
 def text(path: Path) -> Path:
     """A text in which the letter after a vowel names it."""
     rng = np.random.default_rng(0)
-    pairs = np.array(["ax", "ey", "iz"])[rng.integers(0, 3, 900)]
+    pairs = np.array(["ax", "ey", "iz"])[rng.integers(0, 3, 3000)]
     path.write_text("".join(pairs))
     return path
 

@@ -64,6 +64,10 @@ class Reports:
         if not isinstance(row, dict):
             self.ignored += 1
             return None
+        if row.get("kind") == "model":
+            path = row.get("model_path")
+            self.final["model_path"] = path if isinstance(path, str) else None
+            return None
         if row.get("kind") == "final":
             data = row.get("additional_data")
             path = row.get("model_path")

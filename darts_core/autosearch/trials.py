@@ -160,6 +160,7 @@ class Workshop:
             "threads": spec.cpu_per_trial,
             "max_iterations": spec.max_iterations,
             "metrics": list(spec.metrics),
+            "model_file": spec.model_file,
             "reward": spec.objectives[0].metric,
             **extra,
         }

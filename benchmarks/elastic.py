@@ -31,6 +31,7 @@ from darts_core.latency import device_name
 from darts_core.prune.finetune import fine_tune
 from darts_core.runlog import read_json, write_json
 from darts_core.settings import TrainConfig
+from darts_core.study.hypervolume import hypervolume
 from darts_core.train import evaluate, load_model
 
 STEPS = ("base", "shrink", "step", "alone", "prune", "scaled", "write")
@@ -199,15 +200,10 @@ def clock(case: Case, at: Path) -> float:
     return DeviceClock(meta["image_shape"], torch.device("cpu"))(model).median_ms
 
 
-def hypervolume(points: list[list[float]], worst_ms: float, least: float) -> float:
+def area(points: list[list[float]], worst_ms: float, least: float) -> float:
     """The area over (log ms, accuracy) that the points dominate, up to the reference point."""
-    area, height = 0.0, least
-    able = sorted((p for p in points if p[0] < worst_ms and p[1] > least), key=lambda p: p[0])
-    for ms, accuracy in able:
-        if accuracy > height:
-            area += (accuracy - height) * np.log(worst_ms / ms)
-            height = accuracy
-    return float(area)
+    costs = [(np.log(ms), -accuracy) for ms, accuracy in points]
+    return hypervolume(costs, (np.log(worst_ms), -least))
 
 
 def summary(case: Case) -> dict[str, Any]:
@@ -232,13 +228,13 @@ def summary(case: Case) -> dict[str, Any]:
         "front": own,
     }
     reference = (1.05 * front["base"]["latency_ms"], 0.5)
-    row["hypervolume"] = {"ours": hypervolume(own, *reference), "reference": list(reference)}
+    row["hypervolume"] = {"ours": area(own, *reference), "reference": list(reference)}
     for name in ("step", "alone", "prune", "scaled"):
         path = case.folder / f"{name}.json"
         if path.is_file():
             row[name] = read_json(path)
             if "points" in row[name]:
-                row["hypervolume"][name] = hypervolume(row[name]["points"], *reference)
+                row["hypervolume"][name] = area(row[name]["points"], *reference)
     return row
 
 

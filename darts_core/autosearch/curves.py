@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.autosearch.reports import ReportReader
-from darts_core.study.metric_names import SAME_METRIC
+from darts_core.study.metric_names import names_of
 from darts_core.study.results import search_rows
 
 __all__ = ["trial_curves"]
@@ -20,7 +20,7 @@ def trial_curves(rows: Sequence[dict[str, Any]], metric: str) -> dict[str, list[
         reader, points = ReportReader(Path(row["folder"]) / "reports.jsonl"), []
         while found := reader.new_iterations():
             for iteration, metrics in found:
-                values = [metrics.get(name) for name in (metric, *SAME_METRIC.get(metric, ()))]
+                values = [metrics.get(name) for name in names_of(metric)]
                 points += [(iteration, float(v)) for v in values if v is not None][:1]
         if points:
             curves[row["trial_id"]] = points

@@ -141,7 +141,7 @@ class Search(Step):
         errors: list[BaseException] = []
 
         def worker() -> None:
-            rungs = rungs_of(make_pruner(study.pruner, 1, study.budget.epochs_per_trial))
+            rungs = rungs_of(make_pruner(study.pruner, epochs=study.budget.epochs_per_trial))
             runner = ScriptRunner(
                 self.spec, self.workshop, step=self.step, fixed=self.fixed, rungs=rungs
             )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from darts_core.autosearch.reports import ReportReader
 from darts_core.autosearch.spec import SearchSpec
+from darts_core.autosearch.study_spec import goals_of, judged
 from darts_core.autosearch.trials import Row
+from darts_core.study.ranking import Ranking, reported_at
 from darts_core.study.records import IS_BASELINE, OUTSIDE
 from darts_core.study.results import row_values, trials_folder
 from darts_core.study.space import check_params
@@ -44,27 +45,29 @@ def template(row: Row, spec: SearchSpec, version: Path, *, known: bool = False) 
     state = optuna.trial.TrialState[_STATES.get(row["state"], "RUNNING")]
     if state == optuna.trial.TrialState.COMPLETE and values is None:
         state = optuna.trial.TrialState.FAIL
-    space = spec.space
+    space, first = spec.space, spec.objectives[0].metric
+    reported = _reported(row, spec, version)
+    if len(spec.objectives) > 1:
+        attrs |= {reported_at(iteration): noted for iteration, noted in reported.items()}
     return optuna.trial.create_trial(
         state=state,
         params=check_params(params, space) if inside else {},
         distributions={n: d.distribution() for n, d in space.items()} if inside else {},
         values=values if state == optuna.trial.TrialState.COMPLETE else None,
-        intermediate_values=_reported(row, spec, version),
+        intermediate_values={i: noted[first] for i, noted in reported.items()},
         user_attrs=attrs,
     )
 
 
-def _reported(row: Row, spec: SearchSpec, version: Path) -> dict[int, float]:
-    """The first objective at each iteration; a value that is no number is worse than any."""
-    goal = spec.objectives[0]
-    worst = -math.inf if goal.mode == "max" else math.inf
-    found: dict[int, float] = {}
+def _reported(row: Row, spec: SearchSpec, version: Path) -> dict[int, dict[str, float]]:
+    """What each iteration is judged by."""
+    ranking = Ranking(goals_of(spec))
+    found: dict[int, dict[str, float]] = {}
     path = trials_folder(version) / row["trial_id"] / "reports.jsonl"
     for iteration, metrics in ReportReader(path).new_iterations():
-        if goal.metric in metrics:
-            value = metrics[goal.metric]
-            found.setdefault(iteration, worst if value is None else float(value))
+        noted = ranking.noted(judged(metrics, spec))
+        if ranking.first in noted:
+            found.setdefault(iteration, noted)
     return found
 
 

@@ -14,7 +14,7 @@ from darts_core.autosearch.contract import (
     METRIC_NAME,
     harmless,
 )
-from darts_core.study.metric_names import SAME_METRIC
+from darts_core.study.metric_names import names_of
 
 __all__ = ["Metrics", "ReportReader", "Reports", "objective_value"]
 
@@ -137,7 +137,7 @@ def objective_value(name: str, reports: Reports, seconds: float) -> float | int 
     """
     final, last = reports.final, reports.last
     extra = final.get("additional_data", {})
-    for candidate in (name, *SAME_METRIC.get(name, ())):
+    for candidate in names_of(name):
         if candidate in ("acc", "latency") and final.get(candidate) is not None:
             return final[candidate]
         if candidate in extra and _finite(extra[candidate]) is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from darts_core.autosearch.process import BY_COMMAND, TrialProcess
 from darts_core.autosearch.reports import Metrics
 from darts_core.autosearch.spec import SearchSpec
+from darts_core.autosearch.study_spec import judged
 from darts_core.autosearch.trials import Row, StopWanted, Workshop
 from darts_core.study.claim import Claim
 from darts_core.study.runner import Decide
@@ -42,7 +42,6 @@ class ScriptRunner:
     ) -> None:
         self.spec, self.workshop, self.step = spec, workshop, step
         self.fixed, self.rungs = fixed, list(rungs)
-        self.goal = spec.objectives[0]
 
     def run(self, claim: Claim, decide: Decide) -> tuple[str, Any]:
         """One sitting of a trial, tried again as often as the limits allow when it fails.
@@ -101,7 +100,7 @@ class ScriptRunner:
     def _look_after(self, process: TrialProcess, claim: Claim, decide: Decide) -> None:
         for iteration, metrics in process.poll()["iterations"]:
             self.workshop.log_iteration(process.record["trial_id"], iteration, metrics)
-            reason = decide(iteration - 1, self._turned(metrics))
+            reason = decide(iteration - 1, judged(metrics, self.spec))
             # trial 0 is the measure of all others and always runs to its end
             if reason and not claim.is_baseline:
                 early = f"early: not good enough at iteration {iteration}"
@@ -110,11 +109,6 @@ class ScriptRunner:
                 (process.folder / "decided").write_text(str(iteration), encoding="utf-8")
         if (process.folder / "stop").exists() and process.outcome is None:
             process.ask_to_stop("stopped", BY_COMMAND)
-
-    def _turned(self, metrics: Metrics) -> dict[str, float]:
-        """The metrics as numbers; one that is none (NaN) is worse than any."""
-        worst = -math.inf if self.goal.mode == "max" else math.inf
-        return {k: worst if v is None else float(v) for k, v in metrics.items()}
 
 
 def _numbers(metrics: Metrics) -> dict[str, float]:

@@ -4,20 +4,37 @@ budget.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from darts_core.autosearch.costs import Account
+from darts_core.autosearch.reports import Metrics
 from darts_core.autosearch.spec import SearchSpec
 from darts_core.errors import ConfigError
 from darts_core.study.budget import Budget
+from darts_core.study.metric_names import under_names
 from darts_core.study.spec import StudySpec
 
-__all__ = ["budget_of", "pruner_of", "sampler_of", "study_of"]
+__all__ = ["budget_of", "goals_of", "judged", "pruner_of", "sampler_of", "study_of"]
 
 _HOPELESS = 3  # this many failed trials with no success: the code is broken, not the settings
 _DIRECTIONS = {"max": "maximize", "min": "minimize"}
+
+
+def goals_of(spec: SearchSpec) -> dict[str, str]:
+    """The objectives in the study's words: metric -> direction."""
+    return {o.metric: _DIRECTIONS[o.mode] for o in spec.objectives}
+
+
+def judged(metrics: Metrics, spec: SearchSpec) -> dict[str, float]:
+    """The numbers of a report, objectives under their own names; one that is no number is worse than any."""
+    modes = {o.metric: o.mode for o in spec.objectives}
+    found = under_names(metrics, tuple(modes))
+    worst = {name: -math.inf if mode == "max" else math.inf for name, mode in modes.items()}
+    known = {name: value for name, value in found.items() if value is not None or name in modes}
+    return {name: worst[name] if v is None else float(v) for name, v in known.items()}
 
 
 def sampler_of(spec: SearchSpec) -> dict[str, Any]:
@@ -115,17 +132,18 @@ def study_of(
 ) -> StudySpec:
     """The study of one step.
 
-    Several objectives are judged by the first one while a trial runs, as the published service does.
+    Several objectives are judged together at a rung; median stopping compares the first one alone, as
+    the published service does.
     """
     pruner = pruner_of(spec)
     return StudySpec(
         folder=folder,
         space=spec.space,
-        objectives={o.metric: _DIRECTIONS[o.mode] for o in spec.objectives},
+        objectives=goals_of(spec),
         budget=budget,
         sampler=sampler_of(spec),
         pruner=pruner,
-        pruning_metric=spec.objectives[0].metric if pruner["name"] != "none" else None,
+        pruning_metric=spec.objectives[0].metric if pruner["name"] == "running_mean" else None,
         seed=spec.seed,
         baseline=first if is_baseline else None,
         enqueue=(first,) if first is not None and not is_baseline else (),

@@ -16,6 +16,7 @@ from darts_core.elastic.sandwich import Sandwich
 from darts_core.elastic.variables import middle
 from darts_core.errors import ConfigError
 from darts_core.runlog import RunFolder, config_hash
+from darts_core.settings.shrink import Shrink
 from darts_core.train.config import TrainConfig
 from darts_core.train.evaluation import evaluate
 from darts_core.train.trainer import FitResult, Trainer
@@ -42,6 +43,7 @@ class _Trainer(Trainer):
     """A trainer whose step runs several sub-networks."""
 
     sandwich: Sandwich
+    rate_key = Shrink.key("learning_rate")
 
     def begin(self, net: Elastic, sandwich: Sandwich, batches: list[Any]) -> None:
         """Give it the elastic network and what its smallest sub-network is recalibrated on."""

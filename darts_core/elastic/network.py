@@ -8,14 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from darts_core.elastic.depths import find_depths
-from darts_core.elastic.heads import find_heads
 from darts_core.elastic.importance import most_important_first, skip_losses
 from darts_core.elastic.norms import recalibrate
-from darts_core.elastic.slices import Plan, cut, plan, running
-from darts_core.elastic.trial import Trial
+from darts_core.elastic.plans import plan
 from darts_core.elastic.variables import (
     Choices,
     Depth,
@@ -26,9 +25,12 @@ from darts_core.elastic.variables import (
     largest,
     smallest,
 )
-from darts_core.elastic.widths import by_importance, find_widths
+from darts_core.elastic.widths import by_importance, find_widths, of_heads
 from darts_core.errors import PruneError
+from darts_core.prune.heads import find_heads
 from darts_core.prune.prune import preferred_step
+from darts_core.prune.slices import Plan, cut, running
+from darts_core.prune.trial import Trial
 from darts_core.tasks import Classification, Task
 
 __all__ = ["Elastic", "elastic"]
@@ -142,7 +144,8 @@ def elastic(
 
     Args:
         model: a trained network that takes one tensor and gives one in evaluation mode.
-        example_inputs: one batch as the network takes it, [B, ...]; two examples are enough.
+        example_inputs: one batch as the network takes it, [B, C, ...], or token numbers [B, T]; two examples
+            are enough.
         batches: (inputs, targets) to judge channels and blocks on: Taylor importance and the loss without
             a block. Without any, channels are judged by magnitude and the last blocks go first.
         task: whose loss is meant; classification by default.
@@ -153,16 +156,7 @@ def elastic(
     Raises:
         PruneError: the network cannot be followed, or nothing in it may vary.
     """
-    if not isinstance(example_inputs, Tensor) or not example_inputs.is_floating_point():
-        raise PruneError(
-            "example_inputs must be one tensor of floating-point numbers, a batch as the network takes it; "
-            "networks of several inputs, or of token numbers, cannot be made elastic."
-        )
-    if example_inputs.dim() < 3:
-        raise PruneError(
-            f"example_inputs of shape {list(example_inputs.shape)} must be [B, C, ...]: images [B, C, H, W], "
-            "series [B, C, T]; a vector of features a sample goes as [B, 1, features]."
-        )
+    _check_example(example_inputs)
     if isinstance(model, nn.parallel.DistributedDataParallel):
         raise PruneError("Make the plain network elastic, not DistributedDataParallel around it.")
     mode, aim = model.training, task or Classification()
@@ -173,7 +167,8 @@ def elastic(
         widths, left = find_widths(
             model, trial, example_inputs.shape[1:], least, step or preferred_step(home)
         )
-        heads, without = find_heads(model, trial)
+        attentions, without = find_heads(model, trial)
+        heads = [of_heads(group) for group in attentions]
         depths, always = find_depths(trial) if depth else ([], {})
         left |= without | always
         for made in heads:
@@ -193,6 +188,25 @@ def elastic(
     finally:
         model.train(mode)
     return found
+
+
+def _check_example(example: Any) -> None:
+    if not isinstance(example, Tensor):
+        raise PruneError(
+            "example_inputs must be one tensor, a batch as the network takes it; networks of several inputs "
+            "cannot be made elastic."
+        )
+    tokens = example.dtype in (torch.int64, torch.int32)
+    if not tokens and not example.is_floating_point():
+        raise PruneError(
+            f"example_inputs of {example.dtype} must be floating-point numbers, or token numbers (int64, "
+            "int32)."
+        )
+    if example.dim() < (2 if tokens else 3):
+        raise PruneError(
+            f"example_inputs of shape {list(example.shape)} must be [B, C, ...]: images [B, C, H, W], "
+            "series [B, C, T], token numbers [B, T]; a vector of features a sample goes as [B, 1, features]."
+        )
 
 
 def _by_loss(found: Elastic, depth: Depth, batches: Batches, task: Task) -> Depth:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ from torch import nn
 from darts_core import runlog
 from darts_core.elastic.device_clock import DeviceClock
 from darts_core.elastic.shrink import Family
+from darts_core.elastic.within import measure_chosen
 from darts_core.latency import Timing
 from darts_core.prune.finetune import fine_tune
 from darts_core.prune.prune import SteadyClock
+from darts_core.settings.shrink import Shrink
 from darts_core.supernet import count
 from darts_core.train.config import TrainConfig
 from darts_core.train.evaluation import evaluate
@@ -76,12 +78,13 @@ def write_points(
     folder: Path,
     meta: Mapping[str, Any],
     *,
+    wanted: Sequence[str] = (),
     tuning: TrainConfig | None = None,
     share: float = 0.5,
     seed: int = 0,
     done: Callable[[Path], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Cut out, optionally fine-tune, measure and save every chosen sub-network; the rows of front.json.
+    """Measure, cut out, optionally fine-tune and save every chosen sub-network; the rows of front.json.
 
     A point that is there already is taken as it is. The same sub-network for two budgets is one point.
 
@@ -93,39 +96,39 @@ def write_points(
         first: the given network's time, beside which points are timed.
         folder: receives `points/01`, `points/02` ...
         meta: what `save_model` needs for the given network.
+        wanted: budgets as they were asked for, which are met as measured; none where they were spread.
         tuning: recipe of the fine-tuning; None leaves it out.
         share: of the teacher in the fine-tuning.
         seed: of the fine-tuning.
         done: called with a point's folder once its network is there.
     """
     steady = SteadyClock(clock, teacher, first)
-    chosen: dict[tuple[int, ...], int] = {}
-    for place, row in enumerate(family.chosen.rows):
-        chosen.setdefault(tuple(row.choices.values()), place)
+    chosen = measure_chosen(family, steady, first.median_ms, folder / "measured.json", wanted)
     rows = []
-    for number, place in enumerate(chosen.values(), start=1):
+    for number, one in enumerate(chosen, start=1):
         at = folder / "points" / f"{number:02d}"
         path = at / "point.json"
+        found = one.found
         if not path.is_file():
             at.mkdir(parents=True, exist_ok=True)
-            found = family.chosen.rows[place]
             network = family.member(found.choices)
             if tuning is not None:
                 network.requires_grad_(True)
                 fine_tune(
                     network, bundle.without_test(), tuning, teacher=teacher, distillation=share,
-                    seed=seed + number, device=clock.device,
+                    seed=seed + number, device=clock.device, rate_key=Shrink.key("learning_rate"),
                 )  # fmt: skip
             described = {**meta, **family.net.described(found.choices)}
             described["replaced"] = {**dict(meta.get("replaced") or {}), **described["replaced"]}
             save_model(at / "model.pt", network, described)
             point = {
                 "choices": found.choices,
-                "budget_ms": family.chosen.budgets_ms[place],
+                "budget_ms": one.budget_ms,
+                "within_budget": one.within,
                 "predicted_ms": found.predicted_ms,
                 "found_by": found.by,
                 "folder": f"points/{number:02d}",
-                **_row(network, bundle, steady(network), clock),
+                **_row(network, bundle, one.timing, clock),
             }
             runlog.write_json(path, point)
         rows.append(runlog.read_mapping(path))

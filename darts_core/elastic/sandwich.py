@@ -33,6 +33,7 @@ class Sandwich:
         net: the elastic network, as it was given: its copy becomes the teacher.
         drawn: sub-networks drawn a step, beside the whole and the smallest.
         share: of the teacher in each loss, from 0 (targets alone) to 1.
+        whole: how much the whole network's loss counts beside each other one's 1.
         seed: of the drawing; step k draws the same whatever ran before.
         task: whose `distillation_loss(output, teacher)` is used; classification by default.
         cache_mib: memory for the teacher's outputs; see `Teacher`.
@@ -48,6 +49,7 @@ class Sandwich:
         *,
         drawn: int = 2,
         share: float = 0.5,
+        whole: float = 1.0,
         seed: int = 0,
         task: Task | None = None,
         cache_mib: float = 64.0,
@@ -56,6 +58,7 @@ class Sandwich:
             raise ConfigError(f"drawn={drawn} must be at least 0 and share={share} within 0..1.")
         _one_process(net.model)
         self.net, self.drawn, self.share, self.seed = net, drawn, share, seed
+        self.whole = whole
         self.task = task or Classification()
         self.teacher = Teacher(net.model, cache_mib) if share > 0 else None
         self.step = 0
@@ -84,12 +87,16 @@ class Sandwich:
         Raises:
             NonFiniteLossError: a loss became NaN or infinite; looked at every 50 steps.
         """
-        return self.run(x, loss_of, scale)[0]
+        total, _ = self.run(x, loss_of, scale)
+        self._sum = self._sum + total
+        if self.step % _CHECK_EVERY == 0:
+            self.check_finite()
+        return total
 
     def run(
         self, x: Tensor, loss_of: LossOf, scale: Callable[[Tensor], Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """As `backward`; gives the whole network's outputs beside the mean loss."""
+        """As `backward`, which looks at the loss besides; gives the whole network's outputs, too."""
         _one_process(self.net.model)
         taught = self.teacher(x) if self.teacher is not None else None
         chosen = self.choices()
@@ -99,18 +106,17 @@ class Sandwich:
             with self.net.running(choices) as network:
                 output = network(x)
                 loss = self._loss(output, taught, loss_of)
+                # the first one is the whole network
+                weighted = loss * self.whole if whole is None and self.whole != 1.0 else loss
                 # outside of autocast, as torch advises; the sum is meant, so that the whole network's own
                 # channels learn as fast as in its plain training
                 with torch.autocast(x.device.type, enabled=False):
-                    (scale(loss) if scale is not None else loss).backward()  # type: ignore[no-untyped-call]
+                    (scale(weighted) if scale is not None else weighted).backward()  # type: ignore[no-untyped-call]
             first = output[0] if isinstance(output, tuple) else output
             whole = first.detach() if whole is None else whole
             total += loss.detach().float() / len(chosen)
-            del output, loss, first
+            del output, loss, weighted, first
         self.step += 1
-        self._sum = self._sum + total
-        if self.step % _CHECK_EVERY == 0:
-            self.check_finite()
         assert whole is not None
         return total, whole
 

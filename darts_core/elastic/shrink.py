@@ -46,7 +46,7 @@ class Family:
     Attributes:
         net: the elastic network, trained.
         chosen: a sub-network a budget.
-        cost: its latency table.
+        archive: all sub-networks that were judged, and their latency by the table.
         norms: what sub-networks' norms are recalibrated on.
         train_seconds: of the elastic training.
         checks: predicted and measured times that the table was fitted to.
@@ -54,7 +54,7 @@ class Family:
 
     net: Elastic
     chosen: Chosen
-    cost: NetworkCost
+    archive: Archive
     norms: list[Any]
     train_seconds: float
     checks: list[dict[str, Any]] = field(default_factory=list)
@@ -120,8 +120,10 @@ def grow_family(
         )  # fmt: skip
     norms = norm_batches(bundle, -(-options.norm_examples // 128), 128)
     with bar("choosing") as progress:
-        chosen = _choose(net, cost, bundle, settings, budgets, norms, folder, seed, progress)
-    return Family(net, chosen, cost, norms, fitted.train_seconds, checks)
+        chosen, archive = _choose(
+            net, cost, bundle, settings, budgets, norms, folder, seed, progress
+        )
+    return Family(net, chosen, archive, norms, fitted.train_seconds, checks)
 
 
 def _table(
@@ -163,7 +165,7 @@ def _choose(
     folder: Path,
     seed: int,
     progress: Callable[[int, int], None] | None,
-) -> Chosen:
+) -> tuple[Chosen, Archive]:
     options = settings.options
     few = min(options.val_examples, bundle.size("val"))
     part = bundle.take("val", few) if few < bundle.size("val") else bundle
@@ -185,7 +187,8 @@ def _choose(
     kept = runlog.read_mapping(path) if path.is_file() else {}
     examples = few + sum(len(x) for x, _ in norms)
     torch.manual_seed(seed)
-    return choose(
+    chosen = choose(
         archive, budgets, batches, bundle.task.loss, final, looks=options.looks, examples=examples, seed=seed,
         kept=kept, keep=lambda found: runlog.write_json(path, found),
     )  # fmt: skip
+    return chosen, archive

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from darts_core.errors import PruneError
+from darts_core.settings.trained import Prune
 from darts_core.train.config import TrainConfig
 from darts_core.train.trainer import Trainer
 
@@ -48,6 +49,7 @@ def fine_tune(
     train_on: Sequence[str] = ("params", "alpha"),
     seed: int = 0,
     device: torch.device,
+    rate_key: str = Prune.key("learning_rate"),
 ) -> float:
     """Train `model` in place for `config.epochs`; the seconds on the device.
 
@@ -61,6 +63,7 @@ def fine_tune(
         train_on: splits to learn from.
         seed: of order and augmentation.
         device: where.
+        rate_key: the setting that the learning rate comes from, which an error names.
 
     Raises:
         PruneError: the share lies outside [0, 1).
@@ -69,6 +72,7 @@ def fine_tune(
     if not 0.0 <= distillation < 1.0:
         raise PruneError(f"distillation={distillation} must lie in [0, 1).")
     trainer = _Distilling(model, bundle, config, tuple(train_on), seed, device)
+    trainer.rate_key = rate_key
     if teacher is not None and distillation > 0.0:
         trainer.teacher = copy.deepcopy(teacher).to(device).eval().requires_grad_(False)
         trainer.weight = distillation

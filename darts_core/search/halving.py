@@ -103,7 +103,7 @@ class Halving:
 
     def rungs(self) -> list[int]:
         """Epochs after which finalists are compared: a quarter, a half and all of the recipe's."""
-        from darts_core.study.pruners import HalvingPruner
+        from darts_core.study.halving import HalvingPruner
 
         epochs = self.recipe.epochs
         return [*HalvingPruner(max(1, epochs // 4), 2, epochs).rungs, epochs]

@@ -95,7 +95,8 @@ class Tune(Settings):
     workers: int = setting(1, "trials at a time", low=1, high=1024)
     sampler: Any = setting("tpe", "tpe, gp, cmaes, qmc, random, grid, nsga2, nsga3")
     pruner: Any = setting(
-        "default", "default (asha for one objective), asha, hyperband, median, none"
+        "default",
+        "default (asha for one objective, none for several), asha, hyperband, median, none",
     )
     space: Mapping[str, Any] = setting(
         {

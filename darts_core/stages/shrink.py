@@ -70,8 +70,8 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
         base, first = given_network(given, bundle, clock, folder)
         tuned = replace(trained, epochs=settings.fine_tuning) if settings.fine_tuning else None
         points = write_points(
-            family, given, bundle, clock, first, folder, _plain(meta), tuning=tuned,
-            share=options.distillation, seed=config.seed,
+            family, given, bundle, clock, first, folder, _plain(meta),
+            wanted=settings.budgets, tuning=tuned, share=options.distillation, seed=config.seed,
             done=lambda at: _export(config, at) if settings.export else None,
         )  # fmt: skip
     front = _front(config, family, clock, metric, base, points, folder)
@@ -82,6 +82,7 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
         judged=family.chosen.judged,
         found_by=family.chosen.found_by,
         picked=taken["folder"],
+        missed_budgets_ms=[p["budget_ms"] for p in points if p["within_budget"] is False],
         latency_before_ms=base["latency_ms"],
         latency_ms=taken["latency_ms"],
         **{f"val_{metric.name}": taken["val_metric"], f"test_{metric.name}": taken["metric"]},

@@ -12,7 +12,7 @@ import torch
 from darts_core.data import DataBundle
 from darts_core.latency import measure_model
 from darts_core.latency.quiet import SharedDevice, alone_on
-from darts_core.runlog import config_hash
+from darts_core.runlog import config_hash, read_json, write_json
 from darts_core.settings import to_plain
 from darts_core.stages.inputs import find_device, find_network, load_bundle, recipe
 from darts_core.stages.interrupt import check_stop, deferred_stop
@@ -72,7 +72,11 @@ class RecipeTrial:
         torch.manual_seed(config.seed)
         model = network.make()
 
+        # what the network alone decides is known at once, so that early stopping can weigh it, too
+        own = {"params": float(sum(p.numel() for p in model.parameters()))}
         timed = "latency_ms" in trial.wanted
+        if timed:
+            own["latency_ms"] = _latency_ms(model, bundle, device, trial.folder / "latency.json")
         shared = SharedDevice(device) if timed else None
 
         def on_epoch(epoch: int, row: dict[str, Any]) -> None:
@@ -80,7 +84,7 @@ class RecipeTrial:
             if shared is not None:
                 shared.step_aside()
             known = {k: v for k, v in row.items() if k != "epoch" and v is not None}
-            trial.report(epoch, **known)
+            trial.report(epoch, **known, **own)
 
         with deferred_stop(), shared or contextlib.nullcontext():
             fitted = fit(
@@ -94,18 +98,21 @@ class RecipeTrial:
                 checkpoint=trial.folder / "checkpoint.pt",
                 on_epoch=on_epoch,
             )
-        metrics = {
-            **({} if fitted.val is None else {f"val_{bundle.task.metric.name}": fitted.val}),
-            "params": float(sum(p.numel() for p in model.parameters())),
-            "train_seconds": fitted.train_seconds,
-        }
-        if timed:
-            metrics["latency_ms"] = _latency_ms(model.eval(), bundle, device)
-        return metrics
+        value = {} if fitted.val is None else {f"val_{bundle.task.metric.name}": fitted.val}
+        return {**value, **own, "train_seconds": fitted.train_seconds}
 
 
-def _latency_ms(model: torch.nn.Module, bundle: DataBundle, device: torch.device) -> float:
-    """Median milliseconds of one image, under the timer's lock and beside no other trial's training."""
-    with alone_on(device):
-        rows = measure_model(model, bundle.input_shape, batch_sizes=(1,), device=device)
-    return float(rows[1].median_ms)
+def _latency_ms(
+    model: torch.nn.Module, bundle: DataBundle, device: torch.device, kept: Path
+) -> float:
+    """Median milliseconds of one image, under the timer's lock and beside no other trial's training.
+
+    Measured in the trial's first sitting, before it trains, and kept in its folder.
+    """
+    if not kept.is_file():
+        with alone_on(device), torch.random.fork_rng([device] if device.type == "cuda" else []):
+            training = model.training
+            rows = measure_model(model.eval(), bundle.input_shape, batch_sizes=(1,), device=device)
+            model.train(training)
+        write_json(kept, {"latency_ms": float(rows[1].median_ms)})
+    return float(read_json(kept)["latency_ms"])

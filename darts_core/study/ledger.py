@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from darts_core.study.claim import Claim
 from darts_core.study.lease import FileLeases, Lease, Leases, LeaseWatch, StoredLeases
 from darts_core.study.promotion import PAUSED, PromotingStudy, paused, promoter_of
 from darts_core.study.propose import propose
-from darts_core.study.pruners import make_pruner
+from darts_core.study.pruners import make_pruner, rungs_of
+from darts_core.study.ranking import reported_at
 from darts_core.study.records import IS_BASELINE, OUTSIDE, TrialRecord, meets, record_of
 from darts_core.study.samplers import Drawing, grid_size, make_sampler
 from darts_core.study.space import suggest
@@ -67,10 +69,10 @@ class Ledger:
         self._limit = self._trial_limit()
         self._promoter = promoter_of(self.study, self.spec.budget, self._limit, self._lease)
         self._tried_all = False
+        self._said = False
 
     def _open(self, storage: Any) -> PromotingStudy:
-        judged = 1 if self.spec.judged_by else len(self.spec.objectives)
-        pruner = make_pruner(self.spec.pruner, judged, self.spec.budget.epochs_per_trial)
+        pruner = make_pruner(self.spec.pruner, self.spec.ranking, self.spec.budget.epochs_per_trial)
         goals = self.spec.objectives.values()
         optuna.create_study(
             storage=storage,
@@ -277,13 +279,18 @@ class Ledger:
         return self.spec.budget.exhausted(self.spent(self.trials()), running=True)
 
     def _pruned(self, claim: Claim, epoch: int, metrics: dict[str, float]) -> str | None:
-        name = self.spec.judged_by
-        if name is None or name not in metrics:
+        ranking = self.spec.ranking
+        if len(ranking.goals) > 1 and self.spec.pruner["name"] == "none":
+            return None
+        name = ranking.first
+        if name not in metrics:
+            self._missing(epoch, [name], "no trial is stopped early by such a report")
             return None
         # Optuna counts epochs done; its own `report` refuses studies with several objectives
         storage, number = self.study._storage, claim.trial._trial_id
         known = storage.get_trial(number).intermediate_values
         if epoch + 1 not in known:
+            self._note(number, known, epoch, metrics)
             storage.set_trial_intermediate_value(number, epoch + 1, metrics[name])
         if epoch + 1 < max(known, default=0):
             return None
@@ -292,8 +299,34 @@ class Ledger:
             return None
         if not claim.lease.to_the_end and self._stops(claim, epoch + 1):
             claim.pauses = self._promoter is not None
-            return f"pruned after epoch {epoch + 1} with {name} {metrics[name]:.6g}"
+            shown = " and ".join(
+                f"{name} {metrics[name]:.6g}" for name in ranking.goals if name in metrics
+            )
+            return f"pruned after epoch {epoch + 1} with {shown}"
         return None
+
+    def _note(
+        self, number: int, known: Mapping[int, float], epoch: int, metrics: Mapping[str, float]
+    ) -> None:
+        """Keep what objectives and constraints are judged by, at a trial's first report from a rung on.
+
+        Before the curve's own value, so that a kill in between leaves no judged step without it.
+        """
+        ranking, before = self.spec.ranking, max(known, default=0)
+        rungs = rungs_of(self.study.pruner)
+        if ranking.plain or not any(before < rung <= epoch + 1 for rung in rungs):
+            return
+        noted = ranking.noted(metrics)
+        lacking = [n for n in self.spec.wanted if n not in noted]
+        self._missing(epoch, lacking, "trials are judged there without")
+        self.study._storage.set_trial_user_attr(number, reported_at(epoch + 1), noted)
+
+    def _missing(self, epoch: int, names: list[str], so: str) -> None:
+        """Say once what reports lack to judge trials by."""
+        if names and not self._said and self.spec.pruner["name"] != "none":
+            self._said = True
+            what = ", ".join(names)
+            log.warning("the report after epoch %d holds no %s: %s", epoch + 1, what, so)
 
     def _stops(self, claim: Claim, epochs: int) -> bool:
         frozen = self.study._storage.get_trial(claim.trial._trial_id)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from darts_core.errors import ConfigError
 
-__all__ = ["pareto_front", "pareto_mask", "signs"]
+__all__ = ["pareto_front", "pareto_mask", "pareto_ranks", "signs"]
 
 
 def pareto_mask(costs: ArrayLike) -> NDArray[np.bool_]:
@@ -30,6 +30,39 @@ def pareto_mask(costs: ArrayLike) -> NDArray[np.bool_]:
         beaten = (others <= table[i]).all(axis=1) & (others < table[i]).any(axis=1)
         mask[i] = not beaten.any()
     return mask
+
+
+def pareto_ranks(costs: ArrayLike) -> NDArray[np.int64]:
+    """The non-dominated rank of each row: 0 on the front, 1 on the front of the rest, and so on.
+
+    Equal rows share a rank; rows that hold a number which is not finite come after all others. Without a
+    column all rows are equal. Memory: one byte for each pair of rows.
+
+    Shapes: costs [rows, objectives] -> [rows].
+    """
+    table = np.asarray(costs, dtype=np.float64)
+    ranks = np.zeros(len(table), dtype=np.int64)
+    finite = np.isfinite(table).all(axis=1)
+    left = np.flatnonzero(finite)
+    beats = _beats(table[left])
+    above, rank = beats.sum(axis=0), 0
+    open_ = np.ones(len(left), dtype=np.bool_)
+    while open_.any():
+        front = open_ & (above == 0)
+        ranks[left[front]] = rank
+        above = above - beats[front].sum(axis=0)
+        open_ &= ~front
+        rank += 1
+    ranks[~finite] = rank
+    return ranks
+
+
+def _beats(table: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """[i, j]: row i is nowhere worse than row j and somewhere better."""
+    beats = np.zeros((len(table), len(table)), dtype=np.bool_)
+    for i, row in enumerate(table):
+        beats[i] = (row <= table).all(axis=1) & (row < table).any(axis=1)
+    return beats
 
 
 def signs(directions: Sequence[str]) -> NDArray[np.float64]:

@@ -11,7 +11,6 @@ import copy
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from functools import cmp_to_key
-from typing import Any
 
 import optuna
 from optuna.pruners import BasePruner
@@ -20,9 +19,10 @@ from optuna.trial import FrozenTrial, TrialState
 from darts_core.study.accounts import imported, spent_by
 from darts_core.study.budget import Budget, Spent
 from darts_core.study.lease import Lease
+from darts_core.study.ranking import Ranking
 from darts_core.study.records import OUTSIDE
 
-__all__ = ["PAUSED", "Promoter", "PromotingStudy", "PromotionPruner", "paused"]
+__all__ = ["PAUSED", "Promoter", "PromotingStudy", "PromotionPruner", "all_trials", "paused"]
 
 # the user attribute of a trial that waits at its rung: the reason, or nothing
 PAUSED = "paused"
@@ -38,7 +38,11 @@ def paused(trial: FrozenTrial) -> str:
 
 
 class PromotingStudy(optuna.Study):
-    """A study whose paused trials are, for samplers and pruners, pruned ones."""
+    """A study whose paused trials are, for samplers, pruned ones.
+
+    Of several objectives they see what ended alone: TPE ranks pruned trials by what these reported on the
+    way, and knows only one direction to do so.
+    """
 
     def real_trials(self) -> list[FrozenTrial]:
         """All trials as stored: a paused one is running."""
@@ -51,7 +55,11 @@ class PromotingStudy(optuna.Study):
         use_cache: bool = False,
     ) -> list[FrozenTrial]:
         found = []
+        several = len(self.directions) > 1
         for trial in super()._get_trials(deepcopy, None, use_cache):
+            if several and trial.intermediate_values:
+                trial = copy.copy(trial)
+                trial.intermediate_values = {}
             if trial.state == TrialState.RUNNING and paused(trial):
                 trial = copy.copy(trial)
                 trial.state = TrialState.PRUNED
@@ -62,6 +70,13 @@ class PromotingStudy(optuna.Study):
             if states is None or trial.state in states:
                 found.append(trial)
         return found
+
+
+def all_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials as stored, with all that they reported."""
+    if isinstance(study, PromotingStudy):
+        return study.real_trials()
+    return study._get_trials(deepcopy=False)
 
 
 @dataclass(frozen=True)
@@ -75,6 +90,7 @@ class PromotionPruner(BasePruner):
         cost_share: most epochs of a study with a known number of trials, as a share of what all of them
             would take unstopped, though never fewer than three full trials take. Promotions stay
             within it; what is left when all trials are drawn trains the best paused ones to their end.
+        ranking: how trials are judged; None: by the study's first objective.
 
     Raises:
         ValueError: a setting is out of range.
@@ -84,6 +100,7 @@ class PromotionPruner(BasePruner):
     min_resource: int = 1
     reduction_factor: int = 3
     cost_share: float = 0.25
+    ranking: Ranking | None = None
 
     def __post_init__(self) -> None:
         if self.min_resource < 1 or self.reduction_factor < 2:
@@ -99,30 +116,23 @@ class PromotionPruner(BasePruner):
             found.append(found[-1] * self.reduction_factor)
         return [rung for rung in found if rung < self.epochs]
 
-    def passing(self, trials: Sequence[FrozenTrial], rung: int, sign: float) -> list[int]:
-        """Numbers of the trials that may go on beyond `rung`, the best first.
-
-        Args:
-            trials: all of the study.
-            rung: in epochs.
-            sign: 1 where larger is better, else -1.
-        """
+    def order(self, trials: Sequence[FrozenTrial], rung: int, ranking: Ranking) -> list[int]:
+        """Numbers of the trials that have been at `rung` (in epochs), the best first."""
         here = [t for t in trials if rung in t.intermediate_values]
-        here.sort(key=lambda t: (-sign * t.intermediate_values[rung], t.number))
-        return [t.number for t in here[: len(here) // self.reduction_factor]]
+        return [here[i].number for i in ranking.order(here, [rung] * len(here))]
+
+    def passing(self, trials: Sequence[FrozenTrial], rung: int, ranking: Ranking) -> list[int]:
+        """Numbers of the trials that may go on beyond `rung`, the best first."""
+        order = self.order(trials, rung, ranking)
+        return order[: len(order) // self.reduction_factor]
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the trial pauses here."""
         step = trial.last_step
         if step not in self.rungs:
             return False
-        trials = study._get_trials(deepcopy=False)
-        return trial.number not in self.passing(trials, step, sign_of(study))
-
-
-def sign_of(study: optuna.Study) -> float:
-    """1 where the study's (first) objective is maximized, else -1."""
-    return 1.0 if study.directions[0] == optuna.study.StudyDirection.MAXIMIZE else -1.0
+        ranking = self.ranking or Ranking.of(study)
+        return trial.number not in self.passing(all_trials(study), step, ranking)
 
 
 @dataclass(frozen=True)
@@ -133,14 +143,14 @@ class Promoter:
         pruner: its settings.
         budget: of the study.
         trials: how many are drawn at most (a grid may hold fewer than the budget names); None is open.
-        sign: 1 where larger is better, else -1.
+        ranking: how trials are judged.
         lease_of: the lease of a trial by its number.
     """
 
     pruner: PromotionPruner
     budget: Budget
     trials: int | None
-    sign: float
+    ranking: Ranking
     lease_of: Callable[[int], Lease | None]
 
     def affords(self, trials: Sequence[FrozenTrial], rung: int, number: int) -> bool:
@@ -157,7 +167,7 @@ class Promoter:
         for rung in reversed(self.pruner.rungs if waiting else []):
             if self._stretch(trials, rung) > room:
                 continue
-            for number in self.pruner.passing(trials, rung, self.sign):
+            for number in self.pruner.passing(trials, rung, self.ranking):
                 found = waiting.get(number)
                 if found is not None and found.last_step == rung:
                     return found
@@ -189,7 +199,7 @@ class Promoter:
         if self._any_finishes(trials):
             return True
         # one trial must be able to reach its end
-        need = self._need(min(waiting, key=cmp_to_key(self._order)))
+        need = self._need(self._best_first(waiting, trials)[0])
         return all(
             used + 2 * need[unit] <= limit
             for unit, (used, limit) in enumerate(_used(spent, limits))
@@ -198,7 +208,7 @@ class Promoter:
 
     def finishing(self, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
         """The best paused trial whose remaining epochs fit into what the study may use, or None."""
-        waiting = sorted(_waiting(trials), key=cmp_to_key(self._order))
+        waiting = self._best_first(_waiting(trials), trials)
         if not waiting:
             return None
         if not self._any_finishes(trials):
@@ -236,13 +246,22 @@ class Promoter:
         last = max(self.pruner.rungs, default=0)
         return any(lease and (lease.to_the_end or lease.epochs >= last) for lease in leases)
 
-    def _order(self, one: FrozenTrial, other: FrozenTrial) -> int:
-        """Below 0 where `one` was better at the last epoch that both have reached."""
-        mine, theirs = one.intermediate_values, other.intermediate_values
-        last = max(mine.keys() & theirs.keys(), default=None)
-        if last is None or mine[last] == theirs[last]:
+    def _best_first(
+        self, waiting: Sequence[FrozenTrial], trials: Sequence[FrozenTrial]
+    ) -> list[FrozenTrial]:
+        """The waiting trials, each pair as it stood, among all trials, at the last rung that both reached."""
+        places: dict[int, dict[int, int]] = {}
+        for rung in self.pruner.rungs if len(waiting) > 1 else ():
+            order = self.pruner.order(trials, rung, self.ranking)
+            places[rung] = {number: place for place, number in enumerate(order)}
+
+        def compare(one: FrozenTrial, other: FrozenTrial) -> int:
+            for there in reversed(places.values()):
+                if one.number in there and other.number in there:
+                    return there[one.number] - there[other.number]
             return one.number - other.number
-        return -1 if self.sign * (mine[last] - theirs[last]) > 0 else 1
+
+        return sorted(waiting, key=cmp_to_key(compare))
 
     def _need(self, trial: FrozenTrial) -> tuple[float, float]:
         """Epochs and (from its pace so far) device-seconds that the trial still takes."""
@@ -270,9 +289,10 @@ def _used(spent: Spent, limits: tuple[float, float]) -> list[tuple[float, float]
 
 
 def promoter_of(
-    study: Any, budget: Budget, trials: int | None, lease_of: Callable[[int], Lease | None]
+    study: optuna.Study, budget: Budget, trials: int | None, lease_of: Callable[[int], Lease | None]
 ) -> Promoter | None:
     """The promoter of a study whose pruner pauses trials; None for any other."""
-    if not isinstance(study.pruner, PromotionPruner):
+    pruner = study.pruner
+    if not isinstance(pruner, PromotionPruner):
         return None
-    return Promoter(study.pruner, budget, trials, sign_of(study), lease_of)
+    return Promoter(pruner, budget, trials, pruner.ranking or Ranking.of(study), lease_of)

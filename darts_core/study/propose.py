@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -34,16 +33,6 @@ def known_points(trials: Sequence[FrozenTrial], space: Space) -> set[str]:
     }
 
 
-def _without_reports(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials without what they reported on the way: Optuna's TPE ranks stopped trials by it, and knows
-    only one direction to do so.
-    """
-    kept = [copy.copy(trial) for trial in trials]
-    for trial in kept:
-        trial.intermediate_values = {}
-    return kept
-
-
 def propose(
     space: Space,
     directions: Sequence[Any],
@@ -57,7 +46,7 @@ def propose(
     Args:
         space: without conditions.
         directions: Optuna's, one an objective.
-        trials: what is known, in whatever state.
+        trials: what is known, in whatever state, as samplers see it.
         sampler: makes the sampler of the n-th draw.
         seed: of the draws at random.
 
@@ -73,7 +62,7 @@ def propose(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         scratch = optuna.create_study(directions=list(directions))
-        for trial in _without_reports(trials) if len(directions) > 1 else trials:
+        for trial in trials:
             scratch._storage.create_new_trial(scratch._study_id, template_trial=trial)
         for again in range(_REPEATS):
             scratch.sampler = sampler(again)

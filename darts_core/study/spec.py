@@ -9,7 +9,8 @@ from typing import Any
 
 from darts_core.errors import TuneError
 from darts_core.study.budget import Budget
-from darts_core.study.pruners import PRUNERS
+from darts_core.study.pruners import PRUNERS, check_pruner
+from darts_core.study.ranking import Ranking
 from darts_core.study.records import parse_constraints
 from darts_core.study.samplers import SAMPLERS, grid_size, named
 from darts_core.study.space import SearchDimension, check_params, parse_space, space_to_dict
@@ -119,18 +120,14 @@ class StudySpec:
             )
         if self.sampler["name"] == "grid":
             grid_size(self.space)
-        if len(self.objectives) > 1 and self.pruner["name"] != "none":
-            raise TuneError(
-                f"The pruner {self.pruner['name']!r} compares one number, but the study has "
-                f"{len(self.objectives)} objectives; use pruner=none."
-            )
+        check_pruner(self.pruner["name"], len(self.ranking.goals))
 
     @property
-    def judged_by(self) -> str | None:
-        """The reported metric by which running trials are judged: `pruning_metric`, or the only objective."""
-        return self.pruning_metric or (
-            next(iter(self.objectives)) if len(self.objectives) == 1 else None
-        )
+    def ranking(self) -> Ranking:
+        """How running trials are judged: by `pruning_metric` alone, else by objectives and constraints."""
+        if self.pruning_metric is not None:
+            return Ranking({self.pruning_metric: self.objectives[self.pruning_metric]})
+        return Ranking(self.objectives, self.constraints)
 
     @property
     def wanted(self) -> tuple[str, ...]:

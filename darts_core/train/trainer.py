@@ -63,7 +63,13 @@ class FitResult:
 
 
 class Trainer:
-    """The state of one training: network, optimizer, moving average, counters."""
+    """The state of one training: network, optimizer, moving average, counters.
+
+    Attributes:
+        rate_key: the setting that its learning rate comes from, which an error names.
+    """
+
+    rate_key = "train.learning_rate"
 
     def __init__(
         self,
@@ -202,7 +208,7 @@ class Trainer:
         )
         return NonFiniteLossError(
             f"{what} epoch {epoch + 1}, step {step + 1} of {self.steps}; training stopped{kept}. "
-            f"Lower train.learning_rate (now {self.config.learning_rate}) or set train.grad_clip "
+            f"Lower {self.rate_key} (now {self.config.learning_rate}) or set train.grad_clip "
             f"(now {self.config.grad_clip})."
         )
 

@@ -10,8 +10,9 @@ from darts_core.autosearch.space_yaml import code_dimension
 from darts_core.autosearch.spec import Objective, SearchSpec
 from darts_core.autosearch.study_spec import pruner_of, sampler_of
 from darts_core.errors import ConfigError
+from darts_core.study.halving import HalvingPruner
 from darts_core.study.propose import point_key, propose
-from darts_core.study.pruners import HalvingPruner, RunningMeanPruner, make_pruner
+from darts_core.study.pruners import RunningMeanPruner, make_pruner
 from darts_core.study.samplers import Drawing, make_sampler
 from darts_core.study.samplers.acquisition import AcquisitionSampler
 from darts_core.study.space import SearchDimension, check_params
@@ -264,32 +265,5 @@ def test_the_scheduler_uses_max_iterations():
         scheduler_options={"grace_period": 1, "reduction_factor": 3, "max_t": None},
         max_iterations=27,
     )
-    assert make_pruner(pruner_of(made), 1, 27).rungs == [1, 3, 9]
+    assert make_pruner(pruner_of(made), epochs=27).rungs == [1, 3, 9]
     assert pruner_of(spec("random_search")) == {"name": "none"}
-
-
-def test_several_objectives_are_proposed_for_beside_trials_that_were_stopped_early():
-    from optuna.study import StudyDirection
-    from optuna.trial import TrialState, create_trial
-
-    space = {"x": SearchDimension("x", low=0.0, high=1.0)}
-    trials = [
-        create_trial(
-            state=TrialState.PRUNED if stopped else TrialState.COMPLETE,
-            params={"x": value},
-            distributions={"x": space["x"].distribution()},
-            values=None if stopped else [value, 1 - value],
-            intermediate_values={0: value},
-        )
-        for value, stopped in ((0.1, True), (0.5, False), (0.7, True), (0.9, False))
-    ]
-    drawn = propose(
-        space,
-        [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE],
-        trials,
-        lambda again: optuna.samplers.TPESampler(n_startup_trials=1, seed=again),
-        seed=(1,),
-    )
-    assert 0 <= drawn["x"] <= 1
-    # what the trials reported stays theirs
-    assert trials[0].intermediate_values == {0: 0.1}

@@ -9,7 +9,7 @@ from autosearch_workshop import BASE
 from darts_core.autosearch import contract
 from darts_core.autosearch.driver import Search
 from darts_core.autosearch.reports import ReportReader
-from darts_core.autosearch.spec import Limits
+from darts_core.autosearch.spec import Limits, Objective
 from darts_core.autosearch.trials import Workshop
 from darts_core.study.space import SearchDimension
 
@@ -149,6 +149,36 @@ def test_a_trial_begins_no_iteration_while_its_rung_is_judged(shop):
     for row in search.rows[1:]:
         output = search.workshop.version / "autosearch/trials" / row["trial_id"] / "output"
         assert [p.name for p in output.iterdir()] == ["epoch-0"]
+
+
+TRADE = """
+    from darts_core import autosearch
+
+    def train():
+        acc, latency = {5: (0.9, 5.0), 1: (0.5, 6.0), 2: (0.4, 1.0)}[autosearch.config["x"]]
+        for epoch in range(2):
+            autosearch.reporter(acc=acc, latency_ms=latency)
+"""
+
+
+def test_several_objectives_are_judged_together_at_a_rung(shop):
+    """The least accurate trial is the fastest by far and runs on; the one that is behind in both ends."""
+    from dataclasses import replace
+
+    spec = replace(
+        BASE,
+        objectives=(Objective("acc", "max"), Objective("latency", "min")),
+        dimensions=(SearchDimension("x", choices=(5, 1, 2)),),
+        scheduler="async_hyperband",
+        scheduler_options={"grace_period": 1, "reduction_factor": 1.5, "max_t": None},
+        max_iterations=2,
+    )
+    search = Search(spec, shop(TRADE), first={"x": 5}, is_baseline=True)
+    search.run()
+    rows = sorted(search.rows, key=lambda r: r["config"]["x"])
+    assert [(r["config"]["x"], r["training_iteration"], r["state"]) for r in rows] == [
+        (1, 1, "stopped"), (2, 2, "done"), (5, 2, "done"),
+    ]  # fmt: skip
 
 
 def test_the_scheduler_knows_the_trials_of_an_earlier_start_or_step(shop):

@@ -11,6 +11,8 @@ from torch import nn
 from darts_core.elastic import elastic
 from darts_core.errors import ConfigError, PruneError
 from darts_core.models import trust
+from darts_core.spaces import get_space
+from darts_core.supernet import build
 from darts_core.train.save import load_model, save_model
 
 
@@ -160,5 +162,37 @@ def test_a_network_that_cannot_be_followed_or_varied_is_refused_in_a_sentence():
         elastic(nn.Sequential(nn.Linear(4, 3)), torch.randn(2, 1, 4))
     with pytest.raises(PruneError, match=r"as \[B, 1, features\]"):
         elastic(nn.Linear(4, 3), torch.randn(2, 4))
-    with pytest.raises(PruneError, match="one tensor of floating-point"):
-        elastic(nn.Linear(4, 3), torch.zeros(2, 4, dtype=torch.int64))
+    with pytest.raises(PruneError, match=r"token numbers \[B, T\]"):
+        elastic(nn.Linear(4, 3), torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(PruneError, match="bool must be floating-point numbers, or token numbers"):
+        elastic(nn.Linear(4, 3), torch.zeros(2, 1, 4, dtype=torch.bool))
+    with pytest.raises(PruneError, match="must be one tensor"):
+        elastic(nn.Linear(4, 3), [torch.zeros(2, 1, 4)])
+    broken = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))
+    nn.init.constant_(broken[0].weight, float("nan"))
+    with pytest.raises(PruneError, match="NaN or infinite outputs"):
+        elastic(broken, torch.randn(2, 1, 4))
+
+
+def test_a_language_model_s_stream_mlps_heads_and_depth_vary():
+    torch.manual_seed(0)
+    architecture = get_space("gpt_tiny").random(np.random.default_rng(1))
+    model = build(architecture, channels=8, num_classes=5, in_channels=5).double().eval()
+    x = torch.randint(5, (3, 6))
+    wanted = model(x)
+    net = elastic(model, x)
+    assert torch.allclose(net.model(x), wanted, rtol=0, atol=1e-10)
+    names = {variable.name: variable.kind for variable in net.variables}
+    assert set(names.values()) == {"channels", "heads", "blocks"}
+    stream = next(
+        v for v in net.variables if any(m.name == "embedding" for m in getattr(v, "members", ()))
+    )
+    assert {"head", "norm"} <= {member.name for member in stream.members}
+    generator = np.random.default_rng(0)
+    for choices in (net.smallest, net.draw(generator), net.draw(generator)):
+        with net.running(choices) as network:
+            sliced = network(x)
+        assert torch.equal(net.cut(choices)(x), sliced)
+    assert sum(p.numel() for p in net.cut(net.smallest).parameters()) < 0.5 * sum(
+        p.numel() for p in model.parameters()
+    )

@@ -6,26 +6,31 @@ import json
 import os
 import signal
 import traceback
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from darts_core import cli
 from darts_core.checkpoint import load_checkpoint
-from darts_core.data import load_data
+from darts_core.data import RawData, load_data, make_bundle
 from darts_core.elastic import fit, pick, shrink
 from darts_core.elastic.archive import Archive
 from darts_core.elastic.device_clock import DeviceClock
 from darts_core.elastic.points import given_network, write_points
 from darts_core.elastic.shrink import grow_family
-from darts_core.errors import ConfigError, LatencyError
+from darts_core.elastic.within import measure_chosen
+from darts_core.errors import ConfigError, LatencyError, NonFiniteLossError
 from darts_core.latency import Timing
 from darts_core.models.baselines import baseline
 from darts_core.prune.cost import LayerCosts
+from darts_core.prune.finetune import fine_tune
 from darts_core.report.family import family_front, family_rows
 from darts_core.runlog import read_json
 from darts_core.settings import Shrink, ShrinkOptions
-from darts_core.supernet import count
+from darts_core.spaces import get_space
+from darts_core.supernet import build, count
 from darts_core.train import TrainConfig, load_model, save_model
 
 CONFIG = TrainConfig(
@@ -141,6 +146,86 @@ def test_points_are_saved_networks_that_were_measured(bundle, family, tmp_path):
     assert len(family_rows(content)) == len(rows) + 1
     again = write_points(grown, given, bundle, _clock(bundle), first, tmp_path, META)
     assert again == rows
+
+
+def test_a_language_model_grows_a_family_too(tmp_path):
+    tokens = np.cumsum(np.random.default_rng(0).random(601) < 0.9).astype(np.int32) % 2
+    rows, ahead, names = tokens[:600].reshape(60, 10), tokens[1:].reshape(60, 10), ("a", "b")
+    raw = RawData(rows, ahead, names, "made here", vocabulary=names, ordered=True)
+    text = make_bundle("flips", raw).without_test()
+    torch.manual_seed(0)
+    architecture = get_space("gpt_tiny").random(np.random.default_rng(1))
+    model = build(architecture, channels=8, num_classes=2, in_channels=2).eval()
+    clock = Counting(text.input_shape, torch.device("cpu"), batch=1)
+    one = replace(CONFIG, epochs=1, batch_size=8, crop_padding=None, flip=None)
+    few = Shrink(points=2, options=replace(OPTIONS, val_examples=16, norm_examples=16))
+    found = grow_family(model, text, few, one, clock, tmp_path)
+    small = found.chosen.rows[-1]
+    assert small.predicted_ms < found.chosen.rows[0].predicted_ms
+    x, y = next(iter(text.batches("val", 4)))
+    assert found.member(small.choices)(x).shape == (*y.shape, 2)
+
+
+class Stretched(Counting):
+    """Sub-networks take more than the table of the family says."""
+
+    def __init__(self, bundle, factor):
+        super().__init__(bundle.image_shape, torch.device("cpu"), batch=1)
+        self.factor, self.whole, self.asked = factor, count(_model(), bundle.image_shape).macs, 0
+
+    def __call__(self, network):
+        self.asked += 1
+        ms = super().__call__(network).median_ms
+        ms *= 1.0 if ms * 1e6 >= self.whole else self.factor
+        return Timing(ms, ms, ms, 5, "a clock in the tests")
+
+
+def test_a_sub_network_above_its_budget_as_measured_gives_way_to_a_faster_one(
+    bundle, family, tmp_path
+):
+    _, grown = family
+    clock, path = Stretched(bundle, 1.3), tmp_path / "measured.json"
+    given_ms = clock(_model()).median_ms
+    limits = ["90%", "70%"]
+    two = copy.copy(grown)
+    two.chosen = copy.deepcopy(grown.chosen)
+    two.chosen.rows = [grown.archive.best(0.01 * float(text[:-1]) * given_ms)[0] for text in limits]
+    rows = measure_chosen(two, clock, given_ms, path, limits)
+    assert [row.within for row in rows] == [True] * len(rows)
+    assert all(row.timing.median_ms <= row.budget_ms for row in rows)
+    assert rows[-1].budget_ms == pytest.approx(0.7 * given_ms)
+    asked = clock.asked
+    assert measure_chosen(two, clock, given_ms, path, limits) == rows
+    assert clock.asked == asked  # an interrupted command measures nothing twice
+    # without budgets of the user's the sub-networks stay what they were chosen to be
+    free = measure_chosen(grown, clock, given_ms, tmp_path / "free.json")
+    assert [row.found for row in free] == list(
+        {tuple(row.choices.values()): row for row in grown.chosen.rows}.values()
+    )
+
+
+def test_a_budget_that_nothing_meets_as_measured_is_told(bundle, family, tmp_path, caplog):
+    _, grown = family
+    clock = Stretched(bundle, 1e3)
+    two = copy.copy(grown)
+    two.chosen = copy.deepcopy(grown.chosen)
+    two.chosen.rows = [grown.archive.best(0.5)[0]]
+    given_ms = clock(_model()).median_ms
+    (row,) = measure_chosen(two, clock, given_ms, tmp_path / "m.json", ["50%"])
+    assert row.within is False
+    times = [one["median_ms"] for one in read_json(tmp_path / "m.json").values()]
+    assert row.timing.median_ms == min(times)
+    assert "the fastest of" in caplog.text
+
+
+def test_a_loss_that_is_not_finite_names_the_setting_that_it_depends_on(bundle, tmp_path):
+    wild = replace(CONFIG, learning_rate=100.0, weight_decay=10.0, epochs=6)
+    model = _model()
+    plain = bundle.without_test()
+    with pytest.raises(NonFiniteLossError, match=r"Lower shrink\.learning_rate \(now 100\.0\)"):
+        grow_family(model, plain, SETTINGS, wild, _clock(bundle), tmp_path)
+    with pytest.raises(NonFiniteLossError, match=r"Lower prune\.learning_rate"):
+        fine_tune(model, plain, wild, device=torch.device("cpu"))
 
 
 FRONT = {

@@ -211,8 +211,8 @@ def test_several_objectives_give_a_front_under_constraints(tmp_path):
             for o in feasible
         )
     assert all(r.state == "complete" for r in result.trials)
-    with pytest.raises(TuneError, match="2 objectives; use pruner=none"):
-        run_study(curve, SPACE, folder=tmp_path, trials=1, objectives=goals, pruner="asha")
+    with pytest.raises(TuneError, match="2 objectives; use asha, hyperband or none"):
+        run_study(curve, SPACE, folder=tmp_path, trials=1, objectives=goals, pruner="median")
     with pytest.raises(TuneError, match="none of the complete ones meets"):
         run_study(curve, SPACE, folder=tmp_path / "x", trials=2, constraints={"size": "<= -1"})
 

@@ -6,14 +6,12 @@ Parameters at 0 (a residual branch's last scale, often) would hide what a cut ch
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from darts_core.elastic.slices import plan, running
-from darts_core.elastic.variables import Variable, largest
 from darts_core.errors import PruneError
+from darts_core.prune.slices import Plan, running
 
 __all__ = ["TOLERANCE", "Trial"]
 
@@ -25,10 +23,11 @@ class Trial:
 
     Args:
         model: the network.
-        example: [B, ...], floating point.
+        example: [B, ...]; its numbers are used where they are token numbers, its shape alone elsewhere.
 
     Raises:
-        PruneError: the network does not run on the example, or gives something else than one tensor.
+        PruneError: the network does not run on the example, or gives something else than one tensor,
+            or numbers that are not finite.
     """
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
@@ -39,7 +38,8 @@ class Trial:
                 if tensor.is_floating_point():
                     noise = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
                     tensor.add_(noise.abs() * 0.3 if name.endswith("_var") else noise * 0.05)
-        self.x = torch.randn(example.shape, generator=generator, dtype=torch.float64)
+        drawn = torch.randn(example.shape, generator=generator, dtype=torch.float64)
+        self.x = drawn if example.is_floating_point() else example.cpu()
         try:
             self.whole = self.run()
         except Exception as error:  # whatever a foreign network raises
@@ -48,6 +48,11 @@ class Trial:
                 f"{list(example.shape)} ({type(error).__name__}: {str(error)[:200]}); give one batch as the "
                 "network takes it."
             ) from error
+        if not bool(torch.isfinite(self.whole).all()):
+            raise PruneError(
+                f"{type(model).__name__} gives NaN or infinite outputs for an ordinary input: its "
+                "parameters are not those of a finished training."
+            )
 
     @torch.no_grad()
     def run(self, model: nn.Module | None = None) -> Tensor:
@@ -57,15 +62,14 @@ class Trial:
             raise TypeError(f"the output is a {type(found).__name__}, not one tensor")
         return found
 
-    def cut(self, variables: Sequence[Variable], choices: Mapping[str, int]) -> Tensor | None:
+    def cut(self, found: Plan) -> Tensor | None:
         """The output of a sub-network; None where it does not run or has another shape."""
-        wanted = {**largest(variables), **choices}
         try:
-            with running(self.model, plan(self.model, variables, wanted)):
-                found = self.run()
+            with running(self.model, found):
+                output = self.run()
         except (RuntimeError, ValueError, TypeError, AssertionError, IndexError):
             return None
-        return found if found.shape == self.whole.shape else None
+        return output if output.shape == self.whole.shape else None
 
     def same(self, found: Tensor | None, like: Tensor | None = None) -> bool:
         """Whether an output is that of the whole network (or `like`), up to rounding."""

@@ -1,0 +1,164 @@
+"""Early stopping of studies with several objectives or constraints: who goes on, kills, Hyperband."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from darts_core.errors import TuneError
+from darts_core.study import run_study
+from darts_core.study.halving import HyperbandPruner, bracket_round
+from darts_core.study.ledger import Ledger
+from darts_core.study.ranking import reported_at
+
+EPOCHS = 9
+GOALS = {"accuracy": "maximize", "ms": "minimize"}
+SPACE = {"accuracy": {"low": 0.0, "high": 1.0}, "ms": {"low": 0.0, "high": 10.0}}
+# a front of three, and what each of these beats; every epoch keeps the order
+FRONT = [(0.9, 5.0), (0.7, 2.0), (0.5, 1.0)]
+BEHIND = [(0.3, 8.0), (0.2, 9.0), (0.4, 7.0), (0.1, 10.0), (0.35, 7.5), (0.25, 9.5)]
+ENQUEUED = [{"accuracy": a, "ms": m} for a, m in [*FRONT, *BEHIND]]
+
+
+def learns(trial):
+    state = trial.folder / "state.json"
+    done = json.loads(state.read_text()) if state.is_file() else []
+    accuracy, ms = trial.params["accuracy"], trial.params["ms"]
+    for epoch in range(len(done), EPOCHS):
+        done.append(epoch)
+        state.write_text(json.dumps(done))
+        trial.report(epoch, accuracy=accuracy * (epoch + 1) / EPOCHS, ms=ms, params=10 * ms)
+    return {"accuracy": accuracy, "ms": ms, "params": 10 * ms}
+
+
+def late(trial):
+    """Knows its time at the end alone."""
+    for epoch in range(EPOCHS):
+        trial.report(epoch, accuracy=trial.params["accuracy"])
+    return {"accuracy": trial.params["accuracy"], "ms": trial.params["ms"]}
+
+
+def study(folder, objective=learns, **options):
+    settings = {"trials": 9, "epochs_per_trial": EPOCHS, "sampler": "random", "seed": 3}
+    settings |= {"objectives": GOALS, "pruner": "asha", **options}
+    return run_study(
+        objective, SPACE, folder=folder, **{"enqueue": ENQUEUED[: settings["trials"]], **settings}
+    )
+
+
+def epochs(result):
+    return {(r.params["accuracy"], r.params["ms"]): r.epochs for r in result.trials}
+
+
+def facts(result):
+    return [(r.number, r.state, r.params, r.epochs, r.values) for r in result.trials]
+
+
+def test_the_front_of_each_rung_goes_on(tmp_path):
+    result = study(tmp_path)
+    # 9 first epochs; the front's three to the second rung, its middle from there to the end; what is left
+    # of three trainings (27 - 21 epochs) brings the next one to its end
+    assert epochs(result) == {FRONT[1]: 9, FRONT[0]: 9, FRONT[2]: 3, **dict.fromkeys(BEHIND, 1)}
+    assert result.spent["epochs"] == 3 * EPOCHS
+    assert {r.number for r in result.trials if r.state == "complete"} == set(result.front)
+    stopped = next(r for r in result.trials if r.params["accuracy"] == 0.1)
+    assert stopped.reason == "pruned after epoch 1 with accuracy 0.0111111 and ms 10"
+    for record in result.trials:
+        assert json.loads((record.folder / "state.json").read_text()) == list(range(record.epochs))
+
+
+def test_what_breaks_a_constraint_is_not_promoted(tmp_path):
+    result = study(tmp_path, constraints={"params": "<= 45"}, trials=8)
+    # the most accurate one has 50, so the two others are the best of each rung
+    assert [epochs(result)[point] for point in FRONT] == [1, 9, 9]
+
+
+def test_one_objective_under_a_constraint_too(tmp_path):
+    goal, bound = {"accuracy": "maximize"}, {"ms": "<= 3"}
+    result = study(tmp_path, objectives=goal, constraints=bound, trials=5)
+    assert result.best_params == {"accuracy": 0.7, "ms": 2.0}
+    assert epochs(result)[FRONT[0]] == 1
+
+
+def test_an_objective_known_at_the_end_alone_is_left_out_at_rungs_and_that_is_said(
+    tmp_path, caplog
+):
+    result = study(tmp_path, late)
+    # without checkpoints a promoted trial reports from the start again, and no epoch is counted twice
+    assert epochs(result)[FRONT[0]] == 9
+    assert epochs(result)[FRONT[2]] == 3
+    said = [r.message for r in caplog.records if "holds no ms" in r.message]
+    assert said == ["the report after epoch 1 holds no ms: trials are judged there without"]
+
+
+def test_tpe_draws_beside_trials_that_wait(tmp_path):
+    sampler = {"name": "tpe", "n_startup_trials": 2}
+    one = study(tmp_path / "one", sampler=sampler, trials=8, enqueue=ENQUEUED[:4])
+    other = study(tmp_path / "other", sampler=sampler, trials=8, enqueue=ENQUEUED[:4])
+    assert len(one.trials) == 8
+    assert facts(one) == facts(other)
+
+
+@pytest.mark.parametrize(("where", "moment"), [("_note", 4), ("_promoted", 2)])
+def test_a_kill_in_between_changes_nothing(tmp_path, monkeypatch, where, moment):
+    options = {"constraints": {"params": "<= 85"}, "enqueue": [], "trials": 8}
+    whole = study(tmp_path / "whole", **options)
+    step, seen = getattr(Ledger, where), []
+
+    def dies(self, *args):
+        found = step(self, *args)
+        if where != "_promoted" or found is not None:
+            seen.append(found)
+        if len(seen) == moment:
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(Ledger, where, dies)
+    with pytest.raises(KeyboardInterrupt):
+        study(tmp_path / "killed", **options)
+    monkeypatch.undo()
+    for path in (tmp_path / "killed").glob("trials/*/lease.json"):
+        # this process lives on, the one that is meant does not
+        path.write_text(json.dumps({**json.loads(path.read_text()), "start": "0"}))
+    again = study(tmp_path / "killed", **options)
+    assert facts(again) == facts(whole)
+    assert again.spent["epochs"] == whole.spent["epochs"]
+
+
+def test_only_rungs_are_kept(tmp_path):
+    study(tmp_path, trials=3)
+    text = (tmp_path / "study.journal").read_text()
+    assert {step for step in range(1, 10) if f'"{reported_at(step)}"' in text} == {1, 3}
+
+
+@pytest.mark.parametrize("pruner", ["median", "running_mean"])
+def test_what_compares_one_number_is_refused(tmp_path, pruner):
+    with pytest.raises(TuneError, match=f"'{pruner}' compares one number.*asha, hyperband or none"):
+        study(tmp_path, pruner=pruner)
+    assert not list(tmp_path.iterdir())
+
+
+def test_brackets_are_dealt_by_the_papers_proportions():
+    turns = bracket_round(3, 3)
+    assert [turns.count(i) for i in range(3)] == [9, 5, 3]
+    for count in range(1, len(turns) + 1):
+        for bracket, size in enumerate((9, 5, 3)):
+            assert abs(turns[:count].count(bracket) - size * count / 17) < 1
+
+
+def test_hyperband_stops_within_brackets(tmp_path):
+    pruner = {"name": "hyperband", "min_resource": 1, "reduction_factor": 3}
+    assert HyperbandPruner(max_resource=EPOCHS).rungs == [1, 3]
+    result = study(tmp_path, pruner=pruner, trials=9)
+    assert [bracket_round(3, 3)[i] for i in range(9)] == [0, 1, 0, 2, 0, 1, 0, 2, 0]
+    # bracket 0: the first is the best of one; the others are not before it, who come when one may pass.
+    # Bracket 1 judges from epoch 3 on, bracket 2 never
+    assert [r.epochs for r in result.trials] == [9, 9, 1, 9, 1, 3, 1, 9, 1]
+
+
+def test_hyperband_without_a_length_waits_for_a_complete_trial(tmp_path):
+    result = study(tmp_path, pruner="hyperband", epochs_per_trial=None)
+    used = [r.epochs for r in result.trials]
+    assert used[0] == EPOCHS
+    assert min(used) < EPOCHS

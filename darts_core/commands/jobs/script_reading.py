@@ -192,7 +192,7 @@ def _takes(network: ast.ClassDef) -> str:
 
 def _saved(tree: ast.Module) -> str:
     """The file of `torch.save(..., FILE)`: a text, or the default of the option that it is."""
-    texts = {}
+    texts: dict[str, object] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and _called(node) in ("add_argument", "option"):
             default = next((k.value for k in node.keywords if k.arg == "default"), None)
@@ -207,7 +207,8 @@ def _saved(tree: ast.Module) -> str:
         ):
             place = node.args[1]
             name = texts.get(place.attr) if isinstance(place, ast.Attribute) else None
-            name = place.value if isinstance(place, ast.Constant) else name
+            if isinstance(place, ast.Constant):
+                name = place.value
             if isinstance(name, str) and re.fullmatch(r"[\w.-]+\.\w+", name):
                 return name
     return ""

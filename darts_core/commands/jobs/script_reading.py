@@ -206,11 +206,11 @@ def _saved(tree: ast.Module) -> str:
             and len(node.args) > 1
         ):
             place = node.args[1]
-            name = texts.get(place.attr) if isinstance(place, ast.Attribute) else None
+            file = texts.get(place.attr) if isinstance(place, ast.Attribute) else None
             if isinstance(place, ast.Constant):
-                name = place.value
-            if isinstance(name, str) and re.fullmatch(r"[\w.-]+\.\w+", name):
-                return name
+                file = place.value
+            if isinstance(file, str) and re.fullmatch(r"[\w.-]+\.\w+", file):
+                return file
     return ""
 
 

@@ -4,7 +4,7 @@
     python -m benchmarks.elastic_whole --seeds 0 1 2 --judge test --recipes lr0.02 lr0.005
 
 A network is trained to its end; each recipe then trains a copy of it, elastic. Differences against the base,
-on the split that `--judge` names, of the whole network, of the smallest sub-network and of eight drawn ones
+on the split that `--judge` names, of the whole network, of the smallest sub-network and of four drawn ones
 (the same for all recipes): recipes are chosen on val with some seeds, and judged on test with others.
 `plain` recipes run the whole network alone, which tells the schedule's share from that of the sharing. Every
 training is kept in `--runs`, one file each; a run that was stopped goes on.
@@ -16,7 +16,6 @@ import argparse
 import copy
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.elastic_case import RECIPE, kept
 from darts_core.bench.results import write_results
 from darts_core.data import load_data
 from darts_core.elastic import Elastic, Sandwich, elastic
@@ -32,12 +32,11 @@ from darts_core.elastic.variables import middle
 from darts_core.latency import device_name
 from darts_core.models.baselines import baseline
 from darts_core.prune.rounds import take_batches
-from darts_core.runlog import read_json, write_json
 from darts_core.settings import TrainConfig
 from darts_core.train import evaluate, fit
 
-DRAWN = 8
-BASE = TrainConfig(batch_size=64, learning_rate=0.1, weight_decay=5e-4, drop_path=0.0)
+DRAWN = 4
+BASE = TrainConfig(batch_size=64, drop_path=0.0, **RECIPE)
 
 
 @dataclass(frozen=True)
@@ -82,14 +81,6 @@ class _WholeAlone(Sandwich):
         return [self.net.largest]
 
 
-def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `path` holds, made first where it is missing."""
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, make())
-    return dict(read_json(path))
-
-
 def bundle_of(args: argparse.Namespace, seed: int) -> Any:
     """`args.train` training images, `args.val` of val, and the test split."""
     some = args.train + args.val
@@ -123,7 +114,6 @@ def values(net: Elastic, bundle: Any, split: str) -> dict[str, Any]:
     drawn = [net.draw(generator) for _ in range(DRAWN)]
     return {
         "whole": evaluate(net.model, bundle, split).value,
-        "recalibrated": evaluate(net.cut(net.largest, norms), bundle, split).value,
         "middle": evaluate(net.cut(middle(net.variables), norms), bundle, split).value,
         "smallest": evaluate(net.cut(net.smallest, norms), bundle, split).value,
         "drawn": [evaluate(net.cut(one, norms), bundle, split).value for one in drawn],
@@ -155,7 +145,7 @@ def train(args: argparse.Namespace, recipe: Recipe, seed: int, bundle: Any, base
 def row_of(name: str, found: dict[int, dict[str, Any]], bases: dict[int, float]) -> dict[str, Any]:
     """A recipe's differences against the base in points, a list over the seeds and the mean of each."""
     row: dict[str, Any] = {"recipe": name, "seeds": sorted(found)}
-    for what in ("whole", "recalibrated", "middle", "smallest", "drawn"):
+    for what in ("whole", "middle", "smallest", "drawn"):
         points = [
             round(100 * (float(np.mean(one[what])) - bases[seed]), 3)
             for seed, one in sorted(found.items())
@@ -205,7 +195,7 @@ def main(words: list[str] | None = None) -> None:
                 lambda n=name, s=seed, d=bundle, b=base: train(args, RECIPES[n], s, d, b),
             )
             row = row_of(name, {seed: found[name][seed]}, bases)
-            shown = ("whole", "recalibrated", "middle", "drawn", "smallest")
+            shown = ("whole", "middle", "drawn", "smallest")
             print(seed, f"base {100 * bases[seed]:.2f}", name, *(
                 f"{what} {row[what]['mean']:+.2f}" for what in shown
             ), f"{row['process_seconds'][0]} s", flush=True)  # fmt: skip

@@ -2,10 +2,10 @@
 
     python -m benchmarks.decode --images 400 --workers 1 2 --rounds 10
 
-JPEGs of 320x256 are made, which a stream cuts to 224x224. Every round takes one epoch of batches with each
+JPEGs of 500x375 are made, about what ImageNet holds, which a stream cuts to 224x224. Every round takes one epoch of batches with each
 number of processes, in turn, and nothing is trained: what is measured is decoding, the start of the processes
 included. Stated is the median over the rounds of the ratio (images a second and process) / (images a second
-of the single process), by the clock and by the processor's time (of all processes together); on a busy machine
+of the single process), by the clock and by the time of the processor (of all processes); on a busy machine
 the clock says little. More processes than free cores only share them.
 """
 
@@ -34,9 +34,9 @@ def make(root: Path, images: int) -> None:
     for number in range(images):
         folder = root / "ab"[number % 2]
         folder.mkdir(exist_ok=True)
-        coarse = Image.fromarray(rng.integers(0, 256, (8, 10, 3)).astype(np.uint8))
-        fine = Image.fromarray(rng.integers(0, 256, (128, 160, 3)).astype(np.uint8))
-        size = (320, 256)
+        coarse = Image.fromarray(rng.integers(0, 256, (9, 12, 3)).astype(np.uint8))
+        fine = Image.fromarray(rng.integers(0, 256, (188, 250, 3)).astype(np.uint8))
+        size = (500, 375)
         whole = Image.blend(coarse.resize(size, Image.Resampling.BICUBIC), fine.resize(size), 0.15)
         whole.save(folder / f"{number:05}.jpg", quality=90)
 

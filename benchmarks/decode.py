@@ -2,11 +2,11 @@
 
     python -m benchmarks.decode --images 400 --workers 1 2 --rounds 10
 
-JPEGs of 500x375 are made, about what ImageNet holds, which a stream cuts to 224x224. Every round takes one epoch of batches with each
-number of processes, in turn, and nothing is trained: what is measured is decoding, the start of the processes
-included. Stated is the median over the rounds of the ratio (images a second and process) / (images a second
-of the single process), by the clock and by the time of the processor (of all processes); on a busy machine
-the clock says little. More processes than free cores only share them.
+JPEGs of 500x375 are made, about what ImageNet holds, which a stream cuts to 224x224. Every round takes one
+epoch of batches with each number of processes, in turn, and nothing is trained: what is measured is decoding,
+the start of the processes included. Stated is the median over the rounds of the ratio (images a second and
+process) / (images a second of the single process), by the clock and by the time of the processor (of all
+processes); on a busy machine the clock says little. More processes than free cores only share them.
 """
 
 from __future__ import annotations

@@ -198,6 +198,10 @@ class Trial:
                 pass
             time.sleep(0.005)
 
+    def keep_model(self, model_path: str) -> None:
+        """Name the trial's model, a file inside `output_dir`, without another final result."""
+        self._append({"kind": "model", "model_path": model_path[:4096]})
+
     def report(
         self,
         acc: Any,

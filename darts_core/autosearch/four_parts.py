@@ -14,7 +14,7 @@ from darts_core.autosearch.catalogue import (
     Plugin,
 )
 from darts_core.autosearch.command_line import read_arguments
-from darts_core.autosearch.metrics_yaml import metric_name, parse_metrics
+from darts_core.autosearch.metrics_yaml import metric_name, output_file, parse_metrics
 from darts_core.autosearch.space_yaml import parse_space
 from darts_core.autosearch.spec import Limits, Objective, SearchSpec
 from darts_core.autosearch.yaml_lines import Located
@@ -27,6 +27,7 @@ _GENERAL = (
     "gpu_per_instance", "instance_per_trial", "cpu_per_instance", "max_iterations", "baseline", "metrics",
     "trial_minutes", "trial_memory_mib", "max_retries", "budget_trainings", "budget_minutes",
     "confirm_seeds", "grace_seconds", "arguments", "command",
+    "model_file",
 )  # fmt: skip
 _ALGORITHM = (
     "type", "reward_attr", "mode", "num_samples", "max_concurrent", "save_model_count", "seed",
@@ -189,6 +190,19 @@ def _confirm_seeds(general: Located | None, algorithm: str) -> int:
     return 0
 
 
+def _model_file(general: Located | None) -> str:
+    """The file in a trial's output folder that a script leaves as its model."""
+    item = _optional(general, "model_file")
+    if item is None:
+        return ""
+    if _optional(general, "metrics") is None:
+        item.fail("a script that imports autosearch names its own", "give report(model_path=...)")
+    path = output_file(item)
+    if path is None:
+        item.fail("not a file in the trial's output folder", "name it relative to that: model.pt")
+    return str(path)
+
+
 def parse_four_parts(root: Located, name: str) -> SearchSpec:
     """One search from the four-part form."""
     root.check_keys(_TOP)
@@ -249,6 +263,7 @@ def parse_four_parts(root: Located, name: str) -> SearchSpec:
         metrics=parse_metrics(_optional(general, "metrics")),
         arguments=arguments,
         command=command,
+        model_file=_model_file(general),
         limits=_limits(general),
         confirm_seeds=_confirm_seeds(general, algorithm.name),
         cpu_per_trial=whole(general, "cpu_per_instance", 1, 1),

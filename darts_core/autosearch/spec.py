@@ -66,6 +66,7 @@ class SearchSpec:
     metrics: tuple[dict[str, str], ...] = ()
     arguments: str = "service"
     command: str = ""
+    model_file: str = ""  # zero-code mode: the model that a script writes, in its output folder
     limits: Limits = field(default_factory=Limits)
     confirm_seeds: int = 3
     cpu_per_trial: int = 1

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from darts_core.autosearch.contract import Trial
-from darts_core.autosearch.elastic_network import LossOf, Stage
+from darts_core.autosearch.elastic_stage import LossOf, Stage
 from darts_core.checkpoint import save_checkpoint
 from darts_core.elastic.archive import Archive
 from darts_core.elastic.choose import choose

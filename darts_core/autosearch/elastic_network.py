@@ -10,42 +10,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from darts_core.autosearch.elastic_stage import LossOf, Stage
 from darts_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["JUDGED", "POINT", "Stage", "backward", "elastic", "point_path"]
+__all__ = ["JUDGED", "POINT", "backward", "elastic", "point_path"]
 
 JUDGED = "the sub-network was judged"
 POINT = re.compile(r"([0-9a-f]{8})/([0-9]{1,3})")
-LossOf = Callable[["Tensor", "Tensor"], "Tensor"]
-
-
-@dataclass
-class Stage:
-    """Which of the three trials this one is, and what it has of the network.
-
-    Attributes:
-        model: what the script trains.
-        kind: "whole", "elastic" or "point".
-        input_shape: of one example.
-        task: what the network is trained for, by name.
-        family: of an elastic trial, from its first step on.
-        tuned: of a point's trial, whether it is trained.
-    """
-
-    model: nn.Module
-    kind: str
-    input_shape: tuple[int, ...]
-    task: str
-    options: dict[str, Any] = field(default_factory=dict)
-    family: Any = None
-    tuned: bool = True
 
 
 def point_path(trials: Path, value: str) -> Path:

@@ -148,7 +148,7 @@ def row_of(name: str, found: dict[int, dict[str, Any]], bases: dict[int, float])
     row: dict[str, Any] = {"recipe": name, "seeds": sorted(found)}
     for what in ("whole", "middle", "smallest", "drawn"):
         points = [
-            round(100 * (float(np.mean(one[what])) - bases[seed]), 3)
+            round(100 * (float(np.mean(np.ravel(one[what])[:DRAWN])) - bases[seed]), 3)
             for seed, one in sorted(found.items())
         ]
         spread = statistics.stdev(points) if len(points) > 1 else None

@@ -203,7 +203,7 @@ def main(words: list[str] | None = None) -> None:
     rows = [row_of(name, found[name], bases) for name in args.recipes]
     path = write_results(
         "elastic-whole", rows, device=device_name(torch.device("cpu")), folder=args.out,
-        name=args.judge, notes={
+        name=f"{args.elastic_epochs}-epochs-{args.judge}", notes={
             **{k: str(v) for k, v in vars(args).items() if k not in ("recipes", "runs", "out")},
             "bases": {str(seed): value for seed, value in bases.items()},
             "unit": "points of the metric against the base of the same seed",

@@ -148,7 +148,7 @@ def row_of(name: str, found: dict[int, dict[str, Any]], bases: dict[int, float])
     row: dict[str, Any] = {"recipe": name, "seeds": sorted(found)}
     for what in ("whole", "middle", "smallest", "drawn"):
         points = [
-            round(100 * (float(np.mean(one[what])) - bases[seed]), 3)
+            round(100 * (float(np.mean(np.ravel(one[what])[:DRAWN])) - bases[seed]), 3)
             for seed, one in sorted(found.items())
         ]
         spread = statistics.stdev(points) if len(points) > 1 else None
@@ -203,7 +203,7 @@ def main(words: list[str] | None = None) -> None:
     rows = [row_of(name, found[name], bases) for name in args.recipes]
     path = write_results(
         "elastic-whole", rows, device=device_name(torch.device("cpu")), folder=args.out,
-        name=args.judge, notes={
+        name=f"{args.elastic_epochs}-epochs-{args.judge}", notes={
             **{k: str(v) for k, v in vars(args).items() if k not in ("recipes", "runs", "out")},
             "bases": {str(seed): value for seed, value in bases.items()},
             "unit": "points of the metric against the base of the same seed",

@@ -72,7 +72,7 @@ class Shrink(Settings):
         high=1_000_000,
     )
     epochs: int = setting(20, "of the elastic training", low=1, high=1_000_000)
-    learning_rate: float = setting(0.02, "of the elastic training", above=0, high=100)
+    learning_rate: float = setting(0.05, "of the elastic training", above=0, high=100)
     fine_tuning: int = setting(0, "epochs of fine-tuning of each point", low=0, high=1_000_000)
     export: bool = setting(True, "write each point's deployable forms")
     options: ShrinkOptions = setting(ShrinkOptions, "what is rarely changed")

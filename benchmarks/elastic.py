@@ -141,7 +141,7 @@ def shares(case: Case) -> dict[str, Any]:
             "val_metric": point["val_metric"],
             "macs": point["macs"],
         })  # fmt: skip
-    return {"points": rows}
+    return {"points": rows, "test_examples": case.bundle().size("test")}
 
 
 def at_budgets(points: Sequence[dict[str, Any]], budgets: Sequence[float]) -> list[dict[str, Any]]:

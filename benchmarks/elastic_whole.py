@@ -47,7 +47,7 @@ class Recipe:
         learning_rate: of its start; it falls along a cosine to 0.
         drawn: sub-networks a step beside the whole and the smallest; None runs the whole one alone.
         share: of the base in each loss.
-        whole: weight of the whole network's loss.
+        others: weight of each sub-network's loss beside the whole network's 1.
         depth: whether blocks may be skipped.
         changes: of the training's other settings.
     """
@@ -55,22 +55,23 @@ class Recipe:
     learning_rate: float
     drawn: int | None = 2
     share: float = 0.5
-    whole: float = 1.0
+    others: float = 1.0
     depth: bool = True
     changes: tuple[tuple[str, Any], ...] = ()
 
 
 RECIPES = {
-    **{f"lr{rate:g}": Recipe(rate) for rate in (0.005, 0.01, 0.02, 0.05, 0.1)},
-    **{f"plain-lr{rate:g}": Recipe(rate, drawn=None) for rate in (0.005, 0.02, 0.05)},
-    **{f"lr0.02-whole{w:g}": Recipe(0.02, whole=w) for w in (2.0, 4.0, 8.0)},
+    **{f"lr{rate:g}": Recipe(rate) for rate in (0.005, 0.02, 0.05)},
+    **{f"plain-lr{rate:g}": Recipe(rate, drawn=None) for rate in (0.02, 0.1)},
+    **{f"lr{rate:g}-others0.5": Recipe(rate, others=0.5) for rate in (0.05, 0.1)},
+    **{f"lr{rate:g}-others0.25": Recipe(rate, others=0.25) for rate in (0.05, 0.1, 0.2)},
+    "lr0.2-others0.125": Recipe(0.2, others=0.125),
     "lr0.02-taught": Recipe(0.02, share=1.0),
     "lr0.02-labels": Recipe(0.02, share=0.0),
     "lr0.02-drawn1": Recipe(0.02, drawn=1),
     "lr0.02-widths": Recipe(0.02, depth=False),
     "lr0.02-warmup": Recipe(0.02, changes=(("warmup_epochs", 1.0),)),
     "lr0.02-unclipped": Recipe(0.02, changes=(("grad_clip", 0.0),)),
-    "lr0.02-average": Recipe(0.02, changes=(("ema", 0.99),)),
 }
 
 
@@ -132,7 +133,7 @@ def train(args: argparse.Namespace, recipe: Recipe, seed: int, bundle: Any, base
     )
     kind = Sandwich if recipe.drawn is not None else _WholeAlone
     sandwich = kind(
-        net, drawn=recipe.drawn or 0, share=recipe.share, whole=recipe.whole, seed=seed,
+        net, drawn=recipe.drawn or 0, share=recipe.share, others=recipe.others, seed=seed,
         task=bundle.task,
     )  # fmt: skip
     started = time.process_time()
@@ -147,7 +148,7 @@ def row_of(name: str, found: dict[int, dict[str, Any]], bases: dict[int, float])
     row: dict[str, Any] = {"recipe": name, "seeds": sorted(found)}
     for what in ("whole", "middle", "smallest", "drawn"):
         points = [
-            round(100 * (float(np.mean(one[what])) - bases[seed]), 3)
+            round(100 * (float(np.mean(np.ravel(one[what])[:DRAWN])) - bases[seed]), 3)
             for seed, one in sorted(found.items())
         ]
         spread = statistics.stdev(points) if len(points) > 1 else None
@@ -202,7 +203,7 @@ def main(words: list[str] | None = None) -> None:
     rows = [row_of(name, found[name], bases) for name in args.recipes]
     path = write_results(
         "elastic-whole", rows, device=device_name(torch.device("cpu")), folder=args.out,
-        name=args.judge, notes={
+        name=f"{args.elastic_epochs}-epochs-{args.judge}", notes={
             **{k: str(v) for k, v in vars(args).items() if k not in ("recipes", "runs", "out")},
             "bases": {str(seed): value for seed, value in bases.items()},
             "unit": "points of the metric against the base of the same seed",

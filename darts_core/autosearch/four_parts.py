@@ -10,6 +10,7 @@ from darts_core.autosearch.catalogue import (
     ALGORITHMS,
     SCHEDULER_ALIASES,
     SCHEDULERS,
+    SUPERNETS,
     Plugin,
 )
 from darts_core.autosearch.command_line import read_arguments
@@ -177,6 +178,18 @@ def _start_points(
         options["n_initial_points"] = max(1, min(options["n_initial_points"], samples // 4))
 
 
+def _confirm_seeds(general: Located | None, algorithm: str) -> int:
+    node = _optional(general, "confirm_seeds")
+    if algorithm != "elastic_search":
+        return int(node.integer(0, MAX_TRIALS)) if node is not None else 3
+    if node is not None and node.integer(0, MAX_TRIALS):
+        node.fail(
+            "the parameters are those of the one elastic training, which fresh seeds do not repeat",
+            "leave it out, and start versions of other seeds",
+        )
+    return 0
+
+
 def _model_file(general: Located | None) -> str:
     """The file in a trial's output folder that a script leaves as its model."""
     item = _optional(general, "model_file")
@@ -207,17 +220,17 @@ def parse_four_parts(root: Located, name: str) -> SearchSpec:
             f"{algorithm.name} handles one objective",
             "use tpe_search, random_search or grid_search",
         )
-    differentiable = algorithm.name == "differentiable_search"
+    supernet = algorithm.name in SUPERNETS
     space = root.get("search_space")
-    if space is None and not differentiable:
+    if space is None and not supernet:
         root.need("search_space", "list what may vary")
     options = read_options(node, algorithm, _ALGORITHM)
     if space is not None:
         dimensions, from_space = parse_space(space)
     else:
         # the searched setting is known to every trial; its values come from the supernet
-        dimensions = (SearchDimension(options["setting"], choices=(options["base"],)),)
-        from_space = {}
+        dimensions = (SearchDimension(options["setting"], choices=(options.get("base", "whole"),)),)
+        from_space = {options["setting"]: "whole"} if algorithm.name == "elastic_search" else {}
     if algorithm.name == "grid_search":
         _check_grid(node.need("type", ""), dimensions)
     scheduler, scheduler_options = _scheduler(root.get("scheduler"))
@@ -252,7 +265,7 @@ def parse_four_parts(root: Located, name: str) -> SearchSpec:
         command=command,
         model_file=_model_file(general),
         limits=_limits(general),
-        confirm_seeds=whole(general, "confirm_seeds", 0, 3),
+        confirm_seeds=_confirm_seeds(general, algorithm.name),
         cpu_per_trial=whole(general, "cpu_per_instance", 1, 1),
         gpu_per_trial=whole(general, "gpu_per_instance", 0, 0),
         source=root.file,

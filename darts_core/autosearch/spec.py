@@ -118,6 +118,8 @@ class SearchSpec:
         """All trials at most, the user's own configuration included."""
         if self.algorithm == "differentiable_search":
             return 3
+        if self.algorithm == "elastic_search":
+            return 2 + int(self.algorithm_options["points"])
         inside = self.points is not None and self.contains(self.baseline_configuration())
         if inside and self.points is not None:
             return min(self.trial_count() + 1, self.points)

@@ -121,7 +121,9 @@ def _resized(raw: RawData, size: int) -> RawData:
         sides = [round(side * size / short) for side in images.shape[2:]]
         top, left = ((side - size) // 2 for side in sides)
         for start in range(0, len(images), 1000):
-            block = torch.from_numpy(np.ascontiguousarray(images[start : start + 1000])).float()
+            block = torch.from_numpy(
+                np.array(images[start : start + 1000])
+            ).float()  # often read-only
             smooth = torch.nn.functional.interpolate(
                 block, size=sides, mode="bilinear", antialias=True, align_corners=False
             )[:, :, top : top + size, left : left + size]

@@ -7,8 +7,10 @@ import torch
 
 from benchmarks.elastic import LEAST, WORST_SHARE, area, at_budgets, compared
 from benchmarks.elastic_case import Case, kept
+from benchmarks.elastic_picture import draw, series
 from benchmarks.elastic_rivals import epochs_for, least_cut, taylor_cut
 from benchmarks.elastic_whole import row_of
+from darts_core.bench.results import write_results
 from darts_core.models.baselines import baseline
 from darts_core.supernet import count
 
@@ -83,3 +85,17 @@ def test_a_recipe_s_row_holds_points_against_the_base_of_the_same_seed():
     assert row["whole"]["points"] == [pytest.approx(1.0), pytest.approx(-2.0)]
     assert row["whole"]["mean"] == pytest.approx(-0.5)
     assert row["drawn"]["mean"] == pytest.approx(-20.0)
+
+
+def test_the_picture_shows_every_network_that_was_measured(tmp_path):
+    row = {
+        "shares": {"points": [_point(1.0, 0.9), _point(0.5, 0.85)], "test_examples": 400},
+        "taylor": {"points": [_point(0.5, 0.8)]},
+        "whole": {"base": 0.91},
+    }
+    found = series([row, row])
+    assert {name: len(points) for name, points in found.items()} == {
+        "one elastic training": 4, "Torch-Pruning, Taylor": 2, "the given network": 2,
+    }  # fmt: skip
+    results = write_results("elastic", [row], device="here", folder=tmp_path)
+    assert draw(results, tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")

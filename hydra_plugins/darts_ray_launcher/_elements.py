@@ -53,7 +53,7 @@ def run_elements(
             )(_element)
             sent, running = ray.put(packed), []
             for index, overrides in enumerate(job_overrides, first):
-                log.info("\t#%d : %s", index, " ".join(filter_overrides(overrides)))
+                log.info("element %d: %s", index, " ".join(filter_overrides(overrides)))
                 running.append(remote.remote(sent, list(overrides), index, str(token)))
             try:
                 return list(ray.get(running))

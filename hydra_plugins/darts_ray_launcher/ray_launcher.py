@@ -2,51 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Optional
+from collections.abc import Sequence
+from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-__all__ = ["RAY_TARGET", "RayLauncher", "cluster_of_launcher"]
+from hydra_plugins.darts_ray_launcher._config import cluster_of_launcher, register
 
-# OmegaConf reads the annotations at run time
-# ruff: noqa: UP045
+__all__ = ["RayLauncher"]
 
-RAY_TARGET = "hydra_plugins.darts_ray_launcher.ray_launcher.RayLauncher"
-
-
-@dataclass
-class RayLauncherConfig:
-    """Settings of the launcher: those of `darts_core.study.on_ray.RayCluster`, for each element or trial."""
-
-    _target_: str = RAY_TARGET
-    address: Optional[str] = None
-    num_cpus: float = 1.0
-    num_gpus: float = 0.0
-    runtime_env: Any = None
-
-
-ConfigStore.instance().store(
-    group="hydra/launcher", name="ray", node=RayLauncherConfig, provider="darts_ray_launcher"
-)
-
-
-def cluster_of_launcher(node: Mapping[str, Any]) -> Any:
-    """The `RayCluster` of the node `hydra.launcher`.
-
-    Raises:
-        TuneError: a value is out of range.
-    """
-    from darts_core.study.on_ray import cluster_of
-
-    plain: Any = OmegaConf.to_container(OmegaConf.create(dict(node)), resolve=True)
-    plain.pop("_target_", None)
-    return cluster_of(plain)
+register()
 
 
 class RayLauncher(Launcher):

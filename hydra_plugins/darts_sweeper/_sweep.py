@@ -32,7 +32,7 @@ from darts_core.study.spec import StudySpec
 from darts_core.study.study import announce, open_study, summarize
 from darts_core.study.table import log_hparams, write_tables
 from darts_core.study.worker import work
-from hydra_plugins.darts_ray_launcher.ray_launcher import RAY_TARGET, cluster_of_launcher
+from hydra_plugins.darts_ray_launcher._config import RAY_TARGET, cluster_of_launcher
 from hydra_plugins.darts_sweeper._overrides import spell, split
 from hydra_plugins.darts_sweeper._trial import HydraTrial, WorkerTask
 

@@ -98,8 +98,9 @@ def test_elements_of_a_multirun_are_tasks(tmp_path, cluster):
     cluster.add()
     command = [
         sys.executable, "-m", "darts_core.cli", "search", "-m", "hydra/launcher=ray",
-        f"hydra.launcher.address={cluster.address}", "data=synthetic", "data.limit=64", "space=toy",
-        "search.epochs=1", "seed=0,1", f"out={tmp_path}/runs",
+        f"hydra.launcher.address={cluster.address}", "data=digits", "data.limit=100", "space=nasbench201",
+        "search.channels=2", "search.layers=1", "search.batch_size=32", "search.epochs=1",
+        "search.finalists=1", "seed=0,1", f"out={tmp_path}/runs",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,22 +1,25 @@
 """One elastic training against its rivals: ResNet-20 on Fashion-MNIST, several seeds, one results file.
 
-    python -m benchmarks.elastic base shrink step alone prune scaled write --seeds 0 1 2
+    python -m benchmarks.elastic all --seeds 0 1 2
 
-Every step goes on where it was; a step whose results are there is taken as it is. `base` trains the network
-to its end, `shrink` is the command with one epoch of fine-tuning a point, `step` times elastic steps beside
-plain ones in turn, `alone` trains five points' networks from scratch for as many epochs as base and elastic
-training together with the same teacher, `prune` and `scaled` are rivals at four common budgets. `write`
-fills the table of what is there; what was not run is missing from it.
+Every step goes on where it was, and what is there already is taken as it is: by seed, by step, by budget.
+`base` trains the network to its end, `shrink` is the command with one epoch of fine-tuning a point, `whole`
+judges the whole network after the elastic training, `shares` times the points beside the base in turn,
+`step` times elastic steps beside plain ones in turn, `alone` trains five points' networks from scratch for
+as many epochs as base and elastic training together with the same teacher; `prune`, `taylor` and `scaled`
+are rivals at common budgets (`benchmarks/elastic_rivals.py`). `write` fills the table of what is there;
+what was not run is missing from it. Points are compared by their share of the base's time, and chosen for a
+budget on val.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import math
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,85 +27,27 @@ import numpy as np
 import torch
 from torch import nn
 
-from darts_core import cli
+from benchmarks.elastic_case import RECIPE, Case, kept
+from benchmarks.elastic_rivals import RIVALS, rival
 from darts_core.bench.results import write_results
+from darts_core.checkpoint import load_checkpoint
 from darts_core.elastic import Sandwich, elastic
 from darts_core.latency import device_name
 from darts_core.prune.finetune import fine_tune
-from darts_core.runlog import read_json, write_json
+from darts_core.runlog import read_json
 from darts_core.settings import TrainConfig
 from darts_core.study.hypervolume import hypervolume
 from darts_core.train import evaluate, load_model
 
-STEPS = ("base", "shrink", "step", "alone", "prune", "scaled", "write")
-BUDGETS = (0.75, 0.5, 0.35, 0.25)
-
-
-@dataclass(frozen=True)
-class Case:
-    """Sizes of the experiment."""
-
-    seed: int
-    out: Path
-    data: tuple[str, ...]
-    architecture: str
-    width: int
-    epochs: int
-    elastic_epochs: int
-    points: int
-    looks: int
-
-    @property
-    def folder(self) -> Path:
-        """Of this seed."""
-        return self.out / f"seed{self.seed}"
-
-    def run(self, command: str, job: str, *words: str) -> Path:
-        """A stage's folder once it is finished."""
-        common = (*self.data, f"seed={self.seed}", f"out={self.folder}", f"job={job}", "device=cpu",
-                  "version=V001", "train.batch_size=64", "train.drop_path=0")  # fmt: skip
-        status = cli.main([command, *words, *common])
-        if status:
-            raise SystemExit(status)
-        return self.folder / job / "V001" / command
-
-    def base(self) -> Path:
-        """The network, trained to its end."""
-        return self.run(
-            "train", "base", f"architecture={self.architecture}", f"train.channels={self.width}",
-            f"train.epochs={self.epochs}", "train.learning_rate=0.1", "train.weight_decay=0.0005",
-        )  # fmt: skip
-
-    def shrink(self) -> Path:
-        """The front."""
-        return self.run(
-            "shrink", "shrink", f"model={self.base()}", f"shrink.epochs={self.elastic_epochs}",
-            f"shrink.points={self.points}", f"shrink.options.looks={self.looks}",
-            "shrink.fine_tuning=1", "export.formats=[onnx]",
-        )  # fmt: skip
-
-
-def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `path` holds, made first where it is missing."""
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, make())
-    return dict(read_json(path))
-
-
-def bundle_of(case: Case) -> Any:
-    """The data of the case."""
-    from darts_core.data import load_data
-
-    given = dict(word.removeprefix("data.").split("=", 1) for word in case.data)
-    name = given.pop("data")
-    return load_data(name, **{k: int(v) if v.isdigit() else v for k, v in given.items()})
+STEPS = ("base", "shrink", "whole", "shares", "step", "alone", *RIVALS, "write")
+# the reference point of the hypervolume: what is slower or worse counts nothing
+WORST_SHARE, LEAST = 1.05, 0.5
 
 
 def step_cost(case: Case, rounds: int = 20) -> dict[str, Any]:
     """Elastic steps and the plain steps of their sub-networks, in turn; the ratio of each pair."""
     model, _ = load_model(case.base() / "model.pt")
-    bundle = bundle_of(case)
+    bundle = case.bundle()
     x, y = next(iter(bundle.batches("params", 64)))
     net = elastic(model, x)
     sandwich = Sandwich(net, seed=case.seed)
@@ -147,10 +92,10 @@ def alone(case: Case, count: int = 5) -> dict[str, Any]:
     shrunk = case.shrink()
     points = read_json(shrunk / "front.json")["points"]
     places = np.unique(np.linspace(0, len(points) - 1, count).round().astype(int))
-    bundle = bundle_of(case)
+    bundle = case.bundle()
     teacher, _ = load_model(case.base() / "model.pt")
     config = TrainConfig(epochs=case.epochs + case.elastic_epochs, batch_size=64, drop_path=0.0,
-                         learning_rate=0.1, weight_decay=5e-4)  # fmt: skip
+                         **RECIPE)  # fmt: skip
     rows = []
     for place in places:
         point = points[place]
@@ -165,115 +110,149 @@ def alone(case: Case, count: int = 5) -> dict[str, Any]:
             fine_tune(model, bundle.without_test(), config, teacher=copy.deepcopy(teacher),
                       distillation=0.5, seed=case.seed, device=torch.device("cpu"))  # fmt: skip
             return {"folder": point["folder"], "ours": point["metric"],
-                    "alone": evaluate(model, bundle, "test").accuracy}  # fmt: skip
+                    "alone": evaluate(model, bundle, "test").value}  # fmt: skip
 
         rows.append(kept(case.folder / "alone" / f"{place}.json", train))
     gains = [row["ours"] - row["alone"] for row in rows]
     return {"rows": rows, "mean_gain": statistics.mean(gains), "worst_gain": min(gains)}
 
 
-def rivals(case: Case, which: str) -> dict[str, Any]:
-    """Points (ms, test accuracy) of a rival at the common budgets."""
-    points = []
-    for budget in BUDGETS:
-        if which == "prune":
-            # as long as the elastic training and its fine-tuning, shared out over the budgets
-            epochs = max(1, round((case.elastic_epochs + 1) * 2.5 / len(BUDGETS)))
-            at = case.run("prune", f"prune{budget}", f"model={case.base()}", f"prune.epochs={epochs}",
-                          f"prune.budget={100 * budget:g}%")  # fmt: skip
-            result = read_json(at / "result.json")
-            points.append([result["latency_after_ms"], result["test_accuracy"]])
-        else:
-            width = max(2, round(case.width * budget**0.5 / 2) * 2)
-            at = case.run("train", f"scaled{budget}", f"architecture={case.architecture}",
-                          f"train.channels={width}", f"train.epochs={case.epochs}",
-                          "train.learning_rate=0.1", "train.weight_decay=0.0005")  # fmt: skip
-            points.append([clock(case, at), read_json(at / "result.json")["test_accuracy"]])
-    return {"points": points}
+def whole(case: Case) -> dict[str, Any]:
+    """The whole network after the elastic training, on test."""
+    model, _ = load_model(case.base() / "model.pt")
+    bundle = case.bundle()
+    before = evaluate(model, bundle, "test").value
+    # the same network, its channels moved
+    model.load_state_dict(load_checkpoint(case.shrink() / "checkpoint.pt")["model"])
+    return {"base": before, "whole": evaluate(model, bundle, "test").value}
 
 
-def clock(case: Case, at: Path) -> float:
-    """The measured median of a trained network, as `shrink` measures."""
-    from darts_core.elastic.device_clock import DeviceClock
+def shares(case: Case) -> dict[str, Any]:
+    """The points of the front with their shares of the base's time, measured in turn."""
+    front = case.shrink()
+    content, rows = read_json(front / "front.json"), []
+    for point in content["points"]:
+        at = front / point["folder"]
+        path = case.folder / "shares" / f"{at.name}.json"
+        rows.append({
+            **kept(path, lambda at=at: {"share": case.share_of(at)}),
+            "budget": point["budget_ms"] / content["base"]["latency_ms"],
+            "metric": point["metric"],
+            "val_metric": point["val_metric"],
+            "macs": point["macs"],
+        })  # fmt: skip
+    return {"points": rows, "test_examples": case.bundle().size("test")}
 
-    model, meta = load_model(at / "model.pt")
-    return DeviceClock(meta["image_shape"], torch.device("cpu"))(model).median_ms
+
+def at_budgets(points: Sequence[dict[str, Any]], budgets: Sequence[float]) -> list[dict[str, Any]]:
+    """For each budget the point made for it, or for a tighter one, that is best on val."""
+    found = []
+    for budget in budgets:
+        able = [point for point in points if point["budget"] <= budget + 1e-6]
+        if able:
+            found.append(max(able, key=lambda point: point["val_metric"]))
+    return found
 
 
-def area(points: list[list[float]], worst_ms: float, least: float) -> float:
-    """The area over (log ms, accuracy) that the points dominate, up to the reference point."""
-    costs = [(np.log(ms), -accuracy) for ms, accuracy in points]
-    return hypervolume(costs, (np.log(worst_ms), -least))
+def area(points: Sequence[dict[str, Any]]) -> float:
+    """Over (log share of the base's time, metric) that the points dominate, up to the reference point."""
+    costs = [(math.log(point["share"]), -point["metric"]) for point in points]
+    return hypervolume(costs, (math.log(WORST_SHARE), -LEAST)) if costs else 0.0
 
 
 def summary(case: Case) -> dict[str, Any]:
     """The row of one seed: what was run of the table."""
-    base = read_json(case.base() / "result.json")
-    row: dict[str, Any] = {"seed": case.seed, "base_accuracy": base["test_accuracy"]}
-    shrunk = case.folder / "shrink" / "V001" / "shrink"
-    if not (shrunk / "result.json").is_file():
-        return row
-    result, front = read_json(shrunk / "result.json"), read_json(shrunk / "front.json")
-    own = [[p["latency_ms"], p["metric"]] for p in front["points"]]
-    cost = result["training_seconds"] + sum(result["choosing_seconds"].values())
-    half = [p for p in own if p[0] <= 0.5 * front["base"]["latency_ms"]]
-    row |= {
-        "cost_in_trainings": cost / base["device_seconds"],
-        "points": len(own),
-        "judged": result["judged"],
-        "found_by": result["found_by"],
-        "whole_minus_base": front["points"][0]["metric"] - base["test_accuracy"],
-        "half_latency_minus_base": max((p[1] for p in half), default=float("nan"))
-        - base["test_accuracy"],
-        "front": own,
-    }
-    reference = (1.05 * front["base"]["latency_ms"], 0.5)
-    row["hypervolume"] = {"ours": area(own, *reference), "reference": list(reference)}
-    for name in ("step", "alone", "prune", "scaled"):
+    row: dict[str, Any] = {"seed": case.seed}
+    for name in ("whole", "step", "alone", *RIVALS, "shares"):
         path = case.folder / f"{name}.json"
         if path.is_file():
             row[name] = read_json(path)
-            if "points" in row[name]:
-                row["hypervolume"][name] = area(row[name]["points"], *reference)
+    if (case.folder / "shrink" / "V001" / "shrink" / "result.json").is_file():
+        seconds, result = case.seconds(), read_json(case.shrink() / "result.json")
+        row |= {
+            "seconds": seconds,
+            "cost_in_trainings": (seconds["base"] + seconds["front"]) / seconds["base"],
+            "points": result["points"],
+            "judged": result["judged"],
+            "found_by": result["found_by"],
+        }
+    if "shares" in row:
+        ours = at_budgets(row["shares"]["points"], case.budgets)
+        row["ours"] = {"points": ours}
+        row["hypervolume"] = {
+            name: area(row[name]["points"]) for name in ("ours", *RIVALS) if name in row
+        }
+        half = at_budgets(row["shares"]["points"], [0.5])
+        if half and "whole" in row:
+            row["half_minus_base"] = half[0]["metric"] - row["whole"]["base"]
+    if "whole" in row:
+        row["whole_minus_base"] = row["whole"]["whole"] - row["whole"]["base"]
     return row
 
 
-def main() -> None:
+def compared(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Rival -> the hypervolume that the front has more, over the seeds that have both, paired."""
+    found: dict[str, Any] = {}
+    for name in RIVALS:
+        more = [
+            row["hypervolume"]["ours"] - row["hypervolume"][name]
+            for row in rows
+            if name in row.get("hypervolume", {})
+        ]
+        if more:
+            error = statistics.stdev(more) / math.sqrt(len(more)) if len(more) > 1 else None
+            found[name] = {"mean": statistics.mean(more), "standard_error": error, "n": len(more)}
+    return found
+
+
+def main(words: list[str] | None = None) -> None:
     """Parse the command line, run the steps of every seed, write the results file."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
-    parser.add_argument("steps", nargs="+", choices=STEPS)
+    parser.add_argument("steps", nargs="+", choices=("all", *STEPS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--data", nargs="+", default=["data=fashion_mnist", "data.limit=10000"])
     parser.add_argument("--architecture", default="resnet20")
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=20, help="of the base")
     parser.add_argument("--elastic-epochs", type=int, default=10)
-    parser.add_argument("--points", type=int, default=8)
+    parser.add_argument("--fine-tuning", type=int, default=1, help="epochs of each point")
+    parser.add_argument("--front", type=float, nargs="+", default=list(Case.front))
     parser.add_argument("--looks", type=int, default=100)
+    parser.add_argument("--budgets", type=float, nargs="+", default=list(Case.budgets))
+    parser.add_argument("--seconds", type=float, default=1.0, help="longest time for one timing")
+    parser.add_argument("--rounds", type=int, default=20, help="of the step's timing")
     parser.add_argument("--runs", type=Path, default=Path("runs/elastic"), help="run folders")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     cases = [
         Case(seed, args.runs, tuple(args.data), args.architecture, args.width, args.epochs,
-             args.elastic_epochs, args.points, args.looks)
+             args.elastic_epochs, tuple(args.front), args.looks, tuple(args.budgets), args.fine_tuning,
+             args.seconds)
         for seed in args.seeds
     ]  # fmt: skip
-    work: dict[str, Callable[[Case], Any]] = {
-        "base": Case.base,
-        "shrink": Case.shrink,
-        "step": lambda case: kept(case.folder / "step.json", lambda: step_cost(case)),
-        "alone": lambda case: kept(case.folder / "alone.json", lambda: alone(case)),
-        "prune": lambda case: kept(case.folder / "prune.json", lambda: rivals(case, "prune")),
-        "scaled": lambda case: kept(case.folder / "scaled.json", lambda: rivals(case, "scaled")),
+    made: dict[str, Callable[[Case], dict[str, Any]]] = {
+        "whole": whole,
+        "shares": shares,
+        "step": lambda case: step_cost(case, args.rounds),
+        "alone": alone,
+        **{name: lambda case, name=name: rival(case, name) for name in RIVALS},
     }
+    wanted = STEPS if "all" in args.steps else args.steps
     for case in cases:
-        for step in STEPS[:-1]:
-            if step in args.steps:
-                work[step](case)
-    if "write" in args.steps:
+        for step in (step for step in STEPS[:-1] if step in wanted):
+            if step in made:
+                kept(case.folder / f"{step}.json", lambda c=case, s=step: made[s](c))
+            else:
+                {"base": Case.base, "shrink": Case.shrink}[step](case)
+    if "write" in wanted:
         rows = [summary(case) for case in cases]
-        notes = {"data": args.data, "architecture": args.architecture, "width": args.width,
-                 "epochs": args.epochs, "elastic_epochs": args.elastic_epochs}  # fmt: skip
+        notes = {
+            "data": args.data, "architecture": args.architecture, "width": args.width,
+            "epochs": args.epochs, "elastic_epochs": args.elastic_epochs, "budgets": args.budgets,
+            "fine_tuning": args.fine_tuning,
+            "hypervolume_reference": {"share_of_base_time": WORST_SHARE, "metric": LEAST},
+            "hypervolume_more_than": compared(rows),
+        }  # fmt: skip
         device = device_name(torch.device("cpu"))
         print(write_results("elastic", rows, device=device, folder=args.out, notes=notes))
 

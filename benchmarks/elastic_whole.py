@@ -4,7 +4,7 @@
     python -m benchmarks.elastic_whole --seeds 0 1 2 --judge test --recipes lr0.02 lr0.005
 
 A network is trained to its end; each recipe then trains a copy of it, elastic. Differences against the base,
-on the split that `--judge` names, of the whole network, of the smallest sub-network and of eight drawn ones
+on the split that `--judge` names, of the whole network, of the smallest sub-network and of four drawn ones
 (the same for all recipes): recipes are chosen on val with some seeds, and judged on test with others.
 `plain` recipes run the whole network alone, which tells the schedule's share from that of the sharing. Every
 training is kept in `--runs`, one file each; a run that was stopped goes on.
@@ -16,7 +16,6 @@ import argparse
 import copy
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.elastic_case import RECIPE, kept
 from darts_core.bench.results import write_results
 from darts_core.data import load_data
 from darts_core.elastic import Elastic, Sandwich, elastic
@@ -32,12 +32,11 @@ from darts_core.elastic.variables import middle
 from darts_core.latency import device_name
 from darts_core.models.baselines import baseline
 from darts_core.prune.rounds import take_batches
-from darts_core.runlog import read_json, write_json
 from darts_core.settings import TrainConfig
 from darts_core.train import evaluate, fit
 
-DRAWN = 8
-BASE = TrainConfig(batch_size=64, learning_rate=0.1, weight_decay=5e-4, drop_path=0.0)
+DRAWN = 4
+BASE = TrainConfig(batch_size=64, drop_path=0.0, **RECIPE)
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Recipe:
         learning_rate: of its start; it falls along a cosine to 0.
         drawn: sub-networks a step beside the whole and the smallest; None runs the whole one alone.
         share: of the base in each loss.
-        whole: weight of the whole network's loss.
+        others: weight of each sub-network's loss beside the whole network's 1.
         depth: whether blocks may be skipped.
         changes: of the training's other settings.
     """
@@ -56,22 +55,23 @@ class Recipe:
     learning_rate: float
     drawn: int | None = 2
     share: float = 0.5
-    whole: float = 1.0
+    others: float = 1.0
     depth: bool = True
     changes: tuple[tuple[str, Any], ...] = ()
 
 
 RECIPES = {
-    **{f"lr{rate:g}": Recipe(rate) for rate in (0.005, 0.01, 0.02, 0.05, 0.1)},
-    **{f"plain-lr{rate:g}": Recipe(rate, drawn=None) for rate in (0.005, 0.02, 0.05)},
-    **{f"lr0.02-whole{w:g}": Recipe(0.02, whole=w) for w in (2.0, 4.0, 8.0)},
+    **{f"lr{rate:g}": Recipe(rate) for rate in (0.005, 0.02, 0.05)},
+    **{f"plain-lr{rate:g}": Recipe(rate, drawn=None) for rate in (0.02, 0.1)},
+    **{f"lr{rate:g}-others0.5": Recipe(rate, others=0.5) for rate in (0.05, 0.1)},
+    **{f"lr{rate:g}-others0.25": Recipe(rate, others=0.25) for rate in (0.05, 0.1, 0.2)},
+    "lr0.2-others0.125": Recipe(0.2, others=0.125),
     "lr0.02-taught": Recipe(0.02, share=1.0),
     "lr0.02-labels": Recipe(0.02, share=0.0),
     "lr0.02-drawn1": Recipe(0.02, drawn=1),
     "lr0.02-widths": Recipe(0.02, depth=False),
     "lr0.02-warmup": Recipe(0.02, changes=(("warmup_epochs", 1.0),)),
     "lr0.02-unclipped": Recipe(0.02, changes=(("grad_clip", 0.0),)),
-    "lr0.02-average": Recipe(0.02, changes=(("ema", 0.99),)),
 }
 
 
@@ -80,14 +80,6 @@ class _WholeAlone(Sandwich):
 
     def choices(self) -> list[dict[str, int]]:
         return [self.net.largest]
-
-
-def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `path` holds, made first where it is missing."""
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, make())
-    return dict(read_json(path))
 
 
 def bundle_of(args: argparse.Namespace, seed: int) -> Any:
@@ -123,7 +115,6 @@ def values(net: Elastic, bundle: Any, split: str) -> dict[str, Any]:
     drawn = [net.draw(generator) for _ in range(DRAWN)]
     return {
         "whole": evaluate(net.model, bundle, split).value,
-        "recalibrated": evaluate(net.cut(net.largest, norms), bundle, split).value,
         "middle": evaluate(net.cut(middle(net.variables), norms), bundle, split).value,
         "smallest": evaluate(net.cut(net.smallest, norms), bundle, split).value,
         "drawn": [evaluate(net.cut(one, norms), bundle, split).value for one in drawn],
@@ -142,7 +133,7 @@ def train(args: argparse.Namespace, recipe: Recipe, seed: int, bundle: Any, base
     )
     kind = Sandwich if recipe.drawn is not None else _WholeAlone
     sandwich = kind(
-        net, drawn=recipe.drawn or 0, share=recipe.share, whole=recipe.whole, seed=seed,
+        net, drawn=recipe.drawn or 0, share=recipe.share, others=recipe.others, seed=seed,
         task=bundle.task,
     )  # fmt: skip
     started = time.process_time()
@@ -155,9 +146,9 @@ def train(args: argparse.Namespace, recipe: Recipe, seed: int, bundle: Any, base
 def row_of(name: str, found: dict[int, dict[str, Any]], bases: dict[int, float]) -> dict[str, Any]:
     """A recipe's differences against the base in points, a list over the seeds and the mean of each."""
     row: dict[str, Any] = {"recipe": name, "seeds": sorted(found)}
-    for what in ("whole", "recalibrated", "middle", "smallest", "drawn"):
+    for what in ("whole", "middle", "smallest", "drawn"):
         points = [
-            round(100 * (float(np.mean(one[what])) - bases[seed]), 3)
+            round(100 * (float(np.mean(np.ravel(one[what])[:DRAWN])) - bases[seed]), 3)
             for seed, one in sorted(found.items())
         ]
         spread = statistics.stdev(points) if len(points) > 1 else None
@@ -205,14 +196,14 @@ def main(words: list[str] | None = None) -> None:
                 lambda n=name, s=seed, d=bundle, b=base: train(args, RECIPES[n], s, d, b),
             )
             row = row_of(name, {seed: found[name][seed]}, bases)
-            shown = ("whole", "recalibrated", "middle", "drawn", "smallest")
+            shown = ("whole", "middle", "drawn", "smallest")
             print(seed, f"base {100 * bases[seed]:.2f}", name, *(
                 f"{what} {row[what]['mean']:+.2f}" for what in shown
             ), f"{row['process_seconds'][0]} s", flush=True)  # fmt: skip
     rows = [row_of(name, found[name], bases) for name in args.recipes]
     path = write_results(
         "elastic-whole", rows, device=device_name(torch.device("cpu")), folder=args.out,
-        name=args.judge, notes={
+        name=f"{args.elastic_epochs}-epochs-{args.judge}", notes={
             **{k: str(v) for k, v in vars(args).items() if k not in ("recipes", "runs", "out")},
             "bases": {str(seed): value for seed, value in bases.items()},
             "unit": "points of the metric against the base of the same seed",

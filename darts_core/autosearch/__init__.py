@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         ResNet101,
     )
     from darts_core.autosearch.contract import Config, StopTrial
+    from darts_core.autosearch.elastic_network import backward, elastic
     from darts_core.autosearch.loading import load
     from darts_core.autosearch.measure import count_params, latency_ms
     from darts_core.autosearch.module_search import searchable
@@ -55,10 +56,12 @@ __all__ = [
     "SearchResult",
     "StopTrial",
     "WidthChoice",
+    "backward",
     "checkpoint_dir",
     "config",
     "count_params",
     "device",
+    "elastic",
     "latency_ms",
     "load",
     "network",
@@ -87,6 +90,8 @@ _ELSEWHERE = {
     "run": "autosearch.api",
     "SearchResult": "autosearch.api",
     "searchable": "autosearch.module_search",
+    "elastic": "autosearch.elastic_network",
+    "backward": "autosearch.elastic_network",
     "load": "autosearch.loading",
     "network": "autosearch.networks",
     "StopTrial": "autosearch.contract",

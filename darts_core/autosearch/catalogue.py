@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["ALGORITHMS", "SCHEDULERS", "Option", "Plugin"]
+__all__ = ["ALGORITHMS", "SCHEDULERS", "SUPERNETS", "Option", "Plugin"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,24 @@ _ALGORITHMS = (
     ),
 )
 
+_ELASTIC = Plugin(
+    "elastic_search",
+    "one elastic training of your trained network; a sub-network a latency is then judged",
+    {
+        "setting": Option("subnetwork", help="the setting that names the sub-network"),
+        "target_latency": Option(0.5, 0.01, 1.0, help="the smallest point's time against yours"),
+        "points": Option(3, 1, 50, help="sub-networks, evenly spread down to target_latency"),
+        "looks": Option(50, 8, 10**6, help="sub-networks that each search may judge"),
+        "batch": Option(1, 1, 10**6, help="examples a call of the latency"),
+        "elastic_share": Option(
+            0.5, 0.01, 1.0, help="share of max_iterations of the elastic training"
+        ),
+        "fine_tuning": Option(0, 0, 10**6, help="iterations of each sub-network's own training"),
+    },
+)
+# one trial of these trains many networks; nothing is sampled
+SUPERNETS = ("differentiable_search", "elastic_search")
+
 _SCHEDULERS = (
     Plugin("FIFOScheduler", "every trial runs to its end"),
     Plugin(
@@ -113,7 +131,7 @@ _SCHEDULERS = (
     ),
 )
 
-ALGORITHMS = {plugin.name: plugin for plugin in _ALGORITHMS}
+ALGORITHMS = {plugin.name: plugin for plugin in (*_ALGORITHMS, _ELASTIC)}
 SCHEDULERS = {plugin.name: plugin for plugin in _SCHEDULERS}
 
 # spellings of other programs and of the native form
@@ -125,6 +143,7 @@ ALGORITHM_ALIASES = {
     "anneal": "anneal_search",
     "evolution": "evolution_search",
     "differentiable": "differentiable_search",
+    "elastic": "elastic_search",
     "hyperopt": "tpe_search",
 }
 SCHEDULER_ALIASES = {

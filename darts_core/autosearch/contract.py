@@ -133,12 +133,19 @@ class Trial:
         self.searchables: list[Any] = []
         # networks that were built, the last one to be kept; see networks.py
         self.networks: list[Any] = []
+        # the network given to `elastic`, and what becomes of it here; see elastic_network.py
+        self.elastic: Any = None
         # whether the end of a script's process is taken care of; see closing.py
         self.watched = False
         # why the last latency measured here is not to be trusted; empty when it is
         self.latency_flag = ""
         self._iterations = 0
         self._lock = threading.Lock()
+
+    @property
+    def iterations(self) -> int:
+        """Finished ones, as they were reported."""
+        return self._iterations
 
     def _append(self, row: dict[str, Any]) -> None:
         if self.folder is None:
@@ -190,6 +197,10 @@ class Trial:
             except (OSError, ValueError):
                 pass
             time.sleep(0.005)
+
+    def keep_model(self, model_path: str) -> None:
+        """Name the trial's model, a file inside `output_dir`, without another final result."""
+        self._append({"kind": "model", "model_path": model_path[:4096]})
 
     def report(
         self,

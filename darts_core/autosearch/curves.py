@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from darts_core.autosearch.reports import ReportReader
+from darts_core.autosearch.reports import iterations_of
 from darts_core.study.metric_names import names_of
 from darts_core.study.results import search_rows
 
@@ -17,11 +17,10 @@ def trial_curves(rows: Sequence[dict[str, Any]], metric: str) -> dict[str, list[
     """A metric at each iteration of every trial of a search."""
     curves = {}
     for row in search_rows(rows):
-        reader, points = ReportReader(Path(row["folder"]) / "reports.jsonl"), []
-        while found := reader.new_iterations():
-            for iteration, metrics in found:
-                values = [metrics.get(name) for name in names_of(metric)]
-                points += [(iteration, float(v)) for v in values if v is not None][:1]
+        points = []
+        for iteration, metrics in iterations_of(Path(row["folder"])):
+            values = [metrics.get(name) for name in names_of(metric)]
+            points += [(iteration, float(v)) for v in values if v is not None][:1]
         if points:
             curves[row["trial_id"]] = points
     return curves

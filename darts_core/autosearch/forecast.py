@@ -20,16 +20,25 @@ from darts_core.store.code import copy_code
 
 __all__ = ["dry_run", "forecast_text", "plan_notes", "trainings"]
 
+# the whole network, the smallest and two between, in steps of the whole one
+_ELASTIC_STEP = 2.5
+
 
 def trainings(plan: SearchPlan) -> tuple[float, float]:
     """The cost in trainings without early stopping, and of the confirming runs.
 
-    A supernet counts as the share of the iterations it is trained for. A budget caps the first number.
+    A supernet counts as the share of the iterations it is trained for; a step of an elastic network runs
+    four. A budget caps the first number.
     """
     search = float(plan.trial_count())
     for step in plan.steps:
         if step.algorithm == "differentiable_search" and step.max_iterations is not None:
             search -= 1.0 - float(step.algorithm_options["supernet_share"])
+        if step.algorithm == "elastic_search" and step.max_iterations is not None:
+            options = step.algorithm_options
+            tuned = max(1, int(options["fine_tuning"])) / step.max_iterations
+            search -= 1.0 - _ELASTIC_STEP * float(options["elastic_share"])
+            search -= int(options["points"]) * max(0.0, 1.0 - tuned)
     limits = [s.limits.trainings for s in plan.steps if s.limits.trainings is not None]
     return min([search, *limits]), 2.0 * plan.last.confirm_seeds
 

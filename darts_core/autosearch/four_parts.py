@@ -10,10 +10,11 @@ from darts_core.autosearch.catalogue import (
     ALGORITHMS,
     SCHEDULER_ALIASES,
     SCHEDULERS,
+    SUPERNETS,
     Plugin,
 )
 from darts_core.autosearch.command_line import read_arguments
-from darts_core.autosearch.metrics_yaml import metric_name, parse_metrics
+from darts_core.autosearch.metrics_yaml import metric_name, output_file, parse_metrics
 from darts_core.autosearch.space_yaml import parse_space
 from darts_core.autosearch.spec import Limits, Objective, SearchSpec
 from darts_core.autosearch.yaml_lines import Located
@@ -26,6 +27,7 @@ _GENERAL = (
     "gpu_per_instance", "instance_per_trial", "cpu_per_instance", "max_iterations", "baseline", "metrics",
     "trial_minutes", "trial_memory_mib", "max_retries", "budget_trainings", "budget_minutes",
     "confirm_seeds", "grace_seconds", "arguments", "command",
+    "model_file",
 )  # fmt: skip
 _ALGORITHM = (
     "type", "reward_attr", "mode", "num_samples", "max_concurrent", "save_model_count", "seed",
@@ -176,6 +178,31 @@ def _start_points(
         options["n_initial_points"] = max(1, min(options["n_initial_points"], samples // 4))
 
 
+def _confirm_seeds(general: Located | None, algorithm: str) -> int:
+    node = _optional(general, "confirm_seeds")
+    if algorithm != "elastic_search":
+        return int(node.integer(0, MAX_TRIALS)) if node is not None else 3
+    if node is not None and node.integer(0, MAX_TRIALS):
+        node.fail(
+            "the parameters are those of the one elastic training, which fresh seeds do not repeat",
+            "leave it out, and start versions of other seeds",
+        )
+    return 0
+
+
+def _model_file(general: Located | None) -> str:
+    """The file in a trial's output folder that a script leaves as its model."""
+    item = _optional(general, "model_file")
+    if item is None:
+        return ""
+    if _optional(general, "metrics") is None:
+        item.fail("a script that imports autosearch names its own", "give report(model_path=...)")
+    path = output_file(item)
+    if path is None:
+        item.fail("not a file in the trial's output folder", "name it relative to that: model.pt")
+    return str(path)
+
+
 def parse_four_parts(root: Located, name: str) -> SearchSpec:
     """One search from the four-part form."""
     root.check_keys(_TOP)
@@ -193,17 +220,17 @@ def parse_four_parts(root: Located, name: str) -> SearchSpec:
             f"{algorithm.name} handles one objective",
             "use tpe_search, random_search or grid_search",
         )
-    differentiable = algorithm.name == "differentiable_search"
+    supernet = algorithm.name in SUPERNETS
     space = root.get("search_space")
-    if space is None and not differentiable:
+    if space is None and not supernet:
         root.need("search_space", "list what may vary")
     options = read_options(node, algorithm, _ALGORITHM)
     if space is not None:
         dimensions, from_space = parse_space(space)
     else:
         # the searched setting is known to every trial; its values come from the supernet
-        dimensions = (SearchDimension(options["setting"], choices=(options["base"],)),)
-        from_space = {}
+        dimensions = (SearchDimension(options["setting"], choices=(options.get("base", "whole"),)),)
+        from_space = {options["setting"]: "whole"} if algorithm.name == "elastic_search" else {}
     if algorithm.name == "grid_search":
         _check_grid(node.need("type", ""), dimensions)
     scheduler, scheduler_options = _scheduler(root.get("scheduler"))
@@ -236,8 +263,9 @@ def parse_four_parts(root: Located, name: str) -> SearchSpec:
         metrics=parse_metrics(_optional(general, "metrics")),
         arguments=arguments,
         command=command,
+        model_file=_model_file(general),
         limits=_limits(general),
-        confirm_seeds=whole(general, "confirm_seeds", 0, 3),
+        confirm_seeds=_confirm_seeds(general, algorithm.name),
         cpu_per_trial=whole(general, "cpu_per_instance", 1, 1),
         gpu_per_trial=whole(general, "gpu_per_instance", 0, 0),
         source=root.file,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from darts_core.autosearch import contract
 from darts_core.autosearch.networks import MARK, NETWORK, WEIGHTS
-from darts_core.errors import ConfigError
+from darts_core.errors import ConfigError, ResumeError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,6 +52,7 @@ def load(
     import torch
 
     from darts_core.reading import read_mapping
+    from darts_core.train.save import fit_to
 
     folder = Path(folder)
     if not (folder / NETWORK).is_file() or not (folder / WEIGHTS).is_file():
@@ -65,8 +66,11 @@ def load(
         model = build() if build is not None else _built(content, Path(code))
     try:
         state = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
+        cut = content.get("cut") or {}
+        model = fit_to(model, state, cut.get("replaced"), cut.get("sizes")) if cut else model
         model.load_state_dict(state)
     except (
+        ResumeError,
         RuntimeError,
         TypeError,
         AttributeError,

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from darts_core.autosearch.contract import METRIC_NAME
 from darts_core.autosearch.yaml_lines import Located
 
-__all__ = ["metric_name", "parse_metrics"]
+__all__ = ["metric_name", "output_file", "parse_metrics"]
 
 
 def metric_name(node: Located) -> str:
@@ -16,6 +16,12 @@ def metric_name(node: Located) -> str:
     if not METRIC_NAME.fullmatch(node.text()):
         node.fail("not a metric name", "use letters, digits and _ . / -, beginning with a letter")
     return node.text()
+
+
+def output_file(node: Located) -> PurePosixPath | None:
+    """A path below the trial's output folder, or None where it leads out of it."""
+    path = PurePosixPath(node.text())
+    return None if path.is_absolute() or ".." in path.parts or not path.name else path
 
 
 def parse_metrics(node: Located | None) -> tuple[dict[str, str], ...]:
@@ -51,8 +57,8 @@ def _pattern(regex: Located) -> dict[str, str]:
 def _entry(item: Located, name: str) -> dict[str, str]:
     """File and key; the key is the metric's name unless one is given."""
     file, key = item.need("file", "name a JSON file"), item.get("key")
-    path = PurePosixPath(file.text())
-    if path.is_absolute() or ".." in path.parts or path.suffix != ".json":
+    path = output_file(file)
+    if path is None or path.suffix != ".json":
         file.fail(
             "not a JSON file in the trial's output folder", "name it relative to that: metric.json"
         )

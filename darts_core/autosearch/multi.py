@@ -34,6 +34,10 @@ def _run_one(spec: SearchSpec, workshop: Workshop, **options: Any) -> Row | None
         from darts_core.autosearch.differentiable import DifferentiableSearch
 
         return DifferentiableSearch(spec, workshop, **options).run()
+    if spec.algorithm == "elastic_search":
+        from darts_core.autosearch.elastic_search import ElasticSearch
+
+        return ElasticSearch(spec, workshop, **options).run()
     return Search(spec, workshop, **options).run()
 
 

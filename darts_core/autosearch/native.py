@@ -126,6 +126,7 @@ def parse_native(root: Located, name: str) -> SearchSpec:
         "metrics": content["metrics"],
         "arguments": content["arguments"],
         "command": content["command"],
+        "model_file": content["model_file"],
         "confirm_seeds": content["confirm_seeds"],
         "cpu_per_instance": content["cpus"],
         "gpu_per_instance": content["gpus"],

@@ -16,7 +16,7 @@ from typing import Any
 
 from darts_core.autosearch import closing, contract
 
-__all__ = ["MARK", "NETWORK", "WEIGHTS", "network", "remember"]
+__all__ = ["MARK", "NETWORK", "WEIGHTS", "network", "remember", "remember_cut"]
 
 NETWORK, WEIGHTS = "network.json", "network.pt"
 MARK = "__autosearch_network__"
@@ -33,6 +33,7 @@ class Kept:
     input_shape: Sequence[int] | None
     searchable: str | None = None  # the setting that names the architecture
     choices: dict[str, Any] | None = None  # label -> its options and the chosen one
+    cut: dict[str, Any] | None = None  # what a sub-network has replaced, and its sizes
 
     def description(self) -> dict[str, Any]:
         """Plain values; `builder` is None for what has no name, such as an nn.Sequential made in place."""
@@ -53,6 +54,7 @@ class Kept:
             "input_shape": list(self.input_shape) if self.input_shape is not None else None,
             "searchable": self.searchable,
             "choices": self.choices,
+            "cut": self.cut,
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "text": str(self.model)[:20_000],
         }
@@ -114,7 +116,22 @@ def remember(
     kept = Kept(
         model, builder, list(arguments), dict(keywords or {}), input_shape, searchable, choices
     )
-    if kept.input_shape is None and contract.current().networks:
-        kept.input_shape = contract.current().networks[-1].input_shape
+    before = contract.current().networks[-1:]
+    if before and kept.input_shape is None:
+        kept.input_shape = before[0].input_shape
+    if before and before[0].model is model:
+        kept.cut = before[0].cut
     contract.current().networks.append(kept)
     closing.watch(contract.current())
+
+
+def remember_cut(
+    model: Any, given: Any, input_shape: Sequence[int], cut: dict[str, Any] | None
+) -> None:
+    """Note what a network was cut to; how it was built stays what is known of the `given` one."""
+    known = contract.current().networks[-1:]
+    if known and known[0].model is given:
+        known[0].model, known[0].input_shape, known[0].cut = model, input_shape, cut
+    else:
+        remember(model, type(given), input_shape=input_shape)
+        contract.current().networks[-1].cut = cut

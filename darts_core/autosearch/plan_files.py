@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.autosearch.backbones import grammar
+from darts_core.autosearch.catalogue import SUPERNETS
 from darts_core.autosearch.command_line import check_command
 from darts_core.autosearch.job_yaml import parse_file
 from darts_core.autosearch.space_yaml import code_dimension, dense_codes
@@ -57,12 +58,12 @@ def _joint(steps: Sequence[SearchSpec]) -> SearchSpec:
     return replace(last, name="joint", dimensions=dimensions, baseline=baseline)
 
 
-def _refuse_differentiable(steps: Sequence[SearchSpec], mode: str) -> None:
+def _refuse_supernets(steps: Sequence[SearchSpec], mode: str) -> None:
     """A supernet proposes one architecture, once: there is nothing to nest or to join."""
     for step in steps:
-        if step.algorithm == "differentiable_search":
+        if step.algorithm in SUPERNETS:
             raise ConfigError(
-                f"{step.source}: differentiable_search cannot be part of a {mode} multi-search; use "
+                f"{step.source}: {step.algorithm} cannot be part of a {mode} multi-search; use "
                 "--multi serial, or another search_algorithm.type."
             )
 
@@ -123,7 +124,7 @@ def build_plan(
     ]
     _check_own_values(steps)
     if len(steps) > 1 and mode in ("nested", "joint"):
-        _refuse_differentiable(steps, mode)
+        _refuse_supernets(steps, mode)
     if len(steps) > 1 and mode == "joint":
         return SearchPlan((_joint(steps),), "joint")
     if len(steps) == 1:

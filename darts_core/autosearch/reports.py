@@ -16,7 +16,7 @@ from darts_core.autosearch.contract import (
 )
 from darts_core.study.metric_names import names_of
 
-__all__ = ["Metrics", "ReportReader", "Reports", "objective_value"]
+__all__ = ["Metrics", "ReportReader", "Reports", "iterations_of", "objective_value"]
 
 MAX_FILE_BYTES = 64 * 2**20
 Metrics = dict[str, float | int | None]
@@ -63,6 +63,10 @@ class Reports:
         """Take one decoded line; returns the iteration it was, if it was one."""
         if not isinstance(row, dict):
             self.ignored += 1
+            return None
+        if row.get("kind") == "model":
+            path = row.get("model_path")
+            self.final["model_path"] = path if isinstance(path, str) else None
             return None
         if row.get("kind") == "final":
             data = row.get("additional_data")
@@ -123,6 +127,22 @@ class ReportReader:
             if iteration is not None:
                 found.append(iteration)
         return found
+
+
+def iterations_of(folder: Path) -> list[tuple[int, Metrics]]:
+    """The iterations of a trial, of all its attempts: those before the one where the next attempt went on.
+
+    An attempt that began again from the first iteration replaces what earlier ones reported.
+    """
+    earlier = sorted(folder.glob("reports.*.jsonl"), key=lambda path: (len(path.name), path.name))
+    kept: list[tuple[int, Metrics]] = []
+    for path in [*earlier, folder / "reports.jsonl"]:
+        reader, found = ReportReader(path), []
+        while some := reader.new_iterations():
+            found += some
+        if found:
+            kept = [item for item in kept if item[0] < found[0][0]] + found
+    return kept
 
 
 def objective_value(name: str, reports: Reports, seconds: float) -> float | int | None:

@@ -66,6 +66,7 @@ class SearchSpec:
     metrics: tuple[dict[str, str], ...] = ()
     arguments: str = "service"
     command: str = ""
+    model_file: str = ""  # zero-code mode: the model that a script writes, in its output folder
     limits: Limits = field(default_factory=Limits)
     confirm_seeds: int = 3
     cpu_per_trial: int = 1
@@ -117,6 +118,8 @@ class SearchSpec:
         """All trials at most, the user's own configuration included."""
         if self.algorithm == "differentiable_search":
             return 3
+        if self.algorithm == "elastic_search":
+            return 2 + int(self.algorithm_options["points"])
         inside = self.points is not None and self.contains(self.baseline_configuration())
         if inside and self.points is not None:
             return min(self.trial_count() + 1, self.points)

@@ -16,7 +16,7 @@ from darts_core.autosearch.boot_file import seed_option
 from darts_core.autosearch.command_line import BUILT_IN, command_line, parse_command
 from darts_core.autosearch.costs import Account, attempt, earlier, set_aside
 from darts_core.autosearch.process import BY_COMMAND, Outcome, TrialProcess
-from darts_core.autosearch.reports import Metrics, objective_value
+from darts_core.autosearch.reports import Metrics, iterations_of, objective_value
 from darts_core.autosearch.spec import SearchSpec
 from darts_core.runlog import write_json
 from darts_core.study.results import read_rows, trials_folder
@@ -160,6 +160,7 @@ class Workshop:
             "threads": spec.cpu_per_trial,
             "max_iterations": spec.max_iterations,
             "metrics": list(spec.metrics),
+            "model_file": spec.model_file,
             "reward": spec.objectives[0].metric,
             **extra,
         }
@@ -223,7 +224,7 @@ class Workshop:
                 "report(acc, latency=..., additional_data={...})"
             )
         first = spec.objectives[0]
-        shown = [m.get(first.metric) for _, m in reports.iterations]
+        shown = [m.get(first.metric) for _, m in iterations_of(process.folder)]
         seen = [value for value in shown if value is not None]
         best = (max(seen) if first.mode == "max" else min(seen)) if seen else values[first.metric]
         kept = ("trial_id", "number", "step", "phase", "attempt", "config", "seed", "device",

@@ -131,6 +131,12 @@ def run_script(trial: Trial) -> int:
     if written or later:
         # these belong to the last iteration, not to one more
         trial.reporter(**{**seen, **written, "training_iteration": max(1, calls)})
+    if (
+        code == 0
+        and (model := record.get("model_file"))
+        and (Path(trial.output_dir) / model).is_file()
+    ):
+        trial.keep_model(model)
     if code == 0 and reward not in {**seen, **written}:
         raise ConfigError(
             f"Neither a printed line nor a file gave {reward!r}; check general.metrics against the log "

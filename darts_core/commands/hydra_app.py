@@ -25,7 +25,7 @@ from darts_core.errors import ConfigError, unknown_name
 from darts_core.report.job_summary import elements, summarize
 from darts_core.report.multirun import write_multirun_report
 from darts_core.runlog import config_hash
-from darts_core.settings import Bench, to_plain
+from darts_core.settings import to_plain
 from darts_core.stages.schema import PLACES, UNHASHED, BenchStage, DataStage, Pipeline, Stage
 from darts_core.store.claim import Claim, claim
 from darts_core.store.jobs import Store
@@ -227,7 +227,7 @@ def _stamp(config: Stage, swept: Sequence[str], processes: int = 1) -> str:
 
 def _check_values(config: Stage) -> None:
     """Refuse a path or a network that is not there before a version is made for it."""
-    if isinstance(config, (BenchStage, Pipeline)) and config.bench.baseline != Bench().baseline:
+    if isinstance(config, (BenchStage, Pipeline)) and config.bench.baseline is not None:
         from darts_core.models.baselines import BASELINES, is_baseline
 
         if not is_baseline(config.bench.baseline):

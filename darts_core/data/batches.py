@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from darts_core.data.decoders import decoded, usable_workers
+from darts_core.data.encoded import EncodedImages
 from darts_core.data.pool import Split
 
 __all__ = ["BatchTransform", "Preparation", "derived_seed", "iterate"]
@@ -102,10 +104,21 @@ def _order(split: Split, tag: str, seed: int, epoch: int, shuffle: bool) -> Tens
 def _resident(
     split: Split, order_N: Tensor, batch: int, steps: range
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    pool = split.pool
     for step in steps:
-        index_B = order_N[step * batch : (step + 1) * batch]
-        yield pool.inputs_N.index_select(0, index_B), pool.targets_N.index_select(0, index_B)
+        yield split.pool.gather(order_N[step * batch : (step + 1) * batch])
+
+
+def _from_files(
+    split: Split, order_N: Tensor, batch: int, steps: range, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Decoded ahead by processes of their own."""
+    images = split.pool.inputs_N
+    assert isinstance(images, EncodedImages)
+    parts = [order_N[step * batch : (step + 1) * batch] for step in steps]
+    found = decoded(images, [part.numpy() for part in parts], pin=device.type == "cuda")
+    for inputs_B, part in zip(found, parts, strict=True):
+        targets_B = split.pool.targets_N.index_select(0, part)
+        yield inputs_B.to(device, non_blocking=True), targets_B.to(device)
 
 
 def _streamed(
@@ -115,11 +128,7 @@ def _streamed(
     pool, pin = split.pool, device.type == "cuda"
 
     def gather(step: int) -> tuple[Tensor, Tensor]:
-        index_B = order_N[step * batch : (step + 1) * batch]
-        images, labels = (
-            pool.inputs_N.index_select(0, index_B),
-            pool.targets_N.index_select(0, index_B),
-        )
+        images, labels = pool.gather(order_N[step * batch : (step + 1) * batch])
         return (images.pin_memory(), labels.pin_memory()) if pin else (images, labels)
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="darts-data") as worker:
@@ -149,7 +158,10 @@ def iterate(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """See `DataBundle.batches`, which checks the arguments."""
     order_N = _order(split, tag, *seed_and_epoch, shuffle)
-    if bundle.streamed:
+    images = split.pool.inputs_N
+    if isinstance(images, EncodedImages) and usable_workers(images):
+        pairs = _from_files(split, order_N, batch, steps, bundle.device)
+    elif bundle.streamed:
         pairs = _streamed(split, order_N, batch, steps, bundle.device)
     else:
         pairs = _resident(split, order_N, batch, steps)

@@ -39,7 +39,7 @@ class DataBundle:
         device: where batches appear.
         pool, parts: the samples, and which of them a split holds.
         task: what is learned, fitted to these data.
-        streamed: the inputs lie in host memory and travel to the device batch by batch.
+        streamed: the inputs lie in host memory or in files and travel to the device batch by batch.
         test_reads: how often the test split was taken; only a final evaluation should do that.
         vocabulary: what token numbers in the inputs stand for.
         rate: samples a second of a series, where it is known.
@@ -174,7 +174,7 @@ class DataBundle:
     @property
     def unit(self) -> int:
         """What stored values are divided by before they are normalised: 255 for bytes, else 1."""
-        return 255 if self.pool.inputs_N.dtype == torch.uint8 else 1
+        return 255 if self.pool.of_bytes else 1
 
     def normalize(self, inputs: Tensor) -> Tensor:
         """float32 inputs with zero mean and unit variance a channel (over the params split); tokens as int64.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from darts_core.data.encoded import EncodedImages
 from darts_core.data.kinds import KINDS, kind_of, sample_words
 from darts_core.data.source import MIN_SIZE, RawData
 from darts_core.errors import DataError
@@ -54,7 +55,9 @@ def check_raw(raw: RawData) -> RawData:
     return raw
 
 
-def _check_arrays(inputs: np.ndarray, targets: np.ndarray, raw: RawData, part: str) -> None:
+def _check_arrays(
+    inputs: np.ndarray | EncodedImages, targets: np.ndarray, raw: RawData, part: str
+) -> None:
     if inputs.ndim not in KINDS or inputs.dtype.kind not in "uifb":
         raise DataError(
             f"The {part} inputs of {raw.origin} have dtype {inputs.dtype} and shape {inputs.shape}; needed "
@@ -74,7 +77,9 @@ def _check_arrays(inputs: np.ndarray, targets: np.ndarray, raw: RawData, part: s
         )
     if len(inputs) == 0:
         raise DataError(f"{raw.origin} holds no {part} {what}; at least a few a class are needed.")
-    if kind.name == "tokens":
+    if isinstance(inputs, EncodedImages):
+        pass  # their files are bytes
+    elif kind.name == "tokens":
         _check_tokens(inputs, raw, part)
     else:
         _check_finite(inputs, raw, part)

@@ -33,8 +33,10 @@ class DatasetContract:
                 )
         assert bundle.num_outputs == bundle.num_classes or bundle.task.takes[0] != "class"
         if bundle.kind == "tokens":
-            assert int(bundle.pool.inputs_N.min()) >= 0
-            assert int(bundle.pool.inputs_N.max()) < bundle.in_channels == len(bundle.vocabulary)
+            tokens = bundle.pool.inputs_N
+            assert isinstance(tokens, torch.Tensor)
+            assert int(tokens.min()) >= 0
+            assert int(tokens.max()) < bundle.in_channels == len(bundle.vocabulary)
         else:
             assert (
                 len(bundle.mean) == len(bundle.std) == bundle.in_channels == bundle.input_shape[0]

@@ -19,10 +19,20 @@ from darts_core.data.images import (
 from darts_core.data.source import check_memory
 from darts_core.errors import DataError
 
-__all__ = ["decode_images"]
+__all__ = ["channels_of", "decode_images"]
 
 # images a task: a task costs as much as decoding a small image
 _CHUNK = 64
+
+
+def channels_of(source: Path | bytes, label: str | None = None) -> int:
+    """1 for a grey image, else 3.
+
+    Raises:
+        DataError: it is unreadable.
+    """
+    with quietly(), open_image(source, label or str(source)) as image:
+        return 1 if image.mode in GREY_MODES else 3
 
 
 def decode_images(
@@ -51,8 +61,7 @@ def decode_images(
     with quietly(), open_image(sources[0], label_of(0)) as first:
         width, height = (image_size, image_size) if image_size else first.size
         threads = 8 if first.width * first.height > 64 * 64 else 1
-        if channels is None:
-            channels = 1 if first.mode in GREY_MODES else 3
+    channels = channels or channels_of(sources[0], label_of(0))
     check_memory(len(sources) * channels * width * height, origin)
     result = np.empty((len(sources), channels, height, width), np.uint8)
 

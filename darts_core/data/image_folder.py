@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
 
-from darts_core.data.decode import decode_images
+from darts_core.data.decode import channels_of, decode_images
+from darts_core.data.encoded import EncodedImages
 from darts_core.data.source import RawData, existing, register_source
 from darts_core.errors import ConfigError, DataError
+from darts_core.memory import free_bytes
 
 __all__ = ["load_image_folder"]
 
@@ -18,6 +21,9 @@ log = logging.getLogger("darts_core")
 _SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif"}
 )
+_MOST_WORKERS = 64
+# of free host memory, that decoded images may take before they are streamed
+_MEMORY_SHARE = 0.25
 _HOLDS = (
     "a folder with one sub-folder of images a class "
     "(or train/ and test/ that hold such sub-folders)"
@@ -56,15 +62,30 @@ def _files(folder: Path, classes: tuple[str, ...]) -> tuple[list[Path], np.ndarr
 
 @register_source("image_folder", description="your images: one sub-folder a class")
 def load_image_folder(
-    path: Path | None = None, image_size: int | None = None, channels: int | None = None
+    path: Path | None = None,
+    image_size: int | None = None,
+    channels: int | None = None,
+    stream: bool | None = None,
+    workers: int | None = None,
 ) -> RawData:
     """The images of a folder; `test/` (else `val/` or `valid/`) beside `train/` is the test set.
 
     Args:
         path: the folder.
-        image_size: resize to this height and width; None asks that all images have one size.
+        image_size: resize the short side to this and take the middle; None asks that all have one size.
         channels: 1 or 3; None decides by the first image.
+        stream: decode images batch by batch, so that memory holds some batches alone; None: when all of
+            them would take more than a quarter of what is free.
+        workers: of a stream: processes that decode; None: one fewer than there are cores, at most 8; 0: none.
+
+    Raises:
+        ConfigError: an option is out of range, or a stream has no image_size.
+        DataError: there is no such folder, or its files do not fit.
     """
+    if workers is not None and not (type(workers) is int and 0 <= workers <= _MOST_WORKERS):
+        raise ConfigError(
+            f"data.workers={workers} is not allowed; choose 0..{_MOST_WORKERS} or null."
+        )
     if channels not in (None, 1, 3):
         raise ConfigError(f"data.channels={channels} is not allowed; choose 1, 3 or null.")
     folder = existing(path, "image_folder", _HOLDS)
@@ -84,8 +105,19 @@ def load_image_folder(
             f"at least two: {_HOLDS}."
         )
 
-    def read(part: Path) -> tuple[np.ndarray, np.ndarray]:
-        files, labels = _files(part, classes)
+    parts = {part: _files(part, classes) for part in (train, test) if part is not None}
+    for part, (files, _) in parts.items():
+        if not files:
+            raise DataError(f"{part} holds no images; at least a few a class are needed.")
+    channels = channels or channels_of(parts[train][0][0])
+    count = sum(len(files) for files, _ in parts.values())
+    streams = _streams(stream, count, channels, image_size)
+
+    def read(part: Path) -> tuple[np.ndarray | EncodedImages, np.ndarray]:
+        files, labels = parts[part]
+        if streams and image_size is not None:
+            names = [str(file) for file in files]
+            return EncodedImages(names, channels, image_size, _workers(workers)), labels
         images = decode_images(
             files,
             lambda i: str(files[i]),
@@ -95,8 +127,26 @@ def load_image_folder(
         )
         return images, labels
 
-    images, labels = read(train)
-    if test is None:
-        return RawData(images, labels, classes, str(folder))
-    channels = images.shape[1]
-    return RawData(images, labels, classes, str(folder), *read(test))
+    return RawData(*read(train), classes, str(folder), *(read(test) if test is not None else ()))
+
+
+def _streams(wanted: bool | None, count: int, channels: int, size: int | None) -> bool:
+    """Whether the images stay in their files."""
+    if wanted and size is None:
+        raise ConfigError(
+            "data.stream=true needs data.image_size: the side of all images, such as 224."
+        )
+    if wanted is not None or size is None:
+        return bool(wanted)
+    free = free_bytes()
+    decoded = count * channels * size * size
+    if free is None or decoded <= _MEMORY_SHARE * free:
+        return False
+    log.info("image_folder: %.0f MiB of images are decoded batch by batch", decoded / 2**20)
+    return True
+
+
+def _workers(wanted: int | None) -> int:
+    if wanted is not None:
+        return wanted
+    return max(1, min(8, len(os.sched_getaffinity(0)) - 1))

@@ -110,6 +110,8 @@ def warn_of_frames(labels: list[str]) -> None:
 def pixels_of(image: Any, size: tuple[int, int], channels: int, label: str) -> np.ndarray:
     """The first frame as uint8 [C, H, W], resized bilinearly to `size` (width, height).
 
+    Its shape is kept: the middle of the image is taken where that of `size` is another one.
+
     Args:
         image: from `open_image`.
         size: (W, H).
@@ -119,7 +121,7 @@ def pixels_of(image: Any, size: tuple[int, int], channels: int, label: str) -> n
     Raises:
         DataError: the pixels are damaged.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
         plain = image.convert("L" if channels == 1 else "RGB")
@@ -128,7 +130,7 @@ def pixels_of(image: Any, size: tuple[int, int], channels: int, label: str) -> n
             f"{label} cannot be decoded ({_first_line(error)}); replace or remove it."
         ) from error
     if plain.size != size:
-        plain = plain.resize(size, Image.Resampling.BILINEAR)
+        plain = ImageOps.fit(plain, size, Image.Resampling.BILINEAR)
     pixels = np.asarray(plain, np.uint8)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 

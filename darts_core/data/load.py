@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from darts_core.data.bundle import DataBundle
+from darts_core.data.encoded import EncodedImages
 from darts_core.data.make import make_bundle
 from darts_core.data.source import MIN_SIZE, SOURCES, RawData, check_memory
 from darts_core.errors import ConfigError, DataError, unknown_name
@@ -55,7 +56,7 @@ def load_data(
         alpha_fraction: share of the training images that trains alpha (the rest trains params).
         val_fraction: share of the non-test images held out for selection.
         test_fraction: share of all images held out as test split where no official one exists.
-        image_size: resize all images to this height and width; None keeps them.
+        image_size: resize the short side of all images to this and take the middle; None keeps them.
         resident: True keeps the images on the device, False streams them from host memory, None
             decides by the device's free memory.
         split_by: "group": each split holds whole groups (speakers, patients); None draws samples.
@@ -103,7 +104,9 @@ def load_data(
 
 
 def _resized(raw: RawData, size: int) -> RawData:
-    def resize(images: np.ndarray) -> np.ndarray:
+    def resize(images: np.ndarray | EncodedImages) -> np.ndarray | EncodedImages:
+        if isinstance(images, EncodedImages):
+            return images  # of that size already
         if images.ndim != 4 or images.dtype != np.uint8:
             raise DataError(
                 f"data.image_size={size} resizes images of uint8; {raw.origin} holds {images.dtype} of "
@@ -113,11 +116,17 @@ def _resized(raw: RawData, size: int) -> RawData:
             return images
         check_memory(images.shape[0] * images.shape[1] * size * size, f"data.image_size={size}")
         result = np.empty((*images.shape[:2], size, size), np.uint8)
+        # the short side becomes `size`, and of the long one the middle is taken
+        short = min(images.shape[2:])
+        sides = [round(side * size / short) for side in images.shape[2:]]
+        top, left = ((side - size) // 2 for side in sides)
         for start in range(0, len(images), 1000):
-            block = torch.from_numpy(np.ascontiguousarray(images[start : start + 1000])).float()
+            block = torch.from_numpy(
+                np.array(images[start : start + 1000])
+            ).float()  # often read-only
             smooth = torch.nn.functional.interpolate(
-                block, size=(size, size), mode="bilinear", antialias=True, align_corners=False
-            )
+                block, size=sides, mode="bilinear", antialias=True, align_corners=False
+            )[:, :, top : top + size, left : left + size]
             result[start : start + 1000] = smooth.round().clamp(0, 255).to(torch.uint8).numpy()
         return result
 

@@ -14,6 +14,7 @@ import torch
 
 from darts_core.data.bundle import DataBundle
 from darts_core.data.checks import check_raw
+from darts_core.data.encoded import EncodedImages
 from darts_core.data.groups import divide_groups, divide_stretches
 from darts_core.data.pool import Pool
 from darts_core.data.source import RawData
@@ -63,15 +64,16 @@ def make_bundle(
     known = targets.task.fitted(values[parts["params"]], targets.names)
     used = np.concatenate(list(parts.values()))
     if len(used) < len(values):  # what a limit cuts away needs no memory
-        inputs, values = inputs[used], values[used]
+        inputs = inputs.subset(used) if isinstance(inputs, EncodedImages) else inputs[used]
+        values = values[used]
         ends = np.cumsum([len(index) for index in parts.values()])
         starts = [0, *ends[:-1]]
         parts = {n: np.arange(a, b) for n, a, b in zip(parts, starts, ends, strict=True)}
     target = _device(device)
-    place = target if _fits(inputs.nbytes, target, resident, name) else torch.device("cpu")
+    place = target if _fits(inputs, target, resident, name) else torch.device("cpu")
     pool = Pool(
-        torch.from_numpy(np.require(inputs, requirements=["C", "W"])).to(place),
-        torch.from_numpy(np.require(values, requirements=["C", "W"])).to(place),
+        inputs if isinstance(inputs, EncodedImages) else _tensor(inputs, place),
+        _tensor(values, place),
     )
     index = {n: torch.from_numpy(i.astype(np.int64)).to(place) for n, i in parts.items()}
     return DataBundle(
@@ -83,7 +85,7 @@ def make_bundle(
         pool,
         index,
         known,
-        streamed=resident is False or place != target,
+        streamed=resident is False or place != target or isinstance(inputs, EncodedImages),
         vocabulary=raw.vocabulary,
         rate=raw.rate,
     )
@@ -93,9 +95,8 @@ def _with_vocabulary(raw: RawData) -> RawData:
     """Token numbers without names are named by themselves."""
     if raw.vocabulary or raw.inputs.ndim != 2 or raw.inputs.dtype.kind not in "ui":
         return raw
-    highest = max(
-        int(part.max(initial=0)) for part in (raw.inputs, raw.test_inputs) if part is not None
-    )
+    arrays = [part for part in (raw.inputs, raw.test_inputs) if isinstance(part, np.ndarray)]
+    highest = max(int(part.max(initial=0)) for part in arrays)
     if highest > MOST_NAMES:
         raise DataError(
             f"{raw.origin} holds the token number {highest}; at most {MOST_NAMES:,} tokens are taken."
@@ -115,9 +116,17 @@ def _without_masked_rows(raw: RawData) -> RawData:
     return replace(raw, inputs=inputs, targets=targets, groups=groups, mask=None)
 
 
-def _joined(raw: RawData) -> np.ndarray:
+def _tensor(values: np.ndarray, place: torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.require(values, requirements=["C", "W"])).to(place)
+
+
+def _joined(raw: RawData) -> np.ndarray | EncodedImages:
     """All inputs, official test ones last, in a dtype that torch computes with."""
     inputs = raw.inputs
+    if isinstance(inputs, EncodedImages):
+        assert raw.test_inputs is None or isinstance(raw.test_inputs, EncodedImages)
+        return inputs.joined(raw.test_inputs)
+    assert not isinstance(raw.test_inputs, EncodedImages)
     if raw.test_inputs is not None:
         inputs = np.concatenate([inputs, raw.test_inputs])
     if inputs.ndim == 2:
@@ -198,16 +207,24 @@ def _device(device: str | torch.device) -> torch.device:
     return target
 
 
-def _fits(size_bytes: int, device: torch.device, resident: bool | None, name: str) -> bool:
+def _fits(
+    inputs: np.ndarray | EncodedImages, device: torch.device, resident: bool | None, name: str
+) -> bool:
+    if isinstance(inputs, EncodedImages):
+        if resident:
+            raise ConfigError(
+                "data.resident=true keeps all images on the device, data.stream=true none; give one of them."
+            )
+        return False
     if device.type != "cuda":
         return True
     if resident is None:
         free, _ = torch.cuda.mem_get_info(device)
-        resident = size_bytes <= _RESIDENT_SHARE * free
+        resident = inputs.nbytes <= _RESIDENT_SHARE * free
     log.info(
         "%s: %.0f MiB of inputs %s",
         name,
-        size_bytes / 2**20,
+        inputs.nbytes / 2**20,
         f"are resident on {device}" if resident else "are streamed from host memory",
     )
     return resident

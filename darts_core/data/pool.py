@@ -7,21 +7,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+from darts_core.data.encoded import EncodedImages
 
 __all__ = ["Pool", "Split"]
 
 
 @dataclass(frozen=True)
 class Pool:
-    """All samples of a data set in one place: on the device, or in host memory when they do not fit.
+    """All samples of a data set in one place: on the device, in host memory or in files.
 
     Shapes: inputs_N [N, C, H, W], [N, C, T] or [N, T], uint8 for images; targets_N [N, ...], as the task
     takes them.
     """
 
-    inputs_N: Tensor
+    inputs_N: Tensor | EncodedImages
     targets_N: Tensor
+
+    @property
+    def of_bytes(self) -> bool:
+        """Whether the inputs are bytes, 0 to 255."""
+        return isinstance(self.inputs_N, EncodedImages) or self.inputs_N.dtype == torch.uint8
+
+    def gather(self, index_B: Tensor) -> tuple[Tensor, Tensor]:
+        """(inputs, targets) of these positions, copies where the pool lies; files are decoded."""
+        if isinstance(self.inputs_N, EncodedImages):
+            inputs = torch.from_numpy(self.inputs_N[index_B.numpy()])
+        else:
+            inputs = self.inputs_N.index_select(0, index_B)
+        return inputs, self.targets_N.index_select(0, index_B)
 
 
 @dataclass(frozen=True)
@@ -40,7 +56,7 @@ class Split:
     @property
     def inputs(self) -> Tensor:
         """A copy [N, ...] of the split's inputs as they are stored, where the pool lies."""
-        return self.pool.inputs_N[self.index_N]
+        return self.pool.gather(self.index_N)[0]
 
     @property
     def targets(self) -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from darts_core import memory
+from darts_core.data.encoded import EncodedImages
 from darts_core.errors import DataError
 from darts_core.registry import Registry
 
@@ -29,6 +30,8 @@ MIN_SIZE = 8
 class RawData:
     """Inputs and targets in host memory, as a source read them; not yet divided into splits.
 
+    Images may stay in their files (`EncodedImages`) and be decoded batch by batch.
+
     Shapes: inputs [N, C, H, W] (images: uint8, or any numbers), [N, C, T] (series) or [N, T] (token
     numbers); targets [N], or what else `darts_core.tasks.TARGETS` names; the test arrays likewise.
 
@@ -45,11 +48,11 @@ class RawData:
         ordered: neighbours belong together (windows of one text), so splits are whole stretches.
     """
 
-    inputs: np.ndarray
+    inputs: np.ndarray | EncodedImages
     targets: np.ndarray
     names: tuple[str, ...]
     origin: str
-    test_inputs: np.ndarray | None = None
+    test_inputs: np.ndarray | EncodedImages | None = None
     test_targets: np.ndarray | None = None
     mask: np.ndarray | None = None
     groups: np.ndarray | None = None

@@ -4,38 +4,48 @@ from __future__ import annotations
 
 import numpy as np
 
+from darts_core.data.encoded import EncodedImages
+
 __all__ = ["channel_statistics"]
 
 # enough samples that both are exact to well below a grey level
 _SAMPLES = 10_000
+# of those that must be decoded for it
+_DECODED = 2_000
 _BLOCK = 1000
+_BYTES = 100
 
 Pair = tuple[tuple[float, ...], tuple[float, ...]]
 
 
-def channel_statistics(inputs: np.ndarray, index: np.ndarray) -> Pair:
+def channel_statistics(inputs: np.ndarray | EncodedImages, index: np.ndarray) -> Pair:
     """(mean, std) a channel of evenly chosen samples: images of uint8 on the scale 0..1, others as they are.
 
     Token rows [N, T] have neither. A channel that never changes has std 1: it is left at its scale instead
     of being divided by nothing.
     """
-    chosen = index[:: max(1, len(index) // _SAMPLES)]
+    most = _DECODED if isinstance(inputs, EncodedImages) else _SAMPLES
+    chosen = index[:: max(1, len(index) // most)]
     if inputs.ndim == 2:
         return (), ()
-    one = _of_bytes if inputs.dtype == np.uint8 else _of_numbers
-    pairs = [one(inputs, chosen, channel) for channel in range(inputs.shape[1])]
+    if isinstance(inputs, EncodedImages) or inputs.dtype == np.uint8:
+        pairs = _of_bytes(inputs, chosen)
+    else:
+        pairs = [_of_numbers(inputs, chosen, channel) for channel in range(inputs.shape[1])]
     return tuple(m for m, _ in pairs), tuple(s or 1.0 for _, s in pairs)
 
 
-def _of_bytes(inputs: np.ndarray, chosen: np.ndarray, channel: int) -> tuple[float, float]:
+def _of_bytes(inputs: np.ndarray | EncodedImages, chosen: np.ndarray) -> list[tuple[float, float]]:
     values = np.arange(256) / 255
-    counts = np.zeros(256)
-    for start in range(0, len(chosen), _BLOCK):
-        block = inputs[chosen[start : start + _BLOCK], channel]
-        counts += np.bincount(block.reshape(-1), minlength=256)
-    share = counts / counts.sum()
-    centre = float(share @ values)
-    return centre, float(np.sqrt(share @ (values - centre) ** 2))
+    counts = np.zeros((inputs.shape[1], 256))
+    for start in range(0, len(chosen), _BYTES):
+        block = inputs[chosen[start : start + _BYTES]]
+        for channel, own in enumerate(counts):
+            own += np.bincount(block[:, channel].reshape(-1), minlength=256)
+    shares = counts / counts.sum(1, keepdims=True)
+    centres = shares @ values
+    spreads = [float(np.sqrt(s @ (values - c) ** 2)) for s, c in zip(shares, centres, strict=True)]
+    return list(zip(map(float, centres), spreads, strict=True))
 
 
 def _of_numbers(inputs: np.ndarray, chosen: np.ndarray, channel: int) -> tuple[float, float]:

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from darts_core.elastic.slices import plan, running
-from darts_core.elastic.trial import Trial
+from darts_core.elastic.plans import plan
 from darts_core.elastic.variables import Depth
+from darts_core.prune.slices import running
+from darts_core.prune.trial import Trial
 
 __all__ = ["find_depths"]
 
@@ -105,7 +106,7 @@ def _close(
         return
     name = f"{stage[0]}..{stage[-1].rpartition('.')[2]}.depth"
     depth = Depth(name, tuple(range(least, len(stage) + 1)), tuple(stage), tuple(stage))
-    found = trial.cut([depth], {name: least})
+    found = trial.cut(plan(trial.model, [depth], {name: least}))
     if found is None or not _leaves_out(trial, depth):
         left.update(dict.fromkeys(stage, "the network does not run without it"))
         return

@@ -92,7 +92,13 @@ class _Trainer(Trainer):
         s = self.sandwich
         variables = {v.name: list(v.options) for v in self.net.variables}
         return config_hash(
-            {"plain": super()._stamp(), "drawn": s.drawn, "share": s.share, "variables": variables}
+            {
+                "plain": super()._stamp(),
+                "drawn": s.drawn,
+                "share": s.share,
+                "others": s.others,
+                "variables": variables,
+            }
         )
 
     def keep(self, folder: Path, epoch: int) -> None:

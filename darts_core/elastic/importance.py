@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from darts_core.elastic.norms import batch_statistics
-from darts_core.elastic.slices import Plan, running
 from darts_core.elastic.variables import Depth, Width
 from darts_core.prune.groups import ChannelGroup
 from darts_core.prune.importance import channel_importance
+from darts_core.prune.slices import Plan, running
 from darts_core.tasks import Task
 
 __all__ = ["most_important_first", "skip_losses"]

@@ -12,11 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from darts_core.elastic.depths import find_depths
-from darts_core.elastic.heads import find_heads
 from darts_core.elastic.importance import most_important_first, skip_losses
 from darts_core.elastic.norms import recalibrate
-from darts_core.elastic.slices import Plan, cut, plan, running
-from darts_core.elastic.trial import Trial
+from darts_core.elastic.plans import plan
 from darts_core.elastic.variables import (
     Choices,
     Depth,
@@ -27,9 +25,12 @@ from darts_core.elastic.variables import (
     largest,
     smallest,
 )
-from darts_core.elastic.widths import by_importance, find_widths
+from darts_core.elastic.widths import by_importance, find_widths, of_heads
 from darts_core.errors import PruneError
+from darts_core.prune.heads import find_heads
 from darts_core.prune.prune import preferred_step
+from darts_core.prune.slices import Plan, cut, running
+from darts_core.prune.trial import Trial
 from darts_core.tasks import Classification, Task
 
 __all__ = ["Elastic", "elastic"]
@@ -166,7 +167,8 @@ def elastic(
         widths, left = find_widths(
             model, trial, example_inputs.shape[1:], least, step or preferred_step(home)
         )
-        heads, without = find_heads(model, trial)
+        attentions, without = find_heads(model, trial)
+        heads = [of_heads(group) for group in attentions]
         depths, always = find_depths(trial) if depth else ([], {})
         left |= without | always
         for made in heads:

@@ -111,10 +111,10 @@ def write_points(
         found = one.found
         if not path.is_file():
             at.mkdir(parents=True, exist_ok=True)
-            network = family.member(found.choices)
+            network, seconds = family.member(found.choices), 0.0
             if tuning is not None:
                 network.requires_grad_(True)
-                fine_tune(
+                seconds = fine_tune(
                     network, bundle.without_test(), tuning, teacher=teacher, distillation=share,
                     seed=seed + number, device=clock.device, rate_key=Shrink.key("learning_rate"),
                 )  # fmt: skip
@@ -127,6 +127,7 @@ def write_points(
                 "within_budget": one.within,
                 "predicted_ms": found.predicted_ms,
                 "found_by": found.by,
+                "fine_tuning_seconds": seconds,
                 "folder": f"points/{number:02d}",
                 **_row(network, bundle, one.timing, clock),
             }

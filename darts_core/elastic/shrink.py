@@ -28,7 +28,7 @@ from darts_core.settings.shrink import Shrink
 from darts_core.train.config import TrainConfig
 from darts_core.train.evaluation import evaluate
 
-__all__ = ["Family", "grow_family"]
+__all__ = ["Family", "grow_family", "measured_cost"]
 
 log = logging.getLogger("darts_core")
 Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None] | None]]
@@ -106,12 +106,12 @@ def grow_family(
         log.info("%s", line)
     # before the training: a budget out of reach must not cost one
     with bar("latency table") as progress:
-        cost, checks = _table(net, clock, folder, seed, progress)
+        cost, checks = measured_cost(net, clock, folder, seed, progress)
     ends = cost.of(net.smallest), cost.of(net.largest)
     budgets = budgets_of(*ends, settings.budgets, settings.points)
     sandwich = Sandwich(
-        net, drawn=options.drawn, share=options.distillation, seed=seed, task=bundle.task,
-        cache_mib=options.cache_mib,
+        net, drawn=options.drawn, share=options.distillation, others=options.others, seed=seed,
+        task=bundle.task, cache_mib=options.cache_mib,
     )  # fmt: skip
     with bar("elastic training") as progress:
         fitted = fit_elastic(
@@ -126,13 +126,22 @@ def grow_family(
     return Family(net, chosen, archive, norms, fitted.train_seconds, checks)
 
 
-def _table(
+def measured_cost(
     net: Elastic,
     clock: DeviceClock,
     folder: Path,
     seed: int,
-    progress: Callable[[int, int], None] | None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[NetworkCost, list[dict[str, Any]]]:
+    """The latency table of an elastic network (kept in `latency.json`) and the times it was fitted to.
+
+    Args:
+        net: the elastic network.
+        clock: of the device.
+        folder: of the table.
+        seed: of the sub-networks that are timed end to end.
+        progress: called with (layers done, layers in all).
+    """
     path = folder / "latency.json"
     saved = runlog.read_mapping(path) if path.is_file() else None
     if saved is not None and not clock.fits(saved):

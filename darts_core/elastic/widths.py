@@ -8,12 +8,13 @@ from dataclasses import replace
 import numpy as np
 from torch import nn
 
-from darts_core.elastic.slices import LAYERS, permute, sortable
-from darts_core.elastic.trial import Trial
+from darts_core.elastic.plans import plan
 from darts_core.elastic.variables import Width, options_of
 from darts_core.prune.groups import CONVOLUTIONS, ChannelGroup, Member, find_groups, least_width
+from darts_core.prune.slices import LAYERS, permute, sortable
+from darts_core.prune.trial import Trial
 
-__all__ = ["by_importance", "find_widths"]
+__all__ = ["by_importance", "find_widths", "of_heads"]
 
 
 def find_widths(
@@ -46,6 +47,12 @@ def find_widths(
         if isinstance(module, (*CONVOLUTIONS, nn.Linear)) and name not in covered:
             left[name] = "its outputs are the network's, or are shared out in a fixed way"
     return widths, left
+
+
+def of_heads(group: ChannelGroup) -> Width:
+    """The width of an attention's heads: any number of them."""
+    options = tuple(range(1, group.channels + 1))
+    return Width(group.root, options, group.members, (), group.kind, group.attributes)
 
 
 def _width(model: nn.Module, group: ChannelGroup, least: float, step: int) -> Width | str:
@@ -82,7 +89,7 @@ def _fair(group: ChannelGroup) -> list[int]:
 
 def _refused(trial: Trial, group: ChannelGroup, width: Width) -> str:
     """Why the group cannot vary, found by trying; empty where it can."""
-    if trial.cut([width], {width.name: width.options[0]}) is None:
+    if trial.cut(plan(trial.model, [width], {width.name: width.options[0]})) is None:
         return "the network does not run with fewer, or its output would change its shape"
     if _movable(width):
         members, order = (*group.members, *group.free), list(range(group.channels))[::-1]

@@ -31,6 +31,12 @@ log = logging.getLogger("darts_core")
 _CALLS = ("conv1d", "conv2d", "conv3d")
 
 
+def _remedy(error: Exception) -> str:
+    if "batch as dynamic but" in str(error):
+        return "forward() fixes the number of samples; take it as x.shape[0], not as len(x) or a number."
+    return "Keep control flow that depends on tensor values out of forward()."
+
+
 def trace(
     model: nn.Module, input_shape: Sequence[int], *, example: torch.Tensor | None = None
 ) -> ExportedProgram:
@@ -55,8 +61,7 @@ def trace(
             (line for line in str(error).splitlines() if line.strip()), type(error).__name__
         )
         raise ExportError(
-            f"torch.export rejects the model {type(model).__name__}: {first.strip()[:300]} "
-            "Keep control flow that depends on tensor values out of forward()."
+            f"torch.export rejects the model {type(model).__name__}: {first.strip()[:300]} {_remedy(error)}"
         ) from error
 
 

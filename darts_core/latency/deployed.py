@@ -6,11 +6,12 @@ for ONNX Runtime is written with the quick TorchScript exporter.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -194,7 +195,7 @@ def onnx_bytes(module: nn.Module, x: torch.Tensor, *, any_batch: bool = False) -
     """
     buffer = io.BytesIO()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _plain_attention():
             warnings.simplefilter("ignore")
             # the signature promises a path only; a buffer is written all the same
             torch.onnx.export(
@@ -208,6 +209,17 @@ def onnx_bytes(module: nn.Module, x: torch.Tensor, *, any_batch: bool = False) -
     except Exception as error:  # of the exporter, of many kinds
         raise _unfit(module, error) from error
     return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def _plain_attention() -> Iterator[None]:
+    """torch's attention as its parts: the exporter knows no form of its fast path."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def onnx_call(

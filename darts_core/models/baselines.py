@@ -1,4 +1,4 @@
-"""Hand-designed networks to compare a searched one with; their stem does not shrink the image.
+"""Hand-designed networks to compare a searched one with; of those for images the stem does not shrink it.
 
 Shapes: x_BCHW in, logits [B, classes] out.
 """
@@ -13,8 +13,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from darts_core.errors import ConfigError, unknown_name
+from darts_core.models.sequences import dscnn, transformer
 
-__all__ = ["BASELINES", "baseline", "is_baseline", "mobilenetv2", "resnet"]
+__all__ = [
+    "BASELINES",
+    "baseline",
+    "default_baseline",
+    "is_baseline",
+    "mobilenetv2",
+    "reads",
+    "resnet",
+]
 
 
 def _conv_bn(c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -189,13 +198,34 @@ def _start(model: nn.Module) -> nn.Module:
     return model
 
 
-BASELINES = (*_RESNETS, "mobilenetv2")
+# those that read no images: name -> (what they read, how they are made, published width)
+_SEQUENCES: dict[str, tuple[str, Callable[[int, int, int], nn.Module], int]] = {
+    "dscnn": ("series", dscnn, 64),
+    "transformer": ("tokens", transformer, 64),
+}
+BASELINES = (*_RESNETS, "mobilenetv2", *_SEQUENCES)
+
+
+def reads(name: str) -> str:
+    """What the hand-designed network reads: image, series or tokens."""
+    return _SEQUENCES[name][0] if name in _SEQUENCES else "image"
+
+
+def default_baseline(kind: str) -> str:
+    """The hand-designed network that a searched one is compared with, by what both read."""
+    return next((name for name in _SEQUENCES if reads(name) == kind), "resnet8")
 
 
 def baseline(
     name: str, num_classes: int, in_channels: int = 3, width: int | None = None
 ) -> nn.Module:
     """The hand-designed network called `name` (see `BASELINES`); `width` None is the published one.
+
+    Args:
+        name: see `reads` for what it takes.
+        num_classes: outputs a sample, or a position of tokens.
+        in_channels: of images and series; how many different tokens.
+        width: channels of its first layer.
 
     Raises:
         ConfigError: unknown name or a width below 1.
@@ -204,6 +234,9 @@ def baseline(
         raise ConfigError(unknown_name("baseline", name, BASELINES))
     if width is not None and width < 1:
         raise ConfigError(f"The width {width} of {name} must be at least 1.")
+    if name in _SEQUENCES:
+        _, make, published = _SEQUENCES[name]
+        return make(num_classes, in_channels, width or published)
     if name == "mobilenetv2":
         return mobilenetv2(num_classes, in_channels, width or 32)
     published = 16 if name.startswith(("resnet8", "resnet14", "resnet20")) else 64

@@ -44,7 +44,7 @@ def budget_ms(
     rival = _RIVAL.fullmatch(text)
     if rival and bundle is not None:
         width = int(rival.group(2)) if rival.group(2) else None
-        model = baseline(rival.group(1), bundle.num_outputs, bundle.image_shape[0], width)
+        model = baseline(rival.group(1), bundle.num_outputs, bundle.in_channels, width)
         return timer(model).median_ms
     number = _NUMBER.fullmatch(text)
     if not number:

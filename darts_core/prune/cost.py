@@ -64,11 +64,12 @@ class LayerCosts:
             self._layers[names[module]] = (module, tuple(inputs[0].shape))
 
         hooks = [m.register_forward_hook(note) for m in model.modules() if isinstance(m, _TIMED)]
-        reference = next(model.parameters())
+        reference, mode = next(model.parameters()), model.training
         try:
             with torch.no_grad():
                 model.eval()(draw_inputs(input_shape, batch, device=reference.device))
         finally:
+            model.train(mode)
             for hook in hooks:
                 hook.remove()
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import functools
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +13,8 @@ import torch
 from torch import nn
 
 from darts_core.errors import PruneError
+from darts_core.prune.graph import follow
 from darts_core.sample_inputs import draw_inputs
-from darts_core.train.save import is_zero
 
 __all__ = [
     "CONVOLUTIONS",
@@ -64,12 +61,16 @@ class ChannelGroup:
         channels: how many.
         members: the layers' shares.
         free: those of parameters that belong to no layer, such as a transformer's positions.
+        kind: "channels", or "heads" of an attention, which is then the root.
+        attributes: (module, attribute, unit): whole numbers that are the width times a unit.
     """
 
     root: str
     channels: int
     members: tuple[Member, ...]
     free: tuple[Member, ...] = ()
+    kind: str = "channels"
+    attributes: tuple[tuple[str, str, int], ...] = ()
 
 
 def find_groups(
@@ -88,7 +89,7 @@ def find_groups(
     Raises:
         PruneError: torch-pruning cannot follow the model's graph.
     """
-    graph = _graph(model, input_shape)
+    graph = follow(model, input_shape)
     names = {module: name for name, module in model.named_modules()}
     fixed = [model.get_submodule(name) for name in keep]
     # what nothing reads is the output
@@ -172,7 +173,7 @@ def remove_channels(
     Raises:
         PruneError: a group would lose all of its channels, or the cut network does not run.
     """
-    graph = _graph(model, input_shape)
+    graph = follow(model, input_shape)
     for root, channels in removed.items():
         if not channels:
             continue
@@ -188,50 +189,6 @@ def remove_channels(
             parameter.grad = None
     _check_runs(model, input_shape)
     return model
-
-
-def _graph(model: nn.Module, input_shape: Sequence[int]) -> Any:
-    import torch_pruning
-
-    reference = next(model.parameters())
-    example = draw_inputs(input_shape, 2, device=reference.device, dtype=reference.dtype)
-    model.eval()
-    states = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    for parameter, _ in states:
-        parameter.requires_grad_(True)  # the graph is read from autograd
-    try:
-        with warnings.catch_warnings(), _linked_zeros(model):
-            warnings.simplefilter("ignore")
-            return torch_pruning.DependencyGraph().build_dependency(model, example)
-    except Exception as error:  # whatever the model or the tracer raises
-        raise PruneError(
-            f"The channels of {type(model).__name__} cannot be followed ({type(error).__name__}: "
-            f"{str(error)[:200]}); use a plain network from build() or baseline()."
-        ) from error
-    finally:
-        for parameter, wanted in states:
-            parameter.requires_grad_(wanted)
-
-
-@contextlib.contextmanager
-def _linked_zeros(model: nn.Module) -> Iterator[None]:
-    """Zeros as 0 * x meanwhile, so that autograd links what reads them to the width of x.
-
-    In NAS-Bench-201 networks a node all of whose edges are `none` feeds further convolutions: zeros of
-    the source's shape, whose width follows the source when that is cut.
-    """
-    zeros: list[Any] = [module for module in model.modules() if is_zero(module)]
-    for zero in zeros:
-        zero.forward = functools.partial(_linked, zero.stride)
-    try:
-        yield
-    finally:
-        for zero in zeros:
-            del zero.forward
-
-
-def _linked(stride: int, x_BCHW: torch.Tensor) -> torch.Tensor:
-    return 0.0 * (x_BCHW if stride == 1 else x_BCHW[:, :, ::stride, ::stride])
 
 
 def _widest(graph: Any, found: Any, names: Mapping[nn.Module, str]) -> Any:

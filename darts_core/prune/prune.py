@@ -17,6 +17,7 @@ from darts_core.latency import Timing, default_batch_sizes, measure_model
 from darts_core.prune.budget import Budget, budget_ms
 from darts_core.prune.cost import LayerCosts
 from darts_core.prune.finetune import fine_tune, share_of_epochs
+from darts_core.prune.heads import open_attentions
 from darts_core.prune.rounds import TOLERANCE, Pruner, Round, take_batches
 from darts_core.prune.store import PruneResult, Store
 from darts_core.train.config import TrainConfig
@@ -109,13 +110,14 @@ def prune_to_budget(
     before = clock(work)
     pruner.timer = SteadyClock(clock, work, before)
     wanted = budget_ms(budget, before, pruner.timer, bundle)
-    result = PruneResult(work, before, before, wanted)
+    result = PruneResult(copy.deepcopy(work), before, before, wanted)
+    _open(result, shape)
     teacher = work if distillation > 0.0 else None
     tuner = tune or _tuner(bundle, fit_config, teacher, distillation, seed, home)
     store = Store(folder, meta)
     first = store.resume(result, home)
     if first == 0 and before.median_ms > wanted:
-        _check_reachable(pruner, work, wanted)
+        _check_reachable(pruner, result.model, wanted)
     _go(pruner, result, bundle, rounds, first, tuner, store)
     # side by side, so that the speed-up stands even if the device's speed has drifted
     first_ms = result.before.median_ms
@@ -125,6 +127,12 @@ def prune_to_budget(
         log.warning("%s", result.note)
     store.finish(result)
     return result
+
+
+def _open(result: PruneResult, shape: tuple[int, ...]) -> None:
+    result.replaced, left = open_attentions(result.model, shape)
+    for name, why in left.items():
+        log.warning("the heads of %s stay: %s", name, why)
 
 
 def preferred_step(device: torch.device) -> int:
@@ -162,6 +170,7 @@ def _go(
         result.device_seconds += float(seconds or 0.0)
         result.model, result.after = done.model, pruner.timer(done.model)
         result.replaced |= done.replaced
+        result.sizes |= done.sizes
         result.rounds.append(_row(number, target, done, result.after))
         store.save(result, number)
         stuck = not done.replaced and not done.widths

@@ -19,8 +19,8 @@ from darts_core.prune.groups import (
     channels_to_remove,
     find_groups,
     least_width,
-    remove_channels,
 )
+from darts_core.prune.heads import groups_of_heads, remove
 from darts_core.prune.importance import Array, channel_importance
 from darts_core.prune.plan import Item, Option, solve, widths_of
 from darts_core.prune.structure import Cut, find_cuts, find_dead, loss_increases
@@ -38,12 +38,16 @@ Batches = Sequence[tuple[Tensor, Tensor]]
 
 @dataclass
 class Round:
-    """What a round did: the network, its time, what was cut and the widths that were left."""
+    """What a round did: the network, its time, what was cut, the widths that were left.
+
+    `sizes` are whole-number attributes that follow from a width (an attention's heads), by their path.
+    """
 
     model: nn.Module
     timing: Timing
     replaced: dict[str, str] = field(default_factory=dict)
     widths: dict[str, tuple[int, int]] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -78,11 +82,12 @@ class Pruner:
         if self.structure:
             replace_modules(bare, _compatible({cut.path: cut for cut in self._cuts(bare)}))
         self._clean(bare)
+        groups = self._groups(bare)
         removed = {
             group.root: channels_to_remove(group, np.zeros(group.channels), self._least(group))
-            for group in find_groups(bare, self.input_shape)
+            for group in groups
         }
-        return self.timer(remove_channels(bare, self.input_shape, removed))
+        return self.timer(remove(bare, self.input_shape, groups, removed))
 
     def shrink(self, model: nn.Module, now: Timing, target_ms: float, batches: Batches) -> Round:
         """A smaller copy of `model` whose time is close to `target_ms`."""
@@ -104,20 +109,29 @@ class Pruner:
     def _cuts(self, model: nn.Module) -> list[Cut]:
         return find_cuts(model, self.input_shape) if self.structure else []
 
+    def _groups(self, model: nn.Module) -> list[ChannelGroup]:
+        shape = self.input_shape
+        return [*find_groups(model, shape), *groups_of_heads(model, shape)]
+
+    def _step(self, group: ChannelGroup) -> int:
+        return 1 if group.kind == "heads" else self.step
+
     def _least(self, group: ChannelGroup) -> int:
         least = max(1, math.ceil(self.least * group.channels))
-        least = max(least, self.step if group.channels > self.step else 1, least_width(group))
+        step = self._step(group)
+        least = max(least, step if group.channels > step else 1, least_width(group))
         return min(group.channels, least)
 
     def _widths(self, group: ChannelGroup) -> list[int]:
-        step = self.step if group.channels >= 2 * self.step else 1
+        step = self._step(group)
+        step = step if group.channels >= 2 * step else 1
         return widths_of(group.channels, least=self._least(group), step=step)
 
     def _channel_items(
         self, model: nn.Module, now_ms: float, batches: Batches, costs: LayerCosts
     ) -> tuple[list[Item], list[ChannelGroup], dict[str, Array]]:
         """Options of every group: each width with its saving and the importance that is lost."""
-        groups = find_groups(model, self.input_shape)
+        groups = self._groups(model)
         scores = channel_importance(model, groups, self.importance, batches, self.task)
         items = []
         with device_lock(self.costs.device):
@@ -195,7 +209,7 @@ class Pruner:
                 group, width = by_root[root], int(option.value)
                 removed[root] = channels_to_remove(group, scores[root], width)
                 widths[root] = (group.channels, width)
-            trial = remove_channels(copy.deepcopy(result.model), self.input_shape, removed)
+            trial = remove(copy.deepcopy(result.model), self.input_shape, groups, removed)
             timing = self.timer(trial)
             if best is None or _better(timing.median_ms, best[1].median_ms, target_ms):
                 best = (trial, timing, widths)
@@ -211,6 +225,8 @@ class Pruner:
             result.model, result.timing = best[0], best[1]
             for root, (wide, narrow) in best[2].items():
                 result.widths[root] = (result.widths.get(root, (wide, 0))[0], narrow)
+                for path, name, unit in by_root[root].attributes:
+                    result.sizes[f"{path}.{name}".lstrip(".")] = narrow * unit
             log.info("narrowed: %.3f ms (target %.3f)", best[1].median_ms, target_ms)
 
 

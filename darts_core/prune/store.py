@@ -28,6 +28,7 @@ class PruneResult:
     Attributes:
         model: the network, fine-tuned, in eval mode.
         replaced: cut places, for the meta of `save_model`.
+        sizes: whole-number attributes of modules that follow from cut widths, for the same.
         before: time of the unpruned network, taken beside `after`.
         after: time of the pruned one, same device and batch.
         budget_ms: what was asked for.
@@ -41,6 +42,7 @@ class PruneResult:
     after: Timing
     budget_ms: float
     replaced: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
     device_seconds: float = 0.0
     note: str = ""
     rounds: list[dict[str, Any]] = field(default_factory=list)
@@ -81,7 +83,8 @@ class Store:
         if build:
             build["auxiliary"] = False
         replaced = {**dict(self.meta.get("replaced") or {}), **result.replaced}
-        found = {**self.meta, "replaced": replaced}
+        sizes = {**dict(self.meta.get("sizes") or {}), **result.sizes}
+        found = {**self.meta, "replaced": replaced, "sizes": sizes}
         return {**found, "build": build} if build else found
 
     def save(self, result: PruneResult, number: int) -> None:
@@ -94,6 +97,7 @@ class Store:
             "before": result.before.to_dict(),
             "after": result.after.to_dict(),
             "replaced": result.replaced,
+            "sizes": result.sizes,
             "rounds": runlog.plain(result.rounds),
             "device_seconds": result.device_seconds,
         }
@@ -110,6 +114,7 @@ class Store:
             result.before = Timing.from_dict(state["before"])
             result.after = Timing.from_dict(state["after"])
             result.replaced, result.rounds = dict(state["replaced"]), list(state["rounds"])
+            result.sizes = dict(state.get("sizes") or {})
             result.device_seconds = float(state["device_seconds"])
             log.info("resuming pruning behind round %d", state["number"] + 1)
             return int(state["number"]) + 1

@@ -8,7 +8,8 @@ measured directly: the mean loss on held batches with it replaced, minus without
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,8 +45,34 @@ def find_cuts(model: nn.Module, input_shape: Sequence[int]) -> list[Cut]:
             if name in shapes and shapes[name][0] == shapes[name][1]:
                 cuts.append(Cut(name, "pass_cell"))
         elif _is_block(model, name, module) and shapes.get(name, (0, 1))[0] == shapes[name][1]:
-            cuts.append(Cut(name, "skip_connect"))
+            cut = Cut(name, "skip_connect")
+            if _runs_with(model, cut, input_shape):
+                cuts.append(cut)
     return cuts
+
+
+@contextlib.contextmanager
+def _replaced(model: nn.Module, cut: Cut) -> Iterator[None]:
+    original = model.get_submodule(cut.path)
+    parent, _, last = cut.path.rpartition(".")
+    replace_modules(model, {cut.path: cut.by})
+    try:
+        yield
+    finally:
+        setattr(model.get_submodule(parent), last, original)
+
+
+def _runs_with(model: nn.Module, cut: Cut, input_shape: Sequence[int]) -> bool:
+    """Whether the network runs so: its forward may read more of a block than its output.
+
+    torch's encoders ask their layers' attention; other blocks are called with a mask beside the tokens.
+    """
+    try:
+        with _replaced(model, cut):
+            _shapes(model, input_shape)
+    except Exception:  # whatever a foreign network raises
+        return False
+    return True
 
 
 def find_dead(model: nn.Module, input_shape: Sequence[int]) -> dict[str, str]:
@@ -187,11 +214,6 @@ def loss_increases(
     before = mean_loss(model, batches, task)
     rises = []
     for cut in cuts:
-        original = model.get_submodule(cut.path)
-        parent, _, last = cut.path.rpartition(".")
-        replace_modules(model, {cut.path: cut.by})
-        try:
+        with _replaced(model, cut):
             rises.append(max(0.0, mean_loss(model, batches, task) - before))
-        finally:
-            setattr(model.get_submodule(parent), last, original)
     return rises

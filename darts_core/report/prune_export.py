@@ -128,7 +128,7 @@ def prune_section(run: VersionRun) -> Section | None:
     body += card(_rounds(content), title="Rounds")
     cut = stage.result.get("replaced")
     if isinstance(cut, Mapping) and cut:
-        body += card(plain_table(cut), title="Operations and edges cut")
+        body += card(plain_table(cut), title="Operations, edges and blocks replaced")
     body += _widths(content)
     speedup = stage.number("speedup")
     note = f"Measured speed-up {number(speedup)}×." if speedup is not None else ""

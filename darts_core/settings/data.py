@@ -38,7 +38,10 @@ class Data(Settings):
         above=0, below=1,
     )  # fmt: skip
     image_size: int | None = setting(
-        None, "resize to this height and width; null: as they are", low=8, high=1024
+        None,
+        "resize the short side to this and take the middle; null: as they are",
+        low=8,
+        high=1024,
     )
     resident: bool | None = setting(
         None, "true keeps the images on the device, false streams them; null: by its free memory"

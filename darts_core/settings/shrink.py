@@ -23,6 +23,12 @@ class ShrinkOptions(Settings):
     distillation: float = setting(
         0.5, "share of the given network's outputs in each loss", low=0, high=1
     )
+    others: float = setting(
+        0.25,
+        "how much each sub-network's loss counts beside the whole network's 1",
+        above=0,
+        high=100,
+    )
     least: float = setting(0.25, "smallest share of channels that a group keeps", above=0, high=1)
     round_to: int | None = setting(
         None, "widths of wide groups are multiples of it; null: what the device likes",
@@ -66,7 +72,7 @@ class Shrink(Settings):
         high=1_000_000,
     )
     epochs: int = setting(20, "of the elastic training", low=1, high=1_000_000)
-    learning_rate: float = setting(0.02, "of the elastic training", above=0, high=100)
+    learning_rate: float = setting(0.05, "of the elastic training", above=0, high=100)
     fine_tuning: int = setting(0, "epochs of fine-tuning of each point", low=0, high=1_000_000)
     export: bool = setting(True, "write each point's deployable forms")
     options: ShrinkOptions = setting(ShrinkOptions, "what is rarely changed")

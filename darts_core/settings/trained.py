@@ -142,7 +142,11 @@ class Bench(Settings):
 
     NODE: ClassVar[str] = "bench"
 
-    baseline: str = setting("resnet8", "hand-designed network trained beside ours in `run`")
+    baseline: str | None = setting(
+        None,
+        "hand-designed network trained beside ours in `run`; null: resnet8 for images, dscnn for series, "
+        "transformer for tokens",
+    )
     baseline_width: int = setting(16, "its first channels", low=1, high=4096)
     equal_cost: bool = setting(
         False,

@@ -14,6 +14,7 @@ from darts_core.bench.models import bench_case, saved_case, saved_runs
 from darts_core.bench.table import print_models
 from darts_core.data import DataBundle
 from darts_core.errors import ConfigError
+from darts_core.models.baselines import default_baseline
 from darts_core.report import ModelRow, front_png
 from darts_core.runlog import RunFolder, environment, write_json
 from darts_core.stages.compare import compare, join_rows
@@ -79,7 +80,7 @@ def _version_rows(
     The baseline and the unpruned network are exported to the same forms, so that each form is
     compared with the like.
     """
-    entries = entries_of(folder.parent, config.bench.baseline)
+    entries = entries_of(folder.parent, config.bench.baseline or default_baseline(bundle.kind))
     seconds = config.bench.seconds
     forms = [entry.runtime for entry in entries if entry.kind == "exported"]
     rows = []

@@ -15,7 +15,7 @@ from darts_core.architecture import Architecture
 from darts_core.data import DataBundle
 from darts_core.device import require_device
 from darts_core.errors import ArchitectureError, ConfigError
-from darts_core.models.baselines import BASELINES, baseline, is_baseline
+from darts_core.models.baselines import BASELINES, baseline, is_baseline, reads
 from darts_core.models.named import REGISTERED, NamedModel, is_named, named_model
 from darts_core.models.weights import load_weights
 from darts_core.runlog import read_yaml, write_yaml
@@ -211,10 +211,12 @@ def describe_network(
     about = _about(bundle)
     sizes = {"num_classes": bundle.num_outputs, "in_channels": bundle.in_channels}
     if is_baseline(text):
-        if bundle.kind != "image":
+        known = {name for name in BASELINES if reads(name) == bundle.kind}
+        if reads(str(text)) != bundle.kind:
             raise ConfigError(
-                f"architecture={text} reads images (channels, height, width); {bundle.name} holds samples of "
-                f"shape {bundle.input_shape}. Give model=package.module:function, or search a network."
+                f"architecture={text} reads {reads(str(text))}; {bundle.name} holds samples of shape "
+                f"{bundle.input_shape} ({bundle.kind}). Give {' or '.join(sorted(known))}, "
+                "model=package.module:function, or search a network."
             )
         node = {"name": text, "width": width, **sizes}
         return Network(None, {"baseline": node, **about})

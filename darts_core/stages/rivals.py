@@ -9,7 +9,8 @@ from typing import Any
 
 from darts_core.bench.results import slug
 from darts_core.errors import ConfigError
-from darts_core.models.baselines import is_baseline
+from darts_core.models.baselines import default_baseline, is_baseline, reads
+from darts_core.spaces import get_space
 from darts_core.stages.inputs import find_architecture
 from darts_core.stages.schema import Pipeline, TrainStage, TuneStage
 from darts_core.stages.train import train
@@ -49,20 +50,36 @@ def train_like_the_network(
     return {"tune": tuned, "train": train(best, folder / "train")}
 
 
+def rival_baseline(config: Pipeline) -> str:
+    """The hand-designed network of `bench.baseline`, or the one for what the space's networks read.
+
+    Raises:
+        ConfigError: it reads something else than they do.
+    """
+    kind, given = get_space(config.space.name, config.space.ops).reads, config.bench.baseline
+    if given is not None and reads(given) != kind:
+        raise ConfigError(
+            f"bench.baseline={given} reads {reads(given)}, the networks of space={config.space.name} read "
+            f"{kind}; leave it out for {default_baseline(kind)}."
+        )
+    return given or default_baseline(kind)
+
+
 def rival_name(config: Pipeline, rival: str) -> str:
     """What tables call a rival: the baseline with its width, or the file's or architecture's name."""
     if rival.isdigit():
-        return f"{config.bench.baseline} w{int(rival)}"
+        return f"{rival_baseline(config)} w{int(rival)}"
     return Path(rival).stem if rival.endswith((".yaml", ".yml")) else rival
 
 
 def check_rivals(config: Pipeline, version: Path) -> None:
-    """Look at `bench.rivals` before any work.
+    """Look at `bench.baseline` and `bench.rivals` before any work.
 
     Raises:
-        ConfigError: a width is none, or one rival is named twice.
+        ConfigError: a network reads something else, a width is none, or one rival is named twice.
         ArchitectureError: there is no such architecture.
     """
+    rival_baseline(config)
     names = [slug(rival_name(config, rival)) for rival in config.bench.rivals]
     for rival, name in zip(config.bench.rivals, names, strict=True):
         if names.count(name) > 1:
@@ -84,7 +101,7 @@ def train_rivals(
         folder = version / "rivals" / slug(name)
         if rival.isdigit():
             found = train_like_the_network(
-                config, config.bench.baseline, folder, width=int(rival), seconds=seconds
+                config, rival_baseline(config), folder, width=int(rival), seconds=seconds
             )
         else:
             found = train_like_the_network(config, rival, folder, seconds=seconds)

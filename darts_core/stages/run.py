@@ -12,14 +12,18 @@ from darts_core.errors import ArchitectureError
 from darts_core.report.read import read_version
 from darts_core.report.results import headline, model_rows
 from darts_core.runlog import write_json
-from darts_core.spaces import get_space
 from darts_core.stages.bench import bench
 from darts_core.stages.doubt import doubtful
 from darts_core.stages.export import export
 from darts_core.stages.fronts import run_front
 from darts_core.stages.prune import prune
 from darts_core.stages.report import report
-from darts_core.stages.rivals import check_rivals, train_like_the_network, train_rivals
+from darts_core.stages.rivals import (
+    check_rivals,
+    rival_baseline,
+    train_like_the_network,
+    train_rivals,
+)
 from darts_core.stages.schema import (
     BenchStage,
     ExportStage,
@@ -93,7 +97,7 @@ def _search_part(config: Pipeline) -> SearchStage:
     """What the search is given: a budget that is a share is one of the rival's time."""
     latency = config.latency
     if latency.share is not None:
-        rival, width = config.bench.baseline, config.bench.baseline_width
+        rival, width = rival_baseline(config), config.bench.baseline_width
         latency = replace(latency, baseline=rival, baseline_width=width)
     return config.part(SearchStage, seeds=1, latency=latency)
 
@@ -117,13 +121,9 @@ def _require_trusted(result: Mapping[str, Any], version: Path, *, allowed: bool)
 
 def _baseline(config: Pipeline, folder: Path, seconds: float) -> dict[str, dict[str, Any]]:
     """The hand-designed network: same epochs, same space of trials, same splits."""
-    reads = get_space(config.space.name, config.space.ops).reads
-    if reads != "image":
-        log.info("no baseline: no hand-designed network reads %s", reads)
-        return {}
     width = config.bench.baseline_width
     found = train_like_the_network(
-        config, config.bench.baseline, folder, seconds=seconds, width=width
+        config, rival_baseline(config), folder, seconds=seconds, width=width
     )
     return {f"baseline {step}": result for step, result in found.items()}
 

@@ -60,9 +60,9 @@ def _time(
     """Milliseconds of the hand-designed network, as the search's own networks are timed."""
     node = config.latency
     timer = network_timer(config, image_shape, num_classes, device)
-    timer.make = lambda _: baseline(
-        node.baseline, num_classes, int(image_shape[0]), node.baseline_width
-    )
+    # of tokens a network reads as many as it predicts
+    in_channels = num_classes if len(image_shape) == 1 else int(image_shape[0])
+    timer.make = lambda _: baseline(node.baseline, num_classes, in_channels, node.baseline_width)
     # which network is timed does not hang on an architecture
     nothing = Architecture("baseline", choices=(("name", node.baseline),))
     return statistics.mean(timer(nothing).median_ms for _ in range(_LOADINGS))

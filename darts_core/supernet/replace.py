@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from darts_core.errors import ArchitectureError, unknown_name
 from darts_core.ops.simple import Skip, ZeroOp
+from darts_core.supernet.open_attention import opened
 
 __all__ = ["REPLACEMENTS", "PassCell", "is_identity", "is_zero", "replace_modules"]
 
-REPLACEMENTS = ("none", "skip_connect", "pass_cell")
+REPLACEMENTS = ("none", "skip_connect", "pass_cell", "attention")
 
 
 class PassCell(nn.Module):
@@ -39,7 +40,9 @@ def is_zero(module: nn.Module) -> bool:
 
 
 def replace_modules(model: nn.Module, replaced: Mapping[str, str]) -> nn.Module:
-    """Put zeros, identities or cells that pass their input in the named places; returns `model`.
+    """Put zeros, identities, cells that pass their input or opened attentions in the named places.
+
+    Returns `model`.
 
     Args:
         model: a network from `build` or `baseline`; changed in place.
@@ -53,14 +56,22 @@ def replace_modules(model: nn.Module, replaced: Mapping[str, str]) -> nn.Module:
             raise ArchitectureError(unknown_name("replacement", name, REPLACEMENTS))
         parent, _, last = path.rpartition(".")
         try:
-            model.get_submodule(path)
+            old = model.get_submodule(path)
             owner = model.get_submodule(parent)
         except AttributeError as error:
             raise ArchitectureError(f"The network has no module {path!r} to replace.") from error
-        new: nn.Module
-        if name == "none":
-            new = ZeroOp(1, 1, affine=True)
-        else:
-            new = Skip() if name == "skip_connect" else PassCell()
-        setattr(owner, last, new)
+        setattr(owner, last, _new(path, name, old))
     return model
+
+
+def _new(path: str, name: str, old: nn.Module) -> nn.Module:
+    if name == "none":
+        return ZeroOp(1, 1, affine=True)
+    if name == "attention":
+        found = opened(old)
+        if found is None:
+            raise ArchitectureError(
+                f"{path!r} is a {type(old).__name__}, no attention to be opened."
+            )
+        return found.train(old.training)
+    return Skip() if name == "skip_connect" else PassCell()

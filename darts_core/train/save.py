@@ -65,17 +65,43 @@ def load_model(path: str | Path, *, device: Any = "cpu") -> tuple[nn.Module, dic
         raise ResumeError(f"{path} lacks 'meta' or 'state'; save the model again.")
     _check_state(path, state)
     with taking_over(path):
-        model = replace_modules(_rebuild(path, meta, state), dict(meta.get("replaced") or {}))
-        _resize_attributes(path, model, dict(meta.get("sizes") or {}))
-        reshape_like(model, state)
+        model = _rebuild(path, meta, state)
         try:
-            model.load_state_dict(dict(state))
+            model = fit_to(model, state, meta.get("replaced"), meta.get("sizes"), source=str(path))
         except RuntimeError as error:
             first = str(error).splitlines()[-1].strip()
             raise ResumeError(
                 f"The weights in {path} do not fit its own description: {first}"
             ) from error
     return model.to(device).eval(), dict(meta)
+
+
+def fit_to(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    replaced: Mapping[str, Any] | None = None,
+    sizes: Mapping[str, Any] | None = None,
+    *,
+    source: str = "the network",
+) -> nn.Module:
+    """A network cut down to what `state` holds, with it in place.
+
+    Args:
+        model: as it was before the cut.
+        state: parameters of the cut one.
+        replaced: path -> what stands in a module's place.
+        sizes: path of a number that follows from a width -> the number.
+        source: what an error names.
+
+    Raises:
+        ResumeError: a size is none of the network.
+        RuntimeError: the parameters do not fit.
+    """
+    model = replace_modules(model, dict(replaced or {}))
+    _resize_attributes(source, model, dict(sizes or {}))
+    reshape_like(model, state)
+    model.load_state_dict(dict(state))
+    return model
 
 
 def _resize_attributes(path: str | Path, model: nn.Module, sizes: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from darts_core.autosearch.curves import trial_curves
+from darts_core.autosearch.reports import iterations_of
 from darts_core.errors import ConfigError, JobError
 from darts_core.report.blocks import Section, callout, card, pair, plain_table
 from darts_core.report.charts import Line, line_chart
@@ -20,7 +21,6 @@ from darts_core.report.progress import progress
 from darts_core.report.rows import finite
 from darts_core.report.tables import short, span
 from darts_core.report.versions import content_of
-from darts_core.runlog import read_jsonl
 from darts_core.store.record import LIVE, SCRIPT
 from darts_core.store.version import Version
 from darts_core.study.result_table import result_table
@@ -187,12 +187,11 @@ def trial_page(request: Request) -> Response:
             for k, v in row.items()
             if k not in ("config", "folder", "metrics", "additional_data")
         }
-        reports = [r for r in read_jsonl(folder / "reports.jsonl") if r.get("kind") == "iteration"]
         body = pair(
             card(plain_table(row["config"]), title="Settings"),
             card(plain_table(row.get("metrics") or {}), title="Metrics"),
         )
-        body += _curves(reports)
+        body += _curves(iterations_of(folder))
         body += card(plain_table(facts), title="Everything known of it")
         return {
             "heading": f"Trial {row['number']}: {row['state']}",
@@ -209,16 +208,15 @@ def trial_page(request: Request) -> Response:
     return kept_page(request, site_of(request).page_mark(version), "trial", make)
 
 
-def _curves(reports: Sequence[dict[str, Any]]) -> Markup:
+def _curves(reports: Sequence[tuple[int, Mapping[str, Any]]]) -> Markup:
     """Each metric of a trial over its iterations."""
-    names = list(dict.fromkeys(str(n) for r in reports for n in r.get("metrics") or ()))[:6]
+    names = list(dict.fromkeys(str(n) for _, metrics in reports for n in metrics))[:6]
     drawn = []
     for name in names:
         points = [
-            (float(r["iteration"]), value)
-            for r in reports
-            if isinstance(r.get("iteration"), int)
-            and (value := finite(r["metrics"].get(name))) is not None
+            (float(iteration), value)
+            for iteration, metrics in reports
+            if (value := finite(metrics.get(name))) is not None
         ]
         chart = line_chart([Line("", points, "searched")], x_label="iteration", y_label=name, title=name,
                            height=220)  # fmt: skip

@@ -132,3 +132,5 @@ def test_a_regression_goes_from_data_to_a_verified_export(
     page = (version / "report.html").read_text()
     assert "test R2" in page
     assert "test accuracy" not in page
+    rows = read_json(version / "bench" / "results.json")["rows"]
+    assert {row["kind"] for row in rows} >= {"baseline", "searched", "pruned", "exported"}

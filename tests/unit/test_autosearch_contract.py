@@ -4,6 +4,7 @@ import pytest
 from autosearch_workshop import BASE, log_of, one
 
 from darts_core.autosearch import contract
+from darts_core.autosearch.curves import trial_curves
 from darts_core.autosearch.reports import ReportReader, objective_value
 from darts_core.autosearch.spec import Limits, Objective
 from darts_core.errors import ConfigError
@@ -251,3 +252,26 @@ def test_reporter_and_report_refuse_nonsense(tmp_path):
     outside = contract.Trial()
     outside.reporter(acc=0.5)
     outside.report(0.5)
+
+
+def test_what_a_resumed_trial_reported_before_stays_in_its_curve(tmp_path):
+    def attempt(name, *numbers, offset=0.0):
+        rows = [
+            {"kind": "iteration", "iteration": n, "metrics": {"acc": n / 10 + offset}}
+            for n in numbers
+        ]
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def curve():
+        row = {"trial_id": "a", "folder": str(tmp_path), "phase": "search"}
+        return trial_curves([row], "acc")["a"]
+
+    attempt("reports.1.jsonl", 1, 2, 3)
+    attempt(
+        "reports.2.jsonl", 3, offset=0.05
+    )  # went on from the checkpoint of 2, and was killed again
+    attempt("reports.jsonl", 4, 5, offset=0.05)
+    assert curve() == [(1, 0.1), (2, 0.2), (3, 0.35), (4, 0.45), (5, 0.55)]
+    # one that began again replaces what came before
+    attempt("reports.jsonl", 1, offset=0.05)
+    assert curve() == [(1, 0.1 + 0.05)]

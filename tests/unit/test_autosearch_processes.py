@@ -166,3 +166,22 @@ def test_a_trial_needs_the_standard_library_only():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_script_of_the_zero_code_mode_has_its_model_file_kept(shop):
+    from dataclasses import replace
+
+    source = """
+    import argparse
+    parser = argparse.ArgumentParser(); parser.add_argument("--x", type=int)
+    x = parser.parse_known_args()[0].x
+    print("acc=0.5")
+    if x > 1:
+        open("model.pt", "w").write("weights")
+    """
+    metrics = ({"name": "acc", "regex": r"acc=([0-9.]+)"},)
+    spec = replace(BASE, metrics=metrics, model_file="model.pt")
+    # one that was not written costs no trial
+    row = one(shop(source), spec, {"x": 1})
+    assert (row["state"], row["model_path"]) == ("done", None)
+    assert one(shop(source), spec, {"x": 2})["model_path"] == "model.pt"

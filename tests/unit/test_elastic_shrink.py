@@ -78,8 +78,11 @@ def family(bundle, tmp_path_factory):
     return folder, _grow(bundle, folder)
 
 
-def _killed(work, owner, name, at):
-    """`work` in a child process that is killed at its call number `at` of `owner.name`."""
+def _ended(work, owner, name, at, *, before=False):
+    """How `work` ended in a child process that is killed at its call number `at` of `owner.name`.
+
+    It is killed behind the call, or before it; 0 where there were fewer calls.
+    """
     pid = os.fork()
     if pid == 0:
         try:
@@ -87,6 +90,8 @@ def _killed(work, owner, name, at):
 
             def deadly(*given, **named):
                 number = next(calls)
+                if before and number == at:
+                    os.kill(os.getpid(), signal.SIGKILL)
                 result = plain(*given, **named)
                 if number == at:
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -94,11 +99,18 @@ def _killed(work, owner, name, at):
 
             setattr(owner, name, deadly)
             work()
+            os._exit(0)
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(7)
-    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+    status = os.waitpid(pid, 0)[1]
+    assert status == 0 or os.WTERMSIG(status) == signal.SIGKILL
+    return status
+
+
+def _killed(*given, **named):
+    assert _ended(*given, **named)
 
 
 def test_a_shrinking_killed_anywhere_goes_on_to_the_same_sub_networks(bundle, family, tmp_path):
@@ -120,6 +132,35 @@ def test_a_shrinking_killed_anywhere_goes_on_to_the_same_sub_networks(bundle, fa
     files = [(at / "judged.jsonl").read_text() for at in (wanted_at, folder)]
     assert files[0] == files[1]
     assert load_checkpoint(folder / "checkpoint.pt")["epoch"] == 2
+
+
+# what is written, and where a step of each part ends
+_PLACES = (
+    (fit, "save_checkpoint"), (shrink.runlog, "write_json"), (Archive, "_keep"), (Archive, "__call__"),
+    (fit._Trainer, "_step"), (fit._Trainer, "select"), (shrink, "fit_cost"), (shrink, "choose"),
+)  # fmt: skip
+
+
+@pytest.mark.full
+def test_thirty_kills_anywhere_change_nothing(bundle, family, tmp_path):
+    _, wanted = family
+    generator, kills, folder = np.random.default_rng(0), 0, tmp_path / "0"
+
+    def work():
+        _grow(bundle, folder)
+
+    while kills < 30:
+        owner, name = _PLACES[generator.integers(len(_PLACES))]
+        at, before = int(generator.integers(1, 8)), bool(generator.integers(2))
+        if _ended(work, owner, name, at, before=before):
+            kills += 1
+        else:  # it came to its end: from the start again
+            folder = tmp_path / str(kills)
+    found = _grow(bundle, folder)
+    states = [f.net.model.state_dict() for f in (wanted, found)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert found.chosen.rows == wanted.chosen.rows
+    assert found.chosen.metrics == wanted.chosen.metrics
 
 
 def test_points_are_saved_networks_that_were_measured(bundle, family, tmp_path):

@@ -45,10 +45,10 @@ def _close(found, wanted, tolerance=1e-9):
         assert a is None or torch.allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
-def test_a_step_s_gradient_is_the_sum_over_its_sub_networks():
+def test_a_step_s_gradient_is_the_weighted_sum_over_its_sub_networks():
     net, (x, y) = _net(), _batch()
     given = copy.deepcopy(net.model)
-    sandwich = Sandwich(net, share=0.25, seed=3)
+    sandwich = Sandwich(net, share=0.25, others=0.5, seed=3)
     chosen = sandwich.choices()
     assert chosen[0] == net.largest
     assert chosen[-1] == net.smallest
@@ -62,7 +62,7 @@ def test_a_step_s_gradient_is_the_sum_over_its_sub_networks():
         with net.running(choices):
             output = net.model(x)
         part = 0.75 * LOSS(output, y) + 0.25 * sandwich.task.distillation_loss(output, taught)
-        part.backward()
+        (part if choices == net.largest else 0.5 * part).backward()
         total += float(part.detach()) / len(chosen)
     _close(found, _grads(net.model))
     assert float(loss) == pytest.approx(total, rel=1e-6)
@@ -185,6 +185,8 @@ def test_what_cannot_be_trained_is_refused_in_a_sentence(monkeypatch):
     net, (x, _) = _net(dtype=torch.float32), _batch(dtype=torch.float32)
     with pytest.raises(ConfigError, match="share=2"):
         Sandwich(net, share=2)
+    with pytest.raises(ConfigError, match="others=0 above 0"):
+        Sandwich(net, others=0)
     with pytest.raises(ConfigError, match="compile"):
         fit_elastic(net, _Images(), replace(CONFIG, compile=True), Sandwich(net))
     sandwich = Sandwich(net)

@@ -99,9 +99,7 @@ def test_held_out_figures_are_proposed_before_training_and_test_figures(tmp_path
     assert (
         "autosearch.WidthChoice([(2 * channels) // 4, (2 * channels) // 2, 2 * channels])" in said
     )
-    assert (
-        "forecast.py:13: model = autosearch.searchable(Forecaster(dropout=0.1), (C, H, W))" in said
-    )
+    assert "forecast.py:13: model = autosearch.searchable(Forecaster(dropout=0.1), (C, T))" in said
 
 
 def test_a_search_of_the_network_is_a_job_file_that_the_engine_takes(tmp_path):
@@ -128,3 +126,42 @@ def test_what_is_no_script_is_told(tmp_path, text):
         (tmp_path / "a.py").write_text(text)
     with pytest.raises(JobError):
         read_script(tmp_path)
+
+
+BLOCKS = """
+import argparse, torch
+from torch import nn
+class Residual(nn.Module):
+    def __init__(self, width):
+        self.fc = nn.Linear(width, width)
+class Net(nn.Module):
+    def __init__(self, width=128, blocks=4):
+        self.stem = nn.Linear(30, width)
+        self.blocks = nn.Sequential(*[Residual(width) for _ in range(blocks)])
+        self.head = nn.Linear(width, 2)
+parser = argparse.ArgumentParser()
+parser.add_argument("--blocks", type=int, default=4)
+parser.add_argument("--out", default="net.pt")
+a = parser.parse_args()
+net = Net()
+print(f"val acc {50:.1f}% inference {3:.2f} ms")
+torch.save(net.state_dict(), a.out)
+"""
+
+
+def test_a_block_is_no_network_and_the_saved_model_and_the_time_are_proposed(tmp_path, capsys):
+    (tmp_path / "train.py").write_text(BLOCKS)
+    job = tmp_path / "job.yaml"
+    arguments = SimpleNamespace(folder=str(tmp_path), log=None, write=str(job), network=False)
+    assert run_init(None, arguments) == 0
+    said = capsys.readouterr().out
+    assert "searchable(Net(), (VALUES,))" in said
+    assert "Residual" not in said
+    (step,) = build_plan([job]).steps
+    assert step.model_file == "net.pt"
+    assert [(o.metric, o.mode) for o in step.objectives] == [
+        ("val_acc", "max"),
+        ("inference", "min"),
+    ]
+    blocks = step.space["blocks"]
+    assert (blocks.integer, blocks.low, blocks.high) == (True, 2, 8)

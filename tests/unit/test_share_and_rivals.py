@@ -10,6 +10,7 @@ from darts_core.commands.compose import compose, session
 from darts_core.errors import ConfigError, DartsError
 from darts_core.runlog import read_json
 from darts_core.stages import rivals, share
+from darts_core.stages.rivals import check_rivals, rival_baseline
 from darts_core.stages.run import _search_part
 
 CPU = torch.device("cpu")
@@ -108,3 +109,18 @@ def test_a_rival_that_is_none_is_refused_before_any_work(
 
 def test_sound_rivals_pass(tmp_path: Path) -> None:
     rivals.check_rivals(pipeline("bench.rivals=[4,resnet14,DARTS_V2]"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("space", "name"), [("darts", "resnet8"), ("conv1d", "dscnn"), ("gpt_tiny", "transformer")]
+)
+def test_the_baseline_reads_what_the_searched_networks_read(space: str, name: str) -> None:
+    assert rival_baseline(pipeline(f"space={space}")) == name
+    assert rival_baseline(pipeline(f"space={space}", f"bench.baseline={name}")) == name
+
+
+def test_a_baseline_that_reads_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"resnet8 reads image.*read series; leave it out for dscnn"
+    ):
+        check_rivals(pipeline("space=conv1d", "bench.baseline=resnet8"), tmp_path)

@@ -8,18 +8,41 @@ from torch import nn
 
 from darts_core.checkpoint import save_checkpoint
 from darts_core.errors import ConfigError, ResumeError
-from darts_core.models.baselines import BASELINES
+from darts_core.models.baselines import BASELINES, default_baseline, reads
+from darts_core.sample_inputs import draw_inputs
 from darts_core.train import baseline, load_model, reshape_like, resnet, save_model
 
 
 @pytest.mark.parametrize("name", [n for n in BASELINES if n not in ("resnet34", "resnet50")])
-def test_baselines_map_small_images_to_logits_and_learn(name):
-    model = baseline(name, num_classes=3, in_channels=1, width=4)
-    x = torch.randn(4, 1, 8, 8)
-    out = model(x)
-    assert out.shape == (4, 3)
+def test_baselines_map_small_inputs_to_logits_and_learn(name):
+    channels = 5 if reads(name) == "tokens" else 1
+    model = baseline(name, num_classes=3, in_channels=channels, width=4)
+    shape, lead = {"image": ((1, 8, 8), (4,)), "series": ((1, 64), (4,)), "tokens": ((6,), (4, 6))}[
+        reads(name)
+    ]
+    out = model(draw_inputs(shape, 4, vocabulary=5))
+    assert out.shape == (*lead, 3)
     out.square().sum().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_every_kind_of_inputs_has_a_network_to_compare_with():
+    for kind in ("image", "series", "tokens"):
+        assert reads(default_baseline(kind)) == kind
+    assert default_baseline("image") == "resnet8"
+
+
+def test_the_plain_transformer_sees_no_later_token_and_tells_places_apart():
+    torch.manual_seed(0)
+    model = baseline("transformer", 7, in_channels=7, width=8).eval()
+    ids = torch.randint(7, (1, 9))
+    later = ids.clone()
+    later[0, 5:] = (later[0, 5:] + 1) % 7
+    before, after = model(ids), model(later)
+    torch.testing.assert_close(before[:, :5], after[:, :5])
+    assert not torch.allclose(before[:, 5:], after[:, 5:])
+    same = model(torch.zeros(1, 4, dtype=torch.int64))
+    assert not torch.allclose(same[0, 1], same[0, 3])
 
 
 def test_published_sizes():
@@ -32,6 +55,9 @@ def test_published_sizes():
     assert params(resnet("resnet18", 10)) == 11_173_962
     assert params(baseline("mobilenetv2", 10)) == 2_236_682
     assert params(resnet("resnet50", 10)) == 23_520_842
+    # four separable layers of 64 channels, as DS-CNN-S: 64 * 64 weights and two norms each
+    series = params(baseline("dscnn", 10, in_channels=1, width=64))
+    assert series == 64 * 9 + 128 + 4 * (64 * 9 + 64 * 64 + 256) + 65 * 10
 
 
 def test_a_residual_network_of_another_shape():

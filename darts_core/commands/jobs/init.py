@@ -18,8 +18,9 @@ __all__ = ["proposal"]
 
 # settings that are worth a search, by a part of their name, with the factor to either side
 _WORTH = {"lr": 10, "learning": 10, "decay": 10, "wd": 10, "momentum": 0, "dropout": 0, "smoothing": 0,
-          "hidden": 2, "width": 2, "gamma": 0}  # fmt: skip
+          "hidden": 2, "width": 2, "blocks": 2, "depth": 2, "layers": 2, "gamma": 0}  # fmt: skip
 _HELD_OUT = ("val", "valid", "validation", "dev", "eval")
+_TIMES = ("latency", "inference", "ms")
 _GOOD = ("acc", "accuracy", "top1", "f1", "auc", "loss")
 
 
@@ -85,7 +86,9 @@ def _searchable(name: str, network: Network) -> list[str]:
     if network.made is not None:
         file, line, call = network.made
         where = f"{file}:{line}: "
-    lines.append(f"  {where}model = autosearch.searchable({call}, (C, H, W))  # one input's shape")
+    lines.append(
+        f"  {where}model = autosearch.searchable({call}, {network.takes})  # one input's shape"
+    )
     return lines
 
 
@@ -110,12 +113,15 @@ def proposal(script: Script, *, network: bool = False) -> str:
             "  # the script takes no seed: random, numpy and torch are seeded when it imports them"
         )
     lines += _metrics(good, names)
+    if script.model_file:
+        lines.append(
+            f"  model_file: {script.model_file}  # what the script saves; `best` takes it home"
+        )
+    goals = _goals(good, names, reward, mode)
     if network:
-        return "\n".join([*lines, *_by_gradient(script, reward, mode)])
+        return "\n".join([*lines, *_by_gradient(script, goals)])
     lines += _space(script, ranges)
-    lines.append(
-        f"search_algorithm: {{type: tpe_search, reward_attr: {reward}, mode: {mode}, num_samples: 20}}"
-    )
+    lines += ["search_algorithm:", "  type: tpe_search", *goals, "  num_samples: 20"]
     if script.epochs:
         lines.append(
             f"# max_iterations: {script.epochs}  # printed values of that metric in one training: with it, "
@@ -124,6 +130,21 @@ def proposal(script: Script, *, network: bool = False) -> str:
             "hopeless trials are stopped early"
         )
     return "\n".join(lines)
+
+
+def _goals(
+    good: Sequence[Suggestion], names: Mapping[str, str], reward: str, mode: str
+) -> list[str]:
+    """What to optimise: the held-out figure, and the time of an inference where the script prints one."""
+    parts = {names[m.name]: set(re.split(r"[\W_]+", m.name.lower())) for m in good}
+    time = next((n for n, words in parts.items() if n != reward and words & set(_TIMES)), None)
+    if time is None:
+        return [f"  reward_attr: {reward}", f"  mode: {mode}"]
+    return [
+        "  objectives:",
+        f"    - {{metric: {reward}, mode: {mode}, tolerance: 0}}  # how much of it may be given up for speed",
+        f"    - {{metric: {time}, mode: min}}",
+    ]
 
 
 def _metrics(good: Sequence[Suggestion], names: Mapping[str, str]) -> list[str]:
@@ -155,7 +176,7 @@ def _space(script: Script, ranges: Mapping[str, Mapping[str, Any]]) -> list[str]
     return lines
 
 
-def _by_gradient(script: Script, reward: str, mode: str) -> list[str]:
+def _by_gradient(script: Script, goals: Sequence[str]) -> list[str]:
     """A differentiable search whose found network is retrained and compared with the script's own."""
     return [
         "  baseline: {architecture: baseline}  # the network as it is",
@@ -164,8 +185,7 @@ def _by_gradient(script: Script, reward: str, mode: str) -> list[str]:
         "  setting: architecture",
         "  base: own",
         "  target_cost: 0.5  # of the multiply-accumulates of your own network",
-        f"  reward_attr: {reward}",
-        f"  mode: {mode}",
+        *goals,
         f"max_iterations: {script.epochs or 10}  # printed values of that metric in one training",
     ]
 

@@ -29,6 +29,7 @@ class Network:
 
     layers: list[tuple[int, str, str]] = field(default_factory=list)  # line, layer, its width
     made: tuple[str, int, str] | None = None  # file, line and call that build it
+    takes: str = "(C, H, W)"  # one input's shape, as far as its first layer tells
 
 
 @dataclass
@@ -41,6 +42,9 @@ class Script:
     seed: str | None = None
     metrics: list[Suggestion] = field(default_factory=list)
     networks: dict[str, Network] = field(default_factory=dict)
+    model_file: str = (
+        ""  # what it saves into its working folder, its name a constant or an option's default
+    )
     epochs: int | None = None  # the default of the option that says how many there are
 
 
@@ -147,6 +151,7 @@ def read_script(folder: Path, log: Path | None = None) -> Script:
         (int(v) for k, v in script.options.items() if k.endswith("epochs") and v >= 1), None
     )
     script.networks = _networks(folder)
+    script.model_file = _saved(tree)
     return script
 
 
@@ -159,13 +164,54 @@ def _networks(folder: Path) -> dict[str, Network]:
             if isinstance(node, ast.ClassDef) and any(
                 "Module" in ast.unparse(b) for b in node.bases
             ):
-                found[node.name] = Network(_layers(node))
+                found[node.name] = Network(_layers(node), takes=_takes(node))
     for path, tree in trees.items():
         for node in ast.walk(tree or ast.Module([], [])):
             if isinstance(node, ast.Call) and _called(node) in found:
                 place = (path.relative_to(folder).as_posix(), node.lineno, ast.unparse(node))
                 found[_called(node)].made = found[_called(node)].made or place
-    return found
+    inner = {
+        _called(call)
+        for tree in trees.values()
+        for node in ast.walk(tree or ast.Module([], []))
+        if isinstance(node, ast.ClassDef) and node.name in found
+        for call in ast.walk(node)
+        if isinstance(call, ast.Call)
+    }
+    # a block that only other networks are made of is no network to search by itself
+    return {name: network for name, network in found.items() if name not in inner} or found
+
+
+def _takes(network: ast.ClassDef) -> str:
+    """The shape of one input by the first layer: a number of values, a series, or an image."""
+    layers = [n for n in ast.walk(network) if isinstance(n, ast.Call)]
+    layers.sort(key=lambda node: (node.lineno, node.col_offset))
+    first = next((_called(n) for n in layers if _called(n).startswith(("Conv", "Linear"))), "")
+    return {"Linear": "(VALUES,)", "Conv1d": "(C, T)"}.get(first, "(C, H, W)")
+
+
+def _saved(tree: ast.Module) -> str:
+    """The file of `torch.save(..., FILE)`: a text, or the default of the option that it is."""
+    texts: dict[str, object] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and _called(node) in ("add_argument", "option"):
+            default = next((k.value for k in node.keywords if k.arg == "default"), None)
+            for name in node.args:
+                if isinstance(name, ast.Constant) and isinstance(default, ast.Constant):
+                    texts[str(name.value).lstrip("-").replace("-", "_")] = default.value
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func) == "torch.save"
+            and len(node.args) > 1
+        ):
+            place = node.args[1]
+            file = texts.get(place.attr) if isinstance(place, ast.Attribute) else None
+            if isinstance(place, ast.Constant):
+                file = place.value
+            if isinstance(file, str) and re.fullmatch(r"[\w.-]+\.\w+", file):
+                return file
+    return ""
 
 
 def _layers(network: ast.ClassDef) -> list[tuple[int, str, str]]:

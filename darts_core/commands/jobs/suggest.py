@@ -51,6 +51,7 @@ _SMALLER = (
     "error",
     "time",
     "latency",
+    "inference",
     "ms",
     "perplexity",
     "ppl",

@@ -8,7 +8,7 @@ gives a copy with parameters of its own.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,15 +16,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from darts_core.elastic.variables import Choices, Depth, Variable, Width
 from darts_core.prune.groups import CONVOLUTIONS, NORMS, Member
 from darts_core.supernet.replace import replace_modules
 
-__all__ = ["LAYERS", "Plan", "cut", "permute", "plan", "running", "sides_of", "sortable"]
+__all__ = [
+    "LAYERS",
+    "Plan",
+    "Side",
+    "cut",
+    "lose",
+    "permute",
+    "plan_without",
+    "running",
+    "sides_of",
+    "sortable",
+    "take_out",
+]
 
 LAYERS = (*CONVOLUTIONS, *NORMS, nn.Linear, nn.LayerNorm, nn.PReLU, nn.Embedding)
 _STATISTICS = ("running_mean", "running_var")
 Index = slice | Tensor
+# of a layer: its path, "out", "in" or "free", and of a free parameter the dimension
+Side = tuple[str, str, int]
 
 
 @dataclass
@@ -42,35 +55,38 @@ class Plan:
     skipped: tuple[str, ...] = ()
 
 
-def plan(model: nn.Module, variables: Sequence[Variable], choices: Choices) -> Plan:
-    """The plan of `choices`, which name every variable."""
-    found = Plan()
-    lost: dict[tuple[str, str, int], set[int]] = {}
-    skipped: list[str] = []
-    for variable in variables:
-        value = choices[variable.name]
-        if isinstance(variable, Depth):
-            skipped += variable.skipped(value)
-        elif value < variable.options[-1]:
-            _collect(variable, value, lost)
-            for path, name, unit in variable.attributes:
-                found.attributes[path, name] = value * unit
-    found.skipped = tuple(skipped)
+def plan_without(
+    model: nn.Module,
+    lost: Mapping[Side, set[int]],
+    attributes: Mapping[tuple[str, str], Any],
+    skipped: Sequence[str] = (),
+) -> Plan:
+    """The plan of a network without some channels of its layers and without some blocks.
+
+    Args:
+        model: the network.
+        lost: (path, side, dimension) -> the layer's channels that go.
+        attributes: (module path, attribute) -> value, beside those that state a layer's size.
+        skipped: paths of blocks that hand on their input.
+    """
+    found = Plan(attributes=dict(attributes), skipped=tuple(skipped))
     for (path, side, dim), indices in lost.items():
         if not _inside(path, found.skipped):
             _slice(model, found, path, side, dim, indices)
     return found
 
 
-def _inside(path: str, blocks: Sequence[str]) -> bool:
-    return any(path == block or path.startswith(f"{block}.") for block in blocks)
-
-
-def _collect(width: Width, value: int, lost: dict[tuple[str, str, int], set[int]]) -> None:
-    for member in (*width.members, *width.free):
-        cut = {i for p, i in zip(member.positions, member.indices, strict=True) if p >= value}
+def lose(lost: dict[Side, set[int]], members: Sequence[Member], positions: Container[int]) -> None:
+    """Note in `lost` what the members' layers lose with these of their group's channels."""
+    for member in members:
+        pairs = zip(member.positions, member.indices, strict=True)
+        cut = {index for position, index in pairs if position in positions}
         if cut:
             lost.setdefault((member.name, member.side, member.dim), set()).update(cut)
+
+
+def _inside(path: str, blocks: Sequence[str]) -> bool:
+    return any(path == block or path.startswith(f"{block}.") for block in blocks)
 
 
 def sides_of(module: nn.Module, side: str) -> dict[str, int]:
@@ -185,20 +201,24 @@ def running(model: nn.Module, found: Plan, *, whole: bool = False) -> Iterator[n
                 where[name] = value
 
 
-@torch.no_grad()
 def cut(model: nn.Module, found: Plan) -> nn.Module:
     """A plain network of its own that computes what `model` does as the sub-network of `found`."""
-    copied = copy.deepcopy(model)
+    return take_out(copy.deepcopy(model), found)
+
+
+@torch.no_grad()
+def take_out(model: nn.Module, found: Plan) -> nn.Module:
+    """Make `model` the sub-network of `found`, with parameters of its own; in place."""
     for path, tensors in found.tensors.items():
-        module = copied.get_submodule(path)
+        module = model.get_submodule(path)
         for name, kept in tensors.items():
             old = getattr(module, name)
             new = taken(old, kept).detach().clone()
             own = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
             setattr(module, name, own)
     for (path, name), value in found.attributes.items():
-        setattr(copied.get_submodule(path), name, value)
-    return replace_modules(copied, dict.fromkeys(found.skipped, "skip_connect"))
+        setattr(model.get_submodule(path), name, value)
+    return replace_modules(model, dict.fromkeys(found.skipped, "skip_connect"))
 
 
 def sortable(member: Member, channels: int) -> bool:

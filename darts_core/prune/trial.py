@@ -6,14 +6,12 @@ Parameters at 0 (a residual branch's last scale, often) would hide what a cut ch
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from darts_core.elastic.slices import plan, running
-from darts_core.elastic.variables import Variable, largest
 from darts_core.errors import PruneError
+from darts_core.prune.slices import Plan, running
 
 __all__ = ["TOLERANCE", "Trial"]
 
@@ -64,15 +62,14 @@ class Trial:
             raise TypeError(f"the output is a {type(found).__name__}, not one tensor")
         return found
 
-    def cut(self, variables: Sequence[Variable], choices: Mapping[str, int]) -> Tensor | None:
+    def cut(self, found: Plan) -> Tensor | None:
         """The output of a sub-network; None where it does not run or has another shape."""
-        wanted = {**largest(variables), **choices}
         try:
-            with running(self.model, plan(self.model, variables, wanted)):
-                found = self.run()
+            with running(self.model, found):
+                output = self.run()
         except (RuntimeError, ValueError, TypeError, AssertionError, IndexError):
             return None
-        return found if found.shape == self.whole.shape else None
+        return output if output.shape == self.whole.shape else None
 
     def same(self, found: Tensor | None, like: Tensor | None = None) -> bool:
         """Whether an output is that of the whole network (or `like`), up to rounding."""

@@ -1,0 +1,131 @@
+"""The experiment of `benchmarks.elastic`: its sizes, the base, the front, and shares of the base's time."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from darts_core import cli
+from darts_core.elastic.device_clock import DeviceClock
+from darts_core.runlog import read_json, write_json
+from darts_core.train import load_model
+
+RECIPE = {"learning_rate": 0.1, "weight_decay": 5e-4}
+# what this process has seen to be finished: the command itself would say so each time
+_FINISHED: set[tuple[Path, tuple[str, ...]]] = set()
+
+
+@dataclass(frozen=True)
+class Case:
+    """Sizes of the experiment.
+
+    Attributes:
+        seed: of all draws.
+        out: where its runs lie.
+        data: words of the command line.
+        architecture: of the base.
+        width: of its first stage.
+        epochs: of the base.
+        elastic_epochs: of the elastic training.
+        front: shares of the base's time that the front's points are asked for.
+        looks: of each search.
+        budgets: shares of the base's measured time at which rivals are compared.
+        fine_tuning: epochs of each point.
+        timing_seconds: longest time for one timing.
+    """
+
+    seed: int
+    out: Path
+    data: tuple[str, ...]
+    architecture: str = "resnet20"
+    width: int = 16
+    epochs: int = 20
+    elastic_epochs: int = 10
+    front: tuple[float, ...] = (1.0, 0.85, 0.75, 0.6, 0.5, 0.42, 0.35, 0.25)
+    looks: int = 100
+    budgets: tuple[float, ...] = (0.75, 0.5, 0.35, 0.25)
+    fine_tuning: int = 1
+    timing_seconds: float = 1.0
+
+    @property
+    def folder(self) -> Path:
+        """Of this seed."""
+        return self.out / f"seed{self.seed}"
+
+    def run(self, command: str, job: str, *words: str) -> Path:
+        """A stage's folder once it is finished."""
+        at = self.folder / job / "V001" / command
+        if (at, words) in _FINISHED:
+            return at
+        common = (*self.data, f"seed={self.seed}", f"out={self.folder}", f"job={job}", "device=cpu",
+                  "version=V001", "train.batch_size=64", "train.drop_path=0")  # fmt: skip
+        status = cli.main([command, *words, *common])
+        if status:
+            raise SystemExit(status)
+        _FINISHED.add((at, words))
+        return at
+
+    def trained(self, job: str, width: int, epochs: int) -> Path:
+        """A network of a width, trained from scratch."""
+        return self.run(
+            "train", job, f"architecture={self.architecture}", f"train.channels={width}",
+            f"train.epochs={epochs}", *(f"train.{name}={value}" for name, value in RECIPE.items()),
+        )  # fmt: skip
+
+    def base(self) -> Path:
+        """The network, trained to its end."""
+        return self.trained("base", self.width, self.epochs)
+
+    def shrink(self) -> Path:
+        """The front."""
+        budgets = ",".join(f"{100 * share:g}%" for share in self.front)
+        return self.run(
+            "shrink", "shrink", f"model={self.base()}", f"shrink.epochs={self.elastic_epochs}",
+            f"shrink.budgets=[{budgets}]", f"shrink.options.looks={self.looks}",
+            f"shrink.fine_tuning={self.fine_tuning}", "shrink.export=false",
+            f"shrink.options.seconds={self.timing_seconds:g}",
+        )  # fmt: skip
+
+    def bundle(self) -> Any:
+        """The data."""
+        from darts_core.data import load_data
+
+        given = dict(word.removeprefix("data.").split("=", 1) for word in self.data)
+        name = given.pop("data")
+        whole = {k: int(v) if v.isdigit() else v for k, v in given.items()}
+        return load_data(name, seed=self.seed, **whole)
+
+    def seconds(self) -> dict[str, float]:
+        """On the device: of the base's training, and of all that the front cost beside it."""
+        base, front = self.base(), self.shrink()
+        found = read_json(front / "result.json")
+        points = [read_json(path) for path in sorted(front.glob("points/*/point.json"))]
+        after = found["training_seconds"] + sum(found["choosing_seconds"].values())
+        after += sum(point["fine_tuning_seconds"] for point in points)
+        return {"base": read_json(base / "result.json")["device_seconds"], "front": after}
+
+    def share(self, model: nn.Module, rounds: int = 3) -> float:
+        """The measured median of a network over the base's, timed in turn: median of the rounds' ratios."""
+        base, meta = load_model(self.base() / "model.pt")
+        clock = DeviceClock(meta["image_shape"], torch.device("cpu"), seconds=self.timing_seconds)
+        return statistics.median(
+            clock(model).median_ms / clock(base).median_ms for _ in range(rounds)
+        )
+
+    def share_of(self, at: Path) -> float:
+        """That of a saved network."""
+        return self.share(load_model(at / "model.pt")[0])
+
+
+def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `path` holds, made first where it is missing."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, make())
+    return dict(read_json(path))

@@ -1,0 +1,85 @@
+"""The picture of a front and its rivals, from a results file of `benchmarks.elastic`.
+
+    python -m benchmarks.elastic_picture benchmarks/results/RESULTS.json docs/images/elastic-front.png
+
+Horizontal: the time of a call over the base's, timed beside it; vertical: the metric on test, with the
+standard error of a share over the test examples. One mark a network; several seeds are drawn together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from darts_core.bench.results import read_results
+from darts_core.report.palette import hex_color
+from darts_core.report.png_figure import new_figure, only_data, plain_title, save_png
+
+__all__ = ["draw", "series"]
+
+OURS = "one elastic training"
+_LOOKS = {
+    OURS: ("accent", "o"),
+    "pruned, a run a point": ("pool", "s"),
+    "Torch-Pruning, Taylor": ("other", "D"),
+    "narrower, trained anew": ("third", "^"),
+    "the given network": ("ink", "*"),
+}
+_ROWS = dict(zip(("shares", "prune", "taylor", "scaled"), list(_LOOKS)[:4], strict=True))
+
+
+def series(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, float]]]:
+    """What is drawn: name -> (share of the base's time, metric) of each network that was measured."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        for key, name in _ROWS.items():
+            for point in row.get(key, {}).get("points", ()):
+                found.setdefault(name, []).append((point["share"], point["metric"]))
+        if "whole" in row:
+            found.setdefault("the given network", []).append((1.0, row["whole"]["base"]))
+    return found
+
+
+def draw(path: Path, to: Path) -> Path:
+    """Draw the results file `path` into `to`."""
+    results = read_results(path)
+    figure = new_figure(7.2, 4.4)
+    axes = figure.add_subplot()
+    only_data(axes)
+    examples = next((r["shares"]["test_examples"] for r in results.rows if "shares" in r), 0)
+    for name, points in series(results.rows).items():
+        color, mark = _LOOKS[name]
+        points = sorted(points)
+        errors = [100 * math.sqrt(m * (1 - m) / examples) if examples else 0 for _, m in points]
+        axes.errorbar(
+            [share for share, _ in points], [100 * metric for _, metric in points], yerr=errors,
+            fmt=mark, color=hex_color(color), label=name, capsize=2, elinewidth=0.8,
+            markersize=11 if mark == "*" else 6, zorder=3 if name == OURS else 2,
+            linestyle="-" if name == OURS and len(results.rows) == 1 else "none",
+        )  # fmt: skip
+    axes.set_xscale("log")
+    ticks = [0.2, 0.25, 0.35, 0.5, 0.75, 1.0]
+    axes.set_xticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("measured time of a call, share of the given network's")
+    axes.set_ylabel("accuracy on test (%)")
+    axes.set_title(plain_title(f"{results.device}, {len(results.rows)} seed(s)"), fontsize=10)
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    figure.tight_layout()
+    return save_png(figure, to)
+
+
+def main() -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("results", type=Path)
+    parser.add_argument("picture", type=Path)
+    args = parser.parse_args()
+    print(draw(args.results, args.picture))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""Rivals of one elastic training, at common budgets and at its cost: each gives a network a budget.
+
+* `prune`: our own pruning of the base, a run a budget.
+* `taylor`: the base cut by Torch-Pruning's `BasePruner` with its `GroupTaylorImportance`, as wide as the
+  budget allows as measured, fine-tuned with the recipe of `prune`.
+* `scaled`: the base's architecture at smaller widths, trained from scratch with the base's recipe.
+
+The seconds on the device that the front took are shared out evenly over the budgets; `scaled`, which needs
+no base, is given the seconds of the base's training, too. What each rival really took is written beside
+its points.
+"""
+
+from __future__ import annotations
+
+import copy
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.elastic_case import Case, kept
+from darts_core.models.baselines import baseline
+from darts_core.prune.finetune import fine_tune
+from darts_core.prune.rounds import take_batches
+from darts_core.runlog import read_json
+from darts_core.settings import Prune, TrainConfig
+from darts_core.train import evaluate, load_model
+
+__all__ = ["RIVALS", "epochs_for", "least_cut", "rival"]
+
+_HALVINGS = 7
+
+
+def epochs_for(allowed_s: float, epoch_s: float, share: float) -> int:
+    """Epochs that fit into `allowed_s` for a network of `share` of the base's time; at least one.
+
+    Args:
+        allowed_s: seconds.
+        epoch_s: of one epoch of the base.
+        share: of the base's latency, taken as its share of an epoch, too.
+    """
+    return max(1, round(allowed_s / (epoch_s * share)))
+
+
+def allowance(case: Case, which: str, budget: float) -> int:
+    """The epochs of a rival's training for one budget."""
+    seconds = case.seconds()
+    allowed = seconds["front"] + (seconds["base"] if which == "scaled" else 0.0)
+    return epochs_for(allowed / len(case.budgets), seconds["base"] / case.epochs, budget)
+
+
+def by_prune(case: Case, budget: float) -> dict[str, Any]:
+    """Our pruning."""
+    epochs = allowance(case, "prune", budget)
+    at = case.run("prune", f"prune{budget:g}", f"model={case.base()}", f"prune.epochs={epochs}",
+                  f"prune.budget={100 * budget:g}%",
+                  f"prune.options.seconds={case.timing_seconds:g}")  # fmt: skip
+    found = read_json(at / "result.json")
+    return {
+        "share": case.share_of(at),
+        "metric": found["test_accuracy"],
+        "epochs": epochs,
+        "seconds": found["fine_tuning_seconds"],
+    }
+
+
+def by_scaled(case: Case, budget: float) -> dict[str, Any]:
+    """The widest network of the same kind that the budget allows as measured."""
+    epochs = allowance(case, "scaled", budget)
+    bundle = case.bundle()
+
+    def fits(lost: int) -> bool:
+        narrow = baseline(
+            case.architecture, bundle.num_outputs, bundle.in_channels, case.width - lost
+        )
+        return case.share(narrow.eval(), 1) <= budget
+
+    width = case.width - bisect_left(range(case.width - 1), True, key=fits)
+    at = case.trained(f"scaled{budget:g}", width, epochs)
+    found = read_json(at / "result.json")
+    return {
+        "share": case.share_of(at),
+        "metric": found["test_accuracy"],
+        "epochs": epochs,
+        "seconds": found["device_seconds"],
+        "width": width,
+    }
+
+
+def by_taylor(case: Case, budget: float) -> dict[str, Any]:
+    """Torch-Pruning's Taylor importance, one cut, then fine-tuning."""
+    epochs = allowance(case, "taylor", budget)
+    base, _ = load_model(case.base() / "model.pt")
+    bundle, cpu = case.bundle(), torch.device("cpu")
+    batches = take_batches(bundle.without_test(), 4, 64, cpu)
+    ratio = least_cut(lambda cut: case.share(taylor_cut(base, cut, batches), 1) <= budget)
+    model = taylor_cut(base, ratio, batches)
+    config = TrainConfig(
+        epochs=epochs, batch_size=64, drop_path=0.0, learning_rate=Prune().learning_rate
+    )
+    seconds = fine_tune(model, bundle.without_test(), config, seed=case.seed, device=cpu)
+    return {
+        "share": case.share(model),
+        "metric": evaluate(model, bundle, "test").value,
+        "epochs": epochs,
+        "seconds": seconds,
+        "ratio": ratio,
+    }
+
+
+def taylor_cut(base: nn.Module, ratio: float, batches: Sequence[Any]) -> nn.Module:
+    """A copy of `base` that lost `ratio` of each group's channels, by Torch-Pruning."""
+    import torch_pruning
+
+    model = copy.deepcopy(base).eval().requires_grad_(True)
+    if ratio <= 0.0:
+        return model
+    outputs = [m for m in model.modules() if isinstance(m, nn.Linear)][-1:]
+    pruner = torch_pruning.pruner.BasePruner(
+        model, batches[0][0][:2], importance=torch_pruning.importance.GroupTaylorImportance(),
+        pruning_ratio=ratio, ignored_layers=outputs,
+    )  # fmt: skip
+    model.zero_grad()
+    for x, y in batches:
+        nn.functional.cross_entropy(model(x), y).backward()
+    pruner.step()
+    model.zero_grad()
+    return model.eval()
+
+
+def least_cut(fits: Callable[[float], bool], most: float = 0.95) -> float:
+    """The smallest share to cut, up to `most`, at which the network fits; halving finds it."""
+    if fits(0.0):
+        return 0.0
+    low, high = 0.0, most
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (low + high)
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high
+
+
+RIVALS: dict[str, Callable[[Case, float], dict[str, Any]]] = {
+    "prune": by_prune,
+    "taylor": by_taylor,
+    "scaled": by_scaled,
+}
+
+
+def rival(case: Case, which: str) -> dict[str, Any]:
+    """A rival's points, one a budget, each kept as soon as it is there; and what they took."""
+    points = []
+    for budget in case.budgets:
+        path: Path = case.folder / which / f"{budget:g}.json"
+        points.append(kept(path, lambda b=budget: {"budget": b, **RIVALS[which](case, b)}))
+    seconds = case.seconds()
+    ours = seconds["front"] + (seconds["base"] if which == "scaled" else 0.0)
+    return {"points": points, "seconds_over_ours": sum(p["seconds"] for p in points) / ours}

@@ -1,0 +1,145 @@
+"""The elastic training in a user's loop: gradients of each step, and a sub-network a budget at its end."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from darts_core.autosearch.contract import Trial
+from darts_core.autosearch.elastic_stage import LossOf, Stage
+from darts_core.checkpoint import save_checkpoint
+from darts_core.elastic.archive import Archive
+from darts_core.elastic.choose import choose
+from darts_core.elastic.device_clock import DeviceClock
+from darts_core.elastic.network import Elastic, elastic
+from darts_core.elastic.norms import recalibrate
+from darts_core.elastic.sandwich import Sandwich
+from darts_core.elastic.shrink import measured_cost
+from darts_core.errors import ConfigError, LatencyError
+from darts_core.tasks import Task, make_task
+
+__all__ = ["ElasticFamily"]
+
+# batches of the training's end, on which sub-networks are judged
+_KEPT = 8
+
+
+@dataclass(frozen=True)
+class _Script:
+    """The user's own loss, as importance asks a task for it."""
+
+    loss_of: LossOf
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return self.loss_of(output, target)
+
+
+class ElasticFamily:
+    """Made elastic at the first step, when a batch and the loss are there.
+
+    Args:
+        stage: of the trial.
+        trial: whose folder receives the latency table and the points.
+    """
+
+    def __init__(self, stage: Stage, trial: Trial) -> None:
+        self.stage, self.trial = stage, trial
+        self.task: Task = make_task(stage.task)
+        self.net: Elastic | None = None
+        self.batches: deque[tuple[Tensor, Tensor]] = deque(maxlen=_KEPT)
+        # who reads what a trial found asks its `steps` for the state
+        self.steps = self
+
+    def backward(
+        self,
+        loss_of: LossOf,
+        x: Tensor,
+        y: Tensor,
+        scale: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """The mean loss of this step's sub-networks; their gradients are in the parameters."""
+        if self.net is None:
+            with torch.autocast(x.device.type, enabled=False):
+                self._begin(loss_of, x, y)
+        self.loss_of = loss_of
+        self.batches.append((x.detach(), y))
+        return self.sandwich.backward(x, lambda output: loss_of(output, y), scale=scale)
+
+    def _begin(self, loss_of: LossOf, x: Tensor, y: Tensor) -> None:
+        options, model = self.stage.options, self.stage.model
+        script: Any = _Script(loss_of)
+        self.net = elastic(model, x, batches=[(x, y)], task=script, depth=True)
+        print(self.net, flush=True)
+        clock = DeviceClock(
+            self.stage.input_shape, x.device, batch=int(options["batch"]), runtime="eager"
+        )
+        assert self.trial.folder is not None
+        # before the training: a budget out of reach must not cost one
+        self.cost, _ = measured_cost(self.net, clock, self.trial.folder, self.trial.seed)
+        least, whole = self.cost.of(self.net.smallest), self.cost.of(self.net.largest)
+        points, target = int(options["points"]), float(options["target_latency"])
+        if least > target * whole:
+            raise LatencyError(
+                f"search_algorithm.target_latency={target:g} is below the smallest sub-network, which takes "
+                f"{least / whole:.2f} of the {whole:.3f} ms of yours; ask for more."
+            )
+        self.budgets = [whole * target ** (place / points) for place in range(1, points + 1)]
+        self.sandwich = Sandwich(self.net, seed=self.trial.seed, task=self.task)
+
+    def state(self) -> dict[str, Any]:
+        """For `architecture.json`."""
+        return {"moved": self.net is not None}
+
+    def derive(self) -> str:
+        """Choose a sub-network for each budget, leave them in the trial's folder, and name them.
+
+        Raises:
+            ConfigError: the script formed no gradient.
+        """
+        if self.net is None or self.trial.folder is None:
+            raise ConfigError(
+                "The elastic trial ended before autosearch.backward(loss_of, x, y) was called; call it in "
+                "the place of loss_of(model(x), y).backward()."
+            )
+        kept = list(self.batches)
+        archive = Archive(self.net, self.cost, self._judge, self.trial.folder / "judged.jsonl")
+        chosen = choose(
+            archive, self.budgets, kept, self.loss_of, lambda network: -self._judge(network)[0],
+            looks=int(self.stage.options["looks"]), examples=2 * sum(len(x) for x, _ in kept),
+            seed=self.trial.seed,
+        )  # fmt: skip
+        whole_ms = self.cost.of(self.net.largest)
+        found: dict[tuple[int, ...], dict[str, Any]] = {}
+        for row in chosen.rows:
+            key = tuple(row.choices.values())
+            if key in found:
+                continue
+            number = len(found) + 1
+            network = recalibrate(self.net.cut(row.choices), kept)
+            content = {
+                "kind": "point",
+                "state": network.state_dict(),
+                **self.net.described(row.choices),
+            }
+            save_checkpoint(self.trial.folder / f"point-{number}.pt", content)
+            found[key] = {
+                "value": f"{self.trial.trial_id}/{number}",
+                "predicted_share": round(row.predicted_ms / whole_ms, 4),
+                "found_by": row.by,
+                "choices": row.choices,
+            }
+        return json.dumps(list(found.values()))
+
+    @torch.no_grad()
+    def _judge(self, network: nn.Module) -> tuple[float, float]:
+        recalibrate(network, self.batches)
+        losses = [float(self.loss_of(network(x).float(), y)) for x, y in self.batches]
+        mean = float(np.mean(losses))
+        return mean, -mean

@@ -1,0 +1,83 @@
+"""A pool of processes that decode batches ahead of their use.
+
+Which images a batch holds is decided before: the number of processes changes nothing but the time.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import warnings
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from darts_core.data.encoded import EncodedImages
+from darts_core.errors import DataError
+
+__all__ = ["decoded", "usable_workers"]
+
+# batches that every process keeps ready: more would only take memory
+_AHEAD = 2
+
+
+class _Batches(Dataset[Tensor | DataError]):
+    """Batch by batch, whole: a process decodes one after the other."""
+
+    def __init__(self, images: EncodedImages, parts: Sequence[np.ndarray]) -> None:
+        self.images, self.parts = images, parts
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, step: int) -> Tensor | DataError:
+        try:
+            return torch.from_numpy(self.images[self.parts[step]])
+        except DataError as error:
+            return error  # raised in the process that trains, as the sentence that it is
+
+
+def usable_workers(images: EncodedImages) -> int:
+    """How many processes may decode: none below a process that must not start others."""
+    return 0 if multiprocessing.current_process().daemon else images.workers
+
+
+def decoded(images: EncodedImages, parts: Sequence[np.ndarray], *, pin: bool) -> Iterator[Tensor]:
+    """The batches [B, C, S, S] of these positions, in this order.
+
+    Args:
+        images: the files; their `workers` processes decode.
+        parts: positions of every batch.
+        pin: in pinned memory.
+
+    Raises:
+        DataError: a file is gone or damaged; it is named.
+    """
+    with warnings.catch_warnings():
+        # how many processes pay is the user's own word
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        batches = iter(
+            DataLoader(
+                _Batches(images, parts),
+                batch_size=None,
+                num_workers=usable_workers(images),
+                prefetch_factor=_AHEAD,
+                pin_memory=pin,
+                worker_init_fn=_quiet,
+                # without one of its own it would draw from the global generator
+                generator=torch.Generator(),
+            )
+        )
+    for found in batches:
+        if isinstance(found, DataError):
+            raise found
+        yield found
+
+
+def _quiet(_: int) -> None:
+    # the training process ends its decoders; a Ctrl-C reaches them, too
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.filterwarnings("ignore", module="PIL")

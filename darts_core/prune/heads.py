@@ -1,0 +1,230 @@
+"""Heads of an attention that may vary: found by the sizes of its linear layers, proven by trying.
+
+Where their number follows from the network's width, the attention is opened first: replaced by one that
+computes the same and takes it from its layers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from darts_core.errors import PruneError
+from darts_core.prune.groups import ChannelGroup, Member, remove_channels
+from darts_core.prune.slices import Plan, Side, lose, plan_without, take_out
+from darts_core.prune.trial import Trial
+from darts_core.sample_inputs import draw_inputs
+from darts_core.supernet.open_attention import HEAD_COUNTS, HEAD_SIZES, opened
+from darts_core.supernet.replace import replace_modules
+
+__all__ = ["find_heads", "groups_of_heads", "open_attentions", "plan_of_heads", "remove"]
+
+log = logging.getLogger("darts_core")
+
+
+def find_heads(model: nn.Module, trial: Trial) -> tuple[list[ChannelGroup], dict[str, str]]:
+    """The attentions whose heads may be fewer, and module -> why another's stay.
+
+    An attention is a module with linear layers of its own and a number or a size of heads. The network
+    with fewer heads must compute what the whole one does when nothing reads the others.
+    """
+    groups: list[ChannelGroup] = []
+    left: dict[str, str] = {}
+    for name, module in model.named_modules():
+        found = _sizes(module)
+        if found is None:
+            continue
+        last, heads, size = _last_linear(trial, name), *found
+        if last is None or heads < 2 or model.get_submodule(last).in_features != heads * size:  # type: ignore[operator]
+            left[name] = "its heads cannot be told from its layers"
+            continue
+        made = next(
+            (g for g in _ways(model, name, last, heads, size) if _right(trial, g, last)), None
+        )
+        if made is None:
+            left[name] = "its heads cannot be fewer: their size follows from the width"
+        else:
+            groups.append(made)
+    return groups, left
+
+
+def groups_of_heads(model: nn.Module, input_shape: Sequence[int]) -> list[ChannelGroup]:
+    """The attentions of `model` whose heads may go; none where it does not run in double precision."""
+    if not any(_sizes(module) for module in model.modules()):
+        return []
+    try:
+        return find_heads(model, _trial(model, input_shape))[0]
+    except PruneError:
+        return []
+
+
+def open_attentions(
+    model: nn.Module, input_shape: Sequence[int]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Open the attentions whose heads could not be fewer as they are; in place.
+
+    Returns:
+        Their paths, for `replace_modules`; and path -> why the heads of another one stay.
+    """
+    attentions = [n for n, m in model.named_modules() if isinstance(m, nn.MultiheadAttention)]
+    if not attentions and not any(_sizes(module) for module in model.modules()):
+        return {}, {}
+    try:
+        trial = _trial(model, input_shape)
+    except PruneError as error:
+        return {}, dict.fromkeys(attentions, str(error))
+    _, left = find_heads(model, trial)
+    left |= dict.fromkeys(attentions, "it has keys of its own, or several widths")
+    found = {name: "attention" for name in left if _same_when_opened(trial, name)}
+    replace_modules(model, found)
+    return found, {name: why for name, why in left.items() if name not in found}
+
+
+def _trial(model: nn.Module, input_shape: Sequence[int]) -> Trial:
+    return Trial(model, draw_inputs(input_shape, 2))
+
+
+def _same_when_opened(trial: Trial, name: str) -> bool:
+    """Open the attention in the trial's network; undone where it does not compute the same."""
+    parent, _, last = name.rpartition(".")
+    owner, old = trial.model.get_submodule(parent), trial.model.get_submodule(name)
+    new = opened(old)
+    if new is None:
+        return False
+    setattr(owner, last, new.eval())
+    try:
+        if trial.same(trial.run()):
+            return True
+    except Exception:  # whatever a foreign network raises that calls it in another way
+        log.debug("%s is not opened", name, exc_info=True)
+    setattr(owner, last, old)
+    return False
+
+
+def _sizes(module: nn.Module) -> tuple[int, int] | None:
+    """(heads, channels of a head) as the module's attributes and layers state them."""
+    linear = [child for child in module.children() if isinstance(child, nn.Linear)]
+    if len(linear) < 2:
+        return None
+    own = vars(module)
+    count = next((own[n] for n in HEAD_COUNTS if isinstance(own.get(n), int)), None)
+    size = next((own[n] for n in HEAD_SIZES if isinstance(own.get(n), int)), None)
+    inner = linear[-1].in_features
+    if size is None and count:
+        size = inner // count
+    if count is None and size:
+        count = inner // size
+    return (count, size) if count and size else None
+
+
+def _last_linear(trial: Trial, name: str) -> str | None:
+    """The module's linear layer that runs last."""
+    module = trial.model.get_submodule(name)
+    ran: list[str] = []
+    hooks = [
+        child.register_forward_hook(lambda *_, at=at: ran.append(at))
+        for at, child in module.named_children()
+        if isinstance(child, nn.Linear)
+    ]
+    trial.run()
+    for hook in hooks:
+        hook.remove()
+    return f"{name}.{ran[-1]}".lstrip(".") if ran else None
+
+
+def _ways(model: nn.Module, name: str, last: str, heads: int, size: int) -> Iterator[ChannelGroup]:
+    """Ways in which the heads may lie in the layers, with and without a number of heads to set."""
+    module, inner = model.get_submodule(name), heads * size
+    prefix = f"{name}." if name else ""
+    others = {
+        f"{prefix}{at}": child.out_features
+        for at, child in module.named_children()
+        if isinstance(child, nn.Linear) and f"{prefix}{at}" != last
+    }
+    separate = [at for at, width in others.items() if width == inner]
+    fused = [at for at, width in others.items() if width == 3 * inner]
+    layouts: list[tuple[list[str], int, int]] = []
+    if len(separate) >= 3:
+        layouts.append((separate, 1, inner))
+    if len(fused) == 1:
+        # all queries, all keys, all values; or those of one head after another
+        layouts += [(fused, 3, inner), (fused, 3, size)]
+    attributes = [
+        tuple(
+            [(name, n, 1) for n in HEAD_COUNTS if vars(module).get(n) == heads]
+            + [
+                (name, n, size)
+                for n, v in vars(module).items()
+                if also and type(v) is int and v == inner
+            ]
+        )
+        for also in (False, True)
+    ]
+    reader = Member(last, "in", *_positions(heads, size, 1, inner))
+    for layers, parts, stride in layouts:
+        made = (
+            *(Member(at, "out", *_positions(heads, size, parts, stride)) for at in layers),
+            reader,
+        )
+        for given in dict.fromkeys([(), *attributes]):
+            yield ChannelGroup(f"{name}.heads".lstrip("."), heads, made, (), "heads", given)
+
+
+def _positions(
+    heads: int, size: int, parts: int, stride: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(head, channel) of every channel; `stride` lies between a head's parts."""
+    step = size if stride != size else parts * size
+    found = [
+        (head, part * stride + head * step + channel)
+        for head in range(heads)
+        for part in range(parts)
+        for channel in range(size)
+    ]
+    return tuple(head for head, _ in found), tuple(channel for _, channel in found)
+
+
+def plan_of_heads(model: nn.Module, group: ChannelGroup, removed: Container[int]) -> Plan:
+    """The plan of the network without some of an attention's heads."""
+    lost: dict[Side, set[int]] = {}
+    lose(lost, group.members, removed)
+    left = sum(head not in removed for head in range(group.channels))
+    sizes = {(path, name): left * unit for path, name, unit in group.attributes}
+    return plan_without(model, lost, sizes)
+
+
+def remove(
+    model: nn.Module,
+    input_shape: Sequence[int],
+    groups: Iterable[ChannelGroup],
+    removed: Mapping[str, Collection[int]],
+) -> nn.Module:
+    """Cut heads and channels (root -> which of them) of these groups and all that is coupled; in place.
+
+    Raises:
+        PruneError: a group would lose all, or the cut network does not run.
+    """
+    channels = {root: sorted(gone) for root, gone in removed.items()}
+    for group in groups:
+        if group.kind == "heads" and (gone := channels.pop(group.root, [])):
+            take_out(model, plan_of_heads(model, group, gone))
+    return remove_channels(model, input_shape, channels)
+
+
+@torch.no_grad()
+def _right(trial: Trial, group: ChannelGroup, last: str) -> bool:
+    """Whether the network with all heads but the last computes what it does when nothing reads that."""
+    gone = {group.channels - 1}
+    reader = group.members[-1]
+    layer = trial.model.get_submodule(last)
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    silent = [i for p, i in zip(reader.positions, reader.indices, strict=True) if p in gone]
+    before = weight.clone()
+    weight[:, silent] = 0.0
+    wanted = trial.run()
+    weight.copy_(before)
+    return trial.same(trial.cut(plan_of_heads(trial.model, group, gone)), wanted)

@@ -1,0 +1,209 @@
+"""`search_algorithm: elastic`: a user's own loop trains a front, and her script judges each point."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from darts_core import autosearch
+from darts_core.autosearch import contract
+from darts_core.autosearch.catalogue import ALGORITHMS
+from darts_core.autosearch.elastic_search import ElasticSearch
+from darts_core.autosearch.forecast import trainings
+from darts_core.autosearch.loading import load
+from darts_core.autosearch.plan_files import build_plan
+from darts_core.autosearch.spec import Objective, SearchSpec
+from darts_core.errors import ConfigError, JobError
+from darts_core.prune.cost import LayerCosts
+from darts_core.study.space import SearchDimension
+
+# a clock without noise: a million multiply-adds take a millisecond
+SCRIPT = """
+    import torch
+    from torch import nn
+    from darts_core import autosearch
+    from darts_core.elastic.device_clock import DeviceClock
+    from darts_core.latency import Timing
+    from darts_core.prune.cost import LayerCosts
+    from darts_core.supernet import count
+    from net import Net
+
+    def counted(clock, network):
+        ms = count(network, clock.input_shape).macs / 1e6
+        return Timing(ms, ms, ms, 5, "a clock in the tests")
+
+    DeviceClock.__call__ = counted
+    DeviceClock.layers = lambda clock: LayerCosts(clock.device, analytic=True)
+
+    def train():
+        torch.manual_seed(0)
+        x, y = torch.randn(64, 1, 8, 8), torch.arange(64) % 3
+        x[:, 0, 0, :3] += 3 * nn.functional.one_hot(y, 3)
+        model = autosearch.elastic(Net(), (1, 8, 8))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        loss_of = nn.CrossEntropyLoss()
+        for epoch in range(4):
+            model.train()
+            for part in range(4):
+                own = slice(16 * part, 16 * part + 16)
+                optimizer.zero_grad()
+                loss = autosearch.backward(loss_of, x[own], y[own])
+                assert model.training or autosearch.phase == "search"
+                assert loss.isfinite()
+                optimizer.step()
+            right = (model.eval()(x).argmax(1) == y).float().mean()
+            autosearch.reporter(acc=right, size=sum(p.numel() for p in model.parameters()))
+        autosearch.report(right)
+"""
+NET = """
+from torch import nn
+from torch.nn.functional import relu
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16)
+
+    def forward(self, x):
+        return relu(x + self.norm(self.conv(x)))
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU())
+        self.blocks = nn.Sequential(Block(), Block(), Block())
+        self.hidden, self.head = nn.Linear(16, 32), nn.Linear(32, 3)
+
+    def forward(self, x):
+        return self.head(relu(self.hidden(self.blocks(self.stem(x)).mean((2, 3)))))
+"""
+
+
+def _spec(**options):
+    given = {**ALGORITHMS["elastic_search"].defaults(), "points": 2, "looks": 8, **options}
+    return SearchSpec(
+        "s", (SearchDimension("subnetwork", choices=("whole",)),), (Objective("acc"),),
+        algorithm="elastic_search", algorithm_options=given, max_iterations=4, confirm_seeds=0,
+    )  # fmt: skip
+
+
+def _search(workshop, spec):
+    return ElasticSearch(spec, workshop, first={"subnetwork": "whole"}, is_baseline=True)
+
+
+def test_a_front_of_a_user_s_own_network_from_her_own_loop(shop, tmp_path):
+    workshop = shop(SCRIPT)
+    (tmp_path / "code" / "net.py").write_text(NET)
+    best = _search(workshop, _spec(target_latency=0.6)).run()
+    rows = {row["number"]: row for row in workshop.known_rows("s")}
+    assert rows[0]["config"] == {"subnetwork": "whole"}
+    points = [rows[number] for number in sorted(rows) if number >= 2]
+    assert points
+    assert {row["state"] for row in points} == {"done"}
+    assert all(row["training_iteration"] == 1 for row in points)  # judged, not trained
+    assert points[-1]["metrics"]["size"] < rows[0]["metrics"]["size"]
+    assert best["values"]["acc"] == max(row["values"]["acc"] for row in rows.values())
+    (supernet,) = workshop.known_rows("s", "supernet")
+    folder = workshop.version / "autosearch" / "trials"
+    assert supernet["training_iteration"] in (1, 2)  # half of four, which a stop may round
+    assert (folder / supernet["trial_id"] / "latency.json").is_file()
+
+    # the winner is built again from her code, with its weights
+    last = folder / points[-1]["trial_id"]
+    model = load(last, code=tmp_path / "code")
+    assert sum(p.numel() for p in model.parameters()) == points[-1]["metrics"]["size"]
+    left = torch.load(
+        folder / supernet["trial_id"] / f"point-{points[-1]['config']['subnetwork'][9:]}.pt",
+        weights_only=True,
+    )
+    assert all(
+        torch.equal(left["state"][name], value) for name, value in model.state_dict().items()
+    )
+
+    # a second start takes all trials as they are
+    assert _search(shop(SCRIPT), _spec(target_latency=0.6)).run()["trial_id"] == best["trial_id"]
+
+
+@pytest.mark.full
+def test_a_latency_out_of_reach_costs_no_elastic_training(shop, tmp_path):
+    workshop = shop(SCRIPT)
+    (tmp_path / "code" / "net.py").write_text(NET)
+    with pytest.raises(JobError, match="named no architecture"):
+        _search(workshop, _spec(target_latency=0.01)).run()
+    (row,) = workshop.known_rows("s", "supernet")
+    assert row["training_iteration"] == 0
+    log = workshop.version / "autosearch" / "trials" / row["trial_id"] / "log.txt"
+    assert "target_latency=0.01 is below the smallest sub-network" in log.read_text()
+
+
+def test_a_script_that_keeps_no_network_ends_in_a_sentence(shop):
+    workshop = shop("from darts_core import autosearch\ndef train(): autosearch.report(0.5)\n")
+    with pytest.raises(JobError, match=r"left no network; give yours to autosearch\.elastic"):
+        _search(workshop, _spec()).run()
+
+
+@pytest.fixture
+def trial(tmp_path, monkeypatch):
+    def make(**config):
+        record = {"config": config, "trial_id": "abcd1234", "elastic": {"fine_tuning": 0}}
+        (tmp_path / "trial.json").write_text(json.dumps(record))
+        made = contract.Trial(tmp_path)
+        monkeypatch.setattr(contract, "_current", made)
+        return made
+
+    return make
+
+
+def test_outside_a_job_both_calls_do_what_the_script_did(monkeypatch):
+    monkeypatch.setattr(contract, "_current", contract.Trial())
+    net, x, y = nn.Linear(3, 2), torch.randn(4, 3), torch.tensor([0, 1, 1, 0])
+    with pytest.raises(ConfigError, match=r"needs a network made by autosearch\.elastic"):
+        autosearch.backward(nn.functional.cross_entropy, x, y)
+    assert autosearch.elastic(net, (3,)) is net
+    loss = autosearch.backward(nn.functional.cross_entropy, x, y, scale=lambda loss: 2 * loss)
+    wanted = nn.functional.cross_entropy(net(x), y)
+    grads = [p.grad.clone() for p in net.parameters()]
+    net.zero_grad()
+    wanted.backward()
+    assert float(loss) == pytest.approx(float(wanted.detach()))
+    for got, parameter in zip(grads, net.parameters(), strict=True):
+        assert torch.allclose(got, 2 * parameter.grad)
+
+
+def test_counting_the_layers_leaves_a_network_in_its_mode():
+    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)).train()
+    LayerCosts(torch.device("cpu"), analytic=True).observe(net, (1, 4, 4), 2)
+    assert net.training
+    assert net[1].training
+
+
+def test_a_setting_that_names_no_sub_network_is_refused(trial):
+    trial(subnetwork="../../else")
+    with pytest.raises(ConfigError, match="is no sub-network"):
+        autosearch.elastic(nn.Linear(3, 2), (3,))
+
+
+JOB = """
+general: {max_iterations: 10}
+search_algorithm: {type: elastic, reward_attr: acc, points: 4, target_latency: 0.4}
+"""
+
+
+def test_a_job_file_names_it_and_is_forecast(tmp_path):
+    file = tmp_path / "job.yaml"
+    file.write_text(JOB)
+    plan = build_plan([file])
+    (step,) = plan.steps
+    assert step.algorithm == "elastic_search"
+    assert step.baseline_configuration() == {"subnetwork": "whole"}
+    assert step.confirm_seeds == 0
+    assert plan.trial_count() == 6
+    # yours, half as long at 2.5 times a step, and four looks of one iteration
+    assert trainings(plan)[0] == pytest.approx(1 + 2.5 * 0.5 + 4 * 0.1)
+    file.write_text(JOB.replace("max_iterations: 10", "confirm_seeds: 2"))
+    with pytest.raises(ConfigError, match="which fresh seeds do not repeat"):
+        build_plan([file])
+    file.write_text(JOB.replace("0.4", "1.4"))
+    with pytest.raises(ConfigError, match="target_latency"):
+        build_plan([file])

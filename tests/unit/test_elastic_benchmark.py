@@ -1,0 +1,101 @@
+"""What judges an elastic front against its rivals: areas, budgets, shares of a cost, Torch-Pruning's cut."""
+
+import math
+
+import pytest
+import torch
+
+from benchmarks.elastic import LEAST, WORST_SHARE, area, at_budgets, compared
+from benchmarks.elastic_case import Case, kept
+from benchmarks.elastic_picture import draw, series
+from benchmarks.elastic_rivals import epochs_for, least_cut, taylor_cut
+from benchmarks.elastic_whole import row_of
+from darts_core.bench.results import write_results
+from darts_core.models.baselines import baseline
+from darts_core.supernet import count
+
+
+def _point(share, metric, val=0.0):
+    return {"share": share, "budget": share, "metric": metric, "val_metric": val}
+
+
+def test_the_hypervolume_is_the_area_over_log_time_that_the_points_dominate():
+    assert area([]) == 0.0
+    one = area([_point(0.5, 0.9)])
+    assert one == pytest.approx((0.9 - LEAST) * math.log(WORST_SHARE / 0.5))
+    two = area([_point(0.5, 0.9), _point(0.25, 0.8)])
+    assert two == pytest.approx(one + (0.8 - LEAST) * math.log(0.5 / 0.25))
+    # what another point dominates, or the reference does, adds nothing
+    dominated = [_point(0.6, 0.85), _point(1.1, 0.99), _point(0.1, 0.4)]
+    assert area([_point(0.5, 0.9), _point(0.25, 0.8), *dominated]) == pytest.approx(two)
+
+
+def test_a_point_is_chosen_for_a_budget_on_val_not_on_test():
+    points = [_point(0.7, 0.9, 0.80), _point(0.4, 0.95, 0.70), _point(0.3, 0.6, 0.75)]
+    assert [p["share"] for p in at_budgets(points, [0.75, 0.5, 0.2])] == [0.7, 0.3]
+
+
+def test_differences_are_paired_over_the_seeds_that_have_both():
+    rows = [
+        {"hypervolume": {"ours": 1.0, "prune": 0.5, "taylor": 0.9}},
+        {"hypervolume": {"ours": 2.0, "prune": 1.7}},
+        {},
+    ]
+    found = compared(rows)
+    assert found["prune"]["mean"] == pytest.approx(0.4)
+    assert found["prune"]["standard_error"] == pytest.approx(0.1)
+    assert found["taylor"] == {"mean": pytest.approx(0.1), "standard_error": None, "n": 1}
+    assert "scaled" not in found
+
+
+def test_seconds_become_epochs_of_a_network_of_that_share():
+    assert epochs_for(100.0, 10.0, 0.5) == 20
+    assert epochs_for(1.0, 10.0, 1.0) == 1
+
+
+def test_the_least_cut_that_fits_is_found_and_cuts_channels():
+    assert least_cut(lambda cut: True) == 0.0
+    assert least_cut(lambda cut: cut >= 0.4) == pytest.approx(0.4, abs=0.01)
+    torch.manual_seed(0)
+    base = baseline("resnet8", 10, 1, 8).eval()
+    batches = [(torch.randn(4, 1, 8, 8), torch.arange(4))]
+    whole = count(base, (1, 8, 8)).params
+    cut = taylor_cut(base, 0.5, batches)
+    assert count(cut, (1, 8, 8)).params < 0.4 * whole
+    assert cut(batches[0][0]).shape == (4, 10)
+    assert count(base, (1, 8, 8)).params == whole
+
+
+def test_what_is_there_is_not_made_again(tmp_path):
+    made = []
+    for _ in range(2):
+        assert kept(tmp_path / "a" / "b.json", lambda: made.append(1) or {"x": 1}) == {"x": 1}
+    assert made == [1]
+    case = Case(3, tmp_path, ("data=digits", "data.limit=400"))
+    assert case.folder == tmp_path / "seed3"
+    assert case.bundle().name == "digits"
+
+
+def test_a_recipe_s_row_holds_points_against_the_base_of_the_same_seed():
+    def one(whole):
+        return {"whole": whole, "middle": 0.8, "smallest": 0.7,
+                "drawn": [0.6, 0.8], "process_seconds": 2.0}  # fmt: skip
+
+    row = row_of("lr", {0: one(0.91), 1: one(0.88)}, {0: 0.9, 1: 0.9})
+    assert row["whole"]["points"] == [pytest.approx(1.0), pytest.approx(-2.0)]
+    assert row["whole"]["mean"] == pytest.approx(-0.5)
+    assert row["drawn"]["mean"] == pytest.approx(-20.0)
+
+
+def test_the_picture_shows_every_network_that_was_measured(tmp_path):
+    row = {
+        "shares": {"points": [_point(1.0, 0.9), _point(0.5, 0.85)], "test_examples": 400},
+        "taylor": {"points": [_point(0.5, 0.8)]},
+        "whole": {"base": 0.91},
+    }
+    found = series([row, row])
+    assert {name: len(points) for name, points in found.items()} == {
+        "one elastic training": 4, "Torch-Pruning, Taylor": 2, "the given network": 2,
+    }  # fmt: skip
+    results = write_results("elastic", [row], device="here", folder=tmp_path)
+    assert draw(results, tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")

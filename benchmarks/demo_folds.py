@@ -2,6 +2,7 @@
 
     python -m benchmarks.demo_folds                  # goes on where it was killed; --folds 0 1 for some
     python -m benchmarks.demo_folds --only-time      # the times again, on a quiet machine
+    python -m benchmarks.demo_folds --choosing --runs runs/choosing   # other folds and seeds: to try settings
 
 For each fold `darts-core run experiment=demo` searches, tunes, trains and exports a network, and tunes and
 trains its rivals over the same trials: ResNet-8 of width 4, 8, 16 and 32, and a network drawn by hand (three
@@ -36,8 +37,8 @@ from darts_core.spaces import ChoiceSpace, get_space
 from darts_core.train import load_model
 
 FOLDS = 5
-# folds and seeds of the judge: no setting was chosen with them
-_FOLD_SEED, _FIRST_SEED = 20_261_127, 100
+# folds and seeds of the judge, with which no setting was chosen; and those to choose with
+_JUDGING, _CHOOSING = (20_261_127, 100), (7, 200)
 OURS, RIVAL, HAND = "searched", "ResNet-8, width 16", "three convolutions by hand"
 PLACES = {
     RIVAL: "baseline/train",
@@ -50,12 +51,12 @@ FORMS = ("onnx", "pt2")
 _BY_HAND = {"levels": 3, "level1.width": 1, "level2.width": 3, "level3.width": 3}
 
 
-def write_fold(fold: int, folder: Path) -> Path:
+def write_fold(fold: int, folder: Path, seed: int) -> Path:
     """The images of a fold: its fifth of every class for the test, the others for everything else."""
     path = folder / f"fold{fold}.npz"
     if not path.is_file():
         raw = load_digits()
-        rng, left = np.random.default_rng(_FOLD_SEED), np.arange(len(raw.targets))
+        rng, left = np.random.default_rng(seed), np.arange(len(raw.targets))
         tests = []
         for number in range(FOLDS):
             picked, left = stratified_pick(
@@ -84,12 +85,12 @@ def write_hand(folder: Path) -> Path:
     return path
 
 
-def run_fold(fold: int, runs: Path, more: Sequence[str]) -> Path:
+def run_fold(fold: int, runs: Path, seeds: tuple[int, int], more: Sequence[str]) -> Path:
     """The version's folder of a fold, its run finished."""
-    data, hand = write_fold(fold, runs / "data"), write_hand(runs / "data")
+    data, hand = write_fold(fold, runs / "data", seeds[0]), write_hand(runs / "data")
     status = cli.main(
         ["run", "experiment=demo", "data=npz", f"data.path={data.resolve()}",
-         f"seed={_FIRST_SEED + fold}", f"bench.rivals=[4,8,32,{hand.resolve()}]",
+         f"seed={seeds[1] + fold}", f"bench.rivals=[4,8,32,{hand.resolve()}]",
          f"job=fold{fold}", f"out={runs}", *more]
     )  # fmt: skip
     if status:
@@ -188,14 +189,15 @@ def above_the_line(folds: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 def judge(fold: int, args: argparse.Namespace) -> dict[str, Any]:
     """What is known of a fold: answers and times, kept in its folder."""
+    seeds = _CHOOSING if args.choosing else _JUDGING
     version = args.runs / f"fold{fold}" / "V001"
     known = version / "judged.json"
     found = read_json(known) if known.is_file() else {}
     if "times" in found and not args.only_time:
         return dict(found)
     if not args.only_time:
-        run_fold(fold, args.runs, args.override)
-    data = write_fold(fold, args.runs / "data")
+        run_fold(fold, args.runs, seeds, args.override)
+    data = write_fold(fold, args.runs / "data", seeds[0])
     folders = exported(version, data)
     if "right" not in found:
         found["right"] = right_answers(folders, data)
@@ -211,6 +213,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--folds", type=int, nargs="+", default=list(range(FOLDS)))
     parser.add_argument("--only-time", action="store_true", help="time finished folds again")
+    parser.add_argument(
+        "--choosing", action="store_true", help="folds and seeds to try settings on"
+    )
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--note", default="", help="of the machine's state, for the results file")
@@ -221,7 +226,7 @@ def main() -> None:
     folds = [judge(fold, args) for fold in args.folds]
     rows, line = summary(folds), above_the_line(folds)
     path = write_results(
-        "demo-folds",
+        "demo-folds-choosing" if args.choosing else "demo-folds",
         rows,
         device=device_name(torch.device("cpu")),
         folder=args.out,

@@ -88,6 +88,15 @@ def is_memory_shortage(error: BaseException) -> bool:
     )
 
 
+def disk_failure(error: BaseException | None) -> OSError | None:
+    """The error of a full or faulty disk that `error` is or comes from, if it does."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            return error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return None
+
+
 def sentence_of(error: BaseException) -> str | None:
     """The text to print for an expected failure; None for a defect."""
     seen: BaseException | None = error

@@ -41,7 +41,7 @@ LAUNCHERS: Mapping[str, str] = {
     "joblib": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
     "submitit_local": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
     "submitit_slurm": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
-    "ray": "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher",
+    "ray": "hydra_plugins.darts_ray_launcher.ray_launcher.RayLauncher",
 }
 SWEEPERS: Mapping[str, str] = {
     "basic": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",

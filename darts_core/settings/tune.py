@@ -45,6 +45,9 @@ class TuneOptions(Settings):
     slots: int | None = setting(
         None, "what workers share; null: the GPUs, else the cores", low=1, high=100_000
     )
+    ray: Mapping[str, Any] | None = setting(
+        None, "trials on a Ray cluster: {address: auto, num_cpus: 1, num_gpus: 0, runtime_env: {}}"
+    )
     operations: list[str] | None = setting(
         None, "of a policy search: names; null: those of the published policies"
     )

@@ -71,6 +71,7 @@ def tune(config: TuneStage, folder: Path) -> dict[str, Any]:
         warm_start=settings.warm_start,
         isolate=options.isolate,
         slots=options.slots,
+        ray=options.ray,
         metric=metric,
         direction=direction,
         objectives=options.objectives,

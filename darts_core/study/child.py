@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from darts_core.errors import disk_failure
 from darts_core.study.claim import LeaseLost
 from darts_core.study.resources import limit_threads
 from darts_core.study.trial import Pruned, TrialHandle, inside
@@ -32,7 +33,9 @@ def end_with_parent() -> None:
 
 
 def call_objective(objective: Callable[[TrialHandle], Any], handle: TrialHandle) -> tuple[str, Any]:
-    """("returned", outcome), ("pruned", reason) or ("raised", (sentence, traceback))."""
+    """("returned", outcome), ("pruned", reason), ("raised", (sentence, traceback)), or, for a full or faulty
+    disk, which is no trial's failure, ("disk", arguments of the OSError).
+    """
     try:
         return "returned", objective(handle)
     except Pruned as pruned:
@@ -40,6 +43,9 @@ def call_objective(objective: Callable[[TrialHandle], Any], handle: TrialHandle)
     except (LeaseLost, KeyboardInterrupt, SystemExit):
         raise
     except Exception as error:  # whatever a trial raises, the sweep goes on
+        disk = disk_failure(error)
+        if disk is not None:
+            return "disk", (disk.errno, disk.strerror, str(disk.filename or "a file of a trial"))
         return "raised", (f"{type(error).__name__}: {error}", traceback.format_exc())
 
 

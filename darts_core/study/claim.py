@@ -71,11 +71,15 @@ class Claim:
             snapshot.seconds = self.seconds()
             self.leases.write(self.number, snapshot)
 
-    def restart(self) -> None:
-        """Begin another sitting in the same worker (the trial's own process died)."""
+    def restart(self, *, died: bool = True) -> None:
+        """Begin another sitting in the same worker.
+
+        Args:
+            died: the trial's own process died, rather than the host that ran it.
+        """
         with self._writing:
             self.lease.seconds = self.seconds()
-            self.lease = self.lease.successor(died=True)
+            self.lease = self.lease.successor(died=died)
             self.leases.write(self.number, self.lease)
             self.since = time.monotonic()
 

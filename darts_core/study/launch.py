@@ -16,7 +16,7 @@ from darts_core.study.records import TrialRecord
 from darts_core.study.runner import Objective, pack, start_process, worker_context
 from darts_core.study.worker import worker_main
 
-__all__ = ["RelaunchLimit", "run_workers", "watching"]
+__all__ = ["RelaunchLimit", "run_workers", "tell_ended", "watching"]
 
 log = logging.getLogger("darts_core")
 
@@ -79,7 +79,7 @@ def run_workers(
         while alive:
             sentinels = {process.sentinel: index for index, process in alive.items()}
             ready = multiprocessing.connection.wait(list(sentinels), timeout=_LOOK_SECONDS)
-            _tell_ended(ledger, seen, on_trial)
+            tell_ended(ledger, seen, on_trial)
             for sentinel in ready:
                 index = sentinels[sentinel]  # type: ignore[index]
                 process = alive.pop(index)
@@ -97,7 +97,7 @@ def run_workers(
         for process in alive.values():
             process.kill()
             process.join()
-    _tell_ended(ledger, seen, on_trial)
+    tell_ended(ledger, seen, on_trial)
     check_failures(ledger.trials(), ledger.spec.max_failure_share)
 
 
@@ -109,7 +109,7 @@ def watching(ledger: Ledger) -> Iterator[None]:
 
     def watch() -> None:
         while not stop.wait(_LOOK_SECONDS):
-            _tell_ended(ledger, seen, None)
+            tell_ended(ledger, seen, None)
 
     thread = threading.Thread(target=watch, daemon=True, name="trial-watch")
     thread.start()
@@ -118,16 +118,17 @@ def watching(ledger: Ledger) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        _tell_ended(ledger, seen, None)
+        tell_ended(ledger, seen, None)
 
 
 def _launch(context: Any, ledger: Ledger, packed: bytes, index: int) -> Any:
     return start_process(context, worker_main, (ledger.spec, packed, index))
 
 
-def _tell_ended(
+def tell_ended(
     ledger: Ledger, seen: set[int], on_trial: Callable[[TrialRecord], None] | None
 ) -> None:
+    """Log each trial that has ended and is not among `seen`, and pass its record on."""
     for trial in ledger.trials():
         if trial.state.is_finished() and trial.number not in seen:
             seen.add(trial.number)

@@ -41,7 +41,8 @@ class Runner(Protocol):
 
         Returns:
             ("returned", outcome), ("pruned", reason), ("raised", (sentence, traceback or None)), or
-            ("died", how) when the trial's own process was killed: it is started again.
+            ("died", how) when the trial's own process was killed: it is started again. ("disk", arguments
+            of the OSError): the disk is full or faulty, which is no trial's failure.
         """
 
     def close(self) -> None:

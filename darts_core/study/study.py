@@ -17,6 +17,7 @@ from darts_core.study.budget import Budget
 from darts_core.study.importance import importance
 from darts_core.study.launch import run_workers
 from darts_core.study.ledger import Ledger
+from darts_core.study.on_ray import RayCluster, cluster_of, run_on_ray
 from darts_core.study.pareto import pareto_mask, signs
 from darts_core.study.records import IS_BASELINE, OUTSIDE, StudyResult, TrialRecord
 from darts_core.study.resources import device_share
@@ -47,6 +48,7 @@ def run_study(
     slots: int | None = None,
     warm_start: str | Path | None = None,
     on_trial: Callable[[TrialRecord], None] | None = None,
+    ray: RayCluster | Mapping[str, Any] | None = None,
     **options: Any,
 ) -> StudyResult:
     """Tune `objective` over `space` until the budget is spent; the same call again continues.
@@ -73,6 +75,7 @@ def run_study(
         warm_start: folder or storage URL of another study over the same dimensions, whose complete
             trials are added as knowledge (they count neither as trials nor for the best).
         on_trial: called in this process with the record of each trial that has ended.
+        ray: run the trials on a Ray cluster (see `darts_core.study.on_ray.RayCluster`), `workers` at a time.
         options: sampler ("tpe"), pruner ("default": ASHA for one objective, none for several),
             seed (0), direction ("maximize"), metric ("val_accuracy"), objectives (name ->
             direction, for several), constraints (name -> "<= bound"), enqueue (settings to run
@@ -89,13 +92,17 @@ def run_study(
         raise TuneError(f"tune.workers={workers} must be at least 1.")
     budget = Budget(trials, epochs, device_seconds, trainings, training_seconds, epochs_per_trial)
     options["storage"] = keep_password(options.get("storage"))
-    options["device_share"] = device_share(workers, slots)
+    cluster = None if ray is None else cluster_of(ray)
+    # Ray gives each trial its own processors and GPUs
+    options["device_share"] = device_share(workers, slots) if cluster is None else 1.0
     spec = StudySpec.make(space, budget, folder=folder, **options)
     ledger = open_study(spec, warm_start=warm_start)
     forecast = announce(ledger, workers)
     if ledger.unfinished():
         seen = {t.number for t in ledger.trials() if t.state.is_finished()}
-        if workers == 1 and not isolate:
+        if cluster is not None:
+            run_on_ray(ledger, objective, workers, cluster, on_trial=on_trial)
+        elif workers == 1 and not isolate:
             work(spec, CallableRunner(objective, spec.wanted), on_trial=on_trial)
         elif workers == 1:
             work(spec, ChildRunner(objective, spec.wanted), on_trial=on_trial)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from darts_core.errors import TuneError
+from darts_core.errors import TuneError, disk_failure, sentence_of
 from darts_core.study.child import end_with_parent
 from darts_core.study.claim import Claim, LeaseLost
 from darts_core.study.ledger import Ledger
@@ -38,8 +38,10 @@ def worker_main(spec: StudySpec, packed: bytes, index: int) -> None:
     objective = pickle.loads(packed)  # what its own parent packed
     try:
         work(spec, ChildRunner(objective, spec.wanted))
-    except TuneError as error:
-        log.error("worker %d stops: %s", index, error)
+    except (TuneError, OSError) as error:
+        if not isinstance(error, TuneError) and disk_failure(error) is None:
+            raise
+        log.error("worker %d stops: %s", index, sentence_of(error))
         sys.exit(3)
 
 
@@ -62,6 +64,7 @@ def work(
 
     Raises:
         TuneError: too large a share of the trials failed.
+        OSError: the disk is full or faulty; the trial stays open.
     """
     ledger = Ledger(spec)
     count = 0
@@ -122,6 +125,9 @@ def _sittings(ledger: Ledger, claim: Claim, runner: Runner) -> tuple[str, Any]:
     """Run sittings until one of them brings the trial to its end; how."""
     while True:
         ending = runner.run(claim, lambda epoch, row: ledger.report(claim, epoch, row))
+        if ending[0] == "disk":
+            # the trial is left open: the same command goes on with it once the disk is mended
+            raise OSError(*ending[1])
         if ending[0] != "died":
             return ending
         claim.restart()

@@ -23,6 +23,7 @@ from darts_core.runlog import environment, read_yaml, write_json, write_yaml
 from darts_core.study.budget import Budget
 from darts_core.study.launch import RelaunchLimit, run_workers, watching
 from darts_core.study.ledger import Ledger
+from darts_core.study.on_ray import run_on_ray
 from darts_core.study.records import StudyResult
 from darts_core.study.resources import device_share
 from darts_core.study.runner import ChildRunner
@@ -31,6 +32,7 @@ from darts_core.study.spec import StudySpec
 from darts_core.study.study import announce, open_study, summarize
 from darts_core.study.table import log_hparams, write_tables
 from darts_core.study.worker import work
+from hydra_plugins.darts_ray_launcher._config import RAY_TARGET, cluster_of_launcher
 from hydra_plugins.darts_sweeper._overrides import spell, split
 from hydra_plugins.darts_sweeper._trial import HydraTrial, WorkerTask
 
@@ -218,6 +220,9 @@ def _run(
     fixed: list[str],
 ) -> None:
     target = str(config.hydra.launcher._target_)
+    if target == RAY_TARGET:
+        run_on_ray(ledger, trial, workers, cluster_of_launcher(config.hydra.launcher))
+        return
     if not target.endswith("basic_launcher.BasicLauncher"):
         _through_launcher(ledger, trial, workers, config, hydra_context, fixed)
         return

@@ -17,18 +17,22 @@ from darts_core.errors import TuneError
 from darts_core.study import Pruned, TrialHandle
 from hydra_plugins.darts_sweeper._overrides import spell
 
-__all__ = ["HydraTrial", "WorkerTask"]
+__all__ = ["HydraTrial", "WorkerTask", "dumps"]
 
 
-def _dumps(content: Any) -> bytes:
-    # the task function of a script lives in __main__, which plain pickle cannot send
+def dumps(content: Any) -> bytes:
+    """Pickled by value: the task function of a script lives in `__main__`, which plain pickle cannot send.
+
+    Raises:
+        TuneError: nothing that does so is installed.
+    """
     for name in ("cloudpickle", "joblib.externals.cloudpickle"):
         try:
             module = importlib.import_module(name)
         except ImportError:
             continue
         return bytes(module.dumps(content))
-    raise TuneError("The darts sweeper sends the app to its workers by cloudpickle; install that.")
+    raise TuneError("An app is sent to its workers by cloudpickle; install that.")
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class HydraTrial:
         # our own commands import torch late; a user's script imports what it needs at its top
         ours = module.split(".")[0] == "darts_core"
         preload = ("torch", "darts_core.stages.trial") if ours else (module,)
-        return cls(_dumps(content), tuple(fixed), objectives, preload, reuse_process=ours)
+        return cls(dumps(content), tuple(fixed), objectives, preload, reuse_process=ours)
 
     def __call__(self, trial: TrialHandle) -> Any:
         """What the task returned, as named metrics."""

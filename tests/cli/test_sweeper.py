@@ -229,11 +229,10 @@ def test_a_killed_sweep_of_the_tune_command_goes_on_where_it_was(tmp_path):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_workers_run_through_other_launchers_and_a_killed_one_is_launched_again(tmp_path, launcher):
     plugin = f"hydra_{launcher.removesuffix('_local')}_launcher"
     pytest.importorskip(f"hydra_plugins.{plugin}", reason=f"{plugin} is not installed")
-    more = ["+hydra.launcher.ray.init.num_cpus=2"] if launcher == "ray" else []
     done = sweep(
         tmp_path,
         "lr=tag(log,interval(0.01,1))",
@@ -242,7 +241,6 @@ def test_workers_run_through_other_launchers_and_a_killed_one_is_launched_again(
         "hydra.sweeper.workers=2",
         "hydra.sweeper.trials=5",
         "kills=1",
-        *more,
     )
     assert done.returncode == 0, done.stderr
     study = tmp_path / "out/tune"

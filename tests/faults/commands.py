@@ -27,7 +27,8 @@ _SEARCH = (
     "search.batch_size=16",
 )
 _TRAIN = ("train.epochs=2", "train.channels=2", "train.layers=1", "train.batch_size=16")
-_TUNE = ("tune.trials=2", "tune.epochs=4")
+# batches that the 54 images hold
+_TUNE = ("tune.trials=2", "tune.epochs=4", "tune.space.batch_size.choices=[16,32]")
 _PRUNE = ("prune.epochs=1", "prune.budget=90%", "prune.options.runtime=eager")
 _SECONDS = ("prune.options.seconds=0.01", "export.options.max_seconds=0.01", "bench.seconds=0.01")
 _SMALL = (

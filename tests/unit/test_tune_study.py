@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 
 import pytest
 
-from darts_core.errors import TuneError
+from darts_core.errors import TuneError, sentence_of
 from darts_core.study import current_trial, run_study
 from darts_core.study.ledger import Ledger
 from darts_core.study.pruners import PRUNERS
@@ -374,3 +375,21 @@ def test_a_database_holds_several_studies_and_continues_them(tmp_path):
 
 def _name(tmp_path):
     return "/".join((tmp_path / "a").resolve().parts[-3:])
+
+
+@pytest.mark.parametrize("failing", [errno.ENOSPC, errno.EIO])
+def test_a_faulty_disk_stops_the_study_and_fails_no_trial(tmp_path, failing):
+    def on_a_faulty_disk(trial):
+        if trial.number == 1 and not (tmp_path / "mended").exists():
+            raise RuntimeError("could not save") from OSError(failing, "faulty", "checkpoint.pt")
+        return curve(trial)
+
+    settings = {"folder": tmp_path / "study", "trials": 3, "sampler": "random", "seed": 4}
+    with pytest.raises(OSError, match=r"faulty.*checkpoint") as stopped:
+        run_study(on_a_faulty_disk, SPACE, **settings)
+    assert "run the same command again" in sentence_of(stopped.value)
+    (tmp_path / "mended").touch()
+    mended = run_study(on_a_faulty_disk, SPACE, **settings)
+    undisturbed = run_study(curve, SPACE, **{**settings, "folder": tmp_path / "other"})
+    assert params_of(mended) == params_of(undisturbed)
+    assert {t.state for t in mended.trials} <= {"complete", "pruned"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -127,3 +128,18 @@ def test_workers_that_keep_dying_are_given_up_but_progress_counts():
         limit.death(ended, "status -9")
     with pytest.raises(TuneError, match=r"died 3 times in a row .*status -9"):
         limit.death(2, "status -9")
+
+
+def full_disk_once(trial):
+    mark = trial.folder.parent.parent / "seen"
+    if trial.number == 0 and not mark.exists():
+        mark.touch()
+        raise OSError(errno.ENOSPC, "No space left on device", "checkpoint.pt")
+    trial.report(0, val_accuracy=0.5)
+    return 0.5
+
+
+def test_a_worker_whose_disk_is_full_leaves_its_trial_open(tmp_path, caplog):
+    result = run_study(full_disk_once, SPACE, folder=tmp_path, trials=2, workers=2)
+    assert [t.state for t in result.trials] == ["complete", "complete"]
+    assert (tmp_path / "seen").exists()

@@ -77,7 +77,7 @@ def test_resume_finishes_it_and_keeps_the_trials(page):
     page.press("Resume")
     page.succeeded()
     page.open("/jobs/mine/V001")
-    page.until(lambda: page.find("body").get_attribute("data-state") == "succeeded", "the end", 400)
+    page.until(lambda: page.find("body").get_attribute("data-state") == "succeeded", "the end", 900)
     assert state(page) == "succeeded"
     done = [path for path, text in before.items() if json.loads(text)["state"] == "done"]
     assert all(path.read_bytes() == before[path] for path in done)
@@ -114,7 +114,7 @@ def test_a_new_version_with_other_settings_and_both_compared(page):
         lambda: page.find("body").get_attribute("data-state") != "running", "the command's end"
     )
     assert page.find("body").get_attribute("data-state") == "succeeded", page.text()
-    page.until(lambda: state(page, version="V002") == "succeeded", "V002", 400)
+    page.until(lambda: state(page, version="V002") == "succeeded", "V002", 900)
     assert Store(page.runs).version("mine", "V002").record()["parent"] == "V001"
     page.open("/jobs/mine")
     for box in page.every("input[type=checkbox]"):

@@ -7,7 +7,7 @@
   const said = document.getElementById("live-state");
   if (!topic || !window.EventSource) return;
   const least = 2000;
-  let source = null, timer = null, read = Date.now();
+  let source = null, timer = null, read = Date.now(), held = false;
 
   const say = (text) => { if (said && said.textContent !== text) said.textContent = text; };
 
@@ -49,12 +49,15 @@
 
   const refresh = async () => {
     timer = null;
+    /* a button that is exchanged while it is pressed would lose the click */
+    if (held) { later(); return; }
     read = Date.now();
     try {
       const answer = await fetch(window.location.href, { headers: { "X-Live": "1" } });
       if (!answer.ok) { say("This is gone or cannot be read any more."); return; }
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       const before = document.body.dataset.state;
+      if (held) { later(); return; }
       exchange(page);
       if (page.body.dataset.state !== before) {
         document.body.dataset.state = page.body.dataset.state;
@@ -84,6 +87,10 @@
 
   const hush = () => { if (source) { source.close(); source = null; } };
 
+  document.addEventListener("pointerdown", () => { held = true; }, true);
+  for (const end of ["pointerup", "pointercancel", "dragend"]) {
+    document.addEventListener(end, () => { window.setTimeout(() => { held = false; }, 0); }, true);
+  }
   document.addEventListener("visibilitychange", () => { if (document.hidden) hush(); else listen(); });
   window.addEventListener("pagehide", hush);
   window.addEventListener("pageshow", listen);

@@ -1,0 +1,306 @@
+"""A study's trials on a Ray cluster: the books here, each trial in an actor with its processors and GPUs.
+
+A worker is a thread here that claims trials and an actor there that runs them (`remote.Sitting`). An actor
+that has no place yet waits as Ray's pending work does, so a cluster that grows by itself grows; no trial is
+claimed before there is a place for it. When a node dies, its worker is lost: the trial goes on from its
+last report in another actor, and nothing is counted as its failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from darts_core.errors import TuneError, unknown_name
+from darts_core.study.accounts import check_failures
+from darts_core.study.claim import Claim
+from darts_core.study.launch import RelaunchLimit, tell_ended
+from darts_core.study.ledger import Ledger
+from darts_core.study.records import TrialRecord
+from darts_core.study.remote import LinkLost, Sitting, follow
+from darts_core.study.runner import Decide, Objective, pack
+from darts_core.study.worker import work
+
+__all__ = ["RayCluster", "cluster_of", "run_on_ray"]
+
+log = logging.getLogger("darts_core")
+
+_LOOK_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """Which cluster, and what of it a trial takes.
+
+    Args:
+        address: of a running cluster (`auto`, HOST:PORT, `ray://HOST:PORT`); None starts Ray on this machine.
+        num_cpus: processors of a trial.
+        num_gpus: GPUs of a trial, also parts of one.
+        runtime_env: Ray's: `{"working_dir": "."}` sends your code along, `{"pip": [...]}` installs.
+    """
+
+    address: str | None = None
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    runtime_env: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("num_cpus", "num_gpus"):
+            value = getattr(self, name)
+            if not 0 <= value <= 100_000:
+                raise TuneError(f"Ray's {name}={value} must lie between 0 and 100000.")
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[Any]:
+        """The module `ray`, connected during the block; a connection that was there before stays.
+
+        Raises:
+            TuneError: Ray is not installed, or there is no cluster at the address.
+        """
+        try:
+            import ray
+        except ImportError as error:
+            raise TuneError("Trials on Ray need it: pip install 'darts-core[ray]'.") from error
+        if ray.is_initialized():
+            yield ray
+            return
+        try:
+            ray.init(
+                address=self.address,
+                runtime_env=dict(self.runtime_env) if self.runtime_env else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                include_dashboard=False if self.address is None else None,
+            )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+            where = "on this machine" if self.address is None else f"at {self.address}"
+            raise TuneError(f"Ray cannot be reached {where} ({first}).") from error
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+def cluster_of(given: RayCluster | Mapping[str, Any]) -> RayCluster:
+    """The cluster that a mapping describes.
+
+    Raises:
+        TuneError: a key is unknown, or a number out of range.
+    """
+    if isinstance(given, RayCluster):
+        return given
+    known = [item.name for item in fields(RayCluster)]
+    for name in given:
+        if name not in known:
+            raise TuneError(unknown_name("setting of Ray", str(name), known))
+    return RayCluster(**given)
+
+
+class _Link:
+    """The near end of an actor's `Sitting`."""
+
+    def __init__(self, ray: Any, actor: Any, stop: threading.Event) -> None:
+        self._ray, self._actor, self._stop = ray, actor, stop
+
+    def placed(self) -> bool:
+        """Wait until the actor has its place; False when the study ended first."""
+        return self._get(self._actor.ready.remote(), waits=True) is not None
+
+    def begin(self, facts: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+        self._get(self._actor.begin.remote(facts, files))
+
+    def next(self) -> Any:
+        return self._get(self._actor.next.remote())
+
+    def answer(self, reason: str | None) -> None:
+        self._get(self._actor.answer.remote(reason))
+
+    def _get(self, reference: Any, *, waits: bool = False) -> Any:
+        """What an actor's method returned; looks up now and then for the end of the study."""
+        while not self._ray.wait([reference], timeout=_LOOK_SECONDS)[0]:
+            if self._stop.is_set():
+                if waits:
+                    return None
+                raise KeyboardInterrupt("the study was stopped; its trials can be gone on with")
+        try:
+            return self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError:
+            raise
+        except (self._ray.exceptions.RayError, ConnectionError) as error:
+            raise LinkLost(f"{type(error).__name__}: {_first_line(error)}") from error
+
+    def drop(self) -> None:
+        """End the actor and what it runs."""
+        with contextlib.suppress(Exception):  # it may be gone, the whole cluster too
+            self._ray.kill(self._actor)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _last_line(error: BaseException) -> str:
+    return str(error).strip().rpartition("\n")[2]
+
+
+class RayRunner:
+    """Runs the sittings of trials in an actor; see `darts_core.study.runner.Runner`.
+
+    Args:
+        ray: the connected module.
+        cluster: what a trial takes.
+        packed: the objective.
+        wanted: metrics of objectives and constraints.
+        stop: set when the study ends.
+    """
+
+    def __init__(
+        self,
+        ray: Any,
+        cluster: RayCluster,
+        packed: bytes,
+        wanted: tuple[str, ...],
+        stop: threading.Event,
+    ) -> None:
+        self._ray, self._stop, self._arguments = ray, stop, (packed, wanted)
+        # no restart by Ray: the new actor would not know its trial
+        self._remote = ray.remote(
+            num_cpus=cluster.num_cpus, num_gpus=cluster.num_gpus, max_restarts=0, max_concurrency=4
+        )(Sitting)
+        self._link: _Link | None = None
+
+    def place(self) -> bool:
+        """Get an actor that has its place; False when the study ended first.
+
+        Raises:
+            TuneError: actors die one after another, or the nodes lack the objective's modules.
+        """
+        limit = RelaunchLimit()
+        while self._link is None:
+            link = _Link(self._ray, self._remote.remote(*self._arguments), self._stop)
+            try:
+                if not link.placed():
+                    link.drop()
+                    return False
+                self._link = link
+            except self._ray.exceptions.RayTaskError as error:
+                link.drop()
+                raise TuneError(
+                    f"A node of the cluster cannot load what its trials run ({_last_line(error)}); "
+                    "install it there, or send your code along: runtime_env={working_dir: .}."
+                ) from error
+            except LinkLost as lost:
+                log.warning("a worker on Ray was lost before it began (%s)", lost)
+                limit.death(0, str(lost))
+        return True
+
+    def run(self, claim: Claim, decide: Decide) -> tuple[str, Any]:
+        """One sitting of a trial, begun again elsewhere when its node is lost.
+
+        Raises:
+            TuneError: workers are lost one after another without anything new to report.
+        """
+        limit = RelaunchLimit()
+        while True:
+            if not self.place():
+                raise KeyboardInterrupt("the study was stopped; its trials can be gone on with")
+            assert self._link is not None
+            try:
+                return follow(self._link, claim, decide)
+            except LinkLost as lost:
+                # one that is only out of reach must not run on
+                self.close()
+                limit.death(claim.lease.epochs, str(lost))
+                log.warning(
+                    "trial %d: its worker on Ray was lost (%s); it goes on from its last report",
+                    claim.number,
+                    lost,
+                )
+                claim.restart(died=False)
+                if self.place():
+                    # waiting for a place is not the trial's time
+                    claim.since = time.monotonic()
+            except BaseException:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """End the actor."""
+        if self._link is not None:
+            self._link.drop()
+            self._link = None
+
+
+def run_on_ray(
+    ledger: Ledger,
+    objective: Objective,
+    workers: int,
+    cluster: RayCluster,
+    *,
+    on_trial: Callable[[TrialRecord], None] | None = None,
+) -> None:
+    """Run trials on the cluster, up to `workers` at a time, until none is left.
+
+    Args:
+        ledger: the study.
+        objective: picklable; the nodes have its module, or `runtime_env` sends it.
+        workers: how many.
+        cluster: where.
+        on_trial: called here with each trial that ends.
+
+    Raises:
+        TuneError: too many failed trials, workers keep dying, the objective cannot be pickled, or there is no
+            cluster.
+    """
+    packed = pack(objective)
+    seen = {t.number for t in ledger.trials() if t.state.is_finished()}
+    errors: list[BaseException] = []
+    stop = threading.Event()
+    with cluster.connected() as ray:
+        log.info("up to %d trials at a time on Ray, %s", workers, _described(ray))
+
+        def body() -> None:
+            runner = RayRunner(ray, cluster, packed, ledger.spec.wanted, stop)
+            try:
+                if runner.place():
+                    work(ledger.spec, runner, say=False)
+            except BaseException as error:  # raised again below, in the thread that waits
+                errors.append(error)
+            finally:
+                runner.close()
+
+        threads = [threading.Thread(target=body, name=f"ray-{i}") for i in range(workers)]
+        try:
+            for thread in threads:
+                thread.start()
+            while any(thread.is_alive() for thread in threads) and not errors:
+                time.sleep(_LOOK_SECONDS)
+                tell_ended(ledger, seen, on_trial)
+                if not ledger.unfinished():
+                    break
+        finally:
+            stop.set()
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
+    tell_ended(ledger, seen, on_trial)
+    # what the other workers say of the stop is its consequence
+    for error in sorted(errors, key=lambda e: isinstance(e, KeyboardInterrupt)):
+        raise error
+    check_failures(ledger.trials(), ledger.spec.max_failure_share)
+
+
+def _described(ray: Any) -> str:
+    """Nodes, processors and GPUs as they are now."""
+    alive = [node for node in ray.nodes() if node.get("Alive")]
+    there = ray.cluster_resources()
+    return (
+        f"{len(alive)} node{'s' if len(alive) != 1 else ''} with {there.get('CPU', 0):g} CPUs and "
+        f"{there.get('GPU', 0):g} GPUs"
+    )

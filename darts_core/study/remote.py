@@ -1,0 +1,163 @@
+"""A trial's sitting on another host: reports and files come back, decisions go there.
+
+The books stay where the study is. What runs a trial elsewhere gets the files of its folder, and with each
+report returns those that changed, so that a host may vanish and the trial goes on from its last report on
+another. Nothing here knows how the two ends are connected.
+"""
+
+from __future__ import annotations
+
+import pickle
+import queue
+import shutil
+import tempfile
+import threading
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from darts_core.errors import TuneError
+from darts_core.runlog import write_bytes
+from darts_core.study.claim import Claim
+from darts_core.study.lease import LEASE_FILE
+from darts_core.study.runner import ChildRunner, Decide
+
+__all__ = ["LinkLost", "Sitting", "changed_files", "follow", "store_files"]
+
+# the books' own files stay with the books
+_KEPT_HOME = (LEASE_FILE, "result.json")
+Files = dict[str, bytes]
+Stamps = dict[str, tuple[int, int]]
+
+
+def changed_files(folder: Path, seen: Stamps) -> Files:
+    """The contents of files that are new or have changed since `seen`, by relative path; updates `seen`."""
+    found: Files = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if name in _KEPT_HOME or path.is_symlink() or not path.is_file():
+            continue
+        stat = path.stat()
+        stamp = (stat.st_mtime_ns, stat.st_size)
+        if seen.get(name) != stamp:
+            seen[name] = stamp
+            found[name] = path.read_bytes()
+    return found
+
+
+def store_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files below `folder`, each at once.
+
+    Raises:
+        TuneError: a path leads out of the folder.
+    """
+    root = folder.resolve()
+    for name, content in files.items():
+        path = root / name
+        if not path.resolve().is_relative_to(root) or name in _KEPT_HOME:
+            raise TuneError(f"A trial elsewhere returned the file {name!r}, which is not its own.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, content)
+
+
+@dataclass(frozen=True)
+class _There:
+    """The part of a claim that a runner elsewhere needs."""
+
+    number: int
+    params: dict[str, Any]
+    seed: int
+    resumed: bool
+    folder: Path
+
+
+class LinkLost(Exception):
+    """One end of a sitting is gone, with the host or the process that held it."""
+
+
+class Sitting:
+    """The far end: runs trials, one after another, each in a child process of this host.
+
+    Args:
+        packed: of `pack`, the objective.
+        wanted: metrics that the study's objectives and constraints name.
+    """
+
+    def __init__(self, packed: bytes, wanted: tuple[str, ...]) -> None:
+        self._packed, self._wanted = packed, wanted
+        self._begun: queue.Queue[_There] = queue.Queue()
+        self._messages: queue.Queue[tuple[str, Any, Files]] = queue.Queue()
+        self._answers: queue.Queue[str | LinkLost | None] = queue.Queue()
+        self._seen: Stamps = {}
+
+    def ready(self) -> bool:
+        """True, once this end is able to run trials.
+
+        Raises:
+            Exception: the objective's modules cannot be imported here.
+        """
+        runner = ChildRunner(pickle.loads(self._packed), self._wanted)  # what its own study packed
+        # one thread for all trials: what it forks is ended by the kernel when it ends
+        target = threading.Thread(target=self._run, args=(runner,), daemon=True, name="sittings")
+        target.start()
+        return True
+
+    def begin(self, facts: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+        """Start a sitting with the trial's files so far."""
+        folder, self._seen = Path(tempfile.mkdtemp(prefix="darts-trial-")), {}
+        store_files(folder, files)
+        changed_files(folder, self._seen)
+        self._begun.put(_There(**facts, folder=folder))
+
+    def next(self) -> tuple[str, Any, Files]:
+        """The next message: ("report", (epoch, metrics), files) or ("ended", how, files); waits for it."""
+        return self._messages.get()
+
+    def answer(self, reason: str | None) -> None:
+        """The decision on the last report."""
+        self._answers.put(reason)
+
+    def close(self) -> None:
+        """End the trial that waits for an answer, and its process."""
+        self._answers.put(LinkLost("the near end is gone"))
+
+    def _run(self, runner: ChildRunner) -> None:
+        while True:
+            there = self._begun.get()
+            try:
+                ending = runner.run(there, partial(self._decide, there.folder))  # type: ignore[arg-type]
+            except Exception as error:
+                ending = ("raised", (f"{type(error).__name__}: {error}", traceback.format_exc()))
+            self._messages.put(("ended", ending, changed_files(there.folder, self._seen)))
+            shutil.rmtree(there.folder, ignore_errors=True)
+
+    def _decide(self, folder: Path, epoch: int, metrics: dict[str, float]) -> str | None:
+        self._messages.put(("report", (epoch, metrics), changed_files(folder, self._seen)))
+        answer = self._answers.get()
+        if isinstance(answer, LinkLost):
+            raise answer
+        return answer
+
+
+def follow(link: Any, claim: Claim, decide: Decide) -> tuple[str, Any]:
+    """One sitting seen from the near end; how it ended.
+
+    Args:
+        link: has `begin`, `next` and `answer` of a `Sitting`; each may raise `LinkLost`.
+        claim: the trial.
+        decide: judges reports.
+
+    Raises:
+        LinkLost: the far end is gone; the trial's folder is as at its last report.
+    """
+    facts = {name: getattr(claim, name) for name in ("number", "params", "seed", "resumed")}
+    link.begin(facts, changed_files(claim.folder, {}))
+    while True:
+        kind, content, files = link.next()
+        store_files(claim.folder, files)
+        if kind == "ended":
+            return content[0], content[1]
+        link.answer(decide(*content))

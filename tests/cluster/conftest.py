@@ -1,0 +1,53 @@
+"""A Ray cluster of several nodes on this machine; skipped without Ray, and in the everyday suite."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_enable_metrics_collection", "0")
+_TRIES = 10
+_STORE_BYTES = 80 * 2**20
+
+
+def pytest_collection_modifyitems(config, items):
+    if importlib.util.find_spec("ray") is None:
+        reason = "Ray is not installed: make test-cluster"
+    elif "cluster" not in (config.option.markexpr or ""):
+        reason = "starts a cluster of its own: make test-cluster"
+    else:
+        return
+    for item in items:
+        if "cluster" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    import ray
+    from ray.cluster_utils import Cluster
+
+    # the nodes find the tests' modules
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    made = Cluster()
+
+    def add(cpus=1):
+        # Ray gives a node's start thirty seconds, which other work on the machine may take
+        for last in reversed(range(_TRIES)):
+            try:
+                more = {} if made.head_node else {"include_dashboard": False}
+                return made.add_node(num_cpus=cpus, object_store_memory=_STORE_BYTES, **more)
+            except Exception:
+                if not last:
+                    raise
+
+    # the head holds no trial, so that any node with one can be killed
+    add(0)
+    made.add = add
+    yield made
+    ray.shutdown()
+    made.shutdown()

@@ -18,6 +18,7 @@ from darts_core.data.kinds import kind_of, sample_words
 from darts_core.data.pool import Pool, Split
 from darts_core.data.splits import SPLITS, stratified_pick
 from darts_core.errors import ConfigError, DataError, unknown_name
+from darts_core.named_inputs import NamedInput, shapes_of
 from darts_core.tasks import Task
 
 __all__ = ["DataBundle"]
@@ -43,6 +44,7 @@ class DataBundle:
         test_reads: how often the test split was taken; only a final evaluation should do that.
         vocabulary: what token numbers in the inputs stand for.
         rate: samples a second of a series, where it is known.
+        named: what the row of a sample is made of, where a network takes several inputs by name.
     """
 
     name: str
@@ -57,6 +59,7 @@ class DataBundle:
     test_reads: int = 0
     vocabulary: tuple[str, ...] = ()
     rate: float | None = None
+    named: tuple[NamedInput, ...] = ()
     _affine_cache: dict[torch.device, tuple[Tensor, Tensor]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -83,6 +86,10 @@ class DataBundle:
         Raises:
             DataError: the inputs are no images.
         """
+        if self.named:
+            raise DataError(
+                f"{self.name} holds named inputs ({shapes_of(self.named)}); this needs images."
+            )
         if self.kind != "image":
             raise DataError(
                 f"{self.name} holds {sample_words(len(self.input_shape))} of shape {self.input_shape}; "
@@ -93,8 +100,8 @@ class DataBundle:
 
     @property
     def kind(self) -> str:
-        """What the inputs are: image, series or tokens."""
-        return kind_of(len(self.input_shape)).name
+        """What the inputs are: image, series or tokens; or named, several of a sample."""
+        return "named" if self.named else kind_of(len(self.input_shape)).name
 
     @property
     def in_channels(self) -> int:

@@ -23,6 +23,7 @@ from darts_core.data.statistics import channel_statistics
 from darts_core.data.targets import MOST_NAMES, Targets, read_targets
 from darts_core.device import require_device
 from darts_core.errors import ConfigError, DataError, unknown_name
+from darts_core.named_inputs import NamedInput
 from darts_core.tasks import Task
 
 __all__ = ["make_bundle"]
@@ -60,7 +61,9 @@ def make_bundle(
     }
     parts = _divided(raw, targets, seed, fractions, (limit, test_limit), split_by, leave_out)
     inputs, values = _joined(raw), targets.values
-    mean, std = channel_statistics(inputs, parts["params"])
+    named = _fitted(raw, inputs, parts["params"])
+    # named inputs are normalised a channel by what takes the row apart
+    mean, std = ((0.0,), (1.0,)) if named else channel_statistics(inputs, parts["params"])
     known = targets.task.fitted(values[parts["params"]], targets.names)
     used = np.concatenate(list(parts.values()))
     if len(used) < len(values):  # what a limit cuts away needs no memory
@@ -88,6 +91,7 @@ def make_bundle(
         streamed=resident is False or place != target or isinstance(inputs, EncodedImages),
         vocabulary=raw.vocabulary,
         rate=raw.rate,
+        named=named,
     )
 
 
@@ -114,6 +118,18 @@ def _without_masked_rows(raw: RawData) -> RawData:
     groups = None if raw.groups is None else raw.groups[kept]
     inputs, targets = raw.inputs[kept], raw.targets[kept]
     return replace(raw, inputs=inputs, targets=targets, groups=groups, mask=None)
+
+
+def _fitted(
+    raw: RawData, inputs: np.ndarray | EncodedImages, index: np.ndarray
+) -> tuple[NamedInput, ...]:
+    """The named inputs with the statistics of the samples at `index`."""
+    found, start = [], 0
+    for one in raw.named:
+        assert isinstance(inputs, np.ndarray)
+        found.append(one.fitted(inputs[index, 0, start : start + one.size]))
+        start += one.size
+    return tuple(found)
 
 
 def _tensor(values: np.ndarray, place: torch.device) -> torch.Tensor:

@@ -7,6 +7,8 @@ memory that numpy would take, and object arrays would need pickle.
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import numpy as np
 from darts_core.data.arrays import group_numbers, numbers, read_array, texts
 from darts_core.data.source import RawData, existing, register_source
 from darts_core.errors import ConfigError, DataError
+from darts_core.named_inputs import pack
 from darts_core.reading import DAMAGE, regular_file
 
 __all__ = ["load_npz"]
@@ -25,8 +28,10 @@ _TEST = (("x_test", "y_test"), ("test_images", "test_labels"))
 _HOLDS = (
     "a .npz file with uint8 arrays images [N,H,W], [N,H,W,C] or [N,C,H,W] and labels [N] "
     "(or x_train, y_train, x_test, y_test); or with x [N,C,H,W], [N,C,T], [N,T] (token numbers) or "
-    "[N,F] (numbers) and y"
+    "[N,F] (numbers) and y; or with several inputs by name, x_NAME, and y"
 )
+# arrays of several inputs begin so
+_NAMED = "x_"
 _LAYOUTS = ("auto", "nhwc", "nchw")
 
 
@@ -68,6 +73,7 @@ def _layout(images: np.ndarray, layout: str, key: str, path: Path) -> np.ndarray
 def load_npz(path: Path | None = None, layout: str = "auto") -> RawData:
     """The arrays of a `.npz` file.
 
+    Several inputs of a network of your own stand in `x_NAME` each and reach its `forward(NAME=...)`.
     Beside inputs and targets it may hold `class_names` or `classes` (texts), `group` (a number or a name a
     sample) with `groups` (their names), `mask` (True: the target counts), `vocabulary` (texts: what token
     numbers stand for) and `rate` (samples a second).
@@ -91,39 +97,64 @@ def _load(archive: zipfile.ZipFile, path: Path, layout: str) -> RawData:
     if len(set(members)) != len(members):
         raise DataError(f"{path} holds two members of one name; save it again with numpy.savez.")
     keys = {name[:-4] for name in members if name.endswith(".npy")}
+
+    def optional(*names: str) -> np.ndarray | None:
+        return next((_read(archive, name, path) for name in names if name in keys), None)
+
+    named = {key for key in keys if key.startswith(_NAMED)} - {"x_train", "x_test"}
+    if named and "y" in keys and not keys & {"x", "images"}:
+        return _several(archive, path, named, optional)
     pair = next((p for p in _TRAIN if keys.issuperset(p)), None)
     if pair is None:
         raise DataError(
             f"{path} holds {', '.join(sorted(keys)) or 'no arrays'}; needed is {_HOLDS}."
         )
-
-    def optional(*names: str) -> np.ndarray | None:
-        return next((_read(archive, name, path) for name in names if name in keys), None)
-
     test = next((p for p in _TEST if keys.issuperset(p)), None)
     rows = [pair] if test is None else [pair, test]
     inputs = [_layout(_read(archive, x, path), layout, x, path) for x, _ in rows]
     targets = [_column(_read(archive, y, path)) for _, y in rows]
+    rate = optional("rate")
+    if rate is not None and (rate.size != 1 or rate.dtype.kind not in "uif"):
+        raise DataError(f"{path}: rate must be one number, samples a second.")
+    return replace(
+        _sample_data(path, inputs[0], targets[0], optional),
+        test_inputs=None if test is None else inputs[1],
+        test_targets=None if test is None else targets[1],
+        vocabulary=texts(optional("vocabulary"), f"{path}: vocabulary"),
+        rate=None if rate is None else float(rate.reshape(-1)[0]),
+    )
+
+
+Optional = Callable[..., np.ndarray | None]
+
+
+def _several(archive: zipfile.ZipFile, path: Path, keys: set[str], optional: Optional) -> RawData:
+    """Inputs by name: `x_image` and `x_words` are `forward(image=..., words=...)`."""
+    arrays = {key.removeprefix(_NAMED): _read(archive, key, path) for key in sorted(keys)}
+    rows, named = pack(arrays, str(path))
+    return replace(
+        _sample_data(path, rows, _column(_read(archive, "y", path)), optional), named=named
+    )
+
+
+def _sample_data(
+    path: Path, inputs: np.ndarray, targets: np.ndarray, optional: Optional
+) -> RawData:
+    """Inputs and targets with what may stand beside them, one value a sample."""
     groups, group_names = group_numbers(
         optional("group"), optional("groups", "group_names"), str(path)
     )
-    mask, rate = optional("mask"), optional("rate")
+    mask = optional("mask")
     if mask is not None and mask.dtype != np.bool_:
         raise DataError(f"{path}: mask has dtype {mask.dtype}; save booleans (True: counts).")
-    if rate is not None and (rate.size != 1 or rate.dtype.kind not in "uif"):
-        raise DataError(f"{path}: rate must be one number, samples a second.")
     return RawData(
-        inputs[0],
-        targets[0],
+        inputs,
+        targets,
         texts(optional("class_names", "classes"), f"{path}: class_names"),
         str(path),
-        test_inputs=None if test is None else inputs[1],
-        test_targets=None if test is None else targets[1],
         mask=mask,
         groups=groups,
         group_names=group_names,
-        vocabulary=texts(optional("vocabulary"), f"{path}: vocabulary"),
-        rate=None if rate is None else float(rate.reshape(-1)[0]),
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from darts_core import memory
 from darts_core.data.encoded import EncodedImages
 from darts_core.errors import DataError
+from darts_core.named_inputs import NamedInput
 from darts_core.registry import Registry
 
 __all__ = [
@@ -45,6 +46,7 @@ class RawData:
         group_names: what the groups are called.
         vocabulary: what token numbers in the inputs stand for.
         rate: samples a second of a series, where it is known.
+        named: what the row of a sample is made of, where a network takes several inputs by name.
         ordered: neighbours belong together (windows of one text), so splits are whole stretches.
     """
 
@@ -59,6 +61,7 @@ class RawData:
     group_names: tuple[str, ...] = ()
     vocabulary: tuple[str, ...] = ()
     rate: float | None = None
+    named: tuple[NamedInput, ...] = ()
     ordered: bool = False
 
 

@@ -253,6 +253,7 @@ def _manifest(
         "task": dict(meta.task) or None,
         **({"vocabulary": list(meta.vocabulary)} if meta.vocabulary else {}),
         **({} if meta.rate is None else {"rate": meta.rate}),
+        **({"named": [one.described() for one in meta.named]} if meta.named else {}),
         "metric": metric.to_dict(),
         "params": sum(p.numel() for p in model.parameters()),
         f"test_{metric.name}": tested,

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.data.kinds import KINDS
-from darts_core.errors import ExportError
+from darts_core.errors import ConfigError, ExportError
+from darts_core.named_inputs import NamedInput, read_named, shapes_of, total
 from darts_core.reading import read_json, regular_file
 
 __all__ = ["SCHEMA_VERSION", "DataMeta", "check_files", "data_meta", "read_manifest", "sha256"]
@@ -35,6 +36,7 @@ class DataMeta:
         unit: 255 of uint8 images, else 1.
         vocabulary: what token numbers stand for.
         rate: samples a second of a series.
+        named: what the row of a sample is made of, where the network takes several inputs by name.
     """
 
     classes: tuple[str, ...]
@@ -46,10 +48,13 @@ class DataMeta:
     unit: int = 255
     vocabulary: tuple[str, ...] = ()
     rate: float | None = None
+    named: tuple[NamedInput, ...] = ()
 
     @property
     def fed(self) -> str:
         """How inputs must come, in words."""
+        if self.named:
+            return f"float32 [batch, 1, values], raw values of {shapes_of(self.named)} side by side"
         kind = KINDS[len(self.input_shape) + 1]
         return kind.fed.replace("value", "pixel / 255" if self.unit == 255 else "value")
 
@@ -118,8 +123,25 @@ def data_meta(source: Any) -> DataMeta:
             f"{str(unit)[:40]}, rate {str(rate)[:40]}); export the model again."
         )
     return DataMeta(
-        classes, shape, mean, std, name, described, unit or 255, tuple(vocabulary), rate
-    )
+        classes, shape, mean, std, name, described, unit or 255, tuple(vocabulary), rate,
+        _named(optional("named"), shape),
+    )  # fmt: skip
+
+
+def _named(found: Any, shape: tuple[int, ...]) -> tuple[NamedInput, ...]:
+    if not found:
+        return ()
+    if isinstance(found, tuple):
+        return found
+    try:
+        named = read_named(found, "the data's description")
+    except ConfigError as error:
+        raise ExportError(str(error)) from None
+    if shape != (1, total(named)):
+        raise ExportError(
+            f"The named inputs of the data's description do not fill its shape {shape}."
+        )
+    return named
 
 
 def sha256(path: str | Path) -> str:

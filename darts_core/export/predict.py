@@ -14,6 +14,7 @@ from darts_core.data.arrays import read_array
 from darts_core.data.images import frames_of, open_image, pixels_of, quietly, warn_of_frames
 from darts_core.errors import DataError, ExportError
 from darts_core.export.runtime import LoadedModel, load
+from darts_core.named_inputs import pack, shapes_of
 from darts_core.reading import DAMAGE, regular_file
 
 __all__ = ["Numbers", "Prediction", "predict", "read_image"]
@@ -52,7 +53,8 @@ def predict(
         images: paths of image files, read as the data sets read theirs (`darts_core.data.images`
             states the formats and rules); they are converted to the model's channels and resized to
             its height and width. Of any other model, and of images that are no bytes: `.npy` files
-            with one sample each, as it stands in the data; a text file for a model of characters.
+            with one sample each, as it stands in the data, `.npz` files of the inputs of a network of
+            several; a text file for a model of characters.
         runtime: the artifact to run, if `model` is a folder.
         batch_size: samples a call.
         options: further arguments of `load`.
@@ -85,6 +87,8 @@ def predict(
 
 def _sample(path: str | Path, model: LoadedModel) -> torch.Tensor:
     """One file as the model takes it."""
+    if model.described.named:
+        return _row(path, model)
     if Path(path).suffix.lower() == ".npy":
         return prepare(_array(path, model.input_shape), model)
     if len(model.input_shape) == 1:
@@ -95,6 +99,20 @@ def _sample(path: str | Path, model: LoadedModel) -> torch.Tensor:
             "each."
         )
     return prepare(read_image(path, model.input_shape), model)
+
+
+def _row(path: str | Path, model: LoadedModel) -> torch.Tensor:
+    """A sample of several inputs: a .npz file with one array for each, `image` or `x_image`."""
+    try:
+        with np.load(regular_file(Path(path)), allow_pickle=False) as archive:
+            found = {name.removeprefix("x_"): archive[name][None] for name in archive.files}
+    except (*DAMAGE, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}); the model takes .npz files of "
+            f"{shapes_of(model.described.named)}."
+        ) from error
+    rows, _ = pack(found, str(path), model.described.named)
+    return torch.from_numpy(rows[0])
 
 
 def _array(path: str | Path, shape: Sequence[int]) -> np.ndarray:

@@ -18,7 +18,9 @@ import torch
 from torch import nn
 
 from darts_core.errors import ConfigError, DartsError, unknown_name
+from darts_core.models.by_name import ByName
 from darts_core.models.trust import is_trusted, trust
+from darts_core.named_inputs import NamedInput, read_named, shapes_of
 from darts_core.registry import Registry
 from darts_core.sample_inputs import draw_inputs
 
@@ -52,10 +54,17 @@ def register_model(name: str, *, description: str) -> Callable[[Factory], Factor
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A network's name and the arguments that it is made with."""
+    """A network's name and the arguments that it is made with.
+
+    Attributes:
+        name: see `named_model`.
+        arguments: of the function.
+        inputs: of a network of several: it is called with them by name, and fed with one row of numbers.
+    """
 
     name: str
     arguments: Mapping[str, Any]
+    inputs: Sequence[NamedInput] = ()
 
     def make(self) -> nn.Module:
         """A fresh network; its parameters are drawn from torch's global generator.
@@ -77,11 +86,12 @@ class NamedModel:
             raise ConfigError(
                 f"model={self.name} gives a {type(model).__name__}; it must give a torch.nn.Module."
             )
-        return model
+        return ByName(model, self.inputs) if self.inputs else model
 
     def described(self) -> dict[str, Any]:
         """What a saved file holds of it."""
-        return {"name": self.name, "arguments": dict(self.arguments)}
+        found = {"name": self.name, "arguments": dict(self.arguments)}
+        return {**found, "inputs": [o.described() for o in self.inputs]} if self.inputs else found
 
 
 def is_named(text: str | None) -> bool:
@@ -99,6 +109,7 @@ def named_model(
     num_classes: int,
     in_channels: int | None = None,
     output_shape: Sequence[int] | None = None,
+    inputs: Sequence[NamedInput] = (),
 ) -> NamedModel:
     """The network that the user names, for inputs of a shape and so many outputs.
 
@@ -110,6 +121,7 @@ def named_model(
         num_classes: outputs.
         in_channels: None: the channels of the shape; of tokens: how many there are.
         output_shape: of one sample; None: (num_classes,).
+        inputs: of a network of several, in the order of the row; the function is given `num_classes` alone.
 
     Raises:
         ConfigError: there is no such thing, an argument is not plain, or its output has another shape.
@@ -125,8 +137,12 @@ def named_model(
         "image_size": list(image_shape[1:]),
         "img_size": list(image_shape[1:]),
     }
+    if inputs:
+        if text.startswith("timm:"):
+            raise ConfigError(f"model={text} takes images; the data have {shapes_of(inputs)}.")
+        known = {"num_classes": num_classes}
     arguments = {**_taken(text, known), **given}
-    found = NamedModel(text, arguments)
+    found = NamedModel(text, arguments, tuple(inputs))
     _check_output(found, image_shape, tuple(output_shape or (num_classes,)))
     return found
 
@@ -151,7 +167,8 @@ def saved_model(node: Mapping[str, Any], source: str) -> NamedModel:
             f"module yourself: plugins=[{module}]."
         )
     _check_arguments(name, arguments)
-    return NamedModel(name, dict(arguments))
+    inputs = read_named(node.get("inputs") or (), source)
+    return NamedModel(name, dict(arguments), inputs)
 
 
 def _check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
@@ -238,9 +255,9 @@ def _check_output(
         with torch.no_grad():
             output = model(sample)
     except Exception as error:  # of foreign code, of any kind
+        taken = shapes_of(found.inputs) or f"[2, {', '.join(map(str, image_shape))}]"
         raise ConfigError(
-            f"model={found.name} does not run on inputs [2, {', '.join(map(str, image_shape))}]: "
-            f"{type(error).__name__}: {str(error)[:300]}"
+            f"model={found.name} does not run on inputs {taken}: {type(error).__name__}: {str(error)[:300]}"
         ) from error
     shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
     wanted = (2, *output_shape)

@@ -16,8 +16,10 @@ from darts_core.data import DataBundle
 from darts_core.device import require_device
 from darts_core.errors import ArchitectureError, ConfigError
 from darts_core.models.baselines import BASELINES, baseline, is_baseline, reads
+from darts_core.models.by_name import ByName
 from darts_core.models.named import REGISTERED, NamedModel, is_named, named_model
 from darts_core.models.weights import load_weights
+from darts_core.named_inputs import read_named, shapes_of
 from darts_core.runlog import read_yaml, write_yaml
 from darts_core.settings import Data, Train, TrainConfig, to_plain
 from darts_core.settings.tree import config_root
@@ -160,9 +162,11 @@ class Network:
             MemoryShortageError: its sizes are such that no memory holds it.
         """
         if "model" in self.meta:
-            model = NamedModel(**self.meta["model"]).make()
+            node = self.meta["model"]
+            inputs = read_named(node.get("inputs") or (), "model=")
+            model = NamedModel(node["name"], node["arguments"], inputs).make()
             if self.weights is not None:
-                load_weights(model, self.weights)
+                load_weights(model.model if isinstance(model, ByName) else model, self.weights)
             return model
         check_network(self._sized, torch.device("cpu"), self._sizes)
         return self._sized()
@@ -196,6 +200,20 @@ def find_network(config: TrainStage, version: Path, bundle: DataBundle) -> Netwo
     return describe_network(config.architecture, train, version, bundle, width=train.channels)
 
 
+def refuse_named(bundle: DataBundle) -> None:
+    """Nothing, unless the data have several named inputs, which only a network of the user's own takes.
+
+    Raises:
+        ConfigError: they have.
+    """
+    if bundle.named:
+        raise ConfigError(
+            f"{bundle.name} has several inputs ({shapes_of(bundle.named)}): networks of a search space and "
+            "hand-designed ones take one. Give model=package.module:function, whose forward takes them by "
+            "name."
+        )
+
+
 def describe_network(
     text: str | None, train: Train, version: Path, bundle: DataBundle, *, width: int | None
 ) -> Network:
@@ -208,6 +226,7 @@ def describe_network(
         bundle: the images that it classifies.
         width: first channels of a hand-designed network; None: as published.
     """
+    refuse_named(bundle)
     about = _about(bundle)
     sizes = {"num_classes": bundle.num_outputs, "in_channels": bundle.in_channels}
     if is_baseline(text):
@@ -240,6 +259,7 @@ def _about(bundle: DataBundle) -> dict[str, Any]:
         **({} if bundle.unit == 255 else {"unit": bundle.unit}),
         **({"vocabulary": list(bundle.vocabulary)} if bundle.vocabulary else {}),
         **({} if bundle.rate is None else {"rate": bundle.rate}),
+        **({"named": [one.described() for one in bundle.named]} if bundle.named else {}),
     }
 
 
@@ -264,6 +284,7 @@ def named_network(
         num_classes=bundle.num_outputs,
         in_channels=bundle.in_channels,
         output_shape=bundle.task.output_shape(bundle.input_shape),
+        inputs=bundle.named,
     )
     return Network(None, {"model": found.described(), **_about(bundle)}, weights)
 

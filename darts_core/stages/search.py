@@ -26,7 +26,7 @@ from darts_core.stages.cost import network_timer, penalties
 from darts_core.stages.finalists import choose_among_finalists
 from darts_core.stages.forecast import forecast, process_peak_mib
 from darts_core.stages.fronts import search_front
-from darts_core.stages.inputs import find_device, load_bundle
+from darts_core.stages.inputs import find_device, load_bundle, refuse_named
 from darts_core.stages.interrupt import deferred_stop, stop_wanted
 from darts_core.stages.logging import make_loggers
 from darts_core.stages.progress import progress_bar
@@ -70,6 +70,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     alpha_costs = alpha_penalties(config)
     device = find_device(config.device) if group is None else group_device()
     bundle = load_bundle(config, device).without_test()
+    refuse_named(bundle)
     with first_goes_first(group):  # the others read what it measures
         config = with_budget(config, bundle.input_shape, bundle.num_outputs, device, folder)
     table = lookup_table(config.search)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from darts_core.supernet.build import CellNetwork, register_network
 from darts_core.supernet.choice_models import register_choice_model
 from darts_core.supernet.fixed_cell import drop_path
 
-__all__ = ["ChoiceNetwork", "ResidualPath", "register_choice_network"]
+__all__ = ["ChoiceNetwork", "ResidualPath", "StageNetwork", "register_choice_network"]
 
 _SIZES = ("channels", "layers", "num_classes", "in_channels", "image_size")
 
@@ -44,6 +44,33 @@ class ChoiceNetwork(CellNetwork):
         for module in self.modules():
             if isinstance(module, ResidualPath):
                 module.drop = drop
+
+
+class StageNetwork(ChoiceNetwork):
+    """Stem, stages, mean over all places, head: what networks of stages have in common.
+
+    A subclass calls `assemble` at the end of its `__init__`.
+
+    Shapes: [B, C, ...] -> [B, outputs].
+    """
+
+    stem: nn.Module
+    stages: nn.Module
+    head: nn.Module
+
+    def assemble(
+        self, stem: nn.Module, stages: Sequence[nn.Module], width: int, num_classes: int
+    ) -> None:
+        """Take over the parts; the head reads the `width` channels of the last stage."""
+        self.stem, self.stages = stem, nn.Sequential(*stages)
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs [B, classes]."""
+        self.spread_drop()
+        features = self.stages(self.stem(x))
+        outputs: Tensor = self.head(features.mean(tuple(range(2, features.dim()))))
+        return outputs
 
 
 Made = TypeVar("Made", bound=type[ChoiceNetwork])

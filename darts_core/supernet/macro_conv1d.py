@@ -11,8 +11,8 @@ from darts_core.errors import ConfigError, unknown_name
 from darts_core.spaces.conv1d import FORMS, Conv1dSpace
 from darts_core.supernet.choice_maker import ChoiceMaker, Width
 from darts_core.supernet.choice_network import (
-    ChoiceNetwork,
     ResidualPath,
+    StageNetwork,
     register_choice_network,
 )
 
@@ -90,7 +90,7 @@ class SeriesBlock(ResidualPath):
 
 
 @register_choice_network("conv1d", description="stages of residual blocks over time")
-class SeriesNetwork(ChoiceNetwork):
+class SeriesNetwork(StageNetwork):
     """Stem, stages of blocks over time whose width doubles, mean over time, head.
 
     Args:
@@ -118,7 +118,7 @@ class SeriesNetwork(ChoiceNetwork):
             raise ConfigError(f"The space {space.name!r} has no stages over time.")
         maker = ChoiceMaker(space, made)
         first, *strides = space.strides
-        self.stem = nn.Sequential(
+        stem = nn.Sequential(
             nn.Conv1d(in_channels, channels, _STEM_KERNEL, first, _STEM_KERNEL // 2, bias=False),
             nn.BatchNorm1d(channels),
             nn.ReLU(),
@@ -128,14 +128,7 @@ class SeriesNetwork(ChoiceNetwork):
         for index, stride in enumerate(strides):
             stage, before = _stage(maker, index, stride, channels * 2**index, before)
             stages.append(stage)
-        self.stages = nn.Sequential(*stages)
-        self.head = nn.Linear(before.channels, num_classes)
-
-    def forward(self, x_BCT: Tensor) -> Tensor:
-        """Outputs [B, classes]."""
-        self.spread_drop()
-        outputs: Tensor = self.head(self.stages(self.stem(x_BCT)).mean(2))
-        return outputs
+        self.assemble(stem, stages, before.channels, num_classes)
 
 
 def _stage(

@@ -11,8 +11,8 @@ from darts_core.errors import ConfigError
 from darts_core.spaces.mobilenet import MobileNetSpace
 from darts_core.supernet.choice_maker import ChoiceMaker, Width
 from darts_core.supernet.choice_network import (
-    ChoiceNetwork,
     ResidualPath,
+    StageNetwork,
     register_choice_network,
 )
 
@@ -66,7 +66,7 @@ class InvertedResidual(ResidualPath):
 
 
 @register_choice_network("mobilenet", description="stages of inverted residuals")
-class MobileNet(ChoiceNetwork):
+class MobileNet(StageNetwork):
     """Stem, stages of inverted residuals whose width doubles, head.
 
     Args:
@@ -93,7 +93,7 @@ class MobileNet(ChoiceNetwork):
         if not isinstance(space, MobileNetSpace):
             raise ConfigError(f"The space {space.name!r} has no MobileNet stages.")
         maker = ChoiceMaker(space, made)
-        self.stem = nn.Sequential(
+        stem = nn.Sequential(
             nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(channels),
             nn.ReLU6(),
@@ -103,15 +103,7 @@ class MobileNet(ChoiceNetwork):
         for index, stride in enumerate(space.strides):
             stage, before = _stage(maker, index, stride, channels * 2**index, before)
             stages.append(stage)
-        self.stages = nn.Sequential(*stages)
-        self.head = nn.Linear(before, num_classes)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Logits [B, classes]."""
-        self.spread_drop()
-        features = self.stages(self.stem(x_BCHW))
-        logits: Tensor = self.head(features.mean((2, 3)))
-        return logits
+        self.assemble(stem, stages, before, num_classes)
 
 
 def _stage(

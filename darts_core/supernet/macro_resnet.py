@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from darts_core.spaces.choices import ChoiceSpace
 from darts_core.supernet.choice_maker import ChoiceMaker, Width
 from darts_core.supernet.choice_network import (
-    ChoiceNetwork,
     ResidualPath,
+    StageNetwork,
     register_choice_network,
 )
 
@@ -75,7 +75,7 @@ class ResidualBlock(ResidualPath):
 
 
 @register_choice_network("resnet", description="stages of residual blocks")
-class ResNet(ChoiceNetwork):
+class ResNet(StageNetwork):
     """Stem, stages of residual blocks whose width doubles, head.
 
     Args:
@@ -97,7 +97,7 @@ class ResNet(ChoiceNetwork):
     ) -> None:
         super().__init__()
         maker = ChoiceMaker(space, made)
-        self.stem = nn.Sequential(
+        stem = nn.Sequential(
             nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(channels),
             nn.ReLU(),
@@ -107,18 +107,10 @@ class ResNet(ChoiceNetwork):
         for index in range(maker.stages()):
             stage, before = _stage(maker, index, channels * 2**index, before)
             stages.append(stage)
-        self.stages = nn.Sequential(*stages)
-        self.head = nn.Linear(before, num_classes)
+        self.assemble(stem, stages, before, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Logits [B, classes]."""
-        self.spread_drop()
-        features = self.stages(self.stem(x_BCHW))
-        logits: Tensor = self.head(features.mean((2, 3)))
-        return logits
 
 
 def _stage(maker: ChoiceMaker, index: int, full: int, before: int) -> tuple[nn.Module, int]:

@@ -94,6 +94,11 @@ class Trainer:
         self.optimizer = make_optimizer(config, model.parameters())
         self.average = ExponentialAverage(model, config.ema) if config.ema > 0 else None
         self.augment = augment_for(bundle.input_shape, config, config.policy)
+        if self.augment is not None and bundle.kind == "named":
+            raise ConfigError(
+                "train.jitter, scaling and time_shift are for series; set them to 0: several named inputs "
+                "are left as they are."
+            )
         self.autocast = _autocast_dtype(config, device)
         self.forward: Callable[[Tensor], Any] = _compiled(model, config, device)
         self.result = FitResult(epochs=0)

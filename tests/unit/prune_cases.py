@@ -24,7 +24,7 @@ class Data:
     """Random images with learnable labels, in the form of a data bundle."""
 
     name, num_classes, class_names = "toy", 3, ("a", "b", "c")
-    input_shape, num_outputs = SHAPE, 3
+    input_shape, num_outputs, in_channels, kind = SHAPE, 3, SHAPE[0], "image"
     image_shape, mean, std = SHAPE, (0.5,) * 3, (0.2,) * 3
     task = Classification(outputs=3, names=("a", "b", "c"))
 

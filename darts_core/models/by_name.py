@@ -1,0 +1,55 @@
+"""A network of several named inputs, fed with one row of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from darts_core.named_inputs import NamedInput
+
+__all__ = ["ByName"]
+
+
+class ByName(nn.Module):
+    """Takes a row of raw values [B, 1, F] apart, normalises each input, and calls `model(**inputs)`.
+
+    Args:
+        model: takes the inputs as keywords.
+        inputs: in the order of the row.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Sequence[NamedInput]) -> None:
+        super().__init__()
+        self.model, self.inputs = model, tuple(inputs)
+        for one in self.inputs:
+            if not one.tokens:
+                # not saved: the description of the inputs holds them
+                shape = (-1, *[1] * (len(one.shape) - 1))
+                scale = torch.tensor([1.0 / s for s in one.std]).view(shape)
+                shift = torch.tensor([-m / s for m, s in zip(one.mean, one.std, strict=True)])
+                self.register_buffer(f"scale_{one.name}", scale, persistent=False)
+                self.register_buffer(f"shift_{one.name}", shift.view(shape), persistent=False)
+
+    def named(self, row_B1F: Tensor) -> dict[str, Tensor]:
+        """The inputs by name: normalised values, or int64 token numbers."""
+        found: dict[str, Tensor] = {}
+        parts = row_B1F.squeeze(1).split([one.size for one in self.inputs], dim=1)
+        for one, part in zip(self.inputs, parts, strict=True):
+            value = part.unflatten(1, one.shape)
+            if one.tokens:
+                # random rows of a timing hold no token numbers
+                found[one.name] = value.round().clamp(0, one.tokens - 1).long()
+            else:
+                scale, shift = (
+                    getattr(self, f"scale_{one.name}"),
+                    getattr(self, f"shift_{one.name}"),
+                )
+                found[one.name] = value * scale + shift
+        return found
+
+    def forward(self, row_B1F: Tensor) -> Any:
+        """What the network gives."""
+        return self.model(**self.named(row_B1F))

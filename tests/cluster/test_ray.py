@@ -107,3 +107,24 @@ def test_elements_of_a_multirun_are_tasks(tmp_path, cluster):
     results = sorted(tmp_path.glob("runs/*/V001/*/search/result.json"))
     assert [path.parts[-3] for path in results] == ["0", "1"]
     assert not list(tmp_path.rglob(".seen-*"))
+
+
+def test_a_sweep_of_the_tune_command_stops_early_on_a_cluster(tmp_path, cluster):
+    cluster.add()
+    command = [
+        sys.executable, "-m", "darts_core.cli", "tune", "-m", "hydra/sweeper=darts", "hydra/launcher=ray",
+        f"hydra.launcher.address={cluster.address}", "hydra/sweeper/pruner=asha", "architecture=DARTS_V2",
+        "data=digits", "data.limit=200", "train.epochs=3", "train.layers=2", "train.batch_size=32",
+        "train.channels=4,6", "train.learning_rate=tag(log,interval(0.01,0.3))", "tune.trials=4",
+        "hydra.sweeper.objectives={val_accuracy: maximize, params: minimize}",
+        "hydra.sweeper.defaults_first=false", f"out={tmp_path}/runs",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "on Ray, 2 nodes" in done.stdout + done.stderr
+    (result,) = tmp_path.glob("runs/*/V001/tune/result.json")
+    trials = json.loads(result.read_text())["trials"]
+    assert {t["state"] for t in trials} == {"complete", "pruned"}
+    assert all(
+        result.parent.joinpath(f"trials/{t['number']:04d}/checkpoint.pt").is_file() for t in trials
+    )

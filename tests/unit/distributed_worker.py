@@ -1,4 +1,4 @@
-"""What each of the two processes of `test_distributed.py` does; results go to a file of its own."""
+"""What each of the processes of `test_distributed.py` does; results go to a file of its own."""
 
 import sys
 from pathlib import Path
@@ -12,6 +12,7 @@ from darts_core.search.sync_norm import SynchronizedNorm, synchronize_norms
 from darts_core.spaces import get_space
 from darts_core.strategies import FirstOrder, SearchSettings, Unrolled
 from darts_core.supernet import Supernet
+from darts_core.supernet.paths import fuse, unfuse
 from darts_core.testing import tiny_bundle
 
 SETTINGS = SearchSettings(grad_clip=0.0, learning_rate=0.05, alpha_learning_rate=0.01)
@@ -32,20 +33,22 @@ def whole_batches():
     return [(draw(), draw()) for _ in range(2)]
 
 
-def part(batch, rank):
-    return batch[0][4 * rank : 4 * rank + 4], batch[1][4 * rank : 4 * rank + 4]
+def part(batch, rank, world):
+    return tuple(side.chunk(world)[rank] for side in batch)
 
 
-def state_after(strategy, net, rank):
+def state_after(strategy, net):
+    place = (dist.get_rank(), dist.get_world_size())
     strategy.setup(net, SETTINGS)
     for params_batch, alpha_batch in whole_batches():
-        strategy.step(part(params_batch, rank), part(alpha_batch, rank))
+        strategy.step(part(params_batch, *place), part(alpha_batch, *place))
+    unfuse(net)
     return [p.detach().clone() for p in [*net.parameters(), *net.alphas()]]
 
 
 def main(folder):
     join_group("gloo")
-    rank = dist.get_rank()
+    rank, world = dist.get_rank(), dist.get_world_size()
     found = {}
     for kind in (FirstOrder, Unrolled):
         for synchronized in (False, True):
@@ -54,15 +57,20 @@ def main(folder):
                 synchronize_norms(net)
             strategy = kind()
             strategy.reducer = average_gradients
-            found[f"{kind.__name__}/{synchronized}"] = state_after(strategy, net, rank)
+            found[f"{kind.__name__}/{synchronized}"] = state_after(strategy, net)
+        net = supernet().double()
+        fuse(net)
+        strategy = kind()
+        strategy.reducer = average_gradients
+        found[f"{kind.__name__}/batched"] = state_after(strategy, net)
 
     torch.manual_seed(3)
-    x = torch.randn(6, 4, 5, 5, dtype=torch.float64)
-    up = torch.randn(6, 4, 5, 5, dtype=torch.float64)
-    own = x[3 * rank : 3 * rank + 3].clone().requires_grad_()
+    x = torch.randn(8, 4, 5, 5, dtype=torch.float64)
+    up = torch.randn(8, 4, 5, 5, dtype=torch.float64)
+    own = x.chunk(world)[rank].clone().requires_grad_()
     norm = SynchronizedNorm(4).double()
     out = norm(own)
-    (gradient,) = torch.autograd.grad((out * up[3 * rank : 3 * rank + 3]).sum(), own)
+    (gradient,) = torch.autograd.grad((out * up.chunk(world)[rank]).sum(), own)
     found["norm"] = [out.detach(), gradient, norm.running_mean, norm.running_var]
 
     result = search_distributed(

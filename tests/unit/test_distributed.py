@@ -1,4 +1,4 @@
-"""Data-parallel search: two gloo processes against one process."""
+"""Data-parallel search: two and four gloo processes against one process."""
 
 import os
 import socket
@@ -21,20 +21,20 @@ import distributed_worker as worker
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
-    """What both processes computed."""
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.full)])
+def ranks(request, tmp_path_factory):
+    """What the processes computed."""
     folder = tmp_path_factory.mktemp("ranks")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     processes = []
-    for rank in range(2):
+    for rank in range(request.param):
         environment = {
             **os.environ,
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": "2",
+            "WORLD_SIZE": str(request.param),
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
             "OMP_NUM_THREADS": "1",
@@ -47,24 +47,29 @@ def ranks(tmp_path_factory):
     for process in processes:
         _, errors = process.communicate(timeout=240)
         assert process.returncode == 0, errors
-    return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
+    return [torch.load(folder / f"rank{rank}.pt") for rank in range(request.param)]
 
 
 class FirstOrderOverParts(FirstOrder):
+    def __init__(self, world):
+        super().__init__()
+        self.world = world
+
     def alpha_gradients(self, batch):
-        sides = [
-            super(FirstOrderOverParts, self).alpha_gradients(worker.part(batch, r)) for r in (0, 1)
-        ]
-        mean = [(a + b) / 2 for a, b in zip(sides[0][0], sides[1][0], strict=True)]
+        step = super().alpha_gradients
+        sides = [step(worker.part(batch, rank, self.world)) for rank in range(self.world)]
+        mean = [sum(own) / self.world for own in zip(*(side[0] for side in sides), strict=True)]
         return mean, sides[0][1], sides[0][2]
 
     def params_step(self, batch):
         sides = []
-        for rank in range(2):
-            part = worker.part(batch, rank)
+        for rank in range(self.world):
+            part = worker.part(batch, rank, self.world)
             loss, _ = self.loss(part, self.params_weights(part))
             sides.append(torch.autograd.grad(loss, self.params, allow_unused=True))
-        mean = [None if a is None else (a + b) / 2 for a, b in zip(*sides, strict=True)]
+        mean = [
+            None if own[0] is None else sum(own) / self.world for own in zip(*sides, strict=True)
+        ]
         self.apply_params(mean)
         return loss.detach(), torch.zeros(())
 
@@ -78,10 +83,17 @@ def steps_in_one_process(strategy):
 
 
 def test_by_default_the_step_is_the_mean_over_the_parts(ranks):
-    expected = steps_in_one_process(FirstOrderOverParts())
+    expected = steps_in_one_process(FirstOrderOverParts(len(ranks)))
     for found in ranks:
         for a, b in zip(found["FirstOrder/False"], expected, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["FirstOrder", "Unrolled"])
+def test_batched_cells_take_the_same_step(ranks, kind):
+    for found in ranks:
+        for a, b in zip(found[f"{kind}/batched"], found[f"{kind}/False"], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", [FirstOrder, Unrolled])
@@ -92,16 +104,19 @@ def test_with_synchronized_norms_the_step_is_that_of_one_process(ranks, kind):
             torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("case", ["FirstOrder/False", "Unrolled/False", "Unrolled/True"])
+@pytest.mark.parametrize(
+    "case", ["FirstOrder/False", "Unrolled/False", "Unrolled/True", "Unrolled/batched"]
+)
 def test_processes_never_part(ranks, case):
-    for a, b in zip(ranks[0][case], ranks[1][case], strict=True):
-        assert torch.equal(a, b)
+    for other in ranks[1:]:
+        for a, b in zip(ranks[0][case], other[case], strict=True):
+            assert torch.equal(a, b)
 
 
 def test_synchronized_norm_equals_a_norm_over_all_images(ranks):
     torch.manual_seed(3)
-    x = torch.randn(6, 4, 5, 5, dtype=torch.float64, requires_grad=True)
-    up = torch.randn(6, 4, 5, 5, dtype=torch.float64)
+    x = torch.randn(8, 4, 5, 5, dtype=torch.float64, requires_grad=True)
+    up = torch.randn(8, 4, 5, 5, dtype=torch.float64)
     norm = torch.nn.BatchNorm2d(4).double()
     out = norm(x)
     (gradient,) = torch.autograd.grad((out * up).sum(), x)
@@ -113,8 +128,8 @@ def test_synchronized_norm_equals_a_norm_over_all_images(ranks):
 
 
 def test_a_whole_search_ends_with_one_architecture_and_one_measured_accuracy(ranks):
-    assert ranks[0]["search"] == ranks[1]["search"]
-    assert ranks[0]["val_accuracy"] == ranks[1]["val_accuracy"]
+    assert len({found["search"] for found in ranks}) == 1
+    assert len({found["val_accuracy"] for found in ranks}) == 1
 
 
 def test_parts_of_a_batch_join_to_the_whole_and_evaluation_sees_everything():

@@ -4,8 +4,9 @@
     python benchmarks/sweep_front.py --trials 60 --cost-share 0.2 --first-seed 10
 
 A trial trains a perceptron with one hidden layer on real digits (8x8, split `params`); its width, learning
-rate, weight decay, label smoothing and batch size are drawn at random, and both the validation accuracy
-and the number of parameters are objectives. Per seed three studies over the same points:
+rate, weight decay, label smoothing and batch size are drawn at random (`--sampler` for another one, whose
+points follow from what each study has seen), and both the validation accuracy and the number of parameters
+are objectives. Per seed three studies:
 
 * full: every trial to its end;
 * stopped: the same trials under ASHA by non-dominated rank and hypervolume contribution;

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -69,13 +70,15 @@ class RayCluster:
         if ray.is_initialized():
             yield ray
             return
+        # Ray itself looks there, and a cluster that runs has its own dashboard or none
+        starts = self.address is None and not os.environ.get("RAY_ADDRESS")
         try:
             ray.init(
                 address=self.address,
                 runtime_env=dict(self.runtime_env) if self.runtime_env else None,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                include_dashboard=False if self.address is None else None,
+                include_dashboard=False if starts else None,
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else ""
@@ -279,7 +282,7 @@ def run_on_ray(
         try:
             for thread in threads:
                 thread.start()
-            while any(thread.is_alive() for thread in threads) and not errors:
+            while any(thread.is_alive() for thread in threads) and not errors:  # one ends them all
                 time.sleep(_LOOK_SECONDS)
                 tell_ended(ledger, seen, on_trial)
                 if not ledger.unfinished():
@@ -290,9 +293,10 @@ def run_on_ray(
                 if thread.ident is not None:
                     thread.join()
     tell_ended(ledger, seen, on_trial)
-    # what the other workers say of the stop is its consequence
-    for error in sorted(errors, key=lambda e: isinstance(e, KeyboardInterrupt)):
-        raise error
+    for error in errors:
+        # what a worker says of the stop is its consequence
+        if not isinstance(error, KeyboardInterrupt):
+            raise error
     check_failures(ledger.trials(), ledger.spec.max_failure_share)
 
 

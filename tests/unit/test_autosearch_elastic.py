@@ -81,7 +81,7 @@ class Net(nn.Module):
 
 
 def _spec(**options):
-    given = {**ALGORITHMS["elastic_search"].defaults(), "points": 2, "looks": 8, **options}
+    given = {**ALGORITHMS["elastic_search"].defaults(), "points": 1, "looks": 8, **options}
     return SearchSpec(
         "s", (SearchDimension("subnetwork", choices=("whole",)),), (Objective("acc"),),
         algorithm="elastic_search", algorithm_options=given, max_iterations=4, confirm_seeds=0,

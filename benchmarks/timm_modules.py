@@ -160,8 +160,8 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     listed = work / "timm-modules.list.json"
     if not listed.exists():
-        listed.write_text(json.dumps(smallest(), indent=1))
-    models = json.loads(listed.read_text())
+        listed.write_text(json.dumps(smallest(), indent=1), encoding="utf-8")
+    models = json.loads(listed.read_text(encoding="utf-8"))
     started = time.monotonic()
     for name in models.values():
         file = work / f"{name}.json"
@@ -175,10 +175,12 @@ def main() -> None:
             why = f"ended with status {done.returncode}: {done.stderr.strip()[-200:]}"
         except subprocess.TimeoutExpired:
             row, why = None, f"not done after {given.seconds:g} s"
-        file.write_text(json.dumps(row or {"name": name, "export": why, "prune": why}))
-        print(file.read_text())
+        file.write_text(
+            json.dumps(row or {"name": name, "export": why, "prune": why}), encoding="utf-8"
+        )
+        print(file.read_text(encoding="utf-8"))
     rows = [
-        json.loads(f.read_text())
+        json.loads(f.read_text(encoding="utf-8"))
         for f in (work / f"{n}.json" for n in models.values())
         if f.exists()
     ]

@@ -322,11 +322,11 @@ def test_versions_of_one_job_or_of_several_are_named_for_a_comparison(tmp_path):
     assert labels("a", "V001", "V002") == ["a/V001", "a/V002"]
     assert labels("a/V001", "b/V002") == ["a/V001", "b/V002"]
     assert labels("a", "b") == ["a/V002", "b/V002"]
+    assert labels("a") == ["a/V001", "a/V002"]
     assert labels("a", "V001", "b") == ["a/V001", "b/V002"]
     assert labels("a/V001", "V002", "b", "V001") == ["a/V001", "a/V002", "b/V001"]
     for wrong, said in (
         (("a", "V001"), "needs two versions"),
-        (("a",), "needs two versions"),
         (("a", "V009"), "has no version 'V009'; it has V001, V002"),
         (("a", "V001", "V009"), "has no version 'V009'"),
         (("a", "nowhere"), "There is no job 'nowhere'"),

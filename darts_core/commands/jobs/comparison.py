@@ -30,7 +30,8 @@ def named_versions(store: Store, names: Sequence[str]) -> list[Version]:
     """The versions that `JOB V001 V003`, `JOB/V001 OTHER/V002` or `JOB OTHER` name.
 
     A name without a slash is a version of the job named last, where it has one of that name; else it is
-    a job, which stands for its newest version unless versions of it follow.
+    a job, which stands for its newest version unless versions of it follow; a job named alone stands for
+    all its versions.
 
     Raises:
         JobError: there is no such job or version, or fewer than two are named.
@@ -51,7 +52,10 @@ def named_versions(store: Store, names: Sequence[str]) -> list[Version]:
             store.version(found[-1].job if found else names[0], name)  # says which there are
         else:
             store.job_record(name)
-    found += [store.version(job)] if alone else []
+    if alone and len(names) == 1:
+        found = list(store.versions(job))
+    elif alone:
+        found.append(store.version(job))
     if len(found) < 2:
         raise JobError(
             f"compare needs two versions; name another one, of {found[0].job!r} or of another job "

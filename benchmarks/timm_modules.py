@@ -169,7 +169,9 @@ def main() -> None:
             continue
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.timm_modules", "--one", name]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=given.seconds)
+            done = subprocess.run(
+                command, capture_output=True, text=True, encoding="utf-8", timeout=given.seconds
+            )
             last = (done.stdout.strip().splitlines() or [""])[-1]
             row = json.loads(last) if done.returncode == 0 else None
             why = f"ended with status {done.returncode}: {done.stderr.strip()[-200:]}"

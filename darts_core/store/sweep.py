@@ -22,8 +22,8 @@ from darts_core.store.procs import identity
 __all__ = ["sweep_job", "sweep_unrecorded", "sweep_version", "temporary_name"]
 
 _FOLDER = re.compile(r"\.(new|deleted)-(?:(\d+)-(\w+-\w+-\w+)-)?[0-9a-f]{12}")
-# what runlog.replacing writes before it renames
-_FILE = re.compile(r"\..+\.(\d+)\.tmp")
+# what runlog.replacing writes before it renames, and an export, whose readers go by the ending
+_FILE = re.compile(r"\..+\.(\d+)\.tmp(?:\.\w+)?")
 
 
 def _maker(pid: int | None = None) -> str:

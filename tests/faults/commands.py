@@ -225,13 +225,20 @@ def what_is_left(root: Path) -> dict[str, Any]:
     return {name: content for name, content in found.items() if not beside.search(name)}
 
 
+def _line(text: str) -> Any:
+    try:
+        return _plain(json.loads(text))
+    except ValueError:
+        return f"a torn line: {text}"
+
+
 def _content(path: Path) -> Any:
     if path.suffix == ".pt":
         import torch
 
         return _bits(torch.load(path, map_location="cpu", weights_only=True))
     if path.suffix == ".jsonl":
-        return [_plain(json.loads(line)) for line in path.read_text().splitlines()]
+        return [_line(line) for line in path.read_text().splitlines()]
     if path.suffix == ".json":
         return _plain(json.loads(path.read_text()))
     if path.suffix == ".yaml":

@@ -47,7 +47,7 @@ def test_all_calls_take_turns_in_every_round():
 def test_the_folds_hold_every_image_once_for_the_test(tmp_path):
     whole, sizes = [], []
     for fold in range(FOLDS):
-        with np.load(write_fold(fold, tmp_path)) as held:
+        with np.load(write_fold(fold, tmp_path, 3)) as held:
             sizes.append(len(held["y_test"]))
             assert len(held["y_train"]) + len(held["y_test"]) == 1797
             assert np.ptp(np.bincount(held["y_test"])) <= 3

@@ -178,11 +178,12 @@ def test_what_dead_processes_left_is_swept_and_what_living_ones_use_stays(store)
     stage = folder / "V001" / "search"
     stage.mkdir()
     stale, used = stage / f".checkpoint.pt.{who.pid}.tmp", stage / f".x.{os.getpid()}.tmp"
-    stale.touch()
-    used.touch()
+    export = stage / f".model.{who.pid}.tmp.onnx"
+    for path in (stale, used, export):
+        path.touch()
     claim(store).release()
     assert [path.exists() for path in (living, gone, half)] == [True, False, False]
-    assert [path.exists() for path in (stale, used)] == [False, True]
+    assert [path.exists() for path in (stale, used, export)] == [False, True, False]
 
 
 def test_a_claim_that_came_to_nothing_leaves_no_job(store):

@@ -208,6 +208,22 @@ def _leave_to_the_caller(package: str) -> None:
     threading.excepthook = told
 
 
+def _cut_torn_line(path: Path) -> None:
+    """Drop what a write that was cut off left behind the last whole line: it would spoil the next one."""
+    with path.open("r+b") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        kept = size
+        while kept:
+            start = max(0, kept - 4096)
+            stream.seek(start)
+            end = stream.read(kept - start).rfind(b"\n")
+            kept = start + end + 1
+            if end >= 0 or start == 0:
+                break
+        if kept < size:
+            stream.truncate(kept)
+
+
 class RunFolder:
     """One stage's folder: config, environment, metrics, TensorBoard events, result."""
 
@@ -259,11 +275,9 @@ class RunFolder:
         """Append one row (epoch, time, metrics) and mirror its plain numbers to TensorBoard."""
         row = plain({"epoch": epoch, "time": round(time.time(), 3), **metrics})
         self.path.mkdir(parents=True, exist_ok=True)
-        with (
-            named_errors(self.metrics_path),
-            self.metrics_path.open("a", encoding="utf-8") as stream,
-        ):
-            stream.write(json.dumps(row, allow_nan=False) + "\n")
+        with named_errors(self.metrics_path), self.metrics_path.open("ab") as stream:
+            _cut_torn_line(self.metrics_path)
+            stream.write((json.dumps(row, allow_nan=False) + "\n").encode())
             stream.flush()
             os.fsync(stream.fileno())
         writer = self.tensorboard

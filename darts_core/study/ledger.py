@@ -13,6 +13,7 @@ between any two steps leaves something the next opener can finish:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 import warnings
@@ -235,6 +236,16 @@ class Ledger:
         return None
 
     def _start(self, trial: Trial, lease: Lease) -> Claim:
+        try:
+            return self._started(trial, lease)
+        except BaseException:
+            # a full disk, say: whoever comes next, this process too, may go on with the trial
+            lease.start, lease.epochs_before = None, -1
+            with contextlib.suppress(OSError):
+                self.leases.write(trial.number, lease)
+            raise
+
+    def _started(self, trial: Trial, lease: Lease) -> Claim:
         attrs = trial.user_attrs
         if OUTSIDE in attrs:
             params = dict(attrs[OUTSIDE])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -275,12 +275,42 @@ def space_size(space: Mapping[str, SearchDimension]) -> int | None:
     return None if None in sizes else math.prod(size for size in sizes if size is not None)
 
 
+_MISSING = object()
+
+
 def suggest(trial: Any, space: Mapping[str, SearchDimension]) -> dict[str, Any]:
-    """Values for every active dimension, drawn through an Optuna trial (stored ones are kept)."""
+    """Values for every active dimension, drawn through an Optuna trial (stored ones are kept).
+
+    Of a trial that was cut off while it was drawn, the stored values are drawn once more and not used, so
+    that those which follow are what they would have been.
+    """
+    stored = trial.params
+    params = _taken(space, lambda name, _: stored.get(name, _MISSING))
+    if params is not None:
+        return params
+
+    def drawn(name: str, distribution: Any) -> Any:
+        again = name in stored and name not in trial._fixed_params and not distribution.single()
+        if again and not trial._is_relative_param(name, distribution):
+            trial.study.sampler.sample_independent(
+                trial.study, trial._get_latest_trial(), name, distribution
+            )
+        return trial._suggest(name, distribution)
+
+    return _taken(space, drawn) or {}
+
+
+def _taken(
+    space: Mapping[str, SearchDimension], take: Callable[[str, Any], Any]
+) -> dict[str, Any] | None:
+    """Each active dimension's value; None where one is missing."""
     params: dict[str, Any] = {}
     for name, dimension in space.items():
         if dimension.active(params):
-            params[name] = dimension.decode(trial._suggest(name, dimension.distribution()))
+            value = take(name, dimension.distribution())
+            if value is _MISSING:
+                return None
+            params[name] = dimension.decode(value)
     return params
 
 

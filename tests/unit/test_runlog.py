@@ -94,3 +94,17 @@ def test_events_that_cannot_be_written_raise_in_the_caller_and_print_nothing(
     with pytest.raises(OSError, match="No space left"):
         log_and_flush()
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("torn", ['{"epoch": 1, "lo', "x" * 10_000])
+def test_a_line_cut_off_does_not_spoil_the_next_one(tmp_path: Path, torn: str) -> None:
+    run = RunFolder(tmp_path, tensorboard=False)
+    run.log_metrics(0, loss=1.0)
+    with run.metrics_path.open("a", encoding="utf-8") as stream:
+        stream.write(torn)
+    run.log_metrics(1, loss=0.5)
+    assert [line.count("epoch") for line in run.metrics_path.read_text().splitlines()] == [1, 1]
+    assert [row["loss"] for row in run.metrics()] == [1.0, 0.5]
+    run.metrics_path.write_text(torn, encoding="utf-8")
+    run.log_metrics(0, loss=2.0)
+    assert [row["loss"] for row in run.metrics()] == [2.0]

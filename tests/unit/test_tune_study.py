@@ -7,6 +7,7 @@ import json
 import math
 
 import pytest
+from optuna.storages import JournalStorage
 
 from darts_core.errors import TuneError, sentence_of
 from darts_core.study import current_trial, run_study
@@ -393,3 +394,31 @@ def test_a_faulty_disk_stops_the_study_and_fails_no_trial(tmp_path, failing):
     undisturbed = run_study(curve, SPACE, **{**settings, "folder": tmp_path / "other"})
     assert params_of(mended) == params_of(undisturbed)
     assert {t.state for t in mended.trials} <= {"complete", "pruned"}
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_trial_cut_off_while_it_is_drawn_gets_the_settings_it_would_have_had(
+    tmp_path, monkeypatch, sampler
+):
+    store = JournalStorage.set_trial_param
+
+    def run(folder, failing):
+        calls = iter(range(1, 10**6))
+
+        def faulty(self, *arguments):
+            if next(calls) == failing:
+                raise OSError(errno.EIO, "faulty", "study.journal")
+            return store(self, *arguments)
+
+        monkeypatch.setattr(JournalStorage, "set_trial_param", faulty)
+        settings = {"folder": folder, "trials": 3, "seed": 3, "sampler": sampler}
+        enqueue = [{"x": 0.5, "kind": "a"}]
+        try:
+            return run_study(curve, SPACE, **settings, enqueue=enqueue)
+        except OSError:
+            # the same process, too, may go on
+            return run_study(curve, SPACE, **settings, enqueue=enqueue)
+
+    undisturbed = params_of(run(tmp_path / "sound", 0))
+    for failing in range(1, 7):
+        assert params_of(run(tmp_path / str(failing), failing)) == undisturbed

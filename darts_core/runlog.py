@@ -275,10 +275,12 @@ class RunFolder:
         """Append one row (epoch, time, metrics) and mirror its plain numbers to TensorBoard."""
         row = plain({"epoch": epoch, "time": round(time.time(), 3), **metrics})
         self.path.mkdir(parents=True, exist_ok=True)
-        with named_errors(self.metrics_path), self.metrics_path.open("ab") as stream:
+        line = memoryview((json.dumps(row, allow_nan=False) + "\n").encode())
+        # without a buffer, which would write the line once more when the file is closed after an error
+        with named_errors(self.metrics_path), self.metrics_path.open("ab", buffering=0) as stream:
             _cut_torn_line(self.metrics_path)
-            stream.write((json.dumps(row, allow_nan=False) + "\n").encode())
-            stream.flush()
+            while line:
+                line = line[stream.write(line) :]
             os.fsync(stream.fileno())
         writer = self.tensorboard
         if writer is not None:

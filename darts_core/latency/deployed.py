@@ -6,12 +6,11 @@ for ONNX Runtime is written with the quick TorchScript exporter.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from darts_core.errors import LatencyError
 from darts_core.latency.norms import CONVOLUTIONS, rest_of_norm
+from darts_core.ops.macs import without_fast_attention
 
 __all__ = [
     "DTYPES",
@@ -195,7 +195,7 @@ def onnx_bytes(module: nn.Module, x: torch.Tensor, *, any_batch: bool = False) -
     """
     buffer = io.BytesIO()
     try:
-        with warnings.catch_warnings(), _plain_attention():
+        with warnings.catch_warnings(), without_fast_attention():
             warnings.simplefilter("ignore")
             # the signature promises a path only; a buffer is written all the same
             torch.onnx.export(
@@ -209,17 +209,6 @@ def onnx_bytes(module: nn.Module, x: torch.Tensor, *, any_batch: bool = False) -
     except Exception as error:  # of the exporter, of many kinds
         raise _unfit(module, error) from error
     return buffer.getvalue()
-
-
-@contextlib.contextmanager
-def _plain_attention() -> Iterator[None]:
-    """torch's attention as its parts: the exporter knows no form of its fast path."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def onnx_call(

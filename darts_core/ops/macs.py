@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-__all__ = ["macs_by_module"]
+__all__ = ["macs_by_module", "without_fast_attention"]
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, out_val: Any, **__: Any) -> int:
@@ -48,7 +48,7 @@ def macs_by_module(
         hooks.append(child.register_forward_pre_hook(counter.enter(path)))
         hooks.append(child.register_forward_hook(counter.leave))
     try:
-        with torch.no_grad(), _without_fast_attention(), counter:
+        with torch.no_grad(), without_fast_attention(), counter:
             module(*inputs, **dict(named or {}))
     finally:
         for hook in hooks:
@@ -92,8 +92,8 @@ class _Counter(TorchDispatchMode):
 
 
 @contextmanager
-def _without_fast_attention() -> Iterator[None]:
-    """Keep `nn.MultiheadAttention` off its one fused call, whose products cannot be seen."""
+def without_fast_attention() -> Iterator[None]:
+    """Keep `nn.MultiheadAttention` off its fused call, whose products are not seen nor exported to ONNX."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from darts_core.errors import PruneError
+from darts_core.prune.beside import cut_beside, outputs_beside
 from darts_core.prune.blocks import CONVOLUTIONS, blocks_of
-from darts_core.prune.graph import follow
+from darts_core.prune.graph import UnfollowedError, all_groups, follow
 from darts_core.sample_inputs import draw_inputs
 
 __all__ = [
@@ -103,8 +104,11 @@ def find_groups(
     fixed += [m for m in model.modules() if isinstance(m, nn.Linear) and not _read(graph, m)]
     groups: list[ChannelGroup] = []
     taken: set[str] = set()
-    for found in graph.get_all_groups(ignored_layers=fixed, root_module_types=[*ROOTS]):
-        full = _widest(graph, found, names)
+    for found in all_groups(graph, fixed, ROOTS):
+        try:
+            full = _widest(graph, found, names)
+        except UnfollowedError:
+            continue
         members = _members(graph, full, names)
         outs = {member.name for member in members if member.side == "out"}
         if outs & taken:
@@ -129,7 +133,10 @@ def _read(graph: Any, layer: nn.Module) -> bool:
     if layer not in graph.module2node:
         return False  # it does not run
     handler = graph.get_pruner_of_module(layer).prune_out_channels
-    group = graph.get_pruning_group(layer, handler, idxs=[0])
+    try:
+        group = graph.get_pruning_group(layer, handler, idxs=[0])
+    except UnfollowedError:
+        return True
     return any(not graph.is_out_channel_pruning_fn(item.dep.handler) for item in group)
 
 
@@ -196,7 +203,10 @@ def remove_channels(
         group = graph.get_pruning_group(layer, handler, idxs=sorted(channels))
         if not graph.check_pruning_group(group):
             raise PruneError(f"Cutting {len(channels)} channels of {root!r} would leave none.")
+        beside = outputs_beside(graph, group)
         group.prune()
+        for module, name, kept in beside:
+            cut_beside(module, name, kept)
     for module in model.modules():
         # torch-pruning gives cut parameters their gradients back; ours are stale
         for parameter in module.parameters(recurse=False):

@@ -82,6 +82,37 @@ def test_norms_over_groups_of_channels_keep_as_many_in_each():
     torch.testing.assert_close(again.eval()(x), cut(x))
 
 
+class Scaled(nn.Conv2d):
+    """As timm's weight-standardised convolutions: a gain for each output channel, beside the weight."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.gain = nn.Parameter(torch.rand(self.out_channels, 1, 1, 1) + 0.5)
+
+    def forward(self, x):
+        return nn.functional.conv2d(x, self.weight * self.gain, self.bias)
+
+
+def test_what_a_layer_holds_for_each_output_channel_is_cut_with_it():
+    torch.manual_seed(0)
+
+    def make():
+        return nn.Sequential(Scaled(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 8), nn.Flatten()).eval()
+
+    model = make()
+    (group,) = [g for g in find_groups(model, SHAPE) if g.root == "0"]
+    silent = copy.deepcopy(model)
+    with torch.no_grad():
+        silent[2].weight[:, [1, 4]] = 0.0
+    cut = remove_channels(copy.deepcopy(model), SHAPE, {group.root: [1, 4]})
+    assert cut[0].gain.shape == (6, 1, 1, 1)
+    x = torch.randn(2, *SHAPE)
+    torch.testing.assert_close(cut(x), silent(x), rtol=1e-4, atol=1e-5)
+    again = reshape_like(make(), cut.state_dict())
+    again.load_state_dict(cut.state_dict())
+    torch.testing.assert_close(again.eval()(x), cut(x))
+
+
 def test_channels_of_which_each_block_has_one_stay():
     model = nn.Sequential(
         nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 8, 3, groups=4), nn.ReLU(), nn.Conv2d(8, 2, 1),

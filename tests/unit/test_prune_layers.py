@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from darts_core.prune import graph
 from darts_core.prune.cost import LayerCosts
 from darts_core.prune.groups import find_groups, remove_channels
 from darts_core.prune.importance import channel_importance
@@ -142,3 +143,14 @@ def test_narrower_layers_of_every_kind_are_expected_to_cost_less(make, shape):
     for group in find_groups(model, shape):
         assert costs.saving_ms(group, group.channels // 2) > costs.saving_ms(group, group.channels)
         assert costs.saving_ms(group, group.channels) == 0
+
+
+def test_channels_spread_over_more_entries_than_can_be_are_left(monkeypatch):
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.Flatten(), nn.Linear(4 * 36, 5),
+        nn.ReLU(), nn.Linear(5, 2),
+    ).eval()  # fmt: skip
+    assert {g.root for g in find_groups(model, (3, 8, 8))} == {"0", "2", "4"}
+    monkeypatch.setattr(graph, "_MOST_ENTRIES", 100)
+    # 4 channels at 36 places each
+    assert {g.root for g in find_groups(model, (3, 8, 8))} == {"0", "4"}

@@ -8,9 +8,10 @@ is made without memory for its values and counted (one that has made three times
 module's smallest so far is left there), and of each module the one of fewest parameters is taken. Then each
 is tried in a process of its own with a limit on its processor time, with random weights at its own image
 size: `export_model` writes ONNX, which holds the file against eager (1e-4 of the largest output, batches of
-1, 2 and 5); the network is pruned to at most 60 % of its multiply-adds by equal shares of every group of
-channels and heads, exported again and compared. What is found lies in one file a model, so a run that is
-stopped goes on where it was, and a model whose file is deleted is tried again. Failures name their cause.
+1, 2 and 5); the network is pruned to at most 60 % of its multiply-adds, exported again and compared. Pruned
+are equal shares of every group of channels and heads; where all of them leave more, half of each stays and
+the last residual blocks go. What is found lies in one file a model, so a run that is stopped goes on where it
+was, and a model whose file is deleted is tried again. Failures name their cause.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ from darts_core.export import export_model
 from darts_core.prune.groups import ChannelGroup, channels_to_remove, find_groups, least_width
 from darts_core.prune.heads import groups_of_heads, open_attentions, remove
 from darts_core.prune.importance import channel_importance
+from darts_core.prune.structure import find_cuts
 from darts_core.supernet import count
+from darts_core.supernet.replace import replace_modules
 
 # beside a CPU build of torch, torchvision's own binary is not loaded and its operators are unknown: timm only
 # imports it, so their names are enough
@@ -164,16 +167,20 @@ def pruned(model: nn.Module, shape: Shape, note: dict[str, Any]) -> nn.Module:
     note["groups"] = len(groups)
     scores = channel_importance(whole, groups, "magnitude")
     before = count(whole, shape).macs
-    low, high, kept = 0.05, 1.0, math.sqrt(SHARE)
-    best: nn.Module | None = None
-    for _ in range(5):
+
+    def cut(model: nn.Module, kept: float) -> nn.Module:
         removed = {
             group.root: channels_to_remove(
                 group, scores[group.root], max(least_width(group), round(kept * group.channels))
             )
             for group in groups
         }
-        tried = remove(copy.deepcopy(whole), shape, groups, removed)
+        return remove(copy.deepcopy(model), shape, groups, removed)
+
+    low, high, kept = 0.05, 1.0, math.sqrt(SHARE)
+    best: nn.Module | None = None
+    for _ in range(5):
+        tried = cut(whole, kept)
         share = count(tried, shape).macs / before
         if share <= SHARE:
             best, low, note["macs_left"] = tried, kept, round(share, 3)
@@ -183,11 +190,26 @@ def pruned(model: nn.Module, shape: Shape, note: dict[str, Any]) -> nn.Module:
             high = kept
             note["least_macs"] = round(min(share, note.get("least_macs", 1.0)), 3)
         kept = (low + high) / 2
-    if best is None:
-        raise RuntimeError(
-            f"{note['least_macs']:.0%} of the multiply-adds are left where all {len(groups)} groups are cut"
-        )
-    return best
+    return best if best is not None else shorter(cut(whole, 0.5), shape, before, note)
+
+
+def shorter(model: nn.Module, shape: Shape, before: int, note: dict[str, Any]) -> nn.Module:
+    """`model` without its last blocks, so many that 60 % of the multiply-adds are left."""
+    gone: list[str] = []
+    for found in reversed([c for c in find_cuts(model, shape) if c.by == "skip_connect"]):
+        if any(found.path.startswith(f"{path}.") for path in gone):
+            continue
+        replace_modules(model, {found.path: found.by})
+        gone.append(found.path)
+        share = count(model, shape).macs / before
+        note["blocks_gone"], note["least_macs"] = len(gone), round(share, 3)
+        if share <= SHARE:
+            note["macs_left"] = round(share, 3)
+            return model
+    raise RuntimeError(
+        f"{note['least_macs']:.0%} of the multiply-adds are left where {note['groups']} groups are cut and "
+        f"{len(gone)} blocks are gone"
+    )
 
 
 def one(name: str, path: Path, seconds: int) -> None:

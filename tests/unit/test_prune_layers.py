@@ -12,6 +12,7 @@ from darts_core.prune.groups import find_groups, remove_channels
 from darts_core.prune.importance import channel_importance
 from darts_core.prune.structure import find_cuts
 from darts_core.supernet.attention import SelfAttention
+from darts_core.supernet.replace import replace_modules
 from darts_core.train.save import reshape_like
 
 
@@ -113,6 +114,30 @@ def test_a_transformer_s_mlps_and_stream_are_groups_and_its_heads_are_not():
 def test_a_transformer_s_blocks_may_go_whole():
     cuts = {(cut.path, cut.by) for cut in find_cuts(Transformer().eval(), (3, 8, 8))}
     assert cuts == {("blocks.0", "skip_connect"), ("blocks.1", "skip_connect")}
+
+
+class Told(Transformer):
+    """Its blocks are called with a mask beside the tokens."""
+
+    def forward(self, x):
+        x_BTC = self.patch(x).flatten(2).transpose(1, 2) + self.positions
+        for block in self.blocks:
+            x_BTC = block(x_BTC, mask=None)
+        return self.head(self.norm(x_BTC).mean(1))
+
+
+class Masked(Encoder):
+    def forward(self, x_BTC, mask):
+        assert mask is None
+        return super().forward(x_BTC)
+
+
+def test_a_block_that_is_called_with_more_than_the_tokens_may_go():
+    model = Told().eval()
+    model.blocks = nn.Sequential(Masked(8), Masked(8))
+    assert [cut.path for cut in find_cuts(model, (3, 8, 8))] == ["blocks.0", "blocks.1"]
+    replace_modules(model, {"blocks.0": "skip_connect"})
+    assert model(torch.randn(2, 3, 8, 8)).shape == (2, 5)
 
 
 @pytest.mark.parametrize("kind", ["taylor", "magnitude", "bn_scale"])

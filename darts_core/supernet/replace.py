@@ -33,9 +33,9 @@ class PassCell(nn.Module):
 class HandOn(Skip):
     """A block that hands on what it is called with first: the tokens, beside which a mask may stand."""
 
-    def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
+    def forward(self, x_BCHW: Tensor, *_: Any, **__: Any) -> Tensor:
         """The first argument."""
-        return x
+        return x_BCHW
 
 
 def is_identity(module: nn.Module) -> bool:

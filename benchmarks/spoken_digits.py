@@ -36,7 +36,7 @@ from darts_core.train import load_model
 BANDS, HOP, WINDOW, FFT = 32, 32, 128, 256
 RATE = 4000
 JUDGES, CHOOSING = (0, 1, 2), (100, 101)
-SEARCH = {"channels": 32, "epochs": 8, "batch_size": 64, "finalists": 4, "finalist_epochs": 8}
+SEARCH = {"channels": 32, "epochs": 4, "batch_size": 64, "finalists": 4, "finalist_epochs": 6}
 TRAIN = {
     "channels": 32, "epochs": 24, "batch_size": 64, "learning_rate": 0.1, "weight_decay": 5e-4,
     "drop_path": 0, "time_shift": 8,
@@ -135,7 +135,7 @@ def pair(speaker: str, seed: int, data: Path, work: Path) -> dict[str, Any]:
     ]  # fmt: skip
     searched = run(
         "search", name, out, *words, "space=conv1d", "latency.cost=macs",
-        f"latency.budget={MMACS}", "allow_doubtful=true", *settings("search", SEARCH),
+        f"latency.budget={MMACS}", *settings("search", SEARCH),
     )  # fmt: skip
     ours = run("train", name, out, *words, *settings("train", TRAIN))
     network = load_model(ours / "model.pt")[0]

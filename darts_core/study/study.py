@@ -18,6 +18,7 @@ from darts_core.study.budget import Budget
 from darts_core.study.engines import elsewhere, run_trials
 from darts_core.study.importance import importance
 from darts_core.study.ledger import Ledger
+from darts_core.study.optuna_private import add_stored
 from darts_core.study.pareto import pareto_mask, signs
 from darts_core.study.ray_cluster import RayCluster
 from darts_core.study.records import IS_BASELINE, OUTSIDE, StudyResult, TrialRecord
@@ -122,7 +123,7 @@ def open_study(
     with ledger.lock.held():
         if not ledger.study.user_attrs.get("ready"):
             for trial in known if not ledger.trials() else ():
-                ledger.study._storage.create_new_trial(ledger.study._study_id, trial)
+                add_stored(ledger.study, trial)
             if spec.baseline is not None and not any(_is_baseline(t) for t in ledger.trials()):
                 _enqueue(ledger, spec.baseline, {IS_BASELINE: True})
             for params in spec.enqueue:

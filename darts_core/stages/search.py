@@ -74,7 +74,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     with first_goes_first(group):  # the others read what it measures
         config = with_budget(config, bundle.input_shape, bundle.num_outputs, device, folder)
     table = lookup_table(config.search)
-    settings, space = config.search.part(SearchConfig), space_of(config)
+    settings, space = config.search.part(SearchConfig), space_of(config, bundle)
     check_network(
         lambda: make_supernet(config, space, bundle, torch.device("meta")), device,
         f"The supernet of search.channels={config.search.channels} and "

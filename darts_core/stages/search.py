@@ -21,7 +21,7 @@ from darts_core.search.distributed import (
     search_distributed,
 )
 from darts_core.search.record import doubts_about
-from darts_core.stages.budget import settle
+from darts_core.stages.budget import price_winner, settle
 from darts_core.stages.cost import network_timer, penalties
 from darts_core.stages.finalists import choose_among_finalists
 from darts_core.stages.forecast import forecast, process_peak_mib
@@ -74,7 +74,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     with first_goes_first(group):  # the others read what it measures
         config = with_budget(config, bundle.input_shape, bundle.num_outputs, device, folder)
     table = lookup_table(config.search)
-    settings, space = config.search.part(SearchConfig), space_of(config)
+    settings, space = config.search.part(SearchConfig), space_of(config, bundle)
     check_network(
         lambda: make_supernet(config, space, bundle, torch.device("meta")), device,
         f"The supernet of search.channels={config.search.channels} and "
@@ -141,10 +141,11 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     def judge(architecture: Architecture) -> list[Doubt]:
         return doubts_about(guards, replace(last, architecture=architecture))
 
-    found, costed = settle(found, space, costs, timer, judge)
+    pick, costed = settle(found, space, costs, timer, judge)
     found, chosen = choose_among_finalists(
-        config, found, space, supernet, bundle, costs, timer, judge, folder / "finalists"
+        config, pick, space, supernet, bundle, costs, timer, judge, folder / "finalists"
     )
+    costed = price_winner(costed, pick, found, costs, chosen)
     if board is not None:
         board.result(found.architecture)
     facts: dict[str, Any] = {

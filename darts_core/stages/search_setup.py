@@ -10,6 +10,8 @@ import torch
 
 from darts_core.data import DataBundle
 from darts_core.errors import ConfigError
+from darts_core.models.named import REGISTERED, is_named
+from darts_core.models.searched import named_space
 from darts_core.penalties import AlphaPenalty
 from darts_core.search import Guard
 from darts_core.settings import Search
@@ -30,9 +32,30 @@ __all__ = [
 ]
 
 
-def space_of(config: SearchStage) -> SearchSpace:
-    """The `space` node's space, over its `ops` where they are given."""
-    return get_space(config.space.name, config.space.ops)
+def space_of(config: SearchStage, bundle: DataBundle) -> SearchSpace:
+    """The choices in the network of `model=`; else the `space` node's space, over its `ops` where given.
+
+    Raises:
+        ConfigError: there is no such network, it holds no choices, or `model_args` are given without it.
+    """
+    if config.model is None:
+        if config.model_args:
+            raise ConfigError("model_args= goes with model=; give it.")
+        return get_space(config.space.name, config.space.ops)
+    if not is_named(config.model):
+        raise ConfigError(
+            f"model={config.model!r} names no network: give package.module:function, "
+            f"{', '.join([*REGISTERED, 'timm:NAME'])}; its choices are searched."
+        )
+    return named_space(
+        config.model,
+        config.model_args,
+        image_shape=bundle.input_shape,
+        reads=bundle.kind,
+        num_classes=bundle.num_outputs,
+        in_channels=bundle.in_channels,
+        output_shape=bundle.task.output_shape(bundle.input_shape),
+    )
 
 
 def make_supernet(

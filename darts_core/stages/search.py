@@ -21,7 +21,7 @@ from darts_core.search.distributed import (
     search_distributed,
 )
 from darts_core.search.record import doubts_about
-from darts_core.stages.budget import settle
+from darts_core.stages.budget import price_winner, settle
 from darts_core.stages.cost import network_timer, penalties
 from darts_core.stages.finalists import choose_among_finalists
 from darts_core.stages.forecast import forecast, process_peak_mib
@@ -141,10 +141,11 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     def judge(architecture: Architecture) -> list[Doubt]:
         return doubts_about(guards, replace(last, architecture=architecture))
 
-    found, costed = settle(found, space, costs, timer, judge)
+    pick, costed = settle(found, space, costs, timer, judge)
     found, chosen = choose_among_finalists(
-        config, found, space, supernet, bundle, costs, timer, judge, folder / "finalists"
+        config, pick, space, supernet, bundle, costs, timer, judge, folder / "finalists"
     )
+    costed = price_winner(costed, pick, found, costs, chosen)
     if board is not None:
         board.result(found.architecture)
     facts: dict[str, Any] = {

@@ -16,11 +16,14 @@ from darts_core.errors import PruneError
 from darts_core.sample_inputs import draw_inputs
 from darts_core.train.save import is_zero
 
-__all__ = ["UnfollowedError", "all_groups", "follow"]
+__all__ = ["UnfollowedError", "all_groups", "follow", "group_of"]
 
 log = logging.getLogger("darts_core")
-# entries of a flattened map: where torch-pruning misreads a chain of reshapes, each multiplies them
+# entries of flattened maps in one group: where torch-pruning misreads a chain of reshapes, each multiplies
+# them, and a group goes round and round
 _MOST_ENTRIES = 250_000
+# those that the group which is being followed may still have; None: whatever it takes
+_left: int | None = None
 
 
 def follow(model: nn.Module, input_shape: Sequence[int]) -> Any:
@@ -109,12 +112,29 @@ def _bound_flattened_maps() -> None:
         return
 
     def spread(self: Any, entries: Any) -> Any:
-        if not self.reverse and len(entries) * self._stride > _MOST_ENTRIES:
-            raise UnfollowedError
+        global _left
+        if _left is not None:
+            _left -= len(entries) * (1 if self.reverse else self._stride)
+            if _left < 0:
+                raise UnfollowedError
         return known(self, entries)
 
     spread._bounded = True  # type: ignore[attr-defined]
     kind.__call__ = spread
+
+
+def group_of(graph: Any, layer: nn.Module, handler: Any, channels: Sequence[int]) -> Any:
+    """torch-pruning's group of some output channels of `layer`.
+
+    Raises:
+        UnfollowedError: they are spread over more entries than there can be.
+    """
+    global _left
+    _left = _MOST_ENTRIES
+    try:
+        return graph.get_pruning_group(layer, handler, idxs=list(channels))
+    finally:
+        _left = None
 
 
 def all_groups(
@@ -134,8 +154,7 @@ def all_groups(
         if channels is None:
             continue
         try:
-            handler = pruner.prune_out_channels
-            group = graph.get_pruning_group(layer, handler, list(range(channels)))
+            group = group_of(graph, layer, pruner.prune_out_channels, range(channels))
         except UnfollowedError:
             log.debug("the channels of a %s cannot be followed through reshapes", type(layer))
             continue

@@ -15,7 +15,7 @@ from torch import nn
 from darts_core.errors import PruneError
 from darts_core.prune.beside import cut_beside, outputs_beside
 from darts_core.prune.blocks import CONVOLUTIONS, blocks_of
-from darts_core.prune.graph import UnfollowedError, all_groups, follow
+from darts_core.prune.graph import UnfollowedError, all_groups, follow, group_of
 from darts_core.sample_inputs import draw_inputs
 
 __all__ = [
@@ -134,7 +134,7 @@ def _read(graph: Any, layer: nn.Module) -> bool:
         return False  # it does not run
     handler = graph.get_pruner_of_module(layer).prune_out_channels
     try:
-        group = graph.get_pruning_group(layer, handler, idxs=[0])
+        group = group_of(graph, layer, handler, [0])
     except UnfollowedError:
         return True
     return any(not graph.is_out_channel_pruning_fn(item.dep.handler) for item in group)
@@ -200,7 +200,7 @@ def remove_channels(
             continue
         layer = model.get_submodule(root)
         handler = graph.get_pruner_of_module(layer).prune_out_channels
-        group = graph.get_pruning_group(layer, handler, idxs=sorted(channels))
+        group = group_of(graph, layer, handler, sorted(channels))
         if not graph.check_pruning_group(group):
             raise PruneError(f"Cutting {len(channels)} channels of {root!r} would leave none.")
         beside = outputs_beside(graph, group)
@@ -233,7 +233,7 @@ def _widest(graph: Any, found: Any, names: Mapping[nn.Module, str]) -> Any:
     if best is None:
         return found
     handler = graph.get_pruner_of_module(best).prune_out_channels
-    return graph.get_pruning_group(best, handler, idxs=list(range(width)))
+    return group_of(graph, best, handler, range(width))
 
 
 def _members(graph: Any, group: Any, names: Mapping[nn.Module, str]) -> tuple[Member, ...]:

@@ -22,6 +22,8 @@ log = logging.getLogger("darts_core")
 # entries of flattened maps in one group: where torch-pruning misreads a chain of reshapes, each multiplies
 # them, and a group goes round and round
 _MOST_ENTRIES = 250_000
+# layers and operations that a group meets, each as often as with other channels
+_MOST_STEPS = 3_000
 # those that the group which is being followed may still have; None: whatever it takes
 _left: int | None = None
 
@@ -35,7 +37,7 @@ def follow(model: nn.Module, input_shape: Sequence[int]) -> Any:
     import torch_pruning
 
     _leave_reshapes_of_no_width()
-    _bound_flattened_maps()
+    _bound_groups()
 
     reference = next(model.parameters())
     example = draw_inputs(input_shape, 2, device=reference.device, dtype=reference.dtype)
@@ -99,17 +101,22 @@ def _leave_reshapes_of_no_width() -> None:
 
 
 class UnfollowedError(RuntimeError):
-    """A group of channels is spread over more entries than a flattened map has."""
+    """A group of channels is spread over more entries, or meets more layers, than there can be."""
 
 
-def _bound_flattened_maps() -> None:
-    """End the following of a group whose channels are spread out again and again, which would never end."""
-    from torch_pruning.dependency import index_mapping
+def _bound_groups() -> None:
+    """End the following of a group whose channels go round and round, or are spread out again and again."""
+    from torch_pruning.dependency import group, index_mapping
 
-    kind = index_mapping._FlattenIndexMapping
-    known = kind.__call__
+    kind, followed = index_mapping._FlattenIndexMapping, group.Group
+    known, added = kind.__call__, followed.add_dep
     if getattr(known, "_bounded", False):
         return
+
+    def add(self: Any, dep: Any, idxs: Any) -> None:
+        if _left is not None and len(self) >= _MOST_STEPS:
+            raise UnfollowedError
+        added(self, dep, idxs)
 
     def spread(self: Any, entries: Any) -> Any:
         global _left
@@ -120,7 +127,7 @@ def _bound_flattened_maps() -> None:
         return known(self, entries)
 
     spread._bounded = True  # type: ignore[attr-defined]
-    kind.__call__ = spread
+    kind.__call__, followed.add_dep = spread, add
 
 
 def group_of(graph: Any, layer: nn.Module, handler: Any, channels: Sequence[int]) -> Any:
@@ -146,6 +153,7 @@ def all_groups(
     """
     kept = {id(layer) for layer in (*fixed, *graph.IGNORED_LAYERS_IN_TRACING)}
     seen: set[int] = set()
+    unfollowed = 0
     for layer in list(graph.module2node):
         if not isinstance(layer, kinds) or id(layer) in kept | seen:
             continue
@@ -156,7 +164,7 @@ def all_groups(
         try:
             group = group_of(graph, layer, pruner.prune_out_channels, range(channels))
         except UnfollowedError:
-            log.debug("the channels of a %s cannot be followed through reshapes", type(layer))
+            unfollowed += 1
             continue
         outs = {
             id(dep.target.module)
@@ -166,3 +174,8 @@ def all_groups(
         seen |= outs
         if not outs & kept:
             yield group
+    if unfollowed:
+        log.info(
+            "torch-pruning cannot follow the channels of %d layers through reshapes: they stay",
+            unfollowed,
+        )

@@ -119,3 +119,23 @@ def test_channels_of_which_each_block_has_one_stay():
         nn.Flatten(), nn.Linear(2 * 36, 3),
     ).eval()  # fmt: skip
     assert "0" not in {group.root for group in find_groups(model, SHAPE)}
+
+
+class Shared(nn.Module):
+    """A view shares its channels out among two layers, as heads of convolutions do."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 1), nn.Conv2d(4, 6, 1)
+        self.last = nn.Conv2d(6, 5, 8)
+
+    def forward(self, x):
+        parts = self.first(x).view(-1, 2, 4, 8, 8)
+        return self.last(self.second(parts[:, 0]) + self.second(parts[:, 1])).flatten(1)
+
+
+def test_channels_that_a_view_shares_out_among_convolutions_stay():
+    model = Shared().eval()
+    assert [group.root for group in find_groups(model, SHAPE)] == ["second"]
+    cut = remove_channels(copy.deepcopy(model), SHAPE, {"second": [1]})
+    assert cut(torch.randn(2, *SHAPE)).shape == (2, 5)

@@ -57,6 +57,16 @@ def follow(model: nn.Module, input_shape: Sequence[int]) -> Any:
     finally:
         for parameter, wanted in states:
             parameter.requires_grad_(wanted)
+        _let_go(model)
+
+
+def _let_go(model: nn.Module) -> None:
+    """Cut what modules have kept of this pass off its history, with which they could not be copied."""
+    for module in model.modules():
+        for owner in (vars(module), *(v for v in vars(module).values() if type(v) is dict)):
+            for name, value in owner.items():
+                if isinstance(value, torch.Tensor) and value.grad_fn is not None:
+                    owner[name] = value.detach()
 
 
 @contextlib.contextmanager

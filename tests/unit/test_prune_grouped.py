@@ -139,3 +139,24 @@ def test_channels_that_a_view_shares_out_among_convolutions_stay():
     assert [group.root for group in find_groups(model, SHAPE)] == ["second"]
     cut = remove_channels(copy.deepcopy(model), SHAPE, {"second": [1]})
     assert cut(torch.randn(2, *SHAPE)).shape == (2, 5)
+
+
+class Keeping(nn.Module):
+    """Keeps a product of its parameters for the next time, as attentions do with their biases."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.scale = nn.Conv2d(3, 4, 1), nn.Parameter(torch.ones(1))
+        self.last = nn.Linear(4, 2)
+        self.kept = {}
+
+    def forward(self, x):
+        if "scale" not in self.kept:
+            self.kept["scale"] = 2 * self.scale
+        return self.last((self.conv(x) * self.kept["scale"]).mean((2, 3)))
+
+
+def test_a_network_that_keeps_what_it_computed_can_still_be_copied():
+    model = Keeping().eval()
+    assert [group.root for group in find_groups(model, SHAPE)] == ["conv"]
+    copy.deepcopy(model)

@@ -7,6 +7,7 @@ import functools
 import logging
 import warnings
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,8 +25,8 @@ log = logging.getLogger("darts_core")
 _MOST_ENTRIES = 250_000
 # layers and operations that a group meets, each as often as with other channels
 _MOST_STEPS = 3_000
-# those that the group which is being followed may still have; None: whatever it takes
-_left: int | None = None
+# of the group that is being followed; None: it may take what it takes
+_watched: _Watched | None = None
 
 
 def follow(model: nn.Module, input_shape: Sequence[int]) -> Any:
@@ -114,6 +115,14 @@ class UnfollowedError(RuntimeError):
     """A group of channels is spread over more entries, or meets more layers, than there can be."""
 
 
+@dataclass
+class _Watched:
+    """How far a group has been followed: entries that are left, and the group so far."""
+
+    left: int
+    group: Any = None
+
+
 def _bound_groups() -> None:
     """End the following of a group whose channels go round and round, or are spread out again and again."""
     from torch_pruning.dependency import group, index_mapping
@@ -124,15 +133,16 @@ def _bound_groups() -> None:
         return
 
     def add(self: Any, dep: Any, idxs: Any) -> None:
-        if _left is not None and len(self) >= _MOST_STEPS:
-            raise UnfollowedError
+        if _watched is not None:
+            _watched.group = self
+            if len(self) >= _MOST_STEPS:
+                raise UnfollowedError
         added(self, dep, idxs)
 
     def spread(self: Any, entries: Any) -> Any:
-        global _left
-        if _left is not None:
-            _left -= len(entries) * (1 if self.reverse else self._stride)
-            if _left < 0:
+        if _watched is not None:
+            _watched.left -= len(entries) * (1 if self.reverse else self._stride)
+            if _watched.left < 0:
                 raise UnfollowedError
         return known(self, entries)
 
@@ -144,14 +154,25 @@ def group_of(graph: Any, layer: nn.Module, handler: Any, channels: Sequence[int]
     """torch-pruning's group of some output channels of `layer`.
 
     Raises:
-        UnfollowedError: they are spread over more entries than there can be.
+        UnfollowedError: it cannot be followed; `args[0]` is the group so far.
     """
-    global _left
-    _left = _MOST_ENTRIES
+    global _watched
+    _watched = _Watched(_MOST_ENTRIES)
     try:
         return graph.get_pruning_group(layer, handler, idxs=list(channels))
+    except UnfollowedError as error:
+        raise UnfollowedError(_watched.group) from error
     finally:
-        _left = None
+        _watched = None
+
+
+def _outputs(graph: Any, group: Any) -> set[int]:
+    """Ids of the layers whose output channels the group cuts."""
+    return {
+        id(item.dep.target.module)
+        for item in group
+        if graph.is_out_channel_pruning_fn(item.dep.handler)
+    }
 
 
 def all_groups(
@@ -173,14 +194,13 @@ def all_groups(
             continue
         try:
             group = group_of(graph, layer, pruner.prune_out_channels, range(channels))
-        except UnfollowedError:
-            unfollowed += 1
+        except UnfollowedError as error:
+            # the layers that it met are coupled: none of them leads anywhere else
+            met = _outputs(graph, error.args[0] or ())
+            seen |= met
+            unfollowed += max(1, len(met))
             continue
-        outs = {
-            id(dep.target.module)
-            for dep, _ in group
-            if graph.is_out_channel_pruning_fn(dep.handler)
-        }
+        outs = _outputs(graph, group)
         seen |= outs
         if not outs & kept:
             yield group

@@ -56,7 +56,7 @@ BRIEF = replace(LONG, epochs=12)
 STRATA = {"fills the budget": (0.30, 0.38, 16), "takes less": (0.20, 0.30, 9)}
 PLAIN = ((1, 3, 3), (2, 3, 4), (3, 3, 3), (2, 4, 4), (2, 3, 3), (1, 4, 4))
 RUNGS = (3, 6, 12)
-# supernets of about the same processor time: a mixture computes every candidate, a sample one of them
+# a mixture computes every candidate, a sample one of them; 12 epochs were the demo's before
 SUPERNETS = {
     "shared weights, softmax": (
         Softmax, SearchConfig(epochs=12, alpha_warmup_epochs=3, learning_rate=0.05)
@@ -341,7 +341,7 @@ def main() -> None:
     ]  # fmt: skip
     path = write_results(
         "finalists", rows + each, device=device_name(torch.device("cpu")), folder=args.out,
-        command="python -m benchmarks.finalists",
+        command=f"python -m benchmarks.finalists --folds {args.folds}",
         notes={"data": "scikit-learn digits, the five folds of --choosing", "state_of_the_machine": args.note,
                "folds": known.folds, "epochs": [LONG.epochs, BRIEF.epochs], "val": bundle.size("val")},
     )  # fmt: skip

@@ -31,8 +31,8 @@ test-web: $(STAMP) ## the live page in a real Chromium (Debian's chromium and ch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt selenium
 	$(TEST_ENV) $(BIN)/python -m pytest -n 0 -m web tests/web
 
-test-cluster: $(STAMP) ## studies and multiruns on a Ray cluster of several nodes on this machine: nodes and drivers killed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
+test-cluster: $(STAMP) ## studies and multiruns on a Ray cluster of several nodes on this machine, and on Slurm where it is installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray,slurm]'
 	$(TEST_ENV) $(BIN)/python -m pytest -n 0 -m cluster tests/cluster
 
 LOGGERS := .venv-loggers

@@ -1,12 +1,17 @@
 """How many of timm's networks can be exported and pruned: the smallest model of each of its modules.
 
-    python -m benchmarks.timm_modules --seconds 120 --out benchmarks/results
+    python -m benchmarks.timm_modules --list-only
+    python -m benchmarks.timm_modules --seconds 300
 
-The list is written down first (`timm-modules.list.json` in --work), then every model is tried in a process of
-its own with a time limit, with random weights: exported to ONNX and run against eager; pruned to at most 60 %
-of its multiply-adds by equal shares of every group of channels and heads, exported again and compared. What
-is found lies in one file a model, so a run that is stopped goes on where it was. A failure is named by its
-cause.
+The list (`timm-modules.list.json` in --work) is written before the first model is tried: every model of timm
+is made without memory for its values and counted (one that has made three times the parameters of its
+module's smallest so far is left there), and of each module the one of fewest parameters is taken. Then each
+is tried in a process of its own with a limit on its processor time, with random weights at its own image
+size: `export_model` writes ONNX, which holds the file against eager (1e-4 of the largest output, batches of
+1, 2 and 5); the network is pruned to at most 60 % of its multiply-adds, exported again and compared. Pruned
+are equal shares of every group of channels and heads; where all of them leave more, half of each stays and
+the last residual blocks go. What is found lies in one file a model, so a run that is stopped goes on where it
+was, and a model whose file is deleted is tried again. Failures name their cause.
 """
 
 from __future__ import annotations
@@ -15,13 +20,17 @@ import argparse
 import contextlib
 import copy
 import json
+import logging
+import math
+import multiprocessing
 import os
 import platform
-import subprocess
-import sys
+import resource
 import tempfile
 import time
-from collections import Counter
+import warnings
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +38,14 @@ import torch
 from torch import nn
 
 from darts_core.bench.results import write_results
-from darts_core.export.fold import trace
-from darts_core.prune.groups import channels_to_remove, find_groups, least_width
+from darts_core.errors import DartsError
+from darts_core.export import export_model
+from darts_core.prune.groups import ChannelGroup, channels_to_remove, find_groups, least_width
 from darts_core.prune.heads import groups_of_heads, open_attentions, remove
 from darts_core.prune.importance import channel_importance
+from darts_core.prune.structure import find_cuts
 from darts_core.supernet import count
+from darts_core.supernet.replace import replace_modules
 
 # beside a CPU build of torch, torchvision's own binary is not loaded and its operators are unknown: timm only
 # imports it, so their names are enough
@@ -46,158 +58,257 @@ for _schema in (
         _LIBRARY.define(_schema)
 
 SHARE = 0.6
-TOLERANCE = 1e-3
+Shape = tuple[int, ...]
 
 
-def smallest() -> dict[str, str]:
-    """Module -> its model of fewest parameters, counted without memory for them."""
+def made(name: str) -> nn.Module:
+    """The model with random weights, in eval mode."""
     import timm
 
-    found: dict[str, str] = {}
-    for module in timm.list_modules():
-        sizes: dict[str, int] = {}
-        for name in timm.list_models(module=module):
+    model: nn.Module = timm.create_model(name, pretrained=False)
+    return model.eval()
+
+
+class _TooLarge(BaseException):
+    """Ends the making of a model."""
+
+
+@contextlib.contextmanager
+def at_most(limit: float) -> Iterator[None]:
+    """End the making of a model as soon as it has made more parameters than `limit`."""
+    register, left = nn.Module.register_parameter, limit
+
+    def counted(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        nonlocal left
+        left -= 0 if param is None else param.numel()
+        if left < 0:
+            raise _TooLarge
+        register(self, name, param)
+
+    nn.Module.register_parameter = counted  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def size(name: str, limit: float) -> float:
+    """Parameters of a model, counted without memory for their values; infinity above `limit` made."""
+    try:
+        with at_most(limit):
             try:
                 with torch.device("meta"):
-                    model = timm.create_model(name, pretrained=False)
-                sizes[name] = sum(p.numel() for p in model.parameters())
+                    model = made(name)
             except Exception:  # some read values while they are made
-                continue
-        if sizes:
-            found[module] = min(sizes, key=lambda name: sizes[name])
+                model = made(name)
+    except _TooLarge:
+        return math.inf
+    return sum(p.numel() for p in model.parameters())
+
+
+def looks_small(name: str) -> int:
+    """Place of a name in the order of counting: those of small models first."""
+    hints = (
+        "test",
+        "atto",
+        "femto",
+        "zepto",
+        "pico",
+        "nano",
+        "micro",
+        "_xxs",
+        "xxt",
+        "tiny",
+        "small",
+        "_s",
+    )
+    return next((place for place, hint in enumerate(hints) if hint in name), len(hints))
+
+
+def smallest() -> dict[str, dict[str, Any]]:
+    """Module -> its model of fewest parameters, how many these are, and of how many models.
+
+    A model that has made three times the parameters of the smallest so far is not finished.
+    """
+    import timm
+
+    found: dict[str, dict[str, Any]] = {}
+    for module in timm.list_modules():
+        names = sorted(timm.list_models(module=module), key=lambda name: (looks_small(name), name))
+        least: tuple[float, str] = (math.inf, "")
+        for name in names:
+            least = min(least, (size(name, 3 * least[0]), name))
+        if names:
+            found[module] = {"name": least[1], "params": least[0], "of": len(names)}
+            print(module, found[module], flush=True)
     return found
 
 
-def relative_error(model: nn.Module, shape: tuple[int, ...]) -> float:
-    """Of ONNX Runtime against eager on two random images, by the largest output."""
-    import onnxruntime
-
-    x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        wanted = model(x)
+def exported(model: nn.Module, shape: Shape) -> float:
+    """The relative error of the ONNX file that `export_model` writes."""
+    channels = shape[0]
+    meta = {
+        "class_names": ("a", "b"), "image_shape": shape, "mean": (0.5,) * channels,
+        "std": (0.5,) * channels, "name": "random",
+    }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        program = torch.onnx.export(trace(model, shape), dynamo=True, verbose=False)
-        program.save(str(path))
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        (given,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-    scale = float(wanted.abs().max().clamp_min(1e-12))
-    return float((torch.from_numpy(given) - wanted).abs().max()) / scale
+        manifest = export_model(
+            model, folder, meta, formats=("onnx",), time_artifacts=False, batch_sizes=(1,),
+            channels_last=False,
+        )  # fmt: skip
+    return float(manifest["artifacts"]["onnx"]["relative_error"])
 
 
-def pruned(model: nn.Module, shape: tuple[int, ...]) -> tuple[nn.Module, float]:
-    """(a copy with at most 60 % of the multiply-adds, the share that is left), by magnitude."""
+def pruned(model: nn.Module, shape: Shape, note: dict[str, Any]) -> nn.Module:
+    """A copy with at most 60 % of the multiply-adds, by magnitude; `note` receives what was found."""
     whole = copy.deepcopy(model)
     open_attentions(whole, shape)
-    groups = [*find_groups(whole, shape), *groups_of_heads(whole, shape)]
+    groups: list[ChannelGroup] = [*find_groups(whole, shape), *groups_of_heads(whole, shape)]
+    note["groups"] = len(groups)
     scores = channel_importance(whole, groups, "magnitude")
     before = count(whole, shape).macs
-    low, high = 0.05, 1.0
-    best: tuple[nn.Module, float] | None = None
-    for _ in range(5):
-        kept = (low + high) / 2
+
+    def cut(model: nn.Module, kept: float) -> nn.Module:
         removed = {
             group.root: channels_to_remove(
                 group, scores[group.root], max(least_width(group), round(kept * group.channels))
             )
             for group in groups
         }
-        tried = remove(copy.deepcopy(whole), shape, groups, removed)
+        return remove(copy.deepcopy(model), shape, groups, removed)
+
+    low, high, kept = 0.05, 1.0, math.sqrt(SHARE)
+    best: nn.Module | None = None
+    for _ in range(5):
+        tried = cut(whole, kept)
         share = count(tried, shape).macs / before
         if share <= SHARE:
-            best, low = (tried, share), kept
+            best, low, note["macs_left"] = tried, kept, round(share, 3)
+            if share > SHARE - 0.1:
+                break
         else:
             high = kept
-    if best is None:
-        raise RuntimeError(f"{len(groups)} groups: no plan leaves 60 % of the multiply-adds")
-    return best
+            note["least_macs"] = round(min(share, note.get("least_macs", 1.0)), 3)
+        kept = (low + high) / 2
+    return best if best is not None else shorter(cut(whole, 0.5), shape, before, note)
 
 
-def one(name: str) -> dict[str, Any]:
-    """What became of one model."""
-    import timm
+def shorter(model: nn.Module, shape: Shape, before: int, note: dict[str, Any]) -> nn.Module:
+    """`model` without its last blocks, so many that 60 % of the multiply-adds are left."""
+    gone: list[str] = []
+    for found in reversed([c for c in find_cuts(model, shape) if c.by == "skip_connect"]):
+        if any(found.path.startswith(f"{path}.") for path in gone):
+            continue
+        replace_modules(model, {found.path: found.by})
+        gone.append(found.path)
+        share = count(model, shape).macs / before
+        note["blocks_gone"], note["least_macs"] = len(gone), round(share, 3)
+        if share <= SHARE:
+            note["macs_left"] = round(share, 3)
+            return model
+    raise RuntimeError(
+        f"{note['least_macs']:.0%} of the multiply-adds are left where {note['groups']} groups are cut and "
+        f"{len(gone)} blocks are gone"
+    )
 
+
+def one(name: str, path: Path, seconds: int) -> None:
+    """Try one model; what became of it is written to `path`, step by step."""
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
     torch.manual_seed(0)
-    torch.set_num_threads(1)
-    model = timm.create_model(name, pretrained=False).eval()
-    shape = tuple(model.pretrained_cfg.get("input_size", (3, 224, 224)))
-    row: dict[str, Any] = {"name": name, "params": sum(p.numel() for p in model.parameters())}
+    row: dict[str, Any] = {"name": name}
 
-    def attempt(key: str, action: Any) -> Any:
+    def attempt(key: str, action: Callable[[], Any]) -> Any:
+        row[key] = f"not done after {seconds} s of the processor"
+        path.write_text(json.dumps(row), encoding="utf-8")
         try:
-            return action()
+            found = action()
+            row[key] = "agrees"
         except Exception as error:
-            row[key] = f"{type(error).__name__}: {str(error).strip()[:300]}"
-            return None
+            what = str(error).strip()[:400]
+            row[key] = what if isinstance(error, DartsError) else f"{type(error).__name__}: {what}"
+            found = None
+        row["seconds"] = round(sum(os.times()[:2]) - started, 1)
+        path.write_text(json.dumps(row), encoding="utf-8")
+        return found
 
-    def judge(key: str, network: nn.Module) -> None:
-        error = attempt(key, lambda: relative_error(network, shape))
-        if error is not None:
-            row[f"{key}_error"] = error
-            row[key] = "agrees" if error <= TOLERANCE else f"relative error {error:.2g}"
-
-    judge("export", model)
-    cut = attempt("prune", lambda: pruned(model, shape))
+    started = sum(os.times()[:2])
+    row["prune"] = "not reached"
+    model = attempt("export", lambda: made(name))
+    if model is None:
+        return
+    shape = tuple(model.pretrained_cfg.get("input_size", (3, 224, 224)))
+    row |= {"params": sum(p.numel() for p in model.parameters()), "shape": shape}
+    row["export_error"] = attempt("export", lambda: exported(model, shape))
+    cut = attempt("prune", lambda: pruned(model, shape, row))
     if cut is not None:
-        row["macs_left"] = round(cut[1], 3)
-        judge("prune", cut[0])
-    return row
+        row["prune_error"] = attempt("prune", lambda: exported(cut, shape))
+    path.write_text(json.dumps(row), encoding="utf-8")
+
+
+def tried(name: str, path: Path, seconds: int) -> None:
+    """`one` in a process of its own, so that none ends the others."""
+    process = multiprocessing.get_context("fork").Process(target=one, args=(name, path, seconds))
+    process.start()
+    process.join(10 * seconds)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    print(path.read_text(encoding="utf-8"), flush=True)
 
 
 def main() -> None:
     """Try every model, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=120, help="for one model")
+    parser.add_argument("--seconds", type=int, default=300, help="of the processor, for one model")
     parser.add_argument("--limit", type=float, default=1e9, help="seconds in all; then stop")
+    parser.add_argument("--list-only", action="store_true", help="write the list, try nothing")
     parser.add_argument("--work", default="timm-modules")
     parser.add_argument("--out", default="benchmarks/results")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.one:
-        print(json.dumps(one(given.one)))
-        return
+    torch.set_num_threads(1)  # threads would not outlive the fork
     work = Path(given.work)
     work.mkdir(parents=True, exist_ok=True)
     listed = work / "timm-modules.list.json"
     if not listed.exists():
         listed.write_text(json.dumps(smallest(), indent=1), encoding="utf-8")
     models = json.loads(listed.read_text(encoding="utf-8"))
+    if given.list_only:
+        return
+    import onnxruntime  # noqa: F401  # once, for all the processes
+    import onnxscript  # noqa: F401
+    import timm  # noqa: F401
+    import torch_pruning  # noqa: F401
+
     started = time.monotonic()
-    for name in models.values():
-        file = work / f"{name}.json"
-        if file.exists() or time.monotonic() - started > given.limit:
-            continue
-        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.timm_modules", "--one", name]
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, encoding="utf-8", timeout=given.seconds
-            )
-            last = (done.stdout.strip().splitlines() or [""])[-1]
-            row = json.loads(last) if done.returncode == 0 else None
-            why = f"ended with status {done.returncode}: {done.stderr.strip()[-200:]}"
-        except subprocess.TimeoutExpired:
-            row, why = None, f"not done after {given.seconds:g} s"
-        file.write_text(
-            json.dumps(row or {"name": name, "export": why, "prune": why}), encoding="utf-8"
-        )
-        print(file.read_text(encoding="utf-8"))
-    rows = [
-        json.loads(f.read_text(encoding="utf-8"))
-        for f in (work / f"{n}.json" for n in models.values())
-        if f.exists()
-    ]
-    counts = {
-        key: Counter(row[key] == "agrees" for row in rows)[True] for key in ("export", "prune")
+    for entry in sorted(models.values(), key=lambda entry: entry["params"]):
+        path = work / f"{entry['name']}.json"
+        if not path.exists() and time.monotonic() - started < given.limit:
+            tried(entry["name"], path, given.seconds)
+    found = {
+        module: work / f"{entry['name']}.json"
+        for module, entry in models.items()
+        if (work / f"{entry['name']}.json").exists()
     }
-    print(f"{counts} of {len(rows)} tried; {len(models)} listed")
+    rows = [
+        {"module": module, **json.loads(path.read_text(encoding="utf-8"))}
+        for module, path in found.items()
+    ]
+    agree = {key: sum(row[key] == "agrees" for row in rows) for key in ("export", "prune")}
+    print(f"{agree} of {len(rows)} tried; {len(models)} listed")
     path = write_results(
         "timm-modules",
         rows,
         device=f"{platform.machine()}, {os.cpu_count()} cores",
         folder=given.out,
-        notes={**vars(given), "listed": models, "tried": len(rows), "agree": counts},
-        command=f"python -m benchmarks.timm_modules {' '.join(sys.argv[1:])}",
-    )
+        notes={
+            **vars(given), "listed": models, "tried": len(rows), "agree": agree,
+            "timm": version("timm"), "onnxruntime": version("onnxruntime"),
+            "torch_pruning": version("torch-pruning"),
+        },
+    )  # fmt: skip
     print(path)
 
 

@@ -48,6 +48,10 @@ class Registry(Generic[T]):
 
         return store
 
+    def put(self, name: str, value: T, *, description: str) -> None:
+        """Store `value` under `name`, in place of what may have stood there."""
+        self._entries[name] = Entry(name, value, description)
+
     def __getitem__(self, name: str) -> T:
         if name not in self._entries:
             raise ConfigError(unknown_name(self.kind, name, self._entries))
@@ -79,7 +83,7 @@ class _FormerTable(MutableMapping[str, T]):
         return self._registry[name]
 
     def __setitem__(self, name: str, value: T) -> None:
-        self._registry._entries[name] = Entry(name, value, "")
+        self._registry.put(name, value, description="")
 
     def __delitem__(self, name: str) -> None:
         del self._registry._entries[name]

@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "relax": set(),
     "spaces": {"ops"},
     "supernet": {"ops", "spaces", "relax", "darts_kernels"},
-    "models": {"ops", "supernet"},
+    "models": {"ops", "spaces", "supernet"},
     "latency": {"spaces", "ops"},
     "penalties": {"latency"},
     "train": {"data", "tasks", "augment", "supernet", "models"},

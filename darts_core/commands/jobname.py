@@ -56,7 +56,8 @@ def default_job(config: Stage, overrides: Sequence[str]) -> str:
             swept[key] = "+".join(part.strip() for part in value.split(","))
     second = str(_taken_up(config) or config.STAGE)
     if isinstance(config, (SearchStage, Pipeline)):
-        second = swept.get("space") or config.space.name
+        model = getattr(config, "model", None)
+        second = model or swept.get("space") or config.space.name
     elif not second.replace("_", "").isalnum():
         second = config.STAGE
     text = f"{swept.get('data') or config.data.name}-{second}"

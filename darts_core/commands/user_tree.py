@@ -41,6 +41,7 @@ LAUNCHERS: Mapping[str, str] = {
     "joblib": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
     "submitit_local": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
     "submitit_slurm": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
+    "slurm": "hydra_plugins.darts_slurm_launcher.slurm_launcher.SlurmLauncher",
     "ray": "hydra_plugins.darts_ray_launcher.ray_launcher.RayLauncher",
 }
 SWEEPERS: Mapping[str, str] = {

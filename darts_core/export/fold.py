@@ -73,9 +73,20 @@ def fold_batch_norms(model: nn.Module, input_shape: Sequence[int]) -> nn.Module:
     proved stay, and the log says why; edges of a cell that cannot change its output are left out.
 
     Raises:
-        ExportError: torch.export cannot trace the model.
+        ExportError: the model has batch norms and torch.export cannot trace it.
     """
     folded = skip_dead(copy.deepcopy(model).eval())
+    if any(isinstance(module, _BatchNorm) for module in folded.modules()):
+        _fold_all(folded, input_shape)
+    folded.requires_grad_(False)
+    like = next(folded.parameters(), torch.zeros(()))
+    return keep_constants(
+        folded, draw_inputs(input_shape, 1, device=like.device, dtype=like.dtype, zeros=True)
+    )
+
+
+def _fold_all(folded: nn.Module, input_shape: Sequence[int]) -> None:
+    """Fold the batch norms of `folded` in place; the log says how many, and why the others stay."""
     sites = _Sites(folded, trace(folded, input_shape))
     for node in [node for node in sites.graph.nodes if is_call(node, "batch_norm")]:
         try:
@@ -86,11 +97,6 @@ def fold_batch_norms(model: nn.Module, input_shape: Sequence[int]) -> nn.Module:
     for reason, names in sites.kept.items():
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         log.info("batch norm %s%s is not folded: %s", names[0], more, reason)
-    folded.requires_grad_(False)
-    like = next(folded.parameters(), torch.zeros(()))
-    return keep_constants(
-        folded, draw_inputs(input_shape, 1, device=like.device, dtype=like.dtype, zeros=True)
-    )
 
 
 class _Sites:

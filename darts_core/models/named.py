@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,12 +19,21 @@ from torch import nn
 
 from darts_core.errors import ConfigError, DartsError, unknown_name
 from darts_core.models.by_name import ByName
+from darts_core.models.chosen import chosen
 from darts_core.models.trust import is_trusted, trust
 from darts_core.named_inputs import NamedInput, read_named, shapes_of
 from darts_core.registry import Registry
 from darts_core.sample_inputs import draw_inputs
 
-__all__ = ["REGISTERED", "NamedModel", "is_named", "named_model", "register_model", "saved_model"]
+__all__ = [
+    "REGISTERED",
+    "NamedModel",
+    "check_output",
+    "is_named",
+    "named_model",
+    "register_model",
+    "saved_model",
+]
 
 Factory = Callable[..., nn.Module]
 REGISTERED: Registry[Factory] = Registry("model")
@@ -36,6 +45,8 @@ _TIMM_READS = (
     "cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay",
 )  # fmt: skip
 _PLAIN = (str, int, float, bool, type(None))
+# no side of a sample is longer
+_MOST = 1 << 20
 
 
 def register_model(name: str, *, description: str) -> Callable[[Factory], Factory]:
@@ -60,11 +71,15 @@ class NamedModel:
         name: see `named_model`.
         arguments: of the function.
         inputs: of a network of several: it is called with them by name, and fed with one row of numbers.
+        choices: of a network with choices in it: the option by label; none leaves them open.
+        input_shape: of one sample, at which chosen widths are cut out.
     """
 
     name: str
     arguments: Mapping[str, Any]
     inputs: Sequence[NamedInput] = ()
+    choices: Mapping[str, Any] = field(default_factory=dict)
+    input_shape: Sequence[int] = ()
 
     def make(self) -> nn.Module:
         """A fresh network; its parameters are drawn from torch's global generator.
@@ -86,11 +101,15 @@ class NamedModel:
             raise ConfigError(
                 f"model={self.name} gives a {type(model).__name__}; it must give a torch.nn.Module."
             )
+        if self.choices:
+            return chosen(model, self.choices, self.input_shape)
         return ByName(model, self.inputs) if self.inputs else model
 
     def described(self) -> dict[str, Any]:
         """What a saved file holds of it."""
-        found = {"name": self.name, "arguments": dict(self.arguments)}
+        found: dict[str, Any] = {"name": self.name, "arguments": dict(self.arguments)}
+        if self.choices:
+            found |= {"choices": dict(self.choices), "input_shape": list(self.input_shape)}
         return {**found, "inputs": [o.described() for o in self.inputs]} if self.inputs else found
 
 
@@ -110,6 +129,8 @@ def named_model(
     in_channels: int | None = None,
     output_shape: Sequence[int] | None = None,
     inputs: Sequence[NamedInput] = (),
+    choices: Mapping[str, Any] | None = None,
+    check: bool = True,
 ) -> NamedModel:
     """The network that the user names, for inputs of a shape and so many outputs.
 
@@ -122,6 +143,8 @@ def named_model(
         in_channels: None: the channels of the shape; of tokens: how many there are.
         output_shape: of one sample; None: (num_classes,).
         inputs: of a network of several, in the order of the row; the function is given `num_classes` alone.
+        choices: made in a network that holds some; see `NamedModel`.
+        check: run it once to see its output.
 
     Raises:
         ConfigError: there is no such thing, an argument is not plain, or its output has another shape.
@@ -142,8 +165,9 @@ def named_model(
             raise ConfigError(f"model={text} takes images; the data have {shapes_of(inputs)}.")
         known = {"num_classes": num_classes}
     arguments = {**_taken(text, known), **given}
-    found = NamedModel(text, arguments, tuple(inputs))
-    _check_output(found, image_shape, tuple(output_shape or (num_classes,)))
+    found = NamedModel(text, arguments, tuple(inputs), choices or {}, tuple(image_shape))
+    if check:
+        check_output(found, image_shape, output_shape or (num_classes,))
     return found
 
 
@@ -168,7 +192,14 @@ def saved_model(node: Mapping[str, Any], source: str) -> NamedModel:
         )
     _check_arguments(name, arguments)
     inputs = read_named(node.get("inputs") or (), source)
-    return NamedModel(name, dict(arguments), inputs)
+    choices, shape = node.get("choices") or {}, node.get("input_shape") or ()
+    if not isinstance(choices, Mapping) or not all(
+        isinstance(value, _PLAIN) for value in choices.values()
+    ):
+        raise ConfigError(f"{source}: the choices of {name} are no options by label.")
+    if not all(type(size) is int and 1 <= size <= _MOST for size in shape):
+        raise ConfigError(f"{source}: {shape} is no shape of a sample.")
+    return NamedModel(name, dict(arguments), inputs, dict(choices), tuple(shape))
 
 
 def _check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
@@ -245,9 +276,14 @@ def _taken(name: str, known: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in known.items() if key in parameters}
 
 
-def _check_output(
-    found: NamedModel, image_shape: Sequence[int], output_shape: tuple[int, ...]
+def check_output(
+    found: NamedModel, image_shape: Sequence[int], output_shape: Sequence[int]
 ) -> None:
+    """Nothing, if the network runs on such samples and gives outputs of this shape.
+
+    Raises:
+        ConfigError: it does not.
+    """
     with torch.random.fork_rng(devices=[]):
         model = found.make().eval()
     sample = draw_inputs(image_shape, 2, zeros=True)

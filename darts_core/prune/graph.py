@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +16,11 @@ from darts_core.errors import PruneError
 from darts_core.sample_inputs import draw_inputs
 from darts_core.train.save import is_zero
 
-__all__ = ["follow"]
+__all__ = ["UnfollowedError", "all_groups", "follow"]
+
+log = logging.getLogger("darts_core")
+# entries of a flattened map: where torch-pruning misreads a chain of reshapes, each multiplies them
+_MOST_ENTRIES = 250_000
 
 
 def follow(model: nn.Module, input_shape: Sequence[int]) -> Any:
@@ -27,6 +32,7 @@ def follow(model: nn.Module, input_shape: Sequence[int]) -> Any:
     import torch_pruning
 
     _leave_reshapes_of_no_width()
+    _bound_flattened_maps()
 
     reference = next(model.parameters())
     example = draw_inputs(input_shape, 2, device=reference.device, dtype=reference.dtype)
@@ -87,3 +93,57 @@ def _leave_reshapes_of_no_width() -> None:
 
     update._left_alone = True  # type: ignore[attr-defined]
     index_mapping.update_reshape_index_mapping = update
+
+
+class UnfollowedError(RuntimeError):
+    """A group of channels is spread over more entries than a flattened map has."""
+
+
+def _bound_flattened_maps() -> None:
+    """End the following of a group whose channels are spread out again and again, which would never end."""
+    from torch_pruning.dependency import index_mapping
+
+    kind = index_mapping._FlattenIndexMapping
+    known = kind.__call__
+    if getattr(known, "_bounded", False):
+        return
+
+    def spread(self: Any, entries: Any) -> Any:
+        if not self.reverse and len(entries) * self._stride > _MOST_ENTRIES:
+            raise UnfollowedError
+        return known(self, entries)
+
+    spread._bounded = True  # type: ignore[attr-defined]
+    kind.__call__ = spread
+
+
+def all_groups(
+    graph: Any, fixed: Collection[nn.Module], kinds: tuple[type[nn.Module], ...]
+) -> Iterator[Any]:
+    """torch-pruning's groups of all output channels of the layers of some kinds, each layer in one group.
+
+    Groups with a layer of `fixed` are left out, and so are those that torch-pruning cannot follow.
+    """
+    kept = {id(layer) for layer in (*fixed, *graph.IGNORED_LAYERS_IN_TRACING)}
+    seen: set[int] = set()
+    for layer in list(graph.module2node):
+        if not isinstance(layer, kinds) or id(layer) in kept | seen:
+            continue
+        pruner = graph.get_pruner_of_module(layer)
+        channels = None if pruner is None else pruner.get_out_channels(layer)
+        if channels is None:
+            continue
+        try:
+            handler = pruner.prune_out_channels
+            group = graph.get_pruning_group(layer, handler, list(range(channels)))
+        except UnfollowedError:
+            log.debug("the channels of a %s cannot be followed through reshapes", type(layer))
+            continue
+        outs = {
+            id(dep.target.module)
+            for dep, _ in group
+            if graph.is_out_channel_pruning_fn(dep.handler)
+        }
+        seen |= outs
+        if not outs & kept:
+            yield group

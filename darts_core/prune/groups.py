@@ -13,7 +13,9 @@ import torch
 from torch import nn
 
 from darts_core.errors import PruneError
-from darts_core.prune.graph import follow
+from darts_core.prune.beside import cut_beside, outputs_beside
+from darts_core.prune.blocks import CONVOLUTIONS, blocks_of
+from darts_core.prune.graph import UnfollowedError, all_groups, follow
 from darts_core.sample_inputs import draw_inputs
 
 __all__ = [
@@ -28,7 +30,6 @@ __all__ = [
 ]
 
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 ROOTS = (*CONVOLUTIONS, nn.Linear)
 
@@ -63,6 +64,7 @@ class ChannelGroup:
         free: those of parameters that belong to no layer, such as a transformer's positions.
         kind: "channels", or "heads" of an attention, which is then the root.
         attributes: (module, attribute, unit): whole numbers that are the width times a unit.
+        blocks: equal parts of the channels that lose the same ones: the groups of a grouped convolution.
     """
 
     root: str
@@ -71,6 +73,12 @@ class ChannelGroup:
     free: tuple[Member, ...] = ()
     kind: str = "channels"
     attributes: tuple[tuple[str, str, int], ...] = ()
+    blocks: int = 1
+
+    @property
+    def columns(self) -> int:
+        """How many sets of channels there are, one of each block, of which each goes or stays as a whole."""
+        return self.channels // self.blocks
 
 
 def find_groups(
@@ -96,8 +104,11 @@ def find_groups(
     fixed += [m for m in model.modules() if isinstance(m, nn.Linear) and not _read(graph, m)]
     groups: list[ChannelGroup] = []
     taken: set[str] = set()
-    for found in graph.get_all_groups(ignored_layers=fixed, root_module_types=[*ROOTS]):
-        full = _widest(graph, found, names)
+    for found in all_groups(graph, fixed, ROOTS):
+        try:
+            full = _widest(graph, found, names)
+        except UnfollowedError:
+            continue
         members = _members(graph, full, names)
         outs = {member.name for member in members if member.side == "out"}
         if outs & taken:
@@ -107,9 +118,13 @@ def find_groups(
         if linear and not _can_lose_one(model, input_shape, names[root]):
             # a view shares these channels out (attention's heads), which no cut of them survives
             continue
+        blocks = blocks_of(graph, full)
+        if blocks is None:
+            continue
         taken |= outs
         free = _free_members(graph, full, model)
-        groups.append(ChannelGroup(names[root], len(full[0].idxs), members, free))
+        channels = len(full[0].idxs)
+        groups.append(ChannelGroup(names[root], channels, members, free, blocks=blocks))
     return groups
 
 
@@ -118,7 +133,10 @@ def _read(graph: Any, layer: nn.Module) -> bool:
     if layer not in graph.module2node:
         return False  # it does not run
     handler = graph.get_pruner_of_module(layer).prune_out_channels
-    group = graph.get_pruning_group(layer, handler, idxs=[0])
+    try:
+        group = graph.get_pruning_group(layer, handler, idxs=[0])
+    except UnfollowedError:
+        return True
     return any(not graph.is_out_channel_pruning_fn(item.dep.handler) for item in group)
 
 
@@ -137,7 +155,8 @@ def _can_lose_one(model: nn.Module, input_shape: Sequence[int], root: str) -> bo
 
 def least_width(group: ChannelGroup) -> int:
     """The fewest channels that leave every layer of the group at least one."""
-    return len(_anchors(group, np.zeros(group.channels)))
+    anchors = _anchors(group, np.zeros(group.channels))
+    return len({channel % group.columns for channel in anchors}) * group.blocks
 
 
 def channels_to_remove(
@@ -145,14 +164,16 @@ def channels_to_remove(
 ) -> list[int]:
     """The least important channels whose removal leaves `width`, and every layer at least one.
 
-    A factorised reduction's halves each own a part of the channels; an empty half would not run.
+    A factorised reduction's halves each own a part of the channels; an empty half would not run. Of a group
+    with blocks, the next smaller width is left that is the same number of channels in each.
     """
-    kept = _anchors(group, scores)
-    for channel in np.argsort(-scores, kind="stable"):
-        if len(kept) >= width:
+    together = scores.reshape(group.blocks, -1).sum(0)
+    kept = {channel % group.columns for channel in _anchors(group, scores)}
+    for column in np.argsort(-together, kind="stable"):
+        if len(kept) >= width // group.blocks:
             break
-        kept.add(int(channel))
-    return [channel for channel in range(group.channels) if channel not in kept]
+        kept.add(int(column))
+    return [channel for channel in range(group.channels) if channel % group.columns not in kept]
 
 
 def _anchors(group: ChannelGroup, scores: npt.NDArray[np.float64]) -> set[int]:
@@ -182,7 +203,10 @@ def remove_channels(
         group = graph.get_pruning_group(layer, handler, idxs=sorted(channels))
         if not graph.check_pruning_group(group):
             raise PruneError(f"Cutting {len(channels)} channels of {root!r} would leave none.")
+        beside = outputs_beside(graph, group)
         group.prune()
+        for module, name, kept in beside:
+            cut_beside(module, name, kept)
     for module in model.modules():
         # torch-pruning gives cut parameters their gradients back; ours are stale
         for parameter in module.parameters(recurse=False):

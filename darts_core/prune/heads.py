@@ -7,7 +7,7 @@ computes the same and takes it from its layers.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,16 +33,16 @@ def find_heads(model: nn.Module, trial: Trial) -> tuple[list[ChannelGroup], dict
     """
     groups: list[ChannelGroup] = []
     left: dict[str, str] = {}
-    for name, module in model.named_modules():
-        found = _sizes(module)
-        if found is None:
-            continue
-        last, heads, size = _last_linear(trial, name), *found
+    sizes = {name: found for name, module in model.named_modules() if (found := _sizes(module))}
+    ran_last = _last_linears(trial, sizes)
+    for name, (heads, size) in sizes.items():
+        last = ran_last.get(name)
         if last is None or heads < 2 or model.get_submodule(last).in_features != heads * size:  # type: ignore[operator]
             left[name] = "its heads cannot be told from its layers"
             continue
+        without = _without_last_head(trial, last, size)
         made = next(
-            (g for g in _ways(model, name, last, heads, size) if _right(trial, g, last)), None
+            (g for g in _ways(model, name, last, heads, size) if _right(trial, g, without)), None
         )
         if made is None:
             left[name] = "its heads cannot be fewer: their size follows from the width"
@@ -120,19 +120,26 @@ def _sizes(module: nn.Module) -> tuple[int, int] | None:
     return (count, size) if count and size else None
 
 
-def _last_linear(trial: Trial, name: str) -> str | None:
-    """The module's linear layer that runs last."""
-    module = trial.model.get_submodule(name)
-    ran: list[str] = []
+def _last_linears(trial: Trial, names: Iterable[str]) -> dict[str, str]:
+    """Of each of these modules, its own linear layer that runs last."""
+    last: dict[str, str] = {}
+
+    def noting(name: str, at: str) -> Callable[..., None]:
+        def note(*_: object) -> None:
+            last[name] = f"{name}.{at}".lstrip(".")
+
+        return note
+
     hooks = [
-        child.register_forward_hook(lambda *_, at=at: ran.append(at))
-        for at, child in module.named_children()
+        child.register_forward_hook(noting(name, at))
+        for name in names
+        for at, child in trial.model.get_submodule(name).named_children()
         if isinstance(child, nn.Linear)
     ]
     trial.run()
     for hook in hooks:
         hook.remove()
-    return f"{name}.{ran[-1]}".lstrip(".") if ran else None
+    return last
 
 
 def _ways(model: nn.Module, name: str, last: str, heads: int, size: int) -> Iterator[ChannelGroup]:
@@ -215,16 +222,18 @@ def remove(
 
 
 @torch.no_grad()
-def _right(trial: Trial, group: ChannelGroup, last: str) -> bool:
-    """Whether the network with all heads but the last computes what it does when nothing reads that."""
-    gone = {group.channels - 1}
-    reader = group.members[-1]
-    layer = trial.model.get_submodule(last)
-    weight = layer.weight
+def _without_last_head(trial: Trial, last: str, size: int) -> Tensor:
+    """The output when nothing reads an attention's last head, whose channels layer `last` reads last."""
+    weight = trial.model.get_submodule(last).weight
     assert isinstance(weight, Tensor)
-    silent = [i for p, i in zip(reader.positions, reader.indices, strict=True) if p in gone]
     before = weight.clone()
-    weight[:, silent] = 0.0
-    wanted = trial.run()
+    weight[:, -size:] = 0.0
+    found = trial.run()
     weight.copy_(before)
-    return trial.same(trial.cut(plan_of_heads(trial.model, group, gone)), wanted)
+    return found
+
+
+def _right(trial: Trial, group: ChannelGroup, without: Tensor) -> bool:
+    """Whether the network with all heads but the last computes what it does when nothing reads that."""
+    plan = plan_of_heads(trial.model, group, {group.channels - 1})
+    return trial.same(trial.cut(plan), without)

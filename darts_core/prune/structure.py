@@ -65,7 +65,7 @@ def _replaced(model: nn.Module, cut: Cut) -> Iterator[None]:
 def _runs_with(model: nn.Module, cut: Cut, input_shape: Sequence[int]) -> bool:
     """Whether the network runs so: its forward may read more of a block than its output.
 
-    torch's encoders ask their layers' attention; other blocks are called with a mask beside the tokens.
+    torch's encoders ask their layers' attention.
     """
     try:
         with _replaced(model, cut):

@@ -18,6 +18,7 @@ from darts_core.settings.field import (
 )
 from darts_core.settings.search import Latency, Search, SearchConfig, SearchSettings, Space
 from darts_core.settings.shrink import Shrink, ShrinkOptions
+from darts_core.settings.slurm import SlurmQueue
 from darts_core.settings.task import TaskChoice
 from darts_core.settings.train import OPTIMIZERS, Train, TrainConfig
 from darts_core.settings.trained import (
@@ -50,6 +51,7 @@ __all__ = [
     "Settings",
     "Shrink",
     "ShrinkOptions",
+    "SlurmQueue",
     "Space",
     "TaskChoice",
     "Train",

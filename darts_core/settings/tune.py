@@ -48,6 +48,9 @@ class TuneOptions(Settings):
     ray: Mapping[str, Any] | None = setting(
         None, "trials on a Ray cluster: {address: auto, num_cpus: 1, num_gpus: 0, runtime_env: {}}"
     )
+    slurm: Mapping[str, Any] | None = setting(
+        None, "workers as jobs of Slurm: {partition: gpu, gpus: 1, cpus: 8, minutes: 600}"
+    )
     operations: list[str] | None = setting(
         None, "of a policy search: names; null: those of the published policies"
     )

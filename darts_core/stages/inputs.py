@@ -17,9 +17,10 @@ from darts_core.device import require_device
 from darts_core.errors import ArchitectureError, ConfigError
 from darts_core.models.baselines import BASELINES, baseline, is_baseline, reads
 from darts_core.models.by_name import ByName
-from darts_core.models.named import REGISTERED, NamedModel, is_named, named_model
+from darts_core.models.named import REGISTERED, is_named, named_model, saved_model
+from darts_core.models.searched import is_named_space, network_of
 from darts_core.models.weights import load_weights
-from darts_core.named_inputs import read_named, shapes_of
+from darts_core.named_inputs import shapes_of
 from darts_core.runlog import read_yaml, write_yaml
 from darts_core.settings import Data, Train, TrainConfig, to_plain
 from darts_core.settings.tree import config_root
@@ -162,9 +163,7 @@ class Network:
             MemoryShortageError: its sizes are such that no memory holds it.
         """
         if "model" in self.meta:
-            node = self.meta["model"]
-            inputs = read_named(node.get("inputs") or (), "model=")
-            model = NamedModel(node["name"], node["arguments"], inputs).make()
+            model = saved_model(self.meta["model"], "model=").make()
             if self.weights is not None:
                 load_weights(model.model if isinstance(model, ByName) else model, self.weights)
             return model
@@ -240,6 +239,12 @@ def describe_network(
         node = {"name": text, "width": width, **sizes}
         return Network(None, {"baseline": node, **about})
     architecture, source = find_architecture(text, version)
+    if is_named_space(architecture.space):
+        made = network_of(
+            architecture, source, image_shape=bundle.input_shape,
+            output_shape=bundle.task.output_shape(bundle.input_shape), **sizes,
+        )  # fmt: skip
+        return Network(architecture, {"model": made.described(), **about})
     check_names(architecture, source)
     SPACES[architecture.space].check_inputs(bundle.input_shape)
     height = bundle.input_shape[1] if bundle.kind == "image" else None

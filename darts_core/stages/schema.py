@@ -144,6 +144,10 @@ class SearchStage(SearchNodes):
 
     STAGE: ClassVar[str] = "search"
 
+    model: str | None = setting(
+        None, f"instead of space: {_NAMES}; a network with choices in it, which are the space"
+    )
+    model_args: Mapping[str, Any] = setting({}, "arguments of model=")
     seeds: int = setting(1, "so many searches, with seeds seed, seed+1 ...", low=1, high=10_000)
 
 

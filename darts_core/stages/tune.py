@@ -72,6 +72,7 @@ def tune(config: TuneStage, folder: Path) -> dict[str, Any]:
         isolate=options.isolate,
         slots=options.slots,
         ray=options.ray,
+        slurm=options.slurm,
         metric=metric,
         direction=direction,
         objectives=options.objectives,

@@ -122,3 +122,9 @@ class Budget:
             "trainings": trainings,
             "wall_seconds": None if seconds is None else seconds / workers,
         }
+
+    def worker_minutes(self, workers: int) -> int | None:
+        """A time limit for each of `workers` in a cluster's queue; None where the length is unknown."""
+        seconds = self.forecast(workers)["wall_seconds"]
+        # half as much again, and ten minutes for start-up
+        return None if seconds is None else int(seconds * 1.5 / 60) + 10

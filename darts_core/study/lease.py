@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from darts_core.errors import ResumeError
 from darts_core.runlog import read_json, write_json
+from darts_core.study.optuna_private import numbered, set_attr
 
 __all__ = [
     "FileLeases",
@@ -173,9 +174,7 @@ class StoredLeases:
 
     def _trial(self, number: int) -> Any:
         # one trial, not all of them: every report renews its lease
-        storage = self.study._storage
-        found = storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
-        return storage.get_trial(found)
+        return numbered(self.study, number)
 
     def read(self, number: int) -> Lease | None:
         """The lease of a trial, or None."""
@@ -186,8 +185,7 @@ class StoredLeases:
         """Renew a trial's lease; one that has ended keeps its last."""
         trial = self._trial(number)
         if not trial.state.is_finished():
-            attrs = (trial._trial_id, "lease", lease.to_dict())
-            self.study._storage.set_trial_user_attr(*attrs)
+            set_attr(self.study, trial, "lease", lease.to_dict())
 
     def remove(self, number: int) -> None:
         """Nothing: the trial is told next, and no lease of an ended trial is ever read."""

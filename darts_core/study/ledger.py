@@ -30,6 +30,7 @@ from darts_core.study.accounts import check_failures, spent_by
 from darts_core.study.budget import Spent
 from darts_core.study.claim import Claim
 from darts_core.study.lease import FileLeases, Lease, Leases, LeaseWatch, StoredLeases
+from darts_core.study.optuna_private import set_attr, set_value, stored, taken_up
 from darts_core.study.promotion import PAUSED, PromotingStudy, paused, promoter_of
 from darts_core.study.propose import propose
 from darts_core.study.pruners import make_pruner, rungs_of
@@ -149,7 +150,7 @@ class Ledger:
         waits = any(t.state == TrialState.WAITING for t in trials)
         if waits or self.spec.sampler["name"] == "grid":
             return True
-        known = self.study._get_trials(deepcopy=False)
+        known = self.study.get_trials(deepcopy=False)
         seed = (self.spec.seed, number)
         params = propose(
             self.spec.space,
@@ -178,9 +179,9 @@ class Ledger:
         lease = (self._lease(found.number) or Lease()).successor()
         lease.to_the_end = to_the_end
         self.leases.write(found.number, lease)
-        self.study._storage.set_trial_user_attr(found._trial_id, PAUSED, "")
+        set_attr(self.study, found, PAUSED, "")
         log.info("trial %d goes on %s", found.number, "to its end" if to_the_end else "(promoted)")
-        return Trial(self.study, found._trial_id), lease
+        return taken_up(self.study, found), lease
 
     def _next_number(self, trials: list[FrozenTrial]) -> int:
         waiting = [t.number for t in trials if t.state == TrialState.WAITING]
@@ -220,7 +221,7 @@ class Ledger:
         log.info("trial %d was interrupted; it goes on from its checkpoint", frozen.number)
         # its worker may have gone before the sampler had settled its point
         self.study.sampler = self._sampler(frozen.number)
-        return Trial(self.study, frozen._trial_id), lease
+        return taken_up(self.study, frozen), lease
 
     def _result(self, number: int, lease: Lease | None) -> dict[str, Any] | None:
         """The books' record of an ended trial whose telling is missing, wherever its worker wrote it."""
@@ -297,12 +298,11 @@ class Ledger:
         if name not in metrics:
             self._missing(epoch, [name], "no trial is stopped early by such a report")
             return None
-        # Optuna counts epochs done; its own `report` refuses studies with several objectives
-        storage, number = self.study._storage, claim.trial._trial_id
-        known = storage.get_trial(number).intermediate_values
+        # Optuna counts epochs done
+        known = stored(self.study, claim.trial).intermediate_values
         if epoch + 1 not in known:
-            self._note(number, known, epoch, metrics)
-            storage.set_trial_intermediate_value(number, epoch + 1, metrics[name])
+            self._note(claim, known, epoch, metrics)
+            set_value(self.study, claim.trial, epoch + 1, metrics[name])
         if epoch + 1 < max(known, default=0):
             return None
         if epoch + 1 == self.spec.budget.epochs_per_trial:
@@ -317,7 +317,7 @@ class Ledger:
         return None
 
     def _note(
-        self, number: int, known: Mapping[int, float], epoch: int, metrics: Mapping[str, float]
+        self, claim: Claim, known: Mapping[int, float], epoch: int, metrics: Mapping[str, float]
     ) -> None:
         """Keep what objectives and constraints are judged by, at a trial's first report from a rung on.
 
@@ -330,7 +330,7 @@ class Ledger:
         noted = ranking.noted(metrics)
         lacking = [n for n in self.spec.wanted if n not in noted]
         self._missing(epoch, lacking, "trials are judged there without")
-        self.study._storage.set_trial_user_attr(number, reported_at(epoch + 1), noted)
+        set_attr(self.study, claim.trial, reported_at(epoch + 1), noted)
 
     def _missing(self, epoch: int, names: list[str], so: str) -> None:
         """Say once what reports lack to judge trials by."""
@@ -340,7 +340,7 @@ class Ledger:
             log.warning("the report after epoch %d holds no %s: %s", epoch + 1, what, so)
 
     def _stops(self, claim: Claim, epochs: int) -> bool:
-        frozen = self.study._storage.get_trial(claim.trial._trial_id)
+        frozen = stored(self.study, claim.trial)
         if self.study.pruner.prune(self.study, frozen):
             return True
         if self._promoter is None or epochs not in self._promoter.pruner.rungs:
@@ -375,7 +375,7 @@ class Ledger:
         with self.lock.held():
             claim.renew()
             if state == "pruned" and claim.pauses:
-                self.study._storage.set_trial_user_attr(claim.trial._trial_id, PAUSED, reason)
+                set_attr(self.study, claim.trial, PAUSED, reason)
                 claim.release()
                 log.info("trial %d pauses, %s", claim.number, reason)
                 return self.record(self.trials()[claim.number])
@@ -428,7 +428,6 @@ class Ledger:
 
     def _tell(self, number: int, result: dict[str, Any]) -> None:
         frozen = self.trials()[number]
-        storage = self.study._storage
         attrs = {
             "metrics": result["metrics"],
             "epochs": result["epochs"],
@@ -438,7 +437,7 @@ class Ledger:
         if self.spec.constraints and result["state"] == "complete":
             attrs["violations"] = meets(result["metrics"], self.spec.constraints)
         for key, value in attrs.items():
-            storage.set_trial_user_attr(frozen._trial_id, key, value)
+            set_attr(self.study, frozen, key, value)
         self.study.sampler = self._sampler(number)
         state = TrialState[result["state"].upper()]
         values = result["values"] if state == TrialState.COMPLETE else None

@@ -10,99 +10,27 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from darts_core.errors import TuneError, unknown_name
+from darts_core.errors import TuneError
 from darts_core.study.accounts import check_failures
 from darts_core.study.claim import Claim
 from darts_core.study.launch import RelaunchLimit, tell_ended
 from darts_core.study.ledger import Ledger
+from darts_core.study.ray_cluster import RayCluster
 from darts_core.study.records import TrialRecord
 from darts_core.study.remote import LinkLost, Sitting, follow
 from darts_core.study.runner import Decide, Objective, pack
 from darts_core.study.worker import work
 
-__all__ = ["RayCluster", "cluster_of", "run_on_ray"]
+__all__ = ["run_on_ray"]
 
 log = logging.getLogger("darts_core")
 
 _LOOK_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class RayCluster:
-    """Which cluster, and what of it a trial takes.
-
-    Args:
-        address: of a running cluster (`auto`, HOST:PORT, `ray://HOST:PORT`); None starts Ray on this machine.
-        num_cpus: processors of a trial.
-        num_gpus: GPUs of a trial, also parts of one.
-        runtime_env: Ray's: `{"working_dir": "."}` sends your code along, `{"pip": [...]}` installs.
-    """
-
-    address: str | None = None
-    num_cpus: float = 1.0
-    num_gpus: float = 0.0
-    runtime_env: Mapping[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("num_cpus", "num_gpus"):
-            value = getattr(self, name)
-            if not 0 <= value <= 100_000:
-                raise TuneError(f"Ray's {name}={value} must lie between 0 and 100000.")
-
-    @contextlib.contextmanager
-    def connected(self) -> Iterator[Any]:
-        """The module `ray`, connected during the block; a connection that was there before stays.
-
-        Raises:
-            TuneError: Ray is not installed, or there is no cluster at the address.
-        """
-        try:
-            import ray
-        except ImportError as error:
-            raise TuneError("Trials on Ray need it: pip install 'darts-core[ray]'.") from error
-        if ray.is_initialized():
-            yield ray
-            return
-        # Ray itself looks there, and a cluster that runs has its own dashboard or none
-        starts = self.address is None and not os.environ.get("RAY_ADDRESS")
-        try:
-            ray.init(
-                address=self.address,
-                runtime_env=dict(self.runtime_env) if self.runtime_env else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                include_dashboard=False if starts else None,
-            )
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-            where = "on this machine" if self.address is None else f"at {self.address}"
-            raise TuneError(f"Ray cannot be reached {where} ({first}).") from error
-        try:
-            yield ray
-        finally:
-            ray.shutdown()
-
-
-def cluster_of(given: RayCluster | Mapping[str, Any]) -> RayCluster:
-    """The cluster that a mapping describes.
-
-    Raises:
-        TuneError: a key is unknown, or a number out of range.
-    """
-    if isinstance(given, RayCluster):
-        return given
-    known = [item.name for item in fields(RayCluster)]
-    for name in given:
-        if name not in known:
-            raise TuneError(unknown_name("setting of Ray", str(name), known))
-    return RayCluster(**given)
 
 
 class _Link:

@@ -8,9 +8,9 @@ checkpoint and is judged again whenever others have reached the rung.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cmp_to_key
+from functools import cached_property, cmp_to_key
 
 import optuna
 from optuna.pruners import BasePruner
@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from darts_core.study.accounts import imported, spent_by
 from darts_core.study.budget import Budget, Spent
 from darts_core.study.lease import Lease
+from darts_core.study.optuna_private import ViewedStudy
 from darts_core.study.ranking import Ranking
 from darts_core.study.records import OUTSIDE
 
@@ -37,46 +38,37 @@ def paused(trial: FrozenTrial) -> str:
     return str(trial.user_attrs.get(PAUSED) or "")
 
 
-class PromotingStudy(optuna.Study):
+class PromotingStudy(ViewedStudy):
     """A study whose paused trials are, for samplers, pruned ones.
 
     Of several objectives they see what ended alone: TPE ranks pruned trials by what these reported on the
     way, and knows only one direction to do so.
     """
 
-    def real_trials(self) -> list[FrozenTrial]:
-        """All trials as stored: a paused one is running."""
-        return super()._get_trials(deepcopy=False)
+    @cached_property
+    def _several(self) -> bool:
+        return len(self.directions) > 1
 
-    def _get_trials(
-        self,
-        deepcopy: bool = True,
-        states: Container[TrialState] | None = None,
-        use_cache: bool = False,
-    ) -> list[FrozenTrial]:
-        found = []
-        several = len(self.directions) > 1
-        for trial in super()._get_trials(deepcopy, None, use_cache):
-            if several and trial.intermediate_values:
-                trial = copy.copy(trial)
-                trial.intermediate_values = {}
-            if trial.state == TrialState.RUNNING and paused(trial):
-                trial = copy.copy(trial)
-                trial.state = TrialState.PRUNED
-            elif trial.state == TrialState.COMPLETE and OUTSIDE in trial.user_attrs:
-                # a point outside the space would only shrink what samplers take for the space
-                trial = copy.copy(trial)
-                trial.state = TrialState.FAIL
-            if states is None or trial.state in states:
-                found.append(trial)
-        return found
+    def shown(self, trial: FrozenTrial) -> FrozenTrial:
+        """A trial as samplers and pruners see it."""
+        if self._several and trial.intermediate_values:
+            trial = copy.copy(trial)
+            trial.intermediate_values = {}
+        if trial.state == TrialState.RUNNING and paused(trial):
+            trial = copy.copy(trial)
+            trial.state = TrialState.PRUNED
+        elif trial.state == TrialState.COMPLETE and OUTSIDE in trial.user_attrs:
+            # a point outside the space would only shrink what samplers take for the space
+            trial = copy.copy(trial)
+            trial.state = TrialState.FAIL
+        return trial
 
 
 def all_trials(study: optuna.Study) -> list[FrozenTrial]:
     """The trials as stored, with all that they reported."""
     if isinstance(study, PromotingStudy):
         return study.real_trials()
-    return study._get_trials(deepcopy=False)
+    return study.get_trials(deepcopy=False)
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,8 @@ def propose(
     """
     import optuna
 
+    from darts_core.study.optuna_private import add_stored
+
     known = known_points(trials, space)
     size = space_size(space)
     if size is not None and len(known) >= size:
@@ -63,7 +65,7 @@ def propose(
         warnings.simplefilter("ignore")
         scratch = optuna.create_study(directions=list(directions))
         for trial in trials:
-            scratch._storage.create_new_trial(scratch._study_id, template_trial=trial)
+            add_stored(scratch, trial)
         for again in range(_REPEATS):
             scratch.sampler = sampler(again)
             drawn = scratch.ask()

@@ -47,7 +47,7 @@ class RunningMeanPruner(BasePruner):
             return False
         maximized = study.directions[0] == optuna.study.StudyDirection.MAXIMIZE
         sign, means = 1.0 if maximized else -1.0, []
-        for other in study._get_trials(deepcopy=False):
+        for other in study.get_trials(deepcopy=False):
             history = other.intermediate_values
             if other.number != trial.number and history and max(history) >= step:
                 means.append(statistics.fmean(sign * v for s, v in history.items() if s <= step))

@@ -25,6 +25,7 @@ __all__ = [
     "Objective",
     "Runner",
     "pack",
+    "start_fork_server",
     "worker_context",
 ]
 
@@ -115,6 +116,15 @@ def worker_context(objective: Any) -> Any:
         ["darts_core.study.fork_server", "darts_core.study.child", module, *more]
     )
     return context
+
+
+def start_fork_server(objective: Any) -> None:
+    """Start it now, so that all it forks inherits what this process ignores."""
+    if sys.platform == "linux":
+        from multiprocessing.forkserver import ensure_running
+
+        worker_context(objective)
+        ensure_running()
 
 
 def start_process(context: Any, target: Callable[..., Any], args: tuple[Any, ...]) -> Any:

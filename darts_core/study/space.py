@@ -284,18 +284,18 @@ def suggest(trial: Any, space: Mapping[str, SearchDimension]) -> dict[str, Any]:
     Of a trial that was cut off while it was drawn, the stored values are drawn once more and not used, so
     that those which follow are what they would have been.
     """
+    from darts_core.study.optuna_private import draw_again, draw_value, is_settled
+
     stored = trial.params
     params = _taken(space, lambda name, _: stored.get(name, _MISSING))
     if params is not None:
         return params
 
     def drawn(name: str, distribution: Any) -> Any:
-        again = name in stored and name not in trial._fixed_params and not distribution.single()
-        if again and not trial._is_relative_param(name, distribution):
-            trial.study.sampler.sample_independent(
-                trial.study, trial._get_latest_trial(), name, distribution
-            )
-        return trial._suggest(name, distribution)
+        again = name in stored and not distribution.single()
+        if again and not is_settled(trial, name, distribution):
+            draw_again(trial, name, distribution)
+        return draw_value(trial, name, distribution)
 
     return _taken(space, drawn) or {}
 

@@ -12,20 +12,21 @@ import numpy as np
 from darts_core.credentials import keep_password
 from darts_core.errors import TuneError
 from darts_core.runlog import write_json, write_yaml
+from darts_core.settings import SlurmQueue
 from darts_core.study.accounts import failure_summary, imported
 from darts_core.study.budget import Budget
+from darts_core.study.engines import elsewhere, run_trials
 from darts_core.study.importance import importance
-from darts_core.study.launch import run_workers
 from darts_core.study.ledger import Ledger
-from darts_core.study.on_ray import RayCluster, cluster_of, run_on_ray
+from darts_core.study.optuna_private import add_stored
 from darts_core.study.pareto import pareto_mask, signs
+from darts_core.study.ray_cluster import RayCluster
 from darts_core.study.records import IS_BASELINE, OUTSIDE, StudyResult, TrialRecord
 from darts_core.study.resources import device_share
-from darts_core.study.runner import CallableRunner, ChildRunner, Objective
+from darts_core.study.runner import Objective
 from darts_core.study.space import check_params
 from darts_core.study.spec import StudySpec
 from darts_core.study.storage import open_storage
-from darts_core.study.worker import work
 
 __all__ = ["open_study", "run_study", "summarize"]
 
@@ -49,6 +50,7 @@ def run_study(
     warm_start: str | Path | None = None,
     on_trial: Callable[[TrialRecord], None] | None = None,
     ray: RayCluster | Mapping[str, Any] | None = None,
+    slurm: SlurmQueue | Mapping[str, Any] | None = None,
     **options: Any,
 ) -> StudyResult:
     """Tune `objective` over `space` until the budget is spent; the same call again continues.
@@ -75,7 +77,8 @@ def run_study(
         warm_start: folder or storage URL of another study over the same dimensions, whose complete
             trials are added as knowledge (they count neither as trials nor for the best).
         on_trial: called in this process with the record of each trial that has ended.
-        ray: run the trials on a Ray cluster (see `darts_core.study.on_ray.RayCluster`), `workers` at a time.
+        ray: run the trials on a Ray cluster, `workers` at a time (see `darts_core.study.ray_cluster`).
+        slurm: run the workers as jobs of Slurm (see `darts_core.settings.SlurmQueue`).
         options: sampler ("tpe"), pruner ("default": ASHA for one objective, none for several),
             seed (0), direction ("maximize"), metric ("val_accuracy"), objectives (name ->
             direction, for several), constraints (name -> "<= bound"), enqueue (settings to run
@@ -92,22 +95,14 @@ def run_study(
         raise TuneError(f"tune.workers={workers} must be at least 1.")
     budget = Budget(trials, epochs, device_seconds, trainings, training_seconds, epochs_per_trial)
     options["storage"] = keep_password(options.get("storage"))
-    cluster = None if ray is None else cluster_of(ray)
-    # Ray gives each trial its own processors and GPUs
-    options["device_share"] = device_share(workers, slots) if cluster is None else 1.0
+    place = elsewhere(ray, slurm)
+    # a cluster gives each trial its own processors and GPUs
+    options["device_share"] = device_share(workers, slots) if place is None else 1.0
     spec = StudySpec.make(space, budget, folder=folder, **options)
     ledger = open_study(spec, warm_start=warm_start)
     forecast = announce(ledger, workers)
     if ledger.unfinished():
-        seen = {t.number for t in ledger.trials() if t.state.is_finished()}
-        if cluster is not None:
-            run_on_ray(ledger, objective, workers, cluster, on_trial=on_trial)
-        elif workers == 1 and not isolate:
-            work(spec, CallableRunner(objective, spec.wanted), on_trial=on_trial)
-        elif workers == 1:
-            work(spec, ChildRunner(objective, spec.wanted), on_trial=on_trial)
-        else:
-            run_workers(ledger, objective, workers, seen=seen, on_trial=on_trial)
+        run_trials(ledger, objective, workers, place, isolate=bool(isolate), on_trial=on_trial)
     return summarize(ledger, forecast)
 
 
@@ -128,7 +123,7 @@ def open_study(
     with ledger.lock.held():
         if not ledger.study.user_attrs.get("ready"):
             for trial in known if not ledger.trials() else ():
-                ledger.study._storage.create_new_trial(ledger.study._study_id, trial)
+                add_stored(ledger.study, trial)
             if spec.baseline is not None and not any(_is_baseline(t) for t in ledger.trials()):
                 _enqueue(ledger, spec.baseline, {IS_BASELINE: True})
             for params in spec.enqueue:

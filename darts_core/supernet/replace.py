@@ -7,6 +7,7 @@ architecture: which places of it were cut afterwards.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -27,6 +28,14 @@ class PassCell(nn.Module):
     ) -> Tensor:
         """The last input."""
         return inputs if isinstance(inputs, Tensor) else inputs[-1]
+
+
+class HandOn(Skip):
+    """A block that hands on what it is called with first: the tokens, beside which a mask may stand."""
+
+    def forward(self, x_BCHW: Tensor, *_: Any, **__: Any) -> Tensor:
+        """The first argument."""
+        return x_BCHW
 
 
 def is_identity(module: nn.Module) -> bool:
@@ -74,4 +83,4 @@ def _new(path: str, name: str, old: nn.Module) -> nn.Module:
                 f"{path!r} is a {type(old).__name__}, no attention to be opened."
             )
         return found.train(old.training)
-    return Skip() if name == "skip_connect" else PassCell()
+    return HandOn() if name == "skip_connect" else PassCell()

@@ -19,7 +19,7 @@ RAY_TARGET = "hydra_plugins.darts_ray_launcher.ray_launcher.RayLauncher"
 
 @dataclass
 class RayLauncherConfig:
-    """Those of `darts_core.study.on_ray.RayCluster`, for each element or trial."""
+    """Those of `darts_core.study.ray_cluster.RayCluster`, for each element or trial."""
 
     _target_: str = RAY_TARGET
     address: Optional[str] = None
@@ -41,7 +41,7 @@ def cluster_of_launcher(node: Mapping[str, Any]) -> Any:
     Raises:
         TuneError: a value is out of range.
     """
-    from darts_core.study.on_ray import cluster_of
+    from darts_core.study.ray_cluster import cluster_of
 
     plain: Any = OmegaConf.to_container(OmegaConf.create(dict(node)), resolve=True)
     plain.pop("_target_", None)

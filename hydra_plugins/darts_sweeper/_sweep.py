@@ -21,18 +21,17 @@ from darts_core.report.trials import read_trials
 from darts_core.report.trials_front import trials_front
 from darts_core.runlog import environment, read_yaml, write_json, write_yaml
 from darts_core.study.budget import Budget
-from darts_core.study.launch import RelaunchLimit, run_workers, watching
+from darts_core.study.engines import Elsewhere, run_trials
+from darts_core.study.launch import RelaunchLimit, watching
 from darts_core.study.ledger import Ledger
-from darts_core.study.on_ray import run_on_ray
 from darts_core.study.records import StudyResult
 from darts_core.study.resources import device_share
-from darts_core.study.runner import ChildRunner
 from darts_core.study.space import parse_space
 from darts_core.study.spec import StudySpec
 from darts_core.study.study import announce, open_study, summarize
 from darts_core.study.table import log_hparams, write_tables
-from darts_core.study.worker import work
 from hydra_plugins.darts_ray_launcher._config import RAY_TARGET, cluster_of_launcher
+from hydra_plugins.darts_slurm_launcher._config import SLURM_TARGET, queue_of_launcher
 from hydra_plugins.darts_sweeper._overrides import spell, split
 from hydra_plugins.darts_sweeper._trial import HydraTrial, WorkerTask
 
@@ -220,18 +219,17 @@ def _run(
     fixed: list[str],
 ) -> None:
     target = str(config.hydra.launcher._target_)
+    place: Elsewhere | None = None
     if target == RAY_TARGET:
-        run_on_ray(ledger, trial, workers, cluster_of_launcher(config.hydra.launcher))
-        return
-    if not target.endswith("basic_launcher.BasicLauncher"):
+        place = cluster_of_launcher(config.hydra.launcher)
+    elif target == SLURM_TARGET:
+        place = queue_of_launcher(config.hydra.launcher)
+    elif not target.endswith("basic_launcher.BasicLauncher"):
         _through_launcher(ledger, trial, workers, config, hydra_context, fixed)
         return
-    if workers == 1:
-        work(ledger.spec, ChildRunner(trial, ledger.spec.wanted))
-        return
-    log.info("the basic launcher runs one job at a time, so the workers are local processes")
-    seen = {t.number for t in ledger.trials() if t.state.is_finished()}
-    run_workers(ledger, trial, workers, seen=seen)
+    elif workers > 1:
+        log.info("the basic launcher runs one job at a time, so the workers are local processes")
+    run_trials(ledger, trial, workers, place, isolate=True)
 
 
 def _through_launcher(
@@ -273,16 +271,14 @@ def _time_limit(config: DictConfig, budget: Budget, workers: int) -> None:
     """Set a cluster launcher's time limit from the budget: its own default is an hour."""
     if "timeout_min" not in config.hydra.launcher:
         return
-    seconds = budget.forecast(workers)["wall_seconds"]
-    if seconds is None:
+    minutes = budget.worker_minutes(workers)
+    if minutes is None:
         log.info(
             "the time limit of a worker stays at %s minutes: without training_seconds or "
             "device_seconds the sweep's length is unknown",
             config.hydra.launcher.timeout_min,
         )
         return
-    # half as much again, and ten minutes for queues of start-up
-    minutes = int(seconds * 1.5 / 60) + 10
     with open_dict(config.hydra.launcher):
         config.hydra.launcher.timeout_min = minutes
     log.info("the time limit of a worker is %d minutes, from the budget", minutes)

@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine; skipped without Ray, and in the everyday suite."""
+"""A Ray cluster of several nodes on this machine. Skipped everyday, and without Ray and submitit."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ _STORE_BYTES = 80 * 2**20
 
 
 def pytest_collection_modifyitems(config, items):
-    if importlib.util.find_spec("ray") is None:
-        reason = "Ray is not installed: make test-cluster"
+    lacking = [name for name in ("ray", "submitit") if importlib.util.find_spec(name) is None]
+    if lacking:
+        reason = f"{' and '.join(lacking)} not installed: make test-cluster"
     elif "cluster" not in (config.option.markexpr or ""):
         reason = "starts a cluster of its own: make test-cluster"
     else:

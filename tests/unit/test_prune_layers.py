@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from darts_core.prune import graph
 from darts_core.prune.cost import LayerCosts
 from darts_core.prune.groups import find_groups, remove_channels
 from darts_core.prune.importance import channel_importance
 from darts_core.prune.structure import find_cuts
 from darts_core.supernet.attention import SelfAttention
+from darts_core.supernet.replace import replace_modules
 from darts_core.train.save import reshape_like
 
 
@@ -114,6 +116,30 @@ def test_a_transformer_s_blocks_may_go_whole():
     assert cuts == {("blocks.0", "skip_connect"), ("blocks.1", "skip_connect")}
 
 
+class Told(Transformer):
+    """Its blocks are called with a mask beside the tokens."""
+
+    def forward(self, x):
+        x_BTC = self.patch(x).flatten(2).transpose(1, 2) + self.positions
+        for block in self.blocks:
+            x_BTC = block(x_BTC, mask=None)
+        return self.head(self.norm(x_BTC).mean(1))
+
+
+class Masked(Encoder):
+    def forward(self, x_BTC, mask):
+        assert mask is None
+        return super().forward(x_BTC)
+
+
+def test_a_block_that_is_called_with_more_than_the_tokens_may_go():
+    model = Told().eval()
+    model.blocks = nn.Sequential(Masked(8), Masked(8))
+    assert [cut.path for cut in find_cuts(model, (3, 8, 8))] == ["blocks.0", "blocks.1"]
+    replace_modules(model, {"blocks.0": "skip_connect"})
+    assert model(torch.randn(2, 3, 8, 8)).shape == (2, 5)
+
+
 @pytest.mark.parametrize("kind", ["taylor", "magnitude", "bn_scale"])
 @pytest.mark.parametrize(("make", "shape"), CASES)
 def test_an_idle_channel_is_the_least_important(make, shape, kind):
@@ -142,3 +168,14 @@ def test_narrower_layers_of_every_kind_are_expected_to_cost_less(make, shape):
     for group in find_groups(model, shape):
         assert costs.saving_ms(group, group.channels // 2) > costs.saving_ms(group, group.channels)
         assert costs.saving_ms(group, group.channels) == 0
+
+
+def test_channels_spread_over_more_entries_than_can_be_are_left(monkeypatch):
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.Flatten(), nn.Linear(4 * 36, 5),
+        nn.ReLU(), nn.Linear(5, 2),
+    ).eval()  # fmt: skip
+    assert {g.root for g in find_groups(model, (3, 8, 8))} == {"0", "2", "4"}
+    monkeypatch.setattr(graph, "_MOST_ENTRIES", 100)
+    # 4 channels at 36 places each
+    assert {g.root for g in find_groups(model, (3, 8, 8))} == {"0", "4"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ import pytest
 from darts_core.errors import TuneError
 from darts_core.study.budget import Budget
 from darts_core.study.ledger import Ledger
-from darts_core.study.on_ray import RayCluster, cluster_of
+from darts_core.study.ray_cluster import RayCluster, check_answers, cluster_of
 from darts_core.study.remote import LinkLost, Sitting, changed_files, follow, store_files
 from darts_core.study.runner import pack
 from darts_core.study.spec import StudySpec
@@ -107,3 +108,21 @@ def test_what_of_a_cluster_a_trial_takes():
         cluster_of({"num_cpu": 1})
     with pytest.raises(TuneError, match="num_gpus=-1"):
         replace(RayCluster(), num_gpus=-1)
+
+
+def test_an_address_where_nothing_answers_is_said_within_a_bounded_time():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(TuneError, match=f"{address} did not answer as Ray does"):
+            check_answers(address, patience_seconds=0.2)
+    for closed in (address, f"ray://{address}"):
+        with pytest.raises(TuneError, match=f"Nothing answers at the Ray address {closed}"):
+            check_answers(closed)
+    for wrong in ("127.0.0.1:70000", "ray://host:port"):
+        with pytest.raises(TuneError, match=f"{wrong} is no HOST:PORT"):
+            check_answers(wrong)
+
+
+@pytest.mark.parametrize("address", ["auto", "local", "somehost", "kuberay://host:1"])
+def test_what_is_no_host_and_port_is_left_to_ray(address):
+    check_answers(address)

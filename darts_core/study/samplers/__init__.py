@@ -113,9 +113,9 @@ def _random(draw: Drawing, **options: Any) -> Any:
 
 
 def _grid(draw: Drawing, *, shuffle: bool = True, **options: Any) -> Any:
-    from optuna.samplers import GridSampler
+    from darts_core.study.optuna_private import PointsGrid
 
-    class Grid(GridSampler):
+    class Grid(PointsGrid):
         """Counts a setting that was enqueued or is known as the point that it is; ends no loop by itself."""
 
         def before_trial(self, study: Any, trial: Any) -> None:
@@ -124,17 +124,15 @@ def _grid(draw: Drawing, *, shuffle: bool = True, **options: Any) -> Any:
             if "grid_id" in attrs or OUTSIDE in trial.user_attrs:
                 return
             fixed = attrs.get("fixed_params", {})
-            points = [dict(zip(self._param_names, p, strict=True)) for p in self._all_grids]
+            points = [dict(zip(self.names, p, strict=True)) for p in self.points]
             fitting = [i for i, point in enumerate(points) if _agrees(fixed, point)]
-            others = [t for t in study._get_trials(deepcopy=False) if t.number != trial.number]
+            others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
             taken = {t.system_attrs.get("grid_id") for t in others}
-            known = [t.params for t in others if len(t.params) == len(self._param_names)]
+            known = [t.params for t in others if len(t.params) == len(self.names)]
             free = [i for i in fitting if i not in taken]
             if not fixed:
                 free = [i for i in free if not any(_agrees(p, points[i]) for p in known)]
-            chosen = next(iter(free), fitting[0])
-            for key, value in (("search_space", self._search_space), ("grid_id", chosen)):
-                study._storage.set_trial_system_attr(trial._trial_id, key, value)
+            self.assign(study, trial, next(iter(free), fitting[0]))
 
         def after_trial(self, *args: Any, **kwargs: Any) -> None:
             """Nothing: it may only do so inside Optuna's `optimize`; the ledger counts the points."""
@@ -143,8 +141,8 @@ def _grid(draw: Drawing, *, shuffle: bool = True, **options: Any) -> Any:
     made = Grid(values, seed=draw.seed, **options)
     if not shuffle:
         # in the order in which the space was written, the last dimension moving fastest
-        order = [list(values).index(name) for name in made._param_names]
-        made._all_grids = [tuple(p[i] for i in order) for p in product(*values.values())]
+        order = [list(values).index(name) for name in made.names]
+        made.points = [tuple(p[i] for i in order) for p in product(*values.values())]
     return made
 
 

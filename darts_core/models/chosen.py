@@ -1,0 +1,37 @@
+"""A network with choices in it, as the plain network in which they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from darts_core.architecture import Architecture
+from darts_core.sample_inputs import draw_inputs
+from darts_core.supernet.choices import find_choices
+from darts_core.supernet.choices_build import plain_module
+from darts_core.supernet.module_supernet import ModuleSupernet
+
+__all__ = ["chosen"]
+
+
+def chosen(model: nn.Module, choices: Mapping[str, Any], input_shape: Sequence[int]) -> nn.Module:
+    """A plain copy of `model` with its choices made.
+
+    Args:
+        model: holds a `LayerChoice` or the like for each label.
+        choices: option by label.
+        input_shape: of one sample, at which widths are cut out.
+
+    Raises:
+        ArchitectureError: a label or an option is not the model's.
+        ConfigError: the model holds no choices, or a width cannot be cut out of it.
+    """
+    find_choices(model)
+    supernet = ModuleSupernet(model)
+    # given behind its back: made itself, it would try every width
+    supernet.example_input = draw_inputs(input_shape, 2)
+    architecture = Architecture(supernet.space.name, choices=tuple(choices.items()))
+    supernet.space.index(architecture)
+    return plain_module(supernet, architecture)

@@ -1,0 +1,119 @@
+"""The names of Optuna that are not public, here and nowhere else: an update that renames one is met here.
+
+`tests/unit/test_optuna_private.py` holds each of them against the version that is installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import Any
+
+from optuna import Study
+from optuna.samplers import GridSampler
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+__all__ = [
+    "PointsGrid",
+    "ViewedStudy",
+    "add_stored",
+    "draw_again",
+    "draw_value",
+    "is_settled",
+    "numbered",
+    "set_attr",
+    "set_value",
+    "stored",
+    "taken_up",
+]
+
+
+class ViewedStudy(Study):
+    """A study that shows samplers and pruners its trials otherwise than they are stored."""
+
+    def shown(self, trial: FrozenTrial) -> FrozenTrial:
+        """What they see of a trial."""
+        return trial
+
+    def real_trials(self) -> list[FrozenTrial]:
+        """All trials as stored."""
+        return super()._get_trials(deepcopy=False)
+
+    def _get_trials(
+        self,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+        use_cache: bool = False,
+    ) -> list[FrozenTrial]:
+        found = map(self.shown, super()._get_trials(deepcopy, None, use_cache))
+        return [trial for trial in found if states is None or trial.state in states]
+
+
+class PointsGrid(GridSampler):
+    """A grid whose points can be read, ordered and given out."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of the dimensions, in the order of a point's values."""
+        return list(self._param_names)
+
+    @property
+    def points(self) -> list[tuple[Any, ...]]:
+        """All of them."""
+        return list(self._all_grids)
+
+    @points.setter
+    def points(self, points: list[tuple[Any, ...]]) -> None:
+        self._all_grids = points
+
+    def assign(self, study: Study, trial: FrozenTrial, index: int) -> None:
+        """Give a trial the point of that index."""
+        for key, value in (("search_space", self._search_space), ("grid_id", index)):
+            study._storage.set_trial_system_attr(trial._trial_id, key, value)
+
+
+def stored(study: Study, trial: Any) -> FrozenTrial:
+    """A trial as it is stored now, with all that it reported."""
+    return study._storage.get_trial(trial._trial_id)
+
+
+def numbered(study: Study, number: int) -> FrozenTrial:
+    """The trial of that number as it is stored now; no other one is read."""
+    storage = study._storage
+    found = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+    return storage.get_trial(found)
+
+
+def set_attr(study: Study, trial: Any, name: str, value: Any) -> None:
+    """Store a user attribute of any trial."""
+    study._storage.set_trial_user_attr(trial._trial_id, name, value)
+
+
+def set_value(study: Study, trial: Any, step: int, value: float) -> None:
+    """Store what a trial reported at a step; its own `report` refuses several objectives."""
+    study._storage.set_trial_intermediate_value(trial._trial_id, step, value)
+
+
+def add_stored(study: Study, trial: FrozenTrial) -> None:
+    """Add a trial as it is, its state and times included."""
+    study._storage.create_new_trial(study._study_id, template_trial=trial)
+
+
+def taken_up(study: Study, trial: FrozenTrial) -> Trial:
+    """A running trial to go on with."""
+    return Trial(study, trial._trial_id)
+
+
+def is_settled(trial: Trial, name: str, distribution: Any) -> bool:
+    """Whether a dimension's value is fixed, or drawn together with others before the trial began."""
+    return name in trial._fixed_params or trial._is_relative_param(name, distribution)
+
+
+def draw_value(trial: Trial, name: str, distribution: Any) -> Any:
+    """Draw a dimension's value, or take the one that is stored."""
+    return trial._suggest(name, distribution)
+
+
+def draw_again(trial: Trial, name: str, distribution: Any) -> Any:
+    """Draw a value as the first time, leaving what is stored."""
+    study = trial.study
+    return study.sampler.sample_independent(study, trial._get_latest_trial(), name, distribution)

@@ -1,0 +1,133 @@
+"""The jobs that a study or a multirun has in Slurm's queue: added, looked for, cancelled."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from darts_core.errors import TuneError
+from darts_core.runlog import read_json, write_json
+from darts_core.settings import SlurmQueue
+
+__all__ = ["Jobs", "failure_of"]
+
+log = logging.getLogger("darts_core")
+
+_LOOK_SECONDS = 0.1
+_ASK_SECONDS = 15.0
+_CANCEL_SECONDS = 60.0
+# what stands around the trace in an error of submitit
+_RULE = "-" * 22
+
+
+class Jobs:
+    """The jobs of a study: queued, looked for, cancelled.
+
+    Args:
+        queue: what each of them gets.
+        executor: submitit's.
+    """
+
+    def __init__(self, queue: SlurmQueue, executor: Any) -> None:
+        self._queue, self._executor = queue, executor
+        self._file = Path(executor.folder) / "jobs.json"
+        self._there: set[str] | None = None
+        self._asked = -_ASK_SECONDS
+        self.all: list[Any] = []
+
+    def earlier(self) -> None:
+        """Find the jobs that an earlier command queued and that are still there."""
+        if self._queue.cluster == "slurm" and self._file.is_file():
+            make = self._executor.job_class
+            known = read_json(self._file)["jobs"]
+            self.all = [make(folder=self._executor.folder, job_id=number) for number in known]
+            self.drop_ended()
+            if self.all:
+                log.info("%d jobs of an earlier command work on", len(self.all))
+
+    def add(self, body: Any, places: Sequence[int]) -> list[Any]:
+        """Queue `body(place)` for each of the places, as one array; the jobs.
+
+        Raises:
+            TuneError: Slurm refuses them.
+        """
+        try:
+            made = list(self._executor.map_array(body, places))
+        except Exception as error:  # submitit raises sbatch's words in kinds of its own
+            raise TuneError(f"Slurm does not take the jobs ({_last_line(error)}).") from error
+        self.all += made
+        self._asked = time.monotonic()
+        write_json(self._file, {"schema_version": 1, "jobs": [job.job_id for job in self.all]})
+        return made
+
+    def drop_ended(self) -> list[Any]:
+        """Forget the jobs that are neither queued nor running any more; these."""
+        alive = [job for job in self.all if not job.paths.result_pickle.exists()]
+        if self._queue.cluster == "local":
+            alive = [job for job in alive if job.get_info()["jobState"] == "RUNNING"]
+        elif alive:
+            there = self._queued()
+            alive = [job for job in alive if there is None or job.job_id in there]
+        gone = [job for job in self.all if job not in alive]
+        self.all = alive
+        return gone
+
+    def _queued(self) -> set[str] | None:
+        """The user's jobs, asked now and then; None while Slurm does not answer or was not asked yet."""
+        if time.monotonic() - self._asked >= _ASK_SECONDS:
+            self._asked = time.monotonic()
+            # not `sacct`, which needs the accounting database
+            command = ["squeue", "--me", "--noheader", "--array", "--format=%i"]
+            done = subprocess.run(command, capture_output=True, text=True)
+            self._there = set(done.stdout.split()) if done.returncode == 0 else None
+            return self._there
+        return None
+
+    def cancel(self, *, wait: bool = False) -> None:
+        """End what is left: workers let go of their trials first.
+
+        Args:
+            wait: until Slurm knows none of them any more.
+
+        Raises:
+            TuneError: one does not end.
+        """
+        self._asked = -_ASK_SECONDS
+        self.drop_ended()
+        local = self._queue.cluster == "local"
+        if local:
+            for job in self.all:
+                job.cancel()
+        elif self.all:
+            numbers = [job.job_id for job in self.all]
+            # a job ignores what `scancel` sends first, and would work on until it is killed
+            for how in (["--signal=INT"], []):
+                subprocess.run(["scancel", *how, *numbers], capture_output=True)
+        end = time.monotonic() + _CANCEL_SECONDS
+        while (local or wait) and self.all:
+            if time.monotonic() > end:
+                if wait:
+                    raise TuneError(f"Job {self.all[0].job_id} of an earlier command does not end.")
+                return
+            time.sleep(_LOOK_SECONDS)
+            self._asked = min(self._asked, time.monotonic() - _ASK_SECONDS + 1)
+            self.drop_ended()
+
+
+def _last_line(error: object) -> str:
+    """The last line of an error's text, without submitit's own."""
+    parts = str(error).split(_RULE)
+    lines = (parts[1] if len(parts) > 2 else parts[0]).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+def failure_of(job: Any) -> str | None:
+    """Why a job ended before its time; None when it ended well."""
+    if job.paths.result_pickle.exists():
+        error = job.exception()
+        return None if error is None else _last_line(error)
+    return f"job {job.job_id} left no result; {_last_line(job.stderr() or 'and no word')}"

@@ -1,0 +1,1 @@
+"""Hydra launcher: elements and trials as jobs of Slurm. Importing it loads neither torch nor submitit."""

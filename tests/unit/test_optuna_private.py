@@ -1,0 +1,98 @@
+"""Optuna's private names: used in one file, and there in the version that is installed."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import optuna
+import pytest
+
+from darts_core.study import optuna_private as private
+
+ROOT = Path(__file__).resolve().parents[2]
+HOME = ROOT / "darts_core" / "study" / "optuna_private.py"
+
+
+def foreign_privates(path):
+    """Names with one leading underscore that are read off something other than `self` or `super()`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and node.attr[1:2] != "_":
+            owner = node.value
+            if isinstance(owner, ast.Name) and owner.id in ("self", "cls"):
+                continue
+            yield node.attr
+
+
+USED = sorted({*foreign_privates(HOME), "_param_names", "_all_grids", "_search_space"})
+
+
+def things():
+    study = optuna.create_study()
+    trial = study.ask()
+    return study, trial, study.trials[0], optuna.samplers.GridSampler({"x": [1, 2]})
+
+
+@pytest.mark.parametrize("name", USED)
+def test_each_private_name_is_there(name):
+    assert any(hasattr(thing, name) for thing in things()), (
+        f"Optuna {optuna.__version__} has no {name} any more: mend darts_core/study/optuna_private.py"
+    )
+
+
+def test_no_other_file_uses_them():
+    assert {"_trial_id", "_storage", "_study_id", "_suggest"} <= set(USED)
+    found = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for folder in ("darts_core", "hydra_plugins")
+        for path in (ROOT / folder).rglob("*.py")
+        for name in foreign_privates(path)
+        if path != HOME and name in USED
+    }
+    assert not found
+
+
+def test_they_do_what_their_names_say():
+    study = private.ViewedStudy("a", _storage_of("a"))
+    trial = study.ask()
+    x = optuna.distributions.FloatDistribution(0.0, 1.0)
+    value = private.draw_value(trial, "x", x)
+    assert private.draw_value(trial, "x", x) == value
+    assert not private.is_settled(trial, "x", x)
+    assert 0.0 <= private.draw_again(trial, "x", x) <= 1.0
+    private.set_attr(study, trial, "key", {"a": 1})
+    private.set_value(study, trial, 3, 0.5)
+    found = private.numbered(study, 0)
+    assert (found.user_attrs, found.intermediate_values) == ({"key": {"a": 1}}, {3: 0.5})
+    assert private.stored(study, trial).params == {"x": value}
+    assert private.taken_up(study, found).params == {"x": value}
+    study.enqueue_trial({"x": 0.25})
+    assert private.is_settled(study.ask(), "x", x)
+    private.add_stored(study, optuna.trial.create_trial(value=1.0))
+    assert [t.state.name for t in study.real_trials()] == ["RUNNING", "RUNNING", "COMPLETE"]
+
+
+def _storage_of(name):
+    return optuna.create_study(study_name=name)._storage
+
+
+def test_what_samplers_see_of_a_trial_may_differ_from_what_is_stored():
+    class Blind(private.ViewedStudy):
+        def shown(self, trial):
+            return optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL)
+
+    study = Blind("b", _storage_of("b"))
+    study.ask()
+    assert [t.state.name for t in study.get_trials()] == ["FAIL"]
+    assert [t.state.name for t in study.real_trials()] == ["RUNNING"]
+    assert study.get_trials(states=(optuna.trial.TrialState.RUNNING,)) == []
+
+
+def test_a_grid_gives_out_its_points():
+    grid = private.PointsGrid({"x": [1, 2], "y": [3]}, seed=0)
+    assert sorted(grid.points) == [(1, 3), (2, 3)]
+    grid.points = [(2, 3), (1, 3)]
+    study = optuna.create_study(sampler=grid)
+    grid.assign(study, study.ask(), 0)
+    assert study.trials[0].system_attrs["grid_id"] == 0
+    assert grid.names == ["x", "y"]

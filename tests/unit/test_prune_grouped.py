@@ -1,0 +1,121 @@
+"""Pruning of grouped convolutions: each of their groups loses the same channels; saved, built again."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from darts_core.prune.groups import (
+    channels_to_remove,
+    find_groups,
+    least_width,
+    remove_channels,
+)
+from darts_core.train.save import reshape_like
+
+SHAPE = (3, 8, 8)
+
+
+class Grouped(nn.Module):
+    """As in ResNeXt: 1x1, grouped 3x3, 1x1; with a norm over groups of channels where asked for."""
+
+    def __init__(self, norm=False):
+        super().__init__()
+        self.narrow = nn.Conv2d(3, 8, 1)
+        self.norm = nn.GroupNorm(4, 8) if norm else nn.Identity()
+        self.grouped = nn.Conv2d(8, 12, 3, padding=1, groups=2)
+        self.wide = nn.Conv2d(12, 6, 1)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x):
+        x = self.norm(self.narrow(x)).relu()
+        return self.head(self.wide(self.grouped(x).relu()).mean((2, 3)))
+
+
+@pytest.mark.parametrize("root", ["narrow", "grouped"])
+def test_every_group_of_a_grouped_convolution_loses_the_same_channels(root):
+    torch.manual_seed(0)
+    model = Grouped().eval()
+    (group,) = [g for g in find_groups(model, SHAPE) if g.root == root]
+    assert group.blocks == 2
+    scores = np.random.default_rng(0).random(group.channels)
+    removed = channels_to_remove(group, scores, group.channels // 2)
+    per = group.channels // 2
+    assert len(removed) == group.channels // 2
+    assert {c % per for c in removed if c < per} == {c % per for c in removed if c >= per}
+    # the best of both blocks together stay
+    together = scores.reshape(2, per).sum(0)
+    assert int(together.argmax()) not in removed
+    silent = copy.deepcopy(model)
+    with torch.no_grad():
+        silent.get_submodule(root).weight[removed] = 0.0
+        silent.get_submodule(root).bias[removed] = 0.0
+    cut = remove_channels(copy.deepcopy(model), SHAPE, {root: removed})
+    x = torch.randn(2, *SHAPE)
+    torch.testing.assert_close(cut(x), silent(x), rtol=1e-4, atol=1e-5)
+    again = reshape_like(Grouped(), cut.state_dict())
+    again.load_state_dict(cut.state_dict())
+    torch.testing.assert_close(again.eval()(x), cut(x))
+
+
+def test_a_width_between_goes_down_to_what_the_blocks_can_share():
+    (group,) = [g for g in find_groups(Grouped().eval(), SHAPE) if g.root == "grouped"]
+    scores = np.arange(12.0)
+    assert len(channels_to_remove(group, scores, 7)) == 12 - 6
+    assert least_width(group) == 2
+    assert len(channels_to_remove(group, scores, 1)) == 12 - 2
+
+
+def test_norms_over_groups_of_channels_keep_as_many_in_each():
+    torch.manual_seed(0)
+    model = Grouped(norm=True).eval()
+    (group,) = [g for g in find_groups(model, SHAPE) if g.root == "narrow"]
+    assert group.blocks == 4
+    removed = channels_to_remove(group, np.arange(8.0), 4)
+    cut = remove_channels(copy.deepcopy(model), SHAPE, {"narrow": removed})
+    assert removed == [0, 2, 4, 6]
+    x = torch.randn(2, *SHAPE)
+    again = reshape_like(Grouped(norm=True), cut.state_dict())
+    again.load_state_dict(cut.state_dict())
+    torch.testing.assert_close(again.eval()(x), cut(x))
+
+
+class Scaled(nn.Conv2d):
+    """As timm's weight-standardised convolutions: a gain for each output channel, beside the weight."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.gain = nn.Parameter(torch.rand(self.out_channels, 1, 1, 1) + 0.5)
+
+    def forward(self, x):
+        return nn.functional.conv2d(x, self.weight * self.gain, self.bias)
+
+
+def test_what_a_layer_holds_for_each_output_channel_is_cut_with_it():
+    torch.manual_seed(0)
+
+    def make():
+        return nn.Sequential(Scaled(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 8), nn.Flatten()).eval()
+
+    model = make()
+    (group,) = [g for g in find_groups(model, SHAPE) if g.root == "0"]
+    silent = copy.deepcopy(model)
+    with torch.no_grad():
+        silent[2].weight[:, [1, 4]] = 0.0
+    cut = remove_channels(copy.deepcopy(model), SHAPE, {group.root: [1, 4]})
+    assert cut[0].gain.shape == (6, 1, 1, 1)
+    x = torch.randn(2, *SHAPE)
+    torch.testing.assert_close(cut(x), silent(x), rtol=1e-4, atol=1e-5)
+    again = reshape_like(make(), cut.state_dict())
+    again.load_state_dict(cut.state_dict())
+    torch.testing.assert_close(again.eval()(x), cut(x))
+
+
+def test_channels_of_which_each_block_has_one_stay():
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 8, 3, groups=4), nn.ReLU(), nn.Conv2d(8, 2, 1),
+        nn.Flatten(), nn.Linear(2 * 36, 3),
+    ).eval()  # fmt: skip
+    assert "0" not in {group.root for group in find_groups(model, SHAPE)}

@@ -37,8 +37,8 @@ from darts_core.stages.search_setup import (
     augmentation,
     make_guards,
     make_supernet,
-    passes,
     space_of,
+    step_of,
     tune_kernels,
 )
 from darts_core.stages.share import with_budget
@@ -86,9 +86,9 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
             bundle,
             batch_size=settings.batch_size,
             steps=settings.epochs * bundle.steps("params", settings.batch_size),
-            passes=passes(config),
             device=device,
             what=f"search in {space.name}",
+            step_of=step_of(config, bundle, settings),
         )
     sizes = bundle.input_shape, bundle.num_outputs
     torch.manual_seed(config.seed)

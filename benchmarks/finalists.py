@@ -31,7 +31,8 @@ from benchmarks.demo_folds import FOLDS, write_fold
 from darts_core.architecture import Architecture
 from darts_core.bench.results import write_results
 from darts_core.data.load import load_data
-from darts_core.latency import device_name
+from darts_core.latency import choice_latency_model, device_name
+from darts_core.latency.table import open_table
 from darts_core.metric import ACCURACY
 from darts_core.models.baselines import baseline
 from darts_core.relax.gumbel import GumbelStraightThrough
@@ -55,7 +56,7 @@ BRIEF = replace(LONG, epochs=12)
 STRATA = {"fills the budget": (0.30, 0.38, 16), "takes less": (0.20, 0.30, 9)}
 PLAIN = ((1, 3, 3), (2, 3, 4), (3, 3, 3), (2, 4, 4), (2, 3, 3), (1, 4, 4))
 RUNGS = (3, 6, 12)
-# supernets of about the same processor time: a mixture computes every candidate, a sample one of them
+# a mixture computes every candidate, a sample one of them; 12 epochs were the demo's before
 SUPERNETS = {
     "shared weights, softmax": (
         Softmax, SearchConfig(epochs=12, alpha_warmup_epochs=3, learning_rate=0.05)
@@ -133,12 +134,14 @@ def candidates(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def trained(folder: Path, networks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def trained(
+    folder: Path, networks: Sequence[Mapping[str, Any]], folds: int
+) -> list[dict[str, Any]]:
     """A row for each training of each network and fold; those that are in the file are not repeated."""
     path = folder / "rows.jsonl"
     rows = [json.loads(line) for line in path.open()] if path.is_file() else []
     known = {(row["network"], row["recipe"], row["fold"]) for row in rows}
-    for fold in range(FOLDS):
+    for fold in range(folds):
         data = write_fold(fold, folder / "data", _FOLD_SEED)
         bundle = load_data("npz", path=data)
         for number, network in enumerate(networks):
@@ -162,14 +165,14 @@ def trained(folder: Path, networks: Sequence[Mapping[str, Any]]) -> list[dict[st
 
 
 def of_supernets(
-    folder: Path, networks: Sequence[Mapping[str, Any]]
+    folder: Path, networks: Sequence[Mapping[str, Any]], folds: int
 ) -> dict[str, list[list[float]]]:
     """Relaxation -> for each fold the accuracy of every network under the supernet's shared weights."""
     path = folder / "shared.json"
     known: dict[str, list[list[float]]] = read_json(path)["shared"] if path.is_file() else {}
     made = [Architecture.from_dict(network["architecture"]) for network in networks]
     for name, (relaxation, settings) in SUPERNETS.items():
-        for fold in range(len(known.setdefault(name, [])), FOLDS):
+        for fold in range(len(known.setdefault(name, [])), folds):
             bundle = load_data(
                 "npz", path=write_fold(fold, folder / "data", _FOLD_SEED)
             ).without_test()
@@ -184,6 +187,16 @@ def of_supernets(
             known[name].append(shared_weights_of(supernet, batches)(made))
             write_json(path, {"schema_version": 1, "shared": known})
     return known
+
+
+def expected_times(folder: Path, networks: Sequence[Mapping[str, Any]]) -> list[float]:
+    """What the latency table says of every network, in milliseconds, before overhead and slope."""
+    path, cpu = folder / "latency.json", torch.device("cpu")
+    cost = choice_latency_model(
+        get_space("convnet"), lambda a: build(a, **SIZES), torch.randn(2, 1, 8, 8),
+        open_table(path, cpu, "onnx", torch.float32), batch=32, device=cpu, path=path,
+    )  # fmt: skip
+    return [cost.sum_of(Architecture.from_dict(network["architecture"])) for network in networks]
 
 
 def ranks(values: Sequence[float]) -> np.ndarray[Any, Any]:
@@ -304,26 +317,31 @@ def main() -> None:
     """Parse the command line, train, write the results file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--runs", type=Path, default=Path("runs/finalists"))
+    parser.add_argument("--folds", type=int, default=FOLDS, help="so many, from the first on")
     parser.add_argument("--note", default="", help="of the machine's state, for the results file")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
     args.runs.mkdir(parents=True, exist_ok=True)
     networks = candidates(args.runs)
-    known = Known(trained(args.runs, networks))
+    known = Known(trained(args.runs, networks, args.folds))
     bundle = load_data("npz", path=write_fold(0, args.runs / "data", _FOLD_SEED)).without_test()
     batch = next(iter(bundle.batches("alpha", 64, seed=0, epoch=0)))
     made = [Architecture.from_dict(network["architecture"]) for network in networks]
     prior = prior_of(lambda a: build(a, **SIZES), batch)(made)
-    rows = list(
-        summary(known, networks, prior, of_supernets(args.runs, networks), bundle.size("val"))
-    )
+    taken = expected_times(args.runs, networks)
+    agreement = spearman(taken, [network["share"] for network in networks])
+    shared = of_supernets(args.runs, networks, args.folds)
+    rows: list[dict[str, Any]] = [
+        {"what": "latency table", "networks": len(taken), "spearman_with_measured": agreement},
+        *summary(known, networks, prior, shared, bundle.size("val")),
+    ]
     each = [
         {"what": "network", **network, "accuracy": known.accuracy(i), "test_loss": known.loss(i),
-         "prior": prior[i]} for i, network in enumerate(networks)
+         "prior": prior[i], "expected_ms": taken[i]} for i, network in enumerate(networks)
     ]  # fmt: skip
     path = write_results(
         "finalists", rows + each, device=device_name(torch.device("cpu")), folder=args.out,
-        command="python -m benchmarks.finalists",
+        command=f"python -m benchmarks.finalists --folds {args.folds}",
         notes={"data": "scikit-learn digits, the five folds of --choosing", "state_of_the_machine": args.note,
                "folds": known.folds, "epochs": [LONG.epochs, BRIEF.epochs], "val": bundle.size("val")},
     )  # fmt: skip

@@ -2,8 +2,8 @@
 
 The pool holds the pick of the alphas, the picks of earlier epochs, the best of a zero-cost prior among
 random architectures, of the shared weights among those that the prior likes, and neighbours of these and
-of the pick: all of them sound (no guard doubts them) and within the budget as measured. The sources take
-turns until the pool is full.
+of the pick. All of them are sound (no guard doubts them) and within the budget as measured. The sources
+take turns until the pool is full.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PROXIES = ("synflow", "naswot")
 # token numbers have no gradient, which synflow needs
 PROXIES_OF_TOKENS = ("snip", "naswot")
 _DRAWN = 16  # random architectures for each place in the pool
-_LIKED = 4  # one in so many of those that a ranking saw is seen by the next
+_LIKED = 2  # one in so many of those that a ranking saw is seen by the next
 _PARENTS = 6  # whose neighbours are looked at beside the pick's
 _NEAR = 64  # neighbours at most
 _TRIED = 40  # draws for each of these, where few are within the budget
@@ -95,14 +95,14 @@ def choose_pool(
         space: of the architectures.
         limits: what a finalist must be.
         rankings: source -> scores of random architectures, larger being better; the first one sees all
-            that are drawn, each further one the best quarter of the one before.
+            that are drawn, each further one the better half of the one before.
         count: finalists.
         seed: of the random architectures.
     """
     rng = np.random.default_rng(seed)
     drawn = list(_random(space, limits, rng, _DRAWN * count))
     sources: list[tuple[str, Iterable[Architecture]]] = [
-        ("an earlier epoch", [a for a in found.earlier if limits.admits(a)])
+        ("an earlier epoch", [a for a in found.earlier if limits.admits(a) and limits.fills(a)])
     ]
     ranked: list[tuple[str, list[Architecture]]] = []
     for name, ranking in rankings.items():

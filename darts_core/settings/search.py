@@ -102,7 +102,7 @@ class Search(RandomChanges, SearchConfig):
         1, "trainings of each finalist, whose mean counts", low=1, high=100
     )
     finalist_fill: float = setting(
-        0.75,
+        0.5,
         "part of a budget that random finalists are expected to take at least, where there are such",
         low=0, high=1,
     )  # fmt: skip

@@ -28,7 +28,12 @@ __all__ = [
 
 
 class ViewedStudy(Study):
-    """A study that shows samplers and pruners its trials otherwise than they are stored."""
+    """A study that shows samplers and pruners its trials otherwise than they are stored.
+
+    `none_waits` says that no trial waits to be asked for, which Optuna would look for among all of them.
+    """
+
+    none_waits = False
 
     def shown(self, trial: FrozenTrial) -> FrozenTrial:
         """What they see of a trial."""
@@ -46,6 +51,9 @@ class ViewedStudy(Study):
     ) -> list[FrozenTrial]:
         found = map(self.shown, super()._get_trials(deepcopy, None, use_cache))
         return [trial for trial in found if states is None or trial.state in states]
+
+    def _pop_waiting_trial_id(self) -> int | None:
+        return None if self.none_waits else super()._pop_waiting_trial_id()
 
 
 class PointsGrid(GridSampler):

@@ -30,7 +30,14 @@ from darts_core.study.accounts import Tally
 from darts_core.study.budget import Spent
 from darts_core.study.claim import Claim
 from darts_core.study.lease import FileLeases, Lease, Leases, LeaseWatch, StoredLeases
-from darts_core.study.optuna_private import numbered, set_attr, set_value, stored, taken_up
+from darts_core.study.optuna_private import (
+    numbered,
+    set_attr,
+    set_attrs,
+    set_value,
+    stored,
+    taken_up,
+)
 from darts_core.study.promotion import PAUSED, PromotingStudy, paused, promoter_of
 from darts_core.study.propose import propose
 from darts_core.study.pruners import make_pruner, rungs_of
@@ -371,17 +378,17 @@ class Ledger:
             LeaseLost: another worker runs this trial now.
         """
         with self.lock.held():
-            claim.renew()
+            claim.check()
             if state == "pruned" and claim.pauses:
                 set_attr(self.study, claim.trial, PAUSED, reason)
                 claim.release()
                 log.info("trial %d pauses, %s", claim.number, reason)
                 return self.record(numbered(self.study, claim.number))
             claim.lease.seconds = claim.seconds()
-            self._settle(
+            ended = self._settle(
                 claim.number, claim.lease, state, reason, metrics or {}, values, trace, claim.row
             )
-        return self.record(numbered(self.study, claim.number))
+        return self.record(ended)
 
     def end_paused(self) -> list[TrialRecord]:
         """End the trials that still wait, when nothing is left to run; the records of these."""
@@ -405,7 +412,7 @@ class Ledger:
         values: list[float] | None,
         trace: str | None = None,
         row: dict[str, Any] | None = None,
-    ) -> None:
+    ) -> FrozenTrial:
         result = {
             "schema_version": 1,
             "number": number,
@@ -422,10 +429,9 @@ class Ledger:
         write_json(self.trial_folder(number) / "result.json", content)
         # in this order, so that a kill in between leaves no lease on a finished trial
         self.leases.remove(number)
-        self._tell(number, result)
+        return self._tell(number, result)
 
-    def _tell(self, number: int, result: dict[str, Any]) -> None:
-        frozen = numbered(self.study, number)
+    def _tell(self, number: int, result: dict[str, Any]) -> FrozenTrial:
         attrs = {
             "metrics": result["metrics"],
             "epochs": result["epochs"],
@@ -434,14 +440,13 @@ class Ledger:
         }
         if self.spec.constraints and result["state"] == "complete":
             attrs["violations"] = meets(result["metrics"], self.spec.constraints)
-        for key, value in attrs.items():
-            set_attr(self.study, frozen, key, value)
+        set_attrs(self.study, number, attrs)
         self.study.sampler = self._sampler(number)
         state = TrialState[result["state"].upper()]
         values = result["values"] if state == TrialState.COMPLETE else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.study.tell(number, values, state=state)
+            return self.study.tell(number, values, state=state)
 
     # -- looking ----------------------------------------------------------------------------------
 

@@ -131,7 +131,7 @@ def versions(inside: Path) -> str:
 
 def run(inside: Path, tests: Sequence[str]) -> tuple[bool, str]:
     """(whether the tests passed, pytest's last line)."""
-    command = [inside, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--maxfail=20"]
+    command = [inside, "-m", "pytest", "-p", "no:cacheprovider", "--maxfail=20"]
     marks = "not gpu and not interpret and not full and not web and not cluster"
     done = subprocess.run(
         [*command, "-m", marks, *tests], cwd=ROOT, stdout=subprocess.PIPE, text=True,

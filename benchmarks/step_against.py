@@ -37,7 +37,7 @@ import darts_core
 steps = {}
 for case in json.loads(sys.argv[1]):
     made = StepCase(BenchOptions(), torch.device("cpu"), **CASES[case])
-    for name in made.variants():
+    for name in json.loads(sys.argv[2]):
         steps[f"{case}, {name}"] = made.step(name)
         steps[f"{case}, {name}"]()
 print(json.dumps([darts_core.__file__, list(steps)]), flush=True)
@@ -52,10 +52,10 @@ for line in sys.stdin:
 class Worker:
     """A process of one checkout that makes a step when it is told to."""
 
-    def __init__(self, root: Path, cases: list[str]) -> None:
+    def __init__(self, root: Path, cases: list[str], variants: list[str]) -> None:
         env = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'kernels'}"}
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", _WORKER, json.dumps(cases)],
+            [sys.executable, "-W", "ignore", "-c", _WORKER, *map(json.dumps, (cases, variants))],
             cwd=root, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             encoding="utf-8",
         )  # fmt: skip
@@ -110,6 +110,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--restart", type=int, default=5, help="rounds between new processes")
     parser.add_argument("--cases", nargs="+", default=list(CASES))
+    parser.add_argument("--variants", nargs="+", default=["batched", "batched second order"])
     parser.add_argument("--out", default="benchmarks/results")
     given = parser.parse_args()
     roots = {"old": given.old.resolve(), "new": Path(__file__).resolve().parents[1]}
@@ -119,7 +120,9 @@ def main() -> None:
         if number % given.restart == 0:
             for worker in workers.values():
                 worker.end()
-            workers = {side: Worker(root, given.cases) for side, root in roots.items()}
+            workers = {
+                side: Worker(root, given.cases, given.variants) for side, root in roots.items()
+            }
         for variant in workers["new"].variants:
             kept = taken.setdefault(variant, {"old": [], "new": []})
             for side in ("old", "new") if number % 2 == 0 else ("new", "old"):

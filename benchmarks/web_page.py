@@ -306,12 +306,17 @@ def _soak(served: Served, args: argparse.Namespace) -> dict[str, Any]:
         await task
 
     asyncio.run(follow())
-    fifth = max(1, len(samples) // 5)
+    fifth, tenth = max(1, len(samples) // 5), max(1, len(samples) // 10)
     return {
         "name": f"soak of {args.soak_minutes:g} minutes",
         "first_fifth_mib": round(statistics.fmean(samples[:fifth]), 1),
         "last_fifth_mib": round(statistics.fmean(samples[-fifth:]), 1),
         "most_mib": round(max(samples), 1),
+        # a leak rises to the end, a start levels off
+        "mib_by_tenths": [
+            round(statistics.fmean(samples[k : k + tenth]), 1)
+            for k in range(0, len(samples) - tenth + 1, tenth)
+        ],
         "n": len(samples),
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 __all__ = [
     "ArchitectureError",
@@ -20,11 +20,14 @@ __all__ = [
     "PruneError",
     "ResumeError",
     "TuneError",
+    "disk_failure",
     "is_memory_shortage",
     "nearest_names",
     "sentence_of",
     "unknown_name",
 ]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DartsError(Exception):
@@ -88,22 +91,27 @@ def is_memory_shortage(error: BaseException) -> bool:
     )
 
 
+def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
+    """`error` and what it comes from, the last first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
 def disk_failure(error: BaseException | None) -> OSError | None:
     """The error of a full or faulty disk that `error` is or comes from, if it does."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-            return error
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    for seen in _with_causes(error):
+        if isinstance(seen, OSError) and seen.errno in (*_FULL, errno.EIO):
+            return seen
     return None
 
 
 def sentence_of(error: BaseException) -> str | None:
     """The text to print for an expected failure; None for a defect."""
-    seen: BaseException | None = error
-    while seen is not None:
+    for seen in _with_causes(error):
         if isinstance(seen, DartsError):
             return str(seen)
-        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(seen, OSError) and seen.errno in _FULL:
             where = f" while writing {seen.filename}" if seen.filename else ""
             return (
                 f"The disk is full{where}; what was saved before is intact. Free some space (or set "
@@ -125,7 +133,6 @@ def sentence_of(error: BaseException) -> str | None:
             return (
                 f"{seen.filename} cannot be read or written: permission denied; change its rights."
             )
-        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -78,6 +79,12 @@ class Metric:
     def gain_text(self, gain: float) -> str:
         """`gain` with its unit: `+0.52 points`, `+0.013 R2`."""
         return f"{gain:+.2f} points" if self.share else f"{gain:+.3g} {self.words}"
+
+    def counting_error(self, value: float, examples: float) -> float:
+        """The standard error of a share that was counted on so many examples; 0 of other metrics."""
+        if not self.share or examples <= 0 or not 0 <= value <= 1:
+            return 0.0
+        return math.sqrt(value * (1 - value) / examples)
 
     def text(self, value: float | None, digits: int = 2) -> str:
         """`value` as a reader sees it: a share in per cent, other numbers plain."""

@@ -90,9 +90,17 @@ class Located:
         """Raise for the first key that is not in `allowed`, naming near ones."""
         for key, item in self.mapping().items():
             if key not in allowed:
-                near = nearest_names(key, allowed)
+                near = self._deeper(key) or nearest_names(key, allowed)
                 hint = f"did you mean {' or '.join(near)}? " if near else ""
                 item.fail("unknown field", f"{hint}known fields are {', '.join(sorted(allowed))}")
+
+    def _deeper(self, key: str) -> list[str]:
+        """Paths of the fields called `key` one level below this mapping."""
+        return [
+            f"{name}.{key}"
+            for name, item in self.mapping().items()
+            if isinstance(item.value, dict) and key in item.value
+        ]
 
     def text(self, allowed: Collection[str] | None = None) -> str:
         """The value as text, one of `allowed` where given."""

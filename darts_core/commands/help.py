@@ -39,7 +39,8 @@ HYDRA: dict[str, Command] = {
         "train a supernet with its alphas; leaves architecture.yaml",
         """  darts-core search data=digits space=nasbench201 search.epochs=5
   darts-core search -m space=darts,nasbench201 seed=1,2 data=digits
-  darts-core search plugins=[my_nas.ops] space=darts space.ops=[none,skip_connect,my_op]""",
+  darts-core search plugins=[my_nas.ops] space=darts space.ops=[none,skip_connect,my_op]
+  darts-core search data=digits model=my_nas.nets:make      (the choices in a network of your own)""",
     ),
     "train": Command(
         "train one fixed network; leaves model.pt",

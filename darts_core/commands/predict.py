@@ -20,7 +20,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="JPEG, PNG, BMP, PPM, WebP, TIFF or GIF images; .npy files of one sample; a text",
     )
-    parser.add_argument("--model", required=True, metavar="DIR", help="folder that export wrote")
+    parser.add_argument(
+        "--model", required=True, metavar="DIR",
+        help="folder that export wrote; or a model.pt of ours, or its folder, which runs as it is",
+    )  # fmt: skip
     parser.add_argument(
         "--runtime", help="the artifact to run, e.g. onnx or pt2; default: the best"
     )

@@ -14,6 +14,7 @@ from darts_core.data.arrays import read_array
 from darts_core.data.images import frames_of, open_image, pixels_of, quietly, warn_of_frames
 from darts_core.errors import DataError, ExportError
 from darts_core.export.runtime import LoadedModel, load
+from darts_core.export.saved import open_saved, saved_file
 from darts_core.named_inputs import pack, shapes_of
 from darts_core.reading import DAMAGE, regular_file
 
@@ -49,7 +50,7 @@ def predict(
     """Predictions for files, in their order.
 
     Args:
-        model: an export folder, or a model that `load` gave.
+        model: an export folder, a model.pt of ours or the folder of one, or a model that `load` gave.
         images: paths of image files, read as the data sets read theirs (`darts_core.data.images`
             states the formats and rules); they are converted to the model's channels and resized to
             its height and width. Of any other model, and of images that are no bytes: `.npy` files
@@ -63,7 +64,7 @@ def predict(
         DataError: a file is missing, damaged or of another shape.
         ExportError: the folder cannot be loaded, or its task is not registered here.
     """
-    loaded = model if isinstance(model, LoadedModel) else load(model, runtime, **options)
+    loaded = model if isinstance(model, LoadedModel) else _opened(model, runtime, options)
     task = loaded.task
     if task is None:
         raise ExportError(
@@ -83,6 +84,15 @@ def predict(
             best = max(named, key=named.__getitem__)
             results.append(Prediction(str(path), best, named[best], named))
     return results
+
+
+def _opened(place: str | Path, runtime: str | None, options: dict[str, Any]) -> LoadedModel:
+    saved = saved_file(place)
+    if saved is None:
+        return load(place, runtime, **options)
+    if runtime not in (None, "eager"):
+        raise ExportError(f"{saved} is not exported: it runs eagerly, not as {runtime!r}.")
+    return open_saved(saved)
 
 
 def _sample(path: str | Path, model: LoadedModel) -> torch.Tensor:

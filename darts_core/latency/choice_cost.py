@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from darts_core.architecture import Architecture
 from darts_core.errors import LatencyError, unknown_name
 from darts_core.latency.deployed import without_norms
-from darts_core.latency.survey import Network, Survey, digest
+from darts_core.latency.survey import Network, Survey, bare, digest
 from darts_core.latency.table import LatencyTable, fill_table
 from darts_core.latency.units import Unit, find_units
 from darts_core.latency.within import fastest
@@ -164,8 +164,13 @@ def choice_latency_model(
     """
     table.require_device(device)
     survey = Survey(space, make, sample, lambda network: without_norms(network, sample))
-    units = find_units(survey)
-    seen = survey.tabulate(units, digest)
+    units, where_bare = find_units(survey)
+
+    def work_of(network: Network, path: str) -> str:
+        timed = path not in where_bare or bare(network, path)
+        return digest(network, path) if timed else ""
+
+    seen = survey.tabulate(units, work_of)
     wanted: dict[str, Unit] = {}
     keys: dict[str, dict[tuple[Option, ...], str | None]] = {}
     for name, entries in seen.items():

@@ -274,7 +274,9 @@ def _size(place: Place, op: str, what: str) -> float:
 
 
 def fit_overhead(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> dict[str, Any]:
-    """Overhead and slope that turn sums of table rows into networks' times (least squares).
+    """Overhead and slope that turn sums of table rows into networks' times.
+
+    Medians (Theil and Sen): one network timed beside other work among few must not move all predictions.
 
     Returns:
         overhead_ms, slope, n and the root mean square error, for `LatencyTable.fits`.
@@ -284,11 +286,15 @@ def fit_overhead(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> dict
     """
     if len(sums_ms) < 3 or len(sums_ms) != len(measured_ms) or np.ptp(sums_ms) == 0:
         raise LatencyError("The overhead needs at least 3 networks of different sums to be fitted.")
-    slope, overhead = np.polyfit(np.asarray(sums_ms), np.asarray(measured_ms), 1)
+    sums, measured = np.asarray(sums_ms), np.asarray(measured_ms)
+    left, right = np.triu_indices(len(sums), 1)
+    apart = sums[left] != sums[right]
+    slope = np.median((measured[left] - measured[right])[apart] / (sums[left] - sums[right])[apart])
     if slope <= 0:
         # more work cannot take less time: the networks differ by less than the noise
-        slope, overhead = 1.0, np.mean(np.asarray(measured_ms) - np.asarray(sums_ms))
-    residual = np.asarray(measured_ms) - (overhead + slope * np.asarray(sums_ms))
+        slope = 1.0
+    overhead = np.median(measured - slope * sums)
+    residual = measured - (overhead + slope * sums)
     return {
         "overhead_ms": float(overhead),
         "slope": float(slope),

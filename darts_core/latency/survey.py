@@ -24,7 +24,7 @@ from darts_core.errors import LatencyError
 from darts_core.ops.macs import macs_by_module
 from darts_core.spaces.choices import ChoiceSpace, Option
 
-__all__ = ["Network", "Part", "Survey", "base_options", "digest"]
+__all__ = ["Network", "Part", "Survey", "bare", "base_options", "digest"]
 
 _MOST_COMBINATIONS = 512
 _LEARNT = 16  # random networks from which further dependencies are learnt
@@ -108,6 +108,10 @@ class Survey:
     def paths(self) -> list[str]:
         """Every path that was seen, the outer before the inner."""
         return sorted({path for network in self._seen.values() for path in network})
+
+    def ever_bare(self, path: str) -> bool:
+        """Whether it is bare in one of the networks that were seen."""
+        return any(bare(network, path) for network in self._seen.values())
 
     def labels(self, path: str, *, whole: bool) -> tuple[str, ...]:
         """The choices on which the part depends; `whole`: or anything inside it."""
@@ -289,6 +293,13 @@ def _parts_of(network: nn.Module, sample: torch.Tensor) -> Network:
         size = sum(p.numel() for p in params)
         found[path] = Part(kind, count, size, tuple(inputs[path]), len(inputs[path]))
     return found
+
+
+def bare(network: Network, path: str) -> bool:
+    """Whether the part is there, works itself and has no parts inside it."""
+    part, inside = network.get(path), f"{path}." if path else ""
+    works = part is not None and part.macs + part.params > 0
+    return works and not any(o != path and o.startswith(inside) for o in network)
 
 
 def digest(network: Network, path: str) -> str:

@@ -25,10 +25,15 @@ __all__ = ["Unit", "find_units"]
 _MOST = 36
 
 
-def find_units(survey: Survey) -> dict[str, tuple[str, ...]]:
-    """Path of each part to be timed -> the choices on which it depends."""
+def find_units(survey: Survey) -> tuple[dict[str, tuple[str, ...]], set[str]]:
+    """(path of each part to be timed -> the choices on which it depends, those timed where bare).
+
+    What is timed in pieces may, under some choices, have none: a convolution where others are a depthwise
+    and a pointwise one. There it is timed itself.
+    """
     paths = survey.paths()
     found: dict[str, tuple[str, ...]] = {}
+    where_bare: set[str] = set()
 
     def visit(path: str) -> None:
         labels = survey.labels(path, whole=True)
@@ -37,11 +42,14 @@ def find_units(survey: Survey) -> dict[str, tuple[str, ...]]:
         if not inner or (count <= _MOST and _fits(survey, path)):
             found[path] = labels
             return
+        if survey.ever_bare(path):
+            found[path] = labels
+            where_bare.add(path)
         for child in inner:
             visit(child)
 
     visit("")
-    return found
+    return found, where_bare
 
 
 def _children(paths: list[str], path: str) -> list[str]:

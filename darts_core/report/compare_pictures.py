@@ -9,38 +9,44 @@ from typing import Any
 from darts_core.errors import JobError
 from darts_core.report.blocks import card, pair
 from darts_core.report.charts import Line, line_chart
+from darts_core.report.compare_pipelines import pipeline_pictures
 from darts_core.report.front import Front, Key, Point
 from darts_core.report.html import Markup
+from darts_core.report.legend import SERIES_SHAPES
 from darts_core.report.palette import series_colors
 from darts_core.report.svg_front import front_svg, key_html
-from darts_core.report.trials_front import search_front
+from darts_core.report.trials_front import Gains, search_front
 from darts_core.store.record import SCRIPT
 from darts_core.store.version import Version
-from darts_core.study.results import Goals, Row, objectives, read_rows, row_values, search_rows
+from darts_core.study.results import Goals, Row, read_rows, row_values, search_rows, summary
 
 __all__ = ["compare_pictures"]
 
-_SHAPES = ("circle", "square", "diamond", "triangle", "hexagon", "pentagon", "cross")
-
 
 def compare_pictures(versions: Sequence[Version]) -> Markup:
+    """Curves and fronts of the versions over each other, of searches of scripts and of pipelines apart."""
+    return _scripts(versions) + pipeline_pictures(versions)
+
+
+def _scripts(versions: Sequence[Version]) -> Markup:
     """Best so far and fronts of the searches of scripts among the versions that share their objectives."""
-    found: list[tuple[str, list[Row], Goals]] = []
+    found: list[tuple[str, list[Row], Goals, Gains]] = []
     for version in versions:
         if version.kind != SCRIPT:
             continue
         try:
-            goals = objectives(version.path)
+            ended = summary(version.path)
         except JobError:
             continue
+        goals = ended["objectives"]
         if not found or _names(goals) == _names(found[0][2]):
-            found.append((version.label, read_rows(version.path), goals))
+            found.append((version.label, read_rows(version.path), goals, ended["gain"]))
     if len(found) < 2:
         return Markup()
     colors = series_colors(len(found))
     lines = [
         Line(label, _so_far(rows, goals), color, steps=True)
-        for (label, rows, goals), color in zip(found, colors, strict=True)
+        for (label, rows, goals, _), color in zip(found, colors, strict=True)
     ]
     metric = str(found[0][2][0]["metric"]).replace("_", " ")
     curves = line_chart(lines, x_label="trial", y_label=metric, title="Best so far of each version",
@@ -63,19 +69,22 @@ def _so_far(rows: Sequence[Row], goals: Goals) -> list[tuple[float, float]]:
     return points
 
 
-def _fronts(found: Sequence[tuple[str, list[Row], Goals]], colors: Sequence[str]) -> Markup:
-    """All trials in one picture, a mark and a colour a version; the front is that of all together."""
+def _fronts(found: Sequence[tuple[str, list[Row], Goals, Gains]], colors: Sequence[str]) -> Markup:
+    """All trials in one picture, a mark and a colour a version; the front is that of all together.
+
+    Bars are the spread over fresh seeds, where a version has confirmed its pick.
+    """
     points: list[Point] = []
     keys, first = [], None
-    for index, ((label, rows, goals), color) in enumerate(zip(found, colors, strict=True)):
-        own = search_front(rows, goals)
+    for index, ((label, rows, goals, gains), color) in enumerate(zip(found, colors, strict=True)):
+        own = search_front(rows, goals, gains=gains)
         if own is None:
             continue
         first = first or own
-        shape = _SHAPES[index % len(_SHAPES)]
+        shape = SERIES_SHAPES[index % len(SERIES_SHAPES)]
         keys.append(Key(shape, color, label))
         points += [
-            replace(p, color=color, shape=shape, label="", tip=f"{label}, {p.tip}")
+            replace(p, color=color, shape=shape, label=_bars(p), tip=f"{label}, {p.tip}")
             for p in own.points
         ]
     if first is None:
@@ -83,3 +92,7 @@ def _fronts(found: Sequence[tuple[str, list[Row], Goals]], colors: Sequence[str]
     front = Front("Objectives of the versions", first.x, first.y, tuple(points), baseline=None,
                   keys=tuple(keys))  # fmt: skip
     return card(front_svg(front, width=1060) + key_html([front]), title="Fronts")
+
+
+def _bars(point: Point) -> str:
+    return "" if point.y_range is None else point.tip.partition(":")[0]

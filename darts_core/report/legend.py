@@ -8,7 +8,10 @@ from darts_core.report.front import Key
 from darts_core.report.html import Markup, render
 from darts_core.report.svg import line, tag
 
-__all__ = ["legend", "mark"]
+__all__ = ["SERIES_SHAPES", "legend", "mark"]
+
+# one a series; "star" is the baseline's
+SERIES_SHAPES = ("circle", "square", "diamond", "triangle", "hexagon", "pentagon", "cross")
 
 _SHAPES: dict[str, list[tuple[float, float]]] = {
     "square": [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],

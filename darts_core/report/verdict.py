@@ -34,9 +34,9 @@ def _noise(row: ModelRow, base: ModelRow) -> float:
 def _counting(row: ModelRow) -> float:
     """The standard error of a share counted on the test examples; 0 where their number is unknown."""
     examples, share = finite(row.extra.get("test_examples")), row.accuracy_mean
-    if not examples or share is None or not 0 <= share <= 1:
+    if not examples or share is None:
         return 0.0
-    return math.sqrt(share * (1 - share) / (examples * max(row.n, 1)))
+    return row.metric.counting_error(share, examples * max(row.n, 1))
 
 
 def _compare(row: ModelRow, base: ModelRow, batch: int) -> str:

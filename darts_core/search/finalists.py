@@ -1,8 +1,9 @@
 """Finalists: the candidates among which a search chooses by training each of them briefly.
 
-The pool holds the pick of the alphas, the picks of earlier epochs, the best of a zero-cost prior and of
-the shared weights among random architectures, and neighbours of the pick: all of them sound (no guard
-doubts them) and within the budget as measured. The sources take turns until the pool is full.
+The pool holds the pick of the alphas, the picks of earlier epochs, the best of a zero-cost prior among
+random architectures, of the shared weights among those that the prior likes, and what is found from there
+by changing single choices of what both rank best. All of them are sound (no guard doubts them) and within
+the budget as measured. The sources take turns until the pool is full.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ CLASSES = Classification()
 PROXIES = ("synflow", "naswot")
 # token numbers have no gradient, which synflow needs
 PROXIES_OF_TOKENS = ("snip", "naswot")
-_DRAWN = 8  # random architectures for each place in the pool
+_DRAWN = 16  # random architectures for each place in the pool
+_LIKED = 2  # one in so many of those that a ranking saw is seen by the next
+_GENERATIONS = 3  # of neighbours of the best, which are climbed to by the rankings
+_PARENTS = 6  # whose neighbours are looked at
+_NEAR = 48  # neighbours a generation at most
 _TRIED = 40  # draws for each of these, where few are within the budget
 Ranking = Callable[[Sequence[Architecture]], list[float]]
 
@@ -57,6 +62,8 @@ class Limits:
     Attributes:
         sound: whether no guard doubts an architecture.
         expected: whether it is expected to be within the budget.
+        fills: whether it is expected to take most of the budget, which random ones have to where such
+            are found: what a network may take and does not is given away.
         measured: its cost as measured, or None if that is above the budget; None without a budget.
         identity: equal for architectures with the same network: what a choice says of a layer that is
             not there makes no difference.
@@ -64,6 +71,7 @@ class Limits:
 
     sound: Callable[[Architecture], bool]
     expected: Callable[[Architecture], bool] = lambda _: True
+    fills: Callable[[Architecture], bool] = lambda _: True
     measured: Callable[[Architecture], float | None] | None = None
     identity: Callable[[Architecture], Any] = lambda architecture: architecture
 
@@ -87,49 +95,81 @@ def choose_pool(
         found: what the search ended with, within its budget.
         space: of the architectures.
         limits: what a finalist must be.
-        rankings: source -> scores of random architectures, larger being better.
+        rankings: source -> scores of random architectures, larger being better; the first one sees all
+            that are drawn, each further one the better half of the one before.
         count: finalists.
         seed: of the random architectures.
     """
     rng = np.random.default_rng(seed)
     drawn = list(_random(space, limits, rng, _DRAWN * count))
     sources: list[tuple[str, Iterable[Architecture]]] = [
-        ("an earlier epoch", [a for a in found.earlier if limits.admits(a)])
+        ("an earlier epoch", [a for a in found.earlier if limits.admits(a) and limits.fills(a)])
     ]
+    ranked: list[tuple[str, list[Architecture]]] = []
     for name, ranking in rankings.items():
         values = ranking(drawn)
-        order = sorted(range(len(drawn)), key=lambda i: -values[i])
-        sources.append((name, [drawn[i] for i in order]))
-    sources.append(("a neighbour", _neighbours(found, space, limits, rng)))
+        order = [drawn[i] for i in sorted(range(len(drawn)), key=lambda i: -values[i])]
+        ranked.append((name, order))
+        drawn = order[: -(-len(order) // _LIKED)]
+    sources += ranked
+    near = [found.architecture, *(ranked[-1][1][:_PARENTS] if ranked else [])]
+    for _ in range(_GENERATIONS if rankings else 1):
+        new = _neighbours(near[: _PARENTS + 1], found, space, limits, rng)
+        near = _by_all(list(dict.fromkeys([*near[:_PARENTS], *new])), rankings)
+    sources.append(("a neighbour", [a for a in near if limits.admits(a)]))
     return list(itertools.islice(_admitted(found, limits, sources), count))
+
+
+def _by_all(
+    architectures: Sequence[Architecture], rankings: Mapping[str, Ranking]
+) -> list[Architecture]:
+    """By the sum of the places in all rankings, the best first; as they were where there is none."""
+    total = np.zeros(len(architectures))
+    for ranking in rankings.values():
+        total += np.argsort(np.argsort(ranking(architectures)))
+    return [architectures[i] for i in np.argsort(-total, kind="stable")]
 
 
 def _random(
     space: SearchSpace, limits: Limits, rng: np.random.Generator, count: int
 ) -> Iterator[Architecture]:
-    """Different random architectures that may be drawn; fewer where such are rare."""
+    """Different random architectures that may be drawn; fewer where such are rare.
+
+    Those that fill the budget come first, the others only where these are too few.
+    """
     seen: set[Any] = set()
-    for _ in range(_TRIED * count):
-        if len(seen) == count:
-            return
-        architecture = space.random(rng)
-        identity = limits.identity(architecture)
-        if identity not in seen and limits.admits(architecture):
-            seen.add(identity)
-            yield architecture
+    for wanted in (limits.fills, lambda _: True):
+        for _ in range(_TRIED * count):
+            if len(seen) == count:
+                return
+            architecture = space.random(rng)
+            if not (wanted(architecture) and limits.admits(architecture)):
+                continue
+            identity = limits.identity(architecture)
+            if identity not in seen:
+                seen.add(identity)
+                yield architecture
 
 
 def _neighbours(
-    found: SearchResult, space: SearchSpace, limits: Limits, rng: np.random.Generator
+    parents: Sequence[Architecture],
+    found: SearchResult,
+    space: SearchSpace,
+    limits: Limits,
+    rng: np.random.Generator,
 ) -> list[Architecture]:
-    """Changes of a single choice of the pick, those first that give up the least weight."""
+    """Changes of a single choice of the parents: at most so many, those first that fill the budget.
+
+    Then those that give up the least weight.
+    """
     weights = {kind: np.asarray(w) for kind, w in found.weights.items()}
     if not weights:
         weights = {kind: np.ones(shape) for kind, shape in space.alpha_shapes().items()}
-    moves = list(changes(space, found.architecture, weights))
-    rng.shuffle(moves)  # type: ignore[arg-type]
-    moves.sort(key=lambda move: move[1])
-    return [architecture for architecture, _ in moves if limits.admits(architecture)]
+    moves = {move[0]: move for parent in parents for move in changes(space, parent, weights)}
+    kept = [moves[key] for key in moves if key not in parents and limits.admits(key)]
+    rng.shuffle(kept)  # type: ignore[arg-type]
+    kept.sort(key=lambda move: (not limits.fills(move[0]), move[1]))
+    return [architecture for architecture, _ in kept[:_NEAR]]
 
 
 def _admitted(

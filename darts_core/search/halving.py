@@ -26,7 +26,7 @@ from darts_core.search.finalists import Finalist
 from darts_core.settings import TrainConfig
 from darts_core.train import fit
 
-__all__ = ["Bracket", "Halving", "Standing"]
+__all__ = ["Bracket", "Halving", "Standing", "best_first"]
 
 SPLITS = ("params", "alpha")
 
@@ -41,19 +41,45 @@ class Standing:
 
     Attributes:
         finalist: the candidate.
+        place: its number in the pool.
         accuracies: mean over seeds of the metric on val, by epochs trained.
         losses: likewise of the loss.
         metric: the task's.
     """
 
     finalist: Finalist
+    place: int = 0
     accuracies: dict[int, float] = field(default_factory=dict)
     losses: dict[int, float] = field(default_factory=dict)
     metric: Metric = ACCURACY
 
-    def key(self, epochs: int) -> tuple[float, float]:
-        """What is compared: the metric, then the loss; larger is better."""
-        return self.metric.rating(self.accuracies[epochs]), -self.losses[epochs]
+    def rating(self, epochs: int) -> float:
+        """The metric after so many epochs; larger is better."""
+        return self.metric.rating(self.accuracies[epochs])
+
+
+def best_first(standings: Sequence[Standing], epochs: int, examples: int) -> list[Standing]:
+    """Finalists in the order of what they reached after `epochs`.
+
+    The metric decides, but those that it cannot tell from the best one, as they lie within its standard
+    error, are told apart by the loss, which says more of few examples.
+
+    Args:
+        standings: of finalists that were trained so far.
+        epochs: of the rung.
+        examples: on which the metric was counted, over all starts.
+    """
+    best = max(standings, key=lambda standing: standing.rating(epochs))
+    value = best.accuracies[epochs]
+    # one error and one success more: a share of 1 has an error, too
+    error = best.metric.counting_error((value * examples + 1) / (examples + 2), examples)
+
+    def key(standing: Standing) -> tuple[float, float]:
+        return max(0.0, best.rating(epochs) - error - standing.rating(epochs)), standing.losses[
+            epochs
+        ]
+
+    return sorted(standings, key=key)
 
 
 @dataclass
@@ -111,22 +137,23 @@ class Halving:
     def __call__(self, finalists: Sequence[Finalist]) -> Bracket:
         """The bracket of these finalists; the better half, rounded up, passes each rung but the last."""
         metric = self.bundle.task.metric
-        standings = [Standing(finalist, metric=metric) for finalist in finalists]
-        left, rungs, done, before = list(range(len(standings))), self.rungs(), 0, 0
+        standings = [Standing(f, place, metric=metric) for place, f in enumerate(finalists)]
+        examples = self.bundle.size("val") * self.seeds
+        left, rungs, done, before = standings, self.rungs(), 0, 0
         planned = self._planned(len(left), rungs)
         for rung in rungs:
-            for place in left:
-                self._train(standings[place], place, rung)
+            for standing in left:
+                self._train(standing, rung)
                 done += (rung - before) * self.seeds
                 if self.progress is not None:
                     self.progress(done, planned)
-            left.sort(key=lambda place: standings[place].key(rung), reverse=True)
+            left = best_first(left, rung, examples)
             if rung != rungs[-1] and len(left) > 2:
                 left = left[: -(-len(left) // 2)]
             before = rung
         rows = [row for path in self._folders(len(standings)) for row in RunFolder(path).metrics()]
         seconds = sum(float(row["seconds"]) for row in rows)
-        return Bracket(standings, left[0], rungs, self.seeds, len(rows), seconds)
+        return Bracket(standings, left[0].place, rungs, self.seeds, len(rows), seconds)
 
     def _planned(self, count: int, rungs: Sequence[int]) -> int:
         total, before = 0, 0
@@ -141,10 +168,12 @@ class Halving:
     def _folder(self, place: int, number: int) -> Path:
         return self.folder / f"{place:02d}" / f"seed{self.seed + number}"
 
-    def _train(self, standing: Standing, place: int, rung: int) -> None:
+    def _train(self, standing: Standing, rung: int) -> None:
         """Train the finalist up to `rung` epochs from every start, and note how it stands."""
         rows = [
-            self._up_to(standing.finalist.architecture, self._folder(place, k), self.seed + k, rung)
+            self._up_to(
+                standing.finalist.architecture, self._folder(standing.place, k), self.seed + k, rung
+            )
             for k in range(self.seeds)
         ]
         standing.accuracies[rung] = statistics.mean(

@@ -101,6 +101,11 @@ class Search(RandomChanges, SearchConfig):
     finalist_seeds: int = setting(
         1, "trainings of each finalist, whose mean counts", low=1, high=100
     )
+    finalist_fill: float = setting(
+        0.5,
+        "part of a budget that random finalists are expected to take at least, where there are such",
+        low=0, high=1,
+    )  # fmt: skip
     tabular: str | None = setting(
         None, "a table (.npz, .csv, NATS-Bench files) in which the result is ranked"
     )

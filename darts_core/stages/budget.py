@@ -17,7 +17,7 @@ from darts_core.latency.within import Settled, within_budget
 from darts_core.search import Doubt, SearchResult
 from darts_core.spaces import SearchSpace
 
-__all__ = ["settle", "timed"]
+__all__ = ["price_winner", "settle", "timed"]
 
 log = logging.getLogger("darts_core")
 _LOADINGS = 2
@@ -82,6 +82,32 @@ def settle(
     return found, {"cost": facts, "warnings": warnings}
 
 
+def price_winner(
+    costed: dict[str, Any],
+    pick: SearchResult,
+    found: SearchResult,
+    penalties: Sequence[nn.Module],
+    chosen: Mapping[str, Any],
+) -> dict[str, Any]:
+    """`costed` with the cost of the finalist that won, where it is not the pick that was settled.
+
+    Args:
+        costed: facts of `settle` about `pick`.
+        pick: what was settled.
+        found: what is returned.
+        penalties: those of the search.
+        chosen: facts about the finalists.
+    """
+    if "cost" not in costed or found.architecture == pick.architecture:
+        return costed
+    penalty: Any = penalties[-1]
+    finalists = chosen["finalists"]
+    facts = {**costed["cost"], "found": penalty.cost.of(found.architecture)}
+    if facts["budget"] is not None:
+        facts["measured"] = finalists["bracket"][finalists["winner"]]["cost"]
+    return {**costed, "cost": facts}
+
+
 def timed(timer: NetworkTimer) -> Callable[[Architecture], float]:
     """The mean over loadings: where a network's memory lies is part of its time."""
     return lambda architecture: statistics.mean(
@@ -98,7 +124,7 @@ def _warnings(
         first = settled.steps[0]["measured"]
         messages.append(
             f"the strongest operations missed the budget of {facts['budget']:g} {facts['unit']} "
-            f"({how} {first:.3g}); the nearest network that meets it is returned ({how} "
+            f"({how} {first:.3g}); the nearest network that meets it takes their place ({how} "
             f"{settled.measured:.3g})"
         )
     if facts["disturbed"]:

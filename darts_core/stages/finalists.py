@@ -20,7 +20,6 @@ from darts_core.search.finalists import Finalist, Limits, choose_pool, prior_of,
 from darts_core.search.halving import SPLITS, Bracket, Halving
 from darts_core.settings import TrainConfig
 from darts_core.spaces import ChoiceSpace, SearchSpace
-from darts_core.stages.budget import timed
 from darts_core.stages.interrupt import check_stop, deferred_stop
 from darts_core.stages.progress import progress_bar
 from darts_core.stages.schema import SearchStage
@@ -32,6 +31,8 @@ log = logging.getLogger("darts_core")
 # zero-cost proxies mislead on networks of one cell a stage
 _LEAST_LAYERS = 3
 _RANKED_ON = 4
+# so many times the budget: what would take more even if it were as much faster than expected as any so far
+_SURELY = 1.1
 
 
 @dataclass(frozen=True)
@@ -154,27 +155,45 @@ def _choose(
         "a zero-cost prior": prior,
         "the shared weights": shared_weights_of(supernet, batches, task),
     }
-    limits = _limits(penalties, timer, lambda a: not judge(a))
+    limits = _limits(penalties, timer, lambda a: not judge(a), node.finalist_fill)
     if isinstance(space, ChoiceSpace):
         limits = replace(limits, identity=sizes.text)
     return choose_pool(found, space, limits, rankings, count=node.finalists, seed=config.seed)
 
 
 def _limits(
-    penalties: Sequence[nn.Module], timer: Any, sound: Callable[[Architecture], bool]
+    penalties: Sequence[nn.Module],
+    timer: Any,
+    sound: Callable[[Architecture], bool],
+    fill: float,
 ) -> Limits:
-    """What the budget, if there is one, lets pass: as expected for a draw, as measured for a place."""
+    """What the budget, if there is one, lets pass: as expected for a draw, as measured for a place.
+
+    A random draw is to be expected to take at least `fill` of it.
+    """
     penalty: Any = penalties[-1] if penalties else None
     budget = getattr(penalty, "budget", None)
     if budget is None:
         return Limits(sound)
-    take = penalty.cost.of if timer is None else timed(timer)
+    take = penalty.cost.of if timer is None else (lambda a: timer(a).median_ms)
+    over: list[float] = []  # measured over expected
 
     def measured(architecture: Architecture) -> float | None:
+        expected = penalty.cost.of(architecture)
+        # timing takes longer than anything else here, so what is sure to be too slow is not timed
+        if over and expected * min(over) > _SURELY * budget:
+            return None
         cost = float(take(architecture))
+        if expected > 0:
+            over.append(cost / expected)
         return cost if cost <= TOLERANCE * budget else None
 
-    return Limits(sound, lambda a: penalty.cost.of(a) <= budget, measured)
+    return Limits(
+        sound,
+        lambda a: penalty.cost.of(a) <= budget,
+        lambda a: fill * budget <= penalty.cost.of(a),
+        measured,
+    )
 
 
 def _recipe(config: SearchStage, bundle: DataBundle) -> TrainConfig:

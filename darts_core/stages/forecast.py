@@ -1,4 +1,4 @@
-"""How long a training will take and how much memory it needs, from a few steps on a throw-away network.
+"""How long a training will take and how much memory it needs, from a few steps of a throw-away network.
 
 Shapes: x_BCHW images or other inputs [B, ...], y_B targets [B, ...].
 """
@@ -25,6 +25,7 @@ __all__ = ["Forecast", "duration", "forecast", "process_peak_mib"]
 
 log = logging.getLogger("darts_core")
 _TIMED_STEPS, _TIMED_SECONDS = 3, 4.0
+Step = Callable[[Tensor, Tensor], Any]
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,11 @@ def forecast(
     *,
     batch_size: int,
     steps: int,
-    passes: float,
     device: torch.device,
     what: str,
+    step_of: Callable[[nn.Module], Step] | None = None,
 ) -> Forecast:
-    """Time a few forward and backward passes of a fresh network, after a warm-up, and log the forecast.
+    """Time a few steps of a fresh network, after a warm-up, and log the forecast.
 
     The random generators are left as they were, so that a forecast changes no result.
 
@@ -55,9 +56,10 @@ def forecast(
         bundle: whose inputs are drawn, and whose targets the task's loss is taken of.
         batch_size: images a step.
         steps: optimizer steps to come.
-        passes: forward-and-backward passes a step costs.
         device: where the network will run.
         what: names the work in the log line.
+        step_of: network -> what makes one step of it, called with inputs and targets; None: a forward and
+            a backward pass.
 
     Raises:
         MemoryShortageError: a step does not fit; states the largest batch that does.
@@ -68,8 +70,8 @@ def forecast(
         x_BCHW = draw_inputs(bundle.input_shape, batch_size, vocabulary=bundle.in_channels)
         first = bundle.pool.targets_N[bundle.parts["params"][:1]].cpu()
         y_B = first.expand(batch_size, *first.shape[1:]).contiguous()
-        pass_seconds, peak_mib = _guarded(model, x_BCHW, y_B, device, bundle.task)
-    found = Forecast(pass_seconds * passes, pass_seconds * passes * steps, peak_mib)
+        step_seconds, peak_mib = _guarded(model, x_BCHW, y_B, device, bundle.task, step_of)
+    found = Forecast(step_seconds, step_seconds * steps, peak_mib)
     log.info(
         "%s: about %s for %d steps of %.0f ms, about %.0f MiB on %s",
         what,
@@ -90,11 +92,17 @@ def duration(seconds: float) -> str:
 
 
 def _guarded(
-    model: nn.Module, x_BCHW: Tensor, y_B: Tensor, device: torch.device, task: Task
+    model: nn.Module,
+    x_BCHW: Tensor,
+    y_B: Tensor,
+    device: torch.device,
+    task: Task,
+    step_of: Callable[[nn.Module], Step] | None,
 ) -> tuple[float, float]:
     shortage = None
     try:
-        return _time(model, x_BCHW.to(device), y_B.to(device), device, task)
+        one = _pass_of(model, task) if step_of is None else step_of(model)
+        return _time(one, x_BCHW.to(device), y_B.to(device), device)
     except (RuntimeError, MemoryError) as error:
         if not is_memory_shortage(error):
             raise
@@ -112,26 +120,30 @@ def _loss_of(model: nn.Module, task: Task) -> Callable[[Tensor, Tensor], tuple[T
     return loss_of
 
 
-def _time(
-    model: nn.Module, x_BCHW: Tensor, y_B: Tensor, device: torch.device, task: Task
-) -> tuple[float, float]:
-    """(median seconds of a pass, peak MiB)."""
+def _pass_of(model: nn.Module, task: Task) -> Step:
+    """A forward and a backward pass."""
     loss_of = _loss_of(model, task)
 
-    def step() -> None:
+    def step(x_BCHW: Tensor, y_B: Tensor) -> None:
         model.zero_grad(set_to_none=True)
         loss_of(x_BCHW, y_B)[0].backward()
+
+    return step
+
+
+def _time(step: Step, x_BCHW: Tensor, y_B: Tensor, device: torch.device) -> tuple[float, float]:
+    """(median seconds of a step, peak MiB)."""
 
     def wait() -> None:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    step()
+    step(x_BCHW, y_B)
     wait()
     seconds: list[float] = []
     while len(seconds) < _TIMED_STEPS and sum(seconds) < _TIMED_SECONDS:
         started = time.perf_counter()
-        step()
+        step(x_BCHW, y_B)
         wait()
         seconds.append(time.perf_counter() - started)
     return sorted(seconds)[len(seconds) // 2], process_peak_mib(device)

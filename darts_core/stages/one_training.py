@@ -31,7 +31,6 @@ def one_training(config: TrainStage, folder: Path) -> float:
         bundle,
         batch_size=settings.batch_size,
         steps=bundle.steps(SPLITS, settings.batch_size) * settings.epochs,
-        passes=1,
         device=device,
         what=f"one full training of {network.name}",
     )

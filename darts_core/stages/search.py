@@ -21,7 +21,7 @@ from darts_core.search.distributed import (
     search_distributed,
 )
 from darts_core.search.record import doubts_about
-from darts_core.stages.budget import settle
+from darts_core.stages.budget import price_winner, settle
 from darts_core.stages.cost import network_timer, penalties
 from darts_core.stages.finalists import choose_among_finalists
 from darts_core.stages.forecast import forecast, process_peak_mib
@@ -37,8 +37,8 @@ from darts_core.stages.search_setup import (
     augmentation,
     make_guards,
     make_supernet,
-    passes,
     space_of,
+    step_of,
     tune_kernels,
 )
 from darts_core.stages.share import with_budget
@@ -86,9 +86,9 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
             bundle,
             batch_size=settings.batch_size,
             steps=settings.epochs * bundle.steps("params", settings.batch_size),
-            passes=passes(config),
             device=device,
             what=f"search in {space.name}",
+            step_of=step_of(config, bundle, settings),
         )
     sizes = bundle.input_shape, bundle.num_outputs
     torch.manual_seed(config.seed)
@@ -141,10 +141,11 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     def judge(architecture: Architecture) -> list[Doubt]:
         return doubts_about(guards, replace(last, architecture=architecture))
 
-    found, costed = settle(found, space, costs, timer, judge)
+    pick, costed = settle(found, space, costs, timer, judge)
     found, chosen = choose_among_finalists(
-        config, found, space, supernet, bundle, costs, timer, judge, folder / "finalists"
+        config, pick, space, supernet, bundle, costs, timer, judge, folder / "finalists"
     )
+    costed = price_winner(costed, pick, found, costs, chosen)
     if board is not None:
         board.result(found.architecture)
     facts: dict[str, Any] = {

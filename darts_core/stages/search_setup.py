@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from darts_core.data import DataBundle
 from darts_core.errors import ConfigError
 from darts_core.models.named import REGISTERED, is_named
 from darts_core.models.searched import named_space
 from darts_core.penalties import AlphaPenalty
-from darts_core.search import Guard
+from darts_core.search import Guard, SearchConfig
 from darts_core.settings import Search
 from darts_core.spaces import SearchSpace, get_space
 from darts_core.stages.inputs import policy_name
@@ -26,8 +27,8 @@ __all__ = [
     "augmentation",
     "make_guards",
     "make_supernet",
-    "passes",
     "space_of",
+    "step_of",
     "tune_kernels",
 ]
 
@@ -98,9 +99,20 @@ def make_guards(config: SearchStage) -> list[Guard]:
     return [instantiate("guard", node, config.plugins) for node in nodes if node]
 
 
-def passes(config: SearchStage) -> float:
-    """Forward-and-backward passes a step costs: two, and three more for the unrolled gradient."""
-    return 5.0 if str(config.strategy.get("_target_", "")).endswith(".Unrolled") else 2.0
+def step_of(
+    config: SearchStage, bundle: DataBundle, settings: SearchConfig
+) -> Callable[[Any], Callable[[Tensor, Tensor], Any]]:
+    """Supernet -> one real step of the strategy, for a forecast; what it selects by is not measured."""
+
+    def made(supernet: Any) -> Callable[[Tensor, Tensor], Any]:
+        strategy = instantiate("strategy", config.strategy, config.plugins)
+        strategy.task = bundle.task
+        strategy.setup(supernet, settings, [])
+        strategy.evaluator = lambda forward, batches: 0.0
+        strategy.start_epoch(0, settings.epochs)
+        return lambda x, y: strategy.trial_step((x, y), (x, y))
+
+    return made
 
 
 def alpha_penalties(config: SearchStage) -> list[AlphaPenalty]:

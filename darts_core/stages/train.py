@@ -50,7 +50,6 @@ def train(config: TrainStage, folder: Path) -> dict[str, Any]:
         bundle,
         batch_size=settings.batch_size,
         steps=steps,
-        passes=1,
         device=device,
         what=f"training {network.name}",
     )

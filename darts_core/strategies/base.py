@@ -157,6 +157,10 @@ class Strategy:
         params_loss, params_score = self.params_step(params_batch)
         return StepStats(params_loss, params_score, alpha_loss, alpha_score)
 
+    def trial_step(self, params_batch: Batch, alpha_batch: Batch) -> Any:
+        """One step like most of those to come, which a forecast times on a network that is thrown away."""
+        return self.step(params_batch, alpha_batch)
+
     def alpha_step(self, params_batch: Batch, alpha_batch: Batch) -> tuple[Tensor, Tensor]:
         """Move alpha by one step; returns its loss and score."""
         raise NotImplementedError("A strategy must define alpha_step(params_batch, alpha_batch).")

@@ -1,16 +1,16 @@
-"""One forward pass of a planned cell on a CPU: large matrix products instead of thousands of small calls.
+"""One forward pass of a planned cell on a CPU, in few and fast library calls.
 
-The layout inside a cell is [channel, pixel, sample]. There a depthwise convolution over small planes is a
-product with a banded matrix made from its taps (the planes of a search on small images have 64 or 256
-pixels, and such a product runs an order of magnitude faster than the convolution's backward), an average
-pool is a product with a fixed matrix, a pointwise convolution one product for all edges and filters of a
-wave, and a batch norm one call for all of them. Pools are made once a state instead of once an edge.
-Everything is ordinary torch: any floating dtype, any number of derivatives, the values of the module path
-up to rounding.
+States are channels-last images [G, S * C, H, W]: the S samples of a group lie beside the channels, see
+`taps`. What leaves a wave's states is: relu, all first separable convolutions (`separable`), norm and relu
+of those that have a second one (`mixing`), all second ones, pools once a state and not once an edge, and the
+node sums, which form the norms of all that enters them. With sparse weights the same is done for the drawn
+operations alone. Any floating dtype, the values and gradients of the module path up to rounding, derived
+once at most.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,234 +18,273 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from darts_core.supernet.mixing import EPSILON, Norms, Term, mix, moments, norm_relu
 from darts_core.supernet.packed import PackedCell
+from darts_core.supernet.partial import Bypass, ImageBypass
+from darts_core.supernet.separable import Branch, block_matrices, matrix, separable
+from darts_core.supernet.taps import LAST
 
 if TYPE_CHECKING:
     from darts_kernels.layout import CellLayout
 
-__all__ = ["BatchedRun", "pool_matrix", "tap_bands"]
+__all__ = ["BatchedRun", "inside", "outside", "samples_of"]
+
+_COLUMNS = 128
+_MOMENTUM = 0.1
 
 
-@lru_cache(maxsize=64)
-def tap_bands(
-    height: int, width: int, kernel: int, dilation: int, stride: int, dtype: torch.dtype
-) -> Tensor:
-    """[kernel^2, out pixels * in pixels]: the band matrix of every tap of a depthwise convolution."""
-    plane = torch.eye(height * width, dtype=dtype).view(height * width, 1, height, width)
-    radius = kernel // 2 * dilation
-    taps = F.unfold(plane, kernel, dilation=dilation, padding=radius, stride=stride)
-    # [in pixels, taps, out pixels] -> [taps, out pixels, in pixels]
-    return taps.permute(1, 2, 0).reshape(kernel * kernel, -1).contiguous()
+def samples_of(batch: int, channels: int) -> int:
+    """How many samples lie beside each other: a divisor of the batch with samples * channels <= 128.
+
+    One, where the library has no kernels for such images.
+    """
+    if not torch.backends.mkldnn.is_available():
+        return 1
+    room = max(1, _COLUMNS // channels)
+    return next(s for s in range(min(room, batch), 0, -1) if batch % s == 0)
 
 
-@lru_cache(maxsize=64)
-def pool_matrix(height: int, width: int, kernel: int, stride: int, dtype: torch.dtype) -> Tensor:
-    """[out pixels, in pixels]: average pooling as a matrix."""
-    plane = torch.eye(height * width, dtype=dtype).view(height * width, 1, height, width)
-    pooled = F.avg_pool2d(plane, kernel, stride, kernel // 2, count_include_pad=False)
-    return pooled.flatten(1).t().contiguous()
+def inside(x_BCHW: Tensor, samples: int) -> Tensor:
+    """[G, S * C, H, W], channels-last, of [B, C, H, W]."""
+    x = x_BCHW.unflatten(0, (-1, samples)).permute(0, 3, 4, 1, 2)
+    return x.flatten(3).permute(0, 3, 1, 2).contiguous(memory_format=LAST)
+
+
+def outside(states: Sequence[Tensor], samples: int) -> Tensor:
+    """[B, sum of channels, H, W], channels-last, of states."""
+    parts = [state.permute(0, 2, 3, 1).unflatten(3, (samples, -1)) for state in states]
+    joined = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
+    return joined.permute(0, 3, 1, 2, 4).flatten(0, 1).permute(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=1024)
+def _index(starts: tuple[int, ...], length: int) -> Tensor:
+    return (torch.tensor(starts)[:, None] + torch.arange(length)).flatten()
+
+
+class _Parts:
+    """What a wave adds to its nodes: images with a norm, images without, and where each goes."""
+
+    def __init__(self) -> None:
+        self.normed: list[Tensor] = []
+        self.rows: list[int] = []
+        self.raw: list[Tensor] = []
+        self.uses: list[tuple[bool, int, int, int]] = []
+
+    def add(self, y: Tensor, row: int | None, uses: Sequence[tuple[int, int]]) -> None:
+        """An image, its row of statistics (None: no norm) and the (edge, column) that it belongs to."""
+        images = self.raw if row is None else self.normed
+        self.uses += [(row is None, len(images), edge, column) for edge, column in uses]
+        images.append(y)
+        if row is not None:
+            self.rows.append(row)
 
 
 class BatchedRun:
-    """One forward pass of one cell."""
+    """One forward pass of one cell.
 
-    def __init__(self, cell: PackedCell, layout: CellLayout, mix_EK: Tensor) -> None:
-        self.cell, self.layout, self.mix = cell, layout, mix_EK
+    Args:
+        cell: whose params and statistics are used.
+        layout: of the cell.
+        mix_EK: mixing weights in the layout's order.
+        batch: number of samples.
+        drawn: for each edge the columns that are run; None: all.
+    """
+
+    def __init__(
+        self,
+        cell: PackedCell,
+        layout: CellLayout,
+        mix_EK: Tensor,
+        batch: int,
+        drawn: Sequence[Sequence[int]] | None = None,
+    ) -> None:
+        self.cell, self.layout, self.mix, self.drawn = cell, layout, mix_EK, drawn
         self.tracking = cell._probe is None or bool(cell._probe.track_running_stats)
         self.train = cell.training or not self.tracking
+        self.samples = samples_of(batch, layout.channels)
         # one split and not slices: each slice's gradient would be as long as all params
         pieces = cell.packed.split([section.size for section in layout.sections.values()])
         self.packed = {
             name: piece.view(section.shape)
             for (name, section), piece in zip(layout.sections.items(), pieces, strict=True)
         }
-
-    def norm(self, y: Tensor, row: int) -> Tensor:
-        """`y` [..., pixels * samples] normalised; its leading indices are rows from `row` on."""
-        length = y.shape[-1]
-        rows = y.numel() // length
-        span = slice(row, row + rows)
-        use = self.tracking or not self.train
-        out = F.batch_norm(
-            y.reshape(1, rows, length),
-            self.cell._mean[span] if use else None,
-            self.cell._var[span] if use else None,
-            training=self.train,
-            momentum=0.1,
-        )
-        return out.view(y.shape)
-
-    def enter(self, index: int, x_BCHW: Tensor) -> Tensor:
-        """Input state `index` as [C, pixels, samples]."""
-        layout = self.layout
-        batch, channels, height, width = x_BCHW.shape
-        x = x_BCHW.permute(1, 2, 3, 0)
-        if not layout.input_channels:
-            return x.reshape(channels, height * width, batch)
-        weight = self.packed[f"input{index}"][0]
-        row = layout.rows["input"] + index * layout.width
-        if layout.input_reduces[index]:
-            flat = x.reshape(channels, height * width, batch)
-            y = self._halve(F.relu(flat), weight[None], height, width)[0]
-        else:
-            y = weight @ F.relu(x.reshape(channels, -1))
-        return self.norm(y.reshape(layout.width, -1), row).view(layout.width, -1, batch)
-
-    def _halve(self, z: Tensor, weight_EOI: Tensor, height: int, width: int) -> Tensor:
-        """[E, O, out pixels * samples]: factorised reductions of z = relu(state) [C, pixels, samples]."""
-        edges, outs, _ = weight_EOI.shape
-        plane = z.view(z.shape[0], height, width, -1)
-        plane = F.pad(plane, (0, 0, 0, width % 2, 0, height % 2))
-        even = plane[:, ::2, ::2].reshape(z.shape[0], -1)
-        odd = plane[:, 1::2, 1::2].reshape(z.shape[0], -1)
-        half = outs // 2
-        low = weight_EOI[:, :half].reshape(edges * half, -1) @ even
-        high = weight_EOI[:, half:].reshape(edges * (outs - half), -1) @ odd
-        return torch.cat([low.view(edges, half, -1), high.view(edges, outs - half, -1)], dim=1)
-
-    def _taps(self, name: str, edge0: int, edge1: int) -> list[Tensor]:
-        """Weights [E', C, k^2] of every filter, of the first or the second convolutions."""
-        layout = self.layout
-        filters = layout.first if name == "depthwise1" else layout.second
-        block = self.packed[name][edge0:edge1]
-        sizes = [layout.channels * kernel * kernel for kernel, _ in filters]
-        return [part.view(edge1 - edge0, layout.channels, -1) for part in block.split(sizes, dim=1)]
-
-    def wave(
-        self, wave: tuple[int, int, int, int], states: list[Tensor], size: list[tuple[int, int]]
-    ) -> list[tuple[int, Tensor]]:
-        """(edge, its weighted sum [C, pixels, samples]) for every edge of the wave."""
-        layout = self.layout
-        source0, source1, edge0, edge1 = wave
-        if edge1 == edge0:
-            return []
-        stride = layout.stride if source0 < layout.inputs else 1
-        height, width = size[source0]
-        pooled, firsts, terms = [], [], []
-        for source in range(source0, source1):
-            rows = [e for e in range(edge0, edge1) if layout.edges[e][0] == source]
-            if rows:
-                z = F.relu(states[source])
-                firsts.append(self._first(z, rows[0], rows[-1] + 1, height, width, stride))
-                pooled.append((rows, self._shared(states[source], source, size[source], stride)))
-        y1 = self.norm(
-            torch.cat(firsts) if len(firsts) > 1 else firsts[0],
-            layout.rows["first"] + edge0 * len(layout.first) * layout.channels,
-        )
-        edges, two = edge1 - edge0, len(layout.second)
-        y1 = y1.view(edges, len(layout.first), -1)
-        total = torch.zeros((), dtype=y1.dtype)
-        mix = self.mix[edge0:edge1]
-        out_size = size[-1]
-        if two:
-            y2 = self._second(y1[:, :two], edge0, edge1, out_size)
-            total = torch.bmm(mix[:, list(layout.slots[:two])][:, None], y2)[:, 0]
-        if len(layout.first) > two:
-            columns = list(layout.slots[two : len(layout.first)])
-            one = torch.bmm(mix[:, columns][:, None], y1[:, two:])[:, 0]
-            total = total + one if two else one
-        halved = None
-        if source0 < layout.inputs and layout.reduced_edges:
-            halved = self._reductions(states, edge0, edge1, size[0])
-        shared_columns = [c for c in layout.slots[len(layout.first) :] if c >= 0]
-        if halved is not None:
-            shared_columns = shared_columns[:-1]
-        for rows, shared in pooled:
-            extra = self.mix[rows][:, shared_columns] @ shared if shared is not None else None
-            for i, edge in enumerate(rows):
-                term = total[edge - edge0]
-                if extra is not None:
-                    term = term + extra[i]
-                if halved is not None:
-                    term = term + self.mix[edge, layout.slots[-1]] * halved[edge - edge0]
-                terms.append((edge, term.view(layout.channels, -1, states[0].shape[-1])))
-        return terms
+        counts = [end - begin for _, _, begin, end in layout.waves]
+        self.waves = [
+            dict(zip(_STAGES, part, strict=True))
+            for part in zip(*(self.packed[name].split(counts) for name in _STAGES), strict=True)
+        ]
 
     def runs(self, edge: int, column: int) -> bool:
         """Whether an operation has a part in the sum."""
-        return True
+        return column >= 0 and (self.drawn is None or column in self.drawn[edge])
 
-    def loose(self, edge: int, state: Tensor, size: tuple[int, int]) -> list[Tensor]:
-        """Weighted outputs [C, out pixels, samples] of the operations of an edge that run as modules."""
+    def enter(self, index: int, x_BCHW: Tensor) -> Tensor:
+        """Input state `index`."""
+        layout, x = self.layout, inside(x_BCHW, self.samples)
+        if not layout.input_channels:
+            return x
+        weight, z = self.packed[f"input{index}"], F.relu(x)
+        row = layout.rows["input"] + index * layout.width
+        y = self._halve(z, weight)[0] if layout.input_reduces[index] else self._points(z, weight)[0]
+        one = torch.ones(1, dtype=y.dtype)
+        return mix([y], [Term(0, 0)], one, self._norms([y], [row], layout.width))[0]
+
+    def leave(self, number: int, states: list[Tensor]) -> dict[int, Tensor]:
+        """What a wave adds to the nodes, by node."""
+        layout, parts = self.layout, _Parts()
+        source0, source1, edge0, edge1 = layout.waves[number]
+        stride = layout.stride if source0 < layout.inputs else 1
+        self._convolutions(parts, states, number, stride)
+        for source in range(source0, source1):
+            edges = [e for e in range(edge0, edge1) if layout.edges[e][0] == source]
+            self._shared(parts, states[source], source, edges, stride)
+        if not parts.uses:
+            return {}
+        nodes = sorted({layout.edges[edge][1] for _, _, edge, _ in parts.uses})
+        base = len(parts.normed)
+        terms = [
+            Term(base * raw + place, nodes.index(layout.edges[edge][1]))
+            for raw, place, edge, _ in parts.uses
+        ]
+        weights = self.mix[[use[2] for use in parts.uses], [use[3] for use in parts.uses]]
+        norms = self._norms(parts.normed, parts.rows, layout.channels)
+        sums = mix([*parts.normed, *parts.raw], terms, weights, norms)
+        return dict(zip(nodes, sums, strict=True))
+
+    def loose(self, edge: int, state: Tensor) -> list[Tensor]:
+        """Weighted outputs of the operations of an edge that run as modules."""
         plan = self.cell.plan
         columns = [k for k in plan.loose if self.runs(edge, k)]
         if not columns:
             return []
-        channels, _, batch = state.shape
-        x_BCHW = state.view(channels, *size, batch).permute(3, 0, 1, 2).contiguous()
+        x_BCHW = outside([state], self.samples).contiguous()
         ops: Any = self.cell.mixed[plan.order[edge]].ops
-        outs = [self.mix[edge, k] * ops[k](x_BCHW) for k in columns]
-        return [out.permute(1, 2, 3, 0).reshape(channels, -1, batch) for out in outs]
+        return [inside(self.mix[edge, k] * ops[k](x_BCHW), self.samples) for k in columns]
 
-    def _first(
-        self, z: Tensor, edge0: int, edge1: int, height: int, width: int, stride: int
-    ) -> Tensor:
-        """[E' * F, C, out pixels * samples]: first convolutions of the edges of one source."""
-        layout = self.layout
-        edges, channels = edge1 - edge0, layout.channels
-        bands = []
-        for taps, (kernel, dilation) in zip(
-            self._taps("depthwise1", edge0, edge1), layout.first, strict=True
-        ):
-            basis = tap_bands(height, width, kernel, dilation, stride, z.dtype)
-            bands.append(taps.transpose(0, 1).reshape(channels * edges, -1) @ basis)
-        # [F, C, E', out, in] -> [C, E' F out, in]
-        matrix = torch.stack([b.view(channels, edges, -1, z.shape[1]) for b in bands], dim=2)
-        d = torch.bmm(matrix.reshape(channels, -1, z.shape[1]), z)
-        d = d.view(channels, edges * len(layout.first), -1).transpose(0, 1)
-        weight = self.packed["pointwise1"][edge0:edge1].reshape(-1, channels, channels)
-        return torch.bmm(weight, d)
+    def bypass(self) -> Bypass:
+        """What passes beside partial channels."""
+        return ImageBypass(self.layout, self.mix, self.samples)
 
-    def _second(self, y1: Tensor, edge0: int, edge1: int, size: tuple[int, int]) -> Tensor:
-        """[E', F2, C * out pixels * samples]: normalised second convolutions."""
-        layout = self.layout
-        edges, channels, two = edge1 - edge0, layout.channels, len(layout.second)
-        pixels = size[0] * size[1]
-        z = F.relu(y1).reshape(edges * two * channels, pixels, -1)
-        bands = []
-        for taps, (kernel, dilation) in zip(
-            self._taps("depthwise2", edge0, edge1), layout.second, strict=True
-        ):
-            basis = tap_bands(*size, kernel, dilation, 1, z.dtype)
-            bands.append((taps.reshape(edges * channels, -1) @ basis).view(edges, channels, -1))
-        matrix = torch.stack(bands, dim=1).view(edges * two * channels, pixels, pixels)
-        d = torch.bmm(matrix, z).view(edges * two, channels, -1)
-        weight = self.packed["pointwise2"][edge0:edge1].reshape(-1, channels, channels)
-        y = torch.bmm(weight, d)
-        row = layout.rows["second"] + edge0 * two * channels
-        return self.norm(y, row).view(edges, two, -1)
+    def outside(self, states: Sequence[Tensor]) -> Tensor:
+        """[B, sum of channels, H, W] of nodes."""
+        return outside(states, self.samples)
+
+    def empty(self, states: Sequence[Tensor]) -> Tensor:
+        """A node that nothing enters: zeros, and the weights stay in the graph."""
+        size = self.layout.output_size(*states[0].shape[2:])
+        zeros = self.mix.new_zeros(*states[0].shape[:2], *size) * self.mix.sum()
+        return zeros.contiguous(memory_format=LAST)
+
+    def _convolutions(self, parts: _Parts, states: list[Tensor], number: int, stride: int) -> None:
+        """The separable convolutions of a wave."""
+        layout, params = self.layout, self.waves[number]
+        _, _, edge0, edge1 = layout.waves[number]
+        first, second, channels = layout.first, layout.second, layout.channels
+        found = [
+            Branch(layout.edges[e][0], e - edge0, f)
+            for e in range(edge0, edge1)
+            for f in range(len(first))
+            if self.runs(e, layout.slots[f])
+        ]
+        if not found:
+            return
+        sources = sorted({branch.of for branch in found})
+        branches = [Branch(sources.index(b.of), b.edge, b.filter) for b in found]
+        zs = [F.relu(states[source]) for source in sources]
+        ys = separable(
+            zs, branches, first, stride, params["depthwise1"], params["pointwise1"], self.samples
+        )
+        rows = [
+            layout.rows["first"] + ((b.edge + edge0) * len(first) + b.filter) * channels
+            for b in branches
+        ]
+        twice = [i for i, b in enumerate(branches) if b.filter < len(second)]
+        if twice:
+            inner = [ys[i] for i in twice]
+            zs = norm_relu(inner, self._norms(inner, [rows[i] for i in twice], channels))
+            again = [Branch(n, branches[i].edge, branches[i].filter) for n, i in enumerate(twice)]
+            outer = separable(
+                zs, again, second, 1, params["depthwise2"], params["pointwise2"], self.samples
+            )
+            for i, b, y in zip(twice, again, outer, strict=True):
+                ys[i] = y
+                place = (b.edge + edge0) * len(second) + b.filter
+                rows[i] = layout.rows["second"] + place * channels
+        for y, row, b in zip(ys, rows, branches, strict=True):
+            parts.add(y, row, [(b.edge + edge0, layout.slots[b.filter])])
 
     def _shared(
-        self, state: Tensor, source: int, size: tuple[int, int], stride: int
-    ) -> Tensor | None:
-        """[pools (and skip), C * out pixels * samples]: what all edges of a state share."""
+        self, parts: _Parts, state: Tensor, source: int, edges: Sequence[int], stride: int
+    ) -> None:
+        """Pools and identity of a state: pools are made once for all edges."""
         layout = self.layout
-        channels, _, batch = state.shape
-        pools = []
-        if layout.max_pools:
-            plane = state.view(channels, *size, batch).permute(3, 0, 1, 2)
-            for kernel in layout.max_pools:
-                best = F.max_pool2d(plane, kernel, stride, kernel // 2)
-                pools.append(best.permute(1, 2, 3, 0).reshape(channels, -1))
-        for kernel in layout.avg_pools:
-            matrix = pool_matrix(*size, kernel, stride, state.dtype)
-            pools.append(torch.matmul(matrix, state).reshape(channels, -1))
-        if pools and layout.pool_norm:
-            row = layout.rows["pool"] + source * layout.pools * channels
-            pools = list(self.norm(torch.stack(pools), row).unbind(0))
-        if layout.skip and stride == 1:
-            pools.append(state.reshape(channels, -1))
-        return torch.stack(pools).flatten(1) if pools else None
+        first = len(layout.first)
+        for p, kernel in enumerate((*layout.max_pools, *layout.avg_pools)):
+            column, padding = layout.slots[first + p], kernel // 2
+            uses = [(e, column) for e in edges if self.runs(e, column)]
+            if not uses:
+                continue
+            if p < len(layout.max_pools):
+                y = F.max_pool2d(state, kernel, stride, padding)
+            else:
+                y = F.avg_pool2d(state, kernel, stride, padding, count_include_pad=False)
+            row = layout.rows["pool"] + (source * layout.pools + p) * layout.channels
+            parts.add(y, row if layout.pool_norm else None, uses)
+        skips = [e for e in edges if self.runs(e, layout.slots[-1])]
+        if not skips:
+            return
+        if not layout.reduction or source >= layout.inputs:
+            parts.add(state, None, [(e, layout.slots[-1]) for e in skips])
+            return
+        halved = self._halve(F.relu(state), self.packed["reduction"][skips])
+        for edge, y in zip(skips, halved, strict=True):
+            row = layout.rows["reduction"] + edge * layout.channels
+            parts.add(y, row, [(edge, layout.slots[-1])])
 
-    def _reductions(
-        self, states: list[Tensor], edge0: int, edge1: int, size: tuple[int, int]
-    ) -> Tensor:
-        """[E', C * out pixels * samples]: normalised factorised reductions of the input edges."""
-        layout = self.layout
-        parts = []
-        for source in range(layout.inputs):
-            rows = [e for e in range(edge0, edge1) if layout.edges[e][0] == source]
-            if rows:
-                weight = self.packed["reduction"][rows[0] : rows[-1] + 1]
-                parts.append(self._halve(F.relu(states[source]), weight, *size))
-        return self.norm(torch.cat(parts), layout.rows["reduction"]).flatten(1)
+    def _points(self, z: Tensor, weight_NOI: Tensor) -> list[Tensor]:
+        """Pointwise convolutions of an image, one for each of N matrices."""
+        blocks = block_matrices(weight_NOI, self.samples)
+        shape = (z.shape[0], *z.shape[2:], -1)
+        rows = matrix(z, blocks.shape[2])
+        return [(rows @ block.t()).view(shape).permute(0, 3, 1, 2) for block in blocks.unbind(0)]
+
+    def _halve(self, z: Tensor, weight_NOI: Tensor) -> list[Tensor]:
+        """Factorised reductions of z = relu(state), one for each of N matrices."""
+        _, _, height, width = z.shape
+        z = F.pad(z, (0, width % 2, 0, height % 2))
+        even, odd = z[:, :, ::2, ::2], z[:, :, 1::2, 1::2]
+        half = weight_NOI.shape[1] // 2
+        halves = zip(
+            self._points(even, weight_NOI[:, :half]),
+            self._points(odd, weight_NOI[:, half:]),
+            strict=True,
+        )
+        apart = ([y.unflatten(1, (self.samples, -1)) for y in pair] for pair in halves)
+        return [
+            torch.cat(pair, dim=2).flatten(1, 2).contiguous(memory_format=LAST) for pair in apart
+        ]
+
+    @torch.no_grad()
+    def _norms(self, ys: Sequence[Tensor], starts: Sequence[int], channels: int) -> Norms:
+        """The norms of images whose statistics begin at `starts`."""
+        cell = self.cell
+        if not ys:
+            none = self.mix.new_zeros(0, channels)
+            return Norms(none, none, self.train)
+        index = _index(tuple(starts), channels)
+        if self.train:
+            count = ys[0].numel() // channels
+            if count == 1:
+                raise ValueError("Expected more than 1 value per channel when training.")
+            mean, var = moments(ys, self.samples)
+            if self.tracking:
+                unbiased = var * (count / (count - 1))
+                for kept, new in ((cell._mean, mean), (cell._var, unbiased)):
+                    kept[index] = kept[index].lerp(new.flatten(), _MOMENTUM)
+        else:
+            mean, var = (kept[index].view(-1, channels) for kept in (cell._mean, cell._var))
+        return Norms(mean, (var + EPSILON).rsqrt(), self.train)
+
+
+_STAGES = ("depthwise1", "pointwise1", "depthwise2", "pointwise2")

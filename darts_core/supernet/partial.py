@@ -14,6 +14,8 @@ Source: PC-DARTS (arXiv:1907.05737), Eq. 2 and 4.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,41 +25,95 @@ from torch import Tensor
 if TYPE_CHECKING:
     from darts_kernels.layout import CellLayout
 
-__all__ = ["Bypass"]
+__all__ = ["Bypass", "ImageBypass", "PixelBypass"]
 
 
-class Bypass:
-    """The bypass of one forward pass of a cell, for states [C, pixels, samples].
+class Bypass(ABC):
+    """The bypass of one forward pass of a cell; a subclass knows how the states lie in memory.
 
     Args:
-        layout: the cell, `groups` > 1.
+        layout: the cell, its `groups` > 1.
         mix_EK: mixing weights in the layout's order.
-        size: height and width of the input states.
     """
 
-    def __init__(self, layout: CellLayout, mix_EK: Tensor, size: tuple[int, int]) -> None:
-        self.layout, self.size = layout, size
+    def __init__(self, layout: CellLayout, mix_EK: Tensor) -> None:
+        self.layout = layout
         self.edge_weights = mix_EK.sum(-1)
         self.rests: list[Tensor] = []
 
-    def add(self, state_CPB: Tensor) -> Tensor:
+    def add(self, state: Tensor) -> Tensor:
         """Note the bypass of the next state; returns the channels that are mixed."""
-        channels = self.layout.channels
-        rest = state_CPB[channels:]
+        mixed, rest = self.split(state)
         if len(self.rests) < self.layout.inputs and self.layout.stride == 2:
-            plane = rest.view(rest.shape[0], *self.size, -1).permute(3, 0, 1, 2)
-            pooled = F.max_pool2d(plane, 2, 2, ceil_mode=True)
-            rest = pooled.permute(1, 2, 3, 0).reshape(rest.shape[0], -1, rest.shape[-1])
+            rest = self.pool(rest)
         self.rests.append(rest)
-        return state_CPB[:channels]
+        return mixed
 
-    def join(self, mixed_CPB: Tensor) -> Tensor:
-        """The next node [K c, pixels, samples] from the sum of its mixed operations [c, ...]."""
-        layout, node = self.layout, len(self.rests)
-        rows = [e for e, (_, target) in enumerate(layout.edges) if target == node]
-        rests = torch.stack([self.rests[layout.edges[e][0]] for e in rows])
-        passing = torch.einsum("e,ecpb->cpb", self.edge_weights[rows], rests)
-        joined = torch.cat([mixed_CPB, passing])
-        _, pixels, batch = joined.shape
-        joined = joined.view(layout.groups, layout.channels, pixels, batch)
-        return joined.transpose(0, 1).reshape(layout.width, pixels, batch)
+    def join(self, mixed: Tensor) -> Tensor:
+        """The next node of K c channels from the sum of its mixed operations."""
+        edges, node = self.layout.edges, len(self.rests)
+        rows = [e for e, (_, target) in enumerate(edges) if target == node]
+        rests = [self.edge_weights[e] * self.rests[edges[e][0]] for e in rows]
+        return self.interleave([mixed, torch.stack(rests).sum(0)])
+
+    @abstractmethod
+    def split(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The mixed channels and the rest."""
+
+    @abstractmethod
+    def pool(self, rest: Tensor) -> Tensor:
+        """2 x 2 max pool of an input's rest."""
+
+    @abstractmethod
+    def interleave(self, parts: Sequence[Tensor]) -> Tensor:
+        """Both parts together, shuffled."""
+
+
+class PixelBypass(Bypass):
+    """For states [C, pixels, samples], the inputs of `size`."""
+
+    def __init__(self, layout: CellLayout, mix_EK: Tensor, size: tuple[int, int]) -> None:
+        super().__init__(layout, mix_EK)
+        self.size = size
+
+    def split(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The mixed channels and the rest."""
+        return state[: self.layout.channels], state[self.layout.channels :]
+
+    def pool(self, rest: Tensor) -> Tensor:
+        """2 x 2 max pool of an input's rest."""
+        plane = rest.unflatten(1, self.size).permute(3, 0, 1, 2)
+        pooled = F.max_pool2d(plane, 2, 2, ceil_mode=True)
+        return pooled.permute(1, 2, 3, 0).flatten(1, 2)
+
+    def interleave(self, parts: Sequence[Tensor]) -> Tensor:
+        """Both parts together, shuffled."""
+        joined = torch.cat(list(parts)).unflatten(0, (self.layout.groups, -1))
+        return joined.transpose(0, 1).flatten(0, 1)
+
+
+class ImageBypass(Bypass):
+    """For states [groups of samples, samples * C, height, width]."""
+
+    def __init__(self, layout: CellLayout, mix_EK: Tensor, samples: int) -> None:
+        super().__init__(layout, mix_EK)
+        self.samples = samples
+
+    def _apart(self, state: Tensor) -> Tensor:
+        return state.permute(0, 2, 3, 1).unflatten(3, (self.samples, -1))
+
+    def split(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The mixed channels and the rest."""
+        parts = self._apart(state).tensor_split([self.layout.channels], dim=-1)
+        mixed, rest = (part.flatten(3).permute(0, 3, 1, 2) for part in parts)
+        return mixed, rest
+
+    def pool(self, rest: Tensor) -> Tensor:
+        """2 x 2 max pool of an input's rest."""
+        return F.max_pool2d(rest, 2, 2, ceil_mode=True)
+
+    def interleave(self, parts: Sequence[Tensor]) -> Tensor:
+        """Both parts together, shuffled."""
+        joined = torch.cat([self._apart(part) for part in parts], dim=-1)
+        joined = joined.unflatten(-1, (self.layout.groups, -1)).transpose(-1, -2)
+        return joined.flatten(3).permute(0, 3, 1, 2)

@@ -31,6 +31,9 @@ def test_the_finalists_decide_within_the_budget_and_are_told(
     assert all(row["cost"] <= 1.05 * 0.03 for row in told["bracket"])
     best = told["bracket"][told["winner"]]
     assert best["architecture"] == result["text"]
+    # the cost told is of the network that is returned, not of the alphas' pick
+    assert result["text"] != result["cost"]["pick"]
+    assert result["cost"]["measured"] == result["cost"]["found"] == best["cost"]
     assert Architecture.from_yaml(folder / "architecture.yaml").text() == result["text"]
     assert told["device_seconds"] < result["device_seconds"]
     pool = read_json(folder / "finalists" / "pool.json")["finalists"]

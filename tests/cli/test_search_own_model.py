@@ -1,9 +1,11 @@
 """`search model=package.module:function`: the choices in a network of one's own, no line registered."""
 
+import json
 import sys
 import uuid
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -52,7 +54,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_the_choices_in_an_own_network_are_searched_and_the_found_network_trained(
-    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [f"model={module}:net", "model_args.most=6", "search.epochs=1", "search.batch_size=16"]
     words += ["search.finalists=2", "search.finalist_epochs=1", "latency.cost=macs"]
@@ -73,6 +75,13 @@ def test_the_choices_in_an_own_network_are_searched_and_the_found_network_traine
     assert network.conv.kernel_size[0] == int(found["choices"]["kernel"])
     assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
     assert meta["model"]["choices"] == found["choices"]
+
+    # before an export, too, it is asked about files
+    np.save(tmp_path / "sample.npy", np.zeros((1, 8, 8), np.float32))
+    asked = ["predict", "--model", str(version / "train"), "--json", str(tmp_path / "sample.npy")]
+    assert cli.main([*asked, "--plugins", module]) == 0
+    answer = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert 0.0 < next(iter(answer["classes"].values())) <= 1.0
 
     monkeypatch.setattr(trust, "_NAMED", set())
     with pytest.raises(ConfigError, match=rf"plugins=\[{module}\]"):

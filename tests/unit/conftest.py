@@ -5,6 +5,7 @@ import pytest
 
 from darts_core.autosearch.trials import UserCode, Workshop
 from darts_core.store import procs
+from darts_core.supernet import batched
 
 
 @pytest.fixture
@@ -22,3 +23,11 @@ def shop(tmp_path):
     yield build
     for workshop in made:
         procs.end_tree(None, workshop.mark, grace_seconds=0.1, limit_seconds=3)
+
+
+@pytest.fixture(params=["bands", "images"])
+def cpu_form(request, monkeypatch):
+    """Both forms of the batched path, whatever the shapes would choose."""
+    largest = float("inf") if request.param == "bands" else 0
+    monkeypatch.setattr(batched, "LARGEST_BAND", largest)
+    return request.param

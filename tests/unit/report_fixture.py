@@ -245,6 +245,13 @@ def bench_rows(device: str = DEVICE) -> list[dict[str, Any]]:
     return rows
 
 
+def make_bench(folder: Path, *, device: str = DEVICE) -> None:
+    """A finished comparison of models."""
+    _base(folder, {"bench": {"what": "models"}})
+    write_json(folder / "results.json", {"schema_version": 1, "rows": bench_rows(device)})
+    write_json(folder / "result.json", {"schema_version": 1, "device_seconds": 30.0})
+
+
 def make_version(
     root: Path,
     *,
@@ -261,9 +268,7 @@ def make_version(
     make_tune(version / "tune", seed=seed, trials=8 if small else 24)
     make_prune(version / "prune")
     make_export(version / "export")
-    _base(version / "bench", {"bench": {"what": "models"}})
-    write_json(version / "bench" / "results.json", {"schema_version": 1, "rows": bench_rows()})
-    write_json(version / "bench" / "result.json", {"schema_version": 1, "device_seconds": 30.0})
+    make_bench(version / "bench")
     write_json(
         version / "version.json",
         {"schema_version": 1, "commands": {"run": {"overrides": ["experiment=demo", "seed=0"]}}},

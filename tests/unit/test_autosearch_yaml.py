@@ -366,3 +366,9 @@ def test_an_unknown_field_is_told_with_the_known_ones(tmp_path, text, where):
     with pytest.raises(ConfigError, match=r"did you mean \w+.*known fields are \w+, \w+") as error:
         parse_file(write(tmp_path, text))
     assert where in str(error.value)
+
+
+def test_a_field_that_belongs_one_level_deeper_is_told_with_its_path(tmp_path):
+    path = write(tmp_path, FOUR)
+    with pytest.raises(ConfigError, match=r"did you mean search_algorithm\.num_samples\?"):
+        build_plan([path], settings={"num_samples": 3})

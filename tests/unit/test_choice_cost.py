@@ -159,6 +159,24 @@ def test_expected_latency_is_the_sum_of_the_parts_as_they_were_timed(supernet, m
     assert again.of(first) == pytest.approx(1.0 + 2.0 * model.of(first))
 
 
+@pytest.mark.parametrize("name", ["convnet", "resnet"])
+def test_every_layer_of_the_shipped_spaces_is_timed(name, monkeypatch):
+    work_as_time(monkeypatch)
+    space = get_space(name)
+
+    def make(found):
+        return build(found, channels=4, layers=3, num_classes=3, in_channels=1)
+
+    table = LatencyTable(device_name("cpu"), "onnx", 1)
+    sample = torch.randn(2, 1, 8, 8)
+    model = choice_latency_model(space, make, sample, table, batch=3, device=CPU)
+    rng = np.random.default_rng(5)
+    for _ in range(10):
+        architecture = space.random(rng)
+        real = 3 * count(make(architecture), (1, 8, 8)).macs / 1e3
+        assert model.of(architecture) == pytest.approx(real, rel=1e-5)
+
+
 def test_parts_run_alone_in_onnx_and_eager():
     layers = LayerChoice({"a": nn.Conv2d(2, 4, 1), "b": nn.Conv2d(2, 4, 3, padding=1)}, label="l")
     net = ModuleSupernet(nn.Sequential(layers, nn.BatchNorm2d(4)), input_shape=(2, 6, 6))

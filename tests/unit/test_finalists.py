@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from darts_core.data.load import load_data
+from darts_core.metric import Metric
 from darts_core.report.finalists import finalists_html
 from darts_core.report.read import StageRun
 from darts_core.runlog import RunFolder
@@ -17,7 +18,7 @@ from darts_core.search.finalists import (
     prior_of,
     shared_weights_of,
 )
-from darts_core.search.halving import Halving
+from darts_core.search.halving import Halving, Standing, best_first
 from darts_core.settings import TrainConfig
 from darts_core.spaces import ChoiceSpace, get_space
 from darts_core.supernet import build, create_supernet
@@ -52,7 +53,7 @@ def test_the_sources_take_turns_and_no_architecture_comes_twice():
     # 3, 3 has the largest sum and is there already
     assert shown[2] in {("the sum", 2, 3), ("the sum", 3, 2)}
     assert shown[3][0] == "a neighbour"
-    assert 1 in shown[3][1:]
+    assert {shown[2][1:], shown[3][1:]} == {(2, 3), (3, 2)}, "neighbours of the best"
     assert shown[4] == ("an earlier epoch", 2, 2)
     assert len({pair[1:] for pair in shown}) == len(shown) == 9
     assert choose_pool(found, SPACE, Limits(sound), {"the sum": total}, count=3, seed=0) == pool[:3]
@@ -75,11 +76,58 @@ def test_what_is_above_the_budget_is_no_finalist_even_where_it_was_not_expected(
         return cost if cost <= 4 else None
 
     found = SearchResult(letters(1, 1))
-    limits = Limits(sound, lambda a: total([a])[0] <= 5, measure)
+    limits = Limits(sound, lambda a: total([a])[0] <= 5, measured=measure)
     pool = choose_pool(found, SPACE, limits, {"the sum": total}, count=9, seed=0)
     assert {f.cost for f in pool} <= {2.0, 3.0, 4.0}
     assert len(pool) == 6
     assert len(measured) == len(set(measured)) == 8, "3, 3 is expected to be above it"
+
+
+def test_random_finalists_fill_the_budget_where_there_are_such():
+    found = SearchResult(letters(1, 1))
+    for least, first in ((6, {(3, 3)}), (5, {(3, 3), (2, 3), (3, 2)}), (7, set())):
+        limits = Limits(sound, fills=lambda a, least=least: total([a])[0] >= least)
+        seen = []
+
+        def ranked(drawn, seen=seen):
+            # the random ones come first, then the neighbours
+            seen[:] = seen or [(a.choice("a"), a.choice("b")) for a in drawn]
+            return total(drawn)
+
+        pool = choose_pool(found, SPACE, limits, {"the sum": ranked}, count=9, seed=0)
+        assert set(seen[: len(first)]) == first
+        assert len(seen) == len(set(seen)) == 9, "where few fill it, others follow"
+        assert len(pool) == 9
+
+
+def test_a_ranking_sees_the_better_half_of_the_one_before_and_both_order_the_neighbours():
+    shown = []
+
+    def product(drawn):
+        shown.append({(a.choice("a"), a.choice("b")) for a in drawn})
+        return [float(a.choice("a") * a.choice("b")) for a in drawn]
+
+    rankings = {"the sum": total, "the product": product}
+    pool = choose_pool(SearchResult(letters(1, 1)), SPACE, Limits(sound), rankings, count=9, seed=0)
+    assert len(shown[0]) == 5
+    assert {(3, 3), (2, 3), (3, 2)} < shown[0]
+    assert shown[0].isdisjoint({(1, 1), (1, 2), (2, 1)})
+    assert [f.source for f in pool[:4]] == [PICK, "the sum", "the product", "a neighbour"]
+    assert {pair[1:] for pair in names(pool)[1:4]} == {(3, 3), (2, 3), (3, 2)}
+
+
+def test_neighbours_climb_to_what_was_not_drawn():
+    # of 10,000 architectures 16 are drawn, the best of which is far from the best there is
+    space = ChoiceSpace.of("digits", {label: list(range(10)) for label in "abcd"})
+
+    def digits(architectures):
+        return [float(sum(a.choice(label) for label in "abcd")) for a in architectures]
+
+    found = SearchResult(space.discretize({label: np.eye(10)[[0]] for label in "abcd"}))
+    pool = choose_pool(found, space, Limits(sound), {"the sum": digits}, count=3, seed=0)
+    drawn, climbed = digits([pool[1].architecture, pool[2].architecture])
+    assert pool[2].source == "a neighbour"
+    assert climbed > drawn + 2
 
 
 def test_architectures_with_the_same_network_count_once():
@@ -107,6 +155,29 @@ def halving(bundle, folder, **changes):
     return Halving(lambda a: build(a, **SIZES), bundle, recipe, **made)
 
 
+def standing(place, accuracy, loss, **more):
+    return Standing(stacks(1)[0], place, {4: accuracy}, {4: loss}, **more)
+
+
+def test_the_loss_tells_apart_what_the_metric_cannot():
+    # of 400 examples the standard error of 0.99 is 0.005
+    known = [standing(0, 0.985, 0.2), standing(1, 0.99, 0.3), standing(2, 0.984, 0.1)]
+    assert [s.place for s in best_first(known, 4, 400)] == [0, 1, 2]
+    assert [s.place for s in best_first(known, 4, 300)] == [2, 0, 1]
+    assert [s.place for s in best_first(known, 4, 100_000)] == [1, 0, 2]
+    perfect = [standing(0, 1.0, 0.3), standing(1, 0.999, 0.2)]
+    assert [s.place for s in best_first(perfect, 4, 400)] == [1, 0], (
+        "a share of 1 has an error, too"
+    )
+
+
+def test_another_metric_than_a_share_decides_and_the_loss_among_equals():
+    error = Metric("rmse", direction="minimize")
+    known = [standing(0, 2.0, 0.3, metric=error), standing(1, 2.0, 0.2, metric=error),
+             standing(2, 1.9, 0.9, metric=error)]  # fmt: skip
+    assert [s.place for s in best_first(known, 4, 10)] == [2, 1, 0]
+
+
 def table(bracket):
     return [(s.accuracies, s.losses) for s in bracket.standings]
 
@@ -121,10 +192,11 @@ def test_the_worse_halves_end_early_and_the_best_of_the_last_rung_wins(bundle, t
     assert sorted(trained) == [1, 1, 3, 3]
     assert bracket.epochs == 2 * (2 * 1 + 2 * 4)
     assert steps[-1][0] == steps[-1][1] == bracket.epochs
-    first = sorted(range(4), key=lambda i: bracket.standings[i].key(1), reverse=True)
+    examples = 2 * bundle.size("val")
+    first = [s.place for s in best_first(bracket.standings, 1, examples)]
     assert {i for i, n in enumerate(trained) if n == 3} == set(first[:2])
-    last = {i: bracket.standings[i].key(4) for i in first[:2]}
-    assert bracket.winner == max(last, key=last.get)
+    last = [bracket.standings[i] for i in first[:2]]
+    assert bracket.winner == best_first(last, 4, examples)[0].place
     rows = list(RunFolder(tmp_path / "00" / "seed3", tensorboard=False).metrics())
     others = list(RunFolder(tmp_path / "00" / "seed4", tensorboard=False).metrics())
     mean = (rows[0]["val_accuracy"] + others[0]["val_accuracy"]) / 2

@@ -69,7 +69,7 @@ def test_only_the_formless_operation_runs_as_a_module(monkeypatch):
 
 @pytest.mark.parametrize("relaxation", RELAXATIONS)
 @pytest.mark.parametrize("side", [8, 7])
-def test_values_gradients_and_statistics_are_the_modules(relaxation, side):
+def test_values_gradients_and_statistics_are_the_modules(relaxation, side, cpu_form):
     plain, fast = nets(relaxation)
     x = images(side)
     right, found = plain(x), fast(x)

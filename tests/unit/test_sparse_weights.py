@@ -45,7 +45,7 @@ PATHS = ["plain", "batched"]
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_values_are_those_of_all_operations_and_alpha_moves_through_the_drawn_ones(path):
+def test_values_are_those_of_all_operations_and_alpha_moves_through_the_drawn_ones(path, cpu_form):
     dense = make(sparse=False)
     net = with_path(dense, "plain")
     for cell in net.cells:
@@ -85,7 +85,7 @@ def noise_of(name, like):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_operations_that_are_not_drawn_are_left_alone(path):
+def test_operations_that_are_not_drawn_are_left_alone(path, cpu_form):
     net = with_path(make(layers=1), path)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     weights = drawn(net)
@@ -121,7 +121,7 @@ def test_undrawn_operations_are_really_not_run():
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_edges_without_weight_and_a_loss_that_no_edge_reaches(path):
+def test_edges_without_weight_and_a_loss_that_no_edge_reaches(path, cpu_form):
     net = with_path(make("nasbench201", 1) if path == "plain" else make(layers=1), path)
     weights = {k: w.detach() * 0 for k, w in drawn(net).items()}
     for weight in weights.values():

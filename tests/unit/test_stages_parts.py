@@ -20,7 +20,7 @@ from darts_core.commands.compose import compose, session
 from darts_core.commands.jobname import default_job
 from darts_core.errors import ConfigError, LatencyError, MemoryShortageError
 from darts_core.latency import LatencyTable
-from darts_core.search import Doubt, SearchResult
+from darts_core.search import Doubt, SearchConfig, SearchResult
 from darts_core.spaces import get_space
 from darts_core.stages import cost
 from darts_core.stages.budget import settle
@@ -28,6 +28,8 @@ from darts_core.stages.cost import penalties, table_path
 from darts_core.stages.forecast import duration, forecast
 from darts_core.stages.fronts import search_front
 from darts_core.stages.interrupt import check_stop, deferred_stop, handle_signals, stop_wanted
+from darts_core.stages.search_setup import step_of
+from darts_core.supernet import create_supernet
 from darts_core.testing import tiny_bundle
 
 CPU = torch.device("cpu")
@@ -50,11 +52,11 @@ class Hungry(nn.Module):
 def predict(most: int, batch_size: int, steps: int = 10) -> Any:
     return forecast(
         lambda: Hungry(most), tiny_bundle(channels=1),
-        batch_size=batch_size, steps=steps, passes=2, device=CPU, what="test",
+        batch_size=batch_size, steps=steps, device=CPU, what="test",
     )  # fmt: skip
 
 
-def test_a_forecast_counts_steps_and_passes_and_leaves_the_generator_alone() -> None:
+def test_a_forecast_counts_steps_and_leaves_the_generator_alone() -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
     found = predict(100, 8, steps=50)
@@ -62,6 +64,34 @@ def test_a_forecast_counts_steps_and_passes_and_leaves_the_generator_alone() -> 
     assert found.step_seconds > 0
     assert found.seconds == pytest.approx(50 * found.step_seconds)
     assert found.peak_mib > 10
+
+
+def test_a_forecast_makes_the_steps_that_it_is_given() -> None:
+    calls: list[tuple[int, ...]] = []
+    forecast(
+        lambda: Hungry(100), tiny_bundle(channels=1), batch_size=8, steps=5, device=CPU, what="test",
+        step_of=lambda model: lambda x, y: calls.append((*x.shape, *y.shape)),
+    )  # fmt: skip
+    assert set(calls) == {(8, 1, 8, 8, 8)}
+    assert len(calls) == 4  # one to warm up, three that are timed
+
+
+@pytest.mark.parametrize(
+    "strategy", ["first_order", "unrolled", "random_search", "zero_cost", "darts_pt"]
+)
+def test_the_forecast_of_a_search_steps_as_its_strategy_does(strategy: str) -> None:
+    config, bundle = node(f"strategy={strategy}"), tiny_bundle(channels=1)
+    space = get_space("nasbench201")
+    supernet = create_supernet(
+        space, channels=2, layers=1, num_classes=bundle.num_outputs, in_channels=1, image_size=8
+    )
+    before = [alpha.detach().clone() for alpha in supernet.alphas()]
+    step = step_of(config, bundle, SearchConfig(epochs=4))(supernet)
+    x, y = torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 0, 1])
+    for _ in range(2):
+        step(x, y)
+    moved = any(not torch.equal(a, b) for a, b in zip(supernet.alphas(), before, strict=True))
+    assert moved == (strategy in ("first_order", "unrolled", "darts_pt"))
 
 
 def test_a_step_that_does_not_fit_names_the_largest_batch_that_does() -> None:

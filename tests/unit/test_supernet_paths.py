@@ -9,7 +9,7 @@ from darts_core.errors import ConfigError
 from darts_core.search.captured import CapturedStep
 from darts_core.spaces import get_space
 from darts_core.strategies import FirstOrder, SearchSettings, Unrolled
-from darts_core.supernet import Supernet, frozen_statistics
+from darts_core.supernet import Supernet, batched, frozen_statistics
 from darts_core.supernet.branches import branch_of
 from darts_core.supernet.describe import describe_plan
 from darts_core.supernet.packed import PackedCell
@@ -37,7 +37,7 @@ def images(count=4, side=8):
 
 
 @pytest.mark.parametrize("side", [8, 7])
-def test_same_values_gradients_and_statistics(side):
+def test_same_values_gradients_and_statistics(side, cpu_form):
     plain, fast = nets()
     x = images(side=side)
     right, found = plain(x), fast(x)
@@ -96,15 +96,47 @@ def test_back_to_the_module_path():
     assert torch.allclose(fast(x), plain(x), atol=1e-12)
 
 
-def test_large_planes_run_by_modules():
-    plain, fast = nets(layers=1)
-    x = images(2, 18)
-    right, found = plain(x).sum(), fast(x).sum()
-    assert torch.allclose(right, found, atol=1e-10)
-    right.backward(), found.backward()
-    reduce = "reduce"  # a single cell is a reduction cell
-    assert torch.allclose(fast.alpha[reduce].grad, plain.alpha[reduce].grad, atol=1e-10)
-    assert fast.cells[0].packed.grad.abs().sum() > 0
+def test_the_form_follows_from_the_shapes(monkeypatch):
+    _, fast = nets(layers=1)
+    made = []
+    for name in ("BandedRun", "BatchedRun"):
+        kind = getattr(batched, name)
+        monkeypatch.setattr(
+            batched, name, lambda *args, kind=kind: made.append(kind.__name__) or kind(*args)
+        )
+    fast(images(4, 8)), fast(images(8, 32))
+    assert made == ["BandedRun", "BatchedRun"]
+
+
+def test_autocast_leaves_planned_cells_alone(cpu_form):
+    net = Supernet(get_space("darts"), channels=2, layers=1, in_channels=1)
+    net.use_path("batched")
+    cell, dtypes = net.cells[0], []
+    cell.register_forward_hook(lambda _, args, out: dtypes.append(out.dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        net(torch.randn(4, 1, 8, 8)).float().sum().backward()
+    assert dtypes == [torch.float32]
+    assert torch.isfinite(cell.packed.grad).all()
+
+
+def test_the_same_bits_every_time(monkeypatch):
+    monkeypatch.setattr(batched, "LARGEST_BAND", 0)
+    net = Supernet(get_space("darts"), channels=4, layers=1, in_channels=1)
+    net.use_path("batched")
+    x = torch.randn(4, 1, 12, 12)
+    found = []
+    for _ in range(2):
+        one = copy.deepcopy(net)
+        out = one(x)
+        out.square().sum().backward()
+        found.append([out, *(p.grad for p in one.parameters()), *one.buffers()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    exact = copy.deepcopy(net).double()
+    right = exact(x.double())
+    right.square().sum().backward()
+    assert torch.allclose(found[0][0].double(), right, atol=1e-4)
+    for mine, cell in zip(found[0][1:], exact.parameters(), strict=False):
+        assert torch.allclose(mine.double(), cell.grad, atol=1e-3 * float(cell.grad.abs().max()))
 
 
 def batches(step):

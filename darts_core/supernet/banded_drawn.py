@@ -1,24 +1,24 @@
-"""The batched path of a sparse cell: the drawn operations one by one, nothing else."""
+"""`banded_run` of a sparse cell: the drawn operations one by one, nothing else."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from darts_core.supernet.batched_run import BatchedRun, pool_matrix, tap_bands
-from darts_core.supernet.drawn import only_drawn
+from darts_core.supernet.banded_run import BandedRun, pool_matrix, tap_bands
 from darts_core.supernet.packed import PackedCell
 
 if TYPE_CHECKING:
     from darts_kernels.layout import CellLayout
 
-__all__ = ["DrawnRun"]
+__all__ = ["BandedDrawnRun"]
 
 
-class DrawnRun(BatchedRun):
+class BandedDrawnRun(BandedRun):
     """One forward pass of one cell whose weights are mostly zero.
 
     Args:
@@ -26,9 +26,15 @@ class DrawnRun(BatchedRun):
     """
 
     def __init__(
-        self, cell: PackedCell, layout: CellLayout, mix_EK: Tensor, columns: list[list[int]]
+        self,
+        cell: PackedCell,
+        layout: CellLayout,
+        mix_EK: Tensor,
+        height: int,
+        width: int,
+        columns: Sequence[Sequence[int]],
     ) -> None:
-        super().__init__(cell, layout, only_drawn(mix_EK))
+        super().__init__(cell, layout, mix_EK, height, width)
         self.columns = columns
         self.slot_of = {column: slot for slot, column in enumerate(layout.slots) if column >= 0}
         self.pools: dict[tuple[int, int], Tensor] = {}

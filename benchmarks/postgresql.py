@@ -54,7 +54,7 @@ def postgresql_server(**settings: str) -> Iterator[tuple[str, int]]:
     base = Path(tempfile.mkdtemp(prefix="darts-postgresql-"))
     user: dict[str, Any] = {}
     secret = base / "password"
-    secret.write_text(PASSWORD)
+    secret.write_text(PASSWORD, encoding="utf-8")
     if os.getuid() == 0:
         other = _other_user()
         assert other is not None
@@ -73,7 +73,7 @@ def postgresql_server(**settings: str) -> Iterator[tuple[str, int]]:
     start = ("-w", "-l", base / "log", "-o", f"-p {port} {options}", "start")
     run(programs / "pg_ctl", "-D", folder, *start)
     try:
-        pid = int((folder / "postmaster.pid").read_text().split()[0])
+        pid = int((folder / "postmaster.pid").read_text(encoding="utf-8").split()[0])
         yield f"postgresql+psycopg://darts:{PASSWORD}@127.0.0.1:{port}/postgres", pid
     finally:
         run(programs / "pg_ctl", "-D", folder, "-m", "immediate", "stop")

@@ -16,6 +16,7 @@ import argparse
 import copy
 import multiprocessing
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -88,9 +89,15 @@ def _difference(net: Supernet, x: torch.Tensor) -> float:
             for parameter in one.parameters():
                 if parameter.grad is not None:
                     parameter.sub_(parameter.grad)
-        gradients = [alpha.grad for alpha in one.alphas() if alpha.grad is not None]
-        found.append([out.detach(), *gradients, *one.state_dict().values()])
-    return max(float((a - b).abs().max()) for a, b in zip(*found, strict=True))
+        alphas = {f"gradient of {k}": alpha.grad for k, alpha in one.named_alphas().items()}
+        found.append({"output": out.detach(), **alphas, **one.state_dict()})
+    plain, fast = found
+    assert plain.keys() == fast.keys()
+    return max(
+        float((fast[name] - value).abs().max())
+        for name, value in plain.items()
+        if value is not None
+    )
 
 
 def _resident_mib(field: str) -> float:
@@ -169,7 +176,10 @@ def main() -> None:
                 flush=True,
             )
     name = f"{options.space}-{options.threads}-thread" + ("s" if options.threads > 1 else "")
-    path = write_results("step", rows, device="cpu", folder=options.results, name=name)
+    command = " ".join(["python -m benchmarks.step_cpu", *sys.argv[1:]])
+    path = write_results(
+        "step", rows, device="cpu", folder=options.results, name=name, command=command
+    )
     print(path)
 
 

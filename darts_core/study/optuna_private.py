@@ -115,7 +115,8 @@ def set_attrs(study: Study, number: int, attrs: Mapping[str, Any]) -> None:
     Raises:
         UpdateFinishedTrialError: the trial has ended.
     """
-    backend, trial = getattr(study._storage, "_backend", None), _id(study, number)
+    backend: Any = getattr(study._storage, "_backend", None)
+    trial = _id(study, number)
     if not hasattr(backend, "scoped_session"):
         with getattr(backend, "together", contextlib.nullcontext)():
             for name, value in attrs.items():

@@ -121,14 +121,15 @@ def find_groups(
         channels = len(full[0].idxs)
         group = ChannelGroup(names[root], channels, members, free, blocks=blocks)
         linear = any(isinstance(model.get_submodule(name), nn.Linear) for name in outs)
-        if linear and not _can_lose_one(model, input_shape, [group]):
+        if linear and not _can_lose(model, input_shape, {group.root: [0]}):
             # a view shares these channels out (attention's heads), which no cut of them survives
             continue
         taken |= outs
         groups.append(group)
-    if _can_lose_one(model, input_shape, groups):
+    lost = {group.root: _one_of(group) for group in groups}
+    if _can_lose(model, input_shape, lost):
         return groups
-    return [group for group in groups if _can_lose_one(model, input_shape, [group])]
+    return [g for g in groups if _can_lose(model, input_shape, {g.root: lost[g.root]})]
 
 
 def _read(graph: Any, layer: nn.Module) -> bool:
@@ -143,15 +144,15 @@ def _read(graph: Any, layer: nn.Module) -> bool:
     return any(not graph.is_out_channel_pruning_fn(item.dep.handler) for item in group)
 
 
-def _can_lose_one(
-    model: nn.Module, input_shape: Sequence[int], groups: Sequence[ChannelGroup]
+def _can_lose(
+    model: nn.Module, input_shape: Sequence[int], lost: Mapping[str, Sequence[int]]
 ) -> bool:
-    """Whether the network still runs, with an output of its shape, when each group loses a channel."""
+    """Whether the network still runs, with an output of its shape, without these channels."""
     tried = copy.deepcopy(model)
     reference = next(model.parameters())
     sample = draw_inputs(input_shape, 2, device=reference.device, dtype=reference.dtype, zeros=True)
     try:
-        remove_channels(tried, input_shape, {group.root: _one_of(group) for group in groups})
+        remove_channels(tried, input_shape, lost)
         with torch.no_grad():
             return bool(tried(sample).shape == model.eval()(sample).shape)
     except (PruneError, RuntimeError):

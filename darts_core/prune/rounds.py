@@ -111,7 +111,14 @@ class Pruner:
 
     def _groups(self, model: nn.Module) -> list[ChannelGroup]:
         shape = self.input_shape
-        return [*find_groups(model, shape), *groups_of_heads(model, shape)]
+        groups = find_groups(model, shape)
+        cut = {member.name for group in groups for member in group.members if member.side == "out"}
+        # where heads are of one channel, the channels are the heads
+        return groups + [
+            heads
+            for heads in groups_of_heads(model, shape)
+            if not any(m.side == "out" and m.name in cut for m in heads.members)
+        ]
 
     def _step(self, group: ChannelGroup) -> int:
         return 1 if group.kind == "heads" else self.step

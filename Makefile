@@ -9,7 +9,7 @@ PYTHON_HERE = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-web test-cluster test-loggers test-full faults fuzz test-interpret test-compile variants test-gpu gpu-wheels on-gpu check lint type bench clean
+.PHONY: help install demo test test-web test-cluster test-versions test-loggers test-full faults fuzz test-interpret test-compile variants test-gpu gpu-wheels on-gpu check lint type bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -34,6 +34,11 @@ test-web: $(STAMP) ## the live page in a real Chromium (Debian's chromium and ch
 test-cluster: $(STAMP) ## studies and multiruns on a Ray cluster of several nodes on this machine, and on Slurm where it is installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray,slurm]'
 	$(TEST_ENV) $(BIN)/python -m pytest -n 0 -m cluster tests/cluster
+
+# SETS=oldest, PYTHONS="python3.12 python3.13", TORCH=2.13.0 (instead of a set's own), TESTS=tests
+test-versions: $(STAMP) ## tests with the oldest, the pinned and the newest packages, an environment each; other Pythons are resolved
+	$(BIN)/python tests/versions.py $(if $(SETS),--sets $(SETS)) $(if $(PYTHONS),--pythons $(PYTHONS)) \
+		$(if $(TORCH),--torch $(TORCH)) $(if $(TESTS),--tests $(TESTS))
 
 LOGGERS := .venv-loggers
 
@@ -87,5 +92,5 @@ bench: $(STAMP) ## the search-step benchmark on this device
 	$(BIN)/darts-core bench what=step
 
 clean: ## remove the environment and every cache (runs/ stays)
-	rm -rf $(VENV) .venv-loggers .pytest_cache .mypy_cache .ruff_cache dist build
+	rm -rf $(VENV) .venv-loggers .venv-versions .pytest_cache .mypy_cache .ruff_cache dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -84,6 +84,7 @@ def sweep(overrides: list[str], trials: int, workers: int, out: Path) -> dict[st
         [sys.executable, "-m", "darts_core.cli", *command, f"out={out}"],
         capture_output=True,
         text=True,
+        encoding="utf-8",
     )
     if done.returncode:
         raise SystemExit(
@@ -92,9 +93,12 @@ def sweep(overrides: list[str], trials: int, workers: int, out: Path) -> dict[st
     ended = time.time()
     (folder,) = out.glob("*/V001/tune")
     known = optuna.load_study(study_name="tune", storage=open_storage(folder)).get_trials()
-    results = [json.loads(p.read_text()) for p in sorted(folder.glob("trials/*/result.json"))]
+    results = [
+        json.loads(p.read_text(encoding="utf-8"))
+        for p in sorted(folder.glob("trials/*/result.json"))
+    ]
     epochs = [
-        [json.loads(line)["epoch"] for line in path.read_text().splitlines()]
+        [json.loads(line)["epoch"] for line in path.read_text(encoding="utf-8").splitlines()]
         for path in sorted(folder.glob("trials/*/metrics.jsonl"))
     ]
     begins = [t.datetime_start.timestamp() for t in known if t.datetime_start]

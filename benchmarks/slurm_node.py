@@ -89,7 +89,8 @@ def slurm_node(cpus: int = 2) -> Iterator[Path]:
             controller=_free_port(),
             node=_free_port(),
             cpus=cpus,
-        )
+        ),
+        encoding="utf-8",
     )
     files = [f"--{n}-file={munge / n}" for n in ("key", "pid", "log", "seed")]
     commands = (
@@ -126,7 +127,9 @@ def slurm_node(cpus: int = 2) -> Iterator[Path]:
 
 
 def _idle() -> bool:
-    done = subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True)
+    done = subprocess.run(
+        ["sinfo", "-h", "-o", "%T"], capture_output=True, text=True, encoding="utf-8"
+    )
     return done.returncode == 0 and "idle" in done.stdout
 
 
@@ -135,7 +138,7 @@ def _wait(ready: object, folder: Path) -> None:
     while not ready():  # type: ignore[operator]
         if time.monotonic() > end:
             logs = [*folder.glob("*.out"), *folder.glob("*.log")]
-            text = "\n".join(f"{p.name}: {p.read_text()[-500:]}" for p in logs)
+            text = "\n".join(f"{p.name}: {p.read_text(encoding='utf-8')[-500:]}" for p in logs)
             raise RuntimeError(f"Slurm did not start:\n{text}")
         time.sleep(0.2)
 

@@ -5,11 +5,10 @@
 
 The data are the Free Spoken Digit Dataset's: `x` [N, 1, T] at 4 kHz, `y`, `group` (the speaker). Both
 networks read 32 log-mel bands every 8 ms. Each speaker in turn is the test split, another whole speaker val.
-A pair is: `darts-core search` in the space `conv1d`, with strides for a hundred frames instead of thousands
-of samples, within a number of multiply-adds; `darts-core train` of what it found; the width at which the
-DS-CNN, timed in turn with it in ONNX Runtime (one sample a call), takes as long or longer; `darts-core train`
-of that, with the same settings. Settings were tried with --choose, on seeds that judge nothing. A pair that
-is finished lies in a file; a run that is stopped goes on.
+A pair is: `darts-core search` in the space `conv1d` within a number of multiply-adds, `darts-core train` of
+what it found; the width at which the DS-CNN, timed in turn with it in ONNX Runtime (one sample a call), takes
+as long or longer; `darts-core train` of that, with the same settings. Settings were tried with --choose, on
+seeds that judge nothing. A pair that is finished lies in a file; a run that is stopped goes on.
 """
 
 from __future__ import annotations
@@ -32,8 +31,6 @@ from darts_core.bench.results import write_results
 from darts_core.latency.deployed import onnx_bytes
 from darts_core.models.sequences import dscnn
 from darts_core.runlog import read_json, read_yaml, write_json
-from darts_core.spaces import register_space
-from darts_core.spaces.conv1d import Conv1dSpace
 from darts_core.train import load_model
 
 BANDS, HOP, WINDOW, FFT = 32, 32, 128, 256
@@ -45,11 +42,6 @@ TRAIN = {
     "drop_path": 0, "time_shift": 8,
 }  # fmt: skip
 MMACS = 1.0
-# the conv1d space but for its strides: the shipped one leaves two of a hundred frames
-SPACE = Conv1dSpace.make(
-    "conv1d_frames", strides=(2, 2, 2, 1), kernels=(3, 5, 9), dilations=(1, 2), widths=(0.5, 0.75, 1.0),
-    depths=(1, 2),
-)  # fmt: skip
 
 
 def log_mel(x_NT: np.ndarray) -> np.ndarray:
@@ -148,7 +140,7 @@ def pair(speaker: str, seed: int, data: Path, work: Path) -> dict[str, Any]:
         f"seed={seed}", "data.val_fraction=0.2",
     ]  # fmt: skip
     searched = run(
-        "search", name, out, *words, "space.name=conv1d_frames", "latency.cost=macs",
+        "search", name, out, *words, "space=conv1d", "latency.cost=macs",
         f"latency.budget={MMACS}", *settings("search", SEARCH),
     )  # fmt: skip
     ours = run("train", name, out, *words, *settings("train", TRAIN))
@@ -207,7 +199,6 @@ def main() -> None:
     parser.add_argument("--out", default="benchmarks/results")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    register_space(SPACE.name, SPACE, description="series of about a hundred frames")
     given.work.mkdir(parents=True, exist_ok=True)
     data = features(given.data, given.work)
     speakers = [str(name) for name in np.load(data)["groups"]]

@@ -22,12 +22,13 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 HOME = ROOT / ".venv-versions"
 SETS = ("oldest", "pinned", "newest")
-PYTHONS = ("python3.11", "python3.12", "python3.13", "python3.14")
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 TOOLS = ("pytest>=8", "pytest-xdist", "pytest-timeout", "hypothesis")
 # of each package that we stand on, what would notice that it has changed
 TESTS = (
@@ -87,7 +88,7 @@ def environment(python: str, name: str, torch: str | None) -> tuple[Path, str | 
     """(the interpreter of a set's environment, None or why it could not be made)."""
     pins = constraints(name, torch)
     stamp = hashlib.sha256("\n".join([*pins, *requirements()]).encode()).hexdigest()
-    folder = HOME / f"{Path(python).name}-{name}"
+    folder = HOME / f"python{_version(python)}-{name}"
     made = folder / "set"
     inside = folder / "bin" / "python"
     if made.is_file() and made.read_text() == stamp:
@@ -107,7 +108,7 @@ def environment(python: str, name: str, torch: str | None) -> tuple[Path, str | 
 
 def resolves(python: str, name: str, torch: str | None) -> str | None:
     """None where pip finds a set for an interpreter, nothing being installed; else its last word."""
-    probe = HOME / f"{Path(python).name}-resolve"
+    probe = HOME / f"python{_version(python)}-resolve"
     probe.parent.mkdir(exist_ok=True)
     if not probe.is_dir():
         subprocess.run([python, "-m", "venv", probe], check=True)
@@ -130,7 +131,7 @@ def versions(inside: Path) -> str:
 
 def run(inside: Path, tests: Sequence[str]) -> tuple[bool, str]:
     """(whether the tests passed, pytest's last line)."""
-    command = [inside, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-x"]
+    command = [inside, "-m", "pytest", "-p", "no:cacheprovider", "--maxfail=20"]
     marks = "not gpu and not interpret and not full and not web and not cluster"
     done = subprocess.run(
         [*command, "-m", marks, *tests], cwd=ROOT, stdout=subprocess.PIPE, text=True,
@@ -154,7 +155,7 @@ def main() -> int:
     for python in args.pythons:
         for name in args.sets:
             inside, why = environment(python, name, args.torch)
-            label = f"{Path(python).name} {name}"
+            label = f"Python {_version(python)} {name}"
             if why is None:
                 passed, last = run(inside, args.tests)
                 said.append(f"{label}: {'green' if passed else 'RED'}, {last} ({versions(inside)})")
@@ -163,23 +164,33 @@ def main() -> int:
                 said.append(f"{label}: RED, {why}")
             red += not passed
             print(said[-1], flush=True)
-    for python in PYTHONS:
-        path = shutil.which(python)
+    ran = {_version(python) for python in args.pythons}
+    for version in PYTHONS:
+        path = _found(version)
         if path is None:
-            said.append(f"{python}: not run, not resolved (no such interpreter here)")
-        elif python not in [Path(p).name for p in args.pythons] and not _same(path):
+            said.append(f"Python {version}: not run, not resolved (no such interpreter here)")
+        elif version not in ran:
             why = resolves(path, "newest", args.torch)
-            said.append(f"{python} newest: not run, {'resolves' if why is None else f'RED, {why}'}")
+            how = "resolves" if why is None else f"RED, {why}"
+            said.append(f"Python {version} newest: not run, {how}")
             red += why is not None
     print("\n".join(["", *said]))
     return red
 
 
-def _same(path: str) -> bool:
-    """Whether it is the Python that this runs in."""
-    code = "import sys; print(sys.version_info[:2])"
-    done = subprocess.run([path, "-c", code], capture_output=True, text=True)
-    return done.stdout.strip() == str(sys.version_info[:2])
+def _found(version: str) -> str | None:
+    """An interpreter of that version on the path, or among pyenv's."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
+    paths = [shutil.which(f"python{version}"), *pyenv.glob(f"versions/{version}.*/bin/python")]
+    return next((str(p) for p in paths if p is not None and _version(str(p)) == version), None)
+
+
+@cache
+def _version(python: str) -> str | None:
+    """3.11, say; None where it does not start."""
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 if __name__ == "__main__":

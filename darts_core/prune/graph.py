@@ -7,6 +7,7 @@ import functools
 import logging
 import warnings
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,11 +17,16 @@ from darts_core.errors import PruneError
 from darts_core.sample_inputs import draw_inputs
 from darts_core.train.save import is_zero
 
-__all__ = ["UnfollowedError", "all_groups", "follow"]
+__all__ = ["UnfollowedError", "all_groups", "follow", "group_of"]
 
 log = logging.getLogger("darts_core")
-# entries of a flattened map: where torch-pruning misreads a chain of reshapes, each multiplies them
+# entries of flattened maps in one group: where torch-pruning misreads a chain of reshapes, each multiplies
+# them, and a group goes round and round
 _MOST_ENTRIES = 250_000
+# layers and operations that a group meets, each as often as with other channels
+_MOST_STEPS = 3_000
+# of the group that is being followed; None: it may take what it takes
+_watched: _Watched | None = None
 
 
 def follow(model: nn.Module, input_shape: Sequence[int]) -> Any:
@@ -32,7 +38,7 @@ def follow(model: nn.Module, input_shape: Sequence[int]) -> Any:
     import torch_pruning
 
     _leave_reshapes_of_no_width()
-    _bound_flattened_maps()
+    _bound_groups()
 
     reference = next(model.parameters())
     example = draw_inputs(input_shape, 2, device=reference.device, dtype=reference.dtype)
@@ -52,6 +58,16 @@ def follow(model: nn.Module, input_shape: Sequence[int]) -> Any:
     finally:
         for parameter, wanted in states:
             parameter.requires_grad_(wanted)
+        _let_go(model)
+
+
+def _let_go(model: nn.Module) -> None:
+    """Cut what modules have kept of this pass off its history, with which they could not be copied."""
+    for module in model.modules():
+        for owner in (vars(module), *(v for v in vars(module).values() if type(v) is dict)):
+            for name, value in owner.items():
+                if isinstance(value, torch.Tensor) and value.grad_fn is not None:
+                    owner[name] = value.detach()
 
 
 @contextlib.contextmanager
@@ -96,25 +112,67 @@ def _leave_reshapes_of_no_width() -> None:
 
 
 class UnfollowedError(RuntimeError):
-    """A group of channels is spread over more entries than a flattened map has."""
+    """A group of channels is spread over more entries, or meets more layers, than there can be."""
 
 
-def _bound_flattened_maps() -> None:
-    """End the following of a group whose channels are spread out again and again, which would never end."""
-    from torch_pruning.dependency import index_mapping
+@dataclass
+class _Watched:
+    """How far a group has been followed: entries that are left, and the group so far."""
 
-    kind = index_mapping._FlattenIndexMapping
-    known = kind.__call__
+    left: int
+    group: Any = None
+
+
+def _bound_groups() -> None:
+    """End the following of a group whose channels go round and round, or are spread out again and again."""
+    from torch_pruning.dependency import group, index_mapping
+
+    kind, followed = index_mapping._FlattenIndexMapping, group.Group
+    known, added = kind.__call__, followed.add_dep
     if getattr(known, "_bounded", False):
         return
 
+    def add(self: Any, dep: Any, idxs: Any) -> None:
+        if _watched is not None:
+            _watched.group = self
+            if len(self) >= _MOST_STEPS:
+                raise UnfollowedError
+        added(self, dep, idxs)
+
     def spread(self: Any, entries: Any) -> Any:
-        if not self.reverse and len(entries) * self._stride > _MOST_ENTRIES:
-            raise UnfollowedError
+        if _watched is not None:
+            _watched.left -= len(entries) * (1 if self.reverse else self._stride)
+            if _watched.left < 0:
+                raise UnfollowedError
         return known(self, entries)
 
     spread._bounded = True  # type: ignore[attr-defined]
-    kind.__call__ = spread
+    kind.__call__, followed.add_dep = spread, add
+
+
+def group_of(graph: Any, layer: nn.Module, handler: Any, channels: Sequence[int]) -> Any:
+    """torch-pruning's group of some output channels of `layer`.
+
+    Raises:
+        UnfollowedError: it cannot be followed; `args[0]` is the group so far.
+    """
+    global _watched
+    _watched = _Watched(_MOST_ENTRIES)
+    try:
+        return graph.get_pruning_group(layer, handler, idxs=list(channels))
+    except UnfollowedError as error:
+        raise UnfollowedError(_watched.group) from error
+    finally:
+        _watched = None
+
+
+def _outputs(graph: Any, group: Any) -> set[int]:
+    """Ids of the layers whose output channels the group cuts."""
+    return {
+        id(item.dep.target.module)
+        for item in group
+        if graph.is_out_channel_pruning_fn(item.dep.handler)
+    }
 
 
 def all_groups(
@@ -126,6 +184,7 @@ def all_groups(
     """
     kept = {id(layer) for layer in (*fixed, *graph.IGNORED_LAYERS_IN_TRACING)}
     seen: set[int] = set()
+    unfollowed = 0
     for layer in list(graph.module2node):
         if not isinstance(layer, kinds) or id(layer) in kept | seen:
             continue
@@ -134,16 +193,19 @@ def all_groups(
         if channels is None:
             continue
         try:
-            handler = pruner.prune_out_channels
-            group = graph.get_pruning_group(layer, handler, list(range(channels)))
-        except UnfollowedError:
-            log.debug("the channels of a %s cannot be followed through reshapes", type(layer))
+            group = group_of(graph, layer, pruner.prune_out_channels, range(channels))
+        except UnfollowedError as error:
+            # the layers that it met are coupled: none of them leads anywhere else
+            met = _outputs(graph, error.args[0] or ())
+            seen |= met
+            unfollowed += max(1, len(met))
             continue
-        outs = {
-            id(dep.target.module)
-            for dep, _ in group
-            if graph.is_out_channel_pruning_fn(dep.handler)
-        }
+        outs = _outputs(graph, group)
         seen |= outs
         if not outs & kept:
             yield group
+    if unfollowed:
+        log.info(
+            "torch-pruning cannot follow the channels of %d layers through reshapes: they stay",
+            unfollowed,
+        )

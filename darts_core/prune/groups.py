@@ -15,7 +15,7 @@ from torch import nn
 from darts_core.errors import PruneError
 from darts_core.prune.beside import cut_beside, outputs_beside
 from darts_core.prune.blocks import CONVOLUTIONS, blocks_of
-from darts_core.prune.graph import UnfollowedError, all_groups, follow
+from darts_core.prune.graph import UnfollowedError, all_groups, follow, group_of
 from darts_core.sample_inputs import draw_inputs
 
 __all__ = [
@@ -87,7 +87,7 @@ def find_groups(
     """All groups of coupled channels of `model`, its outputs left out.
 
     Channels of convolutions of any dimension and of linear layers (an MLP's width, a transformer's
-    stream) form groups; those that attention shares out among its heads do not.
+    stream) form groups; those that a view shares out (attention's heads) do not.
 
     Args:
         model: a plain network in eval mode.
@@ -114,18 +114,21 @@ def find_groups(
         if outs & taken:
             continue
         root = full[0].dep.target.module
-        linear = any(isinstance(model.get_submodule(name), nn.Linear) for name in outs)
-        if linear and not _can_lose_one(model, input_shape, names[root]):
-            # a view shares these channels out (attention's heads), which no cut of them survives
-            continue
         blocks = blocks_of(graph, full)
         if blocks is None:
             continue
-        taken |= outs
         free = _free_members(graph, full, model)
         channels = len(full[0].idxs)
-        groups.append(ChannelGroup(names[root], channels, members, free, blocks=blocks))
-    return groups
+        group = ChannelGroup(names[root], channels, members, free, blocks=blocks)
+        linear = any(isinstance(model.get_submodule(name), nn.Linear) for name in outs)
+        if linear and not _can_lose_one(model, input_shape, [group]):
+            # a view shares these channels out (attention's heads), which no cut of them survives
+            continue
+        taken |= outs
+        groups.append(group)
+    if _can_lose_one(model, input_shape, groups):
+        return groups
+    return [group for group in groups if _can_lose_one(model, input_shape, [group])]
 
 
 def _read(graph: Any, layer: nn.Module) -> bool:
@@ -134,23 +137,30 @@ def _read(graph: Any, layer: nn.Module) -> bool:
         return False  # it does not run
     handler = graph.get_pruner_of_module(layer).prune_out_channels
     try:
-        group = graph.get_pruning_group(layer, handler, idxs=[0])
+        group = group_of(graph, layer, handler, [0])
     except UnfollowedError:
         return True
     return any(not graph.is_out_channel_pruning_fn(item.dep.handler) for item in group)
 
 
-def _can_lose_one(model: nn.Module, input_shape: Sequence[int], root: str) -> bool:
-    """Whether the network still runs, with an output of its shape, when the group loses a channel."""
+def _can_lose_one(
+    model: nn.Module, input_shape: Sequence[int], groups: Sequence[ChannelGroup]
+) -> bool:
+    """Whether the network still runs, with an output of its shape, when each group loses a channel."""
     tried = copy.deepcopy(model)
     reference = next(model.parameters())
     sample = draw_inputs(input_shape, 2, device=reference.device, dtype=reference.dtype, zeros=True)
     try:
-        remove_channels(tried, input_shape, {root: [0]})
+        remove_channels(tried, input_shape, {group.root: _one_of(group) for group in groups})
         with torch.no_grad():
             return bool(tried(sample).shape == model.eval()(sample).shape)
     except (PruneError, RuntimeError):
         return False
+
+
+def _one_of(group: ChannelGroup) -> list[int]:
+    """One channel of each block, where as many can go."""
+    return channels_to_remove(group, np.zeros(group.channels), group.channels - group.blocks)
 
 
 def least_width(group: ChannelGroup) -> int:
@@ -200,7 +210,7 @@ def remove_channels(
             continue
         layer = model.get_submodule(root)
         handler = graph.get_pruner_of_module(layer).prune_out_channels
-        group = graph.get_pruning_group(layer, handler, idxs=sorted(channels))
+        group = group_of(graph, layer, handler, sorted(channels))
         if not graph.check_pruning_group(group):
             raise PruneError(f"Cutting {len(channels)} channels of {root!r} would leave none.")
         beside = outputs_beside(graph, group)
@@ -233,7 +243,7 @@ def _widest(graph: Any, found: Any, names: Mapping[nn.Module, str]) -> Any:
     if best is None:
         return found
     handler = graph.get_pruner_of_module(best).prune_out_channels
-    return graph.get_pruning_group(best, handler, idxs=list(range(width)))
+    return group_of(graph, best, handler, range(width))
 
 
 def _members(graph: Any, group: Any, names: Mapping[nn.Module, str]) -> tuple[Member, ...]:

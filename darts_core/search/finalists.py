@@ -1,9 +1,9 @@
 """Finalists: the candidates among which a search chooses by training each of them briefly.
 
 The pool holds the pick of the alphas, the picks of earlier epochs, the best of a zero-cost prior among
-random architectures, of the shared weights among those that the prior likes, and what is found from there
-by changing single choices of what both rank best. All of them are sound (no guard doubts them) and within
-the budget as measured. The sources take turns until the pool is full.
+random architectures, of the shared weights among those that the prior likes, and neighbours of these and
+of the pick. All of them are sound (no guard doubts them) and within the budget as measured. The sources
+take turns until the pool is full.
 """
 
 from __future__ import annotations
@@ -33,9 +33,8 @@ PROXIES = ("synflow", "naswot")
 PROXIES_OF_TOKENS = ("snip", "naswot")
 _DRAWN = 16  # random architectures for each place in the pool
 _LIKED = 2  # one in so many of those that a ranking saw is seen by the next
-_GENERATIONS = 3  # of neighbours of the best, which are climbed to by the rankings
-_PARENTS = 6  # whose neighbours are looked at
-_NEAR = 48  # neighbours a generation at most
+_PARENTS = 6  # whose neighbours are looked at beside the pick's
+_NEAR = 64  # neighbours at most
 _TRIED = 40  # draws for each of these, where few are within the budget
 Ranking = Callable[[Sequence[Architecture]], list[float]]
 
@@ -112,11 +111,9 @@ def choose_pool(
         ranked.append((name, order))
         drawn = order[: -(-len(order) // _LIKED)]
     sources += ranked
-    near = [found.architecture, *(ranked[-1][1][:_PARENTS] if ranked else [])]
-    for _ in range(_GENERATIONS if rankings else 1):
-        new = _neighbours(near[: _PARENTS + 1], found, space, limits, rng)
-        near = _by_all(list(dict.fromkeys([*near[:_PARENTS], *new])), rankings)
-    sources.append(("a neighbour", [a for a in near if limits.admits(a)]))
+    parents = [found.architecture, *(ranked[-1][1][:_PARENTS] if ranked else [])]
+    near = _neighbours(parents, found, space, limits, rng)
+    sources.append(("a neighbour", _by_all(near, rankings)))
     return list(itertools.islice(_admitted(found, limits, sources), count))
 
 

@@ -10,7 +10,7 @@ from darts_core.errors import TuneError
 from darts_core.study.budget import Spent
 from darts_core.study.lease import Lease
 
-__all__ = ["check_failures", "failure_summary", "imported", "spent_by"]
+__all__ = ["Tally", "check_failures", "failure_summary", "imported", "spent_by"]
 
 # a share of fewer trials says little
 _FEW = 4
@@ -21,19 +21,74 @@ def imported(trial: FrozenTrial) -> bool:
     return bool(trial.user_attrs.get("imported"))
 
 
+class Tally:
+    """What trials add up to. A trial that has ended never changes: each is looked at once after its end."""
+
+    def __init__(self) -> None:
+        self.open: list[FrozenTrial] = []
+        self.done = self.failed = 0
+        self._known = self._own = self._epochs = 0
+        self._seconds = 0.0
+
+    def add(self, trials: Sequence[FrozenTrial]) -> Tally:
+        """Take in a study's trials as they are now, in the order of their numbers; self."""
+        again = [trials[t.number] for t in self.open]
+        new, self._known = trials[self._known :], len(trials)
+        self.open = []
+        for trial in (*again, *new):
+            if not trial.state.is_finished():
+                self.open.append(trial)
+            elif not imported(trial):
+                self.done += 1
+                self.failed += trial.state == TrialState.FAIL
+                self._epochs += int(trial.user_attrs.get("epochs", 0))
+                self._seconds += float(trial.user_attrs.get("seconds", 0.0))
+        return self
+
+    @property
+    def waiting(self) -> list[int]:
+        """Numbers of the trials that were put in to be tried next."""
+        return [t.number for t in self.open if t.state == TrialState.WAITING]
+
+    @property
+    def running(self) -> list[FrozenTrial]:
+        """Those that have begun and not ended."""
+        return [t for t in self.open if t.state == TrialState.RUNNING]
+
+    def spent(self, lease_of: Callable[[int], Lease | None]) -> Spent:
+        """Trials started, epochs and device-seconds of all own trials; running ones by their lease."""
+        running = [t for t in self.running if not imported(t)]
+        leases = [lease for t in running if (lease := lease_of(t.number)) is not None]
+        return Spent(
+            self.done + len(running),
+            self._epochs + sum(lease.epochs for lease in leases),
+            self._seconds + sum(lease.seconds for lease in leases),
+        )
+
+    def check_failures(
+        self,
+        trials: Sequence[FrozenTrial],
+        max_share: float,
+        hopeless: int | None = None,
+    ) -> None:
+        """Stop a study in which failure is the rule.
+
+        Raises:
+            TuneError: more than `max_share` of at least four ended trials failed, or the first
+                `hopeless` ones all did.
+        """
+        if hopeless is not None and self.failed == self.done >= hopeless:
+            raise TuneError(f"The first {self.failed} trials all failed: {failure_summary(trials)}")
+        if self.done >= _FEW and self.failed > max_share * self.done:
+            raise TuneError(
+                f"{self.failed} of {self.done} trials failed, more than the allowed share of "
+                f"{max_share:g} (tune.max_failure_share): {failure_summary(trials)}"
+            )
+
+
 def spent_by(trials: Sequence[FrozenTrial], lease_of: Callable[[int], Lease | None]) -> Spent:
-    """Trials started, epochs and device-seconds of all own trials; running ones by their lease."""
-    own = [t for t in trials if t.state != TrialState.WAITING and not imported(t)]
-    epochs, seconds = 0, 0.0
-    for trial in own:
-        if trial.state.is_finished():
-            epochs += int(trial.user_attrs.get("epochs", 0))
-            seconds += float(trial.user_attrs.get("seconds", 0.0))
-            continue
-        lease = lease_of(trial.number)
-        if lease is not None:
-            epochs, seconds = epochs + lease.epochs, seconds + lease.seconds
-    return Spent(len(own), epochs, seconds)
+    """See `Tally.spent`; of any trials."""
+    return Tally().add(trials).spent(lease_of)
 
 
 def failure_summary(trials: Sequence[FrozenTrial]) -> str:
@@ -48,21 +103,6 @@ def failure_summary(trials: Sequence[FrozenTrial]) -> str:
     )
 
 
-def check_failures(
-    trials: Sequence[FrozenTrial], max_share: float, hopeless: int | None = None
-) -> None:
-    """Stop a study in which failure is the rule.
-
-    Raises:
-        TuneError: more than `max_share` of at least four ended trials failed, or the first
-            `hopeless` ones all did.
-    """
-    done = [t for t in trials if t.state.is_finished() and not imported(t)]
-    failed = sum(t.state == TrialState.FAIL for t in done)
-    if hopeless is not None and failed == len(done) >= hopeless:
-        raise TuneError(f"The first {failed} trials all failed: {failure_summary(trials)}")
-    if len(done) >= _FEW and failed > max_share * len(done):
-        raise TuneError(
-            f"{failed} of {len(done)} trials failed, more than the allowed share of {max_share:g} "
-            f"(tune.max_failure_share): {failure_summary(trials)}"
-        )
+def check_failures(trials: Sequence[FrozenTrial], max_share: float) -> None:
+    """See `Tally.check_failures`."""
+    Tally().add(trials).check_failures(trials, max_share)

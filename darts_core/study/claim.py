@@ -56,6 +56,19 @@ class Claim:
         """Device-seconds so far, over all sittings."""
         return self.lease.seconds + self.share * (time.monotonic() - self.since)
 
+    def check(self) -> None:
+        """See that the trial is still ours.
+
+        Raises:
+            LeaseLost: the lease carries another worker's token.
+        """
+        if not self._ours():
+            raise LeaseLost(f"trial {self.number} is run by another worker now")
+
+    def _ours(self) -> bool:
+        current = self.leases.read(self.number)
+        return current is not None and current.token == self.lease.token
+
     def renew(self, epochs: int = 0) -> None:
         """Write the lease anew, with at least `epochs` epochs done.
 
@@ -63,9 +76,7 @@ class Claim:
             LeaseLost: the file carries another worker's token.
         """
         with self._writing:
-            current = self.leases.read(self.number)
-            if current is None or current.token != self.lease.token:
-                raise LeaseLost(f"trial {self.number} is run by another worker now")
+            self.check()
             self.lease.epochs = max(self.lease.epochs, epochs)
             snapshot = Lease(**vars(self.lease))
             snapshot.seconds = self.seconds()
@@ -86,8 +97,7 @@ class Claim:
     def release(self) -> None:
         """Let anybody go on with this trial; a stop on request is not counted as a death."""
         with self._writing:
-            current = self.leases.read(self.number)
-            if current is None or current.token != self.lease.token:
+            if not self._ours():
                 return
             self.lease.seconds = self.seconds()
             self.lease.start, self.lease.epochs_before = None, -1

@@ -7,6 +7,7 @@ on other hosts.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -16,9 +17,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from optuna.exceptions import UpdateFinishedTrialError
+
 from darts_core.errors import ResumeError
 from darts_core.runlog import read_json, write_json
-from darts_core.study.optuna_private import numbered, set_attr
+from darts_core.study.optuna_private import attr_of, set_attrs
 
 __all__ = [
     "FileLeases",
@@ -172,20 +175,15 @@ class StoredLeases:
 
     study: Any
 
-    def _trial(self, number: int) -> Any:
-        # one trial, not all of them: every report renews its lease
-        return numbered(self.study, number)
-
     def read(self, number: int) -> Lease | None:
         """The lease of a trial, or None."""
-        content = self._trial(number).user_attrs.get("lease")
+        content = attr_of(self.study, number, "lease")
         return Lease.from_dict(content) if content else None
 
     def write(self, number: int, lease: Lease) -> None:
         """Renew a trial's lease; one that has ended keeps its last."""
-        trial = self._trial(number)
-        if not trial.state.is_finished():
-            set_attr(self.study, trial, "lease", lease.to_dict())
+        with contextlib.suppress(UpdateFinishedTrialError):
+            set_attrs(self.study, number, {"lease": lease.to_dict()})
 
     def remove(self, number: int) -> None:
         """Nothing: the trial is told next, and no lease of an ended trial is ever read."""

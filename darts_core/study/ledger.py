@@ -26,11 +26,18 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from darts_core.errors import TuneError
 from darts_core.runlog import read_json, write_json, write_yaml
-from darts_core.study.accounts import check_failures, spent_by
+from darts_core.study.accounts import Tally
 from darts_core.study.budget import Spent
 from darts_core.study.claim import Claim
 from darts_core.study.lease import FileLeases, Lease, Leases, LeaseWatch, StoredLeases
-from darts_core.study.optuna_private import set_attr, set_value, stored, taken_up
+from darts_core.study.optuna_private import (
+    numbered,
+    set_attr,
+    set_attrs,
+    set_value,
+    stored,
+    taken_up,
+)
 from darts_core.study.promotion import PAUSED, PromotingStudy, paused, promoter_of
 from darts_core.study.propose import propose
 from darts_core.study.pruners import make_pruner, rungs_of
@@ -70,6 +77,7 @@ class Ledger:
             self.leases = StoredLeases(self.study)
         self._limit = self._trial_limit()
         self._promoter = promoter_of(self.study, self.spec.budget, self._limit, self._lease)
+        self._tally = Tally()
         self._tried_all = False
         self._said = False
 
@@ -119,13 +127,15 @@ class Ledger:
         """
         with self.lock.held():
             trials = self.trials()
-            check_failures(trials, self.spec.max_failure_share, self.spec.hopeless)
-            for frozen in trials:
-                if frozen.state == TrialState.RUNNING:
-                    taken = self._take_over(frozen)
-                    if taken is not None:
-                        return self._start(*taken)
-            trials = self.trials()
+            tally = self._tally.add(trials)
+            tally.check_failures(trials, self.spec.max_failure_share, self.spec.hopeless)
+            left = [t for t in tally.running if not self._watch.alive(self._lease(t.number))]
+            for frozen in left:
+                taken = self._take_over(frozen)
+                if taken is not None:
+                    return self._start(*taken)
+            if left:  # some of them may have been told
+                trials = self.trials()
             spent = self.spent(trials)
             if self.spec.budget.exhausted(spent, running=True) is not None:
                 return None
@@ -135,10 +145,11 @@ class Ledger:
             if self._enough(spent) is not None:
                 return None
             # grid and fixed parameters are settled by the sampler that is set while asking
-            number = self._next_number(trials)
+            number = min(tally.waiting, default=len(trials))
             if self.spec.distinct and not self._draw(number, trials):
                 return None
             self.study.sampler = self._sampler(number)
+            self.study.none_waits = not self.spec.distinct and not tally.waiting
             trial = self.study.ask()
             baseline = bool(trial.user_attrs.get(IS_BASELINE))
             lease = Lease(to_the_end=baseline, folder=str(self.trial_folder(trial.number)))
@@ -183,10 +194,6 @@ class Ledger:
         log.info("trial %d goes on %s", found.number, "to its end" if to_the_end else "(promoted)")
         return taken_up(self.study, found), lease
 
-    def _next_number(self, trials: list[FrozenTrial]) -> int:
-        waiting = [t.number for t in trials if t.state == TrialState.WAITING]
-        return min(waiting, default=len(trials))
-
     def _sampler(self, number: int, again: int = 0) -> Any:
         draw = Drawing(
             self.spec.seed,
@@ -199,10 +206,8 @@ class Ledger:
         return make_sampler(self.spec.sampler, draw)
 
     def _take_over(self, frozen: FrozenTrial) -> tuple[Trial, Lease] | None:
-        """The trial of a worker that is gone, to go on with; None where it lives, has ended, or waits."""
+        """The trial of a worker that is gone, to go on with; None where it has ended, or waits."""
         old = self._lease(frozen.number)
-        if self._watch.alive(old):
-            return None
         result = self._result(frozen.number, old)
         if result is not None:
             self.leases.remove(frozen.number)
@@ -373,17 +378,17 @@ class Ledger:
             LeaseLost: another worker runs this trial now.
         """
         with self.lock.held():
-            claim.renew()
+            claim.check()
             if state == "pruned" and claim.pauses:
                 set_attr(self.study, claim.trial, PAUSED, reason)
                 claim.release()
                 log.info("trial %d pauses, %s", claim.number, reason)
-                return self.record(self.trials()[claim.number])
+                return self.record(numbered(self.study, claim.number))
             claim.lease.seconds = claim.seconds()
-            self._settle(
+            ended = self._settle(
                 claim.number, claim.lease, state, reason, metrics or {}, values, trace, claim.row
             )
-        return self.record(self.trials()[claim.number])
+        return self.record(ended)
 
     def end_paused(self) -> list[TrialRecord]:
         """End the trials that still wait, when nothing is left to run; the records of these."""
@@ -407,7 +412,7 @@ class Ledger:
         values: list[float] | None,
         trace: str | None = None,
         row: dict[str, Any] | None = None,
-    ) -> None:
+    ) -> FrozenTrial:
         result = {
             "schema_version": 1,
             "number": number,
@@ -424,10 +429,9 @@ class Ledger:
         write_json(self.trial_folder(number) / "result.json", content)
         # in this order, so that a kill in between leaves no lease on a finished trial
         self.leases.remove(number)
-        self._tell(number, result)
+        return self._tell(number, result)
 
-    def _tell(self, number: int, result: dict[str, Any]) -> None:
-        frozen = self.trials()[number]
+    def _tell(self, number: int, result: dict[str, Any]) -> FrozenTrial:
         attrs = {
             "metrics": result["metrics"],
             "epochs": result["epochs"],
@@ -436,20 +440,19 @@ class Ledger:
         }
         if self.spec.constraints and result["state"] == "complete":
             attrs["violations"] = meets(result["metrics"], self.spec.constraints)
-        for key, value in attrs.items():
-            set_attr(self.study, frozen, key, value)
+        set_attrs(self.study, number, attrs)
         self.study.sampler = self._sampler(number)
         state = TrialState[result["state"].upper()]
         values = result["values"] if state == TrialState.COMPLETE else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.study.tell(number, values, state=state)
+            return self.study.tell(number, values, state=state)
 
     # -- looking ----------------------------------------------------------------------------------
 
     def spent(self, trials: list[FrozenTrial]) -> Spent:
         """What all trials have used, running ones included."""
-        return spent_by(trials, self._lease)
+        return self._tally.add(trials).spent(self._lease)
 
     def ended(self, trials: list[FrozenTrial] | None = None) -> str | None:
         """Why no further trial is started, or None."""
@@ -467,13 +470,13 @@ class Ledger:
         trials = self.trials()
         if self.spec.budget.exhausted(self.spent(trials), running=True) is not None:
             return False
-        waits = [bool(paused(t)) for t in trials if t.state == TrialState.RUNNING]
+        waits = [bool(paused(t)) for t in self._tally.running]
         return any(waits) and not all(waits)
 
     def unfinished(self) -> bool:
         """Whether a trial is still to be run or to be finished."""
         trials = self.trials()
-        if any(t.state == TrialState.RUNNING for t in trials):
+        if self._tally.add(trials).running:
             return True
         return self.ended(trials) is None
 

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+import contextlib
+from collections.abc import Container, Mapping
 from typing import Any
 
 from optuna import Study
@@ -16,11 +17,13 @@ __all__ = [
     "PointsGrid",
     "ViewedStudy",
     "add_stored",
+    "attr_of",
     "draw_again",
     "draw_value",
     "is_settled",
     "numbered",
     "set_attr",
+    "set_attrs",
     "set_value",
     "stored",
     "taken_up",
@@ -28,7 +31,12 @@ __all__ = [
 
 
 class ViewedStudy(Study):
-    """A study that shows samplers and pruners its trials otherwise than they are stored."""
+    """A study that shows samplers and pruners its trials otherwise than they are stored.
+
+    `none_waits` says that no trial waits to be asked for, which Optuna would look for among all of them.
+    """
+
+    none_waits = False
 
     def shown(self, trial: FrozenTrial) -> FrozenTrial:
         """What they see of a trial."""
@@ -46,6 +54,9 @@ class ViewedStudy(Study):
     ) -> list[FrozenTrial]:
         found = map(self.shown, super()._get_trials(deepcopy, None, use_cache))
         return [trial for trial in found if states is None or trial.state in states]
+
+    def _pop_waiting_trial_id(self) -> int | None:
+        return None if self.none_waits else super()._pop_waiting_trial_id()
 
 
 class PointsGrid(GridSampler):
@@ -78,14 +89,47 @@ def stored(study: Study, trial: Any) -> FrozenTrial:
 
 def numbered(study: Study, number: int) -> FrozenTrial:
     """The trial of that number as it is stored now; no other one is read."""
-    storage = study._storage
-    found = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
-    return storage.get_trial(found)
+    return study._storage.get_trial(_id(study, number))
 
 
 def set_attr(study: Study, trial: Any, name: str, value: Any) -> None:
     """Store a user attribute of any trial."""
     study._storage.set_trial_user_attr(trial._trial_id, name, value)
+
+
+def _id(study: Study, number: int) -> int:
+    return study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+
+
+def attr_of(study: Study, number: int, name: str) -> Any:
+    """A user attribute of the trial of that number, or None; of a database nothing else is read."""
+    # Optuna's cache reads the whole trial for it
+    storage = getattr(study._storage, "_backend", study._storage)
+    source = storage if hasattr(storage, "scoped_session") else study._storage
+    return source.get_trial_user_attrs(_id(study, number)).get(name)
+
+
+def set_attrs(study: Study, number: int, attrs: Mapping[str, Any]) -> None:
+    """Store several user attributes at once: one transaction, or one write to a journal.
+
+    Raises:
+        UpdateFinishedTrialError: the trial has ended.
+    """
+    backend: Any = getattr(study._storage, "_backend", None)
+    trial = _id(study, number)
+    if not hasattr(backend, "scoped_session"):
+        with getattr(backend, "together", contextlib.nullcontext)():
+            for name, value in attrs.items():
+                study._storage.set_trial_user_attr(trial, name, value)
+        study._storage.get_trial(trial)  # what was wrong with it is raised here, not later
+        return
+    from optuna.storages._rdb import models
+    from optuna.storages._rdb.storage import _create_scoped_session
+
+    with _create_scoped_session(backend.scoped_session, True) as session:
+        for name, value in attrs.items():
+            kind = models.TrialUserAttributeModel
+            backend._set_trial_attr_without_commit(session, kind, trial, name, value)
 
 
 def set_value(study: Study, trial: Any, step: int, value: float) -> None:

@@ -82,7 +82,7 @@ class Jobs:
             self._asked = time.monotonic()
             # not `sacct`, which needs the accounting database
             command = ["squeue", "--me", "--noheader", "--array", "--format=%i"]
-            done = subprocess.run(command, capture_output=True, text=True)
+            done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
             self._there = set(done.stdout.split()) if done.returncode == 0 else None
             return self._there
         return None

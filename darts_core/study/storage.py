@@ -145,7 +145,23 @@ def _backend(path: Path, lock: _JournalLock) -> Any:
     from optuna.storages.journal import JournalFileBackend
 
     class Journal(JournalFileBackend):
+        _held: list[dict[str, Any]] | None = None
+
+        @contextlib.contextmanager
+        def together(self) -> Iterator[None]:
+            """Write what is logged in the block as one; it is read back with what follows."""
+            self._held = []
+            try:
+                yield
+                logs = self._held
+            finally:
+                self._held = None
+            self.append_logs(logs)
+
         def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            if self._held is not None:
+                self._held += logs
+                return
             text = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in logs)
             with lock.held(), named_errors(path):
                 try:

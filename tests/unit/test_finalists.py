@@ -53,7 +53,6 @@ def test_the_sources_take_turns_and_no_architecture_comes_twice():
     # 3, 3 has the largest sum and is there already
     assert shown[2] in {("the sum", 2, 3), ("the sum", 3, 2)}
     assert shown[3][0] == "a neighbour"
-    assert {shown[2][1:], shown[3][1:]} == {(2, 3), (3, 2)}, "neighbours of the best"
     assert shown[4] == ("an earlier epoch", 2, 2)
     assert len({pair[1:] for pair in shown}) == len(shown) == 9
     assert choose_pool(found, SPACE, Limits(sound), {"the sum": total}, count=3, seed=0) == pool[:3]
@@ -113,21 +112,9 @@ def test_a_ranking_sees_the_better_half_of_the_one_before_and_both_order_the_nei
     assert {(3, 3), (2, 3), (3, 2)} < shown[0]
     assert shown[0].isdisjoint({(1, 1), (1, 2), (2, 1)})
     assert [f.source for f in pool[:4]] == [PICK, "the sum", "the product", "a neighbour"]
-    assert {pair[1:] for pair in names(pool)[1:4]} == {(3, 3), (2, 3), (3, 2)}
-
-
-def test_neighbours_climb_to_what_was_not_drawn():
-    # of 10,000 architectures 16 are drawn, the best of which is far from the best there is
-    space = ChoiceSpace.of("digits", {label: list(range(10)) for label in "abcd"})
-
-    def digits(architectures):
-        return [float(sum(a.choice(label) for label in "abcd")) for a in architectures]
-
-    found = SearchResult(space.discretize({label: np.eye(10)[[0]] for label in "abcd"}))
-    pool = choose_pool(found, space, Limits(sound), {"the sum": digits}, count=3, seed=0)
-    drawn, climbed = digits([pool[1].architecture, pool[2].architecture])
-    assert pool[2].source == "a neighbour"
-    assert climbed > drawn + 2
+    assert names(pool)[1][1:] == (3, 3)
+    assert names(pool)[2][1:] in {(2, 3), (3, 2)}
+    assert sum(names(pool)[3][1:]) == 4, "the best that the product did not see"
 
 
 def test_architectures_with_the_same_network_count_once():

@@ -6,9 +6,11 @@ import ast
 from pathlib import Path
 
 import optuna
+import optuna.storages._rdb.storage as rdb
 import pytest
 
 from darts_core.study import optuna_private as private
+from darts_core.study.storage import open_storage
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = ROOT / "darts_core" / "study" / "optuna_private.py"
@@ -24,13 +26,23 @@ def foreign_privates(path):
             yield node.attr
 
 
-USED = sorted({*foreign_privates(HOME), "_param_names", "_all_grids", "_search_space"})
+USED = sorted(
+    {
+        *foreign_privates(HOME),
+        "_param_names",
+        "_all_grids",
+        "_search_space",
+        "_create_scoped_session",
+    }
+)
 
 
 def things():
     study = optuna.create_study()
     trial = study.ask()
-    return study, trial, study.trials[0], optuna.samplers.GridSampler({"x": [1, 2]})
+    database = optuna.storages.RDBStorage("sqlite://")
+    grid = optuna.samplers.GridSampler({"x": [1, 2]})
+    return study, trial, study.trials[0], grid, database, rdb
 
 
 @pytest.mark.parametrize("name", USED)
@@ -70,6 +82,29 @@ def test_they_do_what_their_names_say():
     assert private.is_settled(study.ask(), "x", x)
     private.add_stored(study, optuna.trial.create_trial(value=1.0))
     assert [t.state.name for t in study.real_trials()] == ["RUNNING", "RUNNING", "COMPLETE"]
+
+
+@pytest.mark.parametrize("url", [None, "sqlite"])
+def test_several_attributes_are_stored_at_once(tmp_path, url):
+    storage = open_storage(tmp_path, url and f"sqlite:///{tmp_path}/one.db")
+    study = optuna.create_study(study_name="s", storage=storage)
+    study.ask(), study.ask()
+    private.set_attrs(study, 1, {"a": 1, "b": [2]})
+    again = optuna.load_study(
+        study_name="s", storage=open_storage(tmp_path, url and storage_url(storage))
+    )
+    for seen in (study, again):
+        assert private.numbered(seen, 1).user_attrs == {"a": 1, "b": [2]}
+        assert private.attr_of(seen, 1, "b") == [2]
+        assert private.attr_of(seen, 0, "b") is None
+    study.tell(1, 0.5)
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+        private.set_attrs(study, 1, {"a": 3})
+    assert private.attr_of(again, 1, "a") == 1
+
+
+def storage_url(storage):
+    return storage.engine.url.render_as_string(hide_password=False)
 
 
 def _storage_of(name):

@@ -119,3 +119,44 @@ def test_channels_of_which_each_block_has_one_stay():
         nn.Flatten(), nn.Linear(2 * 36, 3),
     ).eval()  # fmt: skip
     assert "0" not in {group.root for group in find_groups(model, SHAPE)}
+
+
+class Shared(nn.Module):
+    """A view shares its channels out among two layers, as heads of convolutions do."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 1), nn.Conv2d(4, 6, 1)
+        self.last = nn.Conv2d(6, 5, 8)
+
+    def forward(self, x):
+        parts = self.first(x).view(-1, 2, 4, 8, 8)
+        return self.last(self.second(parts[:, 0]) + self.second(parts[:, 1])).flatten(1)
+
+
+def test_channels_that_a_view_shares_out_among_convolutions_stay():
+    model = Shared().eval()
+    assert [group.root for group in find_groups(model, SHAPE)] == ["second"]
+    cut = remove_channels(copy.deepcopy(model), SHAPE, {"second": [1]})
+    assert cut(torch.randn(2, *SHAPE)).shape == (2, 5)
+
+
+class Keeping(nn.Module):
+    """Keeps a product of its parameters for the next time, as attentions do with their biases."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.scale = nn.Conv2d(3, 4, 1), nn.Parameter(torch.ones(1))
+        self.last = nn.Linear(4, 2)
+        self.kept = {}
+
+    def forward(self, x):
+        if "scale" not in self.kept:
+            self.kept["scale"] = 2 * self.scale
+        return self.last((self.conv(x) * self.kept["scale"]).mean((2, 3)))
+
+
+def test_a_network_that_keeps_what_it_computed_can_still_be_copied():
+    model = Keeping().eval()
+    assert [group.root for group in find_groups(model, SHAPE)] == ["conv"]
+    copy.deepcopy(model)

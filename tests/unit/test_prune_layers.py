@@ -179,3 +179,7 @@ def test_channels_spread_over_more_entries_than_can_be_are_left(monkeypatch):
     monkeypatch.setattr(graph, "_MOST_ENTRIES", 100)
     # 4 channels at 36 places each
     assert {g.root for g in find_groups(model, (3, 8, 8))} == {"0", "4"}
+    monkeypatch.undo()
+    # of the first convolution: itself, an activation and what reads it
+    monkeypatch.setattr(graph, "_MOST_STEPS", 2)
+    assert {g.root for g in find_groups(model, (3, 8, 8))} == set()

@@ -102,7 +102,7 @@ def test_a_trial_told_half_is_told_on_the_next_opening(tmp_path, monkeypatch):
     def killed(self, number, result):
         if number == 1:
             raise KeyboardInterrupt
-        whole(self, number, result)
+        return whole(self, number, result)
 
     monkeypatch.setattr(Ledger, "_tell", killed)
     with pytest.raises(KeyboardInterrupt):

@@ -1,0 +1,80 @@
+"""A PostgreSQL server on loopback in a folder of its own, run as another user where this runs as root."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+PASSWORD = "se:cret"
+
+
+def binaries() -> Path | None:
+    """The folder of the server's programs; None where it is not installed."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    initdb = str(found[-1]) if found else shutil.which("initdb")
+    return None if initdb is None else Path(initdb).parent
+
+
+def why_not() -> str | None:
+    """The reason why no server can be started here, or None."""
+    if binaries() is None:
+        return "PostgreSQL's server is not installed"
+    if os.getuid() == 0 and _other_user() is None:
+        return "PostgreSQL does not run as root, and there is no other user"
+    return None
+
+
+def _other_user() -> pwd.struct_passwd | None:
+    return next((u for u in pwd.getpwall() if u.pw_name in ("postgres", "nobody")), None)
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+@contextlib.contextmanager
+def postgresql_server(**settings: str) -> Iterator[tuple[str, int]]:
+    """(the URL of a fresh server, the id of its first process); it ends with the block.
+
+    Args:
+        settings: of the server, such as `max_connections="100"`; `fsync` is off where it is not named.
+    """
+    programs = binaries()
+    assert programs is not None
+    base = Path(tempfile.mkdtemp(prefix="darts-postgresql-"))
+    user: dict[str, Any] = {}
+    secret = base / "password"
+    secret.write_text(PASSWORD, encoding="utf-8")
+    if os.getuid() == 0:
+        other = _other_user()
+        assert other is not None
+        for path in (base, secret):
+            os.chown(path, other.pw_uid, other.pw_gid)
+        user = {"user": other.pw_uid, "group": other.pw_gid, "extra_groups": []}
+    folder, port = base / "data", _free_port()
+
+    def run(*command: object) -> None:
+        subprocess.run([str(c) for c in command], check=True, capture_output=True, cwd=base, **user)
+
+    known = ("-U", "darts", "-A", "scram-sha-256", f"--pwfile={secret}")
+    run(programs / "initdb", "-D", folder, *known)
+    chosen = {"listen_addresses": "127.0.0.1", "unix_socket_directories": base, "fsync": "off"}
+    options = " ".join(f"-c {name}={value}" for name, value in {**chosen, **settings}.items())
+    start = ("-w", "-l", base / "log", "-o", f"-p {port} {options}", "start")
+    run(programs / "pg_ctl", "-D", folder, *start)
+    try:
+        pid = int((folder / "postmaster.pid").read_text(encoding="utf-8").split()[0])
+        yield f"postgresql+psycopg://darts:{PASSWORD}@127.0.0.1:{port}/postgres", pid
+    finally:
+        run(programs / "pg_ctl", "-D", folder, "-m", "immediate", "stop")
+        shutil.rmtree(base, ignore_errors=True)

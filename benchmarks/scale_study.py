@@ -1,0 +1,223 @@
+"""What a trial costs in the books of a study that has had many: processor time, statements, bytes.
+
+    python benchmarks/scale_study.py --trials 50 500 5000 10000 --storage journal postgresql
+
+One worker runs trials that do nothing, drawn at random and without a pruner; each count in turn is reached
+by running the trials that lie before it. Processor time is that of this process and of the database's
+server, a trial, over the last `--window` trials before the count; statements and commits are counted at the
+driver. Beside it, in turns, the same trials by Optuna alone (`study.optimize`), which keeps no folders,
+leases or files of results. At the end the books are looked at: each number once, each complete, each with
+its result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+
+from benchmarks.postgresql import postgresql_server, why_not
+from darts_core.bench.results import write_results
+from darts_core.runlog import read_json
+from darts_core.study.budget import Budget
+from darts_core.study.ledger import Ledger
+from darts_core.study.runner import CallableRunner
+from darts_core.study.spec import StudySpec
+from darts_core.study.storage import open_storage
+from darts_core.study.study import open_study
+from darts_core.study.worker import work
+
+SPACE = {"x": {"low": 0.0, "high": 1.0}}
+_WARM = 20
+
+
+def nothing(trial: Any) -> float:
+    """The trial: its only parameter."""
+    return float(trial.params["x"])
+
+
+class Meter:
+    """Processor seconds of this process and of a server's, statements, commits and forced writes, so far."""
+
+    def __init__(self, server: int | None) -> None:
+        self._server = None if server is None else psutil.Process(server)
+        self._of: dict[int, float] = {}
+        self.counts: Counter[str] = Counter()
+
+    def now(self) -> dict[str, float]:
+        """All of them."""
+        return {"here": time.process_time(), "server": self._server_seconds(), **self.counts}
+
+    def _server_seconds(self) -> float:
+        if self._server is None:
+            return 0.0
+        for process in [self._server, *self._server.children()]:
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                self._of[process.pid] = times.user + times.system
+        return sum(self._of.values())
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count in the block."""
+        from sqlalchemy import event
+        from sqlalchemy.engine import Engine
+
+        def statement(*_: Any) -> None:
+            self.counts["statements"] += 1
+
+        def commit(*_: Any) -> None:
+            self.counts["commits"] += 1
+
+        fsync = os.fsync
+
+        def counted(file: Any) -> None:
+            self.counts["fsyncs"] += 1
+            fsync(file)
+
+        event.listen(Engine, "before_cursor_execute", statement)
+        event.listen(Engine, "commit", commit)
+        os.fsync = counted
+        try:
+            yield
+        finally:
+            os.fsync = fsync
+            event.remove(Engine, "before_cursor_execute", statement)
+            event.remove(Engine, "commit", commit)
+
+
+def a_trial(before: dict[str, float], after: dict[str, float], count: int) -> dict[str, float]:
+    """What one of `count` trials took."""
+    used = {key: (after[key] - before.get(key, 0.0)) / count for key in after}
+    ms = {"processor_ms": 1000 * (used.pop("here") + used["server"])}
+    ms["of_server_ms"] = 1000 * used.pop("server")
+    return {key: round(value, 2) for key, value in {**ms, **used}.items()}
+
+
+def ours(
+    counts: list[int], window: int, url: str | None, server: int | None, folder: Path
+) -> list[dict[str, Any]]:
+    """Our books, at each count."""
+    spec = StudySpec.make(
+        SPACE,
+        Budget(trials=counts[-1]),
+        folder=folder,
+        sampler="random",
+        pruner="none",
+        storage=url,
+    )
+    open_study(spec)
+    marks: dict[int, tuple[float, dict[str, float]]] = {}
+    meter = Meter(server)
+    wanted = {c for count in counts for c in (max(_WARM, count - window), count)}
+    ended = 0
+
+    def note(record: Any) -> None:
+        nonlocal ended
+        ended += 1
+        if ended in wanted:
+            marks[ended] = (time.time(), meter.now())
+
+    with meter.counting():
+        work(spec, CallableRunner(nothing, spec.wanted), on_trial=note, say=False)
+    rows = []
+    for count in counts:
+        first = max(_WARM, count - window)
+        cost = a_trial(marks[first][1], marks[count][1], count - first)
+        wall = 1000 * (marks[count][0] - marks[first][0]) / (count - first)
+        rows.append({"trials": count, **cost, "wall_ms": round(wall, 2)})
+    rows[-1] |= books(spec)
+    return rows
+
+
+def books(spec: StudySpec) -> dict[str, Any]:
+    """Whether each trial stands once in them, and how many bytes they take."""
+    trials = Ledger(spec).trials()
+    exact = [t.number for t in trials] == list(range(len(trials)))
+    exact &= all(
+        t.state.name == "COMPLETE" and t.user_attrs["reason"] == "finished" for t in trials
+    )
+    results = [read_json(p) for p in sorted(spec.folder.glob("trials/*/result.json"))]
+    exact &= sorted(r["number"] for r in results) == [t.number for t in trials]
+    exact &= all(r["attempts"] == 1 and r["values"] == trials[r["number"]].values for r in results)
+    journal = spec.folder / "study.journal"
+    files = [p for p in (spec.folder / "trials").rglob("*") if p.is_file()]
+    return {
+        "books_exact": bool(exact),
+        "journal_bytes": journal.stat().st_size if journal.is_file() else None,
+        "trial_files": len(files),
+        "trial_bytes": sum(p.stat().st_size for p in files),
+    }
+
+
+def plain(trials: int, url: str | None, server: int | None, folder: Path) -> dict[str, Any]:
+    """Optuna alone, over the same storage."""
+    storage = open_storage(folder, url)
+    study = optuna.create_study(
+        storage=storage, study_name="plain", sampler=optuna.samplers.RandomSampler(seed=0)
+    )
+    study.optimize(lambda t: t.suggest_float("x", 0.0, 1.0), n_trials=_WARM)
+    meter = Meter(server)
+    before = meter.now()
+    with meter.counting():
+        study.optimize(lambda t: t.suggest_float("x", 0.0, 1.0), n_trials=trials - _WARM)
+    return {"trials": trials, **a_trial(before, meter.now(), trials - _WARM)}
+
+
+def main() -> None:
+    """Run both ways over each storage, print and store the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=int, nargs="+", default=[50, 500, 5000, 10000])
+    parser.add_argument("--window", type=int, default=100)
+    kinds = ("journal", "sqlite", "postgresql")
+    parser.add_argument("--storage", nargs="+", choices=kinds, default=list(kinds))
+    parser.add_argument("--out", default="benchmarks/results")
+    args = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    rows: list[dict[str, Any]] = []
+    for kind in args.storage:
+        with contextlib.ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            url, server = None, None
+            if kind == "sqlite":
+                url = f"sqlite:///{folder}/study.db"
+            elif kind == "postgresql":
+                if (reason := why_not()) is not None:
+                    print(f"{kind}: left out ({reason})")
+                    continue
+                url, server = stack.enter_context(postgresql_server(fsync="on"))
+            found = [
+                {"way": "Optuna alone", **plain(args.trials[0], url, server, folder / "plain")}
+            ]
+            mine = ours(sorted(args.trials), args.window, url, server, folder / "study")
+            first = mine[0]["processor_ms"]
+            found += [{"way": "darts-core", **row} for row in mine]
+            for row in found[1:]:
+                row["times_the_first"] = round(row["processor_ms"] / first, 2)
+        for row in found:
+            rows.append({"storage": kind, **row})
+            print(rows[-1], flush=True)
+    path = write_results(
+        "scale-study",
+        rows,
+        folder=args.out,
+        device=f"{platform.machine()}, {os.cpu_count()} cores",
+        command=f"python benchmarks/scale_study.py {' '.join(sys.argv[1:])}".strip(),
+        notes={"window": args.window, "sampler": "random", "pruner": "none", "workers": 1},
+    )
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -303,8 +303,9 @@ def main() -> None:
         rows,
         device=f"{platform.machine()}, {os.cpu_count()} cores",
         folder=given.out,
+        command=f"python -m benchmarks.timm_modules --seconds {given.seconds}",
         notes={
-            **vars(given), "listed": models, "tried": len(rows), "agree": agree,
+            "seconds": given.seconds, "listed": models, "tried": len(rows), "agree": agree,
             "timm": version("timm"), "onnxruntime": version("onnxruntime"),
             "torch_pruning": version("torch-pruning"),
         },

@@ -83,7 +83,11 @@ def _schema_field(cls: type[Settings], item: Field[Any]) -> tuple[Any, Any]:
         inner = schema(node)
         return inner, plain_field(default_factory=inner)
     origin = get_origin(kind) or kind
-    if isinstance(origin, type) and issubclass(origin, Mapping):
+    is_mapping = isinstance(origin, type) and issubclass(origin, Mapping)
+    if is_mapping and optional and default_of(item) is None:
+        # OmegaConf cannot merge a mapping into an absent one; `from_plain` checks the kind
+        return Any, plain_field(default=None)
+    if is_mapping:
         # values of any type: text for a number is refused where the node is used
         kind = dict[str, Any]
     elif origin is tuple:

@@ -31,8 +31,6 @@ log = logging.getLogger("darts_core")
 # zero-cost proxies mislead on networks of one cell a stage
 _LEAST_LAYERS = 3
 _RANKED_ON = 4
-# so many times the budget: what would take more even if it were as much faster than expected as any so far
-_SURELY = 1.1
 
 
 @dataclass(frozen=True)
@@ -176,16 +174,9 @@ def _limits(
     if budget is None:
         return Limits(sound)
     take = penalty.cost.of if timer is None else (lambda a: timer(a).median_ms)
-    over: list[float] = []  # measured over expected
 
     def measured(architecture: Architecture) -> float | None:
-        expected = penalty.cost.of(architecture)
-        # timing takes longer than anything else here, so what is sure to be too slow is not timed
-        if over and expected * min(over) > _SURELY * budget:
-            return None
         cost = float(take(architecture))
-        if expected > 0:
-            over.append(cost / expected)
         return cost if cost <= TOLERANCE * budget else None
 
     return Limits(

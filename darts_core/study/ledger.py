@@ -17,7 +17,6 @@ import contextlib
 import logging
 import time
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +28,17 @@ from darts_core.runlog import read_json, write_json, write_yaml
 from darts_core.study.accounts import Tally
 from darts_core.study.budget import Spent
 from darts_core.study.claim import Claim
+from darts_core.study.early import EarlyStopping
 from darts_core.study.lease import FileLeases, Lease, Leases, LeaseWatch, StoredLeases
 from darts_core.study.optuna_private import (
     numbered,
     set_attr,
     set_attrs,
-    set_value,
-    stored,
     taken_up,
 )
 from darts_core.study.promotion import PAUSED, PromotingStudy, paused, promoter_of
 from darts_core.study.propose import propose
-from darts_core.study.pruners import make_pruner, rungs_of
-from darts_core.study.ranking import reported_at
+from darts_core.study.pruners import make_pruner
 from darts_core.study.records import IS_BASELINE, OUTSIDE, TrialRecord, meets, record_of
 from darts_core.study.samplers import Drawing, grid_size, make_sampler
 from darts_core.study.space import suggest
@@ -77,9 +74,9 @@ class Ledger:
             self.leases = StoredLeases(self.study)
         self._limit = self._trial_limit()
         self._promoter = promoter_of(self.study, self.spec.budget, self._limit, self._lease)
+        self._early = EarlyStopping(spec, self.study, self._promoter, self.trials)
         self._tally = Tally()
         self._tried_all = False
-        self._said = False
 
     def _open(self, storage: Any) -> PromotingStudy:
         pruner = make_pruner(self.spec.pruner, self.spec.ranking, self.spec.budget.epochs_per_trial)
@@ -287,70 +284,13 @@ class Ledger:
             LeaseLost: another worker runs this trial now.
         """
         claim.renew(epoch + 1)
-        return self._pruned(claim, epoch, metrics) or self.over(claim)
+        return self._early.reason(claim, epoch, metrics) or self.over(claim)
 
     def over(self, claim: Claim) -> str | None:
         """The spent budget that ends a running trial, or None. The baseline always runs to its end."""
         if claim.is_baseline or not self.spec.budget.bounds_running_trials:
             return None
         return self.spec.budget.exhausted(self.spent(self.trials()), running=True)
-
-    def _pruned(self, claim: Claim, epoch: int, metrics: dict[str, float]) -> str | None:
-        ranking = self.spec.ranking
-        if len(ranking.goals) > 1 and self.spec.pruner["name"] == "none":
-            return None
-        name = ranking.first
-        if name not in metrics:
-            self._missing(epoch, [name], "no trial is stopped early by such a report")
-            return None
-        # Optuna counts epochs done
-        known = stored(self.study, claim.trial).intermediate_values
-        if epoch + 1 not in known:
-            self._note(claim, known, epoch, metrics)
-            set_value(self.study, claim.trial, epoch + 1, metrics[name])
-        if epoch + 1 < max(known, default=0):
-            return None
-        if epoch + 1 == self.spec.budget.epochs_per_trial:
-            # nothing is left to save: what is fully trained counts as such, also on a rung
-            return None
-        if not claim.lease.to_the_end and self._stops(claim, epoch + 1):
-            claim.pauses = self._promoter is not None
-            shown = " and ".join(
-                f"{name} {metrics[name]:.6g}" for name in ranking.goals if name in metrics
-            )
-            return f"pruned after epoch {epoch + 1} with {shown}"
-        return None
-
-    def _note(
-        self, claim: Claim, known: Mapping[int, float], epoch: int, metrics: Mapping[str, float]
-    ) -> None:
-        """Keep what objectives and constraints are judged by, at a trial's first report from a rung on.
-
-        Before the curve's own value, so that a kill in between leaves no judged step without it.
-        """
-        ranking, before = self.spec.ranking, max(known, default=0)
-        rungs = rungs_of(self.study.pruner)
-        if ranking.plain or not any(before < rung <= epoch + 1 for rung in rungs):
-            return
-        noted = ranking.noted(metrics)
-        lacking = [n for n in self.spec.wanted if n not in noted]
-        self._missing(epoch, lacking, "trials are judged there without")
-        set_attr(self.study, claim.trial, reported_at(epoch + 1), noted)
-
-    def _missing(self, epoch: int, names: list[str], so: str) -> None:
-        """Say once what reports lack to judge trials by."""
-        if names and not self._said and self.spec.pruner["name"] != "none":
-            self._said = True
-            what = ", ".join(names)
-            log.warning("the report after epoch %d holds no %s: %s", epoch + 1, what, so)
-
-    def _stops(self, claim: Claim, epochs: int) -> bool:
-        frozen = stored(self.study, claim.trial)
-        if self.study.pruner.prune(self.study, frozen):
-            return True
-        if self._promoter is None or epochs not in self._promoter.pruner.rungs:
-            return False
-        return not self._promoter.affords(self.trials(), epochs, claim.number)
 
     # -- ending -----------------------------------------------------------------------------------
 

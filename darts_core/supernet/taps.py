@@ -62,7 +62,7 @@ def spread(g: Tensor, taps: Tensor, dilation: int, stride: int, size: Sequence[i
 
 
 def tap_gradient(z: Tensor, g: Tensor, kernel: int, dilation: int, stride: int) -> Tensor:
-    """[n * S * C, kernel, kernel], to be summed over n: the gradient of the taps of every column."""
+    """[S * C, kernel, kernel]: the gradient of the taps of every column."""
     outer = kernel // 2 - _radius(kernel, dilation, z.shape[2:])
     if outer:
         inner = tap_gradient(z, g, kernel - 2 * outer, dilation, stride)
@@ -98,13 +98,14 @@ def _sub_grid(x: Tensor, step: int) -> Tensor:
 
 
 def _phases(x: Tensor, step: int) -> Tensor:
-    """[G, step^2 * S * C, ceil(H / step), ceil(W / step)]: the sub-grids as further columns."""
+    """[G * step^2, S * C, ceil(H / step), ceil(W / step)]: the sub-grids as further images."""
     groups, columns, height, width = x.shape
     if height % step or width % step:
         x = F.pad(x, (0, -width % step, 0, -height % step))
     height, width = -(-height // step), -(-width // step)
     x = x.permute(0, 2, 3, 1).reshape(groups, height, step, width, step, columns)
-    return x.transpose(2, 3).reshape(groups, height, width, -1).permute(0, 3, 1, 2)
+    x = x.permute(0, 2, 4, 1, 3, 5).reshape(-1, height, width, columns)
+    return x.permute(0, 3, 1, 2)
 
 
 def _strips(z: Tensor, g: Tensor, kernel: int, dilation: int, stride: int) -> Tensor:

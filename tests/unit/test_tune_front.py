@@ -8,6 +8,7 @@ import pytest
 
 from darts_core.errors import TuneError
 from darts_core.study import run_study
+from darts_core.study.early import EarlyStopping
 from darts_core.study.halving import HyperbandPruner, bracket_round
 from darts_core.study.ledger import Ledger
 from darts_core.study.ranking import reported_at
@@ -100,11 +101,13 @@ def test_tpe_draws_beside_trials_that_wait(tmp_path):
     assert facts(one) == facts(other)
 
 
-@pytest.mark.parametrize(("where", "moment"), [("_note", 4), ("_promoted", 2)])
-def test_a_kill_in_between_changes_nothing(tmp_path, monkeypatch, where, moment):
+@pytest.mark.parametrize(
+    ("of", "where", "moment"), [(EarlyStopping, "_note", 4), (Ledger, "_promoted", 2)]
+)
+def test_a_kill_in_between_changes_nothing(tmp_path, monkeypatch, of, where, moment):
     options = {"constraints": {"params": "<= 85"}, "enqueue": [], "trials": 8}
     whole = study(tmp_path / "whole", **options)
-    step, seen = getattr(Ledger, where), []
+    step, seen = getattr(of, where), []
 
     def dies(self, *args):
         found = step(self, *args)
@@ -114,7 +117,7 @@ def test_a_kill_in_between_changes_nothing(tmp_path, monkeypatch, where, moment)
             raise KeyboardInterrupt
         return found
 
-    monkeypatch.setattr(Ledger, where, dies)
+    monkeypatch.setattr(of, where, dies)
     with pytest.raises(KeyboardInterrupt):
         study(tmp_path / "killed", **options)
     monkeypatch.undo()

@@ -139,7 +139,7 @@ def trained(
 ) -> list[dict[str, Any]]:
     """A row for each training of each network and fold; those that are in the file are not repeated."""
     path = folder / "rows.jsonl"
-    rows = [json.loads(line) for line in path.open()] if path.is_file() else []
+    rows = [json.loads(line) for line in path.open(encoding="utf-8")] if path.is_file() else []
     known = {(row["network"], row["recipe"], row["fold"]) for row in rows}
     for fold in range(folds):
         data = write_fold(fold, folder / "data", _FOLD_SEED)
@@ -159,7 +159,7 @@ def trained(
                     judged = evaluate(model, bundle, "test")
                     row |= {"accuracy": judged.accuracy, "loss": judged.loss, "n": judged.n}
                 rows.append(row)
-                with path.open("a") as file:
+                with path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
     return rows
 

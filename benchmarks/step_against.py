@@ -85,7 +85,9 @@ class Worker:
 def commit(root: Path) -> str:
     """The commit of a checkout."""
     words = ["git", "-C", str(root), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        words, capture_output=True, text=True, encoding="utf-8", check=True
+    ).stdout.strip()
 
 
 def row(variant: str, taken: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:

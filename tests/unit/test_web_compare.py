@@ -1,0 +1,73 @@
+"""The page that compares versions: results, settings that differ, curves and fronts over each other."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("starlette", reason="the extra [web] is not installed")
+pytest.importorskip("httpx2", reason="starlette's test client needs httpx2")
+sys.path.insert(0, str(Path(__file__).parent))
+import report_fixture as fixture
+from web_site import searched, site
+
+from darts_core.store.jobs import Store
+from darts_core.store.record import new_record
+
+
+@pytest.fixture
+def root(tmp_path):
+    searched(tmp_path / "runs")
+    return tmp_path / "runs"
+
+
+def test_versions_of_several_jobs_are_compared(root):
+    searched(root, "two", trials=9)
+    text = site(root).get("/compare?version=one/V001&version=two/V001").text
+    assert "Best so far" in text
+    assert "Fronts" in text
+    assert "best acc" in text
+    assert "0.58" in text
+    assert "None." in text  # their settings do not differ
+    assert "Choose two versions" in site(root).get("/compare?version=one/V001").text
+    assert site(root).get("/compare?version=one/V001&version=no/V001").status_code == 404
+
+
+def test_a_confirmed_pick_stands_with_its_spread_in_the_compared_fronts(root):
+    version = searched(root, "two", trials=9)
+    folder = version.path / "autosearch" / "trials"
+    for side, of in (("best", 8), ("baseline", 0)):
+        for seed in (2, 3):
+            made = folder / f"{side}{seed}"
+            made.mkdir()
+            row = json.loads((folder / f"t{of}" / "result.json").read_text())
+            values = {"acc": row["values"]["acc"] + seed / 50, "ms": row["values"]["ms"] + seed}
+            row |= {"trial_id": made.name, "number": 100 + seed + of, "phase": "confirm",
+                    "confirms": side, "seed": seed, "values": values}  # fmt: skip
+            (made / "result.json").write_text(json.dumps(row))
+    text = site(root).get("/compare?version=one/V001&version=two/V001").text
+    fronts = text[text.index("Fronts") :]
+    assert "the pick, fresh seeds" in fronts
+    assert "two/V001, your configuration, fresh seeds: " in fronts
+    assert "one/V001, the pick" not in fronts  # it was not confirmed
+
+
+def test_pipelines_are_compared_by_their_curves_and_models(tmp_path):
+    store = Store(tmp_path / "runs")
+    store.create_job("pipe", kind="pipeline")
+    for seed in (0, 1):
+        with store.new_version("pipe", new_record("pipeline", commands={})) as made:
+            fixture.make_search(made / "search", seed=seed)
+            fixture.make_train(made / "train", seed=seed)
+            fixture.make_bench(made / "bench", device="cpu" if seed else fixture.DEVICE)
+    with store.new_version("pipe", new_record("pipeline", commands={})) as made:
+        fixture.make_bench(made / "bench")
+    client, asked = site(tmp_path / "runs"), "/compare?version=pipe/V001&version=pipe/V002"
+    text = client.get(asked).text
+    assert "Val accuracy of the network, while training" in text
+    assert "Rows of more than one device" in text  # and no front of two devices
+    text = client.get("/compare?version=pipe/V001&version=pipe/V003").text
+    assert "while training" not in text  # one curve is no comparison
+    assert "Models of the versions" in text
+    assert "pipe/V003, " in text

@@ -11,7 +11,8 @@ from darts_core import cli
 from darts_core.runlog import read_json, read_jsonl, read_yaml
 
 SMALL = [
-    "run", "experiment=demo", "space=nasbench201", "latency.share=null", "reduce=prune", "search.epochs=1",
+    "run", "experiment=demo", "space=nasbench201", "relax=softmax", "latency.share=null",
+    "reduce=prune", "search.epochs=1",
     "search.finalists=1", "search.learning_rate=0.025", "search.alpha_warmup_epochs=0", "search.channels=4",
     "search.alpha_learning_rate=null",  # by the steps: at the demo's own rate so few leave near-ties
     "search.batch_size=128", "train.channels=4", "train.epochs=2", "train.batch_size=128", "tune.trials=2",

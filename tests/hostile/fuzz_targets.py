@@ -57,10 +57,10 @@ def _architecture(content: bytes) -> None:
 
 def _manifest() -> Callable[[bytes], None]:
     from darts_core.export.manifest import read_manifest
-    from darts_core.export.runtime import default_runtime
+    from darts_core.export.choice import choose
 
     def read(path: Path) -> None:
-        default_runtime(read_manifest(path.parent))
+        choose(read_manifest(path.parent))
 
     return _on_file("manifest.json", read)
 

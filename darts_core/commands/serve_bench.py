@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tune",
         action="store_true",
-        help="first measure in which pieces large batches are fastest; keep the times of undisturbed rows, by "
+        help="first measure in which pieces large batches are fastest; keep undisturbed times, by "
         "which `--prefer speed` chooses",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object an artifact")

@@ -58,7 +58,7 @@ def choose(
     able = [
         name
         for name, artifact in artifacts.items()
-        if (trust and prefer or artifact["kind"] != "aoti")
+        if ((trust and prefer) or artifact["kind"] != "aoti")
         and obstacle(artifact["kind"], home_of(artifact, device)) is None
     ]
     if prefer == "exact" and able:

@@ -56,8 +56,8 @@ def _architecture(content: bytes) -> None:
 
 
 def _manifest() -> Callable[[bytes], None]:
-    from darts_core.export.manifest import read_manifest
     from darts_core.export.choice import choose
+    from darts_core.export.manifest import read_manifest
 
     def read(path: Path) -> None:
         choose(read_manifest(path.parent))

@@ -1,4 +1,4 @@
-"""ONNX Runtime on a GPU: inputs and outputs stay where torch keeps them. A stand-in takes the session's place."""
+"""ONNX Runtime on a GPU: data stays where torch keeps it. A stand-in takes the session's place."""
 
 import ctypes
 import sys
@@ -39,7 +39,7 @@ class Binding:
 class Session:
     """Sums the channels of what is bound, as a GPU's session would."""
 
-    made: list = []  # noqa: RUF012
+    made: list = []
 
     def __init__(self, path, options, providers):
         self.calls, self.chosen, self.sizes, self.kind = [], providers, ["b", 3], "tensor(float)"

@@ -2,8 +2,8 @@
 
 No connection is kept between two pieces of work. A worker holds one for the milliseconds of a claim, a
 report or the end of a trial, a second one while the beat of its lease falls into these, and none while its
-trial runs. Where the server has no room, or is away, it is asked again after a while; so far more workers
-than `max_connections` take turns.
+trial runs; the workers of one process together never more than four. Where the server has no room, or is
+away, it is asked again after a while; so far more workers than `max_connections` take turns.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ _LIBPQ = {
 # the server is asked again for so long, with pauses that grow to the longer one
 _PATIENCE_SECONDS = 300.0
 _PAUSES_SECONDS = (0.02, 2.0)
+# a process that holds many workers (of a cluster, as threads) uses so many connections at once
+_ROOM = threading.BoundedSemaphore(4)
 # a piece of work that lost its connection on the way is done again
 _TIMES = 5
 
@@ -99,7 +101,8 @@ def _server(kind: Any, url: str) -> Any:
     if dialect.driver.startswith("psycopg"):
         options = {**_LIBPQ, **options}
     connect = _Patient(lambda: dialect.connect(*arguments, **options))
-    storage = kind(url, engine_kwargs={"poolclass": NullPool, "creator": connect})
+    with _ROOM:
+        storage = kind(url, engine_kwargs={"poolclass": NullPool, "creator": connect})
     storage.patient = connect
     return storage
 
@@ -141,13 +144,14 @@ class _Patient:
 def lost(error: BaseException | None) -> bool:
     """Whether an error means that the connection or the server went away."""
     try:
-        from sqlalchemy.exc import InterfaceError, OperationalError
+        from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackError
     except ImportError:  # a journal needs none
         return False
     while error is not None:
-        if isinstance(error, (OperationalError, InterfaceError)):
+        # the last kind is what the next statement on such a connection meets
+        if isinstance(error, (OperationalError, InterfaceError, PendingRollbackError)):
             return True
-        error = error.__cause__
+        error = error.__cause__ or error.__context__
     return False
 
 
@@ -175,7 +179,7 @@ class Database:
             return
         sessions = self._storage.scoped_session
         sessions.remove()
-        with self._storage.engine.connect() as connection:
+        with _ROOM, self._storage.engine.connect() as connection:
             self._mine.connection = connection
             try:
                 sessions(bind=connection)
@@ -221,7 +225,8 @@ class Database:
                 if turn == _TIMES - 1 or not lost(error):
                     raise
                 log.warning(
-                    "the connection to the database was lost; what it was for is done again"
+                    "the connection to the database was lost (%s); what it was for is done again",
+                    str(error.__cause__ or error).partition("\n")[0][:200],
                 )
                 time.sleep(_PAUSES_SECONDS[0])
         raise AssertionError("unreachable")

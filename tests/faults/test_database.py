@@ -115,10 +115,14 @@ def test_more_workers_than_connections_take_turns(server, connections, tmp_path)
         runs[trial.number] += 1
         return trial.params["x"]
 
+    connections.most = 0
     threads, errors = run_workers(spec, objective, WORKERS)
     for thread in threads:
         thread.join()
     assert not errors
+    assert (
+        connections.most <= 8
+    )  # four, each of which takes a second one while it opens the storage
     assert runs == Counter(range(TRIALS))
     exact(spec)
 

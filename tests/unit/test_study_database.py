@@ -67,6 +67,7 @@ def test_which_errors_mean_that_the_connection_is_gone():
     wrapped = StorageInternalError("commit")
     wrapped.__cause__ = gone
     assert lost(gone)
+    assert lost(sqlalchemy.exc.PendingRollbackError("Can't reconnect"))
     assert lost(wrapped)
     assert not lost(ValueError("x"))
     assert not lost(sqlalchemy.exc.IntegrityError("INSERT", {}, Exception("twice")))

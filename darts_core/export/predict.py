@@ -92,7 +92,7 @@ def _opened(place: str | Path, runtime: str | None, options: dict[str, Any]) -> 
         return load(place, runtime, **options)
     if runtime not in (None, "eager"):
         raise ExportError(f"{saved} is not exported: it runs eagerly, not as {runtime!r}.")
-    return open_saved(saved)
+    return open_saved(saved, options.get("device"))
 
 
 def _sample(path: str | Path, model: LoadedModel) -> torch.Tensor:

@@ -86,7 +86,7 @@ class Search(RandomChanges, SearchConfig):
         False, "under torchrun: batch norms see the whole batch, not each process's part"
     )
     guards: Mapping[str, Any] = setting(
-        {}, "watchers after each epoch; e.g. search.guards.skips.stop=false"
+        {}, "watchers after each epoch, chosen by guards=; e.g. search.guards.skips.stop=false"
     )
     finalists: int = setting(
         8,

@@ -23,6 +23,7 @@ from darts_core.search.distributed import (
 from darts_core.search.record import doubts_about
 from darts_core.stages.aim import aim_facts, aimed_penalties, with_budget
 from darts_core.stages.budget import price_winner, settle
+from darts_core.stages.callbacks import asking, make_callbacks
 from darts_core.stages.cost import network_timer, penalties
 from darts_core.stages.finalists import choose_among_finalists
 from darts_core.stages.forecast import forecast, process_peak_mib
@@ -69,7 +70,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
         return {} if run is None else run.result()
     # their settings are refused before anything is loaded
     strategy, guards = instantiate("strategy", config.strategy, config.plugins), make_guards(config)
-    alpha_costs = alpha_penalties(config)
+    alpha_costs, callbacks = alpha_penalties(config), make_callbacks(config, folder)
     device = find_device(config.device) if group is None else group_device()
     bundle = load_bundle(config, device).without_test()
     refuse_named(bundle)
@@ -127,6 +128,11 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
             guards=guards,
             penalties=[*alpha_costs, *costs],
             on_epoch=board,
+            should_end=(
+                asking(callbacks, supernet, bundle.task.metric, settings.epochs)
+                if run is not None
+                else None
+            ),
             progress=progress,
             should_stop=stop_wanted,
         )
@@ -175,4 +181,5 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
         run, found, config, bundle.task.metric, **facts, **rank(table, found, config.search)
     )
     search_front(folder)
+    callbacks.finish(result)
     return result

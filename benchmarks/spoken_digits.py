@@ -5,7 +5,7 @@
 
 The data are the Free Spoken Digit Dataset's: `x` [N, 1, T] at 4 kHz, `y`, `group` (the speaker). Both
 networks read 32 log-mel bands every 8 ms. Each speaker in turn is the test split, another whole speaker val.
-A pair is: `darts-core search` in the space `conv1d` within a number of multiply-adds, `darts-core train` of
+A pair is: `darts-core search` in the space `conv1d_frames` under a number of MACs, `darts-core train` of
 what it found; the width at which the DS-CNN, timed in turn with it in ONNX Runtime (one sample a call), takes
 as long or longer; `darts-core train` of that, with the same settings. Settings were tried with --choose, on
 seeds that judge nothing. A pair that is finished lies in a file; a run that is stopped goes on.
@@ -140,7 +140,7 @@ def pair(speaker: str, seed: int, data: Path, work: Path) -> dict[str, Any]:
         f"seed={seed}", "data.val_fraction=0.2",
     ]  # fmt: skip
     searched = run(
-        "search", name, out, *words, "space=conv1d", "latency.cost=macs",
+        "search", name, out, *words, "space=conv1d_frames", "latency.cost=macs",
         f"latency.budget={MMACS}", *settings("search", SEARCH),
     )  # fmt: skip
     ours = run("train", name, out, *words, *settings("train", TRAIN))

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LEAVES = {
     "registry", "errors", "credentials", "architecture", "runlog", "checkpoint", "reading", "reading_yaml",
-    "device", "loggers", "memory", "metric", "named_inputs", "sample_inputs", "settings",
+    "callbacks", "device", "loggers", "memory", "metric", "named_inputs", "sample_inputs", "settings",
 }  # fmt: skip
 
 # layer -> the layers that it may import, beside the leaves and itself

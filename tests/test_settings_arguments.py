@@ -1,4 +1,4 @@
-"""Numbers of strategies, relaxations, penalties and guards hold to the ranges of their constructors."""
+"""Numbers of strategies, relaxations, penalties, guards and callbacks hold to their constructors' ranges."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from darts_core.settings.tree import config_root
 from darts_core.stages.targets import TARGET_GROUPS, instantiate, registered
 from darts_core.strategies import Stage
 
-GROUPS = ("strategy", "relax", "penalty", "guard")
+GROUPS = ("strategy", "relax", "penalty", "guards", "callbacks")
 # what a constructor needs beside the number that is tried
 BESIDE: dict[str, dict[str, Any]] = {"Progressive": {"stages": [{}]}}
 

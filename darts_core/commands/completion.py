@@ -16,7 +16,7 @@ from typing import Any
 from darts_core.commands.arguments import CFG, INFO, OPTIONS, SHELLS
 from darts_core.commands.help import ARGPARSE, config_choices
 from darts_core.commands.mistakes import field_type, group_options
-from darts_core.commands.user_tree import GROUPS, LAUNCHERS, SWEEPERS
+from darts_core.commands.user_tree import GROUPS, LAUNCHERS, SWEEPERS, group_of, takes_group
 from darts_core.errors import ConfigError, DartsError
 from darts_core.reading_yaml import read_yaml
 from darts_core.settings import Settings, bounds_of
@@ -112,7 +112,7 @@ class _Line:
 
     def _groups(self) -> list[str]:
         own = {item.name for item in fields(STAGES[self.command])}
-        return [group for group in GROUPS if group in own or group == "experiment"]
+        return [group for group in GROUPS if takes_group(group, own)]
 
     @property
     def _user(self) -> Path | None:
@@ -164,20 +164,16 @@ class _Line:
         return inner or isinstance(self._open(name), Mapping)
 
     def _open(self, key: str) -> Any:
-        """The value of `key` in the file chosen for its group, or in a stage's own file."""
-        group, _, rest = key.partition(".")
-        if group not in GROUPS:
-            path = config_root() / "stage" / f"{group}.yaml"
-        else:
-            chosen = [w.partition("=")[2] for w in self.before if w.startswith(f"{group}=")]
-            name = chosen[-1] if chosen else config_choices(self.command).get(group)
-            path = config_root() / group / f"{name}.yaml"
-            if not path.is_file() and self._user is not None:
-                path = self._user / group / f"{name}.yaml"
-        own = {item.name for item in fields(STAGES[self.command])}
-        if group not in own or not path.is_file():
+        """The value of `key` in the file chosen for its group."""
+        group, rest = group_of(key) or ("", "")
+        if group not in self._groups():
             return None
-        node: Any = read_yaml(path)
-        for name in rest.split(".") if rest else ():
-            node = node.get(name) if isinstance(node, Mapping) else None
+        chosen = [w.partition("=")[2] for w in self.before if w.startswith(f"{group}=")]
+        name = chosen[-1] if chosen else config_choices(self.command).get(group)
+        path = config_root() / group / f"{name}.yaml"
+        if not path.is_file() and self._user is not None:
+            path = self._user / group / f"{name}.yaml"
+        node: Any = read_yaml(path) if path.is_file() else None
+        for part in rest.split(".") if rest else ():
+            node = node.get(part) if isinstance(node, Mapping) else None
         return node

@@ -152,9 +152,11 @@ def typed(command: str, node: Any) -> Any:
     known = {item.name for each in STAGES.values() for item in fields(each)} | {"hydra"}
     foreign = [str(key) for key in node if key not in known]
     if foreign:
+        package = "search.guards" if foreign[0] == "guards" else "_global_"
+        group = "guards" if foreign[0] == "guards" else "experiment"
         raise ConfigError(
             unknown_name("setting", foreign[0], wanted)
-            + " (A file under experiment/ begins with the line '# @package _global_'.)"
+            + f" (A file under {group}/ begins with the line '# @package {package}'.)"
         )
     picked = OmegaConf.create({key: node._get_node(key) for key in wanted if key in node})
     lacking = sorted(OmegaConf.missing_keys(picked))
@@ -177,15 +179,14 @@ def typed(command: str, node: Any) -> Any:
 
 
 def _check_every_target(plain: Mapping[str, Any], plugins: Sequence[str]) -> None:
-    """Hold every `_target_` to its group: that of its node, or guards for what watches a search."""
-    for key, value in plain.items():
-        if key == "logger":
-            for name, logger in value.items():
-                check_targets("logger", logger, plugins, where=f"logger.{name}")
-            continue
-        if key != "search":
-            check_targets(key if key in TARGET_GROUPS else None, value, plugins, where=key)
-            continue
-        for name, guard in value["guards"].items():
-            check_targets("guard", guard, plugins, where=f"search.guards.{name}")
-        check_targets(None, {**value, "guards": None}, plugins, where=key)
+    """Hold every `_target_` to its group: that of its node, or of the node whose parts have names."""
+    parts = {key: (key, plain[key]) for key in ("logger", "callbacks") if key in plain}
+    rest = {key: value for key, value in plain.items() if key not in parts}
+    if "search" in rest:
+        parts["search.guards"] = ("guards", rest["search"]["guards"])
+        rest["search"] = {**rest["search"], "guards": None}
+    for where, (group, node) in parts.items():
+        for name, part in node.items():
+            check_targets(group, part, plugins, where=f"{where}.{name}")
+    for key, value in rest.items():
+        check_targets(key if key in TARGET_GROUPS else None, value, plugins, where=key)

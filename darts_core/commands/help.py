@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from darts_core.commands.user_tree import GROUPS
+from darts_core.commands.user_tree import GROUPS, takes_group
 from darts_core.runlog import read_yaml
 from darts_core.settings import Settings, bounds_of, default_of, to_plain, type_of
 from darts_core.settings.tree import config_root
@@ -165,7 +165,7 @@ def command_help(command: str) -> str:
     """The text of `darts-core COMMAND --help` for a Hydra command."""
     about, stage = HYDRA[command], STAGES[command]
     names = {item.name for item in fields(stage)}
-    used = [g for g in GROUPS if g in names or (g == "experiment" and choices("experiment"))]
+    used = [group for group in GROUPS if takes_group(group, names) and choices(group)]
     groups = "\n".join(f"  {group}=  {', '.join(choices(group))}" for group in used)
     changed = config_defaults(command)
     return f"""\

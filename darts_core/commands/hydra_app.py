@@ -25,8 +25,15 @@ from darts_core.errors import ConfigError, unknown_name
 from darts_core.report.job_summary import elements, summarize
 from darts_core.report.multirun import write_multirun_report
 from darts_core.runlog import config_hash
-from darts_core.settings import to_plain
-from darts_core.stages.schema import PLACES, UNHASHED, BenchStage, DataStage, Pipeline, Stage
+from darts_core.stages.schema import (
+    PLACES,
+    UNHASHED,
+    BenchStage,
+    DataStage,
+    Pipeline,
+    Stage,
+    deciding,
+)
 from darts_core.store.claim import Claim, claim
 from darts_core.store.jobs import Store
 from darts_core.store.procs import MARK
@@ -219,7 +226,7 @@ def _multirun(command: str, overrides: Sequence[str], place: Session, version: P
 
 def _stamp(config: Stage, swept: Sequence[str], processes: int = 1) -> str:
     """The hash of everything that decides the result; where it is written does not count."""
-    content = {k: v for k, v in to_plain(config).items() if k not in UNHASHED}
+    content = {k: v for k, v in deciding(config).items() if k not in UNHASHED}
     kept = [o for o in swept if key_of(o) not in UNHASHED]
     described = {"command": config.STAGE, "config": content, "overrides": kept}
     return config_hash(described if processes == 1 else {**described, "processes": processes})

@@ -22,6 +22,8 @@ SECTIONS = {
     "strategies": "strategy",
     "relaxations": "relax",
     "penalties": "penalty",
+    "guards": "guards",
+    "callbacks": "callbacks",
     "loggers": "logger",
     "data": "data",
     "tasks": None,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.commands.overrides import first_line, key_of, parse
-from darts_core.commands.user_tree import GROUPS
+from darts_core.commands.user_tree import GROUPS, group_of
 from darts_core.errors import ConfigError, nearest_names, unknown_name
 from darts_core.reading_yaml import read_yaml
 from darts_core.settings import Settings, kind_words, type_of
@@ -63,10 +63,9 @@ def check_open_nodes(
 
     for text in overrides:
         key = key_of(text)
-        group, _, rest = key.partition(".")
-        if not rest or text.startswith("~") or field_type(STAGES[command], key) is not None:
+        if text.startswith("~") or field_type(STAGES[command], key) is not None:
             continue
-        usual = _usual(group, rest, choices, user)
+        usual = _usual(key, choices, user)
         value = OmegaConf.select(composed, key)
         for kinds, words in (((bool,), "true or false"), ((int, float), "a number")):
             if isinstance(usual, kinds):
@@ -78,16 +77,18 @@ def check_open_nodes(
                 break
 
 
-def _usual(group: str, key: str, choices: Any, user: Path | None) -> Any:
-    """The value of `key` in the file that was chosen for `group`; None where there is none."""
-    path = config_root() / "stage" / f"{group}.yaml"
-    if group in GROUPS:
-        name = f"{choices.get(group)}.yaml"
-        ours = config_root() / group / name
-        path = ours if user is None or ours.is_file() else user / group / name
+def _usual(key: str, choices: Any, user: Path | None) -> Any:
+    """The value of `key` in the file that was chosen for its group; None where there is none."""
+    found = group_of(key)
+    if found is None:
+        return None
+    group, rest = found
+    name = f"{choices.get(group)}.yaml"
+    ours = config_root() / group / name
+    path = ours if user is None or ours.is_file() else user / group / name
     node: Any = read_yaml(path) if path.is_file() else {}
-    for name in key.split("."):
-        node = node.get(name) if isinstance(node, dict) else None
+    for part in rest.split("."):
+        node = node.get(part) if isinstance(node, dict) else None
     return node
 
 

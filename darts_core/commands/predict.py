@@ -27,6 +27,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runtime", help="the artifact to run, e.g. onnx or pt2; default: the best"
     )
+    parser.add_argument(
+        "--prefer", metavar="speed|exact",
+        help="instead: the fastest artifact as measured, or the closest to the original",
+    )  # fmt: skip
     parser.add_argument("--top", type=int, default=1, help="classes to print an image (default 1)")
     parser.add_argument("--plugins", nargs="+", default=[], metavar="MODULE", help="import first")
     parser.add_argument("--json", action="store_true", help="print one JSON object an image")
@@ -42,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     if args.top < 1:
         raise ConfigError(f"--top {args.top} must be at least 1.")
     import_plugins(args.plugins)
-    for found in predict(args.model, args.images, runtime=args.runtime):
+    for found in predict(args.model, args.images, runtime=args.runtime, prefer=args.prefer):
         if isinstance(found, Numbers):
             _print_numbers(found, args.json)
             continue

@@ -22,6 +22,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("folder", metavar="DIR", help="folder that export wrote")
     parser.add_argument("--runtime", action="append", help="only this artifact (repeatable)")
+    parser.add_argument(
+        "--prefer", metavar="speed|exact", help="only the artifact that load(prefer=...) takes"
+    )
     parser.add_argument("--batch", type=int, action="append", help="batch size (repeatable)")
     parser.add_argument("--device", help="cpu or cuda; default: where the artifact was written for")
     parser.add_argument("--seconds", type=float, default=2.0, help="longest time of one timing")
@@ -29,7 +32,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tune",
         action="store_true",
-        help="first measure in which pieces large batches are fastest",
+        help="first measure in which pieces large batches are fastest; keep undisturbed times, by "
+        "which `--prefer speed` chooses",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object an artifact")
 
@@ -45,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
     for name in wanted:
         if name not in artifacts:
             raise ConfigError(unknown_name("artifact", name, artifacts))
+    if args.prefer is not None:
+        wanted = [_preferred(args)]
     if any(size < 1 for size in args.batch or ()) or args.seconds <= 0:
         raise ConfigError("--batch must be at least 1 and --seconds above 0.")
     if args.tune:
@@ -54,17 +60,43 @@ def run(args: argparse.Namespace) -> int:
             print(
                 f"{plain_text(name)}: large batches {f'in pieces of {chunk}' if chunk else 'as a whole'}"
             )
-    failed = 0
+    failed, measured = 0, {}
     for name in wanted:
         if not args.trust and _is_native(folder, artifacts[name]):
             print(f"{plain_text(name)}: native code, left out; add --trust if you made it yourself")
             continue
         row = _in_fresh_process(args, name)
         failed += "error" in row
+        measured[name] = row.get("rows", {})
         print(json.dumps(row) if args.json else _line(row))
     if failed == len(wanted):
         raise ExportError(f"No artifact of {args.folder} could be loaded and timed.")
+    if args.tune and args.device is None:
+        _keep(folder, measured)
     return 0
+
+
+def _preferred(args: argparse.Namespace) -> str:
+    from darts_core.device import require_device
+    from darts_core.export import choose, read_manifest
+
+    if args.runtime:
+        raise ConfigError("Give --runtime or --prefer, not both.")
+    device = require_device(args.device) if args.device else None
+    return choose(read_manifest(args.folder), args.prefer, device=device, trust=args.trust)
+
+
+def _keep(folder: Path, measured: Mapping[str, Mapping[str, Any]]) -> None:
+    """Put the rows that nothing disturbed into the manifest, in the place of older ones."""
+    from darts_core.export import read_manifest
+    from darts_core.runlog import write_json
+
+    manifest = read_manifest(folder)
+    for name, rows in measured.items():
+        calm = {batch: row for batch, row in rows.items() if not row["flagged"]}
+        artifact = manifest["artifacts"][name]
+        artifact["latency"] = {**(artifact.get("latency") or {}), **calm}
+    write_json(folder / "manifest.json", manifest)
 
 
 def _is_native(folder: Path, artifact: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@ read nothing of the machine through resolvers.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ __all__ = [
     "check_hydra_node",
     "check_untouched",
     "check_user_tree",
+    "group_of",
+    "takes_group",
 ]
 
 GROUPS = (
@@ -32,10 +34,14 @@ GROUPS = (
     "strategy",
     "relax",
     "penalty",
+    "guards",
+    "callbacks",
     "augment",
     "logger",
     "experiment",
 )
+# the node that a group's files fill, where it is not called as the group
+_NODES: Mapping[str, str] = {"guards": "search.guards"}
 LAUNCHERS: Mapping[str, str] = {
     "basic": "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
     "joblib": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
@@ -63,6 +69,20 @@ _FIXED: Mapping[str, Any] = {
 # facts about the composition itself
 _FACTS = ("runtime", "overrides", "searchpath", "job")
 _RESOLVER = re.compile(r"\$\{\s*[\w.]+\s*:")
+
+
+def takes_group(group: str, nodes: Collection[str]) -> bool:
+    """Whether a command with these nodes at its top takes a choice of `group`."""
+    return group == "experiment" or _NODES.get(group, group).partition(".")[0] in nodes
+
+
+def group_of(key: str) -> tuple[str, str] | None:
+    """(the group that fills the node in which the setting `key` lies, what remains of `key` below it)."""
+    for group in GROUPS:
+        node = _NODES.get(group, group)
+        if key == node or key.startswith(f"{node}."):
+            return group, key[len(node) + 1 :]
+    return None
 
 
 def check_user_tree(folder: Path) -> None:

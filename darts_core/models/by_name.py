@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from darts_core.named_inputs import NamedInput
 
-__all__ = ["ByName"]
+__all__ = ["ByName", "inner"]
 
 
 class ByName(nn.Module):
@@ -53,3 +53,8 @@ class ByName(nn.Module):
     def forward(self, row_B1F: Tensor) -> Any:
         """What the network gives."""
         return self.model(**self.named(row_B1F))
+
+
+def inner(model: nn.Module) -> nn.Module:
+    """The network as its author made it: what a row of named inputs is taken apart for, else `model`."""
+    return model.model if isinstance(model, ByName) else model

@@ -45,6 +45,7 @@ __all__ = ["search"]
 log = logging.getLogger("darts_core")
 
 OnEpoch = Callable[[int, dict[str, Any]], None]
+Ends = Callable[[Sequence[dict[str, Any]]], str | None]
 Progress = Callable[[int, int], None]
 # steps between looks at the loss on a GPU: each look waits for the device
 _CHECK_EVERY = 100
@@ -63,6 +64,7 @@ def search(
     guards: Sequence[Guard] = (),
     penalties: Iterable[Penalty] = (),
     on_epoch: OnEpoch | None = None,
+    should_end: Ends | None = None,
     progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
     group: Group | None = None,
@@ -82,6 +84,8 @@ def search(
         guards: watchers called after each epoch.
         penalties: functions of the mixing weights added to the alpha loss, for example latency.
         on_epoch: called with (epoch, row) after each epoch is safe on disk.
+        should_end: called with the rows of all epochs after each one, and when a resumed search goes on;
+            gives the reason to end with what has been found, or None.
         progress: called with (steps done, steps in all) after every step.
         should_stop: asked after every step; when true a checkpoint is written and the search ends.
         group: the processes of a data-parallel search; see `search_distributed`.
@@ -110,12 +114,15 @@ def search(
         for kept in state.history:
             if kept["epoch"] not in logged:
                 run.log_metrics(**kept)
+    if state.epoch:
+        loop.ask_to_end(should_end)
     while state.epoch < config.epochs and state.stopped is None and not strategy.finished:
         row = loop.epoch(progress, should_stop)
         if row is None:
             break
         if on_epoch is not None:
             on_epoch(row["epoch"], row)
+        loop.ask_to_end(should_end)
     return loop.result()
 
 
@@ -184,6 +191,16 @@ class _Loop:
         self._check_state(epoch, self.steps - 1)
         self.strategy.end_epoch(epoch, config.epochs)
         return self._finish_epoch(epoch, started)
+
+    def ask_to_end(self, should_end: Ends | None) -> None:
+        """Stop where somebody gives a reason, in whichever process."""
+        state = self.state
+        reason = should_end(state.history) if should_end is not None else None
+        if self.group is not None and self.group.agree(reason is not None):
+            reason = reason or "a callback in another process"
+        if reason is not None and state.stopped is None:
+            state.stopped = reason
+            log.info("the search ends after epoch %d: %s", state.epoch, reason)
 
     def _learning_rate(self, epoch: int) -> float:
         """Cosine decay by epoch (arXiv:1806.09055, A.1); the strategy says how far it has come."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from darts_core.spaces.base import register_space
 from darts_core.spaces.choices import ChoiceSpace, Option
 
-__all__ = ["CONV1D", "FORMS", "Conv1dSpace"]
+__all__ = ["CONV1D", "CONV1D_FRAMES", "FORMS", "Conv1dSpace"]
 
 # the dense form stands first: its convolution depends on every choice that the separable one depends on
 FORMS = ("dense", "separable")
@@ -74,4 +74,19 @@ CONV1D = register_space(
         depths=(1, 2),
     ),
     description="series: form, kernel and dilation a block, width and depth a stage",
+)
+
+# A thousand samples of a sound bear strides of 64 in all; a hundred frames of features do not: two
+# positions would be left of them. The widths reach down, so that stages of one width can be found.
+CONV1D_FRAMES = register_space(
+    "conv1d_frames",
+    Conv1dSpace.make(
+        "conv1d_frames",
+        strides=(2, 2, 2, 2, 1),
+        kernels=(3, 5, 9),
+        dilations=(1, 2),
+        widths=(0.25, 0.5, 0.75, 1.0),
+        depths=(1, 2),
+    ),
+    description="about 100 frames of features (log-mel, sensors): conv1d with gentler strides, four stages",
 )

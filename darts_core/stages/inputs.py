@@ -16,7 +16,7 @@ from darts_core.data import DataBundle
 from darts_core.device import require_device
 from darts_core.errors import ArchitectureError, ConfigError
 from darts_core.models.baselines import BASELINES, baseline, is_baseline, reads
-from darts_core.models.by_name import ByName
+from darts_core.models.by_name import inner
 from darts_core.models.named import REGISTERED, is_named, named_model, saved_model
 from darts_core.models.searched import is_named_space, network_of
 from darts_core.models.weights import load_weights
@@ -165,7 +165,7 @@ class Network:
         if "model" in self.meta:
             model = saved_model(self.meta["model"], "model=").make()
             if self.weights is not None:
-                load_weights(model.model if isinstance(model, ByName) else model, self.weights)
+                load_weights(inner(model), self.weights)
             return model
         check_network(self._sized, torch.device("cpu"), self._sizes)
         return self._sized()

@@ -47,6 +47,7 @@ __all__ = [
     "Stage",
     "TrainStage",
     "TuneStage",
+    "deciding",
 ]
 
 # decide where results go, how they are computed and what is done with them, not what is computed: they
@@ -58,6 +59,14 @@ WHAT = ("models", "step", "kernels", "tabular")
 
 _NODE = "chosen by its group"
 _NAMES = "package.module:function, timm:NAME, or a registered name"
+
+
+def deciding(config: Stage) -> dict[str, Any]:
+    """All settings as plain values; callbacks only where there are any, as in folders from before them."""
+    plain: dict[str, Any] = to_plain(config)
+    nodes = plain.pop("callbacks", {})
+    called = {name: node for name, node in nodes.items() if isinstance(node, Mapping)}
+    return {**plain, "callbacks": called} if called else plain
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,7 @@ class Stage(Settings):
 
     def described(self) -> dict[str, Any]:
         """The settings that decide what the stage computes, as plain values."""
-        return {k: v for k, v in to_plain(self).items() if k not in (*PLACES, "seeds", "logger")}
+        return {k: v for k, v in deciding(self).items() if k not in (*PLACES, "seeds", "logger")}
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,7 @@ class SearchNodes(DataStage):
     strategy: Mapping[str, Any] = setting({}, _NODE)
     relax: Mapping[str, Any] = setting({}, _NODE)
     penalty: Mapping[str, Any] = setting({}, _NODE)
+    callbacks: Mapping[str, Any] = setting({}, _NODE)
     augment: Mapping[str, Any] = setting({}, _NODE)
     search: Search = setting(Search, "the search")
     latency: Latency = setting(Latency, "what cost is charged for")
@@ -162,6 +172,7 @@ class TrainStage(RecipeStage):
         "a YAML file, a named one (DARTS_V2), or a genotype text; null: what search found in this "
         "version",
     )
+    callbacks: Mapping[str, Any] = setting({}, _NODE)
     model: str | None = setting(None, f"instead of architecture: {_NAMES}")
     model_args: Mapping[str, Any] = setting({}, "arguments of model=")
     weights: str | None = setting(None, "a state dict to start model= from")
@@ -241,6 +252,12 @@ class Pipeline(SearchNodes):
     STAGE: ClassVar[str] = "run"
 
     allow_doubtful: bool = setting(False, "go on with an architecture that the guards doubt")
+    aim: float | None = setting(
+        0.5,
+        "the part of the baseline's time on this device that the network may take, where `latency` says "
+        "nothing of cost; null: whatever it takes",
+        above=0, high=1000,
+    )  # fmt: skip
     reduce: str = setting("prune", f"what makes it faster: {', '.join(REDUCE)}", choices=REDUCE)
     seeds: int = setting(
         1, "so many whole pipelines, with seeds seed, seed+1 ...", low=1, high=10_000

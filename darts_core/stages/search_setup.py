@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +94,22 @@ def tune_kernels(settings: Search, supernet: Any, bundle: Any) -> None:
 
 
 def make_guards(config: SearchStage) -> list[Guard]:
-    """The watchers of `search.guards`; one set to null is left out."""
-    nodes = config.search.guards.values()
-    return [instantiate("guard", node, config.plugins) for node in nodes if node]
+    """The watchers of `search.guards`, which `guards=` fills; one set to null is left out.
+
+    Raises:
+        ConfigError: a node makes no guard.
+    """
+    made = []
+    for name, node in config.search.guards.items():
+        if not isinstance(node, Mapping):
+            continue
+        found = instantiate("guards", node, config.plugins)
+        if not isinstance(found, Guard):
+            raise ConfigError(
+                f"search.guards.{name} makes a {type(found).__name__}; it must be a darts_core.search.Guard."
+            )
+        made.append(found)
+    return made
 
 
 def step_of(

@@ -1,8 +1,9 @@
 """Plugins, and objects made from `_target_` without running foreign code.
 
 A `_target_` names a class or function that is registered for its group: one that our own files of that
-group name, one that a module in `plugins=` defines, or an optimizer of torch.optim. Everything else is
-refused, though it may lie in this package: not each of its functions is meant to be called by a file.
+group name, or one that a module in `plugins=` defines; below such a node, an optimizer of torch.optim.
+Everything else is refused, though it may lie in this package: not each of its functions is meant to be
+called by a file.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ TARGET_GROUPS: Mapping[str, str] = {
     "relax": "relax/*.yaml",
     "penalty": "penalty/*.yaml",
     "augment": "augment/*.yaml",
-    "guard": "stage/search.yaml",
+    "guards": "guards/*.yaml",
     "logger": "logger/*.yaml",
+    "callbacks": "callbacks/*.yaml",
 }
 _TARGET = re.compile(r"^\s*_target_:\s*([\w.]+)\s*$", re.MULTILINE)
 _OPTIMIZERS = "torch.optim"
@@ -108,7 +110,7 @@ def _under(name: str, roots: Iterable[str]) -> bool:
 def _check_name(group: str | None, target: Any, plugins: list[str], where: str) -> None:
     """Whether `target` may be looked at; what it is when it is imported is `_require_registered`'s."""
     name = str(target)
-    if _under(name, (*plugins, _OPTIMIZERS)):
+    if _under(name, plugins) or (group is None and _under(name, (_OPTIMIZERS,))):
         return
     known = registered(group) if group is not None else ()
     # a class may be named by its package or by its module
@@ -124,23 +126,29 @@ def _refusal(group: str | None, name: str, known: Iterable[str], where: str) -> 
     names = list(known)
     close = nearest_names(name, names, 1)
     hint = f" Did you mean {close[0]}?" if close else ""
-    listed = f"{', '.join(names)}, " if names else ""
+    takes = f"an optimizer of {_OPTIMIZERS}" if group is None else ", ".join(names)
     return (
-        f"{place}; {'here' if group is None else group} takes {listed}an optimizer of "
-        f"{_OPTIMIZERS}, or what a module named in plugins=[...] defines.{hint}"
+        f"{place}; {'here' if group is None else group} takes {takes}, or what a module named in "
+        f"plugins=[...] defines.{hint}"
     )
 
 
 def instantiate(
-    group: str, node: Mapping[str, Any], plugins: Iterable[str] = (), **more: Any
+    group: str | None, node: Mapping[str, Any], plugins: Iterable[str] = (), **more: Any
 ) -> Any:
     """Call what `node["_target_"]` names with the other keys of `node` (but `description`).
+
+    Args:
+        group: of `TARGET_GROUPS`; None for a node below one: an optimizer.
+        node: `_target_` and its settings.
+        plugins: modules that the user named on the command line.
+        more: further arguments.
 
     Raises:
         ConfigError: the target is missing, not registered for `group`, or does not take these settings.
     """
     plugins = list(plugins)
-    check_targets(group, node, plugins, where=group)
+    check_targets(group, node, plugins, where=group or "")
     target = str(node.get("_target_", ""))
     factory = _imported(target)
     _require_registered(group, target, factory, plugins)
@@ -162,7 +170,7 @@ def _imported(target: str) -> Any:
         ) from error
 
 
-def _require_registered(group: str, target: str, factory: Any, plugins: list[str]) -> None:
+def _require_registered(group: str | None, target: str, factory: Any, plugins: list[str]) -> None:
     """Refuse what is spelt like something registered and is something else.
 
     `my_plugin.os.system` begins like a plugin's name: what counts is the module that defines it.
@@ -171,13 +179,13 @@ def _require_registered(group: str, target: str, factory: Any, plugins: list[str
     if callable(factory):
         if _under(defined, plugins):
             return
-        if any(factory is _imported(name) for name in registered(group)):
+        if group is None and _is_optimizer(factory):
             return
-        if _under(target, (_OPTIMIZERS,)) and _is_optimizer(factory):
+        if group is not None and any(factory is _imported(name) for name in registered(group)):
             return
     raise ConfigError(
         f"_target_={target!r} is refused: it is defined in {defined or 'no module'!r} and is not "
-        f"registered for {group}."
+        f"{'an optimizer' if group is None else f'registered for {group}'}."
     )
 
 

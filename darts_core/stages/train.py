@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
+from darts_core.models.by_name import inner
 from darts_core.runlog import RunFolder
+from darts_core.stages.callbacks import asking, make_callbacks
 from darts_core.stages.forecast import forecast
 from darts_core.stages.inputs import (
     find_device,
@@ -40,6 +42,7 @@ def train(config: TrainStage, folder: Path) -> dict[str, Any]:
     )
     if run.finished:
         return run.result()
+    callbacks = make_callbacks(config, folder)  # refused before anything is loaded
     device = find_device(config.device)
     bundle = load_bundle(config, device)
     network = find_network(config, folder.parent, bundle)
@@ -69,6 +72,7 @@ def train(config: TrainStage, folder: Path) -> dict[str, Any]:
             run=run,
             checkpoint=folder / "checkpoint.pt",
             on_epoch=lambda epoch, row: check_stop(),
+            should_end=asking(callbacks, inner(model), bundle.task.metric, settings.epochs),
             progress=progress,
         )
     test = evaluate(model, bundle, "test")
@@ -87,7 +91,9 @@ def train(config: TrainStage, folder: Path) -> dict[str, Any]:
         steps=fitted.steps,
         epochs=fitted.epochs,
         best_epoch=fitted.best_epoch,
+        **({} if fitted.ended is None else {"stopped": fitted.ended}),
         seed=config.seed,
         device=str(device),
     )
+    callbacks.finish(run.result())
     return run.result()

@@ -12,8 +12,10 @@ import torch
 from darts_core.data import DataBundle
 from darts_core.latency import measure_model
 from darts_core.latency.quiet import SharedDevice, alone_on
+from darts_core.models.by_name import inner
 from darts_core.runlog import config_hash, read_json, write_json
 from darts_core.settings import to_plain
+from darts_core.stages.callbacks import asking, make_callbacks
 from darts_core.stages.inputs import find_device, find_network, load_bundle, recipe
 from darts_core.stages.interrupt import check_stop, deferred_stop
 from darts_core.stages.schema import DataStage, TuneStage
@@ -86,6 +88,7 @@ class RecipeTrial:
             known = {k: v for k, v in row.items() if k != "epoch" and v is not None}
             trial.report(epoch, **known, **own)
 
+        callbacks = make_callbacks(config, trial.folder)
         with deferred_stop(), shared or contextlib.nullcontext():
             fitted = fit(
                 model,
@@ -97,9 +100,12 @@ class RecipeTrial:
                 device=device,
                 checkpoint=trial.folder / "checkpoint.pt",
                 on_epoch=on_epoch,
+                should_end=asking(callbacks, inner(model), bundle.task.metric, config.train.epochs),
             )
         value = {} if fitted.val is None else {f"val_{bundle.task.metric.name}": fitted.val}
-        return {**value, **own, "train_seconds": fitted.train_seconds}
+        found = {**value, **own, "train_seconds": fitted.train_seconds}
+        callbacks.finish(found)
+        return found
 
 
 def _latency_ms(

@@ -11,6 +11,7 @@ from typing import Any
 from darts_core.errors import ConfigError, unknown_name
 from darts_core.runlog import RunFolder
 from darts_core.settings import Train
+from darts_core.stages.callbacks import make_callbacks
 from darts_core.stages.inputs import find_device
 from darts_core.stages.logging import make_loggers
 from darts_core.stages.one_training import one_training
@@ -43,6 +44,7 @@ def tune(config: TuneStage, folder: Path) -> dict[str, Any]:
     run = RunFolder.create(folder, config.described(), loggers=make_loggers(config))
     if run.finished:
         return run.result()
+    make_callbacks(config, folder)  # refused here, not in each trial
     settings, options = config.tune, config.tune.options
     task = trial_bundle(config, find_device(config.device)).task
     metric, direction = _judged(config, task)

@@ -24,6 +24,7 @@ __all__ = ["FitResult", "fit"]
 log = logging.getLogger("darts_core")
 
 OnEpoch = Callable[[int, dict[str, Any]], None]
+Ends = Callable[[Sequence[dict[str, Any]]], str | None]
 Progress = Callable[[int, int], None]
 
 
@@ -39,6 +40,7 @@ def fit(
     run: RunFolder | None = None,
     checkpoint: Path | None = None,
     on_epoch: OnEpoch | None = None,
+    should_end: Ends | None = None,
     progress: Progress | None = None,
     verbose: bool = True,
 ) -> FitResult:
@@ -56,6 +58,8 @@ def fit(
         checkpoint: file written after every epoch; when it exists the training goes on from it.
         on_epoch: called with (epoch, row) after each epoch is safe on disk. A resumed run repeats
             the call for the epoch that it resumes after, so the callee must take it twice.
+        should_end: called with the rows of all epochs after each one, and when a resumed training goes on;
+            gives the reason to end with the params as they are, or None.
         progress: called with (steps done, steps in all) after every step.
         verbose: a line in the log for every epoch.
 
@@ -73,7 +77,12 @@ def fit(
     result = trainer.result
     if first and on_epoch is not None:
         on_epoch(first - 1, result.history[-1])
+    if first and should_end is not None:
+        result.ended = should_end(result.history)
     for epoch in range(first, config.epochs):
+        if result.ended is not None:
+            log.info("the training ends after epoch %d: %s", epoch, result.ended)
+            break
         row = trainer.epoch(epoch)
         if select_on is not None:
             row |= trainer.select(select_on)
@@ -86,9 +95,11 @@ def fit(
             trainer.save(checkpoint, epoch)
         if on_epoch is not None:
             on_epoch(epoch, row)
+        if should_end is not None:
+            result.ended = should_end(result.history)
     if trainer.average is not None:
         trainer.average.swap(model)
-    result.epochs = config.epochs
+    result.epochs = len(result.history)
     metric = bundle.task.metric
     found = {n: row.get(f"val_{metric.name}") for n, row in enumerate(result.history)}
     known = {n: value for n, value in found.items() if value is not None}

@@ -51,7 +51,8 @@ class FitResult:
     `history` has one row an epoch (epoch, loss, train_<metric>, val_<metric>, val_loss,
     learning_rate, seconds). `val` is the task's metric of the last epoch: its parameters are the ones
     kept. `train_seconds` is time on the device in training steps, over all
-    sittings of a resumed run; `steps` counts optimizer steps.
+    sittings of a resumed run; `steps` counts optimizer steps. `ended` says why it ended before its
+    last epoch, if it did.
     """
 
     epochs: int
@@ -60,6 +61,7 @@ class FitResult:
     val: float | None = None
     train_seconds: float = 0.0
     steps: int = 0
+    ended: str | None = None
 
 
 class Trainer:

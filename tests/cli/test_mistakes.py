@@ -238,7 +238,7 @@ def test_an_interruption_prints_the_command_that_resumes(
         (["--cfg", "all"], ["search:", "hydra:"]),
         (["--cfg", "job", "--package", "search"], ["# @package search", "epochs: 3"]),
         (["--cfg", "job", "--resolve"], ["epochs: 3"]),
-        (["--info", "defaults"], ["stage/search", "_self_"]),
+        (["--info", "defaults"], ["guards/default", "_self_"]),
     ],
 )
 def test_the_configuration_is_shown_instead_of_run(

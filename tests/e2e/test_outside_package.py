@@ -1,6 +1,7 @@
 """The examples for extension authors, run from a copy outside our tree."""
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -86,6 +87,21 @@ def test_space_relaxation_strategy_and_data_set_from_a_config_folder(outside):
     assert settings["strategy"]["every"] == 2
 
 
+def test_a_guard_and_a_callback_from_a_config_folder(outside):
+    tiny = [word for word in TINY if not word.startswith(("search.epochs", "search.guards"))]
+    said = darts_core(
+        "search", "--config-dir", "my_conf", "plugins=[my_nas.guard,my_nas.callback]",
+        "guards=[cells,variety]", "callbacks=good_enough", "callbacks.good_enough.value=0.0",
+        "search.epochs=3", "space=nasbench201", "data=digits", "data.limit=120", "search.layers=1", *tiny,
+        folder=outside,
+    )  # fmt: skip
+    assert "the search ends after epoch 1: good_enough: val accuracy has reached 0.00 %" in said
+    (folder,) = outside.glob("runs/*/V001/search")
+    (row,) = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert row["guard/variety"] >= 1
+    assert json.loads((folder / "result.json").read_text())["stopped"].startswith("good_enough: ")
+
+
 @pytest.mark.parametrize(
     ("page", "files"),
     [
@@ -94,6 +110,8 @@ def test_space_relaxation_strategy_and_data_set_from_a_config_folder(outside):
         ("relaxation", ["my_nas/relax.py", "my_conf/relax/noisy.yaml"]),
         ("strategy", ["my_nas/strategy.py", "my_conf/strategy/seldom.yaml"]),
         ("dataset", ["my_nas/data.py", "my_conf/data/bars.yaml"]),
+        ("guard", ["my_nas/guard.py", "my_conf/guards/variety.yaml"]),
+        ("callback", ["my_nas/callback.py", "my_conf/callbacks/good_enough.yaml"]),
     ],
 )
 def test_the_pages_show_the_files_that_are_tested(page, files):

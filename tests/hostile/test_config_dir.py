@@ -52,6 +52,22 @@ HOSTILE = {
         ["experiment=evil"],
         ["search.guards.x", "refused"],
     ),
+    "a file of guards that names none": (
+        "guards/evil.yaml",
+        "# @package search.guards\nx:\n  _target_: darts_core.runlog.write_text\n  path: {mark}\n",
+        ["guards=evil"],
+        ["search.guards.x", "darts_core.search.guards.SkipCount", "refused"],
+    ),
+    "a file of guards for another place": (
+        "guards/evil.yaml", "x:\n  _target_: os.system\n  command: touch {mark}\n", ["guards=evil"],
+        ["guards", "# @package search.guards"],
+    ),
+    "a callback that is none": (
+        "callbacks/evil.yaml",
+        "x:\n  _target_: darts_core.loggers.Csv\n",
+        ["callbacks=evil"],
+        ["callbacks.x", "darts_core.callbacks.EarlyStopping", "refused"],
+    ),
     "a target below a node": (
         "relax/evil.yaml",
         "_target_: darts_core.relax.Softmax\ntemperature:\n  _target_: os.system\n  command: touch {mark}\n",

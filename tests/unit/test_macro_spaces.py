@@ -17,7 +17,13 @@ from darts_core.strategies import FirstOrder
 from darts_core.supernet import build, create_supernet
 
 SIZES = {"channels": 4, "num_classes": 3, "in_channels": 2, "layers": 1}
-INPUTS = {"resnet": (2, 6, 8), "vit_tiny": (2, 6, 10), "conv1d": (2, 70), "gpt_tiny": (9,)}
+INPUTS = {
+    "resnet": (2, 6, 8),
+    "vit_tiny": (2, 6, 10),
+    "conv1d": (2, 70),
+    "conv1d_frames": (2, 70),
+    "gpt_tiny": (9,),
+}
 
 
 def supernet_of(name):

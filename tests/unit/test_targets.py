@@ -56,8 +56,21 @@ def test_optimizers_are_made() -> None:
     from torch.optim import SGD
 
     parameter = torch.nn.Parameter(torch.zeros(1))
-    made = instantiate("strategy", {"_target_": "torch.optim.SGD"}, params=[parameter], lr=0.1)
+    made = instantiate(None, {"_target_": "torch.optim.SGD"}, params=[parameter], lr=0.1)
     assert type(made) is SGD
+    with pytest.raises(ConfigError, match=r"strategy takes darts_core\.strategies"):
+        instantiate("strategy", {"_target_": "torch.optim.SGD"}, params=[parameter], lr=0.1)
+
+
+def test_a_refusal_names_what_the_group_takes_and_nothing_else() -> None:
+    with pytest.raises(ConfigError) as told:
+        check_targets("data", {"_target_": "os.system"}, where="data")
+    assert str(told.value) == (
+        "data: _target_='os.system' is refused; data takes darts_core.data.load_data, or what a module "
+        "named in plugins=[...] defines."
+    )
+    with pytest.raises(ConfigError, match=r"here takes an optimizer of torch\.optim, or what"):
+        check_targets("data", {"inner": {"_target_": "os.system"}}, where="data")
 
 
 @pytest.mark.parametrize("target", HOSTILE)

@@ -30,6 +30,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runtime", help="the artifact to run, e.g. onnx or pt2; default: the best"
     )
+    parser.add_argument(
+        "--prefer", metavar="speed|exact",
+        help="instead: the fastest artifact as measured, or the closest to the original",
+    )  # fmt: skip
     parser.add_argument("--top", type=int, default=1, help="classes to print an image (default 1)")
     parser.add_argument("--plugins", nargs="+", default=[], metavar="MODULE", help="import first")
     parser.add_argument("--json", action="store_true", help="print one JSON object an image")
@@ -43,12 +47,13 @@ def run(args: argparse.Namespace) -> int:
 
     if args.top < 1:
         raise ConfigError(f"--top {args.top} must be at least 1.")
-    runtimes = [args.runtime] if args.runtime else []
-    given, files = given_model(args.images, args.model, args.plugins, runtimes=runtimes)
+    asked = [text for text in (args.runtime, args.prefer) if text]
+    given, files = given_model(args.images, args.model, args.plugins, runtimes=asked)
     if not files:
         raise ConfigError("Give the files that the model shall be asked about.")
-    model = given.place if given.exported else given.open()
-    for found in predict(model, files, runtime=args.runtime if given.exported else None):
+    model, runtime = (given.place, args.runtime) if given.exported else (given.open(), None)
+    prefer = args.prefer if given.exported else None
+    for found in predict(model, files, runtime=runtime, prefer=prefer):
         if isinstance(found, Numbers):
             _print_numbers(found, args.json)
             continue

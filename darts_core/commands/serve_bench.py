@@ -27,6 +27,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--plugins", nargs="+", default=[], metavar="MODULE", help="import first")
     parser.add_argument("--runtime", action="append", help="only this artifact (repeatable)")
+    parser.add_argument(
+        "--prefer", metavar="speed|exact", help="only the artifact that load(prefer=...) takes"
+    )
     parser.add_argument("--batch", type=int, action="append", help="batch size (repeatable)")
     parser.add_argument("--device", help="cpu or cuda; default: where the artifact was written for")
     parser.add_argument("--seconds", type=float, default=2.0, help="longest time of one timing")
@@ -34,7 +37,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tune",
         action="store_true",
-        help="first measure in which pieces large batches are fastest",
+        help="first measure in which pieces large batches are fastest; keep undisturbed times, by "
+        "which `--prefer speed` chooses",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object an artifact")
 
@@ -45,13 +49,16 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--batch must be at least 1 and --seconds above 0.")
     given = _given(args)
     wanted = _exported(given, args) if given.exported else _eager(given, args)
-    failed = 0
+    failed, measured = 0, {}
     for name in wanted:
         row = _in_fresh_process(given, args, name)
         failed += "error" in row
+        measured[name] = row.get("rows", {})
         print(json.dumps(row) if args.json else _line(row))
     if failed and failed == len(wanted):
-        raise ExportError(f"Nothing of {given.place} could be loaded and timed.")
+        raise ExportError(f"No artifact of {given.place} could be loaded and timed.")
+    if args.tune and args.device is None:
+        _keep(Path(given.place), measured)
     return 0
 
 
@@ -70,8 +77,9 @@ def _given(args: argparse.Namespace) -> GivenModel:
 
 def _eager(given: GivenModel, args: argparse.Namespace) -> list[str]:
     """A network that is not exported runs one way; what makes it is tried here, for a sentence in time."""
-    if args.tune:
-        raise ConfigError(f"--tune is for exported files; {given.place} is not exported.")
+    for option in ("tune", "prefer"):
+        if getattr(args, option):
+            raise ConfigError(f"--{option} is for exported files; {given.place} is not exported.")
     given.open(args.device)
     return [EAGER]
 
@@ -87,6 +95,8 @@ def _exported(given: GivenModel, args: argparse.Namespace) -> list[str]:
     for name in wanted:
         if name not in artifacts:
             raise ConfigError(unknown_name("artifact", name, artifacts))
+    if args.prefer is not None:
+        wanted = [_preferred(folder, args)]
     if args.tune:
         from darts_core.export import tune_chunks
 
@@ -98,6 +108,29 @@ def _exported(given: GivenModel, args: argparse.Namespace) -> list[str]:
     for name in native:
         print(f"{plain_text(name)}: native code, left out; add --trust if you made it yourself")
     return [name for name in wanted if name not in native]
+
+
+def _preferred(folder: Path, args: argparse.Namespace) -> str:
+    from darts_core.device import require_device
+    from darts_core.export import choose, read_manifest
+
+    if args.runtime:
+        raise ConfigError("Give --runtime or --prefer, not both.")
+    device = require_device(args.device) if args.device else None
+    return choose(read_manifest(folder), args.prefer, device=device, trust=args.trust)
+
+
+def _keep(folder: Path, measured: Mapping[str, Mapping[str, Any]]) -> None:
+    """Put the rows that nothing disturbed into the manifest, in the place of older ones."""
+    from darts_core.export import read_manifest
+    from darts_core.runlog import write_json
+
+    manifest = read_manifest(folder)
+    for name, rows in measured.items():
+        calm = {batch: row for batch, row in rows.items() if not row["flagged"]}
+        artifact = manifest["artifacts"][name]
+        artifact["latency"] = {**(artifact.get("latency") or {}), **calm}
+    write_json(folder / "manifest.json", manifest)
 
 
 def _is_native(folder: Path, artifact: Mapping[str, Any]) -> bool:

@@ -1,5 +1,6 @@
 """Exported models: written and verified by `export_model`, run by `load` and `predict`."""
 
+from darts_core.export.choice import choose
 from darts_core.export.chunk_size import tune_chunks
 from darts_core.export.export import export_model
 from darts_core.export.extras import obstacle
@@ -15,6 +16,7 @@ __all__ = [
     "LoadedModel",
     "Numbers",
     "Prediction",
+    "choose",
     "export_model",
     "fold_batch_norms",
     "load",

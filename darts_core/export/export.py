@@ -15,9 +15,9 @@ from torch import nn
 from darts_core import runlog
 from darts_core.errors import ExportError, unknown_name
 from darts_core.export import verify
-from darts_core.export.chunk_size import best_chunk
+from darts_core.export.chunk_size import chunk_entry
 from darts_core.export.fold import fold_batch_norms
-from darts_core.export.formats import FORMATS, Job, cast
+from darts_core.export.formats import FORMATS, Format, Job, cast
 from darts_core.export.manifest import SCHEMA_VERSION, DataMeta, data_meta, sha256
 from darts_core.export.runtime import open_artifact
 from darts_core.latency import default_batch_sizes, measure, measure_model
@@ -90,13 +90,14 @@ def export_model(
         job.channels_last = _layout(job, channels_last, sizes, time_artifacts, max_seconds)
         artifacts: dict[str, Any] = {}
         for name in formats:
-            artifacts[name] = _one(name, job, reference, folder, allow_accuracy_loss)
-            if FORMATS[name].kind == "onnx" and home.type == "cpu":
-                path = folder / FORMATS[name].file
-                artifacts[name]["chunk"] = best_chunk(path, job.meta.input_shape, max(sizes), home)
+            form = FORMATS[name].settled(home)
+            artifacts[name] = _one(form, job, reference, folder, allow_accuracy_loss)
+            if form.kind == "onnx" and home.type == "cpu":
+                path = folder / form.file
+                artifacts[name] |= chunk_entry(path, job.meta.input_shape, max(sizes), home)
             if time_artifacts:
                 artifacts[name]["latency"] = _timed(
-                    name, job, folder, sizes, max_seconds, artifacts[name].get("chunk")
+                    name, form, job, folder, sizes, max_seconds, artifacts[name].get("chunk")
                 )
     finally:
         model.to(origin).train(was_training)
@@ -137,10 +138,9 @@ def _layout(
 
 
 def _one(
-    name: str, job: Job, reference: nn.Module, folder: Path, allow_accuracy_loss: bool
+    form: Format, job: Job, reference: nn.Module, folder: Path, allow_accuracy_loss: bool
 ) -> dict[str, Any]:
     """Write one artifact under a temporary name, verify it, rename it; its manifest entry."""
-    form = FORMATS[name]
     stem, dot, suffix = form.file.partition(".")
     temporary = folder / f".{stem}.{os.getpid()}.tmp{dot}{suffix}"
     started = time.monotonic()
@@ -207,13 +207,13 @@ def _check(precision: str, job: Job, reference: nn.Module, runner: verify.Runner
 
 def _timed(
     name: str,
+    form: Format,
     job: Job,
     folder: Path,
     sizes: Sequence[int],
     max_seconds: float,
     chunk: int | None,
 ) -> dict[str, Any]:
-    form = FORMATS[name]
     runner = open_artifact(form.kind, [folder / form.file], job.device, chunk=chunk, trust=True)
     rows = {}
     for size in sizes:

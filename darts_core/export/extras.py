@@ -16,13 +16,28 @@ from typing import Any
 import torch
 
 from darts_core.errors import ExportError
+from darts_core.export import onnx_session
 
-__all__ = ["obstacle", "open_openvino", "open_tensorrt", "require"]
+__all__ = [
+    "OPENVINO_HINTS",
+    "obstacle",
+    "open_openvino",
+    "open_tensorrt",
+    "own_precision",
+    "require",
+]
 
 Runner = Callable[[torch.Tensor], torch.Tensor]
 # OpenVINO plans memory and code for one batch size; so many are kept, others run with a free one
 _PLANS = 8
-_HINTS = {"openvino": "f32", "openvino_bf16": "bf16"}
+# the precision of an artifact is the one that it was verified in, on whatever machine it is loaded; what is
+# not quantised in an INT8 file runs in fp32
+OPENVINO_HINTS = {
+    "openvino": "f32",
+    "openvino_bf16": "bf16",
+    "openvino_fp16": "f16",
+    "openvino_int8": "f32",
+}
 
 
 def obstacle(kind: str, device: torch.device) -> str | None:
@@ -39,7 +54,7 @@ def obstacle(kind: str, device: torch.device) -> str | None:
     if kind == "tensorrt":
         if device.type != "cuda":
             return f"TensorRT runs on an NVIDIA GPU, not on {str(device)!r}"
-        if "TensorrtExecutionProvider" not in _providers():
+        if "TensorrtExecutionProvider" not in _installed():
             return 'ONNX Runtime lacks TensorRT (pip install "darts-core[tensorrt]")'
     return None
 
@@ -55,12 +70,30 @@ def require(kind: str, device: torch.device) -> None:
         raise ExportError(f"{why[0].upper()}{why[1:]}; use the onnx or pt2 artifact.")
 
 
-def _providers() -> list[str]:
+def _installed() -> list[str]:
     try:
-        import onnxruntime as ort
-    except ImportError:
+        return onnx_session.providers()
+    except ExportError:
         return []
-    return list(ort.get_available_providers())
+
+
+def own_precision(device: torch.device) -> tuple[str, str]:
+    """The kind and the precision that OpenVINO itself takes on this machine, bf16 where it has that.
+
+    Raises:
+        ExportError: OpenVINO is absent, or takes a precision of another name.
+    """
+    require("openvino", device)
+    import openvino
+
+    found = openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").get_type_name()
+    kinds = {"f32": ("openvino", "fp32"), "bf16": ("openvino_bf16", "bf16"),
+             "f16": ("openvino_fp16", "fp16")}  # fmt: skip
+    if found not in kinds:
+        raise ExportError(
+            f"OpenVINO runs in the precision {found!r} here, which is not known; export 'openvino'."
+        )
+    return kinds[found]
 
 
 def open_openvino(
@@ -77,7 +110,7 @@ def open_openvino(
     settings = {
         "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
         "NUM_STREAMS": 1,
-        "INFERENCE_PRECISION_HINT": _HINTS[kind],
+        "INFERENCE_PRECISION_HINT": OPENVINO_HINTS[kind],
     }
     core = openvino.Core()
     plans: dict[int, Any] = {}
@@ -112,23 +145,4 @@ def open_tensorrt(path: Path, device: torch.device) -> Runner:
         ExportError: TensorRT is absent or rejects the file.
     """
     require("tensorrt", device)
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    settings = {"device_id": device.index or 0, "trt_fp16_enable": True}
-    try:
-        session = ort.InferenceSession(
-            str(path),
-            options,
-            providers=[("TensorrtExecutionProvider", settings), "CUDAExecutionProvider"],
-        )
-    except Exception as error:  # ONNX Runtime's kinds are not exported by name
-        raise ExportError(f"TensorRT cannot load {path}: {str(error)[:200]}") from error
-    name = session.get_inputs()[0].name
-
-    def run(x: torch.Tensor) -> torch.Tensor:
-        (logits,) = session.run(None, {name: x.cpu().numpy()})
-        return torch.from_numpy(logits)
-
-    return run
+    return onnx_session.open_tensorrt(path, device)

@@ -9,7 +9,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,16 @@ from torch import nn
 
 from darts_core.errors import ExportError
 from darts_core.export.archive import save_program
-from darts_core.export.extras import require
+from darts_core.export.extras import own_precision, require
 from darts_core.export.fold import trace
 from darts_core.export.int8 import quantize
 from darts_core.export.manifest import DataMeta
 from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["FORMATS", "Format", "Job"]
+
+# the runtime chooses, by what the machine has
+OWN_PRECISION = "default"
 
 
 @dataclass
@@ -47,6 +50,17 @@ class Format:
     precision: str
     write: Callable[[Job, Path], None]
     native: bool = False
+
+    def settled(self, device: torch.device) -> Format:
+        """This format with the precision that its runtime takes on `device`, where that is its choice.
+
+        Raises:
+            ExportError: the runtime is absent.
+        """
+        if self.precision != OWN_PRECISION:
+            return self
+        kind, precision = own_precision(device)
+        return replace(self, kind=kind, precision=precision)
 
 
 class Cast(nn.Module):
@@ -159,11 +173,17 @@ def _quiet() -> Iterator[None]:
 
 
 def _int8(job: Job, path: Path) -> None:
+    """Static INT8 in the form that ONNX Runtime and OpenVINO both read (QuantizeLinear pairs)."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "fp32.onnx"
         write_onnx(job.folded.cpu(), job, source)
         job.folded.to(job.device)
         quantize(source, path, job.bundle)
+
+
+def _openvino_int8(job: Job, path: Path) -> None:
+    require("openvino_int8", job.device)
+    _int8(job, path)
 
 
 def _aoti(dtype: torch.dtype) -> Callable[[Job, Path], None]:
@@ -213,6 +233,10 @@ FORMATS: dict[str, Format] = {
     "openvino_bf16": Format(
         "model_openvino_bf16.onnx", "openvino_bf16", "bf16", _extra("openvino_bf16")
     ),
+    "openvino_default": Format(
+        "model_openvino_default.onnx", "openvino", OWN_PRECISION, _extra("openvino")
+    ),
+    "openvino_int8": Format("model_openvino_int8.onnx", "openvino_int8", "int8", _openvino_int8),
     "tensorrt_fp16": Format("model_tensorrt.onnx", "tensorrt", "fp16", _extra("tensorrt")),
     "fused_fp16": Format("model_fused_fp16.pt2", "fused_fp16", "fp16", _fused),
     "fused_bf16": Format("model_fused_bf16.pt2", "fused_bf16", "bf16", _fused),

@@ -44,6 +44,7 @@ def predict(
     images: Sequence[str | Path],
     *,
     runtime: str | None = None,
+    prefer: str | None = None,
     batch_size: int = 32,
     **options: Any,
 ) -> list[Prediction | Numbers]:
@@ -57,6 +58,7 @@ def predict(
             with one sample each, as it stands in the data, `.npz` files of the inputs of a network of
             several; a text file for a model of characters.
         runtime: the artifact to run, if `model` is a folder.
+        prefer: instead, `speed` or `exact`; see `load`.
         batch_size: samples a call.
         options: further arguments of `load`.
 
@@ -64,7 +66,7 @@ def predict(
         DataError: a file is missing, damaged or of another shape.
         ExportError: the folder cannot be loaded, or its task is not registered here.
     """
-    loaded = model if isinstance(model, LoadedModel) else _opened(model, runtime, options)
+    loaded = model if isinstance(model, LoadedModel) else _opened(model, runtime, prefer, options)
     task = loaded.task
     if task is None:
         raise ExportError(
@@ -86,12 +88,16 @@ def predict(
     return results
 
 
-def _opened(place: str | Path, runtime: str | None, options: dict[str, Any]) -> LoadedModel:
+def _opened(
+    place: str | Path, runtime: str | None, prefer: str | None, options: dict[str, Any]
+) -> LoadedModel:
     saved = saved_file(place)
     if saved is None:
-        return load(place, runtime, **options)
-    if runtime not in (None, "eager"):
-        raise ExportError(f"{saved} is not exported: it runs eagerly, not as {runtime!r}.")
+        return load(place, runtime, prefer=prefer, **options)
+    if runtime not in (None, "eager") or prefer is not None:
+        raise ExportError(
+            f"{saved} is not exported: it runs eagerly, not as {runtime or prefer!r}."
+        )
     return open_saved(saved, options.get("device"))
 
 

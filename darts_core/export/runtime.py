@@ -19,12 +19,13 @@ from darts_core.device import require_device
 from darts_core.errors import DartsError, ExportError, unknown_name
 from darts_core.export import extras
 from darts_core.export.archive import load_program
-from darts_core.export.chunks import InChunks
+from darts_core.export.choice import choose, home_of
 from darts_core.export.contents import LIBRARY, NATIVE, OTHER, PROGRAM, what_is
 from darts_core.export.manifest import check_files, data_meta, read_manifest
+from darts_core.export.onnx_session import open_onnx
 from darts_core.tasks import TASKS, Classification, Task, saved_task
 
-__all__ = ["LoadedModel", "default_runtime", "load", "open_artifact"]
+__all__ = ["LoadedModel", "load", "open_artifact"]
 
 log = logging.getLogger("darts_core")
 Runner = Callable[[torch.Tensor], torch.Tensor]
@@ -108,30 +109,11 @@ def _run(runner: Runner, x: torch.Tensor, name: str) -> torch.Tensor:
     return result
 
 
-def default_runtime(manifest: Mapping[str, Any]) -> str:
-    """The full-precision artifact with the lowest batch-1 latency, or ONNX where none was timed."""
-    artifacts = manifest["artifacts"]
-    usable = [n for n, a in artifacts.items() if a["kind"] != "aoti" and a["precision"] == "fp32"]
-    timed = []
-    for name in usable:
-        rows = artifacts[name].get("latency") or {}
-        row = rows.get("1")
-        if row:
-            timed.append((float(row["median_ms"]), name))
-    if timed:
-        return min(timed)[1]
-    for name in ("onnx", "pt2"):
-        if name in usable:
-            return name
-    raise ExportError(
-        f"The export holds only {', '.join(artifacts) or 'nothing'}; name one with runtime=."
-    )
-
-
 def load(
     folder: str | Path,
     runtime: str | None = None,
     *,
+    prefer: str | None = None,
     device: str | torch.device | None = None,
     trust: bool = False,
     threads: int | None = None,
@@ -141,22 +123,28 @@ def load(
     Args:
         folder: an export folder with its manifest.json.
         runtime: an artifact's name; by default the fastest portable fp32 one.
+        prefer: instead of a name, `speed` (the fastest as measured, of any precision) or `exact` (the
+            closest to the original); of what can run here.
         device: where it runs; by default where it was exported for (the CPU if that is not there).
         trust: allow native code (AOTInductor), which is run as it is; only for files you made. The
             file itself decides whether it is such code, not what the manifest says of it.
         threads: CPU threads of ONNX Runtime; torch's count by default.
 
     Raises:
-        ExportError: the folder, the artifact or its hash is wrong, or native code is not trusted.
+        ExportError: the folder, the artifact or its hash is wrong, native code is not trusted, or both a
+            name and a preference are given.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    name = runtime or default_runtime(manifest)
+    given = require_device(device) if device is not None else None
+    if runtime is not None and prefer is not None:
+        raise ExportError(f"Give a runtime ({runtime!r}) or a preference ({prefer!r}), not both.")
+    name = runtime or choose(manifest, prefer, device=given, trust=trust)
     if name not in manifest["artifacts"]:
         raise ExportError(unknown_name("runtime", name, manifest["artifacts"]))
     artifact = manifest["artifacts"][name]
     paths = check_files(folder, artifact)
-    where = require_device(device) if device is not None else _home(artifact)
+    where = given if given is not None else _home(artifact)
     chunk = artifact.get("chunk") if where.type == "cpu" else None
     runner = open_artifact(
         artifact["kind"], paths, where, threads=threads, chunk=chunk, trust=trust
@@ -166,14 +154,13 @@ def load(
 
 
 def _home(artifact: Mapping[str, Any]) -> torch.device:
-    wanted = torch.device(str(artifact.get("device", "cpu")))
-    if wanted.type == "cuda" and not torch.cuda.is_available():
-        if artifact.get("kind") in ("aoti", "fused_fp16", "fused_bf16", "tensorrt"):
-            raise ExportError(
-                "This artifact was made for a GPU and there is none; load the onnx or pt2 one."
-            )
-        return torch.device("cpu")
-    return wanted
+    found = home_of(artifact)
+    gpu_only = artifact.get("kind") in ("aoti", "fused_fp16", "fused_bf16", "tensorrt")
+    if gpu_only and str(artifact.get("device", "cpu")).startswith("cuda") and found.type == "cpu":
+        raise ExportError(
+            "This artifact was made for a GPU and there is none; load the onnx or pt2 one."
+        )
+    return found
 
 
 def open_artifact(
@@ -200,12 +187,12 @@ def open_artifact(
     if kind == "pt2":
         return _open_pt2(paths[0], device)
     if kind == "onnx":
-        return _open_onnx(paths[0], device, threads, chunk)
+        return open_onnx(paths[0], device, threads, chunk)
     if kind == "aoti":
         return _open_aoti(paths[0], device)
     if kind in ("fused_fp16", "fused_bf16"):
         return _open_fused(paths[0], device, kind)
-    if kind in ("openvino", "openvino_bf16"):
+    if kind in extras.OPENVINO_HINTS:
         return extras.open_openvino(paths[0], device, kind, threads=threads)
     return extras.open_tensorrt(paths[0], device)
 
@@ -214,7 +201,7 @@ def open_artifact(
 _CONTENTS = {
     "aoti": LIBRARY,
     **dict.fromkeys(("pt2", "fused_fp16", "fused_bf16"), PROGRAM),
-    **dict.fromkeys(("onnx", "openvino", "openvino_bf16", "tensorrt"), OTHER),
+    **dict.fromkeys(("onnx", "tensorrt", *extras.OPENVINO_HINTS), OTHER),
 }
 
 
@@ -272,44 +259,3 @@ def _open_fused(path: Path, device: torch.device, kind: str) -> Runner:
         raise ExportError(f"{path.name} runs on a GPU only; load the onnx or pt2 artifact.")
     dtype = torch.float16 if kind == "fused_fp16" else torch.bfloat16
     return FusedProgram(load_program(path), device, dtype)
-
-
-def _open_onnx(path: Path, device: torch.device, threads: int | None, chunk: int | None) -> Runner:
-    available = _providers()
-    providers = ["CPUExecutionProvider"]
-    if device.type == "cuda" and "CUDAExecutionProvider" in available:
-        providers.insert(0, "CUDAExecutionProvider")
-    count = threads or torch.get_num_threads()
-    run = _session(path, providers, count)
-    return run if chunk is None else InChunks(run, _session(path, providers, 1), chunk, count)
-
-
-def _providers() -> list[str]:
-    try:
-        import onnxruntime as ort
-    except ImportError as error:
-        raise ExportError("ONNX Runtime is not installed; pip install onnxruntime.") from error
-    return list(ort.get_available_providers())
-
-
-def _session(path: Path, providers: list[str], threads: int) -> Runner:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    try:
-        session = ort.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # ONNX Runtime's kinds are not exported by name
-        raise ExportError(
-            f"ONNX Runtime {ort.__version__} cannot load {path}: {str(error)[:200]}"
-        ) from error
-    if len(session.get_inputs()) != 1 or len(session.get_outputs()) != 1:
-        raise ExportError(f"{path} takes or gives other than one tensor; export the model again.")
-    name = session.get_inputs()[0].name
-
-    def run(x: torch.Tensor) -> torch.Tensor:
-        (logits,) = session.run(None, {name: x.cpu().numpy()})
-        return torch.from_numpy(logits)
-
-    return run

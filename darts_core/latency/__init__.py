@@ -1,7 +1,7 @@
 """Measured time: the one timer, the table of operation times, the expected latency."""
 
 from darts_core.latency.choice_cost import ChoiceCost, choice_latency_model, choice_size_model
-from darts_core.latency.device import device_lock, device_name
+from darts_core.latency.device import Load, device_lock, device_name
 from darts_core.latency.expected import (
     CostModel,
     latency_model,
@@ -22,6 +22,7 @@ __all__ = [
     "ChoiceCost",
     "CostModel",
     "LatencyTable",
+    "Load",
     "Timing",
     "build_table",
     "choice_latency_model",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from darts_core.errors import DartsError
 from darts_core.metric import ACCURACY, Metric
+from darts_core.report.aim import aim_sentence
 from darts_core.report.blocks import Section, callout, card, count_text, duration, pair
 from darts_core.report.escape import plain_text
 from darts_core.report.html import Markup, render
@@ -72,7 +73,8 @@ def headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
                     title,
                     f"The {row.label} model; there is no undisturbed baseline to compare with.",
                 )
-            return title, outcome(row, base, sizes[-1])
+            aim = aim_sentence(run.stages.get("search"), row, base, sizes[-1])
+            return title, outcome(row, base, sizes[-1]) + aim
         row = final_row(rows, sizes[-1], flagged=True)
         if row is not None:
             return _judged(row.metric, row.accuracy_mean), (

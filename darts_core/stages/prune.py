@@ -47,7 +47,7 @@ def prune(config: PruneStage, folder: Path) -> dict[str, Any]:
         found = prune_to_budget(
             model,
             bundle.without_test(),
-            budget=settings.budget,
+            budget=settings.budget or "50%",
             batch=settings.batch,
             device=device,
             fit_config=fine_tuning,

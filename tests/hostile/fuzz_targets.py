@@ -56,11 +56,11 @@ def _architecture(content: bytes) -> None:
 
 
 def _manifest() -> Callable[[bytes], None]:
+    from darts_core.export.choice import choose
     from darts_core.export.manifest import read_manifest
-    from darts_core.export.runtime import default_runtime
 
     def read(path: Path) -> None:
-        default_runtime(read_manifest(path.parent))
+        choose(read_manifest(path.parent))
 
     return _on_file("manifest.json", read)
 

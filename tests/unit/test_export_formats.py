@@ -1,6 +1,8 @@
 """Low-precision, native and fused artifacts: judged on val, refused when they lose, loaded with care."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -122,7 +124,7 @@ def test_fused_formats_need_a_gpu(trained, tmp_path):
 
 def test_a_batch_in_pieces_gives_the_same_logits(trained, tmp_path, monkeypatch):
     model, data = trained
-    monkeypatch.setattr("darts_core.export.export.best_chunk", lambda *arguments: 3)
+    monkeypatch.setattr("darts_core.export.export.chunk_entry", lambda *arguments: {"chunk": 3})
     manifest = export_model(model, tmp_path, data, formats=["onnx"], time_artifacts=False)
     assert manifest["artifacts"]["onnx"]["chunk"] == 3
     loaded = load(tmp_path, "onnx", threads=2)
@@ -136,27 +138,50 @@ def test_a_batch_in_pieces_gives_the_same_logits(trained, tmp_path, monkeypatch)
         load(tmp_path, "onnx")
 
 
-def test_the_chunk_size_is_the_fastest_that_was_measured(trained, monkeypatch, tmp_path):
-    sizes = []
+@pytest.fixture
+def timed_chunks(monkeypatch):
+    """Times by chunk size, and how many cores other work keeps busy at each attempt."""
+    sizes, speed, busy = [], {None: 10.0, 1: 9.9, 2: 7.0, 4: 8.0}, [0.0]
     monkeypatch.setattr(
         chunk_size, "open_artifact", lambda *a, chunk, **k: sizes.append(chunk) or (lambda x: x)
     )
-    speed = {None: 10.0, 1: 9.9, 2: 7.0, 4: 8.0}
     monkeypatch.setattr(chunk_size, "quick_ms", lambda call, **k: speed.get(sizes[-1], 20.0))
-    export_model(trained[0], tmp_path, trained[1], formats=["pt2"], time_artifacts=False)
-    assert chunk_size.tune_chunks(tmp_path) == {}
-    found = chunk_size.best_chunk(tmp_path / "m.onnx", SHAPE, 32, torch.device("cpu"))
-    assert found == 2
+
+    class Seen:
+        def foreign(self):
+            return busy.pop(0) if len(busy) > 1 else busy[0]
+
+    monkeypatch.setattr(chunk_size, "Load", Seen)
+    return speed, busy
+
+
+def test_the_chunk_size_is_the_fastest_that_was_measured(timed_chunks, tmp_path):
+    speed, _ = timed_chunks
+    asked = (tmp_path / "m.onnx", SHAPE, 32, torch.device("cpu"))
+    assert chunk_size.chunk_entry(*asked) == {"chunk": 2}
     speed[2] = speed[4] = 9.8  # not clearly faster: no pieces
-    assert chunk_size.best_chunk(tmp_path / "m.onnx", SHAPE, 32, torch.device("cpu")) is None
+    assert chunk_size.chunk_entry(*asked) == {"chunk": None}
+
+
+def test_no_chunk_size_is_kept_beside_other_work(timed_chunks, tmp_path, caplog):
+    _, busy = timed_chunks
+    asked = (tmp_path / "m.onnx", SHAPE, 32, torch.device("cpu"))
+    busy[:] = [0.9, 0.1]
+    assert chunk_size.chunk_entry(*asked) == {"chunk": 2}  # quiet the second time
+    busy[:] = [0.9]
+    assert chunk_size.chunk_entry(*asked) == {}
+    assert "kept 0.9 cores busy" in caplog.text
 
 
 def test_chunk_sizes_are_measured_anew_on_request(trained, monkeypatch, tmp_path):
-    export_model(trained[0], tmp_path, trained[1], formats=["onnx"], time_artifacts=False)
-    monkeypatch.setattr(chunk_size, "best_chunk", lambda *arguments: 7)
+    export_model(trained[0], tmp_path, trained[1], formats=["onnx", "pt2"], time_artifacts=False)
+    monkeypatch.setattr(chunk_size, "chunk_entry", lambda *arguments: {"chunk": 7})
     assert chunk_size.tune_chunks(tmp_path) == {"onnx": 7}
     content = json.loads((tmp_path / "manifest.json").read_text())
     assert content["artifacts"]["onnx"]["chunk"] == 7
+    monkeypatch.setattr(chunk_size, "chunk_entry", lambda *arguments: {})
+    assert chunk_size.tune_chunks(tmp_path) == {}
+    assert json.loads((tmp_path / "manifest.json").read_text()) == content
     load(tmp_path, "onnx")
 
 
@@ -171,6 +196,42 @@ def test_openvino_reads_the_same_network(trained, tmp_path):
         kept.append((loaded(x), model(x).detach()))
     for found, wanted in kept:  # an earlier result is not written over
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_openvino_runs_in_its_own_precision_and_in_int8(trained, tmp_path):
+    openvino = pytest.importorskip("openvino")
+    model, data = trained
+    manifest = export_model(
+        model, tmp_path, data, formats=["openvino_default", "openvino_int8"], time_artifacts=False
+    )
+    own = openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").get_type_name()
+    found = manifest["artifacts"]["openvino_default"]
+    assert found["precision"] == {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}[own]
+    assert (
+        found["kind"] == {"f32": "openvino", "bf16": "openvino_bf16", "f16": "openvino_fp16"}[own]
+    )
+    assert manifest["artifacts"]["openvino_int8"]["val_agreement"] > 0.9
+    for name in manifest["artifacts"]:
+        logits = load(tmp_path, name)(data.x[:5])
+        assert (logits.argmax(1) == model(data.x[:5]).argmax(1)).all()
+
+
+def test_the_precision_is_what_the_runtime_says(monkeypatch):
+    class Core:
+        said = "bf16"
+
+        def get_property(self, *names):
+            return SimpleNamespace(get_type_name=lambda: Core.said)
+
+    monkeypatch.setattr(extras, "obstacle", lambda *a: None)
+    monkeypatch.setitem(sys.modules, "openvino", SimpleNamespace(Core=Core))
+    cpu = torch.device("cpu")
+    form = FORMATS["openvino_default"].settled(cpu)
+    assert (form.kind, form.precision) == ("openvino_bf16", "bf16")
+    Core.said = "f8"
+    with pytest.raises(ExportError, match="'f8'"):
+        FORMATS["openvino_default"].settled(cpu)
+    assert FORMATS["onnx"].settled(cpu) is FORMATS["onnx"]
 
 
 def test_absent_runtimes_are_named_with_their_remedy(trained, tmp_path, monkeypatch):

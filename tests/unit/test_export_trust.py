@@ -13,8 +13,9 @@ from onnx import TensorProto, helper
 from darts_core import cli
 from darts_core.errors import ExportError
 from darts_core.export import load, runtime
+from darts_core.export.choice import choose
 from darts_core.export.manifest import sha256
-from darts_core.export.runtime import default_runtime, open_artifact
+from darts_core.export.runtime import open_artifact
 
 NATIVE = {
     "data/aotinductor/model/code.wrapper.so": b"\x7fELF",
@@ -125,7 +126,7 @@ def test_an_aoti_artifact_is_never_the_default(tmp_path):
               "latency": {"1": {"median_ms": 0.001}}},
         "onnx": {"kind": "onnx", "native": False, "precision": "fp32", "files": []},
     }  # fmt: skip
-    assert default_runtime({"artifacts": artifacts}) == "onnx"
+    assert choose({"artifacts": artifacts}) == "onnx"
 
 
 def test_hashes_are_compared_before_anything_is_parsed(tmp_path, monkeypatch):

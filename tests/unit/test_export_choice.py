@@ -1,0 +1,134 @@
+"""Which artifact is run when none is named."""
+
+import json
+
+import pytest
+import torch
+
+from darts_core import cli
+from darts_core.errors import ExportError
+from darts_core.export import choice, predict
+from darts_core.export.choice import choose
+from darts_core.latency import device_name
+
+
+def artifact(kind="onnx", precision="fp32", error=1e-6, ms=None, **row):
+    rows = {} if ms is None else {"latency": {"1": {"median_ms": ms, **row}}}
+    return {"kind": kind, "precision": precision, "relative_error": error, "device": "cpu", **rows}
+
+
+ALL = {
+    "pt2": artifact("pt2", error=2e-7, ms=9.0),
+    "onnx": artifact(error=1e-6, ms=5.0),
+    "onnx_int8": artifact(precision="int8", error=0.2, ms=2.0),
+    "pt2_bf16": artifact("pt2", "bf16", 1e-2, ms=3.0),
+    "aoti": artifact("aoti", error=0.0, ms=1.0),
+    "tensorrt_fp16": {**artifact("tensorrt", "fp16", 1e-3, ms=0.1), "device": "cuda"},
+}
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+def test_speed_is_the_best_time_of_any_precision_that_runs_here():
+    assert choose({"artifacts": ALL}, "speed") == "onnx_int8"
+    assert choose({"artifacts": ALL}, "speed", trust=True) == "aoti"
+
+
+def test_exact_is_full_precision_with_the_smallest_error():
+    assert choose({"artifacts": ALL}, "exact") == "pt2"
+    assert choose({"artifacts": ALL}, "exact", trust=True) == "aoti"
+    low = {name: ALL[name] for name in ("onnx_int8", "pt2_bf16")}
+    assert choose({"artifacts": low}, "exact") == "pt2_bf16"
+    unknown = {"a": artifact(error=float("nan")), "b": artifact(error=None), "c": artifact()}
+    assert choose({"artifacts": unknown}, "exact") == "c"
+
+
+def test_without_a_preference_the_fastest_portable_fp32_is_taken():
+    assert choose({"artifacts": ALL}) == "onnx"
+    assert choose({"artifacts": ALL}, trust=True) == "onnx"
+
+
+def test_what_is_not_installed_is_not_chosen(monkeypatch):
+    real = choice.obstacle
+    monkeypatch.setattr(
+        choice, "obstacle", lambda kind, device: kind == "openvino" or real(kind, device)
+    )
+    artifacts = {"openvino": artifact("openvino", error=0.0, ms=0.1), "onnx": artifact(ms=5.0)}
+    for prefer in (None, "speed", "exact"):
+        assert choose({"artifacts": artifacts}, prefer) == "onnx"
+
+
+def test_times_of_elsewhere_or_under_load_are_said_to_be(caplog):
+    calm = {"a": artifact(ms=2.0, device=device_name("cpu")), "b": artifact(ms=3.0)}
+    assert choose({"artifacts": calm}, "speed") == "a"
+    assert not caplog.records
+    for row in ({"device": "another"}, {"flagged": True}):
+        caplog.clear()
+        choose({"artifacts": {**calm, "c": artifact(ms=4.0, **row)}}, "speed")
+        assert "serve-bench DIR --tune" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("prefer", "artifacts", "text"),
+    [
+        ("speeed", ALL, "speed"),
+        ("speed", {"onnx": artifact()}, "was timed"),
+        ("exact", {"aoti": ALL["aoti"]}, "holds only aoti"),
+        (None, {"onnx_int8": ALL["onnx_int8"]}, "holds only onnx_int8"),
+    ],
+)
+def test_what_cannot_be_chosen_is_a_sentence(prefer, artifacts, text):
+    with pytest.raises(ExportError, match=text):
+        choose({"artifacts": artifacts}, prefer)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    manifest = {
+        "schema_version": 1, "classes": ["a"], "input_shape": [3, 8, 8], "mean": [0.5] * 3, "std": [0.5] * 3,
+        "artifacts": {n: {**a, "files": [{"name": f"{n}.x", "sha256": ""}]} for n, a in ALL.items()},
+    }  # fmt: skip
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("prefer", "file"), [("speed", "onnx_int8.x"), ("exact", "pt2.x")])
+def test_commands_and_calls_take_the_preferred_artifact(folder, prefer, file, capsys):
+    with pytest.raises(ExportError, match=file):  # the file is missing, and named
+        predict(folder, ["a.png"], prefer=prefer)
+    assert cli.main(["predict", "--model", str(folder), "--prefer", prefer, "a.png"]) == 2
+    assert file in capsys.readouterr().err
+
+
+def test_a_name_and_a_preference_exclude_each_other(folder, capsys):
+    both = ["--runtime", "onnx", "--prefer", "speed"]
+    for command in (["predict", "--model", str(folder), "a.png"], ["serve-bench", str(folder)]):
+        assert cli.main([*command, *both]) == 2
+        assert "not both" in capsys.readouterr().err
+
+
+def test_serve_bench_keeps_undisturbed_times_where_it_tunes(folder, monkeypatch, capsys):
+    from darts_core.commands import serve_bench
+
+    rows = {
+        name: {"1": {"median_ms": ms, "q05_ms": ms, "q95_ms": ms, "flagged": flagged}}
+        for name, ms, flagged in (("pt2", 1.5, False), ("onnx", 0.5, True))
+    }
+    monkeypatch.setattr("darts_core.export.tune_chunks", lambda folder: {})
+    monkeypatch.setattr(serve_bench, "_is_native", lambda *a: False)
+    monkeypatch.setattr(
+        serve_bench,
+        "_in_fresh_process",
+        lambda args, name: {"runtime": name, "load_seconds": 0.1, "rows": rows[name]},
+    )
+    only = ["--runtime", "pt2", "--runtime", "onnx"]
+    assert cli.main(["serve-bench", str(folder), *only]) == 0
+    before = json.loads((folder / "manifest.json").read_text())
+    assert before["artifacts"]["pt2"]["latency"]["1"]["median_ms"] == 9.0
+    assert cli.main(["serve-bench", str(folder), *only, "--tune"]) == 0
+    found = json.loads((folder / "manifest.json").read_text())["artifacts"]
+    assert found["pt2"]["latency"]["1"]["median_ms"] == 1.5
+    assert found["onnx"]["latency"]["1"]["median_ms"] == 5.0  # disturbed: not kept

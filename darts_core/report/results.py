@@ -10,7 +10,7 @@ from darts_core.report.aim import aim_sentence
 from darts_core.report.blocks import Section, callout, card, count_text, duration, pair
 from darts_core.report.escape import plain_text
 from darts_core.report.html import Markup, render
-from darts_core.report.models_front import accuracy_latency_front, baseline_row, models_front
+from darts_core.report.models_front import baseline_row, comparable_rows, models_front
 from darts_core.report.models_table import batches, reference, results_table
 from darts_core.report.palette import KINDS
 from darts_core.report.read import VersionRun, read_rows
@@ -173,7 +173,7 @@ def _verdict(rows: Sequence[ModelRow], batch: int) -> Markup:
         return Markup()
     beaten = [
         row
-        for row in accuracy_latency_front(rows, batch)
+        for row in comparable_rows(rows, batch)
         if not row.baseline
         and row.latency[batch].median_ms < base.latency[batch].median_ms
         and row.rating >= base.rating
@@ -213,7 +213,9 @@ def results_section(rows: Sequence[ModelRow], problem: str) -> Section | None:
     device = next((r.latency[b].device or r.device for r in rows for b in r.latency), "")
     note = (
         f"Test {metric.words} is the mean over seeds with one standard deviation; latency is the median with "
-        "its 5 and 95 % quantiles. The green edge is the Pareto front; rows on it carry a green bar. "
+        "its 5 and 95 % quantiles. The green edge is the Pareto front, to which a slower model belongs only "
+        "if it is better by more than the standard error (of its seeds, or of the test examples); rows on "
+        "it carry a green bar. "
         "Speed-up compares with the baseline in the same runtime, or with its fastest where it was not "
         f"measured there.{f' Device: {device}.' if device else ''}"
     )

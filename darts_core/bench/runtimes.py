@@ -1,7 +1,8 @@
 """The ways to run a model that the benchmark compares, each as a timed callable.
 
 Models in memory: eager, channels-last eager, torch.compile as it is and in its best mode, a CUDA graph of
-eager, CUDA graphs of the compiled models. Models on disk: every format that `export` writes, loaded again and run in its runtime.
+eager, CUDA graphs of the compiled models. Models on disk: every format that `export` writes, loaded again
+and run in its runtime.
 Shapes: x_BCHW images in, logits [B, classes] out.
 """
 

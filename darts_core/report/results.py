@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from darts_core.errors import DartsError
 from darts_core.metric import ACCURACY, Metric
-from darts_core.report.aim import aim_sentence
+from darts_core.report.aim import aim_searched, aim_sentence
 from darts_core.report.blocks import Section, callout, card, count_text, duration, pair
 from darts_core.report.escape import plain_text
 from darts_core.report.html import Markup, render
@@ -80,6 +80,7 @@ def headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
             return _judged(row.metric, row.accuracy_mean), (
                 f"The {row.label} model. All times were taken while other work ran on the device, so "
                 "none is compared; measure again on a quiet machine (darts-core bench)."
+                f"{aim_searched(run.stages.get('search'))}"
             )
     for name in ("prune", "shrink", "train"):
         stage = run.stages.get(name)

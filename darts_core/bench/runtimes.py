@@ -45,7 +45,7 @@ _IN_MEMORY = {
     "compile_max_graph": (True, True, True),
 }
 # torch.compile in its best mode: every template is tried, parameters become constants
-_BEST = {"max_autotune": True, "freezing": True}
+_BEST: dict[str, Any] = {"max_autotune": True, "freezing": True}
 _DTYPES = {
     "fp32": torch.float32,
     "tf32": torch.float32,

@@ -53,7 +53,7 @@ def _export(folder: Path, code: Path) -> str:
 
     shape = read_json(folder / NETWORK).get("input_shape")
     if not isinstance(shape, list):
-        return "its input shape is not known: write @autosearch.network(input_shape=(C, H, W)) or (C, T), (F,)"
+        return "its input shape is not known: write @autosearch.network(input_shape=SHAPE), such as (C, H, W)"
     if len(shape) not in (1, 2, 3):
         return (
             "only networks for images (C, H, W), series (C, T) and values (F,) are exported, and its input "

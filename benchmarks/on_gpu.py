@@ -6,6 +6,7 @@
 | job | command | what for |
 |---|---|---|
 | wheels | benchmarks.gpu_wheels --install | packages that the image lacks, from wheels/ (`make gpu-wheels`) |
+| compile | benchmarks.triton_cache --compile | binaries of all steps, in many processes, without the device |
 | cells | pytest -m gpu, whole cells and nets | whether what follows is worth measuring |
 | step | benchmarks/gpu_step.py --tune | tiles; the step on every path; every kernel against its floor |
 | search | benchmarks/full_search.py | the paper's search, tf32 and bf16, 3 seeds; then short trainings |
@@ -30,6 +31,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -49,7 +51,16 @@ GRACE = 60.0
 """Seconds that a job has to save after it was asked to stop."""
 CELLS = "darts_cell_on_the_gpu or whole_net"
 """Tests of whole cells and networks."""
-CALLS = {"cells": 1, "step": 2, "search": 10, "export": 1, "tests": 4, "latency": 1, "models": 10}
+CALLS = {
+    "compile": 1,
+    "cells": 1,
+    "step": 2,
+    "search": 10,
+    "export": 1,
+    "tests": 4,
+    "latency": 1,
+    "models": 10,
+}
 """Calls of nine minutes that a job is thought to take: estimated, until one has been counted."""
 MODELS = "resnet18,mobilenetv2,DARTS_V2"
 RUNTIMES = "eager,graph,compile_graph,onnx,pt2"
@@ -68,6 +79,7 @@ def jobs(args: argparse.Namespace) -> dict[str, list[str]]:
     found = {
         "wheels": [python, "-m", "benchmarks.gpu_wheels", "--install"],
         "doctor": [*DARTS, "doctor"],
+        "compile": compiling(),
         "cells": [python, *tests, *minutes, "-m", "gpu", "-k", CELLS, "tests/kernels", "tests/gpu"],
         "step": [python, "benchmarks/gpu_step.py", "--tune", "--out", f"{out}/step", *minutes],
     }  # fmt: skip
@@ -160,7 +172,16 @@ def rehearsal(args: argparse.Namespace) -> dict[str, list[str]]:
             "bench.options.seeds=1", "bench.options.precisions=[fp32]",
             f"bench.options.results={kept}",
         ],
+        "compile": compiling(),
     }  # fmt: skip
+
+
+def compiling() -> list[str]:
+    """The command that compiles every variant; the rehearsal's is the same, but the last of all."""
+    return [
+        sys.executable, "-m", "benchmarks.triton_cache", "--compile", "--minutes", "{minutes}",
+        "--processes", str(min(8, os.cpu_count() or 1)),
+    ]  # fmt: skip
 
 
 def pruning(

@@ -12,12 +12,20 @@ packs again what was compiled meanwhile.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import os
 import sys
 import tarfile
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.full_search import UNFINISHED
+
+if TYPE_CHECKING:
+    from darts_kernels.standin import Variant
 
 __all__ = ["cache_folder", "compile_steps", "pack", "unpack"]
 
@@ -79,38 +87,61 @@ def unpack(file: Path, folder: Path) -> int:
     return count
 
 
-def compile_steps(most: int | None = None) -> int:
-    """Compile what the steps of `darts_core.bench.offline` launch, the paper's first; returns how many."""
-    from darts_core.bench.offline import STEPS, all_variants
+def _make(variant: Variant) -> None:
     from darts_kernels.standin import compile_variant
 
+    compile_variant(variant)
+
+
+def compile_steps(
+    most: int | None = None, *, minutes: float | None = None, processes: int = 1
+) -> tuple[int, int]:
+    """Compile what the steps of `darts_core.bench.offline` launch, the paper's first.
+
+    What the cache has already takes no time, so a call that was stopped is gone on with.
+
+    Returns:
+        (compiled or found, left for another call)
+    """
+    from darts_core.bench.offline import STEPS, all_variants
+    from darts_kernels.variants import compiled
+
+    until = None if minutes is None else time.monotonic() + 60 * minutes
     variants = list(all_variants(STEPS, exports=True).values())[:most]
-    for number, variant in enumerate(variants, 1):
-        compile_variant(variant)
-        if number % 25 == 0:
-            print(f"{number} of {len(variants)}", flush=True)
-    return len(variants)
+    done = 0
+    with contextlib.closing(compiled(variants, processes, _make)) as made:
+        for _ in made:
+            done += 1
+            if done % 25 == 0:
+                print(f"{done} of {len(variants)}", flush=True)
+            if until is not None and time.monotonic() > until:
+                break
+    return done, len(variants) - done
 
 
 def main() -> int:
-    """Compile, pack or unpack."""
+    """Compile, pack or unpack; status UNFINISHED where the minutes were over before all was compiled."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--compile", action="store_true", help="compile what a GPU will launch")
     parser.add_argument("--most", type=int, help="no more than so many variants")
+    parser.add_argument("--minutes", type=float, help="stop compiling after so many; call again")
+    parser.add_argument("--processes", type=int, default=1, help="compile in so many processes")
     parser.add_argument("--pack", type=Path, help="the archive to write")
     parser.add_argument("--unpack", type=Path, help="the archive to read")
     args = parser.parse_args()
     if args.compile and os.environ.get("TRITON_INTERPRET") == "1":
         print("TRITON_INTERPRET=1 replaces the compiler; unset it.", file=sys.stderr)
         return 2
+    left = 0
     if args.unpack:
         print(f"{unpack(args.unpack, cache_folder())} binaries put into {cache_folder()}")
     if args.compile:
-        print(f"{compile_steps(args.most)} variants compiled")
+        done, left = compile_steps(args.most, minutes=args.minutes, processes=args.processes)
+        print(f"{done} variants are compiled, {left} are left")
     if args.pack:
         count = pack(cache_folder(), args.pack)
         print(f"{count} binaries, {args.pack.stat().st_size / 2**20:.2f} MiB: {args.pack}")
-    return 0
+    return UNFINISHED if left else 0
 
 
 if __name__ == "__main__":

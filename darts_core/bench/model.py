@@ -15,9 +15,8 @@ smallest dependent kernel of a graph on an H100). The two shares are fitted on t
 the same plan at TF32 (batch 64, C=16, whole step): 6 GB of pointwise forward in 2.5 ms, 12 GB of its backward
 in 5.7 ms, 3.6 GB of node sums in 1.8 ms, 3.5 GB of reductions in 1.5 ms; depthwise forward, 190 instructions
 an element of four filters, 2.7 ms. With the same shares the prototype's single cells, which were not fitted,
-come out too fast: by 14 % at C=16, 17 % at C=32 and 32 % at C=64 (TF32, batch 64; bytes of its kernels
-counted by hand, its depthwise backward at its measured time). bf16 is underestimated too: the prototype's
-cells took 0.81 to 0.87 of the TF32 time, where the bytes alone would say a half. torch's own launches
+come out too fast, by (C=16, 32, 64) 14, 17 and 32 % at TF32, 24, 21 and 35 % with bf16 storage, and 18, 9 and
+20 % with bf16 at batch 256 (`tests/unit/test_bench_model.py`): an estimate is a lower end. torch's launches
 (optimizers, loss, sums of shares) are not in the sum.
 """
 

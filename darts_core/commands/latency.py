@@ -92,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
     if isinstance(space, ChoiceSpace):
         _choices(given, args.what, space, shape, device, path, precision)
         return 0
+    from darts_core.latency.rows import ROUND_SECONDS
     from darts_core.stages.cost import make_table
 
     table = make_table(
@@ -103,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         runtime=given.get("runtime"),
         precision=precision,
         batch_sizes=(given["batch"],) if "batch" in given else None,
-        seconds=given.get("seconds", 0.06),
+        seconds=given.get("seconds", ROUND_SECONDS),
     )
     print(f"{path}: {len(table.rows)} rows of {table.runtime} on {table.device}")
     if args.what == "check":
@@ -127,6 +128,7 @@ def _choices(
 ) -> None:
     """Build the rows of a space of choices, and check them."""
     from darts_core.latency import default_batch_sizes
+    from darts_core.latency.rows import ROUND_SECONDS
     from darts_core.stages.cost import make_choice_model, open_choice_table
 
     table = open_choice_table(path, device, given.get("runtime"), precision)
@@ -135,7 +137,7 @@ def _choices(
     models = {
         batch: make_choice_model(
             space, _maker(given), sample, table,
-            path=path, batch=batch, device=device, seconds=given.get("seconds", 0.06),
+            path=path, batch=batch, device=device, seconds=given.get("seconds", ROUND_SECONDS),
         )
         for batch in sizes
     }  # fmt: skip

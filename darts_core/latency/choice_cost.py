@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from darts_core.architecture import Architecture
 from darts_core.errors import LatencyError, unknown_name
 from darts_core.latency.deployed import without_norms
+from darts_core.latency.rows import ROUND_SECONDS
 from darts_core.latency.survey import Network, Survey, bare, digest
 from darts_core.latency.table import LatencyTable, fill_table
 from darts_core.latency.units import Unit, find_units
@@ -143,7 +144,7 @@ def choice_latency_model(
     batch: int,
     device: torch.device,
     path: Any = None,
-    seconds: float = 0.05,
+    seconds: float = ROUND_SECONDS,
     progress: Callable[[int, int], None] | None = None,
 ) -> ChoiceCost:
     """Expected latency in milliseconds, every part timed under every combination of its choices.
@@ -156,7 +157,7 @@ def choice_latency_model(
         batch: samples a call.
         device: where.
         path: the table's file, written to while it grows; None: it is not written.
-        seconds: time for the samples of one call.
+        seconds: time for the samples of one call in one round.
         progress: called with (rows done, rows in all).
 
     Raises:

@@ -12,7 +12,6 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,14 @@ from darts_core.device import require_device
 from darts_core.errors import LatencyError
 from darts_core.latency import device as _device
 from darts_core.latency.deployed import RUNTIMES, in_runtime
+from darts_core.latency.samples import Sampler, captured, cpu_sample, cuda_sample
 from darts_core.latency.timing import Timing, require_comparable, speedup
 from darts_core.sample_inputs import draw_inputs
 
 __all__ = [
     "Timing",
-    "added_ms",
     "call_ms",
     "default_batch_sizes",
-    "in_turn",
     "measure",
     "measure_model",
     "quick_ms",
@@ -44,13 +42,10 @@ __all__ = [
 FOREIGN_CORES = 0.25
 # sampling lasts at least so long: the system counts processor time in ticks of 10 ms
 _MIN_WINDOW_SECONDS = 0.3
-# the threads of another session of ONNX Runtime spin about so long before they sleep
-_SETTLE_SECONDS = 0.06
 # a disturbed measurement is taken once more
 _ATTEMPTS = 2
 _STABLE = 0.05
 _MIN_SAMPLE_MS = 0.5
-_GRAPH_CALLS = 20
 
 
 def default_batch_sizes(device: str | torch.device) -> tuple[int, int]:
@@ -113,105 +108,12 @@ def quick_ms(
 
     On a GPU the calls are captured into a graph, 20 a sample. Hold `device_lock` around a series.
     """
-    sampled = _Quick(fn, require_device(device))
+    sampled = Sampler(fn, require_device(device))
     end = time.monotonic() + seconds
     times: list[float] = []
     while len(times) < 5 or (time.monotonic() < end and len(times) < 50):
         times.append(sampled())
     return statistics.median(times)
-
-
-def added_ms(
-    base: Callable[[], Any],
-    more: Callable[[], Any],
-    *,
-    device: str | torch.device = "cpu",
-    rounds: int = 5,
-    seconds: float = 0.06,
-) -> float:
-    """Median milliseconds by which one call of `more` takes longer than one of `base`.
-
-    Both are sampled in turn, and each round gives one difference: the device's pace may change from
-    round to round without changing the result. Hold `device_lock` around a series.
-
-    Args:
-        base: the calls that `more` makes as well.
-        more: what is asked about, with `base` in it.
-        device: where.
-        rounds: differences to take.
-        seconds: time for the samples of one call in one round.
-    """
-    taken = in_turn(base, more, device=device, rounds=rounds, seconds=seconds)
-    return statistics.median(after - before for before, after in taken)
-
-
-def in_turn(
-    first: Callable[[], Any],
-    second: Callable[[], Any],
-    *,
-    device: str | torch.device = "cpu",
-    rounds: int = 5,
-    seconds: float = 0.06,
-    clock: Callable[[], float] | None = None,
-) -> list[tuple[float, float]]:
-    """Milliseconds of a call of each, sampled in turn: one pair a round.
-
-    The device's pace may change from round to round without changing the ratio or difference of a pair.
-    Hold `device_lock` around a series.
-
-    Args:
-        first: one call.
-        second: the other.
-        device: where.
-        rounds: pairs to take.
-        seconds: time for the samples of one call in one round.
-        clock: of a CPU, `time.perf_counter` by default; `time.thread_time` for calls that run in this thread
-            alone, where other work would interrupt the longer ones more often.
-    """
-    found = require_device(device)
-    calls = _Quick(first, found, clock), _Quick(second, found, clock)
-    pairs = []
-    for turn in range(rounds):
-        # the order changes, as the device may slow down while it is busy
-        order = calls[::-1] if turn % 2 else calls
-        times = {call: call.block(seconds) for call in order}
-        pairs.append((times[calls[0]], times[calls[1]]))
-    return pairs
-
-
-class _Quick:
-    """One short sample of a call at a time, in milliseconds a call."""
-
-    def __init__(
-        self,
-        fn: Callable[[], Any],
-        device: torch.device,
-        clock: Callable[[], float] | None = None,
-    ) -> None:
-        self._calls, self._inner = 1, 1
-        self._sample: Callable[[Callable[[], Any], int], float] = partial(_cpu_sample, clock=clock)
-        self._fn = fn
-        if device.type == "cuda":
-            self._sample, self._calls = _cuda_sample, _GRAPH_CALLS
-            self._fn = _captured(_repeated(fn, _GRAPH_CALLS))
-        self._sample(self._fn, 1)
-        first = self._sample(self._fn, 1)
-        if device.type != "cuda":
-            self._inner = max(1, min(100, round(0.2 / max(first, 1e-4))))
-
-    def __call__(self) -> float:
-        return self._sample(self._fn, self._inner) / self._calls
-
-    def block(self, seconds: float) -> float:
-        """Median of the samples of `seconds`, once what ran before has let go of the cores."""
-        end = time.monotonic() + _SETTLE_SECONDS
-        while time.monotonic() < end:
-            self()
-        times: list[float] = []
-        end = time.monotonic() + seconds
-        while len(times) < 5 or time.monotonic() < end:
-            times.append(self())
-        return statistics.median(times)
 
 
 def call_ms(runtime: str, device: torch.device) -> float:
@@ -220,14 +122,6 @@ def call_ms(runtime: str, device: torch.device) -> float:
         return 0.0
     nothing = in_runtime(nn.Identity(), torch.zeros(1, 1, 1, 1), runtime)
     return quick_ms(nothing, device=device, seconds=0.05)
-
-
-def _repeated(fn: Callable[[], Any], count: int) -> Callable[[], None]:
-    def run() -> None:
-        for _ in range(count):
-            fn()
-
-    return run
 
 
 def _measure(
@@ -244,8 +138,8 @@ def _measure(
 ) -> Timing:
     with _device.pinned_threads(device, threads) as used_threads:
         memory = _Memory(device)
-        call = _captured(fn) if graph else fn
-        sample = _cuda_sample if device.type == "cuda" else _cpu_sample
+        call = captured(fn) if graph else fn
+        sample = cuda_sample if device.type == "cuda" else cpu_sample
         calls = _warm_up(call, sample, warmup_seconds, inner)
         load = _device.Load()
         now = time.monotonic()
@@ -283,28 +177,6 @@ def _flag_reason(device: torch.device, foreign_cores: float) -> str:
     return ""
 
 
-def _cpu_sample(
-    fn: Callable[[], Any], calls: int, clock: Callable[[], float] | None = None
-) -> float:
-    now = clock or time.perf_counter
-    start = now()
-    for _ in range(calls):
-        fn()
-    return (now() - start) * 1e3 / calls
-
-
-def _cuda_sample(fn: Callable[[], Any], calls: int) -> float:
-    start = torch.cuda.Event(enable_timing=True)
-    end = torch.cuda.Event(enable_timing=True)
-    torch.cuda.synchronize()
-    start.record()
-    for _ in range(calls):
-        fn()
-    end.record()
-    torch.cuda.synchronize()
-    return float(start.elapsed_time(end)) / calls
-
-
 def _warm_up(
     fn: Callable[[], Any],
     sample: Callable[[Callable[[], Any], int], float],
@@ -323,21 +195,6 @@ def _warm_up(
             break
         previous = current
     return calls
-
-
-def _captured(fn: Callable[[], Any]) -> Callable[[], None]:
-    """`fn` as a CUDA graph: three calls on a side stream, then the capture."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            fn()
-    torch.cuda.current_stream().wait_stream(stream)
-    torch.cuda.synchronize()
-    recorded = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(recorded):
-        fn()
-    return recorded.replay
 
 
 class _Memory:

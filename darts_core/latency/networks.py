@@ -31,6 +31,7 @@ class NetworkTimer:
 
     Attributes:
         disturbed: how many of the times so far were taken beside other work.
+        waited: seconds that passed so far because other work was there.
 
     Args:
         make: builds the plain network of an architecture.
@@ -57,7 +58,7 @@ class NetworkTimer:
     ) -> None:
         self.make, self.runtime, self.dtype, self.seconds = make, runtime, dtype, seconds
         self.device, self.batch = require_device(device), batch
-        self.disturbed = 0
+        self.disturbed, self.waited = 0, 0.0
         self._shape, self._patience, self._told = tuple(input_shape), wait_seconds, False
 
     def __call__(self, architecture: Architecture) -> Timing:
@@ -87,7 +88,9 @@ class NetworkTimer:
             if self._patience > 0:
                 self._say(tries[-1].flag_reason)
                 time.sleep(_PAUSE_SECONDS)
-                self._patience -= time.monotonic() - started
+                passed = time.monotonic() - started
+                self.waited += passed
+                self._patience -= passed
                 if self._patience <= 0:
                     log.warning(
                         "networks are now timed beside other work; their times are less sure"

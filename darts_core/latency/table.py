@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,17 +22,16 @@ from darts_core import runlog
 from darts_core.device import require_device
 from darts_core.errors import DartsError, LatencyError
 from darts_core.latency import device as _device
-from darts_core.latency.deployed import DTYPES, RUNTIMES, as_deployed, in_runtime, without_norms
+from darts_core.latency.deployed import DTYPES, RUNTIMES, without_norms
 from darts_core.latency.edge_shapes import Place, find_places
-from darts_core.latency.measure import FOREIGN_CORES, added_ms, default_batch_sizes, quick_ms
+from darts_core.latency.measure import default_batch_sizes
+from darts_core.latency.rows import REWRITING, ROUND_SECONDS, Timed, groups_of, time_group
 from darts_core.ops import create_op
 from darts_core.sample_inputs import draw_inputs
 
 __all__ = [
-    "REWRITING",
     "LatencyTable",
     "Place",
-    "Timed",
     "build_table",
     "fill_table",
     "find_places",
@@ -44,10 +43,6 @@ log = logging.getLogger("darts_core")
 SCHEMA_VERSION = 2
 _SAVE_EVERY_SECONDS = 5.0
 _FREE = ("none",)  # adds nothing to a sum and is not run
-# these change the layout of tensors and merge operations: alone, an operation pays for what it would not
-# pay for inside a network (ONNX Runtime's blocked layout), and the other way round
-REWRITING = ("onnx", "compile")
-_LEAST_MS = 1e-4
 
 
 @dataclass
@@ -198,7 +193,7 @@ def build_table(
     runtime: str | None = None,
     batch_sizes: Sequence[int] | None = None,
     dtype: torch.dtype = torch.float32,
-    seconds: float = 0.06,
+    seconds: float = ROUND_SECONDS,
     progress: Callable[[int, int], None] | None = None,
 ) -> LatencyTable:
     """Time every operation of a space at every shape at which it occurs.
@@ -213,7 +208,7 @@ def build_table(
         runtime: how the network will run; ONNX Runtime on a CPU, CUDA graphs on a GPU by default.
         batch_sizes: batch 1 and the throughput batch by default.
         dtype: number format; on a CPU operations are timed in float32.
-        seconds: time for the samples of one call; a row has one call, or ten taken in turn.
+        seconds: time for the samples of one call in one round.
         progress: called with (rows done, rows in all).
 
     Raises:
@@ -238,7 +233,7 @@ def fill_table(
     *,
     path: str | Path | None,
     device: torch.device,
-    seconds: float,
+    seconds: float = ROUND_SECONDS,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Time what `wanted` names and the table lacks, or has from a disturbed timing.
@@ -248,25 +243,34 @@ def fill_table(
         wanted: key -> what is to be timed.
         path: the table's file, or None.
         device: where.
-        seconds: time for the samples of one call.
+        seconds: time for the samples of one call in one round.
         progress: called with (rows done, rows in all).
     """
-    saved = time.monotonic()
-    dtype = getattr(torch, table.dtype)
+    missing = {k: s for k, s in wanted.items() if k not in table.rows or k in table.flagged}
+    if missing:
+        log.info("timing %d of %d rows of the latency table", len(missing), len(wanted))
+    # a session of one thread has no others that could go on spinning
+    settle = table.runtime == "onnx" and table.threads != 1
+    started = saved = time.monotonic()
+    done = len(wanted) - len(missing)
+    if progress is not None:
+        progress(done, len(wanted))
     with _device.device_lock(device), _device.pinned_threads(device):
-        for done, (key, subject) in enumerate(wanted.items()):
-            if key not in table.rows or key in table.flagged:
-                found, disturbed = _time(subject, table.runtime, device, dtype, seconds)
-                table.rows[key] = found
-                flagged = {*table.flagged, key} if disturbed else {*table.flagged} - {key}
-                table.flagged = sorted(flagged)
+        for group in groups_of(missing, table.runtime, device, getattr(torch, table.dtype)):
+            times, disturbed = time_group(group, device, seconds=seconds, settle=settle)
+            table.rows |= times
+            flagged = {*table.flagged} - {*times}
+            table.flagged = sorted(flagged | {*times} if disturbed else flagged)
+            done += len(times)
             if path is not None and time.monotonic() - saved > _SAVE_EVERY_SECONDS:
                 table.save(path)
                 saved = time.monotonic()
             if progress is not None:
-                progress(done + 1, len(wanted))
+                progress(done, len(wanted))
     if path is not None:
         table.save(path)
+    if missing:
+        log.info("timed %d rows in %.0f s", len(missing), time.monotonic() - started)
     bad = len({*table.flagged} & {*wanted})
     if bad:
         log.warning(
@@ -337,16 +341,6 @@ def open_table(
     return table
 
 
-class Timed(Protocol):
-    """Something with a row of its own."""
-
-    def forms(
-        self, runtime: str, device: torch.device
-    ) -> tuple[nn.Module | None, nn.Module, torch.Tensor]:
-        """(what is taken off, what is timed, the input of both)."""
-        ...
-
-
 @dataclass(frozen=True)
 class _Operation:
     """An operation at a place."""
@@ -354,6 +348,10 @@ class _Operation:
     place: Place
     op: str
     batch: int
+
+    def beside(self) -> Hashable:
+        place = self.place
+        return place.channels, place.height, place.width, place.stride, self.batch
 
     def forms(
         self, runtime: str, device: torch.device
@@ -365,25 +363,6 @@ class _Operation:
             return None, module, x
         # what it adds between two others
         return between(None, place), between(module, place), x
-
-
-def _time(
-    subject: Timed, runtime: str, device: torch.device, dtype: torch.dtype, seconds: float
-) -> tuple[float, bool]:
-    """Milliseconds of one row, and whether other work disturbed it twice."""
-    base, module, x = subject.forms(runtime, device)
-    timed = [module] if base is None else [base, module]
-    calls = [in_runtime(*as_deployed(part, x, dtype), runtime) for part in timed]
-    for _ in range(2):
-        load = _device.Load()
-        if len(calls) == 1:
-            found = quick_ms(calls[0], device=device, seconds=seconds)
-        else:
-            found = max(added_ms(*calls, device=device, seconds=seconds), _LEAST_MS)
-        disturbed = device.type == "cpu" and load.foreign() > FOREIGN_CORES
-        if not disturbed:
-            break
-    return found, disturbed
 
 
 def between(module: nn.Module | None, place: Place) -> nn.Module:

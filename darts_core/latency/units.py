@@ -6,7 +6,7 @@ runtime merge them; a small part depends on few choices and is timed under few c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from darts_core.errors import LatencyError
+from darts_core.latency.rows import REWRITING
 from darts_core.latency.survey import Survey
-from darts_core.latency.table import REWRITING
 from darts_core.spaces.choices import Option
 
 __all__ = ["Unit", "find_units"]
@@ -84,10 +84,15 @@ class Unit:
         """The row of the table for a part that does `work`."""
         return f"part/{work}/b{self.batch}"
 
+    def beside(self) -> Hashable:
+        """See `rows.Timed`: the shape of the part's input."""
+        part = self.survey.look(dict(self.changes)).get(self.path)
+        return part.inputs[:1] if part is not None else (), self.batch
+
     def forms(
         self, runtime: str, device: torch.device
     ) -> tuple[nn.Module | None, nn.Module, Tensor]:
-        """See `table.Timed`."""
+        """See `rows.Timed`."""
         network = self.survey.network(self.survey.architecture(dict(self.changes)))
         module, x = _alone(network, self.path, self.survey.sample)
         x = _of_batch(x, self.batch).to(device)

@@ -41,6 +41,9 @@ class BudgetPenalty(nn.Module):
     Each call with gradients moves the multiplier by `rate` times the excess, never below 0 (dual
     ascent), without leaving the device; it is part of the state dict. A quadratic term damps the
     oscillation (augmented Lagrangian).
+
+    Attributes:
+        firm: whether what is over the budget must not be returned; else it is what is aimed at.
     """
 
     multiplier: Tensor
@@ -52,6 +55,7 @@ class BudgetPenalty(nn.Module):
         budget: float,
         rate: float = 0.05,
         damping: float = 1.0,
+        firm: bool = True,
     ) -> None:
         super().__init__()
         if budget <= 0 or rate <= 0 or damping < 0:
@@ -59,6 +63,7 @@ class BudgetPenalty(nn.Module):
                 f"budget={budget} and rate={rate} must be above 0 and damping={damping} at least 0."
             )
         self.cost, self.budget, self.rate, self.damping = cost, budget, rate, damping
+        self.firm = firm
         self.register_buffer("multiplier", torch.zeros(()))
 
     def forward(self, weights: Mapping[str, Tensor]) -> Tensor:

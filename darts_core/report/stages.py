@@ -7,6 +7,7 @@ from typing import Any
 
 from darts_core.errors import DartsError
 from darts_core.metric import Metric
+from darts_core.report.aim import aim_html
 from darts_core.report.alphas import alpha_history, heat_maps, leading_edges, mean_weights
 from darts_core.report.blocks import Section, callout, card, details, pair, plain_table
 from darts_core.report.cells import architecture_html
@@ -98,7 +99,7 @@ def search_section(run: VersionRun) -> Section | None:
          Line("val split", series(rows, f"val_{metric.name}"), "conv")],
         x_label="epoch", y_label=metric.words, title=f"Search {metric.words}", percent=metric.share,
     )  # fmt: skip
-    body = finalists_html(stage)
+    body = aim_html(stage) + finalists_html(stage)
     body += pair(
         card(losses, title="Loss"), card(accuracies, title=f"{_title(metric)} of the supernet")
     )

@@ -157,6 +157,11 @@ class Latency(Settings):
     share: float | None = setting(
         None, "the same as a part of what a hand-designed network takes here", above=0, high=1000
     )
+    firm: bool = setting(
+        True,
+        "a budget that no network is found within ends the command; false: it is aimed at, and told where "
+        "it is missed",
+    )
     baseline: str = setting("resnet8", "that network; run takes bench.baseline")
     baseline_width: int | None = setting(
         None, "its first channels; null: as published", low=1, high=100_000
@@ -184,6 +189,12 @@ class Latency(Settings):
         low=0,
         high=1e6,
     )
+
+    @property
+    def charges(self) -> bool:
+        """Whether it says anything of cost."""
+        given = (self.share, self.budget_ms, self.budget, self.strength or None)
+        return self.cost != "latency" or any(value is not None for value in given)
 
     def check(self) -> None:
         """Refuse a budget under the wrong key."""

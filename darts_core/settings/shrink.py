@@ -64,7 +64,11 @@ class Shrink(Settings):
         [], "of the whole network's latency, e.g. [75%,50%], or milliseconds; []: evenly spread"
     )
     points: int = setting(8, "of the front, where no budgets are given", low=2, high=200)
-    pick: str = setting("50%", "the budget whose point export, bench and predict take as shrink's")
+    pick: str | None = setting(
+        None,
+        "the budget whose point export, bench and predict take as shrink's; null: 50%, in `run` what it aims "
+        "at",
+    )
     batch: int | None = setting(
         None,
         "examples a call of the latency; null: 32 on a CPU, 256 on a GPU",

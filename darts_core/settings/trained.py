@@ -44,8 +44,10 @@ class Prune(Settings):
 
     NODE: ClassVar[str] = "prune"
 
-    budget: str = setting(
-        "50%", "of the unpruned latency; or milliseconds, e.g. 2.5ms; or as fast as resnet18"
+    budget: str | None = setting(
+        None,
+        "of the unpruned latency, e.g. 50%; or milliseconds, e.g. 2.5ms; or as fast as resnet18; null: 50%, "
+        "in `run` no further than it aims at",
     )
     batch: int | None = setting(
         None, "images a call of the budget; null: 32 on a CPU, 256 on a GPU", low=1, high=1_000_000

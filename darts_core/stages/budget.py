@@ -12,6 +12,7 @@ import numpy as np
 from torch import nn
 
 from darts_core.architecture import Architecture
+from darts_core.errors import LatencyError
 from darts_core.latency.networks import NetworkTimer
 from darts_core.latency.within import Settled, within_budget
 from darts_core.search import Doubt, SearchResult
@@ -42,7 +43,7 @@ def settle(
         judge: what the guards say of an architecture; a change adds no doubt.
 
     Raises:
-        LatencyError: no network within 1.05 times the budget was found; states the fastest.
+        LatencyError: no network within 1.05 times a firm budget was found; states the fastest.
     """
     if not penalties:
         return found, {}
@@ -57,15 +58,26 @@ def settle(
     if budget is None:
         return found, {"cost": facts}
     allowed = {doubt.guard for doubt in found.doubts}
-    settled = within_budget(
-        found.architecture,
-        {kind: np.asarray(w) for kind, w in found.weights.items()},
-        space,
-        cost,
-        budget,
-        cost.of if timer is None else timed(timer),
-        lambda architecture: {doubt.guard for doubt in judge(architecture)} <= allowed,
-    )
+    take = cost.of if timer is None else timed(timer)
+    try:
+        settled = within_budget(
+            found.architecture,
+            {kind: np.asarray(w) for kind, w in found.weights.items()},
+            space,
+            cost,
+            budget,
+            take,
+            lambda architecture: {doubt.guard for doubt in judge(architecture)} <= allowed,
+        )
+    except LatencyError as error:
+        if penalty.firm:
+            raise
+        log.warning("what the search aims at is missed; its pick stays. %s", error)
+        missed = {"name": "budget", "message": f"Its pick stays although it is missed. {error}"}
+        return found, {
+            "cost": {**facts, "measured": take(found.architecture)},
+            "warnings": [missed],
+        }
     facts |= {
         "found": cost.of(settled.architecture),
         "measured": settled.measured,

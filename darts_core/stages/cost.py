@@ -27,6 +27,7 @@ from darts_core.latency import (
 from darts_core.latency.check import fit_networks
 from darts_core.latency.deployed import DTYPES
 from darts_core.latency.networks import NetworkTimer
+from darts_core.latency.rows import ROUND_SECONDS
 from darts_core.latency.table import open_table, table_settings
 from darts_core.latency.within import TOLERANCE, fastest
 from darts_core.penalties import BudgetPenalty, SoftPenalty
@@ -74,7 +75,7 @@ def make_table(
     runtime: str | None = None,
     precision: str = "fp32",
     batch_sizes: tuple[int, ...] | None = None,
-    seconds: float = 0.05,
+    seconds: float = ROUND_SECONDS,
 ) -> LatencyTable:
     """The table in `path`, with every row that `supernet` needs measured.
 
@@ -234,7 +235,7 @@ def make_choice_model(
     path: Path,
     batch: int,
     device: torch.device,
-    seconds: float = 0.05,
+    seconds: float = ROUND_SECONDS,
 ) -> ChoiceCost:
     """`choice_latency_model` with a progress bar."""
     log.info("latency table %s", path)
@@ -298,8 +299,11 @@ def penalties(
     device: torch.device,
     *,
     in_channels: int | None = None,
+    reachable: bool = False,
 ) -> list[nn.Module]:
     """What the `latency` node adds to the alpha loss; nothing when it asks for nothing.
+
+    With `reachable` it is known that a network of the space meets the budget.
 
     Raises:
         LatencyError: no network of the space can meet the budget.
@@ -315,13 +319,11 @@ def penalties(
     if node.strength:
         found.append(SoftPenalty(cost, strength=node.strength, target=node.target))
     if budget:
-        timed = node.cost == "latency"
-        with torch.random.fork_rng(devices=[]):
-            timer = None
-            if timed:
-                timer = network_timer(
-                    config, image_shape, num_classes, device, in_channels=in_channels
-                )
-            _require_reachable(cost, budget, timer)
-        found.append(BudgetPenalty(cost, budget=budget, rate=node.rate))
+        timer = None
+        if node.cost == "latency":
+            timer = network_timer(config, image_shape, num_classes, device, in_channels=in_channels)
+        if not reachable:
+            with torch.random.fork_rng(devices=[]):
+                _require_reachable(cost, budget, timer)
+        found.append(BudgetPenalty(cost, budget=budget, rate=node.rate, firm=node.firm))
     return [penalty.to(device) for penalty in found]

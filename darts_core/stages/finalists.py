@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from darts_core.spaces import ChoiceSpace, SearchSpace
 from darts_core.stages.interrupt import check_stop, deferred_stop
 from darts_core.stages.progress import progress_bar
 from darts_core.stages.schema import SearchStage
+from darts_core.stages.timing import Stopwatch, busy
 from darts_core.supernet import build
 
 __all__ = ["choose_among_finalists"]
@@ -88,12 +90,14 @@ def choose_among_finalists(
     if node.finalists == 1:
         return found, {}
     sizes = _Sizes(config, bundle)
-    pool = _pool(
-        folder / "pool.json", lambda: _choose(config, found, space, supernet, sizes, penalties, timer, judge)
-    )  # fmt: skip
+    pool, choosing = _pool(
+        folder / "pool.json",
+        lambda: _choose(config, found, space, supernet, sizes, penalties, timer, judge),
+        lambda: busy(bundle.device, timer),
+    )
     if len(pool) < 2:
         log.warning("there are no finalists beside the pick of the alphas")
-        return found, {}
+        return replace(found, seconds=found.seconds + choosing), {}
     with progress_bar("finalists") as progress, deferred_stop():
         bracket = Halving(
             sizes.make,
@@ -106,31 +110,37 @@ def choose_among_finalists(
             progress=progress,
         )(pool)
     best = pool[bracket.winner]
-    facts, metric = _facts(bracket), bundle.task.metric
+    facts, metric = _facts(bracket, choosing), bundle.task.metric
     log.info(
         "of %d finalists the one from %s wins, val %s after %d epochs (mean of %d); %.1f s in all",
         len(pool), best.source, metric.text(facts[f"val_{metric.name}"]), bracket.rungs[-1],
-        bracket.seeds, bracket.seconds,
+        bracket.seeds, facts["device_seconds"],
     )  # fmt: skip
     if best.architecture != found.architecture:
         found = replace(
             found, architecture=best.architecture, doubts=judge(best.architecture), epoch=None
         )
-    return replace(found, seconds=found.seconds + bracket.seconds), {"finalists": facts}
+    return replace(found, seconds=found.seconds + facts["device_seconds"]), {"finalists": facts}
 
 
-def _pool(path: Path, choose: Callable[[], list[Finalist]]) -> list[Finalist]:
-    """The pool in `path`, or what `choose` gives, written there."""
+def _pool(
+    path: Path,
+    choose: Callable[[], list[Finalist]],
+    clock: Callable[[], AbstractContextManager[Stopwatch]],
+) -> tuple[list[Finalist], float]:
+    """(the pool in `path`, or what `choose` gives, written there; device seconds of choosing it)."""
     if path.is_file():
-        rows = read_json(path)["finalists"]
-        return [
+        known = read_json(path)
+        pool = [
             Finalist(Architecture.from_dict(r["architecture"]), r["source"], r["cost"])
-            for r in rows
+            for r in known["finalists"]
         ]
-    pool = choose()
+        return pool, float(known.get("device_seconds", 0.0))
+    with clock() as watch:
+        pool = choose()
     rows = [{**asdict(f), "architecture": f.architecture.to_dict()} for f in pool]
-    write_json(path, {"schema_version": 1, "finalists": rows})
-    return pool
+    write_json(path, {"schema_version": 1, "device_seconds": watch.seconds, "finalists": rows})
+    return pool, watch.seconds
 
 
 def _choose(
@@ -207,14 +217,15 @@ def _recipe(config: SearchStage, bundle: DataBundle) -> TrainConfig:
     )
 
 
-def _facts(bracket: Bracket) -> dict[str, Any]:
-    """The bracket for `result.json`."""
+def _facts(bracket: Bracket, choosing: float) -> dict[str, Any]:
+    """The bracket for `result.json`; `choosing` its pool took so many seconds."""
     last, name = bracket.rungs[-1], bracket.standings[bracket.winner].metric.name
     return {
         "rungs": bracket.rungs,
         "seeds": bracket.seeds,
         "epochs": bracket.epochs,
-        "device_seconds": bracket.seconds,
+        "device_seconds": bracket.seconds + choosing,
+        "choosing_seconds": choosing,
         f"val_{name}": bracket.standings[bracket.winner].accuracies[last],
         "winner": bracket.winner,
         "bracket": [

@@ -45,6 +45,10 @@ __all__ = ["run"]
 log = logging.getLogger("darts_core")
 # what is spent on our network beside the training that every network gets
 _BEFORE = ("search", "searched", "tune", "prune", "shrink")
+# seconds for which other work is waited for before what is only aimed at is timed beside it
+_PATIENCE = 10.0
+# of the trained network's time, left where what is aimed at is far off
+_MOST_PRUNED = 0.5
 
 
 def run(config: Pipeline, version: Path) -> dict[str, Any]:
@@ -54,7 +58,8 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
     one; `baseline/` holds the hand-designed network, tuned over as many trials.
 
     Returns:
-        costs (stage -> multiples of one training), report (path), val_<metric> and test_<metric>.
+        costs (stage -> multiples of one training), aim (what the search aimed at and what is taken), report
+        (path), val_<metric> and test_<metric>.
 
     Raises:
         ArchitectureError: the search's guards doubt whatever it found, and `allow_doubtful` is false.
@@ -66,10 +71,7 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
     found["tune"] = tune(config.part(TuneStage), version / "tune")
     tuned = replace(config, train=replace(config.train, **found["tune"]["best"]))
     found["train"] = train(tuned.part(TrainStage), version / "train")
-    if config.reduce == "prune":
-        found["prune"] = prune(tuned.part(PruneStage), version / "prune")
-    elif config.reduce == "shrink":
-        found["shrink"] = shrink(tuned.part(ShrinkStage), version / "shrink")
+    found |= _reduced(tuned, found["search"], version)
     found["export"] = export(config.part(ExportStage), version / "export")
     seconds = sum(
         float(result["device_seconds"]) for name, result in found.items() if name in _BEFORE
@@ -86,20 +88,58 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
     # the last lines say in words what came of it
     log.info("%s. %s", *headline(told, model_rows(told)[0]))
     last = found[config.reduce] if config.reduce in found else found["train"]
+    aim = {"aim": found["search"]["aim"]} if "aim" in found["search"] else {}
     return {
         "costs": costs,
+        **aim,
         **{key: value for key, value in last.items() if key.startswith(("val_", "test_"))},
         **page,
     }
 
 
 def _search_part(config: Pipeline) -> SearchStage:
-    """What the search is given: a budget that is a share is one of the rival's time."""
-    latency = config.latency
-    if latency.share is not None:
+    """What the search is given; where `latency` says nothing of cost, it aims at `aim`.
+
+    A budget is one of the network that will be built, a share one of its own baseline's time.
+    """
+    node, recipe = config.latency, config.train
+    if not node.charges and config.aim is not None:
+        patience = min(node.wait_seconds, _PATIENCE)
+        node = replace(node, share=config.aim, firm=False, wait_seconds=patience)
+    if node.charges:
+        channels, layers = node.channels or recipe.channels, node.layers or recipe.layers
+        node = replace(node, channels=channels, layers=layers)
+    if node.share is not None:
         rival, width = rival_baseline(config), config.bench.baseline_width
-        latency = replace(latency, baseline=rival, baseline_width=width)
-    return config.part(SearchStage, seeds=1, latency=latency)
+        node = replace(node, baseline=rival, baseline_width=width)
+    return config.part(SearchStage, seeds=1, latency=node)
+
+
+def _reduced(config: Pipeline, search: Mapping[str, Any], version: Path) -> dict[str, Any]:
+    """The trained network pruned or shrunk, {stage: result}: no further than the search aimed at.
+
+    Nothing is pruned where the network found meets that already; where it is far off, pruning halves its
+    time. What is set in `prune.budget` or `shrink.pick` is done in any case.
+    """
+    aim = search.get("aim") or {}
+    budget, taken = aim.get("budget_ms"), aim.get("found_ms")
+    if config.reduce == "shrink":
+        pick = config.shrink.pick or (None if budget is None else f"{budget:.6g} ms")
+        config = replace(config, shrink=replace(config.shrink, pick=pick))
+        return {"shrink": shrink(config.part(ShrinkStage), version / "shrink")}
+    if config.reduce != "prune":
+        return {}
+    if config.prune.budget is None and budget is not None and taken is not None:
+        if aim["met"]:
+            log.info(
+                "nothing is pruned: the network found takes %.3g ms, %.3g ms are aimed at",
+                taken,
+                budget,
+            )
+            return {}
+        wanted = f"{max(budget, _MOST_PRUNED * taken):.6g} ms"
+        config = replace(config, prune=replace(config.prune, budget=wanted))
+    return {"prune": prune(config.part(PruneStage), version / "prune")}
 
 
 def _require_trusted(result: Mapping[str, Any], version: Path, *, allowed: bool) -> None:

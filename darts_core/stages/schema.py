@@ -252,6 +252,12 @@ class Pipeline(SearchNodes):
     STAGE: ClassVar[str] = "run"
 
     allow_doubtful: bool = setting(False, "go on with an architecture that the guards doubt")
+    aim: float | None = setting(
+        0.5,
+        "the part of the baseline's time on this device that the network may take, where `latency` says "
+        "nothing of cost; null: whatever it takes",
+        above=0, high=1000,
+    )  # fmt: skip
     reduce: str = setting("prune", f"what makes it faster: {', '.join(REDUCE)}", choices=REDUCE)
     seeds: int = setting(
         1, "so many whole pipelines, with seeds seed, seed+1 ...", low=1, high=10_000

@@ -21,6 +21,7 @@ from darts_core.search.distributed import (
     search_distributed,
 )
 from darts_core.search.record import doubts_about
+from darts_core.stages.aim import aim_facts, aimed_penalties, with_budget
 from darts_core.stages.budget import price_winner, settle
 from darts_core.stages.callbacks import asking, make_callbacks
 from darts_core.stages.cost import network_timer, penalties
@@ -42,9 +43,9 @@ from darts_core.stages.search_setup import (
     step_of,
     tune_kernels,
 )
-from darts_core.stages.share import with_budget
 from darts_core.stages.targets import instantiate
 from darts_core.stages.tensorboard_pictures import AlphaPictures
+from darts_core.stages.timing import busy, stopwatch
 from darts_core.supernet.memory import check_network
 
 __all__ = ["search"]
@@ -56,7 +57,8 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     Among the processes of a joined group the first one writes; the others compute.
 
     Returns:
-        architecture (its dictionary), device_seconds, val_<metric> of the supernet, guards, seed, peak_mib
+        architecture (its dictionary), device_seconds, table_seconds (of the latency table, which serves all
+        searches on the device and is not among them), val_<metric> of the supernet, guards, seed, peak_mib
         (of the process that finished); nothing in the other processes of a group.
     """
     group = current_group()
@@ -98,7 +100,14 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
         group
     ):  # the others read the tiles and the latency table that it measures
         tune_kernels(config.search, supernet, bundle)
-        costs = penalties(config, space, *sizes, device, in_channels=bundle.in_channels)
+        with stopwatch(device) as preparing:
+            costs = aimed_penalties(
+                config.latency,
+                lambda known: penalties(
+                    config, space, *sizes, device, in_channels=bundle.in_channels, reachable=known
+                ),
+                folder,
+            )
     # pictures of cells: a space of choices has none
     board = (
         AlphaPictures(run, space.ops, settings.epochs) if space.ops and run is not None else None
@@ -147,7 +156,9 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     def judge(architecture: Architecture) -> list[Doubt]:
         return doubts_about(guards, replace(last, architecture=architecture))
 
-    pick, costed = settle(found, space, costs, timer, judge)
+    with busy(device, timer) as settling:
+        pick, costed = settle(found, space, costs, timer, judge)
+    pick = replace(pick, seconds=pick.seconds + settling.seconds)
     found, chosen = choose_among_finalists(
         config, pick, space, supernet, bundle, costs, timer, judge, folder / "finalists"
     )
@@ -158,12 +169,14 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
         "ops": list(space.ops),
         "device": str(device),
         "peak_mib": process_peak_mib(device),
+        "table_seconds": preparing.seconds,
     }
     if group is not None:
         facts["processes"] = group.processes
     sure = confidence(space, found)
     warnings = [*costed.pop("warnings", []), *sure.pop("warnings", [])]
-    facts |= {**costed, **sure, **chosen, "warnings": warnings}
+    aim = aim_facts(config.latency, costed, found.architecture, timer, folder)
+    facts |= {**costed, **sure, **chosen, **aim, "warnings": warnings}
     result = write_result(
         run, found, config, bundle.task.metric, **facts, **rank(table, found, config.search)
     )

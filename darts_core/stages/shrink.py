@@ -75,7 +75,7 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
             done=lambda at: _export(config, at) if settings.export else None,
         )  # fmt: skip
     front = _front(config, family, clock, metric, base, points, folder)
-    taken = pick(front, latency_ms=_wanted(settings.pick, base["latency_ms"], points))
+    taken = pick(front, latency_ms=_wanted(settings.pick or "50%", base["latency_ms"], points))
     shutil.copyfile(folder / taken["folder"] / "model.pt", folder / "model.pt")
     run.finish(
         points=len(points),

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Stopwatch", "stopwatch"]
+from darts_core.latency.networks import NetworkTimer
+
+__all__ = ["Stopwatch", "busy", "stopwatch"]
 
 
 @dataclass
@@ -30,6 +32,16 @@ def stopwatch(device: torch.device) -> Iterator[Stopwatch]:
     finally:
         _wait(device)
         watch.seconds = time.perf_counter() - started
+
+
+@contextmanager
+def busy(device: torch.device, timer: NetworkTimer | None) -> Iterator[Stopwatch]:
+    """As `stopwatch`, without what `timer` waits meanwhile for other work to leave the device."""
+    before = timer.waited if timer is not None else 0.0
+    with stopwatch(device) as watch:
+        yield watch
+    if timer is not None:
+        watch.seconds = max(0.0, watch.seconds - (timer.waited - before))
 
 
 def _wait(device: torch.device) -> None:

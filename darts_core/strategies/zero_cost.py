@@ -100,7 +100,10 @@ class ZeroCost(FirstOrder):
             ConfigError: there is none.
         """
         budgets: list[Any] = [p for p in self.penalties if getattr(p, "budget", None) is not None]
+        drawn = list(drawn)
         kept = [a for a in drawn if all(p.cost.of(a) <= p.budget for p in budgets)]
+        if not kept and not any(p.firm for p in budgets):
+            return drawn
         if not kept:
             budget = budgets[0]
             raise ConfigError(

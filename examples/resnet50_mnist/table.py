@@ -13,8 +13,9 @@ from torch import nn
 from darts_core.autosearch import ResNet50
 from darts_core.bench.results import write_results
 from darts_core.export import export_model, load
-from darts_core.latency.measure import in_turn, measure
+from darts_core.latency.measure import measure
 from darts_core.latency.timing import Timing
+from darts_core.latency.turns import in_turn
 from darts_core.report import Latency, ModelRow
 from darts_core.study.results import read_rows
 

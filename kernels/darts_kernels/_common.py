@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["PRECISIONS", "Precision", "filter_codes", "next_power_of_2", "pool_code"]
+__all__ = [
+    "PRECISIONS",
+    "Precision",
+    "filter_codes",
+    "launch_options",
+    "next_power_of_2",
+    "pool_code",
+]
 
 
 @dataclass(frozen=True)
@@ -65,3 +72,20 @@ def pool_code(kernels: Sequence[int]) -> int:
 def next_power_of_2(number: int) -> int:
     """The smallest power of two that is at least `number`."""
     return 1 << max(0, number - 1).bit_length()
+
+
+def launch_options(
+    warps: int, registers: int = 0, stages: int | None = None, *, overlap: bool = False
+) -> dict[str, int]:
+    """Triton's options of a launch; a cap of 0 registers is none.
+
+    `overlap` is for kernels that start with `_device.begin` alone.
+    """
+    options = {"num_warps": warps}
+    if registers:
+        options["maxnreg"] = registers
+    if stages is not None:
+        options["num_stages"] = stages
+    if overlap:
+        options |= {"OVERLAP": True, "launch_pdl": True}
+    return options

@@ -4,8 +4,23 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-__all__ = ["larger", "merge_moments", "place_of", "relu"]
+__all__ = ["begin", "larger", "merge_moments", "place_of", "relu"]
+
+
+@triton.jit
+def begin(OVERLAP: tl.constexpr):
+    """The first statement of a kernel that may be launched while the one before it still runs.
+
+    With OVERLAP (programmatic dependent launch, compute capability 9.0) its programs take their places
+    while the last ones of the kernel before are busy, and wait here until all that it wrote can be read.
+    Nothing may be read or written before: who waits is then behind everything that came earlier, as the
+    kernel before has waited likewise. Then the next kernel may take places, too.
+    """
+    if OVERLAP:
+        gdc_wait()
+        gdc_launch_dependents()
 
 
 @triton.jit

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LARGEST_SHARED", "Binary", "read_binary"]
+__all__ = ["LARGEST_SHARED", "Binary", "occupancy", "read_binary", "waits_first"]
 
 LARGEST_SHARED = 227 * 1024
 """Shared memory of one block, in bytes."""
@@ -69,6 +69,21 @@ def read_binary(compiled: Any) -> Binary:
         instructions=len(words),
         looped=_looped(assembly),
     )
+
+
+_MEMORY = ("LD", "ST", "ATOM", "RED", "UBLKCP", "UTMA")
+_NO_MEMORY = ("LDC", "LDGDEPBAR", "REDUX")
+"""Constants (the launch's arguments), and words that only look like an access."""
+
+
+def waits_first(compiled: Any) -> bool:
+    """Whether a kernel waits for the one before ahead of its first access and of its first branch."""
+    for _, word, _ in _disassembled(compiled.asm["cubin"]):
+        if word.startswith("ACQBULK"):
+            return True
+        if word.startswith(("BRA", "EXIT", *_MEMORY)) and not word.startswith(_NO_MEMORY):
+            return False
+    return False
 
 
 def occupancy(registers: int, shared: int, warps: int) -> float:

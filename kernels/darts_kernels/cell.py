@@ -143,7 +143,7 @@ def _allocate(run: CellRun, s: CellShape, mix_EK: Tensor) -> Saved:
     passing = (pooled, s.batch, s.CF - s.C, s.HW)
     drawn = live = s.tables.slot_ops
     if run.sparse:
-        drawn, live = drawn_flags(layout, s.tables, mix_EK)
+        drawn, live = drawn_flags(layout, s.tables, mix_EK, overlap=s.overlap)
     count1, count2 = len(layout.first), len(layout.second)
     held = edges if run.keep else max(last - begin for _, _, begin, last in layout.waves)
     depthwise1 = empty(held, max(1, count1), s.node_size, dtype=run.precision.scratch)

@@ -8,11 +8,11 @@ from typing import Any
 import triton
 from torch import Tensor
 
-from darts_kernels._common import Precision, next_power_of_2
+from darts_kernels._common import Precision, launch_options, next_power_of_2
 from darts_kernels.layout import CellLayout, CellTables, cell_tables
-from darts_kernels.tiles import Tiles, tiles_for
+from darts_kernels.tiles import Tiles, can_overlap, tiles_for
 
-__all__ = ["CellCall", "CellRun", "CellShape", "Saved", "Wave", "launch_options"]
+__all__ = ["CellCall", "CellRun", "CellShape", "Saved", "Wave"]
 
 Wave = tuple[int, int, int, int]
 """First source, end source, first edge, end edge."""
@@ -94,6 +94,7 @@ class CellShape:
         self.tiles = run.tiles or tiles_for(
             device, layout, self.H, self.W, run.precision.name, batch
         )
+        self.overlap = bool(self.tiles.overlap) and can_overlap(device)
         self.tables: CellTables = cell_tables(layout, batch, height, width, device)
         whole = replace(layout, channels=self.CF, groups=1) if layout.groups > 1 else layout
         self.full_tables = cell_tables(whole, batch, height, width, device)
@@ -108,6 +109,10 @@ class CellShape:
         if source < run.layout.inputs:
             return run.layout.stride, self.HI, self.WI
         return 1, self.H, self.W
+
+    def options(self, warps: int, registers: int = 0, stages: int | None = None) -> dict[str, int]:
+        """`launch_options` of the cell's launches, which may overlap."""
+        return launch_options(warps, registers, stages, overlap=self.overlap)
 
     def lanes(self, rows: int) -> int:
         """Lanes of all strips of `rows` rows."""
@@ -150,13 +155,3 @@ class CellCall:
         """Where the depthwise outputs of a wave's edges lie."""
         outputs = self.saved.depthwise1 if stage == "first" else self.saved.depthwise2
         return outputs[wave[2] :] if self.run.keep else outputs
-
-
-def launch_options(warps: int, registers: int = 0, stages: int | None = None) -> dict[str, int]:
-    """Triton's options of a launch; a cap of 0 registers is none."""
-    options = {"num_warps": warps}
-    if registers:
-        options["maxnreg"] = registers
-    if stages is not None:
-        options["num_stages"] = stages
-    return options

@@ -42,7 +42,7 @@ from darts_kernels.norm import norm_reference
 
 __all__ = ["Branches", "source_sum_reference", "sum_backward", "sum_forward"]
 
-_MOST_PARTS = 512
+_MOST_PARTS = 1024
 
 
 def source_sum_reference(

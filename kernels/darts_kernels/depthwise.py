@@ -31,7 +31,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from darts_kernels._device import relu
+from darts_kernels._device import begin, relu
 from darts_kernels.norm import inverse_deviation, row_moments
 
 __all__ = ["depthwise_reference"]
@@ -164,7 +164,9 @@ def _depthwise_kernel(
     HALO: tl.constexpr, C: tl.constexpr, HI: tl.constexpr, WI: tl.constexpr, H: tl.constexpr,
     W: tl.constexpr, STRIDE: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr,
     SLOTS: tl.constexpr, SPARSE: tl.constexpr,
+    OVERLAP: tl.constexpr = False,
 ):  # fmt: skip
+    begin(OVERLAP)
     c = tl.program_id(0)
     edge = (edge0 + tl.program_id(2)).to(tl.int64)
     mask_l, n, row0, x = _lanes(lanes, H, W, ROWS, LANES)
@@ -202,7 +204,9 @@ def _inner_kernel(
     TAPS: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     ROWS: tl.constexpr, LANES: tl.constexpr, PARTS: tl.constexpr, SLOTS: tl.constexpr,
     SPARSE: tl.constexpr,
+    OVERLAP: tl.constexpr = False,
 ):  # fmt: skip
+    begin(OVERLAP)
     c = tl.program_id(0)
     edge = (edge0 + tl.program_id(2) // COUNT).to(tl.int64)
     which = tl.program_id(2) % COUNT

@@ -26,7 +26,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from darts_kernels._device import relu
+from darts_kernels._device import begin, relu
 from darts_kernels.depthwise import _column, _lanes, _zeros
 
 __all__: list[str] = []
@@ -71,7 +71,9 @@ def _inner_backward_kernel(
     TAPS: tl.constexpr, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     ROWS: tl.constexpr, LANES: tl.constexpr, WGRAD: tl.constexpr, SLOTS: tl.constexpr,
     SPARSE: tl.constexpr,
+    OVERLAP: tl.constexpr = False,
 ):  # fmt: skip
+    begin(OVERLAP)
     c = tl.program_id(0)
     part = tl.program_id(1)
     edge = (edge0 + tl.program_id(2) // COUNT).to(tl.int64)
@@ -185,7 +187,9 @@ def _depthwise_backward_kernel(
     STRIDE: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr, WGRAD: tl.constexpr,
     POOLS: tl.constexpr, NPOOL: tl.constexpr, NMAX: tl.constexpr, SKIP: tl.constexpr,
     K_OPS: tl.constexpr, ADD: tl.constexpr, SLOTS: tl.constexpr, SPARSE: tl.constexpr,
+    OVERLAP: tl.constexpr = False,
 ):  # fmt: skip
+    begin(OVERLAP)
     c = tl.program_id(0)
     part = tl.program_id(1).to(tl.int64)
     source = source0 + tl.program_id(2)

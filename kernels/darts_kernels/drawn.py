@@ -26,6 +26,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from darts_kernels._common import launch_options
+from darts_kernels._device import begin
+
 if TYPE_CHECKING:
     from darts_kernels.layout import CellLayout, CellTables
 
@@ -55,7 +58,9 @@ def drawn_reference(layout: CellLayout, mix_EK: Tensor) -> tuple[Tensor, Tensor]
 def _flag_kernel(
     mix_ptr, slot_op_ptr, first_ptr, drawn_ptr, live_ptr, edges, reduced, second, pool, reduction,
     F1: tl.constexpr, F2: tl.constexpr, NPOOL: tl.constexpr, K_OPS: tl.constexpr,
+    OVERLAP: tl.constexpr = False,
 ):  # fmt: skip
+    begin(OVERLAP)
     i = tl.program_id(0)
     SLOTS: tl.constexpr = F1 + NPOOL + 1
     if i < edges:
@@ -78,7 +83,9 @@ def _flag_kernel(
             tl.store(live_ptr + pool + state * NPOOL + p, some)
 
 
-def drawn_flags(layout: CellLayout, tables: CellTables, mix_EK: Tensor) -> tuple[Tensor, Tensor]:
+def drawn_flags(
+    layout: CellLayout, tables: CellTables, mix_EK: Tensor, *, overlap: bool = False
+) -> tuple[Tensor, Tensor]:
     """(drawn [E, slots], live [groups]) in one launch, without a look from the host."""
     edges, groups = len(layout.edges), layout.rows["input"] // layout.channels
     drawn = torch.empty(edges, len(layout.slots), dtype=torch.int32, device=mix_EK.device)
@@ -88,7 +95,7 @@ def drawn_flags(layout: CellLayout, tables: CellTables, mix_EK: Tensor) -> tuple
         mix_EK, tables.slot_ops, tables.first_edge, drawn, live, edges, layout.reduced_edges,
         *starts,
         F1=len(layout.first), F2=len(layout.second), NPOOL=layout.pools, K_OPS=layout.operations,
-        num_warps=1,
+        **launch_options(1, overlap=overlap),
     )  # fmt: skip
     return drawn, live
 

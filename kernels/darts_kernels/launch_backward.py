@@ -11,7 +11,7 @@ from torch import Tensor
 
 from darts_kernels import depthwise_backward, norm, point_stats, pointwise, pool
 from darts_kernels._common import next_power_of_2
-from darts_kernels.cell_run import CellCall, Wave, launch_options
+from darts_kernels.cell_run import CellCall, Wave
 
 __all__ = [
     "Work",
@@ -112,7 +112,7 @@ def reduce_branches(call: CellCall, wave: Wave, work: Work) -> None:
         F1=len(layout.first), F2=len(layout.second), NPOOL=layout.pools, FR=halved,
         SKIP=layout.skip and not (source0 < layout.inputs and layout.stride == 2),
         C=s.C, HW=s.HW, BLOCK=t.plain_block, ALIGNED=s.aligned, SPARSE=run.sparse,
-        num_warps=t.plain_warps,
+        **s.options(t.plain_warps),
     )  # fmt: skip
 
 
@@ -152,7 +152,7 @@ def pointwise_gradients(call: CellCall, wave: Wave, stage: str, work: Work) -> N
         PARTS=_tile(parts, inner_parts if inner else 1), HW=s.HW, BLOCK=t.back_block, STEPS=t.back_steps,
         WGRAD=run.keep, DOT=run.precision.dot, LOW=run.precision.storage != torch.float32,
         ALIGNED=s.aligned, SPARSE=run.sparse,
-        **launch_options(t.back_warps, 0, t.back_stages),
+        **s.options(t.back_warps, 0, t.back_stages),
     )  # fmt: skip
 
 
@@ -176,7 +176,7 @@ def inner_gradients(call: CellCall, wave: Wave, work: Work) -> None:
         CODE=code, OFFSETS=offsets, COUNT=count, FIRST=len(layout.first), TAPS=taps, C=s.C, H=s.H,
         W=s.W, ROWS=rows, LANES=t.inner_back_lanes, WGRAD=run.keep, SLOTS=len(layout.slots),
         SPARSE=run.sparse,
-        **launch_options(1, t.inner_back_regs),
+        **s.options(1, t.inner_back_regs),
     )  # fmt: skip
 
 
@@ -184,10 +184,10 @@ def reduction_gradients(call: CellCall, work: Work) -> None:
     """Gradient of the input states through the factorised reductions, written into `dstate`."""
     run, s, layout, saved, t = call.run, call.s, call.layout, call.saved, call.s.tiles
     block, parts = min(64, t.chunk), work.sums.shape[-1]
-    shape = dict(  # noqa: C408 - reads like the call it is part of
+    shape = dict(
         HI=s.HI, WI=s.WI, H=s.H, W=s.W, PARTS=_tile(parts), DOT=run.precision.dot,
         LOW=run.precision.storage != torch.float32, SLOTS=len(layout.slots), K_OPS=layout.operations,
-        ALIGNED=s.aligned, SPARSE=run.sparse, num_warps=4, num_stages=1,
+        ALIGNED=s.aligned, SPARSE=run.sparse, **s.options(4, 0, 1),
     )  # fmt: skip
     places = (work.dstate, s.tables.places, s.tables.target)
     of_norm = (saved.reduced, saved.moments, call.mix_EK, s.tables.slot_ops, work.sums)
@@ -225,7 +225,7 @@ def state_gradients(call: CellCall, wave: Wave, work: Work) -> None:
             NORM=layout.pool_norm, SLOT0=len(layout.first), SLOTS=len(layout.slots),
             K_OPS=layout.operations, C=s.C, HI=height, WI=width, H=s.H, W=s.W, STRIDE=stride,
             BLOCK=t.plain_block, PARTS=next_power_of_2(parts), ALIGNED=s.aligned, SPARSE=run.sparse,
-            num_warps=t.plain_warps,
+            **s.options(t.plain_warps),
         )  # fmt: skip
     code, offsets, taps, _ = layout.code1
     rows = min(t.back_rows, s.H)
@@ -242,7 +242,7 @@ def state_gradients(call: CellCall, wave: Wave, work: Work) -> None:
         POOLS=layout.code_pools, NPOOL=layout.pools, NMAX=len(layout.max_pools), SKIP=skip,
         K_OPS=layout.operations, ADD=source0 == 0 and layout.reduced_edges > 0,
         SLOTS=len(layout.slots), SPARSE=run.sparse,
-        **launch_options(1, t.back_regs),
+        **s.options(1, t.back_regs),
     )  # fmt: skip
 
 
@@ -266,7 +266,7 @@ def input_gradients(
     sums = torch.empty(layout.inputs, 2, s.CF, parts, device=work.sums.device)
     point_stats._normalize_reduce_kernel[(s.CF, parts, needed[-1] + 1 - needed[0])](
         work.dfull, saved.full, sums, sums, s.input_pixels, parts, needed[0], C=s.CF, HW=s.HI * s.WI,
-        BLOCK=t.plain_block, AFFINE=False, num_warps=t.plain_warps,
+        BLOCK=t.plain_block, AFFINE=False, **s.options(t.plain_warps),
     )  # fmt: skip
     found: list[Tensor | None] = [None] * layout.inputs
     for index in needed:
@@ -310,7 +310,7 @@ def _input_gradient(
         REDUCE=reduces, STRIDED=False, PARTS=_tile(parts), BLOCK=block, STEPS=steps, DX=dx is not None,
         WGRAD=grad_flat is not None, DOT=run.precision.dot,
         LOW=run.precision.storage != torch.float32, SLOTS=1, K_OPS=1, ALIGNED=s.aligned, SPARSE=False,
-        num_warps=8, num_stages=2,
+        **s.options(8, 0, 2),
     )  # fmt: skip
     if grad_flat is not None:
         torch.sum(shares, 0, out=section.of(grad_flat))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from darts_kernels import depthwise, node_sum, norm, point_stats, pointwise, pool
 from darts_kernels._common import next_power_of_2
-from darts_kernels.cell_run import CellCall, Wave, launch_options
+from darts_kernels.cell_run import CellCall, Wave
 
 __all__ = [
     "combine",
@@ -43,13 +43,13 @@ def load_inputs(call: CellCall, inputs: list[Tensor]) -> None:
             s.batch, s.input_pixels, parts, index * s.CF,
             CI=width, CIB=min(64, max(16, next_power_of_2(width))), CO=s.CF, COP=s.CFP,
             HI=x.shape[2], WI=x.shape[3], H=s.HI, W=s.WI, REDUCE=reduces, BLOCK=block,
-            DOT=run.precision.dot, SLOTS=1, SPARSE=False, num_warps=4, num_stages=2,
+            DOT=run.precision.dot, SLOTS=1, SPARSE=False, **s.options(4, 0, 2),
         )  # fmt: skip
     point_stats.normalize(
         saved.full, saved.full, sums, saved.moments, run.running_mean, run.running_var, None,
         tensors=layout.inputs, channels=s.CF, plane=s.HI * s.WI, pixels=s.input_pixels,
-        block=s.tiles.plain_block, warps=s.tiles.plain_warps, row0=layout.rows["input"],
-        chunk=block, momentum=run.momentum, train=run.train,
+        block=s.tiles.plain_block, row0=layout.rows["input"],
+        chunk=block, momentum=run.momentum, train=run.train, options=s.options(s.tiles.plain_warps),
     )  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def convolve_first(call: CellCall, wave: Wave, sums: Tensor) -> None:
         CODE=code, OFFSETS=offsets, COUNT=len(layout.first), TAPS=taps, HALO=halo, C=s.C,
         HI=height, WI=width, H=s.H, W=s.W, STRIDE=stride, ROWS=rows, LANES=t.lanes,
         SLOTS=len(layout.slots), SPARSE=run.sparse,
-        **launch_options(1, t.regs),
+        **s.options(1, t.regs),
     )  # fmt: skip
     _pointwise(call, wave, "first", sums)
 
@@ -89,7 +89,7 @@ def convolve_second(call: CellCall, wave: Wave, sums: Tensor) -> None:
         CODE=code, OFFSETS=offsets, COUNT=count2, FIRST=count1, TAPS=taps, C=s.C,
         H=s.H, W=s.W, ROWS=rows, LANES=t.inner_lanes,
         PARTS=next_power_of_2(s.parts) if merges else 0, SLOTS=len(layout.slots), SPARSE=run.sparse,
-        **launch_options(1, t.inner_regs),
+        **s.options(1, t.inner_regs),
     )  # fmt: skip
     _pointwise(call, wave, "second", sums)
 
@@ -110,7 +110,7 @@ def _pointwise(call: CellCall, wave: Wave, stage: str, sums: Tensor) -> None:
         s.batch, s.pixels, s.parts, layout.rows[stage],
         F=count, C=s.C, CP=s.CP, HW=s.HW, BLOCK=block, STEPS=t.chunk // block,
         DOT=run.precision.dot, SLOTS=len(layout.slots), SPARSE=run.sparse,
-        **launch_options(t.point_warps, 0, t.point_stages),
+        **s.options(t.point_warps, 0, t.point_stages),
     )  # fmt: skip
 
 
@@ -124,7 +124,7 @@ def pool_states(call: CellCall, wave: Wave, sums: Tensor) -> None:
         s.pixels, s.parts, layout.rows["pool"],
         POOLS=layout.code_pools, NPOOL=layout.pools, NMAX=len(layout.max_pools),
         LARGEST=max((*layout.max_pools, *layout.avg_pools)), C=s.C, HI=height, WI=width, H=s.H, W=s.W,
-        STRIDE=stride, BLOCK=t.chunk, ALIGNED=s.aligned, SPARSE=run.sparse, num_warps=t.pool_warps,
+        STRIDE=stride, BLOCK=t.chunk, ALIGNED=s.aligned, SPARSE=run.sparse, **s.options(t.pool_warps),
     )  # fmt: skip
 
 
@@ -136,7 +136,7 @@ def reduce_inputs(call: CellCall, sums: Tensor) -> None:
         saved.drawn, s.batch, s.pixels, s.parts, layout.rows["reduction"],
         CI=s.C, CIB=min(64, s.CP), CO=s.C, COP=s.CP, HI=s.HI, WI=s.WI, H=s.H, W=s.W, REDUCE=True,
         BLOCK=t.chunk, DOT=run.precision.dot, SLOTS=len(layout.slots), SPARSE=run.sparse,
-        num_warps=8, num_stages=1,
+        **s.options(8, 0, 1),
     )  # fmt: skip
 
 
@@ -175,7 +175,7 @@ def _finalize(call: CellCall, ranges: list[tuple[int, int]], sums: Tensor) -> No
         sums, saved.moments, run.running_mean, run.running_var, saved.live,
         *ranges[0], *ranges[1], *ranges[2], ranges[3][0], s.parts, s.tiles.chunk, s.pixels,
         run.momentum,
-        PARTS=padded, TRAIN=run.train, C=s.C, SPARSE=run.sparse, num_warps=norm.row_warps(padded),
+        PARTS=padded, TRAIN=run.train, C=s.C, SPARSE=run.sparse, **s.options(norm.row_warps(padded)),
     )  # fmt: skip
 
 
@@ -189,5 +189,5 @@ def combine(call: CellCall, node: int) -> None:
         layout.rows["reduction"],
         F1=len(layout.first), F2=len(layout.second), NPOOL=layout.pools, FR=layout.reduction,
         SKIP=layout.skip, K_OPS=layout.operations, DEGREE=s.tables.degree, C=s.C, HW=s.HW,
-        BLOCK=t.plain_block, ALIGNED=s.aligned, SPARSE=run.sparse, num_warps=t.plain_warps,
+        BLOCK=t.plain_block, ALIGNED=s.aligned, SPARSE=run.sparse, **s.options(t.plain_warps),
     )  # fmt: skip

@@ -22,7 +22,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from darts_kernels._device import place_of
+from darts_kernels._device import begin, place_of
 
 __all__ = ["node_sum_reference"]
 
@@ -62,7 +62,9 @@ def _node_sum_kernel(
     F1: tl.constexpr, F2: tl.constexpr, NPOOL: tl.constexpr, FR: tl.constexpr, SKIP: tl.constexpr,
     K_OPS: tl.constexpr, DEGREE: tl.constexpr, C: tl.constexpr,
     HW: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr, SPARSE: tl.constexpr,
+    OVERLAP: tl.constexpr = False,
 ):  # fmt: skip
+    begin(OVERLAP)
     c = tl.program_id(0)
     j = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = j < pixels

@@ -27,7 +27,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from darts_kernels._device import larger, place_of
+from darts_kernels._device import begin, larger, place_of
 
 __all__ = ["norm_backward_reference", "norm_reference", "row_warps"]
 
@@ -108,7 +108,9 @@ def _finalize_kernel(
     sum_ptr, moment_ptr, mean_ptr, var_ptr, live_ptr, start0, count0, start1, count1, start2, count2,
     start3, parts, chunk, pixels, momentum,
     PARTS: tl.constexpr, TRAIN: tl.constexpr, C: tl.constexpr, SPARSE: tl.constexpr,
+    OVERLAP: tl.constexpr = False,
 ):  # fmt: skip
+    begin(OVERLAP)
     i = tl.program_id(0)
     row = tl.where(i < count0, start0 + i, start1 + i - count0)
     row = tl.where(i < count0 + count1, row, start2 + i - count0 - count1)
@@ -181,7 +183,9 @@ def _reduce_kernel(
     F1: tl.constexpr, F2: tl.constexpr, NPOOL: tl.constexpr,
     FR: tl.constexpr, SKIP: tl.constexpr, C: tl.constexpr, HW: tl.constexpr, BLOCK: tl.constexpr,
     ALIGNED: tl.constexpr, SPARSE: tl.constexpr,
+    OVERLAP: tl.constexpr = False,
 ):  # fmt: skip
+    begin(OVERLAP)
     c = tl.program_id(0)
     part = tl.program_id(1)
     source = (source0 + tl.program_id(2)).to(tl.int64)

@@ -32,7 +32,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from darts_kernels._device import place_of
+from darts_kernels._device import begin, place_of
 
 if TYPE_CHECKING:
     from darts_kernels.cell_run import CellShape, Saved
@@ -76,7 +76,9 @@ def _halve_kernel(
     full_ptr, pooled_ptr, argmax_ptr, batch, pixels,
     C: tl.constexpr, GROUPS: tl.constexpr, HI: tl.constexpr, WI: tl.constexpr, H: tl.constexpr,
     W: tl.constexpr, BLOCK: tl.constexpr,
+    OVERLAP: tl.constexpr = False,
 ):  # fmt: skip
+    begin(OVERLAP)
     c = tl.program_id(0)
     source = tl.program_id(2).to(tl.int64)
     HW: tl.constexpr = H * W
@@ -126,7 +128,9 @@ def _join_kernel(
     node, inputs, batch, pixels,
     POOLED: tl.constexpr, DEGREE: tl.constexpr, C: tl.constexpr, GROUPS: tl.constexpr,
     HW: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr,
+    OVERLAP: tl.constexpr = False,
 ):  # fmt: skip
+    begin(OVERLAP)
     q = tl.program_id(0)
     j = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = j < pixels
@@ -156,7 +160,9 @@ def _split_kernel(
     sum_ptr, source0, inputs, batch, pixels, parts,
     POOLED: tl.constexpr, C: tl.constexpr, GROUPS: tl.constexpr, HI: tl.constexpr,
     WI: tl.constexpr, H: tl.constexpr, W: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr,
+    OVERLAP: tl.constexpr = False,
 ):  # fmt: skip
+    begin(OVERLAP)
     c = tl.program_id(0)
     part = tl.program_id(1)
     source = source0 + tl.program_id(2)
@@ -220,7 +226,7 @@ def cut_inputs(layout: CellLayout, s: CellShape, saved: Saved) -> None:
         _halve_kernel[grid](
             saved.full, saved.passing, saved.passing_argmax, s.batch, s.pixels,
             C=s.C, GROUPS=layout.groups, HI=s.HI, WI=s.WI, H=s.H, W=s.W,
-            BLOCK=s.tiles.plain_block, num_warps=s.tiles.plain_warps,
+            BLOCK=s.tiles.plain_block, **s.options(s.tiles.plain_warps),
         )  # fmt: skip
 
 
@@ -233,7 +239,7 @@ def join_node(
         saved.state, t.places, saved.full, s.full_tables.places, saved.passing, t.source, t.entering,
         edge_weights, node, layout.inputs, s.batch, s.pixels,
         POOLED=layout.stride == 2, DEGREE=t.degree, C=s.C, GROUPS=layout.groups, HW=s.HW,
-        BLOCK=s.tiles.plain_block, ALIGNED=s.aligned, num_warps=s.tiles.plain_warps,
+        BLOCK=s.tiles.plain_block, ALIGNED=s.aligned, **s.options(s.tiles.plain_warps),
     )  # fmt: skip
     if node + 1 < layout.nodes:
         whole = _node_of(layout, s, saved.full, s.CF, node)
@@ -274,7 +280,7 @@ def close_source(
         s.tables.first_edge, s.tables.target, edge_weights, sums, source0, layout.inputs, s.batch,
         s.pixels, parts,
         POOLED=stride == 2, C=s.C, GROUPS=layout.groups, HI=height, WI=width, H=s.H, W=s.W,
-        BLOCK=s.tiles.plain_block, ALIGNED=s.aligned, num_warps=s.tiles.plain_warps,
+        BLOCK=s.tiles.plain_block, ALIGNED=s.aligned, **s.options(s.tiles.plain_warps),
     )  # fmt: skip
     if source0 >= layout.inputs:
         node = source0 - layout.inputs

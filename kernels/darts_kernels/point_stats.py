@@ -18,6 +18,8 @@ Source: preprocessing and factorised reduction of DARTS (arXiv:1806.09055), its 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 import triton
@@ -25,7 +27,7 @@ import triton.language as tl
 from torch import Tensor
 
 from darts_kernels._common import next_power_of_2
-from darts_kernels._device import larger, place_of, relu
+from darts_kernels._device import begin, larger, place_of, relu
 from darts_kernels.norm import inverse_deviation, keep_moments, norm_gradient, row_moments
 
 __all__ = ["normalize", "point_reference"]
@@ -52,7 +54,9 @@ def _point_kernel(
     CI: tl.constexpr, CIB: tl.constexpr, CO: tl.constexpr, COP: tl.constexpr, HI: tl.constexpr,
     WI: tl.constexpr, H: tl.constexpr, W: tl.constexpr, REDUCE: tl.constexpr,
     BLOCK: tl.constexpr, DOT: tl.constexpr, SLOTS: tl.constexpr, SPARSE: tl.constexpr,
+    OVERLAP: tl.constexpr = False,
 ):  # fmt: skip
+    begin(OVERLAP)
     part = tl.program_id(0)
     z = tl.program_id(1).to(tl.int64)
     if SPARSE:  # noqa: SIM102 - a compile-time and a run-time condition
@@ -108,7 +112,9 @@ def _normalize_kernel(
     parts, chunk, momentum,
     C: tl.constexpr, HW: tl.constexpr, BLOCK: tl.constexpr, STEPS: tl.constexpr, PARTS: tl.constexpr,
     AFFINE: tl.constexpr, TRAIN: tl.constexpr,
+    OVERLAP: tl.constexpr = False,
 ):  # fmt: skip
+    begin(OVERLAP)
     c = tl.program_id(0)
     row = tl.program_id(2) * C + c
     base = tl.program_id(2).to(tl.int64) * pixels * C
@@ -153,11 +159,11 @@ def normalize(
     plane: int,
     pixels: int,
     block: int,
-    warps: int,
     row0: int,
     chunk: int,
     momentum: float,
     train: bool,
+    options: Mapping[str, int],
 ) -> None:
     """Write the norm of tensors that lie one after the other, their moments and running statistics.
 
@@ -174,11 +180,11 @@ def normalize(
         plane: pixels of a plane.
         pixels: of all planes of a channel.
         block: pixels of a tile.
-        warps: of a program.
         row0: first row.
         chunk: see `sums`.
         momentum: share of the new statistics.
         train: batch statistics, or the running ones.
+        options: of the launch, see `launch_options`.
     """
     tiles = triton.cdiv(pixels, block)
     # every program merges the partials of its channel, so few and large ones, but enough for a device
@@ -188,7 +194,7 @@ def normalize(
         y, out, sums, moments, running_mean, running_var, scale, shift, pixels, row0, sums.shape[1],
         chunk, momentum,
         C=channels, HW=plane, BLOCK=block, STEPS=steps, PARTS=next_power_of_2(sums.shape[1]),
-        AFFINE=affine is not None, TRAIN=train, num_warps=warps,
+        AFFINE=affine is not None, TRAIN=train, **options,
     )  # fmt: skip
 
 
@@ -196,7 +202,9 @@ def normalize(
 def _normalize_reduce_kernel(
     g_ptr, y_ptr, moment_ptr, sum_ptr, pixels, parts, z0,
     C: tl.constexpr, HW: tl.constexpr, BLOCK: tl.constexpr, AFFINE: tl.constexpr,
+    OVERLAP: tl.constexpr = False,
 ):  # fmt: skip
+    begin(OVERLAP)
     c = tl.program_id(0)
     part = tl.program_id(1)
     z = (z0 + tl.program_id(2)).to(tl.int64)
@@ -305,7 +313,9 @@ def _reduction_backward_kernel(
     C: tl.constexpr, CP: tl.constexpr, HI: tl.constexpr, WI: tl.constexpr, H: tl.constexpr,
     W: tl.constexpr, PARTS: tl.constexpr, BLOCK: tl.constexpr, DOT: tl.constexpr, LOW: tl.constexpr,
     SLOTS: tl.constexpr, K_OPS: tl.constexpr, ALIGNED: tl.constexpr, SPARSE: tl.constexpr,
+    OVERLAP: tl.constexpr = False,
 ):  # fmt: skip
+    begin(OVERLAP)
     source = (source0 + tl.program_id(2)).to(tl.int64)
     HW: tl.constexpr = H * W
     j = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -366,7 +376,9 @@ def _point_backward_kernel(
     STRIDED: tl.constexpr, PARTS: tl.constexpr, BLOCK: tl.constexpr, STEPS: tl.constexpr,
     DX: tl.constexpr, WGRAD: tl.constexpr, DOT: tl.constexpr, LOW: tl.constexpr, SLOTS: tl.constexpr,
     K_OPS: tl.constexpr, ALIGNED: tl.constexpr, SPARSE: tl.constexpr,
+    OVERLAP: tl.constexpr = False,
 ):  # fmt: skip
+    begin(OVERLAP)
     part = tl.program_id(0)
     z = tl.program_id(2).to(tl.int64)
     if SPARSE:  # noqa: SIM102 - a compile-time and a run-time condition

@@ -27,7 +27,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from darts_kernels._device import larger, merge_moments, place_of
+from darts_kernels._device import begin, larger, merge_moments, place_of
 from darts_kernels.norm import norm_gradient
 
 __all__ = ["pointwise_reference"]
@@ -44,7 +44,9 @@ def _pointwise_kernel(
     F: tl.constexpr, C: tl.constexpr, CP: tl.constexpr, HW: tl.constexpr,
     BLOCK: tl.constexpr,
     STEPS: tl.constexpr, DOT: tl.constexpr, SLOTS: tl.constexpr, SPARSE: tl.constexpr,
+    OVERLAP: tl.constexpr = False,
 ):  # fmt: skip
+    begin(OVERLAP)
     part = tl.program_id(0)
     edge = (edge0 + tl.program_id(2)).to(tl.int64)
     if SPARSE:  # noqa: SIM102 - a compile-time and a run-time condition
@@ -100,7 +102,9 @@ def _pointwise_backward_kernel(
     CP: tl.constexpr, PARTS: tl.constexpr,
     HW: tl.constexpr, BLOCK: tl.constexpr, STEPS: tl.constexpr, WGRAD: tl.constexpr,
     DOT: tl.constexpr, LOW: tl.constexpr, ALIGNED: tl.constexpr, SPARSE: tl.constexpr,
+    OVERLAP: tl.constexpr = False,
 ):  # fmt: skip
+    begin(OVERLAP)
     part = tl.program_id(0).to(tl.int64)
     which = tl.program_id(1)
     edge = (edge0 + tl.program_id(2)).to(tl.int64)

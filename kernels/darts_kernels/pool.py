@@ -29,7 +29,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from darts_kernels._device import larger, place_of
+from darts_kernels._device import begin, larger, place_of
 
 __all__ = ["pool_reference"]
 
@@ -122,7 +122,9 @@ def _pool_kernel(
     POOLS: tl.constexpr, NPOOL: tl.constexpr, NMAX: tl.constexpr, LARGEST: tl.constexpr,
     C: tl.constexpr, HI: tl.constexpr, WI: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
     STRIDE: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr, SPARSE: tl.constexpr,
+    OVERLAP: tl.constexpr = False,
 ):  # fmt: skip
+    begin(OVERLAP)
     c = tl.program_id(0)
     part = tl.program_id(1)
     source = (source0 + tl.program_id(2)).to(tl.int64)
@@ -168,7 +170,9 @@ def _pool_backward_kernel(
     SLOT0: tl.constexpr, SLOTS: tl.constexpr, K_OPS: tl.constexpr, C: tl.constexpr, HI: tl.constexpr,
     WI: tl.constexpr, H: tl.constexpr, W: tl.constexpr, STRIDE: tl.constexpr, BLOCK: tl.constexpr,
     PARTS: tl.constexpr, ALIGNED: tl.constexpr, SPARSE: tl.constexpr,
+    OVERLAP: tl.constexpr = False,
 ):  # fmt: skip
+    begin(OVERLAP)
     c = tl.program_id(0)
     source = (source0 + tl.program_id(2)).to(tl.int64)
     HW: tl.constexpr = H * W

@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from darts_kernels import point_stats
-from darts_kernels._common import Precision, next_power_of_2
+from darts_kernels._common import Precision, launch_options, next_power_of_2
 from darts_kernels.conv_backward import conv_inputs, conv_weights
 from darts_kernels.conv_stats import ConvShape, conv_forward, conv_reference
 
@@ -86,8 +86,9 @@ class _ConvNorm(torch.autograd.Function):
         out = torch.empty_like(y, dtype=run.dtype or y.dtype)
         point_stats.normalize(
             y, out, sums, moments, run.running_mean, run.running_var, (scale, shift), tensors=1,
-            channels=channels, plane=y[0, 0].numel(), pixels=shape.pixels, block=_BLOCK, warps=4, row0=0,
+            channels=channels, plane=y[0, 0].numel(), pixels=shape.pixels, block=_BLOCK, row0=0,
             chunk=shape.block * shape.steps, momentum=run.momentum, train=run.train,
+            options=launch_options(4),
         )  # fmt: skip
         ctx.run = run
         ctx.save_for_backward(x, weight, scale, y, moments)

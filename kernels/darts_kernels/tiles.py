@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SHIPPED",
     "Tiles",
+    "can_overlap",
     "default_tiles",
     "forget_tables",
     "known_tiles",
@@ -44,6 +45,7 @@ class Tiles:
         point_block: pixels of one matrix product.
         back_steps: matrix products a program of the pointwise backward sums over.
         plain_block: pixels a program of the elementwise kernels covers.
+        overlap: whether a kernel may take its places while the one before still runs (`_device.begin`).
     """
 
     rows: int = 4
@@ -69,6 +71,7 @@ class Tiles:
     plain_block: int = 1024
     plain_warps: int = 4
     pool_warps: int = 4
+    overlap: int = 0
 
     def with_values(self, values: dict[str, Any]) -> Tiles:
         """A copy with the known fields of `values` replaced."""
@@ -117,6 +120,13 @@ def default_tiles(channels: int, height: int, batch: int, width: int) -> Tiles:
         # 128 bits of 16-bit outputs a thread
         plain_block=1024,
     )
+
+
+def can_overlap(device: torch.device) -> bool:
+    """Whether kernels of the device may overlap: from compute capability 9.0 on, and where none is run."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (9, 0)
+    return device.type == "meta"
 
 
 def user_cache() -> Path:

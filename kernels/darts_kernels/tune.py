@@ -50,6 +50,7 @@ GROUPS: dict[str, list[dict[str, int]]] = {
         for block in (512, 1024, 2048)
         for warps in (4, 8)
     ],
+    "overlap": [{"overlap": 1}],
 }
 """Candidates of each group, the kernels that take longest first."""
 

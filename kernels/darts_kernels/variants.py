@@ -1,16 +1,17 @@
 """The golden file of binaries: what the compiler makes of every variant that is launched.
 
-One file a Triton version, `variants-triton-<version>.json`: a row a variant, with the digest of its source
-and the facts of its binary (`binary.Binary`). A change in a kernel shows as a change of rows. `changed`
-compiles what the file does not know in its present form, and nothing else: a row whose name (types, hints,
-constants, options) and source digest are as they were is taken as it stands.
+One file a Triton version, `variants-triton-<version>.json`: for every kernel the digest of its source, and
+a line for each kind of binary, which says what it is made of, the facts (`binary.Binary`) and the variants
+that it is for. A change in a kernel shows as a change of lines. `changed` tells what the file does not know
+in its present form, and nothing else is compiled: a row whose name (types, hints, constants, options) and
+source digest are as they were is taken as it stands.
 """
 
 from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,10 @@ _SHOWN = (
 )  # fmt: skip
 
 
+_HELD = ("kernel", "source", "of")
+"""Of a row, what is written once a kernel or before its facts."""
+
+
 def golden_path(version: str | None = None) -> Path:
     """The file of a Triton version (of the installed one); it need not exist."""
     if version is None:
@@ -49,17 +54,48 @@ def golden_path(version: str | None = None) -> Path:
 def read_golden(path: Path | None = None) -> Rows:
     """Rows by the variants' names; none where there is no file."""
     path = path or golden_path()
-    return json.loads(path.read_text(encoding="utf-8"))["variants"] if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return {
+        f"{kernel.strip('_')}-{digest}": {
+            "kernel": kernel, "source": held["source"], **dict(zip(content["facts"], line[2:], strict=True)),
+            "of": line[0],
+        }
+        for kernel, held in content["kernels"].items()
+        for line in held["binaries"]
+        for digest in line[1].split()
+    }  # fmt: skip
 
 
 def write_golden(rows: Mapping[str, Mapping[str, Any]], path: Path | None = None) -> Path:
-    """Write the file whole, a row a line."""
+    """Write the file whole, a line for all variants of a kernel that are described and compiled alike.
+
+    Raises:
+        ValueError: rows of one kernel are of different sources: some of them are out of date.
+    """
     import triton
 
     path = path or golden_path()
-    lines = [f"  {json.dumps(name)}: {json.dumps(rows[name])}" for name in sorted(rows)]
-    head = {"triton": triton.__version__, "target": "sm_90"}
-    text = json.dumps(head)[:-1] + ', "variants": {\n' + ",\n".join(lines) + "\n}}\n"
+    facts = [name for name in next(iter(rows.values()), {}) if name not in _HELD]
+    kernels: dict[str, dict[tuple[Any, ...], list[str]]] = {}
+    sources: dict[str, str] = {}
+    for name, row in sorted(rows.items()):
+        kernel = row["kernel"]
+        if sources.setdefault(kernel, row["source"]) != row["source"]:
+            raise ValueError(f"Rows of {kernel} are of different sources.")
+        line = (row["of"], *(row[fact] for fact in facts))
+        kernels.setdefault(kernel, {}).setdefault(line, []).append(name.rpartition("-")[2])
+    written = []
+    for kernel, lines in sorted(kernels.items()):
+        binaries = [
+            f"  {json.dumps([of, ' '.join(names), *values])}"
+            for (of, *values), names in sorted(lines.items())
+        ]
+        head = f' {json.dumps(kernel)}: {{"source": {json.dumps(sources[kernel])}, "binaries": [\n'
+        written.append(head + ",\n".join(binaries) + "\n ]}")
+    top = {"triton": triton.__version__, "target": "sm_90", "facts": facts}
+    text = json.dumps(top)[:-1] + ', "kernels": {\n' + ",\n".join(written) + "\n}}\n"
     temporary = path.with_suffix(".new")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
@@ -96,14 +132,18 @@ def changed(variants: Iterable[Variant], rows: Mapping[str, Mapping[str, Any]]) 
 
 _LEFT: dict[str, Variant] = {}
 """What the processes of `compiled` are to compile: variants do not travel, so processes are forked."""
+_WORK: list[Callable[[Variant], Any]] = []
 
 
 def compiled(
-    variants: Iterable[Variant], processes: int = 1
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(name, row) of every variant as it is done, compiled in so many processes."""
+    variants: Iterable[Variant],
+    processes: int = 1,
+    work: Callable[[Variant], Any] = compiled_row,
+) -> Iterator[tuple[str, Any]]:
+    """(name, row or what `work` makes of it) of every variant as it is done, in so many processes."""
     _LEFT.clear()
     _LEFT.update({variant.name: variant for variant in variants})
+    _WORK[:] = [work]
     if processes == 1:
         yield from map(_compile_one, list(_LEFT))
         return
@@ -111,5 +151,5 @@ def compiled(
         yield from pool.imap_unordered(_compile_one, list(_LEFT))
 
 
-def _compile_one(name: str) -> tuple[str, dict[str, Any]]:
-    return name, compiled_row(_LEFT[name])
+def _compile_one(name: str) -> tuple[str, Any]:
+    return name, _WORK[0](_LEFT[name])

@@ -35,7 +35,7 @@ BASES: Mapping[str, tuple[str, ...]] = {
     "export": (*_DATA, "model={good}/model.pt", "export.formats=[onnx]"),
     "bench": (*_DATA, "model={good}/model.pt", "bench.seconds=0.05"),
     "report": (),
-    "run": (*_DATA, *_TRAIN, "space=nasbench201", "search.epochs=1",
+    "run": (*_DATA, *_TRAIN, "space=nasbench201", "aim=null", "search.epochs=1",
     "search.finalists=1", "search.channels=4",
             "search.layers=1", "search.batch_size=16", "tune.trials=1"),
 }  # fmt: skip

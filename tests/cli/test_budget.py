@@ -20,7 +20,7 @@ TINY = [
 
 @pytest.fixture(autouse=True)
 def whatever_else_runs_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("measure", "table"):
+    for module in ("measure", "rows"):
         # by module: the package has a function of the same name
         monkeypatch.setattr(sys.modules[f"darts_core.latency.{module}"], "FOREIGN_CORES", 1e9)
 

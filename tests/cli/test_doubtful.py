@@ -15,8 +15,8 @@ from darts_core.runlog import read_json, read_yaml
 
 # alpha rests in the only epoch: nothing is decided
 TIED = [
-    "experiment=demo", "space=nasbench201", "latency.share=null", "search.epochs=1", "search.finalists=1",
-    "search.alpha_warmup_epochs=1", "search.channels=2",
+    "experiment=demo", "space=nasbench201", "aim=null", "search.epochs=1",
+    "search.finalists=1", "search.alpha_warmup_epochs=1", "search.channels=2",
     "search.batch_size=256",
 ]  # fmt: skip
 

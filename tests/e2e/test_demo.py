@@ -20,6 +20,11 @@ def test_the_demo_keeps_its_promises(
     assert cli.main(["run", "experiment=demo", "job=demo"]) == 0
     version = tmp_path / "runs" / "demo" / "V001"
     search = read_json(version / "search" / "result.json")
+    assert search["aim"]["met"]
+    assert search["aim"]["found_ms"] <= 1.05 * search["aim"]["budget_ms"]
+    # what the pool of finalists cost is counted
+    told = search["finalists"]
+    assert 0 < told["choosing_seconds"] < told["device_seconds"] < search["device_seconds"]
     budget = read_json(version / "search" / "budget.json")
     assert budget["budget_ms"] == pytest.approx(0.36 * budget["latency_ms"])
     bracket = search["finalists"]["bracket"]
@@ -35,3 +40,5 @@ def test_the_demo_keeps_its_promises(
     assert (version / "report.html").stat().st_size > 10_000
     said = [r.getMessage() for r in caplog.records if "% test accuracy" in r.getMessage()]
     assert len(said) == 1
+    assert "0.36× of its time was aimed at" in said[0] or "none is compared" in said[0]
+    assert any(r.getMessage().startswith("aims at 0.36x of resnet8's") for r in caplog.records)

@@ -31,7 +31,7 @@ SMALL = [
     "train.batch_size=16", "tune.trials=1", "reduce=prune", "prune.epochs=1", "prune.budget=1000",
     "prune.options.rounds=1", "prune.options.seconds=0.05", "export.formats=[onnx]",
     "export.options.max_seconds=0.05", "bench.baseline_width=2", "bench.seconds=0.05",
-    "allow_doubtful=true",
+    "allow_doubtful=true", "aim=null",
 ]  # fmt: skip
 
 

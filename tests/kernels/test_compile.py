@@ -5,6 +5,7 @@ The interpreter replaces the compiler, so nothing of this runs under TRITON_INTE
 """
 
 import os
+import re
 
 import pytest
 import torch
@@ -23,7 +24,14 @@ from darts_core.bench.offline import (
 from darts_kernels import weighted_sum
 from darts_kernels.binary import LARGEST_SHARED, occupancy, read_binary
 from darts_kernels.standin import code_digest, compile_variant, recorded
-from darts_kernels.variants import changed, compiled, compiled_row, golden_path, read_golden
+from darts_kernels.variants import (
+    changed,
+    compiled,
+    compiled_row,
+    golden_path,
+    read_golden,
+    write_golden,
+)
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter replaces the compiler"
@@ -38,6 +46,31 @@ PLANES = {
 """Kernels that read and write whole planes or rows in order, so that nothing forbids wide accesses."""
 STRIDED = ("REDUCE=1", "POOLED=1", "STRIDE=2")
 """Every other pixel is read: wide accesses do not fit."""
+ROWS_OF_A_WARP = (
+    "a warp slides along rows with a lane a column: a line of memory a load, an element a lane"
+)
+TAPS = "windows are read tap by tap, and a window begins at any pixel"
+NARROW = {
+    "_depthwise_kernel": ROWS_OF_A_WARP,
+    "_inner_kernel": ROWS_OF_A_WARP,
+    "_depthwise_backward_kernel": ROWS_OF_A_WARP,
+    "_inner_backward_kernel": ROWS_OF_A_WARP,
+    "_pool_kernel": TAPS,
+    "_source_pool_kernel": TAPS,
+    "_state_gradient_kernel": TAPS,
+    "_conv_kernel": TAPS,
+    "_conv_input_kernel": TAPS,
+    "_conv_weight_kernel": TAPS,
+    "_infer_stage_kernel": TAPS,
+    "_halve_kernel": "every other pixel is read",
+    "_reduction_backward_kernel": "every other pixel is read and written",
+}
+"""Kernels whose accesses the plan makes narrow, and why."""
+SMALL = {
+    "_finalize_kernel", "_normalize_coefficient_kernel", "_source_coefficient_kernel", "_conv_share_kernel",
+    "_flag_kernel", "_source_flag_kernel",
+}  # fmt: skip
+"""Kernels that move next to nothing: sums of partials, coefficients, flags."""
 PRODUCTS = {"_pointwise_kernel", "_pointwise_backward_kernel", "_point_kernel", "_conv_kernel",
             "_point_backward_kernel", "_reduction_backward_kernel", "_conv_input_kernel",
             "_infer_stage_kernel"}  # fmt: skip
@@ -94,7 +127,7 @@ def test_a_sample_of_binaries_is_as_the_golden_file_says(
 
 @pytest.mark.full
 def test_every_variant_is_as_the_golden_file_says(rows):
-    variants = offline.all_variants()
+    variants = offline.golden_variants()
     unlike = {}
     for name, row in compiled(changed(variants.values(), rows), min(2, os.cpu_count() or 1)):
         before = {k: v for k, v in rows.get(name, {}).items() if k != "source"}
@@ -125,6 +158,28 @@ def found(rows, wrong):
     return [f"{row['kernel']}: {row['of']}: {row}" for row in rows.values() if wrong(row)]
 
 
+def test_variants_that_are_compiled_alike_share_a_line(tmp_path):
+    def row(kernel, registers):
+        return {
+            "kernel": kernel,
+            "source": kernel[1:3],
+            "registers": registers,
+            "spills": 0,
+            "of": "C=16",
+        }
+
+    rows = {
+        "a_kernel-01": row("_a_kernel", 32), "a_kernel-02": row("_a_kernel", 40),
+        "a_kernel-03": row("_a_kernel", 32), "b_kernel-01": row("_b_kernel", 32),
+    }  # fmt: skip
+    path = write_golden(rows, tmp_path / "golden.json")
+    assert read_golden(path) == rows
+    assert path.read_text().count('"C=16"') == 3
+    rows["a_kernel-02"]["source"] = "old"
+    with pytest.raises(ValueError, match="_a_kernel are of different sources"):
+        write_golden(rows, path)
+
+
 def test_no_thread_goes_to_local_memory(rows):
     assert not found(rows, lambda row: row["spills"])
 
@@ -136,6 +191,19 @@ def test_shared_memory_fits_an_h100(rows):
 def test_no_binary_loses_a_nan(rows):
     """relu and pools keep NaN as torch does: a search that diverged must not look sound on the GPU alone."""
     assert not found(rows, lambda row: row["loses_nan"])
+
+
+def test_every_kernel_is_wide_or_says_why_not(rows):
+    assert {row["kernel"] for row in rows.values()} <= PLANES | set(NARROW) | SMALL
+    assert not PLANES & set(NARROW)
+
+
+def test_registers_are_as_the_launch_asks(rows):
+    def above(row):
+        cap = re.search(r"maxnreg=(\d+)", row["of"])
+        return row["registers"] > (int(cap.group(1)) if cap else 255)
+
+    assert not found(rows, above)
 
 
 def test_accesses_are_128_bits_wide_where_the_shape_allows_it(rows):

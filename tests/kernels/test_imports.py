@@ -1,6 +1,7 @@
 """The kernels' files import one another in one direction."""
 
 import ast
+import re
 from pathlib import Path
 
 import darts_kernels
@@ -32,3 +33,15 @@ def test_no_two_files_import_each_other_by_any_way():
 
     for name in files:
         follow(name, ())
+
+
+def test_the_readme_names_every_file_and_every_reference():
+    page = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    table = "\n".join(line for line in page.splitlines() if line.startswith("|"))
+    named = set(re.findall(r"`(\w+\.py)`", table))
+    assert named == {path.name for path in FOLDER.glob("*.py")} - {"__init__.py"}
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in FOLDER.glob("*.py"))
+    missing = [
+        name for name in re.findall(r"`(\w+_reference)`", table) if f"def {name}(" not in sources
+    ]
+    assert not missing

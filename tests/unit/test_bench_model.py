@@ -46,6 +46,28 @@ def test_the_fit_gives_back_what_it_was_fitted_on():
         assert found == pytest.approx(measured_ms, rel=0.2)
 
 
+UNFITTED = (
+    # channels, bf16, images, measured ms, how much too fast the model is
+    (16, False, 64, 3.12, 0.14), (32, False, 64, 1.67, 0.17), (64, False, 64, 1.07, 0.32),
+    (16, True, 64, 2.71, 0.24), (32, True, 64, 1.36, 0.21), (64, True, 64, 0.88, 0.35),
+    (16, True, 256, 9.73, 0.18), (32, True, 256, 4.43, 0.09), (64, True, 256, 2.59, 0.20),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("channels", "low", "batch", "measured_ms", "off"), UNFITTED)
+def test_how_far_off_it_is_where_it_was_not_fitted(channels, low, batch, measured_ms, off):
+    """Single cells of the prototype, forward and backward, 69 launches; docs/kernels.md has the same table.
+
+    The bytes and the depthwise times of a C=16 cell are its share of the whole step's (26.9 GB, 12.7 ms),
+    which is the cell's share of the measured cells; a doubling of channels halves them, as in the network.
+    """
+    cells_ms = 2 * (2 * 3.12 + 1.77 + 2 * 1.67 + 1.18 + 2 * 1.07)
+    share = 3.12 / cells_ms * 16 / channels * batch / 64
+    moved = share * 26.9e9 * (0.5 if low else 1)
+    found = 69 * estimate_launch(moved / 69, 10_000, 4, None, 1)[0] + share * 12.7
+    assert 1 - found / measured_ms == pytest.approx(off, abs=0.01)
+
+
 def test_a_step_s_launches_and_bytes_are_those_that_are_launched():
     case = OfflineCase(channels=4, layers=3, batch=4, size=8)
     found = estimate_case(case)

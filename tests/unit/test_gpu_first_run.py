@@ -78,6 +78,28 @@ def test_packed_binaries_are_found_in_another_place(tmp_path, monkeypatch):
     assert compile_variant(launch.variant).asm["cubin"] == compiled.asm["cubin"]
 
 
+def test_compiling_stops_in_time_and_goes_on(tmp_path, monkeypatch, capsys):
+    from darts_core.bench import offline
+    from darts_kernels import standin
+
+    made = []
+    variants = {
+        name: standin.Variant("_a_kernel", name, "", {}, {}, None)
+        for name in ("one", "two", "three")
+    }
+    monkeypatch.setattr(offline, "all_variants", lambda *_, **__: variants)
+    monkeypatch.setattr(standin, "compile_variant", lambda variant: made.append(variant.name))
+    assert triton_cache.compile_steps(minutes=0) == (1, 2)
+    words = ["triton_cache", "--compile", "--minutes", "0"]
+    monkeypatch.setattr(sys, "argv", words)
+    assert triton_cache.main() == triton_cache.UNFINISHED
+    assert "1 variants are compiled, 2 are left" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*words[:-1], "5"])
+    assert triton_cache.main() == 0
+    assert made == ["one", "one", "one", "two", "three"]
+    assert triton_cache.compile_steps(2) == (2, 0)
+
+
 def test_a_job_says_what_it_costs(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "none"))
     commands = {"step": [sys.executable, "-c", "raise SystemExit(3)"]}

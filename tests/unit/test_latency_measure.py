@@ -22,7 +22,7 @@ from darts_core.latency import (
     speedup,
 )
 from darts_core.latency import device as device_module
-from darts_core.latency.measure import added_ms, in_turn
+from darts_core.latency.turns import added_in_turn, in_turn
 
 FAST = {"warmup_seconds": 0.02, "max_seconds": 0.1}
 
@@ -117,12 +117,40 @@ def test_a_difference_survives_a_changing_pace_and_what_spins_on(clock):
 
         return call
 
-    found = added_ms(spinning(0.002), spinning(0.003), rounds=5)
-    assert found == pytest.approx(1.0, rel=0.05)
-    assert added_ms(spinning(0.002), spinning(0.002), rounds=5) == pytest.approx(0.0, abs=0.02)
+    calls = [spinning(0.003), spinning(0.002), spinning(0.009)]
+    found = added_in_turn(spinning(0.002), calls, seconds=0.02)
+    assert found == pytest.approx([1.0, 0.0, 7.0], rel=0.05, abs=0.05)
+    alone = added_in_turn(None, [spinning(0.004)], seconds=0.02, settle=0.06)
+    assert alone == pytest.approx([4.0 * (1 + 0.01 * (clock.now - 100.0))], rel=0.05)
     pairs = in_turn(spinning(0.002), spinning(0.006), rounds=5)
     ratios = [b / a for a, b in pairs]
     assert ratios == pytest.approx([3.0] * 5, rel=0.05)
+
+
+def test_what_is_sure_is_not_sampled_any_more_and_what_is_not_is_sampled_longer(clock):
+    counts = {"steady": 0, "restless": 0}
+    paces = itertools.cycle([0.002, 0.004, 0.006, 0.003])
+
+    def steady():
+        counts["steady"] += 1
+        clock.sleep(0.002)
+
+    def restless():
+        if counts["restless"] % 5 == 0:  # another pace in every block of five samples
+            restless.pace = next(paces)
+        counts["restless"] += 1
+        clock.sleep(restless.pace)
+
+    restless.pace = 0.002
+    found = added_in_turn(lambda: clock.sleep(0.001), [steady, restless], seconds=0.0, settle=0.0)
+    assert found[0] == pytest.approx(1.0)
+    assert 1.0 <= found[1] <= 5.0
+    # two calls to warm up, then blocks of five
+    assert counts == {"steady": 2 + 5 * 8, "restless": 2 + 5 * 8}
+    counts |= {"steady": 0, "restless": 0}
+    added_in_turn(lambda: clock.sleep(0.2), [steady, restless], seconds=0.0, settle=0.0)
+    assert counts["steady"] == 2 + 5 * 3
+    assert counts["restless"] == 2 + 5 * 8
 
 
 def test_row_survives_a_file_and_newer_ones_are_refused():

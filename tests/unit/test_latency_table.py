@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from darts_core.architecture import Architecture
 from darts_core.errors import LatencyError
@@ -18,6 +19,7 @@ from darts_core.latency import (
     size_model,
 )
 from darts_core.latency import networks as networks_module
+from darts_core.latency import rows as rows_module
 from darts_core.latency import table as table_module
 from darts_core.latency.check import (
     check_predictions,
@@ -67,14 +69,14 @@ def test_places_are_all_edges_of_all_cells():
 
 
 def test_table_is_timed_once_resumed_and_kept_to_its_device(tmp_path, monkeypatch):
-    monkeypatch.setattr(table_module, "FOREIGN_CORES", 1e9)  # whatever else runs here
+    monkeypatch.setattr(rows_module, "FOREIGN_CORES", 1e9)  # whatever else runs here
     net, space = supernet("nasbench201", 1), get_space("nasbench201")
     path = tmp_path / "table.json"
     options = {"path": path, "batch_sizes": (1,), "seconds": 0.001}
     table = build_table(net, space.ops, SHAPE, runtime="eager", **options)
     assert all(ms > 0 for ms in table.rows.values())
     assert {key.split("/")[0] for key in table.rows} == set(space.ops) - {"none", "skip_connect"}
-    monkeypatch.setattr(table_module, "_time", lambda *a: pytest.fail("timed again"))
+    monkeypatch.setattr(table_module, "time_group", lambda *a, **k: pytest.fail("timed again"))
     again = build_table(net, space.ops, SHAPE, runtime="eager", **options)
     assert again.rows == table.rows
     with pytest.raises(LatencyError, match="name another file"):
@@ -98,17 +100,55 @@ def test_interrupted_build_keeps_what_it_timed(tmp_path, monkeypatch):
     monkeypatch.setattr(table_module, "_SAVE_EVERY_SECONDS", 0.0)
     calls = []
 
-    def fails_late(*arguments):
-        calls.append(arguments)
-        if len(calls) == 4:
+    def fails_late(group, *_, **__):
+        calls.append(group)
+        if len(calls) == 3:
             raise KeyboardInterrupt
-        return 1.0, False
+        return dict.fromkeys(group.calls, 1.0), False
 
-    monkeypatch.setattr(table_module, "_time", fails_late)
+    monkeypatch.setattr(table_module, "time_group", fails_late)
     options = {"path": tmp_path / "t.json", "runtime": "eager", "batch_sizes": (1,)}
     with pytest.raises(KeyboardInterrupt):
         build_table(net, space.ops, SHAPE, **options)
-    assert len(LatencyTable.load(tmp_path / "t.json").rows) == 3
+    # a group is one shape at which three operations occur
+    assert len(LatencyTable.load(tmp_path / "t.json").rows) == 6
+
+
+def test_rows_that_share_what_is_taken_off_are_timed_in_turns_with_it_once():
+    net, space = supernet("nasbench201", 1), get_space("nasbench201")
+    place = find_places(net, SHAPE)[0]
+    wanted = {
+        f"{op}/{batch}": table_module._Operation(place, op, batch)
+        for batch in (1, 2)
+        for op in (*space.ops[1:], *space.ops[2:] * 4)
+    }
+    wanted |= {f"again{i}": table_module._Operation(place, "nor_conv_1x1", 1) for i in range(7)}
+    groups = list(rows_module.groups_of(wanted, "onnx", torch.device("cpu"), torch.float32))
+    assert [len(group.calls) + len(group.free) for group in groups] == [8, 3, 4]
+    assert all(group.base is not None for group in groups)
+    # between two convolutions a skip is run, alone it would not be
+    assert not any(group.free for group in groups)
+
+
+def test_what_hands_its_input_on_takes_nothing():
+    x = torch.randn(1, 2, 3, 3)
+
+    class Part:
+        def beside(self):
+            return ()
+
+        def forms(self, runtime, device):
+            return nn.ReLU(), nn.Identity(), x
+
+    (group,) = rows_module.groups_of(
+        {"a": Part(), "b": Part()}, "onnx", torch.device("cpu"), torch.float32
+    )
+    assert group.free == ["a", "b"]
+    found, disturbed = rows_module.time_group(
+        group, torch.device("cpu"), seconds=0.001, settle=True
+    )
+    assert found == {"a": 1e-4, "b": 1e-4}
+    assert not disturbed
 
 
 def test_operations_run_in_onnx_and_without_their_norms():
@@ -408,11 +448,11 @@ def test_check_goes_on_and_leaves_disturbed_networks_out(tmp_path, monkeypatch):
 def test_disturbed_rows_are_taken_anew(tmp_path, monkeypatch, caplog):
     net, space = supernet("nasbench201", 1), get_space("nasbench201")
     options = {"path": tmp_path / "t.json", "batch_sizes": (1,), "seconds": 0.001}
-    monkeypatch.setattr(table_module, "FOREIGN_CORES", -1.0)
+    monkeypatch.setattr(rows_module, "FOREIGN_CORES", -1.0)
     table = build_table(net, space.ops, SHAPE, runtime="eager", **options)
     assert set(table.flagged) == set(table.rows)
     assert "were timed while other processes were busy" in caplog.text
-    monkeypatch.setattr(table_module, "FOREIGN_CORES", 1e9)
+    monkeypatch.setattr(rows_module, "FOREIGN_CORES", 1e9)
     assert build_table(net, space.ops, SHAPE, runtime="eager", **options).flagged == []
     assert LatencyTable.load(tmp_path / "t.json").flagged == []
     with pytest.raises(LatencyError, match="fp32 on a CPU"):

@@ -9,7 +9,7 @@ import torch
 from darts_core.commands.compose import compose, session
 from darts_core.errors import ConfigError, DartsError
 from darts_core.runlog import read_json
-from darts_core.stages import rivals, share
+from darts_core.stages import aim, rivals
 from darts_core.stages.rivals import check_rivals, rival_baseline
 from darts_core.stages.run import _search_part
 
@@ -24,6 +24,8 @@ def pipeline(*overrides: str) -> Any:
 class Timer:
     """Stands in for the timer: 2 ms for whatever it is given; notes what it built."""
 
+    waited = 0.0
+
     def __init__(self) -> None:
         self.make: Any = None
         self.built: list[Any] = []
@@ -37,22 +39,22 @@ def test_a_share_is_one_of_the_time_that_the_rival_takes_and_is_measured_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timer = Timer()
-    monkeypatch.setattr(share, "network_timer", lambda *_: timer)
+    monkeypatch.setattr(aim, "network_timer", lambda *_: timer)
     whole = pipeline("latency.share=0.25", "bench.baseline=resnet8", "bench.baseline_width=3")
     config = _search_part(whole)
     state = torch.get_rng_state()
-    found = share.with_budget(config, (1, 8, 8), 10, CPU, tmp_path)
+    found = aim.with_budget(config, (1, 8, 8), 10, CPU, tmp_path)
     assert torch.equal(state, torch.get_rng_state())
     assert (found.latency.budget_ms, found.latency.share) == (0.5, None)
     assert read_json(tmp_path / "budget.json")["latency_ms"] == 2.0
     first = next(m for m in timer.built[0].modules() if isinstance(m, torch.nn.Conv2d))
     assert (first.in_channels, first.out_channels) == (1, 3)
     count = len(timer.built)
-    again = share.with_budget(config, (1, 8, 8), 10, CPU, tmp_path)
+    again = aim.with_budget(config, (1, 8, 8), 10, CPU, tmp_path)
     assert again == found
     assert len(timer.built) == count
-    plain = _search_part(pipeline())
-    assert share.with_budget(plain, (1, 8, 8), 10, CPU, tmp_path) is plain
+    plain = _search_part(pipeline("aim=null"))
+    assert aim.with_budget(plain, (1, 8, 8), 10, CPU, tmp_path) is plain
 
 
 def test_a_share_beside_another_budget_is_refused() -> None:

@@ -1,0 +1,100 @@
+"""Short samples of a call, on a CPU by a clock, on a GPU between two events around a captured graph."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+
+__all__ = ["SETTLE_SECONDS", "Sampler", "captured", "cpu_sample", "cuda_sample"]
+
+# the threads of another session of ONNX Runtime spin about so long before they sleep
+SETTLE_SECONDS = 0.06
+_GRAPH_CALLS = 20
+
+
+class Sampler:
+    """One short sample of a call at a time, in milliseconds a call."""
+
+    def __init__(
+        self,
+        fn: Callable[[], Any],
+        device: torch.device,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self._calls, self._inner = 1, 1
+        self._sample: Callable[[Callable[[], Any], int], float] = partial(cpu_sample, clock=clock)
+        self._fn = fn
+        if device.type == "cuda":
+            self._sample, self._calls = cuda_sample, _GRAPH_CALLS
+            self._fn = captured(_repeated(fn, _GRAPH_CALLS))
+        self._sample(self._fn, 1)
+        first = self._sample(self._fn, 1)
+        if device.type != "cuda":
+            self._inner = max(1, min(100, round(0.2 / max(first, 1e-4))))
+
+    def __call__(self) -> float:
+        """One sample."""
+        return self._sample(self._fn, self._inner) / self._calls
+
+    def block(self, seconds: float, settle: float) -> float:
+        """Median of the samples of `seconds`, after `settle` seconds in which others let go of the cores."""
+        end = time.monotonic() + settle
+        while time.monotonic() < end:
+            self()
+        times: list[float] = []
+        end = time.monotonic() + seconds
+        while len(times) < 5 or time.monotonic() < end:
+            times.append(self())
+        return statistics.median(times)
+
+
+def _repeated(fn: Callable[[], Any], count: int) -> Callable[[], None]:
+    def run() -> None:
+        for _ in range(count):
+            fn()
+
+    return run
+
+
+def cpu_sample(
+    fn: Callable[[], Any], calls: int, clock: Callable[[], float] | None = None
+) -> float:
+    """Milliseconds of one of `calls` calls by `clock`, `time.perf_counter` by default."""
+    now = clock or time.perf_counter
+    start = now()
+    for _ in range(calls):
+        fn()
+    return (now() - start) * 1e3 / calls
+
+
+def cuda_sample(fn: Callable[[], Any], calls: int) -> float:
+    """The same between two events, the device's queue emptied before."""
+    start = torch.cuda.Event(enable_timing=True)
+    end = torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize()
+    start.record()
+    for _ in range(calls):
+        fn()
+    end.record()
+    torch.cuda.synchronize()
+    return float(start.elapsed_time(end)) / calls
+
+
+def captured(fn: Callable[[], Any]) -> Callable[[], None]:
+    """`fn` as a CUDA graph: three calls on a side stream, then the capture."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            fn()
+    torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.synchronize()
+    recorded = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(recorded):
+        fn()
+    return recorded.replay

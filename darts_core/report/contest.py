@@ -8,16 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from darts_core.metric import Metric
 from darts_core.report.blocks import Section, card, duration, records
+from darts_core.report.escape import plain_text
 from darts_core.report.models_front import baseline_row
 from darts_core.report.models_table import batches
 from darts_core.report.read import VersionRun
 from darts_core.report.results import final_row, model_rows
 from darts_core.report.rows import ModelRow, finite
 from darts_core.report.svg import number
+from darts_core.report.verdict import cost_words
 from darts_core.study.hypervolume import hypervolume
 
-__all__ = ["OURS", "contest", "contest_section"]
+__all__ = ["OURS", "contest", "contest_section", "contest_sentence"]
 
 OURS = "found"
 Costs = tuple[float, float]
@@ -115,6 +118,27 @@ def _paired(values: Sequence[float]) -> dict[str, float | None]:
     found = _spread(values)
     error = None if found["std"] is None else found["std"] / math.sqrt(len(values))
     return {"mean": found["mean"], "error": error}
+
+
+def contest_sentence(told: Mapping[str, Any] | None, metric: Metric) -> str:
+    """What was won over the baseline, over how many seeds and at which cost, or that nothing was."""
+    if told is None:
+        return ""
+    (_, ours), (name, base), *_ = told["networks"].items()
+    share, gain = ours["time_share"]["mean"], base["found_better_by"]
+    sure = 2 * (gain["error"] or 0.0)
+    won = (share < 1 and gain["mean"] >= -sure) or (share == 1 and gain["mean"] > sure)
+    start = "What was found" if won else "Nothing was won: what was found"
+    unit = "points" if metric.share else metric.words
+    word = "better" if gain["mean"] > 0 else "worse"
+    better = f"is {word} by {_with_error({**gain, 'mean': abs(gain['mean'])}).lstrip('+')} {unit}"
+    if abs(gain["mean"]) <= sure:
+        better = f"differs by no more than the noise ({_with_error(gain)} {unit})"
+    cost = cost_words(ours["device_seconds"], base["device_seconds"])
+    return (
+        f" {start} takes {number(share)}× of {plain_text(name, limit=60)}'s time and {better}"
+        f"{cost}, paired over {told['n']} seeds."
+    )
 
 
 def contest_section(told: Mapping[str, Any] | None, run: VersionRun) -> Section | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from darts_core.report.contest import OURS, contest, contest_section
+from darts_core.report.contest import OURS, contest, contest_section, contest_sentence
 from darts_core.report.read import read_version
 from darts_core.report.seeds import seeds_summary
 
@@ -53,10 +53,22 @@ def test_differences_are_paired_and_hypervolumes_have_their_spread(tmp_path: Pat
     assert volume["found"]["std"] == pytest.approx(math.log(2) * 2**0.5)
     assert volume["rivals"] == {"mean": 0.0, "std": 0.0}
     assert volume["found_more"]["error"] == pytest.approx(math.log(2))
+    said = contest_sentence(told, runs[0].metric)
+    assert "takes 0.5× of resnet8's time and differs by no more than the noise (+" in said
+    assert said.endswith("points), at equal cost, paired over 2 seeds.")
     section = contest_section(told, runs[0])
     assert section is not None
     assert "over 2 seeds" in section.note
     assert "resnet8-w4" in str(section.body)
+
+
+def test_what_is_worse_beyond_the_noise_is_no_win(tmp_path: Path) -> None:
+    rows = [row("resnet8", "baseline", 0.95, 2.0), row("ours", "exported", 0.90, 1.0)]
+    runs = [version(tmp_path / str(number), rows) for number in range(2)]
+    said = contest_sentence(contest(runs), runs[0].metric)
+    assert said.startswith(" Nothing was won: what was found takes 0.5×")
+    assert "is worse by 5 ± 0 points" in said
+    assert contest_sentence(None, runs[0].metric) == ""
 
 
 def test_what_was_timed_beside_other_work_does_not_compare(tmp_path: Path) -> None:

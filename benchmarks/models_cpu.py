@@ -51,7 +51,7 @@ SUPERNET_SEED = 100
 COMMANDS = "commands.txt"
 STEPS = ("train", "search", "prune", "export", "time", "write")
 PUBLISHED = {"resnet18": "baseline", "mobilenetv2": "baseline", "DARTS_V2": "published"}
-RUNTIMES = ("eager", "compile", "pt2", "onnx", "openvino", "onnx_int8")
+RUNTIMES = ("eager", "compile", "compile_max", "pt2", "onnx", "openvino", "onnx_int8")
 log = logging.getLogger("darts_core")
 
 

@@ -1,7 +1,8 @@
 """The ways to run a model that the benchmark compares, each as a timed callable.
 
-Models in memory: eager, channels-last eager, torch.compile, a CUDA graph of eager, a CUDA graph of the
-compiled model. Models on disk: every format that `export` writes, loaded again and run in its runtime.
+Models in memory: eager, channels-last eager, torch.compile as it is and in its best mode, a CUDA graph of
+eager, CUDA graphs of the compiled models. Models on disk: every format that `export` writes, loaded again
+and run in its runtime.
 Shapes: x_BCHW images in, logits [B, classes] out.
 """
 
@@ -38,9 +39,13 @@ _IN_MEMORY = {
     "eager": (False, False, False),
     "channels_last": (True, False, False),
     "compile": (True, True, False),
+    "compile_max": (True, True, False),
     "graph": (True, False, True),
     "compile_graph": (True, True, True),
+    "compile_max_graph": (True, True, True),
 }
+# torch.compile in its best mode: every template is tried, parameters become constants
+_BEST: dict[str, Any] = {"max_autotune": True, "freezing": True}
 _DTYPES = {
     "fp32": torch.float32,
     "tf32": torch.float32,
@@ -153,7 +158,7 @@ def prepare(
     own = copy.deepcopy(model).to(device).eval()
     typed: Any = _Typed(own, _DTYPES[precision], channels_last=channels_last).eval()
     if compiled:
-        typed = torch.compile(typed)
+        typed = torch.compile(typed, options=_BEST if "max" in runtime else None)
 
     def call(x_BCHW: Tensor) -> Tensor:
         with torch.inference_mode():

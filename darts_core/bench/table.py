@@ -18,6 +18,7 @@ __all__ = ["markdown_table", "models_table", "print_models"]
 
 
 _WIDE = 130
+_LEGEND = "`*` on the Pareto front beyond its standard error, `!` measured under foreign load."
 
 
 def _header(sizes: Sequence[int], metric: Metric, *, wide: bool) -> list[str]:
@@ -90,7 +91,7 @@ def models_table(rows: Sequence[ModelRow], *, title: str = "", wide: bool = True
 
     table = Table(
         title=Text(plain_text(title)) if title else None, header_style="bold", box=box.SIMPLE_HEAD,
-        caption=Text("* on the Pareto front   ! measured under foreign load, in no front"),
+        caption=Text("* on the front beyond its error   ! measured under foreign load, in no front"),
         pad_edge=False, padding=(0, 1) if wide else (0, 1, 0, 0),
     )  # fmt: skip
     for index, name in enumerate(_header(batches(rows), _metric(rows), wide=wide)):
@@ -119,4 +120,4 @@ def markdown_table(rows: Sequence[ModelRow]) -> str:
     header = _header(batches(rows), _metric(rows), wide=True)
     rule = ["---", "---", *["---:"] * (len(header) - 2)]
     lines = [line(cells) for cells in (header, rule, *_cells(rows, wide=True))]
-    return "\n".join(lines) + "\n\n`*` on the Pareto front, `!` measured under foreign load.\n"
+    return "\n".join(lines) + f"\n\n{_LEGEND}\n"

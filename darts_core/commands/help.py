@@ -100,8 +100,9 @@ ARGPARSE: dict[str, Command] = {
         "darts_core.commands.explain",
     ),
     "predict": Command(
-        "classify image files with an exported model",
-        "examples:\n  darts-core predict --model runs/digits-darts/V001/export a.png b.png",
+        "what a model says of image files and samples",
+        "examples:\n  darts-core predict --model runs/digits-darts/V001/export a.png b.png\n"
+        "  darts-core predict model=my_nas.nets:make weights=net.pt data=digits a.png",
         "darts_core.commands.predict",
     ),
     "latency": Command(
@@ -122,7 +123,8 @@ ARGPARSE: dict[str, Command] = {
     ),
     "serve-bench": Command(
         "load each exported artifact in a fresh process and time it",
-        "examples:\n  darts-core serve-bench runs/digits-darts/V001/export",
+        "examples:\n  darts-core serve-bench runs/digits-darts/V001/export\n"
+        "  darts-core serve-bench model=timm:resnet18 data=cifar10",
         "darts_core.commands.serve_bench",
     ),
 }

@@ -1,10 +1,12 @@
-"""`darts-core predict`: what an exported model says of files."""
+"""`darts-core predict`: what a model says of files."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from typing import TYPE_CHECKING
+
+from darts_core.commands.given_model import SETTINGS_HELP, given_model
 
 if TYPE_CHECKING:
     from darts_core.export import Numbers
@@ -18,10 +20,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "images",
         nargs="+",
         metavar="FILE",
-        help="JPEG, PNG, BMP, PPM, WebP, TIFF or GIF images; .npy files of one sample; a text",
+        help="JPEG, PNG, BMP, PPM, WebP, TIFF or GIF images; .npy files of one sample; a text; and "
+        + SETTINGS_HELP,
     )
     parser.add_argument(
-        "--model", required=True, metavar="DIR",
+        "--model", metavar="DIR",
         help="folder that export wrote; or a model.pt of ours, or its folder, which runs as it is",
     )  # fmt: skip
     parser.add_argument(
@@ -41,12 +44,16 @@ def run(args: argparse.Namespace) -> int:
     from darts_core.errors import ConfigError
     from darts_core.export import Numbers, predict
     from darts_core.report.escape import plain_text
-    from darts_core.stages.targets import import_plugins
 
     if args.top < 1:
         raise ConfigError(f"--top {args.top} must be at least 1.")
-    import_plugins(args.plugins)
-    for found in predict(args.model, args.images, runtime=args.runtime, prefer=args.prefer):
+    asked = [text for text in (args.runtime, args.prefer) if text]
+    given, files = given_model(args.images, args.model, args.plugins, runtimes=asked)
+    if not files:
+        raise ConfigError("Give the files that the model shall be asked about.")
+    model, runtime = (given.place, args.runtime) if given.exported else (given.open(), None)
+    prefer = args.prefer if given.exported else None
+    for found in predict(model, files, runtime=runtime, prefer=prefer):
         if isinstance(found, Numbers):
             _print_numbers(found, args.json)
             continue

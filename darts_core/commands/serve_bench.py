@@ -1,4 +1,4 @@
-"""`darts-core serve-bench`: each exported artifact, loaded in a fresh process and timed there."""
+"""`darts-core serve-bench`: exported artifacts, or a network as it is, each timed in a fresh process."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from darts_core.commands.given_model import EAGER, SETTINGS_HELP, GivenModel, given_model
 from darts_core.errors import ConfigError, ExportError
 from darts_core.report.escape import plain_text
 from darts_core.sample_inputs import draw_inputs
@@ -20,7 +21,11 @@ __all__ = ["configure", "run", "time_artifact"]
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("folder", metavar="DIR", help="folder that export wrote")
+    parser.add_argument(
+        "words", nargs="*", metavar="DIR",
+        help="folder that export wrote; or a model.pt of ours, or its folder; " + SETTINGS_HELP,
+    )  # fmt: skip
+    parser.add_argument("--plugins", nargs="+", default=[], metavar="MODULE", help="import first")
     parser.add_argument("--runtime", action="append", help="only this artifact (repeatable)")
     parser.add_argument(
         "--prefer", metavar="speed|exact", help="only the artifact that load(prefer=...) takes"
@@ -40,50 +45,79 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print load time and latency of each artifact; an artifact that fails is named, the rest go on."""
+    if any(size < 1 for size in args.batch or ()) or args.seconds <= 0:
+        raise ConfigError("--batch must be at least 1 and --seconds above 0.")
+    given = _given(args)
+    wanted = _exported(given, args) if given.exported else _eager(given, args)
+    failed, measured = 0, {}
+    for name in wanted:
+        row = _in_fresh_process(given, args, name)
+        failed += "error" in row
+        measured[name] = row.get("rows", {})
+        print(json.dumps(row) if args.json else _line(row))
+    if failed and failed == len(wanted):
+        raise ExportError(f"No artifact of {given.place} could be loaded and timed.")
+    if args.tune and args.device is None:
+        _keep(Path(given.place), measured)
+    return 0
+
+
+def _given(args: argparse.Namespace) -> GivenModel:
+    folders = [word for word in args.words if "=" not in word or Path(word).exists()]
+    if len(folders) > 1:
+        raise ConfigError(f"One model is timed at a time, not {' and '.join(folders)}.")
+    words = [word for word in args.words if word not in folders]
+    given, strange = given_model(
+        words, folders[0] if folders else None, args.plugins, runtimes=args.runtime or ()
+    )
+    if strange:
+        raise ConfigError(f"{strange[0]!r} is no setting that `serve-bench` reads.")
+    return given
+
+
+def _eager(given: GivenModel, args: argparse.Namespace) -> list[str]:
+    """A network that is not exported runs one way; what makes it is tried here, for a sentence in time."""
+    for option in ("tune", "prefer"):
+        if getattr(args, option):
+            raise ConfigError(f"--{option} is for exported files; {given.place} is not exported.")
+    given.open(args.device)
+    return [EAGER]
+
+
+def _exported(given: GivenModel, args: argparse.Namespace) -> list[str]:
+    """The artifacts that are to be timed, without those that need trust."""
     from darts_core.errors import unknown_name
     from darts_core.export import read_manifest
 
-    folder = Path(args.folder)
+    folder = Path(given.place)
     artifacts = read_manifest(folder)["artifacts"]
     wanted = args.runtime or list(artifacts)
     for name in wanted:
         if name not in artifacts:
             raise ConfigError(unknown_name("artifact", name, artifacts))
     if args.prefer is not None:
-        wanted = [_preferred(args)]
-    if any(size < 1 for size in args.batch or ()) or args.seconds <= 0:
-        raise ConfigError("--batch must be at least 1 and --seconds above 0.")
+        wanted = [_preferred(folder, args)]
     if args.tune:
         from darts_core.export import tune_chunks
 
-        for name, chunk in tune_chunks(args.folder).items():
+        for name, chunk in tune_chunks(folder).items():
             print(
                 f"{plain_text(name)}: large batches {f'in pieces of {chunk}' if chunk else 'as a whole'}"
             )
-    failed, measured = 0, {}
-    for name in wanted:
-        if not args.trust and _is_native(folder, artifacts[name]):
-            print(f"{plain_text(name)}: native code, left out; add --trust if you made it yourself")
-            continue
-        row = _in_fresh_process(args, name)
-        failed += "error" in row
-        measured[name] = row.get("rows", {})
-        print(json.dumps(row) if args.json else _line(row))
-    if failed == len(wanted):
-        raise ExportError(f"No artifact of {args.folder} could be loaded and timed.")
-    if args.tune and args.device is None:
-        _keep(folder, measured)
-    return 0
+    native = [n for n in wanted if not args.trust and _is_native(folder, artifacts[n])]
+    for name in native:
+        print(f"{plain_text(name)}: native code, left out; add --trust if you made it yourself")
+    return [name for name in wanted if name not in native]
 
 
-def _preferred(args: argparse.Namespace) -> str:
+def _preferred(folder: Path, args: argparse.Namespace) -> str:
     from darts_core.device import require_device
     from darts_core.export import choose, read_manifest
 
     if args.runtime:
         raise ConfigError("Give --runtime or --prefer, not both.")
     device = require_device(args.device) if args.device else None
-    return choose(read_manifest(args.folder), args.prefer, device=device, trust=args.trust)
+    return choose(read_manifest(folder), args.prefer, device=device, trust=args.trust)
 
 
 def _keep(folder: Path, measured: Mapping[str, Mapping[str, Any]]) -> None:
@@ -110,10 +144,12 @@ def _is_native(folder: Path, artifact: Mapping[str, Any]) -> bool:
         return False
 
 
-def _in_fresh_process(args: argparse.Namespace, name: str) -> dict[str, Any]:
+def _in_fresh_process(given: GivenModel, args: argparse.Namespace, name: str) -> dict[str, Any]:
     """What `time_artifact` finds in a Python process of its own."""
     question = {
-        "folder": str(Path(args.folder).resolve()),
+        "place": given.place,
+        "settings": given.settings,
+        "plugins": given.plugins,
         "runtime": name,
         "batches": args.batch,
         "device": args.device,
@@ -142,14 +178,16 @@ def child(question: str) -> None:
 
 
 def time_artifact(
-    folder: str,
+    place: str,
     runtime: str,
     batches: list[int] | None,
     device: str | None,
     seconds: float,
     trust: bool,
+    settings: Sequence[str] = (),
+    plugins: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Seconds to load one artifact and its latency at each batch size.
+    """Seconds to load one artifact, or to make a network, and its latency at each batch size.
 
     Returns:
         runtime, load_seconds, rows (batch -> the timing's fields).
@@ -160,7 +198,11 @@ def time_artifact(
     from darts_core.latency import default_batch_sizes, measure
 
     started = time.perf_counter()
-    loaded = load(folder, runtime, device=device, trust=trust)
+    given = GivenModel(place, tuple(settings), tuple(plugins))
+    if given.exported:
+        loaded = load(place, runtime, device=device, trust=trust)
+    else:
+        loaded = given.open(device)
     load_seconds = time.perf_counter() - started
     home = torch.device(getattr(loaded, "device", device or "cpu"))
     rows = {}

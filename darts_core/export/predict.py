@@ -98,7 +98,7 @@ def _opened(
         raise ExportError(
             f"{saved} is not exported: it runs eagerly, not as {runtime or prefer!r}."
         )
-    return open_saved(saved)
+    return open_saved(saved, options.get("device"))
 
 
 def _sample(path: str | Path, model: LoadedModel) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""A network of several named inputs, fed with one row of numbers."""
+"""Networks that are fed otherwise than they were written: several named inputs, rows of values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from darts_core.named_inputs import NamedInput
 
-__all__ = ["ByName", "inner"]
+__all__ = ["ByName", "Rows", "inner"]
 
 
 class ByName(nn.Module):
@@ -55,6 +55,18 @@ class ByName(nn.Module):
         return self.model(**self.named(row_B1F))
 
 
+class Rows(nn.Module):
+    """Samples of one channel [B, 1, F], or of one position [B, F, 1], as rows [B, F]: plain values."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Any:
+        """What the network gives."""
+        return self.model(x.flatten(1))
+
+
 def inner(model: nn.Module) -> nn.Module:
-    """The network as its author made it: what a row of named inputs is taken apart for, else `model`."""
-    return model.model if isinstance(model, ByName) else model
+    """The network as its author made it, which stands behind a `ByName` or `Rows`; else `model`."""
+    return model.model if isinstance(model, (ByName, Rows)) else model

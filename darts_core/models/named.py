@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
+import math
 import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from darts_core.errors import ConfigError, DartsError, unknown_name
-from darts_core.models.by_name import ByName
+from darts_core.models.by_name import ByName, Rows
 from darts_core.models.chosen import chosen
 from darts_core.models.trust import is_trusted, trust
 from darts_core.named_inputs import NamedInput, read_named, shapes_of
@@ -28,13 +30,14 @@ from darts_core.sample_inputs import draw_inputs
 __all__ = [
     "REGISTERED",
     "NamedModel",
-    "check_output",
+    "fitted",
     "is_named",
     "named_model",
     "register_model",
     "saved_model",
 ]
 
+log = logging.getLogger("darts_core")
 Factory = Callable[..., nn.Module]
 REGISTERED: Registry[Factory] = Registry("model")
 
@@ -52,8 +55,8 @@ _MOST = 1 << 20
 def register_model(name: str, *, description: str) -> Callable[[Factory], Factory]:
     """A decorator for a function that makes a network; `model=NAME` then builds it.
 
-    The function is called with those of `num_classes`, `in_channels` and `image_size` (height, width)
-    that it takes, and with `model_args`.
+    The function is called with those of `num_classes`, `in_channels`, `image_size` (height, width) and
+    `in_features` (values of a sample) that it takes, and with `model_args`.
 
     Raises:
         ConfigError: the name is taken, or reads like a file or a function.
@@ -73,6 +76,7 @@ class NamedModel:
         inputs: of a network of several: it is called with them by name, and fed with one row of numbers.
         choices: of a network with choices in it: the option by label; none leaves them open.
         input_shape: of one sample, at which chosen widths are cut out.
+        rows: samples (1, F) or (F, 1) reach it as rows of F values.
     """
 
     name: str
@@ -80,6 +84,7 @@ class NamedModel:
     inputs: Sequence[NamedInput] = ()
     choices: Mapping[str, Any] = field(default_factory=dict)
     input_shape: Sequence[int] = ()
+    rows: bool = False
 
     def make(self) -> nn.Module:
         """A fresh network; its parameters are drawn from torch's global generator.
@@ -101,6 +106,8 @@ class NamedModel:
             raise ConfigError(
                 f"model={self.name} gives a {type(model).__name__}; it must give a torch.nn.Module."
             )
+        if self.rows:
+            model = Rows(model)
         if self.choices:
             return chosen(model, self.choices, self.input_shape)
         return ByName(model, self.inputs) if self.inputs else model
@@ -108,6 +115,8 @@ class NamedModel:
     def described(self) -> dict[str, Any]:
         """What a saved file holds of it."""
         found: dict[str, Any] = {"name": self.name, "arguments": dict(self.arguments)}
+        if self.rows:
+            found["rows"] = True
         if self.choices:
             found |= {"choices": dict(self.choices), "input_shape": list(self.input_shape)}
         return {**found, "inputs": [o.described() for o in self.inputs]} if self.inputs else found
@@ -157,6 +166,7 @@ def named_model(
         "num_classes": num_classes,
         "in_channels": in_channels or image_shape[0],
         "in_chans": in_channels or image_shape[0],
+        "in_features": math.prod(image_shape),
         "image_size": list(image_shape[1:]),
         "img_size": list(image_shape[1:]),
     }
@@ -166,9 +176,7 @@ def named_model(
         known = {"num_classes": num_classes}
     arguments = {**_taken(text, known), **given}
     found = NamedModel(text, arguments, tuple(inputs), choices or {}, tuple(image_shape))
-    if check:
-        check_output(found, image_shape, output_shape or (num_classes,))
-    return found
+    return fitted(found, image_shape, output_shape or (num_classes,)) if check else found
 
 
 def saved_model(node: Mapping[str, Any], source: str) -> NamedModel:
@@ -199,7 +207,8 @@ def saved_model(node: Mapping[str, Any], source: str) -> NamedModel:
         raise ConfigError(f"{source}: the choices of {name} are no options by label.")
     if not all(type(size) is int and 1 <= size <= _MOST for size in shape):
         raise ConfigError(f"{source}: {shape} is no shape of a sample.")
-    return NamedModel(name, dict(arguments), inputs, dict(choices), tuple(shape))
+    rows = node.get("rows") is True
+    return NamedModel(name, dict(arguments), inputs, dict(choices), tuple(shape), rows)
 
 
 def _check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
@@ -276,29 +285,46 @@ def _taken(name: str, known: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in known.items() if key in parameters}
 
 
-def check_output(
+def fitted(
     found: NamedModel, image_shape: Sequence[int], output_shape: Sequence[int]
-) -> None:
-    """Nothing, if the network runs on such samples and gives outputs of this shape.
+) -> NamedModel:
+    """`found`, if it runs on such samples and gives outputs of this shape; or as one that takes rows.
+
+    Samples of one channel (1, F) or one position (F, 1) reach a network over plain values, such as an MLP on
+    a table's columns, as [B, F].
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: it fits neither way.
     """
+    sentence = _misfit(found, image_shape, output_shape)
+    if sentence is None:
+        return found
+    if len(image_shape) == 2 and 1 in image_shape and not found.inputs:
+        by_rows = replace(found, rows=True)
+        if _misfit(by_rows, image_shape, output_shape) is None:
+            log.info("model=%s takes rows of %d values", found.name, math.prod(image_shape))
+            return by_rows
+    raise ConfigError(sentence)
+
+
+def _misfit(
+    found: NamedModel, image_shape: Sequence[int], output_shape: Sequence[int]
+) -> str | None:
+    """Why the network does not fit such samples and outputs; None if it does."""
     with torch.random.fork_rng(devices=[]):
         model = found.make().eval()
-    sample = draw_inputs(image_shape, 2, zeros=True)
     try:
         with torch.no_grad():
-            output = model(sample)
+            output = model(draw_inputs(image_shape, 2, zeros=True))
     except Exception as error:  # of foreign code, of any kind
         taken = shapes_of(found.inputs) or f"[2, {', '.join(map(str, image_shape))}]"
-        raise ConfigError(
-            f"model={found.name} does not run on inputs {taken}: {type(error).__name__}: {str(error)[:300]}"
-        ) from error
+        why = f"{type(error).__name__}: {str(error)[:300]}"
+        return f"model={found.name} does not run on inputs {taken}: {why}"
     shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
     wanted = (2, *output_shape)
-    if shape != wanted:
-        raise ConfigError(
-            f"model={found.name} gives {shape} for two samples; outputs {list(wanted)} are needed. Let "
-            "the function take num_classes, or set it in model_args."
-        )
+    if shape == wanted:
+        return None
+    return (
+        f"model={found.name} gives {shape} for two samples; outputs {list(wanted)} are needed. Let "
+        "the function take num_classes, or set it in model_args."
+    )

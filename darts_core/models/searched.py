@@ -16,7 +16,7 @@ from torch import nn
 
 from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
-from darts_core.models.named import NamedModel, check_output, named_model, saved_model
+from darts_core.models.named import NamedModel, fitted, named_model, saved_model
 from darts_core.spaces import SPACES, ChoiceSpace
 from darts_core.supernet.build import register_network
 from darts_core.supernet.choice_models import register_choice_model
@@ -75,15 +75,14 @@ def named_space(
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         found = find_choices(model.make())
+    first = {label: tied[0].options[0] for label, tied in found.items()}
+    tried = replace(model, choices=first, input_shape=tuple(image_shape))
+    model = replace(model, rows=fitted(tried, image_shape, output_shape).rows)
     space = NamedSpace.of(
         _PREFIX + text + (f" {json.dumps(dict(given))}" if given else ""),
         {label: tied[0].options for label, tied in found.items()},
         skeleton=_SKELETON, reads=reads, model=model, input_shape=tuple(image_shape),
     )  # fmt: skip
-    first = {label: options[0] for label, options in space.choices}
-    check_output(
-        replace(model, choices=first, input_shape=space.input_shape), image_shape, output_shape
-    )
     SPACES.put(space.name, space, description=f"the choices in {text}")
     return space
 

@@ -49,7 +49,12 @@ def follow(model: nn.Module, input_shape: Sequence[int]) -> Any:
     try:
         with warnings.catch_warnings(), _linked_zeros(model):
             warnings.simplefilter("ignore")
-            return torch_pruning.DependencyGraph().build_dependency(model, example)
+            forward = None
+            if example.is_floating_point() and _joins_data(model(example)):
+                forward = _sized
+            return torch_pruning.DependencyGraph().build_dependency(
+                model, example, forward_fn=forward
+            )
     except Exception as error:  # whatever the model or the tracer raises
         raise PruneError(
             f"The channels of {type(model).__name__} cannot be followed ({type(error).__name__}: "
@@ -59,6 +64,33 @@ def follow(model: nn.Module, input_shape: Sequence[int]) -> Any:
         for parameter, wanted in states:
             parameter.requires_grad_(wanted)
         _let_go(model)
+
+
+def _joins_data(output: Any) -> bool:
+    """Whether the network joins its input, or a part of it, to channels: `torch.cat([x, conv(x)], 1)`.
+
+    What needs no gradient is not in the graph. The widths behind such a join then do not add up, and
+    torch-pruning would take its channels for others.
+    """
+    outputs = output if isinstance(output, (tuple, list)) else [output]
+    left = [one.grad_fn for one in outputs if isinstance(one, torch.Tensor)]
+    seen: set[Any] = set()
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        before = [function for function, _ in node.next_functions]
+        if None in before and node.name().startswith("CatBackward"):
+            return True
+        left += before
+    return False
+
+
+def _sized(model: nn.Module, example: torch.Tensor) -> Any:
+    """The network's outputs, with the input in the graph and its width stated there by a split."""
+    (whole,) = example.requires_grad_(True).split([example.shape[1]], dim=1)
+    return model(whole * 1.0)
 
 
 def _let_go(model: nn.Module) -> None:

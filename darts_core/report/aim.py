@@ -11,7 +11,7 @@ from darts_core.report.read import StageRun
 from darts_core.report.rows import ModelRow, finite
 from darts_core.report.svg import number
 
-__all__ = ["aim_html", "aim_sentence"]
+__all__ = ["aim_html", "aim_searched", "aim_sentence"]
 
 # as a search's own budget
 _TOLERANCE = 1.05
@@ -35,6 +35,19 @@ def aim_html(stage: StageRun) -> Markup:
     if missed:
         said += f" {plain_text(str(missed), limit=600)}"
     return callout(said, "ok" if aim.get("met") is True else "bad")
+
+
+def aim_searched(stage: StageRun | None) -> str:
+    """What the search aimed at and measured itself, where no later time counts; "" where it aimed at none."""
+    aim = stage.result.get("aim") if stage is not None else None
+    if not isinstance(aim, Mapping):
+        return ""
+    share, whole = finite(aim.get("share")), finite(aim.get("latency_ms"))
+    taken = finite(aim.get("found_ms"))
+    if share is None or not whole or taken is None:
+        return ""
+    name, ratio = plain_text(str(aim.get("baseline")), limit=60), number(taken / whole)
+    return f" The search aimed at {number(share)}× of {name}'s time; its network took {ratio}×."
 
 
 def aim_sentence(stage: StageRun | None, row: ModelRow, base: ModelRow | None, batch: int) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from darts_core.report.svg import Scale
-from darts_core.study.pareto import pareto_mask, signs
+from darts_core.study.pareto import front_beyond_error, signs
 
 __all__ = ["YOURS", "Axis", "Front", "Key", "Point", "place_labels"]
 
@@ -46,6 +46,7 @@ class Point:
         hollow: drawn as an outline: shown, not compared.
         x_range: ends of its spread (quantiles, or mean and standard deviation).
         y_range: ends of its spread.
+        y_error: standard error of y: on the front lies what is better by more than that.
     """
 
     x: float
@@ -59,6 +60,7 @@ class Point:
     hollow: bool = False
     x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
+    y_error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ class Front:
             return []
         sign = signs([self.x.better, self.y.better])
         costs = np.array([(point.x, point.y) for point in able]) * sign
-        found = [point for point, on in zip(able, pareto_mask(costs), strict=True) if on]
+        mask = front_beyond_error(costs, [point.y_error for point in able])
+        found = [point for point, on in zip(able, mask, strict=True) if on]
         return sorted(found, key=lambda point: (float(sign[0]) * point.x, point.y))
 
     @property

@@ -11,7 +11,7 @@ from darts_core.report.front import Axis, Front, Key, Point
 from darts_core.report.palette import kind_color
 from darts_core.report.rows import ModelRow
 from darts_core.report.svg import number
-from darts_core.study.pareto import pareto_mask
+from darts_core.study.pareto import front_beyond_error
 
 __all__ = [
     "accuracy_latency_front",
@@ -107,6 +107,7 @@ def loaded_rows(rows: Iterable[ModelRow], batch: int) -> list[ModelRow]:
 def accuracy_latency_front(rows: Iterable[ModelRow], batch: int) -> list[ModelRow]:
     """The rows that no other beats in both test accuracy and median latency, fastest first.
 
+    A row that is slower than one of them belongs to it only if it is better by more than the standard error.
     Flagged times and rows without an accuracy do not take part.
 
     Raises:
@@ -116,7 +117,8 @@ def accuracy_latency_front(rows: Iterable[ModelRow], batch: int) -> list[ModelRo
     if not kept:
         return []
     costs = [[row.latency[batch].median_ms, -row.rating] for row in kept]
-    front = [row for row, on in zip(kept, pareto_mask(costs), strict=True) if on]
+    mask = front_beyond_error(costs, [row.standard_error for row in kept])
+    front = [row for row, on in zip(kept, mask, strict=True) if on]
     return sorted(front, key=lambda row: row.latency[batch].median_ms)
 
 
@@ -178,7 +180,7 @@ def _shape(runtime: str) -> str:
 
 def _point(row: ModelRow, batch: int, label: str) -> Point:
     scale = row.metric.scale
-    time, mean, std = row.latency[batch], scale * (row.accuracy_mean or 0.0), row.accuracy_std
+    time, mean = row.latency[batch], scale * (row.accuracy_mean or 0.0)
     spread = bool(time.q05_ms and time.q95_ms) and not time.flagged
     return Point(
         x=time.median_ms,
@@ -191,5 +193,13 @@ def _point(row: ModelRow, batch: int, label: str) -> Point:
         counts=not time.flagged,
         hollow=time.flagged,
         x_range=(time.q05_ms or 0.0, time.q95_ms or 0.0) if spread else None,
-        y_range=(mean - scale * std, mean + scale * std) if std and not time.flagged else None,
+        y_range=_spread(row) if not time.flagged else None,
+        y_error=scale * row.standard_error,
     )
+
+
+def _spread(row: ModelRow) -> tuple[float, float] | None:
+    """Ends of the error bar: the standard deviation over seeds, of one seed the standard error."""
+    scale, wide = row.metric.scale, row.accuracy_std or row.standard_error
+    mean = row.accuracy_mean or 0.0
+    return (scale * (mean - wide), scale * (mean + wide)) if wide else None

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from darts_core.errors import DartsError
 from darts_core.metric import ACCURACY, Metric
-from darts_core.report.aim import aim_sentence
+from darts_core.report.aim import aim_searched, aim_sentence
 from darts_core.report.blocks import Section, callout, card, count_text, duration, pair
 from darts_core.report.escape import plain_text
 from darts_core.report.html import Markup, render
-from darts_core.report.models_front import accuracy_latency_front, baseline_row, models_front
+from darts_core.report.models_front import baseline_row, comparable_rows, models_front
 from darts_core.report.models_table import batches, reference, results_table
 from darts_core.report.palette import KINDS
 from darts_core.report.read import VersionRun, read_rows
@@ -80,6 +80,7 @@ def headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
             return _judged(row.metric, row.accuracy_mean), (
                 f"The {row.label} model. All times were taken while other work ran on the device, so "
                 "none is compared; measure again on a quiet machine (darts-core bench)."
+                f"{aim_searched(run.stages.get('search'))}"
             )
     for name in ("prune", "shrink", "train"):
         stage = run.stages.get(name)
@@ -173,7 +174,7 @@ def _verdict(rows: Sequence[ModelRow], batch: int) -> Markup:
         return Markup()
     beaten = [
         row
-        for row in accuracy_latency_front(rows, batch)
+        for row in comparable_rows(rows, batch)
         if not row.baseline
         and row.latency[batch].median_ms < base.latency[batch].median_ms
         and row.rating >= base.rating
@@ -213,7 +214,9 @@ def results_section(rows: Sequence[ModelRow], problem: str) -> Section | None:
     device = next((r.latency[b].device or r.device for r in rows for b in r.latency), "")
     note = (
         f"Test {metric.words} is the mean over seeds with one standard deviation; latency is the median with "
-        "its 5 and 95 % quantiles. The green edge is the Pareto front; rows on it carry a green bar. "
+        "its 5 and 95 % quantiles. The green edge is the Pareto front, to which a slower model belongs only "
+        "if it is better by more than the standard error (of its seeds, or of the test examples); rows on "
+        "it carry a green bar. "
         "Speed-up compares with the baseline in the same runtime, or with its fastest where it was not "
         f"measured there.{f' Device: {device}.' if device else ''}"
     )

@@ -115,6 +115,15 @@ class ModelRow:
         return statistics.stdev(self.accuracies) if self.n > 1 else None
 
     @property
+    def standard_error(self) -> float:
+        """Of the metric's mean: by seeds, or by the test examples where that is more; 0 if unknown."""
+        by_seeds = (self.accuracy_std or 0.0) / max(self.n, 1) ** 0.5
+        examples, share = finite(self.extra.get("test_examples")), self.accuracy_mean
+        if not examples or share is None:
+            return by_seeds
+        return max(by_seeds, self.metric.counting_error(share, examples * max(self.n, 1)))
+
+    @property
     def rating(self) -> float:
         """The metric's mean on a scale where more is better; 0 when none was taken."""
         return self.metric.rating(self.accuracy_mean or 0.0)

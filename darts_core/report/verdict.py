@@ -28,15 +28,8 @@ def _noise(row: ModelRow, base: ModelRow) -> float:
     spread = (row.accuracy_std or 0.0) + (base.accuracy_std or 0.0)
     if not metric.share:
         return metric.scale * spread
-    return max(metric.scale * max(spread, math.hypot(_counting(row), _counting(base))), 0.05)
-
-
-def _counting(row: ModelRow) -> float:
-    """The standard error of a share counted on the test examples; 0 where their number is unknown."""
-    examples, share = finite(row.extra.get("test_examples")), row.accuracy_mean
-    if not examples or share is None:
-        return 0.0
-    return row.metric.counting_error(share, examples * max(row.n, 1))
+    error = math.hypot(row.standard_error, base.standard_error)
+    return max(metric.scale * max(spread, error), 0.05)
 
 
 def _compare(row: ModelRow, base: ModelRow, batch: int) -> str:

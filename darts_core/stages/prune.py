@@ -68,10 +68,11 @@ def prune(config: PruneStage, folder: Path) -> dict[str, Any]:
     test = evaluate(found.model, bundle, "test")
     metric = bundle.task.metric
     log.info(
-        "pruned: %.3f ms -> %.3f ms (budget %.3f), val %s, test %s",
+        "pruned: %.3f ms -> %.3f ms (budget %.3f), val %s %s, test %s",
         report["latency_before_ms"],
         report["latency_after_ms"],
         report["budget_ms"],
+        metric.words,
         metric.text(val.value),
         metric.text(test.value),
     )

@@ -45,6 +45,8 @@ __all__ = ["run"]
 log = logging.getLogger("darts_core")
 # what is spent on our network beside the training that every network gets
 _BEFORE = ("search", "searched", "tune", "prune", "shrink")
+# seconds for which other work is waited for before what is only aimed at is timed beside it
+_PATIENCE = 10.0
 # of the trained network's time, left where what is aimed at is far off
 _MOST_PRUNED = 0.5
 
@@ -102,7 +104,8 @@ def _search_part(config: Pipeline) -> SearchStage:
     """
     node, recipe = config.latency, config.train
     if not node.charges and config.aim is not None:
-        node = replace(node, share=config.aim, firm=False)
+        patience = min(node.wait_seconds, _PATIENCE)
+        node = replace(node, share=config.aim, firm=False, wait_seconds=patience)
     if node.charges:
         channels, layers = node.channels or recipe.channels, node.layers or recipe.layers
         node = replace(node, channels=channels, layers=layers)

@@ -79,7 +79,12 @@ def train(config: TrainStage, folder: Path) -> dict[str, Any]:
     size = count(model.eval(), bundle.input_shape)
     save_model(folder / "model.pt", model, network.meta)
     metric = bundle.task.metric
-    log.info("trained: val %s, test %s", metric.text(fitted.val), metric.text(test.value))
+    log.info(
+        "trained: val %s %s, test %s",
+        metric.words,
+        metric.text(fitted.val),
+        metric.text(test.value),
+    )
     run.finish(
         **{f"val_{metric.name}": fitted.val},
         **test.named("test"),

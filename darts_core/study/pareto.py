@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from darts_core.errors import ConfigError
 
-__all__ = ["pareto_front", "pareto_mask", "pareto_ranks", "signs"]
+__all__ = ["front_beyond_error", "pareto_front", "pareto_mask", "pareto_ranks", "signs"]
 
 
 def pareto_mask(costs: ArrayLike) -> NDArray[np.bool_]:
@@ -29,6 +29,24 @@ def pareto_mask(costs: ArrayLike) -> NDArray[np.bool_]:
         others = table[known]
         beaten = (others <= table[i]).all(axis=1) & (others < table[i]).any(axis=1)
         mask[i] = not beaten.any()
+    return mask
+
+
+def front_beyond_error(costs: ArrayLike, errors: ArrayLike) -> NDArray[np.bool_]:
+    """`pareto_mask` of two costs of which the second is uncertain.
+
+    Of the rows on the front, from the best in the first cost on, one stays only if its second cost is lower
+    than that of the last one that stayed by more than the standard error of their difference.
+
+    Shapes: costs [rows, 2], errors [rows], standard errors of the second cost -> [rows].
+    """
+    table, spread = np.asarray(costs, dtype=np.float64), np.asarray(errors, dtype=np.float64)
+    mask, last = pareto_mask(table), -1
+    for i in np.flatnonzero(mask)[np.argsort(table[mask, 0], kind="stable")]:
+        if last >= 0 and not np.array_equal(table[i], table[last]):
+            gain = table[last, 1] - table[i, 1]
+            mask[i] = gain > math.hypot(spread[i], spread[last])
+        last = i if mask[i] else last
     return mask
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from darts_core.architecture import Architecture
 from darts_core.commands.compose import compose, session
 from darts_core.errors import LatencyError
-from darts_core.report.aim import aim_html, aim_sentence
+from darts_core.report.aim import aim_html, aim_searched, aim_sentence
 from darts_core.report.read import StageRun
 from darts_core.report.rows import ModelRow
 from darts_core.runlog import read_json
@@ -185,6 +185,9 @@ def test_the_report_says_whether_it_was_met(ms: float, words: str) -> None:
     page = str(aim_html(stage))
     assert "of the 2 ms that &lt;b&gt; takes" in page
     assert "&lt;i&gt;" in page
+    took = f"aimed at 0.5× of <b>'s time; its network took {ms / 2:.3g}×"
+    assert took in aim_searched(stage)
     # folders written before say nothing of it
     old = StageRun("search", Path("s"), result={})
     assert aim_sentence(old, row(ms), row(2.0, baseline=True), 32) == str(aim_html(old)) == ""
+    assert aim_searched(old) == aim_searched(None) == ""

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,12 @@ def test_low_precision_rows_are_evaluated_themselves(
     assert seen == ["bf16", "bf16"]
 
 
-@pytest.mark.parametrize("runtime", ["eager", "channels_last", "pt2"])
+COMPILES = [pytest.mark.full, pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")]
+
+
+@pytest.mark.parametrize(
+    "runtime", ["eager", "channels_last", "pt2", pytest.param("compile_max", marks=COMPILES)]
+)
 def test_every_runtime_gives_the_logits_of_the_model(
     runtime: str, bundle: Any, runs: list[SeedRun], tmp_path: Path
 ) -> None:
@@ -127,8 +133,9 @@ def test_mistakes_end_in_sentences(
 ) -> None:
     with pytest.raises(ConfigError, match="Did you mean 'eager'"):
         check_runtimes(["eagre"], CPU)
-    with pytest.raises(ConfigError, match="needs a CUDA device"):
-        check_runtimes(["graph"], CPU)
+    for captured in ("graph", "compile_graph", "compile_max_graph"):
+        with pytest.raises(ConfigError, match="needs a CUDA device"):
+            check_runtimes([captured], CPU)
     model, _ = load_model(runs[0].path)
     with pytest.raises(ConfigError, match="Unknown precision 'tf32'"):
         prepare(model, "eager", device=CPU, bundle=bundle, folder=tmp_path, precision="tf32")

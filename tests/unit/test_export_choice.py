@@ -122,7 +122,7 @@ def test_serve_bench_keeps_undisturbed_times_where_it_tunes(folder, monkeypatch,
     monkeypatch.setattr(
         serve_bench,
         "_in_fresh_process",
-        lambda args, name: {"runtime": name, "load_seconds": 0.1, "rows": rows[name]},
+        lambda given, args, name: {"runtime": name, "load_seconds": 0.1, "rows": rows[name]},
     )
     only = ["--runtime", "pt2", "--runtime", "onnx"]
     assert cli.main(["serve-bench", str(folder), *only]) == 0

@@ -125,6 +125,25 @@ def test_networks_of_one_input_are_refused_in_a_sentence(
     assert not (folder / "runs").exists() or not list((folder / "runs").glob("*/V*"))
 
 
+def test_a_recipe_for_several_inputs_is_tuned(folder: Path) -> None:
+    words = [
+        "data=npz",
+        "data.path=a.npz",
+        "job=two",
+        "device=cpu",
+        "tune.trials=2",
+        "tune.workers=1",
+    ]
+    small = [
+        "train.epochs=1",
+        "train.batch_size=16",
+        "tune.space.batch_size={choices: [8, 16]}",
+    ]
+    assert cli.main(["tune", *words, *small, "model=several:both"]) == 0
+    found = read_json(folder / "runs" / "two" / "V001" / "tune" / "result.json")
+    assert [trial["state"] for trial in found["trials"]] == ["complete", "complete"]
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [

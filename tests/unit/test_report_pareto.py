@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from darts_core.errors import ConfigError, LatencyError, ResumeError
-from darts_core.report.models_front import accuracy_latency_front
+from darts_core.report.models_front import accuracy_latency_front, models_front
 from darts_core.report.rows import Latency, ModelRow
-from darts_core.study.pareto import pareto_front, pareto_mask
+from darts_core.study.pareto import front_beyond_error, pareto_front, pareto_mask
 
 
 def row(name: str, accuracy: float, median: float, **more: object) -> ModelRow:
@@ -55,6 +55,31 @@ def test_accuracy_latency_front() -> None:
     ]
     assert [r.name for r in accuracy_latency_front(rows, 1)] == ["fast", "slow", "best"]
     assert accuracy_latency_front(rows, 256) == []
+
+
+def test_a_slower_row_belongs_to_the_front_only_beyond_the_standard_error() -> None:
+    def judged(name: str, share: float, median: float, examples: int) -> ModelRow:
+        return row(name, share, median, extra={"test_examples": examples})
+
+    rows = [judged("fast", 0.90, 1.0, 400), judged("near", 0.91, 2.0, 400),
+            judged("far", 0.96, 3.0, 400), judged("farther", 0.961, 4.0, 400)]  # fmt: skip
+    assert rows[0].standard_error == pytest.approx((0.9 * 0.1 / 400) ** 0.5)
+    assert [r.name for r in accuracy_latency_front(rows, 1)] == ["fast", "far"]
+    front = models_front(rows, 1)
+    assert front is not None
+    assert [point.label for point in front.edge] == ["fast", "far"]
+    assert front.points[0].y_range == pytest.approx((88.5, 91.5))
+    many = [judged(r.name, r.accuracies[0], r.latency[1].median_ms, 10**6) for r in rows]
+    assert [r.name for r in accuracy_latency_front(many, 1)] == [r.name for r in rows]
+    # several seeds on the same examples: their spread counts where it is more
+    seeds = replace(rows[0], accuracies=(0.85, 0.95))
+    assert seeds.standard_error == pytest.approx(0.05)
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=20))
+def test_without_errors_it_is_the_plain_front(points: list[tuple[int, int]]) -> None:
+    found = front_beyond_error(points, [0.0] * len(points))
+    assert found.tolist() == pareto_mask(points).tolist()
 
 
 def test_flagged_rows_stay_out() -> None:

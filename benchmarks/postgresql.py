@@ -9,11 +9,27 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 PASSWORD = "se:cret"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server: its URL, and how to stop and start it again."""
+
+    url: str
+    pid_file: Path
+    stop: Callable[[], None]
+    start: Callable[[], None]
+
+    @property
+    def pid(self) -> int:
+        """Of its first process."""
+        return int(self.pid_file.read_text(encoding="utf-8").split()[0])
 
 
 def binaries() -> Path | None:
@@ -43,8 +59,8 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def postgresql_server(**settings: str) -> Iterator[tuple[str, int]]:
-    """(the URL of a fresh server, the id of its first process); it ends with the block.
+def postgresql_server(**settings: str) -> Iterator[Server]:
+    """A fresh server; it ends with the block.
 
     Args:
         settings: of the server, such as `max_connections="100"`; `fsync` is off where it is not named.
@@ -70,11 +86,19 @@ def postgresql_server(**settings: str) -> Iterator[tuple[str, int]]:
     run(programs / "initdb", "-D", folder, *known)
     chosen = {"listen_addresses": "127.0.0.1", "unix_socket_directories": base, "fsync": "off"}
     options = " ".join(f"-c {name}={value}" for name, value in {**chosen, **settings}.items())
-    start = ("-w", "-l", base / "log", "-o", f"-p {port} {options}", "start")
-    run(programs / "pg_ctl", "-D", folder, *start)
-    try:
-        pid = int((folder / "postmaster.pid").read_text(encoding="utf-8").split()[0])
-        yield f"postgresql+psycopg://darts:{PASSWORD}@127.0.0.1:{port}/postgres", pid
-    finally:
+
+    def start() -> None:
+        how = ("-w", "-l", base / "log", "-o", f"-p {port} {options}", "start")
+        run(programs / "pg_ctl", "-D", folder, *how)
+
+    def stop() -> None:
         run(programs / "pg_ctl", "-D", folder, "-m", "immediate", "stop")
+
+    start()
+    try:
+        url = f"postgresql+psycopg://darts:{PASSWORD}@127.0.0.1:{port}/postgres"
+        yield Server(url, folder / "postmaster.pid", stop, start)
+    finally:
+        if (folder / "postmaster.pid").exists():
+            stop()
         shutil.rmtree(base, ignore_errors=True)

@@ -52,7 +52,6 @@ class Meter:
 
     def __init__(self, server: int | None) -> None:
         self._server = None if server is None else psutil.Process(server)
-        self._of: dict[int, float] = {}
         self.counts: Counter[str] = Counter()
 
     def now(self) -> dict[str, float]:
@@ -62,11 +61,14 @@ class Meter:
     def _server_seconds(self) -> float:
         if self._server is None:
             return 0.0
-        for process in [self._server, *self._server.children()]:
+        # a connection is a process of the server's, and ends with it
+        ended = self._server.cpu_times()
+        total = ended.user + ended.system + ended.children_user + ended.children_system
+        for process in self._server.children():
             with contextlib.suppress(psutil.Error):
                 times = process.cpu_times()
-                self._of[process.pid] = times.user + times.system
-        return sum(self._of.values())
+                total += times.user + times.system
+        return total
 
     @contextlib.contextmanager
     def counting(self) -> Iterator[None]:
@@ -163,7 +165,8 @@ def books(spec: StudySpec) -> dict[str, Any]:
 
 def plain(trials: int, url: str | None, server: int | None, folder: Path) -> dict[str, Any]:
     """Optuna alone, over the same storage."""
-    storage = open_storage(folder, url)
+    # its own way of connecting, too
+    storage = open_storage(folder) if url is None else optuna.storages.RDBStorage(url)
     study = optuna.create_study(
         storage=storage, study_name="plain", sampler=optuna.samplers.RandomSampler(seed=0)
     )
@@ -196,7 +199,8 @@ def main() -> None:
                 if (reason := why_not()) is not None:
                     print(f"{kind}: left out ({reason})")
                     continue
-                url, server = stack.enter_context(postgresql_server(fsync="on"))
+                running = stack.enter_context(postgresql_server(fsync="on"))
+                url, server = running.url, running.pid
             found = [
                 {"way": "Optuna alone", **plain(args.trials[0], url, server, folder / "plain")}
             ]

@@ -56,15 +56,22 @@ def with_password(url: str) -> str:
     return f"{url[: found.start('word')]}{password}{url[found.end('word') :]}"
 
 
-def refuse_password(url: str | None, name: str) -> None:
+def refuse_password(url: str | None, name: str, remedy: str | None = None) -> None:
     """Raise when a setting that will be written to files holds a password.
+
+    Args:
+        url: the setting's value.
+        name: the setting.
+        remedy: what to do instead, if not what a database's URL takes.
 
     Raises:
         TuneError: it does.
     """
     if masked(url) != url:
+        usual = (
+            f"write *** in its place and give the password in {PASSWORD_VARIABLE}, or a file with it in "
+            f"{PASSWORD_VARIABLE}_FILE"
+        )
         raise TuneError(
-            f"{name}={masked(url)} holds a password, which would be written into files; write *** in its "
-            f"place and give the password in {PASSWORD_VARIABLE}, or a file with it in "
-            f"{PASSWORD_VARIABLE}_FILE."
+            f"{name}={masked(url)} holds a password, which would be written into files; {remedy or usual}."
         )

@@ -49,17 +49,20 @@ def _export(folder: Path, code: Path) -> str:
     import torch
 
     from darts_core.export.export import export_model
+    from darts_core.models.by_name import Rows
 
     shape = read_json(folder / NETWORK).get("input_shape")
     if not isinstance(shape, list):
-        return "its input shape is not known: write @autosearch.network(input_shape=(C, H, W)) or (C, T)"
-    if len(shape) not in (2, 3):
+        return "its input shape is not known: write @autosearch.network(input_shape=SHAPE), such as (C, H, W)"
+    if len(shape) not in (1, 2, 3):
         return (
-            "only networks for images (C, H, W) and series (C, T) are exported, and its input is "
-            f"{tuple(shape)}"
+            "only networks for images (C, H, W), series (C, T) and values (F,) are exported, and its input "
+            f"is {tuple(shape)}"
         )
     try:
         model = load(folder, code=code)
+        if len(shape) == 1:  # the files take [B, 1, F]
+            model, shape = Rows(model), [1, *shape]
         with torch.no_grad():
             output = model(torch.zeros(1, *shape))
         if not isinstance(output, torch.Tensor) or output.dim() != 2:
@@ -96,7 +99,10 @@ def _readme(
             if command
             else ("train once more with the settings of `config.json`.")
         )
-    done = f"`{EXPORTED}/` holds the verified `.pt2` and ONNX files; inputs as your code normalises them."
+    done = (
+        f"`{EXPORTED}/` holds the verified `.pt2` and ONNX files; inputs as your code normalises them, rows "
+        "[B, F] as [B, 1, F]."
+    )
     return "\n".join(
         [
             f"# The winner of {version.parent.name}/{version.name}",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.commands.overrides import first_line, key_of, parse
-from darts_core.commands.user_tree import GROUPS, group_of
+from darts_core.commands.user_tree import GROUPS, group_of, takes_group
 from darts_core.errors import ConfigError, nearest_names, unknown_name
 from darts_core.reading_yaml import read_yaml
 from darts_core.settings import Settings, kind_words, type_of
@@ -138,6 +138,7 @@ def _look_for_names(
             )
         options = group_options(key, user)
         if options:
+            _refuse_foreign_group(command, key)
             choice = override.value()
             if not isinstance(choice, (str, list)) and not override.is_delete():
                 raise ConfigError(f"{line} chooses no file; choose one of {', '.join(options)}.")
@@ -155,7 +156,31 @@ def _look_for_names(
         closed = is_dataclass(field_type(STAGES[command], key.rpartition(".")[0] or ""))
         added = override.is_add() or override.is_force_add()
         if not added or closed or "." not in key:
-            raise ConfigError(unknown_key(command, key, known))
+            elsewhere = _of_another_choice(key, user)
+            raise ConfigError(elsewhere or unknown_key(command, key, known))
+
+
+def _refuse_foreign_group(command: str, group: str) -> None:
+    """Nothing, unless `group` is one of ours that the command does not read."""
+    nodes = {item.name for item in fields(STAGES[command])}
+    if group in GROUPS and not takes_group(group, nodes):
+        taken = [name for name in GROUPS if takes_group(name, nodes)]
+        raise ConfigError(f"`darts-core {command}` reads no {group}=; it takes {', '.join(taken)}.")
+
+
+def _of_another_choice(key: str, user: Path | None) -> str | None:
+    """A sentence where `key` is a setting of a choice of its group that was not chosen."""
+    group, rest = group_of(key) or ("", "")
+    holders = []
+    for option in group_options(group, user) if rest else ():
+        ours = config_root() / group / f"{option}.yaml"
+        path = ours if user is None or ours.is_file() else user / group / f"{option}.yaml"
+        node: Any = read_yaml(path)
+        for part in rest.split("."):
+            node = node.get(part, _ABSENT) if isinstance(node, dict) else _ABSENT
+        if node is not _ABSENT:
+            holders.append(f"{group}={option}")
+    return f"{key} is a setting of {' and '.join(holders)}; choose that too." if holders else None
 
 
 def _flatten(node: Any, prefix: str = "") -> Iterator[str]:

@@ -9,6 +9,7 @@ take turns until the pool is full.
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,8 @@ CLASSES = Classification()
 PROXIES = ("synflow", "naswot")
 # token numbers have no gradient, which synflow needs
 PROXIES_OF_TOKENS = ("snip", "naswot")
+log = logging.getLogger("darts_core")
+
 _DRAWN = 16  # random architectures for each place in the pool
 _LIKED = 2  # one in so many of those that a ranking saw is seen by the next
 _PARENTS = 6  # whose neighbours are looked at beside the pick's
@@ -100,12 +103,14 @@ def choose_pool(
         seed: of the random architectures.
     """
     rng = np.random.default_rng(seed)
+    log.info("choosing %d finalists: random architectures are drawn and ranked", count)
     drawn = list(_random(space, limits, rng, _DRAWN * count))
     sources: list[tuple[str, Iterable[Architecture]]] = [
         ("an earlier epoch", [a for a in found.earlier if limits.admits(a) and limits.fills(a)])
     ]
     ranked: list[tuple[str, list[Architecture]]] = []
     for name, ranking in rankings.items():
+        log.info("ranking %d architectures by %s", len(drawn), name)
         values = ranking(drawn)
         order = [drawn[i] for i in sorted(range(len(drawn)), key=lambda i: -values[i])]
         ranked.append((name, order))
@@ -113,6 +118,7 @@ def choose_pool(
     sources += ranked
     parents = [found.architecture, *(ranked[-1][1][:_PARENTS] if ranked else [])]
     near = _neighbours(parents, found, space, limits, rng)
+    log.info("ranking %d neighbours of the best", len(near))
     sources.append(("a neighbour", _by_all(near, rankings)))
     return list(itertools.islice(_admitted(found, limits, sources), count))
 

@@ -30,6 +30,9 @@ class TuneOptions(Settings):
     constraints: Mapping[str, Any] | None = setting(None, "e.g. {latency_ms: '<= 2.5'}")
     storage: str | None = setting(None, "URL of a database; null: a journal in the folder")
     study_name: str | None = setting(None, "in a database; null: from the folder")
+    artifacts: str | None = setting(
+        None, "where hosts without a common folder keep trials' files: a path, s3://... (fsspec)"
+    )
     max_failure_share: float = setting(
         0.5, "the study ends when more of its trials have failed", low=0, high=1
     )
@@ -76,6 +79,8 @@ class TuneOptions(Settings):
     def check(self) -> None:
         """Refuse a password that would be written into files."""
         refuse_password(self.storage, "tune.options.storage")
+        remedy = "leave it out, and give it as that storage's package reads it from the environment"
+        refuse_password(self.artifacts, "tune.options.artifacts", remedy)
 
 
 @dataclass(frozen=True)

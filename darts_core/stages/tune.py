@@ -81,6 +81,7 @@ def tune(config: TuneStage, folder: Path) -> dict[str, Any]:
         constraints=options.constraints,
         storage=options.storage,
         study_name=options.study_name,
+        artifacts=options.artifacts,
         max_failure_share=options.max_failure_share,
         max_restarts=options.max_restarts,
         stale_seconds=options.stale_seconds,

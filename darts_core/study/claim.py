@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from darts_core.study.database import lost
 from darts_core.study.lease import BEAT_SECONDS, Lease, Leases
 
 __all__ = ["Claim", "LeaseLost"]
@@ -25,7 +26,7 @@ class Claim:
 
     `pauses` is set when the trial waits at a rung from here on, instead of having ended; `share` is the
     part of a device that a trial has while all workers run; `row` is what the runner wants kept beside
-    the books' own record of the trial's end.
+    the books' own record of the trial's end; `together` does several things to the books at once.
     """
 
     trial: Any
@@ -40,6 +41,7 @@ class Claim:
     pauses: bool = False
     row: dict[str, Any] = field(default_factory=dict)
     over: Callable[[], str | None] = lambda: None
+    together: Callable[[Callable[[], None]], None] = lambda step: step()
     _writing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -75,12 +77,16 @@ class Claim:
         Raises:
             LeaseLost: the file carries another worker's token.
         """
-        with self._writing:
+
+        def renewed() -> None:
             self.check()
             self.lease.epochs = max(self.lease.epochs, epochs)
             snapshot = Lease(**vars(self.lease))
             snapshot.seconds = self.seconds()
             self.leases.write(self.number, snapshot)
+
+        with self._writing:
+            self.together(renewed)
 
     def restart(self, *, died: bool = True) -> None:
         """Begin another sitting in the same worker.
@@ -91,17 +97,20 @@ class Claim:
         with self._writing:
             self.lease.seconds = self.seconds()
             self.lease = self.lease.successor(died=died)
-            self.leases.write(self.number, self.lease)
+            self.together(lambda: self.leases.write(self.number, self.lease))
             self.since = time.monotonic()
 
     def release(self) -> None:
         """Let anybody go on with this trial; a stop on request is not counted as a death."""
+
+        def released() -> None:
+            if self._ours():
+                self.lease.seconds = self.seconds()
+                self.lease.start, self.lease.epochs_before = None, -1
+                self.leases.write(self.number, self.lease)
+
         with self._writing:
-            if not self._ours():
-                return
-            self.lease.seconds = self.seconds()
-            self.lease.start, self.lease.epochs_before = None, -1
-            self.leases.write(self.number, self.lease)
+            self.together(released)
 
     @contextlib.contextmanager
     def beating(self) -> Iterator[None]:
@@ -114,6 +123,9 @@ class Claim:
                     self.renew()
                 except (LeaseLost, OSError):
                     return  # the next report meets the same and ends the trial
+                except Exception as error:  # drivers raise their own kinds
+                    if not lost(error):
+                        raise
 
         thread = threading.Thread(target=beat, daemon=True, name=f"lease-{self.number}")
         thread.start()

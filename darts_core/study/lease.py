@@ -201,6 +201,11 @@ class LeaseWatch:
         self._host = host_name()
         self._seen: dict[str, tuple[float, float]] = {}
 
+    def forgive(self) -> None:
+        """Wait anew for the beat of each lease: nobody could renew one meanwhile."""
+        now = time.monotonic()
+        self._seen = {token: (beat, now) for token, (beat, _) in self._seen.items()}
+
     def alive(self, lease: Lease | None) -> bool:
         """Whether the worker that holds `lease` still runs."""
         if lease is None:

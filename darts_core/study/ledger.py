@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from darts_core.errors import TuneError
 from darts_core.runlog import read_json, write_json, write_yaml
 from darts_core.study.accounts import Tally
+from darts_core.study.artifacts import artifacts_of
 from darts_core.study.budget import Spent
 from darts_core.study.claim import Claim
 from darts_core.study.early import EarlyStopping
@@ -33,8 +35,8 @@ from darts_core.study.lease import FileLeases, Lease, Leases, LeaseWatch, Stored
 from darts_core.study.optuna_private import (
     numbered,
     set_attr,
-    set_attrs,
     taken_up,
+    told,
 )
 from darts_core.study.promotion import PAUSED, PromotingStudy, paused, promoter_of
 from darts_core.study.propose import propose
@@ -43,7 +45,7 @@ from darts_core.study.records import IS_BASELINE, OUTSIDE, TrialRecord, meets, r
 from darts_core.study.samplers import Drawing, grid_size, make_sampler
 from darts_core.study.space import suggest
 from darts_core.study.spec import StudySpec
-from darts_core.study.storage import open_storage, study_lock
+from darts_core.study.storage import open_storage, study_books
 from darts_core.study.trial import outcome_values
 
 __all__ = ["Ledger"]
@@ -65,9 +67,11 @@ class Ledger:
         self.trials_folder.mkdir(parents=True, exist_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         storage = open_storage(self.folder, spec.storage)
-        self.lock = study_lock(self.folder, spec.storage, spec.study_name, storage)
         self._watch = LeaseWatch(spec.stale_seconds)
-        with self.lock.held():
+        self.books = study_books(
+            self.folder, spec.storage, spec.study_name, storage, self._watch.forgive
+        )
+        with self.books.held():
             self.study = self._open(storage)
         self.leases: Leases = FileLeases(self.trial_folder)
         if spec.storage is not None:
@@ -75,6 +79,7 @@ class Ledger:
         self._limit = self._trial_limit()
         self._promoter = promoter_of(self.study, self.spec.budget, self._limit, self._lease)
         self._early = EarlyStopping(spec, self.study, self._promoter, self.trials)
+        self._artifacts = artifacts_of(spec.artifacts, spec.study_name)
         self._tally = Tally()
         self._tried_all = False
 
@@ -109,7 +114,7 @@ class Ledger:
 
     def trials(self) -> list[FrozenTrial]:
         """All trials as the storage has them now."""
-        return self.study.real_trials()
+        return self.books.run(self.study.real_trials)
 
     def _lease(self, number: int) -> Lease | None:
         return self.leases.read(number)
@@ -122,7 +127,17 @@ class Ledger:
         Raises:
             TuneError: too large a share of the trials failed.
         """
-        with self.lock.held():
+        claim = self.books.run(self._claim)
+        if claim is not None and claim.resumed and self._artifacts is not None:
+            try:
+                self._artifacts.fetch(claim.number, claim.folder)
+            except BaseException:
+                claim.release()
+                raise
+        return claim
+
+    def _claim(self) -> Claim | None:
+        with self.books.held():
             trials = self.trials()
             tally = self._tally.add(trials)
             tally.check_failures(trials, self.spec.max_failure_share, self.spec.hopeless)
@@ -273,6 +288,7 @@ class Ledger:
             since=time.monotonic(),
         )
         claim.over = lambda: self.over(claim)
+        claim.together = self.books.run
         return claim
 
     # -- while a trial runs -----------------------------------------------------------------------
@@ -283,8 +299,16 @@ class Ledger:
         Raises:
             LeaseLost: another worker runs this trial now.
         """
-        claim.renew(epoch + 1)
-        return self._early.reason(claim, epoch, metrics) or self.over(claim)
+        if self._artifacts is not None:
+            claim.renew(epoch + 1)
+            self._artifacts.keep(claim.number, claim.folder)
+
+        def reported() -> str | None:
+            if self._artifacts is None:
+                claim.renew(epoch + 1)
+            return self._early.reason(claim, epoch, metrics) or self.over(claim)
+
+        return self.books.run(reported)
 
     def over(self, claim: Claim) -> str | None:
         """The spent budget that ends a running trial, or None. The baseline always runs to its end."""
@@ -317,22 +341,39 @@ class Ledger:
         Raises:
             LeaseLost: another worker runs this trial now.
         """
-        with self.lock.held():
-            claim.check()
-            if state == "pruned" and claim.pauses:
-                set_attr(self.study, claim.trial, PAUSED, reason)
-                claim.release()
-                log.info("trial %d pauses, %s", claim.number, reason)
-                return self.record(numbered(self.study, claim.number))
-            claim.lease.seconds = claim.seconds()
-            ended = self._settle(
-                claim.number, claim.lease, state, reason, metrics or {}, values, trace, claim.row
-            )
-        return self.record(ended)
+        if self._artifacts is not None:
+            claim.renew()
+            self._artifacts.keep(claim.number, claim.folder)
+            self._artifacts.forget(claim.number)
+
+        def ended() -> FrozenTrial:
+            with self.books.held():
+                claim.check()
+                if state == "pruned" and claim.pauses:
+                    set_attr(self.study, claim.trial, PAUSED, reason)
+                    claim.release()
+                    log.info("trial %d pauses, %s", claim.number, reason)
+                    return numbered(self.study, claim.number)
+                claim.lease.seconds = claim.seconds()
+                return self._settle(
+                    claim.number,
+                    claim.lease,
+                    state,
+                    reason,
+                    metrics or {},
+                    values,
+                    trace,
+                    claim.row,
+                )
+
+        return self.record(self.books.run(ended))
 
     def end_paused(self) -> list[TrialRecord]:
         """End the trials that still wait, when nothing is left to run; the records of these."""
-        with self.lock.held():
+        return self.books.run(self._end_paused)
+
+    def _end_paused(self) -> list[TrialRecord]:
+        with self.books.held():
             running = [t for t in self.trials() if t.state == TrialState.RUNNING]
             if not all(paused(t) for t in running):
                 return []
@@ -380,13 +421,14 @@ class Ledger:
         }
         if self.spec.constraints and result["state"] == "complete":
             attrs["violations"] = meets(result["metrics"], self.spec.constraints)
-        set_attrs(self.study, number, attrs)
         self.study.sampler = self._sampler(number)
         state = TrialState[result["state"].upper()]
         values = result["values"] if state == TrialState.COMPLETE else None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return self.study.tell(number, values, state=state)
+        try:
+            return told(self.study, number, state, values, attrs)
+        except UpdateFinishedTrialError:
+            # told before, and the answer was lost with the connection
+            return numbered(self.study, number)
 
     # -- looking ----------------------------------------------------------------------------------
 
@@ -407,6 +449,9 @@ class Ledger:
 
     def may_promote(self) -> bool:
         """Whether paused trials wait for what other workers' trials will report."""
+        return self.books.run(self._may_promote)
+
+    def _may_promote(self) -> bool:
         trials = self.trials()
         if self.spec.budget.exhausted(self.spent(trials), running=True) is not None:
             return False
@@ -415,6 +460,9 @@ class Ledger:
 
     def unfinished(self) -> bool:
         """Whether a trial is still to be run or to be finished."""
+        return self.books.run(self._unfinished)
+
+    def _unfinished(self) -> bool:
         trials = self.trials()
         if self._tally.add(trials).running:
             return True

@@ -6,10 +6,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Container, Mapping
+import copy
+import json
+import math
+from collections.abc import Container, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 from optuna import Study
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import GridSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -27,6 +32,7 @@ __all__ = [
     "set_value",
     "stored",
     "taken_up",
+    "told",
 ]
 
 
@@ -103,10 +109,18 @@ def _id(study: Study, number: int) -> int:
 
 def attr_of(study: Study, number: int, name: str) -> Any:
     """A user attribute of the trial of that number, or None; of a database nothing else is read."""
-    # Optuna's cache reads the whole trial for it
-    storage = getattr(study._storage, "_backend", study._storage)
-    source = storage if hasattr(storage, "scoped_session") else study._storage
-    return source.get_trial_user_attrs(_id(study, number)).get(name)
+    trial = _id(study, number)
+    backend: Any = getattr(study._storage, "_backend", None)
+    if not hasattr(backend, "scoped_session"):
+        return study._storage.get_trial_user_attrs(trial).get(name)
+    from optuna.storages._rdb import models
+    from optuna.storages._rdb.storage import _create_scoped_session
+
+    kind = models.TrialUserAttributeModel
+    with _create_scoped_session(backend.scoped_session, True) as session:
+        wanted = session.query(kind.value_json).filter_by(trial_id=trial, key=name)
+        found = wanted.one_or_none()
+    return None if found is None else json.loads(found[0])
 
 
 def set_attrs(study: Study, number: int, attrs: Mapping[str, Any]) -> None:
@@ -126,10 +140,85 @@ def set_attrs(study: Study, number: int, attrs: Mapping[str, Any]) -> None:
     from optuna.storages._rdb import models
     from optuna.storages._rdb.storage import _create_scoped_session
 
+    kind = models.TrialUserAttributeModel
     with _create_scoped_session(backend.scoped_session, True) as session:
-        for name, value in attrs.items():
-            kind = models.TrialUserAttributeModel
-            backend._set_trial_attr_without_commit(session, kind, trial, name, value)
+        state = models.TrialModel.find_or_raise_by_id(trial, session).state
+        backend.check_trial_is_updatable(trial, state)
+        session.execute(_upsert(backend.engine.name, kind, _rows(trial, attrs)))
+
+
+def told(
+    study: Study,
+    number: int,
+    state: TrialState,
+    values: list[float] | None,
+    attrs: Mapping[str, Any],
+) -> FrozenTrial:
+    """End the trial of that number with its attributes, in a database as one transaction; the ended trial.
+
+    As `Study.tell`, which reads the whole trial once more. The values are checked ones.
+
+    Raises:
+        UpdateFinishedTrialError: it has ended.
+    """
+    frozen = copy.copy(numbered(study, number))
+    if frozen.state.is_finished():
+        raise UpdateFinishedTrialError(f"Trial {number} has ended.")
+    last = frozen.last_step
+    if state == TrialState.PRUNED and last is not None and len(study.directions) == 1:
+        value = frozen.intermediate_values[last]
+        values = None if math.isnan(value) else [value]
+    frozen.user_attrs = {**frozen.user_attrs, **attrs}
+    study.sampler.after_trial(study, frozen, state, values)
+    with _with_what_follows(study, frozen._trial_id, number, attrs):
+        study._storage.set_trial_state_values(frozen._trial_id, state, values)
+    frozen.state, frozen.values = state, values
+    frozen.datetime_complete = datetime.now()
+    return frozen
+
+
+@contextlib.contextmanager
+def _with_what_follows(
+    study: Study, trial: int, number: int, attrs: Mapping[str, Any]
+) -> Iterator[None]:
+    """Store attributes in the transaction of the storage's next write, which the block makes."""
+    backend: Any = getattr(study._storage, "_backend", None)
+    if not hasattr(backend, "scoped_session"):
+        set_attrs(study, number, attrs)
+        yield
+        return
+    from optuna.storages._rdb import models
+
+    # the storage's own work takes this thread's session, and commits it
+    session = backend.scoped_session()
+    try:
+        session.execute(
+            _upsert(backend.engine.name, models.TrialUserAttributeModel, _rows(trial, attrs))
+        )
+        yield
+    except BaseException:
+        session.rollback()
+        session.close()
+        raise
+
+
+def _rows(trial: int, attrs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"trial_id": trial, "key": k, "value_json": json.dumps(v)} for k, v in attrs.items()]
+
+
+def _upsert(dialect: str, kind: Any, rows: list[dict[str, Any]]) -> Any:
+    """The statement that stores attributes, in the place of older ones."""
+    if dialect == "mysql":
+        from sqlalchemy.dialects import mysql
+
+        new = mysql.insert(kind).values(rows)
+        return new.on_duplicate_key_update(value_json=new.inserted.value_json)
+    from sqlalchemy.dialects import postgresql, sqlite
+
+    found: Any = (sqlite if dialect == "sqlite" else postgresql).insert(kind).values(rows)
+    return found.on_conflict_do_update(
+        index_elements=[kind.trial_id, kind.key], set_={"value_json": found.excluded.value_json}
+    )
 
 
 def set_value(study: Study, trial: Any, step: int, value: float) -> None:

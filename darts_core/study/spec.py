@@ -32,7 +32,8 @@ class StudySpec:
     `baseline` is the user's own configuration: trial 0, run to its end whatever it reports, also where it
     lies outside the space. With `distinct` no point is tried twice, and a finite space ends the study.
     `device_share` is the part of a device that each of the workers has. `trials_folder` and `trial_name`
-    say where trials lie if not in `trials/NNNN`. When the first `hopeless` trials have all failed the study
+    say where trials lie if not in `trials/NNNN`; `artifacts` is a path that all hosts reach, where trials'
+    files are kept for whoever goes on with them. When the first `hopeless` trials have all failed the study
     ends: the code is broken, not its settings.
     """
 
@@ -52,6 +53,7 @@ class StudySpec:
     trials_folder: Path | None = None
     trial_name: Callable[[int], str] | None = None
     storage: str | None = None
+    artifacts: str | None = None
     study_name: str = "tune"
     max_failure_share: float = 0.5
     hopeless: int | None = None

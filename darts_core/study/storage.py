@@ -8,61 +8,55 @@ ignore everything appended later, so the tear is cut off on opening, under the l
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from darts_core.credentials import masked, with_password
 from darts_core.errors import TuneError
-from darts_core.runlog import named_errors
+from darts_core.runlog import append_bytes
 from darts_core.store.locks import FileLock
+from darts_core.study.database import Database, open_database
 
-__all__ = [
-    "cut_torn_line",
-    "open_storage",
-    "study_lock",
-]
+__all__ = ["FileBooks", "cut_torn_line", "open_storage", "study_books"]
+
+Result = TypeVar("Result")
 
 
-class DatabaseLock:
-    """A study's lock in its database server: for jobs and hosts that share nothing else.
+class FileBooks:
+    """What guards books in a file: a lock beside it. Nothing is connected to."""
 
-    It belongs to one connection, so the server frees it when its holder dies.
-    """
+    def __init__(self, path: Path) -> None:
+        self._lock = FileLock(path)
 
-    def __init__(self, engine: Any, name: str) -> None:
-        self._engine = engine
-        self._key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> contextlib.AbstractContextManager[None]:
         """The lock as a `with` block."""
-        from sqlalchemy import text
+        return self._lock.held()
 
-        mysql = self._engine.dialect.name == "mysql"
-        take = "SELECT GET_LOCK(:key, -1)" if mysql else "SELECT pg_advisory_lock(:key)"
-        give = "SELECT RELEASE_LOCK(:key)" if mysql else "SELECT pg_advisory_unlock(:key)"
-        key = {"key": str(self._key) if mysql else self._key}
-        with self._engine.connect() as connection:
-            connection = connection.execution_options(isolation_level="AUTOCOMMIT")
-            connection.execute(text(take), key)
-            try:
-                yield
-            finally:
-                connection.execute(text(give), key)
+    def run(self, step: Callable[[], Result]) -> Result:
+        """`step()`."""
+        return step()
 
 
-def study_lock(folder: Path, url: str | None, name: str, storage: Any) -> FileLock | DatabaseLock:
-    """The lock under which a study's books change: beside its journal or SQLite file, else in its server."""
+def study_books(
+    folder: Path, url: str | None, name: str, storage: Any, back: Callable[[], None]
+) -> FileBooks | Database:
+    """The lock under which a study's books change: beside its journal or SQLite file, else in its server.
+
+    Args:
+        folder: of the study.
+        url: of its database; None for a journal.
+        name: of the study.
+        storage: of `open_storage`.
+        back: called when a server is back after it was away.
+    """
     if url is None:
-        return FileLock(folder / "study.lock")
+        return FileBooks(folder / "study.lock")
     if url.startswith("sqlite"):
         path = storage.engine.url.database
-        return FileLock(f"{Path(path).resolve()}.lock" if path else folder / "study.lock")
-    return DatabaseLock(storage.engine, name)
+        return FileBooks(Path(f"{Path(path).resolve()}.lock") if path else folder / "study.lock")
+    return Database(storage, name, back)
 
 
 class _JournalLock(FileLock):
@@ -122,7 +116,7 @@ def open_storage(folder: Path, url: str | None = None) -> Any:
         TuneError: the URL's kind is unknown, its driver is missing, or the database cannot be opened.
     """
     if url is not None:
-        return _open_database(url)
+        return open_database(url)
     from optuna.storages import JournalStorage
 
     path = folder / "study.journal"
@@ -163,54 +157,7 @@ def _backend(path: Path, lock: _JournalLock) -> Any:
                 self._held += logs
                 return
             text = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in logs)
-            with lock.held(), named_errors(path):
-                try:
-                    with path.open("ab") as stream:
-                        stream.write(text.encode())
-                        stream.flush()
-                        os.fsync(stream.fileno())
-                except OSError:
-                    with contextlib.suppress(OSError):
-                        cut_torn_line(path)
-                    raise
+            with lock.held():
+                append_bytes(path, text.encode())
 
     return Journal(str(path), lock_obj=lock)  # type: ignore[arg-type]
-
-
-def _open_database(url: str) -> Any:
-    if not url.startswith(("sqlite:///", "postgresql://", "postgresql+", "mysql")):
-        raise TuneError(
-            f"The storage {masked(url)!r} is not understood; leave it out for a journal file, or give "
-            "sqlite:///FILE or postgresql://USER@HOST/NAME."
-        )
-    try:
-        from optuna.storages import RDBStorage
-        from sqlalchemy import event
-    except ImportError as error:
-        raise TuneError(
-            f"The storage {masked(url)} needs SQLAlchemy and alembic: pip install 'darts-core[sql]'."
-        ) from error
-    options: dict[str, Any] = {}
-    if url.startswith("sqlite"):
-        options = {"connect_args": {"timeout": 60}}
-    full = with_password(url)
-    try:
-        storage = RDBStorage(full, engine_kwargs=options)
-    except Exception as error:  # drivers raise their own kinds
-        first = str(error).splitlines()[0].replace(full, str(masked(url)))
-        # no `from`: the driver's own text may hold the password
-        raise TuneError(f"The storage {masked(url)} cannot be opened ({first}).") from None
-    if url.startswith("sqlite"):
-        # a plain BEGIN takes the write lock late and then fails instead of waiting
-        event.listen(storage.engine, "connect", _manual_transactions)
-        event.listen(storage.engine, "begin", _begin_immediate)
-        storage.engine.dispose()
-    return storage
-
-
-def _manual_transactions(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None
-
-
-def _begin_immediate(connection: Any) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")

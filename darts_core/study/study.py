@@ -84,6 +84,8 @@ def run_study(
             direction, for several), constraints (name -> "<= bound"), enqueue (settings to run
             first, in order), baseline (the user's own setting: trial 0, never stopped), storage (URL;
             None is a journal file), study_name (in a database; by default from the folder),
+            artifacts (a path or `s3://`-like URL that all hosts reach: trials' files for whoever goes on
+            with them, where hosts have no folder in common),
             max_failure_share (0.5),
             max_restarts (3: of a trial whose process dies without anything new to report).
 
@@ -120,7 +122,7 @@ def open_study(
         TuneError: the storage is in use by another study's space.
     """
     ledger = Ledger(spec)
-    with ledger.lock.held():
+    with ledger.books.held():
         if not ledger.study.user_attrs.get("ready"):
             for trial in known if not ledger.trials() else ():
                 add_stored(ledger.study, trial)

@@ -88,6 +88,7 @@ class DartsSweeperConfig:
     warm_start: Optional[str] = None
     storage: Optional[str] = None
     study_name: Optional[str] = None
+    artifacts: Optional[str] = None
     space: Any = None
     folder: str = "${hydra.sweep.dir}/tune"
     max_failure_share: float = 0.5

@@ -63,7 +63,7 @@ def run_sweep(
     """See `DartsSweeper.sweep`."""
     assert config is not None
     plain = _settings(settings, config)
-    for name in ("storage", "warm_start"):
+    for name in ("storage", "warm_start", "artifacts"):
         refuse_password(plain.get(name), f"hydra.sweeper.{name}")
     fixed, space = split(arguments)
     space = {**space, **_yaml_space(plain.pop("space", None))}
@@ -178,7 +178,7 @@ def _spec(plain: Mapping[str, Any], space: Mapping[str, Any], config: DictConfig
         for entry in plain.get("enqueue") or ()
     ]
     options = ("sampler", "pruner", "seed", "metric", "direction", "objectives", "constraints")
-    more = ("storage", "study_name", "max_failure_share", "max_restarts")
+    more = ("storage", "study_name", "artifacts", "max_failure_share", "max_restarts")
     return StudySpec.make(
         space,
         Budget(**{key: plain.get(key) for key in _BUDGET}),

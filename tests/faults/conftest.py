@@ -14,8 +14,8 @@ def postgresql():
     reason = why_not()
     if reason:
         pytest.skip(reason)
-    with postgresql_server() as (url, _):
-        yield url
+    with postgresql_server() as server:
+        yield server.url
 
 
 @pytest.fixture(params=["journal", "sqlite", "postgresql"])

@@ -133,6 +133,19 @@ def test_a_marked_function_is_called_again_with_its_arguments_and_settings(shop,
     assert "its input shape is not known" in (best / "README.md").read_text()
 
 
+def test_a_network_over_values_is_exported_too(shop, tmp_path):
+    source = MARKED.replace("autosearch.network", "autosearch.network(input_shape=(2,))", 1)
+    workshop, row, output = trial_of(shop, source, {"x": 2})
+    sys.modules.pop("boot", None)
+    best = taken(workshop, row, tmp_path)
+    sys.modules.pop("boot", None)
+    assert "verified" in (best / "README.md").read_text()
+    program = torch.export.load(best / "exported" / "model.pt2").module()
+    with torch.no_grad():
+        assert torch.allclose(program(torch.ones(1, 1, 2)), torch.tensor(output), atol=1e-5)
+    assert (best / "exported" / "model.onnx").is_file()
+
+
 def test_the_winner_of_a_script_is_its_command_line(shop, tmp_path):
     script = "import sys; print('acc 0.5')"
     command = "python boot.py --lr {lr} --note 'a b' --seed {seed}"

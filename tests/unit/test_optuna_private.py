@@ -103,6 +103,53 @@ def test_several_attributes_are_stored_at_once(tmp_path, url):
     assert private.attr_of(again, 1, "a") == 1
 
 
+@pytest.mark.parametrize("url", [None, "sqlite"])
+def test_a_trial_is_ended_as_optuna_does(tmp_path, url):
+    storage = open_storage(tmp_path, url and f"sqlite:///{tmp_path}/one.db")
+    study = optuna.create_study(study_name="s", storage=storage)
+    state = optuna.trial.TrialState
+    cases = [
+        (state.COMPLETE, [0.5], {}),
+        (state.FAIL, None, {1: 0.25}),
+        (state.PRUNED, None, {1: 0.25, 3: 0.75}),
+        (state.PRUNED, None, {1: float("nan")}),
+        (state.PRUNED, None, {}),
+    ]
+    for way in ("theirs", "ours"):
+        for ended, values, steps in cases:
+            trial = study.ask()
+            for step, value in steps.items():
+                trial.report(value, step)
+            if way == "theirs":
+                study.tell(trial.number, values, state=ended)
+                continue
+            found = private.told(study, trial.number, ended, values, {"a": 1, "b": [2]})
+            kept = private.numbered(study, trial.number)
+            assert found.user_attrs == kept.user_attrs == {"a": 1, "b": [2]}
+            other = private.numbered(study, trial.number - len(cases))
+            for one in (found, kept):
+                assert (one.state, one.values) == (other.state, other.values)
+            assert found.datetime_complete is not None
+            with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+                private.told(study, trial.number, ended, values, {"a": 3})
+            assert private.attr_of(study, trial.number, "a") == 1
+
+
+def test_attributes_of_an_end_that_failed_are_not_kept(tmp_path, monkeypatch):
+    storage = open_storage(tmp_path, f"sqlite:///{tmp_path}/one.db")
+    study = optuna.create_study(study_name="s", storage=storage)
+    study.ask()
+
+    def broken(*arguments, **options):
+        raise OSError("gone")
+
+    monkeypatch.setattr(rdb.RDBStorage, "set_trial_state_values", broken)
+    with pytest.raises(OSError, match="gone"):
+        private.told(study, 0, optuna.trial.TrialState.COMPLETE, [1.0], {"a": 1})
+    assert private.attr_of(study, 0, "a") is None
+    assert private.numbered(study, 0).state.name == "RUNNING"
+
+
 def storage_url(storage):
     return storage.engine.url.render_as_string(hide_password=False)
 

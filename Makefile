@@ -64,7 +64,7 @@ test-interpret: $(STAMP) ## the Triton kernel bodies in Triton's CPU interpreter
 	$(TEST_ENV) TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 -p tests.kernels.racecheck -m interpret tests/kernels
 
 test-compile: $(STAMP) ## every variant's binary (sm_90) against the golden file; only what changed is compiled
-	$(TEST_ENV) $(BIN)/python -m pytest tests/kernels/test_compile.py
+	$(TEST_ENV) $(BIN)/python -m pytest tests/kernels/test_compile.py tests/kernels/test_overlap.py
 
 variants: $(STAMP) ## renew the golden file of binaries (only what changed is compiled)
 	$(TEST_ENV) $(BIN)/python -m darts_core.bench.offline --renew

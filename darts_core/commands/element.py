@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from darts_core.commands.compose import typed
 from darts_core.commands.logs import configure_logging
+from darts_core.commands.overrides import key_of
 from darts_core.metric import metric_of
 from darts_core.report.multirun import OVERRIDES
 from darts_core.runlog import write_yaml
+from darts_core.stages.schema import PLACES
 from darts_core.study import current_trial
 
 __all__ = ["element"]
+
+log = logging.getLogger("darts_core")
 
 
 def element(node: Any) -> float | dict[str, Any] | None:
@@ -33,7 +38,10 @@ def element(node: Any) -> float | dict[str, Any] | None:
     trial = current_trial()
     if trial is None:
         own = version / str(about.job.num)
-        write_yaml(own / OVERRIDES, list(about.overrides.task))
+        words = list(about.overrides.task)
+        write_yaml(own / OVERRIDES, words)
+        shown = [word for word in words if key_of(word) not in PLACES]
+        log.info("element %s: %s", about.job.num, " ".join(shown))
         result = run_command(config, own)
         value = result.get(f"val_{metric_of(result).name}")
         return None if value is None else float(value)

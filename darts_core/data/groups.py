@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from darts_core.errors import ConfigError, DataError, unknown_name
 
-__all__ = ["divide_groups", "divide_stretches"]
+__all__ = ["divide_groups", "divide_stretches", "tell_groups"]
 
 log = logging.getLogger("darts_core")
 _NEEDED = 4
@@ -76,10 +77,18 @@ def divide_groups(
     order = order[len(taken) :]
     taken = _some(own, order, alpha_fraction * (rest - len(parts["val"])), spare=1)
     parts["alpha"], parts["params"] = _of(own, taken), _of(own, order[len(taken) :])
-    for name in ("test", "val"):
-        held = sorted({names[int(g)] for g in groups[parts[name]]}) if names else []
-        log.info("split %s: %d samples of %s", name, len(parts[name]), ", ".join(held[:10]))
     return {name: parts[name] for name in ("params", "alpha", "val", "test")}
+
+
+def tell_groups(
+    parts: Mapping[str, np.ndarray], groups: np.ndarray, names: tuple[str, ...]
+) -> None:
+    """A line in the log for the groups that test and that select."""
+    for name in ("test", "val"):
+        held = sorted({names[int(g)] for g in groups[parts[name]] if g >= 0}) if names else []
+        more = ", ".join(held[:10]) + (f" and {len(held) - 10} more" if len(held) > 10 else "")
+        if held:
+            log.info("split %s: %d samples of %s", name, len(parts[name]), more)
 
 
 def _of(groups: np.ndarray, wanted: np.ndarray) -> np.ndarray:

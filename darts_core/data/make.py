@@ -15,7 +15,7 @@ import torch
 from darts_core.data.bundle import DataBundle
 from darts_core.data.checks import check_raw
 from darts_core.data.encoded import EncodedImages
-from darts_core.data.groups import divide_groups, divide_stretches
+from darts_core.data.groups import divide_groups, divide_stretches, tell_groups
 from darts_core.data.pool import Pool
 from darts_core.data.source import RawData
 from darts_core.data.splits import check_fraction, check_limit, divide, stratified_pick
@@ -187,10 +187,10 @@ def _divided(
             seed=seed,
             **fractions,
         )
-    else:
-        parts = divide_stretches(
-            len(targets.values), official_test=official, seed=seed, **fractions
-        )
+        parts = _limited(parts, targets.strata, limits, seed)
+        tell_groups(parts, groups, raw.group_names)
+        return parts
+    parts = divide_stretches(len(targets.values), official_test=official, seed=seed, **fractions)
     return _limited(parts, targets.strata, limits, seed)
 
 

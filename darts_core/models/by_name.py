@@ -56,15 +56,15 @@ class ByName(nn.Module):
 
 
 class Rows(nn.Module):
-    """Samples of one channel [B, 1, F] as rows [B, F], for a network over plain values."""
+    """Samples of one channel [B, 1, F], or of one position [B, F, 1], as rows [B, F]: plain values."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, x_B1F: Tensor) -> Any:
+    def forward(self, x: Tensor) -> Any:
         """What the network gives."""
-        return self.model(x_B1F.squeeze(1))
+        return self.model(x.flatten(1))
 
 
 def inner(model: nn.Module) -> nn.Module:

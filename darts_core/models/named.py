@@ -76,7 +76,7 @@ class NamedModel:
         inputs: of a network of several: it is called with them by name, and fed with one row of numbers.
         choices: of a network with choices in it: the option by label; none leaves them open.
         input_shape: of one sample, at which chosen widths are cut out.
-        rows: samples (1, F) reach it as rows of F values.
+        rows: samples (1, F) or (F, 1) reach it as rows of F values.
     """
 
     name: str
@@ -290,8 +290,8 @@ def fitted(
 ) -> NamedModel:
     """`found`, if it runs on such samples and gives outputs of this shape; or as one that takes rows.
 
-    Samples of one channel (1, F) reach a network over plain values, such as an MLP on a table's columns, as
-    [B, F].
+    Samples of one channel (1, F) or one position (F, 1) reach a network over plain values, such as an MLP on
+    a table's columns, as [B, F].
 
     Raises:
         ConfigError: it fits neither way.
@@ -299,10 +299,10 @@ def fitted(
     sentence = _misfit(found, image_shape, output_shape)
     if sentence is None:
         return found
-    if len(image_shape) == 2 and image_shape[0] == 1 and not found.inputs:
+    if len(image_shape) == 2 and 1 in image_shape and not found.inputs:
         by_rows = replace(found, rows=True)
         if _misfit(by_rows, image_shape, output_shape) is None:
-            log.info("model=%s takes rows of %d values", found.name, image_shape[1])
+            log.info("model=%s takes rows of %d values", found.name, math.prod(image_shape))
             return by_rows
     raise ConfigError(sentence)
 

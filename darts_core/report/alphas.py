@@ -1,4 +1,4 @@
-"""Mixing weights over a search: a heat map per edge, and the mean weight of each operation."""
+"""Mixing weights over a search: a heat map per edge, the mean weight of each operation, of each option."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from darts_core.report.charts import Line, line_chart
 from darts_core.report.html import Markup
-from darts_core.report.palette import op_colors
+from darts_core.report.palette import op_colors, series_colors
 from darts_core.report.rows import finite
 from darts_core.report.svg import drawing, rect, tag, text, text_width
 
@@ -29,12 +29,17 @@ _MOST_COLUMNS = 48
 
 
 class AlphaHistory:
-    """Weights of one cell kind over epochs. Shapes: weights_TEK (epochs, edges, operations)."""
+    """Weights of one cell kind, or of one labelled choice, over epochs.
+
+    Shapes: weights_TEK (epochs, edges, operations); a choice has one edge, and options for operations.
+    """
 
     def __init__(
-        self, kind: str, epochs: Sequence[float], weights_tek: NDArray[np.float64], ops: list[str]
-    ) -> None:
+        self, kind: str, epochs: Sequence[float], weights_tek: NDArray[np.float64], ops: list[str],
+        *, choice: bool = False,
+    ) -> None:  # fmt: skip
         self.kind, self.epochs, self.weights, self.ops = kind, list(epochs), weights_tek, ops
+        self.choice = choice
         self.edges = edge_names(weights_tek.shape[1])
 
 
@@ -68,7 +73,9 @@ def _matrix(value: Any) -> NDArray[np.float64] | None:
 
 
 def alpha_history(
-    rows: Sequence[Mapping[str, Any]], ops: Sequence[Any] | None = None
+    rows: Sequence[Mapping[str, Any]],
+    ops: Sequence[Any] | None = None,
+    options: Mapping[str, Sequence[Any]] | None = None,
 ) -> list[AlphaHistory]:
     """The weights in a search's metric rows (`alphas: {kind: [[...]]}`), one history a cell kind.
 
@@ -77,6 +84,7 @@ def alpha_history(
     Args:
         rows: metric rows with `epoch` and `alphas`.
         ops: names of the columns; numbers are used when there is no name for each.
+        options: the same by label, of a space of choices.
     """
     found: dict[str, list[tuple[float, NDArray[np.float64]]]] = {}
     for index, row in enumerate(rows):
@@ -90,12 +98,12 @@ def alpha_history(
     for kind, items in found.items():
         shape = items[-1][1].shape
         kept = [(epoch, matrix) for epoch, matrix in items if matrix.shape == shape]
-        names = [str(op) for op in ops or ()]
+        choice = kind in (options or {})
+        names = [str(op) for op in (options[kind] if options and choice else ops or ())]
         if len(names) != shape[1]:
-            names = [f"operation {i}" for i in range(shape[1])]
-        result.append(
-            AlphaHistory(kind, [e for e, _ in kept], np.stack([m for _, m in kept]), names)
-        )
+            names = [f"{'option' if choice else 'operation'} {i}" for i in range(shape[1])]
+        weights = np.stack([m for _, m in kept])
+        result.append(AlphaHistory(kind, [e for e, _ in kept], weights, names, choice=choice))
     return result
 
 
@@ -175,16 +183,21 @@ def heat_maps(history: AlphaHistory) -> Markup:
 
 
 def mean_weights(history: AlphaHistory) -> Markup:
-    """Mean weight of each operation over all edges of the cell, against epochs."""
+    """Mean weight of each operation over all edges of the cell, or of each option, against epochs."""
     means = history.weights.mean(axis=1)
     colors = op_colors(history.ops)
+    if history.choice:  # options have no families
+        named = series_colors(len(history.ops))
+        colors = {op: (name, 0) for op, name in zip(history.ops, named, strict=True)}
     lines = [
         Line(op, list(zip(history.epochs, means[:, k].tolist(), strict=True)), colors[op][0],
              dash=_DASHES[colors[op][1] % len(_DASHES)])
         for k, op in enumerate(history.ops)
     ]  # fmt: skip
-    title = f"{history.kind} cell: mean weight of each operation"
-    return line_chart(lines, x_label="epoch", y_label="mean weight over edges", title=title)
+    title, label = f"{history.kind} cell: mean weight of each operation", "mean weight over edges"
+    if history.choice:
+        title, label = f"{history.kind}: weight of each option", "weight"
+    return line_chart(lines, x_label="epoch", y_label=label, title=title)
 
 
 def leading_edges(history: AlphaHistory, count: int = 6) -> Markup:

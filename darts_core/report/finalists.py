@@ -30,7 +30,8 @@ def finalists_html(stage: StageRun) -> Markup:
     title = f"{len(places)} finalists, halved on val; the first was chosen"
     seeds, seconds = finite(told.get("seeds")), finite(told.get("device_seconds"))
     if seeds is not None and seconds is not None:
-        title += f" (mean of {number(seeds)} trainings each, {duration(seconds)} in all)"
+        each = f"mean of {number(seeds)} trainings each, " if seeds > 1 else ""
+        title += f" ({each}{duration(seconds)} in all)"
     return card(table + details("Their architectures", records(texts, most=100)), title=title)
 
 

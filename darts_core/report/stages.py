@@ -103,18 +103,34 @@ def search_section(run: VersionRun) -> Section | None:
     body += pair(
         card(losses, title="Loss"), card(accuracies, title=f"{_title(metric)} of the supernet")
     )
-    for history in alpha_history(rows, _ops(stage)):
+    drawn = alpha_history(rows, _ops(stage), _options(stage))
+    choices = [history for history in drawn if history.choice]
+    body += pair(*(card(mean_weights(one), title=f"Options of {one.kind}") for one in choices))
+    for history in drawn:
+        if history.choice:
+            continue
         kind = f"{history.kind} cell" if history.kind != "cell" else "cell"
         body += card(heat_maps(history), title=f"Mixing weights of the {kind}, edge by edge")
         body += pair(
             card(mean_weights(history), title=f"Mean weight of each operation, {kind}"),
             card(leading_edges(history), title=f"Most decided edges, {kind}"),
         )
-    note = (
+    maps = (
         "In a map, epochs run from left to right and a darker tone is a larger weight; the outlined row "
         "is the operation that leads in the end."
     )
+    note = maps if len(drawn) > len(choices) else ""
     return Section("search", "Search", body + _others(stage), note)
+
+
+def _options(stage: StageRun) -> dict[str, list[str]]:
+    """The options by label of a space of choices; older results name the labels alone."""
+    found = stage.result.get("options")
+    if isinstance(found, dict):
+        return {str(k): [str(o) for o in v] for k, v in found.items() if isinstance(v, list)}
+    architecture = stage.result.get("architecture")
+    labels = architecture.get("choices") if isinstance(architecture, dict) else None
+    return {str(label): [] for label in labels} if isinstance(labels, dict) else {}
 
 
 def train_section(run: VersionRun) -> Section | None:

@@ -61,7 +61,8 @@ def _note(stage: StageRun, trials: Sequence[Trial]) -> str:
     states: dict[str, int] = {}
     for trial in trials:
         states[trial.state] = states.get(trial.state, 0) + 1
-    parts = [f"{len(trials)} trials: " + ", ".join(f"{n} {state}" for state, n in states.items())]
+    noun = "trial" if len(trials) == 1 else "trials"
+    parts = [f"{len(trials)} {noun}: " + ", ".join(f"{n} {state}" for state, n in states.items())]
     forecast = stage.result.get("forecast")
     planned = finite(forecast.get("device_seconds")) if isinstance(forecast, Mapping) else None
     spent = stage.number("device_seconds")

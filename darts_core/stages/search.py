@@ -21,6 +21,7 @@ from darts_core.search.distributed import (
     search_distributed,
 )
 from darts_core.search.record import doubts_about
+from darts_core.spaces import ChoiceSpace
 from darts_core.stages.aim import aim_facts, aimed_penalties, with_budget
 from darts_core.stages.budget import price_winner, settle
 from darts_core.stages.callbacks import asking, make_callbacks
@@ -171,6 +172,8 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
         "peak_mib": process_peak_mib(device),
         "table_seconds": preparing.seconds,
     }
+    if isinstance(space, ChoiceSpace):
+        facts["options"] = {label: list(options) for label, options in space.choices}
     if group is not None:
         facts["processes"] = group.processes
     sure = confidence(space, found)

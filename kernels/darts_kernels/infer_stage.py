@@ -10,7 +10,7 @@ backward: for inference only.
 
 Shapes: x [N, C, H, W], any strides but contiguous rows; deep [C, K, K]; point [O, C]; bias [O];
 addend and y [N, O, Ho, Wo] with contiguous planes, so that both may be channel slices of a cell's
-concatenation. Dtypes: fp32 (TF32 or IEEE products), fp16, bf16; sums in fp32; d is rounded to the
+concatenation. Dtypes: fp32 (three TF32 products each), fp16, bf16; sums in fp32; d is rounded to the
 storage type before the product. Bytes: reads x once (taps hit the cache) and addend, writes y:
 2 N H W (C + O) in a 16-bit type. Flops: 2 N Ho Wo C (K^2 + O).
 
@@ -118,12 +118,18 @@ def _infer_stage_kernel(
     tl.store(spot, acc.to(y_ptr.dtype.element_ty), mask=mask)
 
 
-def choose_blocks(channels: int, outputs: int, pixels: int, *, deep: bool) -> Blocks:
-    """Tile sizes for a stage: many small programs while the GPU is not full, large ones after."""
+def choose_blocks(
+    channels: int, outputs: int, pixels: int, *, deep: bool, full: bool = False
+) -> Blocks:
+    """Tile sizes for a stage: many small programs while the GPU is not full, large ones after.
+
+    `full` is for fp32, whose products hold three times the operands: deep steps of 64 channels spill.
+    """
     wide = min(256, max(16, triton.next_power_of_2(outputs)))
     if pixels <= 4096:
         # batch 1: spread over the multiprocessors, hide latency with long steps
-        step = 64 if channels > 32 else max(16, triton.next_power_of_2(channels))
+        longest = 32 if deep and full else 64
+        step = min(longest, max(16, triton.next_power_of_2(channels)))
         return 16, min(wide, 32), step, 4
     step = 16 if deep else 32
     return (64 if wide >= 128 else 128), wide, step, (8 if wide >= 256 else 4)
@@ -192,7 +198,7 @@ def infer_stage(
         raise ValueError(f"Batch {batch} is too large for 32-bit offsets; use a smaller one.")
     pixels = batch * high * broad
     block_p, block_o, block_c, warps = blocks or choose_blocks(
-        channels, outputs, pixels, deep=deep_CKK is not None
+        channels, outputs, pixels, deep=deep_CKK is not None, full=x_NCHW.dtype == torch.float32
     )
     grid = (triton.cdiv(pixels, block_p), triton.cdiv(outputs, block_o))
     _infer_stage_kernel[grid](
@@ -204,7 +210,7 @@ def infer_stage(
         C=channels, O=outputs, HI=height, WI=width, HO=high, WO=broad, K=kernel, STRIDE=stride,
         DILATION=dilation, PADDING=padding, RELU=relu, DEEP=deep_CKK is not None,
         BIAS=bias_O is not None, ADD=addend_NOHW is not None,
-        DOT="ieee" if x_NCHW.dtype == torch.float32 else "tf32",
+        DOT="tf32x3" if x_NCHW.dtype == torch.float32 else "tf32",
         BLOCK_P=block_p, BLOCK_O=block_o, BLOCK_C=block_c, num_warps=warps,
     )  # fmt: skip
     return y

@@ -8,11 +8,11 @@ from torch import Tensor
 __all__ = ["assert_matches", "relative_error"]
 
 
-def relative_error(value: Tensor, exact: Tensor) -> float:
-    """|value - exact| / |exact| in the 2-norm, computed in fp64; NaN counts as infinite."""
+def relative_error(value: Tensor, exact: Tensor, scale: float = 0.0) -> float:
+    """|value - exact| / max(|exact|, scale) in the 2-norm, computed in fp64; NaN counts as infinite."""
     difference = (value.detach().double().cpu() - exact.detach().double().cpu()).norm()
-    scale = exact.detach().double().cpu().norm()
-    error = float(difference / scale.clamp_min(torch.finfo(torch.float64).tiny))
+    size = exact.detach().double().cpu().norm().clamp_min(scale)
+    error = float(difference / size.clamp_min(torch.finfo(torch.float64).tiny))
     return error if error == error else float("inf")
 
 
@@ -23,6 +23,7 @@ def assert_matches(
     *,
     floor: float = 1e-6,
     factor: float = 2.0,
+    scale: float = 0.0,
     name: str = "value",
 ) -> None:
     """Refuse a kernel whose error is above `factor` times that of plain torch, plus `floor`.
@@ -33,13 +34,15 @@ def assert_matches(
         plain: the same from plain torch at the kernel's precision; None judges by the floor alone.
         floor: absolute part of the budget, as a relative 2-norm.
         factor: how much worse than plain torch is allowed.
+        scale: what the errors are relative to where `exact` is smaller: the size of what was summed up, of
+            which little is left where the terms cancel. The rounding of the terms stays.
         name: for the message.
 
     Raises:
         AssertionError: with all three errors.
     """
-    error = relative_error(value, exact)
-    usual = 0.0 if plain is None else relative_error(plain, exact)
+    error = relative_error(value, exact, scale)
+    usual = 0.0 if plain is None else relative_error(plain, exact, scale)
     budget = factor * usual + floor
     if not error <= budget:
         raise AssertionError(

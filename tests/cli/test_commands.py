@@ -100,6 +100,7 @@ def test_a_multirun_searches_every_combination_and_is_finished_once(tmp_path: Pa
     assert lines[0].startswith("method,seed 1,seed 2,n,mean,std,difference,standard error,p")
     assert [line.split(",")[0] for line in lines[1:]] == ["space=darts", "space=nasbench201"]
     assert "Methods and seeds" in (version / "report.html").read_text()
+    assert "element 2: space=nasbench201 seed=1" in done.stdout + done.stderr
     again = command(tmp_path, *argv)
     assert again.returncode == 0
     assert "is finished; nothing to do" in again.stdout

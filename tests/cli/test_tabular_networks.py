@@ -39,7 +39,11 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / f"{name}.py").write_text(SOURCE)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 6)).astype(np.float32)
-    np.savez(tmp_path / "table.npz", x=x, y=(50 + 3 * x[:, 0] - 2 * x[:, 1]).astype(np.float32))
+    y = (50 + 3 * x[:, 0] - 2 * x[:, 1]).astype(np.float32)
+    np.savez(tmp_path / "table.npz", x=x, y=y)
+    # columns of different units: each is a channel of one position, with a mean and deviation of its own
+    units = np.array([1000, 0.001, 1, 1, 1, 1], np.float32)
+    np.savez(tmp_path / "columns.npz", x=(x * units + 7)[:, :, None], y=y)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(trust, "_NAMED", set())
@@ -76,6 +80,16 @@ def test_an_mlp_on_columns_is_trained_cut_exported_and_asked(
     with torch.no_grad():
         output = model(torch.from_numpy((x[:1, None] - mean) / std))
     assert list(said.values()) == pytest.approx([float(loaded.task.read(output)[0])], rel=1e-4)
+
+
+def test_columns_of_different_units_are_normalised_one_by_one(module: str, tmp_path: Path) -> None:
+    given = [w for w in words(module, "units") if w != "data.path=table.npz"]
+    argv = ["train", *given, "data.path=columns.npz", *RECIPE, f"model={module}:mlp"]
+    assert cli.main(argv) == 0
+    version = tmp_path / "runs" / "units" / "V001"
+    assert read_json(version / "train" / "result.json")["val_r2"] > 0.9
+    model, meta = load_model(version / "train" / "model.pt")
+    assert (meta["image_shape"], model.model[0].in_features) == ([6, 1], 6)
 
 
 def test_the_widths_of_an_mlp_are_searched(module: str, tmp_path: Path) -> None:

@@ -140,7 +140,9 @@ def check_cell(
     assert_matches(found[0], exact[0], plain[0], floor=floor, name="output")
     for i, gradient in enumerate(found[1]):
         assert_matches(gradient, exact[1][i], plain[1][i], floor=floor, name=f"input {i}")
-    assert_matches(found[2], exact[2], plain[2], floor=floor, name="mixing weights")
+    # one sum an edge and operation, of terms as large as the gradient: they may cancel
+    terms = float(grad.norm())
+    assert_matches(found[2], exact[2], plain[2], floor=floor, scale=terms, name="mixing weights")
     _check_params(fused, exact_cell, plain_cell, floor)
     _check_statistics(fused, exact_cell, plain_cell, floor)
     packed = fused.packed.grad.clone()
@@ -215,4 +217,9 @@ def _check_statistics(fused, exact_cell, plain_cell, floor: float) -> None:
             # the plan counts the passes of a cell, modules that are not drawn count none
             assert fused.sparse or int(value) == int(exact[name]), name
         else:
-            assert_matches(value, exact[name], plain[name], floor=floor, name=name)
+            scale = 0.0
+            if name.endswith("running_mean"):
+                # after one pass: a tenth of a mean, whose terms are as large as their deviation
+                spread = (exact[name.replace("mean", "var")] - 0.9) / 0.1
+                scale = 0.1 * float(spread.clamp_min(0).sqrt().norm())
+            assert_matches(value, exact[name], plain[name], floor=floor, scale=scale, name=name)

@@ -52,7 +52,9 @@ def compare(case, dtype, device, blocks=None):
     assert found.data_ptr() == out.data_ptr()
     assert whole[:, :1].isnan().all()
     assert whole[:, -1:].isnan().all()
-    floor = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}[dtype]
+    # on a GPU an fp32 product is three of TF32: the last bits of fp32 are not all there
+    full = 2e-6 if device == "cpu" else 1e-5
+    floor = {torch.float32: full, torch.float16: 2e-3, torch.bfloat16: 2e-2}[dtype]
     scale = float(truth.abs().max())
     allowed = 2 * float((plain.double() - truth).abs().max()) + floor * scale
     error = float((found.double() - truth).abs().max())
@@ -130,7 +132,7 @@ def test_kernel_compiles_for_an_h100(kind, deep):
         "C": 36, "O": 36, "HI": 32, "WI": 32, "HO": 32, "WO": 32,
         "K": 3 if deep else 1, "STRIDE": 1, "DILATION": 1,
         "PADDING": 1 if deep else 0, "RELU": True, "DEEP": deep, "BIAS": True, "ADD": True,
-        "DOT": "ieee" if kind == "fp32" else "tf32", "BLOCK_P": 64, "BLOCK_O": 64, "BLOCK_C": 16,
+        "DOT": "tf32x3" if kind == "fp32" else "tf32", "BLOCK_P": 64, "BLOCK_O": 64, "BLOCK_C": 16,
     }  # fmt: skip
     signature = {n: "constexpr" if n in constants else "i32" for n in names}
     signature |= {n: f"*{kind}" for n in names if n.endswith("_ptr")}

@@ -5,13 +5,16 @@ import re
 
 import pytest
 from job_rows import row
+from report_fixture import make_search
 
 from darts_core.report.charts import Line, line_chart
 from darts_core.report.metric_units import metric_label
 from darts_core.report.network_drawing import backbone_stages, choices_drawing, network_card
 from darts_core.report.page import page
+from darts_core.report.read import read_version
 from darts_core.report.resource_curves import resource_curves
 from darts_core.report.script_pictures import as_trials
+from darts_core.report.stages import search_section
 from darts_core.report.svg import drawing
 from darts_core.report.trials import best_so_far, trial_curves
 from darts_core.report.version_tree import version_lines, version_tree
@@ -194,3 +197,25 @@ def test_the_use_of_the_machine_is_drawn_without_its_pauses():
 def test_a_drawing_is_as_wide_as_it_is_made_without_a_style():
     assert 'width="560"' in drawing(560, 100, "", label="x")
     assert "style" not in drawing(560, 100, "", label="x")
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_labelled_choice_is_drawn_with_its_options_and_not_as_a_cell(tmp_path, known):
+    folder = tmp_path / "search"
+    make_search(folder, epochs=3)
+    rows = [{"epoch": e, "alphas": {"stage1.width": [[0.6, 0.3, 0.1]]}} for e in range(3)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = json.loads((folder / "result.json").read_text())
+    result["architecture"] = {
+        "schema_version": 1,
+        "space": "resnet",
+        "choices": {"stage1.width": 0.5},
+    }
+    result |= {"options": {"stage1.width": [0.5, 0.75, 1.0]}} if known else {}
+    (folder / "result.json").write_text(json.dumps(result))
+    shown = str(search_section(read_version(tmp_path)).body)
+    assert "Options of stage1.width" in shown
+    assert "stage1.width: weight of each option" in shown
+    assert ("0.75" if known else "option 1") in shown
+    assert "cell" not in shown
+    assert "edge" not in shown

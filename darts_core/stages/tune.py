@@ -104,7 +104,9 @@ def tune(config: TuneStage, folder: Path) -> dict[str, Any]:
 def _that_fit(space: Mapping[str, Any], samples: int) -> Mapping[str, Any]:
     """`space` without batch sizes of more samples than there are to train on: their trials would fail."""
     node = space.get("batch_size")
-    choices = node.get("choices") if isinstance(node, Mapping) else None
+    if not isinstance(node, Mapping):
+        return space
+    choices = node.get("choices")
     if not isinstance(choices, (list, tuple)):
         return space
     large = [size for size in choices if isinstance(size, int) and size > samples]

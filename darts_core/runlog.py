@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,6 +33,7 @@ from darts_core.reading_yaml import read_yaml
 
 __all__ = [
     "RunFolder",
+    "append_bytes",
     "config_hash",
     "environment",
     "named_errors",
@@ -224,6 +225,25 @@ def _cut_torn_line(path: Path) -> None:
             stream.truncate(kept)
 
 
+def append_bytes(path: Path, content: bytes) -> None:
+    """Append and force to the disk; after an error the file is what it was.
+
+    Raises:
+        OSError: the disk is full or failed; it names the file.
+    """
+    # without a buffer, which would write its content once more when the file is closed after an error
+    with named_errors(path), path.open("ab", buffering=0) as stream:
+        before, rest = stream.seek(0, os.SEEK_END), memoryview(content)
+        try:
+            while rest:
+                rest = rest[stream.write(rest) :]
+            os.fsync(stream.fileno())
+        except OSError:
+            with suppress(OSError):
+                stream.truncate(before)
+            raise
+
+
 class RunFolder:
     """One stage's folder: config, environment, metrics, TensorBoard events, result."""
 
@@ -275,13 +295,9 @@ class RunFolder:
         """Append one row (epoch, time, metrics) and mirror its plain numbers to TensorBoard."""
         row = plain({"epoch": epoch, "time": round(time.time(), 3), **metrics})
         self.path.mkdir(parents=True, exist_ok=True)
-        line = memoryview((json.dumps(row, allow_nan=False) + "\n").encode())
-        # without a buffer, which would write the line once more when the file is closed after an error
-        with named_errors(self.metrics_path), self.metrics_path.open("ab", buffering=0) as stream:
+        if self.metrics_path.exists():
             _cut_torn_line(self.metrics_path)
-            while line:
-                line = line[stream.write(line) :]
-            os.fsync(stream.fileno())
+        append_bytes(self.metrics_path, (json.dumps(row, allow_nan=False) + "\n").encode())
         writer = self.tensorboard
         if writer is not None:
             for name, value in metrics.items():

@@ -23,6 +23,7 @@ _KNOWN: dict[str, type] = {
     "layers": int,
     "size": int,
     "in_channels": int,
+    "shape": str,
     "classes": int,
     "batch": int,
     "seconds": float,
@@ -48,7 +49,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "settings",
         nargs="*",
         metavar="key=value",
-        help=f"any of {', '.join(_KNOWN)}; size: height and width of images, else positions; "
+        help=f"any of {', '.join(_KNOWN)}; size: height and width of images, else positions; shape: "
+        "of a sample of model=, e.g. 12,20,36 or 1,3200; "
         "model_args.NAME=VALUE of a named model=",
     )
     parser.add_argument("--plugins", nargs="+", default=[], metavar="MODULE", help="import first")

@@ -14,6 +14,7 @@ from darts_core.report.escape import plain_text
 __all__ = ["split_arguments", "time_model"]
 
 _PREFIX = "model_args."
+_MOST = 100_000
 _READ = (
     "model",
     "weights",
@@ -23,9 +24,10 @@ _READ = (
     "seconds",
     "size",
     "in_channels",
+    "shape",
     "classes",
 )
-_OF_A_FILE = ("weights", "size", "in_channels", "classes")
+_OF_A_FILE = ("weights", "size", "in_channels", "shape", "classes")
 
 
 def split_arguments(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
@@ -81,6 +83,26 @@ def time_model(given: Mapping[str, Any], arguments: Mapping[str, Any], device: A
         )
 
 
+def _shape(given: Mapping[str, Any]) -> tuple[int, ...]:
+    """Of one sample: as `shape=` says, else square images.
+
+    Raises:
+        ConfigError: it is no shape, or stands beside `size=` or `in_channels=`.
+    """
+    if "shape" not in given:
+        size = given.get("size", 32)
+        return given.get("in_channels", 3), size, size
+    if "size" in given or "in_channels" in given:
+        raise ConfigError("Give shape=, or size= and in_channels= of square images, not both.")
+    sides = given["shape"].strip("()[] ").split(",")
+    if not all(side.strip().isdecimal() and 0 < int(side) <= _MOST for side in sides):
+        raise ConfigError(
+            f"shape={given['shape'][:80]} is no shape of a sample; write whole numbers, such as 12,20,36 for "
+            f"(channels, height, width) or 1,3200 for (channels, positions), each up to {_MOST:,}."
+        )
+    return tuple(int(side) for side in sides)
+
+
 def _model(given: Mapping[str, Any], arguments: Mapping[str, Any]) -> tuple[Any, tuple[int, ...]]:
     """(network, image shape)."""
     from darts_core.models.named import is_named, named_model
@@ -90,8 +112,7 @@ def _model(given: Mapping[str, Any], arguments: Mapping[str, Any]) -> tuple[Any,
 
     text = given["model"]
     if is_named(text):
-        size = given.get("size", 32)
-        shape = (given.get("in_channels", 3), size, size)
+        shape = _shape(given)
         named = named_model(
             text, arguments, image_shape=shape, num_classes=given.get("classes", 10)
         )

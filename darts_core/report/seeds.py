@@ -14,6 +14,7 @@ from darts_core.report.alphas import edge_names
 from darts_core.report.blocks import Section, card, duration, pair, percent
 from darts_core.report.cells import architecture_html
 from darts_core.report.charts import Bar, Line, bars, line_chart, strip
+from darts_core.report.contest import contest, contest_section, contest_sentence
 from darts_core.report.html import Markup, render
 from darts_core.report.page import Content, page
 from darts_core.report.palette import op_family, series_colors
@@ -94,6 +95,7 @@ def seeds_summary(folders: Sequence[str | Path]) -> dict[str, Any]:
     found = [a for run in runs if (a := _found(run)) is not None]
     summary["agreement"] = agreement(found)
     summary["distinct_architectures"] = len(set(found))
+    summary["contest"] = contest(runs)
     return summary
 
 
@@ -243,8 +245,10 @@ def seeds_content(folders: Sequence[str | Path], *, title: str = "") -> Content:
         name = key.replace("_", " ")
         head = f"{mean}{std}{unit} {name} over {figures['n']} seeds"
         lead = f"Worst {metric.text(figures['worst'])}, best {metric.text(figures['best'])}."
+        lead += contest_sentence(summary["contest"], metric)
     parts = [
         _results_section(runs, summary),
+        contest_section(summary["contest"], runs[0]),
         _agreement_section(runs, summary),
         _curves_section(runs),
     ]

@@ -8,7 +8,7 @@ from darts_core.metric import ACCURACY
 from darts_core.report.rows import ModelRow, finite
 from darts_core.report.svg import number
 
-__all__ = ["outcome", "speed", "versus"]
+__all__ = ["cost_words", "outcome", "speed", "versus"]
 
 
 def versus(row: ModelRow, base: ModelRow, batch: int) -> tuple[float, float]:
@@ -53,9 +53,8 @@ def _compare(row: ModelRow, base: ModelRow, batch: int) -> str:
     return f"{speed(speedup)} than {rival} and {accuracy}"
 
 
-def _cost(row: ModelRow, base: ModelRow) -> str:
-    """At which cost `row` was had, the baseline's being one; empty where it is not known."""
-    ours, theirs = (finite(r.extra.get("device_seconds")) for r in (row, base))
+def cost_words(ours: float | None, theirs: float | None) -> str:
+    """At which cost ours was had, in device seconds, theirs being one; empty where it is not known."""
     if not ours or not theirs:
         return ""
     if abs(math.log(ours / theirs)) < math.log(1.2):
@@ -69,5 +68,6 @@ def outcome(row: ModelRow, base: ModelRow, batch: int) -> str:
     noise = _noise(row, base)
     won = (speedup > 1 and gain >= -noise) or (speedup == 1 and gain > noise)
     start = f"The {row.label} model is " if won else f"Nothing was won: the {row.label} model is "
+    seconds = (finite(r.extra.get("device_seconds")) for r in (row, base))
     seeds = f" ({row.n} seed{'s' if row.n != 1 else ''})"
-    return f"{start}{_compare(row, base, batch)}{_cost(row, base)}{seeds}."
+    return f"{start}{_compare(row, base, batch)}{cost_words(*seconds)}{seeds}."

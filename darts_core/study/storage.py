@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from darts_core.errors import TuneError
-from darts_core.runlog import named_errors
+from darts_core.runlog import append_bytes
 from darts_core.store.locks import FileLock
 from darts_core.study.database import Database, open_database
 
@@ -157,15 +157,7 @@ def _backend(path: Path, lock: _JournalLock) -> Any:
                 self._held += logs
                 return
             text = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in logs)
-            with lock.held(), named_errors(path):
-                try:
-                    with path.open("ab") as stream:
-                        stream.write(text.encode())
-                        stream.flush()
-                        os.fsync(stream.fileno())
-                except OSError:
-                    with contextlib.suppress(OSError):
-                        cut_torn_line(path)
-                    raise
+            with lock.held():
+                append_bytes(path, text.encode())
 
     return Journal(str(path), lock_obj=lock)  # type: ignore[arg-type]

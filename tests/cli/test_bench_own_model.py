@@ -149,6 +149,8 @@ def test_latency_time_takes_a_function_and_a_file_of_ours(
     assert cli.main([*TIME, "model=benchednets:small", *shape]) == 0
     assert "benchednets:small: " in (out := capsys.readouterr().out)
     assert "ms at batch 1" in out
+    assert cli.main([*TIME, "model=benchednets:small", "shape=12,9,20"]) == 0
+    assert "benchednets:small: " in capsys.readouterr().out
     assert cli.main(["train", "model=benchednets:small", "job=own", *TINY]) == 0
     capsys.readouterr()
     assert cli.main([*TIME, "model=runs/own/V001/train", "runtime=eager"]) == 0
@@ -170,6 +172,9 @@ def test_latency_time_takes_a_timm_network(timm: None, capsys: pytest.CaptureFix
         ),
         (["time", "model=benchednets:small", "model_args.width"], "write model_args.NAME=VALUE"),
         (["time", "model=missing.pt"], "neither a saved model"),
+        (["time", "model=benchednets:small", "shape=3,x"], "no shape of a sample"),
+        (["time", "model=benchednets:small", "shape=3,8,8", "size=8"], "not both"),
+        (["time", "model=benchednets:small", "shape=0,8,8"], "no shape of a sample"),
         (["build", "model=benchednets:small"], "timed by `darts-core latency time`"),
     ],
 )

@@ -23,7 +23,7 @@ HOME = str(Path(darts_core.__file__).parent)
 # they write on behalf of whoever called them, who is the site
 _HELPERS = {
     "replacing", "named_errors", "write_bytes", "write_text", "write_json", "write_yaml",
-    "save_checkpoint", "write_record", "write_job", "append_logs",
+    "save_checkpoint", "write_record", "write_job", "append_logs", "append_bytes",
 }  # fmt: skip
 FAULTS = ("ENOSPC", "EIO", "kill")
 # the write of a fault that is a full disk fails, and so does each after it; an unreadable sector is hit once

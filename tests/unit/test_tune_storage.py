@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import io
 import multiprocessing
 import os
 import time
+from pathlib import Path
 
 import optuna
 import pytest
@@ -162,34 +164,45 @@ def test_a_study_whose_description_could_not_be_written_is_opened_anew(tmp_path,
     assert len(result.trials) == 2
 
 
-def test_a_write_that_fails_half_way_leaves_no_torn_line_in_the_journal(tmp_path, monkeypatch):
-    import io
-    from pathlib import Path
+class _FailsOnce(io.FileIO):
+    """A file whose first write is cut off after a half, whose second fails, and then it is sound."""
 
-    class Torn(io.BytesIO):
-        def write(self, data):
-            with Path.open(journal, "ab", buffering=0) as stream:
-                # the buffer is written once more when the file is closed
-                stream.write(data[: len(data) // 2] + data)
+    failures = 0
+
+    def write(self, content):
+        type(self).failures += 1
+        if self.failures == 1:
+            return super().write(bytes(content)[: len(content) // 2])
+        if self.failures == 2:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().write(content)
 
+
+def test_an_append_that_fails_half_way_leaves_the_journal_as_it_was(tmp_path, monkeypatch):
+    # what lies in a buffer is written once more when the file is closed: behind the half that is there
     storage = open_storage(tmp_path)
-    study = optuna.create_study(study_name="s", storage=storage)
-    journal = tmp_path / "study.journal"
-    before, real = journal.read_bytes(), Path.open
+    study = optuna.create_study(storage=storage, study_name="s")
+    path = tmp_path / "study.journal"
+    before = path.read_bytes()
+    _FailsOnce.failures = 0
+    opened = Path.open
 
-    def opened(self, mode="r", *args, **kwargs):
-        return (
-            Torn()
-            if (self, mode, args, kwargs) == (journal, "ab", (), {})
-            else real(self, mode, *args, **kwargs)
-        )
+    def fails(self, mode="r", buffering=-1, **rest):
+        if self != path or "a" not in mode:
+            return opened(self, mode, buffering, **rest)
+        raw = _FailsOnce(self, mode)
+        return raw if buffering == 0 else io.BufferedWriter(raw)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", opened)
-        patch.setattr("builtins.open", lambda f, m="r", *a, **k: opened(Path(f), m, *a, **k))
-        with pytest.raises(OSError, match="Input/output error"):
-            study.set_user_attr("a", 1)
-    assert journal.read_bytes() == before
-    study.set_user_attr("b", 2)
-    assert optuna.load_study(study_name="s", storage=open_storage(tmp_path)).user_attrs == {"b": 2}
+    monkeypatch.setattr(Path, "open", fails)
+
+    def three_rows():
+        with storage._backend.together():
+            for number in range(3):
+                storage.set_study_user_attr(study._study_id, f"k{number}", number)
+
+    with pytest.raises(OSError, match="Input/output error"):
+        three_rows()
+    assert path.read_bytes() == before
+    monkeypatch.undo()
+    study.set_user_attr("k", 1)
+    assert optuna.load_study(storage=open_storage(tmp_path), study_name="s").user_attrs == {"k": 1}

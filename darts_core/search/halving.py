@@ -26,7 +26,7 @@ from darts_core.search.finalists import Finalist
 from darts_core.settings import TrainConfig
 from darts_core.train import fit
 
-__all__ = ["Bracket", "Halving", "Standing", "best_first"]
+__all__ = ["Bracket", "Halving", "Standing", "Training", "best_first"]
 
 SPLITS = ("params", "alpha")
 
@@ -103,6 +103,23 @@ class Bracket:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Training:
+    """One training of a finalist, up to a rung.
+
+    Attributes:
+        architecture: of the network.
+        folder: of the training.
+        seed: of its start.
+        rung: epochs.
+    """
+
+    architecture: Architecture
+    folder: Path
+    seed: int
+    rung: int
+
+
 @dataclass
 class Halving:
     """Trains finalists and halves them.
@@ -116,6 +133,8 @@ class Halving:
         folder: of the trainings.
         on_epoch: called after every epoch; may raise, what was saved is kept.
         progress: called with (epochs trained, epochs in all).
+        ahead: called with the trainings that a rung still takes; does them elsewhere, several at once, so
+            that their rows are in their folders when they are asked for.
     """
 
     make: Callable[[Architecture], nn.Module]
@@ -126,6 +145,7 @@ class Halving:
     folder: Path
     on_epoch: Callable[[], None] = lambda: None
     progress: Callable[[int, int], None] | None = None
+    ahead: Callable[[list[Training]], None] = lambda _: None
 
     def rungs(self) -> list[int]:
         """Epochs after which finalists are compared: a quarter, a half and all of the recipe's."""
@@ -142,6 +162,8 @@ class Halving:
         left, rungs, done, before = standings, self.rungs(), 0, 0
         planned = self._planned(len(left), rungs)
         for rung in rungs:
+            trainings = [t for standing in left for t in self._trainings(standing, rung)]
+            self.ahead([t for t in trainings if self._row(t) is None])
             for standing in left:
                 self._train(standing, rung)
                 done += (rung - before) * self.seeds
@@ -170,26 +192,38 @@ class Halving:
 
     def _train(self, standing: Standing, rung: int) -> None:
         """Train the finalist up to `rung` epochs from every start, and note how it stands."""
-        rows = [
-            self._up_to(
-                standing.finalist.architecture, self._folder(standing.place, k), self.seed + k, rung
-            )
-            for k in range(self.seeds)
-        ]
+        rows = [self.up_to(training) for training in self._trainings(standing, rung)]
         standing.accuracies[rung] = statistics.mean(
             float(row[f"val_{standing.metric.name}"]) for row in rows
         )
         standing.losses[rung] = statistics.mean(float(row["val_loss"]) for row in rows)
 
-    def _up_to(
-        self, architecture: Architecture, folder: Path, seed: int, rung: int
-    ) -> dict[str, Any]:
-        """The row of the epoch that ends at `rung`."""
+    def _trainings(self, standing: Standing, rung: int) -> list[Training]:
+        return [
+            Training(
+                standing.finalist.architecture,
+                self._folder(standing.place, k),
+                self.seed + k,
+                rung,
+            )
+            for k in range(self.seeds)
+        ]
+
+    def _row(self, training: Training) -> dict[str, Any] | None:
+        """The row of the epoch that ends at the rung, where it is known."""
+        for row in RunFolder(training.folder, tensorboard=False).metrics():
+            if int(row["epoch"]) + 1 == training.rung:
+                return dict(row)
+        return None
+
+    def up_to(self, training: Training) -> dict[str, Any]:
+        """Train as far as the rung, from what the folder holds; the row of the epoch that ends there."""
+        known = self._row(training)
+        if known is not None:
+            return known
+        folder, rung = training.folder, training.rung
         run = RunFolder(folder, tensorboard=False)
         folder.mkdir(parents=True, exist_ok=True)
-        known = {int(row["epoch"]) + 1: row for row in run.metrics()}
-        if rung in known:
-            return dict(known[rung])
         last: dict[str, Any] = {}
 
         def after(epoch: int, row: dict[str, Any]) -> None:
@@ -198,15 +232,15 @@ class Halving:
             if epoch + 1 >= rung:
                 raise _Reached
 
-        torch.manual_seed(seed)
+        torch.manual_seed(training.seed)
         with contextlib.suppress(_Reached):
             fit(
-                self.make(architecture),
+                self.make(training.architecture),
                 self.bundle,
                 self.recipe,
                 train_on=SPLITS,
                 select_on="val",
-                seed=seed,
+                seed=training.seed,
                 device=self.bundle.device,
                 run=run,
                 checkpoint=folder / "checkpoint.pt",

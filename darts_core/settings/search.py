@@ -106,6 +106,12 @@ class Search(RandomChanges, SearchConfig):
         "part of a budget that random finalists are expected to take at least, where there are such",
         low=0, high=1,
     )  # fmt: skip
+    ray: Mapping[str, Any] | None = setting(
+        None, "trainings of finalists on a Ray cluster; keys as of tune.options.ray"
+    )
+    slurm: Mapping[str, Any] | None = setting(
+        None, "trainings of finalists as jobs of Slurm; keys as of tune.options.slurm"
+    )
     tabular: str | None = setting(
         None, "a table (.npz, .csv, NATS-Bench files) in which the result is ranked"
     )

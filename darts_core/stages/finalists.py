@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from darts_core.architecture import Architecture
@@ -18,14 +17,13 @@ from darts_core.latency.within import TOLERANCE
 from darts_core.runlog import read_json, write_json
 from darts_core.search import Doubt, SearchResult
 from darts_core.search.finalists import Finalist, Limits, choose_pool, prior_of, shared_weights_of
-from darts_core.search.halving import SPLITS, Bracket, Halving
-from darts_core.settings import TrainConfig
+from darts_core.search.halving import Bracket, Halving
 from darts_core.spaces import ChoiceSpace, SearchSpace
+from darts_core.stages.finalist_training import Sizes, finalist_recipe, trained_elsewhere
 from darts_core.stages.interrupt import check_stop, deferred_stop
 from darts_core.stages.progress import progress_bar
 from darts_core.stages.schema import SearchStage
 from darts_core.stages.timing import Stopwatch, busy
-from darts_core.supernet import build
 
 __all__ = ["choose_among_finalists"]
 
@@ -33,30 +31,6 @@ log = logging.getLogger("darts_core")
 # zero-cost proxies mislead on networks of one cell a stage
 _LEAST_LAYERS = 3
 _RANKED_ON = 4
-
-
-@dataclass(frozen=True)
-class _Sizes:
-    """How the plain networks of a search are built."""
-
-    config: SearchStage
-    bundle: DataBundle
-
-    def make(self, architecture: Architecture, *, least_layers: int = 1) -> nn.Module:
-        """The network of an architecture, at the search's sizes."""
-        node = self.config.search
-        return build(
-            architecture,
-            channels=node.channels,
-            layers=max(node.layers, least_layers),
-            num_classes=self.bundle.num_outputs,
-            in_channels=self.bundle.in_channels,
-        )
-
-    def text(self, architecture: Architecture) -> str:
-        """The layers of the network."""
-        with torch.random.fork_rng(devices=[]):
-            return repr(self.make(architecture))
 
 
 def choose_among_finalists(
@@ -89,7 +63,7 @@ def choose_among_finalists(
     node = config.search
     if node.finalists == 1:
         return found, {}
-    sizes = _Sizes(config, bundle)
+    sizes = Sizes(config, bundle)
     pool, choosing = _pool(
         folder / "pool.json",
         lambda: _choose(config, found, space, supernet, sizes, penalties, timer, judge),
@@ -102,12 +76,13 @@ def choose_among_finalists(
         bracket = Halving(
             sizes.make,
             bundle,
-            _recipe(config, bundle),
+            finalist_recipe(config, bundle),
             seeds=node.finalist_seeds,
             seed=config.seed,
             folder=folder,
             on_epoch=check_stop,
             progress=progress,
+            ahead=trained_elsewhere(config, folder),
         )(pool)
     best = pool[bracket.winner]
     facts, metric = _facts(bracket, choosing), bundle.task.metric
@@ -148,7 +123,7 @@ def _choose(
     found: SearchResult,
     space: SearchSpace,
     supernet: Any,
-    sizes: _Sizes,
+    sizes: Sizes,
     penalties: Sequence[nn.Module],
     timer: Any,
     judge: Callable[[Architecture], list[Doubt]],
@@ -194,26 +169,6 @@ def _limits(
         lambda a: penalty.cost.of(a) <= budget,
         lambda a: fill * budget <= penalty.cost.of(a),
         measured,
-    )
-
-
-def _recipe(config: SearchStage, bundle: DataBundle) -> TrainConfig:
-    """A short training under the settings that moved the supernet's params."""
-    node = config.search
-    return TrainConfig(
-        epochs=node.finalist_epochs,
-        batch_size=min(node.batch_size, len(bundle.split(SPLITS))),
-        learning_rate=node.learning_rate,
-        momentum=node.momentum,
-        weight_decay=node.weight_decay,
-        grad_clip=node.grad_clip,
-        drop_path=0.0,
-        crop_padding=node.crop_padding,
-        flip=node.flip,
-        cutout=node.cutout,
-        time_shift=node.time_shift,
-        scaling=node.scaling,
-        jitter=node.jitter,
     )
 
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
+from hydra_plugins.darts_sweeper._setup import plain_settings, store_launcher
 
 __all__ = ["RAY_TARGET", "RayLauncherConfig", "cluster_of_launcher", "register"]
 
@@ -30,9 +29,7 @@ class RayLauncherConfig:
 
 def register() -> None:
     """Make `hydra/launcher=ray` known to Hydra."""
-    ConfigStore.instance().store(
-        group="hydra/launcher", name="ray", node=RayLauncherConfig, provider="darts_ray_launcher"
-    )
+    store_launcher("ray", RayLauncherConfig)
 
 
 def cluster_of_launcher(node: Mapping[str, Any]) -> Any:
@@ -43,6 +40,4 @@ def cluster_of_launcher(node: Mapping[str, Any]) -> Any:
     """
     from darts_core.study.ray_cluster import cluster_of
 
-    plain: Any = OmegaConf.to_container(OmegaConf.create(dict(node)), resolve=True)
-    plain.pop("_target_", None)
-    return cluster_of(plain)
+    return cluster_of(plain_settings(node))

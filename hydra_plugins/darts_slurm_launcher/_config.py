@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import field, make_dataclass
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
-
 from darts_core.settings import SlurmQueue, schema
+from hydra_plugins.darts_sweeper._setup import plain_settings, store_launcher
 
 __all__ = ["SLURM_TARGET", "queue_of_launcher", "register"]
 
@@ -23,9 +21,7 @@ def register() -> None:
         [("_target_", str, field(default=SLURM_TARGET))],
         bases=(schema(SlurmQueue),),
     )
-    ConfigStore.instance().store(
-        group="hydra/launcher", name="slurm", node=node, provider="darts_slurm_launcher"
-    )
+    store_launcher("slurm", node)
 
 
 def queue_of_launcher(node: Mapping[str, Any]) -> Any:
@@ -36,6 +32,4 @@ def queue_of_launcher(node: Mapping[str, Any]) -> Any:
     """
     from darts_core.study.slurm_queue import queue_of
 
-    plain: Any = OmegaConf.to_container(OmegaConf.create(dict(node)), resolve=True)
-    plain.pop("_target_", None)
-    return queue_of(plain)
+    return queue_of(plain_settings(node))

@@ -1,5 +1,7 @@
 """Finalists: who gets into the pool, how it is halved, and that an interrupted halving ends the same."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,7 @@ from darts_core.search.finalists import (
 from darts_core.search.halving import Halving, Standing, best_first
 from darts_core.settings import TrainConfig
 from darts_core.spaces import ChoiceSpace, get_space
+from darts_core.study.remote import changed_files, store_files
 from darts_core.supernet import build, create_supernet
 from darts_core.tasks import NextToken
 
@@ -163,6 +166,34 @@ def test_another_metric_than_a_share_decides_and_the_loss_among_equals():
     known = [standing(0, 2.0, 0.3, metric=error), standing(1, 2.0, 0.2, metric=error),
              standing(2, 1.9, 0.9, metric=error)]  # fmt: skip
     assert [s.place for s in best_first(known, 4, 10)] == [2, 1, 0]
+
+
+def test_trainings_that_were_done_elsewhere_are_not_done_here(bundle, tmp_path):
+    """Elsewhere: by another halving, which is sent what the folders hold."""
+    finalists, asked = stacks(4), []
+    near = halving(bundle, tmp_path / "near", seeds=1)(finalists)
+    far = halving(bundle, tmp_path / "far", seeds=1)
+
+    def ahead(trainings):
+        asked.append([t.folder.parent.name for t in trainings])
+        there = halving(bundle, tmp_path / "there", seeds=1)
+        for training in trainings:
+            place = tmp_path / "there" / training.folder.parent.name
+            store_files(place, changed_files(training.folder, {}))
+            there.up_to(replace(training, folder=place))
+            store_files(training.folder, changed_files(place, {}))
+
+    def never(architecture):
+        raise AssertionError("trained here")
+
+    far.ahead, far.make = ahead, never
+    bracket = far(finalists)
+    assert table(bracket) == table(near)
+    assert [len(names) for names in asked] == [4, 2, 2]
+    # what is known is not asked for again
+    asked.clear()
+    assert table(far(finalists)) == table(near)
+    assert asked == [[], [], []]
 
 
 def table(bracket):

@@ -105,7 +105,7 @@ def measured(server: Server, way: Any, count: int, trials: int, folder: Path) ->
     seconds = time.monotonic() - started
     found = Ledger(spec).trials()
     states = Counter(t.state.name for t in found)
-    runs = [len((ledger.trial_folder(t.number) / "runs").read_text().split()) for t in found]
+    runs = [len((ledger.trial_folder(t.number) / "runs").read_text("utf-8").split()) for t in found]
     numbers = [t.number for t in found]
     return {
         "way": way.__doc__.rstrip("."), "workers": count, "trials": trials, "most_connections": watch.most,

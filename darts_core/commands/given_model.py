@@ -50,7 +50,7 @@ class GivenModel:
 
         return not is_named(self.place) and saved_file(self.place) is None
 
-    def open(self, device: str | None = None) -> LoadedModel:
+    def loaded(self, device: str | None = None) -> LoadedModel:
         """The network of a file or a name, ready to be called; for what is not `exported`.
 
         Raises:

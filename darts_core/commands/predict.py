@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     given, files = given_model(args.images, args.model, args.plugins, runtimes=asked)
     if not files:
         raise ConfigError("Give the files that the model shall be asked about.")
-    model, runtime = (given.place, args.runtime) if given.exported else (given.open(), None)
+    model, runtime = (given.place, args.runtime) if given.exported else (given.loaded(), None)
     prefer = args.prefer if given.exported else None
     for found in predict(model, files, runtime=runtime, prefer=prefer):
         if isinstance(found, Numbers):

@@ -80,7 +80,7 @@ def _eager(given: GivenModel, args: argparse.Namespace) -> list[str]:
     for option in ("tune", "prefer"):
         if getattr(args, option):
             raise ConfigError(f"--{option} is for exported files; {given.place} is not exported.")
-    given.open(args.device)
+    given.loaded(args.device)
     return [EAGER]
 
 
@@ -202,7 +202,7 @@ def time_artifact(
     if given.exported:
         loaded = load(place, runtime, device=device, trust=trust)
     else:
-        loaded = given.open(device)
+        loaded = given.loaded(device)
     load_seconds = time.perf_counter() - started
     home = torch.device(getattr(loaded, "device", device or "cpu"))
     rows = {}

@@ -17,7 +17,7 @@ from darts_core.stages.logging import make_loggers
 from darts_core.stages.one_training import one_training
 from darts_core.stages.policy import search_augmentation
 from darts_core.stages.schema import TuneStage
-from darts_core.stages.trial import RecipeTrial, trial_bundle
+from darts_core.stages.trial import SPLITS, RecipeTrial, trial_bundle
 from darts_core.study import current_trial, parse_space, run_study
 from darts_core.tasks import Task
 
@@ -46,9 +46,10 @@ def tune(config: TuneStage, folder: Path) -> dict[str, Any]:
         return run.result()
     make_callbacks(config, folder)  # refused here, not in each trial
     settings, options = config.tune, config.tune.options
-    task = trial_bundle(config, find_device(config.device)).task
+    bundle = trial_bundle(config, find_device(config.device))
+    task = bundle.task
     metric, direction = _judged(config, task)
-    space = settings.space
+    space = _that_fit(settings.space, len(bundle.split(SPLITS)))
     known = [item.name for item in fields(config.train)]
     for name in space:
         if name not in known:
@@ -98,6 +99,24 @@ def tune(config: TuneStage, folder: Path) -> dict[str, Any]:
         seed=config.seed,
     )
     return run.result()
+
+
+def _that_fit(space: Mapping[str, Any], samples: int) -> Mapping[str, Any]:
+    """`space` without batch sizes of more samples than there are to train on: their trials would fail."""
+    node = space.get("batch_size")
+    if not isinstance(node, Mapping):
+        return space
+    choices = node.get("choices")
+    if not isinstance(choices, (list, tuple)):
+        return space
+    large = [size for size in choices if isinstance(size, int) and size > samples]
+    kept = [size for size in choices if size not in large]
+    if not large or not kept:
+        return space
+    log.info(
+        "of tune.space.batch_size %s are left out: there are %d samples to train on", large, samples
+    )
+    return {**space, "batch_size": {**node, "choices": kept}}
 
 
 def _judged(config: TuneStage, task: Task) -> tuple[str, str]:

@@ -103,7 +103,9 @@ class Ledger:
     def _trial_limit(self) -> int | None:
         limit = self.spec.budget.trials
         if self.spec.sampler["name"] == "grid" and not self.spec.distinct:
-            size = grid_size(self.spec.space)
+            # settings beside the grid, such as the user's own, take no point's place
+            beside = [t for t in self.study.real_trials() if OUTSIDE in t.user_attrs]
+            size = grid_size(self.spec.space) + len(beside)
             return size if limit is None else min(limit, size)
         return limit
 

@@ -126,22 +126,14 @@ def test_networks_of_one_input_are_refused_in_a_sentence(
 
 
 def test_a_recipe_for_several_inputs_is_tuned(folder: Path) -> None:
-    words = [
-        "data=npz",
-        "data.path=a.npz",
-        "job=two",
-        "device=cpu",
-        "tune.trials=2",
-        "tune.workers=1",
-    ]
-    small = [
-        "train.epochs=1",
-        "train.batch_size=16",
-        "tune.space.batch_size={choices: [8, 16]}",
-    ]
-    assert cli.main(["tune", *words, *small, "model=several:both"]) == 0
+    words = ["data=npz", "data.path=a.npz", "job=two", "device=cpu", "tune.trials=3"]
+    small = ["train.epochs=1", "train.batch_size=16", "tune.pruner=none", "tune.sampler=random"]
+    # of the sizes that are tried by default, two are larger than the 65 samples
+    space = ["~tune.space.learning_rate", "~tune.space.weight_decay", "~tune.space.drop_path"]
+    assert cli.main(["tune", *words, *small, *space, "model=several:both"]) == 0
     found = read_json(folder / "runs" / "two" / "V001" / "tune" / "result.json")
-    assert [trial["state"] for trial in found["trials"]] == ["complete", "complete"]
+    assert [trial["state"] for trial in found["trials"]] == ["complete"] * 3
+    assert {trial["params"]["batch_size"] for trial in found["trials"]} <= {16, 32, 64}
 
 
 @pytest.mark.parametrize(

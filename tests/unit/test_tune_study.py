@@ -283,6 +283,13 @@ def test_a_grid_visits_every_point_once_and_ends(tmp_path):
         run_study(curve, SPACE, folder=tmp_path / "y", trials=2, sampler="grid")
 
 
+def test_a_setting_beside_the_grid_takes_no_point_s_place(tmp_path):
+    space = {"x": {"choices": [1, 2, 3]}}
+    options = {"sampler": "grid", "pruner": "none", "baseline": {"x": 9}}
+    result = run_study(lambda t: float(t.params["x"]), space, folder=tmp_path, trials=50, **options)
+    assert sorted(r.params["x"] for r in result.trials) == [1, 2, 3, 9]
+
+
 def test_a_grid_takes_enqueued_settings_for_the_points_they_are(tmp_path):
     space = {"x": {"low": 0.0, "high": 0.4, "step": 0.1}, "shape": {"choices": [[1, 2], [3]]}}
     first = [{"x": 0.3, "shape": [3]}, {"x": 0.1}]

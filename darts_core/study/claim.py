@@ -79,14 +79,15 @@ class Claim:
         """
 
         def renewed() -> None:
-            self.check()
-            self.lease.epochs = max(self.lease.epochs, epochs)
-            snapshot = Lease(**vars(self.lease))
-            snapshot.seconds = self.seconds()
-            self.leases.write(self.number, snapshot)
+            # in this order: who writes has its connection, and waits for nobody
+            with self._writing:
+                self.check()
+                self.lease.epochs = max(self.lease.epochs, epochs)
+                snapshot = Lease(**vars(self.lease))
+                snapshot.seconds = self.seconds()
+                self.leases.write(self.number, snapshot)
 
-        with self._writing:
-            self.together(renewed)
+        self.together(renewed)
 
     def restart(self, *, died: bool = True) -> None:
         """Begin another sitting in the same worker.
@@ -97,20 +98,25 @@ class Claim:
         with self._writing:
             self.lease.seconds = self.seconds()
             self.lease = self.lease.successor(died=died)
-            self.together(lambda: self.leases.write(self.number, self.lease))
-            self.since = time.monotonic()
+
+        def written() -> None:
+            with self._writing:
+                self.leases.write(self.number, self.lease)
+
+        self.together(written)
+        self.since = time.monotonic()
 
     def release(self) -> None:
         """Let anybody go on with this trial; a stop on request is not counted as a death."""
 
         def released() -> None:
-            if self._ours():
-                self.lease.seconds = self.seconds()
-                self.lease.start, self.lease.epochs_before = None, -1
-                self.leases.write(self.number, self.lease)
+            with self._writing:
+                if self._ours():
+                    self.lease.seconds = self.seconds()
+                    self.lease.start, self.lease.epochs_before = None, -1
+                    self.leases.write(self.number, self.lease)
 
-        with self._writing:
-            self.together(released)
+        self.together(released)
 
     @contextlib.contextmanager
     def beating(self) -> Iterator[None]:

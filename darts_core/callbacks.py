@@ -102,7 +102,7 @@ class EarlyStopping(Callback):
         if since < self.patience:
             return None
         return (
-            f"val {now.metric.words} has not improved for {since} epochs (best "
+            f"val {now.metric.words} has not improved for {since} epoch{'s'[: since > 1]} (best "
             f"{now.metric.text(now.metric.rating(best))})"
         )
 

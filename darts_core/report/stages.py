@@ -155,4 +155,7 @@ def train_section(run: VersionRun) -> Section | None:
     note = f"Chosen on the val split ({metric.text(val)})." if val is not None else ""
     if test is not None:
         note += f" The test split was read once, at the end: {metric.text(test)}."
+    stopped = stage.result.get("stopped")
+    if isinstance(stopped, str):
+        note += f" It ended after {len(rows)} epochs: {stopped}."
     return Section("train", "Training", body, note.strip())

@@ -5,7 +5,7 @@ import re
 
 import pytest
 from job_rows import row
-from report_fixture import make_search
+from report_fixture import make_search, make_train
 
 from darts_core.report.charts import Line, line_chart
 from darts_core.report.metric_units import metric_label
@@ -14,7 +14,7 @@ from darts_core.report.page import page
 from darts_core.report.read import read_version
 from darts_core.report.resource_curves import resource_curves
 from darts_core.report.script_pictures import as_trials
-from darts_core.report.stages import search_section
+from darts_core.report.stages import search_section, train_section
 from darts_core.report.svg import drawing
 from darts_core.report.trials import best_so_far, trial_curves
 from darts_core.report.version_tree import version_lines, version_tree
@@ -219,3 +219,12 @@ def test_a_labelled_choice_is_drawn_with_its_options_and_not_as_a_cell(tmp_path,
     assert ("0.75" if known else "option 1") in shown
     assert "cell" not in shown
     assert "edge" not in shown
+
+
+def test_a_training_that_was_ended_early_says_why(tmp_path):
+    make_train(tmp_path / "train", epochs=4)
+    path = tmp_path / "train" / "result.json"
+    result = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**result, "stopped": "mine: enough"}), encoding="utf-8")
+    note = train_section(read_version(tmp_path)).note
+    assert note.endswith("It ended after 4 epochs: mine: enough.")

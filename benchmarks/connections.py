@@ -1,6 +1,6 @@
 """Many workers of one study under a PostgreSQL server with few connections: do the books stay exact?
 
-    python -m benchmarks.connections --processes 64 --threads 200 --trials 400
+    python benchmarks/connections.py --processes 64 --threads 200 --trials 400
 
 First so many worker processes, as `tune` starts them, then so many workers in threads of one process, each
 with books of its own. Connections are counted in the server (`pg_stat_activity`), five times a second, over
@@ -142,7 +142,7 @@ def main() -> None:
         rows,
         folder=args.out,
         device=f"{platform.machine()}, {os.cpu_count()} cores",
-        command=f"python -m benchmarks.connections {' '.join(sys.argv[1:])}".strip(),
+        command=f"python benchmarks/connections.py {' '.join(sys.argv[1:])}".strip(),
         notes={"max_connections": args.room, "trial": "0.4 s, two reports", "sampler": "random"},
     )
     print(path)

@@ -49,6 +49,8 @@ _BEFORE = ("search", "searched", "tune", "prune", "shrink")
 _PATIENCE = 10.0
 # of the trained network's time, left where what is aimed at is far off
 _MOST_PRUNED = 0.5
+# of a metric that is a share: what nobody would give for time without being told
+_MUCH = 0.1
 
 
 def run(config: Pipeline, version: Path) -> dict[str, Any]:
@@ -72,6 +74,7 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
     tuned = replace(config, train=replace(config.train, **found["tune"]["best"]))
     found["train"] = train(tuned.part(TrainStage), version / "train")
     found |= _reduced(tuned, found["search"], version)
+    _say_what_it_lost(found, config.reduce)
     found["export"] = export(config.part(ExportStage), version / "export")
     seconds = sum(
         float(result["device_seconds"]) for name, result in found.items() if name in _BEFORE
@@ -140,6 +143,24 @@ def _reduced(config: Pipeline, search: Mapping[str, Any], version: Path) -> dict
         wanted = f"{max(budget, _MOST_PRUNED * taken):.6g} ms"
         config = replace(config, prune=replace(config.prune, budget=wanted))
     return {"prune": prune(config.part(PruneStage), version / "prune")}
+
+
+def _say_what_it_lost(found: Mapping[str, Mapping[str, Any]], reduced: str) -> None:
+    """Warn where a network that was made faster hardly does its task any more (val, a share of all)."""
+    after = found.get(reduced, {})
+    metric = after.get("metric", {})
+    key = f"val_{metric.get('name')}"
+    if not metric.get("share") or key not in after or key not in found["train"]:
+        return
+    lost = float(found["train"][key]) - float(after[key])
+    if lost > _MUCH:
+        log.warning(
+            "%s took %.1f points of val %s: the network is too small for it; the whole one stays in train/, "
+            "and prune.budget= or aim= may ask for less",
+            reduced,
+            100 * lost,
+            metric["name"],
+        )
 
 
 def _require_trusted(result: Mapping[str, Any], version: Path, *, allowed: bool) -> None:

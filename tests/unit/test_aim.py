@@ -191,3 +191,12 @@ def test_the_report_says_whether_it_was_met(ms: float, words: str) -> None:
     old = StageRun("search", Path("s"), result={})
     assert aim_sentence(old, row(ms), row(2.0, baseline=True), 32) == str(aim_html(old)) == ""
     assert aim_searched(old) == aim_searched(None) == ""
+
+
+@pytest.mark.parametrize(("after", "told"), [(0.1, True), (0.52, False)])
+def test_a_network_that_pruning_ruined_is_told(caplog, after, told):
+    metric = {"name": "accuracy", "direction": "maximize", "share": True}
+    found = {"train": {"val_accuracy": 0.55}, "prune": {"metric": metric, "val_accuracy": after}}
+    with caplog.at_level(logging.WARNING):
+        run._say_what_it_lost(found, "prune")
+    assert ("took 45.0 points of val accuracy" in caplog.text) is told

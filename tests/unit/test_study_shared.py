@@ -181,3 +181,19 @@ def test_more_workers_than_devices_share_the_devices_seconds(tmp_path, caplog, m
     claim = Ledger(spec).claim()
     claim.since -= 8.0
     assert claim.seconds() == pytest.approx(2.0, abs=0.5)
+
+
+def test_a_lease_is_written_by_who_has_a_connection_already(tmp_path):
+    """Else a report with a connection and a beat that waits for one wait for each other."""
+    spec = StudySpec.make(SPACE, Budget(trials=1), folder=tmp_path, pruner="none")
+    claim, writing = Ledger(spec).claim(), []
+
+    def together(step):
+        writing.append(claim._writing.locked())
+        step()
+
+    claim.together = together
+    claim.renew(1)
+    claim.restart()
+    claim.release()
+    assert writing == [False] * 3

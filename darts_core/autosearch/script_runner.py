@@ -87,7 +87,10 @@ class ScriptRunner:
         while process.outcome is None:
             if self.workshop.stop_wanted():
                 self.workshop.cancel(process, "the job was stopped")
-                self.workshop.keep(self.workshop.collect(self.spec, process))
+                row = self.workshop.collect(self.spec, process)
+                if row["state"] == "done":  # it had ended before the stop reached it
+                    return row
+                self.workshop.keep(row)
                 raise StopWanted
             self._look_after(process, claim, decide)
             if time.monotonic() - looked > _BUDGET_SECONDS:

@@ -10,8 +10,6 @@ one connection that is open from the start.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import sys
 import tempfile
 import threading
@@ -141,7 +139,6 @@ def main() -> None:
         "connections",
         rows,
         folder=args.out,
-        device=f"{platform.machine()}, {os.cpu_count()} cores",
         command=f"python benchmarks/connections.py {' '.join(sys.argv[1:])}".strip(),
         notes={"max_connections": args.room, "trial": "0.4 s, two reports", "sampler": "random"},
     )

@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import io
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -112,7 +111,6 @@ def main() -> None:
         "jobs-list",
         rows,
         folder=args.out,
-        device=f"{platform.machine()}, {os.cpu_count()} cores",
         command=f"python benchmarks/jobs_list.py {' '.join(sys.argv[1:])}".strip(),
         notes={**vars(args), "load_before": load},
     )

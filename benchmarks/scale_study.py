@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -216,7 +215,6 @@ def main() -> None:
         "scale-study",
         rows,
         folder=args.out,
-        device=f"{platform.machine()}, {os.cpu_count()} cores",
         command=f"python benchmarks/scale_study.py {' '.join(sys.argv[1:])}".strip(),
         notes={"window": args.window, "sampler": "random", "pruner": "none", "workers": 1},
     )

@@ -12,8 +12,6 @@ processes) is left out and stated.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import sys
 import tempfile
 import threading
@@ -119,7 +117,6 @@ def main() -> None:
         "sweep-idle",
         rows,
         folder=args.out,
-        device=f"{platform.machine()}, {os.cpu_count()} cores",
         command=f"python benchmarks/sweep_idle.py {' '.join(sys.argv[1:])}".strip(),
         notes=vars(args),
     )

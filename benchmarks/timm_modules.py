@@ -24,7 +24,6 @@ import logging
 import math
 import multiprocessing
 import os
-import platform
 import resource
 import tempfile
 import time
@@ -301,7 +300,6 @@ def main() -> None:
     path = write_results(
         "timm-modules",
         rows,
-        device=f"{platform.machine()}, {os.cpu_count()} cores",
         folder=given.out,
         command=f"python -m benchmarks.timm_modules --seconds {given.seconds}",
         notes={

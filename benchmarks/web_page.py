@@ -15,7 +15,6 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import random
 import statistics
 import subprocess
@@ -343,7 +342,6 @@ def main() -> None:
         "web-page",
         rows,
         folder=args.out,
-        device=f"{platform.machine()}, {os.cpu_count()} cores",
         command=f"python -m benchmarks.web_page {' '.join(sys.argv[1:])}".strip(),
         notes={**vars(args), "load_before": load, "load_after": os.getloadavg()[0]},
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import re
 import sys
 import time
@@ -61,7 +63,7 @@ def write_results(
     theme: str,
     rows: Sequence[Row],
     *,
-    device: str,
+    device: str | None = None,
     folder: str | Path = "benchmarks/results",
     command: str | None = None,
     notes: Mapping[str, Any] | None = None,
@@ -75,7 +77,7 @@ def write_results(
     Args:
         theme: what was measured, for example models, step, kernels, tabular.
         rows: the records; model rows are written with their mean, std and n.
-        device: the hardware, in words.
+        device: the hardware, in words; this machine's processor and its cores by default.
         folder: where results are kept.
         command: how to repeat it; this process's command line by default.
         notes: anything else worth keeping (data, seeds, recipe).
@@ -86,6 +88,7 @@ def write_results(
     """
     if not rows:
         raise ConfigError(f"The results of {theme!r} hold no row; there is nothing to write.")
+    device = device or f"{platform.machine()}, {os.cpu_count()} cores"
     stem = f"{slug(theme)}_{slug(device)}_{time.strftime('%Y-%m-%d')}"
     folder = Path(folder)
     path = folder / (f"{stem}_{slug(name)}.json" if name else f"{stem}.json")

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.callbacks import Callback, Callbacks
-from darts_core.errors import ConfigError
 from darts_core.metric import Metric
 from darts_core.stages.schema import SearchStage, TrainStage
-from darts_core.stages.targets import instantiate
+from darts_core.stages.targets import instantiate_each
 
 __all__ = ["asking", "make_callbacks"]
 
@@ -21,16 +20,9 @@ def make_callbacks(config: SearchStage | TrainStage, folder: Path) -> Callbacks:
     Raises:
         ConfigError: a node makes no callback, or one with wrong settings.
     """
-    made = {}
-    for name, node in config.callbacks.items():
-        if not isinstance(node, Mapping):
-            continue
-        made[name] = instantiate("callbacks", node, config.plugins)
-        if not isinstance(made[name], Callback):
-            raise ConfigError(
-                f"callbacks.{name} makes a {type(made[name]).__name__}; it must be a "
-                "darts_core.callbacks.Callback."
-            )
+    made = instantiate_each(
+        "callbacks", config.callbacks, config.plugins, Callback, where="callbacks"
+    )
     return Callbacks(made, config.STAGE, folder)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from darts_core.settings import Search
 from darts_core.spaces import SearchSpace, get_space
 from darts_core.stages.inputs import policy_name
 from darts_core.stages.schema import SearchStage
-from darts_core.stages.targets import instantiate
+from darts_core.stages.targets import instantiate, instantiate_each
 from darts_core.supernet import Supernet, create_supernet
 
 __all__ = [
@@ -99,17 +99,9 @@ def make_guards(config: SearchStage) -> list[Guard]:
     Raises:
         ConfigError: a node makes no guard.
     """
-    made = []
-    for name, node in config.search.guards.items():
-        if not isinstance(node, Mapping):
-            continue
-        found = instantiate("guards", node, config.plugins)
-        if not isinstance(found, Guard):
-            raise ConfigError(
-                f"search.guards.{name} makes a {type(found).__name__}; it must be a darts_core.search.Guard."
-            )
-        made.append(found)
-    return made
+    nodes = config.search.guards
+    made = instantiate_each("guards", nodes, config.plugins, Guard, where="search.guards")
+    return list(made.values())
 
 
 def step_of(

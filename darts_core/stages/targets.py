@@ -15,13 +15,22 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from darts_core.errors import ConfigError, nearest_names
 from darts_core.models.trust import trust
 from darts_core.settings.tree import config_root
 
-__all__ = ["TARGET_GROUPS", "check_targets", "import_plugins", "instantiate", "registered"]
+__all__ = [
+    "TARGET_GROUPS",
+    "check_targets",
+    "import_plugins",
+    "instantiate",
+    "instantiate_each",
+    "registered",
+]
+
+Made = TypeVar("Made")
 
 # group -> the files of ours whose `_target_`s it may name
 TARGET_GROUPS: Mapping[str, str] = {
@@ -158,6 +167,35 @@ def instantiate(
     except TypeError as error:
         raise ConfigError(f"{target} does not take these settings: {error}.") from error
     return factory(**settings, **more)
+
+
+def instantiate_each(
+    group: str, nodes: Mapping[str, Any], plugins: Iterable[str], kind: type[Made], *, where: str
+) -> dict[str, Made]:
+    """What each node of a group's mapping makes, by its name; one set to null is left out.
+
+    Args:
+        group: of `TARGET_GROUPS`.
+        nodes: name -> `_target_` and its settings.
+        plugins: modules that the user named on the command line.
+        kind: what each must make.
+        where: the mapping's place among the settings, for errors.
+
+    Raises:
+        ConfigError: as `instantiate`, or what a node makes is no `kind`.
+    """
+    made = {}
+    for name, node in nodes.items():
+        if not isinstance(node, Mapping):
+            continue
+        found = instantiate(group, node, plugins)
+        if not isinstance(found, kind):
+            raise ConfigError(
+                f"{where}.{name} makes a {type(found).__name__}; it must be a "
+                f"{kind.__module__}.{kind.__name__}."
+            )
+        made[name] = found
+    return made
 
 
 def _imported(target: str) -> Any:

@@ -25,12 +25,13 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from darts_core.errors import TuneError
-from darts_core.runlog import read_json, write_json, write_yaml
+from darts_core.runlog import write_yaml
 from darts_core.study.accounts import Tally
 from darts_core.study.artifacts import artifacts_of
 from darts_core.study.budget import Spent
 from darts_core.study.claim import Claim
 from darts_core.study.early import EarlyStopping
+from darts_core.study.ending import read_ending, write_ending
 from darts_core.study.lease import FileLeases, Lease, Leases, LeaseWatch, StoredLeases
 from darts_core.study.optuna_private import (
     numbered,
@@ -51,9 +52,6 @@ from darts_core.study.trial import outcome_values
 __all__ = ["Ledger"]
 
 log = logging.getLogger("darts_core")
-
-# in a `result.json` that holds a runner's own row: where the books' record stands
-LEDGER = "ledger"
 
 
 class Ledger:
@@ -222,7 +220,10 @@ class Ledger:
     def _take_over(self, frozen: FrozenTrial) -> tuple[Trial, Lease] | None:
         """The trial of a worker that is gone, to go on with; None where it has ended, or waits."""
         old = self._lease(frozen.number)
-        result = self._result(frozen.number, old)
+        # wherever its worker wrote it
+        folders = [self.trial_folder(frozen.number)]
+        folders += [Path(old.folder)] if old is not None and old.folder else []
+        result = read_ending(folders, frozen.number)
         if result is not None:
             self.leases.remove(frozen.number)
             self._tell(frozen.number, result)
@@ -234,26 +235,13 @@ class Ledger:
         lease.folder = str(self.trial_folder(frozen.number))
         if lease.idle > self.spec.max_restarts:
             reason = f"its process died {lease.idle} times without reporting anything new"
-            self._settle(frozen.number, lease, "fail", reason, {}, None)
+            self._settle(frozen.number, lease, "fail", reason)
             return None
         self.leases.write(frozen.number, lease)
         log.info("trial %d was interrupted; it goes on from its checkpoint", frozen.number)
         # its worker may have gone before the sampler had settled its point
         self.study.sampler = self._sampler(frozen.number)
         return taken_up(self.study, frozen), lease
-
-    def _result(self, number: int, lease: Lease | None) -> dict[str, Any] | None:
-        """The books' record of an ended trial whose telling is missing, wherever its worker wrote it."""
-        folders = [self.trial_folder(number)]
-        folders += [Path(lease.folder)] if lease is not None and lease.folder else []
-        for folder in folders:
-            if (folder / "result.json").is_file():
-                content = read_json(folder / "result.json")
-                record = content.get(LEDGER, content) if isinstance(content, dict) else {}
-                # a row without the books' own record is what a cut-off sitting left
-                if "device_seconds" in record and record.get("number") == number:
-                    return dict(record)
-        return None
 
     def _start(self, trial: Trial, lease: Lease) -> Claim:
         try:
@@ -362,10 +350,10 @@ class Ledger:
                     claim.lease,
                     state,
                     reason,
-                    metrics or {},
-                    values,
-                    trace,
-                    claim.row,
+                    metrics=metrics,
+                    values=values,
+                    trace=trace,
+                    row=claim.row,
                 )
 
         return self.record(self.books.run(ended))
@@ -381,35 +369,15 @@ class Ledger:
                 return []
             for trial in running:
                 lease = self._lease(trial.number) or Lease()
-                self._settle(trial.number, lease, "pruned", paused(trial), {}, None)
+                self._settle(trial.number, lease, "pruned", paused(trial))
         numbers = {trial.number for trial in running}
         return [self.record(t) for t in self.trials() if t.number in numbers]
 
     def _settle(
-        self,
-        number: int,
-        lease: Lease,
-        state: str,
-        reason: str,
-        metrics: dict[str, float],
-        values: list[float] | None,
-        trace: str | None = None,
-        row: dict[str, Any] | None = None,
+        self, number: int, lease: Lease, state: str, reason: str, **rest: Any
     ) -> FrozenTrial:
-        result = {
-            "schema_version": 1,
-            "number": number,
-            "state": state,
-            "reason": reason,
-            "metrics": metrics,
-            "values": values,
-            "epochs": lease.epochs,
-            "device_seconds": lease.seconds,
-            "attempts": lease.attempt,
-            "traceback": trace,
-        }
-        content = {**row, LEDGER: result} if row else result
-        write_json(self.trial_folder(number) / "result.json", content)
+        """Close a trial with what `write_ending` takes."""
+        result = write_ending(self.trial_folder(number), number, lease, state, reason, **rest)
         # in this order, so that a kill in between leaves no lease on a finished trial
         self.leases.remove(number)
         return self._tell(number, result)

@@ -8,13 +8,19 @@ from benchmarks.postgresql import postgresql_server, why_not
 
 
 @pytest.fixture(scope="session")
-def postgresql():
-    """The URL of a fresh server; the test is left out where PostgreSQL or its driver is not installed."""
+def start_postgresql():
+    """`postgresql_server`; the test is left out where PostgreSQL or its driver is not installed."""
     pytest.importorskip("psycopg", reason="the driver psycopg is not installed")
     reason = why_not()
     if reason:
         pytest.skip(reason)
-    with postgresql_server() as server:
+    return postgresql_server
+
+
+@pytest.fixture(scope="session")
+def postgresql(start_postgresql):
+    """The URL of a fresh server."""
+    with start_postgresql() as server:
         yield server.url
 
 

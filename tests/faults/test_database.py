@@ -7,7 +7,6 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.postgresql import postgresql_server, why_not
 from darts_core.study.budget import Budget
 from darts_core.study.ledger import Ledger
 from darts_core.study.runner import CallableRunner
@@ -22,13 +21,9 @@ TRIALS = 32
 
 
 @pytest.fixture(scope="module")
-def server():
-    pytest.importorskip("psycopg", reason="the driver psycopg is not installed")
-    reason = why_not()
-    if reason:
-        pytest.skip(reason)
+def server(start_postgresql):
     settings = {"max_connections": str(ROOM), "superuser_reserved_connections": "2"}
-    with postgresql_server(**settings) as found:
+    with start_postgresql(**settings) as found:
         yield found
 
 

@@ -31,3 +31,12 @@ def cpu_form(request, monkeypatch):
     largest = float("inf") if request.param == "bands" else 0
     monkeypatch.setattr(batched, "LARGEST_BAND", largest)
     return request.param
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A store that holds a made-up search, for tests of the live page."""
+    from web_site import searched
+
+    searched(tmp_path / "runs")
+    return tmp_path / "runs"

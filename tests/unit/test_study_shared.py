@@ -58,7 +58,9 @@ def test_a_result_whose_telling_was_cut_off_is_told_by_the_other_job(tmp_path):
     first, second = Ledger(shared(tmp_path, "a")), Ledger(shared(tmp_path, "b"))
     claim = first.claim()
     first._tell = lambda *a: None  # killed between the file and the database
-    first._settle(0, claim.lease, "complete", "finished", {"val_accuracy": 0.25}, [0.25])
+    first._settle(
+        0, claim.lease, "complete", "finished", metrics={"val_accuracy": 0.25}, values=[0.25]
+    )
     claim.lease.start = None
     second.leases.write(0, claim.lease)
     assert second.claim().number == 1

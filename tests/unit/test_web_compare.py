@@ -4,22 +4,12 @@ import json
 import sys
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("starlette", reason="the extra [web] is not installed")
-pytest.importorskip("httpx2", reason="starlette's test client needs httpx2")
 sys.path.insert(0, str(Path(__file__).parent))
 import report_fixture as fixture
 from web_site import searched, site
 
 from darts_core.store.jobs import Store
 from darts_core.store.record import new_record
-
-
-@pytest.fixture
-def root(tmp_path):
-    searched(tmp_path / "runs")
-    return tmp_path / "runs"
 
 
 def test_versions_of_several_jobs_are_compared(root):

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("starlette", reason="the extra [web] is not installed")
-pytest.importorskip("httpx2", reason="starlette's test client needs httpx2")
 sys.path.insert(0, str(Path(__file__).parent))
 import report_fixture as fixture
 from web_site import options, own, searched, site
@@ -24,12 +22,6 @@ from darts_core.web.marks import store_mark, version_mark
 from darts_core.web.openapi import document
 from darts_core.web.shell import Site
 from darts_core.web.verbs import VERBS
-
-
-@pytest.fixture
-def root(tmp_path):
-    searched(tmp_path / "runs")
-    return tmp_path / "runs"
 
 
 def test_the_list_is_searched_filtered_and_sorted_by_its_address(root):

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("starlette", reason="the extra [web] is not installed")
-pytest.importorskip("httpx2", reason="starlette's test client needs httpx2")
 sys.path.insert(0, str(Path(__file__).parent))
 from web_site import BASE, TOKEN, options, own, searched, site
 
@@ -28,12 +26,6 @@ ADDRESSES = (
     "/api/jobs/one/V001", "/api/jobs/one/V001/trials", "/api/jobs/one/V001/log", "/api/compare",
     "/api/params", "/api/templates", "/api/actions", "/api/actions/none", "/api/openapi.json", "/nowhere",
 )  # fmt: skip
-
-
-@pytest.fixture
-def root(tmp_path):
-    searched(tmp_path / "runs")
-    return tmp_path / "runs"
 
 
 def test_the_addresses_tried_are_all_there_are(root):

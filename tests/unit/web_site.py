@@ -2,6 +2,10 @@
 
 import json
 
+import pytest
+
+pytest.importorskip("starlette", reason="the extra [web] is not installed")
+pytest.importorskip("httpx2", reason="starlette's test client needs httpx2")
 from starlette.testclient import TestClient
 
 from darts_core.store.jobs import Store

@@ -1,0 +1,156 @@
+"""Whole networks timed: patience on a busy device, the fit of what calls cost, predictions checked."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from darts_core.errors import LatencyError
+from darts_core.latency import (
+    Timing,
+    size_model,
+)
+from darts_core.latency import networks as networks_module
+from darts_core.latency.check import (
+    check_predictions,
+    draw_scatter,
+    fit_networks,
+    random_architectures,
+    write_networks,
+)
+from darts_core.spaces import get_space
+from darts_core.supernet import Supernet, build
+
+SHAPE = (3, 8, 8)
+
+
+def supernet(name: str = "darts", layers: int = 3) -> Supernet:
+    return Supernet(get_space(name), channels=4, layers=layers, num_classes=3)
+
+
+def timing(ms: float, *, flagged: bool = False) -> Timing:
+    return Timing(ms, ms, ms, 5, "cpu", flagged=flagged, flag_reason="busy" if flagged else "")
+
+
+def test_networks_fit_the_overhead():
+    space, net = get_space("nasbench201"), supernet("nasbench201", 1)
+    model = size_model(space, net, SHAPE, "macs")
+    drawn = random_architectures(space, 12, seed=1)
+    loads = iter([*[False] * 9, *[True] * 3, *[True] * 12])
+
+    def timer(architecture):
+        busy = next(loads)
+        return timing(2 + (3 + 4 * busy) * model.sum_of(architecture), flagged=busy)
+
+    found = fit_networks(model, timer, count=12)  # what other work disturbed does not count
+    assert (found["overhead_ms"], found["slope"]) == (pytest.approx(2.0), pytest.approx(3.0))
+    assert (found["n"], found["disturbed"]) == (9, 0)
+    # where there is nothing else, it counts, and is said: a sum of operations says less
+    found = fit_networks(model, timer, count=12)
+    assert (found["overhead_ms"], found["slope"]) == (pytest.approx(2.0), pytest.approx(7.0))
+    assert (found["n"], found["disturbed"]) == (12, 12)
+    assert len(drawn) == 12
+
+
+def network_timer(monkeypatch, takes, wait_seconds):
+    """A timer whose timings are scripted, and the pauses it made."""
+    pauses = []
+    monkeypatch.setattr(networks_module, "measure", lambda call, **options: takes(call))
+    monkeypatch.setattr(networks_module.time, "sleep", pauses.append)
+    return pauses, networks_module.NetworkTimer(
+        lambda a: build(a, channels=4, layers=1, num_classes=3), SHAPE,
+        batch=1, runtime="eager", wait_seconds=wait_seconds,
+    )  # fmt: skip
+
+
+def test_a_network_is_timed_when_other_work_has_left(monkeypatch, caplog):
+    caplog.set_level("INFO")
+    left = iter([timing(9.0, flagged=True), timing(8.0, flagged=True), timing(2.0)])
+    pauses, timer = network_timer(monkeypatch, lambda call: (call(), next(left))[1], 100.0)
+    assert timer(get_space("nasbench201").random(np.random.default_rng(0))).median_ms == 2.0
+    assert (len(pauses), timer.disturbed) == (2, 0)
+    assert "waiting up to 100 s for a quiet device: busy" in caplog.text
+
+
+def test_where_it_stays_busy_the_fastest_of_three_counts_and_is_said(monkeypatch):
+    times = iter([9.0, 7.0, 8.0, 6.0, 5.0, 6.5])
+    pauses, timer = network_timer(monkeypatch, lambda _: timing(next(times), flagged=True), 0.0)
+    architecture = get_space("nasbench201").random(np.random.default_rng(0))
+    assert [timer(architecture).median_ms for _ in range(2)] == [7.0, 5.0]
+    assert (pauses, timer.disturbed) == ([], 2)
+
+
+def test_patience_is_shared_by_all_timings(monkeypatch):
+    clock = iter(range(0, 10**6, 20))
+    monkeypatch.setattr(networks_module.time, "monotonic", lambda: next(clock))
+    _, timer = network_timer(monkeypatch, lambda _: timing(1.0, flagged=True), 50.0)
+    architecture = get_space("nasbench201").random(np.random.default_rng(0))
+    timer(architecture)
+    assert timer.disturbed == 1
+    pauses = []
+    monkeypatch.setattr(networks_module.time, "sleep", pauses.append)
+    timer(architecture)
+    assert (timer.disturbed, pauses) == (2, [])
+
+
+def test_check_reports_correlations_and_draws(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["darts_core.latency.measure"], "FOREIGN_CORES", 1e9)
+    space, net = get_space("nasbench201"), supernet("nasbench201", 1)
+    model = size_model(space, net, SHAPE, "macs")
+    seen = []
+    record = check_predictions(
+        model,
+        lambda a: build(a, channels=4, layers=1, num_classes=3),
+        SHAPE,
+        batch=2,
+        count=8,
+        runtime="eager",
+        seconds=0.01,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen[-1] == (16, 16)
+    assert len(record["points"]) == 8
+    assert record["n"] == 4
+    assert -1 <= record["correlation"] <= 1
+    assert all(p["measured_ms"] > 0 and p["again_ms"] > 0 for p in record["points"])
+    assert record["flagged"] == 0
+    draw_scatter(record, tmp_path / "scatter.png")
+    assert (tmp_path / "scatter.png").stat().st_size > 1000
+    with pytest.raises(LatencyError, match="count=2"):
+        check_predictions(model, lambda a: net, SHAPE, batch=1, count=2)
+
+
+def test_check_goes_on_and_leaves_disturbed_networks_out(tmp_path, monkeypatch):
+    space, net = get_space("nasbench201"), supernet("nasbench201", 1)
+    timed: list[str] = []
+
+    def fake(call, **options):
+        call()
+        timed.append("x")
+        ms = 1.0 + len(timed) % 7
+        return Timing(ms, ms, ms, 5, "cpu", flagged=len(timed) in (3, 13))
+
+    monkeypatch.setattr("darts_core.latency.check.measure", fake)
+    built = []
+
+    def make(architecture):
+        built.append(architecture)
+        return build(architecture, channels=4, layers=1, num_classes=3)
+
+    write_networks(space, make, SHAPE, tmp_path, count=12)
+    assert len(built) == len(list(tmp_path.glob("*.onnx")))
+    first_built = len(built)
+
+    def check():
+        return check_predictions(
+            size_model(space, net, SHAPE, "macs"), make, SHAPE, batch=2, count=12, folder=tmp_path
+        )
+
+    record = check()
+    assert len(built) == first_built  # the files are run, not built anew
+    assert record["flagged"] >= 1
+    assert record["n"] == (12 - record["flagged"]) - (12 - record["flagged"]) // 2
+    assert all(np.isfinite(point["predicted_ms"]) for point in record["points"])
+    before = len(timed)
+    assert check()["flagged"] == 0
+    assert len(timed) == before + 2  # only the two disturbed times were taken anew

@@ -118,7 +118,9 @@ def _acquire(key: str, wait_seconds: float) -> Any:
             return stream
         except OSError:
             waited = time.monotonic() - started
-            if waited > _TELL_AFTER and not told:  # timings that take turns are not worth a line each
+            if (
+                waited > _TELL_AFTER and not told
+            ):  # timings that take turns are not worth a line each
                 log.info("waiting for another timing on %s to end", key)
                 told = True
             if waited > wait_seconds:

@@ -46,7 +46,7 @@ def _path(device: torch.device, kind: str) -> Path:
 
 
 def _locked(path: Path, how: str, *, seconds: float = 0.0, what: str = "") -> Any:
-    """The open file that holds the lock (closing lets go of it); None where it is still taken after `seconds`.
+    """The open file that holds the lock (closing lets go); None where it is still taken after `seconds`.
 
     Args:
         path: of the lock.

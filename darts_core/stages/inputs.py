@@ -228,6 +228,10 @@ def _saved_network(text: str, version: Path, bundle: DataBundle) -> Network:
         )
     described = meta.get("architecture")
     found = Architecture.from_dict(described, source=str(path)) if described else None
+    first = version / "searched" / "architecture.yaml"
+    if found is None and text in _LEAVE_MODELS and first.is_file():
+        # of a space of choices the file names the network's function and not what it was found as
+        found = Architecture.from_yaml(first)
     own = {key: meta[key] for key in _NETWORK if key in meta}
     return Network(found, {**own, **_about(bundle)}, saved=path)
 

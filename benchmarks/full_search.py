@@ -78,6 +78,8 @@ def parts(args: argparse.Namespace) -> dict[str, list[str]]:
             found[f"search-{precision}-seed{seed}"] = [
                 "search", *data, f"seed={seed}", f"search.epochs={args.search_epochs}",
                 f"search.kernel_precision={precision}", "search.crop_padding=4", "search.flip=true",
+                # the paper takes the alphas' pick
+                "search.finalists=1",
                 *(f"search.{key}={value}" for key, value in size.items()),
             ]  # fmt: skip
     first = args.out / f"search-{args.precisions[0]}-seed0" / "V001" / "search"

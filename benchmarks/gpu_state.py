@@ -104,13 +104,17 @@ def _whole_states(folder: Path) -> Iterator[tuple[int, list[Path]]]:
             yield calls, volumes
 
 
+def _travels(path: Path, out: Path) -> bool:
+    """A finished stage's checkpoint does not: what it led to lies beside it."""
+    over = path.name == "checkpoint.pt" and (path.parent / "result.json").is_file()
+    return not over and path.relative_to(out).parts[0] not in _LEFT_OUT
+
+
 def _volumes(out: Path, bring: Path) -> Iterator[list[Path]]:
     files = [
         path
         for path in sorted(out.rglob("*"))
-        if path.is_file()
-        and path.relative_to(out).parts[0] not in _LEFT_OUT
-        and bring not in path.parents
+        if path.is_file() and bring not in path.parents and _travels(path, out)
     ]
     part: list[Path] = []
     size = 0

@@ -72,13 +72,16 @@ def fetch(name: str, version: str, folder: Path) -> Path | None:
         ["wheel", "-w", str(folder)],
     )  # fmt: skip
     for way in ways:
-        if subprocess.run([*pip, *way, *wanted], check=False).returncode == 0:
+        # a source instead of a wheel is no error: what pip says is of interest where neither worked
+        done = subprocess.run([*pip, *way, *wanted], check=False, capture_output=True, text=True)
+        if done.returncode == 0:
             new = set(folder.glob("*.whl")) - before
             built = next(iter(new), None)
             if way[0] == "wheel" and built is not None and "-none-any" not in built.name:
                 built.unlink()  # compiled for this machine's Python
                 return None
             return built or next(folder.glob(f"{name.replace('-', '_')}-{version}*.whl"), None)
+    print(done.stderr.strip(), file=sys.stderr)
     return None
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -189,6 +190,22 @@ def test_a_bare_machine_goes_on_where_another_stopped(tmp_path, monkeypatch, cap
     assert "state of 1 earlier calls" in out
     assert (out.count("wheels run"), out.count("== one")) == (2, 1)
     assert {path.name[:9] for path in (tmp_path / "more").iterdir()} == {"state-002"}
+
+
+def test_what_a_finished_stage_has_no_use_for_stays(tmp_path):
+    """Checkpoints are what fills the volumes: that of a stage that is done is left."""
+    for stage, files in (("begun", ()), ("done", ("result.json", "model.pt"))):
+        (tmp_path / "out" / stage).mkdir(parents=True)
+        for name in ("checkpoint.pt", *files):
+            (tmp_path / "out" / stage / name).write_text("x")
+    gpu_state.save(tmp_path / "out", tmp_path / "out" / "bring", 1, tmp_path / "none", [])
+    (volume,) = (tmp_path / "out" / "bring").iterdir()
+    with tarfile.open(volume) as archive:
+        assert sorted(archive.getnames()) == [
+            "begun/checkpoint.pt",
+            "done/model.pt",
+            "done/result.json",
+        ]
 
 
 def test_binaries_are_packed_once(tmp_path, monkeypatch):

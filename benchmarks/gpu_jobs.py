@@ -65,7 +65,8 @@ def jobs(args: argparse.Namespace) -> dict[str, list[str]]:
         ]
         found["sanitizer"] = [
             "compute-sanitizer", "--tool", "memcheck", "--error-exitcode", "1", python, "-m", "pytest",
-            "-q", "-m", "gpu", "-k", "cuda", *(f"tests/kernels/test_{name}.py" for name in small),
+            "-q", "-p", "benchmarks.resumable_tests", "--resume", f"{out}/sanitizer", *minutes,
+            "-m", "gpu", "-k", "cuda", *(f"tests/kernels/test_{name}.py" for name in small),
         ]  # fmt: skip
     for space, layers in (("darts", 8), ("nasbench201", 5)):
         for batch in (1, 256):

@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from darts_core import cli
 from darts_core.architecture import Architecture
+from darts_core.checkpoint import load_checkpoint
 from darts_core.runlog import read_json
+from darts_core.search.finalists import PICK
 
 SEARCH = [
     "search", "data=digits", "data.limit=200", "space=convnet", "search.epochs=2", "search.channels=2",
@@ -45,5 +48,14 @@ def test_one_finalist_is_the_pick_of_the_alphas(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     folder = run(tmp_path / "one", "search.finalists=1")
-    assert "finalists" not in read_json(folder / "result.json")
+    result = read_json(folder / "result.json")
+    assert "finalists" not in result
     assert not (folder / "finalists").exists()
+    # bit for bit the search that finalists come after, and what it alone would have returned
+    many = run(tmp_path / "many", "search.finalists=2")
+    alone, before = (load_checkpoint(f / "checkpoint.pt")["supernet"] for f in (folder, many))
+    assert alone.keys() == before.keys()
+    assert all(torch.equal(alone[name], before[name]) for name in alone)
+    pick = read_json(many / "finalists" / "pool.json")["finalists"][0]
+    assert pick["source"] == PICK
+    assert Architecture.from_dict(pick["architecture"]).text() == result["text"]

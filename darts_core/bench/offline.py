@@ -171,8 +171,9 @@ def all_variants(
 
 
 def variants_by_value() -> Iterator[list[Variant]]:
-    """What is launched and no earlier list had, the most valuable first: the DARTS step at TF32 and bf16, the
-    networks of the GPU's tests, exported networks, the other steps. Each list is recorded when it is asked for.
+    """What is launched and no earlier list had, the most valuable first, recorded when it is asked for.
+
+    The DARTS step at TF32 and bf16, the networks of the GPU's tests, exported networks, the other steps.
     """
     first = [case for case in STEPS[:3] if case.precision != "fp32"]
     rest = sorted(

@@ -179,15 +179,18 @@ def variants_by_value() -> Iterator[list[Variant]]:
     rest = sorted(
         (case for case in STEPS if case not in first), key=lambda c: c.precision == "fp32"
     )
-    parts = (
-        lambda: all_variants(first),
-        lambda: all_variants(NETS),
-        lambda: all_variants((), exports=True),
-        *(functools.partial(all_variants, (case,)) for case in rest),
-    )
+
+    def parts() -> Iterator[dict[str, Variant]]:
+        yield all_variants(first)
+        yield all_variants(NETS)
+        # what `benchmarks.export_gpu` times beside those
+        half = [launch for batch in (1, 256) for launch in export_launches(torch.float16, batch)]
+        yield all_variants((), exports=True) | {x.variant.name: x.variant for x in half}
+        for case in rest:
+            yield all_variants((case,))
+
     seen: set[str] = set()
-    for part in parts:
-        found = part()
+    for found in parts():
         yield [variant for name, variant in found.items() if name not in seen]
         seen |= set(found)
 

@@ -126,7 +126,8 @@ def _headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
 
 
 def _time(row: ModelRow, batch: int) -> str:
-    return f"{number(row.latency[batch].median_ms)} ms for {batch} image{'s' if batch > 1 else ''}"
+    what = f"a batch of {batch}" if batch > 1 else "one sample"  # an image, a series, a row
+    return f"{number(row.latency[batch].median_ms)} ms for {what}"
 
 
 def _tile(value: str, what: str, versus: str = "", tone: str = "") -> dict[str, str]:

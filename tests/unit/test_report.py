@@ -103,7 +103,7 @@ def test_report_states_the_result_against_the_baseline(version: Path) -> None:
     page = parse(write_report(version))
     text = " ".join(page.words)
     # exported ONNX: 4.0 ms * 0.3 at batch 32, the baseline in ONNX 6.9 ms * 0.36
-    assert "98.3 % test accuracy at 1.2 ms for 32 images" in text
+    assert "98.3 % test accuracy at 1.2 ms for a batch of 32" in text
     assert "2.07× faster than resnet8 (onnxruntime)" in text
     assert "dominant eigenvalue grew" in text
     assert (

@@ -65,6 +65,10 @@ def made(name: str) -> nn.Module:
     import timm
 
     model: nn.Module = timm.create_model(name, pretrained=False)
+    for parameter in model.parameters():
+        # a classifier that begins at zero would hide whatever goes wrong before it
+        if parameter.ndim > 1 and not parameter.is_meta and not parameter.any():
+            nn.init.normal_(parameter, std=0.02)
     return model.eval()
 
 

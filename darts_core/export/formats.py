@@ -18,6 +18,7 @@ from torch import nn
 
 from darts_core.errors import ExportError
 from darts_core.export.archive import save_program
+from darts_core.export.attention import with_plain_attention
 from darts_core.export.extras import own_precision, require
 from darts_core.export.fold import trace
 from darts_core.export.int8 import quantize
@@ -136,6 +137,7 @@ def write_onnx(model: nn.Module, job: Job, path: Path) -> None:
     try:
         with _quiet():
             warnings.simplefilter("ignore")
+            program = with_plain_attention(program)
             exported = torch.onnx.export(
                 program,
                 input_names=["images"],
@@ -150,11 +152,19 @@ def write_onnx(model: nn.Module, job: Job, path: Path) -> None:
     except Exception as error:  # the exporter wraps whatever went wrong inside
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise  # no fault of the model
-        last = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise ExportError(
-            f"The model cannot be written as ONNX: {last[:300]} Leave 'onnx' out of the formats or "
+            f"The model cannot be written as ONNX: {_cause(error)[:300]}. Leave 'onnx' out of the formats or "
             "replace the operation it names."
         ) from error
+
+
+def _cause(error: BaseException) -> str:
+    """What went wrong first, in one line: the exporter wraps it several times."""
+    found = error
+    while found.__cause__ is not None:
+        found = found.__cause__
+    lines = str(found).strip().splitlines()
+    return f"{type(found).__name__}: {lines[0].rstrip('.')}" if lines else type(found).__name__
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """Attention over more than one dimension of windows, as an ONNX exporter takes it.
 
-torch's ONNX exporter knows `scaled_dot_product_attention` of [B, heads, T, D] alone; networks that attend within
-windows ([B, windows, heads, T, D]) are rewritten to the products that attention is made of.
+torch's ONNX exporter knows `scaled_dot_product_attention` of [B, heads, T, D] alone; that of networks which
+attend within windows ([B, windows, heads, T, D]) is rewritten to the products that it is made of.
 """
 
 from __future__ import annotations

@@ -59,6 +59,6 @@ def test_what_onnx_has_not_is_named_by_its_first_cause(tmp_path):
         def forward(self, x_BCHW):
             return torch.special.i1e(x_BCHW.flatten(1))[:, :2]
 
-    with pytest.raises(ExportError, match="No ONNX function found for .*bessel_i1e") as caught:
+    with pytest.raises(ExportError, match=r"No ONNX function found for .*bessel_i1e") as caught:
         export_model(Unknown(), tmp_path, META, formats=("onnx",), time_artifacts=False)
     assert "full stack trace" not in str(caught.value)

@@ -90,6 +90,7 @@ def test_a_ruined_network_is_not_shipped_and_the_headline_says_why(
     assert found["test_accuracy"] == 0.9
     assert said in caplog.text
     version = read_version(tmp_path)
+    assert list(version.stages) == list(STEPS[:1] + STEPS[2:])
     assert said in headline(version, [])[1]
     assert "90.0 % test accuracy" in headline(version, [])[0]
     # what pruning took is part of the price all the same

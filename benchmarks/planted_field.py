@@ -108,11 +108,11 @@ def best_finalist(
     """What the finalists' brief trainings choose, by the command's defaults."""
     usual, space = Search(), get_space("toy")
 
-    def make(architecture: Architecture, layers: int = 1) -> nn.Module:
-        return build(architecture, channels=CHANNELS, layers=layers, num_classes=4, in_channels=3)
+    def make(architecture: Architecture) -> nn.Module:
+        return build(architecture, channels=CHANNELS, layers=1, num_classes=4, in_channels=3)
 
     batch = next(iter(bundle.batches("alpha", settings.batch_size, seed=seed, epoch=0)))[0]
-    rankings = {"prior": prior_of(lambda a: make(a, 3), batch)}
+    rankings = {"prior": prior_of(make, batch)}
     rankings["shared weights"] = shared_weights_of(supernet, [batch])
     pool = choose_pool(
         found, space, Limits(lambda _: True), rankings, count=usual.finalists, seed=seed

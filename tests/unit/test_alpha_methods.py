@@ -41,5 +41,7 @@ def test_weights_are_averaged_over_the_epochs_in_which_alpha_moved():
         return {"alphas": {"cell": edges}}
 
     history = [row(0.0, 9.0), row(0.9, 0.1), row(0.1, 0.3)]
-    found = averaged(space, SearchResult(space.random(np.random.default_rng(0)), history=history), 1)
+    found = averaged(
+        space, SearchResult(space.random(np.random.default_rng(0)), history=history), 1
+    )
     assert tuple(op for _, _, op in found.cell("cell").edges) == PLANTED

@@ -155,7 +155,10 @@ def test_the_default_is_a_search_for_small_stacks_of_convolutions_by_samples() -
         small = compose("run", ["experiment=fashion_small", "data.path=."])
     assert (found.space.name, found.aim, found.search.channels) == ("convnet", 0.5, 16)
     assert found.relax["_target_"].endswith("GumbelStraightThrough")
-    assert (small.space.name, small.relax["_target_"].rpartition(".")[2]) == ("nasbench201", "Softmax")
+    assert (small.space.name, small.relax["_target_"].rpartition(".")[2]) == (
+        "nasbench201",
+        "Softmax",
+    )
 
 
 def test_the_table_tells_the_story_in_the_order_of_the_steps(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from darts_core.report.read import VersionRun, read_rows
 from darts_core.report.rows import ModelRow
 from darts_core.report.svg import number
 from darts_core.report.svg_front import front_svg, key_html
-from darts_core.report.verdict import outcome, speed, versus
+from darts_core.report.verdict import outcome, speed, standing, versus
 
 __all__ = ["final_row", "headline", "model_rows", "results_section", "tiles"]
 
@@ -63,6 +63,16 @@ def _judged(metric: Metric, value: float | None, split: str = "test") -> str:
     return f"{metric.text(value, 1)} {split} {metric.words}"
 
 
+def _untimed(row: ModelRow, rows: Sequence[ModelRow]) -> str:
+    """The model in one sentence where no time may be compared."""
+    base = next((o for o in rows if o.baseline and o.accuracy_mean is not None), None)
+    if base is None:
+        return f"This is the {row.label} model."
+    how = standing(row, base)
+    than = "to" if how.startswith("equal in") else "as" if how.startswith("equally") else "than"
+    return f"The {row.label} model is {how} {than} {base.name}."
+
+
 def headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
     """The page's title sentence and the one under it, with why a faster network was not shipped, if so."""
     title, under = _headline(run, rows)
@@ -87,7 +97,7 @@ def _headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
         row = final_row(rows, sizes[-1], flagged=True)
         if row is not None:
             return _judged(row.metric, row.accuracy_mean), (
-                f"The {row.label} model. All times were taken while other work ran on the device, so "
+                f"{_untimed(row, rows)} All times were taken while other work ran on the device, so "
                 "none is compared; measure again on a quiet machine (darts-core bench)."
                 f"{aim_searched(run.stages.get('search'))}"
             )

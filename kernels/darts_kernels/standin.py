@@ -124,7 +124,7 @@ def _dumped(tree: ast.AST) -> str:
     """The tree in the words of Python 3.11: 3.12 has a field more, 3.13 leaves empty ones out."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and getattr(node, "type_params", None) == []:
-            del node.type_params
+            delattr(node, "type_params")
     whole: dict[str, Any] = {"show_empty": True} if sys.version_info >= (3, 13) else {}
     return ast.dump(tree, annotate_fields=False, **whole)
 

@@ -76,7 +76,7 @@ STEPS: tuple[OfflineCase, ...] = (
     *(OfflineCase(precision=p, batch=256) for p in _PRECISIONS),
 )
 """The steps that a GPU is to run; `--all` compiles all of them and of the exported networks."""
-CASES: tuple[OfflineCase, ...] = (OfflineCase(),)
+CASES: tuple[OfflineCase, ...] = (OfflineCase(), OfflineCase(precision="bf16"))
 """The steps whose variants the golden file holds one and all (`golden_variants`)."""
 EXPORTS = tuple((dtype, batch) for dtype in (torch.float32, torch.bfloat16) for batch in (1, 256))
 """Storage and batch of the exported DARTS_V2 that are compiled with `--all`."""

@@ -9,7 +9,7 @@ PYTHON_HERE = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-web test-cluster test-versions test-loggers test-full faults fuzz test-interpret test-compile variants test-gpu gpu-wheels on-gpu check lint type bench clean
+.PHONY: help install demo test test-web test-cluster test-versions test-loggers test-full faults fuzz test-interpret test-compile variants test-gpu gpu-wheels gpu-binaries gpu-variants on-gpu check lint type bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -73,11 +73,32 @@ test-gpu: ## everything that needs a CUDA device, in steps of 9 minutes: call it
 	$(PYTHON_HERE) -m pytest -p benchmarks.resumable_tests --resume runs/test_gpu -m gpu tests \
 		$(shell $(PYTHON_HERE) -c "import xdist" 2>/dev/null && printf '%s' '-n 4')
 
-gpu-wheels: $(STAMP) ## download what a GPU's image (Python 3.12, torch) lacks into wheels/; `make on-gpu` installs it
+gpu-wheels: $(STAMP) ## download what a GPU's image (Python 3.12, torch) lacks into carried/; `make on-gpu` installs it
 	$(BIN)/python -m benchmarks.gpu_wheels
 
+# the binaries fit the Triton and the Python that compile them: those of the GPU's machine
+GPU_PYTHON ?= python3.12
+GPU_TRITON ?= 3.6.0
+GPU_TORCH ?= 2.11.0
+GPU_VENV := .venv-gpu
+GPU_ENV := $(TEST_ENV) PYTHONPATH=.:kernels TRITON_CACHE_DIR=$(CURDIR)/$(GPU_VENV)/cache
+
+$(GPU_VENV)/.installed:
+	$(GPU_PYTHON) -m venv $(GPU_VENV)
+	$(GPU_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		torch==$(GPU_TORCH) triton==$(GPU_TRITON) numpy pyyaml
+	touch $@
+
+gpu-binaries: $(GPU_VENV)/.installed ## compile what a GPU launches for its Python and Triton, into carried/; goes on where it stopped
+	mkdir -p carried
+	$(GPU_ENV) $(GPU_VENV)/bin/python -m benchmarks.triton_cache --compile --pack carried/triton-cache.tar.xz \
+		$(if $(MINUTES),--minutes $(MINUTES))
+
+gpu-variants: $(GPU_VENV)/.installed ## renew the golden file of that Triton, from the binaries of gpu-binaries where they are
+	$(GPU_ENV) $(GPU_VENV)/bin/python -m darts_core.bench.offline --renew --processes 1
+
 on-gpu: ## tests, tiles, step, kernels, export, latency, models, full search; DATA=cifar10.parquet; call until nothing is left
-	$(PYTHON_HERE) -m benchmarks.on_gpu --data $(DATA)
+	$(PYTHON_HERE) -m benchmarks.on_gpu --data $(DATA) $(if $(BRING),--bring $(BRING))
 
 lint: $(STAMP) ## ruff
 	$(BIN)/ruff check .
@@ -92,5 +113,5 @@ bench: $(STAMP) ## the search-step benchmark on this device
 	$(BIN)/darts-core bench what=step
 
 clean: ## remove the environment and every cache (runs/ stays)
-	rm -rf $(VENV) .venv-loggers .venv-versions .pytest_cache .mypy_cache .ruff_cache dist build
+	rm -rf $(VENV) .venv-loggers .venv-versions $(GPU_VENV) .pytest_cache .mypy_cache .ruff_cache dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -25,15 +25,15 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.resumable import UNFINISHED
 from darts_core.bench.results import command_line, write_results
 from darts_core.runlog import read_json, read_jsonl
 from darts_core.spaces import get_space
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = [sys.executable, "-c", "from darts_core.cli import main; raise SystemExit(main())"]
-UNFINISHED = 3
 # seconds that a command has for its checkpoint after it was asked to stop
-GRACE = 60.0
+GRACE = 40.0
 SHARES = ["data.test_fraction=0.1", "data.val_fraction=0.1111111", "data.alpha_fraction=0.5"]
 
 
@@ -78,6 +78,8 @@ def parts(args: argparse.Namespace) -> dict[str, list[str]]:
             found[f"search-{precision}-seed{seed}"] = [
                 "search", *data, f"seed={seed}", f"search.epochs={args.search_epochs}",
                 f"search.kernel_precision={precision}", "search.crop_padding=4", "search.flip=true",
+                # the paper takes the alphas' pick
+                "search.finalists=1",
                 *(f"search.{key}={value}" for key, value in size.items()),
             ]  # fmt: skip
     first = args.out / f"search-{args.precisions[0]}-seed0" / "V001" / "search"

@@ -1,6 +1,6 @@
 """Everything about the fused step that needs a GPU, behind one command; resumable, in steps of minutes.
 
-    python benchmarks/gpu_step.py [--out FOLDER] [--minutes 9] [--tune] [--ship]
+    python benchmarks/gpu_step.py [--out FOLDER] [--results FOLDER] [--minutes 9] [--tune] [--ship]
     python benchmarks/gpu_step.py --rehearse      # the same parts at toy size on the CPU: no result is kept
 
 1. Compile: every kernel of every cell of the DARTS supernet, in parallel processes (the compiler is the
@@ -11,7 +11,8 @@
 4. Kernels: every launch against its own bytes, at each precision.
 
 Each part is a process of its own. A part that is in FOLDER already is not run again, and one that time cuts
-off begins anew; call it until it says that nothing is left (status 0; 3 when something is).
+off begins anew; call it until it says that nothing is left (status 0; 3 when something is; 1 when nothing but
+parts that failed).
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
 
-UNFINISHED = 3
 GROUPS = [[0, 1], [2], [3, 4], [5], [6, 7]]
 """Cells of the eight-cell supernet that share their kernels."""
 PRECISIONS = ("tf32", "bf16", "fp32")
@@ -79,6 +79,10 @@ STEPS: dict[str, dict[str, Any]] = {
 """Benchmark parts and their options."""
 
 
+Task = tuple[list[str], Path]
+"""Words for a worker, and the file that it leaves."""
+
+
 @dataclass(frozen=True)
 class Scale:
     """What is measured: the whole supernet on a GPU, or a toy on the CPU."""
@@ -104,10 +108,16 @@ class Scale:
         return net.to(self.device).train()
 
 
-TOY = Scale(
-    "cpu", channels=2, layers=3, batch=2, side=6, groups=((0, 1), (2,)), precisions=("fp32",)
-)
-TOY_OPTIONS = {"channels": 4, "layers": 1, "batch_size": 4, "size": 6, "seconds": 0.02}
+TOY = Scale("cpu", channels=2, layers=2, batch=2, side=6, groups=((0, 1),), precisions=("fp32",))
+TOY_OPTIONS = {
+    "channels": 4,
+    "layers": 1,
+    "batch_size": 2,
+    "size": 6,
+    "seconds": 0.001,
+    "variants": ["plain", "batched"],
+    "precisions": ["fp32"],
+}
 
 
 def cells_with_inputs(scale: Scale, cells: list[int]) -> Any:
@@ -217,22 +227,29 @@ def tune(scale: Scale, precision: str, out: Path, seconds: float, ship: bool) ->
         write(out, found)
 
 
-def bench(scale: Scale, name: str, out: Path) -> None:
+def options_of(scale: Scale, name: str) -> dict[str, Any]:
+    """What a part is measured with; in toy size one of all supernets' steps, and one of kernels."""
+    if scale is not TOY:
+        return dict(STEPS[name])
+    from darts_core.bench.step import CASES
+
+    own = {"cases": list(CASES)} if name.startswith("step") else {}
+    return {**TOY_OPTIONS, **own}
+
+
+def parts_of(scale: Scale) -> list[str]:
+    """The names of the parts to measure."""
+    return ["step-64", "kernels"] if scale is TOY else list(STEPS)
+
+
+def bench(scale: Scale, name: str, out: Path, results: Path) -> None:
     """One part of STEPS, with its results file."""
     from darts_core.bench import kernels, step
+    from darts_core.settings import BenchOptions
 
-    options: dict[str, Any] = dict(STEPS[name])
-    folder = ROOT / "benchmarks" / "results"
-    if scale is TOY:
-        options = {**options, **TOY_OPTIONS, "variants": None}
-        if not {"space", "relaxation"} & options.keys():
-            options["cases"] = ["darts"]
-        folder = out.parent / "results"
     module = kernels if name.startswith("kernels") else step
-    found = module.run(
-        {"device": scale.device, "bench": {"options": {**options, "results": str(folder)}}},
-        out.parent,
-    )
+    options = BenchOptions(**options_of(scale, name), results=str(results))
+    found = module.run(options, out.parent, device=scale.device)
     write(out, found)
 
 
@@ -243,25 +260,37 @@ def write(out: Path, found: Any) -> None:
     temporary.replace(out)
 
 
-def spawn(tasks: list[tuple[list[str], Path]], end: float, *, together: bool) -> None:
-    """Run the tasks whose result is missing, until `end`: side by side, or one after the other."""
-    missing = [words for words, out in tasks if not out.exists()]
-    for batch in [missing] if together else [[words] for words in missing]:
+def spawn(tasks: list[Task], end: float, *, together: bool) -> set[str]:
+    """Run the tasks whose result is missing, until `end`: side by side, or one after the other.
+
+    Returns:
+        names of the files of those that failed: they are not to be waited for.
+    """
+    missing = [(words, out) for words, out in tasks if not out.exists()]
+    failed = set()
+    for batch in [missing] if together else [[task] for task in missing]:
         if time.monotonic() > end - 10:
-            return
-        running = [subprocess.Popen([sys.executable, __file__, *words]) for words in batch]
-        for process in running:
+            break
+        running = [
+            (subprocess.Popen([sys.executable, __file__, *words]), out) for words, out in batch
+        ]
+        for process, out in running:
             try:
-                process.wait(max(1.0, end - time.monotonic()))
+                if process.wait(max(1.0, end - time.monotonic())):
+                    failed.add(out.name)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+    return failed
 
 
 def main() -> None:
     """Do what is missing in the folder, within the minutes."""
+    from benchmarks.resumable import UNFINISHED
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/gpu_step"))
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--tune", action="store_true")
     parser.add_argument(
@@ -278,33 +307,35 @@ def main() -> None:
         elif what == "tune":
             tune(scale, name, Path(file), 60 * args.minutes, args.ship)
         else:
-            bench(scale, name, Path(file))
+            bench(scale, name, Path(file), args.results)
         return
     end = time.monotonic() + 60 * args.minutes
     args.out.mkdir(parents=True, exist_ok=True)
-    common = ["--rehearse"] if args.rehearse else []
+    common = ["--results", str(args.results), *(["--rehearse"] if args.rehearse else [])]
 
-    def task(what: str, name: str, cells: Any = None, minutes: float = 9.0) -> Any:
+    def task(what: str, name: str, cells: Any = None, minutes: float = 9.0) -> Task:
         suffix = f"-{cells[0]}" if cells else ""
         file = args.out / (f"{name}.json" if what == "bench" else f"{what}-{name}{suffix}.json")
         own = [*common, *(["--ship"] if args.ship else []), "--minutes", str(minutes)]
         return [*own, "--worker", what, name, json.dumps(cells), str(file)], file
 
     compiles = [task("compile", p, list(group)) for p in scale.precisions for group in scale.groups]
-    spawn(compiles, end, together=True)
+    failed = spawn(compiles, end, together=True)
     tunes = []
     if args.tune:
-        left = max(0.1, (end - time.monotonic()) / 60 - 1)
+        left = 0.02 if args.rehearse else max(0.1, (end - time.monotonic()) / 60 - 1)
         tunes = [task("tune", precision, None, left) for precision in scale.precisions]
-        if args.rehearse:
-            tunes = [task("tune", precision, None, 0.02) for precision in scale.precisions]
         # one after the other: two timings at once would measure each other
-        spawn(tunes, end, together=False)
-    benches = [task("bench", name) for name in STEPS]
-    spawn(benches, end, together=False)
-    missing = [file.name for _, file in (*compiles, *tunes, *benches) if not file.exists()]
-    print("nothing is left" if not missing else f"left: {', '.join(missing)}; call again")
-    raise SystemExit(UNFINISHED if missing else 0)
+        failed |= spawn(tunes, end, together=False)
+    benches = [task("bench", name) for name in parts_of(scale)]
+    failed |= spawn(benches, end, together=False)
+    missing = {file.name for _, file in (*compiles, *tunes, *benches) if not file.exists()}
+    failed &= missing
+    if failed:
+        print(f"failed: {', '.join(sorted(failed))}")
+    left_over = sorted(missing - failed)
+    print(f"left: {', '.join(left_over)}; call again" if left_over else "nothing else is left")
+    raise SystemExit(UNFINISHED if left_over else int(bool(failed)))
 
 
 if __name__ == "__main__":

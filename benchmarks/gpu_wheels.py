@@ -1,8 +1,8 @@
 """What an image with torch and Triton lacks, named, downloaded, and installed where there is no network.
 
-    python -m benchmarks.gpu_wheels                        # what such images usually lack, into wheels/
+    python -m benchmarks.gpu_wheels                        # what such images usually lack, into carried/
     python -m benchmarks.gpu_wheels --frozen image.txt     # all that `pip freeze` of the image does not name
-    python -m benchmarks.gpu_wheels --install              # on the GPU's machine, from wheels/ alone
+    python -m benchmarks.gpu_wheels --install              # on the GPU's machine, from carried/ alone
 
 Packages and versions are those of the environment that runs this (the tested set), with all that they need;
 wheels are for Python 3.12 on Linux. One that is published as source only is built here, if it is pure Python.
@@ -19,8 +19,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = "3.12"
-LACKED = ("hydra-core", "optuna", "cmaes", "kornia", "torch-pruning")
-"""What images made for torch have not, while they have the rest of our requirements."""
+LACKED = ("hydra-core", "optuna", "cmaes", "kornia", "torch-pruning", "filelock")
+"""What images made for torch have not, or too old, while they have the rest of our requirements."""
 NEVER = ("torch", "triton", "numpy")
 """The image's own: another torch would not fit its driver."""
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
@@ -72,36 +72,50 @@ def fetch(name: str, version: str, folder: Path) -> Path | None:
         ["wheel", "-w", str(folder)],
     )  # fmt: skip
     for way in ways:
-        if subprocess.run([*pip, *way, *wanted], check=False).returncode == 0:
+        # a source instead of a wheel is no error: what pip says is of interest where neither worked
+        done = subprocess.run([*pip, *way, *wanted], check=False, capture_output=True, text=True)
+        if done.returncode == 0:
             new = set(folder.glob("*.whl")) - before
             built = next(iter(new), None)
             if way[0] == "wheel" and built is not None and "-none-any" not in built.name:
                 built.unlink()  # compiled for this machine's Python
                 return None
             return built or next(folder.glob(f"{name.replace('-', '_')}-{version}*.whl"), None)
+    print(done.stderr.strip(), file=sys.stderr)
     return None
 
 
-def install(folder: Path, *, dry_run: bool = False) -> int:
-    """Install the folder's wheels without a network; 0 also where there are none."""
+def install(folder: Path, *, target: Path | None = None, dry_run: bool = False) -> int:
+    """Install the folder's wheels without a network, into another folder if one is given.
+
+    Returns:
+        pip's exit status; 0 also where there are none.
+    """
     wheels = sorted(map(str, folder.glob("*.whl")))
-    if not wheels:
-        print(f"{folder} holds no wheels: nothing to install")
+    if not wheels or dry_run:
+        listed = "".join(f"\n  {Path(wheel).name}" for wheel in wheels)
+        print(
+            f"would install{listed}" if wheels else f"{folder} holds no wheels: nothing to install"
+        )
         return 0
-    words = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", *wheels]
-    return subprocess.run([*words, *(["--dry-run"] if dry_run else [])], check=False).returncode
+    place = ["--upgrade", "--target", str(target)] if target is not None else []
+    words = ["--quiet", "--disable-pip-version-check", "--no-index", "--no-deps", *place, *wheels]
+    return subprocess.run([sys.executable, "-m", "pip", "install", *words], check=False).returncode
 
 
 def main() -> int:
     """Download or install; status 1 where a package has no wheel."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--folder", type=Path, default=ROOT / "wheels")
+    parser.add_argument("--folder", type=Path, default=ROOT / "carried")
     parser.add_argument("--frozen", type=Path, help="`pip freeze` of the image")
     parser.add_argument("--install", action="store_true", help="install what the folder holds")
+    parser.add_argument(
+        "--target", type=Path, help="install into this folder; it goes on PYTHONPATH"
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done")
     args = parser.parse_args()
     if args.install:
-        return install(args.folder, dry_run=args.dry_run)
+        return install(args.folder, target=args.target, dry_run=args.dry_run)
     names, have = (LACKED, set()) if args.frozen is None else (["darts-core"], frozen(args.frozen))
     packages = needed(names, have)
     packages.pop("darts-core", None)

@@ -19,7 +19,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.full_search import ROOT, SHARES, UNFINISHED, device_name, go_on
+from benchmarks.full_search import ROOT, SHARES, device_name, go_on
+from benchmarks.resumable import UNFINISHED
 from darts_core.bench.results import command_line, write_results
 from darts_core.runlog import read_json, read_jsonl
 

@@ -9,12 +9,13 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 PASSWORD = "se:cret"
+_LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class Server:
     def pid(self) -> int:
         """Of its first process."""
         return int(self.pid_file.read_text(encoding="utf-8").split()[0])
+
+    def url_at(self, address: str) -> str:
+        """The URL for who reaches it at another address."""
+        return self.url.replace(_LOOPBACK, address)
 
 
 def binaries() -> Path | None:
@@ -54,15 +59,16 @@ def _other_user() -> pwd.struct_passwd | None:
 
 def _free_port() -> int:
     with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
+        server.bind((_LOOPBACK, 0))
         return int(server.getsockname()[1])
 
 
 @contextlib.contextmanager
-def postgresql_server(**settings: str) -> Iterator[Server]:
+def postgresql_server(addresses: Sequence[str] = (), **settings: str) -> Iterator[Server]:
     """A fresh server; it ends with the block.
 
     Args:
+        addresses: of this machine, beside loopback, at which it answers their own networks.
         settings: of the server, such as `max_connections="100"`; `fsync` is off where it is not named.
     """
     programs = binaries()
@@ -84,7 +90,10 @@ def postgresql_server(**settings: str) -> Iterator[Server]:
 
     known = ("-U", "darts", "-A", "scram-sha-256", f"--pwfile={secret}")
     run(programs / "initdb", "-D", folder, *known)
-    chosen = {"listen_addresses": "127.0.0.1", "unix_socket_directories": base, "fsync": "off"}
+    with (folder / "pg_hba.conf").open("a", encoding="utf-8") as stream:
+        stream.write("host all all samenet scram-sha-256\n" if addresses else "")
+    chosen = {"listen_addresses": ",".join([_LOOPBACK, *addresses])}
+    chosen |= {"unix_socket_directories": str(base), "fsync": "off"}
     options = " ".join(f"-c {name}={value}" for name, value in {**chosen, **settings}.items())
 
     def start() -> None:
@@ -96,7 +105,7 @@ def postgresql_server(**settings: str) -> Iterator[Server]:
 
     start()
     try:
-        url = f"postgresql+psycopg://darts:{PASSWORD}@127.0.0.1:{port}/postgres"
+        url = f"postgresql+psycopg://darts:{PASSWORD}@{_LOOPBACK}:{port}/postgres"
         yield Server(url, folder / "postmaster.pid", stop, start)
     finally:
         if (folder / "postmaster.pid").exists():

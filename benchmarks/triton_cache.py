@@ -13,24 +13,27 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import io
 import json
 import os
 import sys
 import tarfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.full_search import UNFINISHED
+from benchmarks.resumable import UNFINISHED
 
 if TYPE_CHECKING:
     from darts_kernels.standin import Variant
 
-__all__ = ["cache_folder", "compile_steps", "pack", "unpack"]
+__all__ = ["cache_folder", "compile_steps", "digest", "entries", "fits", "pack", "unpack"]
 
 LOADED = (".cubin", ".json")
 _GROUP = "__grp__"
+_DIGEST = "digest"
 
 
 def cache_folder() -> Path:
@@ -39,29 +42,67 @@ def cache_folder() -> Path:
     return Path(given) if given else Path.home() / ".triton" / "cache"
 
 
-def pack(folder: Path, file: Path) -> int:
-    """Write all binaries of a cache into an archive; returns how many there are.
+def digest() -> str:
+    """Of what every key holds besides a kernel: Triton's own files, and the assembler's version."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler.compiler import make_backend
+    from triton.runtime.cache import triton_key
+
+    words = f"{triton_key()} {make_backend(GPUTarget('cuda', 90, 32)).hash()}"
+    return hashlib.sha256(words.encode()).hexdigest()
+
+
+def entries(folder: Path) -> set[str]:
+    """What a cache holds, by name: an entry a binary or a launcher."""
+    return {path.name for path in folder.glob("*") if path.is_dir()}
+
+
+def pack(folder: Path, file: Path, *, but: Iterable[str] = (), quick: bool = False) -> int:
+    """Write the binaries of a cache into an archive, with the launchers in C; returns how many there are.
 
     A group names its files by their paths: in the archive by their names alone.
+
+    Args:
+        folder: the cache.
+        file: the archive.
+        but: entries to leave out.
+        quick: in a fifth of the time, and somewhat larger.
     """
     count = 0
     temporary = file.with_name(f"{file.name}.new")
-    with tarfile.open(temporary, "w:xz") as archive:
-        for group in sorted(folder.glob(f"*/{_GROUP}*.json")):
-            entry = group.parent.name
-            names = json.loads(group.read_text(encoding="utf-8"))["child_paths"]
-            kept = [n for n in names if n.endswith(LOADED) and (group.parent / n).is_file()]
-            if not any(name.endswith(".cubin") for name in kept):
-                continue  # a launcher in C, or a compilation that was cut off
-            for name in kept:
-                archive.add(group.parent / name, f"{entry}/{name}")
-            data = json.dumps({"child_paths": {name: name for name in kept}}).encode()
-            info = tarfile.TarInfo(f"{entry}/{group.name}")
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-            count += 1
+    with tarfile.open(temporary, "w:xz", preset=1 if quick else 6) as archive:
+        _add(archive, _DIGEST, digest().encode())
+        for entry in sorted(entries(folder) - set(but)):
+            for launcher in sorted((folder / entry).glob("*.so")):
+                archive.add(launcher, f"{entry}/{launcher.name}")
+            for group in sorted((folder / entry).glob(f"{_GROUP}*.json")):
+                names = json.loads(group.read_text(encoding="utf-8"))["child_paths"]
+                kept = [n for n in names if n.endswith(LOADED) and (group.parent / n).is_file()]
+                if not any(name.endswith(".cubin") for name in kept):
+                    continue  # a compilation that was cut off
+                for name in kept:
+                    archive.add(group.parent / name, f"{entry}/{name}")
+                data = json.dumps({"child_paths": {name: name for name in kept}}).encode()
+                _add(archive, f"{entry}/{group.name}", data)
+                count += 1
     temporary.replace(file)
     return count
+
+
+def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    archive.addfile(info, io.BytesIO(data))
+
+
+def fits(file: Path) -> bool:
+    """Whether an archive's binaries are found under this Triton and Python."""
+    with tarfile.open(file, "r:xz") as archive:
+        first = archive.next()
+        content = (
+            archive.extractfile(first) if first is not None and first.name == _DIGEST else None
+        )
+        return content is not None and content.read().decode() == digest()
 
 
 def unpack(file: Path, folder: Path) -> int:
@@ -71,7 +112,7 @@ def unpack(file: Path, folder: Path) -> int:
     """
     count = 0
     with tarfile.open(file, "r:xz") as archive:
-        members = archive.getmembers()
+        members = [member for member in archive.getmembers() if member.name != _DIGEST]
         # the group last: what it names is then there
         for member in sorted(members, key=lambda m: Path(m.name).name.startswith(_GROUP)):
             place = folder / member.name
@@ -95,28 +136,31 @@ def _make(variant: Variant) -> None:
 
 def compile_steps(
     most: int | None = None, *, minutes: float | None = None, processes: int = 1
-) -> tuple[int, int]:
-    """Compile what the steps of `darts_core.bench.offline` launch, the paper's first.
+) -> tuple[int, bool]:
+    """Compile what `darts_core.bench.offline` knows to be launched, the most valuable first.
 
     What the cache has already takes no time, so a call that was stopped is gone on with.
 
     Returns:
-        (compiled or found, left for another call)
+        (how many are compiled or were found, whether some are left for another call)
     """
-    from darts_core.bench.offline import STEPS, all_variants
+    from darts_core.bench.offline import variants_by_value
     from darts_kernels.variants import compiled
 
     until = None if minutes is None else time.monotonic() + 60 * minutes
-    variants = list(all_variants(STEPS, exports=True).values())[:most]
     done = 0
-    with contextlib.closing(compiled(variants, processes, _make)) as made:
-        for _ in made:
-            done += 1
-            if done % 25 == 0:
-                print(f"{done} of {len(variants)}", flush=True)
-            if until is not None and time.monotonic() > until:
-                break
-    return done, len(variants) - done
+    for variants in variants_by_value():
+        part = variants if most is None else variants[: most - done]
+        with contextlib.closing(compiled(part, processes, _make)) as made:
+            for _ in made:
+                done += 1
+                if done % 25 == 0:
+                    print(f"{done} variants", flush=True)
+                if until is not None and time.monotonic() > until:
+                    return done, True
+        if done == most:
+            break
+    return done, False
 
 
 def main() -> int:
@@ -132,12 +176,12 @@ def main() -> int:
     if args.compile and os.environ.get("TRITON_INTERPRET") == "1":
         print("TRITON_INTERPRET=1 replaces the compiler; unset it.", file=sys.stderr)
         return 2
-    left = 0
+    left = False
     if args.unpack:
         print(f"{unpack(args.unpack, cache_folder())} binaries put into {cache_folder()}")
     if args.compile:
         done, left = compile_steps(args.most, minutes=args.minutes, processes=args.processes)
-        print(f"{done} variants are compiled, {left} are left")
+        print(f"{done} variants are compiled{', call again for the others' if left else ''}")
     if args.pack:
         count = pack(cache_folder(), args.pack)
         print(f"{count} binaries, {args.pack.stat().st_size / 2**20:.2f} MiB: {args.pack}")

@@ -45,9 +45,11 @@ def _plan(request: dict[str, Any]) -> Any:
 def _check(request: dict[str, Any]) -> int:
     from darts_core.autosearch.command_line import boot_file_of, own_arguments
     from darts_core.autosearch.forecast import forecast_text, plan_notes
+    from darts_core.study.engines import elsewhere
 
     plan = _plan(request)
     _check_devices(request.get("devices") or ())
+    elsewhere(request.get("ray"), request.get("slurm"))
     answer = {
         "zero_code": bool(plan.steps[0].metrics),
         "boot_file": boot_file_of(plan.steps[0].command, request.get("boot_file") or ""),

@@ -71,6 +71,8 @@ def run(
     root: str | Path = "runs",
     code: str | Path | None = None,
     devices: Sequence[str] = ("cpu",),
+    ray: Mapping[str, Any] | None = None,
+    slurm: Mapping[str, Any] | None = None,
     arguments: Mapping[str, str] | None = None,
     multi: str | None = None,
     python: str | None = None,
@@ -89,6 +91,8 @@ def run(
         root: the folder of all jobs.
         code: the code folder to copy; by default the folder of the file.
         devices: devices that trials take in turn.
+        ray: run the trials on a Ray cluster (see `darts_core.study.ray_cluster`).
+        slurm: run them in jobs of Slurm (see `darts_core.settings.SlurmQueue`).
         arguments: extra `--name=value` arguments for the code.
         multi: `serial`, `nested` or `joint` for several configs.
         python: another interpreter for the trials.
@@ -117,6 +121,8 @@ def run(
             multi=multi,
             python=python,
             devices=tuple(devices),
+            ray=None if ray is None else dict(ray),
+            slurm=None if slurm is None else dict(slurm),
             entry=entry,
             evaluate=_source(evaluate)[1] if evaluate else "eval",
         )

@@ -7,19 +7,23 @@ import shutil
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from darts_core.autosearch.costs import seconds_of
+from darts_core.autosearch.elsewhere import JobThere, ScriptTrials
 from darts_core.autosearch.known_rows import left_behind, template
 from darts_core.autosearch.networks import WEIGHTS
 from darts_core.autosearch.script_runner import ScriptRunner
 from darts_core.autosearch.spec import SearchSpec
 from darts_core.autosearch.step import Step
 from darts_core.autosearch.study_spec import budget_of, study_of
-from darts_core.autosearch.trials import Row, StopWanted, Workshop
+from darts_core.autosearch.trials import Row, StopWanted, Workshop, trial_id
 from darts_core.errors import JobError, TuneError
 from darts_core.store.code import model_file
 from darts_core.study.accounts import imported
+from darts_core.study.engines import Elsewhere, run_trials
 from darts_core.study.judge import doubts
 from darts_core.study.ledger import Ledger
 from darts_core.study.propose import point_key
@@ -95,13 +99,11 @@ class Search(Step):
             budget_of(self.spec, max(1, self._trials()), self.workshop.account),
             folder=self.workshop.version / "autosearch" / "studies" / self.step,
             trials_folder=trials_folder(self.workshop.version),
-            trial_name=self._trial_id,
+            # a worker elsewhere is sent it
+            trial_name=partial(trial_id, self.workshop.mark, self.step, "search", self.spec.seed),
             first=self.first,
             is_baseline=self.is_baseline,
         )
-
-    def _trial_id(self, number: int) -> str:
-        return self.workshop.trial_id(self.step, "search", number, self.spec.seed)
 
     def _known_trials(self) -> list[Any]:
         """What the study's journal does not know: the starting point, and trials of before journals."""
@@ -138,12 +140,14 @@ class Search(Step):
 
     def _work(self, study: StudySpec, *, workers: int, limit: int | None = None) -> None:
         """Run trials in as many threads as run at once; each thread looks after one process tree."""
+        if self.workshop.place is not None:
+            self._work_elsewhere(study, self.workshop.place, workers, limit)
+            return
         errors: list[BaseException] = []
 
         def worker() -> None:
-            rungs = rungs_of(make_pruner(study.pruner, epochs=study.budget.epochs_per_trial))
             runner = ScriptRunner(
-                self.spec, self.workshop, step=self.step, fixed=self.fixed, rungs=rungs
+                self.spec, self.workshop, step=self.step, fixed=self.fixed, rungs=_rungs(study)
             )
             try:
                 work(study, runner, on_trial=self._ended, limit=limit, say=False)
@@ -167,6 +171,22 @@ class Search(Step):
             self.workshop.aborted.clear()
         self._raise(errors)
 
+    def _work_elsewhere(
+        self, study: StudySpec, place: Elsewhere, workers: int, limit: int | None
+    ) -> None:
+        """Run trials on the nodes of a cluster, each as the job's own machine would."""
+        if limit is not None:
+            study = replace(study, budget=replace(study.budget, trials=limit))
+        job = JobThere.of(self.workshop, place)
+        trials = ScriptTrials(job, self.spec, self.step, self.fixed, tuple(_rungs(study)))
+        ended, look = self._ended, self.workshop.look
+        try:
+            # makes its own runner, in the place of an objective
+            objective: Any = trials
+            run_trials(Ledger(study), objective, workers, place, on_trial=ended, look=look)
+        except TuneError as error:
+            self._raise([error])
+
     def _raise(self, errors: Sequence[BaseException]) -> None:
         """The error that ended the step; what the other workers say of the stop is its consequence."""
         for error in sorted(errors, key=lambda e: isinstance(e, StopWanted)):
@@ -185,6 +205,11 @@ class Search(Step):
         if self.spec.save_model_count is not None:
             with self._ending:
                 prune_models(self.workshop, self.rows, self.goals, self.spec.save_model_count)
+
+
+def _rungs(study: StudySpec) -> list[int]:
+    """Iterations after which a trial waits for the decision."""
+    return list(rungs_of(make_pruner(study.pruner, epochs=study.budget.epochs_per_trial)))
 
 
 def warn(rows: Sequence[Row], goals: Sequence[Row]) -> None:

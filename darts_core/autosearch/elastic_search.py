@@ -13,6 +13,7 @@ from darts_core.autosearch.networks import WEIGHTS
 from darts_core.autosearch.single import SingleTrials
 from darts_core.autosearch.trials import Row
 from darts_core.errors import JobError
+from darts_core.study.ray_cluster import RayCluster
 from darts_core.study.results import best_row
 
 __all__ = ["ElasticSearch"]
@@ -34,6 +35,11 @@ class ElasticSearch(SingleTrials):
             StopWanted: a stop was asked for.
             JobError: the user's own trial left no network, or the elastic one no sub-networks.
         """
+        if isinstance(self.workshop.place, RayCluster):
+            raise JobError(
+                "An elastic search hands networks from trial to trial, in a folder that Ray's nodes do not "
+                "see; run it on Slurm (--slurm) or on this machine."
+            )
         start, rows = self.begin()
         options, spec = dict(self.spec.algorithm_options), self.spec
         setting = str(options["setting"])

@@ -11,10 +11,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from darts_core.autosearch.command_line import with_data
+from darts_core.autosearch.elsewhere import run_there
 from darts_core.autosearch.forecast import plan_notes
 from darts_core.autosearch.multi import confirm, run_plan
 from darts_core.autosearch.plan_files import build_plan
@@ -33,6 +35,7 @@ from darts_core.store.locks import FileLock, device_lock_path
 from darts_core.store.notify import notify
 from darts_core.store.sweep import sweep_version
 from darts_core.store.version import Version
+from darts_core.study.engines import elsewhere
 from darts_core.study.results import read_rows as _read_rows
 from darts_core.study.results import search_rows, summary
 
@@ -156,6 +159,8 @@ class _Runner:
     def wait_for_devices(self) -> list[FileLock] | None:
         """The devices' locks, in a fixed order so that two jobs cannot wait for each other."""
         locks: list[FileLock] = []
+        if self.request.get("ray") or self.request.get("slurm"):
+            return locks  # the cluster shares out its own
         for device in sorted(set(self.request.get("devices") or ["cpu"])):
             lock = FileLock(device_lock_path(self.store.root, device))
             if not lock.acquire(stop=self.version.stop_file.exists, poll_seconds=0.1):
@@ -189,6 +194,9 @@ class _Runner:
             stop_wanted=self.stop_wanted,
             metrics=tuple({o.metric for step in plan.steps for o in step.objectives}),
         )
+        place = elsewhere(self.request.get("ray"), self.request.get("slurm"))
+        if place is not None:
+            workshop.place, workshop.there = place, partial(run_there, workshop, place)
         workshop.tick = _Resources(path / "autosearch" / "resources.jsonl", workshop).sample
         best = run_plan(plan, workshop)
         if best is None:

@@ -41,6 +41,8 @@ class Request:
     output: str | None = None
     python: str | None = None
     devices: tuple[str, ...] = ("cpu",)
+    ray: dict[str, Any] | None = None
+    slurm: dict[str, Any] | None = None
     budget: dict[str, float] = field(default_factory=dict)
     notify: tuple[str, ...] = ()
     entry: str = "train"

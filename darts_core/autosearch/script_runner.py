@@ -58,7 +58,7 @@ class ScriptRunner:
             self.workshop.keep(row)
             self.workshop.log(f"trial {row['trial_id']} is tried again ({retries} tries left)")
         # sittings whose worker was killed left no row, only the lease's seconds
-        row["earlier_seconds"] = max(row["earlier_seconds"], round(claim.lease.seconds, 4))
+        row["earlier_seconds"] = max(row["earlier_seconds"], round(claim.earlier_seconds, 4))
         claim.row = row
         if row["state"] == "killed":
             claim.row = {**row, "state": "failed"}
@@ -80,6 +80,7 @@ class ScriptRunner:
             claim.number,
             {**self.fixed, **claim.params},
             step=self.step,
+            folder=claim.folder,
             is_baseline=claim.is_baseline,
             decisions=[] if claim.is_baseline else self.rungs,
         )
@@ -92,12 +93,13 @@ class ScriptRunner:
                     return row
                 self.workshop.keep(row)
                 raise StopWanted
-            self._look_after(process, claim, decide)
-            if time.monotonic() - looked > _BUDGET_SECONDS:
-                looked, over = time.monotonic(), claim.over()
-                if over:
-                    process.end_now("stopped", over)
-            time.sleep(_POLL_SECONDS)
+            with self.workshop.ending(self.spec, process):
+                self._look_after(process, claim, decide)
+                if time.monotonic() - looked > _BUDGET_SECONDS:
+                    looked, over = time.monotonic(), claim.over()
+                    if over:
+                        process.end_now("stopped", over)
+                time.sleep(_POLL_SECONDS)
         return self.workshop.collect(self.spec, process)
 
     def _look_after(self, process: TrialProcess, claim: Claim, decide: Decide) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,15 +20,24 @@ from darts_core.autosearch.process import BY_COMMAND, Outcome, TrialProcess
 from darts_core.autosearch.reports import Metrics, iterations_of, objective_value
 from darts_core.autosearch.spec import SearchSpec
 from darts_core.runlog import write_json
+from darts_core.store.code import model_file
+from darts_core.study.engines import Elsewhere
 from darts_core.study.results import read_rows, trials_folder
 
-__all__ = ["Row", "StopWanted", "UserCode", "Workshop"]
+__all__ = ["GIVEN_GPU", "Row", "StopWanted", "UserCode", "Workshop", "trial_id"]
 
 SCHEMA_VERSION = 1
+# the device of a trial on a cluster's node, which has shown it the GPUs that are its own
+GIVEN_GPU = "cuda:given"
 _RESTARTS = 3  # of a single trial whose process was killed from outside
 log = logging.getLogger("darts_core")
 
 Row = dict[str, Any]
+
+
+def trial_id(mark: str, step: str, phase: str, seed: int, number: int) -> str:
+    """Eight hex digits that stay the same when the version is resumed."""
+    return hashlib.sha256(f"{mark}/{step}/{phase}/{number}/{seed}".encode()).hexdigest()[:8]
 
 
 class StopWanted(Exception):
@@ -58,7 +68,8 @@ class Workshop:
         version: the version's folder.
         code: the user's code.
         devices: devices that trials take in turn, e.g. ("cuda:0", "cuda:1").
-        mark: the mark of all processes of the version.
+        mark: of the version; trials' names follow from it.
+        process_mark: the mark of all processes that are started here; the version's own by default.
         stop_wanted: says whether the whole version should stop.
         metrics: objectives of other steps, recorded too so that steps can be compared.
     """
@@ -70,15 +81,21 @@ class Workshop:
         *,
         devices: Sequence[str] = ("cpu",),
         mark: str,
+        process_mark: str | None = None,
         stop_wanted: Callable[[], bool] = lambda: False,
         metrics: Sequence[str] = (),
     ) -> None:
         self.version = Path(version).resolve()
         self.code = code
         self.devices = tuple(devices)
-        self.mark = mark
+        self.mark, self._process_mark = mark, process_mark or mark
         self.metrics = tuple(metrics)
         self.account = Account()
+        # whether trials' folders go somewhere else when they have ended
+        self.moves = False
+        # where trials run if not here, and what does `run_one` there
+        self.place: Elsewhere | None = None
+        self.there: Callable[[SearchSpec, int, dict[str, Any], dict[str, Any]], Row] | None = None
         self.running: list[TrialProcess] = []
         # called now and then by whoever waits for trials
         self.tick: Callable[[], object] = lambda: None
@@ -101,9 +118,8 @@ class Workshop:
         log.debug("trial %s iteration %d: %s", trial_id, iteration, metrics)
 
     def trial_id(self, step: str, phase: str, number: int, seed: int) -> str:
-        """Eight hex digits that stay the same when the version is resumed."""
-        text = f"{self.mark}/{step}/{phase}/{number}/{seed}"
-        return hashlib.sha256(text.encode()).hexdigest()[:8]
+        """See `trial_id`."""
+        return trial_id(self.mark, step, phase, seed, number)
 
     def known_rows(self, step: str, phase: str = "search") -> list[dict[str, Any]]:
         """Rows of an earlier run of this version, finished or cut off."""
@@ -114,6 +130,8 @@ class Workshop:
         return next(i for i in range(len(self._workers) + 1) if i not in self._workers)
 
     def _gpu_number(self, device: str) -> str | None:
+        if device == GIVEN_GPU:
+            return None
         if not device.startswith("cuda"):
             return ""
         return device.partition(":")[2] or "0"
@@ -127,12 +145,13 @@ class Workshop:
         step: str,
         phase: str = "search",
         seed: int | None = None,
+        folder: Path | None = None,
         **extra: Any,
     ) -> TrialProcess:
-        """Start one trial and return its process."""
+        """Start one trial and return its process; in its folder of the version, where no other is given."""
         seed = spec.seed if seed is None else seed
-        trial_id = self.trial_id(step, phase, number, seed)
-        folder = trials_folder(self.version) / trial_id
+        name = self.trial_id(step, phase, number, seed)
+        folder = folder or trials_folder(self.version) / name
         folder.mkdir(parents=True, exist_ok=True)
         set_aside(folder)
         with self._lock:
@@ -141,7 +160,7 @@ class Workshop:
         device = self.devices[worker % len(self.devices)]
         record = {
             "schema_version": SCHEMA_VERSION,
-            "trial_id": trial_id,
+            "trial_id": name,
             "number": number,
             "step": step,
             "phase": phase,
@@ -176,7 +195,7 @@ class Workshop:
             record,
             folder,
             limits=spec.limits,
-            mark=self.mark,
+            mark=self._process_mark,
             python=self.code.python,
             visible=self._gpu_number(device),
         )
@@ -249,11 +268,16 @@ class Workshop:
             "acc": reports.final.get("acc"),
             "latency": reports.final.get("latency"),
             "latency_flag": reports.final.get("latency_flag", ""),
-            "model_path": reports.final.get("model_path"),
+            "model_path": self._model_path(process.folder, reports.final.get("model_path")),
             "additional_data": reports.final.get("additional_data", {}),
             "ignored_reports": reports.ignored,
             "ended": time.time(),
         }
+
+    def _model_path(self, folder: Path, reported: Any) -> Any:
+        """The model that a trial reported; beside its output, where the folder is about to move."""
+        found = model_file(folder, reported) if self.moves else None
+        return reported if found is None else str(found.relative_to((folder / "output").resolve()))
 
     def run_one(
         self, spec: SearchSpec, number: int, configuration: dict[str, Any], **options: Any
@@ -263,18 +287,21 @@ class Workshop:
         Raises:
             StopWanted: a stop was asked for.
         """
+        if self.there is not None:
+            row = self.there(spec, number, configuration, options)
+            if row["phase"] != "confirm":
+                self.account.spent_seconds += float(row["time_total_s"])
+            self.keep(row)
+            return row
         for _ in range(_RESTARTS + 1):
             process = self.start(spec, number, configuration, **options)
-            while process.outcome is None:
-                self.tick()
-                if self.stop_wanted():
-                    self.cancel(process, "the job was stopped")
-                    self.keep(self.collect(spec, process))
-                    raise StopWanted
-                process.poll()
-                if (process.folder / "stop").exists():
-                    process.ask_to_stop("stopped", BY_COMMAND)
-                time.sleep(0.02)
+            with self.ending(spec, process):
+                while process.outcome is None:
+                    self.look()
+                    process.poll()
+                    if (process.folder / "stop").exists():
+                        process.ask_to_stop("stopped", BY_COMMAND)
+                    time.sleep(0.02)
             row = self.collect(spec, process)
             if row["state"] != "killed":
                 break
@@ -282,6 +309,26 @@ class Workshop:
             self.keep(row)
         self.keep(row)
         return row
+
+    def look(self) -> None:
+        """Called now and then by who waits for trials.
+
+        Raises:
+            StopWanted: a stop was asked for.
+        """
+        self.tick()
+        if self.stop_wanted():
+            raise StopWanted
+
+    @contextlib.contextmanager
+    def ending(self, spec: SearchSpec, process: TrialProcess) -> Iterator[None]:
+        """End the trial with what ends the block before its time: a stop, a worker that leaves its node."""
+        try:
+            yield
+        except BaseException:
+            self.cancel(process, "the job was stopped")
+            self.keep(self.collect(spec, process))
+            raise
 
     def cancel(self, process: TrialProcess, reason: str) -> None:
         """End a running trial: asked first, forced within seconds."""

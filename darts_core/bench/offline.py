@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CASES",
+    "NETS",
     "RELAXATIONS",
     "STEPS",
     "OfflineCase",
@@ -41,6 +42,7 @@ __all__ = [
     "launches_by_step",
     "step_launches",
     "step_layout",
+    "variants_by_value",
 ]
 
 RELAXATIONS: dict[str, type[Relaxation]] = {
@@ -78,6 +80,11 @@ STEPS: tuple[OfflineCase, ...] = (
 """The steps that a GPU is to run; `--all` compiles all of them and of the exported networks."""
 CASES: tuple[OfflineCase, ...] = (OfflineCase(), OfflineCase(precision="bf16"))
 """The steps whose variants the golden file holds one and all (`golden_variants`)."""
+NETS: tuple[OfflineCase, ...] = (
+    *(OfflineCase(precision=p, layers=3) for p in _PRECISIONS),
+    OfflineCase("nasbench201", precision="fp32", layers=1),
+)
+"""The networks of the GPU's tests (`tests/gpu/places.py`)."""
 EXPORTS = tuple((dtype, batch) for dtype in (torch.float32, torch.bfloat16) for batch in (1, 256))
 """Storage and batch of the exported DARTS_V2 that are compiled with `--all`."""
 
@@ -161,6 +168,31 @@ def all_variants(
     for dtype, batch in EXPORTS if exports else ():
         add(export_launches(dtype, batch))
     return found
+
+
+def variants_by_value() -> Iterator[list[Variant]]:
+    """What is launched and no earlier list had, the most valuable first, recorded when it is asked for.
+
+    The DARTS step at TF32 and bf16, the networks of the GPU's tests, exported networks, the other steps.
+    """
+    first = [case for case in STEPS[:3] if case.precision != "fp32"]
+    rest = sorted(
+        (case for case in STEPS if case not in first), key=lambda c: c.precision == "fp32"
+    )
+
+    def parts() -> Iterator[dict[str, Variant]]:
+        yield all_variants(first)
+        yield all_variants(NETS)
+        # what `benchmarks.export_gpu` times beside those
+        half = [launch for batch in (1, 256) for launch in export_launches(torch.float16, batch)]
+        yield all_variants((), exports=True) | {x.variant.name: x.variant for x in half}
+        for case in rest:
+            yield all_variants((case,))
+
+    seen: set[str] = set()
+    for found in parts():
+        yield [variant for name, variant in found.items() if name not in seen]
+        seen |= set(found)
 
 
 def launches_by_step() -> Iterator[list[Launch]]:

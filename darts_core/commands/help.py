@@ -30,9 +30,9 @@ class Command:
 
 HYDRA: dict[str, Command] = {
     "run": Command(
-        "the whole pipeline: search, train, tune, prune or shrink, export, bench, report",
+        "the whole pipeline: search, train, prune or shrink, tune, export, bench, report",
         """  darts-core run experiment=demo
-  darts-core run data=digits space=nasbench201 search.epochs=10 train.epochs=20
+  darts-core run data=digits space=nasbench201 relax=softmax search.epochs=10 train.epochs=20
   darts-core run data=fashion_mnist data.path=/usr/share/datasets/fashion-mnist""",
     ),
     "search": Command(
@@ -139,7 +139,7 @@ def main_help() -> str:
     pipeline = "\n".join(f"  {name:{width}}  {about.summary}" for name, about in HYDRA.items())
     others = "\n".join(f"  {name:{width}}  {about.summary}" for name, about in ARGPARSE.items())
     return f"""\
-darts-core: search an architecture by gradient, train, tune, prune or shrink, export and benchmark it.
+darts-core: search an architecture by gradient, train, prune or shrink, tune, export and benchmark it.
 
 usage: darts-core COMMAND [key=value ...]        darts-core COMMAND --help
 

@@ -69,6 +69,19 @@ def _row(model: nn.Module, bundle: Any, timing: Timing, clock: DeviceClock) -> d
     return row
 
 
+def _place(folder: Path, number: int) -> Path:
+    return folder / "points" / f"{number:02d}"
+
+
+def _new(family: Family, chosen: Sequence[Any], folder: Path) -> dict[int, nn.Module]:
+    """The networks of the points that are not there yet, by number, ready to be fine-tuned."""
+    found = {}
+    for number, one in enumerate(chosen, start=1):
+        if not (_place(folder, number) / "point.json").is_file():
+            found[number] = family.member(one.found.choices).requires_grad_(True)
+    return found
+
+
 def write_points(
     family: Family,
     teacher: nn.Module,
@@ -82,6 +95,7 @@ def write_points(
     tuning: TrainConfig | None = None,
     share: float = 0.5,
     seed: int = 0,
+    elsewhere: Callable[[dict[int, nn.Module]], dict[int, float]] | None = None,
     done: Callable[[Path], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Measure, cut out, optionally fine-tune and save every chosen sub-network; the rows of front.json.
@@ -100,19 +114,24 @@ def write_points(
         tuning: recipe of the fine-tuning; None leaves it out.
         share: of the teacher in the fine-tuning.
         seed: of the fine-tuning.
+        elsewhere: fine-tunes several points at once, in place (number -> network); the seconds of each. None
+            does so here, one after another.
         done: called with a point's folder once its network is there.
     """
     steady = SteadyClock(clock, teacher, first)
     chosen = measure_chosen(family, steady, first.median_ms, folder / "measured.json", wanted)
+    members = {} if tuning is None or elsewhere is None else _new(family, chosen, folder)
+    took = elsewhere(members) if members and elsewhere is not None else {}
     rows = []
     for number, one in enumerate(chosen, start=1):
-        at = folder / "points" / f"{number:02d}"
+        at = _place(folder, number)
         path = at / "point.json"
         found = one.found
         if not path.is_file():
             at.mkdir(parents=True, exist_ok=True)
-            network, seconds = family.member(found.choices), 0.0
-            if tuning is not None:
+            network = members.pop(number, None) or family.member(found.choices)
+            seconds = took.get(number, 0.0)
+            if tuning is not None and number not in took:
                 network.requires_grad_(True)
                 seconds = fine_tune(
                     network, bundle.without_test(), tuning, teacher=teacher, distillation=share,

@@ -39,6 +39,7 @@ __all__ = [
 
 log = logging.getLogger("darts_core")
 
+_TELL_AFTER = 5.0
 _held: dict[str, int] = {}
 _held_files: dict[str, Any] = {}
 _guard = threading.RLock()
@@ -110,17 +111,19 @@ def _acquire(key: str, wait_seconds: float) -> Any:
     if fcntl is None:  # pragma: no cover
         return None
     stream = lock_path(key).open("a", encoding="utf-8")
-    deadline = time.monotonic() + wait_seconds
-    told = False
+    started, told = time.monotonic(), False
     while True:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return stream
         except OSError:
-            if not told:
+            waited = time.monotonic() - started
+            if (
+                waited > _TELL_AFTER and not told
+            ):  # timings that take turns are not worth a line each
                 log.info("waiting for another timing on %s to end", key)
                 told = True
-            if time.monotonic() > deadline:
+            if waited > wait_seconds:
                 stream.close()
                 raise LatencyError(
                     f"Another process has timed on {key} for more than {wait_seconds:.0f} s "

@@ -294,6 +294,9 @@ def fit_overhead(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> dict
         # more work cannot take less time: the networks differ by less than the noise
         slope = 1.0
     overhead = np.median(measured - slope * sums)
+    if overhead + slope * sums.min() / 2 <= 0:
+        # noise again: networks not much smaller would be expected to take less than nothing
+        overhead, slope = 0.0, np.median(measured / sums)
     residual = measured - (overhead + slope * sums)
     return {
         "overhead_ms": float(overhead),

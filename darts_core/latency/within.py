@@ -171,7 +171,7 @@ def _cheaper(
         moves = [
             (max(loss, 0.0) / (now - after), after, other)
             for other, loss in changes(space, found, weights)
-            if (after := cost.of(other)) < now * (1 - 1e-9) and sound(other)
+            if _less(after := cost.of(other), now) and sound(other)
         ]
         if not moves:
             return None
@@ -202,6 +202,11 @@ def fastest(
     return min((_descend(a, space, cost, sound) for a in starts), key=cost.of)
 
 
+def _less(after: float, now: float) -> bool:
+    # by more than rounding, also where a fit expects less than nothing: equal costs would go round for ever
+    return now - after > 1e-9 * abs(now)
+
+
 def _descend(
     architecture: Architecture, space: SearchSpace, cost: Cost, sound: Sound
 ) -> Architecture:
@@ -211,7 +216,7 @@ def _descend(
         options = [
             (after, other)
             for other, _ in changes(space, found, any_weights)
-            if (after := cost.of(other)) < now * (1 - 1e-9) and sound(other)
+            if _less(after := cost.of(other), now) and sound(other)
         ]
         if not options:
             return found

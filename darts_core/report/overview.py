@@ -45,7 +45,9 @@ def costs(run: VersionRun) -> tuple[dict[str, float], float | None]:
         value = stage.number("device_seconds")
         if value is not None and value >= 0 and not name.startswith("baseline"):
             seconds[name] = value
-    order = ("search", "searched", "tune", "train", "shrink", "prune", "export", "bench")
+    made, tuned = ("shrink", "prune"), ("tune", "train")
+    steps = (*tuned, *made) if run.reduced is None else (*made, *tuned)
+    order = ("search", "searched", *steps, "export", "bench")
     seconds = {name: seconds[name] for name in order if name in seconds}
     unit = seconds.get("train")
     return seconds, unit if unit and unit > 0 else None
@@ -154,6 +156,8 @@ def guards_section(run: VersionRun) -> Section | None:
                 (fired if alarm else quiet).append(line)
         if not stage.finished:
             fired.append(_line(name, "has not finished; its part of the page may grow.", " "))
+    if run.reduced is not None and run.reduced.said:
+        fired.append(_line(run.reduced.stage, run.reduced.said))
     fired += [_line("", problem) for problem in run.problems]
     quiet += _quiet_guards(run)
     drawn = _measurements(run)

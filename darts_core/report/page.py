@@ -80,14 +80,13 @@ def version_content(
 ) -> Content:
     """What is told of a pipeline's version; sections appear for the stages that are there."""
     rows, problem = model_rows(run)
+    tuned = (train_section(run), tune_section(run, shares))
+    made = (shrink_section(run), prune_section(run))
     sections = [
         results_section(rows, problem),
         architecture_section(run),
         search_section(run),
-        train_section(run),
-        tune_section(run, shares),
-        shrink_section(run),
-        prune_section(run),
+        *((*tuned, *made) if run.reduced is None else (*made, *tuned)),
         export_section(run),
         cost_section(run),
         guards_section(run),

@@ -111,6 +111,7 @@ def prune_section(run: VersionRun) -> Section | None:
     stage = run.stages.get("prune")
     if stage is None or not stage.result:
         return None
+    whole = run.stages.get("train") if run.reduced is None else run.extras.get("searched")
     times = [
         Bar(label, value, color, f"{number(value)} ms")
         for label, key, color in (
@@ -122,7 +123,7 @@ def prune_section(run: VersionRun) -> Section | None:
     ]
     body = pair(
         card(bars(times, title="Latency against the budget"), title="Latency against the budget"),
-        card(_before_after(run.stages.get("train"), stage), title="Before and after"),
+        card(_before_after(whole, stage), title="Before and after"),
     )
     content = stage.file("pruning.json") or stage.result
     body += card(_rounds(content), title="Rounds")

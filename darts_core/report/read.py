@@ -15,6 +15,7 @@ from typing import Any
 from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError, DartsError, ResumeError
 from darts_core.metric import ACCURACY, Metric, metric_of
+from darts_core.report.reduced import Reduced, read_reduced
 from darts_core.report.rows import ModelRow, finite
 from darts_core.runlog import read_json, read_jsonl, read_yaml
 
@@ -29,9 +30,12 @@ __all__ = [
     "read_stage",
     "read_version",
     "series",
+    "stage_order",
 ]
 
 STAGES = ("search", "train", "tune", "shrink", "prune", "export", "bench")
+# where a network was pruned or shrunk before it was tuned
+_REDUCED_FIRST = ("search", "shrink", "prune", "tune", "train", "export", "bench")
 # what `run` leaves beside the stages: the found network under the untuned recipe, the rival
 EXTRAS = {
     "searched": "searched",
@@ -104,6 +108,13 @@ class VersionRun:
     commands: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     extras: Mapping[str, StageRun] = field(default_factory=dict)
+    reduced: Reduced | None = None
+
+    @property
+    def networks(self) -> tuple[StageRun, ...]:
+        """The stages that left a network to ship, the one that is shipped first."""
+        order = ("prune", "shrink", "train") if self.reduced is None else ("train",)
+        return tuple(self.stages[name] for name in order if name in self.stages)
 
     @property
     def last(self) -> StageRun:
@@ -183,6 +194,12 @@ def _version_root(folder: Path) -> Path:
     return next((path for path in here if (path / "version.json").is_file()), folder)
 
 
+def stage_order(folder: Path) -> list[str]:
+    """The stages whose folders are in a version's, in the order in which they come."""
+    order = STAGES if read_reduced(folder) is None else _REDUCED_FIRST
+    return [name for name in order if (folder / name).is_dir()]
+
+
 def read_version(folder: str | Path) -> VersionRun:
     """What lies in `<root>/<job>/<version>/`: one entry a stage whose folder is there.
 
@@ -190,7 +207,7 @@ def read_version(folder: str | Path) -> VersionRun:
         ConfigError: the folder is missing or holds no stage.
     """
     folder = Path(folder)
-    stages = {name: read_stage(folder / name) for name in STAGES if (folder / name).is_dir()}
+    stages = {name: read_stage(folder / name) for name in stage_order(folder)}
     if not stages:
         raise ConfigError(
             f"{folder} holds no run: it needs at least one folder of {', '.join(STAGES)}. Give the "
@@ -211,6 +228,7 @@ def read_version(folder: str | Path) -> VersionRun:
             for name, place in EXTRAS.items()
             if (folder / place).is_dir()
         },
+        reduced=read_reduced(folder),
     )
 
 

@@ -17,7 +17,7 @@ from darts_core.report.read import VersionRun, read_rows
 from darts_core.report.rows import ModelRow
 from darts_core.report.svg import number
 from darts_core.report.svg_front import front_svg, key_html
-from darts_core.report.verdict import outcome, speed, versus
+from darts_core.report.verdict import outcome, speed, standing, versus
 
 __all__ = ["final_row", "headline", "model_rows", "results_section", "tiles"]
 
@@ -36,14 +36,17 @@ def model_rows(run: VersionRun) -> tuple[list[ModelRow], str]:
 def final_row(rows: Sequence[ModelRow], batch: int, *, flagged: bool = False) -> ModelRow | None:
     """What the pipeline delivers: of the latest step but INT8, the fastest row at `batch`.
 
+    Rows stand in the order of the steps.
+
     Rows timed under foreign load count only with `flagged`.
     """
-    order = [kind for kind in KINDS if kind not in ("baseline", "int8")]
+    known = [kind for kind in KINDS if kind not in ("baseline", "int8")]
+    order = [row.kind for row in rows if row.kind in known]
     kept = [
         row
         for row in rows
         if not row.baseline
-        and row.kind in order
+        and row.kind in known
         and row.accuracy_mean is not None
         and batch in row.latency
         and (flagged or not row.latency[batch].flagged)
@@ -60,8 +63,24 @@ def _judged(metric: Metric, value: float | None, split: str = "test") -> str:
     return f"{metric.text(value, 1)} {split} {metric.words}"
 
 
+def _untimed(row: ModelRow, rows: Sequence[ModelRow]) -> str:
+    """The model in one sentence where no time may be compared."""
+    base = next((o for o in rows if o.baseline and o.accuracy_mean is not None), None)
+    if base is None:
+        return f"This is the {row.label} model."
+    how = standing(row, base)
+    than = "to" if how.startswith("equal in") else "as" if how.startswith("equally") else "than"
+    return f"The {row.label} model is {how} {than} {base.name}."
+
+
 def headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
-    """The page's title sentence and the one under it."""
+    """The page's title sentence and the one under it, with why a faster network was not shipped, if so."""
+    title, under = _headline(run, rows)
+    said = run.reduced.said if run.reduced is not None else ""
+    return title, f"{under} {plain_text(said, limit=600)}".rstrip()
+
+
+def _headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
     sizes = batches(rows)
     if sizes:
         row = final_row(rows, sizes[-1])
@@ -78,14 +97,13 @@ def headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
         row = final_row(rows, sizes[-1], flagged=True)
         if row is not None:
             return _judged(row.metric, row.accuracy_mean), (
-                f"The {row.label} model. All times were taken while other work ran on the device, so "
+                f"{_untimed(row, rows)} All times were taken while other work ran on the device, so "
                 "none is compared; measure again on a quiet machine (darts-core bench)."
                 f"{aim_searched(run.stages.get('search'))}"
             )
-    for name in ("prune", "shrink", "train"):
-        stage = run.stages.get(name)
-        value = stage.judged("test") if stage else None
-        if stage and value is not None:
+    for stage in run.networks:
+        value = stage.judged("test")
+        if value is not None:
             size = stage.number("params")
             lead = f"{count_text(size)} parameters. " if size is not None else ""
             return _judged(stage.metric, value), f"{lead}No benchmark was run yet."
@@ -153,7 +171,7 @@ def tiles(run: VersionRun, rows: Sequence[ModelRow], cost: float | None) -> Mark
                 against = f"{number(value / old)}× the baseline's" if old else ""
                 parts.append(_tile(count_text(value), what, against))
     else:
-        stage = run.stages.get("prune", run.stages.get("train"))
+        stage = next(iter(run.networks), None)
         for split in ("test", "val"):
             value = stage.judged(split) if stage else None
             if stage is not None and value is not None:

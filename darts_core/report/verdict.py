@@ -8,7 +8,7 @@ from darts_core.metric import ACCURACY
 from darts_core.report.rows import ModelRow, finite
 from darts_core.report.svg import number
 
-__all__ = ["cost_words", "outcome", "speed", "versus"]
+__all__ = ["cost_words", "outcome", "speed", "standing", "versus"]
 
 
 def versus(row: ModelRow, base: ModelRow, batch: int) -> tuple[float, float]:
@@ -32,25 +32,29 @@ def _noise(row: ModelRow, base: ModelRow) -> float:
     return max(metric.scale * max(spread, error), 0.05)
 
 
-def _compare(row: ModelRow, base: ModelRow, batch: int) -> str:
-    """One clause on how `row` stands against the baseline."""
-    speedup, gain = versus(row, base, batch)
+def standing(row: ModelRow, base: ModelRow) -> str:
+    """How `row` stands against the baseline in the metric: `1.50 points more accurate`."""
     metric = row.metric
+    gain = metric.gain(row.accuracy_mean or 0.0, base.accuracy_mean or 0.0)
     if abs(gain) <= _noise(row, base):
         equally = "equally accurate" if metric == ACCURACY else f"equal in {metric.words}"
-        accuracy = f"{equally} ({metric.gain_text(gain)}, within the spread)"
-    elif metric == ACCURACY:
-        accuracy = f"{abs(gain):.2f} points {'more' if gain > 0 else 'less'} accurate"
-    else:
-        amount = metric.gain_text(abs(gain)).lstrip("+")
-        accuracy = f"{amount} {'better' if gain > 0 else 'worse'}"
+        return f"{equally} ({metric.gain_text(gain)}, within the spread)"
+    if metric == ACCURACY:
+        return f"{abs(gain):.2f} points {'more' if gain > 0 else 'less'} accurate"
+    amount = metric.gain_text(abs(gain)).lstrip("+")
+    return f"{amount} {'better' if gain > 0 else 'worse'}"
+
+
+def _compare(row: ModelRow, base: ModelRow, batch: int) -> str:
+    """One clause on how `row` stands against the baseline."""
+    speedup, _ = versus(row, base, batch)
     # two runtimes are two things: an eager baseline is named as such beside an exported model
     rival = (
         base.label
         if base.label != base.name or base.runtime == row.runtime
         else f"{base.name} (eager)"
     )
-    return f"{speed(speedup)} than {rival} and {accuracy}"
+    return f"{speed(speedup)} than {rival} and {standing(row, base)}"
 
 
 def cost_words(ours: float | None, theirs: float | None) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from darts_core.settings.field import Settings, setting
 from darts_core.settings.search import RUNTIMES
@@ -52,6 +53,12 @@ class ShrinkOptions(Settings):
         None, "what is timed; null: onnx on a CPU, graph on a GPU", choices=RUNTIMES
     )
     seconds: float = setting(1.0, "longest time for one timing", above=0, high=3600)
+    ray: Mapping[str, Any] | None = setting(
+        None, "fine-tuning of points on a Ray cluster; keys as of tune.options.ray"
+    )
+    slurm: Mapping[str, Any] | None = setting(
+        None, "fine-tuning of points as jobs of Slurm; keys as of tune.options.slurm"
+    )
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from darts_core.data import DataBundle
 from darts_core.errors import ConfigError
 from darts_core.models.baselines import default_baseline
 from darts_core.report import ModelRow, front_png
+from darts_core.report.reduced import read_reduced
 from darts_core.runlog import RunFolder, environment, write_json
 from darts_core.stages.compare import compare, join_rows
 from darts_core.stages.inputs import find_device, load_bundle
@@ -77,17 +78,19 @@ def _version_rows(
 ) -> list[ModelRow]:
     """One row for each model that the version holds, every exported form included.
 
-    The baseline and the unpruned network are exported to the same forms, so that each form is
+    The baseline and the network before it was pruned are exported to the same forms, so that each form is
     compared with the like.
     """
     entries = entries_of(folder.parent, config.bench.baseline or default_baseline(bundle.kind))
     seconds = config.bench.seconds
     forms = [entry.runtime for entry in entries if entry.kind == "exported"]
+    first = read_reduced(folder.parent)
+    whole = "searched" if first is not None and first.shipped else "tuned"
     rows = []
     for entry in entries:
         own = model_row(entry, bundle, device, seconds=seconds)
         rows.append(own)
-        if entry.kind in ("baseline", "tuned", "rival") and forms:
+        if entry.kind in ("baseline", whole, "rival") and forms:
             case = saved_case(entry.folder, name=entry.name, kind=entry.kind)
             runs = saved_runs(case, bundle, device=device)
             others = bench_case(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.export import export_model
+from darts_core.report.reduced import read_reduced
 from darts_core.runlog import RunFolder, read_mapping
 from darts_core.stages.inputs import find_device, load_bundle, open_model
 from darts_core.stages.logging import make_loggers
@@ -27,9 +28,10 @@ def export(config: ExportStage, folder: Path) -> dict[str, Any]:
         return run.result()
     device = find_device(config.device)
     bundle = load_bundle(config, device).without_test()
-    model, meta, path = open_model(
-        config, folder.parent, ("prune", "shrink", "train"), bundle, device
-    )
+    # a network that was reduced before it was tuned is the trained one
+    reduced_first = read_reduced(folder.parent) is not None
+    stages = ("train",) if reduced_first else ("prune", "shrink", "train")
+    model, meta, path = open_model(config, folder.parent, stages, bundle, device)
     source = str(path if path is not None else config.model)
     bundle = of_model(bundle, meta, source)
     settings, options = config.export, config.export.options

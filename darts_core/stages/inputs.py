@@ -39,7 +39,7 @@ from darts_core.supernet import build
 from darts_core.supernet.build import check_names
 from darts_core.supernet.memory import check_network
 from darts_core.tasks import make_task
-from darts_core.train import load_model
+from darts_core.train import load_model, of_model
 
 __all__ = [
     "Network",
@@ -57,6 +57,10 @@ __all__ = [
 
 
 log = logging.getLogger("darts_core")
+# stages whose name stands for what they left in the version
+_LEAVE_MODELS = ("searched", "train", "prune", "shrink")
+# what of a saved file's meta rebuilds the network; the rest is of the data
+_NETWORK = ("architecture", "build", "baseline", "model", "replaced", "sizes")
 
 
 def find_device(name: str) -> torch.device:
@@ -143,25 +147,32 @@ class Network:
         architecture: of a searched network.
         meta: what a saved file of it holds.
         weights: a state dict that a named one starts from.
+        saved: a model.pt that it is read from, with its widths and its params.
     """
 
     architecture: Architecture | None
     meta: Mapping[str, Any]
     weights: str | None = None
+    saved: Path | None = None
 
     @property
     def name(self) -> str:
         """What logs call it."""
+        if self.saved is not None:
+            return f"the network of {self.saved.parent.name}/"
         if "model" in self.meta:
             return str(self.meta["model"]["name"])
         return str(self.meta["baseline"]["name"] if self.architecture is None else "architecture")
 
     def make(self) -> nn.Module:
-        """A fresh network; its parameters are drawn from torch's global generator.
+        """A fresh network; its parameters are drawn from torch's global generator, or read from `saved`.
 
         Raises:
             MemoryShortageError: its sizes are such that no memory holds it.
+            ResumeError: the saved file is none any more.
         """
+        if self.saved is not None:
+            return load_model(self.saved)[0].train()
         if "model" in self.meta:
             model = saved_model(self.meta["model"], "model=").make()
             if self.weights is not None:
@@ -186,17 +197,43 @@ class Network:
 def find_network(config: TrainStage, version: Path, bundle: DataBundle) -> Network:
     """The network of `architecture=`: a file, a name, a text; null takes what search left in `version`.
 
+    `model=` names another, or a saved one, which is trained on as it is: a pruned one keeps its widths.
+
     Raises:
         ArchitectureError: it is none of these, or search left nothing.
+        ConfigError: `model=` is no network, or one of another task.
     """
     train = config.train
     if config.model is not None:
         if config.architecture is not None:
             raise ConfigError("Give model= or architecture=, not both.")
+        if not is_named(config.model) and config.weights is None and not config.model_args:
+            return _saved_network(config.model, version, bundle)
         return named_network(config.model, config.model_args, config.weights, bundle)
     if config.weights is not None or config.model_args:
         raise ConfigError("weights= and model_args= go with model=; give it.")
     return describe_network(config.architecture, train, version, bundle, width=train.channels)
+
+
+def _saved_network(text: str, version: Path, bundle: DataBundle) -> Network:
+    """The network in the file or folder `text`; it takes the data's inputs and gives its task's outputs."""
+    path = find_model(text, version, ())
+    _, meta = load_model(path)
+    of_model(bundle, meta, str(path))
+    took = list(meta.get("image_shape") or bundle.input_shape)
+    if len(took) != len(bundle.input_shape) or took[0] != bundle.input_shape[0]:
+        raise ConfigError(
+            f"{path} takes samples of shape {tuple(took)}; {bundle.name} holds {bundle.input_shape}. Give "
+            "the data of its training."
+        )
+    described = meta.get("architecture")
+    found = Architecture.from_dict(described, source=str(path)) if described else None
+    first = version / "searched" / "architecture.yaml"
+    if found is None and text in _LEAVE_MODELS and first.is_file():
+        # of a space of choices the file names the network's function and not what it was found as
+        found = Architecture.from_yaml(first)
+    own = {key: meta[key] for key in _NETWORK if key in meta}
+    return Network(found, {**own, **_about(bundle)}, saved=path)
 
 
 def refuse_named(bundle: DataBundle) -> None:
@@ -368,14 +405,15 @@ def _from_file(path: Path) -> tuple[Architecture, str]:
 
 
 def find_model(given: str | None, version: Path, stages: tuple[str, ...]) -> Path:
-    """The saved model of `model=`: a file or its folder; null takes the first of `stages` in `version`.
+    """The saved model of `model=`: a file, its folder, a stage of `version`; null: the first of `stages`.
 
     Raises:
         ConfigError: there is none.
     """
     if given is not None:
         path = Path(given).expanduser()
-        for candidate in (path, path / "model.pt"):
+        own = [version / given / "model.pt"] if given in _LEAVE_MODELS else []
+        for candidate in (*own, path, path / "model.pt"):
             if candidate.is_file():
                 return candidate
         raise ConfigError(

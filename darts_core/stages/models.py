@@ -15,6 +15,7 @@ from darts_core.errors import ConfigError
 from darts_core.export import load, read_manifest
 from darts_core.latency import default_batch_sizes, measure, measure_model
 from darts_core.report import Latency, ModelRow
+from darts_core.report.reduced import read_reduced
 from darts_core.runlog import read_mapping
 from darts_core.sample_inputs import draw_inputs
 from darts_core.supernet import count
@@ -24,14 +25,14 @@ __all__ = ["Entry", "entries_of", "holds_model", "model_row"]
 
 log = logging.getLogger("darts_core")
 
-# where the pipeline leaves its models, in the order in which a table tells the story
-_PLACES = (
-    ("baseline/train", "baseline"),
-    ("searched", "searched"),
-    ("train", "tuned"),
-    ("shrink", "pruned"),
-    ("prune", "pruned"),
-)
+# where the pipeline leaves its models
+_KINDS = {
+    "baseline/train": "baseline",
+    "searched": "searched",
+    "shrink": "pruned",
+    "prune": "pruned",
+    "train": "tuned",
+}
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Entry:
 
 def holds_model(version: Path) -> bool:
     """Whether `entries_of` finds any in `version`."""
-    files = [version / place / "model.pt" for place, _ in _PLACES]
+    files = [version / place / "model.pt" for place in _KINDS]
     return any(file.is_file() for file in (*files, version / "export" / "manifest.json"))
 
 
@@ -58,7 +59,7 @@ def entries_of(version: Path, baseline: str = "baseline") -> list[Entry]:
     """
     found = [
         Entry(baseline if kind == "baseline" else kind, kind, version / place)
-        for place, kind in _PLACES
+        for place, kind in _places(version)
         if (version / place / "model.pt").is_file()
     ]
     rivals = sorted(version.glob("rivals/*/train/model.pt"))
@@ -71,6 +72,13 @@ def entries_of(version: Path, baseline: str = "baseline") -> list[Entry]:
             f"{version} holds no trained model to measure; give model= or a version= with one."
         )
     return found
+
+
+def _places(version: Path) -> list[tuple[str, str]]:
+    """(stage's folder, kind) in the order in which the networks came about, the shipped one last."""
+    places = list(_KINDS.items())
+    # an older program's, or one that was pruned by a command of its own: what was trained is pruned
+    return places if read_reduced(version) is not None else [*places[:2], places[-1], *places[2:-1]]
 
 
 def model_row(
@@ -109,25 +117,43 @@ def model_row(
     )
 
 
-# what stands beside a model's own training and was spent on it, by kind
-_SPENT = {
-    "baseline": ("tune",),
-    "rival": ("tune",),
-    "searched": ("search",),
-    "tuned": ("search", "searched", "tune"),
-    "pruned": ("search", "searched", "tune", "train"),
-}
+# what is spent on a network before it is trained under the tuned recipe, or reduced
+_TUNED = ("search", "searched", "tune")
+_REDUCED = ("search", "searched")
+
+
+def _stages_before(stage: str, kind: str, version: Path) -> tuple[str, ...] | None:
+    """The stages whose time was spent on the network of a stage beside its own; None: not known."""
+    if kind in ("baseline", "rival"):
+        return ("tune",)
+    if stage == "searched":
+        return ("search",)
+    first = read_reduced(version)
+    if stage == "train":
+        return (
+            *_TUNED,
+            *(() if first is None or not _took(version / first.stage) else (first.stage,)),
+        )
+    if stage in ("prune", "shrink"):
+        return (*_TUNED, "train") if first is None else _REDUCED
+    return None
 
 
 def _spent(folder: Path, kind: str) -> dict[str, Any]:
     """Device-seconds that the model in a stage's folder took, all told; nothing where that is not known."""
-    results = [folder / "result.json"]
-    results += [folder.parent / stage / "result.json" for stage in _SPENT.get(kind, ())]
-    if kind not in _SPENT or not all(path.is_file() for path in results):
+    before = _stages_before(folder.name, kind, folder.parent)
+    if before is None:
         return {}
-    seconds = [read_mapping(path).get("device_seconds") for path in results]
-    known = [float(value) for value in seconds if isinstance(value, (int, float))]
+    seconds = [_took(place) for place in (folder, *(folder.parent / stage for stage in before))]
+    known = [value for value in seconds if value is not None]
     return {"device_seconds": sum(known)} if len(known) == len(seconds) else {}
+
+
+def _took(stage: Path) -> float | None:
+    """Device-seconds of a finished stage."""
+    path = stage / "result.json"
+    value = read_mapping(path).get("device_seconds") if path.is_file() else None
+    return float(value) if isinstance(value, (int, float)) else None
 
 
 def _exported_row(
@@ -165,8 +191,7 @@ def _exported_row(
 
 def _spent_on_source(manifest: Mapping[str, Any]) -> dict[str, Any]:
     source = Path(str(manifest.get("source", ""))).parent
-    kinds = {"train": "tuned", "prune": "pruned", "shrink": "pruned"}
-    return _spent(source, kinds.get(source.name, ""))
+    return _spent(source, _KINDS.get(source.name, ""))
 
 
 def _macs(manifest: Mapping[str, Any]) -> int | None:

@@ -10,13 +10,14 @@ from typing import Any
 
 from darts_core.errors import ArchitectureError
 from darts_core.report.read import read_version
+from darts_core.report.reduced import read_reduced
 from darts_core.report.results import headline, model_rows
 from darts_core.runlog import write_json
 from darts_core.stages.bench import bench
 from darts_core.stages.doubt import doubtful
 from darts_core.stages.export import export
 from darts_core.stages.fronts import run_front
-from darts_core.stages.prune import prune
+from darts_core.stages.reduce import reduced, ships, tuned_first, what_it_lost
 from darts_core.stages.report import report
 from darts_core.stages.rivals import (
     check_rivals,
@@ -28,15 +29,12 @@ from darts_core.stages.schema import (
     BenchStage,
     ExportStage,
     Pipeline,
-    PruneStage,
     ReportStage,
     SearchStage,
-    ShrinkStage,
     TrainStage,
     TuneStage,
 )
 from darts_core.stages.search import search
-from darts_core.stages.shrink import shrink
 from darts_core.stages.train import train
 from darts_core.stages.tune import tune
 
@@ -47,21 +45,19 @@ log = logging.getLogger("darts_core")
 _BEFORE = ("search", "searched", "tune", "prune", "shrink")
 # seconds for which other work is waited for before what is only aimed at is timed beside it
 _PATIENCE = 10.0
-# of the trained network's time, left where what is aimed at is far off
-_MOST_PRUNED = 0.5
-# of a metric that is a share: what nobody would give for time without being told
-_MUCH = 0.1
 
 
 def run(config: Pipeline, version: Path) -> dict[str, Any]:
-    """Search, tune, train, prune or shrink, export; tune and train a baseline as much; then compare.
+    """Search, prune or shrink, tune, train, export; tune and train a baseline as much; then compare.
 
-    `searched/` is the found architecture under the recipe as configured, `train/` under the tuned
-    one; `baseline/` holds the hand-designed network, tuned over as many trials.
+    `searched/` is the found architecture under the recipe as configured. What is pruned or shrunk of it is
+    tuned, and `train/` goes on from it under the tuned recipe; where nothing is, `train/` is the found
+    architecture under that recipe. `baseline/` holds the hand-designed network, tuned over as many trials.
 
     Returns:
-        costs (stage -> multiples of one training), aim (what the search aimed at and what is taken), report
-        (path), val_<metric> and test_<metric>.
+        costs (stage -> multiples of one training), aim (what the search aimed at and what is taken),
+        not_shipped (why a network that was made faster was not shipped, if so), report (path),
+        val_<metric> and test_<metric>.
 
     Raises:
         ArchitectureError: the search's guards doubt whatever it found, and `allow_doubtful` is false.
@@ -70,11 +66,15 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
     found = {"search": search(_search_part(config), version / "search")}
     _require_trusted(found["search"], version, allowed=config.allow_doubtful)
     found["searched"] = train(config.part(TrainStage), version / "searched")
-    found["tune"] = tune(config.part(TuneStage), version / "tune")
+    older, model = tuned_first(version), None
+    if not older:
+        model, made = ships(config, found, version)
+        found |= made
+    found["tune"] = tune(config.part(TuneStage, model=model), version / "tune")
     tuned = replace(config, train=replace(config.train, **found["tune"]["best"]))
-    found["train"] = train(tuned.part(TrainStage), version / "train")
-    found |= _reduced(tuned, found["search"], version)
-    _say_what_it_lost(found, config.reduce)
+    found["train"] = train(tuned.part(TrainStage, model=model), version / "train")
+    if older:
+        found |= _reduced_last(tuned, found, version)
     found["export"] = export(config.part(ExportStage), version / "export")
     seconds = sum(
         float(result["device_seconds"]) for name, result in found.items() if name in _BEFORE
@@ -90,11 +90,14 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
     told = read_version(version)
     # the last lines say in words what came of it
     log.info("%s. %s", *headline(told, model_rows(told)[0]))
-    last = found[config.reduce] if config.reduce in found else found["train"]
+    last = found[config.reduce] if older and config.reduce in found else found["train"]
+    kept = read_reduced(version)
+    left = {"not_shipped": kept.said} if kept is not None and kept.said else {}
     aim = {"aim": found["search"]["aim"]} if "aim" in found["search"] else {}
     return {
         "costs": costs,
         **aim,
+        **left,
         **{key: value for key, value in last.items() if key.startswith(("val_", "test_"))},
         **page,
     }
@@ -118,49 +121,15 @@ def _search_part(config: Pipeline) -> SearchStage:
     return config.part(SearchStage, seeds=1, latency=node)
 
 
-def _reduced(config: Pipeline, search: Mapping[str, Any], version: Path) -> dict[str, Any]:
-    """The trained network pruned or shrunk, {stage: result}: no further than the search aimed at.
-
-    Nothing is pruned where the network found meets that already; where it is far off, pruning halves its
-    time. What is set in `prune.budget` or `shrink.pick` is done in any case.
-    """
-    aim = search.get("aim") or {}
-    budget, taken = aim.get("budget_ms"), aim.get("found_ms")
-    if config.reduce == "shrink":
-        pick = config.shrink.pick or (None if budget is None else f"{budget:.6g} ms")
-        config = replace(config, shrink=replace(config.shrink, pick=pick))
-        return {"shrink": shrink(config.part(ShrinkStage), version / "shrink")}
-    if config.reduce != "prune":
-        return {}
-    if config.prune.budget is None and budget is not None and taken is not None:
-        if aim["met"]:
-            log.info(
-                "nothing is pruned: the network found takes %.3g ms, %.3g ms are aimed at",
-                taken,
-                budget,
-            )
-            return {}
-        wanted = f"{max(budget, _MOST_PRUNED * taken):.6g} ms"
-        config = replace(config, prune=replace(config.prune, budget=wanted))
-    return {"prune": prune(config.part(PruneStage), version / "prune")}
-
-
-def _say_what_it_lost(found: Mapping[str, Mapping[str, Any]], reduced: str) -> None:
-    """Warn where a network that was made faster hardly does its task any more (val, a share of all)."""
-    after = found.get(reduced, {})
-    metric = after.get("metric", {})
-    key = f"val_{metric.get('name')}"
-    if not metric.get("share") or key not in after or key not in found["train"]:
-        return
-    lost = float(found["train"][key]) - float(after[key])
-    if lost > _MUCH:
-        log.warning(
-            "%s took %.1f points of val %s: the network is too small for it; the whole one stays in train/, "
-            "and prune.budget= or aim= may ask for less",
-            reduced,
-            100 * lost,
-            metric["name"],
-        )
+def _reduced_last(
+    config: Pipeline, found: Mapping[str, Mapping[str, Any]], version: Path
+) -> dict[str, Any]:
+    """The tuned network reduced after all, as an older program began it: shipped, with a warning."""
+    made = reduced(config, found["search"], version)
+    lost = what_it_lost(found["train"], made.get(config.reduce, {}), config.reduce, config.may_lose)
+    if lost:
+        log.warning("%s; the whole network stays in train/", lost)
+    return made
 
 
 def _require_trusted(result: Mapping[str, Any], version: Path, *, allowed: bool) -> None:

@@ -55,6 +55,7 @@ __all__ = [
 PLACES = ("job", "version", "out")
 UNHASHED = (*PLACES, "allow_doubtful", "logger")
 REDUCE = ("prune", "shrink", "none")
+_MAY_LOSE = 0.1
 WHAT = ("models", "step", "kernels", "tabular")
 
 _NODE = "chosen by its group"
@@ -62,8 +63,10 @@ _NAMES = "package.module:function, timm:NAME, or a registered name"
 
 
 def deciding(config: Stage) -> dict[str, Any]:
-    """All settings as plain values; callbacks only where there are any, as in folders from before them."""
+    """All settings as plain values; what folders from before it lack only where it is not as usual."""
     plain: dict[str, Any] = to_plain(config)
+    if plain.get("may_lose") == _MAY_LOSE:
+        del plain["may_lose"]
     nodes = plain.pop("callbacks", {})
     called = {name: node for name, node in nodes.items() if isinstance(node, Mapping)}
     return {**plain, "callbacks": called} if called else plain
@@ -173,7 +176,11 @@ class TrainStage(RecipeStage):
         "version",
     )
     callbacks: Mapping[str, Any] = setting({}, _NODE)
-    model: str | None = setting(None, f"instead of architecture: {_NAMES}")
+    model: str | None = setting(
+        None,
+        "instead of architecture: a model.pt or the folder of one, which is trained on with its widths and "
+        f"params; or {_NAMES}",
+    )
     model_args: Mapping[str, Any] = setting({}, "arguments of model=")
     weights: str | None = setting(None, "a state dict to start model= from")
 
@@ -259,6 +266,12 @@ class Pipeline(SearchNodes):
         above=0, high=1000,
     )  # fmt: skip
     reduce: str = setting("prune", f"what makes it faster: {', '.join(REDUCE)}", choices=REDUCE)
+    may_lose: float = setting(
+        _MAY_LOSE,
+        "of a metric that is a share on val: what pruning or shrinking may take; beyond it the whole network "
+        "is shipped; 1: whatever it takes",
+        low=0, high=1,
+    )  # fmt: skip
     seeds: int = setting(
         1, "so many whole pipelines, with seeds seed, seed+1 ...", low=1, high=10_000
     )

@@ -22,6 +22,7 @@ from darts_core.stages.export import export
 from darts_core.stages.inputs import find_device, load_bundle, open_model, recipe
 from darts_core.stages.interrupt import check_stop, deferred_stop
 from darts_core.stages.logging import make_loggers
+from darts_core.stages.point_training import tuned_elsewhere
 from darts_core.stages.progress import progress_bar
 from darts_core.stages.schema import ExportStage, ShrinkStage
 from darts_core.stages.timing import stopwatch
@@ -72,6 +73,7 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
         points = write_points(
             family, given, bundle, clock, first, folder, _plain(meta),
             wanted=settings.budgets, tuning=tuned, share=options.distillation, seed=config.seed,
+            elsewhere=tuned_elsewhere(config, tuned, meta, given, folder),
             done=lambda at: _export(config, at) if settings.export else None,
         )  # fmt: skip
     front = _front(config, family, clock, metric, base, points, folder)

@@ -54,6 +54,11 @@ class Claim:
         """Whether an earlier sitting was interrupted."""
         return self.lease.attempt > 1
 
+    @property
+    def earlier_seconds(self) -> float:
+        """Device-seconds of the sittings before this one."""
+        return self.lease.seconds
+
     def seconds(self) -> float:
         """Device-seconds so far, over all sittings."""
         return self.lease.seconds + self.share * (time.monotonic() - self.since)

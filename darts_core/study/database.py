@@ -36,6 +36,15 @@ _LIBPQ = {
     "connect_timeout": 10, "keepalives_idle": 20, "keepalives_interval": 5, "keepalives_count": 4,
     "tcp_user_timeout": 60_000,
 }  # fmt: skip
+# and so that the server notices it too: who is cut off with the study's lock must not keep it for hours
+_OF_SERVER = (
+    "-c tcp_keepalives_idle=20 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=4 "
+    "-c tcp_user_timeout=60000"
+)
+# a pooler that does not pass it on says so in these words
+_NOT_PASSED_ON = "startup parameter"
+# more than this is said when a study begins
+_CLOCK_SECONDS, _ANSWER_SECONDS = 30.0, 0.1
 # the server is asked again for so long, with pauses that grow to the longer one
 _PATIENCE_SECONDS = 300.0
 _PAUSES_SECONDS = (0.02, 2.0)
@@ -99,12 +108,34 @@ def _server(kind: Any, url: str) -> Any:
     dialect = family(dbapi=family.import_dbapi())
     arguments, options = dialect.create_connect_args(parsed)
     if dialect.driver.startswith("psycopg"):
-        options = {**_LIBPQ, **options}
-    connect = _Patient(lambda: dialect.connect(*arguments, **options))
+        options = {**_LIBPQ, "options": _OF_SERVER, **options}
+
+    def connected() -> Any:
+        try:
+            return dialect.connect(*arguments, **options)
+        except Exception as error:  # drivers raise their own kinds
+            if _NOT_PASSED_ON not in str(error) or options.pop("options", None) is None:
+                raise
+            return dialect.connect(*arguments, **options)
+
+    connect = _Patient(connected)
+    settings = {"poolclass": NullPool, "creator": connect}
     with _ROOM:
-        storage = kind(url, engine_kwargs={"poolclass": NullPool, "creator": connect})
+        storage = _opened(lambda: kind(url, engine_kwargs=settings))
     storage.patient = connect
     return storage
+
+
+def _opened(open_it: Callable[[], Any]) -> Any:
+    """What `open_it()` makes; again where another host has made the tables meanwhile."""
+    from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+    for _ in range(_TIMES - 1):
+        try:
+            return open_it()
+        except (IntegrityError, ProgrammingError):
+            time.sleep(_PAUSES_SECONDS[0])
+    return open_it()
 
 
 class _Patient:
@@ -208,6 +239,34 @@ class Database:
                 with contextlib.suppress(DBAPIError):
                     connection.execute(text(give), key)
                     connection.rollback()
+
+    def look(self) -> None:
+        """Say what of the server is not as one takes it for granted: another clock, slow answers."""
+        from sqlalchemy import text
+
+        mysql = self._storage.engine.dialect.name == "mysql"
+        clock = "UNIX_TIMESTAMP(NOW(6))" if mysql else "EXTRACT(EPOCH FROM clock_timestamp())"
+        # as long as what the books ask and are answered
+        question = text(f"SELECT {clock}, REPEAT(' ', 4000)")
+        with self.connected() as connection:
+            began = time.perf_counter()
+            there = float(connection.execute(question).one()[0])
+            took = time.perf_counter() - began
+            connection.rollback()
+        ahead = time.time() - took / 2 - there
+        if abs(ahead) > _CLOCK_SECONDS:
+            log.warning(
+                "this host's clock is %.3g minutes %s the database's; who runs which trial does not depend "
+                "on it, but times in the results are those of each host",
+                abs(ahead) / 60,
+                "ahead of" if ahead > 0 else "behind",
+            )
+        if took > _ANSWER_SECONDS:
+            log.warning(
+                "the database answers slowly (%.0f ms for 4 kB); a trial asks some forty times, and others "
+                "wait while its claim and its end hold the study's lock",
+                1000 * took,
+            )
 
     def run(self, step: Callable[[], Result]) -> Result:
         """`step()` on one connection; done again where that is lost, so it must bear to be.

@@ -7,7 +7,7 @@ from typing import Any
 
 from darts_core.errors import TuneError
 from darts_core.settings import SlurmQueue
-from darts_core.study.launch import run_workers
+from darts_core.study.launch import left, run_workers
 from darts_core.study.ledger import Ledger
 from darts_core.study.on_ray import run_on_ray
 from darts_core.study.on_slurm import run_on_slurm
@@ -45,8 +45,9 @@ def run_trials(
     *,
     isolate: bool = False,
     on_trial: Callable[[TrialRecord], None] | None = None,
+    look: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run trials, up to `workers` at a time, until none is left.
+    """Run trials, up to `workers` at a time, until none is left, on other hosts that share the study neither.
 
     Args:
         ledger: the study.
@@ -55,14 +56,34 @@ def run_trials(
         place: see `elsewhere`.
         isolate: one worker here runs each trial in a process of its own, too.
         on_trial: called in this process with the record of each trial that ends.
+        look: called now and then while trials run on a cluster; may raise, which ends them.
 
     Raises:
         TuneError: see `run_on_ray`, `run_on_slurm` and `run_workers`.
     """
+    before = -1
+    while left(ledger):
+        ended = sum(trial.state.is_finished() for trial in ledger.trials())
+        if ended == before:
+            return  # no worker finds a point that was not tried
+        before = ended
+        _run_once(ledger, objective, workers, place, isolate, on_trial, look)
+
+
+def _run_once(
+    ledger: Ledger,
+    objective: Objective,
+    workers: int,
+    place: Elsewhere | None,
+    isolate: bool,
+    on_trial: Callable[[TrialRecord], None] | None,
+    look: Callable[[], None],
+) -> None:
+    """Run trials until there is none to claim."""
     if isinstance(place, RayCluster):
-        run_on_ray(ledger, objective, workers, place, on_trial=on_trial)
+        run_on_ray(ledger, objective, workers, place, on_trial=on_trial, look=look)
     elif place is not None:
-        run_on_slurm(ledger, objective, workers, place, on_trial=on_trial)
+        run_on_slurm(ledger, objective, workers, place, on_trial=on_trial, look=look)
     elif workers == 1:
         kind = ChildRunner if isolate else CallableRunner
         work(ledger.spec, kind(objective, ledger.spec.wanted), on_trial=on_trial)

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import multiprocessing.connection
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,13 +17,15 @@ from darts_core.study.records import TrialRecord
 from darts_core.study.runner import Objective, pack, start_process, worker_context
 from darts_core.study.worker import worker_main
 
-__all__ = ["RelaunchLimit", "run_workers", "tell_ended", "watching"]
+__all__ = ["RelaunchLimit", "left", "run_workers", "tell_ended", "watching"]
 
 log = logging.getLogger("darts_core")
 
 # workers that die this often in a row, without one trial ending in between, are not worth more
 _RELAUNCHES = 5
 _LOOK_SECONDS = 1.0
+# between two looks at trials that other hosts run
+_WAIT_SECONDS = 2.0
 
 
 class RelaunchLimit:
@@ -90,7 +93,7 @@ def run_workers(
                 limit.death(len(seen), f"status {process.exitcode}")
                 log.warning("worker %d died (status %s); relaunched", index, process.exitcode)
                 alive[index] = _launch(context, ledger, packed, index)
-            if not alive and ledger.unfinished():
+            if not alive and ledger.unfinished() and not ledger.held():
                 # the last worker left while another's trial was running, and that one died since
                 alive[0] = _launch(context, ledger, packed, 0)
     finally:
@@ -99,6 +102,24 @@ def run_workers(
             process.join()
     tell_ended(ledger, seen, on_trial)
     check_failures(ledger.trials(), ledger.spec.max_failure_share)
+
+
+def left(ledger: Ledger) -> bool:
+    """Whether trials are left to run here; waits while live workers of other hosts hold all that is left.
+
+    One of these may be gone without a word: then its trial goes on here.
+    """
+    said = False
+    while held := ledger.held():
+        if not said:
+            numbers = ", ".join(map(str, held))
+            log.info(
+                "nothing is left but trials that run elsewhere (%s); their end is waited for",
+                numbers,
+            )
+            said = True
+        time.sleep(_WAIT_SECONDS)
+    return ledger.unfinished()
 
 
 @contextlib.contextmanager

@@ -208,10 +208,11 @@ class LeaseWatch:
 
     def alive(self, lease: Lease | None) -> bool:
         """Whether the worker that holds `lease` still runs."""
-        if lease is None:
+        # who lets go of a trial leaves a lease without a start
+        if lease is None or lease.start is None:
             return False
         if lease.host == self._host:
-            return process_start(lease.pid) == lease.start and lease.start is not None
+            return process_start(lease.pid) == lease.start
         now = time.monotonic()
         beat, since = self._seen.get(lease.token, (lease.beat, now))
         if beat != lease.beat:

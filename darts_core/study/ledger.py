@@ -438,6 +438,27 @@ class Ledger:
             return True
         return self.ended(trials) is None
 
+    def held(self) -> list[int]:
+        """Numbers of the trials that are left where live workers run them all, none where one can be claimed.
+
+        Who waits here sees that a beat has stopped, and gives that lease up in the name of its worker.
+        """
+        return self.books.run(self._held)
+
+    def _held(self) -> list[int]:
+        if self.ended() is None:
+            return []
+        numbers = [t.number for t in self._tally.running]
+        if all(self._watch.alive(self._lease(number)) for number in numbers):
+            return numbers
+        with self.books.held():
+            for number in numbers:
+                lease = self._lease(number)
+                if lease is not None and lease.start is not None and not self._watch.alive(lease):
+                    lease.start = None
+                    self.leases.write(number, lease)
+        return []
+
     def record(self, frozen: FrozenTrial) -> TrialRecord:
         """The record of a trial."""
         feasible = all(v <= 0 for v in frozen.user_attrs.get("violations", ()))

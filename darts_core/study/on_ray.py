@@ -175,6 +175,7 @@ def run_on_ray(
     cluster: RayCluster,
     *,
     on_trial: Callable[[TrialRecord], None] | None = None,
+    look: Callable[[], None] = lambda: None,
 ) -> None:
     """Run trials on the cluster, up to `workers` at a time, until none is left.
 
@@ -184,6 +185,7 @@ def run_on_ray(
         workers: how many.
         cluster: where.
         on_trial: called here with each trial that ends.
+        look: called now and then; may raise, which ends the actors.
 
     Raises:
         TuneError: too many failed trials, workers keep dying, the objective cannot be pickled, or there is no
@@ -212,6 +214,7 @@ def run_on_ray(
                 thread.start()
             while any(thread.is_alive() for thread in threads) and not errors:  # one ends them all
                 time.sleep(_LOOK_SECONDS)
+                look()
                 tell_ended(ledger, seen, on_trial)
                 if not ledger.unfinished():
                     break

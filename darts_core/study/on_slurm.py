@@ -23,7 +23,7 @@ from darts_core.study.launch import RelaunchLimit, tell_ended
 from darts_core.study.ledger import Ledger
 from darts_core.study.preemption import Preemption
 from darts_core.study.records import TrialRecord
-from darts_core.study.runner import ChildRunner, Decide, Objective, pack, start_fork_server
+from darts_core.study.runner import Decide, Objective, Runner, pack, runner_of, start_fork_server
 from darts_core.study.slurm_jobs import Jobs, failure_of
 from darts_core.study.slurm_queue import executor_of, time_limit
 from darts_core.study.spec import StudySpec
@@ -36,12 +36,11 @@ log = logging.getLogger("darts_core")
 _LOOK_SECONDS = 1.0
 
 
-class _LeavingRunner(ChildRunner):
+class _LeavingRunner:
     """Leaves between two epochs, when the trial has just saved what it has."""
 
-    def __init__(self, objective: Any, wanted: tuple[str, ...], preemption: Preemption) -> None:
-        super().__init__(objective, wanted)
-        self._preemption = preemption
+    def __init__(self, runner: Runner, preemption: Preemption) -> None:
+        self._runner, self._preemption = runner, preemption
 
     def run(self, claim: Claim, decide: Decide) -> tuple[str, Any]:
         """See `Runner`."""
@@ -52,7 +51,11 @@ class _LeavingRunner(ChildRunner):
                 self._preemption.leave()
             return reason
 
-        return super().run(claim, judged)
+        return self._runner.run(claim, judged)
+
+    def close(self) -> None:
+        """See `Runner`."""
+        self._runner.close()
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,10 @@ class SlurmWorker:
         objective = pickle.loads(self.packed)  # what its own study packed
         preemption = Preemption(self.grace_seconds)
         with preemption.ignored():
-            start_fork_server(objective)
+            if not hasattr(objective, "runner"):
+                start_fork_server(objective)
         with preemption.watched():
-            runner = _LeavingRunner(objective, self.spec.wanted, preemption)
+            runner = _LeavingRunner(runner_of(objective, self.spec.wanted), preemption)
             return work(self.spec, runner, on_trial=lambda _: preemption.leave())
 
     def checkpoint(self, index: int) -> Any:
@@ -97,6 +101,7 @@ def run_on_slurm(
     queue: SlurmQueue,
     *,
     on_trial: Callable[[TrialRecord], None] | None = None,
+    look: Callable[[], None] = lambda: None,
 ) -> None:
     """Run trials in up to `workers` jobs until none is left.
 
@@ -106,6 +111,7 @@ def run_on_slurm(
         workers: how many jobs.
         queue: what each job gets.
         on_trial: called here with each trial that ends.
+        look: called now and then; may raise, which ends the jobs.
 
     Raises:
         TuneError: too many failed trials, jobs keep dying, or Slurm cannot be used here.
@@ -122,6 +128,7 @@ def run_on_slurm(
             log.info("%d jobs queued (%s)", missing, jobs.all[-1].job_id)
         while ledger.unfinished():
             time.sleep(_LOOK_SECONDS)
+            look()
             tell_ended(ledger, seen, on_trial)
             for job in jobs.drop_ended():
                 how = failure_of(job)
@@ -132,6 +139,8 @@ def run_on_slurm(
                 log.warning("a job ended before its time (%s); another takes its place", how)
                 jobs.add(body, range(1))
             if not jobs.all and ledger.unfinished():
+                if ledger.held():
+                    break
                 # the last one left while another's trial was running, and that one died since
                 jobs.add(body, range(1))
     finally:

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from darts_core.errors import TuneError
 from darts_core.runlog import write_bytes
 from darts_core.study.claim import Claim
 from darts_core.study.lease import LEASE_FILE
-from darts_core.study.runner import ChildRunner, Decide
+from darts_core.study.runner import Decide, Runner, runner_of
 
 __all__ = ["LinkLost", "Sitting", "changed_files", "follow", "store_files"]
 
@@ -63,15 +63,25 @@ def store_files(folder: Path, files: Mapping[str, bytes]) -> None:
         write_bytes(path, content)
 
 
-@dataclass(frozen=True)
+_FACTS = ("number", "params", "seed", "resumed", "is_baseline", "earlier_seconds")
+
+
+@dataclass
 class _There:
-    """The part of a claim that a runner elsewhere needs."""
+    """The part of a claim that a runner elsewhere needs. The budget is looked at at the near end."""
 
     number: int
     params: dict[str, Any]
     seed: int
     resumed: bool
+    is_baseline: bool
+    earlier_seconds: float
     folder: Path
+    row: dict[str, Any] = field(default_factory=dict)
+
+    def over(self) -> str | None:
+        """Nothing, see `Claim`."""
+        return None
 
 
 class LinkLost(Exception):
@@ -99,7 +109,7 @@ class Sitting:
         Raises:
             Exception: the objective's modules cannot be imported here.
         """
-        runner = ChildRunner(pickle.loads(self._packed), self._wanted)  # what its own study packed
+        runner = runner_of(pickle.loads(self._packed), self._wanted)  # what its own study packed
         # one thread for all trials: what it forks is ended by the kernel when it ends
         target = threading.Thread(target=self._run, args=(runner,), daemon=True, name="sittings")
         target.start()
@@ -113,7 +123,7 @@ class Sitting:
         self._begun.put(_There(**facts, folder=folder))
 
     def next(self) -> tuple[str, Any, Files]:
-        """The next message: ("report", (epoch, metrics), files) or ("ended", how, files); waits for it."""
+        """The next message, waited for: ("report", (epoch, metrics), files), ("ended", (how, row), files)."""
         return self._messages.get()
 
     def answer(self, reason: str | None) -> None:
@@ -124,14 +134,15 @@ class Sitting:
         """End the trial that waits for an answer, and its process."""
         self._answers.put(LinkLost("the near end is gone"))
 
-    def _run(self, runner: ChildRunner) -> None:
+    def _run(self, runner: Runner) -> None:
         while True:
             there = self._begun.get()
             try:
                 ending = runner.run(there, partial(self._decide, there.folder))  # type: ignore[arg-type]
             except Exception as error:
                 ending = ("raised", (f"{type(error).__name__}: {error}", traceback.format_exc()))
-            self._messages.put(("ended", ending, changed_files(there.folder, self._seen)))
+            files = changed_files(there.folder, self._seen)
+            self._messages.put(("ended", (ending, there.row), files))
             shutil.rmtree(there.folder, ignore_errors=True)
 
     def _decide(self, folder: Path, epoch: int, metrics: dict[str, float]) -> str | None:
@@ -153,11 +164,11 @@ def follow(link: Any, claim: Claim, decide: Decide) -> tuple[str, Any]:
     Raises:
         LinkLost: the far end is gone; the trial's folder is as at its last report.
     """
-    facts = {name: getattr(claim, name) for name in ("number", "params", "seed", "resumed")}
-    link.begin(facts, changed_files(claim.folder, {}))
+    link.begin({name: getattr(claim, name) for name in _FACTS}, changed_files(claim.folder, {}))
     while True:
         kind, content, files = link.next()
         store_files(claim.folder, files)
         if kind == "ended":
-            return content[0], content[1]
+            ending, claim.row = content
+            return ending[0], ending[1]
         link.answer(decide(*content))

@@ -25,6 +25,7 @@ __all__ = [
     "Objective",
     "Runner",
     "pack",
+    "runner_of",
     "start_fork_server",
     "worker_context",
 ]
@@ -217,6 +218,15 @@ class ChildRunner:
             self._pipe.close()
             self._process.join()
             self._process = None
+
+
+def runner_of(objective: Any, wanted: tuple[str, ...]) -> Runner:
+    """What runs an objective's trials in a worker: the runner that it makes itself (its method `runner`), as
+    what runs a user's script does, else a child process a trial.
+    """
+    make = getattr(objective, "runner", None)
+    found: Runner = ChildRunner(objective, wanted) if make is None else make(wanted)
+    return found
 
 
 def _how(code: int | None) -> str:

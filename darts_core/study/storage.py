@@ -34,6 +34,9 @@ class FileBooks:
         """The lock as a `with` block."""
         return self._lock.held()
 
+    def look(self) -> None:
+        """Nothing: files have no clock of their own."""
+
     def run(self, step: Callable[[], Result]) -> Result:
         """`step()`."""
         return step()

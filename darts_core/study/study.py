@@ -192,6 +192,7 @@ def _import_trials(ledger: Ledger, source: str | Path) -> None:
 
 def announce(ledger: Ledger, workers: int) -> dict[str, Any]:
     """Log what the study will use at most and what it goes on from; the forecast."""
+    ledger.books.run(ledger.books.look)
     forecast = ledger.spec.budget.forecast(workers)
     parts = []
     for key, unit in (

@@ -22,7 +22,7 @@ from darts_core.report.trials_front import trials_front
 from darts_core.runlog import environment, read_yaml, write_json, write_yaml
 from darts_core.study.budget import Budget
 from darts_core.study.engines import Elsewhere, run_trials
-from darts_core.study.launch import RelaunchLimit, watching
+from darts_core.study.launch import RelaunchLimit, left, watching
 from darts_core.study.ledger import Ledger
 from darts_core.study.records import StudyResult
 from darts_core.study.resources import device_share
@@ -249,7 +249,7 @@ def _through_launcher(
     folder = ledger.spec.folder
     place = folder.relative_to(base) if folder.is_relative_to(base) else Path("tune")
     limit = RelaunchLimit()
-    while ledger.unfinished():
+    while left(ledger):
         log.info("launching %d workers through %s", workers, config.hydra.launcher._target_)
         jobs = [[*fixed, f"hydra.sweep.subdir={place}/workers/{i}"] for i in range(workers)]
         how = "it left a trial unfinished"

@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine. Skipped everyday, and without Ray and submitit."""
+"""A Ray cluster of several nodes on this machine. Skipped everyday, and where `NEEDS` are not installed."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ _STORE_BYTES = 80 * 2**20
 
 
 def pytest_collection_modifyitems(config, items):
-    lacking = [name for name in ("ray", "submitit") if importlib.util.find_spec(name) is None]
-    if lacking:
-        reason = f"{' and '.join(lacking)} not installed: make test-cluster"
-    elif "cluster" not in (config.option.markexpr or ""):
-        reason = "starts a cluster of its own: make test-cluster"
-    else:
-        return
+    chosen = "cluster" in (config.option.markexpr or "")
     for item in items:
-        if "cluster" in item.keywords:
-            item.add_marker(pytest.mark.skip(reason=reason))
+        if "cluster" not in item.keywords:
+            continue
+        needs = getattr(item.module, "NEEDS", ())
+        lacking = [name for name in needs if importlib.util.find_spec(name) is None]
+        if lacking:
+            reason = f"{' and '.join(lacking)} not installed: make test-cluster"
+        elif not chosen:
+            reason = "starts a cluster of its own: make test-cluster"
+        else:
+            continue
+        item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture

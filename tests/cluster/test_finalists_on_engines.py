@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.cluster
+NEEDS = ("ray", "submitit")
 
 
 def search(folder: Path, *more: str) -> dict:

@@ -16,6 +16,7 @@ from ray_objectives import training
 from darts_core.study import run_study
 
 pytestmark = pytest.mark.cluster
+NEEDS = ("ray",)
 SPACE = {"x": {"low": 0.0, "high": 1.0}}
 
 

@@ -18,6 +18,7 @@ from benchmarks.slurm_node import slurm_node, why_not
 from darts_core.study import run_study
 
 pytestmark = pytest.mark.cluster
+NEEDS = ("submitit",)
 SPACE = {"x": {"low": 0.0, "high": 1.0}}
 
 

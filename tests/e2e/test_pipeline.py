@@ -9,6 +9,7 @@ import pytest
 
 from darts_core import cli
 from darts_core.runlog import read_json, read_jsonl, read_yaml
+from darts_core.train import load_model
 
 SMALL = [
     "run", "experiment=demo", "space=nasbench201", "relax=softmax", "aim=null",
@@ -82,8 +83,8 @@ def test_the_table_has_every_model_with_its_figures(done: tuple[Path, list[str]]
     kinds = [(row["kind"], row["runtime"]) for row in rows]
     forms = ["eager", "pt2", "onnx"]
     # the baseline and the unpruned network stand in every form that the exported one comes in
-    expected = [("baseline", form) for form in forms] + [("searched", "eager")]
-    expected += [("tuned", form) for form in forms] + [("pruned", "eager")]
+    expected = [("baseline", form) for form in forms] + [("searched", form) for form in forms]
+    expected += [("pruned", "eager"), ("tuned", "eager")]
     assert kinds == expected + [("exported", form) for form in forms[1:]]
     for row in rows:
         assert row["params"] > 0
@@ -102,11 +103,31 @@ def test_the_final_training_uses_the_best_settings(done: tuple[Path, list[str]])
     assert best == {name: used[name] for name in best}
 
 
-def test_the_exported_files_agree_with_the_pruned_network(done: tuple[Path, list[str]]) -> None:
+def test_what_is_tuned_trained_and_shipped_is_the_pruned_network(
+    done: tuple[Path, list[str]],
+) -> None:
+    version, _ = done
+    assert read_yaml(version / "prune" / "config.yaml")["model"] == "searched"
+    for stage in ("tune", "train"):
+        assert read_yaml(version / stage / "config.yaml")["model"] == "prune"
+    saved = [
+        load_model(version / stage / "model.pt")[0] for stage in ("prune", "train", "searched")
+    ]
+    pruned, trained, whole = ({n: p.shape for n, p in net.named_parameters()} for net in saved)
+    assert trained == pruned != whole
+    rows = read_json(version / "bench" / "results.json")["rows"]
+    spent = {row["kind"]: row["extra"]["device_seconds"] for row in rows}
+    stages = ("search", "searched", "prune", "tune", "train")
+    took = {name: read_json(version / name / "result.json")["device_seconds"] for name in stages}
+    assert spent["exported"] == spent["tuned"] == pytest.approx(sum(took.values()))
+    assert spent["pruned"] == pytest.approx(took["search"] + took["searched"] + took["prune"])
+
+
+def test_the_exported_files_agree_with_the_shipped_network(done: tuple[Path, list[str]]) -> None:
     version, _ = done
     manifest = read_json(version / "export" / "manifest.json")
     assert set(manifest["artifacts"]) == {"pt2", "onnx"}
-    assert manifest["source"].endswith("prune/model.pt")
+    assert manifest["source"].endswith("train/model.pt")
     for artifact in manifest["artifacts"].values():
         assert artifact["relative_error"] <= 1e-4
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
+from darts_core.study import database
 from darts_core.study.budget import Budget
 from darts_core.study.ledger import Ledger
 from darts_core.study.runner import CallableRunner
 from darts_core.study.spec import StudySpec
-from darts_core.study.study import open_study
+from darts_core.study.study import announce, open_study
 from darts_core.study.worker import work
 
 SPACE = {"x": {"low": 0.0, "high": 1.0}}
@@ -145,3 +148,57 @@ def test_a_restarted_server_loses_no_trial_and_repeats_none(server, tmp_path, ca
     exact(spec, 30)
     assert runs == Counter(range(30))
     assert "the database" in caplog.text
+
+
+def test_a_clock_that_is_off_and_slow_answers_are_said(server, tmp_path, caplog, monkeypatch):
+    ledger = open_study(spec_of(server, tmp_path, 1))
+    announce(ledger, 1)
+    assert "clock" not in caplog.text
+    now = time.time
+    monkeypatch.setattr(database.time, "time", lambda: now() - 600)
+    monkeypatch.setattr(database, "_ANSWER_SECONDS", 0.0)
+    announce(ledger, 1)
+    assert "this host's clock is 10 minutes behind the database's" in caplog.text
+    assert "the database answers slowly" in caplog.text
+
+
+def test_hosts_that_open_a_new_database_together(server, tmp_path):
+    import psycopg
+
+    with psycopg.connect(server.url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE fresh")
+    fresh = replace(spec_of(server, tmp_path, 1), storage=f"{server.url.rpartition('/')[0]}/fresh")
+    ready, errors = threading.Barrier(3), []
+
+    def opened():
+        ready.wait()
+        try:
+            open_study(fresh)
+        except BaseException as error:  # asserted below
+            errors.append(error)
+
+    threads = [threading.Thread(target=opened) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+
+
+def test_a_pooler_that_takes_no_options_is_asked_without(server, tmp_path, monkeypatch):
+    import psycopg
+
+    connect, asked = psycopg.connect, []
+
+    def pooled(*arguments, **options):
+        asked.append("options" in options)
+        if asked[-1]:
+            raise psycopg.OperationalError(
+                "unsupported startup parameter in options: tcp_user_timeout"
+            )
+        return connect(*arguments, **options)
+
+    monkeypatch.setattr(psycopg, "connect", pooled)
+    open_study(spec_of(server, tmp_path, 1))
+    assert asked[:2] == [True, False]
+    assert asked.count(True) == 1

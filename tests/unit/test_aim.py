@@ -18,7 +18,7 @@ from darts_core.report.aim import aim_html, aim_searched, aim_sentence
 from darts_core.report.read import StageRun
 from darts_core.report.rows import ModelRow
 from darts_core.runlog import read_json
-from darts_core.stages import aim, run
+from darts_core.stages import aim, reduce, run
 
 CPU = torch.device("cpu")
 FOUND = Architecture("convnet", choices=(("levels", 2),))
@@ -149,21 +149,21 @@ def test_pruning_goes_no_further_than_what_is_aimed_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given: list[Any] = []
-    monkeypatch.setattr(run, "prune", lambda config, _: given.append(config.prune.budget) or {})
+    monkeypatch.setattr(reduce, "prune", lambda config, _: given.append(config.prune.budget) or {})
     search = {} if facts is None else {"aim": facts}
-    found = run._reduced(pipeline("reduce=prune", *words), search, Path("v"))
+    found = reduce.reduced(pipeline("reduce=prune", *words), search, Path("v"))
     assert list(found) == ([] if budget is None else ["prune"])
     assert given == ([] if budget is None else [None if budget == "as set" else budget])
 
 
 def test_shrinking_ships_the_point_that_meets_the_aim(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
-    monkeypatch.setattr(run, "shrink", lambda config, _: given.append(config.shrink.pick) or {})
+    monkeypatch.setattr(reduce, "shrink", lambda config, _: given.append(config.shrink.pick) or {})
     search = {"aim": {"budget_ms": 0.25, "found_ms": 1.0, "met": False}}
     for words in ([], ["shrink.pick=70%"]):
-        run._reduced(pipeline("reduce=shrink", *words), search, Path("v"))
+        reduce.reduced(pipeline("reduce=shrink", *words), search, Path("v"))
     assert given == ["0.25 ms", "70%"]
-    assert run._reduced(pipeline("reduce=none"), search, Path("v")) == {}
+    assert reduce.reduced(pipeline("reduce=none"), search, Path("v")) == {}
 
 
 def row(ms: float, *, baseline: bool = False) -> ModelRow:
@@ -191,12 +191,3 @@ def test_the_report_says_whether_it_was_met(ms: float, words: str) -> None:
     old = StageRun("search", Path("s"), result={})
     assert aim_sentence(old, row(ms), row(2.0, baseline=True), 32) == str(aim_html(old)) == ""
     assert aim_searched(old) == aim_searched(None) == ""
-
-
-@pytest.mark.parametrize(("after", "told"), [(0.1, True), (0.52, False)])
-def test_a_network_that_pruning_ruined_is_told(caplog, after, told):
-    metric = {"name": "accuracy", "direction": "maximize", "share": True}
-    found = {"train": {"val_accuracy": 0.55}, "prune": {"metric": metric, "val_accuracy": after}}
-    with caplog.at_level(logging.WARNING):
-        run._say_what_it_lost(found, "prune")
-    assert ("took 45.0 points of val accuracy" in caplog.text) is told

@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import os
+import pickle
 import signal
 import traceback
 from dataclasses import replace
@@ -30,6 +31,9 @@ from darts_core.report.family import family_front, family_rows
 from darts_core.runlog import read_json
 from darts_core.settings import Shrink, ShrinkOptions
 from darts_core.spaces import get_space
+from darts_core.stages import point_training
+from darts_core.stages.schema import ShrinkStage
+from darts_core.study.ray_cluster import RayCluster
 from darts_core.supernet import build, count
 from darts_core.train import TrainConfig, load_model, save_model
 
@@ -187,6 +191,44 @@ def test_points_are_saved_networks_that_were_measured(bundle, family, tmp_path):
     assert len(family_rows(content)) == len(rows) + 1
     again = write_points(grown, given, bundle, _clock(bundle), first, tmp_path, META)
     assert again == rows
+
+
+def test_points_are_fine_tuned_on_a_cluster_as_they_are_here(bundle, family, tmp_path, monkeypatch):
+    _, grown = family
+    given, plain = _model(), bundle.without_test()
+    calls = []
+
+    def called(place, call, count, folder, *, look):
+        calls.append((place, count))
+        sent = pickle.loads(pickle.dumps(call))
+        return [sent(number) for number in range(count)]
+
+    monkeypatch.setattr(point_training, "run_calls", called)
+    monkeypatch.setattr(point_training, "trial_bundle", lambda *_: plain)
+    options = replace(OPTIONS, ray={"num_cpus": 2})
+    config = ShrinkStage(shrink=replace(SETTINGS, options=options), seed=3, device="cpu")
+    tuning = replace(CONFIG, epochs=1)
+    found = []
+    for name in ("here", "there"):
+        folder = tmp_path / name
+        folder.mkdir()
+        tuned = None
+        if name == "there":
+            tuned = point_training.tuned_elsewhere(config, tuning, META, given, folder)
+        _, first = given_network(given, bundle, _clock(bundle), folder)
+        rows = write_points(
+            grown, given, bundle, _clock(bundle), first, folder, META, tuning=tuning, seed=3,
+            elsewhere=tuned,
+        )  # fmt: skip
+        assert all(row.pop("fine_tuning_seconds") > 0 for row in rows)
+        models = [load_model(folder / row["folder"] / "model.pt")[0] for row in rows]
+        found.append((rows, models))
+    assert found[0][0] == found[1][0]
+    for near, far in zip(found[0][1], found[1][1], strict=True):
+        states = near.state_dict(), far.state_dict()
+        assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert calls == [(RayCluster(num_cpus=2), len(found[0][0]))]
+    assert point_training.tuned_elsewhere(config, None, META, given, tmp_path) is None
 
 
 def test_a_language_model_grows_a_family_too(tmp_path):

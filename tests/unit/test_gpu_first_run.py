@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from benchmarks import gpu_wheels, on_gpu, triton_cache
+from benchmarks import gpu_wheels, on_gpu, resumable, triton_cache
 
 
 def test_what_is_needed_is_followed_to_its_end():
@@ -29,10 +29,10 @@ def test_a_freeze_names_what_is_there(tmp_path):
 def test_a_source_is_built_only_where_it_is_pure_python(tmp_path, monkeypatch, pure):
     calls = []
 
-    def pip(words, check):
+    def pip(words, **_):
         calls.append(words)
         if "download" in words:
-            return subprocess.CompletedProcess(words, 1)
+            return subprocess.CompletedProcess(words, 1, stderr="no wheel")
         tag = "py3-none-any" if pure else "cp311-cp311-linux_x86_64"
         (tmp_path / f"antlr_x-4.9.3-{tag}.whl").touch()
         return subprocess.CompletedProcess(words, 0)
@@ -45,9 +45,21 @@ def test_a_source_is_built_only_where_it_is_pure_python(tmp_path, monkeypatch, p
     assert bool(list(tmp_path.glob("*.whl"))) == pure
 
 
-def test_a_folder_without_wheels_installs_nothing(tmp_path, capsys):
+def test_a_folder_without_wheels_installs_nothing(tmp_path, capsys, monkeypatch):
     assert gpu_wheels.install(tmp_path) == 0
     assert "nothing to install" in capsys.readouterr().out
+    (tmp_path / "x-1-py3-none-any.whl").touch()
+    assert gpu_wheels.install(tmp_path, dry_run=True) == 0
+    assert "x-1-py3-none-any.whl" in capsys.readouterr().out
+    calls = []
+    monkeypatch.setattr(
+        subprocess, "run",
+        lambda words, check: calls.append(words) or subprocess.CompletedProcess(words, 0),
+    )  # fmt: skip
+    assert gpu_wheels.install(tmp_path, target=tmp_path / "site") == 0
+    # beside the image's packages, without a network
+    assert calls[0][calls[0].index("--target") + 1] == str(tmp_path / "site")
+    assert {"--no-index", "--no-deps"} <= set(calls[0])
 
 
 def test_packed_binaries_are_found_in_another_place(tmp_path, monkeypatch):
@@ -83,32 +95,43 @@ def test_compiling_stops_in_time_and_goes_on(tmp_path, monkeypatch, capsys):
     from darts_kernels import standin
 
     made = []
-    variants = {
-        name: standin.Variant("_a_kernel", name, "", {}, {}, None)
-        for name in ("one", "two", "three")
-    }
-    monkeypatch.setattr(offline, "all_variants", lambda *_, **__: variants)
+    parts = [
+        [standin.Variant("_a_kernel", name, "", {}, {}, None) for name in part]
+        for part in (("one", "two"), ("three",))
+    ]
+    monkeypatch.setattr(offline, "variants_by_value", lambda: iter(parts))
     monkeypatch.setattr(standin, "compile_variant", lambda variant: made.append(variant.name))
-    assert triton_cache.compile_steps(minutes=0) == (1, 2)
+    assert triton_cache.compile_steps(minutes=0) == (1, True)
     words = ["triton_cache", "--compile", "--minutes", "0"]
     monkeypatch.setattr(sys, "argv", words)
-    assert triton_cache.main() == triton_cache.UNFINISHED
-    assert "1 variants are compiled, 2 are left" in capsys.readouterr().out
+    assert triton_cache.main() == resumable.UNFINISHED
+    assert "1 variants are compiled, call again for the others" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", [*words[:-1], "5"])
     assert triton_cache.main() == 0
     assert made == ["one", "one", "one", "two", "three"]
-    assert triton_cache.compile_steps(2) == (2, 0)
+    assert triton_cache.compile_steps(2) == (2, False)
+
+
+@pytest.mark.full
+def test_the_most_valuable_variants_come_first_and_none_twice():
+    from darts_core.bench.offline import STEPS, OfflineCase, all_variants, variants_by_value
+
+    parts = [{v.name for v in part} for part in variants_by_value()]
+    assert parts[0] == set(all_variants([OfflineCase(), OfflineCase(precision="bf16")]))
+    assert sum(map(len, parts)) == len(set().union(*parts))
+    assert set(all_variants(STEPS, exports=True)) <= set().union(*parts)
 
 
 def test_a_job_says_what_it_costs(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "none"))
     commands = {"step": [sys.executable, "-c", "raise SystemExit(3)"]}
     monkeypatch.setattr(on_gpu, "jobs", lambda _: commands)
-    monkeypatch.setattr(sys, "argv", ["on_gpu", "--out", str(tmp_path), "--minutes", "1"])
+    words = ["--out", str(tmp_path), "--carried", str(tmp_path), "--minutes", "1"]
+    monkeypatch.setattr(sys, "argv", ["on_gpu", *words])
     assert on_gpu.main() == on_gpu.UNFINISHED
     assert on_gpu.main() == on_gpu.UNFINISHED
     first, second = (line for line in capfd.readouterr().out.splitlines() if "== step" in line)
-    assert "at most 1.0 minutes of this call" in first
+    assert "at most 0.7 minutes of this call" in first
     assert "estimated" in first
     assert "so far in 1" in second
     assert len(json.loads((tmp_path / "minutes.json").read_text())["step"]) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from darts_core.latency import device as locks
+from darts_core.latency import quiet
 from darts_core.latency.quiet import SharedDevice, alone_on
 
 
@@ -44,8 +45,24 @@ def test_trainings_step_aside_for_a_timing(tmp_path, monkeypatch):
 def locks_free(folder):
     from darts_core.latency.quiet import _locked
 
-    gate = _locked(next(folder.glob("*gate")), "try")
+    gate = _locked(next(folder.glob("*gate")), "alone")
     if gate is None:
         return False
     gate.close()
     return True
+
+
+def test_who_never_lets_go_holds_nobody_up(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(locks, "lock_path", lambda key: tmp_path / key)
+    monkeypatch.setattr(quiet, "PATIENCE", 0.05)
+    monkeypatch.setattr(quiet, "_TELL_AFTER", 0.0)
+    caplog.set_level("INFO", logger="darts_core")
+    with SharedDevice("cpu"), alone_on("cpu"):  # the training of a stopped process
+        pass
+    assert "waiting for the epochs of trainings on cpu to end" in caplog.text
+    assert "did not end within 0 s" in caplog.text
+    caplog.clear()
+    with alone_on("cpu"), SharedDevice("cpu") as training:
+        training.step_aside()
+        training.step_aside()
+    assert caplog.text.count("a timing on cpu did not end") == 1

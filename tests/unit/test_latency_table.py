@@ -306,6 +306,9 @@ def test_fit_recovers_overhead_and_slope():
         fit_overhead([1.0, 1.0], [1.0, 1.0])
     noise = fit_overhead([1.0, 2.0, 3.0], [9.0, 8.0, 7.0])  # more work never takes less time
     assert (noise["slope"], noise["overhead_ms"]) == (1.0, pytest.approx(6.0))
+    # nor does any network take less than nothing
+    noise = fit_overhead([10.0, 20.0, 30.0], [6.0, 5.0, 3.0])
+    assert (noise["slope"], noise["overhead_ms"]) == (pytest.approx(0.25), 0.0)
     assert spearman([1, 2, 3], [10, 30, 20]) == pytest.approx(0.5)
 
 

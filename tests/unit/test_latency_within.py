@@ -77,6 +77,13 @@ def test_a_budget_that_no_network_meets_names_the_fastest_found():
     assert "Raise the budget" in str(caught.value)
 
 
+def test_the_fastest_is_found_where_a_bad_fit_expects_less_than_nothing():
+    costs = {"cell": COSTS["cell"].copy()}
+    costs["cell"][:, :2] = 0.0  # equally cheap: not to be exchanged for ever
+    below = CostModel(NB, costs, overhead=-50.0, lean=True)
+    assert below.of(fastest(NB, below)) == pytest.approx(-50.0)
+
+
 def test_what_may_not_be_returned_is_not_a_way_out():
     def sound(architecture):
         return sum(op == "nor_conv_3x3" for _, _, op in architecture.cell("cell").edges) >= 2

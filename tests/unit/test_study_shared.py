@@ -11,7 +11,7 @@ import pytest
 
 from darts_core.credentials import PASSWORD_VARIABLE, keep_password, masked, with_password
 from darts_core.errors import TuneError
-from darts_core.study import run_study
+from darts_core.study import launch, run_study
 from darts_core.study.budget import Budget
 from darts_core.study.ledger import Ledger
 from darts_core.study.resources import device_share
@@ -199,3 +199,33 @@ def test_a_lease_is_written_by_who_has_a_connection_already(tmp_path):
     claim.restart()
     claim.release()
     assert writing == [False] * 3
+
+
+def test_who_has_nothing_else_to_do_waits_for_other_hosts_and_takes_over_what_they_left(
+    tmp_path, caplog, monkeypatch
+):
+    """Each worker that is started anew would wait anew, and for ever."""
+    monkeypatch.setattr(launch, "_WAIT_SECONDS", 0.01)
+    caplog.set_level("INFO")
+    first = Ledger(shared(tmp_path, "a"))
+    claim = first.claim()
+    claim.lease.host = "a host that was switched off"
+    first.leases.write(0, claim.lease)
+    found = run_study(
+        quality, SPACE, folder=tmp_path / "b", trials=1, storage=f"sqlite:///{tmp_path}/one.db",
+        study_name="s", sampler="random", stale_seconds=0.5,
+    )  # fmt: skip
+    assert [r.state for r in found.trials] == ["complete"]
+    assert json.loads((found.trials[0].folder / "result.json").read_text())["attempts"] == 2
+    assert "nothing is left but trials that run elsewhere (0)" in caplog.text
+    assert "trial 0 was interrupted" in caplog.text
+
+
+def test_a_trial_that_another_host_let_go_of_is_free_at_once(tmp_path):
+    first, second = Ledger(shared(tmp_path, "a")), Ledger(shared(tmp_path, "b"))
+    claim = first.claim()
+    claim.lease.host = "another host"
+    first.leases.write(0, claim.lease)
+    assert second.claim().number == 1
+    claim.release()
+    assert second.claim().number == 0

@@ -53,6 +53,12 @@ def _request(parser: argparse.ArgumentParser, *, first: bool) -> None:
     parser.add_argument("--python", metavar="PATH", help="interpreter for your code")
     parser.add_argument("--devices", help="cpu, cuda:0 or a list such as cuda:0,cuda:1")
     parser.add_argument(
+        "--ray", metavar="SETTINGS", help="trials on a Ray cluster: '{address: auto, num_gpus: 1}'"
+    )
+    parser.add_argument(
+        "--slurm", metavar="SETTINGS", help="trials in jobs of Slurm: '{partition: gpu, gpus: 1}'"
+    )
+    parser.add_argument(
         "--budget", action="append", default=[], metavar="LIMIT", help="4x (trainings), 30m or 2h"
     )
     parser.add_argument("--notify", metavar="CMD", help="program told of state changes (no shell)")

@@ -63,12 +63,24 @@ def changes_of(args: argparse.Namespace) -> dict[str, Any]:
         changes["settings"] = {k: _yaml_value(k, v) for k, v in pairs(args.set, "--set").items()}
     if args.devices:
         changes["devices"] = tuple(part.strip() for part in args.devices.split(","))
+    for name in ("ray", "slurm"):
+        if getattr(args, name) is not None:
+            changes[name] = _mapping(name, getattr(args, name))
     if args.budget:
         changes["budget"] = budget(args.budget)
     words = check_notify(args.notify)
     if words:
         changes["notify"] = tuple(words)
     return changes
+
+
+def _mapping(name: str, text: str) -> dict[str, Any]:
+    found = parse_yaml(text, f"--{name} {text[:80]!r}", JobError)
+    if not isinstance(found, dict):
+        raise JobError(
+            f"--{name} {text[:80]!r} is no mapping such as '{{address: auto}}'; '{{}}' takes the defaults."
+        )
+    return found
 
 
 def _yaml_value(field: str, text: str) -> Any:

@@ -1,0 +1,49 @@
+"""What `run` did with the network that it pruned or shrank before tuning: `reduced.json` of a version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from darts_core.errors import DartsError
+from darts_core.runlog import read_mapping, write_json
+
+__all__ = ["Reduced", "read_reduced", "write_reduced"]
+
+_FILE = "reduced.json"
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """A network was made faster before it was tuned.
+
+    Attributes:
+        stage: prune or shrink.
+        shipped: whether it is what was tuned and trained; else the whole network was.
+        said: why it was not, in one sentence.
+    """
+
+    stage: str
+    shipped: bool
+    said: str = ""
+
+
+def write_reduced(version: Path, found: Reduced) -> None:
+    """Leave `found` in the version's folder."""
+    write_json(version / _FILE, {"schema_version": 1, **asdict(found)})
+
+
+def read_reduced(version: Path) -> Reduced | None:
+    """What lies there; None where nothing was reduced before tuning, as in folders of older versions."""
+    path = version / _FILE
+    if not path.is_file():
+        return None
+    try:
+        content = read_mapping(path)
+    except DartsError:
+        return None
+    stage, said = content.get("stage"), content.get("said")
+    if not isinstance(content, Mapping) or stage not in ("prune", "shrink"):
+        return None
+    return Reduced(stage, content.get("shipped") is True, said if isinstance(said, str) else "")

@@ -1,0 +1,110 @@
+"""Of `run`: the found network is pruned or shrunk before it is tuned: tuning is spent on what is shipped.
+
+A version that an older program began to tune before pruning goes on in that order.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from darts_core.errors import PruneError
+from darts_core.report.reduced import Reduced, read_reduced, write_reduced
+from darts_core.stages.prune import prune
+from darts_core.stages.schema import Pipeline, PruneStage, ShrinkStage
+from darts_core.stages.shrink import shrink
+
+__all__ = ["reduced", "ships", "tuned_first", "what_it_lost"]
+
+log = logging.getLogger("darts_core")
+# of the network's time, left where what is aimed at is far off
+_MOST_PRUNED = 0.5
+_WHOLE = "the network before it is tuned and shipped"
+
+
+def tuned_first(version: Path) -> bool:
+    """Whether an older program tuned the whole network here before it was to be reduced."""
+    return (version / "tune" / "config.yaml").is_file() and read_reduced(version) is None
+
+
+def ships(
+    config: Pipeline, found: Mapping[str, Mapping[str, Any]], version: Path
+) -> tuple[str | None, dict[str, Any]]:
+    """(the stage whose network is tuned, None for the architecture itself; {stage: result} of reducing).
+
+    A network that lost more than `may_lose` of val is left where it is, and the whole one goes on: a fast
+    network that does not do its task is of no use.
+    """
+    stage, said = config.reduce, ""
+    try:
+        result = reduced(config, found["search"], version, model="searched")
+    except PruneError as error:
+        if stage != "prune" or config.prune.budget is not None:
+            raise
+        # what is only aimed at ends nothing
+        shutil.rmtree(version / stage)
+        result, said = {}, f"{error} So {_WHOLE}."
+    if result:
+        said = what_it_lost(found["searched"], result[stage], stage, config.may_lose)
+        said = f"{said}, so {_WHOLE} (may_lose={config.may_lose:g})." if said else ""
+    if said:
+        log.warning("%s", said)
+    if said or result:
+        write_reduced(version, Reduced(stage, not said, said))
+    return (stage if result and not said else None), result
+
+
+def reduced(
+    config: Pipeline, search: Mapping[str, Any], version: Path, model: str | None = None
+) -> dict[str, Any]:
+    """The trained network pruned or shrunk, {stage: result}: no further than the search aimed at.
+
+    Nothing is pruned where the network found meets that already; where it is far off, pruning halves its
+    time. What is set in `prune.budget` or `shrink.pick` is done in any case.
+
+    Args:
+        config: of the pipeline.
+        search: result of the search.
+        version: its folder.
+        model: the stage that left the trained network; None: `train`.
+
+    Raises:
+        PruneError: the budget is below the fastest that pruning can reach.
+    """
+    aim = search.get("aim") or {}
+    budget, taken = aim.get("budget_ms"), aim.get("found_ms")
+    if config.reduce == "shrink":
+        pick = config.shrink.pick or (None if budget is None else f"{budget:.6g} ms")
+        config = replace(config, shrink=replace(config.shrink, pick=pick))
+        return {"shrink": shrink(config.part(ShrinkStage, model=model), version / "shrink")}
+    if config.reduce != "prune":
+        return {}
+    if config.prune.budget is None and budget is not None and taken is not None:
+        if aim["met"]:
+            log.info(
+                "nothing is pruned: the network found takes %.3g ms, %.3g ms are aimed at",
+                taken,
+                budget,
+            )
+            return {}
+        wanted = f"{max(budget, _MOST_PRUNED * taken):.6g} ms"
+        config = replace(config, prune=replace(config.prune, budget=wanted))
+    return {"prune": prune(config.part(PruneStage, model=model), version / "prune")}
+
+
+def what_it_lost(
+    before: Mapping[str, Any], after: Mapping[str, Any], stage: str, may_lose: float
+) -> str:
+    """What a network lost of val in `stage`, if more than `may_lose` of a metric that is a share; else ""."""
+    metric = after.get("metric", {})
+    key = f"val_{metric.get('name')}"
+    if not metric.get("share") or after.get(key) is None or before.get(key) is None:
+        return ""
+    lost = float(before[key]) - float(after[key])
+    if lost <= may_lose:
+        return ""
+    return f"{stage} took {100 * lost:.1f} points of val {metric['name']}"

@@ -1,0 +1,217 @@
+"""`run` prunes or shrinks before it tunes, and ships no network that has lost its task."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from darts_core.commands.compose import compose, session
+from darts_core.errors import ConfigError, PruneError
+from darts_core.prune import find_groups, remove_channels
+from darts_core.report.read import read_version
+from darts_core.report.reduced import Reduced, read_reduced, write_reduced
+from darts_core.report.results import headline
+from darts_core.runlog import config_hash, write_json
+from darts_core.stages import reduce, run
+from darts_core.stages.inputs import describe_network, find_device, find_network, load_bundle
+from darts_core.stages.models import entries_of
+from darts_core.stages.schema import TrainStage, deciding
+from darts_core.stages.train import train
+from darts_core.train import load_model, save_model
+
+ACCURACY = {"name": "accuracy", "direction": "maximize", "share": True}
+STEPS = ("search", "searched", "prune", "tune", "train", "export", "bench")
+
+
+def pipeline(*overrides: str) -> Any:
+    with session():
+        return compose("run", ["data=digits", "space=convnet", "prune.budget=50%", *overrides])
+
+
+class Calls(list[tuple[str, str | None]]):
+    """(stage, model) of every stage that was run, in their order; what each takes of val."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost = {"prune": 0.02}
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """A pipeline of stages that only write down what they were given."""
+    calls = Calls()
+
+    def stage(config: Any, folder: Path) -> dict[str, Any]:
+        calls.append((folder.name, getattr(config, "model", None)))
+        folder.mkdir(exist_ok=True)
+        (folder / "config.yaml").write_text("{}")
+        value = 0.9 - calls.lost.get(folder.name, 0.0)
+        found = {"device_seconds": 1.0, "val_accuracy": value, "test_accuracy": value,
+                 "metric": ACCURACY, "best": {}, "rows": []}  # fmt: skip
+        write_json(folder / "result.json", found)
+        return found
+
+    for name in ("search", "train", "tune", "export", "bench"):
+        monkeypatch.setattr(run, name, stage)
+    monkeypatch.setattr(run, "report", lambda *_: {"report": "r"})
+    monkeypatch.setattr(run, "run_front", lambda _: None)
+    monkeypatch.setattr(run, "_baseline", lambda *_: {})
+    monkeypatch.setattr(reduce, "prune", stage)
+    return calls
+
+
+def test_tuning_is_spent_on_the_pruned_network(tmp_path: Path, told: Calls) -> None:
+    found = run.run(pipeline(), tmp_path)
+    assert [name for name, _ in told] == list(STEPS)
+    given = dict(told)
+    assert (given["prune"], given["tune"], given["train"]) == ("searched", "prune", "prune")
+    assert read_reduced(tmp_path) == Reduced("prune", shipped=True)
+    assert "not_shipped" not in found
+    assert found["test_accuracy"] == 0.9
+
+
+def test_a_ruined_network_is_not_shipped_and_the_headline_says_why(
+    tmp_path: Path, told: Calls, caplog: pytest.LogCaptureFixture
+) -> None:
+    told.lost["prune"] = 0.45
+    with caplog.at_level(logging.WARNING):
+        found = run.run(pipeline(), tmp_path)
+    given = dict(told)
+    assert (given["tune"], given["train"]) == (None, None)
+    said = (
+        "prune took 45.0 points of val accuracy, so the network before it is tuned and shipped "
+        "(may_lose=0.1)."
+    )
+    assert found["not_shipped"] == said
+    assert found["test_accuracy"] == 0.9
+    assert said in caplog.text
+    version = read_version(tmp_path)
+    assert list(version.stages) == list(STEPS[:1] + STEPS[2:])
+    assert said in headline(version, [])[1]
+    assert "90.0 % test accuracy" in headline(version, [])[0]
+    # what pruning took is part of the price all the same
+    assert found["costs"]["prune"] == 1.0
+
+
+def test_how_much_may_be_lost_is_a_setting(tmp_path: Path, told: Calls) -> None:
+    told.lost["prune"] = 0.45
+    assert "not_shipped" not in run.run(pipeline("may_lose=0.5"), tmp_path)
+    assert dict(told)["tune"] == "prune"
+
+
+def test_what_is_only_aimed_at_and_out_of_reach_ends_nothing(
+    tmp_path: Path, told: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(config: Any, folder: Path) -> dict[str, Any]:
+        folder.mkdir()
+        raise PruneError("The budget is below the fastest.")
+
+    monkeypatch.setattr(reduce, "prune", fails)
+    found = run.run(pipeline("prune.budget=null"), tmp_path)
+    assert found["not_shipped"].startswith("The budget is below the fastest. So the network before")
+    assert not (tmp_path / "prune").exists()
+    asked = tmp_path / "asked"
+    asked.mkdir()
+    with pytest.raises(PruneError):
+        run.run(pipeline(), asked)
+
+
+def test_a_version_that_an_older_program_began_to_tune_goes_on_in_its_order(
+    tmp_path: Path, told: Calls
+) -> None:
+    (tmp_path / "tune").mkdir()
+    (tmp_path / "tune" / "config.yaml").write_text("{}")
+    told.lost["prune"] = 0.05
+    found = run.run(pipeline(), tmp_path)
+    assert [name for name, _ in told] == [
+        "search",
+        "searched",
+        "tune",
+        "train",
+        "prune",
+        "export",
+        "bench",
+    ]
+    assert {model for _, model in told} == {None}
+    assert found["test_accuracy"] == pytest.approx(0.85)
+    assert read_reduced(tmp_path) is None
+    # and is read as before: what was pruned last is shipped
+    assert [stage.name for stage in read_version(tmp_path).networks] == ["prune", "train"]
+
+
+def test_settings_of_older_versions_have_the_same_hash() -> None:
+    plain = deciding(pipeline())
+    assert "may_lose" not in plain
+    assert config_hash(plain) != config_hash(deciding(pipeline("may_lose=0.2")))
+
+
+def test_the_default_is_a_search_for_small_stacks_of_convolutions_by_samples() -> None:
+    with session():
+        found = compose("run", [])
+        small = compose("run", ["experiment=fashion_small", "data.path=."])
+    assert (found.space.name, found.aim, found.search.channels) == ("convnet", 0.5, 16)
+    assert found.relax["_target_"].endswith("GumbelStraightThrough")
+    assert (small.space.name, small.relax["_target_"].rpartition(".")[2]) == (
+        "nasbench201",
+        "Softmax",
+    )
+
+
+def test_the_table_tells_the_story_in_the_order_of_the_steps(tmp_path: Path) -> None:
+    for name in ("searched", "train", "prune"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.pt").touch()
+    assert [e.kind for e in entries_of(tmp_path)] == ["searched", "tuned", "pruned"]
+    write_reduced(tmp_path, Reduced("prune", shipped=True))
+    assert [e.kind for e in entries_of(tmp_path)] == ["searched", "pruned", "tuned"]
+
+
+def test_a_damaged_note_is_none(tmp_path: Path) -> None:
+    for text in ("{", "[]", '{"stage": "else"}'):
+        (tmp_path / "reduced.json").write_text(text)
+        assert read_reduced(tmp_path) is None
+
+
+@pytest.fixture
+def narrow(tmp_path: Path) -> Path:
+    """A ResNet-8 for digits that three channels were cut from, saved."""
+    bundle = load_bundle(compose_train(), find_device("cpu"))
+    network = describe_network("resnet8", compose_train().train, tmp_path, bundle, width=8)
+    model = network.make().eval()
+    group = find_groups(model, bundle.input_shape)[0]
+    remove_channels(model, bundle.input_shape, {group.root: [0, 1, 2]})
+    path = tmp_path / "runs" / "a" / "V001" / "prune" / "model.pt"
+    path.parent.mkdir(parents=True)
+    save_model(path, model, network.meta)
+    return path
+
+
+def compose_train(*overrides: str) -> TrainStage:
+    with session():
+        return compose("train", ["data=digits", "device=cpu", "train.epochs=1", *overrides])
+
+
+def shapes(path: Path) -> dict[str, Any]:
+    return {name: tensor.shape for name, tensor in load_model(path)[0].state_dict().items()}
+
+
+def test_a_saved_network_is_trained_on_with_its_widths_and_params(narrow: Path) -> None:
+    version = narrow.parent.parent
+    config = compose_train("model=prune", "train.learning_rate=1e-9", "train.warmup_epochs=0")
+    result = train(config, version / "train")
+    assert shapes(version / "train" / "model.pt") == shapes(narrow)
+    before, after = (load_model(p)[0] for p in (narrow, version / "train" / "model.pt"))
+    pairs = zip(before.parameters(), after.parameters(), strict=True)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in pairs)
+    assert result["params"] == sum(p.numel() for p in before.parameters())
+
+
+def test_a_saved_network_of_other_inputs_is_refused(narrow: Path) -> None:
+    config = compose_train("data=synthetic", f"model={narrow}")
+    bundle = load_bundle(config, find_device("cpu"))
+    with pytest.raises(ConfigError, match=r"takes samples of shape|was trained for"):
+        find_network(config, narrow.parent.parent, bundle)

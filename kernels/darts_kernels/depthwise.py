@@ -147,7 +147,7 @@ def _convolve(
             mask = mask_l
             if not FULL:
                 mask = mask_l & (row0 + row < H)
-            value = sums[f][row]
+            value = sums[f][row]  # type: ignore[var-annotated]
             if NORM:
                 value = value * inv
             tl.store(out + f * out_step + row * W, value.to(out.dtype.element_ty), mask=mask)

@@ -56,7 +56,7 @@ NARROW = {
     "_inner_kernel": ROWS_OF_A_WARP,
     "_depthwise_backward_kernel": ROWS_OF_A_WARP,
     "_inner_backward_kernel": ROWS_OF_A_WARP,
-    "_pool_kernel": TAPS,
+    "_pool_kernel": ROWS_OF_A_WARP,
     "_source_pool_kernel": TAPS,
     "_state_gradient_kernel": TAPS,
     "_conv_kernel": TAPS,
@@ -66,7 +66,7 @@ NARROW = {
     "_halve_kernel": "every other pixel is read",
     "_reduction_backward_kernel": "every other pixel is read and written",
 }
-"""Kernels whose accesses the plan makes narrow, and why."""
+"""Kernels whose accesses the plan makes narrow, and why; docs/kernels.md has the same list."""
 SMALL = {
     "_finalize_kernel", "_normalize_coefficient_kernel", "_source_coefficient_kernel", "_conv_share_kernel",
     "_flag_kernel", "_source_flag_kernel",

@@ -81,7 +81,7 @@ GPU_PYTHON ?= python3.12
 GPU_TRITON ?= 3.6.0
 GPU_TORCH ?= 2.11.0
 GPU_VENV := .venv-gpu
-GPU_ENV := $(TEST_ENV) PYTHONPATH=.:kernels TRITON_CACHE_DIR=$(CURDIR)/$(GPU_VENV)/cache
+GPU_ENV := $(TEST_ENV) PYTHONPATH=.:kernels TRITON_CACHE_DIR=$(abspath $(GPU_VENV))/cache
 
 $(GPU_VENV)/.installed:
 	$(GPU_PYTHON) -m venv $(GPU_VENV)

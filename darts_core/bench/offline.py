@@ -242,12 +242,14 @@ def renew(processes: int, *, everything: bool = False) -> Path:
     names = {variant.name for variant in todo}
     stale = {variant.name for variant in changed(known.values(), old)}
     rows = {name: row for name, row in old.items() if name in known and name not in stale | names}
+    path = write_golden(rows)
     for number, (name, row) in enumerate(compiled(todo, processes), 1):
         rows[name] = row
+        # a compilation takes seconds, and a stopped run goes on here
+        path = write_golden(rows)
         if number % 25 == 0:
             print(f"{number} of {len(todo)}", flush=True)
-            write_golden(rows)
-    return write_golden(rows)
+    return path
 
 
 def main() -> int:

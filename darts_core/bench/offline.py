@@ -78,7 +78,7 @@ STEPS: tuple[OfflineCase, ...] = (
     *(OfflineCase(precision=p, batch=256) for p in _PRECISIONS),
 )
 """The steps that a GPU is to run; `--all` compiles all of them and of the exported networks."""
-CASES: tuple[OfflineCase, ...] = (OfflineCase(),)
+CASES: tuple[OfflineCase, ...] = (OfflineCase(), OfflineCase(precision="bf16"))
 """The steps whose variants the golden file holds one and all (`golden_variants`)."""
 NETS: tuple[OfflineCase, ...] = (
     *(OfflineCase(precision=p, layers=3) for p in _PRECISIONS),

@@ -26,7 +26,7 @@ from darts_core.bench.results import write_results
 from darts_core.data import load_data
 from darts_core.latency import device_name
 from darts_core.penalties import AlphaPenalty, Beta
-from darts_core.relax.softmax import Softmax
+from darts_core.relax import Dropout, Softmax
 from darts_core.runlog import read_json, write_json
 from darts_core.search import SearchConfig, SearchResult, search
 from darts_core.search.guards import count_skips
@@ -51,27 +51,6 @@ class Entropy(AlphaPenalty):
             log_EK = torch.log_softmax(alpha_EK, dim=-1)
             entropies.append(-(log_EK.exp() * log_EK).nan_to_num(0.0).sum(-1))
         return self.end * progress * torch.cat(entropies).mean()
-
-
-class Dropout(Softmax):
-    """Softmax over the operations that are not dropped; the chance of each falls from `chance` to 0."""
-
-    samples = True
-
-    def __init__(self, chance: float = 0.2) -> None:
-        super().__init__()
-        self.chance = chance
-
-    def weights(
-        self, alpha_EK: Tensor, progress: Tensor | float, generator: torch.Generator | None
-    ) -> Tensor:
-        """Weights that sum to one over what is kept; where all are dropped, all are kept."""
-        weight_EK = super().weights(alpha_EK, progress, generator)
-        drawn_EK = torch.rand(weight_EK.shape, generator=generator, device=weight_EK.device)
-        kept_EK = (drawn_EK >= self.chance * (1 - progress)).to(weight_EK.dtype)
-        kept_EK = torch.where(kept_EK.sum(-1, keepdim=True) > 0, kept_EK, torch.ones_like(kept_EK))
-        masked_EK = weight_EK * kept_EK
-        return masked_EK / masked_EK.sum(-1, keepdim=True).clamp_min(1e-12)
 
 
 # name -> relaxation, penalties

@@ -111,7 +111,7 @@ def best_finalist(
     def make(architecture: Architecture) -> nn.Module:
         return build(architecture, channels=CHANNELS, layers=1, num_classes=4, in_channels=3)
 
-    batch = next(iter(bundle.batches("alpha", settings.batch_size, seed=seed, epoch=0)))[0]
+    batch = next(iter(bundle.batches("alpha", settings.batch_size, seed=seed, epoch=0)))
     rankings = {"prior": prior_of(make, batch)}
     rankings["shared weights"] = shared_weights_of(supernet, [batch])
     pool = choose_pool(

@@ -204,10 +204,10 @@ def launches_by_step() -> Iterator[list[Launch]]:
 
 
 def golden_variants() -> dict[str, Variant]:
-    """What the golden file holds at least, by name: all of `CASES`, and of every other step and exported
-    network the first variant of each kernel, which is that of its widest planes.
+    """What the golden file holds at least, by name: all of `CASES` and of the exported networks, and of every
+    other step the first variant of each kernel, which is that of its widest planes.
     """
-    found = all_variants()
+    found = all_variants(exports=True)
     for launches in launches_by_step():
         first = {launch.variant.kernel: launch.variant for launch in reversed(launches)}
         found |= {variant.name: variant for variant in first.values()}

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.alpha_methods import Dropout, Entropy, averaged
+from benchmarks.alpha_methods import Entropy, averaged
+from darts_core.relax import Dropout
 from darts_core.search import SearchResult
 from darts_core.spaces import get_space
 from darts_core.spaces.toy import PLANTED
@@ -17,6 +18,10 @@ def test_what_is_not_dropped_shares_the_whole_weight_and_at_the_end_nothing_is_d
     assert torch.allclose(drawn.sum(-1), torch.ones(200, 2))
     assert (drawn == 0).float().mean() == pytest.approx(0.5, abs=0.08)
     assert torch.allclose(relaxation.weights(alpha_EK, 1.0, generator), alpha_EK.softmax(-1))
+    # an operation that is not allowed has no weight, even where all the others are dropped
+    alpha_EK[:, 1:] = -torch.inf
+    only = torch.stack([relaxation.weights(alpha_EK, 0.0, generator) for _ in range(50)])
+    assert torch.equal(only, torch.tensor([1.0, 0, 0, 0]).expand(50, 2, 4))
 
 
 def test_the_entropy_penalty_rises_with_the_search_and_pulls_the_weights_apart():

@@ -31,7 +31,7 @@ test-web: $(STAMP) ## the live page in a real Chromium (Debian's chromium and ch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt selenium
 	$(TEST_ENV) $(BIN)/python -m pytest -n 0 -m web tests/web
 
-test-cluster: $(STAMP) ## studies and multiruns on a Ray cluster of several nodes on this machine, and on Slurm where it is installed
+test-cluster: $(STAMP) ## studies, searches and multiruns on a Ray cluster of several nodes here, on Slurm, and on three hosts in namespaces (root)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray,slurm]'
 	$(TEST_ENV) $(BIN)/python -m pytest -n 0 -m cluster tests/cluster
 
@@ -81,7 +81,7 @@ GPU_PYTHON ?= python3.12
 GPU_TRITON ?= 3.6.0
 GPU_TORCH ?= 2.11.0
 GPU_VENV := .venv-gpu
-GPU_ENV := $(TEST_ENV) PYTHONPATH=.:kernels TRITON_CACHE_DIR=$(CURDIR)/$(GPU_VENV)/cache
+GPU_ENV := $(TEST_ENV) PYTHONPATH=.:kernels TRITON_CACHE_DIR=$(abspath $(GPU_VENV))/cache
 
 $(GPU_VENV)/.installed:
 	$(GPU_PYTHON) -m venv $(GPU_VENV)

@@ -123,26 +123,31 @@ def main() -> None:
     args = parser.parse_args()
     if (reason := why_not()) is not None:
         raise SystemExit(f"left out: {reason}")
-    rows = []
+    rows: list[dict[str, Any]] = []
+    ways = (("processes", in_processes, args.processes), ("threads", in_threads, args.threads))
     with (
         tempfile.TemporaryDirectory() as folder,
         postgresql_server(max_connections=str(args.room)) as server,
     ):
-        for name, way, count in (
-            ("processes", in_processes, args.processes),
-            ("threads", in_threads, args.threads),
-        ):
-            if count:
-                rows.append(measured(server, way, count, args.trials, Path(folder) / name))
-                print(rows[-1], flush=True)
-    path = write_results(
-        "connections",
-        rows,
-        folder=args.out,
-        command=f"python benchmarks/connections.py {' '.join(sys.argv[1:])}".strip(),
-        notes={"max_connections": args.room, "trial": "0.4 s, two reports", "sampler": "random"},
-    )
-    print(path)
+        for name, way, count in ways:
+            if not count:
+                continue
+            rows.append(measured(server, way, count, args.trials, Path(folder) / name))
+            print(rows[-1], flush=True)
+            # after each way: the next one may take long
+            path = write_results(
+                "connections",
+                rows,
+                folder=args.out,
+                name=f"{args.processes}-processes-{args.threads}-threads",
+                command=f"python benchmarks/connections.py {' '.join(sys.argv[1:])}".strip(),
+                notes={
+                    "max_connections": args.room,
+                    "trial": "0.4 s, two reports",
+                    "sampler": "random",
+                },
+            )
+            print(path)
 
 
 if __name__ == "__main__":

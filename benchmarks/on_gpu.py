@@ -91,7 +91,7 @@ def environment(out: Path) -> dict[str, str]:
 class Call:
     """One call: what is known of the ones before, and what is left of its minutes."""
 
-    def __init__(self, out: Path, minutes: float, bring: Path | None) -> None:
+    def __init__(self, out: Path, minutes: float, bring: Path | None, *, bare: bool) -> None:
         self.out, self.bring = out, bring
         self.environment = environment(out)
         self.cache = Path(self.environment["TRITON_CACHE_DIR"])
@@ -103,7 +103,7 @@ class Call:
         self.status: dict[str, str] = _read(out / "jobs.json")
         self.costs: dict[str, list[float]] = _read(out / "minutes.json")
         self.number = _read(out / "calls.json").get("calls", 0) + 1
-        if not (out / SITE).is_dir():
+        if bare:
             self.status = {k: v for k, v in self.status.items() if k not in EACH_MACHINE}
         self._keep()
 
@@ -170,8 +170,9 @@ def main() -> int:
         parser.error(f"unknown jobs {sorted(set(args.only) - set(known))}; there are {list(known)}")
     wanted = [name for name in known if args.only is None or name in args.only]
     cache = Path(environment(args.out)["TRITON_CACHE_DIR"])
+    bare = not (args.out / "jobs.json").is_file()
     print(gpu_state.take_up(args.carried, args.out, cache), flush=True)
-    call = Call(args.out, args.minutes - (time.monotonic() - begun) / 60, args.bring)
+    call = Call(args.out, args.minutes - (time.monotonic() - begun) / 60, args.bring, bare=bare)
     # what failed comes last: it may wait for what the others leave
     for name in sorted(wanted, key=lambda name: "failed" in call.status.get(name, "")):
         if call.status.get(name) == "done" or time.monotonic() > call.stop - 5:

@@ -6,7 +6,8 @@
 The toy space has 16 architectures, one of which is planted in its data (`darts_core.spaces.toy`). A run
 succeeds when both edges hold the planted operation. All runs see the data equally often. What the files'
 settings become at this size (`SMALLER`, `SEARCH`, `WIDER`) is the same for all seeds and was chosen on seeds
-10 to 19; the table's seeds are 0 to 4.
+10 to 19; the table's seeds are 0 to 4. With `--finalists` the search ends as the command ends it by default:
+eight finalists are trained briefly, and the best of them on val is what is found.
 """
 
 from __future__ import annotations
@@ -15,21 +16,27 @@ import argparse
 import copy
 import datetime
 import itertools
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from torch import nn
 
+from darts_core.architecture import Architecture
 from darts_core.data import DataBundle, RawData, make_bundle
 from darts_core.runlog import environment, read_json, write_json, write_text
-from darts_core.search import SearchConfig, search
+from darts_core.search import SearchConfig, SearchResult, search
+from darts_core.search.finalists import Limits, choose_pool, prior_of, shared_weights_of
+from darts_core.search.halving import Halving
+from darts_core.settings import Search, TrainConfig
 from darts_core.spaces import get_space
 from darts_core.spaces.toy import PLANTED, planted_images
 from darts_core.stages.targets import instantiate
 from darts_core.strategies import FirstOrder
-from darts_core.supernet import Supernet
+from darts_core.supernet import Supernet, build
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
@@ -95,7 +102,33 @@ def made(group: str, name: str) -> Any:
     return instantiate(group, {**copy.deepcopy(node), **SMALLER.get(name, {})})
 
 
-def run(group: str, name: str, seed: int, bundle: DataBundle) -> dict[str, Any]:
+def best_finalist(
+    found: SearchResult, supernet: Supernet, bundle: DataBundle, settings: SearchConfig, seed: int
+) -> Architecture:
+    """What the finalists' brief trainings choose, by the command's defaults."""
+    usual, space = Search(), get_space("toy")
+
+    def make(architecture: Architecture) -> nn.Module:
+        return build(architecture, channels=CHANNELS, layers=1, num_classes=4, in_channels=3)
+
+    batch = next(iter(bundle.batches("alpha", settings.batch_size, seed=seed, epoch=0)))
+    rankings = {"prior": prior_of(make, batch)}
+    rankings["shared weights"] = shared_weights_of(supernet, [batch])
+    pool = choose_pool(
+        found, space, Limits(lambda _: True), rankings, count=usual.finalists, seed=seed
+    )
+    recipe = TrainConfig(
+        epochs=usual.finalist_epochs, batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate, drop_path=0.0, crop_padding=0, flip=False, cutout=0,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        bracket = Halving(make, bundle, recipe, seeds=1, seed=seed, folder=Path(folder))(pool)
+    return pool[bracket.winner].architecture
+
+
+def run(
+    group: str, name: str, seed: int, bundle: DataBundle, *, finalists: bool = False
+) -> dict[str, Any]:
     """One search; says what was found and whether it is right."""
     torch.manual_seed(seed)
     relaxation = made("relax", name if group == "relax" else RELAXATION.get(name, "softmax"))
@@ -107,15 +140,21 @@ def run(group: str, name: str, seed: int, bundle: DataBundle) -> dict[str, Any]:
         num_classes=4,
         relaxation=relaxation,
     )
-    settings = {**CONFIG, **SEARCH.get(name, {})}
+    settings = SearchConfig(**{**CONFIG, **SEARCH.get(name, {})})
     started = time.process_time()
-    found = search(supernet, strategy, bundle, SearchConfig(**settings), seed=seed)
-    ops = tuple(op for _, _, op in found.architecture.cell("cell").edges)
+    found = search(supernet, strategy, bundle, settings, seed=seed)
+    chosen = found.architecture
+    if finalists:
+        chosen = best_finalist(found, supernet, bundle, settings, seed)
+    ops, alone = (
+        tuple(op for _, _, op in a.cell("cell").edges) for a in (chosen, found.architecture)
+    )
     return {
         "group": group,
         "name": name,
         "seed": seed,
         "found": list(ops),
+        **({"of_the_alphas": list(alone)} if finalists else {}),
         "right_edges": sum(a == b for a, b in zip(ops, PLANTED, strict=True)),
         "success": ops == PLANTED,
         "cpu_seconds": round(time.process_time() - started, 2),
@@ -151,6 +190,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=None)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0, help="10 and up: to choose settings")
+    parser.add_argument(
+        "--finalists", action="store_true", help="end with finalists, as the command does"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     arguments = parser.parse_args()
     bundle = planted_bundle()
@@ -160,14 +202,15 @@ def main() -> None:
         for path in sorted((CONF / group).glob("*.yaml"))
         if path.stem != "softmax" and (arguments.only is None or path.stem in arguments.only)
     ]
-    stem = arguments.out / f"planted_field_cpu_{datetime.date.today().isoformat()}"
+    theme = "planted_field_finalists" if arguments.finalists else "planted_field"
+    stem = arguments.out / f"{theme}_cpu_{datetime.date.today().isoformat()}"
     kept = stem.with_suffix(".json")
     rows: list[dict[str, Any]] = read_json(kept)["rows"] if kept.exists() else []
     done = {(row["group"], row["name"], row["seed"]) for row in rows}
     for group, name in cases:
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
             if (group, name, seed) not in done:
-                rows.append(run(group, name, seed, bundle))
+                rows.append(run(group, name, seed, bundle, finalists=arguments.finalists))
                 write(stem, rows)
         own = [row["right_edges"] for row in rows if (row["group"], row["name"]) == (group, name)]
         print(name, own, flush=True)

@@ -216,7 +216,13 @@ def main() -> None:
         rows,
         folder=args.out,
         command=f"python benchmarks/scale_study.py {' '.join(sys.argv[1:])}".strip(),
-        notes={"window": args.window, "sampler": "random", "pruner": "none", "workers": 1},
+        notes={
+            "window": args.window,
+            "sampler": "random",
+            "pruner": "none",
+            "workers": 1,
+            "files": f"below {tempfile.gettempdir()}",
+        },
     )
     print(path)
 

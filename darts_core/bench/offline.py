@@ -78,7 +78,7 @@ STEPS: tuple[OfflineCase, ...] = (
     *(OfflineCase(precision=p, batch=256) for p in _PRECISIONS),
 )
 """The steps that a GPU is to run; `--all` compiles all of them and of the exported networks."""
-CASES: tuple[OfflineCase, ...] = (OfflineCase(),)
+CASES: tuple[OfflineCase, ...] = (OfflineCase(), OfflineCase(precision="bf16"))
 """The steps whose variants the golden file holds one and all (`golden_variants`)."""
 NETS: tuple[OfflineCase, ...] = (
     *(OfflineCase(precision=p, layers=3) for p in _PRECISIONS),
@@ -204,10 +204,10 @@ def launches_by_step() -> Iterator[list[Launch]]:
 
 
 def golden_variants() -> dict[str, Variant]:
-    """What the golden file holds at least, by name: all of `CASES`, and of every other step and exported
-    network the first variant of each kernel, which is that of its widest planes.
+    """What the golden file holds at least, by name: all of `CASES` and of the exported networks, and of every
+    other step the first variant of each kernel, which is that of its widest planes.
     """
-    found = all_variants()
+    found = all_variants(exports=True)
     for launches in launches_by_step():
         first = {launch.variant.kernel: launch.variant for launch in reversed(launches)}
         found |= {variant.name: variant for variant in first.values()}
@@ -242,12 +242,14 @@ def renew(processes: int, *, everything: bool = False) -> Path:
     names = {variant.name for variant in todo}
     stale = {variant.name for variant in changed(known.values(), old)}
     rows = {name: row for name, row in old.items() if name in known and name not in stale | names}
+    path = write_golden(rows)
     for number, (name, row) in enumerate(compiled(todo, processes), 1):
         rows[name] = row
+        # a compilation takes seconds, and a stopped run goes on here
+        path = write_golden(rows)
         if number % 25 == 0:
             print(f"{number} of {len(todo)}", flush=True)
-            write_golden(rows)
-    return write_golden(rows)
+    return path
 
 
 def main() -> int:

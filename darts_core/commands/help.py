@@ -32,7 +32,7 @@ HYDRA: dict[str, Command] = {
     "run": Command(
         "the whole pipeline: search, train, prune or shrink, tune, export, bench, report",
         """  darts-core run experiment=demo
-  darts-core run data=digits space=nasbench201 search.epochs=10 train.epochs=20
+  darts-core run data=digits space=nasbench201 relax=softmax search.epochs=10 train.epochs=20
   darts-core run data=fashion_mnist data.path=/usr/share/datasets/fashion-mnist""",
     ),
     "search": Command(

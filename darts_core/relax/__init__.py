@@ -3,6 +3,7 @@
 from darts_core.relax.base import Relaxation
 from darts_core.relax.concrete import Concrete
 from darts_core.relax.dirichlet import Dirichlet
+from darts_core.relax.dropout import Dropout
 from darts_core.relax.gumbel import GumbelStraightThrough
 from darts_core.relax.partial_channels import PartialChannels
 from darts_core.relax.reinmax import ReinMax
@@ -12,6 +13,7 @@ from darts_core.relax.softmax import Softmax
 __all__ = [
     "Concrete",
     "Dirichlet",
+    "Dropout",
     "GumbelStraightThrough",
     "PartialChannels",
     "ReinMax",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import DartsError, JobError
-from darts_core.report.read import STAGES, StageRun, read_stage
+from darts_core.report.read import StageRun, read_stage, stage_order
 from darts_core.report.rows import finite
 from darts_core.runlog import read_json
 from darts_core.store.record import LIVE, SCRIPT
@@ -32,9 +32,8 @@ def elements(folder: str | Path) -> list[Path]:
 
 def _stages(folder: Path) -> Iterator[StageRun]:
     for place in (folder, *elements(folder)):
-        for name in STAGES:
-            if (place / name).is_dir():
-                yield read_stage(place / name, f"{place.name}/{name}" if place != folder else name)
+        for name in stage_order(place):
+            yield read_stage(place / name, f"{place.name}/{name}" if place != folder else name)
 
 
 def stage_facts(folder: str | Path) -> list[dict[str, Any]]:

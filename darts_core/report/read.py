@@ -30,6 +30,7 @@ __all__ = [
     "read_stage",
     "read_version",
     "series",
+    "stage_order",
 ]
 
 STAGES = ("search", "train", "tune", "shrink", "prune", "export", "bench")
@@ -193,6 +194,12 @@ def _version_root(folder: Path) -> Path:
     return next((path for path in here if (path / "version.json").is_file()), folder)
 
 
+def stage_order(folder: Path) -> list[str]:
+    """The stages whose folders are in a version's, in the order in which they come."""
+    order = STAGES if read_reduced(folder) is None else _REDUCED_FIRST
+    return [name for name in order if (folder / name).is_dir()]
+
+
 def read_version(folder: str | Path) -> VersionRun:
     """What lies in `<root>/<job>/<version>/`: one entry a stage whose folder is there.
 
@@ -200,9 +207,7 @@ def read_version(folder: str | Path) -> VersionRun:
         ConfigError: the folder is missing or holds no stage.
     """
     folder = Path(folder)
-    first = read_reduced(folder)
-    order = STAGES if first is None else _REDUCED_FIRST
-    stages = {name: read_stage(folder / name) for name in order if (folder / name).is_dir()}
+    stages = {name: read_stage(folder / name) for name in stage_order(folder)}
     if not stages:
         raise ConfigError(
             f"{folder} holds no run: it needs at least one folder of {', '.join(STAGES)}. Give the "
@@ -223,7 +228,7 @@ def read_version(folder: str | Path) -> VersionRun:
             for name, place in EXTRAS.items()
             if (folder / place).is_dir()
         },
-        reduced=first,
+        reduced=read_reduced(folder),
     )
 
 

@@ -9,10 +9,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from darts_core.architecture import Architecture
 from darts_core.data import DataBundle
+from darts_core.errors import ConfigError
 from darts_core.latency.within import TOLERANCE
 from darts_core.runlog import read_json, write_json
 from darts_core.search import Doubt, SearchResult
@@ -129,7 +131,7 @@ def _choose(
     judge: Callable[[Architecture], list[Doubt]],
 ) -> list[Finalist]:
     node = config.search
-    least = 1 if isinstance(space, ChoiceSpace) else _LEAST_LAYERS
+    least = _layers_of_prior(sizes, found.architecture, space)
     data = sizes.bundle.batches("alpha", node.batch_size, seed=config.seed, epoch=0)
     batches = [batch for batch, _ in zip(data, range(_RANKED_ON), strict=False)]
     task = sizes.bundle.task
@@ -142,6 +144,18 @@ def _choose(
     if isinstance(space, ChoiceSpace):
         limits = replace(limits, identity=sizes.text)
     return choose_pool(found, space, limits, rankings, count=node.finalists, seed=config.seed)
+
+
+def _layers_of_prior(sizes: Sizes, architecture: Architecture, space: SearchSpace) -> int:
+    """Cells at least of the networks that the zero-cost prior sees; 1 where a network has no more."""
+    if isinstance(space, ChoiceSpace):
+        return 1
+    try:
+        with torch.random.fork_rng(devices=[]):
+            sizes.make(architecture, least_layers=_LEAST_LAYERS)
+    except ConfigError:
+        return 1
+    return _LEAST_LAYERS
 
 
 def _limits(

@@ -9,8 +9,9 @@ import contextlib
 import copy
 import json
 import math
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from optuna import Study
@@ -36,6 +37,24 @@ __all__ = [
 ]
 
 
+class _Known:
+    """A study's trials in one list that grows. One that has ended never changes."""
+
+    def __init__(self) -> None:
+        self._trials: list[FrozenTrial] = []
+        self._open: list[int] = []
+
+    def renewed(self, count: int, numbered: Callable[[int], FrozenTrial]) -> list[FrozenTrial]:
+        """The list, brought up to date: `count` trials, of which `numbered` gives one."""
+        new = range(len(self._trials), count)
+        self._trials += map(numbered, new)
+        for number in self._open:
+            self._trials[number] = numbered(number)
+        last = (*self._open, *new)
+        self._open = [n for n in last if not self._trials[n].state.is_finished()]
+        return self._trials
+
+
 class ViewedStudy(Study):
     """A study that shows samplers and pruners its trials otherwise than they are stored.
 
@@ -44,12 +63,32 @@ class ViewedStudy(Study):
 
     none_waits = False
 
+    @cached_property
+    def _known(self) -> _Known:
+        return _Known()
+
     def shown(self, trial: FrozenTrial) -> FrozenTrial:
         """What they see of a trial."""
         return trial
 
     def real_trials(self) -> list[FrozenTrial]:
-        """All trials as stored."""
+        """All trials as stored, by number; read only, and brought up to date by the next call.
+
+        The storage's own call makes a list of all of them each time, which is most of what a claim costs
+        among ten thousand.
+        """
+        storage: Any = self._storage
+        if hasattr(storage, "_replay_result"):
+            with storage._thread_lock:
+                storage._sync_with_backend()
+                found = storage._replay_result
+                ids = found._study_id_to_trial_ids[self._study_id]
+                return self._known.renewed(len(ids), lambda number: found._trials[ids[number]])
+        if hasattr(storage, "_read_trials_from_remote_storage"):
+            storage._read_trials_from_remote_storage(self._study_id)
+            with storage._lock:
+                trials = storage._studies[self._study_id].trials
+                return self._known.renewed(len(trials), trials.__getitem__)
         return super()._get_trials(deepcopy=False)
 
     def _get_trials(

@@ -170,22 +170,24 @@ def _conv_weight_kernel(
 @triton.jit(do_not_specialize=["parts", "size"])
 def _conv_share_kernel(
     share_ptr, out_ptr, live_ptr, parts, size,
-    E: tl.constexpr, BLOCK: tl.constexpr, SPARSE: tl.constexpr,
+    E: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, SPARSE: tl.constexpr,
 ):  # fmt: skip
     e = tl.program_id(1)
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    mask = i < size
-    total = tl.zeros([BLOCK], tl.float32)
+    row = tl.arange(0, ROWS)
+    total = tl.zeros([ROWS, BLOCK], tl.float32)
     left = parts
     if SPARSE:
         left = tl.where(tl.load(live_ptr + e) != 0, parts, 0)
-    spot = share_ptr + (e * size + i)
+    spot = share_ptr + (row[:, None] * (E * size) + (e * size + i)[None, :])
     # Triton 3.6's interpreter cannot count to a number that is known at run time alone
     while left > 0:
+        mask = (row < left)[:, None] & (i < size)[None, :]
         total += tl.load(spot, mask=mask, other=0.0)
-        spot += E * size
-        left -= 1
-    tl.store(out_ptr + e * size + i, total.to(out_ptr.dtype.element_ty), mask=mask)
+        spot += ROWS * E * size
+        left -= ROWS
+    out = tl.sum(total, 0)
+    tl.store(out_ptr + e * size + i, out.to(out_ptr.dtype.element_ty), mask=i < size)
 
 
 def conv_inputs(
@@ -268,8 +270,9 @@ def conv_weights(
         STEPS=steps, NORM=normed is not None, SPARSE=live is not None, **constants,
     )  # fmt: skip
     out = torch.empty_like(weight, memory_format=torch.contiguous_format)
-    _conv_share_kernel[(triton.cdiv(size, 256), shape.edges)](
+    # narrow columns of many shares at once: few weights have hundreds of shares
+    _conv_share_kernel[(triton.cdiv(size, 32), shape.edges)](
         shares, out, shares if live is None else live, parts, size,
-        E=shape.edges, BLOCK=256, SPARSE=live is not None, num_warps=4,
+        E=shape.edges, ROWS=32, BLOCK=32, SPARSE=live is not None, num_warps=4,
     )  # fmt: skip
     return out

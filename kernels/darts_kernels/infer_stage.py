@@ -123,12 +123,13 @@ def choose_blocks(
 ) -> Blocks:
     """Tile sizes for a stage: many small programs while the GPU is not full, large ones after.
 
-    `full` is for fp32, whose products hold three times the operands: deep steps of 64 channels spill.
+    `full` is for fp32, whose products hold three times the operands: deep steps of 64 channels spill, of 32
+    where the channels are many.
     """
     wide = min(256, max(16, triton.next_power_of_2(outputs)))
     if pixels <= 4096:
         # batch 1: spread over the multiprocessors, hide latency with long steps
-        longest = 32 if deep and full else 64
+        longest = (32 if channels <= 96 else 16) if deep and full else 64
         step = min(longest, max(16, triton.next_power_of_2(channels)))
         return 16, min(wide, 32), step, 4
     step = 16 if deep else 32

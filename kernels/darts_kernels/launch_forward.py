@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import triton
 from torch import Tensor
@@ -119,12 +121,15 @@ def pool_states(call: CellCall, wave: Wave, sums: Tensor) -> None:
     run, s, layout, saved, t = call.run, call.s, call.layout, call.saved, call.s.tiles
     source0, source1, _, _ = wave
     stride, height, width = s.source_sizes(run, source0)
+    # strips of whole rows, and as many pixels a program as every kernel with partial moments has
+    rows = math.gcd(t.pool_rows, s.H, t.chunk)
+    lanes = t.chunk // rows
     pool._pool_kernel[(s.C, s.parts, source1 - source0)](
         saved.state, s.tables.places, saved.pools, saved.argmax, sums, saved.live, source0, s.batch,
-        s.pixels, s.parts, layout.rows["pool"],
+        s.lanes(rows), s.parts, layout.rows["pool"],
         POOLS=layout.code_pools, NPOOL=layout.pools, NMAX=len(layout.max_pools),
         LARGEST=max((*layout.max_pools, *layout.avg_pools)), C=s.C, HI=height, WI=width, H=s.H, W=s.W,
-        STRIDE=stride, BLOCK=t.chunk, ALIGNED=s.aligned, SPARSE=run.sparse, **s.options(t.pool_warps),
+        STRIDE=stride, ROWS=rows, LANES=lanes, SPARSE=run.sparse, **s.options(max(1, lanes // 32)),
     )  # fmt: skip
 
 

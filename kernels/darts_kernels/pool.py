@@ -13,6 +13,9 @@ s_ep its reductions (`norm`) and w_ep the mixing weights,
 (divided by the window's size for an average; inv sum_e w_ep g_e where no norm follows). The sums over edges
 are taken before those over the partials of s_e and s_ep. `depthwise_backward` gathers the result.
 
+Plan. The strips of `depthwise`: a lane owns a column and slides along rows. What a row gives to a window is
+found once, from as many pixels as the window is wide, and serves every window that the row lies in.
+
 Shapes: state [N, C, H*s, W*s]; pools [S, P, N, C, H, W]; argmax int8 [S, Pmax, N, C, H, W]; partials
 [rows, parts, 2]. Max pools come first. fp32 accumulation. Bytes: reads a state, writes its pools.
 
@@ -30,6 +33,7 @@ import triton.language as tl
 from torch import Tensor
 
 from darts_kernels._device import begin, larger, place_of
+from darts_kernels.depthwise import _lanes
 
 __all__ = ["pool_reference"]
 
@@ -55,73 +59,132 @@ def _window_count(y, x, K: tl.constexpr, HI: tl.constexpr, WI: tl.constexpr):
 
 
 @triton.jit
-def _with_tap(
-    now, place, value, inside,
-    DY: tl.constexpr, DX: tl.constexpr, IS_MAX: tl.constexpr, SIZE: tl.constexpr,
+def _better(value, place, now, now_place):
+    """The larger of two values and its place; the second where they are equal."""
+    wins = (value > now) | (value != value)  # NaN wins, as in torch
+    return tl.where(wins, value, now), tl.where(wins, place, now_place)
+
+
+@triton.jit
+def _with_pixel(
+    now, place, value, inside, DX: tl.constexpr, IS_MAX: tl.constexpr, R: tl.constexpr
 ):  # fmt: skip
-    """Maximum (or sum) and place of a pool with one pixel more, if that lies in its window."""
-    R: tl.constexpr = SIZE // 2
-    if (DY <= R) and (-DY <= R) and (DX <= R) and (-DX <= R):
+    """Maximum (or sum) of a pool's row with the pixel at DX, if that lies in it."""
+    if (DX <= R) and (-DX <= R):
         if IS_MAX:
-            better = (value > now) | (value != value)  # NaN wins, as in torch
-            place = tl.where(better, (DY + R) * SIZE + DX + R, place)
-            now = tl.where(better, value, now)
+            now, place = _better(value, DX + R, now, place)
         else:
             now += tl.where(inside, value, 0.0)
     return now, place
 
 
 @triton.jit
-def _windows(
-    base, y, x, mask,
-    POOLS: tl.constexpr, NPOOL: tl.constexpr, NMAX: tl.constexpr, LARGEST: tl.constexpr,
-    HI: tl.constexpr, WI: tl.constexpr, BLOCK: tl.constexpr,
+def _row_of_windows(
+    base, inside, column,
+    POOLS: tl.constexpr, NPOOL: tl.constexpr, NMAX: tl.constexpr, LARGEST: tl.constexpr, WI: tl.constexpr,
 ):  # fmt: skip
-    """(maxima and sums of all pools' windows, places of the maxima); each pixel is loaded once for all."""
+    """Of the row at `base`: each pool's maximum or sum about `column`, and the maximum's column.
+
+    A pixel is loaded once for all pools.
+    """
     found = ()
     places = ()
     for p in tl.static_range(NPOOL):
-        start = tl.zeros([BLOCK], tl.float32)
+        start = tl.zeros_like(column).to(tl.float32)
         if p < NMAX:
             start = start - float("inf")
         found = found + (start,)
-        places = places + (tl.zeros([BLOCK], tl.int32),)
-    for t in tl.static_range(LARGEST * LARGEST):
-        dy = t // LARGEST - LARGEST // 2
-        dx = t % LARGEST - LARGEST // 2
-        inside = mask & (y + dy >= 0) & (y + dy < HI) & (x + dx >= 0) & (x + dx < WI)
-        value = tl.load(base + (dy * WI + dx), mask=inside, other=float("-inf")).to(tl.float32)
-        new_found = ()
+        places = places + (tl.zeros_like(column),)
+    for dx in tl.static_range(-(LARGEST // 2), LARGEST // 2 + 1):
+        there = inside & (column + dx >= 0) & (column + dx < WI)
+        value = tl.load(base + dx, mask=there, other=float("-inf")).to(tl.float32)
+        new = ()
         new_places = ()
         for p in tl.static_range(NPOOL):
-            now, place = _with_tap(
-                found[p], places[p], value, inside, dy, dx, p < NMAX, (POOLS >> (4 * p)) & 15
+            now, place = _with_pixel(
+                found[p], places[p], value, there, dx, p < NMAX, ((POOLS >> (4 * p)) & 15) // 2
             )
-            new_found = new_found + (now,)
+            new = new + (now,)
             new_places = new_places + (place,)
-        found = new_found
+        found = new
         places = new_places
     return found, places
 
 
 @triton.jit
-def _store_pool(out, pool_ptr, sum_ptr, mask, count):
-    """One pool of a block of pixels, and its moments."""
-    out = tl.where(mask, out, 0.0)
-    tl.store(pool_ptr, out.to(pool_ptr.dtype.element_ty), mask=mask)
-    mean = tl.sum(out) / larger(count, 1.0)
-    centred = tl.where(mask, out - mean, 0.0)
+def _rows_of_windows(
+    base, top, column, mask_l,
+    POOLS: tl.constexpr, NPOOL: tl.constexpr, NMAX: tl.constexpr, LARGEST: tl.constexpr,
+    COUNT: tl.constexpr, HI: tl.constexpr, WI: tl.constexpr,
+):  # fmt: skip
+    """`_row_of_windows` of COUNT rows, the first half a largest window above `top`."""
+    found = ()
+    places = ()
+    for row in tl.static_range(COUNT):
+        inside = mask_l & (top + (row - LARGEST // 2) >= 0) & (top + (row - LARGEST // 2) < HI)
+        now, place = _row_of_windows(
+            base + (row - LARGEST // 2) * WI, inside, column, POOLS, NPOOL, NMAX, LARGEST, WI
+        )
+        found = found + (now,)
+        places = places + (place,)
+    return found, places
+
+
+@triton.jit
+def _window(
+    found, places, FIRST: tl.constexpr, P: tl.constexpr, IS_MAX: tl.constexpr, SIZE: tl.constexpr
+):  # fmt: skip
+    """(maximum or sum, the maximum's place) of pool P's window, whose rows are `found` from FIRST on.
+
+    The first maximum in row order wins: the first column of a row, then the first row.
+    """
+    out = found[FIRST][P]
+    place = places[FIRST][P]
+    for dy in tl.static_range(1, SIZE):
+        value = found[FIRST + dy][P]
+        if IS_MAX:
+            out, place = _better(value, places[FIRST + dy][P] + dy * SIZE, out, place)
+        else:
+            out += value
+    return out, place
+
+
+@triton.jit
+def _store_pool(
+    found, places, top, x, mask, count, pool_ptr, argmax_ptr, sum_ptr,
+    P: tl.constexpr, IS_MAX: tl.constexpr, SIZE: tl.constexpr, LARGEST: tl.constexpr, HI: tl.constexpr,
+    WI: tl.constexpr, W: tl.constexpr, STRIDE: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Pool P of a strip, and its moments."""
+    outs = ()
+    total = tl.zeros_like(x).to(tl.float32)
+    for row in tl.static_range(ROWS):
+        out, place = _window(
+            found, places, STRIDE * row + LARGEST // 2 - SIZE // 2, P, IS_MAX, SIZE
+        )
+        if IS_MAX:
+            tl.store(argmax_ptr + row * W, place.to(tl.int8), mask=mask)
+        else:
+            out = out / _window_count((top + row) * STRIDE, x * STRIDE, SIZE, HI, WI)
+        out = tl.where(mask, out, 0.0)
+        tl.store(pool_ptr + row * W, out.to(pool_ptr.dtype.element_ty), mask=mask)
+        outs = outs + (out,)
+        total += out
+    mean = tl.sum(total) / larger(count, 1.0)
+    second = tl.zeros_like(x).to(tl.float32)
+    for row in tl.static_range(ROWS):
+        centred = tl.where(mask, outs[row] - mean, 0.0)
+        second += centred * centred
     tl.store(sum_ptr, mean)
-    tl.store(sum_ptr + 1, tl.sum(centred * centred))
+    tl.store(sum_ptr + 1, tl.sum(second))
 
 
-@triton.jit(do_not_specialize=["source0", "batch", "parts", "row0"])
+@triton.jit(do_not_specialize=["source0", "batch", "lanes", "parts", "row0"])
 def _pool_kernel(
-    state_ptr, layout_ptr, pool_ptr, argmax_ptr, sum_ptr, live_ptr, source0, batch, pixels, parts,
-    row0,
+    state_ptr, layout_ptr, pool_ptr, argmax_ptr, sum_ptr, live_ptr, source0, batch, lanes, parts, row0,
     POOLS: tl.constexpr, NPOOL: tl.constexpr, NMAX: tl.constexpr, LARGEST: tl.constexpr,
     C: tl.constexpr, HI: tl.constexpr, WI: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
-    STRIDE: tl.constexpr, BLOCK: tl.constexpr, ALIGNED: tl.constexpr, SPARSE: tl.constexpr,
+    STRIDE: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr, SPARSE: tl.constexpr,
     OVERLAP: tl.constexpr = False,
 ):  # fmt: skip
     begin(OVERLAP)
@@ -134,31 +197,26 @@ def _pool_kernel(
             drawn += tl.load(live_ptr + row0 // C + source * NPOOL + p)
         if drawn == 0:
             return
-    HW: tl.constexpr = H * W
-    j = part * BLOCK + tl.arange(0, BLOCK)
-    mask = j < pixels
-    n = j // HW
-    y = j % HW // W * STRIDE
-    x = j % W * STRIDE
-    start, sample = place_of(layout_ptr, source, ALIGNED)
-    base = state_ptr + start + c * (HI * WI) + n * sample + y * WI + x
-    place = n * (C * HW) + c * HW + j % HW
-    step = batch.to(tl.int64) * (C * HW)
-    count = tl.minimum(tl.maximum(pixels - part * BLOCK, 0), BLOCK).to(tl.float32)
-    found, places = _windows(base, y, x, mask, POOLS, NPOOL, NMAX, LARGEST, HI, WI, BLOCK)
+    mask, n, top, x = _lanes(lanes, H, W, ROWS, LANES)
+    base = state_ptr + tl.load(layout_ptr + 2 * source) + c * (HI * WI)
+    sample = tl.load(layout_ptr + 2 * source + 1).to(tl.int32)
+    base += n * sample + top * (STRIDE * WI) + x * STRIDE
+    step = batch.to(tl.int64) * (C * H * W)
+    place = n * (C * H * W) + c * (H * W) + top * W + x
+    count = (tl.minimum(tl.maximum(lanes - part * LANES, 0), LANES) * ROWS).to(tl.float32)
+    found, places = _rows_of_windows(
+        base, top * STRIDE, x * STRIDE, mask, POOLS, NPOOL, NMAX, LARGEST,
+        STRIDE * (ROWS - 1) + LARGEST, HI, WI,
+    )  # fmt: skip
     for p in tl.static_range(NPOOL):
         there = mask
         if SPARSE:
             there = mask & (tl.load(live_ptr + row0 // C + source * NPOOL + p) != 0)
-        out = found[p]
-        if p < NMAX:
-            spot = argmax_ptr + (source * NMAX + p) * step + place
-            tl.store(spot, places[p].to(tl.int8), mask=there)
-        else:
-            out = out / _window_count(y, x, (POOLS >> (4 * p)) & 15, HI, WI)
         _store_pool(
-            out, pool_ptr + (source * NPOOL + p) * step + place,
-            sum_ptr + ((row0 + (source * NPOOL + p) * C + c) * parts + part) * 2, there, count,
+            found, places, top, x, there, count, pool_ptr + (source * NPOOL + p) * step + place,
+            argmax_ptr + (source * NMAX + p) * step + place,
+            sum_ptr + ((row0 + (source * NPOOL + p) * C + c) * parts + part) * 2,
+            p, p < NMAX, (POOLS >> (4 * p)) & 15, LARGEST, HI, WI, W, STRIDE, ROWS,
         )  # fmt: skip
 
 

@@ -45,6 +45,7 @@ class Tiles:
         point_block: pixels of one matrix product.
         back_steps: matrix products a program of the pointwise backward sums over.
         plain_block: pixels a program of the elementwise kernels covers.
+        pool_rows: rows of a pool's strip at most, a power of two.
         overlap: whether a kernel may take its places while the one before still runs (`_device.begin`).
     """
 
@@ -70,7 +71,7 @@ class Tiles:
     back_stages: int = 2
     plain_block: int = 1024
     plain_warps: int = 4
-    pool_warps: int = 4
+    pool_rows: int = 4
     overlap: int = 0
 
     def with_values(self, values: dict[str, Any]) -> Tiles:
@@ -103,12 +104,17 @@ def default_tiles(channels: int, height: int, batch: int, width: int) -> Tiles:
     rows = 8 if height % 8 == 0 else 4 if height % 4 == 0 else min(8, height)
     block = 128 if channels <= 32 else 64
     chunk = 512 if pixels >= 32768 else 256 if pixels >= 8192 else 128
-    steps = max(1, min(16, pixels // (128 if channels <= 16 else 64) // 32))
+    # a last wave has one edge: 64 programs for each of two branches fill a card; wide ones have large shares
+    point_programs = 64 if channels <= 16 else 32
+    steps = max(1, min(16, pixels // (128 if channels <= 16 else 64) // point_programs))
+    # twice the rows load the halo, the weights and the sums of taps half as often an element, for at most
+    # twice the registers, so that as many loads are under way; the first backward has no registers for that
+    long = 2 * rows if height % (2 * rows) == 0 else rows
     return Tiles(
-        rows=rows,
-        inner_rows=rows,
+        rows=long,
+        inner_rows=long,
         back_rows=rows,
-        inner_back_rows=rows,
+        inner_back_rows=long,
         chunk=chunk,
         point_block=min(block, chunk),
         # without register spills at every width, by the compiler's report for sm_90
@@ -119,6 +125,8 @@ def default_tiles(channels: int, height: int, batch: int, width: int) -> Tiles:
         back_steps=steps,
         # 128 bits of 16-bit outputs a thread
         plain_block=1024,
+        # a warp or two a program
+        pool_rows=8 if chunk >= 256 else 4,
     )
 
 

@@ -16,7 +16,7 @@ from darts_kernels.tiles import Tiles, forget_tables, read_tiles, user_cache
 
 __all__ = ["GROUPS", "save_tiles", "tune_tiles"]
 
-_STRIPS = [(2, 32), (4, 32), (4, 64), (8, 32), (8, 64)]
+_STRIPS = [(2, 32), (4, 32), (4, 64), (8, 32), (8, 64), (16, 32)]
 _CAPS = (0, 128, 96, 64)
 """Registers of a thread (0: no cap): at 128, 96 and 64 a multiprocessor holds 16, 20 and 32 warps."""
 

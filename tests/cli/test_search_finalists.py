@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ from darts_core.architecture import Architecture
 from darts_core.checkpoint import load_checkpoint
 from darts_core.runlog import read_json
 from darts_core.search.finalists import PICK
+from darts_core.spaces.toy import planted_images
 
 SEARCH = [
     "search", "data=digits", "data.limit=200", "space=convnet", "search.epochs=2", "search.channels=2",
@@ -59,3 +61,16 @@ def test_one_finalist_is_the_pick_of_the_alphas(
     pick = read_json(many / "finalists" / "pool.json")["finalists"][0]
     assert pick["source"] == PICK
     assert Architecture.from_dict(pick["architecture"]).text() == result["text"]
+
+
+def test_a_network_of_one_cell_has_finalists_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    images, labels = planted_images(96, seed=0)
+    np.savez("planted.npz", images=images.transpose(0, 2, 3, 1), labels=labels)
+    words = ["search", "data=npz", "data.path=planted.npz", "space=toy", "search.layers=1"]
+    words += ["search.channels=4", "search.epochs=1", "search.batch_size=16", "search.finalists=2"]
+    words += ["search.finalist_epochs=1", "search.guards.eigenvalue=null", "job=a"]
+    assert cli.main(words) == 0
+    assert len(read_json(tmp_path / "runs/a/V001/search/result.json")["finalists"]["bracket"]) == 2

@@ -155,6 +155,7 @@ def test_a_strategy_that_needs_cells_says_so(name):
 def test_the_whole_list_is_there():
     assert set(RELAX) == {
         "softmax", "sigmoid", "gumbel", "concrete", "reinmax", "dirichlet", "partial_channels",
+        "dropout",
     }  # fmt: skip
     assert set(STRATEGIES) == {
         "first_order", "unrolled", "single_level", "smooth_random", "smooth_adversarial",

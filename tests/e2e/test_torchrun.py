@@ -14,7 +14,7 @@ from darts_core.checkpoint import load_checkpoint
 from darts_core.commands.ranks import Ranks, current_ranks
 from darts_core.errors import ConfigError
 from darts_core.runlog import read_json, read_jsonl
-from darts_core.stages.schema import SearchStage, TrainStage
+from darts_core.stages.schema import SearchStage, ShrinkStage, TrainStage, TuneStage
 
 ROOT = Path(__file__).resolve().parents[2]
 SEARCH = ["search", "data=digits", "+data.limit=200", "space=nasbench201", "search.epochs=2",
@@ -64,29 +64,44 @@ def test_two_processes_make_one_search_that_one_of_them_reports(
     assert "processes" not in (folder / "config.yaml").read_text()
 
 
+# the first process dies by SIGKILL right after its third checkpoint
+FIRST_DIES = (
+    "import os, signal, darts_core.search.state as s\n"
+    "save, count = s.SearchState.save, [0]\n"
+    "def dying(self, path):\n"
+    "    save(self, path)\n"
+    "    count[0] += 1\n"
+    "    if count[0] == 3 and not os.path.exists('died'):\n"
+    "        open('died', 'w').close()\n"
+    "        os.kill(os.getpid(), signal.SIGKILL)\n"
+    "s.SearchState.save = dying\n"
+)
+# the other one in the middle of the second epoch, while the first waits for its gradients
+OTHER_DIES = (
+    "import os, signal, darts_core.search.distributed as d\n"
+    "average, count = d.average_gradients, [0]\n"
+    "def dying(gradients):\n"
+    "    average(gradients)\n"
+    "    count[0] += 1\n"
+    "    if os.environ['RANK'] == '1' and count[0] == 7 and not os.path.exists('died'):\n"
+    "        open('died', 'w').close()\n"
+    "        os.kill(os.getpid(), signal.SIGKILL)\n"
+    "d.average_gradients = dying\n"
+)
+
+
 @pytest.mark.full
+@pytest.mark.parametrize("plugin", [FIRST_DIES, OTHER_DIES], ids=["first", "other"])
 def test_it_goes_on_after_a_kill_and_is_finished_once(
-    searched: tuple[Path, str], tmp_path: Path
+    searched: tuple[Path, str], tmp_path: Path, plugin: str
 ) -> None:
-    stop = tmp_path / "stop.py"
-    # the first process dies by SIGKILL right after its third checkpoint
-    stop.write_text(
-        "import os, signal, darts_core.search.state as s\n"
-        "save, count = s.SearchState.save, [0]\n"
-        "def dying(self, path):\n"
-        "    save(self, path)\n"
-        "    count[0] += 1\n"
-        "    if count[0] == 3 and not os.path.exists('died'):\n"
-        "        open('died', 'w').close()\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "s.SearchState.save = dying\n"
-    )
     folder = tmp_path / "killed"
     folder.mkdir()
-    (folder / "stop.py").write_text(stop.read_text())
+    (folder / "stop.py").write_text(plugin)
     argv = [*SEARCH, "plugins=[stop]"]
     text = torchrun(folder, *argv, expected=1)
     found = folder / "runs" / "digits-nasbench201" / "V001" / "search"
+    assert (folder / "died").exists()
     assert not (found / "result.json").exists()
     text = torchrun(folder, *argv)
     assert text.count("resumed from") == 1
@@ -124,6 +139,8 @@ def test_what_several_processes_cannot_do_is_refused(monkeypatch: pytest.MonkeyP
     ranks.check(SearchStage(), multirun=False)
     for config, multirun in (
         (TrainStage(), False),
+        (TuneStage(), False),
+        (ShrinkStage(), False),
         (SearchStage(), True),
         (SearchStage(seeds=3), False),
         (SearchStage(device="cuda:1"), False),

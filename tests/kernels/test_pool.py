@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+import triton
 from torch import nn
 
 from darts_core.supernet.paths import fused_class
 from darts_core.supernet.plan import plan_cell
+from darts_kernels import pool
+from darts_kernels._common import pool_code
 from darts_kernels.pool import pool_reference
 
 from .cells import check_cell, make_cell
@@ -82,3 +85,34 @@ def test_a_nan_in_a_state_shows_in_the_node(device, poison, monkeypatch):
         # the shuffled node: mixed channels at even places, passing ones at odd places
         assert bool(out[:, shown].isnan().any()), channel
     assert not fused([x], weights).isnan().any()
+
+
+@pytest.mark.parametrize(("stride", "height"), [(1, 8), (2, 16), (2, 15), (1, 3)])
+def test_strips_of_windows_of_two_sizes(device, rng, poison, stride, height):
+    """Maxima, their places, means and moments of 3x3 and 5x5 windows, row by row of a strip."""
+    batch, channels, width, rows, lanes = 2, 2, 7, 4 if height > 3 else 1, 16
+    x = torch.randn(batch, channels, height, width, generator=rng).to(device)
+    outs = pool_reference(x, [3], [3, 5], stride)
+    size = outs.shape[-2:]
+    count = batch * size.numel()
+    parts = triton.cdiv(count // rows, lanes)
+    pools, sums = torch.empty_like(outs), torch.empty(3 * channels, parts, 2, device=device)
+    places = torch.empty(outs.shape[1:], dtype=torch.int8, device=device)
+    layout = torch.tensor([[0, channels * height * width]], device=device)
+    pool._pool_kernel[(channels, parts, 1)](
+        x, layout, pools, places, sums, layout, 0, batch, count // rows, parts, 0,
+        POOLS=pool_code((3, 3, 5)), NPOOL=3, NMAX=1, LARGEST=5, C=channels, HI=height, WI=width,
+        H=size[0], W=size[1], STRIDE=stride, ROWS=rows, LANES=lanes, SPARSE=False, num_warps=1,
+    )  # fmt: skip
+    assert torch.equal(pools[0], outs[0])
+    assert torch.allclose(pools, outs, atol=1e-6)
+    _, flat = nn.functional.max_pool2d(x, 3, stride, 1, return_indices=True)
+    y, column = (torch.arange(n, device=device) * stride - 1 for n in size)
+    inside = (flat // width - y[:, None]) * 3 + flat % width - column
+    assert torch.equal(places.long(), inside)
+    each = (count - torch.arange(parts, device=device) * lanes * rows).clamp(max=lanes * rows)
+    means, seconds = sums.double().view(3, channels, parts, 2).unbind(-1)
+    mean = (means * each).sum(-1) / count
+    second = (seconds + (means - mean[..., None]).square() * each).sum(-1)
+    assert torch.allclose(mean, outs.double().mean((1, 3, 4)), atol=1e-6)
+    assert torch.allclose(second / count, outs.double().var((1, 3, 4), correction=0), atol=1e-6)

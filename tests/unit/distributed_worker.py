@@ -8,6 +8,7 @@ import torch.distributed as dist
 
 from darts_core.search import SearchConfig
 from darts_core.search.distributed import average_gradients, join_group, search_distributed
+from darts_core.search.guards import GradientSimilarity
 from darts_core.search.sync_norm import SynchronizedNorm, synchronize_norms
 from darts_core.spaces import get_space
 from darts_core.strategies import FirstOrder, SearchSettings, Unrolled
@@ -83,6 +84,16 @@ def main(folder):
     )
     found["search"] = result.architecture.text()
     found["val_accuracy"] = result.val
+    guarded = search_distributed(
+        Supernet(get_space("nasbench201"), channels=2, layers=1, num_classes=3),
+        Unrolled(),
+        tiny_bundle(),
+        SearchConfig(epochs=3, batch_size=8),
+        # fires after the second epoch: no similarity is so great
+        guards=[GradientSimilarity(least=1.0, patience=2, stop=True)],
+    )
+    said = [(finding.epoch, finding.message) for finding in guarded.findings]
+    found["guarded"] = repr((said, guarded.stopped, guarded.architecture.text()))
     torch.save(found, f"{folder}/rank{rank}.pt")
     dist.destroy_process_group()
 

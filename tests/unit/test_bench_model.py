@@ -4,6 +4,7 @@ import os
 
 import pytest
 import torch
+import triton
 
 from darts_core.bench import model, step
 from darts_core.bench.model import estimate_case, estimate_launch
@@ -89,6 +90,17 @@ def test_the_step_of_the_paper_moves_more_than_its_floor():
     found = estimate_case(OfflineCase())
     assert found.total("launches") == 937
     assert found.total("gigabytes") == pytest.approx(26.8, abs=0.1)
+
+
+@pytest.mark.skipif(
+    not triton.__version__.startswith("3.7."), reason="the golden file of another compiler"
+)
+@pytest.mark.parametrize(("precision", "most_ms"), [("tf32", 15.0), ("bf16", 11.5)])
+def test_the_step_of_the_paper_is_as_fast_as_is_asked_for(precision, most_ms):
+    """By the model, every binary of the step known: a launch that goes by its bytes alone looks too fast."""
+    found = estimate_case(OfflineCase(precision=precision))
+    assert not found.total("unknown")
+    assert found.total("estimated_ms") <= most_ms
 
 
 def test_a_program_runs_one_of_the_bodies_of_a_second_stage():

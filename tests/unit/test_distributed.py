@@ -1,5 +1,6 @@
 """Data-parallel search: two and four gloo processes against one process."""
 
+import ast
 import os
 import socket
 import subprocess
@@ -130,6 +131,13 @@ def test_synchronized_norm_equals_a_norm_over_all_images(ranks):
 def test_a_whole_search_ends_with_one_architecture_and_one_measured_accuracy(ranks):
     assert len({found["search"] for found in ranks}) == 1
     assert len({found["val_accuracy"] for found in ranks}) == 1
+
+
+def test_guards_find_the_same_in_every_process_and_end_all_of_them(ranks):
+    (guarded,) = {found["guarded"] for found in ranks}
+    findings, stopped, _ = ast.literal_eval(guarded)
+    assert [epoch for epoch, _ in findings] == [1]
+    assert "gradient_similarity" in stopped
 
 
 def test_parts_of_a_batch_join_to_the_whole_and_evaluation_sees_everything():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tempfile
 from pathlib import Path
 
 import optuna
@@ -42,7 +43,10 @@ def things():
     trial = study.ask()
     database = optuna.storages.RDBStorage("sqlite://")
     grid = optuna.samplers.GridSampler({"x": [1, 2]})
-    return study, trial, study.trials[0], grid, database, rdb
+    cached = optuna.create_study(storage=database)._storage
+    journal = open_storage(Path(tempfile.mkdtemp()))
+    replayed = journal._replay_result
+    return study, trial, study.trials[0], grid, database, rdb, cached, journal, replayed
 
 
 @pytest.mark.parametrize("name", USED)
@@ -178,3 +182,36 @@ def test_a_grid_gives_out_its_points():
     grid.assign(study, study.ask(), 0)
     assert study.trials[0].system_attrs["grid_id"] == 0
     assert grid.names == ["x", "y"]
+
+
+@pytest.mark.parametrize("kind", ["journal", "sqlite"])
+def test_all_trials_are_known_without_being_listed_anew(kind, tmp_path):
+    """As the storage's own list, whoever changed it; only what is open or new is asked for."""
+    url = None if kind == "journal" else f"sqlite:///{tmp_path}/s.db"
+    storage = [open_storage(tmp_path, url) for _ in range(2)]
+    optuna.create_study(study_name="s", storage=storage[0])
+    mine, theirs = (private.ViewedStudy("s", each) for each in storage)
+
+    def check():
+        found, wanted = (
+            mine.real_trials(),
+            optuna.load_study(study_name="s", storage=storage[1]).trials,
+        )
+        assert [(t.number, t.state, t.values, t.user_attrs) for t in found] == [
+            (t.number, t.state, t.values, t.user_attrs) for t in wanted
+        ]
+        return found
+
+    assert check() == []
+    first, second = theirs.ask(), mine.ask()
+    assert len(check()) == 2
+    theirs.enqueue_trial({"x": 1.0})
+    private.set_attr(theirs, first, "key", 1)
+    assert check()[0].user_attrs == {"key": 1}
+    mine.tell(second, 0.5)
+    before = check()[1]
+    theirs.tell(first, 0.25)
+    third = theirs.ask()
+    assert check()[1] is before
+    theirs.tell(third, 0.1)
+    assert [t.state.name for t in check()] == ["COMPLETE"] * 3

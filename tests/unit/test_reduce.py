@@ -90,6 +90,7 @@ def test_a_ruined_network_is_not_shipped_and_the_headline_says_why(
     assert found["test_accuracy"] == 0.9
     assert said in caplog.text
     version = read_version(tmp_path)
+    assert list(version.stages) == list(STEPS[:1] + STEPS[2:])
     assert said in headline(version, [])[1]
     assert "90.0 % test accuracy" in headline(version, [])[0]
     # what pruning took is part of the price all the same
@@ -146,6 +147,18 @@ def test_settings_of_older_versions_have_the_same_hash() -> None:
     plain = deciding(pipeline())
     assert "may_lose" not in plain
     assert config_hash(plain) != config_hash(deciding(pipeline("may_lose=0.2")))
+
+
+def test_the_default_is_a_search_for_small_stacks_of_convolutions_by_samples() -> None:
+    with session():
+        found = compose("run", [])
+        small = compose("run", ["experiment=fashion_small", "data.path=."])
+    assert (found.space.name, found.aim, found.search.channels) == ("convnet", 0.5, 16)
+    assert found.relax["_target_"].endswith("GumbelStraightThrough")
+    assert (small.space.name, small.relax["_target_"].rpartition(".")[2]) == (
+        "nasbench201",
+        "Softmax",
+    )
 
 
 def test_the_table_tells_the_story_in_the_order_of_the_steps(tmp_path: Path) -> None:

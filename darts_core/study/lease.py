@@ -12,7 +12,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -219,3 +219,11 @@ class LeaseWatch:
             since = now
         self._seen[lease.token] = (lease.beat, since)
         return now - since <= self.stale_seconds
+
+    def give_up(self, numbers: Iterable[int], leases: Leases) -> None:
+        """Let go of those leases whose workers are gone, so that a claim takes the trials over at once."""
+        for number in numbers:
+            lease = leases.read(number)
+            if lease is not None and lease.start is not None and not self.alive(lease):
+                lease.start = None
+                leases.write(number, lease)

@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from darts_core.errors import TuneError
 from darts_core.runlog import write_yaml
+from darts_core.study import records
 from darts_core.study.accounts import Tally
 from darts_core.study.artifacts import artifacts_of
 from darts_core.study.budget import Spent
@@ -33,12 +34,7 @@ from darts_core.study.claim import Claim
 from darts_core.study.early import EarlyStopping
 from darts_core.study.ending import read_ending, write_ending
 from darts_core.study.lease import FileLeases, Lease, Leases, LeaseWatch, StoredLeases
-from darts_core.study.optuna_private import (
-    numbered,
-    set_attr,
-    taken_up,
-    told,
-)
+from darts_core.study.optuna_private import numbered, set_attr, taken_up, told
 from darts_core.study.promotion import PAUSED, PromotingStudy, paused, promoter_of
 from darts_core.study.propose import propose
 from darts_core.study.pruners import make_pruner
@@ -46,7 +42,7 @@ from darts_core.study.records import IS_BASELINE, OUTSIDE, TrialRecord, meets, r
 from darts_core.study.samplers import Drawing, grid_size, make_sampler
 from darts_core.study.space import suggest
 from darts_core.study.spec import StudySpec
-from darts_core.study.storage import open_storage, study_books
+from darts_core.study.storage import in_books, open_storage, study_books
 from darts_core.study.trial import outcome_values
 
 __all__ = ["Ledger"]
@@ -212,7 +208,7 @@ class Ledger:
             number,
             self.spec.space,
             self.spec.budget.trials,
-            _violations if self.spec.constraints else None,
+            records.violations_of if self.spec.constraints else None,
             again,
         )
         return make_sampler(self.spec.sampler, draw)
@@ -358,11 +354,9 @@ class Ledger:
 
         return self.record(self.books.run(ended))
 
+    @in_books
     def end_paused(self) -> list[TrialRecord]:
         """End the trials that still wait, when nothing is left to run; the records of these."""
-        return self.books.run(self._end_paused)
-
-    def _end_paused(self) -> list[TrialRecord]:
         with self.books.held():
             running = [t for t in self.trials() if t.state == TrialState.RUNNING]
             if not all(paused(t) for t in running):
@@ -417,54 +411,38 @@ class Ledger:
             return "every configuration was tried"
         return self.spec.budget.exhausted(spent)
 
+    @in_books
     def may_promote(self) -> bool:
         """Whether paused trials wait for what other workers' trials will report."""
-        return self.books.run(self._may_promote)
-
-    def _may_promote(self) -> bool:
         trials = self.trials()
         if self.spec.budget.exhausted(self.spent(trials), running=True) is not None:
             return False
         waits = [bool(paused(t)) for t in self._tally.running]
         return any(waits) and not all(waits)
 
+    @in_books
     def unfinished(self) -> bool:
         """Whether a trial is still to be run or to be finished."""
-        return self.books.run(self._unfinished)
-
-    def _unfinished(self) -> bool:
         trials = self.trials()
         if self._tally.add(trials).running:
             return True
         return self.ended(trials) is None
 
+    @in_books
     def held(self) -> list[int]:
         """Numbers of the trials that are left where live workers run them all, none where one can be claimed.
 
         Who waits here sees that a beat has stopped, and gives that lease up in the name of its worker.
         """
-        return self.books.run(self._held)
-
-    def _held(self) -> list[int]:
         if self.ended() is None:
             return []
         numbers = [t.number for t in self._tally.running]
         if all(self._watch.alive(self._lease(number)) for number in numbers):
             return numbers
         with self.books.held():
-            for number in numbers:
-                lease = self._lease(number)
-                if lease is not None and lease.start is not None and not self._watch.alive(lease):
-                    lease.start = None
-                    self.leases.write(number, lease)
-        return []
+            self._watch.give_up(numbers, self.leases)
+            return []
 
     def record(self, frozen: FrozenTrial) -> TrialRecord:
         """The record of a trial."""
-        feasible = all(v <= 0 for v in frozen.user_attrs.get("violations", ()))
-        folder = self.trial_folder(frozen.number)
-        return record_of(frozen, self.spec.space, folder, feasible)
-
-
-def _violations(trial: FrozenTrial) -> list[float]:
-    return list(trial.user_attrs.get("violations", [0.0]))
+        return record_of(frozen, self.spec.space, self.trial_folder(frozen.number))

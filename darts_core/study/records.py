@@ -17,6 +17,7 @@ __all__ = [
     "meets",
     "parse_constraints",
     "record_of",
+    "violations_of",
 ]
 
 
@@ -135,7 +136,7 @@ class StudyResult:
         return found
 
 
-def record_of(trial: Any, space: Mapping[str, Any], folder: Path, feasible: bool) -> TrialRecord:
+def record_of(trial: Any, space: Mapping[str, Any], folder: Path) -> TrialRecord:
     """The record of an Optuna trial."""
     attrs = trial.user_attrs
     params = {name: space[name].decode(v) for name, v in trial.params.items() if name in space}
@@ -155,7 +156,7 @@ def record_of(trial: Any, space: Mapping[str, Any], folder: Path, feasible: bool
         seconds=float(attrs.get("seconds", 0.0)),
         reason=str(attrs.get("reason", "")),
         folder=folder,
-        feasible=feasible,
+        feasible=all(v <= 0 for v in violations_of(trial)),
         is_baseline=bool(attrs.get(IS_BASELINE)),
     )
 
@@ -199,3 +200,8 @@ def meets(metrics: Mapping[str, float], constraints: Sequence[Constraint]) -> li
         gap = metrics[name] - bound
         violations.append(gap if sign == "<=" else -gap)
     return violations
+
+
+def violations_of(trial: Any) -> list[float]:
+    """What `meets` said of an ended Optuna trial."""
+    return list(trial.user_attrs.get("violations", [0.0]))

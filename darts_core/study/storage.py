@@ -8,18 +8,19 @@ ignore everything appended later, so the tear is cut off on opening, under the l
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from darts_core.errors import TuneError
 from darts_core.runlog import append_bytes
 from darts_core.store.locks import FileLock
 from darts_core.study.database import Database, open_database
 
-__all__ = ["FileBooks", "cut_torn_line", "open_storage", "study_books"]
+__all__ = ["FileBooks", "cut_torn_line", "in_books", "open_storage", "study_books"]
 
 Result = TypeVar("Result")
 
@@ -40,6 +41,16 @@ class FileBooks:
     def run(self, step: Callable[[], Result]) -> Result:
         """`step()`."""
         return step()
+
+
+def in_books(step: Callable[[Any], Result]) -> Callable[[Any], Result]:
+    """A method without arguments of what has `books`, as one of their steps (`run`)."""
+
+    @functools.wraps(step)
+    def run(self: Any) -> Result:
+        return cast("Result", self.books.run(lambda: step(self)))
+
+    return run
 
 
 def study_books(

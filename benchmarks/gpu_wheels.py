@@ -73,7 +73,9 @@ def fetch(name: str, version: str, folder: Path) -> Path | None:
     )  # fmt: skip
     for way in ways:
         # a source instead of a wheel is no error: what pip says is of interest where neither worked
-        done = subprocess.run([*pip, *way, *wanted], check=False, capture_output=True, text=True)
+        done = subprocess.run(
+            [*pip, *way, *wanted], check=False, capture_output=True, text=True, encoding="utf-8"
+        )
         if done.returncode == 0:
             new = set(folder.glob("*.whl")) - before
             built = next(iter(new), None)

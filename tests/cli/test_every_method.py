@@ -99,4 +99,4 @@ def test_it_runs_resumes_after_a_kill_and_repeats_itself(method: str, tmp_path: 
 
 def test_the_methods_of_the_configuration_are_all_there() -> None:
     assert {"strategy=first_order", "strategy=unrolled", "relax=gumbel"} <= set(METHODS)
-    assert len(METHODS) == 22
+    assert len(METHODS) == 23

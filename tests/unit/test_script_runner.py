@@ -35,7 +35,7 @@ class _Stopped:
 def sitting(state):
     workshop = _Stopped(state)
     runner = ScriptRunner(None, workshop, step="job", fixed={}, rungs=[])
-    claim = SimpleNamespace(number=1, params={}, is_baseline=False)
+    claim = SimpleNamespace(number=1, params={}, is_baseline=False, folder=None)
     return workshop, lambda: runner._sitting(claim, lambda *_: "")
 
 

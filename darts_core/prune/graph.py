@@ -17,7 +17,7 @@ from darts_core.errors import PruneError
 from darts_core.sample_inputs import draw_inputs
 from darts_core.train.save import is_zero
 
-__all__ = ["UnfollowedError", "all_groups", "follow", "group_of"]
+__all__ = ["UNFOLLOWED", "UnfollowedError", "all_groups", "follow", "group_of"]
 
 log = logging.getLogger("darts_core")
 # entries of flattened maps in one group: where torch-pruning misreads a chain of reshapes, each multiplies
@@ -25,6 +25,8 @@ log = logging.getLogger("darts_core")
 _MOST_ENTRIES = 250_000
 # layers and operations that a group meets, each as often as with other channels
 _MOST_STEPS = 3_000
+# a reshape or a join whose widths torch-pruning could not tell ends in any of these
+UNFOLLOWED = (ArithmeticError, LookupError, TypeError, AttributeError)
 # of the group that is being followed; None: it may take what it takes
 _watched: _Watched | None = None
 
@@ -192,7 +194,7 @@ def group_of(graph: Any, layer: nn.Module, handler: Any, channels: Sequence[int]
     _watched = _Watched(_MOST_ENTRIES)
     try:
         return graph.get_pruning_group(layer, handler, idxs=list(channels))
-    except UnfollowedError as error:
+    except (UnfollowedError, *UNFOLLOWED) as error:
         raise UnfollowedError(_watched.group) from error
     finally:
         _watched = None

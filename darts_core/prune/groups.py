@@ -15,7 +15,7 @@ from torch import nn
 from darts_core.errors import PruneError
 from darts_core.prune.beside import cut_beside, outputs_beside
 from darts_core.prune.blocks import CONVOLUTIONS, blocks_of
-from darts_core.prune.graph import UnfollowedError, all_groups, follow, group_of
+from darts_core.prune.graph import UNFOLLOWED, UnfollowedError, all_groups, follow, group_of
 from darts_core.sample_inputs import draw_inputs
 
 __all__ = [
@@ -215,7 +215,12 @@ def remove_channels(
         if not graph.check_pruning_group(group):
             raise PruneError(f"Cutting {len(channels)} channels of {root!r} would leave none.")
         beside = outputs_beside(graph, group)
-        group.prune()
+        try:
+            group.prune()
+        except UNFOLLOWED as error:
+            raise PruneError(
+                f"torch-pruning cannot cut the channels of {root!r} ({type(error).__name__}: {error})."
+            ) from error
         for module, name, kept in beside:
             cut_beside(module, name, kept)
     for module in model.modules():

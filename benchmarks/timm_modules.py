@@ -230,7 +230,7 @@ def one(name: str, path: Path, seconds: int) -> None:
             found = action()
             row[key] = "agrees"
         except Exception as error:
-            what = str(error).strip()[:400]
+            what = str(error).strip().replace(tempfile.gettempdir(), "")[:400]
             row[key] = what if isinstance(error, DartsError) else f"{type(error).__name__}: {what}"
             found = None
         row["seconds"] = round(sum(os.times()[:2]) - started, 1)

@@ -148,9 +148,7 @@ def export_launches(dtype: torch.dtype, batch: int) -> list[Launch]:
         return recorded(lambda: program(images))
 
 
-def all_variants(
-    cases: Iterable[OfflineCase], *, exports: bool = False
-) -> dict[str, Variant]:
+def all_variants(cases: Iterable[OfflineCase], *, exports: bool = False) -> dict[str, Variant]:
     """Every variant of the cases, and of the exported networks if asked for, by name."""
     found: dict[str, Variant] = {}
 

@@ -46,7 +46,8 @@ def load_inputs(call: CellCall, inputs: list[Tensor]) -> None:
             s.batch, s.input_pixels, parts, index * s.CF,
             CI=width, CIB=min(64, max(16, next_power_of_2(width))), CO=s.CF, COP=s.CFP,
             HI=x.shape[2], WI=x.shape[3], H=s.HI, W=s.WI, REDUCE=reduces,
-            BLOCK=block // steps, STEPS=steps, DOT=run.precision.dot, SLOTS=1, SPARSE=False, **s.options(4, 0, 2),
+            BLOCK=block // steps, STEPS=steps, DOT=run.precision.dot, SLOTS=1, SPARSE=False,
+            **s.options(4, 0, 2),
         )  # fmt: skip
     point_stats.normalize(
         saved.full, saved.full, sums, saved.moments, run.running_mean, run.running_var, None,

@@ -195,7 +195,8 @@ def write(args: argparse.Namespace) -> Path:
             "networks": "DARTS_V2 C=36 L=20, ResNet-18 of width 64, NAS-Bench-201 C=16 N=5; 3x32x32",
             "val_agreement": "top class against eager on 256 random images, which an untrained network "
             "separates by little; speedup_vs_compile is against the faster one of torch.compile's default "
-            "mode and its best (max_autotune, freezing); bf16 and INT8 files are written here whatever they lose",
+            "mode and its best (max_autotune, freezing); bf16 and INT8 files are written here whatever they "
+            "lose",
         },
     )  # fmt: skip
     write_text(path.with_suffix(".md"), _table(rows))

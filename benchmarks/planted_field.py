@@ -206,24 +206,27 @@ def main() -> None:
     stem = arguments.out / f"{theme}_cpu_{datetime.date.today().isoformat()}"
     kept = stem.with_suffix(".json")
     rows: list[dict[str, Any]] = read_json(kept)["rows"] if kept.exists() else []
+    command = f"python -m benchmarks.planted_field --first-seed {arguments.first_seed}"
+    command += f" --seeds {arguments.seeds}{' --finalists' if arguments.finalists else ''}"
     done = {(row["group"], row["name"], row["seed"]) for row in rows}
     for group, name in cases:
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
             if (group, name, seed) not in done:
                 rows.append(run(group, name, seed, bundle, finalists=arguments.finalists))
-                write(stem, rows)
+                write(stem, rows, command)
         own = [row["right_edges"] for row in rows if (row["group"], row["name"]) == (group, name)]
         print(name, own, flush=True)
     print(table(rows))
 
 
-def write(stem: Path, rows: list[dict[str, Any]]) -> None:
+def write(stem: Path, rows: list[dict[str, Any]], command: str) -> None:
     """Both result files, after every run, so that a stopped benchmark goes on."""
     rows.sort(key=lambda row: (row["group"] != "strategy", row["name"], row["seed"]))
     write_json(
         stem.with_suffix(".json"),
         {
             "theme": "planted_field",
+            "command": command,
             "environment": environment(),
             "config": CONFIG,
             "channels": {"all": CHANNELS, **WIDER},

@@ -11,8 +11,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-__all__ = ["SumOverProcesses", "SynchronizedNorm", "restore_norms", "synchronize_norms"]
+__all__ = ["Replaced", "SumOverProcesses", "SynchronizedNorm", "restore_norms", "synchronize_norms"]
 
+# (parent, name, the norm that stood there)
+Replaced = tuple[nn.Module, str, nn.Module]
 _KINDS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -75,13 +77,9 @@ class SynchronizedNorm(nn.BatchNorm2d):
                 self.num_batches_tracked.add_(1)
 
 
-def synchronize_norms(module: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
-    """Make every batch norm inside `module` a `SynchronizedNorm`, in place, values kept.
-
-    Returns:
-        (parent, name, the norm that stood there).
-    """
-    replaced: list[tuple[nn.Module, str, nn.Module]] = []
+def synchronize_norms(module: nn.Module) -> list[Replaced]:
+    """Make every batch norm inside `module` a `SynchronizedNorm`, in place, values kept; what it replaced."""
+    replaced: list[Replaced] = []
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if type(child) in _KINDS:
@@ -101,7 +99,7 @@ def synchronize_norms(module: nn.Module) -> list[tuple[nn.Module, str, nn.Module
     return replaced
 
 
-def restore_norms(replaced: list[tuple[nn.Module, str, nn.Module]]) -> None:
+def restore_norms(replaced: list[Replaced]) -> None:
     """Put back what `synchronize_norms` replaced, with the values of now."""
     for parent, name, norm in replaced:
         norm.train(getattr(parent, name).training)

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from darts_core.data import DataBundle
 from darts_core.distributed import Group, current_group
-from darts_core.distributed.sync_norm import synchronize_norms
+from darts_core.distributed.sync_norm import Replaced, restore_norms, synchronize_norms
 from darts_core.errors import DeviceError
 from darts_core.runlog import RunFolder
 from darts_core.search.loop import search
@@ -93,11 +93,16 @@ def search_distributed(
     if group is None:
         raise DeviceError("Call join_group() before search_distributed.")
     group.check_batch("search.batch_size", config.batch_size)
-    _make_common(supernet, sync_batchnorm, group)
+    own_norms: list[Replaced] = []
+
+    def make_common() -> None:
+        own_norms.extend(_make_common(supernet, sync_batchnorm, group))
+
+    make_common()
     # stages of a progressive search make the network anew
-    supernet.after_rebuild = lambda: _make_common(supernet, sync_batchnorm, group)
+    supernet.after_rebuild = make_common
     strategy.reducer = group.average
-    return search(
+    found = search(
         supernet,
         strategy,
         cast(DataBundle, ShardedBundle(bundle, group)),
@@ -109,15 +114,20 @@ def search_distributed(
         group=group,
         **options,
     )
+    # the first process may go on with the supernet when the others have left
+    restore_norms(own_norms)
+    return found
 
 
-def _make_common(supernet: Supernet, sync_batchnorm: bool, group: Group) -> None:
-    """Give the supernet the first process's values, and norms over all processes where asked for."""
+def _make_common(supernet: Supernet, sync_batchnorm: bool, group: Group) -> list[Replaced]:
+    """Give the supernet the first process's values; the norms that now are those of all processes."""
+    replaced: list[Replaced] = []
     if sync_batchnorm:
         if getattr(supernet, "path", "plain") != "plain":
             log.info(
                 "sync_batchnorm: the cells run as plain modules, whose norms can be synchronised"
             )
             supernet.use_path("plain")
-        synchronize_norms(supernet)
+        replaced = synchronize_norms(supernet)
     group.send([*supernet.state_dict().values()])
+    return replaced

@@ -133,8 +133,12 @@ def test_it_goes_on_after_a_kill_and_is_finished_once(
 
 
 @pytest.mark.full
-def test_synchronised_norms_give_the_search_of_one_process(tmp_path: Path) -> None:
-    argv = [*SEARCH, "search.sync_batchnorm=true", "search.evaluate=false"]
+def test_synchronised_norms_give_the_search_and_the_finalists_of_one_process(
+    tmp_path: Path,
+) -> None:
+    several = ["search.finalists=3", "search.finalist_epochs=2"]
+    argv = [a for a in SEARCH if a != "search.finalists=1"] + several
+    argv += ["search.sync_batchnorm=true", "search.evaluate=false"]
     torchrun(tmp_path, *argv)
     alone = [a for a in argv if a != "search.sync_batchnorm=true"]
     command = [sys.executable, "-m", "darts_core.cli", *alone, "search.path=plain"]
@@ -147,6 +151,16 @@ def test_synchronised_norms_give_the_search_of_one_process(tmp_path: Path) -> No
         for a, b in zip(two["alphas"]["cell"], one["alphas"]["cell"], strict=True):  # type: ignore[index]
             assert a == pytest.approx(b, abs=2e-4)
         assert two["architecture"] == one["architecture"]
+    # finalists are trained by the first process, after the others have left
+    told = [read_json(tmp_path / "runs" / "digits-nasbench201" / name / "search" / "result.json")
+            for name in ("V001", "V002")]  # fmt: skip
+    bracket = [
+        [(r["architecture"], r["source"], r["val_loss"]) for r in result["finalists"]["bracket"]]
+        for result in told
+    ]
+    assert len(bracket[0]) == 3
+    assert bracket[0] == bracket[1]
+    assert told[0]["text"] == told[1]["text"]
 
 
 @pytest.fixture(scope="module")

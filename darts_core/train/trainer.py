@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,17 @@ class Trainer:
         """The reason to end that somebody gives after an epoch; in a group the first process's counts."""
         reason = None
         if should_end is not None and self.group.primary:
-            reason = should_end(self.result.history)
+            with self._without_others():
+                reason = should_end(self.result.history)
         return self.group.text(reason or "") or None
+
+    @contextmanager
+    def _without_others(self) -> Iterator[None]:
+        """A block of the first process alone: the norms in it wait for nobody."""
+        restore_norms(self._own_norms)
+        yield
+        if self._own_norms:
+            self._own_norms = synchronize_norms(self.model)
 
     def finish(self) -> None:
         """Leave the network with the params that are kept: of the moving average where there is one."""
@@ -258,15 +268,12 @@ class Trainer:
         """The values on `split`, of the moving average where there is one; in a group the first process's."""
         if not self.group.primary:
             return self.group.values({})
-        # the others do not compute along: no norm may wait for them
-        restore_norms(self._own_norms)
-        if self.average is not None:
-            self.average.swap(self.model)
-        found = self._values(split)
-        if self.average is not None:
-            self.average.swap(self.model)
-        if self._own_norms:
-            self._own_norms = synchronize_norms(self.model)
+        with self._without_others():
+            if self.average is not None:
+                self.average.swap(self.model)
+            found = self._values(split)
+            if self.average is not None:
+                self.average.swap(self.model)
         return self.group.values(found)
 
     def _values(self, split: str) -> dict[str, float]:

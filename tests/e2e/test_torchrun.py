@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from darts_core.checkpoint import load_checkpoint
-from darts_core.commands.ranks import Ranks, current_ranks
-from darts_core.errors import ConfigError
+from darts_core.commands.ranks import Ranks, current_ranks, lost_process_told
+from darts_core.distributed import Group
+from darts_core.errors import ConfigError, DeviceError
 from darts_core.runlog import read_json, read_jsonl
+from darts_core.stages.interrupt import check_stop
 from darts_core.stages.schema import (
     Pipeline,
     PruneStage,
@@ -227,6 +229,31 @@ def test_a_training_goes_on_after_a_kill(
     first, second = (load_checkpoint(p / "checkpoint.pt")["model"] for p in (found, whole))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert "is finished" in torchrun(folder, *argv)
+
+
+def test_the_end_of_another_process_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer")
+    with pytest.raises(RuntimeError, match="closed by peer"), lost_process_told():
+        raise lost
+    monkeypatch.setattr("darts_core.commands.ranks._joined", True)
+    with pytest.raises(DeviceError, match="the same command goes on"), lost_process_told():
+        raise lost
+    with pytest.raises(DeviceError, match="has ended"), lost_process_told():
+        raise torch.distributed.DistBackendError("NCCL communicator was aborted")
+    with pytest.raises(RuntimeError, match="shapes"), lost_process_told():
+        raise RuntimeError("shapes do not match")
+
+
+@pytest.mark.parametrize("told", ["first", "other"])
+def test_all_processes_stop_after_the_epoch_in_which_one_is_told(
+    monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    """Stand-ins for two processes of which one has got a signal."""
+    group = Group(0, 2, torch.device("cpu"))
+    monkeypatch.setattr(Group, "agree", lambda self, value: value or told == "other")
+    monkeypatch.setattr("darts_core.stages.interrupt.stop_wanted", lambda: told == "first")
+    with pytest.raises(KeyboardInterrupt, match="a checkpoint is saved"):
+        check_stop(group)
 
 
 def test_what_several_processes_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,9 +31,10 @@ test-web: $(STAMP) ## the live page in a real Chromium (Debian's chromium and ch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt selenium
 	$(TEST_ENV) $(BIN)/python -m pytest -n 0 -m web tests/web
 
+# FAULTS=benchmarks/results writes down what each fault left in the books
 test-cluster: $(STAMP) ## studies, searches and multiruns on a Ray cluster of several nodes here, on Slurm, and on three hosts in namespaces (root)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray,slurm]'
-	$(TEST_ENV) $(BIN)/python -m pytest -n 0 -m cluster tests/cluster
+	$(TEST_ENV) $(if $(FAULTS),FAULTS=$(FAULTS)) $(BIN)/python -m pytest -n 0 -m cluster tests/cluster
 
 # SETS=oldest, PYTHONS="python3.12 python3.13", TORCH=2.13.0 (instead of a set's own), TESTS=tests
 test-versions: $(STAMP) ## tests with the oldest, the pinned and the newest packages, an environment each; other Pythons are resolved

@@ -65,10 +65,10 @@ log = logging.getLogger("darts_core")
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[BinaryIO]:
+def replacing(path: str | Path, *, forced: bool = True) -> Iterator[BinaryIO]:
     """A stream into a temporary file beside `path`; when the block ends well it is renamed onto `path`.
 
-    A kill or an error at any moment leaves the old file as it was.
+    A kill or an error at any moment leaves the old file as it was. So does a power cut where it is `forced`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,8 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
             with temporary.open("wb") as stream:
                 yield stream
                 stream.flush()
-                os.fsync(stream.fileno())
+                if forced:
+                    os.fsync(stream.fileno())
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from darts_kernels.standin import Launch, Variant
 
 __all__ = [
-    "CASES",
     "NETS",
     "RELAXATIONS",
     "STEPS",
@@ -39,7 +38,6 @@ __all__ = [
     "all_variants",
     "export_launches",
     "golden_variants",
-    "launches_by_step",
     "step_launches",
     "step_layout",
     "variants_by_value",
@@ -77,16 +75,14 @@ STEPS: tuple[OfflineCase, ...] = (
     *(replace(case, precision=p) for case in _SPACES for p in _PRECISIONS),
     *(OfflineCase(precision=p, batch=256) for p in _PRECISIONS),
 )
-"""The steps that a GPU is to run; `--all` compiles all of them and of the exported networks."""
-CASES: tuple[OfflineCase, ...] = (OfflineCase(), OfflineCase(precision="bf16"))
-"""The steps whose variants the golden file holds one and all (`golden_variants`)."""
+"""The steps that a GPU is to run."""
 NETS: tuple[OfflineCase, ...] = (
     *(OfflineCase(precision=p, layers=3) for p in _PRECISIONS),
     OfflineCase("nasbench201", precision="fp32", layers=1),
 )
 """The networks of the GPU's tests (`tests/gpu/places.py`)."""
 EXPORTS = tuple((dtype, batch) for dtype in (torch.float32, torch.bfloat16) for batch in (1, 256))
-"""Storage and batch of the exported DARTS_V2 that are compiled with `--all`."""
+"""Storage and batch of the exported DARTS_V2 that a GPU is to run."""
 
 
 def _network(case: OfflineCase) -> Any:
@@ -152,9 +148,7 @@ def export_launches(dtype: torch.dtype, batch: int) -> list[Launch]:
         return recorded(lambda: program(images))
 
 
-def all_variants(
-    cases: Iterable[OfflineCase] = CASES, *, exports: bool = False
-) -> dict[str, Variant]:
+def all_variants(cases: Iterable[OfflineCase], *, exports: bool = False) -> dict[str, Variant]:
     """Every variant of the cases, and of the exported networks if asked for, by name."""
     found: dict[str, Variant] = {}
 
@@ -195,29 +189,13 @@ def variants_by_value() -> Iterator[list[Variant]]:
         seen |= set(found)
 
 
-def launches_by_step() -> Iterator[list[Launch]]:
-    """The launches of every step in turn, then those of every exported network."""
-    for case in STEPS:
-        yield [launch for launches in step_launches(case).values() for launch in launches]
-    for dtype, batch in EXPORTS:
-        yield export_launches(dtype, batch)
-
-
 def golden_variants() -> dict[str, Variant]:
-    """What the golden file holds at least, by name: all of `CASES` and of the exported networks, and of every
-    other step the first variant of each kernel, which is that of its widest planes.
-    """
-    found = all_variants(exports=True)
-    for launches in launches_by_step():
-        first = {launch.variant.kernel: launch.variant for launch in reversed(launches)}
-        found |= {variant.name: variant for variant in first.values()}
-    return found
+    """What the golden file holds: all that the steps and the exported networks launch, by name."""
+    return all_variants(STEPS, exports=True)
 
 
 def missing(
-    rows: Mapping[str, Mapping[str, Any]],
-    variants: Mapping[str, Variant],
-    known: Mapping[str, Variant],
+    rows: Mapping[str, Mapping[str, Any]], variants: Mapping[str, Variant]
 ) -> Iterator[str]:
     """A sentence for every way in which the golden file differs from what is launched."""
     from darts_kernels.variants import changed
@@ -226,22 +204,19 @@ def missing(
         word = "changed" if variant.name in rows else "new"
         yield f"{variant.name} is {word}"
     for name in rows:
-        if name not in known:
+        if name not in variants:
             yield f"{name} is launched no more"
 
 
-def renew(processes: int, *, everything: bool = False) -> Path:
+def renew(processes: int) -> Path:
     """Bring the golden file up to date: compile what changed, keep the rest; stopped, it goes on there."""
     from darts_kernels.variants import changed, compiled, read_golden, write_golden
 
-    old = read_golden()
-    known = all_variants(STEPS, exports=True)
-    variants = known if everything else golden_variants()
+    old, variants = read_golden(), golden_variants()
     todo = changed(variants.values(), old)
     print(f"{len(todo)} of {len(variants)} variants to compile", flush=True)
-    names = {variant.name for variant in todo}
-    stale = {variant.name for variant in changed(known.values(), old)}
-    rows = {name: row for name, row in old.items() if name in known and name not in stale | names}
+    stale = {variant.name for variant in todo}
+    rows = {name: row for name, row in old.items() if name in variants and name not in stale}
     path = write_golden(rows)
     for number, (name, row) in enumerate(compiled(todo, processes), 1):
         rows[name] = row
@@ -256,7 +231,6 @@ def main() -> int:
     """Compare or renew; status 1 where the file is not true any more."""
     parser = argparse.ArgumentParser(description="the golden file of binaries (sm_90)")
     parser.add_argument("--renew", action="store_true", help="compile what changed, write the file")
-    parser.add_argument("--all", action="store_true", help="of every step and exported network")
     parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
     args = parser.parse_args()
     if os.environ.get("TRITON_INTERPRET") == "1":
@@ -265,10 +239,9 @@ def main() -> int:
     from darts_kernels.variants import read_golden
 
     if args.renew:
-        print(f"written: {renew(args.processes, everything=args.all)}")
+        print(f"written: {renew(args.processes)}")
         return 0
-    known = all_variants(STEPS, exports=True)
-    differences = list(missing(read_golden(), golden_variants(), known))
+    differences = list(missing(read_golden(), golden_variants()))
     print("\n".join(differences) or "the golden file is true")
     return int(bool(differences))
 

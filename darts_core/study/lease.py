@@ -8,6 +8,7 @@ on other hosts.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import time
@@ -20,7 +21,7 @@ from typing import Any, Protocol
 from optuna.exceptions import UpdateFinishedTrialError
 
 from darts_core.errors import ResumeError
-from darts_core.runlog import read_json, write_json
+from darts_core.runlog import read_json, replacing
 from darts_core.study.optuna_private import attr_of, set_attrs
 
 __all__ = [
@@ -162,7 +163,9 @@ class FileLeases:
 
     def write(self, number: int, lease: Lease) -> None:
         """Renew a trial's lease."""
-        write_json(self._path(number), lease.to_dict())
+        # a power cut ends what it stands for, and a torn one is none
+        with replacing(self._path(number), forced=False) as stream:
+            stream.write(json.dumps(lease.to_dict(), indent=2).encode())
 
     def remove(self, number: int) -> None:
         """Forget a trial's lease."""

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Container, Iterator, Mapping
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from optuna import Study
 from optuna.exceptions import UpdateFinishedTrialError
@@ -26,6 +26,7 @@ __all__ = [
     "attr_of",
     "draw_again",
     "draw_value",
+    "in_one_write",
     "is_settled",
     "numbered",
     "set_attr",
@@ -162,6 +163,13 @@ def attr_of(study: Study, number: int, name: str) -> Any:
     return None if found is None else json.loads(found[0])
 
 
+def in_one_write(study: Study) -> contextlib.AbstractContextManager[None]:
+    """A block whose writes to a journal become one; it reads none of them. Elsewhere nothing changes."""
+    backend: Any = getattr(study._storage, "_backend", None)
+    found: Any = getattr(backend, "together", contextlib.nullcontext)()
+    return cast("contextlib.AbstractContextManager[None]", found)
+
+
 def set_attrs(study: Study, number: int, attrs: Mapping[str, Any]) -> None:
     """Store several user attributes at once: one transaction, or one write to a journal.
 
@@ -171,7 +179,7 @@ def set_attrs(study: Study, number: int, attrs: Mapping[str, Any]) -> None:
     backend: Any = getattr(study._storage, "_backend", None)
     trial = _id(study, number)
     if not hasattr(backend, "scoped_session"):
-        with getattr(backend, "together", contextlib.nullcontext)():
+        with in_one_write(study):
             for name, value in attrs.items():
                 study._storage.set_trial_user_attr(trial, name, value)
         study._storage.get_trial(trial)  # what was wrong with it is raised here, not later
@@ -193,7 +201,7 @@ def told(
     values: list[float] | None,
     attrs: Mapping[str, Any],
 ) -> FrozenTrial:
-    """End the trial of that number with its attributes, in a database as one transaction; the ended trial.
+    """End the trial of that number with its attributes, as one transaction or one write; the ended trial.
 
     As `Study.tell`, which reads the whole trial once more. The values are checked ones.
 
@@ -209,7 +217,7 @@ def told(
         values = None if math.isnan(value) else [value]
     frozen.user_attrs = {**frozen.user_attrs, **attrs}
     study.sampler.after_trial(study, frozen, state, values)
-    with _with_what_follows(study, frozen._trial_id, number, attrs):
+    with _with_what_follows(study, frozen._trial_id, attrs):
         study._storage.set_trial_state_values(frozen._trial_id, state, values)
     frozen.state, frozen.values = state, values
     frozen.datetime_complete = datetime.now()
@@ -217,14 +225,15 @@ def told(
 
 
 @contextlib.contextmanager
-def _with_what_follows(
-    study: Study, trial: int, number: int, attrs: Mapping[str, Any]
-) -> Iterator[None]:
-    """Store attributes in the transaction of the storage's next write, which the block makes."""
+def _with_what_follows(study: Study, trial: int, attrs: Mapping[str, Any]) -> Iterator[None]:
+    """Store attributes together with the storage's next write, which the block makes."""
     backend: Any = getattr(study._storage, "_backend", None)
     if not hasattr(backend, "scoped_session"):
-        set_attrs(study, number, attrs)
-        yield
+        with in_one_write(study):
+            for name, value in attrs.items():
+                study._storage.set_trial_user_attr(trial, name, value)
+            yield
+        study._storage.get_trial(trial)  # what was wrong with it is raised here, not later
         return
     from optuna.storages._rdb import models
 

@@ -284,7 +284,7 @@ def suggest(trial: Any, space: Mapping[str, SearchDimension]) -> dict[str, Any]:
     Of a trial that was cut off while it was drawn, the stored values are drawn once more and not used, so
     that those which follow are what they would have been.
     """
-    from darts_core.study.optuna_private import draw_again, draw_value, is_settled
+    from darts_core.study.optuna_private import draw_again, draw_value, in_one_write, is_settled
 
     stored = trial.params
     params = _taken(space, lambda name, _: stored.get(name, _MISSING))
@@ -297,7 +297,8 @@ def suggest(trial: Any, space: Mapping[str, SearchDimension]) -> dict[str, Any]:
             draw_again(trial, name, distribution)
         return draw_value(trial, name, distribution)
 
-    return _taken(space, drawn) or {}
+    with in_one_write(trial.study):
+        return _taken(space, drawn) or {}
 
 
 def _taken(

@@ -35,6 +35,11 @@ class Precision:
     outputs: torch.dtype
     dot: str
 
+    @property
+    def splits(self) -> bool:
+        """Whether a product splits its operands in two, which takes twice the registers."""
+        return self.dot == "tf32x3"
+
 
 # TF32 products keep 10 mantissa bits of their operands, as fp16 does: storing what only feeds such a
 # product in fp16 halves its bytes and rounds it once, where TF32 would round it. A pointwise output is read

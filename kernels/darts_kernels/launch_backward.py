@@ -198,13 +198,14 @@ def reduction_gradients(call: CellCall, work: Work) -> None:
         C=s.C, CP=s.CP, BLOCK=block, **shape,
     )  # fmt: skip
     if run.keep:
+        halves = 2 if run.precision.splits else 1
         programs = triton.cdiv(s.pixels, t.back_block * t.back_steps)
         point_stats._point_backward_kernel[(programs, 1, layout.reduced_edges)](
             saved.state, work.dstate, s.tables.source, *places, *of_norm, weights,
             work.partials["reduction"], saved.drawn, s.batch, s.pixels, layout.reduced_edges,
             layout.rows["reduction"], parts,
-            CI=s.C, CIB=s.CP, CO=s.C, COP=s.CP, REDUCE=True, STRIDED=True, BLOCK=t.back_block,
-            STEPS=t.back_steps, DX=False, WGRAD=True, **shape,
+            CI=s.C, CIB=s.CP, CO=s.C, COP=s.CP, REDUCE=True, STRIDED=True,
+            BLOCK=t.back_block // halves, STEPS=t.back_steps * halves, DX=False, WGRAD=True, **shape,
         )  # fmt: skip
 
 
@@ -297,7 +298,7 @@ def _input_gradient(
     section, shares = layout.sections[f"input{index}"], call.flat
     # two products a tile where it is halved: wider blocks spill registers
     block = 128 if s.CFP <= (16 if reduces else 32) else 64
-    chunk = min(64, max(16, next_power_of_2(channels)))
+    chunk = min(32 if reduces and run.precision.splits else 64, max(16, next_power_of_2(channels)))
     steps = max(1, min(8, s.input_pixels // block // 256))
     programs = triton.cdiv(s.input_pixels, block * steps)
     if grad_flat is not None:

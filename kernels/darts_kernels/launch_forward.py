@@ -35,6 +35,7 @@ def load_inputs(call: CellCall, inputs: list[Tensor]) -> None:
             place.view(x.shape).copy_(x)
         return
     block = 128 if s.CFP <= 32 else 64
+    steps = 2 if run.precision.splits else 1
     parts = triton.cdiv(s.input_pixels, block)
     sums = torch.empty(layout.inputs * s.CF, parts, 2, device=saved.moments.device)
     for index, x in enumerate(inputs):
@@ -44,8 +45,9 @@ def load_inputs(call: CellCall, inputs: list[Tensor]) -> None:
             x, s.tables.one, call.params(f"input{index}"), place, sums, saved.drawn,
             s.batch, s.input_pixels, parts, index * s.CF,
             CI=width, CIB=min(64, max(16, next_power_of_2(width))), CO=s.CF, COP=s.CFP,
-            HI=x.shape[2], WI=x.shape[3], H=s.HI, W=s.WI, REDUCE=reduces, BLOCK=block,
-            DOT=run.precision.dot, SLOTS=1, SPARSE=False, **s.options(4, 0, 2),
+            HI=x.shape[2], WI=x.shape[3], H=s.HI, W=s.WI, REDUCE=reduces,
+            BLOCK=block // steps, STEPS=steps, DOT=run.precision.dot, SLOTS=1, SPARSE=False,
+            **s.options(4, 0, 2),
         )  # fmt: skip
     point_stats.normalize(
         saved.full, saved.full, sums, saved.moments, run.running_mean, run.running_var, None,
@@ -136,12 +138,13 @@ def pool_states(call: CellCall, wave: Wave, sums: Tensor) -> None:
 def reduce_inputs(call: CellCall, sums: Tensor) -> None:
     """The factorised reductions of all edges that leave an input, with partial moments."""
     run, s, layout, saved, t = call.run, call.s, call.layout, call.saved, call.s.tiles
+    steps = 4 if run.precision.splits else 1
     point_stats._point_kernel[(s.parts, layout.reduced_edges)](
         saved.state, s.tables.source, call.params("reduction"), saved.reduced, sums,
         saved.drawn, s.batch, s.pixels, s.parts, layout.rows["reduction"],
         CI=s.C, CIB=min(64, s.CP), CO=s.C, COP=s.CP, HI=s.HI, WI=s.WI, H=s.H, W=s.W, REDUCE=True,
-        BLOCK=t.chunk, DOT=run.precision.dot, SLOTS=len(layout.slots), SPARSE=run.sparse,
-        **s.options(8, 0, 1),
+        BLOCK=t.chunk // steps, STEPS=steps, DOT=run.precision.dot, SLOTS=len(layout.slots),
+        SPARSE=run.sparse, **s.options(8, 0, 1),
     )  # fmt: skip
 
 

@@ -188,14 +188,18 @@ def _split_kernel(
             argmax_ptr + source.to(tl.int64) * batch * (REST * HW)
             + n * (REST * HW) + c * HW + inside, mask=mask, other=0,
         )  # fmt: skip
-        y = inside // W * 2
-        x = inside % W * 2
         start, sample = place_of(place_ptr, source, ALIGNED)
-        spot = start + q * (HI * WI) + n * sample + y * WI + x
-        for t in tl.static_range(4):
-            there = mask & (y + t // 2 < HI) & (x + t % 2 < WI)
-            grad = tl.where(winner == t, total, 0.0).to(dfull_ptr.dtype.element_ty)
-            tl.store(dfull_ptr + spot + (t // 2 * WI + t % 2), grad, mask=there)
+        # a row of windows is two rows of gradients, each written whole: left and right ones side by side
+        k = part * (2 * BLOCK) + tl.arange(0, 2 * BLOCK)
+        y = k // (2 * W) % H * 2
+        x = k % (2 * W)
+        spot = start + q * (HI * WI) + k // (2 * HW) * sample + y * WI + x
+        for row in tl.static_range(2):
+            left = tl.where(winner == 2 * row, total, 0.0)
+            right = tl.where(winner == 2 * row + 1, total, 0.0)
+            grad = tl.interleave(left, right).to(dfull_ptr.dtype.element_ty)
+            there = (k < 2 * pixels) & (y + row < HI) & (x < WI)
+            tl.store(dfull_ptr + spot + row * WI, grad, mask=there)
     else:
         start, sample = place_of(place_ptr, source, ALIGNED)
         spot = start + q * HW + n * sample + inside

@@ -27,7 +27,7 @@ import triton.language as tl
 from torch import Tensor
 
 from darts_kernels._common import next_power_of_2
-from darts_kernels._device import begin, larger, place_of, relu
+from darts_kernels._device import begin, larger, merge_moments, place_of, relu
 from darts_kernels.norm import inverse_deviation, keep_moments, norm_gradient, row_moments
 
 __all__ = ["normalize", "point_reference"]
@@ -53,7 +53,8 @@ def _point_kernel(
     x_ptr, source_ptr, weight_ptr, y_ptr, sum_ptr, drawn_ptr, batch, pixels, parts, row0,
     CI: tl.constexpr, CIB: tl.constexpr, CO: tl.constexpr, COP: tl.constexpr, HI: tl.constexpr,
     WI: tl.constexpr, H: tl.constexpr, W: tl.constexpr, REDUCE: tl.constexpr,
-    BLOCK: tl.constexpr, DOT: tl.constexpr, SLOTS: tl.constexpr, SPARSE: tl.constexpr,
+    BLOCK: tl.constexpr, STEPS: tl.constexpr, DOT: tl.constexpr, SLOTS: tl.constexpr,
+    SPARSE: tl.constexpr,
     OVERLAP: tl.constexpr = False,
 ):  # fmt: skip
     begin(OVERLAP)
@@ -63,47 +64,60 @@ def _point_kernel(
         if tl.load(drawn_ptr + z * SLOTS + (SLOTS - 1)) == 0:
             return
     HW: tl.constexpr = H * W
-    j = part * BLOCK + tl.arange(0, BLOCK)
-    mask_p = j < pixels
-    n = j // HW
     co = tl.arange(0, COP)
     mask_o = co < CO
     base = x_ptr + tl.load(source_ptr + z).to(tl.int64) * batch * (CI * HI * WI)
-    if REDUCE:
-        y = j % HW // W * 2
-        x = j % W * 2
-        place = n * (CI * HI * WI) + y * WI + x
-        odd = mask_p & (y + 1 < HI) & (x + 1 < WI)
-    else:
-        place = n * (CI * HW) + j % HW
-    acc = tl.zeros([COP, BLOCK], tl.float32)
-    for start in tl.static_range(0, CI, CIB):
-        ci = start + tl.arange(0, CIB)
-        mask_i = ci < CI
-        spot = base + (ci[:, None] * (HI * WI) + place[None, :])
-        weights = weight_ptr + z * (CO * CI) + (co[:, None] * CI + ci[None, :])
-        mask_w = mask_o[:, None] & mask_i[None, :]
-        value = tl.load(spot, mask=mask_i[:, None] & mask_p[None, :], other=0.0)
-        value = relu(value)
+    count = 0.0
+    mean = tl.zeros([COP], tl.float32)
+    second = tl.zeros([COP], tl.float32)
+    for step in range(STEPS):
+        first = (part * STEPS + step) * BLOCK
+        j = first + tl.arange(0, BLOCK)
+        mask_p = j < pixels
+        n = j // HW
         if REDUCE:
-            weight = tl.load(weights, mask=mask_w & (co < CO // 2)[:, None], other=0.0)
-            acc = tl.dot(weight.to(value.dtype), value, acc, input_precision=DOT)
-            value = tl.load(spot + (WI + 1), mask=mask_i[:, None] & odd[None, :], other=0.0)
-            value = relu(value)
-            weight = tl.load(weights, mask=mask_w & (co >= CO // 2)[:, None], other=0.0)
-            acc = tl.dot(weight.to(value.dtype), value, acc, input_precision=DOT)
+            y = j % HW // W * 2
+            x = j % W * 2
+            place = n * (CI * HI * WI) + y * WI + x
+            odd = mask_p & (y + 1 < HI) & (x + 1 < WI)
         else:
-            weight = tl.load(weights, mask=mask_w, other=0.0)
-            acc = tl.dot(weight.to(value.dtype), value, acc, input_precision=DOT)
-    mask = mask_o[:, None] & mask_p[None, :]
-    out = y_ptr + z * batch * (CO * HW) + (co[:, None] * HW + (n * (CO * HW) + j % HW)[None, :])
-    tl.store(out, acc.to(y_ptr.dtype.element_ty), mask=mask)
-    count = tl.minimum(tl.maximum(pixels - part * BLOCK, 0), BLOCK).to(tl.float32)
-    mean = tl.sum(acc, 1) / larger(count, 1.0)
-    centred = tl.where(mask, acc - mean[:, None], 0.0)
+            place = n * (CI * HW) + j % HW
+        acc = tl.zeros([COP, BLOCK], tl.float32)
+        for start in tl.static_range(0, CI, CIB):
+            ci = start + tl.arange(0, CIB)
+            mask_i = ci < CI
+            spot = base + (ci[:, None] * (HI * WI) + place[None, :])
+            weights = weight_ptr + z * (CO * CI) + (co[:, None] * CI + ci[None, :])
+            mask_w = mask_o[:, None] & mask_i[None, :]
+            value = tl.load(spot, mask=mask_i[:, None] & mask_p[None, :], other=0.0)
+            value = relu(value)
+            if REDUCE:
+                weight = tl.load(weights, mask=mask_w & (co < CO // 2)[:, None], other=0.0)
+                acc = tl.dot(weight.to(value.dtype), value, acc, input_precision=DOT)
+                value = tl.load(spot + (WI + 1), mask=mask_i[:, None] & odd[None, :], other=0.0)
+                value = relu(value)
+                weight = tl.load(weights, mask=mask_w & (co >= CO // 2)[:, None], other=0.0)
+                acc = tl.dot(weight.to(value.dtype), value, acc, input_precision=DOT)
+            else:
+                weight = tl.load(weights, mask=mask_w, other=0.0)
+                acc = tl.dot(weight.to(value.dtype), value, acc, input_precision=DOT)
+        mask = mask_o[:, None] & mask_p[None, :]
+        out = y_ptr + z * batch * (CO * HW) + (co[:, None] * HW + (n * (CO * HW) + j % HW)[None, :])
+        tl.store(out, acc.to(y_ptr.dtype.element_ty), mask=mask)
+        tile_count = tl.minimum(tl.maximum(pixels - first, 0), BLOCK).to(tl.float32)
+        tile_mean = tl.sum(acc, 1) / larger(tile_count, 1.0)
+        centred = tl.where(mask, acc - tile_mean[:, None], 0.0)
+        tile_second = tl.sum(centred * centred, 1)
+        if STEPS == 1:
+            mean = tile_mean
+            second = tile_second
+        else:
+            count, mean, second = merge_moments(
+                count, mean, second, tile_count, tile_mean, tile_second
+            )
     row = sum_ptr + ((row0 + z * CO + co) * parts + part) * 2
     tl.store(row, mean, mask=mask_o)
-    tl.store(row + 1, tl.sum(centred * centred, 1), mask=mask_o)
+    tl.store(row + 1, second, mask=mask_o)
 
 
 @triton.jit(do_not_specialize=["row0", "parts", "chunk"])

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from darts_core.bench.results import write_results
+
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_enable_metrics_collection", "0")
 _TRIES = 10
@@ -28,6 +30,20 @@ def pytest_collection_modifyitems(config, items):
         else:
             continue
         item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def figures():
+    """Takes a row of `figures.row` for each fault; written where `FAULTS` names a folder."""
+    rows = []
+    yield rows.append
+    if rows and (folder := os.environ.get("FAULTS")):
+        notes = {
+            "run_twice": "trials of which two workers wrote the end",
+            "epochs_trained_again": "by a host that had no answer while it was cut off",
+        }
+        command = f"make test-cluster FAULTS={folder}"
+        print(write_results("faults", rows, folder=folder, command=command, notes=notes))
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from figures import row
 from hosts import hosts, why_not
 
 from benchmarks import postgresql
@@ -121,6 +122,12 @@ class Study:
         assert sorted(r["number"] for r in results) == list(range(self.trials))
         return {r["number"]: r["attempts"] for r in results}
 
+    def row(self, fault):
+        """The figures of a fault."""
+        results = self.folder.glob("*/trials/*/result.json")
+        where = "three hosts, a database in common"
+        return row(fault, where, results, self.trials, self.epochs())
+
     def epochs(self):
         """How often each epoch of each trial was trained."""
         lines = [line.split() for line in self.notes.read_text().splitlines()]
@@ -131,7 +138,9 @@ ONCE = {(number, epoch): 1 for number in range(TRIALS) for epoch in range(EPOCHS
 
 
 @pytest.mark.parametrize("fault", ["cut", "off"])
-def test_a_trial_of_a_host_that_is_gone_goes_on_elsewhere_once(fault, three, server, tmp_path):
+def test_a_trial_of_a_host_that_is_gone_goes_on_elsewhere_once(
+    fault, three, server, tmp_path, figures
+):
     first, *others = three
     study = Study(server, tmp_path, stale_seconds=20)
     study.hold(first)
@@ -155,9 +164,11 @@ def test_a_trial_of_a_host_that_is_gone_goes_on_elsewhere_once(fault, three, ser
     # nothing but what the first host did without an answer was trained twice
     assert study.epochs() == {**ONCE, (int(number), 1): 1 + (fault == "cut")}
     assert f"trial {number} was interrupted" in "".join(map(study.said, others))
+    happened = {"cut": "is cut off, and back later", "off": "is switched off"}
+    figures(study.row(f"a host {happened[fault]}"))
 
 
-def test_a_host_that_is_back_in_time_keeps_its_trial(three, server, tmp_path):
+def test_a_host_that_is_back_in_time_keeps_its_trial(three, server, tmp_path, figures):
     first, *others = three
     study = Study(server, tmp_path, stale_seconds=3600)
     study.hold(first)
@@ -173,10 +184,11 @@ def test_a_host_that_is_back_in_time_keeps_its_trial(three, server, tmp_path):
     assert set(study.attempts(tmp_path / "look").values()) == {1}
     assert study.epochs() == ONCE
     assert "the database's server is away" in study.said(first)
+    figures(study.row("a host is cut off, and back in time"))
 
 
 def test_a_host_that_is_cut_off_with_the_studys_lock_does_not_hold_up_the_others(
-    three, server, tmp_path
+    three, server, tmp_path, figures
 ):
     first, *others = three
     study = Study(server, tmp_path)
@@ -192,10 +204,11 @@ def test_a_host_that_is_cut_off_with_the_studys_lock_does_not_hold_up_the_others
         study.programs["one"].kill()
     assert set(study.attempts(tmp_path / "look").values()) == {1}
     assert study.epochs() == ONCE
+    figures(study.row("a host is cut off with the study's lock"))
 
 
 @pytest.mark.skipif(not FAKETIME, reason="Debian's libfaketime is not installed")
-def test_clocks_ten_minutes_off_and_one_that_jumps(three, server, tmp_path):
+def test_clocks_ten_minutes_off_and_one_that_jumps(three, server, tmp_path, figures):
     """Ahead, behind, and one that is put right while a trial runs."""
     study, jumps = Study(server, tmp_path), tmp_path / "clock"
     study.hold(three[2])
@@ -217,9 +230,10 @@ def test_clocks_ten_minutes_off_and_one_that_jumps(three, server, tmp_path):
     assert study.epochs() == ONCE
     assert "this host's clock is 10 minutes ahead of the database's" in study.said(three[0])
     assert "this host's clock is 10 minutes behind the database's" in study.said(three[1])
+    figures(study.row("clocks ten minutes ahead and behind, one that jumps"))
 
 
-def test_the_database_is_restarted_while_three_hosts_work(three, server, tmp_path):
+def test_the_database_is_restarted_while_three_hosts_work(three, server, tmp_path, figures):
     study = Study(server, tmp_path)
     for host in three:
         study.hold(host)
@@ -235,9 +249,10 @@ def test_the_database_is_restarted_while_three_hosts_work(three, server, tmp_pat
     assert set(study.attempts(tmp_path / "look").values()) == {1}
     assert study.epochs() == ONCE
     assert all("the database's server is away" in study.said(host) for host in three)
+    figures(study.row("the database is restarted"))
 
 
-def test_a_slow_network(three, server, tmp_path):
+def test_a_slow_network(three, server, tmp_path, figures):
     study = Study(server, tmp_path, trials=3)
     three[0].slow("128kbit")
     try:
@@ -254,3 +269,4 @@ def test_a_slow_network(three, server, tmp_path):
     assert set(study.epochs().values()) == {1}
     assert "the database answers slowly" in study.said(three[0])
     assert "the database answers slowly" not in study.said(three[1])
+    figures(study.row("a network of 128 kbit/s"))

@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+from figures import study_row
 from ray_objectives import training
 
 from darts_core.study import run_study
@@ -65,7 +66,7 @@ def driver(folder, address):
         process.wait()
 
 
-def test_a_lost_node_is_a_lost_worker_and_a_new_one_takes_its_trials(tmp_path, cluster):
+def test_a_lost_node_is_a_lost_worker_and_a_new_one_takes_its_trials(tmp_path, cluster, figures):
     """Two workers ask for places on a cluster with one: the second waits, and claims nothing meanwhile."""
     node, folder = cluster.add(), tmp_path / "far"
     with driver(folder, cluster.address) as process:
@@ -83,9 +84,12 @@ def test_a_lost_node_is_a_lost_worker_and_a_new_one_takes_its_trials(tmp_path, c
         len({worker for _, worker in json.loads((folder / "trials/0000/state.json").read_text())})
         == 2
     )
+    figures(
+        study_row("a node is killed, another one added", "Ray, several nodes", far, epochs_of(far))
+    )
 
 
-def test_a_killed_driver_goes_on_where_it_was(tmp_path, cluster):
+def test_a_killed_driver_goes_on_where_it_was(tmp_path, cluster, figures):
     cluster.add()
     with driver(tmp_path, cluster.address):
         pass
@@ -93,6 +97,14 @@ def test_a_killed_driver_goes_on_where_it_was(tmp_path, cluster):
     assert [r.state for r in result.trials] == ["complete"] * 6
     assert epochs_of(result) == [[0, 1, 2]] * 6
     assert result.spent["epochs"] == 18
+    figures(
+        study_row(
+            "the driver is killed, and started again",
+            "Ray, several nodes",
+            result,
+            epochs_of(result),
+        )
+    )
 
 
 def test_elements_of_a_multirun_are_tasks(tmp_path, cluster):

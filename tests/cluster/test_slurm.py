@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from figures import study_row
 
 from benchmarks.slurm_node import slurm_node, why_not
 from darts_core.study import run_study
@@ -61,7 +62,7 @@ def epochs_of(result):
     ]
 
 
-def test_a_job_that_is_told_to_leave_saves_is_queued_again_and_goes_on(tmp_path):
+def test_a_job_that_is_told_to_leave_saves_is_queued_again_and_goes_on(tmp_path, figures):
     far = tmp_path / "far"
     During(far, lambda lease: os.kill(lease["pid"], signal.SIGUSR2))
     result = study(far)
@@ -79,9 +80,10 @@ def test_a_job_that_is_told_to_leave_saves_is_queued_again_and_goes_on(tmp_path)
     log = "".join(path.read_text() for path in far.glob("slurm/*_log.*"))
     assert "SIGUSR2: this job leaves when what runs is saved" in log
     assert "Requeued job" in log
+    figures(study_row("a job is told to leave", "submitit's processes", result, epochs_of(result)))
 
 
-def test_a_killed_job_is_replaced_and_its_trial_goes_on(tmp_path, caplog):
+def test_a_killed_job_is_replaced_and_its_trial_goes_on(tmp_path, caplog, figures):
     def kill(lease):
         os.kill(lease["pid"], signal.SIGKILL)
 
@@ -90,6 +92,7 @@ def test_a_killed_job_is_replaced_and_its_trial_goes_on(tmp_path, caplog):
     assert [r.state for r in result.trials] == ["complete"] * 6
     assert epochs_of(result) == [[0, 1, 2]] * 6
     assert "a job ended before its time" in caplog.text
+    figures(study_row("a job is killed", "submitit's processes", result, epochs_of(result)))
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +104,7 @@ def slurm():
         yield conf
 
 
-def test_an_array_of_slurm_is_preempted_and_queued_again(tmp_path, slurm):
+def test_an_array_of_slurm_is_preempted_and_queued_again(tmp_path, slurm, figures):
     """A real sbatch: two workers; the one with trial 0 is warned, and goes on after Slurm queued it again."""
 
     def warn(lease):
@@ -120,9 +123,10 @@ def test_an_array_of_slurm_is_preempted_and_queued_again(tmp_path, slurm):
     assert "Requeued job" in log
     # nothing is left in the queue
     assert not _jobs()
+    figures(study_row("a job is told to leave", "Slurm, one node", result, epochs_of(result)))
 
 
-def test_jobs_of_a_killed_command_are_found_again(tmp_path, slurm, caplog):
+def test_jobs_of_a_killed_command_are_found_again(tmp_path, slurm, caplog, figures):
     code = (
         "import sys; from pathlib import Path; from test_slurm import study; "
         "study(Path(sys.argv[1]), slurm={})"
@@ -142,6 +146,11 @@ def test_jobs_of_a_killed_command_are_found_again(tmp_path, slurm, caplog):
         json.loads((r.folder / "result.json").read_text())["attempts"] for r in result.trials
     ]
     assert attempts == [1] * 6
+    figures(
+        study_row(
+            "the command is killed, and started again", "Slurm, one node", result, epochs_of(result)
+        )
+    )
 
 
 def _jobs():

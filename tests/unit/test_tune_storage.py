@@ -206,3 +206,47 @@ def test_an_append_that_fails_half_way_leaves_the_journal_as_it_was(tmp_path, mo
     monkeypatch.undo()
     study.set_user_attr("k", 1)
     assert optuna.load_study(storage=open_storage(tmp_path), study_name="s").user_attrs == {"k": 1}
+
+
+def test_a_trial_forces_five_writes_however_many_settings_it_has(tmp_path, monkeypatch):
+    """The claim, the draws and the end in the journal, `config.yaml` and `result.json`; optuna alone six."""
+    from darts_core.study import run_study
+
+    forced, marks, fsync = [], [], os.fsync
+
+    def counted(file):
+        forced.append(Path(os.readlink(f"/proc/self/fd/{file}")).name)
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", counted)
+    space = {name: {"low": 0.0, "high": 1.0} for name in "abcd"}
+    run_study(
+        lambda trial: trial.params["a"], space, folder=tmp_path, trials=3, sampler="random",
+        pruner="none", on_trial=lambda record: marks.append(len(forced)),
+    )  # fmt: skip
+    of_a_trial = sorted(forced[marks[0] : marks[1]])
+    assert of_a_trial[2:] == ["study.journal"] * 3
+    assert [name.split(".")[1] for name in of_a_trial[:2]] == ["config", "result"]
+
+
+def test_what_a_trial_ends_with_stands_in_the_journal_with_its_state_or_not_at_all(tmp_path):
+    from darts_core.study.optuna_private import told
+
+    study = optuna.create_study(storage=open_storage(tmp_path), study_name="s")
+    path = tmp_path / "study.journal"
+    number = study.ask().number
+    before = path.read_bytes()
+    ended = told(study, number, optuna.trial.TrialState.COMPLETE, [1.0], {"reason": "finished"})
+    whole = path.read_bytes()
+    assert (ended.values, ended.user_attrs) == ([1.0], {"reason": "finished"})
+    assert whole.startswith(before)
+    # a cut anywhere in what was written leaves the attribute or nothing, never the state alone
+    for size in range(len(before), len(whole), 7):
+        path.write_bytes(whole[:size])
+        (found,) = optuna.load_study(storage=open_storage(tmp_path), study_name="s").trials
+        assert not found.state.is_finished()
+    path.write_bytes(whole)
+    (found,) = optuna.load_study(storage=open_storage(tmp_path), study_name="s").trials
+    assert (found.values, found.user_attrs) == ([1.0], {"reason": "finished"})
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+        told(study, number, optuna.trial.TrialState.COMPLETE, [2.0], {"reason": "again"})

@@ -51,7 +51,7 @@ def torchrun(folder: Path, *argv: str, expected: int = 0) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == expected, done.stdout
     return done.stdout
@@ -144,7 +144,7 @@ def test_synchronised_norms_give_the_search_and_the_finalists_of_one_process(
     torchrun(tmp_path, *argv)
     alone = [a for a in argv if a != "search.sync_batchnorm=true"]
     command = [sys.executable, "-m", "darts_core.cli", *alone, "search.path=plain"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=900)
     both = [
         rows(tmp_path / "runs" / "digits-nasbench201" / name / "search")
         for name in ("V001", "V002")
@@ -189,7 +189,7 @@ def test_a_training_in_two_processes_is_that_of_one(
     assert text.count("epoch 3/3") == 1
     assert text.count("trained: val") == 1
     command = [sys.executable, "-m", "darts_core.cli", *TRAIN]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=900)
     alone = tmp_path / "runs" / "digits-resnet8" / "V001" / "train"
     for two, one in zip(rows(folder), rows(alone), strict=True):
         assert two == pytest.approx(one, rel=1e-3)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from darts_core import cli
 from darts_core.checkpoint import load_checkpoint
 from darts_core.commands.ranks import Ranks, current_ranks, lost_process_told
 from darts_core.distributed import Group
@@ -256,7 +257,9 @@ def test_all_processes_stop_after_the_epoch_in_which_one_is_told(
         check_stop(group)
 
 
-def test_what_several_processes_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_several_processes_cannot_do_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert current_ranks() is None
     for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("TORCHELASTIC_RUN_ID", "none")):
         monkeypatch.setenv(name, value)
@@ -277,6 +280,14 @@ def test_what_several_processes_cannot_do_is_refused(monkeypatch: pytest.MonkeyP
     ):
         with pytest.raises(ConfigError):
             ranks.check(config, multirun=multirun)
+    # all processes refuse the same settings; the first one says so
+    for rank, count in (("1", 0), ("0", 1)):
+        monkeypatch.setenv("RANK", rank)
+        assert cli.main(["prune", "device=cpu"]) == 2
+        assert (
+            capsys.readouterr().err.count("torchrun is for `darts-core search, train, shrink`")
+            == count
+        )
     assert ranks.command_line("darts-core search seed=1").endswith("cli search seed=1")
     monkeypatch.setenv("RANK", "one")
     with pytest.raises(ConfigError, match="RANK"):

@@ -71,7 +71,9 @@ def test_the_picture_shows_every_network_of_the_results(tmp_path, monkeypatch):
         {"network": name, "n_images": 100, "accuracy": accuracy, "time_over_resnet8": time,
          "time_over_resnet8_by_fold": [0.9 * time, 1.2 * time]}
         for name, accuracy, time in (
-            (OURS, 99.0, 0.3), ("ResNet-8, width 16", 98.0, 1.0), ("ResNet-8, width 4", 97.0, 0.4), (HAND, 99.5, 0.2))
+            (OURS, 99.0, 0.3), (HAND, 99.5, 0.2),
+            ("ResNet-8, width 16", 98.0, 1.0), ("ResNet-8, width 4", 97.0, 0.4),
+        )
     ]  # fmt: skip
     path = write_results("demo-folds", rows, device="d", folder=tmp_path, notes={"folds": [0, 1]})
     demo_picture.draw(path, tmp_path / "demo.png")

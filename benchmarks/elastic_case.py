@@ -60,7 +60,7 @@ class Case:
     width: int = 16
     epochs: int = 20
     elastic_epochs: int = 10
-    front: tuple[float, ...] = (1.0, 0.85, 0.75, 0.6, 0.5, 0.42, 0.35, 0.25)
+    front: tuple[float, ...] = (1.0, 0.85, 0.75, 0.67, 0.6, 0.55, 0.5, 0.42, 0.35, 0.3, 0.25, 0.18)
     looks: int = 100
     budgets: tuple[float, ...] = (0.75, 0.5, 0.35, 0.25)
     fine_tuning: int = 1

@@ -119,8 +119,9 @@ class Group:
         """
         if self.processes == 1:
             return own
-        parts = [torch.empty_like(own.detach()) for _ in range(self.processes)]
-        dist.all_gather(parts, own.detach().contiguous())
+        sent = own.detach().contiguous()
+        parts = [torch.empty_like(sent) for _ in range(self.processes)]
+        dist.all_gather(parts, sent)
         parts[self.rank] = own
         return torch.cat(parts)
 

@@ -16,6 +16,7 @@ from darts_core.search import SearchConfig
 from darts_core.search.distributed import ShardedBundle, search_distributed
 from darts_core.strategies import FirstOrder, Unrolled
 from darts_core.testing import tiny_bundle
+from darts_core.train import TrainConfig
 
 sys.path.insert(0, str(Path(__file__).parent))
 import distributed_worker as worker
@@ -191,7 +192,9 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
         join_group()
 
 
-def test_batches_that_have_no_equal_parts_are_refused():
+def test_what_cannot_be_shared_is_refused():
+    with pytest.raises(ConfigError, match=r"sync_batchnorm=true does not go with train.compile"):
+        TrainConfig(sync_batchnorm=True, compile=True)
     with pytest.raises(ConfigError, match=r"train.batch_size=9 .* 2 processes; use a multiple"):
         Group(0, 2, torch.device("cpu")).check_batch("train.batch_size", 9)
 

@@ -7,7 +7,8 @@ by running the trials that lie before it. Processor time is that of this process
 server, a trial, over the last `--window` trials before the count; statements and commits are counted at the
 driver. Beside it, in turns, the same trials by Optuna alone (`study.optimize`), which keeps no folders,
 leases or files of results. At the end the books are looked at: each number once, each complete, each with
-its result.
+its result. With `--filled` the trials between the last two counts are not run but copied into PostgreSQL's
+tables, complete, up to two windows before the last count: what a trial costs there takes minutes, not hours.
 """
 
 from __future__ import annotations
@@ -106,8 +107,38 @@ def a_trial(before: dict[str, float], after: dict[str, float], count: int) -> di
     return {key: round(value, 2) for key, value in {**ms, **used}.items()}
 
 
+_COPIES = (
+    "INSERT INTO trials (number, study_id, state, datetime_start, datetime_complete) "
+    "SELECT n, study_id, state, datetime_start, datetime_complete FROM trials, "
+    "generate_series(CAST(:first AS integer), CAST(:last AS integer)) AS n "
+    "WHERE number = 0 AND study_id = {study}",
+    "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) "
+    "SELECT new.trial_id, param_name, random(), distribution_json FROM {both} trial_params {of}",
+    "INSERT INTO trial_values (trial_id, objective, value, value_type) "
+    "SELECT new.trial_id, objective, value, value_type FROM {both} trial_values {of}",
+    "INSERT INTO trial_user_attributes (trial_id, key, value_json) "
+    "SELECT new.trial_id, key, value_json FROM {both} trial_user_attributes {of}",
+)
+
+
+def fill(spec: StudySpec, first: int, last: int) -> None:
+    """Copy the first trial, complete as it is, into the numbers from `first` to `last`."""
+    from sqlalchemy import text
+
+    study = "(SELECT study_id FROM studies WHERE study_name = :study)"
+    both = "trials AS old, trials AS new,"
+    of = (
+        "AS of WHERE old.number = 0 AND of.trial_id = old.trial_id AND new.study_id = old.study_id "
+        f"AND new.number BETWEEN :first AND :last AND old.study_id = {study}"
+    )
+    values = {"first": first, "last": last, "study": spec.study_name}
+    with open_storage(spec.folder, spec.storage).engine.begin() as connection:
+        for copy in _COPIES:
+            connection.execute(text(copy.format(study=study, both=both, of=of)), values)
+
+
 def ours(
-    counts: list[int], window: int, url: str | None, server: int | None, folder: Path
+    counts: list[int], window: int, url: str | None, server: int | None, folder: Path, filled: bool
 ) -> list[dict[str, Any]]:
     """Our books, at each count."""
     spec = StudySpec.make(
@@ -122,13 +153,17 @@ def ours(
     marks: dict[int, tuple[float, dict[str, float]]] = {}
     meter = Meter(server)
     wanted = {c for count in counts for c in (max(_WARM, count - window), count)}
-    ended = 0
+    ended, copied = 0, 0
 
     def note(record: Any) -> None:
-        nonlocal ended
+        nonlocal ended, copied
         ended += 1
         if ended in wanted:
             marks[ended] = (time.time(), meter.now())
+        if filled and ended == counts[-2]:
+            copied = max(0, counts[-1] - 2 * window - ended)
+            fill(spec, ended, ended + copied - 1)
+            ended += copied
 
     with meter.counting():
         work(spec, CallableRunner(nothing, spec.wanted), on_trial=note, say=False)
@@ -138,24 +173,27 @@ def ours(
         cost = a_trial(marks[first][1], marks[count][1], count - first)
         wall = 1000 * (marks[count][0] - marks[first][0]) / (count - first)
         rows.append({"trials": count, **cost, "wall_ms": round(wall, 2)})
-    rows[-1] |= books(spec)
+    rows[-1] |= books(spec, range(counts[-2], counts[-2] + copied) if copied else range(0))
     return rows
 
 
-def books(spec: StudySpec) -> dict[str, Any]:
-    """Whether each trial stands once in them, and how many bytes they take."""
+def books(spec: StudySpec, copied: range) -> dict[str, Any]:
+    """Whether each trial stands once in them, and how many bytes they take; copied ones have no files."""
     trials = Ledger(spec).trials()
     exact = [t.number for t in trials] == list(range(len(trials)))
     exact &= all(
         t.state.name == "COMPLETE" and t.user_attrs["reason"] == "finished" for t in trials
     )
     results = [read_json(p) for p in sorted(spec.folder.glob("trials/*/result.json"))]
-    exact &= sorted(r["number"] for r in results) == [t.number for t in trials]
+    exact &= sorted(r["number"] for r in results) == [
+        t.number for t in trials if t.number not in copied
+    ]
     exact &= all(r["attempts"] == 1 and r["values"] == trials[r["number"]].values for r in results)
     journal = spec.folder / "study.journal"
     files = [p for p in (spec.folder / "trials").rglob("*") if p.is_file()]
     return {
         "books_exact": bool(exact),
+        "copied": len(copied),
         "journal_bytes": journal.stat().st_size if journal.is_file() else None,
         "trial_files": len(files),
         "trial_bytes": sum(p.stat().st_size for p in files),
@@ -184,8 +222,11 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=100)
     kinds = ("journal", "sqlite", "postgresql")
     parser.add_argument("--storage", nargs="+", choices=kinds, default=list(kinds))
+    parser.add_argument("--filled", action="store_true", help="copy most trials (PostgreSQL)")
     parser.add_argument("--out", default="benchmarks/results")
     args = parser.parse_args()
+    if args.filled and (args.storage != ["postgresql"] or len(args.trials) < 2):
+        parser.error("--filled takes --storage postgresql and two counts")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     rows: list[dict[str, Any]] = []
     for kind in args.storage:
@@ -203,7 +244,9 @@ def main() -> None:
             found = [
                 {"way": "Optuna alone", **plain(args.trials[0], url, server, folder / "plain")}
             ]
-            mine = ours(sorted(args.trials), args.window, url, server, folder / "study")
+            mine = ours(
+                sorted(args.trials), args.window, url, server, folder / "study", args.filled
+            )
             first = mine[0]["processor_ms"]
             found += [{"way": "darts-core", **row} for row in mine]
             for row in found[1:]:

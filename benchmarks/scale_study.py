@@ -2,9 +2,9 @@
 
     python benchmarks/scale_study.py --trials 50 500 5000 10000 --storage journal postgresql
 
-One worker runs trials that do nothing, drawn at random and without a pruner; each count in turn is reached
-by running the trials that lie before it. Processor time is that of this process and of the database's
-server, a trial, over the last `--window` trials before the count; statements and commits are counted at the
+One worker runs trials that do nothing, their settings drawn at random, without a pruner; each count in turn
+is reached by running the trials that lie before it. Processor time is that of this process and of the
+database's server, a trial, over the last `--window` trials before the count; statements and commits are counted at the
 driver. Beside it, in turns, the same trials by Optuna alone (`study.optimize`), which keeps no folders,
 leases or files of results. At the end the books are looked at: each number once, each complete, each with
 its result. With `--filled` the trials between the last two counts are not run but copied into PostgreSQL's
@@ -38,13 +38,17 @@ from darts_core.study.storage import open_storage
 from darts_core.study.study import open_study
 from darts_core.study.worker import work
 
-SPACE = {"x": {"low": 0.0, "high": 1.0}}
 _WARM = 20
 
 
+def space_of(settings: int) -> dict[str, Any]:
+    """So many ranges."""
+    return {f"x{index}": {"low": 0.0, "high": 1.0} for index in range(settings)}
+
+
 def nothing(trial: Any) -> float:
-    """The trial: its only parameter."""
-    return float(trial.params["x"])
+    """The trial: its first parameter."""
+    return float(trial.params["x0"])
 
 
 class Meter:
@@ -138,11 +142,17 @@ def fill(spec: StudySpec, first: int, last: int) -> None:
 
 
 def ours(
-    counts: list[int], window: int, url: str | None, server: int | None, folder: Path, filled: bool
+    counts: list[int],
+    settings: int,
+    window: int,
+    url: str | None,
+    server: int | None,
+    folder: Path,
+    filled: bool,
 ) -> list[dict[str, Any]]:
     """Our books, at each count."""
     spec = StudySpec.make(
-        SPACE,
+        space_of(settings),
         Budget(trials=counts[-1]),
         folder=folder,
         sampler="random",
@@ -200,18 +210,25 @@ def books(spec: StudySpec, copied: range) -> dict[str, Any]:
     }
 
 
-def plain(trials: int, url: str | None, server: int | None, folder: Path) -> dict[str, Any]:
+def plain(
+    trials: int, settings: int, url: str | None, server: int | None, folder: Path
+) -> dict[str, Any]:
     """Optuna alone, over the same storage."""
     # its own way of connecting, too
     storage = open_storage(folder) if url is None else optuna.storages.RDBStorage(url)
     study = optuna.create_study(
         storage=storage, study_name="plain", sampler=optuna.samplers.RandomSampler(seed=0)
     )
-    study.optimize(lambda t: t.suggest_float("x", 0.0, 1.0), n_trials=_WARM)
+
+    def drawn(trial: Any) -> float:
+        values = [trial.suggest_float(name, 0.0, 1.0) for name in space_of(settings)]
+        return float(values[0])
+
+    study.optimize(drawn, n_trials=_WARM)
     meter = Meter(server)
     before = meter.now()
     with meter.counting():
-        study.optimize(lambda t: t.suggest_float("x", 0.0, 1.0), n_trials=trials - _WARM)
+        study.optimize(drawn, n_trials=trials - _WARM)
     return {"trials": trials, **a_trial(before, meter.now(), trials - _WARM)}
 
 
@@ -220,6 +237,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, nargs="+", default=[50, 500, 5000, 10000])
     parser.add_argument("--window", type=int, default=100)
+    parser.add_argument("--settings", type=int, default=1, help="drawn for each trial")
     kinds = ("journal", "sqlite", "postgresql")
     parser.add_argument("--storage", nargs="+", choices=kinds, default=list(kinds))
     parser.add_argument("--filled", action="store_true", help="copy most trials (PostgreSQL)")
@@ -242,10 +260,19 @@ def main() -> None:
                 running = stack.enter_context(postgresql_server(fsync="on"))
                 url, server = running.url, running.pid
             found = [
-                {"way": "Optuna alone", **plain(args.trials[0], url, server, folder / "plain")}
+                {
+                    "way": "Optuna alone",
+                    **plain(args.trials[0], args.settings, url, server, folder / "plain"),
+                }
             ]
             mine = ours(
-                sorted(args.trials), args.window, url, server, folder / "study", args.filled
+                sorted(args.trials),
+                args.settings,
+                args.window,
+                url,
+                server,
+                folder / "study",
+                args.filled,
             )
             first = mine[0]["processor_ms"]
             found += [{"way": "darts-core", **row} for row in mine]
@@ -261,6 +288,7 @@ def main() -> None:
         command=f"python benchmarks/scale_study.py {' '.join(sys.argv[1:])}".strip(),
         notes={
             "window": args.window,
+            "settings": args.settings,
             "sampler": "random",
             "pruner": "none",
             "workers": 1,

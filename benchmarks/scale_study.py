@@ -4,11 +4,12 @@
 
 One worker runs trials that do nothing, their settings drawn at random, without a pruner; each count in turn
 is reached by running the trials that lie before it. Processor time is that of this process and of the
-database's server, a trial, over the last `--window` trials before the count; statements and commits are counted at the
-driver. Beside it, in turns, the same trials by Optuna alone (`study.optimize`), which keeps no folders,
-leases or files of results. At the end the books are looked at: each number once, each complete, each with
-its result. With `--filled` the trials between the last two counts are not run but copied into PostgreSQL's
-tables, complete, up to two windows before the last count: what a trial costs there takes minutes, not hours.
+database's server, a trial, over the last `--window` trials before the count; statements and commits are
+counted at the driver. Beside it, in turns, the same trials by Optuna alone (`study.optimize`), which keeps
+no folders, leases or files of results. At the end the books are looked at: each number once, each complete,
+each with its result. With `--filled` the trials between the last two counts are not run but copied into
+PostgreSQL's tables, complete, up to two windows before the last count: what a trial costs there takes
+minutes, not hours.
 """
 
 from __future__ import annotations

@@ -7,9 +7,13 @@ is reached by running the trials that lie before it. Processor time is that of t
 database's server, a trial, over the last `--window` trials before the count; statements and commits are
 counted at the driver. Beside it, in turns, the same trials by Optuna alone (`study.optimize`), which keeps
 no folders, leases or files of results. At the end the books are looked at: each number once, each complete,
-each with its result. With `--filled` the trials between the last two counts are not run but copied into
-PostgreSQL's tables, complete, up to two windows before the last count: what a trial costs there takes
-minutes, not hours.
+each with its result.
+
+    python benchmarks/scale_study.py --trials 50 10000 --storage postgresql --in-turns
+
+With `--in-turns` two studies stand in one PostgreSQL, one for each of two counts, and ten trials of the one
+follow ten of the other, so that what else the machine does falls on both alike. The larger one has been run
+to the first count; from there to the second trials are copied in the tables, complete as they are.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -37,9 +42,10 @@ from darts_core.study.runner import CallableRunner
 from darts_core.study.spec import StudySpec
 from darts_core.study.storage import open_storage
 from darts_core.study.study import open_study
-from darts_core.study.worker import work
+from darts_core.study.worker import close, work
 
 _WARM = 20
+_TURN = 10
 
 
 def space_of(settings: int) -> dict[str, Any]:
@@ -143,13 +149,7 @@ def fill(spec: StudySpec, first: int, last: int) -> None:
 
 
 def ours(
-    counts: list[int],
-    settings: int,
-    window: int,
-    url: str | None,
-    server: int | None,
-    folder: Path,
-    filled: bool,
+    counts: list[int], settings: int, window: int, url: str | None, server: int | None, folder: Path
 ) -> list[dict[str, Any]]:
     """Our books, at each count."""
     spec = StudySpec.make(
@@ -164,17 +164,13 @@ def ours(
     marks: dict[int, tuple[float, dict[str, float]]] = {}
     meter = Meter(server)
     wanted = {c for count in counts for c in (max(_WARM, count - window), count)}
-    ended, copied = 0, 0
+    ended = 0
 
     def note(record: Any) -> None:
-        nonlocal ended, copied
+        nonlocal ended
         ended += 1
         if ended in wanted:
             marks[ended] = (time.time(), meter.now())
-        if filled and ended == counts[-2]:
-            copied = max(0, counts[-1] - 2 * window - ended)
-            fill(spec, ended, ended + copied - 1)
-            ended += copied
 
     with meter.counting():
         work(spec, CallableRunner(nothing, spec.wanted), on_trial=note, say=False)
@@ -184,7 +180,47 @@ def ours(
         cost = a_trial(marks[first][1], marks[count][1], count - first)
         wall = 1000 * (marks[count][0] - marks[first][0]) / (count - first)
         rows.append({"trials": count, **cost, "wall_ms": round(wall, 2)})
-    rows[-1] |= books(spec, range(counts[-2], counts[-2] + copied) if copied else range(0))
+    rows[-1] |= books(spec, range(0))
+    return rows
+
+
+def in_turns(
+    few: int, many: int, settings: int, window: int, url: str, server: int, folder: Path
+) -> list[dict[str, Any]]:
+    """Two studies with so many trials, and the next `window` trials of each in turns of ten."""
+    meter = Meter(server)
+    ledgers = {}
+    for count in (few, many):
+        spec = StudySpec.make(
+            space_of(settings), Budget(trials=count + _TURN + window), folder=folder / str(count),
+            sampler="random", pruner="none", storage=url, study_name=f"of-{count}",
+        )  # fmt: skip
+        open_study(spec)
+        work(spec, CallableRunner(nothing, spec.wanted), limit=few, say=False)
+        fill(spec, few, count - 1)
+        ledgers[count] = Ledger(spec)
+    used: dict[int, list[dict[str, float]]] = {few: [], many: []}
+    with meter.counting():
+        for turn in range(1 + window // _TURN):
+            for count, ledger in ledgers.items():
+                runner = CallableRunner(nothing, ledger.spec.wanted)
+                before = meter.now()
+                for _ in range(_TURN):
+                    claim = ledger.claim()
+                    assert claim is not None
+                    with claim.beating():
+                        ending = runner.run(claim, lambda epoch, row: None)
+                    close(ledger, claim, *ending)
+                if turn:  # in the first one all trials are read
+                    used[count].append(a_trial(before, meter.now(), _TURN))
+    rows = []
+    for count, ledger in ledgers.items():
+        each = [turn["processor_ms"] for turn in used[count]]
+        means = {
+            k: round(statistics.fmean(turn[k] for turn in used[count]), 2) for k in used[few][0]
+        }
+        spread = {"processor_ms_of_turns": [min(each), max(each)], "turns": len(each)}
+        rows.append({"trials": count, **means, **spread, **books(ledger.spec, range(few, count))})
     return rows
 
 
@@ -241,17 +277,18 @@ def main() -> None:
     parser.add_argument("--settings", type=int, default=1, help="drawn for each trial")
     kinds = ("journal", "sqlite", "postgresql")
     parser.add_argument("--storage", nargs="+", choices=kinds, default=list(kinds))
-    parser.add_argument("--filled", action="store_true", help="copy most trials (PostgreSQL)")
+    parser.add_argument("--in-turns", action="store_true", help="two counts, PostgreSQL")
     parser.add_argument("--out", default="benchmarks/results")
     args = parser.parse_args()
-    if args.filled and (args.storage != ["postgresql"] or len(args.trials) < 2):
-        parser.error("--filled takes --storage postgresql and two counts")
+    if args.in_turns and (args.storage != ["postgresql"] or len(args.trials) != 2):
+        parser.error("--in-turns takes --storage postgresql and two counts")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     rows: list[dict[str, Any]] = []
     for kind in args.storage:
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            url, server = None, None
+            url: Any = None
+            server: Any = None
             if kind == "sqlite":
                 url = f"sqlite:///{folder}/study.db"
             elif kind == "postgresql":
@@ -266,15 +303,11 @@ def main() -> None:
                     **plain(args.trials[0], args.settings, url, server, folder / "plain"),
                 }
             ]
-            mine = ours(
-                sorted(args.trials),
-                args.settings,
-                args.window,
-                url,
-                server,
-                folder / "study",
-                args.filled,
-            )
+            counts, way = sorted(args.trials), (args.settings, args.window)
+            if args.in_turns:
+                mine = in_turns(*counts, *way, url, server, folder / "study")
+            else:
+                mine = ours(counts, *way, url, server, folder / "study")
             first = mine[0]["processor_ms"]
             found += [{"way": "darts-core", **row} for row in mine]
             for row in found[1:]:
@@ -286,6 +319,7 @@ def main() -> None:
         "scale-study",
         rows,
         folder=args.out,
+        name="in-turns" if args.in_turns else "",
         command=f"python benchmarks/scale_study.py {' '.join(sys.argv[1:])}".strip(),
         notes={
             "window": args.window,
@@ -293,6 +327,7 @@ def main() -> None:
             "sampler": "random",
             "pruner": "none",
             "workers": 1,
+            "in_turns": args.in_turns,
             "files": f"below {tempfile.gettempdir()}",
         },
     )

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from darts_core.errors import ConfigError
 
-__all__ = ["CFG", "INFO", "OPTIONS", "SHELLS", "parse_arguments"]
+__all__ = ["CFG", "INFO", "OPTIONS", "SHELLS", "add_plugins", "parse_arguments"]
 
 CFG = ("job", "hydra", "all")
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
@@ -17,6 +17,15 @@ OPTIONS = (
     "--help", "--multirun", "--cfg", "--resolve", "--package", "--info", "--config-dir",
     "--shell-completion",
 )  # fmt: skip
+
+
+def add_plugins(parser: argparse.ArgumentParser) -> None:
+    """The option `--plugins A,B` of a command whose arguments are no overrides; it may be repeated."""
+    parser.add_argument(
+        # not as many words as follow: they would take the command's own files for modules
+        "--plugins", type=lambda text: text.split(","), action="extend", default=[],
+        metavar="MODULE[,MODULE]", help="import first",
+    )  # fmt: skip
 
 
 class _Parser(argparse.ArgumentParser):

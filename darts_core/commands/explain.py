@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from darts_core.commands.arguments import add_plugins
 from darts_core.commands.keyvalue import parse
 from darts_core.errors import ConfigError, unknown_name
 from darts_core.reading_yaml import read_yaml
@@ -34,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="space=darts channels=16 layers=8 batch_size=64 size=32 (height and width of the images) "
         "bandwidth=3000 (GB/s of the device; measured by default) relax=partial_channels",
     )
-    parser.add_argument("--plugins", nargs="+", default=[], metavar="MODULE", help="import first")
+    add_plugins(parser)
 
 
 def run(args: argparse.Namespace) -> int:

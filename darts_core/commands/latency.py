@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from darts_core.commands.arguments import add_plugins
 from darts_core.commands.keyvalue import parse
 from darts_core.errors import ConfigError
 from darts_core.report.escape import plain_text
@@ -53,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "of a sample of model=, e.g. 12,20,36 or 1,3200; "
         "model_args.NAME=VALUE of a named model=",
     )
-    parser.add_argument("--plugins", nargs="+", default=[], metavar="MODULE", help="import first")
+    add_plugins(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from darts_core.commands.arguments import add_plugins
 from darts_core.errors import ConfigError
 from darts_core.report.escape import plain_text
 from darts_core.runlog import read_yaml
@@ -39,7 +40,7 @@ SECTIONS = {
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("what", nargs="*", help=f"any of {', '.join(SECTIONS)}; all when left out")
-    parser.add_argument("--plugins", nargs="+", default=[], metavar="MODULE", help="import first")
+    add_plugins(parser)
     parser.add_argument("--config-dir", metavar="FOLDER", help="a folder with groups of your own")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+from darts_core.commands.arguments import add_plugins
 from darts_core.commands.given_model import SETTINGS_HELP, given_model
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="instead: the fastest artifact as measured, or the closest to the original",
     )  # fmt: skip
     parser.add_argument("--top", type=int, default=1, help="classes to print an image (default 1)")
-    parser.add_argument("--plugins", nargs="+", default=[], metavar="MODULE", help="import first")
+    add_plugins(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object an image")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from darts_core.commands.arguments import add_plugins
 from darts_core.commands.given_model import EAGER, SETTINGS_HELP, GivenModel, given_model
 from darts_core.errors import ConfigError, ExportError
 from darts_core.report.escape import plain_text
@@ -25,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "words", nargs="*", metavar="DIR",
         help="folder that export wrote; or a model.pt of ours, or its folder; " + SETTINGS_HELP,
     )  # fmt: skip
-    parser.add_argument("--plugins", nargs="+", default=[], metavar="MODULE", help="import first")
+    add_plugins(parser)
     parser.add_argument("--runtime", action="append", help="only this artifact (repeatable)")
     parser.add_argument(
         "--prefer", metavar="speed|exact", help="only the artifact that load(prefer=...) takes"

@@ -46,6 +46,9 @@ class TrainConfig(RandomChanges, Descent):
     )
     precision: str = setting("fp32", "fp32, bf16 (autocast)", choices=PRECISIONS)
     compile: bool = setting(False, "the step through torch.compile on a CUDA device")
+    sync_batchnorm: bool = setting(
+        False, "under torchrun: batch norms see the whole batch, not each process's part"
+    )
     policy: str | None = setting(None, "an augmentation policy by name or file")
 
 

@@ -11,15 +11,11 @@ from typing import Any
 import torch
 
 from darts_core.architecture import Architecture
+from darts_core.distributed import current_group, first_goes_first
 from darts_core.runlog import RunFolder
 from darts_core.search import Doubt, GuardContext, SearchConfig, SearchResult
 from darts_core.search import search as search_alone
-from darts_core.search.distributed import (
-    current_group,
-    first_goes_first,
-    group_device,
-    search_distributed,
-)
+from darts_core.search.distributed import search_distributed
 from darts_core.search.record import doubts_about
 from darts_core.spaces import ChoiceSpace
 from darts_core.stages.aim import aim_facts, aimed_penalties, with_budget
@@ -72,7 +68,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     # their settings are refused before anything is loaded
     strategy, guards = instantiate("strategy", config.strategy, config.plugins), make_guards(config)
     alpha_costs, callbacks = alpha_penalties(config), make_callbacks(config, folder)
-    device = find_device(config.device) if group is None else group_device()
+    device = find_device(config.device) if group is None else group.device
     bundle = load_bundle(config, device).without_test()
     refuse_named(bundle)
     with first_goes_first(group):  # the others read what it measures

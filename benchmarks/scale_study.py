@@ -319,7 +319,7 @@ def main() -> None:
         "scale-study",
         rows,
         folder=args.out,
-        name="in-turns" if args.in_turns else "",
+        name="postgresql-in-turns" if args.in_turns else "",
         command=f"python benchmarks/scale_study.py {' '.join(sys.argv[1:])}".strip(),
         notes={
             "window": args.window,

@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, default=4, help="of a search a round; trainings: twice"
     )
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--out", default="benchmarks/results")
     args = parser.parse_args()
     if "RANK" in os.environ:

@@ -68,8 +68,8 @@ def main(command: str, argv: Sequence[str]) -> int:
         if ranks is None:
             return _lead(args, config, place, None)
         ranks.check(config, multirun=args.multirun)
-        ranks.join(config.device)
         try:
+            ranks.join(config)
             return _lead(args, config, place, ranks) if ranks.first else _follow(config, ranks)
         finally:
             ranks.leave()

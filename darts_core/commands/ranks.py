@@ -62,16 +62,26 @@ class Ranks:
                 "use device=auto, cuda or cpu."
             )
 
-    def join(self, device: str) -> None:
-        """Join the process group: gloo for `device=cpu`, else what fits the machine."""
-        from darts_core.distributed import join_group
+    def join(self, config: Stage) -> None:
+        """Join the process group: gloo for `device=cpu`, else what fits the machine.
+
+        Raises:
+            ConfigError: a batch cannot be divided equally.
+            DeviceError: there are more processes than GPUs.
+        """
+        from darts_core.distributed import current_group, join_group
 
         if not self.first:
             # no handler at all would let warnings through
             logging.getLogger("darts_core").addHandler(logging.NullHandler())
-        join_group("gloo" if device == "cpu" else None)
+        join_group("gloo" if config.device == "cpu" else None)
         global _joined
         _joined = True
+        group = current_group()
+        assert group is not None, "it was joined just now"
+        node = "search" if config.STAGE == "search" else "train"
+        # before anything is loaded or measured
+        group.check_batch(f"{node}.batch_size", getattr(config, node).batch_size)
 
     def share(self, version: Path | None) -> Path | None:
         """The first process's `version` in all processes; None tells them that nothing is to do."""

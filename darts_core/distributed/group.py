@@ -34,13 +34,19 @@ def join_group(backend: str | None = None) -> torch.device:
         backend: "nccl" on GPUs and "gloo" on the CPU if None.
 
     Raises:
-        DeviceError: the process was not started by torchrun.
+        DeviceError: the process was not started by torchrun, or there are more processes than GPUs.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         raise DeviceError(
             "Several processes need a launcher: torchrun --nproc-per-node=N script.py."
         )
     gpu = torch.cuda.is_available() and backend != "gloo"
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if gpu and here > torch.cuda.device_count():
+        raise DeviceError(
+            f"torchrun started {here} processes here and each needs a GPU of its own; there are "
+            f"{torch.cuda.device_count()}: start so many, or use device=cpu."
+        )
     device = (
         torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpu else torch.device("cpu")
     )
@@ -113,8 +119,9 @@ class Group:
         """
         if self.processes == 1:
             return own
-        parts = [torch.empty_like(own.detach()) for _ in range(self.processes)]
-        dist.all_gather(parts, own.detach().contiguous())
+        sent = own.detach().contiguous()
+        parts = [torch.empty_like(sent) for _ in range(self.processes)]
+        dist.all_gather(parts, sent)
         parts[self.rank] = own
         return torch.cat(parts)
 

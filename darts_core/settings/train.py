@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from darts_core.errors import ConfigError
 from darts_core.settings.field import setting
 from darts_core.settings.shared import PRECISIONS, Descent, RandomChanges
 
@@ -50,6 +51,15 @@ class TrainConfig(RandomChanges, Descent):
         False, "under torchrun: batch norms see the whole batch, not each process's part"
     )
     policy: str | None = setting(None, "an augmentation policy by name or file")
+
+    def check(self) -> None:
+        """Refuse norms over several processes in a compiled step: their messages are not compiled."""
+        super().check()
+        if self.sync_batchnorm and self.compile:
+            raise ConfigError(
+                f"{self.key('sync_batchnorm')}=true does not go with {self.key('compile')}=true; leave one "
+                "of them out."
+            )
 
 
 @dataclass(frozen=True)

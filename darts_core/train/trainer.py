@@ -78,8 +78,9 @@ class Trainer:
         self.task = bundle.task
         self._check_task()
         self.group.check_batch("train.batch_size", config.batch_size)
+        over_all = config.sync_batchnorm and self.group.processes > 1
         self.group.send([*model.state_dict().values()])
-        self._own_norms = synchronize_norms(model) if self._norms_over_all() else []
+        self._own_norms = synchronize_norms(model) if over_all else []
         self.steps = bundle.steps(names, config.batch_size)
         if self.steps < 1:
             size = len(bundle.split(names))
@@ -202,15 +203,6 @@ class Trainer:
                 self._joined(auxiliary), y_B, label_smoothing=config.label_smoothing
             )
         return loss, output.detach()
-
-    def _norms_over_all(self) -> bool:
-        if self.group.processes == 1 or not self.config.sync_batchnorm:
-            return False
-        if self.config.compile:
-            raise ConfigError(
-                "train.sync_batchnorm=true does not go with train.compile=true; leave one of them out."
-            )
-        return True
 
     def _check_task(self) -> None:
         if self.config.label_smoothing and not self.task.smooths:

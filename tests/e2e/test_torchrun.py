@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from darts_core import cli
 from darts_core.checkpoint import load_checkpoint
 from darts_core.commands.ranks import Ranks, current_ranks, lost_process_told
 from darts_core.distributed import Group
@@ -51,7 +52,7 @@ def torchrun(folder: Path, *argv: str, expected: int = 0) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == expected, done.stdout
     return done.stdout
@@ -144,7 +145,7 @@ def test_synchronised_norms_give_the_search_and_the_finalists_of_one_process(
     torchrun(tmp_path, *argv)
     alone = [a for a in argv if a != "search.sync_batchnorm=true"]
     command = [sys.executable, "-m", "darts_core.cli", *alone, "search.path=plain"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=900)
     both = [
         rows(tmp_path / "runs" / "digits-nasbench201" / name / "search")
         for name in ("V001", "V002")
@@ -189,7 +190,7 @@ def test_a_training_in_two_processes_is_that_of_one(
     assert text.count("epoch 3/3") == 1
     assert text.count("trained: val") == 1
     command = [sys.executable, "-m", "darts_core.cli", *TRAIN]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=900)
     alone = tmp_path / "runs" / "digits-resnet8" / "V001" / "train"
     for two, one in zip(rows(folder), rows(alone), strict=True):
         assert two == pytest.approx(one, rel=1e-3)
@@ -256,7 +257,9 @@ def test_all_processes_stop_after_the_epoch_in_which_one_is_told(
         check_stop(group)
 
 
-def test_what_several_processes_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_several_processes_cannot_do_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert current_ranks() is None
     for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("TORCHELASTIC_RUN_ID", "none")):
         monkeypatch.setenv(name, value)
@@ -277,6 +280,14 @@ def test_what_several_processes_cannot_do_is_refused(monkeypatch: pytest.MonkeyP
     ):
         with pytest.raises(ConfigError):
             ranks.check(config, multirun=multirun)
+    # all processes refuse the same settings; the first one says so
+    for rank, count in (("1", 0), ("0", 1)):
+        monkeypatch.setenv("RANK", rank)
+        assert cli.main(["prune", "device=cpu"]) == 2
+        assert (
+            capsys.readouterr().err.count("torchrun is for `darts-core search, train, shrink`")
+            == count
+        )
     assert ranks.command_line("darts-core search seed=1").endswith("cli search seed=1")
     monkeypatch.setenv("RANK", "one")
     with pytest.raises(ConfigError, match="RANK"):

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from darts_core.distributed import Group, join_group
-from darts_core.errors import DeviceError
+from darts_core.errors import ConfigError, DeviceError
 from darts_core.search import SearchConfig
 from darts_core.search.distributed import ShardedBundle, search_distributed
 from darts_core.strategies import FirstOrder, Unrolled
 from darts_core.testing import tiny_bundle
+from darts_core.train import TrainConfig
 
 sys.path.insert(0, str(Path(__file__).parent))
 import distributed_worker as worker
@@ -47,7 +48,7 @@ def ranks(request, tmp_path_factory):
             subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
         )
     for process in processes:
-        _, errors = process.communicate(timeout=240)
+        _, errors = process.communicate(timeout=900)
         assert process.returncode == 0, errors
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(request.param)]
 
@@ -180,6 +181,22 @@ def test_parts_of_a_batch_join_to_the_whole_and_evaluation_sees_everything():
         assert torch.equal(torch.cat([a[1], b[1]]), whole[1])
     seen = sum(len(y) for _, y in parts[0].batches("val", 4, shuffle=False, drop_last=False))
     assert seen == bundle.size("val") == parts[0].size("val")
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(DeviceError, match="2 processes here"):
+        join_group()
+
+
+def test_what_cannot_be_shared_is_refused():
+    with pytest.raises(ConfigError, match=r"sync_batchnorm=true does not go with train.compile"):
+        TrainConfig(sync_batchnorm=True, compile=True)
+    with pytest.raises(ConfigError, match=r"train.batch_size=9 .* 2 processes; use a multiple"):
+        Group(0, 2, torch.device("cpu")).check_batch("train.batch_size", 9)
 
 
 def test_it_is_refused_outside_a_group(monkeypatch):

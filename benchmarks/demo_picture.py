@@ -1,0 +1,81 @@
+"""The picture of what the demo's recipe wins and where it does not, from a file of `benchmarks.demo_folds`.
+
+    python -m benchmarks.demo_picture benchmarks/results/RESULTS.json docs/images/demo-folds.png
+
+Horizontal: the time of the exported network over ResNet-8's, timed in turn, with its range over the folds;
+vertical: accuracy pooled over the folds, with the standard error of a share over all images. The line joins
+ResNet-8 of several widths: a searched network above it is worth more than scaling.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+from benchmarks.demo_folds import HAND, OURS
+from darts_core.bench.results import read_results
+from darts_core.report.palette import hex_color
+from darts_core.report.png_figure import new_figure, only_data, plain_title, save_png
+
+__all__ = ["draw"]
+
+_NAMES = {OURS: "searched, tuned, exported", HAND: "three convolutions drawn by hand"}
+_LOOKS = {OURS: ("accent", "o"), HAND: ("pool", "s")}
+
+
+def draw(path: Path, to: Path) -> Path:
+    """Draw the results file `path` into `to`."""
+    results = read_results(path)
+    figure = new_figure(7.2, 4.2)
+    axes = figure.add_subplot()
+    only_data(axes)
+    scaled = sorted(
+        (row for row in results.rows if row["network"] not in _LOOKS),
+        key=lambda row: row["time_over_resnet8"],
+    )
+    axes.plot(
+        [row["time_over_resnet8"] for row in scaled], [row["accuracy"] for row in scaled],
+        color=hex_color("baseline"), linewidth=1, zorder=1,
+    )  # fmt: skip
+    for row in (*scaled, *(row for row in results.rows if row["network"] in _LOOKS)):
+        color, mark = _LOOKS.get(row["network"], ("baseline", "D"))
+        time, times = row["time_over_resnet8"], row["time_over_resnet8_by_fold"]
+        share = row["accuracy"] / 100
+        ours = row["network"] == OURS
+        axes.errorbar(
+            [time], [row["accuracy"]], xerr=[[time - min(times)], [max(times) - time]],
+            yerr=100 * math.sqrt(share * (1 - share) / row["n_images"]), fmt=mark, capsize=2,
+            color=hex_color(color), elinewidth=0.8, markersize=8 if ours else 6, zorder=3 if ours else 2,
+            label=_NAMES.get(row["network"], "ResNet-8 of width 4, 8, 16, 32" if row is scaled[0] else None),
+        )  # fmt: skip
+    axes.set_xscale("log")
+    ticks = [0.25, 0.5, 1.0, 2.0, 3.0]
+    axes.set_xticks(ticks, [f"{tick:g}x" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("measured time of the exported network over ResNet-8's (width 16), batch 32")
+    axes.set_ylabel("accuracy on images that chose nothing (%)")
+    folds = len(results.notes["folds"])
+    axes.set_title(
+        plain_title(
+            f"digits, {folds} folds, {scaled[0]['n_images']:,} images; rivals tuned for as many "
+            f"device-seconds; {results.device}"
+        ),
+        fontsize=9,
+    )
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    figure.tight_layout()
+    return save_png(figure, to)
+
+
+def main() -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("results", type=Path)
+    parser.add_argument("picture", type=Path)
+    args = parser.parse_args()
+    print(draw(args.results, args.picture))
+
+
+if __name__ == "__main__":
+    main()

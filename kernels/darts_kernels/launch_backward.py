@@ -226,7 +226,8 @@ def state_gradients(call: CellCall, wave: Wave, work: Work) -> None:
             NORM=layout.pool_norm, SLOT0=len(layout.first), SLOTS=len(layout.slots),
             K_OPS=layout.operations, C=s.C, HI=height, WI=width, H=s.H, W=s.W, STRIDE=stride,
             BLOCK=t.plain_block, PARTS=next_power_of_2(parts), ALIGNED=s.aligned, SPARSE=run.sparse,
-            **s.options(t.plain_warps),
+            # left to itself, Triton 3.6's assembler spills to have 40
+            **s.options(t.plain_warps, 48 if layout.pools <= 2 else 0),
         )  # fmt: skip
     code, offsets, taps, _ = layout.code1
     rows = min(t.back_rows, s.H)

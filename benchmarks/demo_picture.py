@@ -14,9 +14,9 @@ import math
 from pathlib import Path
 
 from benchmarks.demo_folds import HAND, OURS
+from benchmarks.picture import finish, start
 from darts_core.bench.results import read_results
 from darts_core.report.palette import hex_color
-from darts_core.report.png_figure import new_figure, only_data, plain_title, save_png
 
 __all__ = ["draw"]
 
@@ -27,9 +27,7 @@ _LOOKS = {OURS: ("accent", "o"), HAND: ("pool", "s")}
 def draw(path: Path, to: Path) -> Path:
     """Draw the results file `path` into `to`."""
     results = read_results(path)
-    figure = new_figure(7.2, 4.2)
-    axes = figure.add_subplot()
-    only_data(axes)
+    figure, axes = start(7.2, 4.2)
     scaled = sorted(
         (row for row in results.rows if row["network"] not in _LOOKS),
         key=lambda row: row["time_over_resnet8"],
@@ -49,23 +47,14 @@ def draw(path: Path, to: Path) -> Path:
             color=hex_color(color), elinewidth=0.8, markersize=8 if ours else 6, zorder=3 if ours else 2,
             label=_NAMES.get(row["network"], "ResNet-8 of width 4, 8, 16, 32" if row is scaled[0] else None),
         )  # fmt: skip
-    axes.set_xscale("log")
-    ticks = [0.25, 0.5, 1.0, 2.0, 3.0]
-    axes.set_xticks(ticks, [f"{tick:g}x" for tick in ticks])
-    axes.minorticks_off()
-    axes.set_xlabel("measured time of the exported network over ResNet-8's (width 16), batch 32")
-    axes.set_ylabel("accuracy on images that chose nothing (%)")
-    folds = len(results.notes["folds"])
-    axes.set_title(
-        plain_title(
-            f"digits, {folds} folds, {scaled[0]['n_images']:,} images; rivals tuned for as many "
-            f"device-seconds; {results.device}"
-        ),
-        fontsize=9,
-    )
-    axes.legend(frameon=False, fontsize=9, loc="lower right")
-    figure.tight_layout()
-    return save_png(figure, to)
+    folds, images = len(results.notes["folds"]), scaled[0]["n_images"]
+    return finish(
+        figure, to, {tick: f"{tick:g}x" for tick in (0.25, 0.5, 1.0, 2.0, 3.0)},
+        time="measured time of the exported network over ResNet-8's (width 16), batch 32",
+        metric="accuracy on images that chose nothing (%)",
+        title=f"digits, {folds} folds, {images:,} images; rivals tuned for as many device-seconds; "
+        f"{results.device}",
+    )  # fmt: skip
 
 
 def main() -> None:

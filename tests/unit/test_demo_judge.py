@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks import demo_picture
+from benchmarks import demo_picture, picture
 from benchmarks.demo_folds import FOLDS, HAND, OURS, write_fold, write_hand
 from benchmarks.demo_judge import interleaved, line_at, paired, ratio
 from darts_core.architecture import Architecture
@@ -66,7 +66,7 @@ def test_the_hand_drawn_network_has_three_convolutions_of_16_48_48(tmp_path):
 
 def test_the_picture_shows_every_network_of_the_results(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(demo_picture, "save_png", lambda figure, to: drawn.append(figure) or to)
+    monkeypatch.setattr(picture, "save_png", lambda figure, to: drawn.append(figure) or to)
     rows = [
         {"network": name, "n_images": 100, "accuracy": accuracy, "time_over_resnet8": time,
          "time_over_resnet8_by_fold": [0.9 * time, 1.2 * time]}

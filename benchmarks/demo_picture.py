@@ -9,12 +9,11 @@ ResNet-8 of several widths: a searched network above it is worth more than scali
 
 from __future__ import annotations
 
-import argparse
 import math
 from pathlib import Path
 
 from benchmarks.demo_folds import HAND, OURS
-from benchmarks.picture import finish, start
+from benchmarks.picture import finish, run, start
 from darts_core.bench.results import read_results
 from darts_core.report.palette import hex_color
 
@@ -57,14 +56,5 @@ def draw(path: Path, to: Path) -> Path:
     )  # fmt: skip
 
 
-def main() -> None:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
-    parser.add_argument("results", type=Path)
-    parser.add_argument("picture", type=Path)
-    args = parser.parse_args()
-    print(draw(args.results, args.picture))
-
-
 if __name__ == "__main__":
-    main()
+    run(draw, __doc__)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import argparse
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from darts_core.report.png_figure import new_figure, only_data, plain_title, save_png
 
-__all__ = ["finish", "start"]
+__all__ = ["finish", "run", "start"]
 
 
 def start(width: float, height: float) -> tuple[Any, Any]:
@@ -42,3 +43,12 @@ def finish(
     axes.legend(frameon=False, fontsize=9, loc="lower right")
     figure.tight_layout()
     return save_png(figure, to)
+
+
+def run(draw: Callable[[Path, Path], Path], about: str | None) -> None:
+    """The command line of a picture: the results file, the picture."""
+    parser = argparse.ArgumentParser(description=(about or "").split("\n")[0])
+    parser.add_argument("results", type=Path)
+    parser.add_argument("picture", type=Path)
+    args = parser.parse_args()
+    print(draw(args.results, args.picture))

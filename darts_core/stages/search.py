@@ -11,8 +11,7 @@ from typing import Any
 import torch
 
 from darts_core.architecture import Architecture
-from darts_core.distributed import current_group, first_goes_first
-from darts_core.runlog import RunFolder
+from darts_core.distributed import first_goes_first
 from darts_core.search import Doubt, GuardContext, SearchConfig, SearchResult
 from darts_core.search import search as search_alone
 from darts_core.search.distributed import search_distributed
@@ -27,7 +26,6 @@ from darts_core.stages.forecast import forecast, process_peak_mib
 from darts_core.stages.fronts import search_front
 from darts_core.stages.inputs import find_device, load_bundle, refuse_named
 from darts_core.stages.interrupt import deferred_stop, stop_wanted
-from darts_core.stages.logging import make_loggers
 from darts_core.stages.progress import progress_bar
 from darts_core.stages.schema import SearchStage
 from darts_core.stages.search_result import confidence, lookup_table, rank, write_result
@@ -40,6 +38,7 @@ from darts_core.stages.search_setup import (
     step_of,
     tune_kernels,
 )
+from darts_core.stages.shared_run import open_run
 from darts_core.stages.targets import instantiate
 from darts_core.stages.tensorboard_pictures import AlphaPictures
 from darts_core.stages.timing import busy, stopwatch
@@ -58,12 +57,8 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
         searches on the device and is not among them), val_<metric> of the supernet, guards, seed, peak_mib
         (of the process that finished); nothing in the other processes of a group.
     """
-    group = current_group()
-    run = None
-    if group is None or group.primary:
-        run = RunFolder.create(folder, config.described(), loggers=make_loggers(config))
-    finished = run is not None and run.finished
-    if finished if group is None else group.agree(finished):
+    group, run, finished = open_run(config, folder)
+    if finished:
         return {} if run is None else run.result()
     # their settings are refused before anything is loaded
     strategy, guards = instantiate("strategy", config.strategy, config.plugins), make_guards(config)

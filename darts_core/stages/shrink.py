@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from darts_core.distributed import current_group
 from darts_core.elastic.choose import budgets_of
 from darts_core.elastic.device_clock import DeviceClock
 from darts_core.elastic.front import pick
@@ -18,14 +17,14 @@ from darts_core.elastic.shrink import Family, grow_family
 from darts_core.metric import Metric
 from darts_core.report.family import family_front
 from darts_core.report.png_front import save_front
-from darts_core.runlog import RunFolder, write_json
+from darts_core.runlog import write_json
 from darts_core.stages.export import export
 from darts_core.stages.inputs import find_device, load_bundle, open_model, recipe
 from darts_core.stages.interrupt import check_stop, deferred_stop
-from darts_core.stages.logging import make_loggers
 from darts_core.stages.point_training import tuned_elsewhere
 from darts_core.stages.progress import progress_bar
 from darts_core.stages.schema import ExportStage, ShrinkStage
+from darts_core.stages.shared_run import open_run
 from darts_core.stages.timing import stopwatch
 from darts_core.train import of_model
 
@@ -44,12 +43,8 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
         points, judged, found_by, val_<metric>, test_<metric> and latency_ms of the point picked, metric,
         device_seconds; nothing in the other processes of a group.
     """
-    group = current_group()
-    run = None
-    if group is None or group.primary:
-        run = RunFolder.create(folder, config.described(), loggers=make_loggers(config))
-    finished = run is not None and run.finished
-    if finished if group is None else group.agree(finished):
+    group, run, finished = open_run(config, folder)
+    if finished:
         return {} if run is None else run.result()
     device = find_device(config.device) if group is None else group.device
     bundle = load_bundle(config, device)

@@ -8,9 +8,7 @@ from typing import Any
 
 import torch
 
-from darts_core.distributed import current_group
 from darts_core.models.by_name import inner
-from darts_core.runlog import RunFolder
 from darts_core.stages.callbacks import asking, make_callbacks
 from darts_core.stages.forecast import forecast
 from darts_core.stages.inputs import (
@@ -20,9 +18,9 @@ from darts_core.stages.inputs import (
     recipe,
 )
 from darts_core.stages.interrupt import check_stop, deferred_stop
-from darts_core.stages.logging import make_loggers
 from darts_core.stages.progress import progress_bar
 from darts_core.stages.schema import TrainStage
+from darts_core.stages.shared_run import open_run
 from darts_core.supernet import count
 from darts_core.train import evaluate, fit, save_model
 
@@ -41,14 +39,8 @@ def train(config: TrainStage, folder: Path) -> dict[str, Any]:
         val_<metric> and test_<metric> of the task, metric, params, macs, device_seconds, epochs; nothing in
         the other processes of a group.
     """
-    group = current_group()
-    run = None
-    if group is None or group.primary:
-        run = RunFolder.create(
-            folder, config.part(TrainStage).described(), loggers=make_loggers(config)
-        )
-    finished = run is not None and run.finished
-    if finished if group is None else group.agree(finished):
+    group, run, finished = open_run(config, folder, config.part(TrainStage))
+    if finished:
         return {} if run is None else run.result()
     callbacks = make_callbacks(config, folder)  # refused before anything is loaded
     device = find_device(config.device) if group is None else group.device

@@ -113,7 +113,7 @@ class Case:
 
         given = dict(word.removeprefix("data.").split("=", 1) for word in self.data)
         name = given.pop("data")
-        whole = {k: int(v) if v.isdigit() else v for k, v in given.items()}
+        whole = {k: yaml.safe_load(v) for k, v in given.items()}
         return load_data(name, seed=self.seed, **whole)
 
     def seconds(self) -> dict[str, float]:

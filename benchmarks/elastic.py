@@ -1,6 +1,8 @@
 """One elastic training against its rivals: ResNet-20 on Fashion-MNIST, several seeds, one results file.
 
     python -m benchmarks.elastic all --seeds 0 1 2
+    python -m benchmarks.elastic base shrink whole shares write --seeds 0 --name vit --architecture vit.yaml \
+        --width 96 --recipe train.optimizer=adamw train.learning_rate=0.001 train.weight_decay=0.05
 
 Every step goes on where it was, and what is there already is taken as it is: by seed, by step, by budget.
 `base` trains the network to its end, `shrink` is the command with one epoch of fine-tuning a point, `whole`
@@ -27,15 +29,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.elastic_case import RECIPE, Case, kept
+from benchmarks.elastic_case import RECIPE, Case, kept, train_config
 from benchmarks.elastic_rivals import RIVALS, rival
-from darts_core.bench.results import write_results
+from darts_core.bench.results import command_line, write_results
 from darts_core.checkpoint import load_checkpoint
 from darts_core.elastic import Sandwich, elastic
 from darts_core.latency import device_name
 from darts_core.prune.finetune import fine_tune
 from darts_core.runlog import read_json
-from darts_core.settings import TrainConfig
 from darts_core.study.hypervolume import hypervolume
 from darts_core.train import evaluate, load_model
 
@@ -94,8 +95,7 @@ def alone(case: Case, count: int = 5) -> dict[str, Any]:
     places = np.unique(np.linspace(0, len(points) - 1, count).round().astype(int))
     bundle = case.bundle()
     teacher, _ = load_model(case.base() / "model.pt")
-    config = TrainConfig(epochs=case.epochs + case.elastic_epochs, batch_size=64, drop_path=0.0,
-                         **RECIPE)  # fmt: skip
+    config = train_config(case.recipe, epochs=case.epochs + case.elastic_epochs)
     rows = []
     for place in places:
         point = points[place]
@@ -219,6 +219,9 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--front", type=float, nargs="+", default=list(Case.front))
     parser.add_argument("--looks", type=int, default=100)
     parser.add_argument("--budgets", type=float, nargs="+", default=list(Case.budgets))
+    parser.add_argument("--recipe", nargs="+", default=list(RECIPE), help="of every other training")
+    parser.add_argument("--elastic-recipe", nargs="+", default=[], help="beside its epochs")
+    parser.add_argument("--name", default="", help="a word in the results file's name")
     parser.add_argument("--seconds", type=float, default=1.0, help="longest time for one timing")
     parser.add_argument("--rounds", type=int, default=20, help="of the step's timing")
     parser.add_argument("--runs", type=Path, default=Path("runs/elastic"), help="run folders")
@@ -227,7 +230,7 @@ def main(words: list[str] | None = None) -> None:
     cases = [
         Case(seed, args.runs, tuple(args.data), args.architecture, args.width, args.epochs,
              args.elastic_epochs, tuple(args.front), args.looks, tuple(args.budgets), args.fine_tuning,
-             args.seconds)
+             args.seconds, tuple(args.recipe), tuple(args.elastic_recipe))
         for seed in args.seeds
     ]  # fmt: skip
     made: dict[str, Callable[[Case], dict[str, Any]]] = {
@@ -249,12 +252,16 @@ def main(words: list[str] | None = None) -> None:
         notes = {
             "data": args.data, "architecture": args.architecture, "width": args.width,
             "epochs": args.epochs, "elastic_epochs": args.elastic_epochs, "budgets": args.budgets,
-            "fine_tuning": args.fine_tuning,
+            "fine_tuning": args.fine_tuning, "recipe": args.recipe, "elastic_recipe": args.elastic_recipe,
             "hypervolume_reference": {"share_of_base_time": WORST_SHARE, "metric": LEAST},
             "hypervolume_more_than": compared(rows),
         }  # fmt: skip
         device = device_name(torch.device("cpu"))
-        print(write_results("elastic", rows, device=device, folder=args.out, notes=notes))
+        made_at = write_results(
+            "elastic", rows, device=device, folder=args.out, notes=notes, name=args.name,
+            command=command_line(without=("--runs", "--out")),
+        )  # fmt: skip
+        print(made_at)
 
 
 if __name__ == "__main__":

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
 
 from darts_core import cli
 from darts_core.elastic.device_clock import DeviceClock
 from darts_core.runlog import read_json, write_json
+from darts_core.settings import TrainConfig
 from darts_core.train import load_model
 
-RECIPE = {"learning_rate": 0.1, "weight_decay": 5e-4}
+RECIPE = ("train.learning_rate=0.1", "train.weight_decay=0.0005")
+
+
+def train_config(recipe: Sequence[str], **more: Any) -> TrainConfig:
+    """The words of a recipe (`train.learning_rate=0.1` ...) as the training takes them."""
+    given = dict(word.removeprefix("train.").split("=", 1) for word in recipe)
+    values = {name: yaml.safe_load(value) for name, value in given.items()}
+    return TrainConfig(batch_size=64, drop_path=0.0, **values, **more)
+
+
 # what this process has seen to be finished: the command itself would say so each time
 _FINISHED: set[tuple[Path, tuple[str, ...]]] = set()
 
@@ -38,6 +49,8 @@ class Case:
         budgets: shares of the base's measured time at which rivals are compared.
         fine_tuning: epochs of each point.
         timing_seconds: longest time for one timing.
+        recipe: words of every training from scratch.
+        elastic_recipe: words of the elastic training beside its epochs.
     """
 
     seed: int
@@ -47,11 +60,13 @@ class Case:
     width: int = 16
     epochs: int = 20
     elastic_epochs: int = 10
-    front: tuple[float, ...] = (1.0, 0.85, 0.75, 0.6, 0.5, 0.42, 0.35, 0.25)
+    front: tuple[float, ...] = (1.0, 0.85, 0.75, 0.67, 0.6, 0.55, 0.5, 0.42, 0.35, 0.3, 0.25, 0.18)
     looks: int = 100
     budgets: tuple[float, ...] = (0.75, 0.5, 0.35, 0.25)
     fine_tuning: int = 1
     timing_seconds: float = 1.0
+    recipe: tuple[str, ...] = RECIPE
+    elastic_recipe: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -75,7 +90,7 @@ class Case:
         """A network of a width, trained from scratch."""
         return self.run(
             "train", job, f"architecture={self.architecture}", f"train.channels={width}",
-            f"train.epochs={epochs}", *(f"train.{name}={value}" for name, value in RECIPE.items()),
+            f"train.epochs={epochs}", *self.recipe,
         )  # fmt: skip
 
     def base(self) -> Path:
@@ -89,7 +104,7 @@ class Case:
             "shrink", "shrink", f"model={self.base()}", f"shrink.epochs={self.elastic_epochs}",
             f"shrink.budgets=[{budgets}]", f"shrink.options.looks={self.looks}",
             f"shrink.fine_tuning={self.fine_tuning}", "shrink.export=false",
-            f"shrink.options.seconds={self.timing_seconds:g}",
+            f"shrink.options.seconds={self.timing_seconds:g}", *self.elastic_recipe,
         )  # fmt: skip
 
     def bundle(self) -> Any:
@@ -98,7 +113,7 @@ class Case:
 
         given = dict(word.removeprefix("data.").split("=", 1) for word in self.data)
         name = given.pop("data")
-        whole = {k: int(v) if v.isdigit() else v for k, v in given.items()}
+        whole = {k: yaml.safe_load(v) for k, v in given.items()}
         return load_data(name, seed=self.seed, **whole)
 
     def seconds(self) -> dict[str, float]:

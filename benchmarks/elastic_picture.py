@@ -8,15 +8,14 @@ standard error of a share over the test examples. One mark a network; several se
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.picture import finish, run, start
 from darts_core.bench.results import read_results
 from darts_core.report.palette import hex_color
-from darts_core.report.png_figure import new_figure, only_data, plain_title, save_png
 
 __all__ = ["draw", "series"]
 
@@ -46,9 +45,7 @@ def series(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, flo
 def draw(path: Path, to: Path) -> Path:
     """Draw the results file `path` into `to`."""
     results = read_results(path)
-    figure = new_figure(7.2, 4.4)
-    axes = figure.add_subplot()
-    only_data(axes)
+    figure, axes = start(7.2, 4.4)
     examples = next((r["shares"]["test_examples"] for r in results.rows if "shares" in r), 0)
     for name, points in series(results.rows).items():
         color, mark = _LOOKS[name]
@@ -60,26 +57,13 @@ def draw(path: Path, to: Path) -> Path:
             markersize=11 if mark == "*" else 6, zorder=3 if name == OURS else 2,
             linestyle="-" if name == OURS and len(results.rows) == 1 else "none",
         )  # fmt: skip
-    axes.set_xscale("log")
-    ticks = [0.2, 0.25, 0.35, 0.5, 0.75, 1.0]
-    axes.set_xticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
-    axes.minorticks_off()
-    axes.set_xlabel("measured time of a call, share of the given network's")
-    axes.set_ylabel("accuracy on test (%)")
-    axes.set_title(plain_title(f"{results.device}, {len(results.rows)} seed(s)"), fontsize=10)
-    axes.legend(frameon=False, fontsize=9, loc="lower right")
-    figure.tight_layout()
-    return save_png(figure, to)
-
-
-def main() -> None:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
-    parser.add_argument("results", type=Path)
-    parser.add_argument("picture", type=Path)
-    args = parser.parse_args()
-    print(draw(args.results, args.picture))
+    return finish(
+        figure, to, {tick: f"{100 * tick:g} %" for tick in (0.2, 0.25, 0.35, 0.5, 0.75, 1.0)},
+        time="measured time of a call, share of the given network's",
+        metric="accuracy on test (%)",
+        title=f"{results.device}, {len(results.rows)} seed(s)",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    run(draw, __doc__)

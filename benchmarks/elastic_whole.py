@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.elastic_case import RECIPE, kept
+from benchmarks.elastic_case import RECIPE, kept, train_config
 from darts_core.bench.results import write_results
 from darts_core.data import load_data
 from darts_core.elastic import Elastic, Sandwich, elastic
@@ -32,11 +32,10 @@ from darts_core.elastic.variables import middle
 from darts_core.latency import device_name
 from darts_core.models.baselines import baseline
 from darts_core.prune.rounds import take_batches
-from darts_core.settings import TrainConfig
 from darts_core.train import evaluate, fit
 
 DRAWN = 4
-BASE = TrainConfig(batch_size=64, drop_path=0.0, **RECIPE)
+BASE = train_config(RECIPE)
 
 
 @dataclass(frozen=True)

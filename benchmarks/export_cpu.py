@@ -32,6 +32,7 @@ from darts_core.errors import DartsError
 from darts_core.export import FORMATS, export_model, load, tune_chunks
 from darts_core.runlog import read_json, write_json, write_text
 from darts_core.supernet import build
+from darts_core.tasks import Classification
 
 SHAPE = (3, 32, 32)
 # 3x3 convolutions on most edges; N=5, C=16: the 17-cell form of the benchmark
@@ -67,6 +68,7 @@ class RandomImages:
     image_shape = SHAPE
     class_names = tuple(str(k) for k in range(10))
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    task, device = Classification(), torch.device("cpu")
 
     def __init__(self, model: nn.Module, count: int = 512) -> None:
         generator = torch.Generator().manual_seed(7)

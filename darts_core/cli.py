@@ -58,8 +58,18 @@ def _run(argv: list[str]) -> int:
         if sentence is None:
             _tell_defect(error, argv)
             return 1
-        _tell(sentence)
+        if not (isinstance(error, ConfigError) and _follows()):
+            _tell(sentence)
         return USAGE
+
+
+def _follows() -> bool:
+    """Whether another process of torchrun has the same settings and tells what is wrong with them."""
+    try:
+        ranks = current_ranks()
+    except ConfigError:  # what torchrun set is what is wrong
+        return False
+    return ranks is not None and not ranks.first
 
 
 def _tell_defect(error: Exception, argv: list[str]) -> None:
@@ -129,8 +139,7 @@ def _run_argparse(command: str, rest: list[str]) -> int:
 
 def _interrupted(stop: KeyboardInterrupt) -> int:
     """Say how to go on after Ctrl-C or SIGTERM; of several processes the first one does."""
-    ranks = current_ranks()
-    if ranks is not None and not ranks.first:
+    if _follows():
         return INTERRUPTED
     again = os.environ.get("DARTS_RESUME_COMMAND")
     detail = f" {stop}" if str(stop) else ""

@@ -19,6 +19,7 @@ LEAVES = {
 ALLOWED: dict[str, set[str]] = {
     **{leaf: set() for leaf in LEAVES},
     "darts_kernels": set(),
+    "distributed": set(),
     "ops": {"darts_kernels"},
     "tasks": set(),
     "data": {"tasks"},
@@ -29,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "models": {"ops", "spaces", "supernet"},
     "latency": {"spaces", "ops"},
     "penalties": {"latency"},
-    "train": {"data", "tasks", "augment", "supernet", "models"},
+    "train": {"data", "tasks", "augment", "supernet", "models", "distributed"},
     "strategies": {
         "supernet",
         "data",
@@ -52,6 +53,7 @@ ALLOWED: dict[str, set[str]] = {
         "spaces",
         "train",  # of finalists
         "study",
+        "distributed",
     },
     "prune": {"train", "tasks", "latency", "supernet", "models"},
     "elastic": {
@@ -65,6 +67,7 @@ ALLOWED: dict[str, set[str]] = {
         "prune",
         "relax",
         "penalties",
+        "distributed",
     },
     "export": {"data", "tasks", "train", "latency", "darts_kernels", "supernet"},
     "store": set(),

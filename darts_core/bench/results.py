@@ -7,7 +7,7 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,12 +50,21 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:48].strip("-") or "unknown"
 
 
-def command_line() -> str:
-    """The command of this process as it could be typed again, without the folder of the program."""
+def command_line(*, without: Collection[str] = ()) -> str:
+    """The command of this process as it could be typed again, without the folder of the program.
+
+    Args:
+        without: options that say where this machine keeps things; they and their values are left out.
+    """
     program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
-    if program == "__main__.py":
-        program = "python -m " + Path(sys.argv[0]).parent.name
-    words = [f"'{word}'" if set(word) & set(" []{}()$*?<>|&;") else word for word in sys.argv[1:]]
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    if module is not None and program in ("__main__.py", f"{module.name.rpartition('.')[-1]}.py"):
+        program = "python -m " + module.name.removesuffix(".__main__")
+    words, skipped = [], False
+    for word in sys.argv[1:]:
+        skipped = word in without if word.startswith("--") else skipped
+        if not skipped:
+            words.append(f"'{word}'" if set(word) & set(" []{}()$*?<>|&;") else word)
     return " ".join([program, *words])
 
 

@@ -19,7 +19,7 @@ from darts_core.commands.compose import Session, compose, forced, session
 from darts_core.commands.jobname import default_job, previous_version
 from darts_core.commands.logs import configure_logging
 from darts_core.commands.overrides import expand, key_of, quoted
-from darts_core.commands.ranks import Ranks, current_ranks
+from darts_core.commands.ranks import Ranks, current_ranks, lost_process_told
 from darts_core.credentials import keep_password
 from darts_core.errors import ConfigError, unknown_name
 from darts_core.report.job_summary import elements, summarize
@@ -68,8 +68,8 @@ def main(command: str, argv: Sequence[str]) -> int:
         if ranks is None:
             return _lead(args, config, place, None)
         ranks.check(config, multirun=args.multirun)
-        ranks.join(config.device)
         try:
+            ranks.join(config)
             return _lead(args, config, place, ranks) if ranks.first else _follow(config, ranks)
         finally:
             ranks.leave()
@@ -198,7 +198,8 @@ def _run_stage(config: Stage, version: Path) -> None:
     from darts_core.stages.pipeline import run_command
 
     out, job = str(version.parent.parent), version.parent.name
-    run_command(replace(config, out=out, job=job, version=version.name), version)
+    with lost_process_told():
+        run_command(replace(config, out=out, job=job, version=version.name), version)
 
 
 def _multirun(command: str, overrides: Sequence[str], place: Session, version: Path) -> None:

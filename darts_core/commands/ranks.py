@@ -1,4 +1,4 @@
-"""`darts-core search` under torchrun: one search in several processes, of which the first one writes.
+"""`darts-core search`, `train` and `shrink` under torchrun: several processes, of which the first one writes.
 
     torchrun --nproc-per-node=2 -m darts_core.cli search device=cpu ...
 
@@ -12,15 +12,19 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from darts_core.errors import ConfigError
-from darts_core.stages.schema import SearchStage, Stage
+from darts_core.errors import ConfigError, DeviceError
+from darts_core.stages.schema import Stage
 
-__all__ = ["Ranks", "current_ranks", "end_at_once", "in_process_group"]
+__all__ = ["Ranks", "current_ranks", "end_at_once", "in_process_group", "lost_process_told"]
 
+# the stages whose training several processes share
+SHARED = ("search", "train", "shrink")
 _joined = False
 
 
@@ -40,16 +44,17 @@ class Ranks:
         """Refuse what several processes cannot do together.
 
         Raises:
-            ConfigError: it is no single search, or `device` names one GPU for all processes.
+            ConfigError: it is none of them or more than one, or `device` names one GPU for all processes.
         """
-        if not isinstance(config, SearchStage):
+        if config.STAGE not in SHARED:
             raise ConfigError(
-                f"torchrun is for `darts-core search`; run `darts-core {config.STAGE}` without it."
+                f"torchrun is for `darts-core {', '.join(SHARED)}`; run `darts-core {config.STAGE}` "
+                "without it."
             )
-        if multirun or config.seeds != 1:
+        if multirun or getattr(config, "seeds", 1) != 1:
             raise ConfigError(
-                "Under torchrun one search runs at a time: leave out -m and seeds=, and start one "
-                "command for each seed."
+                f"Under torchrun one {config.STAGE} runs at a time: leave out -m and seeds=, and start "
+                "one command for each seed."
             )
         if config.device not in ("auto", "cpu", "cuda"):
             raise ConfigError(
@@ -57,22 +62,34 @@ class Ranks:
                 "use device=auto, cuda or cpu."
             )
 
-    def join(self, device: str) -> None:
-        """Join the process group: gloo for `device=cpu`, else what fits the machine."""
-        from darts_core.search.distributed import join_group
+    def join(self, config: Stage) -> None:
+        """Join the process group: gloo for `device=cpu`, else what fits the machine.
+
+        Raises:
+            ConfigError: a batch cannot be divided equally.
+            DeviceError: there are more processes than GPUs.
+        """
+        from darts_core.distributed import current_group, join_group
 
         if not self.first:
             # no handler at all would let warnings through
             logging.getLogger("darts_core").addHandler(logging.NullHandler())
-        join_group("gloo" if device == "cpu" else None)
+        join_group("gloo" if config.device == "cpu" else None)
         global _joined
         _joined = True
+        group = current_group()
+        assert group is not None, "it was joined just now"
+        node = "search" if config.STAGE == "search" else "train"
+        # before anything is loaded or measured
+        group.check_batch(f"{node}.batch_size", getattr(config, node).batch_size)
 
     def share(self, version: Path | None) -> Path | None:
         """The first process's `version` in all processes; None tells them that nothing is to do."""
-        from darts_core.search.distributed import text_from_first
+        from darts_core.distributed import current_group
 
-        text = text_from_first("" if version is None else str(version))
+        group = current_group()
+        assert group is not None, "join comes first"
+        text = group.text("" if version is None else str(version))
         return Path(text) if text else None
 
     def leave(self) -> None:
@@ -87,6 +104,31 @@ class Ranks:
         local = os.environ.get("LOCAL_WORLD_SIZE", str(self.count))
         rest = command.removeprefix("darts-core ")
         return f"torchrun --nproc-per-node={local} -m darts_core.cli {rest}"
+
+
+@contextmanager
+def lost_process_told() -> Iterator[None]:
+    """A block in which the end of another process of the group is one sentence.
+
+    Raises:
+        DeviceError: another process has ended while this one waited for it.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not (_joined and _is_lost(error)):
+            raise
+        raise DeviceError(
+            "Another process that torchrun started has ended, so this one ends, too; when the reason is "
+            "gone, the same command goes on from the last checkpoint."
+        ) from error
+
+
+def _is_lost(error: RuntimeError) -> bool:
+    from torch import distributed
+
+    # gloo's own errors have no class of their own
+    return isinstance(error, distributed.DistError) or "gloo/transport" in str(error)
 
 
 def in_process_group() -> bool:

@@ -14,12 +14,13 @@ from darts_core.checkpoint import load_checkpoint, save_checkpoint, taking_over
 from darts_core.elastic.network import Elastic
 from darts_core.elastic.sandwich import Sandwich
 from darts_core.elastic.variables import middle
-from darts_core.errors import ConfigError
+from darts_core.errors import ConfigError, DeviceError
 from darts_core.runlog import RunFolder, config_hash
 from darts_core.settings.shrink import Shrink
 from darts_core.train.config import TrainConfig
 from darts_core.train.evaluation import evaluate
-from darts_core.train.trainer import FitResult, Trainer
+from darts_core.train.outcome import FitResult
+from darts_core.train.trainer import Trainer
 
 __all__ = ["fit_elastic", "norm_batches"]
 
@@ -55,11 +56,7 @@ class _Trainer(Trainer):
             self.device.type, dtype=self.autocast, enabled=self.autocast is not None
         ):
             loss, logits = self.sandwich.run(x_BCHW, lambda output: self._task_loss(output, y_B))
-        if self.config.grad_clip > 0:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
-        self.optimizer.step()
-        if self.average is not None:
-            self.average.update(self.model)
+        self._update()
         return loss, logits
 
     def _task_loss(self, output: Any, y_B: Tensor) -> Tensor:
@@ -71,10 +68,8 @@ class _Trainer(Trainer):
             )
         return loss
 
-    def select(self, split: str) -> dict[str, float]:
+    def _values(self, split: str) -> dict[str, float]:
         """The whole network's values, and those of sub-networks half-way and at the end: a running front."""
-        if self.average is not None:
-            self.average.swap(self.model)
         whole = evaluate(self.model, self.bundle, split)
         found: dict[str, float] = {}
         metric = self.task.metric.name
@@ -84,8 +79,6 @@ class _Trainer(Trainer):
         ):
             part = evaluate(self.net.cut(choices, self._batches), self.bundle, split)
             found |= {f"{name}_val_{metric}": part.value, f"{name}_val_loss": part.loss}
-        if self.average is not None:
-            self.average.swap(self.model)
         return {**whole.named("val"), "val_loss": whole.loss, **found}
 
     def _stamp(self) -> str:
@@ -101,9 +94,24 @@ class _Trainer(Trainer):
             }
         )
 
+    def check_alike(self) -> None:
+        """Refuse processes that would draw other sub-networks.
+
+        Raises:
+            DeviceError: something between the same network and its variables differs among the machines.
+        """
+        stamp = self._stamp()
+        if self.group.agree(self.group.text(stamp) != stamp):
+            raise DeviceError(
+                "The processes found other things that may vary in the same network, or other settings; run "
+                "them on machines of one kind with the same versions."
+            )
+
     def keep(self, folder: Path, epoch: int) -> None:
         """Write the checkpoint; the teacher's outputs first, which only ever grow."""
-        save_checkpoint(folder / "teacher.pt", {"kind": "teacher", **self.sandwich.state_dict()})
+        if self.group.primary:
+            content = {"kind": "teacher", **self.sandwich.state_dict()}
+            save_checkpoint(folder / "teacher.pt", content)
         self.save(folder / "checkpoint.pt", epoch)
 
     def take_up(self, folder: Path) -> int:
@@ -138,7 +146,8 @@ def fit_elastic(
         net: the elastic network.
         bundle: a `DataBundle`.
         config: the recipe.
-        sandwich: of `net`, made before its training.
+        sandwich: of `net`, made before its training; the processes of its group train together, and the
+            first one's `run` and `folder` count.
         seed: of order and augmentation.
         device: torch device.
         run: logs one row an epoch into this folder.
@@ -156,11 +165,14 @@ def fit_elastic(
             "train.compile=true does not go with an elastic training: its sub-networks have more shapes than "
             "are worth compiling; leave it out."
         )
-    trainer = _Trainer(net.model, bundle, config, SPLITS, seed, torch.device(device))
+    trainer = _Trainer(
+        net.model, bundle, config, SPLITS, seed, torch.device(device), sandwich.group
+    )
     trainer.begin(net, sandwich, norm_batches(bundle, 4, 128))
+    trainer.check_alike()
     trainer.progress = progress
     first = trainer.take_up(folder) if folder is not None else 0
-    if run is not None:
+    if run is not None and sandwich.group.primary:
         run.rewind(first)
     metric = bundle.task.metric.name
     for epoch in range(first, config.epochs):
@@ -171,13 +183,12 @@ def fit_elastic(
             epoch + 1, config.epochs, row["loss"], row[f"val_{metric}"],
             row[f"middle_val_{metric}"], row[f"smallest_val_{metric}"], row["learning_rate"], row["seconds"],
         )  # fmt: skip
-        if run is not None:
+        if run is not None and sandwich.group.primary:
             run.log_metrics(**row)
         if folder is not None:
             trainer.keep(folder, epoch)
         if on_epoch is not None:
             on_epoch()
-    if trainer.average is not None:
-        trainer.average.swap(net.model)
+    trainer.finish()
     net.model.eval()
     return trainer.result

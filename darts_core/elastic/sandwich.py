@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from darts_core.distributed import Group, current_group
 from darts_core.elastic.network import Elastic
 from darts_core.elastic.teacher import Teacher
 from darts_core.errors import ConfigError, DeviceError, NonFiniteLossError
@@ -38,10 +39,12 @@ class Sandwich:
         seed: of the drawing; step k draws the same whatever ran before.
         task: whose `distillation_loss(output, teacher)` is used; classification by default.
         cache_mib: memory for the teacher's outputs; see `Teacher`.
+        group: the processes that train together (`darts_core.distributed.current_group`). Each has the whole
+            batch and runs its part of it; `group.sum_gradients(params)` comes before the optimizer's step.
 
     Raises:
         ConfigError: a number is out of range.
-        DeviceError: several processes train together.
+        DeviceError: several processes train together, and `group` does not say so.
     """
 
     def __init__(
@@ -54,16 +57,20 @@ class Sandwich:
         seed: int = 0,
         task: Task | None = None,
         cache_mib: float = 64.0,
+        group: Group | None = None,
     ) -> None:
         if drawn < 0 or not 0.0 <= share <= 1.0 or not others > 0.0:
             raise ConfigError(
                 f"drawn={drawn} must be at least 0, share={share} within 0..1 and others={others} above 0."
             )
-        _one_process(net.model)
+        self.group, self._told = group or Group.alone(), group is not None
+        _check_processes(net.model, told=self._told)
+        # all start from, and learn from, the same network
+        self.group.send([*net.model.state_dict().values()])
         self.net, self.drawn, self.share, self.seed = net, drawn, share, seed
         self.others = others
         self.task = task or Classification()
-        self.teacher = Teacher(net.model, cache_mib) if share > 0 else None
+        self.teacher = Teacher(net.model, cache_mib, self.group) if share > 0 else None
         self.step = 0
         self._sum: Tensor | float = 0.0
 
@@ -82,7 +89,7 @@ class Sandwich:
         `torch.autocast` block around the call.
 
         Args:
-            x: one batch.
+            x: one batch; in a group the whole one, as the outputs that `loss_of` is given.
             loss_of: the loss of the network's outputs against the targets.
             scale: of the loss before its gradient is formed: a `GradScaler`'s `scale`, or a division by
                 the number of batches that one step accumulates.
@@ -100,14 +107,14 @@ class Sandwich:
         self, x: Tensor, loss_of: LossOf, scale: Callable[[Tensor], Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
         """As `backward`, which looks at the loss besides; gives the whole network's outputs, too."""
-        _one_process(self.net.model)
+        _check_processes(self.net.model, told=self._told)
         taught = self.teacher(x) if self.teacher is not None else None
-        chosen = self.choices()
+        own, chosen = self.group.part(x), self.choices()
         total = torch.zeros((), device=x.device)
         whole: Tensor | None = None
         for choices in chosen:
             with self.net.running(choices) as network:
-                output = network(x)
+                output = self._joined(network(own))
                 loss = self._loss(output, taught, loss_of)
                 # the first one is the whole network
                 weighted = loss if whole is None or self.others == 1.0 else loss * self.others
@@ -122,6 +129,12 @@ class Sandwich:
         self.step += 1
         assert whole is not None
         return total, whole
+
+    def _joined(self, output: Any) -> Any:
+        """The outputs of the whole batch, those of an auxiliary head as well."""
+        if isinstance(output, tuple):
+            return tuple(self.group.joined(part) for part in output)
+        return self.group.joined(output)
 
     def _loss(self, output: Any, taught: Tensor | None, loss_of: LossOf) -> Tensor:
         if taught is None:
@@ -160,12 +173,11 @@ class Sandwich:
             self.teacher.load_state_dict(state["teacher"])
 
 
-def _one_process(model: nn.Module) -> None:
-    several = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if isinstance(model, nn.parallel.DistributedDataParallel) or (
-        several and torch.distributed.get_world_size() > 1
-    ):
+def _check_processes(model: nn.Module, *, told: bool) -> None:
+    there = current_group()
+    several = there is not None and there.processes > 1
+    if isinstance(model, nn.parallel.DistributedDataParallel) or (several and not told):
         raise DeviceError(
-            "Elastic training runs in one process: the processes of DistributedDataParallel would draw and "
-            "reduce other sub-networks. Train on one device."
+            "Elastic training knows its processes by itself: give the plain network, not "
+            "DistributedDataParallel around it, and group=darts_core.distributed.current_group()."
         )

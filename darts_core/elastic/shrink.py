@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from darts_core import runlog
+from darts_core.distributed import Group
 from darts_core.elastic.archive import Archive
 from darts_core.elastic.choose import Chosen, budgets_of, choose
 from darts_core.elastic.cost import NetworkCost
@@ -76,7 +77,8 @@ def grow_family(
     run: runlog.RunFolder | None = None,
     on_epoch: Callable[[], None] | None = None,
     bar: Bar = _no_bar,
-) -> Family:
+    group: Group | None = None,
+) -> Family | None:
     """Make `model` elastic, train it once, and choose a sub-network for every budget.
 
     Args:
@@ -90,6 +92,10 @@ def grow_family(
         run: logs one row an epoch.
         on_epoch: called after each epoch is safe on disk.
         bar: title -> a progress bar.
+        group: the processes that train together; the first one measures and chooses.
+
+    Returns:
+        None in the other processes of a group.
 
     Raises:
         PruneError: the network cannot be followed, or nothing in it may vary.
@@ -104,20 +110,24 @@ def grow_family(
     )  # fmt: skip
     for line in str(net).splitlines():
         log.info("%s", line)
-    # before the training: a budget out of reach must not cost one
-    with bar("latency table") as progress:
-        cost, checks = measured_cost(net, clock, folder, seed, progress)
-    ends = cost.of(net.smallest), cost.of(net.largest)
-    budgets = budgets_of(*ends, settings.budgets, settings.points)
+    primary = group is None or group.primary
+    if primary:
+        # before the training: a budget out of reach must not cost one
+        with bar("latency table") as progress:
+            cost, checks = measured_cost(net, clock, folder, seed, progress)
+        ends = cost.of(net.smallest), cost.of(net.largest)
+        budgets = budgets_of(*ends, settings.budgets, settings.points)
     sandwich = Sandwich(
         net, drawn=options.drawn, share=options.distillation, others=options.others, seed=seed,
-        task=bundle.task, cache_mib=options.cache_mib,
+        task=bundle.task, cache_mib=options.cache_mib, group=group,
     )  # fmt: skip
     with bar("elastic training") as progress:
         fitted = fit_elastic(
             net, bundle, config, sandwich, seed=seed, device=device, run=run, folder=folder,
             on_epoch=on_epoch, progress=progress,
         )  # fmt: skip
+    if not primary:
+        return None
     norms = norm_batches(bundle, -(-options.norm_examples // 128), 128)
     with bar("choosing") as progress:
         chosen, archive = _choose(

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from darts_core.distributed import Group
+
 __all__ = ["Teacher"]
 
 _BITS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}
@@ -24,11 +26,14 @@ class Teacher:
         model: the network as it is now.
         cache_mib: the outputs that are kept take at most so much memory; 0 keeps none. On a GPU none
             are kept, as looking them up would make each step wait for the host.
+        group: the processes that share a batch: each asks its copy about its part, all keep all outputs.
     """
 
-    def __init__(self, model: nn.Module, cache_mib: float = 64.0) -> None:
+    def __init__(
+        self, model: nn.Module, cache_mib: float = 64.0, group: Group | None = None
+    ) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.cache_mib = cache_mib
+        self.cache_mib, self.group = cache_mib, group or Group.alone()
         self.asked = 0  # batches that the network itself answered
         self._rows: dict[tuple[int, int], int] = {}
         self._keys: list[tuple[int, int]] = []
@@ -56,8 +61,8 @@ class Teacher:
 
     def _answer(self, x: Tensor) -> Tensor:
         self.asked += 1
-        found = self.model(x)
-        return found if found.dtype == torch.float64 else found.float()
+        found = self.model(self.group.part(x))
+        return self.group.joined(found if found.dtype == torch.float64 else found.float())
 
     def _room(self, row: Tensor) -> bool:
         return (len(self._kept) + 1) * row.numel() * row.element_size() <= self.cache_mib * 2**20

@@ -78,8 +78,7 @@ def fine_tune(
         trainer.weight = distillation
     for epoch in range(config.epochs):
         trainer.epoch(epoch)
-    if trainer.average is not None:
-        trainer.average.swap(model)
+    trainer.finish()
     model.eval()
     return trainer.result.train_seconds
 

@@ -32,13 +32,14 @@ COLORS: dict[str, tuple[str, str]] = {
     "baseline": ("#50565f", "#c3c9d2"),
     "searched": ("#2568c8", "#6fa8ff"),
     "tuned": ("#0b7f86", "#4ccbd0"),
+    "trained": ("#0b7f86", "#4ccbd0"),
     "pruned": ("#b06a00", "#f0ad4e"),
     "exported": ("#b5327a", "#f285bb"),
     "int8": ("#6a4fc4", "#b3a1ff"),
     "third": ("#4f7a28", "#9ccc65"),
 }
 
-KINDS = ("baseline", "searched", "tuned", "pruned", "exported", "int8")
+KINDS = ("baseline", "searched", "tuned", "trained", "pruned", "exported", "int8")
 _SERIES = ("sep", "pool", "conv", "dil", "skip", "other", "none")
 
 # a fragment of an operation's name -> its family; the first that occurs decides

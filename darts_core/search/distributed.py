@@ -12,62 +12,24 @@ the search equals one process with the whole batch up to rounding.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-import torch.distributed as dist
-from torch import Tensor
-from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
-
 from darts_core.data import DataBundle
-from darts_core.errors import ConfigError, DeviceError
+from darts_core.distributed import Group, current_group
+from darts_core.distributed.sync_norm import Replaced, restore_norms, synchronize_norms
+from darts_core.errors import DeviceError
 from darts_core.runlog import RunFolder
 from darts_core.search.loop import search
-from darts_core.search.sync_norm import synchronize_norms
-from darts_core.search.types import Group, SearchConfig, SearchResult
+from darts_core.search.types import SearchConfig, SearchResult
 from darts_core.strategies import Strategy
 from darts_core.strategies.base import Batch
 from darts_core.supernet import Supernet
 
-__all__ = [
-    "ShardedBundle",
-    "average_gradients",
-    "current_group",
-    "first_goes_first",
-    "group_device",
-    "join_group",
-    "search_distributed",
-    "text_from_first",
-]
+__all__ = ["ShardedBundle", "search_distributed"]
 
 log = logging.getLogger("darts_core")
-
-
-def join_group(backend: str | None = None) -> torch.device:
-    """Join the process group that torchrun describes; returns this process's device.
-
-    Args:
-        backend: "nccl" on GPUs and "gloo" on the CPU if None.
-
-    Raises:
-        DeviceError: the process was not started by torchrun.
-    """
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        raise DeviceError(
-            "Data-parallel search needs a launcher: torchrun --nproc-per-node=N script.py."
-        )
-    gpu = torch.cuda.is_available() and backend != "gloo"
-    device = (
-        torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpu else torch.device("cpu")
-    )
-    if gpu:
-        torch.cuda.set_device(device)
-    dist.init_process_group(backend or ("nccl" if gpu else "gloo"))
-    return device
 
 
 class ShardedBundle:
@@ -76,8 +38,8 @@ class ShardedBundle:
     Order and augmentation are those of one process. Everything else is the bundle's.
     """
 
-    def __init__(self, bundle: DataBundle, rank: int, processes: int) -> None:
-        self._bundle, self._rank, self._processes = bundle, rank, processes
+    def __init__(self, bundle: DataBundle, group: Group) -> None:
+        self._bundle, self._group = bundle, group
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._bundle, name)
@@ -90,24 +52,8 @@ class ShardedBundle:
         if not shuffle:
             yield from whole
             return
-        part = batch_size // self._processes
-        own = slice(self._rank * part, (self._rank + 1) * part)
         for images, labels in whole:
-            yield images[own], labels[own]
-
-
-@torch.no_grad()
-def average_gradients(gradients: Sequence[Tensor]) -> None:
-    """Replace each tensor by its mean over the processes, in place, in one message."""
-    if not gradients:
-        return
-    flat = _flatten_dense_tensors([gradient.contiguous() for gradient in gradients])
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
-    for gradient, mean in zip(
-        gradients, _unflatten_dense_tensors(flat, list(gradients)), strict=True
-    ):
-        gradient.copy_(mean)
+            yield self._group.part(images), self._group.part(labels)
 
 
 def search_distributed(
@@ -143,94 +89,45 @@ def search_distributed(
         ConfigError: the batch cannot be divided equally.
         DeviceError: no process group was joined.
     """
-    if not dist.is_initialized():
+    group = current_group()
+    if group is None:
         raise DeviceError("Call join_group() before search_distributed.")
-    rank, processes = dist.get_rank(), dist.get_world_size()
-    if config.batch_size % processes:
-        raise ConfigError(
-            f"search.batch_size={config.batch_size} cannot be divided among {processes} processes; use "
-            "a multiple."
-        )
-    _make_common(supernet, sync_batchnorm)
+    group.check_batch("search.batch_size", config.batch_size)
+    own_norms: list[Replaced] = []
+
+    def make_common() -> None:
+        own_norms.extend(_make_common(supernet, sync_batchnorm, group))
+
+    make_common()
     # stages of a progressive search make the network anew
-    supernet.after_rebuild = lambda: _make_common(supernet, sync_batchnorm)
-    strategy.reducer = average_gradients
-    return search(
+    supernet.after_rebuild = make_common
+    strategy.reducer = group.average
+    found = search(
         supernet,
         strategy,
-        cast(DataBundle, ShardedBundle(bundle, rank, processes)),
+        cast(DataBundle, ShardedBundle(bundle, group)),
         config,
         seed=seed,
-        run=run if rank == 0 else None,
+        run=run if group.primary else None,
         checkpoint=checkpoint,
-        should_stop=None if should_stop is None else lambda: _any(should_stop()),
-        group=current_group(),
+        should_stop=None if should_stop is None else lambda: group.agree(should_stop()),
+        group=group,
         **options,
     )
+    # the first process may go on with the supernet when the others have left
+    restore_norms(own_norms)
+    return found
 
 
-def current_group() -> Group | None:
-    """The processes that this one has joined; None in a process of its own."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return None
-    return Group(dist.get_rank() == 0, _any, _from_first, dist.get_world_size())
-
-
-@contextmanager
-def first_goes_first(group: Group | None) -> Iterator[None]:
-    """A block that the first process runs through before the others enter it."""
-    if group is not None and not group.primary:
-        dist.barrier()
-    yield
-    if group is not None and group.primary:
-        dist.barrier()
-
-
-def _make_common(supernet: Supernet, sync_batchnorm: bool) -> None:
-    """Give the supernet the first process's values, and norms over all processes where asked for."""
+def _make_common(supernet: Supernet, sync_batchnorm: bool, group: Group) -> list[Replaced]:
+    """Give the supernet the first process's values; the norms that now are those of all processes."""
+    replaced: list[Replaced] = []
     if sync_batchnorm:
         if getattr(supernet, "path", "plain") != "plain":
             log.info(
                 "sync_batchnorm: the cells run as plain modules, whose norms can be synchronised"
             )
             supernet.use_path("plain")
-        synchronize_norms(supernet)
-    _send_from_first([*supernet.state_dict().values()])
-
-
-@torch.no_grad()
-def _send_from_first(tensors: Sequence[Tensor]) -> None:
-    for tensor in tensors:
-        dist.broadcast(tensor, src=0)
-
-
-def group_device() -> torch.device:
-    """This process's device in the joined group."""
-    gpu = dist.get_backend() == "nccl"
-    return torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
-
-
-def _any(value: bool) -> bool:
-    """Whether the value is true in any process."""
-    flag = torch.tensor(float(value), device=group_device())
-    dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-    return bool(flag.item())
-
-
-def _from_first(value: float) -> float:
-    """The first process's value: running statistics differ, decisions must not."""
-    shared = torch.tensor(value, dtype=torch.float64, device=group_device())
-    dist.broadcast(shared, src=0)
-    return float(shared.item())
-
-
-def text_from_first(text: str) -> str:
-    """The first process's text, in all processes."""
-    device = group_device()
-    content = torch.tensor(list(text.encode()), dtype=torch.uint8, device=device)
-    length = torch.tensor(len(content), device=device)
-    dist.broadcast(length, src=0)
-    if dist.get_rank() != 0:
-        content = torch.zeros(int(length), dtype=torch.uint8, device=device)
-    dist.broadcast(content, src=0)
-    return bytes(content.tolist()).decode()
+        replaced = synchronize_norms(supernet)
+    group.send([*supernet.state_dict().values()])
+    return replaced

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from darts_core.architecture import Architecture
+from darts_core.distributed import Group
 from darts_core.errors import NonFiniteLossError, is_memory_shortage
 from darts_core.runlog import RunFolder
 from darts_core.search.measure import metric_on
@@ -26,7 +27,6 @@ from darts_core.search.state import SearchState
 from darts_core.search.stepping import Stepper
 from darts_core.search.types import (
     Doubt,
-    Group,
     Guard,
     GuardContext,
     SearchConfig,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Doubt",
-    "Group",
     "Guard",
     "GuardContext",
     "GuardFinding",
@@ -108,23 +107,6 @@ class Guard:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore `state_dict`."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """What the processes of a data-parallel search have to settle among themselves.
-
-    Attributes:
-        primary: whether this process writes the checkpoint.
-        agree: makes a decision to stop common: true if it is in any process.
-        share: makes a measured number common: that of the first process.
-        processes: how many there are.
-    """
-
-    primary: bool
-    agree: Callable[[bool], bool]
-    share: Callable[[float], float]
-    processes: int
 
 
 @dataclass

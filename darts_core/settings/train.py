@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from darts_core.errors import ConfigError
 from darts_core.settings.field import setting
 from darts_core.settings.shared import PRECISIONS, Descent, RandomChanges
 
@@ -46,7 +47,19 @@ class TrainConfig(RandomChanges, Descent):
     )
     precision: str = setting("fp32", "fp32, bf16 (autocast)", choices=PRECISIONS)
     compile: bool = setting(False, "the step through torch.compile on a CUDA device")
+    sync_batchnorm: bool = setting(
+        False, "under torchrun: batch norms see the whole batch, not each process's part"
+    )
     policy: str | None = setting(None, "an augmentation policy by name or file")
+
+    def check(self) -> None:
+        """Refuse norms over several processes in a compiled step: their messages are not compiled."""
+        super().check()
+        if self.sync_batchnorm and self.compile:
+            raise ConfigError(
+                f"{self.key('sync_batchnorm')}=true does not go with {self.key('compile')}=true; leave one "
+                "of them out."
+            )
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from darts_core.runlog import RunFolder, environment, write_json
 from darts_core.stages.compare import compare, join_rows
 from darts_core.stages.inputs import find_device, load_bundle
 from darts_core.stages.logging import make_loggers
-from darts_core.stages.models import entries_of, model_row
+from darts_core.stages.models import entries_of, model_row, trained_kind
 from darts_core.stages.schema import BenchStage
 from darts_core.stages.timing import stopwatch
 
@@ -85,7 +85,7 @@ def _version_rows(
     seconds = config.bench.seconds
     forms = [entry.runtime for entry in entries if entry.kind == "exported"]
     first = read_reduced(folder.parent)
-    whole = "searched" if first is not None and first.shipped else "tuned"
+    whole = "searched" if first is not None and first.shipped else trained_kind(folder.parent)
     rows = []
     for entry in entries:
         own = model_row(entry, bundle, device, seconds=seconds)

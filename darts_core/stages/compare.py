@@ -26,14 +26,14 @@ from darts_core.report.read import read_rows
 from darts_core.runlog import config_hash, write_text
 from darts_core.settings import to_plain
 from darts_core.stages.inputs import Network, describe_network, named_network, recipe
+from darts_core.stages.models import trained_kind
 from darts_core.stages.schema import BenchStage
 from darts_core.train import save_model
 
 __all__ = ["compare", "join_rows"]
 
 log = logging.getLogger("darts_core")
-_KINDS = {"train": "tuned", "searched": "searched", "export": "exported"}
-_KINDS |= dict.fromkeys(("prune", "shrink"), "pruned")
+_KINDS = {"searched": "searched", "export": "exported", "prune": "pruned", "shrink": "pruned"}
 
 
 def compare(
@@ -85,7 +85,8 @@ def _case(config: BenchStage, root: Path, bundle: DataBundle) -> tuple[ModelCase
     path = Path(text).expanduser()
     if len(text) < 250 and path.exists() and path.suffix not in (".yaml", ".yml"):
         home = path.parent if path.is_file() else path
-        kind = options.kind or _KINDS.get(home.name, "")
+        kind = trained_kind(home.parent) if home.name == "train" else _KINDS.get(home.name, "")
+        kind = options.kind or kind
         return saved_case(path, name=options.name or kind or home.name, kind=kind), {}
     # `train.channels` is the width of cells; a hand-designed network has its own
     width = options.width if is_baseline(text) else config.train.channels

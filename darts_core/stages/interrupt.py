@@ -8,6 +8,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from darts_core.distributed import Group
 
 __all__ = ["check_stop", "deferred_stop", "handle_signals", "stop_wanted"]
 
@@ -76,11 +80,12 @@ def stop_wanted() -> bool:
     return _State.requested is not None
 
 
-def check_stop() -> None:
-    """Call right after a checkpoint is safe on disk.
+def check_stop(group: Group | None = None) -> None:
+    """Call right after a checkpoint is safe on disk; of a group in all processes.
 
     Raises:
-        KeyboardInterrupt: a signal arrived since the block began.
+        KeyboardInterrupt: a signal arrived since the block began, in whichever process.
     """
-    if _State.requested is not None:
-        raise KeyboardInterrupt(f"{_State.requested}: a checkpoint is saved.")
+    wanted = stop_wanted()
+    if wanted if group is None else group.agree(wanted):
+        raise KeyboardInterrupt(f"{_State.requested or 'stopped'}: a checkpoint is saved.")

@@ -21,7 +21,7 @@ from darts_core.sample_inputs import draw_inputs
 from darts_core.supernet import count
 from darts_core.train import evaluate, evaluate_callable, load_model, of_model
 
-__all__ = ["Entry", "entries_of", "holds_model", "model_row"]
+__all__ = ["Entry", "entries_of", "holds_model", "model_row", "trained_kind"]
 
 log = logging.getLogger("darts_core")
 
@@ -59,7 +59,9 @@ def entries_of(version: Path, baseline: str = "baseline") -> list[Entry]:
     """
     found = [
         Entry(baseline if kind == "baseline" else kind, kind, version / place)
-        for place, kind in _places(version)
+        for place, kind in (
+            (p, trained_kind(version) if k == "tuned" else k) for p, k in _places(version)
+        )
         if (version / place / "model.pt").is_file()
     ]
     rivals = sorted(version.glob("rivals/*/train/model.pt"))
@@ -72,6 +74,11 @@ def entries_of(version: Path, baseline: str = "baseline") -> list[Entry]:
             f"{version} holds no trained model to measure; give model= or a version= with one."
         )
     return found
+
+
+def trained_kind(version: Path) -> str:
+    """What the network that `version` trained is called: "tuned" where a study chose its recipe."""
+    return "tuned" if (version / "tune" / "result.json").is_file() else "trained"
 
 
 def _places(version: Path) -> list[tuple[str, str]]:

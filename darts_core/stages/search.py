@@ -11,15 +11,10 @@ from typing import Any
 import torch
 
 from darts_core.architecture import Architecture
-from darts_core.runlog import RunFolder
+from darts_core.distributed import first_goes_first
 from darts_core.search import Doubt, GuardContext, SearchConfig, SearchResult
 from darts_core.search import search as search_alone
-from darts_core.search.distributed import (
-    current_group,
-    first_goes_first,
-    group_device,
-    search_distributed,
-)
+from darts_core.search.distributed import search_distributed
 from darts_core.search.record import doubts_about
 from darts_core.spaces import ChoiceSpace
 from darts_core.stages.aim import aim_facts, aimed_penalties, with_budget
@@ -31,7 +26,6 @@ from darts_core.stages.forecast import forecast, process_peak_mib
 from darts_core.stages.fronts import search_front
 from darts_core.stages.inputs import find_device, load_bundle, refuse_named
 from darts_core.stages.interrupt import deferred_stop, stop_wanted
-from darts_core.stages.logging import make_loggers
 from darts_core.stages.progress import progress_bar
 from darts_core.stages.schema import SearchStage
 from darts_core.stages.search_result import confidence, lookup_table, rank, write_result
@@ -44,6 +38,7 @@ from darts_core.stages.search_setup import (
     step_of,
     tune_kernels,
 )
+from darts_core.stages.shared_run import open_run
 from darts_core.stages.targets import instantiate
 from darts_core.stages.tensorboard_pictures import AlphaPictures
 from darts_core.stages.timing import busy, stopwatch
@@ -62,17 +57,13 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
         searches on the device and is not among them), val_<metric> of the supernet, guards, seed, peak_mib
         (of the process that finished); nothing in the other processes of a group.
     """
-    group = current_group()
-    run = None
-    if group is None or group.primary:
-        run = RunFolder.create(folder, config.described(), loggers=make_loggers(config))
-    finished = run is not None and run.finished
-    if finished if group is None else group.agree(finished):
+    group, run, finished = open_run(config, folder)
+    if finished:
         return {} if run is None else run.result()
     # their settings are refused before anything is loaded
     strategy, guards = instantiate("strategy", config.strategy, config.plugins), make_guards(config)
     alpha_costs, callbacks = alpha_penalties(config), make_callbacks(config, folder)
-    device = find_device(config.device) if group is None else group_device()
+    device = find_device(config.device) if group is None else group.device
     bundle = load_bundle(config, device).without_test()
     refuse_named(bundle)
     with first_goes_first(group):  # the others read what it measures

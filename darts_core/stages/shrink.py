@@ -17,14 +17,14 @@ from darts_core.elastic.shrink import Family, grow_family
 from darts_core.metric import Metric
 from darts_core.report.family import family_front
 from darts_core.report.png_front import save_front
-from darts_core.runlog import RunFolder, write_json
+from darts_core.runlog import write_json
 from darts_core.stages.export import export
 from darts_core.stages.inputs import find_device, load_bundle, open_model, recipe
 from darts_core.stages.interrupt import check_stop, deferred_stop
-from darts_core.stages.logging import make_loggers
 from darts_core.stages.point_training import tuned_elsewhere
 from darts_core.stages.progress import progress_bar
 from darts_core.stages.schema import ExportStage, ShrinkStage
+from darts_core.stages.shared_run import open_run
 from darts_core.stages.timing import stopwatch
 from darts_core.train import of_model
 
@@ -36,16 +36,17 @@ log = logging.getLogger("darts_core")
 def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
     """Make the model of `model=` elastic, train it once, choose for every budget, cut out and export.
 
-    Every step goes on where it was: epochs, the latency table, judged sub-networks, points.
+    Every step goes on where it was: epochs, the latency table, judged sub-networks, points. Of the processes
+    of a joined group all train; the first one does everything else.
 
     Returns:
         points, judged, found_by, val_<metric>, test_<metric> and latency_ms of the point picked, metric,
-        device_seconds.
+        device_seconds; nothing in the other processes of a group.
     """
-    run = RunFolder.create(folder, config.described(), loggers=make_loggers(config))
-    if run.finished:
-        return run.result()
-    device = find_device(config.device)
+    group, run, finished = open_run(config, folder)
+    if finished:
+        return {} if run is None else run.result()
+    device = find_device(config.device) if group is None else group.device
     bundle = load_bundle(config, device)
     model, meta, path = open_model(config, folder.parent, ("train",), bundle, device)
     bundle = of_model(bundle, meta, str(path or config.model))
@@ -66,8 +67,11 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
         with deferred_stop():
             family = grow_family(
                 model, bundle.without_test(), settings, trained, clock, folder, seed=config.seed,
-                run=run, on_epoch=check_stop, bar=lambda title: progress_bar(title),
+                run=run, on_epoch=lambda: check_stop(group), group=group,
+                bar=lambda title: progress_bar(title, shown=run is not None),
             )  # fmt: skip
+        if family is None or run is None:
+            return {}
         base, first = given_network(given, bundle, clock, folder)
         tuned = replace(trained, epochs=settings.fine_tuning) if settings.fine_tuning else None
         points = write_points(
@@ -95,6 +99,7 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
         choosing_seconds=family.chosen.seconds,
         device_seconds=watch.seconds,
         seed=config.seed,
+        **({} if group is None else {"processes": group.processes}),
     )
     return run.result()
 

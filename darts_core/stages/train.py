@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from darts_core.models.by_name import inner
-from darts_core.runlog import RunFolder
 from darts_core.stages.callbacks import asking, make_callbacks
 from darts_core.stages.forecast import forecast
 from darts_core.stages.inputs import (
@@ -19,9 +18,9 @@ from darts_core.stages.inputs import (
     recipe,
 )
 from darts_core.stages.interrupt import check_stop, deferred_stop
-from darts_core.stages.logging import make_loggers
 from darts_core.stages.progress import progress_bar
 from darts_core.stages.schema import TrainStage
+from darts_core.stages.shared_run import open_run
 from darts_core.supernet import count
 from darts_core.train import evaluate, fit, save_model
 
@@ -34,33 +33,35 @@ SPLITS = ("params", "alpha")
 def train(config: TrainStage, folder: Path) -> dict[str, Any]:
     """Train the network of `architecture=` into `folder`; goes on from its checkpoint when there is one.
 
+    Among the processes of a joined group the first one writes and evaluates; the others compute.
+
     Returns:
-        val_<metric> and test_<metric> of the task, metric, params, macs, device_seconds, epochs.
+        val_<metric> and test_<metric> of the task, metric, params, macs, device_seconds, epochs; nothing in
+        the other processes of a group.
     """
-    run = RunFolder.create(
-        folder, config.part(TrainStage).described(), loggers=make_loggers(config)
-    )
-    if run.finished:
-        return run.result()
+    group, run, finished = open_run(config, folder, config.part(TrainStage))
+    if finished:
+        return {} if run is None else run.result()
     callbacks = make_callbacks(config, folder)  # refused before anything is loaded
-    device = find_device(config.device)
+    device = find_device(config.device) if group is None else group.device
     bundle = load_bundle(config, device)
     network = find_network(config, folder.parent, bundle)
     settings = recipe(config, folder)
-    steps = bundle.steps(SPLITS, settings.batch_size) * settings.epochs
-    forecast(
-        network.make,
-        bundle,
-        batch_size=settings.batch_size,
-        steps=steps,
-        device=device,
-        what=f"training {network.name}",
-    )
-    if network.architecture is not None:
-        network.architecture.to_yaml(folder / "architecture.yaml")
+    if run is not None:
+        forecast(
+            network.make,
+            bundle,
+            batch_size=settings.batch_size,
+            steps=bundle.steps(SPLITS, settings.batch_size) * settings.epochs,
+            device=device,
+            what=f"training {network.name}",
+        )
+        if network.architecture is not None:
+            network.architecture.to_yaml(folder / "architecture.yaml")
     torch.manual_seed(config.seed)
     model = network.make()
-    with progress_bar(f"train {network.name}") as progress, deferred_stop():
+    title = f"train {network.name}"
+    with progress_bar(title, shown=run is not None) as progress, deferred_stop():
         fitted = fit(
             model,
             bundle.without_test(),
@@ -71,10 +72,17 @@ def train(config: TrainStage, folder: Path) -> dict[str, Any]:
             device=device,
             run=run,
             checkpoint=folder / "checkpoint.pt",
-            on_epoch=lambda epoch, row: check_stop(),
-            should_end=asking(callbacks, inner(model), bundle.task.metric, settings.epochs),
+            on_epoch=lambda epoch, row: check_stop(group),
+            should_end=(
+                asking(callbacks, inner(model), bundle.task.metric, settings.epochs)
+                if run is not None
+                else None
+            ),
             progress=progress,
+            group=group,
         )
+    if run is None:
+        return {}
     test = evaluate(model, bundle, "test")
     size = count(model.eval(), bundle.input_shape)
     save_model(folder / "model.pt", model, network.meta)
@@ -99,6 +107,7 @@ def train(config: TrainStage, folder: Path) -> dict[str, Any]:
         **({} if fitted.ended is None else {"stopped": fitted.ended}),
         seed=config.seed,
         device=str(device),
+        **({} if group is None else {"processes": group.processes}),
     )
     callbacks.finish(run.result())
     return run.result()

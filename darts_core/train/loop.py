@@ -3,6 +3,11 @@
 Everything random in an epoch derives from (seed, epoch): the order and the augmentation through
 the data bundle, drop-path and dropout because the generators are seeded anew at each epoch. A
 checkpoint after an epoch therefore needs no generator state.
+
+In a group of processes all call `fit` with the same arguments; the first one's `run`, `checkpoint` and
+`should_end` count. Order, augmentation, loss, clipping and the moving average are those of one process with
+the whole batch, up to rounding. Two things are each process's own: the masks of dropout and drop-path, and
+the statistics of batch norms unless `config.sync_batchnorm` is set.
 """
 
 from __future__ import annotations
@@ -15,16 +20,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from darts_core.distributed import Group
 from darts_core.runlog import RunFolder
 from darts_core.train.config import TrainConfig
-from darts_core.train.trainer import FitResult, Trainer
+from darts_core.train.outcome import Ends, FitResult
+from darts_core.train.trainer import Trainer
 
 __all__ = ["FitResult", "fit"]
 
 log = logging.getLogger("darts_core")
 
 OnEpoch = Callable[[int, dict[str, Any]], None]
-Ends = Callable[[Sequence[dict[str, Any]]], str | None]
 Progress = Callable[[int, int], None]
 
 
@@ -43,6 +49,7 @@ def fit(
     should_end: Ends | None = None,
     progress: Progress | None = None,
     verbose: bool = True,
+    group: Group | None = None,
 ) -> FitResult:
     """Train `model` in place (moved to `device`); afterwards it holds the last epoch's parameters.
 
@@ -62,23 +69,25 @@ def fit(
             gives the reason to end with the params as they are, or None.
         progress: called with (steps done, steps in all) after every step.
         verbose: a line in the log for every epoch.
+        group: the processes that train together; the first one's parameters are sent to all.
 
     Raises:
+        ConfigError: the batch cannot be divided equally among the processes.
         NonFiniteLossError: the loss became NaN or infinite; names epoch and step.
         MemoryShortageError: states the largest batch that fits.
         DataError: the batch is larger than the split.
         ResumeError: the checkpoint belongs to another configuration.
     """
-    trainer = Trainer(model, bundle, config, tuple(train_on), seed, torch.device(device))
+    trainer = Trainer(model, bundle, config, tuple(train_on), seed, torch.device(device), group)
     trainer.progress, trainer.verbose = progress, verbose
     first = trainer.resume(checkpoint) if checkpoint is not None and checkpoint.exists() else 0
-    if run is not None:
+    if run is not None and trainer.group.primary:
         run.rewind(first)
     result = trainer.result
     if first and on_epoch is not None:
         on_epoch(first - 1, result.history[-1])
-    if first and should_end is not None:
-        result.ended = should_end(result.history)
+    if first:
+        result.ended = trainer.asked(should_end)
     for epoch in range(first, config.epochs):
         if result.ended is not None:
             log.info("the training ends after epoch %d: %s", epoch, result.ended)
@@ -89,16 +98,14 @@ def fit(
         result.history.append(row)
         if verbose:
             _log_row(row, config.epochs, bundle.task.metric.name)
-        if run is not None:
+        if run is not None and trainer.group.primary:
             run.log_metrics(**row)
         if checkpoint is not None:
             trainer.save(checkpoint, epoch)
         if on_epoch is not None:
             on_epoch(epoch, row)
-        if should_end is not None:
-            result.ended = should_end(result.history)
-    if trainer.average is not None:
-        trainer.average.swap(model)
+        result.ended = trainer.asked(should_end)
+    trainer.finish()
     result.epochs = len(result.history)
     metric = bundle.task.metric
     found = {n: row.get(f"val_{metric.name}") for n, row in enumerate(result.history)}

@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from torch import Tensor, nn
 
 from darts_core.augment.by_kind import augment_for
 from darts_core.checkpoint import load_checkpoint, save_checkpoint, taking_over
+from darts_core.distributed import Group
+from darts_core.distributed.sync_norm import restore_norms, synchronize_norms
 from darts_core.errors import (
     ConfigError,
     DataError,
+    MemoryShortageError,
     NonFiniteLossError,
     ResumeError,
     is_memory_shortage,
@@ -29,6 +33,8 @@ from darts_core.runlog import config_hash
 from darts_core.supernet.memory import memory_sentence
 from darts_core.train.config import TrainConfig
 from darts_core.train.evaluation import evaluate
+from darts_core.train.outcome import Ends, FitResult
+from darts_core.train.precision import autocast_dtype, compiled
 from darts_core.train.schedule import (
     ExponentialAverage,
     drop_path_at,
@@ -36,7 +42,7 @@ from darts_core.train.schedule import (
     make_optimizer,
 )
 
-__all__ = ["FitResult", "Trainer"]
+__all__ = ["Trainer"]
 
 log = logging.getLogger("darts_core")
 
@@ -44,28 +50,11 @@ log = logging.getLogger("darts_core")
 _CHECK_EVERY = 50
 
 
-@dataclass
-class FitResult:
-    """What a training did.
-
-    `history` has one row an epoch (epoch, loss, train_<metric>, val_<metric>, val_loss,
-    learning_rate, seconds). `val` is the task's metric of the last epoch: its parameters are the ones
-    kept. `train_seconds` is time on the device in training steps, over all
-    sittings of a resumed run; `steps` counts optimizer steps. `ended` says why it ended before its
-    last epoch, if it did.
-    """
-
-    epochs: int
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best_epoch: int = 0
-    val: float | None = None
-    train_seconds: float = 0.0
-    steps: int = 0
-    ended: str | None = None
-
-
 class Trainer:
     """The state of one training: network, optimizer, moving average, counters.
+
+    The processes of a group run their parts of each batch and form the loss of the whole batch from all
+    outputs; with the sum of their gradients every one takes the same step.
 
     Attributes:
         rate_key: the setting that its learning rate comes from, which an error names.
@@ -81,11 +70,17 @@ class Trainer:
         names: tuple[str, ...],
         seed: int,
         device: torch.device,
+        group: Group | None = None,
     ) -> None:
         self.model, self.bundle, self.config = model.to(device), bundle, config
         self.names, self.seed, self.device = names, seed, device
+        self.group = group or Group.alone()
         self.task = bundle.task
         self._check_task()
+        self.group.check_batch("train.batch_size", config.batch_size)
+        over_all = config.sync_batchnorm and self.group.processes > 1
+        self.group.send([*model.state_dict().values()])
+        self._own_norms = synchronize_norms(model) if over_all else []
         self.steps = bundle.steps(names, config.batch_size)
         if self.steps < 1:
             size = len(bundle.split(names))
@@ -101,17 +96,40 @@ class Trainer:
                 "train.jitter, scaling and time_shift are for series; set them to 0: several named inputs "
                 "are left as they are."
             )
-        self.autocast = _autocast_dtype(config, device)
-        self.forward: Callable[[Tensor], Any] = _compiled(model, config, device)
+        self.autocast = autocast_dtype(config, device)
+        self.forward: Callable[[Tensor], Any] = compiled(model, config, device)
         self.result = FitResult(epochs=0)
         self.progress: Callable[[int, int], None] | None = None
         self.verbose = True
 
+    def asked(self, should_end: Ends | None) -> str | None:
+        """The reason to end that somebody gives after an epoch; in a group the first process's counts."""
+        reason = None
+        if should_end is not None and self.group.primary:
+            with self._without_others():
+                reason = should_end(self.result.history)
+        return self.group.text(reason or "") or None
+
+    @contextmanager
+    def _without_others(self) -> Iterator[None]:
+        """A block of the first process alone: the norms in it wait for nobody."""
+        restore_norms(self._own_norms)
+        yield
+        if self._own_norms:
+            self._own_norms = synchronize_norms(self.model)
+
+    def finish(self) -> None:
+        """Leave the network with the params that are kept: of the moving average where there is one."""
+        restore_norms(self._own_norms)
+        if self.average is not None:
+            self.average.swap(self.model)
+
     def epoch(self, epoch: int) -> dict[str, Any]:
         """One pass over the training splits; its row of metrics."""
         config = self.config
-        # drop-path and dropout draw from the global generators
-        torch.manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+        # drop-path and dropout draw from the global generators; other images want other draws
+        apart = self.group.rank * 1_000_000_007
+        torch.manual_seed((self.seed * 1_000_003 + epoch + apart) % 2**63)
         self.model.train()
         if hasattr(self.model, "drop_path_prob"):
             self.model.drop_path_prob = drop_path_at(config, epoch)  # type: ignore[assignment]
@@ -158,20 +176,31 @@ class Trainer:
             if not is_memory_shortage(error):
                 raise
             shortage = str(error).splitlines()[0]
+        if self.group.processes > 1:  # the others would not try smaller batches along
+            raise MemoryShortageError(
+                f"A training step with batch_size={len(x_BCHW)} in {self.group.processes} processes does not "
+                f"fit into the memory of {self.device}; use a smaller batch or more processes ({shortage})."
+            )
         # outside the handler: the traceback would keep the failed step's tensors alive
         raise memory_sentence(self._loss_of, self.model, x_BCHW, y_B, self.device, shortage)
 
+    def _joined(self, own: Tensor) -> Tensor:
+        """The whole batch's outputs as the task takes them."""
+        return self.group.joined(own if own.dtype == torch.float64 else own.float())
+
     def _loss_of(self, x_BCHW: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of the whole batch, of which this process runs its part."""
         config = self.config
         with torch.autocast(
             self.device.type, dtype=self.autocast, enabled=self.autocast is not None
         ):
-            out = self.forward(x_BCHW)
+            out = self.forward(self.group.part(x_BCHW))
         output, auxiliary = out if isinstance(out, tuple) else (out, None)
-        loss = self.task.loss(output.float(), y_B, label_smoothing=config.label_smoothing)
+        output = self._joined(output)
+        loss = self.task.loss(output, y_B, label_smoothing=config.label_smoothing)
         if auxiliary is not None and config.auxiliary_weight:
             loss = loss + config.auxiliary_weight * self.task.loss(
-                auxiliary.float(), y_B, label_smoothing=config.label_smoothing
+                self._joined(auxiliary), y_B, label_smoothing=config.label_smoothing
             )
         return loss, output.detach()
 
@@ -186,12 +215,17 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss, output = self._loss_of(x_BCHW, y_B)
         loss.backward()
+        self._update()
+        return loss.detach(), output
+
+    def _update(self) -> None:
+        """Move the params along the gradient of the whole batch."""
+        self.group.sum_gradients([*self.model.parameters()])
         if self.config.grad_clip > 0:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
         self.optimizer.step()
         if self.average is not None:
             self.average.update(self.model)
-        return loss.detach(), output
 
     def _check_finite(self, losses: list[Tensor], epoch: int) -> None:
         bad = ~torch.isfinite(torch.stack(losses))
@@ -205,9 +239,12 @@ class Trainer:
     def _check_state(self, epoch: int) -> None:
         """The last update may have gone astray after a finite loss; it must not be saved as good."""
         values = [v for v in self.model.state_dict().values() if v.is_floating_point()]
-        if bool(torch.stack([torch.isfinite(v).all() for v in values]).all()):
-            return
-        raise self._not_finite("The parameters became NaN or infinite by", epoch, self.steps - 1)
+        bad = not bool(torch.stack([torch.isfinite(v).all() for v in values]).all())
+        # running statistics are each process's own
+        if self.group.agree(bad):
+            raise self._not_finite(
+                "The parameters became NaN or infinite by", epoch, self.steps - 1
+            )
 
     def _not_finite(self, what: str, epoch: int, step: int) -> NonFiniteLossError:
         kept = (
@@ -220,19 +257,29 @@ class Trainer:
         )
 
     def select(self, split: str) -> dict[str, float]:
-        """The task's metrics and the loss on `split`, of the moving average where there is one."""
-        if self.average is not None:
-            self.average.swap(self.model)
+        """The values on `split`, of the moving average where there is one; in a group the first process's."""
+        if not self.group.primary:
+            return self.group.values({})
+        with self._without_others():
+            if self.average is not None:
+                self.average.swap(self.model)
+            found = self._values(split)
+            if self.average is not None:
+                self.average.swap(self.model)
+        return self.group.values(found)
+
+    def _values(self, split: str) -> dict[str, float]:
+        """The task's metrics and the loss."""
         found = evaluate(self.model, self.bundle, split)
-        if self.average is not None:
-            self.average.swap(self.model)
         return {**found.named("val"), "val_loss": found.loss}
 
     def _stamp(self) -> str:
         return config_hash({**asdict(self.config), "on": self.names, "seed": self.seed})
 
     def save(self, path: Path, epoch: int) -> None:
-        """Write everything that the next epoch needs."""
+        """Write everything that the next epoch needs; in a group the first process does."""
+        if not self.group.primary:
+            return
         content = {
             "kind": "training",
             "stamp": self._stamp(),
@@ -278,24 +325,3 @@ class Trainer:
             if self.verbose:
                 log.info("resuming from %s after epoch %d", path, content["epoch"])
             return int(content["epoch"])
-
-
-def _autocast_dtype(config: TrainConfig, device: torch.device) -> torch.dtype | None:
-    if config.precision == "fp32":
-        return None
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.bfloat16
-    log.warning("train.precision=bf16 is not fast on %s; training in fp32", device)
-    return None
-
-
-def _compiled(
-    model: nn.Module, config: TrainConfig, device: torch.device
-) -> Callable[[Tensor], Any]:
-    if not config.compile:
-        return model
-    if device.type != "cuda":
-        log.warning("train.compile=true needs a CUDA device; training on %s uncompiled", device)
-        return model
-    compiled: Callable[[Tensor], Any] = torch.compile(model)
-    return compiled

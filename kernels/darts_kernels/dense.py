@@ -385,7 +385,8 @@ def sum_backward(
     )  # fmt: skip
     totals = torch.empty(b.edges, b.slots, device=device)
     coefficients = torch.empty(b.edges, b.slots, b.channels, 4, device=device)
-    tile = min(64, next_power_of_2(parts))
+    # tiles of 2,048 sums: two of them are under way, and larger ones would spill registers
+    tile = min(64, max(1, 2048 // next_power_of_2(b.channels)), next_power_of_2(parts))
     _source_coefficient_kernel[(b.slots, b.edges)](
         sums, moments, mix_ES, totals, coefficients, parts, b.pixels,
         POOL_NORM=b.pool_norm, TRAIN=train, PARTS=tile, CHUNKS=triton.cdiv(parts, tile), num_warps=4,

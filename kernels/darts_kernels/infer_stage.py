@@ -133,7 +133,8 @@ def choose_blocks(
         step = min(longest, max(16, triton.next_power_of_2(channels)))
         return 16, min(wide, 32), step, 4
     step = 16 if deep else 32
-    return (64 if wide >= 128 else 128), wide, step, (8 if wide >= 256 else 4)
+    # a deep step holds where each pixel's window begins, too
+    return (64 if wide >= (64 if deep else 128) else 128), wide, step, (8 if wide >= 256 else 4)
 
 
 def infer_stage(

@@ -9,7 +9,7 @@ import torch
 import triton
 from torch import Tensor
 
-from darts_kernels import depthwise_backward, norm, point_stats, pointwise, pool
+from darts_kernels import depthwise_backward, norm, point_stats, pointwise, pool, state_norm
 from darts_kernels._common import next_power_of_2
 from darts_kernels.cell_run import CellCall, Wave
 
@@ -226,7 +226,8 @@ def state_gradients(call: CellCall, wave: Wave, work: Work) -> None:
             NORM=layout.pool_norm, SLOT0=len(layout.first), SLOTS=len(layout.slots),
             K_OPS=layout.operations, C=s.C, HI=height, WI=width, H=s.H, W=s.W, STRIDE=stride,
             BLOCK=t.plain_block, PARTS=next_power_of_2(parts), ALIGNED=s.aligned, SPARSE=run.sparse,
-            **s.options(t.plain_warps),
+            # left to itself, Triton 3.6's assembler spills to have 40
+            **s.options(t.plain_warps, 48 if layout.pools <= 2 else 0),
         )  # fmt: skip
     code, offsets, taps, _ = layout.code1
     rows = min(t.back_rows, s.H)
@@ -265,7 +266,7 @@ def input_gradients(
     needed = [i for i, want in enumerate(wanted) if want or grad_flat is not None]
     parts = triton.cdiv(s.input_pixels, t.plain_block)
     sums = torch.empty(layout.inputs, 2, s.CF, parts, device=work.sums.device)
-    point_stats._normalize_reduce_kernel[(s.CF, parts, needed[-1] + 1 - needed[0])](
+    state_norm._normalize_reduce_kernel[(s.CF, parts, needed[-1] + 1 - needed[0])](
         work.dfull, saved.full, sums, sums, s.input_pixels, parts, needed[0], C=s.CF, HW=s.HI * s.WI,
         BLOCK=t.plain_block, AFFINE=False, **s.options(t.plain_warps),
     )  # fmt: skip

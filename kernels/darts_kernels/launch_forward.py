@@ -8,7 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
-from darts_kernels import depthwise, node_sum, norm, point_stats, pointwise, pool
+from darts_kernels import depthwise, node_sum, norm, point_stats, pointwise, pool, state_norm
 from darts_kernels._common import next_power_of_2
 from darts_kernels.cell_run import CellCall, Wave
 
@@ -49,7 +49,7 @@ def load_inputs(call: CellCall, inputs: list[Tensor]) -> None:
             BLOCK=block // steps, STEPS=steps, DOT=run.precision.dot, SLOTS=1, SPARSE=False,
             **s.options(4, 0, 2),
         )  # fmt: skip
-    point_stats.normalize(
+    state_norm.normalize(
         saved.full, saved.full, sums, saved.moments, run.running_mean, run.running_var, None,
         tensors=layout.inputs, channels=s.CF, plane=s.HI * s.WI, pixels=s.input_pixels,
         block=s.tiles.plain_block, row0=layout.rows["input"],

@@ -30,7 +30,7 @@ import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from darts_kernels import point_stats
+from darts_kernels import state_norm
 from darts_kernels._common import Precision, launch_options, next_power_of_2
 from darts_kernels.conv_backward import conv_inputs, conv_weights
 from darts_kernels.conv_stats import ConvShape, conv_forward, conv_reference
@@ -84,7 +84,7 @@ class _ConvNorm(torch.autograd.Function):
         y = conv_forward(shape, x, weight, sums, 0, dtype=run.precision.storage)
         moments = torch.empty(channels, 2, device=device)
         out = torch.empty_like(y, dtype=run.dtype or y.dtype)
-        point_stats.normalize(
+        state_norm.normalize(
             y, out, sums, moments, run.running_mean, run.running_var, (scale, shift), tensors=1,
             channels=channels, plane=y[0, 0].numel(), pixels=shape.pixels, block=_BLOCK, row0=0,
             chunk=shape.block * shape.steps, momentum=run.momentum, train=run.train,
@@ -104,11 +104,11 @@ class _ConvNorm(torch.autograd.Function):
         sums = torch.empty(2, channels, parts, device=x.device)
         totals = torch.empty(2, channels, device=x.device)
         coefficients = torch.empty(channels, 4, device=x.device)
-        point_stats._normalize_reduce_kernel[(channels, parts, 1)](
+        state_norm._normalize_reduce_kernel[(channels, parts, 1)](
             g, y, moments, sums, shape.pixels, parts, 0, C=channels, HW=y[0, 0].numel(), BLOCK=_BLOCK,
             AFFINE=True, num_warps=4,
         )  # fmt: skip
-        point_stats._normalize_coefficient_kernel[(channels,)](
+        state_norm._normalize_coefficient_kernel[(channels,)](
             sums, moments, scale, totals, coefficients, parts, shape.pixels,
             C=channels, PARTS=next_power_of_2(parts), TRAIN=run.train, num_warps=4,
         )  # fmt: skip

@@ -116,7 +116,7 @@ def test_bench_of_a_job_finds_its_newest_version_that_has_a_model(
                      "search.batch_size=32"]) == 0  # fmt: skip
     assert sorted(path.name for path in job.glob("V*")) == ["V001", "V002"]
     assert cli.main(["bench", "job=own", "bench.seconds=0.03", *TINY]) == 0
-    assert [row.kind for row in rows(job / "V001")] == ["tuned"]
+    assert [row.kind for row in rows(job / "V001")] == ["trained"]
     assert sorted(path.name for path in job.glob("V*")) == ["V001", "V002"]
     capsys.readouterr()
     assert cli.main(["bench", "job=other", *TINY]) == 2

@@ -1,4 +1,6 @@
 import shutil
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +207,22 @@ def test_markdown_table_has_one_line_a_row() -> None:
     assert len(table) == 2 + 4
     assert len({line.replace("\\|", "").count("|") for line in table}) == 1
     assert "91.00 ± 1.41" in text
+
+
+def test_a_command_is_what_one_types_without_the_places_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ["all", "--runs", "/here/runs", "--seeds", "0", "1", "--out", "/here", "data=[a, b]"]
+    monkeypatch.setattr(sys, "argv", ["/here/benchmarks/elastic.py", *words])
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__spec__", ModuleSpec("benchmarks.elastic", None))
+    everything = command_line()
+    assert everything.startswith("python -m benchmarks.elastic all --runs /here/runs --seeds 0 1")
+    # a value that follows an option belongs to it
+    found = command_line(without=("--runs",))
+    assert found == "python -m benchmarks.elastic all --seeds 0 1 --out /here 'data=[a, b]'"
+    monkeypatch.setattr(main, "__spec__", None)
+    assert command_line().startswith("elastic.py all")
 
 
 def test_results_file_states_what_a_reader_needs(tmp_path: Path) -> None:

@@ -5,9 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.demo_folds import FOLDS, write_fold, write_hand
+from benchmarks import demo_picture, picture
+from benchmarks.demo_folds import FOLDS, HAND, OURS, write_fold, write_hand
 from benchmarks.demo_judge import interleaved, line_at, paired, ratio
 from darts_core.architecture import Architecture
+from darts_core.bench.results import write_results
 from darts_core.supernet import build, count
 
 
@@ -60,3 +62,25 @@ def test_the_hand_drawn_network_has_three_convolutions_of_16_48_48(tmp_path):
     net = build(Architecture.from_yaml(write_hand(tmp_path)), channels=16, in_channels=1)
     convolutions = 9 * (16 + 16 * 48 + 48 * 48)
     assert count(net, (1, 8, 8)).params == convolutions + 2 * (16 + 48 + 48) + 490
+
+
+def test_the_picture_shows_every_network_of_the_results(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(picture, "save_png", lambda figure, to: drawn.append(figure) or to)
+    rows = [
+        {"network": name, "n_images": 100, "accuracy": accuracy, "time_over_resnet8": time,
+         "time_over_resnet8_by_fold": [0.9 * time, 1.2 * time]}
+        for name, accuracy, time in (
+            (OURS, 99.0, 0.3), (HAND, 99.5, 0.2),
+            ("ResNet-8, width 16", 98.0, 1.0), ("ResNet-8, width 4", 97.0, 0.4),
+        )
+    ]  # fmt: skip
+    path = write_results("demo-folds", rows, device="d", folder=tmp_path, notes={"folds": [0, 1]})
+    demo_picture.draw(path, tmp_path / "demo.png")
+    axes = drawn[0].axes[0]
+    line = axes.lines[0]
+    assert line.get_xdata().tolist() == [0.4, 1.0]
+    assert line.get_ydata().tolist() == [97.0, 98.0]
+    places = {container.lines[0].get_xdata()[0] for container in axes.containers}
+    assert places == {0.3, 1.0, 0.4, 0.2}
+    assert len(axes.get_legend().get_texts()) == 3

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from darts_core.errors import DeviceError
+from darts_core.distributed import Group, join_group
+from darts_core.errors import ConfigError, DeviceError
 from darts_core.search import SearchConfig
-from darts_core.search.distributed import ShardedBundle, join_group, search_distributed
+from darts_core.search.distributed import ShardedBundle, search_distributed
 from darts_core.strategies import FirstOrder, Unrolled
 from darts_core.testing import tiny_bundle
+from darts_core.train import TrainConfig
 
 sys.path.insert(0, str(Path(__file__).parent))
 import distributed_worker as worker
@@ -46,7 +48,7 @@ def ranks(request, tmp_path_factory):
             subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
         )
     for process in processes:
-        _, errors = process.communicate(timeout=240)
+        _, errors = process.communicate(timeout=900)
         assert process.returncode == 0, errors
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(request.param)]
 
@@ -140,9 +142,37 @@ def test_guards_find_the_same_in_every_process_and_end_all_of_them(ranks):
     assert "gradient_similarity" in stopped
 
 
+@pytest.mark.parametrize("case", ["batch norm", "no norm", "elastic"])
+def test_a_training_is_that_of_one_process(ranks, case):
+    """Weighted classes, label smoothing, clipping, augmentation and the moving average included."""
+    alone = worker.shrunk(None) if case == "elastic" else worker.trained(case, None)
+    state, rows, shown = alone
+    for found, seen, network in (other[case] for other in ranks):
+        assert seen == ranks[0][case][1]
+        assert network == shown  # its norms are its own again
+        for name, wanted in state.items():
+            torch.testing.assert_close(found[name], wanted, rtol=1e-9, atol=1e-12)
+        for one, other in zip(rows, seen, strict=True):
+            assert one == pytest.approx(other, rel=1e-6)
+            assert one["train_accuracy"] == other["train_accuracy"]
+
+
+def test_a_training_goes_on_bit_for_bit(ranks):
+    for found in ranks:
+        assert found["cut short"][1] == found["batch norm"][1]
+        for name, wanted in found["batch norm"][0].items():
+            assert torch.equal(found["cut short"][0][name], wanted)
+
+
+def test_gradients_add_up_and_a_param_that_nobody_used_has_none(ranks):
+    for found in ranks:
+        total = float(sum(range(1, len(ranks) + 1)))
+        assert found["summed"] == [[total, total], [7.0, 8.0], None]
+
+
 def test_parts_of_a_batch_join_to_the_whole_and_evaluation_sees_everything():
     bundle = tiny_bundle()
-    parts = [ShardedBundle(bundle, rank, 2) for rank in range(2)]
+    parts = [ShardedBundle(bundle, Group(rank, 2, bundle.device)) for rank in range(2)]
     for whole, a, b in zip(
         bundle.batches("params", 8, seed=1), *(p.batches("params", 8, seed=1) for p in parts),
         strict=True,
@@ -151,6 +181,22 @@ def test_parts_of_a_batch_join_to_the_whole_and_evaluation_sees_everything():
         assert torch.equal(torch.cat([a[1], b[1]]), whole[1])
     seen = sum(len(y) for _, y in parts[0].batches("val", 4, shuffle=False, drop_last=False))
     assert seen == bundle.size("val") == parts[0].size("val")
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(DeviceError, match="2 processes here"):
+        join_group()
+
+
+def test_what_cannot_be_shared_is_refused():
+    with pytest.raises(ConfigError, match=r"sync_batchnorm=true does not go with train.compile"):
+        TrainConfig(sync_batchnorm=True, compile=True)
+    with pytest.raises(ConfigError, match=r"train.batch_size=9 .* 2 processes; use a multiple"):
+        Group(0, 2, torch.device("cpu")).check_batch("train.batch_size", 9)
 
 
 def test_it_is_refused_outside_a_group(monkeypatch):

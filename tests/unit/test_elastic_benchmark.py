@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.elastic import LEAST, WORST_SHARE, area, at_budgets, compared
-from benchmarks.elastic_case import Case, kept
+from benchmarks.elastic_case import RECIPE, Case, kept, train_config
 from benchmarks.elastic_picture import draw, series
 from benchmarks.elastic_rivals import epochs_for, least_cut, taylor_cut
 from benchmarks.elastic_whole import row_of
@@ -99,3 +99,9 @@ def test_the_picture_shows_every_network_that_was_measured(tmp_path):
     }  # fmt: skip
     results = write_results("elastic", [row], device="here", folder=tmp_path)
     assert draw(results, tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_words_of_a_recipe_are_its_settings():
+    config = train_config((*RECIPE, "train.optimizer=adamw"), epochs=3)
+    assert (config.learning_rate, config.weight_decay, config.epochs) == (0.1, 5e-4, 3)
+    assert (config.optimizer, config.batch_size, config.drop_path) == ("adamw", 64, 0.0)

@@ -98,7 +98,7 @@ def test_a_network_of_several_inputs_is_trained_exported_measured_and_asked(fold
     assert cli.main(["export", *words, *files, "plugins=[several]"]) == 0
     assert cli.main(["bench", *words, "bench.seconds=0.05", "plugins=[several]"]) == 0
     rows = read_json(version / "bench" / "results.json")["rows"]
-    assert {row["kind"] for row in rows} == {"tuned", "exported"}
+    assert {row["kind"] for row in rows} == {"trained", "exported"}
     loaded = load(version / "export", device="cpu")
     one = {key.removeprefix("x_"): value[:4] for key, value in arrays().items() if key != "y"}
     row, _ = pack(one, "a request", loaded.described.named)

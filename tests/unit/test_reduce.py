@@ -165,6 +165,10 @@ def test_the_table_tells_the_story_in_the_order_of_the_steps(tmp_path: Path) -> 
     for name in ("searched", "train", "prune"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.pt").touch()
+    assert [e.kind for e in entries_of(tmp_path)] == ["searched", "trained", "pruned"]
+    # where a study chose the recipe, the word says so
+    (tmp_path / "tune").mkdir()
+    (tmp_path / "tune" / "result.json").write_text("{}")
     assert [e.kind for e in entries_of(tmp_path)] == ["searched", "tuned", "pruned"]
     write_reduced(tmp_path, Reduced("prune", shipped=True))
     assert [e.kind for e in entries_of(tmp_path)] == ["searched", "pruned", "tuned"]

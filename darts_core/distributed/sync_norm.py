@@ -1,6 +1,6 @@
-"""Batch norm over the images of all processes, on any device.
+"""Batch norm over the samples of all processes, on any device.
 
-Shapes: x [B, C, H, W]; statistics [C].
+Shapes: x [B, C, ...]; statistics [C].
 """
 
 from __future__ import annotations
@@ -11,7 +11,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-__all__ = ["SumOverProcesses", "SynchronizedNorm", "synchronize_norms"]
+__all__ = ["Replaced", "SumOverProcesses", "SynchronizedNorm", "restore_norms", "synchronize_norms"]
+
+# (parent, name, the norm that stood there)
+Replaced = tuple[nn.Module, str, nn.Module]
+_KINDS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class SumOverProcesses(torch.autograd.Function):
@@ -35,27 +39,32 @@ class SumOverProcesses(torch.autograd.Function):
 
 
 class SynchronizedNorm(nn.BatchNorm2d):
-    """A `BatchNorm2d` whose training statistics are those of all processes together."""
+    """A batch norm whose training statistics are those of all processes together."""
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """The normalised input."""
         if not self.training:
-            return super().forward(x_BCHW)
-        x = x_BCHW.float() if x_BCHW.dtype in (torch.bfloat16, torch.float16) else x_BCHW
+            return super().forward(x)
+        wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
         count = x.numel() // x.shape[1] * dist.get_world_size()
+        others = [d for d in range(x.dim()) if d != 1]
+        shape = [-1, *[1] * (x.dim() - 2)]
         # two sums one after the other: E[x^2] - E[x]^2 in one would cancel
-        mean = SumOverProcesses.apply(x.sum((0, 2, 3))) / count
-        centred = x - mean[:, None, None]
-        variance = SumOverProcesses.apply(centred.square().sum((0, 2, 3))) / count
+        mean = SumOverProcesses.apply(wide.sum(others)) / count
+        centred = wide - mean.view(shape)
+        variance = SumOverProcesses.apply(centred.square().sum(others)) / count
         if self.track_running_stats and self.running_mean is not None:
             self._track(mean.detach(), variance.detach() * count / max(count - 1, 1))
         scale = torch.rsqrt(variance + self.eps)
         if self.weight is not None:
             scale = scale * self.weight
-        out = centred * scale[:, None, None]
+        out = centred * scale.view(shape)
         if self.bias is not None:
-            out = out + self.bias[:, None, None]
-        return out.to(x_BCHW.dtype)
+            out = out + self.bias.view(shape)
+        return out.to(x.dtype)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any that has channels: it stands for norms of series and volumes, too."""
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
         momentum = 0.1 if self.momentum is None else self.momentum
@@ -68,11 +77,13 @@ class SynchronizedNorm(nn.BatchNorm2d):
                 self.num_batches_tracked.add_(1)
 
 
-def synchronize_norms(module: nn.Module) -> None:
-    """Make every `BatchNorm2d` inside `module` a `SynchronizedNorm`, in place, values kept."""
+def synchronize_norms(module: nn.Module) -> list[Replaced]:
+    """Make every batch norm inside `module` a `SynchronizedNorm`, in place, values kept; what it replaced."""
+    replaced: list[Replaced] = []
     for parent in list(module.modules()):
         for name, child in parent.named_children():
-            if type(child) is nn.BatchNorm2d:
+            if type(child) in _KINDS:
+                assert isinstance(child, nn.modules.batchnorm._BatchNorm)
                 norm = SynchronizedNorm(
                     child.num_features,
                     child.eps,
@@ -84,3 +95,12 @@ def synchronize_norms(module: nn.Module) -> None:
                 # the same tensors: optimizers and state dicts go on as before
                 norm._parameters, norm._buffers = child._parameters, child._buffers
                 setattr(parent, name, norm)
+                replaced.append((parent, name, child))
+    return replaced
+
+
+def restore_norms(replaced: list[Replaced]) -> None:
+    """Put back what `synchronize_norms` replaced, with the values of now."""
+    for parent, name, norm in replaced:
+        norm.train(getattr(parent, name).training)
+        setattr(parent, name, norm)

@@ -1,0 +1,54 @@
+"""What pictures of accuracy against measured time share: a logarithmic axis of shares, a title, a legend."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from darts_core.report.png_figure import new_figure, only_data, plain_title, save_png
+
+__all__ = ["finish", "run", "start"]
+
+
+def start(width: float, height: float) -> tuple[Any, Any]:
+    """A figure of that size in inches and its axes."""
+    figure = new_figure(width, height)
+    axes = figure.add_subplot()
+    only_data(axes)
+    return figure, axes
+
+
+def finish(
+    figure: Any, to: Path, ticks: Mapping[float, str], *, time: str, metric: str, title: str
+) -> Path:
+    """Label the axes of a figure of `start` and write it to `to`.
+
+    Args:
+        figure: of shares of a time (horizontal) and a metric (vertical).
+        to: the file.
+        ticks: share -> what is written there.
+        time: in words, what the shares are of.
+        metric: in words.
+        title: above all.
+    """
+    axes = figure.axes[0]
+    axes.set_xscale("log")
+    axes.set_xticks(list(ticks), list(ticks.values()))
+    axes.minorticks_off()
+    axes.set_xlabel(time)
+    axes.set_ylabel(metric)
+    axes.set_title(plain_title(title), fontsize=9)
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    figure.tight_layout()
+    return save_png(figure, to)
+
+
+def run(draw: Callable[[Path, Path], Path], about: str | None) -> None:
+    """The command line of a picture: the results file, the picture."""
+    parser = argparse.ArgumentParser(description=(about or "").split("\n")[0])
+    parser.add_argument("results", type=Path)
+    parser.add_argument("picture", type=Path)
+    args = parser.parse_args()
+    print(draw(args.results, args.picture))

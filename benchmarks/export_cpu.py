@@ -68,13 +68,14 @@ class RandomImages:
     image_shape = SHAPE
     class_names = tuple(str(k) for k in range(10))
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    task, device = Classification(), torch.device("cpu")
+    device = torch.device("cpu")
 
     def __init__(self, model: nn.Module, count: int = 512) -> None:
         generator = torch.Generator().manual_seed(7)
         self.x = torch.randn(count, *SHAPE, generator=generator)
         with torch.inference_mode():
             self.y = torch.cat([model(part).argmax(1) for part in self.x.split(64)])
+        self.task = Classification().fitted(self.y.numpy(), self.class_names)
 
     def size(self, _: str) -> int:
         """Images of a split."""

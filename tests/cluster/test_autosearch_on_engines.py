@@ -83,9 +83,14 @@ def test_a_job_on_ray_outlives_a_node(tmp_path, cluster, near):
     while not (tmp_path / "hold-waits").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
-    cluster.remove_node(node, allow_graceful=False)
-    (tmp_path / "hold").unlink()
     pid = int((tmp_path / "hold-waits").read_text())
+    cluster.remove_node(node, allow_graceful=False)
+    # a script that is let go of before it is killed would go on, and write what nobody hears of
+    for _ in range(600):
+        if not os.path.exists(f"/proc/{pid}"):
+            break
+        time.sleep(0.1)
+    (tmp_path / "hold").unlink()
     cluster.add(2)
     rows, nodes = found(process, tmp_path)
     assert rows == near

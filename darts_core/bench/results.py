@@ -54,16 +54,17 @@ def command_line(*, without: Collection[str] = ()) -> str:
     """The command of this process as it could be typed again, without the folder of the program.
 
     Args:
-        without: options that say where this machine keeps things; they and their values are left out.
+        without: options of one value that say where this machine keeps things; both are left out.
     """
     program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
     module = getattr(sys.modules["__main__"], "__spec__", None)
     if module is not None and program in ("__main__.py", f"{module.name.rpartition('.')[-1]}.py"):
         program = "python -m " + module.name.removesuffix(".__main__")
-    words, skipped = [], False
-    for word in sys.argv[1:]:
-        skipped = word in without if word.startswith("--") else skipped
-        if not skipped:
+    words, given = [], iter(sys.argv[1:])
+    for word in given:
+        if word in without:
+            next(given, None)
+        elif word.partition("=")[0] not in without:
             words.append(f"'{word}'" if set(word) & set(" []{}()$*?<>|&;") else word)
     return " ".join([program, *words])
 

@@ -23,8 +23,8 @@ def add_plugins(parser: argparse.ArgumentParser) -> None:
     """The option `--plugins A,B` of a command whose arguments are no overrides; it may be repeated."""
     parser.add_argument(
         # not as many words as follow: they would take the command's own files for modules
-        "--plugins", type=lambda text: text.split(","), action="extend", default=[],
-        metavar="MODULE[,MODULE]", help="import first",
+        "--plugins", type=lambda text: [name for name in text.split(",") if name], action="extend",
+        default=[], metavar="MODULE[,MODULE]", help="import first",
     )  # fmt: skip
 
 

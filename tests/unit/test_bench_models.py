@@ -218,7 +218,14 @@ def test_a_command_is_what_one_types_without_the_places_of_this_machine(
     monkeypatch.setattr(main, "__spec__", ModuleSpec("benchmarks.elastic", None))
     everything = command_line()
     assert everything.startswith("python -m benchmarks.elastic all --runs /here/runs --seeds 0 1")
-    # a value that follows an option belongs to it
+    # the one value that follows an option belongs to it, and nothing else
+    monkeypatch.setattr(
+        sys, "argv", [*sys.argv[:1], "--runs", "/here/runs", *words[:1], *words[3:]]
+    )
+    assert command_line(without=("--runs",)) == (
+        "python -m benchmarks.elastic all --seeds 0 1 --out /here 'data=[a, b]'"
+    )
+    monkeypatch.setattr(sys, "argv", [*sys.argv[:1], words[0], "--runs=/here/runs", *words[3:]])
     found = command_line(without=("--runs",))
     assert found == "python -m benchmarks.elastic all --seeds 0 1 --out /here 'data=[a, b]'"
     monkeypatch.setattr(main, "__spec__", None)

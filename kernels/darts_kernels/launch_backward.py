@@ -297,9 +297,12 @@ def _input_gradient(
     channels, reduces = layout.input_channels[index], layout.input_reduces[index]
     parts, row0 = sums.shape[-1], layout.rows["input"] + index * s.CF
     section, shares = layout.sections[f"input{index}"], call.flat
-    # two products a tile where it is halved: wider blocks spill registers
-    block = 128 if s.CFP <= (16 if reduces else 32) else 64
-    chunk = min(32 if reduces and run.precision.splits else 64, max(16, next_power_of_2(channels)))
+    # two products a tile where it is halved, two parts of each operand where products are split: wider
+    # blocks spill registers; both at once leave none for the next tile's operands
+    splits = run.precision.splits
+    block = 128 if s.CFP <= (16 if reduces or splits else 32) else 64
+    chunk = min(32 if reduces and splits else 64, max(16, next_power_of_2(channels)))
+    stages = 1 if reduces and splits else 2
     steps = max(1, min(8, s.input_pixels // block // 256))
     programs = triton.cdiv(s.input_pixels, block * steps)
     if grad_flat is not None:
@@ -312,7 +315,7 @@ def _input_gradient(
         REDUCE=reduces, STRIDED=False, PARTS=_tile(parts), BLOCK=block, STEPS=steps, DX=dx is not None,
         WGRAD=grad_flat is not None, DOT=run.precision.dot,
         LOW=run.precision.storage != torch.float32, SLOTS=1, K_OPS=1, ALIGNED=s.aligned, SPARSE=False,
-        **s.options(8, 0, 2),
+        **s.options(8, 0, stages),
     )  # fmt: skip
     if grad_flat is not None:
         torch.sum(shares, 0, out=section.of(grad_flat))

@@ -2,11 +2,17 @@
 
     python -m benchmarks.nasbench201_methods --data train.parquet --device cuda    # CIFAR-10 (JPEG), 3 seeds
     python -m benchmarks.nasbench201_methods --device cpu --limit 200 --epochs 2 --channels 4 --layers 1
+    python -m benchmarks.nasbench201_methods --data train.parquet --device cpu --limit 8500 --image-size 16 \
+        --channels 8 --layers 1 --epochs 11 --contest 10 --random-epochs 40    # small, with equal costs
 
 Sizes are the benchmark's: 16 channels, 5 cells a stage, 50 epochs of batch 64, half of the training images
 for alpha. Strategies run with softmax, relaxations with first order; `FITTED` says what a method's file
 becomes in this space. Accuracies are not looked up here: the file holds what was found, with the final
 weights. Without `--data` the digits are searched.
+
+`--contest N` adds N seeds of three contestants: the default of `run` for cells (single networks are drawn and
+trained, finalists decide), random search (`--random-epochs` make its cost the default's, one training for
+every four epochs) and a zero-cost prior alone. Methods run without finalists then: theirs is the pick.
 
 Every search is a `darts-core` command in a run folder of its own. After `--minutes` the running one is asked
 to save and stop; the same call goes on from there, and ends with status 0 when nothing is left and 3 when
@@ -36,6 +42,12 @@ FITTED: dict[str, list[str]] = {
         "{extra_layers:{deepest},operations:3,skip_dropout:0.7}]",
     ],
 }
+# of `--contest`: the default of `run` for cells, and what it is compared with
+CONTEST: dict[str, list[str]] = {
+    "default": ["relax=gumbel"],
+    "random_search": ["strategy=random_search", "search.finalists=1"],
+    "zero_cost": ["strategy=zero_cost", "search.finalists=1"],
+}
 
 
 def options() -> argparse.Namespace:
@@ -53,6 +65,11 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--limit", type=int, default=None, help="images to use; all by default")
+    parser.add_argument("--image-size", type=int, default=None, help="pixels a side; as they are")
+    parser.add_argument(
+        "--contest", type=int, default=0, help="seeds of the default and its rivals"
+    )
+    parser.add_argument("--random-epochs", type=int, default=40, help="of random search there")
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--channels", type=int, default=16)
@@ -84,27 +101,41 @@ def parts(args: argparse.Namespace) -> dict[str, list[str]]:
         data = ["data=parquet", f"data.path={Path(args.data).resolve()}", *SHARES]
     if args.limit:
         data.append(f"data.limit={args.limit}")
+    if args.image_size:
+        data.append(f"data.image_size={args.image_size}")
     shallow = max(1, args.layers // 3)
     depths = {"shallow": shallow, "deeper": (args.layers - shallow) // 2}
     depths["deepest"] = args.layers - shallow
+
+    def words(seed: int, epochs: int, *own: str) -> list[str]:
+        return [
+            "search", "space=nasbench201", *data, f"device={args.device}", f"out={args.out}",
+            f"seed={seed}", f"search.epochs={epochs}", f"search.batch_size={args.batch_size}",
+            f"search.channels={args.channels}", f"search.layers={args.layers}",
+            *augmentation(args), *own,
+        ]  # fmt: skip
+
     found = {}
+    for seed in range(args.contest):
+        for name, own in CONTEST.items():
+            epochs = args.random_epochs if name == "random_search" else args.epochs
+            more = [f"strategy.candidates={max(1, epochs // 4)}"] if name == "random_search" else []
+            found[f"search-{name}-seed{seed}"] = words(seed, epochs, *own, *more)
+    alone = ["search.finalists=1"] if args.contest else []
     for seed in range(args.seeds):
         for group, name in methods(args.only):
             fitted = FITTED.get(name, [])
             for key, value in depths.items():
                 fitted = [word.replace(f"{{{key}}}", str(value)) for word in fitted]
-            found[f"search-{name}-seed{seed}"] = [
-                "search", "space=nasbench201", *data, f"device={args.device}", f"out={args.out}",
-                f"{group}={name}", f"seed={seed}", f"search.epochs={args.epochs}",
-                f"search.batch_size={args.batch_size}", f"search.channels={args.channels}",
-                f"search.layers={args.layers}", *augmentation(args), *fitted,
-            ]  # fmt: skip
+            own = words(seed, args.epochs, f"{group}={name}", *alone, *fitted)
+            found.setdefault(f"search-{name}-seed{seed}", own)
     return found
 
 
 def augmentation(args: argparse.Namespace) -> list[str]:
     """Crops and flips for photographs; none for the digits, where a flip is another sign."""
-    return ["search.crop_padding=4", "search.flip=true"] if args.data else []
+    padding = max(1, (args.image_size or 32) // 8)
+    return [f"search.crop_padding={padding}", "search.flip=true"] if args.data else []
 
 
 def row_of(folder: Path, name: str) -> dict[str, Any]:
@@ -125,6 +156,7 @@ def row_of(folder: Path, name: str) -> dict[str, Any]:
         "name": name,
         "method": name.split("-")[1],
         **{key: result[key] for key in keys},
+        "finalists": result.get("finalists"),
         "alphas": history[-1]["alphas"],
         "found_by_epoch": [line["architecture"] for line in history],
     }
@@ -143,7 +175,9 @@ def main() -> None:
             folder=args.results,
             command=command_line(),
             notes={
-                "data": f"{Path(args.data).name if args.data else 'digits'}, limit {args.limit}",
+                "data": f"{Path(args.data).name if args.data else 'digits'}, limit {args.limit}, "
+                f"images of {args.image_size or 'their own'} pixels a side",
+                "contest": CONTEST,
                 "fitted": FITTED,
                 "left": left,
             },

@@ -200,9 +200,15 @@ def compared(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
             if name in row.get("hypervolume", {})
         ]
         if more:
-            error = statistics.stdev(more) / math.sqrt(len(more)) if len(more) > 1 else None
-            found[name] = {"mean": statistics.mean(more), "standard_error": error, "n": len(more)}
+            found[name] = mean_of(more)
     return found
+
+
+def mean_of(differences: Sequence[float]) -> dict[str, Any]:
+    """Mean of paired differences, its standard error (None of a single one), and their number."""
+    count = len(differences)
+    error = statistics.stdev(differences) / math.sqrt(count) if count > 1 else None
+    return {"mean": statistics.mean(differences), "standard_error": error, "n": count}
 
 
 def main(words: list[str] | None = None) -> None:

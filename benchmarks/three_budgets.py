@@ -1,0 +1,363 @@
+"""Three latency budgets at equal cost: a searched network's front, ResNet-18s of other widths, random search.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.three_budgets --seeds 0 1 2     # goes on where it was killed
+    OMP_NUM_THREADS=1 python -m benchmarks.three_budgets --choosing --seeds 0 --runs runs/choosing
+
+Budgets are an eighth, a quarter and a half of the time of ResNet-18 (width 16). Every contestant has the
+processor time of `--trainings` trainings of ResNet-18, all included, and as many trials of tuning, on its
+network for the half, whose settings all its trainings share:
+
+* `ours`: a search that aims at the half, with finalists; tuning; a training; `shrink` to all three budgets;
+* `scaled`: the widest ResNet-18 for each budget as measured; tuning; three trainings;
+* `random`: random networks of the same space within each budget, trained briefly, the best on val of each
+  taken; tuning; three trainings;
+* `reference`: ResNet-18 itself; tuning, and one training with the time that is left.
+
+Epochs of the last trainings are such that the time is used up. Times are those of ONNX files at batch 32,
+each beside ResNet-18 in turn, so that ratios hold beside other work; accuracies are of the test split, which
+chose nothing. `--choosing` takes other seeds, to try settings on. A command that was killed goes on, but its
+seconds are those of the last sitting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.elastic import area, mean_of
+from benchmarks.elastic_case import kept
+from benchmarks.elastic_rivals import epochs_for
+from darts_core import cli
+from darts_core.architecture import Architecture
+from darts_core.bench.results import command_line, write_results
+from darts_core.data import DataBundle, load_data
+from darts_core.elastic.device_clock import DeviceClock
+from darts_core.latency import device_name
+from darts_core.models.baselines import baseline
+from darts_core.runlog import read_json
+from darts_core.settings import TrainConfig
+from darts_core.spaces import get_space
+from darts_core.supernet import build
+from darts_core.train import evaluate, fit, load_model
+
+BUDGETS = (0.5, 0.25, 0.125)
+RIVAL, WIDTH = "resnet18", 16
+CONTESTANTS = ("ours", "scaled", "random", "reference")
+_JUDGING, _CHOOSING = 400, 390
+RECIPE: dict[str, Any] = {"batch_size": 64, "learning_rate": 0.1, "weight_decay": 5e-4, "drop_path": 0.0,
+          "crop_padding": 2, "flip": True}  # fmt: skip
+TRIED = {
+    "learning_rate": {"low": 0.03, "high": 0.3, "log": True},
+    "weight_decay": {"low": 1e-4, "high": 3e-3, "log": True},
+    "label_smoothing": {"low": 0.0, "high": 0.2},
+}
+# of the time left after tuning: our training takes so much, the elastic one the rest, whose epoch costs as
+# much as so many of the network's
+_TRAINING, _ELASTIC_EPOCH = 0.4, 2.6
+# random networks a budget, how long they are trained, and which part of the budget they take at least
+_DRAWN, _BRIEF, _FILL = 6, 5, 0.6
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Sizes of the contest.
+
+    Attributes:
+        seed: of all draws and of the splits.
+        out: where its runs lie.
+        data: words of the command line.
+        space: that is searched.
+        epochs: of one training of ResNet-18, and of a trial.
+        trainings: of ResNet-18, which a contestant may cost.
+        trials: of each tuning.
+        search: words of the search.
+        channels: of the networks of the space.
+        layers: of them.
+    """
+
+    seed: int
+    out: Path
+    data: tuple[str, ...]
+    space: str
+    epochs: int
+    trainings: float
+    trials: int
+    search: tuple[str, ...]
+    channels: int = 16
+    layers: int = 1
+
+    @property
+    def folder(self) -> Path:
+        """Of this seed."""
+        return self.out / f"seed{self.seed}"
+
+    def run(self, command: str, job: str, *words: str) -> tuple[Path, float]:
+        """A stage's folder and its processor seconds."""
+        common = (f"seed={self.seed}", f"data.seed={self.seed}", f"out={self.folder}", f"job={job}",
+                  "device=cpu", "version=V001")  # fmt: skip
+
+        def finished() -> dict[str, Any]:
+            started = time.process_time()
+            status = cli.main([command, *self.data, *words, *common])
+            if status:
+                raise SystemExit(status)
+            return {"seconds": time.process_time() - started}
+
+        taken = kept(self.folder / "seconds" / f"{job}-{command}.json", finished)
+        return self.folder / job / "V001" / command, float(taken["seconds"])
+
+    def trained(self, job: str, epochs: int, *words: str, **settings: Any) -> tuple[Path, float]:
+        """A training with the recipe, changed by `settings`."""
+        recipe = {**RECIPE, **settings, "epochs": epochs}
+        return self.run(
+            "train", job, *(f"train.{key}={value}" for key, value in recipe.items()), *words
+        )
+
+    def tuned(self, job: str, *words: str) -> tuple[dict[str, Any], float, float]:
+        """(the best settings, processor seconds of the tuning, those of an epoch of that network)."""
+        recipe = [
+            f"train.{key}={value}" for key, value in {**RECIPE, "epochs": self.epochs}.items()
+        ]
+        tried = [f"++tune.space.{key}={_flow(how)}" for key, how in TRIED.items()]
+        at, seconds = self.run("tune", job, *recipe, *words, *tried, f"tune.trials={self.trials}")
+        found = read_json(at / "result.json")
+        return found["best"], seconds, seconds / max(1, found["spent"]["epochs"])
+
+    def sizes(self) -> list[str]:
+        """Words of a training for the sizes that the search builds networks with."""
+        return [f"train.channels={self.channels}", f"train.layers={self.layers}"]
+
+    def built(self, architecture: Architecture, bundle: DataBundle) -> nn.Module:
+        """A network of the space, untrained."""
+        torch.manual_seed(self.seed)
+        return build(
+            architecture, channels=self.channels, layers=self.layers, num_classes=bundle.num_outputs,
+            in_channels=bundle.in_channels,
+        )  # fmt: skip
+
+    def once(self) -> tuple[Path, float]:
+        """ResNet-18, trained once: its folder and its processor seconds."""
+        return self.trained("once", self.epochs, f"architecture={RIVAL}", f"train.channels={WIDTH}")
+
+    def allowed(self) -> float:
+        """Processor seconds of a contestant."""
+        return self.trainings * self.once()[1]
+
+    def bundle(self) -> DataBundle:
+        """The data."""
+        given = dict(word.removeprefix("data.").split("=", 1) for word in self.data)
+        name = given.pop("data")
+        return load_data(name, seed=self.seed, **{k: _number(v) for k, v in given.items()})
+
+    def share(self, model: nn.Module, rounds: int = 1, seconds: float = 0.3) -> float:
+        """The measured median of a network over ResNet-18's, timed in turn: median of the rounds."""
+        rival, meta = load_model(self.once()[0] / "model.pt")
+        clock = DeviceClock(meta["image_shape"], torch.device("cpu"), seconds=seconds)
+        return float(
+            np.median([clock(model).median_ms / clock(rival).median_ms for _ in range(rounds)])
+        )
+
+
+def _flow(value: Any) -> str:
+    """A mapping as one word of the command line."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_flow(item)}" for key, item in value.items()) + "}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _number(text: str) -> Any:
+    return int(text) if text.isdigit() else text
+
+
+def ours(case: Contest) -> dict[str, Any]:
+    """A search at the half of the time, and the front of what it finds."""
+    aim = [
+        f"space={case.space}", "relax=gumbel", f"latency.share={BUDGETS[0]}", "latency.firm=false",
+        f"latency.baseline={RIVAL}", f"latency.baseline_width={WIDTH}", "latency.wait_seconds=3",
+    ]  # fmt: skip
+    sizes = [f"search.channels={case.channels}", f"search.layers={case.layers}"]
+    found, searching = case.run("search", "ours", *aim, *case.search, *sizes)
+    own = [f"architecture={found}", *case.sizes()]
+    best, tuning, epoch = case.tuned("ours", *own)
+    left = case.allowed() - searching - tuning
+    at, training = case.trained("ours", epochs_for(_TRAINING * left, epoch, 1.0), *own, **best)
+    budgets = ",".join(f"{100 * budget / BUDGETS[0]:g}%" for budget in BUDGETS)
+    epochs = epochs_for((1 - _TRAINING) * left, epoch, _ELASTIC_EPOCH)
+    recipe = {**RECIPE, **best}
+    front, shrinking = case.run(
+        "shrink", "ours", f"model={at}", f"shrink.budgets=[{budgets}]", f"shrink.epochs={epochs}",
+        f"shrink.learning_rate={recipe['learning_rate'] / 2}", "shrink.fine_tuning=1",
+        "shrink.export=false", "shrink.options.least=0.125",
+        *(f"train.{key}={value}" for key, value in recipe.items() if key != "learning_rate"),
+    )  # fmt: skip
+    return {
+        "seconds": {"search": searching, "tune": tuning, "train": training, "shrink": shrinking},
+        "networks": [str(front / point["folder"]) for point in read_json(front / "front.json")["points"]],
+        "architecture": read_json(found / "result.json")["text"], "best": best,
+    }  # fmt: skip
+
+
+def scaled(case: Contest) -> dict[str, Any]:
+    """The widest ResNet-18 within each budget."""
+    started = time.process_time()
+    bundle = case.bundle()
+
+    def widest(budget: float) -> int:
+        def within(lost: int) -> bool:
+            made = baseline(RIVAL, bundle.num_outputs, bundle.in_channels, WIDTH - lost)
+            return case.share(made.eval()) <= budget
+
+        return WIDTH - bisect_left(range(WIDTH - 1), True, key=within)
+
+    widths = [widest(budget) for budget in BUDGETS]
+    words = [(f"architecture={RIVAL}", f"train.channels={width}") for width in widths]
+    return _tuned_once(case, "scaled", words, time.process_time() - started) | {"widths": widths}
+
+
+def random(case: Contest) -> dict[str, Any]:
+    """The best on val of random networks within each budget."""
+    started = time.process_time()
+    places = [_best_drawn(case, budget) for budget in BUDGETS]
+    words = [(f"architecture={place}", *case.sizes()) for place in places]
+    return _tuned_once(case, "random", words, time.process_time() - started)
+
+
+def reference(case: Contest) -> dict[str, Any]:
+    """ResNet-18 with as much time."""
+    words = [(f"architecture={RIVAL}", f"train.channels={WIDTH}")]
+    return _tuned_once(case, "reference", words, 0.0)
+
+
+def _tuned_once(
+    case: Contest, name: str, words: Sequence[Sequence[str]], spent: float
+) -> dict[str, Any]:
+    """Tuning of the first network; then all are trained with its settings for the time that is left."""
+    best, tuning, epoch = case.tuned(name, *words[0])
+    allowed = (case.allowed() - spent - tuning) / len(words)
+    networks, training = [], 0.0
+    for number, own in enumerate(words):
+        share = BUDGETS[number] / BUDGETS[0]
+        at, seconds = case.trained(
+            f"{name}{number}", epochs_for(allowed, epoch, share), *own, **best
+        )
+        networks.append(str(at))
+        training += seconds
+    found = {"choosing": spent, "tune": tuning, "train": training}
+    return {"seconds": found, "networks": networks, "best": best}
+
+
+def _best_drawn(case: Contest, budget: float) -> Path:
+    """The architecture file of the best of some random networks, each trained briefly."""
+    path = case.folder / "drawn" / f"{budget:g}.yaml"
+    if path.is_file():
+        return path
+    bundle, space = case.bundle().without_test(), get_space(case.space)
+    rng = np.random.default_rng((case.seed, int(1000 * budget)))
+    config = TrainConfig(epochs=_BRIEF, **RECIPE)
+    tried: list[tuple[float, Architecture]] = []
+    while len(tried) < _DRAWN:
+        drawn = space.random(rng)
+        made = case.built(drawn, bundle)
+        if not _FILL * budget <= case.share(made.eval()) <= budget:
+            continue
+        fit(made, bundle, config, seed=case.seed, device=torch.device("cpu"))
+        tried.append((evaluate(made, bundle, "val").value, drawn))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    max(tried, key=lambda pair: pair[0])[1].to_yaml(path)
+    return path
+
+
+def judged(case: Contest, made: dict[str, Any]) -> dict[str, Any]:
+    """A contestant with its networks' share of ResNet-18's time and their accuracy on test."""
+    bundle, points = case.bundle(), []
+    for place in made["networks"]:
+        model, _ = load_model(Path(place) / "model.pt")
+        points.append({
+            "share": case.share(model.eval(), 5, 1.0),
+            "metric": evaluate(model, bundle, "test").value,
+        })  # fmt: skip
+    total = sum(made["seconds"].values())
+    return {
+        "points": points, "hypervolume": area(points), "seconds": made["seconds"],
+        "trainings": total / case.once()[1], "best": made["best"],
+        "architecture": made.get("architecture", ""), "widths": made.get("widths"),
+    }  # fmt: skip
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What ours has more, paired by seed: hypervolume, and its best point's accuracy at a quarter."""
+    found: dict[str, Any] = {}
+    for name in ("scaled", "random"):
+        more = [
+            row["ours"]["hypervolume"] - row[name]["hypervolume"] for row in rows if name in row
+        ]
+        found[f"hypervolume_more_than_{name}"] = mean_of(more)
+    gains = []
+    for row in (row for row in rows if "reference" in row):
+        able = [p["metric"] for p in row["ours"]["points"] if p["share"] <= 1.02 * BUDGETS[1]]
+        gains += [max(able) - row["reference"]["points"][0]["metric"]] if able else []
+    found["quarter_minus_resnet18"] = mean_of(gains) if gains else None
+    return found
+
+
+def main(words: list[str] | None = None) -> None:
+    """Parse the command line, run what is missing, write the results file."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
+    parser.add_argument("--choosing", action="store_true", help="other seeds, to try settings on")
+    parser.add_argument("--data", nargs="+", default=["data=fashion_mnist", "data.limit=10000"])
+    parser.add_argument("--space", default="convnet")
+    parser.add_argument("--search", nargs="+", default=[
+        "search.epochs=12", "search.alpha_warmup_epochs=4",
+        "search.batch_size=64", "search.learning_rate=0.05", "search.guards.eigenvalue=null",
+        "search.finalist_fill=0.6",
+    ], help="settings of the search")  # fmt: skip
+    parser.add_argument("--epochs", type=int, default=20, help="of one training of ResNet-18")
+    parser.add_argument("--trainings", type=float, default=4.0, help="that a contestant may cost")
+    parser.add_argument("--trials", type=int, default=4, help="of each tuning")
+    parser.add_argument("--runs", type=Path, default=Path("runs/three_budgets"), help="run folders")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    args = parser.parse_args(words)
+    made: dict[str, Callable[[Contest], dict[str, Any]]] = {
+        "ours": ours, "scaled": scaled, "random": random, "reference": reference,
+    }  # fmt: skip
+    rows = []
+    for number in args.seeds:
+        seed = number + (_CHOOSING if args.choosing else _JUDGING)
+        case = Contest(seed, args.runs.resolve(), tuple(args.data), args.space, args.epochs, args.trainings,
+                       args.trials, tuple(args.search))  # fmt: skip
+        row: dict[str, Any] = {"seed": seed}
+        for name in args.only:
+            got = kept(case.folder / f"{name}.json", partial(made[name], case))
+            row[name] = kept(case.folder / f"{name}-judged.json", partial(judged, case, got))
+            points = ", ".join(
+                f"{100 * p['metric']:.2f} % at {p['share']:.3f}" for p in row[name]["points"]
+            )
+            print(
+                f"seed {seed} {name}: {points}; {row[name]['trainings']:.2f} trainings", flush=True
+            )
+        rows.append(row)
+    path = write_results(
+        "three-budgets-choosing" if args.choosing else "three-budgets", rows,
+        device=device_name(torch.device("cpu")), folder=args.out,
+        command=command_line(without=("--runs", "--out")),
+        notes={"recipe": RECIPE, "tuned": TRIED, "trials": args.trials, "budgets": BUDGETS,
+               "trainings": args.trainings, "epochs": args.epochs, "search": args.search,
+               "ours": summary(rows) if set(args.only) == set(CONTESTANTS) else None},
+    )  # fmt: skip
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

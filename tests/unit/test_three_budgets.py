@@ -1,0 +1,106 @@
+"""What judges contestants at three latency budgets: equal time, paired summaries, words for the command."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmarks import three_budgets
+from benchmarks.three_budgets import RECIPE, TRIED, Contest, summary
+from darts_core.runlog import read_json, write_json
+
+
+def _case(folder: Path) -> Contest:
+    return Contest(7, folder, ("data=digits",), "convnet", 10, 4.0, 2, ())
+
+
+def _contestant(hypervolume: float, *points: tuple[float, float]) -> dict:
+    return {
+        "hypervolume": hypervolume,
+        "points": [{"share": share, "metric": metric} for share, metric in points],
+    }
+
+
+def test_what_is_tried_is_one_word_of_yaml_for_the_command_line():
+    for how in TRIED.values():
+        word = three_budgets._flow(how)
+        assert " " not in word
+        assert yaml.safe_load(word.replace(":", ": ")) == how
+
+
+def test_networks_share_the_time_that_choosing_and_tuning_left(tmp_path, monkeypatch):
+    """Four trainings of 100 s; 30 s of choosing, 70 s of tuning with 1 s an epoch: 100 s a network."""
+    epochs = {}
+
+    def trained(self, job, number, *words, **settings):
+        assert settings == {"learning_rate": 0.2}
+        epochs[job] = number
+        return tmp_path / job, 10.0
+
+    monkeypatch.setattr(Contest, "once", lambda self: (tmp_path, 100.0))
+    monkeypatch.setattr(
+        Contest, "tuned", lambda self, job, *words: ({"learning_rate": 0.2}, 70.0, 1.0)
+    )
+    monkeypatch.setattr(Contest, "trained", trained)
+    found = three_budgets._tuned_once(_case(tmp_path), "scaled", [("a",), ("b",), ("c",)], 30.0)
+    # the second takes half of the first's time, the third a quarter
+    assert epochs == {"scaled0": 100, "scaled1": 200, "scaled2": 400}
+    assert found["seconds"] == {"choosing": 30.0, "tune": 70.0, "train": 30.0}
+    assert found["networks"] == [str(tmp_path / f"scaled{number}") for number in range(3)]
+
+
+def test_gains_are_paired_by_seed_and_a_quarter_means_points_within_it():
+    rows = [
+        {
+            "ours": _contestant(0.6, (0.5, 0.95), (0.25, 0.91), (0.1, 0.8)),
+            "scaled": _contestant(0.5),
+            "random": _contestant(0.7),
+            "reference": _contestant(0.0, (1.0, 0.9)),
+        },
+        {
+            "ours": _contestant(0.8, (0.4, 0.95)),
+            "scaled": _contestant(0.5),
+            "random": _contestant(0.7),
+            "reference": _contestant(0.0, (1.0, 0.9)),
+        },
+    ]
+    found = summary(rows)
+    # 0.1 and 0.3: their mean, and half of their difference
+    scaled = found["hypervolume_more_than_scaled"]
+    assert (scaled["mean"], scaled["standard_error"]) == pytest.approx((0.2, 0.1))
+    assert found["hypervolume_more_than_random"]["mean"] == pytest.approx(0.0)
+    # the second seed has no point within a quarter
+    assert found["quarter_minus_resnet18"] == {
+        "mean": pytest.approx(0.01),
+        "standard_error": None,
+        "n": 1,
+    }
+
+
+def test_a_stage_runs_once_and_its_processor_seconds_are_kept(tmp_path, monkeypatch):
+    calls = []
+
+    def main(words):
+        calls.append(words)
+        folder = tmp_path / "seed7" / "job" / "V001" / "train"
+        folder.mkdir(parents=True)
+        write_json(folder / "result.json", {})
+        return 0
+
+    monkeypatch.setattr(three_budgets.cli, "main", main)
+    case = _case(tmp_path)
+    at, seconds = case.trained("job", 3, "architecture=resnet8", learning_rate=0.3)
+    assert case.trained("job", 3, "architecture=resnet8", learning_rate=0.3) == (at, seconds)
+    assert len(calls) == 1
+    words = calls[0]
+    assert {"train.epochs=3", "train.learning_rate=0.3", "seed=7", "data.seed=7"} <= set(words)
+    assert f"train.weight_decay={RECIPE['weight_decay']}" in words
+    assert read_json(tmp_path / "seed7" / "seconds" / "job-train.json")["seconds"] == seconds
+
+
+def test_a_stage_that_fails_ends_the_benchmark_with_its_status(tmp_path, monkeypatch):
+    monkeypatch.setattr(three_budgets.cli, "main", lambda words: 2)
+    with pytest.raises(SystemExit) as error:
+        _case(tmp_path).trained("job", 3)
+    assert error.value.code == 2
+    assert not (tmp_path / "seed7" / "seconds" / "job-train.json").exists()

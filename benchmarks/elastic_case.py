@@ -28,6 +28,15 @@ def train_config(recipe: Sequence[str], **more: Any) -> TrainConfig:
     return TrainConfig(batch_size=64, drop_path=0.0, **values, **more)
 
 
+def bundle_of(words: Sequence[str], seed: int) -> Any:
+    """The data that words of the command line (`data=NAME`, `data.limit=10000` ...) name."""
+    from darts_core.data import load_data
+
+    given = dict(word.removeprefix("data.").split("=", 1) for word in words)
+    name = given.pop("data")
+    return load_data(name, seed=seed, **{k: yaml.safe_load(v) for k, v in given.items()})
+
+
 # what this process has seen to be finished: the command itself would say so each time
 _FINISHED: set[tuple[Path, tuple[str, ...]]] = set()
 
@@ -109,12 +118,7 @@ class Case:
 
     def bundle(self) -> Any:
         """The data."""
-        from darts_core.data import load_data
-
-        given = dict(word.removeprefix("data.").split("=", 1) for word in self.data)
-        name = given.pop("data")
-        whole = {k: yaml.safe_load(v) for k, v in given.items()}
-        return load_data(name, seed=self.seed, **whole)
+        return bundle_of(self.data, self.seed)
 
     def seconds(self) -> dict[str, float]:
         """On the device: of the base's training, and of all that the front cost beside it."""

@@ -35,12 +35,12 @@ import torch
 from torch import nn
 
 from benchmarks.elastic import area, mean_of
-from benchmarks.elastic_case import kept
+from benchmarks.elastic_case import bundle_of, kept
 from benchmarks.elastic_rivals import epochs_for
 from darts_core import cli
 from darts_core.architecture import Architecture
 from darts_core.bench.results import command_line, write_results
-from darts_core.data import DataBundle, load_data
+from darts_core.data import DataBundle
 from darts_core.elastic.device_clock import DeviceClock
 from darts_core.latency import device_name
 from darts_core.models.baselines import baseline
@@ -153,11 +153,9 @@ class Contest:
         """Processor seconds of a contestant."""
         return self.trainings * self.once()[1]
 
-    def bundle(self) -> DataBundle:
+    def bundle(self) -> Any:
         """The data."""
-        given = dict(word.removeprefix("data.").split("=", 1) for word in self.data)
-        name = given.pop("data")
-        return load_data(name, seed=self.seed, **{k: _number(v) for k, v in given.items()})
+        return bundle_of(self.data, self.seed)
 
     def share(self, model: nn.Module, rounds: int = 1, seconds: float = 0.3) -> float:
         """The measured median of a network over ResNet-18's, timed in turn: median of the rounds."""
@@ -172,11 +170,7 @@ def _flow(value: Any) -> str:
     """A mapping as one word of the command line."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{_flow(item)}" for key, item in value.items()) + "}"
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _number(text: str) -> Any:
-    return int(text) if text.isdigit() else text
+    return str(value)
 
 
 def ours(case: Contest) -> dict[str, Any]:

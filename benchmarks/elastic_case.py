@@ -28,13 +28,17 @@ def train_config(recipe: Sequence[str], **more: Any) -> TrainConfig:
     return TrainConfig(batch_size=64, drop_path=0.0, **values, **more)
 
 
-def bundle_of(words: Sequence[str], seed: int) -> Any:
-    """The data that words of the command line (`data=NAME`, `data.limit=10000` ...) name."""
+def bundle_of(words: Sequence[str]) -> Any:
+    """The data that words of the command line (`data=NAME`, `data.limit=10000` ...) name.
+
+    Divided as the commands divide it: by `data.seed`, not by the seed of a training, so that a network never
+    meets images here that were held out from another training of the same comparison.
+    """
     from darts_core.data import load_data
 
     given = dict(word.removeprefix("data.").split("=", 1) for word in words)
     name = given.pop("data")
-    return load_data(name, seed=seed, **{k: yaml.safe_load(v) for k, v in given.items()})
+    return load_data(name, **{k: yaml.safe_load(v) for k, v in given.items()})
 
 
 # what this process has seen to be finished: the command itself would say so each time
@@ -118,7 +122,7 @@ class Case:
 
     def bundle(self) -> Any:
         """The data."""
-        return bundle_of(self.data, self.seed)
+        return bundle_of(self.data)
 
     def seconds(self) -> dict[str, float]:
         """On the device: of the base's training, and of all that the front cost beside it."""

@@ -1,22 +1,41 @@
 """What judges an elastic front against its rivals: areas, budgets, shares of a cost, Torch-Pruning's cut."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.elastic import LEAST, WORST_SHARE, area, at_budgets, compared
-from benchmarks.elastic_case import RECIPE, Case, kept, train_config
+from benchmarks.elastic_case import RECIPE, Case, bundle_of, kept, train_config
 from benchmarks.elastic_picture import draw, series
 from benchmarks.elastic_rivals import epochs_for, least_cut, taylor_cut
 from benchmarks.elastic_whole import row_of
 from darts_core.bench.results import write_results
+from darts_core.commands.compose import compose, session
 from darts_core.models.baselines import baseline
+from darts_core.stages.inputs import load_bundle
 from darts_core.supernet import count
 
 
 def _point(share, metric, val=0.0):
     return {"share": share, "budget": share, "metric": metric, "val_metric": val}
+
+
+def test_a_rivals_training_here_has_the_images_of_the_commands_whatever_the_seed():
+    words = ("data=digits", "data.limit=300")
+    with session():
+        config = compose("train", [*words, "seed=7"])
+    commands = load_bundle(config, torch.device("cpu"))
+    ours = Case(7, Path(), words).bundle()
+    assert ours.size("val") == bundle_of(words).size("val") > 0
+    for split in ("params", "alpha", "val", "test"):
+        x, y = next(iter(commands.batches(split, 32, seed=0, epoch=0)))
+        found_x, found_y = next(iter(ours.batches(split, 32, seed=0, epoch=0)))
+        assert torch.equal(x, found_x)
+        assert torch.equal(y, found_y)
+    divided = next(iter(bundle_of((*words, "data.seed=7")).batches("val", 32)))[0]
+    assert not torch.equal(divided, next(iter(ours.batches("val", 32)))[0])
 
 
 def test_the_hypervolume_is_the_area_over_log_time_that_the_points_dominate():

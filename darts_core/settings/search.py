@@ -172,6 +172,13 @@ class Latency(Settings):
     baseline_width: int | None = setting(
         None, "its first channels; null: as published", low=1, high=100_000
     )
+    baseline_ms: float | None = setting(
+        None,
+        "what it takes, where known: beside other work, networks are timed in turn with it; null: timed for "
+        "latency.share",
+        above=0,
+        high=1e9,
+    )
     rate: float = setting(0.05, "of the multiplier that enforces a budget", above=0, high=1e3)
     batch: int | None = setting(
         None, "images a call; null: 32 on a CPU, 256 on a GPU", low=1, high=1_000_000

@@ -21,11 +21,10 @@ from darts_core.architecture import Architecture
 from darts_core.errors import LatencyError
 from darts_core.latency.networks import NetworkTimer
 from darts_core.latency.within import TOLERANCE
-from darts_core.models.baselines import baseline
 from darts_core.runlog import read_json, write_json
 from darts_core.settings import Latency
 from darts_core.stages.budget import timed
-from darts_core.stages.cost import network_timer
+from darts_core.stages.cost import baseline_of, network_timer
 from darts_core.stages.schema import SearchStage
 
 __all__ = ["aim_facts", "aimed_penalties", "with_budget"]
@@ -42,7 +41,8 @@ def with_budget(
     device: torch.device,
     folder: Path,
 ) -> SearchStage:
-    """`config` with `latency.budget_ms` in place of `latency.share`; what was measured is kept in `folder`.
+    """`config` with `latency.budget_ms` in place of `latency.share`, and the `latency.baseline_ms` that it
+    comes from; what was measured is kept in `folder`.
 
     Raises:
         ConfigError: there is no such network.
@@ -71,7 +71,8 @@ def with_budget(
             "aims at %.2fx of %s's %.3g ms on this device: %.3g ms",
             node.share, node.baseline, known["latency_ms"], known["budget_ms"],
         )  # fmt: skip
-    return replace(config, latency=replace(node, share=None, budget_ms=known["budget_ms"]))
+    aimed = replace(node, share=None, budget_ms=known["budget_ms"], baseline_ms=known["latency_ms"])
+    return replace(config, latency=aimed)
 
 
 def _time(
@@ -79,10 +80,10 @@ def _time(
 ) -> float:
     """Milliseconds of the hand-designed network, as the search's own networks are timed."""
     node = config.latency
+    if node.baseline_ms is not None:
+        return node.baseline_ms
     timer = network_timer(config, image_shape, num_classes, device)
-    # of tokens a network reads as many as it predicts
-    in_channels = num_classes if len(image_shape) == 1 else int(image_shape[0])
-    timer.make = lambda _: baseline(node.baseline, num_classes, in_channels, node.baseline_width)
+    timer.make = lambda _: baseline_of(node, image_shape, num_classes)
     # which network is timed does not hang on an architecture
     nothing = Architecture("baseline", choices=(("name", node.baseline),))
     return statistics.mean(timer(nothing).median_ms for _ in range(_LOADINGS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +27,21 @@ from darts_core.latency import (
 )
 from darts_core.latency.check import fit_networks
 from darts_core.latency.deployed import DTYPES
-from darts_core.latency.networks import NetworkTimer
+from darts_core.latency.networks import NetworkTimer, Reference
 from darts_core.latency.rows import ROUND_SECONDS
 from darts_core.latency.table import open_table, table_settings
 from darts_core.latency.within import TOLERANCE, fastest
+from darts_core.models.baselines import baseline
 from darts_core.penalties import BudgetPenalty, SoftPenalty
 from darts_core.sample_inputs import draw_inputs
+from darts_core.settings import Latency
 from darts_core.spaces import ChoiceSpace, SearchSpace
 from darts_core.stages.progress import progress_bar
 from darts_core.stages.schema import SearchStage
 from darts_core.supernet import build, create_supernet
 
 __all__ = [
+    "baseline_of",
     "cost_model",
     "make_choice_model",
     "make_table",
@@ -271,7 +275,19 @@ def network_timer(
         runtime=runtime or node.runtime or ("graph" if device.type == "cuda" else "onnx"),
         dtype=DTYPES[node.precision],
         wait_seconds=node.wait_seconds,
+        reference=(
+            Reference(partial(baseline_of, node, image_shape, num_classes), node.baseline_ms)
+            if node.baseline_ms is not None
+            else None
+        ),
     )
+
+
+def baseline_of(node: Latency, image_shape: Sequence[int], num_classes: int) -> nn.Module:
+    """The hand-designed network of the `latency` node."""
+    # of tokens a network reads as many as it predicts
+    in_channels = num_classes if len(image_shape) == 1 else int(image_shape[0])
+    return baseline(node.baseline, num_classes, in_channels, node.baseline_width)
 
 
 def _require_reachable(

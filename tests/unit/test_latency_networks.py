@@ -52,14 +52,14 @@ def test_networks_fit_the_overhead():
     assert len(drawn) == 12
 
 
-def network_timer(monkeypatch, takes, wait_seconds):
+def network_timer(monkeypatch, takes, wait_seconds, **options):
     """A timer whose timings are scripted, and the pauses it made."""
     pauses = []
     monkeypatch.setattr(networks_module, "measure", lambda call, **options: takes(call))
     monkeypatch.setattr(networks_module.time, "sleep", pauses.append)
     return pauses, networks_module.NetworkTimer(
         lambda a: build(a, channels=4, layers=1, num_classes=3), SHAPE,
-        batch=1, runtime="eager", wait_seconds=wait_seconds,
+        batch=1, runtime="eager", wait_seconds=wait_seconds, **options,
     )  # fmt: skip
 
 
@@ -78,6 +78,51 @@ def test_where_it_stays_busy_the_fastest_of_three_counts_and_is_said(monkeypatch
     architecture = get_space("nasbench201").random(np.random.default_rng(0))
     assert [timer(architecture).median_ms for _ in range(2)] == [7.0, 5.0]
     assert (pauses, timer.disturbed) == ([], 2)
+
+
+class Paced:
+    """Timings and samples of a network (3 classes) of 1 ms and of a reference (5 classes) of 2 ms."""
+
+    def __init__(self, monkeypatch, busy, known_ms, pace=1.0):
+        self.busy, self.pace, self.in_turn = iter(busy), pace, 0
+        wide = build(get_space("nasbench201").random(np.random.default_rng(1)), channels=4, layers=1,
+                     num_classes=5)  # fmt: skip
+        reference = networks_module.Reference(lambda: wide, known_ms)
+        _, self.timer = network_timer(monkeypatch, self.takes, 0.0, reference=reference)
+        monkeypatch.setattr(networks_module, "in_turn", self.sampled)
+
+    def takes(self, call):
+        ms = {3: 1.0, 5: 2.0}[call().shape[1]] * self.pace
+        return timing(9.0 * ms, flagged=True) if next(self.busy) else timing(ms)
+
+    def sampled(self, first, second, **_):
+        assert (first().shape[1], second().shape[1]) == (3, 5)
+        self.in_turn += 1
+        # the pace changes from round to round, the ratio of the two does not
+        return [(pace, 2.0 * pace) for pace in (1.0, 3.0, 40.0, 7.0, 1.5)]
+
+    def times(self, count):
+        architecture = get_space("nasbench201").random(np.random.default_rng(0))
+        return [self.timer(architecture).median_ms for _ in range(count)]
+
+
+def test_where_it_stays_busy_the_ratio_to_a_network_of_known_time_counts(monkeypatch):
+    paced = Paced(monkeypatch, [True, True], known_ms=4.0)
+    assert paced.times(2) == [2.0, 2.0]
+    assert (paced.in_turn, paced.timer.disturbed) == (2, 2)
+
+
+def test_what_was_known_beside_other_work_and_a_quiet_device_have_one_scale(monkeypatch):
+    # the reference was known to take twice what it takes now that the device is quiet
+    paced = Paced(monkeypatch, [False, False, False], known_ms=4.0)
+    assert paced.times(2) == [2.0, 2.0]  # the reference is timed once
+    # where it became busy in between, the two are sampled in turn
+    paced = Paced(monkeypatch, [False, True, False, False], known_ms=4.0)
+    assert paced.times(2) == [2.0, 2.0]
+    assert (paced.in_turn, paced.timer.disturbed) == (1, 0)
+    # differences of a few per cent are those of timings
+    paced = Paced(monkeypatch, [False, False], known_ms=2.0, pace=1.05)
+    assert paced.times(1) == [1.05]
 
 
 def test_patience_is_shared_by_all_timings(monkeypatch):

@@ -155,7 +155,7 @@ class Contest:
 
     def bundle(self) -> Any:
         """The data."""
-        return bundle_of(self.data)
+        return bundle_of((*self.data, f"data.seed={self.seed}"))
 
     def share(self, model: nn.Module, rounds: int = 1, seconds: float = 0.3) -> float:
         """The measured median of a network over ResNet-18's, timed in turn: median of the rounds."""

@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from benchmarks import three_budgets
 from benchmarks.three_budgets import RECIPE, TRIED, Contest, summary
+from darts_core.commands.compose import compose, session
 from darts_core.runlog import read_json, write_json
+from darts_core.stages.inputs import load_bundle
 
 
 def _case(folder: Path) -> Contest:
@@ -26,6 +29,21 @@ def test_what_is_tried_is_one_word_of_yaml_for_the_command_line():
         word = three_budgets._flow(how)
         assert " " not in word
         assert yaml.safe_load(word.replace(":", ": ")) == how
+
+
+def test_what_is_trained_and_judged_here_has_the_images_of_the_commands(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(three_budgets.cli, "main", lambda words: given.append(words) or 0)
+    case = _case(tmp_path)
+    case.run("train", "once")
+    with session():
+        config = compose("train", given[0][1:])
+    commands, ours = load_bundle(config, torch.device("cpu")), case.bundle()
+    for split in ("params", "alpha", "val", "test"):
+        x, y = next(iter(commands.batches(split, 64, seed=0, epoch=0)))
+        found_x, found_y = next(iter(ours.batches(split, 64, seed=0, epoch=0)))
+        assert torch.equal(x, found_x)
+        assert torch.equal(y, found_y)
 
 
 def test_networks_share_the_time_that_choosing_and_tuning_left(tmp_path, monkeypatch):

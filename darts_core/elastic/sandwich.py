@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from darts_core.distributed import Group, current_group
 from darts_core.elastic.network import Elastic
-from darts_core.elastic.teacher import Teacher
 from darts_core.errors import ConfigError, DeviceError, NonFiniteLossError
 from darts_core.tasks import Classification, Task
+from darts_core.train.teacher import Teacher
 
 __all__ = ["Sandwich"]
 

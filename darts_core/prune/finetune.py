@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from darts_core.errors import PruneError
 from darts_core.settings.trained import Prune
 from darts_core.train.config import TrainConfig
+from darts_core.train.teacher import Teacher
 from darts_core.train.trainer import Trainer
 
 __all__ = ["fine_tune", "share_of_epochs"]
@@ -21,7 +22,7 @@ __all__ = ["fine_tune", "share_of_epochs"]
 class _Distilling(Trainer):
     """A trainer whose loss is pulled towards a teacher's outputs."""
 
-    teacher: nn.Module | None = None
+    teacher: Teacher | None = None
     weight = 0.5
 
     def _loss_of(self, x_BCHW: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,8 +32,7 @@ class _Distilling(Trainer):
             self.device.type, dtype=self.autocast, enabled=self.autocast is not None
         ):
             out = self.forward(x_BCHW)
-            with torch.no_grad():
-                taught = self.teacher(x_BCHW)
+            taught = self.teacher(x_BCHW)
         output = (out[0] if isinstance(out, tuple) else out).float()
         hard = self.task.loss(output, y_B, label_smoothing=self.config.label_smoothing)
         soft = self.task.distillation_loss(output, taught.float())
@@ -57,8 +57,8 @@ def fine_tune(
         model: the pruned network.
         bundle: data.
         config: the recipe; its schedule starts anew.
-        teacher: gives outputs to learn from, weighted by `distillation` (0 to below 1); None learns from
-            labels alone.
+        teacher: gives outputs to learn from, weighted by `distillation` (0 to below 1), and is asked once of
+            each input on a CPU; None learns from labels alone.
         distillation: share of the teacher in the loss.
         train_on: splits to learn from.
         seed: of order and augmentation.
@@ -74,7 +74,7 @@ def fine_tune(
     trainer = _Distilling(model, bundle, config, tuple(train_on), seed, device)
     trainer.rate_key = rate_key
     if teacher is not None and distillation > 0.0:
-        trainer.teacher = copy.deepcopy(teacher).to(device).eval().requires_grad_(False)
+        trainer.teacher = Teacher(copy.deepcopy(teacher).to(device))
         trainer.weight = distillation
     for epoch in range(config.epochs):
         trainer.epoch(epoch)

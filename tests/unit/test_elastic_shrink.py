@@ -311,6 +311,31 @@ def test_a_loss_that_is_not_finite_names_the_setting_that_it_depends_on(bundle, 
         fine_tune(model, plain, wild, device=torch.device("cpu"))
 
 
+class Answering(torch.nn.Module):
+    """A teacher that notes how many images each call asked about."""
+
+    calls: list = []
+
+    def __init__(self):
+        super().__init__()
+        self.network = _model()
+
+    def forward(self, x):
+        self.calls.append(len(x))
+        return self.network(x)
+
+
+def test_a_teacher_is_asked_once_of_an_image_that_comes_back(bundle):
+    Answering.calls.clear()
+    plain = bundle.without_test()
+    steps = plain.steps(("params", "alpha"), CONFIG.batch_size)
+    model = _model().requires_grad_(True)
+    config = replace(CONFIG, epochs=8)
+    fine_tune(model, plain, config, teacher=Answering(), device=torch.device("cpu"))
+    # the first epoch, and images that an epoch left out as its last batch was not whole
+    assert steps <= len(Answering.calls) <= 4 * steps
+
+
 FRONT = {
     "points": [
         {"latency_ms": 8.0, "metric": 0.93, "folder": "points/01"},

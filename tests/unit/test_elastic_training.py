@@ -13,10 +13,10 @@ from darts_core.checkpoint import load_checkpoint
 from darts_core.distributed import Group
 from darts_core.elastic import Sandwich, elastic
 from darts_core.elastic.fit import fit_elastic
-from darts_core.elastic.teacher import Teacher
 from darts_core.errors import ConfigError, DeviceError, NonFiniteLossError
 from darts_core.tasks import Classification
 from darts_core.train import TrainConfig
+from darts_core.train.teacher import Teacher
 
 LOSS = torch.nn.functional.cross_entropy
 

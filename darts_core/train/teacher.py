@@ -1,4 +1,4 @@
-"""The given network as the teacher of its sub-networks; what it says of an input is asked once.
+"""A network as the teacher of others; what it says of an input is asked once.
 
 Its outputs are kept by the input's own bits, so that a mirrored image has outputs of its own and an input
 that never comes back (a random crop) is never mistaken for another. Shapes: x [B, ...].

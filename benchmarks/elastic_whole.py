@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from benchmarks.elastic_case import RECIPE, kept, train_config
-from darts_core.bench.results import write_results
+from darts_core.bench.results import command_line, write_results
 from darts_core.data import load_data
 from darts_core.elastic import Elastic, Sandwich, elastic
 from darts_core.elastic.fit import fit_elastic, norm_batches
@@ -207,6 +207,7 @@ def main(words: list[str] | None = None) -> None:
             "bases": {str(seed): value for seed, value in bases.items()},
             "unit": "points of the metric against the base of the same seed",
         },
+        command=command_line(without=("--runs", "--out")),
     )  # fmt: skip
     print(path)
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from darts_core.spaces.base import register_space
 from darts_core.spaces.choices import ChoiceSpace, Option
 
-__all__ = ["CONVNET", "convnet_space"]
+__all__ = ["CONVNET", "CONVNET_DEEP", "convnet_space"]
 
 KINDS = ("conv_3x3", "conv_5x5", "sep_3x3", "sep_5x5")
 SHORTCUTS = ("none", "add")
@@ -51,4 +51,13 @@ CONVNET = register_space(
     "convnet",
     convnet_space("convnet", levels=(2, 3), widths=(1, 2, 3, 4), depths=((1,), (1, 2), (1, 2))),
     description="2 to 5 convolutions: dense or separable, 3x3 or 5x5, widths, pools, shortcuts",
+)
+
+# a pool more, for images that are still large after two: the same width costs a quarter behind each
+CONVNET_DEEP = register_space(
+    "convnet_deep",
+    convnet_space(
+        "convnet_deep", levels=(3, 4), widths=(1, 2, 3, 4, 6), depths=((1,), (1, 2), (1, 2), (1, 2))
+    ),
+    description="3 to 7 convolutions as in convnet, with up to three pools, for images of 16 pixels and more",
 )

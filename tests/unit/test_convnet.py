@@ -49,18 +49,19 @@ def test_a_separable_convolution_is_depthwise_and_pointwise():
     assert shapes == [(4, 1, 3, 3), (4, 1, 5, 5), (4, 4, 1, 1)]
 
 
+@pytest.mark.parametrize("space, side", [("convnet", 8), ("convnet_deep", 16)])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_found_stack_is_cut_exactly_and_has_the_size_of_a_fresh_one(seed):
+def test_a_found_stack_is_cut_exactly_and_has_the_size_of_a_fresh_one(seed, space, side):
     torch.manual_seed(seed)
-    net = create_supernet(get_space("convnet"), image_size=8, **SIZES)
+    net = create_supernet(get_space(space), image_size=side, **SIZES)
     for _ in range(2):
-        net(torch.randn(4, 1, 8, 8))
+        net(torch.randn(4, 1, side, side))
     net.eval()
     architecture = net.space.random(np.random.default_rng(seed))
-    plain, x = net.build(architecture), torch.randn(2, 1, 8, 8)
+    plain, x = net.build(architecture), torch.randn(2, 1, side, side)
     torch.testing.assert_close(plain(x), net(x, net.one_hot(architecture)), atol=1e-4, rtol=1e-3)
     fresh = build(architecture, **SIZES)
-    assert count(fresh, (1, 8, 8)) == count(plain, (1, 8, 8))
+    assert count(fresh, (1, side, side)) == count(plain, (1, side, side))
     fresh.drop_path_prob = 0.3
     assert fresh.train()(x).shape == (2, 3)
 
@@ -74,14 +75,16 @@ def test_a_shortcut_adds_what_comes_in():
     torch.testing.assert_close(second(before), before)
 
 
+@pytest.mark.parametrize("name, side", [("convnet", 8), ("convnet_deep", 16)])
 @pytest.mark.parametrize("what", ["macs", "params"])
-def test_costs_of_mixtures_are_exact_for_every_network(what):
-    space = get_space("convnet")
-    cost = choice_size_model(space, lambda a: build(a, **SIZES), torch.randn(2, 1, 8, 8), what)
+def test_costs_of_mixtures_are_exact_for_every_network(what, name, side):
+    space = get_space(name)
+    x = torch.randn(2, 1, side, side)
+    cost = choice_size_model(space, lambda a: build(a, **SIZES), x, what)
     rng = np.random.default_rng(5)
     for _ in range(5):
         architecture = space.random(rng)
-        size = count(build(architecture, **SIZES), (1, 8, 8))
+        size = count(build(architecture, **SIZES), (1, side, side))
         expected = size.macs / 1e6 if what == "macs" else size.params / 1e3
         assert cost.of(architecture) == pytest.approx(expected, rel=1e-4)
 
@@ -98,6 +101,8 @@ def test_what_does_not_fit_is_refused():
     space = get_space("convnet")
     with pytest.raises(ConfigError, match="4x4 pixels, not 3x8"):
         create_supernet(space, image_size=(3, 8), **SIZES)
+    with pytest.raises(ConfigError, match="8x8 pixels, not 7x7"):
+        create_supernet(get_space("convnet_deep"), image_size=(7, 7), **SIZES)
     with pytest.raises(ConfigError, match="auxiliary"):
         build(drawn(), **SIZES, auxiliary=True)
 

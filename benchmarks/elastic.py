@@ -154,10 +154,10 @@ def at_budgets(points: Sequence[dict[str, Any]], budgets: Sequence[float]) -> li
     return found
 
 
-def area(points: Sequence[dict[str, Any]]) -> float:
+def area(points: Sequence[dict[str, Any]], least: float = LEAST) -> float:
     """Over (log share of the base's time, metric) that the points dominate, up to the reference point."""
     costs = [(math.log(point["share"]), -point["metric"]) for point in points]
-    return hypervolume(costs, (math.log(WORST_SHARE), -LEAST)) if costs else 0.0
+    return hypervolume(costs, (math.log(WORST_SHARE), -least)) if costs else 0.0
 
 
 def summary(case: Case) -> dict[str, Any]:

@@ -8,7 +8,9 @@ convolutions as in MobileNet (arXiv:1704.04861), shortcuts as in ResNet (arXiv:1
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
+from darts_core.errors import ConfigError
 from darts_core.spaces.base import register_space
 from darts_core.spaces.choices import ChoiceSpace, Option
 
@@ -22,26 +24,36 @@ def convnet_space(
     name: str,
     *,
     levels: Sequence[int],
-    widths: Sequence[int],
+    widths: Sequence[int] | Sequence[Sequence[int]],
     depths: Sequence[Sequence[int]],
     kinds: Sequence[str] = KINDS,
+    first_kinds: Sequence[str] | None = None,
 ) -> ChoiceSpace:
     """The space with labels `levels`, `level1.width`, `level1.depth`, `level1.conv1`, ...
 
     Args:
         name: what saved architectures call it.
         levels: how many levels there may be; a pool stands before each but the first.
-        widths: channels as multiples of the network's unit, per level.
+        widths: channels as multiples of the network's unit, of every level or, as lists, of each; levels that
+            may be the last have one largest width, as they share the classifier.
         depths: convolutions, for each of the levels: 1, or several numbers from 1.
         kinds: `conv_3x3` and its like (dense), `sep_3x3` (depthwise, then pointwise), per convolution.
+        first_kinds: of the first level, where a separable convolution of a grey image is one filter only;
+            by default `kinds`.
+
+    Raises:
+        ConfigError: levels that may be the last have different largest widths.
     """
     choices: dict[str, Sequence[Option]] = {"levels": levels}
+    if isinstance(widths[0], Sequence) and len({max(widths[n - 1]) for n in levels}) > 1:  # type: ignore[arg-type]
+        raise ConfigError(f"Levels {list(levels)} may be the last: give them one largest width.")
     for level, own in enumerate(depths[: max(levels)], 1):
-        choices[f"level{level}.width"] = widths
+        per_level = widths[level - 1] if isinstance(widths[0], Sequence) else widths
+        choices[f"level{level}.width"] = cast("Sequence[int]", per_level)
         if len(own) > 1:
             choices[f"level{level}.depth"] = own
         for number in range(1, max(own) + 1):
-            choices[f"level{level}.conv{number}"] = kinds
+            choices[f"level{level}.conv{number}"] = (first_kinds or kinds) if level == 1 else kinds
             if number > 1:
                 choices[f"level{level}.shortcut{number}"] = SHORTCUTS
     return ChoiceSpace.of(name, choices, skeleton="convnet")
@@ -53,11 +65,16 @@ CONVNET = register_space(
     description="2 to 5 convolutions: dense or separable, 3x3 or 5x5, widths, pools, shortcuts",
 )
 
-# a pool more, for images that are still large after two: the same width costs a quarter behind each
+# for images that are still large after two pools: a third one, and widths that grow as planes shrink
 CONVNET_DEEP = register_space(
     "convnet_deep",
     convnet_space(
-        "convnet_deep", levels=(3, 4), widths=(1, 2, 3, 4, 6), depths=((1,), (1, 2), (1, 2), (1, 2))
+        "convnet_deep",
+        levels=(3, 4),
+        widths=((1, 2), (1, 2, 3, 4), (2, 3, 4, 6), (2, 3, 4, 6)),
+        depths=((1,), (1, 2), (1, 2), (1, 2)),
+        kinds=("conv_3x3", "conv_5x5", "sep_3x3"),
+        first_kinds=("conv_3x3", "conv_5x5"),
     ),
-    description="3 to 7 convolutions as in convnet, with up to three pools, for images of 16 pixels and more",
+    description="3 to 7 convolutions, up to three pools, growing widths; for images of 16 pixels and more",
 )

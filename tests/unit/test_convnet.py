@@ -103,6 +103,8 @@ def test_what_does_not_fit_is_refused():
         create_supernet(space, image_size=(3, 8), **SIZES)
     with pytest.raises(ConfigError, match="8x8 pixels, not 7x7"):
         create_supernet(get_space("convnet_deep"), image_size=(7, 7), **SIZES)
+    with pytest.raises(ConfigError, match="one largest width"):
+        convnet_space("mine", levels=(1, 2), widths=((1, 2), (1, 3)), depths=((1,), (1,)))
     with pytest.raises(ConfigError, match="auxiliary"):
         build(drawn(), **SIZES, auxiliary=True)
 

@@ -7,7 +7,8 @@ Budgets are an eighth, a quarter and a half of the time of ResNet-18 (width 16).
 processor time of `--trainings` trainings of ResNet-18, all included, and as many trials of tuning, on its
 network for the half, whose settings all its trainings share:
 
-* `ours`: a search that aims at the half, with finalists; tuning; a training; `shrink` to all three budgets;
+* `ours`: a search that aims at the eighth, with finalists; what it found in the largest width for each
+  budget; tuning (of the smallest); three trainings;
 * `scaled`: the widest ResNet-18 for each budget as measured; tuning; three trainings;
 * `random`: random networks of the same space within each budget, trained briefly, the best on val of each
   taken; tuning; three trainings;
@@ -25,7 +26,7 @@ import argparse
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,9 +64,8 @@ TRIED = {
 }
 # of the hypervolume's reference point: about what a linear classifier reaches on Fashion-MNIST
 _LEAST = 0.8
-# of the time left after tuning: our training takes so much, the elastic one the rest, whose epoch costs as
-# much as so many of the network's
-_TRAINING, _ELASTIC_EPOCH = 0.4, 2.6
+# widths of the searched network that are tried for a larger budget
+_UNITS = range(12, 65, 4)
 # random networks a budget, how long they are trained, and which part of the budget they take at least
 _DRAWN, _BRIEF, _FILL = 6, 5, 0.6
 
@@ -98,7 +98,7 @@ class Contest:
     search: tuple[str, ...]
     channels: int = 16
     layers: int = 1
-    aim: float = BUDGETS[0]
+    aim: float = BUDGETS[-1]
 
     @property
     def folder(self) -> Path:
@@ -170,6 +170,14 @@ class Contest:
         )
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """A network that takes part: the words of its training, and itself, untrained."""
+
+    words: tuple[str, ...]
+    network: nn.Module
+
+
 def _flow(value: Any) -> str:
     """A mapping as one word of the command line."""
     if isinstance(value, dict):
@@ -178,33 +186,33 @@ def _flow(value: Any) -> str:
 
 
 def ours(case: Contest) -> dict[str, Any]:
-    """A search at the half of the time, and the front of what it finds."""
+    """A search at the smallest budget, and what it finds in the widths that the others allow."""
     aim = [
         f"space={case.space}", "relax=gumbel", f"latency.share={case.aim}", "latency.firm=false",
         f"latency.baseline={RIVAL}", f"latency.baseline_width={WIDTH}", "latency.wait_seconds=3",
     ]  # fmt: skip
     sizes = [f"search.channels={case.channels}", f"search.layers={case.layers}"]
     found, searching = case.run("search", "ours", *aim, *case.search, *sizes)
-    own = [f"architecture={found}", *case.sizes()]
-    best, tuning, epoch = case.tuned("ours", *own)
-    left = case.allowed() - searching - tuning
-    at, training = case.trained("ours", epochs_for(_TRAINING * left, epoch, 1.0), *own, **best)
-    # of the found network's own time, which may be below its aim
-    own_share = case.share(load_model(at / "model.pt")[0].eval(), 3)
-    budgets = ",".join(f"{min(100.0, 100 * budget / own_share):.1f}%" for budget in BUDGETS)
-    epochs = epochs_for((1 - _TRAINING) * left, epoch, _ELASTIC_EPOCH)
-    recipe = {**RECIPE, **best}
-    front, shrinking = case.run(
-        "shrink", "ours", f"model={at}", f"shrink.budgets=[{budgets}]", f"shrink.epochs={epochs}",
-        f"shrink.learning_rate={recipe['learning_rate'] / 2}", "shrink.fine_tuning=1",
-        "shrink.export=false", "shrink.options.least=0.125",
-        *(f"train.{key}={value}" for key, value in recipe.items() if key != "learning_rate"),
-    )  # fmt: skip
-    return {
-        "seconds": {"search": searching, "tune": tuning, "train": training, "shrink": shrinking},
-        "networks": [str(front / point["folder"]) for point in read_json(front / "front.json")["points"]],
-        "architecture": read_json(found / "result.json")["text"], "best": best,
-    }  # fmt: skip
+    started = time.process_time()
+    architecture, bundle = Architecture.from_yaml(found / "architecture.yaml"), case.bundle()
+
+    def within(channels: int, budget: float) -> bool:
+        wider = replace(case, channels=channels)
+        return wider.share(wider.built(architecture, bundle).eval()) <= budget
+
+    widths = [
+        max([n for n in _UNITS if within(n, budget)], default=min(_UNITS)) for budget in BUDGETS
+    ]
+    entries = [
+        _Entry((f"architecture={found}", f"train.channels={width}", f"train.layers={case.layers}"),
+               replace(case, channels=width).built(architecture, bundle))
+        for width in widths
+    ]  # fmt: skip
+    spent = time.process_time() - started
+    made = _tuned_once(case, "ours", entries, searching + spent, tuned=len(BUDGETS) - 1)
+    made["seconds"] |= {"search": searching, "choosing": spent}
+    text = read_json(found / "result.json")["text"]
+    return {**made, "architecture": text, "widths": widths}
 
 
 def scaled(case: Contest) -> dict[str, Any]:
@@ -220,36 +228,60 @@ def scaled(case: Contest) -> dict[str, Any]:
         return WIDTH - bisect_left(range(WIDTH - 1), True, key=within)
 
     widths = [widest(budget) for budget in BUDGETS]
-    words = [(f"architecture={RIVAL}", f"train.channels={width}") for width in widths]
-    return _tuned_once(case, "scaled", words, time.process_time() - started) | {"widths": widths}
+    entries = [_resnet(bundle, width) for width in widths]
+    return _tuned_once(case, "scaled", entries, time.process_time() - started) | {"widths": widths}
 
 
 def random(case: Contest) -> dict[str, Any]:
     """The best on val of random networks within each budget."""
     started = time.process_time()
-    places = [_best_drawn(case, budget) for budget in BUDGETS]
-    words = [(f"architecture={place}", *case.sizes()) for place in places]
-    return _tuned_once(case, "random", words, time.process_time() - started)
+    places, bundle = [_best_drawn(case, budget) for budget in BUDGETS], case.bundle()
+    entries = [
+        _Entry(
+            (f"architecture={place}", *case.sizes()),
+            case.built(Architecture.from_yaml(place), bundle),
+        )
+        for place in places
+    ]
+    return _tuned_once(case, "random", entries, time.process_time() - started)
 
 
 def reference(case: Contest) -> dict[str, Any]:
     """ResNet-18 with as much time."""
-    words = [(f"architecture={RIVAL}", f"train.channels={WIDTH}")]
-    return _tuned_once(case, "reference", words, 0.0)
+    return _tuned_once(case, "reference", [_resnet(case.bundle(), WIDTH)], 0.0)
+
+
+def _resnet(bundle: DataBundle, width: int) -> _Entry:
+    words = (f"architecture={RIVAL}", f"train.channels={width}")
+    return _Entry(words, baseline(RIVAL, bundle.num_outputs, bundle.in_channels, width))
+
+
+def _step_seconds(network: nn.Module, bundle: DataBundle, steps: int = 8) -> float:
+    """Processor seconds of a training step, the median of some."""
+    x_BCHW, y_B = (
+        torch.randn(RECIPE["batch_size"], *bundle.input_shape),
+        torch.zeros(RECIPE["batch_size"]),
+    )
+    taken = []
+    for _ in range(2 + steps):
+        started = time.process_time()
+        nn.functional.cross_entropy(network.train()(x_BCHW), y_B.long()).backward()
+        taken.append(time.process_time() - started)
+    return float(np.median(taken[2:]))
 
 
 def _tuned_once(
-    case: Contest, name: str, words: Sequence[Sequence[str]], spent: float
+    case: Contest, name: str, entries: Sequence[_Entry], spent: float, tuned: int = 0
 ) -> dict[str, Any]:
-    """Tuning of the first network; then all are trained with its settings for the time that is left."""
-    best, tuning, epoch = case.tuned(name, *words[0])
-    allowed = (case.allowed() - spent - tuning) / len(words)
+    """Tuning of one network; then all are trained with its settings for the time that is left."""
+    bundle = case.bundle()
+    steps = [_step_seconds(entry.network, bundle) for entry in entries]
+    best, tuning, epoch = case.tuned(name, *entries[tuned].words)
+    allowed = (case.allowed() - spent - tuning) / len(entries)
     networks, training = [], 0.0
-    for number, own in enumerate(words):
-        share = BUDGETS[number] / BUDGETS[0]
-        at, seconds = case.trained(
-            f"{name}{number}", epochs_for(allowed, epoch, share), *own, **best
-        )
+    for number, entry in enumerate(entries):
+        epochs = epochs_for(allowed, epoch, steps[number] / steps[tuned])
+        at, seconds = case.trained(f"{name}{number}", epochs, *entry.words, **best)
         networks.append(str(at))
         training += seconds
     found = {"choosing": spent, "tune": tuning, "train": training}
@@ -319,10 +351,10 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--data", nargs="+", default=["data=fashion_mnist", "data.limit=10000"])
     parser.add_argument("--space", default="convnet_deep")
     parser.add_argument(
-        "--aim", type=float, default=BUDGETS[0], help="of the search: share of ResNet-18's time"
+        "--aim", type=float, default=BUDGETS[-1], help="of the search: share of ResNet-18's time"
     )
     parser.add_argument("--search", nargs="+", default=[
-        "search.epochs=6", "search.alpha_warmup_epochs=2", "search.finalists=12", "search.finalist_epochs=4",
+        "search.epochs=4", "search.alpha_warmup_epochs=1", "search.finalists=12", "search.finalist_epochs=8",
         "search.batch_size=64", "search.learning_rate=0.05", "search.guards.eigenvalue=null",
         "search.finalist_fill=0.75",
     ], help="settings of the search")  # fmt: skip

@@ -20,7 +20,11 @@ def _case(folder: Path) -> Contest:
 def _contestant(hypervolume: float, *points: tuple[float, float]) -> dict:
     return {
         "hypervolume": hypervolume,
-        "points": [{"share": share, "metric": metric} for share, metric in points],
+        # val prefers what test does not
+        "points": [
+            {"share": share, "metric": metric, "val_metric": 1.0 - metric}
+            for share, metric in points
+        ],
     }
 
 
@@ -60,9 +64,15 @@ def test_networks_share_the_time_that_choosing_and_tuning_left(tmp_path, monkeyp
         Contest, "tuned", lambda self, job, *words: ({"learning_rate": 0.2}, 70.0, 1.0)
     )
     monkeypatch.setattr(Contest, "trained", trained)
-    found = three_budgets._tuned_once(_case(tmp_path), "scaled", [("a",), ("b",), ("c",)], 30.0)
-    # the second takes half of the first's time, the third a quarter
-    assert epochs == {"scaled0": 100, "scaled1": 200, "scaled2": 400}
+    nets = [torch.nn.Flatten() for _ in range(3)]
+    entries = [three_budgets._Entry((name,), net) for name, net in zip("abc", nets, strict=True)]
+    # a step of the second takes half of the first's, one of the third a quarter
+    steps = dict(zip(nets, (0.4, 0.2, 0.1), strict=True))
+    monkeypatch.setattr(three_budgets, "_step_seconds", lambda net, _: steps[net])
+    three_budgets._tuned_once(_case(tmp_path), "ours", entries, 30.0, tuned=2)
+    assert epochs == {"ours0": 25, "ours1": 50, "ours2": 100}
+    found = three_budgets._tuned_once(_case(tmp_path), "scaled", entries, 30.0)
+    assert [epochs[f"scaled{number}"] for number in range(3)] == [100, 200, 400]
     assert found["seconds"] == {"choosing": 30.0, "tune": 70.0, "train": 30.0}
     assert found["networks"] == [str(tmp_path / f"scaled{number}") for number in range(3)]
 
@@ -89,7 +99,7 @@ def test_gains_are_paired_by_seed_and_a_quarter_means_points_within_it():
     assert found["hypervolume_more_than_random"]["mean"] == pytest.approx(0.0)
     # the second seed has no point within a quarter
     assert found["quarter_minus_resnet18"] == {
-        "mean": pytest.approx(0.01),
+        "mean": pytest.approx(-0.1),
         "standard_error": None,
         "n": 1,
     }

@@ -49,7 +49,7 @@ def test_a_separable_convolution_is_depthwise_and_pointwise():
     assert shapes == [(4, 1, 3, 3), (4, 1, 5, 5), (4, 4, 1, 1)]
 
 
-@pytest.mark.parametrize("space, side", [("convnet", 8), ("convnet_deep", 16)])
+@pytest.mark.parametrize(("space", "side"), [("convnet", 8), ("convnet_deep", 16)])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_found_stack_is_cut_exactly_and_has_the_size_of_a_fresh_one(seed, space, side):
     torch.manual_seed(seed)
@@ -75,7 +75,7 @@ def test_a_shortcut_adds_what_comes_in():
     torch.testing.assert_close(second(before), before)
 
 
-@pytest.mark.parametrize("name, side", [("convnet", 8), ("convnet_deep", 16)])
+@pytest.mark.parametrize(("name", "side"), [("convnet", 8), ("convnet_deep", 16)])
 @pytest.mark.parametrize("what", ["macs", "params"])
 def test_costs_of_mixtures_are_exact_for_every_network(what, name, side):
     space = get_space(name)

@@ -356,7 +356,7 @@ def main(words: list[str] | None = None) -> None:
         "--aim", type=float, default=BUDGETS[-1], help="of the search: share of ResNet-18's time"
     )
     parser.add_argument("--search", nargs="+", default=[
-        "search.epochs=4", "search.alpha_warmup_epochs=1", "search.finalists=12", "search.finalist_epochs=8",
+        "search.epochs=4", "search.alpha_warmup_epochs=1", "search.finalists=8", "search.finalist_epochs=8",
         "search.batch_size=64", "search.learning_rate=0.05", "search.guards.eigenvalue=null",
         "search.finalist_fill=0.75",
     ], help="settings of the search")  # fmt: skip

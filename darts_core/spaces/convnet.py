@@ -18,6 +18,8 @@ __all__ = ["CONVNET", "CONVNET_DEEP", "convnet_space"]
 
 KINDS = ("conv_3x3", "conv_5x5", "sep_3x3", "sep_5x5")
 SHORTCUTS = ("none", "add")
+# what a convolution is where there is nothing to choose
+PLAIN = "conv_3x3"
 
 
 def convnet_space(
@@ -37,7 +39,8 @@ def convnet_space(
         widths: channels as multiples of the network's unit, of every level or, as lists, of each; levels that
             may be the last have one largest width, as they share the classifier.
         depths: convolutions, for each of the levels: 1, or several numbers from 1.
-        kinds: `conv_3x3` and its like (dense), `sep_3x3` (depthwise, then pointwise), per convolution.
+        kinds: `conv_3x3` and its like (dense), `sep_3x3` (depthwise, then pointwise), per convolution; where
+            `conv_3x3` is all there is, there is no label.
         first_kinds: of the first level, where a separable convolution of a grey image is one filter only;
             by default `kinds`.
 
@@ -52,8 +55,10 @@ def convnet_space(
         choices[f"level{level}.width"] = cast("Sequence[int]", per_level)
         if len(own) > 1:
             choices[f"level{level}.depth"] = own
+        own_kinds = (first_kinds or kinds) if level == 1 else kinds
         for number in range(1, max(own) + 1):
-            choices[f"level{level}.conv{number}"] = (first_kinds or kinds) if level == 1 else kinds
+            if tuple(own_kinds) != (PLAIN,):
+                choices[f"level{level}.conv{number}"] = own_kinds
             if number > 1:
                 choices[f"level{level}.shortcut{number}"] = SHORTCUTS
     return ChoiceSpace.of(name, choices, skeleton="convnet")
@@ -73,8 +78,9 @@ CONVNET_DEEP = register_space(
         levels=(3, 4),
         widths=((1, 2), (1, 2, 3, 4), (2, 3, 4, 6), (2, 3, 4, 6)),
         depths=((1,), (1, 2), (1, 2), (1, 2)),
-        kinds=("conv_3x3", "conv_5x5", "sep_3x3"),
+        # a separable convolution is quick once exported, but takes long to train on a CPU
+        kinds=(PLAIN,),
         first_kinds=("conv_3x3", "conv_5x5"),
     ),
-    description="3 to 7 convolutions, up to three pools, growing widths; for images of 16 pixels and more",
+    description="3 to 7 dense convolutions, up to three pools, growing widths; for larger images",
 )

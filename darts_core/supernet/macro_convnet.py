@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from darts_core.errors import ConfigError
 from darts_core.spaces.choices import ChoiceSpace
+from darts_core.spaces.convnet import PLAIN
 from darts_core.supernet.choice_maker import ChoiceMaker, Width
 from darts_core.supernet.choice_network import (
     ChoiceNetwork,
@@ -154,11 +155,16 @@ def _check_size(space: ChoiceSpace, levels: int, image_size: Sequence[int] | Non
 
 def _level(maker: ChoiceMaker, number: int, before: int, width: Width) -> nn.Module:
     """The level `number` (from 1), the pool before it included."""
+    labels = dict(maker.space.choices)
 
     def block(of: int) -> nn.Module:
         channels_in = before if of == 1 else width.channels
         label, shortcut = f"level{number}.conv{of}", f"level{number}.shortcut{of}"
-        conv = maker.layer(label, lambda kind: _convolution(kind, channels_in, width.channels))
+
+        def make(kind: str) -> nn.Module:
+            return _convolution(kind, channels_in, width.channels)
+
+        conv = maker.layer(label, make) if label in labels else make(PLAIN)
         around: nn.Module = _NoShortcut()
         if of > 1:
             around = maker.layer(
@@ -167,6 +173,5 @@ def _level(maker: ChoiceMaker, number: int, before: int, width: Width) -> nn.Mod
         return _Convolution(conv, width, around, nn.ReLU())
 
     label = f"level{number}.depth"
-    searched = label in dict(maker.space.choices)
-    convolutions = maker.depth(label, block) if searched else block(1)
+    convolutions = maker.depth(label, block) if label in labels else block(1)
     return convolutions if number == 1 else nn.Sequential(nn.MaxPool2d(2), convolutions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,10 @@ __all__ = [
     "tune_kernels",
 ]
 
+log = logging.getLogger("darts_core")
+# pixels a side from which a third pool is worth its place
+_LARGE = 16
+
 
 def space_of(config: SearchStage, bundle: DataBundle) -> SearchSpace:
     """The choices in the network of `model=`; else the `space` node's space, over its `ops` where given.
@@ -42,6 +47,11 @@ def space_of(config: SearchStage, bundle: DataBundle) -> SearchSpace:
     if config.model is None:
         if config.model_args:
             raise ConfigError("model_args= goes with model=; give it.")
+        if config.space.name == "convnet" and min(bundle.input_shape[1:], default=0) >= _LARGE:
+            log.info(
+                "convnet pools twice at most, which suits images of about 8 pixels; for these try "
+                "space=convnet_deep"
+            )
         return get_space(config.space.name, config.space.ops)
     if not is_named(config.model):
         raise ConfigError(

@@ -28,7 +28,7 @@ from darts_core.stages.cost import penalties, table_path
 from darts_core.stages.forecast import duration, forecast
 from darts_core.stages.fronts import search_front
 from darts_core.stages.interrupt import check_stop, deferred_stop, handle_signals, stop_wanted
-from darts_core.stages.search_setup import step_of
+from darts_core.stages.search_setup import space_of, step_of
 from darts_core.supernet import create_supernet
 from darts_core.testing import tiny_bundle
 
@@ -92,6 +92,17 @@ def test_the_forecast_of_a_search_steps_as_its_strategy_does(strategy: str) -> N
         step(x, y)
     moved = any(not torch.equal(a, b) for a, b in zip(supernet.alphas(), before, strict=True))
     assert moved == (strategy in ("first_order", "unrolled", "darts_pt"))
+
+
+@pytest.mark.parametrize(
+    ("space", "side", "said"),
+    [("convnet", 16, True), ("convnet", 8, False), ("convnet_deep", 16, False)],
+)
+def test_a_space_for_tiny_images_is_said_to_be_one(caplog, space, side, said) -> None:
+    caplog.set_level("INFO")
+    bundle = tiny_bundle(channels=1, size=side)
+    assert space_of(node(f"space={space}"), bundle).name == space
+    assert ("space=convnet_deep" in caplog.text) == said
 
 
 def test_a_step_that_does_not_fit_names_the_largest_batch_that_does() -> None:

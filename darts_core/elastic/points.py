@@ -15,8 +15,8 @@ from darts_core.elastic.device_clock import DeviceClock
 from darts_core.elastic.shrink import Family
 from darts_core.elastic.within import measure_chosen
 from darts_core.latency import Timing
+from darts_core.latency.steady import SteadyClock
 from darts_core.prune.finetune import fine_tune
-from darts_core.prune.prune import SteadyClock
 from darts_core.settings.shrink import Shrink
 from darts_core.supernet import count
 from darts_core.train.config import TrainConfig

@@ -23,7 +23,7 @@ from darts_core.elastic.fit import fit_elastic, norm_batches
 from darts_core.elastic.network import Elastic, elastic
 from darts_core.elastic.norms import recalibrate
 from darts_core.elastic.sandwich import Sandwich
-from darts_core.prune.prune import SteadyClock
+from darts_core.latency.steady import SteadyClock
 from darts_core.prune.rounds import take_batches
 from darts_core.settings.shrink import Shrink
 from darts_core.train.config import TrainConfig

@@ -90,6 +90,7 @@ class NetworkTimer:
         alike = self.device.type == "cpu" or runtime == "graph"
         self._reference = reference if alike else None
         self._pace: float | None = None
+        self._other: Callable[[], Any] | None = None
 
     def __call__(self, architecture: Architecture) -> Timing:
         """The time of one call of its network."""
@@ -114,6 +115,11 @@ class NetworkTimer:
         plain = without_norms(network, x)
         return in_runtime(*as_deployed(plain, x, self.dtype), self.runtime)
 
+    def _reference_call(self, reference: Reference) -> Callable[[], Any]:
+        if self._other is None:  # built once, as every disturbed timing asks for it
+            self._other = self._call_of(reference.make())
+        return self._other
+
     def _measured(self, call: Callable[[], Any]) -> Timing:
         return measure(
             call, device=self.device, runtime=self.runtime, batch=self.batch,
@@ -122,7 +128,7 @@ class NetworkTimer:
 
     def _beside(self, reference: Reference, call: Callable[[], Any], row: Timing) -> Timing:
         """`row` with what the ratio to the reference says, both sampled in turn."""
-        other = self._call_of(reference.make())
+        other = self._reference_call(reference)
         with device_lock(self.device), pinned_threads(self.device):
             pairs = in_turn(call, other, device=self.device, rounds=_ROUNDS)
         ratios = [own / its for own, its in pairs]
@@ -139,17 +145,14 @@ class NetworkTimer:
         if self._reference is None:
             return row
         if self._pace is None:
-            now = self._measured(self._call_of(self._reference.make()))
+            now = self._measured(self._reference_call(self._reference))
             if now.flagged:
                 return self._beside(self._reference, call, row)
             pace = self._reference.ms / now.median_ms
             self._pace = pace if abs(pace - 1.0) > _ALIKE else 1.0
         if self._pace == 1.0:
             return row
-        return replace(
-            row, median_ms=row.median_ms * self._pace, q05_ms=row.q05_ms * self._pace,
-            q95_ms=row.q95_ms * self._pace,
-        )  # fmt: skip
+        return row.scaled(self._pace)
 
     def _wait(self, started: float, reason: str) -> None:
         self._say(reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from darts_core.errors import LatencyError
@@ -37,6 +37,13 @@ class Timing:
     def to_dict(self) -> dict[str, Any]:
         """The row as plain data for a JSON file."""
         return asdict(self)
+
+    def scaled(self, factor: float) -> Timing:
+        """The row as it would be at another pace of the device."""
+        return replace(
+            self, median_ms=self.median_ms * factor, q05_ms=self.q05_ms * factor,
+            q95_ms=self.q95_ms * factor,
+        )  # fmt: skip
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Timing:

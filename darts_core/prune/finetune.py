@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -74,7 +73,8 @@ def fine_tune(
     trainer = _Distilling(model, bundle, config, tuple(train_on), seed, device)
     trainer.rate_key = rate_key
     if teacher is not None and distillation > 0.0:
-        trainer.teacher = Teacher(copy.deepcopy(teacher).to(device))
+        trainer.teacher = Teacher(teacher)
+        trainer.teacher.model.to(device)
         trainer.weight = distillation
     for epoch in range(config.epochs):
         trainer.epoch(epoch)

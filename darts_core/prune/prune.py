@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import nn
 
 from darts_core.errors import PruneError
 from darts_core.latency import Timing, default_batch_sizes, measure_model
+from darts_core.latency.steady import ALIKE, SteadyClock
 from darts_core.prune.budget import Budget, budget_ms
 from darts_core.prune.cost import LayerCosts
 from darts_core.prune.finetune import fine_tune, share_of_epochs
@@ -22,13 +22,12 @@ from darts_core.prune.rounds import TOLERANCE, Pruner, Round, take_batches
 from darts_core.prune.store import PruneResult, Store
 from darts_core.train.config import TrainConfig
 
-__all__ = ["PruneResult", "SteadyClock", "preferred_step", "prune_to_budget"]
+__all__ = ["PruneResult", "preferred_step", "prune_to_budget"]
 
 log = logging.getLogger("darts_core")
 _GRACE = 1.05
 _LOOSE = 0.85
 _EXTRA_ROUNDS = 2
-_DRIFT = 0.15
 FineTune = Callable[[nn.Module, int, int], float | None]
 
 
@@ -221,35 +220,9 @@ def _tuner(
     return run
 
 
-class SteadyClock:
-    """A clock for comparisons: where the device's pace has changed, times are scaled to the first one's.
-
-    The unpruned network is timed again beside every candidate. A pace may change without any load to
-    be seen (another guest of the same host, the clock of the processor), so load alone is not asked.
-    """
-
-    def __init__(
-        self, clock: Callable[[nn.Module], Timing], reference: nn.Module, first: Timing
-    ) -> None:
-        self._clock, self._reference, self._first = clock, reference, first
-
-    def __call__(self, network: nn.Module) -> Timing:
-        """The network's time."""
-        row = self._clock(network)
-        scale = self._first.median_ms / self._clock(self._reference).median_ms
-        disturbed = row.flagged or self._first.flagged
-        if not disturbed and abs(scale - 1.0) <= _DRIFT:
-            return row
-        return replace(
-            row, median_ms=row.median_ms * scale, q05_ms=row.q05_ms * scale,
-            q95_ms=row.q95_ms * scale, flagged=disturbed,
-            flag_reason=f"{row.flag_reason}; scaled by the unpruned network's time".lstrip("; "),
-        )  # fmt: skip
-
-
 def _note(result: PruneResult, drift: float) -> str:
     """What to tell about the outcome; `drift` is the unpruned network's time, last over first."""
-    disturbed = abs(drift - 1.0) > _DRIFT
+    disturbed = abs(drift - 1.0) > ALIKE
     ratio = result.after.median_ms / (result.budget_ms * (drift if disturbed else 1.0))
     what = f"{result.after.median_ms:.3f} ms for a budget of {result.budget_ms:.3f} ms"
     note = ""

@@ -77,32 +77,36 @@ def test_networks_share_the_time_that_choosing_and_tuning_left(tmp_path, monkeyp
     assert found["networks"] == [str(tmp_path / f"scaled{number}") for number in range(3)]
 
 
-def test_gains_are_paired_by_seed_and_a_quarter_means_points_within_it():
+def test_gains_are_paired_by_seed_and_what_counts_within_a_budget_is_the_best_on_val():
     rows = [
         {
             "ours": _contestant(0.6, (0.5, 0.95), (0.25, 0.91), (0.1, 0.8)),
-            "scaled": _contestant(0.5),
-            "random": _contestant(0.7),
+            "scaled": _contestant(0.5, (0.4, 0.9), (0.2, 0.7), (0.12, 0.6)),
+            "random": _contestant(0.7, (0.4, 0.9)),
             "reference": _contestant(0.0, (1.0, 0.9)),
         },
         {
-            "ours": _contestant(0.8, (0.4, 0.95)),
-            "scaled": _contestant(0.5),
-            "random": _contestant(0.7),
-            "reference": _contestant(0.0, (1.0, 0.9)),
+            "ours": _contestant(0.8, (0.4, 0.95), (0.1, 0.9)),
+            "scaled": _contestant(0.5, (0.4, 0.9), (0.2, 0.7), (0.12, 0.6)),
         },
     ]
     found = summary(rows)
     # 0.1 and 0.3: their mean, and half of their difference
     scaled = found["hypervolume_more_than_scaled"]
     assert (scaled["mean"], scaled["standard_error"]) == pytest.approx((0.2, 0.1))
-    assert found["hypervolume_more_than_random"]["mean"] == pytest.approx(0.0)
-    # the second seed has no point within a quarter
+    assert found["hypervolume_more_than_random"]["mean"] == pytest.approx(-0.1)
+    # val prefers 0.8 to 0.91 and to 0.95, 0.9 to 0.95, and of scaled always 0.6
+    more = {key: value["mean"] for key, value in found["metric_more_than_scaled"].items()}
+    assert more == pytest.approx({"0.5": 0.25, "0.25": 0.25, "0.125": 0.25})
+    # a contestant without a network within a budget has nothing there
+    assert found["metric_more_than_random"]["0.25"]["mean"] == pytest.approx(0.8)
+    # only the first seed has a reference
     assert found["quarter_minus_resnet18"] == {
         "mean": pytest.approx(-0.1),
         "standard_error": None,
         "n": 1,
     }
+    assert set(summary([{"ours": rows[0]["ours"]}], (0.25,))) == {"quarter_minus_resnet18"}
 
 
 def test_a_stage_runs_once_and_its_processor_seconds_are_kept(tmp_path, monkeypatch):

@@ -398,6 +398,7 @@ def main(words: list[str] | None = None) -> None:
         case = Contest(seed, args.runs.resolve(), tuple(args.data), args.space, args.epochs, args.trainings,
                        args.trials, tuple(args.search), budgets=budgets)  # fmt: skip
         row: dict[str, Any] = {"seed": seed}
+        case.once()  # before the first contestant, to whose time it does not count
         for name in args.only:
             got = kept(case.folder / f"{name}.json", partial(made[name], case))
             row[name] = kept(case.folder / f"{name}-judged.json", partial(judged, case, got))

@@ -4,18 +4,19 @@
     OMP_NUM_THREADS=1 python -m benchmarks.three_budgets --choosing --seeds 0 --runs runs/choosing
 
 Budgets are an eighth, a quarter and a half of the time of ResNet-18 (width 16). Every contestant has the
-processor time of `--trainings` trainings of ResNet-18, all included, and as many trials of tuning, on its
-network for the half, whose settings all its trainings share:
+processor time of `--trainings` trainings of ResNet-18, all included, and as many trials of tuning, on one
+of its networks, whose settings all its trainings share:
 
 * `ours`: a search that aims at the eighth, with finalists; what it found in the largest width for each
   budget; tuning (of the smallest); a training of each that differs;
-* `scaled`: the widest ResNet-18 for each budget as measured; tuning; three trainings;
+* `scaled`: the widest ResNet-18 for each budget as measured; tuning (of the widest); three trainings;
 * `random`: the same with random networks of the space within the eighth, trained briefly, the best on val of
   which is taken, instead of a search;
 * `reference`: ResNet-18 itself; tuning, and one training with the time that is left.
 
 Epochs of the last trainings are such that the time is used up. Times are those of ONNX files at batch 32,
-each beside ResNet-18 in turn, so that ratios hold beside other work; accuracies are of the test split, which
+each beside ResNet-18 in turn, so that ratios hold beside work on other cores (not on the same one: keep one
+core free of anything else); accuracies are of the test split, which
 chose nothing. `--choosing` takes other seeds, to try settings on. A command that was killed goes on, but its
 seconds are those of the last sitting.
 """

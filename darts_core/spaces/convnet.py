@@ -48,11 +48,12 @@ def convnet_space(
         ConfigError: levels that may be the last have different largest widths.
     """
     choices: dict[str, Sequence[Option]] = {"levels": levels}
-    if isinstance(widths[0], Sequence) and len({max(widths[n - 1]) for n in levels}) > 1:  # type: ignore[arg-type]
+    nested = isinstance(widths[0], Sequence)
+    each = cast("list[Sequence[int]]", list(widths) if nested else [widths] * max(levels))
+    if len({max(each[number - 1]) for number in levels}) > 1:
         raise ConfigError(f"Levels {list(levels)} may be the last: give them one largest width.")
     for level, own in enumerate(depths[: max(levels)], 1):
-        per_level = widths[level - 1] if isinstance(widths[0], Sequence) else widths
-        choices[f"level{level}.width"] = cast("Sequence[int]", per_level)
+        choices[f"level{level}.width"] = each[level - 1]
         if len(own) > 1:
             choices[f"level{level}.depth"] = own
         own_kinds = (first_kinds or kinds) if level == 1 else kinds

@@ -1,4 +1,4 @@
-"""Which space `run` should search by default: six ways to half of ResNet-8's time, at about equal cost.
+"""Which space `run` should search by default: seven ways to half of ResNet-8's time, at about equal cost.
 
     OMP_NUM_THREADS=1 python -m benchmarks.default_space digits            # goes on where it was killed
     OMP_NUM_THREADS=1 python -m benchmarks.default_space fashion_mnist --ways convnet resnet
@@ -38,6 +38,7 @@ _FOLD_SEED, _SEED, _BATCH = 31, 300, 32
 CELLS, CHOICES = ["relax=softmax"], ["relax=gumbel"]
 WAYS: dict[str, list[str]] = {
     "convnet": ["space=convnet", "search.channels=16", "search.layers=1", *CHOICES],
+    "convnet_deep": ["space=convnet_deep", "search.channels=16", "search.layers=1", *CHOICES],
     "resnet": ["space=resnet", "search.channels=16", "search.layers=1", *CHOICES],
     "mobilenet": ["space=mobilenet", "search.channels=16", "search.layers=1", *CHOICES],
     "nasbench201": ["space=nasbench201", "search.channels=8", "search.layers=1", *CELLS],
@@ -45,8 +46,14 @@ WAYS: dict[str, list[str]] = {
     "elastic": [],
 }
 EPOCHS = {
-    "digits": {"convnet": 24, "resnet": 40, "mobilenet": 20, "nasbench201": 24, "darts": 4, "elastic": 20},
-    "fashion_mnist": {"convnet": 8, "resnet": 8, "mobilenet": 4, "nasbench201": 3, "darts": 1, "elastic": 4},
+    "digits": {
+        "convnet": 24, "convnet_deep": 24, "resnet": 40, "mobilenet": 20, "nasbench201": 24, "darts": 4,
+        "elastic": 20,
+    },
+    "fashion_mnist": {
+        "convnet": 8, "convnet_deep": 8, "resnet": 8, "mobilenet": 4, "nasbench201": 3, "darts": 1,
+        "elastic": 4,
+    },
 }  # fmt: skip
 RECIPE = {"digits": 30, "fashion_mnist": 8}
 SHARE = 0.5

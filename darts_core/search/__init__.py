@@ -1,7 +1,6 @@
 """The search loop, its state and its guards."""
 
 from darts_core.search.loop import search
-from darts_core.search.measure import evaluate_supernet
 from darts_core.search.types import (
     Doubt,
     Guard,
@@ -18,6 +17,5 @@ __all__ = [
     "GuardFinding",
     "SearchConfig",
     "SearchResult",
-    "evaluate_supernet",
     "search",
 ]

@@ -45,11 +45,15 @@ def convnet_space(
             by default `kinds`.
 
     Raises:
-        ConfigError: levels that may be the last have different largest widths.
+        ConfigError: levels that may be the last have different largest widths, or a level has no widths or
+            no depths.
     """
     choices: dict[str, Sequence[Option]] = {"levels": levels}
     nested = isinstance(widths[0], Sequence)
     each = cast("list[Sequence[int]]", list(widths) if nested else [widths] * max(levels))
+    missing = [name for name, of in (("widths", each), ("depths", depths)) if len(of) < max(levels)]
+    if missing:
+        raise ConfigError(f"There may be {max(levels)} levels; {' and '.join(missing)} name fewer.")
     if len({max(each[number - 1]) for number in levels}) > 1:
         raise ConfigError(f"Levels {list(levels)} may be the last: give them one largest width.")
     for level, own in enumerate(depths[: max(levels)], 1):

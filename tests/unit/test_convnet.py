@@ -105,6 +105,10 @@ def test_what_does_not_fit_is_refused():
         create_supernet(get_space("convnet_deep"), image_size=(7, 7), **SIZES)
     with pytest.raises(ConfigError, match="one largest width"):
         convnet_space("mine", levels=(1, 2), widths=((1, 2), (1, 3)), depths=((1,), (1,)))
+    with pytest.raises(ConfigError, match="3 levels; widths name fewer"):
+        convnet_space("mine", levels=(3,), widths=((1,), (2,)), depths=((1,), (1,), (1,)))
+    with pytest.raises(ConfigError, match="3 levels; widths and depths name fewer"):
+        convnet_space("mine", levels=(3,), widths=((1,), (2,)), depths=((1,), (1,)))
     with pytest.raises(ConfigError, match="auxiliary"):
         build(drawn(), **SIZES, auxiliary=True)
 

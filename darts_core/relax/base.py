@@ -30,6 +30,8 @@ class Relaxation:
     taken through the operations drawn alone."""
     samples: bool = False
     """Whether `weights` draws random numbers."""
+    draws_one: bool = False
+    """Whether `weights` are one-hot: one architecture a step. Its metric on val is then that of the pick."""
 
     def weights(
         self, alpha_EK: Tensor, progress: Tensor | float, generator: torch.Generator | None

@@ -36,6 +36,7 @@ class GumbelStraightThrough(Relaxation):
     """
 
     samples = True
+    draws_one = True
 
     @bounded(
         temperature_start=Bounds(low=0, low_open=True, high=1e6),

@@ -28,6 +28,7 @@ class ReinMax(Relaxation):
     """
 
     samples = True
+    draws_one = True
 
     @bounded(temperature=Bounds(low=1, high=1e6))
     def __init__(self, temperature: float = 1.0) -> None:

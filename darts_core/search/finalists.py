@@ -23,6 +23,7 @@ from darts_core.search.types import SearchResult
 from darts_core.spaces import SearchSpace
 from darts_core.spaces.changes import changes
 from darts_core.strategies.proxies import has_relu, score
+from darts_core.supernet import under_batch_statistics
 from darts_core.tasks import Classification, Task
 
 __all__ = ["PICK", "Finalist", "Limits", "Ranking", "choose_pool", "prior_of", "shared_weights_of"]
@@ -248,22 +249,14 @@ def shared_weights_of(
     """A ranking by the supernet's metric with an architecture picked, norms on the batch's statistics.
 
     Args:
-        supernet: as the search left it; its norms' running statistics move.
+        supernet: as the search left it; nothing in it moves.
         batches: inputs and targets.
         task: whose metric is meant.
     """
 
-    @torch.no_grad()
     def right(architecture: Architecture) -> float:
-        weights = supernet.one_hot(architecture)
-        scores = [task.score(supernet(x, weights), y).float() for x, y in batches]
+        forward = under_batch_statistics(supernet, supernet.one_hot(architecture))
+        scores = [task.score(forward(x), y).float() for x, y in batches]
         return task.metric.rating(float(torch.stack(scores).mean()))
 
-    def rank(architectures: Sequence[Architecture]) -> list[float]:
-        was_training = supernet.training
-        supernet.train()
-        values = [right(architecture) for architecture in architectures]
-        supernet.train(was_training)
-        return values
-
-    return rank
+    return lambda architectures: [right(architecture) for architecture in architectures]

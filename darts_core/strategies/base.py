@@ -22,7 +22,7 @@ from darts_core.strategies.optimizers import (
     params_optimizer,
     set_learning_rate,
 )
-from darts_core.supernet import Supernet, frozen_statistics
+from darts_core.supernet import Supernet, frozen_statistics, under_batch_statistics
 from darts_core.supernet.packed_state import to_module_order, to_packed_order
 from darts_core.tasks import Classification, Task
 
@@ -275,7 +275,12 @@ class Strategy:
         return self.current()
 
     def predictor(self) -> Forward:
-        """The network whose metric on val is logged: the supernet under its final weights."""
+        """The network whose metric on val is logged: the supernet under its final weights.
+
+        Where single architectures are trained it is the pick instead, its norms on the batch's statistics.
+        """
+        if self.supernet.relaxation.draws_one:
+            return under_batch_statistics(self.supernet, self.supernet.one_hot(self.current()))
         weights = {
             kind: torch.as_tensor(weight, dtype=torch.float32, device=self.supernet.progress.device)
             for kind, weight in self.supernet.final_weights().items()

@@ -6,7 +6,8 @@ from darts_core.supernet.choices import DepthChoice, HeadChoice, LayerChoice, Wi
 from darts_core.supernet.count import Count, count
 from darts_core.supernet.macro import create_supernet
 from darts_core.supernet.module_supernet import ModuleSupernet
-from darts_core.supernet.network import Supernet, frozen_statistics
+from darts_core.supernet.network import Supernet
+from darts_core.supernet.statistics import frozen_statistics, under_batch_statistics
 
 __all__ = [
     "Count",
@@ -20,4 +21,5 @@ __all__ = [
     "count",
     "create_supernet",
     "frozen_statistics",
+    "under_batch_statistics",
 ]

@@ -211,22 +211,3 @@ class Supernet(nn.Module):
                 states = [states[-1], cell(states[-1])]
         logits: Tensor = self.head(states[-1])
         return logits
-
-
-class frozen_statistics:
-    """A context in which training-mode batch norms use batch statistics and leave the running ones alone."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._norms = [
-            norm
-            for norm in module.modules()
-            if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.track_running_stats
-        ]
-
-    def __enter__(self) -> None:
-        for norm in self._norms:
-            norm.track_running_stats = False
-
-    def __exit__(self, *_: object) -> None:
-        for norm in self._norms:
-            norm.track_running_stats = True

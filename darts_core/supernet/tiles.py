@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from darts_core.supernet.dense import BatchedDenseCell
-from darts_core.supernet.network import Supernet, frozen_statistics
+from darts_core.supernet.network import Supernet
+from darts_core.supernet.statistics import frozen_statistics
 from darts_core.supernet.packed import PackedCell
 
 if TYPE_CHECKING:

@@ -1,0 +1,63 @@
+"""Whose statistics a supernet's batch norms use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["frozen_statistics", "under_batch_statistics"]
+
+
+class frozen_statistics:
+    """A context in which training-mode batch norms use batch statistics and leave the running ones alone."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._norms = [
+            norm
+            for norm in module.modules()
+            if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.track_running_stats
+        ]
+
+    def __enter__(self) -> None:
+        for norm in self._norms:
+            norm.track_running_stats = False
+
+    def __exit__(self, *_: object) -> None:
+        for norm in self._norms:
+            norm.track_running_stats = True
+
+
+def under_batch_statistics(supernet: Any, weights: Any) -> Callable[[Tensor], Tensor]:
+    """A forward function in which norms use the batch's statistics; nothing in the supernet moves.
+
+    For single architectures out of shared params: running statistics are of all that were trained, so that
+    under them one of them answers at random. A batch smaller than the first one is filled up with samples
+    of the first, whose outputs are left out.
+
+    Args:
+        supernet: `supernet(inputs, weights)` is the output.
+        weights: mixing weights, as of `supernet.one_hot(architecture)`.
+    """
+    first: Tensor | None = None
+
+    @torch.no_grad()
+    def forward(inputs: Tensor) -> Tensor:
+        nonlocal first
+        first = inputs if first is None else first
+        filled = torch.cat([inputs, first[len(inputs) :]])
+        was_training = supernet.training
+        # one sample alone has no spread
+        supernet.train(len(filled) > 1)
+        devices = [inputs.device] if inputs.is_cuda else []
+        try:
+            # operations that draw must not shift what the search draws next
+            with frozen_statistics(supernet), torch.random.fork_rng(devices=devices):
+                outputs: Tensor = supernet(filled, weights)
+        finally:
+            supernet.train(was_training)
+        return outputs[: len(inputs)]
+
+    return forward

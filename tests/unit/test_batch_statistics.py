@@ -1,0 +1,79 @@
+"""Single architectures out of a supernet are judged with norms on the batch's statistics."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from darts_core.data import RawData, make_bundle
+from darts_core.relax import GumbelStraightThrough, ReinMax, Softmax
+from darts_core.search import SearchConfig, search
+from darts_core.spaces import get_space
+from darts_core.strategies import FirstOrder
+from darts_core.supernet import create_supernet, under_batch_statistics
+
+SIZES = {"channels": 4, "layers": 1, "num_classes": 3, "in_channels": 1}
+
+
+def bundle(count=56):
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % 3
+    images = rng.integers(0, 90, (count, 1, 8, 8)).astype(np.uint8)
+    images[:, 0, :3] += (labels * 80)[:, None, None].astype(np.uint8)
+    return make_bundle("made", RawData(images, labels, ("a", "b", "c"), "made")).without_test()
+
+
+def supernet(space, relax=GumbelStraightThrough):
+    torch.manual_seed(0)
+    return create_supernet(get_space(space), relaxation=relax(), image_size=8, **SIZES)
+
+
+@pytest.mark.parametrize("space", ["convnet", "nasbench201"])
+def test_outputs_are_those_in_training_and_nothing_moves(space):
+    net = supernet(space).eval()
+    picked = net.one_hot(net.space.random(np.random.default_rng(1)))
+    x = torch.randn(6, 1, 8, 8)
+    trained = copy.deepcopy(net).train()
+    expected = trained(x, picked).detach()
+    before, drawn = copy.deepcopy(net.state_dict()), torch.get_rng_state()
+    forward = under_batch_statistics(net, picked)
+    torch.testing.assert_close(forward(x), expected)
+    # filled up with the end of the first batch
+    torch.testing.assert_close(forward(x[:2]), expected[:2])
+    assert not torch.allclose(net(x, picked), expected), "running statistics answer otherwise"
+    assert not net.training
+    assert torch.equal(drawn, torch.get_rng_state())
+    assert all(
+        torch.equal(a, b) for a, b in zip(before.values(), net.state_dict().values(), strict=True)
+    )
+
+
+def test_a_single_sample_is_answered_with_running_statistics():
+    net = supernet("convnet").eval()
+    picked = net.one_hot(net.discretize())
+    x = torch.randn(1, 1, 8, 8)
+    torch.testing.assert_close(under_batch_statistics(net, picked)(x), net(x, picked).detach())
+
+
+@pytest.mark.parametrize(
+    ("relax", "single"), [(GumbelStraightThrough, True), (ReinMax, True), (Softmax, False)]
+)
+def test_val_is_that_of_the_pick_where_single_architectures_are_trained(relax, single):
+    net, data = supernet("convnet", relax), bundle(300)
+    found = search(net, FirstOrder(), data, SearchConfig(epochs=3, batch_size=8), seed=3)
+    inputs, targets = map(
+        torch.cat, zip(*data.batches("val", 8, drop_last=False, shuffle=False), strict=True)
+    )
+    weights = {label: torch.as_tensor(w).float() for label, w in net.final_weights().items()}
+
+    def right(outputs):
+        return float((outputs.argmax(1) == targets).float().mean())
+
+    def in_batches(forward):
+        return right(torch.cat([forward(x) for x in inputs.split(8)]))
+
+    of_pick = in_batches(under_batch_statistics(net, net.one_hot(found.architecture)))
+    of_mixture = in_batches(lambda x: net.eval()(x, weights))
+    assert found.val == pytest.approx(of_pick if single else of_mixture)
+    assert of_pick != of_mixture, "the two must differ for this test to tell them apart"

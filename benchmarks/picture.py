@@ -40,7 +40,8 @@ def finish(
     axes.set_xlabel(time)
     axes.set_ylabel(metric)
     axes.set_title(plain_title(title), fontsize=9)
-    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    # below, where it hides no network
+    axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3)
     figure.tight_layout()
     return save_png(figure, to)
 

@@ -393,7 +393,7 @@ def main(words: list[str] | None = None) -> None:
     made: dict[str, Callable[[Contest], dict[str, Any]]] = {
         "ours": ours, "scaled": scaled, "random": random, "reference": reference,
     }  # fmt: skip
-    rows, budgets = [], tuple(sorted(args.budgets, reverse=True))
+    rows, examples, budgets = [], 0, tuple(sorted(args.budgets, reverse=True))
     for number in args.seeds:
         seed = number + (_CHOOSING if args.choosing else _JUDGING)
         case = Contest(seed, args.runs.resolve(), tuple(args.data), args.space, args.epochs, args.trainings,
@@ -410,13 +410,14 @@ def main(words: list[str] | None = None) -> None:
                 f"seed {seed} {name}: {points}; {row[name]['trainings']:.2f} trainings", flush=True
             )
         rows.append(row)
+        examples = case.bundle().size("test")
     path = write_results(
         "three-budgets-choosing" if args.choosing else "three-budgets", rows,
         device=device_name(torch.device("cpu")), folder=args.out,
         command=command_line(without=("--runs", "--out")),
         notes={"recipe": RECIPE, "tuned": TRIED, "trials": args.trials, "budgets": args.budgets,
                "trainings": args.trainings, "epochs": args.epochs, "search": args.search,
-               "hypervolume_reference": {"share": WORST_SHARE, "metric": _LEAST},
+               "test_examples": examples, "hypervolume_reference": {"share": WORST_SHARE, "metric": _LEAST},
                "ours": summary(rows, budgets) if "ours" in args.only else None},
     )  # fmt: skip
     print(path)

@@ -16,7 +16,7 @@ from darts_core.spaces import SearchSpace
 from darts_core.supernet.cell import SearchCell
 from darts_core.supernet.search_skeleton import SEARCH_SKELETONS, check_sizes
 
-__all__ = ["Supernet", "frozen_statistics"]
+__all__ = ["Supernet"]
 
 _ALPHA_SCALE = 1e-3
 

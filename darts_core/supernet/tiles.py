@@ -20,8 +20,8 @@ from torch import Tensor
 
 from darts_core.supernet.dense import BatchedDenseCell
 from darts_core.supernet.network import Supernet
-from darts_core.supernet.statistics import frozen_statistics
 from darts_core.supernet.packed import PackedCell
+from darts_core.supernet.statistics import frozen_statistics
 
 if TYPE_CHECKING:
     from darts_kernels.layout import CellLayout

@@ -8,9 +8,9 @@ import torch
 
 from benchmarks.elastic import LEAST, WORST_SHARE, area, at_budgets, compared
 from benchmarks.elastic_case import RECIPE, Case, bundle_of, kept, train_config
-from benchmarks.elastic_picture import draw, series
 from benchmarks.elastic_rivals import epochs_for, least_cut, taylor_cut
 from benchmarks.elastic_whole import row_of
+from benchmarks.front_picture import draw, series
 from darts_core.bench.results import write_results
 from darts_core.commands.compose import compose, session
 from darts_core.models.baselines import baseline
@@ -117,6 +117,22 @@ def test_the_picture_shows_every_network_that_was_measured(tmp_path):
         "one elastic training": 4, "Torch-Pruning, Taylor": 2, "the given network": 2,
     }  # fmt: skip
     results = write_results("elastic", [row], device="here", folder=tmp_path)
+    assert draw(results, tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_of_three_budgets_has_their_contestants(tmp_path):
+    row = {
+        "ours": {"points": [_point(0.12, 0.9), _point(0.4, 0.91)]},
+        "scaled": {"points": [_point(0.11, 0.88)]},
+        "reference": {"points": [_point(1.0, 0.9)]},
+    }
+    found = series([row, row], "three-budgets")
+    assert {name: len(points) for name, points in found.items()} == {
+        "searched": 4, "ResNet-18, narrower": 2, "ResNet-18": 2,
+    }  # fmt: skip
+    results = write_results(
+        "three-budgets", [row], device="here", folder=tmp_path, notes={"test_examples": 9}
+    )
     assert draw(results, tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
 
 

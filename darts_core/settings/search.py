@@ -126,7 +126,7 @@ class Space(Settings):
 
     NODE: ClassVar[str] = "space"
 
-    name: str = setting("darts", "a registered space")
+    name: str = setting("darts", "a registered space; auto: one that suits the data")
     ops: list[str] | None = setting(
         None, "names of the candidate operations; null: all that the space has"
     )

@@ -17,6 +17,7 @@ from darts_core.stages.bench import bench
 from darts_core.stages.doubt import doubtful
 from darts_core.stages.export import export
 from darts_core.stages.fronts import run_front
+from darts_core.stages.inputs import find_device, load_bundle
 from darts_core.stages.reduce import reduced, ships, tuned_first, what_it_lost
 from darts_core.stages.report import report
 from darts_core.stages.rivals import (
@@ -35,6 +36,7 @@ from darts_core.stages.schema import (
     TuneStage,
 )
 from darts_core.stages.search import search
+from darts_core.stages.search_setup import AUTO, known_space
 from darts_core.stages.train import train
 from darts_core.stages.tune import tune
 
@@ -62,6 +64,7 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
     Raises:
         ArchitectureError: the search's guards doubt whatever it found, and `allow_doubtful` is false.
     """
+    config = _in_a_space(config)
     check_rivals(config, version)
     found = {"search": search(_search_part(config), version / "search")}
     _require_trusted(found["search"], version, allowed=config.allow_doubtful)
@@ -101,6 +104,14 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
         **{key: value for key, value in last.items() if key.startswith(("val_", "test_"))},
         **page,
     }
+
+
+def _in_a_space(config: Pipeline) -> Pipeline:
+    """The settings with a space's name where `space=auto` leaves it to the data."""
+    if config.space.name != AUTO:
+        return config
+    bundle = load_bundle(config, find_device(config.device))
+    return replace(config, space=known_space(config.space, bundle))
 
 
 def _search_part(config: Pipeline) -> SearchStage:

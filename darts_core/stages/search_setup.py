@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from darts_core.models.searched import named_space
 from darts_core.penalties import AlphaPenalty
 from darts_core.search import Guard, SearchConfig
 from darts_core.settings import Search
+from darts_core.settings.search import Space
 from darts_core.spaces import SearchSpace, get_space
 from darts_core.stages.inputs import policy_name
 from darts_core.stages.schema import SearchStage
@@ -24,8 +26,10 @@ from darts_core.stages.targets import instantiate, instantiate_each
 from darts_core.supernet import Supernet, create_supernet
 
 __all__ = [
+    "AUTO",
     "alpha_penalties",
     "augmentation",
+    "known_space",
     "make_guards",
     "make_supernet",
     "space_of",
@@ -34,8 +38,32 @@ __all__ = [
 ]
 
 log = logging.getLogger("darts_core")
-# pixels a side from which a third pool is worth its place
-_LARGE = 16
+AUTO = "auto"
+# the space that `space=auto` means, by what is read and, for images, from how many pixels a side on
+_AUTO = {"series": "conv1d", "tokens": "gpt_tiny"}
+_BY_SIDE = ((16, "convnet_deep"), (0, "convnet"))
+
+
+def known_space(node: Space, bundle: DataBundle) -> Space:
+    """The node `space` with the name of a registered space: what `auto` means is said and filled in.
+
+    Small images are pooled twice at most, larger ones three times.
+
+    Raises:
+        ConfigError: no space is meant for what the data hold.
+    """
+    if node.name != AUTO:
+        return node
+    kind = bundle.kind
+    if kind == "image":
+        side = min(bundle.input_shape[1:])
+        meant = next(name for least, name in _BY_SIDE if side >= least)
+    elif kind in _AUTO:
+        meant = _AUTO[kind]
+    else:
+        raise ConfigError(f"space=auto has no space for {kind} data; name one: space=NAME.")
+    log.info("space=auto is %s for these data, samples of shape %s", meant, bundle.input_shape)
+    return replace(node, name=meant)
 
 
 def space_of(config: SearchStage, bundle: DataBundle) -> SearchSpace:
@@ -47,12 +75,13 @@ def space_of(config: SearchStage, bundle: DataBundle) -> SearchSpace:
     if config.model is None:
         if config.model_args:
             raise ConfigError("model_args= goes with model=; give it.")
-        if config.space.name == "convnet" and min(bundle.input_shape[1:], default=0) >= _LARGE:
+        node = known_space(config.space, bundle)
+        if node.name == "convnet" and min(bundle.input_shape[1:], default=0) >= _BY_SIDE[0][0]:
             log.info(
                 "convnet pools twice at most, which suits images of about 8 pixels; for these try "
                 "space=convnet_deep"
             )
-        return get_space(config.space.name, config.space.ops)
+        return get_space(node.name, node.ops)
     if not is_named(config.model):
         raise ConfigError(
             f"model={config.model!r} names no network: give package.module:function, "

@@ -25,8 +25,9 @@ FOUND = Architecture("convnet", choices=(("levels", 2),))
 
 
 def pipeline(*overrides: str) -> Any:
+    named = any(word.startswith("space=") for word in overrides)
     with session():
-        return compose("run", list(overrides))
+        return compose("run", [*overrides, *([] if named else ["space=convnet"])])
 
 
 def node(*overrides: str) -> Any:

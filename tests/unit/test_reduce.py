@@ -149,11 +149,11 @@ def test_settings_of_older_versions_have_the_same_hash() -> None:
     assert config_hash(plain) != config_hash(deciding(pipeline("may_lose=0.2")))
 
 
-def test_the_default_is_a_search_for_small_stacks_of_convolutions_by_samples() -> None:
+def test_the_default_is_a_search_by_samples_in_a_space_for_the_data() -> None:
     with session():
         found = compose("run", [])
         small = compose("run", ["experiment=fashion_small", "data.path=."])
-    assert (found.space.name, found.aim, found.search.channels) == ("convnet", 0.5, 16)
+    assert (found.space.name, found.aim, found.search.channels) == ("auto", 0.5, 16)
     assert found.relax["_target_"].endswith("GumbelStraightThrough")
     assert (small.space.name, small.relax["_target_"].rpartition(".")[2]) == (
         "nasbench201",

@@ -17,8 +17,9 @@ CPU = torch.device("cpu")
 
 
 def pipeline(*overrides: str) -> Any:
+    named = any(word.startswith("space=") for word in overrides)
     with session():
-        return compose("run", list(overrides))
+        return compose("run", [*overrides, *([] if named else ["space=convnet"])])
 
 
 class Timer:

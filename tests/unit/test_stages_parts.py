@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,18 @@ from darts_core.errors import ConfigError, LatencyError, MemoryShortageError
 from darts_core.latency import LatencyTable
 from darts_core.search import Doubt, SearchConfig, SearchResult
 from darts_core.spaces import get_space
-from darts_core.stages import cost
+from darts_core.stages import cost, run
 from darts_core.stages.budget import settle
 from darts_core.stages.cost import penalties, table_path
 from darts_core.stages.forecast import duration, forecast
 from darts_core.stages.fronts import search_front
 from darts_core.stages.interrupt import check_stop, deferred_stop, handle_signals, stop_wanted
+from darts_core.stages.schema import SearchStage
 from darts_core.stages.search_setup import space_of, step_of
 from darts_core.supernet import create_supernet
 from darts_core.testing import tiny_bundle
+
+Data = namedtuple("Data", ["kind", "input_shape"])  # what a space is chosen by
 
 CPU = torch.device("cpu")
 
@@ -103,6 +107,39 @@ def test_a_space_for_tiny_images_is_said_to_be_one(caplog, space, side, said) ->
     bundle = tiny_bundle(channels=1, size=side)
     assert space_of(node(f"space={space}"), bundle).name == space
     assert ("space=convnet_deep" in caplog.text) == said
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "meant"),
+    [
+        ("image", (1, 8, 8), "convnet"), ("image", (3, 32, 15), "convnet"),
+        ("image", (1, 16, 16), "convnet_deep"), ("image", (3, 224, 224), "convnet_deep"),
+        ("series", (1, 125), "conv1d"), ("tokens", (32,), "gpt_tiny"),
+    ],
+)  # fmt: skip
+def test_auto_is_a_space_that_suits_the_data(caplog, kind, shape, meant) -> None:
+    caplog.set_level("INFO")
+    space = space_of(node("space=auto"), Data(kind, shape))
+    assert (space.name, space.reads) == (meant, kind)
+    assert f"space=auto is {meant}" in caplog.text
+    assert "for these try" not in caplog.text
+
+
+def test_auto_has_no_space_for_named_inputs() -> None:
+    with pytest.raises(ConfigError, match="no space for named data"):
+        space_of(node("space=auto"), Data("named", ()))
+
+
+def test_the_pipeline_searches_a_space_that_suits_the_data_unless_one_is_named(monkeypatch) -> None:
+    monkeypatch.setattr(run, "load_bundle", lambda *_: Data("image", (1, 28, 28)))
+    with session():
+        usual, named = compose("run", []), compose("run", ["space=s1"])
+    assert usual.space.name == "auto"
+    found = run._in_a_space(usual)
+    assert found.space.name == "convnet_deep"
+    assert found.part(SearchStage).space.name == "convnet_deep"
+    monkeypatch.setattr(run, "load_bundle", lambda *_: pytest.fail("needs no data"))
+    assert run._in_a_space(named) == named
 
 
 def test_a_step_that_does_not_fit_names_the_largest_batch_that_does() -> None:

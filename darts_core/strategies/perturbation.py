@@ -13,7 +13,7 @@ from darts_core.architecture import Architecture
 from darts_core.settings import Bounds, bounded
 from darts_core.strategies.base import Batch, Forward, Penalty, SearchSettings
 from darts_core.strategies.first_order import FirstOrder
-from darts_core.supernet import Supernet, frozen_statistics
+from darts_core.supernet import Supernet, under_batch_statistics
 
 __all__ = ["PerturbationSelection"]
 
@@ -127,17 +127,7 @@ class PerturbationSelection(FirstOrder):
 
     def _reduced(self, weights: Weights) -> Forward:
         """The supernet without something that it was trained with: norms take the batch's statistics."""
-
-        def forward(images: Tensor) -> Tensor:
-            # one image alone may leave a norm a single value, which has no variance
-            was_training = self.supernet.training
-            self.supernet.train(len(images) > 1)
-            with frozen_statistics(self.supernet):
-                logits: Tensor = self._under(weights)(images)
-            self.supernet.train(was_training)
-            return logits
-
-        return forward
+        return under_batch_statistics(self.supernet, weights)
 
     def _final(self) -> Weights:
         device = self.supernet.progress.device

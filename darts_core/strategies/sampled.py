@@ -12,6 +12,7 @@ from torch import Tensor
 from darts_core.architecture import Architecture
 from darts_core.settings import Bounds, bounded
 from darts_core.strategies.base import Batch, Forward, StepStats, Strategy
+from darts_core.supernet import under_batch_statistics
 
 __all__ = ["RandomSampling"]
 
@@ -20,8 +21,8 @@ class RandomSampling(Strategy):
     """Every step trains the params of one architecture, drawn uniformly; alpha does not move.
 
     After an epoch `samples / epochs` architectures are measured with the shared params on the alpha
-    split, and the best of those joins the best so far; at the end the `finalists` best are measured
-    again and the winner is taken.
+    split, their norms on the batch's statistics (the running ones are of all that were drawn). The best of
+    those joins the best so far; at the end the `finalists` best are measured again and the winner is taken.
 
     Source: Li and Talwalkar (arXiv:1902.07638), Algorithm 2; 1000 architectures on 10 batches each.
 
@@ -80,8 +81,7 @@ class RandomSampling(Strategy):
         return self.measure(self._under(architecture), self.batches)
 
     def _under(self, architecture: Architecture) -> Forward:
-        weights = self.supernet.one_hot(architecture)
-        return lambda images: self.supernet(images, weights)
+        return under_batch_statistics(self.supernet, self.supernet.one_hot(architecture))
 
     def current(self) -> Architecture:
         """The best architecture measured so far."""

@@ -46,15 +46,28 @@ from darts_core.prune.structure import find_cuts
 from darts_core.supernet import count
 from darts_core.supernet.replace import replace_modules
 
-# beside a CPU build of torch, torchvision's own binary is not loaded and its operators are unknown: timm only
-# imports it, so their names are enough
 _LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
-for _schema in (
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-):
-    with contextlib.suppress(RuntimeError):
-        _LIBRARY.define(_schema)
+
+
+def name_torchvisions_operators() -> None:
+    """Nothing, unless torchvision's own binary does not load, as it was built for another torch.
+
+    timm only imports it, so that the names of its operators are enough.
+    """
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError:
+        for schema in (
+            "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+            "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+        ):
+            with contextlib.suppress(RuntimeError):
+                _LIBRARY.define(schema)
+    except ImportError:
+        pass
+
+
+name_torchvisions_operators()
 
 SHARE = 0.6
 Shape = tuple[int, ...]

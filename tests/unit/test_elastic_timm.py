@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.timm_modules import name_torchvisions_operators
 from darts_core.elastic import Sandwich, elastic
 
-# a torchvision that was built for another torch fails with errors of its own
+name_torchvisions_operators()
 timm = pytest.importorskip("timm", exc_type=Exception)
 
 SMALL = {"img_size": 64}

@@ -3,7 +3,7 @@
     python -m benchmarks.nasbench201_methods --data train.parquet --device cuda    # CIFAR-10 (JPEG), 3 seeds
     python -m benchmarks.nasbench201_methods --device cpu --limit 200 --epochs 2 --channels 4 --layers 1
     python -m benchmarks.nasbench201_methods --data train.parquet --device cpu --limit 8500 --image-size 16 \
-        --channels 8 --layers 1 --epochs 11 --contest 10 --random-epochs 40    # small, with equal costs
+        --channels 8 --layers 1 --epochs 10 --contest 10 --random-epochs 93    # small, with equal costs
 
 Sizes are the benchmark's: 16 channels, 5 cells a stage, 50 epochs of batch 64, half of the training images
 for alpha. Strategies run with softmax, relaxations with first order; `FITTED` says what a method's file

@@ -33,8 +33,6 @@ _SEARCHED = {
     "scaled": ("ResNet-18, narrower", "third", "^"),
     "reference": ("ResNet-18", "ink", "*"),
 }
-
-
 _TICKS = (0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 0.75, 1.0)
 
 

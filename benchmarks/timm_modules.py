@@ -49,25 +49,28 @@ from darts_core.supernet.replace import replace_modules
 _LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
 
 
-def name_torchvisions_operators() -> None:
-    """Nothing, unless torchvision's own binary does not load, as it was built for another torch.
+def import_timm() -> Any:
+    """timm, also beside a torchvision whose binary does not load as it was built for another torch.
 
-    timm only imports it, so that the names of its operators are enough.
+    timm only imports that one, so that the names of its operators are enough.
+
+    Raises:
+        ImportError: there is no timm here.
     """
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError:
-        for schema in (
-            "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-            "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-        ):
-            with contextlib.suppress(RuntimeError):
-                _LIBRARY.define(schema)
-    except ImportError:
-        pass
+    with contextlib.suppress(ImportError):
+        try:
+            import torchvision  # noqa: F401
+        except RuntimeError:
+            for schema in (
+                "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+                "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+            ):
+                with contextlib.suppress(RuntimeError):
+                    _LIBRARY.define(schema)
+    import timm
 
+    return timm
 
-name_torchvisions_operators()
 
 SHARE = 0.6
 Shape = tuple[int, ...]
@@ -75,9 +78,7 @@ Shape = tuple[int, ...]
 
 def made(name: str) -> nn.Module:
     """The model with random weights, in eval mode."""
-    import timm
-
-    model: nn.Module = timm.create_model(name, pretrained=False)
+    model: nn.Module = import_timm().create_model(name, pretrained=False)
     for parameter in model.parameters():
         # a classifier that begins at zero would hide whatever goes wrong before it
         if parameter.ndim > 1 and not parameter.is_meta and not parameter.any():
@@ -146,8 +147,7 @@ def smallest() -> dict[str, dict[str, Any]]:
 
     A model that has made three times the parameters of the smallest so far is not finished.
     """
-    import timm
-
+    timm = import_timm()
     found: dict[str, dict[str, Any]] = {}
     for module in timm.list_modules():
         names = sorted(timm.list_models(module=module), key=lambda name: (looks_small(name), name))
@@ -295,8 +295,9 @@ def main() -> None:
         return
     import onnxruntime  # noqa: F401  # once, for all the processes
     import onnxscript  # noqa: F401
-    import timm  # noqa: F401
     import torch_pruning  # noqa: F401
+
+    import_timm()
 
     started = time.monotonic()
     for entry in sorted(models.values(), key=lambda entry: entry["params"]):

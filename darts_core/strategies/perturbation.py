@@ -122,9 +122,6 @@ class PerturbationSelection(FirstOrder):
         needed = sorted(rows, key=lambda e: (scores[e], e))[: space.keep_edges]
         return [e for e in rows if e not in needed]
 
-    def _under(self, weights: Weights) -> Forward:
-        return lambda images: self.supernet(images, weights)
-
     def _reduced(self, weights: Weights) -> Forward:
         """The supernet without something that it was trained with: norms take the batch's statistics."""
         return under_batch_statistics(self.supernet, weights)
@@ -158,7 +155,8 @@ class PerturbationSelection(FirstOrder):
 
     def predictor(self) -> Forward:
         """What is left of the supernet."""
-        return self._under(self.projected(self._final()))
+        weights = self.projected(self._final())
+        return lambda images: self.supernet(images, weights)
 
     def current(self) -> Architecture:
         """The decisions made so far; alpha decides the rest."""

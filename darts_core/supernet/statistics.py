@@ -42,19 +42,21 @@ def under_batch_statistics(supernet: Any, weights: Any) -> Callable[[Tensor], Te
         weights: mixing weights, as of `supernet.one_hot(architecture)`.
     """
     first: Tensor | None = None
+    frozen = frozen_statistics(supernet)
 
     @torch.no_grad()
     def forward(inputs: Tensor) -> Tensor:
         nonlocal first
         first = inputs if first is None else first
-        filled = torch.cat([inputs, first[len(inputs) :]])
+        missing = len(first) - len(inputs)
+        filled = torch.cat([inputs, first[-missing:]]) if missing > 0 else inputs
         was_training = supernet.training
         # one sample alone has no spread
         supernet.train(len(filled) > 1)
         devices = [inputs.device] if inputs.is_cuda else []
         try:
             # operations that draw must not shift what the search draws next
-            with frozen_statistics(supernet), torch.random.fork_rng(devices=devices):
+            with frozen, torch.random.fork_rng(devices=devices):
                 outputs: Tensor = supernet(filled, weights)
         finally:
             supernet.train(was_training)

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.timm_modules import name_torchvisions_operators
+from benchmarks.timm_modules import import_timm
 from darts_core.elastic import Sandwich, elastic
 
-name_torchvisions_operators()
-timm = pytest.importorskip("timm", exc_type=Exception)
+try:
+    timm = import_timm()
+except ImportError as missing:
+    pytest.skip(f"needs timm: {missing}", allow_module_level=True)
 
 SMALL = {"img_size": 64}
 NETWORKS = {

@@ -46,6 +46,15 @@ def given_network(
     timing = clock(model)
     row = _row(model, bundle, timing, clock)
     runlog.write_json(path, row)
+    log.info(
+        "given network: %.3f ms, test %s", timing.median_ms, bundle.task.metric.text(row["metric"])
+    )
+    if timing.flagged:
+        log.warning(
+            "the given network was timed beside other work (%s): budgets in per cent, and the front, are as "
+            "unsure as that time",
+            timing.flag_reason,
+        )
     return row, timing
 
 
@@ -153,10 +162,10 @@ def write_points(
             runlog.write_json(path, point)
         rows.append(runlog.read_mapping(path))
         log.info(
-            "point %d: %.3f ms (predicted %.3f), test %s, by %s",
+            "point %d: %.3f ms (predicted %.3f)%s, test %s, by %s",
             number, rows[-1]["latency_ms"], rows[-1]["predicted_ms"],
-            bundle.task.metric.text(rows[-1]["metric"]),
-            rows[-1]["found_by"],
+            " beside other work" if rows[-1]["flagged"] else "",
+            bundle.task.metric.text(rows[-1]["metric"]), rows[-1]["found_by"],
         )  # fmt: skip
         if done is not None:
             done(at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -24,10 +25,11 @@ from darts_core.elastic.network import Elastic, elastic
 from darts_core.elastic.norms import recalibrate
 from darts_core.elastic.sandwich import Sandwich
 from darts_core.latency.steady import SteadyClock
+from darts_core.metric import Metric
 from darts_core.prune.rounds import take_batches
 from darts_core.settings.shrink import Shrink
 from darts_core.train.config import TrainConfig
-from darts_core.train.evaluation import evaluate
+from darts_core.train.evaluation import Evaluation, evaluate
 
 __all__ = ["Family", "grow_family", "measured_cost"]
 
@@ -104,13 +106,14 @@ def grow_family(
     """
     options, device = settings.options, clock.device
     batches = take_batches(bundle, 4, 64, device)
+    primary = group is None or group.primary
+    before = evaluate(model, bundle, "val") if primary else None
     net = elastic(
         model, batches[0][0], batches=batches, task=bundle.task, least=options.least,
         step=options.round_to, depth=options.depth,
     )  # fmt: skip
     for line in str(net).splitlines():
         log.info("%s", line)
-    primary = group is None or group.primary
     if primary:
         # before the training: a budget out of reach must not cost one
         with bar("latency table") as progress:
@@ -126,14 +129,36 @@ def grow_family(
             net, bundle, config, sandwich, seed=seed, device=device, run=run, folder=folder,
             on_epoch=on_epoch, progress=progress,
         )  # fmt: skip
-    if not primary:
+    if before is None:
         return None
+    _say_what_it_cost(before, evaluate(net.model, bundle, "val"), bundle.task.metric, config)
     norms = norm_batches(bundle, -(-options.norm_examples // 128), 128)
     with bar("choosing") as progress:
         chosen, archive = _choose(
             net, cost, bundle, settings, budgets, norms, folder, seed, progress
         )
     return Family(net, chosen, archive, norms, fitted.train_seconds, checks)
+
+
+def _say_what_it_cost(
+    before: Evaluation, after: Evaluation, metric: Metric, config: TrainConfig
+) -> None:
+    """The whole network on val before and after its elastic training; a warning where it lost."""
+    log.info(
+        "the whole network has %s on val, the given one %s",
+        metric.text(after.value),
+        metric.text(before.value),
+    )
+    errors = [
+        metric.scale * metric.counting_error(found.value, found.n) for found in (before, after)
+    ]
+    gain, error = metric.gain(after.value, before.value), math.hypot(*errors)
+    if metric.share and gain < -2 * error:
+        log.warning(
+            "the elastic training cost the whole network %.1f points of val %s (standard error %.1f): "
+            "lower shrink.learning_rate (now %g) or raise shrink.epochs (now %d)",
+            -gain, metric.words, error, config.learning_rate, config.epochs,
+        )  # fmt: skip
 
 
 def measured_cost(

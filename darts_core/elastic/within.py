@@ -72,7 +72,14 @@ def measure_chosen(
         else:
             rows.append(Measured(found, timed(found), limit))
     # one that serves several budgets stands for the tightest
-    return list({tuple(row.found.choices.values()): row for row in rows}.values())
+    points = list({tuple(row.found.choices.values()): row for row in rows}.values())
+    if len(points) < len(rows):
+        log.info(
+            "%d budgets, %d points: some are served best by the same sub-network",
+            len(rows),
+            len(points),
+        )
+    return points
 
 
 def _read(path: Path) -> dict[str, dict[str, object]]:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from darts_core.errors import ConfigError
+from darts_core.metric import Metric
 from darts_core.report.blocks import Section, card, count_text, details, pair, plain_table, records
 from darts_core.report.charts import Line, line_chart
 from darts_core.report.front import Axis, Front, Key, Point
@@ -15,7 +17,9 @@ from darts_core.report.rows import finite
 from darts_core.report.svg import number
 from darts_core.report.svg_front import front_svg
 
-__all__ = ["family_front", "family_rows", "shrink_section"]
+__all__ = ["family_front", "family_headline", "family_rows", "shrink_section"]
+
+_FLAG = " !"  # of a time that was taken beside other work
 
 
 def _points(content: Any) -> list[Mapping[str, Any]]:
@@ -30,9 +34,19 @@ def _points(content: Any) -> list[Mapping[str, Any]]:
     ]
 
 
-def _factor(content: Mapping[str, Any]) -> tuple[float, str]:
-    """(what a metric is multiplied by, its unit)."""
-    return (100.0, ", %") if content.get("share") else (1.0, "")
+def _metric(content: Mapping[str, Any]) -> Metric:
+    """What the points are judged by; a file's name that is none is shown as `metric`."""
+    direction = "minimize" if content.get("direction") == "minimize" else "maximize"
+    share = content.get("share") is True
+    try:
+        return Metric(str(content.get("metric") or "metric"), direction, share)
+    except ConfigError:
+        return Metric("metric", direction, share)
+
+
+def _given(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    base = content.get("base")
+    return base if isinstance(base, Mapping) else {}
 
 
 def family_front(content: Mapping[str, Any]) -> Front | None:
@@ -40,11 +54,9 @@ def family_front(content: Mapping[str, Any]) -> Front | None:
     points = _points(content)
     if not points:
         return None
-    factor, unit = _factor(content)
-    metric = str(content.get("metric") or "metric")
-    better = "min" if content.get("direction") == "minimize" else "max"
-    base = content.get("base") if isinstance(content.get("base"), Mapping) else {}
-    place = (finite(base.get("latency_ms")), finite(base.get("metric")))  # type: ignore[union-attr]
+    metric, base = _metric(content), _given(content)
+    factor, unit = metric.scale, " %" if metric.share else ""
+    place = (finite(base.get("latency_ms")), finite(base.get("metric")))
     drawn = tuple(
         Point(
             float(point["latency_ms"]), factor * float(point["metric"]), color="pruned",
@@ -58,7 +70,7 @@ def family_front(content: Mapping[str, Any]) -> Front | None:
     return Front(
         "the given network and its sub-networks",
         Axis(f"latency, ms ({content.get('runtime')}, batch {content.get('batch')})", "min"),
-        Axis(f"test {metric}{unit}", better),
+        Axis(f"test {metric.axis}", "min" if metric.direction == "minimize" else "max"),
         drawn,
         baseline=(place[0], factor * place[1]) if None not in place else None,  # type: ignore[operator, arg-type]
         keys=(Key("circle", "pruned", "sub-network"), Key("cross", "baseline", "given network")),
@@ -74,33 +86,83 @@ def _range(ends: Any, factor: float) -> tuple[float, float] | None:
 
 def family_rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The table of a front.json: one row a point, the given network first."""
-    factor, unit = _factor(content)
-    metric = f"test {content.get('metric') or 'metric'}{unit}"
-    base = content.get("base")
+    metric, base = _metric(content), _given(content)
+    whole = finite(base.get("latency_ms"))
     rows = []
     for name, point in [
-        *([("given", base)] if isinstance(base, Mapping) else []),
-        *((str(place), point) for place, point in enumerate(_points(content), start=1)),
+        ("given", base),
+        *((_name(point, place), point) for place, point in enumerate(_points(content), start=1)),
     ]:
         latency, value = finite(point.get("latency_ms")), finite(point.get("metric"))
         if latency is None or value is None:
             continue
-        spread = _range(point.get("metric_range"), factor)
-        half = f" ± {number((spread[1] - spread[0]) / 2, 2)}" if spread else ""
+        error = _error(point, metric)
+        half = f" ± {number(error, 2)}" if error else ""
         rows.append(
             {
                 "point": name,
-                "ms": number(latency),
+                "ms": number(latency) + (_FLAG if point.get("flagged") else ""),
+                "of its time": f"{number(latency / whole, 2)}×" if whole else "",
                 "predicted ms": number(finite(point.get("predicted_ms")) or math.nan)
                 if "predicted_ms" in point
                 else "",
-                metric: f"{number(factor * value, 4)}{half}",
+                f"test {metric.axis}": f"{number(metric.scale * value, 4)}{half}",
                 "parameters": count_text(finite(point.get("params")) or 0),
                 "multiply-adds": count_text(finite(point.get("macs")) or 0),
                 "found by": str(point.get("found_by") or ""),
             }
         )
     return rows
+
+
+def _name(point: Mapping[str, Any], place: int) -> str:
+    """The point's folder, which is what one wants of it."""
+    return str(point.get("folder") or place).removeprefix("points/")
+
+
+def _error(point: Mapping[str, Any], metric: Metric) -> float:
+    """The standard error of a share, in points; 0 where none is known."""
+    ends = _range(point.get("metric_range"), metric.scale)
+    return (ends[1] - ends[0]) / 2 if ends else 0.0
+
+
+def family_headline(content: Mapping[str, Any], picked: str) -> tuple[str, str] | None:
+    """What the point of a folder is against the given network, and of what front: two sentences.
+
+    None where the file does not hold what it takes.
+
+    Args:
+        content: of a front.json.
+        picked: the point's folder.
+    """
+    metric, base, points = _metric(content), _given(content), _points(content)
+    point = next((one for one in points if one.get("folder") == picked), None)
+    whole, before = finite(base.get("latency_ms")), finite(base.get("metric"))
+    if point is None or not whole or before is None:
+        return None
+    gain, error = metric.gain(point["metric"], before), _error(point, metric)
+    error = math.hypot(error, _error(base, metric))
+    spread = f" (standard error {error:.2f})" if error else ""
+    times = sorted(float(one["latency_ms"]) for one in points)
+    title = (
+        f"{metric.text(point['metric'], 1)} test {metric.words} at "
+        f"{number(point['latency_ms'] / whole, 2)}× of the given network's time"
+    )
+    under = (
+        f"The given network has {metric.text(before, 1)} at {number(whole)} ms "
+        f"({content.get('runtime')}, batch {content.get('batch')}): {metric.gain_text(gain)}{spread}."
+    )
+    if len(times) > 1:
+        under += (
+            f" The front has {len(times)} points, {number(times[0])} to {number(times[-1])} ms."
+        )
+    disturbed = sum(bool(one.get("flagged")) for one in (base, *points))
+    if disturbed:
+        under += (
+            f" {disturbed} of {len(points) + 1} times were taken while other work ran on the device and are "
+            "less sure."
+        )
+    return title, under
 
 
 def shrink_section(run: VersionRun) -> Section | None:
@@ -132,4 +194,8 @@ def shrink_section(run: VersionRun) -> Section | None:
     body += pair(card(accuracy, title="Elastic training"), card(loss, title="Loss"))
     judged = stage.number("judged")
     note = f"{number(judged)} sub-networks were judged on a part of val." if judged else ""
+    if isinstance(content, Mapping) and any(
+        p.get("flagged") for p in (_given(content), *_points(content))
+    ):
+        note += f" Times with{_FLAG} were taken while other work ran on the device."
     return Section("shrink", "Shrinking", body, note)

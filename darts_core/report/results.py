@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from darts_core.errors import DartsError
 from darts_core.metric import ACCURACY, Metric
 from darts_core.report.aim import aim_searched, aim_sentence
 from darts_core.report.blocks import Section, callout, card, count_text, duration, pair
 from darts_core.report.escape import plain_text
+from darts_core.report.family import family_headline
 from darts_core.report.html import Markup, render
 from darts_core.report.models_front import baseline_row, comparable_rows, models_front
 from darts_core.report.models_table import batches, reference, results_table
@@ -102,10 +103,22 @@ def _headline(run: VersionRun, rows: Sequence[ModelRow]) -> tuple[str, str]:
                 f"{aim_searched(run.stages.get('search'))}"
             )
     for stage in run.networks:
+        front = stage.file("front.json") if stage.name == "shrink" else None
+        told = (
+            family_headline(front, str(stage.result.get("picked")))
+            if isinstance(front, Mapping)
+            else None
+        )
+        if told is not None:
+            return told
         value = stage.judged("test")
         if value is not None:
             size = stage.number("params")
             lead = f"{count_text(size)} parameters. " if size is not None else ""
+            before, after = stage.number("latency_before_ms"), stage.number("latency_after_ms")
+            if before and after:
+                gained = speed(before / after)
+                lead += f"Pruned from {number(before)} to {number(after)} ms, {gained}. "
             return _judged(stage.metric, value), f"{lead}No benchmark was run yet."
     search = run.stages.get("search")
     if search is not None and search.finished:

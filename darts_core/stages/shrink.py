@@ -15,8 +15,9 @@ from darts_core.elastic.front import pick
 from darts_core.elastic.points import given_network, write_points
 from darts_core.elastic.shrink import Family, grow_family
 from darts_core.metric import Metric
-from darts_core.report.family import family_front
+from darts_core.report.family import family_front, family_headline, family_rows
 from darts_core.report.png_front import save_front
+from darts_core.report.tables import render
 from darts_core.runlog import write_json
 from darts_core.stages.export import export
 from darts_core.stages.inputs import find_device, load_bundle, open_model, recipe
@@ -82,6 +83,7 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
         )  # fmt: skip
     front = _front(config, family, clock, metric, base, points, folder)
     taken = pick(front, latency_ms=_wanted(settings.pick or "50%", base["latency_ms"], points))
+    _say(front, taken, folder)
     shutil.copyfile(folder / taken["folder"] / "model.pt", folder / "model.pt")
     run.finish(
         points=len(points),
@@ -146,6 +148,16 @@ def _front(
     if drawn is not None:
         log.info("front: %s", save_front([drawn], folder / "front.png", titles=False))
     return content
+
+
+def _say(front: dict[str, Any], taken: dict[str, Any], folder: Path) -> None:
+    """The front as a table, and in words what is picked."""
+    rows = family_rows(front)
+    for line in render(list(rows[0]), rows).splitlines():
+        log.info("%s", line)
+    told = family_headline(front, taken["folder"])
+    if told is not None:
+        log.info("picked %s: %s. %s", folder / taken["folder"], *told)
 
 
 def _wanted(text: str, whole_ms: float, points: list[dict[str, Any]]) -> float:

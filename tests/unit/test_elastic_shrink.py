@@ -24,10 +24,11 @@ from darts_core.elastic.shrink import grow_family
 from darts_core.elastic.within import measure_chosen
 from darts_core.errors import ConfigError, LatencyError, NonFiniteLossError
 from darts_core.latency import Timing
+from darts_core.metric import ACCURACY
 from darts_core.models.baselines import baseline
 from darts_core.prune.cost import LayerCosts
 from darts_core.prune.finetune import fine_tune
-from darts_core.report.family import family_front, family_rows
+from darts_core.report.family import family_front, family_headline, family_rows
 from darts_core.runlog import read_json
 from darts_core.settings import Shrink, ShrinkOptions
 from darts_core.spaces import get_space
@@ -36,6 +37,7 @@ from darts_core.stages.schema import ShrinkStage
 from darts_core.study.ray_cluster import RayCluster
 from darts_core.supernet import build, count
 from darts_core.train import TrainConfig, load_model, save_model
+from darts_core.train.evaluation import Evaluation
 
 CONFIG = TrainConfig(
     epochs=2, batch_size=32, learning_rate=0.02, drop_path=0.0, crop_padding=0, flip=False
@@ -311,6 +313,62 @@ def test_a_loss_that_is_not_finite_names_the_setting_that_it_depends_on(bundle, 
         fine_tune(model, plain, wild, device=torch.device("cpu"))
 
 
+def test_a_whole_network_that_did_not_come_back_is_told(bundle, tmp_path, caplog):
+    caplog.set_level("INFO")
+    ruinous = replace(CONFIG, learning_rate=20.0)
+    shares = Evaluation(0.9, 0.1, 1000), Evaluation(0.89, 0.1, 1000), Evaluation(0.85, 0.1, 1000)
+    for after in shares[:2]:  # a point is less than two standard errors
+        shrink._say_what_it_cost(shares[0], after, ACCURACY, ruinous)
+    assert "whole network has 89.00 % on val, the given one 90.00 %" in caplog.text
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    shrink._say_what_it_cost(shares[0], shares[2], ACCURACY, ruinous)
+    said = caplog.records[-1].getMessage()
+    assert "cost the whole network 5.0 points of val accuracy (standard error 1.5)" in said
+    assert "shrink.learning_rate (now 20)" in said
+
+
+class Busy(Counting):
+    """A clock of a machine that does other work."""
+
+    def __call__(self, network):
+        return replace(super().__call__(network), flagged=True, flag_reason="others were busy")
+
+
+def test_times_taken_beside_other_work_are_told(bundle, family, tmp_path, caplog):
+    caplog.set_level("INFO")
+    _, grown = family
+    given, clock = _model(), Busy(bundle.image_shape, torch.device("cpu"), batch=1)
+    base, first = given_network(given, bundle, clock, tmp_path)
+    assert "timed beside other work (others were busy)" in caplog.text
+    rows = write_points(grown, given, bundle, clock, first, tmp_path, META)
+    assert f"{rows[0]['predicted_ms']:.3f}) beside other work, test" in caplog.text
+    content = {"base": base, "points": rows, "metric": "accuracy", "share": True}
+    assert all(row["ms"].endswith(" !") for row in family_rows(content))
+    assert f"{len(rows) + 1} of {len(rows) + 1} times" in family_headline(content, "points/01")[1]
+
+
+def test_a_front_is_told_in_words():
+    def row(ms, value, **more):
+        ends = [value - 0.01, value + 0.01]
+        return {"latency_ms": ms, "metric": value, "metric_range": ends, **more}
+
+    content = {
+        "metric": "accuracy", "direction": "maximize", "share": True, "runtime": "onnx", "batch": 32,
+        "base": row(4.0, 0.8),
+        "points": [row(3.0, 0.81, folder="points/01"), row(1.0, 0.78, folder="points/02")],
+    }  # fmt: skip
+    title, under = family_headline(content, "points/02")
+    assert title == "78.0 % test accuracy at 0.25× of the given network's time"
+    assert "80.0 % at 4 ms (onnx, batch 32): -2.00 points (standard error 1.41)." in under
+    assert "The front has 2 points, 1 to 3 ms." in under
+    assert "other work" not in under
+    assert family_headline(content, "points/03") is None
+    assert family_headline({**content, "base": None}, "points/02") is None
+    errors = {**content, "metric": "mean_absolute_error", "direction": "minimize", "share": False}
+    assert "+0.02 mean absolute error (" in family_headline(errors, "points/02")[1]
+    assert [one["of its time"] for one in family_rows(content)] == ["1×", "0.75×", "0.25×"]
+
+
 class Answering(torch.nn.Module):
     """A teacher that notes how many images each call asked about."""
 
@@ -385,6 +443,8 @@ def test_the_command_leaves_a_front_of_verified_exports(bundle, tmp_path, monkey
         "export.options.max_seconds=0.05", "device=cpu",
     ]  # fmt: skip
     assert cli.main(words) == 0
+    told = capsys.readouterr()
+    assert "of the given network's time" in told.err + told.out
     folder = tmp_path / "runs" / "f" / "V001" / "shrink"
     front = read_json(folder / "front.json")
     assert (folder / "front.png").is_file()
@@ -395,5 +455,7 @@ def test_the_command_leaves_a_front_of_verified_exports(bundle, tmp_path, monkey
     assert cli.main(["report", "job=f", "version=V001"]) == 0
     page = (tmp_path / "runs" / "f" / "V001" / "report.html").read_text()
     assert "Measured front" in page
+    assert "of the given network&#39;s time" in page or "of the given network's time" in page
+    assert "No benchmark was run" not in page
     assert cli.main([*words, "shrink.budgets=[1%]", "version=V002"]) == 2
     assert "below the smallest" in capsys.readouterr().err

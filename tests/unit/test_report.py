@@ -421,6 +421,14 @@ def test_a_version_that_was_only_tuned_is_headed_by_what_tuning_gave(tmp_path):
     assert headline(running, []) == ("job V001", "Not finished yet: tune.")
 
 
+def test_a_version_that_was_only_pruned_is_headed_by_what_that_gave(tmp_path):
+    result = {"test_accuracy": 0.979, "latency_before_ms": 8.4, "latency_after_ms": 4.2}
+    prune = StageRun("prune", tmp_path, result=result, finished=True)
+    title, more = headline(VersionRun(tmp_path, "job", "V001", {"prune": prune}), [])
+    assert title.startswith("97.9")
+    assert "Pruned from 8.4 to 4.2 ms, 2× faster." in more
+
+
 def test_a_study_states_the_gain_against_the_users_own_settings(tmp_path):
     trials = [
         {"number": n, "state": "complete", "value": v, "params": {"x": v}}

@@ -55,26 +55,41 @@ def family_front(content: Mapping[str, Any]) -> Front | None:
     if not points:
         return None
     metric, base = _metric(content), _given(content)
-    factor, unit = metric.scale, " %" if metric.share else ""
-    place = (finite(base.get("latency_ms")), finite(base.get("metric")))
-    drawn = tuple(
-        Point(
-            float(point["latency_ms"]), factor * float(point["metric"]), color="pruned",
-            tip=f"{number(point['latency_ms'])} ms, {number(factor * point['metric'])}{unit}",
-            series="points", x_range=_range(point.get("latency_range_ms"), 1.0),
-            y_range=_range(point.get("metric_range"), factor), hollow=bool(point.get("flagged")),
-            counts=not point.get("flagged"),
-        )
-        for point in points
-    )  # fmt: skip
+    drawn = [_point(p, metric, f"point {_name(p, n)}") for n, p in enumerate(points, start=1)]
+    given = None
+    if None not in (finite(base.get("latency_ms")), finite(base.get("metric"))):
+        given = _point(base, metric, "given network", color="baseline", shape="cross")
+    keys = [Key("circle", "pruned", "sub-network"), Key("cross", "baseline", "given network")]
+    if any(row.get("flagged") for row in (base, *points)):
+        keys.append(Key("circle", "pruned", "timed beside other work", hollow=True))
     return Front(
         "the given network and its sub-networks",
         Axis(f"latency, ms ({content.get('runtime')}, batch {content.get('batch')})", "min"),
         Axis(f"test {metric.axis}", "min" if metric.direction == "minimize" else "max"),
-        drawn,
-        baseline=(place[0], factor * place[1]) if None not in place else None,  # type: ignore[operator, arg-type]
-        keys=(Key("circle", "pruned", "sub-network"), Key("cross", "baseline", "given network")),
+        (*([given] if given else []), *drawn),
+        baseline=(given.x, given.y) if given else None,
+        keys=tuple(keys),
     )
+
+
+def _point(
+    row: Mapping[str, Any],
+    metric: Metric,
+    name: str,
+    *,
+    color: str = "pruned",
+    shape: str = "circle",
+) -> Point:
+    """A row of a front.json as a mark with its spreads; the given network is no point of the front."""
+    ours, at = color == "pruned", float(row["latency_ms"])
+    value = metric.scale * float(row["metric"])
+    return Point(
+        at, value, color=color, shape=shape, series="points" if ours else "",
+        tip=f"{name}: {number(at)} ms, {metric.text(float(row['metric']))}",
+        x_range=_range(row.get("latency_range_ms"), 1.0),
+        y_range=_range(row.get("metric_range"), metric.scale),
+        hollow=bool(row.get("flagged")), counts=ours and not row.get("flagged"),
+    )  # fmt: skip
 
 
 def _range(ends: Any, factor: float) -> tuple[float, float] | None:

@@ -144,14 +144,13 @@ def _draw(axes: Any, front: Front) -> None:
 def _mark(axes: Any, point: Point) -> None:
     """A point and the bars of its spread."""
     color, shape = hex_color(point.color), _MARKERS.get(point.shape, "s")
-    size = 9.5 if shape == "*" else 6.5
-    if point.hollow:
-        axes.plot(point.x, point.y, marker=shape, markersize=size, markerfacecolor="none",
-                  markeredgecolor=color, alpha=0.7, linestyle="")  # fmt: skip
-        return
-    axes.errorbar(point.x, point.y, xerr=_bar(point.x, point.x_range), yerr=_bar(point.y, point.y_range),
-                  ecolor=color + "70", elinewidth=1.1, color=color, marker=shape, markersize=size,
-                  markeredgecolor="white", markeredgewidth=0.8, zorder=3)  # fmt: skip
+    axes.errorbar(
+        point.x, point.y, xerr=_bar(point.x, point.x_range), yerr=_bar(point.y, point.y_range),
+        ecolor=color + "70", elinewidth=1.1, color=color, marker=shape,
+        markersize=9.5 if shape == "*" else 6.5, markeredgewidth=0.9,
+        markerfacecolor="white" if point.hollow else color,
+        markeredgecolor=color if point.hollow else "white", zorder=3,
+    )  # fmt: skip
 
 
 def _bar(at: float, ends: tuple[float, float] | None) -> list[list[float]] | None:

@@ -188,7 +188,11 @@ def test_points_are_saved_networks_that_were_measured(bundle, family, tmp_path):
         json.dumps({"points": rows, "base": base, "metric": "accuracy", "share": True})
     )
     front = family_front(content)
-    assert len(front.points) == len(rows)
+    assert (
+        len(front.points) == len(rows) + 1
+    )  # and the given network, which is no point of the front
+    assert {point.counts for point in front.points if point.shape == "cross"} == {False}
+    assert all(point.y_range for point in front.points)
     assert front.baseline[0] == pytest.approx(base["latency_ms"])
     assert len(family_rows(content)) == len(rows) + 1
     again = write_points(grown, given, bundle, _clock(bundle), first, tmp_path, META)

@@ -16,13 +16,13 @@ import torch
 from darts_core import cli
 from darts_core.checkpoint import load_checkpoint
 from darts_core.data import RawData, load_data, make_bundle
-from darts_core.elastic import fit, pick, shrink
+from darts_core.elastic import fit, shrink
 from darts_core.elastic.archive import Archive
 from darts_core.elastic.device_clock import DeviceClock
 from darts_core.elastic.points import given_network, write_points
 from darts_core.elastic.shrink import grow_family
 from darts_core.elastic.within import measure_chosen
-from darts_core.errors import ConfigError, LatencyError, NonFiniteLossError
+from darts_core.errors import LatencyError, NonFiniteLossError
 from darts_core.latency import Timing
 from darts_core.metric import ACCURACY
 from darts_core.models.baselines import baseline
@@ -56,6 +56,15 @@ class Counting(DeviceClock):
 
     def layers(self):
         return LayerCosts(self.device, folded=True, analytic=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """A forked child that computes on its parent's pool of threads waits for ever: none is used."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -351,28 +360,6 @@ def test_times_taken_beside_other_work_are_told(bundle, family, tmp_path, caplog
     assert f"{len(rows) + 1} of {len(rows) + 1} times" in family_headline(content, "points/01")[1]
 
 
-def test_a_front_is_told_in_words():
-    def row(ms, value, **more):
-        ends = [value - 0.01, value + 0.01]
-        return {"latency_ms": ms, "metric": value, "metric_range": ends, **more}
-
-    content = {
-        "metric": "accuracy", "direction": "maximize", "share": True, "runtime": "onnx", "batch": 32,
-        "base": row(4.0, 0.8),
-        "points": [row(3.0, 0.81, folder="points/01"), row(1.0, 0.78, folder="points/02")],
-    }  # fmt: skip
-    title, under = family_headline(content, "points/02")
-    assert title == "78.0 % test accuracy at 0.25× of the given network's time"
-    assert "80.0 % at 4 ms (onnx, batch 32): -2.00 points (standard error 1.41)." in under
-    assert "The front has 2 points, 1 to 3 ms." in under
-    assert "other work" not in under
-    assert family_headline(content, "points/03") is None
-    assert family_headline({**content, "base": None}, "points/02") is None
-    errors = {**content, "metric": "mean_absolute_error", "direction": "minimize", "share": False}
-    assert "+0.02 mean absolute error (" in family_headline(errors, "points/02")[1]
-    assert [one["of its time"] for one in family_rows(content)] == ["1×", "0.75×", "0.25×"]
-
-
 class Answering(torch.nn.Module):
     """A teacher that notes how many images each call asked about."""
 
@@ -396,35 +383,6 @@ def test_a_teacher_is_asked_once_of_an_image_that_comes_back(bundle):
     fine_tune(model, plain, config, teacher=Answering(), device=torch.device("cpu"))
     # the first epoch, and images that an epoch left out as its last batch was not whole
     assert steps <= len(Answering.calls) <= 4 * steps
-
-
-FRONT = {
-    "points": [
-        {"latency_ms": 8.0, "metric": 0.93, "folder": "points/01"},
-        {"latency_ms": 4.0, "metric": 0.92, "folder": "points/02"},
-        {"latency_ms": 2.0, "metric": 0.80, "folder": "points/03"},
-    ]
-}
-
-
-def test_a_point_is_picked_by_latency_by_metric_or_both(tmp_path):
-    assert pick(FRONT, latency_ms=5)["folder"] == "points/02"
-    assert pick(FRONT, accuracy=0.8)["folder"] == "points/03"
-    assert pick(FRONT, accuracy=0.9, latency_ms=9)["folder"] == "points/02"
-    (tmp_path / "front.json").write_text(json.dumps(FRONT))
-    assert pick(tmp_path, latency_ms=2)["latency_ms"] == 2.0
-    errors = {**FRONT, "direction": "minimize"}
-    assert pick(errors, latency_ms=9)["metric"] == 0.80
-    for wish, words in (
-        ({"latency_ms": 1}, "fastest takes 2 ms"),
-        ({"accuracy": 0.99}, "best has 0.93"),
-        ({"accuracy": 0.9, "latency_ms": 3}, "within 3 ms"),
-        ({}, "needs latency_ms"),
-    ):
-        with pytest.raises(ConfigError, match=words):
-            pick(FRONT, **wish)
-    with pytest.raises(ConfigError, match="no front"):
-        pick({"points": []}, latency_ms=1)
 
 
 def test_a_budget_below_the_smallest_ends_before_any_training(bundle, tmp_path):

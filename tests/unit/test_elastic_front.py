@@ -1,0 +1,59 @@
+"""A measured front as a file: a point is picked from it, and it is told in words."""
+
+import json
+
+import pytest
+
+from darts_core.elastic import pick
+from darts_core.errors import ConfigError
+from darts_core.report.family import family_headline, family_rows
+
+FRONT = {
+    "points": [
+        {"latency_ms": 8.0, "metric": 0.93, "folder": "points/01"},
+        {"latency_ms": 4.0, "metric": 0.92, "folder": "points/02"},
+        {"latency_ms": 2.0, "metric": 0.80, "folder": "points/03"},
+    ]
+}
+
+
+def test_a_point_is_picked_by_latency_by_metric_or_both(tmp_path):
+    assert pick(FRONT, latency_ms=5)["folder"] == "points/02"
+    assert pick(FRONT, accuracy=0.8)["folder"] == "points/03"
+    assert pick(FRONT, accuracy=0.9, latency_ms=9)["folder"] == "points/02"
+    (tmp_path / "front.json").write_text(json.dumps(FRONT))
+    assert pick(tmp_path, latency_ms=2)["latency_ms"] == 2.0
+    errors = {**FRONT, "direction": "minimize"}
+    assert pick(errors, latency_ms=9)["metric"] == 0.80
+    for wish, words in (
+        ({"latency_ms": 1}, "fastest takes 2 ms"),
+        ({"accuracy": 0.99}, "best has 0.93"),
+        ({"accuracy": 0.9, "latency_ms": 3}, "within 3 ms"),
+        ({}, "needs latency_ms"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            pick(FRONT, **wish)
+    with pytest.raises(ConfigError, match="no front"):
+        pick({"points": []}, latency_ms=1)
+
+
+def test_a_front_is_told_in_words():
+    def row(ms, value, **more):
+        ends = [value - 0.01, value + 0.01]
+        return {"latency_ms": ms, "metric": value, "metric_range": ends, **more}
+
+    content = {
+        "metric": "accuracy", "direction": "maximize", "share": True, "runtime": "onnx", "batch": 32,
+        "base": row(4.0, 0.8),
+        "points": [row(3.0, 0.81, folder="points/01"), row(1.0, 0.78, folder="points/02")],
+    }  # fmt: skip
+    title, under = family_headline(content, "points/02")
+    assert title == "78.0 % test accuracy at 0.25× of the given network's time"
+    assert "80.0 % at 4 ms (onnx, batch 32): -2.00 points (standard error 1.41)." in under
+    assert "The front has 2 points, 1 to 3 ms." in under
+    assert "other work" not in under
+    assert family_headline(content, "points/03") is None
+    assert family_headline({**content, "base": None}, "points/02") is None
+    errors = {**content, "metric": "mean_absolute_error", "direction": "minimize", "share": False}
+    assert "+0.02 mean absolute error (" in family_headline(errors, "points/02")[1]
+    assert [one["of its time"] for one in family_rows(content)] == ["1×", "0.75×", "0.25×"]

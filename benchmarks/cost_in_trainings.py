@@ -1,10 +1,10 @@
 """What search, tuning and policy search cost, in trainings of the network that was found.
 
-    python benchmarks/cost_in_trainings.py --seeds 3 --keep FOLDER
+    python -m benchmarks.cost_in_trainings --seeds 3 --keep FOLDER
 
 One training is `darts-core train` of the found architecture once for `train.epochs`, on this device.
-Per seed, on images of Fashion-MNIST: a search; one training; tuning with the budget `tune.trainings=3.9`
-(whole trials and pruned ones together); a search for an augmentation policy with
+Per seed, on images of Fashion-MNIST: a search, finalists included; one training; tuning with the budget
+`tune.trainings=3.9` (whole trials and pruned ones together); a search for an augmentation policy with
 `tune.trainings=1.95`; last, one training with the tuned settings and the found policy. Costs are
 `device_seconds` of each stage's result.json over those of the one training. The validation accuracy before
 and after is stated; the split `test` decides nothing here. The budgets lie a little below 4 and 2, as a
@@ -24,7 +24,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from darts_core.bench.results import write_results
+from darts_core.bench.results import command_line, write_results
 from darts_core.runlog import read_json
 
 
@@ -39,7 +39,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--tune", type=float, default=3.9, help="trainings that tuning may use")
     parser.add_argument("--policy", type=float, default=1.95, help="trainings of the policy search")
-    parser.add_argument("--keep", type=Path, required=True, help="folder of the runs")
+    parser.add_argument(
+        "--keep", type=Path, default=Path("runs/cost_in_trainings"), help="of the runs"
+    )
     parser.add_argument("--out", default="benchmarks/results")
     return parser.parse_args()
 
@@ -108,10 +110,12 @@ def _one_seed(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     _run("train", *common, *recipe, *best, *use, network, "version=V002")
     final = read_json(second / "train" / "result.json")
     costs = {name: float(stages[name]["device_seconds"]) / unit for name in stages}
+    finalists = stages["search"].get("finalists") or {}
     return {
         "name": f"seed {seed}",
         "one_training_seconds": unit,
         **costs,
+        "of_search_finalists": float(finalists.get("device_seconds", 0.0)) / unit,
         "together": sum(costs.values()),
         "trials": stages["tune"]["spent"]["trials"],
         "val_accuracy": plain["val_accuracy"],
@@ -140,7 +144,7 @@ def main() -> None:
         [*rows, mean],
         device="cpu",
         folder=options.out,
-        command=f"python benchmarks/cost_in_trainings.py {' '.join(sys.argv[1:])}".strip(),
+        command=command_line(without=("--keep", "--out")),
         notes={
             "data": "Fashion-MNIST",
             "threads": os.environ.get("OMP_NUM_THREADS", "all"),

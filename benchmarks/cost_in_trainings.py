@@ -110,12 +110,12 @@ def _one_seed(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     _run("train", *common, *recipe, *best, *use, network, "version=V002")
     final = read_json(second / "train" / "result.json")
     costs = {name: float(stages[name]["device_seconds"]) / unit for name in stages}
-    finalists = stages["search"].get("finalists") or {}
+    finalists = stages["search"]["finalists"]
     return {
         "name": f"seed {seed}",
         "one_training_seconds": unit,
         **costs,
-        "of_search_finalists": float(finalists.get("device_seconds", 0.0)) / unit,
+        "of_search_finalists": float(finalists["device_seconds"]) / unit,
         "together": sum(costs.values()),
         "trials": stages["tune"]["spent"]["trials"],
         "val_accuracy": plain["val_accuracy"],

@@ -27,7 +27,8 @@ from torch import nn
 from benchmarks.export_gpu import network
 from darts_core.architecture import Architecture
 from darts_core.bench.results import write_results
-from darts_core.bench.runtimes import available_runtimes, prepare, time_model
+from darts_core.bench.runtimes import available_runtimes, prepare
+from darts_core.bench.timed import time_models
 from darts_core.errors import DartsError
 from darts_core.export import FORMATS, export_model, load, tune_chunks
 from darts_core.runlog import read_json, write_json, write_text
@@ -131,7 +132,7 @@ def time_row(name: str, runtime: str, runs: Path, seconds: float) -> dict[str, A
         ready = Prepared(loaded, runtime, facts["precision"])
     else:
         ready = prepare(make(name), runtime, device=device, bundle=None, folder=runs)
-    rows = time_model(ready, SHAPE, device=device, seconds=seconds)
+    rows = time_models([(ready, SHAPE)], device=device, seconds=seconds)[0]
     return {
         "model": name, "runtime": runtime, "precision": ready.precision, **facts,
         "latency": {str(batch): vars(row) for batch, row in rows.items()},

@@ -30,8 +30,9 @@ from darts_core import cli
 from darts_core.autosearch import ResNet18
 from darts_core.bench.models import ModelCase, SeedRun, saved_runs, train_seeds
 from darts_core.bench.results import write_results
-from darts_core.bench.runtimes import Prepared, evaluate_prepared, prepare, time_model
+from darts_core.bench.runtimes import Prepared, evaluate_prepared, prepare
 from darts_core.bench.table import markdown_table
+from darts_core.bench.timed import time_models
 from darts_core.commands.compose import compose, session
 from darts_core.data import DataBundle
 from darts_core.errors import ExportError
@@ -281,10 +282,11 @@ class Bench:
             ready = Prepared(load(place / "0", runtime, trust=True), runtime, known["precision"])
         else:
             ready = prepare(model, runtime, device=self.device, bundle=self.bundle, folder=place)
-        latency = time_model(
-            ready, self.bundle.image_shape, device=self.device,
+        latency = time_models(
+            [(ready, self.bundle.image_shape)],
+            device=self.device,
             seconds=self.config.bench.seconds,
-        )  # fmt: skip
+        )[0]
         accuracies = known.get("accuracies") or [run.test for run in runs]
         row = ModelRow(
             name=case.name,

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from darts_core.bench.runtimes import Prepared, evaluate_prepared, prepare, time_model
+from darts_core.bench.runtimes import Prepared, evaluate_prepared, prepare
+from darts_core.bench.timed import Untimed
 from darts_core.errors import ConfigError, ExportError
 from darts_core.report.rows import ModelRow, finite
 from darts_core.runlog import RunFolder, read_mapping
@@ -189,10 +190,8 @@ def bench_case(
     device: torch.device,
     folder: str | Path,
     precisions: Sequence[str] = ("fp32",),
-    batch_sizes: Sequence[int] | None = None,
-    seconds: float = 2.0,
-) -> list[ModelRow]:
-    """One row a runtime and precision: size, accuracy over the seeds, times at each batch size.
+) -> list[Untimed]:
+    """One row a runtime and precision: size and accuracy over the seeds; `with_times` times them.
 
     A file format has its own precision, so `precisions` is for models in memory. Rows whose precision
     is fp32 (or TF32) share the accuracy of the trained networks; each of a lower one is evaluated on
@@ -206,8 +205,6 @@ def bench_case(
         device: where everything runs.
         folder: receives exported files.
         precisions: of models in memory.
-        batch_sizes: 1 and the throughput batch by default.
-        seconds: longest time of one timing.
 
     Raises:
         ConfigError: no run, or an unknown runtime or precision.
@@ -235,15 +232,12 @@ def bench_case(
     for runtime, precision in variants:
         place = Path(folder) / case.name
         try:
-            rows.append(_row(base, model, runs, bundle, runtime, precision, device, place,
-                             batch_sizes, seconds))  # fmt: skip
+            rows.append(_row(base, model, runs, bundle, runtime, precision, device, place))
         except ExportError as error:
             if len(variants) == 1:
                 raise
             # a form that cannot be made, or loses too much, has no row; the others stand
             log.warning("%s in %s is left out: %s", case.name, runtime, error)
-            continue
-        log.info("%s in %s: %s", case.name, runtime, _short(rows[-1]))
     if not rows:
         raise ExportError(f"No runtime of {', '.join(runtimes)} can run {case.name!r}.")
     return rows
@@ -258,28 +252,17 @@ def _row(
     precision: str,
     device: torch.device,
     place: Path,
-    batch_sizes: Sequence[int] | None,
-    seconds: float,
-) -> ModelRow:
-    """`base` with the times, and the accuracy where it is its own, of one runtime and precision."""
+) -> Untimed:
+    """`base` in one runtime and precision, with the accuracy where it is its own."""
     ready = prepare(
         model, runtime, device=device, bundle=bundle, folder=place / "0", precision=precision
     )
-    latency = time_model(
-        ready, bundle.input_shape, device=device, batch_sizes=batch_sizes, seconds=seconds
-    )
-    row = replace(
-        base,
-        runtime=runtime,
-        precision=ready.precision,
-        latency=latency,
-        device=next(iter(latency.values())).device,
-    )
+    row = replace(base, runtime=runtime, precision=ready.precision)
     if ready.precision not in ("fp32", "tf32"):
         row = replace(row, accuracies=_low_precision(ready, runs, bundle, device, place))
     if ready.precision == "int8":
         row = replace(row, kind="int8", baseline=False)
-    return row
+    return Untimed(row, ready, bundle.input_shape)
 
 
 def _variants(runtimes: Sequence[str], precisions: Sequence[str]) -> list[tuple[str, str]]:
@@ -309,8 +292,3 @@ def _low_precision(
         )
         accuracies.append(evaluate_prepared(ready, bundle))
     return tuple(accuracies)
-
-
-def _short(row: ModelRow) -> str:
-    times = ", ".join(f"{t.median_ms:.3f} ms at batch {b}" for b, t in row.latency.items())
-    return f"{times}, test {row.accuracy_mean or 0.0:.4f} (n={row.n})"

@@ -20,9 +20,6 @@ from torch import Tensor, nn
 
 from darts_core.errors import ConfigError, unknown_name
 from darts_core.export import FORMATS, export_model, load, obstacle
-from darts_core.latency import default_batch_sizes, measure
-from darts_core.report.rows import Latency
-from darts_core.sample_inputs import draw_inputs
 from darts_core.train import evaluate_callable
 
 __all__ = [
@@ -31,7 +28,7 @@ __all__ = [
     "check_runtimes",
     "evaluate_prepared",
     "prepare",
-    "time_model",
+    "tf32",
 ]
 
 # name -> (channels-last, torch.compile, captured in a CUDA graph)
@@ -96,7 +93,7 @@ def check_runtimes(names: Sequence[str], device: torch.device) -> list[str]:
 
 
 @contextlib.contextmanager
-def _tf32(allowed: bool) -> Iterator[None]:
+def tf32(allowed: bool) -> Iterator[None]:
     """Whether fp32 matrix products and convolutions may use TF32 meanwhile; restored afterwards."""
     matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
@@ -167,42 +164,7 @@ def prepare(
     return Prepared(call, runtime, precision, graph)
 
 
-def time_model(
-    prepared: Prepared,
-    input_shape: Sequence[int],
-    *,
-    device: torch.device,
-    batch_sizes: Sequence[int] | None = None,
-    seconds: float = 2.0,
-) -> dict[int, Latency]:
-    """Median times with quantiles on random images, one a batch size.
-
-    Args:
-        prepared: what to time.
-        input_shape: (C, H, W).
-        device: where it runs.
-        batch_sizes: 1 and the throughput batch (256 on a GPU, 32 on a CPU) by default.
-        seconds: longest time of one timing; the warm-up takes at most half as long.
-    """
-    rows = {}
-    with _tf32(prepared.precision == "tf32"):
-        for batch in batch_sizes or default_batch_sizes(device):
-            x_BCHW = draw_inputs(input_shape, batch, device=device)
-            rows[batch] = Latency.from_timing(
-                measure(
-                    lambda x=x_BCHW: prepared.call(x),  # type: ignore[misc]
-                    device=device,
-                    runtime=prepared.runtime,
-                    batch=batch,
-                    max_seconds=seconds,
-                    warmup_seconds=seconds / 2,
-                    graph=prepared.graph,
-                )
-            )
-    return rows
-
-
 def evaluate_prepared(prepared: Prepared, bundle: Any, split: str = "test") -> float:
     """The task's metric of a prepared model on every sample of `split`."""
-    with _tf32(prepared.precision == "tf32"):
+    with tf32(prepared.precision == "tf32"):
         return evaluate_callable(prepared.call, bundle, split)

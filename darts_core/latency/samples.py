@@ -41,14 +41,17 @@ class Sampler:
         """One sample."""
         return self._sample(self._fn, self._inner) / self._calls
 
-    def block(self, seconds: float, settle: float) -> float:
-        """Median of the samples of `seconds`, after `settle` seconds in which others let go of the cores."""
+    def block(self, seconds: float, settle: float, least: int = 5) -> float:
+        """Median of the samples of `seconds`, after `settle` seconds in which others let go of the cores.
+
+        There are `least` samples, however long one takes.
+        """
         end = time.monotonic() + settle
         while time.monotonic() < end:
             self()
         times: list[float] = []
         end = time.monotonic() + seconds
-        while len(times) < 5 or time.monotonic() < end:
+        while len(times) < least or time.monotonic() < end:
             times.append(self())
         return statistics.median(times)
 

@@ -1,22 +1,31 @@
-"""Times that stay comparable where a device's pace changes: a network of known time is timed beside each.
+"""Times that stay comparable where a device's pace changes: something of known time is timed beside each.
 
-`NetworkTimer` does the same for searched networks, and samples the two calls in turn; here a network can only
-be timed as a whole, by a clock of the caller's.
+`SteadyClock` is for networks that can only be timed as a whole, by a clock of the caller's; `levelled` is for
+all calls of a table, which are sampled in turn. `NetworkTimer` samples a searched network and a reference so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
+import torch
 from torch import nn
 
+from darts_core.latency.device import device_lock, pinned_threads
 from darts_core.latency.timing import Timing
+from darts_core.latency.turns import in_turn
 
-__all__ = ["ALIKE", "SteadyClock"]
+__all__ = ["ALIKE", "SteadyClock", "levelled"]
 
 # two timings of one network at one pace differ by less
 ALIKE = 0.15
+# rounds in which all calls of a table are sampled, at least and at most, and the time of one call in a round
+_ROUNDS, _ROUND_SECONDS = (3, 11), 0.06
+# samples of a call in one round, however long they take
+_LEAST = 1
 
 
 class SteadyClock:
@@ -45,3 +54,40 @@ class SteadyClock:
             return row
         reason = f"{row.flag_reason}; scaled by the unpruned network's time".lstrip("; ")
         return replace(row.scaled(scale), flagged=disturbed, flag_reason=reason)
+
+
+def levelled(
+    rows: Sequence[Timing],
+    calls: Sequence[Callable[[], Any]],
+    *,
+    device: torch.device,
+    seconds: float = 2.0,
+) -> list[Timing]:
+    """Times of one table with the ratios that the calls have when all are sampled in turn.
+
+    Between two timings a device's pace may change, and not by the same part for every call. The level of the
+    times stays that of the rows which were not taken beside other work. On a GPU, which keeps its pace, and
+    where what waits for launches does not slow down with what waits for the GPU, the rows are returned as
+    they are.
+
+    Args:
+        rows: a timing of each call, at one batch size.
+        calls: what was timed.
+        device: where.
+        seconds: for the samples of one call, in all; there are at most eleven rounds of 0.06.
+    """
+    if device.type != "cpu" or len(rows) < 2:
+        return list(rows)
+    least, most = _ROUNDS
+    rounds = max(least, min(most, round(seconds / _ROUND_SECONDS)))
+    with device_lock(device), pinned_threads(device):
+        times_RN = np.log(
+            in_turn(*calls, device=device, rounds=rounds, seconds=_ROUND_SECONDS, least=_LEAST)
+        )
+    # a round's pace is what most calls say, so that one interrupted sample moves it little
+    pace_R1 = np.median(times_RN - np.median(times_RN, axis=0), axis=1, keepdims=True)
+    in_turn_N = np.median(times_RN - pace_R1, axis=0)
+    quiet_N = np.array([not row.flagged for row in rows])
+    change_N = in_turn_N - np.log([row.median_ms for row in rows])
+    change_N -= change_N[quiet_N if quiet_N.any() else slice(None)].mean()
+    return [row.scaled(float(np.exp(change))) for row, change in zip(rows, change_N, strict=True)]

@@ -80,34 +80,33 @@ class _Difference:
 
 
 def in_turn(
-    first: Callable[[], Any],
-    second: Callable[[], Any],
-    *,
+    *calls: Callable[[], Any],
     device: str | torch.device = "cpu",
     rounds: int = 5,
     seconds: float = 0.06,
+    least: int = 5,
     clock: Callable[[], float] | None = None,
-) -> list[tuple[float, float]]:
-    """Milliseconds of a call of each, sampled in turn: one pair a round.
+) -> list[tuple[float, ...]]:
+    """Milliseconds of a call of each, sampled in turn: one tuple a round.
 
-    The device's pace may change from round to round without changing the ratio or difference of a pair.
+    The device's pace may change from round to round without changing the ratios or differences in a tuple.
     Hold `device_lock` around a series.
 
     Args:
-        first: one call.
-        second: the other.
+        calls: what is compared.
         device: where.
-        rounds: pairs to take.
+        rounds: tuples to take.
         seconds: time for the samples of one call in one round.
+        least: samples of one call in one round, however long they take.
         clock: of a CPU, `time.perf_counter` by default; `time.thread_time` for calls that run in this thread
             alone, where other work would interrupt the longer ones more often.
     """
     found = require_device(device)
-    calls = Sampler(first, found, clock), Sampler(second, found, clock)
-    pairs = []
+    samplers = [Sampler(call, found, clock) for call in calls]
+    taken = []
     for turn in range(rounds):
         # the order changes, as the device may slow down while it is busy
-        order = calls[::-1] if turn % 2 else calls
-        times = {call: call.block(seconds, SETTLE_SECONDS) for call in order}
-        pairs.append((times[calls[0]], times[calls[1]]))
-    return pairs
+        order = samplers[::-1] if turn % 2 else samplers
+        times = {one: one.block(seconds, SETTLE_SECONDS, least) for one in order}
+        taken.append(tuple(times[one] for one in samplers))
+    return taken

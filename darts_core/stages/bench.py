@@ -12,6 +12,7 @@ import torch
 
 from darts_core.bench.models import bench_case, saved_case, saved_runs
 from darts_core.bench.table import print_models
+from darts_core.bench.timed import Untimed, with_times
 from darts_core.data import DataBundle
 from darts_core.errors import ConfigError
 from darts_core.models.baselines import default_baseline
@@ -21,7 +22,7 @@ from darts_core.runlog import RunFolder, environment, write_json
 from darts_core.stages.compare import compare, join_rows
 from darts_core.stages.inputs import find_device, load_bundle
 from darts_core.stages.logging import make_loggers
-from darts_core.stages.models import entries_of, model_row, trained_kind
+from darts_core.stages.models import entries_of, trained_kind, untimed_row
 from darts_core.stages.schema import BenchStage
 from darts_core.stages.timing import stopwatch
 
@@ -82,13 +83,12 @@ def _version_rows(
     compared with the like.
     """
     entries = entries_of(folder.parent, config.bench.baseline or default_baseline(bundle.kind))
-    seconds = config.bench.seconds
     forms = [entry.runtime for entry in entries if entry.kind == "exported"]
     first = read_reduced(folder.parent)
     whole = "searched" if first is not None and first.shipped else trained_kind(folder.parent)
-    rows = []
+    rows: list[Untimed] = []
     for entry in entries:
-        own = model_row(entry, bundle, device, seconds=seconds)
+        own = untimed_row(entry, bundle, device)
         rows.append(own)
         if entry.kind in ("baseline", whole, "rival") and forms:
             case = saved_case(entry.folder, name=entry.name, kind=entry.kind)
@@ -100,10 +100,12 @@ def _version_rows(
                 runtimes=forms,
                 device=device,
                 folder=folder / "files",
-                seconds=seconds,
             )
-            rows += [replace(row, extra={**row.extra, **own.extra}) for row in others]
-    return rows
+            rows += [
+                replace(one, row=replace(one.row, extra={**one.row.extra, **own.row.extra}))
+                for one in others
+            ]
+    return with_times(rows, device=device, seconds=config.bench.seconds)
 
 
 def _picture(rows: list[ModelRow], path: Path) -> None:

@@ -17,6 +17,7 @@ from darts_core.bench.models import ModelCase, bench_case, saved_case, train_see
 from darts_core.bench.results import slug, write_results
 from darts_core.bench.runtimes import available_runtimes, check_runtimes
 from darts_core.bench.table import markdown_table, print_models
+from darts_core.bench.timed import with_times
 from darts_core.data import DataBundle
 from darts_core.errors import ConfigError, DartsError
 from darts_core.models.baselines import is_baseline
@@ -60,7 +61,7 @@ def compare(
         device=device,
         folder=root / "trained" / f"{slug(case.name)}-{config_hash(settings)}",
     )
-    return bench_case(
+    rows = bench_case(
         case,
         runs,
         bundle,
@@ -68,8 +69,9 @@ def compare(
         device=device,
         folder=folder / "files",
         precisions=options.precisions or ("fp32",),
-        batch_sizes=options.batch_sizes,
-        seconds=config.bench.seconds,
+    )
+    return with_times(
+        rows, device=device, batch_sizes=options.batch_sizes, seconds=config.bench.seconds
     )
 
 

@@ -10,18 +10,18 @@ from typing import Any
 
 import torch
 
+from darts_core.bench.runtimes import Prepared, prepare
+from darts_core.bench.timed import Untimed
 from darts_core.data import DataBundle
 from darts_core.errors import ConfigError
 from darts_core.export import load, read_manifest
-from darts_core.latency import default_batch_sizes, measure, measure_model
-from darts_core.report import Latency, ModelRow
+from darts_core.report import ModelRow
 from darts_core.report.reduced import read_reduced
 from darts_core.runlog import read_mapping
-from darts_core.sample_inputs import draw_inputs
 from darts_core.supernet import count
 from darts_core.train import evaluate, evaluate_callable, load_model, of_model
 
-__all__ = ["Entry", "entries_of", "holds_model", "model_row", "trained_kind"]
+__all__ = ["Entry", "entries_of", "holds_model", "trained_kind", "untimed_row"]
 
 log = logging.getLogger("darts_core")
 
@@ -88,16 +88,14 @@ def _places(version: Path) -> list[tuple[str, str]]:
     return places if read_reduced(version) is not None else [*places[:2], places[-1], *places[2:-1]]
 
 
-def model_row(
-    entry: Entry, bundle: DataBundle, device: torch.device, *, seconds: float
-) -> ModelRow:
-    """`entry` measured: sizes, the task's metric on the test split, time at batch 1 and the throughput batch.
+def untimed_row(entry: Entry, bundle: DataBundle, device: torch.device) -> Untimed:
+    """`entry` before it is timed: sizes, and the task's metric on the test split.
 
     The metric of a stage's model is the one that its stage found; an exported file is run on the
     test split here, as it is, once.
     """
     if entry.kind == "exported":
-        return _exported_row(entry, bundle, device, seconds)
+        return _exported_row(entry, bundle, device)
     model, meta = load_model(entry.folder / "model.pt", device=device)
     bundle = of_model(bundle, meta, str(entry.folder / "model.pt"))
     size = count(model, bundle.input_shape)
@@ -106,22 +104,19 @@ def model_row(
     value = read_mapping(known).get(f"test_{metric.name}") if known.is_file() else None
     if value is None:
         value = evaluate(model, bundle, "test").value
-    rows = measure_model(
-        model, bundle.input_shape, device=device, max_seconds=seconds, warmup_seconds=seconds / 2
-    )
-    return ModelRow(
+    row = ModelRow(
         name=entry.name,
         kind=entry.kind,
         params=size.params,
         macs=size.macs,
         accuracies=(value,),
         metric=metric,
-        latency={batch: Latency.from_timing(row) for batch, row in rows.items()},
-        device=next(iter(rows.values())).device,
         data=bundle.name,
         baseline=entry.kind == "baseline",
         extra=_spent(entry.folder, entry.kind),
     )
+    ready = prepare(model, entry.runtime, device=device, bundle=bundle, folder=entry.folder)
+    return Untimed(row, ready, bundle.input_shape)
 
 
 # what is spent on a network before it is trained under the tuned recipe, or reduced
@@ -163,24 +158,10 @@ def _took(stage: Path) -> float | None:
     return float(value) if isinstance(value, (int, float)) else None
 
 
-def _exported_row(
-    entry: Entry, bundle: DataBundle, device: torch.device, seconds: float
-) -> ModelRow:
+def _exported_row(entry: Entry, bundle: DataBundle, device: torch.device) -> Untimed:
     manifest = read_manifest(entry.folder)
     loaded = load(entry.folder, entry.runtime, device=device)
-    rows = {}
-    for batch in default_batch_sizes(device):
-        x_BCHW = draw_inputs(bundle.input_shape, batch, device=device)
-        with torch.inference_mode():
-            rows[batch] = measure(
-                lambda x=x_BCHW: loaded(x),  # type: ignore[misc]
-                device=device,
-                runtime=entry.runtime,
-                batch=batch,
-                max_seconds=seconds,
-                warmup_seconds=seconds / 2,
-            )
-    return ModelRow(
+    row = ModelRow(
         name=entry.name,
         kind=entry.kind,
         runtime=entry.runtime,
@@ -190,10 +171,9 @@ def _exported_row(
         accuracies=(evaluate_callable(loaded, of_model(bundle, manifest, str(entry.folder))),),
         metric=bundle.task.metric,
         extra=_spent_on_source(manifest),
-        latency={batch: Latency.from_timing(row) for batch, row in rows.items()},
-        device=next(iter(rows.values())).device,
         data=bundle.name,
     )
+    return Untimed(row, Prepared(loaded, entry.runtime, row.precision), bundle.input_shape)
 
 
 def _spent_on_source(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from darts_core.bench.models import ModelCase, SeedRun, bench_case, saved_case, 
 from darts_core.bench.results import command_line, read_results, slug, write_results
 from darts_core.bench.runtimes import available_runtimes, check_runtimes, evaluate_prepared, prepare
 from darts_core.bench.table import markdown_table, models_table
+from darts_core.bench.timed import with_times
 from darts_core.data import load_data
 from darts_core.errors import ConfigError, ExportError, ResumeError
 from darts_core.report.rows import Latency, ModelRow
@@ -59,10 +60,11 @@ def test_seeds_are_trained_once_and_tested(
 def test_rows_hold_size_spread_and_times(
     bundle: Any, case: ModelCase, runs: list[SeedRun], tmp_path: Path
 ) -> None:
-    rows = bench_case(
+    untimed = bench_case(
         case, runs, bundle, runtimes=["eager", "onnx"], device=CPU, folder=tmp_path,
-        precisions=("fp32", "bf16"), batch_sizes=(1, 4), seconds=0.05,
+        precisions=("fp32", "bf16"),
     )  # fmt: skip
+    rows = with_times(untimed, device=CPU, batch_sizes=(1, 4), seconds=0.05)
     assert [(r.runtime, r.precision) for r in rows] == [
         ("eager", "fp32"), ("eager", "bf16"), ("onnx", "fp32"),
     ]  # fmt: skip
@@ -96,7 +98,7 @@ def test_low_precision_rows_are_evaluated_themselves(
 
     monkeypatch.setattr("darts_core.bench.models.evaluate_prepared", spy)
     bench_case(case, runs, bundle, runtimes=["eager"], device=CPU, folder=tmp_path,
-               precisions=("fp32", "bf16"), batch_sizes=(1,), seconds=0.02)  # fmt: skip
+               precisions=("fp32", "bf16"))  # fmt: skip
     assert seen == ["bf16", "bf16"]
 
 
@@ -156,9 +158,9 @@ def test_a_form_that_loses_too_much_has_no_row(
     bundle: Any, case: ModelCase, runs: list[SeedRun], tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr("darts_core.export.verify.FP32_LIMIT", -1.0)
-    options = {"device": CPU, "folder": tmp_path, "batch_sizes": (1,), "seconds": 0.01}
+    options = {"device": CPU, "folder": tmp_path}
     rows = bench_case(case, runs, bundle, runtimes=["eager", "pt2"], **options)
-    assert [row.runtime for row in rows] == ["eager"]
+    assert [one.row.runtime for one in rows] == ["eager"]
     with pytest.raises(ExportError, match="was not written"):
         bench_case(case, runs, bundle, runtimes=["pt2"], **options)
 

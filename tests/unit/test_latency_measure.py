@@ -5,7 +5,9 @@ import subprocess
 import sys
 import time
 from importlib.metadata import version
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -22,6 +24,7 @@ from darts_core.latency import (
     speedup,
 )
 from darts_core.latency import device as device_module
+from darts_core.latency.steady import levelled
 from darts_core.latency.turns import added_in_turn, in_turn
 
 FAST = {"warmup_seconds": 0.02, "max_seconds": 0.1}
@@ -254,3 +257,101 @@ def test_model_rows_for_both_batches_leave_the_model_alone():
         measure_model(model, (3, 8, 8), runtime="tensorrt")
     with pytest.raises(LatencyError, match="channels, height, width"):
         measure_model(model, (1, 3, 8, 8))
+
+
+class Drifting:
+    """A device that slows down by a tenth every second; `foreign` cores are busy with other work."""
+
+    def __init__(self, clock, monkeypatch):
+        self.clock, self.foreign = clock, 0.0
+        monkeypatch.setattr(
+            device_module, "Load", lambda: SimpleNamespace(foreign=lambda: self.foreign)
+        )
+
+    def call(self, seconds):
+        return lambda: self.clock.sleep(seconds * (1 + 0.1 * (self.clock.now - 100.0)))
+
+    def timed(self, calls):
+        """Their timings, three seconds apart."""
+        rows = []
+        for call in calls:
+            rows.append(measure(call, repeats=5, **FAST))
+            self.clock.sleep(3.0)
+        return rows
+
+
+@pytest.fixture
+def device(clock, monkeypatch):
+    return Drifting(clock, monkeypatch)
+
+
+def test_times_of_one_table_have_the_ratios_of_the_calls_however_the_pace_drifts(device):
+    calls = [device.call(seconds) for seconds in (0.004, 0.002, 0.001, 0.004)]
+    rows = device.timed(calls)
+    assert rows[3].median_ms > 1.5 * rows[0].median_ms
+    found = levelled(rows, calls, device=torch.device("cpu"))
+    ratios = [row.median_ms / found[0].median_ms for row in found]
+    assert ratios == pytest.approx([1.0, 0.5, 0.25, 1.0], rel=0.02)
+    for before, after in zip(rows, found, strict=True):
+        factor = after.median_ms / before.median_ms
+        assert after.q05_ms == pytest.approx(before.q05_ms * factor)
+        assert after.q95_ms == pytest.approx(before.q95_ms * factor)
+        assert not after.flagged
+    # the level stays that of the timings, whatever the pace was while they were sampled in turn
+    product = np.prod([b.median_ms / a.median_ms for a, b in zip(rows, found, strict=True)])
+    assert product == pytest.approx(1.0)
+
+
+def test_one_interrupted_sample_moves_no_time_of_the_table(device):
+    interrupted = {"first": True}
+
+    def call():
+        if interrupted.pop("first", False):
+            device.clock.sleep(3.0)
+        device.clock.sleep(1.0)
+
+    calls = [call, lambda: device.clock.sleep(0.5), lambda: device.clock.sleep(0.25)]
+    rows = [row(median_ms=ms) for ms in (1000.0, 500.0, 250.0)]
+    found = levelled(rows, calls, device=torch.device("cpu"))
+    assert [one.median_ms for one in found] == pytest.approx([1000.0, 500.0, 250.0])
+
+
+def test_rows_taken_beside_other_work_do_not_set_the_level_of_the_table(device):
+    calls = [lambda: device.clock.sleep(0.004), lambda: device.clock.sleep(0.002)]
+    rows = [row(median_ms=4.0), row(median_ms=7.0, flagged=True, flag_reason="busy")]
+    quiet, disturbed = levelled(rows, calls, device=torch.device("cpu"))
+    assert (quiet.median_ms, disturbed.median_ms) == pytest.approx((4.0, 2.0))
+    assert (quiet.flagged, disturbed.flagged) == (False, True)
+    assert disturbed.flag_reason == "busy"
+    both = [row(median_ms=ms, flagged=True) for ms in (8.0, 4.0)]
+    found = [one.median_ms for one in levelled(both, calls, device=torch.device("cpu"))]
+    assert found == pytest.approx([8.0, 4.0])
+
+
+def test_a_single_row_and_the_rows_of_a_gpu_stay_as_they_are():
+    def never():
+        raise AssertionError("sampled")
+
+    rows = [row(median_ms=4.0), row(median_ms=7.0)]
+    assert levelled(rows, [never, never], device=torch.device("cuda", 0)) == rows
+    assert levelled(rows[:1], [never], device=torch.device("cpu")) == rows[:1]
+
+
+def test_slow_calls_are_sampled_once_a_round(device):
+    counts = [0, 0]
+
+    def counted(index, seconds):
+        def call():
+            counts[index] += 1
+            device.clock.sleep(seconds)
+
+        return call
+
+    calls = [counted(0, 1.0), counted(1, 2.0)]
+    rows = [row(median_ms=1000.0), row(median_ms=1000.0)]
+    first, second = levelled(rows, calls, device=torch.device("cpu"))
+    assert second.median_ms == pytest.approx(2.0 * first.median_ms)
+    # two calls to warm up; in each round one while the other's threads settle, and one sample
+    assert counts == [2 + 11 * 2] * 2
+    levelled(rows, calls, device=torch.device("cpu"), seconds=0.01)
+    assert counts == [2 + 11 * 2 + 2 + 3 * 2] * 2

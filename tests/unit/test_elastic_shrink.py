@@ -16,7 +16,7 @@ import torch
 from darts_core import cli
 from darts_core.checkpoint import load_checkpoint
 from darts_core.data import RawData, load_data, make_bundle
-from darts_core.elastic import fit, shrink
+from darts_core.elastic import fit, points, shrink
 from darts_core.elastic.archive import Archive
 from darts_core.elastic.device_clock import DeviceClock
 from darts_core.elastic.points import given_network, write_points
@@ -358,6 +358,16 @@ def test_times_taken_beside_other_work_are_told(bundle, family, tmp_path, caplog
     content = {"base": base, "points": rows, "metric": "accuracy", "share": True}
     assert all(row["ms"].endswith(" !") for row in family_rows(content))
     assert f"{len(rows) + 1} of {len(rows) + 1} times" in family_headline(content, "points/01")[1]
+
+
+def test_an_epoch_of_few_steps_is_told(bundle, caplog):
+    examples = bundle.size("params") + bundle.size("alpha")
+    points._say_how_long(replace(CONFIG, epochs=1, batch_size=1), bundle)
+    assert examples >= 100
+    assert not caplog.records
+    points._say_how_long(replace(CONFIG, epochs=3, batch_size=examples - 1), bundle)
+    assert f"fine-tuned for 6 steps only ({examples} examples" in caplog.text
+    assert "see shrink.fine_tuning (now 3)" in caplog.text
 
 
 class Answering(torch.nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,8 +115,9 @@ def _imports(path: Path) -> Iterator[str]:
             yield module
 
 
-def _imported(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """(module, names taken from it) of every import, also inside functions.
+@functools.cache
+def _imported(path: Path) -> list[tuple[str, list[str]]]:
+    """(module, names taken from it) of every import, also inside functions; each file is parsed once.
 
     Blocks under `if TYPE_CHECKING:` are left out: they name a type and import nothing.
     """
@@ -127,14 +129,16 @@ def _imported(path: Path) -> Iterator[tuple[str, list[str]]]:
         for part in node.body
         for inner in ast.walk(part)
     }
+    found: list[tuple[str, list[str]]] = []
     for node in ast.walk(tree):
         if id(node) in skipped:
             continue
         if isinstance(node, ast.Import):
-            yield from ((alias.name, []) for alias in node.names)
+            found += [(alias.name, []) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            yield node.module or "", [alias.name for alias in node.names]
+            found.append((node.module or "", [alias.name for alias in node.names]))
+    return found
 
 
 def _graph() -> dict[str, set[str]]:

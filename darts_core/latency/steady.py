@@ -23,7 +23,7 @@ __all__ = ["ALIKE", "SteadyClock", "levelled"]
 # two timings of one network at one pace differ by less
 ALIKE = 0.15
 # rounds in which all calls of a table are sampled, at least and at most, and the time of one call in a round
-_ROUNDS, _ROUND_SECONDS = (3, 11), 0.06
+_ROUNDS, _ROUND_SECONDS = (3, 7), 0.06
 # samples of a call in one round, however long they take
 _LEAST = 1
 
@@ -74,7 +74,7 @@ def levelled(
         rows: a timing of each call, at one batch size.
         calls: what was timed.
         device: where.
-        seconds: for the samples of one call, in all; there are at most eleven rounds of 0.06.
+        seconds: for the samples of one call, in all; there are at most seven rounds of 0.06.
     """
     if device.type != "cpu" or len(rows) < 2:
         return list(rows)

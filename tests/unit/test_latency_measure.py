@@ -352,6 +352,6 @@ def test_slow_calls_are_sampled_once_a_round(device):
     first, second = levelled(rows, calls, device=torch.device("cpu"))
     assert second.median_ms == pytest.approx(2.0 * first.median_ms)
     # two calls to warm up; in each round one while the other's threads settle, and one sample
-    assert counts == [2 + 11 * 2] * 2
+    assert counts == [2 + 7 * 2] * 2
     levelled(rows, calls, device=torch.device("cpu"), seconds=0.01)
-    assert counts == [2 + 11 * 2 + 2 + 3 * 2] * 2
+    assert counts == [2 + 7 * 2 + 2 + 3 * 2] * 2

@@ -13,8 +13,12 @@ import yaml
 from torch import nn
 
 from darts_core import cli
-from darts_core.elastic.device_clock import DeviceClock
+from darts_core.latency import default_batch_sizes, device_lock
+from darts_core.latency.deployed import in_runtime
+from darts_core.latency.device import pinned_threads
+from darts_core.latency.turns import in_turn
 from darts_core.runlog import read_json, write_json
+from darts_core.sample_inputs import draw_inputs
 from darts_core.settings import TrainConfig
 from darts_core.train import load_model
 
@@ -133,17 +137,30 @@ class Case:
         after += sum(point["fine_tuning_seconds"] for point in points)
         return {"base": read_json(base / "result.json")["device_seconds"], "front": after}
 
-    def share(self, model: nn.Module, rounds: int = 3) -> float:
-        """The measured median of a network over the base's, timed in turn: median of the rounds' ratios."""
+    def share(self, model: nn.Module, rounds: int = 15) -> float:
+        """The time of a network over the base's."""
         base, meta = load_model(self.base() / "model.pt")
-        clock = DeviceClock(meta["image_shape"], torch.device("cpu"), seconds=self.timing_seconds)
-        return statistics.median(
-            clock(model).median_ms / clock(base).median_ms for _ in range(rounds)
-        )
+        return share_in_turn(model, base, meta["image_shape"], rounds)
 
     def share_of(self, at: Path) -> float:
         """That of a saved network."""
         return self.share(load_model(at / "model.pt")[0])
+
+
+def share_in_turn(
+    model: nn.Module, base: nn.Module, input_shape: Sequence[int], rounds: int
+) -> float:
+    """The time of `model` over that of `base` in ONNX Runtime at batch 32: median of `rounds` ratios.
+
+    A round samples both. One timing after the other differs by a tenth where the pace drifts, which decides
+    which width fits a budget.
+    """
+    device = torch.device("cpu")
+    x = draw_inputs(input_shape, max(default_batch_sizes(device)), device=device)
+    calls = [in_runtime(network.eval(), x, "onnx") for network in (model, base)]
+    with device_lock(device), pinned_threads(device):
+        pairs = in_turn(*calls, device=device, rounds=rounds, least=1)
+    return statistics.median(own / its for own, its in pairs)
 
 
 def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

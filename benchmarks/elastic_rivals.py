@@ -76,7 +76,7 @@ def by_scaled(case: Case, budget: float) -> dict[str, Any]:
         narrow = baseline(
             case.architecture, bundle.num_outputs, bundle.in_channels, case.width - lost
         )
-        return case.share(narrow.eval(), 1) <= budget
+        return case.share(narrow.eval(), 5) <= budget
 
     width = case.width - bisect_left(range(case.width - 1), True, key=fits)
     at = case.trained(f"scaled{budget:g}", width, epochs)
@@ -96,7 +96,7 @@ def by_taylor(case: Case, budget: float) -> dict[str, Any]:
     base, _ = load_model(case.base() / "model.pt")
     bundle, cpu = case.bundle(), torch.device("cpu")
     batches = take_batches(bundle.without_test(), 4, 64, cpu)
-    ratio = least_cut(lambda cut: case.share(taylor_cut(base, cut, batches), 1) <= budget)
+    ratio = least_cut(lambda cut: case.share(taylor_cut(base, cut, batches), 5) <= budget)
     model = taylor_cut(base, ratio, batches)
     config = TrainConfig(
         epochs=epochs, batch_size=64, drop_path=0.0, learning_rate=Prune().learning_rate

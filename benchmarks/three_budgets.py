@@ -15,10 +15,10 @@ of its networks, whose settings all its trainings share:
 * `reference`: ResNet-18 itself; tuning, and one training with the time that is left.
 
 Epochs of the last trainings are such that the time is used up. Times are those of ONNX files at batch 32,
-each beside ResNet-18 in turn, so that ratios hold beside work on other cores (not on the same one: keep one
-core free of anything else); accuracies are of the test split, which
-chose nothing. `--choosing` takes other seeds, to try settings on. A command that was killed goes on, but its
-seconds are those of the last sitting.
+each sampled in turn with ResNet-18, so that ratios hold beside work on other cores (not on the same one: keep
+one core free of anything else); accuracies are of the test split, which chose nothing. `--choosing` takes
+other seeds, to try settings on. A command that was killed goes on, but its seconds are those of the last
+sitting.
 """
 
 from __future__ import annotations
@@ -37,13 +37,12 @@ import torch
 from torch import nn
 
 from benchmarks.elastic import WORST_SHARE, area, mean_of
-from benchmarks.elastic_case import bundle_of, kept
+from benchmarks.elastic_case import bundle_of, kept, share_in_turn
 from benchmarks.elastic_rivals import epochs_for
 from darts_core import cli
 from darts_core.architecture import Architecture
 from darts_core.bench.results import command_line, write_results
 from darts_core.data import DataBundle
-from darts_core.elastic.device_clock import DeviceClock
 from darts_core.latency import device_name
 from darts_core.models.baselines import baseline
 from darts_core.runlog import read_json
@@ -164,13 +163,10 @@ class Contest:
         """The data."""
         return bundle_of((*self.data, f"data.seed={self.seed}"))
 
-    def share(self, model: nn.Module, rounds: int = 1, seconds: float = 0.3) -> float:
-        """The measured median of a network over ResNet-18's, timed in turn: median of the rounds."""
+    def share(self, model: nn.Module, rounds: int = 5) -> float:
+        """The time of a network over ResNet-18's."""
         rival, meta = load_model(self.once()[0] / "model.pt")
-        clock = DeviceClock(meta["image_shape"], torch.device("cpu"), seconds=seconds)
-        return float(
-            np.median([clock(model).median_ms / clock(rival).median_ms for _ in range(rounds)])
-        )
+        return share_in_turn(model, rival, meta["image_shape"], rounds)
 
 
 @dataclass(frozen=True)
@@ -325,7 +321,7 @@ def judged(case: Contest, made: dict[str, Any]) -> dict[str, Any]:
     for place in made["networks"]:
         model, _ = load_model(Path(place) / "model.pt")
         points.append({
-            "share": case.share(model.eval(), 5, 1.0),
+            "share": case.share(model.eval(), 15),
             "val_metric": evaluate(model, bundle, "val").value,
             "metric": evaluate(model, bundle, "test").value,
         })  # fmt: skip

@@ -3,7 +3,8 @@
     python -m benchmarks.front_picture benchmarks/results/RESULTS.json docs/images/elastic-front.png
 
 Horizontal: the time of a call over the given network's, timed beside it; vertical: the metric on test, with
-the standard error of a share over the test examples. One mark a network; several seeds are drawn together.
+the standard error of a share over the test examples. One mark a network; several seeds are drawn together,
+and so are several runs of one comparison: name their files one after another.
 """
 
 from __future__ import annotations
@@ -60,12 +61,13 @@ def _test_examples(results: Results) -> int:
     return int(results.notes.get("test_examples") or next(known, 0))
 
 
-def draw(path: Path, to: Path) -> Path:
-    """Draw the results file `path` into `to`."""
-    results = read_results(path)
+def draw(*paths: Path, to: Path) -> Path:
+    """Draw the results files `paths`, of one comparison, into `to`."""
+    files = [read_results(path) for path in paths]
+    results, rows = files[0], [row for one in files for row in one.rows]
     figure, axes = start(7.2, 4.4)
     looks, examples = list(_looks(results.theme).values()), _test_examples(results)
-    found = series(results.rows, results.theme)
+    found = series(rows, results.theme)
     for name, color, mark in looks:
         points, ours = sorted(found.get(name, ())), name == looks[0][0]
         if not points:
@@ -75,13 +77,13 @@ def draw(path: Path, to: Path) -> Path:
             [share for share, _ in points], [100 * metric for _, metric in points], yerr=errors,
             fmt=mark, color=hex_color(color), label=name, capsize=2, elinewidth=0.8,
             markersize=11 if mark == "*" else 6, zorder=3 if ours else 2,
-            linestyle="-" if ours and len(results.rows) == 1 else "none",
+            linestyle="-" if ours and len(rows) == 1 else "none",
         )  # fmt: skip
     return finish(
         figure, to, {tick: f"{100 * tick:g} %" for tick in _TICKS if tick >= _least(found)},
         time="measured time of a call, share of the given network's",
         metric="accuracy on test (%)",
-        title=f"{results.device}, {len(results.rows)} seed(s)",
+        title=f"{results.device}, {len(rows)} {'seed(s)' if len(files) == 1 else 'runs'}",
     )  # fmt: skip
 
 
@@ -91,4 +93,4 @@ def _least(found: Mapping[str, Sequence[tuple[float, float]]]) -> float:
 
 
 if __name__ == "__main__":
-    run(draw, __doc__)
+    run(draw, __doc__, most=9)

@@ -46,10 +46,12 @@ def finish(
     return save_png(figure, to)
 
 
-def run(draw: Callable[[Path, Path], Path], about: str | None) -> None:
-    """The command line of a picture: the results file, the picture."""
+def run(draw: Callable[..., Path], about: str | None, *, most: int = 1) -> None:
+    """The command line of a picture: up to `most` results files, the picture."""
     parser = argparse.ArgumentParser(description=(about or "").split("\n")[0])
-    parser.add_argument("results", type=Path)
+    parser.add_argument("results", type=Path, nargs="+", help=f"results files, {most} at most")
     parser.add_argument("picture", type=Path)
     args = parser.parse_args()
-    print(draw(args.results, args.picture))
+    if len(args.results) > most:
+        parser.error(f"{len(args.results)} results files are given, {most} can be drawn together.")
+    print(draw(*args.results, to=args.picture))

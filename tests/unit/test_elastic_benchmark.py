@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import picture
 from benchmarks.elastic import LEAST, WORST_SHARE, area, at_budgets, compared
 from benchmarks.elastic_case import RECIPE, Case, bundle_of, kept, train_config
 from benchmarks.elastic_rivals import epochs_for, least_cut, taylor_cut
@@ -117,10 +118,10 @@ def test_the_picture_shows_every_network_that_was_measured(tmp_path):
         "one elastic training": 4, "Torch-Pruning, Taylor": 2, "the given network": 2,
     }  # fmt: skip
     results = write_results("elastic", [row], device="here", folder=tmp_path)
-    assert draw(results, tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
+    assert draw(results, to=tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_picture_of_three_budgets_has_their_contestants(tmp_path):
+def test_the_picture_of_three_budgets_has_their_contestants(tmp_path, monkeypatch):
     row = {
         "ours": {"points": [_point(0.12, 0.9), _point(0.4, 0.91)]},
         "scaled": {"points": [_point(0.11, 0.88)]},
@@ -133,7 +134,13 @@ def test_the_picture_of_three_budgets_has_their_contestants(tmp_path):
     results = write_results(
         "three-budgets", [row], device="here", folder=tmp_path, notes={"test_examples": 9}
     )
-    assert draw(results, tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
+    assert draw(results, to=tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
+    drawn = []
+    monkeypatch.setattr(picture, "save_png", lambda figure, to: drawn.append(figure) or to)
+    draw(results, results, to=tmp_path / "both.png")
+    axes = drawn[0].axes[0]
+    assert axes.get_title() == "here, 2 runs"
+    assert sorted(len(one.lines[0].get_xdata()) for one in axes.containers) == [2, 2, 4]
 
 
 def test_words_of_a_recipe_are_its_settings():

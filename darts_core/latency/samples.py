@@ -14,6 +14,8 @@ __all__ = ["SETTLE_SECONDS", "Sampler", "captured", "cpu_sample", "cuda_sample"]
 
 # the threads of another session of ONNX Runtime spin about so long before they sleep
 SETTLE_SECONDS = 0.06
+# calls of so many times that length need no settling
+_LONG = 10
 _GRAPH_CALLS = 20
 
 
@@ -33,7 +35,7 @@ class Sampler:
             self._sample, self._calls = cuda_sample, _GRAPH_CALLS
             self._fn = captured(_repeated(fn, _GRAPH_CALLS))
         self._sample(self._fn, 1)
-        first = self._sample(self._fn, 1)
+        first = self._first_ms = self._sample(self._fn, 1)
         if device.type != "cuda":
             self._inner = max(1, min(100, round(0.2 / max(first, 1e-4))))
 
@@ -44,9 +46,10 @@ class Sampler:
     def block(self, seconds: float, settle: float, least: int = 5) -> float:
         """Median of the samples of `seconds`, after `settle` seconds in which others let go of the cores.
 
-        There are `least` samples, however long one takes.
+        There are `least` samples, however long one takes. Of a long call those seconds are a small part, and
+        it is sampled at once.
         """
-        end = time.monotonic() + settle
+        end = time.monotonic() + (settle if self._first_ms < _LONG * 1e3 * settle else 0.0)
         while time.monotonic() < end:
             self()
         times: list[float] = []

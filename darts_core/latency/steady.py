@@ -74,12 +74,13 @@ def levelled(
         rows: a timing of each call, at one batch size.
         calls: what was timed.
         device: where.
-        seconds: for the samples of one call, in all; there are at most seven rounds of 0.06.
+        seconds: for the samples of one call, in all: at most seven rounds of 0.06, three of longer calls.
     """
     if device.type != "cpu" or len(rows) < 2:
         return list(rows)
     least, most = _ROUNDS
-    rounds = max(least, min(most, round(seconds / _ROUND_SECONDS)))
+    longest = max(_ROUND_SECONDS, *(row.median_ms / 1e3 for row in rows))
+    rounds = max(least, min(most, round(seconds / longest)))
     with device_lock(device), pinned_threads(device):
         times_RN = np.log(
             in_turn(*calls, device=device, rounds=rounds, seconds=_ROUND_SECONDS, least=_LEAST)

@@ -337,7 +337,7 @@ def test_a_single_row_and_the_rows_of_a_gpu_stay_as_they_are():
     assert levelled(rows[:1], [never], device=torch.device("cpu")) == rows[:1]
 
 
-def test_slow_calls_are_sampled_once_a_round(device):
+def test_slow_calls_are_sampled_three_times_and_without_settling(device):
     counts = [0, 0]
 
     def counted(index, seconds):
@@ -348,10 +348,12 @@ def test_slow_calls_are_sampled_once_a_round(device):
         return call
 
     calls = [counted(0, 1.0), counted(1, 2.0)]
-    rows = [row(median_ms=1000.0), row(median_ms=1000.0)]
+    rows = [row(median_ms=1500.0), row(median_ms=1500.0)]
     first, second = levelled(rows, calls, device=torch.device("cpu"))
     assert second.median_ms == pytest.approx(2.0 * first.median_ms)
-    # two calls to warm up; in each round one while the other's threads settle, and one sample
-    assert counts == [2 + 7 * 2] * 2
-    levelled(rows, calls, device=torch.device("cpu"), seconds=0.01)
-    assert counts == [2 + 7 * 2 + 2 + 3 * 2] * 2
+    assert counts == [2 + 3, 2 + 3]  # two calls to warm up, and one a round
+    # of 50 ms: while the other's threads settle two calls, then two samples, in each of seven rounds
+    counts[:] = [0, 0]
+    calls = [counted(0, 0.05), counted(1, 0.05)]
+    levelled([row(median_ms=50.0)] * 2, calls, device=torch.device("cpu"))
+    assert counts == [2 + 7 * 4] * 2

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from darts_core.errors import ConfigError, unknown_name
 from darts_core.export import FORMATS, export_model, load, obstacle
@@ -104,7 +105,7 @@ def tf32(allowed: bool) -> Iterator[None]:
 
 
 class _Typed(nn.Module):
-    """`model` in another dtype and layout behind a float32 interface."""
+    """`model` in another dtype and layout behind a float32 interface; token numbers stay whole numbers."""
 
     def __init__(self, model: nn.Module, dtype: torch.dtype, *, channels_last: bool) -> None:
         super().__init__()
@@ -112,9 +113,16 @@ class _Typed(nn.Module):
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.model = model.to(dtype=dtype, memory_format=self.layout)  # type: ignore[call-overload]
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        x_BCHW = x_BCHW.to(self.dtype).contiguous(memory_format=self.layout)
-        return self.model(x_BCHW).float()
+    def forward(self, x: Tensor) -> Any:
+        if x.is_floating_point():
+            x = x.to(self.dtype)
+        if x.dim() == 4:
+            x = x.contiguous(memory_format=self.layout)
+        return tree_map_only(Tensor, _float32, self.model(x))
+
+
+def _float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def prepare(

@@ -11,7 +11,7 @@ from darts_core.bench.models import ModelCase, SeedRun, bench_case, saved_case, 
 from darts_core.bench.results import command_line, read_results, slug, write_results
 from darts_core.bench.runtimes import available_runtimes, check_runtimes, evaluate_prepared, prepare
 from darts_core.bench.table import markdown_table, models_table
-from darts_core.bench.timed import with_times
+from darts_core.bench.timed import time_models, with_times
 from darts_core.data import load_data
 from darts_core.errors import ConfigError, ExportError, ResumeError
 from darts_core.report.rows import Latency, ModelRow
@@ -118,6 +118,47 @@ def test_every_runtime_gives_the_logits_of_the_model(
         wanted = model(x_BCHW)
     torch.testing.assert_close(ready.call(x_BCHW), wanted, rtol=1e-3, atol=1e-4)
     assert next(model.parameters()).dtype == torch.float32
+
+
+class _Tokens(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = torch.nn.Embedding(16, 8)
+
+    def forward(self, x_BT: torch.Tensor) -> torch.Tensor:
+        return self.rows(x_BT).mean(1)
+
+
+class _Several(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Conv1d(3, 4, 3)
+
+    def forward(self, x_BCT: torch.Tensor) -> dict[str, torch.Tensor]:
+        found = self.layer(x_BCT)
+        return {"values": found, "best": found.argmax(1)}
+
+
+@pytest.mark.parametrize("runtime", ["eager", "channels_last"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_tokens_series_and_several_outputs_run_in_memory_too(
+    runtime: str, precision: str, tmp_path: Path
+) -> None:
+    options = {"device": CPU, "bundle": None, "folder": tmp_path, "precision": precision}
+    tokens, x_BT = _Tokens(), torch.randint(16, (2, 5))
+    with torch.no_grad():
+        wanted = tokens(x_BT)
+    found = prepare(tokens, runtime, **options).call(x_BT)
+    torch.testing.assert_close(found, wanted, rtol=0.02, atol=0.02)
+    several = prepare(_Several(), runtime, **options).call(torch.randn(2, 3, 9))
+    assert (several["values"].dtype, several["best"].dtype) == (torch.float32, torch.int64)
+    assert several["values"].shape == (2, 4, 7)
+
+
+def test_a_table_of_networks_of_tokens_is_timed(tmp_path: Path) -> None:
+    ready = prepare(_Tokens(), "eager", device=CPU, bundle=None, folder=tmp_path)
+    times = time_models([(ready, (5,))] * 2, device=CPU, batch_sizes=(2,), seconds=0.01)
+    assert [list(one) for one in times] == [[2], [2]]
 
 
 def test_trained_files_are_taken_as_they_are(

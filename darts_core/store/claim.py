@@ -136,9 +136,8 @@ def _sweep_empty(store: Store, job: str) -> None:
                 lock.release()
 
 
-def _folder(store: Store, job: str) -> Path:
-    """The job's folder, made."""
-    folder = store.job_folder(job)
+def _make(store: Store, folder: Path) -> None:
+    """Make `folder` (the root, or a job's folder in it)."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -148,7 +147,6 @@ def _folder(store: Store, job: str) -> Path:
             f"out={str(store.root)!r}: the folder {folder} cannot be made ({error.strerror}); choose "
             "another."
         ) from error
-    return folder
 
 
 def _choose(store: Store, job: str, command: str, stamp: str, version: str | None) -> Path:
@@ -243,15 +241,16 @@ def claim(
             this command.
     """
     store = Store(out)
-    store.job_folder(job)
+    folder = store.job_folder(job)
     if version is not None:
         check_name(version, "version")
-    folder = _folder(store, job)
+    _make(store, store.root)
     with store.lock.held():
         makes_job = read_job(folder) is None
         try:
             store.require_kind(job, kind)
-            folder.mkdir(exist_ok=True)
+            # under the lock, as a deletion removes it under the lock
+            _make(store, folder)
             sweep_job(folder)
             sweep_unrecorded(folder)
             if version is None:

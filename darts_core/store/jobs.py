@@ -296,7 +296,7 @@ class Store:
         Whoever calls it holds the store's lock.
         """
         folder = self.job_folder(job)
-        if self.versions(job):
+        if self.versions(job) or not folder.is_dir():
             return
         own = {JOB_RECORD, ".lock"}
         if {entry.name for entry in folder.iterdir()} <= own:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -16,6 +17,7 @@ from darts_core.errors import ConfigError, JobError
 from darts_core.runlog import read_json, write_json
 from darts_core.store.claim import claim as claim_any
 from darts_core.store.jobs import Store
+from darts_core.store.locks import FileLock
 from darts_core.store.version import Version
 
 
@@ -119,6 +121,25 @@ def test_a_root_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be made"):
         claim(tmp_path / "file", "job", command="search", stamp="aaa")
+
+
+def test_a_jobs_folder_is_made_under_the_lock_under_which_it_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acquire, seen = FileLock.acquire, []
+
+    def watched(lock: FileLock, *args: Any, **more: Any) -> bool:
+        seen.append((lock.path == Store(tmp_path).lock.path, (tmp_path / "job").exists()))
+        return acquire(lock, *args, **more)
+
+    monkeypatch.setattr(FileLock, "acquire", watched)
+    claim(tmp_path, "job", command="search", stamp="aaa").release()
+    assert seen[0] == (True, False)
+
+
+def test_a_job_that_another_process_deleted_meanwhile_is_dropped_in_peace(tmp_path: Path) -> None:
+    Store(tmp_path).drop_if_empty("gone")
+    assert not (tmp_path / "gone").exists()
 
 
 def test_a_claim_under_which_nothing_was_computed_can_be_undone(tmp_path: Path) -> None:

@@ -13,9 +13,8 @@ import yaml
 from torch import nn
 
 from darts_core import cli
-from darts_core.latency import default_batch_sizes, device_lock
+from darts_core.latency import default_batch_sizes
 from darts_core.latency.deployed import in_runtime
-from darts_core.latency.device import pinned_threads
 from darts_core.latency.turns import in_turn
 from darts_core.runlog import read_json, write_json
 from darts_core.sample_inputs import draw_inputs
@@ -158,8 +157,7 @@ def share_in_turn(
     device = torch.device("cpu")
     x = draw_inputs(input_shape, max(default_batch_sizes(device)), device=device)
     calls = [in_runtime(network.eval(), x, "onnx") for network in (model, base)]
-    with device_lock(device), pinned_threads(device):
-        pairs = in_turn(*calls, device=device, rounds=rounds, least=1)
+    pairs = in_turn(*calls, device=device, rounds=rounds, least=1)
     return statistics.median(own / its for own, its in pairs)
 
 

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import nn
 
 from darts_core import cli
 from darts_core.bench.results import write_results
-from darts_core.latency.deployed import onnx_bytes
+from darts_core.latency.deployed import in_runtime
+from darts_core.latency.turns import in_turn
 from darts_core.models.sequences import dscnn
 from darts_core.runlog import read_json, read_yaml, write_json
 from darts_core.train import load_model
@@ -42,6 +42,8 @@ TRAIN = {
     "drop_path": 0, "time_shift": 8,
 }  # fmt: skip
 MMACS = 1.0
+# in which the found network and all widths are sampled
+ROUNDS = 15
 
 
 def log_mel(x_NT: np.ndarray) -> np.ndarray:
@@ -96,37 +98,19 @@ def settings(node: str, values: dict[str, Any]) -> list[str]:
     return [f"{node}.{key}={value}" for key, value in values.items()]
 
 
-def session(network: nn.Module, sample: torch.Tensor) -> onnxruntime.InferenceSession:
-    """ONNX Runtime on one thread."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    content = onnx_bytes(network.eval(), sample)
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-
-
-def in_turn(
-    networks: dict[Any, nn.Module], shape: tuple[int, ...], rounds: int = 40
-) -> dict[Any, float]:
-    """Median milliseconds of one sample of each, taken in turn in one process."""
-    sample = torch.zeros(1, *shape)
-    sessions = {key: session(network, sample) for key, network in networks.items()}
-    taken: dict[Any, list[float]] = {key: [] for key in networks}
-    for _ in range(rounds):
-        for key, runner in sessions.items():
-            feed = {runner.get_inputs()[0].name: sample.numpy()}
-            runner.run(None, feed)
-            started = time.perf_counter()
-            for _ in range(10):
-                runner.run(None, feed)
-            taken[key].append((time.perf_counter() - started) * 100)
-    return {key: statistics.median(times) for key, times in taken.items()}
+def times_of(networks: dict[Any, nn.Module], shape: tuple[int, ...]) -> dict[Any, float]:
+    """Median milliseconds of one sample of each in ONNX Runtime on one thread, sampled in turn."""
+    x = torch.zeros(1, *shape)
+    calls = [in_runtime(network.eval(), x, "onnx", threads=1) for network in networks.values()]
+    rounds = zip(*in_turn(*calls, rounds=ROUNDS, seconds=0.01), strict=True)
+    return {key: statistics.median(times) for key, times in zip(networks, rounds, strict=True)}
 
 
 def as_slow(found: nn.Module, shape: tuple[int, ...], classes: int) -> tuple[int, dict[str, float]]:
     """The narrowest DS-CNN that takes at least as long, and the times of both."""
     widths = [*range(16, 64, 8), *range(64, 129, 16), *range(160, 385, 32)]
     networks: dict[Any, nn.Module] = {w: dscnn(classes, shape[0], w) for w in widths}
-    times = in_turn({"found": found, **networks}, shape)
+    times = times_of({"found": found, **networks}, shape)
     slower = [w for w in widths if times[w] >= times["found"]]
     width = slower[0] if slower else widths[-1]
     return width, {"found_ms": times["found"], "dscnn_ms": times[width]}

@@ -15,7 +15,6 @@ from torch import nn
 from darts_core.architecture import Architecture
 from darts_core.device import require_device
 from darts_core.latency.deployed import as_deployed, in_runtime, without_norms
-from darts_core.latency.device import device_lock, pinned_threads
 from darts_core.latency.measure import measure
 from darts_core.latency.timing import Timing
 from darts_core.latency.turns import in_turn
@@ -129,8 +128,7 @@ class NetworkTimer:
     def _beside(self, reference: Reference, call: Callable[[], Any], row: Timing) -> Timing:
         """`row` with what the ratio to the reference says, both sampled in turn."""
         other = self._reference_call(reference)
-        with device_lock(self.device), pinned_threads(self.device):
-            pairs = in_turn(call, other, device=self.device, rounds=_ROUNDS)
+        pairs = in_turn(call, other, device=self.device, rounds=_ROUNDS)
         ratios = [own / its for own, its in pairs]
         low, middle, high = reference.ms * np.quantile(ratios, [0.05, 0.5, 0.95])
         return replace(

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from darts_core.latency.device import device_lock, pinned_threads
 from darts_core.latency.timing import Timing
 from darts_core.latency.turns import in_turn
 
@@ -81,10 +80,9 @@ def levelled(
     least, most = _ROUNDS
     longest = max(_ROUND_SECONDS, *(row.median_ms / 1e3 for row in rows))
     rounds = max(least, min(most, round(seconds / longest)))
-    with device_lock(device), pinned_threads(device):
-        times_RN = np.log(
-            in_turn(*calls, device=device, rounds=rounds, seconds=_ROUND_SECONDS, least=_LEAST)
-        )
+    times_RN = np.log(
+        in_turn(*calls, device=device, rounds=rounds, seconds=_ROUND_SECONDS, least=_LEAST)
+    )
     # a round's pace is what most calls say, so that one interrupted sample moves it little
     pace_R1 = np.median(times_RN - np.median(times_RN, axis=0), axis=1, keepdims=True)
     in_turn_N = np.median(times_RN - pace_R1, axis=0)

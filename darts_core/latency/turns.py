@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from darts_core.device import require_device
+from darts_core.latency.device import device_lock, pinned_threads
 from darts_core.latency.samples import SETTLE_SECONDS, Sampler
 
 __all__ = ["added_in_turn", "in_turn"]
@@ -90,7 +91,7 @@ def in_turn(
     """Milliseconds of a call of each, sampled in turn: one tuple a round.
 
     The device's pace may change from round to round without changing the ratios or differences in a tuple.
-    Hold `device_lock` around a series.
+    The device's lock is held and this process's threads are pinned meanwhile.
 
     Args:
         calls: what is compared.
@@ -102,11 +103,12 @@ def in_turn(
             alone, where other work would interrupt the longer ones more often.
     """
     found = require_device(device)
-    samplers = [Sampler(call, found, clock) for call in calls]
     taken = []
-    for turn in range(rounds):
-        # the order changes, as the device may slow down while it is busy
-        order = samplers[::-1] if turn % 2 else samplers
-        times = {one: one.block(seconds, SETTLE_SECONDS, least) for one in order}
-        taken.append(tuple(times[one] for one in samplers))
+    with device_lock(found), pinned_threads(found):
+        samplers = [Sampler(call, found, clock) for call in calls]
+        for turn in range(rounds):
+            # the order changes, as the device may slow down while it is busy
+            order = samplers[::-1] if turn % 2 else samplers
+            times = {one: one.block(seconds, SETTLE_SECONDS, least) for one in order}
+            taken.append(tuple(times[one] for one in samplers))
     return taken

@@ -1,6 +1,8 @@
 """The timer: what it returns, what it refuses, and that nothing of ours runs beside it."""
 
+import contextlib
 import itertools
+import os
 import subprocess
 import sys
 import time
@@ -24,6 +26,7 @@ from darts_core.latency import (
     speedup,
 )
 from darts_core.latency import device as device_module
+from darts_core.latency import turns as turns_module
 from darts_core.latency.steady import levelled
 from darts_core.latency.turns import added_in_turn, in_turn
 
@@ -128,6 +131,30 @@ def test_a_difference_survives_a_changing_pace_and_what_spins_on(clock):
     pairs = in_turn(spinning(0.002), spinning(0.006), rounds=5)
     ratios = [b / a for a, b in pairs]
     assert ratios == pytest.approx([3.0] * 5, rel=0.05)
+
+
+def test_calls_in_turn_run_under_the_devices_lock_on_pinned_threads(clock, monkeypatch):
+    seen, bound = [], []
+
+    @contextlib.contextmanager
+    def lock(device):
+        seen.append(f"lock {device}")
+        yield
+        seen.append("free")
+
+    monkeypatch.setattr(turns_module, "device_lock", lock)
+    monkeypatch.setattr(device_module, "_bind", bound.append)
+
+    def call():
+        seen.append(len(bound))
+        clock.sleep(0.01)
+
+    in_turn(call, rounds=1, least=1)
+    assert (seen[0], seen[-1], set(seen[1:-1])) == ("lock cpu", "free", {1})
+    assert [len(cores) for cores in bound] == [
+        min(torch.get_num_threads(), len(os.sched_getaffinity(0))),
+        len(os.sched_getaffinity(0)),
+    ]
 
 
 def test_what_is_sure_is_not_sampled_any_more_and_what_is_not_is_sampled_longer(clock):

@@ -13,11 +13,8 @@ import yaml
 from torch import nn
 
 from darts_core import cli
-from darts_core.latency import default_batch_sizes
-from darts_core.latency.deployed import in_runtime
-from darts_core.latency.turns import in_turn
+from darts_core.latency.clock import ModelClock
 from darts_core.runlog import read_json, write_json
-from darts_core.sample_inputs import draw_inputs
 from darts_core.settings import TrainConfig
 from darts_core.train import load_model
 
@@ -154,11 +151,8 @@ def share_in_turn(
     A round samples both. One timing after the other differs by a tenth where the pace drifts, which decides
     which width fits a budget.
     """
-    device = torch.device("cpu")
-    x = draw_inputs(input_shape, max(default_batch_sizes(device)), device=device)
-    calls = [in_runtime(network.eval(), x, "onnx") for network in (model, base)]
-    pairs = in_turn(*calls, device=device, rounds=rounds, least=1)
-    return statistics.median(own / its for own, its in pairs)
+    clock = ModelClock(input_shape, torch.device("cpu"))
+    return statistics.median(clock.ratios(model, base, rounds))
 
 
 def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

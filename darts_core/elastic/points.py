@@ -15,7 +15,6 @@ from darts_core.elastic.device_clock import DeviceClock
 from darts_core.elastic.shrink import Family
 from darts_core.elastic.within import measure_chosen
 from darts_core.latency import Timing
-from darts_core.latency.steady import SteadyClock
 from darts_core.prune.finetune import fine_tune
 from darts_core.settings.shrink import Shrink
 from darts_core.supernet import count
@@ -143,7 +142,7 @@ def write_points(
     """
     if tuning is not None:
         _say_how_long(tuning, bundle)
-    steady = SteadyClock(clock, teacher, first)
+    steady = clock.beside(teacher, first)
     chosen = measure_chosen(family, steady, first.median_ms, folder / "measured.json", wanted)
     members = {} if tuning is None or elsewhere is None else _new(family, chosen, folder)
     took = elsewhere(members) if members and elsewhere is not None else {}

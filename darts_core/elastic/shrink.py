@@ -24,7 +24,6 @@ from darts_core.elastic.fit import fit_elastic, norm_batches
 from darts_core.elastic.network import Elastic, elastic
 from darts_core.elastic.norms import recalibrate
 from darts_core.elastic.sandwich import Sandwich
-from darts_core.latency.steady import SteadyClock
 from darts_core.metric import Metric
 from darts_core.prune.rounds import take_batches
 from darts_core.settings.shrink import Shrink
@@ -186,7 +185,7 @@ def measured_cost(
     if saved is not None:
         return cost, list(saved["checks"])
     whole = net.cut(net.largest)
-    steady = SteadyClock(clock, whole, clock(whole))
+    steady = clock.beside(whole, clock(whole))
     checks = fit_cost(cost, net, lambda network: steady(network).median_ms, seed=seed)
     runlog.write_json(
         path, {"schema_version": 1, **clock.described(), **cost.to_dict(), "checks": checks}

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -16,6 +15,7 @@ from darts_core.architecture import Architecture
 from darts_core.device import require_device
 from darts_core.latency.deployed import as_deployed, in_runtime, without_norms
 from darts_core.latency.measure import measure
+from darts_core.latency.steady import in_ratio
 from darts_core.latency.timing import Timing
 from darts_core.latency.turns import in_turn
 from darts_core.sample_inputs import draw_inputs
@@ -129,11 +129,7 @@ class NetworkTimer:
         """`row` with what the ratio to the reference says, both sampled in turn."""
         other = self._reference_call(reference)
         pairs = in_turn(call, other, device=self.device, rounds=_ROUNDS)
-        ratios = [own / its for own, its in pairs]
-        low, middle, high = reference.ms * np.quantile(ratios, [0.05, 0.5, 0.95])
-        return replace(
-            row, median_ms=float(middle), q05_ms=float(low), q95_ms=float(high), n=len(ratios)
-        )
+        return in_ratio(row, [own / its for own, its in pairs], reference.ms)
 
     def _as_paced(self, row: Timing, call: Callable[[], Any]) -> Timing:
         """`row`, taken on a quiet device, as it would be where the reference takes what it is known to take.

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from darts_core.errors import PruneError
-from darts_core.latency import Timing, default_batch_sizes, measure_model
+from darts_core.latency import Timing, default_batch_sizes
+from darts_core.latency.clock import ModelClock
 from darts_core.latency.steady import ALIKE, SteadyClock
 from darts_core.prune.budget import Budget, budget_ms
 from darts_core.prune.cost import LayerCosts
@@ -90,14 +91,7 @@ def prune_to_budget(
         raise PruneError(f"rounds={rounds} must be at least 1.")
     form = runtime or ("graph" if home.type == "cuda" else "onnx")
 
-    def timed(network: nn.Module) -> Timing:
-        rows = measure_model(
-            network, shape, batch_sizes=(size,), device=home, runtime=form,
-            max_seconds=seconds, warmup_seconds=seconds / 2,
-        )  # fmt: skip
-        return rows[size]
-
-    clock = timer or timed
+    clock = timer or ModelClock(shape, home, batch=size, runtime=form, seconds=seconds)
     work = copy.deepcopy(model).to(home).eval()
     if getattr(work, "auxiliary", None) is not None:
         work.auxiliary = None  # type: ignore[assignment]
@@ -107,7 +101,7 @@ def prune_to_budget(
         round_to or preferred_step(home), structure, bundle.task,
     )  # fmt: skip
     before = clock(work)
-    pruner.timer = SteadyClock(clock, work, before)
+    pruner.timer = _steady(clock, work, before)
     wanted = budget_ms(budget, before, pruner.timer, bundle)
     result = PruneResult(copy.deepcopy(work), before, before, wanted)
     _open(result, shape)
@@ -120,12 +114,22 @@ def prune_to_budget(
     _go(pruner, result, bundle, rounds, first, tuner, store)
     # side by side, so that the speed-up stands even if the device's speed has drifted
     first_ms = result.before.median_ms
-    result.before, result.after = clock(work), clock(result.model)
+    result.before = clock(work)
+    last = _steady(clock, work, result.before) if timer is None else clock
+    result.after = last(result.model)
     result.note = _note(result, result.before.median_ms / first_ms)
     if result.note:
         log.warning("%s", result.note)
     store.finish(result)
     return result
+
+
+def _steady(
+    clock: Callable[[nn.Module], Timing], reference: nn.Module, first: Timing
+) -> Callable[[nn.Module], Timing]:
+    if isinstance(clock, ModelClock):
+        return clock.beside(reference, first)
+    return SteadyClock(clock, reference, first)
 
 
 def _open(result: PruneResult, shape: tuple[int, ...]) -> None:

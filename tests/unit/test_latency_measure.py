@@ -27,7 +27,8 @@ from darts_core.latency import (
 )
 from darts_core.latency import device as device_module
 from darts_core.latency import turns as turns_module
-from darts_core.latency.steady import levelled
+from darts_core.latency.clock import ModelClock
+from darts_core.latency.steady import SteadyClock, levelled
 from darts_core.latency.turns import added_in_turn, in_turn
 
 FAST = {"warmup_seconds": 0.02, "max_seconds": 0.1}
@@ -384,3 +385,59 @@ def test_slow_calls_are_sampled_three_times_and_without_settling(device):
     calls = [counted(0, 0.05), counted(1, 0.05)]
     levelled([row(median_ms=50.0)] * 2, calls, device=torch.device("cpu"))
     assert counts == [2 + 7 * 4] * 2
+
+
+class Taking(nn.Module):
+    """A network of one number whose call takes some seconds on the made-up device."""
+
+    def __init__(self, call):
+        super().__init__()
+        self.weight, self.call = nn.Parameter(torch.ones(1)), call
+
+    def forward(self, x):
+        self.call()
+        return x * self.weight
+
+
+def test_a_network_beside_a_reference_has_their_ratio_however_the_pace_drifts(device):
+    clock = ModelClock((1, 2, 2), torch.device("cpu"), batch=1, runtime="eager", seconds=0.1)
+    reference, network = (Taking(device.call(seconds)).train() for seconds in (0.004, 0.001))
+    first = clock(reference)
+    device.clock.sleep(30.0)
+    assert (
+        clock(network).median_ms > 0.8 * first.median_ms
+    )  # one after the other: a quarter is meant
+    found = clock.beside(reference, first)(network)
+    assert found.median_ms == pytest.approx(0.25 * first.median_ms, rel=0.02)
+    assert found.q05_ms <= found.median_ms <= found.q95_ms
+    assert not found.flagged
+    assert reference.training
+    assert network.training
+
+
+def test_a_time_beside_a_disturbed_reference_is_as_unsure_as_that(device):
+    clock = ModelClock((1, 2, 2), torch.device("cpu"), batch=1, runtime="eager", seconds=0.1)
+    reference, network = (Taking(device.call(seconds)) for seconds in (0.004, 0.001))
+    disturbed = clock.beside(reference, row(median_ms=8.0, flagged=True, flag_reason="busy"))
+    found = disturbed(network)
+    assert found.median_ms == pytest.approx(2.0, rel=0.02)
+    assert found.flagged
+    assert "reference" in found.flag_reason
+    device.foreign = 1.5
+    own = clock.beside(reference, row(median_ms=8.0))(network)
+    assert own.flagged
+    assert "1.5 cores" in own.flag_reason
+
+
+def test_a_gpu_and_a_compiled_network_are_timed_again_beside_each_other():
+    for device, runtime in (("cuda", "graph"), ("cpu", "compile")):
+        clock = ModelClock((1, 2, 2), torch.device(device), batch=1, runtime=runtime)
+        clock.ratios = lambda *_: pytest.fail("sampled in turn")
+        asked = []
+        timings = iter((row(median_ms=3.0), row(median_ms=8.0)))
+        steady = SteadyClock(
+            lambda network, asked=asked, timings=timings: asked.append(network) or next(timings),
+            "reference", row(median_ms=4.0), clock.beside(nn.Identity(), row())._ratios,
+        )  # fmt: skip
+        assert steady("network").median_ms == pytest.approx(1.5)
+        assert asked == ["network", "reference"]

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from darts_core.latency.deployed import in_runtime
-from darts_core.latency.measure import default_batch_sizes, measure_model
-from darts_core.latency.steady import SteadyClock
+from darts_core.latency.measure import default_batch_sizes, measure, measure_model
+from darts_core.latency.steady import SteadyClock, in_ratio, rounds_for
 from darts_core.latency.timing import Timing
 from darts_core.latency.turns import in_turn
 from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["ModelClock"]
+
+# of the samples of one call in a round
+_ROUND_SECONDS = 0.03
 
 
 class ModelClock:
@@ -51,21 +56,52 @@ class ModelClock:
         )  # fmt: skip
         return rows[self.batch]
 
+    def ready(self, network: nn.Module) -> Callable[[], Any]:
+        """A function of nothing that runs a copy of the network, in its runtime, once.
+
+        It is a copy because the network is the caller's: its mode and device stay.
+        """
+        x = draw_inputs(self.input_shape, self.batch, device=self.device)
+        return in_runtime(copy.deepcopy(network).eval().to(self.device), x, self.runtime)
+
     def ratios(self, network: nn.Module, reference: nn.Module, rounds: int) -> list[float]:
         """The network's time over the reference's, once a round, in which both are sampled."""
-        x = draw_inputs(self.input_shape, self.batch, device=self.device)
-        calls = [
-            # copies, as both are the caller's: their mode and device stay
-            in_runtime(copy.deepcopy(one).eval().to(self.device), x, self.runtime)
-            for one in (network, reference)
-        ]
+        calls = self.ready(network), self.ready(reference)
         pairs = in_turn(*calls, device=self.device, rounds=rounds, least=1)
         return [own / its for own, its in pairs]
 
-    def beside(self, reference: nn.Module, first: Timing) -> SteadyClock:
+    def beside(self, reference: nn.Module, first: Timing) -> Callable[[nn.Module], Timing]:
         """A clock for comparisons with `reference`, whose time is `first`.
 
         Sampled in turn is what runs on a CPU as it was timed; a GPU keeps its pace.
         """
-        plain = self.device.type == "cpu" and self.runtime in ("eager", "onnx")
-        return SteadyClock(self, reference, first, self.ratios if plain else None)
+        if self.device.type == "cpu" and self.runtime in ("eager", "onnx"):
+            return _Beside(self, reference, first)
+        return SteadyClock(self, reference, first)
+
+
+class _Beside:
+    """The reference's time, times the ratio to it of samples taken in turn."""
+
+    def __init__(self, clock: ModelClock, reference: nn.Module, first: Timing) -> None:
+        self._clock, self._reference, self._first = clock, reference, first
+        self._other: Callable[[], Any] | None = None
+
+    def __call__(self, network: nn.Module) -> Timing:
+        """The network's time."""
+        if self._other is None:  # made ready once, as every network is compared with it
+            self._other = self._clock.ready(self._reference)
+        clock, first, call = self._clock, self._first, self._clock.ready(network)
+        row = measure(
+            call, device=clock.device, runtime=clock.runtime, batch=clock.batch,
+            max_seconds=clock.seconds, warmup_seconds=clock.seconds / 2,
+        )  # fmt: skip
+        pairs = in_turn(
+            call, self._other, device=clock.device, seconds=_ROUND_SECONDS, least=1,
+            rounds=rounds_for(max(row.median_ms, first.median_ms) / 1e3, 2 * clock.seconds),
+        )  # fmt: skip
+        found = in_ratio(row, [own / its for own, its in pairs], first.median_ms)
+        reason = row.flag_reason
+        if first.flagged and not row.flagged:
+            reason = f"the reference: {first.flag_reason}"
+        return replace(found, flagged=row.flagged or first.flagged, flag_reason=reason)

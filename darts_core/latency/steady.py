@@ -1,7 +1,8 @@
 """Times that stay comparable where a device's pace changes: something of known time is timed beside each.
 
-`SteadyClock` is for networks that are compared with one of known time, one after another; `levelled` is for
-all calls of a table, which are sampled in turn. `NetworkTimer` samples a searched network and a reference so.
+`SteadyClock` is for networks that can only be timed as a whole, by a clock of the caller's; `levelled` is for
+all calls of a table, which are sampled in turn. `ModelClock.beside` and `NetworkTimer` sample a network and a
+reference so.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import nn
 from darts_core.latency.timing import Timing
 from darts_core.latency.turns import in_turn
 
-__all__ = ["ALIKE", "SteadyClock", "in_ratio", "levelled"]
+__all__ = ["ALIKE", "SteadyClock", "in_ratio", "levelled", "rounds_for"]
 
 # two timings of one network at one pace differ by less
 ALIKE = 0.15
@@ -28,44 +29,27 @@ _LEAST = 1
 
 
 class SteadyClock:
-    """A clock for comparisons with a reference whose time is known, for a device whose pace changes.
+    """A clock for comparisons: where the device's pace has changed, times are scaled to the first one's.
 
-    A pace may change without any load to be seen (another guest of the same host, the processor's clock), so
-    load alone is not asked. Where both can be sampled in turn, a network's time is the reference's, times
-    the median ratio; else the reference is timed again beside every network, and times are scaled where the
-    pace has changed.
+    The reference is timed again beside every network. A pace may change without any load to be seen (another
+    guest of the same host, the clock of the processor), so load alone is not asked.
 
     Args:
         clock: times a network.
         reference: the network that is compared with.
-        first: its time, to whose pace others are brought.
-        ratios: called with (network, reference, rounds); times of the one over those of the other.
+        first: its time, to whose pace others are scaled.
     """
 
     def __init__(
-        self,
-        clock: Callable[[nn.Module], Timing],
-        reference: nn.Module,
-        first: Timing,
-        ratios: Callable[[nn.Module, nn.Module, int], Sequence[float]] | None = None,
+        self, clock: Callable[[nn.Module], Timing], reference: nn.Module, first: Timing
     ) -> None:
         self._clock, self._reference, self._first = clock, reference, first
-        self._ratios = ratios
 
     def __call__(self, network: nn.Module) -> Timing:
         """The network's time."""
         row = self._clock(network)
-        disturbed = row.flagged or self._first.flagged
-        if self._ratios is not None:
-            rounds = _rounds(max(row.median_ms, self._first.median_ms) / 1e3)
-            found = in_ratio(
-                row, self._ratios(network, self._reference, rounds), self._first.median_ms
-            )
-            reason = "" if row.flagged else self._first.flag_reason
-            if reason:
-                found = replace(found, flag_reason=f"the reference: {reason}")
-            return replace(found, flagged=disturbed)
         scale = self._first.median_ms / self._clock(self._reference).median_ms
+        disturbed = row.flagged or self._first.flagged
         if not disturbed and abs(scale - 1.0) <= ALIKE:
             return row
         reason = f"{row.flag_reason}; scaled by the unpruned network's time".lstrip("; ")
@@ -86,8 +70,8 @@ def in_ratio(row: Timing, ratios: Sequence[float], reference_ms: float) -> Timin
     )
 
 
-def _rounds(longest: float, seconds: float = 2.0) -> int:
-    """In which calls of at most `longest` seconds are sampled, each for about `seconds` in all."""
+def rounds_for(longest: float, seconds: float = 2.0) -> int:
+    """Rounds in which calls of at most `longest` seconds are sampled, each for about `seconds` in all."""
     least, most = _ROUNDS
     return max(least, min(most, round(seconds / max(_ROUND_SECONDS, longest))))
 
@@ -114,7 +98,7 @@ def levelled(
     """
     if device.type != "cpu" or len(rows) < 2:
         return list(rows)
-    rounds = _rounds(max(row.median_ms for row in rows) / 1e3, seconds)
+    rounds = rounds_for(max(row.median_ms for row in rows) / 1e3, seconds)
     times_RN = np.log(
         in_turn(*calls, device=device, rounds=rounds, seconds=_ROUND_SECONDS, least=_LEAST)
     )

@@ -28,7 +28,7 @@ from darts_core.latency import (
 from darts_core.latency import device as device_module
 from darts_core.latency import turns as turns_module
 from darts_core.latency.clock import ModelClock
-from darts_core.latency.steady import SteadyClock, levelled
+from darts_core.latency.steady import levelled
 from darts_core.latency.turns import added_in_turn, in_turn
 
 FAST = {"warmup_seconds": 0.02, "max_seconds": 0.1}
@@ -429,15 +429,21 @@ def test_a_time_beside_a_disturbed_reference_is_as_unsure_as_that(device):
     assert "1.5 cores" in own.flag_reason
 
 
-def test_a_gpu_and_a_compiled_network_are_timed_again_beside_each_other():
-    for device, runtime in (("cuda", "graph"), ("cpu", "compile")):
-        clock = ModelClock((1, 2, 2), torch.device(device), batch=1, runtime=runtime)
-        clock.ratios = lambda *_: pytest.fail("sampled in turn")
-        asked = []
-        timings = iter((row(median_ms=3.0), row(median_ms=8.0)))
-        steady = SteadyClock(
-            lambda network, asked=asked, timings=timings: asked.append(network) or next(timings),
-            "reference", row(median_ms=4.0), clock.beside(nn.Identity(), row())._ratios,
-        )  # fmt: skip
-        assert steady("network").median_ms == pytest.approx(1.5)
-        assert asked == ["network", "reference"]
+@pytest.mark.parametrize(("device", "runtime"), [("cuda", "graph"), ("cpu", "compile")])
+def test_what_is_not_sampled_in_turn_is_scaled_by_the_references_time(device, runtime, monkeypatch):
+    timings = {"network": row(median_ms=3.0), "reference": row(median_ms=8.0)}
+    monkeypatch.setattr(ModelClock, "__call__", lambda self, network: timings[network])
+    clock = ModelClock((1, 2, 2), torch.device(device), batch=1, runtime=runtime)
+    found = clock.beside("reference", row(median_ms=4.0))("network")
+    assert found.median_ms == pytest.approx(1.5)
+
+
+def test_the_reference_is_made_ready_once(device, monkeypatch):
+    clock = ModelClock((1, 2, 2), torch.device("cpu"), batch=1, runtime="eager", seconds=0.1)
+    made, ready = [], clock.ready
+    monkeypatch.setattr(clock, "ready", lambda network: made.append(network) or ready(network))
+    networks = [Taking(device.call(0.001)) for _ in range(3)]
+    steady = clock.beside(networks[0], row(median_ms=1.0))
+    for network in networks[1:]:
+        steady(network)
+    assert made == networks

@@ -13,7 +13,7 @@ from darts_core.device import require_device
 from darts_core.latency.device import device_lock, pinned_threads
 from darts_core.latency.samples import SETTLE_SECONDS, Sampler
 
-__all__ = ["added_in_turn", "in_turn"]
+__all__ = ["added_in_turn", "clock_in_turn", "in_turn"]
 
 # a difference is taken in so many rounds at least and at most
 _ROUNDS = (3, 8)
@@ -80,6 +80,16 @@ class _Difference:
         return error <= _SURE * statistics.median(self._whole)
 
 
+def clock_in_turn(device: torch.device) -> Callable[[], float] | None:
+    """For `in_turn`, where calls use as many threads as torch does: with one thread its processor time.
+
+    Other work on the same core interrupts a longer call more often, so that by the wall clock a shorter one
+    looks better than it is. None: the wall clock.
+    """
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    return time.thread_time if alone else None
+
+
 def in_turn(
     *calls: Callable[[], Any],
     device: str | torch.device = "cpu",
@@ -99,8 +109,7 @@ def in_turn(
         rounds: tuples to take.
         seconds: time for the samples of one call in one round.
         least: samples of one call in one round, however long they take.
-        clock: of a CPU, `time.perf_counter` by default; `time.thread_time` for calls that run in this thread
-            alone, where other work would interrupt the longer ones more often.
+        clock: of a CPU, `time.perf_counter` by default; see `clock_in_turn`.
     """
     found = require_device(device)
     taken = []

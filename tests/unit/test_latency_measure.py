@@ -29,7 +29,7 @@ from darts_core.latency import device as device_module
 from darts_core.latency import turns as turns_module
 from darts_core.latency.clock import ModelClock
 from darts_core.latency.steady import levelled
-from darts_core.latency.turns import added_in_turn, in_turn
+from darts_core.latency.turns import added_in_turn, clock_in_turn, in_turn
 
 FAST = {"warmup_seconds": 0.02, "max_seconds": 0.1}
 
@@ -156,6 +156,15 @@ def test_calls_in_turn_run_under_the_devices_lock_on_pinned_threads(clock, monke
         min(torch.get_num_threads(), len(os.sched_getaffinity(0))),
         len(os.sched_getaffinity(0)),
     ]
+
+
+def test_calls_on_one_thread_are_compared_by_their_processor_time(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert clock_in_turn(torch.device("cpu")) is time.thread_time
+    assert clock_in_turn(torch.device("cuda", 0)) is None
+    # the time of more threads is not that of the caller's
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert clock_in_turn(torch.device("cpu")) is None
 
 
 def test_what_is_sure_is_not_sampled_any_more_and_what_is_not_is_sampled_longer(clock):

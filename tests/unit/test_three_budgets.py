@@ -142,7 +142,7 @@ def test_a_stage_that_fails_ends_the_benchmark_with_its_status(tmp_path, monkeyp
 def test_a_share_is_the_median_of_ratios_of_samples_taken_in_turn(monkeypatch):
     asked = []
 
-    def in_turn(*calls, device, rounds, least):
+    def in_turn(*calls, device, rounds, least, clock):
         asked.append((len(calls), rounds))
         assert all(call() is not None for call in calls)
         # the pace changes by the round, and one sample was interrupted

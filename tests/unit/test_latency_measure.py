@@ -52,6 +52,7 @@ class Clock:
     def __init__(self, monkeypatch):
         self.now = 100.0
         monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(time, "thread_time", lambda: self.now)
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
     def sleep(self, seconds):
@@ -374,7 +375,11 @@ def test_a_single_row_and_the_rows_of_a_gpu_stay_as_they_are():
     assert levelled(rows[:1], [never], device=torch.device("cpu")) == rows[:1]
 
 
-def test_slow_calls_are_sampled_three_times_and_without_settling(device):
+@pytest.mark.parametrize(("threads", "settling"), [(1, 0), (2, 2)])
+def test_slow_calls_are_sampled_three_times_and_without_settling(
+    device, monkeypatch, threads, settling
+):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     counts = [0, 0]
 
     def counted(index, seconds):
@@ -389,11 +394,11 @@ def test_slow_calls_are_sampled_three_times_and_without_settling(device):
     first, second = levelled(rows, calls, device=torch.device("cpu"))
     assert second.median_ms == pytest.approx(2.0 * first.median_ms)
     assert counts == [2 + 3, 2 + 3]  # two calls to warm up, and one a round
-    # of 50 ms: while the other's threads settle two calls, then two samples, in each of seven rounds
+    # of 50 ms: in each of seven rounds two calls while the other's threads settle, if any, then two samples
     counts[:] = [0, 0]
     calls = [counted(0, 0.05), counted(1, 0.05)]
     levelled([row(median_ms=50.0)] * 2, calls, device=torch.device("cpu"))
-    assert counts == [2 + 7 * 4] * 2
+    assert counts == [2 + 7 * (settling + 2)] * 2
 
 
 class Taking(nn.Module):

@@ -8,8 +8,8 @@ processor time of `--trainings` trainings of ResNet-18, all included, and as man
 of its networks, whose settings all its trainings share:
 
 * `ours`: a search that aims at the eighth, with finalists; what it found, in the largest width within that;
-  tuning; one training, whose network serves the larger budgets, too (with one more in a wider form for each,
-  the wider ones were no more accurate in any run, and took a third to a half of the time);
+  tuning; one training, whose network serves the larger budgets, too (a wider form for a half of the time was
+  more accurate in no run, and took a third to a half of the seconds);
 * `scaled`: the widest ResNet-18 for each budget as measured; tuning (of the widest); three trainings;
 * `random`: the same with random networks of the space within the eighth, trained briefly, the best on val of
   which is taken, instead of a search;

@@ -14,7 +14,7 @@ from darts_core.latency.deployed import in_runtime
 from darts_core.latency.measure import default_batch_sizes, measure, measure_model
 from darts_core.latency.steady import SteadyClock, in_ratio, rounds_for
 from darts_core.latency.timing import Timing
-from darts_core.latency.turns import clock_in_turn, in_turn
+from darts_core.latency.turns import ratios_in_turn
 from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["ModelClock"]
@@ -67,9 +67,7 @@ class ModelClock:
     def ratios(self, network: nn.Module, reference: nn.Module, rounds: int) -> list[float]:
         """The network's time over the reference's, once a round, in which both are sampled."""
         calls = self.ready(network), self.ready(reference)
-        clock = clock_in_turn(self.device)
-        pairs = in_turn(*calls, device=self.device, rounds=rounds, least=1, clock=clock)
-        return [own / its for own, its in pairs]
+        return ratios_in_turn(*calls, device=self.device, rounds=rounds, least=1)
 
     def beside(self, reference: nn.Module, first: Timing) -> Callable[[nn.Module], Timing]:
         """A clock for comparisons with `reference`, whose time is `first`.
@@ -97,12 +95,11 @@ class _Beside:
             call, device=clock.device, runtime=clock.runtime, batch=clock.batch,
             max_seconds=clock.seconds, warmup_seconds=clock.seconds / 2,
         )  # fmt: skip
-        pairs = in_turn(
+        ratios = ratios_in_turn(
             call, self._other, device=clock.device, seconds=_ROUND_SECONDS, least=1,
             rounds=rounds_for(max(row.median_ms, first.median_ms) / 1e3, 2 * clock.seconds),
-            clock=clock_in_turn(clock.device),
         )  # fmt: skip
-        found = in_ratio(row, [own / its for own, its in pairs], first.median_ms)
+        found = in_ratio(row, ratios, first.median_ms)
         reason = row.flag_reason
         if first.flagged and not row.flagged:
             reason = f"the reference: {first.flag_reason}"

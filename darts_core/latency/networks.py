@@ -17,7 +17,7 @@ from darts_core.latency.deployed import as_deployed, in_runtime, without_norms
 from darts_core.latency.measure import measure
 from darts_core.latency.steady import in_ratio
 from darts_core.latency.timing import Timing
-from darts_core.latency.turns import clock_in_turn, in_turn
+from darts_core.latency.turns import ratios_in_turn
 from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["NetworkTimer", "Reference"]
@@ -128,9 +128,8 @@ class NetworkTimer:
     def _beside(self, reference: Reference, call: Callable[[], Any], row: Timing) -> Timing:
         """`row` with what the ratio to the reference says, both sampled in turn."""
         other = self._reference_call(reference)
-        clock = clock_in_turn(self.device)
-        pairs = in_turn(call, other, device=self.device, rounds=_ROUNDS, clock=clock)
-        return in_ratio(row, [own / its for own, its in pairs], reference.ms)
+        ratios = ratios_in_turn(call, other, device=self.device, rounds=_ROUNDS)
+        return in_ratio(row, ratios, reference.ms)
 
     def _as_paced(self, row: Timing, call: Callable[[], Any]) -> Timing:
         """`row`, taken on a quiet device, as it would be where the reference takes what it is known to take.

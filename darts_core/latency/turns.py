@@ -13,7 +13,7 @@ from darts_core.device import require_device
 from darts_core.latency.device import device_lock, pinned_threads
 from darts_core.latency.samples import SETTLE_SECONDS, Sampler
 
-__all__ = ["added_in_turn", "clock_in_turn", "in_turn"]
+__all__ = ["added_in_turn", "clock_in_turn", "in_turn", "ratios_in_turn"]
 
 # a difference is taken in so many rounds at least and at most
 _ROUNDS = (3, 8)
@@ -123,3 +123,23 @@ def in_turn(
             times = {one: one.block(seconds, settle, least) for one in order}
             taken.append(tuple(times[one] for one in samplers))
     return taken
+
+
+def ratios_in_turn(
+    call: Callable[[], Any],
+    other: Callable[[], Any],
+    *,
+    device: str | torch.device = "cpu",
+    rounds: int = 5,
+    seconds: float = 0.06,
+    least: int = 5,
+) -> list[float]:
+    """What `call` takes over what `other` takes, once a round, by `clock_in_turn`.
+
+    Both are to use as many threads as torch does; the rest is as in `in_turn`.
+    """
+    clock = clock_in_turn(require_device(device))
+    pairs = in_turn(
+        call, other, device=device, rounds=rounds, seconds=seconds, least=least, clock=clock
+    )
+    return [own / its for own, its in pairs]

@@ -9,7 +9,7 @@ import yaml
 from benchmarks import elastic_case, three_budgets
 from benchmarks.three_budgets import RECIPE, TRIED, Contest, summary
 from darts_core.commands.compose import compose, session
-from darts_core.latency import clock as clock_module
+from darts_core.latency import turns as turns_module
 from darts_core.runlog import read_json, write_json
 from darts_core.stages.inputs import load_bundle
 
@@ -142,13 +142,13 @@ def test_a_stage_that_fails_ends_the_benchmark_with_its_status(tmp_path, monkeyp
 def test_a_share_is_the_median_of_ratios_of_samples_taken_in_turn(monkeypatch):
     asked = []
 
-    def in_turn(*calls, device, rounds, least, clock):
+    def in_turn(*calls, rounds, **_):
         asked.append((len(calls), rounds))
         assert all(call() is not None for call in calls)
         # the pace changes by the round, and one sample was interrupted
         return [(1.0, 8.0), (2.0, 16.0), (9.0, 12.0), (1.0, 8.0), (1.1, 8.0)]
 
-    monkeypatch.setattr(clock_module, "in_turn", in_turn)
+    monkeypatch.setattr(turns_module, "in_turn", in_turn)
     small, large = torch.nn.Conv2d(1, 2, 3), torch.nn.Conv2d(1, 4, 3)
     assert elastic_case.share_in_turn(small, large, (1, 8, 8), 5) == 0.125
     assert asked == [(2, 5)]

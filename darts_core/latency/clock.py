@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from darts_core.latency.deployed import in_runtime
+from darts_core.latency.deployed import in_runtime, settle_seconds
 from darts_core.latency.measure import default_batch_sizes, measure, measure_model
 from darts_core.latency.steady import SteadyClock, in_ratio, rounds_for
 from darts_core.latency.timing import Timing
@@ -67,7 +67,8 @@ class ModelClock:
     def ratios(self, network: nn.Module, reference: nn.Module, rounds: int) -> list[float]:
         """The network's time over the reference's, once a round, in which both are sampled."""
         calls = self.ready(network), self.ready(reference)
-        return ratios_in_turn(*calls, device=self.device, rounds=rounds, least=1)
+        settle = settle_seconds(self.runtime)
+        return ratios_in_turn(*calls, device=self.device, rounds=rounds, least=1, settle=settle)
 
     def beside(self, reference: nn.Module, first: Timing) -> Callable[[nn.Module], Timing]:
         """A clock for comparisons with `reference`, whose time is `first`.
@@ -97,6 +98,7 @@ class _Beside:
         )  # fmt: skip
         ratios = ratios_in_turn(
             call, self._other, device=clock.device, seconds=_ROUND_SECONDS, least=1,
+            settle=settle_seconds(clock.runtime),
             rounds=rounds_for(max(row.median_ms, first.median_ms) / 1e3, 2 * clock.seconds),
         )  # fmt: skip
         found = in_ratio(row, ratios, first.median_ms)

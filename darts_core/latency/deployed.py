@@ -9,8 +9,10 @@ from __future__ import annotations
 import copy
 import io
 import logging
+import re
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -21,21 +23,30 @@ from torch.overrides import TorchFunctionMode
 
 from darts_core.errors import LatencyError
 from darts_core.latency.norms import CONVOLUTIONS, rest_of_norm
+from darts_core.latency.samples import SETTLE_SECONDS
 from darts_core.ops.macs import without_fast_attention
 
 __all__ = [
     "DTYPES",
     "RUNTIMES",
+    "SPIN_MICROSECONDS",
     "as_deployed",
     "in_runtime",
     "keep_constants",
     "onnx_bytes",
     "onnx_call",
+    "settle_seconds",
     "skip_dead",
     "without_norms",
 ]
 
 log = logging.getLogger("darts_core")
+SPIN_MICROSECONDS = 2000
+"""How long the threads of a session that is timed spin after a call."""
+# when they sleep for sure
+_ASLEEP_SECONDS = 0.005
+# an older ONNX Runtime is not known to heed the setting
+_HEEDED_SINCE = (1, 32)
 RUNTIMES = ("eager", "onnx", "compile", "graph")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -226,12 +237,26 @@ def onnx_call(
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3
+    # the next call of a sample comes sooner, another session's not: it waits for `settle_seconds`
+    options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_MICROSECONDS))
     try:
         session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's kinds are not exported by name
         raise _unfit(name, error) from error
     feed = {"x": x.cpu().numpy()} if session.get_inputs() else {}
     return lambda: session.run(None, feed)
+
+
+def settle_seconds(runtime: str) -> float:
+    """How long the threads of a call of `in_runtime` may keep the cores after it."""
+    if runtime != "onnx":
+        return SETTLE_SECONDS
+    with suppress(ImportError):
+        from onnxruntime import __version__ as version
+
+        if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) >= _HEEDED_SINCE:
+            return _ASLEEP_SECONDS
+    return SETTLE_SECONDS
 
 
 def _unfit(what: nn.Module | str, error: Exception) -> LatencyError:

@@ -13,7 +13,7 @@ from torch import nn
 
 from darts_core.architecture import Architecture
 from darts_core.device import require_device
-from darts_core.latency.deployed import as_deployed, in_runtime, without_norms
+from darts_core.latency.deployed import as_deployed, in_runtime, settle_seconds, without_norms
 from darts_core.latency.measure import measure
 from darts_core.latency.steady import in_ratio
 from darts_core.latency.timing import Timing
@@ -128,7 +128,9 @@ class NetworkTimer:
     def _beside(self, reference: Reference, call: Callable[[], Any], row: Timing) -> Timing:
         """`row` with what the ratio to the reference says, both sampled in turn."""
         other = self._reference_call(reference)
-        ratios = ratios_in_turn(call, other, device=self.device, rounds=_ROUNDS)
+        ratios = ratios_in_turn(
+            call, other, device=self.device, rounds=_ROUNDS, settle=settle_seconds(self.runtime)
+        )
         return in_ratio(row, ratios, reference.ms)
 
     def _as_paced(self, row: Timing, call: Callable[[], Any]) -> Timing:

@@ -12,7 +12,6 @@ from torch import nn
 from darts_core.latency import device as _device
 from darts_core.latency.deployed import as_deployed, in_runtime
 from darts_core.latency.measure import FOREIGN_CORES
-from darts_core.latency.samples import SETTLE_SECONDS
 from darts_core.latency.turns import added_in_turn
 
 __all__ = ["REWRITING", "ROUND_SECONDS", "Timed", "groups_of", "time_group"]
@@ -97,7 +96,7 @@ def _hands_on(module: nn.Module, x: torch.Tensor) -> bool:
 
 
 def time_group(
-    group: Group, device: torch.device, *, seconds: float, settle: bool
+    group: Group, device: torch.device, *, seconds: float, settle: float
 ) -> tuple[dict[str, float], bool]:
     """(key -> milliseconds, whether other work disturbed them twice).
 
@@ -105,14 +104,13 @@ def time_group(
         group: of `groups_of`.
         device: where; hold its lock.
         seconds: time for the samples of one call in one round.
-        settle: whether one call's threads may keep the cores for a while after it.
+        settle: seconds for which one call's threads may keep the cores after it.
     """
     found, disturbed = dict.fromkeys(group.free, _LEAST_MS), False
     for _ in range(2 if group.calls else 0):
         load = _device.Load()
         times = added_in_turn(
-            group.base, list(group.calls.values()), device=device, seconds=seconds,
-            settle=SETTLE_SECONDS if settle else 0.0,
+            group.base, list(group.calls.values()), device=device, seconds=seconds, settle=settle,
         )  # fmt: skip
         found |= {k: max(ms, _LEAST_MS) for k, ms in zip(group.calls, times, strict=True)}
         disturbed = device.type == "cpu" and load.foreign() > FOREIGN_CORES

@@ -12,8 +12,8 @@ import torch
 
 __all__ = ["SETTLE_SECONDS", "Sampler", "captured", "cpu_sample", "cuda_sample"]
 
-# the threads of another session of ONNX Runtime spin about so long before they sleep
 SETTLE_SECONDS = 0.06
+"""The threads of a session of ONNX Runtime spin about so long after a call before they sleep."""
 # calls of so many times that length need no settling
 _LONG = 10
 _GRAPH_CALLS = 20

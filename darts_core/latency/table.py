@@ -22,7 +22,7 @@ from darts_core import runlog
 from darts_core.device import require_device
 from darts_core.errors import DartsError, LatencyError
 from darts_core.latency import device as _device
-from darts_core.latency.deployed import DTYPES, RUNTIMES, without_norms
+from darts_core.latency.deployed import DTYPES, RUNTIMES, settle_seconds, without_norms
 from darts_core.latency.edge_shapes import Place, find_places
 from darts_core.latency.measure import default_batch_sizes
 from darts_core.latency.rows import REWRITING, ROUND_SECONDS, Timed, groups_of, time_group
@@ -250,7 +250,8 @@ def fill_table(
     if missing:
         log.info("timing %d of %d rows of the latency table", len(missing), len(wanted))
     # a session of one thread has no others that could go on spinning
-    settle = table.runtime == "onnx" and table.threads != 1
+    spins = table.runtime == "onnx" and table.threads != 1
+    settle = settle_seconds(table.runtime) if spins else 0.0
     started = saved = time.monotonic()
     done = len(wanted) - len(missing)
     if progress is not None:

@@ -96,6 +96,7 @@ def in_turn(
     rounds: int = 5,
     seconds: float = 0.06,
     least: int = 5,
+    settle: float = SETTLE_SECONDS,
     clock: Callable[[], float] | None = None,
 ) -> list[tuple[float, ...]]:
     """Milliseconds of a call of each, sampled in turn: one tuple a round.
@@ -109,13 +110,14 @@ def in_turn(
         rounds: tuples to take.
         seconds: time for the samples of one call in one round.
         least: samples of one call in one round, however long they take.
+        settle: seconds for which another call's threads may keep the cores after it.
         clock: of a CPU, `time.perf_counter` by default; see `clock_in_turn`.
     """
     found = require_device(device)
     taken = []
     with device_lock(found), pinned_threads(found) as threads:
         # a call on one thread leaves no threads that spin on
-        settle = 0.0 if found.type == "cpu" and threads == 1 else SETTLE_SECONDS
+        settle = 0.0 if found.type == "cpu" and threads == 1 else settle
         samplers = [Sampler(call, found, clock) for call in calls]
         for turn in range(rounds):
             # the order changes, as the device may slow down while it is busy
@@ -133,6 +135,7 @@ def ratios_in_turn(
     rounds: int = 5,
     seconds: float = 0.06,
     least: int = 5,
+    settle: float = SETTLE_SECONDS,
 ) -> list[float]:
     """What `call` takes over what `other` takes, once a round, by `clock_in_turn`.
 
@@ -140,6 +143,7 @@ def ratios_in_turn(
     """
     clock = clock_in_turn(require_device(device))
     pairs = in_turn(
-        call, other, device=device, rounds=rounds, seconds=seconds, least=least, clock=clock
-    )
+        call, other, device=device, rounds=rounds, seconds=seconds, least=least, settle=settle,
+        clock=clock,
+    )  # fmt: skip
     return [own / its for own, its in pairs]

@@ -12,15 +12,12 @@ from torch import nn
 
 from darts_core.latency.deployed import in_runtime, settle_seconds
 from darts_core.latency.measure import default_batch_sizes, measure, measure_model
-from darts_core.latency.steady import SteadyClock, in_ratio, rounds_for
+from darts_core.latency.steady import SteadyClock, in_turn_with
 from darts_core.latency.timing import Timing
 from darts_core.latency.turns import ratios_in_turn
 from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["ModelClock"]
-
-# of the samples of one call in a round
-_ROUND_SECONDS = 0.03
 
 
 class ModelClock:
@@ -96,12 +93,9 @@ class _Beside:
             call, device=clock.device, runtime=clock.runtime, batch=clock.batch,
             max_seconds=clock.seconds, warmup_seconds=clock.seconds / 2,
         )  # fmt: skip
-        ratios = ratios_in_turn(
-            call, self._other, device=clock.device, seconds=_ROUND_SECONDS, least=1,
-            settle=settle_seconds(clock.runtime),
-            rounds=rounds_for(max(row.median_ms, first.median_ms) / 1e3, 2 * clock.seconds),
-        )  # fmt: skip
-        found = in_ratio(row, ratios, first.median_ms)
+        found = in_turn_with(
+            self._other, first.median_ms, row, call, device=clock.device, seconds=clock.seconds
+        )
         reason = row.flag_reason
         if first.flagged and not row.flagged:
             reason = f"the reference: {first.flag_reason}"

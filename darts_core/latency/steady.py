@@ -1,8 +1,8 @@
 """Times that stay comparable where a device's pace changes: something of known time is timed beside each.
 
 `SteadyClock` is for networks that can only be timed as a whole, by a clock of the caller's; `levelled` is for
-all calls of a table, which are sampled in turn. `ModelClock.beside` and `NetworkTimer` sample a network and a
-reference so.
+all calls of a table, and `in_turn_with` for a network and the one that it is compared with, both sampled in
+turn.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ import numpy as np
 import torch
 from torch import nn
 
+from darts_core.latency.deployed import settle_seconds
 from darts_core.latency.timing import Timing
-from darts_core.latency.turns import in_turn
+from darts_core.latency.turns import in_turn, ratios_in_turn
 
-__all__ = ["ALIKE", "SteadyClock", "in_ratio", "levelled", "rounds_for"]
+__all__ = ["ALIKE", "SteadyClock", "in_turn_with", "levelled"]
 
 # two timings of one network at one pace differ by less
 ALIKE = 0.15
 # rounds in which all calls of a table are sampled, at least and at most, and the time of one call in a round
 _ROUNDS, _ROUND_SECONDS = (3, 7), 0.06
+# the same of two calls
+_PAIR_SECONDS = 0.03
 # samples of a call in one round, however long they take
 _LEAST = 1
 
@@ -56,21 +59,37 @@ class SteadyClock:
         return replace(row.scaled(scale), flagged=disturbed, flag_reason=reason)
 
 
-def in_ratio(row: Timing, ratios: Sequence[float], reference_ms: float) -> Timing:
-    """`row` as its ratios to a reference of known time say: median, 5 and 95 % quantiles.
+def in_turn_with(
+    other: Callable[[], Any],
+    other_ms: float,
+    row: Timing,
+    call: Callable[[], Any],
+    *,
+    device: torch.device,
+    seconds: float,
+) -> Timing:
+    """`row` as its call's ratios to another's of known time say: median, 5 and 95 % quantiles.
 
     Args:
+        other: what is compared with, of `in_runtime` as `call` is.
+        other_ms: what it takes.
         row: of the call.
-        ratios: its times over the reference's, sampled in turn.
-        reference_ms: what the reference takes.
+        call: what `row` is a timing of.
+        device: where.
+        seconds: for the samples of one call, in all: at most seven rounds.
     """
-    low, middle, high = reference_ms * np.quantile(ratios, [0.05, 0.5, 0.95])
+    ratios = ratios_in_turn(
+        call, other, device=device, seconds=_PAIR_SECONDS, least=_LEAST,
+        rounds=_rounds_for(max(row.median_ms, other_ms) / 1e3, 2 * seconds),
+        settle=settle_seconds(row.runtime),
+    )  # fmt: skip
+    low, middle, high = other_ms * np.quantile(ratios, [0.05, 0.5, 0.95])
     return replace(
         row, median_ms=float(middle), q05_ms=float(low), q95_ms=float(high), n=len(ratios)
     )
 
 
-def rounds_for(longest: float, seconds: float = 2.0) -> int:
+def _rounds_for(longest: float, seconds: float = 2.0) -> int:
     """Rounds in which calls of at most `longest` seconds are sampled, each for about `seconds` in all."""
     least, most = _ROUNDS
     return max(least, min(most, round(seconds / max(_ROUND_SECONDS, longest))))
@@ -98,7 +117,7 @@ def levelled(
     """
     if device.type != "cpu" or len(rows) < 2:
         return list(rows)
-    rounds = rounds_for(max(row.median_ms for row in rows) / 1e3, seconds)
+    rounds = _rounds_for(max(row.median_ms for row in rows) / 1e3, seconds)
     times_RN = np.log(
         in_turn(*calls, device=device, rounds=rounds, seconds=_ROUND_SECONDS, least=_LEAST)
     )

@@ -1,6 +1,7 @@
 """Whole networks timed: patience on a busy device, the fit of what calls cost, predictions checked."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,39 +90,30 @@ class Paced:
                      num_classes=5)  # fmt: skip
         reference = networks_module.Reference(lambda: wide, known_ms)
         _, self.timer = network_timer(monkeypatch, self.takes, 0.0, reference=reference)
-        monkeypatch.setattr(networks_module, "ratios_in_turn", self.sampled)
+        monkeypatch.setattr(networks_module, "in_turn_with", self.sampled)
 
     def takes(self, call):
         ms = {3: 1.0, 5: 2.0}[call().shape[1]] * self.pace
         return timing(9.0 * ms, flagged=True) if next(self.busy) else timing(ms)
 
-    def sampled(self, first, second, **_):
-        assert (first().shape[1], second().shape[1]) == (3, 5)
+    def sampled(self, other, other_ms, row, call, **_):
+        assert (call().shape[1], other().shape[1]) == (3, 5)
         self.in_turn += 1
-        return [0.5] * 5
+        return replace(row, median_ms=other_ms * 0.5)
 
     def times(self, count):
         architecture = get_space("nasbench201").random(np.random.default_rng(0))
         return [self.timer(architecture).median_ms for _ in range(count)]
 
 
-def test_where_it_stays_busy_the_ratio_to_a_network_of_known_time_counts(monkeypatch):
-    paced = Paced(monkeypatch, [True, True], known_ms=4.0)
+@pytest.mark.parametrize("busy", [True, False])
+def test_the_ratio_to_a_network_of_known_time_counts_as_no_load_is_seen_where_a_pace_changes(
+    busy, monkeypatch
+):
+    # the reference was known to take twice what it takes now
+    paced = Paced(monkeypatch, [busy, busy], known_ms=4.0, pace=1.05)
     assert paced.times(2) == [2.0, 2.0]
-    assert (paced.in_turn, paced.timer.disturbed) == (2, 2)
-
-
-def test_what_was_known_beside_other_work_and_a_quiet_device_have_one_scale(monkeypatch):
-    # the reference was known to take twice what it takes now that the device is quiet
-    paced = Paced(monkeypatch, [False, False, False], known_ms=4.0)
-    assert paced.times(2) == [2.0, 2.0]  # the reference is timed once
-    # where it became busy in between, the two are sampled in turn
-    paced = Paced(monkeypatch, [False, True, False, False], known_ms=4.0)
-    assert paced.times(2) == [2.0, 2.0]
-    assert (paced.in_turn, paced.timer.disturbed) == (1, 0)
-    # differences of a few per cent are those of timings
-    paced = Paced(monkeypatch, [False, False], known_ms=2.0, pace=1.05)
-    assert paced.times(1) == [1.05]
+    assert (paced.in_turn, paced.timer.disturbed) == (2, 2 * busy)
 
 
 def test_patience_is_shared_by_all_timings(monkeypatch):

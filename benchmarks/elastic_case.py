@@ -136,23 +136,23 @@ class Case:
     def share(self, model: nn.Module, rounds: int = 15) -> float:
         """The time of a network over the base's."""
         base, meta = load_model(self.base() / "model.pt")
-        return share_in_turn(model, base, meta["image_shape"], rounds)
+        return shares_in_turn([model], base, meta["image_shape"], rounds)[0]
 
     def share_of(self, at: Path) -> float:
         """That of a saved network."""
         return self.share(load_model(at / "model.pt")[0])
 
 
-def share_in_turn(
-    model: nn.Module, base: nn.Module, input_shape: Sequence[int], rounds: int
-) -> float:
-    """The time of `model` over that of `base` in ONNX Runtime at batch 32: median of `rounds` ratios.
+def shares_in_turn(
+    models: Sequence[nn.Module], base: nn.Module, input_shape: Sequence[int], rounds: int
+) -> list[float]:
+    """The times of `models` over that of `base` in ONNX Runtime at batch 32: medians of `rounds` ratios.
 
-    A round samples both. One timing after the other differs by a tenth where the pace drifts, which decides
-    which width fits a budget.
+    A round samples all of them. One timing after the other differs by a tenth where the pace drifts, which
+    decides which width fits a budget.
     """
     clock = ModelClock(input_shape, torch.device("cpu"))
-    return statistics.median(clock.ratios(model, base, rounds))
+    return [statistics.median(own) for own in zip(*clock.ratios(models, base, rounds), strict=True)]
 
 
 def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

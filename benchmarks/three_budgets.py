@@ -19,7 +19,8 @@ Epochs of the last trainings are such that the time is used up. Times are those 
 each sampled in turn with ResNet-18, so that ratios hold beside work on other cores (not on the same one: keep
 one core free of anything else); accuracies are of the test split, which chose nothing. `--choosing` takes
 other seeds, to try settings on. A command that was killed goes on, but its seconds are those of the last
-sitting.
+sitting. For some seconds or minutes a core may run small networks a quarter slower, and ResNet-18 hardly:
+`--only-time` takes the shares of all judged networks of a seed again, in one go.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ import torch
 from torch import nn
 
 from benchmarks.elastic import WORST_SHARE, area, mean_of
-from benchmarks.elastic_case import bundle_of, kept, share_in_turn
+from benchmarks.elastic_case import bundle_of, kept, shares_in_turn
 from benchmarks.elastic_rivals import epochs_for
 from darts_core import cli
 from darts_core.architecture import Architecture
@@ -46,7 +47,7 @@ from darts_core.bench.results import command_line, write_results
 from darts_core.data import DataBundle
 from darts_core.latency import device_name
 from darts_core.models.baselines import baseline
-from darts_core.runlog import read_json
+from darts_core.runlog import read_json, write_json
 from darts_core.settings import TrainConfig
 from darts_core.spaces import get_space
 from darts_core.supernet import build
@@ -69,6 +70,8 @@ _LEAST = 0.8
 _QUARTER, _GRACE = 0.25, 1.02
 # widths of the searched network that are tried
 _UNITS = range(12, 65, 4)
+# rounds in which all judged networks of a seed are timed again: about a minute
+_AGAIN = 101
 # random networks, how long they are trained, and which part of the budget they take at least
 _DRAWN, _BRIEF, _FILL = 8, 4, 0.75
 
@@ -166,8 +169,12 @@ class Contest:
 
     def share(self, model: nn.Module, rounds: int = 5) -> float:
         """The time of a network over ResNet-18's."""
+        return self.shares([model], rounds)[0]
+
+    def shares(self, models: Sequence[nn.Module], rounds: int) -> list[float]:
+        """Those of several, all sampled in turn."""
         rival, meta = load_model(self.once()[0] / "model.pt")
-        return share_in_turn(model, rival, meta["image_shape"], rounds)
+        return shares_in_turn(models, rival, meta["image_shape"], rounds)
 
 
 @dataclass(frozen=True)
@@ -327,6 +334,29 @@ def judged(case: Contest, made: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def timed_again(case: Contest, names: Sequence[str]) -> None:
+    """All judged networks' shares anew, in one go; what the judging took stays beside as `first_share`."""
+    paths = {name: case.folder / f"{name}-judged.json" for name in names}
+    places = [
+        Path(place)
+        for name in names
+        for place in read_json(case.folder / f"{name}.json")["networks"]
+    ]
+    models = [load_model(place / "model.pt")[0].eval() for place in places]
+    shares = iter(case.shares(models, _AGAIN))
+    for path in paths.values():
+        found = read_json(path)
+        points = [
+            {
+                **point,
+                "share": next(shares),
+                "first_share": point.get("first_share", point["share"]),
+            }
+            for point in found["points"]
+        ]
+        write_json(path, {**found, "points": points, "hypervolume": area(points, _LEAST)})
+
+
 def summary(rows: Sequence[dict[str, Any]], budgets: Sequence[float] = BUDGETS) -> dict[str, Any]:
     """What ours has more than each rival, paired by seed.
 
@@ -364,10 +394,13 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
     parser.add_argument("--choosing", action="store_true", help="other seeds, to try settings on")
+    parser.add_argument(
+        "--only-time", action="store_true", help="time what was judged again, in one go"
+    )
     parser.add_argument("--data", nargs="+", default=["data=fashion_mnist", "data.limit=10000"])
     parser.add_argument("--space", default="convnet_deep")
     parser.add_argument(
-        "--budgets", type=float, nargs="+", default=BUDGETS, help="shares of ResNet-18's time"
+        "--budgets", type=float, nargs="+", default=BUDGETS, help="shares of ResNet-18's"
     )
     parser.add_argument("--search", nargs="+", default=[
         "search.epochs=4", "search.alpha_warmup_epochs=1", "search.finalists=8", "search.finalist_epochs=8",
@@ -390,6 +423,8 @@ def main(words: list[str] | None = None) -> None:
                        args.trials, tuple(args.search), budgets=budgets)  # fmt: skip
         row: dict[str, Any] = {"seed": seed}
         case.once()  # before the first contestant, to whose time it does not count
+        if args.only_time:
+            timed_again(case, args.only)
         for name in args.only:
             got = kept(case.folder / f"{name}.json", partial(made[name], case))
             row[name] = kept(case.folder / f"{name}-judged.json", partial(judged, case, got))

@@ -14,7 +14,7 @@ from darts_core.latency.deployed import in_runtime, settle_seconds
 from darts_core.latency.measure import default_batch_sizes, measure, measure_model
 from darts_core.latency.steady import SteadyClock, in_turn_with
 from darts_core.latency.timing import Timing
-from darts_core.latency.turns import ratios_in_turn
+from darts_core.latency.turns import clock_in_turn, in_turn
 from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["ModelClock"]
@@ -61,11 +61,15 @@ class ModelClock:
         x = draw_inputs(self.input_shape, self.batch, device=self.device)
         return in_runtime(copy.deepcopy(network).eval().to(self.device), x, self.runtime)
 
-    def ratios(self, network: nn.Module, reference: nn.Module, rounds: int) -> list[float]:
-        """The network's time over the reference's, once a round, in which both are sampled."""
-        calls = self.ready(network), self.ready(reference)
-        settle = settle_seconds(self.runtime)
-        return ratios_in_turn(*calls, device=self.device, rounds=rounds, least=1, settle=settle)
+    def ratios(
+        self, networks: Sequence[nn.Module], reference: nn.Module, rounds: int
+    ) -> list[tuple[float, ...]]:
+        """Each network's time over the reference's, once a round, in which all are sampled."""
+        taken = in_turn(
+            *map(self.ready, (reference, *networks)), device=self.device, rounds=rounds, least=1,
+            settle=settle_seconds(self.runtime), clock=clock_in_turn(self.device),
+        )  # fmt: skip
+        return [tuple(ms / its for ms in own) for its, *own in taken]
 
     def beside(self, reference: nn.Module, first: Timing) -> Callable[[nn.Module], Timing]:
         """A clock for comparisons with `reference`, whose time is `first`.

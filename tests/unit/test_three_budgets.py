@@ -7,9 +7,10 @@ import torch
 import yaml
 
 from benchmarks import elastic_case, three_budgets
+from benchmarks.elastic import area
 from benchmarks.three_budgets import RECIPE, TRIED, Contest, summary
 from darts_core.commands.compose import compose, session
-from darts_core.latency import turns as turns_module
+from darts_core.latency import clock as clock_module
 from darts_core.runlog import read_json, write_json
 from darts_core.stages.inputs import load_bundle
 
@@ -139,16 +140,53 @@ def test_a_stage_that_fails_ends_the_benchmark_with_its_status(tmp_path, monkeyp
     assert not (tmp_path / "seed7" / "seconds" / "job-train.json").exists()
 
 
-def test_a_share_is_the_median_of_ratios_of_samples_taken_in_turn(monkeypatch):
+def test_shares_are_medians_of_ratios_of_samples_taken_in_turn(monkeypatch):
     asked = []
 
     def in_turn(*calls, rounds, **_):
         asked.append((len(calls), rounds))
         assert all(call() is not None for call in calls)
         # the pace changes by the round, and one sample was interrupted
-        return [(1.0, 8.0), (2.0, 16.0), (9.0, 12.0), (1.0, 8.0), (1.1, 8.0)]
+        return [
+            (8.0, 1.0, 4.0),
+            (16.0, 2.0, 8.0),
+            (12.0, 9.0, 6.0),
+            (8.0, 1.0, 4.0),
+            (8.0, 1.1, 4.0),
+        ]
 
-    monkeypatch.setattr(turns_module, "in_turn", in_turn)
-    small, large = torch.nn.Conv2d(1, 2, 3), torch.nn.Conv2d(1, 4, 3)
-    assert elastic_case.share_in_turn(small, large, (1, 8, 8), 5) == 0.125
-    assert asked == [(2, 5)]
+    monkeypatch.setattr(clock_module, "in_turn", in_turn)
+    small, middle, large = (torch.nn.Conv2d(1, n, 3) for n in (2, 3, 4))
+    assert elastic_case.shares_in_turn([small, middle], large, (1, 8, 8), 5) == [0.125, 0.5]
+    assert asked == [(3, 5)]
+
+
+def test_all_that_was_judged_is_timed_again_in_one_go(tmp_path, monkeypatch):
+    case, asked = _case(tmp_path), []
+    for name, number in {"ours": 1, "scaled": 2}.items():
+        places = [str(tmp_path / f"{name}{index}") for index in range(number)]
+        write_json(case.folder / f"{name}.json", {"networks": places})
+        points = [{"share": 0.2, "metric": 0.9, "val_metric": 0.91} for _ in places]
+        write_json(
+            case.folder / f"{name}-judged.json", {"points": points, "hypervolume": 0.0, "x": 1}
+        )
+
+    def shares(self, models, rounds):
+        asked.append([path.parent.name for path in models])
+        return [0.1 * (1 + index) for index in range(len(models))]
+
+    class Model(type(tmp_path)):
+        def eval(self):
+            return self
+
+    monkeypatch.setattr(three_budgets, "load_model", lambda path: (Model(path), {}))
+    monkeypatch.setattr(Contest, "shares", shares)
+    three_budgets.timed_again(case, ["ours", "scaled"])
+    three_budgets.timed_again(case, ["ours", "scaled"])  # the first share stays
+    assert asked == [["ours0", "scaled0", "scaled1"]] * 2
+    found = {name: read_json(case.folder / f"{name}-judged.json") for name in ("ours", "scaled")}
+    assert [p["share"] for p in found["ours"]["points"]] == [0.1]
+    assert [p["share"] for p in found["scaled"]["points"]] == pytest.approx([0.2, 0.3])
+    assert all(p["first_share"] == 0.2 for name in found for p in found[name]["points"])
+    assert found["ours"]["x"] == 1
+    assert found["ours"]["hypervolume"] == pytest.approx(area(found["ours"]["points"], 0.8))

@@ -399,9 +399,7 @@ def main(words: list[str] | None = None) -> None:
     )
     parser.add_argument("--data", nargs="+", default=["data=fashion_mnist", "data.limit=10000"])
     parser.add_argument("--space", default="convnet_deep")
-    parser.add_argument(
-        "--budgets", type=float, nargs="+", default=BUDGETS, help="shares of ResNet-18's"
-    )
+    parser.add_argument("--budgets", type=float, nargs="+", default=BUDGETS, help="shares")
     parser.add_argument("--search", nargs="+", default=[
         "search.epochs=4", "search.alpha_warmup_epochs=1", "search.finalists=8", "search.finalist_epochs=8",
         "search.batch_size=64", "search.learning_rate=0.05", "search.guards.eigenvalue=null",

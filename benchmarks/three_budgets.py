@@ -206,7 +206,7 @@ def ours(case: Contest) -> dict[str, Any]:
 
 
 def _widest(case: Contest, name: str, place: Path, spent: float) -> dict[str, Any]:
-    """What was found for the smallest budget, in the largest width that this allows."""
+    """What was found for the smallest budget, in the largest width within it, or as it was searched."""
     started = time.process_time()
     architecture, bundle = Architecture.from_yaml(place), case.bundle()
 
@@ -214,7 +214,7 @@ def _widest(case: Contest, name: str, place: Path, spent: float) -> dict[str, An
         return replace(case, channels=channels).built(architecture, bundle)
 
     able = [n for n in _UNITS if case.share(made(n).eval()) <= case.budgets[-1]]
-    width = max(able, default=min(_UNITS))
+    width = max(able, default=case.channels)
     words = (f"architecture={place}", f"train.channels={width}", f"train.layers={case.layers}")
     choosing = time.process_time() - started
     found = _tuned_once(case, name, [_Entry(words, made(width))], spent + choosing)

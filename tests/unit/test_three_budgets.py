@@ -1,5 +1,6 @@
 """What judges contestants at three latency budgets: equal time, paired summaries, words for the command."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,29 @@ def test_a_stage_that_fails_ends_the_benchmark_with_its_status(tmp_path, monkeyp
         _case(tmp_path).trained("job", 3)
     assert error.value.code == 2
     assert not (tmp_path / "seed7" / "seconds" / "job-train.json").exists()
+
+
+@pytest.mark.parametrize(("budget", "width"), [(0.5, 48), (0.01, 16)])
+def test_the_widest_form_within_the_budget_or_the_searched_one_takes_part(
+    budget, width, tmp_path, monkeypatch
+):
+    entered = []
+
+    def tuned(case, name, entries, spent):
+        entered.extend(entries)
+        return {"seconds": {"tune": 1.0}}
+
+    case = replace(_case(tmp_path), budgets=(budget,))
+    monkeypatch.setattr(three_budgets.Architecture, "from_yaml", lambda place: "found")
+    monkeypatch.setattr(Contest, "bundle", lambda self: None)
+    # a network's share is a hundredth of its channels
+    monkeypatch.setattr(Contest, "built", lambda self, *_: torch.nn.Conv2d(1, self.channels, 1))
+    monkeypatch.setattr(Contest, "share", lambda self, model: model.out_channels / 100)
+    monkeypatch.setattr(three_budgets, "_tuned_once", tuned)
+    found = three_budgets._widest(case, "ours", tmp_path / "a.yaml", 5.0)
+    assert found["widths"] == [width]
+    assert f"train.channels={width}" in entered[0].words
+    assert entered[0].network.out_channels == width
 
 
 def test_shares_are_medians_of_ratios_of_samples_taken_in_turn(monkeypatch):

@@ -152,7 +152,7 @@ def shares_in_turn(
     decides which width fits a budget.
     """
     clock = ModelClock(input_shape, torch.device("cpu"))
-    return [statistics.median(own) for own in zip(*clock.ratios(models, base, rounds), strict=True)]
+    return [statistics.median(own) for own in clock.ratios(models, base, rounds)]
 
 
 def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def measured(networks: list[Architecture]) -> list[list[float]]:
         ratios = []
         for architecture in networks:
             own = call(make(architecture))
-            pairs = ratios_in_turn(own, rival, rounds=3, seconds=SECONDS)
+            [pairs] = ratios_in_turn([own], rival, rounds=3, seconds=SECONDS)
             ratios.append(statistics.median(pairs))
         found.append(ratios)
     return found

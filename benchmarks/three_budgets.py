@@ -336,7 +336,10 @@ def judged(case: Contest, made: dict[str, Any]) -> dict[str, Any]:
 
 def timed_again(case: Contest, names: Sequence[str]) -> None:
     """All judged networks' shares anew, in one go; what the judging took stays beside as `first_share`."""
-    paths = {name: case.folder / f"{name}-judged.json" for name in names}
+    paths = [case.folder / f"{name}-judged.json" for name in names]
+    for path in paths:
+        if not path.is_file():
+            raise SystemExit(f"{path} is missing: --only-time needs what the contest has judged.")
     places = [
         Path(place)
         for name in names
@@ -344,14 +347,10 @@ def timed_again(case: Contest, names: Sequence[str]) -> None:
     ]
     models = [load_model(place / "model.pt")[0].eval() for place in places]
     shares = iter(case.shares(models, _AGAIN))
-    for path in paths.values():
+    for path in paths:
         found = read_json(path)
         points = [
-            {
-                **point,
-                "share": next(shares),
-                "first_share": point.get("first_share", point["share"]),
-            }
+            {"first_share": point["share"], **point, "share": next(shares)}
             for point in found["points"]
         ]
         write_json(path, {**found, "points": points, "hypervolume": area(points, _LEAST)})
@@ -420,9 +419,9 @@ def main(words: list[str] | None = None) -> None:
         case = Contest(seed, args.runs.resolve(), tuple(args.data), args.space, args.epochs, args.trainings,
                        args.trials, tuple(args.search), budgets=budgets)  # fmt: skip
         row: dict[str, Any] = {"seed": seed}
-        case.once()  # before the first contestant, to whose time it does not count
         if args.only_time:
             timed_again(case, args.only)
+        case.once()  # before the first contestant, to whose time it does not count
         for name in args.only:
             got = kept(case.folder / f"{name}.json", partial(made[name], case))
             row[name] = kept(case.folder / f"{name}-judged.json", partial(judged, case, got))

@@ -14,7 +14,7 @@ from darts_core.latency.deployed import in_runtime, settle_seconds
 from darts_core.latency.measure import default_batch_sizes, measure, measure_model
 from darts_core.latency.steady import SteadyClock, in_turn_with
 from darts_core.latency.timing import Timing
-from darts_core.latency.turns import clock_in_turn, in_turn
+from darts_core.latency.turns import ratios_in_turn
 from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["ModelClock"]
@@ -63,13 +63,12 @@ class ModelClock:
 
     def ratios(
         self, networks: Sequence[nn.Module], reference: nn.Module, rounds: int
-    ) -> list[tuple[float, ...]]:
-        """Each network's time over the reference's, once a round, in which all are sampled."""
-        taken = in_turn(
-            *map(self.ready, (reference, *networks)), device=self.device, rounds=rounds, least=1,
-            settle=settle_seconds(self.runtime), clock=clock_in_turn(self.device),
+    ) -> list[list[float]]:
+        """For each network its time over the reference's, once a round, in which all are sampled."""
+        return ratios_in_turn(
+            [self.ready(one) for one in networks], self.ready(reference), device=self.device,
+            rounds=rounds, least=1, settle=settle_seconds(self.runtime),
         )  # fmt: skip
-        return [tuple(ms / its for ms in own) for its, *own in taken]
 
     def beside(self, reference: nn.Module, first: Timing) -> Callable[[nn.Module], Timing]:
         """A clock for comparisons with `reference`, whose time is `first`.

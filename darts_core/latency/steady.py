@@ -78,8 +78,8 @@ def in_turn_with(
         device: where.
         seconds: for the samples of one call, in all: at most seven rounds.
     """
-    ratios = ratios_in_turn(
-        call, other, device=device, seconds=_PAIR_SECONDS, least=_LEAST,
+    [ratios] = ratios_in_turn(
+        [call], other, device=device, seconds=_PAIR_SECONDS, least=_LEAST,
         rounds=_rounds_for(max(row.median_ms, other_ms) / 1e3, 2 * seconds),
         settle=settle_seconds(row.runtime),
     )  # fmt: skip

@@ -128,7 +128,7 @@ def in_turn(
 
 
 def ratios_in_turn(
-    call: Callable[[], Any],
+    calls: Sequence[Callable[[], Any]],
     other: Callable[[], Any],
     *,
     device: str | torch.device = "cpu",
@@ -136,14 +136,14 @@ def ratios_in_turn(
     seconds: float = 0.06,
     least: int = 5,
     settle: float = SETTLE_SECONDS,
-) -> list[float]:
-    """What `call` takes over what `other` takes, once a round, by `clock_in_turn`.
+) -> list[list[float]]:
+    """For each of `calls`, what it takes over what `other` takes, once a round, by `clock_in_turn`.
 
-    Both are to use as many threads as torch does; the rest is as in `in_turn`.
+    All are to use as many threads as torch does; the rest is as in `in_turn`.
     """
     clock = clock_in_turn(require_device(device))
-    pairs = in_turn(
-        call, other, device=device, rounds=rounds, seconds=seconds, least=least, settle=settle,
+    taken = in_turn(
+        *calls, other, device=device, rounds=rounds, seconds=seconds, least=least, settle=settle,
         clock=clock,
     )  # fmt: skip
-    return [own / its for own, its in pairs]
+    return [[times[place] / times[-1] for times in taken] for place in range(len(calls))]

@@ -93,7 +93,7 @@ def test_networks_in_turn_wait_for_each_other(
     monkeypatch.setattr(turns_module, "Sampler", Sampler)
     clock = ModelClock((1, 8, 8), CPU, runtime="onnx")
     monkeypatch.setattr(clock, "ready", lambda network: network)
-    assert clock.ratios([1.0, 2.0], 4.0, 3) == [(0.25, 0.5)] * 3  # type: ignore[list-item,arg-type]
+    assert clock.ratios([1.0, 2.0], 4.0, 3) == [[0.25] * 3, [0.5] * 3]  # type: ignore[list-item,arg-type]
     assert waited == {settle}
     # of calls of another kind nothing is known
     in_turn(1.0, rounds=1)  # type: ignore[arg-type]

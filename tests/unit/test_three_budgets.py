@@ -11,7 +11,7 @@ from benchmarks import elastic_case, three_budgets
 from benchmarks.elastic import area
 from benchmarks.three_budgets import RECIPE, TRIED, Contest, summary
 from darts_core.commands.compose import compose, session
-from darts_core.latency import clock as clock_module
+from darts_core.latency import turns as turns_module
 from darts_core.runlog import read_json, write_json
 from darts_core.stages.inputs import load_bundle
 
@@ -172,14 +172,14 @@ def test_shares_are_medians_of_ratios_of_samples_taken_in_turn(monkeypatch):
         assert all(call() is not None for call in calls)
         # the pace changes by the round, and one sample was interrupted
         return [
-            (8.0, 1.0, 4.0),
-            (16.0, 2.0, 8.0),
-            (12.0, 9.0, 6.0),
-            (8.0, 1.0, 4.0),
-            (8.0, 1.1, 4.0),
+            (1.0, 4.0, 8.0),
+            (2.0, 8.0, 16.0),
+            (9.0, 6.0, 12.0),
+            (1.0, 4.0, 8.0),
+            (1.1, 4.0, 8.0),
         ]
 
-    monkeypatch.setattr(clock_module, "in_turn", in_turn)
+    monkeypatch.setattr(turns_module, "in_turn", in_turn)
     small, middle, large = (torch.nn.Conv2d(1, n, 3) for n in (2, 3, 4))
     assert elastic_case.shares_in_turn([small, middle], large, (1, 8, 8), 5) == [0.125, 0.5]
     assert asked == [(3, 5)]
@@ -205,6 +205,8 @@ def test_all_that_was_judged_is_timed_again_in_one_go(tmp_path, monkeypatch):
 
     monkeypatch.setattr(three_budgets, "load_model", lambda path: (Model(path), {}))
     monkeypatch.setattr(Contest, "shares", shares)
+    with pytest.raises(SystemExit, match=r"random-judged\.json is missing"):
+        three_budgets.timed_again(case, ["ours", "random"])
     three_budgets.timed_again(case, ["ours", "scaled"])
     three_budgets.timed_again(case, ["ours", "scaled"])  # the first share stays
     assert asked == [["ours0", "scaled0", "scaled1"]] * 2

@@ -16,7 +16,7 @@ from typing import Any
 
 from darts_core.commands.arguments import parse_arguments
 from darts_core.commands.compose import Session, compose, forced, session
-from darts_core.commands.jobname import default_job, previous_version
+from darts_core.commands.jobname import default_job, job_and_version, previous_version
 from darts_core.commands.logs import configure_logging
 from darts_core.commands.overrides import expand, key_of, quoted
 from darts_core.commands.ranks import Ranks, current_ranks, lost_process_told
@@ -81,7 +81,7 @@ def _checked(command: str, args: argparse.Namespace, place: Session) -> Stage:
         first, variants = expand(args.overrides)
         for variant in variants:
             compose(command, variant, place)
-    config: Stage = compose(command, first if args.multirun else args.overrides, place)
+    config = job_and_version(compose(command, first if args.multirun else args.overrides, place))
     _check_values(config)
     return config
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from darts_core.errors import ConfigError
 from darts_core.stages.schema import (
@@ -20,7 +21,7 @@ from darts_core.stages.schema import (
 )
 from darts_core.store.jobs import Store
 
-__all__ = ["default_job", "previous_version"]
+__all__ = ["default_job", "job_and_version", "previous_version"]
 
 
 # what a command takes up from an earlier one where it is not given
@@ -38,6 +39,20 @@ def _taken_up(config: Stage) -> str | None:
     """The `architecture=` or `model=` that was given."""
     given: str | None = getattr(config, "architecture", None) or getattr(config, "model", None)
     return given
+
+
+def job_and_version(config: Stage) -> Stage:
+    """`job=a/V001`, as lists print it, is `job=a version=V001`.
+
+    Raises:
+        ConfigError: `version=` names another one.
+    """
+    job, slash, version = (config.job or "").partition("/")
+    if not slash:
+        return config
+    if config.version not in (None, version):
+        raise ConfigError(f"job={config.job} and version={config.version} name two versions.")
+    return replace(config, job=job, version=version)
 
 
 def default_job(config: Stage, overrides: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from darts_core.errors import JobError
 from darts_core.report.blocks import card, pair
 from darts_core.report.charts import Line, line_chart
+from darts_core.report.columns import Column
 from darts_core.report.compare_pipelines import pipeline_pictures
 from darts_core.report.front import Front, Key, Point
 from darts_core.report.html import Markup
@@ -17,21 +18,20 @@ from darts_core.report.palette import series_colors
 from darts_core.report.svg_front import front_svg, key_html
 from darts_core.report.trials_front import Gains, search_front
 from darts_core.store.record import SCRIPT
-from darts_core.store.version import Version
 from darts_core.study.results import Goals, Row, read_rows, row_values, search_rows, summary
 
 __all__ = ["compare_pictures"]
 
 
-def compare_pictures(versions: Sequence[Version]) -> Markup:
+def compare_pictures(columns: Sequence[Column]) -> Markup:
     """Curves and fronts of the versions over each other, of searches of scripts and of pipelines apart."""
-    return _scripts(versions) + pipeline_pictures(versions)
+    return _scripts(columns) + pipeline_pictures(columns)
 
 
-def _scripts(versions: Sequence[Version]) -> Markup:
+def _scripts(columns: Sequence[Column]) -> Markup:
     """Best so far and fronts of the searches of scripts among the versions that share their objectives."""
     found: list[tuple[str, list[Row], Goals, Gains]] = []
-    for version in versions:
+    for version in [column.version for column in columns]:
         if version.kind != SCRIPT:
             continue
         try:

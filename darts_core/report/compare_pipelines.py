@@ -8,6 +8,7 @@ from dataclasses import replace
 from darts_core.errors import DartsError
 from darts_core.report.blocks import callout, card, pair
 from darts_core.report.charts import Line, line_chart
+from darts_core.report.columns import Column
 from darts_core.report.front import Axis, Front, Key, Point
 from darts_core.report.html import Markup
 from darts_core.report.legend import SERIES_SHAPES
@@ -18,20 +19,19 @@ from darts_core.report.read import VersionRun, read_rows, read_version, series
 from darts_core.report.rows import ModelRow
 from darts_core.report.svg_front import front_svg, key_html
 from darts_core.store.record import PIPELINE
-from darts_core.store.version import Version
 
 __all__ = ["pipeline_pictures"]
 
 _STAGES = {"search": "the supernet, while searching", "train": "the network, while training"}
 
 
-def pipeline_pictures(versions: Sequence[Version]) -> Markup:
+def pipeline_pictures(columns: Sequence[Column]) -> Markup:
     """Val curves and models of the pipelines among the versions; nothing where fewer than two have one."""
     runs = []
-    for version in versions:
-        if version.kind == PIPELINE:
+    for column in columns:
+        if column.version.kind == PIPELINE:
             try:
-                runs.append((version.label, read_version(version.path)))
+                runs.append((column.label, read_version(column.folder)))
             except DartsError:
                 continue
     curves = [drawn for stage, what in _STAGES.items() if (drawn := _curves(runs, stage, what))]

@@ -31,7 +31,7 @@ def short(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.5g}"
+        return f"{value:.0f}" if 1e5 <= abs(value) < 1e15 else f"{value:.5g}"
     if isinstance(value, Mapping):
         return neutral(", ".join(f"{k}={short(v)}" for k, v in value.items()))
     if isinstance(value, (list, tuple)):

@@ -19,7 +19,7 @@ from darts_core.store.params import SavedParams
 from darts_core.store.record import LIVE
 from darts_core.study.results import read_rows
 from darts_core.web.actions import Action
-from darts_core.web.compare_pages import asked_versions
+from darts_core.web.compare_pages import asked_columns
 from darts_core.web.forms import fields_of
 from darts_core.web.openapi import document
 from darts_core.web.shell import site_of, whole
@@ -127,13 +127,13 @@ def log(request: Request) -> Response:
 
 def compare(request: Request) -> Response:
     """Results and differing settings of some versions."""
-    found = asked_versions(request)
+    found = asked_columns(request)
     if len(found) < 2:
         raise ConfigError("compare needs two versions or more: ?version=a/V001&version=b/V001.")
     metric = request.query_params.get("metric", "")
     return _json(
         {
-            "versions": [v.label for v in found],
+            "versions": [column.label for column in found],
             "results": results_table(found, [metric] if metric else []),
             "settings": different_settings(found),
         }

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from darts_core.architecture import Architecture
 from darts_core.commands.compose import compose, session
-from darts_core.commands.jobname import default_job
+from darts_core.commands.jobname import default_job, job_and_version
 from darts_core.errors import ConfigError, LatencyError, MemoryShortageError
 from darts_core.latency import LatencyTable
 from darts_core.search import Doubt, SearchConfig, SearchResult
@@ -328,6 +328,18 @@ def test_the_job_is_named_after_data_and_space(
     with session() as extra:
         config = compose(command, firsts, extra)
     assert default_job(config, overrides) == job
+
+
+def test_a_job_may_be_named_with_its_version() -> None:
+    def named(*overrides: str) -> tuple[str | None, str | None]:
+        with session() as extra:
+            found = job_and_version(compose("report", overrides, extra))
+        return found.job, found.version
+
+    assert named("job=a/V002") == named("job=a/V002", "version=V002") == ("a", "V002")
+    assert named("job=a") == ("a", None)
+    with pytest.raises(ConfigError, match=r"job=a/V002 and version=V001 name two versions"):
+        named("job=a/V002", "version=V001")
 
 
 def test_a_changed_pick_keeps_the_doubts_that_speak_of_the_search() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import JobError
+from darts_core.report.columns import Column, columns_named, columns_of
 from darts_core.report.comparison import different_settings, reported, results_table
 from darts_core.report.tables import render
 from darts_core.store.jobs import Store
@@ -23,42 +24,44 @@ from darts_core.study.results import (
     summary,
 )
 
-__all__ = ["named_versions", "run_compare"]
+__all__ = ["named_columns", "run_compare"]
 
 
-def named_versions(store: Store, names: Sequence[str]) -> list[Version]:
-    """The versions that `JOB V001 V003`, `JOB/V001 OTHER/V002` or `JOB OTHER` name.
+def named_columns(store: Store, names: Sequence[str]) -> list[Column]:
+    """What `JOB V001 V003`, `JOB/V001 OTHER/V002`, `JOB OTHER` or `JOB/V001/0 JOB/V001/1` name.
 
     A name without a slash is a version of the job named last, where it has one of that name; else it is
     a job, which stands for its newest version unless versions of it follow; a job named alone stands for
-    all its versions.
+    all its versions, a multirun for its elements.
 
     Raises:
-        JobError: there is no such job or version, or fewer than two are named.
+        JobError: there is no such job, version or element, or fewer than two are named.
     """
-    found: list[Version] = []
+    found: list[Column] = []
     job, alone = "", False
     for name in names:
         known = {version.name: version for version in store.versions(job)} if job else {}
         if name in known:
-            found.append(known[name])
+            found += columns_of([known[name]])
             alone = False
             continue
-        found += [store.version(job)] if alone else []
+        found += columns_named(store, job) if alone else []
         job, alone = name.partition("/")[0], "/" not in name
         if not alone:
-            found.append(store.version(name))
+            found += columns_named(store, name)
         elif known and re.fullmatch(r"V\d+", name):
-            store.version(found[-1].job if found else names[0], name)  # says which there are
+            store.version(
+                found[-1].version.job if found else names[0], name
+            )  # says which there are
         else:
             store.job_record(name)
     if alone and len(names) == 1:
-        found = list(store.versions(job))
+        found = columns_of(store.versions(job))
     elif alone:
-        found.append(store.version(job))
+        found += columns_named(store, job)
     if len(found) < 2:
         raise JobError(
-            f"compare needs two versions; name another one, of {found[0].job!r} or of another job "
+            f"compare needs two versions; name another one, of {job!r} or of another job "
             "(jobs compare a/V001 b/V003)."
         )
     return found
@@ -66,20 +69,20 @@ def named_versions(store: Store, names: Sequence[str]) -> list[Version]:
 
 def run_compare(store: Store, args: argparse.Namespace) -> int:
     """`jobs compare`."""
-    versions = named_versions(store, [args.job, *args.versions])
-    labels = _labels(versions)
-    found = {**results_table(versions, args.metric), **different_settings(versions)}
+    columns = named_columns(store, [args.job, *args.versions])
+    labels = _labels(columns)
+    found = {**results_table(columns, args.metric), **different_settings(columns)}
     table = [{"row": name, **_cells(labels, values)} for name, values in found.items()]
     if args.picture:
-        _picture(versions, args)
+        _picture(columns, args)
     print(render(("row", *labels), table, args.form))
     return 0
 
 
-def _labels(versions: Sequence[Version]) -> list[str]:
+def _labels(columns: Sequence[Column]) -> list[str]:
     """`V001` within one job, `job/V001` across several."""
-    several = len({version.job for version in versions}) > 1
-    return [version.label if several else version.name for version in versions]
+    several = len({column.version.job for column in columns}) > 1
+    return [column.label if several else column.name for column in columns]
 
 
 def _cells(labels: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
@@ -98,12 +101,12 @@ def _gain_text(version: Version, metric: str) -> str:
     return str(found["verdict"])
 
 
-def _picture(versions: Sequence[Version], args: argparse.Namespace) -> None:
+def _picture(compared: Sequence[Column], args: argparse.Namespace) -> None:
     from darts_core.report.job_pictures import draw_comparison
 
     columns: dict[str, list[float]] = {}
     baselines: dict[str, float] = {}
-    labels = _labels(versions)
+    versions, labels = [column.version for column in compared], _labels(compared)
     if any(version.kind != SCRIPT for version in versions):
         raise JobError(
             "--picture compares the trials of scripts; for a pipeline see darts-core report."

@@ -1,0 +1,92 @@
+"""What is compared side by side: versions, and of a multirun its elements."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import report_fixture as fixture
+from web_site import site
+
+from darts_core.commands.jobs.comparison import named_columns, run_compare
+from darts_core.errors import JobError
+from darts_core.report.columns import columns_of
+from darts_core.report.tables import short
+from darts_core.store.jobs import Store
+from darts_core.store.record import new_record
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A job with one training, and one whose only version is a multirun of three."""
+    store = Store(tmp_path / "runs")
+    for job, places in (("one", [""]), ("many", ["0", "1", "10"])):
+        store.create_job(job, kind="pipeline")
+        with store.new_version(job, new_record("pipeline", commands={})) as made:
+            for seed, place in enumerate(places):
+                folder = made / place / "train"
+                fixture.make_train(folder, seed=seed, test=0.9 + seed / 100)
+    return store
+
+
+def test_a_multirun_is_compared_element_by_element(store, capsys):
+    args = argparse.Namespace(job="one", versions=["many"], metric=[], picture=None, form="json")
+    assert run_compare(store, args) == 0
+    rows = {row.pop("row"): row for row in json.loads(capsys.readouterr().out)}
+    assert list(rows["state"]) == ["one/V001", "many/V001/0", "many/V001/1", "many/V001/10"]
+    assert list(rows["train test_accuracy"].values()) == [0.9, 0.9, 0.91, 0.92]
+    assert list(rows["train.seed"].values()) == [0, 0, 1, 2]
+    assert "train.data.name" not in rows  # all the same
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["many"], ["V001/0", "V001/1", "V001/10"]),
+        (["many", "V001"], ["V001/0", "V001/1", "V001/10"]),
+        (["many/V001/10", "one"], ["V001/10", "V001"]),
+        (["one", "many/V001/1"], ["V001", "V001/1"]),
+    ],
+)
+def test_a_name_stands_for_a_version_or_its_elements(names, found, store):
+    assert [column.name for column in named_columns(store, names)] == found
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["many/V001/2", "one"], "many/V001 has no element '2'; it has 0, 1, 10"),
+        (["one/V001/0", "many"], "one/V001 has no element '0'; it has none"),
+        (["many/V002/0", "one"], "has no version 'V002'"),
+        (["one"], "compare needs two versions; name another one, of 'one'"),
+    ],
+)
+def test_what_is_not_there_is_said(names, message, store):
+    with pytest.raises(JobError, match=message):
+        named_columns(store, names)
+
+
+def test_the_page_compares_a_multirun_with_itself_and_with_others(store):
+    client = site(store.root)
+    text = client.get("/compare?version=many/V001").text
+    assert "Val accuracy of the network, while training" in text
+    assert 'many/V001/10"' not in text  # the address names what was asked for
+    assert '<a href="/jobs/many/V001">many/V001/10</a>' in text
+    assert "<th scope=row>train.seed</th><td>0</td><td>1</td><td>2</td>" in text
+    found = client.get("/api/compare?version=many/V001/1&version=one/V001").json()
+    assert found["versions"] == ["many/V001/1", "one/V001"]
+    assert client.get("/compare?version=many/V001/2&version=one/V001").status_code == 404
+
+
+def test_a_version_with_stages_of_its_own_is_one_column(store):
+    version = store.version("many")
+    fixture.make_train(version.path / "train")
+    assert [column.name for column in columns_of([version])] == ["V001"]
+
+
+def test_large_numbers_are_written_out():
+    written = [short(value) for value in (193_340.0, 2_914_816.0, 99_999.0, -1e5, 3e15, 0.97912345)]
+    assert written == ["193340", "2914816", "99999", "-100000", "3e+15", "0.97912"]

@@ -15,7 +15,7 @@ from darts_core.store.record import LIVE, SCRIPT
 from darts_core.store.summary import read_summary, write_summary
 from darts_core.store.version import Version
 
-__all__ = ["elements", "seen_summary", "stage_facts", "summarize"]
+__all__ = ["best_element", "elements", "seen_summary", "stage_facts", "summarize"]
 
 _FACTS = ("best_value", "params", "macs", "latency_after_ms", "device_seconds")
 
@@ -28,6 +28,23 @@ def elements(folder: str | Path) -> list[Path]:
         *sorted(found, key=lambda path: int(path.name)),
         *sorted(seeds, key=lambda path: int(path.name[4:])),
     ]
+
+
+def best_element(folder: Path) -> Path:
+    """Of a multirun, or of several seeds, the element whose network is best on val.
+
+    The last one where none has been judged; a folder with stages of its own is itself returned.
+    """
+    parts = [] if stage_order(folder) else elements(folder)
+    rated = [(rating, part) for part in parts if (rating := _on_val(part)) is not None]
+    return max(rated, key=lambda item: item[0])[1] if rated else [folder, *parts][-1]
+
+
+def _on_val(element: Path) -> float | None:
+    """How good its last judged network is on val, better ones higher."""
+    found = [read_stage(element / name) for name in stage_order(element)]
+    judged = [s.metric.rating(value) for s in found if (value := s.judged("val")) is not None]
+    return judged[-1] if judged else None
 
 
 def _stages(folder: Path) -> Iterator[StageRun]:
@@ -61,7 +78,8 @@ def _judged(stage: StageRun) -> tuple[str, str]:
 def _pipeline(version: Version) -> dict[str, Any]:
     """The last stage that says how good its network is; its epochs are the way there."""
     found: dict[str, Any] = {}
-    for stage in _stages(version.path):
+    place = best_element(version.path)
+    for stage in _stages(place):
         tested, on_val = _judged(stage)
         values = [v for row in stage.metrics if (v := finite(row.get(on_val))) is not None]
         finals = {key: v for key in (tested, on_val) if (v := stage.number(key)) is not None}
@@ -69,7 +87,7 @@ def _pipeline(version: Version) -> dict[str, Any]:
             finals = {on_val: max(values, key=stage.metric.rating)}
         for metric, best in list(finals.items())[:1]:
             found = {"metric": metric, "best": best, "sparkline": values or [best]}
-    rows = _mapping(version.path / "bench" / "results.json").get("rows")
+    rows = _mapping(place / "bench" / "results.json").get("rows")
     for row in rows if isinstance(rows, list) else ():
         if (
             str(found.get("metric")).startswith("test_")

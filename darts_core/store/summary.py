@@ -12,6 +12,8 @@ from darts_core.store.version import Version
 __all__ = ["read_summary", "write_summary"]
 
 _SUMMARY, _POINTS = "summary.json", 24
+# the first one showed of a multirun what its last element had found
+_FORMAT = 2
 
 
 def thin(values: Sequence[float], count: int = _POINTS) -> list[float]:
@@ -40,7 +42,7 @@ def write_summary(
         sparkline: the metric in the order in which it was found.
     """
     content = {
-        "schema_version": 1,
+        "schema_version": _FORMAT,
         "state": version.state(),
         "metric": metric,
         "best": best,
@@ -52,9 +54,10 @@ def write_summary(
 
 
 def read_summary(version: Version) -> dict[str, Any] | None:
-    """The summary; None when none was written, or it is damaged."""
+    """The summary; None when none was written, it is damaged, or another program's."""
     try:
         content = read_json(version.path / _SUMMARY)
     except (ResumeError, OSError):
         return None
-    return content if isinstance(content, dict) else None
+    known = isinstance(content, dict) and content.get("schema_version") == _FORMAT
+    return content if known else None

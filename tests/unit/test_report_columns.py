@@ -12,9 +12,12 @@ import report_fixture as fixture
 from web_site import site
 
 from darts_core.commands.jobs.comparison import named_columns, run_compare
+from darts_core.commands.jobs.pipeline import show_best
 from darts_core.errors import JobError
 from darts_core.report.columns import columns_of
+from darts_core.report.job_summary import seen_summary
 from darts_core.report.tables import short
+from darts_core.runlog import read_json, write_json
 from darts_core.store.jobs import Store
 from darts_core.store.record import new_record
 
@@ -90,3 +93,33 @@ def test_a_version_with_stages_of_its_own_is_one_column(store):
 def test_large_numbers_are_written_out():
     written = [short(value) for value in (193_340.0, 2_914_816.0, 99_999.0, -1e5, 3e15, 0.97912345)]
     assert written == ["193340", "2914816", "99999", "-100000", "3e+15", "0.97912"]
+
+
+def test_a_multirun_is_listed_and_taken_by_the_element_that_is_best_on_val(store, capsys, tmp_path):
+    version = store.version("many")
+    for place, val in (("0", 0.93), ("1", 0.95), ("10", 0.94)):
+        stage = version.path / place / "train"
+        write_json(stage / "result.json", {**read_json(stage / "result.json"), "val_accuracy": val})
+        (stage / "model.pt").write_text(place)
+        (stage.parent / "overrides.yaml").write_text(f"[seed={place}, data=digits]")
+    # an older program wrote down the last one's
+    write_json(
+        version.path / "summary.json", {"schema_version": 1, "state": "succeeded", "best": 0.92}
+    )
+    assert seen_summary(version, version.state())["best"] == 0.91
+    args = argparse.Namespace(export=str(tmp_path / "taken"), form="table")
+    assert show_best(version, args) == 0
+    text = capsys.readouterr().out
+    assert "many/V001/1: test_accuracy 0.91, best on val of 3 (seed=1)" in text
+    assert (tmp_path / "taken/model.pt").read_text() == "1"
+
+
+def test_what_a_shrinking_left_is_taken_before_what_it_began_with(store, capsys):
+    version = store.version("one")
+    fixture.make_train(version.path / "shrink", test=0.95)
+    for stage in ("train", "shrink"):
+        (version.path / stage / "model.pt").write_text(stage)
+    assert show_best(version, argparse.Namespace(export=None, form="json")) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [Path(file).parent.name for file in found["files"]] == ["shrink", "train"]
+    assert (found["best"], found["element"]) == (0.95, None)

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import ConfigError, JobError
-from darts_core.report.job_summary import seen_summary
+from darts_core.report.columns import Column
+from darts_core.report.job_summary import best_element, elements, seen_summary
+from darts_core.report.read import read_version
 from darts_core.report.tables import neutral, render, short
 from darts_core.store import control
 from darts_core.store.code import copy_model
@@ -24,14 +26,6 @@ from darts_core.store.version import Version
 __all__ = ["Recipe", "recipe_of", "show_best", "start"]
 
 _PLACES = ("out", "job", "version")
-# what the stages leave, the last stage first
-_RESULTS = (
-    "export",
-    "prune/model.pt",
-    "train/model.pt",
-    "tune/best.yaml",
-    "search/architecture.yaml",
-)
 
 
 def _key(override: str) -> str:
@@ -147,27 +141,64 @@ def _refusal(log: Path, status: int) -> ConfigError | JobError:
     return kind(control.last_words(log, status))
 
 
+def _left(folder: Path) -> list[Path]:
+    """What a pipeline has left in `folder`, the shipped one first."""
+    models = [stage.folder / "model.pt" for stage in read_version(folder).networks]
+    files = [
+        folder / "export",
+        *models,
+        folder / "tune/best.yaml",
+        folder / "search/architecture.yaml",
+    ]
+    return [path for path in files if path.exists()]
+
+
+def _element(version: Version, place: Path) -> dict[str, Any] | None:
+    """Which element of how many `place` is, and what tells it apart; None where there are none."""
+    if place == version.path:
+        return None
+    from darts_core.report.multirun import labels
+
+    found = elements(version.path)
+    return {
+        "name": place.name,
+        "of": len(found),
+        "label": dict(zip(found, labels(found), strict=True))[place],
+    }
+
+
 def show_best(version: Version, args: argparse.Namespace) -> int:
-    """`jobs best` of a pipeline: its most accurate stage, and the model or architecture it left."""
+    """`jobs best` of a pipeline: how good its network is, and the model or architecture it left.
+
+    Of a multirun, or of several seeds, those of the element that is best on val.
+    """
     found = seen_summary(version, version.state())
     if found.get("best") is None:
         raise JobError(
             f"{version.label} has no accuracy yet; see darts-core jobs show {version.job}."
         )
-    files = [version.path / name for name in _RESULTS if (version.path / name).exists()]
+    place = best_element(version.path)
+    column, files = Column(version, place), _left(place)
     exported = None
     if args.export and not files:
-        raise JobError(f"{version.label} has left no model or architecture to copy yet.")
+        raise JobError(f"{column.label} has left no model or architecture to copy yet.")
     if args.export:
         target = Path(args.export)
         target.mkdir(parents=True, exist_ok=True)
         exported = str(copy_model(files[0], target))
     if args.form == "json":
         kept = {k: found.get(k) for k in ("metric", "best", "baseline")}
-        extra = {**kept, "files": [str(path) for path in files], "exported": exported}
+        extra = {
+            **kept,
+            "element": _element(version, place),
+            "files": [str(path) for path in files],
+            "exported": exported,
+        }
         print(render((), [], "json", extra=extra))
         return 0
-    print(f"{version.label}: {found['metric']} {short(found['best'])}")
+    chosen = _element(version, place)
+    why = f", best on val of {chosen['of']} ({chosen['label']})" if chosen else ""
+    print(f"{column.label}: {found['metric']} {short(found['best'])}{why}")
     for path in files:
         print(f"left       {neutral(path)}")
     if exported:

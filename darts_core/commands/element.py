@@ -10,7 +10,7 @@ from darts_core.commands.compose import typed
 from darts_core.commands.logs import configure_logging
 from darts_core.commands.overrides import key_of
 from darts_core.metric import metric_of
-from darts_core.report.multirun import OVERRIDES
+from darts_core.report.elements import OVERRIDES
 from darts_core.runlog import write_yaml
 from darts_core.stages.schema import PLACES
 from darts_core.study import current_trial

@@ -22,7 +22,8 @@ from darts_core.commands.overrides import expand, key_of, quoted
 from darts_core.commands.ranks import Ranks, current_ranks, lost_process_told
 from darts_core.credentials import keep_password
 from darts_core.errors import ConfigError, unknown_name
-from darts_core.report.job_summary import elements, summarize
+from darts_core.report.elements import elements
+from darts_core.report.job_summary import summarize
 from darts_core.report.multirun import write_multirun_report
 from darts_core.runlog import config_hash
 from darts_core.stages.schema import (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darts_core.errors import JobError
-from darts_core.report.job_summary import elements
+from darts_core.report.elements import elements
 from darts_core.report.read import stage_order
 from darts_core.store.jobs import Store
 from darts_core.store.version import Version

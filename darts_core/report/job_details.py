@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import JobError
-from darts_core.report.job_summary import elements, seen_summary, stage_facts
+from darts_core.report.elements import elements
+from darts_core.report.job_summary import seen_summary, stage_facts
 from darts_core.report.read import STAGES, read_settings
 from darts_core.report.tables import neutral, short
 from darts_core.runlog import read_jsonl

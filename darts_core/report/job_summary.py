@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import DartsError, JobError
+from darts_core.report.elements import best_element, elements, labels
 from darts_core.report.read import StageRun, read_stage, stage_order
 from darts_core.report.rows import finite
 from darts_core.runlog import read_json
@@ -15,59 +16,35 @@ from darts_core.store.record import LIVE, SCRIPT
 from darts_core.store.summary import read_summary, write_summary
 from darts_core.store.version import Version
 
-__all__ = ["best_element", "elements", "seen_summary", "stage_facts", "summarize"]
+__all__ = ["seen_summary", "stage_facts", "summarize"]
 
 _FACTS = ("best_value", "params", "macs", "latency_after_ms", "device_seconds")
 
 
-def elements(folder: str | Path) -> list[Path]:
-    """The folders of a multirun's elements, or of its seeds, in their order."""
-    found = [path for path in Path(folder).glob("[0-9]*") if path.name.isdigit() and path.is_dir()]
-    seeds = [path for path in Path(folder).glob("seed[0-9]*") if path.name[4:].isdigit()]
-    return [
-        *sorted(found, key=lambda path: int(path.name)),
-        *sorted(seeds, key=lambda path: int(path.name[4:])),
-    ]
-
-
-def best_element(folder: Path) -> Path:
-    """Of a multirun, or of several seeds, the element whose network is best on val.
-
-    The last one where none has been judged; a folder with stages of its own is itself returned.
-    """
-    parts = [] if stage_order(folder) else elements(folder)
-    rated = [(rating, part) for part in parts if (rating := _on_val(part)) is not None]
-    return max(rated, key=lambda item: item[0])[1] if rated else [folder, *parts][-1]
-
-
-def _on_val(element: Path) -> float | None:
-    """How good its last judged network is on val, better ones higher."""
-    found = [read_stage(element / name) for name in stage_order(element)]
-    judged = [s.metric.rating(value) for s in found if (value := s.judged("val")) is not None]
-    return judged[-1] if judged else None
-
-
 def _stages(folder: Path) -> Iterator[StageRun]:
-    for place in (folder, *elements(folder)):
-        for name in stage_order(place):
-            yield read_stage(place / name, f"{place.name}/{name}" if place != folder else name)
+    for name in stage_order(folder):
+        yield read_stage(folder / name, name)
 
 
 def stage_facts(folder: str | Path) -> list[dict[str, Any]]:
     """One row a stage (of each element of a multirun): its state and the figures of its result."""
-    rows = []
-    for stage in _stages(Path(folder)):
-        facts = {key: stage.number(key) for key in (*_judged(stage), *_FACTS)}
-        epochs = len(stage.metrics)
-        rows.append(
-            {
-                "stage": stage.name,
-                "finished": stage.finished,
-                "epochs": epochs or None,
-                **{key: value for key, value in facts.items() if value is not None},
-            }
-        )
+    parts = elements(folder)
+    rows = [_facts(stage) for stage in _stages(Path(folder))]
+    for part, label in zip(parts, labels(parts), strict=True):
+        for stage in _stages(part):
+            facts = _facts(stage)
+            rows.append({"stage": f"{part.name}/{facts.pop('stage')}", "overrides": label, **facts})
     return rows
+
+
+def _facts(stage: StageRun) -> dict[str, Any]:
+    facts = {key: stage.number(key) for key in (*_judged(stage), *_FACTS)}
+    return {
+        "stage": stage.name,
+        "finished": stage.finished,
+        "epochs": len(stage.metrics) or None,
+        **{key: value for key, value in facts.items() if value is not None},
+    }
 
 
 def _judged(stage: StageRun) -> tuple[str, str]:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import ConfigError
-from darts_core.metric import ACCURACY
+from darts_core.metric import ACCURACY, Metric
 from darts_core.report.blocks import Section, card, duration
+from darts_core.report.elements import best_element, elements, first_settings, labels
 from darts_core.report.html import render
-from darts_core.report.job_summary import elements
 from darts_core.report.methods_section import (
     Element,
     methods_section,
@@ -22,31 +22,12 @@ from darts_core.report.methods_section import (
     write_methods,
 )
 from darts_core.report.page import Content, page, write_report
-from darts_core.report.read import STAGES, VersionRun, flatten, read_settings, read_version
+from darts_core.report.read import VersionRun, read_version
 from darts_core.runlog import write_text
 
-__all__ = ["OVERRIDES", "labels", "multirun_content", "write_multirun_report"]
+__all__ = ["multirun_content", "write_multirun_report"]
 
-OVERRIDES = "overrides.yaml"
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    """The settings of an element's first stage, as dotted names."""
-    paths = [folder / stage / "config.yaml" for stage in STAGES]
-    return flatten(next((content for path in paths if (content := read_settings(path))), {}))
-
-
-def labels(folders: Sequence[Path]) -> list[str]:
-    """What tells the elements apart: the overrides that not all share, else the settings that differ."""
-    found = [read_settings(folder / OVERRIDES) for folder in folders]
-    if all(isinstance(words, list) for words in found):
-        texts = [[str(word) for word in words] for words in found]
-        shared = set.intersection(*map(set, texts)) if len(texts) > 1 else set()
-        return [" ".join(word for word in words if word not in shared) for words in texts]
-    settings = [_settings(folder) for folder in folders]
-    names = dict.fromkeys(name for known in settings for name in known)
-    differ = [name for name in names if len({repr(known.get(name)) for known in settings}) > 1]
-    return [" ".join(f"{name}={known.get(name)}" for name in differ) for known in settings]
+_NONE = "–"
 
 
 def _methods(folders: Sequence[Path], names: Sequence[str]) -> list[Element]:
@@ -55,7 +36,7 @@ def _methods(folders: Sequence[Path], names: Sequence[str]) -> list[Element]:
     for folder, name in zip(folders, names, strict=True):
         words = name.split(" ")
         seeds = [word.partition("=")[2] for word in words if word.startswith("seed=")]
-        seed = seeds[-1] if seeds else str(_settings(folder).get("seed", 0))
+        seed = seeds[-1] if seeds else str(first_settings(folder).get("seed", 0))
         method = " ".join(word for word in words if not word.startswith("seed="))
         try:
             run: VersionRun | None = read_version(folder)
@@ -65,14 +46,14 @@ def _methods(folders: Sequence[Path], names: Sequence[str]) -> list[Element]:
     return found
 
 
-def _row(folder: Path, label: str) -> tuple[dict[str, Any], float | None, VersionRun | None]:
-    """An element's line, the metric of its network, and what it has left."""
-    row = {"name": folder.name, "label": label, "link": "", "stages": "nothing yet", "val": "–"}
-    row |= {"test": "–", "time": "–"}
+def _row(folder: Path, label: str) -> tuple[dict[str, Any], VersionRun | None]:
+    """An element's line, and what it has left."""
+    row = {"name": folder.name, "label": label, "link": "", "stages": "nothing yet", "val": _NONE}
+    row |= {"test": _NONE, "time": _NONE}
     try:
         run = read_version(folder)
     except ConfigError:
-        return row, None, None
+        return row, None
     states = [
         f"{name}{'' if stage.finished else ' (unfinished)'}" for name, stage in run.stages.items()
     ]
@@ -81,7 +62,16 @@ def _row(folder: Path, label: str) -> tuple[dict[str, Any], float | None, Versio
     val, test = (result(run, f"{split}_{name}") for split in ("val", "test"))
     row |= {"stages": ", ".join(states)}
     row |= {"val": text(val), "test": text(test), "time": duration(spent)}
-    return row, val if test is None else test, run
+    return row, run
+
+
+def _lead(row: dict[str, Any], metric: Metric) -> str:
+    """The element that is best on val; what it has on test chose nothing."""
+    if row["val"] == _NONE:
+        return f"None has {metric.article} on val yet."
+    test = "" if row["test"] == _NONE else f", {row['test']} on test"
+    best = f"Best in {metric.words} on val is element {row['name']} ({row['label']})"
+    return f"{best}: {row['val']}{test}."
 
 
 def multirun_content(folder: Path, *, title: str | None = None, links: bool = False) -> Content:
@@ -95,17 +85,12 @@ def multirun_content(folder: Path, *, title: str | None = None, links: bool = Fa
         raise ConfigError(f"{folder} holds no elements of a multirun.")
     names = labels(found)
     rows = [_row(path, label) for path, label in zip(found, names, strict=True)]
-    known = [(value, row) for row, value, _ in rows if value is not None]
+    best, _ = dict(zip(found, rows, strict=True)).get(best_element(folder), rows[-1])
     name = f"{folder.parent.name} · {folder.name}"
-    metric = next((run.metric for _, _, run in rows if run is not None), ACCURACY)
-    lead = f"None has {metric.article} yet."
-    if known:
-        best, row = max(known, key=lambda item: metric.rating(item[0]))
-        most = "most accurate" if metric == ACCURACY else f"best in {metric.words}"
-        lead = f"The {most} is element {row['name']} ({row['label']}): {metric.text(best)}."
-    for row, _, run in rows:
+    metric = next((run.metric for _, run in rows if run is not None), ACCURACY)
+    for row, run in rows:
         row["link"] = f"{row['name']}/report.html" if links and run is not None else ""
-    table = render("multirun", rows=[row for row, _, _ in rows], metric=metric.words)
+    table = render("multirun", rows=[row for row, _ in rows], metric=metric.words)
     sections = [Section("elements", "Every element", card(table))]
     methods = _methods(found, names)
     compared = table_of(methods)
@@ -114,7 +99,7 @@ def multirun_content(folder: Path, *, title: str | None = None, links: bool = Fa
     return Content(
         title=f"{len(rows)} elements",
         crumb=title or f"{name} · multirun",
-        lead=lead,
+        lead=_lead(best, metric),
         sections=sections,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from darts_core.report.job_summary import elements
+from darts_core.report.elements import elements
 from darts_core.report.multirun import multirun_content, write_multirun_report
 from darts_core.report.page import Content, page, version_content
 from darts_core.report.read import STAGES, read_version

@@ -15,8 +15,9 @@ from darts_core.commands.jobs.comparison import named_columns, run_compare
 from darts_core.commands.jobs.pipeline import show_best
 from darts_core.errors import JobError
 from darts_core.report.columns import columns_of
-from darts_core.report.job_summary import seen_summary
+from darts_core.report.job_summary import seen_summary, stage_facts
 from darts_core.report.tables import short
+from darts_core.report.versions import write_version_report
 from darts_core.runlog import read_json, write_json
 from darts_core.store.jobs import Store
 from darts_core.store.record import new_record
@@ -112,6 +113,11 @@ def test_a_multirun_is_listed_and_taken_by_the_element_that_is_best_on_val(store
     text = capsys.readouterr().out
     assert "many/V001/1: test_accuracy 0.91, best on val of 3 (seed=1)" in text
     assert (tmp_path / "taken/model.pt").read_text() == "1"
+    shown = {row["stage"]: row["overrides"] for row in stage_facts(version.path)}
+    assert shown == {"0/train": "seed=0", "1/train": "seed=1", "10/train": "seed=10"}
+    page = write_version_report(version.path).read_text(encoding="utf-8")
+    # the last one is better on test
+    assert "Best in accuracy on val is element 1 (seed=1): 95.00 %, 91.00 % on test." in page
 
 
 def test_what_a_shrinking_left_is_taken_before_what_it_began_with(store, capsys):

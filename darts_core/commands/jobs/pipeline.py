@@ -14,7 +14,8 @@ from typing import Any
 
 from darts_core.errors import ConfigError, JobError
 from darts_core.report.columns import Column
-from darts_core.report.job_summary import best_element, elements, seen_summary
+from darts_core.report.elements import best_element, elements, labels
+from darts_core.report.job_summary import seen_summary
 from darts_core.report.read import read_version
 from darts_core.report.tables import neutral, render, short
 from darts_core.store import control
@@ -157,8 +158,6 @@ def _element(version: Version, place: Path) -> dict[str, Any] | None:
     """Which element of how many `place` is, and what tells it apart; None where there are none."""
     if place == version.path:
         return None
-    from darts_core.report.multirun import labels
-
     found = elements(version.path)
     return {
         "name": place.name,

@@ -39,6 +39,12 @@ def _is_point(point: Any) -> bool:
     )
 
 
+def _judged(point: Mapping[str, Any]) -> float:
+    """What a point is chosen by."""
+    value = point.get("val_metric")
+    return float(value if isinstance(value, (int, float)) else point["metric"])
+
+
 def pick(
     front: str | Path | Mapping[str, Any],
     *,
@@ -46,6 +52,9 @@ def pick(
     accuracy: float | None = None,
 ) -> dict[str, Any]:
     """The point that serves a wish; its `folder` holds the network.
+
+    Points are judged by what they have on val (`val_metric`), so that their test metric stays one that chose
+    nothing; by `metric` where the file holds no other.
 
     Args:
         front: `front.json`, its folder, or its content.
@@ -62,19 +71,20 @@ def pick(
     if latency_ms is None and accuracy is None:
         raise ConfigError("pick needs latency_ms=, accuracy= or both.")
     fast = [p for p in points if latency_ms is None or p["latency_ms"] <= latency_ms]
-    able = [p for p in fast if accuracy is None or sign * p["metric"] >= sign * accuracy]
+    able = [p for p in fast if accuracy is None or sign * _judged(p) >= sign * accuracy]
     if able and accuracy is None:
-        return max(able, key=lambda p: (sign * p["metric"], -p["latency_ms"]))
+        return max(able, key=lambda p: (sign * _judged(p), -p["latency_ms"]))
     if able:
-        return min(able, key=lambda p: (p["latency_ms"], -sign * p["metric"]))
+        return min(able, key=lambda p: (p["latency_ms"], -sign * _judged(p)))
     if not fast:
         nearest = min(p["latency_ms"] for p in points)
         raise ConfigError(
             f"No point of this front takes at most {latency_ms:g} ms; the fastest takes {nearest:.4g} ms."
         )
-    best = max(fast, key=lambda p: sign * p["metric"])
+    best = max(fast, key=lambda p: sign * _judged(p))
+    where = " on val" if "val_metric" in best else ""
     raise ConfigError(
-        f"No point of this front reaches {accuracy:g}"
+        f"No point of this front reaches {accuracy:g}{where}"
         + (f" within {latency_ms:g} ms" if latency_ms is not None else "")
-        + f"; the best has {best['metric']:.4g} at {best['latency_ms']:.4g} ms."
+        + f"; the best has {_judged(best):.4g} at {best['latency_ms']:.4g} ms."
     )

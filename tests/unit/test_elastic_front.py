@@ -37,6 +37,18 @@ def test_a_point_is_picked_by_latency_by_metric_or_both(tmp_path):
         pick({"points": []}, latency_ms=1)
 
 
+def test_the_test_metric_chooses_nothing_where_val_is_known():
+    """The one that is best on test would flatter whoever picks it."""
+    points = [
+        {"latency_ms": 8.0, "metric": 0.90, "val_metric": 0.93, "folder": "points/01"},
+        {"latency_ms": 4.0, "metric": 0.92, "val_metric": 0.91, "folder": "points/02"},
+    ]
+    assert pick({"points": points}, latency_ms=9)["folder"] == "points/01"
+    assert pick({"points": points}, accuracy=0.92)["folder"] == "points/01"
+    with pytest.raises(ConfigError, match=r"reaches 0\.95 on val; the best has 0\.93 at 8 ms"):
+        pick({"points": points}, accuracy=0.95)
+
+
 def test_a_front_is_told_in_words():
     def row(ms, value, **more):
         ends = [value - 0.01, value + 0.01]

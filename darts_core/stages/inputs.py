@@ -418,12 +418,19 @@ def find_model(given: str | None, version: Path, stages: tuple[str, ...]) -> Pat
                 return candidate
         raise ConfigError(
             f"model={given!r} is neither a saved model nor a folder with a model.pt, nor a name such as "
-            "package.module:function or timm:NAME; train one with `darts-core train`."
+            f"package.module:function or timm:NAME; {_saved_in(path) or 'train one with `darts-core train`'}."
         )
     for stage in stages:
         if (version / stage / "model.pt").is_file():
             return version / stage / "model.pt"
     raise ConfigError(
         f"No model= is given and {version} holds none from {' or '.join(stages)}; give a model.pt, "
-        "its folder, or version= of a finished train."
+        f"its folder, or version= of a finished train{_saved_in(version) and f' ({_saved_in(version)})'}."
     )
+
+
+def _saved_in(folder: Path, most: int = 4) -> str:
+    """Which saved models lie in a version, or in the elements of a multirun; "" for none."""
+    files = [file for depth in ("*", "*/*") for file in sorted(folder.glob(f"{depth}/model.pt"))]
+    named = [file.parent.relative_to(folder).as_posix() for file in files[:most]]
+    return f"{folder} holds {', '.join(named)}{', ...' * (len(files) > most)}" if files else ""

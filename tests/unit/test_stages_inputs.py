@@ -129,8 +129,15 @@ def test_a_model_is_found_by_file_folder_or_version(tmp_path: Path) -> None:
         assert find_model(given, tmp_path, ("prune", "train")) == file
     with pytest.raises(ConfigError, match="prune or export"):
         find_model(None, tmp_path, ("prune", "export"))
-    with pytest.raises(ConfigError, match="neither"):
+    with pytest.raises(ConfigError, match=r"neither.* holds train\.$"):
         find_model(str(tmp_path), tmp_path, ())
+    element = tmp_path / "many" / "0" / "train"  # of a multirun
+    element.mkdir(parents=True)
+    (element / "model.pt").write_bytes(b"x")
+    with pytest.raises(ConfigError, match=r"finished train \(.*many holds 0/train\)"):
+        find_model(None, tmp_path / "many", ("train",))
+    with pytest.raises(ConfigError, match="neither.*; train one"):
+        find_model(str(tmp_path / "none"), tmp_path, ())
 
 
 def test_the_recipe_takes_a_policy_by_name_changed_or_found(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_a_model_is_found_by_file_folder_or_version(tmp_path: Path) -> None:
     (element / "model.pt").write_bytes(b"x")
     with pytest.raises(ConfigError, match=r"finished train \(.*many holds 0/train\)"):
         find_model(None, tmp_path / "many", ("train",))
-    with pytest.raises(ConfigError, match="neither.*; train one"):
+    with pytest.raises(ConfigError, match=r"neither.*; train one"):
         find_model(str(tmp_path / "none"), tmp_path, ())
 
 

@@ -42,7 +42,11 @@ def element(node: Any) -> float | dict[str, Any] | None:
         write_yaml(own / OVERRIDES, words)
         shown = [word for word in words if key_of(word) not in PLACES]
         log.info("element %s: %s", about.job.num, " ".join(shown))
-        result = run_command(config, own)
+        try:
+            result = run_command(config, own)
+        except Exception as error:  # said once more at the end, of which element nothing is known
+            log.error("element %s failed: %s", about.job.num, error)
+            raise
         value = result.get(f"val_{metric_of(result).name}")
         return None if value is None else float(value)
     # tune's own trials share the version's files

@@ -21,7 +21,7 @@ from darts_core.commands.logs import configure_logging
 from darts_core.commands.overrides import expand, key_of, quoted
 from darts_core.commands.ranks import Ranks, current_ranks, lost_process_told
 from darts_core.credentials import keep_password
-from darts_core.errors import ConfigError, unknown_name
+from darts_core.errors import ConfigError, DartsError, unknown_name
 from darts_core.report.elements import elements
 from darts_core.report.job_summary import summarize
 from darts_core.report.multirun import write_multirun_report
@@ -31,8 +31,10 @@ from darts_core.stages.schema import (
     UNHASHED,
     BenchStage,
     DataStage,
+    NamedStage,
     Pipeline,
     Stage,
+    TrainStage,
     deciding,
 )
 from darts_core.store.claim import Claim, claim
@@ -81,7 +83,7 @@ def _checked(command: str, args: argparse.Namespace, place: Session) -> Stage:
     if args.multirun:
         first, variants = expand(args.overrides)
         for variant in variants:
-            compose(command, variant, place)
+            _check_values(compose(command, variant, place))
     config = job_and_version(compose(command, first if args.multirun else args.overrides, place))
     _check_values(config)
     return config
@@ -216,11 +218,20 @@ def _multirun(command: str, overrides: Sequence[str], place: Session, version: P
         f"++version={quoted(version.name)}",
     ]
     hydra: Any = GlobalHydra.instance().hydra
-    hydra.multirun(
-        config_name=command,
-        task_function=element,
-        overrides=[*place.overrides, *kept, *home, "hydra.mode=MULTIRUN"],
-    )
+    try:
+        hydra.multirun(
+            config_name=command,
+            task_function=element,
+            overrides=[*place.overrides, *kept, *home, "hydra.mode=MULTIRUN"],
+        )
+    except Exception:  # of one element: the others have run, and are shown
+        with contextlib.suppress(DartsError, OSError):
+            _report_elements(version)
+        raise
+    _report_elements(version)
+
+
+def _report_elements(version: Path) -> None:
     # trials of a sweeper are no elements: their study has a report of its own
     if elements(version):
         log.info("report: %s", write_multirun_report(version))
@@ -241,6 +252,10 @@ def _check_values(config: Stage) -> None:
 
         if not is_baseline(config.bench.baseline):
             raise ConfigError(unknown_name("bench.baseline", config.bench.baseline, BASELINES))
+    if isinstance(config, (TrainStage, NamedStage)):
+        from darts_core.stages.given import check_given
+
+        check_given(config)
     if not isinstance(config, DataStage) or config.data.path is None:
         return
     if not Path(config.data.path).expanduser().exists():

@@ -107,7 +107,7 @@ def _model(given: Mapping[str, Any], arguments: Mapping[str, Any]) -> tuple[Any,
     """(network, image shape)."""
     from darts_core.models.named import is_named, named_model
     from darts_core.models.weights import load_weights
-    from darts_core.stages.inputs import find_model
+    from darts_core.stages.given import find_model
     from darts_core.train import load_model
 
     text = given["model"]

@@ -14,7 +14,7 @@ from torch import nn
 from darts_core.architecture import Architecture
 from darts_core.data import DataBundle
 from darts_core.device import require_device
-from darts_core.errors import ArchitectureError, ConfigError
+from darts_core.errors import ConfigError
 from darts_core.models.baselines import BASELINES, baseline, is_baseline, reads
 from darts_core.models.by_name import inner
 from darts_core.models.named import REGISTERED, is_named, named_model, saved_model
@@ -25,7 +25,7 @@ from darts_core.runlog import read_yaml, write_yaml
 from darts_core.settings import Data, Train, TrainConfig, to_plain
 from darts_core.settings.tree import config_root
 from darts_core.spaces import SPACES
-from darts_core.stages.doubt import doubtful
+from darts_core.stages.given import LEAVE_MODELS, find_architecture, find_model
 from darts_core.stages.schema import (
     DataStage,
     ExportStage,
@@ -44,9 +44,7 @@ from darts_core.train import load_model, of_model
 __all__ = [
     "Network",
     "describe_network",
-    "find_architecture",
     "find_device",
-    "find_model",
     "find_network",
     "load_bundle",
     "named_network",
@@ -57,8 +55,6 @@ __all__ = [
 
 
 log = logging.getLogger("darts_core")
-# stages whose name stands for what they left in the version
-_LEAVE_MODELS = ("searched", "train", "prune", "shrink")
 # what of a saved file's meta rebuilds the network; the rest is of the data
 _NETWORK = ("architecture", "build", "baseline", "model", "replaced", "sizes")
 
@@ -229,7 +225,7 @@ def _saved_network(text: str, version: Path, bundle: DataBundle) -> Network:
     described = meta.get("architecture")
     found = Architecture.from_dict(described, source=str(path)) if described else None
     first = version / "searched" / "architecture.yaml"
-    if found is None and text in _LEAVE_MODELS and first.is_file():
+    if found is None and text in LEAVE_MODELS and first.is_file():
         # of a space of choices the file names the network's function and not what it was found as
         found = Architecture.from_yaml(first)
     own = {key: meta[key] for key in _NETWORK if key in meta}
@@ -356,81 +352,3 @@ def open_model(
     path = find_model(config.model, version, stages)
     model, meta = load_model(path, device=device)
     return model, meta, path
-
-
-def find_architecture(text: str | None, version: Path) -> tuple[Architecture, str]:
-    """(what `architecture=` names, the file or setting it was read from)."""
-    if text is None:
-        found = version / "search" / "architecture.yaml"
-        if not found.is_file():
-            raise ConfigError(
-                f"No architecture= is given and {version} holds no finished search; give a YAML "
-                f"file, a text, or one of {', '.join((*Architecture.names(), *BASELINES))}."
-            )
-        return _from_file(found)
-    if text.lstrip().startswith(("Genotype", "|")):
-        return Architecture.from_text(text), "architecture="
-    path = Path(text).expanduser()
-    if len(text) < 250 and path.is_dir():
-        for inner in (path / "architecture.yaml", path / "search" / "architecture.yaml"):
-            if inner.is_file():
-                return _from_file(inner)
-        raise ConfigError(
-            f"architecture={text!r} is a folder without an architecture.yaml; give the folder of a "
-            "finished search, a YAML file, a name or a text."
-        )
-    if len(text) < 250 and path.is_file():
-        return _from_file(path)
-    if text.endswith((".yaml", ".yml")):
-        raise ConfigError(
-            f"architecture={text!r}: there is no such file; give an existing one, the folder of a "
-            f"finished search, a text, or one of {', '.join((*Architecture.names(), *BASELINES))}."
-        )
-    try:
-        return Architecture.named(text), text
-    except ArchitectureError as error:
-        raise ArchitectureError(
-            f"architecture={text!r} is no file and no known name. {error} Hand-designed networks: "
-            f"{', '.join(BASELINES)}."
-        ) from None
-
-
-def _from_file(path: Path) -> tuple[Architecture, str]:
-    """The architecture in a file, and the file; what the search's guards doubted is said again."""
-    architecture, content = Architecture.from_yaml(path), read_yaml(path)
-    doubt = doubtful(content.get("notes") if isinstance(content, Mapping) else None)
-    if doubt:
-        log.warning("%s is doubtful: %s", path, doubt)
-    return architecture, str(path)
-
-
-def find_model(given: str | None, version: Path, stages: tuple[str, ...]) -> Path:
-    """The saved model of `model=`: a file, its folder, a stage of `version`; null: the first of `stages`.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if given is not None:
-        path = Path(given).expanduser()
-        own = [version / given / "model.pt"] if given in _LEAVE_MODELS else []
-        for candidate in (*own, path, path / "model.pt"):
-            if candidate.is_file():
-                return candidate
-        raise ConfigError(
-            f"model={given!r} is neither a saved model nor a folder with a model.pt, nor a name such as "
-            f"package.module:function or timm:NAME; {_saved_in(path) or 'train one with `darts-core train`'}."
-        )
-    for stage in stages:
-        if (version / stage / "model.pt").is_file():
-            return version / stage / "model.pt"
-    raise ConfigError(
-        f"No model= is given and {version} holds none from {' or '.join(stages)}; give a model.pt, "
-        f"its folder, or version= of a finished train{_saved_in(version) and f' ({_saved_in(version)})'}."
-    )
-
-
-def _saved_in(folder: Path, most: int = 4) -> str:
-    """Which saved models lie in a version, or in the elements of a multirun; "" for none."""
-    files = [file for depth in ("*", "*/*") for file in sorted(folder.glob(f"{depth}/model.pt"))]
-    named = [file.parent.relative_to(folder).as_posix() for file in files[:most]]
-    return f"{folder} holds {', '.join(named)}{', ...' * (len(files) > most)}" if files else ""

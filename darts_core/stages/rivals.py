@@ -11,7 +11,7 @@ from darts_core.bench.results import slug
 from darts_core.errors import ConfigError
 from darts_core.models.baselines import default_baseline, is_baseline, reads
 from darts_core.spaces import get_space
-from darts_core.stages.inputs import find_architecture
+from darts_core.stages.given import find_architecture
 from darts_core.stages.schema import Pipeline, TrainStage, TuneStage
 from darts_core.stages.train import train
 from darts_core.stages.tune import tune

@@ -13,9 +13,9 @@ from darts_core.architecture import Architecture
 from darts_core.commands.compose import compose, session
 from darts_core.data import DataBundle
 from darts_core.errors import ArchitectureError, ConfigError, DeviceError
+from darts_core.stages.given import find_model
 from darts_core.stages.inputs import (
     find_device,
-    find_model,
     find_network,
     load_bundle,
     recipe,

@@ -1,0 +1,40 @@
+"""A multirun with a mistake: names are refused before anything runs, and a failure stops no other element."""
+
+import pytest
+
+from darts_core import cli
+from darts_core.report.job_summary import stage_facts
+from darts_core.store.jobs import Store
+
+TINY = ["data=digits", "data.limit=200", "train.epochs=1", "train.channels=4", "device=cpu"]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "said"),
+    [
+        ("architecture=resnet8,nope", "architecture='nope' is no file and no known name"),
+        ("architecture=resnet8,no.yaml", "there is no such file"),
+        ("model=null,none/here", "model='none/here' is neither a saved model"),
+    ],
+)
+def test_what_is_not_there_is_refused_before_the_first_element(
+    sweep, said, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    first = [] if sweep.startswith("architecture") else ["architecture=resnet8"]
+    assert cli.main(["train", "-m", sweep, *first, "job=a", *TINY]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_other_elements_run_and_are_reported(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    argv = ["train", "-m", "architecture=resnet8,dscnn,resnet14", "job=a", *TINY]
+    assert cli.main(argv) == 2
+    assert "element 1 failed: architecture=dscnn reads series" in capsys.readouterr().err
+    version = Store(tmp_path / "runs").version("a")
+    assert version.state() == "failed"
+    finished = {row["stage"]: row["finished"] for row in stage_facts(version.path)}
+    assert finished == {"0/train": True, "1/train": False, "2/train": True}
+    page = (version.path / "report.html").read_text(encoding="utf-8")
+    assert "architecture=dscnn" in page

@@ -18,7 +18,9 @@ from darts_core.store.version import Version
 
 __all__ = ["seen_summary", "stage_facts", "summarize"]
 
-_FACTS = ("best_value", "params", "macs", "latency_after_ms", "device_seconds")
+_FACTS = (
+    "best_value", "params", "macs", "latency_before_ms", "latency_after_ms", "points", "device_seconds",
+)  # fmt: skip
 
 
 def _stages(folder: Path) -> Iterator[StageRun]:

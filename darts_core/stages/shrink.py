@@ -41,8 +41,8 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
     of a joined group all train; the first one does everything else.
 
     Returns:
-        points, judged, found_by, val_<metric>, test_<metric> and latency_ms of the point picked, metric,
-        device_seconds; nothing in the other processes of a group.
+        points, judged, found_by, val_<metric>, test_<metric> and latency_after_ms of the point picked,
+        latency_before_ms, speedup, metric, device_seconds; nothing in the other processes of a group.
     """
     group, run, finished = open_run(config, folder)
     if finished:
@@ -92,7 +92,8 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
         picked=taken["folder"],
         missed_budgets_ms=[p["budget_ms"] for p in points if p["within_budget"] is False],
         latency_before_ms=base["latency_ms"],
-        latency_ms=taken["latency_ms"],
+        latency_after_ms=taken["latency_ms"],
+        speedup=base["latency_ms"] / taken["latency_ms"],
         **{f"val_{metric.name}": taken["val_metric"], f"test_{metric.name}": taken["metric"]},
         metric=metric.to_dict(),
         params=taken["params"],

@@ -427,6 +427,13 @@ def test_the_command_leaves_a_front_of_verified_exports(bundle, tmp_path, monkey
         manifest = read_json(folder / point["folder"] / "export" / "manifest.json")
         assert manifest["artifacts"]["onnx"]["relative_error"] < 1e-4
     assert load_model(folder / "model.pt")
+    result = read_json(folder / "result.json")
+    assert result["speedup"] == result["latency_before_ms"] / result["latency_after_ms"]
+    assert cli.main(["jobs", "best", "f", "--export", "taken", "--json"]) == 0
+    left = json.loads(capsys.readouterr().out)["files"]
+    assert left[0] == str(folder / result["picked"] / "export")
+    assert left[1:] == [str(folder / "model.pt")]
+    assert (tmp_path / "taken" / "export" / "manifest.json").is_file()
     assert cli.main(["report", "job=f", "version=V001"]) == 0
     page = (tmp_path / "runs" / "f" / "V001" / "report.html").read_text()
     assert "Measured front" in page

@@ -16,7 +16,7 @@ from darts_core.errors import ConfigError, JobError
 from darts_core.report.columns import Column
 from darts_core.report.elements import best_element, elements, labels
 from darts_core.report.job_summary import seen_summary
-from darts_core.report.read import read_version
+from darts_core.report.read import VersionRun, read_version
 from darts_core.report.tables import neutral, render, short
 from darts_core.store import control
 from darts_core.store.code import copy_model
@@ -144,14 +144,23 @@ def _refusal(log: Path, status: int) -> ConfigError | JobError:
 
 def _left(folder: Path) -> list[Path]:
     """What a pipeline has left in `folder`, the shipped one first."""
-    models = [stage.folder / "model.pt" for stage in read_version(folder).networks]
+    run = read_version(folder)
     files = [
         folder / "export",
-        *models,
-        folder / "tune/best.yaml",
-        folder / "search/architecture.yaml",
+        *_picked_exports(run),
+        *(s.folder / "model.pt" for s in run.networks),
     ]
+    files += [folder / "tune/best.yaml", folder / "search/architecture.yaml"]
     return [path for path in files if path.exists()]
+
+
+def _picked_exports(run: VersionRun) -> list[Path]:
+    """The export of the point that `shrink` picked, where that is the network to ship."""
+    if not run.networks or run.networks[0].name != "shrink":
+        return []
+    stage = run.networks[0]
+    picked = stage.folder / str(stage.result.get("picked"))
+    return [path for path in stage.folder.glob("points/*/export") if path.parent == picked]
 
 
 def _element(version: Version, place: Path) -> dict[str, Any] | None:

@@ -20,6 +20,7 @@ from darts_core.stages.schema import (
     TuneStage,
 )
 from darts_core.store.jobs import Store
+from darts_core.store.names import is_name
 
 __all__ = ["default_job", "job_and_version", "previous_version"]
 
@@ -47,8 +48,8 @@ def job_and_version(config: Stage) -> Stage:
     Raises:
         ConfigError: `version=` names another one.
     """
-    job, slash, version = (config.job or "").partition("/")
-    if not slash:
+    job, _, version = (config.job or "").partition("/")
+    if not (is_name(job) and is_name(version)):
         return config
     if config.version not in (None, version):
         raise ConfigError(f"job={config.job} and version={config.version} name two versions.")

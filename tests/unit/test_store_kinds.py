@@ -308,7 +308,7 @@ def test_a_damaged_record_is_no_version_and_breaks_no_list(store):
 
 
 def test_versions_of_one_job_or_of_several_are_named_for_a_comparison(tmp_path):
-    from darts_core.commands.jobs.comparison import named_versions
+    from darts_core.commands.jobs.comparison import named_columns
 
     store = Store(tmp_path / "runs")
     for job in ("a", "b"):
@@ -318,7 +318,7 @@ def test_versions_of_one_job_or_of_several_are_named_for_a_comparison(tmp_path):
                 pass
 
     def labels(*names):
-        return [version.label for version in named_versions(store, names)]
+        return [column.label for column in named_columns(store, names)]
 
     assert labels("a", "V001", "V002") == ["a/V001", "a/V002"]
     assert labels("a/V001", "b/V002") == ["a/V001", "b/V002"]

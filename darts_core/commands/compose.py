@@ -58,22 +58,22 @@ def session(config_dir: str | None = None, *, name: str = "darts-core") -> Itera
             )
         check_user_tree(folder)
         found = Session(folder, (f"hydra.searchpath=[{quoted(f'file://{folder}')}]",))
-    _register_schemas()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_root()), job_name=name, version_base="1.3"):
         yield found
 
 
-def _register_schemas() -> None:
-    """Make the settings' names, types and defaults known to Hydra, as `schema_<command>`."""
+def _register_schema(command: str) -> None:
+    """Make the settings' names, types and defaults known to Hydra, as `schema_<command>`, once a process."""
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
-    for command, stage in STAGES.items():
-        full = OmegaConf.structured(schema(stage))
-        # an untyped root: a file under experiment/ may hold nodes of other commands
-        node = OmegaConf.create({key: full._get_node(key) for key in full})
-        ConfigStore.instance().store(f"schema_{command}", node)
+    store, name = ConfigStore.instance(), f"schema_{command}"
+    if f"{name}.yaml" in store.repo:
+        return
+    full = OmegaConf.structured(schema(STAGES[command]))
+    # an untyped root: a file under experiment/ may hold nodes of other commands
+    store.store(name, OmegaConf.create({key: full._get_node(key) for key in full}))
 
 
 def compose(command: str, overrides: Sequence[str], place: Session | None = None) -> Any:
@@ -103,6 +103,7 @@ def compose_node(command: str, overrides: Sequence[str], place: Session | None =
     from yaml import YAMLError
 
     place = place or Session()
+    _register_schema(command)
     overrides = [forced(command, text) for text in overrides]
     try:
         node = hydra_compose(command, [*place.overrides, *overrides], return_hydra_config=True)

@@ -17,7 +17,8 @@ SMALL = [
     "search.finalists=1", "search.learning_rate=0.025", "search.alpha_warmup_epochs=0", "search.channels=4",
     "search.alpha_learning_rate=null",  # by the steps: at the demo's own rate so few leave near-ties
     "search.batch_size=128", "train.channels=4", "train.epochs=2", "train.batch_size=128", "tune.trials=2",
-    "prune.epochs=1", "prune.budget=90%", "prune.options.seconds=0.05", "export.options.max_seconds=0.05",
+    "prune.epochs=1", "prune.budget=90%", "prune.options.rounds=1", "prune.options.seconds=0.05",
+    "export.options.max_seconds=0.05",
     "bench.baseline_width=4", "bench.seconds=0.05",
     "may_lose=1",  # what is pruned follows from timings, and what two epochs taught is soon lost
 ]  # fmt: skip

@@ -9,9 +9,10 @@ Every step goes on where it was, and what is there already is taken as it is: by
 judges the whole network after the elastic training, `shares` times the points beside the base in turn,
 `step` times elastic steps beside plain ones in turn, `alone` trains five points' networks from scratch for
 as many epochs as base and elastic training together with the same teacher; `prune`, `taylor` and `scaled`
-are rivals at common budgets (`benchmarks/elastic_rivals.py`). `write` fills the table of what is there;
-what was not run is missing from it. Points are compared by their share of the base's time, and chosen for a
-budget on val.
+are rivals at common budgets (`benchmarks/elastic_rivals.py`). `again` times all points, ours and theirs,
+beside the base in one go: a core may run small networks a quarter slower for minutes. `write` fills the
+table of what is there; what was not run is missing from it. Points are compared by their share of the base's
+time, and chosen for a budget on val.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.elastic_case import RECIPE, Case, kept, train_config
-from benchmarks.elastic_rivals import RIVALS, rival
+from benchmarks.elastic_case import RECIPE, Case, kept, shares_in_turn, train_config
+from benchmarks.elastic_rivals import RIVALS, rival, rival_networks
 from darts_core.bench.results import command_line, write_results
 from darts_core.checkpoint import load_checkpoint
 from darts_core.elastic import Sandwich, elastic
@@ -40,7 +41,7 @@ from darts_core.runlog import read_json
 from darts_core.study.hypervolume import hypervolume
 from darts_core.train import evaluate, load_model
 
-STEPS = ("base", "shrink", "whole", "shares", "step", "alone", *RIVALS, "write")
+STEPS = ("base", "shrink", "whole", "shares", "step", "alone", *RIVALS, "again", "write")
 # the reference point of the hypervolume: what is slower or worse counts nothing
 WORST_SHARE, LEAST = 1.05, 0.5
 
@@ -144,6 +145,29 @@ def shares(case: Case) -> dict[str, Any]:
     return {"points": rows, "test_examples": case.bundle().size("test")}
 
 
+def again(case: Case, rounds: int = 15) -> dict[str, list[float]]:
+    """The shares of the front's points (`shares`) and of each rival's, all sampled in turn in one go."""
+    front, base = case.shrink(), load_model(case.base() / "model.pt")
+    points = read_json(front / "front.json")["points"]
+    networks = {"shares": [load_model(front / p["folder"] / "model.pt")[0] for p in points]}
+    judged = [name for name in RIVALS if (case.folder / f"{name}.json").is_file()]
+    networks |= {name: rival_networks(case, name) for name in judged}
+    models = [model.eval() for several in networks.values() for model in several]
+    found = iter(shares_in_turn(models, base[0], base[1]["image_shape"], rounds))
+    return {name: [next(found) for _ in several] for name, several in networks.items()}
+
+
+def retimed(row: dict[str, Any]) -> dict[str, Any]:
+    """`row` with the shares of `again`, where it was run; what each point took before is `first_share`."""
+    for name, shares in row.pop("again", {}).items():
+        points = [
+            {**point, "first_share": point["share"], "share": share}
+            for point, share in zip(row[name]["points"], shares, strict=True)
+        ]
+        row[name] = {**row[name], "points": points}
+    return row
+
+
 def at_budgets(points: Sequence[dict[str, Any]], budgets: Sequence[float]) -> list[dict[str, Any]]:
     """For each budget the point made for it, or for a tighter one, that is best on val."""
     found = []
@@ -163,10 +187,11 @@ def area(points: Sequence[dict[str, Any]], least: float = LEAST) -> float:
 def summary(case: Case) -> dict[str, Any]:
     """The row of one seed: what was run of the table."""
     row: dict[str, Any] = {"seed": case.seed}
-    for name in ("whole", "step", "alone", *RIVALS, "shares"):
+    for name in ("whole", "step", "alone", *RIVALS, "shares", "again"):
         path = case.folder / f"{name}.json"
         if path.is_file():
             row[name] = read_json(path)
+    row = retimed(row)
     if (case.folder / "shrink" / "V001" / "shrink" / "result.json").is_file():
         seconds, result = case.seconds(), read_json(case.shrink() / "result.json")
         row |= {
@@ -245,6 +270,7 @@ def main(words: list[str] | None = None) -> None:
         "step": lambda case: step_cost(case, args.rounds),
         "alone": alone,
         **{name: lambda case, name=name: rival(case, name) for name in RIVALS},
+        "again": again,
     }
     wanted = STEPS if "all" in args.steps else args.steps
     for case in cases:

@@ -29,7 +29,7 @@ from darts_core.runlog import read_json
 from darts_core.settings import Prune, TrainConfig
 from darts_core.train import evaluate, load_model
 
-__all__ = ["RIVALS", "epochs_for", "least_cut", "rival"]
+__all__ = ["RIVALS", "epochs_for", "least_cut", "rival", "rival_networks"]
 
 _HALVINGS = 7
 
@@ -158,3 +158,15 @@ def rival(case: Case, which: str) -> dict[str, Any]:
     seconds = case.seconds()
     ours = seconds["front"] + (seconds["base"] if which == "scaled" else 0.0)
     return {"points": points, "seconds_over_ours": sum(p["seconds"] for p in points) / ours}
+
+
+def rival_networks(case: Case, which: str) -> list[nn.Module]:
+    """The networks of `rival`'s points, in their order; Taylor's are cut anew, as only sizes take time."""
+    points = read_json(case.folder / f"{which}.json")["points"]
+    if which == "taylor":
+        base, _ = load_model(case.base() / "model.pt")
+        batches = take_batches(case.bundle().without_test(), 4, 64, torch.device("cpu"))
+        return [taylor_cut(base, point["ratio"], batches) for point in points]
+    command = "prune" if which == "prune" else "train"
+    runs = [case.folder / f"{which}{point['budget']:g}" / "V001" / command for point in points]
+    return [load_model(run / "model.pt")[0] for run in runs]

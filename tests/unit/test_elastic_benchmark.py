@@ -6,8 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import picture
-from benchmarks.elastic import LEAST, WORST_SHARE, area, at_budgets, compared
+from benchmarks import elastic, elastic_rivals, picture
+from benchmarks.elastic import (
+    LEAST,
+    WORST_SHARE,
+    again,
+    area,
+    at_budgets,
+    compared,
+    retimed,
+    summary,
+)
 from benchmarks.elastic_case import RECIPE, Case, bundle_of, kept, train_config
 from benchmarks.elastic_rivals import epochs_for, least_cut, taylor_cut
 from benchmarks.elastic_whole import row_of
@@ -15,6 +24,7 @@ from benchmarks.front_picture import draw, series
 from darts_core.bench.results import write_results
 from darts_core.commands.compose import compose, session
 from darts_core.models.baselines import baseline
+from darts_core.runlog import write_json
 from darts_core.stages.inputs import load_bundle
 from darts_core.supernet import count
 
@@ -53,6 +63,40 @@ def test_the_hypervolume_is_the_area_over_log_time_that_the_points_dominate():
 def test_a_point_is_chosen_for_a_budget_on_val_not_on_test():
     points = [_point(0.7, 0.9, 0.80), _point(0.4, 0.95, 0.70), _point(0.3, 0.6, 0.75)]
     assert [p["share"] for p in at_budgets(points, [0.75, 0.5, 0.2])] == [0.7, 0.3]
+
+
+def test_all_points_are_timed_again_in_one_go(tmp_path, monkeypatch):
+    """Ours and the rivals'; what is written takes these shares, and keeps the first ones."""
+    case, asked = Case(0, tmp_path, ("data=digits",)), []
+    front = case.folder / "front"
+    write_json(front / "front.json", {"points": [{"folder": "points/01"}, {"folder": "points/02"}]})
+    shares = {"points": [_point(1.0, 0.9), _point(0.5, 0.85)], "test_examples": 4}
+    write_json(case.folder / "shares.json", shares)
+    scaled = {"points": [{"budget": 0.5, "share": 0.4, "metric": 0.8}], "seconds_over_ours": 1.0}
+    write_json(case.folder / "scaled.json", scaled)
+
+    def load(path):
+        return torch.nn.Identity(), {"image_shape": [1, 8, 8], "at": path.parent}
+
+    def in_turn(models, base, shape, rounds):
+        asked.append((len(models), list(shape), rounds))
+        return [0.9, 0.6, 0.3]
+
+    monkeypatch.setattr(elastic, "load_model", load)
+    monkeypatch.setattr(elastic_rivals, "load_model", load)
+    monkeypatch.setattr(elastic, "shares_in_turn", in_turn)
+    monkeypatch.setattr(Case, "shrink", lambda self: front)
+    monkeypatch.setattr(Case, "base", lambda self: front)
+    found = again(case)
+    assert found == {"shares": [0.9, 0.6], "scaled": [0.3]}
+    assert asked == [(3, [1, 8, 8], 15)]
+    write_json(case.folder / "again.json", found)
+    row = summary(case)
+    assert [point["share"] for point in row["shares"]["points"]] == [0.9, 0.6]
+    assert row["scaled"]["points"][0]["first_share"] == 0.4
+    assert row["hypervolume"]["scaled"] == pytest.approx(area([_point(0.3, 0.8)]))
+    assert row["ours"]["points"][0]["share"] == 0.6  # chosen by what was asked for
+    assert retimed({"seed": 0}) == {"seed": 0}
 
 
 def test_differences_are_paired_over_the_seeds_that_have_both():

@@ -193,10 +193,10 @@ def ahead_of(
     where none of ours is as fast.
     """
     found: list[float | None] = []
-    for rival in theirs:
-        able = [point for point in ours if point["share"] <= rival["share"]]
+    for other in theirs:
+        able = [point for point in ours if point["share"] <= other["share"]]
         best = max(able, key=lambda point: float(point["val_metric"])) if able else None
-        found.append(None if best is None else best["metric"] - rival["metric"])
+        found.append(None if best is None else best["metric"] - other["metric"])
     return found
 
 

@@ -11,6 +11,7 @@ from benchmarks.elastic import (
     LEAST,
     WORST_SHARE,
     again,
+    ahead_of,
     area,
     at_budgets,
     compared,
@@ -65,6 +66,14 @@ def test_a_point_is_chosen_for_a_budget_on_val_not_on_test():
     assert [p["share"] for p in at_budgets(points, [0.75, 0.5, 0.2])] == [0.7, 0.3]
 
 
+def test_a_rival_is_compared_with_what_is_no_slower_and_best_on_val():
+    ours = [_point(0.6, 0.9, 0.80), _point(0.3, 0.7, 0.75), _point(0.2, 0.8, 0.70)]
+    theirs = [_point(0.5, 0.75), _point(0.25, 0.7), _point(0.6, 0.95), _point(0.1, 0.5)]
+    found = ahead_of(ours, theirs)
+    assert found[:3] == pytest.approx([-0.05, 0.1, -0.05])
+    assert found[3] is None
+
+
 def test_all_points_are_timed_again_in_one_go(tmp_path, monkeypatch):
     """Ours and the rivals'; what is written takes these shares, and keeps the first ones."""
     case, asked = Case(0, tmp_path, ("data=digits",)), []
@@ -96,6 +105,7 @@ def test_all_points_are_timed_again_in_one_go(tmp_path, monkeypatch):
     assert row["scaled"]["points"][0]["first_share"] == 0.4
     assert row["hypervolume"]["scaled"] == pytest.approx(area([_point(0.3, 0.8)]))
     assert row["ours"]["points"][0]["share"] == 0.6  # chosen by what was asked for
+    assert row["ahead_of"] == {"scaled": [None]}
     assert retimed({"seed": 0}) == {"seed": 0}
 
 

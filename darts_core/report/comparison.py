@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -74,9 +75,23 @@ def results_table(columns: Sequence[Column], metrics: Sequence[str]) -> dict[str
 
 
 def different_settings(columns: Sequence[Column]) -> dict[str, list[Any]]:
-    """Name of a setting -> its value in each column, where they are not all the same."""
+    """Name of a setting -> its value in each column, where they are not all the same.
+
+    A stage that only one of them has run is compared with nothing: its results show that it was there.
+    """
+    ran = Counter(
+        stage
+        for column in columns
+        if column.version.kind != SCRIPT
+        for stage in stage_settings(column.folder)
+    )
+    alone = tuple(f"{stage}." for stage, count in ran.items() if count == 1)
     table = _rows([parameters_of(column) for column in columns])
-    return {n: values for n, values in table.items() if any(v != values[0] for v in values)}
+    return {
+        name: values
+        for name, values in table.items()
+        if any(v != values[0] for v in values) and not name.startswith(alone)
+    }
 
 
 def _rows(columns: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

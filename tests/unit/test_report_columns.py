@@ -15,6 +15,7 @@ from darts_core.commands.jobs.comparison import named_columns, run_compare
 from darts_core.commands.jobs.pipeline import show_best
 from darts_core.errors import JobError
 from darts_core.report.columns import columns_of
+from darts_core.report.comparison import different_settings, results_table
 from darts_core.report.job_summary import seen_summary, stage_facts
 from darts_core.report.tables import short
 from darts_core.report.versions import write_version_report
@@ -89,6 +90,15 @@ def test_a_version_with_stages_of_its_own_is_one_column(store):
     version = store.version("many")
     fixture.make_train(version.path / "train")
     assert [column.name for column in columns_of([version])] == ["V001"]
+
+
+def test_settings_of_a_stage_that_only_one_has_run_are_left_out(store):
+    version = store.version("one")
+    fixture.make_search(version.path / "search")
+    columns = columns_of([version, store.version("many")])
+    table = different_settings(columns)
+    assert list(table) == ["train.seed"]
+    assert "search val_accuracy" in results_table(columns, [])
 
 
 def test_large_numbers_are_written_out():

@@ -11,6 +11,7 @@ from benchmarks.elastic import (
     LEAST,
     WORST_SHARE,
     again,
+    ahead,
     ahead_of,
     area,
     at_budgets,
@@ -72,6 +73,11 @@ def test_a_rival_is_compared_with_what_is_no_slower_and_best_on_val():
     found = ahead_of(ours, theirs)
     assert found[:3] == pytest.approx([-0.05, 0.1, -0.05])
     assert found[3] is None
+    rows = [{"ahead_of": {"prune": found}}, {"ahead_of": {"prune": [0.02], "taylor": [None]}}, {}]
+    over = ahead(rows)
+    assert list(over) == ["prune"]
+    assert over["prune"]["mean"] == pytest.approx(0.01)
+    assert over["prune"]["n"] == 2
 
 
 def test_all_points_are_timed_again_in_one_go(tmp_path, monkeypatch):

@@ -18,17 +18,18 @@ from darts_core.study.results import figure, summary
 __all__ = ["different_settings", "reported", "results_table"]
 
 
-def parameters_of(column: Column) -> dict[str, Any]:
+def settings_of(column: Column) -> dict[str, Any]:
+    """The settings of each stage; of a script what its search was asked for."""
     version = column.version
     if version.kind != SCRIPT:
-        return flatten(stage_settings(column.folder))
+        return stage_settings(column.folder)
     request = version.command().get("request") or {}
     kept = ("code_hash", "boot_file", "arguments", "data", "python", "devices", "budget", "multi")
     content = {k: request.get(k) for k in kept}
     path = version.path / "autosearch" / "config.yaml"
     if path.exists():
         content["config"] = read_yaml(path)
-    return flatten(content)
+    return content
 
 
 def reported(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,19 +80,16 @@ def different_settings(columns: Sequence[Column]) -> dict[str, list[Any]]:
 
     A stage that only one of them has run is compared with nothing: its results show that it was there.
     """
-    ran = Counter(
-        stage
-        for column in columns
+    settings = [settings_of(column) for column in columns]
+    stages = [
+        found
+        for found, column in zip(settings, columns, strict=True)
         if column.version.kind != SCRIPT
-        for stage in stage_settings(column.folder)
-    )
-    alone = tuple(f"{stage}." for stage, count in ran.items() if count == 1)
-    table = _rows([parameters_of(column) for column in columns])
-    return {
-        name: values
-        for name, values in table.items()
-        if any(v != values[0] for v in values) and not name.startswith(alone)
-    }
+    ]
+    ran = Counter(stage for found in stages for stage in found)
+    shared = [{name: of for name, of in found.items() if ran[name] != 1} for found in settings]
+    table = _rows([flatten(found) for found in shared])
+    return {n: values for n, values in table.items() if any(v != values[0] for v in values)}
 
 
 def _rows(columns: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

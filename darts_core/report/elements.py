@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from darts_core.report.read import STAGES, flatten, read_settings, read_stage, stage_order
+from darts_core.report.read import STAGES, flatten, read_settings, read_stages, stage_order
 
 __all__ = ["OVERRIDES", "best_element", "elements", "first_settings", "labels"]
 
@@ -54,6 +54,6 @@ def best_element(folder: Path) -> Path:
 
 def _on_val(element: Path) -> float | None:
     """How good its last judged network is on val, better ones higher."""
-    found = [read_stage(element / name) for name in stage_order(element)]
+    found = read_stages(element)
     judged = [s.metric.rating(value) for s in found if (value := s.judged("val")) is not None]
     return judged[-1] if judged else None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from darts_core.errors import DartsError, JobError
 from darts_core.report.elements import best_element, elements, labels
-from darts_core.report.read import StageRun, read_stage, stage_order
+from darts_core.report.read import StageRun, read_stages
 from darts_core.report.rows import finite
 from darts_core.runlog import read_json
 from darts_core.store.record import LIVE, SCRIPT
@@ -23,17 +23,12 @@ _FACTS = (
 )  # fmt: skip
 
 
-def _stages(folder: Path) -> Iterator[StageRun]:
-    for name in stage_order(folder):
-        yield read_stage(folder / name, name)
-
-
 def stage_facts(folder: str | Path) -> list[dict[str, Any]]:
     """One row a stage (of each element of a multirun): its state and the figures of its result."""
     parts = elements(folder)
-    rows = [_facts(stage) for stage in _stages(Path(folder))]
+    rows = [_facts(stage) for stage in read_stages(Path(folder))]
     for part, label in zip(parts, labels(parts), strict=True):
-        for stage in _stages(part):
+        for stage in read_stages(part):
             facts = _facts(stage)
             rows.append({"stage": f"{part.name}/{facts.pop('stage')}", "overrides": label, **facts})
     return rows
@@ -58,7 +53,7 @@ def _pipeline(version: Version) -> dict[str, Any]:
     """The last stage that says how good its network is; its epochs are the way there."""
     found: dict[str, Any] = {}
     place = best_element(version.path)
-    for stage in _stages(place):
+    for stage in read_stages(place):
         tested, on_val = _judged(stage)
         values = [v for row in stage.metrics if (v := finite(row.get(on_val))) is not None]
         finals = {key: v for key in (tested, on_val) if (v := stage.number(key)) is not None}

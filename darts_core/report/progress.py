@@ -98,6 +98,6 @@ def _epochs(folder: Path) -> tuple[int, int | None, str]:
                 newest, when = name, changed
     if newest is None:
         return 0, None, "epochs"
-    stage = read_stage(folder / newest, newest)
+    stage = read_stage(folder / newest)
     total = stage.setting(newest, "epochs")
     return len(stage.metrics), total if isinstance(total, int) else None, f"epochs of {newest}"

@@ -28,6 +28,7 @@ __all__ = [
     "read_rows",
     "read_settings",
     "read_stage",
+    "read_stages",
     "read_version",
     "series",
     "stage_order",
@@ -153,7 +154,7 @@ def _mapping(path: Path, problems: list[str]) -> dict[str, Any]:
     return content
 
 
-def read_stage(folder: str | Path, name: str | None = None) -> StageRun:
+def read_stage(folder: str | Path) -> StageRun:
     """One stage's folder; missing files give empty values, damaged ones a note in `problems`."""
     folder = Path(folder)
     problems: list[str] = []
@@ -165,7 +166,7 @@ def read_stage(folder: str | Path, name: str | None = None) -> StageRun:
     elif metrics.is_file():
         problems.append(f"{metrics.name} is larger than {_MAX_BYTES >> 20} MiB and was left out.")
     return StageRun(
-        name=name or folder.name,
+        name=folder.name,
         folder=folder,
         config=_mapping(folder / "config.yaml", problems),
         environment=_mapping(folder / "environment.json", problems),
@@ -200,6 +201,11 @@ def stage_order(folder: Path) -> list[str]:
     return [name for name in order if (folder / name).is_dir()]
 
 
+def read_stages(folder: Path) -> list[StageRun]:
+    """The stages whose folders are in a version's or an element's, in the order in which they come."""
+    return [read_stage(folder / name) for name in stage_order(folder)]
+
+
 def read_version(folder: str | Path) -> VersionRun:
     """What lies in `<root>/<job>/<version>/`: one entry a stage whose folder is there.
 
@@ -207,7 +213,7 @@ def read_version(folder: str | Path) -> VersionRun:
         ConfigError: the folder is missing or holds no stage.
     """
     folder = Path(folder)
-    stages = {name: read_stage(folder / name) for name in stage_order(folder)}
+    stages = {stage.name: stage for stage in read_stages(folder)}
     if not stages:
         raise ConfigError(
             f"{folder} holds no run: it needs at least one folder of {', '.join(STAGES)}. Give the "

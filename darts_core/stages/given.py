@@ -12,7 +12,7 @@ from darts_core.models.baselines import BASELINES, is_baseline
 from darts_core.models.named import is_named
 from darts_core.runlog import read_yaml
 from darts_core.stages.doubt import doubtful
-from darts_core.stages.schema import NamedStage, Stage, TrainStage
+from darts_core.stages.schema import NamedStage, TrainStage
 
 __all__ = ["LEAVE_MODELS", "check_given", "find_architecture", "find_model"]
 
@@ -21,7 +21,7 @@ log = logging.getLogger("darts_core")
 LEAVE_MODELS = ("searched", "train", "prune", "shrink")
 
 
-def check_given(config: Stage) -> None:
+def check_given(config: TrainStage | NamedStage) -> None:
     """Refuse an architecture or a saved model that is not there, before anything runs for it.
 
     What plugins may register, and what an earlier command of the version leaves, shows later.
@@ -30,7 +30,7 @@ def check_given(config: Stage) -> None:
         ConfigError: it is neither a file nor a folder with one, nor a known name.
         ArchitectureError: the same of an architecture's name.
     """
-    if config.plugins or not isinstance(config, (TrainStage, NamedStage)):
+    if config.plugins:
         return
     if isinstance(config, TrainStage) and config.architecture is not None:
         _check_architecture(config.architecture)
@@ -122,9 +122,10 @@ def find_model(given: str | None, version: Path, stages: tuple[str, ...]) -> Pat
     for stage in stages:
         if (version / stage / "model.pt").is_file():
             return version / stage / "model.pt"
+    others = _saved_in(version)
     raise ConfigError(
         f"No model= is given and {version} holds none from {' or '.join(stages)}; give a model.pt, "
-        f"its folder, or version= of a finished train{_saved_in(version) and f' ({_saved_in(version)})'}."
+        f"its folder, or version= of a finished train{f' ({others})' if others else ''}."
     )
 
 

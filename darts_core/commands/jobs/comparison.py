@@ -50,9 +50,8 @@ def named_columns(store: Store, names: Sequence[str]) -> list[Column]:
         if not alone:
             found += columns_named(store, name)
         elif known and re.fullmatch(r"V\d+", name):
-            store.version(
-                found[-1].version.job if found else names[0], name
-            )  # says which there are
+            # says which there are
+            store.version(found[-1].version.job if found else names[0], name)
         else:
             store.job_record(name)
     if alone and len(names) == 1:

@@ -34,15 +34,21 @@ class AugmentSettings(Protocol):
 
 
 def augment_for(
-    shape: Sequence[int], settings: AugmentSettings, policy: Any = None, *, node: str = "train"
+    shape: Sequence[int],
+    settings: AugmentSettings,
+    policy: Any = None,
+    *,
+    node: str = "train",
+    unit: int = 255,
 ) -> Augment | SeriesAugment | None:
     """The transform of inputs of `shape`: those of images (a policy too) or of series; of tokens None.
 
     Args:
         shape: (C, H, W), (C, T) or (T,).
         settings: of `train` or `search`.
-        policy: see `Augment`; images alone have one.
+        policy: see `Augment`; images of bytes alone have one.
         node: what the settings are called before the dot, for messages.
+        unit: what stored values are divided by: 255 of bytes, else 1.
 
     Raises:
         ConfigError: a setting is given that is for another kind of inputs.
@@ -58,6 +64,11 @@ def augment_for(
             )
     if len(shape) != 3 and policy is not None:
         raise ConfigError(f"An augmentation policy is for images, not for {_KINDS[len(shape)]}.")
+    if policy is not None and unit != 255:
+        raise ConfigError(
+            "An augmentation policy is for images of bytes (uint8, 0..255); these hold other numbers, which "
+            "it would round and clip. Leave augment= out (augment=none)."
+        )
     if len(shape) == 3:
         return Augment.of(
             shape,

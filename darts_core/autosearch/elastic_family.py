@@ -20,6 +20,7 @@ from darts_core.elastic.choose import choose
 from darts_core.elastic.device_clock import DeviceClock
 from darts_core.elastic.network import Elastic, elastic
 from darts_core.elastic.norms import recalibrate
+from darts_core.elastic.points import described_point
 from darts_core.elastic.sandwich import Sandwich
 from darts_core.elastic.shrink import measured_cost
 from darts_core.errors import ConfigError, LatencyError
@@ -27,6 +28,8 @@ from darts_core.tasks import Task, make_task
 
 __all__ = ["ElasticFamily"]
 
+# what an earlier attempt in the same folder found of its own weights
+_OF_WEIGHTS = ("judged.jsonl", "architecture.json")
 # batches of the training's end, on which sub-networks are judged
 _KEPT = 8
 
@@ -73,6 +76,10 @@ class ElasticFamily:
         return self.sandwich.backward(x, lambda output: loss_of(output, y), scale=scale)
 
     def _begin(self, loss_of: LossOf, x: Tensor, y: Tensor) -> None:
+        assert self.trial.folder is not None
+        # an attempt trains anew: nothing says that it comes to the weights of the one before
+        for name in _OF_WEIGHTS:
+            (self.trial.folder / name).unlink(missing_ok=True)
         options, model = self.stage.options, self.stage.model
         script: Any = _Script(loss_of)
         self.net = elastic(model, x, batches=[(x, y)], task=script, depth=True)
@@ -80,7 +87,6 @@ class ElasticFamily:
         clock = DeviceClock(
             self.stage.input_shape, x.device, batch=int(options["batch"]), runtime="eager"
         )
-        assert self.trial.folder is not None
         # before the training: a budget out of reach must not cost one
         self.cost, _ = measured_cost(self.net, clock, self.trial.folder, self.trial.seed)
         least, whole = self.cost.of(self.net.smallest), self.cost.of(self.net.largest)
@@ -126,7 +132,7 @@ class ElasticFamily:
             content = {
                 "kind": "point",
                 "state": network.state_dict(),
-                **self.net.described(row.choices),
+                **described_point({}, self.net.described(row.choices)),
             }
             save_checkpoint(self.trial.folder / f"point-{number}.pt", content)
             found[key] = {

@@ -57,7 +57,7 @@ class StepCase:
 
     Args:
         options: those that are None have the device's defaults: the whole DARTS supernet on a GPU, the
-            size of the demo on a CPU.
+            a small one (8 channels, 3 cells) on a CPU.
         device: where it runs.
         own: values in place of the options'.
     """

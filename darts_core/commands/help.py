@@ -107,8 +107,7 @@ ARGPARSE: dict[str, Command] = {
     ),
     "latency": Command(
         "build or show the latency table of a space on this device",
-        "examples:\n  darts-core latency build space=darts device=cpu\n"
-        "  darts-core latency show space=darts",
+        "examples:\n  darts-core latency build space=darts device=cpu\n  darts-core latency show",
         "darts_core.commands.latency",
     ),
     "jobs": Command(

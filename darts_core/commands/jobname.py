@@ -57,7 +57,7 @@ def job_and_version(config: Stage) -> Stage:
 
 
 def default_job(config: Stage, overrides: Sequence[str]) -> str:
-    """`<data>-<space>`; a multirun over several of them joins their names with `+`.
+    """`<data>-<space>` of search and run; a multirun over several of them joins their names with `+`.
 
     Commands without a space put the architecture's name there, else their own.
     """

@@ -35,6 +35,7 @@ _KNOWN: dict[str, type] = {
     "model": str,
     "weights": str,
 }
+_NAMES_A_TABLE = ("table", "out", "device", "runtime", "precision")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"model= is timed by `darts-core latency time`; {args.what} goes by space=."
         )
+    _check_read(args.what, given)
     path = Path(given["table"]) if "table" in given else None
     precision = given.get("precision", "fp32")
     path = path or table_path(given.get("out", "runs"), device, given.get("runtime"), precision)
@@ -118,6 +120,24 @@ def run(args: argparse.Namespace) -> int:
 
         _check(given, table, space, model_at, shape, device, path)
     return 0
+
+
+def _check_read(what: str, given: dict[str, Any]) -> None:
+    """Refuse what is known but not read.
+
+    Raises:
+        ConfigError: `shape=`, which sizes a model that is timed; of `show`, what does not name a table.
+    """
+    for key in given:
+        if what == "show" and key not in _NAMES_A_TABLE:
+            raise ConfigError(
+                f"{key}= is not read by `latency show`, which prints all rows of one table; it reads "
+                f"{', '.join(_NAMES_A_TABLE)}."
+            )
+    if "shape" in given:
+        raise ConfigError(
+            f"shape= is for `latency time`; the networks of `latency {what}` have size= and in_channels=."
+        )
 
 
 def _choices(

@@ -123,5 +123,11 @@ def _model(given: Mapping[str, Any], arguments: Mapping[str, Any]) -> tuple[Any,
     for key in (*_OF_A_FILE, *(["model_args"] if arguments else [])):
         if key in given or key == "model_args":
             raise ConfigError(f"{key}= goes with a named model; a saved one brings its own.")
-    model, meta = load_model(find_model(text, Path(), ()))
+    path = find_model(text, Path(), ())
+    model, meta = load_model(path)
+    if not meta.get("image_shape"):
+        raise ConfigError(
+            f"{path} does not say what shape its samples have; train or export it with its data, or give the "
+            "network by name (model=package.module:function weights=FILE shape=...)."
+        )
     return model, tuple(meta["image_shape"])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,8 @@ def _exported(given: GivenModel, args: argparse.Namespace) -> list[str]:
     from darts_core.errors import unknown_name
     from darts_core.export import read_manifest
 
+    # standard output is for rows alone, where they are to be read by a program
+    tell = partial(print, file=sys.stderr if args.json else None)
     folder = Path(given.place)
     artifacts = read_manifest(folder)["artifacts"]
     wanted = args.runtime or list(artifacts)
@@ -102,12 +105,12 @@ def _exported(given: GivenModel, args: argparse.Namespace) -> list[str]:
         from darts_core.export import tune_chunks
 
         for name, chunk in tune_chunks(folder).items():
-            print(
+            tell(
                 f"{plain_text(name)}: large batches {f'in pieces of {chunk}' if chunk else 'as a whole'}"
             )
     native = [n for n in wanted if not args.trust and _is_native(folder, artifacts[n])]
     for name in native:
-        print(f"{plain_text(name)}: native code, left out; add --trust if you made it yourself")
+        tell(f"{plain_text(name)}: native code, left out; add --trust if you made it yourself")
     return [name for name in wanted if name not in native]
 
 

@@ -14,7 +14,7 @@ from numpy.lib import format as npy
 from darts_core.data.source import check_memory
 from darts_core.errors import DataError
 
-__all__ = ["group_numbers", "numbers", "read_array", "texts"]
+__all__ = ["column", "group_numbers", "numbers", "read_array", "texts"]
 
 
 def read_array(stream: IO[bytes], size_bytes: int, label: str) -> np.ndarray:
@@ -66,6 +66,12 @@ def numbers(inputs: np.ndarray, label: str, layout: str = "nchw") -> np.ndarray:
     if inputs.ndim == 4 and layout == "nhwc":
         return np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))
     return np.ascontiguousarray(inputs)
+
+
+def column(targets: np.ndarray) -> np.ndarray:
+    """Targets in one column of whole numbers as a plain list of them: class numbers of [N, 1] are [N]."""
+    whole = targets.dtype.kind in "uib"
+    return targets[:, 0] if targets.ndim == 2 and targets.shape[1] == 1 and whole else targets
 
 
 def texts(found: np.ndarray | None, label: str) -> tuple[str, ...]:

@@ -5,6 +5,10 @@ Shapes: N samples, C channels, H W height and width, T positions.
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 
 from darts_core.data.encoded import EncodedImages
@@ -14,6 +18,8 @@ from darts_core.errors import DataError
 from darts_core.reading import unusable
 
 __all__ = ["check_classes", "check_raw"]
+
+log = logging.getLogger("darts_core")
 
 
 def check_raw(raw: RawData) -> RawData:
@@ -25,6 +31,7 @@ def check_raw(raw: RawData) -> RawData:
     for name in (*raw.names, *raw.group_names, *raw.vocabulary):
         if unusable(name):
             raise DataError(f"A class name of {raw.origin} holds {unusable(name)}.")
+    raw = _with_own_names(raw)
     _check_arrays(raw.inputs, raw.targets, raw, "training")
     for what, values in (("groups", raw.groups), ("mask", raw.mask)):
         if values is not None and len(values) != len(raw.targets):
@@ -47,12 +54,38 @@ def check_raw(raw: RawData) -> RawData:
             f"The test {what} of {raw.origin} have shape {raw.test_inputs.shape[1:]}, the training "
             f"{what} {raw.inputs.shape[1:]}; they must agree{resizes}."
         )
+    if (raw.inputs.dtype == np.uint8) != (
+        raw.test_inputs.dtype == np.uint8
+    ) and raw.inputs.ndim > 2:
+        raise DataError(
+            f"The training {sample_words(raw.inputs.ndim - 1)} of {raw.origin} have dtype "
+            f"{raw.inputs.dtype}, the test ones {raw.test_inputs.dtype}: one of them is on another scale. "
+            "Store both alike."
+        )
     if raw.test_targets.shape[1:] != raw.targets.shape[1:]:
         raise DataError(
             f"The test targets of {raw.origin} have shape {raw.test_targets.shape[1:]}, the training "
             f"targets {raw.targets.shape[1:]}; they must agree."
         )
     return raw
+
+
+def _with_own_names(raw: RawData) -> RawData:
+    """`raw`, where equal names of classes, labels or columns have their number beside them.
+
+    Answers go by name: of two classes called crane one would get the other's.
+    """
+    twice = {name for name, count in Counter(raw.names).items() if count > 1}
+    if not twice:
+        return raw
+    names = tuple(f"{name} ({i})" if name in twice else name for i, name in enumerate(raw.names))
+    log.warning(
+        "%s has names that stand for several classes or columns (%s); their numbers are added: %s",
+        raw.origin,
+        ", ".join(sorted(twice)[:5]),
+        ", ".join([name for name in names if name not in raw.names][:5]),
+    )
+    return replace(raw, names=names)
 
 
 def _check_arrays(
@@ -112,10 +145,17 @@ def _check_finite(inputs: np.ndarray, raw: RawData, part: str) -> None:
         return
     for start in range(0, len(inputs), 1000):
         block = inputs[start : start + 1000]
-        if not np.isfinite(block).all():
-            bad = np.flatnonzero(~np.isfinite(block.reshape(len(block), -1)).all(1))[0]
+        # computed with in float32
+        wrong = ~(np.abs(block) <= np.finfo(np.float32).max)
+        if wrong.any():
+            bad = np.flatnonzero(wrong.reshape(len(block), -1).any(1))[0]
+            what = (
+                "values that float32 cannot hold"
+                if np.isfinite(block[bad]).all()
+                else "NaN or infinity"
+            )
             raise DataError(
-                f"The {part} {kind_of(inputs.ndim - 1).samples} of {raw.origin} hold NaN or infinity "
+                f"The {part} {kind_of(inputs.ndim - 1).samples} of {raw.origin} hold {what} "
                 f"(first in number {start + int(bad)}, counted from 0); remove or replace what is missing."
             )
 
@@ -139,7 +179,7 @@ def check_classes(targets: np.ndarray, names: tuple[str, ...], origin: str, part
         )
     if part != "training":
         return
-    counts = np.bincount(targets, minlength=len(names))
+    counts = np.bincount(targets.astype(np.int64), minlength=len(names))
     if (counts > 0).sum() < 2:
         raise DataError(
             f"All training images of {origin} belong to one class ({names[int(counts.argmax())]!r}); a "

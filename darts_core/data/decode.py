@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,8 @@ from darts_core.data.source import check_memory
 from darts_core.errors import DataError
 
 __all__ = ["channels_of", "decode_images"]
+
+log = logging.getLogger("darts_core")
 
 # images a task: a task costs as much as decoding a small image
 _CHUNK = 64
@@ -42,6 +45,7 @@ def decode_images(
     image_size: int | None,
     channels: int | None,
     origin: str,
+    as_first: bool = False,
 ) -> np.ndarray:
     """All images as uint8 [N, C, S, S].
 
@@ -52,6 +56,7 @@ def decode_images(
         channels: 1 or 3; None takes 1 when the first image is grey, else 3. Grey images become
             colour by repetition, colour images grey by their luminance.
         origin: names the data set in error messages.
+        as_first: `channels` are those of some first image; colour that is lost by it is told.
 
     Raises:
         DataError: an image is unreadable, announces absurd dimensions, or has another size.
@@ -61,11 +66,13 @@ def decode_images(
     with quietly(), open_image(sources[0], label_of(0)) as first:
         width, height = (image_size, image_size) if image_size else first.size
         threads = 8 if first.width * first.height > 64 * 64 else 1
+    as_first = as_first or channels is None
     channels = channels or channels_of(sources[0], label_of(0))
     check_memory(len(sources) * channels * width * height, origin)
     result = np.empty((len(sources), channels, height, width), np.uint8)
 
     several: list[int] = []
+    colored: list[int] = []
 
     def fill(start: int) -> None:
         for position in range(start, min(start + _CHUNK, len(sources))):
@@ -78,6 +85,8 @@ def decode_images(
                     )
                 if frames_of(image):
                     several.append(position)
+                if channels == 1 and image.mode not in GREY_MODES:
+                    colored.append(position)
                 result[position] = pixels_of(image, (width, height), channels, label)
 
     # Pillow decodes outside the interpreter lock, which pays for large images only
@@ -88,4 +97,13 @@ def decode_images(
         for _ in workers.map(fill, range(0, len(sources), _CHUNK)):
             pass
     warn_of_frames([label_of(position) for position in sorted(several)])
+    if colored and as_first:
+        log.warning(
+            "%d of %d images of %s are in colour (%s) and are read as grey, as the first one is; "
+            "data.channels=3 keeps colour",
+            len(colored),
+            len(sources),
+            origin,
+            label_of(min(colored)),
+        )
     return result

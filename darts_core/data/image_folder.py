@@ -19,8 +19,23 @@ __all__ = ["load_image_folder"]
 log = logging.getLogger("darts_core")
 
 _SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif"}
+    {
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".bmp",
+        ".ppm",
+        ".pgm",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".gif",
+    }
 )
+# folders beside `train` that may be the test set: the first one is
+_TEST = ("test", "val", "valid", "validation")
 _MOST_WORKERS = 64
 # of free host memory, that decoded images may take before they are streamed
 _MEMORY_SHARE = 0.25
@@ -38,6 +53,7 @@ def _class_folders(folder: Path) -> dict[str, Path]:
 
 def _files(folder: Path, classes: tuple[str, ...]) -> tuple[list[Path], np.ndarray]:
     files: list[Path] = []
+    others: list[Path] = []
     labels: list[int] = []
     folders = _class_folders(folder)
     strangers = sorted(set(folders) - set(classes))
@@ -50,14 +66,22 @@ def _files(folder: Path, classes: tuple[str, ...]) -> tuple[list[Path], np.ndarr
     for label, name in enumerate(classes):
         if name not in folders:
             continue
-        own = [
-            p
-            for p in sorted(folders[name].rglob("*"))
-            if p.suffix.lower() in _SUFFIXES and not p.name.startswith(".") and not p.is_dir()
-        ]
+        found = [p for p in sorted(folders[name].rglob("*")) if not _hidden(p, folder)]
+        own = [p for p in found if p.suffix.lower() in _SUFFIXES and not p.is_dir()]
+        others += [p for p in found if p.suffix.lower() not in _SUFFIXES and not p.is_dir()]
         files += own
         labels += [label] * len(own)
+    if others:
+        log.warning(
+            "image_folder: %d files below %s are left out, as their endings are no image's (%s)",
+            len(others), folder, ", ".join(sorted({p.suffix or p.name for p in others})[:5]),
+        )  # fmt: skip
     return files, np.asarray(labels, np.int64)
+
+
+def _hidden(path: Path, folder: Path) -> bool:
+    """Whether it, or a folder on the way to it, is hidden: thumbnails and the like are no samples."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 @register_source("image_folder", description="your images: one sub-folder a class")
@@ -68,12 +92,14 @@ def load_image_folder(
     stream: bool | None = None,
     workers: int | None = None,
 ) -> RawData:
-    """The images of a folder; `test/` (else `val/` or `valid/`) beside `train/` is the test set.
+    """The images of a folder; `test/` (else `val/`, `valid/`, `validation/`) beside `train/` is the test set.
+
+    Where `train/` holds no folders itself it is a class like the others.
 
     Args:
         path: the folder.
         image_size: resize the short side to this and take the middle; None asks that all have one size.
-        channels: 1 or 3; None decides by the first image.
+        channels: 1 or 3; None decides by the first image; it is told where others lose their colour.
         stream: decode images batch by batch, so that memory holds some batches alone; None: when all of
             them would take more than a quarter of what is free.
         workers: of a stream: processes that decode; None: one fewer than there are cores, at most 8; 0: none.
@@ -92,11 +118,14 @@ def load_image_folder(
     if not folder.is_dir():
         raise DataError(f"data.path={folder} is a file; needed is {_HOLDS}.")
     train, test = folder, None
-    if (folder / "train").is_dir():
+    if (folder / "train").is_dir() and _class_folders(folder / "train"):
         train = folder / "train"
-        test = next((folder / n for n in ("test", "val", "valid") if (folder / n).is_dir()), None)
+        beside = [folder / name for name in _TEST if (folder / name).is_dir()]
+        test = beside[0] if beside else None
         if test is not None:
             log.info("image_folder: %s is the test split", test)
+        for other in beside[1:]:
+            log.warning("image_folder: %s is not read: val is drawn from %s", other, train)
     classes = tuple(_class_folders(train))
     if len(classes) < 2:
         raise DataError(
@@ -109,6 +138,7 @@ def load_image_folder(
     for part, (files, _) in parts.items():
         if not files:
             raise DataError(f"{part} holds no images; at least a few a class are needed.")
+    as_first = channels is None
     channels = channels or channels_of(parts[train][0][0])
     count = sum(len(files) for files, _ in parts.values())
     streams = _streams(stream, count, channels, image_size)
@@ -124,6 +154,7 @@ def load_image_folder(
             image_size=image_size,
             channels=channels,
             origin=str(part),
+            as_first=as_first,
         )
         return images, labels
 

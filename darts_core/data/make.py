@@ -170,6 +170,11 @@ def _divided(
             f"data.split_by=group and data.leave_out need groups; {raw.origin} names none (in a .npz file: "
             "an array 'group' with one number or name a sample)."
         )
+    if raw.groups is not None and not grouped:
+        log.warning(
+            "%s names groups, which may stand in several splits; data.split_by=group keeps each in one",
+            raw.origin,
+        )
     if not grouped and not raw.ordered:
         return divide(
             targets.strata, targets.strata_names, official_test=official, seed=seed,
@@ -189,9 +194,24 @@ def _divided(
         )
         parts = _limited(parts, targets.strata, limits, seed)
         tell_groups(parts, groups, raw.group_names)
+        _tell_absent(parts, targets, raw.origin)
         return parts
     parts = divide_stretches(len(targets.values), official_test=official, seed=seed, **fractions)
     return _limited(parts, targets.strata, limits, seed)
+
+
+def _tell_absent(parts: dict[str, np.ndarray], targets: Targets, origin: str) -> None:
+    """A warning for classes that the training groups lack: whole groups cannot be drawn class by class."""
+    for split in ("params", "alpha"):
+        counts = np.bincount(targets.strata[parts[split]], minlength=len(targets.strata_names))
+        absent = [targets.strata_names[i] for i in np.flatnonzero(counts == 0)]
+        if absent:
+            log.warning(
+                "%s: the groups of split %s hold no sample of class %s; another seed draws other groups",
+                origin,
+                split,
+                ", ".join(absent[:5]),
+            )
 
 
 def _limited(

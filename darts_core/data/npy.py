@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from darts_core.data.arrays import group_numbers, numbers, read_array
+from darts_core.data.arrays import column, group_numbers, numbers, read_array
 from darts_core.data.source import RawData, existing, register_source
 from darts_core.errors import DataError
 from darts_core.reading import DAMAGE, regular_file
@@ -39,15 +39,16 @@ def load_npy(
     if targets is None:
         raise DataError("The data set 'npy' needs data.targets=FILE, a .npy file with the targets.")
     numbered, names = group_numbers(_array(groups) if groups else None, None, str(groups))
+    wanted = column(_array(targets))
     counts = _array(mask) if mask else None
     if counts is not None and counts.dtype != np.bool_:
         raise DataError(f"{mask} has dtype {counts.dtype}; save booleans (True: counts).")
     return RawData(
         numbers(_array(path), str(path)),
-        _array(targets),
+        wanted,
         (),
         str(path),
-        mask=counts,
+        mask=counts if counts is None or wanted.ndim > 1 else column(counts),
         groups=numbered,
         group_names=names,
         rate=rate,

@@ -6,6 +6,7 @@ memory that numpy would take, and object arrays would need pickle.
 
 from __future__ import annotations
 
+import logging
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from darts_core.data.arrays import group_numbers, numbers, read_array, texts
+from darts_core.data.arrays import column, group_numbers, numbers, read_array, texts
 from darts_core.data.source import RawData, existing, register_source
 from darts_core.errors import ConfigError, DataError
 from darts_core.named_inputs import pack
@@ -21,10 +22,13 @@ from darts_core.reading import DAMAGE, regular_file
 
 __all__ = ["load_npz"]
 
+log = logging.getLogger("darts_core")
+
 _TRAIN = (
     ("images", "labels"), ("x_train", "y_train"), ("train_images", "train_labels"), ("x", "y"),
 )  # fmt: skip
 _TEST = (("x_test", "y_test"), ("test_images", "test_labels"))
+_VAL = ("x_val", "y_val", "val_images", "val_labels", "x_valid", "y_valid")
 _HOLDS = (
     "a .npz file with uint8 arrays images [N,H,W], [N,H,W,C] or [N,C,H,W] and labels [N] "
     "(or x_train, y_train, x_test, y_test); or with x [N,C,H,W], [N,C,T], [N,T] (token numbers) or "
@@ -44,14 +48,14 @@ def _read(archive: zipfile.ZipFile, key: str, path: Path) -> np.ndarray:
     return found
 
 
-def _layout(images: np.ndarray, layout: str, key: str, path: Path) -> np.ndarray:
-    if key != "x" and images.dtype != np.uint8:
+def _layout(images: np.ndarray, layout: str, key: str, path: Path, free: bool) -> np.ndarray:
+    if not free and images.dtype != np.uint8:
         raise DataError(
             f"{path}: {key} has dtype {images.dtype}; store uint8 with values 0..255 (images in 0..1: "
             "multiply by 255, round, cast), or call the arrays x and y: they may hold any numbers."
         )
-    if key == "x":
-        return numbers(images, f"{path}: x", layout)
+    if free:
+        return numbers(images, f"{path}: {key}", layout)
     if images.ndim == 3:
         return images[:, None]
     if images.ndim != 4:
@@ -101,7 +105,11 @@ def _load(archive: zipfile.ZipFile, path: Path, layout: str) -> RawData:
     def optional(*names: str) -> np.ndarray | None:
         return next((_read(archive, name, path) for name in names if name in keys), None)
 
-    named = {key for key in keys if key.startswith(_NAMED)} - {"x_train", "x_test"}
+    named = {key for key in keys if key.startswith(_NAMED)} - {
+        "x_train",
+        *(x for x, _ in _TEST),
+        *_VAL,
+    }
     if named and "y" in keys and not keys & {"x", "images"}:
         return _several(archive, path, named, optional)
     pair = next((p for p in _TRAIN if keys.issuperset(p)), None)
@@ -111,8 +119,13 @@ def _load(archive: zipfile.ZipFile, path: Path, layout: str) -> RawData:
         )
     test = next((p for p in _TEST if keys.issuperset(p)), None)
     rows = [pair] if test is None else [pair, test]
-    inputs = [_layout(_read(archive, x, path), layout, x, path) for x, _ in rows]
-    targets = [_column(_read(archive, y, path)) for _, y in rows]
+    if unread := sorted(keys.intersection(_VAL)):
+        log.warning(
+            "npz: %s of %s are not read: val is drawn from %s", " and ".join(unread), path, pair[0]
+        )
+    free = pair[0] == "x"  # of any kind, and so is its test set
+    inputs = [_layout(_read(archive, x, path), layout, x, path, free) for x, _ in rows]
+    targets = [column(_read(archive, y, path)) for _, y in rows]
     rate = optional("rate")
     if rate is not None and (rate.size != 1 or rate.dtype.kind not in "uif"):
         raise DataError(f"{path}: rate must be one number, samples a second.")
@@ -133,7 +146,7 @@ def _several(archive: zipfile.ZipFile, path: Path, keys: set[str], optional: Opt
     arrays = {key.removeprefix(_NAMED): _read(archive, key, path) for key in sorted(keys)}
     rows, named = pack(arrays, str(path))
     return replace(
-        _sample_data(path, rows, _column(_read(archive, "y", path)), optional), named=named
+        _sample_data(path, rows, column(_read(archive, "y", path)), optional), named=named
     )
 
 
@@ -152,13 +165,7 @@ def _sample_data(
         targets,
         texts(optional("class_names", "classes"), f"{path}: class_names"),
         str(path),
-        mask=mask,
+        mask=mask if mask is None or targets.ndim > 1 else column(mask),
         groups=groups,
         group_names=group_names,
     )
-
-
-def _column(targets: np.ndarray) -> np.ndarray:
-    """Targets in one column of whole numbers as a plain list of them."""
-    whole = targets.dtype.kind in "uib"
-    return targets[:, 0] if targets.ndim == 2 and targets.shape[1] == 1 and whole else targets

@@ -35,7 +35,11 @@ def _files(path: Path) -> tuple[list[Path], list[Path]]:
     def part(*names: str) -> list[Path]:
         return [f for f in found if f.name.startswith(names) or f.parent.name in names]
 
-    train, test = part("train"), part("test") or part("validation", "val")
+    train, val = part("train"), part("validation", "val")
+    test = part("test")
+    if test and val:
+        log.warning("parquet: %s is not read: val is drawn from the training files", val[0])
+    test = test or val
     if not train and len(found) == 1:
         return found, []
     if not train:
@@ -80,7 +84,8 @@ def _read_table(files: list[Path], image_column: str | None, label_column: str |
                 f"{file} cannot be read ({reason}); it is damaged, fetch it again."
             ) from error
         tables.append(table.select([image, label]).rename_columns(["image", "label"]))
-        meta = meta or (reader.schema_arrow.metadata or {}).get(b"huggingface"), label
+        if meta is None:
+            meta = (reader.schema_arrow.metadata or {}).get(b"huggingface"), label
     try:
         return pa.concat_tables(tables, promote_options="none"), meta
     except pa.ArrowException as error:
@@ -148,7 +153,7 @@ def load_parquet(
         path: a file (no official test set), or a folder with train*.parquet and perhaps
             test*.parquet (validation*.parquet stands in for a missing test set).
         image_size: resize to this height and width; None asks that all images have one size.
-        channels: 1 or 3; None decides by the first image.
+        channels: 1 or 3; None decides by the first image; it is told where others lose their colour.
         image_column: None takes `image` or `img`.
         label_column: None takes `label`, `labels` or `fine_label`.
     """

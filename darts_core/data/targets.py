@@ -5,6 +5,8 @@ Shapes: N samples, L labels, D numbers, T positions.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from darts_core.data.checks import check_classes
@@ -58,6 +60,7 @@ def read_targets(raw: RawData, task: Task | None) -> Targets:
     Raises:
         DataError: the targets are not what the task needs.
     """
+    raw = _without_hidden(raw)
     kinds = target_kinds(raw)
     if task is None:
         task = task_for(kinds[0])
@@ -78,6 +81,13 @@ def read_targets(raw: RawData, task: Task | None) -> Targets:
     if raw.mask is not None:
         converted[0] = _masked(converted[0], raw.mask)
     return Targets(task, np.concatenate(converted), names, kind)
+
+
+def _without_hidden(raw: RawData) -> RawData:
+    """`raw` with 0 for what its mask hides of several targets a sample: -1 where unknown is no number."""
+    if raw.mask is None or raw.targets.ndim < 2 or raw.mask.shape != raw.targets.shape:
+        return raw
+    return replace(raw, targets=np.where(raw.mask, raw.targets, 0).astype(raw.targets.dtype))
 
 
 def _names(kind: str, raw: RawData) -> tuple[str, ...]:

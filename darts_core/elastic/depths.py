@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from darts_core.elastic.plans import plan
 from darts_core.elastic.variables import Depth
-from darts_core.prune.slices import running
+from darts_core.prune.slices import Plan, running, take_out
 from darts_core.prune.trial import Trial
 
 __all__ = ["find_depths"]
@@ -32,7 +32,8 @@ def find_depths(trial: Trial) -> tuple[list[Depth], dict[str, str]]:
         before: str | None = None
         for path, child in [*children, ("", nn.Identity())]:
             repeated = kinds.count(type(child)) > 1 and _is_block(child)
-            if repeated and _residual(child, seen.get(path)):
+            why = _stays(trial, path, child, seen) if repeated else ""
+            if repeated and not why:
                 same = stage and type(trial.model.get_submodule(stage[0])) is type(child)
                 if stage and not (same and _shape(seen, stage[0]) == _shape(seen, path)):
                     _close(trial, stage, before, depths, left)
@@ -44,8 +45,19 @@ def find_depths(trial: Trial) -> tuple[list[Depth], dict[str, str]]:
                 stage = []
             before = path if repeated else None
             if repeated:
-                left[path] = "it changes the shape, or is not residual: it always runs"
+                left[path] = why
     return depths, left
+
+
+def _stays(
+    trial: Trial, path: str, block: nn.Module, seen: Mapping[str, tuple[Tensor, Tensor]]
+) -> str:
+    """Why the block always runs; empty where it may be skipped."""
+    if not _residual(block, seen.get(path)):
+        return "it changes the shape, or is not residual: it always runs"
+    if not _same_when_cut(trial, [path]):
+        return "the network does not run without it, or reads more of it than its output"
+    return ""
 
 
 def _is_block(module: nn.Module) -> bool:
@@ -94,6 +106,27 @@ def _residual(module: nn.Module, seen: tuple[Tensor, Tensor] | None) -> bool:
     return bool(isinstance(found, Tensor) and torch.allclose(found, seen[0], rtol=0.0, atol=1e-12))
 
 
+def _same_when_cut(trial: Trial, blocks: Sequence[str]) -> bool:
+    """Whether the network without these blocks computes what it does when they hand on their input.
+
+    What is put in a block's place has none of its attributes, which the module around it may read: torch's
+    encoder asks its first layer for its attention.
+    """
+    without = Plan(skipped=tuple(blocks))
+    sliced = trial.cut(without)
+    if sliced is None:
+        return False
+    before = {path: trial.model.get_submodule(path) for path in blocks}
+    try:
+        return trial.same(trial.run(take_out(trial.model, without)), sliced)
+    except Exception:  # whatever a foreign network raises
+        return False
+    finally:
+        for path, block in before.items():
+            parent, _, last = path.rpartition(".")
+            setattr(trial.model.get_submodule(parent), last, block)
+
+
 def _close(
     trial: Trial, stage: list[str], before: str | None, depths: list[Depth], left: dict[str, str]
 ) -> None:
@@ -106,8 +139,7 @@ def _close(
         return
     name = f"{stage[0]}..{stage[-1].rpartition('.')[2]}.depth"
     depth = Depth(name, tuple(range(least, len(stage) + 1)), tuple(stage), tuple(stage))
-    found = trial.cut(plan(trial.model, [depth], {name: least}))
-    if found is None or not _leaves_out(trial, depth):
+    if not _same_when_cut(trial, depth.skipped(least)) or not _leaves_out(trial, depth):
         left.update(dict.fromkeys(stage, "the network does not run without it"))
         return
     depths.append(depth)

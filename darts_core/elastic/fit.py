@@ -49,6 +49,12 @@ class _Trainer(Trainer):
     def begin(self, net: Elastic, sandwich: Sandwich, batches: list[Any]) -> None:
         """Give it the elastic network and what its smallest sub-network is recalibrated on."""
         self.net, self.sandwich, self._batches = net, sandwich, batches
+        self._before = self._mark()
+
+    def _mark(self) -> list[int]:
+        """Where the teacher's memory stands; empty without a teacher."""
+        teacher = self.sandwich.teacher
+        return [] if teacher is None else list(teacher.mark)
 
     def _step(self, x_BCHW: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor]:
         self.optimizer.zero_grad(set_to_none=True)
@@ -61,10 +67,11 @@ class _Trainer(Trainer):
 
     def _task_loss(self, output: Any, y_B: Tensor) -> Tensor:
         logits, auxiliary = output if isinstance(output, tuple) else (output, None)
-        loss = self.sandwich.task.loss(logits.float(), y_B)
+        task, smoothing = self.sandwich.task, self.config.label_smoothing
+        loss = task.loss(logits.float(), y_B, label_smoothing=smoothing)
         if auxiliary is not None and self.config.auxiliary_weight:
-            loss = loss + self.config.auxiliary_weight * self.sandwich.task.loss(
-                auxiliary.float(), y_B
+            loss = loss + self.config.auxiliary_weight * task.loss(
+                auxiliary.float(), y_B, label_smoothing=smoothing
             )
         return loss
 
@@ -108,10 +115,11 @@ class _Trainer(Trainer):
             )
 
     def keep(self, folder: Path, epoch: int) -> None:
-        """Write the checkpoint; the teacher's outputs first, which only ever grow."""
+        """Write the checkpoint; the teacher's outputs first, with where they stood an epoch earlier."""
         if self.group.primary:
-            content = {"kind": "teacher", **self.sandwich.state_dict()}
-            save_checkpoint(folder / "teacher.pt", content)
+            about = {"kind": "teacher", "epoch": epoch + 1, "before": self._before}
+            save_checkpoint(folder / "teacher.pt", {**about, **self.sandwich.state_dict()})
+        self._before = self._mark()
         self.save(folder / "checkpoint.pt", epoch)
 
     def take_up(self, folder: Path) -> int:
@@ -122,8 +130,13 @@ class _Trainer(Trainer):
         content = load_checkpoint(folder / "teacher.pt")
         with taking_over(folder / "teacher.pt"):
             self.sandwich.load_state_dict(content)
-            # a kill between the two files leaves the teacher's outputs one epoch ahead
+            # a kill between the two files leaves the teacher one epoch ahead; what it kept in that epoch it
+            # keeps again, as an output that is looked up may differ in its last bits from one computed anew
             self.sandwich.step = epoch * self.steps
+            teacher, before = self.sandwich.teacher, content.get("before")
+            if teacher is not None and before and content["epoch"] > epoch:
+                teacher.back_to(before)
+        self._before = self._mark()
         return epoch
 
 

@@ -98,9 +98,7 @@ class Elastic:
             batches: data that its batch norms are recalibrated on; without any they keep the slices of
                 the whole network's statistics, which do not fit.
         """
-        found = cut(self.model, self.plan(choices)).eval()
-        batches = list(batches)
-        return recalibrate(found, batches) if batches else found
+        return recalibrate(cut(self.model, self.plan(choices)), batches)
 
     def described(self, choices: Choices) -> dict[str, Any]:
         """What `save_model`'s meta says of a sub-network beside the network's own description."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -37,7 +38,8 @@ def recalibrate(model: nn.Module, batches: Iterable[tuple[Tensor, Any]]) -> nn.M
     """Give the batch norms of `model` the mean statistics of `batches`; in place, in evaluation mode.
 
     A sub-network's norms see other activations than the whole network's: without this its accuracy is
-    that of chance. A network without running statistics is left as it is.
+    that of chance. A network without running statistics is left as it is, and so is any where there is no
+    batch.
 
     Args:
         model: a plain network.
@@ -46,13 +48,19 @@ def recalibrate(model: nn.Module, batches: Iterable[tuple[Tensor, Any]]) -> nn.M
     norms = _with_statistics(model)
     if not norms:
         return model.eval()
+    found = iter(batches)
+    first = next(found, None)
+    if first is None:
+        return model.eval()
     before = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over the batches
-    with batch_statistics(model):
-        for x, _ in batches:
-            model(x)
-    for norm, momentum in zip(norms, before, strict=True):
-        norm.momentum = momentum
+    try:
+        with batch_statistics(model):
+            for x, _ in chain([first], found):
+                model(x)
+    finally:
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = momentum
     return model.eval()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from torch import nn
 from darts_core import runlog
 from darts_core.elastic.device_clock import DeviceClock
 from darts_core.elastic.shrink import Family
-from darts_core.elastic.within import measure_chosen
+from darts_core.elastic.within import Measured, measure_chosen, taken_alike
 from darts_core.latency import Timing
 from darts_core.prune.finetune import fine_tune
 from darts_core.settings.shrink import Shrink
@@ -22,7 +24,7 @@ from darts_core.train.config import TrainConfig
 from darts_core.train.evaluation import evaluate
 from darts_core.train.save import save_model
 
-__all__ = ["given_network", "write_points"]
+__all__ = ["described_point", "given_network", "write_points"]
 
 log = logging.getLogger("darts_core")
 # fewer steps of fine-tuning repair little of what a cut costs: 32 left 2 points of it on spoken digits
@@ -34,6 +36,8 @@ def given_network(
 ) -> tuple[dict[str, Any], Timing]:
     """The given network's own row of the front (kept in `base.json`), and its time.
 
+    A row that was timed on another device or in another form is timed anew.
+
     Args:
         model: the network as it was given.
         bundle: with its test split.
@@ -41,11 +45,16 @@ def given_network(
         folder: of the front.
     """
     path = folder / "base.json"
-    if path.is_file():
-        row = runlog.read_mapping(path)
-        return row, Timing.from_dict(row["timing"])
+    known = runlog.read_mapping(path) if path.is_file() else {}
+    if known:
+        # what a row does not tell of its time is as here
+        told = {key: value for key, value in known["timing"].items() if value is not None}
+        timed = {**clock.described(), **told}
+        if clock.fits(timed):
+            return known, Timing.from_dict(timed)
+        log.warning("%s is of another device or form; the given network is timed anew", path)
     timing = clock(model)
-    row = _row(model, bundle, timing, clock)
+    row = {**known, **_times(timing)} if known else _row(model, bundle, timing, clock)
     runlog.write_json(path, row)
     log.info(
         "given network: %.3f ms, test %s", timing.median_ms, bundle.task.metric.text(row["metric"])
@@ -59,14 +68,20 @@ def given_network(
     return row, timing
 
 
-def _row(model: nn.Module, bundle: Any, timing: Timing, clock: DeviceClock) -> dict[str, Any]:
-    size = count(model, clock.input_shape)
-    val, test = evaluate(model, bundle, "val"), evaluate(model, bundle, "test")
-    row: dict[str, Any] = {
+def _times(timing: Timing) -> dict[str, Any]:
+    return {
         "latency_ms": timing.median_ms,
         "latency_range_ms": [timing.q05_ms, timing.q95_ms],
         "flagged": timing.flagged,
         "timing": timing.to_dict(),
+    }
+
+
+def _row(model: nn.Module, bundle: Any, timing: Timing, clock: DeviceClock) -> dict[str, Any]:
+    size = count(model, clock.input_shape)
+    val, test = evaluate(model, bundle, "val"), evaluate(model, bundle, "test")
+    row: dict[str, Any] = {
+        **_times(timing),
         "metric": test.value,
         "val_metric": val.value,
         "params": size.params,
@@ -83,11 +98,18 @@ def _place(folder: Path, number: int) -> Path:
     return folder / "points" / f"{number:02d}"
 
 
-def _new(family: Family, chosen: Sequence[Any], folder: Path) -> dict[int, nn.Module]:
+def _saved(at: Path, one: Measured) -> dict[str, Any] | None:
+    """The row of a finished point, where it is of this sub-network: another device chooses others."""
+    path = at / "point.json"
+    row = runlog.read_mapping(path) if path.is_file() else {}
+    return row if row.get("choices") == one.found.choices else None
+
+
+def _new(family: Family, chosen: Sequence[Measured], folder: Path) -> dict[int, nn.Module]:
     """The networks of the points that are not there yet, by number, ready to be fine-tuned."""
     found = {}
     for number, one in enumerate(chosen, start=1):
-        if not (_place(folder, number) / "point.json").is_file():
+        if _saved(_place(folder, number), one) is None:
             found[number] = family.member(one.found.choices).requires_grad_(True)
     return found
 
@@ -101,6 +123,82 @@ def _say_how_long(tuning: TrainConfig, bundle: Any) -> None:
             "each point is fine-tuned for %d steps only (%d examples in batches of %d): more epochs cost "
             "little here and may gain much, see %s (now %d)",
             steps, examples, tuning.batch_size, Shrink.key("fine_tuning"), tuning.epochs,
+        )  # fmt: skip
+
+
+def described_point(meta: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """What a point's file says of it: what the given network's says, and what was cut since.
+
+    Args:
+        meta: of the given network, which may have been cut before.
+        found: of the sub-network, as `Elastic.described` gives it.
+    """
+    replaced = {**dict(meta.get("replaced") or {}), **found["replaced"]}
+    sizes = {**dict(meta.get("sizes") or {}), **found["sizes"]}
+    # a block that hands on its input has no module any more whose size could be set; an opened attention has
+    gone = tuple(f"{path}." for path, name in replaced.items() if name != "attention")
+    left = {path: value for path, value in sizes.items() if not path.startswith(gone)}
+    return {**meta, "replaced": replaced, "sizes": left}
+
+
+def _asked(one: Measured) -> dict[str, Any]:
+    return {
+        "budget_ms": one.budget_ms,
+        "within_budget": one.within,
+        "predicted_ms": one.found.predicted_ms,
+        "found_by": one.found.by,
+    }
+
+
+def _time_anew(at: Path, row: Mapping[str, Any], one: Measured) -> None:
+    """Give a finished point the times of this device; its network stays as it was trained."""
+    log.info("%s is of another device or form; it gets the times of this one", at)
+    for made in at.iterdir():
+        if made.is_dir():  # exported forms state times, and may be code, of the other device
+            shutil.rmtree(made)
+    runlog.write_json(at / "point.json", {**row, **_asked(one), **_times(one.timing)})
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """What all points share; see `write_points`."""
+
+    family: Family
+    teacher: nn.Module
+    bundle: Any
+    clock: DeviceClock
+    meta: Mapping[str, Any]
+    tuning: TrainConfig | None
+    share: float
+    seed: int
+
+    def make(
+        self, at: Path, number: int, one: Measured, tuned: nn.Module | None, seconds: float | None
+    ) -> None:
+        """Cut a point out, fine-tune it unless it is `tuned` already, evaluate and save it."""
+        if at.exists():  # of another sub-network, or cut off while it was made
+            shutil.rmtree(at)
+        at.mkdir(parents=True)
+        choices = one.found.choices
+        network = self.family.member(choices) if tuned is None else tuned
+        if seconds is None:
+            seconds = 0.0 if self.tuning is None else self._tune(network, number, self.tuning)
+        described = described_point(self.meta, self.family.net.described(choices))
+        save_model(at / "model.pt", network, described)
+        point = {
+            "choices": choices,
+            **_asked(one),
+            "fine_tuning_seconds": seconds,
+            "folder": f"points/{at.name}",
+            **_row(network, self.bundle, one.timing, self.clock),
+        }
+        runlog.write_json(at / "point.json", point)
+
+    def _tune(self, network: nn.Module, number: int, tuning: TrainConfig) -> float:
+        network.requires_grad_(True)
+        return fine_tune(
+            network, self.bundle.without_test(), tuning, teacher=self.teacher, distillation=self.share,
+            seed=self.seed + number, device=self.clock.device, rate_key=Shrink.key("learning_rate"),
         )  # fmt: skip
 
 
@@ -122,7 +220,8 @@ def write_points(
 ) -> list[dict[str, Any]]:
     """Measure, cut out, optionally fine-tune and save every chosen sub-network; the rows of front.json.
 
-    A point that is there already is taken as it is. The same sub-network for two budgets is one point.
+    A point that is there already is taken as it is; one that was timed on another device, or in another
+    form, is timed anew. The same sub-network for two budgets is one point.
 
     Args:
         family: trained and chosen.
@@ -143,39 +242,21 @@ def write_points(
     if tuning is not None:
         _say_how_long(tuning, bundle)
     steady = clock.beside(teacher, first)
-    chosen = measure_chosen(family, steady, first.median_ms, folder / "measured.json", wanted)
+    chosen = measure_chosen(
+        family, steady, first.median_ms, folder / "measured.json", wanted, first
+    )
     members = {} if tuning is None or elsewhere is None else _new(family, chosen, folder)
     took = elsewhere(members) if members and elsewhere is not None else {}
+    maker = _Maker(family, teacher, bundle, clock, meta, tuning, share, seed)
     rows = []
     for number, one in enumerate(chosen, start=1):
         at = _place(folder, number)
-        path = at / "point.json"
-        found = one.found
-        if not path.is_file():
-            at.mkdir(parents=True, exist_ok=True)
-            network = members.pop(number, None) or family.member(found.choices)
-            seconds = took.get(number, 0.0)
-            if tuning is not None and number not in took:
-                network.requires_grad_(True)
-                seconds = fine_tune(
-                    network, bundle.without_test(), tuning, teacher=teacher, distillation=share,
-                    seed=seed + number, device=clock.device, rate_key=Shrink.key("learning_rate"),
-                )  # fmt: skip
-            described = {**meta, **family.net.described(found.choices)}
-            described["replaced"] = {**dict(meta.get("replaced") or {}), **described["replaced"]}
-            save_model(at / "model.pt", network, described)
-            point = {
-                "choices": found.choices,
-                "budget_ms": one.budget_ms,
-                "within_budget": one.within,
-                "predicted_ms": found.predicted_ms,
-                "found_by": found.by,
-                "fine_tuning_seconds": seconds,
-                "folder": f"points/{number:02d}",
-                **_row(network, bundle, one.timing, clock),
-            }
-            runlog.write_json(path, point)
-        rows.append(runlog.read_mapping(path))
+        row = _saved(at, one)
+        if row is None:
+            maker.make(at, number, one, members.pop(number, None), took.get(number))
+        elif not taken_alike(row["timing"], first):
+            _time_anew(at, row, one)
+        rows.append(runlog.read_mapping(at / "point.json"))
         log.info(
             "point %d: %.3f ms (predicted %.3f)%s, test %s, by %s",
             number, rows[-1]["latency_ms"], rows[-1]["predicted_ms"],

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from darts_core.distributed import Group, current_group
 from darts_core.elastic.network import Elastic
-from darts_core.errors import ConfigError, DeviceError, NonFiniteLossError
+from darts_core.errors import ConfigError, DeviceError, NonFiniteLossError, ResumeError
+from darts_core.runlog import config_hash
 from darts_core.tasks import Classification, Task
 from darts_core.train.teacher import Teacher
 
@@ -25,6 +26,8 @@ __all__ = ["Sandwich"]
 
 LossOf = Callable[[Any], Tensor]
 _CHECK_EVERY = 50
+# integers as wide as a value
+_BITS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}
 
 
 class Sandwich:
@@ -37,7 +40,8 @@ class Sandwich:
         others: how much each sub-network's loss counts beside the whole network's 1. With all at 1 the
             channels that all share would learn four times as fast as in a plain training.
         seed: of the drawing; step k draws the same whatever ran before.
-        task: whose `distillation_loss(output, teacher)` is used; classification by default.
+        task: whose `distillation_loss(output, teacher)` is used, `make_task("regression")` for instance;
+            None: classification, whose outputs are [B, classes].
         cache_mib: memory for the teacher's outputs; see `Teacher`.
         group: the processes that train together (`darts_core.distributed.current_group`). Each has the whole
             batch and runs its part of it; `group.sum_gradients(params)` comes before the optimizer's step.
@@ -69,8 +73,9 @@ class Sandwich:
         self.group.send([*net.model.state_dict().values()])
         self.net, self.drawn, self.share, self.seed = net, drawn, share, seed
         self.others = others
-        self.task = task or Classification()
+        self.task, self._assumed = task or Classification(), task is None
         self.teacher = Teacher(net.model, cache_mib, self.group) if share > 0 else None
+        self._family = _family(net)
         self.step = 0
         self._sum: Tensor | float = 0.0
 
@@ -95,6 +100,7 @@ class Sandwich:
                 the number of batches that one step accumulates.
 
         Raises:
+            ConfigError: the outputs are none of the task, or a group's batch cannot be shared out evenly.
             NonFiniteLossError: a loss became NaN or infinite; looked at every 50 steps.
         """
         total, _ = self.run(x, loss_of, scale)
@@ -108,6 +114,11 @@ class Sandwich:
     ) -> tuple[Tensor, Tensor]:
         """As `backward`, which looks at the loss besides; gives the whole network's outputs, too."""
         _check_processes(self.net.model, told=self._told)
+        if len(x) % self.group.processes:
+            raise ConfigError(
+                f"A batch of {len(x)} cannot be shared out among {self.group.processes} processes; give a "
+                "multiple (drop_last=True leaves out an incomplete one)."
+            )
         taught = self.teacher(x) if self.teacher is not None else None
         own, chosen = self.group.part(x), self.choices()
         total = torch.zeros((), device=x.device)
@@ -122,7 +133,7 @@ class Sandwich:
                 # fast as in its plain training
                 with torch.autocast(x.device.type, enabled=False):
                     (scale(weighted) if scale is not None else weighted).backward()  # type: ignore[no-untyped-call]
-            first = output[0] if isinstance(output, tuple) else output
+            first = _first(output)
             whole = first.detach() if whole is None else whole
             total += loss.detach().float() / len(chosen)
             del output, loss, weighted, first
@@ -132,14 +143,24 @@ class Sandwich:
 
     def _joined(self, output: Any) -> Any:
         """The outputs of the whole batch, those of an auxiliary head as well."""
-        if isinstance(output, tuple):
-            return tuple(self.group.joined(part) for part in output)
-        return self.group.joined(output)
+        if self.group.processes == 1:
+            return output
+        if isinstance(output, (tuple, list)):
+            parts = [self.group.joined(part) for part in output]
+            return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
+        return self.group.joined(_first(output))
 
     def _loss(self, output: Any, taught: Tensor | None, loss_of: LossOf) -> Tensor:
         if taught is None:
             return loss_of(output)
-        first = output[0] if isinstance(output, tuple) else output
+        first = _first(output)
+        if self._assumed and (first.dim() != 2 or first.shape[1] < 2):
+            raise ConfigError(
+                f"The network gives outputs of shape {list(first.shape)}, which are no classes [B, classes], "
+                "as the teacher's part of the loss takes them by default. Give Sandwich(net, "
+                'task=make_task("regression")) of darts_core.tasks, or next_token, multi_label, a task of '
+                "your own; or share=0, which learns from the targets alone."
+            )
         soft = self.task.distillation_loss(
             first if first.dtype == torch.float64 else first.float(), taught
         )
@@ -164,13 +185,48 @@ class Sandwich:
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs beside the network's and the optimizer's states."""
         kept = self.teacher.state_dict() if self.teacher is not None else {}
-        return {"step": self.step, "teacher": kept}
+        return {"step": self.step, "teacher": kept, "family": self._family}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Take over what `state_dict` gave.
+
+        Raises:
+            ResumeError: it was made elastic from other weights, or other things may vary.
+        """
+        if state.get("family", self._family) != self._family:
+            raise ResumeError(
+                "This state belongs to a family that was made of other weights. Go on in the order of the "
+                "first run: elastic(model, x) with the weights that you gave then, Sandwich and optimizer, "
+                "and only then load the states of network, optimizer and sandwich."
+            )
         self.step = int(state["step"])
         if self.teacher is not None:
             self.teacher.load_state_dict(state["teacher"])
+
+
+def _first(output: Any) -> Tensor:
+    """What the teacher speaks of: the output, or the first of several."""
+    first = output[0] if isinstance(output, (tuple, list)) and output else output
+    if not isinstance(first, Tensor):
+        raise ConfigError(
+            f"In training the network gives a {type(output).__name__}; Sandwich takes a tensor, or a tuple "
+            "or list whose first one is the output that it gives in evaluation mode."
+        )
+    return first
+
+
+def _family(net: Elastic) -> str:
+    """Names the weights that a family began with, in whatever order their channels stand, and what may vary.
+
+    Sums of the values' own bits are exact and do not depend on an order.
+    """
+    sums: dict[str, Any] = {}
+    for name, value in net.model.state_dict().items():
+        if value.is_floating_point():
+            bits = value.detach().contiguous().view(_BITS[value.element_size()]).to(torch.int64)
+            sums[name] = [int(bits.sum()), int((bits * bits).sum())]
+    vary = {v.name: [list(v.options), list(getattr(v, "order", ()))] for v in net.variables}
+    return config_hash({"weights": sums, "vary": vary})
 
 
 def _check_processes(model: nn.Module, *, told: bool) -> None:

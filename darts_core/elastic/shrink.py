@@ -77,6 +77,7 @@ def grow_family(
     seed: int = 0,
     run: runlog.RunFolder | None = None,
     on_epoch: Callable[[], None] | None = None,
+    on_judged: Callable[[], None] = lambda: None,
     bar: Bar = _no_bar,
     group: Group | None = None,
 ) -> Family | None:
@@ -92,6 +93,8 @@ def grow_family(
         seed: of all draws.
         run: logs one row an epoch.
         on_epoch: called after each epoch is safe on disk.
+        on_judged: called while sub-networks are chosen, by the process that chooses, whenever all that was
+            found is safe on disk.
         bar: title -> a progress bar.
         group: the processes that train together; the first one measures and chooses.
 
@@ -134,7 +137,7 @@ def grow_family(
     norms = norm_batches(bundle, -(-options.norm_examples // 128), 128)
     with bar("choosing") as progress:
         chosen, archive = _choose(
-            net, cost, bundle, settings, budgets, norms, folder, seed, progress
+            net, cost, bundle, settings, budgets, norms, folder, seed, progress, on_judged
         )
     return Family(net, chosen, archive, norms, fitted.train_seconds, checks)
 
@@ -181,6 +184,8 @@ def measured_cost(
     if saved is not None and not clock.fits(saved):
         log.warning("%s is of another device or form; the latency is measured anew", path)
         saved = None
+        # the alphas descended along the other table
+        (folder / "alphas.json").unlink(missing_ok=True)
     cost = measure_cost(net, clock.input_shape, clock.batch, clock.layers(), progress, known=saved)
     if saved is not None:
         return cost, list(saved["checks"])
@@ -208,6 +213,7 @@ def _choose(
     folder: Path,
     seed: int,
     progress: Callable[[int, int], None] | None,
+    on_judged: Callable[[], None],
 ) -> tuple[Chosen, Archive]:
     options = settings.options
     few = min(options.val_examples, bundle.size("val"))
@@ -220,9 +226,18 @@ def _choose(
         return found.loss, found.value
 
     def final(network: nn.Module) -> float:
+        on_judged()
         return float(rating(evaluate(recalibrate(network, norms), bundle, "val").value))
 
-    seen = (lambda done: progress(done, looks)) if progress is not None else None
+    def seen(done: int) -> None:
+        if progress is not None:
+            progress(done, looks)
+        on_judged()
+
+    def keep(found: dict[str, Any]) -> None:
+        runlog.write_json(path, found)
+        on_judged()
+
     archive = Archive(net, cost, judge, folder / "judged.jsonl", seen)
     size = min(64, few)
     batches = list(part.batches("val", size, seed=seed, epoch=0))
@@ -232,6 +247,6 @@ def _choose(
     torch.manual_seed(seed)
     chosen = choose(
         archive, budgets, batches, bundle.task.loss, final, looks=options.looks, examples=examples, seed=seed,
-        kept=kept, keep=lambda found: runlog.write_json(path, found),
+        kept=kept, keep=keep,
     )  # fmt: skip
     return chosen, archive

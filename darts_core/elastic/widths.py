@@ -10,7 +10,14 @@ from torch import nn
 
 from darts_core.elastic.plans import plan
 from darts_core.elastic.variables import Width, options_of
-from darts_core.prune.groups import CONVOLUTIONS, ChannelGroup, Member, find_groups, least_width
+from darts_core.prune.groups import (
+    CONVOLUTIONS,
+    ChannelGroup,
+    Member,
+    derived_layers,
+    find_groups,
+    least_width,
+)
 from darts_core.prune.slices import LAYERS, permute, sortable
 from darts_core.prune.trial import Trial
 
@@ -43,9 +50,12 @@ def find_widths(
             widths.append(found)
         else:
             left[group.root] = why if why else str(found)
+    derived = derived_layers(model)
     for name, module in model.named_modules():
         if isinstance(module, (*CONVOLUTIONS, nn.Linear)) and name not in covered:
-            left[name] = "its outputs are the network's, or are shared out in a fixed way"
+            left[name] = derived.get(
+                name, "its outputs are the network's, or are shared out in a fixed way"
+            )
     return widths, left
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -15,7 +16,7 @@ from darts_core.elastic.choose import budgets_of
 from darts_core.elastic.shrink import Family
 from darts_core.latency import Timing
 
-__all__ = ["Measured", "measure_chosen"]
+__all__ = ["Measured", "measure_chosen", "taken_alike"]
 
 log = logging.getLogger("darts_core")
 _TRIES = 8
@@ -39,8 +40,20 @@ class Measured:
     within: bool | None = None
 
 
+def taken_alike(saved: Mapping[str, Any], first: Timing) -> bool:
+    """Whether a saved time is of the device, runtime and batch that `first` is of; one that tells none is."""
+    return all(
+        saved.get(key) in (None, getattr(first, key)) for key in ("device", "runtime", "batch")
+    )
+
+
 def measure_chosen(
-    family: Family, clock: Clock, given_ms: float, path: Path, wanted: Sequence[str] = ()
+    family: Family,
+    clock: Clock,
+    given_ms: float,
+    path: Path,
+    wanted: Sequence[str] = (),
+    first: Timing | None = None,
 ) -> list[Measured]:
     """The sub-networks of the front with their times, the largest budget first; none of them twice.
 
@@ -54,8 +67,9 @@ def measure_chosen(
         given_ms: the given network's time by that clock, which budgets in percent are of.
         path: keeps the times, so that an interrupted command measures none twice.
         wanted: budgets as they were asked for; none where they were spread evenly.
+        first: the given network's time: kept times of another device or form are taken anew; None takes all.
     """
-    known = {key: Timing.from_dict(row) for key, row in _read(path).items()}
+    known = _kept(path, first)
 
     def timed(found: Judged) -> Timing:
         key = ",".join(str(value) for value in found.choices.values())
@@ -82,8 +96,18 @@ def measure_chosen(
     return points
 
 
-def _read(path: Path) -> dict[str, dict[str, object]]:
-    return dict(runlog.read_mapping(path)) if path.is_file() else {}
+def _kept(path: Path, first: Timing | None) -> dict[str, Timing]:
+    rows = dict(runlog.read_mapping(path)) if path.is_file() else {}
+    fitting = {
+        key: Timing.from_dict(row)
+        for key, row in rows.items()
+        if first is None or taken_alike(row, first)
+    }
+    if len(fitting) < len(rows):
+        log.warning(
+            "%s holds times of another device or form; these sub-networks are measured anew", path
+        )
+    return fitting
 
 
 def _within(

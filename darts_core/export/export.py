@@ -56,7 +56,8 @@ def export_model(
     Args:
         model: a plain network; it is left as it is.
         folder: receives the files and manifest.json.
-        meta: a data bundle, a `DataMeta`, or a mapping with class_names, image_shape, mean and std.
+        meta: a data bundle, a `DataMeta`, or a mapping with class_names, image_shape, mean and std, and with
+            unit=1 where images are no bytes (255, what stored values are divided by, is meant of images).
         formats: names from `FORMATS`.
         bundle: data for verification on val and for INT8 calibration; `meta` if that is a bundle.
         device: where the artifacts run and are timed.

@@ -122,8 +122,11 @@ def data_meta(source: Any) -> DataMeta:
             "task, unit, vocabulary or rate of the data's description is damaged (unit "
             f"{str(unit)[:40]}, rate {str(rate)[:40]}); export the model again."
         )
+    # a saved network of ours, which names its data, leaves out 255
+    ours = isinstance(source, Mapping) and "data" in source
+    usual = 255 if len(shape) == 3 or ours else 1
     return DataMeta(
-        classes, shape, mean, std, name, described, unit or 255, tuple(vocabulary), rate,
+        classes, shape, mean, std, name, described, unit or usual, tuple(vocabulary), rate,
         _named(optional("named"), shape),
     )  # fmt: skip
 

@@ -55,8 +55,8 @@ def predict(
         images: paths of image files, read as the data sets read theirs (`darts_core.data.images`
             states the formats and rules); they are converted to the model's channels and resized to
             its height and width. Of any other model, and of images that are no bytes: `.npy` files
-            with one sample each, as it stands in the data, `.npz` files of the inputs of a network of
-            several; a text file for a model of characters.
+            with one sample each, of the model's shape and in the data's own numbers, `.npz` files of the
+            inputs of a network of several; a text file for a model of characters.
         runtime: the artifact to run, if `model` is a folder.
         prefer: instead, `speed` or `exact`; see `load`.
         batch_size: samples a call.
@@ -106,7 +106,7 @@ def _sample(path: str | Path, model: LoadedModel) -> torch.Tensor:
     if model.described.named:
         return _row(path, model)
     if Path(path).suffix.lower() == ".npy":
-        return prepare(_array(path, model.input_shape), model)
+        return prepare(_array(path, model), model)
     if len(model.input_shape) == 1:
         return _text(path, model)
     if len(model.input_shape) != 3 or model.described.unit != 255:
@@ -131,19 +131,51 @@ def _row(path: str | Path, model: LoadedModel) -> torch.Tensor:
     return torch.from_numpy(rows[0])
 
 
-def _array(path: str | Path, shape: Sequence[int]) -> np.ndarray:
+def _array(path: str | Path, model: LoadedModel) -> np.ndarray:
+    """A sample of a .npy file as the data sets hold it; images as well as [H, W, C].
+
+    Raises:
+        DataError: it is damaged, or no sample of the model's: shape, numbers that are no bytes, tokens that
+            are none, what is not finite.
+    """
     try:
         file = regular_file(Path(path))
         with file.open("rb") as stream:
             found = read_array(stream, file.stat().st_size, str(path))
     except DAMAGE as error:
         raise DataError(f"{path} cannot be read as an array ({error}).") from error
-    if found.size != int(np.prod(shape)) or found.dtype.kind not in "uifb":
+    shape = tuple(model.input_shape)
+    sample = _shaped(found, shape)
+    if sample is None or found.dtype.kind not in "uifb":
         raise DataError(
             f"{path} holds {found.dtype} of shape {list(found.shape)}; the model takes one sample of shape "
             f"{list(shape)}."
         )
-    return found.reshape(tuple(shape))
+    if found.dtype.kind == "f" and not np.isfinite(sample).all():
+        raise DataError(f"{path} holds NaN or infinity; replace what is missing.")
+    tokens = len(shape) == 1
+    if tokens or model.described.unit == 255:
+        most = len(model.described.vocabulary) or 2**31 if tokens else 256
+        low, high = float(sample.min()), float(sample.max())
+        if found.dtype.kind not in "ui" or low < 0 or high >= most:
+            what = "token numbers" if tokens else "bytes, as its training data were,"
+            raise DataError(
+                f"{path} holds {found.dtype} from {low:g} to {high:g}; the model takes {what} whole numbers "
+                f"from 0 to {most - 1}."
+            )
+    return sample
+
+
+def _shaped(found: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+    """`found` as one sample of `shape`; None where its own shape says that it is none."""
+    one = found[0] if found.ndim == len(shape) + 1 and len(found) == 1 else found
+    if one.shape == shape:
+        return one
+    if len(shape) > 1 and shape[0] == 1 and one.shape == shape[1:]:
+        return one[None]
+    if len(shape) == 3 and one.shape == (*shape[1:], shape[0]):
+        return one.transpose(2, 0, 1)
+    return None
 
 
 def _text(path: str | Path, model: LoadedModel) -> torch.Tensor:

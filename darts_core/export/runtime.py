@@ -211,7 +211,8 @@ def _check_content(kind: str, path: Path, *, trust: bool) -> None:
     if (found in NATIVE or kind == "aoti") and not trust:
         raise ExportError(
             f"{path} is native code that runs unchecked ({found}, opened as {kind!r}); pass "
-            "trust=True (--trust in a command) if you made it, or load another artifact."
+            "trust=True (in a command: `darts-core serve-bench --trust`) if you made it, or take another "
+            "artifact (`darts-core predict --runtime NAME`)."
         )
     if kind == "aoti" and found != LIBRARY:
         raise ExportError(f"{path} is no AOTInductor package; export the model again.")

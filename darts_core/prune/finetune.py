@@ -33,8 +33,10 @@ class _Distilling(Trainer):
             out = self.forward(x_BCHW)
             taught = self.teacher(x_BCHW)
         output = (out[0] if isinstance(out, tuple) else out).float()
-        hard = self.task.loss(output, y_B, label_smoothing=self.config.label_smoothing)
         soft = self.task.distillation_loss(output, taught.float())
+        if self.weight == 1.0:
+            return soft, output.detach()
+        hard = self.task.loss(output, y_B, label_smoothing=self.config.label_smoothing)
         return (1 - self.weight) * hard + self.weight * soft, output.detach()
 
 
@@ -56,20 +58,20 @@ def fine_tune(
         model: the pruned network.
         bundle: data.
         config: the recipe; its schedule starts anew.
-        teacher: gives outputs to learn from, weighted by `distillation` (0 to below 1), and is asked once of
-            each input on a CPU; None learns from labels alone.
-        distillation: share of the teacher in the loss.
+        teacher: gives outputs to learn from, weighted by `distillation`; what it says of an input is kept on
+            a CPU. None learns from labels alone.
+        distillation: share of the teacher in the loss, from 0 (labels alone) to 1.
         train_on: splits to learn from.
         seed: of order and augmentation.
         device: where.
         rate_key: the setting that the learning rate comes from, which an error names.
 
     Raises:
-        PruneError: the share lies outside [0, 1).
+        PruneError: the share lies outside [0, 1].
         NonFiniteLossError: the loss became NaN or infinite.
     """
-    if not 0.0 <= distillation < 1.0:
-        raise PruneError(f"distillation={distillation} must lie in [0, 1).")
+    if not 0.0 <= distillation <= 1.0:
+        raise PruneError(f"distillation={distillation} must lie in [0, 1].")
     trainer = _Distilling(model, bundle, config, tuple(train_on), seed, device)
     trainer.rate_key = rate_key
     if teacher is not None and distillation > 0.0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from darts_core.errors import PruneError
+from darts_core.errors import PruneError, is_memory_shortage
 from darts_core.prune.beside import cut_beside, outputs_beside
 from darts_core.prune.blocks import CONVOLUTIONS, blocks_of
 from darts_core.prune.graph import UNFOLLOWED, UnfollowedError, all_groups, follow, group_of
@@ -24,14 +25,25 @@ __all__ = [
     "ChannelGroup",
     "Member",
     "channels_to_remove",
+    "copied",
+    "derived_layers",
+    "derives_weight",
     "find_groups",
     "least_width",
     "remove_channels",
 ]
 
-
+log = logging.getLogger("darts_core")
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 ROOTS = (*CONVOLUTIONS, nn.Linear)
+# layers that torch makes with a weight (or None for it) among their parameters
+_WEIGHTED = (
+    *ROOTS, *NORMS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.LayerNorm, nn.GroupNorm,
+    nn.PReLU, nn.Embedding,
+)  # fmt: skip
+_TAKE_OFF = (
+    "torch.nn.utils.remove_weight_norm or torch.nn.utils.parametrize.remove_parametrizations"
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,8 @@ def find_groups(
     """All groups of coupled channels of `model`, its outputs left out.
 
     Channels of convolutions of any dimension and of linear layers (an MLP's width, a transformer's
-    stream) form groups; those that a view shares out (attention's heads) do not.
+    stream) form groups; those that a view shares out (attention's heads) do not, nor those of a layer
+    whose weight is derived from other tensors.
 
     Args:
         model: a plain network in eval mode.
@@ -95,7 +108,7 @@ def find_groups(
         keep: paths of layers whose output width must stay.
 
     Raises:
-        PruneError: torch-pruning cannot follow the model's graph.
+        PruneError: torch-pruning cannot follow the model's graph, or the model cannot be copied.
     """
     graph = follow(model, input_shape)
     names = {module: name for name, module in model.named_modules()}
@@ -104,32 +117,94 @@ def find_groups(
     fixed += [m for m in model.modules() if isinstance(m, nn.Linear) and not _read(graph, m)]
     groups: list[ChannelGroup] = []
     taken: set[str] = set()
+    derived: set[str] = set()
     for found in all_groups(graph, fixed, ROOTS):
-        try:
-            full = _widest(graph, found, names)
-        except UnfollowedError:
+        group = _named(graph, found, model, names)
+        if group is None:
             continue
-        members = _members(graph, full, names)
-        outs = {member.name for member in members if member.side == "out"}
+        outs = {member.name for member in group.members if member.side == "out"}
         if outs & taken:
             continue
-        root = full[0].dep.target.module
-        blocks = blocks_of(graph, full)
-        if blocks is None:
+        if any(derives_weight(model.get_submodule(member.name)) for member in group.members):
+            derived |= outs
             continue
-        free = _free_members(graph, full, model)
-        channels = len(full[0].idxs)
-        group = ChannelGroup(names[root], channels, members, free, blocks=blocks)
         linear = any(isinstance(model.get_submodule(name), nn.Linear) for name in outs)
         if linear and not _can_lose(model, input_shape, {group.root: [0]}):
             # a view shares these channels out (attention's heads), which no cut of them survives
             continue
         taken |= outs
         groups.append(group)
+    if derived:
+        log.info(
+            "the channels of %d layers stay: a weight that holds them is derived, as by weight_norm",
+            len(derived),
+        )
     lost = {group.root: _one_of(group) for group in groups}
     if _can_lose(model, input_shape, lost):
         return groups
     return [g for g in groups if _can_lose(model, input_shape, {g.root: lost[g.root]})]
+
+
+def derives_weight(module: nn.Module) -> bool:
+    """Whether the weight of the layer, or of one in it, is computed from other tensors.
+
+    torch's weight_norm and spectral_norm, and its pruning by masks, leave a layer so.
+    """
+    return any(
+        isinstance(part, _WEIGHTED) and "weight" not in (*part._parameters, *part._buffers)
+        for part in module.modules()
+    )
+
+
+def derived_layers(model: nn.Module) -> dict[str, str]:
+    """Convolution or linear layer whose weight is derived -> why its channels stay, in words."""
+    return {
+        name: "its weight is derived, as by weight_norm"
+        for name, module in model.named_modules()
+        if isinstance(module, ROOTS) and derives_weight(module)
+    }
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A copy of `model`, of all that it keeps of a pass the values alone.
+
+    torch copies no tensor with a history, and a weight that weight_norm derived is one.
+
+    Raises:
+        PruneError: it holds something else that cannot be copied.
+    """
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for owner in (vars(module), *(v for v in vars(module).values() if type(v) is dict)):
+            for value in owner.values():
+                if isinstance(value, Tensor) and not value.is_leaf:
+                    memo[id(value)] = value.detach().clone()
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception as error:  # whatever a foreign network raises
+        if is_memory_shortage(error):
+            raise
+        raise PruneError(
+            f"{type(model).__name__} cannot be copied ({type(error).__name__}: {str(error)[:200]}); "
+            "remove what it keeps beside its parameters and buffers first, and where a weight is derived "
+            f"call {_TAKE_OFF}."
+        ) from error
+
+
+def _named(
+    graph: Any, found: Any, model: nn.Module, names: Mapping[nn.Module, str]
+) -> ChannelGroup | None:
+    """A group of torch-pruning's, its layers by name; None where it is not followed or no width fits."""
+    try:
+        full = _widest(graph, found, names)
+    except UnfollowedError:
+        return None
+    blocks = blocks_of(graph, full)
+    if blocks is None:
+        return None
+    root, channels = names[full[0].dep.target.module], len(full[0].idxs)
+    members = _members(graph, full, names)
+    return ChannelGroup(root, channels, members, _free_members(graph, full, model), blocks=blocks)
 
 
 def _read(graph: Any, layer: nn.Module) -> bool:
@@ -148,7 +223,7 @@ def _can_lose(
     model: nn.Module, input_shape: Sequence[int], lost: Mapping[str, Sequence[int]]
 ) -> bool:
     """Whether the network still runs, with an output of its shape, without these channels."""
-    tried = copy.deepcopy(model)
+    tried = copied(model)
     reference = next(model.parameters())
     sample = draw_inputs(input_shape, 2, device=reference.device, dtype=reference.dtype, zeros=True)
     try:
@@ -203,7 +278,8 @@ def remove_channels(
     """Cut the channels `removed` (root path -> its channels) and all that is coupled; in place.
 
     Raises:
-        PruneError: a group would lose all of its channels, or the cut network does not run.
+        PruneError: a group would lose all of its channels, a weight of it is derived, or the cut network
+            does not run.
     """
     graph = follow(model, input_shape)
     for root, channels in removed.items():
@@ -214,6 +290,12 @@ def remove_channels(
         group = group_of(graph, layer, handler, sorted(channels))
         if not graph.check_pruning_group(group):
             raise PruneError(f"Cutting {len(channels)} channels of {root!r} would leave none.")
+        targets = [item.dep.target.module for item in group]
+        if any(isinstance(target, nn.Module) and derives_weight(target) for target in targets):
+            raise PruneError(
+                f"The channels of {root!r} cannot be cut: a weight that holds them is derived, as by "
+                f"weight_norm; first call {_TAKE_OFF}."
+            )
         beside = outputs_beside(graph, group)
         try:
             group.prune()
@@ -285,7 +367,7 @@ def _check_runs(model: nn.Module, input_shape: Sequence[int]) -> None:
                 input_shape, 2, device=reference.device, dtype=reference.dtype, zeros=True
             )
             model.eval()(sample)
-    except RuntimeError as error:
+    except Exception as error:  # whatever a foreign network raises
         raise PruneError(
             f"The pruned network does not run ({str(error)[:200]}); its graph joins channels in a way "
             "that torch-pruning does not see."

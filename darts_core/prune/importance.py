@@ -19,7 +19,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from darts_core.errors import PruneError, unknown_name
-from darts_core.prune.groups import CONVOLUTIONS, NORMS, ChannelGroup, Member
+from darts_core.prune.groups import CONVOLUTIONS, NORMS, ChannelGroup, Member, derives_weight
 from darts_core.tasks import Classification, Task
 
 __all__ = ["IMPORTANCES", "channel_importance", "taylor_products"]
@@ -70,18 +70,24 @@ def taylor_products(
 ) -> list[dict[str, Array]]:
     """Per batch: for each layer's parameter, value * gradient summed to its output channels.
 
+    Frozen parameters count as the others do, and stay frozen afterwards.
+
     Raises:
         PruneError: there is no batch.
     """
     owners = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, (*CONVOLUTIONS, *NORMS, nn.Linear))
+        if isinstance(module, (*CONVOLUTIONS, *NORMS, nn.Linear)) and not derives_weight(module)
     }
+    states = [(p, p.requires_grad) for p in model.parameters() if p.is_floating_point()]
     was_training = model.training
     model.eval()
     rows: list[dict[str, Array]] = []
     try:
+        for parameter, _ in states:
+            # without a gradient all channels of a frozen layer would be of no importance
+            parameter.requires_grad_(True)
         for x, y in batches:
             model.zero_grad(set_to_none=True)
             task.loss(model(x), y).backward()
@@ -94,6 +100,8 @@ def taylor_products(
             )
     finally:
         model.zero_grad(set_to_none=True)
+        for parameter, wanted in states:
+            parameter.requires_grad_(wanted)
         model.train(was_training)
     if not rows:
         raise PruneError("Taylor importance needs at least one batch of data; pass a bundle.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from darts_core.latency.steady import ALIKE, SteadyClock
 from darts_core.prune.budget import Budget, budget_ms
 from darts_core.prune.cost import LayerCosts
 from darts_core.prune.finetune import fine_tune, share_of_epochs
+from darts_core.prune.groups import copied
 from darts_core.prune.heads import open_attentions
 from darts_core.prune.rounds import TOLERANCE, Pruner, Round, take_batches
 from darts_core.prune.store import PruneResult, Store
@@ -92,7 +92,7 @@ def prune_to_budget(
     form = runtime or ("graph" if home.type == "cuda" else "onnx")
 
     clock = timer or ModelClock(shape, home, batch=size, runtime=form, seconds=seconds)
-    work = copy.deepcopy(model).to(home).eval()
+    work = copied(model).to(home).eval()
     if getattr(work, "auxiliary", None) is not None:
         work.auxiliary = None  # type: ignore[assignment]
     pruner = Pruner(
@@ -103,7 +103,7 @@ def prune_to_budget(
     before = clock(work)
     pruner.timer = _steady(clock, work, before)
     wanted = budget_ms(budget, before, pruner.timer, bundle)
-    result = PruneResult(copy.deepcopy(work), before, before, wanted)
+    result = PruneResult(copied(work), before, before, wanted)
     _open(result, shape)
     teacher = work if distillation > 0.0 else None
     tuner = tune or _tuner(bundle, fit_config, teacher, distillation, seed, home)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from darts_core.prune.cost import LayerCosts
 from darts_core.prune.groups import (
     ChannelGroup,
     channels_to_remove,
+    copied,
     find_groups,
     least_width,
 )
@@ -78,7 +78,7 @@ class Pruner:
 
     def fastest(self, model: nn.Module) -> Timing:
         """Time of the network with everything cut that may be: no plan can be faster."""
-        bare = copy.deepcopy(model)
+        bare = copied(model)
         if self.structure:
             replace_modules(bare, _compatible({cut.path: cut for cut in self._cuts(bare)}))
         self._clean(bare)
@@ -91,7 +91,7 @@ class Pruner:
 
     def shrink(self, model: nn.Module, now: Timing, target_ms: float, batches: Batches) -> Round:
         """A smaller copy of `model` whose time is close to `target_ms`."""
-        result = Round(copy.deepcopy(model), now)
+        result = Round(copied(model), now)
         result.replaced |= self._clean(result.model)
         if self.structure:
             self._cut(result, target_ms, batches)
@@ -216,7 +216,7 @@ class Pruner:
                 group, width = by_root[root], int(option.value)
                 removed[root] = channels_to_remove(group, scores[root], width)
                 widths[root] = (group.channels, width)
-            trial = remove(copy.deepcopy(result.model), self.input_shape, groups, removed)
+            trial = remove(copied(result.model), self.input_shape, groups, removed)
             timing = self.timer(trial)
             if best is None or _better(timing.median_ms, best[1].median_ms, target_ms):
                 best = (trial, timing, widths)

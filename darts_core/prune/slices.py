@@ -7,7 +7,6 @@ gives a copy with parameters of its own.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from darts_core.prune.groups import CONVOLUTIONS, NORMS, Member
+from darts_core.errors import PruneError
+from darts_core.prune.groups import CONVOLUTIONS, NORMS, Member, copied
 from darts_core.supernet.replace import replace_modules
 
 __all__ = [
@@ -155,6 +155,23 @@ def taken(tensor: Tensor, kept: dict[int, Index]) -> Tensor:
     return tensor
 
 
+def _owner(model: nn.Module, path: str, name: str) -> dict[str, Any]:
+    """Where a layer keeps a tensor: among its parameters or its buffers.
+
+    Raises:
+        PruneError: the layer has none of its own by that name.
+    """
+    module = model.get_submodule(path)
+    kept: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+    for tensors in kept:
+        if name in tensors:
+            return tensors
+    raise PruneError(
+        f"The {name} of {path!r} is derived from other tensors, as by weight_norm: nothing of it can be "
+        "left out."
+    )
+
+
 def _hand_on(x: Any, *_: Any, **__: Any) -> Any:
     return x
 
@@ -170,6 +187,9 @@ def running(model: nn.Module, found: Plan, *, whole: bool = False) -> Iterator[n
         model: the network.
         found: of the sub-network.
         whole: it is the whole network, whose statistics move.
+
+    Raises:
+        PruneError: a tensor that is to be sliced is derived from others.
     """
     undo: list[tuple[dict[str, Any], str, Any]] = []
 
@@ -179,10 +199,9 @@ def running(model: nn.Module, found: Plan, *, whole: bool = False) -> Iterator[n
 
     try:
         for path, tensors in found.tensors.items():
-            module = model.get_submodule(path)
             for name, kept in tensors.items():
-                where = module._parameters if name in module._parameters else module._buffers
-                swap(where, name, taken(where[name], kept))  # type: ignore[arg-type]
+                where = _owner(model, path, name)
+                swap(where, name, taken(where[name], kept))
         for (path, name), value in found.attributes.items():
             swap(model.get_submodule(path).__dict__, name, value)
         for path in found.skipped:
@@ -202,17 +221,25 @@ def running(model: nn.Module, found: Plan, *, whole: bool = False) -> Iterator[n
 
 
 def cut(model: nn.Module, found: Plan) -> nn.Module:
-    """A plain network of its own that computes what `model` does as the sub-network of `found`."""
-    return take_out(copy.deepcopy(model), found)
+    """A plain network of its own that computes what `model` does as the sub-network of `found`.
+
+    Raises:
+        PruneError: the network cannot be copied, or a tensor that is to be cut is derived from others.
+    """
+    return take_out(copied(model), found)
 
 
 @torch.no_grad()
 def take_out(model: nn.Module, found: Plan) -> nn.Module:
-    """Make `model` the sub-network of `found`, with parameters of its own; in place."""
+    """Make `model` the sub-network of `found`, with parameters of its own; in place.
+
+    Raises:
+        PruneError: a tensor that is to be cut is derived from others.
+    """
     for path, tensors in found.tensors.items():
         module = model.get_submodule(path)
         for name, kept in tensors.items():
-            old = getattr(module, name)
+            old = _owner(model, path, name)[name]
             new = taken(old, kept).detach().clone()
             own = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
             setattr(module, name, own)

@@ -46,7 +46,7 @@ class TuneOptions(Settings):
         None, "each trial in a process of its own; null: with several workers"
     )
     slots: int | None = setting(
-        None, "what workers share; null: the GPUs, else the cores", low=1, high=100_000
+        None, "what workers of the stage share; null: the GPUs, else the cores", low=1, high=100_000
     )
     ray: Mapping[str, Any] | None = setting(
         None, "trials on a Ray cluster: {address: auto, num_cpus: 1, num_gpus: 0, runtime_env: {}}"
@@ -104,10 +104,15 @@ class Tune(Settings):
         None, "device-seconds of one training; null: a forecast from a few steps", above=0, high=1e9
     )
     workers: int = setting(1, "trials at a time", low=1, high=1024)
-    sampler: Any = setting("tpe", "tpe, gp, cmaes, qmc, random, grid, nsga2, nsga3")
+    sampler: Any = setting(
+        "tpe",
+        "tpe, gp, acquisition, anneal, evolution, cmaes, qmc, random, grid, nsga2, nsga3; with options "
+        "{name: gp, n_startup_trials: 8}",
+    )
     pruner: Any = setting(
         "default",
-        "default (asha for one objective, none for several), asha, hyperband, median, none",
+        "default (asha for one objective, none for several), asha, hyperband, median, running_mean, none; "
+        "with options {name: asha, reduction_factor: 4}",
     )
     space: Mapping[str, Any] = setting(
         {

@@ -216,12 +216,9 @@ def _saved_network(text: str, version: Path, bundle: DataBundle) -> Network:
     path = find_model(text, version, ())
     _, meta = load_model(path)
     of_model(bundle, meta, str(path))
-    took = list(meta.get("image_shape") or bundle.input_shape)
+    took = tuple(meta.get("image_shape") or bundle.input_shape)
     if len(took) != len(bundle.input_shape) or took[0] != bundle.input_shape[0]:
-        raise ConfigError(
-            f"{path} takes samples of shape {tuple(took)}; {bundle.name} holds {bundle.input_shape}. Give "
-            "the data of its training."
-        )
+        raise ConfigError(_of_other_shape(path, took, bundle))
     described = meta.get("architecture")
     found = Architecture.from_dict(described, source=str(path)) if described else None
     first = version / "searched" / "architecture.yaml"
@@ -337,7 +334,7 @@ def open_model(
     """The network of `model=`, its meta, and the file that it was read from, if it was.
 
     Raises:
-        ConfigError: there is none, or a named one does not fit the images.
+        ConfigError: there is none, or it does not fit the data.
     """
     if config.model is not None and is_named(config.model):
         network = named_network(config.model, config.model_args, config.weights, bundle)
@@ -351,4 +348,14 @@ def open_model(
         )
     path = find_model(config.model, version, stages)
     model, meta = load_model(path, device=device)
+    took = tuple(meta.get("image_shape") or bundle.input_shape)
+    if took != bundle.input_shape:
+        raise ConfigError(_of_other_shape(path, took, bundle))
     return model, meta, path
+
+
+def _of_other_shape(path: Path, took: tuple[int, ...], bundle: DataBundle) -> str:
+    return (
+        f"{path} takes samples of shape {took}; {bundle.name} holds {bundle.input_shape}. Give the data of "
+        "its training (data=...)."
+    )

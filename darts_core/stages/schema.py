@@ -78,7 +78,11 @@ class Stage(Settings):
 
     STAGE: ClassVar[str] = ""
 
-    job: str | None = setting(None, "names the folder below out; null: <data>-<space>")
+    job: str | None = setting(
+        None,
+        "names the folder below out; null: <data>-<space> of search and run, else <data>-<architecture or "
+        "model>, or <data>-<command> where that is a path or none is given; report needs it",
+    )
     version: str | None = setting(
         None, "V001, V002 ...; null: the unfinished one with these settings, else the next"
     )

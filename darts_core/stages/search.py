@@ -116,7 +116,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
             seed=config.seed,
             run=run,
             checkpoint=folder / "checkpoint.pt",
-            augment=augmentation(config, folder, bundle.input_shape),
+            augment=augmentation(config, folder, bundle),
             guards=guards,
             penalties=[*alpha_costs, *costs],
             on_epoch=board,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -176,8 +176,9 @@ def alpha_penalties(config: SearchStage) -> list[AlphaPenalty]:
     return [found]
 
 
-def augmentation(config: SearchStage, folder: Path, shape: Sequence[int]) -> Any:
+def augmentation(config: SearchStage, folder: Path, bundle: DataBundle) -> Any:
     """The transform of `search.crop_padding` and the like, and of the policy; None for none."""
     from darts_core.augment.by_kind import augment_for
 
-    return augment_for(shape, config.search, policy_name(config.augment, folder), node="search")
+    policy = policy_name(config.augment, folder)
+    return augment_for(bundle.input_shape, config.search, policy, node="search", unit=bundle.unit)

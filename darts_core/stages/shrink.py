@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import shutil
 from dataclasses import replace
@@ -14,11 +13,14 @@ from darts_core.elastic.device_clock import DeviceClock
 from darts_core.elastic.front import pick
 from darts_core.elastic.points import given_network, write_points
 from darts_core.elastic.shrink import Family, grow_family
+from darts_core.errors import ExportError, unknown_name
+from darts_core.export.formats import FORMATS
 from darts_core.metric import Metric
+from darts_core.prune.groups import copied
 from darts_core.report.family import family_front, family_headline, family_rows
 from darts_core.report.png_front import save_front
 from darts_core.report.tables import render
-from darts_core.runlog import write_json
+from darts_core.runlog import RunFolder, write_json
 from darts_core.stages.export import export
 from darts_core.stages.inputs import find_device, load_bundle, open_model, recipe
 from darts_core.stages.interrupt import check_stop, deferred_stop
@@ -27,11 +29,16 @@ from darts_core.stages.progress import progress_bar
 from darts_core.stages.schema import ExportStage, ShrinkStage
 from darts_core.stages.shared_run import open_run
 from darts_core.stages.timing import stopwatch
+from darts_core.study.engines import elsewhere
 from darts_core.train import of_model
+from darts_core.train.config import TrainConfig
 
 __all__ = ["shrink"]
 
 log = logging.getLogger("darts_core")
+_PICK = "50%"
+# what the elastic training, and the fine-tuning of its points, do without
+_LEFT_OUT = {"min_learning_rate": 0.0, "warmup_epochs": 0.0, "drop_path": 0.0}
 
 
 def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
@@ -43,7 +50,14 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
     Returns:
         points, judged, found_by, val_<metric>, test_<metric> and latency_after_ms of the point picked,
         latency_before_ms, speedup, metric, device_seconds; nothing in the other processes of a group.
+
+    Raises:
+        LatencyError: a budget, or what is picked, is none; or a budget is out of reach.
+        TuneError: `shrink.options.ray` and `slurm` are both set, or a value of ray is wrong.
+        ConfigError: a value of slurm is wrong.
+        ExportError: an export format is unknown.
     """
+    _check(config)
     group, run, finished = open_run(config, folder)
     if finished:
         return {} if run is None else run.result()
@@ -59,52 +73,100 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
         bundle.input_shape, device, batch=settings.batch, runtime=options.runtime,
         seconds=options.seconds,
     )  # fmt: skip
-    given = copy.deepcopy(model).eval()
-    changes = {"min_learning_rate": 0.0, "warmup_epochs": 0.0, "drop_path": 0.0}
+    given = copied(model).eval()
     trained = recipe(
-        config, folder, epochs=settings.epochs, learning_rate=settings.learning_rate, **changes
+        config, folder, epochs=settings.epochs, learning_rate=settings.learning_rate, **_LEFT_OUT
     )
+    if run is not None:
+        _say_left_out(config.train)
     with stopwatch(device) as watch:
         with deferred_stop():
             family = grow_family(
                 model, bundle.without_test(), settings, trained, clock, folder, seed=config.seed,
-                run=run, on_epoch=lambda: check_stop(group), group=group,
+                run=run, on_epoch=lambda: check_stop(group), on_judged=check_stop, group=group,
                 bar=lambda title: progress_bar(title, shown=run is not None),
             )  # fmt: skip
         if family is None or run is None:
             return {}
+        check_stop()
         base, first = given_network(given, bundle, clock, folder)
         tuned = replace(trained, epochs=settings.fine_tuning) if settings.fine_tuning else None
         points = write_points(
             family, given, bundle, clock, first, folder, _plain(meta),
             wanted=settings.budgets, tuning=tuned, share=options.distillation, seed=config.seed,
             elsewhere=tuned_elsewhere(config, tuned, meta, given, folder),
-            done=lambda at: _export(config, at) if settings.export else None,
+            done=lambda at: _finish_point(config, at),
         )  # fmt: skip
     front = _front(config, family, clock, metric, base, points, folder)
-    taken = pick(front, latency_ms=_wanted(settings.pick or "50%", base["latency_ms"], points))
+    taken = pick(front, latency_ms=_wanted(settings.pick or _PICK, base["latency_ms"], points))
     _say(front, taken, folder)
     shutil.copyfile(folder / taken["folder"] / "model.pt", folder / "model.pt")
+    counted = {"seed": config.seed, **({} if group is None else {"processes": group.processes})}
+    _finish(run, family, metric, front, taken, device_seconds=watch.seconds, **counted)
+    return run.result()
+
+
+def _check(config: ShrinkStage) -> None:
+    """Refuse at once what would be refused behind the training: its version could not be gone on with."""
+    settings, options = config.shrink, config.shrink.options
+    for text in (*settings.budgets, settings.pick or _PICK):
+        budgets_of(0.0, 1.0, [text], 1)
+    elsewhere(options.ray, options.slurm)
+    for name in config.export.formats if settings.export else ():
+        if name not in FORMATS:
+            raise ExportError(unknown_name("export format", name, FORMATS))
+
+
+def _say_left_out(train: TrainConfig) -> None:
+    """A warning where somebody set what the recipe of the elastic training leaves out."""
+    usual = TrainConfig()
+    left = [
+        f"{TrainConfig.key(name)}={getattr(train, name):g}"
+        for name, taken in _LEFT_OUT.items()
+        if getattr(train, name) not in (taken, getattr(usual, name))
+    ]
+    if left:
+        log.warning(
+            "%s: not used by shrink, whose elastic training and fine-tuning begin at the full learning rate, "
+            "end at 0 and drop no paths",
+            ", ".join(left),
+        )
+
+
+def _finish_point(config: ShrinkStage, at: Path) -> None:
+    """Export a point that is on disk; then a stop that was asked for may come."""
+    if config.shrink.export:
+        _export(config, at)
+    check_stop()
+
+
+def _finish(
+    run: RunFolder,
+    family: Family,
+    metric: Metric,
+    front: dict[str, Any],
+    taken: dict[str, Any],
+    **further: Any,
+) -> None:
+    """Write the stage's result."""
+    before, points = front["base"]["latency_ms"], front["points"]
     run.finish(
         points=len(points),
         judged=family.chosen.judged,
         found_by=family.chosen.found_by,
         picked=taken["folder"],
         missed_budgets_ms=[p["budget_ms"] for p in points if p["within_budget"] is False],
-        latency_before_ms=base["latency_ms"],
+        latency_before_ms=before,
         latency_after_ms=taken["latency_ms"],
-        speedup=base["latency_ms"] / taken["latency_ms"],
+        speedup=before / taken["latency_ms"],
         **{f"val_{metric.name}": taken["val_metric"], f"test_{metric.name}": taken["metric"]},
         metric=metric.to_dict(),
         params=taken["params"],
         macs=taken["macs"],
         training_seconds=family.train_seconds,
         choosing_seconds=family.chosen.seconds,
-        device_seconds=watch.seconds,
-        seed=config.seed,
-        **({} if group is None else {"processes": group.processes}),
+        **further,
     )
-    return run.result()
 
 
 def _plain(meta: dict[str, Any]) -> dict[str, Any]:

@@ -90,7 +90,8 @@ class Trainer:
             )
         self.optimizer = make_optimizer(config, model.parameters())
         self.average = ExponentialAverage(model, config.ema) if config.ema > 0 else None
-        self.augment = augment_for(bundle.input_shape, config, config.policy)
+        unit = 255 if config.policy is None else bundle.unit
+        self.augment = augment_for(bundle.input_shape, config, config.policy, unit=unit)
         if self.augment is not None and bundle.kind == "named":
             raise ConfigError(
                 "train.jitter, scaling and time_shift are for series; set them to 0: several named inputs "

@@ -22,6 +22,23 @@ SAMPLER_NODES: dict[str, dict[str, Any]] = {
         "description": "Gaussian process with log expected improvement",
         "n_startup_trials": None,
     },
+    "acquisition": {
+        "description": "Gaussian process with kind ucb, poi or ei, for one objective",
+        "kind": "ucb",
+        "kappa": 2.5,
+        "xi": 0.0,
+        "n_initial_points": 5,
+    },
+    "anneal": {
+        "description": "random steps around good trials that shrink with time, for one objective",
+        "avg_best_idx": 2.0,
+        "shrink_coef": 0.1,
+    },
+    "evolution": {
+        "description": "ageing evolution: the best of a random few is mutated, for one objective",
+        "population": 8,
+        "tournament": 3,
+    },
     "cmaes": {
         "description": "CMA-ES; choices are drawn at random",
         "n_startup_trials": None,
@@ -51,6 +68,11 @@ PRUNER_NODES: dict[str, dict[str, Any]] = {
         "description": "ends what is below the median of earlier trials at the same epoch",
         "n_startup_trials": 4,
         "n_warmup_steps": 1,
+    },
+    "running_mean": {
+        "description": "ends what is below the median of the others' running means",
+        "n_warmup_steps": 1,
+        "n_min_trials": 3,
     },
     "none": {"description": "every trial runs to its end"},
 }

@@ -18,6 +18,7 @@ from darts_core import cli
 from darts_core.commands.serve_bench import time_artifact
 from darts_core.data import load_data
 from darts_core.models import trust
+from darts_core.models.baselines import baseline
 from darts_core.report.read import read_rows
 from darts_core.train import save_model
 
@@ -157,6 +158,15 @@ def test_latency_time_takes_a_function_and_a_file_of_ours(
     assert "eager on" in capsys.readouterr().out
 
 
+def test_a_saved_network_that_does_not_say_its_shape_is_a_sentence(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = {"name": "resnet8", "num_classes": 10}
+    save_model(place / "m.pt", baseline(**network), {"baseline": network})
+    assert cli.main([*TIME, "model=m.pt"]) == 2
+    assert "does not say what shape its samples have" in capsys.readouterr().err
+
+
 def test_latency_time_takes_a_timm_network(timm: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*TIME, "model=timm:test_resnet", "size=32"]) == 0
     assert "timm:test_resnet: " in capsys.readouterr().out
@@ -176,6 +186,8 @@ def test_latency_time_takes_a_timm_network(timm: None, capsys: pytest.CaptureFix
         (["time", "model=benchednets:small", "shape=3,8,8", "size=8"], "not both"),
         (["time", "model=benchednets:small", "shape=0,8,8"], "no shape of a sample"),
         (["build", "model=benchednets:small"], "timed by `darts-core latency time`"),
+        (["build", "shape=1,320"], "shape= is for `latency time`"),
+        (["show", "space=darts"], "space= is not read by `latency show`"),
     ],
 )
 def test_mistakes_of_latency_time_end_in_one_sentence(

@@ -2,19 +2,22 @@
 
 import copy
 import functools
+from collections import namedtuple
 from dataclasses import replace
 
 import pytest
 import torch
 from elastic_cases import SHAPE, settled
 from prune_cases import Data
+from torch import nn
 
 from darts_core.checkpoint import load_checkpoint
 from darts_core.distributed import Group
 from darts_core.elastic import Sandwich, elastic
 from darts_core.elastic.fit import fit_elastic
-from darts_core.errors import ConfigError, DeviceError, NonFiniteLossError
-from darts_core.tasks import Classification
+from darts_core.elastic.norms import recalibrate
+from darts_core.errors import ConfigError, DeviceError, NonFiniteLossError, ResumeError
+from darts_core.tasks import Classification, make_task
 from darts_core.train import TrainConfig
 from darts_core.train.teacher import Teacher
 
@@ -198,3 +201,89 @@ def test_what_cannot_be_trained_is_refused_in_a_sentence(monkeypatch):
     monkeypatch.setattr("darts_core.elastic.sandwich.current_group", lambda: two)
     with pytest.raises(DeviceError, match="group="):
         Sandwich(net)
+
+
+def test_outputs_that_are_no_classes_need_their_task():
+    net, (x, _) = _net(), _batch(4)
+    model = net.model
+
+    def off(module, args, output):
+        return output[:, :1]
+
+    hook = model.register_forward_hook(off)
+    try:
+        with pytest.raises(
+            ConfigError, match=r"of shape \[4, 1\], which are no classes.*make_task"
+        ):
+            Sandwich(net).backward(x, lambda output: output.square().mean())
+        loss = Sandwich(net, task=make_task("regression")).backward(
+            x, lambda output: output.square().mean()
+        )
+        assert loss.isfinite()
+        Sandwich(net, share=0).backward(x, lambda output: output.square().mean())
+    finally:
+        hook.remove()
+
+
+def test_a_state_goes_with_the_family_that_it_was_saved_of():
+    given, (x, y) = settled("resnet14").double().state_dict(), _batch(4)
+
+    def family(weights):
+        model = settled("resnet14").double()
+        model.load_state_dict(weights)
+        return Sandwich(elastic(model, x))
+
+    first = family(given)
+    optimizer = torch.optim.SGD(first.net.model.parameters(), lr=0.1)
+    first.backward(x, lambda output: LOSS(output, y))
+    optimizer.step()
+    state, trained = first.state_dict(), first.net.model.state_dict()
+    again = family(given)  # the order that is documented: elastic first, then all states
+    again.net.model.load_state_dict(trained)
+    again.load_state_dict(state)
+    assert again.step == 1
+    with pytest.raises(ResumeError, match="only then load the states"):
+        family(trained).load_state_dict(state)
+    del state["family"]  # of an earlier program
+    family(trained).load_state_dict(state)
+
+
+@pytest.mark.parametrize("kind", ["named", "list"])
+def test_several_outputs_in_training_reach_the_loss_as_they_are(kind):
+    net, (x, y) = _net(), _batch(4)
+    model, Outputs = net.model, namedtuple("Outputs", ["logits", "other"])
+
+    def several(module, args, output):
+        if not module.training:
+            return output
+        return Outputs(output, output) if kind == "named" else [output, output]
+
+    hook = model.register_forward_hook(several)
+    model.train()
+    try:
+        Sandwich(net).backward(
+            x, lambda o: LOSS(o.logits if kind == "named" else o[0], y) + LOSS(o[1], y)
+        )
+    finally:
+        hook.remove()
+    hook = model.register_forward_hook(lambda module, args, output: {"logits": output})
+    try:
+        with pytest.raises(ConfigError, match="gives a dict; Sandwich takes a tensor"):
+            Sandwich(net, share=0).backward(x, lambda o: LOSS(o["logits"], y))
+    finally:
+        hook.remove()
+
+
+def test_recalibrating_on_nothing_changes_nothing():
+    model = settled("resnet14").float()
+    before = copy.deepcopy(model.state_dict())
+    recalibrate(model, iter(()))
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+    def broken():
+        yield torch.randn(4, *SHAPE), None
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        recalibrate(model, broken())
+    assert {m.momentum for m in model.modules() if isinstance(m, nn.BatchNorm2d)} == {0.1}

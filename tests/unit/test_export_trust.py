@@ -157,3 +157,6 @@ def test_serve_bench_leaves_native_code_out_by_what_it_is(tmp_path, capsys):
     folder_of(tmp_path, "model.pt2", "aoti")
     cli.main(["serve-bench", str(tmp_path)])
     assert "model: native code, left out; add --trust" in capsys.readouterr().out
+    cli.main(["serve-bench", str(tmp_path), "--json"])
+    out, err = capsys.readouterr()
+    assert (out, "left out; add --trust" in err) == ("", True), "standard output is for rows alone"

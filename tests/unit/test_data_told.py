@@ -1,0 +1,175 @@
+"""What of somebody's data is not taken as she may think is told, or refused in a sentence."""
+
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_data_sources import write_images, write_parquet
+
+from darts_core.data import load_data
+from darts_core.errors import DataError
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def saved(path, **arrays):
+    np.savez(path, **arrays)
+    return load_data("npz", path)
+
+
+def pictures(rng, count=40):
+    return rng.integers(0, 256, (count, 8, 8), dtype=np.uint8)
+
+
+def test_a_validation_set_that_is_not_read_is_told(tmp_path, rng, caplog):
+    y = np.arange(40) % 2
+    bundle = saved(
+        tmp_path / "m.npz",
+        train_images=pictures(rng), train_labels=y, val_images=pictures(rng), val_labels=y,
+        test_images=pictures(rng, 10), test_labels=y[:10],
+    )  # fmt: skip
+    assert bundle.sizes["test"] == 10
+    assert sum(bundle.sizes.values()) == 50
+    assert "val_images and val_labels of" in caplog.text
+    caplog.clear()
+    for part in ("train", "validation", "test"):
+        write_images(tmp_path / "a" / part)
+    load_data("image_folder", tmp_path / "a")
+    assert f"{tmp_path / 'a' / 'validation'} is not read" in caplog.text
+    caplog.clear()
+    for part in ("train", "validation", "test"):
+        write_parquet(tmp_path / f"{part}.parquet")
+    load_data("parquet", tmp_path)
+    assert "validation.parquet is not read" in caplog.text
+
+
+def test_a_folder_called_validation_is_the_test_set_where_there_is_no_other(tmp_path):
+    for part, count in (("train", 20), ("validation", 3)):
+        write_images(tmp_path / part, count=count)
+    assert load_data("image_folder", tmp_path).sizes["test"] == 6
+
+
+def test_names_of_a_set_in_several_parquet_files(tmp_path):
+    for part in range(3):
+        write_parquet(tmp_path / f"train-0000{part}-of-00003.parquet")
+    assert load_data("parquet", tmp_path).class_names == ("a", "b")
+
+
+def test_what_a_mask_hides_does_not_decide_what_the_targets_are(tmp_path, rng):
+    y = rng.integers(-1, 2, (60, 4))
+    bundle = saved(tmp_path / "a.npz", x=rng.normal(size=(60, 1, 9)), y=y, mask=y >= 0)
+    assert bundle.task.name == "multi_label"
+    targets = np.concatenate([bundle.split(name).targets.numpy() for name in bundle.parts])
+    assert int(np.isnan(targets).sum()) == int((y < 0).sum())
+    assert saved(tmp_path / "b.npz", x=rng.normal(size=(60, 1, 9)), y=y).task.name == "regression"
+
+
+def test_class_numbers_in_a_column_are_classes_in_every_format(tmp_path, rng):
+    x, y = rng.normal(size=(60, 1, 9)), (np.arange(60) % 3)[:, None]
+    kept = np.arange(60)[:, None] % 4 != 0
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", y)
+    np.save(tmp_path / "m.npy", kept)
+    files = {"targets": str(tmp_path / "y.npy"), "mask": str(tmp_path / "m.npy")}
+    bundle = load_data("npy", tmp_path / "x.npy", **files)
+    assert (bundle.task.name, bundle.num_outputs) == ("classification", 3)
+    assert sum(bundle.sizes.values()) == 45
+    again = saved(tmp_path / "a.npz", x=x, y=y, mask=kept)
+    assert (again.task.name, again.sizes) == (bundle.task.name, bundle.sizes)
+    np.save(tmp_path / "y.npy", y + 0.5)  # numbers stay a column
+    bundle = load_data("npy", tmp_path / "x.npy", **files)
+    assert (bundle.task.name, bundle.num_outputs) == ("regression", 1)
+
+
+def test_groups_that_nothing_keeps_apart_are_told(tmp_path, rng, caplog):
+    arrays = {
+        "x": rng.normal(size=(60, 1, 9)),
+        "y": np.arange(60) % 2,
+        "group": np.repeat(np.arange(6), 10),
+    }
+    saved(tmp_path / "g.npz", **arrays)
+    assert "data.split_by=group keeps each in one" in caplog.text
+    caplog.clear()
+    load_data("npz", tmp_path / "g.npz", split_by="group")
+    assert "data.split_by=group" not in caplog.text
+
+
+def test_a_class_that_no_training_group_holds_is_told(tmp_path, rng, caplog):
+    group, y = np.repeat(np.arange(6), 10), np.arange(60) % 2
+    y[group == 5] = 2  # the last group alone
+    np.savez(tmp_path / "g.npz", x=rng.normal(size=(60, 1, 9)), y=y, group=group)
+    load_data("npz", tmp_path / "g.npz", leave_out=5)
+    assert "the groups of split params hold no sample of class 2" in caplog.text
+    caplog.clear()
+    np.savez(tmp_path / "g.npz", x=rng.normal(size=(60, 1, 9)), y=np.arange(60) % 2, group=group)
+    load_data("npz", tmp_path / "g.npz", leave_out=5)
+    assert "hold no sample" not in caplog.text
+
+
+def test_a_test_set_of_any_kind_of_numbers(tmp_path, rng):
+    x, y = rng.normal(size=(40, 3, 8, 8)).astype(np.float32), np.arange(40) % 2
+    bundle = saved(tmp_path / "a.npz", x=x, y=y, x_test=x[:10] + 1, y_test=y[:10])
+    assert bundle.sizes["test"] == 10
+    np.testing.assert_allclose(bundle.test.inputs.numpy(), x[:10] + 1)
+    small = (255 * rng.random((10, 3, 8, 8))).astype(np.uint8)
+    with pytest.raises(
+        DataError, match="have dtype float32, the test ones uint8: one of them is on"
+    ):
+        saved(tmp_path / "b.npz", x=x, y=y, x_test=small, y_test=y[:10])
+
+
+def test_equal_names_of_classes_are_told_apart(tmp_path, rng, caplog):
+    names = ["crane", "dog", "crane"]
+    bundle = saved(
+        tmp_path / "a.npz", images=pictures(rng), labels=np.arange(40) % 3, class_names=names
+    )
+    assert bundle.class_names == ("crane (0)", "dog", "crane (2)")
+    assert "stand for several classes or columns (crane)" in caplog.text
+
+
+def test_what_a_folder_holds_beside_images(tmp_path, caplog):
+    folder = tmp_path / "a"
+    write_images(folder)
+    before = load_data("image_folder", folder).sizes
+    (folder / "cat" / ".thumbs").mkdir()
+    for name in ("000.png", "001.png"):
+        (folder / "cat" / ".thumbs" / name).write_bytes((folder / "cat" / name).read_bytes())
+    (folder / "dog" / "notes.txt").write_text("no image")
+    (folder / "dog" / "raw").write_text("no image")
+    assert load_data("image_folder", folder).sizes == before
+    assert "2 files below" in caplog.text
+    assert "(.txt, raw)" in caplog.text
+    (folder / "cat" / "000.png").rename(folder / "cat" / "000.jfif")
+    assert load_data("image_folder", folder).sizes == before
+
+
+def test_a_class_called_train(tmp_path):
+    write_images(tmp_path, classes=("bus", "car", "train"))
+    assert load_data("image_folder", tmp_path).class_names == ("bus", "car", "train")
+
+
+@pytest.mark.parametrize("channels", [None, 1])
+def test_colour_that_is_lost_by_a_grey_first_image_is_told(tmp_path, caplog, channels):
+    write_images(tmp_path)
+    with Image.open(tmp_path / "cat" / "000.png") as image:
+        image.convert("L").save(tmp_path / "cat" / "000.png")
+    with caplog.at_level(logging.WARNING):
+        bundle = load_data("image_folder", tmp_path, channels=channels)
+    assert bundle.image_shape[0] == 1
+    assert ("39 of 40 images" in caplog.text) == (channels is None)
+    assert load_data("image_folder", tmp_path, channels=3).image_shape[0] == 3
+
+
+def test_labels_of_any_whole_numbers_and_values_that_float32_cannot_hold(tmp_path, rng):
+    y = np.arange(40) % 2
+    assert (
+        saved(tmp_path / "u.npz", images=pictures(rng), labels=y.astype(np.uint64)).num_classes == 2
+    )
+    x = rng.normal(size=(40, 1, 9))
+    x[3, 0, 2] = 1e300
+    with pytest.raises(DataError, match=r"float32 cannot hold.*number 3, counted"):
+        saved(tmp_path / "b.npz", x=x, y=y)

@@ -1,0 +1,184 @@
+"""What shrink is told: wrong settings end it before any work, unused ones are named, the others count."""
+
+from dataclasses import replace
+from typing import ClassVar
+
+import pytest
+import torch
+from elastic_cases import SHAPE, settled
+from prune_cases import Data
+from test_elastic_shrink import CONFIG, Counting
+
+from darts_core.data import load_data
+from darts_core.elastic import Sandwich, elastic
+from darts_core.elastic.archive import Judged
+from darts_core.elastic.choose import Chosen
+from darts_core.elastic.fit import fit_elastic
+from darts_core.elastic.network import Elastic
+from darts_core.elastic.points import described_point, write_points
+from darts_core.elastic.shrink import Family
+from darts_core.errors import ConfigError, ExportError, LatencyError, PruneError, TuneError
+from darts_core.models import trust
+from darts_core.models.baselines import baseline
+from darts_core.prune.finetune import fine_tune
+from darts_core.settings import Export, Shrink, ShrinkOptions, Train
+from darts_core.stages.schema import ShrinkStage
+from darts_core.stages.shrink import _check, _say_left_out, shrink
+from darts_core.tasks import Classification
+from darts_core.train import load_model, save_model
+
+CPU = torch.device("cpu")
+HEADS = "blocks.1.attention.heads"
+SIZE = "blocks.1.attention.num_heads"
+
+
+def _model():
+    torch.manual_seed(0)
+    return baseline("resnet8", 10, 1, 4).eval()
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return load_data("digits", limit=160, test_limit=40).without_test()
+
+
+BOTH = ShrinkOptions(ray={}, slurm={})
+
+
+@pytest.mark.parametrize(
+    ("settings", "formats", "kind", "match"),
+    [
+        (Shrink(pick="half"), ["pt2"], LatencyError, "The budget 'half' is not understood"),
+        (Shrink(budgets=["50%", "fast"]), ["pt2"], LatencyError, "The budget 'fast' is not"),
+        (Shrink(options=ShrinkOptions(ray={"num_cpu": 2})), ["pt2"], TuneError, "setting of Ray"),
+        (Shrink(options=ShrinkOptions(slurm={"cpu": 2})), ["pt2"], ConfigError, "cpu"),
+        (Shrink(options=BOTH), ["pt2"], TuneError, "give one of the two"),
+        (Shrink(), ["pt2", "onxx"], ExportError, "Unknown export format 'onxx'"),
+    ],
+)
+def test_a_wrong_setting_ends_it_before_anything_is_read_or_written(
+    tmp_path, settings, formats, kind, match
+):
+    config = ShrinkStage(
+        model=str(tmp_path / "nowhere.pt"), shrink=settings, export=Export(formats=formats), device="cpu"
+    )  # fmt: skip
+    with pytest.raises(kind, match=match):
+        shrink(config, tmp_path / "shrink")
+    assert not (tmp_path / "shrink").exists()
+
+
+def test_formats_of_an_export_that_is_not_asked_for_are_nobody_s_business():
+    _check(ShrinkStage(shrink=Shrink(export=False), export=Export(formats=["onxx"]), device="cpu"))
+    _check(ShrinkStage(shrink=Shrink(pick="2.5 ms", budgets=["30%", "1ms"]), device="cpu"))
+
+
+class _Unasked(Classification):
+    """A task whose labels nobody may ask for."""
+
+    def loss(self, output, target, *, label_smoothing=0.0):
+        raise AssertionError("the labels were asked")
+
+
+def test_a_fine_tuning_may_learn_from_the_teacher_alone(plain):
+    blind = replace(plain, task=_Unasked(outputs=10, names=plain.class_names))
+    model, one = _model().requires_grad_(True), replace(CONFIG, epochs=1)
+    before = model.state_dict()["features.0.0.weight"].clone()
+    seconds = fine_tune(model, blind, one, teacher=_model(), distillation=1.0, device=CPU)
+    assert seconds > 0
+    assert not torch.equal(model.state_dict()["features.0.0.weight"], before)
+    with pytest.raises(PruneError, match=r"distillation=1\.5 must lie in \[0, 1\]"):
+        fine_tune(model, blind, one, teacher=_model(), distillation=1.5, device=CPU)
+
+
+class _Noting(Classification):
+    """A task that notes how far its labels are smoothed."""
+
+    seen: ClassVar[list] = []
+
+    def loss(self, output, target, *, label_smoothing=0.0):
+        self.seen.append(label_smoothing)
+        return super().loss(output, target, label_smoothing=label_smoothing)
+
+
+def test_the_elastic_training_smooths_labels_as_the_recipe_says(plain):
+    _Noting.seen.clear()
+    x, _ = next(iter(plain.batches("params", 2)))
+    net = elastic(_model(), x)
+    task = _Noting(outputs=10, names=plain.class_names)
+    smooth = replace(CONFIG, epochs=1, label_smoothing=0.25)
+    fit_elastic(net, plain, smooth, Sandwich(net, drawn=0, share=0.0, task=task))
+    assert set(_Noting.seen) == {0.25}
+
+
+def test_settings_that_the_elastic_training_leaves_out_are_told_in_one_line(caplog):
+    _say_left_out(Train())
+    _say_left_out(Train(drop_path=0.0))
+    assert not caplog.records
+    _say_left_out(Train(min_learning_rate=0.001, warmup_epochs=5, drop_path=0.3))
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    told = record.getMessage()
+    for text in ("train.min_learning_rate=0.001", "train.warmup_epochs=5", "train.drop_path=0.3"):
+        assert text in told
+
+
+class _Images(Data):
+    """The pruning tests' data with five classes."""
+
+    num_classes, input_shape = 5, SHAPE
+    task = Classification(outputs=5)
+
+    def batches(self, names, batch_size, **_):
+        yield from super().batches(names, min(batch_size, len(self.y)))
+
+
+@pytest.fixture
+def first(monkeypatch):
+    monkeypatch.setattr(trust, "_NAMED", {"elastic_cases"})
+    return elastic(settled("vit").float(), torch.randn(2, *SHAPE))
+
+
+META = {"model": {"name": "elastic_cases:vit", "arguments": {}}}
+
+
+def test_a_point_of_a_network_that_had_lost_heads_is_built_again(first, tmp_path):
+    given = first.cut({HEADS: 2})
+    meta = {**META, **first.described({HEADS: 2})}
+    assert meta["sizes"] == {SIZE: 2}
+    x = torch.randn(2, *SHAPE)
+    second = elastic(given, x)
+    width = next(v for v in second.variables if v.name == "blocks.0.up")
+    choices = {**second.largest, width.name: width.options[0]}
+    found = Chosen(rows=[Judged(choices, 1.0, 0.5, 0.5, "greedy")], budgets_ms=[1.0])
+    family = Family(second, found, None, [], 0.0)
+    clock = Counting(SHAPE, CPU, batch=1)
+    (row,) = write_points(family, given, _Images(), clock, clock(given), tmp_path, meta)
+    again, kept = load_model(tmp_path / row["folder"] / "model.pt")
+    assert kept["sizes"][SIZE] == 2
+    with torch.no_grad():
+        assert torch.equal(again(x), second.cut(choices)(x))
+    # a size that this run lists anew is this run's
+    fewer = described_point(meta, second.described({HEADS: 1}))
+    assert fewer["sizes"] == {SIZE: 1}
+
+
+def test_a_block_that_does_not_run_has_no_heads_to_set(first, tmp_path):
+    net = Elastic(
+        first.model,
+        [replace(v, order=("blocks.0", "blocks.2", "blocks.1")) if v.kind == "blocks" else v
+         for v in first.variables],
+        first.left,
+    )  # fmt: skip
+    depth = next(v for v in net.variables if v.kind == "blocks")
+    choices = {**net.largest, depth.name: depth.options[0], HEADS: 1}
+    cut, x = net.cut(choices), torch.randn(2, *SHAPE)
+    described = described_point(META, net.described(choices))
+    assert described["replaced"] == {"blocks.1": "skip_connect"}
+    assert described["sizes"] == {}
+    save_model(tmp_path / "model.pt", cut, described)
+    with torch.no_grad():
+        assert torch.equal(load_model(tmp_path / "model.pt")[0](x), cut(x))
+    # an opened attention is there, and so are its sizes
+    opened = {"replaced": {"blocks.1.attention": "attention"}, "sizes": {SIZE: 3}}
+    merged = described_point({**META, **opened}, {"replaced": {}, "sizes": {}})
+    assert merged == {**META, **opened}

@@ -1,0 +1,84 @@
+"""`predict` takes a sample of a .npy file as the data hold it, or says why not."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from darts_core.errors import DataError
+from darts_core.export.manifest import data_meta
+from darts_core.export.predict import predict
+from darts_core.export.runtime import LoadedModel
+
+IMAGES = {
+    "classes": ["a", "b"], "input_shape": [3, 8, 6], "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.5],
+    "task": {"name": "classification", "outputs": 2, "names": ["a", "b"]},
+}  # fmt: skip
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def loaded(**changes):
+    """A network whose first probability tells the inputs apart."""
+    described = {**IMAGES, **changes}
+    size = int(np.prod(described["input_shape"]))
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(size, 2)).eval()
+    return LoadedModel(described, "eager", model, torch.device("cpu"))
+
+
+def said(tmp_path, model, sample):
+    np.save(tmp_path / "one.npy", sample)
+    (found,) = predict(model, [tmp_path / "one.npy"])
+    return found.probabilities["a"]
+
+
+def test_an_image_is_the_same_in_either_layout(tmp_path, rng):
+    sample, model = rng.integers(0, 256, (3, 8, 6), dtype=np.uint8), loaded()
+    wanted = said(tmp_path, model, sample)
+    for same in (sample[None], sample.transpose(1, 2, 0), sample.astype(np.int64)):
+        assert said(tmp_path, model, same) == pytest.approx(wanted)
+    for other in (sample.reshape(6, 8, 3), sample.ravel(), sample.transpose(0, 2, 1)):
+        with pytest.raises(DataError, match=r"takes one sample of shape \[3, 8, 6\]"):
+            said(tmp_path, model, other)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda x: x / 255, lambda x: x.astype(np.int64) + 200, lambda x: -x.astype(int) - 1]
+)
+def test_numbers_that_are_no_bytes_are_refused_by_a_model_of_bytes(tmp_path, rng, change):
+    sample = rng.integers(0, 256, (3, 8, 6), dtype=np.uint8)
+    with pytest.raises(
+        DataError, match="bytes, as its training data were, whole numbers from 0 to 255"
+    ):
+        said(tmp_path, loaded(), change(sample))
+
+
+def test_series_and_what_is_not_finite(tmp_path, rng):
+    model = loaded(input_shape=[1, 9], mean=[0.0], std=[2.0], unit=1)
+    sample = rng.normal(size=(1, 9)).astype(np.float32)
+    assert said(tmp_path, model, sample[0]) == pytest.approx(said(tmp_path, model, sample))
+    two = loaded(input_shape=[2, 9], mean=[0.0, 0.0], std=[1.0, 1.0], unit=1)
+    with pytest.raises(DataError, match=r"takes one sample of shape \[2, 9\]"):
+        said(tmp_path, two, rng.normal(size=(9, 2)))
+    sample[0, 3] = np.nan
+    with pytest.raises(DataError, match="NaN or infinity"):
+        said(tmp_path, model, sample)
+
+
+def test_token_numbers_are_within_the_vocabulary(tmp_path):
+    model = loaded(input_shape=[4], mean=[], std=[], unit=1, vocabulary=["x", "y", "z"])
+    for wrong in ([0, 1, 2, 3], [0, -1, 2, 1], [0.0, 1.0, 2.0, 1.0]):
+        with pytest.raises(DataError, match="token numbers whole numbers from 0 to 2"):
+            said(tmp_path, model, np.array(wrong))
+
+
+def test_of_a_description_without_a_unit_images_alone_are_bytes():
+    assert data_meta(IMAGES).unit == 255
+    series = {**IMAGES, "input_shape": [3, 9]}
+    assert data_meta(series).unit == 1
+    # a saved network of ours leaves 255 out
+    assert data_meta({**series, "data": "mine"}).unit == 255

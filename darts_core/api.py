@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,13 @@ from typing import Any
 from darts_core.architecture import Architecture
 from darts_core.autosearch.curves import trial_curves
 from darts_core.commands.jobs import pipeline
+from darts_core.commands.overrides import key_of
+from darts_core.credentials import masked
 from darts_core.errors import DartsError, JobError
 from darts_core.report.notebook import notebook_html
 from darts_core.report.watching import status_line, watching
 from darts_core.runlog import read_json
+from darts_core.stages.schema import PLACES
 from darts_core.store import control
 from darts_core.store.jobs import Store
 from darts_core.store.version import Version
@@ -124,15 +127,20 @@ def _value(value: Any) -> str:
 
 
 def _finished(store: Store, job: str, command: str, words: list[str]) -> Version | None:
-    """The version in which this very command has succeeded already."""
+    """The version in which this very command has succeeded already, as its first command or a later one."""
     if job not in store.jobs():
         return None
     for version in reversed(store.versions(job)):
         if version.state(command) == "succeeded":
-            recipe = pipeline.recipe_of(version)
-            if recipe.command == command and list(recipe.overrides) == words:
+            known = version.command(command).get("overrides")
+            if isinstance(known, list) and _kept(known) == _kept(words):
                 return version
     return None
+
+
+def _kept(words: Iterable[str]) -> list[str]:
+    """Overrides without the place of the results, with their passwords masked as a version keeps them."""
+    return [str(masked(word)) for word in words if key_of(word) not in PLACES]
 
 
 def search(

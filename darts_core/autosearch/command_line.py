@@ -32,6 +32,8 @@ _PLACE = re.compile(
     r"\{\{|\}\}|\{(?P<name>\w[\w.-]*)(?::(?P<yes>[^{}|]*)(?:\|(?P<no>[^{}]*))?)?\}|[{}]"
 )
 
+_OFF = ("", "0", "false", "no", "off")
+
 
 @dataclass(frozen=True)
 class Command:
@@ -62,10 +64,15 @@ class Command:
             value = values[match["name"]]
             if match["yes"] is None:
                 return str(value)
-            return match["yes"] if value else match["no"] or ""
+            return match["yes"] if _is_on(value) else match["no"] or ""
 
         filled = [(word, _PLACE.sub(one, word)) for word in self.words]
         return [text for word, text in filled if text or not _PLACE.fullmatch(word)]
+
+
+def _is_on(value: Any) -> bool:
+    """Whether a flag is set; an `--arg` is text, whose `False` is false too."""
+    return value.lower() not in _OFF if isinstance(value, str) else bool(value)
 
 
 def parse_command(text: str) -> Command:

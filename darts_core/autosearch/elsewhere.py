@@ -18,7 +18,13 @@ from typing import Any
 
 from darts_core.autosearch.script_runner import ScriptRunner
 from darts_core.autosearch.spec import SearchSpec
-from darts_core.autosearch.trials import GIVEN_GPU, Row, UserCode, Workshop
+from darts_core.autosearch.trials import (
+    GIVEN_GPU,
+    Row,
+    UserCode,
+    Workshop,
+    clear_of_other_settings,
+)
 from darts_core.store.keeper import start_keeper
 from darts_core.study.calls import run_calls
 from darts_core.study.engines import Elsewhere
@@ -163,6 +169,7 @@ def run_there(
     )
     folder = trials_folder(workshop.version) / name
     folder.mkdir(parents=True, exist_ok=True)
+    clear_of_other_settings(folder, configuration)
     job = JobThere.of(workshop, place)
     files = changed_files(folder, {}) if job.files is not None else {}
     call = _OneThere(job, spec, number, configuration, options, name, files)

@@ -12,11 +12,13 @@ from typing import Any
 
 from darts_core.autosearch.boot_file import check_boot_file
 from darts_core.autosearch.command_line import boot_file_of, with_data
+from darts_core.autosearch.metrics_yaml import smaller_is_better
 from darts_core.autosearch.spec import SearchPlan
 from darts_core.autosearch.trials import UserCode, Workshop
 from darts_core.errors import JobError
 from darts_core.report.tables import neutral, span
 from darts_core.store.code import copy_code
+from darts_core.store.keeper import start_keeper
 
 __all__ = ["dry_run", "forecast_text", "plan_notes", "trainings"]
 
@@ -80,6 +82,12 @@ def plan_notes(plan: SearchPlan, devices: Sequence[str]) -> list[str]:
                 f"{step.baseline_configuration()[name]!r} stands in for trial 0; name it with "
                 f"general.baseline, a default, or --arg {name}=VALUE"
             )
+    for objective in dict.fromkeys(o for step in plan.steps for o in step.objectives):
+        if objective.mode == "max" and smaller_is_better(objective.metric):
+            notes.append(
+                f"larger values of {objective.metric!r} count as the better ones (mode: max); set mode: min "
+                "if smaller ones are"
+            )
     wanted = max(step.gpu_per_trial for step in plan.steps)
     if wanted and not any(device.startswith("cuda") for device in devices):
         notes.append(
@@ -103,15 +111,17 @@ def dry_run(plan: SearchPlan, request: Mapping[str, Any], *, limit_seconds: floa
     entry = request.get("entry") or "train"
     boot_file = boot_file_of(plan.steps[0].command, request.get("boot_file") or "")
     check_boot_file(source, boot_file, needs=None if plan.steps[0].metrics else entry)
-    python = request.get("python")
+    python, data = request.get("python"), _data(request)
     spec = plan.steps[0]
     configuration: dict[str, Any] = {}
     for step in plan.steps:
         configuration.update(step.baseline_configuration())
     folder = Path(tempfile.mkdtemp(prefix="darts-dry-run-"))
+    # for the trial of a dry run that is killed, as an impatient Ctrl-C does
+    keeper = start_keeper(folder.name)
     try:
         copy_code(source, folder / "code")
-        own = with_data(request.get("arguments") or {}, request.get("data"))
+        own = with_data(request.get("arguments") or {}, data)
         code = UserCode(
             folder / "code",
             folder / "code" / boot_file,
@@ -128,6 +138,19 @@ def dry_run(plan: SearchPlan, request: Mapping[str, Any], *, limit_seconds: floa
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        keeper.kill()
+        keeper.wait()
+
+
+def _data(request: Mapping[str, Any]) -> str | None:
+    """The data, named absolutely: the trial has a working folder of its own."""
+    data = request.get("data")
+    if data is None:
+        return None
+    path = Path(data).expanduser().absolute()
+    if not path.exists():
+        raise JobError(f"--data {data} does not exist; name an existing path.")
+    return str(path)
 
 
 def _measure(
@@ -139,15 +162,18 @@ def _measure(
 ) -> str:
     process = workshop.start(spec, 0, configuration, step="dry-run")
     moments: list[float] = []
-    while process.outcome is None and len(moments) < 2:
-        moments += [process.seconds] * len(process.poll()["iterations"])
-        if process.seconds > limit_seconds:
-            process.end_now("failed", f"no report within {limit_seconds:.0f} s")
-        # a second report tells the pace better than the first, which holds the start-up
-        if len(moments) == 1 and process.seconds > moments[0] * 3 + 5:
-            break
-        time.sleep(0.01)
-    process.end_now("stopped", "the dry run has seen enough")
+    try:
+        while process.outcome is None and len(moments) < 2:
+            moments += [process.seconds] * len(process.poll()["iterations"])
+            if process.seconds > limit_seconds:
+                process.end_now("failed", f"no report within {limit_seconds:.0f} s")
+            # a second report tells the pace better than the first, which holds the start-up
+            if len(moments) == 1 and process.seconds > moments[0] * 3 + 5:
+                break
+            time.sleep(0.01)
+    finally:
+        # after Ctrl-C too: a training that nobody waits for must not go on
+        process.end_now("stopped", "the dry run has seen enough")
     reports = process.reader.reports
     if not reports.iterations and not reports.final:
         tail = (

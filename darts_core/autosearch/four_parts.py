@@ -92,6 +92,12 @@ def _objectives(node: Located) -> tuple[Objective, ...]:
                 _chance(node),
             ),
         )
+    for key in ("reward_attr", "mode", "tolerance", "chance"):
+        alone = node.get(key)
+        if alone is not None:
+            alone.fail(
+                "objectives are given too, so it would not count", "write it into one of them"
+            )
     result = []
     for item in several.items():
         item.check_keys(("metric", "mode", "tolerance", "chance"))

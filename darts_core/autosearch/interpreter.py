@@ -7,14 +7,20 @@ more (torch for `searchable`, PyYAML for `Augment`), so those imports are tried 
 from __future__ import annotations
 
 import ast
+import atexit
+import importlib.util
 import os
+import shutil
 import subprocess
+import sys
+import tempfile
+import threading
 from pathlib import Path
 
 from darts_core.errors import JobError
 from darts_core.reading import read_bytes
 
-__all__ = ["check_interpreter", "package_imports"]
+__all__ = ["check_interpreter", "package_imports", "package_path"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SECONDS = 120.0
@@ -24,6 +30,37 @@ _LATER = {
     "searchable": "import darts_core.supernet.module_supernet",
     "latency_ms": "import darts_core.latency.measure",
 }
+_guard = threading.Lock()
+_made: list[str] = []
+
+
+def package_path(python: str | None) -> str:
+    """The folder in PYTHONPATH by which an interpreter finds this package.
+
+    For another interpreter it holds this package alone: an installed one lies among all packages of this
+    environment, which would be imported in place of those that the other interpreter has of its own.
+
+    Args:
+        python: the interpreter; None is this one.
+    """
+    if python is None or Path(python).expanduser().absolute() == Path(sys.executable).absolute():
+        return str(_ROOT)
+    with _guard:
+        if not _made:
+            _made.append(_alone())
+        return _made[0]
+
+
+def _alone() -> str:
+    """A folder of links to this package and its kernels, gone with this process."""
+    folder = tempfile.mkdtemp(prefix="darts-core-package-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for name in ("darts_core", "darts_kernels"):
+        spec = importlib.util.find_spec(name)
+        places = spec.submodule_search_locations if spec is not None else None
+        if places:
+            Path(folder, name).symlink_to(Path(places[0]).resolve())
+    return folder
 
 
 def package_imports(code: Path) -> list[str]:
@@ -71,7 +108,7 @@ def check_interpreter(python: str, code: Path) -> None:
 
 def _tried(python: Path, statement: str) -> str:
     """What went wrong with a statement in another interpreter; "" for nothing."""
-    environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
+    environment = {**os.environ, "PYTHONPATH": package_path(str(python))}
     try:
         done = subprocess.run(
             [str(python.absolute()), "-c", statement],

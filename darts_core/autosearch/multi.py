@@ -12,7 +12,7 @@ from darts_core.autosearch.study_spec import budget_of, sampler_of
 from darts_core.autosearch.trials import Row, Workshop
 from darts_core.study.budget import Spent
 from darts_core.study.propose import propose
-from darts_core.study.results import best_row, row_values
+from darts_core.study.results import best_row, read_rows, row_values, search_rows
 from darts_core.study.samplers import Drawing, make_sampler
 from darts_core.study.space import check_params
 
@@ -41,7 +41,7 @@ def _run_one(spec: SearchSpec, workshop: Workshop, **options: Any) -> Row | None
     return Search(spec, workshop, **options).run()
 
 
-def _serial(plan: SearchPlan, workshop: Workshop) -> Row | None:
+def _serial(plan: SearchPlan, workshop: Workshop) -> None:
     """Each step starts from the best configuration of the one before it."""
     current = _baseline(plan)
     best: Row | None = None
@@ -68,10 +68,9 @@ def _serial(plan: SearchPlan, workshop: Workshop) -> Row | None:
         if best is not None:
             current.update(best["config"])
             log.info("step %d (%s): best %s", index + 1, step.name, best["trial_id"])
-    return best
 
 
-def _nested(plan: SearchPlan, workshop: Workshop) -> Row | None:
+def _nested(plan: SearchPlan, workshop: Workshop) -> None:
     """The later steps are tuned anew for each configuration of the first one."""
     outer, rest = plan.steps[0], plan.steps[1:]
     inner = replace(
@@ -81,7 +80,6 @@ def _nested(plan: SearchPlan, workshop: Workshop) -> Row | None:
     )
     outer = replace(outer, objectives=inner.objectives)
     names = [d.name for d in outer.dimensions]
-    winners: list[Row] = []
     tried: list[tuple[Row, list[float] | None]] = []
     configuration: Row | None = outer.baseline_configuration()
     for index in range(outer.trial_count() + 1):
@@ -103,9 +101,6 @@ def _nested(plan: SearchPlan, workshop: Workshop) -> Row | None:
             is_baseline=index == 0,
         ).run()
         tried.append((configuration, row_values(best, inner.goals) if best is not None else None))
-        if best is not None:
-            winners.append(best)
-    return best_row(winners, inner.goals)
 
 
 def _spent(spec: SearchSpec, workshop: Workshop) -> str | None:
@@ -148,13 +143,17 @@ def run_plan(plan: SearchPlan, workshop: Workshop) -> Row | None:
         StopWanted: a stop was asked for.
         JobError: the user's code fails always.
     """
-    if plan.mode == "serial":
-        return _serial(plan, workshop)
-    if plan.mode == "nested":
-        return _nested(plan, workshop)
     spec = plan.steps[0]
-    first = spec.baseline_configuration()
-    return _run_one(spec, workshop, step=spec.name, first=first, is_baseline=True)
+    if plan.mode == "serial":
+        _serial(plan, workshop)
+    elif plan.mode == "nested":
+        _nested(plan, workshop)
+    else:
+        first = spec.baseline_configuration()
+        _run_one(spec, workshop, step=spec.name, first=first, is_baseline=True)
+    # of all steps, as it is shown: a step starts from its own choice, which a tie, a tolerance or other
+    # objectives may have made another trial, and confirming runs of that one would be told as this one's
+    return best_row(search_rows(read_rows(workshop.version)), plan.last.goals)
 
 
 def confirm(plan: SearchPlan, workshop: Workshop, best: Row, baseline: Row | None) -> None:

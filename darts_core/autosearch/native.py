@@ -23,6 +23,12 @@ _KINDS = (
     (("codes",), "resnet_code"),
 )
 
+# what the four-part form says of the algorithm stands at the top of this one
+_AT_THE_TOP = {
+    "num_samples": "trials", "max_concurrent": "workers", "seed": "seed", "save_model_count": "save_models",
+    **dict.fromkeys(("objectives", "reward_attr", "mode", "tolerance", "chance"), "objectives"),
+}  # fmt: skip
+
 
 def _defaults() -> dict[str, Any]:
     """The defaults of the form: a file without groups, so that it needs no composing."""
@@ -99,6 +105,9 @@ def _range(node: Located, content: dict[str, Located]) -> dict[str, Any]:
     fields: dict[str, Any] = {"start": low, "stop": high}
     step = node.get("step")
     if step is not None:
+        log = node.get("log")
+        if log is not None and log.boolean():
+            log.fail("steps are even, a logarithmic range is not", "drop step or log")
         size = step.number(0)
         count = (high - low) / size if size else 0
         if size <= 0 or abs(count - round(count)) > 1e-9:
@@ -119,6 +128,12 @@ def parse_native(root: Located, name: str) -> SearchSpec:
     if given.pop("defaults", None) not in (None, ["autosearch"]):
         root.mapping()["defaults"].fail("only 'autosearch' may stand here", "remove defaults")
     content = _merged(defaults, given, root, root.file, ()).mapping()
+    for key, own in _AT_THE_TOP.items():
+        item = content["algorithm"].get(key)
+        if item is not None:
+            item.fail(
+                "in this form it stands beside algorithm, not in it", f"write it there as {own}"
+            )
     limits = content["limits"]
     limits.check_keys(defaults["limits"])
     general = {

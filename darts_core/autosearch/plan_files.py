@@ -114,14 +114,7 @@ def build_plan(
         needed = [d.name for s in steps if zero_code and s.algorithm != "differentiable_search"
                   for d in s.dimensions]  # fmt: skip
         check_command(command, settings_of_all, arguments, needed=needed)
-    own = {key: _value(text) for key, text in arguments.items()}
-    steps = [
-        replace(
-            s,
-            baseline={**{d.name: own[d.name] for d in s.dimensions if d.name in own}, **s.baseline},
-        )
-        for s in steps
-    ]
+    steps = _with_own_values(steps, arguments, settings or {})
     _check_own_values(steps)
     if len(steps) > 1 and mode in ("nested", "joint"):
         _refuse_supernets(steps, mode)
@@ -130,6 +123,22 @@ def build_plan(
     if len(steps) == 1:
         return SearchPlan(tuple(steps), "single")
     return SearchPlan(tuple(steps), mode or "serial")
+
+
+def _with_own_values(
+    steps: Sequence[SearchSpec], arguments: Mapping[str, str], settings: Mapping[str, Any]
+) -> list[SearchSpec]:
+    """The steps with the user's own values from the command line, which count before those in a file.
+
+    A baseline that was set there as a field (`--set general.baseline.lr=0.1`) is the more explicit one.
+    """
+    told = any("baseline" in field.split(".") for field in settings)
+    found = []
+    for step in steps:
+        own = {d.name: _value(arguments[d.name]) for d in step.dimensions if d.name in arguments}
+        both = {**own, **step.baseline} if told else {**step.baseline, **own}
+        found.append(replace(step, baseline=both))
+    return found
 
 
 def _check_own_values(steps: Sequence[SearchSpec]) -> None:

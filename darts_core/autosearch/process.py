@@ -17,19 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.autosearch.contract import TRIAL_VARIABLE
+from darts_core.autosearch.interpreter import package_path
 from darts_core.autosearch.reports import ReportReader
 from darts_core.autosearch.seeding import SEED_VARIABLE
 from darts_core.autosearch.spec import Limits
+from darts_core.autosearch.zero_code import FROM_OUTSIDE
 from darts_core.runlog import write_json
 from darts_core.store import procs
 
 __all__ = ["BY_COMMAND", "Outcome", "TrialProcess"]
 
-# signals that a program does not raise by its own mistake; the system's out-of-memory killer sends SIGKILL
-_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 BY_COMMAND = "stopped by command"
 _MEMORY_POLL_SECONDS = 0.3
-_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class TrialProcess:
         }
         # for an interpreter of the user's own that lacks this package
         environment["PYTHONPATH"] = os.pathsep.join(
-            p for p in (os.environ.get("PYTHONPATH", ""), str(_PACKAGE_ROOT)) if p
+            p for p in (os.environ.get("PYTHONPATH", ""), package_path(self.python)) if p
         )
         if self.visible is not None:
             environment["CUDA_VISIBLE_DEVICES"] = self.visible
@@ -222,7 +221,7 @@ class TrialProcess:
             return "stopped", BY_COMMAND if (self.folder / "stop").exists() else reason
         if code == 0:
             return "done", ""
-        if code < 0 and -code in _FROM_OUTSIDE:
+        if code < 0 and -code in FROM_OUTSIDE:
             return "killed", f"ended from outside by signal {signal.Signals(-code).name}"
         if code < 0:
             name = signal.Signals(-code).name if -code in signal.valid_signals() else str(-code)

@@ -139,26 +139,31 @@ def _continuous(item: Located) -> SearchDimension:
     stop_node = item.need("stop", "give the last number")
     stop = stop_node.number()
     base, num = item.get("base"), item.get("num")
-    integer, log = item.get("integer"), item.get("log")
-    if num is not None:
-        return _grid(name, start, stop, num.integer(2, MAX_VALUES), base)
-    if base is None and start > stop:
+    if base is None and num is None and start > stop:
         stop_node.fail(f"below start {start:g}", "exchange them")
-    low, high = min(start, stop), max(start, stop)
-    if low == high:
+    if start == stop:
         stop_node.fail("start and stop are equal", "widen the range or use discrete_param")
+    integer, log = _flag(item, "integer"), _flag(item, "log")
+    if log and base is None and min(start, stop) <= 0:
+        item.fail("a logarithmic range must lie above 0", "raise start, or drop log")
+    if num is not None:
+        return _grid(item, name, _points(start, stop, num.integer(2, MAX_VALUES), base, log=log))
+    low, high = min(start, stop), max(start, stop)
     if base is not None:
         number = _base(base, low, high)
-        ends = (float(number**low), float(number**high))
-        return SearchDimension(name, low=min(ends), high=max(ends), log=True)
-    wanted_log = log.boolean() if log is not None else False
-    if wanted_log and low <= 0:
-        item.fail("a logarithmic range must lie above 0", "raise start, or drop log")
-    if integer is not None and integer.boolean():
+        low, high = sorted((float(number**low), float(number**high)))
+    if integer:
         if int(low) != low or int(high) != high:
             item.fail("integer is set but the bounds are fractions", "use whole bounds")
-        return SearchDimension(name, low=low, high=high, log=wanted_log, integer=True)
-    return SearchDimension(name, low=float(low), high=float(high), log=wanted_log)
+        low, high = int(low), int(high)
+        return SearchDimension(name, low=low, high=high, log=log or base is not None, integer=True)
+    low, high = float(low), float(high)
+    return SearchDimension(name, low=low, high=high, log=log or base is not None)
+
+
+def _flag(item: Located, key: str) -> bool:
+    found = item.get(key)
+    return found.boolean() if found is not None else False
 
 
 def _base(node: Located, *exponents: float) -> float:
@@ -171,16 +176,31 @@ def _base(node: Located, *exponents: float) -> float:
     return number
 
 
-def _grid(name: str, start: float, stop: float, num: int, base: Located | None) -> SearchDimension:
-    """`num` points from `start` to `stop`, both included; with `base` these are exponents."""
+def _points(start: float, stop: float, num: int, base: Located | None, *, log: bool) -> list[float]:
+    """`num` points from `start` to `stop`, both included; with `base` these are exponents, with `log` the
+    points are evenly spread in their logarithm.
+    """
+    if log and base is None:
+        spread = [start * (stop / start) ** (i / (num - 1)) for i in range(num - 1)]
+        return [round(p) if math.isclose(p, round(p), rel_tol=1e-9) else p for p in (*spread, stop)]
     points = [start + (stop - start) * i / (num - 1) for i in range(num)]
     points = [round(point) if abs(point - round(point)) < 1e-9 else point for point in points]
     if base is None:
-        whole = all(isinstance(point, int) for point in points)
-        return SearchDimension(name, choices=tuple(points if whole else (float(p) for p in points)))
+        return points
     number = _base(base, start, stop)
     # 10 ** -1 in floating point is exactly 0.1, while exp/log detours are not
-    return SearchDimension(name, choices=tuple(number**point for point in points))
+    return [number**point for point in points]
+
+
+def _grid(item: Located, name: str, points: list[float]) -> SearchDimension:
+    """The points as choices; whole numbers where all are, or where `integer` asks for them."""
+    integer = _flag(item, "integer")
+    if integer and any(point != round(point) for point in points):
+        item.fail(
+            "integer is set but some of the num points are fractions", "change num or drop it"
+        )
+    whole = integer or all(isinstance(point, int) for point in points)
+    return SearchDimension(name, choices=tuple(int(p) if whole else float(p) for p in points))
 
 
 def _one(item: Located, inherited: str | None) -> tuple[SearchDimension, Any]:

@@ -10,13 +10,16 @@ from typing import Any
 
 from darts_core.autosearch.loading import load
 from darts_core.autosearch.networks import NETWORK, WEIGHTS
-from darts_core.errors import ConfigError, DartsError
-from darts_core.runlog import read_json, write_json
+from darts_core.errors import ConfigError, DartsError, ResumeError
+from darts_core.runlog import read_json, read_mapping, write_json
 from darts_core.store.code import copy_model, model_file
 
 __all__ = ["take_home"]
 
 EXPORTED = "exported"
+_OF_A_NETWORK = (
+    NETWORK, WEIGHTS, f"{EXPORTED}/model.pt2", f"{EXPORTED}/model.onnx", f"{EXPORTED}/manifest.json",
+)  # fmt: skip
 
 
 def take_home(version: Path, result: Mapping[str, Any], folder: Path) -> list[str]:
@@ -27,6 +30,7 @@ def take_home(version: Path, result: Mapping[str, Any], folder: Path) -> list[st
     """
     best = result["best"]
     folder.mkdir(parents=True, exist_ok=True)
+    _clear(folder)
     write_json(folder / "best.json", {"schema_version": 1, **result})
     write_json(folder / "config.json", best["config"])
     trial = Path(best["folder"])
@@ -42,6 +46,20 @@ def take_home(version: Path, result: Mapping[str, Any], folder: Path) -> list[st
     text = _readme(version, best, result["verdict"], model, note, kept=kept)
     (folder / "README.md").write_text(text, encoding="utf-8")
     return sorted(path.name for path in folder.iterdir())
+
+
+def _clear(folder: Path) -> None:
+    """Remove the network that an earlier call wrote here: it is another winner's, or will be written anew.
+
+    What stands in a folder without our `best.json` is not ours.
+    """
+    try:
+        ours = "verdict" in read_mapping(folder / "best.json")
+    except ResumeError:
+        return
+    for path in (folder / name for name in _OF_A_NETWORK) if ours else ():
+        if path.is_file():
+            path.unlink()
 
 
 def _export(folder: Path, code: Path) -> str:

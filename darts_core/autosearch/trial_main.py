@@ -6,10 +6,12 @@ as a script and reads metrics from what it prints. Standard library only, see co
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import inspect
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -20,7 +22,7 @@ from typing import Any
 from darts_core.autosearch import compat, seeding
 from darts_core.autosearch.closing import close
 from darts_core.autosearch.contract import TRIAL_VARIABLE, StopTrial, Trial, current
-from darts_core.autosearch.zero_code import run_script
+from darts_core.autosearch.zero_code import FROM_OUTSIDE, run_script
 from darts_core.errors import ConfigError, DartsError
 
 __all__ = ["main"]
@@ -112,6 +114,19 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _as_the_script(status: int) -> int:
+    """The exit status; where a script was killed from outside, this process ends by the same signal.
+
+    Whoever judges the trial tells by it a kill, after which the trial is begun again, from a failure.
+    """
+    if -status in FROM_OUTSIDE:
+        sys.stdout.flush()
+        with contextlib.suppress(OSError):  # nobody handles SIGKILL
+            signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    return status
+
+
 if __name__ == "__main__":
     # the real module is `darts_core.autosearch.trial_main`, so children find it by that name
-    sys.exit(main())
+    sys.exit(_as_the_script(main()))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,12 +21,21 @@ from darts_core.autosearch.costs import Account, attempt, earlier, set_aside
 from darts_core.autosearch.process import BY_COMMAND, Outcome, TrialProcess
 from darts_core.autosearch.reports import Metrics, iterations_of, objective_value
 from darts_core.autosearch.spec import SearchSpec
-from darts_core.runlog import write_json
+from darts_core.errors import ResumeError
+from darts_core.runlog import plain, read_json, write_json
 from darts_core.store.code import model_file
 from darts_core.study.engines import Elsewhere
 from darts_core.study.results import read_rows, trials_folder
 
-__all__ = ["GIVEN_GPU", "Row", "StopWanted", "UserCode", "Workshop", "trial_id"]
+__all__ = [
+    "GIVEN_GPU",
+    "Row",
+    "StopWanted",
+    "UserCode",
+    "Workshop",
+    "clear_of_other_settings",
+    "trial_id",
+]
 
 SCHEMA_VERSION = 1
 # the device of a trial on a cluster's node, which has shown it the GPUs that are its own
@@ -38,6 +49,29 @@ Row = dict[str, Any]
 def trial_id(mark: str, step: str, phase: str, seed: int, number: int) -> str:
     """Eight hex digits that stay the same when the version is resumed."""
     return hashlib.sha256(f"{mark}/{step}/{phase}/{number}/{seed}".encode()).hexdigest()[:8]
+
+
+def clear_of_other_settings(folder: Path, configuration: Row) -> None:
+    """Remove output and checkpoint from a trial's folder where they are those of another configuration.
+
+    A resumed search that finds a better trial confirms it in the folder of the winner before it, whose
+    checkpoint is nothing to go on from.
+    """
+    if not (folder / "trial.json").is_file():
+        return
+    try:
+        known = read_json(folder / "trial.json")
+    except ResumeError:
+        return
+    now = json.loads(json.dumps(plain(configuration)))
+    if not isinstance(known, dict) or known.get("config", now) == now:
+        return
+    for path in (folder / "output", folder / "checkpoint"):
+        # a trial may have put a link in the place of its folder
+        if path.is_symlink():
+            path.unlink()
+        elif path.is_dir():
+            shutil.rmtree(path)
 
 
 class StopWanted(Exception):
@@ -154,6 +188,7 @@ class Workshop:
         folder = folder or trials_folder(self.version) / name
         folder.mkdir(parents=True, exist_ok=True)
         set_aside(folder)
+        clear_of_other_settings(folder, configuration)
         with self._lock:
             worker = self._free_worker()
             self._workers.add(worker)

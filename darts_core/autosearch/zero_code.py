@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -23,7 +24,10 @@ from darts_core.autosearch.terminal import Terminal
 from darts_core.errors import ConfigError, DartsError
 from darts_core.reading import parse_json, read_text
 
-__all__ = ["run_script"]
+__all__ = ["FROM_OUTSIDE", "run_script"]
+
+# signals that a program does not raise by its own mistake; the system's out-of-memory killer sends SIGKILL
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 _STARTUP = Path(__file__).resolve().parent / "startup"  # seeds what the script imports
 _FORCE_SECONDS = 3.0  # a script that ignores SIGTERM is killed after this time

@@ -18,13 +18,22 @@ from torch import nn
 
 from darts_core.bench.runtimes import Prepared, evaluate_prepared, prepare
 from darts_core.bench.timed import Untimed
-from darts_core.errors import ConfigError, ExportError
+from darts_core.errors import ConfigError, DartsError, ExportError
 from darts_core.report.rows import ModelRow, finite
-from darts_core.runlog import RunFolder, read_mapping
+from darts_core.runlog import RunFolder, plain, read_mapping, read_yaml
+from darts_core.settings import Data, to_plain
 from darts_core.supernet import count
 from darts_core.train import TrainConfig, evaluate, fit, load_model, of_model, save_model
 
-__all__ = ["ModelCase", "SeedRun", "bench_case", "saved_case", "saved_runs", "train_seeds"]
+__all__ = [
+    "ModelCase",
+    "SeedRun",
+    "bench_case",
+    "saved_case",
+    "saved_runs",
+    "tested_before",
+    "train_seeds",
+]
 
 log = logging.getLogger("darts_core")
 _SPLITS = ("params", "alpha")
@@ -137,7 +146,7 @@ def train_seeds(
 ) -> list[SeedRun]:
     """Train `case` once a seed into `folder/seed<k>/`; finished seeds are read, a cut one goes on.
 
-    Networks of a case that names trained files are only evaluated (or their stage's result is read).
+    Networks of a case that names trained files are only evaluated.
 
     Raises:
         ResumeError: the folder holds runs of another recipe.
@@ -157,17 +166,56 @@ def train_seeds(
     return runs
 
 
-def saved_runs(case: ModelCase, bundle: Any, *, device: torch.device) -> list[SeedRun]:
-    """The trained files of `case`, each with the test accuracy that its stage found (or measured here)."""
-    return [_saved_run(path, i, bundle, device) for i, path in enumerate(case.trained)]
+def saved_runs(
+    case: ModelCase,
+    bundle: Any,
+    *,
+    device: torch.device,
+    data: Mapping[str, Any] | None = None,
+) -> list[SeedRun]:
+    """The trained files of `case`, each with the test accuracy that its stage found (or measured here).
+
+    Args:
+        case: that names trained files.
+        bundle: the data.
+        device: where they are evaluated.
+        data: the settings of `bundle`; what a stage found on other data, or without them, does not count.
+    """
+    return [_saved_run(path, i, bundle, device, data) for i, path in enumerate(case.trained)]
 
 
-def _saved_run(path: Path, index: int, bundle: Any, device: torch.device) -> SeedRun:
+def tested_before(stage: Path, metric: str, data: Mapping[str, Any] | None) -> float | None:
+    """What a stage found on the test split of the data with these settings; None if it saw others.
+
+    Args:
+        stage: its folder.
+        metric: the name of what is asked for.
+        data: settings of the node `data`; None: not known.
+    """
+    known, config = stage / "result.json", stage / "config.yaml"
+    if data is None or not (known.is_file() and config.is_file()):
+        return None
+    try:
+        then = read_yaml(config).get("data")
+    except (AttributeError, DartsError):
+        return None
+    # a folder of an older program lacks what has its default
+    now, usual = plain(data), to_plain(Data())
+    if not isinstance(then, Mapping) or any(
+        then.get(key, usual.get(key)) != now.get(key, usual.get(key)) for key in {*then, *now}
+    ):
+        return None
+    return finite(read_mapping(known).get(f"test_{metric}"))
+
+
+def _saved_run(
+    path: Path, index: int, bundle: Any, device: torch.device, data: Mapping[str, Any] | None
+) -> SeedRun:
     """A trained file with the test accuracy that its own stage found, else measured here once."""
     known = path.parent / "result.json"
     result = read_mapping(known) if known.is_file() else {}
     name = bundle.task.metric.name
-    value = finite(result.get(f"test_{name}"))
+    value = tested_before(path.parent, name, data)
     if value is None:
         model, meta = load_model(path, device=device)
         value = evaluate(model, of_model(bundle, meta, str(path)), "test").value

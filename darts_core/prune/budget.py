@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from darts_core.errors import PruneError
+from darts_core.errors import ConfigError, PruneError, unknown_name
 from darts_core.latency import Timing, require_comparable
-from darts_core.models.baselines import baseline
+from darts_core.models.baselines import BASELINES, baseline, is_baseline, reads
 
-__all__ = ["Budget", "budget_ms"]
+__all__ = ["Budget", "budget_ms", "check_budget"]
 
 Budget = float | int | str | Timing | nn.Module
 _NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e-?\d+)?)\s*(ms|%|)\s*", re.IGNORECASE)
@@ -32,7 +32,9 @@ def budget_ms(
         bundle: gives the rival's classes and channels.
 
     Raises:
-        PruneError: the text is none of these, or the value is not positive.
+        PruneError: the text is none of these, the value is not positive, or the rival reads something else
+            than the data hold.
+        ConfigError: there is no such hand-designed network.
         LatencyError: the timing was taken on another device.
     """
     if isinstance(budget, Timing):
@@ -43,18 +45,49 @@ def budget_ms(
     text = str(budget)
     rival = _RIVAL.fullmatch(text)
     if rival and bundle is not None:
-        width = int(rival.group(2)) if rival.group(2) else None
-        model = baseline(rival.group(1), bundle.num_outputs, bundle.in_channels, width)
-        return timer(model).median_ms
-    number = _NUMBER.fullmatch(text)
+        name, width = _named(rival), int(rival.group(2)) if rival.group(2) else None
+        if reads(name) != bundle.kind:
+            raise PruneError(
+                f"The budget {text!r} cannot be timed: {name} reads {reads(name)}, the data hold "
+                f"{bundle.kind}; name a network that reads these, or write milliseconds (3.5) or a share of "
+                "the original (50%)."
+            )
+        return timer(baseline(name, bundle.num_outputs, bundle.in_channels, width)).median_ms
+    value, is_share = _amount(budget)
+    return value * (before.median_ms / 100.0) if is_share else value
+
+
+def check_budget(text: str) -> None:
+    """Nothing, if `text` is a budget; before there is anything to be timed.
+
+    Raises:
+        PruneError: it is none.
+        ConfigError: it names no hand-designed network.
+    """
+    rival = _RIVAL.fullmatch(text)
+    if rival:
+        _named(rival)
+    else:
+        _amount(text)
+
+
+def _named(rival: re.Match[str]) -> str:
+    """The hand-designed network that a budget names."""
+    name = rival.group(1)
+    if not is_baseline(name):
+        raise ConfigError(unknown_name("baseline", name, BASELINES))
+    return name
+
+
+def _amount(budget: Any) -> tuple[float, bool]:
+    """(milliseconds or per cent, whether it is per cent)."""
+    number = _NUMBER.fullmatch(str(budget))
     if not number:
         raise PruneError(
             f"The budget {budget!r} is not understood; write milliseconds (3.5), a share of the "
             "original (50%), or 'as fast as resnet18'."
         )
     value = float(number.group(1))
-    if number.group(2) == "%":
-        value *= before.median_ms / 100.0
     if value <= 0.0:
         raise PruneError(f"The budget {budget!r} must be above 0.")
-    return value
+    return value, number.group(2) == "%"

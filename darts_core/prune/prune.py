@@ -91,6 +91,7 @@ def prune_to_budget(
         raise PruneError(f"rounds={rounds} must be at least 1.")
     form = runtime or ("graph" if home.type == "cuda" else "onnx")
 
+    store = Store(folder, meta)
     clock = timer or ModelClock(shape, home, batch=size, runtime=form, seconds=seconds)
     work = copied(model).to(home).eval()
     if getattr(work, "auxiliary", None) is not None:
@@ -107,7 +108,6 @@ def prune_to_budget(
     _open(result, shape)
     teacher = work if distillation > 0.0 else None
     tuner = tune or _tuner(bundle, fit_config, teacher, distillation, seed, home)
-    store = Store(folder, meta)
     first = store.resume(result, home)
     if first == 0 and before.median_ms > wanted:
         _check_reachable(pruner, result.model, wanted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ class PruneResult:
         after: time of the pruned one, same device and batch.
         budget_ms: what was asked for.
         device_seconds: spent in fine-tuning.
+        spent_seconds: of all that the pruning took, what came before an interruption included.
         note: why the result lies outside 0.85 to 1.05 of the budget; empty within.
         rounds: one row a round.
     """
@@ -44,6 +46,7 @@ class PruneResult:
     replaced: dict[str, str] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     device_seconds: float = 0.0
+    spent_seconds: float = 0.0
     note: str = ""
     rounds: list[dict[str, Any]] = field(default_factory=list)
 
@@ -66,16 +69,26 @@ class PruneResult:
             "replaced": self.replaced,
             "rounds": self.rounds,
             "device_seconds": self.device_seconds,
+            "spent_seconds": self.spent_seconds,
             "note": self.note,
         }
 
 
 class Store:
-    """The files of a pruning: one model a round, then pruning.json and model.pt."""
+    """The files of a pruning: one model a round, then pruning.json and model.pt.
+
+    What a pruning takes is counted from here on.
+    """
 
     def __init__(self, folder: str | Path | None, meta: Mapping[str, Any] | None) -> None:
         self.folder = Path(folder) if folder is not None else None
         self.meta = dict(meta) if meta is not None else None
+        self._began, self._earlier = time.perf_counter(), 0.0
+
+    @property
+    def spent_seconds(self) -> float:
+        """What the pruning has taken so far, before an interruption and since."""
+        return self._earlier + time.perf_counter() - self._began
 
     def _meta(self, result: PruneResult) -> dict[str, Any]:
         assert self.meta is not None
@@ -84,6 +97,8 @@ class Store:
             build["auxiliary"] = False
         replaced = {**dict(self.meta.get("replaced") or {}), **result.replaced}
         sizes = {**dict(self.meta.get("sizes") or {}), **result.sizes}
+        # a block whose heads an earlier round cut may be gone since
+        sizes = {place: size for place, size in sizes.items() if _stands(result.model, place)}
         found = {**self.meta, "replaced": replaced, "sizes": sizes}
         return {**found, "build": build} if build else found
 
@@ -100,6 +115,7 @@ class Store:
             "sizes": result.sizes,
             "rounds": runlog.plain(result.rounds),
             "device_seconds": result.device_seconds,
+            "spent_seconds": self.spent_seconds,
         }
         save_model(self.folder / "round.pt", result.model, {**self._meta(result), "pruning": state})
 
@@ -116,14 +132,55 @@ class Store:
             result.replaced, result.rounds = dict(state["replaced"]), list(state["rounds"])
             result.sizes = dict(state.get("sizes") or {})
             result.device_seconds = float(state["device_seconds"])
+            self._earlier = float(state.get("spent_seconds", result.device_seconds))
             log.info("resuming pruning behind round %d", state["number"] + 1)
             return int(state["number"]) + 1
 
     def finish(self, result: PruneResult) -> None:
         """Write the report and the network; drop the file of the last round."""
+        result.spent_seconds = self.spent_seconds
         if self.folder is None:
             return
         runlog.write_json(self.folder / "pruning.json", result.report())
         if self.meta is not None:
             save_model(self.folder / "model.pt", result.model, self._meta(result))
         (self.folder / "round.pt").unlink(missing_ok=True)
+
+    def finished(self, device: torch.device) -> PruneResult | None:
+        """What a pruning that came to its end left in the folder; None where it did not.
+
+        Whoever asks knows that it was one with the same settings.
+
+        Raises:
+            ResumeError: a file is damaged.
+        """
+        if self.folder is None or (self.folder / "round.pt").exists():
+            return None
+        told, saved = self.folder / "pruning.json", self.folder / "model.pt"
+        if not (told.is_file() and saved.is_file()):
+            return None
+        model, meta = load_model(saved, device=device)
+        found = runlog.read_mapping(told)
+        with taking_over(told):
+            seconds = float(found["device_seconds"])
+            return PruneResult(
+                model,
+                Timing.from_dict(found["before"]),
+                Timing.from_dict(found["after"]),
+                float(found["budget_ms"]),
+                dict(found["replaced"]),
+                dict(meta.get("sizes") or {}),
+                seconds,
+                float(found.get("spent_seconds", seconds)),
+                str(found.get("note", "")),
+                list(found["rounds"]),
+            )
+
+
+def _stands(model: nn.Module, place: str) -> bool:
+    """Whether the network has the whole number of a module that `place` names."""
+    owner, _, name = place.rpartition(".")
+    try:
+        return type(vars(model.get_submodule(owner)).get(name)) is int
+    except AttributeError:
+        return False

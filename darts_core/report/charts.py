@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from darts_core.metric import ACCURACY, Metric
 from darts_core.report.escape import html_text
 from darts_core.report.html import Markup
 from darts_core.report.svg import (
@@ -205,8 +206,14 @@ def bars(items: Sequence[Bar], *, title: str, width: float = 560, row: float = 2
     return drawing(width, len(items) * row + 8, "".join(body), label=title)
 
 
-def strip(points: Sequence[tuple[str, float]], *, title: str, width: float = 560) -> Markup:
-    """Fractions as dots on one line, with their mean and one standard deviation either side."""
+def strip(
+    points: Sequence[tuple[str, float]],
+    *,
+    title: str,
+    metric: Metric = ACCURACY,
+    width: float = 560,
+) -> Markup:
+    """Values of a metric as dots on one line, with their mean and one standard deviation either side."""
     values = [value for _, value in points]
     if not values:
         return Markup()
@@ -216,14 +223,16 @@ def strip(points: Sequence[tuple[str, float]], *, title: str, width: float = 560
     if len(values) > 1:
         std = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
         ends = [min(max(x(mean + side * std), x.start), x.stop) for side in (-1, 1)]
-        body.append(rect(ends[0], 26, ends[1] - ends[0], 34, class_="better", tip=f"± {std:.4f}"))
+        body.append(rect(ends[0], 26, ends[1] - ends[0], 34, class_="better",
+                         tip=f"± {metric.text(std)}"))  # fmt: skip
     body.append(line(x.start, 60, x.stop, 60, class_="axis"))
     for mark in x.ticks(6):
-        body.append(text(x(mark), 78, f"{number(mark * 100, 4)} %", class_="tick mid"))
+        shown = f"{number(mark * metric.scale, 4)}{' %' if metric.share else ''}"
+        body.append(text(x(mark), 78, shown, class_="tick mid"))
     body.append(line(x(mean), 22, x(mean), 60, class_="base-line"))
-    body.append(text(x(mean), 15, f"mean {mean * 100:.2f} %", class_="label mid"))
+    body.append(text(x(mean), 15, f"mean {metric.text(mean)}", class_="label mid"))
     for name, value in points:
-        tip = tag("title", html_text(f"{name}: {value * 100:.2f} %"))
+        tip = tag("title", html_text(f"{name}: {metric.text(value)}"))
         circle = tag("circle", tip, cx=x(value), cy=43.0, r=5.5, class_="mark fill-searched")
         body.append(circle)
     return drawing(width, 86, "".join(body), label=title)

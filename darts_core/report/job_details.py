@@ -119,9 +119,14 @@ def _script_details(version: Version, command: Mapping[str, Any]) -> dict[str, A
     request = command.get("request") or {}
     kept = ("code", "boot_file", "config_files", "arguments", "settings", "multi", "data", "output",
             "python", "devices", "budget", "notify")  # fmt: skip
+    given = {key: request.get(key) for key in kept}
+    # what few searches are given stands there for those alone
+    given |= {key: request[key] for key in ("ray", "slurm") if request.get(key) is not None}
+    if request.get("entry") not in (None, "train"):
+        given["entry"] = request["entry"]
     details = {
         "code_hash": request.get("code_hash"),
-        "parameters": {key: request.get(key) for key in kept},
+        "parameters": given,
         "configuration": read_settings(version.path / "autosearch" / "config.yaml"),
     }
     with contextlib.suppress(JobError):

@@ -12,6 +12,7 @@ from darts_core.report.html import Markup, render
 from darts_core.report.methods import MethodTable, method_table
 from darts_core.report.palette import series_colors
 from darts_core.report.read import StageRun, VersionRun, series
+from darts_core.report.rows import finite
 from darts_core.report.svg import number
 from darts_core.report.tables import neutral
 from darts_core.report.tables import render as text_table
@@ -126,5 +127,18 @@ def _points(run: VersionRun | None, key: str) -> list[tuple[float, float]]:
     stages: list[StageRun] = [
         run.stages[name] for name in ("train", "search") if run is not None and name in run.stages
     ]
-    found = (series(stage.metrics, key, x="seconds") for stage in stages)
+    found = (_over_seconds(stage, key) for stage in stages)
     return next((points for points in found if points), [])
+
+
+def _over_seconds(stage: StageRun, key: str) -> list[tuple[float, float]]:
+    """The metric over all seconds so far: a search logs those, a training those of each epoch."""
+    if stage.name != "train":
+        return series(stage.metrics, key, x="seconds")
+    spent, points = 0.0, []
+    for row in stage.metrics:
+        seconds, value = finite(row.get("seconds")), finite(row.get(key))
+        spent += seconds or 0.0
+        if seconds is not None and value is not None:
+            points.append((spent, value))
+    return points

@@ -5,19 +5,24 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from darts_core.errors import DartsError
 from darts_core.report.read import STAGES, read_stage
+from darts_core.report.rows import finite
 from darts_core.runlog import read_yaml
 from darts_core.store.record import SCRIPT
 from darts_core.store.version import Version
 
 __all__ = ["Progress", "progress"]
+
+_PACE = 10  # the last epochs, whose time tells that of the rest
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,9 @@ class Progress:
 
 def progress(version: Version, record: Mapping[str, Any]) -> Progress | None:
     """How far a version's newest command is; None where nothing can be told."""
-    if record["kind"] == SCRIPT:
-        done, total, unit = _trials(version.path), _planned(version.path), "trials"
-    else:
-        done, total, unit = _epochs(version.path)
+    if record["kind"] != SCRIPT:
+        return _epochs(version.path)
+    done, total = _trials(version.path), _planned(version.path)
     if not done and total is None:
         return None
     commands: list[Mapping[str, Any]] = list(record["commands"].values())
@@ -56,7 +60,7 @@ def progress(version: Version, record: Mapping[str, Any]) -> Progress | None:
     left = None
     if isinstance(begun, (int, float)) and total and 0 < done <= total:
         left = max(0.0, time.time() - begun) / done * (total - done)
-    return Progress(done, total, unit, left)
+    return Progress(done, total, "trials", left)
 
 
 def _trials(folder: Path) -> int:
@@ -88,7 +92,7 @@ def _grid(plan: Mapping[str, Any]) -> int | None:
     return math.prod(len(values) for values in choices)
 
 
-def _epochs(folder: Path) -> tuple[int, int | None, str]:
+def _epochs(folder: Path) -> Progress | None:
     """Epochs of the stage that was written to last."""
     newest, when = None, -1.0
     for name in STAGES:
@@ -97,7 +101,28 @@ def _epochs(folder: Path) -> tuple[int, int | None, str]:
             if changed > when:
                 newest, when = name, changed
     if newest is None:
-        return 0, None, "epochs"
+        return None
     stage = read_stage(folder / newest)
     total = stage.setting(newest, "epochs")
-    return len(stage.metrics), total if isinstance(total, int) else None, f"epochs of {newest}"
+    done, total = len(stage.metrics), total if isinstance(total, int) else None
+    if not done and total is None:
+        return None
+    left = _left(stage.metrics, total) if total else None
+    return Progress(done, total, f"epochs of {newest}", left)
+
+
+def _left(rows: Sequence[Mapping[str, Any]], total: int) -> float | None:
+    """The seconds of the other epochs at the pace of the last ones; None where the rows tell no pace.
+
+    Not those since the command began: it may have run other stages before, or have been stopped for a night.
+    """
+    times = [t for row in rows[-_PACE - 1 :] if (t := finite(row.get("time"))) is not None]
+    each = [after - before for before, after in pairwise(times)]
+    if not each:
+        each = [s for row in rows[-1:] if (s := finite(row.get("seconds"))) is not None]
+    if not each or not 0 < len(rows) <= total:
+        return None
+    pace = max(0.0, statistics.median(each))
+    # what has passed of the running epoch, as far as it is one
+    begun = min(max(0.0, time.time() - times[-1]), pace) if times else 0.0
+    return max(0.0, pace * (total - len(rows)) - begun)

@@ -34,7 +34,8 @@ __all__ = [
     "stage_order",
 ]
 
-STAGES = ("search", "train", "tune", "shrink", "prune", "export", "bench")
+# a study comes before the training under the recipe that it chose
+STAGES = ("search", "tune", "train", "shrink", "prune", "export", "bench")
 # where a network was pruned or shrunk before it was tuned
 _REDUCED_FIRST = ("search", "shrink", "prune", "tune", "train", "export", "bench")
 # what `run` leaves beside the stages: the found network under the untuned recipe, the rival
@@ -44,6 +45,17 @@ EXTRAS = {
     "baseline train": "baseline/train",
 }
 _MAX_BYTES = 64 * 2**20
+# what our tasks are judged by: the rows of a stage that has not finished tell the name alone
+_OURS = {
+    metric.name: metric
+    for metric in (
+        ACCURACY,
+        Metric("mean_average_precision", share=True),
+        Metric("perplexity", "minimize"),
+    )
+}
+# words of a name by which less is better, of somebody else's task
+_LESS = {"loss", "error", "mae", "mse", "rmse", "mape", "nll", "wer", "cer", "perplexity"}
 
 
 @dataclass(frozen=True)
@@ -72,7 +84,7 @@ class StageRun:
             names = [str(key) for row in self.metrics[:1] for key in row]
             found = [n.removeprefix("train_") for n in names if n.startswith("train_")]
             name = next((name for name in found if name != "loss"), ACCURACY.name)
-            return ACCURACY if name == ACCURACY.name else Metric(name)
+            return _named(name)
         except ConfigError:
             return ACCURACY
 
@@ -96,6 +108,16 @@ class StageRun:
             return read_json(path)
         except DartsError:
             return None
+
+
+def _named(name: str) -> Metric:
+    """The metric of a name whose direction no file states yet.
+
+    Raises:
+        ConfigError: the name is none.
+    """
+    less = not _LESS.isdisjoint(name.split("_"))
+    return _OURS.get(name) or Metric(name, "minimize" if less else "maximize")
 
 
 @dataclass(frozen=True)

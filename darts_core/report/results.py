@@ -18,7 +18,7 @@ from darts_core.report.read import VersionRun, read_rows
 from darts_core.report.rows import ModelRow
 from darts_core.report.svg import number
 from darts_core.report.svg_front import front_svg, key_html
-from darts_core.report.verdict import outcome, speed, standing, versus
+from darts_core.report.verdict import change, outcome, speed, standing, versus
 
 __all__ = ["final_row", "headline", "model_rows", "results_section", "tiles"]
 
@@ -159,7 +159,7 @@ def tiles(run: VersionRun, rows: Sequence[ModelRow], cost: float | None) -> Mark
         against, tone = "", ""
         if base is not None and base.accuracy_mean is not None:
             gain = row.metric.gain(row.accuracy_mean or 0.0, base.accuracy_mean)
-            against = f"{row.metric.gain_text(gain)} vs baseline"
+            against = f"{change(row.metric, gain)} vs baseline"
             tone = "good" if gain >= 0 else "warn"
         std = ""
         if row.accuracy_std is not None:

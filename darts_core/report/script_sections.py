@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -116,8 +117,8 @@ def again_command(version: Version, given: Mapping[str, Any], files: Sequence[Pa
     words = ["darts-core", "jobs", "create", "--name", f"{version.job}-again"]
     code = given.get("code")
     words += ["--code", str(version.path / "code")] if code else []
-    for key, flag in (("boot_file", "--boot-file"), ("multi", "--multi"), ("data", "--data"),
-                      ("output", "--output"), ("python", "--python")):  # fmt: skip
+    for key, flag in (("boot_file", "--boot-file"), ("entry", "--entry"), ("multi", "--multi"),
+                      ("data", "--data"), ("output", "--output"), ("python", "--python")):  # fmt: skip
         if given.get(key):
             words += [flag, str(given[key])]
     for path in files:
@@ -128,6 +129,10 @@ def again_command(version: Version, given: Mapping[str, Any], files: Sequence[Pa
         words += ["--set", f"{name}={value}"]
     if given.get("devices"):
         words += ["--devices", ",".join(str(d) for d in given["devices"])]
+    for key in ("ray", "slurm"):
+        # an empty mapping takes the defaults
+        if given.get(key) is not None:
+            words += [f"--{key}", json.dumps(given[key])]
     budget = given.get("budget") or {}
     if budget.get("trainings"):
         words += ["--budget", f"{budget['trainings']:g}x"]

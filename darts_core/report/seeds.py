@@ -114,10 +114,11 @@ def _results_section(runs: Sequence[VersionRun], summary: dict[str, Any]) -> Sec
                 "architecture": "–" if architecture is None else _short(architecture),
             }
         )
-    table = render("seeds", rows=rows, metric=runs[0].metric.words)
+    metric = runs[0].metric
+    table = render("seeds", rows=rows, metric=metric.words)
     strips = [
         card(strip([(f"seed {run.setting('seed')}", value) for run, value in found],
-                   title=key.replace("_", " ")), title=key.replace("_", " "))
+                   title=key.replace("_", " "), metric=metric), title=key.replace("_", " "))
         for key in reversed(_keys(runs))
         if (found := [(run, v) for run in runs if (v := _metric(run, key)) is not None])
     ]  # fmt: skip

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from darts_core.metric import ACCURACY
+from darts_core.metric import ACCURACY, Metric
 from darts_core.report.rows import ModelRow, finite
 from darts_core.report.svg import number
 
-__all__ = ["cost_words", "outcome", "speed", "standing", "versus"]
+__all__ = ["change", "cost_words", "outcome", "speed", "standing", "versus"]
 
 
 def versus(row: ModelRow, base: ModelRow, batch: int) -> tuple[float, float]:
@@ -20,6 +20,15 @@ def versus(row: ModelRow, base: ModelRow, batch: int) -> tuple[float, float]:
 def speed(speedup: float) -> str:
     """`2.07× faster` or `1.5× slower`."""
     return f"{number(speedup)}× faster" if speedup >= 1 else f"{number(1 / speedup)}× slower"
+
+
+def change(metric: Metric, gain: float) -> str:
+    """A gain with its unit: `+0.52 points`; of a metric that is better low `1.2 perplexity better`."""
+    if metric.direction == "maximize" or gain == 0:
+        return metric.gain_text(gain)
+    # a plus sign would say that there is more of what should be little
+    amount = metric.gain_text(abs(gain)).lstrip("+")
+    return f"{amount} {'better' if gain > 0 else 'worse'}"
 
 
 def _noise(row: ModelRow, base: ModelRow) -> float:
@@ -38,7 +47,7 @@ def standing(row: ModelRow, base: ModelRow) -> str:
     gain = metric.gain(row.accuracy_mean or 0.0, base.accuracy_mean or 0.0)
     if abs(gain) <= _noise(row, base):
         equally = "equally accurate" if metric == ACCURACY else f"equal in {metric.words}"
-        return f"{equally} ({metric.gain_text(gain)}, within the spread)"
+        return f"{equally} ({change(metric, gain)}, within the spread)"
     if metric == ACCURACY:
         return f"{abs(gain):.2f} points {'more' if gain > 0 else 'less'} accurate"
     amount = metric.gain_text(abs(gain)).lstrip("+")

@@ -175,7 +175,7 @@ class GradientSimilarity(Guard):
         self.value = None
         if _rests(context.strategy) or context.epoch % self.interval:
             return None
-        params = list(context.supernet.parameters())
+        params = [param for param in context.supernet.parameters() if param.requires_grad]
         groups = operation_spans(context.supernet)
         if not groups:
             return None

@@ -116,6 +116,7 @@ def search(
                 run.log_metrics(**kept)
     if state.epoch:
         loop.ask_to_end(should_end)
+        loop.end_where_time_was_up()
     while state.epoch < config.epochs and state.stopped is None and not strategy.finished:
         row = loop.epoch(progress, should_stop)
         if row is None:
@@ -202,6 +203,14 @@ class _Loop:
             state.stopped = reason
             log.info("the search ends after epoch %d: %s", state.epoch, reason)
 
+    def end_where_time_was_up(self) -> None:
+        """Stop a resumed search whose time was used up when its last epoch ended, as it stopped then."""
+        state = self.state
+        # within an epoch the search goes on to its end, as it does without a stop
+        if state.step == 0 and self._time_is_up(state.seconds) and state.stopped is None:
+            state.stopped = f"search.max_minutes={self.config.max_minutes} used up"
+            log.info("the search ends after epoch %d: %s", state.epoch, state.stopped)
+
     def _learning_rate(self, epoch: int) -> float:
         """Cosine decay by epoch (arXiv:1806.09055, A.1); the strategy says how far it has come."""
         position = self.strategy.schedule_position(epoch, self.config.epochs)
@@ -239,7 +248,14 @@ class _Loop:
 
     def _check_state(self, epoch: int, step: int) -> None:
         """The last update may have gone astray after a finite loss; it must not be saved as good."""
-        values = [v for v in self.supernet.state_dict().values() if v.is_floating_point()]
+        # other buffers are the user's: a causal mask is made of infinities
+        statistics = [
+            buffer
+            for name, buffer in self.supernet.named_buffers()
+            if name.endswith(("running_mean", "running_var"))
+        ]
+        moving = [*self.supernet.parameters(), *self.supernet.alphas(), *statistics]
+        values = [v for v in moving if v.is_floating_point()]
         if not bool(torch.stack([torch.isfinite(v).all() for v in values]).all()):
             raise self._not_finite("params or alphas", epoch, step)
 

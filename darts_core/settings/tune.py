@@ -22,8 +22,9 @@ class TuneOptions(Settings):
         None, "what is judged; null: the task's metric on val, such as val_accuracy"
     )
     direction: str | None = setting(
-        None, "of the metric; null: the task's, else maximize", choices=("maximize", "minimize")
-    )
+        None, "of the metric; null: the task's, of params, train_seconds and latency_ms minimize",
+        choices=("maximize", "minimize"),
+    )  # fmt: skip
     objectives: Mapping[str, str] | None = setting(
         None, "for several: {val_accuracy: maximize, latency_ms: minimize}"
     )

@@ -18,9 +18,11 @@ import torch
 from torch import nn
 
 from darts_core.architecture import Architecture
-from darts_core.errors import LatencyError
+from darts_core.data.kinds import kind_of
+from darts_core.errors import ConfigError, LatencyError
 from darts_core.latency.networks import NetworkTimer
 from darts_core.latency.within import TOLERANCE
+from darts_core.models.baselines import default_baseline, reads
 from darts_core.runlog import read_json, write_json
 from darts_core.settings import Latency
 from darts_core.stages.budget import timed
@@ -45,10 +47,12 @@ def with_budget(
     comes from; what was measured is kept in `folder`.
 
     Raises:
-        ConfigError: there is no such network.
+        ConfigError: there is no such network, or it reads something else than the data hold.
         LatencyError: the network cannot be timed, and the share is firm.
     """
     node = config.latency
+    if node.share is not None or node.baseline_ms is not None:
+        _check_reads(node.baseline, image_shape)
     if node.share is None:
         return config
     path = folder / _FILE
@@ -73,6 +77,16 @@ def with_budget(
         )  # fmt: skip
     aimed = replace(node, share=None, budget_ms=known["budget_ms"], baseline_ms=known["latency_ms"])
     return replace(config, latency=aimed)
+
+
+def _check_reads(name: str, shape: Sequence[int]) -> None:
+    kind = kind_of(len(shape)).name
+    if reads(name) != kind:
+        raise ConfigError(
+            f"latency.baseline={name} reads {reads(name)}, the data hold {kind} (samples of shape "
+            f"{tuple(shape)}); name a network that reads these, such as latency.baseline="
+            f"{default_baseline(kind)}."
+        )
 
 
 def _time(

@@ -19,6 +19,7 @@ from darts_core.models.baselines import default_baseline
 from darts_core.report import ModelRow, front_png
 from darts_core.report.reduced import read_reduced
 from darts_core.runlog import RunFolder, environment, write_json
+from darts_core.settings import to_plain
 from darts_core.stages.compare import compare, join_rows
 from darts_core.stages.inputs import find_device, load_bundle
 from darts_core.stages.logging import make_loggers
@@ -86,13 +87,14 @@ def _version_rows(
     forms = [entry.runtime for entry in entries if entry.kind == "exported"]
     first = read_reduced(folder.parent)
     whole = "searched" if first is not None and first.shipped else trained_kind(folder.parent)
+    data = to_plain(config.data)
     rows: list[Untimed] = []
     for entry in entries:
-        own = untimed_row(entry, bundle, device)
+        own = untimed_row(entry, bundle, device, data)
         rows.append(own)
         if entry.kind in ("baseline", whole, "rival") and forms:
             case = saved_case(entry.folder, name=entry.name, kind=entry.kind)
-            runs = saved_runs(case, bundle, device=device)
+            runs = saved_runs(case, bundle, device=device, data=data)
             others = bench_case(
                 case,
                 runs,

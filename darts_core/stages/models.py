@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from darts_core.bench.models import tested_before
 from darts_core.bench.runtimes import Prepared, prepare
 from darts_core.bench.timed import Untimed
 from darts_core.data import DataBundle
@@ -88,20 +89,27 @@ def _places(version: Path) -> list[tuple[str, str]]:
     return places if read_reduced(version) is not None else [*places[:2], places[-1], *places[2:-1]]
 
 
-def untimed_row(entry: Entry, bundle: DataBundle, device: torch.device) -> Untimed:
+def untimed_row(
+    entry: Entry, bundle: DataBundle, device: torch.device, data: Mapping[str, Any] | None = None
+) -> Untimed:
     """`entry` before it is timed: sizes, and the task's metric on the test split.
 
-    The metric of a stage's model is the one that its stage found; an exported file is run on the
-    test split here, as it is, once.
+    The metric of a stage's model is the one that its stage found, if the data are the same; an exported
+    file is run on the test split here, as it is, once.
+
+    Args:
+        entry: of `entries_of`.
+        bundle: the data.
+        device: where.
+        data: the settings of `bundle`; None: not known.
     """
     if entry.kind == "exported":
         return _exported_row(entry, bundle, device)
     model, meta = load_model(entry.folder / "model.pt", device=device)
     bundle = of_model(bundle, meta, str(entry.folder / "model.pt"))
     size = count(model, bundle.input_shape)
-    known = entry.folder / "result.json"
     metric = bundle.task.metric
-    value = read_mapping(known).get(f"test_{metric.name}") if known.is_file() else None
+    value = tested_before(entry.folder, metric.name, data)
     if value is None:
         value = evaluate(model, bundle, "test").value
     row = ModelRow(

@@ -6,6 +6,7 @@ Leaves policy.yaml, which `augment=found augment.path=...` uses in any later com
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import fields, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 
+from darts_core.augment import AUGMENTATIONS
 from darts_core.errors import ConfigError
 from darts_core.runlog import RunFolder, read_json, write_json
 from darts_core.settings import Tune, TuneOptions
@@ -47,12 +49,13 @@ def search_augmentation(config: TuneStage, folder: Path) -> dict[str, Any]:
         method, policy, path, spent, ended, history, device_seconds (the search's own trainings
         without a policy included).
     """
+    settings = config.tune
+    method = settings.policy or "gradient"
+    # what is wrong with the settings is said before a folder is made or a network trained
+    options, limits = _options(settings, method), _limits(settings, method)
     run = RunFolder.create(folder, config.described(), tensorboard=False)
     if run.finished:
         return run.result()
-    settings = config.tune
-    method = settings.policy or "gradient"
-    options = _options(settings, method)
     device = find_device(config.device)
     bundle = load_bundle(config, device).without_test()
     if bundle.kind != "image" or bundle.unit != 255 or bundle.task.name != "classification":
@@ -62,11 +65,9 @@ def search_augmentation(config: TuneStage, folder: Path) -> dict[str, Any]:
         )
     network = find_network(config, folder.parent, bundle)
     training = recipe(config, folder)
-    limits = {
-        key: getattr(settings, key) for key in ("device_seconds", "trainings", "training_seconds")
-    }
     if limits["trainings"] is not None and limits["training_seconds"] is None:
         limits["training_seconds"] = one_training(config, folder)
+    whole = Budget(**limits)
     started = time.perf_counter()
     if method == "gradient":
         torch.manual_seed(config.seed)
@@ -82,14 +83,12 @@ def search_augmentation(config: TuneStage, folder: Path) -> dict[str, Any]:
             folder=folder,
         )
         options["device"] = str(device)
-        whole = Budget(epochs=settings.epochs, **limits)
     else:
         objective = density_objective(
             network.make, bundle, training, folder=folder, seed=config.seed,
             folds=settings.options.folds, draws=settings.options.draws,
         )  # fmt: skip
         options |= {"sampler": settings.sampler, "workers": settings.workers}
-        whole = Budget(trials=settings.trials, **limits)
     prepared = _added(folder / "objective.json", time.perf_counter() - started)
     budget = _less(whole, prepared)
     found = search_policy(
@@ -110,7 +109,8 @@ def _options(settings: Tune, method: str) -> dict[str, Any]:
     """What `search_policy` takes for `method`; None stands for its own default.
 
     Raises:
-        ConfigError: an option is changed that this method does not read.
+        ConfigError: an option is changed that this method does not read, an operation is unknown, or its
+            range is none.
     """
     usual, given = TuneOptions(), settings.options
     read = (*_BOTH, *_SEARCH[method], *_OBJECTIVE[method])
@@ -121,8 +121,40 @@ def _options(settings: Tune, method: str) -> dict[str, Any]:
                 f"tune.options.{name}={getattr(given, name)} is not read by tune.policy={method}, "
                 f"which takes {', '.join(read)}."
             )
+    _check_operations(given)
     values = {name: getattr(given, name) for name in (*_BOTH, *_SEARCH[method])}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _check_operations(given: TuneOptions) -> None:
+    for name in (*(given.operations or ()), *(given.ranges or {})):
+        AUGMENTATIONS[str(name)]  # an unknown one is refused with those that there are
+    for name, ends in (given.ranges or {}).items():
+        pair = ends if isinstance(ends, (list, tuple)) else ()
+        numbers = [end for end in pair if isinstance(end, (int, float)) and math.isfinite(end)]
+        if len(pair) != 2 or len(numbers) != 2:
+            raise ConfigError(
+                f"tune.options.ranges.{name}={ends!r} is no range; give two numbers, e.g. [0, 30]."
+            )
+
+
+def _limits(settings: Tune, method: str) -> dict[str, Any]:
+    """What the whole search may use, its own trainings without a policy included, as `Budget` takes it.
+
+    Raises:
+        ConfigError: nothing bounds the search, or what is given does not.
+    """
+    own = {"gradient": "epochs", "density": "trials"}[method]
+    limits = {key: getattr(settings, key) for key in (own, "device_seconds", "trainings")}
+    remedy = f"give tune.{own}, tune.device_seconds or tune.trainings."
+    # the usual number of trials cannot be told from one that was given
+    if method == "density" and settings.epochs is not None:
+        raise ConfigError(
+            f"tune.epochs={settings.epochs} is not read by tune.policy=density; {remedy}"
+        )
+    if all(value is None for value in limits.values()):
+        raise ConfigError(f"The search tune.policy={method} has no budget; {remedy}")
+    return {**limits, "training_seconds": settings.training_seconds}
 
 
 def _added(path: Path, seconds: float) -> float:

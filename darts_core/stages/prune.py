@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.prune import prune_to_budget
+from darts_core.prune.store import Store
 from darts_core.runlog import RunFolder
 from darts_core.stages.inputs import find_device, load_bundle, open_model, recipe
 from darts_core.stages.logging import make_loggers
 from darts_core.stages.schema import PruneStage
-from darts_core.stages.timing import stopwatch
 from darts_core.supernet import count
 from darts_core.train import evaluate, of_model
 
@@ -22,6 +22,8 @@ log = logging.getLogger("darts_core")
 
 def prune(config: PruneStage, folder: Path) -> dict[str, Any]:
     """Prune the model of `model=` to `prune.budget`; goes on behind the last finished round.
+
+    One that was stopped while its network was evaluated is not pruned again.
 
     Returns:
         latency_before_ms, latency_after_ms, budget_ms, speedup, val_<metric>, test_<metric>,
@@ -43,7 +45,8 @@ def prune(config: PruneStage, folder: Path) -> dict[str, Any]:
         min_learning_rate=0.0,
         warmup_epochs=0.0,
     )
-    with stopwatch(device) as watch:
+    found = Store(folder, meta).finished(device)
+    if found is None:
         found = prune_to_budget(
             model,
             bundle.without_test(),
@@ -85,7 +88,7 @@ def prune(config: PruneStage, folder: Path) -> dict[str, Any]:
         metric=metric.to_dict(),
         params=size.params,
         macs=size.macs,
-        device_seconds=watch.seconds,
+        device_seconds=found.spent_seconds,
         fine_tuning_seconds=report["device_seconds"],
         seed=config.seed,
     )

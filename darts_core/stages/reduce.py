@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import PruneError
+from darts_core.metric import metric_of
 from darts_core.report.reduced import Reduced, read_reduced, write_reduced
 from darts_core.stages.prune import prune
 from darts_core.stages.schema import Pipeline, PruneStage, ShrinkStage
@@ -100,11 +101,13 @@ def what_it_lost(
     before: Mapping[str, Any], after: Mapping[str, Any], stage: str, may_lose: float
 ) -> str:
     """What a network lost of val in `stage`, if more than `may_lose` of a metric that is a share; else ""."""
-    metric = after.get("metric", {})
-    key = f"val_{metric.get('name')}"
-    if not metric.get("share") or after.get(key) is None or before.get(key) is None:
+    metric = metric_of(after)
+    key = f"val_{metric.name}"
+    if not metric.share or after.get(key) is None or before.get(key) is None:
         return ""
-    lost = float(before[key]) - float(after[key])
+    lost = metric.rating(float(before[key])) - metric.rating(float(after[key]))
     if lost <= may_lose:
         return ""
-    return f"{stage} took {100 * lost:.1f} points of val {metric['name']}"
+    # of an error rate what is lost is added
+    how = ("took", "of") if metric.direction == "maximize" else ("added", "to")
+    return f"{stage} {how[0]} {100 * lost:.1f} points {how[1]} val {metric.name}"

@@ -31,7 +31,8 @@ def train_like_the_network(
 ) -> dict[str, dict[str, Any]]:
     """Tune and train another network over the epochs and splits of the searched one.
 
-    It is tuned over as many trials, or with `bench.equal_cost` for as many seconds.
+    It is tuned over as many trials, or with `bench.equal_cost` for as many seconds, whatever else bounds
+    the study of ours.
 
     Args:
         config: of the pipeline.
@@ -42,7 +43,8 @@ def train_like_the_network(
     """
     study = config.tune
     if config.bench.equal_cost:
-        study = replace(study, trials=None, device_seconds=seconds)
+        # any other limit would end the study before it has cost as much
+        study = replace(study, trials=None, epochs=None, trainings=None, device_seconds=seconds)
     recipe = config.train if width is None else replace(config.train, channels=width)
     base = config.part(TuneStage, architecture=architecture, train=recipe, tune=study)
     tuned = tune(base, folder / "tune")
@@ -80,6 +82,7 @@ def check_rivals(config: Pipeline, version: Path) -> None:
         ArchitectureError: there is no such architecture.
     """
     rival_baseline(config)
+    kind = get_space(config.space.name, config.space.ops).reads
     names = [slug(rival_name(config, rival)) for rival in config.bench.rivals]
     for rival, name in zip(config.bench.rivals, names, strict=True):
         if names.count(name) > 1:
@@ -90,6 +93,11 @@ def check_rivals(config: Pipeline, version: Path) -> None:
             )
         if not rival.isdigit() and not is_baseline(rival):
             find_architecture(rival, version)
+        elif not rival.isdigit() and reads(rival) != kind:
+            raise ConfigError(
+                f"bench.rivals names {rival}, which reads {reads(rival)}; the networks of space="
+                f"{config.space.name} read {kind}. Leave it out, or name one that reads these."
+            )
 
 
 def train_rivals(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from darts_core.errors import ArchitectureError
+from darts_core.errors import ArchitectureError, ConfigError, ExportError, unknown_name
+from darts_core.export import FORMATS
+from darts_core.prune.budget import check_budget
 from darts_core.report.read import read_version
 from darts_core.report.reduced import read_reduced
 from darts_core.report.results import headline, model_rows
@@ -32,13 +34,17 @@ from darts_core.stages.schema import (
     Pipeline,
     ReportStage,
     SearchStage,
+    ShrinkStage,
     TrainStage,
     TuneStage,
 )
 from darts_core.stages.search import search
 from darts_core.stages.search_setup import AUTO, known_space
+from darts_core.stages.shrink import check_shrink
 from darts_core.stages.train import train
 from darts_core.stages.tune import tune
+from darts_core.study import parse_space
+from darts_core.study.engines import elsewhere
 
 __all__ = ["run"]
 
@@ -63,7 +69,9 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
 
     Raises:
         ArchitectureError: the search's guards doubt whatever it found, and `allow_doubtful` is false.
+        DartsError: a setting of a later stage is wrong; see `_check_later`.
     """
+    _check_later(config)
     config = _in_a_space(config)
     check_rivals(config, version)
     found = {"search": search(_search_part(config), version / "search")}
@@ -104,6 +112,43 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
         **{key: value for key, value in last.items() if key.startswith(("val_", "test_"))},
         **page,
     }
+
+
+def _check_later(config: Pipeline) -> None:
+    """Refuse at once what a later stage would refuse: with another setting the search would begin anew.
+
+    Raises:
+        ConfigError: the study is one of a policy or of settings that a training lacks; a value of slurm is
+            wrong.
+        ExportError: an export format is unknown.
+        LatencyError: a budget of shrink, or what it picks, is none.
+        PruneError: the budget of pruning is none.
+        TuneError: `tune.space` is none, ray and slurm are both set, or a value of ray is wrong.
+    """
+    _check_study(config)
+    if config.reduce == "shrink":
+        check_shrink(config.part(ShrinkStage))
+    if config.reduce == "prune" and config.prune.budget is not None:
+        check_budget(config.prune.budget)
+    for name in config.export.formats:
+        if name not in FORMATS:
+            raise ExportError(unknown_name("export format", name, FORMATS))
+
+
+def _check_study(config: Pipeline) -> None:
+    """Refuse a study that is none of the recipe."""
+    study, known = config.tune, [item.name for item in fields(config.train)]
+    if study.policy is not None:
+        raise ConfigError(
+            f"tune.policy={study.policy} searches an augmentation policy, while `run` tunes the recipe. "
+            "Leave it out here, search the policy with `darts-core tune`, and give `run` what is found: "
+            "augment=found augment.path=FILE."
+        )
+    elsewhere(study.options.ray, study.options.slurm)
+    parse_space(study.space)
+    for name in study.space:
+        if name not in known:
+            raise ConfigError(unknown_name("setting in tune.space", str(name), known))
 
 
 def _in_a_space(config: Pipeline) -> Pipeline:

@@ -25,7 +25,7 @@ from darts_core.stages.finalists import choose_among_finalists
 from darts_core.stages.forecast import forecast, process_peak_mib
 from darts_core.stages.fronts import search_front
 from darts_core.stages.inputs import find_device, load_bundle, refuse_named
-from darts_core.stages.interrupt import deferred_stop, stop_wanted
+from darts_core.stages.interrupt import check_stop, deferred_stop, stop_wanted
 from darts_core.stages.progress import progress_bar
 from darts_core.stages.schema import SearchStage
 from darts_core.stages.search_result import confidence, lookup_table, rank, write_result
@@ -42,6 +42,7 @@ from darts_core.stages.shared_run import open_run
 from darts_core.stages.targets import instantiate
 from darts_core.stages.tensorboard_pictures import AlphaPictures
 from darts_core.stages.timing import busy, stopwatch
+from darts_core.study.engines import elsewhere
 from darts_core.supernet.memory import check_network
 
 __all__ = ["search"]
@@ -56,6 +57,9 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
         architecture (its dictionary), device_seconds, table_seconds (of the latency table, which serves all
         searches on the device and is not among them), val_<metric> of the supernet, guards, seed, peak_mib
         (of the process that finished); nothing in the other processes of a group.
+
+    Raises:
+        KeyboardInterrupt: a signal arrived, in whichever process; a checkpoint is saved.
     """
     group, run, finished = open_run(config, folder)
     if finished:
@@ -63,13 +67,16 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     # their settings are refused before anything is loaded
     strategy, guards = instantiate("strategy", config.strategy, config.plugins), make_guards(config)
     alpha_costs, callbacks = alpha_penalties(config), make_callbacks(config, folder)
+    elsewhere(config.search.ray, config.search.slurm)
     device = find_device(config.device) if group is None else group.device
     bundle = load_bundle(config, device).without_test()
     refuse_named(bundle)
+    space = space_of(config, bundle)
+    space.check_inputs(bundle.input_shape)
     with first_goes_first(group):  # the others read what it measures
         config = with_budget(config, bundle.input_shape, bundle.num_outputs, device, folder)
     table = lookup_table(config.search)
-    settings, space = config.search.part(SearchConfig), space_of(config, bundle)
+    settings = config.search.part(SearchConfig)
     check_network(
         lambda: make_supernet(config, space, bundle, torch.device("meta")), device,
         f"The supernet of search.channels={config.search.channels} and "
@@ -128,8 +135,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
             progress=progress,
             should_stop=stop_wanted,
         )
-    if stop_wanted():
-        raise KeyboardInterrupt("A checkpoint is saved.")
+    check_stop(group)  # of a group all stop where one was told: what was found so far is no result
     if run is None:
         return {}
     last = GuardContext(

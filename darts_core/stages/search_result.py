@@ -107,7 +107,5 @@ def write_result(
         stopped=found.stopped,
         seed=config.seed,
         **facts,
-        encoding="utf-8",
-        errors="replace",
     )
     return run.result()

@@ -33,7 +33,7 @@ from darts_core.study.engines import elsewhere
 from darts_core.train import of_model
 from darts_core.train.config import TrainConfig
 
-__all__ = ["shrink"]
+__all__ = ["check_shrink", "shrink"]
 
 log = logging.getLogger("darts_core")
 _PICK = "50%"
@@ -57,7 +57,7 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
         ConfigError: a value of slurm is wrong.
         ExportError: an export format is unknown.
     """
-    _check(config)
+    check_shrink(config)
     group, run, finished = open_run(config, folder)
     if finished:
         return {} if run is None else run.result()
@@ -106,7 +106,7 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
     return run.result()
 
 
-def _check(config: ShrinkStage) -> None:
+def check_shrink(config: ShrinkStage) -> None:
     """Refuse at once what would be refused behind the training: its version could not be gone on with."""
     settings, options = config.shrink, config.shrink.options
     for text in (*settings.budgets, settings.pick or _PICK):

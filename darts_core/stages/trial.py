@@ -23,9 +23,11 @@ from darts_core.stages.targets import import_plugins
 from darts_core.study import TrialHandle
 from darts_core.train import fit
 
-__all__ = ["SPLITS", "RecipeTrial", "trial_bundle"]
+__all__ = ["COSTS", "SPLITS", "RecipeTrial", "trial_bundle"]
 
 SPLITS = ("params", "alpha")
+# what a trial returns beside the task's metric on val, the latency where it is asked for
+COSTS = ("params", "train_seconds", "latency_ms")
 
 
 _read: dict[str, DataBundle] = {}

@@ -10,15 +10,15 @@ from typing import Any
 
 from darts_core.errors import ConfigError, unknown_name
 from darts_core.runlog import RunFolder
-from darts_core.settings import Train
+from darts_core.settings import Train, TuneOptions
 from darts_core.stages.callbacks import make_callbacks
 from darts_core.stages.inputs import find_device
 from darts_core.stages.logging import make_loggers
 from darts_core.stages.one_training import one_training
 from darts_core.stages.policy import search_augmentation
 from darts_core.stages.schema import TuneStage
-from darts_core.stages.trial import SPLITS, RecipeTrial, trial_bundle
-from darts_core.study import current_trial, parse_space, run_study
+from darts_core.stages.trial import COSTS, SPLITS, RecipeTrial, trial_bundle
+from darts_core.study import StudyResult, current_trial, parse_space, run_study
 from darts_core.tasks import Task
 
 __all__ = ["tune"]
@@ -49,6 +49,7 @@ def tune(config: TuneStage, folder: Path) -> dict[str, Any]:
     bundle = trial_bundle(config, find_device(config.device))
     task = bundle.task
     metric, direction = _judged(config, task)
+    _check_metrics(options, task)
     space = _that_fit(settings.space, len(bundle.split(SPLITS)))
     known = [item.name for item in fields(config.train)]
     for name in space:
@@ -87,18 +88,28 @@ def tune(config: TuneStage, folder: Path) -> dict[str, Any]:
         max_restarts=options.max_restarts,
         stale_seconds=options.stale_seconds,
     )
-    board = run.tensorboard
-    for record in found.trials if board is not None else ():
-        shown = {k: v for k, v in record.params.items() if isinstance(v, (int, float, str, bool))}
-        outcome = {f"hparam/{metric}": record.value if record.value is not None else 0.0}
-        board.add_hparams(shown, outcome, run_name=f"trial{record.number:04d}")
+    _show(found, run.tensorboard)
     run.finish(
         **found.to_dict(),
-        **{metric: found.best_value},
+        **_of_best(found, task),
         metric=task.metric.to_dict(),
         seed=config.seed,
     )
     return run.result()
+
+
+def _show(found: StudyResult, board: Any) -> None:
+    """Write the trials to TensorBoard's page of settings, where there is one; no number stands for none."""
+    for record in found.trials if board is not None else ():
+        if record.value is None:
+            continue
+        shown = {k: v for k, v in record.params.items() if isinstance(v, (int, float, str, bool))}
+        outcome = zip(found.objectives, record.values, strict=False)
+        board.add_hparams(
+            shown,
+            {f"hparam/{name}": value for name, value in outcome},
+            run_name=f"trial{record.number:04d}",
+        )
 
 
 def _that_fit(space: Mapping[str, Any], samples: int) -> Mapping[str, Any]:
@@ -120,11 +131,36 @@ def _that_fit(space: Mapping[str, Any], samples: int) -> Mapping[str, Any]:
 
 
 def _judged(config: TuneStage, task: Task) -> tuple[str, str]:
-    """(metric, direction) of the study: as given, else the task's on val."""
+    """(metric, direction) of the study: as given, else the task's on val; less of what a network costs."""
     options, own = config.tune.options, f"val_{task.metric.name}"
     metric = options.metric or own
-    usual = task.metric.direction if metric == own else "maximize"
+    usual = task.metric.direction if metric == own else "minimize"
     return metric, options.direction or usual
+
+
+def _check_metrics(options: TuneOptions, task: Task) -> None:
+    """Refuse a name that no trial returns: each would be trained to its end and then fail.
+
+    Raises:
+        ConfigError: with the names that there are.
+    """
+    known = (f"val_{task.metric.name}", *COSTS)
+    given = {
+        "metric": () if options.metric is None else (options.metric,),
+        "objectives": options.objectives or (),
+        "constraints": options.constraints or (),
+    }
+    for key, names in given.items():
+        for name in names:
+            if name not in known:
+                raise ConfigError(unknown_name(f"metric in tune.options.{key}", str(name), known))
+
+
+def _of_best(found: StudyResult, task: Task) -> dict[str, float]:
+    """The best trial's first objective and, whatever that is, its value of the task's metric on val."""
+    first, own = next(iter(found.objectives)), f"val_{task.metric.name}"
+    metrics = found.best.metrics
+    return {**({own: metrics[own]} if own in metrics else {}), first: found.best_value}
 
 
 def _own(train: Train, space: Mapping[str, Any]) -> dict[str, Any]:

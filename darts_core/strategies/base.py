@@ -119,7 +119,8 @@ class Strategy:
         self.supernet = supernet
         self.settings = settings
         self.penalties = list(penalties)
-        self.params = list(supernet.parameters())
+        # params that a user holds fast, of a pretrained trunk say, have no gradient to be asked for
+        self.params = [param for param in supernet.parameters() if param.requires_grad]
         self.optimizer = params_optimizer(
             self.params,
             lr=settings.learning_rate,

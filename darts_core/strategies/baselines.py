@@ -73,7 +73,7 @@ class RandomSearch(Strategy):
         self.candidate, self.measured = architecture, False
         network = fresh_network(self.supernet, architecture)
         self.network = network.to(self.supernet.progress.device)
-        self.params = list(network.parameters())
+        self.params = [param for param in network.parameters() if param.requires_grad]
         self.optimizer = params_optimizer(
             self.params,
             lr=self.settings.learning_rate,
@@ -187,13 +187,18 @@ class RegularizedEvolution(RandomSearch):
 
 
 def fresh_network(supernet: Any, architecture: Architecture) -> nn.Module:
-    """The plain network of the architecture at the supernet's sizes, freshly initialised."""
+    """The plain network of the architecture at the supernet's sizes, freshly initialised.
+
+    What a user holds fast, such as a pretrained trunk, keeps its values: nobody would train them anew.
+    """
     if not isinstance(supernet, ModuleSupernet):
         return build(architecture, **supernet.sizes)
     network = supernet.build(architecture)
     for module in network.modules():
         reset = getattr(module, "reset_parameters", None)
-        if callable(reset):
+        own = list(module.parameters(recurse=False))
+        held = bool(own) and not any(param.requires_grad for param in own)
+        if callable(reset) and not held:
             reset()
     return network
 

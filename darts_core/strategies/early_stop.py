@@ -31,14 +31,15 @@ class OperationEarlyStopping(FirstOrder):
     """First order; an operation whose gradients on the two splits part ways is trained no more.
 
     For every candidate operation the cosine of dL_train/dparams and dL_alpha/dparams is averaged over
-    `interval` steps; below `threshold` its params are frozen for the rest of the search.
+    `interval` steps; below `threshold` its params are frozen for the rest of the search. Steps count in
+    which it has both gradients: one that a sampling relaxation did not draw has none, which says nothing.
 
     Source: OLES (Jiang et al., NeurIPS 2023), Eq. 5 (gradient matching) and Algorithm 1; checks every
     20 steps, threshold 0.3.
 
     Args:
         threshold: smallest mean cosine that keeps an operation in training.
-        interval: steps between checks.
+        interval: steps that an operation is compared in before it is judged.
 
     Raises:
         ConfigError: the threshold is outside [-1, 1] or the interval below 1.
@@ -59,6 +60,8 @@ class OperationEarlyStopping(FirstOrder):
         self.groups = operation_spans(supernet)
         self.similarity_sum = torch.zeros(len(self.groups), device=supernet.progress.device)
         self.frozen = torch.zeros_like(self.similarity_sum, dtype=torch.bool)
+        # steps since an operation was last judged in which both of its gradients were there
+        self.measured = torch.zeros_like(self.similarity_sum, dtype=torch.long)
         self.counted = 0
         # for each value of a parameter the number of its operation, one past the last if it has none
         self._owners: dict[int, Tensor] = {}
@@ -91,14 +94,14 @@ class OperationEarlyStopping(FirstOrder):
         gradients = self.completed(gradients)
         self.reduce(gradients)
         if self._alpha_side:
-            self.similarity_sum += cosine_of_groups(self.groups, gradients, self._alpha_side)
+            cosines, seen = _compared(self.groups, gradients, self._alpha_side)
+            self.similarity_sum += cosines
+            self.measured += seen
             self._alpha_side = []
             self.counted += 1
             if self.counted == self.interval:
-                self.frozen |= self.similarity_sum / self.counted < self.threshold
-                self.similarity_sum.zero_()
+                self._judge()
                 self.counted = 0
-                self._find_moving()
         before = {}
         for i, moving in self._moving.items():
             before[i] = self.params[i].detach().clone()
@@ -110,6 +113,15 @@ class OperationEarlyStopping(FirstOrder):
             for i, moving in self._moving.items():
                 # momentum and weight decay have moved the frozen values too
                 self.params[i].copy_(torch.where(moving, self.params[i], before[i]))
+
+    def _judge(self) -> None:
+        """Freeze what falls short among the operations that were compared often enough."""
+        due = self.measured >= self.interval
+        mean = self.similarity_sum / self.measured.clamp_min(1)
+        self.frozen |= due & (mean < self.threshold)
+        self.similarity_sum.masked_fill_(due, 0.0)
+        self.measured.masked_fill_(due, 0)
+        self._find_moving()
 
     def _find_moving(self) -> None:
         """For each parameter of an operation: which of its values still move. The host waits for nothing."""
@@ -124,6 +136,7 @@ class OperationEarlyStopping(FirstOrder):
             **super().state_dict(),
             "frozen": self.frozen,
             "similarity_sum": self.similarity_sum,
+            "measured": self.measured,
             "counted": self.counted,
         }
 
@@ -133,6 +146,10 @@ class OperationEarlyStopping(FirstOrder):
         self.frozen = state["frozen"].to(self.similarity_sum.device)
         self.similarity_sum = state["similarity_sum"].to(self.similarity_sum.device)
         self.counted = state["counted"]
+        known = state.get("measured")
+        if known is None:  # of a version that counted every step for every operation
+            known = torch.full_like(self.measured, self.counted)
+        self.measured = known.to(self.measured.device)
         self._find_moving()
 
 
@@ -153,19 +170,21 @@ def operation_spans(supernet: nn.Module) -> list[list[Span]]:
     """For each candidate operation with params: where they lie, in the order modules are listed.
 
     The order is that of `candidate_operations` on the module path, whatever path the cells take: a
-    packed cell keeps the params of all its operations in one tensor.
+    packed cell keeps the params of all its operations in one tensor. Params are numbered as a strategy
+    has them: those that are held fast are left out.
     """
-    index = {id(param): i for i, param in enumerate(supernet.parameters())}
+    moving = (param for param in supernet.parameters() if param.requires_grad)
+    index = {id(param): i for i, param in enumerate(moving)}
     packed: dict[int, list[Span]] = {}
     for cell in supernet.modules():
-        if isinstance(cell, PackedCell):
+        if isinstance(cell, PackedCell) and id(cell.packed) in index:
             inside = dict(cell.named_modules())
             for binding in cell.plan.params:
                 span = (index[id(cell.packed)], slice(binding.start, binding.start + binding.count))
                 packed.setdefault(id(inside[binding.module]), []).append(span)
     groups = []
     for operation in _candidates(supernet):
-        own = [(index[id(param)], slice(None)) for param in operation.parameters()]
+        own = [(index[id(p)], slice(None)) for p in operation.parameters() if id(p) in index]
         group = own + [
             span for module in operation.modules() for span in packed.get(id(module), ())
         ]
@@ -183,7 +202,16 @@ def cosine_of_groups(
 
     Shapes: -> [number of groups].
     """
-    cosines = []
+    return _compared(groups, first, second)[0]
+
+
+def _compared(
+    groups: Sequence[Sequence[Span]],
+    first: Sequence[Tensor | None],
+    second: Sequence[Tensor | None],
+) -> tuple[Tensor, Tensor]:
+    """The cosines of `cosine_of_groups`, and whether both gradients are there and other than zero."""
+    cosines, seen = [], []
     device = next(g.device for g in first if g is not None)
     for group in groups:
         pairs = [(first[i], second[i], span) for i, span in group]
@@ -194,7 +222,12 @@ def cosine_of_groups(
         ]
         if not present:
             cosines.append(torch.zeros((), device=device))
+            seen.append(torch.zeros((), device=device, dtype=torch.bool))
             continue
         a, b = (torch.cat(side) for side in zip(*present, strict=True))
-        cosines.append(torch.dot(a, b) / (a.norm() * b.norm()).clamp_min(1e-20))
-    return torch.stack(cosines) if cosines else torch.zeros(0, device=device)
+        sizes = a.norm(), b.norm()
+        cosines.append(torch.dot(a, b) / (sizes[0] * sizes[1]).clamp_min(1e-20))
+        seen.append((sizes[0] > 0) & (sizes[1] > 0))
+    if not cosines:
+        return torch.zeros(0, device=device), torch.zeros(0, device=device, dtype=torch.bool)
+    return torch.stack(cosines), torch.stack(seen)

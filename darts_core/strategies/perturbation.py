@@ -100,13 +100,24 @@ class PerturbationSelection(FirstOrder):
     @torch.no_grad()
     def _choose_operation(self, kind: str, edge: int) -> int:
         weights = self.projected(self._final())
-        allowed = np.flatnonzero(self.supernet.space.allowed(kind)[edge])
         scores = {}
-        for k in allowed:
+        for k in self._candidates(kind, edge):
             without = {name: w.clone() for name, w in weights.items()}
             without[kind][edge, k] = 0.0
-            scores[int(k)] = self.measure(self._reduced(without), self.batches)
+            scores[k] = self.measure(self._reduced(without), self.batches)
         return min(scores, key=lambda k: (scores[k], k))
+
+    def _candidates(self, kind: str, edge: int) -> list[int]:
+        """The operations that the edge may keep.
+
+        Where nodes keep some of their edges, `none` is never an edge's operation: without it nothing is
+        missed, so that it would win wherever the metric does not fall, and the edge would be lost.
+        """
+        space = self.supernet.space
+        allowed = [int(k) for k in np.flatnonzero(space.allowed(kind)[edge])]
+        if space.keep_edges is None:
+            return allowed
+        return [k for k in allowed if space.ops[k] != "none"] or allowed
 
     @torch.no_grad()
     def _choose_edges(self, kind: str, node: int) -> list[int]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
 from darts_core.settings import Bounds, bounded
-from darts_core.strategies.base import Batch, without_gradients
+from darts_core.strategies.base import Batch, Penalty, SearchSettings, without_gradients
 from darts_core.strategies.first_order import FirstOrder
-from darts_core.supernet import frozen_statistics
+from darts_core.supernet import Supernet, frozen_statistics
 
 __all__ = ["SmoothAdversarial", "SmoothRandom"]
 
@@ -18,8 +20,8 @@ Weights = dict[str, Tensor]
 class SmoothRandom(FirstOrder):
     """Params descend L_train(params, weights + delta), delta uniform in [-epsilon, epsilon].
 
-    Perturbed weights are cut at 0 and brought back to the row sums they had. Epsilon grows linearly.
-    Alpha moves as in first order.
+    Perturbed weights are cut at 0 and brought back to the row sums they had; operations that an edge may
+    not choose keep the weight 0. Epsilon grows linearly. Alpha moves as in first order.
 
     Source: SmoothDARTS (arXiv:2002.05283), Eq. 5 (random smoothing), section 5.1: 0.03 to 0.3.
 
@@ -36,6 +38,24 @@ class SmoothRandom(FirstOrder):
         self.epsilon_start = epsilon_start
         self.epsilon_end = epsilon_end
 
+    def setup(
+        self, supernet: Supernet, settings: SearchSettings, penalties: Iterable[Penalty] = ()
+    ) -> None:
+        """Take the network; see `Strategy.setup`."""
+        super().setup(supernet, settings, penalties)
+        masks = {kind: supernet.space.allowed(kind) for kind in supernet.space.cell_kinds}
+        # on the device once: a step waits for no copy
+        self._allowed = {
+            kind: torch.as_tensor(mask, device=supernet.progress.device)
+            for kind, mask in masks.items()
+            if not mask.all()
+        }
+
+    def _open(self, kind: str, delta_EK: Tensor) -> Tensor:
+        """`delta_EK` where the edge may choose, 0 elsewhere."""
+        allowed_EK = self._allowed.get(kind)
+        return delta_EK if allowed_EK is None else delta_EK * allowed_EK
+
     def epsilon(self) -> Tensor:
         """The present size of the perturbation, on the device."""
         return self.epsilon_start + (self.epsilon_end - self.epsilon_start) * self.supernet.progress
@@ -49,7 +69,9 @@ class SmoothRandom(FirstOrder):
         """A draw from [-epsilon, epsilon] for each weight."""
         epsilon = self.epsilon()
         return {
-            kind: (2 * _uniform_like(weight, self.supernet.generator) - 1) * epsilon
+            kind: self._open(
+                kind, (2 * _uniform_like(weight, self.supernet.generator) - 1) * epsilon
+            )
             for kind, weight in weights.items()
         }
 
@@ -89,7 +111,8 @@ class SmoothAdversarial(SmoothRandom):
                 for (kind, leaf), gradient in zip(leaves.items(), gradients, strict=True):
                     if gradient is not None:
                         moved = leaf.detach() + 2 * epsilon / self.ascent_steps * gradient.sign()
-                        delta[kind] = torch.minimum(torch.maximum(moved, -epsilon), epsilon)
+                        clipped = torch.minimum(torch.maximum(moved, -epsilon), epsilon)
+                        delta[kind] = self._open(kind, clipped)
         return perturbed(weights, delta)
 
 

@@ -119,11 +119,16 @@ def _frozen(row: Row) -> bool:
 
 
 def _at_chance(row: Row, goal: Mapping[str, Any]) -> bool:
-    """Whether a trial is hardly better than guessing, where the user said what guessing gives."""
+    """Whether a trial is hardly better than guessing, where the user said what guessing gives.
+
+    Of what is better low, such as a loss, the best is 0.
+    """
     chance, value = goal.get("chance"), row.get("values", {}).get(goal["metric"])
     if chance is None or not _number(value):
         return False
     chance = float(chance)
+    if goal.get("mode") == "min":
+        return bool(value > chance * (1.0 - _NEAR_CHANCE))
     perfect = 1.0 if chance < 1.0 else 100.0
     return bool(value < chance + _NEAR_CHANCE * (perfect - chance))
 

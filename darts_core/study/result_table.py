@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from darts_core.errors import JobError
-from darts_core.study.metric_names import ACCURACY, SAME_METRIC
+from darts_core.study.metric_names import ACCURACY, SAME_METRIC, less_is_better
 from darts_core.study.results import Goals, Row
 
 __all__ = ["result_table", "row_names"]
@@ -55,7 +55,7 @@ def result_table(
         key, mode = _sort_key(sort, goals, columns)
         lost = [r for r in table if not isinstance(r.get(key), (int, float))]
         kept = [r for r in table if isinstance(r.get(key), (int, float))]
-        kept.sort(key=lambda r: float(str(r[key])), reverse=mode == "max")
+        kept.sort(key=lambda r: float(r[key]), reverse=mode == "max")
         table = kept + lost
     return [c for c in columns if any(r[c] not in (None, "", {}) for r in table)], table
 
@@ -91,6 +91,7 @@ def _sort_key(sort: str | None, goals: Goals, columns: Sequence[str]) -> tuple[s
         return goals[0]["metric"], goals[0]["mode"]
     for candidate in (sort, *SAME_METRIC.get(sort, ())):
         if candidate in columns:
-            default = "min" if "latency" in candidate or "loss" in candidate else "max"
+            low = "latency" in candidate or less_is_better(candidate)
+            default = "min" if low else "max"
             return candidate, modes.get(candidate, default)
     raise JobError(f"There is no column {sort!r} to sort by; there are {', '.join(columns)}.")

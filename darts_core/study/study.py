@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from darts_core.credentials import keep_password
+from darts_core.credentials import keep_password, masked
 from darts_core.errors import TuneError
 from darts_core.runlog import write_json, write_yaml
 from darts_core.settings import SlurmQueue
@@ -74,8 +74,9 @@ def run_study(
         slots: how many trials the devices can run at once without sharing one; by default the visible
             GPUs, else the processors. More workers than that share the device's seconds.
         isolate: run each trial in a process of its own also with one worker.
-        warm_start: folder or storage URL of another study over the same dimensions, whose complete
-            trials are added as knowledge (they count neither as trials nor for the best).
+        warm_start: folder or storage URL of another study over the same dimensions with the same
+            objectives, whose complete trials are added as knowledge (they count neither as trials nor for
+            the best).
         on_trial: called in this process with the record of each trial that has ended.
         ray: run the trials on a Ray cluster, `workers` at a time (see `darts_core.study.ray_cluster`).
         slurm: run the workers as jobs of Slurm (see `darts_core.settings.SlurmQueue`).
@@ -169,6 +170,7 @@ def _import_trials(ledger: Ledger, source: str | Path) -> None:
     if not names:
         raise TuneError(f"There is no study in {text} to start from.")
     other = optuna.load_study(study_name=names[0], storage=storage)
+    _check_objectives(other, ledger.spec, text)
     space, count = ledger.spec.space, 0
     for trial in other.get_trials(deepcopy=False):
         fits = all(name in space for name in trial.params)
@@ -188,6 +190,22 @@ def _import_trials(ledger: Ledger, source: str | Path) -> None:
         )
         count += 1
     log.info("warm start: %d complete trials of %s added as knowledge", count, text)
+
+
+def _check_objectives(other: Any, spec: StudySpec, source: str) -> None:
+    """Refuse a study whose numbers stand for something else, or are better the other way.
+
+    Raises:
+        TuneError: its objectives are others.
+    """
+    mine = spec.identity()["objectives"]
+    theirs = (other.user_attrs.get("identity") or {}).get("objectives", mine)
+    if theirs != mine:
+        said = [", ".join(f"{name} ({goal}d)" for name, goal in one) for one in (theirs, mine)]
+        raise TuneError(
+            f"warm_start={masked(source)}: that study is judged by {said[0]}, this one by {said[1]}; name a "
+            "study of the same objectives, or leave warm_start out."
+        )
 
 
 def announce(ledger: Ledger, workers: int) -> dict[str, Any]:

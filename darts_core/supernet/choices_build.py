@@ -235,6 +235,7 @@ def _prune_markers(
 ) -> None:
     import torch_pruning as tp
 
+    held = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
     for parameter in module.parameters():
         parameter.requires_grad_(True)  # the tracer follows gradients
     graph = tp.DependencyGraph().build_dependency(module, example_inputs=sample)
@@ -245,3 +246,5 @@ def _prune_markers(
             continue  # a tied width was cut with an earlier one
         surplus = list(range(widths[path], present))
         graph.get_pruning_group(marker, cuts[type(marker)], idxs=surplus).prune()
+    for name in held:
+        module.get_parameter(name).requires_grad_(False)

@@ -7,9 +7,12 @@ from functools import cache
 import torch
 
 from darts_core.architecture import CellChoice
-from darts_core.ops import create_op
+from darts_core.ops import OPS
 
 __all__ = ["learns"]
+
+# an operation of one's own may need a multiple of some number, for its groups
+_CHANNELS = (4, 16, 64, 192)
 
 
 def learns(cell: CellChoice) -> bool:
@@ -34,6 +37,14 @@ def _on_paths(cell: CellChoice) -> set[str]:
 
 @cache
 def _trains(op: str) -> bool:
+    make = OPS[op]
     # asked in the middle of a search, whose random numbers must not depend on whether it was asked before
     with torch.random.fork_rng(devices=[]):
-        return any(True for _ in create_op(op, 4, 1, affine=False).parameters())
+        for channels in _CHANNELS:
+            try:
+                module = make(channels, 1, affine=False)
+            except Exception:
+                continue  # whatever somebody's operation raises for a width that does not fit it
+            return any(True for _ in module.parameters())
+    # a doubt needs a proof: what needs a width of its own has something to learn with it
+    return True

@@ -24,9 +24,11 @@ Leaf = tuple[int, tuple[int, int, torch.Size] | None]
 def _leaves(supernet: nn.Module) -> list[Leaf]:
     """For each parameter of the module path: the number of the present one that holds it, and where.
 
-    The place is (start, count, shape) inside a packed parameter, None for a parameter of its own.
+    The place is (start, count, shape) inside a packed parameter, None for a parameter of its own. An
+    optimizer does not hold parameters that are held fast, so they have no number.
     """
-    own = {name: number for number, (name, _) in enumerate(supernet.named_parameters())}
+    moving = (name for name, param in supernet.named_parameters() if param.requires_grad)
+    own = {name: number for number, name in enumerate(moving)}
     cells = [
         (f"{name}.", cell)
         for name, cell in supernet.named_modules()
@@ -45,7 +47,7 @@ def _leaves(supernet: nn.Module) -> list[Leaf]:
         for leaf in cell._names:
             if leaf in places:
                 leaves.append((number, (*places[leaf], cell._shapes[leaf])))
-            else:
+            elif prefix + leaf in own:
                 leaves.append((own[prefix + leaf], None))
     return leaves
 
@@ -75,7 +77,7 @@ def to_packed_order(supernet: nn.Module, state: Mapping[str, Any]) -> dict[str, 
             parts.setdefault(number, []).append((values, place))
         elif values is not None:
             packed[number] = values
-    lengths = [parameter.numel() for parameter in supernet.parameters()]
+    lengths = [param.numel() for param in supernet.parameters() if param.requires_grad]
     for number, pieces in parts.items():
         if all(values is not None for values, _ in pieces):
             packed[number] = _joined(pieces, lengths[number])

@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from darts_core.supernet.cell import SearchCell
+from darts_core.supernet.stem import FusedStem
+
 __all__ = ["frozen_statistics", "under_batch_statistics"]
 
 
@@ -34,7 +37,8 @@ def under_batch_statistics(supernet: Any, weights: Any) -> Callable[[Tensor], Te
     """A forward function in which norms use the batch's statistics; nothing in the supernet moves.
 
     For single architectures out of shared params: running statistics are of all that were trained, so that
-    under them one of them answers at random. A batch smaller than the first one is filled up with samples
+    under them one of them answers at random. What is no norm is in evaluation mode: with a user's dropout
+    chance would decide between architectures. A batch smaller than the first one is filled up with samples
     of the first, whose outputs are left out.
 
     Args:
@@ -43,6 +47,9 @@ def under_batch_statistics(supernet: Any, weights: Any) -> Callable[[Tensor], Te
     """
     first: Tensor | None = None
     frozen = frozen_statistics(supernet)
+    # packed cells and fused stems do the work of the norms inside them
+    norms = (nn.modules.batchnorm._BatchNorm, SearchCell, FusedStem)
+    others = [module for module in supernet.modules() if not isinstance(module, norms)]
 
     @torch.no_grad()
     def forward(inputs: Tensor) -> Tensor:
@@ -53,6 +60,8 @@ def under_batch_statistics(supernet: Any, weights: Any) -> Callable[[Tensor], Te
         was_training = supernet.training
         # one sample alone has no spread
         supernet.train(len(filled) > 1)
+        for module in others:
+            module.training = False
         devices = [inputs.device] if inputs.is_cuda else []
         try:
             # operations that draw must not shift what the search draws next

@@ -97,11 +97,18 @@ def fit_to(
         ResumeError: a size is none of the network.
         RuntimeError: the parameters do not fit.
     """
+    gone = tuple(replaced or ())
     model = replace_modules(model, dict(replaced or {}))
-    _resize_attributes(source, model, dict(sizes or {}))
+    # an earlier program's file may name heads of a block that went after them
+    still = {k: v for k, v in (sizes or {}).items() if not any(_inside(str(k), at) for at in gone)}
+    _resize_attributes(source, model, still)
     reshape_like(model, state)
     model.load_state_dict(dict(state))
     return model
+
+
+def _inside(place: str, path: str) -> bool:
+    return place.startswith(f"{path}.")
 
 
 def _resize_attributes(path: str | Path, model: nn.Module, sizes: Mapping[str, Any]) -> None:

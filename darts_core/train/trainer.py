@@ -239,7 +239,14 @@ class Trainer:
 
     def _check_state(self, epoch: int) -> None:
         """The last update may have gone astray after a finite loss; it must not be saved as good."""
-        values = [v for v in self.model.state_dict().values() if v.is_floating_point()]
+        # other buffers are the user's: a causal mask is made of infinities
+        moving = [*self.model.named_parameters(), *self.model.named_buffers()]
+        values = [
+            value
+            for name, value in moving
+            if value.is_floating_point()
+            and (isinstance(value, nn.Parameter) or name.endswith(("running_mean", "running_var")))
+        ]
         bad = not bool(torch.stack([torch.isfinite(v).all() for v in values]).all())
         # running statistics are each process's own
         if self.group.agree(bad):

@@ -164,6 +164,12 @@ def _below(code: Path, boot_file: str) -> None:
         raise ConfigError(f"The boot file {boot_file[:200]!r} does not lie in {code}.")
 
 
+def _names_code(key: str, value: str) -> bool:
+    """Whether a pipeline's setting names code, itself or by way of another setting (`${weights}`)."""
+    model = key.lstrip("+~").startswith("model") and (":" in value or "$" in value)
+    return model or "_target_" in value or _PIPELINE_CODE.fullmatch(key) is not None
+
+
 def _new_version(options: WebOptions, fields: Fields) -> Order:
     parent = _version(options, fields)
     words, files = _described(fields)
@@ -177,9 +183,7 @@ def _new_version(options: WebOptions, fields: Fields) -> Order:
         words = _lines(fields.get("settings", ""), "--set")
         for word in words:
             key, _, value = word.removeprefix("--set=").partition("=")
-            if _PIPELINE_CODE.fullmatch(key) or (
-                key.lstrip("+~").startswith("model") and ":" in value
-            ):
+            if _names_code(key, value):
                 raise ConfigError(
                     f"The setting {key[:80]} names code; start that from the command line."
                 )

@@ -80,7 +80,8 @@ PRUNER_NODES: dict[str, dict[str, Any]] = {
 
 @dataclass
 class DartsSweeperConfig:
-    """Settings of a sweep; those left null are taken from the app's `tune` node where it has them.
+    """Settings of a sweep; those left null are taken from the app's `tune` node where it has them (its
+    `tune.options` included), else they are as usual: `val_accuracy`, maximized, for one.
 
     `space` adds dimensions in YAML form (conditions included) to those of the command line; it is a
     mapping, or the name of a YAML file. `tensorboard` writes the trials to its hparams page. The other
@@ -101,8 +102,8 @@ class DartsSweeperConfig:
     epochs_per_trial: Optional[int] = None
     workers: Optional[int] = None
     seed: Optional[int] = None
-    metric: str = "val_accuracy"
-    direction: str = "maximize"
+    metric: Optional[str] = None
+    direction: Optional[str] = None
     objectives: Any = None
     constraints: Any = None
     enqueue: Any = None
@@ -113,8 +114,9 @@ class DartsSweeperConfig:
     artifacts: Optional[str] = None
     space: Any = None
     folder: str = "${hydra.sweep.dir}/tune"
-    max_failure_share: float = 0.5
-    max_restarts: int = 3
+    max_failure_share: Optional[float] = None
+    max_restarts: Optional[int] = None
+    stale_seconds: Optional[float] = None
     tensorboard: bool = True
 
 

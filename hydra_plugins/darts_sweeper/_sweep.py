@@ -24,6 +24,7 @@ from darts_core.study.budget import Budget
 from darts_core.study.engines import Elsewhere, run_trials
 from darts_core.study.launch import RelaunchLimit, left, watching
 from darts_core.study.ledger import Ledger
+from darts_core.study.metric_names import less_is_better
 from darts_core.study.records import StudyResult
 from darts_core.study.resources import device_share
 from darts_core.study.space import parse_space
@@ -48,6 +49,15 @@ _BUDGET = (
     "epochs_per_trial",
 )
 _FROM_APP = (*_BUDGET[:5], "workers", "enqueue", "warm_start")
+# where neither the sweeper nor the app's node says anything
+_USUAL: Mapping[str, Any] = {
+    "metric": "val_accuracy",
+    "max_failure_share": 0.5,
+    "max_restarts": 3,
+    "stale_seconds": 60.0,
+}
+# launchers whose workers share this machine's devices; others are taken for clusters
+_LOCAL = ("BasicLauncher", "JoblibLauncher", "LocalLauncher")
 
 
 _ABSENT = object()
@@ -116,35 +126,82 @@ def _stoppable() -> Iterator[None]:
 
 
 def _settings(settings: Mapping[str, Any], config: DictConfig) -> dict[str, Any]:
-    """The sweeper's settings as plain values, with the app's `tune` node for those left null."""
+    """The sweeper's settings as plain values, with the app's `tune` node for those left null.
+
+    Raises:
+        TuneError: settings of the sweeper and of the node contradict each other, or one is not for sweeps.
+    """
     node = OmegaConf.create(dict(settings))
     plain: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
     node = OmegaConf.select(config, "tune")
-    if isinstance(node, DictConfig):
-        tune: Any = OmegaConf.to_container(node, resolve=True)
-        limited = any(plain.get(key) is not None for key in _BUDGET[:4])
-        known = {key: tune.get(key) for key in _FROM_APP if not (limited and key in _BUDGET[:4])}
-        given = {key: value for key, value in known.items() if value is not None}
-        for key, value in {**(tune.get("options") or {}), **given}.items():
-            if plain.get(key, _ABSENT) is None:
-                plain[key] = value
+    tune: Any = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else {}
+    _take_from_app(plain, tune)
     if plain.get("seed") is None:
         plain["seed"] = OmegaConf.select(config, "seed") or 0
     if plain.get("epochs_per_trial") is None:
         plain["epochs_per_trial"] = OmegaConf.select(config, "train.epochs")
     if all(plain.get(key) is None for key in _BUDGET[:4]):
         plain["trials"] = 20
+    for key, value in _USUAL.items():
+        if plain.get(key) is None:
+            plain[key] = value
+    if plain.get("direction") is None:
+        plain["direction"] = _usual_direction(plain)
     for kind, usual in (("sampler", "tpe"), ("pruner", "default")):
-        entry = _named(plain.get(kind) or usual)
-        # the group's own default gives way to what the app's node names
-        if entry["name"] == usual and isinstance(node, DictConfig) and node.get(kind) is not None:
-            entry = _named(tune[kind])
-        plain[kind] = {k: v for k, v in entry.items() if v is not None and k != "description"}
+        plain[kind] = _chosen(kind, plain.get(kind) or usual, tune.get(kind), usual)
     return plain
 
 
+def _take_from_app(plain: dict[str, Any], tune: Mapping[str, Any]) -> None:
+    """Fill in from the app's node what the sweeper's settings leave null."""
+    found = tune.get("options")
+    options = found if isinstance(found, Mapping) else {}
+    for name in ("ray", "slurm"):
+        if options.get(name) is not None:
+            raise TuneError(
+                f"tune.options.{name} is read by a study without the sweeper; leave it out and give "
+                f"hydra/launcher={name}, whose settings stand below hydra.launcher."
+            )
+    limited = any(plain.get(key) is not None for key in _BUDGET[:4])
+    known = {key: tune.get(key) for key in _FROM_APP if not (limited and key in _BUDGET[:4])}
+    given = {key: value for key, value in known.items() if value is not None}
+    for key, value in {**options, **given}.items():
+        if plain.get(key, _ABSENT) is None:
+            plain[key] = value
+
+
+def _usual_direction(plain: Mapping[str, Any]) -> str:
+    """Which way is better of a metric of which nobody said so."""
+    metric = str(plain["metric"])
+    if not plain.get("objectives") and less_is_better(metric):
+        raise TuneError(
+            f"The sweep is judged by {metric}, and nothing says which way is better; give "
+            "hydra.sweeper.direction=minimize (or maximize)."
+        )
+    return "maximize"
+
+
+def _chosen(kind: str, given: Any, of_app: Any, usual: str) -> dict[str, Any]:
+    """The sampler or pruner: the group's own default gives way to what the app's node names."""
+    own = _named(given)
+    if own.get("name") != usual or of_app is None:
+        return own
+    other = _named(of_app)
+    if other.get("name") == usual:
+        return {**other, **own}
+    options = [f"hydra.sweeper.{kind}.{key}" for key in own if key != "name"]
+    if options:
+        raise TuneError(
+            f"{options[0]} is an option of {usual}, but tune.{kind} names {other.get('name')}; choose it by "
+            f"hydra/sweeper/{kind}=, or leave one of the two out."
+        )
+    return other
+
+
 def _named(given: Any) -> dict[str, Any]:
-    return {"name": given} if isinstance(given, str) else dict(given)
+    """A name, or a mapping with `name` and options, as the options that are given."""
+    entry = {"name": given} if isinstance(given, str) else dict(given)
+    return {k: v for k, v in entry.items() if v is not None and k != "description"}
 
 
 def _yaml_space(given: Any) -> dict[str, Any]:
@@ -178,16 +235,29 @@ def _spec(plain: Mapping[str, Any], space: Mapping[str, Any], config: DictConfig
         for entry in plain.get("enqueue") or ()
     ]
     options = ("sampler", "pruner", "seed", "metric", "direction", "objectives", "constraints")
-    more = ("storage", "study_name", "artifacts", "max_failure_share", "max_restarts")
+    more = (
+        "storage",
+        "study_name",
+        "artifacts",
+        "max_failure_share",
+        "max_restarts",
+        "stale_seconds",
+    )
     return StudySpec.make(
         space,
         Budget(**{key: plain.get(key) for key in _BUDGET}),
         folder=Path(plain["folder"]).resolve(),
         enqueue=first,
         baseline=_defaults(space, config) if plain["defaults_first"] else None,
-        device_share=device_share(int(plain["workers"] or 1)),
+        device_share=_share(int(plain["workers"] or 1), config),
         **{key: plain[key] for key in (*options, *more)},
     )
+
+
+def _share(workers: int, config: DictConfig) -> float:
+    """The part of a device that a trial has; a cluster gives each its own processors and GPUs."""
+    local = str(config.hydra.launcher._target_).endswith(_LOCAL)
+    return device_share(workers) if local else 1.0
 
 
 def _full(name: str, space: Mapping[str, Any]) -> str:

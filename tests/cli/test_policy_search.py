@@ -78,6 +78,41 @@ def test_a_density_search_whose_own_training_spends_the_budget_says_so(
     assert "on its own trainings" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["tune.policy=gradient"], "tune.policy=gradient has no budget; give tune.epochs"),
+        (
+            ["tune.policy=density", "tune.epochs=2"],
+            "tune.epochs=2 is not read by tune.policy=density; give tune.trials",
+        ),
+        (
+            ["tune.policy=gradient", "tune.epochs=1", "tune.options.ranges={rotate: 30}"],
+            "tune.options.ranges.rotate=30 is no range",
+        ),
+        (
+            ["tune.policy=density", "tune.options.operations=[rotates]"],
+            "Did you mean 'rotate'",
+        ),
+    ],
+)
+def test_wrong_settings_are_refused_before_the_first_training(
+    settings: list[str],
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("bilevel_objective", "density_objective"):
+        monkeypatch.setattr(
+            f"darts_core.stages.policy.{name}", lambda *_, **__: pytest.fail("it trains a network")
+        )
+    assert cli.main(["tune", *quoted(TINY), *settings, f"out={tmp_path}"]) == 2
+    assert words in capsys.readouterr().err
+    # nor is anything left that the corrected command would meet
+    assert not list(tmp_path.rglob("policy"))
+
+
 def test_a_study_takes_its_budget_in_trainings(tmp_path: Path) -> None:
     budget = ["tune.trials=1", "tune.trainings=1000"]
     assert cli.main(["tune", *quoted(TINY), *budget, f"out={tmp_path}", "version=V001"]) == 0

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,9 @@ from darts_core.autosearch.boot_file import mentions
 from darts_core.autosearch.interpreter import check_interpreter, package_imports
 from darts_core.autosearch.job_yaml import parse_file
 from darts_core.autosearch.plan_files import build_plan
+from darts_core.autosearch.process import TrialProcess
 from darts_core.autosearch.request import Request, engine
+from darts_core.autosearch.spec import Limits
 from darts_core.errors import ConfigError, JobError
 
 RANGE = """
@@ -140,3 +143,18 @@ def test_a_trial_runs_where_there_is_the_standard_library_alone(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_another_interpreter_gets_this_package_and_no_other_of_this_environment(
+    tmp_path, monkeypatch
+):
+    def path_for(python):
+        made = TrialProcess({"trial_id": "t"}, tmp_path, limits=Limits(), mark="m", python=python)
+        return Path(made._environment()["PYTHONPATH"])
+
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    other = path_for(str(tmp_path / "bin/python"))
+    assert "darts_core" in {p.name for p in other.iterdir()} <= {"darts_core", "darts_kernels"}
+    assert (other / "darts_core/autosearch/trial_main.py").is_file()
+    # where the package is installed, this folder holds all packages of the environment
+    assert path_for(sys.executable) == path_for(None) != other

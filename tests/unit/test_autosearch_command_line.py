@@ -11,7 +11,9 @@ from darts_core.autosearch.command_line import parse_command
 from darts_core.autosearch.forecast import dry_run, forecast_text, trainings
 from darts_core.autosearch.job_yaml import parse_file
 from darts_core.autosearch.plan_files import build_plan
+from darts_core.autosearch.process import TrialProcess
 from darts_core.errors import ConfigError, JobError
+from darts_core.store import procs
 from darts_core.study.result_table import result_table
 
 STRICT = """
@@ -83,6 +85,14 @@ def test_templates_for_hydra_lightning_and_modules(command, words):
     assert (parsed.boot_file, parsed.module) in {
         ("train.py", ""), ("m.py", ""), ("pkg/train.py", "pkg.train"),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [("False", []), ("0", []), ("off", []), ("true", ["--amp"]), ("fast", ["--amp"])],
+)
+def test_a_flag_is_off_for_an_argument_that_says_so(value, words):
+    assert parse_command("python m.py {amp:--amp}").fill({"amp": value}) == words
 
 
 def test_a_module_is_run_as_one(shop, tmp_path):
@@ -172,6 +182,33 @@ def test_a_dry_run_takes_a_relative_interpreter(tmp_path, monkeypatch):
     assert "acc" in text
 
 
+def test_a_dry_run_takes_relative_data(tmp_path, monkeypatch):
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/m.py").write_text("import os, sys; os.stat(sys.argv[1]); print('acc=0.5')")
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path, FOUR % "template\n  command: python m.py {data_url} {lr}")
+    plan = build_plan([path], arguments={"data_url": "data"})
+    assert "acc" in dry_run(plan, {"code": "code", "data": "data"}, limit_seconds=30)
+    with pytest.raises(JobError, match="--data none does not exist"):
+        dry_run(plan, {"code": "code", "data": "none"})
+
+
+def test_a_dry_run_that_is_broken_off_leaves_no_training_behind(tmp_path, monkeypatch):
+    (tmp_path / "m.py").write_text("import time; time.sleep(60)")
+    plan = build_plan([write(tmp_path, FOUR % "template\n  command: python m.py {lr}")])
+    seen = []
+
+    def interrupted(process):
+        seen.append(procs.identity(process.pid))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrialProcess, "poll", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        dry_run(plan, {"code": str(tmp_path)})
+    assert [procs.is_alive(who) for who in seen] == [False]
+
+
 def test_the_forecast_counts_the_confirming_runs_and_tries(tmp_path):
     plan = build_plan([write(tmp_path, FOUR % "named")])
     assert trainings(plan) == (2.0, 6.0)
@@ -205,3 +242,16 @@ def test_every_row_of_the_table_has_a_name_of_its_own():
     assert [r["#"] for r in table] == ["1.0*", "1.1", "2.1", "c1*", "c2", "c3*"]
     _, table = result_table(rows[:2], [{"metric": "acc", "mode": "max"}], None)
     assert [r["#"] for r in table] == ["0*", "1"]
+
+
+def test_the_table_is_sorted_by_a_switch_and_by_any_metric_s_better_side():
+    rows = [
+        {"trial_id": t, "number": n, "step": "1", "phase": "search", "config": {"flag": bool(n % 2)},
+         "values": {"acc": 0.5}, "metrics": {"rmse": float(n)}, "state": "done"}
+        for n, t in enumerate("abcd")
+    ]  # fmt: skip
+    goals = [{"metric": "acc", "mode": "max"}]
+    _, table = result_table(rows, goals, "flag")
+    assert [r["flag"] for r in table] == [True, True, False, False]
+    _, table = result_table(rows, goals, "rmse")
+    assert [r["rmse"] for r in table] == [0.0, 1.0, 2.0, 3.0]

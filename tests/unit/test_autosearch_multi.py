@@ -3,12 +3,18 @@
 import difflib
 import json
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from autosearch_workshop import BASE
 
 from darts_core import autosearch
+from darts_core.autosearch.multi import confirm, run_plan
+from darts_core.autosearch.spec import Objective, SearchPlan
 from darts_core.errors import ConfigError, JobError
+from darts_core.study.results import best_row, read_rows, search_rows
+from darts_core.study.space import SearchDimension
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "resnet50_mnist"
 SCRIPT = """
@@ -172,3 +178,50 @@ def test_the_example_in_miniature_finds_a_smaller_network_in_one_supernet_run(tm
     own = next(r for r in rows if r.get("is_baseline"))
     assert found["additional_data"]["params"] < own["additional_data"]["params"]
     assert summary(version.path)["cost"]["search"]["trainings"] > 1
+
+
+TRADE = """
+from darts_core import autosearch
+
+def train():
+    a, b = autosearch.config["a"], autosearch.config["b"]
+    acc, latency = {(0, 0): (0.95, 10.0), (1, 0): (0.935, 5.0), (1, 1): (0.92, 3.0)}[a, b]
+    autosearch.report(acc, latency=latency)
+"""
+
+
+def test_the_trial_that_is_confirmed_is_the_one_that_is_shown(shop):
+    """Step 2 starts from an accuracy below the best of step 1, so that its own tolerance reaches lower."""
+    goals = (Objective("acc", "max", tolerance=0.02), Objective("latency", "min"))
+    steps = [
+        replace(
+            BASE, name=name, objectives=goals, baseline={name: 0},
+            dimensions=(SearchDimension(name, choices=(0, 1)),),
+        )
+        for name in ("a", "b")
+    ]  # fmt: skip
+    plan, workshop = SearchPlan(tuple(steps), "serial"), shop(TRADE)
+    best = run_plan(plan, workshop)
+    rows = search_rows(read_rows(workshop.version))
+    assert len(rows) == 3
+    assert best["config"] == best_row(rows, plan.last.goals)["config"] == {"a": 1, "b": 0}
+
+
+def test_a_confirming_run_goes_on_from_no_checkpoint_of_another_winner(shop):
+    workshop = shop(
+        """
+        import os
+        from darts_core import autosearch
+        def train():
+            kept = os.path.join(autosearch.checkpoint_dir, "x")
+            if not os.path.exists(kept):
+                with open(kept, "w") as stream:
+                    stream.write(str(autosearch.config["x"]))
+            autosearch.report(float(open(kept).read()))
+        """
+    )
+    plan = SearchPlan((replace(BASE, confirm_seeds=1),))
+    for x in (1, 2):  # the second one was found by a resumed search
+        confirm(plan, workshop, {"trial_id": f"winner{x}", "config": {"x": x}}, None)
+        (row,) = workshop.known_rows("confirm-best", "confirm")
+        assert (row["config"], row["values"]) == ({"x": x}, {"acc": x})

@@ -185,3 +185,18 @@ def test_a_script_of_the_zero_code_mode_has_its_model_file_kept(shop):
     row = one(shop(source), spec, {"x": 1})
     assert (row["state"], row["model_path"]) == ("done", None)
     assert one(shop(source), spec, {"x": 2})["model_path"] == "model.pt"
+
+
+def test_a_script_that_is_killed_from_outside_is_begun_again(shop):
+    from dataclasses import replace
+
+    source = """
+    import os, signal
+    if not os.path.exists("killed"):
+        open("killed", "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)  # as the system's out-of-memory killer does
+    print("acc=0.5")
+    """
+    metrics = ({"name": "acc", "regex": r"acc=([0-9.]+)"},)
+    row = one(shop(source), replace(BASE, metrics=metrics))
+    assert (row["state"], row["attempt"], row["values"]) == ("done", 2, {"acc": 0.5})

@@ -230,3 +230,21 @@ def test_a_trial_without_a_network_keeps_none(shop):
     workshop = shop("from darts_core import autosearch\ndef train(): autosearch.report(0.5)")
     row = one(workshop, BASE)
     assert not (workshop.version / "autosearch/trials" / row["trial_id"] / NETWORK).exists()
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_an_export_leaves_nothing_of_another_winner(tmp_path, ours):
+    best, trial = tmp_path / "best", tmp_path / "trial"
+    (best / "exported").mkdir(parents=True)
+    trial.mkdir()
+    for name in ("exported/model.pt2", NETWORK, WEIGHTS):
+        (best / name).write_text("another's")
+    if ours:  # as `jobs best --export` wrote it before the search had come to its end
+        (best / "best.json").write_text(
+            json.dumps({"best": {"trial_id": "a"}, "verdict": "better."})
+        )
+    row = {"trial_id": "b", "folder": str(trial), "config": {"x": 2}}
+    take_home(tmp_path / "V001", {"best": row, "verdict": "better."}, best)
+    left = [(best / name).exists() for name in ("exported/model.pt2", NETWORK, WEIGHTS)]
+    assert left == [not ours] * 3
+    assert json.loads((best / "config.json").read_text()) == {"x": 2}

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from darts_core.bench.models import ModelCase, SeedRun, bench_case, saved_case, train_seeds
+from darts_core.bench.models import (
+    ModelCase,
+    SeedRun,
+    bench_case,
+    saved_case,
+    saved_runs,
+    train_seeds,
+)
 from darts_core.bench.results import command_line, read_results, slug, write_results
 from darts_core.bench.runtimes import available_runtimes, check_runtimes, evaluate_prepared, prepare
 from darts_core.bench.table import markdown_table, models_table
@@ -15,6 +22,7 @@ from darts_core.bench.timed import time_models, with_times
 from darts_core.data import load_data
 from darts_core.errors import ConfigError, ExportError, ResumeError
 from darts_core.report.rows import Latency, ModelRow
+from darts_core.runlog import write_json, write_yaml
 from darts_core.train import TrainConfig, baseline, evaluate, load_model
 
 CPU = torch.device("cpu")
@@ -171,6 +179,27 @@ def test_trained_files_are_taken_as_they_are(
     assert saved_case(runs[1].path).trained == (runs[1].path,)
     with pytest.raises(ConfigError, match=r"neither a saved model nor a folder"):
         saved_case(tmp_path)
+
+
+def test_what_a_stage_found_counts_for_its_own_data_alone(
+    bundle: Any, runs: list[SeedRun], tmp_path: Path
+) -> None:
+    shutil.copy(runs[0].path, tmp_path / "model.pt")
+    own = {"name": "digits", "limit": 400, "test_limit": 100}
+    write_yaml(tmp_path / "config.yaml", {"data": own, "seed": 5})
+    write_json(tmp_path / "result.json", {"test_accuracy": 0.125, "seed": 5, "device_seconds": 2.0})
+
+    def found(data: Any) -> SeedRun:
+        (run,) = saved_runs(saved_case(tmp_path), bundle, device=CPU, data=data)
+        return run
+
+    assert (found(own).test, found(own).seed) == (0.125, 5)
+    assert found({**own, "seed": 0, "path": None}).test == 0.125  # the defaults, which it lacks
+    for other in ({**own, "limit": 300}, {"name": "mnist"}, None):
+        assert found(other).test == runs[0].test
+        assert (found(other).seed, found(other).device_seconds) == (5, 2.0)
+    (tmp_path / "config.yaml").write_text("data: [")
+    assert found(own).test == runs[0].test
 
 
 def test_mistakes_end_in_sentences(

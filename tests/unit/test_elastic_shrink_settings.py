@@ -23,7 +23,7 @@ from darts_core.models.baselines import baseline
 from darts_core.prune.finetune import fine_tune
 from darts_core.settings import Export, Shrink, ShrinkOptions, Train
 from darts_core.stages.schema import ShrinkStage
-from darts_core.stages.shrink import _check, _say_left_out, shrink
+from darts_core.stages.shrink import _say_left_out, check_shrink, shrink
 from darts_core.tasks import Classification
 from darts_core.train import load_model, save_model
 
@@ -68,8 +68,10 @@ def test_a_wrong_setting_ends_it_before_anything_is_read_or_written(
 
 
 def test_formats_of_an_export_that_is_not_asked_for_are_nobody_s_business():
-    _check(ShrinkStage(shrink=Shrink(export=False), export=Export(formats=["onxx"]), device="cpu"))
-    _check(ShrinkStage(shrink=Shrink(pick="2.5 ms", budgets=["30%", "1ms"]), device="cpu"))
+    check_shrink(
+        ShrinkStage(shrink=Shrink(export=False), export=Export(formats=["onxx"]), device="cpu")
+    )
+    check_shrink(ShrinkStage(shrink=Shrink(pick="2.5 ms", budgets=["30%", "1ms"]), device="cpu"))
 
 
 class _Unasked(Classification):

@@ -240,3 +240,21 @@ def test_asking_whether_a_cell_learns_draws_no_random_number():
     before = torch.get_rng_state()
     assert _trains("nor_conv_3x3")
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_operation_that_needs_more_channels_is_asked_with_more(monkeypatch):
+    from darts_core.ops import OPS
+    from darts_core.registry import Entry
+    from darts_core.supernet.learns import _trains
+
+    def grouped(channels, stride, *, affine):
+        return torch.nn.Conv2d(channels, channels, 3, stride, 1, groups=8)
+
+    def picky(channels, stride, *, affine):
+        raise ValueError("24 channels or none")
+
+    for name, make in (("grouped_of_a_test", grouped), ("picky_of_a_test", picky)):
+        monkeypatch.setitem(OPS._entries, name, Entry(name, make, "of a test"))
+        assert _trains(name)
+    with pytest.raises(ConfigError, match="no_such_of_a_test"):
+        _trains("no_such_of_a_test")

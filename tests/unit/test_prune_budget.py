@@ -1,16 +1,19 @@
 """Pruning to a budget: kept, resumed, refused and told; saved networks rebuilt."""
 
+import time
+
 import pytest
 import torch
 from prune_cases import Data, by_macs, count_costs, darts, settled
 from torch import nn
 
 from darts_core.architecture import Architecture
-from darts_core.errors import LatencyError, PruneError
+from darts_core.errors import ConfigError, LatencyError, PruneError
 from darts_core.latency import Timing
 from darts_core.models.baselines import baseline
 from darts_core.prune import prune_to_budget
-from darts_core.prune.budget import budget_ms
+from darts_core.prune.budget import budget_ms, check_budget
+from darts_core.prune.store import Store
 from darts_core.train import TrainConfig, load_model
 
 
@@ -123,6 +126,57 @@ def test_budgets_as_people_write_them():
     for wrong in ("fast", "-3", "0", "50 seconds"):
         with pytest.raises(PruneError, match="budget"):
             budget_ms(wrong, before, timer)
+
+
+def test_a_budget_is_read_before_there_is_a_network():
+    for right in ("50%", "3.5", "2.5 ms", "as fast as resnet18", "as fast as dscnn:8"):
+        check_budget(right)
+    for wrong in ("fast", "-3", "0%", "50 seconds"):
+        with pytest.raises(PruneError, match="budget"):
+            check_budget(wrong)
+    with pytest.raises(ConfigError, match="resnet8"):
+        check_budget("as fast as resnet7")
+
+
+def test_a_rival_that_reads_something_else_is_no_budget():
+    class Series(Data):
+        kind = "series"
+
+    before = Timing(10.0, 9.0, 11.0, 5, "card")
+    with pytest.raises(PruneError, match="resnet8 reads image, the data hold series"):
+        budget_ms("as fast as resnet8", before, lambda _: pytest.fail("timed"), Series())
+
+
+def test_what_was_spent_before_an_interruption_counts(tmp_path):
+    model = darts()
+    meta = {
+        "architecture": Architecture.named("DARTS_V2").to_dict(),
+        "build": {"channels": 4, "layers": 3, "num_classes": 3},
+    }
+    options = {"budget": "40%", "batch": 2, "timer": by_macs, "folder": tmp_path, "meta": meta,
+               "structure": False}  # fmt: skip
+    first = []
+
+    def killed(network, part, parts):
+        if part == 1:
+            raise KeyboardInterrupt
+        time.sleep(0.2)
+        first.append(time.perf_counter())
+
+    began = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        prune_to_budget(model, Data(), tune=killed, **options)
+    began_again = time.perf_counter()
+    result = prune_to_budget(model, Data(), tune=lambda *_: None, **options)
+    second = time.perf_counter() - began_again
+    assert first[0] - began >= 0.2
+    assert result.spent_seconds >= first[0] - began
+    assert result.spent_seconds <= began_again - began + second
+    kept = Store(tmp_path, meta).finished(torch.device("cpu"))
+    assert kept.report() == result.report()
+    x = Data().x[:4]
+    torch.testing.assert_close(kept.model(x), result.model(x))
+    assert Store(tmp_path / "elsewhere", meta).finished(torch.device("cpu")) is None
 
 
 def test_disturbed_times_are_scaled_by_the_unpruned_network():

@@ -11,11 +11,13 @@ from torch import nn
 
 from darts_core.errors import ExportError
 from darts_core.export.fold import trace
+from darts_core.latency import Timing
 from darts_core.latency.deployed import onnx_bytes
-from darts_core.prune import prune_to_budget
+from darts_core.prune import PruneResult, prune_to_budget
 from darts_core.prune.groups import channels_to_remove, find_groups
 from darts_core.prune.heads import groups_of_heads, open_attentions, remove
 from darts_core.prune.importance import channel_importance
+from darts_core.prune.store import Store
 from darts_core.prune.structure import find_cuts
 from darts_core.supernet.open_attention import OpenMultihead, opened
 from darts_core.train.save import load_model, replace_modules, reshape_like
@@ -208,6 +210,27 @@ def test_a_budget_is_met_by_heads_and_the_network_is_built_again(tmp_path, monke
     again, _ = load_model(tmp_path / "model.pt")
     x = torch.randn(2, *SHAPE)
     torch.testing.assert_close(again(x), found.model(x))
+
+
+def test_a_block_that_goes_after_its_heads_leaves_a_network_that_can_be_loaded(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("darts_core.models.named.is_trusted", lambda module: True)
+    torch.manual_seed(0)
+    model = make_fused().eval()
+    groups = groups_of_heads(model, SHAPE)
+    remove(model, SHAPE, groups, {group.root: [0, 2] for group in groups})
+    sizes = {f"{at}.{name}": 2 * unit for g in groups for at, name, unit in g.attributes}
+    replaced = {"blocks.1": "skip_connect"}
+    replace_modules(model, replaced)
+    ms = Timing(1.0, 1.0, 1.0, 5, "a clock in the tests")
+    found = PruneResult(model, ms, ms, 1.0, replaced=replaced, sizes=sizes)
+    Store(tmp_path, {"model": {"name": f"{__name__}:make_fused", "arguments": {}}}).finish(found)
+    again, meta = load_model(tmp_path / "model.pt")
+    x = torch.randn(2, *SHAPE)
+    torch.testing.assert_close(again(x), model(x))
+    assert meta["sizes"] == {at: size for at, size in sizes.items() if at.startswith("blocks.0.")}
+    assert meta["sizes"]
 
 
 def make_fused():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ import pytest
 import torch
 
 from darts_core.commands.compose import compose, session
-from darts_core.errors import ConfigError, PruneError
-from darts_core.prune import find_groups, remove_channels
+from darts_core.errors import ConfigError, DartsError, PruneError
+from darts_core.latency import Timing
+from darts_core.prune import PruneResult, find_groups, remove_channels
+from darts_core.prune.store import Store
 from darts_core.report.read import read_version
 from darts_core.report.reduced import Reduced, read_reduced, write_reduced
 from darts_core.report.results import headline
 from darts_core.runlog import config_hash, write_json
+from darts_core.stages import prune as prune_stage
 from darts_core.stages import reduce, run
 from darts_core.stages.inputs import describe_network, find_device, find_network, load_bundle
 from darts_core.stages.models import entries_of
@@ -95,6 +99,42 @@ def test_a_ruined_network_is_not_shipped_and_the_headline_says_why(
     assert "90.0 % test accuracy" in headline(version, [])[0]
     # what pruning took is part of the price all the same
     assert found["costs"]["prune"] == 1.0
+
+
+def test_of_an_error_rate_what_is_added_is_lost() -> None:
+    rate = {"name": "error_rate", "direction": "minimize", "share": True}
+    few, many = ({"val_error_rate": value, "metric": rate} for value in (0.1, 0.6))
+    lost = reduce.what_it_lost(few, many, "prune", 0.1)
+    assert lost == "prune added 50.0 points to val error_rate"
+    assert reduce.what_it_lost(many, few, "prune", 0.1) == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (["reduce=shrink", "shrink.pick=half"], "The budget 'half' is not understood"),
+        (["reduce=shrink", "shrink.budgets=[50%,fast]"], "The budget 'fast' is not understood"),
+        (["prune.budget=fast"], "The budget 'fast' is not understood"),
+        (["export.formats=[onxx]"], "Unknown export format 'onxx'"),
+        (["tune.policy=gradient"], r"searches an augmentation policy.*augment=found"),
+    ],
+)
+def test_what_a_later_stage_would_refuse_ends_it_before_the_search(
+    tmp_path: Path, told: Calls, words: list[str], match: str
+) -> None:
+    with pytest.raises(DartsError, match=match):
+        run.run(pipeline(*words), tmp_path)
+    assert not told
+
+
+def test_a_study_of_what_no_training_has_ends_it_before_the_search(
+    tmp_path: Path, told: Calls
+) -> None:
+    config = pipeline()
+    space = {"learnin_rate": {"low": 0.1, "high": 0.2}}
+    with pytest.raises(ConfigError, match=r"setting in tune\.space 'learnin_rate'"):
+        run.run(replace(config, tune=replace(config.tune, space=space)), tmp_path)
+    assert not told
 
 
 def test_how_much_may_be_lost_is_a_setting(tmp_path: Path, told: Calls) -> None:
@@ -219,3 +259,38 @@ def test_a_saved_network_of_other_inputs_is_refused(narrow: Path) -> None:
     bundle = load_bundle(config, find_device("cpu"))
     with pytest.raises(ConfigError, match=r"takes samples of shape|was trained for"):
         find_network(config, narrow.parent.parent, bundle)
+
+
+def test_a_pruning_that_was_stopped_while_it_was_tested_is_not_done_again(
+    narrow: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with session():
+        config = compose(
+            "prune",
+            ["data=digits", "data.limit=200", "data.test_limit=50", "device=cpu", "logger=none",
+             f"model={narrow}"],
+        )  # fmt: skip
+    pruned: list[Path] = []
+
+    def prune_to_budget(
+        model: Any, bundle: Any, *, folder: Path, meta: Any, **_: Any
+    ) -> PruneResult:
+        pruned.append(folder)
+        ms = Timing(2.0, 2.0, 2.0, 5, "a clock in the tests")
+        found = PruneResult(model, ms, ms.scaled(0.5), 1.0, device_seconds=3.0)
+        Store(folder, meta).finish(found)
+        return found
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prune_stage, "prune_to_budget", prune_to_budget)
+    folder = narrow.parents[2] / "V002" / "prune"
+    with monkeypatch.context() as patch:
+        patch.setattr(prune_stage, "evaluate", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            prune_stage.prune(config, folder)
+    result = prune_stage.prune(config, folder)
+    assert pruned == [folder]
+    assert (result["speedup"], result["fine_tuning_seconds"]) == (2.0, 3.0)
+    assert result["device_seconds"] < 3.0  # of the stand-in itself, which took no time

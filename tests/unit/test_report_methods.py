@@ -116,3 +116,21 @@ def test_a_metric_that_is_better_low_says_so(multirun):
     assert (
         (multirun / "methods.md").read_text().splitlines()[-1].startswith("val_perplexity. Lower")
     )
+
+
+def test_the_seconds_of_a_training_add_up_over_its_epochs(tmp_path):
+    """Its rows hold those of each epoch; the rows of a search hold all so far."""
+    version = tmp_path / "job" / "V001"
+    for number, layers in enumerate((2, 3)):
+        folder = version / str(number) / "train"
+        folder.mkdir(parents=True)
+        words = ["data=digits", f"train.layers={layers}"]
+        (folder.parent / "overrides.yaml").write_text(yaml.safe_dump(words))
+        rows = [
+            {"epoch": e, "seconds": 3.0, "train_accuracy": 0.2, "val_accuracy": 0.2 + 0.1 * e}
+            for e in range(3)
+        ]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (folder / "result.json").write_text(json.dumps({"schema_version": 1, "val_accuracy": 0.4}))
+    page = write_multirun_report(version).read_text()
+    assert "train.layers=2: 40 % at 9" in page

@@ -228,3 +228,20 @@ def test_a_training_that_was_ended_early_says_why(tmp_path):
     path.write_text(json.dumps({**result, "stopped": "mine: enough"}), encoding="utf-8")
     note = train_section(read_version(tmp_path)).note
     assert note.endswith("It ended after 4 epochs: mine: enough.")
+
+
+def test_the_command_that_does_it_again_names_the_function_and_the_cluster(searched):
+    record = searched.record()
+    given = record["commands"]["autosearch"]["request"]
+    given |= {"code": "mine", "entry": "train", "slurm": None}
+    path = searched.path / "version.json"
+    path.write_text(json.dumps(record), encoding="utf-8")
+    usual = content_of(searched.path).sections[-1].body
+    assert "--code" in usual
+    assert "--entry" not in usual
+    assert "--slurm" not in usual
+    given |= {"entry": "fit", "slurm": {"gpus": 1}}
+    path.write_text(json.dumps(record), encoding="utf-8")
+    again = content_of(searched.path).sections[-1].body
+    assert "--entry fit" in again
+    assert "--slurm &#39;{&#34;gpus&#34;: 1}&#39;" in again

@@ -1,6 +1,7 @@
 """The search loop: resume, guards, NaN, and the split discipline."""
 
 import copy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -188,3 +189,19 @@ def test_alpha_rests_during_its_warm_up(digits: DataBundle) -> None:
     result = search(net, FirstOrder(), digits, config)
     assert all(torch.equal(net.named_alphas()[name], value) for name, value in before.items())
     assert result.history[0]["alpha_loss"] is None
+
+
+def test_a_search_whose_time_was_up_ends_there_when_it_is_called_again(
+    digits: DataBundle, tmp_path: Path
+) -> None:
+    """As after a kill while its finalists were trained."""
+    path = tmp_path / "checkpoint.pt"
+    config = SearchConfig(epochs=3, batch_size=16, max_minutes=1e-9)
+    first = search(small_net(digits), FirstOrder(), digits, config, checkpoint=path)
+    assert first.stopped == "search.max_minutes=1e-09 used up"
+    again = search(small_net(digits), FirstOrder(), digits, config, checkpoint=path)
+    assert len(first.history) == len(again.history) == 1
+    assert (again.stopped, again.architecture) == (first.stopped, first.architecture)
+    more = replace(config, max_minutes=None)
+    longer = search(small_net(digits), FirstOrder(), digits, more, checkpoint=path)
+    assert (len(longer.history), longer.stopped) == (3, None)

@@ -98,6 +98,21 @@ def test_rivals_are_tuned_over_as_many_trials_or_for_as_long(
     assert trained[2] == tmp_path / "rivals" / "drawn" / "train"
 
 
+def test_at_equal_cost_a_rival_s_study_has_no_other_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(rivals, "tune", lambda config, _: given.append(config.tune) or {"best": {}})
+    monkeypatch.setattr(rivals, "train", lambda *_: {})
+    config = pipeline(
+        "bench.equal_cost=true", "tune.trials=null", "tune.trainings=2", "tune.epochs=9"
+    )
+    rivals.train_like_the_network(config, "resnet8", tmp_path, seconds=12.5)
+    (study,) = given
+    assert study.device_seconds == 12.5
+    assert (study.trials, study.trainings, study.epochs) == (None, None, None)
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [("0", "is no width"), ("9999", "is no width"), ("4,04", "twice"), ("nowhere.yaml", "no such file"),
@@ -127,3 +142,22 @@ def test_a_baseline_that_reads_something_else_is_refused(tmp_path: Path) -> None
         ConfigError, match=r"resnet8 reads image.*read series; leave it out for dscnn"
     ):
         check_rivals(pipeline("space=conv1d", "bench.baseline=resnet8"), tmp_path)
+
+
+def test_a_rival_that_reads_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"names resnet14, which reads image.*conv1d read series"):
+        check_rivals(pipeline("space=conv1d", "bench.rivals=[4,resnet14]"), tmp_path)
+    check_rivals(pipeline("space=conv1d", "bench.rivals=[4,dscnn]"), tmp_path)
+
+
+@pytest.mark.parametrize("words", [("latency.share=0.5",), ("latency.baseline_ms=3",)])
+def test_a_network_that_reads_something_else_than_the_data_is_not_timed(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    with session():
+        config = compose("search", ["space=conv1d", *words])
+    with pytest.raises(
+        ConfigError, match=r"resnet8 reads image, the data hold series.*latency\.baseline=dscnn"
+    ):
+        aim.with_budget(config, (1, 40), 4, CPU, tmp_path)
+    assert not (tmp_path / "budget.json").exists()

@@ -70,6 +70,22 @@ def test_perturbation_selection_also_keeps_the_edges_that_are_needed():
             assert {net.space.edges[e] for e in best} == {edge for edge in kept if edge[1] == node}
 
 
+def test_no_edge_is_lost_to_none_where_nothing_is_missed():
+    """A metric that does not fall whatever is removed, as where every answer is right already."""
+    net = supernet("darts", layers=3, ops=["none", "skip_connect", "nor_conv_1x1"])
+    strategy = ready(PerturbationSelection(warmup_share=0.0), net)
+    known_evaluator(strategy, lambda w: 1.0)
+    strategy.start_epoch(0, 1)
+    for kind in net.space.cell_kinds:
+        assert all(net.space.ops[k] != "none" for k in strategy.chosen[kind])
+        projected = strategy.projected(net.mixing_weights())[kind]
+        kept = {(s, t): op for s, t, op in strategy.architecture().cell(kind).edges}
+        # what is trained on is what is returned
+        for row, edge in zip(projected, net.space.edges, strict=True):
+            trained = [net.space.ops[k] for k in row.nonzero().flatten().tolist()]
+            assert trained == ([kept[edge]] if edge in kept else [])
+
+
 def test_what_is_left_is_measured_with_the_statistics_of_the_batch():
     net = supernet()
     strategy = ready(PerturbationSelection(), net)

@@ -100,6 +100,16 @@ def test_adversarial_weights_are_worse_than_random_ones():
         assert float(strategy.loss(data, worst)[0]) > max(random)
 
 
+@pytest.mark.parametrize("make", [SmoothRandom, SmoothAdversarial])
+def test_smoothing_gives_no_weight_to_what_an_edge_may_not_choose(make):
+    net = supernet("s1", layers=3)
+    found = ready(make(0.3, 0.3), net).params_weights(batch())
+    for kind in net.space.cell_kinds:
+        allowed = torch.as_tensor(net.space.allowed(kind))
+        assert (found[kind][~allowed] == 0).all()
+        torch.testing.assert_close(found[kind].sum(1), torch.ones(14, dtype=torch.float64))
+
+
 # DARTS-
 
 
@@ -220,6 +230,28 @@ def test_operations_below_the_threshold_are_frozen_and_the_others_move_on():
     again.alpha_step(batch(0), batch(1))
     other.alpha_step(batch(0), batch(1))
     torch.testing.assert_close(other.supernet.alphas()[0], again.supernet.alphas()[0])
+
+
+def test_what_was_not_drawn_says_nothing_of_its_gradients():
+    strategy = ready(OperationEarlyStopping(threshold=0.6, interval=2), supernet())
+
+    def gradients(signs):
+        found = [torch.zeros_like(param) for param in strategy.params]
+        for number, sign in signs.items():
+            for i, span in strategy.groups[number]:
+                found[i].view(-1)[span] = sign
+        return found
+
+    # two operations are drawn in every second step, with a cosine of 1 and one of -1; the others never
+    for drawn in ({0: 1.0, 1: -1.0}, {}, {0: 1.0, 1: -1.0}, {}):
+        strategy._alpha_side = list(gradients(drawn))
+        strategy.apply_params(gradients(dict.fromkeys(drawn, 1.0)))
+    assert strategy.frozen.nonzero().flatten().tolist() == [1]
+    # a checkpoint of a version that counted steps alone
+    known = {**strategy.state_dict(), "counted": 1}
+    del known["measured"]
+    strategy.load_state_dict(known)
+    assert (strategy.measured == 1).all()
 
 
 # mixed precision

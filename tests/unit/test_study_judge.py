@@ -103,6 +103,15 @@ def test_an_accuracy_at_the_level_of_chance_is_no_success(chance, value, doubted
     assert ("level of chance" in doubts([best], best, goals)) == doubted
 
 
+@pytest.mark.parametrize(
+    ("value", "doubted"), [(2.4, True), (2.2, True), (1.5, False), (0.0, False)]
+)
+def test_a_loss_at_the_level_of_chance_is_no_success(value, doubted):
+    goals = [{**GOALS[0], "mode": "min", "chance": 2.3}]
+    best = row("a", value)
+    assert ("level of chance" in doubts([best], best, goals)) == doubted
+
+
 def test_a_running_trial_shows_its_values_iterations_and_time_left(tmp_path):
     folder = tmp_path / "autosearch" / "trials" / "abcd1234"
     folder.mkdir(parents=True)

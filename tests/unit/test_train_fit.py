@@ -207,6 +207,15 @@ def test_an_update_to_infinity_is_not_saved_as_good(tmp_path):
     assert torch.load(path, weights_only=True)["epoch"] == 1
 
 
+def test_a_mask_of_infinities_is_no_divergence():
+    model = make()
+    model.register_buffer("mask", torch.triu(torch.full((3, 3), -torch.inf), 1))
+    fit(model, TinyBundle(), config(epochs=1))
+    model.register_buffer("running_mean", torch.tensor([torch.inf]))
+    with pytest.raises(NonFiniteLossError, match="NaN or infinite by"):
+        fit(model, TinyBundle(), config(epochs=1))
+
+
 def test_lack_of_memory_states_the_largest_batch_that_fits():
     class Hungry(TinyNet):
         def forward(self, x):

@@ -247,7 +247,8 @@ def test_settings_of_a_pipeline_that_name_code_are_refused(root):
     ):
         pass
     for setting in ("plugins=[evil]", "+plugins=[evil]", "model=evil:main", "search.x._target_=os.system",
-                    "hydra.run.dir=/tmp", "hydra/launcher=x"):  # fmt: skip
+                    "hydra.run.dir=/tmp", "hydra/launcher=x", "weights=evil:main\nmodel=${weights}",
+                    "strategy={_target_: os.system}"):  # fmt: skip
         with pytest.raises(ConfigError, match="names code"):
             order(options(root), "new-version", {"job": "pipe", "settings": setting})
     assert (

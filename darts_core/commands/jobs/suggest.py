@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from darts_core.autosearch.metrics_yaml import smaller_is_better
 from darts_core.autosearch.terminal import Terminal
 from darts_core.errors import JobError
 from darts_core.reading import MAX_LINES, read_bytes
@@ -45,20 +46,6 @@ _PROSE = {
     "for",
 }
 _COUNTERS = ("epoch", "step", "iter", "iteration", "batch", "trial", "line", "rank", "seed", "eta")
-_SMALLER = (
-    "loss",
-    "err",
-    "error",
-    "time",
-    "latency",
-    "inference",
-    "ms",
-    "perplexity",
-    "ppl",
-    "mae",
-    "mse",
-    "rmse",
-)
 
 
 @dataclass(frozen=True)
@@ -122,7 +109,7 @@ def suggest(lines: Iterable[str]) -> list[Suggestion]:
         regex = _pattern(words, separator, found)
         values = _values(re.compile(regex), kept)
         if values and re.match(r"[A-Za-z_]", name):
-            mode = "min" if set(_parts(name)) & set(_SMALLER) else "max"
+            mode = "min" if smaller_is_better(name) else "max"
             result.append(Suggestion(name, regex, mode, len(values), values[0], values[-1]))
     return sorted(result, key=lambda item: -item.lines)
 

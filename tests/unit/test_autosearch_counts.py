@@ -1,0 +1,88 @@
+"""What a job file or the command line says counts, or is refused: nothing is passed over in silence."""
+
+import pytest
+
+from darts_core.autosearch.forecast import plan_notes
+from darts_core.autosearch.job_yaml import parse_file
+from darts_core.autosearch.plan_files import build_plan
+from darts_core.errors import ConfigError
+
+
+def write(tmp_path, text):
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("search_algorithm: {type: random_search, mode: min, objectives: [{metric: loss}]}",
+         r"search_algorithm\.mode = 'min': objectives are given too"),
+        ("search_algorithm: {type: random_search, reward_attr: a, objectives: [{metric: b}]}",
+         r"reward_attr = 'a': objectives are given too"),
+        ("algorithm: {type: random_search, mode: min}", r"algorithm\.mode = 'min'.*as objectives"),
+        ("algorithm: {type: random_search, num_samples: 40}", "num_samples = 40.*as trials"),
+    ],
+)  # fmt: skip
+def test_a_field_that_would_not_count_is_refused(tmp_path, text, words):
+    four = "search_space: [{type: discrete_param, name: lr, values: [1, 2]}]\n"
+    native = "space: {lr: {choices: [1, 2]}}\n"
+    path = write(tmp_path, (four if text.startswith("search") else native) + text)
+    with pytest.raises(ConfigError, match=words):
+        parse_file(path)
+
+
+def test_a_loss_that_is_to_grow_is_noted(tmp_path):
+    text = (
+        "search_space: [{type: discrete_param, name: lr, values: [1, 2], default: 1}]\n"
+        "search_algorithm: {type: random_search, reward_attr: val_loss}\n"
+    )
+    (note,) = plan_notes(build_plan([write(tmp_path, text)]), ["cpu"])
+    assert "larger values of 'val_loss' count as the better ones" in note
+    assert "set mode: min" in note
+    less = text.replace("reward_attr: val_loss", "reward_attr: val_loss, mode: min")
+    gloss = text.replace("val_loss", "glossiness")
+    for other in (less, gloss):
+        assert plan_notes(build_plan([write(tmp_path, other)]), ["cpu"]) == []
+
+
+def _setting(tmp_path, fields):
+    text = f"search_space: [{{type: continuous_param, name: a, {fields}}}]\n"
+    tail = "search_algorithm: {type: random_search, reward_attr: acc}\n"
+    return parse_file(write(tmp_path, text + tail)).dimensions[0]
+
+
+def test_log_and_integer_hold_for_points_and_exponents_too(tmp_path):
+    choices = _setting(tmp_path, "start: 0.001, stop: 1, num: 4, log: true").choices
+    assert choices == pytest.approx((0.001, 0.01, 0.1, 1.0))
+    channels = _setting(tmp_path, "start: 3, stop: 5, num: 3, base: 2, integer: true").choices
+    assert channels == (8, 16, 32)
+    assert {type(value) for value in channels} == {int}
+    range_ = _setting(tmp_path, "start: 3, stop: 5, base: 2, integer: true")
+    assert (range_.low, range_.high, range_.log, range_.integer) == (8, 32, True, True)
+    for fields, words in (
+        ("start: 0, stop: 1, num: 4, log: true", "must lie above 0"),
+        ("start: 1, stop: 2, num: 3, integer: true", "points are fractions"),
+        ("start: -1, stop: 2, base: 2, integer: true", "bounds are fractions"),
+        ("start: 1, stop: 1, num: 3", "are equal"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            _setting(tmp_path, fields)
+    native = "space: {a: {low: 1, high: 9, step: 2, log: true}}\n"
+    with pytest.raises(ConfigError, match="steps are even"):
+        parse_file(write(tmp_path, native))
+
+
+def test_an_own_value_on_the_command_line_counts_before_the_file(tmp_path):
+    text = (
+        "search_space: [{type: continuous_param, name: wd, start: 0.001, stop: 0.1, default: 0.01}]\n"
+        "search_algorithm: {type: random_search, reward_attr: acc}\n"
+    )
+    path = write(tmp_path, text)
+    assert build_plan([path]).steps[0].baseline == {"wd": 0.01}
+    plan = build_plan([path], arguments={"wd": "0.05"})
+    assert plan.steps[0].baseline_configuration()["wd"] == 0.05
+    # a field that was set is the more explicit one
+    told = build_plan([path], arguments={"wd": "0.05"}, settings={"general.baseline.wd": 0.02})
+    assert told.steps[0].baseline["wd"] == 0.02

@@ -1,0 +1,136 @@
+"""Lists and pages of metrics that are better low or no share; which stage stands for a version; time left."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import report_fixture as fixture
+
+from darts_core.metric import Metric
+from darts_core.report.elements import best_element
+from darts_core.report.job_summary import summarize
+from darts_core.report.progress import progress
+from darts_core.report.read import VersionRun, read_stage
+from darts_core.report.results import tiles
+from darts_core.report.rows import Latency, ModelRow
+from darts_core.report.seeds import seeds_content, seeds_summary
+from darts_core.report.verdict import standing
+from darts_core.runlog import read_json, write_json, write_yaml
+from darts_core.store.jobs import Store
+from darts_core.store.record import new_record
+from darts_core.tasks import TASKS
+
+PERPLEXITY = Metric("perplexity", "minimize")
+
+
+@pytest.fixture
+def version(tmp_path):
+    """A pipeline's version in which nothing has run yet."""
+    store = Store(tmp_path / "runs")
+    store.create_job("pipe", kind="pipeline")
+    with store.new_version("pipe", new_record("pipeline", commands={})):
+        pass
+    return store.version("pipe")
+
+
+def logged(folder, name, values):
+    """A stage that has logged these values of a metric and has not finished."""
+    rows = [
+        {"epoch": n, "loss": 1.0, f"train_{name}": value, f"val_{name}": value}
+        for n, value in enumerate(values)
+    ]
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def measured(name, kind, values, ms):
+    return ModelRow(
+        name, kind, accuracies=values, latency={1: Latency(ms)}, baseline=kind == "baseline",
+        metric=PERPLEXITY,
+    )  # fmt: skip
+
+
+def test_the_training_after_a_study_stands_for_the_version(version):
+    fixture.make_search(version.path / "search", epochs=2)
+    fixture.make_tune(version.path / "tune", trials=8)
+    fixture.make_train(version.path / "train", epochs=2, test=0.95)
+    # as the stage writes it: what the best trial had, after few epochs
+    path = version.path / "tune" / "result.json"
+    write_json(path, {**read_json(path), "val_accuracy": 0.5})
+    found = summarize(version)
+    assert (found["metric"], found["best"]) == ("test_accuracy", 0.95)
+    assert seeds_summary([version.path])["val_accuracy"]["mean"] == pytest.approx(0.979)
+
+
+def test_an_element_is_chosen_by_its_network_and_not_by_its_study(tmp_path):
+    for place, tuned, trained in (("0", 0.9, 0.7), ("1", 0.6, 0.8)):
+        for stage, value in (("tune", tuned), ("train", trained)):
+            write_json(tmp_path / place / stage / "result.json", {"val_accuracy": value})
+    assert best_element(tmp_path) == tmp_path / "1"
+
+
+@pytest.mark.parametrize("task", ["classification", "multi_label", "next_token", "regression"])
+def test_a_stage_that_has_not_finished_knows_the_metric_of_its_task(tmp_path, task):
+    metric = TASKS[task].metric
+    logged(tmp_path / "train", metric.name, (0.5,))
+    assert read_stage(tmp_path / "train").metric == metric
+
+
+@pytest.mark.parametrize(
+    ("name", "direction"),
+    [("word_error_rate", "minimize"), ("rmse", "minimize"), ("f1", "maximize")],
+)
+def test_of_somebody_elses_task_the_name_tells_the_better_side(tmp_path, name, direction):
+    logged(tmp_path / "train", name, (0.5,))
+    assert read_stage(tmp_path / "train").metric == Metric(name, direction)
+
+
+def test_the_best_so_far_of_a_running_training_is_the_lowest_perplexity(version):
+    logged(version.path / "train", "perplexity", (50.0, 12.0, 20.0))
+    found = summarize(version)
+    assert (found["metric"], found["best"]) == ("val_perplexity", 12.0)
+
+
+def test_the_values_of_seeds_are_drawn_in_their_own_unit(tmp_path):
+    folders = []
+    for seed, value in enumerate((0.8, 0.84)):
+        folders.append(tmp_path / "job" / "V001" / f"seed{seed}")
+        logged(folders[-1] / "train", "r2", (value,))
+        result = {"val_r2": value, "test_r2": value, "metric": Metric("r2").to_dict()}
+        write_json(folders[-1] / "train" / "result.json", result)
+    drawn = str(seeds_content(folders).sections[0].body)
+    assert drawn.count("mean 0.82") == 2
+    assert "%" not in drawn
+
+
+def test_a_lower_perplexity_is_called_better_and_has_no_plus_sign(tmp_path):
+    rows = [measured("gpt", "baseline", (13.0,), 2.0), measured("found", "trained", (12.5,), 1.0)]
+    shown = str(tiles(VersionRun(tmp_path, "job", "V001", {}), rows, None))
+    assert "0.5 perplexity better vs baseline" in shown
+    assert "+" not in shown
+    noisy = measured("gpt", "baseline", (13.0, 12.6), 2.0)
+    close = measured("found", "trained", (12.5, 12.9), 1.0)
+    assert (
+        standing(close, noisy) == "equal in perplexity (0.1 perplexity better, within the spread)"
+    )
+    assert standing(noisy, close) == "equal in perplexity (0.1 perplexity worse, within the spread)"
+
+
+def test_the_time_left_is_told_by_the_last_epochs(version):
+    now, folder = time.time(), version.path / "train"
+    write_yaml(folder / "config.yaml", {"train": {"epochs": 40}})
+    # stopped for hours after the fourth epoch; the command searched before it trained
+    times = [*(now - 30_000 + n for n in range(4)), *(now - 5 + n for n in range(6))]
+    rows = [{"epoch": n, "time": at, "seconds": 0.8} for n, at in enumerate(times)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    record = {"kind": "pipeline", "commands": {"run": {"started": now - 90_000}}}
+    far = progress(version, record)
+    assert far.text == "10 of 40 epochs of train"
+    assert 28 < far.seconds_left < 31
+    # after the first epoch it is that one's time
+    (folder / "metrics.jsonl").write_text(json.dumps(rows[-1]) + "\n")
+    assert 30 < progress(version, record).seconds_left <= 39 * 0.8

@@ -1,0 +1,69 @@
+"""The stage `search`: what is refused before anything is loaded, and what a stop of one process means."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from darts_core.commands.compose import compose, session
+from darts_core.distributed import Group
+from darts_core.errors import ConfigError, TuneError
+from darts_core.runlog import RunFolder
+from darts_core.stages import search as stage
+from darts_core.stages.schema import SearchStage
+
+SMALL = ["data=digits", "data.limit=200", "search.channels=2", "search.layers=1", "search.batch_size=32",
+         "search.epochs=1", "search.path=plain", "device=cpu", "logger=none"]  # fmt: skip
+
+
+def searching(*overrides: str) -> SearchStage:
+    with session():
+        found = compose("search", [*SMALL, *overrides])
+    assert isinstance(found, SearchStage)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("ray", "slurm", "match"),
+    [({"num_cpu": 2}, None, "setting of Ray"), ({}, {}, "one of the two")],
+)
+def test_a_wrong_cluster_of_the_finalists_ends_it_before_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray: Any, slurm: Any, match: str
+) -> None:
+    monkeypatch.setattr(stage, "load_bundle", lambda *_: pytest.fail("the data were loaded"))
+    config = searching("space=nasbench201")
+    config = replace(config, search=replace(config.search, ray=ray, slurm=slurm))
+    with pytest.raises(TuneError, match=match):
+        stage.search(config, tmp_path / "search")
+
+
+def test_data_that_the_space_does_not_read_are_told_before_a_baseline_is_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "with_budget", lambda *_: pytest.fail("a network was timed"))
+    config = searching("space=conv1d", "latency.share=0.5", "latency.baseline=dscnn")
+    with pytest.raises(ConfigError, match=r"'conv1d' read series.*are none"):
+        stage.search(config, tmp_path / "search")
+
+
+def test_a_search_that_another_process_was_told_to_stop_is_not_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stand-ins for two processes: this is the first one, and the other one has got a signal."""
+    folder, config = tmp_path / "search", searching("space=nasbench201")
+    run = RunFolder.create(folder, config.described(), tensorboard=False)
+    group = Group(0, 2, torch.device("cpu"))
+    monkeypatch.setattr(stage, "open_run", lambda *_: (group, run, False))
+    monkeypatch.setattr(stage, "first_goes_first", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(stage, "forecast", lambda *_, **__: None)
+    # all processes left the loop, as it asks them together
+    monkeypatch.setattr(stage, "search_distributed", lambda *_, **__: object())
+    monkeypatch.setattr(Group, "agree", lambda self, value: True)
+    with pytest.raises(KeyboardInterrupt, match="a checkpoint is saved"):
+        stage.search(config, folder)
+    assert not run.finished

@@ -1,0 +1,90 @@
+"""What the settings of a sweep come to: the sweeper's own, the app's node `tune`, where the trials run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import pytest
+from omegaconf import OmegaConf
+
+from darts_core.errors import TuneError
+from darts_core.settings import Tune, to_plain
+from hydra_plugins.darts_ray_launcher._config import RAY_TARGET
+from hydra_plugins.darts_slurm_launcher._config import SLURM_TARGET
+from hydra_plugins.darts_sweeper._config import DartsSweeperConfig
+from hydra_plugins.darts_sweeper._sweep import _settings, _spec
+
+SPACE = {"train.momentum": {"low": 0.0, "high": 0.95}}
+BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
+SUBMITIT = "hydra_plugins.hydra_submitit_launcher.submitit_launcher."
+
+
+def settings(folder, tune=None, **own):
+    """Those of a sweep of our own command, whose node `tune` holds `tune`."""
+    given = {**asdict(DartsSweeperConfig()), "folder": str(folder), **own}
+    return _settings(given, OmegaConf.create({"tune": {**to_plain(Tune()), **(tune or {})}}))
+
+
+def spec(plain, target=BASIC):
+    launcher = {"launcher": {"_target_": target}}
+    return _spec(
+        plain, SPACE, OmegaConf.create({"hydra": launcher, "train": {"momentum": 0.9, "epochs": 3}})
+    )
+
+
+def test_options_of_the_usual_sampler_are_not_lost(tmp_path):
+    chosen = {"name": "tpe", "n_startup_trials": 20, "multivariate": None, "description": "words"}
+    assert settings(tmp_path, sampler=chosen)["sampler"] == {"name": "tpe", "n_startup_trials": 20}
+    app = {"sampler": {"name": "tpe", "gamma": 0.2, "n_startup_trials": 5}}
+    both = {"name": "tpe", "gamma": 0.2, "n_startup_trials": 20}
+    assert settings(tmp_path, app, sampler=chosen)["sampler"] == both
+    with pytest.raises(TuneError, match=r"an option of tpe, but tune\.sampler names gp"):
+        settings(tmp_path, {"sampler": "gp"}, sampler=chosen)
+
+
+def test_what_the_apps_options_say_of_the_study_counts(tmp_path):
+    options = {
+        "metric": "val_perplexity", "direction": "minimize", "max_failure_share": 0.1, "max_restarts": 7,
+        "stale_seconds": 9.0,
+    }  # fmt: skip
+    made = spec(settings(tmp_path, {"options": options}))
+    assert made.objectives == {"val_perplexity": "minimize"}
+    assert (made.max_failure_share, made.max_restarts, made.stale_seconds) == (0.1, 7, 9.0)
+    # the sweeper's own settings go first
+    own = {"metric": "val_r2", "direction": "maximize", "max_restarts": 2}
+    made = spec(settings(tmp_path, {"options": options}, **own))
+    assert made.objectives == {"val_r2": "maximize"}
+    assert (made.max_failure_share, made.max_restarts) == (0.1, 2)
+    usual = spec(settings(tmp_path))
+    assert usual.objectives == {"val_accuracy": "maximize"}
+    assert (usual.max_failure_share, usual.max_restarts, usual.stale_seconds) == (0.5, 3, 60.0)
+
+
+def test_which_way_is_better_is_not_guessed_where_the_name_says_otherwise(tmp_path):
+    with pytest.raises(TuneError, match="val_perplexity, and nothing says which way is better"):
+        settings(tmp_path, metric="val_perplexity")
+    several = {"val_loss": "minimize", "params": "minimize"}
+    assert spec(settings(tmp_path, metric="val_loss", objectives=several)).objectives == several
+
+
+@pytest.mark.parametrize("name", ["ray", "slurm"])
+def test_a_cluster_of_the_stage_is_refused_with_the_launcher_to_take(tmp_path, name):
+    with pytest.raises(TuneError, match=f"give hydra/launcher={name}"):
+        settings(tmp_path, {"options": {name: {}}})
+
+
+@pytest.mark.parametrize(
+    ("target", "share"),
+    [
+        (BASIC, 0.125),
+        (JOBLIB, 0.125),
+        (f"{SUBMITIT}LocalLauncher", 0.125),
+        (f"{SUBMITIT}SlurmLauncher", 1.0),
+        (SLURM_TARGET, 1.0),
+        (RAY_TARGET, 1.0),
+    ],
+)
+def test_only_trials_of_this_machine_share_its_devices(tmp_path, monkeypatch, target, share):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert spec(settings(tmp_path, {"workers": 8}), target).device_share == share

@@ -1,0 +1,69 @@
+"""By what the `tune` stage judges its trials: known names, and less of what a network costs."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from darts_core.errors import ConfigError
+from darts_core.metric import Metric
+from darts_core.settings import from_plain
+from darts_core.stages.schema import TuneStage
+from darts_core.stages.tune import _check_metrics, _judged, _of_best
+
+TOKENS = SimpleNamespace(metric=Metric("perplexity", "minimize"))
+NUMBERS = SimpleNamespace(metric=Metric("r2"))
+
+
+def stage(**options):
+    return from_plain(TuneStage, {"tune": {"options": options}})
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "judged"),
+    [
+        (TOKENS, {}, ("val_perplexity", "minimize")),
+        (NUMBERS, {}, ("val_r2", "maximize")),
+        (NUMBERS, {"metric": "val_r2"}, ("val_r2", "maximize")),
+        (NUMBERS, {"metric": "params"}, ("params", "minimize")),
+        (NUMBERS, {"metric": "latency_ms"}, ("latency_ms", "minimize")),
+        (TOKENS, {"metric": "params", "direction": "maximize"}, ("params", "maximize")),
+    ],
+)
+def test_less_of_what_a_network_costs_is_better(task, options, judged):
+    assert _judged(stage(**options), task) == judged
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"metric": "val_loss"}, "metric in tune.options.metric 'val_loss'"),
+        (
+            {"objectives": {"val_r2": "maximize", "latency": "minimize"}},
+            "metric in tune.options.objectives 'latency'.*Known: latency_ms, params",
+        ),
+        ({"constraints": {"param": "<= 9"}}, "metric in tune.options.constraints 'param'"),
+    ],
+)
+def test_a_name_that_no_trial_returns_is_refused_before_any_is_trained(options, words):
+    with pytest.raises(ConfigError, match=words):
+        _check_metrics(stage(**options).tune.options, NUMBERS)
+
+
+def test_names_that_trials_return_pass():
+    options = {
+        "objectives": {"val_r2": "maximize", "latency_ms": "minimize"},
+        "constraints": {"params": "<= 9", "train_seconds": 100},
+    }
+    _check_metrics(stage(**options).tune.options, NUMBERS)
+    _check_metrics(stage().tune.options, NUMBERS)
+
+
+def test_the_metric_on_val_is_the_best_trials_whatever_came_first():
+    best = SimpleNamespace(metrics={"params": 900.0, "val_r2": 0.5, "train_seconds": 3.0})
+    goals = {"params": "minimize", "val_r2": "maximize"}
+    found = SimpleNamespace(objectives=goals, best=best, best_value=900.0)
+    assert _of_best(found, NUMBERS) == {"params": 900.0, "val_r2": 0.5}
+    alone = SimpleNamespace(objectives={"val_r2": "maximize"}, best=best, best_value=0.5)
+    assert _of_best(alone, NUMBERS) == {"val_r2": 0.5}

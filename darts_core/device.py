@@ -1,7 +1,12 @@
-"""Which device a text names, and whether this machine has it. A leaf: torch is imported when asked."""
+"""Which device a text names, whether this machine has it, and whose its locks are.
+
+A leaf: torch is imported when asked.
+"""
 
 from __future__ import annotations
 
+import getpass
+import os
 from typing import TYPE_CHECKING
 
 from darts_core.errors import DeviceError
@@ -9,7 +14,7 @@ from darts_core.errors import DeviceError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["require_device"]
+__all__ = ["require_device", "user_name"]
 
 
 def require_device(device: str | torch.device) -> torch.device:
@@ -36,3 +41,14 @@ def require_device(device: str | torch.device) -> torch.device:
             )
             raise DeviceError(f"device={device} is not there; {there}.")
     return found
+
+
+def user_name() -> str:
+    """Who runs this, for the names of folders that users of one machine must not share.
+
+    A container may run under a number that no account has: then it is that number.
+    """
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # as Python 3.11 and 3.13 say it
+        return f"user-{os.getuid()}"

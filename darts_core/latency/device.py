@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import logging
 import os
 import re
@@ -18,7 +17,7 @@ from typing import Any
 
 import torch
 
-from darts_core.device import require_device
+from darts_core.device import require_device, user_name
 from darts_core.errors import LatencyError
 
 try:  # file locks of this kind exist on Linux and macOS only
@@ -102,7 +101,7 @@ def device_lock(device: str | torch.device, *, wait_seconds: float = 1800.0) -> 
 
 def lock_path(key: str) -> Path:
     """The lock file called `key`, in this user's own folder."""
-    folder = Path(tempfile.gettempdir()) / f"darts_core_locks_{getpass.getuser()}"
+    folder = Path(tempfile.gettempdir()) / f"darts_core_locks_{user_name()}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder / f"{key}.lock"
 

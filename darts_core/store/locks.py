@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import re
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import filelock
 
+from darts_core.device import user_name
 from darts_core.errors import JobError
 
 __all__ = ["FileLock", "device_lock_path"]
@@ -102,7 +102,7 @@ def device_lock_path(root: str | Path, device: str) -> Path:
     name = device if ":" in device else f"{device}:0"
     if name.startswith("cpu"):
         return Path(root) / ".locks" / f"{name.replace(':', '-')}.lock"
-    shared = Path(tempfile.gettempdir()) / f"darts-core-{getpass.getuser()}"
+    shared = Path(tempfile.gettempdir()) / f"darts-core-{user_name()}"
     shared.mkdir(mode=0o700, exist_ok=True)
     if shared.stat().st_uid != os.getuid():
         raise JobError(f"{shared} belongs to another user; set TMPDIR to a folder of yours.")

@@ -12,8 +12,8 @@ from darts_core.store.version import Version
 __all__ = ["read_summary", "write_summary"]
 
 _SUMMARY, _POINTS = "summary.json", 24
-# the first one showed of a multirun what its last element had found
-_FORMAT = 2
+# 1 showed of a multirun what its last element had found, 2 of a tuned version what its study's best trial had
+_FORMAT = 3
 
 
 def thin(values: Sequence[float], count: int = _POINTS) -> list[float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import threading
 
 from darts_core.latency import device as locks
@@ -66,3 +68,14 @@ def test_who_never_lets_go_holds_nobody_up(tmp_path, monkeypatch, caplog):
         training.step_aside()
         training.step_aside()
     assert caplog.text.count("a timing on cpu did not end") == 1
+
+
+def test_a_user_without_an_account_has_locks_of_its_own(monkeypatch, tmp_path):
+    """A container may run under any number."""
+    from darts_core.latency.device import lock_path
+
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert lock_path("cpu").parent.name == f"darts_core_locks_user-{os.getuid()}"

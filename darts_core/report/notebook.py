@@ -14,8 +14,14 @@ __all__ = ["notebook_html"]
 
 _SHOWN = (
     "state",
-    "accuracy",
+    "result",
     "results",
+    "contest",
+    "elements",
+    "methods",
+    "seeds",
+    "agreement",
+    "curves",
     "architecture",
     "search",
     "tune",

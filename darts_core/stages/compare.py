@@ -108,10 +108,13 @@ def _case(config: BenchStage, root: Path, bundle: DataBundle) -> tuple[ModelCase
 
 
 def _deciding(config: BenchStage, network: Network) -> dict[str, Any]:
+    policy = {k: v for k, v in config.augment.items() if k != "_target_"}
     return {
         "meta": network.meta,
         "train": to_plain(config.train),
         "data": to_plain(config.data),
+        # folders without a policy keep the names that they had before it counted
+        **({"augment": to_plain(policy)} if policy.get("name", "none") != "none" else {}),
     }
 
 

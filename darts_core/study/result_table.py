@@ -53,10 +53,10 @@ def result_table(
         )  # fmt: skip
     if sort is not None or goals:
         key, mode = _sort_key(sort, goals, columns)
+        numbers = [(float(v), r) for r in table if isinstance(v := r.get(key), (int, float))]
+        numbers.sort(key=lambda pair: pair[0], reverse=mode == "max")
         lost = [r for r in table if not isinstance(r.get(key), (int, float))]
-        kept = [r for r in table if isinstance(r.get(key), (int, float))]
-        kept.sort(key=lambda r: float(r[key]), reverse=mode == "max")
-        table = kept + lost
+        table = [row for _, row in numbers] + lost
     return [c for c in columns if any(r[c] not in (None, "", {}) for r in table)], table
 
 

@@ -39,6 +39,16 @@ def test_one_model_in_several_runtimes_is_trained_once_and_joined(
     assert "resnet8" in capsys.readouterr().out
 
 
+def test_a_swept_augmentation_is_a_training_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["model=resnet8", "runtime=eager", "augment=none,trivialaugment", "job=b"]
+    assert cli.main(["bench", "-m", *words, *TINY, "bench.options.seeds=1"]) == 0
+    version = tmp_path / "runs" / "b" / "V001"
+    assert len(list(version.glob("trained/*/seed*/model.pt"))) == 2
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

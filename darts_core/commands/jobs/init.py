@@ -198,6 +198,7 @@ def run_init(store: Store, args: argparse.Namespace) -> int:
         target = Path(args.write)
         if target.exists():
             raise JobError(f"{target} exists already; name another file with --write.")
+        target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text + "\n", encoding="utf-8")
         print(f"Written to {target}; look at it, then:")
         code = neutral(args.folder)

@@ -53,7 +53,8 @@ def run_show(store: Store, args: argparse.Namespace) -> int:
         from darts_core.report.page import page as html_page
         from darts_core.report.versions import content_of
 
-        write_text(Path(args.html), html_page(content_of(version.path, curves=trial_curves)))
+        target = _made_place(args.html)
+        write_text(target, html_page(content_of(version.path, curves=trial_curves)))
     if args.form != "text":
         extra = (
             {**details, "importance": shares, "total": len(table)} if args.form == "json" else None
@@ -68,6 +69,13 @@ def run_show(store: Store, args: argparse.Namespace) -> int:
     return 0
 
 
+def _made_place(name: str) -> Path:
+    """The file called `name`, whose folder is there."""
+    target = Path(name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target
+
+
 def _show_stages(version: Version, details: Mapping[str, Any], args: argparse.Namespace) -> int:
     """A pipeline's version: its commands, and what each stage has left."""
     if args.pictures or args.sort:
@@ -79,7 +87,8 @@ def _show_stages(version: Version, details: Mapping[str, Any], args: argparse.Na
     if args.html:
         from darts_core.report.versions import write_version_report
 
-        shutil.copyfile(write_version_report(version.path, curves=trial_curves), args.html)
+        target = _made_place(args.html)
+        shutil.copyfile(write_version_report(version.path, curves=trial_curves), target)
     rows = details["stages"]
     columns = tuple(dict.fromkeys(name for row in rows for name in row))
     if args.form != "text":

@@ -157,7 +157,7 @@ def _choose(store: Store, job: str, command: str, stamp: str, version: str | Non
         # an empty record is what a claim that was killed half way wrote
         if known and known.get("config_hash") != stamp:
             raise ConfigError(
-                f"{folder / version} holds a {command} with other settings (hash "
+                f"{folder / version} holds {command}/ with other settings (hash "
                 f"{known.get('config_hash')}, now {stamp}); leave version= out to take the next "
                 "one, or repeat the settings in its config.yaml."
             )

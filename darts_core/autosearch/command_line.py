@@ -55,8 +55,11 @@ class Command:
         found = (m["name"] for word in self.words for m in _PLACE.finditer(word))
         return {name for name in found if name}
 
-    def fill(self, values: Mapping[str, Any]) -> list[str]:
-        """The arguments with every placeholder replaced; a flag that is off leaves nothing behind."""
+    def fill(self, values: Mapping[str, Any], *, older: bool = False) -> list[str]:
+        """The arguments with every placeholder replaced; a flag that is off leaves nothing behind.
+
+        With `older` any text sets a flag, `false` too.
+        """
 
         def one(match: re.Match[str]) -> str:
             if match["name"] is None:
@@ -64,7 +67,8 @@ class Command:
             value = values[match["name"]]
             if match["yes"] is None:
                 return str(value)
-            return match["yes"] if _is_on(value) else match["no"] or ""
+            on = bool(value) if older else _is_on(value)
+            return match["yes"] if on else match["no"] or ""
 
         filled = [(word, _PLACE.sub(one, word)) for word in self.words]
         return [text for word, text in filled if text or not _PLACE.fullmatch(word)]
@@ -190,6 +194,8 @@ def command_line(
     settings: Mapping[str, Any],
     built_in: Mapping[str, Any],
     seed_option: str | None = None,
+    *,
+    older: bool = False,
 ) -> list[str]:
     """The arguments of one trial.
 
@@ -200,13 +206,14 @@ def command_line(
         settings: the trial's settings.
         built_in: the values of `BUILT_IN` names.
         seed_option: the script's option for its seed, if it has one that nobody else sets.
+        older: the version was made by an older program; see `Command.fill`.
     """
     given = {a.partition("=")[0][2:]: a.partition("=")[2] for a in own}
     if kind == "template":
         parsed = parse_command(command)
         values = {**built_in, **given, **settings}
         left = [a for a in own if a.partition("=")[0][2:] not in {*parsed.names, *settings}]
-        return [*parsed.fill(values), *left]
+        return [*parsed.fill(values, older=older), *left]
     mine = [a for a in own if a.partition("=")[0][2:] not in settings]
     named = [f"--{name}={value}" for name, value in settings.items()]
     taken = {*given, *settings}

@@ -21,7 +21,7 @@ from darts_core.autosearch.forecast import plan_notes
 from darts_core.autosearch.multi import confirm, run_plan
 from darts_core.autosearch.plan_files import build_plan
 from darts_core.autosearch.process import TrialProcess
-from darts_core.autosearch.request import COMMAND
+from darts_core.autosearch.request import COMMAND, made_by_older
 from darts_core.autosearch.spec import SearchPlan
 from darts_core.autosearch.trials import StopWanted, UserCode, Workshop
 from darts_core.errors import JobError, sentence_of
@@ -66,6 +66,7 @@ def load_plan(version: Path, request: Mapping[str, Any]) -> SearchPlan:
         arguments=with_data(arguments, request.get("data")),
         mode=request.get("multi"),
         settings=request.get("settings") or {},
+        older=made_by_older(request),
     )
     return apply_budget(plan, request.get("budget") or {})
 
@@ -185,6 +186,7 @@ class _Runner:
             entry=self.request.get("entry") or "train",
             evaluate=self.request.get("evaluate") or "eval",
             python=self.request.get("python"),
+            older=made_by_older(self.request),
         )
         workshop = Workshop(
             path,

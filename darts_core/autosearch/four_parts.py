@@ -77,7 +77,7 @@ def _named(node: Located, aliases: Mapping[str, str], known: Mapping[str, Plugin
     return known[name]
 
 
-def _objectives(node: Located) -> tuple[Objective, ...]:
+def _objectives(node: Located, *, older: bool) -> tuple[Objective, ...]:
     """`objectives: [{metric, mode, tolerance}]`, or `reward_attr` with `mode`."""
     several = node.get("objectives")
     if several is None:
@@ -95,8 +95,10 @@ def _objectives(node: Located) -> tuple[Objective, ...]:
     for key in ("reward_attr", "mode", "tolerance", "chance"):
         alone = node.get(key)
         if alone is not None:
-            alone.fail(
-                "objectives are given too, so it would not count", "write it into one of them"
+            alone.refuse(
+                "objectives are given too, so it would not count",
+                "write it into one of them",
+                older=older,
             )
     result = []
     for item in several.items():
@@ -209,8 +211,8 @@ def _model_file(general: Located | None) -> str:
     return str(path)
 
 
-def parse_four_parts(root: Located, name: str) -> SearchSpec:
-    """One search from the four-part form."""
+def parse_four_parts(root: Located, name: str, *, older: bool = False) -> SearchSpec:
+    """One search from the four-part form; see `parse_file`."""
     root.check_keys(_TOP)
     general = root.get("general")
     if general is not None:
@@ -220,7 +222,7 @@ def parse_four_parts(root: Located, name: str) -> SearchSpec:
             instances.fail("a trial runs on one machine", "use 1")
     node = root.need("search_algorithm", "add search_algorithm with type and reward_attr")
     algorithm = _named(node.need("type", "name an algorithm"), ALGORITHM_ALIASES, ALGORITHMS)
-    objectives = _objectives(node)
+    objectives = _objectives(node, older=older)
     if algorithm.objectives is not None and len(objectives) > algorithm.objectives:
         node.fail(
             f"{algorithm.name} handles one objective",
@@ -232,7 +234,7 @@ def parse_four_parts(root: Located, name: str) -> SearchSpec:
         root.need("search_space", "list what may vary")
     options = read_options(node, algorithm, _ALGORITHM)
     if space is not None:
-        dimensions, from_space = parse_space(space)
+        dimensions, from_space = parse_space(space, older=older)
     else:
         # the searched setting is known to every trial; its values come from the supernet
         dimensions = (SearchDimension(options["setting"], choices=(options.get("base", "whole"),)),)

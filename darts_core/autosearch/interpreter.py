@@ -29,6 +29,9 @@ _FILES = 200
 _LATER = {
     "searchable": "import darts_core.supernet.module_supernet",
     "latency_ms": "import darts_core.latency.measure",
+    **dict.fromkeys(
+        ("elastic", "backward"), "import darts_core.autosearch.elastic_family, torch_pruning"
+    ),
 }
 _guard = threading.Lock()
 _made: list[str] = []
@@ -46,8 +49,9 @@ def package_path(python: str | None) -> str:
     if python is None or Path(python).expanduser().absolute() == Path(sys.executable).absolute():
         return str(_ROOT)
     with _guard:
-        if not _made:
-            _made.append(_alone())
+        # whoever tidies the folder for temporary files may have taken it
+        if not _made or not Path(_made[0], "darts_core").is_dir():
+            _made[:] = [_alone()]
         return _made[0]
 
 
@@ -71,17 +75,31 @@ def package_imports(code: Path) -> list[str]:
             tree = ast.parse(read_bytes(path, JobError))
         except (JobError, SyntaxError, ValueError, RecursionError, MemoryError):
             continue  # whoever imports that file is told by its trial
+        ours = _names_of_autosearch(tree)
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("darts_core"):
                 for alias in node.names:
                     found[f"from {node.module} import {alias.name}"] = None
+                    if node.module == "darts_core.autosearch" and alias.name in _LATER:
+                        found[_LATER[alias.name]] = None
             elif isinstance(node, ast.Import):
                 names = [a.name for a in node.names if a.name.startswith("darts_core")]
                 found.update(dict.fromkeys(f"import {name}" for name in names))
-            elif isinstance(node, ast.Attribute) and node.attr in _LATER:
+            elif (
+                isinstance(node, ast.Attribute)
+                and node.attr in _LATER
+                and getattr(node.value, "id", getattr(node.value, "attr", None)) in ours
+            ):
                 found[f"from darts_core.autosearch import {node.attr}"] = None
                 found[_LATER[node.attr]] = None
     return list(found)
+
+
+def _names_of_autosearch(tree: ast.AST) -> set[str]:
+    """What a file calls `darts_core.autosearch`: `loss.backward()` is not ours."""
+    imports = (n for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom)))
+    aliases = (a for node in imports for a in node.names if a.name.endswith("autosearch"))
+    return {"autosearch", *(a.asname for a in aliases if a.asname)}
 
 
 def check_interpreter(python: str, code: Path) -> None:

@@ -34,12 +34,16 @@ def _sniff(root: Located) -> str:
     )
 
 
-def parse_file(path: str | Path, settings: Mapping[str, Any] | None = None) -> SearchSpec:
+def parse_file(
+    path: str | Path, settings: Mapping[str, Any] | None = None, *, older: bool = False
+) -> SearchSpec:
     """One search from a job file in any of the three forms.
 
     Args:
         path: the YAML file.
         settings: dotted fields to replace, e.g. `{"search_algorithm.num_samples": 5}`.
+        older: the version was made by a program before `request.RULES`: what that one let pass is noted in
+            the log, and its search goes on with the values that it had.
 
     Raises:
         ConfigError: anything wrong with it, with file, line, field, value and remedy.
@@ -53,5 +57,5 @@ def parse_file(path: str | Path, settings: Mapping[str, Any] | None = None) -> S
     if form == "trainingInput":
         return parse_training_input(root, name)
     if form == "native":
-        return parse_native(root, name)
-    return parse_four_parts(root, name)
+        return parse_native(root, name, older=older)
+    return parse_four_parts(root, name, older=older)

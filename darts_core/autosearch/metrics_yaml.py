@@ -7,18 +7,9 @@ from pathlib import PurePosixPath
 
 from darts_core.autosearch.contract import METRIC_NAME
 from darts_core.autosearch.yaml_lines import Located
+from darts_core.study.metric_names import less_is_better as smaller_is_better
 
 __all__ = ["metric_name", "output_file", "parse_metrics", "smaller_is_better"]
-
-# words in the names of metrics whose smaller values are usually the better ones
-_SMALLER = {
-    "loss", "err", "error", "time", "latency", "inference", "ms", "perplexity", "ppl", "mae", "mse", "rmse",
-}  # fmt: skip
-
-
-def smaller_is_better(name: str) -> bool:
-    """Whether small values of a metric are wanted, as its name has it: a guess."""
-    return not _SMALLER.isdisjoint(re.split(r"[\W_]+", name.lower()))
 
 
 def metric_name(node: Located) -> str:

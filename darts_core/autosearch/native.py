@@ -77,7 +77,7 @@ def _merged(
     return locate(given, file, path, located.line if located is not None else 0)
 
 
-def _dimension(name: str, node: Located) -> Located:
+def _dimension(name: str, node: Located, *, older: bool) -> Located:
     """`{choices}`, `{low, high, log, step}` or `{codes, count}` as a member of `params`."""
     content = node.mapping()
     kind = next((k for marks, k in _KINDS if all(mark in content for mark in marks)), None)
@@ -94,11 +94,11 @@ def _dimension(name: str, node: Located) -> Located:
         fields.update({k: content[k].plain() for k in ("count", "seed") if k in content})
     else:
         node.check_keys(("low", "high", "log", "step"))
-        fields.update(_range(node, content))
+        fields.update(_range(node, content, older=older))
     return locate({"type": kind, **fields}, node.file, node.path, node.line)
 
 
-def _range(node: Located, content: dict[str, Located]) -> dict[str, Any]:
+def _range(node: Located, content: dict[str, Located], *, older: bool) -> dict[str, Any]:
     low, high = content["low"].number(), content["high"].number()
     if low >= high:
         content["high"].fail(f"not above low {low:g}", "raise it")
@@ -106,8 +106,10 @@ def _range(node: Located, content: dict[str, Located]) -> dict[str, Any]:
     step = node.get("step")
     if step is not None:
         log = node.get("log")
-        if log is not None and log.boolean():
-            log.fail("steps are even, a logarithmic range is not", "drop step or log")
+        if log is not None and (log.value is True if older else log.boolean()):
+            log.refuse(
+                "steps are even, a logarithmic range is not", "drop step or log", older=older
+            )
         size = step.number(0)
         count = (high - low) / size if size else 0
         if size <= 0 or abs(count - round(count)) > 1e-9:
@@ -120,8 +122,8 @@ def _range(node: Located, content: dict[str, Located]) -> dict[str, Any]:
     return fields
 
 
-def parse_native(root: Located, name: str) -> SearchSpec:
-    """One search from the native form."""
+def parse_native(root: Located, name: str, *, older: bool = False) -> SearchSpec:
+    """One search from the native form; see `parse_file`."""
     defaults = _defaults()
     root.check_keys((*defaults, "defaults"))
     given = _resolved(root)
@@ -131,8 +133,10 @@ def parse_native(root: Located, name: str) -> SearchSpec:
     for key, own in _AT_THE_TOP.items():
         item = content["algorithm"].get(key)
         if item is not None:
-            item.fail(
-                "in this form it stands beside algorithm, not in it", f"write it there as {own}"
+            item.refuse(
+                "in this form it stands beside algorithm, not in it",
+                f"write it there as {own}",
+                older=older,
             )
     limits = content["limits"]
     limits.check_keys(defaults["limits"])
@@ -165,7 +169,10 @@ def parse_native(root: Located, name: str) -> SearchSpec:
         "max_iterations": content["max_iterations"],
     }
     if content["space"].mapping():
-        params = [_dimension(key, node) for key, node in content["space"].mapping().items()]
+        params = [
+            _dimension(key, node, older=older) for key, node in content["space"].mapping().items()
+        ]
         four["search_space"] = Located(params, root.file, content["space"].line, ("space",))
     own = content["name"].text()
-    return parse_four_parts(Located(four, root.file, root.line), own if "name" in given else name)
+    whole = Located(four, root.file, root.line)
+    return parse_four_parts(whole, own if "name" in given else name, older=older)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,22 +74,24 @@ def build_plan(
     arguments: Mapping[str, str] | None = None,
     mode: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    older: bool = False,
 ) -> SearchPlan:
     """The plan of a job from its files, run parameters and multi-search mode.
 
     Several files run in the order given (`serial`) unless `mode` says `nested` or `joint`. The older
     run parameters `multi_search`, `config_path` and `search_space` in `arguments` are understood: a
     backbone space alone is pure architecture search, with `multi_search=True` the file is tuned for each
-    architecture. An argument with a searched setting's name is the user's own value of it.
+    architecture. An argument with a searched setting's name is the user's own value of it. For `older` see
+    `parse_file`.
     """
     arguments = dict(arguments or {})
-    steps = [parse_file(path, settings) for path in files]
+    steps = [parse_file(path, settings, older=older) for path in files]
     older = arguments.get("search_space")
     multi = str(arguments.get("multi_search", "False")).lower() in ("true", "1", "yes")
     if multi and not steps:
         if "config_path" not in arguments:
             raise ConfigError("multi_search=True needs a job file; name it with --config.")
-        steps = [parse_file(arguments["config_path"], settings)]
+        steps = [parse_file(arguments["config_path"], settings, older=older)]
     if older is not None:
         reward = steps[-1].objectives[0].metric if multi else "acc"
         space = _published_space(older, reward)
@@ -114,7 +116,7 @@ def build_plan(
         needed = [d.name for s in steps if zero_code and s.algorithm != "differentiable_search"
                   for d in s.dimensions]  # fmt: skip
         check_command(command, settings_of_all, arguments, needed=needed)
-    steps = _with_own_values(steps, arguments, settings or {})
+    steps = _with_own_values(steps, arguments, _set_baselines(settings or {}), older=older)
     _check_own_values(steps)
     if len(steps) > 1 and mode in ("nested", "joint"):
         _refuse_supernets(steps, mode)
@@ -125,19 +127,39 @@ def build_plan(
     return SearchPlan(tuple(steps), mode or "serial")
 
 
+def _set_baselines(settings: Mapping[str, Any]) -> set[str]:
+    """The settings whose own values were set as fields: `general.baseline.lr`, in the native form
+    `baseline.lr`, or the whole mapping.
+    """
+    names: set[str] = set()
+    for field, value in settings.items():
+        parts = field.removeprefix("general.").split(".")
+        if parts[0] != "baseline":
+            continue  # such as `space.baseline.low`, where a setting is called so
+        if len(parts) > 1:
+            names.add(parts[1])
+        elif isinstance(value, Mapping):
+            names.update(value)
+    return names
+
+
 def _with_own_values(
-    steps: Sequence[SearchSpec], arguments: Mapping[str, str], settings: Mapping[str, Any]
+    steps: Sequence[SearchSpec],
+    arguments: Mapping[str, str],
+    told: Collection[str],
+    *,
+    older: bool,
 ) -> list[SearchSpec]:
     """The steps with the user's own values from the command line, which count before those in a file.
 
-    A baseline that was set there as a field (`--set general.baseline.lr=0.1`) is the more explicit one.
+    A baseline that was set there as a field (one of `told`) is the more explicit one. With `older` those
+    in the file count first.
     """
-    told = any("baseline" in field.split(".") for field in settings)
     found = []
     for step in steps:
         own = {d.name: _value(arguments[d.name]) for d in step.dimensions if d.name in arguments}
-        both = {**own, **step.baseline} if told else {**step.baseline, **own}
-        found.append(replace(step, baseline=both))
+        first = {n: value for n, value in step.baseline.items() if older or n in told}
+        found.append(replace(step, baseline={**step.baseline, **own, **first}))
     return found
 
 

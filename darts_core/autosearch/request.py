@@ -22,9 +22,20 @@ from darts_core.store.procs import identity
 from darts_core.store.record import SCRIPT, new_record
 from darts_core.store.version import Version
 
-__all__ = ["COMMAND", "Request", "create", "engine", "new_version", "request_of"]
+__all__ = [
+    "COMMAND",
+    "RULES",
+    "Request",
+    "create",
+    "engine",
+    "made_by_older",
+    "new_version",
+    "request_of",
+]
 
 MODULE, COMMAND = "darts_core.autosearch", "autosearch"
+# by which a job file is read; a version holds the number of the program that made it, none before 2
+RULES = 2
 
 
 @dataclass(frozen=True)
@@ -124,6 +135,7 @@ def create(
         if kept[name] is not None:
             # no resolve(): a virtual environment's python is a link that must stay one
             kept[name] = str(Path(kept[name]).expanduser().absolute())
+    kept["rules"] = RULES
     kept["boot_file"] = answer["boot_file"]
     kept["code"] = str(Path(request.code).expanduser().resolve())
     record = new_record(SCRIPT, parent=parent, commands={COMMAND: _command(kept)})
@@ -135,6 +147,15 @@ def create(
             kept["config_files"].append(numbered(index + 1, Path(path)))
             shutil.copyfile(Path(path).expanduser(), folder / "config" / kept["config_files"][-1])
     return store.version(job, record["name"]), answer
+
+
+def made_by_older(request: Mapping[str, Any]) -> bool:
+    """Whether a version's request was written by a program that read job files less strictly.
+
+    Such a search, half finished, goes on as it began.
+    """
+    rules = request.get("rules")
+    return not isinstance(rules, int) or rules < RULES
 
 
 def _command(request: dict[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ _FIELDS = {
     "resnet_code": ("type", "name", "values", "count", "seed", "default"),
     "dense_code": ("type", "name", "values", "count", "seed", "default"),
 }
+_KINDS = ("integer", "log")  # of a range
 MAX_VALUES = 10_000
 _NAME = re.compile(r"\w[\w-]*(\.\w[\w-]*)*")
 
@@ -133,7 +134,7 @@ def _discrete(item: Located) -> SearchDimension:
     return SearchDimension(name, choices=tuple(members))
 
 
-def _continuous(item: Located) -> SearchDimension:
+def _continuous(item: Located, *, older: bool) -> SearchDimension:
     name = item.need("name", "name the setting").text()
     start = item.need("start", "give the first number").number()
     stop_node = item.need("stop", "give the last number")
@@ -142,12 +143,21 @@ def _continuous(item: Located) -> SearchDimension:
     if base is None and num is None and start > stop:
         stop_node.fail(f"below start {start:g}", "exchange them")
     if start == stop:
-        stop_node.fail("start and stop are equal", "widen the range or use discrete_param")
-    integer, log = _flag(item, "integer"), _flag(item, "log")
+        stop_node.refuse(
+            "start and stop are equal",
+            "widen the range or use discrete_param",
+            older=older and num is not None,
+        )
+    # an older program passed over both for points and exponents; its search goes on with its values
+    passed_over = older and (num is not None or base is not None)
+    integer, log = (not passed_over and _flag(item, key) for key in _KINDS)
+    if passed_over and any(node is not None and node.value for node in map(item.get, _KINDS)):
+        item.refuse("integer and log do not count here", "start another job for that", older=True)
     if log and base is None and min(start, stop) <= 0:
         item.fail("a logarithmic range must lie above 0", "raise start, or drop log")
     if num is not None:
-        return _grid(item, name, _points(start, stop, num.integer(2, MAX_VALUES), base, log=log))
+        points = _points(start, stop, num.integer(2, MAX_VALUES), base, log=log)
+        return _grid(item, name, points, integer=integer)
     low, high = min(start, stop), max(start, stop)
     if base is not None:
         number = _base(base, low, high)
@@ -192,9 +202,8 @@ def _points(start: float, stop: float, num: int, base: Located | None, *, log: b
     return [number**point for point in points]
 
 
-def _grid(item: Located, name: str, points: list[float]) -> SearchDimension:
+def _grid(item: Located, name: str, points: list[float], *, integer: bool) -> SearchDimension:
     """The points as choices; whole numbers where all are, or where `integer` asks for them."""
-    integer = _flag(item, "integer")
     if integer and any(point != round(point) for point in points):
         item.fail(
             "integer is set but some of the num points are fractions", "change num or drop it"
@@ -203,7 +212,7 @@ def _grid(item: Located, name: str, points: list[float]) -> SearchDimension:
     return SearchDimension(name, choices=tuple(int(p) if whole else float(p) for p in points))
 
 
-def _one(item: Located, inherited: str | None) -> tuple[SearchDimension, Any]:
+def _one(item: Located, inherited: str | None, *, older: bool) -> tuple[SearchDimension, Any]:
     kind_node = item.get("type")
     kind = kind_node.text(_TYPES) if kind_node is not None else inherited
     if kind is None:
@@ -216,7 +225,7 @@ def _one(item: Located, inherited: str | None) -> tuple[SearchDimension, Any]:
     if kind in ("resnet_code", "dense_code"):
         dimension = _codes(item, kind)
     elif kind == "continuous_param":
-        dimension = _continuous(item)
+        dimension = _continuous(item, older=older)
     else:
         dimension = _discrete(item)
     default = item.get("default")
@@ -237,11 +246,17 @@ def _inside(dimension: SearchDimension, value: Any) -> bool:
     return number and any(math.isclose(value, c, rel_tol=1e-9) for c in near)
 
 
-def parse_space(node: Located) -> tuple[tuple[SearchDimension, ...], dict[str, Any]]:
+def parse_space(
+    node: Located, *, older: bool = False
+) -> tuple[tuple[SearchDimension, ...], dict[str, Any]]:
     """The dimensions of a `search_space` and the user's own values (`default`) among them.
 
     Form A gives `type: discrete` beside a list of `params`; form B gives each member of `params` its own
     type; a member may also stand directly in the list.
+
+    Args:
+        node: the field.
+        older: see `parse_file`.
     """
     members: list[tuple[Located, str | None]] = []
     for entry in [node] if isinstance(node.value, dict) else node.items():
@@ -255,7 +270,7 @@ def parse_space(node: Located) -> tuple[tuple[SearchDimension, ...], dict[str, A
         members.extend((param, inherited) for param in params.items())
     dimensions, defaults, names = [], {}, set()
     for item, inherited in members:
-        dimension, default = _one(item, inherited)
+        dimension, default = _one(item, inherited, older=older)
         if dimension.name in names:
             item.fail(f"the setting {dimension.name!r} stands twice", "keep one of them")
         names.add(dimension.name)

@@ -11,6 +11,7 @@ from typing import Any
 from darts_core.autosearch.loading import load
 from darts_core.autosearch.networks import NETWORK, WEIGHTS
 from darts_core.errors import ConfigError, DartsError, ResumeError
+from darts_core.reading import read_text
 from darts_core.runlog import read_json, read_mapping, write_json
 from darts_core.store.code import copy_model, model_file
 
@@ -54,12 +55,34 @@ def _clear(folder: Path) -> None:
     What stands in a folder without our `best.json` is not ours.
     """
     try:
-        ours = "verdict" in read_mapping(folder / "best.json")
+        known = read_mapping(folder / "best.json")
     except ResumeError:
         return
-    for path in (folder / name for name in _OF_A_NETWORK) if ours else ():
+    if "verdict" not in known:
+        return
+    model = _copied_model(folder, known.get("best"))
+    for path in (*(folder / name for name in _OF_A_NETWORK), *([model] if model else [])):
         if path.is_file():
             path.unlink()
+    if model is not None and model.is_dir() and not model.is_symlink():
+        shutil.rmtree(model)
+
+
+def _copied_model(folder: Path, best: object) -> Path | None:
+    """The model that an earlier call copied here; its README names it, so a file of the user's own stays."""
+    reported = best.get("model_path") if isinstance(best, dict) else None
+    name = Path(reported).name if isinstance(reported, str) else ""
+    if name in ("", ".."):
+        return None
+    try:
+        readme = read_text(folder / "README.md", ResumeError)
+    except ResumeError:
+        return None
+    return folder / name if _of_training(name) in readme else None
+
+
+def _of_training(name: str) -> str:
+    return f"`{name}` is the model that the training reported. "
 
 
 def _export(folder: Path, code: Path) -> str:
@@ -107,7 +130,7 @@ def _readme(
     *,
     kept: bool,
 ) -> str:
-    own = f"`{model.name}` is the model that the training reported. " if model is not None else ""
+    own = _of_training(model.name) if model is not None else ""
     if kept:
         use = "`autosearch.load('.', code='FOLDER OF YOUR CODE')` (`from darts_core import autosearch`)."
     else:

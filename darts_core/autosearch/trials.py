@@ -88,6 +88,7 @@ class UserCode:
     entry: str = "train"
     evaluate: str = "eval"
     python: str | None = None
+    older: bool = False  # the version was made by an older program, see `parse_file`
 
     @cached_property
     def seed_option(self) -> str | None:
@@ -225,6 +226,7 @@ class Workshop:
             configuration,
             {name: record[name] for name in BUILT_IN if name in record},
             self.code.seed_option,
+            older=self.code.older,
         )
         process = TrialProcess(
             record,

@@ -5,6 +5,7 @@ Only plain data is read: any tag beyond strings, numbers, booleans, null, lists 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ __all__ = ["Located", "load", "locate", "set_field"]
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 20_000
+log = logging.getLogger("darts_core")
 _PLAIN = {
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")
 }
@@ -48,11 +50,25 @@ class Located:
         Raises:
             ConfigError: always.
         """
+        raise ConfigError(self._told(problem, remedy))
+
+    def refuse(self, problem: str, remedy: str, *, older: bool) -> None:
+        """`fail`, which is only a note in the log where an older program made the version and let it pass.
+
+        Raises:
+            ConfigError: the version is no older one.
+        """
+        if not older:
+            self.fail(problem, remedy)
+        told = self._told(problem, remedy)
+        log.warning("%s This version goes on as the older program that made it began it.", told)
+
+    def _told(self, problem: str, remedy: str) -> str:
         shown = repr(self.plain())
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
         # what was set on the command line stands in no line
         place = f"{self.file}, line {self.line}" if self.line else self.file
-        raise ConfigError(f"{place}: {self.where} = {shown}: {problem}; {remedy}.")
+        return f"{place}: {self.where} = {shown}: {problem}; {remedy}."
 
     def plain(self) -> Any:
         """The value without places."""

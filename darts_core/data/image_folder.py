@@ -94,7 +94,7 @@ def load_image_folder(
 ) -> RawData:
     """The images of a folder; `test/` (else `val/`, `valid/`, `validation/`) beside `train/` is the test set.
 
-    Where `train/` holds no folders itself it is a class like the others.
+    A `train/` without folders in it and without a test set beside it is a class like the others.
 
     Args:
         path: the folder.
@@ -118,9 +118,9 @@ def load_image_folder(
     if not folder.is_dir():
         raise DataError(f"data.path={folder} is a file; needed is {_HOLDS}.")
     train, test = folder, None
-    if (folder / "train").is_dir() and _class_folders(folder / "train"):
+    beside = [folder / name for name in _TEST if (folder / name).is_dir()]
+    if (folder / "train").is_dir() and (beside or _class_folders(folder / "train")):
         train = folder / "train"
-        beside = [folder / name for name in _TEST if (folder / name).is_dir()]
         test = beside[0] if beside else None
         if test is not None:
             log.info("image_folder: %s is the test split", test)

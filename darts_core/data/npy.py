@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from darts_core.reading import DAMAGE, regular_file
 
 __all__ = ["load_npy"]
 
+log = logging.getLogger("darts_core")
 _HOLDS = "a .npy file with inputs [N,C,H,W], [N,C,T], [N,T] (token numbers) or [N,F] (numbers)"
 
 
@@ -39,7 +41,10 @@ def load_npy(
     if targets is None:
         raise DataError("The data set 'npy' needs data.targets=FILE, a .npy file with the targets.")
     numbered, names = group_numbers(_array(groups) if groups else None, None, str(groups))
-    wanted = column(_array(targets))
+    given = _array(targets)
+    wanted = column(given)
+    if wanted.ndim < given.ndim:
+        log.info("%s: its one column of whole numbers is taken for classes", targets)
     counts = _array(mask) if mask else None
     if counts is not None and counts.dtype != np.bool_:
         raise DataError(f"{mask} has dtype {counts.dtype}; save booleans (True: counts).")

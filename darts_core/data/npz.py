@@ -28,7 +28,7 @@ _TRAIN = (
     ("images", "labels"), ("x_train", "y_train"), ("train_images", "train_labels"), ("x", "y"),
 )  # fmt: skip
 _TEST = (("x_test", "y_test"), ("test_images", "test_labels"))
-_VAL = ("x_val", "y_val", "val_images", "val_labels", "x_valid", "y_valid")
+_VAL = (("x_val", "y_val"), ("val_images", "val_labels"), ("x_valid", "y_valid"))
 _HOLDS = (
     "a .npz file with uint8 arrays images [N,H,W], [N,H,W,C] or [N,C,H,W] and labels [N] "
     "(or x_train, y_train, x_test, y_test); or with x [N,C,H,W], [N,C,T], [N,T] (token numbers) or "
@@ -105,11 +105,9 @@ def _load(archive: zipfile.ZipFile, path: Path, layout: str) -> RawData:
     def optional(*names: str) -> np.ndarray | None:
         return next((_read(archive, name, path) for name in names if name in keys), None)
 
-    named = {key for key in keys if key.startswith(_NAMED)} - {
-        "x_train",
-        *(x for x, _ in _TEST),
-        *_VAL,
-    }
+    # a pair of them is a set of its own, one alone an input of that name
+    sets = {x for x, y in (*_TRAIN, *_TEST, *_VAL) if y in keys}
+    named = {key for key in keys if key.startswith(_NAMED)} - sets - {"x_train", "x_test"}
     if named and "y" in keys and not keys & {"x", "images"}:
         return _several(archive, path, named, optional)
     pair = next((p for p in _TRAIN if keys.issuperset(p)), None)
@@ -119,7 +117,7 @@ def _load(archive: zipfile.ZipFile, path: Path, layout: str) -> RawData:
         )
     test = next((p for p in _TEST if keys.issuperset(p)), None)
     rows = [pair] if test is None else [pair, test]
-    if unread := sorted(keys.intersection(_VAL)):
+    if unread := sorted(key for pair in _VAL if keys.issuperset(pair) for key in pair):
         log.warning(
             "npz: %s of %s are not read: val is drawn from %s", " and ".join(unread), path, pair[0]
         )

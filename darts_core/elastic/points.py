@@ -177,6 +177,8 @@ class _Maker:
     ) -> None:
         """Cut a point out, fine-tune it unless it is `tuned` already, evaluate and save it."""
         if at.exists():  # of another sub-network, or cut off while it was made
+            if (at / "point.json").is_file():
+                log.warning("%s is made anew: another sub-network is chosen for its budget now", at)
             shutil.rmtree(at)
         at.mkdir(parents=True)
         choices = one.found.choices

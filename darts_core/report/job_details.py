@@ -114,6 +114,17 @@ def version_details(version: Version) -> dict[str, Any]:
     }
 
 
+def _shown(cluster: Any) -> Any:
+    """A cluster's settings for pages that are passed around: without what stands in environment variables."""
+    inner = cluster.get("runtime_env") if isinstance(cluster, Mapping) else None
+    if not isinstance(inner, Mapping) or not isinstance(inner.get("env_vars"), Mapping):
+        return cluster
+    return {
+        **cluster,
+        "runtime_env": {**inner, "env_vars": dict.fromkeys(inner["env_vars"], "***")},
+    }
+
+
 def _script_details(version: Version, command: Mapping[str, Any]) -> dict[str, Any]:
     """What only the search of a user's script has: its request, its plan, its trials."""
     request = command.get("request") or {}
@@ -121,7 +132,7 @@ def _script_details(version: Version, command: Mapping[str, Any]) -> dict[str, A
             "python", "devices", "budget", "notify")  # fmt: skip
     given = {key: request.get(key) for key in kept}
     # what few searches are given stands there for those alone
-    given |= {key: request[key] for key in ("ray", "slurm") if request.get(key) is not None}
+    given |= {key: _shown(request[key]) for key in ("ray", "slurm") if request.get(key) is not None}
     if request.get("entry") not in (None, "train"):
         given["entry"] = request["entry"]
     details = {

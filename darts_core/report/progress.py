@@ -116,8 +116,14 @@ def _left(rows: Sequence[Mapping[str, Any]], total: int) -> float | None:
 
     Not those since the command began: it may have run other stages before, or have been stopped for a night.
     """
-    times = [t for row in rows[-_PACE - 1 :] if (t := finite(row.get("time"))) is not None]
-    each = [after - before for before, after in pairwise(times)]
+    timed = [row for row in rows[-_PACE - 1 :] if finite(row.get("time")) is not None]
+    times = [float(row["time"]) for row in timed]
+    # what an epoch took itself, val with it, bounds what passed between two rows: a stop may lie there
+    own = [finite(row.get("seconds")) for row in timed[1:]]
+    each = [
+        after - before if most is None else min(after - before, 2.0 * most)
+        for (before, after), most in zip(pairwise(times), own, strict=True)
+    ]
     if not each:
         each = [s for row in rows[-1:] if (s := finite(row.get("seconds"))) is not None]
     if not each or not 0 < len(rows) <= total:

@@ -18,6 +18,7 @@ from darts_core.metric import ACCURACY, Metric, metric_of
 from darts_core.report.reduced import Reduced, read_reduced
 from darts_core.report.rows import ModelRow, finite
 from darts_core.runlog import read_json, read_jsonl, read_yaml
+from darts_core.study.metric_names import less_is_better
 
 __all__ = [
     "EXTRAS",
@@ -54,8 +55,6 @@ _OURS = {
         Metric("perplexity", "minimize"),
     )
 }
-# words of a name by which less is better, of somebody else's task
-_LESS = {"loss", "error", "mae", "mse", "rmse", "mape", "nll", "wer", "cer", "perplexity"}
 
 
 @dataclass(frozen=True)
@@ -116,8 +115,7 @@ def _named(name: str) -> Metric:
     Raises:
         ConfigError: the name is none.
     """
-    less = not _LESS.isdisjoint(name.split("_"))
-    return _OURS.get(name) or Metric(name, "minimize" if less else "maximize")
+    return _OURS.get(name) or Metric(name, "minimize" if less_is_better(name) else "maximize")
 
 
 @dataclass(frozen=True)

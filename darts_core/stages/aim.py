@@ -51,10 +51,9 @@ def with_budget(
         LatencyError: the network cannot be timed, and the share is firm.
     """
     node = config.latency
-    if node.share is not None or node.baseline_ms is not None:
-        _check_reads(node.baseline, image_shape)
     if node.share is None:
         return config
+    _check_reads(node.baseline, image_shape)
     path = folder / _FILE
     if not path.is_file():
         facts = {"share": node.share, "baseline": node.baseline, "width": node.baseline_width}

@@ -39,7 +39,7 @@ from darts_core.supernet import build
 from darts_core.supernet.build import check_names
 from darts_core.supernet.memory import check_network
 from darts_core.tasks import make_task
-from darts_core.train import load_model, of_model
+from darts_core.train import load_model, same_task
 
 __all__ = [
     "Network",
@@ -215,10 +215,17 @@ def _saved_network(text: str, version: Path, bundle: DataBundle) -> Network:
     """The network in the file or folder `text`; it takes the data's inputs and gives its task's outputs."""
     path = find_model(text, version, ())
     _, meta = load_model(path)
-    of_model(bundle, meta, str(path))
+    same_task(bundle, meta, str(path))
     took = tuple(meta.get("image_shape") or bundle.input_shape)
+    # other classes and other heights are a training on; what comes in and goes out must fit
     if len(took) != len(bundle.input_shape) or took[0] != bundle.input_shape[0]:
-        raise ConfigError(_of_other_shape(path, took, bundle))
+        raise ConfigError(
+            f"{path} takes samples of shape {took}; {bundle.name} holds {bundle.input_shape}. Give "
+            "the data of its training."
+        )
+    then = list(map(str, meta.get("class_names") or ()))
+    if then and then != list(bundle.class_names):
+        log.warning("%s was trained on other classes than those of %s", path, bundle.name)
     described = meta.get("architecture")
     found = Architecture.from_dict(described, source=str(path)) if described else None
     first = version / "searched" / "architecture.yaml"
@@ -348,14 +355,4 @@ def open_model(
         )
     path = find_model(config.model, version, stages)
     model, meta = load_model(path, device=device)
-    took = tuple(meta.get("image_shape") or bundle.input_shape)
-    if took != bundle.input_shape:
-        raise ConfigError(_of_other_shape(path, took, bundle))
     return model, meta, path
-
-
-def _of_other_shape(path: Path, took: tuple[int, ...], bundle: DataBundle) -> str:
-    return (
-        f"{path} takes samples of shape {took}; {bundle.name} holds {bundle.input_shape}. Give the data of "
-        "its training (data=...)."
-    )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 from darts_core.errors import ResumeError
 from darts_core.runlog import read_json, write_json
+from darts_core.store.record import SCRIPT
 from darts_core.store.version import Version
 
 __all__ = ["read_summary", "write_summary"]
@@ -49,7 +51,8 @@ def write_summary(
         "baseline": baseline,
         "sparkline": thin(sparkline),
     }
-    write_json(version.path / _SUMMARY, content)
+    with contextlib.suppress(OSError):  # a store that may only be read
+        write_json(version.path / _SUMMARY, content)
     return content
 
 
@@ -59,5 +62,8 @@ def read_summary(version: Version) -> dict[str, Any] | None:
         content = read_json(version.path / _SUMMARY)
     except (ResumeError, OSError):
         return None
-    known = isinstance(content, dict) and content.get("schema_version") == _FORMAT
-    return content if known else None
+    if not isinstance(content, dict):
+        return None
+    # nothing that the third says anew is said of scripts
+    usable = (_FORMAT, 2) if version.kind == SCRIPT else (_FORMAT,)
+    return content if content.get("schema_version") in usable else None

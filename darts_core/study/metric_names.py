@@ -16,14 +16,32 @@ SAME_METRIC = {**dict.fromkeys(ACCURACY, ACCURACY), **dict.fromkeys(_LATENCY, _L
 
 # words of the names of numbers of which less is better
 _LESS = {
-    "loss", "err", "error", "perplexity", "ppl", "mae", "mse", "rmse", "latency", "ms", "seconds", "time",
-    "params", "macs",
+    "loss", "err", "error", "perplexity", "ppl", "nll", "mae", "mse", "rmse", "mape", "wer", "cer", "latency",
+    "seconds", "params", "macs",
 }  # fmt: skip
+# words that say so at the end alone: `latency_ms`, but not `ms_ssim` or `inference_fps`
+_LESS_AT_THE_END = {"ms", "time", "inference"}
+# the other way round: `neg_mean_squared_error`
+_TURNED = {"neg", "negative"}
+# more of these is better, whatever else the name says (`survival_time`), but for the loss made of one
+_MORE = {"accuracy", "acc", "score", "f1", "auc", "r2", "ssim", "psnr", "survival"}
+_MADE_OF = {"loss", "err", "error"}
 
 
 def less_is_better(metric: str) -> bool:
-    """Whether a metric's name sounds like a number of which less is better, such as `val_perplexity`."""
-    return not _LESS.isdisjoint(re.split(r"[\W_]+", metric.lower()))
+    """Whether a metric's name sounds like a number of which less is better, such as `val_perplexity`.
+
+    A guess: False also where the name says nothing, or two things at once.
+    """
+    words = [word for word in re.split(r"[\W_]+", metric.lower()) if word]
+    if not words or not _TURNED.isdisjoint(words):
+        return False
+    last = words[-1]
+    if not _MORE.isdisjoint(words):
+        return last in _MADE_OF
+    # our own tables have `time_total_s`
+    seconds = last == "s" and "time" in words
+    return seconds or last in _LESS_AT_THE_END or not _LESS.isdisjoint(words)
 
 
 def names_of(metric: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from darts_core.study.budget import Budget
 from darts_core.study.pruners import PRUNERS, check_pruner
 from darts_core.study.ranking import Ranking
 from darts_core.study.records import parse_constraints
-from darts_core.study.samplers import SAMPLERS, grid_size, named
+from darts_core.study.samplers import SAMPLERS, check_sampler, grid_size, named
 from darts_core.study.space import SearchDimension, check_params, parse_space, space_to_dict
 
 __all__ = ["StudySpec"]
@@ -122,6 +122,7 @@ class StudySpec:
             )
         if self.sampler["name"] == "grid":
             grid_size(self.space)
+        check_sampler(self.sampler["name"], len(self.objectives))
         check_pruner(self.pruner["name"], len(self.ranking.goals))
 
     @property

@@ -9,8 +9,9 @@ from darts_core.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from darts_core.models.baselines import baseline, resnet
-    from darts_core.train.evaluation import Evaluation, evaluate, evaluate_callable, of_model
+    from darts_core.train.evaluation import Evaluation, evaluate, evaluate_callable
     from darts_core.train.loop import FitResult, fit
+    from darts_core.train.model_data import of_model, same_task
     from darts_core.train.save import load_model, reshape_like, save_model
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "of_model",
     "reshape_like",
     "resnet",
+    "same_task",
     "save_model",
 ]
 
@@ -36,8 +38,9 @@ _HOME = {
     "evaluate_callable": "evaluation",
     "fit": "loop",
     "load_model": "save",
-    "of_model": "evaluation",
+    "of_model": "model_data",
     "reshape_like": "save",
+    "same_task": "model_data",
     "resnet": "baselines",
     "save_model": "save",
 }

@@ -6,20 +6,15 @@ Shapes: x_B inputs [B, ...], y_B targets [B, ...].
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from darts_core.errors import ConfigError, DataError
-from darts_core.tasks import saved_task
+from darts_core.errors import DataError
 
-__all__ = ["Evaluation", "evaluate", "evaluate_callable", "of_model"]
-
-# names of what outputs and inputs mean -> where files keep them
-_NAMES = {"classes": ("class_names", "classes"), "tokens": ("vocabulary",)}
-_SCALES = {255: "bytes 0..255", 1: "numbers as they are"}
+__all__ = ["Evaluation", "evaluate", "evaluate_callable"]
 
 
 @dataclass(frozen=True)
@@ -42,52 +37,6 @@ class Evaluation:
     def named(self, split: str) -> dict[str, float]:
         """The metrics as files name them: `val_accuracy`."""
         return {f"{split}_{name}": value for name, value in self.metrics.items()}
-
-
-def of_model(bundle: Any, meta: Mapping[str, Any], source: str) -> Any:
-    """`bundle` as a saved model knows it: what its outputs mean, and how its inputs are normalised.
-
-    The statistics of a split follow from the seed; a network goes with those that it was trained on.
-
-    Raises:
-        ConfigError: the file's task is another one than the data's, or has other outputs; its classes, its
-            tokens or the scale of its inputs are others.
-    """
-    for what, keys in _NAMES.items():
-        then = next((tuple(meta[key]) for key in keys if meta.get(key)), ())
-        now = tuple(getattr(bundle, keys[0]))
-        if then and now and then != now:
-            raise ConfigError(
-                f"{source} was trained on {_called(meta)}, whose {what} are {_some(then)}; those of "
-                f"{bundle.name} are {_some(now)}. Give the data of its training (data=...)."
-            )
-    mean, std = (tuple(meta.get(key) or ()) for key in ("mean", "std"))
-    if len(mean) == len(std) == len(bundle.mean):
-        unit = int(meta.get("unit") or 255)
-        if bundle.kind == "image" and unit != bundle.unit:
-            raise ConfigError(
-                f"{source} was trained on {_called(meta)}, images of {_SCALES.get(unit, unit)}; those of "
-                f"{bundle.name} are {_SCALES[bundle.unit]}. Give the data of its training (data=...)."
-            )
-        bundle = replace(bundle, mean=mean, std=std)
-    if not meta.get("task"):
-        return bundle
-    task = saved_task(meta["task"], source)
-    if task.name != bundle.task.name or task.outputs != bundle.task.outputs:
-        raise ConfigError(
-            f"{source} was trained for task={task.name} with {task.outputs} outputs; the data are for "
-            f"task={bundle.task.name} with {bundle.task.outputs}. Give the data and task= of its training."
-        )
-    return replace(bundle, task=task)
-
-
-def _called(meta: Mapping[str, Any]) -> str:
-    return str(meta.get("data") or meta.get("name") or "other data")
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    """The first few names."""
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 @torch.inference_mode()

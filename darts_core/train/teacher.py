@@ -21,7 +21,7 @@ _BITS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}
 # what Python takes for a kept output beside its numbers: a tensor, a key, their places in list and dictionary
 _BESIDE = 800
 # after so many batches of inputs that were all new, inputs do not come back: no more outputs are kept
-_IN_VAIN = 200
+_IN_VAIN = 5000
 
 
 class Teacher:

@@ -56,6 +56,7 @@ _USUAL: Mapping[str, Any] = {
     "max_restarts": 3,
     "stale_seconds": 60.0,
 }
+_BASIC = "basic_launcher.BasicLauncher"
 # launchers whose workers share this machine's devices; others are taken for clusters
 _LOCAL = ("BasicLauncher", "JoblibLauncher", "LocalLauncher")
 
@@ -135,6 +136,7 @@ def _settings(settings: Mapping[str, Any], config: DictConfig) -> dict[str, Any]
     plain: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
     node = OmegaConf.select(config, "tune")
     tune: Any = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else {}
+    _refuse_cluster(tune, str(OmegaConf.select(config, "hydra.launcher._target_")))
     _take_from_app(plain, tune)
     if plain.get("seed") is None:
         plain["seed"] = OmegaConf.select(config, "seed") or 0
@@ -152,16 +154,42 @@ def _settings(settings: Mapping[str, Any], config: DictConfig) -> dict[str, Any]
     return plain
 
 
-def _take_from_app(plain: dict[str, Any], tune: Mapping[str, Any]) -> None:
-    """Fill in from the app's node what the sweeper's settings leave null."""
+def _options(tune: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of what stands below `tune.options` of the app's node."""
     found = tune.get("options")
-    options = found if isinstance(found, Mapping) else {}
+    return dict(found) if isinstance(found, Mapping) else {}
+
+
+def _refuse_cluster(tune: Mapping[str, Any], launcher: str) -> None:
+    """A cluster that the app's node names counts for the stage alone: workers run where the launcher says.
+
+    Raises:
+        TuneError: no launcher was chosen, so the trials would run here instead.
+    """
     for name in ("ray", "slurm"):
-        if options.get(name) is not None:
+        if _options(tune).get(name) is None:
+            continue
+        if launcher.endswith(_BASIC):
             raise TuneError(
                 f"tune.options.{name} is read by a study without the sweeper; leave it out and give "
                 f"hydra/launcher={name}, whose settings stand below hydra.launcher."
             )
+        log.info(
+            "the workers of this sweep run where hydra.launcher says (%s); tune.options.%s does not count",
+            launcher,
+            name,
+        )
+
+
+def _take_from_app(plain: dict[str, Any], tune: Mapping[str, Any]) -> None:
+    """Fill in from the app's node what the sweeper's settings leave null."""
+    options = _options(tune)
+    metric = plain.get("metric")
+    if metric is not None:
+        # the sweeper is asked to judge by a metric of its own: what the app says of others is not meant
+        options.pop("objectives", None)
+        if metric != (options.get("metric") or _USUAL["metric"]):
+            options.pop("direction", None)
     limited = any(plain.get(key) is not None for key in _BUDGET[:4])
     known = {key: tune.get(key) for key in _FROM_APP if not (limited and key in _BUDGET[:4])}
     given = {key: value for key, value in known.items() if value is not None}
@@ -294,7 +322,7 @@ def _run(
         place = cluster_of_launcher(config.hydra.launcher)
     elif target == SLURM_TARGET:
         place = queue_of_launcher(config.hydra.launcher)
-    elif not target.endswith("basic_launcher.BasicLauncher"):
+    elif not target.endswith(_BASIC):
         _through_launcher(ledger, trial, workers, config, hydra_context, fixed)
         return
     elif workers > 1:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -11,7 +12,7 @@ import pytest
 
 from darts_core.autosearch.__main__ import _check_devices
 from darts_core.autosearch.boot_file import mentions
-from darts_core.autosearch.interpreter import check_interpreter, package_imports
+from darts_core.autosearch.interpreter import check_interpreter, package_imports, package_path
 from darts_core.autosearch.job_yaml import parse_file
 from darts_core.autosearch.plan_files import build_plan
 from darts_core.autosearch.process import TrialProcess
@@ -158,3 +159,24 @@ def test_another_interpreter_gets_this_package_and_no_other_of_this_environment(
     assert (other / "darts_core/autosearch/trial_main.py").is_file()
     # where the package is installed, this folder holds all packages of the environment
     assert path_for(sys.executable) == path_for(None) != other
+
+
+def test_what_an_elastic_training_needs_is_tried_and_another_backward_is_not_ours(tmp_path):
+    (tmp_path / "m.py").write_text("from darts_core import autosearch\nloss.backward()\n")
+    assert package_imports(tmp_path) == ["from darts_core import autosearch"]
+    needed = "import darts_core.autosearch.elastic_family, torch_pruning"
+    for text in (
+        "from darts_core import autosearch\nautosearch.backward\n",
+        "import darts_core.autosearch as nas\nnas.elastic\n",
+        "from darts_core.autosearch import elastic\n",
+    ):
+        (tmp_path / "m.py").write_text(text)
+        assert needed in package_imports(tmp_path)
+
+
+def test_a_folder_of_links_that_was_tidied_away_is_made_anew(tmp_path):
+    python = str(tmp_path / "bin/python")
+    first = Path(package_path(python))
+    assert package_path(python) == str(first)
+    shutil.rmtree(first)
+    assert Path(package_path(python), "darts_core/autosearch/trial_main.py").is_file()

@@ -43,7 +43,8 @@ def test_a_loss_that_is_to_grow_is_noted(tmp_path):
     assert "set mode: min" in note
     less = text.replace("reward_attr: val_loss", "reward_attr: val_loss, mode: min")
     gloss = text.replace("val_loss", "glossiness")
-    for other in (less, gloss):
+    likeness, turned = (text.replace("val_loss", n) for n in ("ms_ssim", "neg_mean_squared_error"))
+    for other in (less, gloss, likeness, turned):
         assert plan_notes(build_plan([write(tmp_path, other)]), ["cpu"]) == []
 
 
@@ -86,3 +87,23 @@ def test_an_own_value_on_the_command_line_counts_before_the_file(tmp_path):
     # a field that was set is the more explicit one
     told = build_plan([path], arguments={"wd": "0.05"}, settings={"general.baseline.wd": 0.02})
     assert told.steps[0].baseline["wd"] == 0.02
+
+
+def test_a_baseline_set_as_a_field_counts_first_for_that_setting_alone(tmp_path):
+    text = (
+        "search_space: [{params: [{type: discrete_param, name: lr, values: [1, 2, 3], default: 1},\n"
+        "                         {type: discrete_param, name: wd, values: [1, 2, 3], default: 1}]}]\n"
+        "search_algorithm: {type: random_search, reward_attr: acc}\n"
+    )
+    path, own = write(tmp_path, text), {"lr": "2", "wd": "2"}
+
+    def values(settings):
+        return build_plan([path], arguments=own, settings=settings).steps[0].baseline
+
+    assert values({"general.baseline.lr": 3}) == {"lr": 3, "wd": 2}
+    assert values({"general.baseline": {"wd": 3}}) == {"lr": 2, "wd": 3}
+    # a setting that is merely called so
+    native = "space: {baseline: {low: 1, high: 9}}\nbaseline: {baseline: 4}\n"
+    path, own = write(tmp_path, native), {"baseline": "2"}
+    assert values({"space.baseline.low": 2}) == {"baseline": 2}
+    assert values({"baseline.baseline": 5}) == {"baseline": 5}

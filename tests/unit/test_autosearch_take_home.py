@@ -248,3 +248,27 @@ def test_an_export_leaves_nothing_of_another_winner(tmp_path, ours):
     left = [(best / name).exists() for name in ("exported/model.pt2", NETWORK, WEIGHTS)]
     assert left == [not ours] * 3
     assert json.loads((best / "config.json").read_text()) == {"x": 2}
+
+
+def test_an_export_leaves_no_model_file_of_another_winner(tmp_path):
+    best = tmp_path / "best"
+
+    def export(trial, model_path):
+        row = {"trial_id": trial, "folder": str(tmp_path / trial), "config": {}}
+        result = {"best": {**row, "model_path": model_path}, "verdict": "better."}
+        take_home(tmp_path / "V001", result, best)
+
+    for name in ("a/output/old.pt", "b/output/saved/x", "c/output/saved/y"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(name)
+    export("a", "old.pt")
+    (best / "own.txt").write_text("the user's")
+    export("b", "saved")
+    assert not (best / "old.pt").exists()
+    export("c", "saved")
+    assert [path.name for path in (best / "saved").iterdir()] == ["y"]
+    # it lies outside the trial, so it was not copied here
+    export("d", str(tmp_path / "own.txt"))
+    assert not (best / "saved").exists()
+    export("d", None)
+    assert (best / "own.txt").exists()

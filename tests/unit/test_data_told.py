@@ -148,8 +148,18 @@ def test_what_a_folder_holds_beside_images(tmp_path, caplog):
 
 
 def test_a_class_called_train(tmp_path):
-    write_images(tmp_path, classes=("bus", "car", "train"))
-    assert load_data("image_folder", tmp_path).class_names == ("bus", "car", "train")
+    write_images(tmp_path / "a", classes=("bus", "car", "train"))
+    assert load_data("image_folder", tmp_path / "a").class_names == ("bus", "car", "train")
+    # beside a test set it is one of images without classes
+    write_images(tmp_path / "b", classes=("test", "train"))
+    with pytest.raises(DataError, match="train has 0 class sub-folders"):
+        load_data("image_folder", tmp_path / "b")
+
+
+def test_an_input_called_val_is_one_where_there_are_no_targets_of_val(tmp_path, rng):
+    arrays = {"x_image": pictures(rng), "x_val": rng.normal(size=40), "y": np.arange(40) % 2}
+    names = {one.name for one in saved(tmp_path / "a.npz", **arrays).named}
+    assert names == {"image", "val"}
 
 
 @pytest.mark.parametrize("channels", [None, 1])

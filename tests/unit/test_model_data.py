@@ -38,6 +38,24 @@ def test_other_classes_of_the_same_number_are_refused():
             of_model(bundle, {**meta_of(bundle), "class_names": None, "classes": others}, "m.pt")
 
 
+def test_names_that_an_earlier_program_gave_are_no_other_classes():
+    bundle = tiny_bundle(channels=1)
+    meta, count = meta_of(bundle), len(bundle.class_names)
+    numbers = [str(i) for i in range(count)]
+    assert (
+        of_model(bundle, {**meta, "class_names": numbers}, "m.pt").class_names == bundle.class_names
+    )
+    twice = replace(bundle, class_names=tuple(f"crane ({i})" for i in range(count)))
+    of_model(twice, {**meta, "class_names": ["crane"] * count}, "m.pt")
+    of_model(bundle, {**meta, "class_names": []}, "m.pt")
+
+
+def test_samples_of_another_shape_are_refused():
+    bundle = tiny_bundle(channels=1)
+    with pytest.raises(ConfigError, match=r"m\.pt takes samples of shape \(1, 28, 28\); "):
+        of_model(bundle, {**meta_of(bundle), "image_shape": [1, 28, 28]}, "m.pt")
+
+
 def test_inputs_are_normalised_as_they_were_in_its_training():
     bundle = tiny_bundle(channels=1)
     then = {**meta_of(bundle), "mean": [0.25], "std": [0.75]}
@@ -64,6 +82,9 @@ def test_images_on_another_scale_are_refused(rng):
         of_model(floats, meta_of(bytes_), "m.pt")
     with pytest.raises(ConfigError, match="images of numbers as they are"):
         of_model(bytes_, {**meta_of(floats), "unit": 1}, "m.pt")
+    # a file of somebody else's may say nothing of it
+    own = {k: v for k, v in meta_of(floats).items() if k != "data"}
+    assert of_model(floats, own, "m.pt").mean == floats.mean
 
 
 def test_a_policy_is_refused_for_images_that_are_no_bytes():

@@ -82,7 +82,13 @@ def test_a_stage_that_has_not_finished_knows_the_metric_of_its_task(tmp_path, ta
 
 @pytest.mark.parametrize(
     ("name", "direction"),
-    [("word_error_rate", "minimize"), ("rmse", "minimize"), ("f1", "maximize")],
+    [
+        ("word_error_rate", "minimize"),
+        ("rmse", "minimize"),
+        ("latency_ms", "minimize"),
+        ("f1", "maximize"),
+        ("neg_mean_squared_error", "maximize"),
+    ],
 )
 def test_of_somebody_elses_task_the_name_tells_the_better_side(tmp_path, name, direction):
     logged(tmp_path / "train", name, (0.5,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 
 import pytest
@@ -20,10 +21,14 @@ JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
 SUBMITIT = "hydra_plugins.hydra_submitit_launcher.submitit_launcher."
 
 
-def settings(folder, tune=None, **own):
+def settings(folder, tune=None, target=BASIC, **own):
     """Those of a sweep of our own command, whose node `tune` holds `tune`."""
     given = {**asdict(DartsSweeperConfig()), "folder": str(folder), **own}
-    return _settings(given, OmegaConf.create({"tune": {**to_plain(Tune()), **(tune or {})}}))
+    node = {
+        "tune": {**to_plain(Tune()), **(tune or {})},
+        "hydra": {"launcher": {"_target_": target}},
+    }
+    return _settings(given, OmegaConf.create(node))
 
 
 def spec(plain, target=BASIC):
@@ -68,10 +73,46 @@ def test_which_way_is_better_is_not_guessed_where_the_name_says_otherwise(tmp_pa
     assert spec(settings(tmp_path, metric="val_loss", objectives=several)).objectives == several
 
 
+def test_the_apps_direction_belongs_to_the_apps_metric(tmp_path):
+    def goals(options, **own):
+        return spec(settings(tmp_path, {"options": options}, **own)).objectives
+
+    loss = {"metric": "val_loss", "direction": "minimize"}
+    assert goals(loss) == {"val_loss": "minimize"}
+    assert goals(loss, metric="val_loss") == {"val_loss": "minimize"}
+    assert goals(loss, metric="val_accuracy") == {"val_accuracy": "maximize"}
+    several = {"objectives": {"val_loss": "minimize", "params": "minimize"}}
+    assert goals(several) == several["objectives"]
+    assert goals(several, metric="val_accuracy") == {"val_accuracy": "maximize"}
+    # of an app that returns one number and names none
+    assert goals({"direction": "minimize"}) == {"val_accuracy": "minimize"}
+
+
+@pytest.mark.parametrize("sampler", ["acquisition", "anneal", "evolution", "cmaes"])
+def test_a_sampler_of_one_objective_is_refused_for_two_before_a_trial_runs(tmp_path, sampler):
+    two = {"val_accuracy": "maximize", "params": "minimize"}
+    words = f"'{sampler}' takes one objective, but the study has 2; use tpe, gp, .*nsga2 or nsga3"
+    with pytest.raises(TuneError, match=words):
+        spec(settings(tmp_path, sampler=sampler, objectives=two))
+    assert spec(settings(tmp_path, sampler=sampler)).sampler["name"] == sampler
+    assert spec(settings(tmp_path, sampler="nsga2", objectives=two)).objectives == two
+
+
 @pytest.mark.parametrize("name", ["ray", "slurm"])
 def test_a_cluster_of_the_stage_is_refused_with_the_launcher_to_take(tmp_path, name):
     with pytest.raises(TuneError, match=f"give hydra/launcher={name}"):
         settings(tmp_path, {"options": {name: {}}})
+
+
+@pytest.mark.parametrize("name", ["ray", "slurm"])
+@pytest.mark.parametrize("target", [RAY_TARGET, SLURM_TARGET, JOBLIB])
+def test_with_a_launcher_a_cluster_of_the_stage_is_said_not_to_count(
+    tmp_path, caplog, name, target
+):
+    with caplog.at_level(logging.INFO, logger="darts_core"):
+        plain = settings(tmp_path, {"options": {name: {}}}, target)
+    assert name not in plain
+    assert f"({target}); tune.options.{name} does not count" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from darts_core.metric import Metric
 from darts_core.settings import from_plain
 from darts_core.stages.schema import TuneStage
 from darts_core.stages.tune import _check_metrics, _judged, _of_best
+from darts_core.study.metric_names import less_is_better
 
 TOKENS = SimpleNamespace(metric=Metric("perplexity", "minimize"))
 NUMBERS = SimpleNamespace(metric=Metric("r2"))
@@ -67,3 +68,25 @@ def test_the_metric_on_val_is_the_best_trials_whatever_came_first():
     assert _of_best(found, NUMBERS) == {"params": 900.0, "val_r2": 0.5}
     alone = SimpleNamespace(objectives={"val_r2": "maximize"}, best=best, best_value=0.5)
     assert _of_best(alone, NUMBERS) == {"val_r2": 0.5}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "val_loss", "perplexity", "rmse", "val/mse", "latency_ms", "error_rate", "word_error_rate", "nll",
+        "mape", "train_seconds", "inference_time", "params", "Test Err", "val_ssim_loss", "time_total_s",
+    ],
+)  # fmt: skip
+def test_of_these_less_is_better(name):
+    assert less_is_better(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "val_accuracy", "f1", "glossiness", "ms_ssim", "neg_mean_squared_error", "negative_loss",
+        "survival_time", "time_to_failure", "error_detection_score", "inference_fps", "_",
+    ],
+)  # fmt: skip
+def test_of_these_nobody_guesses_that_less_is_better(name):
+    assert not less_is_better(name)

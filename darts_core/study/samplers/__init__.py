@@ -20,7 +20,7 @@ from darts_core.errors import TuneError, unknown_name
 from darts_core.study.records import OUTSIDE
 from darts_core.study.space import SearchDimension
 
-__all__ = ["SAMPLERS", "Drawing", "build", "grid_size", "make_sampler", "named"]
+__all__ = ["SAMPLERS", "Drawing", "build", "check_sampler", "grid_size", "make_sampler", "named"]
 
 
 @dataclass(frozen=True)
@@ -180,6 +180,21 @@ SAMPLERS: dict[str, Callable[..., Any]] = {
     "nsga2": partial(_nsga, "NSGAIISampler"),
     "nsga3": partial(_nsga, "NSGAIIISampler"),
 }
+_ONE_OBJECTIVE = ("acquisition", "anneal", "evolution", "cmaes")
+
+
+def check_sampler(name: str, objectives: int) -> None:
+    """Refuse a sampler that cannot draw for so many objectives.
+
+    Raises:
+        TuneError: names those that can.
+    """
+    if objectives > 1 and name in _ONE_OBJECTIVE:
+        several = [other for other in SAMPLERS if other not in _ONE_OBJECTIVE]
+        raise TuneError(
+            f"The sampler {name!r} takes one objective, but the study has {objectives}; use "
+            f"{', '.join(several[:-1])} or {several[-1]}."
+        )
 
 
 def named(kind: str, given: str | Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,113 @@
+"""The data at hand as a saved model knows them: what its outputs mean, and how its inputs are normalised."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from darts_core.errors import ConfigError
+from darts_core.tasks import Task, saved_task
+
+__all__ = ["of_model", "same_task"]
+
+# names of what outputs and inputs mean -> where files keep them
+_NAMES = {"classes": ("class_names", "classes"), "tokens": ("vocabulary",)}
+_SCALES = {255: "bytes 0..255", 1: "numbers as they are"}
+_GIVE = "Give the data of its training (data=...)."
+
+
+def of_model(bundle: Any, meta: Mapping[str, Any], source: str) -> Any:
+    """`bundle` with the task and the statistics of a saved model's training.
+
+    The statistics of a split follow from the seed; a network goes with those that it was trained on.
+
+    Raises:
+        ConfigError: the file's task is another one than the data's, or has other outputs; its classes, its
+            tokens, the shape of its samples or the scale of its images are others.
+    """
+    _check_names(bundle, meta, source)
+    took = tuple(meta.get("image_shape") or meta.get("input_shape") or bundle.input_shape)
+    if took != tuple(bundle.input_shape):
+        raise ConfigError(
+            f"{source} takes samples of shape {took}; {bundle.name} holds {tuple(bundle.input_shape)}. "
+            f"{_GIVE}"
+        )
+    return _normalised(_with_task(bundle, meta, source), meta, source)
+
+
+def same_task(bundle: Any, meta: Mapping[str, Any], source: str) -> Task | None:
+    """The task that a saved model was trained for, which is the data's; None of files from before tasks.
+
+    Raises:
+        ConfigError: it is another one than the data's, or has other outputs.
+    """
+    if not meta.get("task"):
+        return None
+    task = saved_task(meta["task"], source)
+    if task.name != bundle.task.name or task.outputs != bundle.task.outputs:
+        raise ConfigError(
+            f"{source} was trained for task={task.name} with {task.outputs} outputs; the data are for "
+            f"task={bundle.task.name} with {bundle.task.outputs}. Give the data and task= of its training."
+        )
+    return task
+
+
+def _with_task(bundle: Any, meta: Mapping[str, Any], source: str) -> Any:
+    task = same_task(bundle, meta, source)
+    return bundle if task is None else replace(bundle, task=task)
+
+
+def _check_names(bundle: Any, meta: Mapping[str, Any], source: str) -> None:
+    for what, keys in _NAMES.items():
+        found = next((meta[key] for key in keys if meta.get(key)), ())
+        then, now = _plain(found), _plain(getattr(bundle, keys[0]))
+        if not then or not now or then == now or _numbered(then, now):
+            continue
+        pairs = enumerate(zip(then, now, strict=False))
+        first = next((i for i, (a, b) in pairs if a != b), min(len(then), len(now)))
+        raise ConfigError(
+            f"{source} was trained on {_called(meta)}, whose {what} are {_some(then)} ({len(then)} in all); "
+            f"those of {bundle.name} are {_some(now)} ({len(now)}), the first other one is number {first}. "
+            f"{_GIVE}"
+        )
+
+
+def _plain(names: Sequence[Any]) -> tuple[str, ...]:
+    """Names without the numbers that tell equal ones apart."""
+    return tuple(re.sub(r" \(\d+\)$", "", str(name)) for name in names)
+
+
+def _numbered(then: tuple[str, ...], now: tuple[str, ...]) -> bool:
+    """Whether one side has numbers alone, as where the data name nothing, and the other as many or fewer."""
+    return len(now) <= len(then) and any(
+        all(re.fullmatch(rf"(value|label)?{i}|value", name) for i, name in enumerate(names))
+        for names in (then, now)
+    )
+
+
+def _normalised(bundle: Any, meta: Mapping[str, Any], source: str) -> Any:
+    mean, std = meta.get("mean"), meta.get("std")
+    if not (isinstance(mean, (list, tuple)) and isinstance(std, (list, tuple))):
+        return bundle
+    if not len(mean) == len(std) == len(bundle.mean):
+        return bundle
+    # a file of ours leaves out 255; one of somebody else's may say nothing of its scale
+    told = "unit" in meta or "data" in meta
+    unit = int(meta.get("unit") or 255)
+    if told and bundle.kind == "image" and unit != bundle.unit:
+        raise ConfigError(
+            f"{source} was trained on {_called(meta)}, images of {_SCALES.get(unit, unit)}; those of "
+            f"{bundle.name} are {_SCALES[bundle.unit]}. {_GIVE}"
+        )
+    return replace(bundle, mean=tuple(mean), std=tuple(std))
+
+
+def _called(meta: Mapping[str, Any]) -> str:
+    return str(meta.get("data") or meta.get("name") or "other data")
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    """The first few names."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -86,15 +86,15 @@ def build_plan(
     """
     arguments = dict(arguments or {})
     steps = [parse_file(path, settings, older=older) for path in files]
-    older = arguments.get("search_space")
+    published = arguments.get("search_space")
     multi = str(arguments.get("multi_search", "False")).lower() in ("true", "1", "yes")
     if multi and not steps:
         if "config_path" not in arguments:
             raise ConfigError("multi_search=True needs a job file; name it with --config.")
         steps = [parse_file(arguments["config_path"], settings, older=older)]
-    if older is not None:
+    if published is not None:
         reward = steps[-1].objectives[0].metric if multi else "acc"
-        space = _published_space(older, reward)
+        space = _published_space(published, reward)
         if multi:
             space = replace(space, objectives=steps[-1].objectives, limits=steps[-1].limits)
             steps, mode = [space, *steps], mode or "nested"

@@ -77,7 +77,7 @@ def test_the_choices_in_an_own_network_are_searched_and_the_found_network_traine
     assert meta["model"]["choices"] == found["choices"]
 
     # before an export, too, it is asked about files
-    np.save(tmp_path / "sample.npy", np.zeros((1, 8, 8), np.float32))
+    np.save(tmp_path / "sample.npy", np.zeros((1, 8, 8), np.uint8))
     asked = ["predict", "--model", str(version / "train"), "--json", "--plugins", module]
     assert cli.main([*asked, str(tmp_path / "sample.npy")]) == 0
     answer = json.loads(capsys.readouterr().out.strip().splitlines()[-1])

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from darts_core import runlog
-from darts_core.errors import ExportError, unknown_name
+from darts_core.errors import ExportError
 from darts_core.export import verify
 from darts_core.export.chunk_size import chunk_entry
 from darts_core.export.fold import fold_batch_norms
-from darts_core.export.formats import FORMATS, Format, Job, cast
+from darts_core.export.formats import FORMATS, Format, Job, cast, check_formats
 from darts_core.export.manifest import SCHEMA_VERSION, DataMeta, data_meta, sha256
 from darts_core.export.runtime import open_artifact
 from darts_core.latency import default_batch_sizes, measure, measure_model
@@ -75,9 +75,7 @@ def export_model(
     folder = Path(folder)
     described = _described(meta, bundle)
     bundle = bundle if bundle is not None else (meta if hasattr(meta, "batches") else None)
-    for name in formats:
-        if name not in FORMATS:
-            raise ExportError(unknown_name("export format", name, FORMATS))
+    check_formats(formats)
     home = torch.device(device)
     origin = next((p.device for p in model.parameters()), torch.device("cpu"))
     was_training = model.training

@@ -8,7 +8,7 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from darts_core.errors import ExportError
+from darts_core.errors import ExportError, unknown_name
 from darts_core.export.archive import save_program
 from darts_core.export.attention import with_plain_attention
 from darts_core.export.extras import own_precision, require
@@ -25,7 +25,7 @@ from darts_core.export.int8 import quantize
 from darts_core.export.manifest import DataMeta
 from darts_core.sample_inputs import draw_inputs
 
-__all__ = ["FORMATS", "Format", "Job"]
+__all__ = ["FORMATS", "Format", "Job", "check_formats"]
 
 # the runtime chooses, by what the machine has
 OWN_PRECISION = "default"
@@ -251,3 +251,14 @@ FORMATS: dict[str, Format] = {
     "fused_fp16": Format("model_fused_fp16.pt2", "fused_fp16", "fp16", _fused),
     "fused_bf16": Format("model_fused_bf16.pt2", "fused_bf16", "bf16", _fused),
 }
+
+
+def check_formats(names: Iterable[str]) -> None:
+    """Nothing, if all are formats.
+
+    Raises:
+        ExportError: one is not; the nearest names are told.
+    """
+    for name in names:
+        if name not in FORMATS:
+            raise ExportError(unknown_name("export format", name, FORMATS))

@@ -8,8 +8,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from darts_core.errors import ArchitectureError, ConfigError, ExportError, unknown_name
-from darts_core.export import FORMATS
+from darts_core.errors import ArchitectureError, ConfigError, unknown_name
+from darts_core.export.formats import check_formats
 from darts_core.prune.budget import check_budget
 from darts_core.report.read import read_version
 from darts_core.report.reduced import read_reduced
@@ -130,9 +130,7 @@ def _check_later(config: Pipeline) -> None:
         check_shrink(config.part(ShrinkStage))
     if config.reduce == "prune" and config.prune.budget is not None:
         check_budget(config.prune.budget)
-    for name in config.export.formats:
-        if name not in FORMATS:
-            raise ExportError(unknown_name("export format", name, FORMATS))
+    check_formats(config.export.formats)
 
 
 def _check_study(config: Pipeline) -> None:

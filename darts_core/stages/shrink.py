@@ -13,8 +13,7 @@ from darts_core.elastic.device_clock import DeviceClock
 from darts_core.elastic.front import pick
 from darts_core.elastic.points import given_network, write_points
 from darts_core.elastic.shrink import Family, grow_family
-from darts_core.errors import ExportError, unknown_name
-from darts_core.export.formats import FORMATS
+from darts_core.export.formats import check_formats
 from darts_core.metric import Metric
 from darts_core.prune.groups import copied
 from darts_core.report.family import family_front, family_headline, family_rows
@@ -112,9 +111,8 @@ def check_shrink(config: ShrinkStage) -> None:
     for text in (*settings.budgets, settings.pick or _PICK):
         budgets_of(0.0, 1.0, [text], 1)
     elsewhere(options.ray, options.slurm)
-    for name in config.export.formats if settings.export else ():
-        if name not in FORMATS:
-            raise ExportError(unknown_name("export format", name, FORMATS))
+    if settings.export:
+        check_formats(config.export.formats)
 
 
 def _say_left_out(train: TrainConfig) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 
 from darts_core.autosearch.boot_file import check_boot_file
 from darts_core.autosearch.command_line import boot_file_of, with_data
-from darts_core.autosearch.metrics_yaml import smaller_is_better
 from darts_core.autosearch.spec import SearchPlan
 from darts_core.autosearch.trials import UserCode, Workshop
 from darts_core.errors import JobError
 from darts_core.report.tables import neutral, span
 from darts_core.store.code import copy_code
 from darts_core.store.keeper import start_keeper
+from darts_core.study.metric_names import less_is_better
 
 __all__ = ["dry_run", "forecast_text", "plan_notes", "trainings"]
 
@@ -83,7 +83,7 @@ def plan_notes(plan: SearchPlan, devices: Sequence[str]) -> list[str]:
                 f"general.baseline, a default, or --arg {name}=VALUE"
             )
     for objective in dict.fromkeys(o for step in plan.steps for o in step.objectives):
-        if objective.mode == "max" and smaller_is_better(objective.metric):
+        if objective.mode == "max" and less_is_better(objective.metric):
             notes.append(
                 f"larger values of {objective.metric!r} count as the better ones (mode: max); set mode: min "
                 "if smaller ones are"

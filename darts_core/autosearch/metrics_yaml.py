@@ -7,9 +7,8 @@ from pathlib import PurePosixPath
 
 from darts_core.autosearch.contract import METRIC_NAME
 from darts_core.autosearch.yaml_lines import Located
-from darts_core.study.metric_names import less_is_better as smaller_is_better
 
-__all__ = ["metric_name", "output_file", "parse_metrics", "smaller_is_better"]
+__all__ = ["metric_name", "output_file", "parse_metrics"]
 
 
 def metric_name(node: Located) -> str:

@@ -35,6 +35,7 @@ from darts_core.search.types import (
 from darts_core.strategies import Strategy
 from darts_core.strategies.base import Batch, Forward, Penalty
 from darts_core.supernet import Supernet
+from darts_core.supernet.finite import all_finite
 from darts_core.supernet.memory import memory_sentence
 
 if TYPE_CHECKING:
@@ -248,15 +249,7 @@ class _Loop:
 
     def _check_state(self, epoch: int, step: int) -> None:
         """The last update may have gone astray after a finite loss; it must not be saved as good."""
-        # other buffers are the user's: a causal mask is made of infinities
-        statistics = [
-            buffer
-            for name, buffer in self.supernet.named_buffers()
-            if name.endswith(("running_mean", "running_var"))
-        ]
-        moving = [*self.supernet.parameters(), *self.supernet.alphas(), *statistics]
-        values = [v for v in moving if v.is_floating_point()]
-        if not bool(torch.stack([torch.isfinite(v).all() for v in values]).all()):
+        if not all_finite(self.supernet, self.supernet.alphas()):
             raise self._not_finite("params or alphas", epoch, step)
 
     def _save(self, started: float) -> float:

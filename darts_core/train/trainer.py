@@ -30,6 +30,7 @@ from darts_core.errors import (
     is_memory_shortage,
 )
 from darts_core.runlog import config_hash
+from darts_core.supernet.finite import all_finite
 from darts_core.supernet.memory import memory_sentence
 from darts_core.train.config import TrainConfig
 from darts_core.train.evaluation import evaluate
@@ -239,15 +240,7 @@ class Trainer:
 
     def _check_state(self, epoch: int) -> None:
         """The last update may have gone astray after a finite loss; it must not be saved as good."""
-        # other buffers are the user's: a causal mask is made of infinities
-        moving = [*self.model.named_parameters(), *self.model.named_buffers()]
-        values = [
-            value
-            for name, value in moving
-            if value.is_floating_point()
-            and (isinstance(value, nn.Parameter) or name.endswith(("running_mean", "running_var")))
-        ]
-        bad = not bool(torch.stack([torch.isfinite(v).all() for v in values]).all())
+        bad = not all_finite(self.model)
         # running statistics are each process's own
         if self.group.agree(bad):
             raise self._not_finite(

@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from darts_core.autosearch.metrics_yaml import smaller_is_better
 from darts_core.autosearch.terminal import Terminal
 from darts_core.errors import JobError
 from darts_core.reading import MAX_LINES, read_bytes
 from darts_core.report.tables import neutral, render
 from darts_core.store.jobs import Store
+from darts_core.study.metric_names import less_is_better
 
 __all__ = ["Suggestion", "suggest"]
 
@@ -109,7 +109,7 @@ def suggest(lines: Iterable[str]) -> list[Suggestion]:
         regex = _pattern(words, separator, found)
         values = _values(re.compile(regex), kept)
         if values and re.match(r"[A-Za-z_]", name):
-            mode = "min" if smaller_is_better(name) else "max"
+            mode = "min" if less_is_better(name) else "max"
             result.append(Suggestion(name, regex, mode, len(values), values[0], values[-1]))
     return sorted(result, key=lambda item: -item.lines)
 

@@ -65,7 +65,7 @@ class Relaxation:
         """A scalar that is added to the alpha loss, or None.
 
         Args:
-            alphas: logits by cell kind, and the extra alphas.
+            alphas: logits by cell kind, -inf for a disallowed operation, and the extra alphas.
             progress: how much of the search is done, 0 to 1.
         """
         return None

@@ -23,3 +23,7 @@ class Softmax(Relaxation):
     ) -> Tensor:
         """The softmax over operations."""
         return torch.softmax(alpha_EK / self.temperature, dim=-1)
+
+    def evaluate(self, alpha_EK: Tensor) -> Tensor:
+        """The same: what is trained is what is measured and what guards look at."""
+        return torch.softmax(alpha_EK / self.temperature, dim=-1)

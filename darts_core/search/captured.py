@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from darts_core.data.batches import Preparation
 from darts_core.strategies.base import Batch, StepStats, Strategy
@@ -136,6 +136,9 @@ class _Snapshot:
         self._strategy = strategy
         supernet = strategy.supernet
         self._tensors = [*supernet.parameters(), *supernet.alphas(), *supernet.buffers()]
+        # the multiplier of a budget moves in every alpha step
+        penalties = [p for p in strategy.penalties if isinstance(p, nn.Module)]
+        self._tensors += [buffer for penalty in penalties for buffer in penalty.buffers()]
         self._values = [tensor.detach().clone() for tensor in self._tensors]
         self._states: dict[int, Any] = {}
         for optimizer in self._optimizers():

@@ -14,6 +14,7 @@ from darts_core.settings import Bounds, bounded
 from darts_core.strategies.base import Batch, Strategy, without_gradients
 from darts_core.strategies.early_stop import cosine_of_groups, operation_spans
 from darts_core.supernet import frozen_statistics
+from darts_core.supernet.draws import same_draws
 
 if TYPE_CHECKING:
     from darts_core.data import DataBundle
@@ -181,7 +182,7 @@ class GradientSimilarity(Guard):
             return None
         sides = []
         for split in ("params", "alpha"):
-            with frozen_statistics(context.supernet):
+            with frozen_statistics(context.supernet), same_draws(context.supernet):
                 weights = {k: w.detach() for k, w in context.supernet.expected_weights().items()}
                 loss, _ = context.strategy.loss(fixed_batch(context, split), weights)
             sides.append(torch.autograd.grad(loss, params, allow_unused=True))
@@ -231,7 +232,10 @@ def fixed_batch(context: GuardContext, split: str) -> Batch:
 def alpha_gradient_function(
     strategy: Strategy, batch: Batch
 ) -> Callable[[Sequence[Tensor]], list[Tensor]]:
-    """A function of alphas: the gradient of the batch's cross entropy under expected weights."""
+    """A function of alphas: the gradient of the batch's loss under expected weights.
+
+    What a strategy or a module of the network draws is the same at each call: the guard takes differences.
+    """
     supernet = strategy.supernet
     own: list[Tensor] = list(supernet.alphas())
 
@@ -240,7 +244,11 @@ def alpha_gradient_function(
         with torch.no_grad():
             torch._foreach_copy_(own, list(alphas))
         try:
-            with without_gradients(strategy.params), frozen_statistics(supernet):
+            with (
+                without_gradients(strategy.params),
+                frozen_statistics(supernet),
+                same_draws(supernet),
+            ):
                 loss, _ = strategy.loss(batch, supernet.expected_weights())
             found = torch.autograd.grad(loss, own, allow_unused=True)
         finally:

@@ -2,7 +2,7 @@
 
 Every training has the learning rate of its full length from the start and stops at rungs, so that a later
 rung goes on where an earlier one stopped. What is known of a finalist lies in its folder, epoch by
-epoch; a killed halving reads it there.
+epoch; a killed halving reads it there. One that diverges is left out, and its folder says why.
 
 Source: Jamieson and Talwalkar, "Non-stochastic Best Arm Identification", arXiv:1502.07943, Algorithm 1.
 """
@@ -10,8 +10,10 @@ Source: Jamieson and Talwalkar, "Non-stochastic Best Arm Identification", arXiv:
 from __future__ import annotations
 
 import contextlib
+import logging
+import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,9 @@ import torch
 from torch import nn
 
 from darts_core.architecture import Architecture
+from darts_core.errors import NonFiniteLossError
 from darts_core.metric import ACCURACY, Metric
-from darts_core.runlog import RunFolder
+from darts_core.runlog import RunFolder, read_mapping, write_json
 from darts_core.search.finalists import Finalist
 from darts_core.settings import TrainConfig
 from darts_core.train import fit
@@ -29,6 +32,9 @@ from darts_core.train import fit
 __all__ = ["Bracket", "Halving", "Standing", "Training", "best_first"]
 
 SPLITS = ("params", "alpha")
+log = logging.getLogger("darts_core")
+# beside the rows of a training that did not come to its end
+_DIVERGED = "diverged.json"
 
 
 class _Reached(Exception):
@@ -45,6 +51,7 @@ class Standing:
         accuracies: mean over seeds of the metric on val, by epochs trained.
         losses: likewise of the loss.
         metric: the task's.
+        diverged: why it was left out of the comparison; None: it was not.
     """
 
     finalist: Finalist
@@ -52,6 +59,7 @@ class Standing:
     accuracies: dict[int, float] = field(default_factory=dict)
     losses: dict[int, float] = field(default_factory=dict)
     metric: Metric = ACCURACY
+    diverged: str | None = None
 
     def rating(self, epochs: int) -> float:
         """The metric after so many epochs; larger is better."""
@@ -155,27 +163,58 @@ class Halving:
         return [*HalvingPruner(max(1, epochs // 4), 2, epochs).rungs, epochs]
 
     def __call__(self, finalists: Sequence[Finalist]) -> Bracket:
-        """The bracket of these finalists; the better half, rounded up, passes each rung but the last."""
+        """The bracket of these finalists; the better half, rounded up, passes each rung but the last.
+
+        Raises:
+            NonFiniteLossError: all of them diverged.
+        """
         metric = self.bundle.task.metric
         standings = [Standing(f, place, metric=metric) for place, f in enumerate(finalists)]
         examples = self.bundle.size("val") * self.seeds
         left, rungs, done, before = standings, self.rungs(), 0, 0
+        out: list[Standing] = []
         planned = self._planned(len(left), rungs)
         for rung in rungs:
             trainings = [t for standing in left for t in self._trainings(standing, rung)]
-            self.ahead([t for t in trainings if self._row(t) is None])
+            self.ahead([t for t in trainings if not self._known(t)])
             for standing in left:
                 self._train(standing, rung)
                 done += (rung - before) * self.seeds
                 if self.progress is not None:
                     self.progress(done, planned)
-            left = best_first(left, rung, examples)
+            left = best_first(self._sound(left, out, rung), rung, examples)
             if rung != rungs[-1] and len(left) > 2:
-                left = left[: -(-len(left) // 2)]
+                half = -(-len(left) // 2)
+                left, out = left[:half], left[half:] + out
             before = rung
         rows = [row for path in self._folders(len(standings)) for row in RunFolder(path).metrics()]
         seconds = sum(float(row["seconds"]) for row in rows)
         return Bracket(standings, left[0].place, rungs, self.seeds, len(rows), seconds)
+
+    def _sound(self, left: Sequence[Standing], out: list[Standing], rung: int) -> list[Standing]:
+        """Those that did not diverge on the way to `rung`; where all did, the best that went out before.
+
+        Args:
+            left: finalists that were trained up to `rung`.
+            out: those that went out at earlier rungs, the best first; what is tried is taken away.
+            rung: epochs.
+
+        Raises:
+            NonFiniteLossError: there is none.
+        """
+        sound = [standing for standing in left if standing.diverged is None]
+        while not sound and out:
+            best = out.pop(0)
+            self._train(best, rung)
+            if best.diverged is None:
+                sound.append(best)
+        if not sound:
+            raise NonFiniteLossError(
+                "No finalist is left: all diverged while they were trained to be compared (one of them: "
+                f"{left[0].diverged}). Try a smaller search.learning_rate (now "
+                f"{self.recipe.learning_rate}), or take the pick of the alphas as it is: search.finalists=1."
+            )
+        return sound
 
     def _planned(self, count: int, rungs: Sequence[int]) -> int:
         total, before = 0, 0
@@ -191,11 +230,25 @@ class Halving:
         return self.folder / f"{place:02d}" / f"seed{self.seed + number}"
 
     def _train(self, standing: Standing, rung: int) -> None:
-        """Train the finalist up to `rung` epochs from every start, and note how it stands."""
-        rows = [self.up_to(training) for training in self._trainings(standing, rung)]
-        standing.accuracies[rung] = statistics.mean(
-            float(row[f"val_{standing.metric.name}"]) for row in rows
-        )
+        """Train the finalist up to `rung` epochs from every start, and note how it stands, or why not."""
+        rows: list[dict[str, Any]] = []
+        for training in self._trainings(standing, rung):
+            row = self.up_to(training)
+            reason = self._diverged(training) if row is None else _lost(row)
+            if row is not None and reason is None:
+                rows.append(row)
+            elif standing.diverged is None:
+                standing.diverged = f"{reason} (seed {training.seed})"
+        if standing.diverged is not None:
+            log.warning(
+                "finalist %d, from %s, is left out of the comparison: %s",
+                standing.place + 1,
+                standing.finalist.source,
+                standing.diverged,
+            )
+            return
+        name = f"val_{standing.metric.name}"
+        standing.accuracies[rung] = statistics.mean(_number(row[name]) for row in rows)
         standing.losses[rung] = statistics.mean(float(row["val_loss"]) for row in rows)
 
     def _trainings(self, standing: Standing, rung: int) -> list[Training]:
@@ -216,10 +269,22 @@ class Halving:
                 return dict(row)
         return None
 
-    def up_to(self, training: Training) -> dict[str, Any]:
-        """Train as far as the rung, from what the folder holds; the row of the epoch that ends there."""
+    def _diverged(self, training: Training) -> str | None:
+        """Why the training did not come to its end, where that is known."""
+        path = training.folder / _DIVERGED
+        return str(read_mapping(path)["reason"]) if path.is_file() else None
+
+    def _known(self, training: Training) -> bool:
+        """Whether nothing is left to be done for it."""
+        return self._row(training) is not None or self._diverged(training) is not None
+
+    def up_to(self, training: Training) -> dict[str, Any] | None:
+        """Train as far as the rung, from what the folder holds; the row of the epoch that ends there.
+
+        None where the loss became NaN or infinite, of which the folder then tells.
+        """
         known = self._row(training)
-        if known is not None:
+        if known is not None or self._diverged(training) is not None:
             return known
         folder, rung = training.folder, training.rung
         run = RunFolder(folder, tensorboard=False)
@@ -233,18 +298,36 @@ class Halving:
                 raise _Reached
 
         torch.manual_seed(training.seed)
-        with contextlib.suppress(_Reached):
-            fit(
-                self.make(training.architecture),
-                self.bundle,
-                self.recipe,
-                train_on=SPLITS,
-                select_on="val",
-                seed=training.seed,
-                device=self.bundle.device,
-                run=run,
-                checkpoint=folder / "checkpoint.pt",
-                on_epoch=after,
-                verbose=False,
-            )
+        try:
+            with contextlib.suppress(_Reached):
+                fit(
+                    self.make(training.architecture),
+                    self.bundle,
+                    self.recipe,
+                    train_on=SPLITS,
+                    select_on="val",
+                    seed=training.seed,
+                    device=self.bundle.device,
+                    run=run,
+                    checkpoint=folder / "checkpoint.pt",
+                    on_epoch=after,
+                    verbose=False,
+                )
+        except NonFiniteLossError as error:
+            # what follows is advice about a training's own settings
+            reason = str(error).partition(";")[0]
+            write_json(folder / _DIVERGED, {"schema_version": 1, "reason": reason})
+            return None
         return last
+
+
+def _lost(row: Mapping[str, Any]) -> str | None:
+    """Why a training that came to the end of the row's epoch cannot be compared; None: it can."""
+    if math.isfinite(_number(row["val_loss"])):
+        return None
+    return f"Its loss on val is not finite after epoch {int(row['epoch']) + 1}"
+
+
+def _number(value: float | None) -> float:
+    """A number of a row; files know no NaN and hold nothing in its place."""
+    return math.nan if value is None else float(value)

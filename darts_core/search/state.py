@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -14,6 +15,7 @@ from darts_core.architecture import Architecture
 from darts_core.checkpoint import load_checkpoint, save_checkpoint, taking_over
 from darts_core.errors import ResumeError
 from darts_core.runlog import config_hash
+from darts_core.search.described import differences, settings_of
 from darts_core.search.record import Candidate, Record
 from darts_core.search.types import Guard, GuardFinding, SearchConfig
 from darts_core.strategies import StepStats, Strategy
@@ -21,6 +23,7 @@ from darts_core.supernet import Supernet
 
 __all__ = ["SearchState"]
 
+log = logging.getLogger("darts_core")
 # these change how long or how a search runs, not which steps it takes
 _FREE = ("max_minutes", "checkpoint_every", "capture")
 
@@ -46,6 +49,11 @@ class SearchState:
             "relaxation": type(supernet.relaxation).__name__,
         }
         self.stamp = config_hash(described)
+        # beside the stamp, so that a difference can be named and older checkpoints have none
+        self.settings = {
+            "strategy": settings_of(strategy),
+            "relax": settings_of(supernet.relaxation),
+        }
         self.device = next(iter(supernet.alphas())).device
         self.epoch = 0
         self.step = 0
@@ -100,6 +108,7 @@ class SearchState:
             {
                 "kind": "search",
                 "stamp": self.stamp,
+                "settings": self.settings,
                 "epoch": self.epoch,
                 "step": self.step,
                 "seconds": self.seconds,
@@ -123,7 +132,8 @@ class SearchState:
         """Restore a checkpoint.
 
         Raises:
-            ResumeError: it belongs to another configuration.
+            ResumeError: it belongs to another configuration, or to other settings of the strategy or the
+                relaxation.
         """
         content = load_checkpoint(path, device=self.device)
         if content.get("kind") != "search" or content.get("stamp") != self.stamp:
@@ -131,6 +141,12 @@ class SearchState:
                 f"The checkpoint {path} belongs to another search configuration (its stamp is "
                 f"{content.get('stamp')!r}, this one's {self.stamp!r}); use another version=, "
                 "or move the file away to start afresh."
+            )
+        other = differences(content.get("settings"), self.settings)
+        if other:
+            raise ResumeError(
+                f"The checkpoint {path} was written by a search with other settings: {'; '.join(other)}. "
+                "Give the same ones, use another version=, or move the file away to start afresh."
             )
         with taking_over(path):
             self._take_over(content)
@@ -163,7 +179,18 @@ class SearchState:
             guard.load_state_dict(content["guards"].get(guard.name, {}))
         torch.set_rng_state(_on_host(content["random"]))
         if content["generator"] is not None and self.supernet.generator is not None:
-            self.supernet.generator.set_state(_on_host(content["generator"]))
+            _restore(self.supernet.generator, _on_host(content["generator"]))
+
+
+def _restore(generator: torch.Generator, state: Tensor) -> None:
+    """Go on where `state` stood; one of a GPU says nothing to a generator of a CPU, nor the other way."""
+    if state.numel() == generator.get_state().numel():
+        generator.set_state(state)
+    else:
+        log.info(
+            "the checkpoint comes from another kind of device, whose random numbers are others; they begin "
+            "anew here"
+        )
 
 
 def _on_host(state: Tensor) -> Tensor:

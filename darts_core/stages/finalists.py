@@ -18,8 +18,15 @@ from darts_core.errors import ConfigError
 from darts_core.latency.within import TOLERANCE
 from darts_core.runlog import read_json, write_json
 from darts_core.search import Doubt, SearchResult
-from darts_core.search.finalists import Finalist, Limits, choose_pool, prior_of, shared_weights_of
-from darts_core.search.halving import Bracket, Halving
+from darts_core.search.finalists import (
+    PICK,
+    Finalist,
+    Limits,
+    choose_pool,
+    prior_of,
+    shared_weights_of,
+)
+from darts_core.search.halving import Bracket, Halving, Standing
 from darts_core.spaces import ChoiceSpace, SearchSpace
 from darts_core.stages.finalist_training import Sizes, finalist_recipe, trained_elsewhere
 from darts_core.stages.interrupt import check_stop, deferred_stop
@@ -61,6 +68,9 @@ def choose_among_finalists(
         timer: of networks; None where the cost is a count.
         judge: what the guards say of an architecture.
         folder: of the trainings.
+
+    Raises:
+        NonFiniteLossError: all finalists diverged.
     """
     node = config.search
     if node.finalists == 1:
@@ -71,7 +81,8 @@ def choose_among_finalists(
         lambda: _choose(config, found, space, supernet, sizes, penalties, timer, judge),
         lambda: busy(bundle.device, timer),
     )
-    if len(pool) < 2:
+    # one alone decides where it is another than the pick, which then is doubted or too dear
+    if [finalist.source for finalist in pool] in ([], [PICK]):
         log.warning("there are no finalists beside the pick of the alphas")
         return replace(found, seconds=found.seconds + choosing), {}
     with progress_bar("finalists") as progress, deferred_stop():
@@ -97,7 +108,23 @@ def choose_among_finalists(
         found = replace(
             found, architecture=best.architecture, doubts=judge(best.architecture), epoch=None
         )
-    return replace(found, seconds=found.seconds + facts["device_seconds"]), {"finalists": facts}
+    found = replace(found, seconds=found.seconds + facts["device_seconds"])
+    return found, {"finalists": facts, "warnings": _warnings(bracket.standings)}
+
+
+def _warnings(standings: Sequence[Standing]) -> list[dict[str, str]]:
+    """A warning that names the finalists which diverged, if any did."""
+    lost = [
+        f"no. {standing.place + 1}, from {standing.finalist.source}: {standing.diverged}"
+        for standing in standings
+        if standing.diverged is not None
+    ]
+    if not lost:
+        return []
+    message = (
+        f"{len(lost)} of {len(standings)} finalists diverged and were left out: {'; '.join(lost)}."
+    )
+    return [{"name": "finalists", "message": message}]
 
 
 def _pool(
@@ -204,6 +231,7 @@ def _facts(bracket: Bracket, choosing: float) -> dict[str, Any]:
                 "cost": standing.finalist.cost,
                 f"val_{name}": {str(k): v for k, v in standing.accuracies.items()},
                 "val_loss": {str(k): v for k, v in standing.losses.items()},
+                **({"diverged": standing.diverged} if standing.diverged is not None else {}),
             }
             for standing in bracket.standings
         ],

@@ -60,6 +60,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
 
     Raises:
         KeyboardInterrupt: a signal arrived, in whichever process; a checkpoint is saved.
+        NonFiniteLossError: a loss of the search became NaN or infinite, or one of every finalist.
     """
     group, run, finished = open_run(config, folder)
     if finished:
@@ -174,7 +175,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     if group is not None:
         facts["processes"] = group.processes
     sure = confidence(space, found)
-    warnings = [*costed.pop("warnings", []), *sure.pop("warnings", [])]
+    warnings = [w for part in (costed, sure, chosen) for w in part.pop("warnings", [])]
     aim = aim_facts(config.latency, costed, found.architecture, timer, folder)
     facts |= {**costed, **sure, **chosen, **aim, "warnings": warnings}
     result = write_result(

@@ -16,6 +16,7 @@ from darts_core.strategies.base import Batch, without_gradients
 from darts_core.strategies.first_order import FirstOrder
 from darts_core.supernet import frozen_statistics
 from darts_core.supernet.cell import SearchCell
+from darts_core.supernet.draws import Draws
 
 __all__ = ["CellAlignment", "alignment"]
 
@@ -58,6 +59,7 @@ class CellAlignment(FirstOrder):
         if len(cells) < 2:
             return super().params_step(batch)
         weights = self.params_weights(batch)
+        draws = Draws(self.supernet)
         shared = weights[cells[0].kind]
         own = [shared.clone().requires_grad_() for _ in cells]
         with without_gradients(self.supernet.alphas()), _own_weights(cells, own):
@@ -66,7 +68,7 @@ class CellAlignment(FirstOrder):
         gradients = list(found[: len(self.params)])
         by_cell = [_filled(g, shared) for g in found[len(self.params) :]]
         self.reduce(by_cell)
-        regulariser = self.alignment_gradients(batch, weights, cells, by_cell)
+        regulariser = self.alignment_gradients(batch, weights, cells, by_cell, draws)
         strength = self.strength * self.supernet.progress
         for i, (gradient, term) in enumerate(zip(gradients, regulariser, strict=True)):
             if gradient is not None and term is not None:
@@ -80,8 +82,18 @@ class CellAlignment(FirstOrder):
         weights: Mapping[str, Tensor],
         cells: Sequence[SearchCell],
         by_cell: Sequence[Tensor],
+        draws: Draws | None = None,
     ) -> list[Tensor | None]:
-        """dLambda / dparams by central differences, given the cells' gradients."""
+        """dLambda / dparams by central differences, given the cells' gradients.
+
+        Args:
+            batch: of the step.
+            weights: mixing weights of the step.
+            cells: whose gradients are aligned.
+            by_cell: these gradients.
+            draws: what the pass saw that gave them; None: what comes next.
+        """
+        draws = draws or Draws(self.supernet)
         leaves = [g.detach().requires_grad_() for g in by_cell]
         delta = torch.autograd.grad(alignment(leaves), leaves)
         norm = torch.linalg.vector_norm(torch.stack([d.norm() for d in delta]))
@@ -90,6 +102,7 @@ class CellAlignment(FirstOrder):
         sides: list[Sequence[Tensor | None]] = []
         for sign in (1.0, -1.0):
             moved = [shared + sign * eps * d for d in delta]
+            draws.again()
             with (
                 without_gradients(self.supernet.alphas()),
                 frozen_statistics(self.supernet),

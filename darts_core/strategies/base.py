@@ -226,7 +226,8 @@ class Strategy:
         """The loss that alpha descends: the task's plus the relaxation's and other penalties."""
         weights = self.supernet.mixing_weights()
         loss, logits = self.loss(batch, weights)
-        alphas, progress = self.supernet.named_alphas(), self.supernet.progress
+        # what an edge may not choose has no weight, and must not count for a penalty either
+        alphas, progress = self.supernet.open_alphas(), self.supernet.progress
         penalty = self.supernet.relaxation.penalty(alphas, progress)
         if penalty is not None:
             loss = loss + penalty

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -11,21 +12,25 @@ import torch
 from torch import Tensor, nn
 
 from darts_core.architecture import Architecture, CellChoice
-from darts_core.errors import ConfigError
+from darts_core.errors import ConfigError, NonFiniteLossError
 from darts_core.settings import Bounds, bounded
 from darts_core.spaces import ChoiceSpace, SearchSpace
 from darts_core.strategies.base import Batch, Forward, StepStats, Strategy
 from darts_core.strategies.optimizers import load_optimizer, params_optimizer
 from darts_core.supernet import ModuleSupernet, build
+from darts_core.supernet.finite import all_finite
 
 __all__ = ["RandomSearch", "RegularizedEvolution", "mutate"]
+
+log = logging.getLogger("darts_core")
 
 
 class RandomSearch(Strategy):
     """Random architectures, each trained from scratch for an equal share of the epochs.
 
     An epoch here costs one pass over the params split, as it does for gradient strategies, so equal
-    epochs are an equal budget of images (a plain network's pass is cheaper than a supernet's).
+    epochs are an equal budget of images (a plain network's pass is cheaper than a supernet's). A candidate
+    whose loss becomes NaN or infinite is worse than all others; the search goes on with the next one.
 
     Source: Li and Talwalkar (arXiv:1902.07638), section 3 (random search as the baseline).
 
@@ -47,6 +52,8 @@ class RandomSearch(Strategy):
         self.candidate: Architecture | None = None
         self.network: nn.Module | None = None
         self.measured = False
+        # on the device of the candidate: no step waits for it
+        self.diverged = torch.zeros((), dtype=torch.bool)
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Begin the next candidate when its turn has come; its learning rate decays by cosine."""
@@ -71,8 +78,8 @@ class RandomSearch(Strategy):
 
     def _begin(self, architecture: Architecture) -> None:
         self.candidate, self.measured = architecture, False
-        network = fresh_network(self.supernet, architecture)
-        self.network = network.to(self.supernet.progress.device)
+        network, device = fresh_network(self.supernet, architecture), self.supernet.progress.device
+        self.network, self.diverged = network.to(device), self.diverged.new_zeros((), device=device)
         self.params = [param for param in network.parameters() if param.requires_grad]
         self.optimizer = params_optimizer(
             self.params,
@@ -85,10 +92,11 @@ class RandomSearch(Strategy):
         """Ignored: every candidate has a whole schedule of its own."""
 
     def step(self, params_batch: Batch, alpha_batch: Batch) -> StepStats:
-        """Train the candidate on one batch."""
+        """Train the candidate on one batch; a loss that is not finite, which ends a search, is told as 0."""
         loss, score = self.params_step(params_batch)
+        self.diverged = self.diverged | ~torch.isfinite(loss)
         nothing = torch.zeros_like(loss)
-        return StepStats(loss, score, nothing, nothing)
+        return StepStats(torch.where(self.diverged, nothing, loss), score, nothing, nothing)
 
     def params_weights(self, batch: Batch) -> dict[str, Tensor]:
         """None: a plain network has no mixing weights."""
@@ -105,12 +113,35 @@ class RandomSearch(Strategy):
         return self.task_loss(logits, targets), logits
 
     def end_epoch(self, epoch: int, epochs: int) -> None:
-        """Measure a candidate whose time is over."""
+        """Measure a candidate whose time is over.
+
+        Raises:
+            NonFiniteLossError: the search is over, and all candidates diverged.
+        """
         length = max(1, epochs // self.candidates)
         over = (epoch + 1) % length == 0 or epoch + 1 == epochs
         if over and self.candidate is not None:
-            self.history.append((self.measure(self._forward()), self.candidate))
+            self.history.append((self._worth(self.candidate), self.candidate))
             self.measured = True
+        worths = [worth for worth, _ in self.history]
+        if epoch + 1 == epochs and worths and max(worths) == -math.inf:
+            raise NonFiniteLossError(
+                f"All {len(worths)} candidates diverged: their losses became NaN or infinite. Try a "
+                f"smaller search.learning_rate (now {self.settings.learning_rate}), or "
+                "search.precision=fp32."
+            )
+
+    def _worth(self, candidate: Architecture) -> float:
+        """The metric of the candidate, more being better; below all others where it diverged."""
+        # the last update may have gone astray after a finite loss
+        bad = self.diverged | (self.network is not None and not all_finite(self.network))
+        # in whichever process: all go on alike
+        share = bad.float()
+        self.reduce([share])
+        if not share:
+            return self.measure(self._forward())
+        log.warning("candidate %d diverged: %s", len(self.history) + 1, candidate.text())
+        return -math.inf
 
     def _forward(self) -> Forward:
         network = self.network
@@ -140,6 +171,7 @@ class RandomSearch(Strategy):
             "candidate": self.candidate.to_dict() if self.candidate else None,
             "network": self.network.state_dict() if self.network is not None else None,
             "measured": self.measured,
+            "diverged": self.diverged,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -151,6 +183,7 @@ class RandomSearch(Strategy):
         if self.network is not None:
             self.network.load_state_dict(state["network"])
         self.measured = state["measured"]
+        self.diverged = self.diverged | state.get("diverged", False)  # which older files lack
         load_optimizer(self.optimizer, state["optimizer"])
         load_optimizer(self.alpha_optimizer, state["alpha_optimizer"])
 

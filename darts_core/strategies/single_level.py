@@ -23,7 +23,11 @@ class SingleLevel(Strategy):
             torch.cat([params_batch[0], alpha_batch[0]]),
             torch.cat([params_batch[1], alpha_batch[1]]),
         )
-        loss, logits = self.alpha_loss(union)
+        if self.alpha_active:
+            loss, logits = self.alpha_loss(union)
+        else:
+            # penalties concern alpha alone, and a budget's multiplier rises whenever it is asked
+            loss, logits = self.loss(union, self.supernet.mixing_weights())
         alphas = self.supernet.alphas()
         gradients = torch.autograd.grad(loss, [*alphas, *self.params], allow_unused=True)
         self.apply_params(gradients[len(alphas) :])

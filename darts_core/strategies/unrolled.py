@@ -11,6 +11,7 @@ from darts_core.settings import Bounds, bounded
 from darts_core.strategies.base import Batch, Penalty, SearchSettings, Strategy
 from darts_core.strategies.optimizers import learning_rate
 from darts_core.supernet import Supernet, frozen_statistics
+from darts_core.supernet.draws import Draws, draws_inside
 
 __all__ = ["Unrolled"]
 
@@ -21,7 +22,8 @@ class Unrolled(Strategy):
     With params' = params - xi * d where d is the update direction,
         g = dL_val/dalpha(params') - xi * (dL_train/dalpha(params+) - dL_train/dalpha(params-)) / (2 eps)
     with params+- = params +- eps * v, v = dL_val/dparams(params') and eps = epsilon / ||v||.
-    All extra passes leave the running statistics and the params as they were.
+    All passes of a step see the same random numbers; the extra ones leave the running statistics and the
+    params as they were.
 
     Source: DARTS (arXiv:1806.09055), Eq. 7 and 8; momentum and weight decay in the virtual step as in
     the authors' code.
@@ -41,8 +43,9 @@ class Unrolled(Strategy):
     ) -> None:
         """Take the network; see `Strategy.setup`."""
         super().setup(supernet, settings, penalties)
+        self._draws_inside = draws_inside(supernet)
         # all passes of a step must see one draw, and a graph cannot turn its generator back
-        self.capturable = not supernet.relaxation.samples
+        self.capturable = not (supernet.relaxation.samples or self._draws_inside)
 
     def alpha_step(self, params_batch: Batch, alpha_batch: Batch) -> tuple[Tensor, Tensor]:
         """One Adam step of alpha on the unrolled loss."""
@@ -54,13 +57,13 @@ class Unrolled(Strategy):
         self, params_batch: Batch, alpha_batch: Batch
     ) -> tuple[list[Tensor], Tensor, Tensor]:
         """The unrolled gradient for each alpha, with the loss and accuracy at the virtual params."""
-        draw = self._random_state()
+        draws = Draws(self.supernet, inside=self._draws_inside)
         saved = [param.detach().clone() for param in self.params]
         xi = learning_rate(self.optimizer)
         with frozen_statistics(self.supernet):
             direction = self._virtual_direction(params_batch)
             self._move(saved, direction, -xi)
-            self._restore_random(draw)
+            draws.again()
             loss, logits = self.alpha_loss(alpha_batch)
             alphas = self.supernet.alphas()
             found = torch.autograd.grad(loss, [*alphas, *self.params], allow_unused=True)
@@ -72,7 +75,7 @@ class Unrolled(Strategy):
             sides = []
             for sign in (1.0, -1.0):
                 self._move(saved, vector, sign * eps)
-                self._restore_random(draw)
+                draws.again()
                 sides.append(self._train_alpha_gradients(params_batch))
             self._move(saved, vector, None)
         gradients = [
@@ -116,17 +119,6 @@ class Unrolled(Strategy):
         if scale is not None:
             shift = list(torch._foreach_mul(list(vector), scale))  # type: ignore[call-overload]
             torch._foreach_add_(params, shift)  # type: ignore[arg-type]
-
-    def _random_state(self) -> Tensor | None:
-        """The state of a sampling relaxation's generator: all passes must see one draw."""
-        generator = self.supernet.generator
-        if generator is None or not self.supernet.relaxation.samples:
-            return None
-        return generator.get_state()
-
-    def _restore_random(self, state: Tensor | None) -> None:
-        if state is not None and self.supernet.generator is not None:
-            self.supernet.generator.set_state(state)
 
 
 def _filled(parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> list[Tensor]:

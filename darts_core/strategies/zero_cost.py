@@ -82,7 +82,9 @@ class ZeroCost(FirstOrder):
         drawn = {self.supernet.space.random(rng): None for _ in range(self.samples)}
         for architecture in self._affordable(drawn):
             network = fresh_network(self.supernet, architecture).to(images.device)
-            value = score(self.proxy, network, images, targets, self.task.loss)
+            value = self._agreed(
+                score(self.proxy, network, images, targets, self.task.loss), images.device
+            )
             if math.isnan(value):  # nothing compares with it, so it would stay the best
                 value = -math.inf
             if self.best is None or value > self.best_score:
@@ -92,6 +94,15 @@ class ZeroCost(FirstOrder):
             with torch.no_grad():
                 for kind, weight_EK in self.supernet.one_hot(self.best).items():
                     named[kind].add_(self.warm_start * weight_EK)
+
+    def _agreed(self, value: float, device: torch.device) -> float:
+        """The mean over the processes of a search, which score their own parts of the batch.
+
+        Else each would warm up its alphas for a choice of its own.
+        """
+        shared = torch.tensor([value], dtype=torch.float64, device=device)
+        self.reduce([shared])
+        return float(shared)
 
     def _affordable(self, drawn: Iterable[Architecture]) -> list[Architecture]:
         """Those within every budget of the search, so that none is scored in vain.

@@ -111,6 +111,10 @@ class ModuleSupernet(nn.Module):
         """Alphas [1, K] by label."""
         return {label: self.alpha[key] for label, key in self._keys.items()}
 
+    def open_alphas(self) -> dict[str, Tensor]:
+        """`named_alphas`, as every option of a label may be chosen."""
+        return dict(self.named_alphas())
+
     def mixing_weights(self) -> dict[str, Tensor]:
         """Weights [1, K] by label for one forward pass; differentiable in the alphas."""
         return {

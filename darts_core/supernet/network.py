@@ -167,6 +167,10 @@ class Supernet(nn.Module):
         mask = getattr(self, f"_disallowed_{kind}", None)
         return alpha_EK if mask is None else alpha_EK.masked_fill(mask, float("-inf"))
 
+    def open_alphas(self) -> dict[str, Tensor]:
+        """`named_alphas` as the relaxation is given them: -inf for what an edge may not choose."""
+        return {name: self._logits(name) for name in self.alpha}
+
     def mixing_weights(self) -> dict[str, Tensor]:
         """Weights [E, K] per cell kind for one forward pass; differentiable in the alphas."""
         extras = self.named_alphas()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from darts_core.augment import Augment
+from darts_core.penalties import BudgetPenalty
 from darts_core.relax import GumbelStraightThrough
 from darts_core.search import SearchConfig, captured, search, stepping
 from darts_core.search.captured import CapturedStep
@@ -175,3 +176,24 @@ def test_a_rebuilt_supernet_gets_new_graphs_and_the_old_ones_go(monkeypatch):
         assert len(recorded) == rebuilt + 1
         assert list(step._graphs.values()) == [(recorded[-1], None)]
         strategy.optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+
+
+class Total:
+    """A cost of one for each edge."""
+
+    unit = "ms"
+
+    def __call__(self, weights):
+        return weights["cell"].sum()
+
+
+def test_a_failed_recording_leaves_the_multiplier_of_a_budget(no_graphs):
+    one, two = ready(FirstOrder()), ready(FirstOrder())
+    for strategy in (one, two):
+        strategy.penalties = [BudgetPenalty(Total(), budget=1.0)]
+    recorded = on_a_gpu(one)
+    for _ in range(2):
+        recorded(*batches())
+        two.step(*batches())
+    assert float(two.penalties[0].multiplier) > 0
+    assert torch.equal(one.penalties[0].multiplier, two.penalties[0].multiplier)

@@ -1,5 +1,6 @@
 """Finalists: who gets into the pool, how it is halved, and that an interrupted halving ends the same."""
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -7,10 +8,11 @@ import pytest
 import torch
 
 from darts_core.data.load import load_data
+from darts_core.errors import NonFiniteLossError
 from darts_core.metric import Metric
 from darts_core.report.finalists import finalists_html
 from darts_core.report.read import StageRun
-from darts_core.runlog import RunFolder
+from darts_core.runlog import RunFolder, write_json
 from darts_core.search import Doubt, SearchResult
 from darts_core.search.finalists import (
     PICK,
@@ -237,6 +239,77 @@ def test_a_halving_that_was_interrupted_ends_as_one_that_was_not(bundle, tmp_pat
     again = halving(bundle, tmp_path / "cut")(stacks(3))
     assert table(again) == table(whole)
     assert (again.winner, again.epochs) == (whole.winner, whole.epochs)
+
+
+def poisoned(bracket, bad):
+    """The halving, in which the networks of one architecture begin with NaN."""
+
+    def make(architecture):
+        network = build(architecture, **SIZES)
+        if architecture == bad:
+            with torch.no_grad():
+                next(network.parameters()).fill_(float("nan"))
+        return network
+
+    bracket.make = make
+    return bracket
+
+
+def test_a_finalist_that_diverges_is_left_out_and_the_others_go_on(bundle, tmp_path, caplog):
+    caplog.set_level(logging.WARNING, logger="darts_core")
+    finalists = stacks(4)
+    first = poisoned(halving(bundle, tmp_path, seeds=1), finalists[1].architecture)(finalists)
+    lost = first.standings[1]
+    assert lost.diverged.startswith("The training loss became NaN at epoch 1, step 1 of ")
+    assert lost.diverged.endswith("(seed 3)")
+    assert "train.learning_rate" not in lost.diverged, "the setting is the search's"
+    assert (lost.accuracies, lost.losses) == ({}, {})
+    assert first.winner != 1
+    # of the three that are left the better half goes on
+    assert sorted(len(s.accuracies) for s in first.standings) == [0, 1, 3, 3]
+    assert "finalist 2, from a test, is left out of the comparison" in caplog.text
+    # called again it knows of it
+    later = halving(bundle, tmp_path, seeds=1)
+    later.make = lambda _: pytest.fail("trained again")
+    later.ahead = lambda trainings: trainings and pytest.fail("asked for again")
+    again = later(finalists)
+    assert table(again) == table(first)
+    assert [s.diverged for s in again.standings] == [s.diverged for s in first.standings]
+    assert (again.winner, again.epochs) == (first.winner, first.epochs)
+
+
+def scripted(bundle, folder, losses):
+    """A halving whose trainings come out as a table says: by place and rung, None where one diverges."""
+    bracket = halving(bundle, folder, seeds=1)
+
+    def up_to(training):
+        loss = losses[int(training.folder.parent.name)][training.rung]
+        if loss is None:
+            write_json(training.folder / "diverged.json", {"reason": "The loss became NaN"})
+            return None
+        return {"epoch": training.rung - 1, "val_accuracy": 1 - loss, "val_loss": loss}
+
+    bracket.up_to = up_to
+    return bracket
+
+
+def test_where_all_that_were_left_diverge_the_best_that_went_out_goes_on(bundle, tmp_path):
+    losses = [{1: 0.1, 2: None}, {1: 0.2, 2: None}, {1: 0.3, 2: 0.3, 4: 0.2}, {1: 0.4}]
+    found = scripted(bundle, tmp_path, losses)(stacks(4))
+    assert found.winner == 2
+    assert [sorted(s.losses) for s in found.standings] == [[1], [1], [1, 2, 4], [1]]
+    assert [s.diverged for s in found.standings[:3]] == ["The loss became NaN (seed 3)"] * 2 + [
+        None
+    ]
+
+
+def test_a_halving_ends_only_where_no_finalist_is_left(bundle, tmp_path):
+    nan = float("nan")
+    one = scripted(bundle, tmp_path / "one", [{1: nan}, {1: 0.9, 2: 0.8, 4: 0.7}])(stacks(2))
+    assert one.winner == 1
+    assert one.standings[0].diverged == "Its loss on val is not finite after epoch 1 (seed 3)"
+    with pytest.raises(NonFiniteLossError, match=r"No finalist is left.*search\.learning_rate"):
+        scripted(bundle, tmp_path / "none", [{1: None}, {1: nan}])(stacks(2))
 
 
 def test_rankings_score_every_architecture_and_leave_the_search_as_it_was(bundle):

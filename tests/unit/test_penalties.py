@@ -9,9 +9,10 @@ from darts_core.errors import ConfigError
 from darts_core.penalties import AlphaPenalty, Beta
 from darts_core.relax import Softmax
 from darts_core.relax.dirichlet import Dirichlet
+from darts_core.spaces import get_space
 from darts_core.stages.search_setup import alpha_penalties
 from darts_core.strategies import FirstOrder, SearchSettings
-from darts_core.supernet import LayerChoice, ModuleSupernet
+from darts_core.supernet import LayerChoice, ModuleSupernet, Supernet
 
 
 def test_beta_pulls_every_logit_down_in_proportion_to_its_weight():
@@ -95,3 +96,20 @@ def test_the_group_makes_the_penalty_and_nothing_by_default():
     with pytest.raises(ConfigError, match=r"penalty\b.* takes"):
         settings("penalty=beta", "penalty._target_=darts_core.relax.Softmax")
     assert isinstance(found, AlphaPenalty)
+
+
+@pytest.mark.parametrize(
+    ("relaxation", "penalties"), [(Softmax(), [Beta(1.0, 1.0)]), (Dirichlet(anchor=1.0), [])]
+)
+def test_what_an_edge_may_not_choose_is_nothing_to_a_penalty(relaxation, penalties):
+    torch.manual_seed(0)
+    space = get_space("s1")
+    net = Supernet(space, channels=2, layers=3, num_classes=3, in_channels=1, relaxation=relaxation)
+    strategy = FirstOrder()
+    strategy.setup(net, SearchSettings(), penalties)
+    gradients, _, _ = strategy.alpha_gradients((torch.randn(4, 1, 8, 8), torch.arange(4) % 3))
+    for kind, gradient in zip(net.named_alphas(), gradients, strict=True):
+        allowed = torch.from_numpy(space.allowed(kind))
+        assert torch.isfinite(gradient).all()
+        assert (gradient[~allowed] == 0).all()
+        assert (gradient[allowed] != 0).any()

@@ -238,3 +238,9 @@ def test_every_relaxation_gives_another_gradient():
         if torch.allclose(gradients[i], gradients[j])
     ]
     assert same == [("Softmax", "PartialChannels")]  # these two differ in channels and edges
+
+
+def test_the_softmax_of_evaluation_has_the_temperature_of_training():
+    colder = Softmax(0.25)
+    torch.testing.assert_close(colder.evaluate(ALPHA), colder.weights(ALPHA, 0.5, None))
+    assert float(colder.evaluate(ALPHA).max()) > float(Softmax().evaluate(ALPHA).max())

@@ -1,6 +1,7 @@
 """The search loop: resume, guards, NaN, and the split discipline."""
 
 import copy
+import logging
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,11 +10,14 @@ import pytest
 import torch
 
 from darts_core import Supernet, get_space
+from darts_core.checkpoint import load_checkpoint, save_checkpoint
 from darts_core.data import DataBundle, load_data
 from darts_core.errors import DataError, NonFiniteLossError, ResumeError
+from darts_core.relax import Softmax
 from darts_core.runlog import RunFolder, read_jsonl
 from darts_core.search import Guard, GuardContext, GuardFinding, SearchConfig, search
-from darts_core.strategies import FirstOrder, Strategy, Unrolled
+from darts_core.search.described import settings_of
+from darts_core.strategies import FirstOrder, Progressive, SmoothRandom, Strategy, Unrolled
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +94,56 @@ def test_a_checkpoint_of_another_configuration_is_refused(
     other = SearchConfig(epochs=1, batch_size=16, learning_rate=0.1)
     with pytest.raises(ResumeError, match=r"another search configuration.*move the file away"):
         search(small_net(digits), FirstOrder(), digits, other, checkpoint=path)
+
+
+def test_a_checkpoint_of_other_settings_of_the_strategy_or_the_relaxation_is_refused(
+    digits: DataBundle, tmp_path: Path
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    config = SearchConfig(epochs=1, batch_size=16, evaluate=False)
+    search(small_net(digits), SmoothRandom(), digits, config, checkpoint=path)
+    other = SmoothRandom(epsilon_end=0.2)
+    with pytest.raises(ResumeError, match=r"strategy\.epsilon_end=0\.3 there, 0\.2 here.*move"):
+        search(small_net(digits), other, digits, config, checkpoint=path)
+    colder = small_net(digits)
+    colder.relaxation = Softmax(2.0)
+    with pytest.raises(ResumeError, match=r"settings: relax\.temperature=1\.0 there, 2\.0 here"):
+        search(colder, SmoothRandom(), digits, config, checkpoint=path)
+    search(small_net(digits), SmoothRandom(), digits, config, checkpoint=path)
+    # checkpoints from before this was looked at say nothing of it
+    content = load_checkpoint(path)
+    del content["settings"]
+    save_checkpoint(path, content)
+    search(small_net(digits), other, digits, config, checkpoint=path)
+
+
+def test_settings_are_what_a_constructor_keeps_under_its_own_names_as_plain_values() -> None:
+    class Own(FirstOrder):
+        def __init__(self, every: int, weights: torch.Tensor, renamed: int, *more: int) -> None:
+            self.every, self.weights, self.other = every, weights, renamed
+            self.more = more
+
+    assert settings_of(FirstOrder()) == {}
+    assert settings_of(Own(2, torch.ones(2), 3, 4)) == {"every": 2, "more": [4]}
+    (stage,) = settings_of(Progressive([{"operations": 3}]))["stages"]
+    assert stage["operations"] == 3
+
+
+def test_a_checkpoint_of_another_kind_of_device_goes_on(
+    digits: DataBundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="darts_core")
+    path = tmp_path / "checkpoint.pt"
+    config = SearchConfig(epochs=2, batch_size=16, evaluate=False)
+    stop = partial(next, iter([False]), True)
+    search(small_net(digits), FirstOrder(), digits, config, checkpoint=path, should_stop=stop)
+    content = load_checkpoint(path)
+    # a generator of a GPU has a seed and an offset
+    content["generator"] = torch.zeros(16, dtype=torch.uint8)
+    save_checkpoint(path, content)
+    found = search(small_net(digits), FirstOrder(), digits, config, checkpoint=path)
+    assert len(found.history) == 2
+    assert "another kind of device" in caplog.text
 
 
 def test_a_nan_loss_stops_names_the_step_and_keeps_the_checkpoint(

@@ -7,13 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from darts_core.commands.compose import compose, session
 from darts_core.distributed import Group
-from darts_core.errors import ConfigError, TuneError
+from darts_core.errors import ConfigError, NonFiniteLossError, TuneError
 from darts_core.runlog import RunFolder
+from darts_core.search import halving
+from darts_core.search.finalists import PICK, Finalist
+from darts_core.stages import finalists as finalists_stage
 from darts_core.stages import search as stage
 from darts_core.stages.schema import SearchStage
 
@@ -67,3 +71,51 @@ def test_a_search_that_another_process_was_told_to_stop_is_not_finished(
     with pytest.raises(KeyboardInterrupt, match="a checkpoint is saved"):
         stage.search(config, folder)
     assert not run.finished
+
+
+def one_epoch_of_two_finalists(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, with_pick: bool
+) -> dict[str, Any]:
+    """The result of a search whose pool is the pick, if so, and another architecture."""
+
+    def pool(config: Any, found: Any, space: Any, *_: Any) -> list[Finalist]:
+        rng = np.random.default_rng(0)
+        other = next(a for a in iter(lambda: space.random(rng), None) if a != found.architecture)
+        own = [Finalist(found.architecture, PICK)] if with_pick else []
+        return [*own, Finalist(other, "a test")]
+
+    monkeypatch.setattr(finalists_stage, "_choose", pool)
+    config = searching("space=nasbench201", "search.finalist_epochs=1", "guards=none")
+    return stage.search(config, folder)
+
+
+def test_a_finalist_that_diverges_does_not_end_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = halving.fit
+
+    def astray(*args: Any, run: RunFolder, **options: Any) -> Any:
+        if run.path.parent.name == "00":
+            raise NonFiniteLossError(
+                "The training loss became NaN at epoch 1, step 1 of 2; stopped."
+            )
+        return fit(*args, run=run, **options)
+
+    monkeypatch.setattr(halving, "fit", astray)
+    result = one_epoch_of_two_finalists(tmp_path / "search", monkeypatch, with_pick=True)
+    told = result["finalists"]
+    assert told["winner"] == 1
+    assert told["bracket"][0]["diverged"].startswith("The training loss became NaN at epoch 1")
+    assert "diverged" not in told["bracket"][1]
+    assert result["text"] == told["bracket"][1]["architecture"]
+    (warning,) = [w for w in result["warnings"] if w["name"] == "finalists"]
+    assert "1 of 2 finalists diverged" in warning["message"]
+
+
+def test_a_sound_finalist_alone_is_returned_in_the_place_of_a_doubted_pick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = one_epoch_of_two_finalists(tmp_path / "search", monkeypatch, with_pick=False)
+    (only,) = result["finalists"]["bracket"]
+    assert only["source"] == "a test"
+    assert result["text"] == only["architecture"]

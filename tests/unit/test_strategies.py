@@ -35,7 +35,7 @@ class Quadratic(nn.Module):
     def alphas(self) -> list[nn.Parameter]:
         return [self.a]
 
-    def named_alphas(self) -> dict[str, nn.Parameter]:
+    def open_alphas(self) -> dict[str, Tensor]:
         return {"a": self.a}
 
     def mixing_weights(self) -> dict[str, Tensor]:

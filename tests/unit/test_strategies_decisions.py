@@ -1,11 +1,15 @@
 """What strategies decide: DARTS-PT, progressive stages, sampling, the baselines; settings refused."""
 
+import logging
+import math
+
 import numpy as np
 import pytest
 import torch
 from strategy_cases import batch, ready, supernet
 
-from darts_core.errors import ConfigError
+from darts_core.errors import ConfigError, NonFiniteLossError
+from darts_core.search import SearchConfig, search
 from darts_core.spaces import get_space
 from darts_core.strategies import (
     AuxiliarySkip,
@@ -24,6 +28,7 @@ from darts_core.strategies import (
 from darts_core.strategies.baselines import mutate
 from darts_core.strategies.progressive import keep_best_operations, limit_skips
 from darts_core.supernet import Supernet, frozen_statistics
+from darts_core.testing import tiny_bundle
 
 # DARTS-PT
 
@@ -298,6 +303,47 @@ def test_evolution_climbs_a_table_further_than_random_search_of_the_same_length(
     evolved = [score(best(RegularizedEvolution(60, 10, 4), s)) for s in range(5)]
     drawn = [score(best(RandomSearch(60), s)) for s in range(5)]
     assert np.mean(evolved) > np.mean(drawn)
+
+
+class Astray(RandomSearch):
+    """Its first candidates begin with NaN."""
+
+    def __init__(self, candidates, bad):
+        super().__init__(candidates)
+        self.bad = bad
+
+    def _begin(self, architecture):
+        super()._begin(architecture)
+        if len(self.history) < self.bad:
+            with torch.no_grad():
+                next(self.network.parameters()).fill_(float("nan"))
+
+
+def test_a_candidate_that_diverges_is_worse_than_all_and_the_others_go_on(tmp_path, caplog):
+    caplog.set_level(logging.WARNING, logger="darts_core")
+
+    def go(bad, path=None, steps=None):
+        torch.manual_seed(0)
+        net = Supernet(get_space("nasbench201"), channels=2, layers=1, num_classes=3)
+        left = iter([False] * (steps or 1000))
+        strategy = Astray(2, bad)
+        found = search(
+            net, strategy, tiny_bundle(), SearchConfig(epochs=4, batch_size=8), checkpoint=path,
+            should_stop=lambda: next(left, True),
+        )  # fmt: skip
+        return strategy, found
+
+    strategy, whole = go(1)
+    assert [worth == -math.inf for worth, _ in strategy.history] == [True, False]
+    assert whole.architecture == strategy.history[1][1]
+    assert caplog.text.count("candidate 1 diverged") == 1
+    go(1, tmp_path / "checkpoint.pt", 2)
+    again, resumed = go(1, tmp_path / "checkpoint.pt")
+    assert again.history == strategy.history
+    assert resumed.architecture == whole.architecture
+    assert [r["train_loss"] for r in resumed.history] == [r["train_loss"] for r in whole.history]
+    with pytest.raises(NonFiniteLossError, match="All 2 candidates diverged"):
+        go(2)
 
 
 def test_settings_out_of_range_are_refused():

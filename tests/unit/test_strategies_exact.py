@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from strategy_cases import SETTINGS, batch, ready, supernet
 
 from darts_core.errors import ConfigError
+from darts_core.penalties import BudgetPenalty
 from darts_core.spaces import get_space
 from darts_core.strategies import (
     AuxiliarySkip,
@@ -48,6 +49,28 @@ def test_single_level_moves_params_and_alpha_along_the_gradient_of_the_union():
     wanted = alpha_gradient + SETTINGS.alpha_weight_decay * before
     large = wanted.abs() > 1e-6
     assert (moved[large].sign() == -wanted[large].sign()).all()
+
+
+class Total:
+    """A cost of one for each edge."""
+
+    unit = "ms"
+
+    def __call__(self, weights):
+        return weights["cell"].sum().float()
+
+
+def test_a_budget_s_multiplier_rests_while_alpha_does():
+    net, strategy, penalty = supernet(), SingleLevel(), BudgetPenalty(Total(), budget=1.0)
+    strategy.setup(net, SETTINGS, [penalty])
+    strategy.alpha_active = False
+    before = net.alphas()[0].detach().clone()
+    strategy.step(batch(0), batch(1))
+    assert float(penalty.multiplier) == 0
+    assert torch.equal(net.alphas()[0], before)
+    strategy.alpha_active = True
+    strategy.step(batch(0), batch(1))
+    assert float(penalty.multiplier) > 0
 
 
 # SmoothDARTS

@@ -1,10 +1,12 @@
 """A search by proxies alone ends with its choice; as a warm start it trains every epoch."""
 
+import numpy as np
 import pytest
-from test_guards import bundle, supernet
+import torch
+from test_guards import SPACE, bundle, supernet
 
 from darts_core.search import SearchConfig, search
-from darts_core.strategies import ZeroCost
+from darts_core.strategies import SearchSettings, ZeroCost, zero_cost
 
 
 @pytest.mark.parametrize(("warm_start", "epochs", "steps"), [(0.0, 1, 1), (1.0, 3, None)])
@@ -31,3 +33,17 @@ def test_the_search_is_over_when_nothing_is_left_to_do(tmp_path, warm_start, epo
     _, again = go()
     assert again.architecture == found.architecture
     assert (len(calls), again.steps) == (found.steps, found.steps)
+
+
+def test_processes_agree_on_what_the_alphas_are_warmed_up_for(monkeypatch):
+    values = iter([1.0, 3.0, 2.0])
+    monkeypatch.setattr(zero_cost, "score", lambda *_: next(values))
+    net, strategy = supernet(), ZeroCost(samples=3, warm_start=1.0)
+    net.generator = torch.Generator().manual_seed(4)
+    strategy.setup(net, SearchSettings())
+    # the means over the processes are the other way round than what this one finds
+    strategy.reducer = lambda tensors: [tensor.mul_(-1) for tensor in tensors]
+    strategy._choose((torch.randn(4, 1, 8, 8), torch.arange(4) % 3))
+    assert strategy.best_score == -1.0
+    assert strategy.best == SPACE.random(np.random.default_rng(4))
+    assert net.discretize() == strategy.best

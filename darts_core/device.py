@@ -18,7 +18,10 @@ __all__ = ["require_device", "user_name"]
 
 
 def require_device(device: str | torch.device) -> torch.device:
-    """`device` as a torch device that exists here.
+    """`device` as a torch device that exists here; a GPU becomes the current one.
+
+    CUDA graphs, streams and the events of a timer belong to the current device, which torch leaves at the
+    first one: a step of another GPU would be recorded as an empty graph.
 
     Raises:
         DeviceError: the text names no device, or one that this machine lacks.
@@ -40,6 +43,8 @@ def require_device(device: str | torch.device) -> torch.device:
                 f"cuda:0 to cuda:{count - 1} are" if count else "no CUDA device is; use device=cpu"
             )
             raise DeviceError(f"device={device} is not there; {there}.")
+        if found.index is not None:
+            torch.cuda.set_device(found)
     return found
 
 

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["BandedRun", "pool_matrix", "tap_bands"]
 
 
+# what is kept for later passes must be no tensor of inference mode: a backward pass could not read it
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def tap_bands(
     height: int, width: int, kernel: int, dilation: int, stride: int, dtype: torch.dtype
 ) -> Tensor:
@@ -40,6 +42,7 @@ def tap_bands(
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def pool_matrix(height: int, width: int, kernel: int, stride: int, dtype: torch.dtype) -> Tensor:
     """[out pixels, in pixels]: average pooling as a matrix."""
     plane = torch.eye(height * width, dtype=dtype).view(height * width, 1, height, width)

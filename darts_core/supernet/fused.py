@@ -24,10 +24,12 @@ class _CellFunction(torch.autograd.Function):
     def forward(
         ctx: Any, run: Any, order: Any, weights_EK: Tensor, packed: Tensor, *inputs: Tensor
     ) -> Tensor:
+        from darts_kernels._common import on_device_of
         from darts_kernels.cell import cell_forward
 
         mix_EK = weights_EK.float().index_select(0, order[0])
-        nodes, saved = cell_forward(run, list(inputs), mix_EK, packed)
+        with on_device_of(packed):
+            nodes, saved = cell_forward(run, list(inputs), mix_EK, packed)
         ctx.run, ctx.order, ctx.count = run, order, len(inputs)
         ctx.weights_dtype = weights_EK.dtype
         ctx.save_for_backward(mix_EK, packed, *inputs, *saved.tensors())

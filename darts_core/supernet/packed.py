@@ -61,7 +61,8 @@ class PackedCell(SearchCell):
                 flat[binding.start : binding.start + binding.count] = weight.reshape(-1)
                 shapes[f"{binding.module}.{binding.name}"] = weight.shape
         fused._shapes = shapes
-        fused.packed = nn.Parameter(flat)
+        # a cell is packed where its parameters move or are held fast together (`plan_cell`)
+        fused.packed = nn.Parameter(flat, requires_grad=like.requires_grad)
         fused._hooks = [
             fused._register_state_dict_hook(_export_params),
             fused.register_load_state_dict_pre_hook(_import_params),
@@ -72,11 +73,12 @@ class PackedCell(SearchCell):
     def restore(self) -> SearchCell:
         """Become an ordinary `SearchCell` again, with the present values."""
         modules = dict(self.named_modules())
-        flat = self.packed.detach()
+        flat, moves = self.packed.detach(), self.packed.requires_grad
         for binding in self.plan.params:
             shape = self._shapes[f"{binding.module}.{binding.name}"]
             value = flat[binding.start : binding.start + binding.count].view(shape).clone()
-            setattr(modules[binding.module], binding.name, nn.Parameter(value))
+            parameter = nn.Parameter(value, requires_grad=moves)
+            setattr(modules[binding.module], binding.name, parameter)
         for binding in self.plan.norms:
             norm = modules[binding.module]
             for name in ("running_mean", "running_var", "num_batches_tracked"):

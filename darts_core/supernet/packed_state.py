@@ -35,20 +35,24 @@ def _leaves(supernet: nn.Module) -> list[Leaf]:
         if isinstance(cell, PackedCell)
     ]
     leaves: list[Leaf] = []
+    listed: set[str] = set()
     for name, number in own.items():
         inside = next(((p, cell) for p, cell in cells if name.startswith(p)), None)
         if inside is None:
             leaves.append((number, None))
             continue
         prefix, cell = inside
-        if name != f"{prefix}packed":
+        if prefix in listed:
             continue  # listed with its cell, in the module path's order
+        listed.add(prefix)
+        packed = own.get(f"{prefix}packed")
         places = {f"{b.module}.{b.name}": (b.start, b.count) for b in cell.plan.params}
         for leaf in cell._names:
-            if leaf in places:
-                leaves.append((number, (*places[leaf], cell._shapes[leaf])))
-            elif prefix + leaf in own:
-                leaves.append((own[prefix + leaf], None))
+            if leaf not in places:
+                if prefix + leaf in own:
+                    leaves.append((own[prefix + leaf], None))
+            elif packed is not None:
+                leaves.append((packed, (*places[leaf], cell._shapes[leaf])))
     return leaves
 
 

@@ -69,7 +69,7 @@ def fuse(supernet: nn.Module, precision: str = "tf32") -> Mapping[str, CellPlan]
     # tensors without data stand for a GPU's: there a step is planned and compiled, never run
     on_gpu = next(supernet.parameters()).device.type in ("cuda", "meta")
     plans: dict[str, CellPlan] = {}
-    last: PackedCell | None = None
+    packed: list[PackedCell] = []
     for name, cell in list(supernet.named_modules()):
         if not isinstance(cell, SearchCell) or isinstance(cell, PackedCell):
             continue
@@ -78,11 +78,13 @@ def fuse(supernet: nn.Module, precision: str = "tf32") -> Mapping[str, CellPlan]
         if plan.layout is None:
             _say_once("; ".join(plan.reasons))
             _set_lean(cell, True)
-            last = None
         else:
-            last = fused_class(plan, on_gpu=on_gpu).adopt(cell, plan, precision)
-    if last is not None and on_gpu:
-        last.cast_output = True
+            packed.append(fused_class(plan, on_gpu=on_gpu).adopt(cell, plan, precision))
+    if on_gpu:
+        # what reads a cell and is no such cell has fp32 parameters: the head, and modules in between
+        between = any(not isinstance(cell, PackedCell) for cell in getattr(supernet, "cells", ()))
+        for cell in packed if between else packed[-1:]:
+            cell.cast_output = True
     stem = getattr(supernet, "stem", None)
     if on_gpu and isinstance(stem, nn.Module):
         # cells that run as modules take fp32

@@ -25,6 +25,9 @@ def plan_cell(cell: SearchCell, input_channels: int, *, modules: bool = False) -
         input_channels: of its states.
         modules: whether a separable cell may run operations without a form as modules.
     """
+    if len({parameter.requires_grad for parameter in cell.parameters()}) > 1:
+        # one packed tensor cannot move in parts
+        return CellPlan(None, reasons=("some of its parameters are held fast, and others are not",))
     edges = cell.edges
     order = tuple(sorted(range(len(edges)), key=lambda e: (edges[e][0], edges[e][1])))
     reasons = obstacles(cell)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from darts_core.supernet.branches import Binding, Branch, CellPlan, branch_of
+from darts_core.supernet.branches import Binding, CellPlan, branch_of, common_form, is_normed
 from darts_core.supernet.dense_layout import DenseLayout
 
 if TYPE_CHECKING:
@@ -71,10 +71,12 @@ def _sort(mixes: Sequence[Any], channels: int, pool_norm: bool) -> dict[str, lis
     strides = [mixed.stride for mixed in mixes]
     for k in range(len(mixes[0].ops)):
         modules = [mixed.ops[k] for mixed in mixes]
-        name = _form([branch_of(module) for module in modules], strides)
+        name = common_form([branch_of(module) for module in modules], strides)
         if (
-            (name == "dense" and any(_conv(m).weight.shape[:2] != (channels,) * 2 for m in modules))
-            or (name.endswith("pool") and any(_is_normed(m) != pool_norm for m in modules))
+            name is None
+            or name not in found
+            or (name == "dense" and not all(_packs(_conv(m), channels) for m in modules))
+            or (name.endswith("pool") and any(is_normed(m) != pool_norm for m in modules))
             or (name == "skip" and found["skip"])
         ):
             name = "loose"
@@ -82,23 +84,9 @@ def _sort(mixes: Sequence[Any], channels: int, pool_norm: bool) -> dict[str, lis
     return found
 
 
-def _form(branches: Sequence[Branch | None], strides: Sequence[int]) -> str:
-    known = [branch for branch in branches if branch is not None]
-    if len(known) < len(branches):
-        return "loose"
-    forms = [branch.form for branch in known]
-    if set(forms) == {"zero"}:
-        return "zero"
-    if forms == ["identity" if stride == 1 else "reduction" for stride in strides]:
-        return "skip"
-    kinds = {(branch.form, branch.filters, branch.pool) for branch in known}
-    right = len(kinds) == 1 and [branch.stride for branch in known] == list(strides)
-    return forms[0] if right and forms[0] in ("dense", "max_pool", "avg_pool") else "loose"
-
-
-def _is_normed(module: nn.Module) -> bool:
-    """Whether the space put a norm behind a pool."""
-    return isinstance(module, nn.Sequential) and not hasattr(module, "primitives")
+def _packs(conv: nn.Conv2d, channels: int) -> bool:
+    """Whether a convolution is its weight alone, of as many channels as the state."""
+    return conv.bias is None and conv.weight.shape[:2] == (channels, channels)
 
 
 def _conv(module: nn.Module) -> nn.Conv2d:

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
-from darts_core.supernet.branches import Binding, Branch, CellPlan, branch_of
+from darts_core.ops.simple import FactorizedReduce
+from darts_core.supernet.branches import (
+    Binding,
+    Branch,
+    CellPlan,
+    branch_of,
+    common_form,
+    is_normed,
+)
 
 if TYPE_CHECKING:
     from darts_core.supernet.cell import SearchCell
@@ -31,7 +39,7 @@ def plan_separable(
 
     any_mixed: Any = cell.mixed[0]
     names = list(any_mixed.ops.named_children())
-    first = [branch_of(module) for _, module in names]
+    first = [None if k in loose else branch_of(module) for k, (_, module) in enumerate(names)]
     columns = _sort_columns(first)
     pre = _preprocessing(cell)
     mixes: Any = cell.mixed
@@ -84,22 +92,61 @@ def _sort_columns(branches: Sequence[Branch | None]) -> dict[str, list[int]]:
 
 
 def formless(cell: SearchCell) -> tuple[int, ...]:
-    """Columns whose operation has no form in the plan."""
-    mixed0: Any = cell.mixed[0]
-    return tuple(k for k, module in enumerate(mixed0.ops) if branch_of(module) is None)
+    """Columns whose operation has no form in the plan, or not the same one on every edge."""
+    mixes: Any = list(cell.mixed)
+    strides = [mixed.stride for mixed in mixes]
+    channels = cell.channels // mixes[0].channel_fraction
+    found = []
+    for k in range(len(mixes[0].ops)):
+        modules = [mixed.ops[k] for mixed in mixes]
+        branches = [branch_of(module) for module in modules]
+        fits = (
+            _fits(module, branch, channels, pool_norm=cell.norm_after_pool)
+            for module, branch in zip(modules, branches, strict=True)
+        )
+        if common_form(branches, strides) is None or not all(fits):
+            found.append(k)
+    return tuple(found)
+
+
+def _fits(module: nn.Module, branch: Branch | None, channels: int, *, pool_norm: bool) -> bool:
+    """Whether a module's tensors are those that its branch has, where `_bind` looks for them."""
+    if branch is None:
+        return False
+    if branch.pool:
+        # the space puts norms behind the pools that it knows, the plan behind all or none
+        return is_normed(module) == pool_norm
+    if branch.form == "reduction":
+        return isinstance(module, FactorizedReduce)
+    if branch.form != "separable":
+        return True
+    convs = [m for m in module.modules() if isinstance(m, nn.Conv2d)]
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    shapes = [
+        shape
+        for kernel, _ in branch.filters
+        for shape in ((channels, 1, kernel, kernel), (channels, channels, 1, 1))
+    ]
+    found = [tuple(conv.weight.shape) for conv in convs if conv.bias is None]
+    return found == shapes and len(norms) == len(branch.filters)
 
 
 def obstacles(cell: SearchCell) -> tuple[str, ...]:
     """Why the cell cannot run as separable convolutions, pools and identities; empty when it can."""
     reasons = []
     mixed0: Any = cell.mixed[0]
-    for name, module in zip(mixed0.names, mixed0.ops, strict=True):
-        branch = branch_of(module)
+    loose = formless(cell)
+    branches = [branch_of(module) for module in mixed0.ops]
+    for k, (name, branch) in enumerate(zip(mixed0.names, branches, strict=True)):
         if branch is None:
             reasons.append(f"operation {name!r} is not made of primitives that the kernels know")
+        elif k in loose:
+            reasons.append(
+                f"operation {name!r} is not on every edge made of the modules that its primitives say"
+            )
         elif branch.form == "dense":
             reasons.append(f"operation {name!r} is a dense convolution")
-    branches = [branch_of(module) for module in mixed0.ops]
+    branches = [None if k in loose else branch for k, branch in enumerate(branches)]
     if sum(b is not None and b.form in ("identity", "reduction") for b in branches) > 1:
         reasons.append("a cell has room for one identity")
     if sum(b is not None and b.form == "separable" for b in branches) > 8:

@@ -69,6 +69,8 @@ def tune_supernet(
 ) -> dict[str, tuple[float, float]]:
     """Find tiles for the shapes that no table knows; returns key -> (ms before, ms after).
 
+    Nothing is looked for where it could not be kept; the log says so.
+
     Params, running statistics and random generators stay as they are. A shape gets its share of the
     seconds; a kernel being compiled is not interrupted, so it takes a little longer than that.
 
@@ -81,10 +83,17 @@ def tune_supernet(
         path: the cache; the user's own by default.
     """
     from darts_kernels.tiles import tiles_for
-    from darts_kernels.tune import save_tiles, tune_tiles
+    from darts_kernels.tune import save_tiles, tune_tiles, why_not_kept
 
     wanted = cells_to_tune(supernet, image_shape, batch)
     if not wanted:
+        return {}
+    reason = why_not_kept(path)
+    if reason is not None:
+        log.warning(
+            "the kernels run with default tiles: better ones could not be kept (%s); let "
+            "XDG_CACHE_HOME name a folder that can be written", reason,
+        )  # fmt: skip
         return {}
     device = supernet.progress.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
@@ -144,12 +153,13 @@ def _calls(supernet: Supernet, image_shape: tuple[int, ...], batch: int) -> dict
 
 
 def _pass(cell: PackedCell, call: Calls) -> None:
-    """One forward and backward pass of a cell, all gradients wanted."""
+    """One forward and backward pass of a cell, all gradients wanted but of what is held fast."""
     inputs, weights = call
     xs = [x.detach().requires_grad_() for x in inputs]
     mix = weights.detach().requires_grad_()
     out = cell(xs, mix)
-    torch.autograd.grad(out, [*xs, mix, cell.packed], torch.ones_like(out))
+    wanted = [x for x in (*xs, mix, cell.packed) if x.requires_grad]
+    torch.autograd.grad(out, wanted, torch.ones_like(out))
 
 
 @contextmanager

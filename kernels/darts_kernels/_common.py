@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 __all__ = [
     "PRECISIONS",
@@ -13,6 +14,7 @@ __all__ = [
     "filter_codes",
     "launch_options",
     "next_power_of_2",
+    "on_device_of",
     "pool_code",
 ]
 
@@ -77,6 +79,15 @@ def pool_code(kernels: Sequence[int]) -> int:
 def next_power_of_2(number: int) -> int:
     """The smallest power of two that is at least `number`."""
     return 1 << max(0, number - 1).bit_length()
+
+
+def on_device_of(x: Tensor) -> torch.cuda.device:
+    """A context in which kernels are launched where `x` lies; nothing for tensors outside of GPUs.
+
+    Triton launches on the current device, which is the first one also where tensors lie on another. Backward
+    passes need no context: autograd runs them with the device of their gradients as the current one.
+    """
+    return torch.cuda.device(x.get_device())
 
 
 def launch_options(

@@ -25,6 +25,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from darts_kernels._common import on_device_of
 from darts_kernels._device import relu
 
 __all__ = ["Blocks", "choose_blocks", "infer_stage", "infer_stage_reference"]
@@ -203,18 +204,19 @@ def infer_stage(
         channels, outputs, pixels, deep=deep_CKK is not None, full=x_NCHW.dtype == torch.float32
     )
     grid = (triton.cdiv(pixels, block_p), triton.cdiv(outputs, block_o))
-    _infer_stage_kernel[grid](
-        x_NCHW, deep_CKK if deep_CKK is not None else point_OC, point_OC,
-        bias_O if bias_O is not None else point_OC,
-        addend_NOHW if addend_NOHW is not None else y, y,
-        pixels, x_NCHW.stride(0), x_NCHW.stride(1), x_NCHW.stride(2),
-        addend_NOHW.stride(0) if addend_NOHW is not None else 0, y.stride(0),
-        C=channels, O=outputs, HI=height, WI=width, HO=high, WO=broad, K=kernel, STRIDE=stride,
-        DILATION=dilation, PADDING=padding, RELU=relu, DEEP=deep_CKK is not None,
-        BIAS=bias_O is not None, ADD=addend_NOHW is not None,
-        DOT="tf32x3" if x_NCHW.dtype == torch.float32 else "tf32",
-        BLOCK_P=block_p, BLOCK_O=block_o, BLOCK_C=block_c, num_warps=warps,
-    )  # fmt: skip
+    with on_device_of(x_NCHW):
+        _infer_stage_kernel[grid](
+            x_NCHW, deep_CKK if deep_CKK is not None else point_OC, point_OC,
+            bias_O if bias_O is not None else point_OC,
+            addend_NOHW if addend_NOHW is not None else y, y,
+            pixels, x_NCHW.stride(0), x_NCHW.stride(1), x_NCHW.stride(2),
+            addend_NOHW.stride(0) if addend_NOHW is not None else 0, y.stride(0),
+            C=channels, O=outputs, HI=height, WI=width, HO=high, WO=broad, K=kernel, STRIDE=stride,
+            DILATION=dilation, PADDING=padding, RELU=relu, DEEP=deep_CKK is not None,
+            BIAS=bias_O is not None, ADD=addend_NOHW is not None,
+            DOT="tf32x3" if x_NCHW.dtype == torch.float32 else "tf32",
+            BLOCK_P=block_p, BLOCK_O=block_o, BLOCK_C=block_c, num_warps=warps,
+        )  # fmt: skip
     return y
 
 

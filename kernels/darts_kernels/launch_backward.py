@@ -39,6 +39,9 @@ class Work:
         scratch_pool: of the pools.
         sums: [E, slots + 1, C, parts]: of each node's gradient, and of it times each branch.
         inner_sums: [2, E * F2 * C, parts]: likewise for what lies between the two stages.
+        norm_sums: the sums that gradients of norms are formed from: zeros where statistics are the running
+            ones, which no batch moves.
+        norm_inner_sums: likewise.
         partials: shares of the weight gradients by section; empty where none is wanted.
     """
 
@@ -50,6 +53,8 @@ class Work:
     scratch_pool: Tensor
     sums: Tensor
     inner_sums: Tensor
+    norm_sums: Tensor
+    norm_inner_sums: Tensor
     partials: dict[str, Tensor]
 
 
@@ -80,6 +85,8 @@ def allocate(call: CellCall, grad_nodes: Tensor) -> Work:
     }
     sections = {name: layout.sections[name].size for name in programs} if run.keep else {}
     parts = triton.cdiv(s.pixels, t.plain_block)
+    sums = torch.empty(edges, len(layout.slots) + 1, s.C, parts, device=device)
+    inner_sums = make(2, edges * count2 * s.C, inner_parts, device=device)
     return Work(
         dstate=dstate,
         dfull=dstate,
@@ -87,8 +94,10 @@ def allocate(call: CellCall, grad_nodes: Tensor) -> Work:
         scratch_first=empty(widest, count1, s.node_size),
         scratch_second=empty(widest, count2, s.node_size),
         scratch_pool=empty(sources, layout.pools, s.node_size),
-        sums=torch.empty(edges, len(layout.slots) + 1, s.C, parts, device=device),
-        inner_sums=make(2, edges * count2 * s.C, inner_parts, device=device),
+        sums=sums,
+        inner_sums=inner_sums,
+        norm_sums=sums if run.train else torch.zeros_like(sums),
+        norm_inner_sums=inner_sums if run.train else torch.zeros_like(inner_sums),
         partials={
             name: make(programs[name], size, device=device)
             for name, size in sections.items()
@@ -120,10 +129,10 @@ def mixing_gradients(call: CellCall, work: Work) -> Tensor:
     """[E, K]: the branches' sums over channels and programs, in the columns of the mixing weights."""
     layout, totals = call.layout, work.sums[:, 1:].sum((2, 3))
     grad_mix = torch.zeros_like(call.mix_EK)
-    columns = [i for i, column in enumerate(layout.slots) if column >= 0]
-    used = totals if len(columns) == len(layout.slots) else totals[:, columns]
-    ordered = [layout.slots[i] for i in columns]
-    first = ordered[0]
+    # the last slot alone may be no operation; a list of the others would be an index from the host, for
+    # which a captured step would wait
+    ordered = [column for column in layout.slots if column >= 0]
+    used, first = totals[:, : len(ordered)], ordered[0]
     if ordered == list(range(first, first + len(ordered))):
         grad_mix[:, first : first + len(ordered)] = used
     else:
@@ -143,7 +152,7 @@ def pointwise_gradients(call: CellCall, wave: Wave, stage: str, work: Work) -> N
     pointwise._pointwise_backward_kernel[grid](
         work.dstate, s.tables.places, s.tables.target, work.scratch_inner,
         saved.first if first else saved.second, call.kept(stage, wave), call.params(f"pointwise{number}"),
-        saved.moments, call.mix_EK, s.tables.slot_ops, work.sums, work.inner_sums,
+        saved.moments, call.mix_EK, s.tables.slot_ops, work.norm_sums, work.norm_inner_sums,
         work.scratch_first if first else work.scratch_second,
         work.partials.get(f"pointwise{number}", work.sums),
         saved.drawn, edge0, s.batch, s.pixels, len(layout.edges) * count, parts, inner_parts,
@@ -190,7 +199,7 @@ def reduction_gradients(call: CellCall, work: Work) -> None:
         ALIGNED=s.aligned, SPARSE=run.sparse, **s.options(4, 0, 1),
     )  # fmt: skip
     places = (work.dstate, s.tables.places, s.tables.target)
-    of_norm = (saved.reduced, saved.moments, call.mix_EK, s.tables.slot_ops, work.sums)
+    of_norm = (saved.reduced, saved.moments, call.mix_EK, s.tables.slot_ops, work.norm_sums)
     weights = call.params("reduction")
     point_stats._reduction_backward_kernel[(triton.cdiv(s.pixels, block), 1, layout.inputs)](
         saved.state, work.dstate, s.tables.first_edge, *places, *of_norm, weights, saved.drawn, 0,
@@ -220,7 +229,7 @@ def state_gradients(call: CellCall, wave: Wave, work: Work) -> None:
         parts = work.sums.shape[-1]
         pool._pool_backward_kernel[grid](
             work.dstate, s.tables.places, s.tables.first_edge, s.tables.target, saved.pools,
-            saved.moments, call.mix_EK, s.tables.slot_ops, work.sums, work.scratch_pool, saved.live,
+            saved.moments, call.mix_EK, s.tables.slot_ops, work.norm_sums, work.scratch_pool, saved.live,
             live0, source0, s.batch, s.pixels, parts, layout.rows["pool"],
             POOLS=layout.code_pools, NPOOL=layout.pools, NMAX=len(layout.max_pools),
             NORM=layout.pool_norm, SLOT0=len(layout.first), SLOTS=len(layout.slots),
@@ -265,11 +274,13 @@ def input_gradients(
         return [work.dfull[span].view(x.shape) if want else None for x, span, want in grads]
     needed = [i for i, want in enumerate(wanted) if want or grad_flat is not None]
     parts = triton.cdiv(s.input_pixels, t.plain_block)
-    sums = torch.empty(layout.inputs, 2, s.CF, parts, device=work.sums.device)
-    state_norm._normalize_reduce_kernel[(s.CF, parts, needed[-1] + 1 - needed[0])](
-        work.dfull, saved.full, sums, sums, s.input_pixels, parts, needed[0], C=s.CF, HW=s.HI * s.WI,
-        BLOCK=t.plain_block, AFFINE=False, **s.options(t.plain_warps),
-    )  # fmt: skip
+    make = torch.empty if call.run.train else torch.zeros
+    sums = make(layout.inputs, 2, s.CF, parts, device=work.sums.device)
+    if call.run.train:
+        state_norm._normalize_reduce_kernel[(s.CF, parts, needed[-1] + 1 - needed[0])](
+            work.dfull, saved.full, sums, sums, s.input_pixels, parts, needed[0], C=s.CF,
+            HW=s.HI * s.WI, BLOCK=t.plain_block, AFFINE=False, **s.options(t.plain_warps),
+        )  # fmt: skip
     found: list[Tensor | None] = [None] * layout.inputs
     for index in needed:
         span = spans[index]

@@ -207,7 +207,9 @@ class CellTables:
     aligned: bool
 
 
+# a backward pass reads them, which it could not if they were made in inference mode
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)
 def cell_tables(
     layout: CellLayout, batch: int, height: int, width: int, device: torch.device
 ) -> CellTables:

@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from darts_kernels import drawn_source
-from darts_kernels._common import pool_code
+from darts_kernels._common import on_device_of, pool_code
 from darts_kernels.dense import Branches, source_sum_reference, sum_backward, sum_forward
 from darts_kernels.moments import column_moments
 from darts_kernels.relu_conv import conv_backward, conv_forward, relu_conv_reference
@@ -277,4 +277,5 @@ def source(
     last = [t.contiguous(memory_format=torch.channels_last) for t in before if t is not None]
     present = sum(1 << e for e, t in enumerate(before) if t is not None)
     x = x.contiguous(memory_format=torch.channels_last)
-    return list(_Source.apply(run, weight_ES, present, x, *weights, *last))
+    with on_device_of(x):
+        return list(_Source.apply(run, weight_ES, present, x, *weights, *last))

@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from darts_kernels import state_norm
-from darts_kernels._common import Precision, launch_options, next_power_of_2
+from darts_kernels._common import Precision, launch_options, next_power_of_2, on_device_of
 from darts_kernels.conv_backward import conv_inputs, conv_weights
 from darts_kernels.conv_stats import ConvShape, conv_forward, conv_reference
 
@@ -149,5 +149,6 @@ def conv_norm(run: StemRun, x: Tensor, weight: Tensor, scale: Tensor, shift: Ten
             f"conv_norm got scale and shift of {tuple(scale.shape)} and {tuple(shift.shape)}; "
             f"the weight makes {channels} channels."
         )
-    out: Tensor = _ConvNorm.apply(run, x.contiguous(), weight.contiguous(), scale, shift)
+    with on_device_of(x):
+        out: Tensor = _ConvNorm.apply(run, x.contiguous(), weight.contiguous(), scale, shift)
     return out

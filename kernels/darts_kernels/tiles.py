@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -140,7 +141,12 @@ def can_overlap(device: torch.device) -> bool:
 def user_cache() -> Path:
     """Where tuned tiles of this user are kept; XDG_CACHE_HOME moves it."""
     root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "darts_core" / "tiles.json"
+    try:
+        folder = Path(root) if root else Path.home() / ".cache"
+    except RuntimeError:
+        # a container may run under a number that no account has: then there is no home
+        folder = Path(tempfile.gettempdir()) / f"darts-core-cache-{os.getuid()}"
+    return folder / "darts_core" / "tiles.json"
 
 
 def read_tiles(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from darts_kernels.tiles import Tiles, forget_tables, read_tiles, user_cache
 
-__all__ = ["GROUPS", "save_tiles", "tune_tiles"]
+__all__ = ["GROUPS", "save_tiles", "tune_tiles", "why_not_kept"]
 
 _STRIPS = [(2, 32), (4, 32), (4, 64), (8, 32), (8, 64), (16, 32)]
 _CAPS = (0, 128, 96, 64)
@@ -86,6 +86,17 @@ def tune_tiles(
             if found < best_ms:
                 best, best_ms = tiles, found
     return best, best_ms
+
+
+def why_not_kept(path: Path | None = None) -> str | None:
+    """Why tiles cannot be kept (the home of a container may be read-only); None where they can."""
+    folder = (path or user_cache()).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return f"{folder}: {error.strerror or error}"
 
 
 def save_tiles(device: str, key: str, tiles: Tiles, path: Path | None = None) -> Path:

@@ -21,6 +21,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from darts_kernels._common import on_device_of
+
 __all__ = ["LARGEST_COUNT", "weighted_sum", "weighted_sum_reference"]
 
 LARGEST_COUNT = 16
@@ -111,14 +113,16 @@ def _weighted_sum_backward(
 
 @_weighted_sum.register_kernel("cuda")
 def _(xs: list[Tensor], weights_K: Tensor) -> Tensor:
-    return _forward(xs, weights_K)
+    with on_device_of(xs[0]):
+        return _forward(xs, weights_K)
 
 
 @_weighted_sum_backward.register_kernel("cuda")
 def _(
     g: Tensor, xs: list[Tensor], weights_K: Tensor, wanted: list[bool], weights_grad: bool
 ) -> tuple[list[Tensor], Tensor]:
-    return _backward(g, xs, weights_K, wanted, weights_grad)
+    with on_device_of(g):
+        return _backward(g, xs, weights_K, wanted, weights_grad)
 
 
 @_weighted_sum.register_fake

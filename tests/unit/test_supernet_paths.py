@@ -9,7 +9,7 @@ from darts_core.errors import ConfigError
 from darts_core.search.captured import CapturedStep
 from darts_core.spaces import get_space
 from darts_core.strategies import FirstOrder, SearchSettings, Unrolled
-from darts_core.supernet import Supernet, batched, frozen_statistics
+from darts_core.supernet import Supernet, banded_run, batched, frozen_statistics
 from darts_core.supernet.branches import branch_of
 from darts_core.supernet.describe import describe_plan
 from darts_core.supernet.packed import PackedCell
@@ -137,6 +137,19 @@ def test_the_same_bits_every_time(monkeypatch):
     assert torch.allclose(found[0][0].double(), right, atol=1e-4)
     for mine, cell in zip(found[0][1:], exact.parameters(), strict=False):
         assert torch.allclose(mine.double(), cell.grad, atol=1e-3 * float(cell.grad.abs().max()))
+
+
+def test_a_look_in_inference_mode_spoils_no_later_step(monkeypatch):
+    monkeypatch.setattr(batched, "LARGEST_BAND", float("inf"))
+    for kept in (banded_run.tap_bands, banded_run.pool_matrix):
+        kept.cache_clear()
+    net = Supernet(get_space("darts"), channels=2, layers=1, in_channels=1)
+    net.use_path("batched")
+    x = torch.randn(4, 1, 8, 8)
+    with torch.inference_mode():
+        net.eval()(x)
+    net.train()(x).sum().backward()
+    assert torch.isfinite(net.cells[0].packed.grad).all()
 
 
 def batches(step):

@@ -73,6 +73,14 @@ def test_time_is_shared_and_a_short_one_keeps_the_defaults(net, tmp_path):
     assert len(timed) == len(found) > 1
 
 
+def test_a_cell_that_is_held_fast_is_tuned_like_the_others(net, tmp_path):
+    net.cells[0].packed.requires_grad_(False)
+    found = tune_supernet(
+        net, (1, 8, 8), 2, lambda call: call() or 1.0, seconds=0.0, path=tmp_path / "t.json"
+    )
+    assert len(found) == 4
+
+
 def test_nothing_is_tuned_on_a_cpu(net, monkeypatch):
     monkeypatch.setattr("darts_core.supernet.tiles.tune_supernet", lambda *_, **__: 1 / 0)
     tune_kernels(Search(tune_seconds=300, batch_size=2), net, None)
@@ -94,3 +102,20 @@ def test_new_tiles_are_read_at_once(tmp_path, monkeypatch):
     usual = tables.default_tiles(16, 32, 256, 32)
     assert tables.tiles_for(device, layout, 32, 32, "tf32", 256) == usual
     tables.forget_tables()
+
+
+def test_where_tiles_cannot_be_kept_none_are_looked_for(net, tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / "tiles.json"
+    assert tune_supernet(net, (1, 8, 8), 2, lambda _: 1 / 0, seconds=1e3, path=path) == {}
+    assert "XDG_CACHE_HOME" in caplog.text
+    assert str(tmp_path / "file") in caplog.text
+
+
+def test_a_user_without_a_home_has_a_cache(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(tables.Path, "home", staticmethod(homeless))
+    assert tables.user_cache().name == "tiles.json"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from darts_core.latency import device_name
 from darts_core.latency.clock import ModelClock
 from darts_core.prune.cost import LayerCosts
@@ -21,8 +23,18 @@ class DeviceClock(ModelClock):
 
     def described(self) -> dict[str, Any]:
         """What the times are of."""
-        return {"batch": self.batch, "runtime": self.runtime, "device": device_name(self.device)}
+        threads = torch.get_num_threads() if self.device.type == "cpu" else None
+        return {
+            "batch": self.batch,
+            "runtime": self.runtime,
+            "device": device_name(self.device),
+            "threads": threads,
+        }
 
     def fits(self, saved: Mapping[str, Any]) -> bool:
-        """Whether saved times are of this device and form."""
-        return all(saved.get(key) == value for key, value in self.described().items())
+        """Whether saved times are of this device and form; older files do not tell the threads."""
+        told = {"threads": None, **saved}
+        return all(
+            told.get(key) == value or (key == "threads" and told[key] is None)
+            for key, value in self.described().items()
+        )

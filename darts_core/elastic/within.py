@@ -41,9 +41,10 @@ class Measured:
 
 
 def taken_alike(saved: Mapping[str, Any], first: Timing) -> bool:
-    """Whether a saved time is of the device, runtime and batch that `first` is of; one that tells none is."""
+    """Whether a saved time is of `first`'s device, runtime, batch and threads; one that tells none is."""
     return all(
-        saved.get(key) in (None, getattr(first, key)) for key in ("device", "runtime", "batch")
+        saved.get(key) in (None, getattr(first, key))
+        for key in ("device", "runtime", "batch", "threads")
     )
 
 

@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
+from darts_core.compiling import apart
 from darts_core.errors import LatencyError
 from darts_core.latency.norms import CONVOLUTIONS, rest_of_norm
 from darts_core.latency.samples import SETTLE_SECONDS
@@ -180,7 +181,9 @@ def in_runtime(
         return _onnx(module, x, threads)
     if runtime == "graph" and x.device.type != "cuda":
         raise LatencyError("The runtime 'graph' needs a cuda device; use eager or onnx on a CPU.")
-    run: Callable[[torch.Tensor], Any] = torch.compile(module) if runtime == "compile" else module
+    run: Callable[[torch.Tensor], Any] = module
+    if runtime == "compile":
+        run = torch.compile(apart(module))
 
     def call() -> Any:
         with torch.inference_mode():

@@ -214,9 +214,10 @@ def busy_ticks(text: str, cores: set[int]) -> int:
 
 def foreign_gpu_processes(device: torch.device) -> int:
     """How many other processes hold the GPU; 0 where the driver's tool is absent."""
+    # by its own name: the tool's numbers follow neither CUDA's order nor CUDA_VISIBLE_DEVICES
     command = [
         "nvidia-smi",
-        f"--id={device.index or 0}",
+        f"--id=GPU-{torch.cuda.get_device_properties(device).uuid}",
         "--query-compute-apps=pid",
         "--format=csv,noheader",
     ]

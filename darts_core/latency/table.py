@@ -2,7 +2,7 @@
 
 Rows are keyed by operation, shape, stride and batch; the file states device, threads, runtime and
 versions, and is refused on another device. It is written while it grows, so that an interrupted
-build goes on where it stopped.
+build goes on where it stopped; several processes may fill one file.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import filelock
 import torch
 from torch import nn
 
@@ -42,6 +44,8 @@ __all__ = [
 log = logging.getLogger("darts_core")
 SCHEMA_VERSION = 2
 _SAVE_EVERY_SECONDS = 5.0
+# for a file that another process writes; it is written in far less
+_PATIENCE_SECONDS = 60.0
 _FREE = ("none",)  # adds nothing to a sum and is not run
 
 
@@ -68,6 +72,8 @@ class LatencyTable:
     fits: dict[str, dict[str, Any]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     flagged: list[str] = field(default_factory=list)
+    # the fits of the file when it was read or written last
+    _read: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def ms(self, place: Place, op: str, batch: int) -> float:
         """Time of `op` at `place`; operations that are not run take none.
@@ -99,19 +105,47 @@ class LatencyTable:
             )
 
     def save(self, path: str | Path) -> None:
-        """Write the table as JSON."""
-        content = {
-            "schema_version": SCHEMA_VERSION,
-            "device": self.device,
-            "threads": self.threads,
-            "runtime": self.runtime,
-            "dtype": self.dtype,
-            "versions": self.versions,
-            "fits": self.fits,
-            "flagged": self.flagged,
-            "rows": self.rows,
-        }
-        runlog.write_json(path, content)
+        """Write the table as JSON, with what another process has measured into the same file since.
+
+        What a file holds that is no table of this device, runtime, threads and number format is replaced.
+        """
+        with _alone_with(Path(path)):
+            self.catch_up(path)
+            content = {
+                "schema_version": SCHEMA_VERSION,
+                "device": self.device,
+                "threads": self.threads,
+                "runtime": self.runtime,
+                "dtype": self.dtype,
+                "versions": self.versions,
+                "fits": self.fits,
+                "flagged": self.flagged,
+                "rows": self.rows,
+            }
+            runlog.write_json(path, content)
+        self._read = dict(self.fits)
+
+    def catch_up(self, path: str | Path) -> None:
+        """Take over what the file has and the table lacks, or has from a disturbed timing or from before."""
+        try:
+            other = LatencyTable.load(path)
+        except LatencyError:
+            return  # there is none, or it is to be replaced
+        if other._kind() != self._kind():
+            return
+        ours, theirs = {*self.flagged}, {*other.flagged}
+        better = ours - theirs
+        taken = {k: v for k, v in other.rows.items() if k not in self.rows or k in better}
+        self.rows |= taken
+        self.flagged = sorted((ours - {*taken}) | (theirs & {*taken}))
+        for key, fit in other.fits.items():
+            # one that was fitted here since is the newer one
+            if key not in self.fits or self.fits[key] == self._read.get(key):
+                self.fits[key] = fit
+        self._read = dict(other.fits)
+
+    def _kind(self) -> tuple[Any, ...]:
+        return self.device, self.runtime, self.threads, self.dtype
 
     @classmethod
     def load(cls, path: str | Path, *, device: str | torch.device | None = None) -> LatencyTable:
@@ -147,9 +181,27 @@ class LatencyTable:
             content["device"], content["runtime"], content["threads"], content["dtype"],
             content["rows"], content["fits"], content["versions"], content.get("flagged", []),
         )  # fmt: skip
+        table._read = dict(table.fits)
         if device is not None:
             table.require_device(device)
         return table
+
+
+@contextmanager
+def _alone_with(path: Path) -> Iterator[None]:
+    """A block in which no other process of this program writes `path`.
+
+    A file system without locks has none to give; there the block runs all the same.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # a lock file that stands for the lock by being there would outlive a killed holder
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), fallback_to_soft=False)
+    with suppress(OSError):  # also where it stays taken for so long
+        lock.acquire(timeout=_PATIENCE_SECONDS)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _is_time(value: Any) -> bool:
@@ -246,17 +298,19 @@ def fill_table(
         seconds: time for the samples of one call in one round.
         progress: called with (rows done, rows in all).
     """
-    missing = {k: s for k, s in wanted.items() if k not in table.rows or k in table.flagged}
-    if missing:
-        log.info("timing %d of %d rows of the latency table", len(missing), len(wanted))
     # a session of one thread has no others that could go on spinning
     spins = table.runtime == "onnx" and table.threads != 1
     settle = settle_seconds(table.runtime) if spins else 0.0
-    started = saved = time.monotonic()
-    done = len(wanted) - len(missing)
-    if progress is not None:
-        progress(done, len(wanted))
     with _device.device_lock(device), _device.pinned_threads(device):
+        if path is not None:  # whoever had the lock before may have timed the same
+            table.catch_up(path)
+        missing = {k: s for k, s in wanted.items() if k not in table.rows or k in table.flagged}
+        if missing:
+            log.info("timing %d of %d rows of the latency table", len(missing), len(wanted))
+        started = saved = time.monotonic()
+        done = len(wanted) - len(missing)
+        if progress is not None:
+            progress(done, len(wanted))
         for group in groups_of(missing, table.runtime, device, getattr(torch, table.dtype)):
             times, disturbed = time_group(group, device, seconds=seconds, settle=settle)
             table.rows |= times
@@ -336,7 +390,8 @@ def open_table(
     if (table.runtime, table.dtype, table.threads) != (runtime, kind, threads):
         raise LatencyError(
             f"{path} holds times of {table.runtime} in {table.dtype} on {table.threads} threads, not "
-            f"of {runtime} in {kind} on {threads}; name another file."
+            f"of {runtime} in {kind} on {threads}; name another file, or set the runtime, precision and "
+            "threads (OMP_NUM_THREADS) that it was measured with."
         )
     log.info("%s holds %d rows already", path, len(table.rows))
     return table

@@ -8,6 +8,7 @@ sum of its layers scales it (overlap, functional additions and concatenations).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,14 +55,18 @@ class LayerCosts:
         self.analytic = analytic
         self._known: dict[Key, float] = {}
         self._layers: dict[str, tuple[nn.Module, tuple[int, ...]]] = {}
+        self._paddings: dict[str, tuple[int, ...]] = {}
 
     def observe(self, model: nn.Module, input_shape: Sequence[int], batch: int) -> None:
         """Note the layers of `model` and the shape of the input that each one gets."""
-        self._layers = {}
+        self._layers, self._paddings = {}, {}
         names = {module: name for name, module in model.named_modules()}
 
-        def note(module: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+        def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             self._layers[names[module]] = (module, tuple(inputs[0].shape))
+            padding = _padding(module, inputs[0], output)
+            if padding is not None:
+                self._paddings[names[module]] = padding
 
         hooks = [m.register_forward_hook(note) for m in model.modules() if isinstance(m, _TIMED)]
         reference, mode = next(model.parameters()), model.training
@@ -92,7 +97,7 @@ class LayerCosts:
         layer, shape = self._layers[name]
         if self.folded and isinstance(layer, NORMS):
             return 0.0
-        key = _key(layer, shape, ins, outs)
+        key = _key(layer, shape, ins, outs, self._paddings.get(name))
         if key not in self._known:
             self._known[key] = self._time(key)
         return self._known[key]
@@ -143,7 +148,32 @@ def _work(layer: nn.Module, x: Tensor) -> float:
 
 
 def _depthwise(layer: nn.Module) -> bool:
-    return isinstance(layer, CONVOLUTIONS) and layer.groups == layer.in_channels > 1
+    if not isinstance(layer, CONVOLUTIONS):
+        return False
+    return layer.groups == layer.in_channels == layer.out_channels > 1
+
+
+def _padding(layer: nn.Module, x: Tensor, y: Any) -> tuple[int, ...] | None:
+    """The padding with which torch's own convolution gives an output of this size; None for one of those.
+
+    A subclass may pad by itself (timm's `Conv2dSame`) and then states none.
+    """
+    if not isinstance(layer, CONVOLUTIONS) or type(layer) in CONVOLUTIONS:
+        return None
+    if not isinstance(y, Tensor) or y.dim() != x.dim():
+        return None
+    sides = zip(
+        x.shape[2:], y.shape[2:], layer.kernel_size, layer.stride, layer.dilation, strict=True
+    )
+    return tuple(
+        max(0, ((out - 1) * stride + dilation * (kernel - 1) + 2 - size) // 2)
+        for size, out, kernel, stride, dilation in sides
+    )
+
+
+def _kind(layer: nn.Module) -> str:
+    """The class that the layer is timed as: torch's own that it is, or derives from."""
+    return next(kind.__name__ for kind in _TIMED if isinstance(layer, kind))
 
 
 def _channels(layer: nn.Module, shape: Sequence[int]) -> tuple[int, int]:
@@ -154,20 +184,28 @@ def _channels(layer: nn.Module, shape: Sequence[int]) -> tuple[int, int]:
     return shape[1], shape[1]
 
 
-def _key(layer: nn.Module, shape: tuple[int, ...], ins: int | None, outs: int | None) -> Key:
+def _key(
+    layer: nn.Module,
+    shape: tuple[int, ...],
+    ins: int | None,
+    outs: int | None,
+    padding: tuple[int, ...] | None = None,
+) -> Key:
     own_in, own_out = _channels(layer, shape)
     ins, outs = ins or own_in, outs or own_out
     if isinstance(layer, CONVOLUTIONS):
-        groups = ins if _depthwise(layer) else layer.groups
+        # as many groups as there are, where the widths can be shared out among them
+        groups = ins if _depthwise(layer) else math.gcd(layer.groups, ins, outs)
+        own = layer.padding if isinstance(layer.padding, str) else tuple(layer.padding)
         extra: Mapping[str, Any] = {
             "kernel_size": tuple(layer.kernel_size),
             "stride": tuple(layer.stride),
-            "padding": layer.padding if isinstance(layer.padding, str) else tuple(layer.padding),
+            "padding": own if padding is None else padding,
             "dilation": tuple(layer.dilation),
             "groups": groups,
             "bias": layer.bias is not None,
         }
-        return (type(layer).__name__, ins, outs, shape[0], *shape[2:], tuple(extra.items()))
+        return (_kind(layer), ins, outs, shape[0], *shape[2:], tuple(extra.items()))
     if isinstance(layer, nn.Linear):
         return ("linear", ins, outs, *shape[:-1])  # the tokens, where there are some
     if isinstance(layer, (nn.MaxPool2d, nn.AvgPool2d)):
@@ -182,7 +220,7 @@ def _key(layer: nn.Module, shape: tuple[int, ...], ins: int | None, outs: int | 
             layer.stride,
             layer.padding,
         )
-    return (type(layer).__name__, ins, ins, shape[0], *shape[2:])
+    return (_kind(layer), ins, ins, shape[0], *shape[2:])
 
 
 def _build(key: Key) -> tuple[nn.Module, Tensor]:

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import logging
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,15 @@ from darts_core.errors import PruneError
 from darts_core.sample_inputs import draw_inputs
 from darts_core.train.save import is_zero
 
-__all__ = ["UNFOLLOWED", "UnfollowedError", "all_groups", "follow", "group_of"]
+__all__ = [
+    "UNFOLLOWED",
+    "UnfollowedError",
+    "all_groups",
+    "follow",
+    "group_of",
+    "kept_tensors",
+    "let_go",
+]
 
 log = logging.getLogger("darts_core")
 # entries of flattened maps in one group: where torch-pruning misreads a chain of reshapes, each multiplies
@@ -65,7 +73,7 @@ def follow(model: nn.Module, input_shape: Sequence[int]) -> Any:
     finally:
         for parameter, wanted in states:
             parameter.requires_grad_(wanted)
-        _let_go(model)
+        let_go(model)
 
 
 def _joins_data(output: Any) -> bool:
@@ -95,13 +103,27 @@ def _sized(model: nn.Module, example: torch.Tensor) -> Any:
     return model(whole * 1.0)
 
 
-def _let_go(model: nn.Module) -> None:
-    """Cut what modules have kept of this pass off its history, with which they could not be copied."""
+def kept_tensors(model: nn.Module) -> Iterator[tuple[Any, Any, torch.Tensor]]:
+    """(where, under which key, tensor) of what modules keep as attributes, or in a list or dictionary."""
     for module in model.modules():
-        for owner in (vars(module), *(v for v in vars(module).values() if type(v) is dict)):
-            for name, value in owner.items():
-                if isinstance(value, torch.Tensor) and value.grad_fn is not None:
-                    owner[name] = value.detach()
+        own = vars(module)
+        for owner in (own, *(value for value in own.values() if type(value) in (dict, list))):
+            pairs: Iterable[tuple[Any, Any]] = (
+                owner.items() if isinstance(owner, dict) else enumerate(owner)
+            )
+            for key, value in list(pairs):
+                if isinstance(value, torch.Tensor):
+                    yield owner, key, value
+
+
+def let_go(model: nn.Module) -> None:
+    """Cut what modules have kept of a pass (an attention's map, say) off its history; in place.
+
+    With it they could not be copied.
+    """
+    for owner, key, value in kept_tensors(model):
+        if value.grad_fn is not None:
+            owner[key] = value.detach()
 
 
 @contextlib.contextmanager

@@ -11,12 +11,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from darts_core.errors import PruneError, is_memory_shortage
 from darts_core.prune.beside import cut_beside, outputs_beside
 from darts_core.prune.blocks import CONVOLUTIONS, blocks_of
-from darts_core.prune.graph import UNFOLLOWED, UnfollowedError, all_groups, follow, group_of
+from darts_core.prune.graph import (
+    UNFOLLOWED,
+    UnfollowedError,
+    all_groups,
+    follow,
+    group_of,
+    kept_tensors,
+)
 from darts_core.sample_inputs import draw_inputs
 
 __all__ = [
@@ -173,12 +180,11 @@ def copied(model: nn.Module) -> nn.Module:
     Raises:
         PruneError: it holds something else that cannot be copied.
     """
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for owner in (vars(module), *(v for v in vars(module).values() if type(v) is dict)):
-            for value in owner.values():
-                if isinstance(value, Tensor) and not value.is_leaf:
-                    memo[id(value)] = value.detach().clone()
+    memo: dict[int, Any] = {
+        id(value): value.detach().clone()
+        for _, _, value in kept_tensors(model)
+        if not value.is_leaf
+    }
     try:
         return copy.deepcopy(model, memo)
     except Exception as error:  # whatever a foreign network raises

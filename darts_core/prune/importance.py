@@ -19,6 +19,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from darts_core.errors import PruneError, unknown_name
+from darts_core.prune.graph import let_go
 from darts_core.prune.groups import CONVOLUTIONS, NORMS, ChannelGroup, Member, derives_weight
 from darts_core.tasks import Classification, Task
 
@@ -102,6 +103,7 @@ def taylor_products(
         model.zero_grad(set_to_none=True)
         for parameter, wanted in states:
             parameter.requires_grad_(wanted)
+        let_go(model)
         model.train(was_training)
     if not rows:
         raise PruneError("Taylor importance needs at least one batch of data; pass a bundle.")

@@ -17,6 +17,7 @@ from darts_core.latency.steady import ALIKE, SteadyClock
 from darts_core.prune.budget import Budget, budget_ms
 from darts_core.prune.cost import LayerCosts
 from darts_core.prune.finetune import fine_tune, share_of_epochs
+from darts_core.prune.graph import let_go
 from darts_core.prune.groups import copied
 from darts_core.prune.heads import open_attentions
 from darts_core.prune.rounds import TOLERANCE, Pruner, Round, take_batches
@@ -109,7 +110,9 @@ def prune_to_budget(
     teacher = work if distillation > 0.0 else None
     tuner = tune or _tuner(bundle, fit_config, teacher, distillation, seed, home)
     first = store.resume(result, home)
-    if first == 0 and before.median_ms > wanted:
+    if first:
+        result.after = pruner.timer(result.model)
+    elif before.median_ms > wanted:
         _check_reachable(pruner, result.model, wanted)
     _go(pruner, result, bundle, rounds, first, tuner, store)
     # side by side, so that the speed-up stands even if the device's speed has drifted
@@ -169,7 +172,7 @@ def _go(
         batches = take_batches(bundle, 4, 64, pruner.costs.device)
         done = pruner.shrink(result.model, now, target, batches)
         seconds = tuner(done.model, min(number, rounds - 1), rounds)
-        done.model.eval()
+        let_go(done.model.eval())
         result.device_seconds += float(seconds or 0.0)
         result.model, result.after = done.model, pruner.timer(done.model)
         result.replaced |= done.replaced

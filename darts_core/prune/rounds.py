@@ -132,7 +132,9 @@ class Pruner:
     def _widths(self, group: ChannelGroup) -> list[int]:
         step = self._step(group)
         step = step if group.channels >= 2 * step else 1
-        return widths_of(group.channels, least=self._least(group), step=step)
+        widths = widths_of(group.channels, least=self._least(group), step=step)
+        # of a group with blocks (a grouped convolution's) each block keeps as many
+        return list(dict.fromkeys(width // group.blocks * group.blocks for width in widths))
 
     def _channel_items(
         self, model: nn.Module, now_ms: float, batches: Batches, costs: LayerCosts

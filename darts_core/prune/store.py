@@ -108,9 +108,6 @@ class Store:
             return
         state = {
             "number": number,
-            "budget_ms": result.budget_ms,
-            "before": result.before.to_dict(),
-            "after": result.after.to_dict(),
             "replaced": result.replaced,
             "sizes": result.sizes,
             "rounds": runlog.plain(result.rounds),
@@ -120,15 +117,16 @@ class Store:
         save_model(self.folder / "round.pt", result.model, {**self._meta(result), "pruning": state})
 
     def resume(self, result: PruneResult, device: torch.device) -> int:
-        """Take over the last finished round; the number of the next one."""
+        """Take over the last finished round; the number of the next one.
+
+        Its time is not taken over: it is of that sitting's device, and of that device's pace.
+        """
         if self.folder is None or not (self.folder / "round.pt").exists():
             return 0
         model, meta = load_model(self.folder / "round.pt", device=device)
         with taking_over(self.folder / "round.pt"):
             state = meta["pruning"]
-            result.model, result.budget_ms = model, float(state["budget_ms"])
-            result.before = Timing.from_dict(state["before"])
-            result.after = Timing.from_dict(state["after"])
+            result.model = model
             result.replaced, result.rounds = dict(state["replaced"]), list(state["rounds"])
             result.sizes = dict(state.get("sizes") or {})
             result.device_seconds = float(state["device_seconds"])

@@ -9,13 +9,14 @@ measured directly: the mean loss on held batches with it replaced, minus without
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from darts_core.prune.graph import let_go
 from darts_core.prune.groups import CONVOLUTIONS, NORMS
 from darts_core.prune.importance import CLASSES
 from darts_core.sample_inputs import draw_inputs
@@ -40,11 +41,12 @@ def find_cuts(model: nn.Module, input_shape: Sequence[int]) -> list[Cut]:
     cuts: list[Cut] = []
     for name, module in model.named_modules():
         edges, ops = getattr(module, "edges", None), getattr(module, "ops", None)
+        alike = name in shapes and shapes[name][0] == shapes[name][1]
         if isinstance(ops, nn.ModuleList) and isinstance(edges, tuple):
             cuts += _edge_cuts(name, edges, ops, shapes)
-            if name in shapes and shapes[name][0] == shapes[name][1]:
+            if alike:
                 cuts.append(Cut(name, "pass_cell"))
-        elif _is_block(model, name, module) and shapes.get(name, (0, 1))[0] == shapes[name][1]:
+        elif alike and _is_block(model, name, module):
             cut = Cut(name, "skip_connect")
             if _runs_with(model, cut, input_shape):
                 cuts.append(cut)
@@ -79,7 +81,8 @@ def find_dead(model: nn.Module, input_shape: Sequence[int]) -> dict[str, str]:
     """Modules that run although nothing of them reaches the output, with their replacement.
 
     Cuts leave such modules behind (the preprocessing of a state that no edge reads any more), and
-    channel coupling cannot be followed through them.
+    channel coupling cannot be followed through them. A module from which only no gradient comes (behind a
+    `detach`, under `no_grad`) is none of them: its output is tried.
     """
     ran = _shapes(model, input_shape)
     reference = next(model.parameters())
@@ -96,6 +99,7 @@ def find_dead(model: nn.Module, input_shape: Sequence[int]) -> dict[str, str]:
         for parameter, wanted, gradient in states:
             parameter.requires_grad_(wanted)
             parameter.grad = gradient
+        let_go(model)
     dead: dict[str, str] = {}
     for name, module in model.named_modules():
         own = [id(parameter) for parameter in module.parameters()]
@@ -109,7 +113,35 @@ def find_dead(model: nn.Module, input_shape: Sequence[int]) -> dict[str, str]:
     for name, module in model.named_modules():
         if not any(name == path or name.startswith(f"{path}.") for path in dead):
             dead |= _dead_edges(name, module)
-    return dead
+    return _idle(model, dead, input_shape)
+
+
+@torch.no_grad()
+def _idle(model: nn.Module, dead: Mapping[str, str], input_shape: Sequence[int]) -> dict[str, str]:
+    """Those of the replacements that leave the output as it is."""
+    if not dead:
+        return {}
+    home = next(model.parameters()).device
+    generator = torch.Generator(home).manual_seed(0)
+    x = draw_inputs(input_shape, 2, device=home, generator=generator)
+    before = model.eval()(x)
+
+    def same(replaced: Mapping[str, str]) -> bool:
+        try:
+            with contextlib.ExitStack() as stack:
+                for path, by in replaced.items():
+                    stack.enter_context(_replaced(model, Cut(path, by)))
+                return bool(torch.allclose(model(x), before, rtol=1e-4, atol=1e-6))
+        except Exception:  # whatever a foreign network raises
+            return False
+
+    if same(dead):
+        return dict(dead)
+    found: dict[str, str] = {}
+    for path, by in dead.items():
+        if same({**found, path: by}):
+            found[path] = by
+    return found
 
 
 def _dead_edges(name: str, cell: nn.Module) -> dict[str, str]:

@@ -139,8 +139,7 @@ def cost_model(
     batch = node.batch or max(default_batch_sizes(device))
     runtime = node.runtime
     if node.table:
-        path = Path(node.table).expanduser()
-        table = LatencyTable.load(path, device=device)
+        path, table = _given_table(node, node.table, device)
     else:
         precision = node.precision
         path = table_path(config.out, device, runtime, precision)
@@ -155,6 +154,18 @@ def cost_model(
     timer = network_timer(config, shape, num_classes, device, runtime=table.runtime)
     _fit(model, timer, table, path)
     return latency_model(table, space, target, shape, batch=batch, device=device)
+
+
+def _given_table(node: Latency, text: str, device: torch.device) -> tuple[Path, LatencyTable]:
+    """The table of `latency.table`, which must be of what networks are timed in: nothing else is comparable.
+
+    Raises:
+        ConfigError: unknown precision.
+        LatencyError: there is none, or it is of another device, runtime, precision or number of threads.
+    """
+    path = Path(text).expanduser()
+    LatencyTable.load(path)  # one that is not there is not to be begun
+    return path, open_choice_table(path, device, node.runtime, node.precision)
 
 
 def _fit(
@@ -200,8 +211,7 @@ def _choice_cost(
         return choice_size_model(space, make, sample, node.cost)
     batch = node.batch or max(default_batch_sizes(device))
     if node.table:
-        path = Path(node.table).expanduser()
-        table = LatencyTable.load(path, device=device)
+        path, table = _given_table(node, node.table, device)
     else:
         path = table_path(config.out, device, node.runtime, node.precision)
         table = open_choice_table(path, device, node.runtime, node.precision)

@@ -40,6 +40,7 @@ from darts_core.supernet.build import check_names
 from darts_core.supernet.memory import check_network
 from darts_core.tasks import make_task
 from darts_core.train import load_model, same_task
+from darts_core.train.model_data import check_samples
 
 __all__ = [
     "Network",
@@ -66,7 +67,7 @@ def find_device(name: str) -> torch.device:
         DeviceError: there is no such device here.
     """
     if name == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+        name = "cuda:0" if torch.cuda.is_available() else "cpu"
     return require_device(name)
 
 
@@ -214,15 +215,10 @@ def find_network(config: TrainStage, version: Path, bundle: DataBundle) -> Netwo
 def _saved_network(text: str, version: Path, bundle: DataBundle) -> Network:
     """The network in the file or folder `text`; it takes the data's inputs and gives its task's outputs."""
     path = find_model(text, version, ())
-    _, meta = load_model(path)
+    model, meta = load_model(path)
     same_task(bundle, meta, str(path))
-    took = tuple(meta.get("image_shape") or bundle.input_shape)
     # other classes and other heights are a training on; what comes in and goes out must fit
-    if len(took) != len(bundle.input_shape) or took[0] != bundle.input_shape[0]:
-        raise ConfigError(
-            f"{path} takes samples of shape {took}; {bundle.name} holds {bundle.input_shape}. Give "
-            "the data of its training."
-        )
+    check_samples(bundle, meta, str(path), trained_on=model)
     then = list(map(str, meta.get("class_names") or ()))
     if then and then != list(bundle.class_names):
         log.warning("%s was trained on other classes than those of %s", path, bundle.name)

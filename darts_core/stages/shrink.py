@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from darts_core.distributed import Group
 from darts_core.elastic.choose import budgets_of
 from darts_core.elastic.device_clock import DeviceClock
 from darts_core.elastic.front import pick
@@ -22,12 +24,12 @@ from darts_core.report.tables import render
 from darts_core.runlog import RunFolder, write_json
 from darts_core.stages.export import export
 from darts_core.stages.inputs import find_device, load_bundle, open_model, recipe
-from darts_core.stages.interrupt import check_stop, deferred_stop
+from darts_core.stages.interrupt import check_stop, deferred_stop, stop_wanted
 from darts_core.stages.point_training import tuned_elsewhere
 from darts_core.stages.progress import progress_bar
 from darts_core.stages.schema import ExportStage, ShrinkStage
 from darts_core.stages.shared_run import open_run
-from darts_core.stages.timing import stopwatch
+from darts_core.stages.shrink_seconds import Spent, spent_on
 from darts_core.study.engines import elsewhere
 from darts_core.train import of_model
 from darts_core.train.config import TrainConfig
@@ -36,6 +38,8 @@ __all__ = ["check_shrink", "shrink"]
 
 log = logging.getLogger("darts_core")
 _PICK = "50%"
+# between two notes of what was spent, while sub-networks are judged
+_NOTED_SECONDS = 5.0
 # what the elastic training, and the fine-tuning of its points, do without
 _LEFT_OUT = {"min_learning_rate": 0.0, "warmup_epochs": 0.0, "drop_path": 0.0}
 
@@ -78,12 +82,12 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
     )
     if run is not None:
         _say_left_out(config.train)
-    with stopwatch(device) as watch:
+    with spent_on(device, None if run is None else folder / "spent.json") as spent:
         with deferred_stop():
             family = grow_family(
                 model, bundle.without_test(), settings, trained, clock, folder, seed=config.seed,
-                run=run, on_epoch=lambda: check_stop(group), on_judged=check_stop, group=group,
-                bar=lambda title: progress_bar(title, shown=run is not None),
+                run=run, on_epoch=lambda: _trained(spent, group), on_judged=lambda: _judged(spent),
+                bar=lambda title: progress_bar(title, shown=run is not None), group=group,
             )  # fmt: skip
         if family is None or run is None:
             return {}
@@ -94,14 +98,14 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
             family, given, bundle, clock, first, folder, _plain(meta),
             wanted=settings.budgets, tuning=tuned, share=options.distillation, seed=config.seed,
             elsewhere=tuned_elsewhere(config, tuned, meta, given, folder),
-            done=lambda at: _finish_point(config, at),
+            done=lambda at: _finish_point(config, at, spent.keep),
         )  # fmt: skip
     front = _front(config, family, clock, metric, base, points, folder)
     taken = pick(front, latency_ms=_wanted(settings.pick or _PICK, base["latency_ms"], points))
     _say(front, taken, folder)
     shutil.copyfile(folder / taken["folder"] / "model.pt", folder / "model.pt")
     counted = {"seed": config.seed, **({} if group is None else {"processes": group.processes})}
-    _finish(run, family, metric, front, taken, device_seconds=watch.seconds, **counted)
+    _finish(run, family, metric, front, taken, device_seconds=spent.seconds, **counted)
     return run.result()
 
 
@@ -131,10 +135,23 @@ def _say_left_out(train: TrainConfig) -> None:
         )
 
 
-def _finish_point(config: ShrinkStage, at: Path) -> None:
-    """Export a point that is on disk; then a stop that was asked for may come."""
+def _trained(spent: Spent, group: Group | None) -> None:
+    """An epoch is on disk: what was spent is noted, and a stop that was asked for may come."""
+    spent.keep()
+    check_stop(group)
+
+
+def _judged(spent: Spent) -> None:
+    """The same of a sub-network, which are many."""
+    spent.keep(every=0.0 if stop_wanted() else _NOTED_SECONDS)
+    check_stop()
+
+
+def _finish_point(config: ShrinkStage, at: Path, noted: Callable[[], None] = lambda: None) -> None:
+    """Export a point that is on disk and note what was spent; then a stop that was asked for may come."""
     if config.shrink.export:
         _export(config, at)
+    noted()
     check_stop()
 
 

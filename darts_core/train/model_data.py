@@ -7,10 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
+from torch import nn
+
 from darts_core.errors import ConfigError
+from darts_core.sample_inputs import draw_inputs
 from darts_core.tasks import Task, saved_task
 
-__all__ = ["of_model", "same_task"]
+__all__ = ["check_samples", "of_model", "same_task"]
 
 # names of what outputs and inputs mean -> where files keep them
 _NAMES = {"classes": ("class_names", "classes"), "tokens": ("vocabulary",)}
@@ -28,13 +32,48 @@ def of_model(bundle: Any, meta: Mapping[str, Any], source: str) -> Any:
             tokens, the shape of its samples or the scale of its images are others.
     """
     _check_names(bundle, meta, source)
-    took = tuple(meta.get("image_shape") or meta.get("input_shape") or bundle.input_shape)
-    if took != tuple(bundle.input_shape):
-        raise ConfigError(
-            f"{source} takes samples of shape {took}; {bundle.name} holds {tuple(bundle.input_shape)}. "
-            f"{_GIVE}"
-        )
+    check_samples(bundle, meta, source)
     return _normalised(_with_task(bundle, meta, source), meta, source)
+
+
+def check_samples(
+    bundle: Any, meta: Mapping[str, Any], source: str, trained_on: nn.Module | None = None
+) -> None:
+    """Nothing, if the samples of `bundle` are of the shape that a saved model takes.
+
+    Args:
+        bundle: the data.
+        meta: of the model.
+        source: the model's file, for the error.
+        trained_on: the network, where it is trained on with these data: it may take images of another height
+            or longer series, if it does.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    here = tuple(bundle.input_shape)
+    took = tuple(meta.get("image_shape") or meta.get("input_shape") or here)
+    if took != here and not (trained_on is not None and _takes(trained_on, took, bundle)):
+        raise ConfigError(
+            f"{source} takes samples of shape {took}; {bundle.name} holds {here}. {_GIVE}"
+        )
+
+
+def _takes(model: nn.Module, took: Sequence[int], bundle: Any) -> bool:
+    """Whether the network gives the task's outputs for samples of the data's sizes, too.
+
+    Channels are no size: those must be the same.
+    """
+    here = tuple(bundle.input_shape)
+    if len(here) != len(took) or (len(here) > 1 and here[0] != took[0]):
+        return False
+    try:
+        with torch.no_grad():
+            output = model.eval()(draw_inputs(here, 2, zeros=True))
+    except Exception:  # whatever a foreign network raises
+        return False
+    wanted = (2, *bundle.task.output_shape(here))
+    return isinstance(output, torch.Tensor) and tuple(output.shape) == wanted
 
 
 def same_task(bundle: Any, meta: Mapping[str, Any], source: str) -> Task | None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from darts_core.compiling import apart
 from darts_core.train.config import TrainConfig
 
 __all__ = ["autocast_dtype", "compiled"]
@@ -35,5 +36,5 @@ def compiled(
     if device.type != "cuda":
         log.warning("train.compile=true needs a CUDA device; training on %s uncompiled", device)
         return model
-    call: Callable[[Tensor], Any] = torch.compile(model)
+    call: Callable[[Tensor], Any] = torch.compile(apart(model))
     return call

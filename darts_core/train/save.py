@@ -48,7 +48,20 @@ def save_model(path: str | Path, model: nn.Module, meta: Mapping[str, Any]) -> N
             "'build'), 'baseline' or 'model', or nothing could rebuild the network."
         )
     state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-    save_checkpoint(path, {"kind": "model", "state": state, "meta": dict(meta)})
+    untold = _untold(model)
+    more = {"sizes": {**dict(meta.get("sizes") or {}), **untold}} if untold else {}
+    save_checkpoint(path, {"kind": "model", "state": state, "meta": {**meta, **more}})
+
+
+def _untold(model: nn.Module) -> dict[str, int]:
+    """Widths that no tensor of the state tells: those of layer norms without weights."""
+    return {
+        f"{path}.normalized_shape": int(module.normalized_shape[0])
+        for path, module in model.named_modules()
+        if isinstance(module, nn.LayerNorm)
+        and module.weight is None
+        and len(module.normalized_shape) == 1
+    }
 
 
 def load_model(path: str | Path, *, device: Any = "cpu") -> tuple[nn.Module, dict[str, Any]]:
@@ -117,11 +130,13 @@ def _resize_attributes(path: str | Path, model: nn.Module, sizes: Mapping[str, A
         owner, _, name = str(place).rpartition(".")
         module = model.get_submodule(owner)
         old = vars(module).get(name)
-        if type(old) is not int or type(value) is not int or not 1 <= value <= old:
+        # a layer norm's shape is a tuple
+        whole = old[0] if type(old) is tuple and len(old) == 1 else old
+        if type(whole) is not int or type(value) is not int or not 1 <= value <= whole:
             raise ResumeError(
                 f"{path}: {str(place)[:80]}={str(value)[:20]!r} is no size of the network."
             )
-        setattr(module, name, value)
+        setattr(module, name, value if whole is old else (value,))
 
 
 def _check_state(path: str | Path, state: Mapping[Any, Any]) -> None:
@@ -193,7 +208,7 @@ def reshape_like(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
         prefix = f"{name}." if name else ""
         if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             _reshape_conv(module, state.get(f"{prefix}weight"))
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+        elif isinstance(module, nn.modules.batchnorm._NormBase):  # of batches, of instances
             _reshape_norm(module, state.get(f"{prefix}running_mean", state.get(f"{prefix}weight")))
         elif isinstance(module, nn.Linear):
             weight = state.get(f"{prefix}weight")
@@ -251,7 +266,7 @@ def _reshape_conv(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, weight: Tensor | No
     _resize(module, "bias", weight.shape[:1])
 
 
-def _reshape_norm(module: nn.modules.batchnorm._BatchNorm, like: Tensor | None) -> None:
+def _reshape_norm(module: nn.modules.batchnorm._NormBase, like: Tensor | None) -> None:
     if like is None or like.shape[0] == module.num_features:
         return
     module.num_features = like.shape[0]

@@ -18,8 +18,10 @@ from darts_core.distributed import Group
 __all__ = ["Teacher"]
 
 _BITS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}
-# what Python takes for a kept output beside its numbers: a tensor, a key, their places in list and dictionary
-_BESIDE = 800
+# what Python takes for a kept output beside its numbers: a key, a place, and theirs in a dictionary
+_BESIDE = 200
+# outputs lie in blocks of about so many bytes
+_BLOCK = 2**18
 # after so many batches of inputs that were all new, inputs do not come back: no more outputs are kept
 _IN_VAIN = 5000
 
@@ -35,7 +37,7 @@ class Teacher:
         model: the network as it is now.
         cache_mib: the outputs that are kept take at most so much memory; 0 keeps none. On a GPU none
             are kept, as looking them up would make each step wait for the host. None are added while the
-            last 200 batches brought no input that was kept; the first that does ends that.
+            last 5,000 batches brought no input that was kept; the first that does ends that.
         group: the processes that share a batch: each asks its copy about its part, all keep all outputs.
     """
 
@@ -45,9 +47,7 @@ class Teacher:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.cache_mib, self.group = cache_mib, group or Group.alone()
         self.asked = 0  # batches that the network itself answered
-        self._rows: dict[tuple[int, int], int] = {}
-        self._keys: list[tuple[int, int]] = []
-        self._kept: list[Tensor] = []
+        self._kept = _Outputs()
         self._in_vain = 0  # batches since one held an input that was kept
 
     @torch.no_grad()
@@ -56,19 +56,17 @@ class Teacher:
         if self.cache_mib <= 0 or x.device.type != "cpu":
             return self._answer(x)
         keys = _fingerprints(x)
-        rows = [self._rows.get(key) for key in keys]
+        rows = [self._kept.get(key) for key in keys]
         self._in_vain = self._in_vain + 1 if all(row is None for row in rows) else 0
         if all(row is not None for row in rows):
-            return torch.stack([self._kept[row] for row in rows if row is not None])
+            return torch.stack([row for row in rows if row is not None])
         found = self._answer(x)
         for place, (key, row) in enumerate(zip(keys, rows, strict=True)):
             if row is not None:
                 # the first answer stands: rounding may differ in another batch
-                found[place] = self._kept[row]
+                found[place] = row
             elif self._room(found[place]):
-                self._rows[key] = len(self._kept)
-                self._keys.append(key)
-                self._kept.append(found[place].clone())
+                self._kept.put(key, found[place])
         return found
 
     def _answer(self, x: Tensor) -> Tensor:
@@ -77,7 +75,7 @@ class Teacher:
         return self.group.joined(found if found.dtype == torch.float64 else found.float())
 
     def _room(self, row: Tensor) -> bool:
-        if self._in_vain > _IN_VAIN:
+        if self._in_vain > _IN_VAIN or not self._kept.takes(row):
             return False
         each = row.numel() * row.element_size() + _BESIDE
         return (len(self._kept) + 1) * each <= self.cache_mib * 2**20
@@ -90,24 +88,72 @@ class Teacher:
     def back_to(self, mark: Sequence[int]) -> None:
         """Forget what was kept since it stood at `mark`."""
         count, self._in_vain = (int(value) for value in mark)
-        del self._keys[count:], self._kept[count:]
-        self._rows = {key: place for place, key in enumerate(self._keys)}
+        self._kept.cut(count)
 
     def state_dict(self) -> dict[str, Any]:
         """The outputs that are kept; with them a resumed training takes the same steps."""
-        kept = torch.stack(self._kept) if self._kept else torch.zeros(0)
-        keys = torch.tensor(self._keys, dtype=torch.int64).reshape(-1, 2)
+        keys, kept = self._kept.tensors()
         return {"keys": keys, "kept": kept, "in_vain": self._in_vain}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-        self._keys = [(int(a), int(b)) for a, b in state["keys"].tolist()]
-        self._rows = {key: place for place, key in enumerate(self._keys)}
-        self._kept = list(state["kept"])
+        self._kept = _Outputs()
+        for key, row in zip(_texts(state["keys"].cpu()), state["kept"].cpu(), strict=True):
+            self._kept.put(key, row)
         self._in_vain = int(state.get("in_vain", 0))
 
 
-def _fingerprints(x: Tensor) -> list[tuple[int, int]]:
+class _Outputs:
+    """Outputs by the fingerprint of their example, in the order in which they came, in blocks."""
+
+    def __init__(self) -> None:
+        self._places: dict[bytes, int] = {}
+        self._blocks: list[Tensor] = []
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def get(self, key: bytes) -> Tensor | None:
+        """The output of an example, if it is kept."""
+        place = self._places.get(key)
+        return None if place is None else self._at(place)
+
+    def takes(self, row: Tensor) -> bool:
+        """Whether `row` is of the shape and type of the others."""
+        if not self._blocks:
+            return True
+        return row.shape == self._blocks[0].shape[1:] and row.dtype == self._blocks[0].dtype
+
+    def put(self, key: bytes, row: Tensor) -> None:
+        """Keep an output; one that `takes` says yes to."""
+        place = self._places.setdefault(key, len(self._places))
+        if not self._blocks or place == len(self._blocks) * len(self._blocks[0]):
+            size = max(1, _BLOCK // max(1, row.numel() * row.element_size()))
+            self._blocks.append(row.new_empty((size, *row.shape)))
+        self._at(place).copy_(row)
+
+    def _at(self, place: int) -> Tensor:
+        number, row = divmod(place, len(self._blocks[0]))
+        return self._blocks[number][row]
+
+    def cut(self, count: int) -> None:
+        """Forget all but the first `count`."""
+        for key in [*self._places][count:]:
+            del self._places[key]
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """(fingerprints [N, 2], outputs [N, ...]), copied."""
+        if not self._places:
+            return torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0)
+        keys = torch.frombuffer(bytearray(b"".join(self._places)), dtype=torch.int64)
+        parts = self._blocks[0].new_empty((len(self), *self._blocks[0].shape[1:]))
+        size = len(self._blocks[0])
+        for number, part in enumerate(parts.split(size)):
+            part.copy_(self._blocks[number][: len(part)])
+        return keys.reshape(-1, 2).clone(), parts
+
+
+def _fingerprints(x: Tensor) -> list[bytes]:
     """128 bits of each example, from its own bits; two examples that share them are the same."""
     bits = x.detach().contiguous().view(_BITS[x.element_size()]).flatten(1).to(torch.int64)
     generator = torch.Generator().manual_seed(bits.shape[1])
@@ -117,4 +163,10 @@ def _fingerprints(x: Tensor) -> list[tuple[int, int]]:
     ]
     # integer products wrap around, as wanted; the shift mixes high bits into low ones
     mixed = [((bits ^ (bits << 31)) * mixer).sum(1) for mixer in mixers]
-    return list(zip(*(part.tolist() for part in mixed), strict=True))
+    return _texts(torch.stack(mixed, 1))
+
+
+def _texts(keys_N2: Tensor) -> list[bytes]:
+    """Pairs of 64-bit numbers as 16 bytes each, which take a third of the memory."""
+    raw = keys_N2.contiguous().numpy().tobytes()
+    return [raw[at : at + 16] for at in range(0, len(raw), 16)]

@@ -4,6 +4,8 @@ import copy
 import json
 import os
 import signal
+import time
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -23,6 +25,7 @@ from darts_core.elastic.archive import Archive
 from darts_core.elastic.fit import fit_elastic
 from darts_core.elastic.points import given_network, write_points
 from darts_core.elastic.shrink import grow_family, measured_cost
+from darts_core.elastic.within import taken_alike
 from darts_core.latency import Timing
 from darts_core.models.baselines import baseline
 from darts_core.runlog import read_json, read_jsonl, write_json
@@ -98,6 +101,37 @@ def test_the_given_network_is_timed_anew_on_another_device(bundle, machines, tmp
     _, first = given_network(_model(), bundle, other, tmp_path)
     assert (first.device, first.runtime, first.batch) == ("other", "onnx", 1)
     assert other.asked == 1
+
+
+class Told(Counting):
+    """Its times tell what they are of, as those of a real clock do."""
+
+    def __call__(self, network):
+        return Timing.from_dict({**super().__call__(network).to_dict(), **self.described()})
+
+
+def test_times_that_were_taken_on_another_number_of_threads_are_taken_anew(
+    bundle, grown, tmp_path, monkeypatch, caplog
+):
+    clock, own = Told(bundle.image_shape, torch.device("cpu"), batch=1), torch.get_num_threads()
+    for _ in range(2):
+        _, first = given_network(_model(), bundle, clock, tmp_path)
+        measured_cost(grown.net, clock, tmp_path, 1)
+    table = read_json(tmp_path / "latency.json")
+    assert first.threads == table["threads"] == own
+    assert "anew" not in caplog.text
+    monkeypatch.setattr(torch, "get_num_threads", lambda: own + 1)
+    _, other = given_network(_model(), bundle, clock, tmp_path)
+    assert "the given network is timed anew" in caplog.text
+    measured_cost(grown.net, clock, tmp_path, 1)
+    assert "the latency is measured anew" in caplog.text
+    assert read_json(tmp_path / "latency.json")["threads"] == other.threads == own + 1
+    assert taken_alike(other.to_dict(), other)
+    assert not taken_alike(first.to_dict(), other)
+    # files of an older program tell nothing of threads
+    del table["threads"]
+    assert clock.fits(table)
+    assert taken_alike({"device": first.device}, other)
 
 
 def test_finished_points_get_another_device_s_times_and_keep_their_networks(
@@ -214,8 +248,13 @@ def test_the_command_obeys_a_signal_while_it_chooses_and_goes_on(
     assert "stopped" in capsys.readouterr().err
     folder = tmp_path / "runs" / "f" / "V001" / "shrink"
     assert len(read_jsonl(folder / "judged.jsonl")) == 3
+    spent = read_json(folder / "spent.json")["device_seconds"]
+    assert spent > 0
+    began = time.perf_counter()
     assert cli.main(words) == 0
     assert len(read_jsonl(folder / "judged.jsonl")) > 3
+    whole = read_json(folder / "result.json")["device_seconds"]
+    assert spent < whole < spent + time.perf_counter() - began
     assert (folder / "result.json").is_file()
     assert not (folder.parents[1] / "V002").exists()
 
@@ -239,9 +278,53 @@ def test_a_second_attempt_of_the_elastic_trial_judges_its_own_weights(tmp_path, 
 
 def test_the_teacher_s_memory_counts_what_an_output_costs_beside_its_numbers():
     net, x = nn.Linear(4, 10), torch.randn(16, 4)
-    room = Teacher(net, cache_mib=10 * (40 + 800) / 2**20)
+    room = Teacher(net, cache_mib=10 * (40 + 200) / 2**20)
     assert torch.equal(room(x), net(x))
     assert room.mark[0] == 10
+
+
+def test_the_usual_memory_holds_every_image_of_a_set_of_50000_and_its_mirror_image():
+    kept, row = teacher._Outputs(), torch.arange(10.0)
+    tracemalloc.start()
+    for number in range(20_000):
+        kept.put(number.to_bytes(16, "little"), row)
+    beside = tracemalloc.get_traced_memory()[0] / len(kept)
+    tracemalloc.stop()
+    # the numbers themselves are torch's, which Python does not count
+    assert beside <= teacher._BESIDE
+    assert 100_000 * (4 * 10 + teacher._BESIDE) <= 64 * 2**20
+
+
+def test_outputs_in_several_blocks_come_back_as_they_were_and_older_states_are_read(monkeypatch):
+    monkeypatch.setattr(teacher, "_BLOCK", 3 * 4 * 4)  # three outputs of four numbers
+    net, x = nn.Linear(2, 4), torch.randn(8, 2)
+    asked = Teacher(net)
+    given = asked(x)
+    assert torch.equal(asked(x.flip(0)), given.flip(0))
+    assert asked.asked == 1
+    state = asked.state_dict()
+    assert state["keys"].shape == (8, 2)
+    assert state["keys"].dtype == torch.int64
+    assert torch.equal(state["kept"], given)
+    asked.back_to((4, 0))
+    assert torch.equal(asked.state_dict()["kept"], given[:4])
+    asked(x)
+    assert asked.mark[0] == 8
+    assert torch.equal(asked.state_dict()["keys"], state["keys"])
+    # an older program's: the same numbers, in tensors that one example each was stacked from
+    again = Teacher(net)
+    again.load_state_dict({"keys": state["keys"].clone(), "kept": torch.stack([*given])})
+    assert torch.equal(again(x[2:5]), given[2:5])
+    assert again.asked == 0
+
+
+def test_outputs_of_several_shapes_are_answered_and_the_first_ones_kept():
+    net = nn.Conv1d(1, 2, 1)
+    asked = Teacher(net)
+    short, long = torch.randn(3, 1, 4), torch.randn(3, 1, 6)
+    assert torch.equal(asked(short), net(short))
+    assert torch.equal(asked(long), net(long))
+    assert asked.state_dict()["kept"].shape == (3, 2, 4)
 
 
 def test_a_teacher_keeps_no_more_where_nothing_comes_back_and_begins_again(monkeypatch):

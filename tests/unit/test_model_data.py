@@ -4,13 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from torch import nn
 
 from darts_core.augment.by_kind import augment_for
 from darts_core.data import RawData, make_bundle
 from darts_core.errors import ConfigError
 from darts_core.settings import TrainConfig
+from darts_core.stages.inputs import find_network
+from darts_core.stages.schema import TrainStage
 from darts_core.testing import tiny_bundle
-from darts_core.train import of_model
+from darts_core.train import of_model, save, save_model
+from darts_core.train.model_data import check_samples
 
 
 @pytest.fixture
@@ -54,6 +58,55 @@ def test_samples_of_another_shape_are_refused():
     bundle = tiny_bundle(channels=1)
     with pytest.raises(ConfigError, match=r"m\.pt takes samples of shape \(1, 28, 28\); "):
         of_model(bundle, {**meta_of(bundle), "image_shape": [1, 28, 28]}, "m.pt")
+
+
+class Flat(nn.Module):
+    """Takes samples of one size only."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.head = nn.Linear(size * size, 3)
+
+    def forward(self, x):
+        return self.head(x.flatten(1))
+
+
+class Pooled(nn.Module):
+    """Takes images of any height and width."""
+
+    def __init__(self, channels=1):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(channels, 4, 3, padding=1), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.conv(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("key", ["image_shape", "input_shape"])
+def test_a_network_is_trained_on_with_other_sizes_where_it_takes_them(key):
+    bundle = tiny_bundle(channels=1)
+    meta = {key: [1, 28, 28]}
+    check_samples(bundle, {key: list(bundle.input_shape)}, "m.pt", trained_on=Flat(8))
+    check_samples(bundle, meta, "m.pt", trained_on=Pooled())
+    # one that runs on them is no network for other channels
+    for network, other in ((Flat(28), meta), (Pooled(), {key: [3, 8, 8]})):
+        with pytest.raises(ConfigError, match=r"m\.pt takes samples of shape .*Give the data"):
+            check_samples(bundle, other, "m.pt", trained_on=network)
+    with pytest.raises(ConfigError, match="takes samples of shape"):
+        check_samples(bundle, meta, "m.pt")
+
+
+def test_the_train_stage_refuses_a_saved_network_of_another_size_in_a_sentence(
+    tmp_path, monkeypatch
+):
+    """A network that does not run on such samples used to end in a traceback of torch."""
+    bundle = tiny_bundle(channels=1)
+    monkeypatch.setattr(save, "_rebuild", lambda *_: Flat(28))
+    described = {"baseline": {"name": "of the test's own"}, "image_shape": [1, 28, 28]}
+    save_model(tmp_path / "model.pt", Flat(28), {**meta_of(bundle), **described})
+    config = TrainStage(model=str(tmp_path / "model.pt"), device="cpu")
+    with pytest.raises(ConfigError, match=r"takes samples of shape \(1, 28, 28\); tiny holds"):
+        find_network(config, tmp_path, bundle)
 
 
 def test_inputs_are_normalised_as_they_were_in_its_training():

@@ -81,6 +81,34 @@ def test_interrupted_pruning_goes_on_behind_its_last_round(tmp_path):
     assert result.after.median_ms <= 1.05 * result.budget_ms
 
 
+def test_a_pruning_that_goes_on_at_another_pace_prunes_as_far_as_it_would_have(tmp_path):
+    """The second sitting's device takes three times as long for everything."""
+    model, pace = darts(), [1.0]
+    meta = {
+        "architecture": Architecture.named("DARTS_V2").to_dict(),
+        "build": {"channels": 4, "layers": 3, "num_classes": 3},
+    }
+
+    def timer(network):
+        return by_macs(network).scaled(pace[0])
+
+    def killed(network, part, parts):
+        if part == 1:
+            raise KeyboardInterrupt
+
+    options = {"budget": "40%", "batch": 2, "timer": timer, "folder": tmp_path, "meta": meta,
+               "structure": False}  # fmt: skip
+    with pytest.raises(KeyboardInterrupt):
+        prune_to_budget(model, Data(), tune=killed, **options)
+    pace[0] = 3.0
+    result = prune_to_budget(model, Data(), tune=lambda *_: None, **options)
+    share = by_macs(result.model).median_ms / by_macs(model).median_ms
+    assert 0.2 <= share <= 1.05 * 0.4
+    assert result.budget_ms == pytest.approx(3 * 0.4 * by_macs(model).median_ms)
+    assert result.after.median_ms == pytest.approx(3 * by_macs(result.model).median_ms)
+    assert "met it" not in result.note
+
+
 def test_a_small_reduction_is_not_taken_for_one_that_cannot_be_reached():
     """The first of two rounds asks for less than a clock can tell; the second must still come."""
     calls = []

@@ -1,0 +1,121 @@
+"""What single layers cost: layers of somebody's own class, and widths that a grouped convolution can have."""
+
+import torch
+from prune_cases import Data, by_macs, count_costs
+from torch import nn
+
+from darts_core.prune import cost as cost_module
+from darts_core.prune import prune_to_budget
+from darts_core.prune.cost import LayerCosts
+from darts_core.prune.groups import find_groups
+from darts_core.prune.rounds import Pruner
+
+CPU = torch.device("cpu")
+SHAPE = (3, 8, 8)
+
+
+class Same(nn.Conv2d):
+    """Pads by itself and states no padding, as timm's Conv2dSame."""
+
+    def forward(self, x):
+        size, step, kernel = x.shape[-1], self.stride[0], self.kernel_size[0]
+        total = max((-(-size // step) - 1) * step + kernel - size, 0)
+        x = nn.functional.pad(x, [total // 2, total - total // 2] * 2)
+        return nn.functional.conv2d(x, self.weight, self.bias, self.stride)
+
+
+class Standardized(nn.Conv2d):
+    def forward(self, x):
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return nn.functional.conv2d(x, weight, self.bias, self.stride, self.padding)
+
+
+class NormAct(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class Gained(nn.Linear):
+    def forward(self, x):
+        return 2.0 * super().forward(x)
+
+
+def own_layers():
+    return nn.Sequential(
+        Same(3, 8, 3, 2), NormAct(8), Standardized(8, 16, 3, padding=1), Same(16, 6, 3, 2),
+        Same(6, 4, 3, 2), nn.Flatten(), Gained(4, 5),
+    ).eval()  # fmt: skip
+
+
+def test_a_layer_of_a_class_of_its_own_costs_what_it_computes_and_not_a_relu():
+    model = own_layers()
+    costs = LayerCosts(CPU)
+    costs.observe(model, SHAPE, 2)
+    outputs, kinds = {}, {}
+
+    def look(key):
+        layer, x = cost_module._build(key)
+        with torch.no_grad():
+            outputs[key] = layer.eval()(x).numel()
+        kinds[key] = type(layer)
+        return float(len(outputs))
+
+    costs._time = look
+    wanted = {"0": nn.Conv2d, "1": nn.BatchNorm2d, "2": nn.Conv2d, "3": nn.Conv2d, "4": nn.Conv2d}
+    wanted["6"] = nn.Linear
+    for name in wanted:
+        costs.layer_ms(name)
+    assert list(kinds.values()) == list(wanted.values())
+    # the last `Same` gets maps of 2x2, smaller than its kernel
+    assert list(outputs.values()) == [
+        2 * 8 * 16, 2 * 8 * 16, 2 * 16 * 16, 2 * 6 * 4, 2 * 4 * 1, 2 * 5,
+    ]  # fmt: skip
+
+
+def test_narrower_layers_of_an_own_class_are_expected_to_cost_less():
+    costs = LayerCosts(CPU, analytic=True)
+    costs.observe(own_layers(), SHAPE, 2)
+    # 8 of its 16 channels, each of 3x3 weights on 8 channels
+    assert costs.layer_ms("2") - costs.layer_ms("2", outs=8) > 2 * 8 * 16 * 8 * 9
+    assert costs.layer_ms("0") > 2 * 8 * 16 * 3 * 9
+
+
+def grouped():
+    return nn.Sequential(
+        nn.Conv2d(3, 24, 1), nn.ReLU(), nn.Conv2d(24, 24, 3, padding=1, groups=8), nn.ReLU(),
+        nn.Conv2d(24, 6, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3),
+    ).eval()  # fmt: skip
+
+
+def test_widths_of_a_grouped_convolution_are_such_that_each_group_has_as_many():
+    model = grouped()
+    costs = LayerCosts(CPU, analytic=True)
+    pruner = Pruner(SHAPE, 2, by_macs, costs, step=4)
+    costs.observe(model, SHAPE, 2)
+    found = {g.root: g for g in find_groups(model, SHAPE) if g.blocks == 8}
+    assert found
+    for group in found.values():
+        assert pruner._widths(group) == [16, 8]
+        savings = [costs.saving_ms(group, width) for width in pruner._widths(group)]
+        assert 0 < savings[0] < savings[1]
+
+
+def test_a_network_of_grouped_convolutions_is_pruned_to_its_budget(monkeypatch):
+    """Steps of 4 channels do not fit 8 groups: the layer that was to be timed could not be made."""
+    count_costs(monkeypatch)
+    torch.manual_seed(0)
+    model = grouped()
+    found = prune_to_budget(
+        model, Data(), budget="70%", batch=2, timer=by_macs, round_to=4, structure=False,
+        tune=lambda *_: None,
+    )  # fmt: skip
+    assert found.after.median_ms <= 1.05 * 0.7 * by_macs(model).median_ms
+    conv = found.model[2]
+    assert conv.groups == 8
+    assert conv.in_channels % 8 == conv.out_channels % 8 == 0
+
+
+def test_a_width_that_groups_cannot_share_is_timed_with_fewer():
+    costs = LayerCosts(CPU, analytic=True)
+    costs.observe(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=2)), SHAPE, 2)
+    assert costs.layer_ms("1", 7, 7) > 0

@@ -1,0 +1,166 @@
+"""Pruning of networks as people write them: what they return, keep, freeze and normalise with."""
+
+import copy
+
+import pytest
+import torch
+from prune_cases import SHAPE, Data, by_macs, count_costs
+from torch import nn
+
+from darts_core.elastic import Sandwich, elastic
+from darts_core.prune import prune_to_budget
+from darts_core.prune.groups import copied
+from darts_core.prune.importance import taylor_products
+from darts_core.prune.structure import find_cuts, find_dead
+from darts_core.train import load_model, reshape_like, save, save_model
+
+
+class Pair(nn.Module):
+    """Returns its output beside something else, as attention blocks of many libraries do."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x):
+        inner = self.one(x).relu()
+        return x + self.two(inner), inner
+
+
+class Pairs(nn.Module):
+    """Blocks that return pairs, and one that only a training runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.blocks = nn.ModuleList([Pair(8), Pair(8)])
+        self.extra = nn.ModuleList([nn.Sequential(), Pair(8)])
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.first(x).relu()
+        for block in self.blocks:
+            x, _ = block(x)
+        if self.training:
+            x, _ = self.extra[1](x)
+        return self.head(x.mean((2, 3)))
+
+
+def test_blocks_that_return_more_than_a_tensor_or_do_not_run_are_no_cuts(monkeypatch):
+    count_costs(monkeypatch)
+    torch.manual_seed(0)
+    model = Pairs().eval()
+    assert find_cuts(model, SHAPE) == []
+    found = prune_to_budget(
+        model, Data(), budget="80%", batch=2, timer=by_macs, round_to=1, tune=lambda *_: None
+    )
+    assert found.after.median_ms <= 1.05 * 0.8 * by_macs(model).median_ms
+
+
+class Fixed(nn.Module):
+    """Features from which no gradient comes; what is dead beside them computes nothing that is read."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3))
+        self.unread = nn.Conv2d(3, 4, 1)
+        self.head = nn.Linear(3, 3)
+
+    def forward(self, x):
+        with torch.no_grad():
+            x = self.features(x)
+        self.unread(x)
+        return self.head(x.mean((2, 3)))
+
+
+def test_features_without_a_gradient_are_not_taken_for_dead():
+    torch.manual_seed(0)
+    model = Fixed().eval()
+    assert find_dead(model, SHAPE) == {"unread": "skip_connect"}
+    assert isinstance(model.features[0], nn.Conv2d)
+    assert isinstance(model.unread, nn.Conv2d)
+
+
+class Keeping(nn.Module):
+    """Keeps what it computed last, alone and in a list, for whoever wants to look at it."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 8, 3, padding=1)
+        self.head = nn.Linear(8, 3)
+        self.seen, self.all = None, [None]
+
+    def forward(self, x):
+        self.seen = self.first(x).relu()
+        self.all[0] = self.second(self.seen).relu()
+        return self.head(self.all[0].mean((2, 3)))
+
+
+def test_a_network_that_keeps_what_it_computed_is_pruned_and_timed(monkeypatch):
+    count_costs(monkeypatch)
+    torch.manual_seed(0)
+    model, x = Keeping().eval(), Data().x[:4]
+
+    def tune(network, part, parts):
+        network.train()(x).sum().backward()  # as the last step of a fine-tuning leaves it
+
+    found = prune_to_budget(
+        # a clock copies what it times
+        model, Data(), budget="60%", batch=2, timer=lambda m: by_macs(copy.deepcopy(m)), tune=tune,
+        round_to=1,
+    )  # fmt: skip
+    assert found.rounds
+    assert found.after.median_ms <= 1.05 * 0.6 * by_macs(model).median_ms
+
+
+def test_a_network_that_keeps_what_it_computed_can_be_taught_by_its_copy():
+    torch.manual_seed(0)
+    model, data = Keeping().eval(), Data(8)
+    net = elastic(model, data.x, batches=[(data.x, data.y)], step=4)
+    loss = nn.functional.cross_entropy
+    assert Sandwich(net).backward(data.x, lambda output: loss(output, data.y)) > 0
+    model(data.x)  # with a history again, in a list, too
+    assert copied(model).all[0].grad_fn is None
+    taylor_products(model, [(data.x, data.y)])
+    assert model.seen.grad_fn is None
+    copy.deepcopy(model)
+
+
+class Bare(nn.Module):
+    """A layer norm and an instance norm, of which one has no weights and the other a number to keep."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.patch = nn.Conv2d(3, width, 4, 4)
+        self.inner = nn.InstanceNorm2d(width, affine=True)
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, x):
+        x_BTC = self.inner(self.patch(x)).flatten(2).transpose(1, 2)
+        return self.head(self.norm(x_BTC).mean(1))
+
+
+def test_a_cut_network_whose_norms_have_no_weights_runs_when_it_is_loaded(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    narrow = Bare(12).eval()
+    # what an earlier cut left is not what there is now
+    meta = {"baseline": {"name": "of the test's own"}, "sizes": {"norm.normalized_shape": 14}}
+    save_model(tmp_path / "model.pt", narrow, meta)
+    monkeypatch.setattr(save, "_rebuild", lambda *_: Bare(16))
+    again, kept = load_model(tmp_path / "model.pt")
+    assert kept["sizes"] == {"norm.normalized_shape": 12}
+    x = torch.randn(2, *SHAPE)
+    torch.testing.assert_close(again(x), narrow(x))
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+def test_instance_norms_take_the_width_of_what_they_are_given(tracked):
+    def made(width):
+        norm = nn.InstanceNorm2d(width, affine=True, track_running_stats=tracked)
+        return nn.Sequential(nn.Conv2d(3, width, 1), norm).eval()
+
+    narrow, x = made(5), torch.randn(2, 3, 4, 4)
+    wide = reshape_like(made(8), narrow.state_dict())
+    wide.load_state_dict(narrow.state_dict())
+    torch.testing.assert_close(wide(x), narrow(x))

@@ -8,7 +8,7 @@ themselves: what a row states is what that row's file does.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -238,8 +238,10 @@ def bench_case(
     device: torch.device,
     folder: str | Path,
     precisions: Sequence[str] = ("fp32",),
-) -> list[Untimed]:
+) -> Iterator[Untimed]:
     """One row a runtime and precision: size and accuracy over the seeds; `with_times` times them.
+
+    Each is made ready when it is asked for.
 
     A file format has its own precision, so `precisions` is for models in memory. Rows whose precision
     is fp32 (or TF32) share the accuracy of the trained networks; each of a lower one is evaluated on
@@ -275,20 +277,22 @@ def bench_case(
         extra={"seeds": [run.seed for run in runs], "test_examples": bundle.size("test"),
                "device_seconds": round(sum(run.device_seconds for run in runs), 3)},
     )  # fmt: skip
-    rows = []
+    made = 0
     variants = _variants(runtimes, precisions)
     for runtime, precision in variants:
         place = Path(folder) / case.name
         try:
-            rows.append(_row(base, model, runs, bundle, runtime, precision, device, place))
+            row = _row(base, model, runs, bundle, runtime, precision, device, place)
         except ExportError as error:
             if len(variants) == 1:
                 raise
             # a form that cannot be made, or loses too much, has no row; the others stand
             log.warning("%s in %s is left out: %s", case.name, runtime, error)
-    if not rows:
+        else:
+            made += 1
+            yield row
+    if not made:
         raise ExportError(f"No runtime of {', '.join(runtimes)} can run {case.name!r}.")
-    return rows
 
 
 def _row(

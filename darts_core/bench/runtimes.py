@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from darts_core.compiling import apart
 from darts_core.errors import ConfigError, unknown_name
 from darts_core.export import FORMATS, export_model, load, obstacle
 from darts_core.train import evaluate_callable
@@ -121,6 +123,27 @@ class _Typed(nn.Module):
         return tree_map_only(Tensor, _float32, self.model(x))
 
 
+def _compiled(model: nn.Module, *, best: bool) -> Callable[[Tensor], Any]:
+    """`model` through torch.compile, in its best mode or as it is."""
+    run: Callable[[Tensor], Any] = torch.compile(apart(model), options=_BEST if best else None)
+    if not best:
+        return run
+    inductor: Any = importlib.import_module("torch._inductor.config")
+    known: set[torch.Size] = set()
+
+    def frozen(x: Tensor) -> Any:
+        if x.shape in known:
+            return run(x)
+        # `options` reach the compiler alone; whether parameters are constants is asked before it, of the
+        # global setting, when a new shape is traced
+        with inductor.patch(freezing=True):
+            found = run(x)
+        known.add(x.shape)
+        return found
+
+    return frozen
+
+
 def _float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
 
@@ -163,7 +186,7 @@ def prepare(
     own = copy.deepcopy(model).to(device).eval()
     typed: Any = _Typed(own, _DTYPES[precision], channels_last=channels_last).eval()
     if compiled:
-        typed = torch.compile(typed, options=_BEST if "max" in runtime else None)
+        typed = _compiled(typed, best="max" in runtime)
 
     def call(x_BCHW: Tensor) -> Tensor:
         with torch.inference_mode():

@@ -1,9 +1,9 @@
-"""The times of a table: all its models are made ready first, and are then timed together."""
+"""The times of a table: on a CPU its models are made ready first and timed together, on a GPU one by one."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -37,23 +37,42 @@ class Untimed:
 
 
 def with_times(
-    rows: Sequence[Untimed],
+    rows: Iterable[Untimed],
     *,
     device: torch.device,
     batch_sizes: Sequence[int] | None = None,
     seconds: float = 2.0,
 ) -> list[ModelRow]:
-    """The rows with the times that `time_models` takes of them together."""
-    times = time_models(
-        [(one.ready, one.input_shape) for one in rows],
-        device=device, batch_sizes=batch_sizes, seconds=seconds,
-    )  # fmt: skip
-    found = []
-    for one, latency in zip(rows, times, strict=True):
-        device_name = next(iter(latency.values())).device
-        found.append(replace(one.row, latency=latency, device=device_name))
-        log.info("%s: %s", found[-1].label, _short(found[-1]))
+    """The rows with the times that `time_models` takes of them.
+
+    On a CPU it takes them of all together, which are then sampled in turn. On a GPU, which keeps its pace and
+    whose memory would have to hold all models, each is timed before the next one is asked for.
+
+    Args:
+        rows: an iterator makes each when it is asked for.
+        device: where they run.
+        batch_sizes: see `time_models`.
+        seconds: see `time_models`.
+    """
+    found: list[ModelRow] = []
+    for group in _together(rows, device):
+        times = time_models(
+            [(one.ready, one.input_shape) for one in group],
+            device=device, batch_sizes=batch_sizes, seconds=seconds,
+        )  # fmt: skip
+        for one, latency in zip(group, times, strict=True):
+            device_name = next(iter(latency.values())).device
+            found.append(replace(one.row, latency=latency, device=device_name))
+            log.info("%s: %s", found[-1].label, _short(found[-1]))
     return found
+
+
+def _together(rows: Iterable[Untimed], device: torch.device) -> Iterator[list[Untimed]]:
+    """The rows in the groups in which they are timed."""
+    if device.type == "cpu":
+        yield list(rows)
+    else:
+        yield from ([one] for one in rows)
 
 
 def _short(row: ModelRow) -> str:

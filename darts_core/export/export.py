@@ -30,6 +30,10 @@ __all__ = ["export_model"]
 log = logging.getLogger("darts_core")
 
 
+class _Refused(ExportError):
+    """A file failed verification."""
+
+
 def export_model(
     model: nn.Module,
     folder: str | Path,
@@ -45,6 +49,7 @@ def export_model(
     batch_sizes: Sequence[int] | None = None,
     channels_last: bool | None = None,
     max_seconds: float = 2.0,
+    leave_out: bool = False,
 ) -> dict[str, Any]:
     """Fold, write, verify and time `model`; the content of the manifest that was written.
 
@@ -68,9 +73,12 @@ def export_model(
         batch_sizes: for the timings; batch 1 and the throughput batch by default.
         channels_last: layout of the torch artifacts; by default the faster one, measured.
         max_seconds: longest time for one timing.
+        leave_out: a format that fails verification beside others is left out, with a warning; the manifest's
+            `left_out` says why.
 
     Raises:
-        ExportError: a format is unknown, cannot express the model, or fails verification.
+        ExportError: a format is unknown or cannot express the model, or one fails verification (with
+            `leave_out`, all do).
     """
     folder = Path(folder)
     described = _described(meta, bundle)
@@ -88,9 +96,16 @@ def export_model(
         )
         job.channels_last = _layout(job, channels_last, sizes, time_artifacts, max_seconds)
         artifacts: dict[str, Any] = {}
+        refused: dict[str, str] = {}
         for name in formats:
             form = FORMATS[name].settled(home)
-            artifacts[name] = _one(form, job, reference, folder, allow_accuracy_loss)
+            try:
+                artifacts[name] = _one(form, job, reference, folder, allow_accuracy_loss)
+            except _Refused as error:
+                if not leave_out:
+                    raise
+                refused[name] = str(error)
+                continue
             if form.kind == "onnx" and home.type == "cpu":
                 path = folder / form.file
                 artifacts[name] |= chunk_entry(path, job.meta.input_shape, max(sizes), home)
@@ -100,7 +115,12 @@ def export_model(
                 )
     finally:
         model.to(origin).train(was_training)
-    manifest = _manifest(described, model, artifacts, job, accuracy, extra)
+    if refused and not artifacts:
+        raise ExportError(" ".join(refused.values()))
+    for name, why in refused.items():
+        log.warning("the format %s is left out: %s", name, why)
+    left_out = {"left_out": refused} if refused else {}
+    manifest = _manifest(described, model, artifacts, job, accuracy, {**left_out, **(extra or {})})
     runlog.write_json(folder / "manifest.json", manifest)
     return manifest
 
@@ -151,7 +171,7 @@ def _one(
         reason = verify.judge(form.precision, check, allow_accuracy_loss=allow_accuracy_loss)
         if reason is not None:
             cause = _cause(form.precision, job, reference)
-            raise ExportError(f"{form.file} was not written: {reason}{cause}.")
+            raise _Refused(f"{form.file} was not written: {reason}{cause}.")
         path = folder / form.file
         temporary.replace(path)
     finally:
@@ -197,11 +217,9 @@ def _check(precision: str, job: Job, reference: nn.Module, runner: verify.Runner
     )
     if job.bundle is None:
         return verify.Check(error)
-    agreement, value, wanted, count = verify.compare_on_split(
-        reference, runner, job.bundle, device=job.device
+    return verify.compare_on_split(
+        reference, runner, job.bundle, device=job.device, relative_error=error
     )
-    metric = job.bundle.task.metric
-    return verify.Check(error, agreement, value, wanted, count, metric)
 
 
 def _timed(

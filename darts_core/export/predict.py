@@ -219,4 +219,7 @@ def prepare(sample: np.ndarray, model: LoadedModel) -> torch.Tensor:
     shape = (-1, *[1] * (sample.ndim - 1))
     mean = torch.tensor(known.mean, dtype=torch.float32).view(shape)
     std = torch.tensor(known.std, dtype=torch.float32).view(shape)
-    return (torch.from_numpy(np.array(sample)).float() / known.unit - mean) / std
+    # numpy's conversion: torch takes neither a foreign byte order nor long doubles
+    with np.errstate(over="ignore"):
+        values = torch.from_numpy(sample.astype(np.float32))
+    return (values / known.unit - mean) / std

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,13 +29,19 @@ __all__ = [
 FP32_LIMIT = 1e-4  # largest |difference| / largest |output|
 LOW_PRECISION_AGREEMENT = 0.995  # share of val samples with the same answer
 INT8_POINTS = 0.5  # points (per cent) of a metric that INT8 may lose on val
+# so many numbers of each network's outputs are compared at once
+_GROUP = 2**26
 
 Runner = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Check:
-    """What was found: relative error on random inputs, agreement and the task's metric on a split."""
+    """What was found: relative error on random inputs, agreement and the task's metric on a split.
+
+    `finite` is the share of its samples without NaN or infinity among their outputs, or with some in the
+    reference, too.
+    """
 
     relative_error: float
     agreement: float | None = None
@@ -42,6 +49,7 @@ class Check:
     reference_value: float | None = None
     samples: int = 0
     metric: Metric = ACCURACY
+    finite: float = 1.0
 
     @property
     def lost(self) -> float:
@@ -94,6 +102,53 @@ def compare_on_fresh_inputs(
     return worst
 
 
+class _Answers:
+    """Adds up how far the answers of two networks agree, some batches at a time.
+
+    A task may judge an answer beside the others, so that all of a small split are compared at once; those of
+    a long one, of a large vocabulary for instance, would not fit into memory.
+    """
+
+    def __init__(self, task: Any) -> None:
+        self.task = task
+        self._waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._numbers = 0
+        # (share of equal answers, samples with sound outputs, samples) of what was compared
+        self._groups: list[tuple[float, int, int]] = []
+
+    def add(self, output: torch.Tensor, reference: torch.Tensor) -> None:
+        """A batch of both."""
+        self._waiting.append((output, reference))
+        self._numbers += output.numel()
+        if self._numbers >= _GROUP:
+            self._compare()
+
+    def _compare(self) -> None:
+        outputs, references = zip(*self._waiting, strict=True)
+        output, reference = torch.cat(outputs), torch.cat(references)
+        sound = _sound(output) | ~_sound(reference)
+        share = float(self.task.agreement(output, reference))
+        self._groups.append((share, int(sound.sum()), len(output)))
+        self._waiting, self._numbers = [], 0
+
+    def result(self) -> tuple[float, float, int]:
+        """Share of equal answers, share of samples with sound outputs, samples."""
+        if self._waiting:
+            self._compare()
+        samples = sum(size for *_, size in self._groups)
+        finite = sum(sound for _, sound, _ in self._groups) / max(samples, 1)
+        if len(self._groups) == 1:
+            return self._groups[0][0], finite, samples
+        alike = sum(share * size for share, _, size in self._groups) / max(samples, 1)
+        return alike, finite, samples
+
+
+def _sound(output: torch.Tensor) -> torch.Tensor:
+    """Which samples have neither NaN nor infinity among their outputs, [B]."""
+    # minus infinity rules an answer out, as what masks one becomes in a low precision
+    return (output < math.inf).reshape(len(output), -1).all(1)
+
+
 def compare_on_split(
     reference: nn.Module,
     runner: Runner,
@@ -102,23 +157,37 @@ def compare_on_split(
     split: str = "val",
     batch_size: int = 256,
     device: torch.device,
-) -> tuple[float, float, float, int]:
-    """Share of equal answers, the runner's and the reference's metric on `split`, and its size."""
+    relative_error: float = 0.0,
+) -> Check:
+    """How the runner's answers and its metric compare with the reference's on `split`.
+
+    Args:
+        reference: what was exported.
+        runner: the file that was written.
+        bundle: the data.
+        split: its samples are asked about.
+        batch_size: samples a call.
+        device: where both run.
+        relative_error: what `compare_on_fresh_inputs` found, for the `Check`.
+
+    Raises:
+        ExportError: the split is empty.
+    """
     task = bundle.task
     meters = [task.meter(bundle.device) for _ in range(2)]
-    outputs: list[list[torch.Tensor]] = [[], []]
+    answers = _Answers(task)
     for x, y in _batches(bundle, split, batch_size):
         x = x.to(device)
         with torch.inference_mode():
             found = [call(x).to(y.device).float() for call in (runner, reference)]
-        for meter, kept, output in zip(meters, outputs, found, strict=True):
+        for meter, output in zip(meters, found, strict=True):
             meter.update(output, y)
-            kept.append(output)
-    if not outputs[0]:
+        answers.add(*found)
+    agreement, finite, samples = answers.result()
+    if not samples:
         raise ExportError(f"The {split!r} split is empty; exported files cannot be verified on it.")
-    joined = [torch.cat(kept) for kept in outputs]
     own, wanted = (meter.result()[task.metric.name] for meter in meters)
-    return float(task.agreement(*joined)), own, wanted, len(joined[0])
+    return Check(relative_error, agreement, own, wanted, samples, task.metric, finite)
 
 
 def _batches(
@@ -136,10 +205,13 @@ def judge(precision: str, check: Check, *, allow_accuracy_loss: bool = False) ->
                 f"{FP32_LIMIT:.0e} is allowed"
             )
         return None
+    broken = _broken(check) if not allow_accuracy_loss else None
     if precision in ("bf16", "fp16"):
         if check.agreement is None:
             return "without a data bundle its agreement with eager on val cannot be checked"
-        if check.agreement < LOW_PRECISION_AGREEMENT and not allow_accuracy_loss:
+        if broken is not None:
+            return broken
+        if not check.agreement >= LOW_PRECISION_AGREEMENT and not allow_accuracy_loss:
             return (
                 f"it gives the same answer as eager for {check.agreement:.2%} of the {check.samples} val "
                 f"samples; {LOW_PRECISION_AGREEMENT:.1%} is required"
@@ -147,11 +219,28 @@ def judge(precision: str, check: Check, *, allow_accuracy_loss: bool = False) ->
         return None
     if check.value is None or check.reference_value is None:
         return f"without a data bundle its {check.metric.words} on val cannot be checked"
+    if broken is not None:
+        return broken
+    before, after = check.metric.text(check.reference_value), check.metric.text(check.value)
+    if math.isnan(check.lost) and not allow_accuracy_loss:
+        return (
+            f"its {check.metric.words} on the {check.samples} val samples is no number to compare ({before} "
+            f"in eager, {after} here)"
+        )
     if check.lost > INT8_POINTS and not allow_accuracy_loss:
-        before, after = check.metric.text(check.reference_value), check.metric.text(check.value)
         return (
             f"it loses {check.lost:.2f} {'points' if check.metric.share else '%'} of {check.metric.words} on "
             f"the {check.samples} val samples ({before} to {after}); {INT8_POINTS} is allowed "
             "(allow_accuracy_loss=True writes it all the same)"
         )
     return None
+
+
+def _broken(check: Check) -> str | None:
+    """Why a file of NaN or infinity is refused, whose answers may agree all the same; None for others."""
+    if check.finite >= LOW_PRECISION_AGREEMENT:
+        return None
+    return (
+        f"its outputs are NaN or infinite for {1 - check.finite:.2%} of the {check.samples} val samples, for "
+        "which eager's are finite"
+    )

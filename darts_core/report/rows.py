@@ -116,12 +116,15 @@ class ModelRow:
 
     @property
     def standard_error(self) -> float:
-        """Of the metric's mean: by seeds, or by the test examples where that is more; 0 if unknown."""
+        """Of the metric's mean, by seeds and by the test examples; 0 if unknown.
+
+        Seeds are tested on the same examples: more of them make the choice of examples no smaller a chance.
+        """
         by_seeds = (self.accuracy_std or 0.0) / max(self.n, 1) ** 0.5
         examples, share = finite(self.extra.get("test_examples")), self.accuracy_mean
         if not examples or share is None:
             return by_seeds
-        return max(by_seeds, self.metric.counting_error(share, examples * max(self.n, 1)))
+        return math.hypot(by_seeds, self.metric.counting_error(share, examples))
 
     @property
     def rating(self) -> float:

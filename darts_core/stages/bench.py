@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,20 @@ from typing import Any
 import torch
 
 from darts_core.bench.models import bench_case, saved_case, saved_runs
+from darts_core.bench.runtimes import check_runtimes
 from darts_core.bench.table import print_models
 from darts_core.bench.timed import Untimed, with_times
 from darts_core.data import DataBundle
-from darts_core.errors import ConfigError
+from darts_core.errors import ConfigError, ExportError
 from darts_core.models.baselines import default_baseline
 from darts_core.report import ModelRow, front_png
 from darts_core.report.reduced import read_reduced
 from darts_core.runlog import RunFolder, environment, write_json
 from darts_core.settings import to_plain
-from darts_core.stages.compare import compare, join_rows
+from darts_core.stages.compare import compare, join_rows, keep_results
 from darts_core.stages.inputs import find_device, load_bundle
 from darts_core.stages.logging import make_loggers
-from darts_core.stages.models import entries_of, trained_kind, untimed_row
+from darts_core.stages.models import Entry, entries_of, measurable, trained_kind, untimed_row
 from darts_core.stages.schema import BenchStage
 from darts_core.stages.timing import stopwatch
 
@@ -71,6 +73,7 @@ def bench(config: BenchStage, folder: Path) -> dict[str, Any]:
         join_rows(folder, config)
     else:
         print_models(rows, title=f"{rows[0].metric.words} and latency on {rows[0].device}")
+        keep_results(rows, config, _called(folder.parent), version=str(folder.parent))
     run.finish(rows=content["rows"], device_seconds=watch.seconds)
     return run.result()
 
@@ -78,36 +81,80 @@ def bench(config: BenchStage, folder: Path) -> dict[str, Any]:
 def _version_rows(
     config: BenchStage, folder: Path, bundle: DataBundle, device: torch.device
 ) -> list[ModelRow]:
-    """One row for each model that the version holds, every exported form included.
+    """One row for each model that the version holds, every exported form that can run here included.
 
     The baseline and the network before it was pruned are exported to the same forms, so that each form is
-    compared with the like.
+    compared with the like; one that a network cannot be written in is named in the log. `runtime=` runs all
+    models in that one way.
+
+    Raises:
+        ConfigError: the version holds no model, or none runs as `runtime=` says; or that cannot run here.
+        ExportError: nothing of an export that stands alone can run here, or its files were changed.
     """
-    entries = entries_of(folder.parent, config.bench.baseline or default_baseline(bundle.kind))
+    asked, options = config.runtime, config.bench.options
+    if asked is not None:
+        check_runtimes([asked], device)
+    baseline = config.bench.baseline or default_baseline(bundle.kind)
+    entries = measurable(entries_of(folder.parent, baseline), device)
+    rows = with_times(
+        _untimed_rows(config, folder, bundle, device, entries),
+        device=device,
+        batch_sizes=options.batch_sizes,
+        seconds=config.bench.seconds,
+    )
+    if not rows:
+        raise ConfigError(
+            f"{folder.parent} holds no model that runs as runtime={asked!r}; name one of "
+            f"{', '.join(dict.fromkeys(entry.runtime for entry in entries))}, or leave it out."
+        )
+    return rows
+
+
+def _untimed_rows(
+    config: BenchStage,
+    folder: Path,
+    bundle: DataBundle,
+    device: torch.device,
+    entries: Sequence[Entry],
+) -> Iterator[Untimed]:
+    """The rows of the entries before they are timed, each made ready when it is asked for."""
+    asked, precisions = config.runtime, tuple(config.bench.options.precisions or ("fp32",))
     forms = [entry.runtime for entry in entries if entry.kind == "exported"]
     first = read_reduced(folder.parent)
     whole = "searched" if first is not None and first.shipped else trained_kind(folder.parent)
+    # as a network lies in memory, its stage has judged it
+    plain = asked in (None, "eager") and precisions == ("fp32",)
     data = to_plain(config.data)
-    rows: list[Untimed] = []
     for entry in entries:
+        exported = entry.kind == "exported"
+        if exported and asked not in (None, entry.runtime):
+            continue
         own = untimed_row(entry, bundle, device, data)
-        rows.append(own)
-        if entry.kind in ("baseline", whole, "rival") and forms:
-            case = saved_case(entry.folder, name=entry.name, kind=entry.kind)
-            runs = saved_runs(case, bundle, device=device, data=data)
-            others = bench_case(
-                case,
-                runs,
-                bundle,
-                runtimes=forms,
-                device=device,
-                folder=folder / "files",
-            )
-            rows += [
-                replace(one, row=replace(one.row, extra={**one.row.extra, **own.row.extra}))
-                for one in others
-            ]
-    return with_times(rows, device=device, seconds=config.bench.seconds)
+        if exported or plain:
+            yield own
+        if exported:
+            continue
+        compared = forms if entry.kind in ("baseline", whole, "rival") else []
+        wanted = [asked] if asked is not None else ["eager", *compared]
+        runtimes = [name for name in wanted if not (plain and name == "eager")]
+        if not runtimes:
+            continue
+        case = saved_case(entry.folder, name=entry.name, kind=entry.kind)
+        runs = saved_runs(case, bundle, device=device, data=data)
+        try:
+            for one in bench_case(
+                case, runs, bundle, runtimes=runtimes, device=device, folder=folder / "files",
+                precisions=precisions,
+            ):  # fmt: skip
+                yield replace(one, row=replace(one.row, extra={**one.row.extra, **own.row.extra}))
+        except ExportError as error:  # the other models' rows stand
+            log.warning("%s is left out in %s: %s", entry.name, ", ".join(runtimes), error)
+
+
+def _called(place: Path) -> str:
+    """Job and version, and the element or seed where `place` is one, as the name of a results file."""
+    root = next((p for p in (place, place.parent) if (p / "version.json").is_file()), place)
+    return "-".join((root.parent.name, *place.relative_to(root.parent).parts))
 
 
 def _picture(rows: list[ModelRow], path: Path) -> None:

@@ -7,6 +7,7 @@ each element the rows of all finished ones are drawn together in `<version>/mode
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from darts_core.stages.models import trained_kind
 from darts_core.stages.schema import BenchStage
 from darts_core.train import save_model
 
-__all__ = ["compare", "join_rows"]
+__all__ = ["compare", "join_rows", "keep_results"]
 
 log = logging.getLogger("darts_core")
 _KINDS = {"searched": "searched", "export": "exported", "prune": "pruned", "shrink": "pruned"}
@@ -53,13 +54,17 @@ def compare(
     runtimes = check_runtimes([wanted], device) if wanted else available_runtimes(device)
     root = _root(folder)
     case, settings = _case(config, root, bundle)
+    home = root / "trained" / f"{slug(case.name)}-{config_hash(settings)}"
+    # a changed policy lies beside the networks that it trained: an older program wrote one into each element,
+    # so that the second found networks of another recipe
+    alone = bool(case.trained) or (folder / "policy.yaml").is_file()
     runs = train_seeds(
         case,
         bundle,
-        recipe(config, folder),
+        recipe(config, folder if alone else home),
         seeds=range(config.seed, config.seed + options.seeds),
         device=device,
-        folder=root / "trained" / f"{slug(case.name)}-{config_hash(settings)}",
+        folder=home,
     )
     rows = bench_case(
         case,
@@ -160,15 +165,21 @@ def join_rows(folder: Path, config: BenchStage) -> list[ModelRow]:
         front_png(rows, root / "models.png")
     except DartsError as error:
         log.warning("no picture: %s", error)
-    results = config.bench.options.results
-    if results:
-        path = write_results(
-            "models",
-            rows,
-            device=rows[0].device,
-            folder=results,
-            notes={"data": to_plain(config.data), "train": to_plain(config.train)},
-            name=f"{root.parent.name}-{root.name}",
-        )
-        log.info("results file: %s", path)
+    keep_results(rows, config, f"{root.parent.name}-{root.name}", train=to_plain(config.train))
     return rows
+
+
+def keep_results(rows: Sequence[ModelRow], config: BenchStage, name: str, **notes: Any) -> None:
+    """A dated results file of the rows where `bench.options.results` names a folder for it."""
+    folder = config.bench.options.results
+    if not folder:
+        return
+    path = write_results(
+        "models",
+        rows,
+        device=rows[0].device,
+        folder=folder,
+        notes={"data": to_plain(config.data), **notes},
+        name=name,
+    )
+    log.info("results file: %s", path)

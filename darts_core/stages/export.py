@@ -20,8 +20,15 @@ __all__ = ["export"]
 def export(config: ExportStage, folder: Path) -> dict[str, Any]:
     """Write the model of `model=` into `folder` in the forms of `export.formats`.
 
+    One that fails verification is left out where another is written: a pipeline that trained for hours
+    would end for good, as other formats are other settings.
+
     Returns:
-        formats (name -> file, relative error, latency), test_<metric> carried over, device_seconds.
+        formats (name -> file, relative error, latency), warnings (what is left out and why), test_<metric>
+        carried over, device_seconds.
+
+    Raises:
+        ExportError: a format is unknown or cannot express the model, or all fail verification.
     """
     run = RunFolder.create(folder, config.described(), loggers=make_loggers(config))
     if run.finished:
@@ -54,7 +61,11 @@ def export(config: ExportStage, folder: Path) -> dict[str, Any]:
             batch_sizes=options.batch_sizes,
             channels_last=options.channels_last,
             max_seconds=options.max_seconds,
+            leave_out=True,
         )
+    left_out = [
+        {"name": name, "message": why} for name, why in manifest.get("left_out", {}).items()
+    ]
     run.finish(
         formats=manifest["artifacts"],
         **{f"test_{metric.name}": tested, f"val_{metric.name}": known.get(f"val_{metric.name}")},
@@ -62,5 +73,6 @@ def export(config: ExportStage, folder: Path) -> dict[str, Any]:
         params=manifest["params"],
         model=source,
         device_seconds=watch.seconds,
+        **({"warnings": left_out} if left_out else {}),
     )
     return run.result()

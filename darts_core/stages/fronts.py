@@ -12,11 +12,14 @@ from darts_core.errors import DartsError
 from darts_core.metric import metric_of
 from darts_core.report import ModelRow, front_png, scatter_png
 from darts_core.report.read import read_rows
-from darts_core.runlog import read_mapping
+from darts_core.runlog import read_mapping, read_yaml
 
 __all__ = ["run_front", "search_front"]
 
 log = logging.getLogger("darts_core")
+# what decides how a baseline is trained, and what of its study does not
+_DECIDES = ("architecture", "data", "task", "augment", "train", "seed", "tune")
+_BY_THE_WAY = ("device_seconds", "workers", "options")
 
 
 def _elements(folder: Path) -> list[Path]:
@@ -44,6 +47,7 @@ def search_front(folder: Path) -> Path | None:
             key = f"expected {cost['unit']} of the network found"
             name = f"budget {cost['budget']:g}" if cost["budget"] is not None else element.name
             y = f"supernet's val {metric.words}" + (", %" if metric.share else "")
+            better = "min" if metric.direction == "minimize" else "max"
             points.append(
                 {"name": name, key: cost["found"], y: 100 * value if metric.share else value}
             )
@@ -52,15 +56,40 @@ def search_front(folder: Path) -> Path | None:
     (x,) = {key for key in points[-1] if key.startswith("expected")}
     picture = scatter_png(
         points, folder.parent.parent / "search_front.png", x=x, y=y,
-        title="a search for each budget",
+        y_direction=better, title="a search for each budget",
     )  # fmt: skip
     log.info("front of the sweep: %s", picture)
     return picture
 
 
+def _baseline_of(element: Path) -> Any:
+    """The settings that an element's baseline was tuned and trained with; None where they are not known."""
+    try:
+        found = read_yaml(element / "baseline" / "tune" / "config.yaml")
+    except DartsError:
+        return None
+    if not isinstance(found, Mapping):
+        return None
+    kept = {key: found.get(key) for key in _DECIDES}
+    study = kept["tune"]
+    if isinstance(study, Mapping):
+        kept["tune"] = {key: v for key, v in study.items() if key not in _BY_THE_WAY}
+    return kept
+
+
+def _in_the_sweep(row: ModelRow, element: Path, taken: set[str]) -> ModelRow:
+    """`row` under the name that it has among the rows of all elements."""
+    plain = row.baseline and row.name not in taken
+    return row if plain else replace(row, name=f"{row.name} {element.name}")
+
+
 def run_front(version: Path) -> Path | None:
-    """After `run` in an element of a multirun: measured rows of all elements in one picture."""
+    """After `run` in an element of a multirun: measured rows of all elements in one picture.
+
+    A baseline that several elements trained alike is drawn once.
+    """
     rows: list[ModelRow] = []
+    drawn: list[Any] = []
     for element in _elements(version):
         path = element / "bench" / "results.json"
         if not path.is_file():
@@ -70,10 +99,11 @@ def run_front(version: Path) -> Path | None:
         except DartsError as error:
             log.warning("left out: %s", error)
             continue
+        baseline = ({row.name for row in found if row.baseline}, _baseline_of(element))
+        taken, again = {row.name for row in rows}, baseline in drawn
+        drawn.append(baseline)
         rows += [
-            row if row.baseline else replace(row, name=f"{row.name} {element.name}")
-            for row in found
-            if not (rows and row.baseline)  # every element trains the same one
+            _in_the_sweep(row, element, taken) for row in found if not (again and row.baseline)
         ]
     if not rows:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,17 @@ from darts_core.bench.models import tested_before
 from darts_core.bench.runtimes import Prepared, prepare
 from darts_core.bench.timed import Untimed
 from darts_core.data import DataBundle
-from darts_core.errors import ConfigError
-from darts_core.export import load, read_manifest
+from darts_core.errors import ConfigError, ExportError
+from darts_core.export import load, obstacle, read_manifest
+from darts_core.export.contents import needs_trust
+from darts_core.export.manifest import check_files
 from darts_core.report import ModelRow
 from darts_core.report.reduced import read_reduced
 from darts_core.runlog import read_mapping
 from darts_core.supernet import count
 from darts_core.train import evaluate, evaluate_callable, load_model, of_model
 
-__all__ = ["Entry", "entries_of", "holds_model", "trained_kind", "untimed_row"]
+__all__ = ["Entry", "entries_of", "holds_model", "measurable", "trained_kind", "untimed_row"]
 
 log = logging.getLogger("darts_core")
 
@@ -77,6 +79,40 @@ def entries_of(version: Path, baseline: str = "baseline") -> list[Entry]:
     return found
 
 
+def measurable(entries: Sequence[Entry], device: torch.device) -> list[Entry]:
+    """The entries that can run on `device`; of the others, exported forms all, the log says why they cannot.
+
+    Native code is one of them: no command runs it unless it is trusted by name.
+
+    Raises:
+        ExportError: none can run, or a file of the export is missing or was changed.
+    """
+    kept, why = [], ""
+    for entry in entries:
+        reason = _obstacle(entry, device)
+        if reason is None:
+            kept.append(entry)
+            continue
+        why = f"{entry.name} in {entry.runtime} is left out: {reason}"
+        log.warning("%s", why)
+    if entries and not kept:
+        raise ExportError(f"No model of the version can be measured here: {why}.")
+    return kept
+
+
+def _obstacle(entry: Entry, device: torch.device) -> str | None:
+    """Why an exported form cannot be run on `device`; None for what can."""
+    if entry.kind != "exported":
+        return None
+    artifact = read_manifest(entry.folder)["artifacts"][entry.runtime]
+    reason = obstacle(artifact["kind"], device)
+    if reason is not None:
+        return reason
+    if artifact["kind"] == "aoti" or needs_trust(check_files(entry.folder, artifact)):
+        return f"it is native code; `darts-core serve-bench {entry.folder} --trust` times it"
+    return None
+
+
 def trained_kind(version: Path) -> str:
     """What the network that `version` trained is called: "tuned" where a study chose its recipe."""
     return "tuned" if (version / "tune" / "result.json").is_file() else "trained"
@@ -121,7 +157,8 @@ def untimed_row(
         metric=metric,
         data=bundle.name,
         baseline=entry.kind == "baseline",
-        extra=_spent(entry.folder, entry.kind),
+        # what the standard error of the metric follows from
+        extra={"test_examples": bundle.size("test"), **_spent(entry.folder, entry.kind)},
     )
     ready = prepare(model, entry.runtime, device=device, bundle=bundle, folder=entry.folder)
     return Untimed(row, ready, bundle.input_shape)
@@ -168,6 +205,7 @@ def _took(stage: Path) -> float | None:
 
 def _exported_row(entry: Entry, bundle: DataBundle, device: torch.device) -> Untimed:
     manifest = read_manifest(entry.folder)
+    source = _exported_from(entry.folder, manifest)
     loaded = load(entry.folder, entry.runtime, device=device)
     row = ModelRow(
         name=entry.name,
@@ -175,21 +213,34 @@ def _exported_row(entry: Entry, bundle: DataBundle, device: torch.device) -> Unt
         runtime=entry.runtime,
         precision=str(manifest["artifacts"][entry.runtime].get("precision", "fp32")),
         params=manifest.get("params"),
-        macs=_macs(manifest),
+        macs=_macs(source),
         accuracies=(evaluate_callable(loaded, of_model(bundle, manifest, str(entry.folder))),),
         metric=bundle.task.metric,
-        extra=_spent_on_source(manifest),
+        extra={"test_examples": bundle.size("test"), **_spent_on(source)},
         data=bundle.name,
     )
     return Untimed(row, Prepared(loaded, entry.runtime, row.precision), bundle.input_shape)
 
 
-def _spent_on_source(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    source = Path(str(manifest.get("source", ""))).parent
-    return _spent(source, _KINDS.get(source.name, ""))
+def _exported_from(export: Path, manifest: Mapping[str, Any]) -> Path | None:
+    """The folder of the stage whose model was exported into `export`; None of a network given by name.
+
+    The manifest names the file as the command did, most often relative to the folder in which that ran.
+    """
+    source = Path(str(manifest.get("source") or ""))
+    place, own = source.parent, [part for part in source.parts[:-2] if part != ".."]
+    # a stage of the same job and version, wherever that lies now; one of the two alone may be another's
+    if len(own) > 1 and list(export.parent.resolve().parts[-len(own) :]) == own:
+        place = export.parent / place.name
+    return place if source.name == "model.pt" else None
 
 
-def _macs(manifest: Mapping[str, Any]) -> int | None:
+def _spent_on(source: Path | None) -> dict[str, Any]:
+    """Device-seconds that the model in `source` took, where they are known."""
+    return {} if source is None else _spent(source, _KINDS.get(source.name, ""))
+
+
+def _macs(source: Path | None) -> int | None:
     """The MACs of the model that was exported: folding batch norms changes none."""
-    source = Path(str(manifest.get("source", ""))).parent / "result.json"
-    return read_mapping(source).get("macs") if source.is_file() else None
+    told = None if source is None else source / "result.json"
+    return read_mapping(told).get("macs") if told is not None and told.is_file() else None

@@ -40,7 +40,11 @@ def ships(
     A network that lost more than `may_lose` of val is left where it is, and the whole one goes on: a fast
     network that does not do its task is of no use.
     """
-    stage, said = config.reduce, ""
+    stage, said, kept = config.reduce, "", read_reduced(version)
+    if kept is not None and kept.said and kept.stage == stage and not (version / stage).exists():
+        # timed again, what was out of reach may seem within it; what was tuned since is of the whole network
+        log.warning("%s", kept.said)
+        return None, {}
     try:
         result = reduced(config, found["search"], version, model="searched")
     except PruneError as error:

@@ -99,6 +99,7 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
     page = report(config.part(ReportStage), version / "report")
     run_front(version)
     told = read_version(version)
+    _say_left_out(found["export"])
     # the last lines say in words what came of it
     log.info("%s. %s", *headline(told, model_rows(told)[0]))
     last = found[config.reduce] if older and config.reduce in found else found["train"]
@@ -224,6 +225,12 @@ def _costs(found: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
         for name, result in parts.items()
         if "device_seconds" in result and unit > 0
     }
+
+
+def _say_left_out(exported: Mapping[str, Any]) -> None:
+    """Once more the formats that failed verification: the export said so long before the end."""
+    for one in exported.get("warnings", ()):
+        log.warning("the format %s is left out: %s", one["name"], one["message"])
 
 
 def _say_costs(costs: Mapping[str, float]) -> None:

@@ -18,7 +18,7 @@ from darts_core.bench.models import (
 from darts_core.bench.results import command_line, read_results, slug, write_results
 from darts_core.bench.runtimes import available_runtimes, check_runtimes, evaluate_prepared, prepare
 from darts_core.bench.table import markdown_table, models_table
-from darts_core.bench.timed import time_models, with_times
+from darts_core.bench.timed import Untimed, time_models, with_times
 from darts_core.data import load_data
 from darts_core.errors import ConfigError, ExportError, ResumeError
 from darts_core.report.rows import Latency, ModelRow
@@ -105,8 +105,8 @@ def test_low_precision_rows_are_evaluated_themselves(
         return evaluate_prepared(ready, data, split)
 
     monkeypatch.setattr("darts_core.bench.models.evaluate_prepared", spy)
-    bench_case(case, runs, bundle, runtimes=["eager"], device=CPU, folder=tmp_path,
-               precisions=("fp32", "bf16"))  # fmt: skip
+    list(bench_case(case, runs, bundle, runtimes=["eager"], device=CPU, folder=tmp_path,
+                    precisions=("fp32", "bf16")))  # fmt: skip
     assert seen == ["bf16", "bf16"]
 
 
@@ -169,6 +169,58 @@ def test_a_table_of_networks_of_tokens_is_timed(tmp_path: Path) -> None:
     assert [list(one) for one in times] == [[2], [2]]
 
 
+def test_the_best_mode_of_torch_compile_freezes_the_parameters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs_of: dict[str, list[int]] = {"compile": [], "compile_max": []}
+    now = ""
+    whole = torch.compile
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        inputs_of[now].append(len(inputs))
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda model, options: whole(model, backend=backend))
+    for now in inputs_of:
+        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8, 3))
+        ready = prepare(model, now, device=CPU, bundle=None, folder=tmp_path)
+        for batch in (3, 5, 3):
+            x_BCHW = torch.randn(batch, 1, 2, 4)
+            with torch.no_grad():
+                wanted = model(x_BCHW)
+            torch.testing.assert_close(ready.call(x_BCHW), wanted)
+    # images, and the batch where it is left open; beside them weights and biases that are no constants
+    assert inputs_of["compile"]
+    assert min(inputs_of["compile"]) >= 3
+    assert len(inputs_of["compile_max"]) == len(inputs_of["compile"])
+    assert max(inputs_of["compile_max"]) <= 2
+
+
+@pytest.mark.parametrize(
+    ("device", "order"),
+    [("cpu", ["make", "make", "time 2"]), ("cuda", ["make", "time 1", "make", "time 1"])],
+)
+def test_on_a_gpu_a_model_is_timed_before_the_next_one_is_made(
+    device: str, order: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+
+    def rows() -> Any:
+        for name in ("a", "b"):
+            steps.append("make")
+            ready = prepare(_Tokens(), "eager", device=CPU, bundle=None, folder=tmp_path)
+            yield Untimed(ModelRow(name), ready, (5,))
+
+    def times(group: Any, **_: Any) -> Any:
+        steps.append(f"time {len(group)}")
+        return [{1: Latency(1.0, device="here")} for _ in group]
+
+    monkeypatch.setattr("darts_core.bench.timed.time_models", times)
+    found = with_times(rows(), device=torch.device(device))
+    assert [(row.name, row.device) for row in found] == [("a", "here"), ("b", "here")]
+    assert steps == order
+
+
 def test_trained_files_are_taken_as_they_are(
     bundle: Any, runs: list[SeedRun], tmp_path: Path
 ) -> None:
@@ -216,7 +268,7 @@ def test_mistakes_end_in_sentences(
     with pytest.raises(ConfigError, match="at least one seed"):
         train_seeds(case, bundle, CONFIG, seeds=(), device=CPU, folder=tmp_path)
     with pytest.raises(ConfigError, match="no trained network"):
-        bench_case(case, [], bundle, runtimes=["eager"], device=CPU, folder=tmp_path)
+        next(bench_case(case, [], bundle, runtimes=["eager"], device=CPU, folder=tmp_path))
     assert "graph" not in available_runtimes(CPU)
     assert {"eager", "compile", "onnx", "pt2"} <= set(available_runtimes(CPU))
     assert not {"fused_fp16", "fused_bf16", "tensorrt_fp16"} & set(available_runtimes(CPU))
@@ -232,7 +284,7 @@ def test_a_form_that_loses_too_much_has_no_row(
     rows = bench_case(case, runs, bundle, runtimes=["eager", "pt2"], **options)
     assert [one.row.runtime for one in rows] == ["eager"]
     with pytest.raises(ExportError, match="was not written"):
-        bench_case(case, runs, bundle, runtimes=["pt2"], **options)
+        next(bench_case(case, runs, bundle, runtimes=["pt2"], **options))
 
 
 def example_rows() -> list[ModelRow]:

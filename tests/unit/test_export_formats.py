@@ -1,6 +1,7 @@
 """Low-precision, native and fused artifacts: judged on val, refused when they lose, loaded with care."""
 
 import json
+import math
 import sys
 from types import SimpleNamespace
 
@@ -10,13 +11,14 @@ from torch import nn
 
 from darts_core.architecture import Architecture
 from darts_core.errors import ExportError
-from darts_core.export import FORMATS, chunk_size, export_model, extras, load
+from darts_core.export import FORMATS, chunk_size, export_model, extras, load, read_manifest, verify
 from darts_core.export.fold import fold_batch_norms, trace
 from darts_core.export.fused import FusedProgram, plan_steps
-from darts_core.export.verify import Check, judge
+from darts_core.export.verify import Check, compare_on_split, judge
 from darts_core.models.baselines import baseline
 from darts_core.supernet import build
 from darts_core.tasks import Classification
+from darts_core.tasks.multi_label import MultiLabel
 
 SHAPE = (3, 8, 8)
 
@@ -102,6 +104,21 @@ def test_low_precision_needs_data(trained, tmp_path, name):
         ("bf16", Check(0.01, 0.99, 0.9, 0.9, 1000), "99.00%"),
         ("int8", Check(0.01, 0.99, 0.894, 0.9, 1000), "loses 0.60 points"),
         ("int8", Check(0.01), "data bundle"),
+        (
+            "int8",
+            Check(0.01, 0.99, float("nan"), 0.9, 1000),
+            "is no number to compare (90.00 % in eager",
+        ),
+        (
+            "int8",
+            Check(0.01, 0.99, 0.9, 0.9, 1000, finite=0.9),
+            "NaN or infinite for 10.00% of the 1000",
+        ),
+        (
+            "fp16",
+            Check(0.01, 0.999, 0.9, 0.9, 1000, finite=0.5),
+            "NaN or infinite for 50.00% of the",
+        ),
     ],
 )
 def test_losses_are_refused_with_numbers(precision, check, text):
@@ -114,6 +131,70 @@ def test_small_losses_pass():
     assert judge("fp32", Check(9e-5)) is None
     assert judge("fp16", Check(0.01, 0.996, 0.9, 0.9, 1000)) is None
     assert judge("int8", Check(0.1, 0.98, 0.897, 0.9, 1000)) is None
+
+
+def test_answers_of_nan_are_none_though_they_agree():
+    reference = nn.Linear(4, 3)
+    nn.init.constant_(reference.bias, -9.0)  # no label anywhere, as of NaN
+    labels = torch.zeros(8, 3).fill_diagonal_(1.0)
+    bundle = SimpleNamespace(
+        task=MultiLabel(outputs=3, names=("a", "b", "c")),
+        device=torch.device("cpu"),
+        batches=lambda *_, **__: iter([(0.1 * torch.randn(8, 4), labels)]),
+    )
+    check = compare_on_split(
+        reference, lambda x: torch.full((len(x), 3), float("nan")), bundle, device=bundle.device
+    )
+    assert (check.agreement, check.finite, check.samples) == (1.0, 0.0, 8)
+    assert "NaN or infinite" in str(judge("fp16", check))
+    # minus infinity is what masks an answer
+    for runner in (reference, lambda x: torch.full((len(x), 3), -math.inf)):
+        check = compare_on_split(reference, runner, bundle, device=bundle.device)
+        assert (check.agreement, check.finite) == (1.0, 1.0)
+
+
+def test_a_long_split_is_compared_some_batches_at_a_time(trained, monkeypatch):
+    model, data = trained
+    sizes, usual = [], Classification.agreement
+
+    def agreement(task, output, reference):
+        sizes.append(len(output))
+        return usual(task, output, reference)
+
+    def runner(x):
+        found = model(x)
+        return torch.cat([-found[:1], found[1:]])  # one wrong answer a batch
+
+    monkeypatch.setattr(Classification, "agreement", agreement)
+    options = {"batch_size": 20, "device": torch.device("cpu")}
+    whole = compare_on_split(model, runner, data, **options)
+    monkeypatch.setattr(verify, "_GROUP", 100)
+    parts = compare_on_split(model, runner, data, **options)
+    assert sizes == [96, 40, 40, 16]
+    assert whole.agreement == pytest.approx(91 / 96)
+    assert parts.agreement == pytest.approx(whole.agreement)
+    assert (parts.value, parts.samples, parts.finite) == (whole.value, 96, 1.0)
+
+
+def test_a_format_that_loses_too_much_is_left_out_beside_others(
+    trained, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(
+        verify, "judge", lambda precision, *_, **__: "it loses 9" if precision == "bf16" else None
+    )
+    options = {"time_artifacts": False}
+    manifest = export_model(
+        trained[0], tmp_path, trained[1], formats=["pt2_bf16", "pt2"], leave_out=True, **options
+    )
+    assert list(manifest["artifacts"]) == ["pt2"]
+    assert manifest["left_out"] == {"pt2_bf16": "model_bf16.pt2 was not written: it loses 9."}
+    assert read_manifest(tmp_path)["left_out"] == manifest["left_out"]
+    assert load(tmp_path).runtime == "pt2"
+    assert "the format pt2_bf16 is left out: model_bf16.pt2 was not written" in caplog.text
+    for formats, leave_out in ((["pt2", "pt2_bf16"], False), (["pt2_bf16"], True)):
+        with pytest.raises(ExportError, match=r"model_bf16.pt2 was not written: it loses 9"):
+            export_model(*trained[:1], tmp_path, trained[1], formats=formats, leave_out=leave_out,
+                         **options)  # fmt: skip
 
 
 def test_fused_formats_need_a_gpu(trained, tmp_path):

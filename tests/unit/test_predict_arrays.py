@@ -69,6 +69,17 @@ def test_series_and_what_is_not_finite(tmp_path, rng):
         said(tmp_path, model, sample)
 
 
+@pytest.mark.parametrize("dtype", [">f4", ">f8", np.longdouble, np.float16])
+def test_numbers_are_taken_in_any_byte_order_and_width(tmp_path, rng, dtype):
+    model = loaded(input_shape=[1, 9], mean=[0.5], std=[2.0], unit=1)
+    sample = rng.normal(size=(1, 9)).astype(np.float16)
+    wanted = said(tmp_path, model, sample.astype(np.float32))
+    assert said(tmp_path, model, sample.astype(dtype)) == pytest.approx(wanted)
+    images, pixels = loaded(), rng.integers(0, 256, (3, 8, 6), dtype=np.uint8)
+    wanted = said(tmp_path, images, pixels)
+    assert said(tmp_path, images, pixels.astype(">i4")) == pytest.approx(wanted)
+
+
 def test_token_numbers_are_within_the_vocabulary(tmp_path):
     model = loaded(input_shape=[4], mean=[], std=[], unit=1, vocabulary=["x", "y", "z"])
     for wrong in ([0, 1, 2, 3], [0, -1, 2, 1], [0.0, 1.0, 2.0, 1.0]):

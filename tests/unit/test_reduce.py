@@ -101,6 +101,16 @@ def test_a_ruined_network_is_not_shipped_and_the_headline_says_why(
     assert found["costs"]["prune"] == 1.0
 
 
+def test_the_end_tells_which_formats_are_left_out(
+    tmp_path: Path, told: Calls, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    usual, said = run.export, "model_int8.onnx was not written: it loses 9 points."
+    left_out = [{"name": "onnx_int8", "message": said}]
+    monkeypatch.setattr(run, "export", lambda *given: {**usual(*given), "warnings": left_out})
+    run.run(pipeline(), tmp_path)
+    assert f"the format onnx_int8 is left out: {said}" in caplog.text
+
+
 def test_of_an_error_rate_what_is_added_is_lost() -> None:
     rate = {"name": "error_rate", "direction": "minimize", "share": True}
     few, many = ({"val_error_rate": value, "metric": rate} for value in (0.1, 0.6))
@@ -154,6 +164,11 @@ def test_what_is_only_aimed_at_and_out_of_reach_ends_nothing(
     found = run.run(pipeline("prune.budget=null"), tmp_path)
     assert found["not_shipped"].startswith("The budget is below the fastest. So the network before")
     assert not (tmp_path / "prune").exists()
+    # timed again it might be within reach, and what was tuned since is of the whole network
+    monkeypatch.setattr(reduce, "prune", lambda *_: pytest.fail("pruned once more"))
+    again = run.run(pipeline("prune.budget=null"), tmp_path)
+    assert again["not_shipped"] == found["not_shipped"]
+    monkeypatch.setattr(reduce, "prune", fails)
     asked = tmp_path / "asked"
     asked.mkdir()
     with pytest.raises(PruneError):

@@ -71,9 +71,11 @@ def test_a_slower_row_belongs_to_the_front_only_beyond_the_standard_error() -> N
     assert front.points[0].y_range == pytest.approx((88.5, 91.5))
     many = [judged(r.name, r.accuracies[0], r.latency[1].median_ms, 10**6) for r in rows]
     assert [r.name for r in accuracy_latency_front(many, 1)] == [r.name for r in rows]
-    # several seeds on the same examples: their spread counts where it is more
+    # several seeds on the same examples: their spread counts beside the examples, which are no more for it
     seeds = replace(rows[0], accuracies=(0.85, 0.95))
-    assert seeds.standard_error == pytest.approx(0.05)
+    assert seeds.standard_error == pytest.approx((0.05**2 + 0.9 * 0.1 / 400) ** 0.5)
+    same = replace(rows[0], accuracies=(0.9,) * 9)
+    assert same.standard_error == pytest.approx(rows[0].standard_error)
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=20))

@@ -1,0 +1,59 @@
+"""The pictures of a sweep: which side of its metric is better, which baselines are drawn."""
+
+import json
+
+import pytest
+
+from darts_core.report import ModelRow
+from darts_core.runlog import write_json, write_yaml
+from darts_core.stages import fronts
+
+
+@pytest.mark.parametrize("way", ["minimize", "maximize"])
+def test_the_front_of_searches_follows_the_metric_s_direction(tmp_path, monkeypatch, way):
+    told = {}
+    monkeypatch.setattr(
+        fronts, "scatter_png", lambda points, path, **more: told.update(more) or path
+    )
+    metric = {"name": "perplexity", "direction": way, "share": False}
+    for index in range(2):
+        folder = tmp_path / str(index) / "search"
+        folder.mkdir(parents=True)
+        cost = {"unit": "M MACs", "budget": None, "found": 1.0 + index}
+        result = {"metric": metric, "val_perplexity": 9.0 - index, "cost": cost}
+        (folder / "result.json").write_text(json.dumps(result))
+    # an element that has not ended says nothing of its metric
+    (tmp_path / "2").mkdir()
+    assert fronts.search_front(folder) is not None
+    assert told["y_direction"] == way[:3]
+
+
+def test_a_sweep_draws_every_baseline_that_was_trained_otherwise(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(fronts, "front_png", lambda rows, path: told.append(rows) or path)
+    same = {"architecture": "resnet8", "train": {"epochs": 2}, "tune": {"trials": 2}}
+    elements = [
+        ("resnet8", {**same, "device": "cuda:0"}),
+        # what the study of an equal cost may take is measured
+        ("resnet8", {**same, "tune": {"trials": 2, "device_seconds": 1.5}}),
+        ("resnet8", {**same, "train": {"epochs": 9}}),
+        ("resnet14", {**same, "architecture": "resnet14"}),
+        # a folder that does not say how
+        ("resnet20", None),
+    ]
+    for index, (name, config) in enumerate(elements):
+        base = [
+            ModelRow(name, "baseline", runtime, baseline=True, accuracies=(0.9,))
+            for runtime in ("eager", "onnx")
+        ]
+        rows = [row.to_dict() for row in (*base, ModelRow("tuned", "tuned", accuracies=(0.9,)))]
+        folder = tmp_path / str(index)
+        write_json(folder / "bench" / "results.json", {"rows": rows})
+        if config is not None:
+            write_yaml(folder / "baseline" / "tune" / "config.yaml", config)
+    assert fronts.run_front(tmp_path / "0") is not None
+    (rows,) = told
+    assert [row.name for row in rows if row.baseline and row.runtime == "onnx"] == [
+        "resnet8", "resnet8 2", "resnet14", "resnet20",
+    ]  # fmt: skip
+    assert [row.name for row in rows if not row.baseline] == [f"tuned {i}" for i in range(5)]

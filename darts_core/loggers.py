@@ -39,6 +39,17 @@ def artifacts(folder: Path) -> list[Path]:
     return [p for p in found if p.name != "checkpoint.pt" and p.stat().st_size <= _MOST_BYTES]
 
 
+def _begun(path: Path) -> str | None:
+    """The id of the run that an earlier sitting of the stage began; None in the first one."""
+    return path.read_text(encoding="utf-8").strip() or None if path.is_file() else None
+
+
+def _keep(path: Path, run: str) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(f"{run}\n", encoding="utf-8")
+    temporary.replace(path)
+
+
 class Logger:
     """One logger; each method does nothing unless it is overridden."""
 
@@ -94,6 +105,9 @@ class Csv(Logger):
 class WandB(Logger):
     """Weights & Biases; offline unless told otherwise, its files in the stage's folder.
 
+    A stage that goes on goes on in its run where that is online: the id is kept in `wandb.run`. Offline each
+    sitting is a run of its own, as `wandb sync` leaves of several with one id the last one alone.
+
     Args:
         project: the project's name.
         mode: offline, online or disabled.
@@ -104,13 +118,18 @@ class WandB(Logger):
         self._run: Any = None
 
     def start(self, folder: Path, params: Mapping[str, Any]) -> None:
-        """Begin a run."""
+        """Begin a run, or go on with the one that was begun here."""
         import wandb
 
+        kept, online = folder / "wandb.run", self.mode == "online"
+        begun = _begun(kept) if online else None
         self._run = wandb.init(
-            project=self.project, mode=self.mode, dir=str(folder), config=flat(params),
-            name=f"{folder.parent.parent.name}/{folder.parent.name}/{folder.name}", reinit="create_new",
+            project=self.project, mode=self.mode, dir=str(folder), config=flat(params), id=begun,
+            resume=None if begun is None else "allow", reinit="create_new",
+            name=f"{folder.parent.parent.name}/{folder.parent.name}/{folder.name}",
         )  # fmt: skip
+        if online:
+            _keep(kept, str(self._run.id))
 
     def metrics(self, epoch: int, values: Mapping[str, float]) -> None:
         """The numbers of an epoch, the epoch among them."""
@@ -143,6 +162,8 @@ class WandB(Logger):
 class MLflow(Logger):
     """MLflow; without `tracking_uri` into `mlflow.db` and `mlartifacts/` of the stage's folder.
 
+    The run's id is kept in `mlflow.run`: a stage that goes on goes on in its run.
+
     Args:
         experiment: the experiment's name.
         tracking_uri: a server or a store; null: the stage's folder.
@@ -154,7 +175,7 @@ class MLflow(Logger):
         self._id = ""
 
     def start(self, folder: Path, params: Mapping[str, Any]) -> None:
-        """Begin a run."""
+        """Begin a run, or go on with the one that was begun here."""
         from mlflow.tracking import MlflowClient
 
         uri = self.tracking_uri or f"sqlite:///{folder / 'mlflow.db'}"
@@ -166,9 +187,24 @@ class MLflow(Logger):
             if known is not None
             else self._client.create_experiment(self.experiment, artifact_location=place)
         )
+        kept = folder / "mlflow.run"
+        begun = _begun(kept)
+        if begun is not None and self._there(begun, experiment):
+            self._id = begun
+            return
         self._id = self._client.create_run(experiment, run_name=str(folder)).info.run_id
+        # a store refuses to change what a run has been given, so it is given once
         for name, value in flat(params).items():
             self._client.log_param(self._id, name, str(value)[:500])
+        _keep(kept, self._id)
+
+    def _there(self, run: str, experiment: str) -> bool:
+        """Whether the run is one of this experiment in this store, and was not deleted."""
+        try:
+            info = self._client.get_run(run).info
+        except Exception:  # each kind of store has its own error for a run that it does not know
+            return False
+        return str(info.experiment_id) == str(experiment) and info.lifecycle_stage == "active"
 
     def metrics(self, epoch: int, values: Mapping[str, float]) -> None:
         """The numbers of an epoch."""

@@ -5,17 +5,22 @@ Shapes: x [B, C, ...]; statistics [C].
 
 from __future__ import annotations
 
+import logging
+from functools import lru_cache
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 __all__ = ["Replaced", "SumOverProcesses", "SynchronizedNorm", "restore_norms", "synchronize_norms"]
 
 # (parent, name, the norm that stood there)
 Replaced = tuple[nn.Module, str, nn.Module]
 _KINDS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+log = logging.getLogger("darts_core")
 
 
 class SumOverProcesses(torch.autograd.Function):
@@ -67,23 +72,33 @@ class SynchronizedNorm(nn.BatchNorm2d):
         """Any that has channels: it stands for norms of series and volumes, too."""
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
-        momentum = 0.1 if self.momentum is None else self.momentum
         with torch.no_grad():
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
+            momentum = self.momentum
+            if momentum is None:  # the plain mean over all batches so far, as torch takes it
+                seen = self.num_batches_tracked
+                momentum = 0.0 if seen is None else 1.0 / float(seen)
             if self.running_mean is not None:
                 self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
             if self.running_var is not None:
                 self.running_var.lerp_(variance.to(self.running_var.dtype), momentum)
-            if self.num_batches_tracked is not None:
-                self.num_batches_tracked.add_(1)
 
 
 def synchronize_norms(module: nn.Module) -> list[Replaced]:
-    """Make every batch norm inside `module` a `SynchronizedNorm`, in place, values kept; what it replaced."""
+    """Make every batch norm inside `module` a `SynchronizedNorm`, in place, values kept; what it replaced.
+
+    A subclass may compute more than its parent, so it stays as it is; that is said once.
+    """
+    alike = (*_KINDS, SynchronizedNorm, nn.SyncBatchNorm)
+    own = [m for m in module.modules() if isinstance(m, _BatchNorm) and type(m) not in alike]
+    if own:
+        _say_left(len(own), tuple(sorted({type(m).__name__ for m in own})))
     replaced: list[Replaced] = []
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if type(child) in _KINDS:
-                assert isinstance(child, nn.modules.batchnorm._BatchNorm)
+                assert isinstance(child, _BatchNorm)
                 norm = SynchronizedNorm(
                     child.num_features,
                     child.eps,
@@ -97,6 +112,16 @@ def synchronize_norms(module: nn.Module) -> list[Replaced]:
                 setattr(parent, name, norm)
                 replaced.append((parent, name, child))
     return replaced
+
+
+@lru_cache
+def _say_left(count: int, kinds: tuple[str, ...]) -> None:
+    log.warning(
+        "sync_batchnorm: %d norms are of a class of their own (%s) and see their own process's part of a "
+        "batch; the result is not that of one process",
+        count,
+        ", ".join(kinds),
+    )
 
 
 def restore_norms(replaced: list[Replaced]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ import torch
 from darts_core.data import DataBundle
 from darts_core.latency import measure_model
 from darts_core.latency.quiet import SharedDevice, alone_on
+from darts_core.loggers import Loggers
 from darts_core.models.by_name import inner
 from darts_core.runlog import config_hash, read_json, write_json
 from darts_core.settings import to_plain
 from darts_core.stages.callbacks import asking, make_callbacks
 from darts_core.stages.inputs import find_device, find_network, load_bundle, recipe
 from darts_core.stages.interrupt import check_stop, deferred_stop
+from darts_core.stages.logging import make_loggers
 from darts_core.stages.schema import DataStage, TuneStage
 from darts_core.stages.targets import import_plugins
 from darts_core.study import TrialHandle
@@ -88,26 +91,41 @@ class RecipeTrial:
             if shared is not None:
                 shared.step_aside()
             known = {k: v for k, v in row.items() if k != "epoch" and v is not None}
+            # before the report, which may end the trial
+            loggers.metrics(epoch, {**known, **own})
             trial.report(epoch, **known, **own)
 
-        callbacks = make_callbacks(config, trial.folder)
-        with deferred_stop(), shared or contextlib.nullcontext():
-            fitted = fit(
-                model,
-                bundle,
-                recipe(config, trial.folder),
-                train_on=SPLITS,
-                select_on="val",
-                seed=config.seed,
-                device=device,
-                checkpoint=trial.folder / "checkpoint.pt",
-                on_epoch=on_epoch,
-                should_end=asking(callbacks, inner(model), bundle.task.metric, config.train.epochs),
-            )
-        value = {} if fitted.val is None else {f"val_{bundle.task.metric.name}": fitted.val}
-        found = {**value, **own, "train_seconds": fitted.train_seconds}
-        callbacks.finish(found)
+        callbacks, metric = make_callbacks(config, trial.folder), bundle.task.metric
+        with _told(config, trial.folder) as loggers:
+            with deferred_stop(), shared or contextlib.nullcontext():
+                fitted = fit(
+                    model,
+                    bundle,
+                    recipe(config, trial.folder),
+                    train_on=SPLITS,
+                    select_on="val",
+                    seed=config.seed,
+                    device=device,
+                    checkpoint=trial.folder / "checkpoint.pt",
+                    on_epoch=on_epoch,
+                    should_end=asking(callbacks, inner(model), metric, config.train.epochs),
+                )
+            value = {} if fitted.val is None else {f"val_{metric.name}": fitted.val}
+            found = {**value, **own, "train_seconds": fitted.train_seconds}
+            callbacks.finish(found)
+            loggers.finish(trial.folder, found)
         return found
+
+
+@contextlib.contextmanager
+def _told(config: TuneStage, folder: Path) -> Iterator[Loggers]:
+    """The loggers of `logger=` for one trial's folder, closed whatever ends the trial."""
+    loggers = make_loggers(config)
+    loggers.start(folder, config.described())
+    try:
+        yield loggers
+    finally:
+        loggers.close()
 
 
 def _latency_ms(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.errors import ConfigError, unknown_name
-from darts_core.runlog import RunFolder
+from darts_core.runlog import RunFolder, read_mapping
 from darts_core.settings import Train, TuneOptions
 from darts_core.stages.callbacks import make_callbacks
 from darts_core.stages.inputs import find_device
@@ -37,7 +37,8 @@ def tune(config: TuneStage, folder: Path) -> dict[str, Any]:
     """
     objective = RecipeTrial(config, folder.parent)
     trial = current_trial()
-    if trial is not None:
+    # below the trial's own folder it is the study of a pipeline: a sweep of `run` has one in each trial
+    if trial is not None and not folder.is_relative_to(trial.folder):
         return objective(trial)
     if config.tune.policy is not None:
         return search_augmentation(config, folder.parent / "policy")
@@ -66,6 +67,7 @@ def tune(config: TuneStage, folder: Path) -> dict[str, Any]:
         trainings=settings.trainings,
         training_seconds=training_seconds,
         epochs_per_trial=config.train.epochs,
+        epochs_setting="epochs",
         workers=settings.workers,
         sampler=settings.sampler,
         pruner=settings.pruner,
@@ -82,7 +84,7 @@ def tune(config: TuneStage, folder: Path) -> dict[str, Any]:
         objectives=options.objectives,
         constraints=options.constraints,
         storage=options.storage,
-        study_name=options.study_name,
+        study_name=_study_name(config, folder),
         artifacts=options.artifacts,
         max_failure_share=options.max_failure_share,
         max_restarts=options.max_restarts,
@@ -136,6 +138,24 @@ def _judged(config: TuneStage, task: Task) -> tuple[str, str]:
     metric = options.metric or own
     usual = task.metric.direction if metric == own else "minimize"
     return metric, options.direction or usual
+
+
+def _study_name(config: TuneStage, folder: Path) -> str | None:
+    """The study's name in a database: as given, and of one among several in a version its place, too.
+
+    A pipeline tunes its baseline and rivals as well, a multirun each of its elements: under one name the
+    second would find the first one's trials done, and take their results for its own.
+    """
+    options, description = config.tune.options, folder / "study.json"
+    version = Path(config.out, config.job or "", config.version or "").resolve()
+    own = folder.resolve()
+    named = config.job is not None and config.version is not None and own.is_relative_to(version)
+    if options.storage is None or not named or own.parent == version:
+        return options.study_name
+    if description.is_file() and "study_name" not in read_mapping(description):
+        return options.study_name  # begun by an older program, under the name that it gave
+    base = options.study_name or f"{config.job}/{config.version}"
+    return "/".join((base, *own.relative_to(version).parts))
 
 
 def _check_metrics(options: TuneOptions, task: Task) -> None:

@@ -35,6 +35,7 @@ class Budget:
         earlier_seconds: device-seconds that earlier steps of the same search have used already.
         wall_seconds: by the clock, counted from `begun` (a value of `time.monotonic`).
         begun: see there; a study that is continued begins anew.
+        stretch: how many times as long as such a training the longest trial is, for the forecast.
     """
 
     trials: int | None = None
@@ -46,6 +47,7 @@ class Budget:
     earlier_seconds: float = 0.0
     wall_seconds: float | None = None
     begun: float = field(default_factory=time.monotonic, compare=False)
+    stretch: float = 1.0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -110,7 +112,7 @@ class Budget:
             full = self.trials * self.epochs_per_trial
             epochs = full if epochs is None else min(epochs, full)
         if self.trials is not None and self.training_seconds is not None:
-            full_seconds = self.trials * self.training_seconds
+            full_seconds = self.trials * self.training_seconds * self.stretch
             seconds = full_seconds if seconds is None else min(seconds, full_seconds)
         trainings = None
         if seconds is not None and self.training_seconds:

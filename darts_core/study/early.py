@@ -59,7 +59,7 @@ class EarlyStopping:
             set_value(self.study, claim.trial, epoch + 1, metrics[name])
         if epoch + 1 < max(known, default=0):
             return None
-        if epoch + 1 == self.spec.budget.epochs_per_trial:
+        if epoch + 1 == self._length(claim):
             # nothing is left to save: what is fully trained counts as such, also on a rung
             return None
         if not claim.lease.to_the_end and self._stops(claim, epoch + 1):
@@ -69,6 +69,11 @@ class EarlyStopping:
             )
             return f"pruned after epoch {epoch + 1} with {shown}"
         return None
+
+    def _length(self, claim: Claim) -> int | None:
+        """Epochs of a trial that is not stopped: its own number where that is searched."""
+        own = claim.params.get(self.spec.epochs_setting or "")
+        return int(own) if isinstance(own, (int, float)) else self.spec.budget.epochs_per_trial
 
     def _note(
         self, claim: Claim, known: Mapping[int, float], epoch: int, metrics: Mapping[str, float]

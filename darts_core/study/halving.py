@@ -145,7 +145,8 @@ class HyperbandPruner(BasePruner):
         """Whether the trial ends here."""
         trials = all_trials(study)
         most = self.max_resource or _longest(trials)
-        if most is None:
+        # where nobody said how long a trial is, a longer one than any so far is no reason to end it
+        if most is None or (self.max_resource is None and (trial.last_step or 0) > most):
             return False
         brackets = 1
         while self.min_resource * self.reduction_factor**brackets <= most:

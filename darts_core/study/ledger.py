@@ -98,8 +98,9 @@ class Ledger:
         limit = self.spec.budget.trials
         if self.spec.sampler["name"] == "grid" and not self.spec.distinct:
             # settings beside the grid, such as the user's own, take no point's place
-            beside = [t for t in self.study.real_trials() if OUTSIDE in t.user_attrs]
-            size = grid_size(self.spec.space) + len(beside)
+            trials = self.study.real_trials()
+            beside = [t for t in trials if OUTSIDE in t.user_attrs]
+            size = grid_size(self.spec.space, trials) + len(beside)
             return size if limit is None else min(limit, size)
         return limit
 

@@ -23,7 +23,8 @@ def visible_gpus() -> list[str]:
     if given is not None:
         return [part.strip() for part in given.split(",") if part.strip() not in ("", "-1")]
     files = [p.name.removeprefix("nvidia") for p in Path("/dev").glob("nvidia[0-9]*")]
-    return sorted((name for name in files if name.isdigit()), key=int)
+    # counted as CUDA does: the only GPU of a container may be /dev/nvidia5
+    return [str(index) for index in range(sum(name.isdigit() for name in files))]
 
 
 def pin_worker(index: int) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,32 @@ from darts_core.study.space import SearchDimension, check_params, parse_space, s
 
 __all__ = ["StudySpec"]
 
+log = logging.getLogger("darts_core")
+
 _DIRECTIONS = ("maximize", "minimize")
 
 
 def _name_for(folder: Path, storage: str | None) -> str:
     """A journal holds one study; a database holds many, told apart by job, version and stage."""
     return "tune" if storage is None else "/".join(folder.resolve().parts[-3:])
+
+
+def _of_the_longest(budget: Budget, epochs: SearchDimension | None) -> Budget:
+    """The budget with the length of the longest trial, where the number of epochs is searched, too."""
+    own = budget.epochs_per_trial
+    if epochs is None or own is None:
+        return budget
+    ends = [end for end in (*epochs.choices, epochs.high) if isinstance(end, (int, float))]
+    longest = max([own, *map(int, ends)])
+    if longest > own:
+        log.info(
+            "%s is searched, too: early stopping reckons with trials of up to %d epochs, where one is "
+            "configured with %d",
+            epochs.name,
+            longest,
+            own,
+        )
+    return replace(budget, epochs_per_trial=longest, stretch=longest / own)
 
 
 @dataclass(frozen=True)
@@ -34,7 +55,8 @@ class StudySpec:
     `device_share` is the part of a device that each of the workers has. `trials_folder` and `trial_name`
     say where trials lie if not in `trials/NNNN`; `artifacts` is a path that all hosts reach, where trials'
     files are kept for whoever goes on with them. When the first `hopeless` trials have all failed the study
-    ends: the code is broken, not its settings.
+    ends: the code is broken, not its settings. `epochs_setting` names the setting that says how many epochs a
+    trial has, where there is one; searched, it decides which is the longest and when each is fully trained.
     """
 
     folder: Path
@@ -48,6 +70,7 @@ class StudySpec:
     enqueue: tuple[dict[str, Any], ...] = ()
     baseline: dict[str, Any] | None = None
     pruning_metric: str | None = None
+    epochs_setting: str | None = None
     distinct: bool = False
     device_share: float = 1.0
     trials_folder: Path | None = None
@@ -76,6 +99,7 @@ class StudySpec:
         enqueue: Sequence[Mapping[str, Any]] = (),
         storage: str | None = None,
         study_name: str | None = None,
+        epochs_setting: str | None = None,
         **rest: Any,
     ) -> StudySpec:
         """A checked description; see `run_study` for the arguments.
@@ -96,7 +120,8 @@ class StudySpec:
             folder=Path(folder),
             space=dimensions,
             objectives=goals,
-            budget=budget,
+            budget=_of_the_longest(budget, dimensions.get(epochs_setting or "")),
+            epochs_setting=epochs_setting,
             sampler=named("sampler", sampler, SAMPLERS),
             pruner=named("pruner", pruner, PRUNERS),
             constraints=parse_constraints(constraints),

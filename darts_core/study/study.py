@@ -85,6 +85,7 @@ def run_study(
             direction, for several), constraints (name -> "<= bound"), enqueue (settings to run
             first, in order), baseline (the user's own setting: trial 0, never stopped), storage (URL;
             None is a journal file), study_name (in a database; by default from the folder),
+            epochs_setting (the setting of `space` that says how many epochs a trial has, if one does),
             artifacts (a path or `s3://`-like URL that all hosts reach: trials' files for whoever goes on
             with them, where hosts have no folder in common),
             max_failure_share (0.5),
@@ -124,7 +125,8 @@ def open_study(
     """
     ledger = Ledger(spec)
     with ledger.books.held():
-        if not ledger.study.user_attrs.get("ready"):
+        new = not ledger.study.user_attrs.get("ready")
+        if new:
             for trial in known if not ledger.trials() else ():
                 add_stored(ledger.study, trial)
             if spec.baseline is not None and not any(_is_baseline(t) for t in ledger.trials()):
@@ -136,11 +138,19 @@ def open_study(
             description = {**spec.identity(), "sampler": spec.sampler, "pruner": spec.pruner}
             write_json(
                 spec.folder / "study.json",
-                {"schema_version": 1, "seed": spec.seed, "storage": spec.storage, **description},
+                {
+                    "schema_version": 1,
+                    "seed": spec.seed,
+                    "storage": spec.storage,
+                    "study_name": spec.study_name,
+                    **description,
+                },
             )
             # last: what failed before it is made good by the next one who opens the study
             ledger.study.set_user_attr("ready", True)
-    return ledger
+    # how many points of a grid are to be run depends on what the study begins with
+    again = new and spec.sampler["name"] == "grid" and not spec.distinct
+    return Ledger(spec) if again else ledger
 
 
 def _is_baseline(trial: Any) -> bool:
@@ -176,6 +186,9 @@ def _import_trials(ledger: Ledger, source: str | Path) -> None:
         fits = all(name in space for name in trial.params)
         values = trial.values or []
         if trial.state.name != "COMPLETE" or not fits or len(values) != len(ledger.spec.objectives):
+            continue
+        if not trial.params:
+            # a configuration outside of that space: one trial without settings leaves samplers none to model
             continue
         params = {n: v for n, v in trial.params.items() if space[n].contains(space[n].decode(v))}
         if len(params) < len(trial.params):

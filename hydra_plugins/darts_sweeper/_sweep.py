@@ -48,6 +48,8 @@ _BUDGET = (
     "training_seconds",
     "epochs_per_trial",
 )
+# of our own commands; where it is swept, each trial has its own number
+_EPOCHS = "train.epochs"
 _FROM_APP = (*_BUDGET[:5], "workers", "enqueue", "warm_start")
 # where neither the sweeper nor the app's node says anything
 _USUAL: Mapping[str, Any] = {
@@ -141,7 +143,8 @@ def _settings(settings: Mapping[str, Any], config: DictConfig) -> dict[str, Any]
     if plain.get("seed") is None:
         plain["seed"] = OmegaConf.select(config, "seed") or 0
     if plain.get("epochs_per_trial") is None:
-        plain["epochs_per_trial"] = OmegaConf.select(config, "train.epochs")
+        plain["epochs_per_trial"] = OmegaConf.select(config, _EPOCHS)
+        plain["epochs_setting"] = _EPOCHS
     if all(plain.get(key) is None for key in _BUDGET[:4]):
         plain["trials"] = 20
     for key, value in _USUAL.items():
@@ -262,6 +265,7 @@ def _spec(plain: Mapping[str, Any], space: Mapping[str, Any], config: DictConfig
         {_full(str(name), space): value for name, value in entry.items()}
         for entry in plain.get("enqueue") or ()
     ]
+    length = [name for name in space if name.lstrip("+") == plain.get("epochs_setting")]
     options = ("sampler", "pruner", "seed", "metric", "direction", "objectives", "constraints")
     more = (
         "storage",
@@ -278,6 +282,7 @@ def _spec(plain: Mapping[str, Any], space: Mapping[str, Any], config: DictConfig
         enqueue=first,
         baseline=_defaults(space, config) if plain["defaults_first"] else None,
         device_share=_share(int(plain["workers"] or 1), config),
+        epochs_setting=length[0] if length else None,
         **{key: plain[key] for key in (*options, *more)},
     )
 

@@ -3,6 +3,8 @@
 import csv
 import json
 import logging
+import sys
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -95,6 +97,89 @@ def test_a_missing_package_is_a_line_in_the_log(tmp_path, caplog, monkeypatch):
         run(tmp_path, [WandB(), MLflow()])
     assert sum("is left out from now on" in r.message for r in caplog.records) == 2
     assert (tmp_path / "result.json").exists()
+
+
+def sitting(folder, logger, epoch):
+    """A stage that logs one epoch and is killed."""
+    RunFolder.create(folder, CONFIG, loggers=Loggers([logger])).log_metrics(epoch, loss=1.0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "begun"),
+    [
+        ("online", [(None, None), ("r7", "allow"), ("r7", "allow")]),
+        # `wandb sync` would replace the first one's numbers by the last one's
+        ("offline", [(None, None)] * 3),
+    ],
+)
+def test_a_stage_that_goes_on_goes_on_in_its_run_of_wandb(
+    tmp_path, monkeypatch, caplog, mode, begun
+):
+    asked = []
+
+    def init(**given):
+        asked.append((given["id"], given["resume"]))
+        return SimpleNamespace(id=given["id"] or "r7", log=lambda row: None)
+
+    package = ModuleType("wandb")
+    package.init = init
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    for epoch in range(3):
+        sitting(tmp_path, WandB(mode=mode), epoch)
+    assert asked == begun
+    assert "is left out" not in caplog.text
+
+
+class Tracking:
+    """Stands for `MlflowClient`; the store is what all of them share."""
+
+    runs: dict = {}
+    stage = "active"
+
+    def __init__(self, tracking_uri):
+        pass
+
+    def get_experiment_by_name(self, name):
+        return SimpleNamespace(experiment_id="1")
+
+    def create_run(self, experiment, run_name):
+        run = f"r{len(self.runs)}"
+        self.runs[run] = []
+        return SimpleNamespace(info=SimpleNamespace(run_id=run))
+
+    def get_run(self, run):
+        if run not in self.runs:
+            raise LookupError(run)
+        return SimpleNamespace(
+            info=SimpleNamespace(experiment_id="1", lifecycle_stage=Tracking.stage)
+        )
+
+    def log_param(self, run, name, value):
+        assert not self.runs[run], "it stands there with another value"
+
+    def log_metric(self, run, name, value, step=0):
+        self.runs[run].append(step)
+
+
+def test_a_stage_that_goes_on_goes_on_in_its_run_of_mlflow(tmp_path, monkeypatch, caplog):
+    package = ModuleType("mlflow.tracking")
+    package.MlflowClient = Tracking
+    monkeypatch.setitem(sys.modules, "mlflow", ModuleType("mlflow"))
+    monkeypatch.setitem(sys.modules, "mlflow.tracking", package)
+    monkeypatch.setattr(Tracking, "runs", {})
+    for epoch in range(2):
+        sitting(tmp_path, MLflow(), epoch)
+    assert Tracking.runs == {"r0": [0, 1]}
+    # one that was deleted there, or lies in another store, is begun anew, once
+    monkeypatch.setattr(Tracking, "stage", "deleted")
+    sitting(tmp_path, MLflow(), 2)
+    monkeypatch.setattr(Tracking, "stage", "active")
+    sitting(tmp_path, MLflow(), 3)
+    assert Tracking.runs == {"r0": [0, 1], "r1": [2, 3]}
+    monkeypatch.setattr(Tracking, "runs", {})
+    sitting(tmp_path, MLflow(), 4)
+    assert Tracking.runs == {"r0": [4]}
+    assert "is left out" not in caplog.text
 
 
 def test_csv_holds_each_epoch_once_also_after_a_resume(tmp_path):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from darts_core.errors import TuneError, unknown_name
+from darts_core.study.accounts import imported
 from darts_core.study.records import OUTSIDE
 from darts_core.study.space import SearchDimension
 
@@ -124,15 +125,14 @@ def _grid(draw: Drawing, *, shuffle: bool = True, **options: Any) -> Any:
             if "grid_id" in attrs or OUTSIDE in trial.user_attrs:
                 return
             fixed = attrs.get("fixed_params", {})
-            points = [dict(zip(self.names, p, strict=True)) for p in self.points]
-            fitting = [i for i, point in enumerate(points) if _agrees(fixed, point)]
+            points = _distinct(draw.space, self.names, self.points)
+            fitting = [i for i, point in points.items() if _agrees(fixed, point)]
             others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
             taken = {t.system_attrs.get("grid_id") for t in others}
-            known = [t.params for t in others if len(t.params) == len(self.names)]
+            known = [t.params for t in others if t.params]
             free = [i for i in fitting if i not in taken]
-            if not fixed:
-                free = [i for i in free if not any(_agrees(p, points[i]) for p in known)]
-            self.assign(study, trial, next(iter(free), fitting[0]))
+            new = [i for i in free if not any(_is(p, points[i]) for p in known)]
+            self.assign(study, trial, (new or free or fitting)[0])
 
         def after_trial(self, *args: Any, **kwargs: Any) -> None:
             """Nothing: it may only do so inside Optuna's `optimize`; the ledger counts the points."""
@@ -144,6 +144,42 @@ def _grid(draw: Drawing, *, shuffle: bool = True, **options: Any) -> Any:
         order = [list(values).index(name) for name in made.names]
         made.points = [tuple(p[i] for i in order) for p in product(*values.values())]
     return made
+
+
+def _distinct(
+    space: Mapping[str, SearchDimension], names: Sequence[str], points: Iterable[Sequence[Any]]
+) -> dict[int, dict[str, Any]]:
+    """By their indices, the points of a grid that are settings of their own, as Optuna stores them.
+
+    What a condition leaves out is no part of a point, and points that differ in that alone are one.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    seen: set[str] = set()
+    conditions = any(dimension.when for dimension in space.values())
+    for index, values in enumerate(points):
+        point = dict(zip(names, values, strict=True))
+        if conditions:
+            point = _active(space, point)
+            key = repr(sorted(point.items()))
+            if key in seen:
+                continue
+            seen.add(key)
+        found[index] = point
+    return found
+
+
+def _active(space: Mapping[str, SearchDimension], point: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a point whose conditions hold."""
+    params: dict[str, Any] = {}
+    for name, dimension in space.items():
+        if dimension.active(params):
+            params[name] = dimension.decode(point[name])
+    return {name: point[name] for name in params}
+
+
+def _is(params: Mapping[str, Any], point: Mapping[str, Any]) -> bool:
+    """Whether a trial's settings are that point."""
+    return params.keys() == point.keys() and _agrees(params, point)
 
 
 def _agrees(fixed: Mapping[str, Any], point: Mapping[str, Any]) -> bool:
@@ -237,10 +273,23 @@ def build(kind: str, entry: dict[str, Any], make: Callable[[str, dict[str, Any]]
         raise TuneError(f"The {kind} {entry['name']!r} refuses {options}: {error}.") from error
 
 
-def grid_size(space: Mapping[str, SearchDimension]) -> int:
-    """How many points a grid over `space` has.
+def grid_size(space: Mapping[str, SearchDimension], trials: Sequence[Any] = ()) -> int:
+    """How many points of a grid over `space` are to be run.
+
+    Args:
+        space: of the study, conditions after what they depend on.
+        trials: of the study; a point that one of another study has is not run again, unless it waits to be.
 
     Raises:
         TuneError: a dimension is continuous.
     """
-    return math.prod(len(dimension.values()) for dimension in space.values())
+    values = {name: dimension.stored_values() for name, dimension in space.items()}
+    known = [t.params for t in trials if imported(t)]
+    if not known and not any(dimension.when for dimension in space.values()):
+        return math.prod(map(len, values.values()))
+    points = _distinct(space, list(values), product(*values.values())).values()
+    asked = [t.system_attrs.get("fixed_params", {}) for t in trials if not imported(t)]
+    return sum(
+        any(_is(p, point) for p in asked) or not any(_is(p, point) for p in known)
+        for point in points
+    )

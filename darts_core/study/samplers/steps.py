@@ -29,9 +29,20 @@ def _span(d: FloatDistribution | IntDistribution) -> tuple[float, float]:
     return float(d.low), float(d.high)
 
 
+def _tick(d: FloatDistribution | IntDistribution) -> float | None:
+    """How far the values of a setting with steps lie apart; None without steps, and for all whole numbers."""
+    if isinstance(d, FloatDistribution):
+        return d.step
+    return float(d.step) if d.step > 1 else None
+
+
 def _back(d: FloatDistribution | IntDistribution, position: float) -> float | int:
     value = math.exp(position) if d.log else position
     value = min(max(value, d.low), d.high)
+    tick = _tick(d)
+    if tick is not None:
+        # Optuna takes whatever a sampler draws: a value between two steps would be run
+        value = min(d.low + round((value - d.low) / tick) * tick, d.high)
     return round(value) if isinstance(d, IntDistribution) else value
 
 
@@ -41,6 +52,9 @@ def uniform(d: BaseDistribution, rng: np.random.Generator) -> Any:
         return d.choices[int(rng.integers(len(d.choices)))]
     if isinstance(d, (FloatDistribution, IntDistribution)):
         low, high = _span(d)
+        tick = _tick(d)
+        if tick is not None:
+            return _back(d, low + tick * int(rng.integers(round((high - low) / tick) + 1)))
         return _back(d, rng.uniform(low, high))
     raise TypeError(f"There is no uniform draw for {type(d).__name__}; use a float, int or choice.")
 
@@ -77,7 +91,9 @@ def step(
         return uniform(d, rng)
     low, high = _span(d)
     position = math.log(value) if d.log else float(value)
-    half = size * (high - low) / 2
+    half, tick = size * (high - low) / 2, _tick(d)
+    if tick is not None and half < tick / 2:
+        half = tick  # less would always end where it began
     left, right = max(low, position - half), min(high, position + half)
     return _back(d, rng.uniform(left, right))
 

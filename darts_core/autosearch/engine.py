@@ -162,8 +162,10 @@ class _Runner:
         locks: list[FileLock] = []
         if self.request.get("ray") or self.request.get("slurm"):
             return locks  # the cluster shares out its own
-        for device in sorted(set(self.request.get("devices") or ["cpu"])):
-            lock = FileLock(device_lock_path(self.store.root, device))
+        devices = self.request.get("devices") or ["cpu"]
+        # by their locks: `cpu` and `cpu:0` name one device, which must not be waited for twice
+        for path in sorted({device_lock_path(self.store.root, device) for device in devices}):
+            lock = FileLock(path)
             if not lock.acquire(stop=self.version.stop_file.exists, poll_seconds=0.1):
                 for held in locks:
                     held.release()

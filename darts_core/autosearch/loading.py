@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from darts_core.autosearch import contract
@@ -129,13 +130,31 @@ def _imported(module: str, code: Path) -> Any:
     """A module that lies in the folder of the user's code."""
     root = code.expanduser().resolve()
     place = root.joinpath(*module.split("."))
-    if not any(path.is_file() for path in (place.with_suffix(".py"), place / "__init__.py")):
+    files = (place / "__init__.py", place.with_suffix(".py"))
+    file = next((path for path in files if path.is_file()), None)
+    if file is None:
         raise ConfigError(
             f"There is no module {module!r} in {root}; name the folder of your code: load(folder, code=...)."
         )
     added = str(root)
     sys.path.insert(0, added)
     try:
-        return importlib.import_module(module)
+        found = importlib.import_module(module)
     finally:
         sys.path.remove(added)
+    _refuse_another(found, file)
+    return found
+
+
+def _refuse_another(module: ModuleType, file: Path) -> None:
+    """Raise where the module, or its package, had been imported from elsewhere: an import gives that one,
+    such as today's code in the place of the copy that a version was made with.
+    """
+    known = Path(module.__file__ or "")
+    with suppress(OSError):
+        if known.resolve() == file.resolve() or known.read_bytes() == file.read_bytes():
+            return
+    raise ConfigError(
+        f"The module {module.__name__!r} is imported from {known} already, and {file} is another one; load "
+        "this winner in a process of its own, or give load() a function that builds the network."
+    )

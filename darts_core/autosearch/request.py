@@ -72,6 +72,14 @@ class Request:
         """Plain values."""
         return asdict(self)
 
+    def changed(self, changes: Mapping[str, Any]) -> Request:
+        """The request with other parts; of mappings (arguments, settings, budget) only what is named."""
+        merged: dict[str, Any] = {}
+        for name, value in changes.items():
+            old = getattr(self, name)
+            merged[name] = {**old, **value} if isinstance(old, dict) else value
+        return replace(self, **merged)
+
 
 def engine(*arguments: str, content: Any = None) -> str:
     """Run the search engine's program and return what it printed; a quick command stays quick so.
@@ -195,9 +203,4 @@ def new_version(
     store: Store, parent: Version, changes: Mapping[str, Any]
 ) -> tuple[Version, dict[str, Any]]:
     """A child version: the parent's request with changed parameters."""
-    request = request_of(parent)
-    merged: dict[str, Any] = {}
-    for name, value in changes.items():
-        old = getattr(request, name)
-        merged[name] = {**old, **value} if isinstance(old, dict) else value
-    return create(store, parent.job, replace(request, **merged), parent=parent.name)
+    return create(store, parent.job, request_of(parent).changed(changes), parent=parent.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from darts_core.store.code import copy_model, model_file
 __all__ = ["take_home"]
 
 EXPORTED = "exported"
+_ALWAYS = ("best.json", "config.json", "README.md")
 _OF_A_NETWORK = (
     NETWORK, WEIGHTS, f"{EXPORTED}/model.pt2", f"{EXPORTED}/model.onnx", f"{EXPORTED}/manifest.json",
 )  # fmt: skip
@@ -28,17 +29,22 @@ def take_home(version: Path, result: Mapping[str, Any], folder: Path) -> list[st
 
     The network is built once with the version's own copy of the code, to write and verify `.pt2` and
     ONNX files where it can be exported; where not, the README says why.
+
+    Raises:
+        ConfigError: a file there that is not ours has the name of one to be written.
     """
     best = result["best"]
-    folder.mkdir(parents=True, exist_ok=True)
-    _clear(folder)
-    write_json(folder / "best.json", {"schema_version": 1, **result})
-    write_json(folder / "config.json", best["config"])
     trial = Path(best["folder"])
     model = model_file(trial, best.get("model_path"))
+    kept = all((trial / name).is_file() for name in (NETWORK, WEIGHTS))
+    folder.mkdir(parents=True, exist_ok=True)
+    if not _clear(folder):
+        own = [model.name] if model is not None else []
+        _spare(folder, [*_ALWAYS, *own, *((NETWORK, WEIGHTS, EXPORTED) if kept else ())])
+    write_json(folder / "best.json", {"schema_version": 1, **result})
+    write_json(folder / "config.json", best["config"])
     if model is not None:
         copy_model(model, folder)
-    kept = all((trial / name).is_file() for name in (NETWORK, WEIGHTS))
     note = "the trial kept no network (mark the function that builds it with @autosearch.network)"
     if kept:
         for name in (NETWORK, WEIGHTS):
@@ -49,23 +55,34 @@ def take_home(version: Path, result: Mapping[str, Any], folder: Path) -> list[st
     return sorted(path.name for path in folder.iterdir())
 
 
-def _clear(folder: Path) -> None:
+def _spare(folder: Path, names: Sequence[str]) -> None:
+    """Raise where a file that no call of ours wrote would be written over, such as a project's README."""
+    there = [name for name in names if (folder / name).exists()]
+    if there:
+        raise ConfigError(
+            f"{folder} holds {', '.join(there)} already, and no export wrote that; name another folder "
+            "with --export."
+        )
+
+
+def _clear(folder: Path) -> bool:
     """Remove the network that an earlier call wrote here: it is another winner's, or will be written anew.
 
-    What stands in a folder without our `best.json` is not ours.
+    What stands in a folder without our `best.json` is not ours: then False.
     """
     try:
         known = read_mapping(folder / "best.json")
     except ResumeError:
-        return
+        return False
     if "verdict" not in known:
-        return
+        return False
     model = _copied_model(folder, known.get("best"))
     for path in (*(folder / name for name in _OF_A_NETWORK), *([model] if model else [])):
         if path.is_file():
             path.unlink()
     if model is not None and model.is_dir() and not model.is_symlink():
         shutil.rmtree(model)
+    return True
 
 
 def _copied_model(folder: Path, best: object) -> Path | None:
@@ -181,7 +198,7 @@ def checked(version: Path, folder: Path) -> list[str]:
     """`take_home` of a version as it is now.
 
     Raises:
-        ConfigError: no trial has given a usable result.
+        ConfigError: no trial has given a usable result, or see `take_home`.
     """
     from darts_core.study.results import summary
 

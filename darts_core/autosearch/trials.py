@@ -25,6 +25,7 @@ from darts_core.errors import ResumeError
 from darts_core.runlog import plain, read_json, write_json
 from darts_core.store.code import model_file
 from darts_core.study.engines import Elsewhere
+from darts_core.study.resources import visible_gpus
 from darts_core.study.results import read_rows, trials_folder
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "UserCode",
     "Workshop",
     "clear_of_other_settings",
+    "gpu_name",
     "trial_id",
 ]
 
@@ -49,6 +51,19 @@ Row = dict[str, Any]
 def trial_id(mark: str, step: str, phase: str, seed: int, number: int) -> str:
     """Eight hex digits that stay the same when the version is resumed."""
     return hashlib.sha256(f"{mark}/{step}/{phase}/{number}/{seed}".encode()).hexdigest()[:8]
+
+
+def gpu_name(device: str) -> str | None:
+    """What a trial's CUDA_VISIBLE_DEVICES is on `device`: None leaves it as it is, "" shows no GPU.
+
+    `cuda:1` is the second of the GPUs that this process sees, which the driver may call otherwise.
+    """
+    if device == GIVEN_GPU:
+        return None
+    if not device.startswith("cuda"):
+        return ""
+    index, seen = int(device.partition(":")[2] or 0), visible_gpus()
+    return seen[index] if index < len(seen) else str(index)
 
 
 def clear_of_other_settings(folder: Path, configuration: Row) -> None:
@@ -164,13 +179,6 @@ class Workshop:
     def _free_worker(self) -> int:
         return next(i for i in range(len(self._workers) + 1) if i not in self._workers)
 
-    def _gpu_number(self, device: str) -> str | None:
-        if device == GIVEN_GPU:
-            return None
-        if not device.startswith("cuda"):
-            return ""
-        return device.partition(":")[2] or "0"
-
     def start(
         self,
         spec: SearchSpec,
@@ -234,7 +242,7 @@ class Workshop:
             limits=spec.limits,
             mark=self._process_mark,
             python=self.code.python,
-            visible=self._gpu_number(device),
+            visible=gpu_name(device),
         )
         process.start()
         self.running.append(process)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -33,24 +34,77 @@ _STARTUP = Path(__file__).resolve().parent / "startup"  # seeds what the script 
 _FORCE_SECONDS = 3.0  # a script that ignores SIGTERM is killed after this time
 _CLOSING_SECONDS = 60.0  # one that has a network to write has longer
 _MAX_FILE_BYTES = 2**20
+_LOOK_SECONDS = 0.2  # how often a silent script is asked whether it has ended
+_LAST_BYTES = 2**20  # a pipe holds no more of what a script has printed before its end
+# numbers that a pattern such as ([0-9.]+) knows a part of, or nothing
+_ODD = re.compile(
+    r"(?<![\w.])(?:[-+]?(?:nan|inf(?:inity)?)|(\d+(?:\.\d*)?|\.\d+)e[-+]?\d+)(?!\w|\.\d)",
+    re.IGNORECASE,
+)
 
 
-def _lines(stream: IO[bytes]) -> Iterator[str]:
-    """The lines of a stream as a terminal shows them; what comes is passed on to the log at once."""
+def _chunks(child: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    """What a script prints, until it has ended.
+
+    A process that it left behind may hold its output open for ever: that one is not waited for.
+    """
+    stream, left = cast("IO[bytes]", child.stdout).fileno(), _LAST_BYTES
+    while left > 0:
+        ended = child.poll() is not None
+        if not select.select([stream], [], [], 0 if ended else _LOOK_SECONDS)[0]:
+            if ended:
+                return
+            continue
+        chunk = os.read(stream, 2**16)
+        if not chunk:
+            return
+        left -= len(chunk) if ended else 0
+        yield chunk
+
+
+def _lines(child: subprocess.Popen[bytes]) -> Iterator[str]:
+    """The lines of a script as a terminal shows them; what comes is passed on to the log at once."""
     terminal = Terminal()
-    while chunk := os.read(stream.fileno(), 2**16):
+    for chunk in _chunks(child):
         sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()
         yield from terminal.feed(chunk)
     yield from terminal.finish()
 
 
-def _value(pattern: re.Pattern[str], line: str) -> float | None:
-    """The number of the last match on a line that holds one."""
-    for found in reversed(list(pattern.finditer(line))):
+def _digits(odd: re.Match[str]) -> str:
+    """As many characters that any pattern for a number takes."""
+    known = odd[1] or "0"
+    known += "" if "." in known else "."
+    return known + "0" * (len(odd[0]) - len(known))
+
+
+def _last(
+    pattern: re.Pattern[str], searched: str, line: str, odd: Sequence[re.Match[str]]
+) -> tuple[int, float] | None:
+    """Where the last match in `searched` ends that stands for a number in `line`, and that number."""
+    for found in reversed(list(pattern.finditer(searched))):
+        start, end = found.span(1 if pattern.groups else 0)
+        end = next((one.end() for one in odd if one.start() < end < one.end()), end)
         with contextlib.suppress(ValueError):
-            return float(found.group(1) or "" if found.groups() else found.group(0))
+            return end, float(line[start:end])
     return None
+
+
+def _value(pattern: re.Pattern[str], line: str) -> float | None:
+    """The number of the last match on a line that holds one.
+
+    It is read whole: of `loss 9.5e-05` the pattern `loss ([0-9.]+)` takes `9.5` alone, and of `loss nan`
+    nothing, so that the last number before a training broke down would stand for its result.
+    """
+    odd = list(_ODD.finditer(line))
+    found = _last(pattern, line, line, odd)
+    if odd:
+        other = _last(pattern, _ODD.sub(_digits, line), line, odd)
+        # a match of the line as it is that stands further right is the last one all the same
+        if other is not None and (found is None or other[0] >= found[0]):
+            found = other
+    return None if found is None else found[1]
 
 
 def _start(record: Mapping[str, Any]) -> subprocess.Popen[bytes]:
@@ -113,7 +167,7 @@ def run_script(trial: Trial) -> int:
     seen: dict[str, float] = {}
     calls, later = 0, False
     stop: StopTrial | None = None
-    for line in _lines(cast("IO[bytes]", child.stdout)):
+    for line in _lines(child):
         values = [(name, _value(pattern, line)) for name, pattern in patterns]
         found = {name: value for name, value in values if value is not None}
         if not found:

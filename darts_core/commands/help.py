@@ -51,7 +51,8 @@ HYDRA: dict[str, Command] = {
     "tune": Command(
         "study learning rate, weight decay, drop-path, batch size ... of one network",
         """  darts-core tune architecture=DARTS_V2 tune.trials=20 train.epochs=10
-  darts-core tune -m hydra/sweeper=darts train.learning_rate='tag(log,interval(0.01,0.3))'""",
+  darts-core tune -m hydra/sweeper=darts architecture=DARTS_V2 \\
+      'train.learning_rate=tag(log,interval(0.01,0.3))'""",
     ),
     "shrink": Command(
         "one elastic training of a trained network, then a measured front of its sub-networks",
@@ -82,8 +83,9 @@ HYDRA: dict[str, Command] = {
 
 ARGPARSE: dict[str, Command] = {
     "list": Command(
-        "what there is: operations, spaces, strategies, relaxations, data sets, experiments",
+        "the names to choose from: spaces, strategies, guards, loggers, data sets, tasks, models ...",
         "examples:\n  darts-core list\n  darts-core list ops data\n"
+        "  darts-core list tasks guards callbacks loggers models skeletons\n"
         "  darts-core list --plugins my_nas.ops --json",
         "darts_core.commands.listing",
     ),
@@ -106,12 +108,13 @@ ARGPARSE: dict[str, Command] = {
         "darts_core.commands.predict",
     ),
     "latency": Command(
-        "build or show the latency table of a space on this device",
-        "examples:\n  darts-core latency build space=darts device=cpu\n  darts-core latency show",
+        "the latency table of a space on this device: build, show, check, prepare; time one network",
+        "examples:\n  darts-core latency build space=darts device=cpu\n  darts-core latency show\n"
+        "  darts-core latency time model=runs/digits-darts/V001/train runtime=onnx batch=1",
         "darts_core.commands.latency",
     ),
     "jobs": Command(
-        "AutoSearch jobs around your own training code: create, list, show, stop, compare ...",
+        "all jobs, pipelines and searches of your own script: list, show, stop, compare, create ...",
         "examples:\n  darts-core jobs list\n  darts-core jobs create --help",
         "darts_core.commands.jobs.cli",
     ),

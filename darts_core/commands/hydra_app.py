@@ -16,7 +16,12 @@ from typing import Any
 
 from darts_core.commands.arguments import parse_arguments
 from darts_core.commands.compose import Session, compose, forced, session
-from darts_core.commands.jobname import default_job, job_and_version, previous_version
+from darts_core.commands.jobname import (
+    default_job,
+    job_and_version,
+    looked_at,
+    previous_version,
+)
 from darts_core.commands.logs import configure_logging
 from darts_core.commands.overrides import expand, key_of, quoted
 from darts_core.commands.ranks import Ranks, current_ranks, lost_process_told
@@ -99,9 +104,9 @@ def _lead(args: argparse.Namespace, config: Stage, place: Session, ranks: Ranks 
     command = config.STAGE
     wanted = config.version or previous_version(config, job)
     if command == "report":  # it only looks: at a version of any kind, which may be running
-        version = Store(config.out).version(job, wanted).path
-        configure_logging(version)
-        _call(args, config, place, version)
+        found = looked_at(Store(config.out), job, wanted)
+        configure_logging(found.version.path)
+        _call(args, config, place, found.folder)
         return 0
     claimed = claim(
         config.out,

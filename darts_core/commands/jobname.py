@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from darts_core.errors import ConfigError
+from darts_core.report.columns import Column, columns_named
 from darts_core.stages.schema import (
     BenchStage,
     DataStage,
@@ -22,7 +23,7 @@ from darts_core.stages.schema import (
 from darts_core.store.jobs import Store
 from darts_core.store.names import is_name
 
-__all__ = ["default_job", "job_and_version", "previous_version"]
+__all__ = ["default_job", "job_and_version", "looked_at", "previous_version"]
 
 
 # what a command takes up from an earlier one where it is not given
@@ -45,15 +46,33 @@ def _taken_up(config: Stage) -> str | None:
 def job_and_version(config: Stage) -> Stage:
     """`job=a/V001`, as lists print it, is `job=a version=V001`.
 
+    `report` takes an element of a multirun, too: `job=a/V001/0` is `job=a version=V001/0`.
+
     Raises:
         ConfigError: `version=` names another one.
     """
-    job, _, version = (config.job or "").partition("/")
-    if not (is_name(job) and is_name(version)):
+    job, _, rest = (config.job or "").partition("/")
+    version, *element = rest.split("/", 1)
+    if not all(map(is_name, (job, version, *element))):
         return config
-    if config.version not in (None, version):
+    if element and not isinstance(config, ReportStage):
+        return config
+    if config.version not in (None, version, rest):
         raise ConfigError(f"job={config.job} and version={config.version} name two versions.")
-    return replace(config, job=job, version=version)
+    return replace(config, job=job, version=rest)
+
+
+def looked_at(store: Store, job: str, name: str | None) -> Column:
+    """What `report` is of: a version, the newest where none is named, or one element of it (`V001/0`).
+
+    Raises:
+        JobError: there is no such version or element.
+    """
+    version, _, element = (name or "").partition("/")
+    if element:
+        return columns_named(store, f"{job}/{version}/{element}")[0]
+    found = store.version(job, name)
+    return Column(found, found.path)
 
 
 def default_job(config: Stage, overrides: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from darts_core.errors import JobError
+from darts_core.store.record import read_job
 
 __all__ = ["copy_code", "copy_model", "inside", "model_file", "numbered"]
 
@@ -39,7 +40,8 @@ def _files(root: Path, skip: Path | None) -> Iterator[Path]:
             if n not in _SKIPPED
             and not (here / n).is_symlink()
             and (skip is None or (here / n).resolve() != skip)
-            and not (here / n / "job.json").exists()
+            # a folder of the user's own may hold a file of that name
+            and read_job(here / n) is None
         )
         for name in sorted(files):
             path = here / name

@@ -247,7 +247,9 @@ class Store:
         record["name"] = name
 
     def delete_version(self, version: Version) -> None:
-        """Delete a version that is not running; only a folder with our marker is touched.
+        """Delete a version that is not running, and what was exported of it from the live page.
+
+        Only a folder with our marker, and its own one of exports, is touched.
 
         Raises:
             JobError: it runs, bears no marker, or lies outside the root.
@@ -263,12 +265,24 @@ class Store:
                 f"{version.label} is {state}; stop it first with darts-core jobs stop {version.label}."
             )
         try:
+            self._delete_exports(version)
             # out of sight in one step, so that no reader meets a half-deleted version
             doomed = version.path.with_name(temporary_name("deleted"))
             version.path.rename(doomed)
         finally:
             lock.release()
         shutil.rmtree(doomed)
+
+    @staticmethod
+    def _delete_exports(version: Version) -> None:
+        """A version that is made later may bear its name: these files would pass for that one's."""
+        place = version.exports
+        linked = any(path.is_symlink() for path in (place, place.parent, place.parent.parent))
+        if linked or not place.is_dir():
+            return
+        shutil.rmtree(place)
+        with contextlib.suppress(OSError):  # other versions of the job have theirs there
+            place.parent.rmdir()
 
     def delete_job(self, job: str) -> None:
         """Delete a job with all its versions; refuses while one runs.

@@ -184,6 +184,11 @@ class Version:
         return FileLock(self.path / ".lock")
 
     @property
+    def exports(self) -> Path:
+        """Where the live page exports its best to; it goes with the version."""
+        return self.path.parent.parent / ".exports" / self.job / self.name
+
+    @property
     def stop_file(self) -> Path:
         """Present while a stop is wanted."""
         return self.path / "stop"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +95,33 @@ def _parent(site: Site, label: str) -> tuple[dict[str, Any], str]:
         if script and path.is_file() and not path.is_symlink()
     ]
     hint = "for example search_algorithm.num_samples=40" if script else "for example seed=1"
-    parent = {"job": version.job, "version": version.name, "script": script, "hint": hint}
+    request = version.command().get("request") if script else None
+    given = request if isinstance(request, Mapping) else {}
+    if given.get("settings") or given.get("arguments"):
+        hint = f"Those of {version.name} stand here; they count before the job file."
+    parent = {
+        "job": version.job,
+        "version": version.name,
+        "script": script,
+        "hint": hint,
+        "settings": _given_lines(
+            given.get("settings"), lambda value: json.dumps(value, ensure_ascii=False)
+        ),
+        "arguments": _given_lines(given.get("arguments"), str),
+    }
     # several job files make a multi-search: they stay as they are
     return parent, texts[0] if len(texts) == 1 else ""
+
+
+def _given_lines(given: object, text: Callable[[Any], str]) -> str:
+    """What a version was given beside its job file, one NAME=VALUE a line.
+
+    What would not come back as it is (line breaks, control characters) is left out; the new version keeps
+    it all the same.
+    """
+    values = given.items() if isinstance(given, Mapping) else ()
+    lines = [f"{name}={text(value)}" for name, value in values]
+    return "\n".join(line for line in lines if line == line.strip() and line.isprintable())
 
 
 def _from_words(words: tuple[str, ...]) -> dict[str, str]:

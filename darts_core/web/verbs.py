@@ -105,7 +105,7 @@ def _export(options: WebOptions, fields: Fields) -> Order:
 
 def export_folder(version: Version) -> Path:
     """Where an export started by the page goes: below the root, never to a place that a form names."""
-    return version.path.parent.parent / ".exports" / version.job / version.name
+    return version.exports
 
 
 def _save_params(options: WebOptions, fields: Fields) -> Order:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from darts_core import cli
+from darts_core.commands import latency, listing
 from darts_core.commands.help import ARGPARSE, HYDRA
 from darts_core.runlog import read_json, read_jsonl, read_yaml
 
@@ -54,6 +57,24 @@ def test_the_main_help_names_every_command(capsys: pytest.CaptureFixture[str]) -
     assert cli.main([]) == 0
     text = capsys.readouterr().out
     assert all(f"  {name} " in text for name in (*HYDRA, *ARGPARSE))
+
+
+def test_a_help_line_names_what_its_command_does() -> None:
+    parser = argparse.ArgumentParser()
+    latency.configure(parser)
+    (what,) = (action for action in parser._actions if action.dest == "what")
+    assert set(what.choices or ()) <= set(re.findall(r"\w+", ARGPARSE["latency"].summary))
+    for kind in ("pipelines", "script"):  # one store, two kinds of job
+        assert kind in ARGPARSE["jobs"].summary
+    listed = " ".join(re.findall("darts-core list ([a-z ]+)", ARGPARSE["list"].examples)).split()
+    assert {"ops", "tasks", "guards", "models", "skeletons"} <= set(listed) <= set(listing.SECTIONS)
+
+
+def test_each_example_of_tune_names_its_network() -> None:
+    """Outside of a job that searched there is none to take."""
+    commands = HYDRA["tune"].examples.replace("\\\n", " ").splitlines()
+    assert len(commands) == 2
+    assert all(" architecture=" in command for command in commands)
 
 
 def test_list_prints_names_with_descriptions(

@@ -1,11 +1,13 @@
 """Zero-code: what a script prints is read as a terminal shows it."""
 
+import re
 from dataclasses import replace
 
 import pytest
 from autosearch_workshop import BASE, log_of, one
 
 from darts_core.autosearch.terminal import Terminal
+from darts_core.autosearch.zero_code import _value
 
 ACC = ({"name": "acc", "regex": r"acc[:=] ?([0-9.]+)"},)
 
@@ -99,3 +101,33 @@ def test_metrics_printed_after_the_last_iteration_are_kept(shop):
     )
     row = one(workshop, replace(BASE, metrics=metrics))
     assert (row["training_iteration"], row["metrics"]) == (2, {"acc": 0.8, "test_acc": 0.75})
+
+
+@pytest.mark.parametrize(
+    ("regex", "line", "number"),
+    [
+        # a small loss of Keras, and the pattern of our own template
+        (r"val_loss: ([0-9.]+)", "acc: 0.9 - val_loss: 9.5e-05 - lr: 1e-3", 9.5e-05),
+        (r"acc: ([0-9.]+)", "acc: 0.9 - val_loss: 9.5e-05", 0.9),
+        (r"loss=([-+.\deE]+)", "loss=0.25 loss=nan", float("nan")),
+        (r"loss=([0-9.]+)", "loss=nan loss=0.25", 0.25),
+        (r"loss ([0-9.]+)", "loss -inf", float("-inf")),
+        (r"loss: (-?\d+\.\d+)", "loss: nan", float("nan")),
+        (r"loss: (-?\d+\.\d+)", "loss: -1e-05, acc: 0.5", -1e-05),
+        (r"loss (\d\.\d{4})", "loss 9.5e-05", 9.5e-05),
+        # words that only look like it
+        (r"acc=([0-9.]+)", "[INF] acc=0.5", 0.5),
+        (r"\[INF\] acc=([0-9.]+)", "[INF] acc=0.5", 0.5),
+        (r"acc ([0-9.]+)", "nano acc 0.5, 7e2f", 0.5),
+        (r"acc ([0-9.]+)", "loss nan", None),
+    ],
+)
+def test_a_number_is_read_whole_whatever_the_pattern_takes_of_it(regex, line, number):
+    assert _value(re.compile(regex), line) == pytest.approx(number, nan_ok=True)
+
+
+def test_a_training_that_printed_nan_at_its_end_has_no_result(shop):
+    workshop = shop('print("acc=0.9")\nprint("acc=nan")')
+    row = one(workshop, replace(BASE, metrics=ACC))
+    found = (row["state"], row["values"], row["training_iteration"])
+    assert found == ("failed", {"acc": None}, 2), log_of(workshop, row)

@@ -200,3 +200,25 @@ def test_a_script_that_is_killed_from_outside_is_begun_again(shop):
     metrics = ({"name": "acc", "regex": r"acc=([0-9.]+)"},)
     row = one(shop(source), replace(BASE, metrics=metrics))
     assert (row["state"], row["attempt"], row["values"]) == ("done", 2, {"acc": 0.5})
+
+
+@pytest.mark.parametrize("iterations", [None, 1])
+def test_a_script_that_leaves_a_process_behind_has_ended_all_the_same(shop, iterations):
+    from dataclasses import replace
+
+    source = """
+    import subprocess, sys
+    # it holds what the script prints into
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    for epoch in range(3):
+        print("acc=0.5")
+    """
+    metrics = ({"name": "acc", "regex": r"acc=([0-9.]+)"},)
+    spec = replace(
+        BASE, metrics=metrics, max_iterations=iterations, limits=Limits(trial_seconds=20.0)
+    )
+    workshop = shop(source)
+    row = one(workshop, spec)
+    found = (row["state"], row["values"], row["training_iteration"])
+    assert found == ("done", {"acc": 0.5}, iterations or 3), row
+    assert not procs.tree(None, workshop.mark)

@@ -272,3 +272,55 @@ def test_an_export_leaves_no_model_file_of_another_winner(tmp_path):
     assert not (best / "saved").exists()
     export("d", None)
     assert (best / "own.txt").exists()
+
+
+def test_an_export_writes_over_no_file_of_ones_own(tmp_path):
+    project, trial = tmp_path / "project", tmp_path / "trial"
+    (trial / "output").mkdir(parents=True)
+    (trial / "output" / "model.pt").write_text("the winner's")
+    row = {"trial_id": "a", "folder": str(trial), "config": {}, "model_path": "model.pt"}
+
+    def export():
+        take_home(tmp_path / "V001", {"best": row, "verdict": "better."}, project)
+
+    project.mkdir()
+    for name in ("README.md", "model.pt"):
+        (project / name).write_text("the user's")
+        with pytest.raises(ConfigError, match=rf"holds {name} already.*--export"):
+            export()
+        assert {path.name: path.read_text() for path in project.iterdir()} == {name: "the user's"}
+        (project / name).unlink()
+    # what an export has written, the next one writes anew
+    export()
+    export()
+    assert (project / "model.pt").read_text() == "the winner's"
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_module_of_another_folder_is_not_taken_for_the_winner_s(tmp_path, same):
+    source = """
+from torch import nn
+from darts_core import autosearch
+
+@autosearch.network
+def build():
+    return nn.Sequential(nn.Linear(2, 3), nn.ACTIVATION())
+"""
+    description = {"builder": "built_twice:build", "arguments": [], "config": {}}
+    for name, activation in (("first", "ReLU"), ("second", "ReLU" if same else "Tanh")):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "built_twice.py").write_text(source.replace("ACTIVATION", activation))
+        (folder / NETWORK).write_text(json.dumps(description))
+        torch.save(torch.nn.Sequential(torch.nn.Linear(2, 3)).state_dict(), folder / WEIGHTS)
+    try:
+        assert isinstance(
+            autosearch.load(tmp_path / "first", code=tmp_path / "first")[1], torch.nn.ReLU
+        )
+        if same:
+            autosearch.load(tmp_path / "second", code=tmp_path / "second")
+        else:
+            with pytest.raises(ConfigError, match=r"first.built_twice\.py already, and .*second"):
+                autosearch.load(tmp_path / "second", code=tmp_path / "second")
+    finally:
+        sys.modules.pop("built_twice", None)

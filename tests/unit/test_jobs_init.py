@@ -1,9 +1,11 @@
 """A job file proposed from a training script, without running it."""
 
+import shlex
 from types import SimpleNamespace
 
 import pytest
 
+from darts_core.autosearch.command_line import parse_command
 from darts_core.autosearch.plan_files import build_plan
 from darts_core.commands.jobs.init import proposal, run_init
 from darts_core.commands.jobs.script_reading import read_script
@@ -165,3 +167,16 @@ def test_a_block_is_no_network_and_the_saved_model_and_the_time_are_proposed(tmp
     ]
     blocks = step.space["blocks"]
     assert (blocks.integer, blocks.low, blocks.high) == (True, 2, 8)
+
+
+def test_names_with_spaces_stay_one_word_in_what_is_proposed(tmp_path, capsys):
+    folder, job = tmp_path / "my code", tmp_path / "my job.yaml"
+    folder.mkdir()
+    (folder / "my script.py").write_text(SCRIPT)
+    arguments = SimpleNamespace(folder=str(folder), log=None, write=str(job), network=False)
+    assert run_init(None, arguments) == 0
+    line = next(text for text in capsys.readouterr().out.splitlines() if "jobs create" in text)
+    words = shlex.split(line)
+    assert words[words.index("--code") + 1] == str(folder)
+    assert words[words.index("--config") + 1] == str(job)
+    assert parse_command(build_plan([job]).steps[0].command).boot_file == "my script.py"

@@ -1,15 +1,20 @@
+import argparse
 import json
 import os
+import shlex
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from job_rows import row
 
 from darts_core.commands.jobs.cli import configure
 from darts_core.commands.jobs.options import budget, pairs
+from darts_core.commands.jobs.starting import follow
+from darts_core.commands.jobs.verbs import run_create
 from darts_core.commands.jobs.views import result_table
 from darts_core.errors import JobError
 from darts_core.report.job_rows import version_rows
@@ -21,7 +26,7 @@ from darts_core.store.locks import FileLock, device_lock_path
 from darts_core.store.names import check_name
 from darts_core.store.notify import check_notify, notify
 from darts_core.store.params import SavedParams
-from darts_core.store.record import new_record
+from darts_core.store.record import new_record, write_job
 from darts_core.study.importance import row_importance
 from darts_core.study.results import (
     read_rows,
@@ -198,6 +203,42 @@ def test_code_copy_is_bounded_and_follows_no_link_outside(tmp_path, monkeypatch)
         copy_code(source, tmp_path / "four")
 
 
+def test_a_folder_with_a_job_json_of_ones_own_is_code(tmp_path):
+    own, ours = tmp_path / "code" / "own", tmp_path / "code" / "old_runs" / "a"
+    (ours / "V001").mkdir(parents=True)
+    write_job(ours, "script")
+    (ours / "V001" / "boot.py").write_text("x = 1")
+    own.mkdir()
+    (own / "job.json").write_text('{"name": "of my scheduler"}')
+    (own / "helper.py").write_text("y = 2")
+    copy_code(tmp_path / "code", tmp_path / "copy")
+    copied = [p for p in sorted((tmp_path / "copy").rglob("*")) if p.is_file()]
+    assert [p.relative_to(tmp_path / "copy").as_posix() for p in copied] == [
+        "own/helper.py", "own/job.json",
+    ]  # fmt: skip
+
+
+def test_what_the_page_exported_of_a_version_goes_with_it(store, tmp_path):
+    first, second = version(store), version(store)
+    for made in (first, second):
+        made.set_state("succeeded")
+        made.exports.mkdir(parents=True)
+        (made.exports / "best.json").write_text("{}")
+    store.delete_version(second)
+    # the next version bears its name, and has exported nothing
+    assert version(store).exports == second.exports
+    assert not second.exports.exists()
+    assert first.exports.is_dir()
+    # who put a link there meant another folder
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "mine").touch()
+    shutil.rmtree(first.exports)
+    first.exports.symlink_to(outside)
+    store.delete_job("a")
+    assert (outside / "mine").exists()
+
+
 def test_models_lie_really_in_the_trials_output(tmp_path):
     trial = tmp_path / "trial"
     (trial / "output").mkdir(parents=True)
@@ -307,6 +348,36 @@ def test_saved_parameters_stay_in_their_folder(store, tmp_path):
     assert saved.names() == []
 
 
+def test_what_is_given_beside_saved_parameters_is_added_to_them(store, monkeypatch):
+    saved = {
+        "arguments": {"batch": "64", "lr": "1"},
+        "settings": {"search_algorithm.seed": 9},
+        "budget": {"trainings": 4.0},
+        "boot_file": "boot.py",
+    }
+    SavedParams(store).save("mine", saved, [])
+    asked = []
+    monkeypatch.setattr(
+        "darts_core.commands.jobs.verbs.engine", lambda verb, content: asked.append(content) or ""
+    )
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    words = ["--params", "mine", "--arg", "lr=0.1", "--set", "max_iterations=3", "--budget", "1h"]
+    assert run_create(store, parser.parse_args(["create", "--name", "b", "--dry-run", *words])) == 0
+    (request,) = asked
+    assert request["arguments"] == {"batch": "64", "lr": "0.1"}
+    assert request["settings"] == {"search_algorithm.seed": 9, "max_iterations": 3}
+    assert request["budget"] == {"trainings": 4.0, "seconds": 3600.0}
+    assert request["boot_file"] == "boot.py"
+
+
+def test_the_printed_command_names_a_root_with_spaces_as_one_word(tmp_path, capsys):
+    store = Store(tmp_path / "my runs")
+    assert follow(store, version(store), SimpleNamespace(pid=7), "started", wait=False) == 0
+    line = capsys.readouterr().out.splitlines()[-1].removeprefix("Look at it with: ")
+    assert shlex.split(line) == ["darts-core", "jobs", "--root", str(store.root), "show", "a"]
+
+
 def test_budget_and_pairs():
     assert budget(["4x", "30m"]) == {"trainings": 4.0, "seconds": 1800.0}
     assert budget(["1.5h"]) == {"seconds": 5400.0}
@@ -317,8 +388,6 @@ def test_budget_and_pairs():
 
 
 def test_every_verb_is_in_the_parser():
-    import argparse
-
     parser = argparse.ArgumentParser()
     configure(parser)
     verbs = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices

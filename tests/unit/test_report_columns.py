@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import report_fixture as fixture
 from web_site import site
 
+from darts_core import cli
 from darts_core.commands.jobs.comparison import named_columns, run_compare
 from darts_core.commands.jobs.pipeline import show_best
 from darts_core.errors import JobError
@@ -139,3 +140,12 @@ def test_what_a_shrinking_left_is_taken_before_what_it_began_with(store, capsys)
     found = json.loads(capsys.readouterr().out)
     assert [Path(file).parent.name for file in found["files"]] == ["shrink", "train"]
     assert (found["best"], found["element"]) == (0.95, None)
+
+
+def test_the_report_command_takes_one_element_of_a_multirun(store, capsys):
+    version = store.version("many").path
+    assert cli.main(["report", "job=many/V001/1", f"out={store.root}"]) == 0
+    assert "many · V001/1" in (version / "1" / "report.html").read_text(encoding="utf-8")
+    assert not (version / "report.html").exists()
+    assert cli.main(["report", "job=many/V001/2", f"out={store.root}"]) == 2
+    assert "many/V001 has no element '2'; it has 0, 1, 10" in capsys.readouterr().err

@@ -338,6 +338,8 @@ def test_a_job_may_be_named_with_its_version() -> None:
 
     assert named("job=a/V002") == named("job=a/V002", "version=V002") == ("a", "V002")
     assert named("job=a") == ("a", None)
+    # an element of a multirun, of which there is a page
+    assert named("job=a/V002/0") == named("job=a/V002/0", "version=V002") == ("a", "V002/0")
     with pytest.raises(ConfigError, match=r"job=a/V002 and version=V001 name two versions"):
         named("job=a/V002", "version=V001")
 

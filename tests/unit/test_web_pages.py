@@ -257,6 +257,19 @@ def test_a_form_starts_its_command_and_shows_it(root):
     assert "one/V001" in client.get("/actions").text
 
 
+def test_a_new_version_s_form_shows_what_counts_before_the_job_file(root):
+    record = Store(root).version("one").record()
+    record["commands"]["autosearch"]["request"].update(
+        settings={"search_algorithm.num_samples": 3, "name": "a b"},
+        arguments={"lr": "0.1", "odd": "a\u202eb"},
+    )
+    (root / "one" / "V001" / "version.json").write_text(json.dumps(record))
+    text = site(root).get("/new?version=one/V001").text
+    assert "search_algorithm.num_samples=3\nname=&#34;a b&#34;</textarea>" in text
+    assert "\nlr=0.1</textarea>" in text
+    assert "Those of V001 stand here; they count before the job file." in text
+
+
 def test_a_command_that_fails_says_why(root):
     client = site(root)
     text = ended(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,7 +109,8 @@ def proposal(script: Script, *, network: bool = False) -> str:
     lines = ["# proposed from the script; look at every line before you keep it", "general:"]
     words = [f"{script.flags[name]} {{{name}}}" for name in ranges if not network]
     words += [f"{script.seed} {{seed}}"] if script.seed else []
-    lines.append(f'  command: "python {" ".join([script.boot_file, *words])}"')
+    command = " ".join(["python", shlex.quote(script.boot_file), *words])
+    lines.append(f"  command: {json.dumps(command, ensure_ascii=False)}")
     if not script.seed:
         lines.append(
             "  # the script takes no seed: random, numpy and torch are seeded when it imports them"
@@ -201,8 +204,8 @@ def run_init(store: Store, args: argparse.Namespace) -> int:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text + "\n", encoding="utf-8")
         print(f"Written to {target}; look at it, then:")
-        code = neutral(args.folder)
-        print(f"  darts-core jobs create --name NAME --code {code} --config {target} --dry-run")
+        code, config = (shlex.quote(neutral(path, 4000)) for path in (args.folder, target))
+        print(f"  darts-core jobs create --name NAME --code {code} --config {config} --dry-run")
     else:
         print(text)
     for name, network in list(script.networks.items())[:3]:

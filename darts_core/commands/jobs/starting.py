@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,7 +31,8 @@ def follow(store: Store, version: Version, process: Any, word: str, *, wait: boo
     """Say what was started and how to look at it; with `wait`, wait for its end and say that too."""
     print(f"{version.label} {word} (process {process.pid}).")
     if word == "started":
-        print(f"Look at it with: darts-core jobs --root {neutral(store.root)} show {version.job}")
+        root = shlex.quote(neutral(store.root, 4000))
+        print(f"Look at it with: darts-core jobs --root {root} show {version.job}")
     if not wait:
         return 0
     status = control.wait(process, version)

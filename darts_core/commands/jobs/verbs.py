@@ -39,7 +39,8 @@ def run_create(store: Store, args: argparse.Namespace) -> int:
                 f"params use {args.params} --name {args.name}."
             )
         request = Request.from_dict(content)
-    request = Request.from_dict({**request.to_dict(), **changes_of(args)})
+    # what was saved stays beside what is given here, as in a new version
+    request = request.changed(changes_of(args))
     if args.dry_run:
         print(engine("dry-run", content=request.to_dict()).rstrip())
         return 0

@@ -1,0 +1,54 @@
+"""The devices that a job waits for before its trials begin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from darts_core.autosearch.engine import _Runner
+from darts_core.autosearch.trials import GIVEN_GPU, gpu_name
+from darts_core.store.locks import FileLock, device_lock_path
+
+
+def waiting(root, devices):
+    """A job that is to stop as soon as it would have to wait."""
+    stop = SimpleNamespace(exists=lambda: True)
+    return SimpleNamespace(
+        store=SimpleNamespace(root=root),
+        version=SimpleNamespace(stop_file=stop),
+        request={"devices": devices},
+    )
+
+
+@pytest.mark.parametrize("devices", [["cpu", "cpu:0"], ["cpu:0", "cpu", "cpu:1"], None])
+def test_two_names_of_one_device_are_not_waited_for_twice(tmp_path, devices):
+    locks = _Runner.wait_for_devices(waiting(tmp_path, devices))
+    assert locks is not None
+    names = {device_lock_path(tmp_path, device) for device in devices or ["cpu"]}
+    assert [lock.path for lock in locks] == sorted(names)
+    for lock in locks:
+        lock.release()
+
+
+def test_a_device_that_another_job_holds_is_waited_for(tmp_path):
+    other = FileLock(device_lock_path(tmp_path, "cpu:1"))
+    assert other.try_acquire()
+    assert _Runner.wait_for_devices(waiting(tmp_path, ["cpu", "cpu:1"])) is None
+    # what was taken already is free again
+    assert FileLock(device_lock_path(tmp_path, "cpu")).try_acquire()
+    other.release()
+
+
+def test_a_trial_is_shown_the_gpu_that_its_device_names_here(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-5a")
+    names = [gpu_name(device) for device in ("cuda:0", "cuda", "cuda:1", "cpu:1", GIVEN_GPU)]
+    assert names == ["2", "2", "GPU-5a", "", None]
+
+
+def test_the_gpus_of_a_container_are_counted_from_0(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    files = [Path("/dev/nvidia5"), Path("/dev/nvidia7")]
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter(files))
+    assert [gpu_name(device) for device in ("cuda", "cuda:1")] == ["0", "1"]

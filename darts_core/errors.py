@@ -17,6 +17,7 @@ __all__ = [
     "LatencyError",
     "MemoryShortageError",
     "NonFiniteLossError",
+    "NotInstalledError",
     "PruneError",
     "ResumeError",
     "TuneError",
@@ -72,6 +73,10 @@ class PruneError(DartsError):
 
 class ExportError(DartsError):
     """A model cannot be exported, verified or loaded."""
+
+
+class NotInstalledError(ExportError):
+    """What a format needs is not installed here; once it is, the same command succeeds."""
 
 
 class TuneError(DartsError):

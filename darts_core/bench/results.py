@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
@@ -20,6 +21,8 @@ from darts_core.runlog import environment, read_json, write_json
 __all__ = ["Results", "command_line", "read_results", "slug", "write_results"]
 
 SCHEMA_VERSION = 1
+# letters of a name in a file's name
+_LONGEST = 48
 Row = Mapping[str, Any] | ModelRow
 
 
@@ -47,7 +50,19 @@ class Results:
 
 def slug(text: str) -> str:
     """`text` in lower case with anything but letters and digits as single hyphens, at most 48 long."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:48].strip("-") or "unknown"
+    return _hyphened(text)[:_LONGEST].strip("-") or "unknown"
+
+
+def _hyphened(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _own_slug(text: str) -> str:
+    """As `slug`; of a longer text what is cut off counts as well, as the end may tell it from others."""
+    if len(_hyphened(text)) <= _LONGEST:
+        return slug(text)
+    told = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{slug(text)[: _LONGEST - 9].strip('-')}-{told}"
 
 
 def command_line(*, without: Collection[str] = ()) -> str:
@@ -101,7 +116,7 @@ def write_results(
     device = device or f"{platform.machine()}, {os.cpu_count()} cores"
     stem = f"{slug(theme)}_{slug(device)}_{time.strftime('%Y-%m-%d')}"
     folder = Path(folder)
-    path = folder / (f"{stem}_{slug(name)}.json" if name else f"{stem}.json")
+    path = folder / (f"{stem}_{_own_slug(name)}.json" if name else f"{stem}.json")
     number = 2
     while path.exists() and not name:
         path = folder / f"{stem}_{number}.json"

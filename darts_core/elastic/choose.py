@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +36,7 @@ class Chosen:
         metrics: of these on all of val, as the rating that selects gives it.
         budgets_ms: what was asked for.
         found_by: search -> how many budgets it won.
-        seconds: search -> time spent.
+        seconds: search -> time spent, before an interruption and since.
         judged: how many sub-networks were judged.
         best_by: search -> its own best loss for each budget; None where it found none.
     """
@@ -104,6 +105,8 @@ def choose(
     seed: int = 0,
     kept: Mapping[str, Any] | None = None,
     keep: Callable[[dict[str, Any]], None] | None = None,
+    spent: Mapping[str, float] | None = None,
+    note: Callable[[dict[str, float]], None] | None = None,
 ) -> Chosen:
     """Search for every budget in three ways, and choose.
 
@@ -119,8 +122,10 @@ def choose(
         kept: probabilities of alphas that an interrupted search found: str(budget's place) -> variable ->
             probabilities.
         keep: called with all of these so far whenever one is ready.
+        spent: search -> seconds that it took before an interruption.
+        note: called with these and what was added when a search ends, or is interrupted.
     """
-    found = Chosen(budgets_ms=list(budgets_ms))
+    found = Chosen(budgets_ms=list(budgets_ms), seconds=dict(spent or {}))
     searches: dict[str, Callable[[], None]] = {
         "greedy": lambda: greedy(archive, looks),
         "evolution": lambda: evolve(archive, budgets_ms, looks, seed),
@@ -128,9 +133,8 @@ def choose(
                                   dict(kept or {}), keep),
     }  # fmt: skip
     for name, search in searches.items():
-        started = time.perf_counter()
-        search()
-        found.seconds[name] = round(time.perf_counter() - started, 3)
+        with _counted(found.seconds, name, note):
+            search()
         log.info(
             "%s: %d sub-networks judged in all, %.1f s",
             name,
@@ -155,6 +159,21 @@ def choose(
         found.metrics.append(rating)
         found.found_by[row.by] += 1
     return found
+
+
+@contextmanager
+def _counted(
+    seconds: dict[str, float], name: str, note: Callable[[dict[str, float]], None] | None
+) -> Iterator[None]:
+    """A block whose time is added to that of `name`; also where it is interrupted."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        took = time.perf_counter() - started
+        seconds[name] = round(seconds.get(name, 0.0) + took, 3)
+        if note is not None:
+            note(seconds)
 
 
 def _alphas(

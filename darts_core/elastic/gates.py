@@ -53,6 +53,8 @@ class Gates:
                 own = gate[index.to(gate.device)]
                 scales[module] = scales[module] * own if module in scales else own
         swapped: list[tuple[dict[str, Any], Tensor]] = []
+        # a block may have a forward of its own, as a wrapper leaves it
+        forwards = {block: vars(block).get("forward") for _, _, block in self._blocks}
         try:
             for module, scale in scales.items():
                 old = module.weight
@@ -66,15 +68,18 @@ class Gates:
         finally:
             for where, old in swapped:
                 where["weight"] = old
-            for _, _, block in self._blocks:
-                block.__dict__.pop("forward", None)
+            for block, forward in forwards.items():
+                if forward is None:
+                    block.__dict__.pop("forward", None)
+                else:
+                    block.__dict__["forward"] = forward
 
 
 def _gated(block: nn.Module, gate: Tensor) -> Any:
-    plain = type(block).forward
+    plain = block.forward
 
     def forward(x: Tensor, *rest: Any, **named: Any) -> Tensor:
-        found = plain(block, x, *rest, **named)
+        found = plain(x, *rest, **named)
         mixed: Tensor = x + gate.to(x.dtype) * (found - x)
         return mixed
 

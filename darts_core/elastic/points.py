@@ -24,9 +24,11 @@ from darts_core.train.config import TrainConfig
 from darts_core.train.evaluation import evaluate
 from darts_core.train.save import save_model
 
-__all__ = ["described_point", "given_network", "write_points"]
+__all__ = ["described_point", "given_network", "remove_stale", "write_points"]
 
 log = logging.getLogger("darts_core")
+# what a point's folder holds
+_HELD = {"model.pt", "point.json", "export"}
 # fewer steps of fine-tuning repair little of what a cut costs: 32 left 2 points of it on spoken digits
 _FEW_STEPS = 100
 
@@ -98,6 +100,25 @@ def _place(folder: Path, number: int) -> Path:
     return folder / "points" / f"{number:02d}"
 
 
+def remove_stale(folder: Path, points: Sequence[Mapping[str, Any]]) -> None:
+    """Remove the folders of points that an earlier sitting made and that the front no longer lists.
+
+    What holds anything beside a point's own files is left.
+
+    Args:
+        folder: of the front.
+        points: the rows of front.json.
+    """
+    listed = {row["folder"] for row in points}
+    for at in sorted((folder / "points").glob("*")):
+        plain = at.name.isdecimal() and at.is_dir() and not at.is_symlink()
+        if not plain or f"points/{at.name}" in listed:
+            continue
+        if all(entry.name in _HELD for entry in at.iterdir()):
+            log.info("%s is no point of the front any more; it is removed", at)
+            shutil.rmtree(at)
+
+
 def _saved(at: Path, one: Measured) -> dict[str, Any] | None:
     """The row of a finished point, where it is of this sub-network: another device chooses others."""
     path = at / "point.json"
@@ -110,7 +131,7 @@ def _new(family: Family, chosen: Sequence[Measured], folder: Path) -> dict[int, 
     found = {}
     for number, one in enumerate(chosen, start=1):
         if _saved(_place(folder, number), one) is None:
-            found[number] = family.member(one.found.choices).requires_grad_(True)
+            found[number] = family.member(one.found.choices)
     return found
 
 
@@ -197,7 +218,6 @@ class _Maker:
         runlog.write_json(at / "point.json", point)
 
     def _tune(self, network: nn.Module, number: int, tuning: TrainConfig) -> float:
-        network.requires_grad_(True)
         return fine_tune(
             network, self.bundle.without_test(), tuning, teacher=self.teacher, distillation=self.share,
             seed=self.seed + number, device=self.clock.device, rate_key=Shrink.key("learning_rate"),

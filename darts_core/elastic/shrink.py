@@ -244,9 +244,12 @@ def _choose(
     path = folder / "alphas.json"
     kept = runlog.read_mapping(path) if path.is_file() else {}
     examples = few + sum(len(x) for x, _ in norms)
+    took_at = folder / "choosing.json"
+    took = runlog.read_mapping(took_at).get("seconds", {}) if took_at.is_file() else {}
     torch.manual_seed(seed)
     chosen = choose(
         archive, budgets, batches, bundle.task.loss, final, looks=options.looks, examples=examples, seed=seed,
-        kept=kept, keep=keep,
+        kept=kept, keep=keep, spent=took,
+        note=lambda seconds: runlog.write_json(took_at, {"schema_version": 1, "seconds": seconds}),
     )  # fmt: skip
     return chosen, archive

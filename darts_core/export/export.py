@@ -13,7 +13,13 @@ import torch
 from torch import nn
 
 from darts_core import runlog
-from darts_core.errors import ExportError
+from darts_core.errors import (
+    DartsError,
+    ExportError,
+    NotInstalledError,
+    disk_failure,
+    is_memory_shortage,
+)
 from darts_core.export import verify
 from darts_core.export.chunk_size import chunk_entry
 from darts_core.export.fold import fold_batch_norms
@@ -28,10 +34,6 @@ from darts_core.tasks import saved_task
 __all__ = ["export_model"]
 
 log = logging.getLogger("darts_core")
-
-
-class _Refused(ExportError):
-    """A file failed verification."""
 
 
 def export_model(
@@ -73,12 +75,14 @@ def export_model(
         batch_sizes: for the timings; batch 1 and the throughput batch by default.
         channels_last: layout of the torch artifacts; by default the faster one, measured.
         max_seconds: longest time for one timing.
-        leave_out: a format that fails verification beside others is left out, with a warning; the manifest's
-            `left_out` says why.
+        leave_out: a format that cannot express the model, or fails verification, is left out beside others,
+            with a warning; the manifest's `left_out` says why. What this machine lacks is an error all the
+            same: with it the same call succeeds.
 
     Raises:
         ExportError: a format is unknown or cannot express the model, or one fails verification (with
             `leave_out`, all do).
+        NotInstalledError: what a format needs is not installed.
     """
     folder = Path(folder)
     described = _described(meta, bundle)
@@ -98,13 +102,14 @@ def export_model(
         artifacts: dict[str, Any] = {}
         refused: dict[str, str] = {}
         for name in formats:
-            form = FORMATS[name].settled(home)
             try:
+                form = FORMATS[name].settled(home)
                 artifacts[name] = _one(form, job, reference, folder, allow_accuracy_loss)
-            except _Refused as error:
-                if not leave_out:
+            except ExportError as error:
+                if not leave_out or _of_this_machine(error):
                     raise
                 refused[name] = str(error)
+                job.folded.to(home)  # a writer that failed may have left it elsewhere
                 continue
             if form.kind == "onnx" and home.type == "cpu":
                 path = folder / form.file
@@ -116,13 +121,23 @@ def export_model(
     finally:
         model.to(origin).train(was_training)
     if refused and not artifacts:
-        raise ExportError(" ".join(refused.values()))
+        raise ExportError(" ".join(dict.fromkeys(refused.values())))
     for name, why in refused.items():
         log.warning("the format %s is left out: %s", name, why)
     left_out = {"left_out": refused} if refused else {}
     manifest = _manifest(described, model, artifacts, job, accuracy, {**left_out, **(extra or {})})
     runlog.write_json(folder / "manifest.json", manifest)
     return manifest
+
+
+def _of_this_machine(error: ExportError) -> bool:
+    """Whether it is what the machine lacks (a package, disk, memory), not what the format cannot express."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, (NotInstalledError, ImportError)) or is_memory_shortage(seen):
+            return True
+        seen = seen.__cause__
+    return disk_failure(error) is not None
 
 
 def _described(meta: Any, bundle: Any) -> DataMeta:
@@ -166,12 +181,12 @@ def _one(
     try:
         with verify.exact_products(), runlog.named_errors(folder / form.file):
             form.write(job, temporary)
-            runner = open_artifact(form.kind, [temporary], job.device, trust=True)
+            runner = _told(open_artifact(form.kind, [temporary], job.device, trust=True), form)
             check = _check(form.precision, job, reference, runner)
         reason = verify.judge(form.precision, check, allow_accuracy_loss=allow_accuracy_loss)
         if reason is not None:
             cause = _cause(form.precision, job, reference)
-            raise _Refused(f"{form.file} was not written: {reason}{cause}.")
+            raise ExportError(f"{form.file} was not written: {reason}{cause}.")
         path = folder / form.file
         temporary.replace(path)
     finally:
@@ -192,6 +207,23 @@ def _one(
         "val_agreement": check.agreement,
         f"val_{check.metric.name}": check.value,
     }
+
+
+def _told(runner: verify.Runner, form: Format) -> verify.Runner:
+    """`runner`, what it raises as a sentence: its runtime may lack an operation in a number format."""
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        try:
+            return runner(x)
+        except Exception as error:  # runtimes have kinds of their own, not exported by name
+            if isinstance(error, DartsError) or is_memory_shortage(error):
+                raise
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ExportError(
+                f"{form.file} was not written: it cannot be run here ({reason[:200]})."
+            ) from error
+
+    return run
 
 
 def _cause(precision: str, job: Job, reference: nn.Module) -> str:

@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 
-from darts_core.errors import ExportError
+from darts_core.errors import ExportError, NotInstalledError
 from darts_core.export import onnx_session
 
 __all__ = [
     "OPENVINO_HINTS",
+    "missing",
     "obstacle",
     "open_openvino",
     "open_tensorrt",
@@ -42,20 +43,28 @@ OPENVINO_HINTS = {
 
 def obstacle(kind: str, device: torch.device) -> str | None:
     """Why artifacts of this kind cannot run on `device` here; None where they can."""
-    if kind.startswith("openvino"):
-        if device.type != "cpu":
-            return f"OpenVINO is used on a CPU, not on {str(device)!r}"
-        if importlib.util.find_spec("openvino") is None:
-            return 'OpenVINO is not installed (pip install "darts-core[openvino]")'
-    if kind == "aoti" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
-        return "AOTInductor needs a C++ compiler, and there is none"
+    return _other_device(kind, device) or missing(kind)
+
+
+def _other_device(kind: str, device: torch.device) -> str | None:
+    """Why artifacts of this kind never run on `device`; None where they may."""
+    if kind.startswith("openvino") and device.type != "cpu":
+        return f"OpenVINO is used on a CPU, not on {str(device)!r}"
     if kind.startswith("fused") and device.type != "cuda":
         return f"the fused path runs on a GPU, not on {str(device)!r}"
-    if kind == "tensorrt":
-        if device.type != "cuda":
-            return f"TensorRT runs on an NVIDIA GPU, not on {str(device)!r}"
-        if "TensorrtExecutionProvider" not in _installed():
-            return 'ONNX Runtime lacks TensorRT (pip install "darts-core[tensorrt]")'
+    if kind == "tensorrt" and device.type != "cuda":
+        return f"TensorRT runs on an NVIDIA GPU, not on {str(device)!r}"
+    return None
+
+
+def missing(kind: str) -> str | None:
+    """What artifacts of this kind need and this machine lacks; None where nothing is missing."""
+    if kind.startswith("openvino") and importlib.util.find_spec("openvino") is None:
+        return 'OpenVINO is not installed (pip install "darts-core[openvino]")'
+    if kind == "aoti" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+        return "AOTInductor needs a C++ compiler, and there is none"
+    if kind == "tensorrt" and "TensorrtExecutionProvider" not in _installed():
+        return 'ONNX Runtime lacks TensorRT (pip install "darts-core[tensorrt]")'
     return None
 
 
@@ -64,10 +73,12 @@ def require(kind: str, device: torch.device) -> None:
 
     Raises:
         ExportError: they cannot; the text says why.
+        NotInstalledError: they could if something were installed.
     """
     why = obstacle(kind, device)
     if why is not None:
-        raise ExportError(f"{why[0].upper()}{why[1:]}; use the onnx or pt2 artifact.")
+        error = ExportError if _other_device(kind, device) else NotInstalledError
+        raise error(f"{why[0].upper()}{why[1:]}; use the onnx or pt2 artifact.")
 
 
 def _installed() -> list[str]:
@@ -81,7 +92,8 @@ def own_precision(device: torch.device) -> tuple[str, str]:
     """The kind and the precision that OpenVINO itself takes on this machine, bf16 where it has that.
 
     Raises:
-        ExportError: OpenVINO is absent, or takes a precision of another name.
+        ExportError: OpenVINO does not run on `device`, or takes a precision of another name.
+        NotInstalledError: OpenVINO is absent.
     """
     require("openvino", device)
     import openvino

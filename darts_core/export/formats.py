@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from darts_core.errors import ExportError, unknown_name
+from darts_core.errors import ExportError, NotInstalledError, unknown_name
 from darts_core.export.archive import save_program
 from darts_core.export.attention import with_plain_attention
-from darts_core.export.extras import own_precision, require
+from darts_core.export.extras import missing, own_precision, require
 from darts_core.export.fold import trace
 from darts_core.export.int8 import quantize
 from darts_core.export.manifest import DataMeta
@@ -56,7 +56,8 @@ class Format:
         """This format with the precision that its runtime takes on `device`, where that is its choice.
 
         Raises:
-            ExportError: the runtime is absent.
+            ExportError: the runtime does not run there.
+            NotInstalledError: it is absent.
         """
         if self.precision != OWN_PRECISION:
             return self
@@ -208,7 +209,8 @@ def _aoti(dtype: torch.dtype) -> Callable[[Job, Path], None]:
                 torch._inductor.aoti_compile_and_package(program, package_path=str(path))
         except Exception as error:  # the compiler's, the linker's or a missing g++'s
             last = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ExportError(
+            kind = NotInstalledError if missing("aoti") else ExportError
+            raise kind(
                 f"AOTInductor cannot compile the model ({last[:200]}); it needs a C++ compiler. "
                 "Leave 'aoti' out of the formats."
             ) from error

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from darts_core.errors import ExportError
+from darts_core.errors import ExportError, NotInstalledError
 from darts_core.export.chunks import InChunks
 
 __all__ = ["open_onnx", "open_tensorrt", "providers"]
@@ -23,12 +23,14 @@ def providers() -> list[str]:
     """What ONNX Runtime can run on here.
 
     Raises:
-        ExportError: it is not installed.
+        NotInstalledError: it is not.
     """
     try:
         import onnxruntime as ort
     except ImportError as error:
-        raise ExportError("ONNX Runtime is not installed; pip install onnxruntime.") from error
+        raise NotInstalledError(
+            "ONNX Runtime is not installed; pip install onnxruntime."
+        ) from error
     return list(ort.get_available_providers())
 
 

@@ -394,7 +394,22 @@ def open_table(
             "threads (OMP_NUM_THREADS) that it was measured with."
         )
     log.info("%s holds %d rows already", path, len(table.rows))
+    _say_other_versions(path, table)
     return table
+
+
+def _say_other_versions(path: str | Path, table: LatencyTable) -> None:
+    """A warning where the rows were timed in other versions of what runs here; they count all the same."""
+    here = _device.versions(table.runtime)
+    other = {name: at for name, at in table.versions.items() if at and here.get(name, at) != at}
+    if other and table.rows:
+        log.warning(
+            "%s was measured with %s, here is %s: its times are used as they are; move the file away, and "
+            "they are measured anew",
+            path,
+            ", ".join(f"{name} {version}" for name, version in other.items()),
+            ", ".join(f"{name} {here[name]}" for name in other),
+        )
 
 
 @dataclass(frozen=True)

@@ -62,13 +62,21 @@ class LayerCosts:
         self._layers, self._paddings = {}, {}
         names = {module: name for name, module in model.named_modules()}
 
-        def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            self._layers[names[module]] = (module, tuple(inputs[0].shape))
-            padding = _padding(module, inputs[0], output)
+        def note(module: nn.Module, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
+            # the input may come by its name
+            x = next((one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)), None)
+            if x is None:
+                return
+            self._layers[names[module]] = (module, tuple(x.shape))
+            padding = _padding(module, x, output)
             if padding is not None:
                 self._paddings[names[module]] = padding
 
-        hooks = [m.register_forward_hook(note) for m in model.modules() if isinstance(m, _TIMED)]
+        hooks = [
+            module.register_forward_hook(note, with_kwargs=True)
+            for module in model.modules()
+            if isinstance(module, _TIMED)
+        ]
         reference, mode = next(model.parameters()), model.training
         try:
             with torch.no_grad():

@@ -53,7 +53,11 @@ def follow(model: nn.Module, input_shape: Sequence[int]) -> Any:
     reference = next(model.parameters())
     example = draw_inputs(input_shape, 2, device=reference.device, dtype=reference.dtype)
     model.eval()
-    states = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    states = [
+        (parameter, parameter.requires_grad)
+        for parameter in model.parameters()
+        if parameter.is_floating_point() or parameter.is_complex()  # others have no gradient
+    ]
     for parameter, _ in states:
         parameter.requires_grad_(True)  # the graph is read from autograd
     try:

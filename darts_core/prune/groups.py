@@ -288,6 +288,11 @@ def remove_channels(
             does not run.
     """
     graph = follow(model, input_shape)
+    held = [
+        name
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if not parameter.requires_grad
+    ]
     for root, channels in removed.items():
         if not channels:
             continue
@@ -315,6 +320,8 @@ def remove_channels(
         # torch-pruning gives cut parameters their gradients back; ours are stale
         for parameter in module.parameters(recurse=False):
             parameter.grad = None
+    for name in held:  # torch-pruning makes every parameter that it cuts one that learns
+        model.get_parameter(name).requires_grad_(False)
     _check_runs(model, input_shape)
     return model
 

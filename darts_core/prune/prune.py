@@ -14,6 +14,7 @@ from darts_core.errors import PruneError
 from darts_core.latency import Timing, default_batch_sizes
 from darts_core.latency.clock import ModelClock
 from darts_core.latency.steady import ALIKE, SteadyClock
+from darts_core.prune.auxiliary import drop_auxiliary
 from darts_core.prune.budget import Budget, budget_ms
 from darts_core.prune.cost import LayerCosts
 from darts_core.prune.finetune import fine_tune, share_of_epochs
@@ -57,7 +58,8 @@ def prune_to_budget(
 ) -> PruneResult:
     """Shrink `model` until its measured time meets `budget`, fine-tuning between the rounds.
 
-    The model itself is left as it is. An auxiliary head is dropped.
+    The model itself is left as it is. The auxiliary head of a network from `build` is dropped. Parameters
+    that are frozen beside others are not trained.
 
     Args:
         model: a trained plain network.
@@ -95,8 +97,7 @@ def prune_to_budget(
     store = Store(folder, meta)
     clock = timer or ModelClock(shape, home, batch=size, runtime=form, seconds=seconds)
     work = copied(model).to(home).eval()
-    if getattr(work, "auxiliary", None) is not None:
-        work.auxiliary = None  # type: ignore[assignment]
+    drop_auxiliary(work, meta)
     pruner = Pruner(
         shape, size, clock,
         LayerCosts(home, runtime=form, folded=form == "onnx" or timer is not None), importance, least,
@@ -218,13 +219,22 @@ def _tuner(
     recipe = config
 
     def run(network: nn.Module, part: int, parts: int) -> float:
-        network.requires_grad_(True)
+        _free_if_all_is_frozen(network)
         return fine_tune(
             network, bundle, share_of_epochs(recipe, part, parts), teacher=teacher,
             distillation=distillation, seed=seed + part, device=device,
         )  # fmt: skip
 
     return run
+
+
+def _free_if_all_is_frozen(network: nn.Module) -> None:
+    """Let a network learn that was frozen as a whole, to be run; what is frozen in others stays so."""
+    if any(parameter.requires_grad for parameter in network.parameters()):
+        return
+    for parameter in network.parameters():
+        if parameter.is_floating_point():  # whole numbers have no gradient
+            parameter.requires_grad_(True)
 
 
 def _note(result: PruneResult, drift: float) -> str:

@@ -126,6 +126,10 @@ class Store:
         model, meta = load_model(self.folder / "round.pt", device=device)
         with taking_over(self.folder / "round.pt"):
             state = meta["pruning"]
+            learns = {name: p.requires_grad for name, p in result.model.named_parameters()}
+            for name, parameter in model.named_parameters():
+                # a file does not tell what is frozen
+                parameter.requires_grad_(learns.get(name, parameter.requires_grad))
             result.model = model
             result.replaced, result.rounds = dict(state["replaced"]), list(state["rounds"])
             result.sizes = dict(state.get("sizes") or {})

@@ -86,7 +86,8 @@ def find_dead(model: nn.Module, input_shape: Sequence[int]) -> dict[str, str]:
     """
     ran = _shapes(model, input_shape)
     reference = next(model.parameters())
-    states = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    # whole numbers have no gradient, and tell nothing of the module that they stand in
+    states = [(p, p.requires_grad, p.grad) for p in model.parameters() if _has_gradients(p)]
     try:
         for parameter, _, _ in states:
             parameter.requires_grad_(True)
@@ -102,7 +103,7 @@ def find_dead(model: nn.Module, input_shape: Sequence[int]) -> dict[str, str]:
         let_go(model)
     dead: dict[str, str] = {}
     for name, module in model.named_modules():
-        own = [id(parameter) for parameter in module.parameters()]
+        own = [id(parameter) for parameter in module.parameters() if _has_gradients(parameter)]
         inside = any(name.startswith(f"{path}.") for path in dead)
         if not name or inside or name not in ran or not own or any(p in alive for p in own):
             continue
@@ -114,6 +115,10 @@ def find_dead(model: nn.Module, input_shape: Sequence[int]) -> dict[str, str]:
         if not any(name == path or name.startswith(f"{path}.") for path in dead):
             dead |= _dead_edges(name, module)
     return _idle(model, dead, input_shape)
+
+
+def _has_gradients(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 @torch.no_grad()

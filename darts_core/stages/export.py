@@ -20,15 +20,17 @@ __all__ = ["export"]
 def export(config: ExportStage, folder: Path) -> dict[str, Any]:
     """Write the model of `model=` into `folder` in the forms of `export.formats`.
 
-    One that fails verification is left out where another is written: a pipeline that trained for hours
-    would end for good, as other formats are other settings.
+    One that cannot express the network, or fails verification, is left out where another is written: a
+    pipeline that trained for hours would end for good, as other formats are other settings. What is not
+    installed here is an error: the command goes on once it is.
 
     Returns:
         formats (name -> file, relative error, latency), warnings (what is left out and why), test_<metric>
         carried over, device_seconds.
 
     Raises:
-        ExportError: a format is unknown or cannot express the model, or all fail verification.
+        ExportError: a format is unknown, or none can express the model and passes verification.
+        NotInstalledError: what a format needs is not installed.
     """
     run = RunFolder.create(folder, config.described(), loggers=make_loggers(config))
     if run.finished:

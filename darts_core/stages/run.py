@@ -228,7 +228,7 @@ def _costs(found: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _say_left_out(exported: Mapping[str, Any]) -> None:
-    """Once more the formats that failed verification: the export said so long before the end."""
+    """Once more the formats that are left out: the export said so long before the end."""
     for one in exported.get("warnings", ()):
         log.warning("the format %s is left out: %s", one["name"], one["message"])
 

@@ -13,10 +13,11 @@ from darts_core.distributed import Group
 from darts_core.elastic.choose import budgets_of
 from darts_core.elastic.device_clock import DeviceClock
 from darts_core.elastic.front import pick
-from darts_core.elastic.points import given_network, write_points
+from darts_core.elastic.points import given_network, remove_stale, write_points
 from darts_core.elastic.shrink import Family, grow_family
 from darts_core.export.formats import check_formats
 from darts_core.metric import Metric
+from darts_core.prune.auxiliary import drop_auxiliary
 from darts_core.prune.groups import copied
 from darts_core.report.family import family_front, family_headline, family_rows
 from darts_core.report.png_front import save_front
@@ -52,7 +53,8 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
 
     Returns:
         points, judged, found_by, val_<metric>, test_<metric> and latency_after_ms of the point picked,
-        latency_before_ms, speedup, metric, device_seconds; nothing in the other processes of a group.
+        latency_before_ms, speedup, metric, device_seconds, warnings (formats that a point's export left out,
+        and why); nothing in the other processes of a group.
 
     Raises:
         LatencyError: a budget, or what is picked, is none; or a budget is out of reach.
@@ -69,8 +71,7 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
     model, meta, path = open_model(config, folder.parent, ("train",), bundle, device)
     bundle = of_model(bundle, meta, str(path or config.model))
     metric = bundle.task.metric
-    if getattr(model, "auxiliary", None) is not None:
-        model.auxiliary = None  # type: ignore[assignment]
+    drop_auxiliary(model, meta)
     settings, options = config.shrink, config.shrink.options
     clock = DeviceClock(
         bundle.input_shape, device, batch=settings.batch, runtime=options.runtime,
@@ -93,19 +94,22 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
             return {}
         check_stop()
         base, first = given_network(given, bundle, clock, folder)
+        left_out: list[dict[str, str]] = []
         tuned = replace(trained, epochs=settings.fine_tuning) if settings.fine_tuning else None
         points = write_points(
             family, given, bundle, clock, first, folder, _plain(meta),
             wanted=settings.budgets, tuning=tuned, share=options.distillation, seed=config.seed,
             elsewhere=tuned_elsewhere(config, tuned, meta, given, folder),
-            done=lambda at: _finish_point(config, at, spent.keep),
+            done=lambda at: left_out.extend(_finish_point(config, at, spent.keep)),
         )  # fmt: skip
     front = _front(config, family, clock, metric, base, points, folder)
+    remove_stale(folder, points)
     taken = pick(front, latency_ms=_wanted(settings.pick or _PICK, base["latency_ms"], points))
     _say(front, taken, folder)
     shutil.copyfile(folder / taken["folder"] / "model.pt", folder / "model.pt")
     counted = {"seed": config.seed, **({} if group is None else {"processes": group.processes})}
-    _finish(run, family, metric, front, taken, device_seconds=spent.seconds, **counted)
+    told = {"warnings": left_out} if left_out else {}
+    _finish(run, family, metric, front, taken, device_seconds=spent.seconds, **counted, **told)
     return run.result()
 
 
@@ -147,12 +151,20 @@ def _judged(spent: Spent) -> None:
     check_stop()
 
 
-def _finish_point(config: ShrinkStage, at: Path, noted: Callable[[], None] = lambda: None) -> None:
-    """Export a point that is on disk and note what was spent; then a stop that was asked for may come."""
-    if config.shrink.export:
-        _export(config, at)
+def _finish_point(
+    config: ShrinkStage, at: Path, noted: Callable[[], None] = lambda: None
+) -> list[dict[str, str]]:
+    """Export a point that is on disk and note what was spent; then a stop that was asked for may come.
+
+    Returns:
+        The formats that its export leaves out, as warnings of the stage.
+    """
+    exported = _export(config, at) if config.shrink.export else {}
     noted()
     check_stop()
+    return [
+        {**one, "name": f"points/{at.name} {one['name']}"} for one in exported.get("warnings", ())
+    ]
 
 
 def _finish(
@@ -189,9 +201,9 @@ def _plain(meta: dict[str, Any]) -> dict[str, Any]:
     return {**meta, "build": {**build, "auxiliary": False}} if build else meta
 
 
-def _export(config: ShrinkStage, at: Path) -> None:
-    """The point's deployable forms, each verified, by the export stage."""
-    export(
+def _export(config: ShrinkStage, at: Path) -> dict[str, Any]:
+    """The point's deployable forms, each verified, by the export stage; its result."""
+    return export(
         config.part(ExportStage, model=str(at / "model.pt"), model_args={}, weights=None),
         at / "export",
     )

@@ -220,6 +220,8 @@ def reshape_like(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
             _reshape_layer_norm(module, state.get(f"{prefix}weight"))
         elif isinstance(module, nn.Embedding):
             _reshape_embedding(module, state.get(f"{prefix}weight"))
+        elif isinstance(module, nn.RNNBase):
+            _note_input_size(module, state.get(f"{prefix}weight_ih_l0"))
         for own, tensor in (*module.named_parameters(recurse=False),):
             # what stands free of a layer: a transformer's positions, a class token
             stored = state.get(f"{prefix}{own}")
@@ -234,6 +236,12 @@ def _reshape_layer_norm(module: nn.LayerNorm, weight: Tensor | None) -> None:
     module.normalized_shape = tuple(weight.shape)
     _resize(module, "weight", weight.shape)
     _resize(module, "bias", weight.shape)
+
+
+def _note_input_size(module: nn.RNNBase, weight: Tensor | None) -> None:
+    """Of a recurrent layer; its tensors are reshaped as those that stand free of a layer are."""
+    if weight is not None and weight.dim() == 2:
+        module.input_size = weight.shape[1]
 
 
 def _reshape_embedding(module: nn.Embedding, weight: Tensor | None) -> None:

@@ -197,7 +197,8 @@ def infer_stage(
             )
         )  # fmt: skip
         return y
-    if max(x_NCHW.numel(), y.numel(), batch * max(y.stride(0), x_NCHW.stride(0))) >= 2**31:
+    steps = [tensor.stride(0) for tensor in (x_NCHW, y, addend_NOHW) if tensor is not None]
+    if max(x_NCHW.numel(), y.numel(), batch * max(steps)) >= 2**31:
         raise ValueError(f"Batch {batch} is too large for 32-bit offsets; use a smaller one.")
     pixels = batch * high * broad
     block_p, block_o, block_c, warps = blocks or choose_blocks(

@@ -139,3 +139,10 @@ def test_kernel_compiles_for_an_h100(kind, deep):
     source = ASTSource(kernel, signature, {(names.index(n),): v for n, v in constants.items()})
     compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32))
     assert len(compiled.asm["cubin"]) > 1000
+
+
+def test_an_addend_whose_images_lie_too_far_apart_is_refused():
+    x, point = torch.empty(2, 5, 4, 4, device="meta"), torch.empty(4, 5, device="meta")
+    addend = torch.empty_strided((2, 4, 4, 4), (2**30, 16, 4, 1), device="meta")
+    with pytest.raises(ValueError, match="32-bit offsets"):
+        infer_stage(x, None, point, None, addend)

@@ -389,3 +389,17 @@ def test_results_file_states_what_a_reader_needs(tmp_path: Path) -> None:
 def test_slug_is_a_safe_file_name() -> None:
     assert slug("../Intel(R) Xeon®  @ 2.2 GHz") == "intel-r-xeon-2-2-ghz"
     assert slug("///") == "unknown"
+
+
+def test_the_elements_of_a_long_job_keep_a_results_file_each(tmp_path: Path) -> None:
+    job = "how-fast-and-how-good-small-networks-for-speech-commands-are"
+    names = [f"{job}-V001-{element}" for element in range(3)]
+
+    def written(name: str) -> Path:
+        return write_results("m", [{"x": 1}], device="d", folder=tmp_path, name=name)
+
+    paths = [written(name) for name in names]
+    assert len({*paths}) == 3
+    assert [written(name) for name in names] == paths
+    assert all(len(path.stem.rpartition("_")[2]) <= 48 for path in paths)
+    assert all("_how-fast-and-how-good-" in path.name for path in paths)

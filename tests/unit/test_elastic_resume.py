@@ -231,9 +231,10 @@ def test_the_command_obeys_a_signal_while_it_chooses_and_goes_on(
     words = [
         "shrink", "model=model.pt", "data=digits", "data.limit=160", "data.test_limit=40", "job=f",
         "shrink.epochs=1", "train.batch_size=32", "shrink.points=2", "shrink.options.looks=8",
-        "shrink.options.val_examples=32", "shrink.options.norm_examples=32", "shrink.export=false",
-        "device=cpu",
+        "shrink.options.val_examples=32", "shrink.options.norm_examples=32", "device=cpu",
     ]  # fmt: skip
+    left_out = {"name": "onnx", "message": "no such operation"}
+    monkeypatch.setattr("darts_core.stages.shrink.export", lambda *_: {"warnings": [left_out]})
     plain, kept = Archive._keep, []
 
     def keep(archive, row):
@@ -250,12 +251,19 @@ def test_the_command_obeys_a_signal_while_it_chooses_and_goes_on(
     assert len(read_jsonl(folder / "judged.jsonl")) == 3
     spent = read_json(folder / "spent.json")["device_seconds"]
     assert spent > 0
+    noted = read_json(folder / "choosing.json")
+    assert set(noted["seconds"]) == {"greedy"}
+    write_json(folder / "choosing.json", {**noted, "seconds": {"greedy": 1e3}})
+    # of a front of more points
+    write_json(folder / "points" / "07" / "point.json", {"choices": {}})
     began = time.perf_counter()
     assert cli.main(words) == 0
     assert len(read_jsonl(folder / "judged.jsonl")) > 3
-    whole = read_json(folder / "result.json")["device_seconds"]
-    assert spent < whole < spent + time.perf_counter() - began
-    assert (folder / "result.json").is_file()
+    result = read_json(folder / "result.json")
+    assert spent < result["device_seconds"] < spent + time.perf_counter() - began
+    assert result["choosing_seconds"]["greedy"] >= 1e3
+    assert result["warnings"][0] == {**left_out, "name": "points/01 onnx"}
+    assert len(result["warnings"]) == result["points"] == len([*(folder / "points").iterdir()])
     assert not (folder.parents[1] / "V002").exists()
 
 

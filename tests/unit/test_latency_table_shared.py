@@ -1,5 +1,6 @@
 """One latency table for several processes, and a table that is named: nothing is lost, nothing is mixed."""
 
+import json
 import multiprocessing
 from pathlib import Path
 
@@ -127,3 +128,19 @@ def test_a_table_that_is_named_must_be_of_what_networks_are_timed_in(tmp_path, m
     with pytest.raises(LatencyError, match="no file"):
         cost._given_table(given, str(tmp_path / "none.json"), CPU)
     assert not (tmp_path / "none.json").exists()
+
+
+def test_times_of_other_versions_are_used_and_that_is_said_once(tmp_path, caplog):
+    path = tmp_path / "t.json"
+    begun = opened(path)
+    begun.rows["a"] = 1.0
+    begun.save(path)
+    assert opened(path).rows == {"a": 1.0}
+    assert "was measured with" not in caplog.text
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "versions": {"torch": "1.0.0", "gone": "2"}}))
+    assert opened(path).rows == {"a": 1.0}
+    (record,) = (one for one in caplog.records if one.levelname == "WARNING")
+    said, here = record.getMessage(), content["versions"]["torch"]
+    assert f"{path} was measured with torch 1.0.0, here is torch {here}: its times are used" in said
+    assert "gone" not in said

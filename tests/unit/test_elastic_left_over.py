@@ -1,0 +1,129 @@
+"""What an elastic training must not lose or leave behind: what is frozen, forwards, seconds, old points."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from elastic_cases import SHAPE, settled
+from test_elastic_choose import LOSS, _branches, _judge, _one_hot
+from test_elastic_shrink import CONFIG, Counting
+from test_elastic_shrink_settings import META, _Images
+
+from darts_core.elastic import elastic, points
+from darts_core.elastic.archive import Archive, Judged
+from darts_core.elastic.choose import SEARCHES, Chosen, budgets_of, choose
+from darts_core.elastic.gates import Gates
+from darts_core.elastic.points import remove_stale, write_points
+from darts_core.elastic.shrink import Family
+from darts_core.runlog import write_json
+from darts_core.settings import Shrink
+from darts_core.stages import shrink
+from darts_core.stages.schema import ShrinkStage
+
+CPU = torch.device("cpu")
+HELD = {"positions", "patch.weight", "patch.bias"}
+
+
+class _Stop(Exception):
+    pass
+
+
+class _Plain(_Images):
+    def without_test(self):
+        return self
+
+
+@pytest.mark.parametrize("place", ["here", "elsewhere"])
+def test_what_is_frozen_is_not_fine_tuned(place, tmp_path, monkeypatch):
+    model, data, seen = settled("vit").float(), _Plain(), []
+    model.patch.requires_grad_(False)
+    model.positions.requires_grad_(False)
+    net = elastic(model, torch.randn(2, *SHAPE))
+    width = next(v for v in net.variables if v.name == "blocks.0.up")
+    row = Judged({**net.largest, width.name: width.options[0]}, 1.0, 0.5, 0.5, "greedy")
+    family = Family(net, Chosen(rows=[row], budgets_ms=[1.0]), None, [], 0.0)
+    clock = Counting(SHAPE, CPU, batch=1)
+
+    def tuned(networks):
+        seen.extend(networks.values())
+        return dict.fromkeys(networks, 1.0)
+
+    monkeypatch.setattr(points, "fine_tune", lambda network, *_, **__: seen.append(network) or 1.0)
+    write_points(
+        family, model, data, clock, clock(model), tmp_path, META, tuning=replace(CONFIG, epochs=1),
+        elsewhere=tuned if place == "elsewhere" else None,
+    )  # fmt: skip
+    (network,) = seen
+    assert {name for name, value in network.named_parameters() if not value.requires_grad} == HELD
+
+
+def test_a_block_keeps_the_forward_of_its_own():
+    model, calls = settled("vit"), []
+    x = torch.randn(2, *SHAPE, dtype=torch.float64)
+    net = elastic(model, x)
+    depth = next(v for v in net.variables if v.kind == "blocks")
+    block = net.model.get_submodule(depth.blocks[-1])
+    plain = block.forward
+
+    def forward(tokens):
+        calls.append(1)
+        return plain(tokens)
+
+    block.forward = forward
+    with torch.no_grad():
+        wanted = net.model(x)
+        with Gates(net)(_one_hot(net, net.largest)) as network:
+            found = network(x)
+    assert len(calls) == 2
+    assert vars(block)["forward"] is forward
+    torch.testing.assert_close(found, wanted)
+    others = [net.model.get_submodule(path) for path in depth.blocks[:-1]]
+    assert not any("forward" in vars(other) for other in others)
+
+
+def test_the_seconds_of_the_searches_are_those_of_all_sittings():
+    net, cost, batches = _branches()
+    budgets, noted = budgets_of(cost.of(net.smallest), cost.of(net.largest), (), 2), []
+
+    def go(judge, **more):
+        return choose(
+            Archive(net, cost, judge), budgets, batches, LOSS, lambda model: 0.0, looks=4,
+            examples=64, note=lambda seconds: noted.append(dict(seconds)), **more,
+        )  # fmt: skip
+
+    def stopped(model):
+        raise _Stop
+
+    with pytest.raises(_Stop):
+        go(stopped, spent={"greedy": 50.0, "evolution": 7.0})
+    (at_the_stop,) = noted
+    assert at_the_stop["greedy"] >= 50.0
+    assert at_the_stop["evolution"] == 7.0
+    found = go(_judge(batches), spent=at_the_stop)
+    assert set(found.seconds) == set(SEARCHES)
+    assert found.seconds["greedy"] >= at_the_stop["greedy"]
+    assert found.seconds["evolution"] >= 7.0
+    assert noted[-1] == found.seconds
+
+
+def test_points_that_the_front_no_longer_lists_are_removed_and_nothing_else(tmp_path):
+    for name in ("01", "02", "03", "mine"):
+        at = tmp_path / "points" / name
+        (at / "export").mkdir(parents=True)
+        write_json(at / "point.json", {})
+        (at / "model.pt").write_bytes(b"")
+    (tmp_path / "points" / "03" / "notes.txt").write_text("somebody's own")
+    (tmp_path / "points" / "04").write_text("no folder")
+    remove_stale(tmp_path, [{"folder": "points/01"}])
+    left = {path.name for path in (tmp_path / "points").iterdir()}
+    assert left == {"01", "03", "04", "mine"}
+    remove_stale(tmp_path / "nowhere", [])
+
+
+def test_formats_that_a_point_s_export_leaves_out_are_warnings_of_the_stage(tmp_path, monkeypatch):
+    exported = {"warnings": [{"name": "onnx_int8", "message": "it loses 9 points"}]}
+    monkeypatch.setattr(shrink, "export", lambda *_: exported)
+    at = tmp_path / "points" / "02"
+    found = shrink._finish_point(ShrinkStage(shrink=Shrink(export=True), device="cpu"), at)
+    assert found == [{"name": "points/02 onnx_int8", "message": "it loses 9 points"}]
+    assert shrink._finish_point(ShrinkStage(shrink=Shrink(export=False), device="cpu"), at) == []

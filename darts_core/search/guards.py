@@ -142,8 +142,9 @@ class AlphaEigenvalue(Guard):
 class GradientSimilarity(Guard):
     """Reports how well the operations' gradients on the params and the alpha split agree.
 
-    The mean over candidate operations of the cosine of the two gradients, on one fixed batch each. Low
-    values mean operations that overfit the params split, and alpha turning to those without params.
+    The mean over candidate operations of the cosine of the two gradients, on one fixed batch each. Those
+    without a gradient, such as what an edge may not choose, say nothing and do not count. Low values mean
+    operations that overfit the params split, and alpha turning to those without params.
 
     Source: gradient matching of OLES (Jiang et al., NeurIPS 2023), Eq. 5.
 
@@ -186,8 +187,9 @@ class GradientSimilarity(Guard):
                 weights = {k: w.detach() for k, w in context.supernet.expected_weights().items()}
                 loss, _ = context.strategy.loss(fixed_batch(context, split), weights)
             sides.append(torch.autograd.grad(loss, params, allow_unused=True))
-        self.value = float(cosine_of_groups(groups, *sides).mean())
-        return self.record(self.value, context.epoch)
+        cosines = cosine_of_groups(groups, *sides)
+        known = cosines[cosines != 0]
+        return self.record(float(known.mean()), context.epoch) if known.numel() else None
 
     def record(self, value: float, epoch: int) -> GuardFinding | None:
         """Add one measurement; a finding when it was too low for too long."""

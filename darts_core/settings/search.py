@@ -131,10 +131,17 @@ class Space(Settings):
         None, "names of the candidate operations; null: all that the space has"
     )
     description: str = setting("", "a line for `darts-core list`")
-    options: Mapping[str, Any] = setting({}, "of a space of your own")
+    options: Mapping[str, Any] = setting(
+        {}, "read by no space; stands in the files of older versions"
+    )
 
     def check(self) -> None:
-        """Refuse an empty list, which could be taken for all operations."""
+        """Refuse an empty list, which could be taken for all operations, and what no space reads."""
+        if self.options:
+            raise ConfigError(
+                f"space.options={dict(self.options)} is read by no space; leave it out, and register one "
+                "space for each variant of your own (docs/extending/space.md)."
+            )
         if self.ops is not None and len(self.ops) == 0:
             raise ConfigError(
                 "space.ops=[] names no operation; give their names, or null for all of the space."

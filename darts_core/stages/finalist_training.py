@@ -53,7 +53,7 @@ class Sizes:
 
 
 def finalist_recipe(config: SearchStage, bundle: DataBundle) -> TrainConfig:
-    """A short training under the settings that moved the supernet's params."""
+    """A short training under the settings that moved the supernet's params, in fp32 and without a policy."""
     node = config.search
     return TrainConfig(
         epochs=node.finalist_epochs,

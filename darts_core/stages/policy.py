@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from darts_core.errors import ConfigError
 from darts_core.runlog import RunFolder, read_json, write_json
 from darts_core.settings import Tune, TuneOptions
 from darts_core.stages.inputs import find_device, find_network, load_bundle, recipe
+from darts_core.stages.logging import make_loggers
 from darts_core.stages.one_training import one_training
 from darts_core.stages.schema import TuneStage
 from darts_core.study.augment_search import search_policy
@@ -36,6 +38,11 @@ _SEARCH = {
     "density": ("sub_policies",),
 }
 _OBJECTIVE = {"gradient": ("warm_up_epochs",), "density": ("folds", "draws")}
+# settings of a study over the recipe, for which each method has no use
+_OF_A_STUDY = ("enqueue", "warm_start")
+_UNREAD = {"gradient": (*_OF_A_STUDY, "workers", "sampler"), "density": _OF_A_STUDY}
+# and those that an experiment sets along with the data and the training
+_OF_EXPERIMENTS = ("space", "pruner")
 
 
 def search_augmentation(config: TuneStage, folder: Path) -> dict[str, Any]:
@@ -53,7 +60,9 @@ def search_augmentation(config: TuneStage, folder: Path) -> dict[str, Any]:
     method = settings.policy or "gradient"
     # what is wrong with the settings is said before a folder is made or a network trained
     options, limits = _options(settings, method), _limits(settings, method)
-    run = RunFolder.create(folder, config.described(), tensorboard=False)
+    if not (folder / "config.hash").is_file():  # what an older program began goes on as it is
+        _refuse_unread(config, method)
+    run = RunFolder.create(folder, config.described(), loggers=make_loggers(config))
     if run.finished:
         return run.result()
     device = find_device(config.device)
@@ -101,8 +110,35 @@ def search_augmentation(config: TuneStage, folder: Path) -> dict[str, Any]:
         **options,
     )
     seconds = found.spent.device_seconds + prepared
+    for number, row in enumerate(found.history):
+        # epochs count from 0 there, as those of other stages
+        run.loggers.metrics(number, {k: v for k, v in row.items() if k != "epoch"})
     run.finish(**found.to_dict(), path=str(found.path), device_seconds=seconds, seed=config.seed)
     return run.result()
+
+
+def _refuse_unread(config: TuneStage, method: str) -> None:
+    """Refuse what is set otherwise than as usual and read by a study over the recipe alone.
+
+    What an `experiment=` sets is named in a warning: its other settings are of use.
+
+    Raises:
+        ConfigError: names it.
+    """
+    found, passed_over = (
+        [f"tune.{name}" for name in names if getattr(config.tune, name) != getattr(Tune(), name)]
+        for names in (_UNREAD[method], _OF_EXPERIMENTS)
+    )
+    if passed_over:
+        log.warning("tune.policy=%s does not read %s", method, ", ".join(passed_over))
+    found += [
+        f"callbacks={name}" for name, node in config.callbacks.items() if isinstance(node, Mapping)
+    ]
+    if found:
+        raise ConfigError(
+            f"tune.policy={method} searches an augmentation policy and does not read {', '.join(found)}: "
+            "that is for a study over the recipe. Leave it out, or leave tune.policy out."
+        )
 
 
 def _options(settings: Tune, method: str) -> dict[str, Any]:

@@ -8,17 +8,20 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from darts_core.credentials import refuse_password
+from darts_core.data import DataBundle
 from darts_core.errors import ConfigError, unknown_name
-from darts_core.runlog import RunFolder, read_mapping
+from darts_core.runlog import RunFolder, config_hash, read_mapping
 from darts_core.settings import Train, TuneOptions
 from darts_core.stages.callbacks import make_callbacks
-from darts_core.stages.inputs import find_device
+from darts_core.stages.inputs import find_device, find_network
 from darts_core.stages.logging import make_loggers
 from darts_core.stages.one_training import one_training
 from darts_core.stages.policy import search_augmentation
 from darts_core.stages.schema import TuneStage
 from darts_core.stages.trial import COSTS, SPLITS, RecipeTrial, trial_bundle
 from darts_core.study import StudyResult, current_trial, parse_space, run_study
+from darts_core.study.space import space_to_dict
 from darts_core.tasks import Task
 
 __all__ = ["tune"]
@@ -35,6 +38,7 @@ def tune(config: TuneStage, folder: Path) -> dict[str, Any]:
     Returns:
         best (settings), best_value (of the metric), trials, spent, device_seconds.
     """
+    refuse_password(config.tune.warm_start, "tune.warm_start")
     objective = RecipeTrial(config, folder.parent)
     trial = current_trial()
     # below the trial's own folder it is the study of a pipeline: a sweep of `run` has one in each trial
@@ -51,7 +55,8 @@ def tune(config: TuneStage, folder: Path) -> dict[str, Any]:
     task = bundle.task
     metric, direction = _judged(config, task)
     _check_metrics(options, task)
-    space = _that_fit(settings.space, len(bundle.split(SPLITS)))
+    fitting = _that_fit(settings.space, len(bundle.split(SPLITS)))
+    space = _as_begun(settings.space, fitting, folder)
     known = [item.name for item in fields(config.train)]
     for name in space:
         if name not in known:
@@ -85,6 +90,7 @@ def tune(config: TuneStage, folder: Path) -> dict[str, Any]:
         constraints=options.constraints,
         storage=options.storage,
         study_name=_study_name(config, folder),
+        subject=_subject(config, folder, bundle),
         artifacts=options.artifacts,
         max_failure_share=options.max_failure_share,
         max_restarts=options.max_restarts,
@@ -117,11 +123,13 @@ def _show(found: StudyResult, board: Any) -> None:
 def _that_fit(space: Mapping[str, Any], samples: int) -> Mapping[str, Any]:
     """`space` without batch sizes of more samples than there are to train on: their trials would fail."""
     node = space.get("batch_size")
+    if isinstance(node, (list, tuple)):
+        node = {"choices": node}
     if not isinstance(node, Mapping):
         return space
     choices = node.get("choices")
     if not isinstance(choices, (list, tuple)):
-        return space
+        return {**space, "batch_size": _cut(node, samples)}
     large = [size for size in choices if isinstance(size, int) and size > samples]
     kept = [size for size in choices if size not in large]
     if not large or not kept:
@@ -130,6 +138,29 @@ def _that_fit(space: Mapping[str, Any], samples: int) -> Mapping[str, Any]:
         "of tune.space.batch_size %s are left out: there are %d samples to train on", large, samples
     )
     return {**space, "batch_size": {**node, "choices": kept}}
+
+
+def _cut(node: Mapping[str, Any], samples: int) -> Mapping[str, Any]:
+    """A range of batch sizes that ends with the samples there are; as it is where it begins beyond them."""
+    low, high = node.get("low"), node.get("high")
+    if not (isinstance(low, (int, float)) and isinstance(high, (int, float))):
+        return node
+    if high <= samples or low >= samples:
+        return node
+    log.info("tune.space.batch_size ends at %d, the samples that there are to train on", samples)
+    # of the same type: two whole ends make a range of whole numbers
+    return {**node, "high": type(high)(samples)}
+
+
+def _as_begun(
+    space: Mapping[str, Any], fitting: Mapping[str, Any], folder: Path
+) -> Mapping[str, Any]:
+    """`fitting`, or `space` as it is where the study in `folder` was begun with that by an older program."""
+    description = folder / "study.json"
+    if space is fitting or not description.is_file():
+        return fitting
+    known = read_mapping(description).get("space")
+    return space if known == space_to_dict(parse_space(space)) else fitting
 
 
 def _judged(config: TuneStage, task: Task) -> tuple[str, str]:
@@ -156,6 +187,19 @@ def _study_name(config: TuneStage, folder: Path) -> str | None:
         return options.study_name  # begun by an older program, under the name that it gave
     base = options.study_name or f"{config.job}/{config.version}"
     return "/".join((base, *own.relative_to(version).parts))
+
+
+def _subject(config: TuneStage, folder: Path, bundle: DataBundle) -> str | None:
+    """The network and its data, by which a study in a database tells that a second command tunes others.
+
+    Without what two hosts may name or compute otherwise: files, and statistics of the data.
+    """
+    if config.tune.options.storage is None:
+        return None
+    network = find_network(config, folder.parent, bundle)
+    decides = {k: v for k, v in network.meta.items() if k not in ("mean", "std")}
+    name = "a saved network" if network.saved is not None else network.name
+    return f"{name} on {bundle.name} ({config_hash(decides)})"
 
 
 def _check_metrics(options: TuneOptions, task: Task) -> None:

@@ -34,6 +34,8 @@ class RandomSearch(Strategy):
 
     Source: Li and Talwalkar (arXiv:1902.07638), section 3 (random search as the baseline).
 
+    Epochs that make no equal share for all candidates are left out: the search ends with the last one.
+
     Args:
         candidates: architectures to train; fewer when there are fewer epochs.
 
@@ -57,7 +59,13 @@ class RandomSearch(Strategy):
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Begin the next candidate when its turn has come; its learning rate decays by cosine."""
-        length = max(1, epochs // self.candidates)
+        length = self._length(epochs)
+        rest = epochs - length * self.candidates
+        if epoch == 0 and rest > 0:
+            log.info(
+                "%d candidates of %d epochs each: %d of the %d epochs are left out",
+                self.candidates, length, rest, epochs,
+            )  # fmt: skip
         if self.network is None or self.measured:
             self._begin(self.propose(self._rng()))
         settings = self.settings
@@ -66,6 +74,15 @@ class RandomSearch(Strategy):
         super().set_learning_rate(low + (high - low) * (1 + math.cos(math.pi * within)) / 2)
         if self.network is not None:
             self.network.train()
+
+    def _length(self, epochs: int) -> int:
+        """Epochs of each candidate."""
+        return max(1, epochs // self.candidates)
+
+    @property
+    def finished(self) -> bool:  # type: ignore[override]
+        """Whether as many candidates as wanted are measured."""
+        return self.measured and len(self.history) >= self.candidates
 
     def _rng(self) -> np.random.Generator:
         generator = self.supernet.generator
@@ -118,13 +135,13 @@ class RandomSearch(Strategy):
         Raises:
             NonFiniteLossError: the search is over, and all candidates diverged.
         """
-        length = max(1, epochs // self.candidates)
-        over = (epoch + 1) % length == 0 or epoch + 1 == epochs
+        over = (epoch + 1) % self._length(epochs) == 0 or epoch + 1 == epochs
         if over and self.candidate is not None:
             self.history.append((self._worth(self.candidate), self.candidate))
             self.measured = True
         worths = [worth for worth, _ in self.history]
-        if epoch + 1 == epochs and worths and max(worths) == -math.inf:
+        done = self.finished or epoch + 1 == epochs
+        if done and worths and max(worths) == -math.inf:
             raise NonFiniteLossError(
                 f"All {len(worths)} candidates diverged: their losses became NaN or infinite. Try a "
                 f"smaller search.learning_rate (now {self.settings.learning_rate}), or "
@@ -239,9 +256,14 @@ def fresh_network(supernet: Any, architecture: Architecture) -> nn.Module:
 def mutate(
     space: SearchSpace, architecture: Architecture, rng: np.random.Generator
 ) -> Architecture:
-    """The architecture with one thing changed: an option, an edge's operation, or an edge's source."""
+    """The architecture with one thing changed: an option, an edge's operation, or an edge's source.
+
+    It is returned as it is where nothing else may be chosen.
+    """
     if isinstance(space, ChoiceSpace):
         open_labels = [label for label, options in space.choices if len(options) > 1]
+        if not open_labels:
+            return architecture
         label = open_labels[rng.integers(len(open_labels))]
         others = [o for o in space.options(label) if o != architecture.choice(label)]
         picked = others[rng.integers(len(others))]

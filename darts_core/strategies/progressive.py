@@ -34,7 +34,7 @@ class Stage(Settings):
 
     extra_layers: int = setting(0, "cells more than search.layers", low=0, high=1000)
     operations: int | None = setting(
-        None, "candidate operations kept on every edge; null: all", low=1, high=1000
+        None, "operations kept on every edge, of the stage before; null: all", low=1, high=1000
     )
     skip_dropout: float = setting(
         0.0, "chance that an edge's skip is dropped at the stage's beginning; it decays to 0",
@@ -67,7 +67,7 @@ class Progressive(FirstOrder):
 
     Raises:
         ConfigError: there is no stage, a number is out of range, or params are to be carried over to
-            a network of another depth.
+            a network of another depth; in `setup`, the first stage is to drop operations.
     """
 
     capturable = False
@@ -109,12 +109,24 @@ class Progressive(FirstOrder):
                     f"divided so; use a multiple, for example search.channels={6 * fraction}, or another "
                     "channel_fraction in strategy.stages."
                 )
+        self._check_first(supernet.space)
         super().setup(supernet, settings, penalties)
         self._base_space = supernet.space
         self._base_layers = supernet.sizes["layers"]
         self._base_relaxation = supernet.relaxation
         self.stage = -1
         self.stage_progress = 0.0
+
+    def _check_first(self, space: SearchSpace) -> None:
+        """Refuse to drop operations before any was searched: there is nothing to choose by."""
+        kept = self.stages[0].operations
+        most = max(int(space.allowed(kind).sum(1).max()) for kind in space.cell_kinds)
+        if kept is not None and kept < most:
+            raise ConfigError(
+                f"The first of strategy.stages keeps operations={kept} of {most}, but a stage keeps those "
+                "that were best in the one before it. Leave operations out of the first stage; space.ops= "
+                "says which are searched."
+            )
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Enter the next stage when it is due."""

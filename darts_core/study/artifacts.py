@@ -16,14 +16,19 @@ import json
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from darts_core.errors import TuneError
 from darts_core.study.remote import changed_files, store_files
 
-__all__ = ["Artifacts", "artifacts_of"]
+if TYPE_CHECKING:
+    from darts_core.study.spec import StudySpec
+
+__all__ = ["Artifacts", "artifacts_of", "kept_as"]
 
 _LIST = "files.json"
+# the user attribute of a study in a journal
+_KEPT_AS = "artifacts"
 # what fsspec's file systems raise: of the network, of rights, of a bucket that is not there
 _ERRORS = (OSError, ValueError, ImportError)
 
@@ -124,6 +129,22 @@ class Artifacts:
 def artifacts_of(url: str | None, study: str) -> Artifacts | None:
     """See `Artifacts`; None without a URL."""
     return None if url is None else Artifacts(url, study)
+
+
+def kept_as(study: Any, spec: StudySpec) -> str:
+    """The name of a study below the place of its artifacts; the caller holds the study's lock.
+
+    In a database a name is one study's. Every journal calls its own alike, so it is given a name that no
+    other has, which the journal keeps: two jobs would overwrite, and go on from, each other's files.
+    """
+    if spec.artifacts is None or spec.storage is not None:
+        return spec.study_name
+    known = study.user_attrs.get(_KEPT_AS)
+    if known is None:
+        parts = spec.folder.resolve().parts[1:][-3:]
+        known = f"{'/'.join(parts)}-{uuid.uuid4().hex[:12]}"
+        study.set_user_attr(_KEPT_AS, known)
+    return str(known)
 
 
 def _first_line(error: Any) -> str:

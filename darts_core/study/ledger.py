@@ -28,7 +28,7 @@ from darts_core.errors import TuneError
 from darts_core.runlog import write_yaml
 from darts_core.study import records
 from darts_core.study.accounts import Tally
-from darts_core.study.artifacts import artifacts_of
+from darts_core.study.artifacts import artifacts_of, kept_as
 from darts_core.study.budget import Spent
 from darts_core.study.claim import Claim
 from darts_core.study.early import EarlyStopping
@@ -67,13 +67,14 @@ class Ledger:
         )
         with self.books.held():
             self.study = self._open(storage)
+            kept = kept_as(self.study, spec)
         self.leases: Leases = FileLeases(self.trial_folder)
         if spec.storage is not None:
             self.leases = StoredLeases(self.study)
         self._limit = self._trial_limit()
         self._promoter = promoter_of(self.study, self.spec.budget, self._limit, self._lease)
         self._early = EarlyStopping(spec, self.study, self._promoter, self.trials)
-        self._artifacts = artifacts_of(spec.artifacts, spec.study_name)
+        self._artifacts = artifacts_of(spec.artifacts, kept)
         self._tally = Tally()
         self._tried_all = False
 
@@ -89,9 +90,12 @@ class Ledger:
         study = PromotingStudy(self.spec.study_name, storage, pruner=pruner)
         known = study.user_attrs.get("identity")
         if known is None:
+            if self.spec.subject is not None:
+                study.set_user_attr("subject", self.spec.subject)
             study.set_user_attr("identity", self.spec.identity())
         elif known != self.spec.identity():
             raise TuneError(self.spec.differs(known))
+        self.spec.check_subject(study.user_attrs.get("subject"))
         return study
 
     def _trial_limit(self) -> int | None:
@@ -309,7 +313,7 @@ class Ledger:
         """Record what the objective returned; a missing or NaN objective fails the trial by name."""
         try:
             values, metrics = outcome_values(outcome, self.spec.objectives)
-            meets(metrics, self.spec.constraints)
+            records.check_constrained(metrics, self.spec.constraints)
         except TuneError as error:
             return self.end(claim, "fail", str(error))
         return self.end(claim, "complete", "finished", metrics, values)
@@ -342,16 +346,8 @@ class Ledger:
                     log.info("trial %d pauses, %s", claim.number, reason)
                     return numbered(self.study, claim.number)
                 claim.lease.seconds = claim.seconds()
-                return self._settle(
-                    claim.number,
-                    claim.lease,
-                    state,
-                    reason,
-                    metrics=metrics,
-                    values=values,
-                    trace=trace,
-                    row=claim.row,
-                )
+                rest = {"metrics": metrics, "values": values, "trace": trace, "row": claim.row}
+                return self._settle(claim.number, claim.lease, state, reason, **rest)
 
         return self.record(self.books.run(ended))
 

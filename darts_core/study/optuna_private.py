@@ -9,7 +9,7 @@ import contextlib
 import copy
 import json
 import math
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import Any, cast
@@ -29,6 +29,7 @@ __all__ = [
     "in_one_write",
     "is_settled",
     "numbered",
+    "of_constraints",
     "set_attr",
     "set_attrs",
     "set_value",
@@ -277,6 +278,11 @@ def set_value(study: Study, trial: Any, step: int, value: float) -> None:
 def add_stored(study: Study, trial: FrozenTrial) -> None:
     """Add a trial as it is, its state and times included."""
     study._storage.create_new_trial(study._study_id, template_trial=trial)
+
+
+def of_constraints(violations: Sequence[float]) -> dict[str, Any]:
+    """The system attributes in which samplers look for how far an ended trial breaks the constraints."""
+    return {"constraints": list(violations)} if violations else {}
 
 
 def taken_up(study: Study, trial: FrozenTrial) -> Trial:

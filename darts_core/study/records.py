@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ __all__ = [
     "OUTSIDE",
     "StudyResult",
     "TrialRecord",
+    "check_constrained",
     "meets",
     "parse_constraints",
     "record_of",
@@ -200,6 +202,18 @@ def meets(metrics: Mapping[str, float], constraints: Sequence[Constraint]) -> li
         gap = metrics[name] - bound
         violations.append(gap if sign == "<=" else -gap)
     return violations
+
+
+def check_constrained(metrics: Mapping[str, float], constraints: Sequence[Constraint]) -> None:
+    """Refuse metrics of an ended trial that constraints cannot be judged by.
+
+    Raises:
+        TuneError: a constrained metric is missing, NaN or infinite; names it.
+    """
+    gaps = meets(metrics, constraints)
+    for (name, _, _), gap in zip(constraints, gaps, strict=True):
+        if not math.isfinite(gap):
+            raise TuneError(f"The constraint {name!r} is {metrics[name]!r}, not a finite number.")
 
 
 def violations_of(trial: Any) -> list[float]:

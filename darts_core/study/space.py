@@ -231,6 +231,12 @@ def _parse_range(
     if step is not None and (not isinstance(step, (int, float)) or step <= 0 or log):
         reason = "cannot have a step, being logarithmic" if log else f"has step: {step!r}"
         raise TuneError(f"The dimension {name} {reason}; use a step above 0 without log.")
+    for key, value in (("low", low), ("high", high), ("step", step)):
+        if integer and value is not None and value % 1:
+            raise TuneError(
+                f"The dimension {name} takes whole numbers (integer: true), but has {key}: {value}; give a "
+                "whole number, or leave integer out."
+            )
     return SearchDimension(name, low=low, high=high, log=log, step=step, integer=integer, when=when)
 
 

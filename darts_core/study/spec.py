@@ -57,6 +57,7 @@ class StudySpec:
     files are kept for whoever goes on with them. When the first `hopeless` trials have all failed the study
     ends: the code is broken, not its settings. `epochs_setting` names the setting that says how many epochs a
     trial has, where there is one; searched, it decides which is the longest and when each is fully trained.
+    `subject` says in words what is tuned, where that is known: a study of another subject is not joined.
     """
 
     folder: Path
@@ -78,6 +79,7 @@ class StudySpec:
     storage: str | None = None
     artifacts: str | None = None
     study_name: str = "tune"
+    subject: str | None = None
     max_failure_share: float = 0.5
     hopeless: int | None = None
     max_restarts: int = 3
@@ -169,6 +171,18 @@ class StudySpec:
             "objectives": [[name, goal] for name, goal in self.objectives.items()],
             "constraints": [list(constraint) for constraint in self.constraints],
         }
+
+    def check_subject(self, known: str | None) -> None:
+        """Refuse to join a study of something else; one that does not say of what it is passes.
+
+        Raises:
+            TuneError: its subject is another one.
+        """
+        if None not in (known, self.subject) and known != self.subject:
+            raise TuneError(
+                f"The study {self.study_name!r} in {self.storage} tunes {known}, this command "
+                f"{self.subject}: their trials do not compare. Give another study_name."
+            )
 
     def differs(self, known: Mapping[str, Any]) -> str:
         """A sentence that names what differs from a stored study's identity."""

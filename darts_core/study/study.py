@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from darts_core.credentials import keep_password, masked
+from darts_core.credentials import keep_password
 from darts_core.errors import TuneError
 from darts_core.runlog import write_json, write_yaml
 from darts_core.settings import SlurmQueue
@@ -26,7 +26,7 @@ from darts_core.study.resources import device_share
 from darts_core.study.runner import Objective
 from darts_core.study.space import check_params
 from darts_core.study.spec import StudySpec
-from darts_core.study.storage import open_storage
+from darts_core.study.warm_start import add_knowledge
 
 __all__ = ["open_study", "run_study", "summarize"]
 
@@ -76,7 +76,7 @@ def run_study(
         isolate: run each trial in a process of its own also with one worker.
         warm_start: folder or storage URL of another study over the same dimensions with the same
             objectives, whose complete trials are added as knowledge (they count neither as trials nor for
-            the best).
+            the best). Of a database with several studies `URL#NAME` names one.
         on_trial: called in this process with the record of each trial that has ended.
         ray: run the trials on a Ray cluster, `workers` at a time (see `darts_core.study.ray_cluster`).
         slurm: run the workers as jobs of Slurm (see `darts_core.settings.SlurmQueue`).
@@ -84,7 +84,8 @@ def run_study(
             seed (0), direction ("maximize"), metric ("val_accuracy"), objectives (name ->
             direction, for several), constraints (name -> "<= bound"), enqueue (settings to run
             first, in order), baseline (the user's own setting: trial 0, never stopped), storage (URL;
-            None is a journal file), study_name (in a database; by default from the folder),
+            None is a journal file), study_name (in a database; by default from the folder), subject (what
+            is tuned, in words: a study in a database that was begun with other words is refused),
             epochs_setting (the setting of `space` that says how many epochs a trial has, if one does),
             artifacts (a path or `s3://`-like URL that all hosts reach: trials' files for whoever goes on
             with them, where hosts have no folder in common),
@@ -134,7 +135,7 @@ def open_study(
             for params in spec.enqueue:
                 _enqueue(ledger, params, {})
             if warm_start is not None:
-                _import_trials(ledger, warm_start)
+                add_knowledge(ledger, warm_start)
             description = {**spec.identity(), "sampler": spec.sampler, "pruner": spec.pruner}
             write_json(
                 spec.folder / "study.json",
@@ -166,59 +167,6 @@ def _enqueue(ledger: Ledger, params: Mapping[str, Any], attrs: dict[str, Any]) -
     elif not any(t.user_attrs.get(OUTSIDE) == dict(params) for t in ledger.trials()):
         log.info("the setting %s lies outside the space; it is run all the same", dict(params))
         ledger.study.enqueue_trial({}, user_attrs={**attrs, OUTSIDE: dict(params)})
-
-
-def _import_trials(ledger: Ledger, source: str | Path) -> None:
-    import optuna
-
-    text = str(source)
-    is_url = "://" in text
-    if not is_url and not (Path(text) / "study.journal").is_file():
-        raise TuneError(f"There is no study in {text} to start from (no study.journal in it).")
-    storage = open_storage(Path(text), text if is_url else None)
-    names = [s.study_name for s in optuna.get_all_study_summaries(storage)]
-    if not names:
-        raise TuneError(f"There is no study in {text} to start from.")
-    other = optuna.load_study(study_name=names[0], storage=storage)
-    _check_objectives(other, ledger.spec, text)
-    space, count = ledger.spec.space, 0
-    for trial in other.get_trials(deepcopy=False):
-        fits = all(name in space for name in trial.params)
-        values = trial.values or []
-        if trial.state.name != "COMPLETE" or not fits or len(values) != len(ledger.spec.objectives):
-            continue
-        if not trial.params:
-            # a configuration outside of that space: one trial without settings leaves samplers none to model
-            continue
-        params = {n: v for n, v in trial.params.items() if space[n].contains(space[n].decode(v))}
-        if len(params) < len(trial.params):
-            continue
-        ledger.study.add_trial(
-            optuna.trial.create_trial(
-                params=params,
-                distributions={name: space[name].distribution() for name in params},
-                values=values,
-                user_attrs={"imported": True, "reason": f"from {text}"},
-            )
-        )
-        count += 1
-    log.info("warm start: %d complete trials of %s added as knowledge", count, text)
-
-
-def _check_objectives(other: Any, spec: StudySpec, source: str) -> None:
-    """Refuse a study whose numbers stand for something else, or are better the other way.
-
-    Raises:
-        TuneError: its objectives are others.
-    """
-    mine = spec.identity()["objectives"]
-    theirs = (other.user_attrs.get("identity") or {}).get("objectives", mine)
-    if theirs != mine:
-        said = [", ".join(f"{name} ({goal}d)" for name, goal in one) for one in (theirs, mine)]
-        raise TuneError(
-            f"warm_start={masked(source)}: that study is judged by {said[0]}, this one by {said[1]}; name a "
-            "study of the same objectives, or leave warm_start out."
-        )
 
 
 def announce(ledger: Ledger, workers: int) -> dict[str, Any]:

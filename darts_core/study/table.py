@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from darts_core.errors import DartsError
-from darts_core.runlog import RunFolder, plain, read_json, write_json, write_text
+from darts_core.errors import DartsError, TuneError
+from darts_core.runlog import RunFolder, plain, read_mapping, write_json, write_text
 from darts_core.study.records import StudyResult
 
 __all__ = ["log_hparams", "main", "to_csv", "write_tables"]
@@ -74,7 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     kind.add_argument("--csv", action="store_true", help="one row a trial")
     args = parser.parse_args(argv)
     try:
-        result = read_json(args.folder / "result.json")
+        result = read_mapping(args.folder / "result.json")
+        if "trials" not in result or "objectives" not in result:
+            raise TuneError(
+                f"{args.folder / 'result.json'} is the result of no study; give a study's folder, such as "
+                "runs/JOB/V001/tune."
+            )
     except DartsError as error:
         print(f"darts-core: {error}", file=sys.stderr)
         return 2

@@ -7,6 +7,7 @@ import torch
 from darts_core.data import RawData, make_bundle
 from darts_core.errors import ConfigError
 from darts_core.search import GuardContext, SearchConfig, search
+from darts_core.search import guards as guards_module
 from darts_core.search.guards import (
     AlphaEigenvalue,
     GradientSimilarity,
@@ -195,6 +196,25 @@ def test_gradient_similarity_is_the_mean_cosine_and_fires_after_its_patience():
     assert [strict.record(v, e) is not None for e, v in enumerate([0.4, 0.6, 0.4, 0.3])] == [
         False, False, False, True,
     ]  # fmt: skip
+
+
+def test_operations_that_an_edge_may_not_choose_do_not_count(monkeypatch):
+    """In S1 these are most of them, and each counted as 0."""
+    seen, compare = [], guards_module.cosine_of_groups
+
+    def noted(*arguments):
+        seen.append(compare(*arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(guards_module, "cosine_of_groups", noted)
+    torch.manual_seed(0)
+    net = Supernet(get_space("s1"), channels=2, layers=3, num_classes=3, in_channels=1)
+    guard = GradientSimilarity()
+    guard.after_epoch(context(FirstOrder(), net, bundle()))
+    (cosines,) = seen
+    known = cosines[cosines != 0]
+    assert 0 < len(known) < len(cosines)
+    assert guard.measurements()["gradient_similarity"] == pytest.approx(float(known.mean()))
 
 
 def test_guards_rest_where_alpha_is_not_searched_and_survive_a_resume():

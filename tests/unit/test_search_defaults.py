@@ -6,8 +6,11 @@ from test_guards import bundle, supernet
 
 from darts_core.augment import Augment
 from darts_core.commands.compose import compose, session
+from darts_core.errors import ConfigError
 from darts_core.search import SearchConfig, search
+from darts_core.settings import from_plain, to_plain
 from darts_core.settings.rates import LARGEST_RATE, PAPER_RATE, PAPER_STEPS, alpha_learning_rate
+from darts_core.settings.search import Space
 from darts_core.strategies import FirstOrder, SearchSettings
 from darts_core.train.config import TrainConfig
 
@@ -70,3 +73,11 @@ def test_the_command_and_python_leave_crop_and_flip_to_the_images(node):
     assert (config.crop_padding, config.flip, config.cutout) == (None, None, 0)
     made = TrainConfig()
     assert (made.crop_padding, made.flip, made.cutout) == (None, None, 0)
+
+
+def test_options_that_no_space_reads_are_refused():
+    with pytest.raises(ConfigError, match=r"space\.options=\{'width': 3\} is read by no space"):
+        Space(options={"width": 3})
+    # as it stands in the files of older searches
+    older = {"name": "darts", "ops": None, "description": "", "options": {}}
+    assert to_plain(from_plain(Space, older)) == older

@@ -10,7 +10,7 @@ from strategy_cases import batch, ready, supernet
 
 from darts_core.errors import ConfigError, NonFiniteLossError
 from darts_core.search import SearchConfig, search
-from darts_core.spaces import get_space
+from darts_core.spaces import ChoiceSpace, get_space
 from darts_core.strategies import (
     AuxiliarySkip,
     CellAlignment,
@@ -182,6 +182,16 @@ def test_channels_that_a_stage_cannot_divide_are_refused_before_the_search():
         ready(Progressive([{}, {"channel_fraction": 3}]), supernet())
 
 
+def test_operations_of_the_first_stage_are_refused_where_they_would_be_dropped():
+    """They were taken in silence, and all operations were searched."""
+    with pytest.raises(
+        ConfigError, match=r"keeps operations=3 of 5, .* Leave operations out of the"
+    ):
+        ready(Progressive([{"operations": 3}, {"operations": 2}]), supernet())
+    # P-DARTS's own words: 8, 5, 3 operations
+    ready(Progressive([{"operations": 5}, {"operations": 3}]), supernet())
+
+
 def test_every_stage_has_a_learning_rate_schedule_of_its_own():
     stages = Progressive([{}, {"operations": 2}])
     assert [stages.schedule_position(epoch, 4) for epoch in range(4)] == [0.0, 0.5, 0.0, 0.5]
@@ -279,6 +289,32 @@ def test_a_mutation_changes_one_thing_and_stays_in_the_space(name):
                     assert space.allowed(kind)[row, space.ops.index(op)]
             assert different == 1
         parent = child
+
+
+def test_nothing_is_changed_where_every_choice_has_one_option():
+    space = ChoiceSpace.of("one", {"width": [4], "depth": [1]})
+    only = space.random(np.random.default_rng(0))
+    assert mutate(space, only, np.random.default_rng(0)) == only
+
+
+@pytest.mark.parametrize(("epochs", "trained"), [(5, [2, 2]), (4, [2, 2]), (1, [1])])
+def test_as_many_candidates_are_trained_as_asked_for_each_as_long(tmp_path, epochs, trained):
+    """Of five epochs a third candidate took the last one."""
+
+    def go():
+        torch.manual_seed(0)
+        net = Supernet(get_space("nasbench201"), channels=2, layers=1, num_classes=3)
+        strategy, config = RandomSearch(2), SearchConfig(epochs=epochs, batch_size=8)
+        return strategy, search(net, strategy, tiny_bundle(), config, checkpoint=tmp_path / "c.pt")
+
+    strategy, found = go()
+    assert len(strategy.history) == len(trained)
+    assert len(found.history) == sum(trained)
+    assert found.stopped is None
+    assert found.architecture == max(strategy.history, key=lambda pair: pair[0])[1]
+    again, resumed = go()
+    assert again.history == strategy.history
+    assert len(resumed.history) == len(found.history)
 
 
 def test_evolution_climbs_a_table_further_than_random_search_of_the_same_length():

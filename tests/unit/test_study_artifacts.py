@@ -106,6 +106,22 @@ def test_an_unknown_kind_of_url_is_a_sentence(tmp_path):
     assert artifacts_of(None, "s") is None
 
 
+def test_jobs_whose_studies_are_journals_do_not_meet_in_one_place(tmp_path):
+    """Their studies have one name, so that the second job's files stood for the first one's."""
+
+    def ledger(job):
+        folder, kept = tmp_path / job / "V001" / "tune", str(tmp_path / "kept")
+        return Ledger(StudySpec.make(SPACE, Budget(trials=1), folder=folder, artifacts=kept))
+
+    for job in ("a", "b"):
+        write(tmp_path / job / "0000", checkpoint=f"of {job}")
+        ledger(job)._artifacts.keep(0, tmp_path / job / "0000")
+    for job in ("a", "b"):
+        # another worker of the study
+        ledger(job)._artifacts.fetch(0, tmp_path / "back" / job)
+        assert (tmp_path / "back" / job / "checkpoint").read_text() == f"of {job}"
+
+
 def counting(trial):
     """Counts epochs in a checkpoint; on the first host it dies after two."""
     path = trial.folder / "checkpoint"

@@ -81,6 +81,12 @@ def test_grid_values():
         ({"x": 3}, "write"),
         ({"x": {"low": 1, "high": 9, "log": True, "step": 2}}, "cannot have a step"),
         ({"x": {"low": 1, "high": 9, "step": 0}}, "step above 0"),
+        ({"x": {"low": 0.5, "high": 9, "integer": True}}, r"whole numbers .* has low: 0\.5"),
+        ({"x": {"low": 1, "high": 8.5, "integer": True}}, r"whole numbers .* has high: 8\.5"),
+        (
+            {"x": {"low": 1, "high": 9, "step": 0.5, "integer": True}},
+            r"whole numbers .* has step: 0\.5",
+        ),
         ({"x": {"low": 1, "high": 9, "when": {"z": 1}}}, "Unknown dimension 'z'"),
         ({"x": [1], "y": {"low": 1, "high": 9, "when": {"x": 2}}}, "never happens"),
         (
@@ -92,6 +98,11 @@ def test_grid_values():
 def test_malformed_spaces_are_sentences(space, words):
     with pytest.raises(TuneError, match=words):
         parse_space(space)
+
+
+def test_whole_numbers_may_be_written_with_a_point():
+    space = parse_space({"x": {"low": 1.0, "high": 9.0, "step": 2.0, "integer": True}})
+    assert {p["x"] for p in draw(space)} == {1, 3, 5, 7, 9}
 
 
 def test_enqueued_settings_are_checked():

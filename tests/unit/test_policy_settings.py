@@ -1,0 +1,95 @@
+"""What a policy search does with the settings of a study over the recipe, and whom it tells."""
+
+from __future__ import annotations
+
+import csv
+import re
+from types import SimpleNamespace
+
+import pytest
+
+from darts_core.errors import ConfigError
+from darts_core.runlog import RunFolder
+from darts_core.settings import TrainConfig, from_plain
+from darts_core.stages import policy as module
+from darts_core.stages.policy import search_augmentation
+from darts_core.stages.schema import TuneStage
+from darts_core.study.budget import Spent
+
+
+def stage(tune=None, **more):
+    node = {"policy": "gradient", "epochs": 1, **(tune or {})}
+    return from_plain(TuneStage, {"device": "cpu", "tune": node, **more})
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"enqueue": [{"learning_rate": 0.1}]}, "tune.enqueue"),
+        ({"warm_start": "runs/a/V001/tune"}, "tune.warm_start"),
+        ({"workers": 2}, "tune.workers"),
+        ({"sampler": "random"}, "tune.sampler"),
+        ({"workers": 2, "sampler": "random"}, "tune.workers, tune.sampler"),
+    ],
+)
+def test_what_a_study_over_the_recipe_reads_alone_is_refused(tmp_path, given, name):
+    folder = tmp_path / "policy"
+    with pytest.raises(ConfigError, match=rf"does not read {re.escape(name)}: that is for"):
+        search_augmentation(stage(given), folder)
+    assert not folder.exists()
+
+
+def test_callbacks_are_refused(tmp_path):
+    nodes = {"early_stopping": {"_target_": "darts_core.callbacks.EarlyStopping"}}
+    with pytest.raises(ConfigError, match="does not read callbacks=early_stopping"):
+        search_augmentation(stage(callbacks=nodes), tmp_path / "policy")
+
+
+def test_density_takes_workers_and_a_sampler():
+    density = {"policy": "density", "epochs": None, "workers": 2, "sampler": "random"}
+    module._refuse_unread(stage(density), "density")
+    enqueued = stage({**density, "enqueue": [{"learning_rate": 0.1}]})
+    with pytest.raises(ConfigError, match=r"tune\.policy=density .* does not read tune\.enqueue"):
+        module._refuse_unread(enqueued, "density")
+
+
+def test_what_an_experiment_sets_is_named_and_passed_over(caplog):
+    """`experiment=demo` has a space and a pruner of its own, and the data to search on."""
+    space = {"learning_rate": {"low": 0.1, "high": 0.2}}
+    module._refuse_unread(stage({"space": space, "pruner": "none"}), "gradient")
+    assert "does not read tune.space, tune.pruner" in caplog.text
+
+
+def test_a_search_that_an_older_program_began_is_not_refused(tmp_path):
+    config, folder = stage({"workers": 2}), tmp_path / "policy"
+    RunFolder.create(folder, config.described(), tensorboard=False).finish(method="gradient")
+    assert search_augmentation(config, folder)["method"] == "gradient"
+
+
+def test_loggers_are_told_each_epoch(tmp_path, monkeypatch):
+    bundle = SimpleNamespace(
+        kind="image",
+        unit=255,
+        image_shape=(3, 8, 8),
+        task=SimpleNamespace(name="classification"),
+        without_test=lambda: bundle,
+    )
+    found = SimpleNamespace(
+        spent=Spent(0, 2, 1.0),
+        path=tmp_path / "policy" / "policy.yaml",
+        history=[{"epoch": n + 1, "loss": loss, "more": {}} for n, loss in enumerate((0.5, 0.25))],
+        to_dict=lambda: {"method": "gradient"},
+    )
+    for name, stand_in in (
+        ("load_bundle", bundle),
+        ("find_network", SimpleNamespace(make=lambda: None)),
+        ("recipe", TrainConfig(epochs=2)),
+        ("bilevel_objective", None),
+        ("search_policy", found),
+    ):
+        monkeypatch.setattr(module, name, lambda *_, _made=stand_in, **__: _made)
+    logger = {"csv": {"_target_": "darts_core.loggers.Csv"}}
+    search_augmentation(stage(logger=logger), tmp_path / "policy")
+    with (tmp_path / "policy" / "metrics.csv").open(newline="") as stream:
+        rows = [(row["epoch"], row["loss"]) for row in csv.DictReader(stream)]
+    assert rows == [("0", "0.5"), ("1", "0.25")]

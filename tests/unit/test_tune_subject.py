@@ -1,0 +1,68 @@
+"""A study in a database is of one network and its data: a command that tunes others does not join it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from darts_core.errors import TuneError
+from darts_core.settings import from_plain
+from darts_core.stages import tune as module
+from darts_core.stages.inputs import Network
+from darts_core.stages.schema import TuneStage
+from darts_core.study.budget import Budget
+from darts_core.study.ledger import Ledger
+from darts_core.study.spec import StudySpec
+
+SPACE = {"x": {"low": 0.0, "high": 1.0}}
+
+
+def joined(tmp_path, job, subject):
+    spec = StudySpec.make(
+        SPACE, Budget(trials=3), folder=tmp_path / job, storage=f"sqlite:///{tmp_path}/one.db",
+        study_name="recipe", subject=subject,
+    )  # fmt: skip
+    return Ledger(spec)
+
+
+def test_a_command_that_tunes_something_else_does_not_join(tmp_path):
+    pytest.importorskip("sqlalchemy")
+    joined(tmp_path, "a", "resnet8 on digits (1)")
+    joined(tmp_path, "b", "resnet8 on digits (1)")
+    with pytest.raises(
+        TuneError, match=r"'recipe' in .* tunes resnet8 on digits \(1\), this .*\(2\)"
+    ):
+        joined(tmp_path, "c", "resnet8 on digits (2)")
+    # one that does not say of what it is
+    joined(tmp_path, "d", None)
+
+
+def test_a_study_of_an_older_program_is_joined(tmp_path):
+    pytest.importorskip("sqlalchemy")
+    joined(tmp_path, "a", None)
+    joined(tmp_path, "b", "resnet8 on digits (1)")
+    joined(tmp_path, "c", "resnet8 on digits (2)")
+
+
+def subject(monkeypatch, *, saved=None, storage="sqlite:///one.db", **changes):
+    baseline = {"name": "resnet8", "width": 8}
+    meta = {"baseline": baseline, "mean": [0.1], "std": [0.2], "data": "digits", **changes}
+    monkeypatch.setattr(module, "find_network", lambda *_: Network(None, meta, saved=saved))
+    config = from_plain(TuneStage, {"tune": {"options": {"storage": storage}}})
+    return module._subject(config, Path("V001/tune"), SimpleNamespace(name="digits"))
+
+
+def test_what_is_tuned_is_told_by_the_network_and_its_data(monkeypatch):
+    one = subject(monkeypatch)
+    assert one.startswith("resnet8 on digits (")
+    # hosts may round the data's statistics otherwise
+    assert subject(monkeypatch, mean=[0.1000001]) == one
+    assert subject(monkeypatch, baseline={"name": "resnet8", "width": 16}) != one
+    assert subject(monkeypatch, class_names=["a", "b"]) != one
+    # where a saved network lies says nothing of it
+    here, there = (subject(monkeypatch, saved=Path(name) / "model.pt") for name in ("a", "b"))
+    assert here == there
+    # a journal lies in the command's own folder
+    assert subject(monkeypatch, storage=None) is None

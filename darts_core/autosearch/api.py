@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.autosearch.curves import trial_curves
-from darts_core.errors import ConfigError
+from darts_core.errors import ConfigError, JobError
 from darts_core.report.notebook import notebook_html
 from darts_core.report.watching import watching
 from darts_core.runlog import read_json, write_yaml
@@ -100,7 +101,7 @@ def run(
 
     Raises:
         ConfigError: `train` or a config cannot be used.
-        JobError: no trial gave a usable result.
+        JobError: no trial gave a usable result, or the search was stopped from outside.
     """
     from darts_core.autosearch.engine import run_version
     from darts_core.autosearch.request import Request, create
@@ -131,6 +132,11 @@ def run(
         version, _ = create(store, name, request, needs_train=False)
     with watching(version, shown=progress):
         run_version(store, version)
+    if version.state() == "stopped":
+        raise JobError(
+            f"{version.label} was stopped before its end; its finished trials are kept. Go on with "
+            f"darts-core jobs --root {shlex.quote(str(store.root))} resume {version.label}."
+        )
     result = read_json(version.path / "autosearch" / "result.json")
     best = result["best"]
     return SearchResult(

@@ -17,9 +17,10 @@ from typing import Any
 
 from darts_core.autosearch.contract import Trial
 
-__all__ = ["CLOSING", "SCRIPT_VARIABLE", "close", "watch"]
+__all__ = ["ARCHITECTURE", "CLOSING", "SCRIPT_VARIABLE", "close", "watch"]
 
 SCRIPT_VARIABLE = "DARTS_SCRIPT"  # set in a script of the zero-code mode
+ARCHITECTURE = "architecture.json"  # what the supernet of a trial found
 CLOSING = "closing"  # a file in the trial's folder: the script has something to write at its end
 
 
@@ -28,7 +29,7 @@ def close(trial: Trial) -> None:
     if trial.folder is not None and trial.searchables:
         searched = trial.searchables[-1]
         found = {"value": searched.derive(), **searched.steps.state()}
-        (trial.folder / "architecture.json").write_text(json.dumps(found), encoding="utf-8")
+        (trial.folder / ARCHITECTURE).write_text(json.dumps(found), encoding="utf-8")
     if not trial.networks:
         return
     try:

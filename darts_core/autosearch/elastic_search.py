@@ -28,6 +28,8 @@ class ElasticSearch(SingleTrials):
     a budget; each is judged by the script itself, in a trial that does not train it, or a little.
     """
 
+    from_own_network = True
+
     def run(self) -> Row | None:
         """Run the step; returns the best trial's row (a sub-network's, or the starting point's).
 

@@ -16,7 +16,7 @@ from darts_core.autosearch.spec import SearchPlan
 from darts_core.autosearch.trials import UserCode, Workshop
 from darts_core.errors import JobError
 from darts_core.report.tables import neutral, span
-from darts_core.store.code import copy_code
+from darts_core.store.code import copy_code, links_note
 from darts_core.store.keeper import start_keeper
 from darts_core.study.metric_names import less_is_better
 
@@ -100,7 +100,7 @@ def plan_notes(plan: SearchPlan, devices: Sequence[str]) -> list[str]:
 def dry_run(plan: SearchPlan, request: Mapping[str, Any], *, limit_seconds: float = 600.0) -> str:
     """Run the user's `train()` with the user's own configuration to its first report; returns the forecast.
 
-    Nothing is kept.
+    Nothing is kept. `root` in the request is the folder of all jobs, which is no code.
 
     Raises:
         JobError: it fails, or reports nothing.
@@ -111,35 +111,44 @@ def dry_run(plan: SearchPlan, request: Mapping[str, Any], *, limit_seconds: floa
     entry = request.get("entry") or "train"
     boot_file = boot_file_of(plan.steps[0].command, request.get("boot_file") or "")
     check_boot_file(source, boot_file, needs=None if plan.steps[0].metrics else entry)
-    python, data = request.get("python"), _data(request)
-    spec = plan.steps[0]
+    data, root = _data(request), request.get("root")
+    spec, skip = plan.steps[0], Path(root).resolve() if root else None
     configuration: dict[str, Any] = {}
     for step in plan.steps:
         configuration.update(step.baseline_configuration())
     folder = Path(tempfile.mkdtemp(prefix="darts-dry-run-"))
     # for the trial of a dry run that is killed, as an impatient Ctrl-C does
-    keeper = start_keeper(folder.name)
+    keeper, said = start_keeper(folder.name), ""
     try:
-        copy_code(source, folder / "code")
+        copy_code(source, folder / "code", skip=skip)
+        note = links_note(source, skip=skip)
+        said = f" Note: {neutral(note, 500)}." if note else ""
         own = with_data(request.get("arguments") or {}, data)
         code = UserCode(
             folder / "code",
             folder / "code" / boot_file,
             tuple(f"--{name}={value}" for name, value in own.items()),
             entry=entry,
-            # no resolve(): a virtual environment's python is a link that must stay one
-            python=str(Path(python).expanduser().absolute()) if python else None,
+            python=_python(request),
         )
         workshop = Workshop(
             folder, code, devices=request.get("devices") or ["cpu"], mark=folder.name
         )
-        return _measure(
-            plan, replace(spec, max_iterations=None), workshop, configuration, limit_seconds
-        )
+        spec = replace(spec, max_iterations=None)
+        return _measure(plan, spec, workshop, configuration, limit_seconds) + said
+    except JobError as error:
+        raise JobError(f"{error}{said}") from error.__cause__
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         keeper.kill()
         keeper.wait()
+
+
+def _python(request: Mapping[str, Any]) -> str | None:
+    """The interpreter, named absolutely."""
+    python = request.get("python")
+    # no resolve(): a virtual environment's python is a link that must stay one
+    return str(Path(python).expanduser().absolute()) if python else None
 
 
 def _data(request: Mapping[str, Any]) -> str | None:

@@ -166,12 +166,14 @@ def confirm(plan: SearchPlan, workshop: Workshop, best: Row, baseline: Row | Non
         StopWanted: a stop was asked for.
     """
     spec = replace(plan.last, scheduler="FIFOScheduler", save_model_count=None)
+    # the winner may be a trial of any step, whose files may name seeds of their own
+    used = max(step.seed for step in plan.steps)
     sides = [("baseline", baseline)] if baseline is not None else []
     if baseline is None or best["trial_id"] != baseline["trial_id"]:
         sides.append(("best", best))
     for offset in range(1, spec.confirm_seeds + 1):
         for number, (side, row) in enumerate(sides):
-            seed = spec.seed + offset
+            seed = used + offset
             step = f"confirm-{side}"
             done = [
                 r

@@ -58,6 +58,16 @@ def _joint(steps: Sequence[SearchSpec]) -> SearchSpec:
     return replace(last, name="joint", dimensions=dimensions, baseline=baseline)
 
 
+def _of_one_script(steps: Sequence[SearchSpec]) -> list[SearchSpec]:
+    """The steps with what their script prints and leaves, which a file that does not say it means too."""
+    metrics = next((step.metrics for step in steps if step.metrics), ())
+    model = next((step.model_file for step in steps if step.model_file), "")
+    return [
+        replace(step, metrics=step.metrics or metrics, model_file=step.model_file or model)
+        for step in steps
+    ]
+
+
 def _refuse_supernets(steps: Sequence[SearchSpec], mode: str) -> None:
     """A supernet proposes one architecture, once: there is nothing to nest or to join."""
     for step in steps:
@@ -102,6 +112,7 @@ def build_plan(
             steps = [space, *steps]
     if not steps:
         raise ConfigError("A job needs a configuration; name a YAML file with --config.")
+    steps = _of_one_script(steps)
     commands = {s.command for s in steps if s.command}
     if len(commands) > 1:
         raise ConfigError(

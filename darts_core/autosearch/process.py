@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from darts_core.autosearch.closing import ARCHITECTURE, CLOSING
 from darts_core.autosearch.contract import TRIAL_VARIABLE
 from darts_core.autosearch.interpreter import package_path
 from darts_core.autosearch.reports import ReportReader
@@ -114,14 +115,17 @@ class TrialProcess:
         return environment
 
     def start(self) -> None:
-        """Write `trial.json`, set earlier attempts' reports aside, start the process."""
+        """Write `trial.json`, set earlier attempts' reports aside, start the process.
+
+        What an earlier attempt found goes: this one may fail before it finds anything.
+        """
         for name in ("output", "checkpoint"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         old = self.folder / "reports.jsonl"
         if old.exists():
             attempts = len(list(self.folder.glob("reports.*.jsonl"))) + 1
             old.rename(self.folder / f"reports.{attempts}.jsonl")
-        for name in ("stop", "stopped.json", "decided"):
+        for name in ("stop", "stopped.json", "decided", ARCHITECTURE, CLOSING):
             (self.folder / name).unlink(missing_ok=True)
         write_json(self.folder / "trial.json", self.record)
         with (self.folder / "log.txt").open("ab") as log:

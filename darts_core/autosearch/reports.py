@@ -16,7 +16,7 @@ from darts_core.autosearch.contract import (
 )
 from darts_core.study.metric_names import names_of
 
-__all__ = ["Metrics", "ReportReader", "Reports", "iterations_of", "objective_value"]
+__all__ = ["Metrics", "ReportReader", "Reports", "iterations_of", "objective_value", "reports_of"]
 
 MAX_FILE_BYTES = 64 * 2**20
 Metrics = dict[str, float | int | None]
@@ -129,20 +129,32 @@ class ReportReader:
         return found
 
 
-def iterations_of(folder: Path) -> list[tuple[int, Metrics]]:
-    """The iterations of a trial, of all its attempts: those before the one where the next attempt went on.
+def reports_of(folder: Path) -> Reports:
+    """What a trial has reported in all its attempts: the iterations before the one where the next went on.
 
-    An attempt that began again from the first iteration replaces what earlier ones reported.
+    An attempt that began again from the first iteration replaces what earlier ones reported; one that
+    reported no iteration had none left to do, and leaves the final result as it was.
     """
     earlier = sorted(folder.glob("reports.*.jsonl"), key=lambda path: (len(path.name), path.name))
-    kept: list[tuple[int, Metrics]] = []
+    kept = Reports()
     for path in [*earlier, folder / "reports.jsonl"]:
-        reader, found = ReportReader(path), []
-        while some := reader.new_iterations():
-            found += some
-        if found:
-            kept = [item for item in kept if item[0] < found[0][0]] + found
+        reader = ReportReader(path)
+        while reader.new_iterations():
+            pass
+        found = reader.reports
+        kept.ignored += found.ignored
+        if found.iterations:
+            begun = found.iterations[0][0]
+            kept.iterations = [item for item in kept.iterations if item[0] < begun]
+            kept.iterations += found.iterations
+            kept.final = {}
+        kept.final = {**kept.final, **found.final}
     return kept
+
+
+def iterations_of(folder: Path) -> list[tuple[int, Metrics]]:
+    """The iterations of a trial, of all its attempts (see `reports_of`)."""
+    return reports_of(folder).iterations
 
 
 def objective_value(name: str, reports: Reports, seconds: float) -> float | int | None:

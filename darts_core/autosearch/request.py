@@ -15,7 +15,7 @@ from typing import Any
 from darts_core.autosearch.boot_file import check_boot_file, mentions
 from darts_core.autosearch.interpreter import check_interpreter
 from darts_core.errors import ConfigError, JobError
-from darts_core.store.code import copy_code, numbered
+from darts_core.store.code import copy_code, links_note, numbered
 from darts_core.store.jobs import Store
 from darts_core.store.locks import device_lock_path
 from darts_core.store.procs import identity
@@ -31,6 +31,7 @@ __all__ = [
     "made_by_older",
     "new_version",
     "request_of",
+    "with_whole_paths",
 ]
 
 MODULE, COMMAND = "darts_core.autosearch", "autosearch"
@@ -79,6 +80,18 @@ class Request:
             old = getattr(self, name)
             merged[name] = {**old, **value} if isinstance(old, dict) else value
         return replace(self, **merged)
+
+
+def with_whole_paths(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Parts of a request whose paths hold in any folder."""
+    kept = dict(values)
+    for name in ("data", "output", "python"):
+        if kept.get(name) is not None:
+            # no resolve(): a virtual environment's python is a link that must stay one
+            kept[name] = str(Path(kept[name]).expanduser().absolute())
+    if kept.get("code"):
+        kept["code"] = str(Path(kept["code"]).expanduser().resolve())
+    return kept
 
 
 def engine(*arguments: str, content: Any = None) -> str:
@@ -138,14 +151,9 @@ def create(
     store.job_record(job)
     store.require_kind(job, SCRIPT, "--name ")
     answer = _check(store, request, needs_train=needs_train)
-    kept: dict[str, Any] = request.to_dict()
-    for name in ("data", "output", "python"):
-        if kept[name] is not None:
-            # no resolve(): a virtual environment's python is a link that must stay one
-            kept[name] = str(Path(kept[name]).expanduser().absolute())
+    kept = with_whole_paths(request.to_dict())
     kept["rules"] = RULES
     kept["boot_file"] = answer["boot_file"]
-    kept["code"] = str(Path(request.code).expanduser().resolve())
     record = new_record(SCRIPT, parent=parent, commands={COMMAND: _command(kept)})
     with store.new_version(job, record) as folder:
         kept["code_hash"] = copy_code(request.code, folder / "code", skip=store.root)
@@ -154,6 +162,8 @@ def create(
         for index, path in enumerate(request.config_paths):
             kept["config_files"].append(numbered(index + 1, Path(path)))
             shutil.copyfile(Path(path).expanduser(), folder / "config" / kept["config_files"][-1])
+    note = links_note(request.code, skip=store.root)
+    answer["notes"] += [note] if note else []
     return store.version(job, record["name"]), answer
 
 
@@ -193,8 +203,10 @@ def request_of(version: Version) -> Request:
         )
     paths = [str(version.path / "config" / name) for name in content.get("config_files") or []]
     request = Request.from_dict({**content, "config_paths": paths})
-    if not Path(request.code).is_dir():
-        # the user's folder is gone; the version's copy is as good
+    kept = Store(version.path.parent.parent).keeps(request.code)
+    if kept or not Path(request.code).is_dir():
+        # the user's folder is gone, or it was a copy of ours, which goes with what it is part of; the
+        # version's own copy is as good
         request = replace(request, code=str(version.path / "code"))
     return request
 

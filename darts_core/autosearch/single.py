@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from darts_core.autosearch.closing import ARCHITECTURE
 from darts_core.autosearch.costs import seconds_of
 from darts_core.autosearch.driver import warn
+from darts_core.autosearch.networks import WEIGHTS
 from darts_core.autosearch.spec import SearchSpec
 from darts_core.autosearch.step import Step
 from darts_core.autosearch.trials import Row
 from darts_core.errors import JobError, ResumeError
 from darts_core.runlog import read_json
+from darts_core.study.results import trials_folder
 
 __all__ = ["SingleTrials"]
 
 
 class SingleTrials(Step):
-    """A step whose trials run one by one; those of an earlier start of the version are taken as they are."""
+    """A step whose trials run one by one; those of an earlier start of the version are taken as they are.
+
+    One that failed and left nothing is run again where the step cannot go on without what it leaves.
+    """
+
+    # whether the step begins with the network of the user's own trial
+    from_own_network = False
 
     def begin(self) -> tuple[Row, list[Row]]:
         """The user's own configuration, and the rows so far: with its trial, where it is to be run here."""
@@ -32,23 +43,41 @@ class SingleTrials(Step):
         self, spec: SearchSpec, number: int, configuration: Row, phase: str, **extra: object
     ) -> Row:
         """The row of an earlier start of this version, or a fresh run."""
+        left, account = self._left(spec, number, phase), self.workshop.account
         for row in self.workshop.known_rows(self.step, phase):
-            if row["number"] == number and row.get("done") and row["state"] != "cancelled":
-                self.workshop.account.spent_seconds += seconds_of(row)
+            if row["number"] != number or not row.get("done") or row["state"] == "cancelled":
+                continue
+            if row["state"] != "failed" or left is None or left.is_file():
+                account.spent_seconds += seconds_of(row)
                 return row
-        return self.workshop.run_one(
+        if left is not None:
+            # of an attempt that was cut off
+            left.unlink(missing_ok=True)
+        before = account.spent_seconds
+        row = self.workshop.run_one(
             spec, number, configuration, step=self.step, phase=phase, **extra
         )
+        # the attempts of earlier starts too
+        account.spent_seconds = before + seconds_of(row)
+        return row
+
+    def _left(self, spec: SearchSpec, number: int, phase: str) -> Path | None:
+        """The file that a trial has to leave for the step to go on; None for any other trial."""
+        if phase != "supernet" and not (self.from_own_network and number == 0):
+            return None
+        name = self.workshop.trial_id(self.step, phase, number, spec.seed)
+        found = ARCHITECTURE if phase == "supernet" else WEIGHTS
+        return trials_folder(self.workshop.version) / name / found
 
     def left_by(self, row: Row, otherwise: str) -> Row:
-        """What a trial's network named at its end (`architecture.json`).
+        """What a trial's network named at its end.
 
         Raises:
             JobError: it named nothing; the sentence ends with `otherwise`.
         """
-        folder = self.workshop.version / "autosearch" / "trials" / row["trial_id"]
+        folder = trials_folder(self.workshop.version) / row["trial_id"]
         try:
-            found = read_json(folder / "architecture.json")
+            found = read_json(folder / ARCHITECTURE)
             return {**found, "value": found["value"]}
         except (ResumeError, KeyError, TypeError):
             raise JobError(

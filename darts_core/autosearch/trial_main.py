@@ -67,10 +67,19 @@ def _call_user_code(trial: Trial) -> None:
             f"The boot file {boot.name} has no function {entry}(); define it, without arguments, or give "
             "general.metrics with regular expressions to run the file as a script."
         )
-    train()
+    _called(train)
     evaluate = getattr(module, record.get("evaluate", "eval"), None)
     if callable(evaluate) and _needs_nothing(evaluate):
-        evaluate()
+        _called(evaluate)
+
+
+def _called(function: Callable[[], Any]) -> None:
+    """Call a function of the user's; one that ends by `sys.exit(0)`, as a script does, has ended well."""
+    try:
+        function()
+    except SystemExit as ended:
+        if ended.code not in (None, 0):
+            raise
 
 
 def _needs_nothing(function: Callable[..., Any]) -> bool:

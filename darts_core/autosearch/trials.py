@@ -19,7 +19,13 @@ from darts_core.autosearch.boot_file import seed_option
 from darts_core.autosearch.command_line import BUILT_IN, command_line, parse_command
 from darts_core.autosearch.costs import Account, attempt, earlier, set_aside
 from darts_core.autosearch.process import BY_COMMAND, Outcome, TrialProcess
-from darts_core.autosearch.reports import Metrics, iterations_of, objective_value
+from darts_core.autosearch.reports import (
+    Metrics,
+    Reports,
+    iterations_of,
+    objective_value,
+    reports_of,
+)
 from darts_core.autosearch.spec import SearchSpec
 from darts_core.errors import ResumeError
 from darts_core.runlog import plain, read_json, write_json
@@ -67,7 +73,7 @@ def gpu_name(device: str) -> str | None:
 
 
 def clear_of_other_settings(folder: Path, configuration: Row) -> None:
-    """Remove output and checkpoint from a trial's folder where they are those of another configuration.
+    """Remove output, checkpoint and reports from a trial's folder where they are another configuration's.
 
     A resumed search that finds a better trial confirms it in the folder of the winner before it, whose
     checkpoint is nothing to go on from.
@@ -87,6 +93,8 @@ def clear_of_other_settings(folder: Path, configuration: Row) -> None:
             path.unlink()
         elif path.is_dir():
             shutil.rmtree(path)
+    for path in folder.glob("reports*.jsonl"):
+        path.unlink()
 
 
 class StopWanted(Exception):
@@ -275,9 +283,11 @@ class Workshop:
 
     def _row(self, spec: SearchSpec, process: TrialProcess, outcome: Outcome) -> dict[str, Any]:
         reports, record = process.reader.reports, process.record
-        values = {}
-        for name in (*[o.metric for o in spec.objectives], *self.metrics):
-            values[name] = objective_value(name, reports, outcome.seconds)
+        values = self._values(spec, reports, outcome)
+        if outcome.state == "done" and None in [values[o.metric] for o in spec.objectives]:
+            # one that goes on from a checkpoint of the last iteration has nothing new to report
+            reports = reports_of(process.folder)
+            values = self._values(spec, reports, outcome)
         state, reason = outcome.state, outcome.reason
         missing = [o.metric for o in spec.objectives if values[o.metric] is None]
         # a supernet is judged by what it finds, so it may end before its report()
@@ -319,6 +329,13 @@ class Workshop:
             "ended": time.time(),
         }
 
+    def _values(
+        self, spec: SearchSpec, reports: Reports, outcome: Outcome
+    ) -> dict[str, float | int | None]:
+        """The objectives of this step and of the others."""
+        names = (*[o.metric for o in spec.objectives], *self.metrics)
+        return {name: objective_value(name, reports, outcome.seconds) for name in names}
+
     def _model_path(self, folder: Path, reported: Any) -> Any:
         """The model that a trial reported; beside its output, where the folder is about to move."""
         found = model_file(folder, reported) if self.moves else None
@@ -327,7 +344,9 @@ class Workshop:
     def run_one(
         self, spec: SearchSpec, number: int, configuration: dict[str, Any], **options: Any
     ) -> Row:
-        """Run one trial to its end, alone; returns its row. A sitting that was killed is begun again.
+        """Run one trial to its end, alone; returns its row.
+
+        A sitting that was killed is begun again; one that failed, as often as the limits allow.
 
         Raises:
             StopWanted: a stop was asked for.
@@ -338,22 +357,33 @@ class Workshop:
                 self.account.spent_seconds += float(row["time_total_s"])
             self.keep(row)
             return row
-        for _ in range(_RESTARTS + 1):
-            process = self.start(spec, number, configuration, **options)
-            with self.ending(spec, process):
-                while process.outcome is None:
-                    self.look()
-                    process.poll()
-                    if (process.folder / "stop").exists():
-                        process.ask_to_stop("stopped", BY_COMMAND)
-                    time.sleep(0.02)
-            row = self.collect(spec, process)
-            if row["state"] != "killed":
-                break
-            row["state"] = "failed"
+        restarts, retries = _RESTARTS, spec.limits.retries
+        while True:
+            row = self._sitting(spec, number, configuration, options)
+            killed = row["state"] == "killed"
+            if killed:
+                row["state"] = "failed"
             self.keep(row)
-        self.keep(row)
-        return row
+            if killed and restarts:
+                restarts -= 1
+            elif row["state"] == "failed" and not killed and retries:
+                retries -= 1
+                self.log(f"trial {row['trial_id']} is tried again ({retries} tries left)")
+            else:
+                return row
+
+    def _sitting(
+        self, spec: SearchSpec, number: int, configuration: dict[str, Any], options: dict[str, Any]
+    ) -> Row:
+        process = self.start(spec, number, configuration, **options)
+        with self.ending(spec, process):
+            while process.outcome is None:
+                self.look()
+                process.poll()
+                if (process.folder / "stop").exists():
+                    process.ask_to_stop("stopped", BY_COMMAND)
+                time.sleep(0.02)
+        return self.collect(spec, process)
 
     def look(self) -> None:
         """Called now and then by who waits for trials.

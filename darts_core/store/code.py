@@ -12,7 +12,7 @@ from pathlib import Path
 from darts_core.errors import JobError
 from darts_core.store.record import read_job
 
-__all__ = ["copy_code", "copy_model", "inside", "model_file", "numbered"]
+__all__ = ["copy_code", "copy_model", "inside", "links_note", "model_file", "numbered"]
 
 MAX_FILES = 5_000
 MAX_BYTES = 200 * 2**20
@@ -31,30 +31,53 @@ def inside(path: str | Path, folder: str | Path) -> Path | None:
     return real if real != root and real.is_relative_to(root) else None
 
 
-def _files(root: Path, skip: Path | None) -> Iterator[Path]:
+def _folders(root: Path, skip: Path | None) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Each folder whose files are code, with its links to folders and its files."""
     for folder, names, files in os.walk(root):
         here = Path(folder)
-        names[:] = sorted(
-            n
-            for n in names
-            if n not in _SKIPPED
-            and not (here / n).is_symlink()
-            and (skip is None or (here / n).resolve() != skip)
-            # a folder of the user's own may hold a file of that name
-            and read_job(here / n) is None
-        )
-        for name in sorted(files):
+        own = [
+            n for n in names if n not in _SKIPPED and (skip is None or (here / n).resolve() != skip)
+        ]
+        linked = sorted(n for n in own if (here / n).is_symlink())
+        # a folder of the user's own may hold a file of that name
+        names[:] = sorted(n for n in own if n not in linked and read_job(here / n) is None)
+        yield here, linked, sorted(files)
+
+
+def _leads_outside(path: Path, root: Path) -> bool:
+    return path.is_symlink() and inside(path, root) is None
+
+
+def _files(root: Path, skip: Path | None) -> Iterator[Path]:
+    for here, _, files in _folders(root, skip):
+        for name in files:
             path = here / name
-            if path.is_symlink() and inside(path, root) is None:
+            if _leads_outside(path, root):
                 continue
             if path.is_file() and not name.endswith((".pyc", ".pyo")):
                 yield path
 
 
+def links_note(source: str | Path, *, skip: Path | None = None) -> str | None:
+    """Which links `copy_code` leaves out, and what to do about it; None where there are none."""
+    root, found = Path(source).expanduser().resolve(), []
+    for here, linked, files in _folders(root, skip):
+        left = [*linked, *(n for n in files if _leads_outside(here / n, root))]
+        found += [(here / name).relative_to(root).as_posix() for name in left]
+    if not found:
+        return None
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return (
+        "links to folders, and links out of the code folder, are not copied; where the code needs them, put "
+        f"the files in their place, or name data with --data: {', '.join(found[:3])}{more}"
+    )
+
+
 def copy_code(source: str | Path, target: Path, *, skip: Path | None = None) -> str:
     """Copy a code folder and return its hash (12 hex digits over names and contents).
 
-    Caches, version control, virtual environments, job folders and links that lead outside are left out.
+    Caches, version control, virtual environments, job folders, links to folders and links that lead outside
+    are left out (see `links_note`).
 
     Args:
         source: the user's folder.

@@ -30,6 +30,7 @@ from darts_core.store.version import Version
 
 __all__ = ["Store"]
 
+SAVED = ".params"  # the folder of saved parameters in the root
 Record = dict[str, Any]
 VersionRecord = tuple[Version, Record]
 
@@ -57,6 +58,19 @@ class Store:
                 f"{path} is a link; a job's folder must lie in {self.root} itself. Use another name."
             )
         return path
+
+    def keeps(self, folder: str | Path) -> bool:
+        """Whether a folder lies in a version, or in saved parameters: it goes with these."""
+        try:
+            parts = Path(folder).resolve().relative_to(self.root).parts
+        except ValueError:
+            return False
+        if len(parts) < 3:
+            return False
+        try:
+            return parts[0] == SAVED or read_record(self.root / parts[0] / parts[1]) is not None
+        except JobError:  # a newer program's
+            return True
 
     def job_record(self, job: str) -> dict[str, Any]:
         """A job's kind, description and time of creation.

@@ -10,9 +10,9 @@ from typing import Any
 
 from darts_core.errors import JobError, ResumeError
 from darts_core.runlog import read_json, write_json
-from darts_core.store.code import numbered
-from darts_core.store.jobs import Store
-from darts_core.store.names import check_name
+from darts_core.store.code import copy_code, numbered
+from darts_core.store.jobs import SAVED, Store
+from darts_core.store.names import check_name, is_name
 from darts_core.store.sweep import sweep_job, temporary_name
 
 __all__ = ["SavedParams"]
@@ -21,10 +21,14 @@ KIND = "darts-core saved parameters"
 
 
 class SavedParams:
-    """The parameters saved below a store's root, each a folder with the values and its job files."""
+    """The parameters saved below a store's root, each a folder with the values and its job files.
+
+    Code is a path of the user's; where it lies in the store, which may delete it, a copy is saved too.
+    """
 
     def __init__(self, store: Store) -> None:
-        self.folder = store.root / ".params"
+        self.store = store
+        self.folder = store.root / SAVED
 
     def _path(self, name: str) -> Path:
         return self.folder / check_name(name, "parameter set")
@@ -36,11 +40,11 @@ class SavedParams:
         return sorted(
             e.name
             for e in self.folder.iterdir()
-            if not e.is_symlink() and (e / "params.json").is_file()
+            if is_name(e.name) and not e.is_symlink() and (e / "params.json").is_file()
         )
 
     def load(self, name: str) -> dict[str, Any]:
-        """The saved values; `config_paths` are the paths of the saved copies.
+        """The saved values; `config_paths`, and `code` where it was copied, are paths of the saved copies.
 
         Raises:
             JobError: there is none of that name.
@@ -55,7 +59,20 @@ class SavedParams:
         content["config_paths"] = [
             str(self._path(name) / n) for n in content.get("config_files", [])
         ]
+        if content.pop("code_copied", False):
+            content["code"] = str(self._path(name) / "code")
         return content
+
+    def check_free(self, name: str) -> None:
+        """Refuse a name under which nothing can be saved.
+
+        Raises:
+            JobError: it is taken, or not allowed.
+        """
+        if self._path(name).exists():
+            raise JobError(
+                f"Saved parameters {name!r} exist already; delete them first or use another name."
+            )
 
     def save(
         self,
@@ -69,13 +86,14 @@ class SavedParams:
         """Save values and copies of the job files.
 
         Raises:
-            JobError: the name is taken and `replace` is not set.
+            JobError: the name is taken and `replace` is not set, or there is no such job file.
         """
         target = self._path(name)
-        if target.exists() and not replace:
-            raise JobError(
-                f"Saved parameters {name!r} exist already; delete them first or use another name."
-            )
+        if not replace:
+            self.check_free(name)
+        missing = [str(path) for path in config_files if not Path(path).is_file()]
+        if missing:
+            raise JobError(f"There is no file {missing[0]}; name an existing job file.")
         sweep_job(self.folder)
         temporary = self.folder / temporary_name("new")
         temporary.mkdir(parents=True)
@@ -83,6 +101,10 @@ class SavedParams:
         for index, path in enumerate(config_files):
             kept.append(numbered(index + 1, Path(path)))
             shutil.copyfile(path, temporary / kept[-1])
+        code = values.get("code")
+        copied = bool(code) and self.store.keeps(str(code))
+        if copied:
+            copy_code(str(code), temporary / "code")
         write_json(
             temporary / "params.json",
             {
@@ -93,6 +115,7 @@ class SavedParams:
                 "saved": time.time(),
                 **{k: v for k, v in values.items() if k not in ("config_files", "config_paths")},
                 "config_files": kept,
+                "code_copied": copied,
             },
         )
         if target.exists():

@@ -31,14 +31,19 @@ class RemoteShares:
         self.answers = 0
 
     def __call__(
-        self, settings: Sequence[Mapping[str, Any]], values: Sequence[float], *, maximize: bool
+        self,
+        settings: Sequence[Mapping[str, Any]],
+        values: Sequence[float],
+        *,
+        maximize: bool,
+        of: str = "",
     ) -> Mapping[str, float]:
-        """The shares as far as they are known."""
+        """The shares as far as they are known; `of` names the search."""
         if len(settings) < 4:
             return {}
         asked = {"settings": plain(list(settings)), "values": list(values), "maximize": maximize}
-        # the first trials tell a search from others
-        first = json.dumps([asked["settings"][:4], asked["values"][:4], maximize])
+        # the first trials tell the searches of a version apart; another version may have begun alike
+        first = json.dumps([of, asked["settings"][:4], asked["values"][:4], maximize])
         key = blake2b(first.encode(), digest_size=12).hexdigest()
         count, shares = self._known.get(key, (0, {}))
         if len(settings) >= count * 1.1 + 1 or (not count and settings):

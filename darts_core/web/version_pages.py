@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,10 @@ def version_page(request: Request) -> Response:
 
 def _content(site: Site, version: Version) -> Content:
     """The report's content; a version that has left nothing yet says so."""
+    # a version that was deleted may have borne the same name
+    search = f"{version.label} {version.record().get('created')}"
     try:
-        return content_of(version.path, curves=trial_curves, shares=site.shares)
+        return content_of(version.path, curves=trial_curves, shares=partial(site.shares, of=search))
     except ConfigError as error:
         message = version.command().get("message") or str(error)
         section = Section("state", "State", callout(message))

@@ -52,3 +52,30 @@ def test_a_script_leaves_what_it_found(shop, how):
     else:
         assert json.loads(path.read_text()) == {"value": "found", "moved": True}
     assert "Exception" not in log_of(workshop, row)
+
+
+def test_a_train_that_ends_by_sys_exit_leaves_what_any_other_does(shop):
+    """As one that wraps a script's `sys.exit(main())` does."""
+    workshop = shop(
+        """
+        import sys
+        from darts_core import autosearch
+        from darts_core.autosearch.contract import current
+        class Network:
+            def save(self, trial): (trial.folder / "kept").touch()
+        def train():
+            current().networks.append(Network())
+            autosearch.reporter(acc=0.5)
+            sys.exit(autosearch.config["x"])
+        def eval():
+            autosearch.reporter(acc=0.75)
+        """
+    )
+    row = one(workshop, config={"x": 0})
+    assert (row["state"], row["values"]) == ("done", {"acc": 0.75}), log_of(workshop, row)
+    kept = workshop.version / "autosearch/trials" / row["trial_id"] / "kept"
+    assert kept.is_file()
+    kept.unlink()
+    row = one(workshop, config={"x": 5})
+    assert (row["state"], row["reason"][:20]) == ("failed", "crash: exit status 5")
+    assert not kept.exists()

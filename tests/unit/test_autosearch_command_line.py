@@ -194,6 +194,24 @@ def test_a_dry_run_takes_relative_data(tmp_path, monkeypatch):
         dry_run(plan, {"code": "code", "data": "none"})
 
 
+def test_a_dry_run_takes_no_jobs_for_code_and_names_links(tmp_path, monkeypatch):
+    code = tmp_path / "code"
+    (code / "runs" / ".exports").mkdir(parents=True)
+    for number in range(3):
+        (code / "runs" / ".exports" / f"{number}.pt").touch()
+    (code / "m.py").write_text("print('acc=0.5')")
+    (code / "linked_lib").symlink_to(tmp_path)
+    monkeypatch.setattr("darts_core.store.code.MAX_FILES", 2)
+    plan = build_plan([write(tmp_path, FOUR % "template\n  command: python m.py {lr}")])
+    request = {"code": str(code), "root": str(code / "runs")}
+    assert dry_run(plan, request, limit_seconds=30).endswith("--data: linked_lib.")
+    # without it that one may not work
+    (code / "m.py").write_text("import linked_lib.helper")
+    words = r"saw no report.*No module named 'linked_lib'.* Note: links .*: linked_lib\."
+    with pytest.raises(JobError, match=words):
+        dry_run(plan, request, limit_seconds=30)
+
+
 def test_a_dry_run_that_is_broken_off_leaves_no_training_behind(tmp_path, monkeypatch):
     (tmp_path / "m.py").write_text("import time; time.sleep(60)")
     plan = build_plan([write(tmp_path, FOUR % "template\n  command: python m.py {lr}")])

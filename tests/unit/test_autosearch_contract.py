@@ -5,7 +5,7 @@ from autosearch_workshop import BASE, log_of, one
 
 from darts_core.autosearch import contract
 from darts_core.autosearch.curves import trial_curves
-from darts_core.autosearch.reports import ReportReader, objective_value
+from darts_core.autosearch.reports import ReportReader, objective_value, reports_of
 from darts_core.autosearch.spec import Limits, Objective
 from darts_core.errors import ConfigError
 
@@ -275,3 +275,36 @@ def test_what_a_resumed_trial_reported_before_stays_in_its_curve(tmp_path):
     # one that began again replaces what came before
     attempt("reports.jsonl", 1, offset=0.05)
     assert curve() == [(1, 0.1 + 0.05)]
+
+
+def test_an_attempt_that_had_nothing_left_to_do_leaves_the_result_as_it_was(tmp_path):
+    def attempt(name, *rows):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def iteration(number, **metrics):
+        return {"kind": "iteration", "iteration": number, "metrics": metrics}
+
+    final = {"kind": "final", "acc": 0.9, "model_path": "m.pt"}
+    attempt("reports.1.jsonl", iteration(1, acc=0.5), iteration(2, acc=0.7, f1=0.6), final)
+    attempt("reports.jsonl")
+    found = reports_of(tmp_path)
+    assert (found.final["acc"], found.last) == (0.9, {"acc": 0.7, "f1": 0.6})
+    # another model, and no other result
+    attempt("reports.jsonl", {"kind": "model", "model_path": "n.pt"})
+    found = reports_of(tmp_path)
+    assert (found.final["acc"], found.final["model_path"]) == (0.9, "n.pt")
+    # one that trained on has yet to say its own
+    attempt("reports.jsonl", iteration(2, acc=0.8))
+    found = reports_of(tmp_path)
+    assert (found.final, found.last) == ({}, {"acc": 0.8})
+
+
+def test_another_configuration_in_a_folder_has_no_reports_of_the_one_before(shop):
+    workshop = shop("def train(): pass\n")
+    folder = workshop.version / "autosearch/trials" / workshop.trial_id("s", "search", 0, BASE.seed)
+    folder.mkdir(parents=True)
+    (folder / "trial.json").write_text('{"config": {"x": 2}, "attempt": 1}')
+    for name in ("reports.1.jsonl", "reports.jsonl"):
+        (folder / name).write_text('{"kind": "final", "acc": 0.9}\n')
+    row = one(workshop, config={"x": 1})
+    assert (row["state"], row["values"]) == ("failed", {"acc": None})

@@ -75,6 +75,22 @@ def test_log_and_integer_hold_for_points_and_exponents_too(tmp_path):
         parse_file(write(tmp_path, native))
 
 
+@pytest.mark.parametrize("mode", ["serial", "nested", "joint"])
+def test_what_a_script_prints_holds_for_files_that_do_not_say_it(tmp_path, mode):
+    """One script: the trials of a file without metrics would look for a train() in it."""
+    one = "search_space: [{type: discrete_param, name: %s, values: [1, 2], default: 1}]\n"
+    goal = "search_algorithm: {type: random_search, reward_attr: acc}\n"
+    said = "general: {metrics: [{name: acc, regex: 'acc=(.*)'}], model_file: m.pt}\n"
+    for texts in ((said, ""), ("", said)):
+        files = []
+        for name, text in zip(("lr", "wd"), texts, strict=True):
+            files.append(tmp_path / f"{name}.yaml")
+            files[-1].write_text(text + one % name + goal)
+        for step in build_plan(files, mode=mode).steps:
+            assert step.metrics == ({"name": "acc", "regex": "acc=(.*)"},)
+            assert step.model_file == "m.pt"
+
+
 def test_an_own_value_on_the_command_line_counts_before_the_file(tmp_path):
     text = (
         "search_space: [{type: continuous_param, name: wd, start: 0.001, stop: 0.1, default: 0.01}]\n"

@@ -11,7 +11,7 @@ from autosearch_workshop import BASE
 
 from darts_core import autosearch
 from darts_core.autosearch.multi import confirm, run_plan
-from darts_core.autosearch.spec import Objective, SearchPlan
+from darts_core.autosearch.spec import Limits, Objective, SearchPlan
 from darts_core.errors import ConfigError, JobError
 from darts_core.study.results import best_row, read_rows, search_rows
 from darts_core.study.space import SearchDimension
@@ -124,6 +124,17 @@ def test_broken_code_fails_with_the_log_named_and_functions_must_be_importable(m
             autosearch.run(bad, config("a", [0, 1], 0), root=tmp_path / "runs")
 
 
+def test_a_search_that_is_stopped_from_outside_says_how_to_go_on(module, tmp_path, monkeypatch):
+    def stopped(store, version):
+        version.set_state("stopped", message="stopped by command")
+        return 1
+
+    monkeypatch.setattr("darts_core.autosearch.engine.run_version", stopped)
+    root = tmp_path / "my runs"
+    with pytest.raises(JobError, match=r"n/V001 was stopped .*--root '.*/my runs' resume n/V001"):
+        autosearch.run(module.train, config("a", [0, 1], 0), root=root, name="n")
+
+
 def test_the_example_changes_at_most_ten_lines():
     before = (EXAMPLE / "code/original.py").read_text().splitlines()
     after = (EXAMPLE / "code/searched.py").read_text().splitlines()
@@ -225,3 +236,43 @@ def test_a_confirming_run_goes_on_from_no_checkpoint_of_another_winner(shop):
         confirm(plan, workshop, {"trial_id": f"winner{x}", "config": {"x": x}}, None)
         (row,) = workshop.known_rows("confirm-best", "confirm")
         assert (row["config"], row["values"]) == ({"x": x}, {"acc": x})
+
+
+def test_a_confirming_run_that_fails_is_tried_again_as_often_as_the_limits_allow(shop):
+    workshop = shop(
+        """
+        import os
+        from darts_core import autosearch
+        def train():
+            tried = os.path.join(autosearch.checkpoint_dir, "tried")
+            if not os.path.exists(tried):
+                open(tried, "w").close()
+                os._exit(7)
+            autosearch.report(0.5)
+        """
+    )
+    for retries, state in ((0, "failed"), (1, "done")):
+        limits = Limits(retries=retries)
+        plan = SearchPlan((replace(BASE, seed=10 * retries, confirm_seeds=1, limits=limits),))
+        confirm(plan, workshop, {"trial_id": "winner", "config": {"x": 1}}, None)
+        rows = workshop.known_rows("confirm-best", "confirm")
+        row = next(row for row in rows if row["seed"] == 10 * retries + 1)
+        assert (row["state"], row["attempt"]) == (state, 1 + retries)
+
+
+def test_confirming_runs_have_seeds_that_no_step_has_searched_with(shop):
+    workshop = shop(
+        """
+        from darts_core import autosearch
+        def train():
+            autosearch.report(0.5)
+        """
+    )
+    steps = [
+        replace(BASE, name=name, seed=seed, dimensions=(SearchDimension(name, choices=(0, 1)),))
+        for name, seed in (("a", 2), ("b", 1))
+    ]
+    plan = SearchPlan((steps[0], replace(steps[1], confirm_seeds=2)), "serial")
+    confirm(plan, workshop, {"trial_id": "winner", "config": {"a": 1, "b": 1}}, None)
+    rows = workshop.known_rows("confirm-best", "confirm")
+    assert sorted(row["seed"] for row in rows) == [3, 4]

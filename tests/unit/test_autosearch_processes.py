@@ -222,3 +222,38 @@ def test_a_script_that_leaves_a_process_behind_has_ended_all_the_same(shop, iter
     found = (row["state"], row["values"], row["training_iteration"])
     assert found == ("done", {"acc": 0.5}, iterations or 3), row
     assert not procs.tree(None, workshop.mark)
+
+
+GOES_ON = """
+    import os, signal
+    from darts_core import autosearch
+    def train():
+        path = os.path.join(autosearch.checkpoint_dir, "epoch")
+        start = int(open(path).read()) if os.path.exists(path) else 0
+        for epoch in range(start, 3):
+            with open(path, "w") as stream:
+                stream.write(str(epoch + 1))
+            autosearch.reporter(acc=0.1 * epoch, training_iteration=epoch + 1)
+            if epoch == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+"""
+PRINTS = """
+    import os, signal
+    if not os.path.exists("done"):
+        print("acc=0.2")
+        open("done", "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    print("nothing is left to train")
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "metrics", "iterations"),
+    [(GOES_ON, (), 3), (PRINTS, ({"name": "acc", "regex": r"acc=([0-9.]+)"},), 1)],
+)
+def test_a_sitting_that_finds_all_done_keeps_what_was_reported(shop, source, metrics, iterations):
+    from dataclasses import replace
+
+    row = one(shop(source), replace(BASE, metrics=metrics))
+    found = (row["state"], row["attempt"], row["values"], row["training_iteration"])
+    assert found == ("done", 2, {"acc": 0.2}, iterations), row["reason"]

@@ -15,12 +15,12 @@ from darts_core.commands.jobs.cli import configure
 from darts_core.commands.jobs.options import budget, pairs
 from darts_core.commands.jobs.starting import follow
 from darts_core.commands.jobs.verbs import run_create
-from darts_core.commands.jobs.views import result_table
+from darts_core.commands.jobs.views import result_table, run_logs
 from darts_core.errors import JobError
 from darts_core.report.job_rows import version_rows
 from darts_core.report.tables import neutral, render
 from darts_core.store import procs
-from darts_core.store.code import copy_code, model_file, numbered
+from darts_core.store.code import copy_code, links_note, model_file, numbered
 from darts_core.store.jobs import Store
 from darts_core.store.locks import FileLock, device_lock_path
 from darts_core.store.names import check_name
@@ -201,6 +201,25 @@ def test_code_copy_is_bounded_and_follows_no_link_outside(tmp_path, monkeypatch)
     monkeypatch.setattr("darts_core.store.code.MAX_FILES", 1)
     with pytest.raises(JobError, match="more than"):
         copy_code(source, tmp_path / "four")
+
+
+def test_links_that_are_not_copied_are_named(tmp_path):
+    source, runs = tmp_path / "code", tmp_path / "runs"
+    (source / "src" / "pkg").mkdir(parents=True)
+    (source / "src" / "pkg" / "a.py").write_text("x = 1")
+    (source / "same.py").symlink_to(source / "src" / "pkg" / "a.py")
+    runs.mkdir()
+    (source / "runs").symlink_to(runs)
+    # a link to a file of the code is copied, and the store is no code
+    assert links_note(source, skip=runs) is None
+    (source / "pkg").symlink_to(source / "src" / "pkg")
+    (source / "src" / "out.txt").symlink_to("/etc/hostname")
+    note = links_note(source, skip=runs)
+    assert note is not None
+    assert note.endswith("name data with --data: pkg, src/out.txt")
+    for number in range(3):
+        (source / f"more{number}").symlink_to(tmp_path)
+    assert str(links_note(source, skip=runs)).endswith("more0, more1, more2 and 2 more")
 
 
 def test_a_folder_with_a_job_json_of_ones_own_is_code(tmp_path):
@@ -398,3 +417,12 @@ def test_every_verb_is_in_the_parser():
     assert parser.parse_args(["--root", "x", "list"]).root == "x"
     assert parser.parse_args(["list", "--root", "y"]).root == "y"
     assert os.sep not in parser.parse_args(["list"]).root
+
+
+@pytest.mark.parametrize(("count", "shown"), [("0", ""), ("1", "ended\n"), ("9", "begun\nended\n")])
+def test_only_the_last_lines_of_a_log_are_printed(store, capsys, count, shown):
+    (version(store).path / "job.log").write_text("begun\nended\n")
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    assert run_logs(store, parser.parse_args(["logs", "a", "--tail", count])) == 0
+    assert capsys.readouterr().out == shown

@@ -387,6 +387,17 @@ def test_the_importance_is_asked_of_another_process(root):
     assert sum(found.values()) == pytest.approx(1.0)
 
 
+def test_versions_that_began_alike_have_importances_of_their_own(root):
+    searched(root, trials=12)  # a child with more trials, whose first ones are the same
+    searched(root, "two")
+    client, asked = site(root), []
+    client.app.app.state.site.shares._ask = lambda key, _, count: asked.append((key, count))
+    for label in ("one/V001", "one/V002", "two/V001"):
+        assert client.get(f"/jobs/{label}").status_code == 200
+    assert [count for _, count in asked] == [6, 12, 6]
+    assert len({key for key, _ in asked}) == 3
+
+
 def test_how_far_a_search_is_counts_what_is_planned(root):
     from darts_core.report.progress import progress
 

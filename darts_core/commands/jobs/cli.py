@@ -27,8 +27,8 @@ def _form(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--csv", dest="form", action="store_const", const="csv")
 
 
-def _request(parser: argparse.ArgumentParser, *, first: bool) -> None:
-    """The options that describe what runs; on `new-version` they replace the parent's."""
+def _request(parser: argparse.ArgumentParser) -> None:
+    """The options that describe what runs; on `new-version` and `params edit` they replace what is known."""
     parser.add_argument("--code", metavar="DIR", help="folder of your code; it is copied")
     parser.add_argument("--boot-file", metavar="FILE", help="file with train(), relative to --code")
     parser.add_argument("--entry", metavar="NAME", help="function to call instead of train()")
@@ -62,25 +62,28 @@ def _request(parser: argparse.ArgumentParser, *, first: bool) -> None:
         "--budget", action="append", default=[], metavar="LIMIT", help="4x (trainings), 30m or 2h"
     )
     parser.add_argument("--notify", metavar="CMD", help="program told of state changes (no shell)")
+
+
+def _start(parser: argparse.ArgumentParser) -> None:
+    """The options of what is started at once."""
     parser.add_argument("--save-params", metavar="NAME", help="save these parameters under a name")
     parser.add_argument("--wait", action="store_true", help="wait for the end")
-    if first:
-        parser.add_argument("--params", metavar="SAVED", help="start from saved parameters")
-        parser.add_argument(
-            "--dry-run",
-            action="store_true",
-            help="run train() to its first report, print the forecast",
-        )
 
 
 def _create(verbs: Any) -> None:
     create = verbs.add_parser("create", help="create and start a job")
     create.add_argument("--name", required=True)
     create.add_argument("--description", default="")
-    _request(create, first=True)
+    _request(create)
+    _start(create)
+    create.add_argument("--params", metavar="SAVED", help="start from saved parameters")
+    create.add_argument(
+        "--dry-run", action="store_true", help="run train() to its first report, print the forecast"
+    )
     new = verbs.add_parser("new-version", help="a child version with edited parameters")
     new.add_argument("job", help="JOB or JOB/V001 (the parent; the newest by default)")
-    _request(new, first=False)
+    _request(new)
+    _start(new)
 
 
 def _look(verbs: Any) -> None:
@@ -150,7 +153,7 @@ def _saved(verbs: Any) -> None:
     edit = inner.add_parser("edit", help="change values, never the name")
     edit.add_argument("saved")
     edit.add_argument("--description", default=None)
-    _request(edit, first=False)
+    _request(edit)
     use = inner.add_parser("use", help="create a job from saved parameters")
     use.add_argument("params")
     use.add_argument("--name", required=True)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from darts_core.errors import JobError
 from darts_core.reading_yaml import parse_yaml
 from darts_core.store.notify import check_notify
 
-__all__ = ["budget", "changes_of", "pairs"]
+__all__ = ["budget", "changes_of", "for_scripts", "pairs"]
+
+_FLAGS = {"config_paths": "--config", "arguments": "--arg"}
 
 
 def pairs(items: list[str], flag: str, *, keep: bool = False) -> dict[str, str]:
@@ -72,6 +75,12 @@ def changes_of(args: argparse.Namespace) -> dict[str, Any]:
     if words:
         changes["notify"] = tuple(words)
     return changes
+
+
+def for_scripts(changes: Mapping[str, Any]) -> str:
+    """The options among changed parts that mean nothing to a pipeline, for a sentence; "" for none."""
+    named = (_FLAGS.get(n, f"--{n.replace('_', '-')}") for n in changes if n != "settings")
+    return ", ".join(named)
 
 
 def _mapping(name: str, text: str) -> dict[str, Any]:

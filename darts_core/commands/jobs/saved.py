@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from darts_core.autosearch.request import Request, request_of
+from darts_core.autosearch.request import Request, request_of, with_whole_paths
 from darts_core.commands.jobs import pipeline
-from darts_core.commands.jobs.options import changes_of, pairs
+from darts_core.commands.jobs.options import changes_of, for_scripts, pairs
 from darts_core.commands.jobs.starting import create_job, follow, start_version
 from darts_core.errors import JobError
 from darts_core.report.tables import render
@@ -64,8 +64,13 @@ def run_params(store: Store, args: argparse.Namespace) -> int:
 
 def _edit_saved(saved: SavedParams, args: argparse.Namespace) -> None:
     content = saved.load(args.saved)
-    changes = changes_of(args)
+    changes = with_whole_paths(changes_of(args))
     if content.get("overrides") is not None:
+        if other := for_scripts(changes):
+            raise JobError(
+                f"The saved parameters {args.saved!r} are a pipeline's and {other} is for scripts; change "
+                "their settings with --set, for example --set seed=1."
+            )
         recipe = pipeline.Recipe.from_dict(content).changed(pairs(args.set, "--set", keep=True))
         changes = {"overrides": list(recipe.overrides)}
     files = [Path(path) for path in changes.pop("config_paths", content["config_paths"])]

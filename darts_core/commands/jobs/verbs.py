@@ -11,7 +11,7 @@ from typing import Any
 from darts_core.autosearch.job_templates import job_templates
 from darts_core.autosearch.request import Request, engine, new_version
 from darts_core.commands.jobs import pipeline
-from darts_core.commands.jobs.options import changes_of, pairs
+from darts_core.commands.jobs.options import changes_of, for_scripts, pairs
 from darts_core.commands.jobs.saved import save_params
 from darts_core.commands.jobs.starting import create_job, follow, start_version
 from darts_core.errors import JobError
@@ -27,8 +27,15 @@ from darts_core.study.results import summary
 __all__: list[str] = []
 
 
+def _check_saved_name(store: Store, args: argparse.Namespace) -> None:
+    """Refuse a name of --save-params before anything is made or started that would bear it."""
+    if args.save_params is not None:
+        SavedParams(store).check_free(args.save_params)
+
+
 def run_create(store: Store, args: argparse.Namespace) -> int:
     """`jobs create`."""
+    _check_saved_name(store, args)
     saved = SavedParams(store)
     request = Request()
     if args.params:
@@ -42,10 +49,10 @@ def run_create(store: Store, args: argparse.Namespace) -> int:
     # what was saved stays beside what is given here, as in a new version
     request = request.changed(changes_of(args))
     if args.dry_run:
-        print(engine("dry-run", content=request.to_dict()).rstrip())
+        # where the store lies in the code's folder it is no code
+        content = {**request.to_dict(), "root": str(store.root)}
+        print(engine("dry-run", content=content).rstrip())
         return 0
-    if args.save_params and args.save_params in saved.names():
-        raise JobError(f"Saved parameters {args.save_params!r} exist already; use another name.")
     version, answer = create_job(store, args.name, args.description, request)
     if args.save_params:
         save_params(store, args.save_params, version, args.description)
@@ -54,6 +61,7 @@ def run_create(store: Store, args: argparse.Namespace) -> int:
 
 def run_new_version(store: Store, args: argparse.Namespace) -> int:
     """`jobs new-version`."""
+    _check_saved_name(store, args)
     parent = store.version(args.job)
     changes = changes_of(args)
     if parent.kind == PIPELINE:
@@ -71,7 +79,7 @@ def _new_pipeline(
     """The parent's first command under changed settings."""
     recipe = pipeline.recipe_of(parent)
     if set(changes) != {"settings"}:
-        other = ", ".join(f"--{name.replace('_', '-')}" for name in changes if name != "settings")
+        other = for_scripts(changes)
         wrong = f"{other} is for scripts; " if other else ""
         raise JobError(
             f"{parent.label} is a pipeline: {wrong}a new version of it needs changed settings, for "

@@ -189,10 +189,10 @@ def run_logs(store: Store, args: argparse.Namespace) -> int:
     path = log_path(version)
     if args.trial:
         path = _trial_folder(version, args.trial) / "log.txt"
-    lines = tail(path, args.tail) if args.tail else None
     offset = 0
-    if lines is not None:
-        print("\n".join(lines))
+    if args.tail is not None:
+        for line in tail(path, args.tail) if args.tail > 0 else ():
+            print(line)
         offset = path.stat().st_size if path.exists() else 0
     while True:
         live = version.running() is not None

@@ -1,0 +1,143 @@
+"""Saved parameters: names refused in time, paths that hold anywhere, code that outlives its version."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from darts_core.autosearch.request import request_of
+from darts_core.commands.jobs import pipeline, verbs
+from darts_core.commands.jobs.cli import configure
+from darts_core.commands.jobs.saved import run_params, save_params
+from darts_core.errors import JobError
+from darts_core.store.jobs import Store
+from darts_core.store.params import SavedParams
+from darts_core.store.record import new_record
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "runs")
+
+
+def parsed(*words):
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    return parser.parse_args(words)
+
+
+def version(store, code="", *, job="a", kind="script"):
+    """A version as `jobs create` leaves it, or a pipeline's; its copy of the code says which it is."""
+    if job not in store.jobs():
+        store.create_job(job, kind=kind)
+    request = {"code": str(code), "boot_file": "boot.py", "config_files": []}
+    own = {"autosearch": {"state": "succeeded", "request": request}}
+    pipe = {"search": {"state": "succeeded", "overrides": ["seed=1"]}}
+    record = new_record(kind, commands=own if kind == "script" else pipe)
+    with store.new_version(job, record) as folder:
+        (folder / "code").mkdir()
+        (folder / "code" / "boot.py").write_text(f"# {len(store.versions(job))}")
+    return store.version(job, record["name"])
+
+
+@pytest.mark.parametrize("name", ["taken", "a b", ""])
+def test_a_name_under_which_nothing_can_be_saved_is_refused_first(store, monkeypatch, name):
+    SavedParams(store).save("taken", {}, [])
+    version(store)
+    version(store, job="p", kind="pipeline")
+
+    def made(*_, **__):
+        raise AssertionError("something was made before the name was looked at")
+
+    for module, function in ((verbs, "create_job"), (verbs, "new_version"), (verbs, "engine"),
+                             (pipeline, "start")):  # fmt: skip
+        monkeypatch.setattr(module, function, made)
+    for run, words in (
+        (verbs.run_create, ("create", "--name", "b")),
+        (verbs.run_create, ("create", "--name", "b", "--dry-run")),
+        (verbs.run_new_version, ("new-version", "a", "--arg", "x=1")),
+        (verbs.run_new_version, ("new-version", "p", "--set", "seed=2")),
+    ):
+        with pytest.raises(JobError, match=r"exist already|not allowed"):
+            run(store, parsed(*words, "--save-params", name))
+
+
+def test_what_is_edited_holds_in_any_folder(store, tmp_path, monkeypatch):
+    SavedParams(store).save("mine", {"code": "/gone", "boot_file": "boot.py"}, [])
+    (tmp_path / "py").mkdir()
+    os.symlink(sys.executable, tmp_path / "py" / "python")
+    monkeypatch.chdir(tmp_path)
+    words = ("--code", "code", "--data", "data", "--output", "out", "--python", "py/python")
+    assert run_params(store, parsed("params", "edit", "mine", *words)) == 0
+    found = SavedParams(store).load("mine")
+    wanted = {"code": "code", "data": "data", "output": "out", "python": "py/python"}
+    assert {name: found[name] for name in wanted} == {
+        name: str(tmp_path / path) for name, path in wanted.items()
+    }
+
+
+def test_a_job_file_that_is_not_there_is_a_sentence(store):
+    SavedParams(store).save("mine", {"code": "/c"}, [])
+    with pytest.raises(JobError, match=r"no file none\.yaml"):
+        run_params(store, parsed("params", "edit", "mine", "--config", "none.yaml"))
+    assert [path.name for path in SavedParams(store).folder.iterdir()] == ["mine"]
+
+
+def test_options_that_would_not_count_are_refused(store, capsys):
+    save_params(store, "pipe", version(store, job="p", kind="pipeline"), "")
+    with pytest.raises(JobError, match="are a pipeline's and --code, --arg is for scripts"):
+        run_params(store, parsed("params", "edit", "pipe", "--code", "x", "--arg", "y=1"))
+    assert run_params(store, parsed("params", "edit", "pipe", "--set", "seed=3")) == 0
+    assert SavedParams(store).load("pipe")["overrides"] == ["seed=3"]
+    for words in (("--wait",), ("--save-params", "other")):
+        with pytest.raises(SystemExit):
+            parsed("params", "edit", "pipe", *words)
+    assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_a_folder_of_another_name_breaks_no_list(store, capsys):
+    SavedParams(store).save("mine", {"code": "/c"}, [])
+    other = SavedParams(store).folder / "mine (copy)"
+    other.mkdir()
+    (other / "params.json").write_text("{}")
+    assert run_params(store, parsed("params", "list", "--json")) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["mine"]
+
+
+def test_code_that_a_version_was_made_from_a_copy_of_is_saved_with_its_parameters(store, tmp_path):
+    """The page makes a version from its parent's copy of the code, which goes with the parent."""
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "boot.py").write_text("# own")
+    first = version(store, own)
+    second = version(store, first.path / "code")
+    saved = SavedParams(store)
+    save_params(store, "mine", second, "")
+    save_params(store, "theirs", first, "")
+    # a folder of the user's stays a path: jobs made from it take it as it is then
+    assert saved.load("theirs")["code"] == str(own)
+    store.delete_job("a")
+    for _ in range(2):
+        code = Path(saved.load("mine")["code"])
+        assert (code / "boot.py").read_text() == "# 1"
+        assert code == saved.folder / "mine" / "code"
+        run_params(store, parsed("params", "edit", "mine", "--arg", "x=1"))
+    # a version made from the saved copy has one of its own, and another may be saved under this name
+    assert request_of(version(store, code)).code == str(store.root / "a" / "V001" / "code")
+    run_params(store, parsed("params", "edit", "mine", "--code", str(own)))
+    assert saved.load("mine")["code"] == str(own)
+    assert not code.exists()
+
+
+def test_only_what_lies_in_a_version_goes_with_it(tmp_path):
+    """`--root .`: the user's own code lies in the store's root, too."""
+    store = Store(tmp_path)
+    made = version(store)
+    for folder in ("own", "own/deep/code", "a", ".params"):
+        assert not store.keeps(tmp_path / folder), folder
+    for folder in (made.path / "code", made.path / "code/deep", tmp_path / ".params/mine/code"):
+        assert store.keeps(folder), folder
+    assert not store.keeps("/elsewhere/a/V001/code")

@@ -163,7 +163,8 @@ def create(
             kept["config_files"].append(numbered(index + 1, Path(path)))
             shutil.copyfile(Path(path).expanduser(), folder / "config" / kept["config_files"][-1])
     note = links_note(request.code, skip=store.root)
-    answer["notes"] += [note] if note else []
+    if note:
+        answer["notes"].append(note)
     return store.version(job, record["name"]), answer
 
 

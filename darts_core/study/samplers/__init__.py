@@ -124,7 +124,8 @@ def _grid(draw: Drawing, *, shuffle: bool = True, **options: Any) -> Any:
             attrs = trial.system_attrs
             if "grid_id" in attrs or OUTSIDE in trial.user_attrs:
                 return
-            fixed = attrs.get("fixed_params", {})
+            # a trial of an older program that goes on has settings, and none that were fixed
+            fixed = attrs.get("fixed_params", {}) or trial.params
             points = _distinct(draw.space, self.names, self.points)
             fitting = [i for i, point in points.items() if _agrees(fixed, point)]
             others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]

@@ -9,12 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from darts_core.distributed import Group
 from darts_core.elastic.choose import budgets_of
 from darts_core.elastic.device_clock import DeviceClock
 from darts_core.elastic.front import pick
 from darts_core.elastic.points import given_network, remove_stale, write_points
 from darts_core.elastic.shrink import Family, grow_family
+from darts_core.errors import ExportError
+from darts_core.export.fold import trace
 from darts_core.export.formats import check_formats
 from darts_core.metric import Metric
 from darts_core.prune.auxiliary import drop_auxiliary
@@ -60,7 +64,7 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
         LatencyError: a budget, or what is picked, is none; or a budget is out of reach.
         TuneError: `shrink.options.ray` and `slurm` are both set, or a value of ray is wrong.
         ConfigError: a value of slurm is wrong.
-        ExportError: an export format is unknown.
+        ExportError: an export format is unknown, or the network cannot be exported.
     """
     check_shrink(config)
     group, run, finished = open_run(config, folder)
@@ -78,6 +82,8 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
         seconds=options.seconds,
     )  # fmt: skip
     given = copied(model).eval()
+    if settings.export:
+        _check_exportable(given, bundle.input_shape)
     trained = recipe(
         config, folder, epochs=settings.epochs, learning_rate=settings.learning_rate, **_LEFT_OUT
     )
@@ -121,6 +127,16 @@ def check_shrink(config: ShrinkStage) -> None:
     elsewhere(options.ray, options.slurm)
     if settings.export:
         check_formats(config.export.formats)
+
+
+def _check_exportable(model: nn.Module, input_shape: tuple[int, ...]) -> None:
+    """Refuse before the training what no format can express after it."""
+    try:
+        trace(model, input_shape)
+    except ExportError as error:
+        raise ExportError(
+            f"{error} With shrink.export=false the points are cut out and measured without it."
+        ) from error
 
 
 def _say_left_out(train: TrainConfig) -> None:

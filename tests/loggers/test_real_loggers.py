@@ -40,6 +40,25 @@ def test_mlflow_keeps_params_metrics_picture_and_model(tmp_path, caplog):
     }
 
 
+def test_a_stage_that_is_resumed_goes_on_in_its_mlflow_run(tmp_path):
+    tracking = pytest.importorskip("mlflow.tracking")
+    folder = tmp_path / "train"
+    folder.mkdir()
+    first = MLflow()
+    first.start(folder, {"train.rate": 0.1})
+    first.metrics(0, {"val_accuracy": 0.5})
+    first.close()
+    again = MLflow()
+    again.start(folder, {"train.rate": 0.1})
+    again.metrics(1, {"val_accuracy": 0.6})
+    again.finish({"val_accuracy": 0.6}, [])
+    client = tracking.MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
+    (found,) = client.search_runs([client.get_experiment_by_name("darts-core").experiment_id])
+    assert found.info.status == "FINISHED"
+    history = client.get_metric_history(found.info.run_id, "val_accuracy")
+    assert [m.step for m in history] == [0, 1]
+
+
 def test_wandb_keeps_an_offline_run(tmp_path, caplog, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_SILENT", "true")

@@ -93,6 +93,12 @@ class CellChoice:
         """Number of states, inputs included."""
         return max(target for _, target, _ in self.edges) + 1
 
+    @property
+    def two_each(self) -> bool:
+        """Whether two edges lead to each state from 2 on, which is all that a DARTS genotype can tell."""
+        targets = sorted(target for _, target, _ in self.edges)
+        return targets == [state for state in range(2, self.states) for _ in range(2)]
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -183,7 +189,9 @@ class Architecture:
         """The published notation where the space has one, otherwise `label=value` pairs."""
         if self.space == "nasbench201" and [kind for kind, _ in self.cells] == ["cell"]:
             return _format_nasbench201(self.cells[0][1])
-        if self.cells and all(kind in ("normal", "reduce") for kind, _ in self.cells):
+        if self.cells and all(
+            kind in ("normal", "reduce") and cell.two_each for kind, cell in self.cells
+        ):
             return _format_genotype(self)
         parts = [f"{kind}={list(cell.edges)}" for kind, cell in self.cells]
         return f"{self.space}(" + ", ".join(parts + [f"{k}={v!r}" for k, v in self.choices]) + ")"

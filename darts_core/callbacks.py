@@ -7,6 +7,7 @@ ends the stage.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from darts_core.settings import Bounds, bounded
 
 __all__ = ["Callback", "Callbacks", "EarlyStopping", "EpochEnd", "Snapshots"]
 
+_SNAPSHOT = re.compile(r"epoch-(\d{4,})\.pt")
+
 
 @dataclass(frozen=True)
 class EpochEnd:
@@ -28,7 +31,8 @@ class EpochEnd:
     Attributes:
         stage: search, train or tune (one of its trials).
         folder: of the stage or the trial.
-        model: the network as it is now, on its device; of a search the supernet. Leave it as it is.
+        model: the network as it would be kept now, on its device: with `train.ema` the average, of a search
+            the supernet. Leave it as it is.
         metric: what the task is judged by; `val_<name>` in the rows.
         epochs: that are to be, if nobody ends it.
         history: one row an epoch as in `metrics.jsonl`, the newest last; whole after a resume, too.
@@ -131,14 +135,10 @@ class Snapshots(Callback):
             place = now.folder / "snapshots"
             state = {name: value.detach().cpu() for name, value in now.model.state_dict().items()}
             save_checkpoint(place / f"epoch-{done:04d}.pt", {"state_dict": state})
-            for old in sorted(place.glob("epoch-*.pt"), key=_number)[: -self.keep]:
+            ours = {p: m for p in place.iterdir() if (m := _SNAPSHOT.fullmatch(p.name))}
+            for old in sorted(ours, key=lambda path: int(ours[path][1]))[: -self.keep]:
                 old.unlink()
         return None
-
-
-def _number(path: Path) -> int:
-    digits = path.stem.rpartition("-")[2]
-    return int(digits) if digits.isdigit() else -1
 
 
 class Callbacks:

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from darts_core.errors import DartsError, ResumeError
-from darts_core.reading import regular_file
+from darts_core.errors import DartsError, ResumeError, disk_failure, is_memory_shortage
+from darts_core.reading import regular_file, why
 from darts_core.runlog import replacing
 
 __all__ = ["check_stored", "load_checkpoint", "save_checkpoint", "taking_over"]
@@ -40,7 +40,7 @@ def load_checkpoint(
         remedy: what to do about a file that cannot be read, as the end of a sentence.
 
     Raises:
-        ResumeError: the file is missing, damaged, or written by a newer program.
+        ResumeError: the file is missing, unreadable, damaged, or written by a newer program.
     """
     import torch
 
@@ -49,6 +49,13 @@ def load_checkpoint(
         check_stored(path)
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for a damaged archive
+        # of what is no fault of the file: it must not be called damaged, nor moved away
+        if is_memory_shortage(error):
+            raise
+        if isinstance(error, PermissionError) or disk_failure(error):
+            raise ResumeError(
+                f"The file {path} cannot be read ({why(error)}); mend that and try again."
+            ) from error
         raise ResumeError(
             f"The file {path} cannot be read ({type(error).__name__}); it is damaged or not one of "
             f"ours: {remedy}."
@@ -89,6 +96,8 @@ def taking_over(path: str | Path) -> Iterator[None]:
     except DartsError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as e:
+        if is_memory_shortage(e):
+            raise
         reason = (str(e).strip().splitlines() or [""])[0]
         raise ResumeError(
             f"{path} is damaged or was not written by this program ({type(e).__name__}: "

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from darts_core.credentials import masked
-from darts_core.runlog import environment, write_text
+from darts_core.runlog import environment, write_bytes
 
 __all__ = ["write_crash_report"]
 
@@ -35,7 +35,8 @@ def write_crash_report(error: BaseException, argv: Sequence[str]) -> Path | None
     moment = time.strftime("%Y%m%d-%H%M%S")
     path = Path(tempfile.gettempdir()) / f"darts-core-crash-{moment}-{os.getpid()}.txt"
     try:
-        write_text(path, f"{masked(chr(10).join(lines))}\n")
+        # a file name may hold bytes that are no text
+        write_bytes(path, f"{masked(chr(10).join(lines))}\n".encode(errors="backslashreplace"))
         path.chmod(0o600)
     except OSError:
         return None

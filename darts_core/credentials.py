@@ -13,12 +13,16 @@ __all__ = ["PASSWORD_VARIABLE", "keep_password", "masked", "refuse_password", "w
 
 PASSWORD_VARIABLE = "DARTS_STORAGE_PASSWORD"
 # `user:password@` of a URL (the password may hold a colon), or `?password=`
-_PASSWORD = re.compile(r"(?P<before>://[^/@:]*:(?=[^@]+@)|[?&]password=)(?P<word>[^@&'\"\s]+)")
+_PASSWORD = re.compile(
+    r"(?:(?P<user>://[^/@:]*:(?=[^@\n]+@))|(?P<query>[?&]password=))"
+    # before the @ anything is part of it, & and quotes too
+    r"(?P<word>(?(user)[^@\n]+|[^@&'\"\s]+))"
+)
 
 
 def masked(url: str | None) -> str | None:
     """A storage URL that may be shown and saved: without its password."""
-    return None if url is None else _PASSWORD.sub(r"\g<before>***", url)
+    return None if url is None else _PASSWORD.sub(r"\g<user>\g<query>***", url)
 
 
 def keep_password(url: str | None) -> str | None:

@@ -135,8 +135,15 @@ def sentence_of(error: BaseException) -> str | None:
                 "; use a smaller batch, fewer channels or layers, or another machine."
             )
         if isinstance(seen, PermissionError):
+            if seen.filename is None:
+                return f"The system does not permit it ({seen}); ask for the right, or do it elsewhere."
             return (
                 f"{seen.filename} cannot be read or written: permission denied; change its rights."
+            )
+        if isinstance(seen, OSError) and seen.errno == errno.EROFS:
+            return (
+                f"{seen.filename or 'A file'} cannot be written: its file system is read-only; choose "
+                "another folder, for results with out=."
             )
     return None
 

@@ -54,8 +54,9 @@ class Metric:
         return value if self.direction == "maximize" else -value
 
     def best(self, values: Mapping[Any, float]) -> Any:
-        """The key of the best value."""
-        return max(values, key=lambda key: self.rating(values[key]))
+        """The key of the best value; NaN is worse than any number."""
+        known = {key: value for key, value in values.items() if not math.isnan(value)} or values
+        return max(known, key=lambda key: self.rating(known[key]))
 
     @property
     def article(self) -> str:

@@ -83,7 +83,8 @@ def pack(
         arrays: by name; whole numbers [N, T] are tokens, all else are values of C channels first; [N] is one
             value a sample.
         label: how messages call them.
-        known: the inputs that they must be; none: whatever they are.
+        known: the inputs that they must be, of which those of values may come as whole numbers; none:
+            whatever they are.
 
     Raises:
         DataError: a name, shape, dtype or value does not fit.
@@ -117,7 +118,8 @@ def _input(name: str, values: np.ndarray, label: str, known: NamedInput | None) 
         )
     shape = values.shape[1:] or (1,)
     tokens = 0
-    if values.ndim == 2 and values.dtype.kind in "ui":
+    # of an input that is known to be values, whole numbers are values, too
+    if values.ndim == 2 and values.dtype.kind in "ui" and (known is None or known.tokens):
         low, high = int(values.min()), int(values.max())
         tokens = known.tokens if known is not None else high + 1
         if low < 0 or high >= max(tokens, 1) or tokens > _MOST_TOKENS:

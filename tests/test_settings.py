@@ -16,6 +16,7 @@ from darts_core.errors import ConfigError
 from darts_core.settings import (
     Bounds,
     Settings,
+    SlurmQueue,
     bounds_of,
     default_of,
     from_plain,
@@ -181,3 +182,21 @@ def test_the_command_refuses_them_in_one_sentence_and_leaves_nothing(
     assert override.partition("=")[0].rpartition(".")[2] in lines[0]
     assert said.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [
+        (Bounds(low=0, high=1, low_open=True, high_open=True), "a number above 0 and below 1"),
+        (Bounds(low=0, high=1, low_open=True), "a number above 0, at most 1"),
+        (Bounds(low=0, high=1, high_open=True), "a number from 0 to below 1"),
+        (Bounds(low=0, high=1), "a number from 0 to 1"),
+    ],
+)
+def test_the_words_of_a_range_name_no_end_that_is_refused(bounds: Bounds, words: str) -> None:
+    assert bounds.words(float) == words
+
+
+def test_what_is_wrong_with_a_queue_is_told_without_a_node_that_was_not_given() -> None:
+    with pytest.raises(ConfigError, match=r"^slurm\.cpus=0 is not allowed"):
+        from_plain(SlurmQueue, {"cpus": 0})

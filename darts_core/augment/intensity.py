@@ -64,7 +64,8 @@ def posterize(images_BCHW: Tensor, bits_B: Tensor) -> Tensor:
     """Only the highest `bits` (rounded) of each 8-bit value kept."""
     from kornia import enhance
 
-    return enhance.posterize(images_BCHW, bits_B.round().to(torch.int32))
+    # of more bits than there are kornia makes black images
+    return enhance.posterize(images_BCHW, bits_B.round().clamp(0, 8).to(torch.int32))
 
 
 @register_augmentation(
@@ -110,9 +111,16 @@ def contrast(images_BCHW: Tensor, factor_B: Tensor) -> Tensor:
     colour=True,
 )
 def color(images_BCHW: Tensor, factor_B: Tensor) -> Tensor:
-    """The distance of each pixel from its own grey times the factor, clipped."""
+    """The distance of each pixel from its own grey times the factor, clipped.
+
+    Grey is the luminance of three channels, the mean of another number of them.
+    """
     from kornia import enhance
 
+    if images_BCHW.shape[1] != 3:
+        grey_B1HW = images_BCHW.mean(1, keepdim=True)
+        factor_B111 = factor_B.view(-1, 1, 1, 1)
+        return (grey_B1HW + (images_BCHW - grey_B1HW) * factor_B111).clamp(0.0, 1.0)
     return enhance.adjust_saturation_with_gray_subtraction(images_BCHW, factor_B)
 
 

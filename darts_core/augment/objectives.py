@@ -5,7 +5,8 @@ Shapes: B batch, C channels, H W height and width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,6 +28,14 @@ def _first(output: Any) -> Tensor:
     return logits
 
 
+@contextmanager
+def _draws_of(step: int, device: torch.device) -> Iterator[None]:
+    """A block whose draws from torch's global generators follow from the step; theirs go on behind it."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(step)
+        yield
+
+
 class BilevelObjective:
     """How much augmenting each training image lowers the validation loss after one training step.
 
@@ -37,15 +46,17 @@ class BilevelObjective:
     number that can be differentiated through the augmented image alone. Then the network takes the
     training step: policy and network learn together.
 
+    All passes of a step see the same draws of dropout: the difference of two that saw others would be
+    noise, divided by a small number. Drop-path, which a training before may have left on, is off.
+
     Args:
         model: the network; trained in place with plain momentum SGD. Of a tuple of outputs the
-            first one counts.
+            first one counts: an auxiliary head gets no gradient.
         train: step -> (uint8 images, labels); a function of the step, so that a search can be
             interrupted.
         val: the same, of images that the network is never trained on.
         normalize: uint8-scaled images (0..255, float) -> what the network expects.
         learning_rate: xi, and of the network's own steps.
-            The network should draw nothing at random (no dropout, no drop-path).
         momentum: of the network's own steps.
         weight_decay: of the network's own steps.
 
@@ -66,6 +77,8 @@ class BilevelObjective:
     ) -> None:
         self.model, self.train, self.val, self.normalize = model, train, val, normalize
         self.learning_rate = learning_rate
+        if hasattr(model, "drop_path_prob"):
+            model.drop_path_prob = 0.0  # type: ignore[assignment]
         self.params = [p for p in model.parameters() if p.requires_grad]
         if not self.params:
             raise ConfigError("The network of a policy search has no parameters to train.")
@@ -78,13 +91,17 @@ class BilevelObjective:
         images, labels = self.train(step)
         inputs = self.normalize(augment(images) * 255)
         self.model.train()
-        loss = nn.functional.cross_entropy(_first(self.model(inputs.detach())), labels)
-        gradients = torch.autograd.grad(loss, self.params)
-        direction = self._validation_gradient(gradients, self.val(step))
+        with _draws_of(step, inputs.device):
+            output = _first(self.model(inputs.detach()))
+        gradients = self._gradients(nn.functional.cross_entropy(output, labels), self.params)
+        with _draws_of(step, inputs.device):
+            direction = self._validation_gradient(gradients, self.val(step))
         norm = torch.sqrt(torch.stack([d.double().square().sum() for d in direction]).sum())
         epsilon = 0.01 / float(norm.clamp(min=1e-12))
-        above = self._losses_at(inputs, labels, direction, epsilon)
-        below = self._losses_at(inputs, labels, direction, -epsilon)
+        with _draws_of(step, inputs.device):
+            above = self._losses_at(inputs, labels, direction, epsilon)
+        with _draws_of(step, inputs.device):
+            below = self._losses_at(inputs, labels, direction, -epsilon)
         for parameter, gradient in zip(self.params, gradients, strict=True):
             parameter.grad = gradient
         return -self.learning_rate * (above - below) / (2 * epsilon)
@@ -101,8 +118,11 @@ class BilevelObjective:
             for p, g in zip(self.params, gradients, strict=True)
         ]
         logits = self._functional(moved, self.normalize(images.to(torch.float32)))
-        loss = nn.functional.cross_entropy(logits, labels)
-        return list(torch.autograd.grad(loss, moved))
+        return self._gradients(nn.functional.cross_entropy(logits, labels), moved)
+
+    def _gradients(self, loss: Tensor, by: Sequence[Tensor]) -> list[Tensor]:
+        """Zeros for what the loss does not depend on: the params of an auxiliary head."""
+        return list(torch.autograd.grad(loss, by, allow_unused=True, materialize_grads=True))
 
     def _losses_at(
         self, inputs: Tensor, labels: Tensor, direction: Sequence[Tensor], epsilon: float

@@ -129,6 +129,12 @@ def _number(value: Any, what: str) -> float:
     return float(value)
 
 
+def _whole(value: Any, what: str) -> int:
+    if not _number(value, what).is_integer():
+        raise ConfigError(f"The policy's {what} is {value!r}; needed is a whole number.")
+    return int(value)
+
+
 def _operation(row: Any, default_magnitude: Any) -> Operation:
     if not isinstance(row, Sequence) or isinstance(row, str) or len(row) not in (2, 3):
         raise ConfigError(
@@ -192,8 +198,8 @@ def policy_from_dict(content: Mapping[str, Any]) -> Policy:
             tuple(_operation(row, magnitude) for row in _sequence(sub, "sub-policy"))
             for sub in subs
         ),
-        rounds=int(_number(content.get("rounds", 1), "rounds")),
-        levels=None if levels is None else int(_number(levels, "levels")),
+        rounds=_whole(content.get("rounds", 1), "rounds"),
+        levels=None if levels is None else _whole(levels, "levels"),
         ranges={n: (_number(p[0], "range"), _number(p[1], "range")) for n, p in limits.items()},
         mirrored=tuple(str(n) for n in _sequence(content.get("mirrored") or (), "mirrored")),
         name=str(content.get("name") or ""),

@@ -50,6 +50,18 @@ def _source(function: Callable[..., Any]) -> tuple[Path, str]:
     return path.resolve(), name
 
 
+def _evaluation(evaluate: Callable[..., Any], train: Callable[..., Any]) -> str:
+    """The name of `evaluate` in the module of `train`, where a trial looks for it."""
+    path, name = _source(evaluate)
+    seen = getattr(inspect.unwrap(train), "__globals__", {})
+    if path != _source(train)[0] and seen.get(name) is not evaluate:
+        raise ConfigError(
+            f"evaluate={name} is not found in the file of {train.__name__}, where a trial looks for it; "
+            "define or import it there under that name."
+        )
+    return name
+
+
 def _files(config: Any, scratch: Path) -> tuple[str, ...]:
     """The job files: those named, and mappings written into `scratch`."""
     single = isinstance(config, (str, Path, Mapping))
@@ -87,7 +99,8 @@ def run(
     Args:
         train: a top-level function without arguments, in a .py file.
         config: a job file, the same as a dict, or several of either (a multi-search).
-        evaluate: called after `train` in the same process; by default the file's `eval`, if any.
+        evaluate: called after `train` in the same process; a function of the same file, or imported there.
+            By default the file's `eval`, if any.
         name: the job's name; it is made when it does not exist.
         root: the folder of all jobs.
         code: the code folder to copy; by default the folder of the file.
@@ -125,7 +138,7 @@ def run(
             ray=None if ray is None else dict(ray),
             slurm=None if slurm is None else dict(slurm),
             entry=entry,
-            evaluate=_source(evaluate)[1] if evaluate else "eval",
+            evaluate=_evaluation(evaluate, train) if evaluate else "eval",
         )
         if name not in store.jobs():
             store.create_job(name, kind=SCRIPT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from darts_core.errors import JobError
@@ -31,15 +32,17 @@ def check_boot_file(code: Path, boot_file: str, *, needs: str | None) -> None:
         raise JobError(f"The boot file {boot_file} is not valid Python ({error}).") from error
     names: set[str] = set()
     functions: dict[str, list[str]] = {}
-    for node in tree.body:
+    for node in _of_the_module(tree.body):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             names.add(node.name)
         if isinstance(node, ast.FunctionDef):
-            functions[node.name] = _required(node.args)
+            # what a decorator makes of it (`@hydra.main`, `@click.command`) may be called without arguments
+            functions[node.name] = [] if node.decorator_list else _required(node.args)
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             names.update(alias.asname or alias.name for alias in node.names)
-        elif isinstance(node, ast.Assign):
-            names.update(t.id for t in node.targets if isinstance(t, ast.Name))
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names.update(t.id for t in targets if isinstance(t, ast.Name))
     if needs is None:
         return
     if needs not in names and "*" not in names:
@@ -54,6 +57,14 @@ def check_boot_file(code: Path, boot_file: str, *, needs: str | None) -> None:
             "not have; name a function without any with --entry (often main), or give general.metrics "
             "to run the file as a script."
         )
+
+
+def _of_the_module(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """Statements whose names are the module's own: also those inside `try`, `if` and `with`."""
+    for node in nodes:
+        yield node
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.expr)):
+            yield from _of_the_module(ast.iter_child_nodes(node))
 
 
 def seed_option(boot_file: Path) -> str | None:

@@ -128,15 +128,22 @@ class Search(Step):
 
     def _measure_unit(self) -> None:
         account = self.workshop.account
-        for row in self.rows if not account.unit_seconds else ():
+        rows = self.rows if not account.unit_seconds else []
+        for row in rows:
             if row.get("is_baseline") and row["state"] in ("done", "stopped"):
                 account.unit_seconds = float(row["time_total_s"])
-                left = self._trials() - len(self.rows)
+                left = self._trials() - len(rows)
                 log.info(
                     "one training takes %.1f s; at most %d more trials in this step",
                     account.unit_seconds,
                     left,
                 )
+        if self.is_baseline and self.spec.limits.trainings and not account.unit_seconds:
+            log.warning(
+                "the budget of %g trainings does not count: the trial of your own configuration did not end "
+                "well, so nobody knows what a training takes; a budget of minutes counts all the same",
+                self.spec.limits.trainings,
+            )
 
     def _work(self, study: StudySpec, *, workers: int, limit: int | None = None) -> None:
         """Run trials in as many threads as run at once; each thread looks after one process tree."""

@@ -7,6 +7,7 @@ come back with its reports.
 
 from __future__ import annotations
 
+import shutil
 import signal
 import tempfile
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from darts_core.autosearch.costs import set_aside
 from darts_core.autosearch.script_runner import ScriptRunner
 from darts_core.autosearch.spec import SearchSpec
 from darts_core.autosearch.trials import (
@@ -127,14 +129,20 @@ class _OneThere:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _interrupt)
         workshop = self.job.workshop()
+        if self.job.files is None:
+            return self._run(workshop), {}
         folder, seen = trials_folder(workshop.version) / self.name, dict[str, tuple[int, int]]()
-        ships = self.job.files is not None
-        if ships:
+        try:
             folder.mkdir(parents=True)
             store_files(folder, self.files)
             changed_files(folder, seen)
-        row = workshop.run_one(self.spec, self.number, self.configuration, **self.options)
-        return row, changed_files(folder, seen) if ships else {}
+            return self._run(workshop), changed_files(folder, seen)
+        finally:
+            # outputs and checkpoints would fill the node's disk
+            shutil.rmtree(workshop.version, ignore_errors=True)
+
+    def _run(self, workshop: Workshop) -> Row:
+        return workshop.run_one(self.spec, self.number, self.configuration, **self.options)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -169,6 +177,8 @@ def run_there(
     )
     folder = trials_folder(workshop.version) / name
     folder.mkdir(parents=True, exist_ok=True)
+    # an earlier attempt's, whose time was spent too; the node sees it where it is sent
+    set_aside(folder)
     clear_of_other_settings(folder, configuration)
     job = JobThere.of(workshop, place)
     files = changed_files(folder, {}) if job.files is not None else {}

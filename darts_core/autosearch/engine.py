@@ -134,8 +134,11 @@ class _Resources:
         except (OSError, subprocess.TimeoutExpired):
             return None
         rows = [line.split(",") for line in done.stdout.splitlines() if line.count(",") == 1]
+        # a GPU that shares the host's memory, or is cut into parts, says [N/A]
         return [
-            {"percent": float(a), "memory_mib": float(b)} for a, b in rows if a.strip().isdigit()
+            {"percent": float(a), "memory_mib": float(b)}
+            for a, b in rows
+            if a.strip().isdigit() and b.strip().isdigit()
         ]
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from darts_core.autosearch.boot_file import check_boot_file
+from darts_core.autosearch.catalogue import SUPERNETS
 from darts_core.autosearch.command_line import boot_file_of, with_data
-from darts_core.autosearch.spec import SearchPlan
+from darts_core.autosearch.spec import SearchPlan, SearchSpec
 from darts_core.autosearch.trials import UserCode, Workshop
 from darts_core.errors import JobError
 from darts_core.report.tables import neutral, span
@@ -41,14 +42,19 @@ def trainings(plan: SearchPlan) -> tuple[float, float]:
             tuned = max(1, int(options["fine_tuning"])) / step.max_iterations
             search -= 1.0 - _ELASTIC_STEP * float(options["elastic_share"])
             search -= int(options["points"]) * max(0.0, 1.0 - tuned)
-    limits = [s.limits.trainings for s in plan.steps if s.limits.trainings is not None]
+    limits = [s.limits.trainings for s in _bounded(plan) if s.limits.trainings is not None]
     return min([search, *limits]), 2.0 * plan.last.confirm_seeds
+
+
+def _bounded(plan: SearchPlan) -> list[SearchSpec]:
+    """The steps that a budget ends; one with a supernet runs its few trials, each needed by the next."""
+    return [step for step in plan.steps if step.algorithm not in SUPERNETS]
 
 
 def forecast_text(plan: SearchPlan, training_seconds: float | None = None) -> str:
     """The forecast as a sentence; with the length of one training also in time."""
     search, extra = trainings(plan)
-    capped = any(s.limits.trainings == search for s in plan.steps)
+    capped = any(s.limits.trainings == search for s in _bounded(plan))
     text = (
         f"Forecast: up to {plan.trial_count()} trials (yours first), {search:.3g} trainings"
         f"{' (capped by the budget)' if capped else ''}, and {extra:g} to confirm the winner on fresh seeds: "
@@ -61,7 +67,7 @@ def forecast_text(plan: SearchPlan, training_seconds: float | None = None) -> st
         workers = max(s.max_concurrent for s in plan.steps)
         searching = search / workers * training_seconds
         # the budget of minutes ends the search; the confirming runs come on top, one at a time
-        caps = [s.limits.seconds for s in plan.steps if s.limits.seconds is not None]
+        caps = [s.limits.seconds for s in _bounded(plan) if s.limits.seconds is not None]
         total = min([searching, *caps]) + extra * training_seconds
         text += f" One training takes about {span(training_seconds)}: about {span(total)} in all"
         text += f" with {workers} at a time" if workers > 1 else ""
@@ -88,6 +94,9 @@ def plan_notes(plan: SearchPlan, devices: Sequence[str]) -> list[str]:
                 f"larger values of {objective.metric!r} count as the better ones (mode: max); set mode: min "
                 "if smaller ones are"
             )
+    for step in plan.steps:
+        if step.algorithm in SUPERNETS and (step.limits.trainings or step.limits.seconds):
+            notes.append(f"a budget does not end {step.algorithm}: its trials need each other")
     wanted = max(step.gpu_per_trial for step in plan.steps)
     if wanted and not any(device.startswith("cuda") for device in devices):
         notes.append(

@@ -39,9 +39,12 @@ MAX_SEED = 2**32 - 1  # what numpy takes
 
 
 def read_options(
-    node: Located | None, plugin: Plugin, ignore: Sequence[str] = ()
+    node: Located | None, plugin: Plugin, ignore: Sequence[str] = (), *, older: bool = False
 ) -> dict[str, Any]:
-    """The options of an algorithm or scheduler, checked, with defaults for the absent ones."""
+    """The options of an algorithm or scheduler, checked, with defaults for the absent ones.
+
+    With `older` whole numbers have no upper limit.
+    """
     options = plugin.defaults()
     for key, item in node.mapping().items() if node is not None else ():
         if key in ignore or item.value is None:
@@ -61,8 +64,9 @@ def read_options(
                 else None
             )
             fractional = option.low is not None and whole is None
+            most = None if older or option.high is None else int(option.high)
             options[key] = (
-                item.number(option.low, option.high) if fractional else item.integer(whole)
+                item.number(option.low, option.high) if fractional else item.integer(whole, most)
             )
         else:
             options[key] = item.number(option.low, option.high)
@@ -152,13 +156,13 @@ def _baseline(general: Located | None, from_space: dict[str, Any]) -> dict[str, 
     return {**from_space, **{key: item.plain() for key, item in node.mapping().items()}}
 
 
-def _scheduler(node: Located | None) -> tuple[str, dict[str, Any]]:
+def _scheduler(node: Located | None, *, older: bool) -> tuple[str, dict[str, Any]]:
     """Name and options of the scheduler; without the part, none."""
     if node is None:
         return "FIFOScheduler", {}
     kind = node.need("type", "name a scheduler, FIFOScheduler for none")
     plugin = _named(kind, SCHEDULER_ALIASES, SCHEDULERS)
-    return plugin.name, read_options(node, plugin, ("type",))
+    return plugin.name, read_options(node, plugin, ("type",), older=older)
 
 
 def _check_grid(kind: Located, dimensions: Sequence[SearchDimension]) -> None:
@@ -232,7 +236,7 @@ def parse_four_parts(root: Located, name: str, *, older: bool = False) -> Search
     space = root.get("search_space")
     if space is None and not supernet:
         root.need("search_space", "list what may vary")
-    options = read_options(node, algorithm, _ALGORITHM)
+    options = read_options(node, algorithm, _ALGORITHM, older=older)
     if space is not None:
         dimensions, from_space = parse_space(space, older=older)
     else:
@@ -241,7 +245,7 @@ def parse_four_parts(root: Located, name: str, *, older: bool = False) -> Search
         from_space = {options["setting"]: "whole"} if algorithm.name == "elastic_search" else {}
     if algorithm.name == "grid_search":
         _check_grid(node.need("type", ""), dimensions)
-    scheduler, scheduler_options = _scheduler(root.get("scheduler"))
+    scheduler, scheduler_options = _scheduler(root.get("scheduler"), older=older)
     iterations = root.get("max_iterations") or _optional(general, "max_iterations")
 
     def whole(

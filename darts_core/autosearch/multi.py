@@ -160,7 +160,7 @@ def confirm(plan: SearchPlan, workshop: Workshop, best: Row, baseline: Row | Non
     """Run the winner and the baseline again on fresh seeds, in turn, and nothing else.
 
     Trials see `phase == "confirm"`: the place for the one look at the test data. Finished runs of an
-    earlier start of the version are kept.
+    earlier start of the version are kept, those that failed are run again.
 
     Raises:
         StopWanted: a stop was asked for.
@@ -180,7 +180,7 @@ def confirm(plan: SearchPlan, workshop: Workshop, best: Row, baseline: Row | Non
                 for r in workshop.known_rows(step, "confirm")
                 if r.get("seed") == seed
                 and r.get("done")
-                and r["state"] != "cancelled"
+                and r["state"] not in ("cancelled", "failed")
                 and r["config"] == row["config"]
             ]
             if not done:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping
@@ -14,9 +15,19 @@ from darts_core.autosearch.contract import (
     METRIC_NAME,
     harmless,
 )
+from darts_core.errors import ResumeError
+from darts_core.runlog import read_json
 from darts_core.study.metric_names import names_of
 
-__all__ = ["Metrics", "ReportReader", "Reports", "iterations_of", "objective_value", "reports_of"]
+__all__ = [
+    "Metrics",
+    "ReportReader",
+    "Reports",
+    "failed_after",
+    "iterations_of",
+    "objective_value",
+    "reports_of",
+]
 
 MAX_FILE_BYTES = 64 * 2**20
 Metrics = dict[str, float | int | None]
@@ -150,6 +161,23 @@ def reports_of(folder: Path) -> Reports:
             kept.final = {}
         kept.final = {**kept.final, **found.final}
     return kept
+
+
+def failed_after(folder: Path, reports: Reports, most: int | None) -> int | None:
+    """The iteration behind which the attempt failed that the reports of a trial (`reports_of`) end with.
+
+    None where that leaves the result whole: nothing was left to do (the final result or iteration `most` had
+    been reported), or the attempt was cut off from outside rather than failed.
+    """
+    last = reports.iterations[-1][0] if reports.iterations else None
+    if last is None or "acc" in reports.final or (most is not None and last >= most):
+        return None
+    for path in folder.glob("result.*.json"):
+        with contextlib.suppress(ResumeError, AttributeError):
+            row = read_json(path)
+            if row.get("state") == "failed" and row.get("training_iteration") == last:
+                return last
+    return None
 
 
 def iterations_of(folder: Path) -> list[tuple[int, Metrics]]:

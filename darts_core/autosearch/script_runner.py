@@ -55,14 +55,14 @@ class ScriptRunner:
             if row["state"] != "failed" or retries <= 0:
                 break
             retries -= 1
-            self.workshop.keep(row)
+            self.workshop.keep(row, claim.folder)
             self.workshop.log(f"trial {row['trial_id']} is tried again ({retries} tries left)")
         # sittings whose worker was killed left no row, only the lease's seconds
         row["earlier_seconds"] = max(row["earlier_seconds"], round(claim.earlier_seconds, 4))
         claim.row = row
         if row["state"] == "killed":
             claim.row = {**row, "state": "failed"}
-            self.workshop.keep({**row, "state": "cancelled"})
+            self.workshop.keep({**row, "state": "cancelled"}, claim.folder)
             return "died", row["reason"]
         if row["state"] == "failed":
             return "raised", (row["reason"], None)
@@ -91,7 +91,7 @@ class ScriptRunner:
                 row = self.workshop.collect(self.spec, process)
                 if row["state"] == "done":  # it had ended before the stop reached it
                     return row
-                self.workshop.keep(row)
+                self.workshop.keep(row, claim.folder)
                 raise StopWanted
             with self.workshop.ending(self.spec, process):
                 self._look_after(process, claim, decide)

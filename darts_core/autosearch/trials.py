@@ -22,6 +22,7 @@ from darts_core.autosearch.process import BY_COMMAND, Outcome, TrialProcess
 from darts_core.autosearch.reports import (
     Metrics,
     Reports,
+    failed_after,
     iterations_of,
     objective_value,
     reports_of,
@@ -277,16 +278,18 @@ class Workshop:
         )
         return row
 
-    def keep(self, row: Row) -> None:
-        """Write a row that the study's books do not write."""
-        write_json(trials_folder(self.version) / row["trial_id"] / "result.json", row)
+    def keep(self, row: Row, folder: Path | None = None) -> None:
+        """Write a row that the books do not write; into `folder`, where its trial lies elsewhere."""
+        folder = folder or trials_folder(self.version) / row["trial_id"]
+        write_json(folder / "result.json", row)
 
     def _row(self, spec: SearchSpec, process: TrialProcess, outcome: Outcome) -> dict[str, Any]:
         reports, record = process.reader.reports, process.record
-        values = self._values(spec, reports, outcome)
+        values, taken, against = self._values(spec, reports, outcome), False, ""
         if outcome.state == "done" and None in [values[o.metric] for o in spec.objectives]:
             # one that goes on from a checkpoint of the last iteration has nothing new to report
-            reports = reports_of(process.folder)
+            reports, against = self._of_all_attempts(process)
+            taken = reports is not process.reader.reports
             values = self._values(spec, reports, outcome)
         state, reason = outcome.state, outcome.reason
         missing = [o.metric for o in spec.objectives if values[o.metric] is None]
@@ -295,7 +298,7 @@ class Workshop:
             state = "failed"
             reason = (
                 f"it reported no usable {', '.join(missing)}; call reporter({missing[0]}=...) or "
-                "report(acc, latency=..., additional_data={...})"
+                f"report(acc, latency=..., additional_data={{...}}){against}"
             )
         first = spec.objectives[0]
         shown = [m.get(first.metric) for _, m in iterations_of(process.folder)]
@@ -320,6 +323,8 @@ class Workshop:
             "peak_mib": round(outcome.peak_mib, 1),
             "cpu_seconds": round(process.cpu_seconds, 2),
             **earlier(process.folder),
+            # whether an earlier attempt's reports are the result, as this one had nothing left to do
+            **({"taken_over": True} if taken else {}),
             "acc": reports.final.get("acc"),
             "latency": reports.final.get("latency"),
             "latency_flag": reports.final.get("latency_flag", ""),
@@ -328,6 +333,25 @@ class Workshop:
             "ignored_reports": reports.ignored,
             "ended": time.time(),
         }
+
+    def _of_all_attempts(self, process: TrialProcess) -> tuple[Reports, str]:
+        """The reports of a trial that ended well without a result of its own, and what speaks against earlier
+        ones, in words: those of an attempt that failed half-way are no result.
+        """
+        own, every = process.reader.reports, reports_of(process.folder)
+        failed = failed_after(process.folder, every, process.record["max_iterations"])
+        if failed is not None and not own.iterations:
+            told = (
+                f"; an earlier attempt failed after iteration {failed}, which may not be its last"
+            )
+            return own, told
+        if (every.iterations, every.final) == (own.iterations, own.final):
+            return own, ""
+        log.warning(
+            "trial %s ended without a result of its own: what an earlier attempt reported is taken for it",
+            process.record["trial_id"],
+        )
+        return every, ""
 
     def _values(
         self, spec: SearchSpec, reports: Reports, outcome: Outcome
@@ -362,7 +386,8 @@ class Workshop:
             row = self._sitting(spec, number, configuration, options)
             killed = row["state"] == "killed"
             if killed:
-                row["state"] = "failed"
+                # what cut it off is no fault of its own, so long as it is begun again
+                row["state"] = "cancelled" if restarts else "failed"
             self.keep(row)
             if killed and restarts:
                 restarts -= 1
@@ -402,7 +427,7 @@ class Workshop:
             yield
         except BaseException:
             self.cancel(process, "the job was stopped")
-            self.keep(self.collect(spec, process))
+            self.keep(self.collect(spec, process), process.folder)
             raise
 
     def cancel(self, process: TrialProcess, reason: str) -> None:

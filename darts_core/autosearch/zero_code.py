@@ -165,7 +165,7 @@ def run_script(trial: Trial) -> int:
     reward = record.get("reward", metrics[0]["name"])
     child = _start(record)
     seen: dict[str, float] = {}
-    calls, later = 0, False
+    later = False
     stop: StopTrial | None = None
     for line in _lines(child):
         values = [(name, _value(pattern, line)) for name, pattern in patterns]
@@ -178,7 +178,7 @@ def run_script(trial: Trial) -> int:
         if reward in found and stop is None:
             try:
                 trial.reporter(**seen)
-                calls, later = calls + 1, False
+                later = False
             except StopTrial as signalled:
                 stop = signalled
                 _end(child, trial.folder)
@@ -188,7 +188,7 @@ def run_script(trial: Trial) -> int:
     written = _from_files(files, Path(trial.output_dir)) if code == 0 else {}
     if written or later:
         # these belong to the last iteration, not to one more
-        trial.reporter(**{**seen, **written, "training_iteration": max(1, calls)})
+        trial.reporter(**{**seen, **written, "training_iteration": max(1, trial.iterations)})
     if (
         code == 0
         and (model := record.get("model_file"))

@@ -154,7 +154,8 @@ class _Line:
                 if item.name == getattr(owner, "OPEN", None):
                     continue
                 yield f"{name}." if self._has_keys(name) else f"{name}="
-        for name, value in (self._open(parent) or {}).items() if parent else ():
+        beside = self._open(parent) if parent else None
+        for name, value in beside.items() if isinstance(beside, Mapping) else ():
             if name not in ("_target_", "description"):
                 yield f"{prefix}{name}." if isinstance(value, Mapping) else f"{prefix}{name}="
 

@@ -16,7 +16,13 @@ from darts_core.commands.mistakes import (
     group_options,
 )
 from darts_core.commands.overrides import key_of, quoted
-from darts_core.commands.user_tree import check_hydra_node, check_untouched, check_user_tree
+from darts_core.commands.user_tree import (
+    GROUPS,
+    check_hydra_node,
+    check_resolvers,
+    check_untouched,
+    check_user_tree,
+)
 from darts_core.errors import ConfigError, unknown_name
 from darts_core.settings import from_plain, schema
 from darts_core.settings.tree import config_root
@@ -124,6 +130,8 @@ def compose_node(command: str, overrides: Sequence[str], place: Session | None =
             hydra_compose(command, own, return_hydra_config=True), resolve=False
         )
         check_untouched(plain, alone)
+        given = {key_of(text) for text in overrides}.difference(GROUPS)
+        check_resolvers({k: v for k, v in plain.items() if k != "hydra"}, given)
     check_open_nodes(command, overrides, node, choices, place.user)
     return node
 

@@ -171,7 +171,7 @@ def command_help(command: str) -> str:
     names = {item.name for item in fields(stage)}
     used = [group for group in GROUPS if takes_group(group, names) and choices(group)]
     groups = "\n".join(f"  {group}=  {', '.join(choices(group))}" for group in used)
-    changed = config_defaults(command)
+    changed = {**_of_choices(command), **config_defaults(command)}
     return f"""\
 darts-core {command}: {about.summary}
 
@@ -206,12 +206,22 @@ def config_defaults(command: str) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key not in ("defaults", "hydra")}
 
 
+def _of_choices(command: str) -> dict[str, Any]:
+    """The values of the files that the command's own YAML file chooses, by the nodes that they fill."""
+    chosen = {group: name for group, name in config_choices(command).items() if group in GROUPS}
+    return {
+        group: read_yaml(config_root() / group / f"{name}.yaml") for group, name in chosen.items()
+    }
+
+
 def _settings(cls: type[Settings], prefix: str, changed: Mapping[str, Any]) -> Iterator[str]:
     """`key=value  meaning` for every setting of `cls` and its inner nodes; groups are left out."""
     inner = []
     for item in fields(cls):  # type: ignore[arg-type]
         bounds = bounds_of(item)
         kind, _ = type_of(cls, item.name)
+        if item.name == getattr(cls, "OPEN", None):
+            continue  # its keys are typed beside the others, not below its name
         if isinstance(kind, type) and issubclass(kind, Settings):
             inner.append((kind, f"{prefix}{item.name}.", changed.get(item.name, {})))
         elif bounds is not None and (prefix or item.name not in GROUPS) and item.name not in _SHOWN:

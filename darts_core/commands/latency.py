@@ -36,6 +36,13 @@ _KNOWN: dict[str, type] = {
     "weights": str,
 }
 _NAMES_A_TABLE = ("table", "out", "device", "runtime", "precision")
+# known, and of no use to all that is done
+_NOT_READ = {
+    "build": ("count", "results", "shape"),
+    "show": tuple(key for key in _KNOWN if key not in _NAMES_A_TABLE),
+    "check": ("shape",),
+    "prepare": ("batch", "seconds", "results", "shape"),
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -126,17 +133,20 @@ def _check_read(what: str, given: dict[str, Any]) -> None:
     """Refuse what is known but not read.
 
     Raises:
-        ConfigError: `shape=`, which sizes a model that is timed; of `show`, what does not name a table.
+        ConfigError: `shape=`, which sizes a model that is timed; of `show`, what does not name a table; what
+            another of build, check and prepare reads.
     """
     for key in given:
-        if what == "show" and key not in _NAMES_A_TABLE:
+        if key not in _NOT_READ[what]:
+            continue
+        if key == "shape" and what != "show":
             raise ConfigError(
-                f"{key}= is not read by `latency show`, which prints all rows of one table; it reads "
-                f"{', '.join(_NAMES_A_TABLE)}."
+                f"shape= is for `latency time`; the networks of `latency {what}` have size= and in_channels=."
             )
-    if "shape" in given:
+        about = ", which prints all rows of one table" if what == "show" else ""
+        reads = [name for name in _KNOWN if name not in (*_NOT_READ[what], "model", "weights")]
         raise ConfigError(
-            f"shape= is for `latency time`; the networks of `latency {what}` have size= and in_channels=."
+            f"{key}= is not read by `latency {what}`{about}; it reads {', '.join(reads)}."
         )
 
 
@@ -222,6 +232,7 @@ def _folder(given: dict[str, Any], space: Any, path: Path) -> Path:
     size = "-".join(
         str(given.get(key, "")) for key in ("channels", "layers", "size", "in_channels")
     )
+    size += f"-{given['classes']}" if "classes" in given else ""
     return path.with_name(f"{path.stem}-{space.name}-{size}-check")
 
 

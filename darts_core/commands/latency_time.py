@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from darts_core.commands.overrides import parse as parse_override
 from darts_core.errors import ConfigError, unknown_name
 from darts_core.report.escape import plain_text
 
@@ -34,20 +33,21 @@ def split_arguments(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     """The other words, and what `model_args.NAME=VALUE` say.
 
     Raises:
-        ConfigError: such a word has no value.
+        ConfigError: such a word has no value, or several.
     """
     others, found = [], {}
     for word in words:
-        name, sign, value = word.removeprefix(_PREFIX).partition("=")
         if not word.startswith(_PREFIX):
             others.append(word)
             continue
-        try:
-            found[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            sign = ""
-        if not sign or not name:
-            raise ConfigError(f"{word!r} is not a setting; write {_PREFIX}NAME=VALUE.")
+        name, sign, _ = word.removeprefix(_PREFIX).partition("=")
+        # as the commands that take overrides read it: 1e-3 is a number, a date is a text
+        given = parse_override(word) if sign and name else None
+        if given is None or given.is_sweep_override():
+            raise ConfigError(
+                f"{word!r} is not a setting; write {_PREFIX}NAME=VALUE, and a list as [a,b]."
+            )
+        found[name] = given.value()
     return others, found
 
 

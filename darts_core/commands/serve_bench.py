@@ -20,6 +20,8 @@ from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["configure", "run", "time_artifact"]
 
+_MOST_SECONDS = 3600
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
@@ -47,8 +49,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print load time and latency of each artifact; an artifact that fails is named, the rest go on."""
-    if any(size < 1 for size in args.batch or ()) or args.seconds <= 0:
-        raise ConfigError("--batch must be at least 1 and --seconds above 0.")
+    if any(size < 1 for size in args.batch or ()) or not 0 < args.seconds <= _MOST_SECONDS:
+        raise ConfigError(
+            f"--batch must be at least 1 and --seconds above 0, at most {_MOST_SECONDS}."
+        )
     given = _given(args)
     wanted = _exported(given, args) if given.exported else _eager(given, args)
     failed, measured = 0, {}

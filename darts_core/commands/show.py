@@ -6,10 +6,12 @@ import argparse
 import logging
 from typing import Any
 
-from darts_core.commands.compose import Session, compose_node, typed
+from darts_core.commands.compose import Session, compose_node, forced, typed
 from darts_core.errors import ConfigError
 
 __all__ = ["show_config", "show_info"]
+
+_ABSENT = object()
 
 
 def show_config(command: str, args: argparse.Namespace, place: Session) -> None:
@@ -27,22 +29,25 @@ def show_config(command: str, args: argparse.Namespace, place: Session) -> None:
     plain: Any = OmegaConf.to_container(node, resolve=False, enum_to_str=True)
     for text in ("help", "hydra_help"):
         plain["hydra"].pop(text)
-    own = plain.pop("hydra")
-    kept = {"job": plain, "hydra": {"hydra": own}, "all": {**plain, "hydra": own}}[args.cfg]
-    shown: Any = OmegaConf.create(kept)
+    own = [key for key in plain if key != "hydra"]
+    whole: Any = OmegaConf.create({**{key: plain[key] for key in own}, "hydra": plain["hydra"]})
+    if args.resolve:  # all at once: Hydra's settings refer to ours
+        OmegaConf.resolve(whole)
+    kept = {"job": own, "hydra": ["hydra"], "all": [*own, "hydra"]}[args.cfg]
+    shown: Any = OmegaConf.masked_copy(whole, kept)
     if args.package and args.package != "_global_":
-        shown = OmegaConf.select(shown, args.package)
-        if shown is None:
+        shown = _ABSENT
+        if args.package.partition(".")[0] in kept:
+            shown = OmegaConf.select(whole, args.package, default=_ABSENT)
+        if shown is _ABSENT:
             raise ConfigError(
                 f"--package {args.package!r} names nothing in this configuration; it has "
                 f"{', '.join(kept)}."
             )
         print(f"# @package {args.package}")
     if not OmegaConf.is_config(shown):
-        print(shown)
+        print("null" if shown is None else shown)
         return
-    if args.resolve:
-        OmegaConf.resolve(shown)
     print(OmegaConf.to_yaml(shown), end="")
 
 
@@ -59,7 +64,7 @@ def show_info(command: str, args: argparse.Namespace, place: Session) -> None:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     try:  # Hydra prints through the root logger, which it sets up for good
-        overrides = [*place.overrides, *args.overrides]
+        overrides = [*place.overrides, *(forced(command, text) for text in args.overrides)]
         hydra.show_info(args.info, config_name=command, overrides=overrides)
     finally:
         root.handlers[:] = handlers

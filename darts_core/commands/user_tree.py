@@ -21,6 +21,7 @@ __all__ = [
     "LAUNCHERS",
     "SWEEPERS",
     "check_hydra_node",
+    "check_resolvers",
     "check_untouched",
     "check_user_tree",
     "group_of",
@@ -98,6 +99,11 @@ def check_user_tree(folder: Path) -> None:
                 f"--config-dir: {own} is refused; such a folder adds to {', '.join(GROUPS)} and has no "
                 "say in Hydra's own settings."
             )
+    for own in sorted(folder.glob("schema_*.yaml")):
+        raise ConfigError(
+            f"--config-dir: {own} is refused; it has the name of our settings' declarations, which it would "
+            "replace."
+        )
     ours = config_root()
     for group in GROUPS:
         for path in sorted((folder / group).glob("*.yaml")):
@@ -114,10 +120,37 @@ def _check_values(path: Path, content: Any) -> None:
         raise ConfigError(f"{path} must hold key: value pairs.")
     for text in _texts(content):
         if _RESOLVER.search(text):
-            raise ConfigError(
-                f"{path}: {text[:80]!r} is refused; files of --config-dir hold plain values, and "
-                "${key} for another setting's value, but call no resolver."
-            )
+            raise _resolver_refused(str(path), text)
+
+
+def _resolver_refused(where: str, text: str) -> ConfigError:
+    return ConfigError(
+        f"{where}: {text[:80]!r} is refused; files of --config-dir hold plain values, and ${{key}} for "
+        "another setting's value, but call no resolver."
+    )
+
+
+def check_resolvers(value: Any, typed: Collection[str], key: str = "") -> None:
+    """Refuse a resolver in what was composed: a file of a group may call in others of its folder.
+
+    Args:
+        value: the configuration without `hydra`, unresolved; or what `key` is in it.
+        typed: the keys that the command line gave itself.
+        key: see `value`.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    if key in typed:
+        return
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            check_resolvers(item, typed, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for item in value:
+            check_resolvers(item, typed, key)
+    elif isinstance(value, str) and _RESOLVER.search(value):
+        raise _resolver_refused(f"--config-dir: {key}", value)
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from darts_core.data.batches import BatchTransform, Preparation, iterate
 from darts_core.data.kinds import kind_of, sample_words
 from darts_core.data.pool import Pool, Split
-from darts_core.data.splits import SPLITS, stratified_pick
+from darts_core.data.splits import SPLITS, cut
 from darts_core.errors import ConfigError, DataError, unknown_name
 from darts_core.named_inputs import NamedInput, shapes_of
 from darts_core.tasks import Task
@@ -172,11 +172,9 @@ class DataBundle:
         labels = self.pool.targets_N[index].cpu().numpy()
         if labels.ndim > 1 or labels.dtype.kind == "f":  # no classes to keep in proportion
             labels = np.zeros(len(labels), np.int64)
-        kept, _ = stratified_pick(
-            labels, np.arange(len(labels)), count, np.random.default_rng(seed)
-        )
-        cut = index[torch.from_numpy(kept).to(index.device)]
-        return replace(self, parts={**self.parts, name: cut})
+        kept = cut(labels, np.arange(len(labels)), count, np.random.default_rng(seed))
+        few = index[torch.from_numpy(kept).to(index.device)]
+        return replace(self, parts={**self.parts, name: few})
 
     @property
     def unit(self) -> int:
@@ -196,11 +194,13 @@ class DataBundle:
     def _affine(self, device: torch.device) -> tuple[Tensor, Tensor]:
         # kept: making them anew would copy from the host, and so wait for the device, at each step
         if device not in self._affine_cache:
-            scale = torch.tensor(
-                [1 / (self.unit * s) for s in self.std], dtype=torch.float32, device=device
-            )
-            pairs = zip(self.mean, self.std, strict=True)
-            shift = torch.tensor([-m / s for m, s in pairs], dtype=torch.float32, device=device)
+            pairs = list(zip(self.mean, self.std, strict=True))
+            # plain tensors, also where an evaluation in inference mode is the first to ask
+            with torch.inference_mode(False):
+                scale = torch.tensor(
+                    [1 / (self.unit * s) for _, s in pairs], dtype=torch.float32, device=device
+                )
+                shift = torch.tensor([-m / s for m, s in pairs], dtype=torch.float32, device=device)
             shape = (1, -1, *[1] * (len(self.input_shape) - 1))
             self._affine_cache[device] = (scale.view(shape), shift.view(shape))
         return self._affine_cache[device]

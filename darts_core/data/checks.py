@@ -6,6 +6,7 @@ Shapes: N samples, C channels, H W height and width, T positions.
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from dataclasses import replace
 
@@ -17,7 +18,7 @@ from darts_core.data.source import MIN_SIZE, RawData
 from darts_core.errors import DataError
 from darts_core.reading import unusable
 
-__all__ = ["check_classes", "check_raw"]
+__all__ = ["check_classes", "check_raw", "told_apart"]
 
 log = logging.getLogger("darts_core")
 
@@ -31,18 +32,26 @@ def check_raw(raw: RawData) -> RawData:
     for name in (*raw.names, *raw.group_names, *raw.vocabulary):
         if unusable(name):
             raise DataError(f"A class name of {raw.origin} holds {unusable(name)}.")
-    raw = _with_own_names(raw)
+    raw = replace(raw, names=told_apart(raw.names, raw.origin))
     _check_arrays(raw.inputs, raw.targets, raw, "training")
+    _check_rate(raw)
     for what, values in (("groups", raw.groups), ("mask", raw.mask)):
+        if values is not None and values.ndim < 1:
+            raise DataError(f"The {what} of {raw.origin} are one value; needed is one a sample.")
         if values is not None and len(values) != len(raw.targets):
             raise DataError(
                 f"{raw.origin} holds {len(raw.targets):,} samples but {len(values):,} values of {what}; "
                 "their numbers must agree."
             )
-    if raw.mask is not None and raw.mask.shape != raw.targets.shape:
+    if raw.mask is not None and raw.mask.ndim > 1 and raw.mask.shape != raw.targets.shape:
         raise DataError(
             f"The mask of {raw.origin} has shape {raw.mask.shape}, the targets {raw.targets.shape}; they "
-            "must agree (True: counts)."
+            "must agree, or the mask holds one value a sample (True: counts)."
+        )
+    if (raw.test_inputs is None) != (raw.test_targets is None):
+        missing = "inputs" if raw.test_inputs is None else "targets"
+        raise DataError(
+            f"The test set of {raw.origin} has no {missing}; give both of them or neither."
         )
     if raw.test_inputs is None or raw.test_targets is None:
         return raw
@@ -70,22 +79,30 @@ def check_raw(raw: RawData) -> RawData:
     return raw
 
 
-def _with_own_names(raw: RawData) -> RawData:
-    """`raw`, where equal names of classes, labels or columns have their number beside them.
+def told_apart(names: tuple[str, ...], origin: str) -> tuple[str, ...]:
+    """`names` of classes, labels, columns or tokens, where equal ones have their number beside them.
 
     Answers go by name: of two classes called crane one would get the other's.
     """
-    twice = {name for name, count in Counter(raw.names).items() if count > 1}
+    twice = {name for name, count in Counter(names).items() if count > 1}
     if not twice:
-        return raw
-    names = tuple(f"{name} ({i})" if name in twice else name for i, name in enumerate(raw.names))
+        return names
+    found = tuple(f"{name} ({i})" if name in twice else name for i, name in enumerate(names))
     log.warning(
         "%s has names that stand for several classes or columns (%s); their numbers are added: %s",
-        raw.origin,
+        origin,
         ", ".join(sorted(twice)[:5]),
-        ", ".join([name for name in names if name not in raw.names][:5]),
+        ", ".join([new for new, old in zip(found, names, strict=True) if old in twice][:5]),
     )
-    return replace(raw, names=names)
+    return found
+
+
+def _check_rate(raw: RawData) -> None:
+    rate = raw.rate
+    if rate is not None and not (isinstance(rate, (int, float)) and 0 < rate < math.inf):
+        raise DataError(
+            f"The rate of {raw.origin} is {rate!r}; needed are samples a second, above 0, or none."
+        )
 
 
 def _check_arrays(

@@ -97,7 +97,8 @@ def _of(groups: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 def _some(groups: np.ndarray, order: np.ndarray, wanted: float, *, spare: int) -> np.ndarray:
     """The first of `order` whose samples come nearest to `wanted`, at least one; `spare` are left."""
-    sizes = np.array([(groups == group).sum() for group in order])
+    known, counts = np.unique(groups, return_counts=True)
+    sizes = counts[np.searchsorted(known, order)]
     reached = np.cumsum(sizes)[: len(order) - spare]
     return order[: int(np.argmin(np.abs(reached - wanted))) + 1]
 

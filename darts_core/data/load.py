@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import torch
@@ -14,8 +15,9 @@ import torch
 from darts_core.data.bundle import DataBundle
 from darts_core.data.encoded import EncodedImages
 from darts_core.data.make import make_bundle
-from darts_core.data.source import MIN_SIZE, SOURCES, RawData, check_memory
+from darts_core.data.source import MIN_SIZE, SOURCES, Loader, RawData, check_memory
 from darts_core.errors import ConfigError, DataError, unknown_name
+from darts_core.settings.field import check_value, kind_words, type_of_hint
 from darts_core.tasks import Task
 
 __all__ = ["load_data", "make_bundle"]
@@ -73,10 +75,7 @@ def load_data(
     for module in _BUILT_IN:
         importlib.import_module(f"darts_core.data.{module}")
     loader = SOURCES[name]
-    known = [p for p in inspect.signature(loader).parameters if p != "path"]
-    for option in options:
-        if option not in known:
-            raise ConfigError(unknown_name(f"option of the data set {name!r}", option, known))
+    known = _check_options(name, loader, options)
     if image_size is not None and not MIN_SIZE <= image_size <= 1024:
         raise ConfigError(
             f"data.image_size={image_size} is not allowed; choose {MIN_SIZE}..1024 or null."
@@ -101,6 +100,44 @@ def load_data(
         leave_out=leave_out,
         task=task,
     )
+
+
+def _check_options(name: str, loader: Loader, options: Mapping[str, Any]) -> list[str]:
+    """The options that `loader` knows; those given are among them, and of the types that it states.
+
+    Raises:
+        ConfigError: an option is unknown, missing or of another type.
+    """
+    known = {n: p for n, p in inspect.signature(loader).parameters.items() if n != "path"}
+    for option in options:
+        if option not in known:
+            raise ConfigError(unknown_name(f"option of the data set {name!r}", option, known))
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    for option, parameter in known.items():
+        missing = option not in (*options, "image_size") and parameter.kind in named
+        if missing and parameter.default is inspect.Parameter.empty:
+            raise ConfigError(f"The data set {name!r} needs data.{option}=...; give it.")
+    try:
+        hints = get_type_hints(loader)
+    except (
+        NameError,
+        TypeError,
+        AttributeError,
+    ):  # somebody's own, of types that only a checker sees
+        return list(known)
+    for option, value in options.items():
+        kind, optional = type_of_hint(hints.get(option, Any))
+        optional = optional or known[option].default is None
+        if kind_words(kind) is not None:
+            check_value(f"data.{option}", _plain(value), kind, optional, None)
+    return list(known)
+
+
+def _plain(value: Any) -> Any:
+    """A path as text and a number of numpy's as one of Python's: callers in Python give both."""
+    if isinstance(value, Path):
+        return str(value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _resized(raw: RawData, size: int) -> RawData:

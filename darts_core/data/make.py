@@ -18,7 +18,7 @@ from darts_core.data.encoded import EncodedImages
 from darts_core.data.groups import divide_groups, divide_stretches, tell_groups
 from darts_core.data.pool import Pool
 from darts_core.data.source import RawData
-from darts_core.data.splits import check_fraction, check_limit, divide, stratified_pick
+from darts_core.data.splits import check_fraction, check_limit, cut, divide
 from darts_core.data.statistics import channel_statistics
 from darts_core.data.targets import MOST_NAMES, Targets, read_targets
 from darts_core.device import require_device
@@ -116,8 +116,9 @@ def _without_masked_rows(raw: RawData) -> RawData:
     if not kept.any():
         raise DataError(f"The mask of {raw.origin} leaves no sample (True: counts).")
     groups = None if raw.groups is None else raw.groups[kept]
-    inputs, targets = raw.inputs[kept], raw.targets[kept]
-    return replace(raw, inputs=inputs, targets=targets, groups=groups, mask=None)
+    inputs = raw.inputs
+    few = inputs.subset(np.flatnonzero(kept)) if isinstance(inputs, EncodedImages) else inputs[kept]
+    return replace(raw, inputs=few, targets=raw.targets[kept], groups=groups, mask=None)
 
 
 def _fitted(
@@ -161,6 +162,8 @@ def _divided(
     leave_out: Any,
 ) -> dict[str, np.ndarray]:
     """The samples of each split, by group, by stretch, or drawn class by class."""
+    if seed < 0:
+        raise ConfigError(f"seed={seed} is not allowed; choose a whole number from 0 up.")
     official = 0 if raw.test_inputs is None else len(raw.test_inputs)
     if split_by is not None and split_by not in _SPLIT_BY:
         raise ConfigError(unknown_name("data.split_by", split_by, _SPLIT_BY))
@@ -230,7 +233,7 @@ def _limited(
         if limit is not None:
             rng = np.random.default_rng(20180624 if name == "test" else seed)
             count = max(1, round(len(index) * limit / size))
-            index, _ = stratified_pick(strata, index, count, rng)
+            index = cut(strata, index, count, rng)
         found[name] = index
     return found
 

@@ -24,6 +24,8 @@ _HOLDS = (
 )
 _IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
+# how files, and folders of them, begin
+_PARTS = {"train": ("train",), "test": ("test",), "val": ("validation", "val")}
 
 
 def _files(path: Path) -> tuple[list[Path], list[Path]]:
@@ -31,12 +33,8 @@ def _files(path: Path) -> tuple[list[Path], list[Path]]:
     if path.is_file():
         return [path], []
     found = sorted(path.rglob("*.parquet"))
-
-    def part(*names: str) -> list[Path]:
-        return [f for f in found if f.name.startswith(names) or f.parent.name in names]
-
-    train, val = part("train"), part("validation", "val")
-    test = part("test")
+    parts = {file: _part(file, path) for file in found}
+    train, test, val = ([f for f in found if parts[f] == part] for part in _PARTS)
     if test and val:
         log.warning("parquet: %s is not read: val is drawn from the training files", val[0])
     test = test or val
@@ -45,6 +43,21 @@ def _files(path: Path) -> tuple[list[Path], list[Path]]:
     if not train:
         raise DataError(f"data.path={path} has no train*.parquet; needed is {_HOLDS}.")
     return train, test
+
+
+def _part(file: Path, folder: Path) -> str:
+    """What a file holds, by the folder below `folder` that it lies in, else its own name, else `folder`'s.
+
+    A file has one part: one called train in somebody's folder `test` is no test set, too.
+    """
+    inner = file.parent.name if file.parent != folder else ""
+    for part, names in _PARTS.items():
+        if inner in names:
+            return part
+    for part, names in _PARTS.items():
+        if file.name.startswith(names):
+            return part
+    return next((part for part, names in _PARTS.items() if file.parent.name in names), "")
 
 
 def _column(
@@ -112,7 +125,7 @@ def _class_names(meta: Any, labels: np.ndarray, where: Path) -> tuple[str, ...]:
 
 
 def _arrays(
-    table: Any, where: str, size: int | None, channels: int | None
+    table: Any, where: str, size: int | None, channels: int | None, as_first: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -134,7 +147,12 @@ def _arrays(
         raise DataError(f"{where} has rows without image bytes or label; remove them.")
     encoded = column.to_pylist()
     images = decode_images(
-        encoded, lambda i: f"Row {i} of {where}", image_size=size, channels=channels, origin=where
+        encoded,
+        lambda i: f"Row {i} of {where}",
+        image_size=size,
+        channels=channels,
+        origin=where,
+        as_first=as_first,
     )
     return images, labels.to_numpy().astype(np.int64)
 
@@ -168,5 +186,7 @@ def load_parquet(
         return RawData(images, labels, names, str(path))
     log.info("parquet: %s is the test split", test_files[0])
     table, _ = _read_table(test_files, image_column, label_column)
-    test_images, test_labels = _arrays(table, str(test_files[0]), image_size, images.shape[1])
+    test_images, test_labels = _arrays(
+        table, str(test_files[0]), image_size, images.shape[1], as_first=channels is None
+    )
     return RawData(images, labels, names, str(path), test_images, test_labels)

@@ -41,7 +41,8 @@ class RawData:
         names: of the classes, labels or columns; of the tokens where these are predicted.
         origin: the file or folder, for messages.
         test_inputs, test_targets: None when there is no official test set: one is then held out.
-        mask: True where a target counts, of the targets' shape; None: all do.
+        mask: True where a target counts, of the targets' shape, or one value a sample, which leaves
+            samples out; None: all do.
         groups: of every sample, a number into `group_names`: a speaker, a patient.
         group_names: what the groups are called.
         vocabulary: what token numbers in the inputs stand for.

@@ -6,7 +6,7 @@ import numpy as np
 
 from darts_core.errors import ConfigError, DataError
 
-__all__ = ["SPLITS", "check_fraction", "check_limit", "divide", "stratified_pick"]
+__all__ = ["SPLITS", "check_fraction", "check_limit", "cut", "divide", "stratified_pick"]
 
 SPLITS = ("params", "alpha", "val", "test")
 
@@ -56,6 +56,17 @@ def stratified_pick(
     rank[order] = np.arange(len(index)) - np.repeat(starts, counts)
     chosen = rank < quota[inverse]
     return np.sort(index[chosen]), np.sort(index[~chosen])
+
+
+def cut(labels: np.ndarray, index: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` members of `index` and no more, classes in proportion; sorted.
+
+    Where classes outnumber `count`, whose each keeps one in `stratified_pick`, `rng` draws those that stay.
+    """
+    picked, _ = stratified_pick(labels, index, count, rng)
+    if len(picked) > count:
+        picked = np.sort(rng.choice(picked, count, replace=False))
+    return picked
 
 
 def check_fraction(name: str, value: float) -> float:
@@ -122,7 +133,7 @@ def divide(
         labels: classes of all images, the `official_test` ones last.
         class_names: for error messages.
         official_test: number of official test images; 0 holds out `test_fraction` of all images.
-        seed: divides the remaining images into params, alpha and val.
+        seed: divides the remaining images into params, alpha and val; not negative.
         alpha_fraction: share of the training images (params and alpha) that trains alpha.
         val_fraction: share of the non-test images that forms val.
         test_fraction: see `official_test`.
@@ -130,11 +141,9 @@ def divide(
         test_limit: keep only so many test images.
 
     Raises:
-        ConfigError: a fraction, a limit or the seed is out of range.
+        ConfigError: a fraction or a limit is out of range.
         DataError: a split would be empty or lack a class.
     """
-    if seed < 0:
-        raise ConfigError(f"seed={seed} is not allowed; choose a whole number from 0 up.")
     fixed, rng = np.random.default_rng(20180624), np.random.default_rng(seed)
     everything = np.arange(len(labels))
     if official_test:
@@ -145,9 +154,9 @@ def divide(
     for name, value, size in (("limit", limit, len(rest)), ("test_limit", test_limit, len(test))):
         check_limit(name, value, size)
     if limit is not None:
-        rest, _ = stratified_pick(labels, rest, limit, rng)
+        rest = cut(labels, rest, limit, rng)
     if test_limit is not None:
-        test, _ = stratified_pick(labels, test, test_limit, fixed)
+        test = cut(labels, test, test_limit, fixed)
     val_count = round(len(rest) * check_fraction("val_fraction", val_fraction))
     val, rest = stratified_pick(labels, rest, val_count, rng)
     if not len(rest):

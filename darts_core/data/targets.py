@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from darts_core.data.checks import check_classes
+from darts_core.data.checks import check_classes, told_apart
 from darts_core.data.source import RawData
 from darts_core.errors import DataError
 from darts_core.tasks import IGNORED, Task, task_for
@@ -65,6 +65,8 @@ def read_targets(raw: RawData, task: Task | None) -> Targets:
     if task is None:
         task = task_for(kinds[0])
     kind = check_targets(task, kinds, raw.origin)
+    if kind in ("class", "token"):
+        _check_whole(raw)
     names = raw.names or _names(kind, raw)
     parts = [("training", raw.targets)]
     if raw.test_targets is not None:
@@ -91,20 +93,35 @@ def _without_hidden(raw: RawData) -> RawData:
 
 
 def _names(kind: str, raw: RawData) -> tuple[str, ...]:
-    """Names where the source gives none: class numbers, or columns."""
+    """Names where the source gives none: class numbers, tokens as the vocabulary calls them, or columns."""
     if kind in ("class", "token"):
         lowest, highest = int(raw.targets.min()), int(raw.targets.max())
+        if kind == "token" and raw.test_targets is not None:  # a rare one may stand there alone
+            highest = max(highest, int(raw.test_targets.max()))
         if lowest < 0 or highest > MOST_NAMES:
             raise DataError(
                 f"{raw.origin}: the labels hold {lowest if lowest < 0 else highest}; "
                 "labels are class numbers 0, 1, 2, ... up to "
                 f"{MOST_NAMES} (numbers to be predicted: task=regression)."
             )
+        if kind == "token" and highest < len(raw.vocabulary):
+            return told_apart(raw.vocabulary[: highest + 1], raw.origin)
         return tuple(str(i) for i in range(highest + 1))
     if raw.targets.ndim == 1:
         return ("value",)
     return tuple(
         f"{'label' if kind == 'labels' else 'value'}{i}" for i in range(raw.targets.shape[1])
+    )
+
+
+def _check_whole(raw: RawData) -> None:
+    """Test targets are class or token numbers where the training targets are."""
+    values = raw.test_targets
+    if values is None or values.dtype.kind != "f" or bool((values == np.floor(values)).all()):
+        return
+    raise DataError(
+        f"The test targets of {raw.origin} hold numbers that are not whole, or NaN; the training targets are "
+        "class or token numbers."
     )
 
 

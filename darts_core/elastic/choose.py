@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -78,7 +79,7 @@ def budgets_of(
             )
         except ValueError:
             value = float("nan")
-        if not value > 0.0:
+        if not 0.0 < value < math.inf:
             raise LatencyError(
                 f"The budget {text!r} is not understood; write 50% of the whole network's latency, or "
                 "milliseconds as 2.5ms."

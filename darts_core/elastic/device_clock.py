@@ -9,9 +9,12 @@ import torch
 
 from darts_core.latency import device_name
 from darts_core.latency.clock import ModelClock
+from darts_core.latency.device import versions
 from darts_core.prune.cost import LayerCosts
 
 __all__ = ["DeviceClock"]
+
+_TOLD_LATER = ("threads", "versions")
 
 
 class DeviceClock(ModelClock):
@@ -29,12 +32,12 @@ class DeviceClock(ModelClock):
             "runtime": self.runtime,
             "device": device_name(self.device),
             "threads": threads,
+            "versions": versions(self.runtime),
         }
 
     def fits(self, saved: Mapping[str, Any]) -> bool:
-        """Whether saved times are of this device and form; older files do not tell the threads."""
-        told = {"threads": None, **saved}
+        """Whether saved times are of this device, form and versions; older files do not tell all of it."""
         return all(
-            told.get(key) == value or (key == "threads" and told[key] is None)
+            saved.get(key) == value or (key in _TOLD_LATER and not saved.get(key))
             for key, value in self.described().items()
         )

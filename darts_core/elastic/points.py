@@ -38,7 +38,7 @@ def given_network(
 ) -> tuple[dict[str, Any], Timing]:
     """The given network's own row of the front (kept in `base.json`), and its time.
 
-    A row that was timed on another device or in another form is timed anew.
+    A row that was timed on another device, in another form or by other versions is timed anew.
 
     Args:
         model: the network as it was given.
@@ -50,11 +50,14 @@ def given_network(
     known = runlog.read_mapping(path) if path.is_file() else {}
     if known:
         # what a row does not tell of its time is as here
-        told = {key: value for key, value in known["timing"].items() if value is not None}
+        told = {key: value for key, value in known["timing"].items() if value not in (None, {})}
         timed = {**clock.described(), **told}
         if clock.fits(timed):
             return known, Timing.from_dict(timed)
-        log.warning("%s is of another device or form; the given network is timed anew", path)
+        log.warning(
+            "%s is of another device, form or version of torch; the given network is timed anew",
+            path,
+        )
     timing = clock(model)
     row = {**known, **_times(timing)} if known else _row(model, bundle, timing, clock)
     runlog.write_json(path, row)
@@ -173,7 +176,7 @@ def _asked(one: Measured) -> dict[str, Any]:
 
 def _time_anew(at: Path, row: Mapping[str, Any], one: Measured) -> None:
     """Give a finished point the times of this device; its network stays as it was trained."""
-    log.info("%s is of another device or form; it gets the times of this one", at)
+    log.info("%s is of another device, form or version of torch; it gets the times of this one", at)
     for made in at.iterdir():
         if made.is_dir():  # exported forms state times, and may be code, of the other device
             shutil.rmtree(made)
@@ -242,8 +245,8 @@ def write_points(
 ) -> list[dict[str, Any]]:
     """Measure, cut out, optionally fine-tune and save every chosen sub-network; the rows of front.json.
 
-    A point that is there already is taken as it is; one that was timed on another device, or in another
-    form, is timed anew. The same sub-network for two budgets is one point.
+    A point that is there already is taken as it is; one that was timed on another device, in another form or
+    by other versions is timed anew. The same sub-network for two budgets is one point.
 
     Args:
         family: trained and chosen.

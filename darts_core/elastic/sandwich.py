@@ -100,7 +100,8 @@ class Sandwich:
                 the number of batches that one step accumulates.
 
         Raises:
-            ConfigError: the outputs are none of the task, or a group's batch cannot be shared out evenly.
+            ConfigError: the outputs are none of the task, a group's batch cannot be shared out evenly, or
+                nothing learns.
             NonFiniteLossError: a loss became NaN or infinite; looked at every 50 steps.
         """
         total, _ = self.run(x, loss_of, scale)
@@ -132,7 +133,8 @@ class Sandwich:
                 # outside of autocast, as torch advises; the sum is meant, so that the whole network learns as
                 # fast as in its plain training
                 with torch.autocast(x.device.type, enabled=False):
-                    (scale(weighted) if scale is not None else weighted).backward()  # type: ignore[no-untyped-call]
+                    if self._learns(weighted, whole is None):
+                        (scale(weighted) if scale is not None else weighted).backward()  # type: ignore[no-untyped-call]
             first = _first(output)
             whole = first.detach() if whole is None else whole
             total += loss.detach().float() / len(chosen)
@@ -140,6 +142,15 @@ class Sandwich:
         self.step += 1
         assert whole is not None
         return total, whole
+
+    def _learns(self, loss: Tensor, first: bool) -> bool:
+        """Whether the loss has a gradient; that of a part may have none, where all that it runs is frozen."""
+        if first and not loss.requires_grad:
+            raise ConfigError(
+                f"The loss of {type(self.net.model).__name__} depends on no parameter that learns: all are "
+                "frozen (requires_grad_(False)), or it was formed of detached outputs."
+            )
+        return loss.requires_grad
 
     def _joined(self, output: Any) -> Any:
         """The outputs of the whole batch, those of an auxiliary head as well."""

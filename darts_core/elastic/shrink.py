@@ -25,6 +25,8 @@ from darts_core.elastic.network import Elastic, elastic
 from darts_core.elastic.norms import recalibrate
 from darts_core.elastic.sandwich import Sandwich
 from darts_core.metric import Metric
+from darts_core.prune.finetune import free_if_all_is_frozen
+from darts_core.prune.prune import preferred_step
 from darts_core.prune.rounds import take_batches
 from darts_core.settings.shrink import Shrink
 from darts_core.train.config import TrainConfig
@@ -83,6 +85,9 @@ def grow_family(
 ) -> Family | None:
     """Make `model` elastic, train it once, and choose a sub-network for every budget.
 
+    Parameters that are frozen beside others are not trained; a network that is frozen as a whole learns
+    again.
+
     Args:
         model: a trained plain network on its device; it becomes the whole network.
         bundle: its data, without the test split.
@@ -110,9 +115,11 @@ def grow_family(
     batches = take_batches(bundle, 4, 64, device)
     primary = group is None or group.primary
     before = evaluate(model, bundle, "val") if primary else None
+    free_if_all_is_frozen(model)
     net = elastic(
         model, batches[0][0], batches=batches, task=bundle.task, least=options.least,
-        step=options.round_to, depth=options.depth,
+        step=options.round_to or _step_of_widths(device, folder, group or Group.alone()),
+        depth=options.depth,
     )  # fmt: skip
     for line in str(net).splitlines():
         log.info("%s", line)
@@ -140,6 +147,20 @@ def grow_family(
             net, cost, bundle, settings, budgets, norms, folder, seed, progress, on_judged
         )
     return Family(net, chosen, archive, norms, fitted.train_seconds, checks)
+
+
+def _step_of_widths(device: torch.device, folder: Path, group: Group) -> int:
+    """What widths are multiples of: what the device of the first sitting likes, kept in `widths.json`.
+
+    Another device may like another step, but what it goes on with has the widths of the first.
+    """
+    path = folder / "widths.json"
+    kept = runlog.read_mapping(path).get("round_to") if path.is_file() else None
+    known = isinstance(kept, int) and kept >= 1
+    step = int(group.text(str(kept if known else preferred_step(device))))
+    if group.primary and not known:
+        runlog.write_json(path, {"schema_version": 1, "round_to": step})
+    return step
 
 
 def _say_what_it_cost(
@@ -182,7 +203,9 @@ def measured_cost(
     path = folder / "latency.json"
     saved = runlog.read_mapping(path) if path.is_file() else None
     if saved is not None and not clock.fits(saved):
-        log.warning("%s is of another device or form; the latency is measured anew", path)
+        log.warning(
+            "%s is of another device, form or version of torch; the latency is measured anew", path
+        )
         saved = None
         # the alphas descended along the other table
         (folder / "alphas.json").unlink(missing_ok=True)

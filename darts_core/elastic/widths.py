@@ -54,7 +54,9 @@ def find_widths(
     for name, module in model.named_modules():
         if isinstance(module, (*CONVOLUTIONS, nn.Linear)) and name not in covered:
             left[name] = derived.get(
-                name, "its outputs are the network's, or are shared out in a fixed way"
+                name,
+                "its outputs are the network's, are shared out in a fixed way, or are read by what runs in "
+                "training alone",
             )
     return widths, left
 

@@ -41,10 +41,10 @@ class Measured:
 
 
 def taken_alike(saved: Mapping[str, Any], first: Timing) -> bool:
-    """Whether a saved time is of `first`'s device, runtime, batch and threads; one that tells none is."""
+    """Whether a saved time is of `first`'s device, runtime, batch, threads and versions, where it tells."""
     return all(
-        saved.get(key) in (None, getattr(first, key))
-        for key in ("device", "runtime", "batch", "threads")
+        saved.get(key) in (None, {}, getattr(first, key))
+        for key in ("device", "runtime", "batch", "threads", "versions")
     )
 
 
@@ -68,7 +68,8 @@ def measure_chosen(
         given_ms: the given network's time by that clock, which budgets in percent are of.
         path: keeps the times, so that an interrupted command measures none twice.
         wanted: budgets as they were asked for; none where they were spread evenly.
-        first: the given network's time: kept times of another device or form are taken anew; None takes all.
+        first: the given network's time: kept times of another device, form or version are taken anew; None
+            takes all.
     """
     known = _kept(path, first)
 
@@ -106,7 +107,9 @@ def _kept(path: Path, first: Timing | None) -> dict[str, Timing]:
     }
     if len(fitting) < len(rows):
         log.warning(
-            "%s holds times of another device or form; these sub-networks are measured anew", path
+            "%s holds times of another device, form or version of torch; these sub-networks are measured "
+            "anew",
+            path,
         )
     return fitting
 

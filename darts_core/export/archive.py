@@ -34,6 +34,7 @@ _EXPRESSION = re.compile(r"[A-Za-z0-9_+\-*/()<>=!,. ]*")
 _WORDS = re.compile(r"[A-Za-z_]\w*")
 _SYMPY = {"Max", "Min", "Mod", "PythonMod", "FloorDiv", "CeilToInt", "TruncToInt", "Eq", "Ne"}
 _SYMPY |= {"ModularIndexing", "And", "Or", "Not", "Integer", "True", "False", "oo", "int_oo"}
+_SYMPY |= {"Add", "Mul", "Pow"}
 _SYMBOL = re.compile(r"[su]\d+")
 # how torch spells a free size: Symbol('s77', positive=True, integer=True)
 _FREE_SIZE = re.compile(r"Symbol\('([su]\d+)'(, (positive|integer|nonnegative)=True)*\)")

@@ -10,8 +10,8 @@ Source: Jacob et al., "Quantization and Training of Neural Networks", 2018, sect
 
 from __future__ import annotations
 
-import copy
 import logging
+import re
 from collections.abc import Sequence
 
 import torch
@@ -20,21 +20,31 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from darts_core.errors import ExportError, LatencyError
+from darts_core.errors import ExportError, LatencyError, is_memory_shortage
+from darts_core.latency.copies import copy_of
 from darts_core.latency.deployed import keep_constants, skip_dead
 from darts_core.latency.norms import CONVOLUTIONS, is_call, rest_of_norm
+from darts_core.latency.traced import exported_program
 from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["fold_batch_norms", "trace"]
 
 log = logging.getLogger("darts_core")
 _CALLS = ("conv1d", "conv2d", "conv3d")
+# of the traceback in an error of torch.export
+_LINE = re.compile(r'File "(.+)", line (\d+), in ')
 
 
 def _remedy(error: Exception) -> str:
     if "batch as dynamic but" in str(error):
         return "forward() fixes the number of samples; take it as x.shape[0], not as len(x) or a number."
     return "Keep control flow that depends on tensor values out of forward()."
+
+
+def _place(error: Exception) -> str:
+    """Where in the model's code torch stopped, where its text says so."""
+    found = _LINE.findall(str(error))
+    return f" ({found[-1][0]}, line {found[-1][1]})." if found else ""
 
 
 def trace(
@@ -50,10 +60,8 @@ def trace(
     if example is None:
         reference = next(model.parameters(), torch.zeros(()))
         example = draw_inputs(input_shape, 2, device=reference.device, dtype=reference.dtype)
-    batch = torch.export.Dim("batch", min=1, max=1 << 16)
     try:
-        with torch.no_grad():
-            return torch.export.export(model.eval(), (example,), dynamic_shapes=({0: batch},))
+        return exported_program(model.eval(), example)
     except (
         Exception
     ) as error:  # torch.export raises many kinds, from its own and from the model's code
@@ -61,7 +69,8 @@ def trace(
             (line for line in str(error).splitlines() if line.strip()), type(error).__name__
         )
         raise ExportError(
-            f"torch.export rejects the model {type(model).__name__}: {first.strip()[:300]} {_remedy(error)}"
+            f"torch.export rejects the model {type(model).__name__}: {first.strip()[:300]}{_place(error)} "
+            f"{_remedy(error)}"
         ) from error
 
 
@@ -73,9 +82,9 @@ def fold_batch_norms(model: nn.Module, input_shape: Sequence[int]) -> nn.Module:
     proved stay, and the log says why; edges of a cell that cannot change its output are left out.
 
     Raises:
-        ExportError: the model has batch norms and torch.export cannot trace it.
+        ExportError: the model cannot be copied, or has batch norms and torch.export cannot trace it.
     """
-    folded = skip_dead(copy.deepcopy(model).eval())
+    folded = skip_dead(_copied(model).eval())
     if any(isinstance(module, _BatchNorm) for module in folded.modules()):
         _fold_all(folded, input_shape)
     folded.requires_grad_(False)
@@ -83,6 +92,18 @@ def fold_batch_norms(model: nn.Module, input_shape: Sequence[int]) -> nn.Module:
     return keep_constants(
         folded, draw_inputs(input_shape, 1, device=like.device, dtype=like.dtype, zeros=True)
     )
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy_of(model)
+    except Exception as error:  # whatever a foreign network raises
+        if is_memory_shortage(error):
+            raise
+        raise ExportError(
+            f"{type(model).__name__} cannot be copied ({type(error).__name__}: {str(error)[:200]}); remove "
+            "what it keeps beside its parameters and buffers, and export it then."
+        ) from error
 
 
 def _fold_all(folded: nn.Module, input_shape: Sequence[int]) -> None:

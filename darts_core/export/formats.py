@@ -23,6 +23,7 @@ from darts_core.export.extras import missing, own_precision, require
 from darts_core.export.fold import trace
 from darts_core.export.int8 import quantize
 from darts_core.export.manifest import DataMeta
+from darts_core.latency.copies import copy_of
 from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["FORMATS", "Format", "Job", "check_formats"]
@@ -72,7 +73,7 @@ class Cast(nn.Module):
         super().__init__()
         layout = torch.channels_last if channels_last else torch.contiguous_format
         # the copy keeps the caller's model as it is
-        self.model = _copy(model).to(dtype=dtype).to(memory_format=layout)  # type: ignore[call-overload]
+        self.model = copy_of(model).to(dtype=dtype).to(memory_format=layout)  # type: ignore[call-overload]
         self.dtype = dtype
         self.layout = layout
 
@@ -83,12 +84,6 @@ class Cast(nn.Module):
         if x.dim() == 4:
             x = x.contiguous(memory_format=self.layout)
         return self.model(x).float()
-
-
-def _copy(model: nn.Module) -> nn.Module:
-    import copy
-
-    return copy.deepcopy(model)
 
 
 def cast(job: Job, dtype: torch.dtype) -> nn.Module:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from darts_core.latency.copies import copy_of
 from darts_core.latency.deployed import in_runtime, settle_seconds
 from darts_core.latency.measure import default_batch_sizes, measure, measure_model
 from darts_core.latency.steady import SteadyClock, in_turn_with
@@ -59,7 +59,7 @@ class ModelClock:
         It is a copy because the network is the caller's: its mode and device stay.
         """
         x = draw_inputs(self.input_shape, self.batch, device=self.device)
-        return in_runtime(copy.deepcopy(network).eval().to(self.device), x, self.runtime)
+        return in_runtime(copy_of(network).eval().to(self.device), x, self.runtime)
 
     def ratios(
         self, networks: Sequence[nn.Module], reference: nn.Module, rounds: int

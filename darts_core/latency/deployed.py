@@ -6,7 +6,6 @@ for ONNX Runtime is written with the quick TorchScript exporter.
 
 from __future__ import annotations
 
-import copy
 import io
 import logging
 import re
@@ -23,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from darts_core.compiling import apart
 from darts_core.errors import LatencyError
+from darts_core.latency.copies import copy_of
 from darts_core.latency.norms import CONVOLUTIONS, rest_of_norm
 from darts_core.latency.samples import SETTLE_SECONDS
 from darts_core.ops.macs import without_fast_attention
@@ -104,7 +104,7 @@ def without_norms(module: nn.Module, x: torch.Tensor) -> nn.Module:
         module: a network or an operation.
         x: [B, C, ...] of its inputs.
     """
-    copied = skip_dead(copy.deepcopy(module).eval())
+    copied = skip_dead(copy_of(module).eval())
     copied.requires_grad_(False)
     home = next(copied.parameters(), x)
     with torch.no_grad(), _Reads() as reads:

@@ -269,12 +269,12 @@ def measure_model(
             f"tokens, not {input_shape!r}."
         )
     found = require_device(device)
+    if runtime == "onnx" and found.type != "cpu":
+        raise LatencyError(f"runtime='onnx' is timed on a CPU, not on {found}; use graph there.")
     was_training = model.training
     home = next((p.device for p in model.parameters()), torch.device("cpu"))
     model.eval().to(found)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    if runtime == "onnx" and found.type != "cpu":
-        raise LatencyError(f"runtime='onnx' is timed on a CPU, not on {found}; use graph there.")
     rows: dict[int, Timing] = {}
     try:
         with torch.inference_mode():

@@ -17,6 +17,7 @@ from torch.fx import Node
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from darts_core.errors import LatencyError
+from darts_core.latency.traced import exported_program
 
 __all__ = ["CONVOLUTIONS", "NORMS", "is_call", "rest_of_norm"]
 
@@ -42,12 +43,9 @@ def rest_of_norm(norm: _BatchNorm, shape: Sequence[int]) -> nn.Module:
         return nn.Identity()
     like = norm.running_mean if norm.running_mean is not None else torch.zeros(())
     example = torch.randn(2, *shape, device=like.device, dtype=like.dtype)
-    batch = torch.export.Dim("batch", min=1, max=1 << 16)
     own = copy.deepcopy(norm).eval().requires_grad_(False)
     try:
-        with torch.no_grad():
-            program = torch.export.export(own, (example,), dynamic_shapes=({0: batch},))
-        module = program.module(check_guards=False)
+        module = exported_program(own, example).module(check_guards=False)
     except Exception as error:  # of torch.export and of foreign code, of many kinds
         raise LatencyError("torch.export cannot trace it alone") from error
     graph: torch.fx.Graph = module.graph

@@ -9,11 +9,11 @@ from torch import nn
 
 from darts_core.architecture import Architecture
 from darts_core.sample_inputs import draw_inputs
-from darts_core.supernet.choices import find_choices
+from darts_core.supernet.choices import Choice, find_choices
 from darts_core.supernet.choices_build import plain_module
 from darts_core.supernet.module_supernet import ModuleSupernet
 
-__all__ = ["chosen"]
+__all__ = ["chosen", "keep_labels"]
 
 
 def chosen(model: nn.Module, choices: Mapping[str, Any], input_shape: Sequence[int]) -> nn.Module:
@@ -35,3 +35,12 @@ def chosen(model: nn.Module, choices: Mapping[str, Any], input_shape: Sequence[i
     architecture = Architecture(supernet.space.name, choices=tuple(choices.items()))
     supernet.space.index(architecture)
     return plain_module(supernet, architecture)
+
+
+def keep_labels(model: nn.Module) -> nn.Module:
+    """`model`, whose choices are called what they are now wherever it is put; one without choices stays."""
+    if any(isinstance(module, Choice) for module in model.modules()):
+        for label, tied in find_choices(model).items():
+            for choice in tied:
+                choice.label = label
+    return model

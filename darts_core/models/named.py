@@ -21,7 +21,7 @@ from torch import nn
 
 from darts_core.errors import ConfigError, DartsError, unknown_name
 from darts_core.models.by_name import ByName, Rows
-from darts_core.models.chosen import chosen
+from darts_core.models.chosen import chosen, keep_labels
 from darts_core.models.trust import is_trusted, trust
 from darts_core.named_inputs import NamedInput, read_named, shapes_of
 from darts_core.registry import Registry
@@ -107,7 +107,7 @@ class NamedModel:
                 f"model={self.name} gives a {type(model).__name__}; it must give a torch.nn.Module."
             )
         if self.rows:
-            model = Rows(model)
+            model = Rows(keep_labels(model))
         if self.choices:
             return chosen(model, self.choices, self.input_shape)
         return ByName(model, self.inputs) if self.inputs else model
@@ -296,35 +296,38 @@ def fitted(
     Raises:
         ConfigError: it fits neither way.
     """
-    sentence = _misfit(found, image_shape, output_shape)
-    if sentence is None:
+    reason = _misfit(found, image_shape, output_shape)
+    if reason is None:
         return found
     if len(image_shape) == 2 and 1 in image_shape and not found.inputs:
         by_rows = replace(found, rows=True)
         if _misfit(by_rows, image_shape, output_shape) is None:
             log.info("model=%s takes rows of %d values", found.name, math.prod(image_shape))
             return by_rows
-    raise ConfigError(sentence)
+    raise reason
 
 
 def _misfit(
     found: NamedModel, image_shape: Sequence[int], output_shape: Sequence[int]
-) -> str | None:
+) -> DartsError | None:
     """Why the network does not fit such samples and outputs; None if it does."""
-    with torch.random.fork_rng(devices=[]):
-        model = found.make().eval()
     try:
+        # chosen widths are cut out of it by running it
+        with torch.random.fork_rng(devices=[]):
+            model = found.make().eval()
         with torch.no_grad():
             output = model(draw_inputs(image_shape, 2, zeros=True))
+    except DartsError as error:
+        return error
     except Exception as error:  # of foreign code, of any kind
         taken = shapes_of(found.inputs) or f"[2, {', '.join(map(str, image_shape))}]"
         why = f"{type(error).__name__}: {str(error)[:300]}"
-        return f"model={found.name} does not run on inputs {taken}: {why}"
+        return ConfigError(f"model={found.name} does not run on inputs {taken}: {why}")
     shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
     wanted = (2, *output_shape)
     if shape == wanted:
         return None
-    return (
+    return ConfigError(
         f"model={found.name} gives {shape} for two samples; outputs {list(wanted)} are needed. Let "
         "the function take num_classes, or set it in model_args."
     )

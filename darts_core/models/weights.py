@@ -51,10 +51,13 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         raise ConfigError(f"weights={path} are of another network: {first[:300]}") from error
 
 
-def _state(content: Any) -> dict[str, Tensor] | None:
+def _state(content: Any, inside: int = 2) -> dict[str, Tensor] | None:
+    """The state dict that `content` is or holds, at most so many mappings deep: one may hold itself."""
     if not isinstance(content, Mapping):
         return None
     if content and all(isinstance(value, Tensor) for value in content.values()):
         return dict(content)
-    inside = [_state(content.get(name)) for name in _INSIDE]
-    return next((state for state in inside if state is not None), None)
+    if not inside:
+        return None
+    found = [_state(content.get(name), inside - 1) for name in _INSIDE]
+    return next((state for state in found if state is not None), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -88,6 +89,6 @@ def _amount(budget: Any) -> tuple[float, bool]:
             "original (50%), or 'as fast as resnet18'."
         )
     value = float(number.group(1))
-    if value <= 0.0:
-        raise PruneError(f"The budget {budget!r} must be above 0.")
+    if not 0.0 < value < math.inf:
+        raise PruneError(f"The budget {budget!r} must be above 0 and finite.")
     return value, number.group(2) == "%"

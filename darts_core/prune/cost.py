@@ -115,7 +115,8 @@ class LayerCosts:
         change: dict[str, list[int]] = {}
         for member in group.members:
             if member.name in self._layers:
-                lost = sum(position >= width for position in member.positions)
+                kept = width // group.blocks  # in each block
+                lost = sum(position % group.columns >= kept for position in member.positions)
                 sides = change.setdefault(member.name, [0, 0])
                 sides[0 if member.side == "in" else 1] += lost
         saved = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,9 @@ from darts_core.train.config import TrainConfig
 from darts_core.train.teacher import Teacher
 from darts_core.train.trainer import Trainer
 
-__all__ = ["fine_tune", "share_of_epochs"]
+__all__ = ["fine_tune", "free_if_all_is_frozen", "share_of_epochs"]
+
+log = logging.getLogger("darts_core")
 
 
 class _Distilling(Trainer):
@@ -54,6 +57,8 @@ def fine_tune(
 ) -> float:
     """Train `model` in place for `config.epochs`; the seconds on the device.
 
+    One in which nothing learns any more (what was not frozen is cut away) is left as it is, with a warning.
+
     Args:
         model: the pruned network.
         bundle: data.
@@ -72,6 +77,10 @@ def fine_tune(
     """
     if not 0.0 <= distillation <= 1.0:
         raise PruneError(f"distillation={distillation} must lie in [0, 1].")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        log.warning("nothing is fine-tuned: all parameters that this network still has are frozen")
+        model.to(device).eval()
+        return 0.0
     trainer = _Distilling(model, bundle, config, tuple(train_on), seed, device)
     trainer.rate_key = rate_key
     if teacher is not None and distillation > 0.0:
@@ -88,9 +97,21 @@ def fine_tune(
 def share_of_epochs(config: TrainConfig, part: int, parts: int) -> TrainConfig:
     """The recipe for one of `parts` fine-tunings: half of the epochs go to the last one.
 
-    Drop-path is left out: a network that just lost channels has no capacity to spare.
+    A warm-up keeps its share of them. Drop-path is left out: a network that just lost channels has no
+    capacity to spare.
     """
     last = max(1, config.epochs - config.epochs // 2 if parts > 1 else config.epochs)
     early = max(1, (config.epochs - last) // max(1, parts - 1))
     epochs = last if part == parts - 1 else early
-    return replace(config, epochs=epochs, drop_path=0.0)
+    warmup = config.warmup_epochs * min(1.0, epochs / config.epochs)
+    return replace(config, epochs=epochs, warmup_epochs=warmup, drop_path=0.0)
+
+
+def free_if_all_is_frozen(network: nn.Module) -> None:
+    """Let a network learn that was frozen as a whole, to be run; what is frozen in others stays so."""
+    if any(parameter.requires_grad for parameter in network.parameters()):
+        return
+    log.info("all parameters of the network are frozen: they are trained all the same")
+    for parameter in network.parameters():
+        if parameter.is_floating_point():  # whole numbers have no gradient
+            parameter.requires_grad_(True)

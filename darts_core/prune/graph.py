@@ -6,7 +6,7 @@ import contextlib
 import functools
 import logging
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from darts_core.errors import PruneError
+from darts_core.latency.copies import kept_tensors
 from darts_core.sample_inputs import draw_inputs
 from darts_core.train.save import is_zero
 
@@ -23,7 +24,6 @@ __all__ = [
     "all_groups",
     "follow",
     "group_of",
-    "kept_tensors",
     "let_go",
 ]
 
@@ -105,19 +105,6 @@ def _sized(model: nn.Module, example: torch.Tensor) -> Any:
     """The network's outputs, with the input in the graph and its width stated there by a split."""
     (whole,) = example.requires_grad_(True).split([example.shape[1]], dim=1)
     return model(whole * 1.0)
-
-
-def kept_tensors(model: nn.Module) -> Iterator[tuple[Any, Any, torch.Tensor]]:
-    """(where, under which key, tensor) of what modules keep as attributes, or in a list or dictionary."""
-    for module in model.modules():
-        own = vars(module)
-        for owner in (own, *(value for value in own.values() if type(value) in (dict, list))):
-            pairs: Iterable[tuple[Any, Any]] = (
-                owner.items() if isinstance(owner, dict) else enumerate(owner)
-            )
-            for key, value in list(pairs):
-                if isinstance(value, torch.Tensor):
-                    yield owner, key, value
 
 
 def let_go(model: nn.Module) -> None:

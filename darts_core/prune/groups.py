@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 from darts_core.errors import PruneError, is_memory_shortage
+from darts_core.latency.copies import copy_of
 from darts_core.prune.beside import cut_beside, outputs_beside
 from darts_core.prune.blocks import CONVOLUTIONS, blocks_of
 from darts_core.prune.graph import (
@@ -22,8 +22,8 @@ from darts_core.prune.graph import (
     all_groups,
     follow,
     group_of,
-    kept_tensors,
 )
+from darts_core.prune.modes import runs_in_training
 from darts_core.sample_inputs import draw_inputs
 
 __all__ = [
@@ -83,7 +83,8 @@ class ChannelGroup:
         free: those of parameters that belong to no layer, such as a transformer's positions.
         kind: "channels", or "heads" of an attention, which is then the root.
         attributes: (module, attribute, unit): whole numbers that are the width times a unit.
-        blocks: equal parts of the channels that lose the same ones: the groups of a grouped convolution.
+        blocks: equal parts of the channels that lose the same ones: the groups of a grouped convolution, the
+            halves of a gate.
     """
 
     root: str
@@ -107,7 +108,8 @@ def find_groups(
 
     Channels of convolutions of any dimension and of linear layers (an MLP's width, a transformer's
     stream) form groups; those that a view shares out (attention's heads) do not, nor those of a layer
-    whose weight is derived from other tensors.
+    whose weight is derived from other tensors, nor those without which the network does not run in
+    training mode (a head that runs there alone reads them).
 
     Args:
         model: a plain network in eval mode.
@@ -149,7 +151,14 @@ def find_groups(
     lost = {group.root: _one_of(group) for group in groups}
     if _can_lose(model, input_shape, lost):
         return groups
-    return [g for g in groups if _can_lose(model, input_shape, {g.root: lost[g.root]})]
+    able = [g for g in groups if _can_lose(model, input_shape, {g.root: lost[g.root]})]
+    if len(able) < len(groups):
+        log.info(
+            "the channels of %s stay: without some of them the network does not run, or does not run in "
+            "training mode, where other parts of it may read them",
+            ", ".join(group.root for group in groups if group not in able),
+        )
+    return able
 
 
 def derives_weight(module: nn.Module) -> bool:
@@ -175,18 +184,11 @@ def derived_layers(model: nn.Module) -> dict[str, str]:
 def copied(model: nn.Module) -> nn.Module:
     """A copy of `model`, of all that it keeps of a pass the values alone.
 
-    torch copies no tensor with a history, and a weight that weight_norm derived is one.
-
     Raises:
-        PruneError: it holds something else that cannot be copied.
+        PruneError: it holds something that cannot be copied.
     """
-    memo: dict[int, Any] = {
-        id(value): value.detach().clone()
-        for _, _, value in kept_tensors(model)
-        if not value.is_leaf
-    }
     try:
-        return copy.deepcopy(model, memo)
+        return copy_of(model)
     except Exception as error:  # whatever a foreign network raises
         if is_memory_shortage(error):
             raise
@@ -203,9 +205,9 @@ def _named(
     """A group of torch-pruning's, its layers by name; None where it is not followed or no width fits."""
     try:
         full = _widest(graph, found, names)
+        blocks = blocks_of(graph, full)
     except UnfollowedError:
         return None
-    blocks = blocks_of(graph, full)
     if blocks is None:
         return None
     root, channels = names[full[0].dep.target.module], len(full[0].idxs)
@@ -228,16 +230,21 @@ def _read(graph: Any, layer: nn.Module) -> bool:
 def _can_lose(
     model: nn.Module, input_shape: Sequence[int], lost: Mapping[str, Sequence[int]]
 ) -> bool:
-    """Whether the network still runs, with an output of its shape, without these channels."""
+    """Whether the network still runs, with an output of its shape, without these channels.
+
+    Also in training mode, where it ran there with them.
+    """
     tried = copied(model)
     reference = next(model.parameters())
     sample = draw_inputs(input_shape, 2, device=reference.device, dtype=reference.dtype, zeros=True)
+    trains = runs_in_training(tried, sample)
     try:
         remove_channels(tried, input_shape, lost)
         with torch.no_grad():
-            return bool(tried(sample).shape == model.eval()(sample).shape)
+            same = bool(tried(sample).shape == model.eval()(sample).shape)
     except (PruneError, RuntimeError):
         return False
+    return same and (not trains or runs_in_training(tried, sample))
 
 
 def _one_of(group: ChannelGroup) -> list[int]:
@@ -351,7 +358,8 @@ def _members(graph: Any, group: Any, names: Mapping[nn.Module, str]) -> tuple[Me
     members = []
     for item in group:
         module = item.dep.target.module
-        if module not in names:
+        # a PReLU of one number for all channels has no share of any
+        if module not in names or (isinstance(module, nn.PReLU) and module.num_parameters == 1):
             continue
         side = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
         positions = tuple(int(index) for index in item.root_idxs)

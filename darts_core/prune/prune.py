@@ -17,12 +17,12 @@ from darts_core.latency.steady import ALIKE, SteadyClock
 from darts_core.prune.auxiliary import drop_auxiliary
 from darts_core.prune.budget import Budget, budget_ms
 from darts_core.prune.cost import LayerCosts
-from darts_core.prune.finetune import fine_tune, share_of_epochs
+from darts_core.prune.finetune import fine_tune, free_if_all_is_frozen, share_of_epochs
 from darts_core.prune.graph import let_go
 from darts_core.prune.groups import copied
 from darts_core.prune.heads import open_attentions
 from darts_core.prune.rounds import TOLERANCE, Pruner, Round, take_batches
-from darts_core.prune.store import PruneResult, Store
+from darts_core.prune.store import PruneResult, Store, named
 from darts_core.train.config import TrainConfig
 
 __all__ = ["PruneResult", "preferred_step", "prune_to_budget"]
@@ -59,7 +59,7 @@ def prune_to_budget(
     """Shrink `model` until its measured time meets `budget`, fine-tuning between the rounds.
 
     The model itself is left as it is. The auxiliary head of a network from `build` is dropped. Parameters
-    that are frozen beside others are not trained.
+    that are frozen beside others are not trained; a network that is frozen as a whole learns again.
 
     Args:
         model: a trained plain network.
@@ -86,6 +86,7 @@ def prune_to_budget(
 
     Raises:
         PruneError: the budget is not understood, or below the fastest that can be reached.
+        ResumeError: the folder holds an unfinished pruning of another network, or to another budget.
     """
     home = torch.device(device)
     size = batch or max(default_batch_sizes(home))
@@ -94,10 +95,12 @@ def prune_to_budget(
         raise PruneError(f"rounds={rounds} must be at least 1.")
     form = runtime or ("graph" if home.type == "cuda" else "onnx")
 
-    store = Store(folder, meta)
+    store = Store(folder, meta, "" if folder is None else named(model, budget))
     clock = timer or ModelClock(shape, home, batch=size, runtime=form, seconds=seconds)
     work = copied(model).to(home).eval()
     drop_auxiliary(work, meta)
+    if tune is None:
+        free_if_all_is_frozen(work)
     pruner = Pruner(
         shape, size, clock,
         LayerCosts(home, runtime=form, folded=form == "onnx" or timer is not None), importance, least,
@@ -219,22 +222,12 @@ def _tuner(
     recipe = config
 
     def run(network: nn.Module, part: int, parts: int) -> float:
-        _free_if_all_is_frozen(network)
         return fine_tune(
             network, bundle, share_of_epochs(recipe, part, parts), teacher=teacher,
             distillation=distillation, seed=seed + part, device=device,
         )  # fmt: skip
 
     return run
-
-
-def _free_if_all_is_frozen(network: nn.Module) -> None:
-    """Let a network learn that was frozen as a whole, to be run; what is frozen in others stays so."""
-    if any(parameter.requires_grad for parameter in network.parameters()):
-        return
-    for parameter in network.parameters():
-        if parameter.is_floating_point():  # whole numbers have no gradient
-            parameter.requires_grad_(True)
 
 
 def _note(result: PruneResult, drift: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Mapping
@@ -14,10 +15,11 @@ from torch import nn
 
 from darts_core import runlog
 from darts_core.checkpoint import taking_over
+from darts_core.errors import ResumeError
 from darts_core.latency import Timing, speedup
 from darts_core.train.save import load_model, save_model
 
-__all__ = ["PruneResult", "Store"]
+__all__ = ["PruneResult", "Store", "named"]
 
 log = logging.getLogger("darts_core")
 
@@ -78,11 +80,19 @@ class Store:
     """The files of a pruning: one model a round, then pruning.json and model.pt.
 
     What a pruning takes is counted from here on.
+
+    Args:
+        folder: of the files; None keeps none.
+        meta: what `save_model` needs of the unpruned network; None saves no network.
+        given: names what is pruned and how far, as `named` does; empty: anything is gone on with.
     """
 
-    def __init__(self, folder: str | Path | None, meta: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self, folder: str | Path | None, meta: Mapping[str, Any] | None, given: str = ""
+    ) -> None:
         self.folder = Path(folder) if folder is not None else None
         self.meta = dict(meta) if meta is not None else None
+        self.given = given
         self._began, self._earlier = time.perf_counter(), 0.0
 
     @property
@@ -108,6 +118,7 @@ class Store:
             return
         state = {
             "number": number,
+            "given": self.given,
             "replaced": result.replaced,
             "sizes": result.sizes,
             "rounds": runlog.plain(result.rounds),
@@ -120,12 +131,20 @@ class Store:
         """Take over the last finished round; the number of the next one.
 
         Its time is not taken over: it is of that sitting's device, and of that device's pace.
+
+        Raises:
+            ResumeError: the round is of another network or budget, or its file is damaged.
         """
         if self.folder is None or not (self.folder / "round.pt").exists():
             return 0
         model, meta = load_model(self.folder / "round.pt", device=device)
         with taking_over(self.folder / "round.pt"):
             state = meta["pruning"]
+            if self.given and state.get("given", self.given) != self.given:
+                raise ResumeError(
+                    f"{self.folder / 'round.pt'} is of an unfinished pruning of another network, or to "
+                    "another budget; name another folder, or remove the file to begin anew."
+                )
             learns = {name: p.requires_grad for name, p in result.model.named_parameters()}
             for name, parameter in model.named_parameters():
                 # a file does not tell what is frozen
@@ -177,6 +196,17 @@ class Store:
                 str(found.get("note", "")),
                 list(found["rounds"]),
             )
+
+
+def named(model: nn.Module, budget: Any) -> str:
+    """Names a network by its weights, with the budget where that is a text or a number."""
+    plain = str(budget) if isinstance(budget, (str, int, float)) else ""
+    digest = hashlib.sha256(plain.encode())
+    for name, value in model.state_dict().items():
+        if isinstance(value, torch.Tensor):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _stands(model: nn.Module, place: str) -> bool:

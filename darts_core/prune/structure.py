@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from darts_core.prune.graph import let_go
 from darts_core.prune.groups import CONVOLUTIONS, NORMS
 from darts_core.prune.importance import CLASSES
+from darts_core.prune.modes import runs_in_training
 from darts_core.sample_inputs import draw_inputs
 from darts_core.tasks import Task
 from darts_core.train.save import is_identity, is_zero, replace_modules
@@ -38,6 +39,7 @@ class Cut:
 def find_cuts(model: nn.Module, input_shape: Sequence[int]) -> list[Cut]:
     """Everything that could be replaced in `model` as it is now."""
     shapes = _shapes(model, input_shape)
+    trains = _trains(model, input_shape)
     cuts: list[Cut] = []
     for name, module in model.named_modules():
         edges, ops = getattr(module, "edges", None), getattr(module, "ops", None)
@@ -48,7 +50,7 @@ def find_cuts(model: nn.Module, input_shape: Sequence[int]) -> list[Cut]:
                 cuts.append(Cut(name, "pass_cell"))
         elif alike and _is_block(model, name, module):
             cut = Cut(name, "skip_connect")
-            if _runs_with(model, cut, input_shape):
+            if _runs_with(model, cut, input_shape, trains=trains):
                 cuts.append(cut)
     return cuts
 
@@ -64,17 +66,22 @@ def _replaced(model: nn.Module, cut: Cut) -> Iterator[None]:
         setattr(model.get_submodule(parent), last, original)
 
 
-def _runs_with(model: nn.Module, cut: Cut, input_shape: Sequence[int]) -> bool:
+def _trains(model: nn.Module, input_shape: Sequence[int]) -> bool:
+    home = next(model.parameters()).device
+    return runs_in_training(model, draw_inputs(input_shape, 2, device=home, zeros=True))
+
+
+def _runs_with(model: nn.Module, cut: Cut, input_shape: Sequence[int], *, trains: bool) -> bool:
     """Whether the network runs so: its forward may read more of a block than its output.
 
-    torch's encoders ask their layers' attention.
+    torch's encoders ask their layers' attention. With `trains`, in training mode as well.
     """
     try:
         with _replaced(model, cut):
             _shapes(model, input_shape)
+            return not trains or _trains(model, input_shape)
     except Exception:  # whatever a foreign network raises
         return False
-    return True
 
 
 def find_dead(model: nn.Module, input_shape: Sequence[int]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from darts_core.errors import PruneError
 from darts_core.prune.groups import copied
+from darts_core.prune.modes import runs_in_training
 from darts_core.prune.slices import Plan, running
 
 __all__ = ["TOLERANCE", "Trial"]
@@ -52,6 +53,7 @@ class Trial:
                 f"{type(model).__name__} gives NaN or infinite outputs for an ordinary input: its "
                 "parameters are not those of a finished training."
             )
+        self._trains = runs_in_training(self.model, self.x)
 
     @torch.no_grad()
     def run(self, model: nn.Module | None = None) -> Tensor:
@@ -62,13 +64,17 @@ class Trial:
         return found
 
     def cut(self, found: Plan) -> Tensor | None:
-        """The output of a sub-network; None where it does not run or has another shape."""
+        """The output of a sub-network; None where it has another shape or does not run.
+
+        It is to run in training mode as well where the whole network does: other parts may read it there.
+        """
         try:
             with running(self.model, found):
                 output = self.run()
+                runs = not self._trains or runs_in_training(self.model, self.x)
         except Exception:  # whatever a foreign network raises
             return None
-        return output if output.shape == self.whole.shape else None
+        return output if runs and output.shape == self.whole.shape else None
 
     def same(self, found: Tensor | None, like: Tensor | None = None) -> bool:
         """Whether an output is that of the whole network (or `like`), up to rounding."""

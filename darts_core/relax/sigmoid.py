@@ -44,11 +44,12 @@ class Sigmoid(Relaxation):
     def penalty(
         self, alphas: Mapping[str, Tensor], progress: Tensor | float = 1.0
     ) -> Tensor | None:
-        """The zero-one loss over all alphas."""
+        """The zero-one loss over all alphas that may be chosen."""
         if not self.zero_one:
             return None
         flat = torch.cat([alpha.flatten() for alpha in alphas.values()])
         distance = torch.sigmoid(flat) - 0.5
-        # a disallowed operation stands at 0 already and has no gradient
-        distance = torch.where(torch.isfinite(flat), distance, torch.zeros_like(distance))
-        return -self.zero_one * distance.square().mean()
+        # a disallowed operation is no term of the mean: with many of them the others would be pushed less
+        allowed = torch.isfinite(flat)
+        distance = torch.where(allowed, distance, torch.zeros_like(distance))
+        return -self.zero_one * distance.square().sum() / allowed.sum()

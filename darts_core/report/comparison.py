@@ -10,8 +10,7 @@ from darts_core.errors import JobError
 from darts_core.report.columns import Column
 from darts_core.report.job_details import stage_settings
 from darts_core.report.job_summary import stage_facts
-from darts_core.report.read import flatten
-from darts_core.runlog import read_yaml
+from darts_core.report.read import flatten, read_settings
 from darts_core.store.record import SCRIPT
 from darts_core.study.results import figure, summary
 
@@ -26,10 +25,8 @@ def settings_of(column: Column) -> dict[str, Any]:
     request = version.command().get("request") or {}
     kept = ("code_hash", "boot_file", "arguments", "data", "python", "devices", "budget", "multi")
     content = {k: request.get(k) for k in kept}
-    path = version.path / "autosearch" / "config.yaml"
-    if path.exists():
-        content["config"] = read_yaml(path)
-    return content
+    found = read_settings(version.path / "autosearch" / "config.yaml")
+    return content if found is None else {**content, "config": found}
 
 
 def reported(row: Mapping[str, Any]) -> dict[str, Any]:

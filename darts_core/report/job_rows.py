@@ -109,9 +109,7 @@ def picked(
         and wanted in f"{row['name']} {row['description']} {row['version_description']}".lower()
     ]
 
-    def order(row: Mapping[str, Any]) -> tuple[bool, Any]:
-        value = row[sort]
-        return (value is None, value if value is not None else 0)
-
-    table.sort(key=order, reverse=reverse)
-    return table
+    # what has no value yet comes last in either order
+    known = [row for row in table if row[sort] is not None]
+    known.sort(key=lambda row: row[sort], reverse=reverse)
+    return known + [row for row in table if row[sort] is None]

@@ -51,24 +51,29 @@ def progress(version: Version, record: Mapping[str, Any]) -> Progress | None:
     """How far a version's newest command is; None where nothing can be told."""
     if record["kind"] != SCRIPT:
         return _epochs(version.path)
-    done, total = _trials(version.path), _planned(version.path)
+    ended, total = _ended(version.path), _planned(version.path)
+    done = len(ended)
     if not done and total is None:
         return None
     commands: list[Mapping[str, Any]] = list(record["commands"].values())
     command = commands[-1] if commands else {}
-    begun = command.get("started")
+    # it runs since its state changed: a search that was resumed began earlier, and stood still since
+    begun = finite(command.get("changed")) or finite(command.get("started"))
     left = None
-    if isinstance(begun, (int, float)) and total and 0 < done <= total:
-        left = max(0.0, time.time() - begun) / done * (total - done)
+    if begun and total and done <= total:
+        lately = sum(when >= begun for when in ended)
+        left = max(0.0, time.time() - begun) / lately * (total - done) if lately else None
     return Progress(done, total, "trials", left)
 
 
-def _trials(folder: Path) -> int:
-    try:
-        with os.scandir(folder / "autosearch" / "trials") as entries:
-            return sum(os.path.exists(os.path.join(e.path, "result.json")) for e in entries)
-    except OSError:
-        return 0
+def _ended(folder: Path) -> list[float]:
+    """When each trial that has ended did so."""
+    found: list[float] = []
+    with contextlib.suppress(OSError), os.scandir(folder / "autosearch" / "trials") as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                found.append(os.stat(os.path.join(entry.path, "result.json")).st_mtime)
+    return found
 
 
 def _planned(folder: Path) -> int | None:

@@ -18,7 +18,7 @@ from darts_core.report.read import VersionRun, read_rows
 from darts_core.report.rows import ModelRow
 from darts_core.report.svg import number
 from darts_core.report.svg_front import front_svg, key_html
-from darts_core.report.verdict import change, outcome, speed, standing, versus
+from darts_core.report.verdict import change, no_worse, outcome, speed, standing, versus
 
 __all__ = ["final_row", "headline", "model_rows", "results_section", "tiles"]
 
@@ -209,7 +209,7 @@ def _verdict(rows: Sequence[ModelRow], batch: int) -> Markup:
         for row in comparable_rows(rows, batch)
         if not row.baseline
         and row.latency[batch].median_ms < base.latency[batch].median_ms
-        and row.rating >= base.rating
+        and no_worse(row, base)
     ]
     if beaten:
         return Markup()

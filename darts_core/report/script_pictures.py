@@ -29,13 +29,14 @@ def as_trials(rows: Sequence[Row], goals: Goals) -> list[Trial]:
     """The trials of a search as the pictures take them; a stopped one has its last value."""
     trials = []
     names = dict(zip((row["trial_id"] for row in rows), row_names(rows), strict=True))
+    several = len({row.get("step") for row in rows}) > 1
     for number, row in enumerate(search_rows(rows)):
         values = row_values(row, goals)
         # one that was stopped early has the first objective alone
         first = row_values(row, goals[:1])
         trials.append(
             Trial(
-                number=number if len({r.get("step") for r in rows}) > 1 else int(row["number"]),
+                number=number if several else int(row["number"]),
                 state=str(row.get("state")),
                 params=row["config"],
                 value=first[0] if first else None,

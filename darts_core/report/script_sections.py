@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from darts_core.report.blocks import Section, callout, card, details, plain_table
 from darts_core.report.charts import Bar, bars
@@ -31,6 +34,7 @@ __all__ = [
 ]
 
 _MOST_ROWS = 300
+_PLACE = re.compile(r"[0-9]{1,9}")
 _DISTURBED = ("failed", "interrupted", "stopped")
 
 
@@ -104,7 +108,9 @@ def settings_section(facts: Mapping[str, Any]) -> Section:
 
 def again_section(version: Version, facts: Mapping[str, Any]) -> Section:
     """The exact command and job files that do it again."""
-    files = sorted(path for path in (version.path / "config").glob("*") if path.is_file())
+    files = [path for path in (version.path / "config").glob("*") if path.is_file()]
+    # by their places in the order: 10-width.yaml comes after 2-depth.yaml
+    files.sort(key=lambda path: (int(found[0]) if (found := _PLACE.match(path.name)) else 0, path))
     body = render("commands", text=again_command(version, facts["parameters"], files))
     for path in files:
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -126,7 +132,7 @@ def again_command(version: Version, given: Mapping[str, Any], files: Sequence[Pa
     for name, value in (given.get("arguments") or {}).items():
         words += ["--arg", f"{name}={value}"]
     for name, value in (given.get("settings") or {}).items():
-        words += ["--set", f"{name}={value}"]
+        words += ["--set", f"{name}={_yaml(value)}"]
     if given.get("devices"):
         words += ["--devices", ",".join(str(d) for d in given["devices"])]
     for key in ("ray", "slurm"):
@@ -135,7 +141,20 @@ def again_command(version: Version, given: Mapping[str, Any], files: Sequence[Pa
             words += [f"--{key}", json.dumps(given[key])]
     budget = given.get("budget") or {}
     if budget.get("trainings"):
-        words += ["--budget", f"{budget['trainings']:g}x"]
+        words += ["--budget", f"{_plain(budget['trainings'])}x"]
     if budget.get("seconds"):
-        words += ["--budget", f"{budget['seconds']:g}s"]
+        words += ["--budget", f"{_plain(budget['seconds'])}s"]
     return " ".join(shlex.quote(word) for word in words)
+
+
+def _yaml(value: Any) -> str:
+    """A value on one line, as `--set` reads it: a null, a small number or the text "1" come back so."""
+    text: str = yaml.safe_dump(
+        value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=10**9
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _plain(value: float) -> str:
+    """A number in full: a budget of 12 days is 1036800 seconds, and no option reads 1.0368e+06."""
+    return f"{value:.6f}".rstrip("0").rstrip(".")

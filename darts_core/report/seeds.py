@@ -244,7 +244,8 @@ def seeds_content(folders: Sequence[str | Path], *, title: str = "") -> Content:
         if figures["std"] is not None:
             std = f" ± {metric.text(figures['std']).removesuffix(' %')}"
         name = key.replace("_", " ")
-        head = f"{mean}{std}{unit} {name} over {figures['n']} seeds"
+        count = f"{figures['n']} seed{'s' if figures['n'] != 1 else ''}"
+        head = f"{mean}{std}{unit} {name} over {count}"
         lead = f"Worst {metric.text(figures['worst'])}, best {metric.text(figures['best'])}."
         lead += contest_sentence(summary["contest"], metric)
     parts = [

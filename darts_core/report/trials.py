@@ -87,12 +87,15 @@ def read_trials(items: Any) -> list[Trial]:
 
 
 def best_so_far(trials: Sequence[Trial], *, maximize: bool, label: str, percent: bool) -> Markup:
-    """Every trial's value as a dot and the best one up to each trial as a staircase."""
+    """Every trial's value as a dot and the best one up to each trial as a staircase.
+
+    What breaks a constraint is a dot, and never the best.
+    """
     done = [t for t in trials if t.complete and t.value is not None]
     if not done:
         return Markup()
     best: list[tuple[float, float]] = []
-    for trial in done:
+    for trial in (t for t in done if t.feasible):
         value = trial.value or 0.0
         if best:
             value = max(value, best[-1][1]) if maximize else min(value, best[-1][1])
@@ -109,7 +112,10 @@ def best_so_far(trials: Sequence[Trial], *, maximize: bool, label: str, percent:
     cut = [(x, min(max(y or 0.0, limits[0]), limits[1])) for x, y in cut]
     lines = [
         Line("best", best, "searched", steps=True),
-        *(Line("", [dot], "none", dots=True, faint=True) for dot in dots),
+        *(
+            Line("", [dot], "none" if trial.feasible else "bad", dots=True, faint=True)
+            for trial, dot in zip(done, dots, strict=True)
+        ),
         *(Line("", [(x, y or 0.0)], "pool", dots=True, faint=True) for x, y in cut),
     ]
     drawn = line_chart(
@@ -123,6 +129,8 @@ def best_so_far(trials: Sequence[Trial], *, maximize: bool, label: str, percent:
     )
     keys = [Key("circle", "none", "a whole trial")]
     keys += [Key("circle", "pool", "stopped early, its last value")] if cut else []
+    outside = any(not trial.feasible for trial in done)
+    keys += [Key("circle", "bad", "outside the constraints")] if outside else []
     return drawn + legend([*keys, Key("line", "searched", "the best so far")])
 
 
@@ -169,11 +177,12 @@ def parallel(trials: Sequence[Trial], *, maximize: bool, label: str, percent: bo
     goodness = (values - values.min()) / span
     goodness = goodness if maximize else 1 - goodness
     rank = np.argsort(goodness)
+    leader = next((i for i in reversed(rank) if done[int(i)].feasible), None)
     body = []
     for index in rank:
         points = [(float(x), bottom - float(c[1][index]) * (bottom - top))
                   for x, c in zip(xs, columns, strict=True)]  # fmt: skip
-        best = index == rank[-1]
+        best = index == leader
         trial = done[int(index)]
         tip = f"{trial.name}: " + ", ".join(
             f"{name} {plain_text(trial.params[name], limit=40)}" for name in shown

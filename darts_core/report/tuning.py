@@ -107,7 +107,8 @@ def tune_section(run: VersionRun, importance: Shares = importance) -> Section | 
     # a fraction reads better as a percentage
     share = "acc" in objective.lower() and all(0 <= (t.value or 0.0) <= 1 for t in done)
     label = objective.replace("_", " ")
-    best = (max if maximize else min)(done, key=lambda t: t.value or 0.0, default=None)
+    able = [t for t in done if t.feasible]
+    best = (max if maximize else min)(able, key=lambda t: t.value or 0.0, default=None)
     chosen = stage.number("best_number")
     best = next((t for t in done if chosen is not None and t.number == chosen), best)
     given = stage.result.get("importance")

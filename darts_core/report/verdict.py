@@ -8,7 +8,7 @@ from darts_core.metric import ACCURACY, Metric
 from darts_core.report.rows import ModelRow, finite
 from darts_core.report.svg import number
 
-__all__ = ["change", "cost_words", "outcome", "speed", "standing", "versus"]
+__all__ = ["change", "cost_words", "no_worse", "outcome", "speed", "standing", "versus"]
 
 
 def versus(row: ModelRow, base: ModelRow, batch: int) -> tuple[float, float]:
@@ -39,6 +39,12 @@ def _noise(row: ModelRow, base: ModelRow) -> float:
         return metric.scale * spread
     error = math.hypot(row.standard_error, base.standard_error)
     return max(metric.scale * max(spread, error), 0.05)
+
+
+def no_worse(row: ModelRow, base: ModelRow) -> bool:
+    """Whether `row` is at least as good as the baseline in the metric, as far as a difference counts."""
+    gain = row.metric.gain(row.accuracy_mean or 0.0, base.accuracy_mean or 0.0)
+    return gain >= -_noise(row, base)
 
 
 def standing(row: ModelRow, base: ModelRow) -> str:
@@ -79,7 +85,7 @@ def outcome(row: ModelRow, base: ModelRow, batch: int) -> str:
     """In one sentence what was won over the baseline, or that nothing was."""
     speedup, gain = versus(row, base, batch)
     noise = _noise(row, base)
-    won = (speedup > 1 and gain >= -noise) or (speedup == 1 and gain > noise)
+    won = (speedup > 1 and no_worse(row, base)) or (speedup == 1 and gain > noise)
     start = f"The {row.label} model is " if won else f"Nothing was won: the {row.label} model is "
     seconds = (finite(r.extra.get("device_seconds")) for r in (row, base))
     seeds = f" ({row.n} seed{'s' if row.n != 1 else ''})"

@@ -44,7 +44,9 @@ def content_of(
     if _has_stages(folder) or not parts:
         return version_content(read_version(folder), title=title, shares=shares)
     if all(part.name.startswith("seed") for part in parts):
-        return seeds_content(parts, title=title or "")
+        # one that has begun nothing takes no page from the others
+        begun = [part for part in parts if _has_stages(part)]
+        return seeds_content(begun or parts, title=title or "")
     return multirun_content(folder, title=title)
 
 

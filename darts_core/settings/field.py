@@ -63,7 +63,8 @@ class Bounds:
         low = "" if self.low is None else f"{self.low:g}" if self.low < 1e6 else f"{self.low}"
         high = "" if self.high is None else f"{self.high}" if kind is int else f"{self.high:g}"
         if self.low_open:
-            return f"{noun} above {low}" + (f", at most {high}" if high else "")
+            end = f" and below {high}" if self.high_open else f", at most {high}" if high else ""
+            return f"{noun} above {low}{end}"
         if self.high_open:
             return f"{noun} from {low} to below {high}"
         if low and high:

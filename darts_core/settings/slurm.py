@@ -15,7 +15,8 @@ __all__ = ["SlurmQueue"]
 class SlurmQueue(Settings):
     """Where jobs are queued and what each of them gets."""
 
-    NODE: ClassVar[str] = "tune.options.slurm"
+    # it stands below several nodes: tune.options, search, shrink.options, hydra.launcher
+    NODE: ClassVar[str] = "slurm"
 
     cluster: str = setting(
         "slurm", "slurm, or local: submitit's own processes on this machine",

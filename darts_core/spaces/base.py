@@ -75,6 +75,39 @@ class SearchSpace:
             )
         if all(op == "none" for op in self.ops):
             raise ConfigError(f"Space {self.name!r} needs an operation other than 'none'.")
+        for field in ("inputs", "nodes", "keep_edges"):
+            number = getattr(self, field)
+            if number is not None and number < 1:
+                raise ConfigError(f"Space {self.name!r} needs {field} >= 1, not {number}.")
+        self._check_reads()
+        self._check_edge_ops()
+
+    def _check_reads(self) -> None:
+        if self.reads not in INPUTS:
+            raise ConfigError(
+                f"Space {self.name!r}: {unknown_name('kind of sample', str(self.reads), INPUTS)}"
+            )
+
+    def _check_edge_ops(self) -> None:
+        """Refuse what would be passed over: other kinds, operations or edges than the space has."""
+        for kind, per_edge in self.edge_ops:
+            where = f"The edge_ops of space {self.name!r}"
+            if kind not in self.cell_kinds:
+                raise ConfigError(f"{where}: {unknown_name('cell kind', kind, self.cell_kinds)}")
+            if len(per_edge) != len(self.edges):
+                raise ConfigError(
+                    f"{where} name {len(per_edge)} edges of the {kind} cell, which has "
+                    f"{len(self.edges)}: {list(self.edges)}."
+                )
+            for edge, names in zip(self.edges, per_edge, strict=True):
+                for op in names:
+                    if op not in self.ops:
+                        raise ConfigError(f"{where}: {unknown_name('operation', op, self.ops)}")
+                # where a node keeps some of its edges, `none` is never kept
+                if not [op for op in names if op != "none" or self.keep_edges is None]:
+                    raise ConfigError(
+                        f"{where} leave nothing to choose on the edge {edge} of the {kind} cell."
+                    )
 
     @property
     def edges(self) -> tuple[tuple[int, int], ...]:

@@ -59,6 +59,7 @@ class ChoiceSpace(SearchSpace):
     def __post_init__(self) -> None:
         if not self.choices:
             raise ConfigError(f"Space {self.name!r} needs at least one choice.")
+        self._check_reads()
         for label, options in self.choices:
             if not options or len(set(options)) != len(options):
                 raise ConfigError(

@@ -6,6 +6,7 @@ each element the rows of all finished ones are drawn together in `<version>/mode
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,9 +28,11 @@ from darts_core.report import ModelRow, front_png
 from darts_core.report.read import read_rows
 from darts_core.runlog import config_hash, write_text
 from darts_core.settings import to_plain
+from darts_core.stages.fronts import is_element
 from darts_core.stages.inputs import Network, describe_network, named_network, recipe
 from darts_core.stages.models import trained_kind
 from darts_core.stages.schema import BenchStage
+from darts_core.store.locks import FileLock
 from darts_core.train import save_model
 
 __all__ = ["compare", "join_rows", "keep_results"]
@@ -58,14 +61,16 @@ def compare(
     # a changed policy lies beside the networks that it trained: an older program wrote one into each element,
     # so that the second found networks of another recipe
     alone = bool(case.trained) or (folder / "policy.yaml").is_file()
-    runs = train_seeds(
-        case,
-        bundle,
-        recipe(config, folder if alone else home),
-        seeds=range(config.seed, config.seed + options.seeds),
-        device=device,
-        folder=home,
-    )
+    # of elements that run side by side one trains them, the others wait and take what it left
+    with contextlib.nullcontext() if case.trained else FileLock(home / ".lock").held():
+        runs = train_seeds(
+            case,
+            bundle,
+            recipe(config, folder if alone else home),
+            seeds=range(config.seed, config.seed + options.seeds),
+            device=device,
+            folder=home,
+        )
     rows = bench_case(
         case,
         runs,
@@ -142,7 +147,7 @@ def _named_case(
 def _root(folder: Path) -> Path:
     """The version's folder of a stage's folder, also from within an element of a multirun."""
     above = folder.parent
-    return above.parent if above.name.isdigit() else above
+    return above.parent if is_element(above) else above
 
 
 def join_rows(folder: Path, config: BenchStage) -> list[ModelRow]:

@@ -13,8 +13,9 @@ from darts_core.metric import metric_of
 from darts_core.report import ModelRow, front_png, scatter_png
 from darts_core.report.read import read_rows
 from darts_core.runlog import read_mapping, read_yaml
+from darts_core.store.record import RECORD
 
-__all__ = ["run_front", "search_front"]
+__all__ = ["is_element", "run_front", "search_front"]
 
 log = logging.getLogger("darts_core")
 # what decides how a baseline is trained, and what of its study does not
@@ -22,9 +23,14 @@ _DECIDES = ("architecture", "data", "task", "augment", "train", "seed", "tune")
 _BY_THE_WAY = ("device_seconds", "workers", "options")
 
 
+def is_element(folder: Path) -> bool:
+    """Whether `folder` is an element of a multirun; a version may bear a number for its name, too."""
+    return folder.name.isdigit() and not (folder / RECORD).is_file()
+
+
 def _elements(folder: Path) -> list[Path]:
     """The elements of the multirun that `folder` is one of; none elsewhere."""
-    if not folder.name.isdigit():
+    if not is_element(folder):
         return []
     return sorted(
         (p for p in folder.parent.iterdir() if p.name.isdigit()), key=lambda p: int(p.name)

@@ -50,6 +50,7 @@ __all__ = [
     "load_bundle",
     "named_network",
     "open_model",
+    "plain_network",
     "policy_name",
     "recipe",
 ]
@@ -280,10 +281,17 @@ def describe_network(
         return Network(architecture, {"model": made.described(), **about})
     check_names(architecture, source)
     SPACES[architecture.space].check_inputs(bundle.input_shape)
+    return plain_network(architecture, train, bundle)
+
+
+def plain_network(architecture: Architecture, train: Train, bundle: DataBundle) -> Network:
+    """The network of an architecture of a registered space, sized by `train`, for the data."""
     height = bundle.input_shape[1] if bundle.kind == "image" else None
-    node = {"channels": train.channels, "layers": train.layers, **sizes}
+    node: dict[str, Any] = {"channels": train.channels, "layers": train.layers}
+    node |= {"num_classes": bundle.num_outputs, "in_channels": bundle.in_channels}
     node |= {"auxiliary": train.auxiliary, "image_size": height}
-    return Network(architecture, {"architecture": architecture.to_dict(), "build": node, **about})
+    described = {"architecture": architecture.to_dict(), "build": node, **_about(bundle)}
+    return Network(architecture, described)
 
 
 def _about(bundle: DataBundle) -> dict[str, Any]:

@@ -10,17 +10,19 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from darts_core.errors import PruneError
 from darts_core.metric import metric_of
 from darts_core.report.reduced import Reduced, read_reduced, write_reduced
+from darts_core.settings import Prune, Shrink
 from darts_core.stages.prune import prune
 from darts_core.stages.schema import Pipeline, PruneStage, ShrinkStage
 from darts_core.stages.shrink import shrink
 
 __all__ = ["reduced", "ships", "tuned_first", "what_it_lost"]
 
+Reducing = TypeVar("Reducing", Prune, Shrink)
 log = logging.getLogger("darts_core")
 # of the network's time, left where what is aimed at is far off
 _MOST_PRUNED = 0.5
@@ -68,6 +70,8 @@ def reduced(
 ) -> dict[str, Any]:
     """The trained network pruned or shrunk, {stage: result}: no further than the search aimed at.
 
+    It is timed as the search timed its networks, unless the stage's own settings say otherwise.
+
     Nothing is pruned where the network found meets that already; where it is far off, pruning halves its
     time. What is set in `prune.budget` or `shrink.pick` is done in any case.
 
@@ -83,8 +87,9 @@ def reduced(
     aim = search.get("aim") or {}
     budget, taken = aim.get("budget_ms"), aim.get("found_ms")
     if config.reduce == "shrink":
-        pick = config.shrink.pick or (None if budget is None else f"{budget:.6g} ms")
-        config = replace(config, shrink=replace(config.shrink, pick=pick))
+        if config.shrink.pick is None and budget is not None:
+            shrunk, pick = _asked(config, config.shrink, budget, taken)
+            config = replace(config, shrink=replace(shrunk, pick=pick))
         return {"shrink": shrink(config.part(ShrinkStage, model=model), version / "shrink")}
     if config.reduce != "prune":
         return {}
@@ -96,9 +101,34 @@ def reduced(
                 budget,
             )
             return {}
-        wanted = f"{max(budget, _MOST_PRUNED * taken):.6g} ms"
-        config = replace(config, prune=replace(config.prune, budget=wanted))
+        pruned, wanted = _asked(config, config.prune, max(budget, _MOST_PRUNED * taken), taken)
+        config = replace(config, prune=replace(pruned, budget=wanted))
     return {"prune": prune(config.part(PruneStage, model=model), version / "prune")}
+
+
+def _asked(
+    config: Pipeline, node: Reducing, ms: float, whole_ms: float | None
+) -> tuple[Reducing, str | None]:
+    """(the node, timing as the search did; a budget of `ms` in its words).
+
+    Where the node says itself how it times, milliseconds of the search are none of its own: it is asked for
+    the same part of the network's time, or for nothing where that is not known.
+
+    Args:
+        config: of the pipeline.
+        node: `prune` or `shrink`.
+        ms: as the search timed networks.
+        whole_ms: what the network found takes, likewise.
+    """
+    latency, options = config.latency, node.options
+    whole = (latency.channels in (None, config.train.channels)) and (
+        latency.layers in (None, config.train.layers)
+    )
+    alike = node.batch in (None, latency.batch) and options.runtime in (None, latency.runtime)
+    if whole and alike and latency.precision == "fp32":
+        timed: Any = replace(options, runtime=latency.runtime)
+        return replace(node, batch=latency.batch, options=timed), f"{ms:.6g} ms"
+    return node, None if whole_ms is None else f"{min(100.0, 100 * ms / whole_ms):.6g}%"
 
 
 def what_it_lost(

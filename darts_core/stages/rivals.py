@@ -69,7 +69,7 @@ def rival_baseline(config: Pipeline) -> str:
 
 def rival_name(config: Pipeline, rival: str) -> str:
     """What tables call a rival: the baseline with its width, or the file's or architecture's name."""
-    if rival.isdigit():
+    if rival.isdecimal():
         return f"{rival_baseline(config)} w{int(rival)}"
     return Path(rival).stem if rival.endswith((".yaml", ".yml")) else rival
 
@@ -87,13 +87,13 @@ def check_rivals(config: Pipeline, version: Path) -> None:
     for rival, name in zip(config.bench.rivals, names, strict=True):
         if names.count(name) > 1:
             raise ConfigError(f"bench.rivals names {rival!r} twice; each needs a name of its own.")
-        if rival.isdigit() and not 1 <= int(rival) <= MOST_WIDTH:
+        if rival.isdecimal() and not 1 <= int(rival) <= MOST_WIDTH:
             raise ConfigError(
                 f"bench.rivals={rival} is no width; give 1 to {MOST_WIDTH}, or an architecture's file."
             )
-        if not rival.isdigit() and not is_baseline(rival):
+        if not rival.isdecimal() and not is_baseline(rival):
             find_architecture(rival, version)
-        elif not rival.isdigit() and reads(rival) != kind:
+        elif not rival.isdecimal() and reads(rival) != kind:
             raise ConfigError(
                 f"bench.rivals names {rival}, which reads {reads(rival)}; the networks of space="
                 f"{config.space.name} read {kind}. Leave it out, or name one that reads these."
@@ -107,7 +107,7 @@ def train_rivals(
     for rival in config.bench.rivals:
         name = rival_name(config, rival)
         folder = version / "rivals" / slug(name)
-        if rival.isdigit():
+        if rival.isdecimal():
             found = train_like_the_network(
                 config, rival_baseline(config), folder, width=int(rival), seconds=seconds
             )

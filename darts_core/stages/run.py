@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from darts_core.errors import ArchitectureError, ConfigError, unknown_name
-from darts_core.export.formats import check_formats
-from darts_core.prune.budget import check_budget
+from darts_core.errors import ArchitectureError
 from darts_core.report.read import read_version
 from darts_core.report.reduced import read_reduced
 from darts_core.report.results import headline, model_rows
@@ -20,6 +18,7 @@ from darts_core.stages.doubt import doubtful
 from darts_core.stages.export import export
 from darts_core.stages.fronts import run_front
 from darts_core.stages.inputs import find_device, load_bundle
+from darts_core.stages.later import check_later, check_on_data
 from darts_core.stages.reduce import reduced, ships, tuned_first, what_it_lost
 from darts_core.stages.report import report
 from darts_core.stages.rivals import (
@@ -34,17 +33,13 @@ from darts_core.stages.schema import (
     Pipeline,
     ReportStage,
     SearchStage,
-    ShrinkStage,
     TrainStage,
     TuneStage,
 )
 from darts_core.stages.search import search
-from darts_core.stages.search_setup import AUTO, known_space
-from darts_core.stages.shrink import check_shrink
+from darts_core.stages.search_setup import known_space
 from darts_core.stages.train import train
 from darts_core.stages.tune import tune
-from darts_core.study import parse_space
-from darts_core.study.engines import elsewhere
 
 __all__ = ["run"]
 
@@ -65,14 +60,14 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
     Returns:
         costs (stage -> multiples of one training), aim (what the search aimed at and what is taken),
         not_shipped (why a network that was made faster was not shipped, if so), report (path),
-        val_<metric> and test_<metric>.
+        val_<metric> and test_<metric>, metric.
 
     Raises:
         ArchitectureError: the search's guards doubt whatever it found, and `allow_doubtful` is false.
-        DartsError: a setting of a later stage is wrong; see `_check_later`.
+        DartsError: a setting of a later stage is wrong; see `check_later` and `check_on_data`.
     """
-    _check_later(config)
-    config = _in_a_space(config)
+    check_later(config)
+    config = _on_its_data(config)
     check_rivals(config, version)
     found = {"search": search(_search_part(config), version / "search")}
     _require_trusted(found["search"], version, allowed=config.allow_doubtful)
@@ -110,52 +105,17 @@ def run(config: Pipeline, version: Path) -> dict[str, Any]:
         "costs": costs,
         **aim,
         **left,
-        **{key: value for key, value in last.items() if key.startswith(("val_", "test_"))},
+        **{k: v for k, v in last.items() if k == "metric" or k.startswith(("val_", "test_"))},
         **page,
     }
 
 
-def _check_later(config: Pipeline) -> None:
-    """Refuse at once what a later stage would refuse: with another setting the search would begin anew.
-
-    Raises:
-        ConfigError: the study is one of a policy or of settings that a training lacks; a value of slurm is
-            wrong.
-        ExportError: an export format is unknown.
-        LatencyError: a budget of shrink, or what it picks, is none.
-        PruneError: the budget of pruning is none.
-        TuneError: `tune.space` is none, ray and slurm are both set, or a value of ray is wrong.
-    """
-    _check_study(config)
-    if config.reduce == "shrink":
-        check_shrink(config.part(ShrinkStage))
-    if config.reduce == "prune" and config.prune.budget is not None:
-        check_budget(config.prune.budget)
-    check_formats(config.export.formats)
-
-
-def _check_study(config: Pipeline) -> None:
-    """Refuse a study that is none of the recipe."""
-    study, known = config.tune, [item.name for item in fields(config.train)]
-    if study.policy is not None:
-        raise ConfigError(
-            f"tune.policy={study.policy} searches an augmentation policy, while `run` tunes the recipe. "
-            "Leave it out here, search the policy with `darts-core tune`, and give `run` what is found: "
-            "augment=found augment.path=FILE."
-        )
-    elsewhere(study.options.ray, study.options.slurm)
-    parse_space(study.space)
-    for name in study.space:
-        if name not in known:
-            raise ConfigError(unknown_name("setting in tune.space", str(name), known))
-
-
-def _in_a_space(config: Pipeline) -> Pipeline:
-    """The settings with a space's name where `space=auto` leaves it to the data."""
-    if config.space.name != AUTO:
-        return config
-    bundle = load_bundle(config, find_device(config.device))
-    return replace(config, space=known_space(config.space, bundle))
+def _on_its_data(config: Pipeline) -> Pipeline:
+    """The settings with a space's name where `space=auto` leaves it to the data, which take the rest."""
+    bundle = load_bundle(config, find_device(config.device)).without_test()
+    config = replace(config, space=known_space(config.space, bundle))
+    check_on_data(config, bundle)
+    return config
 
 
 def _search_part(config: Pipeline) -> SearchStage:

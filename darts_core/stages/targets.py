@@ -61,7 +61,8 @@ def import_plugins(names: Iterable[str]) -> None:
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
-            if error.name is not None and name.startswith(error.name):
+            # a package that it lies in, or itself; timm_ops may lack timm
+            if error.name is not None and _under(name, (error.name,)):
                 raise ConfigError(
                     f"plugins={name!r}: there is no such module; it must be importable from the "
                     "current folder or be installed."

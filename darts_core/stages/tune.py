@@ -24,7 +24,7 @@ from darts_core.study import StudyResult, current_trial, parse_space, run_study
 from darts_core.study.space import space_to_dict
 from darts_core.tasks import Task
 
-__all__ = ["tune"]
+__all__ = ["check_metrics", "tune"]
 
 log = logging.getLogger("darts_core")
 
@@ -54,7 +54,7 @@ def tune(config: TuneStage, folder: Path) -> dict[str, Any]:
     bundle = trial_bundle(config, find_device(config.device))
     task = bundle.task
     metric, direction = _judged(config, task)
-    _check_metrics(options, task)
+    check_metrics(options, task)
     fitting = _that_fit(settings.space, len(bundle.split(SPLITS)))
     space = _as_begun(settings.space, fitting, folder)
     known = [item.name for item in fields(config.train)]
@@ -202,7 +202,7 @@ def _subject(config: TuneStage, folder: Path, bundle: DataBundle) -> str | None:
     return f"{name} on {bundle.name} ({config_hash(decides)})"
 
 
-def _check_metrics(options: TuneOptions, task: Task) -> None:
+def check_metrics(options: TuneOptions, task: Task) -> None:
     """Refuse a name that no trial returns: each would be trained to its end and then fail.
 
     Raises:

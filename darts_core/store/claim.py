@@ -43,6 +43,8 @@ _FRESH = {
     "forecast.json",
     "overrides.yaml",
 }
+# folders of the version in which a command computes, beside the one of its own name
+_BESIDE = {"tune": ("policy",), "bench": ("trained", "given")}
 
 
 @dataclass
@@ -96,20 +98,23 @@ def _undo(version: Version, command: str) -> bool:
     False, and nothing is touched, when more than configurations was written. Whoever calls it holds the
     version's lock and the store's.
     """
-    stage = version.path / command
+    names = (command, *_BESIDE.get(command, ()))
+    stages = [version.path / name for name in names]
     # the pipeline, multiruns and seeds have folders of several stages or elements
-    elements = [*version.path.glob(f"[0-9]*/{command}"), *version.path.glob("seed*")]
-    spread = command == "run" or bool(elements)
-    inside = sorted((version.path if spread else stage).rglob("*"), reverse=True)
+    elements = [place for name in names for place in version.path.glob(f"[0-9]*/{name}")]
+    spread = command == "run" or bool(elements) or any(version.path.glob("seed*"))
+    places = [version.path] if spread else stages
+    inside = sorted((path for place in places for path in place.rglob("*")), reverse=True)
     if any(p.is_symlink() or (p.is_file() and p.name not in _FRESH) for p in inside):
         return False
     for path in inside:
         if path.is_dir():
             path.rmdir()
-        elif path.name not in _MARKS:
+        elif path.name not in _MARKS or path.parent != version.path:
             path.unlink()
-    if stage.is_dir():
-        stage.rmdir()
+    for stage in stages:
+        if stage.is_dir():
+            stage.rmdir()
     record = version.record()
     record["commands"].pop(command, None)
     write_record(version.path, record)

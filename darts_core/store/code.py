@@ -48,36 +48,101 @@ def _leads_outside(path: Path, root: Path) -> bool:
     return path.is_symlink() and inside(path, root) is None
 
 
-def _files(root: Path, skip: Path | None) -> Iterator[Path]:
-    for here, _, files in _folders(root, skip):
-        for name in files:
-            path = here / name
-            if _leads_outside(path, root):
+def _is_code(path: Path) -> bool:
+    return path.is_file() and not path.name.endswith((".pyc", ".pyo"))
+
+
+def _meant(link: Path, root: Path, skip: Path | None) -> Path | None:
+    """The folder of the code that a link to a folder stands for; None where that is no code, or holds it."""
+    real = inside(link, root)
+    if real is None or link.parent.is_relative_to(real):
+        return None
+    if skip is not None and real.is_relative_to(skip):
+        return None
+    parts = real.relative_to(root).parts
+    places = [root.joinpath(*parts[: n + 1]) for n in range(len(parts))]
+    left_out = any(place.name in _SKIPPED or read_job(place) is not None for place in places)
+    return None if left_out else real
+
+
+class _Plan:
+    """What of a code folder is copied, and which links are not.
+
+    A link to a folder of the code becomes a folder with the same files, one level deep: links in it are not
+    followed, so that no circle of links is endless, and none that goes beyond the limits.
+
+    Attributes:
+        files: (file, its place in the copy).
+        bytes: of all of them.
+        left: links, below the folder.
+    """
+
+    def __init__(self, root: Path, skip: Path | None) -> None:
+        self.root, self.skip = root, skip
+        self.files, left, links = self._found(root, root)
+        self.bytes = _bytes(self.files)
+        for link in links:
+            real = _meant(link, root, skip)
+            if real is None:
+                left.append(link)
                 continue
-            if path.is_file() and not name.endswith((".pyc", ".pyo")):
-                yield path
+            more, out, nested = self._found(real, link)
+            size = _bytes(more)
+            if len(self.files) + len(more) > MAX_FILES or self.bytes + size > MAX_BYTES:
+                left.append(link)
+            else:
+                self.files, self.bytes = [*self.files, *more], self.bytes + size
+                left += [*out, *nested]
+        # a copy of the copy has the same hash
+        self.files.sort(key=lambda file: _order(file[1]))
+        self.left = sorted(path.relative_to(root).as_posix() for path in left)
+
+    def _found(self, top: Path, at: Path) -> tuple[list[tuple[Path, Path]], list[Path], list[Path]]:
+        """(files below `top` as if it lay `at`, links out of the code, links to folders)."""
+        files: list[tuple[Path, Path]] = []
+        out: list[Path] = []
+        links: list[Path] = []
+        for here, linked, names in _folders(top, self.skip):
+            place = at / here.relative_to(top)
+            links += [place / name for name in linked]
+            for name in names:
+                if _leads_outside(here / name, self.root):
+                    out.append(place / name)
+                elif _is_code(here / name):
+                    files.append((here / name, (place / name).relative_to(self.root)))
+            if len(files) > MAX_FILES:  # a folder that is no code may hold millions
+                break
+        return files, out, links
+
+
+def _order(place: Path) -> tuple[tuple[bool, str], ...]:
+    """Sorts as a walk goes: the files of a folder first, then its folders."""
+    last = len(place.parts) - 1
+    return tuple((number < last, name) for number, name in enumerate(place.parts))
+
+
+def _bytes(files: list[tuple[Path, Path]]) -> int:
+    return sum(path.stat().st_size for path, _ in files)
 
 
 def links_note(source: str | Path, *, skip: Path | None = None) -> str | None:
     """Which links `copy_code` leaves out, and what to do about it; None where there are none."""
-    root, found = Path(source).expanduser().resolve(), []
-    for here, linked, files in _folders(root, skip):
-        left = [*linked, *(n for n in files if _leads_outside(here / n, root))]
-        found += [(here / name).relative_to(root).as_posix() for name in left]
-    if not found:
+    left = _Plan(Path(source).expanduser().resolve(), skip).left
+    if not left:
         return None
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    more = f" and {len(left) - 3} more" if len(left) > 3 else ""
     return (
-        "links to folders, and links out of the code folder, are not copied; where the code needs them, put "
-        f"the files in their place, or name data with --data: {', '.join(found[:3])}{more}"
+        "links out of the code folder are not copied, nor those to a folder around them, within a linked "
+        "folder or beyond the limits; where the code needs them, put the files in their place, or name data "
+        f"with --data: {', '.join(left[:3])}{more}"
     )
 
 
 def copy_code(source: str | Path, target: Path, *, skip: Path | None = None) -> str:
     """Copy a code folder and return its hash (12 hex digits over names and contents).
 
-    Caches, version control, virtual environments, job folders, links to folders and links that lead outside
-    are left out (see `links_note`).
+    Caches, version control, virtual environments, job folders and links that lead outside are left out; a
+    link to a folder of the code becomes a copy of that folder (see `links_note` for those that do not).
 
     Args:
         source: the user's folder.
@@ -90,22 +155,20 @@ def copy_code(source: str | Path, target: Path, *, skip: Path | None = None) -> 
     root = Path(source).expanduser().resolve()
     if not root.is_dir():
         raise JobError(f"There is no code folder {source}; name an existing folder with --code.")
-    digest, count, total = hashlib.sha256(), 0, 0
-    for path in _files(root, skip):
-        count += 1
-        total += path.stat().st_size
-        if count > MAX_FILES or total > MAX_BYTES:
-            raise JobError(
-                f"The code folder {root} holds more than {MAX_FILES} files or {MAX_BYTES >> 20} MiB; "
-                "keep data elsewhere (--data) and name the folder of the code alone."
-            )
-        relative = path.relative_to(root)
+    plan = _Plan(root, skip)
+    if len(plan.files) > MAX_FILES or plan.bytes > MAX_BYTES:
+        raise JobError(
+            f"The code folder {root} holds more than {MAX_FILES} files or {MAX_BYTES >> 20} MiB; "
+            "keep data elsewhere (--data) and name the folder of the code alone."
+        )
+    if not plan.files:
+        raise JobError(f"The code folder {root} holds no files; name the folder of the boot file.")
+    digest = hashlib.sha256()
+    for path, relative in plan.files:
         destination = target / relative
         destination.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, destination)
         digest.update(str(relative).encode() + b"\0" + destination.read_bytes() + b"\0")
-    if count == 0:
-        raise JobError(f"The code folder {root} holds no files; name the folder of the boot file.")
     return digest.hexdigest()[:12]
 
 

@@ -179,7 +179,10 @@ def stop(store: Store, version: Version, *, limit_seconds: float = 10.0) -> str:
         procs.send(who, signal.SIGTERM)
     while who is not None and time.monotonic() - begun < 0.6 * limit_seconds:
         time.sleep(0.05)
-        who = version.process(name)
+        try:
+            who = version.process(name)
+        except JobError:  # it had nothing to keep and has taken its version away
+            who = who if procs.is_alive(who) else None
     left = limit_seconds - (time.monotonic() - begun)
     ended = procs.end_tree(
         who, mark, grace_seconds=min(0.5, left / 4), limit_seconds=max(1.0, left - 0.5)

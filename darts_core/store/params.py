@@ -108,32 +108,32 @@ class SavedParams:
         write_json(
             temporary / "params.json",
             {
+                # what was loaded to be changed brings an older description with it
+                **{k: v for k, v in values.items() if k != "config_paths"},
                 "kind": KIND,
                 "schema_version": 1,
                 "name": name,
                 "description": description[:10_000],
                 "saved": time.time(),
-                **{k: v for k, v in values.items() if k not in ("config_files", "config_paths")},
                 "config_files": kept,
                 "code_copied": copied,
             },
         )
+        doomed = self.folder / temporary_name("deleted")
         if target.exists():
-            self._remove(target)
+            self._require_own(target)
+            # aside first: a kill while much is deleted must not lose both
+            target.rename(doomed)
         temporary.rename(target)
-
-    def edit(self, name: str, changes: Mapping[str, Any]) -> None:
-        """Change values (never the name)."""
-        content = self.load(name)
-        content.pop("config_paths")
-        write_json(self._path(name) / "params.json", {**content, **changes, "name": name})
+        if doomed.exists():
+            shutil.rmtree(doomed)
 
     def delete(self, name: str) -> None:
         """Delete saved parameters; jobs made from them are not touched."""
         self.load(name)
-        self._remove(self._path(name))
+        self._require_own(self._path(name))
+        shutil.rmtree(self._path(name))
 
-    def _remove(self, path: Path) -> None:
+    def _require_own(self, path: Path) -> None:
         if path.is_symlink() or path.resolve().parent != self.folder.resolve():
             raise JobError(f"{path} does not lie in {self.folder}; nothing was deleted.")
-        shutil.rmtree(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -24,6 +25,8 @@ from darts_core.supernet.widen import widened
 __all__ = ["Progressive", "Stage", "keep_best_operations", "limit_skips"]
 
 _SKIP = "skip_connect"
+
+log = logging.getLogger("darts_core")
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ class Progressive(FirstOrder):
 
     Args:
         stages: in order, as mappings with the fields of `Stage`.
-        rest_share: share of each stage's epochs at its beginning in which alpha rests.
+        rest_share: share of each stage's epochs at its beginning in which alpha rests; in the last one it
+            moves.
         max_skips: most skips in a cell of the first kind; None for no limit.
         carry_over: whether a stage goes on with the params and alphas of the one before.
 
@@ -130,13 +134,19 @@ class Progressive(FirstOrder):
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Enter the next stage when it is due."""
+        if epoch == 0 and epochs < len(self.stages):
+            log.warning(
+                "search.epochs=%d are fewer than the %d of strategy.stages: %d of them are left out",
+                epochs, len(self.stages), len(self.stages) - epochs,
+            )  # fmt: skip
         stage, within, length = self._place(epoch, epochs)
         if stage != self.stage:
             # a short search may pass over a stage; its operations are dropped all the same
             weights = self.supernet.final_weights() if self.stage >= 0 else None
             self._enter(stage, weights)
         self.stage_progress = within / length
-        if within < self.rest_share * length:
+        # in its last epoch at the latest: a stage in which alpha only rests would choose by chance
+        if within < self.rest_share * length and within + 1 < length:
             self.alpha_active = False
 
     def schedule_position(self, epoch: int, epochs: int) -> float:

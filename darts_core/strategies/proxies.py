@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
 from darts_core.errors import ConfigError, unknown_name
@@ -137,9 +138,11 @@ def grasp(network: nn.Module, images: Tensor, labels: Tensor, loss: Loss = cross
     Source: GraSP (arXiv:2002.07376), Eq. 8; as a proxy arXiv:2101.08134, Eq. 2.
     """
     weights = _weights(network)
-    gradients = _gradients(_loss(network, images, labels, loss), weights, graph=True)
-    dot = torch.stack([(g * g.detach()).sum() for g in gradients]).sum()
-    products = _gradients(dot, weights)
+    # the fast kernels of attention cannot be derived twice
+    with sdpa_kernel(SDPBackend.MATH):
+        gradients = _gradients(_loss(network, images, labels, loss), weights, graph=True)
+        dot = torch.stack([(g * g.detach()).sum() for g in gradients]).sum()
+        products = _gradients(dot, weights)
     return _sum_of(-h * w for h, w in zip(products, weights, strict=True))
 
 

@@ -69,10 +69,13 @@ class RandomSampling(Strategy):
     def end_epoch(self, epoch: int, epochs: int) -> None:
         """Measure this epoch's share of the samples; at the end the finalists again."""
         share = -(-self.samples * (epoch + 1) // epochs) - -(-self.samples * epoch // epochs)
-        drawn = [self._draw() for _ in range(max(share, 1))]
+        drawn = dict.fromkeys(self._draw() for _ in range(share))
         scored = [(self._score(architecture), architecture) for architecture in drawn]
-        # params move between epochs, so the older scores only decide who is measured again
-        best = sorted([*self.found, *scored], key=lambda pair: -pair[0])[: self.finalists]
+        # params move between epochs, so the older scores only decide who is measured again; a small space
+        # is drawn many times over, and one architecture takes one finalist's place, with its last score
+        known = {architecture: value for value, architecture in [*self.found, *scored]}
+        ranked = sorted(((value, a) for a, value in known.items()), key=lambda pair: -pair[0])
+        best = ranked[: self.finalists]
         if epoch + 1 == epochs:
             best = sorted(((self._score(a), a) for _, a in best), key=lambda pair: -pair[0])
         self.found = best

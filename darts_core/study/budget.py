@@ -68,6 +68,13 @@ class Budget:
                 "device-seconds of one training (result.json of a train run has them)."
             )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """With `begun` as a time of day: each host's monotonic clock has a beginning of its own."""
+        return {**self.__dict__, "begun": time.time() - (time.monotonic() - self.begun)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, begun=time.monotonic() - (time.time() - state["begun"]))
+
     @property
     def seconds_limit(self) -> float | None:
         """The smaller of the two limits on device-seconds."""

@@ -14,7 +14,7 @@ from typing import Any
 from darts_core.errors import disk_failure
 from darts_core.study.claim import LeaseLost
 from darts_core.study.resources import limit_threads
-from darts_core.study.trial import Pruned, TrialHandle, inside
+from darts_core.study.trial import Pruned, TrialHandle, inside, unboxed
 
 __all__ = ["call_objective", "child_main", "end_with_parent"]
 
@@ -81,4 +81,6 @@ def _plain(content: Any) -> Any:
     """Numbers of other libraries as Python's own, so that the worker need not import them."""
     from darts_core.runlog import plain
 
-    return plain(content, keep_nan=True) if isinstance(content, dict) else content
+    if isinstance(content, dict):
+        return plain({name: unboxed(value) for name, value in content.items()}, keep_nan=True)
+    return unboxed(content)

@@ -41,7 +41,7 @@ class EarlyStopping:
         trials: Callable[[], list[FrozenTrial]],
     ) -> None:
         self.spec, self.study, self.promoter, self.trials = spec, study, promoter, trials
-        self._said = False
+        self._said = self._said_of_rungs = False
 
     def reason(self, claim: Claim, epoch: int, metrics: dict[str, float]) -> str | None:
         """Keep the report after epoch `epoch` (from 0); why the trial ends or pauses here, or None."""
@@ -54,6 +54,7 @@ class EarlyStopping:
             return None
         # Optuna counts epochs done
         known = stored(self.study, claim.trial).intermediate_values
+        self._passed_over(max(known, default=0), epoch)
         if epoch + 1 not in known:
             self._note(claim, known, epoch, metrics)
             set_value(self.study, claim.trial, epoch + 1, metrics[name])
@@ -97,6 +98,20 @@ class EarlyStopping:
             self._said = True
             what = ", ".join(names)
             log.warning("the report after epoch %d holds no %s: %s", epoch + 1, what, so)
+
+    def _passed_over(self, before: int, epoch: int) -> None:
+        """Say once that a trial cannot pause at a rung that lies between two of its reports."""
+        rungs = self.promoter.pruner.rungs if self.promoter is not None else ()
+        passed = [rung for rung in rungs if before < rung < epoch + 1]
+        if passed and not self._said_of_rungs:
+            self._said_of_rungs = True
+            log.warning(
+                "a trial reported after epoch %d and not after %s, where asha would judge it: no trial is "
+                "stopped by such reports; report each epoch, or set the pruner's min_resource and "
+                "reduction_factor to the epochs that are reported, or its promote to false",
+                epoch + 1,
+                ", ".join(map(str, passed)),
+            )
 
     def _stops(self, claim: Claim, epochs: int) -> bool:
         frozen = stored(self.study, claim.trial)

@@ -153,6 +153,9 @@ class HyperbandPruner(BasePruner):
             brackets += 1
         turns = bracket_round(brackets, self.reduction_factor)
         own = turns[trial.number % len(turns)]
+        if own == brackets - 1:
+            # its trials are full ones, also where the length is no power of the factor
+            return self.max_resource is not None and (trial.last_step or 0) > most
         rivals = [t for t in trials if turns[t.number % len(turns)] == own]
         return self._bracket(own, most).ends(trial, rivals, self.ranking or Ranking.of(study))
 

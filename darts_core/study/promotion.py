@@ -97,15 +97,20 @@ class PromotionPruner(BasePruner):
     def __post_init__(self) -> None:
         if self.min_resource < 1 or self.reduction_factor < 2:
             raise ValueError("min_resource must be at least 1, reduction_factor at least 2")
+        # a trial pauses after whole epochs
+        if self.min_resource % 1 or self.reduction_factor % 1:
+            raise ValueError(
+                "min_resource and reduction_factor must be whole numbers, unless promote=false"
+            )
         if not 0.0 <= self.cost_share <= 1.0:
             raise ValueError(f"cost_share={self.cost_share} must lie between 0 and 1")
 
     @property
     def rungs(self) -> list[int]:
         """Epochs at which a trial may pause."""
-        found = [self.min_resource]
+        found = [int(self.min_resource)]
         while found[-1] * self.reduction_factor < self.epochs:
-            found.append(found[-1] * self.reduction_factor)
+            found.append(found[-1] * int(self.reduction_factor))
         return [rung for rung in found if rung < self.epochs]
 
     def order(self, trials: Sequence[FrozenTrial], rung: int, ranking: Ranking) -> list[int]:
@@ -116,7 +121,7 @@ class PromotionPruner(BasePruner):
     def passing(self, trials: Sequence[FrozenTrial], rung: int, ranking: Ranking) -> list[int]:
         """Numbers of the trials that may go on beyond `rung`, the best first."""
         order = self.order(trials, rung, ranking)
-        return order[: len(order) // self.reduction_factor]
+        return order[: len(order) // int(self.reduction_factor)]
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the trial pauses here."""

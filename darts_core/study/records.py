@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ __all__ = [
     "meets",
     "parse_constraints",
     "record_of",
+    "setting_columns",
     "violations_of",
 ]
 
@@ -133,9 +134,18 @@ class StudyResult:
             for index, name in enumerate(self.objectives):
                 row[name] = record.values[index] if index < len(record.values) else None
             row |= {"epochs": record.epochs, "device_seconds": round(record.seconds, 3)}
-            row |= {name: record.params.get(name) for name in names}
+            columns = setting_columns(names, self.objectives)
+            row |= {columns[name]: record.params.get(name) for name in names}
             found.append({**row, "reason": record.reason})
         return found
+
+
+def setting_columns(names: Iterable[str], objectives: Iterable[str]) -> dict[str, str]:
+    """The column of each setting in a flat table; one called like another column is `params.NAME`, such as a
+    searched number of `epochs` beside those that a trial came to.
+    """
+    taken = {"number", "state", "epochs", "device_seconds", "reason", *objectives}
+    return {name: f"params.{name}" if name in taken else name for name in names}
 
 
 def record_of(trial: Any, space: Mapping[str, Any], folder: Path) -> TrialRecord:

@@ -7,6 +7,7 @@ another. Nothing here knows how the two ends are connected.
 
 from __future__ import annotations
 
+import os
 import pickle
 import queue
 import shutil
@@ -36,15 +37,18 @@ Stamps = dict[str, tuple[int, int]]
 def changed_files(folder: Path, seen: Stamps) -> Files:
     """The contents of files that are new or have changed since `seen`, by relative path; updates `seen`."""
     found: Files = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(Path(root, name) for root, _, names in os.walk(folder) for name in names):
         name = path.relative_to(folder).as_posix()
         if name in _KEPT_HOME or path.is_symlink() or not path.is_file():
             continue
-        stat = path.stat()
-        stamp = (stat.st_mtime_ns, stat.st_size)
-        if seen.get(name) != stamp:
-            seen[name] = stamp
-            found[name] = path.read_bytes()
+        try:
+            stat = path.stat()
+            stamp = (stat.st_mtime_ns, stat.st_size)
+            if seen.get(name) != stamp:
+                found[name] = path.read_bytes()
+                seen[name] = stamp
+        except FileNotFoundError:
+            continue  # a script that runs on meanwhile has renamed or removed it
     return found
 
 

@@ -11,11 +11,20 @@ from darts_core.study.results import Goals, Row
 
 __all__ = ["result_table", "row_names"]
 
+_BEFORE = ("#", "trial_id", "step", "phase", "seed", "state")
+_BEHIND = (
+    "iterations", "time_total_s", "time_left_s", "model_path", "additional_data", "latency_flag", "reason",
+)  # fmt: skip
+
 
 def result_table(
     rows: Sequence[Row], goals: Goals, sort: str | None
 ) -> tuple[list[str], list[dict[str, Any]]]:
-    """Columns and rows of the result table, best first by the metric named (any metric, or a setting)."""
+    """Columns and rows of the result table, best first by the metric named (any metric, or a setting).
+
+    A setting called like a column of the table's own, such as `step`, stands in `config.step`.
+    """
+    rows = [{**row, "config": {_own(name): v for name, v in row["config"].items()}} for row in rows]
     settings = sorted({name for row in rows for name in row["config"]})
     metrics = [goal["metric"] for goal in goals]
     extra = sorted({n for row in rows for n in row.get("metrics", {})} - set(metrics))
@@ -27,9 +36,7 @@ def result_table(
     data = {n for row in rows for n in _numbers(row.get("additional_data"))}
     if sort in data and sort not in (*metrics, *extra, *settings):
         extra.append(str(sort))
-    columns = ["#", "trial_id", "step", "phase", "seed", "state", *metrics, *extra, *settings, "iterations",
-               "time_total_s", "time_left_s", "model_path", "additional_data", "latency_flag",
-               "reason"]  # fmt: skip
+    columns = [*_BEFORE, *metrics, *extra, *settings, *_BEHIND]
     table = []
     names = row_names(rows)
     for row, name in zip(rows, names, strict=True):
@@ -58,6 +65,10 @@ def result_table(
         lost = [r for r in table if not isinstance(r.get(key), (int, float))]
         table = [row for _, row in numbers] + lost
     return [c for c in columns if any(r[c] not in (None, "", {}) for r in table)], table
+
+
+def _own(name: str) -> str:
+    return f"config.{name}" if name in (*_BEFORE, *_BEHIND) else name
 
 
 def row_names(rows: Sequence[Row]) -> list[str]:

@@ -127,7 +127,9 @@ class SearchDimension:
         if self.integer:
             step = int(self.step or 1)
             return distributions.IntDistribution(int(self.low), int(self.high), self.log, step)
-        return distributions.FloatDistribution(self.low, self.high, self.log, self.step)
+        # a step that is a difference carries a rounding error, for which Optuna leaves out the last value
+        apart = None if self.step is None else float(f"{self.step:.12g}")
+        return distributions.FloatDistribution(self.low, self.high, self.log, apart)
 
     @property
     def _alike(self) -> bool:

@@ -24,6 +24,7 @@ from darts_core.study.ray_cluster import RayCluster
 from darts_core.study.records import IS_BASELINE, OUTSIDE, StudyResult, TrialRecord
 from darts_core.study.resources import device_share
 from darts_core.study.runner import Objective
+from darts_core.study.samplers import Drawing, make_sampler
 from darts_core.study.space import check_params
 from darts_core.study.spec import StudySpec
 from darts_core.study.warm_start import add_knowledge
@@ -122,8 +123,10 @@ def open_study(
         known: Optuna's trials that a new study begins with, in the order of their numbers.
 
     Raises:
-        TuneError: the storage is in use by another study's space.
+        TuneError: the storage is in use by another study's space, or the sampler refuses an option.
     """
+    # what it refuses is said here, before anything is made, and not by each worker
+    make_sampler(spec.sampler, Drawing(spec.seed, 0, spec.space, spec.budget.trials))
     ledger = Ledger(spec)
     with ledger.books.held():
         new = not ledger.study.user_attrs.get("ready")

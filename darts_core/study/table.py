@@ -17,7 +17,7 @@ from typing import Any
 
 from darts_core.errors import DartsError, TuneError
 from darts_core.runlog import RunFolder, plain, read_mapping, write_json, write_text
-from darts_core.study.records import StudyResult
+from darts_core.study.records import StudyResult, setting_columns
 
 __all__ = ["log_hparams", "main", "to_csv", "write_tables"]
 
@@ -75,7 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         result = read_mapping(args.folder / "result.json")
-        if "trials" not in result or "objectives" not in result:
+        # the search of a script has both, too, of another kind
+        if not isinstance(result.get("trials"), list) or not isinstance(
+            result.get("objectives"), dict
+        ):
             raise TuneError(
                 f"{args.folder / 'result.json'} is the result of no study; give a study's folder, such as "
                 "runs/JOB/V001/tune."
@@ -90,7 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for trial in result["trials"]:
         values = dict(zip(result["objectives"], trial["values"], strict=False))
         head = {key: trial[key] for key in ("number", "state", "epochs", "device_seconds")}
-        rows.append({**head, **values, **trial["params"], "reason": trial["reason"]})
+        columns = setting_columns(trial["params"], result["objectives"])
+        params = {columns[name]: value for name, value in trial["params"].items()}
+        rows.append({**head, **values, **params, "reason": trial["reason"]})
     print(to_csv(rows), end="")
     return 0
 

@@ -53,14 +53,17 @@ class TrialHandle:
     def report(self, epoch: int, **metrics: Any) -> None:
         """Record the metrics of an epoch (counted from 0) and end the trial if it is not worth more.
 
-        A resumed trial may report an epoch again: the row is replaced.
+        A resumed trial may report an epoch again: the row is replaced. Numbers may be numpy's or torch's.
 
         Raises:
             Pruned: the pruner, or the budget, ends the trial here.
-            TuneError: an objective or constraint is NaN; let it pass, it fails the trial by name.
+            TuneError: an objective or constraint is NaN, or the epoch is no whole number from 0; let it pass,
+                it fails the trial by name.
         """
-        if epoch < 0:
+        epoch, metrics = unboxed(epoch), {name: unboxed(value) for name, value in metrics.items()}
+        if not _is_number(epoch) or epoch < 0 or epoch % 1:
             raise TuneError(f"A trial reported epoch {epoch}; epochs count from 0.")
+        epoch = int(epoch)
         metrics.pop("epoch", None)
         if epoch <= self._last:
             self._log.rewind(epoch)
@@ -73,6 +76,15 @@ class TrialHandle:
         reason = self._decide(epoch, numbers)
         if reason is not None:
             raise Pruned(reason)
+
+
+def unboxed(value: Any) -> Any:
+    """A number of numpy or torch as Python's own; anything else as it is."""
+    item = getattr(value, "item", None)
+    try:
+        return item() if callable(item) else value
+    except (TypeError, ValueError, RuntimeError):  # it holds several
+        return value
 
 
 def _is_number(value: Any) -> bool:
@@ -106,12 +118,14 @@ def outcome_values(
     """The objective values and all metrics in what an objective returned.
 
     Args:
-        outcome: a number (one objective only) or a mapping of metric names to numbers.
+        outcome: a number (one objective only) or a mapping of metric names to numbers, numpy's and torch's
+            too.
         objectives: metric name -> direction, in order.
 
     Raises:
         TuneError: an objective is missing, NaN, infinite or no number; names it.
     """
+    outcome = unboxed(outcome)
     if _is_number(outcome) and len(objectives) == 1:
         outcome = {next(iter(objectives)): outcome}
     if not isinstance(outcome, Mapping):
@@ -119,7 +133,8 @@ def outcome_values(
             f"The trial returned {type(outcome).__name__}; return a number or a dictionary with "
             f"{', '.join(objectives)}."
         )
-    metrics = {str(k): float(v) for k, v in outcome.items() if _is_number(v)}
+    outcome = {str(name): unboxed(value) for name, value in outcome.items()}
+    metrics = {name: float(value) for name, value in outcome.items() if _is_number(value)}
     values = []
     for name in objectives:
         if name not in outcome:

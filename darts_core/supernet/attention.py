@@ -37,6 +37,8 @@ class SelfAttention(nn.Module):
 
     def attend(self, x_BTC: Tensor, mask: Tensor | None = None) -> Tensor:
         """What the heads give, side by side: [B, T, heads * head_channels]."""
+        if self.causal and mask is not None:
+            mask = _also_causal(mask, x_BTC.shape[1])
         query, key, value = (
             layer(x_BTC).unflatten(-1, (-1, self.head_channels)).transpose(1, 2)
             for layer in (self.query, self.key, self.value)
@@ -47,7 +49,7 @@ class SelfAttention(nn.Module):
         return found.transpose(1, 2).flatten(2)
 
     def forward(self, x_BTC: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The attended tokens."""
+        """The attended tokens; `mask` is one of `scaled_dot_product_attention`, beside the causal one."""
         result: Tensor = self.output(self.attend(x_BTC, mask))
         return result
 
@@ -65,3 +67,11 @@ class SelfAttention(nn.Module):
         copied.output.weight.copy_(self.output.weight[:, :kept])
         copied.output.bias.copy_(self.output.bias)
         return copied.train(self.training)
+
+
+def _also_causal(mask: Tensor, tokens: int) -> Tensor:
+    """`mask` [..., T, T] or what broadcasts to it, without what lies ahead of a token."""
+    seen_TT = torch.ones(tokens, tokens, dtype=torch.bool, device=mask.device).tril()
+    if mask.dtype == torch.bool:
+        return mask & seen_TT
+    return mask.masked_fill(~seen_TT, float("-inf"))

@@ -100,13 +100,18 @@ def plain_module(supernet: Choosing, architecture: Architecture) -> nn.Module:
             break
         path, choice = found
         value = values[choice.label or _label_of(supernet, path)]
+        # one choice may stand in several places, which share what is chosen
+        places = [at for at, m in module.named_modules(remove_duplicate=False) if m is choice]
         if isinstance(choice, WidthChoice):
             choice.label = choice.label or _label_of(supernet, path)
             widths[path] = choice.widths[choice.options.index(value)]
+            for place in places[1:]:  # cut one by one, in the turns to come
+                module = _replaced(module, place, copy.copy(choice))
         else:
             chosen = choice.chosen(value)  # type: ignore[operator]
             _label_inner(chosen, path, choice, value)
-            module = _replaced(module, path, chosen)
+            for place in places:
+                module = _replaced(module, place, chosen)
     if widths:
         module = _cut(supernet, module, architecture, widths)
     return module

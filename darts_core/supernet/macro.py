@@ -45,7 +45,6 @@ def create_supernet(
     relaxation: Relaxation | None = None,
     image_size: int | Sequence[int] = 32,
     input_shape: Sequence[int] | None = None,
-    **options: Any,
 ) -> Supernet:
     """The supernet of a cell space, or the `ModuleSupernet` of a macro space, which has its interface.
 
@@ -60,7 +59,6 @@ def create_supernet(
         image_size: side, or (height, width), of the images; macro spaces trace their model at this
             size, and their factory is given (height, width) if it takes an `image_size`.
         input_shape: of one sample, (C, H, W), (C, T) or (T,), in place of `image_size`.
-        options: further arguments of `Supernet`.
 
     Raises:
         ConfigError: a size does not fit the space, or it does not read such samples.
@@ -78,7 +76,10 @@ def create_supernet(
             in_channels=in_channels,
             stem=stem,
             relaxation=relaxation,
-            **options,
+        )
+    if stem != "cifar":
+        raise ConfigError(
+            f"A {space.skeleton} network has a stem of its own; leave out stem={stem!r}."
         )
     if space.skeleton not in CHOICE_MODELS:
         raise ConfigError(

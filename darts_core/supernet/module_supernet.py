@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,8 +67,7 @@ class ModuleSupernet(nn.Module):
             )
         self.generator: torch.Generator | None = None
         self.register_buffer("progress", torch.zeros(()))
-        # names of parameters may hold no dots
-        self._keys = {label: label.replace(".", "/") for label in self._choices}
+        self._keys = _parameter_names(self._choices)
         self.alpha = nn.ParameterDict(
             {
                 self._keys[label]: nn.Parameter(_ALPHA_SCALE * torch.randn(shape))
@@ -169,3 +168,15 @@ class ModuleSupernet(nn.Module):
         architecture = architecture if architecture is not None else self.discretize()
         self.space.index(architecture)
         return plain_module(self, architecture)
+
+
+def _parameter_names(labels: Iterable[str]) -> dict[str, str]:
+    """What the alpha of each label is called; a parameter's name holds no dots and is no method's."""
+    names: dict[str, str] = {}
+    reserved = nn.ParameterDict()
+    for label in labels:
+        name = label.replace(".", "/")
+        while name in names.values() or hasattr(reserved, name):
+            name += "/"
+        names[label] = name
+    return names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,7 +22,14 @@ from darts_core.supernet.skeleton import (
     nasbench201_channels,
 )
 
-__all__ = ["SEARCH_SKELETONS", "Skeleton", "check_sizes", "check_stem", "register_search_skeleton"]
+__all__ = [
+    "SEARCH_SKELETONS",
+    "Skeleton",
+    "check_cells",
+    "check_sizes",
+    "check_stem",
+    "register_search_skeleton",
+]
 
 _STEM_MULTIPLIER = 3
 
@@ -76,6 +83,7 @@ def _darts_skeleton(
     stem: str,
     relaxation: Relaxation,
 ) -> Skeleton:
+    check_cells(space, inputs=2, kinds=("normal", "reduce"))
     imagenet = stem == "imagenet"
     width = channels if imagenet else _STEM_MULTIPLIER * channels
     stem_module = _ImagenetStem(in_channels, width) if imagenet else cifar_stem(in_channels, width)
@@ -120,6 +128,7 @@ def _nasbench201_skeleton(
     stem: str,
     relaxation: Relaxation,
 ) -> Skeleton:
+    check_cells(space, inputs=1, one_output=True)
     cells = nn.ModuleList()
     for what, width in nasbench201_channels(channels, layers):
         if what == "reduction":
@@ -134,6 +143,32 @@ def _nasbench201_skeleton(
                 )
             )
     return cifar_stem(in_channels, channels), cells, Head(4 * channels, num_classes, norm=True)
+
+
+def check_cells(
+    space: SearchSpace, *, inputs: int, kinds: Sequence[str] = (), one_output: bool = False
+) -> None:
+    """Refuse cells of another form than those that the space's skeleton stacks.
+
+    Args:
+        space: whose cells they are.
+        inputs: states that a cell is given.
+        kinds: of the places, where they differ; a space has these kinds, or one for every place.
+        one_output: whether a cell hands on as many channels as it is given.
+
+    Raises:
+        ConfigError: with the field of the space.
+    """
+    where = f"The skeleton {space.skeleton!r}, which the space {space.name!r} asks for,"
+    if space.inputs != inputs:
+        raise ConfigError(f"{where} gives a cell inputs={inputs} states, not {space.inputs}.")
+    if one_output and len(space.output_states) > 1:
+        raise ConfigError(f"{where} takes one state out of a cell; use concat=False.")
+    if len(space.cell_kinds) > 1 and set(space.cell_kinds) != set(kinds):
+        allowed = f"{list(kinds)}, or one kind" if kinds else "one kind"
+        raise ConfigError(
+            f"{where} has places for cell_kinds of {allowed}, not {list(space.cell_kinds)}."
+        )
 
 
 def check_sizes(

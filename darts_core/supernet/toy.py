@@ -14,7 +14,7 @@ from darts_core.spaces import SearchSpace
 from darts_core.supernet.build import CellNetwork, register_network
 from darts_core.supernet.cell import SearchCell
 from darts_core.supernet.fixed_cell import FixedCell
-from darts_core.supernet.search_skeleton import Skeleton, register_search_skeleton
+from darts_core.supernet.search_skeleton import Skeleton, check_cells, register_search_skeleton
 from darts_core.supernet.skeleton import Head
 
 __all__ = ["ToyNetwork"]
@@ -58,6 +58,7 @@ def _toy_skeleton(
 ) -> Skeleton:
     if layers != 1:
         raise ConfigError(f"The toy skeleton has one cell; use layers=1, not {layers}.")
+    check_cells(space, inputs=2, one_output=True)
     cell = SearchCell(
         space,
         channels,

@@ -248,6 +248,10 @@ def check_targets(task: Task, kinds: tuple[str, ...], origin: str) -> str:
 
 
 @cache
+@torch.inference_mode(False)
 def constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """`values` as a tensor on `device`, made once: a copy from the host would make each step wait."""
+    """`values` as a tensor on `device`, made once: a copy from the host would make each step wait.
+
+    A plain tensor, also where it is first asked for in inference mode: a training may need it later.
+    """
     return torch.tensor(values, dtype=dtype, device=device)

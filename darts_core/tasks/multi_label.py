@@ -26,18 +26,22 @@ def average_precision(output: Tensor, target: Tensor) -> Tensor:
     """Average precision of each label, NaN for one that no sample has.
 
     The precision at each present sample, ranked by its output, averaged over the present ones; samples of
-    equal output share their mean rank's precision by the order in which they stand.
+    equal output share the precision of the last of them, whatever order they stand in.
 
     Shapes: output [N, L], target [N, L] of 0, 1 and NaN -> [L].
     """
     counted = ~target.isnan()
     # what does not count is ranked last, as absent
-    ranked = torch.where(counted, output.float(), float("-inf")).argsort(
+    value, ranked = torch.where(counted, output.float(), float("-inf")).sort(
         dim=0, descending=True, stable=True
     )
     present = torch.where(counted, target, 0.0).gather(0, ranked)
-    rank = torch.arange(1, len(output) + 1, device=output.device)[:, None]
-    precision = present.cumsum(0) / rank
+    place = torch.arange(len(output), device=output.device)[:, None].expand_as(value)
+    # the last place of those with an equal output
+    ends = torch.ones_like(value, dtype=torch.bool)
+    ends[:-1] = value[1:] != value[:-1]
+    last = torch.where(ends, place, len(output)).flip(0).cummin(0).values.flip(0)
+    precision = present.cumsum(0).gather(0, last) / (last + 1)
     return (precision * present).sum(0) / present.sum(0)
 
 

@@ -34,7 +34,7 @@ class _Nats(Meter):
     def update(self, output: Tensor, target: Tensor) -> None:
         """Add a batch's nats and right answers."""
         output = output.detach().float()
-        self._nats += _cross_entropy(output, target, "sum").double()
+        self._nats += _cross_entropy(output, target).double()
         self._right += (output.argmax(-1) == target).sum()
         self._count += (target != IGNORED).sum()
 
@@ -50,13 +50,18 @@ class _Nats(Meter):
         }
 
 
-def _cross_entropy(
-    output: Tensor, target: Tensor, reduction: str, smoothing: float = 0.0
-) -> Tensor:
+def _cross_entropy(output: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Summed over the positions that count."""
     return functional.cross_entropy(
-        output.flatten(0, -2), target.flatten(), ignore_index=IGNORED, reduction=reduction,
+        output.flatten(0, -2), target.flatten(), ignore_index=IGNORED, reduction="sum",
         label_smoothing=smoothing,
     )  # fmt: skip
+
+
+def _mean_nats(output: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
+    """0 of a batch in which no position counts, whose plain mean would be NaN."""
+    count = (target != IGNORED).sum().clamp(min=1)
+    return _cross_entropy(output, target, smoothing) / count
 
 
 @register_task(
@@ -77,11 +82,11 @@ class NextToken(Task):
 
     def loss(self, output: Tensor, target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
         """Mean cross entropy in nats a position."""
-        return _cross_entropy(output, target, "mean", label_smoothing)
+        return _mean_nats(output, target, label_smoothing)
 
     def summed_loss(self, output: Tensor, target: Tensor) -> tuple[Tensor, int]:
         """The same, summed, and how many positions count."""
-        return _cross_entropy(output, target, "sum"), int((target != IGNORED).sum())
+        return _cross_entropy(output, target), int((target != IGNORED).sum())
 
     def distillation_loss(self, output: Tensor, teacher: Tensor) -> Tensor:
         """Divergence from the teacher's distribution, the mean over positions."""
@@ -94,7 +99,7 @@ class NextToken(Task):
 
     def score(self, output: Tensor, target: Tensor) -> Tensor:
         """Perplexity."""
-        nats = _cross_entropy(output.detach().float(), target, "mean")
+        nats = _mean_nats(output.detach().float(), target)
         return nats.clamp(max=_MOST_NATS).exp()
 
     def meter(self, device: torch.device) -> Meter:

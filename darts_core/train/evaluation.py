@@ -5,16 +5,20 @@ Shapes: x_B inputs [B, ...], y_B targets [B, ...].
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from darts_core.errors import DataError
+from darts_core.errors import DataError, is_memory_shortage
 
 __all__ = ["Evaluation", "evaluate", "evaluate_callable"]
+
+log = logging.getLogger("darts_core")
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ def evaluate(
         model: returns outputs as the task of `bundle` takes them.
         bundle: a `DataBundle`.
         split: a split's name, or several that are joined.
-        batch_size: samples a forward pass; the metrics do not depend on it.
+        batch_size: samples a forward pass; the metrics do not depend on it, and where so many do not fit
+            into the memory it is halved until they do.
 
     Raises:
         DataError: the split is empty.
@@ -70,26 +75,46 @@ def evaluate(
     names = (split,) if isinstance(split, str) else tuple(split)
     was_training = model.training
     model.eval()
+    try:
+        while True:
+            try:
+                return _evaluated(model, bundle, names, batch_size)
+            except (RuntimeError, MemoryError) as error:
+                if batch_size == 1 or not is_memory_shortage(error):
+                    raise
+            # outside the handler: the traceback would keep the failed pass's tensors alive
+            _say_smaller(batch_size, batch_size // 2)
+            batch_size //= 2
+    finally:
+        model.train(was_training)
+
+
+@lru_cache
+def _say_smaller(batch_size: int, smaller: int) -> None:
+    log.info("evaluating in batches of %d: %d do not fit into the memory", smaller, batch_size)
+
+
+def _evaluated(
+    model: nn.Module, bundle: Any, names: tuple[str, ...], batch_size: int
+) -> Evaluation:
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     task = bundle.task
     meter = task.meter(device)
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     count, counted = 0, 0
-    try:
-        batches = bundle.batches(
-            names, batch_size, seed=0, epoch=0, augment=None, drop_last=False, shuffle=False
-        )
-        for x_B, y_B in batches:
-            x_B, y_B = x_B.to(device), y_B.to(device)
-            output = model(x_B).float()
-            meter.update(output, y_B)
-            loss, number = task.summed_loss(output, y_B)
-            loss_sum += loss.double()
-            count += len(y_B)
-            counted += number
-    finally:
-        model.train(was_training)
+    batches = bundle.batches(
+        names, batch_size, seed=0, epoch=0, augment=None, drop_last=False, shuffle=False
+    )
+    for x_B, y_B in batches:
+        x_B, y_B = x_B.to(device), y_B.to(device)
+        output = model(x_B).float()
+        meter.update(output, y_B)
+        loss, number = task.summed_loss(output, y_B)
+        loss_sum += loss.double()
+        count += len(y_B)
+        counted += number
     if count == 0:
         raise DataError(f"The split {'+'.join(names)} is empty; nothing can be evaluated on it.")
-    metrics = meter.result()
+    # plain numbers: a checkpoint that held numpy's (a task of somebody's own) could not be read again
+    metrics = {name: float(value) for name, value in meter.result().items()}
     return Evaluation(metrics[task.metric.name], float(loss_sum) / max(counted, 1), count, metrics)

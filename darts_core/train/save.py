@@ -208,6 +208,8 @@ def reshape_like(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
         prefix = f"{name}." if name else ""
         if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             _reshape_conv(module, state.get(f"{prefix}weight"))
+        elif isinstance(module, nn.modules.conv._ConvTransposeNd):
+            _reshape_transposed(module, state.get(f"{prefix}weight"))
         elif isinstance(module, nn.modules.batchnorm._NormBase):  # of batches, of instances
             _reshape_norm(module, state.get(f"{prefix}running_mean", state.get(f"{prefix}weight")))
         elif isinstance(module, nn.Linear):
@@ -220,8 +222,8 @@ def reshape_like(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
             _reshape_layer_norm(module, state.get(f"{prefix}weight"))
         elif isinstance(module, nn.Embedding):
             _reshape_embedding(module, state.get(f"{prefix}weight"))
-        elif isinstance(module, nn.RNNBase):
-            _note_input_size(module, state.get(f"{prefix}weight_ih_l0"))
+        else:
+            _note_width(module, state, prefix)
         for own, tensor in (*module.named_parameters(recurse=False),):
             # what stands free of a layer: a transformer's positions, a class token
             stored = state.get(f"{prefix}{own}")
@@ -238,10 +240,17 @@ def _reshape_layer_norm(module: nn.LayerNorm, weight: Tensor | None) -> None:
     _resize(module, "bias", weight.shape)
 
 
-def _note_input_size(module: nn.RNNBase, weight: Tensor | None) -> None:
-    """Of a recurrent layer; its tensors are reshaped as those that stand free of a layer are."""
-    if weight is not None and weight.dim() == 2:
+def _note_width(module: nn.Module, state: Mapping[str, Tensor], prefix: str) -> None:
+    """What a layer says of its width, for another cut; its tensors are reshaped as those free of a layer."""
+    weight = state.get(f"{prefix}{'weight_ih_l0' if isinstance(module, nn.RNNBase) else 'weight'}")
+    if weight is None:
+        return
+    if isinstance(module, nn.RNNBase) and weight.dim() == 2:
         module.input_size = weight.shape[1]
+    elif isinstance(module, nn.GroupNorm):
+        module.num_channels = weight.shape[0]
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = weight.shape[0]
 
 
 def _reshape_embedding(module: nn.Embedding, weight: Tensor | None) -> None:
@@ -272,6 +281,17 @@ def _reshape_conv(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, weight: Tensor | No
     module.in_channels = weight.shape[1] * module.groups
     _resize(module, "weight", weight.shape)
     _resize(module, "bias", weight.shape[:1])
+
+
+def _reshape_transposed(module: nn.modules.conv._ConvTransposeNd, weight: Tensor | None) -> None:
+    """A weight here is [in, out / groups, ...]."""
+    if weight is None or weight.shape == module.weight.shape:
+        return
+    if module.groups == module.in_channels == module.out_channels:
+        module.groups = weight.shape[0]
+    module.in_channels, module.out_channels = weight.shape[0], weight.shape[1] * module.groups
+    _resize(module, "weight", weight.shape)
+    _resize(module, "bias", (module.out_channels,))
 
 
 def _reshape_norm(module: nn.modules.batchnorm._NormBase, like: Tensor | None) -> None:

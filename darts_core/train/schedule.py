@@ -50,7 +50,8 @@ class ExponentialAverage:
     """A moving average of a network's state (parameters and running statistics).
 
     The decay of update n is min(decay, (1 + n) / (10 + n)): without this a short training would
-    mostly average its random start.
+    mostly average its random start. What holds infinities from the start (a causal mask) is copied:
+    their mean would be NaN.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -58,6 +59,11 @@ class ExponentialAverage:
         self.updates = 0
         self.state: dict[str, Tensor] = {
             name: value.detach().clone() for name, value in model.state_dict().items()
+        }
+        self._averaged = {
+            name
+            for name, value in self.state.items()
+            if value.is_floating_point() and bool(value.isfinite().all())
         }
 
     @torch.no_grad()
@@ -67,7 +73,7 @@ class ExponentialAverage:
         self.updates += 1
         averages, values = [], []
         for name, value in model.state_dict().items():
-            if value.is_floating_point():
+            if name in self._averaged:
                 averages.append(self.state[name])
                 values.append(value)
             else:

@@ -103,20 +103,25 @@ class Trainer:
         self.result = FitResult(epochs=0)
         self.progress: Callable[[int, int], None] | None = None
         self.verbose = True
+        self._saved = 0  # epochs in the checkpoint
 
     def asked(self, should_end: Ends | None) -> str | None:
         """The reason to end that somebody gives after an epoch; in a group the first process's counts."""
         reason = None
         if should_end is not None and self.group.primary:
-            with self._without_others():
+            with self._as_kept():
                 reason = should_end(self.result.history)
         return self.group.text(reason or "") or None
 
     @contextmanager
-    def _without_others(self) -> Iterator[None]:
-        """A block of the first process alone: the norms in it wait for nobody."""
+    def _as_kept(self) -> Iterator[None]:
+        """A block of the first process alone: its norms wait for nobody, its params are those to be kept."""
         restore_norms(self._own_norms)
+        if self.average is not None:
+            self.average.swap(self.model)
         yield
+        if self.average is not None:
+            self.average.swap(self.model)
         if self._own_norms:
             self._own_norms = synchronize_norms(self.model)
 
@@ -161,7 +166,7 @@ class Trainer:
         return {
             "epoch": epoch,
             "loss": float(torch.stack(losses).mean()),
-            f"train_{metric}": meter.result()[metric],
+            f"train_{metric}": float(meter.result()[metric]),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "seconds": round(seconds, 3),
         }
@@ -197,7 +202,7 @@ class Trainer:
             self.device.type, dtype=self.autocast, enabled=self.autocast is not None
         ):
             out = self.forward(self.group.part(x_BCHW))
-        output, auxiliary = out if isinstance(out, tuple) else (out, None)
+        output, auxiliary = _parts(out)
         output = self._joined(output)
         loss = self.task.loss(output, y_B, label_smoothing=config.label_smoothing)
         if auxiliary is not None and config.auxiliary_weight:
@@ -230,10 +235,12 @@ class Trainer:
             self.average.update(self.model)
 
     def _check_finite(self, losses: list[Tensor], epoch: int) -> None:
-        bad = ~torch.isfinite(torch.stack(losses))
+        # those before the latest were looked at when they were these
+        first = max(0, len(losses) - _CHECK_EVERY)
+        bad = ~torch.isfinite(torch.stack(losses[first:]))
         if not bool(bad.any()):
             return
-        step = int(bad.int().argmax())
+        step = first + int(bad.int().argmax())
         value = float(losses[step])
         what = "NaN" if math.isnan(value) else "infinite"
         raise self._not_finite(f"The training loss became {what} at", epoch, step)
@@ -249,7 +256,9 @@ class Trainer:
 
     def _not_finite(self, what: str, epoch: int, step: int) -> NonFiniteLossError:
         kept = (
-            f" and the checkpoint of epoch {epoch} is kept" if epoch else " before any checkpoint"
+            f" and the checkpoint of epoch {self._saved} is kept"
+            if self._saved
+            else " before any checkpoint"
         )
         return NonFiniteLossError(
             f"{what} epoch {epoch + 1}, step {step + 1} of {self.steps}; training stopped{kept}. "
@@ -261,12 +270,8 @@ class Trainer:
         """The values on `split`, of the moving average where there is one; in a group the first process's."""
         if not self.group.primary:
             return self.group.values({})
-        with self._without_others():
-            if self.average is not None:
-                self.average.swap(self.model)
+        with self._as_kept():
             found = self._values(split)
-            if self.average is not None:
-                self.average.swap(self.model)
         return self.group.values(found)
 
     def _values(self, split: str) -> dict[str, float]:
@@ -279,6 +284,7 @@ class Trainer:
 
     def save(self, path: Path, epoch: int) -> None:
         """Write everything that the next epoch needs; in a group the first process does."""
+        self._saved = epoch + 1
         if not self.group.primary:
             return
         content = {
@@ -301,7 +307,8 @@ class Trainer:
         Raises:
             ResumeError: another configuration or another network wrote the file.
         """
-        content = load_checkpoint(path, device=self.device)
+        # on the host: an optimizer leaves its step counts where they are read, and looks at them at each step
+        content = load_checkpoint(path)
         if content.get("stamp") != self._stamp():
             raise ResumeError(
                 f"The checkpoint {path} belongs to another training configuration; use another "
@@ -311,6 +318,8 @@ class Trainer:
             self.model.load_state_dict(content["model"])
             self.optimizer.load_state_dict(content["optimizer"])
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+            if is_memory_shortage(error):
+                raise
             raise ResumeError(
                 f"The checkpoint {path} belongs to another network "
                 f"({str(error).splitlines()[0]}); use another version=, or move the file away to "
@@ -318,11 +327,25 @@ class Trainer:
             ) from error
         with taking_over(path):
             if self.average is not None:
-                self.average.state = content["ema"]["state"]
+                state = content["ema"]["state"]
+                self.average.state = {n: value.to(self.device) for n, value in state.items()}
                 self.average.updates = content["ema"]["updates"]
             self.result.history = list(content["history"])
             self.result.train_seconds = float(content["train_seconds"])
             self.result.steps = int(content["steps"])
             if self.verbose:
                 log.info("resuming from %s after epoch %d", path, content["epoch"])
-            return int(content["epoch"])
+            self._saved = int(content["epoch"])
+            return self._saved
+
+
+def _parts(out: Any) -> tuple[Tensor, Tensor | None]:
+    """(outputs, outputs of an auxiliary head or None) of what a network gives in training mode."""
+    output, auxiliary = out if isinstance(out, tuple) and len(out) == 2 else (out, None)
+    if not isinstance(output, Tensor) or not isinstance(auxiliary, Tensor | None):
+        many = f" of {len(out)}" if isinstance(out, tuple | list) else ""
+        raise ConfigError(
+            f"In training mode the network gives a {type(out).__name__}{many}; it must give its outputs, a "
+            "tensor, or a tuple of them and those of one auxiliary head."
+        )
+    return output, auxiliary

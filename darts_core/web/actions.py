@@ -52,6 +52,14 @@ class Action:
         status = self.status
         return "running" if status is None else "succeeded" if status == 0 else "failed"
 
+    @property
+    def mark(self) -> str:
+        """Differs when it has ended or printed more, however much that was already."""
+        try:
+            return f"{self.state}-{(self.folder / 'said').stat().st_size}"
+        except OSError:
+            return self.state
+
     def said(self) -> str:
         """The end of what it has printed."""
         try:

@@ -78,7 +78,8 @@ def download(request: Request) -> Response:
     if path is None:
         raise JobError(f"{version.label} has no file {name[:100]!r} to download.")
     # never shown in the page's origin: a file of a job may hold anything
-    return FileResponse(path, media_type="application/octet-stream", filename=path.name)
+    saved_as = name.rpartition("/")[2]
+    return FileResponse(path, media_type="application/octet-stream", filename=saved_as)
 
 
 def _problem(request: Request, status: int, sentence: str) -> Response:

@@ -34,9 +34,14 @@ def _below(folder: Path, prefix: str, depth: int) -> dict[str, Path]:
             continue
         if entry.is_dir():
             if depth:
-                found |= _below(Path(entry.path), f"{prefix}{entry.name}/", depth - 1)
+                found |= _below(Path(entry.path), f"{prefix}{_shown(entry.name)}/", depth - 1)
         elif entry.is_file():
-            found[f"{prefix}{entry.name}"] = Path(entry.path)
+            found[f"{prefix}{_shown(entry.name)}"] = Path(entry.path)
         if len(found) > _MOST:
             break
     return found
+
+
+def _shown(name: str) -> str:
+    r"""A name as an address can hold it: bytes of it that are no UTF-8 stand as `\xe9`."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

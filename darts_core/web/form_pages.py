@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,15 @@ def _codes(site: Site) -> list[str]:
 
 
 def _python_files(folder: str) -> list[str]:
-    path = Path(folder)
-    found = [p for p in sorted(path.rglob("*.py")) if not any(x.startswith(".") for x in p.parts)]
-    return [str(p.relative_to(path)) for p in found[:_MOST_FILES]]
+    """The first of a folder's Python files; hidden folders in it, such as `.venv`, are not walked."""
+    found: list[str] = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        own = sorted(n for n in files if n.endswith(".py") and not n.startswith("."))
+        found += [os.path.relpath(os.path.join(place, name), folder) for name in own]
+        if len(found) >= _MOST_FILES:
+            break
+    return found[:_MOST_FILES]
 
 
 def new_page(request: Request) -> Response:

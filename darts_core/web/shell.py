@@ -40,11 +40,14 @@ class Site:
         self.watchers = Watchers(self.mark)
 
     def mark(self, topic: str) -> str:
-        """The present mark of a topic: `jobs`, `JOB/VERSION` or `action/NAME`; "gone" where nothing is."""
+        """The present mark of a topic, "gone" where nothing is.
+
+        Topics are `jobs`, `version:JOB/VERSION` and `action:NAME`.
+        """
         kind, _, name = topic.partition(":")
         if kind == "action":
             action = self.actions.get(name)
-            return "gone" if action is None else f"{action.state}-{len(action.said())}"
+            return "gone" if action is None else action.mark
         if kind == "version":
             try:
                 found = self.store.version(name)

@@ -50,6 +50,10 @@ def order(options: WebOptions, verb: str, fields: Fields) -> Order:
             raise ConfigError(f"The field {name[:40]} holds more than {limit} characters.")
         if any(ord(c) < 32 and c not in "\n\r\t" for c in value):
             raise ConfigError(f"The field {name[:40]} holds a control character.")
+        if any("\ud800" <= c <= "\udfff" for c in value):
+            raise ConfigError(
+                f"The field {name[:40]} holds half of a character (a lone surrogate)."
+            )
     made = VERBS[verb](options, fields)
     words = ("jobs", f"--root={options.store.root}", *made.words)
     return Order(words, made.files, made.shows)
@@ -183,6 +187,9 @@ def _new_version(options: WebOptions, fields: Fields) -> Order:
         words = _lines(fields.get("settings", ""), "--set")
         for word in words:
             key, _, value = word.removeprefix("--set=").partition("=")
+            # the pipeline's command would take it for its own: --config-dir names code, too
+            if key.startswith("-"):
+                raise ConfigError(f"{key[:80]} is an option, no setting; write KEY=VALUE.")
             if _names_code(key, value):
                 raise ConfigError(
                     f"The setting {key[:80]} names code; start that from the command line."

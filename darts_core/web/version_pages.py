@@ -33,6 +33,7 @@ __all__ = ["log_page", "trial_page", "version_of", "version_page"]
 
 _ROWS, _LINES, _FILES = 50, 2000, 60
 _SEARCHED_BYTES = 32 * 2**20
+_SHOWN_CHARACTERS = 400_000
 
 
 def version_of(request: Request) -> Version:
@@ -234,7 +235,7 @@ def log_page(request: Request) -> Response:
 
     def make() -> dict[str, Any]:
         path = log_path(version)
-        lines = _holding(path, search) if search else tail(path, _LINES)
+        lines = _last(_holding(path, search) if search else tail(path, _LINES))
         note = f"The last {len(lines)} lines"
         note += f" that hold {search!r}." if search else f" of {path}."
         return {
@@ -246,9 +247,19 @@ def log_page(request: Request) -> Response:
             "search": search,
             "note": note,
             "lines": "\n".join(lines),
+            "most": _SHOWN_CHARACTERS,
         }
 
     return kept_page(request, site_of(request).page_mark(version), "logs", make)
+
+
+def _last(lines: Sequence[str]) -> list[str]:
+    """As many of the last lines as a page shows; a template would cut the newest off."""
+    found, room = len(lines), _SHOWN_CHARACTERS
+    while found and len(lines[found - 1]) < room:
+        found -= 1
+        room -= len(lines[found]) + 1
+    return list(lines[found:])
 
 
 def _holding(path: Path, search: str) -> list[str]:

@@ -76,12 +76,17 @@ def _range(key: str, sweep: RangeSweep, log: bool) -> dict[str, Any]:
     if len(values) == 1:
         return {"choices": values}
     low, high = min(values), max(values)
-    step = abs(values[1] - values[0])
+    step = abs(sweep.step)
     if log:
         if not (isinstance(low, int) and step == 1):
             raise TuneError(f"The range of {key} is logarithmic, so its step must be 1.")
         return {"low": low, "high": high, "log": True}
-    return {"low": low, "high": high, "step": step}
+    if isinstance(low, int):
+        return {"low": low, "high": high, "step": step}
+    # Hydra adds binary fractions up; an end that is off by a rounding error would be no point of the grid
+    start = Decimal(str(sweep.start))
+    ends = (start, start + (len(values) - 1) * Decimal(str(sweep.step)))
+    return {"low": float(min(ends)), "high": float(max(ends)), "step": float(step)}
 
 
 def spell(value: Any) -> str:

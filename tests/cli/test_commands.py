@@ -53,6 +53,26 @@ def test_the_help_of_search_names_its_groups_and_settings(
         assert words in text
 
 
+@pytest.mark.parametrize("name", HYDRA)
+def test_a_help_names_no_setting_that_is_refused(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([name, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "data.options=" not in text
+    assert "task.options=" not in text
+
+
+@pytest.mark.parametrize(("name", "space"), [("run", "auto"), ("search", "darts")])
+def test_a_help_tells_the_defaults_of_the_chosen_files(
+    name: str, space: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([name, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"  space.name={space} " in text
+    assert "  data.name=digits " in text
+
+
 def test_the_main_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([]) == 0
     text = capsys.readouterr().out

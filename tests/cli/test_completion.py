@@ -53,8 +53,12 @@ def test_what_is_offered(line: str, among: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["darts-core train search.", "darts-core search zzz", "darts-core"]
-)
+    "line",
+    [
+        "darts-core train search.", "darts-core search zzz", "darts-core", "darts-core search data.name.",
+        "darts-core search strategy=p_darts strategy.stages.",
+    ],
+)  # fmt: skip
 def test_what_is_not_a_setting_of_the_command_is_not_offered(line: str) -> None:
     assert [one for one in candidates(line) if "search." in one or "zzz" in one] == []
 

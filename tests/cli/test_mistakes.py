@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from darts_core import cli
+from darts_core.crash import write_crash_report
 from darts_core.errors import DartsError
 from darts_core.store.jobs import Store
 
@@ -84,6 +85,19 @@ MISTAKES = [
     (["explain", "bandwidth=nan"], ["bandwidth=nan", "above 0"]),
     (["explain", "layers=100000000"], ["layers=100000000", "at most 100,000"]),
     (["latency", "build", "seconds=inf"], ["seconds=inf", "at most"]),
+    (["latency", "build", "count=9"], ["count= is not read by `latency build`", "batch"]),
+    (["latency", "build", "results=kept"], ["results= is not read by `latency build`"]),
+    (["latency", "prepare", "batch=9"], ["batch= is not read by `latency prepare`", "count"]),
+    (["serve-bench", ".", "--seconds", "nan"], ["--seconds above 0, at most 3600"]),
+    (["serve-bench", ".", "--seconds", "inf"], ["--seconds above 0, at most 3600"]),
+    (["jobs", "show", "a", "--limit", "0"], ["--limit", "'0'", "at least 1"]),
+    (["jobs", "show", "a", "--offset", "-3"], ["--offset", "'-3'", "at least 0"]),
+    (["jobs", "logs", "a", "--tail", "-1"], ["--tail", "'-1'", "at least 0"]),
+    (["jobs", "list", "--kind", "pipelines"], ["--kind", "'pipelines'", "'pipeline', 'script'"]),
+    (["tune", "tune.options.artifacts=s3://key:hush@b"], ["tune.options.artifacts", "s3://key:***@b"]),
+    (["search", "logger=mlflow", "logger.mlflow.tracking_uri=https://me:hush@h"],
+     ["logger.mlflow.tracking_uri=https://me:***@h", "leave it out"]),
+    (["train", "architecture=resnet8", "data.val_fraction=1"], ["a number above 0 and below 1."]),
     (["train", "architecture=resnet8", "data=digits", "data.val_fraction=0.99999"], ["val_fraction=0.99999"]),
 ]  # fmt: skip
 
@@ -185,6 +199,29 @@ def test_a_faulty_disk_is_a_sentence(
     assert "run the same command again to go on" in err
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            OSError(errno.EROFS, "Read-only file system", "x/log"),
+            "x/log cannot be written: its file system",
+        ),
+        (PermissionError(errno.EPERM, "Operation not permitted"), "The system does not permit it"),
+    ],
+)
+def test_what_the_system_refuses_is_a_sentence(
+    error: OSError,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _raising(monkeypatch, error)
+    status, err = run(capsys, "search")
+    assert (status, words in err, "None" in err) == (2, True, False)
+
+
 def test_an_error_behind_another_keeps_its_sentence(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,7 +280,10 @@ def test_an_interruption_prints_the_command_that_resumes(
         (["--cfg", "all"], ["search:", "hydra:"]),
         (["--cfg", "job", "--package", "search"], ["# @package search", "epochs: 3"]),
         (["--cfg", "job", "--resolve"], ["epochs: 3"]),
+        (["--cfg", "hydra", "--resolve"], ["hydra:", "dir: runs/"]),
+        (["--cfg", "job", "--package", "data.path"], ["# @package data.path", "null"]),
         (["--info", "defaults"], ["guards/default", "_self_"]),
+        (["+search.batch_size=48", "--info", "config"], ["batch_size: 48"]),
     ],
 )
 def test_the_configuration_is_shown_instead_of_run(
@@ -298,3 +338,15 @@ def test_overrides_are_composed_once(
     assert composed == parsed == [["search.alpha_learning_rate=0.004"]]
     assert seen[0][0].search.alpha_learning_rate == 0.004
     assert sys.argv == argv
+
+
+def test_a_crash_report_takes_file_names_that_are_no_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    # Latin-1 on the command line, as Python hands it over
+    path = write_crash_report(ValueError("caf\udce9"), ["predict", "caf\udce9.png"])
+    assert path is not None
+    text = path.read_text(encoding="utf-8")
+    assert "caf\\udce9.png" in text
+    assert "ValueError: caf" in text

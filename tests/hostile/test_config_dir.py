@@ -248,3 +248,44 @@ def test_a_tree_that_adds_to_our_groups_is_used(
     said = capsys.readouterr().out
     assert "temperature: 2.0" in said
     assert "batch_size: ${search.epochs}" in said
+
+
+def _refused(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The sentence with which a search with this tree is refused."""
+    assert cli.main(["search", "--config-dir", str(folder), *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_a_resolver_in_a_file_that_another_calls_in_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MY_PLACE", "/hush-hush")
+    folder = tmp_path / "conf"
+    (folder / "experiment").mkdir(parents=True)
+    (folder / "hidden").mkdir()
+    (folder / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - /hidden/evil@_global_\n"
+    )
+    (folder / "hidden" / "evil.yaml").write_text("data:\n  path: ${oc.env:MY_PLACE}\n")
+    for more in ([], ["-m", "seed=1,2"]):
+        line = _refused(folder, capsys, "experiment=mine", *more)
+        assert "data.path" in line
+        assert "call no resolver" in line
+        assert "hush" not in line
+    # the command line may
+    typed = ["data.path=${oc.env:MY_PLACE}", "--cfg", "job", "--resolve"]
+    assert cli.main(["search", "--config-dir", str(folder), *typed]) == 0
+    assert "path: /hush-hush" in capsys.readouterr().out
+
+
+def test_a_file_in_place_of_our_declarations_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "schema_search.yaml").write_text("seed: 77\n")
+    line = _refused(tmp_path / "conf", capsys)
+    assert "schema_search.yaml" in line
+    assert "declarations" in line

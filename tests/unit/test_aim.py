@@ -167,6 +167,35 @@ def test_shrinking_ships_the_point_that_meets_the_aim(monkeypatch: pytest.Monkey
     assert reduce.reduced(pipeline("reduce=none"), search, Path("v")) == {}
 
 
+@pytest.mark.parametrize("stage", ["prune", "shrink"])
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((), (None, None, "0.6 ms")),
+        # a call of one sample takes other milliseconds than one of 32
+        (("latency.batch=1",), (1, None, "0.6 ms")),
+        (("latency.runtime=eager",), (None, "eager", "0.6 ms")),
+        (("latency.batch=1", "{}.batch=32"), (32, None, "60%")),
+        (("latency.runtime=eager", "{}.options.runtime=onnx"), (None, "onnx", "60%")),
+        (("latency.channels=8", "train.channels=16"), (None, None, "60%")),
+    ],
+)
+def test_what_is_aimed_at_is_timed_as_the_search_timed_it(
+    stage: str,
+    words: tuple[str, ...],
+    told: tuple[int | None, str | None, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(reduce, stage, lambda config, _: given.append(getattr(config, stage)) or {})
+    search = {"aim": {"budget_ms": 0.6, "found_ms": 1.0, "met": False}}
+    config = pipeline(f"reduce={stage}", *(word.format(stage) for word in words))
+    reduce.reduced(config, search, Path("v"))
+    (node,) = given
+    asked = node.budget if stage == "prune" else node.pick
+    assert (node.batch, node.options.runtime, asked) == told
+
+
 def row(ms: float, *, baseline: bool = False) -> ModelRow:
     time = {"median_ms": ms, "q05_ms": ms, "q95_ms": ms, "n": 5}
     return ModelRow.from_dict(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from darts_core import Architecture, get_space
 from darts_core.architecture import CellChoice
 from darts_core.errors import ArchitectureError, ConfigError
+from darts_core.spaces import ChoiceSpace, SearchSpace
 
 
 @given(seed=st.integers(0, 2**32 - 1), name=st.sampled_from(["darts", "nasbench201"]))
@@ -107,3 +108,47 @@ def test_wrong_shapes_and_kinds_are_refused() -> None:
         get_space("nasbench-201")
     with pytest.raises(ConfigError, match="different operations"):
         space.with_ops(["none", "none"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"edge_ops": (("norml", (("a",),)),)}, "Unknown cell kind 'norml'.*Did you mean 'normal'"),
+        (
+            {"edge_ops": (("normal", (("a",), ("b",))),)},
+            "name 2 edges of the normal cell, which has 1",
+        ),
+        ({"edge_ops": (("normal", (("a", "c"),)),)}, "Unknown operation 'c'"),
+        ({"edge_ops": (("normal", ((),)),)}, r"nothing to choose on the edge \(0, 1\)"),
+        (
+            {"edge_ops": (("normal", (("none",),)),), "keep_edges": 1},
+            r"nothing to choose on the edge \(0, 1\)",
+        ),
+        ({"keep_edges": 0}, "keep_edges >= 1, not 0"),
+        ({"nodes": 0}, "nodes >= 1, not 0"),
+        ({"reads": "images"}, "Unknown kind of sample 'images'.*Did you mean 'image'"),
+    ],
+)
+def test_a_space_that_contradicts_itself_is_refused(fields: dict, says: str) -> None:
+    """Operations of edges under a misspelt kind were passed over: every edge chose among all of them."""
+    fields = {"nodes": 1, **fields}
+    with pytest.raises(ConfigError, match=says):
+        SearchSpace(
+            "own",
+            ops=("a", "b", "none"),
+            cell_kinds=("normal",),
+            inputs=1,
+            skeleton="toy",
+            **fields,
+        )
+    with pytest.raises(ConfigError, match="Unknown kind of sample 'sound'"):
+        ChoiceSpace.of("own", {"width": [1, 2]}, reads="sound")
+
+
+@pytest.mark.parametrize("targets", [(2, 3, 3, 3), (2, 2, 3), (1, 1, 2, 2), (3, 3, 4, 4)])
+def test_a_text_tells_no_other_cell_than_the_architecture_s(targets: tuple[int, ...]) -> None:
+    """A genotype holds two edges a node, told by their place alone; other cells are written out."""
+    edges = tuple((index % target, target, "skip_connect") for index, target in enumerate(targets))
+    cell = CellChoice(edges, (max(targets),))
+    text = Architecture("mine", (("normal", cell),)).text()
+    assert text == f"mine(normal={list(edges)})"

@@ -263,7 +263,9 @@ def test_a_new_operation_is_one_function():
         ({}, "sub_policies is None"),
         ({"sub_policies": [], "round": 2}, "Did you mean 'rounds'"),
         ({"sub_policies": [], "rounds": 0}, "rounds=0"),
+        ({"sub_policies": [], "rounds": 2.5}, "rounds is 2.5; needed is a whole number"),
         ({"sub_policies": [], "levels": 1}, "levels=1"),
+        ({"sub_policies": [], "levels": 30.9}, "levels is 30.9; needed is a whole number"),
         ({"sub_policies": [], "ranges": [1]}, r"ranges are \[1\]"),
         ({"sub_policies": [], "ranges": {"rotate": [1]}}, "needed is two numbers"),
         ({"sub_policies": [], "schema_version": 99}, "schema_version 99"),
@@ -307,3 +309,20 @@ def test_make_policy_takes_the_keys_of_a_preset():
         if target.endswith("make_policy"):
             made = make_policy(**content)
             assert (made is None) == (file.stem == "none")
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_color_of_images_of_any_number_of_channels(channels):
+    x = pixels(channels=channels).float() / 255
+    grey = x.mean(1, keepdim=True).expand_as(x)
+    factors = torch.tensor([0.0, 1.0, 0.5, 0.0, 1.0, 0.5])
+    wanted = torch.stack([g + (i - g) * f for i, g, f in zip(x, grey, factors, strict=True)])
+    torch.testing.assert_close(apply_operation("color", x, factors), wanted)
+    y = PolicyTransform(policy_from_yaml("randaugment"))(pixels(channels=channels), generator(1))
+    assert y.shape == (6, channels, 12, 12)
+
+
+def test_posterize_keeps_no_more_bits_than_there_are():
+    x = pixels()
+    policy = one("posterize", magnitude=10.0, ranges={"posterize": (8.0, 12.0)})
+    assert torch.equal(PolicyTransform(policy)(x, generator(1)), x)

@@ -156,6 +156,21 @@ def test_an_entry_that_needs_arguments_is_refused_and_another_can_be_named(tmp_p
         check_boot_file(tmp_path, "m.py", needs="other")
 
 
+def test_a_function_that_is_there_by_way_of_a_branch_or_a_decorator_is_found(tmp_path):
+    (tmp_path / "m.py").write_text(
+        "import hydra\nfrom typing import Any\n"
+        "try:\n    from fast import train\n"
+        "except ImportError:\n    def train():\n        later = 1\n"
+        "@hydra.main(version_base=None)\ndef main(config):\n    pass\n"
+        "made: Any = train\n"
+    )
+    for name in ("train", "main", "made"):
+        check_boot_file(tmp_path, "m.py", needs=name)
+    # a name inside a function is none of the module
+    with pytest.raises(JobError, match=r"no function later\(\)"):
+        check_boot_file(tmp_path, "m.py", needs="later")
+
+
 def test_an_eval_that_needs_a_model_is_not_called(shop):
     workshop = shop(
         """
@@ -273,3 +288,18 @@ def test_the_table_is_sorted_by_a_switch_and_by_any_metric_s_better_side():
     assert [r["flag"] for r in table] == [True, True, False, False]
     _, table = result_table(rows, goals, "rmse")
     assert [r["rmse"] for r in table] == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_a_setting_called_like_a_column_is_not_hidden_by_it():
+    rows = [
+        {"trial_id": t, "number": n, "step": "1-lr", "phase": "search", "state": "done",
+         "config": {"step": 10 * n, "iterations": 7}, "values": {"acc": 0.5}, "training_iteration": 3}
+        for n, t in enumerate("ab")
+    ]  # fmt: skip
+    columns, table = result_table(rows, [{"metric": "acc", "mode": "max"}], "config.step")
+    assert len(columns) == len(set(columns))
+    names = ("step", "config.step", "iterations", "config.iterations")
+    assert [[row[name] for name in names] for row in table] == [
+        ["1-lr", 10, 3, 7],
+        ["1-lr", 0, 3, 7],
+    ]

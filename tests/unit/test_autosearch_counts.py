@@ -33,6 +33,26 @@ def test_a_field_that_would_not_count_is_refused(tmp_path, text, words):
         parse_file(path)
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "scheduler", "words"),
+    [
+        ("type: elastic, points: 51", "type: FIFOScheduler", "points = 51.*between 1 and 50"),
+        ("type: evolution, population: 1001", "type: FIFOScheduler", "between 2 and 1000"),
+        ("type: random_search", "type: median, grace_period: 2000000", r"between 1 and 1e\+06"),
+    ],
+)
+def test_whole_options_have_upper_limits_too(tmp_path, algorithm, scheduler, words):
+    text = (
+        "search_space: [{type: discrete_param, name: lr, values: [1, 2]}]\n"
+        f"search_algorithm: {{{algorithm}, reward_attr: acc}}\nscheduler: {{{scheduler}}}\n"
+    )
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError, match=words):
+        parse_file(path)
+    # what an older program began goes on
+    parse_file(path, older=True)
+
+
 def test_a_loss_that_is_to_grow_is_noted(tmp_path):
     text = (
         "search_space: [{type: discrete_param, name: lr, values: [1, 2], default: 1}]\n"

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from darts_core.autosearch.engine import _Runner
+from darts_core.autosearch.engine import _Resources, _Runner
 from darts_core.autosearch.trials import GIVEN_GPU, gpu_name
 from darts_core.store.locks import FileLock, device_lock_path
 
@@ -52,3 +52,12 @@ def test_the_gpus_of_a_container_are_counted_from_0(monkeypatch):
     files = [Path("/dev/nvidia5"), Path("/dev/nvidia7")]
     monkeypatch.setattr(Path, "glob", lambda self, pattern: iter(files))
     assert [gpu_name(device) for device in ("cuda", "cuda:1")] == ["0", "1"]
+
+
+def test_a_gpu_that_does_not_tell_its_memory_ends_no_job(tmp_path, monkeypatch):
+    resources = _Resources(tmp_path / "r.jsonl", SimpleNamespace(devices=("cpu",)))
+    resources._tool = "nvidia-smi"
+    # a GPU with the host's memory; one cut into parts; a common one
+    printed = SimpleNamespace(stdout="35, [N/A]\n[N/A], 512\n40, 512\n")
+    monkeypatch.setattr("subprocess.run", lambda *a, **k: printed)
+    assert resources._gpu() == [{"percent": 40.0, "memory_mib": 512.0}]

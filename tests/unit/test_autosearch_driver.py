@@ -98,6 +98,19 @@ def test_early_stopping_and_budget(shop):
     assert len(search.rows) == 2
 
 
+def test_a_budget_in_trainings_without_a_training_is_told(shop, caplog, monkeypatch):
+    from dataclasses import replace
+
+    spec = replace(BASE, limits=Limits(trainings=1.5))
+    search = Search(spec, shop(SEARCH), first={"x": 2}, is_baseline=True)
+    row = {"number": 0, "is_baseline": True, "state": "failed", "time_total_s": 2.0}
+    for state, told in (("failed", True), ("done", False)):
+        caplog.clear()
+        monkeypatch.setattr(Search, "rows", [{**row, "state": state}])
+        search._measure_unit()
+        assert ("the budget of 1.5 trainings does not count" in caplog.text) is told
+
+
 def test_retry_keeps_the_checkpoint_folder(shop):
     from dataclasses import replace
 

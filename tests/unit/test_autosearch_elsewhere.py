@@ -11,7 +11,7 @@ from autosearch_workshop import BASE
 
 from darts_core.autosearch.driver import Search
 from darts_core.autosearch.elsewhere import JobThere, ScriptTrials, run_there
-from darts_core.autosearch.spec import SearchPlan
+from darts_core.autosearch.spec import Limits, SearchPlan
 from darts_core.errors import JobError
 from darts_core.study import calls
 from darts_core.study.ledger import Ledger
@@ -81,7 +81,23 @@ def test_a_steps_trial_runs_from_the_code_that_was_sent(far, tmp_path):
     assert (row["trial_id"], row["ledger"]["state"]) == (claim.folder.name, "complete")
 
 
-def test_a_confirming_run_is_a_call(far):
+def test_an_attempt_that_failed_there_counts_too(far, tmp_path):
+    (tmp_path / "code" / "beside.py").write_text("raise MemoryError('none is left')\n")
+    spec = replace(BASE, limits=Limits(retries=1))
+    step = Search(spec, far, first={"x": 2}, is_baseline=True)
+    claim = Ledger(step._study()).claim()
+    claim.folder = tmp_path / "there"  # files are sent to a folder of the node's own
+    runner = ScriptTrials(JobThere.of(far, far.place), spec, step.step).runner(("acc",))
+    assert runner.run(claim, lambda epoch, metrics: None)[0] == "raised"
+    first = json.loads((claim.folder / "result.1.json").read_text())
+    assert (first["state"], claim.row["attempt"]) == ("failed", 2)
+    assert claim.row["earlier_seconds"] >= first["time_total_s"] > 0
+
+
+def test_a_confirming_run_is_a_call(far, tmp_path, monkeypatch):
+    node = tmp_path / "node"
+    node.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(node))
     far.there = lambda *given: run_there(far, far.place, *given)
     row = far.run_one(
         BASE, 0, {"x": 3}, step="confirm-best", phase="confirm", seed=7, confirms="best"
@@ -92,6 +108,18 @@ def test_a_confirming_run_is_a_call(far):
     folder = far.version / "autosearch" / "trials" / row["trial_id"]
     assert (folder / "output" / "model.txt").read_text() == "3"
     assert far.account.spent_seconds == 0.0
+    # nothing stays on the node
+    assert not list(node.glob("darts-job-*"))
+
+
+def test_a_confirming_run_that_failed_there_counts_when_it_is_run_again(far, tmp_path):
+    far.there = lambda *given: run_there(far, far.place, *given)
+    beside, rows = tmp_path / "code" / "beside.py", []
+    for text in ("raise MemoryError('none is left')", "offset = 10"):
+        beside.write_text(text + "\n")
+        rows.append(far.run_one(BASE, 0, {"x": 3}, step="confirm-best", phase="confirm", seed=7))
+    assert [(row["state"], row["attempt"]) for row in rows] == [("failed", 1), ("done", 2)]
+    assert rows[1]["earlier_seconds"] == rows[0]["time_total_s"] > 0
 
 
 def test_an_elastic_search_is_refused_where_nodes_share_no_folder(far):

@@ -1,7 +1,9 @@
 """Whole plans through `autosearch.run`: one search, serial, nested, joint, and the worked example."""
 
 import difflib
+import importlib
 import json
+import sys
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 from autosearch_workshop import BASE
 
 from darts_core import autosearch
+from darts_core.autosearch.api import _evaluation
 from darts_core.autosearch.multi import confirm, run_plan
 from darts_core.autosearch.spec import Limits, Objective, SearchPlan
 from darts_core.errors import ConfigError, JobError
@@ -201,6 +204,21 @@ def train():
 """
 
 
+def test_an_evaluation_that_no_trial_would_find_is_refused(module, tmp_path, monkeypatch):
+    (tmp_path / "only_metrics.py").write_text("def measure():\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    measure = importlib.import_module("only_metrics").measure
+    sys.modules.pop("only_metrics")
+    space = config("a", [0, 1], 0)
+    with pytest.raises(ConfigError, match=r"evaluate=measure is not found in the file of train"):
+        autosearch.run(module.train, space, evaluate=measure, root=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+    # imported there, or defined there, it is found
+    assert _evaluation(module.broken, module.train) == "broken"
+    module.measure = measure
+    assert _evaluation(measure, module.train) == "measure"
+
+
 def test_the_trial_that_is_confirmed_is_the_one_that_is_shown(shop):
     """Step 2 starts from an accuracy below the best of step 1, so that its own tolerance reaches lower."""
     goals = (Objective("acc", "max", tolerance=0.02), Objective("latency", "min"))
@@ -258,6 +276,26 @@ def test_a_confirming_run_that_fails_is_tried_again_as_often_as_the_limits_allow
         rows = workshop.known_rows("confirm-best", "confirm")
         row = next(row for row in rows if row["seed"] == 10 * retries + 1)
         assert (row["state"], row["attempt"]) == (state, 1 + retries)
+
+
+def test_a_confirming_run_that_failed_is_run_again_by_the_next_start(shop, tmp_path):
+    workshop = shop(
+        """
+        import os
+        from darts_core import autosearch
+        def train():
+            assert os.path.exists(os.path.join(os.path.dirname(__file__), "memory"))
+            autosearch.report(0.5)
+        """
+    )
+    plan = SearchPlan((replace(BASE, confirm_seeds=1),))
+    found = []
+    for _ in range(3):
+        confirm(plan, workshop, {"trial_id": "winner", "config": {"x": 1}}, None)
+        (row,) = workshop.known_rows("confirm-best", "confirm")
+        found.append((row["state"], row["attempt"]))
+        (tmp_path / "code" / "memory").touch()
+    assert found == [("failed", 1), ("done", 2), ("done", 2)]
 
 
 def test_confirming_runs_have_seeds_that_no_step_has_searched_with(shop):

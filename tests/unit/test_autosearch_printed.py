@@ -103,6 +103,18 @@ def test_metrics_printed_after_the_last_iteration_are_kept(shop):
     assert (row["training_iteration"], row["metrics"]) == (2, {"acc": 0.8, "test_acc": 0.75})
 
 
+def test_what_is_printed_last_belongs_to_the_iteration_that_the_script_names(shop):
+    # as one that goes on from its checkpoint prints
+    workshop = shop('print("epoch 7 acc=0.4")\nprint("epoch 8 acc=0.6")\nprint("test_acc 0.5")')
+    metrics = (
+        {"name": "acc", "regex": r"\bacc=([0-9.]+)"},
+        {"name": "training_iteration", "regex": r"epoch (\d+)"},
+        {"name": "test_acc", "regex": r"test_acc ([0-9.]+)"},
+    )
+    row = one(workshop, replace(BASE, metrics=metrics))
+    assert (row["training_iteration"], row["metrics"]) == (8, {"acc": 0.6, "test_acc": 0.5})
+
+
 @pytest.mark.parametrize(
     ("regex", "line", "number"),
     [

@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -257,3 +258,31 @@ def test_a_sitting_that_finds_all_done_keeps_what_was_reported(shop, source, met
     row = one(shop(source), replace(BASE, metrics=metrics))
     found = (row["state"], row["attempt"], row["values"], row["training_iteration"])
     assert found == ("done", 2, {"acc": 0.2}, iterations), row["reason"]
+    assert row["taken_over"] is True
+
+
+SAYS_NOTHING = """
+    import os
+    from darts_core import autosearch
+    def train():
+        begun = os.path.join(autosearch.checkpoint_dir, "begun")
+        if not os.path.exists(begun):
+            open(begun, "w").close()
+            for epoch in range(2):
+                autosearch.reporter(acc=0.1)
+            os._exit(7)
+        # a checkpoint that it takes for a finished one
+"""
+
+
+@pytest.mark.parametrize(("most", "state"), [(None, "failed"), (3, "failed"), (2, "done")])
+def test_what_a_broken_off_attempt_reported_is_no_result(shop, most, state):
+    from dataclasses import replace
+
+    spec = replace(BASE, limits=Limits(retries=1), max_iterations=most)
+    row = one(shop(SAYS_NOTHING), spec)
+    assert (row["state"], row["attempt"]) == (state, 2)
+    assert row.get("taken_over", False) is (state == "done")
+    told = "reported no usable acc; .*; an earlier attempt failed after iteration 2, which may"
+    assert bool(re.search(told, row["reason"])) is (state == "failed")
+    assert row["values"] == {"acc": 0.1 if state == "done" else None}

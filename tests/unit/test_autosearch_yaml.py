@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from darts_core.autosearch.catalogue import ALGORITHMS
 from darts_core.autosearch.forecast import forecast_text, plan_notes, trainings
 from darts_core.autosearch.job_yaml import parse_file
 from darts_core.autosearch.plan_files import build_plan
-from darts_core.autosearch.spec import stand_in
+from darts_core.autosearch.spec import Limits, stand_in
 from darts_core.autosearch.yaml_lines import load
 from darts_core.errors import ConfigError
 
@@ -311,6 +312,10 @@ def test_a_differentiable_search_is_a_serial_step_and_forecast_by_its_share(tmp_
     alone = build_plan([write(tmp_path, text, "net.yaml")])
     assert trainings(alone) == (pytest.approx(2.4), 6.0)
     assert "3 trials (yours first), 2.4 trainings, and 6 to confirm" in forecast_text(alone)
+    # a budget ends no supernet, and is not said to
+    capped = replace(alone, steps=(replace(alone.last, limits=Limits(trainings=1.0)),))
+    assert "2.4 trainings, and" in forecast_text(capped)
+    assert "a budget does not end differentiable_search" in plan_notes(capped, ["cpu"])[-1]
     files = [write(tmp_path, rates, "rate.yaml"), tmp_path / "net.yaml"]
     assert trainings(build_plan(files))[0] == pytest.approx(2 + 3 - 1 - 0.6)
     for mode in ("nested", "joint"):

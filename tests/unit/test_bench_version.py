@@ -22,6 +22,7 @@ from darts_core.stages.bench import bench
 from darts_core.stages.export import export
 from darts_core.stages.inputs import load_bundle
 from darts_core.stages.models import entries_of, measurable, untimed_row
+from darts_core.store.locks import FileLock
 from darts_core.train import save_model
 
 CPU = torch.device("cpu")
@@ -194,6 +195,8 @@ def test_elements_of_a_multirun_share_the_networks_of_a_changed_policy(
 
     def trained(case: Any, bundle: Any, config: Any, *, folder: Path, **_: Any) -> list[Any]:
         given.append((config.policy, folder))
+        # elements that run side by side do not train the same networks at once
+        assert not FileLock(folder / ".lock").try_acquire()
         return []
 
     monkeypatch.setattr(compare, "train_seeds", trained)
@@ -208,3 +211,4 @@ def test_elements_of_a_multirun_share_the_networks_of_a_changed_policy(
     assert first == second
     assert Path(first[0]).parent == first[1].resolve()
     assert "magnitude: 7" in Path(first[0]).read_text()
+    assert FileLock(first[1] / ".lock").try_acquire()

@@ -12,7 +12,7 @@ from darts_core.models.weights import load_weights
 from darts_core.search import SearchConfig, search
 from darts_core.stages.callbacks import asking
 from darts_core.strategies import FirstOrder
-from darts_core.train import fit
+from darts_core.train import evaluate, fit
 
 
 def ended(values, metric=ACCURACY, **settings):
@@ -93,6 +93,43 @@ def test_snapshots_are_state_dicts_and_the_newest_are_kept(tmp_path):
     load_weights(other, tmp_path / "snapshots" / "epoch-0004.pt")
     for name, value in model.state_dict().items():
         assert torch.equal(value, other.state_dict()[name]), name
+
+
+def test_a_snapshot_is_of_the_network_that_was_judged_and_is_kept(tmp_path):
+    model = make()
+    ask = asking(
+        Callbacks({"snapshots": Snapshots(every=2)}, "train", tmp_path), model, ACCURACY, 4
+    )
+    found = fit(model, TinyBundle(), config(ema=0.9), should_end=ask)
+    other = make()
+    load_weights(other, tmp_path / "snapshots" / "epoch-0002.pt")
+    assert evaluate(other, TinyBundle()).loss == found.history[1]["val_loss"]
+    load_weights(other, tmp_path / "snapshots" / "epoch-0004.pt")
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+    # asking changes nothing of the training
+    alone = make()
+    fit(alone, TinyBundle(), config(ema=0.9))
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, alone.state_dict()[name]), name
+
+
+def test_what_somebody_puts_beside_the_snapshots_stays(tmp_path):
+    place = tmp_path / "snapshots"
+    place.mkdir()
+    for name in ("epoch-0001-best.pt", "epoch-best.pt", "epoch-0001.pt.txt"):
+        (place / name).write_text("mine")
+    ask = asking(
+        Callbacks({"snapshots": Snapshots(every=1, keep=1)}, "train", tmp_path), make(), ACCURACY, 4
+    )
+    ask([{"epoch": 0}])
+    ask([{"epoch": 0}, {"epoch": 1}])
+    assert sorted(path.name for path in place.iterdir()) == [
+        "epoch-0001-best.pt",
+        "epoch-0001.pt.txt",
+        "epoch-0002.pt",
+        "epoch-best.pt",
+    ]
 
 
 @pytest.mark.parametrize("method", ["start", "after_epoch", "finish"])

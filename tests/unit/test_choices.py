@@ -224,6 +224,38 @@ class Chosen(nn.Module):
         return scale * x + shift
 
 
+@pytest.mark.parametrize(
+    "make", [lambda: HeadChoice(4, [1, 2]), lambda: WidthChoice([1, 4], dim=-1)]
+)
+def test_a_choice_that_stands_in_two_places_is_made_in_both(make):
+    """The search ran, and the network could not be built from what it had found."""
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+            self.choice = make()
+            self.again = self.choice
+
+        def forward(self, x):
+            return self.head(self.again(self.two(self.choice(self.one(x)))))
+
+    net = ModuleSupernet(Twice(), input_shape=(3, 4))
+    architecture = Architecture("module", choices=(("choice", 1),))
+    plain, x = net.build(architecture), torch.randn(2, 3, 4)
+    assert not any(isinstance(module, Choice) for module in plain.modules())
+    torch.testing.assert_close(plain(x), net(x, net.one_hot(architecture)))
+
+
+@pytest.mark.parametrize("labels", [("values", "keys"), ("a.b", "a/b")])
+def test_any_label_has_an_alpha_of_its_own(labels):
+    """An attribute called `values` ended in a KeyError; two labels could share one alpha."""
+    layers = [LayerChoice([nn.ReLU(), nn.Tanh()], label=label) for label in labels]
+    net = ModuleSupernet(nn.Sequential(*layers), input_shape=(4,))
+    assert len({id(alpha) for alpha in net.alphas()}) == 2
+    assert set(net.named_alphas()) == set(labels)
+
+
 def test_a_layer_choice_hands_keywords_on():
     choice = LayerChoice([Chosen(), Chosen()])
     choice.bind(torch.tensor([0.25, 0.75]))
@@ -276,6 +308,29 @@ def test_causal_heads_do_not_look_ahead():
     changed[:, 2] = 0.0
     torch.testing.assert_close(choice(changed)[:, :2], choice(x)[:, :2])
     torch.testing.assert_close(choice.chosen(1)(changed)[:, :2], choice.chosen(1)(x)[:, :2])
+
+
+@pytest.mark.parametrize("floating", [False, True])
+def test_causal_heads_do_not_look_ahead_under_a_mask_either(floating):
+    """A mask took the place of the causal one, so that a mask of padding let tokens see what follows."""
+    choice = HeadChoice(4, [1, 2], causal=True).double()
+    choice.bind(torch.tensor([0.5, 0.5], dtype=torch.float64))
+    x = torch.randn(2, 3, 4, dtype=torch.float64)
+    everything = torch.ones(3, 3, dtype=torch.bool)
+    padding = torch.tensor([True, True, False]).view(1, 1, 1, 3)
+    if floating:
+        everything, padding = (
+            torch.zeros(m.shape, dtype=torch.float64).masked_fill(~m, -torch.inf)
+            for m in (everything, padding)
+        )
+    torch.testing.assert_close(choice(x, everything), choice(x))
+    changed = x.clone()
+    changed[:, 1] += 1.0
+    torch.testing.assert_close(choice(changed, padding)[:, 0], choice(x, padding)[:, 0])
+    # what is masked is seen by none
+    changed = x.clone()
+    changed[:, 2] += 1.0
+    torch.testing.assert_close(choice(changed, padding)[:, :2], choice(x, padding)[:, :2])
 
 
 def test_a_token_width_through_a_layer_norm_is_refused():

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from darts_core.data import DataBundle, RawData, load_data, make_bundle
+from darts_core.data import SOURCES, DataBundle, RawData, load_data, make_bundle
 from darts_core.data.batches import derived_seed
 from darts_core.data.splits import stratified_pick
 from darts_core.errors import ConfigError, DataError, DeviceError, MemoryShortageError
+from darts_core.registry import Entry
 from darts_core.tasks import Classification
 
 
@@ -80,6 +81,38 @@ def test_stratified_pick_takes_exactly_what_was_asked():
         classes = len(np.unique(labels))
         if count >= classes:
             assert len(picked) == count
+
+
+def test_a_limit_below_the_number_of_classes_is_kept():
+    assert make_bundle("made", raw(400, test=40), test_limit=3).sizes["test"] == 3
+    bundle = make_bundle("made", raw(400))
+    few = bundle.take("val", 2)
+    assert few.sizes["val"] == 2
+    assert set(numbers(few, "val")) < set(numbers(bundle, "val"))
+    # which classes stay is drawn, and drawn alike
+    kept = [set(bundle.take("val", 2, seed=s).split("val").targets.tolist()) for s in range(9)]
+    assert len({tuple(sorted(k)) for k in kept}) > 1
+    assert set(few.split("val").targets.tolist()) == kept[0]
+
+
+def test_options_of_a_source_of_ones_own(monkeypatch):
+    def unknown(path=None, *, count: int, kind: "Absent" = "x"):  # noqa: F821
+        return raw(count)
+
+    def known(path=None, *, count: int = 80, fold: int = None, loose=1):  # noqa: RUF013
+        return raw(count)
+
+    for loader in (unknown, known):
+        entry = Entry(loader.__name__, loader, "made here")
+        monkeypatch.setitem(SOURCES._entries, loader.__name__, entry)
+    with pytest.raises(ConfigError, match=r"The data set 'unknown' needs data\.count="):
+        load_data("unknown")
+    # a type that cannot be looked up is nobody's
+    assert sum(load_data("unknown", count=80, kind=3).sizes.values()) == 80
+    bundle = load_data("known", count=np.int64(60), fold=None, loose="a")
+    assert sum(bundle.sizes.values()) == 60
+    with pytest.raises(ConfigError, match=r"data\.count=60\.5 is not a whole number"):
+        load_data("known", count=60.5)
 
 
 def test_take_cuts_one_split():
@@ -214,6 +247,11 @@ def test_digits_are_those_of_scikit_learn(monkeypatch):
         ({"name": "digits", "seed": -1}, ConfigError, "seed=-1"),
         ({"name": "digits", "device": "abacus"}, DeviceError, "device=abacus is no device"),
         ({"name": "synthetic", "reach": 99}, ConfigError, "data.reach=99"),
+        ({"name": "synthetic", "count": "abc"}, ConfigError, "data.count='abc' is not a whole"),
+        ({"name": "synthetic", "size": 16.5}, ConfigError, "data.size=16.5 is not a whole number"),
+        ({"name": "text", "length": "x"}, ConfigError, "data.length='x' is not a whole number"),
+        ({"name": "npy", "targets": 3}, ConfigError, "data.targets=3 is not text"),
+        ({"name": "parquet", "label_column": 0}, ConfigError, "data.label_column=0 is not text"),
     ],
 )
 def test_wrong_settings_are_sentences(options, error, text):

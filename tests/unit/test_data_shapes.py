@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from darts_core.data import RawData, load_data, make_bundle
+from darts_core.data.groups import _some
 from darts_core.errors import ConfigError, DataError
 from darts_core.tasks import IGNORED, Classification, Regression, make_task
 from darts_core.testing import DatasetContract
@@ -97,6 +98,38 @@ def test_a_mask_of_positions_and_one_of_samples(tmp_path, rng):
     assert sum(few.sizes.values()) == 30
 
 
+def test_a_mask_of_samples_goes_with_targets_of_any_shape(tmp_path, rng):
+    x, kept = rng.normal(size=(40, 1, 9)), np.arange(40) % 4 != 0
+    tokens = rng.integers(0, 7, (40, 6))
+    for inputs, y, task in (
+        (x, rng.normal(size=(40, 2)), "regression"),
+        (x, rng.normal(size=(40, 1)), "regression"),
+        (x, rng.integers(0, 2, (40, 3)), "multi_label"),
+        (tokens, tokens, "next_token"),
+    ):
+        bundle = saved(tmp_path / "a.npz", x=inputs, y=y, mask=kept)
+        assert (bundle.task.name, sum(bundle.sizes.values())) == (task, 30)
+        found = torch.cat([bundle.split(name).targets for name in bundle.parts]).numpy()
+        wanted = y[kept].astype(found.dtype)
+        assert np.array_equal(np.sort(found, axis=0), np.sort(wanted, axis=0))
+
+
+def test_predicted_tokens_are_called_as_the_vocabulary_does(tmp_path, rng, caplog):
+    x = rng.integers(0, 5, (60, 6))
+    rare = x[:8].copy()
+    rare[0, 0] = 6  # stands in a target of the test set alone
+    words = ["the", "cat", "sat", "on", "a", "mat", "the"]
+    arrays = {"x": x, "y": x, "x_test": x[:8], "y_test": rare}
+    bundle = saved(tmp_path / "a.npz", **arrays, vocabulary=words)
+    assert bundle.class_names == ("the (0)", "cat", "sat", "on", "a", "mat", "the (6)")
+    assert bundle.num_outputs == 7
+    assert "their numbers are added: the (0), the (6)" in caplog.text
+    few = saved(tmp_path / "b.npz", x=x, y=x, vocabulary=words)
+    assert few.class_names == tuple(words[:5])
+    # without a vocabulary the rarest token of the test set counts as well
+    assert saved(tmp_path / "c.npz", **arrays).class_names == tuple("0123456")
+
+
 def test_whole_numbers_are_classes_unless_the_task_says_numbers(tmp_path, rng):
     np.savez(tmp_path / "a.npz", x=rng.normal(size=(60, 1, 9)), y=10 + 5 * (np.arange(60) % 7))
     with pytest.raises(DataError, match="no training image of class '0'"):
@@ -182,10 +215,27 @@ def test_what_does_not_fit_is_a_sentence(tmp_path, rng):
         ({"x": series, "y": np.full(40, np.nan)}, "no number that counts"),
         ({"x": series, "y": np.arange(40) % 2, "group": np.arange(40) - 1}, "group holds -1"),
         ({"x": rng.integers(0, 9, (40, 6)) - 1, "y": np.arange(40) % 2}, "hold -1"),
+        ({"x": series, "y": np.arange(40) % 2, "mask": np.array(True)}, "are one value"),
+        ({"x": series, "y": np.arange(40) % 2, "rate": 0}, "rate of .* is 0.0; needed are"),
+        ({"x": series, "y": np.arange(40) % 2, "rate": np.nan}, "rate of .* is nan; needed are"),
+        (
+            {
+                "x": series,
+                "y": np.arange(40) % 2,
+                "x_test": series[:4],
+                "y_test": np.array([0.0, 1.0, np.nan, 0.0]),
+            },
+            "test targets of .* hold numbers that are not whole, or NaN",
+        ),
     ):
         with pytest.raises(DataError, match=text):
             saved(tmp_path / "a.npz", **arrays)
+    halves = RawData(series, np.arange(40) % 2, ("a", "b"), "made", test_inputs=series[:8])
+    with pytest.raises(DataError, match="test set of made has no targets"):
+        make_bundle("made", halves)
     raw = grouped(rng)
+    with pytest.raises(ConfigError, match="seed=-1 is not allowed"):
+        make_bundle("made", raw, split_by="group", seed=-1)
     with pytest.raises(ConfigError, match="Did you mean 'anna'"):
         make_bundle("made", raw, leave_out="anne")
     with pytest.raises(ConfigError, match="need groups; made names none"):
@@ -203,3 +253,14 @@ def test_what_does_not_fit_is_a_sentence(tmp_path, rng):
     with pytest.raises(DataError, match="holds 5 characters"):
         load_data("text", tmp_path / "t.txt")
     assert isinstance(make_bundle("made", raw).task, Classification)
+
+
+def test_sizes_of_groups_are_those_of_their_samples(rng):
+    # gaps in the numbers and groups of unequal size, in any order
+    sizes = {3: 5, 9: 40, 10: 8, 20: 22, 21: 15, 40: 10}
+    group = rng.permutation(np.repeat(list(sizes), list(sizes.values())))
+    for wanted in (1, 12, 30, 70, 99):
+        order = rng.permutation(list(sizes))
+        reached = np.cumsum([sizes[g] for g in order])[:-2]
+        expected = order[: int(np.argmin(np.abs(reached - wanted))) + 1]
+        assert np.array_equal(_some(group, order, wanted, spare=2), expected)

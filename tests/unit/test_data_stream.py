@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from darts_core.data import load_data
+from darts_core.data import RawData, load_data, make_bundle
 from darts_core.data.contract import DatasetContract
 from darts_core.data.encoded import EncodedImages
 from darts_core.errors import ConfigError, DataError
@@ -168,3 +168,14 @@ def test_large_sets_are_streamed_unasked(folder, monkeypatch):
     assert not load_data("image_folder", folder, image_size=SIZE, stream=False).streamed
     monkeypatch.setattr("darts_core.data.image_folder.free_bytes", lambda: 4 * 40 * 3 * SIZE**2)
     assert not load_data("image_folder", folder, image_size=SIZE).streamed
+
+
+def test_a_mask_of_samples_leaves_the_files_of_others_alone(folder):
+    files = sorted(str(file) for file in folder.rglob("*.*"))
+    kept = np.arange(40) % 4 != 0
+    made = RawData(
+        EncodedImages(files, 3, SIZE, 0), np.arange(40) % 2, ("a", "b"), "made", mask=kept
+    )
+    images = make_bundle("made", made).pool.inputs_N
+    assert isinstance(images, EncodedImages)
+    assert images.files == [file for file, stays in zip(files, kept, strict=True) if stays]

@@ -1,5 +1,6 @@
 """What of somebody's data is not taken as she may think is told, or refused in a sentence."""
 
+import io
 import logging
 
 import numpy as np
@@ -183,3 +184,37 @@ def test_labels_of_any_whole_numbers_and_values_that_float32_cannot_hold(tmp_pat
     x[3, 0, 2] = 1e300
     with pytest.raises(DataError, match=r"float32 cannot hold.*number 3, counted"):
         saved(tmp_path / "b.npz", x=x, y=y)
+
+
+def test_a_parquet_file_is_of_one_part_whatever_its_folder_is_called(tmp_path):
+    for name in ("test", "train"):
+        (tmp_path / name).mkdir()
+    write_parquet(tmp_path / "test" / "train.parquet")
+    bundle = load_data("parquet", tmp_path / "test")
+    # nothing of it stands in a test set, too: a fifth is held out
+    assert (sum(bundle.sizes.values()), bundle.sizes["test"]) == (40, 8)
+    write_parquet(tmp_path / "train" / "test-0.parquet", count=10)
+    write_parquet(tmp_path / "train" / "0000.parquet")
+    bundle = load_data("parquet", tmp_path / "train")
+    assert (sum(bundle.sizes.values()), bundle.sizes["test"]) == (50, 10)
+
+
+def test_a_parquet_file_in_a_folder_called_train_is_no_validation_set(tmp_path):
+    (tmp_path / "train").mkdir()
+    write_parquet(tmp_path / "train" / "valve.parquet", count=20)
+    write_parquet(tmp_path / "train" / "crane.parquet", count=20)
+    bundle = load_data("parquet", tmp_path)
+    assert (sum(bundle.sizes.values()), bundle.sizes["test"]) == (40, 8)
+
+
+@pytest.mark.parametrize("channels", [None, 1])
+def test_colour_of_a_test_set_that_is_lost_by_grey_training_images_is_told(
+    tmp_path, monkeypatch, caplog, channels
+):
+    write_parquet(tmp_path / "test.parquet", count=10)
+    grey = io.BytesIO()
+    Image.new("L", (9, 9), 7).save(grey, "PNG")
+    monkeypatch.setattr("test_data_sources.encoded", lambda color: grey.getvalue())
+    write_parquet(tmp_path / "train.parquet")
+    assert load_data("parquet", tmp_path, channels=channels).image_shape == (1, 9, 9)
+    assert ("10 of 10 images of" in caplog.text) == (channels is None)

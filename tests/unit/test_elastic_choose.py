@@ -196,7 +196,13 @@ def test_every_budget_gets_the_best_of_three_searches_and_nothing_is_judged_twic
 
 
 @pytest.mark.parametrize(
-    ("budget", "words"), [("10%", "below the smallest"), ("fast", "not understood"), ("nan", "not")]
+    ("budget", "words"),
+    [
+        ("10%", "below the smallest"),
+        ("fast", "not understood"),
+        ("nan", "not"),
+        ("inf", "not understood"),
+    ],
 )
 def test_a_budget_that_cannot_be_met_is_refused(budget, words):
     with pytest.raises(LatencyError, match=words):

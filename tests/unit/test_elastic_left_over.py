@@ -6,15 +6,18 @@ import pytest
 import torch
 from elastic_cases import SHAPE, settled
 from test_elastic_choose import LOSS, _branches, _judge, _one_hot
-from test_elastic_shrink import CONFIG, Counting
+from test_elastic_shrink import CONFIG, SETTINGS, Counting
 from test_elastic_shrink_settings import META, _Images
 
+from darts_core.data import load_data
 from darts_core.elastic import elastic, points
+from darts_core.elastic import shrink as grown
 from darts_core.elastic.archive import Archive, Judged
 from darts_core.elastic.choose import SEARCHES, Chosen, budgets_of, choose
 from darts_core.elastic.gates import Gates
 from darts_core.elastic.points import remove_stale, write_points
-from darts_core.elastic.shrink import Family
+from darts_core.elastic.shrink import Family, grow_family
+from darts_core.models.baselines import baseline
 from darts_core.runlog import write_json
 from darts_core.settings import Shrink
 from darts_core.stages import shrink
@@ -55,6 +58,26 @@ def test_what_is_frozen_is_not_fine_tuned(place, tmp_path, monkeypatch):
     )  # fmt: skip
     (network,) = seen
     assert {name for name, value in network.named_parameters() if not value.requires_grad} == HELD
+
+
+def test_a_network_that_is_frozen_as_a_whole_learns_in_its_elastic_training(
+    tmp_path, monkeypatch, caplog
+):
+    torch.manual_seed(0)
+    bundle, seen = load_data("digits", limit=160, test_limit=40), []
+    model = baseline("resnet8", 10, 1, 4).eval().requires_grad_(False)
+
+    def trained(net, *_, **__):
+        seen.extend(parameter.requires_grad for parameter in net.model.parameters())
+        raise _Stop
+
+    monkeypatch.setattr(grown, "fit_elastic", trained)
+    clock = Counting(bundle.image_shape, CPU, batch=1)
+    with caplog.at_level("INFO"), pytest.raises(_Stop):
+        grow_family(model, bundle.without_test(), SETTINGS, CONFIG, clock, tmp_path)
+    assert seen
+    assert all(seen)
+    assert "frozen: they are trained all the same" in caplog.text
 
 
 def test_a_block_keeps_the_forward_of_its_own():

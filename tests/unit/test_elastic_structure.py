@@ -255,3 +255,16 @@ def test_a_network_that_cannot_be_copied_is_refused_in_a_sentence():
         find_groups(model, SHAPE)
     with pytest.raises(PruneError, match=words):
         cut(model, Plan())
+
+
+def test_an_activation_of_one_number_for_all_channels_is_no_share_of_a_width():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.PReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.PReLU(16),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5),
+    ).double().eval()  # fmt: skip
+    x, _ = _batch(torch.float64)
+    net = elastic(model, x, step=4)
+    assert {variable.name for variable in net.variables} == {"0", "2"}
+    _check_sub_networks(net, x)
+    assert net.cut(net.smallest)[1].num_parameters == 1

@@ -203,6 +203,20 @@ def test_what_cannot_be_trained_is_refused_in_a_sentence(monkeypatch):
         Sandwich(net)
 
 
+def test_a_network_in_which_nothing_learns_is_refused_and_a_frozen_part_has_no_gradient():
+    net, (x, y) = _net(), _batch(4)
+    depth = next(v for v in net.variables if v.kind == "blocks")
+    last = net.model.get_submodule(depth.skipped(depth.options[0])[0])
+    net.model.requires_grad_(False)
+    with pytest.raises(ConfigError, match="depends on no parameter that learns: all are frozen"):
+        Sandwich(net).backward(x, lambda output: LOSS(output, y))
+    last.requires_grad_(True)  # the smallest sub-network does without this block
+    net.model.train()
+    Sandwich(net, drawn=0).backward(x, lambda output: LOSS(output, y))
+    having = {name for name, p in net.model.named_parameters() if p.grad is not None}
+    assert having == {name for name, p in net.model.named_parameters() if p.requires_grad} != set()
+
+
 def test_outputs_that_are_no_classes_need_their_task():
     net, (x, _) = _net(), _batch(4)
     model = net.model

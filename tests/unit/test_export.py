@@ -3,7 +3,9 @@
 import errno
 import io
 import json
+import logging
 import pickle
+import threading
 import zipfile
 
 import numpy as np
@@ -17,6 +19,7 @@ from darts_core.errors import DataError, ExportError
 from darts_core.export import export as export_module
 from darts_core.export import export_model, fold_batch_norms, load, predict, read_manifest
 from darts_core.export.archive import load_program
+from darts_core.export.fold import trace
 from darts_core.export.manifest import data_meta, sha256
 
 SHAPE = (3, 8, 8)
@@ -220,6 +223,60 @@ def test_rejected_models_and_formats_are_sentences(tmp_path):
         export_model(network(), tmp_path, {"mean": (0.5,), "std": (0.5,)})
     with pytest.raises(ExportError, match="one mean"):
         data_meta({**META, "mean": (0.5,)})
+
+
+def test_of_a_model_that_torch_rejects_the_error_alone_is_told_and_where_it_is(capsys):
+    class Branching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x):
+            y = self.layer(x.mean((2, 3)))
+            return y * 2 if y.sum() > 0 else y
+
+    level = logging.getLogger("torch").level
+    with pytest.raises(ExportError, match=r"Branching: .*\(.*test_export\.py, line \d+\)\. Keep"):
+        trace(Branching(), SHAPE)
+    assert capsys.readouterr().err == ""
+    assert logging.getLogger("torch").level == level
+
+
+def test_a_model_whose_weight_is_derived_is_exported_as_it_was_made(tmp_path):
+    # torch's weight_norm keeps the weight that it computed, which torch itself does not copy
+    torch.manual_seed(0)
+    parts = (
+        nn.utils.weight_norm(nn.Conv2d(3, 8, 3)),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 3),
+    )
+    model = nn.Sequential(*parts).eval()
+    assert not model[0].weight.is_leaf
+    export_model(model, tmp_path, META, formats=["pt2"], time_artifacts=False)
+    x = torch.randn(5, *SHAPE)
+    torch.testing.assert_close(load(tmp_path)(x), model(x).detach(), rtol=1e-4, atol=1e-5)
+    model.held = threading.Lock()
+    with pytest.raises(
+        ExportError, match=r"Sequential cannot be copied \(TypeError: cannot pickle"
+    ):
+        export_model(model, tmp_path, META, formats=["pt2"], time_artifacts=False)
+
+
+def test_sizes_that_are_products_of_the_batch_are_read(tmp_path):
+    class Joined(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.each, self.head = nn.Linear(8, 6), nn.Linear(6, 3)
+
+        def forward(self, x):
+            rows = self.each(x.reshape(x.shape[0] * 24, 8)).relu()
+            return self.head(rows.reshape(x.shape[0], 24, 6).mean(1))
+
+    torch.manual_seed(0)
+    model, x = Joined().eval(), torch.randn(5, *SHAPE)
+    export_model(model, tmp_path, META, formats=["pt2"], time_artifacts=False)
+    torch.testing.assert_close(load(tmp_path)(x), model(x).detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_unknown_runtime_missing_folder_and_newer_manifest(exported, tmp_path):

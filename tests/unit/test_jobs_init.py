@@ -180,3 +180,18 @@ def test_names_with_spaces_stay_one_word_in_what_is_proposed(tmp_path, capsys):
     assert words[words.index("--code") + 1] == str(folder)
     assert words[words.index("--config") + 1] == str(job)
     assert parse_command(build_plan([job]).steps[0].command).boot_file == "my script.py"
+
+
+@pytest.mark.parametrize("name", [".venv", "environment"])
+def test_packages_beside_the_script_are_not_read(tmp_path, name):
+    (tmp_path / "main.py").write_text(SCRIPT)
+    alone = read_script(tmp_path)
+    packages = tmp_path / name / "lib"
+    packages.mkdir(parents=True)
+    (tmp_path / name / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    for number in range(60):
+        (packages / f"m{number:02}.py").write_text(
+            "from torch import nn\nclass Foreign(nn.Module): ...\nprint(f'foreign {1}')\n"
+        )
+    assert read_script(tmp_path) == alone
+    assert "Net" in alone.networks

@@ -3,6 +3,7 @@ import json
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +20,7 @@ from darts_core.commands.jobs.views import result_table, run_logs
 from darts_core.errors import JobError
 from darts_core.report.job_rows import version_rows
 from darts_core.report.tables import neutral, render
-from darts_core.store import procs
+from darts_core.store import control, procs
 from darts_core.store.code import copy_code, links_note, model_file, numbered
 from darts_core.store.jobs import Store
 from darts_core.store.locks import FileLock, device_lock_path
@@ -212,14 +213,28 @@ def test_links_that_are_not_copied_are_named(tmp_path):
     (source / "runs").symlink_to(runs)
     # a link to a file of the code is copied, and the store is no code
     assert links_note(source, skip=runs) is None
-    (source / "pkg").symlink_to(source / "src" / "pkg")
     (source / "src" / "out.txt").symlink_to("/etc/hostname")
     note = links_note(source, skip=runs)
     assert note is not None
-    assert note.endswith("name data with --data: pkg, src/out.txt")
+    assert note.endswith("name data with --data: src/out.txt")
     for number in range(3):
         (source / f"more{number}").symlink_to(tmp_path)
-    assert str(links_note(source, skip=runs)).endswith("more0, more1, more2 and 2 more")
+    assert str(links_note(source, skip=runs)).endswith("more0, more1, more2 and 1 more")
+
+
+def test_a_command_that_takes_its_version_away_is_stopped_all_the_same(store, monkeypatch):
+    made = version(store)
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    made.set_state("running", process=procs.identity(child.pid).to_dict())
+
+    def obeys(who, number):
+        assert who.pid == child.pid
+        shutil.rmtree(made.path)  # nothing was computed in it yet
+        child.kill()
+        child.wait()
+
+    monkeypatch.setattr(procs, "send", obeys)
+    assert control.stop(store, made) == "stopped"
 
 
 def test_a_folder_with_a_job_json_of_ones_own_is_code(tmp_path):
@@ -353,9 +368,12 @@ def test_saved_parameters_stay_in_their_folder(store, tmp_path):
     saved.save("one", {"code": "c"}, [config], description="d")
     with pytest.raises(JobError, match="exist already"):
         saved.save("one", {}, [])
-    saved.edit("one", {"code": "other", "name": "two"})
+    known = saved.load("one")
+    copies = [Path(path) for path in known["config_paths"]]
+    changed = {**known, "code": "other", "name": "two"}
+    saved.save("one", changed, copies, description="new", replace=True)
     content = saved.load("one")
-    assert (content["code"], content["name"]) == ("other", "one")
+    assert (content["code"], content["name"], content["description"]) == ("other", "one", "new")
     assert Path(content["config_paths"][0]).read_text() == "x: 1"
     for bad in ("../a", "none", "a/b"):
         with pytest.raises(JobError):

@@ -1,6 +1,7 @@
 """Metrics proposed from a printed log, and what the proposed patterns find in it."""
 
 import re
+from io import BytesIO, TextIOWrapper
 from types import SimpleNamespace
 
 import pytest
@@ -90,3 +91,10 @@ def test_a_progress_bar_is_read_as_a_terminal_shows_it(tmp_path, capsys):
     (tmp_path / "log.txt").write_bytes(b"\r1/2 acc=0.3\r2/2 acc=0.9\n")
     assert run_suggest(None, SimpleNamespace(log=str(tmp_path / "log.txt"), form="csv")) == 0
     assert "acc,1,0.9,0.9,max" in capsys.readouterr().out
+
+
+def test_what_is_piped_in_may_hold_bytes_that_are_no_text(monkeypatch, capsys):
+    piped = TextIOWrapper(BytesIO(b"caf\xe9\nacc=0.5\n"), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", piped)
+    assert run_suggest(None, SimpleNamespace(log="-", form="csv")) == 0
+    assert "acc,1,0.5,0.5,max" in capsys.readouterr().out

@@ -23,6 +23,8 @@ from darts_core.latency import (
     speedup,
 )
 from darts_core.latency import device as device_module
+from darts_core.latency.clock import ModelClock
+from darts_core.latency.deployed import without_norms
 
 
 @pytest.fixture
@@ -179,3 +181,24 @@ def test_model_rows_for_both_batches_leave_the_model_alone():
         measure_model(model, (3, 8, 8), runtime="tensorrt")
     with pytest.raises(LatencyError, match="channels, height, width"):
         measure_model(model, (1, 3, 8, 8))
+
+
+def test_a_network_that_is_not_timed_stays_where_and_as_it_was(monkeypatch):
+    module = sys.modules[
+        "darts_core.latency.measure"
+    ]  # the package's name for it is the function's
+    monkeypatch.setattr(module, "require_device", lambda _: torch.device("meta"))
+    model = nn.Linear(3, 3).train()
+    with pytest.raises(LatencyError, match="is timed on a CPU, not on meta"):
+        measure_model(model, (3,), runtime="onnx")
+    assert model.training
+    assert model.weight.device.type == "cpu"
+
+
+def test_a_network_whose_weight_is_derived_is_made_ready_as_it_was_made():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.utils.weight_norm(nn.Conv2d(3, 8, 3)), nn.BatchNorm2d(8)).eval()
+    assert not model[0].weight.is_leaf
+    run = ModelClock((3, 8, 8), torch.device("cpu"), batch=2, runtime="eager").ready(model)
+    assert run().shape == (2, 8, 6, 6)
+    assert isinstance(without_norms(model, torch.randn(2, 3, 8, 8))[1], nn.Identity)

@@ -165,3 +165,15 @@ def test_a_damaged_description_is_a_sentence() -> None:
             read_named([{**good, **change}], "x")
     with pytest.raises(ConfigError, match="one name"):
         read_named([good, good], "x")
+
+
+def test_whole_numbers_are_values_of_an_input_that_is_known_to_be_values() -> None:
+    known = (NamedInput("sizes", (3,), 0, (0.0,) * 3, (1.0,) * 3), NamedInput("words", (2,), 7))
+    words = np.array([[1, 6]])
+    rows, inputs = pack({"sizes": np.array([[-2, 5, 300]]), "words": words}, "one.npz", known)
+    assert rows.tolist() == [[[-2.0, 5.0, 300.0, 1.0, 6.0]]]
+    assert inputs == known
+    with pytest.raises(DataError, match="holds the token number 7; allowed are 0 to 6"):
+        pack({"sizes": np.zeros((1, 3)), "words": words + 1}, "one.npz", known)
+    with pytest.raises(DataError, match="words has dtype float64"):
+        pack({"sizes": np.zeros((1, 3)), "words": words + 0.5}, "one.npz", known)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from darts_core.architecture import Architecture
 from darts_core.commands.compose import compose, session
 from darts_core.errors import ConfigError, ResumeError
 from darts_core.models import trust
@@ -20,8 +21,10 @@ from darts_core.models.named import (
     register_model,
     saved_model,
 )
+from darts_core.models.searched import named_space, network_of
 from darts_core.models.weights import load_weights
 from darts_core.stages.inputs import find_network, load_bundle, open_model
+from darts_core.supernet import ModuleSupernet
 from darts_core.train import load_model, save_model
 
 SHAPE = (1, 8, 8)
@@ -229,3 +232,57 @@ def test_the_page_on_models_of_your_own_shows_a_network_that_works(tmp_path, mon
         assert model(torch.zeros(2, *SHAPE)).shape == (2, 3)
     finally:
         sys.modules.pop(name, None)
+
+
+def test_a_mapping_that_holds_itself_is_no_state_dict(tmp_path):
+    content = {}
+    content["model"] = content
+    torch.save(content, tmp_path / "loop.pt")
+    with pytest.raises(ConfigError, match="holds no state dict"):
+        load_weights(nn.Linear(1, 1), tmp_path / "loop.pt")
+    inner = nn.Linear(2, 2)
+    torch.save({"model": {"state_dict": inner.state_dict()}}, tmp_path / "deep.pt")
+    other = nn.Linear(2, 2)
+    load_weights(other, tmp_path / "deep.pt")
+    assert torch.equal(other.weight, inner.weight)
+
+
+OPEN = """
+from torch import nn
+from darts_core.supernet import LayerChoice, WidthChoice
+
+class Net(nn.Module):
+    def __init__(self, num_classes, in_features):
+        super().__init__()
+        linear = nn.Linear(in_features, 8)
+        self.body = LayerChoice([linear, nn.Sequential(nn.Linear(in_features, 8), nn.Tanh())])
+        self.act, self.width = nn.ReLU(), WidthChoice([4, 8], dim=-1)
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, x):
+        return self.head(self.width(self.act(self.body(x))))
+"""
+
+
+@pytest.mark.parametrize("shape", [(1, 10), (10, 1)])
+def test_choices_in_a_network_over_rows_are_searched_and_made(module, tmp_path, shape):
+    (tmp_path / f"{module}.py").write_text(OPEN)
+    sizes = {"image_shape": shape, "num_classes": 3, "in_channels": shape[0], "output_shape": (3,)}
+    space = named_space(f"{module}:Net", {}, reads="series", **sizes)
+    assert [label for label, _ in space.choices] == ["body", "width"]
+    net = ModuleSupernet(space.made({}), space=space, input_shape=shape)
+    x = torch.randn(2, *shape)
+    assert net(x, net.mixing_weights()).shape == (2, 3)
+    found = Architecture(space.name, choices=(("body", "1"), ("width", 4)))
+    assert net.build(found)(x).shape == (2, 3)
+    # as `train` makes it from the file that the search leaves
+    plain = network_of(found, "architecture.yaml", **sizes).make()
+    assert plain(x).shape == (2, 3)
+    assert plain.model.head.weight.shape == (3, 4)
+
+
+def test_a_network_over_rows_that_fits_neither_way_is_told_of_as_it_was_written(module):
+    with pytest.raises(ConfigError, match=r"does not run on inputs \[2, 1, 10\]"):
+        named_model(f"{module}:small", {}, image_shape=(1, 10), num_classes=3)
+    with pytest.raises(ConfigError, match="RuntimeError: out of order"):
+        named_model(f"{module}:breaks", {}, image_shape=(1, 10), num_classes=3)

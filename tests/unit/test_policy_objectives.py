@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from darts_core.augment import Operation, Policy
+from darts_core.augment.objectives import BilevelObjective
 from darts_core.data import RawData, load_data, make_bundle
 from darts_core.study.augment_search import search_policy
 from darts_core.study.budget import Budget
@@ -100,3 +101,71 @@ def test_pixels_are_the_batches_before_normalising():
         assert u.dtype == torch.uint8
         assert torch.equal(bundle.normalize(u), x)
         assert torch.equal(y, z)
+
+
+class DropsPaths(nn.Module):
+    """Like the networks of cells: a training leaves its drop-path on."""
+
+    def __init__(self, kept=nn.Identity):
+        super().__init__()
+        self.drop_path_prob = 0.5
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), kept(), nn.Linear(32, 10))
+
+    def forward(self, x):
+        keep = 1 - self.drop_path_prob
+        return self.body(x * (torch.rand(len(x), 1, 1, 1) < keep) / keep)
+
+
+def plain(images):
+    return images.float() / 255
+
+
+def test_what_augmenting_is_worth_does_not_depend_on_what_a_network_drops():
+    bundle = load_data("digits").take("params", 64).take("alpha", 64)
+    torch.manual_seed(0)
+    model = DropsPaths(kept=lambda: nn.Dropout(0.5))
+    objective = bilevel_objective(model, bundle, batch_size=32)
+    before = torch.get_rng_state()
+    first, again, other = (objective(plain, step) for step in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), before)
+    # both ends of the finite difference dropped the same: it is a derivative, of a size like the loss
+    assert float(first.abs().max()) < 1.0
+
+
+def test_drop_path_of_a_training_before_is_off():
+    bundle = load_data("digits").take("params", 64).take("alpha", 64)
+    torch.manual_seed(0)
+    on, off = DropsPaths(), DropsPaths()
+    off.load_state_dict(on.state_dict())
+    off.drop_path_prob = 0.0
+    found = [bilevel_objective(m, bundle, batch_size=32)(plain, 0) for m in (on, off)]
+    assert torch.equal(*found)
+
+
+def test_an_auxiliary_head_gets_no_gradient():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.second = linear(), nn.Linear(10, 10)
+
+        def forward(self, x):
+            logits = self.body(x)
+            return (logits, self.second(logits)) if self.training else logits
+
+    batch = torch.randint(0, 256, (8, 1, 8, 8), dtype=torch.uint8), torch.arange(8)
+    model = Two()
+    objective = BilevelObjective(model, lambda step: batch, lambda step: batch, lambda x: x / 255)
+    alone = BilevelObjective(linear(), lambda step: batch, lambda step: batch, lambda x: x / 255)
+    assert torch.equal(objective(plain, 0), alone(plain, 0))
+    assert float(model.second.weight.grad.abs().max()) == 0.0
+
+
+def test_a_bundle_that_was_first_read_in_inference_mode_still_passes_gradients():
+    bundle = load_data("digits").take("params", 64).take("alpha", 64)
+    with torch.inference_mode():
+        bundle.normalize(bundle.split("val").inputs[:2])
+    inputs = torch.zeros(2, 1, 8, 8, requires_grad=True)
+    bundle.normalize(inputs).sum().backward()
+    assert float(inputs.grad.min()) > 0

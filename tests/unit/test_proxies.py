@@ -116,6 +116,37 @@ def test_proxies_run_on_any_space_and_leave_no_trace(name, space):
         assert tensor.dtype == before[key].dtype
 
 
+def test_grasp_runs_through_attention():
+    """The fast kernels of attention have no second derivative: the command ended in torch's error."""
+    space = get_space("gpt_tiny")
+    first = {label: np.eye(1, shape[1]) for label, shape in space.alpha_shapes().items()}
+    architecture = space.discretize(first)
+    assert architecture.choice("block1.mixer") == "attention"
+    torch.manual_seed(0)
+    net = build(architecture, channels=4, layers=1, num_classes=3, in_channels=5).double()
+    tokens, targets = torch.arange(12).view(2, 6) % 5, torch.arange(12).view(2, 6) % 3
+
+    def loss(logits, wanted):
+        return nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten())
+
+    found = score("grasp", net, tokens, targets, loss)
+    # -H g w by a difference of the gradients along g
+    weights = [m.weight for m in net.modules() if isinstance(m, (nn.Linear, nn.Conv1d))]
+    g = torch.autograd.grad(loss(net(tokens), targets), weights)
+    sides = []
+    for step in (1e-5, -1e-5):
+        with torch.no_grad():
+            for w, direction in zip(weights, g, strict=True):
+                w.add_(direction, alpha=step)
+        sides.append(torch.autograd.grad(loss(net(tokens), targets), weights))
+        with torch.no_grad():
+            for w, direction in zip(weights, g, strict=True):
+                w.sub_(direction, alpha=step)
+    products = [(plus - minus) / 2e-5 for plus, minus in zip(*sides, strict=True)]
+    expected = -sum(float((h * w.detach()).sum()) for h, w in zip(products, weights, strict=True))
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
 def test_alone_it_ends_with_the_best_scored_and_as_a_warm_start_alpha_points_there():
     images, labels = torch.randn(6, 3, 8, 8), torch.arange(6) % 3
 

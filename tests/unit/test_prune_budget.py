@@ -8,11 +8,12 @@ from prune_cases import Data, by_macs, count_costs, darts, settled
 from torch import nn
 
 from darts_core.architecture import Architecture
-from darts_core.errors import ConfigError, LatencyError, PruneError
+from darts_core.errors import ConfigError, LatencyError, PruneError, ResumeError
 from darts_core.latency import Timing
 from darts_core.models.baselines import baseline
 from darts_core.prune import prune_to_budget
 from darts_core.prune.budget import budget_ms, check_budget
+from darts_core.prune.finetune import share_of_epochs
 from darts_core.prune.store import Store
 from darts_core.train import TrainConfig, load_model
 
@@ -79,6 +80,30 @@ def test_interrupted_pruning_goes_on_behind_its_last_round(tmp_path):
     assert result.rounds[0]["round"] == 0
     assert result.before.median_ms == by_macs(model).median_ms
     assert result.after.median_ms <= 1.05 * result.budget_ms
+
+
+def test_an_unfinished_pruning_of_another_network_or_budget_is_not_gone_on_with(tmp_path):
+    meta = {
+        "architecture": Architecture.named("DARTS_V2").to_dict(),
+        "build": {"channels": 4, "layers": 3, "num_classes": 3},
+    }
+
+    def prune(model, budget, tune):
+        return prune_to_budget(
+            model, Data(), budget=budget, batch=2, timer=by_macs, folder=tmp_path, meta=meta,
+            structure=False, tune=tune,
+        )  # fmt: skip
+
+    def killed(network, part, parts):
+        if part == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prune(darts(0), "40%", killed)
+    for model, budget in ((darts(1), "40%"), (darts(0), "30%")):
+        with pytest.raises(ResumeError, match=r"round\.pt is of an unfinished pruning of another"):
+            prune(model, budget, lambda *_: None)
+    assert len(prune(darts(0), "40%", lambda *_: None).rounds) == 2
 
 
 def test_a_pruning_that_goes_on_at_another_pace_prunes_as_far_as_it_would_have(tmp_path):
@@ -151,7 +176,7 @@ def test_budgets_as_people_write_them():
     assert budget_ms(Timing(4.0, 4.0, 4.0, 5, "card"), before, timer) == 4.0
     with pytest.raises(LatencyError, match="cannot be compared"):
         budget_ms(Timing(4.0, 4.0, 4.0, 5, "other"), before, timer)
-    for wrong in ("fast", "-3", "0", "50 seconds"):
+    for wrong in ("fast", "-3", "0", "1e400", "50 seconds"):
         with pytest.raises(PruneError, match="budget"):
             budget_ms(wrong, before, timer)
 
@@ -245,3 +270,10 @@ def test_a_budget_met_by_the_last_round_but_not_side_by_side_is_told_so():
     assert result.after.median_ms > 1.05 * result.budget_ms
     assert "its last round took" in result.note
     assert "no further cut" not in result.note
+
+
+def test_a_warm_up_keeps_its_share_of_a_round_s_epochs():
+    recipe = TrainConfig(epochs=8, warmup_epochs=4.0, drop_path=0.1)
+    found = [share_of_epochs(recipe, part, 3) for part in range(3)]
+    assert [(one.epochs, one.warmup_epochs) for one in found] == [(2, 1.0), (2, 1.0), (4, 2.0)]
+    assert share_of_epochs(TrainConfig(epochs=1, warmup_epochs=0.5), 0, 2).warmup_epochs == 0.5

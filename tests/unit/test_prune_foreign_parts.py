@@ -9,8 +9,9 @@ from darts_core.architecture import Architecture
 from darts_core.prune import prune_to_budget
 from darts_core.prune.auxiliary import drop_auxiliary
 from darts_core.prune.cost import LayerCosts
-from darts_core.prune.groups import find_groups, remove_channels
+from darts_core.prune.groups import copied, find_groups, remove_channels
 from darts_core.prune.heads import open_attentions
+from darts_core.prune.rounds import Pruner, Round
 from darts_core.prune.structure import find_dead
 from darts_core.supernet import build
 from darts_core.train import TrainConfig, reshape_like
@@ -99,6 +100,31 @@ def test_a_network_that_is_frozen_as_a_whole_learns_again(monkeypatch):
     )  # fmt: skip
     assert found.device_seconds > 0
     assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_what_stays_frozen_is_not_trained_where_all_that_learned_is_cut(monkeypatch, caplog):
+    count_costs(monkeypatch)
+    torch.manual_seed(0)
+    model = Trunk().eval()
+    model.requires_grad_(False)
+    model.head.requires_grad_(True)
+
+    def cut(self, network, now, target_ms, batches):
+        done = Round(copied(network), now, widths={"second": (12, 6)})
+        remove_channels(done.model, SHAPE, {"first": [*range(8)], "second": [*range(6)]})
+        done.model.head.requires_grad_(False)  # as if what learned were gone
+        return done
+
+    monkeypatch.setattr(Pruner, "shrink", cut)
+    found = prune_to_budget(
+        model, Data(), budget="90%", batch=2, timer=by_macs, rounds=1, fit_config=RECIPE
+    )
+    assert found.rounds
+    assert found.device_seconds == 0.0
+    assert not any(parameter.requires_grad for parameter in found.model.parameters())
+    filters = model.first.weight
+    assert all(any(torch.equal(row, old) for old in filters) for row in found.model.first.weight)
+    assert "nothing is fine-tuned" in caplog.text
 
 
 def test_what_was_frozen_is_so_when_a_pruning_goes_on(tmp_path, monkeypatch):

@@ -5,8 +5,11 @@ import copy
 import numpy as np
 import pytest
 import torch
+from prune_cases import Data, by_macs, count_costs
 from torch import nn
 
+from darts_core.prune import prune_to_budget
+from darts_core.prune.cost import LayerCosts
 from darts_core.prune.groups import (
     channels_to_remove,
     find_groups,
@@ -160,3 +163,53 @@ def test_a_network_that_keeps_what_it_computed_can_still_be_copied():
     model = Keeping().eval()
     assert [group.root for group in find_groups(model, SHAPE)] == ["conv"]
     copy.deepcopy(model)
+
+
+class Gated(nn.Module):
+    """A gated linear unit: one half of a layer's channels times the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.both, self.last = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(8, 6, 1)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        value, gate = self.both(x).chunk(2, 1)
+        return self.head(self.last(value * gate.sigmoid()).relu().mean((2, 3)))
+
+
+def test_the_halves_of_a_gate_lose_the_same_channels():
+    torch.manual_seed(0)
+    model = Gated().eval()
+    group = next(g for g in find_groups(model, SHAPE) if g.root == "both")
+    assert (group.channels, group.blocks) == (16, 2)
+    scores = np.arange(16.0)
+    scores[8:] = 0.0  # the best values have the least gates
+    removed = channels_to_remove(group, scores, 6)
+    assert removed == [0, 1, 2, 3, 4, 8, 9, 10, 11, 12]
+    cut = remove_channels(copy.deepcopy(model), SHAPE, {"both": removed})
+    assert (cut.both.out_channels, cut.last.in_channels) == (6, 3)
+    torch.testing.assert_close(cut.both.weight, model.both.weight[[5, 6, 7, 13, 14, 15]])
+
+
+def test_a_gated_network_is_pruned_to_its_budget_with_the_widths_that_it_tells(monkeypatch):
+    count_costs(monkeypatch)
+    torch.manual_seed(0)
+    model = Gated().eval()
+    found = prune_to_budget(
+        model, Data(), budget="60%", batch=2, timer=by_macs, round_to=1, tune=lambda *_: None
+    )
+    assert found.after.median_ms <= 1.05 * 0.6 * by_macs(model).median_ms
+    widths = {root: pair for row in found.rounds for root, pair in row["widths"].items()}
+    assert widths["both"][1] == found.model.both.out_channels == 2 * found.model.last.in_channels
+
+
+def test_a_reader_of_both_halves_is_expected_to_lose_as_much_as_it_does():
+    torch.manual_seed(0)
+    model = Gated().eval()
+    group = next(g for g in find_groups(model, SHAPE) if g.root == "both")
+    costs = LayerCosts(torch.device("cpu"), analytic=True)
+    costs.observe(model, SHAPE, 2)
+    now = costs.layer_ms("both") + costs.layer_ms("last")
+    then = costs.layer_ms("both", 3, 8) + costs.layer_ms("last", 4, 6)
+    assert costs.saving_ms(group, 8) == pytest.approx(now - then)

@@ -9,10 +9,10 @@ from torch import nn
 
 from darts_core.elastic import Sandwich, elastic
 from darts_core.prune import prune_to_budget
-from darts_core.prune.groups import copied
+from darts_core.prune.groups import copied, find_groups
 from darts_core.prune.importance import taylor_products
 from darts_core.prune.structure import find_cuts, find_dead
-from darts_core.train import load_model, reshape_like, save, save_model
+from darts_core.train import TrainConfig, load_model, reshape_like, save, save_model
 
 
 class Pair(nn.Module):
@@ -164,3 +164,91 @@ def test_instance_norms_take_the_width_of_what_they_are_given(tracked):
     wide = reshape_like(made(8), narrow.state_dict())
     wide.load_state_dict(narrow.state_dict())
     torch.testing.assert_close(wide(x), narrow(x))
+
+
+class Aided(nn.Module):
+    """A second head that runs in training alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 12, 3, padding=1)
+        self.third = nn.Conv2d(12, 12, 3, padding=1)
+        self.helper, self.head = nn.Linear(12, 3), nn.Linear(12, 3)
+        self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self, x):
+        x = self.second(self.first(x).relu()).relu()
+        y = self.head(self.third(x).relu().mean((2, 3)))
+        if not self.training:
+            return y
+        self.passes += 1
+        return y, self.helper(x.mean((2, 3)))
+
+
+def test_channels_that_are_read_in_training_alone_stay(monkeypatch):
+    count_costs(monkeypatch)
+    torch.manual_seed(0)
+    model = Aided().eval()
+    assert {group.root for group in find_groups(model, SHAPE)} == {"first", "third"}
+    assert not model.training
+    assert float(model.passes) == 0.0
+    recipe = TrainConfig(epochs=2, batch_size=32, cutout=0, crop_padding=0, flip=False)
+    found = prune_to_budget(
+        model, Data(), budget="60%", batch=2, timer=by_macs, round_to=1, fit_config=recipe
+    )
+    assert found.after.median_ms <= 1.05 * 0.6 * by_macs(model).median_ms
+    assert found.model.second.out_channels == found.model.helper.in_features == 12
+
+
+class Told(nn.Module):
+    """A block that gives more than its output in training alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x):
+        y = x + self.two(self.one(x).relu())
+        return (y, y.mean()) if self.training else y
+
+
+class Telling(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 3)
+        self.blocks = nn.ModuleList([Told(), Told(), Told()])
+
+    def forward(self, x):
+        x = self.first(x)
+        for block in self.blocks:
+            if self.training:
+                x, _ = block(x)
+            else:
+                x = block(x)
+        return self.head(x.mean((2, 3)))
+
+
+def test_blocks_of_which_a_training_reads_more_stay():
+    torch.manual_seed(0)
+    model = Telling().eval()
+    assert find_cuts(model, SHAPE) == []
+    net = elastic(model, torch.randn(2, *SHAPE))
+    assert {variable.kind for variable in net.variables} == {"channels"}
+    assert set(net.left) >= {"blocks.0", "blocks.1", "blocks.2"}
+    model.train()
+    x, y = torch.randn(4, *SHAPE), torch.arange(4) % 3
+    assert Sandwich(net).backward(x, lambda z: nn.functional.cross_entropy(z, y)).isfinite()
+
+
+def test_what_only_a_training_reads_is_not_sorted_away():
+    torch.manual_seed(0)
+    model, x, y = Aided().eval(), torch.randn(4, *SHAPE), torch.arange(4) % 3
+    given = copy.deepcopy(model).train()
+    net = elastic(model, x)
+    assert {variable.name for variable in net.variables} == {"first", "third"}
+    assert "what runs in training alone" in net.left["second"]
+    model.train()
+    for found, wanted in zip(model(x), given(x), strict=True):
+        torch.testing.assert_close(found, wanted)
+    loss = Sandwich(net).backward(x, lambda z: sum(nn.functional.cross_entropy(o, y) for o in z))
+    assert loss.isfinite()

@@ -75,7 +75,7 @@ def test_tuning_is_spent_on_the_pruned_network(tmp_path: Path, told: Calls) -> N
     assert (given["prune"], given["tune"], given["train"]) == ("searched", "prune", "prune")
     assert read_reduced(tmp_path) == Reduced("prune", shipped=True)
     assert "not_shipped" not in found
-    assert found["test_accuracy"] == 0.9
+    assert (found["test_accuracy"], found["metric"]) == (0.9, ACCURACY)
 
 
 def test_a_ruined_network_is_not_shipped_and_the_headline_says_why(
@@ -127,6 +127,16 @@ def test_of_an_error_rate_what_is_added_is_lost() -> None:
         (["prune.budget=fast"], "The budget 'fast' is not understood"),
         (["export.formats=[onxx]"], "Unknown export format 'onxx'"),
         (["tune.policy=gradient"], r"searches an augmentation policy.*augment=found"),
+        (["tune.sampler=tpee"], "Unknown sampler 'tpee'"),
+        (["tune.pruner=ashaa"], "Unknown pruner 'ashaa'"),
+        (["tune.trials=null"], "The study has no budget"),
+        (["tune.enqueue=[{drop_pat: 0}]"], "Unknown dimension 'drop_pat'"),
+        (["tune.options.constraints={latency_ms: fast}"], "The constraint on latency_ms is 'fast'"),
+        # of these it takes the data to know
+        (["tune.options.metric=val_acc"], "Unknown metric in tune.options.metric 'val_acc'"),
+        (["train.auxiliary=true"], "of the space 'convnet' has no auxiliary head"),
+        (["train.jitter=0.1"], "train.jitter=0.1 is not for images"),
+        (["train.batch_size=5000"], "batch_size=5000 is larger than the split"),
     ],
 )
 def test_what_a_later_stage_would_refuse_ends_it_before_the_search(

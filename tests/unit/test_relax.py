@@ -184,6 +184,16 @@ def test_zero_one_loss_is_the_papers_and_vanishes_at_one_half():
     assert gradient[0, 1] < 0 < gradient[1, 0]
 
 
+def test_what_an_edge_may_not_choose_is_no_term_of_the_zero_one_loss():
+    """It was a term that is 0: with four of six operations closed, the loss was a third of what was asked."""
+    alpha = torch.tensor([[0.3, 2.0, -1.0, 0.5, 0.1, 0.9]], dtype=torch.float64)
+    closed = alpha.clone()
+    closed[0, 2:] = -torch.inf
+    torch.testing.assert_close(
+        Sigmoid(10.0).penalty({"normal": closed}), Sigmoid(10.0).penalty({"normal": alpha[:, :2]})
+    )
+
+
 def test_edge_normalisation_sums_to_one_over_the_edges_of_each_node():
     space = get_space("darts")
     relaxation = PartialChannels()

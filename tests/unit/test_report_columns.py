@@ -17,9 +17,10 @@ from darts_core.commands.jobs.pipeline import show_best
 from darts_core.errors import JobError
 from darts_core.report.columns import columns_of
 from darts_core.report.comparison import different_settings, results_table
+from darts_core.report.job_rows import picked
 from darts_core.report.job_summary import seen_summary, stage_facts
 from darts_core.report.tables import short
-from darts_core.report.versions import write_version_report
+from darts_core.report.versions import content_of, write_version_report
 from darts_core.runlog import read_json, write_json
 from darts_core.store.jobs import Store
 from darts_core.store.record import new_record
@@ -149,3 +150,21 @@ def test_the_report_command_takes_one_element_of_a_multirun(store, capsys):
     assert not (version / "report.html").exists()
     assert cli.main(["report", "job=many/V001/2", f"out={store.root}"]) == 2
     assert "many/V001 has no element '2'; it has 0, 1, 10" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("reverse", "names"), [(False, "abc"), (True, "bac")])
+def test_what_has_no_value_yet_comes_last_in_either_order(reverse, names):
+    rows = [
+        {"name": name, "state": "running", "kind": "script", "description": "", "value": value,
+         "version_description": ""}
+        for name, value in (("c", None), ("b", 0.9), ("a", 0.1))
+    ]  # fmt: skip
+    found = picked(rows, sort="value", reverse=reverse)
+    assert [row["name"] for row in found] == list(names)
+
+
+def test_a_seed_that_has_begun_nothing_takes_no_page_from_the_others(tmp_path):
+    folder = tmp_path / "job" / "V001"
+    fixture.make_train(folder / "seed0" / "train", seed=0, test=0.9)
+    (folder / "seed1").mkdir()
+    assert content_of(folder).title == "90.00 % test accuracy over 1 seed"

@@ -1,6 +1,7 @@
 """Lists and pages of metrics that are better low or no share; which stage stands for a version; time left."""
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -140,3 +141,26 @@ def test_the_time_left_is_told_by_the_last_epochs(version):
     # after the first epoch it is that one's time
     (folder / "metrics.jsonl").write_text(json.dumps(rows[-1]) + "\n")
     assert 30 < progress(version, record).seconds_left <= 39 * 0.8
+
+
+def test_the_time_left_of_a_resumed_search_is_that_of_the_trials_since(tmp_path):
+    store, now = Store(tmp_path), time.time()
+    store.create_job("search", kind="script")
+    # stopped for a day after four trials, resumed 20 seconds ago, two trials since
+    command = {"state": "running", "started": now - 90_000, "changed": now - 20}
+    record = new_record("script", commands={"autosearch": command})
+    with store.new_version("search", record) as made:
+        for number in range(6):
+            folder = made / "autosearch" / "trials" / f"t{number}"
+            folder.mkdir(parents=True)
+            (folder / "result.json").write_text("{}")
+            ended = now - (86_000 if number < 4 else 1)
+            os.utime(folder / "result.json", (ended, ended))
+        plan = "{algorithm: tpe_search, num_samples: 9}"
+        (made / "autosearch" / "config.yaml").write_text(plan)
+    far = progress(store.version("search"), record)
+    assert (far.done, far.total) == (6, 10)
+    assert 40 <= far.seconds_left < 44
+    # before the first trial has ended nothing is known of its pace
+    command["changed"] = now + 60
+    assert progress(store.version("search"), record).seconds_left is None

@@ -1,12 +1,16 @@
 """The page of a search of a user's script, and the drawings in it."""
 
+import argparse
 import json
 import re
+import shlex
 
 import pytest
 from job_rows import row
 from report_fixture import make_search, make_train
 
+from darts_core.commands.jobs.cli import configure
+from darts_core.commands.jobs.options import changes_of
 from darts_core.report.charts import Line, line_chart
 from darts_core.report.metric_units import metric_label
 from darts_core.report.network_drawing import backbone_stages, choices_drawing, network_card
@@ -14,9 +18,10 @@ from darts_core.report.page import page
 from darts_core.report.read import read_version
 from darts_core.report.resource_curves import resource_curves
 from darts_core.report.script_pictures import as_trials
+from darts_core.report.script_sections import again_command, again_section
 from darts_core.report.stages import search_section, train_section
 from darts_core.report.svg import drawing
-from darts_core.report.trials import best_so_far, trial_curves
+from darts_core.report.trials import Trial, best_so_far, parallel, trial_curves
 from darts_core.report.version_tree import version_lines, version_tree
 from darts_core.report.versions import content_of
 from darts_core.store.jobs import Store
@@ -245,3 +250,50 @@ def test_the_command_that_does_it_again_names_the_function_and_the_cluster(searc
     again = content_of(searched.path).sections[-1].body
     assert "--entry fit" in again
     assert "--slurm &#39;{&#34;gpus&#34;: 1}&#39;" in again
+
+
+def test_the_command_that_does_it_again_gives_each_setting_back_as_it_was(searched):
+    settings = {"a": None, "b": "1", "c": 1e-05, "d": [1, "x y"], "e": "null", "f": True}
+    given = {"settings": settings, "budget": {"seconds": 12 * 86400.0, "trainings": 2.5}}
+    words = shlex.split(again_command(searched, given, ()))
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    read = changes_of(parser.parse_args(words[2:]))
+    assert read["settings"] == settings
+    assert read["budget"] == given["budget"]
+
+
+def test_the_command_that_does_it_again_has_the_job_files_in_their_order(searched):
+    (searched.path / "config").mkdir()
+    for number in (1, 2, 10):
+        (searched.path / "config" / f"{number}-job.yaml").write_text("{}")
+    body = again_section(searched, {"parameters": {}}).body
+    found = list(dict.fromkeys(re.findall(r"config/(\d+)-job", body)))
+    assert found == ["1", "2", "10"]
+
+
+def test_what_breaks_a_constraint_is_never_the_best():
+    trials = [
+        Trial(0, "complete", {"x": 0}, 0.5),
+        Trial(1, "complete", {"x": 1}, 0.9, feasible=False),
+        Trial(2, "complete", {"x": 2}, 0.6),
+    ]
+    drawn = best_so_far(trials, maximize=True, label="acc", percent=False)
+    assert "best: 0.6 at 2" in drawn
+    assert "outside the constraints" in drawn
+    told = re.findall(r"<title>(trial \d)[^<]*</title><path[^>]*coord best", parallel(
+        trials, maximize=True, label="acc", percent=False))  # fmt: skip
+    assert told == ["trial 2"]
+
+
+def test_the_pictures_of_many_trials_look_at_each_a_few_times():
+    class Counted(dict):
+        asked = 0
+
+        def get(self, key, default=None):
+            Counted.asked += 1
+            return super().get(key, default)
+
+    rows = [Counted(row(number, 0.5)) for number in range(200)]
+    as_trials(rows, [{"metric": "acc", "mode": "max"}])
+    assert Counted.asked < 30 * len(rows)

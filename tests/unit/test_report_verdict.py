@@ -1,7 +1,10 @@
 """What the headline says was won: at which speed, accuracy and cost, over how many seeds; or nothing."""
 
+from dataclasses import replace
+
 import pytest
 
+from darts_core.report.results import results_section
 from darts_core.report.rows import Latency, ModelRow
 from darts_core.report.verdict import outcome
 
@@ -45,3 +48,14 @@ def test_a_gain_is_one_only_beyond_what_the_test_examples_can_show(examples, wor
     for each in (base, ours):
         each.extra["test_examples"] = examples
     assert f"faster than resnet8 (onnx) and {words} (1 seed)" in outcome(ours, base, 32)
+
+
+def test_the_page_does_not_deny_what_its_headline_says():
+    """Faster, and equal within the spread: that is both faster and at least as accurate."""
+    rows = [replace(BASE, baseline=True, kind="baseline"), row("exported", 0.1, (0.98, 0.985))]
+    assert "4× faster than resnet8 (onnx) and equally accurate (-0.25 points" in outcome(
+        rows[1], rows[0], 32
+    )
+    assert "nothing is both faster" not in results_section(rows, "").body
+    worse = [rows[0], row("exported", 0.1, (0.9, 0.9))]
+    assert "nothing is both faster" in results_section(worse, "").body

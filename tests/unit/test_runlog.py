@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from darts_core import runlog
-from darts_core.checkpoint import load_checkpoint, save_checkpoint
+from darts_core.checkpoint import load_checkpoint, save_checkpoint, taking_over
 from darts_core.commands.logs import configure_logging
+from darts_core.errors import ResumeError
 from darts_core.runlog import RunFolder, read_json, read_jsonl, write_json
 
 
@@ -108,3 +109,35 @@ def test_a_line_cut_off_does_not_spoil_the_next_one(tmp_path: Path, torn: str) -
     run.metrics_path.write_text(torn, encoding="utf-8")
     run.log_metrics(0, loss=2.0)
     assert [row["loss"] for row in run.metrics()] == [2.0]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "says"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), torch.OutOfMemoryError, "out of memory"),
+        (MemoryError(), MemoryError, "^$"),
+        (PermissionError(errno.EACCES, "Permission denied"), ResumeError, "Permission denied"),
+        (OSError(errno.EIO, "Input/output error"), ResumeError, "Input/output error"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_read_here_and_now_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type, says: str
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, {"epoch": 1})
+
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "load", fails)
+    with pytest.raises(kind, match=says) as caught:
+        load_checkpoint(path)
+    assert "damaged" not in str(caught.value)
+    assert "move it away" not in str(caught.value)
+
+
+def test_too_little_memory_for_what_a_file_holds_does_not_make_the_file_damaged() -> None:
+    with pytest.raises(RuntimeError, match="can't allocate memory"), taking_over("model.pt"):
+        raise RuntimeError(
+            "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        )

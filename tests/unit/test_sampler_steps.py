@@ -32,7 +32,8 @@ def test_no_trial_lies_between_two_steps(tmp_path, sampler):
 
 
 @pytest.mark.parametrize(
-    "distribution", [FloatDistribution(0.0, 1.0, step=0.5), IntDistribution(2, 6, step=2)]
+    "distribution",
+    [FloatDistribution(0.0, 1.0, step=0.5), IntDistribution(2, 6, step=2), IntDistribution(1, 3)],
 )
 def test_all_steps_are_equally_likely_and_each_can_be_left(distribution):
     rng = np.random.default_rng(0)
@@ -42,3 +43,13 @@ def test_all_steps_are_equally_likely_and_each_can_be_left(distribution):
     middle = sorted(drawn)[1]
     # a small step reaches both neighbours
     assert {step(distribution, middle, 0.1, rng) for _ in range(100)} == set(drawn)
+
+
+def test_whole_numbers_on_a_logarithmic_scale_have_their_share_and_can_be_left():
+    distribution, rng = IntDistribution(1, 4, log=True), np.random.default_rng(0)
+    drawn = Counter(uniform(distribution, rng) for _ in range(4000))
+    # of [0.5, 4.5], cut in the middle between two numbers
+    shares = [np.log((n + 0.5) / (n - 0.5)) / np.log(9) for n in (1, 2, 3, 4)]
+    assert [drawn[n] / 4000 for n in (1, 2, 3, 4)] == pytest.approx(shares, abs=0.02)
+    assert {step(distribution, 1, 0.1, rng) for _ in range(100)} == {1, 2}
+    assert {step(distribution, 4, 0.1, rng) for _ in range(100)} == {3, 4}

@@ -116,7 +116,7 @@ def test_at_equal_cost_a_rival_s_study_has_no_other_bound(
 @pytest.mark.parametrize(
     ("given", "words"),
     [("0", "is no width"), ("9999", "is no width"), ("4,04", "twice"), ("nowhere.yaml", "no such file"),
-     ("DARTS_V3", "no known name")],
+     ("DARTS_V3", "no known name"), ("'²'", "no known name")],
 )  # fmt: skip
 def test_a_rival_that_is_none_is_refused_before_any_work(
     tmp_path: Path, given: str, words: str

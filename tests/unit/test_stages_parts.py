@@ -21,9 +21,11 @@ from darts_core.commands.compose import compose, session
 from darts_core.commands.jobname import default_job, job_and_version
 from darts_core.errors import ConfigError, LatencyError, MemoryShortageError
 from darts_core.latency import LatencyTable
+from darts_core.metric import metric_of
+from darts_core.runlog import write_json
 from darts_core.search import Doubt, SearchConfig, SearchResult
 from darts_core.spaces import get_space
-from darts_core.stages import cost, run
+from darts_core.stages import cost, pipeline, run
 from darts_core.stages.budget import settle
 from darts_core.stages.cost import penalties, table_path
 from darts_core.stages.forecast import duration, forecast
@@ -131,15 +133,31 @@ def test_auto_has_no_space_for_named_inputs() -> None:
 
 
 def test_the_pipeline_searches_a_space_that_suits_the_data_unless_one_is_named(monkeypatch) -> None:
-    monkeypatch.setattr(run, "load_bundle", lambda *_: Data("image", (1, 28, 28)))
+    bundle, checked = tiny_bundle(channels=1, size=28), []
+    monkeypatch.setattr(run, "load_bundle", lambda *_: bundle)
+    monkeypatch.setattr(run, "check_on_data", lambda config, _: checked.append(config.space.name))
     with session():
         usual, named = compose("run", []), compose("run", ["space=s1"])
     assert usual.space.name == "auto"
-    found = run._in_a_space(usual)
+    found = run._on_its_data(usual)
     assert found.space.name == "convnet_deep"
     assert found.part(SearchStage).space.name == "convnet_deep"
-    monkeypatch.setattr(run, "load_bundle", lambda *_: pytest.fail("needs no data"))
-    assert run._in_a_space(named) == named
+    assert run._on_its_data(named) == named
+    assert checked == ["convnet_deep", "s1"]
+
+
+def test_several_seeds_say_by_what_they_are_judged(tmp_path, monkeypatch) -> None:
+    rmse = {"name": "rmse", "direction": "minimize", "share": False}
+
+    def stage(config: Any, folder: Path) -> dict[str, Any]:
+        found = {"val_rmse": 1.0 + config.seed, "metric": rmse, "device_seconds": 1.0}
+        write_json(folder / "search" / "result.json", found)
+        return found
+
+    monkeypatch.setattr(pipeline, "_call", stage)
+    found = pipeline.run_command(node("seeds=3"), tmp_path)
+    # what a sweeper is told: see commands/element.py
+    assert found[f"val_{metric_of(found).name}"] == 2.0
 
 
 def test_a_step_that_does_not_fit_names_the_largest_batch_that_does() -> None:

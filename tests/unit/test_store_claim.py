@@ -146,6 +146,7 @@ def test_a_claim_under_which_nothing_was_computed_can_be_undone(tmp_path: Path) 
     first = claim(tmp_path, "job", command="train", stamp="aaa")
     (first.path / "train").mkdir()
     (first.path / "train" / "config.yaml").write_text("")
+    (first.path / "train" / ".lock").write_text("")
     first.forget()
     first.release()
     assert not first.path.exists()
@@ -175,6 +176,25 @@ def test_what_was_computed_or_was_there_before_is_never_undone(tmp_path: Path) -
     assert set(read_json(train.path / "version.json")["commands"]) == {"search"}
     assert not (train.path / "train").exists()
     assert (train.path / "search" / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "left"),
+    [("tune", "policy/fold0.pt"), ("tune", "0/policy/fold0.pt"), ("bench", "trained/a/seed0/checkpoint.pt"),
+     ("bench", "given/a/model.pt")],
+)  # fmt: skip
+def test_what_a_command_computes_beside_its_own_folder_is_never_undone(
+    command: str, left: str, tmp_path: Path
+) -> None:
+    first = claim(tmp_path, "job", command=command, stamp="aaa")
+    (first.path / left).parent.mkdir(parents=True)
+    (first.path / left).write_text("")
+    (first.path / command).mkdir()
+    (first.path / command / "config.yaml").write_text("")
+    first.give_up("interrupted", "a signal")
+    first.release()
+    again = _claim(tmp_path, "aaa", command)
+    assert (again.path.name, again.resumes) == ("V001", True)
 
 
 @pytest.mark.parametrize("element", ["0/search", "seed3/search"])

@@ -1,5 +1,6 @@
 """What strategies decide: DARTS-PT, progressive stages, sampling, the baselines; settings refused."""
 
+import itertools
 import logging
 import math
 
@@ -192,6 +193,26 @@ def test_operations_of_the_first_stage_are_refused_where_they_would_be_dropped()
     ready(Progressive([{"operations": 5}, {"operations": 3}]), supernet())
 
 
+@pytest.mark.parametrize(
+    ("share", "moves"), [(0.4, [1, 1]), (0.9, [0, 1, 0, 1]), (0.4, [0, 0, 1, 1, 1] * 2)]
+)
+def test_alpha_moves_in_every_stage_however_short(share, moves):
+    """In stages of one epoch it rested throughout, and the architecture was that of the first alphas."""
+    strategy = ready(Progressive([{}, {}], rest_share=share), supernet())
+    for epoch, moving in enumerate(moves):
+        strategy.alpha_active = True
+        strategy.start_epoch(epoch, len(moves))
+        assert strategy.alpha_active == bool(moving)
+
+
+def test_stages_that_too_few_epochs_leave_out_are_told(caplog):
+    strategy = ready(Progressive([{}, {}, {}]), supernet())
+    with caplog.at_level(logging.WARNING, logger="darts_core"):
+        strategy.start_epoch(0, 2)
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told == "search.epochs=2 are fewer than the 3 of strategy.stages: 1 of them are left out"
+
+
 def test_every_stage_has_a_learning_rate_schedule_of_its_own():
     stages = Progressive([{}, {"operations": 2}])
     assert [stages.schedule_position(epoch, 4) for epoch in range(4)] == [0.0, 0.5, 0.0, 0.5]
@@ -257,9 +278,32 @@ def test_random_sampling_trains_uniform_architectures_and_keeps_the_best_measure
     assert torch.equal(net.alphas()[0], alpha)
 
 
-def all_toy(space):
-    import itertools
+def test_as_many_samples_as_asked_for_are_measured_however_many_epochs():
+    """Every epoch measured one more at least, so that samples=2 in 5 epochs were 5."""
+    strategy = ready(RandomSampling(samples=2, finalists=1), supernet())
+    strategy.evaluator = lambda forward, batches: 0.5
+    for epoch in range(5):
+        strategy.end_epoch(epoch, 5)
+    assert strategy.draws == 2
 
+
+def test_finalists_are_different_architectures():
+    """In a small space the best one took all the places, and nothing else was measured again."""
+    space = get_space("toy")
+    good, fair = all_toy(space)[:2]
+    strategy = ready(RandomSampling(samples=4, finalists=2), supernet("toy", in_channels=2))
+    draws, values = iter([good, fair, good, good]), iter([0.9, 0.5, 0.8, 0.3, 0.4])
+    strategy._draw, strategy._under = lambda: next(draws), lambda architecture: architecture
+    seen = []
+    strategy.evaluator = lambda forward, batches: seen.append(forward) or next(values)
+    for epoch in range(2):
+        strategy.end_epoch(epoch, 2)
+    # two of the first epoch, the one of the second, and both again at the end
+    assert seen == [good, fair, good, good, fair]
+    assert strategy.found == [(0.4, fair), (0.3, good)]
+
+
+def all_toy(space):
     found = []
     for first, second in itertools.product(space.ops, space.ops):
         weight = np.zeros((2, 4))

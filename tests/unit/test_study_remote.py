@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -93,6 +94,22 @@ def test_files_come_back_once_and_the_books_stay_at_home(tmp_path):
     assert found == {"a/weights.pt": b"22"}
     store_files(here, found)
     assert (here / "a" / "weights.pt").read_bytes() == b"22"
+
+
+def test_a_file_that_goes_while_it_is_looked_at_is_passed_over(tmp_path, monkeypatch):
+    (tmp_path / "a.tmp").write_bytes(b"1")
+    (tmp_path / "b").write_bytes(b"2")
+    read, seen = Path.read_bytes, {}
+
+    def renamed(path):
+        # as a script that writes beside and replaces, and runs on meanwhile
+        if path.name == "a.tmp":
+            path.rename(path.with_name("a"))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", renamed)
+    assert changed_files(tmp_path, seen) == {"b": b"2"}
+    assert changed_files(tmp_path, seen) == {"a": b"1"}
 
 
 @pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "lease.json", "a/../../b"])

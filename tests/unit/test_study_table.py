@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 
 import pytest
@@ -12,7 +14,16 @@ from darts_core.study.table import main, write_tables
 
 
 @pytest.mark.parametrize("kind", ["--csv", "--json"])
-@pytest.mark.parametrize("result", [{"val_accuracy": 0.9, "device_seconds": 3.0}, [1], None])
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"val_accuracy": 0.9, "device_seconds": 3.0},
+        # of the search of a script
+        {"objectives": [{"metric": "acc"}], "trials": {"done": 3}},
+        [1],
+        None,
+    ],
+)
 def test_a_folder_that_is_no_studys_is_a_sentence(tmp_path, capsys, kind, result):
     if result is not None:
         write_json(tmp_path / "result.json", result)
@@ -32,3 +43,17 @@ def test_a_studys_trials_are_printed(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("number,state,epochs,device_seconds,val_accuracy,x,")
     assert main([str(tmp_path)]) == 0
     assert len(json.loads(capsys.readouterr().out)["trials"]) == 2
+
+
+def test_a_searched_number_of_epochs_hides_none_that_a_trial_came_to(tmp_path, capsys):
+    def objective(trial):
+        trial.report(0, val_accuracy=0.5)
+        return 0.5
+
+    space = {"epochs": {"choices": [7]}}
+    found = run_study(objective, space, folder=tmp_path, trials=1)
+    write_tables(found, tmp_path)
+    main([str(tmp_path), "--csv"])
+    for text in ((tmp_path / "trials.csv").read_text(), capsys.readouterr().out):
+        (row,) = csv.DictReader(io.StringIO(text))
+        assert (row["epochs"], row["params.epochs"]) == ("1", "7")

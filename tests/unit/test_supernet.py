@@ -6,6 +6,8 @@ import torch
 from darts_core import Architecture, Supernet, build, count, get_space
 from darts_core.errors import ArchitectureError, ConfigError
 from darts_core.ops import OPS, create_op
+from darts_core.spaces import SearchSpace
+from darts_core.supernet import create_supernet
 
 
 @pytest.mark.parametrize("name", list(OPS))
@@ -144,3 +146,32 @@ def test_a_channel_count_that_the_fraction_does_not_divide_is_refused() -> None:
     assert net(torch.randn(2, 3, 8, 8)).shape == (2, 10)
     with pytest.raises(ConfigError, match="cannot be split"):
         Supernet(get_space("darts"), channels=6, layers=3, relaxation=partial)
+
+
+@pytest.mark.parametrize(
+    ("skeleton", "fields", "says"),
+    [
+        ("darts", {"inputs": 1, "concat": True}, r"gives a cell inputs=2 states, not 1"),
+        ("nasbench201", {"inputs": 2}, r"gives a cell inputs=1 states, not 2"),
+        ("toy", {"inputs": 1}, r"gives a cell inputs=2 states, not 1"),
+        ("nasbench201", {"inputs": 1, "concat": True}, r"use concat=False"),
+        ("nasbench201", {"inputs": 1, "cell_kinds": ("a", "b")}, r"cell_kinds of one kind, not"),
+        (
+            "darts",
+            {"inputs": 2, "cell_kinds": ("normal", "other")},
+            r"\['normal', 'reduce'\], or one",
+        ),
+    ],
+)
+def test_cells_that_a_skeleton_cannot_stack_are_refused(skeleton, fields, says) -> None:
+    """They ended in an IndexError, or were searched with places of their states taken by others."""
+    given = {"cell_kinds": ("cell",), **fields}
+    space = SearchSpace("own", ops=("nor_conv_1x1",), nodes=2, skeleton=skeleton, **given)
+    with pytest.raises(ConfigError, match=says):
+        Supernet(space, channels=2, layers=1 if skeleton == "toy" else 3)
+
+
+def test_a_stem_of_cells_is_refused_for_a_space_of_choices() -> None:
+    """It was passed over in silence."""
+    with pytest.raises(ConfigError, match="leave out stem='imagenet'"):
+        create_supernet(get_space("mobilenet"), channels=2, stem="imagenet", image_size=8)

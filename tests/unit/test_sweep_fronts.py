@@ -6,7 +6,7 @@ import pytest
 
 from darts_core.report import ModelRow
 from darts_core.runlog import write_json, write_yaml
-from darts_core.stages import fronts
+from darts_core.stages import compare, fronts
 
 
 @pytest.mark.parametrize("way", ["minimize", "maximize"])
@@ -26,6 +26,19 @@ def test_the_front_of_searches_follows_the_metric_s_direction(tmp_path, monkeypa
     (tmp_path / "2").mkdir()
     assert fronts.search_front(folder) is not None
     assert told["y_direction"] == way[:3]
+
+
+def test_a_version_that_bears_a_number_is_no_element_of_a_multirun(tmp_path, monkeypatch):
+    monkeypatch.setattr(fronts, "scatter_png", lambda *_, **__: pytest.fail("drawn"))
+    for name in ("1", "2"):
+        write_json(tmp_path / "job" / name / "version.json", {})
+        cost = {"unit": "M MACs", "budget": None, "found": 1.0}
+        result = {"val_accuracy": 0.5, "cost": cost}
+        write_json(tmp_path / "job" / name / "search" / "result.json", result)
+    assert fronts.search_front(tmp_path / "job" / "2" / "search") is None
+    assert fronts.run_front(tmp_path / "job" / "2") is None
+    assert compare._root(tmp_path / "job" / "2" / "bench") == tmp_path / "job" / "2"
+    assert compare._root(tmp_path / "job" / "2" / "0" / "bench") == tmp_path / "job" / "2"
 
 
 def test_a_sweep_draws_every_baseline_that_was_trained_otherwise(tmp_path, monkeypatch):

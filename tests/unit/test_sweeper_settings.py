@@ -10,9 +10,11 @@ from omegaconf import OmegaConf
 
 from darts_core.errors import TuneError
 from darts_core.settings import Tune, to_plain
+from darts_core.study.space import parse_space
 from hydra_plugins.darts_ray_launcher._config import RAY_TARGET
 from hydra_plugins.darts_slurm_launcher._config import SLURM_TARGET
 from hydra_plugins.darts_sweeper._config import DartsSweeperConfig
+from hydra_plugins.darts_sweeper._overrides import split
 from hydra_plugins.darts_sweeper._sweep import _settings, _spec
 
 SPACE = {"train.momentum": {"low": 0.0, "high": 0.95}}
@@ -129,3 +131,20 @@ def test_with_a_launcher_a_cluster_of_the_stage_is_said_not_to_count(
 def test_only_trials_of_this_machine_share_its_devices(tmp_path, monkeypatch, target, share):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert spec(settings(tmp_path, {"workers": 8}), target).device_share == share
+
+
+@pytest.mark.parametrize(
+    ("text", "points"),
+    [
+        ("range(0.2,0.6,0.1)", [0.2, 0.3, 0.4, 0.5]),
+        ("range(0.6,0.2,-0.1)", [0.3, 0.4, 0.5, 0.6]),
+        ("range(0,1,0.25)", [0.0, 0.25, 0.5, 0.75]),
+        ("range(1,9,3)", [1, 4, 7]),
+    ],
+)
+def test_every_point_of_a_range_can_be_drawn(text, points):
+    _, space = split([f"train.momentum={text}"])
+    (dimension,) = parse_space(space).values()
+    assert [round(value, 12) for value in dimension.values()] == points
+    drawn = dimension.distribution()
+    assert (drawn.low, drawn.high) == (points[0], points[-1])

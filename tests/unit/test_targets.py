@@ -111,6 +111,7 @@ def test_plugins_are_imported_from_the_current_folder(
     (tmp_path / "my_plugin_here.py").write_text("import os\n\n\nclass Thing:\n    pass\n")
     (tmp_path / "my_plugin_broken.py").write_text("1 / 0\n")
     (tmp_path / "my_plugin_lacks.py").write_text("import not_there_at_all\n")
+    (tmp_path / "timmlike_ops.py").write_text("import timmlike\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [*__import__("sys").path])
     import_plugins(["my_plugin_here"])
@@ -123,6 +124,8 @@ def test_plugins_are_imported_from_the_current_folder(
         import_plugins(["my_plugin_broken"])
     with pytest.raises(ConfigError, match="not_there_at_all"):
         import_plugins(["my_plugin_lacks"])
+    with pytest.raises(ConfigError, match="needs the missing module 'timmlike'"):
+        import_plugins(["timmlike_ops"])
 
 
 def test_the_configuration_tree_is_found() -> None:

@@ -165,3 +165,34 @@ def test_what_is_unknown_is_a_sentence():
         saved_task({"name": "mine"}, "model.pt")
     with pytest.raises(DataError, match="of 0 and 1"):
         MultiLabel().converted(np.array([[2.0, 1.0]]))
+
+
+def test_equal_outputs_share_their_precision_whatever_order_they_stand_in(rng):
+    target = torch.tensor([[1.0]] * 2 + [[0.0]] * 8)
+    # a network that answers everything alike knows nothing: the share of those present
+    for wanted in (target, target.flip(0)):
+        assert float(average_precision(torch.zeros(10, 1), wanted)) == pytest.approx(0.2)
+    output = torch.from_numpy(rng.integers(0, 4, (60, 3)).astype(np.float32))
+    target = torch.from_numpy((rng.random((60, 3)) < 0.4).astype(np.float32))
+    expected = [average_precision_score(target[:, i], output[:, i]) for i in range(3)]
+    assert average_precision(output, target).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_batch_in_which_no_position_counts_has_no_loss_and_no_gradient():
+    task = NextToken().fitted(np.zeros((2, 2), np.int64), tuple("abc"))
+    output, target = torch.randn(2, 4, 3, requires_grad=True), torch.full((2, 4), IGNORED)
+    for smoothing in (0.0, 0.1):
+        loss = task.loss(output, target, label_smoothing=smoothing)
+        (gradient,) = torch.autograd.grad(loss, output)
+        assert (loss.item(), gradient.abs().max().item()) == (0.0, 0.0)
+    assert task.score(output, target).item() == 1.0
+
+
+def test_a_task_that_was_first_asked_in_inference_mode_still_trains():
+    # shares that no other test has: what is made from them is kept for the process
+    task = Classification(class_weights="balanced").fitted(np.array([0] * 17 + [1]), ("a", "b"))
+    with torch.inference_mode():
+        task.loss(torch.zeros(2, 2), torch.tensor([0, 1]))
+    output = torch.zeros(2, 2, requires_grad=True)
+    task.loss(output, torch.tensor([0, 1])).backward()
+    assert torch.isfinite(output.grad).all()

@@ -15,9 +15,10 @@ from darts_core.errors import (
     NonFiniteLossError,
     ResumeError,
 )
+from darts_core.metric import ACCURACY, Metric
 from darts_core.runlog import RunFolder
 from darts_core.tasks import Classification
-from darts_core.train import TrainConfig, evaluate, fit
+from darts_core.train import TrainConfig, evaluate, fit, trainer
 from darts_core.train.schedule import ExponentialAverage, drop_path_at, learning_rate_at
 
 PLAIN = {"cutout": 0, "crop_padding": 0, "flip": False, "drop_path": 0.0}
@@ -241,6 +242,77 @@ def test_lack_of_memory_states_the_largest_batch_that_fits():
         fit(Broken(), TinyBundle(), config())
 
 
+def test_no_checkpoint_is_promised_where_none_was_written():
+    class Poisoned(TinyBundle):
+        def batches(self, names, batch_size, *, epoch, **kwargs):
+            for x, y in super().batches(names, batch_size, epoch=epoch, **kwargs):
+                yield (x * float("nan") if epoch == 2 else x), y
+
+    with pytest.raises(NonFiniteLossError, match=r"epoch 3, step 1 of 6; .*before any checkpoint"):
+        fit(make(), Poisoned(), config(), select_on=None)
+
+
+def test_losses_are_looked_at_once(monkeypatch):
+    made = trainer.Trainer(make(), TinyBundle(), config(), ("params",), 0, torch.device("cpu"))
+    sizes, plain = [], torch.isfinite
+    monkeypatch.setattr(torch, "isfinite", lambda x: (sizes.append(x.numel()), plain(x))[1])
+    losses = [torch.tensor(0.5)] * 149 + [torch.tensor(torch.nan)]
+    made._check_finite(losses[:100], 0)
+    made._check_finite(losses[:130], 0)
+    with pytest.raises(NonFiniteLossError, match="step 150 of"):
+        made._check_finite(losses, 0)
+    assert sizes == [50, 50, 50]
+
+
+def test_what_a_network_gives_in_training_is_one_or_two_tensors():
+    class Many(TinyNet):
+        def forward(self, x):
+            out = super().forward(x)
+            return (out, out, out) if self.training else out
+
+    with pytest.raises(ConfigError, match="gives a tuple of 3; it must give its outputs"):
+        fit(Many(), TinyBundle(), config())
+
+    class Named(TinyNet):
+        def forward(self, x):
+            out = super().forward(x)
+            return {"logits": out} if self.training else out
+
+    with pytest.raises(ConfigError, match="gives a dict; it must give its outputs"):
+        fit(Named(), TinyBundle(), config())
+
+
+def test_a_resumed_optimizer_counts_its_steps_on_the_host(tmp_path):
+    """On a GPU each read of a count that lies there would make the step wait."""
+    path, settings = tmp_path / "checkpoint.pt", config(epochs=1, optimizer="adamw")
+    fit(make(), TinyBundle(), settings, checkpoint=path)
+    made = trainer.Trainer(
+        make(), TinyBundle(), settings, ("params", "alpha"), 0, torch.device("cpu")
+    )
+    made.device = torch.device("meta")  # stands for the GPU: what was loaded there would stay there
+    assert made.resume(path) == 1
+    steps = [state["step"] for state in made.optimizer.state.values()]
+    assert {(str(step.device), float(step)) for step in steps} == {("cpu", 6.0)}
+
+
+def test_too_little_memory_at_a_resume_is_no_other_network(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint.pt"
+    fit(make(), TinyBundle(), config(epochs=1), checkpoint=path)
+
+    def short(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.optim.SGD, "load_state_dict", short)
+    with pytest.raises(torch.OutOfMemoryError):
+        fit(make(), TinyBundle(), config(epochs=1), checkpoint=path)
+
+
+def test_the_best_epoch_is_one_whose_metric_is_a_number():
+    assert ACCURACY.best({0: float("nan"), 1: 0.5, 2: 0.7, 3: 0.6}) == 2
+    assert Metric("mse", "minimize").best({0: float("nan"), 1: 0.5, 2: 0.7}) == 1
+    assert ACCURACY.best({0: float("nan"), 1: float("nan")}) == 0
+
+
 def test_batch_larger_than_the_split():
     with pytest.raises(DataError, match=r"batch_size=64.*48 images"):
         fit(make(), TinyBundle(), config(batch_size=64))
@@ -295,6 +367,22 @@ def test_exponential_average_matches_the_formula():
     assert model.weight.item() == pytest.approx(expected)
     average.swap(model)
     assert model.weight.item() == 4.0
+
+
+def test_the_average_keeps_a_mask_of_infinities():
+    class Masked(TinyNet):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mask", torch.triu(torch.full((4, 4), -torch.inf), 1))
+
+        def forward(self, x):
+            return super().forward(x @ self.mask.softmax(-1))
+
+    model = Masked()
+    mask = model.mask.clone()
+    result = fit(model, TinyBundle(), config(epochs=2, ema=0.9))
+    assert torch.equal(model.mask, mask)
+    assert all(torch.isfinite(torch.tensor(row["val_loss"])) for row in result.history)
 
 
 def test_evaluate_counts_every_image_and_restores_the_mode():

@@ -9,6 +9,7 @@ from torch import nn
 from darts_core.checkpoint import save_checkpoint
 from darts_core.errors import ConfigError, ResumeError
 from darts_core.models.baselines import BASELINES, default_baseline, reads
+from darts_core.prune.groups import find_groups, remove_channels
 from darts_core.sample_inputs import draw_inputs
 from darts_core.train import baseline, load_model, reshape_like, resnet, save_model
 
@@ -145,3 +146,29 @@ def test_files_that_are_not_models_are_refused(tmp_path):
     save_model(tmp_path / "wrong.pt", other, {"baseline": spec})
     with pytest.raises(ResumeError, match="do not fit its own description"):
         load_model(tmp_path / "wrong.pt")
+
+
+class Unusual(nn.Module):
+    """Layers that few classifiers have: a transposed convolution, a norm over groups, a PReLU a channel."""
+
+    def __init__(self, groups):
+        super().__init__()
+        self.first, self.act, self.norm = nn.Conv2d(3, 8, 1), nn.PReLU(8), nn.GroupNorm(2, 8)
+        self.up = nn.ConvTranspose2d(8, 8, 2, 2, groups=groups)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.head(self.up(self.norm(self.act(self.first(x)))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("groups", [1, 8])
+def test_a_cut_network_of_unusual_layers_runs_and_can_be_cut_again(groups):
+    torch.manual_seed(0)
+    shape = (3, 4, 4)
+    cut = remove_channels(Unusual(groups).eval(), shape, {"first": [0, 4]})
+    again = reshape_like(Unusual(groups).eval(), cut.state_dict())
+    again.load_state_dict(cut.state_dict())
+    x = torch.randn(2, *shape)
+    torch.testing.assert_close(again(x), cut(x))
+    assert [str(layer) for layer in again.children()] == [str(layer) for layer in cut.children()]
+    assert ("first", 6) in {(group.root, group.channels) for group in find_groups(again, shape)}

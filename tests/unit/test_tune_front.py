@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import optuna
 import pytest
 
 from darts_core.errors import TuneError
@@ -158,6 +159,22 @@ def test_hyperband_stops_within_brackets(tmp_path):
     # bracket 0: the first is the best of one; the others are not before it, who come when one may pass.
     # Bracket 1 judges from epoch 3 on, bracket 2 never
     assert [r.epochs for r in result.trials] == [9, 9, 1, 9, 1, 3, 1, 9, 1]
+
+
+def test_the_last_bracket_never_judges_where_the_length_is_no_power_of_the_factor():
+    pruner, study = HyperbandPruner(max_resource=10), optuna.create_study(direction="maximize")
+    trials = [study.ask() for _ in range(8)]
+    # numbers 3 and 7 are the last bracket's
+    trials[3].report(0.9, 9)
+    trials[7].report(0.1, 9)
+
+    def judged(step=None):
+        if step is not None:
+            trials[7].report(0.1, step)
+        return pruner.prune(study, study.trials[7])
+
+    assert not judged()
+    assert judged(11)
 
 
 def test_hyperband_without_a_length_waits_for_a_complete_trial(tmp_path):

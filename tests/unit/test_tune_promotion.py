@@ -47,7 +47,8 @@ def test_rungs_lie_below_the_last_epoch():
 @pytest.mark.parametrize(
     ("options", "words"),
     [({"cost_share": 2}, "cost_share=2"), ({"reduction_factor": 1}, "at least 2"),
-     ({"bootstrap": 1}, "refuses")],
+     ({"reduction_factor": 2.5}, "whole numbers, unless promote=false"),
+     ({"min_resource": 1.5}, "whole numbers, unless promote=false"), ({"bootstrap": 1}, "refuses")],
 )  # fmt: skip
 def test_bad_settings_are_sentences(tmp_path, options, words):
     with pytest.raises(TuneError, match=words):
@@ -108,6 +109,23 @@ def test_a_grid_smaller_than_the_budget_counts_for_the_share(tmp_path):
     assert len(result.trials) == 10
     assert result.best_value == pytest.approx(1.0)
     assert result.spent["epochs"] <= 3 * EPOCHS
+
+
+def test_rungs_that_no_report_falls_on_are_told_once(tmp_path, caplog):
+    def every_fourth(trial):
+        for epoch in (3, 7):
+            trial.report(epoch, val_accuracy=trial.params["x"])
+        return {"val_accuracy": trial.params["x"]}
+
+    result = study(tmp_path, every_fourth, trials=3)
+    # nothing can be judged there
+    assert {r.state for r in result.trials} == {"complete"}
+    told = [r.getMessage() for r in caplog.records if "asha would judge" in r.message]
+    assert len(told) == 1
+    assert "reported after epoch 4 and not after 1, 3, where" in told[0]
+    caplog.clear()
+    study(tmp_path / "each", trials=3)
+    assert "asha would judge" not in caplog.text
 
 
 def test_an_open_number_of_trials_leaves_half_of_the_budget_for_the_best(tmp_path):

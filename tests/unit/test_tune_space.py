@@ -67,6 +67,16 @@ def test_grid_values():
         parse_space({"a": {"low": 0.0, "high": 1.0}})["a"].values()
 
 
+def test_the_last_value_is_drawn_though_the_step_carries_a_rounding_error():
+    # as `range(0.3,1.0,step=0.1)` of a sweep works it out
+    space = parse_space({"x": {"low": 0.3, "high": 0.9, "step": 0.4 - 0.3}})
+    assert space["x"].distribution().high == 0.9
+    drawn = {round(p["x"], 6) for p in draw(space, count=100)}
+    assert (
+        drawn == {round(v, 6) for v in space["x"].values()} == {0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9}
+    )
+
+
 @pytest.mark.parametrize(
     ("space", "words"),
     [

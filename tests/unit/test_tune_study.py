@@ -5,12 +5,18 @@ from __future__ import annotations
 import errno
 import json
 import math
+import pickle
+import time
 
+import numpy as np
 import pytest
+import torch
 from optuna.storages import JournalStorage
 
 from darts_core.errors import TuneError, sentence_of
 from darts_core.study import current_trial, run_study
+from darts_core.study.budget import Budget, Spent
+from darts_core.study.child import _plain
 from darts_core.study.ledger import Ledger
 from darts_core.study.pruners import PRUNERS
 from darts_core.study.samplers import SAMPLERS
@@ -139,6 +145,35 @@ def test_an_exception_fails_its_trial_only_and_keeps_the_traceback(tmp_path):
 def test_a_bad_objective_fails_the_trial_by_name(tmp_path, outcome, reason):
     with pytest.raises(TuneError, match=reason):
         run_study(lambda trial: outcome, SPACE, folder=tmp_path, trials=2)
+
+
+@pytest.mark.parametrize("kind", [np.float32, torch.tensor])
+def test_numbers_of_numpy_and_torch_are_numbers(tmp_path, kind):
+    def objective(trial):
+        for epoch in np.arange(2):
+            trial.report(epoch, val_accuracy=kind(0.25), size=kind(0.5))
+        both = {"val_accuracy": kind(0.75), "size": kind(0.5)}
+        return kind(0.75) if trial.number else both
+
+    result = run_study(objective, SPACE, folder=tmp_path, trials=2, pruner="none")
+    assert [(r.state, r.value, r.curve) for r in result.trials] == [
+        ("complete", 0.75, {0: 0.25, 1: 0.25})
+    ] * 2
+    assert result.trials[0].metrics == {"val_accuracy": 0.75, "size": 0.5}
+    rows = [json.loads(line) for line in (tmp_path / "trials/0000/metrics.jsonl").open()]
+    assert [(row["epoch"], row["size"]) for row in rows] == [(0, 0.5), (1, 0.5)]
+
+
+def test_a_process_sends_plain_numbers():
+    assert _plain(torch.tensor(0.5)) == 0.5
+    sent = _plain({"loss": torch.tensor(0.5), "acc": np.float32(0.25)})
+    assert [type(value) for value in sent.values()] == [float, float]
+
+
+@pytest.mark.parametrize("epoch", [-1, 0.5, math.nan, "1"])
+def test_an_epoch_that_is_no_whole_number_is_told(tmp_path, epoch):
+    with pytest.raises(TuneError, match="epochs count from 0"):
+        run_study(lambda trial: trial.report(epoch), SPACE, folder=tmp_path, trials=2)
 
 
 def test_a_reported_nan_fails_the_trial_by_name_instead_of_pruning_it(tmp_path):
@@ -340,6 +375,14 @@ def test_a_fully_trained_trial_is_never_pruned_though_its_last_epoch_is_a_rung(
         ({"sampler": "tpf"}, "Unknown sampler 'tpf'. .*Did you mean 'tpe'"),
         ({"pruner": "ashaa"}, "Did you mean 'asha'"),
         ({"sampler": {"name": "tpe", "kappa": 3}}, "The sampler 'tpe' refuses"),
+        (
+            {"sampler": {"name": "acquisition", "kind": "pi"}},
+            "kind is 'pi' and must be ucb, poi or ei",
+        ),
+        ({"sampler": {"name": "acquisition", "n_initial_points": 0}}, "must be at least 1"),
+        ({"sampler": {"name": "anneal", "avg_best_idx": 0.5}}, "avg_best_idx must be at least 1"),
+        ({"sampler": {"name": "evolution", "population": 0}}, "population and tournament must"),
+        ({"sampler": {"name": "evolution", "tournament": 2.5}}, "population and tournament must"),
         ({"direction": "up"}, "must be maximize or minimize"),
         ({"workers": 0}, "tune.workers=0"),
         ({"max_failure_share": 2}, "between 0 and 1"),
@@ -349,6 +392,24 @@ def test_a_fully_trained_trial_is_never_pruned_though_its_last_epoch_is_a_rung(
 def test_bad_descriptions_are_sentences(tmp_path, options, words):
     with pytest.raises(TuneError, match=words):
         run_study(curve, SPACE, folder=tmp_path, trials=1, **options)
+
+
+def test_what_a_sampler_refuses_is_said_before_anything_is_made(tmp_path):
+    with pytest.raises(TuneError, match="The sampler 'tpe' refuses"):
+        run_study(
+            curve, SPACE, folder=tmp_path / "s", trials=4, workers=2,
+            sampler={"name": "tpe", "kappa": 3},
+        )  # fmt: skip
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_budget_of_minutes_holds_on_a_host_whose_clock_began_at_another_time(monkeypatch):
+    budget = Budget(trials=5, wall_seconds=60.0)
+    sent, began, day = pickle.dumps(budget), time.monotonic(), time.time()
+    monkeypatch.setattr(time, "monotonic", lambda: began + 1e6)
+    for later, ended in ((1.0, None), (61.0, "the budget of 1 minutes is spent")):
+        monkeypatch.setattr(time, "time", lambda later=later: day + later)
+        assert pickle.loads(sent).exhausted(Spent()) == ended
 
 
 def test_the_current_trial_is_known_inside_only(tmp_path):

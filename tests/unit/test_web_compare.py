@@ -61,3 +61,14 @@ def test_pipelines_are_compared_by_their_curves_and_models(tmp_path):
     assert "while training" not in text  # one curve is no comparison
     assert "Models of the versions" in text
     assert "pipe/V003, " in text
+
+
+def test_a_plan_cut_in_half_leaves_the_comparison_standing(tmp_path):
+    root = tmp_path / "runs"
+    for job in ("a", "b"):
+        version = searched(root, job)
+        (version.path / "autosearch" / "config.yaml").write_text("num_samples: 9")
+    (version.path / "autosearch" / "config.yaml").write_text("num_samples: [")
+    answer = site(root).get("/compare?version=a/V001&version=b/V001")
+    assert answer.status_code == 200
+    assert "num_samples" in answer.text

@@ -17,7 +17,9 @@ from web_site import options, own, searched, site
 from darts_core.report.versions import content_of
 from darts_core.store.jobs import Store
 from darts_core.store.record import new_record
+from darts_core.web.actions import Action
 from darts_core.web.cache import PageCache
+from darts_core.web.form_pages import _python_files
 from darts_core.web.marks import store_mark, version_mark
 from darts_core.web.openapi import document
 from darts_core.web.shell import Site
@@ -414,3 +416,31 @@ def test_how_far_a_search_is_counts_what_is_planned(root):
         config.write_text(text)
         far = progress(version, version.record())
         assert (far.done, far.total) == (6, total)
+
+
+def test_a_search_of_a_log_shows_the_newest_lines(root):
+    lines = [f"line {n:04d} {'x' * 300}" for n in range(3000)]
+    (root / "one" / "V001" / "job.log").write_text("\n".join(lines) + "\n")
+    text = site(root).get("/jobs/one/V001/log", params={"search": "line"}).text
+    shown = re.findall(r"line (\d{4}) ", text)
+    assert shown[-1] == "2999"
+    assert f"The last {len(shown)} lines that hold" in text
+    assert len(shown) == 400_000 // len(lines[0] + "\n")
+
+
+def test_a_command_that_prints_much_is_followed_to_its_end(tmp_path):
+    action = Action("a", "edit", (), tmp_path, "", subprocess.Popen(["true"]), 0.0)
+    action.process.wait()
+    (tmp_path / "said").write_bytes(b"x" * 100_000)
+    before = action.mark
+    with (tmp_path / "said").open("ab") as stream:
+        stream.write(b"more")
+    assert action.mark != before
+
+
+def test_python_files_are_offered_below_a_hidden_folder_and_not_of_one(tmp_path):
+    folder = tmp_path / ".projects" / "mine"
+    for name in ("train.py", "lib/net.py", ".venv/lib/other.py", "lib/.old.py", "notes.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("")
+    assert _python_files(str(folder)) == ["train.py", "lib/net.py"]

@@ -14,6 +14,7 @@ from darts_core.errors import ConfigError
 from darts_core.report.html import render
 from darts_core.store.jobs import Store
 from darts_core.store.params import SavedParams
+from darts_core.store.record import new_record
 from darts_core.web.app import make_app
 from darts_core.web.guard import POLICY
 from darts_core.web.options import LIMIT_BYTES
@@ -61,6 +62,17 @@ def test_the_token_becomes_a_strict_cookie_and_leaves_the_address(root):
     assert client.get("/?token=wrong").status_code == 403
 
 
+@pytest.mark.parametrize(
+    "other", ['prefs={"dark": true}', "a=b c", "weird[]=1", "alone", "darts_core_8420=old"]
+)
+def test_cookies_of_other_programs_of_this_host_shut_nobody_out(root, other):
+    """Cookies are shared by all ports of a host, so whatever listens there leaves its own beside ours."""
+    client = site(root, cookie=False)
+    for header in (f"{other}; darts_core_8420={TOKEN}", f"darts_core_8420={TOKEN}; {other}"):
+        assert client.get("/", headers={"cookie": header}).status_code == 200
+    assert client.get("/", headers={"cookie": other}).status_code == 403
+
+
 @pytest.mark.parametrize("path", ["//evil.example", "/%2F/evil.example", "/\\evil.example"])
 def test_the_redirect_leads_to_no_other_host(root, path):
     answer = site(root, cookie=False).get(f"{BASE}{path}?token={TOKEN}")
@@ -93,6 +105,7 @@ def test_a_host_name_behind_a_proxy_is_allowed_when_it_was_named(root):
         {"origin": "http://evil.example"},
         {"origin": "http://127.0.0.1:9999"},
         {"origin": "http://127.0.0.1:8420.evil.example"},
+        {"origin": "http://["},
         {"origin": "file://"},
         {"sec-fetch-site": "cross-site"},
         {"sec-fetch-site": "same-site"},
@@ -201,6 +214,17 @@ def test_only_listed_files_are_downloaded(root, name):
     assert good.headers["content-disposition"].startswith("attachment")
 
 
+def test_a_file_whose_name_is_no_utf8_is_listed_and_downloaded(root):
+    place = os.fsencode(root / "one" / "V001")
+    with open(place + b"/caf\xe9.txt", "wb") as stream:
+        stream.write(b"inside")
+    client = site(root)
+    assert r"caf\xe9.txt" in client.get("/jobs/one/V001").text
+    answer = client.get("/jobs/one/V001/file", params={"name": r"caf\xe9.txt"})
+    assert answer.content == b"inside"
+    assert answer.headers["content-disposition"].startswith("attachment")
+
+
 @pytest.mark.parametrize(
     "part", ["%2e%2e", "..%2f..", ".locks", ".params", "a%00b", "-x", "%2Fetc", "a" * 200]
 )
@@ -240,8 +264,6 @@ def test_code_comes_from_below_the_folder_named_at_the_start_alone(root, tmp_pat
 def test_settings_of_a_pipeline_that_name_code_are_refused(root):
     store = Store(root)
     store.create_job("pipe", kind="pipeline")
-    from darts_core.store.record import new_record
-
     with store.new_version(
         "pipe", new_record("pipeline", commands={"search": {"state": "stopped"}})
     ):
@@ -255,6 +277,28 @@ def test_settings_of_a_pipeline_that_name_code_are_refused(root):
         "--set=seed=1"
         in order(options(root), "new-version", {"job": "pipe", "settings": "seed=1"}).words
     )
+
+
+def test_a_setting_of_a_pipeline_can_be_no_option_of_its_command(root):
+    """`--config-dir` would bring settings that name code from any folder."""
+    store = Store(root)
+    store.create_job("pipe", kind="pipeline")
+    with store.new_version(
+        "pipe", new_record("pipeline", commands={"search": {"state": "stopped"}})
+    ):
+        pass
+    for text in ("--config-dir=/tmp", "seed=1\n  -cd=/tmp", "--multirun=1"):
+        with pytest.raises(ConfigError, match="is an option, no setting"):
+            order(options(root), "new-version", {"job": "pipe", "settings": text})
+
+
+def test_half_a_character_in_a_field_is_a_sentence(root):
+    body = b'{"verb": "edit", "job": "one", "description": "\\ud800"}'
+    headers = own(**{"content-type": "application/json"})
+    answer = site(root).post("/api/actions", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["detail"]) == (
+        400, "The field description holds half of a character (a lone surrogate).",
+    )  # fmt: skip
 
 
 def test_no_value_of_a_form_can_pass_for_an_option(root):

@@ -6,7 +6,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from collections.abc import Callable
 from typing import Any
+
+from darts_core.store.record import PIPELINE, SCRIPT
 
 __all__ = ["configure", "run"]
 
@@ -19,6 +22,17 @@ _HOMES = {
     "suggest": "suggest",
     "init": "init",
 }
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    """The type of an option that counts."""
+
+    def count(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least {least}")
+        return int(text)
+
+    return count
 
 
 def _form(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +103,9 @@ def _create(verbs: Any) -> None:
 def _look(verbs: Any) -> None:
     listing = verbs.add_parser("list", help="jobs with state, versions, duration")
     listing.add_argument("--state", action="append", help="only this state (repeatable)")
-    listing.add_argument("--kind", action="append", help="only this kind: pipeline, script")
+    listing.add_argument(
+        "--kind", action="append", choices=(PIPELINE, SCRIPT), help="only this kind (repeatable)"
+    )
     listing.add_argument("--search", help="only names or descriptions that contain this")
     listing.add_argument(
         "--sort", choices=("name", "created", "state", "duration", "value"), default="name"
@@ -103,8 +119,8 @@ def _look(verbs: Any) -> None:
     show.add_argument(
         "--sort", default=None, help="metric to sort results by (accuracy, latency, ...)"
     )
-    show.add_argument("--limit", type=int, default=10)
-    show.add_argument("--offset", type=int, default=0)
+    show.add_argument("--limit", type=_at_least(1), default=10, help="results to print (10)")
+    show.add_argument("--offset", type=_at_least(0), default=0, help="results to leave out first")
     show.add_argument("--pictures", metavar="DIR", help="draw best-so-far and front as PNG")
     show.add_argument("--html", metavar="FILE", help="write one self-contained page")
     _form(show)
@@ -112,7 +128,9 @@ def _look(verbs: Any) -> None:
     logs.add_argument("job")
     logs.add_argument("--trial", metavar="ID")
     logs.add_argument("-f", "--follow", action="store_true", help="until the job ends")
-    logs.add_argument("--tail", type=int, default=None, metavar="N", help="only the last N lines")
+    logs.add_argument(
+        "--tail", type=_at_least(0), default=None, metavar="N", help="only the last N lines"
+    )
     compare = verbs.add_parser("compare", help="versions of one job or of several side by side")
     compare.add_argument("job", help="JOB, followed by its versions; or JOB/V001")
     compare.add_argument("versions", nargs="*", metavar="V001 or JOB/V001")

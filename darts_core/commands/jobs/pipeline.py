@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,13 @@ from darts_core.report.elements import best_element, elements, labels
 from darts_core.report.job_summary import seen_summary
 from darts_core.report.read import VersionRun, read_version
 from darts_core.report.tables import neutral, render, short
-from darts_core.store import control
+from darts_core.store import control, procs
 from darts_core.store.code import copy_model
 from darts_core.store.jobs import Store
 from darts_core.store.record import PIPELINE
 from darts_core.store.version import Version
 
-__all__ = ["Recipe", "recipe_of", "show_best", "start"]
+__all__ = ["Recipe", "heard", "recipe_of", "show_best", "start"]
 
 _PLACES = ("out", "job", "version")
 
@@ -92,6 +93,7 @@ def start(
     Raises:
         ConfigError: the command refused, with its sentence.
         JobError: a version with these settings is finished already.
+        KeyboardInterrupt: it was interrupted; what has no version yet, by which to stop it, is ended.
     """
     kept = log is not None
     if log is None:
@@ -117,6 +119,10 @@ def start(
             if ended:
                 raise _refusal(log, process.returncode)
             time.sleep(0.05)
+    except KeyboardInterrupt:
+        with contextlib.suppress(ProcessLookupError):
+            procs.end_tree(procs.identity(process.pid), mark, reap=process.poll)
+        raise
     finally:
         if not kept:
             log.unlink(missing_ok=True)
@@ -133,8 +139,19 @@ def _taken_by(store: Store, job: str, command: str, mark: str) -> Version | None
 def _keep_log(log: Path, version: Version) -> None:
     """What the process has printed so far; what it prints later stands in log.txt."""
     target = version.path / "job.log"
-    with target.open("ab") as stream:
+    # a command that came to nothing has taken its version away
+    with contextlib.suppress(FileNotFoundError), target.open("ab") as stream:
         stream.write(log.read_bytes())
+
+
+@contextlib.contextmanager
+def heard(wait: bool) -> Iterator[Path | None]:
+    """The `log` of `start` and `follow` for whoever waits for the end: it outlives a version that is gone."""
+    if not wait:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="darts-core-") as folder:
+        yield Path(folder) / "said.log"
 
 
 def _refusal(log: Path, status: int) -> ConfigError | JobError:

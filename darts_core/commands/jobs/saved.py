@@ -89,7 +89,8 @@ def _start_pipeline(store: Store, content: Mapping[str, Any], args: argparse.Nam
             f"The job {args.name!r} exists already; use jobs new-version {args.name} --set KEY=VALUE, or "
             f"--name {free_name(store.root, args.name)}."
         )
-    version, process = pipeline.start(store, args.name, recipe)
-    if args.description:
-        store.edit_job(args.name, args.description)
-    return follow(store, version, process, "started", wait=args.wait)
+    with pipeline.heard(args.wait) as log:
+        version, process = pipeline.start(store, args.name, recipe, log=log)
+        if args.description:
+            store.edit_job(args.name, args.description)
+        return follow(store, version, process, "started", wait=args.wait, log=log)

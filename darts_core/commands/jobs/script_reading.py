@@ -7,6 +7,7 @@ classes.
 from __future__ import annotations
 
 import ast
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,10 +17,13 @@ from darts_core.autosearch.boot_file import seed_option
 from darts_core.commands.jobs.suggest import Suggestion, suggest
 from darts_core.errors import JobError
 from darts_core.reading import MAX_LINES, read_bytes
+from darts_core.store.record import read_job
 
 __all__ = ["Network", "Script", "read_script"]
 
 _FILES = 50
+_FOREIGN = ("__pycache__", "node_modules", "site-packages")
+_MARKS = ("pyvenv.cfg", "conda-meta")  # what a virtual environment holds, whatever it is called
 _PLACE = re.compile(r"%[-+#0 ]*\d*(?:\.\d+)?([diufeEgGs])")
 
 
@@ -46,6 +50,24 @@ class Script:
         ""  # what it saves into its working folder, its name a constant or an option's default
     )
     epochs: int | None = None  # the default of the option that says how many there are
+
+
+def _sources(folder: Path) -> list[Path]:
+    """The first Python files of a folder that are the user's own, those at its top before all others."""
+    found: list[Path] = []
+    for place, names, files in os.walk(folder):
+        here = Path(place)
+        names[:] = sorted(name for name in names if _is_own(here / name))
+        found += [here / name for name in sorted(files) if name.endswith(".py")]
+        if len(found) >= _FILES:
+            break
+    return found[:_FILES]
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether a folder holds code of the user's: no virtual environment, no cache, no job with its copies."""
+    foreign = folder.name.startswith(".") or folder.name in _FOREIGN
+    return not (foreign or any((folder / name).exists() for name in _MARKS) or read_job(folder))
 
 
 def _tree(path: Path) -> ast.Module | None:
@@ -144,7 +166,7 @@ def read_script(folder: Path, log: Path | None = None) -> Script:
     if log is not None:
         lines = read_bytes(log, JobError, limit=MAX_LINES).decode("utf-8", "replace").splitlines()
     else:
-        trees = [_tree(path) for path in sorted(folder.rglob("*.py"))[:_FILES]]
+        trees = [_tree(path) for path in _sources(folder)]
         lines = [line for found in trees if found for line in _printed(found)]
     script.metrics = suggest(lines)
     script.epochs = next(
@@ -157,7 +179,7 @@ def read_script(folder: Path, log: Path | None = None) -> Script:
 
 def _networks(folder: Path) -> dict[str, Network]:
     """The module classes of a folder, with their layers of a constant width and where they are built."""
-    trees = {path: _tree(path) for path in sorted(folder.rglob("*.py"))[:_FILES]}
+    trees = {path: _tree(path) for path in _sources(folder)}
     found: dict[str, Network] = {}
     for tree in trees.values():
         for node in ast.walk(tree or ast.Module([], [])):

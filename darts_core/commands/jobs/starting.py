@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from darts_core.autosearch.request import Request, create
@@ -27,8 +28,13 @@ def start_version(store: Store, version: Version, answer: Mapping[str, Any], *, 
     return follow(store, version, control.launch(store, version), "started", wait=wait)
 
 
-def follow(store: Store, version: Version, process: Any, word: str, *, wait: bool) -> int:
-    """Say what was started and how to look at it; with `wait`, wait for its end and say that too."""
+def follow(
+    store: Store, version: Version, process: Any, word: str, *, wait: bool, log: Path | None = None
+) -> int:
+    """Say what was started and how to look at it; with `wait`, wait for its end and say that too.
+
+    `log` is what it prints, where that lies outside of the version.
+    """
     print(f"{version.label} {word} (process {process.pid}).")
     if word == "started":
         root = shlex.quote(neutral(store.root, 4000))
@@ -38,6 +44,8 @@ def follow(store: Store, version: Version, process: Any, word: str, *, wait: boo
     status = control.wait(process, version)
     if not version.path.is_dir():
         print(f"{version.label} had nothing to keep and is gone.")
+        if log is not None and process.returncode:
+            print(neutral(control.last_words(log, process.returncode), 1000))
         return status
     print(f"{version.label}: {version.state()}. {_message(version)}")
     return status

@@ -117,11 +117,11 @@ def suggest(lines: Iterable[str]) -> list[Suggestion]:
 def run_suggest(store: Store, args: argparse.Namespace) -> int:
     """`jobs suggest`."""
     if args.log == "-":
-        text = sys.stdin.read()
+        raw = sys.stdin.buffer.read()
     else:
-        text = read_bytes(args.log, JobError, limit=MAX_LINES).decode("utf-8", "replace")
+        raw = read_bytes(args.log, JobError, limit=MAX_LINES)
     terminal = Terminal()
-    found = suggest([*terminal.feed(text.encode()), *terminal.finish()])
+    found = suggest([*terminal.feed(raw), *terminal.finish()])
     if not found:
         raise JobError(
             "No line holds a name and a number, such as 'accuracy 0.91' or 'loss=0.3'; write the "

@@ -85,12 +85,12 @@ def _new_pipeline(
             f"{parent.label} is a pipeline: {wrong}a new version of it needs changed settings, for "
             f"example --set seed=1 (it was given {' '.join(recipe.overrides) or 'none'})."
         )
-    version, process = pipeline.start(
-        store, parent.job, recipe.changed(pairs(args.set, "--set", keep=True))
-    )
-    if args.save_params:
-        save_params(store, args.save_params, version, "")
-    return follow(store, version, process, "started", wait=args.wait)
+    changed = recipe.changed(pairs(args.set, "--set", keep=True))
+    with pipeline.heard(args.wait) as log:
+        version, process = pipeline.start(store, parent.job, changed, log=log)
+        if args.save_params:
+            save_params(store, args.save_params, version, "")
+        return follow(store, version, process, "started", wait=args.wait, log=log)
 
 
 def _pick(store: Store, name: str, wanted: Callable[[Version], str | None]) -> Version:

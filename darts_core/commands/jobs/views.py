@@ -42,7 +42,7 @@ def run_show(store: Store, args: argparse.Namespace) -> int:
     rows = read_rows(version.path)
     goals = objectives(version.path) if details["summary"] is not None else []
     columns, table = result_table(rows, goals, args.sort)
-    page = table[max(0, args.offset) : max(0, args.offset) + max(1, args.limit)]
+    page = table[args.offset : args.offset + args.limit]
     shares = row_importance(rows, goals) if goals else {}
     if args.pictures:
         from darts_core.report.job_pictures import draw_all
@@ -62,9 +62,8 @@ def run_show(store: Store, args: argparse.Namespace) -> int:
         print(render(columns, page, args.form, extra))
         return 0
     _print_details(details, shares)
-    print(
-        f"\nresults {args.offset + 1}-{args.offset + len(page)} of {len(table)} (* = your configuration)"
-    )
+    numbers = f"{args.offset + 1}-{args.offset + len(page)}" if page else "none"
+    print(f"\nresults {numbers} of {len(table)} (* = your configuration)")
     print(render(columns, page))
     return 0
 

@@ -31,8 +31,15 @@ _CANDIDATES = 1000
 _LOCAL = 200
 
 
+KINDS = ("ucb", "poi", "ei")
+
+
 class AcquisitionSampler(UniformStart):
-    """Optuna sampler; `kind` is "ucb", "poi" or "ei"."""
+    """Optuna sampler; `kind` is "ucb", "poi" or "ei".
+
+    Raises:
+        ValueError: an option is out of range.
+    """
 
     def __init__(
         self,
@@ -43,6 +50,10 @@ class AcquisitionSampler(UniformStart):
         n_initial_points: int = 5,
         seed: int,
     ) -> None:
+        if kind not in KINDS:
+            raise ValueError(f"kind is {kind!r} and must be {', '.join(KINDS[:-1])} or {KINDS[-1]}")
+        if n_initial_points < 1:
+            raise ValueError("n_initial_points must be at least 1")
         super().__init__(seed=seed)
         self.kind = kind
         self.kappa = kappa

@@ -19,7 +19,11 @@ __all__ = ["AnnealSampler"]
 
 
 class AnnealSampler(UniformStart):
-    """Optuna sampler; see the module text."""
+    """Optuna sampler; see the module text.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
 
     def __init__(
         self,
@@ -29,6 +33,8 @@ class AnnealSampler(UniformStart):
         near: Near | None = None,
         seed: int,
     ) -> None:
+        if avg_best_idx < 1 or shrink_coef < 0:
+            raise ValueError("avg_best_idx must be at least 1, shrink_coef at least 0")
         super().__init__(near=near, seed=seed)
         self.avg_best_idx = avg_best_idx
         self.shrink_coef = shrink_coef

@@ -20,11 +20,17 @@ _NUMBER_STEP = 0.3  # a mutated number moves within this share of its range
 
 
 class EvolutionSampler(UniformStart):
-    """Optuna sampler; see the module text."""
+    """Optuna sampler; see the module text.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
 
     def __init__(
         self, *, population: int = 8, tournament: int = 3, near: Near | None = None, seed: int
     ) -> None:
+        if not all(isinstance(count, int) and count >= 1 for count in (population, tournament)):
+            raise ValueError("population and tournament must be whole numbers of at least 1")
         super().__init__(near=near, seed=seed)
         self.population = population
         self.tournament = tournament

@@ -24,9 +24,12 @@ Near = dict[str, tuple[tuple[int, ...], ...]]
 
 def _span(d: FloatDistribution | IntDistribution) -> tuple[float, float]:
     """The bounds on the scale on which the setting is even."""
-    if d.log:
-        return math.log(d.low), math.log(d.high)
-    return float(d.low), float(d.high)
+    return _scaled(d, d.low), _scaled(d, d.high)
+
+
+def _scaled(d: FloatDistribution | IntDistribution, value: float) -> float:
+    """A value on that scale."""
+    return math.log(value) if d.log else float(value)
 
 
 def _tick(d: FloatDistribution | IntDistribution) -> float | None:
@@ -55,6 +58,9 @@ def uniform(d: BaseDistribution, rng: np.random.Generator) -> Any:
         tick = _tick(d)
         if tick is not None:
             return _back(d, low + tick * int(rng.integers(round((high - low) / tick) + 1)))
+        if isinstance(d, IntDistribution):
+            # half a number beyond both ends, or these would be drawn half as often as the others
+            low, high = _scaled(d, d.low - 0.5), _scaled(d, d.high + 0.5)
         return _back(d, rng.uniform(low, high))
     raise TypeError(f"There is no uniform draw for {type(d).__name__}; use a float, int or choice.")
 
@@ -90,11 +96,14 @@ def step(
     if not isinstance(d, (FloatDistribution, IntDistribution)):
         return uniform(d, rng)
     low, high = _span(d)
-    position = math.log(value) if d.log else float(value)
+    position = _scaled(d, value)
     half, tick = size * (high - low) / 2, _tick(d)
     if tick is not None and half < tick / 2:
         half = tick  # less would always end where it began
     left, right = max(low, position - half), min(high, position + half)
+    if isinstance(d, IntDistribution) and _back(d, left) == value == _back(d, right):
+        # the same of whole numbers, which may lie apart on a logarithmic scale
+        left, right = _scaled(d, max(d.low, value - 1)), _scaled(d, min(d.high, value + 1))
     return _back(d, rng.uniform(left, right))
 
 

@@ -1,0 +1,41 @@
+"""Copies of networks as people write them: what they keep of a pass is copied without its history."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["copy_of", "kept_tensors"]
+
+
+def kept_tensors(model: nn.Module) -> Iterator[tuple[Any, Any, torch.Tensor]]:
+    """(where, under which key, tensor) of what modules keep as attributes, or in a list or dictionary."""
+    for module in model.modules():
+        own = vars(module)
+        for owner in (own, *(value for value in own.values() if type(value) in (dict, list))):
+            pairs: Iterable[tuple[Any, Any]] = (
+                owner.items() if isinstance(owner, dict) else enumerate(owner)
+            )
+            for key, value in list(pairs):
+                if isinstance(value, torch.Tensor):
+                    yield owner, key, value
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    """A copy of `model`, of all that it keeps of a pass the values alone.
+
+    torch copies no tensor with a history, and a weight that weight_norm derived is one.
+
+    Raises:
+        Exception: of many kinds, where it holds something else that cannot be copied.
+    """
+    memo: dict[int, Any] = {
+        id(value): value.detach().clone()
+        for _, _, value in kept_tensors(model)
+        if not value.is_leaf
+    }
+    return copy.deepcopy(model, memo)

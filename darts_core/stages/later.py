@@ -1,0 +1,99 @@
+"""What `run` refuses at once because a later stage would: its search would begin anew with other settings."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+import torch
+
+from darts_core.credentials import refuse_password
+from darts_core.data import DataBundle
+from darts_core.errors import ConfigError, unknown_name
+from darts_core.export.formats import check_formats
+from darts_core.prune.budget import check_budget
+from darts_core.settings import TrainConfig
+from darts_core.spaces import get_space
+from darts_core.stages.inputs import plain_network, refuse_named
+from darts_core.stages.schema import Pipeline, ShrinkStage
+from darts_core.stages.shrink import check_shrink
+from darts_core.stages.train import SPLITS
+from darts_core.stages.tune import check_metrics
+from darts_core.study.budget import Budget
+from darts_core.study.engines import elsewhere
+from darts_core.study.spec import StudySpec
+from darts_core.train.trainer import Trainer
+
+__all__ = ["check_later", "check_on_data"]
+
+
+def check_later(config: Pipeline) -> None:
+    """Refuse what is wrong with the settings of a later stage by themselves.
+
+    Raises:
+        ConfigError: the study is one of a policy or of settings that a training lacks; a value of slurm is
+            wrong.
+        ExportError: an export format is unknown.
+        LatencyError: a budget of shrink, or what it picks, is none.
+        PruneError: the budget of pruning is none.
+        TuneError: the study could not begin: its space, sampler, pruner, objectives, constraints, settings to
+            try first or budget; ray and slurm are both set, or a value of ray is wrong.
+    """
+    _check_study(config)
+    if config.reduce == "shrink":
+        check_shrink(config.part(ShrinkStage))
+    if config.reduce == "prune" and config.prune.budget is not None:
+        check_budget(config.prune.budget)
+    check_formats(config.export.formats)
+
+
+def _check_study(config: Pipeline) -> None:
+    """Refuse a study that is none of the recipe."""
+    study, known = config.tune, [item.name for item in fields(config.train)]
+    if study.policy is not None:
+        raise ConfigError(
+            f"tune.policy={study.policy} searches an augmentation policy, while `run` tunes the recipe. "
+            "Leave it out here, search the policy with `darts-core tune`, and give `run` what is found: "
+            "augment=found augment.path=FILE."
+        )
+    options = study.options
+    elsewhere(options.ray, options.slurm)
+    refuse_password(study.warm_start, "tune.warm_start")
+    StudySpec.make(
+        study.space,
+        # of a budget in trainings it is the number that can be wrong
+        Budget(study.trials, study.epochs, study.device_seconds, study.trainings, 1.0),
+        folder="tune",
+        sampler=study.sampler,
+        pruner=study.pruner,
+        direction=options.direction or "maximize",
+        objectives=options.objectives,
+        constraints=options.constraints,
+        enqueue=study.enqueue,
+    )
+    for name in study.space:
+        if name not in known:
+            raise ConfigError(unknown_name("setting in tune.space", str(name), known))
+
+
+def check_on_data(config: Pipeline, bundle: DataBundle) -> None:
+    """Refuse what a training of the space's networks on these data, or a study of it, would refuse.
+
+    Args:
+        config: with the space's name.
+        bundle: of the settings' data, on the device where networks are trained.
+
+    Raises:
+        ConfigError: a setting of `train` is for another space, other inputs or another task, the study judges
+            by what no trial returns, or the space is for other data.
+        DataError: the batch is larger than the training splits.
+    """
+    refuse_named(bundle)
+    check_metrics(config.tune.options, bundle.task)
+    space = get_space(config.space.name, config.space.ops)
+    space.check_inputs(bundle.input_shape)
+    alike = {kind: np.full(shape, 1 / shape[1]) for kind, shape in space.alpha_shapes().items()}
+    recipe = config.train.part(TrainConfig, compile=False)
+    with torch.random.fork_rng(devices=[]):
+        network = plain_network(space.discretize(alike), config.train, bundle)
+        Trainer(network.make(), bundle, recipe, SPLITS, config.seed, bundle.device)

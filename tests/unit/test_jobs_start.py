@@ -1,0 +1,61 @@
+"""Starting a pipeline's command for another one that waits: an interruption, a refusal, its last words."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from darts_core.commands.jobs import pipeline, starting
+from darts_core.store.jobs import Store
+from darts_core.store.version import Version
+
+
+def test_an_interruption_before_it_has_a_version_ends_the_command(tmp_path, monkeypatch):
+    started = []
+
+    def start(module, arguments, *, log, mark, directory=None):
+        code = [sys.executable, "-c", "import time; time.sleep(600)"]
+        started.append(subprocess.Popen(code, start_new_session=True))
+        return started[0]
+
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline.control, "start", start)
+    monkeypatch.setattr(pipeline, "_taken_by", interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.start(Store(tmp_path), "a", pipeline.Recipe("search"))
+        assert started[0].poll() is not None
+    finally:
+        started[0].kill()
+        started[0].wait()
+
+
+def test_a_version_that_is_gone_again_takes_no_log(tmp_path):
+    (tmp_path / "said.log").write_text("words")
+    pipeline._keep_log(tmp_path / "said.log", Version(tmp_path / "a" / "V001"))
+    assert not (tmp_path / "a").exists()
+
+
+def test_whoever_waits_is_told_why_nothing_was_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(starting.control, "wait", lambda process, version: 1)
+    process = SimpleNamespace(pid=7, returncode=2)
+    with pipeline.heard(True) as log:
+        log.write_text("writing to x\ndarts-core: The reason.\n")
+        status = starting.follow(
+            Store(tmp_path),
+            Version(tmp_path / "a" / "V001"),
+            process,
+            "started",
+            wait=True,
+            log=log,
+        )
+    assert status == 1
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "a/V001 had nothing to keep and is gone.",
+        "The reason.",
+    ]
+    with pipeline.heard(False) as log:
+        assert log is None

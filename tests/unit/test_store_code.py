@@ -1,0 +1,45 @@
+"""Linked folders in a user's code, which a version copies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from darts_core.store.code import copy_code, links_note
+
+
+def test_a_link_to_a_folder_of_the_code_is_copied_as_that_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, runs = tmp_path / "code", tmp_path / "code" / "runs"
+    inner = source / "src" / "pkg"
+    inner.mkdir(parents=True)
+    (inner / "a.py").write_text("x = 1")
+    (inner / "sub").mkdir()
+    (inner / "sub" / "b.py").write_text("y = 1")
+    plain = copy_code(source, tmp_path / "plain")
+    (source / "pkg").symlink_to(inner)
+    copied = tmp_path / "copied"
+    assert copy_code(source, copied, skip=runs) != plain
+    assert links_note(source, skip=runs) is None
+    assert (copied / "pkg" / "sub" / "b.py").read_text() == "y = 1"
+    assert not [path for path in copied.rglob("*") if path.is_symlink()]
+    # the copy of a copy is the same
+    assert copy_code(copied, tmp_path / "again") == copy_code(source, tmp_path / "anew")
+    # what is endless, no code, or a link within a linked folder is left out and named
+    (runs / "a").mkdir(parents=True)
+    (source / ".git").mkdir()
+    (source / "store").symlink_to(runs / "a")
+    (source / "history").symlink_to(source / ".git")
+    (inner / "sub" / "up").symlink_to(inner)
+    named = str(links_note(source, skip=runs)).partition("--data: ")[2]
+    assert named == "history, pkg/sub/up, src/pkg/sub/up and 1 more"
+    copy_code(source, tmp_path / "more", skip=runs)
+    names = {path.name for path in (tmp_path / "more").rglob("*")}
+    assert not names & {"store", "history", "up"}
+    # where the limits are reached the link is left out, and nothing is refused that was not before
+    monkeypatch.setattr("darts_core.store.code.MAX_FILES", 3)
+    copy_code(source, tmp_path / "few", skip=runs)
+    assert not (tmp_path / "few" / "pkg").exists()
+    assert "pkg" in str(links_note(source, skip=runs)).partition("--data: ")[2].split(", ")

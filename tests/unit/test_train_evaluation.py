@@ -1,0 +1,58 @@
+"""evaluate: as many samples at once as fit, and what a task of somebody's own says of them."""
+
+import numpy as np
+import pytest
+import torch
+from test_train_fit import TinyBundle, TinyNet, config, make
+
+from darts_core.tasks import Classification
+from darts_core.train import evaluate, fit
+
+
+def test_an_evaluation_takes_as_many_samples_at_once_as_the_memory_holds():
+    class Hungry(TinyNet):
+        def forward(self, x):
+            if len(x) > 12:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")
+            return super().forward(x)
+
+    model = Hungry().train()
+    found = evaluate(model, TinyBundle())
+    assert (found.n, model.training) == (20, True)
+    assert found.accuracy == evaluate(model, TinyBundle(), batch_size=8).accuracy
+    # a training whose batches fit is not lost at its first evaluation
+    assert fit(model, TinyBundle(), config(epochs=1)).val is not None
+
+    class Starving(TinyNet):
+        def forward(self, x):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        evaluate(Starving(), TinyBundle())
+
+
+class OfNumpy(Classification):
+    """A task whose further metric is a number of numpy's, as scikit-learn gives it."""
+
+    class Both:
+        def __init__(self, meter):
+            self.update, self.plain = meter.update, meter.result
+
+        def result(self):
+            found = self.plain()
+            return {name: np.float64(value) for name, value in found.items()} | {
+                "f1": np.float32(0.5)
+            }
+
+    def meter(self, device):
+        return self.Both(super().meter(device))
+
+
+def test_a_training_with_metrics_of_numpy_is_resumed(tmp_path):
+    bundle, path = TinyBundle(), tmp_path / "checkpoint.pt"
+    bundle.task = OfNumpy(outputs=2, names=("dark", "bright"))
+    first = fit(make(), bundle, config(epochs=1), checkpoint=path)
+    assert {type(value) for value in first.history[0].values()} == {int, float}
+    again = fit(make(), bundle, config(epochs=1), checkpoint=path)
+    assert again.history == first.history
+    assert again.history[0]["val_f1"] == 0.5

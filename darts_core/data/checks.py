@@ -32,9 +32,8 @@ def check_raw(raw: RawData) -> RawData:
     for name in (*raw.names, *raw.group_names, *raw.vocabulary):
         if unusable(name):
             raise DataError(f"A class name of {raw.origin} holds {unusable(name)}.")
-    raw = replace(raw, names=told_apart(raw.names, raw.origin))
+    raw = replace(raw, names=told_apart(raw.names, raw.origin), rate=_rate(raw))
     _check_arrays(raw.inputs, raw.targets, raw, "training")
-    _check_rate(raw)
     for what, values in (("groups", raw.groups), ("mask", raw.mask)):
         if values is not None and values.ndim < 1:
             raise DataError(f"The {what} of {raw.origin} are one value; needed is one a sample.")
@@ -97,12 +96,14 @@ def told_apart(names: tuple[str, ...], origin: str) -> tuple[str, ...]:
     return found
 
 
-def _check_rate(raw: RawData) -> None:
-    rate = raw.rate
+def _rate(raw: RawData) -> float | None:
+    # a number of numpy's would make a saved model unreadable
+    rate = raw.rate.item() if isinstance(raw.rate, np.generic) else raw.rate
     if rate is not None and not (isinstance(rate, (int, float)) and 0 < rate < math.inf):
         raise DataError(
             f"The rate of {raw.origin} is {rate!r}; needed are samples a second, above 0, or none."
         )
+    return rate
 
 
 def _check_arrays(

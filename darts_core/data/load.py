@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -119,15 +119,12 @@ def _check_options(name: str, loader: Loader, options: Mapping[str, Any]) -> lis
             raise ConfigError(f"The data set {name!r} needs data.{option}=...; give it.")
     try:
         hints = get_type_hints(loader)
-    except (
-        NameError,
-        TypeError,
-        AttributeError,
-    ):  # somebody's own, of types that only a checker sees
+    except Exception:  # somebody's own, of words or of types that only a checker sees
         return list(known)
     for option, value in options.items():
         kind, optional = type_of_hint(hints.get(option, Any))
         optional = optional or known[option].default is None
+        kind = get_origin(kind) or kind  # what a list holds is the source's to check
         if kind_words(kind) is not None:
             check_value(f"data.{option}", _plain(value), kind, optional, None)
     return list(known)

@@ -24,7 +24,7 @@ _HOLDS = (
 )
 _IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
-# how files, and folders of them, begin
+# how the files of a part begin, and what a folder of them is called
 _PARTS = {"train": ("train",), "test": ("test",), "val": ("validation", "val")}
 
 

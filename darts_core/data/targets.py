@@ -117,11 +117,13 @@ def _names(kind: str, raw: RawData) -> tuple[str, ...]:
 def _check_whole(raw: RawData) -> None:
     """Test targets are class or token numbers where the training targets are."""
     values = raw.test_targets
-    if values is None or values.dtype.kind != "f" or bool((values == np.floor(values)).all()):
+    if values is None or values.dtype.kind != "f":
+        return
+    if bool((np.isfinite(values) & (values == np.floor(values))).all()):
         return
     raise DataError(
-        f"The test targets of {raw.origin} hold numbers that are not whole, or NaN; the training targets are "
-        "class or token numbers."
+        f"The test targets of {raw.origin} hold numbers that are not whole, or NaN or infinity; the training "
+        "targets are class or token numbers."
     )
 
 

@@ -79,14 +79,7 @@ def open_attentions(
     _, left = find_heads(model, trial)
     left |= dict.fromkeys(attentions, "it has keys of its own, or several widths")
     found = {name: "attention" for name in left if _same_when_opened(trial, name)}
-    frozen = [
-        name
-        for name in found
-        if not any(parameter.requires_grad for parameter in model.get_submodule(name).parameters())
-    ]
     replace_modules(model, found)
-    for name in frozen:
-        model.get_submodule(name).requires_grad_(False)
     return found, {name: why for name, why in left.items() if name not in found}
 
 

@@ -205,7 +205,8 @@ def named(model: nn.Module, budget: Any) -> str:
     for name, value in model.state_dict().items():
         if isinstance(value, torch.Tensor):
             digest.update(name.encode())
-            digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+            flat = value.detach().cpu().to_dense().reshape(-1).contiguous()
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -24,4 +24,5 @@ def metric_on(
     data = bundle.batches(split, batch_size, drop_last=False, shuffle=False)
     for inputs, targets in itertools.islice(data, batches):
         meter.update(forward(inputs), targets)
-    return meter.result()[bundle.task.metric.name]
+    # a task of one's own may give a number of numpy, with which no checkpoint could be read again
+    return float(meter.result()[bundle.task.metric.name])

@@ -55,6 +55,7 @@ class SearchState:
             "relax": settings_of(supernet.relaxation),
         }
         self.device = next(iter(supernet.alphas())).device
+        self._on_gpu = self.device.type == "cuda"
         self.epoch = 0
         self.step = 0
         self.seconds = 0.0
@@ -124,6 +125,7 @@ class SearchState:
                 ],
                 "guards": {guard.name: guard.state_dict() for guard in self.guards},
                 "random": torch.get_rng_state(),
+                "random_gpu": torch.cuda.get_rng_state(self.device) if self._on_gpu else None,
                 "generator": generator.get_state() if generator is not None else None,
             },
         )
@@ -178,6 +180,9 @@ class SearchState:
         for guard in self.guards:
             guard.load_state_dict(content["guards"].get(guard.name, {}))
         torch.set_rng_state(_on_host(content["random"]))
+        on_gpu = content.get("random_gpu")  # which older files lack
+        if self._on_gpu and on_gpu is not None:
+            torch.cuda.set_rng_state(_on_host(on_gpu), self.device)
         if content["generator"] is not None and self.supernet.generator is not None:
             _restore(self.supernet.generator, _on_host(content["generator"]))
 

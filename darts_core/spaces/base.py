@@ -99,15 +99,22 @@ class SearchSpace:
                     f"{where} name {len(per_edge)} edges of the {kind} cell, which has "
                     f"{len(self.edges)}: {list(self.edges)}."
                 )
+            for op in (op for names in per_edge for op in names):
+                if op not in self.ops:
+                    raise ConfigError(f"{where}: {unknown_name('operation', op, self.ops)}")
             for edge, names in zip(self.edges, per_edge, strict=True):
-                for op in names:
-                    if op not in self.ops:
-                        raise ConfigError(f"{where}: {unknown_name('operation', op, self.ops)}")
-                # where a node keeps some of its edges, `none` is never kept
-                if not [op for op in names if op != "none" or self.keep_edges is None]:
+                if not names or (set(names) == {"none"} and self._too_few(edge[1], per_edge)):
                     raise ConfigError(
                         f"{where} leave nothing to choose on the edge {edge} of the {kind} cell."
                     )
+
+    def _too_few(self, node: int, per_edge: Sequence[Sequence[str]]) -> bool:
+        """Whether fewer edges into `node` may choose other than `none` than it keeps; it keeps no `none`."""
+        if self.keep_edges is None:
+            return False
+        into = [names for edge, names in zip(self.edges, per_edge, strict=True) if edge[1] == node]
+        useful = sum(set(names) != {"none"} for names in into)
+        return useful < min(self.keep_edges, len(into))
 
     @property
     def edges(self) -> tuple[tuple[int, int], ...]:

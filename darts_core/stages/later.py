@@ -93,7 +93,8 @@ def check_on_data(config: Pipeline, bundle: DataBundle) -> None:
     space = get_space(config.space.name, config.space.ops)
     space.check_inputs(bundle.input_shape)
     alike = {kind: np.full(shape, 1 / shape[1]) for kind, shape in space.alpha_shapes().items()}
-    recipe = config.train.part(TrainConfig, compile=False)
+    # of neither is anything refused; what they warn of is said when it is trained
+    recipe = config.train.part(TrainConfig, compile=False, precision="fp32")
     with torch.random.fork_rng(devices=[]):
         network = plain_network(space.discretize(alike), config.train, bundle)
         Trainer(network.make(), bundle, recipe, SPLITS, config.seed, bundle.device)

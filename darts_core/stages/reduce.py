@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from darts_core.errors import PruneError
 from darts_core.metric import metric_of
 from darts_core.report.reduced import Reduced, read_reduced, write_reduced
+from darts_core.runlog import read_yaml
 from darts_core.settings import Prune, Shrink
 from darts_core.stages.prune import prune
 from darts_core.stages.schema import Pipeline, PruneStage, ShrinkStage
@@ -88,7 +89,7 @@ def reduced(
     budget, taken = aim.get("budget_ms"), aim.get("found_ms")
     if config.reduce == "shrink":
         if config.shrink.pick is None and budget is not None:
-            shrunk, pick = _asked(config, config.shrink, budget, taken)
+            shrunk, pick = _asked(config, config.shrink, budget, taken, version)
             config = replace(config, shrink=replace(shrunk, pick=pick))
         return {"shrink": shrink(config.part(ShrinkStage, model=model), version / "shrink")}
     if config.reduce != "prune":
@@ -101,13 +102,14 @@ def reduced(
                 budget,
             )
             return {}
-        pruned, wanted = _asked(config, config.prune, max(budget, _MOST_PRUNED * taken), taken)
+        ms = max(budget, _MOST_PRUNED * taken)
+        pruned, wanted = _asked(config, config.prune, ms, taken, version)
         config = replace(config, prune=replace(pruned, budget=wanted))
     return {"prune": prune(config.part(PruneStage, model=model), version / "prune")}
 
 
 def _asked(
-    config: Pipeline, node: Reducing, ms: float, whole_ms: float | None
+    config: Pipeline, node: Reducing, ms: float, whole_ms: float | None, version: Path
 ) -> tuple[Reducing, str | None]:
     """(the node, timing as the search did; a budget of `ms` in its words).
 
@@ -119,7 +121,10 @@ def _asked(
         node: `prune` or `shrink`.
         ms: as the search timed networks.
         whole_ms: what the network found takes, likewise.
+        version: its folder.
     """
+    if _begun_in_ms(node, version / node.NODE):
+        return node, f"{ms:.6g} ms"
     latency, options = config.latency, node.options
     whole = (latency.channels in (None, config.train.channels)) and (
         latency.layers in (None, config.train.layers)
@@ -129,6 +134,17 @@ def _asked(
         timed: Any = replace(options, runtime=latency.runtime)
         return replace(node, batch=latency.batch, options=timed), f"{ms:.6g} ms"
     return node, None if whole_ms is None else f"{min(100.0, 100 * ms / whole_ms):.6g}%"
+
+
+def _begun_in_ms(node: Prune | Shrink, folder: Path) -> bool:
+    """Whether `folder` was begun with milliseconds and timed as `node` alone says: by an older program."""
+    begun = folder / "config.yaml"
+    known = (read_yaml(begun) or {}).get(node.NODE) if begun.is_file() else None
+    if not known:
+        return False
+    asked = known.get("budget" if isinstance(node, Prune) else "pick")
+    timed = known.get("batch"), (known.get("options") or {}).get("runtime")
+    return str(asked).endswith(" ms") and timed == (node.batch, node.options.runtime)
 
 
 def what_it_lost(

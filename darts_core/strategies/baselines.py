@@ -275,12 +275,16 @@ def mutate(
     i = int(rng.integers(len(edges)))
     source, target, op = edges[i]
     used = {s for s, t, _ in edges if t == target}
-    sources = [s for s, t in space.edges if t == target and s not in used]
+    allowed_EK = space.allowed(kind)
+    if space.keep_edges is not None and "none" in space.ops:
+        allowed_EK = allowed_EK & (np.array(space.ops) != "none")
+    sources = [
+        s for e, (s, t) in enumerate(space.edges)
+        if t == target and s not in used and allowed_EK[e].any()
+    ]  # fmt: skip
     if space.keep_edges is not None and sources and rng.random() < 0.5:
         source = sources[rng.integers(len(sources))]
-    allowed = space.allowed(kind)[space.edges.index((source, target))]
-    if space.keep_edges is not None and "none" in space.ops:
-        allowed = allowed & (np.array(space.ops) != "none")
+    allowed = allowed_EK[space.edges.index((source, target))]
     choices = [space.ops[k] for k in np.flatnonzero(allowed) if space.ops[k] != op]
     if source == edges[i][0] and choices:
         op = choices[rng.integers(len(choices))]

@@ -80,4 +80,12 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
             rate = torch.full_like(own["lr"], float(saved["lr"]))
         kept = {key: own[key] for key in _OF_THE_DEVICE if key in own}
         groups.append({**saved, **kept, "lr": rate})
-    optimizer.load_state_dict({**state, "param_groups": groups})
+    # from the host torch moves step counts to where the update reads them; it brings none back, and an
+    # update that reads them on the host would wait for the device at each step
+    entries = {number: _counted_on_host(entry) for number, entry in state["state"].items()}
+    optimizer.load_state_dict({**state, "state": entries, "param_groups": groups})
+
+
+def _counted_on_host(entry: Mapping[str, Any]) -> dict[str, Any]:
+    step = entry.get("step")
+    return {**entry, "step": step.cpu()} if isinstance(step, Tensor) else dict(entry)

@@ -244,7 +244,7 @@ def keep_best_operations(
 ) -> SearchSpace:
     """The space in which every edge may choose only its `count` heaviest operations of now.
 
-    At least one of them is not `none`.
+    At least one of them is not `none`, where the edge may choose another.
     """
     edge_ops = []
     for kind in space.cell_kinds:
@@ -254,7 +254,7 @@ def keep_best_operations(
             order = [k for k in np.argsort(-row, kind="stable") if allowed[edge, k]]
             kept = order[:count]
             if [space.ops[k] for k in kept] == ["none"]:
-                kept = [k for k in order if space.ops[k] != "none"][:1]
+                kept = [k for k in order if space.ops[k] != "none"][:1] or kept
             per_edge.append(tuple(space.ops[k] for k in sorted(kept)))
         edge_ops.append((kind, tuple(per_edge)))
     return dataclasses.replace(space, edge_ops=tuple(edge_ops))

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import combinations
 from typing import Any
 
@@ -127,9 +128,16 @@ class SearchDimension:
         if self.integer:
             step = int(self.step or 1)
             return distributions.IntDistribution(int(self.low), int(self.high), self.log, step)
-        # a step that is a difference carries a rounding error, for which Optuna leaves out the last value
-        apart = None if self.step is None else float(f"{self.step:.12g}")
+        apart = None if self.step is None else self._even(self.step)
         return distributions.FloatDistribution(self.low, self.high, self.log, apart)
+
+    def _even(self, step: float) -> float:
+        """A step without the rounding error of a difference, for which Optuna leaves out the last value;
+        unchanged where the range is no multiple of that either.
+        """
+        short = float(f"{step:.12g}")
+        left = (Decimal(str(self.high)) - Decimal(str(self.low))) % Decimal(str(short))
+        return step if left else short
 
     @property
     def _alike(self) -> bool:

@@ -68,8 +68,10 @@ class OpenMultihead(OpenAttention):
             ):
                 new.to(weight.device, weight.dtype)
                 new.weight.copy_(weight)
+                new.weight.requires_grad_(weight.requires_grad)
                 if bias is not None:
                     new.bias.copy_(bias)
+                    new.bias.requires_grad_(bias.requires_grad)
 
     @property
     def num_heads(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ from darts_core.errors import TuneError
 from darts_core.report.png_front import save_front
 from darts_core.report.trials import read_trials
 from darts_core.report.trials_front import trials_front
-from darts_core.runlog import environment, read_yaml, write_json, write_yaml
+from darts_core.runlog import environment, read_mapping, read_yaml, write_json, write_yaml
 from darts_core.study.budget import Budget
 from darts_core.study.engines import Elsewhere, run_trials
 from darts_core.study.launch import RelaunchLimit, left, watching
@@ -261,6 +262,8 @@ def _spec(plain: Mapping[str, Any], space: Mapping[str, Any], config: DictConfig
             "Nothing is swept: give at least one setting several values, for example "
             "train.learning_rate=tag(log,interval(0.001,0.1)), or hydra.sweeper.space."
         )
+    folder = Path(plain["folder"]).resolve()
+    space = _as_begun(space, folder / "study.json")
     first = [
         {_full(str(name), space): value for name, value in entry.items()}
         for entry in plain.get("enqueue") or ()
@@ -278,13 +281,31 @@ def _spec(plain: Mapping[str, Any], space: Mapping[str, Any], config: DictConfig
     return StudySpec.make(
         space,
         Budget(**{key: plain.get(key) for key in _BUDGET}),
-        folder=Path(plain["folder"]).resolve(),
+        folder=folder,
         enqueue=first,
         baseline=_defaults(space, config) if plain["defaults_first"] else None,
         device_share=_share(int(plain["workers"] or 1), config),
         epochs_setting=length[0] if length else None,
         **{key: plain[key] for key in (*options, *more)},
     )
+
+
+def _as_begun(space: Mapping[str, Any], description: Path) -> Mapping[str, Any]:
+    """`space` with the ranges of the study begun here that differ by a rounding error: an older program's."""
+    begun = (read_mapping(description).get("space") or {}) if description.is_file() else {}
+    return {name: _alike(node, begun.get(name)) for name, node in space.items()}
+
+
+def _alike(node: Any, old: Any) -> Any:
+    if not (isinstance(node, Mapping) and isinstance(old, Mapping)):
+        return node
+    ends = {key: old.get(key) for key in ("low", "high", "step")}
+    pairs = [(node.get(key), value) for key, value in ends.items()]
+    same = all(
+        isinstance(a, float) and isinstance(b, float) and math.isclose(a, b, abs_tol=1e-12)
+        for a, b in pairs
+    )
+    return {**node, **ends} if same else node
 
 
 def _share(workers: int, config: DictConfig) -> float:

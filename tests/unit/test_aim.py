@@ -17,7 +17,8 @@ from darts_core.errors import LatencyError
 from darts_core.report.aim import aim_html, aim_searched, aim_sentence
 from darts_core.report.read import StageRun
 from darts_core.report.rows import ModelRow
-from darts_core.runlog import read_json
+from darts_core.runlog import read_json, write_yaml
+from darts_core.settings import to_plain
 from darts_core.stages import aim, reduce, run
 
 CPU = torch.device("cpu")
@@ -194,6 +195,22 @@ def test_what_is_aimed_at_is_timed_as_the_search_timed_it(
     (node,) = given
     asked = node.budget if stage == "prune" else node.pick
     assert (node.batch, node.options.runtime, asked) == told
+
+
+@pytest.mark.parametrize("stage", ["prune", "shrink"])
+def test_what_an_older_program_began_in_milliseconds_goes_on(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(reduce, stage, lambda config, _: given.append(getattr(config, stage)) or {})
+    search = {"aim": {"budget_ms": 0.6, "found_ms": 1.0, "met": False}}
+    config = pipeline(f"reduce={stage}", "latency.batch=1")
+    asked = "budget" if stage == "prune" else "pick"
+    begun = replace(getattr(config, stage), **{asked: "0.6 ms"})
+    (tmp_path / stage).mkdir()
+    write_yaml(tmp_path / stage / "config.yaml", {stage: to_plain(begun)})
+    reduce.reduced(config, search, tmp_path)
+    assert given == [begun]
 
 
 def row(ms: float, *, baseline: bool = False) -> ModelRow:

@@ -1,5 +1,6 @@
 """Architectures: notations, validation, and the discretisation rules of the spaces."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from darts_core import Architecture, get_space
 from darts_core.architecture import CellChoice
 from darts_core.errors import ArchitectureError, ConfigError
 from darts_core.spaces import ChoiceSpace, SearchSpace
+from darts_core.strategies.baselines import mutate
+from darts_core.strategies.progressive import keep_best_operations
 
 
 @given(seed=st.integers(0, 2**32 - 1), name=st.sampled_from(["darts", "nasbench201"]))
@@ -143,6 +146,21 @@ def test_a_space_that_contradicts_itself_is_refused(fields: dict, says: str) -> 
         )
     with pytest.raises(ConfigError, match="Unknown kind of sample 'sound'"):
         ChoiceSpace.of("own", {"width": [1, 2]}, reads="sound")
+
+
+def test_an_edge_may_be_closed_where_its_node_has_others_to_keep() -> None:
+    ops = ("a", "b", "none")
+    edge_ops = (("normal", (ops, ops, ("none",), ops, ops)),)
+    space = SearchSpace("own", ops, ("normal",), 2, 2, "toy", keep_edges=2, edge_ops=edge_ops)
+    rng, kept = np.random.default_rng(0), {(0, 2), (1, 2), (1, 3), (2, 3)}
+    found = space.random(rng)
+    for _ in range(20):
+        assert {edge[:2] for edge in found.cell("normal").edges} == kept
+        found = mutate(space, found, rng)
+    weights = {"normal": rng.random((5, 3))}
+    assert keep_best_operations(space, weights, 1).edge_ops[0][1][2] == ("none",)
+    with pytest.raises(ConfigError, match=r"nothing to choose on the edge \(0, 3\)"):
+        replace(space, keep_edges=3)
 
 
 @pytest.mark.parametrize("targets", [(2, 3, 3, 3), (2, 2, 3), (1, 1, 2, 2), (3, 3, 4, 4)])

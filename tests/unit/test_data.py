@@ -102,7 +102,13 @@ def test_options_of_a_source_of_ones_own(monkeypatch):
     def known(path=None, *, count: int = 80, fold: int = None, loose=1):  # noqa: RUF013
         return raw(count)
 
-    for loader in (unknown, known):
+    def worded(path=None, *, count: "how many" = 80):  # noqa: F722
+        return raw(count)
+
+    def nested(path=None, *, sizes: list[int | None] = (), pair: tuple[int, str] = (1, "a")):
+        return raw(80)
+
+    for loader in (unknown, known, worded, nested):
         entry = Entry(loader.__name__, loader, "made here")
         monkeypatch.setitem(SOURCES._entries, loader.__name__, entry)
     with pytest.raises(ConfigError, match=r"The data set 'unknown' needs data\.count="):
@@ -113,6 +119,11 @@ def test_options_of_a_source_of_ones_own(monkeypatch):
     assert sum(bundle.sizes.values()) == 60
     with pytest.raises(ConfigError, match=r"data\.count=60\.5 is not a whole number"):
         load_data("known", count=60.5)
+    assert sum(load_data("worded", count=60).sizes.values()) == 60
+    # of a list only that it is one is checked
+    assert load_data("nested", sizes=[1, None], pair=[2, "b"]).sizes
+    with pytest.raises(ConfigError, match=r"data\.sizes=3 is not a list"):
+        load_data("nested", sizes=3)
 
 
 def test_take_cuts_one_split():

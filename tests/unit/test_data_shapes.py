@@ -151,6 +151,12 @@ def grouped(rng, **more):
     )
 
 
+@pytest.mark.parametrize("rate", [np.float64(50), np.int64(50), 50])
+def test_a_rate_of_numpy_s_becomes_a_plain_number(rng, rate):
+    found = make_bundle("made", grouped(rng, rate=rate)).rate
+    assert (found, type(found) in (int, float)) == (50, True)
+
+
 def groups_of(bundle):
     return {name: set(bundle.split(name).inputs[:, 0, 0].int().tolist()) for name in bundle.parts}
 

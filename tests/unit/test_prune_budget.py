@@ -14,7 +14,7 @@ from darts_core.models.baselines import baseline
 from darts_core.prune import prune_to_budget
 from darts_core.prune.budget import budget_ms, check_budget
 from darts_core.prune.finetune import share_of_epochs
-from darts_core.prune.store import Store
+from darts_core.prune.store import Store, named
 from darts_core.train import TrainConfig, load_model
 
 
@@ -82,7 +82,10 @@ def test_interrupted_pruning_goes_on_behind_its_last_round(tmp_path):
     assert result.after.median_ms <= 1.05 * result.budget_ms
 
 
-def test_an_unfinished_pruning_of_another_network_or_budget_is_not_gone_on_with(tmp_path):
+def test_an_unfinished_pruning_of_another_network_or_budget_is_not_gone_on_with(
+    tmp_path, monkeypatch
+):
+    count_costs(monkeypatch)
     meta = {
         "architecture": Architecture.named("DARTS_V2").to_dict(),
         "build": {"channels": 4, "layers": 3, "num_classes": 3},
@@ -103,7 +106,15 @@ def test_an_unfinished_pruning_of_another_network_or_budget_is_not_gone_on_with(
     for model, budget in ((darts(1), "40%"), (darts(0), "30%")):
         with pytest.raises(ResumeError, match=r"round\.pt is of an unfinished pruning of another"):
             prune(model, budget, lambda *_: None)
-    assert len(prune(darts(0), "40%", lambda *_: None).rounds) == 2
+
+
+def test_whatever_a_network_keeps_has_a_part_in_its_name():
+    torch.manual_seed(0)
+    model, names = nn.Linear(3, 3).bfloat16(), set()
+    for value in (None, torch.arange(10.0)[::2], torch.eye(3).to_sparse(), torch.tensor(True)):
+        model.register_buffer("more", value)
+        names |= {named(model, budget) for budget in ("50%", "40%", "50%")}
+    assert len(names) == 8
 
 
 def test_a_pruning_that_goes_on_at_another_pace_prunes_as_far_as_it_would_have(tmp_path):

@@ -14,7 +14,7 @@ from darts_core.prune.heads import open_attentions
 from darts_core.prune.rounds import Pruner, Round
 from darts_core.prune.structure import find_dead
 from darts_core.supernet import build
-from darts_core.train import TrainConfig, reshape_like
+from darts_core.train import TrainConfig, load_model, reshape_like, save_model
 
 RECIPE = TrainConfig(
     epochs=2, batch_size=32, learning_rate=0.01, cutout=0, crop_padding=0, flip=False
@@ -172,6 +172,27 @@ def test_a_frozen_attention_that_is_opened_stays_frozen():
     assert found == {"attention": "attention"}
     assert {name.partition(".")[0] for name in _frozen(model)} == {"attention"}
     assert len(_frozen(model)) == len([*model.attention.parameters()])
+
+
+def make_partly_frozen():
+    torch.manual_seed(0)
+    model = Attending().eval()
+    model.attention.in_proj_weight.requires_grad_(False)
+    model.attention.in_proj_bias.requires_grad_(False)
+    return model
+
+
+def test_of_a_partly_frozen_attention_the_same_part_is_frozen_when_it_is_opened(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("darts_core.models.named.is_trusted", lambda module: True)
+    model = make_partly_frozen()
+    found, _ = open_attentions(model, SHAPE)
+    held = {"attention.qkv.weight", "attention.qkv.bias"}
+    assert _frozen(model) == held
+    meta = {"model": {"name": f"{__name__}:make_partly_frozen", "arguments": {}}, "replaced": found}
+    save_model(tmp_path / "model.pt", model, meta)
+    assert _frozen(load_model(tmp_path / "model.pt")[0]) == held
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])

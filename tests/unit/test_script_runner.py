@@ -28,7 +28,7 @@ class _Stopped:
     def collect(self, spec, process):
         return self.row
 
-    def keep(self, row):
+    def keep(self, row, folder):
         self.kept.append(row)
 
 

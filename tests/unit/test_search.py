@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +18,15 @@ from darts_core.relax import Softmax
 from darts_core.runlog import RunFolder, read_jsonl
 from darts_core.search import Guard, GuardContext, GuardFinding, SearchConfig, search
 from darts_core.search.described import settings_of
-from darts_core.strategies import FirstOrder, Progressive, SmoothRandom, Strategy, Unrolled
+from darts_core.search.state import SearchState
+from darts_core.strategies import (
+    FirstOrder,
+    Progressive,
+    SearchSettings,
+    SmoothRandom,
+    Strategy,
+    Unrolled,
+)
 
 
 @pytest.fixture(scope="module")
@@ -139,11 +148,43 @@ def test_a_checkpoint_of_another_kind_of_device_goes_on(
     search(small_net(digits), FirstOrder(), digits, config, checkpoint=path, should_stop=stop)
     content = load_checkpoint(path)
     # a generator of a GPU has a seed and an offset
-    content["generator"] = torch.zeros(16, dtype=torch.uint8)
+    content["generator"] = content["random_gpu"] = torch.zeros(16, dtype=torch.uint8)
     save_checkpoint(path, content)
     found = search(small_net(digits), FirstOrder(), digits, config, checkpoint=path)
     assert len(found.history) == 2
     assert "another kind of device" in caplog.text
+
+
+def test_a_metric_that_is_a_number_of_numpy_goes_into_a_checkpoint(
+    digits: DataBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def result(self: object) -> dict[str, object]:
+        return {digits.task.metric.name: np.float64(0.5)}
+
+    monkeypatch.setattr(type(digits.task.meter(digits.device)), "result", result)
+    path, config = tmp_path / "checkpoint.pt", SearchConfig(epochs=1, batch_size=16)
+    search(small_net(digits), FirstOrder(), digits, config, checkpoint=path)
+    (row,) = load_checkpoint(path)["history"]
+    assert row[f"val_{digits.task.metric.name}"] == 0.5
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("older", [False, True])
+def test_what_is_drawn_on_a_gpu_goes_on_too(
+    digits: DataBundle, tmp_path: Path, older: bool
+) -> None:
+    """Dropout and noise draw from the device's own generator, of which no checkpoint told."""
+    net, found, path = small_net(digits).cuda(), FirstOrder(), tmp_path / "checkpoint.pt"
+    found.task = digits.task
+    found.setup(net, SearchSettings(), [])
+    state = SearchState(net, found, [], CONFIG, 0)
+    state.save(path)
+    if older:
+        save_checkpoint(path, {k: v for k, v in load_checkpoint(path).items() if k != "random_gpu"})
+    drawn = torch.rand(4, device="cuda")
+    state.load(path)
+    assert torch.equal(torch.rand(4, device="cuda"), drawn) != older
 
 
 def test_a_nan_loss_stops_names_the_step_and_keeps_the_checkpoint(

@@ -9,13 +9,14 @@ import pytest
 from omegaconf import OmegaConf
 
 from darts_core.errors import TuneError
+from darts_core.runlog import write_json
 from darts_core.settings import Tune, to_plain
 from darts_core.study.space import parse_space
 from hydra_plugins.darts_ray_launcher._config import RAY_TARGET
 from hydra_plugins.darts_slurm_launcher._config import SLURM_TARGET
 from hydra_plugins.darts_sweeper._config import DartsSweeperConfig
 from hydra_plugins.darts_sweeper._overrides import split
-from hydra_plugins.darts_sweeper._sweep import _settings, _spec
+from hydra_plugins.darts_sweeper._sweep import _as_begun, _settings, _spec
 
 SPACE = {"train.momentum": {"low": 0.0, "high": 0.95}}
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -148,3 +149,16 @@ def test_every_point_of_a_range_can_be_drawn(text, points):
     assert [round(value, 12) for value in dimension.values()] == points
     drawn = dimension.distribution()
     assert (drawn.low, drawn.high) == (points[0], points[-1])
+
+
+def test_a_range_that_an_older_program_began_goes_on_as_it_was(tmp_path):
+    _, space = split(["train.momentum=range(0.2,0.6,0.1)", "train.epochs=range(1,9,3)"])
+    begun = {"low": 0.2, "high": 0.5, "integer": False, "step": 0.10000000000000003}
+    study = {"space": {"train.momentum": begun, "train.epochs": {"low": 1, "high": 7, "step": 3}}}
+    write_json(tmp_path / "study.json", study)
+    kept = _as_begun(space, tmp_path / "study.json")
+    assert parse_space(kept)["train.momentum"].to_dict() == begun
+    assert kept["train.epochs"] == space["train.epochs"]
+    # another range is another study's
+    _, other = split(["train.momentum=range(0.2,0.7,0.1)"])
+    assert _as_begun(other, tmp_path / "study.json") == other

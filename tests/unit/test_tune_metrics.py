@@ -10,7 +10,7 @@ from darts_core.errors import ConfigError
 from darts_core.metric import Metric
 from darts_core.settings import from_plain
 from darts_core.stages.schema import TuneStage
-from darts_core.stages.tune import _check_metrics, _judged, _of_best
+from darts_core.stages.tune import _judged, _of_best, check_metrics
 from darts_core.study.metric_names import less_is_better
 
 TOKENS = SimpleNamespace(metric=Metric("perplexity", "minimize"))
@@ -49,7 +49,7 @@ def test_less_of_what_a_network_costs_is_better(task, options, judged):
 )
 def test_a_name_that_no_trial_returns_is_refused_before_any_is_trained(options, words):
     with pytest.raises(ConfigError, match=words):
-        _check_metrics(stage(**options).tune.options, NUMBERS)
+        check_metrics(stage(**options).tune.options, NUMBERS)
 
 
 def test_names_that_trials_return_pass():
@@ -57,8 +57,8 @@ def test_names_that_trials_return_pass():
         "objectives": {"val_r2": "maximize", "latency_ms": "minimize"},
         "constraints": {"params": "<= 9", "train_seconds": 100},
     }
-    _check_metrics(stage(**options).tune.options, NUMBERS)
-    _check_metrics(stage().tune.options, NUMBERS)
+    check_metrics(stage(**options).tune.options, NUMBERS)
+    check_metrics(stage().tune.options, NUMBERS)
 
 
 def test_the_metric_on_val_is_the_best_trials_whatever_came_first():

@@ -75,6 +75,9 @@ def test_the_last_value_is_drawn_though_the_step_carries_a_rounding_error():
     assert (
         drawn == {round(v, 6) for v in space["x"].values()} == {0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9}
     )
+    # a step that is meant as it stands keeps all its digits
+    fine = parse_space({"x": {"low": 0.0, "high": 1.0, "step": 2.0**-20}})
+    assert fine["x"].distribution().high == 1.0
 
 
 @pytest.mark.parametrize(

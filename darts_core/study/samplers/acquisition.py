@@ -52,8 +52,8 @@ class AcquisitionSampler(UniformStart):
     ) -> None:
         if kind not in KINDS:
             raise ValueError(f"kind is {kind!r} and must be {', '.join(KINDS[:-1])} or {KINDS[-1]}")
-        if n_initial_points < 1:
-            raise ValueError("n_initial_points must be at least 1")
+        if n_initial_points < 0:
+            raise ValueError("n_initial_points must be at least 0")
         super().__init__(seed=seed)
         self.kind = kind
         self.kappa = kappa

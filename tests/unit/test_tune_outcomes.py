@@ -1,0 +1,150 @@
+"""What a trial returns and reports, how it fails, and descriptions of a study that are refused."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from tune_cases import SPACE, curve
+
+from darts_core.errors import TuneError
+from darts_core.study import current_trial, run_study
+from darts_core.study.child import _plain
+
+
+def test_an_exception_fails_its_trial_only_and_keeps_the_traceback(tmp_path):
+    def breaks(trial):
+        if trial.number == 1:
+            raise ValueError("no such layer")
+        return curve(trial)
+
+    result = run_study(breaks, SPACE, folder=tmp_path, trials=4)
+    assert result.trials[1].state == "fail"
+    assert result.trials[1].reason == "ValueError: no such layer"
+    text = json.loads((tmp_path / "trials/0001/result.json").read_text())["traceback"]
+    assert "in breaks" in text
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason"),
+    [
+        ({"loss": 1.0}, r"objective 'val_accuracy' is missing from the trial's metrics \(loss\)"),
+        ({"val_accuracy": math.nan}, "objective 'val_accuracy' is nan"),
+        (math.inf, "objective 'val_accuracy' is inf"),
+        ({"val_accuracy": "high"}, "objective 'val_accuracy' is 'high'"),
+        (None, "The trial returned NoneType"),
+    ],
+)
+def test_a_bad_objective_fails_the_trial_by_name(tmp_path, outcome, reason):
+    with pytest.raises(TuneError, match=reason):
+        run_study(lambda trial: outcome, SPACE, folder=tmp_path, trials=2)
+
+
+@pytest.mark.parametrize("kind", [np.float32, torch.tensor])
+def test_numbers_of_numpy_and_torch_are_numbers(tmp_path, kind):
+    def objective(trial):
+        for epoch in np.arange(2):
+            trial.report(epoch, val_accuracy=kind(0.25), size=kind(0.5))
+        both = {"val_accuracy": kind(0.75), "size": kind(0.5)}
+        return kind(0.75) if trial.number else both
+
+    result = run_study(objective, SPACE, folder=tmp_path, trials=2, pruner="none")
+    assert [(r.state, r.value, r.curve) for r in result.trials] == [
+        ("complete", 0.75, {0: 0.25, 1: 0.25})
+    ] * 2
+    assert result.trials[0].metrics == {"val_accuracy": 0.75, "size": 0.5}
+    rows = [json.loads(line) for line in (tmp_path / "trials/0000/metrics.jsonl").open()]
+    assert [(row["epoch"], row["size"]) for row in rows] == [(0, 0.5), (1, 0.5)]
+
+
+def test_a_process_sends_plain_numbers():
+    assert _plain(torch.tensor(0.5)) == 0.5
+    sent = _plain({"loss": torch.tensor(0.5), "acc": np.float32(0.25)})
+    assert [type(value) for value in sent.values()] == [float, float]
+
+
+@pytest.mark.parametrize("epoch", [-1, 0.5, math.nan, "1"])
+def test_an_epoch_that_is_no_whole_number_is_told(tmp_path, epoch):
+    with pytest.raises(TuneError, match="epochs count from 0"):
+        run_study(lambda trial: trial.report(epoch), SPACE, folder=tmp_path, trials=2)
+
+
+def test_a_reported_nan_fails_the_trial_by_name_instead_of_pruning_it(tmp_path):
+    def diverges(trial):
+        if trial.number == 1:
+            trial.report(0, val_accuracy=0.5)
+            trial.report(1, val_accuracy=math.nan)
+        return curve(trial)
+
+    result = run_study(diverges, SPACE, folder=tmp_path, trials=3, pruner="none")
+    assert [r.state for r in result.trials] == ["complete", "fail", "complete"]
+    assert "objective 'val_accuracy' is nan after epoch 1" in result.trials[1].reason
+
+
+def test_too_many_failures_stop_the_study_with_a_summary(tmp_path):
+    calls = []
+
+    def breaks(trial):
+        calls.append(trial.number)
+        raise RuntimeError("device lost")
+
+    with pytest.raises(TuneError, match=r"4 of 4 .* trials 0, 1, 2, 3: RuntimeError: device lost"):
+        run_study(breaks, SPACE, folder=tmp_path, trials=50)
+    assert len(calls) == 4
+
+
+def test_a_missing_constrained_metric_fails_by_name(tmp_path):
+    with pytest.raises(TuneError, match="constraint 'latency_ms' is missing"):
+        run_study(curve, SPACE, folder=tmp_path, trials=2, constraints={"latency_ms": 5})
+    with pytest.raises(TuneError, match=r"write '<= 5\.0'"):
+        run_study(curve, SPACE, folder=tmp_path, trials=2, constraints={"latency_ms": "< 5"})
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"sampler": "tpf"}, "Unknown sampler 'tpf'. .*Did you mean 'tpe'"),
+        ({"pruner": "ashaa"}, "Did you mean 'asha'"),
+        ({"sampler": {"name": "tpe", "kappa": 3}}, "The sampler 'tpe' refuses"),
+        (
+            {"sampler": {"name": "acquisition", "kind": "pi"}},
+            "kind is 'pi' and must be ucb, poi or ei",
+        ),
+        ({"sampler": {"name": "acquisition", "n_initial_points": -1}}, "must be at least 0"),
+        ({"sampler": {"name": "anneal", "avg_best_idx": 0.5}}, "avg_best_idx must be at least 1"),
+        ({"sampler": {"name": "evolution", "population": 0}}, "population and tournament must"),
+        ({"sampler": {"name": "evolution", "tournament": 2.5}}, "population and tournament must"),
+        ({"direction": "up"}, "must be maximize or minimize"),
+        ({"workers": 0}, "tune.workers=0"),
+        ({"max_failure_share": 2}, "between 0 and 1"),
+        ({"enqueue": [{"y": 1}]}, "Unknown dimension 'y'"),
+    ],
+)
+def test_bad_descriptions_are_sentences(tmp_path, options, words):
+    with pytest.raises(TuneError, match=words):
+        run_study(curve, SPACE, folder=tmp_path, trials=1, **options)
+
+
+def test_what_a_sampler_refuses_is_said_before_anything_is_made(tmp_path):
+    with pytest.raises(TuneError, match="The sampler 'tpe' refuses"):
+        run_study(
+            curve, SPACE, folder=tmp_path / "s", trials=4, workers=2,
+            sampler={"name": "tpe", "kappa": 3},
+        )  # fmt: skip
+    assert not (tmp_path / "s").exists()
+
+
+def test_the_current_trial_is_known_inside_only(tmp_path):
+    seen = []
+
+    def objective(trial):
+        seen.append(current_trial() is trial)
+        return 1.0
+
+    assert current_trial() is None
+    run_study(objective, SPACE, folder=tmp_path, trials=1)
+    assert seen == [True]
+    assert current_trial() is None

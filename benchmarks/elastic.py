@@ -7,7 +7,8 @@
 Every step goes on where it was, and what is there already is taken as it is: by seed, by step, by budget.
 `base` trains the network to its end, `shrink` is the command with one epoch of fine-tuning a point, `whole`
 judges the whole network after the elastic training, `shares` times the points beside the base in turn,
-`step` times elastic steps beside plain ones in turn, `alone` trains five points' networks from scratch for
+`step` times elastic steps beside plain ones in turn, `memory` compares their peaks
+(`benchmarks/elastic_steps.py`), `alone` trains five points' networks from scratch for
 as many epochs as base and elastic training together with the same teacher; `prune`, `taylor` and `scaled`
 are rivals at common budgets (`benchmarks/elastic_rivals.py`). `again` times all points, ours and theirs,
 beside the base in one go: a core may run small networks a quarter slower for minutes. `write` fills the
@@ -21,72 +22,27 @@ import argparse
 import copy
 import math
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from benchmarks.elastic_case import RECIPE, Case, kept, shares_in_turn, train_config
 from benchmarks.elastic_rivals import RIVALS, rival, rival_networks
+from benchmarks.elastic_steps import memory, step_cost
 from darts_core.bench.results import command_line, write_results
 from darts_core.checkpoint import load_checkpoint
-from darts_core.elastic import Sandwich, elastic
 from darts_core.latency import device_name
 from darts_core.prune.finetune import fine_tune
 from darts_core.runlog import read_json
 from darts_core.study.hypervolume import hypervolume
 from darts_core.train import evaluate, load_model
 
-STEPS = ("base", "shrink", "whole", "shares", "step", "alone", *RIVALS, "again", "write")
+STEPS = ("base", "shrink", "whole", "shares", "step", "memory", "alone", *RIVALS, "again", "write")
 # the reference point of the hypervolume: what is slower or worse counts nothing
 WORST_SHARE, LEAST = 1.05, 0.5
-
-
-def step_cost(case: Case, rounds: int = 20) -> dict[str, Any]:
-    """Elastic steps and the plain steps of their sub-networks, in turn; the ratio of each pair."""
-    model, _ = load_model(case.base() / "model.pt")
-    bundle = case.bundle()
-    x, y = next(iter(bundle.batches("params", 64)))
-    net = elastic(model, x)
-    sandwich = Sandwich(net, seed=case.seed)
-    net.model.train()
-    ratios, cached = [], []
-
-    def loss_of(output: torch.Tensor) -> torch.Tensor:
-        return nn.functional.cross_entropy(output, y)
-
-    for turn in range(rounds + 2):
-        chosen = sandwich.choices()
-        plain = [net.cut(choices).train() for choices in chosen]
-        moved = x + 1e-3 * turn  # an input that the teacher has not seen
-        asked = _timed(lambda moved=moved: sandwich.backward(moved, loss_of))
-        sandwich.step -= 1  # the same sub-networks
-        again = _timed(lambda moved=moved: sandwich.backward(moved, loss_of))
-        apart = sum(_timed(lambda m=m, moved=moved: loss_of(m(moved)).backward()) for m in plain)
-        net.model.zero_grad()
-        if turn >= 2:
-            ratios.append(asked / apart)
-            cached.append(again / apart)
-    return {"ratio_teacher_asked": spread(ratios), "ratio_teacher_looked_up": spread(cached)}
-
-
-def _timed(work: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def spread(values: list[float]) -> dict[str, Any]:
-    """Median, standard deviation and number."""
-    return {
-        "median": statistics.median(values),
-        "std": statistics.stdev(values) if len(values) > 1 else 0.0,
-        "n": len(values),
-    }
 
 
 def alone(case: Case, count: int = 5) -> dict[str, Any]:
@@ -203,7 +159,7 @@ def ahead_of(
 def summary(case: Case) -> dict[str, Any]:
     """The row of one seed: what was run of the table."""
     row: dict[str, Any] = {"seed": case.seed}
-    for name in ("whole", "step", "alone", *RIVALS, "shares", "again"):
+    for name in ("whole", "step", "memory", "alone", *RIVALS, "shares", "again"):
         path = case.folder / f"{name}.json"
         if path.is_file():
             row[name] = read_json(path)
@@ -303,6 +259,7 @@ def main(words: list[str] | None = None) -> None:
         "whole": whole,
         "shares": shares,
         "step": lambda case: step_cost(case, args.rounds),
+        "memory": memory,
         "alone": alone,
         **{name: lambda case, name=name: rival(case, name) for name in RIVALS},
         "again": again,

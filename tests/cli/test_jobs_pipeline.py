@@ -15,6 +15,7 @@ from darts_core.store.jobs import Store
 
 TINY = [
     "data=digits",
+    "data.limit=320",
     "search.channels=2",
     "search.layers=1",
     "search.finalists=1",

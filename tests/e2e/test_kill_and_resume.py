@@ -19,9 +19,9 @@ import torch
 from darts_core.checkpoint import load_checkpoint
 from darts_core.runlog import read_json, read_jsonl
 
-SEARCH = ["search", "data=digits", "space=nasbench201", "search.epochs=3",
+SEARCH = ["search", "data=digits", "data.limit=640", "space=nasbench201", "search.epochs=3",
     "search.finalists=1", "search.channels=2",
-          "search.layers=1", "search.batch_size=64", "search.checkpoint_every=2",
+          "search.layers=1", "search.batch_size=32", "search.checkpoint_every=2",
           "plugins=[waiting]"]  # fmt: skip
 
 # `hold` holds a number and a place. The search waits there at that checkpoint of its process: `after`
@@ -156,7 +156,7 @@ def test_a_signal_saves_and_prints_the_command_that_resumes(
     (tmp_path / "hold").unlink()
     text = finish(process, expected=130)
     assert "checkpoint is saved" in text
-    assert "Go on with:  darts-core search data=digits space=nasbench201" in text
+    assert "Go on with:  darts-core search data=digits data.limit=640 space=nasbench201" in text
     assert "Traceback" not in text
     kept = load_checkpoint(stopped / "checkpoint.pt")
     assert (kept["epoch"], kept["step"]) == (0, 3)  # the step that it was in

@@ -21,7 +21,7 @@ from darts_core.runlog import read_json, read_jsonl
 
 SEARCH = ["search", "data=digits", "data.limit=640", "space=nasbench201", "search.epochs=3",
     "search.finalists=1", "search.channels=2",
-          "search.layers=1", "search.batch_size=32", "search.checkpoint_every=2",
+          "search.layers=1", "search.batch_size=29", "search.checkpoint_every=2",
           "plugins=[waiting]"]  # fmt: skip
 
 # `hold` holds a number and a place. The search waits there at that checkpoint of its process: `after`

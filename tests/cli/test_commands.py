@@ -17,8 +17,8 @@ from darts_core.commands import latency, listing
 from darts_core.commands.help import ARGPARSE, HYDRA
 from darts_core.runlog import read_json, read_jsonl, read_yaml
 
-TINY = ["data=digits", "data.limit=320", "search.epochs=1", "search.finalists=1", "search.channels=2", "search.layers=1",
-        "search.batch_size=128"]  # fmt: skip
+TINY = ["data=digits", "data.limit=320", "search.epochs=1", "search.finalists=1", "search.channels=2",
+        "search.layers=1", "search.batch_size=128"]  # fmt: skip
 
 
 def command(folder: Path, *argv: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -5,7 +5,6 @@ A leaf: torch is imported when a device is asked about.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +13,7 @@ from darts_core.errors import MemoryShortageError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["check_memory", "free_bytes", "limit_primitive_cache"]
-
-# as many layers as a network repeats; what is drawn anew each step does not come back anyway
-_PRIMITIVES = 64
+__all__ = ["check_memory", "free_bytes"]
 
 
 def free_bytes(device: torch.device | None = None) -> int | None:
@@ -56,14 +52,3 @@ def check_memory(
             f"{what} {needed_bytes / 2**20:,.0f} MiB, but {free / 2**20:,.0f} MiB of {place} are "
             f"free; {remedy}."
         )
-
-
-def limit_primitive_cache() -> None:
-    """Let oneDNN, torch's library of layers on a CPU, keep few of those that it has compiled.
-
-    It keeps 1,024, each with its work memory, and compiles one for every shape that it meets: a training
-    whose widths change each step fills that, which can take more memory than the network. The variable is
-    read when the first layer of the process runs; a value of the user's stands.
-    Source: oneDNN developer guide, "Primitive Cache".
-    """
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_PRIMITIVES))

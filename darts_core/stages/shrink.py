@@ -20,7 +20,6 @@ from darts_core.elastic.shrink import Family, grow_family
 from darts_core.errors import ExportError
 from darts_core.export.fold import trace
 from darts_core.export.formats import check_formats
-from darts_core.memory import limit_primitive_cache
 from darts_core.metric import Metric
 from darts_core.prune.auxiliary import drop_auxiliary
 from darts_core.prune.groups import copied
@@ -68,7 +67,6 @@ def shrink(config: ShrinkStage, folder: Path) -> dict[str, Any]:
         ExportError: an export format is unknown, or the network cannot be exported.
     """
     check_shrink(config)
-    limit_primitive_cache()
     group, run, finished = open_run(config, folder)
     if finished:
         return {} if run is None else run.result()

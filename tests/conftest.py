@@ -5,8 +5,8 @@ import os
 import shutil
 import tempfile
 
-# Timings hold a lock of the device in the temporary folder. Tests measure nothing, so that processes of tests
-# side by side need not wait for each other's: each has a folder of its own, and so have the commands it starts.
+# Timings hold a lock of the device in the temporary folder. Tests measure nothing, so processes of tests side
+# by side need not wait for each other's: each has a folder of its own, and so have the commands it starts.
 # A short name: sockets lie in it, whose paths may have 107 bytes
 if os.environ.get("PYTEST_XDIST_WORKER"):
     _own = tempfile.mkdtemp(prefix=f"{os.environ['PYTEST_XDIST_WORKER']}-")

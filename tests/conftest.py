@@ -10,5 +10,6 @@ import tempfile
 # A short name: sockets lie in it, whose paths may have 107 bytes
 if os.environ.get("PYTEST_XDIST_WORKER"):
     _own = tempfile.mkdtemp(prefix=f"{os.environ['PYTEST_XDIST_WORKER']}-")
+    os.chmod(_own, 0o711)  # a database server under root runs as another user
     os.environ["TMPDIR"] = tempfile.tempdir = _own
     atexit.register(shutil.rmtree, _own, ignore_errors=True)

@@ -20,8 +20,8 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from darts_core.errors import ExportError, LatencyError, is_memory_shortage
-from darts_core.latency.copies import copy_of
+from darts_core.errors import ExportError, LatencyError
+from darts_core.latency.copies import copy_or_refuse
 from darts_core.latency.deployed import keep_constants, skip_dead
 from darts_core.latency.norms import CONVOLUTIONS, is_call, rest_of_norm
 from darts_core.latency.traced import exported_program
@@ -84,7 +84,7 @@ def fold_batch_norms(model: nn.Module, input_shape: Sequence[int]) -> nn.Module:
     Raises:
         ExportError: the model cannot be copied, or has batch norms and torch.export cannot trace it.
     """
-    folded = skip_dead(_copied(model).eval())
+    folded = skip_dead(copy_or_refuse(model, ExportError, ", and export it then.").eval())
     if any(isinstance(module, _BatchNorm) for module in folded.modules()):
         _fold_all(folded, input_shape)
     folded.requires_grad_(False)
@@ -92,18 +92,6 @@ def fold_batch_norms(model: nn.Module, input_shape: Sequence[int]) -> nn.Module:
     return keep_constants(
         folded, draw_inputs(input_shape, 1, device=like.device, dtype=like.dtype, zeros=True)
     )
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    try:
-        return copy_of(model)
-    except Exception as error:  # whatever a foreign network raises
-        if is_memory_shortage(error):
-            raise
-        raise ExportError(
-            f"{type(model).__name__} cannot be copied ({type(error).__name__}: {str(error)[:200]}); remove "
-            "what it keeps beside its parameters and buffers, and export it then."
-        ) from error
 
 
 def _fold_all(folded: nn.Module, input_shape: Sequence[int]) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["copy_of", "kept_tensors"]
+from darts_core.errors import DartsError, is_memory_shortage
+
+__all__ = ["copy_of", "copy_or_refuse", "kept_tensors"]
 
 
 def kept_tensors(model: nn.Module) -> Iterator[tuple[Any, Any, torch.Tensor]]:
@@ -39,3 +41,25 @@ def copy_of(model: nn.Module) -> nn.Module:
         if not value.is_leaf
     }
     return copy.deepcopy(model, memo)
+
+
+def copy_or_refuse(model: nn.Module, refused: type[DartsError], remedy: str) -> nn.Module:
+    """As `copy_of`, with a sentence for what cannot be copied.
+
+    Args:
+        model: a network.
+        refused: the error that is raised.
+        remedy: how its sentence ends, after "remove what it keeps beside its parameters and buffers".
+
+    Raises:
+        DartsError: `refused`, where the network cannot be copied.
+    """
+    try:
+        return copy_of(model)
+    except Exception as error:  # whatever a foreign network raises
+        if is_memory_shortage(error):
+            raise
+        raise refused(
+            f"{type(model).__name__} cannot be copied ({type(error).__name__}: {str(error)[:200]}); "
+            f"remove what it keeps beside its parameters and buffers{remedy}"
+        ) from error

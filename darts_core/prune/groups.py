@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from darts_core.errors import PruneError, is_memory_shortage
-from darts_core.latency.copies import copy_of
+from darts_core.errors import PruneError
+from darts_core.latency.copies import copy_or_refuse
 from darts_core.prune.beside import cut_beside, outputs_beside
 from darts_core.prune.blocks import CONVOLUTIONS, blocks_of
 from darts_core.prune.graph import (
@@ -187,16 +187,8 @@ def copied(model: nn.Module) -> nn.Module:
     Raises:
         PruneError: it holds something that cannot be copied.
     """
-    try:
-        return copy_of(model)
-    except Exception as error:  # whatever a foreign network raises
-        if is_memory_shortage(error):
-            raise
-        raise PruneError(
-            f"{type(model).__name__} cannot be copied ({type(error).__name__}: {str(error)[:200]}); "
-            "remove what it keeps beside its parameters and buffers first, and where a weight is derived "
-            f"call {_TAKE_OFF}."
-        ) from error
+    remedy = f" first, and where a weight is derived call {_TAKE_OFF}."
+    return copy_or_refuse(model, PruneError, remedy)
 
 
 def _named(

@@ -261,13 +261,17 @@ def test_code_comes_from_below_the_folder_named_at_the_start_alone(root, tmp_pat
     assert f"--code={root / 'one' / 'V001' / 'code'}" in words
 
 
-def test_settings_of_a_pipeline_that_name_code_are_refused(root):
+def _stopped_pipeline(root):
     store = Store(root)
     store.create_job("pipe", kind="pipeline")
     with store.new_version(
         "pipe", new_record("pipeline", commands={"search": {"state": "stopped"}})
     ):
         pass
+
+
+def test_settings_of_a_pipeline_that_name_code_are_refused(root):
+    _stopped_pipeline(root)
     for setting in ("plugins=[evil]", "+plugins=[evil]", "model=evil:main", "search.x._target_=os.system",
                     "hydra.run.dir=/tmp", "hydra/launcher=x", "weights=evil:main\nmodel=${weights}",
                     "strategy={_target_: os.system}"):  # fmt: skip
@@ -281,12 +285,7 @@ def test_settings_of_a_pipeline_that_name_code_are_refused(root):
 
 def test_a_setting_of_a_pipeline_can_be_no_option_of_its_command(root):
     """`--config-dir` would bring settings that name code from any folder."""
-    store = Store(root)
-    store.create_job("pipe", kind="pipeline")
-    with store.new_version(
-        "pipe", new_record("pipeline", commands={"search": {"state": "stopped"}})
-    ):
-        pass
+    _stopped_pipeline(root)
     for text in ("--config-dir=/tmp", "seed=1\n  -cd=/tmp", "--multirun=1"):
         with pytest.raises(ConfigError, match="is an option, no setting"):
             order(options(root), "new-version", {"job": "pipe", "settings": text})

@@ -84,18 +84,22 @@ GPU_TORCH ?= 2.11.0
 GPU_VENV := .venv-gpu
 GPU_ENV := $(TEST_ENV) PYTHONPATH=.:kernels TRITON_CACHE_DIR=$(abspath $(GPU_VENV))/cache
 
-$(GPU_VENV)/.installed:
+# other versions make it anew, as binaries of the old ones would not fit; what was compiled stays in its cache
+GPU_STAMP := $(GPU_VENV)/.installed-$(notdir $(GPU_PYTHON))-$(GPU_TRITON)-$(GPU_TORCH)
+
+$(GPU_STAMP):
+	rm -rf $(GPU_VENV)/.installed* $(GPU_VENV)/bin $(GPU_VENV)/include $(GPU_VENV)/lib $(GPU_VENV)/lib64
 	$(GPU_PYTHON) -m venv $(GPU_VENV)
 	$(GPU_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 		torch==$(GPU_TORCH) triton==$(GPU_TRITON) numpy pyyaml
 	touch $@
 
-gpu-binaries: $(GPU_VENV)/.installed ## compile what a GPU launches for its Python and Triton, into carried/; goes on where it stopped
+gpu-binaries: $(GPU_STAMP) ## compile what a GPU launches for its Python and Triton, into carried/; goes on where it stopped
 	mkdir -p carried
 	$(GPU_ENV) $(GPU_VENV)/bin/python -m benchmarks.triton_cache --compile --pack carried/triton-cache.tar.xz \
 		$(if $(MINUTES),--minutes $(MINUTES))
 
-gpu-variants: $(GPU_VENV)/.installed ## renew the golden file of that Triton, from the binaries of gpu-binaries where they are
+gpu-variants: $(GPU_STAMP) ## renew the golden file of that Triton, from the binaries of gpu-binaries where they are
 	$(GPU_ENV) $(GPU_VENV)/bin/python -m darts_core.bench.offline --renew --processes 1
 
 on-gpu: ## tests, tiles, step, kernels, export, latency, models, full search; DATA=cifar10.parquet; call until nothing is left

@@ -9,7 +9,8 @@ figure is the accuracy on the whole test split. The gain over no policy and its 
 the results file, with what each search cost in trainings of this network without a policy (on a CPU by
 the processor's time).
 
-Each training and search that is done is noted in `--keep`: the same command goes on where it was.
+Each training and search that is done is noted in `--keep`: the same command goes on where it was; a search
+that was cut off begins anew, so that its cost is that of the whole.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import itertools
 import logging
 import math
 import random
+import shutil
 import statistics
 import sys
 import tempfile
@@ -220,15 +222,19 @@ class _Seed:
         if self._kept(name).is_file():
             return self.train(name, None)
         own = self.folder / f"seed{self.seed}-{method}"
-        if method == "start":
-            policy, seconds = _unlearned(self.bundle.image_shape[0], self.seed), 0.0
-        else:
-            policy, seconds = _search(
-                self.options, self.bundle, self.config, method, self.seed, one_training, own
-            )
-        policy_to_yaml(policy, own / "policy.yaml")
-        cost = seconds / one_training
+        done = own / "cost.json"
+        if not done.is_file():
+            shutil.rmtree(own, ignore_errors=True)
+            policy, seconds = self._searched(method, one_training, own)
+            policy_to_yaml(policy, own / "policy.yaml")
+            write_json(done, {"schema_version": 1, "seconds": seconds})
+        cost = float(read_json(done)["seconds"]) / one_training
         return self.train(name, str(own / "policy.yaml"), search_trainings=cost)
+
+    def _searched(self, method: str, one_training: float, own: Path) -> tuple[Policy, float]:
+        if method == "start":
+            return _unlearned(self.bundle.image_shape[0], self.seed), 0.0
+        return _search(self.options, self.bundle, self.config, method, self.seed, one_training, own)
 
     def rows(self) -> dict[str, Row]:
         """All rows of this seed by name."""

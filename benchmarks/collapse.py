@@ -74,7 +74,11 @@ def run(guarded: bool, seed: int, epochs: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run both and write `benchmarks/results/collapse_cpu_<date>.{json,md}`; rows already there are kept."""
+    """Run both and write `benchmarks/results/collapse_cpu_<date>.{json,md}`; rows already there are kept.
+
+    Raises:
+        SystemExit: the rows there are of another number of epochs.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="*", default=[PINNED, 0, 2, 3])
     parser.add_argument("--epochs", type=int, default=CONFIG["epochs"])
@@ -82,13 +86,19 @@ def main() -> None:
     arguments = parser.parse_args()
     stem = arguments.out / f"collapse_cpu_{datetime.date.today().isoformat()}"
     kept = stem.with_suffix(".json")
-    rows: list[dict[str, Any]] = read_json(kept)["rows"] if kept.exists() else []
+    known = read_json(kept) if kept.exists() else {"rows": []}
+    rows: list[dict[str, Any]] = known["rows"]
+    if rows and known["config"]["epochs"] != arguments.epochs:
+        raise SystemExit(
+            f"{kept} holds searches of {known['config']['epochs']} epochs, not {arguments.epochs}: name "
+            "another folder with --out."
+        )
     done = {(row["seed"], row["guarded"]) for row in rows}
     for seed in arguments.seeds:
         for guarded in (False, True):
             if (seed, guarded) not in done:
                 rows.append(run(guarded, seed, arguments.epochs))
-                write(stem, rows)
+                write(stem, rows, arguments.epochs)
     print(table(rows))
 
 
@@ -108,7 +118,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(stem: Path, rows: list[dict[str, Any]]) -> None:
+def write(stem: Path, rows: list[dict[str, Any]], epochs: int) -> None:
     """Both result files, after every search."""
     rows.sort(key=lambda row: (row["seed"] != PINNED, row["seed"], row["guarded"]))
     write_json(
@@ -116,7 +126,7 @@ def write(stem: Path, rows: list[dict[str, Any]]) -> None:
         {
             "theme": "collapse",
             "environment": environment(),
-            "config": CONFIG,
+            "config": {**CONFIG, "epochs": epochs},
             "pinned_seed": PINNED,
             "rows": rows,
         },

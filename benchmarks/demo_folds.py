@@ -6,7 +6,8 @@
 
 For each fold `darts-core run experiment=demo` searches, tunes, trains and exports a network, and tunes and
 trains its rivals over the same trials: ResNet-8 of width 4, 8, 16 and 32, and a network drawn by hand (three
-3x3 convolutions of 16, 48 and 48 channels, two max pools). A killed benchmark goes on where it was.
+3x3 convolutions of 16, 48 and 48 channels, two max pools). A killed benchmark goes on where it was; one with
+other folds, seeds or settings is refused there.
 
 Accuracies are pooled over the folds, differences paired by image. Times are those of the exported files, each
 network in its fastest form, at one batch size; all networks of a fold take turns, so that ratios hold under
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.demo_judge import interleaved, line_at, paired, ratio
+from benchmarks.resumable import same_settings
 from darts_core import cli
 from darts_core.architecture import Architecture
 from darts_core.bench.results import slug, write_results
@@ -91,7 +93,7 @@ def run_fold(fold: int, runs: Path, seeds: tuple[int, int], more: Sequence[str])
     status = cli.main(
         ["run", "experiment=demo", "data=npz", f"data.path={data.resolve()}",
          f"seed={seeds[1] + fold}", f"bench.rivals=[4,8,32,{hand.resolve()}]",
-         f"job=fold{fold}", f"out={runs}", *more]
+         f"job=fold{fold}", f"out={runs}", "version=V001", *more]
     )  # fmt: skip
     if status:
         raise SystemExit(status)
@@ -190,10 +192,12 @@ def above_the_line(folds: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 def judge(fold: int, args: argparse.Namespace) -> dict[str, Any]:
     """What is known of a fold: answers and times, kept in its folder."""
     seeds = _CHOOSING if args.choosing else _JUDGING
+    same_settings(args.runs, {"seeds of folds and runs": seeds, "overrides": args.override})
+    timing = {"batch": args.batch, "rounds": args.rounds}
     version = args.runs / f"fold{fold}" / "V001"
     known = version / "judged.json"
     found = read_json(known) if known.is_file() else {}
-    if "times" in found and not args.only_time:
+    if "times" in found and not args.only_time and found.get("timing", timing) == timing:
         return dict(found)
     if not args.only_time:
         run_fold(fold, args.runs, seeds, args.override)
@@ -201,7 +205,7 @@ def judge(fold: int, args: argparse.Namespace) -> dict[str, Any]:
     folders = exported(version, data)
     if "right" not in found:
         found["right"] = right_answers(folders, data)
-    found["times"] = times(folders, args.batch, args.rounds)
+    found["times"], found["timing"] = times(folders, args.batch, args.rounds), timing
     found["costs"] = read_json(version / "costs.json")["trainings"]
     found["architecture"] = read_json(version / "search" / "result.json")["text"]
     write_json(known, found)
@@ -211,7 +215,8 @@ def judge(fold: int, args: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Parse the command line, run and judge the folds, write the results file."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
-    parser.add_argument("--folds", type=int, nargs="+", default=list(range(FOLDS)))
+    folds = list(range(FOLDS))
+    parser.add_argument("--folds", type=int, nargs="+", choices=folds, default=folds)
     parser.add_argument("--only-time", action="store_true", help="time finished folds again")
     parser.add_argument(
         "--choosing", action="store_true", help="folds and seeds to try settings on"

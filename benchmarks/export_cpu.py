@@ -230,13 +230,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("steps", nargs="+", choices=("prepare", "time", "write", "row"))
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
-    parser.add_argument("--runtimes", nargs="+", default=list(RUNTIMES))
+    parser.add_argument("--runtimes", nargs="+", default=list(RUNTIMES), choices=RUNTIMES)
     parser.add_argument("--runs", type=Path, default=Path("runs/export_cpu"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--seconds", type=float, default=4.0)
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     possible = available_runtimes(torch.device("cpu"))
+    lacking = [name for name in args.runtimes if name not in possible]
+    if lacking:
+        print(f"left out, as they cannot run here: {', '.join(lacking)}", file=sys.stderr)
     args.runtimes = [name for name in args.runtimes if name in possible]
     if args.steps == ["row"]:
         print(json.dumps(time_row(args.models[0], args.runtimes[0], args.runs, args.seconds)))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import datetime
 import itertools
 import time
 from pathlib import Path
@@ -21,8 +20,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from darts_core import runlog
 from darts_core.architecture import Architecture
+from darts_core.bench.results import command_line, write_results
 from darts_core.export.fold import fold_batch_norms, trace
 from darts_core.export.fused import FusedProgram, stage_key
 from darts_core.latency import measure, quick_ms
@@ -193,13 +192,11 @@ def main() -> None:
                 )
             rows += [{"model": name, **row} for row in found]
     if options.out is not None:
-        device_name = (
-            "h100" if "H100" in rows[0]["device"] else rows[0]["device"].split()[0].lower()
-        )
-        today = datetime.date.today().isoformat()
-        runlog.write_json(
-            options.out / f"export_{device_name}_{today}.json",
-            {"theme": "export", "environment": runlog.environment(), "rows": rows},
+        command = command_line(without=("--out",))
+        print(
+            write_results(
+                "export", rows, device=rows[0]["device"], folder=options.out, command=command
+            )
         )
 
 

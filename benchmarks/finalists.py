@@ -32,6 +32,7 @@ from darts_core.architecture import Architecture
 from darts_core.bench.results import write_results
 from darts_core.data.load import load_data
 from darts_core.latency import choice_latency_model, device_name
+from darts_core.latency.check import spearman
 from darts_core.latency.table import open_table
 from darts_core.metric import ACCURACY
 from darts_core.models.baselines import baseline
@@ -197,16 +198,6 @@ def expected_times(folder: Path, networks: Sequence[Mapping[str, Any]]) -> list[
         open_table(path, cpu, "onnx", torch.float32), batch=32, device=cpu, path=path,
     )  # fmt: skip
     return [cost.sum_of(Architecture.from_dict(network["architecture"])) for network in networks]
-
-
-def ranks(values: Sequence[float]) -> np.ndarray[Any, Any]:
-    """Places, the smallest 0."""
-    return np.argsort(np.argsort(np.asarray(values)))
-
-
-def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """The correlation of the places."""
-    return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
 
 
 class Known:

@@ -1,7 +1,8 @@
 """A whole search and what its cell is worth: searches over seeds and precisions, then short trainings.
 
     python -m benchmarks.full_search --data train.parquet --device cuda            # CIFAR-10 (JPEG), GPU
-    python -m benchmarks.full_search --data FILE --device cpu --precisions fp32 --seeds 1 --search-epochs 2
+    python -m benchmarks.full_search --data FILE --device cpu --precisions fp32 --seeds 1 --search-epochs 2 \
+        --out runs/try
 
 Searches run first, each for the paper's 19,550 steps (63 epochs of 312 steps at batch 64 on 20,000 params
 and 20,000 alpha images; 5,000 val, 5,000 test). Then the first search's cell, DARTS_V2 and random cells
@@ -9,7 +10,8 @@ are trained under one short recipe and tested once each.
 
 Every part is a `darts-core` command in a run folder of its own. After `--minutes` the running command is
 asked to save and stop; the same call goes on from there, and ends with status 0 when nothing is left and
-3 when something is. The results file is written anew after every part.
+3 when something is. A call with other settings is refused there. The results file is written anew after
+every part.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.resumable import UNFINISHED
+from benchmarks.resumable import UNFINISHED, same_settings
 from darts_core.bench.results import command_line, write_results
 from darts_core.runlog import read_json, read_jsonl
 from darts_core.spaces import get_space
@@ -126,20 +128,38 @@ def go_on(
     commands: dict[str, list[str]],
     row: Callable[[Path, str], dict[str, Any]],
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Run what is missing until time is up: (a row of each finished part, names of the others)."""
+    """Run what is missing until time is up: (a row of each finished part, names of the others).
+
+    Raises:
+        SystemExit: a part was run here with other settings, or failed.
+    """
     until = time.monotonic() + 60 * args.minutes
     rows: list[dict[str, Any]] = []
     left: list[str] = []
     for name, words in commands.items():
         folder = stage_folder(args, name)
         done = (folder / "result.json").is_file()
-        if not done and not left and time.monotonic() < until:
+        turn = not done and not left and time.monotonic() < until
+        if turn or folder.is_dir():
+            same_settings(args.out, {name: _told(args, words)})
+        if turn:
             done = run_part(args, name, words, until)
         if done:
             rows.append(row(folder, name))
         else:
             left.append(name)
     return rows, left
+
+
+def _told(args: argparse.Namespace, words: list[str]) -> list[str]:
+    """The words of a part without the places of this machine: its state may go on on another."""
+    found = []
+    for word in words:
+        key, _, value = word.partition("=")
+        value = Path(value).name if key == "data.path" else value.replace(str(args.out), "OUT")
+        if key != "out":
+            found.append(f"{key}={value}" if "=" in word else word)
+    return found
 
 
 def row_of(folder: Path, name: str) -> dict[str, Any]:

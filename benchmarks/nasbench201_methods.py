@@ -1,9 +1,10 @@
 """What every method finds in NAS-Bench-201: all strategies and relaxations over seeds.
 
     python -m benchmarks.nasbench201_methods --data train.parquet --device cuda    # CIFAR-10 (JPEG), 3 seeds
-    python -m benchmarks.nasbench201_methods --device cpu --limit 200 --epochs 2 --channels 4 --layers 1
+    python -m benchmarks.nasbench201_methods --device cpu --limit 200 --epochs 2 --channels 4 --layers 1 \
+        --out runs/try
     python -m benchmarks.nasbench201_methods --data train.parquet --device cpu --limit 8500 --image-size 16 \
-        --channels 8 --layers 1 --epochs 10 --contest 10 --random-epochs 93    # small, with equal costs
+        --channels 8 --layers 1 --epochs 10 --contest 10 --random-epochs 93 --out runs/small   # equal costs
 
 Sizes are the benchmark's: 16 channels, 5 cells a stage, 50 epochs of batch 64, half of the training images
 for alpha. Strategies run with softmax, relaxations with first order; `FITTED` says what a method's file
@@ -16,7 +17,7 @@ every four epochs) and a zero-cost prior alone. Methods run without finalists th
 
 Every search is a `darts-core` command in a run folder of its own. After `--minutes` the running one is asked
 to save and stop; the same call goes on from there, and ends with status 0 when nothing is left and 3 when
-something is. The results file is written anew by every call.
+something is. A call with other settings is refused there. The results file is written anew by every call.
 """
 
 from __future__ import annotations

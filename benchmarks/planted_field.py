@@ -6,8 +6,9 @@
 The toy space has 16 architectures, one of which is planted in its data (`darts_core.spaces.toy`). A run
 succeeds when both edges hold the planted operation. All runs see the data equally often. What the files'
 settings become at this size (`SMALLER`, `SEARCH`, `WIDER`) is the same for all seeds and was chosen on seeds
-10 to 19; the table's seeds are 0 to 4. With `--finalists` the search ends as the command ends it by default:
-eight finalists are trained briefly, and the best of them on val is what is found.
+10 to 19; the table's seeds are 0 to 4, and other first seeds have files of their own. With `--finalists` the
+search ends as the command ends it by default: eight finalists are trained briefly, and the best of them on
+val is what is found.
 """
 
 from __future__ import annotations
@@ -185,7 +186,11 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Run and write `benchmarks/results/planted_field_cpu_<date>.{json,md}`."""
+    """Run and write `benchmarks/results/planted_field_cpu_<date>.{json,md}`.
+
+    Raises:
+        SystemExit: there is no such method.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", default=None)
     parser.add_argument("--seeds", type=int, default=5)
@@ -200,10 +205,18 @@ def main() -> None:
         (group, path.stem)
         for group in ("strategy", "relax")
         for path in sorted((CONF / group).glob("*.yaml"))
-        if path.stem != "softmax" and (arguments.only is None or path.stem in arguments.only)
+        if path.stem != "softmax"
     ]
+    unknown = sorted(set(arguments.only or ()) - {name for _, name in cases})
+    if unknown:
+        raise SystemExit(
+            f"No such method: {', '.join(unknown)}; there are {', '.join(name for _, name in cases)}."
+        )
+    cases = [case for case in cases if arguments.only is None or case[1] in arguments.only]
     theme = "planted_field_finalists" if arguments.finalists else "planted_field"
-    stem = arguments.out / f"{theme}_cpu_{datetime.date.today().isoformat()}"
+    # seeds that settings were chosen on never lie among those that judge them
+    seeds = f"_from-seed-{arguments.first_seed}" if arguments.first_seed else ""
+    stem = arguments.out / f"{theme}_cpu_{datetime.date.today().isoformat()}{seeds}"
     kept = stem.with_suffix(".json")
     rows: list[dict[str, Any]] = read_json(kept)["rows"] if kept.exists() else []
     command = f"python -m benchmarks.planted_field --first-seed {arguments.first_seed}"

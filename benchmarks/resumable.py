@@ -1,4 +1,4 @@
-"""What jobs that are done in steps of minutes share: the word for "call again", and how one is stopped.
+"""What jobs done in steps share: the word for "call again", how one is stopped, whose results are kept.
 
 Nothing but the standard library is imported: on a machine that has never run us, packages may be missing.
 """
@@ -6,14 +6,16 @@ Nothing but the standard library is imported: on a machine that has never run us
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-__all__ = ["GRACE", "UNFINISHED", "run_until"]
+__all__ = ["GRACE", "UNFINISHED", "run_until", "same_settings"]
 
 UNFINISHED = 3
 """Exit status: something is left, call again."""
@@ -59,6 +61,33 @@ def run_until(
         return UNFINISHED
     _wait_for_all(process, min(end, time.monotonic() + _LAST))
     return status
+
+
+def same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Hold a folder of kept results to the settings that they were made with, noted in `settings.json`.
+
+    A name that is noted for the first time takes the value that is given.
+
+    Args:
+        folder: of the results; made where it is missing.
+        settings: name -> value, of what JSON can hold.
+
+    Raises:
+        SystemExit: a name is noted with another value; the sentence says which.
+    """
+    path = folder / "settings.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    given = json.loads(json.dumps(settings))
+    for name in known.keys() & given.keys():
+        if known[name] != given[name]:
+            raise SystemExit(
+                f"{folder} holds results of {name}={known[name]!r}, not {given[name]!r}: repeat those "
+                "settings, or give these a folder of their own."
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps({**known, **given}, indent=1), encoding="utf-8")
+    temporary.replace(path)
 
 
 def _wait_for_all(process: subprocess.Popen[bytes], end: float) -> None:

@@ -4,8 +4,8 @@
 
 FOLDER/passed.txt lists the tests that passed on this device with these sources; another device or a changed
 file begins a new list. After `--minutes` the run ends with the tests that are running and has status 6; call
-it again. Status 0 says that all have passed, 1 that one failed. With pytest-xdist, `-n 4` has four compile at
-once.
+it again. Status 0 says that all have passed, 1 that one failed, 5 that none could run, as where there is no
+device. With pytest-xdist, `-n 4` has four compile at once.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _Resumable:
         # with pytest-xdist the workers collect and run, and the process that started them decides
         self.worker = worker
         self.session: pytest.Session | None = None
-        self.late = False
+        self.late = self.ran = False
         mark = fingerprint()
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
         if lines[:1] != [mark] and not worker:
@@ -82,6 +82,7 @@ class _Resumable:
         """Note a pass at once: the device may be gone with the next test. Stop when time is up."""
         if self.worker:
             return
+        self.ran |= report.when == "call" and not report.skipped
         if report.when == "call" and report.passed:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(report.nodeid + "\n")
@@ -102,3 +103,6 @@ class _Resumable:
         elif session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and self.passed:
             session.exitstatus = pytest.ExitCode.OK
             print(f"\nnothing is left: {len(self.passed)} tests have passed")
+        elif session.exitstatus == pytest.ExitCode.OK and not self.ran and not self.passed:
+            session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+            print("\nevery test was skipped: nothing has been tested")

@@ -8,7 +8,8 @@ networks read 32 log-mel bands every 8 ms. Each speaker in turn is the test spli
 A pair is: `darts-core search` in the space `conv1d_frames` under a number of MACs, `darts-core train` of
 what it found; the width at which the DS-CNN, timed in turn with it in ONNX Runtime (one sample a call), takes
 as long or longer; `darts-core train` of that, with the same settings. Settings were tried with --choose, on
-seeds that judge nothing. A pair that is finished lies in a file; a run that is stopped goes on.
+seeds that judge nothing. A pair that is finished lies in a file of `--work`; a run that is stopped goes on;
+other data or settings are refused there.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.resumable import same_settings
 from darts_core import cli
 from darts_core.bench.results import write_results
 from darts_core.latency.deployed import in_runtime
@@ -183,7 +185,8 @@ def main() -> None:
     parser.add_argument("--out", default="benchmarks/results")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    given.work.mkdir(parents=True, exist_ok=True)
+    named = {"data": given.data.name, "search": SEARCH, "train": TRAIN, "mmacs": MMACS}
+    same_settings(given.work, named)
     data = features(given.data, given.work)
     speakers = [str(name) for name in np.load(data)["groups"]]
     rows = []

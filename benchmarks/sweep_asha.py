@@ -17,6 +17,7 @@ import math
 import statistics
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -104,6 +105,19 @@ def study(objective: Training, pruner: Any, trials: int) -> tuple[float, int]:
     return found.best_value, int(found.spent["epochs"])
 
 
+def mean_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The row of the means over seeds; of a single one there is no standard error."""
+    differences = [row["difference"] for row in rows]
+    count = len(differences)
+    error = statistics.stdev(differences) / math.sqrt(count) if count > 1 else None
+    return {
+        "name": "mean",
+        "difference": round(statistics.fmean(differences), 3),
+        "standard_error": None if error is None else round(error, 3),
+        "cost_share": round(statistics.fmean(row["cost_share"] for row in rows), 3),
+    }
+
+
 def main() -> None:
     """Run all pairs, print and store the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -145,17 +159,8 @@ def main() -> None:
             }
         )
         print(rows[-1], flush=True)
-    differences = [row["difference"] for row in rows]
-    error = (
-        statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
-    )
-    summary = {
-        "name": "mean",
-        "difference": round(statistics.fmean(differences), 3),
-        "standard_error": round(error, 3),
-        "cost_share": round(statistics.fmean(row["cost_share"] for row in rows), 3),
-    }
-    print(summary)
+    rows.append(mean_of(rows))
+    print(rows[-1])
     bundle = _bundle(args.data, args.data_path, args.limit, args.val_fraction)
     notes = {
         **{key: value for key, value in vars(args).items() if key != "out"},
@@ -163,7 +168,6 @@ def main() -> None:
         "validation_images": bundle.size("val"),
     }
     command = f"python benchmarks/sweep_asha.py {' '.join(sys.argv[1:])}".strip()
-    rows.append(summary)
     print(
         write_results(
             "sweep-asha", rows, device="cpu", folder=args.out, command=command, notes=notes

@@ -1,7 +1,7 @@
 """Early stopping of a study with two objectives against its full trials, paired over seeds.
 
     python benchmarks/sweep_front.py --seeds 10
-    python benchmarks/sweep_front.py --trials 60 --cost-share 0.2 --first-seed 10
+    python benchmarks/sweep_front.py --trials 60 --cost-share 0.2 --first-seed 10 --runs runs/sweep_front_60
 
 A trial trains a perceptron with one hidden layer on real digits (8x8, split `params`); its width, learning
 rate, weight decay, label smoothing and batch size are drawn at random (`--sampler` for another one, whose
@@ -14,7 +14,8 @@ are objectives. Per seed three studies:
 
 Reported: the share of the full study's hypervolume that the fronts of the other two have, with the nadir
 of the full front (its worst value in each objective) as the reference point, and the share of its epochs.
-The split `test` is not read. Studies lie in `--runs` and go on where they were cut off.
+The split `test` is not read. Studies lie in `--runs` and go on where they were cut off; with other settings
+they are refused there.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.resumable import same_settings
 from darts_core.bench.results import write_results
 from darts_core.data import DataBundle, load_data
 from darts_core.runlog import read_json, write_json
@@ -133,14 +135,14 @@ def seed_row(seed: int, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean, standard error and worst of each share."""
+    """Mean, standard error (None of a single seed) and worst of each share."""
     found: dict[str, Any] = {"name": "mean", "seeds": len(rows)}
     for key in ("hypervolume_share_stopped", "hypervolume_share_fewer", "epochs_share"):
         values = [row[key] for row in rows if row[key] is not None]
-        error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+        error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
         found |= {
             key: round(statistics.fmean(values), 4),
-            f"{key}_standard_error": round(error, 4),
+            f"{key}_standard_error": None if error is None else round(error, 4),
             f"{key}_least": min(values),
         }
     return found
@@ -159,6 +161,8 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/sweep_front"))
     parser.add_argument("--out", default="benchmarks/results")
     args = parser.parse_args()
+    kept = ("trials", "epochs", "limit", "sampler", "cost_share")
+    same_settings(args.runs, {name: getattr(args, name) for name in kept})
     rows = []
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         rows.append(seed_row(seed, args))

@@ -18,9 +18,9 @@ of its networks, whose settings all its trainings share:
 Epochs of the last trainings are such that the time is used up. Times are those of ONNX files at batch 32,
 each sampled in turn with ResNet-18, so that ratios hold beside work on other cores (not on the same one: keep
 one core free of anything else); accuracies are of the test split, which chose nothing. `--choosing` takes
-other seeds, to try settings on. A command that was killed goes on, but its seconds are those of the last
-sitting. For some seconds or minutes a core may run small networks a quarter slower, and ResNet-18 hardly:
-`--only-time` takes the shares of all judged networks of a seed again, in one go.
+other seeds, to try settings on. A killed command goes on (its seconds are those of the last sitting); other
+settings are refused there. For some seconds or minutes a core may run small networks a quarter slower, and
+ResNet-18 hardly: `--only-time` takes the shares of all judged networks of a seed again, in one go.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from torch import nn
 from benchmarks.elastic import WORST_SHARE, area, mean_of
 from benchmarks.elastic_case import bundle_of, kept, shares_in_turn
 from benchmarks.elastic_rivals import epochs_for
+from benchmarks.resumable import same_settings
 from darts_core import cli
 from darts_core.architecture import Architecture
 from darts_core.bench.results import command_line, write_results
@@ -349,10 +350,7 @@ def timed_again(case: Contest, names: Sequence[str]) -> None:
     shares = iter(case.shares(models, _AGAIN))
     for path in paths:
         found = read_json(path)
-        points = [
-            {"first_share": point["share"], **point, "share": next(shares)}
-            for point in found["points"]
-        ]
+        points = [{"first_share": p["share"], **p, "share": next(shares)} for p in found["points"]]
         write_json(path, {**found, "points": points, "hypervolume": area(points, _LEAST)})
 
 
@@ -414,6 +412,9 @@ def main(words: list[str] | None = None) -> None:
         "ours": ours, "scaled": scaled, "random": random, "reference": reference,
     }  # fmt: skip
     rows, examples, budgets = [], 0, tuple(sorted(args.budgets, reverse=True))
+    named = ("data", "space", "search", "epochs", "trainings", "trials")
+    fixed = {"budgets": budgets, **{name: getattr(args, name) for name in named}}
+    same_settings(args.runs, fixed)
     for number in args.seeds:
         seed = number + (_CHOOSING if args.choosing else _JUDGING)
         case = Contest(seed, args.runs.resolve(), tuple(args.data), args.space, args.epochs, args.trainings,
@@ -437,9 +438,8 @@ def main(words: list[str] | None = None) -> None:
         "three-budgets-choosing" if args.choosing else "three-budgets", rows,
         device=device_name(torch.device("cpu")), folder=args.out,
         command=command_line(without=("--runs", "--out")),
-        notes={"recipe": RECIPE, "tuned": TRIED, "trials": args.trials, "budgets": args.budgets,
-               "trainings": args.trainings, "epochs": args.epochs, "search": args.search,
-               "test_examples": examples, "hypervolume_reference": {"share": WORST_SHARE, "metric": _LEAST},
+        notes={"recipe": RECIPE, "tuned": TRIED, **fixed, "test_examples": examples,
+               "hypervolume_reference": {"share": WORST_SHARE, "metric": _LEAST},
                "ours": summary(rows, budgets) if "ours" in args.only else None},
     )  # fmt: skip
     print(path)

@@ -12,6 +12,7 @@ stop button, Ctrl-C) stops the command, which keeps its checkpoint; the same cal
 from __future__ import annotations
 
 import functools
+import re
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,9 +22,9 @@ from typing import Any
 from darts_core.architecture import Architecture
 from darts_core.autosearch.curves import trial_curves
 from darts_core.commands.jobs import pipeline
-from darts_core.commands.overrides import key_of
+from darts_core.commands.overrides import key_of, parse, quoted
 from darts_core.credentials import masked
-from darts_core.errors import DartsError, JobError
+from darts_core.errors import ConfigError, DartsError, JobError
 from darts_core.report.notebook import notebook_html
 from darts_core.report.watching import status_line, watching
 from darts_core.runlog import read_json
@@ -35,6 +36,8 @@ from darts_core.store.version import Version
 __all__ = ["Found", "search", "shrink", "tune"]
 
 _STOP_SECONDS = 60.0
+# texts that the grammar of overrides reads as they are
+_PLAIN = re.compile(r"[\w./:-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,17 @@ def _value(value: Any) -> str:
         return f"[{','.join(_value(item) for item in value)}]"
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{_value(item)}" for key, item in value.items()) + "}"
-    return str(value)
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) or _reads(text) else quoted(text)
+
+
+def _reads(text: str) -> bool:
+    """Whether the grammar of overrides knows the text as one value: `~/a` it does not, `a,b` are two."""
+    try:
+        value = parse(f"setting={text}").value()
+    except ConfigError:
+        return False
+    return not getattr(value, "simple_form", False)
 
 
 def _finished(store: Store, job: str, command: str, words: list[str]) -> Version | None:

@@ -76,9 +76,15 @@ class CellChoice:
         missing = [state for state in concat if state not in targets]
         if missing:
             raise ArchitectureError(
-                f"A cell concatenates state {missing[0]}, but no edge leads to it; edges lead to "
+                f"A cell concatenates state {_short(missing[0])}, but no edge leads to it; edges lead to "
                 f"{sorted(targets)}."
             )
+        for edge in edges:
+            if edge[0] > min(targets) and edge[0] not in targets:
+                raise ArchitectureError(
+                    f"The edge {_short(edge)} reads state {edge[0]}, but no edge leads to it; edges lead to "
+                    f"{sorted(targets)}."
+                )
         if len(set(concat)) != len(concat):
             raise ArchitectureError(f"A cell concatenates a state twice: {list(concat)}.")
         object.__setattr__(self, "concat", concat)
@@ -220,7 +226,7 @@ class Architecture:
         version = content.get("schema_version", SCHEMA_VERSION)
         if not _is_int(version) or version > SCHEMA_VERSION:
             raise ArchitectureError(
-                f"{source} has schema_version {version!r}; this program reads up to {SCHEMA_VERSION}."
+                f"{source} has schema_version {_short(version)}; this program reads up to {SCHEMA_VERSION}."
             )
         allowed = {"schema_version", "space", "cells", "choices", "notes"}
         for key in content:
@@ -259,7 +265,10 @@ class Architecture:
 
 def _short(value: Any) -> str:
     """`value` in at most 80 characters, for a message."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of thousands of digits
+        return "a number of thousands of digits"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

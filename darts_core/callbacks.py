@@ -7,6 +7,7 @@ ends the stage.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,12 @@ from darts_core.settings import Bounds, bounded
 
 __all__ = ["Callback", "Callbacks", "EarlyStopping", "EpochEnd", "Snapshots"]
 
+log = logging.getLogger("darts_core")
 _SNAPSHOT = re.compile(r"epoch-(\d{4,})\.pt")
+_MEND = "mend it and run the same command again, which goes on, or leave it out"
+_TOO_LATE = (
+    "the result is kept: the same command goes on behind this stage and calls nobody for it again"
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class Callback:
 
 
 class EarlyStopping(Callback):
-    """Ends what has not improved on val for so many epochs.
+    """Ends what has not improved on val for so many epochs. Where val is not measured it says so, once.
 
     The last epoch's params are kept, as always. A training's learning rate has then not come to its end,
     so that what ends early is often worse than a shorter training: this is for runs that have failed.
@@ -98,8 +104,15 @@ class EarlyStopping(Callback):
 
     def after_epoch(self, now: EpochEnd) -> str | None:
         """A reason once `patience` epochs brought nothing."""
+        values = now.values()
+        if not values and now.epoch == 0:
+            log.warning(
+                "early_stopping: val %s is not measured here, so nothing will be ended early%s",
+                now.metric.words,
+                "; search.evaluate=true measures it" if now.stage == "search" else "",
+            )
         best, since = float("-inf"), 0
-        for value in now.values():
+        for value in values:
             rating = now.metric.rating(value)
             better = rating > best + self.least
             best, since = (rating, 0) if better else (best, since + 1)
@@ -176,13 +189,15 @@ class Callbacks:
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """See `Callback.finish`."""
+        # a trial is recorded after this, the result of another stage is there already
+        remedy = _MEND if self._stage == "tune" else _TOO_LATE
         for name, callback in self._by_name.items():
-            with _named(name, "at the end"):
+            with _named(name, "at the end", remedy):
                 callback.finish(self._stage, self._folder, result)
 
 
 @contextmanager
-def _named(name: str, when: str) -> Iterator[None]:
+def _named(name: str, when: str, remedy: str = _MEND) -> Iterator[None]:
     """A block that calls a callback: an error that is its own ends the stage in a sentence with its name."""
     try:
         yield
@@ -193,5 +208,5 @@ def _named(name: str, when: str) -> Iterator[None]:
             raise
         raise ConfigError(
             f"callbacks.{name} fails {when}: {type(error).__name__}: {str(error)[:300]} (DARTS_DEBUG=1 shows "
-            "where); mend it and run the same command again, which goes on, or leave it out."
+            f"where); {remedy}."
         ) from error

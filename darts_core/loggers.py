@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ log = logging.getLogger("darts_core")
 
 _ARTIFACTS = (".yaml", ".json", ".html", ".png", ".pt", ".pt2", ".onnx")
 _MOST_BYTES = 256 * 2**20
+# what a stage goes on from
+_STATES = re.compile(r"(checkpoint|teacher|policy|warm_up|fold\d+)\.pt")
 
 
 def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -36,7 +39,7 @@ def artifacts(folder: Path) -> list[Path]:
     found = [
         path for path in sorted(folder.iterdir()) if path.suffix in _ARTIFACTS and path.is_file()
     ]
-    return [p for p in found if p.name != "checkpoint.pt" and p.stat().st_size <= _MOST_BYTES]
+    return [p for p in found if not _STATES.fullmatch(p.name) and p.stat().st_size <= _MOST_BYTES]
 
 
 def _begun(path: Path) -> str | None:

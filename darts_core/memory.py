@@ -5,6 +5,7 @@ A leaf: torch is imported when a device is asked about.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,20 +16,70 @@ if TYPE_CHECKING:
 
 __all__ = ["check_memory", "free_bytes"]
 
+_ROOT = Path("/")
+# of a control group: what it may use, what it uses, and of that the cached files, which the kernel gives back
+_FILES = {
+    2: ("memory.max", "memory.current", ("active_file", "inactive_file")),
+    1: (
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        ("total_active_file", "total_inactive_file"),
+    ),
+}
+
 
 def free_bytes(device: torch.device | None = None) -> int | None:
-    """Bytes that are free for new data on a GPU, else on the host; None where the system does not say."""
+    """Bytes that are free for new data on a GPU, else on the host; None where the system does not say.
+
+    A GPU's include what torch keeps of it for its next tensors. The host's are at most what the limit of a
+    container (a control group) leaves.
+    """
     if device is not None and device.type == "cuda":
         import torch
 
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
+    return min((*_of_the_machine(), *_of_control_groups()), default=None)
+
+
+def _lines(file: str | Path) -> list[str]:
+    """The lines of a file of the kernel; none where it is not there."""
     try:
-        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
+        return (_ROOT / file).read_text(encoding="utf-8").splitlines()
     except OSError:
-        return None
-    return None
+        return []
+
+
+def _of_the_machine() -> list[int]:
+    found = [line for line in _lines("proc/meminfo") if line.startswith("MemAvailable:")]
+    return [int(line.split()[1]) * 1024 for line in found]
+
+
+def _of_control_groups() -> Iterator[int]:
+    """What each group that this process is in leaves, its parents included, as they limit it, too."""
+    for line in _lines("proc/self/cgroup"):
+        _, _, group = line.partition(":")
+        kinds, _, path = group.partition(":")
+        if kinds and "memory" not in kinds.split(","):
+            continue
+        top = _ROOT / "sys/fs/cgroup" / ("memory" if kinds else "")
+        place = top / path.lstrip("/")
+        # in a container the path may be the host's, whose lower folders are not there
+        for folder in (place, *place.parents):
+            yield from _left_in(folder, *_FILES[1 if kinds else 2])
+            if folder == top:
+                break
+
+
+def _left_in(folder: Path, limit: str, usage: str, cached: tuple[str, ...]) -> Iterator[int]:
+    """One number, or none where the group has no limit."""
+    most, used = _lines(folder / limit), _lines(folder / usage)
+    if not (most and used and most[0].isdigit() and used[0].isdigit()):
+        return
+    stat = (line.partition(" ") for line in _lines(folder / "memory.stat"))
+    told = {name: value for name, _, value in stat}
+    back = sum(int(told.get(name, 0)) for name in cached)
+    yield max(0, int(most[0]) - int(used[0]) + back)
 
 
 def check_memory(

@@ -7,7 +7,7 @@
 *Oldest* is the lower bound of every dependency in pyproject.toml, *pinned* is constraints.txt, *newest* is
 what pip finds without either. Where a set's torch is too heavy (PyPI's builds for Linux bring CUDA, about
 3 GB), `--torch` puts another in its place; what was run is printed with its versions. Environments stay in
-`.venv-versions/` and are made again when the set has changed.
+`.venv-versions/` and are made again when the set has changed; the newest is brought up to date every time.
 """
 
 from __future__ import annotations
@@ -92,14 +92,18 @@ def environment(python: str, name: str, torch: str | None) -> tuple[Path, str | 
     folder = HOME / f"python{_version(python)}-{name}"
     made = folder / "set"
     inside = folder / "bin" / "python"
-    if made.is_file() and made.read_text() == stamp:
+    there = made.is_file() and made.read_text() == stamp
+    if there and name != "newest":
         return inside, None
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(exist_ok=True)
-    subprocess.run([python, "-m", "venv", folder], check=True)
     listed = folder / "constraints.txt"
-    listed.write_text("\n".join(pins) + "\n")
     pip = [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", listed]
+    if there:
+        pip += ["--upgrade", "--upgrade-strategy", "eager"]
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(exist_ok=True)
+        subprocess.run([python, "-m", "venv", folder], check=True)
+    listed.write_text("\n".join(pins) + "\n")
     done = subprocess.run([*pip, "-e", str(ROOT), *TOOLS], capture_output=True, text=True)
     if done.returncode:
         return inside, done.stderr.strip().rpartition("\n")[2]
@@ -152,6 +156,9 @@ def main() -> int:
     parser.add_argument("--torch", help="instead of the set's own")
     parser.add_argument("--tests", nargs="+", default=list(TESTS))
     args = parser.parse_args()
+    for python in args.pythons:
+        if _version(python) is None:
+            parser.error(f"--pythons: {python!r} does not start here")
     said, red = [], 0
     for python in args.pythons:
         for name in args.sets:
@@ -190,7 +197,10 @@ def _found(version: str) -> str | None:
 def _version(python: str) -> str | None:
     """3.11, say; None where it does not start."""
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
-    done = subprocess.run([python, "-c", code], capture_output=True, text=True)
+    try:
+        done = subprocess.run([python, "-c", code], capture_output=True, text=True)
+    except OSError:
+        return None
     return done.stdout.strip() if done.returncode == 0 else None
 
 

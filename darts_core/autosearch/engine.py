@@ -150,6 +150,8 @@ class _Runner:
         command = version.command(COMMAND)
         self.mark = str(command.get("mark") or "")
         self.request: dict[str, Any] = command["request"]
+        # of a search that succeeded all the same
+        self.failed_confirming = 0
 
     def stop_wanted(self) -> bool:
         return self.version.stop_file.exists()
@@ -210,10 +212,22 @@ class _Runner:
             raise JobError("No trial gave a usable result; see the trials' log.txt.")
         own = [r for r in search_rows(_read_rows(path)) if r.get("is_baseline")]
         if plan.last.confirm_seeds:
-            confirm(plan, workshop, best, own[0] if own and own[0]["state"] == "done" else None)
+            baseline = own[0] if own and own[0]["state"] == "done" else None
+            self.failed_confirming = confirm(plan, workshop, best, baseline)
         result = summary(path)
         write_json(path / "autosearch" / "result.json", {"schema_version": 1, **result})
         return result
+
+    def said(self, verdict: str) -> dict[str, Any]:
+        """The message of a search that succeeded, and whether something of it may be run again."""
+        if not self.failed_confirming:
+            return {"message": verdict}
+        left = (
+            f"{self.failed_confirming} confirming run(s) failed and are not counted; jobs resume "
+            f"{self.version.label} runs them again."
+        )
+        log.warning("%s", left)
+        return {"message": f"{verdict} {left}", "left": True}
 
     def _arguments(self) -> list[str]:
         own = with_data(self.request.get("arguments") or {}, self.request.get("data"))
@@ -266,7 +280,7 @@ def run_version(store: Store, version: Version, *, detached: bool = False) -> in
             if result["doubt"]:
                 runner.state("failed", message=result["verdict"])
                 return 1
-            runner.state("succeeded", message=result["verdict"])
+            runner.state("succeeded", **runner.said(result["verdict"]))
             return 0
         except StopWanted:
             runner.state("stopped", message="stopped by command")

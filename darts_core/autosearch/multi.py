@@ -156,11 +156,14 @@ def run_plan(plan: SearchPlan, workshop: Workshop) -> Row | None:
     return best_row(search_rows(read_rows(workshop.version)), plan.last.goals)
 
 
-def confirm(plan: SearchPlan, workshop: Workshop, best: Row, baseline: Row | None) -> None:
+def confirm(plan: SearchPlan, workshop: Workshop, best: Row, baseline: Row | None) -> int:
     """Run the winner and the baseline again on fresh seeds, in turn, and nothing else.
 
     Trials see `phase == "confirm"`: the place for the one look at the test data. Finished runs of an
     earlier start of the version are kept, those that failed are run again.
+
+    Returns:
+        how many of these runs failed.
 
     Raises:
         StopWanted: a stop was asked for.
@@ -171,6 +174,7 @@ def confirm(plan: SearchPlan, workshop: Workshop, best: Row, baseline: Row | Non
     sides = [("baseline", baseline)] if baseline is not None else []
     if baseline is None or best["trial_id"] != baseline["trial_id"]:
         sides.append(("best", best))
+    failed = 0
     for offset in range(1, spec.confirm_seeds + 1):
         for number, (side, row) in enumerate(sides):
             seed = used + offset
@@ -184,7 +188,7 @@ def confirm(plan: SearchPlan, workshop: Workshop, best: Row, baseline: Row | Non
                 and r["config"] == row["config"]
             ]
             if not done:
-                workshop.run_one(
+                ended = workshop.run_one(
                     spec,
                     number,
                     row["config"],
@@ -193,3 +197,5 @@ def confirm(plan: SearchPlan, workshop: Workshop, best: Row, baseline: Row | Non
                     seed=seed,
                     confirms=side,
                 )
+                failed += ended["state"] == "failed"
+    return failed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Collection, Mapping, Sequence
@@ -12,10 +13,11 @@ from typing import Any
 from darts_core.autosearch.backbones import grammar
 from darts_core.autosearch.catalogue import SUPERNETS
 from darts_core.autosearch.command_line import check_command
-from darts_core.autosearch.job_yaml import parse_file
-from darts_core.autosearch.space_yaml import code_dimension, dense_codes
+from darts_core.autosearch.job_yaml import parse_files, setting_of
+from darts_core.autosearch.space_yaml import code_dimension, dense_codes, own_value
 from darts_core.autosearch.spec import Objective, SearchPlan, SearchSpec
 from darts_core.errors import ConfigError, nearest_names
+from darts_core.study.space import SearchDimension
 
 __all__ = ["build_plan"]
 
@@ -95,13 +97,13 @@ def build_plan(
     `parse_file`.
     """
     arguments = dict(arguments or {})
-    steps = [parse_file(path, settings, older=older) for path in files]
+    steps = parse_files(files, settings, older=older)
     published = arguments.get("search_space")
     multi = str(arguments.get("multi_search", "False")).lower() in ("true", "1", "yes")
     if multi and not steps:
         if "config_path" not in arguments:
             raise ConfigError("multi_search=True needs a job file; name it with --config.")
-        steps = [parse_file(arguments["config_path"], settings, older=older)]
+        steps = parse_files([arguments["config_path"]], settings, older=older)
     if published is not None:
         reward = steps[-1].objectives[0].metric if multi else "acc"
         space = _published_space(published, reward)
@@ -127,7 +129,8 @@ def build_plan(
         needed = [d.name for s in steps if zero_code and s.algorithm != "differentiable_search"
                   for d in s.dimensions]  # fmt: skip
         check_command(command, settings_of_all, arguments, needed=needed)
-    steps = _with_own_values(steps, arguments, _set_baselines(settings or {}), older=older)
+    told = _set_baselines(settings or {}, [d.name for s in steps for d in s.dimensions])
+    steps = _with_own_values(steps, arguments, told, older=older)
     _check_own_values(steps)
     if len(steps) > 1 and mode in ("nested", "joint"):
         _refuse_supernets(steps, mode)
@@ -138,20 +141,20 @@ def build_plan(
     return SearchPlan(tuple(steps), mode or "serial")
 
 
-def _set_baselines(settings: Mapping[str, Any]) -> set[str]:
-    """The settings whose own values were set as fields: `general.baseline.lr`, in the native form
-    `baseline.lr`, or the whole mapping.
+def _set_baselines(settings: Mapping[str, Any], names: Collection[str]) -> set[str]:
+    """Which of the settings `names` were given own values as fields: `general.baseline.lr`, in the native
+    form `baseline.lr`, or the whole mapping.
     """
-    names: set[str] = set()
+    found: set[str] = set()
     for field, value in settings.items():
-        parts = field.removeprefix("general.").split(".")
-        if parts[0] != "baseline":
+        first, _, path = field.removeprefix("general.").partition(".")
+        if first != "baseline":
             continue  # such as `space.baseline.low`, where a setting is called so
-        if len(parts) > 1:
-            names.add(parts[1])
+        if path:
+            found.add(setting_of(path, names))
         elif isinstance(value, Mapping):
-            names.update(value)
-    return names
+            found.update(value)
+    return found
 
 
 def _with_own_values(
@@ -164,13 +167,20 @@ def _with_own_values(
     """The steps with the user's own values from the command line, which count before those in a file.
 
     A baseline that was set there as a field (one of `told`) is the more explicit one. With `older` those
-    in the file count first.
+    in the file count first, and all are taken as they are written.
     """
-    found = []
+    found, space = [], {d.name: d for step in steps for d in step.dimensions}
     for step in steps:
-        own = {d.name: _value(arguments[d.name]) for d in step.dimensions if d.name in arguments}
-        first = {n: value for n, value in step.baseline.items() if older or n in told}
-        found.append(replace(step, baseline={**step.baseline, **own, **first}))
+        read = {
+            d.name: _value(arguments[d.name]) if older else _meant(d, arguments[d.name])
+            for d in step.dimensions
+            if d.name in arguments
+        }
+        given = step.baseline
+        if not older:
+            given = {n: own_value(space[n], v) if n in space else v for n, v in given.items()}
+        first = {n: value for n, value in given.items() if older or n in told}
+        found.append(replace(step, baseline={**given, **read, **first}))
     return found
 
 
@@ -201,7 +211,22 @@ def _value(text: str) -> Any:
     """A command-line value as number, boolean or text."""
     for kind in (int, float):
         try:
-            return kind(text)
-        except ValueError:
+            value = kind(text)
+            float(value)  # a whole number beyond floats is none, but infinite
+        except (ValueError, OverflowError):
             continue
+        return value
     return {"true": True, "false": False}.get(str(text).lower(), text)
+
+
+def _meant(dimension: SearchDimension, text: str) -> Any:
+    """The value of a setting that a command line writes as `text`: one of its choices, where it is that."""
+    value, choices = _value(text), dimension.choices
+    if dimension.near:  # codes are text, though some look like numbers
+        return own_value(dimension, text)
+    if not choices or dimension.contains(value):
+        return own_value(dimension, value)
+    for choice in choices:
+        if text in (str(choice), json.dumps(choice)) or choice == value:
+            return choice
+    return text if all(isinstance(c, str) for c in choices) else own_value(dimension, value)

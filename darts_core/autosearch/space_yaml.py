@@ -14,7 +14,7 @@ from darts_core.autosearch.yaml_lines import Located
 from darts_core.errors import ArchitectureError
 from darts_core.study.space import SearchDimension
 
-__all__ = ["code_dimension", "dense_codes", "parse_space"]
+__all__ = ["code_dimension", "dense_codes", "own_value", "parse_space"]
 
 _TYPES = ("discrete", "discrete_param", "continuous_param", "resnet_code", "dense_code")
 _FIELDS = {
@@ -229,21 +229,49 @@ def _one(item: Located, inherited: str | None, *, older: bool) -> tuple[SearchDi
     else:
         dimension = _discrete(item)
     default = item.get("default")
-    if default is not None and not _inside(dimension, default.plain()):
+    if default is None:
+        return dimension, None
+    own = own_value(dimension, default.plain())
+    if not _finite(own) or not dimension.contains(own):
         default.fail(
             f"not among {dimension.describe()}",
             "correct it, or name a value of your own that lies outside under general.baseline",
         )
-    return dimension, default.plain() if default is not None else None
+    # an older program took it as it was written
+    return dimension, default.plain() if older else own
 
 
-def _inside(dimension: SearchDimension, value: Any) -> bool:
-    """Whether a value is one of the setting's; numbers of a grid may be written in any way."""
+def own_value(dimension: SearchDimension, value: Any) -> Any:
+    """A value of the user's own as the setting has it: the choice that is meant, where it is one of them.
+
+    Numbers of a grid may be written in any way, codes by their published names (`resnet50/3`).
+    """
+    # that of codes alone knows which of them are alike
+    if dimension.near and type(value) in (int, str):
+        return _code(str(value))
+    if not _is_number(value) or not _finite(value):
+        return value
+    if dimension.integer and value == int(value):
+        return int(value)
     if dimension.contains(value):
-        return True
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    near = (c for c in dimension.choices if isinstance(c, (int, float)) and not isinstance(c, bool))
-    return number and any(math.isclose(value, c, rel_tol=1e-9) for c in near)
+        return value
+    close = (c for c in dimension.choices if _is_number(c) and math.isclose(value, c, rel_tol=1e-9))
+    return next(close, value)
+
+
+def _code(text: str) -> str:
+    try:
+        return grammar.named_code(text)
+    except ArchitectureError:
+        return text  # a dense code, or one that its network refuses
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _finite(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def parse_space(

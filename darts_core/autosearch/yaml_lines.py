@@ -6,7 +6,7 @@ Only plain data is read: any tag beyond strings, numbers, booleans, null, lists 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -170,14 +170,19 @@ def locate(value: Any, file: str, path: tuple[str, ...] = (), line: int = 0) -> 
     return Located(inner, file, line, path)
 
 
-def set_field(root: Located, dotted: str, value: Any) -> None:
-    """Replace the field at a dotted path in place; all others keep their lines.
+def set_field(root: Located, parts: Sequence[str], value: Any) -> None:
+    """Replace the field at a path in place; all others keep their lines.
+
+    Args:
+        root: the file.
+        parts: its keys and list positions from the root on; a setting's name is one, whatever dots it has.
+        value: plain.
 
     Raises:
         ConfigError: the path leads nowhere.
     """
-    *parents, last = dotted.split(".")
-    node, file = root, f"{root.file}, --set {dotted}"
+    *parents, last = parts
+    node, file = root, f"{root.file}, --set {'.'.join(parts)}"
     path: tuple[str, ...] = ()
     try:
         for part in parents:

@@ -19,12 +19,16 @@ from torch import Tensor
 from darts_core.bench.floor import copy_bandwidth_gbs
 from darts_core.bench.moved import edges_read, launch_bytes, stored_bytes
 from darts_core.bench.results import write_results
-from darts_core.bench.step import StepCase
+from darts_core.bench.runtimes import tf32
+from darts_core.bench.step import StepCase, place_of
+from darts_core.errors import ConfigError
 from darts_core.latency import measure
 from darts_core.settings import BenchOptions
 from darts_core.supernet.cell import SearchCell
 
 __all__ = ["run"]
+
+_PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 def _recorded(
@@ -173,17 +177,28 @@ def run(
 
     Returns:
         rows, and the results file's path.
+
+    Raises:
+        ConfigError: an option is unknown, or a precision is none that the kernels have.
+        DeviceError: the device is not there.
     """
-    available = "cuda" if torch.cuda.is_available() else "cpu"
-    place = torch.device(available if device == "auto" else device)
+    place = place_of(device)
+    precisions = options.precisions or ["tf32"]
+    unknown = [name for name in precisions if name not in _PRECISIONS]
+    if unknown:
+        raise ConfigError(
+            f"bench.options.precisions={unknown[0]}: the fused kernels have {', '.join(_PRECISIONS)}."
+        )
     case = StepCase(options, place)
     rows: list[dict[str, Any]] = []
-    if case.gpu:
-        bandwidth = copy_bandwidth_gbs(place)
-        for precision in options.precisions or ("tf32",):
-            rows += list(_gpu_rows(case, precision, bandwidth))
-    else:
-        rows = list(_cpu_rows(case))
+    # the checks say whether they multiply in TF32; what comes after in this process has its own settings
+    with tf32(False):
+        if case.gpu:
+            bandwidth = copy_bandwidth_gbs(place)
+            for precision in precisions:
+                rows += list(_gpu_rows(case, precision, bandwidth))
+        else:
+            rows = list(_cpu_rows(case))
     for row in rows:
         if "median_ms" not in row:
             print(f"{row['name']:28s} check {row['check']}")

@@ -7,6 +7,7 @@ themselves: what a row states is what that row's file does.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from darts_core.bench.results import slug
 from darts_core.bench.runtimes import Prepared, evaluate_prepared, prepare
 from darts_core.bench.timed import Untimed
 from darts_core.errors import ConfigError, DartsError, ExportError
@@ -280,7 +282,7 @@ def bench_case(
     made = 0
     variants = _variants(runtimes, precisions)
     for runtime, precision in variants:
-        place = Path(folder) / case.name
+        place = _own_folder(folder, case.name)
         try:
             row = _row(base, model, runs, bundle, runtime, precision, device, place)
         except ExportError as error:
@@ -293,6 +295,11 @@ def bench_case(
             yield row
     if not made:
         raise ExportError(f"No runtime of {', '.join(runtimes)} can run {case.name!r}.")
+
+
+def _own_folder(folder: str | Path, name: str) -> Path:
+    """A folder below `folder` for a name in the table, which may hold anything: the path of a model, say."""
+    return Path(folder) / f"{slug(name)}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _row(

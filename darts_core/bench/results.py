@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import platform
 import re
+import shlex
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -80,7 +82,7 @@ def command_line(*, without: Collection[str] = ()) -> str:
         if word in without:
             next(given, None)
         elif word.partition("=")[0] not in without:
-            words.append(f"'{word}'" if set(word) & set(" []{}()$*?<>|&;") else word)
+            words.append(shlex.quote(word))
     return " ".join([program, *words])
 
 
@@ -115,25 +117,40 @@ def write_results(
         raise ConfigError(f"The results of {theme!r} hold no row; there is nothing to write.")
     device = device or f"{platform.machine()}, {os.cpu_count()} cores"
     stem = f"{slug(theme)}_{slug(device)}_{time.strftime('%Y-%m-%d')}"
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "theme": theme,
+        "device": device,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": command or command_line(),
+        "environment": environment(),
+        "notes": dict(notes or {}),
+        "rows": [row.to_dict() if isinstance(row, ModelRow) else dict(row) for row in rows],
+    }
     folder = Path(folder)
-    path = folder / (f"{stem}_{_own_slug(name)}.json" if name else f"{stem}.json")
-    number = 2
-    while path.exists() and not name:
-        path = folder / f"{stem}_{number}.json"
-        number += 1
-    write_json(
-        path,
-        {
-            "schema_version": SCHEMA_VERSION,
-            "theme": theme,
-            "device": device,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "command": command or command_line(),
-            "environment": environment(),
-            "notes": dict(notes or {}),
-            "rows": [row.to_dict() if isinstance(row, ModelRow) else dict(row) for row in rows],
-        },
-    )
+    if name:
+        path = folder / f"{stem}_{_own_slug(name)}.json"
+        write_json(path, content)
+        return path
+    path = _free(folder, stem)
+    try:
+        write_json(path, content)
+    finally:
+        if path.stat().st_size == 0:  # nothing was written: the name is free again
+            path.unlink()
+    return path
+
+
+def _free(folder: Path, stem: str) -> Path:
+    """`<stem>.json` or the first numbered one that is free, taken: of runs side by side each gets its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        path = folder / (f"{stem}.json" if number == 1 else f"{stem}_{number}.json")
+        try:
+            path.touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        break
     return path
 
 

@@ -64,10 +64,21 @@ class Prepared:
     graph: bool = False
 
 
+def _uncompiled(name: str, device: torch.device) -> str | None:
+    """Why a runtime in memory cannot be compiled for `device` here; None where it can, or is not compiled."""
+    _, compiled, _ = _IN_MEMORY[name]
+    # native code is made by the same compiler
+    if compiled and device.type == "cpu" and obstacle("aoti", device) is not None:
+        return "torch.compile needs a C++ compiler, and there is none"
+    return None
+
+
 def available_runtimes(device: torch.device) -> list[str]:
     """Names of what can run on `device`: in memory first, then the export formats."""
     memory = [
-        name for name, (_, _, graph) in _IN_MEMORY.items() if not graph or device.type == "cuda"
+        name
+        for name, (_, _, graph) in _IN_MEMORY.items()
+        if (not graph or device.type == "cuda") and _uncompiled(name, device) is None
     ]
     return [*memory, *(name for name in FORMATS if obstacle(FORMATS[name].kind, device) is None)]
 
@@ -76,17 +87,20 @@ def check_runtimes(names: Sequence[str], device: torch.device) -> list[str]:
     """`names` as a list, each known and possible on `device`.
 
     Raises:
-        ConfigError: one is unknown, or needs a GPU.
+        ConfigError: one is unknown, needs a GPU, or something that this machine lacks.
     """
     for name in names:
-        if name in _IN_MEMORY and name not in available_runtimes(device):
+        if name in _IN_MEMORY and _IN_MEMORY[name][2] and device.type != "cuda":
             raise ConfigError(
                 f"runtime={name!r} needs a CUDA device and the device is {device}; use one of "
                 f"{', '.join(available_runtimes(device))}."
             )
         if name not in _IN_MEMORY and name not in FORMATS:
             raise ConfigError(unknown_name("runtime", name, (*_IN_MEMORY, *FORMATS)))
-        why = obstacle(FORMATS[name].kind, device) if name in FORMATS else None
+        if name in FORMATS:
+            why = obstacle(FORMATS[name].kind, device)
+        else:
+            why = _uncompiled(name, device)
         if why is not None:
             raise ConfigError(
                 f"runtime={name!r} cannot run here: {why}; use one of "

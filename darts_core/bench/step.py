@@ -22,8 +22,10 @@ from darts_core.bench.floor import copy_bandwidth_gbs, floor_ms
 from darts_core.bench.model import estimate_case
 from darts_core.bench.offline import OfflineCase
 from darts_core.bench.results import write_results
+from darts_core.bench.runtimes import tf32
 from darts_core.bench.step_check import alpha_gradients, distance
-from darts_core.errors import ConfigError, DartsError
+from darts_core.device import require_device
+from darts_core.errors import ConfigError
 from darts_core.latency import measure
 from darts_core.relax import Relaxation, Softmax
 from darts_core.sample_inputs import draw_inputs
@@ -34,7 +36,7 @@ from darts_core.strategies import FirstOrder, SearchSettings, Strategy, Unrolled
 from darts_core.supernet import Supernet
 from darts_core.supernet.memory import check_network
 
-__all__ = ["CASES", "StepCase", "run"]
+__all__ = ["CASES", "StepCase", "place_of", "run"]
 
 log = logging.getLogger("darts_core")
 
@@ -222,8 +224,9 @@ def _rows(case: StepCase) -> Iterator[dict[str, Any]]:
                 rival = rivals.setdefault("second" in name, timing.median_ms)
                 row["times_faster"] = rival / timing.median_ms
                 del step
-        except (RuntimeError, DartsError) as error:
-            row["check"] = f"could not run: {str(error).splitlines()[0]}"
+        except Exception as error:  # compilers have kinds of their own; the other rows stand
+            words = (str(error).splitlines() or [""])[0] or type(error).__name__
+            row["check"] = f"could not run: {words}"
         if case.gpu:
             torch.cuda.empty_cache()
         yield row
@@ -243,10 +246,15 @@ def _cases(options: BenchOptions, device: torch.device) -> dict[str, dict[str, A
     """The supernets to time by name, with the options that make them.
 
     Raises:
-        ConfigError: an unknown name in `bench.options.cases`.
+        ConfigError: an unknown name in `bench.options.cases`, or a space or relaxation beside it.
     """
     chosen = options.space is not None or options.relaxation is not None
     names = options.cases
+    if chosen and names is not None:
+        raise ConfigError(
+            "bench.options.cases names whole supernets, space and relaxation included; give it, or "
+            "bench.options.space and bench.options.relaxation, not both."
+        )
     if names is None:
         names = ["darts"] if chosen or device.type == "cuda" else list(CASES)
         if chosen:
@@ -272,6 +280,16 @@ def _print(row: Mapping[str, Any]) -> None:
     )
 
 
+def place_of(device: str) -> torch.device:
+    """The device that `device=` names, made the current one; `auto` is a GPU where there is one.
+
+    Raises:
+        DeviceError: there is no such device here.
+    """
+    available = "cuda" if torch.cuda.is_available() else "cpu"
+    return require_device(available if device == "auto" else device)
+
+
 def run(
     options: BenchOptions, folder: Path, *, device: str = "auto", seed: int = 0
 ) -> dict[str, Any]:
@@ -279,19 +297,24 @@ def run(
 
     Returns:
         rows, and the results file's path.
+
+    Raises:
+        ConfigError: an option is unknown, or does not go with another.
+        DeviceError: the device is not there.
     """
-    available = "cuda" if torch.cuda.is_available() else "cpu"
-    place = torch.device(available if device == "auto" else device)
+    place = place_of(device)
     rows = []
-    for name, own in _cases(options, place).items():
-        case = StepCase(options, place, **own)
-        print(
-            f"{name}: {case.options['channels']} channels, {case.options['layers']} layers, batch "
-            f"{case.options['batch_size']}, {case.options['size']}x{case.options['size']} images"
-        )
-        for row in _rows(case):
-            _print(row)
-            rows.append({"case": name, **row})
+    # each variant says whether it multiplies in TF32; what comes after in this process has its own settings
+    with tf32(False):
+        for name, own in _cases(options, place).items():
+            case = StepCase(options, place, **own)
+            print(
+                f"{name}: {case.options['channels']} channels, {case.options['layers']} layers, batch "
+                f"{case.options['batch_size']}, {case.options['size']}x{case.options['size']} images"
+            )
+            for row in _rows(case):
+                _print(row)
+                rows.append({"case": name, **row})
     words = torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu"
     path = write_results("step", rows, device=words, folder=options.results or folder / "results")
     return {"rows": rows, "results": str(path)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,20 @@ def _mutated(text: str, ops: Sequence[str], rng: np.random.Generator) -> str:
     return canonical(Architecture(architecture.space, changed))
 
 
+@lru_cache(maxsize=1)  # every seed of a comparison asks for those of the same table
+def _operations(architectures: tuple[str, ...]) -> tuple[str, ...]:
+    """All operations of a table, sorted; of all rows, as a table may hold the best ones first.
+
+    Raises:
+        ConfigError: an architecture is not made of cells.
+    """
+    try:
+        cells = (cell for text in architectures for _, cell in Architecture.from_text(text).cells)
+        return tuple(sorted({op for cell in cells for _, _, op in cell.edges}))
+    except ArchitectureError as error:
+        raise ConfigError(f"Evolution needs architectures made of cells: {error}") from None
+
+
 def evolution(
     table: TabularBenchmark,
     select: str | None,
@@ -81,18 +96,10 @@ def evolution(
     _, values = table.column(select)
     known = np.flatnonzero(~np.isnan(values))
     place = {table.architectures[i]: int(i) for i in known}
-    try:
-        cells = [
-            cell
-            for text in table.architectures[:200]
-            for _, cell in Architecture.from_text(text).cells
-        ]
-    except ArchitectureError as error:
-        raise ConfigError(f"Evolution needs architectures made of cells: {error}") from None
-    ops = sorted({op for cell in cells for _, _, op in cell.edges})
+    ops = _operations(table.architectures)
     if len(ops) < 2:
         raise ConfigError(
-            f"Evolution needs at least two operations to choose from; there is {ops}."
+            f"Evolution needs at least two operations to choose from; there is {', '.join(ops)}."
         )
     drawn = rng.choice(known, size=min(population, budget, len(known)), replace=False)
     alive = deque(int(i) for i in drawn)
@@ -188,7 +195,9 @@ def run(
         rows += _rows(table, group.name, group.architectures, column, about)
     if not rows:
         raise ConfigError(
-            "There is nothing to compare: give bench.options.runs=[FOLDER] or a budget above 0."
+            f"Nothing of what was found can be judged by {table.name!r}; the log says why."
+            if options.budget or options.runs
+            else "There is nothing to compare: give bench.options.runs=[FOLDER] or a budget above 0."
         )
     rows.sort(key=lambda row: (row["median_rank"], row["strategy"]))
     content = {
@@ -199,7 +208,8 @@ def run(
         "rows": rows,
     }
     write_json(folder / "results.json", content)
-    _print(rows, f"{table.name}, {column}: median rank among {len(table)} architectures")
+    # those without an accuracy in this column have no rank
+    _print(rows, f"{table.name}, {column}: median rank among {rows[0]['total']} architectures")
     return {**content, "device_seconds": 0.0}
 
 

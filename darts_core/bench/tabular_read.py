@@ -9,7 +9,7 @@ from __future__ import annotations
 import bz2
 import logging
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,12 @@ _NATS_SPLITS = {
 }
 _MAX_ARCHIVE = 16 * 2**30
 _MAX_ENTRY = 256 * 2**20
+
+
+# in which latencies are stated elsewhere: a column called latency_us holds no milliseconds
+_OTHER_UNITS = (
+    "s", "sec", "secs", "second", "seconds", "us", "µs", "μs", "usec", "microseconds", "ns"
+)  # fmt: skip
 
 
 def _column_kind(name: str) -> tuple[str, str] | None:
@@ -91,11 +97,33 @@ def from_csv(path: str | Path, *, name: str = "") -> TabularBenchmark:
             f"{path} needs a column 'architecture' and a column 'accuracy' (or accuracy_<data>); its "
             f"header is {plain_text(', '.join(header) or 'empty')}."
         )
+    _check_columns(path, header, kinds)
     seen: dict[str, dict[tuple[str, str], list[float]]] = {}
     for line, row in rows:
         if row and any(cell.strip() for cell in row):
             _add_row(seen, row, place, kinds, f"{path}, line {line}")
     return _table(name or path.stem, seen)
+
+
+def _check_columns(path: Path, header: Sequence[str], kinds: Mapping[int, tuple[str, str]]) -> None:
+    """Refuse what would be read as another thing than its column says.
+
+    Raises:
+        DataError: latencies are in another unit, or two columns are of the same thing.
+    """
+    named: dict[tuple[str, str], str] = {}
+    for index, (kind, label) in kinds.items():
+        cell = plain_text(header[index], limit=80)
+        if kind == "latency" and label.lower() in _OTHER_UNITS:
+            raise DataError(
+                f"{path}: the column {cell!r} is not in milliseconds; convert it and call it latency_ms."
+            )
+        if (kind, label) in named:
+            raise DataError(
+                f"{path}: the columns {named[kind, label]!r} and {cell!r} are of the same thing and would "
+                "be averaged; rename or remove one."
+            )
+        named[kind, label] = cell
 
 
 def _add_row(
@@ -241,10 +269,15 @@ def _entries(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if path.is_dir():
         meta = _unpickle(path / "meta.pickle.pbz2", _MAX_ENTRY)
         texts = list(meta["meta_archs"])
-        for index, text in enumerate(texts):
-            entry = path / f"{index:06d}.pickle.pbz2"
-            if entry.is_file():
-                yield text, _unpickle(entry, _MAX_ENTRY)
+        entries = [path / f"{index:06d}.pickle.pbz2" for index in range(len(texts))]
+        there = [pair for pair in zip(texts, entries, strict=True) if pair[1].is_file()]
+        if len(there) < len(texts):
+            log.warning(
+                "%s holds files of %d of its %d architectures: ranks and regrets are among these",
+                path, len(there), len(texts),
+            )  # fmt: skip
+        for text, entry in there:
+            yield text, _unpickle(entry, _MAX_ENTRY)
         return
     content = _unpickle(path, _MAX_ARCHIVE)
     texts, infos = list(content["meta_archs"]), content["arch2infos"]

@@ -50,12 +50,14 @@ def found_in_runs(folders: Sequence[str | Path]) -> list[RunGroup]:
     """The searches in `folders`, grouped by their settings.
 
     Args:
-        folders: search folders, or folders that hold `search` folders at any depth.
+        folders: search folders, or folders that hold `search` folders at any depth; a search that is found
+            twice counts once.
 
     Raises:
         ConfigError: a folder holds no finished search.
     """
     groups: dict[str, RunGroup] = {}
+    seen: set[Path] = set()
     for folder in folders:
         path = Path(folder)
         own = [path] if (path / "architecture.yaml").is_file() else sorted(path.glob("**/search"))
@@ -65,6 +67,11 @@ def found_in_runs(folders: Sequence[str | Path]) -> list[RunGroup]:
                 f"{path} holds no finished search; give the folders that `search` wrote."
             )
         for stage in stages:
+            # a folder may be named twice, or lie in another one that is named: it counts once
+            place = stage.folder.resolve()
+            if place in seen:
+                continue
+            seen.add(place)
             found = read_architecture(stage)
             if found is None:
                 continue

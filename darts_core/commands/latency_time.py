@@ -105,6 +105,7 @@ def _shape(given: Mapping[str, Any]) -> tuple[int, ...]:
 
 def _model(given: Mapping[str, Any], arguments: Mapping[str, Any]) -> tuple[Any, tuple[int, ...]]:
     """(network, image shape)."""
+    from darts_core.models.by_name import inner
     from darts_core.models.named import is_named, named_model
     from darts_core.models.weights import load_weights
     from darts_core.stages.given import find_model
@@ -118,7 +119,7 @@ def _model(given: Mapping[str, Any], arguments: Mapping[str, Any]) -> tuple[Any,
         )
         model = named.make()
         if "weights" in given:
-            load_weights(model, given["weights"])
+            load_weights(inner(model), given["weights"])
         return model, shape
     for key in (*_OF_A_FILE, *(["model_args"] if arguments else [])):
         if key in given or key == "model_args":

@@ -11,7 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from darts_core.data.images import frames_of, open_image, pixels_of, warn_of_frames
+from darts_core.data.images import (
+    GREY_MODES,
+    frames_of,
+    open_image,
+    pixels_of,
+    warn_of_frames,
+)
 
 __all__ = ["EncodedImages"]
 
@@ -26,15 +32,25 @@ class EncodedImages:
         channels: 1 or 3.
         size: S.
         workers: processes that decode batches ahead; 0 decodes in the training process.
+        as_first: whether `channels` are those of the first image, not asked for: colour that is lost is told.
     """
 
     dtype = np.dtype(np.uint8)
     ndim = 4
 
-    def __init__(self, files: Sequence[str], channels: int, size: int, workers: int) -> None:
+    def __init__(
+        self,
+        files: Sequence[str],
+        channels: int,
+        size: int,
+        workers: int,
+        *,
+        as_first: bool = False,
+    ) -> None:
         self.files, self.channels, self.size = list(files), channels, size
-        self.workers = workers
-        self._told = False
+        self.workers, self.as_first = workers, as_first
+        # one set for all parts of a folder: each thing is told once a process
+        self._told: set[str] = set()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -59,20 +75,29 @@ class EncodedImages:
         for place, position in enumerate(index_B):
             label = self.files[int(position)]
             with open_image(Path(label), label) as image:
-                if frames_of(image) and not self._told:
-                    self._told = True
+                if "frames" not in self._told and frames_of(image):
+                    self._told.add("frames")
                     warn_of_frames([label])
+                grey = self.channels == 1 and self.as_first
+                if grey and "colour" not in self._told and image.mode not in GREY_MODES:
+                    self._told.add("colour")
+                    log.warning(
+                        "%s is in colour and is read as grey, as the first image is, and so are all others; "
+                        "data.channels=3 keeps colour",
+                        label,
+                    )
                 found[place] = pixels_of(image, (self.size, self.size), self.channels, label)
         return found
 
     def subset(self, index: np.ndarray) -> EncodedImages:
         """The set of these positions alone."""
-        files = [self.files[int(position)] for position in index]
-        return EncodedImages(files, self.channels, self.size, self.workers)
+        return self._of([self.files[int(position)] for position in index])
 
     def joined(self, other: EncodedImages | None) -> EncodedImages:
         """This set with `other` behind it."""
-        if other is None:
-            return self
-        files = [*self.files, *other.files]
-        return EncodedImages(files, self.channels, self.size, self.workers)
+        return self if other is None else self._of([*self.files, *other.files])
+
+    def _of(self, files: list[str]) -> EncodedImages:
+        made = EncodedImages(files, self.channels, self.size, self.workers, as_first=self.as_first)
+        made._told = self._told
+        return made

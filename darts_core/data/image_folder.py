@@ -147,8 +147,11 @@ def load_image_folder(
         files, labels = parts[part]
         if streams and image_size is not None:
             names = [str(file) for file in files]
-            return EncodedImages(names, channels, image_size, _workers(workers)), labels
-        images = decode_images(
+            images = EncodedImages(
+                names, channels, image_size, _workers(workers), as_first=as_first
+            )
+            return images, labels
+        decoded = decode_images(
             files,
             lambda i: str(files[i]),
             image_size=image_size,
@@ -156,7 +159,7 @@ def load_image_folder(
             origin=str(part),
             as_first=as_first,
         )
-        return images, labels
+        return decoded, labels
 
     return RawData(*read(train), classes, str(folder), *(read(test) if test is not None else ()))
 

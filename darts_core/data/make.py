@@ -23,6 +23,7 @@ from darts_core.data.statistics import channel_statistics
 from darts_core.data.targets import MOST_NAMES, Targets, read_targets
 from darts_core.device import require_device
 from darts_core.errors import ConfigError, DataError, unknown_name
+from darts_core.memory import free_bytes
 from darts_core.named_inputs import NamedInput
 from darts_core.tasks import Task
 
@@ -258,8 +259,8 @@ def _fits(
     if device.type != "cuda":
         return True
     if resident is None:
-        free, _ = torch.cuda.mem_get_info(device)
-        resident = inputs.nbytes <= _RESIDENT_SHARE * free
+        free = free_bytes(device)
+        resident = free is None or inputs.nbytes <= _RESIDENT_SHARE * free
     log.info(
         "%s: %.0f MiB of inputs %s",
         name,

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from darts_core.prune.groups import NORMS
@@ -21,14 +22,24 @@ def _with_statistics(model: nn.Module) -> list[Any]:
 
 @contextmanager
 def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """All of `model` in evaluation mode but its batch norms, which take each batch's own statistics."""
+    """All of `model` in evaluation mode but its batch norms, which take each batch's own statistics.
+
+    Of this process alone: it may be the only one of its group that comes here.
+    """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    for norm in _with_statistics(model):
+    norms = _with_statistics(model)
+    shared = [(n, n.process_group) for n in norms if isinstance(n, nn.SyncBatchNorm)]
+    for norm in norms:
         norm.training = True
+    for norm, _ in shared:
+        # in the group of all it would wait for the others
+        norm.process_group = dist.GroupMember.NON_GROUP_MEMBER
     try:
         yield
     finally:
+        for norm, group in shared:
+            norm.process_group = group
         for module, mode in modes:
             module.training = mode
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ __all__ = [
     "write_networks",
 ]
 
+log = logging.getLogger("darts_core")
 _TURNS = ("measured_ms", "again_ms")
 _FEWEST = 8
 
@@ -84,7 +86,8 @@ def check_predictions(
         seed: of the architectures.
         seconds: longest time for one timing.
         folder: keeps networks written by `write_networks` and times: an interrupted check goes on,
-            and times taken under foreign load are taken anew.
+            and times taken under foreign load, or with other versions of torch or the runtime, are
+            taken anew.
         progress: called with (timings done, timings in all).
 
     Returns:
@@ -96,7 +99,7 @@ def check_predictions(
     """
     home = require_device(device)
     architectures = random_architectures(model.space, count, seed)
-    kept = _Kept(folder, batch)
+    kept = _Kept(folder, batch, _device.versions(runtime))
     x = draw_inputs(input_shape, batch, device=home)
     with _device.device_lock(home):
         for turn, name in enumerate(_TURNS):
@@ -218,7 +221,7 @@ def _call(
 class _Kept:
     """The times taken so far, in a file of `folder`."""
 
-    def __init__(self, folder: str | Path | None, batch: int) -> None:
+    def __init__(self, folder: str | Path | None, batch: int, versions: Mapping[str, str]) -> None:
         self._path = Path(folder) / f"times-b{batch}.json" if folder is not None else None
         found = runlog.read_mapping(self._path) if self._path and self._path.is_file() else {}
         if not all(isinstance(row, dict) for row in found.values()):
@@ -226,14 +229,23 @@ class _Kept:
                 f"{self._path} holds other than times; use another folder, or move the file away to "
                 "measure again."
             )
-        self._rows: dict[str, dict[str, Any]] = found
+        # files of an older program do not say what they were measured with
+        self._versions = dict(versions)
+        rows = {text: row for text, row in found.items() if row.get("versions") == self._versions}
+        if len(rows) < len(found):
+            log.info(
+                "%s: times of %d networks are of other versions of torch or the runtime, and are taken anew",
+                self._path,
+                len(found) - len(rows),
+            )
+        self._rows: dict[str, dict[str, Any]] = rows
 
     def wants(self, text: str, turn: str) -> bool:
         entry = self._rows.get(text, {})
         return turn not in entry or bool(entry.get(f"{turn}_flagged"))
 
     def add(self, text: str, turn: str, time_ms: float, *, flagged: bool) -> None:
-        entry = self._rows.setdefault(text, {})
+        entry = self._rows.setdefault(text, {"versions": self._versions})
         entry[turn], entry[f"{turn}_flagged"] = time_ms, flagged
         if self._path is not None:
             runlog.write_json(self._path, self._rows)

@@ -80,7 +80,10 @@ class ChoiceCost(nn.Module):
         for labels, name in self._groups:
             cost = self.get_buffer(name)
             for label in labels:  # the first axis each time
-                cost = torch.tensordot(weights[label][0].to(cost), cost, dims=1)
+                weight_K = weights[label][0].to(cost)
+                # sigmoids do not add up to 1
+                share_K = weight_K / weight_K.sum().clamp_min(1e-12)
+                cost = torch.tensordot(share_K, cost, dims=1)
             total = total + cost
         return torch.as_tensor(self.overhead + self.slope * total)
 

@@ -2,9 +2,10 @@
 
     E[cost] = overhead + slope * sum over kinds, edges e and operations k of p_ek * cost_ek
 
-cost_ek sums the table's times over all cells of the kind. p_ek is the mixing weight, or, in spaces
-that keep only some edges of a node (DARTS), the weight among the operations other than `none` times
-the edge's share of the kept edges: a one-hot choice then costs exactly what its network does.
+cost_ek sums the table's times over all cells of the kind. p_ek is the operation's share of its edge's
+mixing weights, or, in spaces that keep only some edges of a node (DARTS), the share among the
+operations other than `none` times the edge's share of the kept edges: a one-hot choice then costs
+exactly what its network does.
 
 Where `none` may be chosen (NAS-Bench-201), an edge costs time only if it is alive: its source changes
 with the input and its target reaches an output, as an exported network keeps what is the same for
@@ -101,18 +102,19 @@ class CostModel(nn.Module):
         total: Tensor | None = None
         for kind in self.space.cell_kinds:
             cost_EK = getattr(self, f"cost_{kind}")
-            weight_EK = weights[kind].to(cost_EK)
-            part_EK = self._probability(weight_EK) * cost_EK
+            share_EK = self._probability(weights[kind].to(cost_EK))
+            part_EK = share_EK * cost_EK
             if self.lean:
-                part_EK = part_EK * self._alive(weight_EK)[:, None]
+                part_EK = part_EK * self._alive(share_EK)[:, None]
             part = part_EK.sum()
             total = part if total is None else total + part
         assert total is not None
         return self.overhead + self.slope * total
 
     def _probability(self, weight_EK: Tensor) -> Tensor:
-        if self.space.keep_edges is None or "none" not in self.space.ops:
-            return weight_EK
+        if self.space.keep_edges is None:
+            # rows of some relaxations do not add up to 1: sigmoids, weights of edges times operations
+            return weight_EK / weight_EK.sum(1, keepdim=True).clamp_min(1e-12)
         chosen_EK = weight_EK * self._chosen_1K
         strength_E = chosen_EK.sum(1).clamp_min(1e-12)
         share_E = strength_E / (self._same_node_EE @ strength_E)
@@ -170,7 +172,9 @@ class CostModel(nn.Module):
         """The cost of the cheapest architecture."""
         total = 0.0
         for kind in self.space.cell_kinds:
-            cost_EK = getattr(self, f"cost_{kind}")
+            cost_EK = getattr(self, f"cost_{kind}").cpu()
+            never_EK = ~torch.from_numpy(self.space.allowed(kind))
+            cost_EK = cost_EK.masked_fill(never_EK, float("inf"))
             if self.space.keep_edges is None:
                 total += float(cost_EK.min(1).values.sum())
                 continue

@@ -41,6 +41,7 @@ log = logging.getLogger("darts_core")
 Factory = Callable[..., nn.Module]
 REGISTERED: Registry[Factory] = Registry("model")
 
+_REGISTRABLE = re.compile(r"[A-Za-z]\w*")
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _TIMM = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
 # arguments of timm's factory that read files or download them
@@ -61,7 +62,7 @@ def register_model(name: str, *, description: str) -> Callable[[Factory], Factor
     Raises:
         ConfigError: the name is taken, or reads like a file or a function.
     """
-    if not re.fullmatch(r"[A-Za-z]\w*", name):
+    if not _REGISTRABLE.fullmatch(name):
         raise ConfigError(f"A model's name has letters, digits and _ only, not {name!r}.")
     return REGISTERED.register(name, description=description)
 
@@ -190,6 +191,11 @@ def saved_model(node: Mapping[str, Any], source: str) -> NamedModel:
         ConfigError: the description is damaged, or names a module that the user did not.
     """
     name, arguments = node.get("name"), node.get("arguments")
+    if isinstance(name, str) and _REGISTRABLE.fullmatch(name) and name not in REGISTERED:
+        raise ConfigError(
+            f"{source} was made by the registered network {name!r}, which no module registers here; name the "
+            "one that does: plugins=[...]."
+        )
     if not isinstance(name, str) or not is_named(name) or not isinstance(arguments, Mapping):
         raise ConfigError(f"{source} describes no network that can be made again.")
     module, colon, _ = name.partition(":")
@@ -205,8 +211,10 @@ def saved_model(node: Mapping[str, Any], source: str) -> NamedModel:
         isinstance(value, _PLAIN) for value in choices.values()
     ):
         raise ConfigError(f"{source}: the choices of {name} are no options by label.")
-    if not all(type(size) is int and 1 <= size <= _MOST for size in shape):
-        raise ConfigError(f"{source}: {shape} is no shape of a sample.")
+    if not isinstance(shape, (list, tuple)) or not all(
+        type(size) is int and 1 <= size <= _MOST for size in shape
+    ):
+        raise ConfigError(f"{source}: its input_shape is no shape of a sample.")
     rows = node.get("rows") is True
     return NamedModel(name, dict(arguments), inputs, dict(choices), tuple(shape), rows)
 
@@ -245,7 +253,8 @@ def _factory(name: str) -> Factory:
         ) from error
     except DartsError:
         raise
-    except Exception as error:  # of foreign code, of any kind
+    # of foreign code, of any kind; a script without a main guard may even parse our command line and exit
+    except (Exception, SystemExit) as error:
         raise ConfigError(
             f"model={name} fails while its module is imported: {type(error).__name__}: {error}"
         ) from error

@@ -119,7 +119,12 @@ def _open(space: ChoiceSpace, **_: Any) -> nn.Module:
 
 
 @register_network(_SKELETON, description="the network of model=, its choices made")
-def _plain(architecture: Architecture, **_: Any) -> nn.Module:
+def _plain(architecture: Architecture, *, auxiliary: bool, stem: str, **_: Any) -> nn.Module:
+    if auxiliary or stem != "cifar":
+        raise ConfigError(
+            f"The network of {architecture.space} is made by its function: it has no auxiliary head and no "
+            "stem of ours; leave out auxiliary= and stem=."
+        )
     space = SPACES[architecture.space]
     assert isinstance(space, NamedSpace)
     return space.made(dict(architecture.choices))

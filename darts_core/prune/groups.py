@@ -25,6 +25,7 @@ from darts_core.prune.graph import (
 )
 from darts_core.prune.modes import runs_in_training
 from darts_core.sample_inputs import draw_inputs
+from darts_core.supernet.tied import kept_tied
 
 __all__ = [
     "CONVOLUTIONS",
@@ -41,7 +42,7 @@ __all__ = [
 ]
 
 log = logging.getLogger("darts_core")
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 ROOTS = (*CONVOLUTIONS, nn.Linear)
 # layers that torch makes with a weight (or None for it) among their parameters
 _WEIGHTED = (
@@ -282,6 +283,8 @@ def remove_channels(
 ) -> nn.Module:
     """Cut the channels `removed` (root path -> its channels) and all that is coupled; in place.
 
+    What is one weight in several places stays one, where all lose the same of it.
+
     Raises:
         PruneError: a group would lose all of its channels, a weight of it is derived, or the cut network
             does not run.
@@ -292,29 +295,30 @@ def remove_channels(
         for name, parameter in model.named_parameters(remove_duplicate=False)
         if not parameter.requires_grad
     ]
-    for root, channels in removed.items():
-        if not channels:
-            continue
-        layer = model.get_submodule(root)
-        handler = graph.get_pruner_of_module(layer).prune_out_channels
-        group = group_of(graph, layer, handler, sorted(channels))
-        if not graph.check_pruning_group(group):
-            raise PruneError(f"Cutting {len(channels)} channels of {root!r} would leave none.")
-        targets = [item.dep.target.module for item in group]
-        if any(isinstance(target, nn.Module) and derives_weight(target) for target in targets):
-            raise PruneError(
-                f"The channels of {root!r} cannot be cut: a weight that holds them is derived, as by "
-                f"weight_norm; first call {_TAKE_OFF}."
-            )
-        beside = outputs_beside(graph, group)
-        try:
-            group.prune()
-        except UNFOLLOWED as error:
-            raise PruneError(
-                f"torch-pruning cannot cut the channels of {root!r} ({type(error).__name__}: {error})."
-            ) from error
-        for module, name, kept in beside:
-            cut_beside(module, name, kept)
+    with kept_tied(model):
+        for root, channels in removed.items():
+            if not channels:
+                continue
+            layer = model.get_submodule(root)
+            handler = graph.get_pruner_of_module(layer).prune_out_channels
+            group = group_of(graph, layer, handler, sorted(channels))
+            if not graph.check_pruning_group(group):
+                raise PruneError(f"Cutting {len(channels)} channels of {root!r} would leave none.")
+            targets = [item.dep.target.module for item in group]
+            if any(isinstance(target, nn.Module) and derives_weight(target) for target in targets):
+                raise PruneError(
+                    f"The channels of {root!r} cannot be cut: a weight that holds them is derived, as by "
+                    f"weight_norm; first call {_TAKE_OFF}."
+                )
+            beside = outputs_beside(graph, group)
+            try:
+                group.prune()
+            except UNFOLLOWED as error:
+                raise PruneError(
+                    f"torch-pruning cannot cut the channels of {root!r} ({type(error).__name__}: {error})."
+                ) from error
+            for module, name, kept in beside:
+                cut_beside(module, name, kept)
     for module in model.modules():
         # torch-pruning gives cut parameters their gradients back; ours are stale
         for parameter in module.parameters(recurse=False):

@@ -23,6 +23,7 @@ from darts_core.prune.groups import copied
 from darts_core.prune.heads import open_attentions
 from darts_core.prune.rounds import TOLERANCE, Pruner, Round, take_batches
 from darts_core.prune.store import PruneResult, Store, named
+from darts_core.supernet.tied import tied, untied
 from darts_core.train.config import TrainConfig
 
 __all__ = ["PruneResult", "preferred_step", "prune_to_budget"]
@@ -119,6 +120,11 @@ def prune_to_budget(
     elif before.median_ms > wanted:
         _check_reachable(pruner, result.model, wanted)
     _go(pruner, result, bundle, rounds, first, tuner, store)
+    for names in untied(result.model, tied(work)):
+        log.warning(
+            "%s were one weight; their places were cut in different ways, and have weights of their own now",
+            ", ".join(names),
+        )
     # side by side, so that the speed-up stands even if the device's speed has drifted
     first_ms = result.before.median_ms
     result.before = clock(work)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from darts_core.errors import PruneError
 from darts_core.prune.groups import CONVOLUTIONS, NORMS, Member, copied
 from darts_core.supernet.replace import replace_modules
+from darts_core.supernet.tied import kept_tied
 
 __all__ = [
     "LAYERS",
@@ -236,13 +237,14 @@ def take_out(model: nn.Module, found: Plan) -> nn.Module:
     Raises:
         PruneError: a tensor that is to be cut is derived from others.
     """
-    for path, tensors in found.tensors.items():
-        module = model.get_submodule(path)
-        for name, kept in tensors.items():
-            old = _owner(model, path, name)[name]
-            new = taken(old, kept).detach().clone()
-            own = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
-            setattr(module, name, own)
+    with kept_tied(model):
+        for path, tensors in found.tensors.items():
+            module = model.get_submodule(path)
+            for name, kept in tensors.items():
+                old = _owner(model, path, name)[name]
+                new = taken(old, kept).detach().clone()
+                own = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+                setattr(module, name, own)
     for (path, name), value in found.attributes.items():
         setattr(model.get_submodule(path), name, value)
     return replace_modules(model, dict.fromkeys(found.skipped, "skip_connect"))

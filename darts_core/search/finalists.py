@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -112,7 +113,7 @@ def choose_pool(
     ranked: list[tuple[str, list[Architecture]]] = []
     for name, ranking in rankings.items():
         log.info("ranking %d architectures by %s", len(drawn), name)
-        values = ranking(drawn)
+        values = _scores(ranking, drawn)
         order = [drawn[i] for i in sorted(range(len(drawn)), key=lambda i: -values[i])]
         ranked.append((name, order))
         drawn = order[: -(-len(order) // _LIKED)]
@@ -124,13 +125,18 @@ def choose_pool(
     return list(itertools.islice(_admitted(found, limits, sources), count))
 
 
+def _scores(ranking: Ranking, architectures: Sequence[Architecture]) -> list[float]:
+    """What a ranking says; NaN, of a network whose outputs are not finite, is worse than any number."""
+    return [-math.inf if math.isnan(value) else value for value in ranking(architectures)]
+
+
 def _by_all(
     architectures: Sequence[Architecture], rankings: Mapping[str, Ranking]
 ) -> list[Architecture]:
     """By the sum of the places in all rankings, the best first; as they were where there is none."""
     total = np.zeros(len(architectures))
     for ranking in rankings.values():
-        total += np.argsort(np.argsort(ranking(architectures)))
+        total += np.argsort(np.argsort(_scores(ranking, architectures)))
     return [architectures[i] for i in np.argsort(-total, kind="stable")]
 
 

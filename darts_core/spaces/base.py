@@ -141,14 +141,37 @@ class SearchSpace:
         return mask
 
     def with_ops(self, ops: Sequence[str]) -> SearchSpace:
-        """The same space over other candidate operations.
+        """The same space over other candidate operations; `edge_ops` keep those of theirs that are named.
 
         Raises:
-            ConfigError: an operation is named twice, or none is left.
+            ConfigError: an operation is named twice, no edge may choose it, or an edge is left without any.
         """
         if tuple(ops) == self.ops:
             return self
-        return dataclasses.replace(self, ops=tuple(ops), edge_ops=())
+        edge_ops = tuple(
+            (kind, tuple(self._left(names, ops, kind, at) for at, names in enumerate(per_edge)))
+            for kind, per_edge in self.edge_ops
+        )
+        if {kind for kind, _ in edge_ops} == set(self.cell_kinds):
+            for op in ops:
+                if not any(op in names for _, per_edge in edge_ops for names in per_edge):
+                    raise ConfigError(
+                        f"No edge of the space {self.name!r} may choose {op!r}: its edges have operations of "
+                        f"their own, of {list(self.ops)}; leave it out of space.ops, or take another space."
+                    )
+        return dataclasses.replace(self, ops=tuple(ops), edge_ops=edge_ops)
+
+    def _left(
+        self, names: Sequence[str], ops: Sequence[str], kind: str, at: int
+    ) -> tuple[str, ...]:
+        """What an edge may still choose of its own operations."""
+        left = tuple(op for op in names if op in ops)
+        if not left:
+            raise ConfigError(
+                f"The edge {self.edges[at]} of the {kind} cell of the space {self.name!r} chooses from "
+                f"{list(names)}; space.ops={list(ops)} names none of them."
+            )
+        return left
 
     def discretize(self, weights: Weights) -> Architecture:
         """The architecture that mixing weights `[E, K]` per cell kind point to.
@@ -189,16 +212,29 @@ class SearchSpace:
 
     def random(self, rng: np.random.Generator) -> Architecture:
         """An architecture drawn uniformly: random kept edges, random operations on them."""
-        weights = {kind: rng.random(shape) for kind, shape in self.alpha_shapes().items()}
+        weights = {}
+        for kind, shape in self.alpha_shapes().items():
+            useful_EK = self.allowed(kind)
+            if self.keep_edges is not None and "none" in self.ops:
+                useful_EK[:, self.ops.index("none")] = False
+            # the largest of n draws to the power n is as even as one draw: an edge of many operations is kept
+            # as often as one of few
+            weights[kind] = rng.random(shape) ** useful_EK.sum(1, keepdims=True)
         return self.discretize(weights)
 
 
 def register_space(name: str, space: SearchSpace, *, description: str) -> SearchSpace:
-    """Make `space` available as `name`.
+    """Make `space` available as `name`, which its architectures are saved under.
 
     Raises:
-        ConfigError: the name is taken.
+        ConfigError: the name is taken, or the space calls itself otherwise.
     """
+    if space.name != name:
+        # a copy of another space would be built, later and in silence, as that space's networks are
+        raise ConfigError(
+            f"The space that is registered as {name!r} has name={space.name!r}, under which its "
+            f"architectures would be saved; give it name={name!r}."
+        )
     SPACES.register(name, description=description)(space)
     return space
 
@@ -207,7 +243,7 @@ def get_space(name: str, ops: Sequence[str] | None = None) -> SearchSpace:
     """The registered space `name`, over its own operations or over `ops`.
 
     Raises:
-        ConfigError: the name is unknown, or `ops` is not a list of different names.
+        ConfigError: the name is unknown, or `ops` is not a list of different names that suits the space.
     """
     space = SPACES[name]
-    return space.with_ops(ops) if ops else space
+    return space if ops is None else space.with_ops(ops)

@@ -43,7 +43,8 @@ class ChoiceSpace(SearchSpace):
         """A space called `name` of the given choices; `further` fields are a subclass's own.
 
         Raises:
-            ConfigError: there is no choice, or one has no options or names one twice.
+            ConfigError: there is no choice, or one has no options, names one twice or has one that is no
+                text, number or truth value.
         """
         return cls(
             name=name,
@@ -61,6 +62,13 @@ class ChoiceSpace(SearchSpace):
             raise ConfigError(f"Space {self.name!r} needs at least one choice.")
         self._check_reads()
         for label, options in self.choices:
+            for option in options:
+                # what else there is cannot be read back from a saved architecture
+                if not isinstance(option, (str, int, float, np.generic)):
+                    raise ConfigError(
+                        f"Choice {label!r} of space {self.name!r} has the option {option!r}; an option is a "
+                        "text, a number or a truth value."
+                    )
             if not options or len(set(options)) != len(options):
                 raise ConfigError(
                     f"Choice {label!r} of space {self.name!r} needs different options, not "
@@ -127,8 +135,12 @@ class ChoiceSpace(SearchSpace):
         """The column of the chosen option for every label.
 
         Raises:
-            ArchitectureError: a label or its value is not of this space.
+            ArchitectureError: a label or its value is not of this space, or a label is missing.
         """
+        labels = [label for label, _ in self.choices]
+        for name, _ in architecture.choices:
+            if name not in labels:
+                raise ArchitectureError(unknown_name("choice", name, labels))
         found = {}
         for label, options in self.choices:
             value = architecture.choice(label)

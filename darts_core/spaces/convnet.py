@@ -38,16 +38,18 @@ def convnet_space(
         levels: how many levels there may be; a pool stands before each but the first.
         widths: channels as multiples of the network's unit, of every level or, as lists, of each; levels that
             may be the last have one largest width, as they share the classifier.
-        depths: convolutions, for each of the levels: 1, or several numbers from 1.
+        depths: convolutions, for each of the levels: one or several numbers from 1.
         kinds: `conv_3x3` and its like (dense), `sep_3x3` (depthwise, then pointwise), per convolution; where
             `conv_3x3` is all there is, there is no label.
         first_kinds: of the first level, where a separable convolution of a grey image is one filter only;
             by default `kinds`.
 
     Raises:
-        ConfigError: levels that may be the last have different largest widths, or a level has no widths or
-            no depths.
+        ConfigError: there is no level or one below 1, levels that may be the last have different largest
+            widths, or a level has no widths or no depths.
     """
+    if not levels or min(levels) < 1 or not widths:
+        raise ConfigError(f"Give levels from 1 and widths, not {list(levels)} and {list(widths)}.")
     choices: dict[str, Sequence[Option]] = {"levels": levels}
     nested = isinstance(widths[0], Sequence)
     each = cast("list[Sequence[int]]", list(widths) if nested else [widths] * max(levels))
@@ -58,10 +60,10 @@ def convnet_space(
         raise ConfigError(f"Levels {list(levels)} may be the last: give them one largest width.")
     for level, own in enumerate(depths[: max(levels)], 1):
         choices[f"level{level}.width"] = each[level - 1]
-        if len(own) > 1:
+        if tuple(own) != (1,):
             choices[f"level{level}.depth"] = own
         own_kinds = (first_kinds or kinds) if level == 1 else kinds
-        for number in range(1, max(own) + 1):
+        for number in range(1, max(own, default=0) + 1):
             if tuple(own_kinds) != (PLAIN,):
                 choices[f"level{level}.conv{number}"] = own_kinds
             if number > 1:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,12 @@ from darts_core.architecture import Architecture
 from darts_core.errors import LatencyError
 from darts_core.latency.networks import NetworkTimer
 from darts_core.latency.within import Settled, within_budget
+from darts_core.runlog import read_mapping, write_json
 from darts_core.search import Doubt, SearchResult
 from darts_core.spaces import SearchSpace
+from darts_core.stages.timing import Stopwatch
 
-__all__ = ["price_winner", "settle", "timed"]
+__all__ = ["price_winner", "settle", "settled_once", "timed"]
 
 log = logging.getLogger("darts_core")
 _LOADINGS = 2
@@ -86,12 +90,57 @@ def settle(
         "disturbed": timer.disturbed if timer is not None else 0,
     }
     warnings = _warnings(facts, settled, found.architecture, timed=timer is not None)
-    if settled.architecture != found.architecture:
-        doubts = judge(settled.architecture)
-        told = {doubt.guard for doubt in doubts}
-        doubts += [d for d in found.doubts if d.of_search and d.guard not in told]
-        found = replace(found, architecture=settled.architecture, doubts=doubts)
+    found = _with(found, settled.architecture, judge)
     return found, {"cost": facts, "warnings": warnings}
+
+
+def settled_once(
+    path: Path,
+    found: SearchResult,
+    judge: Callable[[Architecture], list[Doubt]],
+    measure: Callable[[], tuple[SearchResult, dict[str, Any]]],
+    clock: Callable[[], AbstractContextManager[Stopwatch]],
+) -> tuple[SearchResult, dict[str, Any]]:
+    """What `measure` settles, its seconds added, kept in `path` where there was a budget to be met.
+
+    A search that is called again goes on with the network beside which its finalists were chosen: times
+    differ from one sitting to the next, and so might the network that they settle for.
+
+    Args:
+        path: the file.
+        found: what the search ended with.
+        judge: what the guards say of an architecture.
+        measure: calls `settle`.
+        clock: times it.
+    """
+    known = read_mapping(path) if path.is_file() else {}
+    if known.get("of") == found.architecture.to_dict():
+        pick = _with(found, Architecture.from_dict(known["architecture"], source=str(path)), judge)
+        return replace(pick, seconds=pick.seconds + float(known["seconds"])), dict(known["facts"])
+    with clock() as watch:
+        pick, facts = measure()
+    if facts.get("cost", {}).get("budget") is not None:
+        content = {
+            "schema_version": 1,
+            "of": found.architecture.to_dict(),
+            "architecture": pick.architecture.to_dict(),
+            "seconds": watch.seconds,
+            "facts": facts,
+        }
+        write_json(path, content)
+    return replace(pick, seconds=pick.seconds + watch.seconds), facts
+
+
+def _with(
+    found: SearchResult, architecture: Architecture, judge: Callable[[Architecture], list[Doubt]]
+) -> SearchResult:
+    """`found` with another architecture, and what is doubted of that."""
+    if architecture == found.architecture:
+        return found
+    doubts = judge(architecture)
+    told = {doubt.guard for doubt in doubts}
+    doubts += [d for d in found.doubts if d.of_search and d.guard not in told]
+    return replace(found, architecture=architecture, doubts=doubts)
 
 
 def price_winner(

@@ -52,7 +52,10 @@ def ships(
         result = reduced(config, found["search"], version, model="searched")
     except PruneError as error:
         if stage != "prune" or config.prune.budget is not None:
-            raise
+            raise PruneError(
+                f"{error} What was searched and trained is kept: with other settings, darts-core {stage} "
+                f"model={version / 'searched'} goes on from it on the same data."
+            ) from error
         # what is only aimed at ends nothing
         shutil.rmtree(version / stage)
         result, said = {}, f"{error} So {_WHOLE}."

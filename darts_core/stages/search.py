@@ -18,7 +18,7 @@ from darts_core.search.distributed import search_distributed
 from darts_core.search.record import doubts_about
 from darts_core.spaces import ChoiceSpace
 from darts_core.stages.aim import aim_facts, aimed_penalties, with_budget
-from darts_core.stages.budget import price_winner, settle
+from darts_core.stages.budget import price_winner, settle, settled_once
 from darts_core.stages.callbacks import asking, make_callbacks
 from darts_core.stages.cost import network_timer, penalties
 from darts_core.stages.finalists import choose_among_finalists
@@ -32,6 +32,7 @@ from darts_core.stages.search_result import confidence, lookup_table, rank, writ
 from darts_core.stages.search_setup import (
     alpha_penalties,
     augmentation,
+    check_path,
     make_guards,
     make_supernet,
     space_of,
@@ -74,6 +75,7 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     refuse_named(bundle)
     space = space_of(config, bundle)
     space.check_inputs(bundle.input_shape)
+    check_path(config, space)
     with first_goes_first(group):  # the others read what it measures
         config = with_budget(config, bundle.input_shape, bundle.num_outputs, device, folder)
     table = lookup_table(config.search)
@@ -155,9 +157,14 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     def judge(architecture: Architecture) -> list[Doubt]:
         return doubts_about(guards, replace(last, architecture=architecture))
 
-    with busy(device, timer) as settling:
-        pick, costed = settle(found, space, costs, timer, judge)
-    pick = replace(pick, seconds=pick.seconds + settling.seconds)
+    ended = found
+    pick, costed = settled_once(
+        folder / "settled.json",
+        ended,
+        judge,
+        lambda: settle(ended, space, costs, timer, judge),
+        lambda: busy(device, timer),
+    )
     found, chosen = choose_among_finalists(
         config, pick, space, supernet, bundle, costs, timer, judge, folder / "finalists"
     )

@@ -19,7 +19,7 @@ from darts_core.penalties import AlphaPenalty
 from darts_core.search import Guard, SearchConfig
 from darts_core.settings import Search
 from darts_core.settings.search import Space
-from darts_core.spaces import SearchSpace, get_space
+from darts_core.spaces import ChoiceSpace, SearchSpace, get_space
 from darts_core.stages.inputs import policy_name
 from darts_core.stages.schema import SearchStage
 from darts_core.stages.targets import instantiate, instantiate_each
@@ -29,6 +29,7 @@ __all__ = [
     "AUTO",
     "alpha_penalties",
     "augmentation",
+    "check_path",
     "known_space",
     "make_guards",
     "make_supernet",
@@ -96,6 +97,20 @@ def space_of(config: SearchStage, bundle: DataBundle) -> SearchSpace:
         in_channels=bundle.in_channels,
         output_shape=bundle.task.output_shape(bundle.input_shape),
     )
+
+
+def check_path(config: SearchStage, space: SearchSpace) -> None:
+    """Refuse a path of supernets of cells for a network with choices in it, which runs as it is.
+
+    Raises:
+        ConfigError: says so.
+    """
+    path = config.search.path
+    if isinstance(space, ChoiceSpace) and path not in ("auto", "plain"):
+        raise ConfigError(
+            f"search.path={path} is for spaces of cells; {space.name} chooses in ordinary modules, which "
+            "have one path only: leave it out."
+        )
 
 
 def make_supernet(

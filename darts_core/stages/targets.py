@@ -72,7 +72,7 @@ def import_plugins(names: Iterable[str]) -> None:
             ) from error
         except ConfigError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ConfigError(
                 f"plugins={name!r} fails while it is imported: {type(error).__name__}: {error}"
             ) from error

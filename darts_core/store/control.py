@@ -126,7 +126,7 @@ def last_words(log: Path, status: int) -> str:
 
 
 def resume(store: Store, version: Version) -> subprocess.Popen[bytes]:
-    """Go on with the newest command that did not succeed; what it has computed stays.
+    """Go on with the newest command that did not succeed, or left something; what it has computed stays.
 
     Raises:
         JobError: one runs, or all have succeeded already.

@@ -110,14 +110,16 @@ class Version:
         return self._last(*LIVE)
 
     def unfinished(self) -> str | None:
-        """The newest command that has ended without success, or None."""
-        return self._last("failed", "stopped", "interrupted")
+        """The newest command that has ended without success, or left something to run again; or None."""
+        return self._last("failed", "stopped", "interrupted", left=True)
 
-    def _last(self, *states: str) -> str | None:
-        """The newest command that is in one of the states."""
-        commands = self.record()["commands"].items()
-        found = [name for name, command in commands if self.state_of(name, command) in states]
-        return found[-1] if found else None
+    def _last(self, *states: str, left: bool = False) -> str | None:
+        """The newest command that is in one of the states, or has succeeded with something left."""
+        for name, command in reversed(self.record()["commands"].items()):
+            state = self.state_of(name, command)
+            if state in states or (left and state == "succeeded" and command.get("left")):
+                return str(name)
+        return None
 
     def process(self, name: str | None = None) -> Identity | None:
         """The living process that runs a command (the newest by default), or None."""
@@ -139,8 +141,9 @@ class Version:
     def set_state(self, state: str, name: str | None = None, **details: Any) -> None:
         """Write a command's new state (the newest's by default); a live one names this process.
 
-        Whoever calls it holds the version's lock. `details` (message, process, program ...) replace
-        what stood there; a command that becomes queued or running is the newest from now on.
+        Whoever calls it holds the version's lock. `details` (message, process, program ... and `left`,
+        whether something may be run again) replace what stood there; a command that becomes queued or
+        running is the newest from now on.
 
         Raises:
             JobError: the state is unknown, or the version has no command.
@@ -157,6 +160,7 @@ class Version:
             "started": None,
             **record["commands"].get(name, {}),
             "message": None,
+            "left": None,
             "process": identity().to_dict() if live else None,
             "ended": None if live else now,
             **details,

@@ -143,8 +143,8 @@ class RandomSearch(Strategy):
         done = self.finished or epoch + 1 == epochs
         if done and worths and max(worths) == -math.inf:
             raise NonFiniteLossError(
-                f"All {len(worths)} candidates diverged: their losses became NaN or infinite. Try a "
-                f"smaller search.learning_rate (now {self.settings.learning_rate}), or "
+                f"All {len(worths)} candidates diverged: their losses, or the metric, became NaN or "
+                f"infinite. Try a smaller search.learning_rate (now {self.settings.learning_rate}), or "
                 "search.precision=fp32."
             )
 
@@ -155,10 +155,10 @@ class RandomSearch(Strategy):
         # in whichever process: all go on alike
         share = bad.float()
         self.reduce([share])
-        if not share:
-            return self.measure(self._forward())
-        log.warning("candidate %d diverged: %s", len(self.history) + 1, candidate.text())
-        return -math.inf
+        worth = -math.inf if share else self.measure(self._forward())
+        if worth == -math.inf:
+            log.warning("candidate %d diverged: %s", len(self.history) + 1, candidate.text())
+        return worth
 
     def _forward(self) -> Forward:
         network = self.network

@@ -94,16 +94,18 @@ PRUNERS: dict[str, Callable[..., Any]] = {
 _COMPARE_ONE_NUMBER = ("median", "running_mean")
 
 
-def check_pruner(name: str, objectives: int) -> None:
-    """Refuse a pruner that cannot judge so many objectives.
+def check_pruner(name: str, ranking: Ranking) -> None:
+    """Refuse a pruner that compares one number where more than one counts.
 
     Raises:
         TuneError: names those that can.
     """
-    if objectives > 1 and name in _COMPARE_ONE_NUMBER:
+    if name in _COMPARE_ONE_NUMBER and not ranking.plain:
+        several = len(ranking.goals) > 1
+        more = f"{len(ranking.goals)} objectives" if several else "constraints, too"
         raise TuneError(
-            f"The pruner {name!r} compares one number, but the study has {objectives} objectives; use "
-            "asha, hyperband or none."
+            f"The pruner {name!r} compares one number, but the study has {more}; use asha, hyperband "
+            "or none."
         )
 
 
@@ -118,10 +120,11 @@ def make_pruner(
         epochs: of a full trial, where known.
 
     Raises:
-        TuneError: unknown name or option, or several objectives for one that compares one number.
+        TuneError: unknown name or option, or one that compares one number where more counts.
     """
     entry = named("pruner", given, PRUNERS)
-    check_pruner(entry["name"], 1 if ranking is None else len(ranking.goals))
+    if ranking is not None:
+        check_pruner(entry["name"], ranking)
     return build("pruner", entry, lambda name, options: PRUNERS[name](epochs, ranking, **options))
 
 

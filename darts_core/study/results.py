@@ -34,6 +34,13 @@ __all__ = [
 ]
 
 _TAIL_BYTES = 2**16
+# of a trial's row, whatever of it is there
+_MAPPINGS = {"values", "metrics", "additional_data"}
+_TEXTS = ("state", "phase", "step")
+_NUMBERS = {
+    "time_total_s", "earlier_seconds", "cpu_seconds", "earlier_cpu_seconds", "ended", "acc", "latency",
+    "training_iteration", "peak_mib",
+}  # fmt: skip
 Row = dict[str, Any]
 Goals = Sequence[Mapping[str, Any]]
 
@@ -76,8 +83,38 @@ def read_rows(version: str | Path) -> list[Row]:
             row = {**open_row, "state": "failed", "reason": row.get("reason"), "done": True}
         row.pop("ledger", None)
         if isinstance(row.get("number"), int) and isinstance(row.get("config"), dict):
-            rows.append({**row, "trial_id": path.name, "folder": str(path)})
+            rows.append({**_sound(row), "trial_id": path.name, "folder": str(path)})
     return sorted(rows, key=lambda row: (row.get("phase") != "search", row["number"]))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _sound(row: Row) -> Row:
+    """The row if what is counted with is of its kind; else a failed trial's, without what is not.
+
+    Fields that are missing or null are whoever's that reads them.
+    """
+    known = {name: value for name, value in row.items() if value is not None}
+    wrong = [name for name in _MAPPINGS & {*known} if not isinstance(known[name], dict)]
+    wrong += [name for name in _NUMBERS & {*known} if not _is_number(known[name])]
+    if not isinstance(known.get("seed", 0), int):
+        wrong.append("seed")
+    seen = known.get("reward_range", [])
+    if not (isinstance(seen, list) and all(map(_is_number, seen))):
+        wrong.append("reward_range")
+    wrong += [name for name in _TEXTS if not isinstance(known.get(name, ""), str)]
+    kept = {
+        name: value
+        for name, value in row.items()
+        if name not in wrong and (name in known or name not in _MAPPINGS)
+    }
+    kept = {"state": "failed", "values": {}, "metrics": {}, **kept}
+    if wrong:
+        reason = f"its files hold what no trial writes: {', '.join(sorted(wrong))}"
+        kept |= {"state": "failed", "reason": reason, "done": True}
+    return kept
 
 
 def _so_far(folder: Path, record: Mapping[str, Any]) -> Row:

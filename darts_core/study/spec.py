@@ -150,7 +150,7 @@ class StudySpec:
         if self.sampler["name"] == "grid":
             grid_size(self.space)
         check_sampler(self.sampler["name"], len(self.objectives))
-        check_pruner(self.pruner["name"], len(self.ranking.goals))
+        check_pruner(self.pruner["name"], self.ranking)
 
     @property
     def ranking(self) -> Ranking:

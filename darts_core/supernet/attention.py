@@ -66,6 +66,8 @@ class SelfAttention(nn.Module):
             new.bias.copy_(old.bias[:kept])
         copied.output.weight.copy_(self.output.weight[:, :kept])
         copied.output.bias.copy_(self.output.bias)
+        for old, new in zip(self.parameters(), copied.parameters(), strict=True):
+            new.requires_grad_(old.requires_grad)
         return copied.train(self.training)
 
 

@@ -194,19 +194,27 @@ class NasBench201Network(CellNetwork):
 
 
 def check_names(architecture: Architecture, source: str | None = None) -> None:
-    """Check that the architecture's space and operations are registered.
+    """Check that the architecture's space and operations are registered, and that its cells fit the space.
 
     Args:
         architecture: what to look at.
         source: the file or setting that it comes from, named in the sentence.
 
     Raises:
-        ArchitectureError: a name is unknown; says in which cell and on which edge.
+        ArchitectureError: a name is unknown, or a cell has other inputs than those of the space; says in
+            which cell and on which edge.
     """
     where = f"{source}: " if source else ""
     if architecture.space not in SPACES:
         raise ArchitectureError(where + unknown_name("space", architecture.space, SPACES))
+    inputs = getattr(SPACES[architecture.space], "inputs", None)
     for kind, cell in architecture.cells:
+        if inputs is not None and cell.inputs != inputs:
+            raise ArchitectureError(
+                f"{where}The first edge of the cell {kind!r} leads to state {cell.inputs}; in the space "
+                f"{architecture.space!r} the cell's inputs are the states below {inputs}, and an edge leads "
+                f"to state {inputs}."
+            )
         for origin, target, op in cell.edges:
             if op not in OPS:
                 raise ArchitectureError(

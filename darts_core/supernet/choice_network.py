@@ -91,13 +91,19 @@ def register_choice_network(name: str, *, description: str) -> Callable[[Made], 
             given = {**sizes, "image_size": image_size}
             return make(space, **{k: v for k, v in given.items() if k in takes})
 
-        def plain(architecture: Architecture, *, auxiliary: bool, **sizes: Any) -> nn.Module:
+        def plain(
+            architecture: Architecture, *, auxiliary: bool, stem: str, **sizes: Any
+        ) -> nn.Module:
             space = SPACES[architecture.space]
             if not isinstance(space, ChoiceSpace):
                 raise ConfigError(f"The space {space.name!r} has cells, not choices.")
             if auxiliary:
                 raise ConfigError(
                     f"A network of the space {space.name!r} has no auxiliary head; use auxiliary=false."
+                )
+            if stem != "cifar":
+                raise ConfigError(
+                    f"A network of the space {space.name!r} has a stem of its own; leave out stem={stem!r}."
                 )
             space.index(architecture)
             # `build` is told the height only

@@ -12,6 +12,7 @@ from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
 from darts_core.spaces.choices import ChoiceSpace, Option
 from darts_core.supernet.choices import Choice, DepthChoice, LayerChoice, WidthChoice, find_choices
+from darts_core.supernet.tied import kept_tied
 
 __all__ = ["check_widths", "plain_module"]
 
@@ -245,11 +246,12 @@ def _prune_markers(
         parameter.requires_grad_(True)  # the tracer follows gradients
     graph = tp.DependencyGraph().build_dependency(module, example_inputs=sample)
     cuts = {_Marker: tp.prune_batchnorm_out_channels, _TokenMarker: tp.prune_layernorm_out_channels}
-    for path, marker in markers.items():
-        present = marker.width()
-        if present <= widths[path]:
-            continue  # a tied width was cut with an earlier one
-        surplus = list(range(widths[path], present))
-        graph.get_pruning_group(marker, cuts[type(marker)], idxs=surplus).prune()
+    with kept_tied(module):
+        for path, marker in markers.items():
+            present = marker.width()
+            if present <= widths[path]:
+                continue  # a tied width was cut with an earlier one
+            surplus = list(range(widths[path], present))
+            graph.get_pruning_group(marker, cuts[type(marker)], idxs=surplus).prune()
     for name in held:
         module.get_parameter(name).requires_grad_(False)

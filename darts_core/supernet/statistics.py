@@ -15,22 +15,32 @@ __all__ = ["frozen_statistics", "under_batch_statistics"]
 
 
 class frozen_statistics:
-    """A context in which training-mode batch norms use batch statistics and leave the running ones alone."""
+    """A context in which training-mode norms use the batch's statistics and leave the running ones alone."""
 
     def __init__(self, module: nn.Module) -> None:
-        self._norms = [
+        tracking = [
             norm
             for norm in module.modules()
-            if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.track_running_stats
+            if isinstance(norm, nn.modules.batchnorm._NormBase) and norm.track_running_stats
         ]
+        batch = nn.modules.batchnorm._BatchNorm
+        self._norms = [norm for norm in tracking if isinstance(norm, batch)]
+        # those of single samples move what they have, whether it is tracked or not
+        self._others = [norm for norm in tracking if not isinstance(norm, batch)]
+        self._momenta: list[float | None] = []
 
     def __enter__(self) -> None:
         for norm in self._norms:
             norm.track_running_stats = False
+        self._momenta = [norm.momentum for norm in self._others]
+        for norm in self._others:
+            norm.momentum = 0.0
 
     def __exit__(self, *_: object) -> None:
         for norm in self._norms:
             norm.track_running_stats = True
+        for norm, momentum in zip(self._others, self._momenta, strict=True):
+            norm.momentum = momentum
 
 
 def under_batch_statistics(supernet: Any, weights: Any) -> Callable[[Tensor], Tensor]:

@@ -216,19 +216,25 @@ def saved_task(described: Mapping[str, Any], where: str) -> Task:
     Raises:
         ConfigError: the task is unknown here, or the description is damaged.
     """
-    name = described.get("name")
-    if name not in TASKS:
+    name = described.get("name") if isinstance(described, Mapping) else None
+    if not isinstance(name, str) or name not in TASKS:
         raise ConfigError(
             f"{where} belongs to the task {str(name)[:80]!r}, which is not registered here; name its module "
             f"in plugins=. Known: {', '.join(TASKS)}."
         )
-    cls = TASKS[str(name)]
+    cls = TASKS[name]
     known = {item.name for item in fields(cls)}
     given = {key: value for key, value in described.items() if key != "name"}
     strange = [key for key in given if key not in known]
     if strange:
         raise ConfigError(f"{where}: {unknown_name(f'value of task {name}', strange[0], known)}")
     plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    outputs, names = plain.get("outputs", 0), plain.get("names", ())
+    if not isinstance(outputs, int | np.integer) or not isinstance(names, tuple):
+        raise ConfigError(
+            f"{where} is damaged: its task {name} has {str(outputs)[:80]!r} outputs called "
+            f"{str(names)[:80]!r}."
+        )
     return cls(**plain)
 
 

@@ -67,7 +67,7 @@ class MultiLabel(Task):
     def converted(self, targets: np.ndarray) -> np.ndarray:
         """float32; NaN where a label does not count."""
         found = targets.astype(np.float32)
-        known = found[np.isfinite(found)]
+        known = found[~np.isnan(found)]
         if targets.ndim != 2 or not bool(((known == 0) | (known == 1)).all()):
             raise DataError(
                 f"task={self.name} needs targets [N, L] of 0 and 1; these have shape {targets.shape}."

@@ -89,6 +89,7 @@ class Regression(Task):
 
     def _squares(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """(sum of squared errors of standardised numbers, how many count)."""
+        _check_shapes(output, target)
         wanted = self._standardised(target, output)
         counted = ~wanted.isnan()
         # masked before the square: a NaN that is only multiplied by zero stays NaN in the gradient
@@ -107,6 +108,7 @@ class Regression(Task):
 
     def _errors(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(errors with zeros for what does not count, targets, what counts), float64 in the targets' unit."""
+        _check_shapes(output, target)
         target = target.double()
         counted = ~target.isnan()
         error = torch.where(counted, self.read(output).double() - target, 0.0)
@@ -137,3 +139,12 @@ class Regression(Task):
         output = output.float()
         mean = constant(self.mean, output.device, output.dtype)
         return output * constant(self.std, output.device, output.dtype) + mean
+
+
+def _check_shapes(output: Tensor, target: Tensor) -> None:
+    """Refuse [B] for [B, 1], of which torch would make every output less every target."""
+    if output.shape != target.shape:
+        raise ConfigError(
+            f"The network gives outputs of shape {tuple(output.shape)} for targets of shape "
+            f"{tuple(target.shape)}; task=regression needs the same shape [B, D], also where D is 1."
+        )

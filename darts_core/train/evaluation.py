@@ -60,7 +60,7 @@ def evaluate(
     split: str | Sequence[str] = "val",
     batch_size: int = 256,
 ) -> Evaluation:
-    """Every sample of `split` once, in evaluation mode; the mode of `model` is restored.
+    """Every sample of `split` once, in evaluation mode; the mode of `model` and of each part is restored.
 
     Args:
         model: returns outputs as the task of `bundle` takes them.
@@ -73,7 +73,8 @@ def evaluate(
         DataError: the split is empty.
     """
     names = (split,) if isinstance(split, str) else tuple(split)
-    was_training = model.training
+    # a part may be in another mode than the whole: norms that somebody holds fast
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         while True:
@@ -86,7 +87,9 @@ def evaluate(
             _say_smaller(batch_size, batch_size // 2)
             batch_size //= 2
     finally:
-        model.train(was_training)
+        model.train(modes[0][1])
+        for module, mode in modes:
+            module.training = mode
 
 
 @lru_cache

@@ -16,6 +16,7 @@ from darts_core.data.source import check_memory
 from darts_core.errors import ResumeError, unknown_name
 from darts_core.supernet.memory import state_bytes
 from darts_core.supernet.replace import is_identity, is_zero, replace_modules
+from darts_core.supernet.tied import kept_tied
 
 __all__ = ["is_identity", "is_zero", "load_model", "replace_modules", "reshape_like", "save_model"]
 
@@ -115,8 +116,9 @@ def fit_to(
     # an earlier program's file may name heads of a block that went after them
     still = {k: v for k, v in (sizes or {}).items() if not any(_inside(str(k), at) for at in gone)}
     _resize_attributes(source, model, still)
-    reshape_like(model, state)
-    model.load_state_dict(dict(state))
+    with kept_tied(model):
+        reshape_like(model, state)
+        model.load_state_dict(dict(state))
     return model
 
 

@@ -106,11 +106,16 @@ class Trainer:
         self._saved = 0  # epochs in the checkpoint
 
     def asked(self, should_end: Ends | None) -> str | None:
-        """The reason to end that somebody gives after an epoch; in a group the first process's counts."""
+        """The reason to end that somebody gives after an epoch; in a group the first process's counts.
+
+        After the last epoch all are asked, and none ends what has come to its end.
+        """
         reason = None
         if should_end is not None and self.group.primary:
             with self._as_kept():
                 reason = should_end(self.result.history)
+        if len(self.result.history) >= self.config.epochs:
+            return None
         return self.group.text(reason or "") or None
 
     @contextmanager

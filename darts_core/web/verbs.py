@@ -18,7 +18,14 @@ from darts_core.web.options import WebOptions
 __all__ = ["VERBS", "Order", "order"]
 
 _LONGEST, _LONGEST_FILE = 10_000, 500_000
-_PIPELINE_CODE = re.compile(r"[+~]*(plugins(\..*)?|hydra([./].*)?|(.*\.)?_target_)")
+# a queue of Slurm runs shell commands before each job, a cluster of Ray installs what it is told
+_QUEUES = "ray|slurm"
+_PIPELINE_CODE = re.compile(
+    rf"[+~]*(plugins(\..*)?|hydra([./].*)?|(.*\.)?_target_|(.*\.)?({_QUEUES})(\..*)?)"
+)
+# such a node as a member of a mapping, and the settings that hold one
+_QUEUE_INSIDE = re.compile(rf"[{{,]\s*({_QUEUES})\s*:")
+_AROUND_QUEUES = re.compile(r"[+~]*(tune|search|shrink)(\.options)?")
 
 
 @dataclass(frozen=True)
@@ -169,9 +176,14 @@ def _below(code: Path, boot_file: str) -> None:
 
 
 def _names_code(key: str, value: str) -> bool:
-    """Whether a pipeline's setting names code, itself or by way of another setting (`${weights}`)."""
+    """Whether a pipeline's setting names code, itself or by way of another setting (`${weights}`).
+
+    What says where trainings run (`slurm`, `ray`) counts as code as a whole.
+    """
     model = key.lstrip("+~").startswith("model") and (":" in value or "$" in value)
-    return model or "_target_" in value or _PIPELINE_CODE.fullmatch(key) is not None
+    queue = _QUEUE_INSIDE.search(value) or ("$" in value and _AROUND_QUEUES.fullmatch(key))
+    named = _PIPELINE_CODE.fullmatch(key) is not None
+    return model or named or "_target_" in value or bool(queue)
 
 
 def _new_version(options: WebOptions, fields: Fields) -> Order:
@@ -192,7 +204,8 @@ def _new_version(options: WebOptions, fields: Fields) -> Order:
                 raise ConfigError(f"{key[:80]} is an option, no setting; write KEY=VALUE.")
             if _names_code(key, value):
                 raise ConfigError(
-                    f"The setting {key[:80]} names code; start that from the command line."
+                    f"The setting {key[:80]} names code, or where and how it is run (slurm, ray); start "
+                    "that from the command line."
                 )
     return Order(("new-version", parent.label, *words), files, f"/jobs/{parent.job}")
 

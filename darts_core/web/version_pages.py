@@ -66,6 +66,7 @@ def version_page(request: Request) -> Response:
             "sections": sections,
             "topic": f"version:{version.label}",
             "state": state,
+            "resumes": version.unfinished() is not None,
             "here": "jobs",
             "job": version.job,
             "version": version.name,

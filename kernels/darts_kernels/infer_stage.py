@@ -152,7 +152,7 @@ def infer_stage(
     out: Tensor | None = None,
     blocks: Blocks | None = None,
 ) -> Tensor:
-    """The stage on a GPU; on a CPU, or without gradients' need of Triton, the reference.
+    """The stage by its kernel on a GPU; elsewhere by `infer_stage_reference`. Not differentiable.
 
     Args:
         x_NCHW: input; rows contiguous.
@@ -197,6 +197,10 @@ def infer_stage(
             )
         )  # fmt: skip
         return y
+    # the kernel takes weights as they lie one after the other
+    point_OC = point_OC.contiguous()
+    deep_CKK = None if deep_CKK is None else deep_CKK.contiguous()
+    bias_O = None if bias_O is None else bias_O.contiguous()
     steps = [tensor.stride(0) for tensor in (x_NCHW, y, addend_NOHW) if tensor is not None]
     if max(x_NCHW.numel(), y.numel(), batch * max(steps)) >= 2**31:
         raise ValueError(f"Batch {batch} is too large for 32-bit offsets; use a smaller one.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from itertools import pairwise
 
 import torch
@@ -207,8 +207,9 @@ class CellTables:
     aligned: bool
 
 
-# a backward pass reads them, which it could not if they were made in inference mode
-@lru_cache(maxsize=256)
+# A backward pass reads them, which it could not if they were made in inference mode. None is ever dropped: a
+# recorded step reads them by their addresses and never asks for them again. They take a few KB a shape.
+@cache
 @torch.inference_mode(False)
 def cell_tables(
     layout: CellLayout, batch: int, height: int, width: int, device: torch.device

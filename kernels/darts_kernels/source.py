@@ -277,5 +277,7 @@ def source(
     last = [t.contiguous(memory_format=torch.channels_last) for t in before if t is not None]
     present = sum(1 << e for e, t in enumerate(before) if t is not None)
     x = x.contiguous(memory_format=torch.channels_last)
+    # the library takes filters in any memory format, the kernels of sparse weights in one
+    weights = [w.contiguous() for w in weights] if run.sparse else weights
     with on_device_of(x):
         return list(_Source.apply(run, weight_ES, present, x, *weights, *last))

@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from triton.errors import TritonError
+
 from darts_kernels.tiles import Tiles, forget_tables, read_tiles, user_cache
 
 __all__ = ["GROUPS", "save_tiles", "tune_tiles", "why_not_kept"]
@@ -66,7 +68,8 @@ def tune_tiles(
 
     Args:
         start: where the descent begins.
-        time_ms: the time of a candidate; raising RuntimeError or ValueError says that it cannot run.
+        time_ms: the time of a candidate; raising RuntimeError, ValueError or an error of Triton's (too much
+            shared memory, too few registers) says that it cannot run.
         groups: candidates by group; each replaces some fields.
         stop: asked before every candidate; when true the best so far is returned.
     """
@@ -81,7 +84,7 @@ def tune_tiles(
                 continue
             try:
                 found = time_ms(tiles)
-            except (RuntimeError, ValueError):
+            except (RuntimeError, ValueError, TritonError):  # Triton's are no RuntimeErrors
                 continue
             if found < best_ms:
                 best, best_ms = tiles, found

@@ -3,9 +3,10 @@
 Maths.   out = sum_k w_k x_k;     d x_k = w_k g,     d w_k = sum(g x_k).
 
 Shapes: x_k any one shape, all contiguous or all channels-last; w [K]. The sum is taken in fp32 and stored
-in the dtype of x; w and its gradient are fp32 (fp64 for fp64 inputs on the reference). Bytes: forward
-K + 1 tensors (plain torch 3 K - 1); backward reads g once, writes those d x_k that are wanted, and reads
-the x_k only for d w_k: with frozen weights they are neither read nor kept.
+in the dtype of x (fp32, fp16, bf16); w and its gradient are fp32. Other dtypes, such as fp64, take plain
+torch, which keeps their precision. Bytes: forward K + 1 tensors (plain torch 3 K - 1); backward reads g once,
+writes those d x_k that are wanted, and reads the x_k only for d w_k: with frozen weights they are neither
+read nor kept.
 Autocast: inputs are taken as they are; mixed dtypes are refused. The backward is made of this op's own
 kernels and cannot be derived again.
 
@@ -27,6 +28,8 @@ __all__ = ["LARGEST_COUNT", "weighted_sum", "weighted_sum_reference"]
 
 LARGEST_COUNT = 16
 _BLOCK = 1024
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+"""What the kernels compute in fp32 without losing digits."""
 
 
 def weighted_sum_reference(xs: Sequence[Tensor], weights_K: Tensor) -> Tensor:
@@ -66,6 +69,8 @@ def _weighted_sum_backward_kernel(
 
 
 def _forward(xs: list[Tensor], weights_K: Tensor) -> Tensor:
+    if xs[0].dtype not in _DTYPES:
+        return weighted_sum_reference(xs, weights_K)
     out = torch.empty_like(xs[0])
     count = out.numel()
     if count:
@@ -78,6 +83,8 @@ def _forward(xs: list[Tensor], weights_K: Tensor) -> Tensor:
 def _backward(
     g: Tensor, xs: list[Tensor], weights_K: Tensor, wanted: list[bool], weights_grad: bool
 ) -> tuple[list[Tensor], Tensor]:
+    if g.dtype not in _DTYPES:
+        return _backward_reference(g, xs, weights_K, wanted, weights_grad)
     dxs = [torch.empty_like(g) for want in wanted if want]
     count = g.numel()
     if not count:
@@ -96,6 +103,15 @@ def _backward(
     return dxs, sums.sum(0).to(weights_K.dtype)
 
 
+def _backward_reference(
+    g: Tensor, xs: list[Tensor], weights_K: Tensor, wanted: list[bool], weights_grad: bool
+) -> tuple[list[Tensor], Tensor]:
+    dxs = [weights_K[k].to(g.dtype) * g for k, want in enumerate(wanted) if want]
+    if not weights_grad:
+        return dxs, torch.zeros_like(weights_K)
+    return dxs, torch.stack([(g * x).sum() for x in xs]).to(weights_K.dtype)
+
+
 @torch.library.custom_op("darts_kernels::weighted_sum", mutates_args=())
 def _weighted_sum(xs: list[Tensor], weights_K: Tensor) -> Tensor:
     return weighted_sum_reference(xs, weights_K)
@@ -105,10 +121,7 @@ def _weighted_sum(xs: list[Tensor], weights_K: Tensor) -> Tensor:
 def _weighted_sum_backward(
     g: Tensor, xs: list[Tensor], weights_K: Tensor, wanted: list[bool], weights_grad: bool
 ) -> tuple[list[Tensor], Tensor]:
-    dxs = [weights_K[k].to(g.dtype) * g for k, want in enumerate(wanted) if want]
-    if not weights_grad:
-        return dxs, torch.zeros_like(weights_K)
-    return dxs, torch.stack([(g * x).sum() for x in xs]).to(weights_K.dtype)
+    return _backward_reference(g, xs, weights_K, wanted, weights_grad)
 
 
 @_weighted_sum.register_kernel("cuda")

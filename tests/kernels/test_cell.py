@@ -132,6 +132,16 @@ def test_tables_that_inference_made_serve_a_backward_pass():
     assert not tables.places.is_inference()
 
 
+def test_tables_whose_addresses_a_recorded_step_knows_are_never_dropped():
+    layout = plan_cell(make_cell(OPS), 2).layout
+    cpu = torch.device("cpu")
+    cell_tables.cache_clear()
+    tables = cell_tables(layout, 3, 5, 4, cpu)
+    for batch in range(4, 304):
+        cell_tables(layout, batch, 5, 4, cpu)
+    assert cell_tables(layout, 3, 5, 4, cpu) is tables
+
+
 def test_frozen_parameters_leave_the_other_gradients_as_they_were(device, rng, poison, monkeypatch):
     fused = fused_of(make_cell(OPS), "fp32", device, monkeypatch)
     xs, weights = inputs_of(rng, device)

@@ -1,6 +1,7 @@
 """Sparse weights of cells with dense convolutions: what is not drawn is neither written nor read."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from darts_core.relax import GumbelStraightThrough
 from darts_core.spaces import get_space
 from darts_core.supernet import Supernet
+from darts_kernels import source as source_file
 from darts_kernels.conv_stats import ConvShape
 from darts_kernels.drawn import source_flags, source_flags_reference
 from darts_kernels.source import source, source_reference
@@ -87,6 +89,24 @@ def test_bodies(device, rng, poison, several_steps, options, columns):
     if all(column < 0 for column in columns) and not options.get("before"):
         exact[1].data[0, 0] = 1e-3  # something must reach the sums
     check_source(exact, device)
+
+
+def test_filters_may_lie_in_any_memory_format(monkeypatch):
+    given = []
+
+    def apply(run, mix, present, x, *tensors):
+        given.extend(tensors)
+        return ()
+
+    monkeypatch.setattr(source_file, "_Source", SimpleNamespace(apply=apply))
+    run, mix, x, weights, before = drawn_case((0, 1))
+    assert max(w.shape[-1] for w in weights) > 1
+    last = [w.detach().contiguous(memory_format=torch.channels_last) for w in weights]
+    source(run, mix, x, last, before)
+    assert len(given) >= len(weights)
+    for found, exact in zip(given, weights, strict=False):
+        assert found.is_contiguous()
+        assert torch.equal(found, exact)
 
 
 def test_several_operations_of_an_edge(device, rng, poison):

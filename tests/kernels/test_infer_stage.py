@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 
+from darts_kernels import infer_stage as stage
 from darts_kernels.infer_stage import choose_blocks, infer_stage, infer_stage_reference
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -59,6 +60,25 @@ def compare(case, dtype, device, blocks=None):
     allowed = 2 * float((plain.double() - truth).abs().max()) + floor * scale
     error = float((found.double() - truth).abs().max())
     assert error <= allowed, f"seed {seed}: {error:.2e} > {allowed:.2e}"
+
+
+def test_the_kernel_gets_weights_that_lie_one_after_the_other(monkeypatch):
+    given = []
+
+    class Kernel:
+        def __getitem__(self, grid):
+            return lambda *arguments, **_: given.extend(arguments)
+
+    monkeypatch.setattr(stage, "_infer_stage_kernel", Kernel())
+    x, deep = (
+        torch.empty(1, 4, 5, 5, device="meta"),
+        torch.empty(3, 3, 4, device="meta").permute(2, 1, 0),
+    )
+    point, bias = torch.empty(4, 6, device="meta").t(), torch.empty(12, device="meta")[::2]
+    infer_stage(x, deep, point, bias, padding=1)
+    tensors = given[1:4]
+    assert [tuple(t.shape) for t in tensors] == [(4, 3, 3), (6, 4), (6,)]
+    assert all(t.is_contiguous() for t in tensors)
 
 
 @pytest.mark.parametrize("case", CASES)

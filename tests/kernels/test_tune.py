@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from triton.runtime.errors import OutOfResources, PTXASError
 
 from darts_core.supernet.plan import plan_cell
 from darts_kernels.tiles import Tiles, default_tiles, shape_key, user_cache
@@ -21,6 +22,20 @@ def test_finds_the_best_tiles():
     best, found = tune_tiles(Tiles(), cost)
     assert (best.back_rows, best.lanes, best.chunk) == (8, 64, 256)
     assert found == cost(best) == 1
+
+
+@pytest.mark.parametrize(
+    "error", [OutOfResources(300_000, 101_376, "shared memory"), PTXASError("too few registers")]
+)
+def test_tiles_that_the_card_has_no_room_for_are_passed_over(error):
+    def timed(tiles: Tiles) -> float:
+        if tiles.back_rows == 2:
+            raise error
+        return cost(tiles)
+
+    best, found = tune_tiles(Tiles(), timed)
+    assert (best.back_rows, best.lanes, best.chunk) == (8, 64, 256)
+    assert found == 1
 
 
 def test_stops_when_asked_and_keeps_the_best():

@@ -55,6 +55,16 @@ def test_only_wanted_gradients(rng):
         assert torch.allclose(a, b)
 
 
+def test_the_launchers_keep_the_digits_of_fp64(rng):
+    # one part in 2^30: a sum in fp32 would round it away
+    xs = [torch.tensor([1.0], dtype=torch.float64), torch.tensor([2.0**-30], dtype=torch.float64)]
+    weights = torch.ones(2, dtype=torch.float64)
+    assert op._forward(xs, weights).item() == 1.0 + 2.0**-30
+    (dx,), dweights = op._backward(xs[0] + xs[1], xs, weights, [True, False], True)
+    assert dx.item() == 1.0 + 2.0**-30
+    assert dweights.tolist() == [1.0 + 2.0**-30, (1.0 + 2.0**-30) * 2.0**-30]
+
+
 def test_channels_last_stays(rng):
     xs, weights = inputs(3, (2, 4, 5, 3))
     last = [x.detach().contiguous(memory_format=torch.channels_last) for x in xs]

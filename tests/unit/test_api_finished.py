@@ -1,8 +1,11 @@
-"""A call of `darts_core.api` whose command has been run before."""
+"""Calls of `darts_core.api`: what their settings become, and a command that has been run before."""
 
 from __future__ import annotations
 
-from darts_core.api import _finished
+from pathlib import Path
+
+from darts_core.api import _finished, _value
+from darts_core.commands.overrides import parse
 from darts_core.store.jobs import Store
 from darts_core.store.record import new_record
 
@@ -28,3 +31,12 @@ def test_a_later_command_of_a_version_is_found_again(tmp_path):
     assert found("tune", "data=digits", "tune.trials=3") is None
     assert found("shrink", "data=digits") is None
     assert found("search", "data=digits", job="another") is None
+
+
+def test_a_setting_is_the_text_that_was_given_whatever_characters_it_has():
+    for text in ("a", "a b", "~/x", "/data/scans (old)/a&b.npz", "/é.npz", "it's", "x=y", "a,b"):
+        assert parse(f"data.path={_value(text)}").value() == text
+    assert parse(f"data.path={_value(Path('/a (1).npz'))}").value() == "/a (1).npz"
+    assert parse(f"data.columns={_value(['a,b', 'c'])}").value() == ["a,b", "c"]
+    # what the grammar knows stays what it is
+    assert [_value(text) for text in ("[a,b]", "{a:1}", "'x y'")] == ["[a,b]", "{a:1}", "'x y'"]

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from darts_core import Architecture, get_space
 from darts_core.architecture import CellChoice
 from darts_core.errors import ArchitectureError, ConfigError
-from darts_core.spaces import ChoiceSpace, SearchSpace
+from darts_core.spaces import SPACES, ChoiceSpace, SearchSpace, register_space
 from darts_core.strategies.baselines import mutate
 from darts_core.strategies.progressive import keep_best_operations
+from darts_core.supernet import build
 
 
 @given(seed=st.integers(0, 2**32 - 1), name=st.sampled_from(["darts", "nasbench201"]))
@@ -46,6 +47,16 @@ def test_yaml_round_trip_with_notes(tmp_path: Path) -> None:
         ("|nor_conv_3x3~1|", "lower state"),
         ("|nor_conv_3x3|", "Cannot read"),
         ("|a~0|+b~1", "must be written"),
+        pytest.param(
+            f"Genotype(normal=[('a', 0x{'f' * 5000}), ('b', 1)], normal_concat=[2])",
+            "of digits",
+            id="a source of 6,000 digits",
+        ),
+        pytest.param(
+            f"Genotype(normal=[('a', 0), ('b', 1)], normal_concat=[0x{'f' * 5000}])",
+            "of digits",
+            id="a state of 6,000 digits",
+        ),
     ],
 )
 def test_bad_texts_end_in_a_sentence(text: str, says: str) -> None:
@@ -170,3 +181,74 @@ def test_a_text_tells_no_other_cell_than_the_architecture_s(targets: tuple[int, 
     cell = CellChoice(edges, (max(targets),))
     text = Architecture("mine", (("normal", cell),)).text()
     assert text == f"mine(normal={list(edges)})"
+
+
+def test_a_state_that_no_edge_leads_to_is_not_read() -> None:
+    """Its readers were given zeros: a network with a part cut off, and nothing said."""
+    edges = ((0, 2, "a"), (1, 2, "a"), (0, 4, "a"), (3, 4, "a"))
+    with pytest.raises(ArchitectureError, match="reads state 3, but no edge leads to it"):
+        CellChoice(edges, (2, 4))
+    assert CellChoice((*edges[:3], (2, 4, "a")), (2, 4)).states == 5
+
+
+def test_edges_with_operations_of_their_own_keep_those_that_are_named() -> None:
+    """They were forgotten: every edge of S1 chose among all that space.ops named."""
+    whole = get_space("s1")
+    fewer = [op for op in reversed(whole.ops) if op != "avg_pool_3x3"]
+    space = get_space("s1", fewer)
+    assert space.ops == tuple(fewer)
+    for kind in whole.cell_kinds:
+        expected = whole.allowed(kind)[:, [whole.ops.index(op) for op in fewer]]
+        assert space.allowed(kind).tolist() == expected.tolist()
+    says = r"edge \(0, 2\) of the normal cell of the space 's1' chooses from .*none of them"
+    with pytest.raises(ConfigError, match=says):
+        get_space("s1", ["sep_conv_3x3", "dil_conv_5x5"])
+    with pytest.raises(ConfigError, match="No edge of the space 's1' may choose 'sep_conv_5x5'"):
+        get_space("s1", [*whole.ops, "sep_conv_5x5"])
+
+
+def test_no_operations_are_not_all_of_them() -> None:
+    with pytest.raises(ConfigError, match=r"different operations, not \[\]"):
+        get_space("darts", [])
+    assert get_space("darts", None) is get_space("darts")
+
+
+def test_a_space_is_registered_under_its_own_name() -> None:
+    """A copy of DARTS saved its architectures as those of DARTS, and was built as such."""
+    copy = replace(get_space("darts"), ops=("skip_connect", "sep_conv_3x3"))
+    with pytest.raises(ConfigError, match=r"as 'mine' has name='darts'.*give it name='mine'"):
+        register_space("mine", copy, description="a copy")
+    assert "mine" not in SPACES
+
+
+def test_random_edges_are_kept_alike_however_many_operations_they_have() -> None:
+    """The largest weight was drawn among an edge's operations: of one in eight it was the strongest."""
+    ops = ("none", *(f"op{number}" for number in range(8)))
+    edge_ops = (("cell", (("op0",), ops, ("none", "op1"))),)
+    space = SearchSpace("own", ops, ("cell",), 3, 1, "toy", keep_edges=1, edge_ops=edge_ops)
+    rng = np.random.default_rng(0)
+    drawn = [space.random(rng).cell("cell").edges[0] for _ in range(3000)]
+    for source in range(3):
+        assert sum(edge[0] == source for edge in drawn) == pytest.approx(1000, abs=100)
+    several = [op for source, _, op in drawn if source == 1]
+    assert len(set(several)) == 8
+    # where all edges have as many, what a seed draws has not changed
+    whole = get_space("darts")
+    first = {
+        kind: np.random.default_rng(7).random(shape) for kind, shape in whole.alpha_shapes().items()
+    }
+    assert whole.random(np.random.default_rng(7)).cell("normal") == whole.discretize(first).cell(
+        "normal"
+    )
+
+
+@pytest.mark.parametrize(
+    ("ends", "concat"), [(((0, 3), (1, 3), (0, 4), (3, 4)), (3, 4)), (((0, 1), (1, 2)), (2,))]
+)
+def test_a_cell_of_other_inputs_than_the_spaces_is_refused(ends, concat):
+    cell = CellChoice(tuple((*end, "skip_connect") for end in ends), concat)
+    architecture = Architecture("darts", cells=(("normal", cell), ("reduce", cell)))
+    with pytest.raises(
+        ArchitectureError, match=r"'normal' leads to state [13]; in the space 'darts'"
+    ):
+        build(architecture, channels=4, layers=3)

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import importlib.util
 import json
 import sys
 import textwrap
@@ -13,9 +14,11 @@ from autosearch_workshop import BASE
 
 from darts_core import autosearch
 from darts_core.autosearch.api import _evaluation
+from darts_core.autosearch.engine import run_version
 from darts_core.autosearch.multi import confirm, run_plan
 from darts_core.autosearch.spec import Limits, Objective, SearchPlan
 from darts_core.errors import ConfigError, JobError
+from darts_core.store.jobs import Store
 from darts_core.study.results import best_row, read_rows, search_rows
 from darts_core.study.space import SearchDimension
 
@@ -153,7 +156,6 @@ def test_the_example_in_miniature_finds_a_smaller_network_in_one_supernet_run(tm
 
     from darts_core.autosearch.job_yaml import parse_file
     from darts_core.autosearch.request import Request, create
-    from darts_core.store.jobs import Store
     from darts_core.study.results import read_rows, summary
 
     for name in ("nas", "learning_rate", "differentiable"):
@@ -181,7 +183,6 @@ def test_the_example_in_miniature_finds_a_smaller_network_in_one_supernet_run(tm
     )
     version, answer = create(store, "mini", request)
     assert answer["trials"] == 3
-    from darts_core.autosearch.engine import run_version
 
     assert run_version(store, version) == 0
     rows = read_rows(version.path)
@@ -291,11 +292,34 @@ def test_a_confirming_run_that_failed_is_run_again_by_the_next_start(shop, tmp_p
     plan = SearchPlan((replace(BASE, confirm_seeds=1),))
     found = []
     for _ in range(3):
-        confirm(plan, workshop, {"trial_id": "winner", "config": {"x": 1}}, None)
+        failed = confirm(plan, workshop, {"trial_id": "winner", "config": {"x": 1}}, None)
         (row,) = workshop.known_rows("confirm-best", "confirm")
-        found.append((row["state"], row["attempt"]))
+        found.append((row["state"], row["attempt"], failed))
         (tmp_path / "code" / "memory").touch()
-    assert found == [("failed", 1), ("done", 2), ("done", 2)]
+    assert found == [("failed", 1, 1), ("done", 2, 0), ("done", 2, 0)]
+
+
+def test_a_search_that_succeeded_without_its_confirming_run_may_be_resumed(tmp_path):
+    code = tmp_path / "user" / "forgetful.py"
+    code.parent.mkdir()
+    code.write_text(
+        "import os\nfrom darts_core import autosearch\ndef train():\n"
+        f"    assert autosearch.phase == 'search' or os.path.exists({str(tmp_path / 'memory')!r})\n"
+        "    autosearch.report(float(autosearch.config['a']))\n"
+    )
+    spec = importlib.util.spec_from_file_location("forgetful", code)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    given = config("a", [2], 2, confirm_seeds=1)
+    autosearch.run(module.train, given, root=tmp_path / "runs", progress=False)
+    store = Store(tmp_path / "runs")
+    version = store.version("python")
+    assert (version.state(), version.unfinished()) == ("succeeded", "autosearch")
+    assert "1 confirming run(s) failed" in version.command()["message"]
+    (tmp_path / "memory").touch()
+    assert run_version(store, version) == 0
+    assert (version.state(), version.unfinished()) == ("succeeded", None)
+    assert "failed" not in version.command()["message"]
 
 
 def test_confirming_runs_have_seeds_that_no_step_has_searched_with(shop):

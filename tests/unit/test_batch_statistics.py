@@ -11,7 +11,7 @@ from darts_core.relax import GumbelStraightThrough, ReinMax, Softmax
 from darts_core.search import SearchConfig, search
 from darts_core.spaces import get_space
 from darts_core.strategies import FirstOrder
-from darts_core.supernet import create_supernet, under_batch_statistics
+from darts_core.supernet import create_supernet, frozen_statistics, under_batch_statistics
 
 SIZES = {"channels": 4, "layers": 1, "num_classes": 3, "in_channels": 1}
 
@@ -27,6 +27,18 @@ def bundle(count=56):
 def supernet(space, relax=GumbelStraightThrough):
     torch.manual_seed(0)
     return create_supernet(get_space(space), relaxation=relax(), image_size=8, **SIZES)
+
+
+@pytest.mark.parametrize("norm", [torch.nn.BatchNorm2d, torch.nn.InstanceNorm2d])
+def test_norms_of_every_kind_keep_their_running_statistics(norm):
+    net = torch.nn.Sequential(norm(3, track_running_stats=True)).train()
+    x, before = torch.randn(4, 3, 5, 5) + 2.0, copy.deepcopy(net.state_dict())
+    expected = copy.deepcopy(net)(x)
+    with frozen_statistics(net):
+        torch.testing.assert_close(net(x), expected)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    net(x)
+    assert not torch.equal(net[0].running_mean, before["0.running_mean"])
 
 
 @pytest.mark.parametrize("space", ["convnet", "nasbench201"])

@@ -1,5 +1,7 @@
+import shlex
 import shutil
 import sys
+from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from darts_core.bench import results
 from darts_core.bench.models import (
     ModelCase,
     SeedRun,
@@ -16,7 +19,13 @@ from darts_core.bench.models import (
     train_seeds,
 )
 from darts_core.bench.results import command_line, read_results, slug, write_results
-from darts_core.bench.runtimes import available_runtimes, check_runtimes, evaluate_prepared, prepare
+from darts_core.bench.runtimes import (
+    Prepared,
+    available_runtimes,
+    check_runtimes,
+    evaluate_prepared,
+    prepare,
+)
 from darts_core.bench.table import markdown_table, models_table
 from darts_core.bench.timed import Untimed, time_models, with_times
 from darts_core.data import load_data
@@ -181,6 +190,7 @@ def test_the_best_mode_of_torch_compile_freezes_the_parameters(
         return graph.forward
 
     monkeypatch.setattr(torch, "compile", lambda model, options: whole(model, backend=backend))
+    monkeypatch.setattr("darts_core.export.extras.shutil.which", lambda _: "g++")
     for now in inputs_of:
         model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8, 3))
         ready = prepare(model, now, device=CPU, bundle=None, folder=tmp_path)
@@ -270,10 +280,45 @@ def test_mistakes_end_in_sentences(
     with pytest.raises(ConfigError, match="no trained network"):
         next(bench_case(case, [], bundle, runtimes=["eager"], device=CPU, folder=tmp_path))
     assert "graph" not in available_runtimes(CPU)
-    assert {"eager", "compile", "onnx", "pt2"} <= set(available_runtimes(CPU))
+    assert {"eager", "onnx", "pt2"} <= set(available_runtimes(CPU))
     assert not {"fused_fp16", "fused_bf16", "tensorrt_fp16"} & set(available_runtimes(CPU))
     with pytest.raises(ConfigError, match="cannot run here: the fused path runs on a GPU"):
         check_runtimes(["fused_fp16"], CPU)
+
+
+def test_exports_stay_below_the_folder_whatever_a_model_is_called(
+    bundle: Any,
+    case: ModelCase,
+    runs: list[SeedRun],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    places: list[Path] = []
+
+    def spy(*_: Any, folder: Path, **__: Any) -> Prepared:
+        places.append(folder)
+        return Prepared(lambda x: x, "eager", "fp32")
+
+    monkeypatch.setattr("darts_core.bench.models.prepare", spy)
+    for name in (str(tmp_path / "runs" / "prune"), "../../up", "A b", "a-b"):
+        one = replace(case, name=name)
+        next(bench_case(one, runs, bundle, runtimes=["pt2"], device=CPU, folder=tmp_path / "files"))
+    assert all(place.resolve().is_relative_to(tmp_path / "files") for place in places)
+    assert len(set(places)) == 4
+
+
+def test_nothing_is_compiled_where_there_is_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    there: dict[str, str | None] = {"found": "/usr/bin/g++"}
+    monkeypatch.setattr("darts_core.export.extras.shutil.which", lambda _: there["found"])
+    compiled = {"compile", "compile_max"}
+    assert compiled <= set(available_runtimes(CPU))
+    there["found"] = None
+    assert not compiled & set(available_runtimes(CPU))
+    assert "eager" in available_runtimes(CPU)
+    with pytest.raises(
+        ConfigError, match=r"'compile' cannot run here: torch\.compile needs a C\+\+"
+    ):
+        check_runtimes(["compile"], CPU)
 
 
 def test_a_form_that_loses_too_much_has_no_row(
@@ -354,6 +399,9 @@ def test_a_command_is_what_one_types_without_the_places_of_this_machine(
     assert found == "python -m benchmarks.elastic all --seeds 0 1 --out /here 'data=[a, b]'"
     monkeypatch.setattr(main, "__spec__", None)
     assert command_line().startswith("elastic.py all")
+    hard = ["it's", "", 'name="a b"', "~/x", "#1", "a\\b", "seed=0,1", "--n", "a`b`!"]
+    monkeypatch.setattr(sys, "argv", ["darts-core", *hard])
+    assert shlex.split(command_line()) == ["darts-core", *hard]
 
 
 def test_results_file_states_what_a_reader_needs(tmp_path: Path) -> None:
@@ -384,6 +432,31 @@ def test_results_file_states_what_a_reader_needs(tmp_path: Path) -> None:
     (tmp_path / "new.json").write_text('{"rows": [], "schema_version": 99}')
     with pytest.raises(ResumeError, match="schema_version 99"):
         read_results(tmp_path / "new.json")
+
+
+def test_runs_that_end_at_the_same_moment_keep_a_file_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other run ends after this one has looked which name is free, and before its file is there."""
+    others: list[Path] = []
+
+    def written(path: Path, content: Any) -> None:
+        if not others:
+            others.append(path)
+            others[0] = write_results("m", [{"x": 2}], device="d", folder=tmp_path)
+        write_json(path, content)
+
+    monkeypatch.setattr(results, "write_json", written)
+    mine = write_results("m", [{"x": 1}], device="d", folder=tmp_path)
+    assert [read_results(path).rows[0]["x"] for path in (mine, others[0])] == [1, 2]
+
+    def full(path: Path, content: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(results, "write_json", full)
+    with pytest.raises(OSError, match="no space"):
+        write_results("m", [{"x": 3}], device="d", folder=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_slug_is_a_safe_file_name() -> None:

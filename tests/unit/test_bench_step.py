@@ -7,7 +7,8 @@ from darts_core.bench import kernels, step
 from darts_core.bench.floor import floor_ms
 from darts_core.bench.moved import edges_read, launch_bytes
 from darts_core.bench.results import read_results
-from darts_core.errors import ConfigError
+from darts_core.bench.runtimes import tf32
+from darts_core.errors import ConfigError, DeviceError
 from darts_core.settings import BenchOptions
 from darts_core.supernet.plan import plan_cell
 
@@ -77,6 +78,79 @@ def test_kernel_rows(tmp_path):
 def test_wrong_options(tmp_path, wrong):
     with pytest.raises(ConfigError):
         step.run(config(tmp_path, **wrong), tmp_path)
+
+
+def test_a_row_that_cannot_run_leaves_the_others(tmp_path, monkeypatch):
+    """Whatever kind of error a compiler has: Triton's are no RuntimeErrors, and some have no text."""
+
+    class OutOfResources(Exception):
+        pass
+
+    real = step.StepCase.step
+    errors = {
+        "plain second order": OutOfResources("out of resource: shared memory"),
+        "batched second order": RuntimeError(),
+    }
+
+    def broken(case, name):
+        if name in errors:
+            raise errors[name]
+        return real(case, name)
+
+    monkeypatch.setattr(step.StepCase, "step", broken)
+    variants = ["batched", *errors]
+    rows = step.run(config(tmp_path, variants=variants, cases=["darts"]), tmp_path)["rows"]
+    assert [row["check"] for row in rows] == [
+        "passed",
+        "could not run: out of resource: shared memory",
+        "could not run: RuntimeError",
+    ]
+
+
+def test_a_named_case_is_not_another_space(tmp_path):
+    for own in ({"space": "nasbench201"}, {"relaxation": "gumbel"}):
+        with pytest.raises(ConfigError, match=r"bench\.options\.cases names whole supernets"):
+            step.run(config(tmp_path, cases=["darts"], **own), tmp_path)
+
+
+@pytest.mark.parametrize("module", [step, kernels])
+def test_a_device_that_is_not_there_is_a_sentence(tmp_path, module):
+    with pytest.raises(DeviceError, match="device=gpu is no device"):
+        module.run(config(tmp_path), tmp_path, device="gpu")
+
+
+@pytest.mark.parametrize("module", [step, kernels])
+def test_the_gpu_that_is_timed_is_the_current_one(tmp_path, module, monkeypatch):
+    """A step of another GPU would be recorded as an empty graph."""
+    current = []
+
+    class Stop(Exception):
+        pass
+
+    def stop(*_, **__):
+        raise Stop
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr(module, "StepCase", stop)
+    with pytest.raises(Stop):
+        module.run(config(tmp_path, cases=["darts"]), tmp_path, device="cuda:1")
+    assert current == [torch.device("cuda:1")]
+
+
+def test_a_precision_that_the_kernels_lack_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"bench\.options\.precisions=fp16: .* fp32, tf32, bf16"):
+        kernels.run(config(tmp_path, precisions=["fp16"]), tmp_path)
+
+
+@pytest.mark.parametrize("module", [step, kernels])
+def test_what_comes_after_has_its_own_tf32(tmp_path, module):
+    options = {"variants": ["batched"], "cases": ["darts"]}
+    with tf32(True):
+        module.run(config(tmp_path, **options), tmp_path)
+        assert torch.backends.cuda.matmul.allow_tf32
+        assert torch.backends.cudnn.allow_tf32
 
 
 def test_bytes_of_a_launch():

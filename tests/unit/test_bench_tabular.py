@@ -159,6 +159,25 @@ def test_bad_csv_files_name_the_line(content: str, words: str, tmp_path: Path) -
         from_csv(tmp_path / "bad.csv")
 
 
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("accuracy,latency_us", "'latency_us' is not in milliseconds"),
+        ("accuracy,Latency_Seconds", "'Latency_Seconds' is not in milliseconds"),
+        ("accuracy,acc", "'accuracy' and 'acc' are of the same thing"),
+        ("accuracy,accuracy", "'accuracy' and 'accuracy' are of the same thing"),
+    ],
+)
+def test_columns_that_would_be_read_as_something_else_are_refused(
+    header: str, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_text(f"architecture,{header}\n64:32,0.5,1.5\n")
+    with pytest.raises(DataError, match=words):
+        from_csv(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("architecture,accuracy,latency,latency_gpu\n64:32,0.5,1.5,2\n")
+    assert set(from_csv(tmp_path / "t.csv").latencies) == {"default", "gpu"}
+
+
 def nats_entry(accuracy: float) -> dict[str, Any]:
     """One architecture's results as the benchmark stores them, numpy numbers included."""
 
@@ -208,6 +227,21 @@ def test_nats_bench_folder_and_file_become_tables(tmp_path: Path) -> None:
         )
     with pytest.raises(ConfigError, match="hp="):
         from_nats_bench(folder, hp="12")
+
+
+def test_a_folder_that_lacks_files_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    texts = [text(("none",) * 6), text(("skip_connect",) * 6)]
+    write_pickle(tmp_path / "meta.pickle.pbz2", {"meta_archs": texts})
+    write_pickle(tmp_path / "000001.pickle.pbz2", nats_entry(90))
+    with caplog.at_level("WARNING"):
+        assert open_table(tmp_path).architectures == (texts[1],)
+    assert "holds files of 1 of its 2 architectures" in caplog.text
+    caplog.clear()
+    write_pickle(tmp_path / "000000.pickle.pbz2", nats_entry(10))
+    assert len(open_table(tmp_path)) == 2
+    assert "architectures" not in caplog.text
 
 
 class Attack:
@@ -284,6 +318,29 @@ def test_black_box_strategies_see_their_budget_and_repeat(table: TabularBenchmar
         evolution(table, None, budget=10, rng=np.random.default_rng(0), population=2, tournament=5)
 
 
+def test_evolution_knows_operations_that_only_late_rows_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    early = [text(ops) for ops in itertools.product(OPS[:2], ("none",), *[OPS[:2]] * 4)]
+    early += [text(ops) for ops in itertools.product(OPS[:2], ("nor_conv_1x1",), *[OPS[:2]] * 4)]
+    early += [text(ops) for ops in itertools.product(*[("nor_conv_1x1", "avg_pool_3x3")] * 6)]
+    early += [text(ops) for ops in itertools.product(*[("none", "avg_pool_3x3")] * 6)][1:-1]
+    early += [text(ops) for ops in itertools.product(*[("skip_connect", "avg_pool_3x3")] * 6)][1:-1]
+    late = [text(("nor_conv_3x3",) * 6)]
+    assert len(set(early)) == len(early) > 200
+    texts = (*early, *late)
+    table = TabularBenchmark("best last", texts, {"x": np.linspace(0.1, 0.9, len(texts))})
+    seen: set[str] = set()
+
+    def spy(parent: str, ops: Any, rng: np.random.Generator) -> str:
+        seen.update(ops)
+        return parent
+
+    monkeypatch.setattr("darts_core.bench.tabular_compare._mutated", spy)
+    evolution(table, None, budget=25, rng=np.random.default_rng(0))
+    assert seen == {*OPS, "nor_conv_1x1", "avg_pool_3x3"}
+
+
 def test_command_compares_runs_and_baselines_on_a_csv(
     table: TabularBenchmark, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -349,6 +406,17 @@ def test_searches_of_other_settings_are_rows_of_their_own(tmp_path: Path) -> Non
     assert first.name != second.name
 
 
+def test_a_search_that_is_named_twice_counts_once(tmp_path: Path) -> None:
+    two_searches(tmp_path / "runs", {})
+    folders = [
+        tmp_path / "runs",
+        tmp_path / "runs" / "job" / "V001",
+        tmp_path / "runs" / "job" / "V002" / "search",
+    ]
+    (group,) = found_in_runs(folders)
+    assert (len(group.architectures), len(group.device_seconds)) == (2, 2)
+
+
 @pytest.mark.parametrize("width", ["40", "60", "80", "200"])
 def test_no_number_is_cut_however_narrow_the_terminal_is(
     table: TabularBenchmark, tmp_path: Path, width: str, monkeypatch: pytest.MonkeyPatch,
@@ -392,3 +460,20 @@ def test_nothing_selects_on_the_judging_column_unless_it_is_told_to(
     assert [r["n"] for r in run(BenchOptions(**alone), tmp_path / "out")["rows"]] == [2]
     with pytest.raises(ConfigError, match="nothing to compare"):
         run(BenchOptions(**{**alone, "runs": []}), tmp_path / "out")
+
+
+def test_ranks_are_counted_among_the_rows_that_have_one(
+    table: TabularBenchmark, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exact = table.accuracies["toy:test"].copy()
+    exact[:9] = np.nan
+    TabularBenchmark("t", table.architectures, {"toy:test": exact}).save(tmp_path / "t.npz")
+    two_searches(tmp_path / "runs", {})
+    options = {"table": str(tmp_path / "t.npz"), "runs": [str(tmp_path / "runs")], "budget": 0}
+    (row,) = run(BenchOptions(**options), tmp_path / "out")["rows"]
+    assert row["total"] == 720
+    assert "median rank among 720 architectures" in " ".join(capsys.readouterr().out.split())
+    other = TabularBenchmark("other", ("64:32",), {"x:test": np.array([0.5])})
+    other.save(tmp_path / "other.npz")
+    with pytest.raises(ConfigError, match="can be judged by 'other'; the log says why"):
+        run(BenchOptions(**{**options, "table": str(tmp_path / "other.npz")}), tmp_path / "out")

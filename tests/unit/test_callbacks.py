@@ -1,5 +1,7 @@
 """Callbacks: what they are told, how they end a search and a training, resumes, errors."""
 
+import logging
+
 import pytest
 import torch
 from test_search import digits, small_net  # noqa: F401
@@ -143,9 +145,38 @@ def test_an_error_of_a_callback_is_a_sentence_with_its_name(tmp_path, method):
     setattr(Bad, method, fails)
     callbacks = Callbacks({"mine": Bad()}, "train", tmp_path)
     arguments = {"start": (), "after_epoch": (None, ACCURACY, 1, [{"epoch": 0}]), "finish": ({},)}
-    with pytest.raises(ConfigError, match=r"callbacks\.mine fails .*ValueError: out of order"):
+    with pytest.raises(
+        ConfigError, match=r"callbacks\.mine fails .*ValueError: out of order"
+    ) as told:
+        getattr(callbacks, method)(*arguments[method])
+    # a stage that has its result is not run again; a trial has none yet
+    assert ("the result is kept" in str(told.value)) == (method == "finish")
+    callbacks = Callbacks({"mine": Bad()}, "tune", tmp_path)
+    with pytest.raises(ConfigError, match="run the same command again, which goes on"):
         getattr(callbacks, method)(*arguments[method])
 
 
 def test_nobody_is_asked_where_there_is_none(tmp_path):
     assert asking(Callbacks({}, "train", tmp_path), None, ACCURACY, 1) is None
+
+
+def test_early_stopping_says_once_that_val_is_not_measured(caplog):
+    with caplog.at_level(logging.WARNING, "darts_core"):
+        assert ended([None, None, None], patience=1) is None
+        assert ended([0.5, None], patience=1) is None
+        rows = ({"epoch": 0, "loss": 1.0},)
+        EarlyStopping().after_epoch(EpochEnd("search", None, None, ACCURACY, 9, rows))
+    assert [record.message for record in caplog.records] == [
+        "early_stopping: val accuracy is not measured here, so nothing will be ended early",
+        "early_stopping: val accuracy is not measured here, so nothing will be ended early; "
+        "search.evaluate=true measures it",
+    ]
+
+
+def test_nobody_ends_what_has_come_to_its_end(tmp_path):
+    told, path = Told(end=3), tmp_path / "checkpoint.pt"
+    ask = asking(Callbacks({"mine": told}, "train", tmp_path), None, ACCURACY, 4)
+    for _ in range(2):  # the second time from the checkpoint of the last epoch
+        found = fit(make(), TinyBundle(), config(), checkpoint=path, should_end=ask)
+        assert (found.ended, found.epochs) == (None, 4)
+        assert told.heard[-1] == (3, [0, 1, 2, 3])

@@ -95,6 +95,9 @@ def test_a_mixtures_cost_is_the_expectation_over_its_networks_and_has_gradients(
         expected += chance * model.of(architecture)
     cost = model(weights)
     assert float(cost.detach()) == pytest.approx(expected, rel=1e-4)
+    # sigmoids need not add up to 1
+    doubled = {label: 2.0 * weight for label, weight in weights.items()}
+    assert float(model(doubled).detach()) == pytest.approx(expected, rel=1e-4)
     gradients = torch.autograd.grad(cost, supernet.alphas())
     assert all(gradient.abs().sum() > 0 for gradient in gradients)
 

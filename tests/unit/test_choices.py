@@ -1,5 +1,6 @@
 """Choices in a user's own model: alphas, tied labels, exact plain networks."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -300,6 +301,29 @@ def test_heads_and_token_widths_are_cut_exactly_out_of_a_model_of_token_ids(head
     assert all(gradient.abs().sum() > 0 for gradient in gradients)
 
 
+def test_what_is_held_fast_stays_so_and_one_weight_stays_one_in_the_plain_module():
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Embedding(7, 8)
+            self.width = WidthChoice([4, 8], "width", dim=-1)
+            self.head = nn.Linear(8, 7, bias=False)
+            self.head.weight = self.embed.weight
+
+        def forward(self, ids_BT):
+            return self.head(self.width(self.embed(ids_BT)))
+
+    supernet = ModuleSupernet(Words(), example_input=torch.arange(10).view(2, 5) % 7)
+    plain = supernet.build(Architecture("module", choices=(("width", 4),)))
+    assert plain.head.weight is plain.embed.weight
+    assert plain.embed.weight.shape == (7, 4)
+
+    heads = HeadChoice(4, [1, 2])
+    heads.attention.value.requires_grad_(False)
+    moving = {name for name, p in heads.chosen(1).named_parameters() if not p.requires_grad}
+    assert moving == {"value.weight", "value.bias"}
+
+
 def test_causal_heads_do_not_look_ahead():
     choice = HeadChoice(4, [1, 2], causal=True)
     choice.bind(torch.tensor([0.5, 0.5]))
@@ -352,8 +376,6 @@ def test_a_token_width_through_a_layer_norm_is_refused():
 def test_choice_space_is_data():
     space = ChoiceSpace.of("s", {"a": ["x", "y"], "b": [1, 2, 3]})
     assert space.alpha_shapes() == {"a": (1, 2), "b": (1, 3)}
-    import numpy as np
-
     found = space.discretize({"a": np.array([[0.1, 0.9]]), "b": np.array([[0.5, 0.5, 0.1]])})
     assert found.choices == (("a", "y"), ("b", 1))
     draws = {space.random(np.random.default_rng(seed)).choices for seed in range(60)}
@@ -362,3 +384,20 @@ def test_choice_space_is_data():
         ChoiceSpace.of("s", {"a": [1, 1]})
     with pytest.raises(ConfigError, match="has choices"):
         space.with_ops(("x",))
+
+
+@pytest.mark.parametrize("option", [None, (3, 3), [3, 3]])
+def test_an_option_that_no_file_gives_back_is_refused_before_a_search(option):
+    """The search ran to its end and left an architecture that `train` refused to read."""
+    with pytest.raises(ConfigError, match=r"'a' of space 's' has the option .* a text, a number"):
+        ChoiceSpace.of("s", {"a": [option, "x"]})
+    for fine in ("x", 1, 0.5, True, np.float64(0.5), np.int64(3)):
+        assert ChoiceSpace.of("s", {"a": [fine]}).options("a") == (fine,)
+
+
+def test_a_choice_that_the_space_does_not_have_is_told():
+    """It was passed over: what a file said of it was not in the network."""
+    space = ChoiceSpace.of("s", {"width": [1, 2]})
+    assert space.index(Architecture("s", choices=(("width", 2),))) == {"width": 1}
+    with pytest.raises(ArchitectureError, match=r"Unknown choice 'widht'.*Did you mean 'width'"):
+        space.index(Architecture("s", choices=(("width", 2), ("widht", 1))))

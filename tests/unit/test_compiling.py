@@ -42,6 +42,7 @@ def test_every_one_of_many_networks_is_compiled(
         return graph.forward
 
     monkeypatch.setattr(torch, "compile", lambda model, **_: whole(model, backend=backend))
+    monkeypatch.setattr("darts_core.export.extras.shutil.which", lambda _: "g++")
     x_BC = torch.randn(3, 8)
     for number, model in enumerate(models, 1):
         before = len(made)

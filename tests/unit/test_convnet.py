@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from darts_core.errors import ConfigError
 from darts_core.latency import choice_size_model
@@ -124,3 +125,31 @@ def test_a_space_of_stacks_of_ones_own():
     net = create_supernet(space, image_size=4, **SIZES)
     assert net(torch.randn(2, 1, 4, 4)).shape == (2, 3)
     assert net.build()(torch.randn(2, 1, 4, 4)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("depths", [((2,), (2,)), ((1,), (3,))])
+def test_a_level_of_one_depth_has_so_many_convolutions(depths):
+    """It had one convolution, whatever the depth, and choices of layers that were not there."""
+    space = convnet_space("mine", levels=(2,), widths=(1, 2), depths=depths)
+    net = create_supernet(space, image_size=4, **SIZES)
+    assert set(net._choices) == {label for label, _ in space.choices}
+    wanted = sum(own[0] for own in depths)
+    for network in (net.module, net.build()):
+        norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+        assert len(norms) == wanted
+        if network is not net.module:
+            assert network(torch.randn(2, 1, 4, 4)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"levels": ()}, "levels from 1 and widths"),
+        ({"levels": (0, 1)}, "levels from 1 and widths"),
+        ({"widths": ()}, "levels from 1 and widths"),
+        ({"depths": ((), (1,))}, "'level1.depth' of space 'mine' needs different options"),
+    ],
+)
+def test_a_stack_of_nothing_is_refused(wrong, says):
+    with pytest.raises(ConfigError, match=says):
+        convnet_space("mine", **{"levels": (1,), "widths": (1,), "depths": ((1,), (1,)), **wrong})

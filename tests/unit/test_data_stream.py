@@ -179,3 +179,23 @@ def test_a_mask_of_samples_leaves_the_files_of_others_alone(folder):
     images = make_bundle("made", made).pool.inputs_N
     assert isinstance(images, EncodedImages)
     assert images.files == [file for file, stays in zip(files, kept, strict=True) if stays]
+
+
+def test_colour_that_is_lost_is_told_once_unless_grey_was_asked_for(folder, tmp_path, caplog):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for file in (folder / name).iterdir():
+            (tmp_path / name / file.name).write_bytes(file.read_bytes())
+    Image.fromarray(np.full((16, 16), 90, np.uint8)).save(tmp_path / "a" / "000.png")
+
+    def told(**options: object) -> list[str]:
+        caplog.clear()
+        bundle = streamed(tmp_path, **options)
+        for part in ("params", "val"):
+            assert {tuple(x.shape[1:]) for x, _ in bundle.batches(part, 8)} == {(1, SIZE, SIZE)}
+        return [r.message for r in caplog.records if "colour" in r.message]
+
+    [message] = told()
+    assert "is read as grey, as the first image is" in message
+    assert "data.channels=3" in message
+    assert told(channels=1) == []

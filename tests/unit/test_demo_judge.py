@@ -1,11 +1,13 @@
 """What judges the demo: paired differences, the line through scaled rivals, calls that take turns."""
 
+import json
 import math
+from argparse import Namespace
 
 import numpy as np
 import pytest
 
-from benchmarks import demo_picture, picture
+from benchmarks import demo_folds, demo_picture, picture
 from benchmarks.demo_folds import FOLDS, HAND, OURS, write_fold, write_hand
 from benchmarks.demo_judge import interleaved, line_at, paired, ratio
 from darts_core.architecture import Architecture
@@ -56,6 +58,40 @@ def test_the_folds_hold_every_image_once_for_the_test(tmp_path):
             whole += [image.tobytes() for image in held["x_test"]]
     assert sorted(sizes) == [359, 359, 359, 360, 360]
     assert len(whole) == 1797
+
+
+def _args(runs, **more):
+    usual = {"runs": runs, "choosing": False, "only_time": False, "override": [], "batch": 32,
+             "rounds": 3}  # fmt: skip
+    return Namespace(**{**usual, **more})
+
+
+def test_a_fold_judged_with_other_seeds_or_settings_is_refused(tmp_path):
+    kept = tmp_path / "fold0" / "V001" / "judged.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text(json.dumps({"right": {}, "times": {"a": 1}}))
+    assert demo_folds.judge(0, _args(tmp_path, choosing=True))["times"] == {"a": 1}
+    with pytest.raises(SystemExit, match=r"holds results of .*=\[7, 200\], not \[20261127, 100\]"):
+        demo_folds.judge(0, _args(tmp_path))
+    with pytest.raises(SystemExit, match=r"overrides=\[\], not \['search.epochs=1'\]"):
+        demo_folds.judge(0, _args(tmp_path, choosing=True, override=["search.epochs=1"]))
+
+
+def test_a_fold_is_timed_again_at_another_batch_size(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(demo_folds.cli, "main", lambda words: given.append(words) or 0)
+    monkeypatch.setattr(demo_folds, "exported", lambda version, data: {})
+    monkeypatch.setattr(demo_folds, "times", lambda folders, batch, rounds: {"batch": batch})
+    version = tmp_path / "fold1" / "V001"
+    (version / "search").mkdir(parents=True)
+    (version / "costs.json").write_text('{"trainings": {}}')
+    (version / "search" / "result.json").write_text('{"text": "t"}')
+    for batch in (32, 32, 1):
+        found = demo_folds.judge(1, _args(tmp_path, batch=batch))
+        assert found["times"] == {"batch": batch}
+    # one run and one new timing; with the version that is read, or none
+    assert len(given) == 2
+    assert all("version=V001" in words for words in given)
 
 
 def test_the_hand_drawn_network_has_three_convolutions_of_16_48_48(tmp_path):

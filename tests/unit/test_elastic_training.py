@@ -15,7 +15,7 @@ from darts_core.checkpoint import load_checkpoint
 from darts_core.distributed import Group
 from darts_core.elastic import Sandwich, elastic
 from darts_core.elastic.fit import fit_elastic
-from darts_core.elastic.norms import recalibrate
+from darts_core.elastic.norms import batch_statistics, recalibrate
 from darts_core.errors import ConfigError, DeviceError, NonFiniteLossError, ResumeError
 from darts_core.tasks import Classification, make_task
 from darts_core.train import TrainConfig
@@ -301,3 +301,27 @@ def test_recalibrating_on_nothing_changes_nothing():
     with pytest.raises(ValueError, match="no more"):
         recalibrate(model, broken())
     assert {m.momentum for m in model.modules() if isinstance(m, nn.BatchNorm2d)} == {0.1}
+
+
+def _with(norm):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), norm(16), nn.ReLU(), nn.Conv2d(16, 16, 3), norm(16), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5),
+    )  # fmt: skip
+
+
+def test_norms_over_processes_are_cut_and_recalibrated_by_the_process_that_is_there():
+    x, _ = _batch(dtype=torch.float32)
+    cuts = []
+    for norm in (nn.BatchNorm2d, nn.SyncBatchNorm):
+        net = elastic(_with(norm), x[:2])
+        cuts.append(net.cut(net.smallest, [(x, None)]))
+    plain, synchronized = cuts
+    assert (type(synchronized[1]), synchronized[1].num_features) == (nn.SyncBatchNorm, 4)
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, synchronized.state_dict()[name]), name
+    # torch's size of a group that this process is not in: nobody is waited for
+    with batch_statistics(synchronized):
+        assert torch.distributed.get_world_size(synchronized[1].process_group) == -1
+    assert synchronized[1].process_group is None

@@ -18,6 +18,7 @@ from darts_core.search.finalists import (
     PICK,
     Finalist,
     Limits,
+    _by_all,
     choose_pool,
     prior_of,
     shared_weights_of,
@@ -122,6 +123,20 @@ def test_a_ranking_sees_the_better_half_of_the_one_before_and_both_order_the_nei
     assert sum(names(pool)[3][1:]) == 4, "the best that the product did not see"
 
 
+def test_a_score_that_is_no_number_is_the_worst():
+    def sums(architectures):
+        return [float("nan") if a.choice("a") == 3 else total([a])[0] for a in architectures]
+
+    near = [letters(a, b) for a in (3, 1, 2) for b in (1, 2)]
+    ordered = [(a.choice("a"), a.choice("b")) for a in _by_all(near, {"the sum": sums})]
+    assert ordered[0] == (2, 2)
+    assert {a for a, _ in ordered[-2:]} == {3}
+    found = SearchResult(letters(1, 1))
+    pool = choose_pool(found, SPACE, Limits(sound), {"the sum": sums}, count=9, seed=0)
+    by_sum = [a for source, a, _ in names(pool) if source == "the sum"]
+    assert 3 not in by_sum[:3]
+
+
 def test_architectures_with_the_same_network_count_once():
     limits = Limits(sound, identity=lambda a: a.choice("a"))
     pool = choose_pool(SearchResult(letters(1, 1)), SPACE, limits, {}, count=9, seed=0)
@@ -161,6 +176,14 @@ def test_the_loss_tells_apart_what_the_metric_cannot():
     assert [s.place for s in best_first(perfect, 4, 400)] == [1, 0], (
         "a share of 1 has an error, too"
     )
+
+
+def test_a_finalist_without_a_metric_is_behind_those_that_have_one():
+    r2 = Metric("r2")
+    nan = float("nan")
+    known = [standing(0, nan, 0.1, metric=r2), standing(1, 0.2, 0.3, metric=r2),
+             standing(2, 0.9, 0.4, metric=r2), standing(3, nan, 0.05, metric=r2)]  # fmt: skip
+    assert [s.place for s in best_first(known, 4, 400)] == [2, 1, 3, 0]
 
 
 def test_another_metric_than_a_share_decides_and_the_loss_among_equals():

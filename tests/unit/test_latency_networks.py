@@ -190,3 +190,9 @@ def test_check_goes_on_and_leaves_disturbed_networks_out(tmp_path, monkeypatch):
     before = len(timed)
     assert check()["flagged"] == 0
     assert len(timed) == before + 2  # only the two disturbed times were taken anew
+    different = len({a.text() for a in random_architectures(space, 12)})
+    monkeypatch.setattr("darts_core.latency.device.versions", lambda runtime: {"torch": "9.9"})
+    check()
+    assert len(timed) == before + 2 + 2 * different
+    check()
+    assert len(timed) == before + 2 + 2 * different

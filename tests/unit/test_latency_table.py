@@ -201,6 +201,29 @@ def test_no_architecture_is_cheaper_than_the_least(name):
         assert float(model(weights)) == pytest.approx(model.least(), rel=1e-5)
 
 
+def test_the_least_counts_what_an_edge_may_choose():
+    space = get_space("s1")
+    costs = {kind: np.where(space.allowed(kind), 2.0, 1.0) for kind in space.cell_kinds}
+    model = CostModel(space, costs)
+    found = space.random(np.random.default_rng(0))
+    assert model.least() == model.of(found) == 2.0 * sum(len(cell.edges) for _, cell in found.cells)
+
+
+@pytest.mark.parametrize("name", ["darts", "s1", "s2", "s3", "s4", "nasbench201"])
+@pytest.mark.parametrize(
+    "relax", [lambda a: a.softmax(1), torch.sigmoid, lambda a: a.softmax(1) / 3]
+)
+def test_where_every_operation_costs_one_the_expectation_counts_the_edges_kept(name, relax):
+    space = get_space(name)
+    model = CostModel(space, {k: np.ones(shape) for k, shape in space.alpha_shapes().items()})
+    torch.manual_seed(0)
+    weights = {k: relax(torch.randn(shape)) for k, shape in space.alpha_shapes().items()}
+    kept = sum(len(cell.edges) for _, cell in space.random(np.random.default_rng(0)).cells)
+    # an edge that holds more than half of its node's weights counts once, which leaves less for the second
+    near = 1e-5 if space.keep_edges is None else 0.05
+    assert float(model(weights)) == pytest.approx(kept, rel=near)
+
+
 def test_penalties_say_what_they_expect_and_how_hard_they_push():
     space, net = get_space("nasbench201"), supernet("nasbench201", 1)
     model = size_model(space, net, SHAPE, "macs")

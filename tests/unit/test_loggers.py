@@ -223,6 +223,13 @@ def test_files_that_are_too_large_stay(tmp_path):
     assert [path.name for path in artifacts(tmp_path)] == ["report.html"]
 
 
+def test_what_a_stage_goes_on_from_stays(tmp_path):
+    states = ("checkpoint", "teacher", "policy", "warm_up", "fold0", "fold1")
+    for name in (*states, "model", "best"):
+        (tmp_path / f"{name}.pt").write_bytes(b"x")
+    assert [path.name for path in artifacts(tmp_path)] == ["best.pt", "model.pt"]
+
+
 def test_the_group_chooses_one_several_or_none():
     from darts_core.commands.compose import compose, session
     from darts_core.errors import ConfigError

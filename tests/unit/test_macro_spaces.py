@@ -87,6 +87,8 @@ def test_a_network_of_choices_has_no_auxiliary_head():
     architecture = get_space("resnet").random(np.random.default_rng(0))
     with pytest.raises(ConfigError, match="auxiliary=false"):
         build(architecture, auxiliary=True, **SIZES)
+    with pytest.raises(ConfigError, match="a stem of its own; leave out stem='imagenet'"):
+        build(architecture, stem="imagenet", **SIZES)
 
 
 def series_bundle():

@@ -24,7 +24,7 @@ from darts_core.models.named import (
 from darts_core.models.searched import named_space, network_of
 from darts_core.models.weights import load_weights
 from darts_core.stages.inputs import find_network, load_bundle, open_model
-from darts_core.supernet import ModuleSupernet
+from darts_core.supernet import ModuleSupernet, build
 from darts_core.train import load_model, save_model
 
 SHAPE = (1, 8, 8)
@@ -161,6 +161,25 @@ def test_a_registered_network_needs_no_module_on_the_command_line(tmp_path, monk
         register_model("tiny", description="again")(tiny)
     with pytest.raises(ConfigError, match="letters"):
         register_model("a:b", description="no name")
+    # a later command without the module that registers it
+    REGISTERED._entries.clear()
+    with pytest.raises(ConfigError, match=r"registered network 'tiny'.*plugins=\[\.\.\.\]"):
+        load_model(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("shape", [5, "18", {1: 8}])
+def test_a_damaged_shape_is_a_sentence(module, shape):
+    made(f"{module}:small")
+    node = {"name": f"{module}:small", "arguments": {}, "choices": {"a": 1}, "input_shape": shape}
+    with pytest.raises(ConfigError, match=r"model\.pt: its input_shape is no shape of a sample"):
+        saved_model(node, "model.pt")
+
+
+def test_a_script_that_exits_when_it_is_imported_is_a_sentence(module, tmp_path):
+    """Its own usage was printed, and nothing of ours."""
+    (tmp_path / f"{module}.py").write_text("import sys\nsys.exit(2)\n")
+    with pytest.raises(ConfigError, match="fails while its module is imported: SystemExit: 2"):
+        made(f"{module}:small")
 
 
 def test_weights_are_loaded_from_a_state_dict_and_nothing_else(module, tmp_path):
@@ -279,6 +298,9 @@ def test_choices_in_a_network_over_rows_are_searched_and_made(module, tmp_path, 
     plain = network_of(found, "architecture.yaml", **sizes).make()
     assert plain(x).shape == (2, 3)
     assert plain.model.head.weight.shape == (3, 4)
+    for ours in ({"stem": "imagenet"}, {"auxiliary": True}):
+        with pytest.raises(ConfigError, match="leave out auxiliary= and stem="):
+            build(found, **ours)
 
 
 def test_a_network_over_rows_that_fits_neither_way_is_told_of_as_it_was_written(module):

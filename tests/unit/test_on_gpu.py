@@ -7,6 +7,7 @@ import sys
 import tarfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -284,6 +285,23 @@ def test_every_job_has_its_rehearsal(tmp_path, monkeypatch):
     toy = list(gpu_jobs.jobs(args))
     # in the same order
     assert list(dict.fromkeys(n.split("-")[0] for n in real)) == [n.split("-")[0] for n in toy]
+
+
+@pytest.mark.parametrize("outcome", ["skipped", "passed"])
+def test_a_run_that_skipped_every_test_does_not_count_as_passed(
+    tmp_path, monkeypatch, capsys, outcome
+):
+    monkeypatch.setattr(resumable_tests, "fingerprint", lambda: "a device")
+    state = resumable_tests._Resumable(tmp_path, 60.0, worker=False)
+    # a mark skips before the call, `pytest.skip` within it
+    for when, found in (("setup", "skipped"), ("call", outcome)):
+        state.pytest_runtest_logreport(
+            pytest.TestReport("t.py::a", ("t.py", 0, "a"), {}, found, None, when)
+        )
+    session = SimpleNamespace(testsfailed=0, exitstatus=pytest.ExitCode.OK)
+    state.pytest_sessionfinish(session)
+    assert session.exitstatus == (5 if outcome == "skipped" else 0)
+    assert ("every test was skipped" in capsys.readouterr().out) == (outcome == "skipped")
 
 
 @pytest.mark.full

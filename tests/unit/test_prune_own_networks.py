@@ -9,10 +9,12 @@ from torch import nn
 
 from darts_core.elastic import Sandwich, elastic
 from darts_core.prune import prune_to_budget
-from darts_core.prune.groups import copied, find_groups
+from darts_core.prune.groups import copied, find_groups, remove_channels
 from darts_core.prune.importance import taylor_products
 from darts_core.prune.structure import find_cuts, find_dead
+from darts_core.supernet.tied import tied, untied
 from darts_core.train import TrainConfig, load_model, reshape_like, save, save_model
+from darts_core.train.save import fit_to
 
 
 class Pair(nn.Module):
@@ -252,3 +254,41 @@ def test_what_only_a_training_reads_is_not_sorted_away():
         torch.testing.assert_close(found, wanted)
     loss = Sandwich(net).backward(x, lambda z: sum(nn.functional.cross_entropy(o, y) for o in z))
     assert loss.isfinite()
+
+
+class OneWeight(nn.Module):
+    """A language model whose output is its embedding's weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(11, 16)
+        self.up, self.down = nn.Linear(16, 24), nn.Linear(24, 16)
+        self.head = nn.Linear(16, 11, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, x_BT):
+        x = self.embed(x_BT)
+        return self.head(x + self.down(torch.relu(self.up(x))))
+
+
+def test_a_weight_in_two_places_stays_one_when_it_is_cut_and_when_it_is_loaded():
+    model = OneWeight().eval()
+    lost = {group.root: [0, 3] for group in find_groups(model, (5,))}
+    remove_channels(model, (5,), lost)
+    assert model.embed.weight.shape == (11, 14)
+    assert model.head.weight is model.embed.weight
+    loaded = fit_to(OneWeight().eval(), model.state_dict())
+    assert loaded.head.weight is loaded.embed.weight
+    tokens = torch.arange(5)[None]
+    assert torch.equal(loaded(tokens), model(tokens))
+
+
+def test_places_of_one_weight_that_are_cut_differently_are_named():
+    model = nn.Sequential(*(nn.Conv2d(8, 8, 1, bias=False) for _ in range(2)), nn.Conv2d(8, 3, 1))
+    model[1].weight = model[0].weight
+    before = tied(model)
+    assert before == [("0.weight", "1.weight")]
+    assert untied(model, before) == []
+    remove_channels(model.eval(), (8, 4, 4), {"0": [2]})
+    assert (model[0].weight.shape[:2], model[1].weight.shape[:2]) == ((7, 8), (8, 7))
+    assert untied(model, before) == before

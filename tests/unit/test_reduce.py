@@ -185,6 +185,20 @@ def test_what_is_only_aimed_at_and_out_of_reach_ends_nothing(
         run.run(pipeline(), asked)
 
 
+def test_a_set_budget_that_is_out_of_reach_says_where_the_trained_network_is(
+    tmp_path: Path, told: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prune(config: Any, folder: Path) -> dict[str, Any]:
+        raise PruneError("The budget is below the fastest.")
+
+    monkeypatch.setattr(reduce, "prune", prune)
+    with pytest.raises(PruneError) as ended:
+        run.run(pipeline(), tmp_path)
+    command = f"darts-core prune model={tmp_path / 'searched'} goes on from it"
+    assert str(ended.value).startswith("The budget is below the fastest. What was searched")
+    assert command in str(ended.value)
+
+
 def test_a_version_that_an_older_program_began_to_tune_goes_on_in_its_order(
     tmp_path: Path, told: Calls
 ) -> None:

@@ -82,3 +82,70 @@ def test_the_commands_say_so_and_leave_nothing(words, tmp_path: Path, monkeypatc
     assert len(lines) == 1
     assert "of host memory are free; use " in lines[0]
     assert [p for p in tmp_path.rglob("V001") if p.is_dir()] == []
+
+
+GIB = 2**30
+# the machine's memory in kB, its groups, and the files of their folders
+CONTAINERS = {
+    "version 2": (
+        "0::/",
+        {"": {"memory.max": 3 * GIB, "memory.current": 2 * GIB}},
+        "anon 5\nactive_file 1048576\ninactive_file 2097152\nshmem 7",
+        GIB + 3 * 2**20,
+    ),
+    "a parent's limit": (
+        "0::/pod/one",
+        {
+            "pod/one": {"memory.max": "max", "memory.current": GIB},
+            "pod": {"memory.max": 2 * GIB, "memory.current": GIB},
+        },
+        "active_file 0",
+        GIB,
+    ),
+    "version 1, the host's path": (
+        "5:cpu:/docker/x\n4:cpuset,memory:/docker/x\n0::/docker/x",
+        {"memory": {"memory.limit_in_bytes": 3 * GIB, "memory.usage_in_bytes": GIB}},
+        "inactive_file 9\ntotal_inactive_file 4096",
+        2 * GIB + 4096,
+    ),
+    "version 1, no limit": (
+        "4:memory:/",
+        {"memory": {"memory.limit_in_bytes": 9223372036854771712, "memory.usage_in_bytes": GIB}},
+        "total_inactive_file 0",
+        8 * GIB,
+    ),
+    "overdrawn": ("0::/", {"": {"memory.max": GIB, "memory.current": 2 * GIB}}, "", 0),
+    "none": ("0::/", {}, "", 8 * GIB),
+}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_a_container_s_limit_counts(name, tmp_path, monkeypatch):
+    groups, folders, stat, expected = CONTAINERS[name]
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal: 99 kB\nMemAvailable:    8388608 kB\n")
+    (tmp_path / "proc" / "self" / "cgroup").write_text(f"{groups}\n")
+    for folder, files in folders.items():
+        place = tmp_path / "sys" / "fs" / "cgroup" / folder
+        place.mkdir(parents=True, exist_ok=True)
+        for file, value in files.items():
+            (place / file).write_text(f"{value}\n")
+        (place / "memory.stat").write_text(f"{stat}\n")
+    monkeypatch.setattr(memory, "_ROOT", tmp_path)
+    assert memory.free_bytes() == expected
+
+
+def test_where_the_system_says_nothing_nothing_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "_ROOT", tmp_path)
+    assert memory.free_bytes() is None
+    memory.check_memory(2**60, "It needs", "use less")
+
+
+def test_what_torch_keeps_of_a_gpu_for_its_next_tensors_is_free(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 700)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 50)
+    gpu = torch.device("cuda", 0)
+    memory.check_memory(750, "It needs", "use less", gpu)
+    with pytest.raises(MemoryShortageError, match="memory of cuda:0 are free; use less"):
+        memory.check_memory(751, "It needs", "use less", gpu)

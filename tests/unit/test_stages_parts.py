@@ -26,13 +26,14 @@ from darts_core.runlog import write_json
 from darts_core.search import Doubt, SearchConfig, SearchResult
 from darts_core.spaces import get_space
 from darts_core.stages import cost, pipeline, run
-from darts_core.stages.budget import settle
+from darts_core.stages.budget import settle, settled_once
 from darts_core.stages.cost import penalties, table_path
 from darts_core.stages.forecast import duration, forecast
 from darts_core.stages.fronts import search_front
 from darts_core.stages.interrupt import check_stop, deferred_stop, handle_signals, stop_wanted
 from darts_core.stages.schema import SearchStage
-from darts_core.stages.search_setup import space_of, step_of
+from darts_core.stages.search_setup import check_path, space_of, step_of
+from darts_core.stages.timing import stopwatch
 from darts_core.supernet import create_supernet
 from darts_core.testing import tiny_bundle
 
@@ -125,6 +126,15 @@ def test_auto_is_a_space_that_suits_the_data(caplog, kind, shape, meant) -> None
     assert (space.name, space.reads) == (meant, kind)
     assert f"space=auto is {meant}" in caplog.text
     assert "for these try" not in caplog.text
+
+
+@pytest.mark.parametrize("path", ["fused", "batched"])
+def test_a_path_of_cells_is_refused_for_a_space_of_choices(path: str) -> None:
+    chosen = node("space=convnet", f"search.path={path}")
+    with pytest.raises(ConfigError, match=f"search.path={path} is for spaces of cells; convnet"):
+        check_path(chosen, get_space("convnet"))
+    check_path(node("space=convnet", "search.path=plain"), get_space("convnet"))
+    check_path(node("space=darts", f"search.path={path}"), get_space("darts"))
 
 
 def test_auto_has_no_space_for_named_inputs() -> None:
@@ -376,3 +386,39 @@ def test_a_changed_pick_keeps_the_doubts_that_speak_of_the_search() -> None:
     kept, _ = settle(found, space, [priced], None, lambda _: [])
     assert kept.architecture != found.architecture
     assert kept.doubts == doubts[:1]
+
+
+def test_a_search_that_goes_on_keeps_the_network_that_its_budget_was_settled_with(
+    tmp_path: Path,
+) -> None:
+    space = get_space("nasbench201")
+    dear = "|nor_conv_3x3~0|+|nor_conv_3x3~0|none~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
+    (priced,) = penalties(
+        node("latency.cost=macs", "latency.budget=100"), space, (1, 8, 8), 10, CPU
+    )
+    priced.budget = 0.6 * priced.cost.of(Architecture.from_text(dear))
+    found = SearchResult(
+        Architecture.from_text(dear), seconds=1.0, weights={"cell": np.full((6, 5), 0.2).tolist()}
+    )
+    settled: list[int] = []
+
+    def again(start: SearchResult) -> tuple[SearchResult, dict[str, Any]]:
+        def measure() -> tuple[SearchResult, dict[str, Any]]:
+            settled.append(1)
+            return settle(start, space, [priced], None, lambda _: [])
+
+        return settled_once(
+            tmp_path / "settled.json", start, lambda _: [], measure, lambda: stopwatch(CPU)
+        )
+
+    first, facts = again(found)
+    assert first.architecture != found.architecture
+    priced.budget = 1e9  # what a second measurement might say
+    assert again(found) == (first, facts)
+    assert len(settled) == 1
+    assert first.seconds > 1.0
+    # a search that ended elsewhere is settled by itself
+    assert (
+        again(replace(found, architecture=first.architecture))[0].architecture == first.architecture
+    )
+    assert len(settled) == 2

@@ -275,6 +275,17 @@ def test_stop_of_what_does_not_run_and_resume_of_what_succeeded_are_sentences(st
         resume(store, store.version("a"))
 
 
+def test_what_succeeded_and_left_something_may_be_resumed(store):
+    version = script(store)
+    version.set_state("succeeded", "autosearch", left=True)
+    assert (version.state(), version.unfinished()) == ("succeeded", "autosearch")
+    # this record names no program, so it is not started; it is not refused as one that has succeeded
+    with pytest.raises(JobError, match="does not say how its autosearch was started"):
+        resume(store, version)
+    version.set_state("succeeded", "autosearch")
+    assert version.unfinished() is None
+
+
 class _Args:
     def __init__(self, *jobs, yes=False):
         self.jobs, self.yes = list(jobs), yes

@@ -196,3 +196,35 @@ def test_a_task_that_was_first_asked_in_inference_mode_still_trains():
     output = torch.zeros(2, 2, requires_grad=True)
     task.loss(output, torch.tensor([0, 1])).backward()
     assert torch.isfinite(output.grad).all()
+
+
+def test_a_label_that_is_infinite_is_refused():
+    with pytest.raises(DataError, match=r"needs targets \[N, L\] of 0 and 1"):
+        MultiLabel().converted(np.array([[0.0, 1.0], [np.inf, 1.0]]))
+    found = MultiLabel().converted(np.array([[0.0, 1.0], [np.nan, 1.0]]))
+    assert np.isnan(found).tolist() == [[False, False], [True, False]]
+
+
+def test_numbers_without_their_column_are_refused():
+    target = torch.tensor([[1.0], [2.0], [4.0]])
+    task = Regression().fitted(target.numpy(), ("price",))
+    for asked in (task.loss, task.score, task.summed_loss, task.scores):
+        with pytest.raises(
+            ConfigError, match=r"outputs of shape \(3,\) for targets of shape \(3, 1\)"
+        ):
+            asked(torch.zeros(3), target)
+    assert float(task.loss(torch.zeros(3, 1), target)) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("described", "words"),
+    [
+        ("classification", "belongs to the task 'None'"),
+        ({"name": ["classification"]}, "belongs to the task"),
+        ({"name": "classification", "outputs": "ten"}, "'ten' outputs"),
+        ({"name": "next_token", "outputs": 2, "names": "ab"}, "called 'ab'"),
+    ],
+)
+def test_a_damaged_description_is_a_sentence(described, words):
+    with pytest.raises(ConfigError, match=rf"m\.pt.*{words}"):
+        saved_task(described, "m.pt")

@@ -185,6 +185,25 @@ def test_shares_are_medians_of_ratios_of_samples_taken_in_turn(monkeypatch):
     assert asked == [(3, 5)]
 
 
+def test_what_is_kept_with_other_settings_is_no_result_of_these(tmp_path, monkeypatch):
+    monkeypatch.setattr(Contest, "once", lambda self: (tmp_path, 1.0))
+    monkeypatch.setattr(three_budgets, "ours", lambda case: pytest.fail("run anew"))
+    words = ["--seeds", "0", "--only", "ours", "--runs", str(tmp_path), "--out", str(tmp_path)]
+    point = {"share": 0.1, "metric": 0.9, "val_metric": 0.9}
+    for name in ("ours", "ours-judged"):
+        write_json(
+            tmp_path / "seed400" / f"{name}.json", {"points": [point], "trainings": 4.0, "x": 1}
+        )
+    monkeypatch.setattr(Contest, "bundle", lambda self: type("Data", (), {"size": lambda *_: 10})())
+    monkeypatch.setattr(three_budgets, "device_name", lambda _: "d")
+    three_budgets.main([*words, "--epochs", "12", "--budgets", "0.25", "0.5"])
+    (path,) = tmp_path.glob("three-budgets_*.json")
+    notes = read_json(path)["notes"]
+    assert (notes["epochs"], notes["budgets"], notes["space"]) == (12, [0.5, 0.25], "convnet_deep")
+    with pytest.raises(SystemExit, match="holds results of epochs=12, not 20"):
+        three_budgets.main([*words, "--budgets", "0.5", "0.25"])
+
+
 def test_all_that_was_judged_is_timed_again_in_one_go(tmp_path, monkeypatch):
     case, asked = _case(tmp_path), []
     for name, number in {"ours": 1, "scaled": 2}.items():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from test_train_fit import TinyBundle, TinyNet, config, make
+from torch import nn
 
 from darts_core.tasks import Classification
 from darts_core.train import evaluate, fit
@@ -56,3 +57,10 @@ def test_a_training_with_metrics_of_numpy_is_resumed(tmp_path):
     again = fit(make(), bundle, config(epochs=1), checkpoint=path)
     assert again.history == first.history
     assert again.history[0]["val_f1"] == 0.5
+
+
+def test_a_part_that_is_held_in_evaluation_mode_stays_in_it():
+    model = nn.Sequential(make(), nn.BatchNorm1d(2)).train()
+    model[1].eval()  # as whoever fine-tunes holds norms fast
+    evaluate(model, TinyBundle())
+    assert [module.training for module in (model, model[0], model[1])] == [True, True, False]

@@ -143,6 +143,16 @@ def test_what_compares_one_number_is_refused(tmp_path, pruner):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("pruner", ["median", "running_mean"])
+def test_it_is_refused_under_constraints_unless_another_metric_prunes(tmp_path, pruner):
+    one = {"objectives": {"accuracy": "maximize"}, "constraints": {"params": "<= 20"}}
+    with pytest.raises(TuneError, match=f"'{pruner}' compares one number.*constraints, too"):
+        study(tmp_path, pruner=pruner, **one)
+    assert not list(tmp_path.iterdir())
+    found = study(tmp_path, pruner=pruner, pruning_metric="accuracy", trials=1, **one)
+    assert len(found.trials) == 1
+
+
 def test_brackets_are_dealt_by_the_papers_proportions():
     turns = bracket_round(3, 3)
     assert [turns.count(i) for i in range(3)] == [9, 5, 3]

@@ -274,13 +274,19 @@ def test_settings_of_a_pipeline_that_name_code_are_refused(root):
     _stopped_pipeline(root)
     for setting in ("plugins=[evil]", "+plugins=[evil]", "model=evil:main", "search.x._target_=os.system",
                     "hydra.run.dir=/tmp", "hydra/launcher=x", "weights=evil:main\nmodel=${weights}",
-                    "strategy={_target_: os.system}"):  # fmt: skip
+                    "strategy={_target_: os.system}",
+                    "tune.options.slurm={partition: cpu, setup: ['touch /tmp/x']}",
+                    "shrink.options.slurm.setup=['touch /tmp/x']", "++search.slurm=${model_args.x}",
+                    "tune={trials: 3, options: { slurm :{setup: ['touch /tmp/x']}}}",
+                    "tune.sampler={slots: 1}\ntune.options=${tune.sampler}",
+                    "search.ray={address: auto, runtime_env: {pip: [evil]}}",
+                    "+search.ray.runtime_env.pip=[evil]", "search={ray: {address: evil:6379}}"):  # fmt: skip
         with pytest.raises(ConfigError, match="names code"):
             order(options(root), "new-version", {"job": "pipe", "settings": setting})
-    assert (
-        "--set=seed=1"
-        in order(options(root), "new-version", {"job": "pipe", "settings": "seed=1"}).words
-    )
+    fine = ("seed=1", "search={epochs: 3, tabular: array:slurm}", "tune.options.slots=2",
+            "train.epochs=${search.epochs}")  # fmt: skip
+    words = order(options(root), "new-version", {"job": "pipe", "settings": "\n".join(fine)}).words
+    assert {f"--set={setting}" for setting in fine} <= set(words)
 
 
 def test_a_setting_of_a_pipeline_can_be_no_option_of_its_command(root):

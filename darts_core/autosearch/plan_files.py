@@ -169,7 +169,8 @@ def _with_own_values(
     A baseline that was set there as a field (one of `told`) is the more explicit one. With `older` those
     in the file count first, and all are taken as they are written.
     """
-    found, space = [], {d.name: d for step in steps for d in step.dimensions}
+    found = []
+    space = {d.name: d for step in steps for d in step.dimensions}
     for step in steps:
         read = {
             d.name: _value(arguments[d.name]) if older else _meant(d, arguments[d.name])
@@ -211,7 +212,7 @@ def _value(text: str) -> Any:
     """A command-line value as number, boolean or text."""
     for kind in (int, float):
         try:
-            value = kind(text)
+            value: Any = kind(text)
             float(value)  # a whole number beyond floats is none, but infinite
         except (ValueError, OverflowError):
             continue

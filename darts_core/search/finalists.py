@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from darts_core.architecture import Architecture
@@ -130,13 +131,21 @@ def _scores(ranking: Ranking, architectures: Sequence[Architecture]) -> list[flo
     return [-math.inf if math.isnan(value) else value for value in ranking(architectures)]
 
 
+def _places(scores: ArrayLike) -> NDArray[np.float64]:
+    """Of each score its place from below; equal scores share their mean place."""
+    from scipy.stats import rankdata
+
+    places: NDArray[np.float64] = rankdata(scores)
+    return places
+
+
 def _by_all(
     architectures: Sequence[Architecture], rankings: Mapping[str, Ranking]
 ) -> list[Architecture]:
     """By the sum of the places in all rankings, the best first; as they were where there is none."""
     total = np.zeros(len(architectures))
     for ranking in rankings.values():
-        total += np.argsort(np.argsort(_scores(ranking, architectures)))
+        total += _places(_scores(ranking, architectures))
     return [architectures[i] for i in np.argsort(-total, kind="stable")]
 
 
@@ -243,7 +252,7 @@ def prior_of(
                 if proxy == "naswot" and not all(map(has_relu, networks)):
                     continue
                 values = [score(proxy, network, *batch, task.loss) for network in networks]
-                total += np.argsort(np.argsort(np.nan_to_num(values, nan=-np.inf)))
+                total += _places(np.nan_to_num(values, nan=-np.inf))
         return [float(value) for value in total]
 
     return rank

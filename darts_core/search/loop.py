@@ -200,7 +200,8 @@ class _Loop:
         reason = should_end(state.history) if should_end is not None else None
         if self.group is not None and self.group.agree(reason is not None):
             reason = reason or "a callback in another process"
-        if reason is not None and state.stopped is None:
+        # behind the last epoch there is nothing to end
+        if reason is not None and state.stopped is None and state.epoch < self.config.epochs:
             state.stopped = reason
             log.info("the search ends after epoch %d: %s", state.epoch, reason)
 

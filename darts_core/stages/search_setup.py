@@ -88,6 +88,8 @@ def space_of(config: SearchStage, bundle: DataBundle) -> SearchSpace:
             f"model={config.model!r} names no network: give package.module:function, "
             f"{', '.join([*REGISTERED, 'timm:NAME'])}; its choices are searched."
         )
+    if config.space.ops is not None:
+        raise ConfigError("space.ops= goes with a space of cells; the network of model= brings its choices.")
     return named_space(
         config.model,
         config.model_args,

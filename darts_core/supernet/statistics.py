@@ -33,14 +33,14 @@ class frozen_statistics:
         for norm in self._norms:
             norm.track_running_stats = False
         self._momenta = [norm.momentum for norm in self._others]
-        for norm in self._others:
-            norm.momentum = 0.0
+        for other in self._others:
+            other.momentum = 0.0
 
     def __exit__(self, *_: object) -> None:
         for norm in self._norms:
             norm.track_running_stats = True
-        for norm, momentum in zip(self._others, self._momenta, strict=True):
-            norm.momentum = momentum
+        for other, momentum in zip(self._others, self._momenta, strict=True):
+            other.momentum = momentum
 
 
 def under_batch_statistics(supernet: Any, weights: Any) -> Callable[[Tensor], Tensor]:

@@ -143,3 +143,87 @@ def test_a_baseline_set_as_a_field_counts_first_for_that_setting_alone(tmp_path)
     path, own = write(tmp_path, native), {"baseline": "2"}
     assert values({"space.baseline.low": 2}) == {"baseline": 2}
     assert values({"baseline.baseline": 5}) == {"baseline": 5}
+
+
+DOTTED = """
+general: {baseline: {optimizer: sgd}}
+search_space:
+  - params:
+      - {type: discrete_param, name: optimizer, values: [sgd, adam]}
+      - {type: discrete_param, name: optimizer.lr, values: [0.05, 0.1, 0.2], default: 0.1}
+      - {type: discrete_param, name: kernel, values: [{size: 3}, {size: 5}]}
+search_algorithm: {type: random_search, reward_attr: acc}
+"""
+
+
+def test_a_baseline_of_a_dotted_name_is_set_as_a_field(tmp_path):
+    path, own = write(tmp_path, DOTTED), {"optimizer": "adam", "optimizer.lr": "0.2"}
+    settings = {"general.baseline.optimizer.lr": 0.05, "general.baseline.kernel.size": 5}
+    plan = build_plan([path], arguments=own, settings=settings)
+    assert plan.steps[0].baseline == {
+        "optimizer": "adam", "optimizer.lr": 0.05, "kernel": {"size": 5},
+    }  # fmt: skip
+    # a second file, which does not know the setting
+    other = tmp_path / "other.yaml"
+    other.write_text(DOTTED.replace("optimizer", "data").replace("kernel", "size"))
+    plan = build_plan([path, other], settings={"general.baseline.optimizer.lr": 0.05})
+    assert plan.steps[0].baseline["optimizer.lr"] == 0.05
+    with pytest.raises(ConfigError, match="no such field"):
+        build_plan([path], settings={"general.baseline.optimizer.lrr": 0.05})
+    path = write(tmp_path, "space: {optimizer.lr: {low: 0.1, high: 0.9}, wd: {low: 0.1, high: 1}}")
+    settings = {"baseline.optimizer.lr": 0.3, "space.optimizer.lr.low": 0.2, "space.wd.high": 2}
+    (step,) = build_plan([path], settings=settings).steps
+    assert step.baseline == {"optimizer.lr": 0.3}
+    assert [(d.name, d.low, d.high) for d in step.dimensions] == [
+        ("optimizer.lr", 0.2, 0.9), ("wd", 0.1, 2.0),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "text", "meant"),
+    [
+        ("['1', '2']", "1", "1"),
+        ("['1', '2']", "3", "3"),
+        ("[1, '1']", "1", 1),
+        ("[inf, l2]", "inf", "inf"),
+        ("[true, false]", "1", True),
+        ("[true, false]", "False", False),
+        ("[0, 1]", "true", 1),
+        ("[1, 2]", "2.0", 2),
+        ("[1, 2]", "7", 7),
+        ("[1.0, 0.5]", "1", 1.0),
+        ("[sgd, null]", "null", None),
+        ("[sgd, null]", "None", None),
+        ("[[1, 2], [3]]", "[1, 2]", [1, 2]),
+    ],
+)
+def test_an_own_value_on_the_command_line_is_the_choice_that_it_writes(
+    tmp_path, values, text, meant
+):
+    job = (
+        f"search_space: [{{type: discrete_param, name: k, values: {values}}}]\n"
+        "search_algorithm: {type: grid_search, reward_attr: acc}\n"
+    )
+    (step,) = build_plan([write(tmp_path, job)], arguments={"k": text}).steps
+    assert (step.baseline["k"], type(step.baseline["k"])) == (meant, type(meant))
+    assert step.contains(step.baseline) is (text not in ("3", "7"))
+
+
+def test_an_own_value_is_taken_as_its_setting_has_it(tmp_path):
+    goal = "search_algorithm: {type: random_search, reward_attr: acc}\n"
+    # the point in the middle is 0.6000000000000001
+    text = "search_space: [{type: continuous_param, name: k, %s}]\n" + goal
+    path = write(tmp_path, text % "start: 0.3, stop: 0.9, num: 3, default: 0.6")
+    assert parse_file(path).dimensions[0].contains(parse_file(path).baseline["k"])
+    for own in ({"arguments": {"k": "0.6"}}, {"settings": {"general.baseline.k": 0.6}}):
+        (step,) = build_plan([path], **own).steps
+        assert step.contains(step.baseline)
+    path = write(tmp_path, text % "start: 1, stop: 9, integer: true")
+    (step,) = build_plan([path], arguments={"k": "3.0"}).steps
+    assert (step.baseline["k"], type(step.baseline["k"])) == (3, int)
+    for value in ("inf", "1" * 400):
+        with pytest.raises(ConfigError, match="is no number"):
+            build_plan([path], arguments={"k": value})
+    path = write(tmp_path, text % "start: 1, stop: 9, integer: true, default: .inf")
+    with pytest.raises(ConfigError, match="default = inf: not among"):
+        parse_file(path)

@@ -246,6 +246,31 @@ def test_code_settings_reject_bad_codes_with_line_and_position(tmp_path):
         parse_file(write(tmp_path, text.replace("11-3", "11-21")))
 
 
+def test_an_own_code_is_read_as_those_of_the_space(tmp_path):
+    text = (
+        "search_space:\n"
+        "  - {type: resnet_code, name: c, values: [resnet50/5, resnet50/10, '111', '11-11']%s}\n"
+        "search_algorithm: {type: grid_search, reward_attr: acc}\n"
+    )
+    named, whole = write(tmp_path, text % ", default: resnet50/10", "b.yaml"), "111-2111-211111-211"
+    assert parse_file(named).baseline == {"c": whole}
+    path = write(tmp_path, text % "")
+    for arguments, settings, meant in (
+        ({"c": "resnet50"}, {}, whole),
+        ({}, {"general.baseline": {"c": "resnet50/10"}}, whole),
+        ({"c": "111"}, {}, "111"),  # no number
+        ({}, {"general.baseline.c": 111}, "111"),
+    ):
+        (step,) = build_plan([path], arguments=arguments, settings=settings).steps
+        assert step.baseline == {"c": meant}
+        assert step.total_trials() == 4  # trial 0 is one of the four
+    dense = text.replace("resnet_code", "dense_code").replace("resnet50/5, resnet50/10", "'12'")
+    dense = write(tmp_path, dense % "")
+    assert build_plan([dense], arguments={"c": "11-34"}).steps[0].baseline == {"c": "11-34"}
+    with pytest.raises(ConfigError, match="default = 'resnet50/3': not among"):
+        parse_file(write(tmp_path, text % ", default: resnet50/3"))
+
+
 def test_the_standard_network_stands_in_for_an_unnamed_code(tmp_path):
     text = (
         "search_space:\n  - {type: discrete, params: [{name: net, values: ['1-1-1-2112112', "

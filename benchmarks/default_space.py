@@ -101,7 +101,7 @@ def made(data: str, way: str, seed: int, runs: Path) -> tuple[Path, dict[str, fl
     """The folder of the network of a way, and processor seconds by stage."""
     given, epochs = words(data, way, seed, runs), EPOCHS[data][way]
     version = runs / f"{data}-{way}-{seed}" / "V001"
-    taken = {}
+    taken: dict[str, float] = {}
 
     def run(name: str, *more: str) -> None:
         at = runs / "seconds" / f"{data}-{way}-{seed}-{name}.json"

@@ -215,8 +215,8 @@ def judge(fold: int, args: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Parse the command line, run and judge the folds, write the results file."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
-    folds = list(range(FOLDS))
-    parser.add_argument("--folds", type=int, nargs="+", choices=folds, default=folds)
+    every = range(FOLDS)
+    parser.add_argument("--folds", type=int, nargs="+", choices=every, default=list(every))
     parser.add_argument("--only-time", action="store_true", help="time finished folds again")
     parser.add_argument(
         "--choosing", action="store_true", help="folds and seeds to try settings on"

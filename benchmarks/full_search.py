@@ -139,11 +139,13 @@ def go_on(
     for name, words in commands.items():
         folder = stage_folder(args, name)
         done = (folder / "result.json").is_file()
-        turn = not done and not left and time.monotonic() < until
-        if turn or folder.is_dir():
-            same_settings(args.out, {name: _told(args, words)})
-        if turn:
+        told = {name: _told(args, words)}
+        if folder.is_dir():
+            same_settings(args.out, told)
+        if not done and not left and time.monotonic() < until:
             done = run_part(args, name, words, until)
+            # not before: a part that could not begin, as its data is not there, binds nothing
+            same_settings(args.out, told)
         if done:
             rows.append(row(folder, name))
         else:

@@ -78,10 +78,10 @@ def same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     path = folder / "settings.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     given = json.loads(json.dumps(settings))
-    for name in known.keys() & given.keys():
-        if known[name] != given[name]:
+    for name, value in given.items():
+        if known.get(name, value) != value:
             raise SystemExit(
-                f"{folder} holds results of {name}={known[name]!r}, not {given[name]!r}: repeat those "
+                f"{folder} holds results of {name}={known[name]!r}, not {value!r}: repeat those "
                 "settings, or give these a folder of their own."
             )
     folder.mkdir(parents=True, exist_ok=True)

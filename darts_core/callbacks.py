@@ -26,7 +26,7 @@ log = logging.getLogger("darts_core")
 _SNAPSHOT = re.compile(r"epoch-(\d{4,})\.pt")
 _MEND = "mend it and run the same command again, which goes on, or leave it out"
 _TOO_LATE = (
-    "the result is kept: the same command goes on behind this stage and calls nobody for it again"
+    "the result is kept; the same command goes on after this stage and does not call it again"
 )
 
 

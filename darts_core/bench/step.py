@@ -209,7 +209,6 @@ def _rows(case: StepCase) -> Iterator[dict[str, Any]]:
                     warmup_seconds=case.options["seconds"] / 4,
                     max_seconds=case.options["seconds"],
                 )
-                row.update(timing.to_dict())
                 floor = floor_ms(
                     case.net,
                     case.options["batch_size"],
@@ -223,6 +222,7 @@ def _rows(case: StepCase) -> Iterator[dict[str, Any]]:
                 # of each order the slowest kind comes first
                 rival = rivals.setdefault("second" in name, timing.median_ms)
                 row["times_faster"] = rival / timing.median_ms
+                row.update(timing.to_dict())
                 del step
         except Exception as error:  # compilers have kinds of their own; the other rows stand
             words = (str(error).splitlines() or [""])[0] or type(error).__name__

@@ -36,8 +36,6 @@ _NATS_SPLITS = {
 }
 _MAX_ARCHIVE = 16 * 2**30
 _MAX_ENTRY = 256 * 2**20
-
-
 # in which latencies are stated elsewhere: a column called latency_us holds no milliseconds
 _OTHER_UNITS = (
     "s", "sec", "secs", "second", "seconds", "us", "µs", "μs", "usec", "microseconds", "ns"
@@ -114,7 +112,8 @@ def _check_columns(path: Path, header: Sequence[str], kinds: Mapping[int, tuple[
     named: dict[tuple[str, str], str] = {}
     for index, (kind, label) in kinds.items():
         cell = plain_text(header[index], limit=80)
-        if kind == "latency" and label.lower() in _OTHER_UNITS:
+        words = cell.lower().replace("-", "_").replace(" ", "_")
+        if words.removeprefix("latency_") in _OTHER_UNITS:
             raise DataError(
                 f"{path}: the column {cell!r} is not in milliseconds; convert it and call it latency_ms."
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,8 @@ def key_of(text: str) -> str:
 
 def quoted(text: str) -> str:
     """`text` as a value in Hydra's override grammar, whatever characters it has."""
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    # a backslash counts as one only in front of a quote; elsewhere it stands for itself
+    escaped = re.sub(r"(\\*)('|\Z)", lambda m: 2 * m[1] + (r"\'" if m[2] else ""), text)
     return f"'{escaped}'"
 
 

@@ -75,7 +75,7 @@ class Search(RandomChanges, SearchConfig):
         low=1, high=1000,
     )  # fmt: skip
     path: str = setting(
-        "auto", "auto: the device's fast path; plain; fused (GPU); batched (CPU)",
+        "auto", "of spaces of cells: auto, the device's fast path; plain; fused (GPU); batched (CPU)",
         choices=("auto", "plain", "fused", "batched"),
     )  # fmt: skip
     kernel_precision: str = setting("tf32", "of the fused path", choices=("fp32", "tf32", "bf16"))

@@ -34,7 +34,8 @@ def test_a_later_command_of_a_version_is_found_again(tmp_path):
 
 
 def test_a_setting_is_the_text_that_was_given_whatever_characters_it_has():
-    for text in ("a", "a b", "~/x", "/data/scans (old)/a&b.npz", "/é.npz", "it's", "x=y", "a,b"):
+    for text in ("a", "a b", "~/x", "/data/scans (old)/a&b.npz", "/é.npz", "it's", "x=y", "a,b",
+                 "C:\\scans (old)", "a (b)\\", "a (b)\\\\", r"\'x \"y\" (\'"):  # fmt: skip
         assert parse(f"data.path={_value(text)}").value() == text
     assert parse(f"data.path={_value(Path('/a (1).npz'))}").value() == "/a (1).npz"
     assert parse(f"data.columns={_value(['a,b', 'c'])}").value() == ["a,b", "c"]

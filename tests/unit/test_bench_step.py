@@ -86,18 +86,19 @@ def test_a_row_that_cannot_run_leaves_the_others(tmp_path, monkeypatch):
     class OutOfResources(Exception):
         pass
 
-    real = step.StepCase.step
     errors = {
         "plain second order": OutOfResources("out of resource: shared memory"),
         "batched second order": RuntimeError(),
     }
 
-    def broken(case, name):
+    def made(case, name):
         if name in errors:
             raise errors[name]
-        return real(case, name)
+        return lambda: None
 
-    monkeypatch.setattr(step.StepCase, "step", broken)
+    monkeypatch.setattr(step, "copy_bandwidth_gbs", lambda _: 1.0)
+    monkeypatch.setattr(step.StepCase, "check", lambda *_: (True, 0.0, 0.0))
+    monkeypatch.setattr(step.StepCase, "step", made)
     variants = ["batched", *errors]
     rows = step.run(config(tmp_path, variants=variants, cases=["darts"]), tmp_path)["rows"]
     assert [row["check"] for row in rows] == [
@@ -145,7 +146,13 @@ def test_a_precision_that_the_kernels_lack_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("module", [step, kernels])
-def test_what_comes_after_has_its_own_tf32(tmp_path, module):
+def test_what_comes_after_has_its_own_tf32(tmp_path, module, monkeypatch):
+    def check(*_):
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        return False, 1.0, 0.0
+
+    monkeypatch.setattr(step, "copy_bandwidth_gbs", lambda _: 1.0)
+    monkeypatch.setattr(step.StepCase, "check", check)
     options = {"variants": ["batched"], "cases": ["darts"]}
     with tf32(True):
         module.run(config(tmp_path, **options), tmp_path)

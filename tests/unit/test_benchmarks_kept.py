@@ -55,6 +55,9 @@ def test_a_part_of_a_small_try_is_no_result_of_the_whole(tmp_path, monkeypatch):
         write_json(full_search.stage_folder(args, name) / "result.json", {})
         return True
 
+    monkeypatch.setattr(full_search, "run_part", lambda *_: sys.exit("no such data"))
+    with pytest.raises(SystemExit, match="no such data"):
+        _search(tmp_path, "data.path=/a/tran.parquet")
     monkeypatch.setattr(full_search, "run_part", run_part)
     words = ["device=cuda", "search.epochs=2"]
     rows, left = _search(tmp_path, "data.path=/a/train.parquet", f"out={tmp_path}", *words)

@@ -81,6 +81,10 @@ def test_a_search_ends_with_what_it_has(digits, tmp_path):  # noqa: F811
     )
     assert (again.stopped, again.architecture) == (found.stopped, found.architecture)
     assert told.heard[-1] == (1, [0, 1])
+    # a reason behind the last epoch ends nothing
+    short = SearchConfig(epochs=2, batch_size=16)
+    whole = search(small_net(digits), FirstOrder(), digits, short, should_end=ask)
+    assert (whole.stopped, len(whole.history)) == (None, 2)
 
 
 def test_snapshots_are_state_dicts_and_the_newest_are_kept(tmp_path):

@@ -137,6 +137,14 @@ def test_a_score_that_is_no_number_is_the_worst():
     assert 3 not in by_sum[:3]
 
 
+def test_equal_scores_share_their_place():
+    # all alike but for the last one: the order in which they come decides nothing against the other ranking
+    near = [letters(1, b) for b in (1, 2, 3)]
+    rankings = {"one": lambda _: [0.0, 0.0, 1.0], "two": lambda _: [1.0, 0.0, 0.0]}
+    assert [a.choice("b") for a in _by_all(near, rankings)] == [1, 3, 2]
+    assert [a.choice("b") for a in _by_all(near[::-1], {"none": lambda _: [0.0] * 3})] == [3, 2, 1]
+
+
 def test_architectures_with_the_same_network_count_once():
     limits = Limits(sound, identity=lambda a: a.choice("a"))
     pool = choose_pool(SearchResult(letters(1, 1)), SPACE, limits, {}, count=9, seed=0)

@@ -90,8 +90,8 @@ CONTAINERS = {
     "version 2": (
         "0::/",
         {"": {"memory.max": 3 * GIB, "memory.current": 2 * GIB}},
-        "anon 5\nactive_file 1048576\ninactive_file 2097152\nshmem 7",
-        GIB + 3 * 2**20,
+        "anon 5\nactive_file 1048576\ninactive_file 2097152\nshmem 7\nslab_reclaimable 4096",
+        GIB + 3 * 2**20 + 4096,
     ),
     "a parent's limit": (
         "0::/pod/one",

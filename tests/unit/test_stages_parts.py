@@ -137,6 +137,13 @@ def test_a_path_of_cells_is_refused_for_a_space_of_choices(path: str) -> None:
     check_path(node("space=darts", f"search.path={path}"), get_space("darts"))
 
 
+def test_operations_of_cells_are_refused_beside_a_network_of_ones_own() -> None:
+    with pytest.raises(ConfigError, match=r"space\.ops= goes with a space of cells"):
+        space_of(
+            node("model=timm:resnet18", "space.ops=[skip_connect]"), Data("image", (3, 32, 32))
+        )
+
+
 def test_auto_has_no_space_for_named_inputs() -> None:
     with pytest.raises(ConfigError, match="no space for named data"):
         space_of(node("space=auto"), Data("named", ()))

@@ -232,7 +232,7 @@ def _one(item: Located, inherited: str | None, *, older: bool) -> tuple[SearchDi
     if default is None:
         return dimension, None
     own = own_value(dimension, default.plain())
-    if not _finite(own) or not dimension.contains(own):
+    if not (dimension.choices or _finite(own)) or not dimension.contains(own):
         default.fail(
             f"not among {dimension.describe()}",
             "correct it, or name a value of your own that lies outside under general.baseline",

@@ -49,7 +49,7 @@ class EncodedImages:
     ) -> None:
         self.files, self.channels, self.size = list(files), channels, size
         self.workers, self.as_first = workers, as_first
-        # one set for all parts of a folder: each thing is told once a process
+        # shared with what is cut from it or joined to it: each thing is told once a process
         self._told: set[str] = set()
 
     def __len__(self) -> int:

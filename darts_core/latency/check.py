@@ -234,7 +234,8 @@ class _Kept:
         rows = {text: row for text, row in found.items() if row.get("versions") == self._versions}
         if len(rows) < len(found):
             log.info(
-                "%s: times of %d networks are of other versions of torch or the runtime, and are taken anew",
+                "%s: times of %d networks are of other or unknown versions of torch or the runtime, and are "
+                "taken anew",
                 self._path,
                 len(found) - len(rows),
             )

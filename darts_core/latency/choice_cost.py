@@ -3,8 +3,8 @@
     E[cost] = overhead + slope * sum over parts of sum over combinations of prod_l p_l * cost(combination)
 
 A part of the network costs something else under every combination of the choices l on which it depends
-(its kernel, the widths before and behind it, whether its block runs at all); p_l is the mixing weight of
-the option. Choices are independent, so that the sum is the expectation, and a one-hot choice costs
+(its kernel, the widths before and behind it, whether its block runs at all); p_l is the option's share of
+the mixing weights. Choices are independent, so that the sum is the expectation, and a one-hot choice costs
 exactly what its network does. Source: FBNetV2, arXiv:2004.05565, section 3.2 (effective shapes); the
 sum over combinations, which needs no interpolation, is ours.
 """
@@ -77,13 +77,15 @@ class ChoiceCost(nn.Module):
             weights: mixing weights [1, K] by label.
         """
         total: Tensor | float = 0.0
+        shares: dict[str, Tensor] = {}  # of a label that many parts depend on, computed once
         for labels, name in self._groups:
             cost = self.get_buffer(name)
             for label in labels:  # the first axis each time
-                weight_K = weights[label][0].to(cost)
-                # sigmoids do not add up to 1
-                share_K = weight_K / weight_K.sum().clamp_min(1e-12)
-                cost = torch.tensordot(share_K, cost, dims=1)
+                if label not in shares:
+                    weight_K = weights[label][0].to(cost)
+                    # sigmoids do not add up to 1
+                    shares[label] = weight_K / weight_K.sum().clamp_min(1e-12)
+                cost = torch.tensordot(shares[label], cost, dims=1)
             total = total + cost
         return torch.as_tensor(self.overhead + self.slope * total)
 

@@ -75,7 +75,9 @@ def search(config: SearchStage, folder: Path) -> dict[str, Any]:
     refuse_named(bundle)
     space = space_of(config, bundle)
     space.check_inputs(bundle.input_shape)
-    check_path(config, space)
+    # one that an older program began with a path that it ignored goes on
+    if not (folder / "checkpoint.pt").is_file():
+        check_path(config, space)
     with first_goes_first(group):  # the others read what it measures
         config = with_budget(config, bundle.input_shape, bundle.num_outputs, device, folder)
     table = lookup_table(config.search)

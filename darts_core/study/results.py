@@ -94,7 +94,7 @@ def _is_number(value: Any) -> bool:
 def _sound(row: Row) -> Row:
     """The row if what is counted with is of its kind; else a failed trial's, without what is not.
 
-    Fields that are missing or null are whoever's that reads them.
+    Fields that are missing or null are left to whoever reads them.
     """
     known = {name: value for name, value in row.items() if value is not None}
     wrong = [name for name in _MAPPINGS & {*known} if not isinstance(known[name], dict)]

@@ -207,9 +207,9 @@ def check_names(architecture: Architecture, source: str | None = None) -> None:
     where = f"{source}: " if source else ""
     if architecture.space not in SPACES:
         raise ArchitectureError(where + unknown_name("space", architecture.space, SPACES))
-    inputs = getattr(SPACES[architecture.space], "inputs", None)
+    inputs = SPACES[architecture.space].inputs  # 0 of choices
     for kind, cell in architecture.cells:
-        if inputs is not None and cell.inputs != inputs:
+        if inputs and cell.inputs != inputs:
             raise ArchitectureError(
                 f"{where}The first edge of the cell {kind!r} leads to state {cell.inputs}; in the space "
                 f"{architecture.space!r} the cell's inputs are the states below {inputs}, and an edge leads "

@@ -241,7 +241,11 @@ def _prune_markers(
 ) -> None:
     import torch_pruning as tp
 
-    held = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
+    held = [
+        name
+        for name, parameter in module.named_parameters(remove_duplicate=False)
+        if not parameter.requires_grad
+    ]
     for parameter in module.parameters():
         parameter.requires_grad_(True)  # the tracer follows gradients
     graph = tp.DependencyGraph().build_dependency(module, example_inputs=sample)

@@ -1,5 +1,7 @@
 """What a job file or the command line says counts, or is refused: nothing is passed over in silence."""
 
+import math
+
 import pytest
 
 from darts_core.autosearch.forecast import plan_notes
@@ -227,3 +229,5 @@ def test_an_own_value_is_taken_as_its_setting_has_it(tmp_path):
     path = write(tmp_path, text % "start: 1, stop: 9, integer: true, default: .inf")
     with pytest.raises(ConfigError, match="default = inf: not among"):
         parse_file(path)
+    text = "search_space: [{type: discrete_param, name: k, values: %s, default: %s}]\n" + goal
+    assert parse_file(write(tmp_path, text % ("[.inf, 2]", ".inf"))).baseline == {"k": math.inf}

@@ -1,6 +1,7 @@
-"""First and second order against exact gradients and against a plain, obvious implementation."""
+"""First and second order against exact gradients and a plain, obvious implementation; NaN as a metric."""
 
 import copy
+import math
 from collections.abc import Mapping
 
 import pytest
@@ -10,8 +11,10 @@ from torch import Tensor, nn
 
 from darts_core import Supernet, get_space
 from darts_core.relax import GumbelStraightThrough, Softmax
-from darts_core.strategies import FirstOrder, SearchSettings, Strategy, Unrolled
+from darts_core.search import SearchConfig, search
+from darts_core.strategies import FirstOrder, RandomSearch, SearchSettings, Strategy, Unrolled
 from darts_core.strategies.base import Batch
+from darts_core.testing import tiny_bundle
 
 
 class Quadratic(nn.Module):
@@ -213,3 +216,19 @@ def test_alphas_are_leaves_outside_the_parameters() -> None:
     inside = {id(p) for p in net.parameters()}
     assert all(a.is_leaf and id(a) not in inside for a in net.alphas())
     assert {"alpha.normal", "alpha.reduce"} <= set(net.state_dict())
+
+
+def test_a_candidate_without_a_metric_is_worse_than_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = iter([math.nan, 0.2])
+    monkeypatch.setattr(
+        "darts_core.search.loop.metric_on",
+        lambda forward, bundle, size, split, batches=None: (
+            next(values) if split == "alpha" else 0.5
+        ),
+    )
+    torch.manual_seed(0)
+    net = Supernet(get_space("nasbench201"), channels=2, layers=1, num_classes=3)
+    strategy = RandomSearch(2)
+    found = search(net, strategy, tiny_bundle(), SearchConfig(epochs=2, batch_size=8))
+    assert [worth for worth, _ in strategy.history] == [-math.inf, 0.2]
+    assert found.architecture == strategy.history[1][1]

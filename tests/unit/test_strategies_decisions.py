@@ -426,22 +426,6 @@ def test_a_candidate_that_diverges_is_worse_than_all_and_the_others_go_on(tmp_pa
         go(2)
 
 
-def test_a_candidate_without_a_metric_is_worse_than_all(monkeypatch):
-    values = iter([math.nan, 0.2])
-    monkeypatch.setattr(
-        "darts_core.search.loop.metric_on",
-        lambda forward, bundle, size, split, batches=None: (
-            next(values) if split == "alpha" else 0.5
-        ),
-    )
-    torch.manual_seed(0)
-    net = Supernet(get_space("nasbench201"), channels=2, layers=1, num_classes=3)
-    strategy = RandomSearch(2)
-    found = search(net, strategy, tiny_bundle(), SearchConfig(epochs=2, batch_size=8))
-    assert [worth for worth, _ in strategy.history] == [-math.inf, 0.2]
-    assert found.architecture == strategy.history[1][1]
-
-
 def test_settings_out_of_range_are_refused():
     for make in (
         lambda: SmoothRandom(-1, 0),

@@ -55,35 +55,6 @@ def test_an_empty_store_and_a_missing_job_say_so(tmp_path):
     assert "There is no job" in answer.text
 
 
-def test_what_can_be_resumed_has_a_button_for_it(root):
-    version = Store(root).version("one")
-    for state, left, shown in (
-        ("succeeded", False, 0),
-        ("succeeded", True, 1),
-        ("failed", None, 1),
-    ):
-        version.set_state(state, "autosearch", left=left)
-        assert site(root).get("/jobs/one/V001").text.count(">Resume<") == shown
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("values", []), ("metrics", ["acc"]), ("additional_data", 5), ("state", {}), ("step", ["a"]),
-     ("time_total_s", "long"), ("seed", "x"), ("reward_range", [3, "a", "a"]), ("ended", [])],
-)  # fmt: skip
-def test_a_trial_whose_file_cannot_be_understood_hides_no_other(root, name, value):
-    file = root / "one" / "V001" / "autosearch" / "trials" / "t3" / "result.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), name: value}))
-    client = site(root)
-    text = client.get("/jobs/one/V001").text
-    assert all(f"/jobs/one/V001/trials/t{number}" in text for number in range(6))
-    assert (
-        f"its files hold what no trial writes: {name}"
-        in client.get("/jobs/one/V001/trials/t3").text
-    )
-    assert client.get("/").status_code == client.get("/api/jobs/one/V001").status_code == 200
-
-
 def test_a_version_shows_the_sections_of_its_report_under_their_names(root):
     text = site(root).get("/jobs/one/V001").text
     for part in content_of(root / "one" / "V001").sections:

@@ -1,0 +1,41 @@
+"""The live page of a version by HTTP: its buttons, and trials whose files are damaged."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from web_site import site
+
+from darts_core.store.jobs import Store
+
+
+def test_what_can_be_resumed_has_a_button_for_it(root):
+    version = Store(root).version("one")
+    for state, left, shown in (
+        ("succeeded", False, 0),
+        ("succeeded", True, 1),
+        ("failed", None, 1),
+    ):
+        version.set_state(state, "autosearch", left=left)
+        assert site(root).get("/jobs/one/V001").text.count(">Resume<") == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("values", []), ("metrics", ["acc"]), ("additional_data", 5), ("state", {}), ("step", ["a"]),
+     ("time_total_s", "long"), ("seed", "x"), ("reward_range", [3, "a", "a"]), ("ended", [])],
+)  # fmt: skip
+def test_a_trial_whose_file_cannot_be_understood_hides_no_other(root, name, value):
+    file = root / "one" / "V001" / "autosearch" / "trials" / "t3" / "result.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), name: value}))
+    client = site(root)
+    text = client.get("/jobs/one/V001").text
+    assert all(f"/jobs/one/V001/trials/t{number}" in text for number in range(6))
+    assert (
+        f"its files hold what no trial writes: {name}"
+        in client.get("/jobs/one/V001/trials/t3").text
+    )
+    assert client.get("/").status_code == client.get("/api/jobs/one/V001").status_code == 200

@@ -132,10 +132,10 @@ def _scores(ranking: Ranking, architectures: Sequence[Architecture]) -> list[flo
 
 
 def _places(scores: ArrayLike) -> NDArray[np.float64]:
-    """Of each score its place from below; equal scores share their mean place."""
+    """Of each score its place from below, from 0; equal scores share their mean place."""
     from scipy.stats import rankdata
 
-    places: NDArray[np.float64] = rankdata(scores)
+    places: NDArray[np.float64] = rankdata(scores) - 1.0
     return places
 
 

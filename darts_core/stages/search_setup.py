@@ -89,7 +89,9 @@ def space_of(config: SearchStage, bundle: DataBundle) -> SearchSpace:
             f"{', '.join([*REGISTERED, 'timm:NAME'])}; its choices are searched."
         )
     if config.space.ops is not None:
-        raise ConfigError("space.ops= goes with a space of cells; the network of model= brings its choices.")
+        raise ConfigError(
+            "space.ops= goes with a space of cells; the network of model= brings its choices."
+        )
     return named_space(
         config.model,
         config.model_args,

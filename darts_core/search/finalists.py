@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import nn
 
 from darts_core.architecture import Architecture
@@ -114,7 +114,7 @@ def choose_pool(
     ranked: list[tuple[str, list[Architecture]]] = []
     for name, ranking in rankings.items():
         log.info("ranking %d architectures by %s", len(drawn), name)
-        values = _scores(ranking, drawn)
+        values = _known(ranking(drawn))
         order = [drawn[i] for i in sorted(range(len(drawn)), key=lambda i: -values[i])]
         ranked.append((name, order))
         drawn = order[: -(-len(order) // _LIKED)]
@@ -126,16 +126,16 @@ def choose_pool(
     return list(itertools.islice(_admitted(found, limits, sources), count))
 
 
-def _scores(ranking: Ranking, architectures: Sequence[Architecture]) -> list[float]:
-    """What a ranking says; NaN, of a network whose outputs are not finite, is worse than any number."""
-    return [-math.inf if math.isnan(value) else value for value in ranking(architectures)]
+def _known(scores: Iterable[float]) -> list[float]:
+    """NaN, of a network whose outputs are not finite, is worse than any number."""
+    return [-math.inf if math.isnan(score) else score for score in scores]
 
 
-def _places(scores: ArrayLike) -> NDArray[np.float64]:
+def _places(scores: Iterable[float]) -> NDArray[np.float64]:
     """Of each score its place from below, from 0; equal scores share their mean place."""
     from scipy.stats import rankdata
 
-    places: NDArray[np.float64] = rankdata(scores) - 1.0
+    places: NDArray[np.float64] = rankdata(_known(scores)) - 1.0
     return places
 
 
@@ -145,7 +145,7 @@ def _by_all(
     """By the sum of the places in all rankings, the best first; as they were where there is none."""
     total = np.zeros(len(architectures))
     for ranking in rankings.values():
-        total += _places(_scores(ranking, architectures))
+        total += _places(ranking(architectures))
     return [architectures[i] for i in np.argsort(-total, kind="stable")]
 
 
@@ -252,7 +252,7 @@ def prior_of(
                 if proxy == "naswot" and not all(map(has_relu, networks)):
                     continue
                 values = [score(proxy, network, *batch, task.loss) for network in networks]
-                total += _places(np.nan_to_num(values, nan=-np.inf))
+                total += _places(values)
         return [float(value) for value in total]
 
     return rank

@@ -22,7 +22,6 @@ import math
 import random
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -33,8 +32,9 @@ import torch
 from torch import nn
 
 from darts_core.augment import AUGMENTATIONS, Operation, Policy, policy_to_yaml
-from darts_core.bench.results import write_results
+from darts_core.bench.results import command_line, write_results
 from darts_core.data import DataBundle, load_data
+from darts_core.latency import device_name
 from darts_core.models.baselines import resnet
 from darts_core.runlog import config_hash, read_json, write_json
 from darts_core.study.augment_search import OPERATIONS, search_policy
@@ -281,13 +281,12 @@ def main() -> None:
     rows = [_summary(name, runs) for name in runs[0]]
     for row in rows:
         logging.info("%s", {k: v for k, v in row.items() if k != "test_accuracy"})
-    device = torch.cuda.get_device_name() if options.device.startswith("cuda") else "cpu"
     path = write_results(
         "augmentation",
         rows,
-        device=device,
+        device=device_name(torch.device(options.device)),
         folder=options.out,
-        command=f"python benchmarks/augmentation.py {' '.join(sys.argv[1:])}".strip(),
+        command=command_line(without=("--out", "--keep")),
         notes={**settings, "seeds": list(seeds), "threads": torch.get_num_threads()},
     )
     logging.info("written: %s", path)

@@ -75,7 +75,7 @@ def main() -> int:
         "seconds": round(time.monotonic() - started),
         "wrong": [{k: row[k] for k in ("name", "verdict", "status", "left", "output")} for row in wrong],
     }  # fmt: skip
-    path = write_results("bad-inputs", counted(rows), device="cpu", notes=notes)
+    path = write_results("bad-inputs", counted(rows), notes=notes)
     print(f"{len(rows)} cases, {len(wrong)} wrong: {path}")
     return bool(wrong)
 

@@ -28,7 +28,7 @@ import torch
 
 from darts_core import cli
 from darts_core.architecture import Architecture
-from darts_core.bench.results import write_results
+from darts_core.bench.results import command_line, write_results
 from darts_core.export import export_model
 from darts_core.latency import device_name, latency_model
 from darts_core.latency.check import fit_networks
@@ -192,7 +192,7 @@ def main() -> None:
             rows,
             device=device_name("cpu"),
             folder=args.results,
-            command="OMP_NUM_THREADS=1 python -m benchmarks.budgets",
+            command=command_line(without=("--out", "--results")),
             notes={
                 "counts": counts,
                 "random_networks": sticks,

@@ -10,7 +10,6 @@ one connection that is open from the start.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import threading
 import time
@@ -21,7 +20,7 @@ from typing import Any
 import psycopg
 
 from benchmarks.postgresql import Server, postgresql_server, why_not
-from darts_core.bench.results import write_results
+from darts_core.bench.results import command_line, write_results
 from darts_core.study.budget import Budget
 from darts_core.study.launch import run_workers
 from darts_core.study.ledger import Ledger
@@ -140,7 +139,7 @@ def main() -> None:
                 rows,
                 folder=args.out,
                 name=f"{args.processes}-processes-{args.threads}-threads",
-                command=f"python benchmarks/connections.py {' '.join(sys.argv[1:])}".strip(),
+                command=command_line(without=("--out",)),
                 notes={
                     "max_connections": args.room,
                     "trial": "0.4 s, two reports",

@@ -142,7 +142,6 @@ def main() -> None:
     path = write_results(
         "cost-in-trainings",
         [*rows, mean],
-        device="cpu",
         folder=options.out,
         command=command_line(without=("--keep", "--out")),
         notes={

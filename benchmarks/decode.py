@@ -14,9 +14,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-import platform
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,8 +22,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from darts_core.bench.results import write_results
+from darts_core.bench.results import command_line, write_results
 from darts_core.data import DataBundle, load_data
+from darts_core.runlog import processor_name
 
 
 def make(root: Path, images: int) -> None:
@@ -98,10 +97,10 @@ def main() -> None:
     path = write_results(
         "decode",
         rows,
-        device=f"{platform.machine()}, {cores} of {os.cpu_count()} cores",
+        device=f"{processor_name()}, {cores} of {os.cpu_count()} cores",
         folder=given.out,
         notes={**vars(given), "load_before": load, "images_an_epoch": images},
-        command=f"python -m benchmarks.decode {' '.join(sys.argv[1:])}",
+        command=command_line(without=("--out",)),
     )
     print(path)
 

@@ -32,6 +32,7 @@ import torch
 from benchmarks.elastic_case import RECIPE, Case, kept, shares_in_turn, train_config
 from benchmarks.elastic_rivals import RIVALS, rival, rival_networks
 from benchmarks.elastic_steps import memory, step_cost
+from benchmarks.resumable import same_settings
 from darts_core.bench.results import command_line, write_results
 from darts_core.checkpoint import load_checkpoint
 from darts_core.latency import device_name
@@ -101,13 +102,24 @@ def shares(case: Case) -> dict[str, Any]:
     return {"points": rows, "test_examples": case.bundle().size("test")}
 
 
+def judged(case: Case) -> list[str]:
+    """The rivals that there are."""
+    return [name for name in RIVALS if (case.folder / f"{name}.json").is_file()]
+
+
+def forget_again(case: Case) -> None:
+    """Where a rival came behind `again`: its shares would be of another go than the others'."""
+    path = case.folder / "again.json"
+    if path.is_file() and not set(judged(case)) <= set(read_json(path)):
+        path.unlink()
+
+
 def again(case: Case, rounds: int = 15) -> dict[str, list[float]]:
     """The shares of the front's points (`shares`) and of each rival's, all sampled in turn in one go."""
     front, base = case.shrink(), load_model(case.base() / "model.pt")
     points = read_json(front / "front.json")["points"]
     networks = {"shares": [load_model(front / p["folder"] / "model.pt")[0] for p in points]}
-    judged = [name for name in RIVALS if (case.folder / f"{name}.json").is_file()]
-    networks |= {name: rival_networks(case, name) for name in judged}
+    networks |= {name: rival_networks(case, name) for name in judged(case)}
     models = [model.eval() for several in networks.values() for model in several]
     found = iter(shares_in_turn(models, base[0], base[1]["image_shape"], rounds))
     return {name: [next(found) for _ in several] for name, several in networks.items()}
@@ -267,6 +279,13 @@ def main(words: list[str] | None = None) -> None:
     wanted = STEPS if "all" in args.steps else args.steps
     for case in cases:
         for step in (step for step in STEPS[:-1] if step in wanted):
+            held: dict[str, Any] = {"rounds": args.rounds} if step == "step" else {}
+            if step in RIVALS:
+                held = {"budgets": case.budgets}
+            # the stages hold to theirs by themselves
+            same_settings(case.folder, held)
+            if step == "again":
+                forget_again(case)
             if step in made:
                 kept(case.folder / f"{step}.json", lambda c=case, s=step: made[s](c))
             else:

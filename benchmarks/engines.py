@@ -17,7 +17,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -33,7 +32,8 @@ import optuna
 
 from benchmarks import postgresql, slurm_node
 from benchmarks.processor_account import processor_account
-from darts_core.bench.results import write_results
+from darts_core.bench.results import command_line, write_results
+from darts_core.runlog import processor_name
 from darts_core.study.storage import open_storage
 
 EPOCHS = 9
@@ -217,8 +217,8 @@ def main() -> None:
         "engines",
         rows,
         folder=args.out,
-        device=f"{platform.machine()}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores",
-        command=f"python benchmarks/engines.py {' '.join(sys.argv[1:])}".strip(),
+        device=f"{processor_name()}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores",
+        command=command_line(without=("--out",)),
         notes={
             "trials": args.trials,
             "workers": args.workers,

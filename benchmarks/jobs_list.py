@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from darts_core.bench.results import write_results
+from darts_core.bench.results import command_line, write_results
 from darts_core.cli import main as darts_core
 from darts_core.store.claim import claim
 from darts_core.store.jobs import Store
@@ -111,7 +111,7 @@ def main() -> None:
         "jobs-list",
         rows,
         folder=args.out,
-        command=f"python benchmarks/jobs_list.py {' '.join(sys.argv[1:])}".strip(),
+        command=command_line(without=("--out",)),
         notes={**vars(args), "load_before": load},
     )
     print(path)

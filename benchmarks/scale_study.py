@@ -22,7 +22,6 @@ import argparse
 import contextlib
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -34,7 +33,7 @@ import optuna
 import psutil
 
 from benchmarks.postgresql import postgresql_server, why_not
-from darts_core.bench.results import write_results
+from darts_core.bench.results import command_line, write_results
 from darts_core.runlog import read_json
 from darts_core.study.budget import Budget
 from darts_core.study.ledger import Ledger
@@ -282,6 +281,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.in_turns and (args.storage != ["postgresql"] or len(args.trials) != 2):
         parser.error("--in-turns takes --storage postgresql and two counts")
+    if min(args.trials) <= _WARM:
+        parser.error(f"--trials takes counts above {_WARM}: the first {_WARM} trials warm up")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     rows: list[dict[str, Any]] = []
     for kind in args.storage:
@@ -320,7 +321,7 @@ def main() -> None:
         rows,
         folder=args.out,
         name="postgresql-in-turns" if args.in_turns else "",
-        command=f"python benchmarks/scale_study.py {' '.join(sys.argv[1:])}".strip(),
+        command=command_line(without=("--out",)),
         notes={
             "window": args.window,
             "settings": args.settings,

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import statistics
 import time
 from pathlib import Path
@@ -32,7 +31,7 @@ from darts_core.bench.results import write_results
 from darts_core.latency.deployed import in_runtime
 from darts_core.latency.turns import in_turn
 from darts_core.models.sequences import dscnn
-from darts_core.runlog import read_json, read_yaml, write_json
+from darts_core.runlog import processor_name, read_json, read_yaml, write_json
 from darts_core.train import load_model
 
 BANDS, HOP, WINDOW, FFT = 32, 32, 128, 256
@@ -209,7 +208,7 @@ def main() -> None:
         write_results(
             "spoken-digits",
             rows,
-            device=f"{platform.machine()}, one of {os.cpu_count()} cores",
+            device=f"{processor_name()}, one of {os.cpu_count()} cores",
             folder=given.out,
             command="python -m benchmarks.spoken_digits --data spoken_digits.npz",
             notes={**found, "search": SEARCH, "train": TRAIN, "mmacs": MMACS, "of_pairs": 18},

@@ -15,14 +15,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from darts_core.bench.results import write_results
+from darts_core.bench.results import command_line, write_results
+from darts_core.runlog import processor_name
 
 CASES = ("darts", "nasbench201", "pc_darts", "gdas")
 
@@ -115,6 +115,8 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=["batched", "batched second order"])
     parser.add_argument("--out", default="benchmarks/results")
     given = parser.parse_args()
+    if given.rounds < 2:
+        parser.error("quartiles need --rounds 2 or more")
     roots = {"old": given.old.resolve(), "new": Path(__file__).resolve().parents[1]}
     taken: dict[str, dict[str, list[tuple[float, float]]]] = {}
     workers: dict[str, Worker] = {}
@@ -141,9 +143,9 @@ def main() -> None:
     path = write_results(
         "step-against",
         rows,
-        device=f"{platform.machine()}, one of {os.cpu_count()} cores",
+        device=f"{processor_name()}, one of {os.cpu_count()} cores",
         folder=given.out,
-        command=f"python -m benchmarks.step_against --old CHECKOUT --rounds {given.rounds}",
+        command=f"{command_line(without=('--old', '--out'))} --old CHECKOUT",
         notes={
             "old_commit": commit(roots["old"]), "new_commit": commit(roots["new"]),
             "rounds": given.rounds, "restart": given.restart, "ratio_by_processor": summary,

@@ -16,7 +16,6 @@ import argparse
 import copy
 import multiprocessing
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +25,7 @@ import torch
 
 from benchmarks.baselines.plain_darts import PlainStep
 from benchmarks.baselines.published_modules import as_published
-from darts_core.bench.results import write_results
+from darts_core.bench.results import command_line, write_results
 from darts_core.search.captured import CapturedStep
 from darts_core.spaces import get_space
 from darts_core.strategies import FirstOrder, SearchSettings
@@ -176,10 +175,10 @@ def main() -> None:
                 flush=True,
             )
     name = f"{options.space}-{options.threads}-thread" + ("s" if options.threads > 1 else "")
-    command = " ".join(["python -m benchmarks.step_cpu", *sys.argv[1:]])
     path = write_results(
-        "step", rows, device="cpu", folder=options.results, name=name, command=command
-    )
+        "step", rows, folder=options.results, name=name,
+        command=command_line(without=("--results",)),
+    )  # fmt: skip
     print(path)
 
 

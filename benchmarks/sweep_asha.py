@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from darts_core.bench.results import write_results
+from darts_core.bench.results import command_line, write_results
 from darts_core.data import DataBundle, load_data
 from darts_core.study import TrialHandle, run_study
 from darts_core.train import TrainConfig, baseline, fit
@@ -167,12 +166,8 @@ def main() -> None:
         "training_images": bundle.size("params"),
         "validation_images": bundle.size("val"),
     }
-    command = f"python benchmarks/sweep_asha.py {' '.join(sys.argv[1:])}".strip()
-    print(
-        write_results(
-            "sweep-asha", rows, device="cpu", folder=args.out, command=command, notes=notes
-        )
-    )
+    command = command_line(without=("--out",))
+    print(write_results("sweep-asha", rows, folder=args.out, command=command, notes=notes))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -34,7 +33,7 @@ import torch
 from torch import nn
 
 from benchmarks.resumable import same_settings
-from darts_core.bench.results import write_results
+from darts_core.bench.results import command_line, write_results
 from darts_core.data import DataBundle, load_data
 from darts_core.runlog import read_json, write_json
 from darts_core.study import StudyResult, TrialHandle, TrialRecord, run_study
@@ -176,12 +175,8 @@ def main() -> None:
         "validation_images": bundle.size("val"),
         "objectives": OBJECTIVES,
     }
-    command = f"python benchmarks/sweep_front.py {' '.join(sys.argv[1:])}".strip()
-    print(
-        write_results(
-            "sweep-front", rows, device="cpu", folder=args.out, command=command, notes=notes
-        )
-    )
+    command = command_line(without=("--out",))
+    print(write_results("sweep-front", rows, folder=args.out, command=command, notes=notes))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ processes) is left out and stated.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import threading
 import time
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darts_core.bench.results import write_results
+from darts_core.bench.results import command_line, write_results
 from darts_core.runlog import read_json, write_json
 from darts_core.study import TrialHandle, run_study
 
@@ -117,7 +116,7 @@ def main() -> None:
         "sweep-idle",
         rows,
         folder=args.out,
-        command=f"python benchmarks/sweep_idle.py {' '.join(sys.argv[1:])}".strip(),
+        command=command_line(without=("--out",)),
         notes=vars(args),
     )
     print(path)

@@ -11,17 +11,16 @@ are refusals; what is answered for names that exist is asked by `tests/unit/test
 from __future__ import annotations
 
 import argparse
-import platform
 import re
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from benchmarks.jobs_list import make
 from benchmarks.web_page import Search, Served
-from darts_core.bench.results import write_results
+from darts_core.bench.results import command_line, write_results
+from darts_core.runlog import processor_name
 from darts_core.store.jobs import Store
 
 CHECKS = (
@@ -73,8 +72,8 @@ def main() -> None:
         "web-api-fuzzing",
         [row],
         folder=args.out,
-        device=f"{platform.machine()}",
-        command=f"python -m benchmarks.web_fuzz {' '.join(sys.argv[1:])}",
+        device=processor_name(),
+        command=command_line(without=("--out",)),
         notes={**vars(args), "checks": CHECKS},
     )
     print(path)

@@ -28,7 +28,7 @@ from typing import Any
 import psutil
 
 from benchmarks.jobs_list import make
-from darts_core.bench.results import write_results
+from darts_core.bench.results import command_line, write_results
 from darts_core.store.jobs import Store
 from darts_core.store.record import SCRIPT, new_record
 from darts_core.store.version import Version
@@ -342,7 +342,7 @@ def main() -> None:
         "web-page",
         rows,
         folder=args.out,
-        command=f"python -m benchmarks.web_page {' '.join(sys.argv[1:])}".strip(),
+        command=command_line(without=("--out",)),
         notes={**vars(args), "load_before": load, "load_after": os.getloadavg()[0]},
     )
     print(path)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 
 from benchmarks.jobs_list import make
 from benchmarks.web_page import Search, Served
-from darts_core.bench.results import write_results
+from darts_core.bench.results import command_line, write_results
 from darts_core.store.jobs import Store
 from darts_core.store.record import SCRIPT, new_record
 
@@ -114,7 +113,7 @@ def main() -> None:
         "files": "in memory where TMPDIR is",
         "iterations": ITERATIONS,
     }
-    command = f"python -m benchmarks.web_scale {' '.join(sys.argv[1:])}".strip()
+    command = command_line(without=("--out",))
     print(write_results("web-scale", rows, folder=args.out, notes=notes, command=command))
 
 

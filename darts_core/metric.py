@@ -82,7 +82,10 @@ class Metric:
         return f"{gain:+.2f} points" if self.share else f"{gain:+.3g} {self.words}"
 
     def counting_error(self, value: float, examples: float) -> float:
-        """The standard error of a share that was counted on so many examples; 0 of other metrics."""
+        """The standard error of a share that was counted on so many examples; 0 of other metrics.
+
+        A share that is no count (mean average precision) is taken for one: its error is of that size.
+        """
         if not self.share or examples <= 0 or not 0 <= value <= 1:
             return 0.0
         return math.sqrt(value * (1 - value) / examples)

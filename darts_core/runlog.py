@@ -14,6 +14,7 @@ import logging
 import math
 import os
 import platform
+import re
 import subprocess
 import sys
 import threading
@@ -37,6 +38,7 @@ __all__ = [
     "config_hash",
     "environment",
     "named_errors",
+    "processor_name",
     "read_json",
     "read_jsonl",
     "read_mapping",
@@ -172,6 +174,16 @@ def _git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
+def processor_name() -> str:
+    """The processor's model name, that of its architecture where the system does not say."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return " ".join(found.group(1).split()) if found else platform.machine() or "cpu"
+
+
 def environment() -> dict[str, Any]:
     """Versions and hardware of this process; never environment variables."""
     packages: dict[str, str | None] = {}
@@ -183,6 +195,7 @@ def environment() -> dict[str, Any]:
     result: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "processor": processor_name(),
         "cpu_count": os.cpu_count(),
         "packages": packages,
         "commit": _git_commit(),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-import platform
 import re
 import shlex
 import sys
@@ -18,7 +17,7 @@ from typing import Any
 from darts_core.errors import ConfigError, ResumeError
 from darts_core.report.escape import plain_text
 from darts_core.report.rows import ModelRow
-from darts_core.runlog import environment, read_json, write_json
+from darts_core.runlog import environment, processor_name, read_json, write_json
 
 __all__ = ["Results", "command_line", "read_results", "slug", "write_results"]
 
@@ -68,19 +67,22 @@ def _own_slug(text: str) -> str:
 
 
 def command_line(*, without: Collection[str] = ()) -> str:
-    """The command of this process as it could be typed again, without the folder of the program.
+    """The command of this process as it could be typed again; a program's absolute path is left out.
 
     Args:
         without: options of one value that say where this machine keeps things; both are left out.
     """
-    program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
+    given = Path(sys.argv[0] if sys.argv and sys.argv[0] else "python")
+    program = given.name
     module = getattr(sys.modules["__main__"], "__spec__", None)
     if module is not None and program in ("__main__.py", f"{module.name.rpartition('.')[-1]}.py"):
         program = "python -m " + module.name.removesuffix(".__main__")
-    words, given = [], iter(sys.argv[1:])
-    for word in given:
+    elif given.suffix == ".py":
+        program = f"python {shlex.quote(program if given.is_absolute() else given.as_posix())}"
+    words, typed = [], iter(sys.argv[1:])
+    for word in typed:
         if word in without:
-            next(given, None)
+            next(typed, None)
         elif word.partition("=")[0] not in without:
             words.append(shlex.quote(word))
     return " ".join([program, *words])
@@ -115,7 +117,7 @@ def write_results(
     """
     if not rows:
         raise ConfigError(f"The results of {theme!r} hold no row; there is nothing to write.")
-    device = device or f"{platform.machine()}, {os.cpu_count()} cores"
+    device = device or f"{processor_name()} ({os.cpu_count()} cores)"
     stem = f"{slug(theme)}_{slug(device)}_{time.strftime('%Y-%m-%d')}"
     content = {
         "schema_version": SCHEMA_VERSION,

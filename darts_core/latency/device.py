@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import subprocess
 import tempfile
 import threading
@@ -19,6 +18,7 @@ import torch
 
 from darts_core.device import require_device, user_name
 from darts_core.errors import LatencyError
+from darts_core.runlog import processor_name
 
 try:  # file locks of this kind exist on Linux and macOS only
     import fcntl
@@ -49,13 +49,7 @@ def device_name(device: str | torch.device) -> str:
     found = require_device(device)
     if found.type == "cuda":
         return str(torch.cuda.get_device_name(found))
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        text = ""
-    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    name = match.group(1) if match else (os.uname().machine if hasattr(os, "uname") else "cpu")
-    return f"{' '.join(name.split())} ({os.cpu_count()} cores)"
+    return f"{processor_name()} ({os.cpu_count()} cores)"
 
 
 def versions(runtime: str) -> dict[str, str]:

@@ -39,7 +39,7 @@ class Part:
     Attributes:
         kind: its type and settings.
         macs: multiply-accumulates a sample, without its children.
-        params: parameters of its own, without its children's.
+        params: parameters of its own, without its children's; tied ones are the first part's that holds them.
         inputs: shapes of the tensors that it gets, without the batch.
         calls: how often it runs.
     """
@@ -283,14 +283,15 @@ def _parts_of(network: nn.Module, sample: torch.Tensor) -> Network:
     finally:
         for hook in hooks:
             hook.remove()
-    found = {}
+    found, counted = {}, set()
     for path, count in macs.items():
         module = modules[path]
         params = list(module.parameters(recurse=False))
         shapes = ",".join(str(tuple(p.shape)) for p in params)
         leaf = not any(True for _ in module.children())
         kind = f"{type(module).__qualname__}({module.extra_repr() if leaf else ''})[{shapes}]"
-        size = sum(p.numel() for p in params)
+        size = sum(p.numel() for p in params if id(p) not in counted)
+        counted.update(map(id, params))
         found[path] = Part(kind, count, size, tuple(inputs[path]), len(inputs[path]))
     return found
 

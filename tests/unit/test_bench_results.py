@@ -12,8 +12,9 @@ from darts_core.bench import results
 from darts_core.bench.results import command_line, read_results, slug, write_results
 from darts_core.bench.table import markdown_table, models_table
 from darts_core.errors import ConfigError, ResumeError
+from darts_core.latency import device_name
 from darts_core.report.rows import Latency, ModelRow
-from darts_core.runlog import write_json
+from darts_core.runlog import processor_name, write_json
 
 
 def example_rows() -> list[ModelRow]:
@@ -82,10 +83,17 @@ def test_a_command_is_what_one_types_without_the_places_of_this_machine(
     found = command_line(without=("--runs",))
     assert found == "python -m benchmarks.elastic all --seeds 0 1 --out /here 'data=[a, b]'"
     monkeypatch.setattr(main, "__spec__", None)
-    assert command_line().startswith("elastic.py all")
+    assert command_line().startswith("python elastic.py all")
+    monkeypatch.setattr(sys, "argv", ["benchmarks/elastic.py", "all"])
+    assert command_line() == "python benchmarks/elastic.py all"
     hard = ["it's", "", 'name="a b"', "~/x", "#1", "a\\b", "seed=0,1", "--n", "a`b`!"]
     monkeypatch.setattr(sys, "argv", ["darts-core", *hard])
     assert shlex.split(command_line()) == ["darts-core", *hard]
+
+
+def test_results_without_a_device_are_this_processors(tmp_path: Path) -> None:
+    found = read_results(write_results("m", [{"x": 1}], folder=tmp_path))
+    assert found.device == device_name("cpu")
 
 
 def test_results_file_states_what_a_reader_needs(tmp_path: Path) -> None:
@@ -106,6 +114,7 @@ def test_results_file_states_what_a_reader_needs(tmp_path: Path) -> None:
     assert found.device == "NVIDIA H100 80GB"
     assert found.command == command_line()
     assert found.environment["packages"]["torch"]
+    assert found.environment["processor"] == processor_name()
     assert found.models()[0].accuracy_std == pytest.approx(example_rows()[0].accuracy_std)
     assert found.rows[0]["n"] == 2
     with pytest.raises(ConfigError, match="no row"):

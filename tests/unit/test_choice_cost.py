@@ -81,6 +81,30 @@ def test_size_is_exact_for_every_network_of_a_users_model(supernet, what):
         assert float(model(one_hot)) == pytest.approx(expected, rel=1e-5)
 
 
+class Tied(nn.Module):
+    """Two layers of one weight around a choice of depth, which may leave out a third one of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.blocks = DepthChoice([nn.Linear(6, 6), nn.Linear(6, 6)], [0, 1, 2], label="depth")
+        self.last.weight = self.first.weight
+        self.blocks.blocks[1].weight = self.first.weight
+
+    def forward(self, x):
+        return self.last(self.blocks(torch.relu(self.first(x))))
+
+
+def test_a_tied_weight_counts_once():
+    torch.manual_seed(0)
+    tied = ModuleSupernet(Tied(), input_shape=(6,))
+    model = choice_size_model(tied.space, tied.build, torch.randn(2, 6), "params")
+    sizes = [model.of(architecture) for architecture in networks(tied.space)]
+    assert sizes == pytest.approx([0.048, 0.09, 0.096])
+    reals = [count(tied.build(a), (6,)).params / 1e3 for a in networks(tied.space)]
+    assert sizes == pytest.approx(reals)
+
+
 def test_a_mixtures_cost_is_the_expectation_over_its_networks_and_has_gradients(supernet):
     space = supernet.space
     model = choice_size_model(space, supernet.build, torch.randn(2, 3, 4, 4), "macs")

@@ -16,6 +16,7 @@ from benchmarks.elastic import (
     area,
     at_budgets,
     compared,
+    forget_again,
     retimed,
     summary,
 )
@@ -26,7 +27,7 @@ from benchmarks.front_picture import draw, series
 from darts_core.bench.results import write_results
 from darts_core.commands.compose import compose, session
 from darts_core.models.baselines import baseline
-from darts_core.runlog import write_json
+from darts_core.runlog import read_json, write_json
 from darts_core.stages.inputs import load_bundle
 from darts_core.supernet import count
 
@@ -113,6 +114,21 @@ def test_all_points_are_timed_again_in_one_go(tmp_path, monkeypatch):
     assert row["ours"]["points"][0]["share"] == 0.6  # chosen by what was asked for
     assert row["ahead_of"] == {"scaled": [None]}
     assert retimed({"seed": 0}) == {"seed": 0}
+    forget_again(case)
+    assert (case.folder / "again.json").is_file()
+    write_json(case.folder / "prune.json", scaled)
+    forget_again(case)  # a rival that came later is in no go with the others
+    assert not (case.folder / "again.json").is_file()
+
+
+def test_points_at_other_budgets_are_no_points_of_these(tmp_path, monkeypatch):
+    monkeypatch.setattr(elastic, "rival", lambda case, name: {"points": list(case.budgets)})
+    words = ["scaled", "--seeds", "0", "--runs", str(tmp_path), "--budgets"]
+    elastic.main([*words, "0.5"])
+    elastic.main([*words, "0.5"])
+    with pytest.raises(SystemExit, match=r"results of budgets=\[0\.5\], not \[0\.25\]"):
+        elastic.main([*words, "0.25"])
+    assert read_json(tmp_path / "seed0" / "scaled.json")["points"] == [0.5]
 
 
 def test_differences_are_paired_over_the_seeds_that_have_both():

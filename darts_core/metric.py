@@ -53,10 +53,13 @@ class Metric:
         """`value` on a scale where more is better."""
         return value if self.direction == "maximize" else -value
 
+    def worth(self, value: float) -> float:
+        """As `rating`; NaN, with which nothing compares, is worse than any number."""
+        return -math.inf if math.isnan(value) else self.rating(value)
+
     def best(self, values: Mapping[Any, float]) -> Any:
         """The key of the best value; NaN is worse than any number."""
-        known = {key: value for key, value in values.items() if not math.isnan(value)} or values
-        return max(known, key=lambda key: self.rating(known[key]))
+        return max(values, key=lambda key: self.worth(values[key]))
 
     @property
     def article(self) -> str:

@@ -26,7 +26,6 @@ from darts_core.errors import NonFiniteLossError
 from darts_core.metric import ACCURACY, Metric
 from darts_core.runlog import RunFolder, read_mapping, write_json
 from darts_core.search.finalists import Finalist
-from darts_core.search.measure import worth
 from darts_core.settings import TrainConfig
 from darts_core.train import fit
 
@@ -64,7 +63,7 @@ class Standing:
 
     def rating(self, epochs: int) -> float:
         """The metric after so many epochs; larger is better, and NaN the worst."""
-        return worth(self.metric, self.accuracies[epochs])
+        return self.metric.worth(self.accuracies[epochs])
 
 
 def best_first(standings: Sequence[Standing], epochs: int, examples: int) -> list[Standing]:

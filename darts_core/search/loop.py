@@ -20,7 +20,7 @@ from darts_core.architecture import Architecture
 from darts_core.distributed import Group
 from darts_core.errors import NonFiniteLossError, is_memory_shortage
 from darts_core.runlog import RunFolder
-from darts_core.search.measure import metric_on, worth
+from darts_core.search.measure import metric_on
 from darts_core.search.outcome import outcome
 from darts_core.search.record import Candidate, doubts_about
 from darts_core.search.state import SearchState
@@ -341,7 +341,7 @@ class _Loop:
 
     def rating_on_alpha(self, forward: Forward, batches: int | None = None) -> float:
         """The `Evaluator` that strategies are given."""
-        return worth(self.metric, self._measure(forward, "alpha", batches))
+        return self.metric.worth(self._measure(forward, "alpha", batches))
 
     def _measure(self, forward: Forward, split: str, batches: int | None = None) -> float:
         was_training = self.supernet.training

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import math
 from typing import TYPE_CHECKING
 
 import torch
 
-from darts_core.metric import Metric
 from darts_core.strategies.base import Forward
 
 if TYPE_CHECKING:
     from darts_core.data import DataBundle
 
-__all__ = ["metric_on", "worth"]
-
-
-def worth(metric: Metric, value: float) -> float:
-    """`value` on a scale where more is better; NaN, with which nothing compares, is worse than any number."""
-    return -math.inf if math.isnan(value) else metric.rating(value)
+__all__ = ["metric_on"]
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from test_data_sources import write_images, write_parquet
 
 from darts_core.data import load_data
 from darts_core.errors import DataError
+from darts_core.tasks import make_task
 
 
 @pytest.fixture
@@ -218,3 +219,24 @@ def test_colour_of_a_test_set_that_is_lost_by_grey_training_images_is_told(
     write_parquet(tmp_path / "train.parquet")
     assert load_data("parquet", tmp_path, channels=channels).image_shape == (1, 9, 9)
     assert ("10 of 10 images of" in caplog.text) == (channels is None)
+
+
+@pytest.mark.parametrize(
+    ("y", "told"),
+    [
+        (np.eye(3, dtype=int)[np.arange(60) % 3], "exactly one of its 3 labels"),
+        (np.arange(60) % 3.0, "the numbers 0 to 2, saved as floats"),
+        ((np.arange(60) % 3.0)[:, None], "the numbers 0 to 2, saved as floats"),
+        (np.arange(60) % 3.0 + 1, None),
+        (1 - np.eye(3, dtype=int)[np.arange(60) % 3], None),
+        (np.arange(60) % 3, None),
+    ],
+)
+def test_classes_that_are_taken_for_something_else_are_told(tmp_path, rng, caplog, y, told):
+    x = rng.normal(size=(60, 1, 9))
+    task = saved(tmp_path / "a.npz", x=x, y=y).task
+    assert ("For" in caplog.text) == (told is not None)
+    assert (told or "") in caplog.text
+    caplog.clear()
+    load_data("npz", tmp_path / "a.npz", task=make_task(task.name))  # as she says
+    assert "For" not in caplog.text

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -12,10 +13,12 @@ from torch import nn
 
 from darts_core.errors import ConfigError
 from darts_core.sample_inputs import draw_inputs
+from darts_core.settings import bounds_of, default_of
 from darts_core.tasks import Task, saved_task
 
 __all__ = ["check_samples", "of_model", "same_task"]
 
+log = logging.getLogger("darts_core")
 # names of what outputs and inputs mean -> where files keep them
 _NAMES = {"classes": ("class_names", "classes"), "tokens": ("vocabulary",)}
 _SCALES = {255: "bytes 0..255", 1: "numbers as they are"}
@@ -95,7 +98,26 @@ def same_task(bundle: Any, meta: Mapping[str, Any], source: str) -> Task | None:
 
 def _with_task(bundle: Any, meta: Mapping[str, Any], source: str) -> Any:
     task = same_task(bundle, meta, source)
-    return bundle if task is None else replace(bundle, task=task)
+    if task is None:
+        return bundle
+    _tell_options(bundle.task, task, source)
+    return replace(bundle, task=task)
+
+
+def _tell_options(asked: Task, kept: Task, source: str) -> None:
+    """A warning for options of the task that somebody set and that the network was not trained with."""
+    left = [
+        f"task.{item.name}={getattr(asked, item.name)}"
+        for item in fields(asked)
+        if bounds_of(item) is not None
+        and getattr(asked, item.name) not in (default_of(item), getattr(kept, item.name))
+    ]
+    if left:
+        log.warning(
+            "%s: not used, as %s keeps the task of its training; train it on with them first",
+            ", ".join(left),
+            source,
+        )
 
 
 def _check_names(bundle: Any, meta: Mapping[str, Any], source: str) -> None:

@@ -12,6 +12,7 @@ from darts_core.errors import ConfigError
 from darts_core.settings import TrainConfig
 from darts_core.stages.inputs import find_network
 from darts_core.stages.schema import TrainStage
+from darts_core.tasks import Classification
 from darts_core.testing import tiny_bundle
 from darts_core.train import of_model, save, save_model
 from darts_core.train.model_data import check_samples
@@ -147,3 +148,16 @@ def test_a_policy_is_refused_for_images_that_are_no_bytes():
         augment_for((3, 8, 8), settings, "trivialaugment", unit=1)
     flipped = replace(TrainConfig(), flip=True)
     assert augment_for((3, 8, 8), flipped, None, unit=1) is not None
+
+
+def test_options_of_the_task_that_a_saved_network_was_not_trained_with_are_told(caplog):
+    plain = tiny_bundle(channels=1)
+    names, targets = plain.class_names, np.arange(30) % 3
+    weighed = replace(plain, task=Classification(class_weights="balanced").fitted(targets, names))
+    assert of_model(weighed, meta_of(plain), "m.pt").task == plain.task
+    assert "task.class_weights=balanced: not used, as m.pt keeps the task" in caplog.text
+    caplog.clear()
+    # what it was trained with stays, also where nobody says it again
+    for bundle in (plain, weighed):
+        assert of_model(bundle, meta_of(weighed), "m.pt").task == weighed.task
+    assert not caplog.text

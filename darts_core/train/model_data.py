@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from darts_core.data.kinds import sample_words
 from darts_core.errors import ConfigError
 from darts_core.sample_inputs import draw_inputs
 from darts_core.settings import bounds_of, default_of
@@ -32,7 +33,7 @@ def of_model(bundle: Any, meta: Mapping[str, Any], source: str) -> Any:
 
     Raises:
         ConfigError: the file's task is another one than the data's, or has other outputs; its classes, its
-            tokens, the shape of its samples or the scale of its images are others.
+            tokens, the shape or the scale of its samples are others.
     """
     _check_names(bundle, meta, source)
     check_samples(bundle, meta, source)
@@ -157,9 +158,10 @@ def _normalised(bundle: Any, meta: Mapping[str, Any], source: str) -> Any:
     # a file of ours leaves out 255; one of somebody else's may say nothing of its scale
     told = "unit" in meta or "data" in meta
     unit = int(meta.get("unit") or 255)
-    if told and bundle.kind == "image" and unit != bundle.unit:
+    if told and bundle.kind in ("image", "series") and unit != bundle.unit:
+        what = sample_words(len(bundle.input_shape))
         raise ConfigError(
-            f"{source} was trained on {_called(meta)}, images of {_SCALES.get(unit, unit)}; those of "
+            f"{source} was trained on {_called(meta)}, {what} of {_SCALES.get(unit, unit)}; those of "
             f"{bundle.name} are {_SCALES[bundle.unit]}. {_GIVE}"
         )
     return replace(bundle, mean=tuple(mean), std=tuple(std))

@@ -122,19 +122,16 @@ def test_inputs_are_normalised_as_they_were_in_its_training():
     )
 
 
-def test_images_on_another_scale_are_refused(rng):
+@pytest.mark.parametrize(("what", "shape"), [("images", (80, 1, 8, 8)), ("series", (80, 2, 9))])
+def test_samples_on_another_scale_are_refused(rng, what, shape):
     y = np.arange(80) % 2
-    bytes_ = make_bundle(
-        "a", RawData(rng.integers(0, 256, (80, 1, 8, 8), dtype=np.uint8), y, ("a", "b"), "a")
-    )
-    floats = make_bundle(
-        "b", RawData(rng.random((80, 1, 8, 8), dtype=np.float32), y, ("a", "b"), "b")
-    )
+    bytes_ = make_bundle("a", RawData(rng.integers(0, 256, shape, np.uint8), y, ("a", "b"), "a"))
+    floats = make_bundle("b", RawData(rng.random(shape, np.float32), y, ("a", "b"), "b"))
     with pytest.raises(
-        ConfigError, match=r"images of bytes 0\.\.255; those of b are numbers as they are"
+        ConfigError, match=rf"{what} of bytes 0\.\.255; those of b are numbers as they are"
     ):
         of_model(floats, meta_of(bytes_), "m.pt")
-    with pytest.raises(ConfigError, match="images of numbers as they are"):
+    with pytest.raises(ConfigError, match=f"{what} of numbers as they are"):
         of_model(bytes_, {**meta_of(floats), "unit": 1}, "m.pt")
     # a file of somebody else's may say nothing of it
     own = {k: v for k, v in meta_of(floats).items() if k != "data"}

@@ -240,3 +240,18 @@ def test_classes_that_are_taken_for_something_else_are_told(tmp_path, rng, caplo
     caplog.clear()
     load_data("npz", tmp_path / "a.npz", task=make_task(task.name))  # as she says
     assert "For" not in caplog.text
+
+
+def test_arrays_that_are_not_read_are_told(tmp_path, rng, caplog):
+    x, y = rng.normal(size=(60, 1, 9)), np.arange(60) % 2
+    speakers = np.repeat(np.arange(6), 10)
+    # as scikit-learn calls it; here `group` says of which one a sample is, and `groups` their names
+    saved(tmp_path / "a.npz", x=x, y=y, groups=speakers, x_test=x, weights=y)
+    assert f"of {tmp_path / 'a.npz'} are not read: groups, weights, x_test" in caplog.text
+    caplog.clear()
+    saved(tmp_path / "b.npz", x_a=x, x_b=x, y=y, rate=4)
+    assert "are not read: rate" in caplog.text
+    caplog.clear()
+    names = {"groups": list("abcdef"), "classes": ["c", "d"], "mask": y == y, "rate": 4}
+    saved(tmp_path / "c.npz", x=x, y=y, group=speakers, x_test=x, y_test=y, **names)
+    assert "not read" not in caplog.text

@@ -55,10 +55,17 @@ def test_a_folder_called_validation_is_the_test_set_where_there_is_no_other(tmp_
     assert load_data("image_folder", tmp_path).sizes["test"] == 6
 
 
-def test_names_of_a_set_in_several_parquet_files(tmp_path):
+def test_names_of_a_set_in_several_parquet_files(tmp_path, monkeypatch):
     for part in range(3):
         write_parquet(tmp_path / f"train-0000{part}-of-00003.parquet")
     assert load_data("parquet", tmp_path).class_names == ("a", "b")
+    # what is wrong with an image names the file that holds it
+    (tmp_path / "train-00000-of-00003.parquet").unlink()
+    last = tmp_path / "train-00002-of-00003.parquet"
+    monkeypatch.setattr("test_data_sources.encoded", lambda color: b"x")
+    write_parquet(last, count=8)
+    with pytest.raises(DataError, match=f"^Row 0 of {last} is not a readable image"):
+        load_data("parquet", tmp_path)
 
 
 def test_what_a_mask_hides_does_not_decide_what_the_targets_are(tmp_path, rng):

@@ -6,23 +6,27 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from darts_core.data.kinds import sample_words
-from darts_core.errors import ConfigError
+from darts_core.errors import ConfigError, DartsError
+from darts_core.runlog import read_yaml
 from darts_core.sample_inputs import draw_inputs
-from darts_core.settings import bounds_of, default_of
+from darts_core.settings import Data, bounds_of, default_of, to_plain
 from darts_core.tasks import Task, saved_task
 
-__all__ = ["check_samples", "of_model", "same_task"]
+__all__ = ["check_samples", "data_of_stage", "of_model", "same_task", "tell_other_test"]
 
 log = logging.getLogger("darts_core")
 # names of what outputs and inputs mean -> where files keep them
 _NAMES = {"classes": ("class_names", "classes"), "tokens": ("vocabulary",)}
 _SCALES = {255: "bytes 0..255", 1: "numbers as they are"}
+# settings of the data that choose what is held out as test split
+_HELD_OUT = ("test_fraction", "split_by", "leave_out")
 _GIVE = "Give the data of its training (data=...)."
 
 
@@ -95,6 +99,36 @@ def same_task(bundle: Any, meta: Mapping[str, Any], source: str) -> Task | None:
             f"task={bundle.task.name} with {bundle.task.outputs}. Give the data and task= of its training."
         )
     return task
+
+
+def data_of_stage(folder: Path) -> Mapping[str, Any] | None:
+    """The settings of the data that a stage ran with; None where its folder does not say."""
+    path = folder / "config.yaml"
+    try:
+        found = read_yaml(path).get("data") if path.is_file() else None
+    except (AttributeError, DartsError):
+        return None
+    return found if isinstance(found, Mapping) else None
+
+
+def tell_other_test(folder: Path, data: Mapping[str, Any] | None) -> None:
+    """A warning where a stage held out other samples than the data at hand: it may have learned.
+
+    Args:
+        folder: of the stage that left the network.
+        data: settings of the node `data`; None: not known.
+    """
+    then, usual = data_of_stage(folder), to_plain(Data())
+    if then is None or data is None:
+        return
+    for key in _HELD_OUT:
+        before, now = (node.get(key, usual[key]) for node in (then, data))
+        if before != now:
+            log.warning(
+                "%s ran with data.%s=%s, here it is %s: its network may have learned from samples of the "
+                "test split",
+                folder, key, *("null" if value is None else value for value in (before, now)),
+            )  # fmt: skip
 
 
 def _with_task(bundle: Any, meta: Mapping[str, Any], source: str) -> Any:

@@ -112,7 +112,7 @@ def data_of_stage(folder: Path) -> Mapping[str, Any] | None:
 
 
 def tell_other_test(folder: Path, data: Mapping[str, Any] | None) -> None:
-    """A warning where a stage held out other samples than the data at hand: it may have learned.
+    """A warning where a stage held out others than the data at hand: what judges here may have taught it.
 
     Args:
         folder: of the stage that left the network.

@@ -12,7 +12,7 @@ from darts_core.errors import DartsError, ResumeError, disk_failure, is_memory_s
 from darts_core.reading import regular_file, why
 from darts_core.runlog import replacing
 
-__all__ = ["check_stored", "load_checkpoint", "save_checkpoint", "taking_over"]
+__all__ = ["check_data", "check_stored", "load_checkpoint", "save_checkpoint", "taking_over"]
 
 SCHEMA_VERSION = 1
 _REMEDY = "move it away to start afresh"
@@ -67,6 +67,24 @@ def load_checkpoint(
             f"{SCHEMA_VERSION}: update darts-core, or {remedy}."
         )
     return dict(content)
+
+
+def check_data(path: str | Path, then: str | None, now: str | None) -> None:
+    """Nothing, if a checkpoint is gone on with on the data that it was written on.
+
+    Args:
+        path: the file.
+        then: the mark of the data that it was written on (`DataBundle.mark`); None of older files.
+        now: of the data at hand; None where they have none.
+
+    Raises:
+        ResumeError: other samples stand in the splits, so that some of those that judge were trained on.
+    """
+    if None not in (then, now) and then != now:
+        raise ResumeError(
+            f"The checkpoint {path} was written on other data: samples or targets have changed since. Use "
+            "another version=, or restore the data."
+        )
 
 
 def check_stored(path: str | Path) -> None:

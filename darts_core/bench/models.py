@@ -20,12 +20,13 @@ from torch import nn
 from darts_core.bench.results import slug
 from darts_core.bench.runtimes import Prepared, evaluate_prepared, prepare
 from darts_core.bench.timed import Untimed
-from darts_core.errors import ConfigError, DartsError, ExportError
+from darts_core.errors import ConfigError, ExportError
 from darts_core.report.rows import ModelRow, finite
-from darts_core.runlog import RunFolder, plain, read_mapping, read_yaml
+from darts_core.runlog import RunFolder, plain, read_mapping
 from darts_core.settings import Data, to_plain
 from darts_core.supernet import count
 from darts_core.train import TrainConfig, evaluate, fit, load_model, of_model, save_model
+from darts_core.train.model_data import data_of_stage, tell_other_test
 
 __all__ = [
     "ModelCase",
@@ -194,18 +195,12 @@ def tested_before(stage: Path, metric: str, data: Mapping[str, Any] | None) -> f
         metric: the name of what is asked for.
         data: settings of the node `data`; None: not known.
     """
-    known, config = stage / "result.json", stage / "config.yaml"
-    if data is None or not (known.is_file() and config.is_file()):
-        return None
-    try:
-        then = read_yaml(config).get("data")
-    except (AttributeError, DartsError):
+    known, then = stage / "result.json", data_of_stage(stage)
+    if data is None or then is None or not known.is_file():
         return None
     # a folder of an older program lacks what has its default
     now, usual = plain(data), to_plain(Data())
-    if not isinstance(then, Mapping) or any(
-        then.get(key, usual.get(key)) != now.get(key, usual.get(key)) for key in {*then, *now}
-    ):
+    if any(then.get(key, usual.get(key)) != now.get(key, usual.get(key)) for key in {*then, *now}):
         return None
     return finite(read_mapping(known).get(f"test_{metric}"))
 
@@ -219,6 +214,7 @@ def _saved_run(
     name = bundle.task.metric.name
     value = tested_before(path.parent, name, data)
     if value is None:
+        tell_other_test(path.parent, data)
         model, meta = load_model(path, device=device)
         value = evaluate(model, of_model(bundle, meta, str(path)), "test").value
     seed = finite(result.get("seed"))

@@ -50,8 +50,14 @@ def read_array(stream: IO[bytes], size_bytes: int, label: str) -> np.ndarray:
     return np.frombuffer(data, dtype).reshape(shape, order="F" if column_major else "C")
 
 
-def numbers(inputs: np.ndarray, label: str, layout: str = "nchw") -> np.ndarray:
+def numbers(inputs: np.ndarray, label: str, layout: str = "auto") -> np.ndarray:
     """Inputs of any kind; rows of floats [N, F] become series of one channel [N, 1, F].
+
+    Args:
+        inputs: see the message below.
+        label: how messages call them.
+        layout: of images, "nhwc" or "nchw"; "auto" takes 1 or 3 at the end, and neither in the second place,
+            for channels that stand last: no image is so narrow.
 
     Raises:
         DataError: they are no numbers, or of no known shape.
@@ -63,6 +69,8 @@ def numbers(inputs: np.ndarray, label: str, layout: str = "nchw") -> np.ndarray:
         )
     if inputs.ndim == 2 and inputs.dtype.kind == "f":
         return inputs[:, None]
+    if layout == "auto" and inputs.ndim == 4 and inputs.shape[3] in (1, 3):
+        layout = "nchw" if inputs.shape[1] in (1, 3) else "nhwc"
     if inputs.ndim == 4 and layout == "nhwc":
         return np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))
     return np.ascontiguousarray(inputs)

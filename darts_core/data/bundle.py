@@ -6,6 +6,7 @@ Shapes: B batch, C channels, H W height and width, T positions, N samples of a s
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -112,6 +113,17 @@ class DataBundle:
     def sizes(self) -> dict[str, int]:
         """The number of images in each split; this is not a read of the test split."""
         return {name: int(index.numel()) for name, index in self.parts.items()}
+
+    @property
+    def mark(self) -> str:
+        """What tells data apart that have changed: the splits but for test, their targets, and the names.
+
+        The inputs' own values do not count: images that are streamed would have to be read for it.
+        """
+        kept = [index for name, index in self.parts.items() if name != "test"]
+        about = ascii((self.class_names, [len(index) for index in kept])).encode()
+        targets = self.pool.targets_N[torch.cat(kept)].cpu().numpy()
+        return f"{zlib.crc32(targets.tobytes(), zlib.crc32(about)):08x}"
 
     def _names(self, names: Names) -> tuple[str, ...]:
         wanted = (names,) if isinstance(names, str) else tuple(names)

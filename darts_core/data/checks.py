@@ -154,7 +154,7 @@ def _check_tokens(inputs: np.ndarray, raw: RawData, part: str) -> None:
     if low < 0 or high >= most:
         raise DataError(
             f"The {part} tokens of {raw.origin} hold {low if low < 0 else high}; allowed are 0..{most - 1} "
-            f"for its {most} tokens."
+            f"for its {most} tokens (numbers that are no tokens: save them as floats)."
         )
 
 

@@ -183,4 +183,7 @@ def _streams(wanted: bool | None, count: int, channels: int, size: int | None) -
 def _workers(wanted: int | None) -> int:
     if wanted is not None:
         return wanted
-    return max(1, min(8, len(os.sched_getaffinity(0)) - 1))
+    # macOS and Windows bind no process to cores
+    known = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    return max(1, min(8, cores - 1))

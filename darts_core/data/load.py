@@ -83,6 +83,11 @@ def load_data(
     if "image_size" in known:  # a source that decodes files resizes while it decodes
         options["image_size"] = image_size
     raw = loader(None if path is None else Path(path).expanduser(), **options)
+    if not isinstance(raw, RawData):
+        raise DataError(
+            f"The data set {name!r} gives a {type(raw).__name__}; its function must return a "
+            "darts_core.data.RawData."
+        )
     if image_size is not None:
         raw = _resized(raw, image_size)
     return make_bundle(

@@ -104,7 +104,8 @@ def _with_vocabulary(raw: RawData) -> RawData:
     highest = max(int(part.max(initial=0)) for part in arrays)
     if highest > MOST_NAMES:
         raise DataError(
-            f"{raw.origin} holds the token number {highest}; at most {MOST_NAMES:,} tokens are taken."
+            f"{raw.origin} holds the token number {highest}; at most {MOST_NAMES:,} tokens are taken "
+            "(numbers that are no tokens: save them as floats)."
         )
     return replace(raw, vocabulary=tuple(str(i) for i in range(highest + 1)))
 

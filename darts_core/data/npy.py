@@ -31,7 +31,7 @@ def load_npy(
     """The arrays of `.npy` files.
 
     Args:
-        path: the inputs.
+        path: the inputs; images as [N, C, H, W], or [N, H, W, C] of 1 or 3 channels.
         targets: file of the targets.
         groups: file with a group number or name a sample.
         mask: file of booleans of the targets' shape; True: counts.

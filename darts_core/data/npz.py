@@ -37,6 +37,8 @@ _HOLDS = (
 # arrays of several inputs begin so
 _NAMED = "x_"
 _LAYOUTS = ("auto", "nhwc", "nchw")
+# so many arrays that are not read are named
+_MOST_NAMED = 10
 
 
 def _read(archive: zipfile.ZipFile, key: str, path: Path) -> np.ndarray:
@@ -101,15 +103,40 @@ def _load(archive: zipfile.ZipFile, path: Path, layout: str) -> RawData:
     if len(set(members)) != len(members):
         raise DataError(f"{path} holds two members of one name; save it again with numpy.savez.")
     keys = {name[:-4] for name in members if name.endswith(".npy")}
+    read: set[str] = set()
+
+    def take(key: str) -> np.ndarray:
+        read.add(key)
+        return _read(archive, key, path)
 
     def optional(*names: str) -> np.ndarray | None:
-        return next((_read(archive, name, path) for name in names if name in keys), None)
+        return next((take(name) for name in names if name in keys), None)
 
     # a pair of them is a set of its own, one alone an input of that name
     sets = {x for x, y in (*_TRAIN, *_TEST, *_VAL) if y in keys}
     named = {key for key in keys if key.startswith(_NAMED)} - sets - {"x_train", "x_test"}
     if named and "y" in keys and not keys & {"x", "images"}:
-        return _several(archive, path, named, optional)
+        raw = _several(path, named, take, optional)
+    else:
+        raw = _one(path, keys, layout, take, optional)
+        read |= _val(keys)  # of which it tells
+    if unread := sorted(keys - read):
+        more = ", ..." if len(unread) > _MOST_NAMED else ""
+        log.warning("npz: of %s are not read: %s%s", path, ", ".join(unread[:_MOST_NAMED]), more)
+    return raw
+
+
+def _val(keys: set[str]) -> set[str]:
+    """The arrays of a validation set."""
+    return {key for pair in _VAL if keys.issuperset(pair) for key in pair}
+
+
+Take = Callable[[str], np.ndarray]
+Optional = Callable[..., np.ndarray | None]
+
+
+def _one(path: Path, keys: set[str], layout: str, take: Take, optional: Optional) -> RawData:
+    """One input, perhaps with a test set."""
     pair = next((p for p in _TRAIN if keys.issuperset(p)), None)
     if pair is None:
         raise DataError(
@@ -117,13 +144,13 @@ def _load(archive: zipfile.ZipFile, path: Path, layout: str) -> RawData:
         )
     test = next((p for p in _TEST if keys.issuperset(p)), None)
     rows = [pair] if test is None else [pair, test]
-    if unread := sorted(key for pair in _VAL if keys.issuperset(pair) for key in pair):
+    if unread := sorted(_val(keys)):
         log.warning(
             "npz: %s of %s are not read: val is drawn from %s", " and ".join(unread), path, pair[0]
         )
     free = pair[0] == "x"  # of any kind, and so is its test set
-    inputs = [_layout(_read(archive, x, path), layout, x, path, free) for x, _ in rows]
-    targets = [column(_read(archive, y, path)) for _, y in rows]
+    inputs = [_layout(take(x), layout, x, path, free) for x, _ in rows]
+    targets = [column(take(y)) for _, y in rows]
     rate = optional("rate")
     if rate is not None and (rate.size != 1 or rate.dtype.kind not in "uif"):
         raise DataError(f"{path}: rate must be one number, samples a second.")
@@ -136,25 +163,20 @@ def _load(archive: zipfile.ZipFile, path: Path, layout: str) -> RawData:
     )
 
 
-Optional = Callable[..., np.ndarray | None]
-
-
-def _several(archive: zipfile.ZipFile, path: Path, keys: set[str], optional: Optional) -> RawData:
+def _several(path: Path, keys: set[str], take: Take, optional: Optional) -> RawData:
     """Inputs by name: `x_image` and `x_words` are `forward(image=..., words=...)`."""
-    arrays = {key.removeprefix(_NAMED): _read(archive, key, path) for key in sorted(keys)}
+    arrays = {key.removeprefix(_NAMED): take(key) for key in sorted(keys)}
     rows, named = pack(arrays, str(path))
-    return replace(
-        _sample_data(path, rows, column(_read(archive, "y", path)), optional), named=named
-    )
+    return replace(_sample_data(path, rows, column(take("y")), optional), named=named)
 
 
 def _sample_data(
     path: Path, inputs: np.ndarray, targets: np.ndarray, optional: Optional
 ) -> RawData:
     """Inputs and targets with what may stand beside them, one value a sample."""
-    groups, group_names = group_numbers(
-        optional("group"), optional("groups", "group_names"), str(path)
-    )
+    group = optional("group")
+    called = None if group is None else optional("groups", "group_names")
+    groups, group_names = group_numbers(group, called, str(path))
     mask = optional("mask")
     if mask is not None and mask.dtype != np.bool_:
         raise DataError(f"{path}: mask has dtype {mask.dtype}; save booleans (True: counts).")

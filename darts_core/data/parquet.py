@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +101,23 @@ def _read_table(files: list[Path], image_column: str | None, label_column: str |
         if meta is None:
             meta = (reader.schema_arrow.metadata or {}).get(b"huggingface"), label
     try:
-        return pa.concat_tables(tables, promote_options="none"), meta
+        whole = pa.concat_tables(tables, promote_options="none")
     except pa.ArrowException as error:
         raise DataError(
             f"{files[0].parent} has parquet files whose columns differ in type."
         ) from error
+    return whole, meta, _rows(files, [table.num_rows for table in tables])
+
+
+def _rows(files: list[Path], counts: list[int]) -> Callable[[int], str]:
+    """Position in all files together -> the row of the file that holds it, for messages."""
+    ends = np.cumsum(counts)
+
+    def label(position: int) -> str:
+        part = int(np.searchsorted(ends, position, side="right"))
+        return f"Row {position - int(ends[part]) + counts[part]} of {files[part]}"
+
+    return label
 
 
 def _class_names(meta: Any, labels: np.ndarray, where: Path) -> tuple[str, ...]:
@@ -125,7 +138,12 @@ def _class_names(meta: Any, labels: np.ndarray, where: Path) -> tuple[str, ...]:
 
 
 def _arrays(
-    table: Any, where: str, size: int | None, channels: int | None, as_first: bool = False
+    table: Any,
+    where: str,
+    row: Callable[[int], str],
+    size: int | None,
+    channels: int | None,
+    as_first: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -148,7 +166,7 @@ def _arrays(
     encoded = column.to_pylist()
     images = decode_images(
         encoded,
-        lambda i: f"Row {i} of {where}",
+        row,
         image_size=size,
         channels=channels,
         origin=where,
@@ -179,14 +197,14 @@ def load_parquet(
         raise ConfigError(f"data.channels={channels} is not allowed; choose 1, 3 or null.")
     path = existing(path, "parquet", _HOLDS)
     train_files, test_files = _files(path)
-    table, meta = _read_table(train_files, image_column, label_column)
-    images, labels = _arrays(table, str(train_files[0]), image_size, channels)
+    table, meta, row = _read_table(train_files, image_column, label_column)
+    images, labels = _arrays(table, str(train_files[0]), row, image_size, channels)
     names = _class_names(meta, labels, path)
     if not test_files:
         return RawData(images, labels, names, str(path))
     log.info("parquet: %s is the test split", test_files[0])
-    table, _ = _read_table(test_files, image_column, label_column)
+    table, _, row = _read_table(test_files, image_column, label_column)
     test_images, test_labels = _arrays(
-        table, str(test_files[0]), image_size, images.shape[1], as_first=channels is None
+        table, str(test_files[0]), row, image_size, images.shape[1], as_first=channels is None
     )
     return RawData(images, labels, names, str(path), test_images, test_labels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,13 +26,16 @@ __all__ = [
 
 # of images: two stride-2 reductions must leave at least 2x2 features
 MIN_SIZE = 8
+_ARRAYS = ("inputs", "targets", "test_inputs", "test_targets", "mask", "groups")
+_NAMES = ("names", "group_names", "vocabulary")
 
 
 @dataclass(frozen=True)
 class RawData:
     """Inputs and targets in host memory, as a source read them; not yet divided into splits.
 
-    Images may stay in their files (`EncodedImages`) and be decoded batch by batch.
+    Images may stay in their files (`EncodedImages`) and be decoded batch by batch. Lists, tensors and columns
+    of tables are taken as arrays, any texts or numbers as names.
 
     Shapes: inputs [N, C, H, W] (images: uint8, or any numbers), [N, C, T] (series) or [N, T] (token
     numbers); targets [N], or what else `darts_core.tasks.TARGETS` names; the test arrays likewise.
@@ -49,6 +53,9 @@ class RawData:
         rate: samples a second of a series, where it is known.
         named: what the row of a sample is made of, where a network takes several inputs by name.
         ordered: neighbours belong together (windows of one text), so splits are whole stretches.
+
+    Raises:
+        DataError: something that should be an array makes none.
     """
 
     inputs: np.ndarray | EncodedImages
@@ -64,6 +71,27 @@ class RawData:
     rate: float | None = None
     named: tuple[NamedInput, ...] = ()
     ordered: bool = False
+
+    def __post_init__(self) -> None:
+        """Make arrays and tuples of what a source of somebody's own gives in their place."""
+        for name in _ARRAYS:
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, (np.ndarray, EncodedImages)):
+                object.__setattr__(self, name, _array(name, value, self.origin))
+        for name in _NAMES:
+            given = getattr(self, name)
+            object.__setattr__(self, name, () if given is None else tuple(map(str, given)))
+
+
+def _array(name: str, value: Any, origin: str) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # rows of unequal length; a GPU's tensor
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise DataError(
+            f"The {name} of {origin} are a {type(value).__name__} of which no array can be made ({reason}); "
+            "give a numpy array."
+        ) from error
 
 
 Loader = Callable[..., RawData]

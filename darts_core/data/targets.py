@@ -5,6 +5,7 @@ Shapes: N samples, L labels, D numbers, T positions.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,9 @@ from darts_core.tasks.base import check_targets
 __all__ = ["MOST_NAMES", "Targets", "read_targets", "target_kinds"]
 
 MOST_NAMES = 100_000
+# floats of so many different values may be meant as classes
+_MOST_CLASSES = 100
+log = logging.getLogger("darts_core")
 
 
 class Targets:
@@ -64,6 +68,7 @@ def read_targets(raw: RawData, task: Task | None) -> Targets:
     kinds = target_kinds(raw)
     if task is None:
         task = task_for(kinds[0])
+        _tell_classes(raw, kinds[0])
     kind = check_targets(task, kinds, raw.origin)
     if kind in ("class", "token"):
         _check_whole(raw)
@@ -83,6 +88,31 @@ def read_targets(raw: RawData, task: Task | None) -> Targets:
     if raw.mask is not None:
         converted[0] = _masked(converted[0], raw.mask)
     return Targets(task, np.concatenate(converted), names, kind)
+
+
+def _tell_classes(raw: RawData, kind: str) -> None:
+    """A warning where targets look like classes in another form, of which another task is made."""
+    if raw.mask is not None or kind not in ("labels", "number"):
+        return
+    if kind == "labels":
+        count = raw.targets.shape[1]
+        if count > 1 and bool((raw.targets.sum(1) == 1).all()):
+            log.warning(
+                "%s: every sample has exactly one of its %d labels; they are learned as labels of which any "
+                "number may be present. For one class a sample save class numbers: y.argmax(1)",
+                raw.origin,
+                count,
+            )
+    elif raw.targets.dtype.kind == "f" and raw.targets.size == len(raw.targets):
+        values = np.unique(raw.targets[np.isfinite(raw.targets)])
+        # as class numbers they would be taken: from 0 up without a gap
+        if 1 < len(values) <= _MOST_CLASSES and bool((values == np.arange(len(values))).all()):
+            log.warning(
+                "%s: its targets are the numbers 0 to %d, saved as floats, and are learned as numbers. For "
+                "classes save whole numbers: y.astype(int)",
+                raw.origin,
+                len(values) - 1,
+            )
 
 
 def _without_hidden(raw: RawData) -> RawData:

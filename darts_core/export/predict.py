@@ -181,6 +181,11 @@ def _shaped(found: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
 def _text(path: str | Path, model: LoadedModel) -> torch.Tensor:
     """The end of a text as token numbers."""
     vocabulary, length = model.described.vocabulary, model.input_shape[0]
+    if any(len(token) != 1 for token in vocabulary) or not vocabulary:
+        raise DataError(
+            f"{path}: the model's tokens are no single characters, so texts are not cut up for it; give .npy "
+            f"files of {length} token numbers, one sample each."
+        )
     numbers = {text: number for number, text in enumerate(vocabulary)}
     try:
         content = regular_file(Path(path)).read_text(encoding="utf-8")

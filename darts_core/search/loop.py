@@ -152,7 +152,8 @@ class _Loop:
         if supernet.generator is None:
             supernet.generator = torch.Generator(device=self.device).manual_seed(seed)
         self.steps = bundle.steps("params", config.batch_size)
-        self.state = SearchState(supernet, strategy, guards, config, seed)
+        mark = getattr(bundle, "mark", None)
+        self.state = SearchState(supernet, strategy, guards, config, seed, mark)
         self.group = group
         self.stepper = Stepper(strategy, bundle, config, seed, augment)
         self.stepper.alone = group is None

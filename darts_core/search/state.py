@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from darts_core.architecture import Architecture
-from darts_core.checkpoint import load_checkpoint, save_checkpoint, taking_over
+from darts_core.checkpoint import check_data, load_checkpoint, save_checkpoint, taking_over
 from darts_core.errors import ResumeError
 from darts_core.runlog import config_hash
 from darts_core.search.described import differences, settings_of
@@ -29,7 +29,10 @@ _FREE = ("max_minutes", "checkpoint_every", "capture")
 
 
 class SearchState:
-    """Position, sums and history of a search, with the objects whose state belongs to it."""
+    """Position, sums and history of a search, with the objects whose state belongs to it.
+
+    `data` is the mark of what is searched on (`DataBundle.mark`); None: not known.
+    """
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class SearchState:
         guards: Sequence[Guard],
         config: SearchConfig,
         seed: int,
+        data: str | None = None,
     ) -> None:
         self.supernet, self.strategy, self.guards = supernet, strategy, guards
         settings = {k: v for k, v in asdict(config).items() if k not in _FREE}
@@ -48,7 +52,7 @@ class SearchState:
             "strategy": type(strategy).__name__,
             "relaxation": type(supernet.relaxation).__name__,
         }
-        self.stamp = config_hash(described)
+        self.stamp, self.data = config_hash(described), data
         # beside the stamp, so that a difference can be named and older checkpoints have none
         self.settings = {
             "strategy": settings_of(strategy),
@@ -110,6 +114,7 @@ class SearchState:
                 "kind": "search",
                 "stamp": self.stamp,
                 "settings": self.settings,
+                "data": self.data,
                 "epoch": self.epoch,
                 "step": self.step,
                 "seconds": self.seconds,
@@ -134,8 +139,8 @@ class SearchState:
         """Restore a checkpoint.
 
         Raises:
-            ResumeError: it belongs to another configuration, or to other settings of the strategy or the
-                relaxation.
+            ResumeError: it belongs to another configuration, to other settings of the strategy or the
+                relaxation, or to other data.
         """
         content = load_checkpoint(path, device=self.device)
         if content.get("kind") != "search" or content.get("stamp") != self.stamp:
@@ -150,6 +155,7 @@ class SearchState:
                 f"The checkpoint {path} was written by a search with other settings: {'; '.join(other)}. "
                 "Give the same ones, use another version=, or move the file away to start afresh."
             )
+        check_data(path, content.get("data"), self.data)
         with taking_over(path):
             self._take_over(content)
 

@@ -34,6 +34,7 @@ from darts_core.stages.models import trained_kind
 from darts_core.stages.schema import BenchStage
 from darts_core.store.locks import FileLock
 from darts_core.train import save_model
+from darts_core.train.model_data import tell_other_test
 
 __all__ = ["compare", "join_rows", "keep_results"]
 
@@ -97,6 +98,7 @@ def _case(config: BenchStage, root: Path, bundle: DataBundle) -> tuple[ModelCase
     path = Path(text).expanduser()
     if len(text) < 250 and path.exists() and path.suffix not in (".yaml", ".yml"):
         home = path.parent if path.is_file() else path
+        tell_other_test(home, to_plain(config.data))
         kind = trained_kind(home.parent) if home.name == "train" else _KINDS.get(home.name, "")
         kind = options.kind or kind
         return saved_case(path, name=options.name or kind or home.name, kind=kind), {}

@@ -40,7 +40,7 @@ from darts_core.supernet.build import check_names
 from darts_core.supernet.memory import check_network
 from darts_core.tasks import make_task
 from darts_core.train import load_model, same_task
-from darts_core.train.model_data import check_samples
+from darts_core.train.model_data import check_samples, tell_other_test
 
 __all__ = [
     "Network",
@@ -206,7 +206,10 @@ def find_network(config: TrainStage, version: Path, bundle: DataBundle) -> Netwo
         if config.architecture is not None:
             raise ConfigError("Give model= or architecture=, not both.")
         if not is_named(config.model) and config.weights is None and not config.model_args:
-            return _saved_network(config.model, version, bundle)
+            found = _saved_network(config.model, version, bundle)
+            if found.saved is not None:
+                tell_other_test(found.saved.parent, to_plain(config.data))
+            return found
         return named_network(config.model, config.model_args, config.weights, bundle)
     if config.weights is not None or config.model_args:
         raise ConfigError("weights= and model_args= go with model=; give it.")
@@ -358,5 +361,7 @@ def open_model(
             "weights= and model_args= go with a named model, such as model=package.module:function."
         )
     path = find_model(config.model, version, stages)
+    if not isinstance(config, ExportStage):  # which reads no test split
+        tell_other_test(path.parent, to_plain(config.data))
     model, meta = load_model(path, device=device)
     return model, meta, path

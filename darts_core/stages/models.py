@@ -23,6 +23,7 @@ from darts_core.report.reduced import read_reduced
 from darts_core.runlog import read_mapping
 from darts_core.supernet import count
 from darts_core.train import evaluate, evaluate_callable, load_model, of_model
+from darts_core.train.model_data import tell_other_test
 
 __all__ = ["Entry", "entries_of", "holds_model", "measurable", "trained_kind", "untimed_row"]
 
@@ -147,6 +148,7 @@ def untimed_row(
     metric = bundle.task.metric
     value = tested_before(entry.folder, metric.name, data)
     if value is None:
+        tell_other_test(entry.folder, data)
         value = evaluate(model, bundle, "test").value
     row = ModelRow(
         name=entry.name,

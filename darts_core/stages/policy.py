@@ -72,6 +72,11 @@ def search_augmentation(config: TuneStage, folder: Path) -> dict[str, Any]:
             "An augmentation policy is searched for images of bytes and their classes; "
             f"{bundle.name} holds other data (task={bundle.task.name}). Leave tune.policy out."
         )
+    if config.task.options.get("class_weights"):
+        log.warning(
+            "task.class_weights=%s: a policy is judged by a loss that counts all samples alike",
+            config.task.options["class_weights"],
+        )
     network = find_network(config, folder.parent, bundle)
     training = recipe(config, folder)
     if limits["trainings"] is not None and limits["training_seconds"] is None:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from darts_core.errors import ConfigError
+from darts_core.data.kinds import sample_words
+from darts_core.errors import ConfigError, DartsError
+from darts_core.runlog import read_yaml
 from darts_core.sample_inputs import draw_inputs
+from darts_core.settings import Data, bounds_of, default_of, to_plain
 from darts_core.tasks import Task, saved_task
 
-__all__ = ["check_samples", "of_model", "same_task"]
+__all__ = ["check_samples", "data_of_stage", "of_model", "same_task", "tell_other_test"]
 
+log = logging.getLogger("darts_core")
 # names of what outputs and inputs mean -> where files keep them
 _NAMES = {"classes": ("class_names", "classes"), "tokens": ("vocabulary",)}
 _SCALES = {255: "bytes 0..255", 1: "numbers as they are"}
+# settings of the data that choose what is held out as test split
+_HELD_OUT = ("test_fraction", "split_by", "leave_out")
 _GIVE = "Give the data of its training (data=...)."
 
 
@@ -29,7 +37,7 @@ def of_model(bundle: Any, meta: Mapping[str, Any], source: str) -> Any:
 
     Raises:
         ConfigError: the file's task is another one than the data's, or has other outputs; its classes, its
-            tokens, the shape of its samples or the scale of its images are others.
+            tokens, the shape or the scale of its samples are others.
     """
     _check_names(bundle, meta, source)
     check_samples(bundle, meta, source)
@@ -93,9 +101,58 @@ def same_task(bundle: Any, meta: Mapping[str, Any], source: str) -> Task | None:
     return task
 
 
+def data_of_stage(folder: Path) -> Mapping[str, Any] | None:
+    """The settings of the data that a stage ran with; None where its folder does not say."""
+    path = folder / "config.yaml"
+    try:
+        found = read_yaml(path).get("data") if path.is_file() else None
+    except (AttributeError, DartsError):
+        return None
+    return found if isinstance(found, Mapping) else None
+
+
+def tell_other_test(folder: Path, data: Mapping[str, Any] | None) -> None:
+    """A warning where a stage held out others than the data at hand: what judges here may have taught it.
+
+    Args:
+        folder: of the stage that left the network.
+        data: settings of the node `data`; None: not known.
+    """
+    then, usual = data_of_stage(folder), to_plain(Data())
+    if then is None or data is None:
+        return
+    for key in _HELD_OUT:
+        before, now = (node.get(key, usual[key]) for node in (then, data))
+        if before != now:
+            log.warning(
+                "%s ran with data.%s=%s, here it is %s: its network may have learned from samples of the "
+                "test split",
+                folder, key, *("null" if value is None else value for value in (before, now)),
+            )  # fmt: skip
+
+
 def _with_task(bundle: Any, meta: Mapping[str, Any], source: str) -> Any:
     task = same_task(bundle, meta, source)
-    return bundle if task is None else replace(bundle, task=task)
+    if task is None:
+        return bundle
+    _tell_options(bundle.task, task, source)
+    return replace(bundle, task=task)
+
+
+def _tell_options(asked: Task, kept: Task, source: str) -> None:
+    """A warning for options of the task that somebody set and that the network was not trained with."""
+    left = [
+        f"task.{item.name}={getattr(asked, item.name)}"
+        for item in fields(asked)
+        if bounds_of(item) is not None
+        and getattr(asked, item.name) not in (default_of(item), getattr(kept, item.name))
+    ]
+    if left:
+        log.warning(
+            "%s: not used, as %s keeps the task of its training; train it on with them first",
+            ", ".join(left),
+            source,
+        )
 
 
 def _check_names(bundle: Any, meta: Mapping[str, Any], source: str) -> None:
@@ -135,9 +192,10 @@ def _normalised(bundle: Any, meta: Mapping[str, Any], source: str) -> Any:
     # a file of ours leaves out 255; one of somebody else's may say nothing of its scale
     told = "unit" in meta or "data" in meta
     unit = int(meta.get("unit") or 255)
-    if told and bundle.kind == "image" and unit != bundle.unit:
+    if told and bundle.kind in ("image", "series") and unit != bundle.unit:
+        what = sample_words(len(bundle.input_shape))
         raise ConfigError(
-            f"{source} was trained on {_called(meta)}, images of {_SCALES.get(unit, unit)}; those of "
+            f"{source} was trained on {_called(meta)}, {what} of {_SCALES.get(unit, unit)}; those of "
             f"{bundle.name} are {_SCALES[bundle.unit]}. {_GIVE}"
         )
     return replace(bundle, mean=tuple(mean), std=tuple(std))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from darts_core.augment.by_kind import augment_for
-from darts_core.checkpoint import load_checkpoint, save_checkpoint, taking_over
+from darts_core.checkpoint import check_data, load_checkpoint, save_checkpoint, taking_over
 from darts_core.distributed import Group
 from darts_core.distributed.sync_norm import restore_norms, synchronize_norms
 from darts_core.errors import (
@@ -104,6 +104,7 @@ class Trainer:
         self.progress: Callable[[int, int], None] | None = None
         self.verbose = True
         self._saved = 0  # epochs in the checkpoint
+        self._data: str | None = getattr(bundle, "mark", None)
 
     def asked(self, should_end: Ends | None) -> str | None:
         """The reason to end that somebody gives after an epoch; in a group the first process's counts.
@@ -295,6 +296,7 @@ class Trainer:
         content = {
             "kind": "training",
             "stamp": self._stamp(),
+            "data": self._data,
             "epoch": epoch + 1,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -310,7 +312,7 @@ class Trainer:
         """Take over the state in `path`; the epoch to go on with.
 
         Raises:
-            ResumeError: another configuration or another network wrote the file.
+            ResumeError: another configuration or another network wrote the file, or it is of other data.
         """
         # on the host: an optimizer leaves its step counts where they are read, and looks at them at each step
         content = load_checkpoint(path)
@@ -319,6 +321,7 @@ class Trainer:
                 f"The checkpoint {path} belongs to another training configuration; use another "
                 "version=, or restore the settings it was made with."
             )
+        check_data(path, content.get("data"), self._data)
         try:
             self.model.load_state_dict(content["model"])
             self.optimizer.load_state_dict(content["optimizer"])

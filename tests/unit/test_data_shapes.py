@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from darts_core.data import RawData, load_data, make_bundle
+from darts_core.data import SOURCES, RawData, load_data, make_bundle
 from darts_core.data.groups import _some
 from darts_core.errors import ConfigError, DataError
+from darts_core.registry import Entry
 from darts_core.tasks import IGNORED, Classification, Regression, make_task
 from darts_core.testing import DatasetContract
 
@@ -220,7 +221,8 @@ def test_what_does_not_fit_is_a_sentence(tmp_path, rng):
         ({"x": series, "y": np.full(40, np.inf)}, "hold infinity"),
         ({"x": series, "y": np.full(40, np.nan)}, "no number that counts"),
         ({"x": series, "y": np.arange(40) % 2, "group": np.arange(40) - 1}, "group holds -1"),
-        ({"x": rng.integers(0, 9, (40, 6)) - 1, "y": np.arange(40) % 2}, "hold -1"),
+        ({"x": rng.integers(0, 9, (40, 6)) - 1, "y": np.arange(40) % 2}, "hold -1.*as floats"),
+        ({"x": np.full((40, 6), 10**6), "y": np.arange(40) % 2}, "number 1000000;.*as floats"),
         ({"x": series, "y": np.arange(40) % 2, "mask": np.array(True)}, "are one value"),
         ({"x": series, "y": np.arange(40) % 2, "rate": 0}, "rate of .* is 0.0; needed are"),
         ({"x": series, "y": np.arange(40) % 2, "rate": np.nan}, "rate of .* is nan; needed are"),
@@ -270,3 +272,27 @@ def test_sizes_of_groups_are_those_of_their_samples(rng):
         reached = np.cumsum([sizes[g] for g in order])[:-2]
         expected = order[: int(np.argmin(np.abs(reached - wanted))) + 1]
         assert np.array_equal(_some(group, order, wanted, spare=2), expected)
+
+
+def test_a_source_of_ones_own_gives_lists_and_tensors(rng):
+    x, y = rng.integers(0, 256, (40, 1, 8, 8), dtype=np.uint8), np.arange(40) % 2
+    plain = make_bundle("made", RawData(x, y, ("0", "1"), "made", group_names=("a",), groups=0 * y))
+    given = RawData(
+        torch.from_numpy(x), y.tolist(), [0, 1], "made", group_names=["a"], groups=[0] * 40
+    )
+    bundle = make_bundle("made", given)
+    assert bundle.class_names == plain.class_names == ("0", "1")
+    for part in ("params", "test"):
+        assert torch.equal(bundle.split(part).inputs, plain.split(part).inputs)
+        assert torch.equal(bundle.split(part).targets, plain.split(part).targets)
+    with pytest.raises(DataError, match="targets of made are a list of which no array can be made"):
+        RawData(x, [[1], [2, 3]], (), "made")
+    with pytest.raises(DataError, match="are a Tensor of which no array"):
+        RawData(torch.zeros(4, 3, dtype=torch.bfloat16), y, (), "made")
+
+
+def test_a_source_that_gives_no_raw_data_is_refused(monkeypatch):
+    entry = Entry("pair", lambda path: (np.zeros(3), np.zeros(3)), "")
+    monkeypatch.setitem(SOURCES._entries, "pair", entry)
+    with pytest.raises(DataError, match="The data set 'pair' gives a tuple; its function must"):
+        load_data("pair")

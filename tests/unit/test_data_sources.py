@@ -328,6 +328,17 @@ def test_npz_layouts_and_names(tmp_path):
     fortran = tmp_path / "d.npz"
     np.savez(fortran, images=np.asfortranarray(pixels), labels=labels)
     assert load_data("npz", fortran).split("val").inputs.equal(bundle.split("val").inputs)
+    # of any kind of numbers, where the last side was the width
+    free = tmp_path / "e.npz"
+    np.savez(free, x=pixels, y=labels)
+    assert load_data("npz", free).split("val").inputs.equal(bundle.split("val").inputs)
+    assert load_data("npz", free, image_size=16).image_shape == (3, 16, 16)
+    np.save(tmp_path / "x.npy", pixels / 255)
+    np.save(tmp_path / "y.npy", labels)
+    files = {"targets": str(tmp_path / "y.npy")}
+    assert load_data("npy", tmp_path / "x.npy", **files).image_shape == (3, 8, 8)
+    with pytest.raises(DataError, match=r"images of .* are 8x3"):
+        load_data("npz", free, layout="nchw")
 
 
 def test_npz_errors_are_sentences(tmp_path):

@@ -13,6 +13,7 @@ from PIL import Image
 from darts_core.data import RawData, load_data, make_bundle
 from darts_core.data.contract import DatasetContract
 from darts_core.data.encoded import EncodedImages
+from darts_core.data.image_folder import load_image_folder
 from darts_core.errors import ConfigError, DataError
 from darts_core.train import TrainConfig, fit
 
@@ -122,6 +123,12 @@ def test_a_training_stopped_in_the_middle_goes_on_as_if_it_had_not(folder, tmp_p
     fit(again, streamed(folder, 1), config, checkpoint=file)
     for key, value in model.state_dict().items():
         assert torch.equal(value, again.state_dict()[key])
+
+
+def test_decoders_are_counted_where_processes_have_no_cores_of_their_own(folder, monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # macOS, Windows
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    assert load_image_folder(folder, image_size=SIZE, stream=True).inputs.workers == 3
 
 
 def test_what_a_stream_cannot_do_is_said(folder):

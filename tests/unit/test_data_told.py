@@ -10,6 +10,7 @@ from test_data_sources import write_images, write_parquet
 
 from darts_core.data import load_data
 from darts_core.errors import DataError
+from darts_core.tasks import make_task
 
 
 @pytest.fixture
@@ -54,10 +55,17 @@ def test_a_folder_called_validation_is_the_test_set_where_there_is_no_other(tmp_
     assert load_data("image_folder", tmp_path).sizes["test"] == 6
 
 
-def test_names_of_a_set_in_several_parquet_files(tmp_path):
+def test_names_of_a_set_in_several_parquet_files(tmp_path, monkeypatch):
     for part in range(3):
         write_parquet(tmp_path / f"train-0000{part}-of-00003.parquet")
     assert load_data("parquet", tmp_path).class_names == ("a", "b")
+    # what is wrong with an image names the file that holds it
+    (tmp_path / "train-00000-of-00003.parquet").unlink()
+    last = tmp_path / "train-00002-of-00003.parquet"
+    monkeypatch.setattr("test_data_sources.encoded", lambda color: b"x")
+    write_parquet(last, count=8)
+    with pytest.raises(DataError, match=f"^Row 0 of {last} is not a readable image"):
+        load_data("parquet", tmp_path)
 
 
 def test_what_a_mask_hides_does_not_decide_what_the_targets_are(tmp_path, rng):
@@ -218,3 +226,39 @@ def test_colour_of_a_test_set_that_is_lost_by_grey_training_images_is_told(
     write_parquet(tmp_path / "train.parquet")
     assert load_data("parquet", tmp_path, channels=channels).image_shape == (1, 9, 9)
     assert ("10 of 10 images of" in caplog.text) == (channels is None)
+
+
+@pytest.mark.parametrize(
+    ("y", "told"),
+    [
+        (np.eye(3, dtype=int)[np.arange(60) % 3], "exactly one of its 3 labels"),
+        (np.arange(60) % 3.0, "the numbers 0 to 2, saved as floats"),
+        ((np.arange(60) % 3.0)[:, None], "the numbers 0 to 2, saved as floats"),
+        (np.arange(60) % 3.0 + 1, None),
+        (1 - np.eye(3, dtype=int)[np.arange(60) % 3], None),
+        (np.arange(60) % 3, None),
+    ],
+)
+def test_classes_that_are_taken_for_something_else_are_told(tmp_path, rng, caplog, y, told):
+    x = rng.normal(size=(60, 1, 9))
+    task = saved(tmp_path / "a.npz", x=x, y=y).task
+    assert ("For" in caplog.text) == (told is not None)
+    assert (told or "") in caplog.text
+    caplog.clear()
+    load_data("npz", tmp_path / "a.npz", task=make_task(task.name))  # as she says
+    assert "For" not in caplog.text
+
+
+def test_arrays_that_are_not_read_are_told(tmp_path, rng, caplog):
+    x, y = rng.normal(size=(60, 1, 9)), np.arange(60) % 2
+    speakers = np.repeat(np.arange(6), 10)
+    # as scikit-learn calls it; here `group` says of which one a sample is, and `groups` their names
+    saved(tmp_path / "a.npz", x=x, y=y, groups=speakers, x_test=x, weights=y)
+    assert f"of {tmp_path / 'a.npz'} are not read: groups, weights, x_test" in caplog.text
+    caplog.clear()
+    saved(tmp_path / "b.npz", x_a=x, x_b=x, y=y, rate=4)
+    assert "are not read: rate" in caplog.text
+    caplog.clear()
+    names = {"groups": list("abcdef"), "classes": ["c", "d"], "mask": y == y, "rate": 4}
+    saved(tmp_path / "c.npz", x=x, y=y, group=speakers, x_test=x, y_test=y, **names)
+    assert "not read" not in caplog.text

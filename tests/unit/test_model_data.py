@@ -4,17 +4,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from darts_core.augment.by_kind import augment_for
 from darts_core.data import RawData, make_bundle
 from darts_core.errors import ConfigError
-from darts_core.settings import TrainConfig
-from darts_core.stages.inputs import find_network
-from darts_core.stages.schema import TrainStage
+from darts_core.runlog import write_yaml
+from darts_core.settings import Data, TrainConfig, from_plain
+from darts_core.stages.inputs import find_network, open_model
+from darts_core.stages.schema import PruneStage, TrainStage
+from darts_core.tasks import Classification
 from darts_core.testing import tiny_bundle
 from darts_core.train import of_model, save, save_model
-from darts_core.train.model_data import check_samples
+from darts_core.train.model_data import check_samples, tell_other_test
 
 
 @pytest.fixture
@@ -121,19 +124,16 @@ def test_inputs_are_normalised_as_they_were_in_its_training():
     )
 
 
-def test_images_on_another_scale_are_refused(rng):
+@pytest.mark.parametrize(("what", "shape"), [("images", (80, 1, 8, 8)), ("series", (80, 2, 9))])
+def test_samples_on_another_scale_are_refused(rng, what, shape):
     y = np.arange(80) % 2
-    bytes_ = make_bundle(
-        "a", RawData(rng.integers(0, 256, (80, 1, 8, 8), dtype=np.uint8), y, ("a", "b"), "a")
-    )
-    floats = make_bundle(
-        "b", RawData(rng.random((80, 1, 8, 8), dtype=np.float32), y, ("a", "b"), "b")
-    )
+    bytes_ = make_bundle("a", RawData(rng.integers(0, 256, shape, np.uint8), y, ("a", "b"), "a"))
+    floats = make_bundle("b", RawData(rng.random(shape, np.float32), y, ("a", "b"), "b"))
     with pytest.raises(
-        ConfigError, match=r"images of bytes 0\.\.255; those of b are numbers as they are"
+        ConfigError, match=rf"{what} of bytes 0\.\.255; those of b are numbers as they are"
     ):
         of_model(floats, meta_of(bytes_), "m.pt")
-    with pytest.raises(ConfigError, match="images of numbers as they are"):
+    with pytest.raises(ConfigError, match=f"{what} of numbers as they are"):
         of_model(bytes_, {**meta_of(floats), "unit": 1}, "m.pt")
     # a file of somebody else's may say nothing of it
     own = {k: v for k, v in meta_of(floats).items() if k != "data"}
@@ -147,3 +147,42 @@ def test_a_policy_is_refused_for_images_that_are_no_bytes():
         augment_for((3, 8, 8), settings, "trivialaugment", unit=1)
     flipped = replace(TrainConfig(), flip=True)
     assert augment_for((3, 8, 8), flipped, None, unit=1) is not None
+
+
+def test_options_of_the_task_that_a_saved_network_was_not_trained_with_are_told(caplog):
+    plain = tiny_bundle(channels=1)
+    names, targets = plain.class_names, np.arange(30) % 3
+    weighed = replace(plain, task=Classification(class_weights="balanced").fitted(targets, names))
+    assert of_model(weighed, meta_of(plain), "m.pt").task == plain.task
+    assert "task.class_weights=balanced: not used, as m.pt keeps the task" in caplog.text
+    caplog.clear()
+    # what it was trained with stays, also where nobody says it again
+    for bundle in (plain, weighed):
+        assert of_model(bundle, meta_of(weighed), "m.pt").task == weighed.task
+    assert not caplog.text
+
+
+def test_a_network_that_may_have_learned_from_the_test_split_is_told(tmp_path, monkeypatch, caplog):
+    bundle, here = tiny_bundle(channels=1), {"name": "npz", "path": "a.npz", "seed": 3}
+    monkeypatch.setattr(save, "_rebuild", lambda *_: Pooled())
+    described = {"baseline": {"name": "of the test's own"}, **meta_of(bundle)}
+    save_model(tmp_path / "train" / "model.pt", Pooled(), described)
+
+    def opened(**then):
+        write_yaml(tmp_path / "train" / "config.yaml", {"data": {"name": "npz", **then}})
+        caplog.clear()
+        pruning = PruneStage(data=from_plain(Data, here), device="cpu")
+        open_model(pruning, tmp_path, ("train",), bundle, torch.device("cpu"))
+        return caplog.text
+
+    said = opened(leave_out="theo", split_by=None)
+    assert (
+        f"{tmp_path / 'train'} ran with data.leave_out=theo, here it is null: its network" in said
+    )
+    assert said.count("may have learned from samples of the test split") == 1
+    # the seed divides what is left
+    assert not opened(seed=7, test_fraction=0.2)
+    (tmp_path / "train" / "config.yaml").unlink()
+    tell_other_test(tmp_path / "train", here)
+    tell_other_test(tmp_path / "train", None)
+    assert not caplog.text

@@ -66,7 +66,7 @@ def test_a_search_that_an_older_program_began_is_not_refused(tmp_path):
     assert search_augmentation(config, folder)["method"] == "gradient"
 
 
-def test_loggers_are_told_each_epoch(tmp_path, monkeypatch):
+def test_loggers_are_told_each_epoch(tmp_path, monkeypatch, caplog):
     bundle = SimpleNamespace(
         kind="image",
         unit=255,
@@ -89,7 +89,9 @@ def test_loggers_are_told_each_epoch(tmp_path, monkeypatch):
     ):
         monkeypatch.setattr(module, name, lambda *_, _made=stand_in, **__: _made)
     logger = {"csv": {"_target_": "darts_core.loggers.Csv"}}
-    search_augmentation(stage(logger=logger), tmp_path / "policy")
+    weighed = {"name": "classification", "class_weights": "balanced"}
+    search_augmentation(stage(logger=logger, task=weighed), tmp_path / "policy")
+    assert "task.class_weights=balanced: a policy is judged by a loss that counts" in caplog.text
     with (tmp_path / "policy" / "metrics.csv").open(newline="") as stream:
         rows = [(row["epoch"], row["loss"]) for row in csv.DictReader(stream)]
     assert rows == [("0", "0.5"), ("1", "0.25")]

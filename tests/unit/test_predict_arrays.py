@@ -87,6 +87,18 @@ def test_token_numbers_are_within_the_vocabulary(tmp_path):
             said(tmp_path, model, np.array(wrong))
 
 
+def test_a_text_is_for_a_model_of_characters(tmp_path):
+    (tmp_path / "a.txt").write_text("the cat sat", encoding="utf-8")
+    words = loaded(input_shape=[4], mean=[], std=[], unit=1, vocabulary=["the", "cat", "a"])
+    with pytest.raises(
+        DataError, match=r"no single characters.*give \.npy files of 4 token numbers"
+    ):
+        predict(words, [tmp_path / "a.txt"])
+    letters = loaded(input_shape=[4], mean=[], std=[], unit=1, vocabulary=list("abst"))
+    with pytest.raises(DataError, match="holds ' ', which the model has not seen"):
+        predict(letters, [tmp_path / "a.txt"])
+
+
 def test_of_a_description_without_a_unit_images_alone_are_bytes():
     assert data_meta(IMAGES).unit == 255
     series = {**IMAGES, "input_shape": [3, 9]}

@@ -126,6 +126,16 @@ def test_a_checkpoint_of_other_settings_of_the_strategy_or_the_relaxation_is_ref
     search(small_net(digits), other, digits, config, checkpoint=path)
 
 
+def test_a_search_does_not_go_on_with_data_that_have_changed(
+    digits: DataBundle, tmp_path: Path
+) -> None:
+    path, config = tmp_path / "checkpoint.pt", SearchConfig(epochs=1, batch_size=16, evaluate=False)
+    stop = partial(next, iter([False]), True)
+    search(small_net(digits), FirstOrder(), digits, config, checkpoint=path, should_stop=stop)
+    with pytest.raises(ResumeError, match="was written on other data: samples or targets"):
+        search(small_net(digits), FirstOrder(), digits.take("val", 20), config, checkpoint=path)
+
+
 def test_settings_are_what_a_constructor_keeps_under_its_own_names_as_plain_values() -> None:
     class Own(FirstOrder):
         def __init__(self, every: int, weights: torch.Tensor, renamed: int, *more: int) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
 from torch import nn
 
+from darts_core.checkpoint import load_checkpoint, save_checkpoint
 from darts_core.errors import (
     ConfigError,
     DataError,
@@ -18,6 +19,7 @@ from darts_core.errors import (
 from darts_core.metric import ACCURACY, Metric
 from darts_core.runlog import RunFolder
 from darts_core.tasks import Classification
+from darts_core.testing import tiny_bundle
 from darts_core.train import TrainConfig, evaluate, fit, trainer
 from darts_core.train.schedule import ExponentialAverage, drop_path_at, learning_rate_at
 
@@ -152,6 +154,23 @@ def test_resume_is_bit_equal(tmp_path, optimizer):
     strip = [{k: v for k, v in row.items() if k not in drop} for row in expected.history]
     assert strip == [{k: v for k, v in row.items() if k not in drop} for row in result.history]
     assert result.steps == expected.steps
+
+
+def test_a_training_does_not_go_on_with_data_that_have_changed(tmp_path):
+    bundle, path = tiny_bundle(), tmp_path / "checkpoint.pt"
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    config = TrainConfig(epochs=1, batch_size=8)
+    fit(network, bundle, config, checkpoint=path)
+    swapped = replace(bundle, pool=replace(bundle.pool, targets_N=2 - bundle.pool.targets_N))
+    for other in (swapped, tiny_bundle(count=63)):
+        with pytest.raises(ResumeError, match="was written on other data: samples or targets"):
+            fit(network, other, config, checkpoint=path)
+    fit(network, tiny_bundle(), config, checkpoint=path)
+    # an older file says nothing of its data
+    content = load_checkpoint(path)
+    del content["data"]
+    save_checkpoint(path, content)
+    fit(network, swapped, config, checkpoint=path)
 
 
 def test_resume_of_another_configuration_is_refused(tmp_path):

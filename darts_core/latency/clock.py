@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from darts_core.latency.copies import copy_of
+from darts_core.copies import copy_of
 from darts_core.latency.deployed import in_runtime, settle_seconds
 from darts_core.latency.measure import default_batch_sizes, measure, measure_model
 from darts_core.latency.steady import SteadyClock, in_turn_with

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from darts_core.architecture import Architecture
+from darts_core.copies import copy_or_refuse
 from darts_core.errors import ConfigError
 from darts_core.spaces.choices import ChoiceSpace, Option
 from darts_core.supernet.choices import Choice, DepthChoice, LayerChoice, WidthChoice, find_choices
@@ -56,7 +57,7 @@ def check_widths(supernet: Choosing) -> None:
         return  # it is only described: there are no values to compare
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        trained = copy.deepcopy(supernet)
+        trained: Any = copy_or_refuse(supernet, ConfigError, ".")  # type: ignore[arg-type]
         _move_norms(trained.module)
         layers = [len(t[0].options) for t in found.values() if isinstance(t[0], LayerChoice)]
         for turn in range(max(layers, default=1)):
@@ -84,7 +85,7 @@ def _move_norms(module: nn.Module) -> None:
 
 def plain_module(supernet: Choosing, architecture: Architecture) -> nn.Module:
     """See `ModuleSupernet.build`."""
-    module = copy.deepcopy(supernet.module)
+    module = copy_or_refuse(supernet.module, ConfigError, ".")
     values = dict(architecture.choices)
     widths: dict[str, int] = {}
     # from the outside in: what an unchosen layer holds disappears with it

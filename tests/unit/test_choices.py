@@ -324,6 +324,26 @@ def test_what_is_held_fast_stays_so_and_one_weight_stays_one_in_the_plain_module
     assert moving == {"value.weight", "value.bias"}
 
 
+class Own(nn.Module):
+    """A network that keeps what it computed, as for a picture, with a layer whose width is searched."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.width, self.head = nn.Linear(3, 4), WidthChoice([2, 4]), nn.Linear(4, 2)
+
+    def forward(self, x_BC):
+        self.kept = self.head(self.width(torch.relu(self.up(x_BC))))
+        return self.kept
+
+
+def test_a_network_that_keeps_what_it_computed_is_built_after_its_search():
+    """The search ran, and torch copied no tensor with a history."""
+    net = ModuleSupernet(Own(), input_shape=(3,))
+    net(torch.randn(2, 3)).sum().backward()
+    assert net.build(Architecture("module", choices=(("width", 2),))).head.in_features == 2
+    assert net.module.kept.grad_fn is not None
+
+
 def test_causal_heads_do_not_look_ahead():
     choice = HeadChoice(4, [1, 2], causal=True)
     choice.bind(torch.tensor([0.5, 0.5]))

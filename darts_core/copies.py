@@ -1,21 +1,27 @@
-"""Copies of networks as people write them: what they keep of a pass is copied without its history."""
+"""Copies of networks as people write them: what they keep of a pass is copied without its history.
+
+A leaf: torch is imported only when a function is called.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from darts_core.errors import DartsError, is_memory_shortage
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 __all__ = ["copy_of", "copy_or_refuse", "kept_tensors"]
 
 
 def kept_tensors(model: nn.Module) -> Iterator[tuple[Any, Any, torch.Tensor]]:
     """(where, under which key, tensor) of what modules keep as attributes, or in a list or dictionary."""
+    import torch
+
     for module in model.modules():
         own = vars(module)
         for owner in (own, *(value for value in own.values() if type(value) in (dict, list))):

@@ -58,8 +58,16 @@ def copy_or_refuse(model: nn.Module, refused: type[DartsError], remedy: str) -> 
         remedy: how its sentence ends, after "remove what it keeps beside its parameters and buffers".
 
     Raises:
-        DartsError: `refused`, where the network cannot be copied.
+        DartsError: `refused`, where the network cannot be copied, or is compiled: what is done to its layers
+            would not reach what runs.
     """
+    # how torch.compile's module holds the plain one
+    compiled = next((m for m in model.modules() if "_orig_mod" in m._modules), None)
+    if compiled is not None:
+        raise refused(
+            f"{type(compiled._modules['_orig_mod']).__name__} is compiled by torch.compile; give the plain "
+            "network, which the compiled one keeps as `_orig_mod`."
+        )
     try:
         return copy_of(model)
     except Exception as error:  # whatever a foreign network raises

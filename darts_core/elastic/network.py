@@ -157,6 +157,8 @@ def elastic(
     _check_example(example_inputs)
     if isinstance(model, nn.parallel.DistributedDataParallel):
         raise PruneError("Make the plain network elastic, not DistributedDataParallel around it.")
+    if any(module._compiled_call_impl is not None for module in model.modules()):
+        raise PruneError("The network is compiled by its `compile()`; make it elastic before that.")
     mode, aim = model.training, task or Classification()
     model.eval()
     try:

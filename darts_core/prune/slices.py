@@ -181,8 +181,8 @@ def _hand_on(x: Any, *_: Any, **__: Any) -> Any:
 def running(model: nn.Module, found: Plan, *, whole: bool = False) -> Iterator[nn.Module]:
     """`model`, which runs as the sub-network of `found` inside the block.
 
-    Running statistics are the whole network's alone: the sub-networks' norms see copies, which are
-    recalibrated when one is cut out.
+    Buffers, running statistics among them, are moved by the whole network alone: in training the sub-networks
+    see copies; those of norms are recalibrated when one is cut out.
 
     Args:
         model: the network.
@@ -209,9 +209,10 @@ def running(model: nn.Module, found: Plan, *, whole: bool = False) -> Iterator[n
             swap(model.get_submodule(path).__dict__, "forward", _hand_on)
         if not whole:
             for module in model.modules():
-                for name in (*_STATISTICS, "num_batches_tracked"):
-                    if module.training and isinstance(module._buffers.get(name), Tensor):
-                        swap(module._buffers, name, module._buffers[name].clone())  # type: ignore[union-attr]
+                for name, buffer in module._buffers.items():
+                    # what a pass may move: statistics, and what a network of a user's own counts or averages
+                    if module.training and buffer is not None:
+                        swap(module._buffers, name, buffer.clone())
         yield model
     finally:
         for where, name, value in reversed(undo):

@@ -68,6 +68,8 @@ def elastic(
         model, cut = _cut(model, point_path(trial.folder.parent, value))
         stage = Stage(model, "point", shape, task, options)
         stage.tuned = int(options.get("fine_tuning", 0)) > 0
+        if not stage.tuned:
+            _hold_still(model)
     trial.elastic = stage
     remember_cut(stage.model, given, shape, cut)
     return stage.model
@@ -113,6 +115,19 @@ def backward(
     for parameter in stage.model.parameters():
         parameter.grad = None if scale is None else torch.zeros_like(parameter)
     return loss
+
+
+def _hold_still(model: nn.Module) -> None:
+    """Let no optimizer of this process move the network; a weight decay would, at gradients of zero."""
+    from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+    own = list(model.parameters())
+
+    def forget(*_: Any) -> None:
+        for parameter in own:
+            parameter.grad = None
+
+    register_optimizer_step_pre_hook(forget)
 
 
 def _started(model: nn.Module, path: Path) -> nn.Module:

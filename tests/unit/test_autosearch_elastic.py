@@ -185,6 +185,22 @@ def test_a_setting_that_names_no_sub_network_is_refused(trial):
         autosearch.elastic(nn.Linear(3, 2), (3,))
 
 
+def test_a_sub_network_that_is_only_judged_is_moved_by_no_optimizer(trial, monkeypatch):
+    """A GradScaler needs gradients, and at zeros the weight decay went on."""
+    monkeypatch.setattr(
+        "darts_core.autosearch.elastic_network._cut", lambda model, _: (model, None)
+    )
+    trial(subnetwork="abcd1234/1")
+    net = autosearch.elastic(nn.Linear(3, 2), (3,))
+    before = [parameter.clone() for parameter in net.parameters()]
+    optimizer, scaler = torch.optim.AdamW(net.parameters(), lr=0.5), torch.amp.GradScaler("cpu")
+    x, y = torch.randn(4, 3), torch.tensor([0, 1, 1, 0])
+    autosearch.backward(nn.functional.cross_entropy, x, y, scale=scaler.scale)
+    scaler.step(optimizer)
+    scaler.update()
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+
+
 JOB = """
 general: {max_iterations: 10}
 search_algorithm: {type: elastic, reward_attr: acc, points: 4, target_latency: 0.4}

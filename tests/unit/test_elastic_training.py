@@ -75,8 +75,12 @@ def test_a_step_s_gradient_is_the_weighted_sum_over_its_sub_networks():
 
 def test_only_the_whole_network_moves_the_running_statistics():
     net, (x, y) = _net(), _batch()
-    net.model.register_buffer("steps", torch.zeros((), dtype=torch.int64))  # counted by the network
-    net.model.register_forward_pre_hook(lambda module, _: module.steps.add_(1))
+    net.model.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def count(module, inputs):  # as a network of a user's own counts its steps
+        module.steps.add_(1)
+
+    net.model.register_forward_pre_hook(count)
     alone = copy.deepcopy(net.model).train()
     alone(x)
     assert alone.steps == 1

@@ -88,7 +88,7 @@ class AlphaSteps:
 
 
 def _sound(gradient: Tensor | None) -> TypeGuard[Tensor]:
-    """Whether a step may be made: a GradScaler tries scales until one is too large, and leaves that step out."""
+    """Whether a step may be made: of a scale that was too large a GradScaler makes none, and tries on."""
     return gradient is not None and bool(torch.isfinite(gradient).all())
 
 

@@ -62,7 +62,9 @@ def elastic(
     if trial.folder is None or value == "whole":
         stage = Stage(model, "whole", shape, task)
     elif value == "elastic":
-        stage = Stage(_started(model, Path(options["start"])), "elastic", shape, task, options)
+        stage = Stage(
+            _started(model, Path(options["start"]), shape), "elastic", shape, task, options
+        )
         _in_search(stage)
     else:
         model, cut = _cut(model, point_path(trial.folder.parent, value))
@@ -130,10 +132,19 @@ def _hold_still(model: nn.Module) -> None:
     register_optimizer_step_pre_hook(forget)
 
 
-def _started(model: nn.Module, path: Path) -> nn.Module:
+def _started(model: nn.Module, path: Path, shape: tuple[int, ...]) -> nn.Module:
     """The network with the parameters that the user's own trial left."""
     import torch
+    from torch.nn.parameter import is_lazy
 
+    from darts_core.sample_inputs import draw_inputs
+
+    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        # loading gives such layers their weights, but not the sizes that they state
+        mode = model.training
+        with torch.no_grad():
+            model.eval()(draw_inputs(shape, 2, device=next(model.parameters()).device))
+        model.train(mode)
     try:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except (OSError, RuntimeError) as error:

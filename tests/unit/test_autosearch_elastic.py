@@ -9,6 +9,7 @@ from torch import nn
 from darts_core import autosearch
 from darts_core.autosearch import contract
 from darts_core.autosearch.catalogue import ALGORITHMS
+from darts_core.autosearch.elastic_network import _started
 from darts_core.autosearch.elastic_search import ElasticSearch
 from darts_core.autosearch.forecast import trainings
 from darts_core.autosearch.loading import load
@@ -183,6 +184,16 @@ def test_a_setting_that_names_no_sub_network_is_refused(trial):
     trial(subnetwork="../../else")
     with pytest.raises(ConfigError, match="is no sub-network"):
         autosearch.elastic(nn.Linear(3, 2), (3,))
+
+
+def test_layers_that_are_built_by_their_first_input_state_their_sizes_in_the_elastic_trial(
+    tmp_path,
+):
+    built, lazy = nn.Sequential(nn.Conv2d(2, 4, 1)), nn.Sequential(nn.LazyConv2d(4, 1))
+    torch.save(built.state_dict(), tmp_path / "network.pt")
+    found = _started(lazy, tmp_path / "network.pt", (2, 3, 3))
+    assert (type(found[0]), found[0].in_channels, found.training) == (nn.Conv2d, 2, True)
+    assert torch.equal(found[0].weight, built[0].weight)
 
 
 def test_a_sub_network_that_is_only_judged_is_moved_by_no_optimizer(trial, monkeypatch):

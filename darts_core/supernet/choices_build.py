@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any, Protocol
 
 import torch
@@ -198,7 +198,7 @@ def _all_tensors(output: Any) -> Iterator[Tensor]:
         for part in output:
             yield from _all_tensors(part)
     elif is_dataclass(output):
-        yield from _all_tensors(list(vars(output).values()))
+        yield from _all_tensors([getattr(output, part.name) for part in fields(output)])
 
 
 def _agree(found: list[Tensor], expected: list[Tensor]) -> bool:

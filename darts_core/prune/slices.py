@@ -257,24 +257,34 @@ def sortable(member: Member, channels: int) -> bool:
 
 
 @torch.no_grad()
-def permute(model: nn.Module, member: Member, order: Sequence[int]) -> None:
-    """Move the channels of `member` so that channel p of its group is what was order[p]; in place.
+def permute(model: nn.Module, members: Sequence[Member], order: Sequence[int]) -> None:
+    """Move the channels of a group so that its channel p is what was order[p], in all members; in place.
 
-    Parameters stay the objects that they are: an optimizer goes on with them.
+    Parameters stay the objects that they are: an optimizer goes on with them. One that stands in several
+    layers, such as an embedding that is also the output's weight, is moved once.
     """
-    places: dict[int, list[int]] = {}
-    for position, index in zip(member.positions, member.indices, strict=True):
-        places.setdefault(position, []).append(index)
-    parent, _, last = member.name.rpartition(".")
-    if member.side == "free":
-        moved = [(getattr(model.get_submodule(parent), last), member.dim)]
-    else:
-        module = model.get_submodule(member.name)
-        moved = [(getattr(module, n, None), d) for n, d in sides_of(module, member.side).items()]
-    for tensor, dim in moved:
-        if tensor is not None:
+    done: set[tuple[int, int]] = set()
+    for member in members:
+        places: dict[int, list[int]] = {}
+        for position, index in zip(member.positions, member.indices, strict=True):
+            places.setdefault(position, []).append(index)
+        for tensor, dim in _held(model, member):
+            if (id(tensor), dim) in done:
+                continue
+            done.add((id(tensor), dim))
             source = list(range(tensor.shape[dim]))
             for position, before in enumerate(order):
                 for new, old in zip(places[position], places[before], strict=True):
                     source[new] = old
             tensor.copy_(tensor.index_select(dim, torch.tensor(source, device=tensor.device)))
+
+
+def _held(model: nn.Module, member: Member) -> list[tuple[Tensor, int]]:
+    """The tensors of a member's layer, each with the dimension in which its channels lie."""
+    if member.side == "free":
+        return [(model.get_parameter(member.name), member.dim)]
+    module = model.get_submodule(member.name)
+    sides = sides_of(module, member.side).items()
+    return [
+        (tensor, dim) for name, dim in sides if (tensor := getattr(module, name, None)) is not None
+    ]

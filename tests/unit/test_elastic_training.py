@@ -14,7 +14,7 @@ from torch import nn
 from darts_core.checkpoint import load_checkpoint
 from darts_core.distributed import Group
 from darts_core.elastic import Sandwich, elastic
-from darts_core.elastic.fit import fit_elastic
+from darts_core.elastic.fit import _Trainer, fit_elastic
 from darts_core.elastic.norms import batch_statistics, recalibrate
 from darts_core.errors import ConfigError, DeviceError, NonFiniteLossError, ResumeError
 from darts_core.tasks import Classification, make_task
@@ -206,6 +206,11 @@ def test_what_cannot_be_trained_is_refused_in_a_sentence(monkeypatch):
         Sandwich(net, others=0)
     with pytest.raises(ConfigError, match="compile"):
         fit_elastic(net, _Images(), replace(CONFIG, compile=True), Sandwich(net))
+    for outputs in ([x, x], (x, x, x)):
+        with pytest.raises(
+            ConfigError, match=r"In training mode the network gives a (list|tuple) of"
+        ):
+            _Trainer._task_loss(None, outputs, None)
     sandwich = Sandwich(net)
     sandwich.step = 49
     with pytest.raises(NonFiniteLossError, match="became NaN"):

@@ -68,10 +68,9 @@ def _inputs(model: nn.Module, shape: Sequence[int], batch: int, place: torch.dev
     """Random values in the network's number format; token numbers where it does not take a row of values."""
     import torch
 
-    from darts_core.sample_inputs import draw_inputs
+    from darts_core.sample_inputs import draw_inputs, number_format
 
-    own = (p.dtype for p in model.parameters() if p.is_floating_point())
-    values = torch.randn(batch, *shape, device=place, dtype=next(own, torch.float32))
+    values = torch.randn(batch, *shape, device=place, dtype=number_format(model))
     if len(shape) == 1:
         try:
             model(values)

@@ -15,10 +15,12 @@ from darts_core.autosearch.forecast import trainings
 from darts_core.autosearch.loading import load
 from darts_core.autosearch.plan_files import build_plan
 from darts_core.autosearch.spec import Objective, SearchSpec
+from darts_core.elastic.device_clock import DeviceClock
 from darts_core.errors import ConfigError, JobError
 from darts_core.prune.cost import LayerCosts
 from darts_core.study.space import SearchDimension
 
+CPU = torch.device("cpu")
 # a clock without noise: a million multiply-adds take a millisecond
 SCRIPT = """
     import torch
@@ -175,9 +177,20 @@ def test_outside_a_job_both_calls_do_what_the_script_did(monkeypatch):
 
 def test_counting_the_layers_leaves_a_network_in_its_mode():
     net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)).train()
-    LayerCosts(torch.device("cpu"), analytic=True).observe(net, (1, 4, 4), 2)
+    LayerCosts(CPU, analytic=True).observe(net, (1, 4, 4), 2)
     assert net.training
     assert net[1].training
+
+
+def test_a_network_of_half_precision_weights_is_counted_and_timed():
+    net, clock = (
+        nn.Sequential(nn.Linear(4, 2)).bfloat16(),
+        DeviceClock((3, 4), CPU, batch=2, runtime="eager"),
+    )
+    assert clock.ready(net)().dtype == torch.bfloat16
+    costs = clock.layers()
+    costs.observe(net, (3, 4), 2)
+    assert [shape for _, shape in costs.layers.values()] == [(2, 3, 4)]
 
 
 def test_a_setting_that_names_no_sub_network_is_refused(trial):

@@ -169,6 +169,10 @@ def test_a_network_that_cannot_be_followed_or_varied_is_refused_in_a_sentence():
     with pytest.raises(PruneError, match="must be one tensor"):
         elastic(nn.Linear(4, 3), [torch.zeros(2, 1, 4)])
     plain = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3))
+    several = copy.deepcopy(plain)
+    several.register_forward_hook(lambda module, args, output: {"logits": output})
+    with pytest.raises(PruneError, match="Sequential gives a dict; put it into a module whose"):
+        elastic(several, torch.randn(2, 1, 4))
     with pytest.raises(PruneError, match=r"compiled by torch\.compile; give the plain"):
         elastic(torch.compile(plain, backend="eager"), torch.randn(2, 1, 4))
     plain.compile(backend="eager")

@@ -263,15 +263,16 @@ def permute(model: nn.Module, members: Sequence[Member], order: Sequence[int]) -
     Parameters stay the objects that they are: an optimizer goes on with them. One that stands in several
     layers, such as an embedding that is also the output's weight, is moved once.
     """
-    done: set[tuple[int, int]] = set()
+    # a layer that reads the channels twice, as behind a concatenation with themselves, has two members
+    done: set[tuple[int, int, tuple[int, ...]]] = set()
     for member in members:
         places: dict[int, list[int]] = {}
         for position, index in zip(member.positions, member.indices, strict=True):
             places.setdefault(position, []).append(index)
         for tensor, dim in _held(model, member):
-            if (id(tensor), dim) in done:
+            if (id(tensor), dim, member.indices) in done:
                 continue
-            done.add((id(tensor), dim))
+            done.add((id(tensor), dim, member.indices))
             source = list(range(tensor.shape[dim]))
             for position, before in enumerate(order):
                 for new, old in zip(places[position], places[before], strict=True):

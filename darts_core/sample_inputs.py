@@ -13,9 +13,9 @@ from darts_core.memory import check_memory
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
-__all__ = ["draw_inputs"]
+__all__ = ["draw_inputs", "number_format"]
 
 
 def draw_inputs(
@@ -57,3 +57,11 @@ def draw_inputs(
     if len(shape) == 1:
         return torch.randint(vocabulary, (batch, *shape), device=device, generator=generator)
     return torch.randn(batch, *shape, device=device, dtype=dtype, generator=generator)
+
+
+def number_format(model: nn.Module) -> torch.dtype:
+    """Of the values that a network takes: that of its first parameters; float32 where it has none."""
+    import torch
+
+    own = (p.dtype for p in model.parameters() if p.is_floating_point())
+    return next(own, torch.float32)

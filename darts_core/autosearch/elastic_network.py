@@ -62,12 +62,16 @@ def elastic(
     if trial.folder is None or value == "whole":
         stage = Stage(model, "whole", shape, task)
     elif value == "elastic":
-        stage = Stage(_started(model, Path(options["start"])), "elastic", shape, task, options)
+        stage = Stage(
+            _started(model, Path(options["start"]), shape), "elastic", shape, task, options
+        )
         _in_search(stage)
     else:
         model, cut = _cut(model, point_path(trial.folder.parent, value))
         stage = Stage(model, "point", shape, task, options)
         stage.tuned = int(options.get("fine_tuning", 0)) > 0
+        if not stage.tuned:
+            _hold_still(model)
     trial.elastic = stage
     remember_cut(stage.model, given, shape, cut)
     return stage.model
@@ -115,10 +119,32 @@ def backward(
     return loss
 
 
-def _started(model: nn.Module, path: Path) -> nn.Module:
+def _hold_still(model: nn.Module) -> None:
+    """Let no optimizer of this process move the network; a weight decay would, at gradients of zero."""
+    from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+    own = list(model.parameters())
+
+    def forget(*_: Any) -> None:
+        for parameter in own:
+            parameter.grad = None
+
+    register_optimizer_step_pre_hook(forget)
+
+
+def _started(model: nn.Module, path: Path, shape: tuple[int, ...]) -> nn.Module:
     """The network with the parameters that the user's own trial left."""
     import torch
+    from torch.nn.parameter import is_lazy
 
+    from darts_core.sample_inputs import draw_inputs
+
+    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        # loading gives such layers their weights, but not the sizes that they state
+        mode = model.training
+        with torch.no_grad():
+            model.eval()(draw_inputs(shape, 2, device=next(model.parameters()).device))
+        model.train(mode)
     try:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except (OSError, RuntimeError) as error:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import nn
+    import torch
+    from torch import Tensor, nn
 
 __all__ = ["count_params", "latency_ms"]
 
@@ -28,8 +29,9 @@ def latency_ms(
 
     Args:
         model: any module; it is timed in eval mode and given back in the mode it had.
-        input_shape: one image's shape (C, H, W).
-        batch: images a call.
+        input_shape: of one example: (C, H, W), (C, T), (F,) of values, or (T,) of token numbers, which are
+            given to a network that takes no values.
+        batch: examples a call.
         device: where to time; the trial's device by default.
         repeats: samples of the median.
         max_seconds: the longest time spent sampling.
@@ -40,23 +42,41 @@ def latency_ms(
     from darts_core.latency.measure import measure
 
     place = torch.device(device or current().device)
-    training = model.training
+    # each part's own: a frozen trunk whose norms stand still stays so
+    modes = [(module, module.training) for module in model.modules()]
     home = next((p.device for p in model.parameters()), place)
     model.eval().to(place)
-    images = torch.randn(batch, *input_shape, device=place)
     try:
         with torch.inference_mode():
+            inputs = _inputs(model, input_shape, batch, place)
             timing = measure(
-                lambda: model(images),
+                lambda: model(inputs),
                 device=place,
                 batch=batch,
                 repeats=repeats,
                 max_seconds=max_seconds,
             )
     finally:
-        model.to(home).train(training)
+        model.to(home)
+        for module, mode in modes:
+            module.training = mode
     current().latency_flag = timing.flag_reason
     return timing.median_ms
+
+
+def _inputs(model: nn.Module, shape: Sequence[int], batch: int, place: torch.device) -> Tensor:
+    """Random values in the network's number format; token numbers where it does not take a row of values."""
+    import torch
+
+    from darts_core.sample_inputs import draw_inputs, number_format
+
+    values = torch.randn(batch, *shape, device=place, dtype=number_format(model))
+    if len(shape) == 1:
+        try:
+            model(values)
+        except Exception:  # whatever a foreign network raises; of tokens it raises again
+            return draw_inputs(shape, batch, device=place)
+    return values
 
 
 def count_params(model: nn.Module) -> int:

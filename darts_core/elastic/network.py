@@ -82,13 +82,19 @@ class Elastic:
             self._plans[key] = plan(self.model, self.variables, full)
         return self._plans[key]
 
-    def running(self, choices: Choices) -> AbstractContextManager[nn.Module]:
+    def running(
+        self, choices: Choices, *, still: bool = False
+    ) -> AbstractContextManager[nn.Module]:
         """The network, which runs as a sub-network inside the block and costs that one's time.
 
         Gradients reach the shared parameters; running statistics stay those of the whole network.
+
+        Args:
+            choices: of the sub-network.
+            still: leave the running statistics as they are, also where it is the whole network.
         """
         full = check_choices(self.variables, choices)
-        return running(self.model, self.plan(full), whole=full == self.largest)
+        return running(self.model, self.plan(full), whole=not still and full == self.largest)
 
     def cut(self, choices: Choices, batches: Iterable[tuple[Tensor, Any]] = ()) -> nn.Module:
         """A plain network of its own with the parameters of a sub-network, in evaluation mode.
@@ -157,6 +163,8 @@ def elastic(
     _check_example(example_inputs)
     if isinstance(model, nn.parallel.DistributedDataParallel):
         raise PruneError("Make the plain network elastic, not DistributedDataParallel around it.")
+    if any(module._compiled_call_impl is not None for module in model.modules()):
+        raise PruneError("The network is compiled by its `compile()`; make it elastic before that.")
     mode, aim = model.training, task or Classification()
     model.eval()
     try:

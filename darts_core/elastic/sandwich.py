@@ -125,7 +125,8 @@ class Sandwich:
         total = torch.zeros((), device=x.device)
         whole: Tensor | None = None
         for choices in chosen:
-            with self.net.running(choices) as network:
+            # one that is drawn may be the whole network again: a step moves the statistics once
+            with self.net.running(choices, still=whole is not None) as network:
                 output = self._joined(network(own))
                 loss = self._loss(output, taught, loss_of)
                 # the first one is the whole network

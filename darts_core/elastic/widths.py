@@ -105,11 +105,9 @@ def _refused(trial: Trial, group: ChannelGroup, width: Width) -> str:
         return "the network does not run with fewer, or its output would change its shape"
     if _movable(width):
         members, order = (*group.members, *group.free), list(range(group.channels))[::-1]
-        for member in members:
-            permute(trial.model, member, order)
+        permute(trial.model, members, order)
         same = trial.same(trial.run())
-        for member in members:
-            permute(trial.model, member, order)  # a reversal undoes itself
+        permute(trial.model, members, order)  # a reversal undoes itself
         if not same:
             return "its channels have fixed places (something reads them by position)"
     return ""
@@ -122,8 +120,7 @@ def by_importance(model: nn.Module, width: Width, order: Sequence[int]) -> Width
     """
     if not _movable(width):
         return _numbered(width, order)
-    for member in (*width.members, *width.free):
-        permute(model, member, order)
+    permute(model, (*width.members, *width.free), order)
     return width
 
 

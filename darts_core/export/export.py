@@ -81,7 +81,7 @@ def export_model(
 
     Raises:
         ExportError: a format is unknown or cannot express the model, or one fails verification (with
-            `leave_out`, all do).
+            `leave_out`, all do); the model gives no single tensor, or takes no float32 values.
         NotInstalledError: what a format needs is not installed.
     """
     folder = Path(folder)
@@ -95,6 +95,7 @@ def export_model(
     folder.mkdir(parents=True, exist_ok=True)
     try:
         reference = model.to(home).eval()
+        _check_network(reference, described.input_shape, home)
         job = Job(
             fold_batch_norms(reference, described.input_shape), described, home, bundle=bundle
         )
@@ -128,6 +129,27 @@ def export_model(
     manifest = _manifest(described, model, artifacts, job, accuracy, {**left_out, **(extra or {})})
     runlog.write_json(folder / "manifest.json", manifest)
     return manifest
+
+
+@torch.no_grad()
+def _check_network(model: nn.Module, input_shape: Sequence[int], device: torch.device) -> None:
+    """Raise where eager does not run as files do: float32 values or token numbers in, one tensor out."""
+    floating = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    others = sorted(str(kind).removeprefix("torch.") for kind in floating - {torch.float32})
+    try:
+        output = model(draw_inputs(input_shape, 2, device=device))
+    except Exception as error:  # whatever a foreign network raises
+        if not others or is_memory_shortage(error):
+            return  # told below, with the place in the code
+        raise ExportError(
+            f"The network has weights of {', '.join(others)} and does not run on float32 values, which files "
+            "are given; export model.float(), with a format such as pt2_bf16 for a lower precision."
+        ) from error
+    if not isinstance(output, torch.Tensor):
+        raise ExportError(
+            f"The network gives a {type(output).__name__}, and exported files give one tensor; export a "
+            "module around it whose forward returns the one that is meant."
+        )
 
 
 def _of_this_machine(error: ExportError) -> bool:

@@ -20,8 +20,8 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from darts_core.copies import copy_or_refuse
 from darts_core.errors import ExportError, LatencyError
-from darts_core.latency.copies import copy_or_refuse
 from darts_core.latency.deployed import keep_constants, skip_dead
 from darts_core.latency.norms import CONVOLUTIONS, is_call, rest_of_norm
 from darts_core.latency.traced import exported_program

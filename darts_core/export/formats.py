@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from darts_core.copies import copy_of
 from darts_core.errors import ExportError, NotInstalledError, unknown_name
 from darts_core.export.archive import save_program
 from darts_core.export.attention import with_plain_attention
@@ -23,7 +24,6 @@ from darts_core.export.extras import missing, own_precision, require
 from darts_core.export.fold import trace
 from darts_core.export.int8 import quantize
 from darts_core.export.manifest import DataMeta
-from darts_core.latency.copies import copy_of
 from darts_core.sample_inputs import draw_inputs
 
 __all__ = ["FORMATS", "Format", "Job", "check_formats"]

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from darts_core.latency.copies import copy_of
+from darts_core.copies import copy_of
 from darts_core.latency.deployed import in_runtime, settle_seconds
 from darts_core.latency.measure import default_batch_sizes, measure, measure_model
 from darts_core.latency.steady import SteadyClock, in_turn_with
 from darts_core.latency.timing import Timing
 from darts_core.latency.turns import ratios_in_turn
-from darts_core.sample_inputs import draw_inputs
+from darts_core.sample_inputs import draw_inputs, number_format
 
 __all__ = ["ModelClock"]
 
@@ -49,7 +49,8 @@ class ModelClock:
         """The time of one call."""
         rows = measure_model(
             network, self.input_shape, batch_sizes=(self.batch,), device=self.device,
-            runtime=self.runtime, max_seconds=self.seconds, warmup_seconds=self.seconds / 2,
+            runtime=self.runtime, dtype=number_format(network), max_seconds=self.seconds,
+            warmup_seconds=self.seconds / 2,
         )  # fmt: skip
         return rows[self.batch]
 
@@ -58,7 +59,8 @@ class ModelClock:
 
         It is a copy because the network is the caller's: its mode and device stay.
         """
-        x = draw_inputs(self.input_shape, self.batch, device=self.device)
+        kind = number_format(network)
+        x = draw_inputs(self.input_shape, self.batch, device=self.device, dtype=kind)
         return in_runtime(copy_of(network).eval().to(self.device), x, self.runtime)
 
     def ratios(

@@ -21,8 +21,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from darts_core.compiling import apart
+from darts_core.copies import copy_of
 from darts_core.errors import LatencyError
-from darts_core.latency.copies import copy_of
 from darts_core.latency.norms import CONVOLUTIONS, rest_of_norm
 from darts_core.latency.samples import SETTLE_SECONDS
 from darts_core.ops.macs import without_fast_attention

@@ -17,10 +17,14 @@ __all__ = ["load_weights"]
 
 # where training scripts put the state dict inside what they save
 _INSIDE = ("state_dict", "model_state_dict", "model", "state", "params")
+# what torch puts before every name of a network in DataParallel (also over processes), or of a compiled one
+_WRAPPERS = ("module.", "_orig_mod.")
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
     """Load the state dict in `path` into `model`; every name and shape must fit.
+
+    Names may begin as those of a network in DataParallel, or of a compiled one, do.
 
     Args:
         model: the network.
@@ -44,6 +48,10 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         raise ConfigError(
             f"weights={path} holds no state dict; save one with torch.save(model.state_dict(), path)."
         )
+    known = model.state_dict()
+    for prefix in 2 * _WRAPPERS:  # one may be around the other
+        if not set(state) & set(known) and all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from darts_core.latency.deployed import in_runtime
 from darts_core.latency.measure import call_ms, quick_ms
 from darts_core.prune.groups import CONVOLUTIONS, NORMS, ChannelGroup
-from darts_core.sample_inputs import draw_inputs
+from darts_core.sample_inputs import draw_inputs, number_format
 
 __all__ = ["LayerCosts"]
 
@@ -80,7 +80,8 @@ class LayerCosts:
         reference, mode = next(model.parameters()), model.training
         try:
             with torch.no_grad():
-                model.eval()(draw_inputs(input_shape, batch, device=reference.device))
+                kind = number_format(model)
+                model.eval()(draw_inputs(input_shape, batch, device=reference.device, dtype=kind))
         finally:
             model.train(mode)
             for hook in hooks:

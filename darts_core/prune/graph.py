@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from darts_core.copies import kept_tensors
 from darts_core.errors import PruneError
-from darts_core.latency.copies import kept_tensors
 from darts_core.sample_inputs import draw_inputs
 from darts_core.train.save import is_zero
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from darts_core.copies import copy_or_refuse
 from darts_core.errors import PruneError
-from darts_core.latency.copies import copy_or_refuse
 from darts_core.prune.beside import cut_beside, outputs_beside
 from darts_core.prune.blocks import CONVOLUTIONS, blocks_of
 from darts_core.prune.graph import (

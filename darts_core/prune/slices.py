@@ -181,8 +181,8 @@ def _hand_on(x: Any, *_: Any, **__: Any) -> Any:
 def running(model: nn.Module, found: Plan, *, whole: bool = False) -> Iterator[nn.Module]:
     """`model`, which runs as the sub-network of `found` inside the block.
 
-    Running statistics are the whole network's alone: the sub-networks' norms see copies, which are
-    recalibrated when one is cut out.
+    Buffers, running statistics among them, are moved by the whole network alone: in training the sub-networks
+    see copies; those of norms are recalibrated when one is cut out.
 
     Args:
         model: the network.
@@ -209,9 +209,10 @@ def running(model: nn.Module, found: Plan, *, whole: bool = False) -> Iterator[n
             swap(model.get_submodule(path).__dict__, "forward", _hand_on)
         if not whole:
             for module in model.modules():
-                for name in (*_STATISTICS, "num_batches_tracked"):
-                    if module.training and isinstance(module._buffers.get(name), Tensor):
-                        swap(module._buffers, name, module._buffers[name].clone())  # type: ignore[union-attr]
+                for name, buffer in module._buffers.items():
+                    # what a pass may move: statistics, and what a network of a user's own counts or averages
+                    if module.training and buffer is not None:
+                        swap(module._buffers, name, buffer.clone())
         yield model
     finally:
         for where, name, value in reversed(undo):
@@ -256,24 +257,35 @@ def sortable(member: Member, channels: int) -> bool:
 
 
 @torch.no_grad()
-def permute(model: nn.Module, member: Member, order: Sequence[int]) -> None:
-    """Move the channels of `member` so that channel p of its group is what was order[p]; in place.
+def permute(model: nn.Module, members: Sequence[Member], order: Sequence[int]) -> None:
+    """Move the channels of a group so that its channel p is what was order[p], in all members; in place.
 
-    Parameters stay the objects that they are: an optimizer goes on with them.
+    Parameters stay the objects that they are: an optimizer goes on with them. One that stands in several
+    layers, such as an embedding that is also the output's weight, is moved once.
     """
-    places: dict[int, list[int]] = {}
-    for position, index in zip(member.positions, member.indices, strict=True):
-        places.setdefault(position, []).append(index)
-    parent, _, last = member.name.rpartition(".")
-    if member.side == "free":
-        moved = [(getattr(model.get_submodule(parent), last), member.dim)]
-    else:
-        module = model.get_submodule(member.name)
-        moved = [(getattr(module, n, None), d) for n, d in sides_of(module, member.side).items()]
-    for tensor, dim in moved:
-        if tensor is not None:
+    # a layer that reads the channels twice, as behind a concatenation with themselves, has two members
+    done: set[tuple[int, int, tuple[int, ...]]] = set()
+    for member in members:
+        places: dict[int, list[int]] = {}
+        for position, index in zip(member.positions, member.indices, strict=True):
+            places.setdefault(position, []).append(index)
+        for tensor, dim in _held(model, member):
+            if (id(tensor), dim, member.indices) in done:
+                continue
+            done.add((id(tensor), dim, member.indices))
             source = list(range(tensor.shape[dim]))
             for position, before in enumerate(order):
                 for new, old in zip(places[position], places[before], strict=True):
                     source[new] = old
             tensor.copy_(tensor.index_select(dim, torch.tensor(source, device=tensor.device)))
+
+
+def _held(model: nn.Module, member: Member) -> list[tuple[Tensor, int]]:
+    """The tensors of a member's layer, each with the dimension in which its channels lie."""
+    if member.side == "free":
+        return [(model.get_parameter(member.name), member.dim)]
+    module = model.get_submodule(member.name)
+    sides = sides_of(module, member.side).items()
+    return [
+        (tensor, dim) for name, dim in sides if (tensor := getattr(module, name, None)) is not None
+    ]

@@ -42,6 +42,8 @@ class Trial:
         self.x = drawn if example.is_floating_point() else example.cpu()
         try:
             self.whole = self.run()
+        except PruneError:
+            raise
         except Exception as error:  # whatever a foreign network raises
             raise PruneError(
                 f"{type(model).__name__} does not run on example_inputs of shape "
@@ -57,10 +59,17 @@ class Trial:
 
     @torch.no_grad()
     def run(self, model: nn.Module | None = None) -> Tensor:
-        """The output."""
+        """The output.
+
+        Raises:
+            PruneError: it is no tensor.
+        """
         found = (model or self.model)(self.x)
         if not isinstance(found, Tensor):
-            raise TypeError(f"the output is a {type(found).__name__}, not one tensor")
+            raise PruneError(
+                f"In evaluation mode {type(self.model).__name__} gives a {type(found).__name__}; put it into "
+                "a module whose forward returns the one tensor that is meant."
+            )
         return found
 
     def cut(self, found: Plan) -> Tensor | None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from darts_core.architecture import Architecture
+from darts_core.copies import copy_or_refuse
 from darts_core.errors import ConfigError
 from darts_core.spaces.choices import ChoiceSpace, Option
 from darts_core.supernet.choices import Choice, DepthChoice, LayerChoice, WidthChoice, find_choices
@@ -56,7 +59,7 @@ def check_widths(supernet: Choosing) -> None:
         return  # it is only described: there are no values to compare
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        trained = copy.deepcopy(supernet)
+        trained: Any = copy_or_refuse(supernet, ConfigError, ".")  # type: ignore[arg-type]
         _move_norms(trained.module)
         layers = [len(t[0].options) for t in found.values() if isinstance(t[0], LayerChoice)]
         for turn in range(max(layers, default=1)):
@@ -84,7 +87,7 @@ def _move_norms(module: nn.Module) -> None:
 
 def plain_module(supernet: Choosing, architecture: Architecture) -> nn.Module:
     """See `ModuleSupernet.build`."""
-    module = copy.deepcopy(supernet.module)
+    module = copy_or_refuse(supernet.module, ConfigError, ".")
     values = dict(architecture.choices)
     widths: dict[str, int] = {}
     # from the outside in: what an unchosen layer holds disappears with it
@@ -172,11 +175,30 @@ def _cut(
 
 
 def _tensors(output: Any) -> list[Tensor]:
-    """The tensors of an output, whatever holds them."""
+    """The tensors of an output, which may hold None for what a network gives in training alone.
+
+    Raises:
+        ConfigError: there is none that the channels could be followed to.
+    """
+    found = list(_all_tensors(output))
+    if not found:
+        raise ConfigError(
+            f"The model gives a {type(output).__name__} in which no tensor is found; widths are cut out of "
+            "models that give a tensor, or a tuple, list, dict or dataclass of them."
+        )
+    return found
+
+
+def _all_tensors(output: Any) -> Iterator[Tensor]:
     if isinstance(output, Tensor):
-        return [output]
-    parts = output.values() if isinstance(output, dict) else output
-    return [tensor for part in parts for tensor in _tensors(part)]
+        yield output
+    elif isinstance(output, dict):
+        yield from _all_tensors(list(output.values()))
+    elif isinstance(output, (list, tuple)):
+        for part in output:
+            yield from _all_tensors(part)
+    elif is_dataclass(output):
+        yield from _all_tensors([getattr(output, part.name) for part in fields(output)])
 
 
 def _agree(found: list[Tensor], expected: list[Tensor]) -> bool:
@@ -248,7 +270,9 @@ def _prune_markers(
     ]
     for parameter in module.parameters():
         parameter.requires_grad_(True)  # the tracer follows gradients
-    graph = tp.DependencyGraph().build_dependency(module, example_inputs=sample)
+    graph = tp.DependencyGraph().build_dependency(
+        module, sample, forward_fn=lambda model, x: _tensors(model(x))
+    )
     cuts = {_Marker: tp.prune_batchnorm_out_channels, _TokenMarker: tp.prune_layernorm_out_channels}
     with kept_tied(module):
         for path, marker in markers.items():
@@ -256,6 +280,19 @@ def _prune_markers(
             if present <= widths[path]:
                 continue  # a tied width was cut with an earlier one
             surplus = list(range(widths[path], present))
-            graph.get_pruning_group(marker, cuts[type(marker)], idxs=surplus).prune()
+            group = graph.get_pruning_group(marker, cuts[type(marker)], idxs=surplus)
+            _refuse_derived(module, path, {item.dep.target.module for item in group})
+            group.prune()
     for name in held:
         module.get_parameter(name).requires_grad_(False)
+
+
+def _refuse_derived(module: nn.Module, width: str, cut: set[Any]) -> None:
+    """Raise where a layer that is cut with a width computes its weight from other tensors."""
+    for name, layer in module.named_modules():
+        own = {**layer._parameters, **layer._buffers}
+        if layer in cut and "weight" not in own and hasattr(layer, "weight"):
+            raise ConfigError(
+                f"The width {width!r} cannot be cut out: the weight of {name!r} is derived from other "
+                "tensors, as by weight_norm. Leave that out of the layers around a WidthChoice."
+            )

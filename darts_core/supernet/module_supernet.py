@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from darts_core.architecture import Architecture
 from darts_core.errors import ConfigError
@@ -75,7 +76,18 @@ class ModuleSupernet(nn.Module):
             }
         )
         if self.input_shape is not None or example_input is not None:
+            self._run_lazy_layers()
             check_widths(self)
+
+    @torch.no_grad()
+    def _run_lazy_layers(self) -> None:
+        """Let layers that take their sizes from their first input (nn.LazyLinear) see one."""
+        if any(is_lazy(tensor) for tensor in (*self.module.parameters(), *self.module.buffers())):
+            modes = [(module, module.training) for module in self.module.modules()]
+            self.module.eval()
+            self(self.sample(), self.expected_weights())
+            for module, mode in modes:
+                module.training = mode
 
     def sample(self) -> Tensor:
         """[2, ...], an input like those of training, the same each time.

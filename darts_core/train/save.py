@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from darts_core.checkpoint import load_checkpoint, save_checkpoint, taking_over
 from darts_core.data.source import check_memory
@@ -208,6 +209,8 @@ def reshape_like(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     """
     for name, module in model.named_modules():
         prefix = f"{name}." if name else ""
+        if any(is_lazy(own) for own in (*module._parameters.values(), *module._buffers.values())):
+            continue  # not built yet: it takes the sizes of what is loaded
         if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             _reshape_conv(module, state.get(f"{prefix}weight"))
         elif isinstance(module, nn.modules.conv._ConvTransposeNd):

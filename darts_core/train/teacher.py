@@ -6,13 +6,13 @@ that never comes back (a random crop) is never mistaken for another. Shapes: x [
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from darts_core.copies import copy_of
 from darts_core.distributed import Group
 
 __all__ = ["Teacher"]
@@ -44,7 +44,7 @@ class Teacher:
     def __init__(
         self, model: nn.Module, cache_mib: float = 64.0, group: Group | None = None
     ) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.model = copy_of(model).eval().requires_grad_(False)
         self.cache_mib, self.group = cache_mib, group or Group.alone()
         self.asked = 0  # batches that the network itself answered
         self._kept = _Outputs()

@@ -43,7 +43,7 @@ from darts_core.train.schedule import (
     make_optimizer,
 )
 
-__all__ = ["Trainer"]
+__all__ = ["Trainer", "parts_of"]
 
 log = logging.getLogger("darts_core")
 
@@ -208,7 +208,7 @@ class Trainer:
             self.device.type, dtype=self.autocast, enabled=self.autocast is not None
         ):
             out = self.forward(self.group.part(x_BCHW))
-        output, auxiliary = _parts(out)
+        output, auxiliary = parts_of(out)
         output = self._joined(output)
         loss = self.task.loss(output, y_B, label_smoothing=config.label_smoothing)
         if auxiliary is not None and config.auxiliary_weight:
@@ -347,8 +347,12 @@ class Trainer:
             return self._saved
 
 
-def _parts(out: Any) -> tuple[Tensor, Tensor | None]:
-    """(outputs, outputs of an auxiliary head or None) of what a network gives in training mode."""
+def parts_of(out: Any) -> tuple[Tensor, Tensor | None]:
+    """(outputs, outputs of an auxiliary head or None) of what a network gives in training mode.
+
+    Raises:
+        ConfigError: it is neither a tensor nor a tuple of two.
+    """
     output, auxiliary = out if isinstance(out, tuple) and len(out) == 2 else (out, None)
     if not isinstance(output, Tensor) or not isinstance(auxiliary, Tensor | None):
         many = f" of {len(out)}" if isinstance(out, tuple | list) else ""

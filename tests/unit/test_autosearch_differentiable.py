@@ -140,8 +140,11 @@ def test_alphas_that_have_not_moved_are_told_from_those_that_have(trial):
     steps = trial.searchables[-1].steps
     nn.functional.cross_entropy(supernet(x), y).backward()
     assert steps.state() == {"moved": False, "passes": 1, "warmup": 1}
+    (float("inf") * nn.functional.cross_entropy(supernet(x), y)).backward()  # a scale too large
+    assert not steps.state()["moved"]
     nn.functional.cross_entropy(supernet(x), y).backward()
     assert steps.state()["moved"]
+    assert all(bool(torch.isfinite(alpha).all()) for alpha in supernet.alphas())
 
 
 def test_choices_that_never_moved_end_the_search_before_their_network_is_trained(shop):

@@ -42,6 +42,26 @@ def test_a_disturbed_latency_is_marked_in_the_result_table(tmp_path, monkeypatch
     assert "latency_flag" not in result_table([{**rows[0], "latency_flag": ""}], goals, None)[0]
 
 
+def test_a_latency_is_measured_on_inputs_that_the_network_takes(monkeypatch):
+    import torch
+
+    from darts_core.autosearch import latency_ms
+    from darts_core.latency.timing import Timing
+
+    def once(call, **_):
+        call()
+        return Timing(2.0, 1.0, 3.0, 9, "cpu")
+
+    timer = importlib.import_module("darts_core.latency.measure")
+    monkeypatch.setattr(timer, "measure", once)
+    monkeypatch.setattr(contract, "_current", contract.Trial())
+    tokens = torch.nn.Sequential(torch.nn.Embedding(5, 4), torch.nn.Linear(4, 2))
+    tokens[0].eval()  # a frozen part of a network in training
+    assert latency_ms(tokens, (6,)) == 2.0
+    assert [tokens.training, tokens[0].training, tokens[1].training] == [True, False, True]
+    assert latency_ms(torch.nn.Linear(4, 2).bfloat16(), (3, 4)) == 2.0
+
+
 SEARCH = """
     import os, time
     from darts_core import autosearch

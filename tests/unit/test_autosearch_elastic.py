@@ -9,15 +9,18 @@ from torch import nn
 from darts_core import autosearch
 from darts_core.autosearch import contract
 from darts_core.autosearch.catalogue import ALGORITHMS
+from darts_core.autosearch.elastic_network import _started
 from darts_core.autosearch.elastic_search import ElasticSearch
 from darts_core.autosearch.forecast import trainings
 from darts_core.autosearch.loading import load
 from darts_core.autosearch.plan_files import build_plan
 from darts_core.autosearch.spec import Objective, SearchSpec
+from darts_core.elastic.device_clock import DeviceClock
 from darts_core.errors import ConfigError, JobError
 from darts_core.prune.cost import LayerCosts
 from darts_core.study.space import SearchDimension
 
+CPU = torch.device("cpu")
 # a clock without noise: a million multiply-adds take a millisecond
 SCRIPT = """
     import torch
@@ -174,15 +177,52 @@ def test_outside_a_job_both_calls_do_what_the_script_did(monkeypatch):
 
 def test_counting_the_layers_leaves_a_network_in_its_mode():
     net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)).train()
-    LayerCosts(torch.device("cpu"), analytic=True).observe(net, (1, 4, 4), 2)
+    LayerCosts(CPU, analytic=True).observe(net, (1, 4, 4), 2)
     assert net.training
     assert net[1].training
+
+
+def test_a_network_of_half_precision_weights_is_counted_and_timed():
+    net, clock = (
+        nn.Sequential(nn.Linear(4, 2)).bfloat16(),
+        DeviceClock((3, 4), CPU, batch=2, runtime="eager"),
+    )
+    assert clock.ready(net)().dtype == torch.bfloat16
+    costs = clock.layers()
+    costs.observe(net, (3, 4), 2)
+    assert [shape for _, shape in costs.layers.values()] == [(2, 3, 4)]
 
 
 def test_a_setting_that_names_no_sub_network_is_refused(trial):
     trial(subnetwork="../../else")
     with pytest.raises(ConfigError, match="is no sub-network"):
         autosearch.elastic(nn.Linear(3, 2), (3,))
+
+
+def test_layers_that_are_built_by_their_first_input_state_their_sizes_in_the_elastic_trial(
+    tmp_path,
+):
+    built, lazy = nn.Sequential(nn.Conv2d(2, 4, 1)), nn.Sequential(nn.LazyConv2d(4, 1))
+    torch.save(built.state_dict(), tmp_path / "network.pt")
+    found = _started(lazy, tmp_path / "network.pt", (2, 3, 3))
+    assert (type(found[0]), found[0].in_channels, found.training) == (nn.Conv2d, 2, True)
+    assert torch.equal(found[0].weight, built[0].weight)
+
+
+def test_a_sub_network_that_is_only_judged_is_moved_by_no_optimizer(trial, monkeypatch):
+    """A GradScaler needs gradients, and at zeros the weight decay went on."""
+    monkeypatch.setattr(
+        "darts_core.autosearch.elastic_network._cut", lambda model, _: (model, None)
+    )
+    trial(subnetwork="abcd1234/1")
+    net = autosearch.elastic(nn.Linear(3, 2), (3,))
+    before = [parameter.clone() for parameter in net.parameters()]
+    optimizer, scaler = torch.optim.AdamW(net.parameters(), lr=0.5), torch.amp.GradScaler("cpu")
+    x, y = torch.randn(4, 3), torch.tensor([0, 1, 1, 0])
+    autosearch.backward(nn.functional.cross_entropy, x, y, scale=scaler.scale)
+    scaler.step(optimizer)
+    scaler.update()
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
 
 
 JOB = """

@@ -1,5 +1,7 @@
 """Choices in a user's own model: alphas, tied labels, exact plain networks."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -322,6 +324,49 @@ def test_what_is_held_fast_stays_so_and_one_weight_stays_one_in_the_plain_module
     heads.attention.value.requires_grad_(False)
     moving = {name for name, p in heads.chosen(1).named_parameters() if not p.requires_grad}
     assert moving == {"value.weight", "value.bias"}
+
+
+class Own(nn.Module):
+    """A network that keeps what it computed, as for a picture, with a layer whose width is searched."""
+
+    def __init__(self, give=lambda logits: logits):
+        super().__init__()
+        self.up, self.width, self.head = nn.Linear(3, 4), WidthChoice([2, 4]), nn.Linear(4, 2)
+        self.give = give
+
+    def forward(self, x_BC):
+        self.kept = self.head(self.width(torch.relu(self.up(x_BC))))
+        return self.give(self.kept)
+
+
+@dataclass
+class Outputs:
+    logits: torch.Tensor
+    attention: torch.Tensor | None = None
+
+
+@pytest.mark.parametrize("give", [Outputs, lambda logits: (logits, None)])
+def test_widths_are_cut_out_of_a_network_whose_output_holds_none(give):
+    net = ModuleSupernet(Own(give), input_shape=(3,))
+    assert net.build(Architecture("module", choices=(("width", 2),))).head.in_features == 2
+    with pytest.raises(ConfigError, match="gives a NoneType in which no tensor is found"):
+        ModuleSupernet(Own(lambda _: None), input_shape=(3,))
+
+
+@pytest.mark.parametrize("derive", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_a_width_that_a_derived_weight_holds_is_refused_in_a_sentence(derive):
+    model = Own()
+    model.head = derive(model.head)
+    with pytest.raises(ConfigError, match=r"'width' .* of 'head' is derived"):
+        ModuleSupernet(model, input_shape=(3,))
+
+
+def test_a_network_that_keeps_what_it_computed_is_built_after_its_search():
+    """The search ran, and torch copied no tensor with a history."""
+    net = ModuleSupernet(Own(), input_shape=(3,))
+    net(torch.randn(2, 3)).sum().backward()
+    assert net.build(Architecture("module", choices=(("width", 2),))).head.in_features == 2
 
 
 def test_causal_heads_do_not_look_ahead():

@@ -168,6 +168,16 @@ def test_a_network_that_cannot_be_followed_or_varied_is_refused_in_a_sentence():
         elastic(nn.Linear(4, 3), torch.zeros(2, 1, 4, dtype=torch.bool))
     with pytest.raises(PruneError, match="must be one tensor"):
         elastic(nn.Linear(4, 3), [torch.zeros(2, 1, 4)])
+    plain = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3))
+    several = copy.deepcopy(plain)
+    several.register_forward_hook(lambda module, args, output: {"logits": output})
+    with pytest.raises(PruneError, match="Sequential gives a dict; put it into a module whose"):
+        elastic(several, torch.randn(2, 1, 4))
+    with pytest.raises(PruneError, match=r"compiled by torch\.compile; give the plain"):
+        elastic(torch.compile(plain, backend="eager"), torch.randn(2, 1, 4))
+    plain.compile(backend="eager")
+    with pytest.raises(PruneError, match="make it elastic before that"):
+        elastic(plain, torch.randn(2, 1, 4))
     broken = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))
     nn.init.constant_(broken[0].weight, float("nan"))
     with pytest.raises(PruneError, match="NaN or infinite outputs"):

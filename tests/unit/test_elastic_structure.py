@@ -49,6 +49,35 @@ class Tokens(nn.Module):
         return self.head(self.encoder(self.patch(x).flatten(2).transpose(1, 2)).mean(1))
 
 
+class Words(nn.Module):
+    """A language model whose embedding is also the weight of its output."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.up, self.down = nn.Embedding(7, 16), nn.Linear(16, 8), nn.Linear(8, 16)
+        self.head = nn.Linear(16, 7, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, ids_BT):
+        x_BTC = self.embed(ids_BT)
+        return self.head(x_BTC + self.down(self.up(x_BTC).relu()))
+
+
+def test_the_stream_between_tied_weights_varies_and_they_stay_one():
+    """They were moved twice: "its channels have fixed places"."""
+    torch.manual_seed(0)
+    model, ids = Words().double().eval(), torch.arange(10).view(2, 5) % 7
+    wanted, before = model(ids), model.embed.weight.clone()
+    net = elastic(model, ids)
+    torch.testing.assert_close(model(ids), wanted, rtol=0, atol=1e-12)
+    assert not torch.equal(model.embed.weight, before)
+    assert {variable.name for variable in net.variables} == {"down", "up"}
+    _check_sub_networks(net, ids)
+    smallest = net.cut(net.smallest)
+    assert smallest.head.weight is smallest.embed.weight
+    assert smallest.embed.weight.shape == (7, net.smallest["down"])
+
+
 class Block(nn.Module):
     def __init__(self, channels):
         super().__init__()

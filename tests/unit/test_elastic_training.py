@@ -14,7 +14,7 @@ from torch import nn
 from darts_core.checkpoint import load_checkpoint
 from darts_core.distributed import Group
 from darts_core.elastic import Sandwich, elastic
-from darts_core.elastic.fit import fit_elastic
+from darts_core.elastic.fit import _Trainer, fit_elastic
 from darts_core.elastic.norms import batch_statistics, recalibrate
 from darts_core.errors import ConfigError, DeviceError, NonFiniteLossError, ResumeError
 from darts_core.tasks import Classification, make_task
@@ -73,12 +73,21 @@ def test_a_step_s_gradient_is_the_weighted_sum_over_its_sub_networks():
     assert sandwich.choices() != chosen
 
 
-def test_only_the_whole_network_moves_the_running_statistics():
+def test_only_the_whole_network_moves_the_running_statistics_and_once_a_step(monkeypatch):
     net, (x, y) = _net(), _batch()
+    net.model.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def count(module, inputs):  # as a network of a user's own counts its steps
+        module.steps.add_(1)
+
+    net.model.register_forward_pre_hook(count)
     alone = copy.deepcopy(net.model).train()
     alone(x)
+    assert alone.steps == 1
     net.model.train()
-    Sandwich(net).backward(x, lambda output: LOSS(output, y))
+    sandwich = Sandwich(net)
+    monkeypatch.setattr(sandwich, "choices", lambda: [net.largest, net.largest, net.smallest])
+    sandwich.backward(x, lambda output: LOSS(output, y))
     for (name, found), (_, wanted) in zip(
         net.model.named_buffers(), alone.named_buffers(), strict=True
     ):
@@ -129,6 +138,10 @@ def test_the_teacher_is_asked_once_for_each_input_and_says_the_same():
     again.load_state_dict(teacher.state_dict())
     assert torch.equal(again(x), first)
     assert again.asked == 0
+    model.seen = model(
+        x
+    )  # as a network keeps an attention's map: torch copies nothing with a history
+    assert torch.equal(Teacher(model)(x), first)
     tight = Teacher(model, cache_mib=0)
     tight(x)
     tight(x)
@@ -193,6 +206,11 @@ def test_what_cannot_be_trained_is_refused_in_a_sentence(monkeypatch):
         Sandwich(net, others=0)
     with pytest.raises(ConfigError, match="compile"):
         fit_elastic(net, _Images(), replace(CONFIG, compile=True), Sandwich(net))
+    for outputs in ([x, x], (x, x, x)):
+        with pytest.raises(
+            ConfigError, match=r"In training mode the network gives a (list|tuple) of"
+        ):
+            _Trainer._task_loss(None, outputs, None)
     sandwich = Sandwich(net)
     sandwich.step = 49
     with pytest.raises(NonFiniteLossError, match="became NaN"):

@@ -93,3 +93,22 @@ def test_a_runtime_that_is_not_installed_is_an_error_and_one_for_another_device_
     manifest = _exported(tmp_path, "tensorrt_fp16", "pt2", "fused_fp16")
     assert list(manifest["artifacts"]) == ["pt2"]
     assert set(manifest["left_out"]) == {"tensorrt_fp16", "fused_fp16"}
+
+
+class _Around(torch.nn.Module):
+    def __init__(self, give):
+        super().__init__()
+        self.network, self.give = network(), give
+
+    def forward(self, x):
+        return self.give(self.network(x))
+
+
+def test_a_network_that_runs_otherwise_than_files_do_is_refused_in_a_sentence(tmp_path):
+    for give in (lambda logits: {"logits": logits}, lambda logits: (logits, None)):
+        with pytest.raises(ExportError, match=r"gives a (dict|tuple), and exported files"):
+            export_model(_Around(give), tmp_path, META, **OPTIONS)
+    with pytest.raises(ExportError, match=r"has weights of bfloat16 .* export model\.float\(\)"):
+        export_model(network().bfloat16(), tmp_path, META, **OPTIONS)
+    with pytest.raises(ExportError, match=r"has weights of float64 .* export model\.float\(\)"):
+        export_model(network().double(), tmp_path, META, **OPTIONS)

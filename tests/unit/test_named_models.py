@@ -185,7 +185,9 @@ def test_a_script_that_exits_when_it_is_imported_is_a_sentence(module, tmp_path)
 def test_weights_are_loaded_from_a_state_dict_and_nothing_else(module, tmp_path):
     found = made(f"{module}:small")
     one, two = found.make(), found.make()
-    for content in (one.state_dict(), {"state_dict": one.state_dict(), "epoch": 3}):
+    parallel = {f"module._orig_mod.{name}": value for name, value in one.state_dict().items()}
+    for content in (one.state_dict(), {"state_dict": one.state_dict(), "epoch": 3}, parallel):
+        two = found.make()
         torch.save(content, tmp_path / "weights.pt")
         load_weights(two, tmp_path / "weights.pt")
         assert torch.equal(one.conv.weight, two.conv.weight)

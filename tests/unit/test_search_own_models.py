@@ -120,3 +120,14 @@ def test_dropout_does_not_judge_architectures():
     expected = reference(x, picked).detach()
     torch.testing.assert_close(under_batch_statistics(net, picked)(x), expected)
     assert all(module.training for module in net.modules())
+
+
+def test_layers_that_are_built_by_their_first_input_are_searched_with_widths():
+    model = nn.Sequential(
+        nn.LazyLinear(4), nn.ReLU(), WidthChoice([2, 4], "width"),
+        LayerChoice([nn.LazyLinear(3), nn.LazyLinear(3)], "head"),
+    )  # fmt: skip
+    net = ModuleSupernet(model, input_shape=(5,))
+    plain = net.build(Architecture("module", choices=(("width", 2), ("head", "1"))))
+    assert (plain[0].out_features, plain[3].in_features) == (2, 2)
+    assert net.training

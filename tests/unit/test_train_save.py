@@ -12,6 +12,7 @@ from darts_core.models.baselines import BASELINES, default_baseline, reads
 from darts_core.prune.groups import find_groups, remove_channels
 from darts_core.sample_inputs import draw_inputs
 from darts_core.train import baseline, load_model, reshape_like, resnet, save_model
+from darts_core.train.save import fit_to
 
 
 @pytest.mark.parametrize("name", [n for n in BASELINES if n not in ("resnet34", "resnet50")])
@@ -172,3 +173,10 @@ def test_a_cut_network_of_unusual_layers_runs_and_can_be_cut_again(groups):
     torch.testing.assert_close(again(x), cut(x))
     assert [str(layer) for layer in again.children()] == [str(layer) for layer in cut.children()]
     assert ("first", 6) in {(group.root, group.channels) for group in find_groups(again, shape)}
+
+
+def test_the_state_of_a_cut_network_goes_into_layers_that_are_not_built_yet():
+    """Their shape cannot be asked for before their first input."""
+    given = nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(2))
+    cut, x = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)), torch.randn(4, 3)
+    assert torch.equal(fit_to(given, cut.state_dict())(x), cut(x))

@@ -12,7 +12,7 @@ left to the retrained network's validation.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -73,17 +73,23 @@ class AlphaSteps:
     def _step(self, alpha: Tensor) -> None:
         """The hook: add the penalty's gradient, step, and clear it from the user's optimizer's sight."""
         count = self.passes[id(alpha)] = self.passes.get(id(alpha), 0) + 1
-        if count > self.warmup and alpha.grad is not None and self.supernet.training:
+        gradient = alpha.grad
+        if count > self.warmup and self.supernet.training and _sound(gradient):
             if self.penalty is not None:
                 with torch.enable_grad():
                     extra = torch.autograd.grad(
                         self.penalty(self.supernet.mixing_weights()), alpha, allow_unused=True
                     )[0]
                 if extra is not None:
-                    alpha.grad.add_(extra)
+                    gradient.add_(extra)
             self._optimizers[id(alpha)].step()
         # an optimizer skips parameters without a gradient, so the user's own never moves an alpha
         alpha.grad = None
+
+
+def _sound(gradient: Tensor | None) -> TypeGuard[Tensor]:
+    """Whether a step may be made: of a scale that was too large a GradScaler makes none, and tries on."""
+    return gradient is not None and bool(torch.isfinite(gradient).all())
 
 
 def _block(

@@ -1,21 +1,27 @@
-"""Copies of networks as people write them: what they keep of a pass is copied without its history."""
+"""Copies of networks as people write them: what they keep of a pass is copied without its history.
+
+A leaf: torch is imported only when a function is called.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from darts_core.errors import DartsError, is_memory_shortage
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 __all__ = ["copy_of", "copy_or_refuse", "kept_tensors"]
 
 
 def kept_tensors(model: nn.Module) -> Iterator[tuple[Any, Any, torch.Tensor]]:
     """(where, under which key, tensor) of what modules keep as attributes, or in a list or dictionary."""
+    import torch
+
     for module in model.modules():
         own = vars(module)
         for owner in (own, *(value for value in own.values() if type(value) in (dict, list))):
@@ -52,8 +58,16 @@ def copy_or_refuse(model: nn.Module, refused: type[DartsError], remedy: str) -> 
         remedy: how its sentence ends, after "remove what it keeps beside its parameters and buffers".
 
     Raises:
-        DartsError: `refused`, where the network cannot be copied.
+        DartsError: `refused`, where the network cannot be copied, or is compiled: what is done to its layers
+            would not reach what runs.
     """
+    # how torch.compile's module holds the plain one
+    compiled = next((m for m in model.modules() if "_orig_mod" in m._modules), None)
+    if compiled is not None:
+        raise refused(
+            f"{type(compiled._modules['_orig_mod']).__name__} is compiled by torch.compile; give the plain "
+            "network, which the compiled one keeps as `_orig_mod`."
+        )
     try:
         return copy_of(model)
     except Exception as error:  # whatever a foreign network raises

@@ -3,6 +3,8 @@
 import pytest
 
 from darts_core import cli
+from darts_core.commands.compose import session
+from darts_core.commands.overrides import expand
 from darts_core.report.job_summary import stage_facts
 from darts_core.store.jobs import Store
 
@@ -38,3 +40,14 @@ def test_the_other_elements_run_and_are_reported(tmp_path, monkeypatch, capsys):
     assert finished == {"0/train": True, "1/train": False, "2/train": True}
     page = (version.path / "report.html").read_text(encoding="utf-8")
     assert "architecture=dscnn" in page
+
+
+def test_a_glob_and_a_range_are_checked_at_their_own_values():
+    with session():
+        first, others = expand(["relax=glob([s*,g*])", "train.drop_path=range(0,1,step=0.25)"])
+    assert first == ["relax=gumbel", "train.drop_path=0"]
+    assert others == [
+        ["relax=sigmoid", "train.drop_path=0"],
+        ["relax=softmax", "train.drop_path=0"],
+        ["relax=gumbel", "train.drop_path=0.75"],
+    ]

@@ -35,9 +35,11 @@ def _methods(folders: Sequence[Path], names: Sequence[str]) -> list[Element]:
     found: list[Element] = []
     for folder, name in zip(folders, names, strict=True):
         words = name.split(" ")
-        seeds = [word.partition("=")[2] for word in words if word.startswith("seed=")]
+        # before a setting that there is a + changes nothing
+        named = [word for word in words if word.lstrip("+").startswith("seed=")]
+        seeds = [word.partition("=")[2] for word in named]
         seed = seeds[-1] if seeds else str(first_settings(folder).get("seed", 0))
-        method = " ".join(word for word in words if not word.startswith("seed="))
+        method = " ".join(word for word in words if word not in named)
         try:
             run: VersionRun | None = read_version(folder)
         except ConfigError:

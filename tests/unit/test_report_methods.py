@@ -95,6 +95,18 @@ def test_a_multirun_leaves_a_table_as_csv_markdown_and_page(multirun):
     assert "<b>" not in page.replace("&lt;b&gt;", "")
 
 
+def test_a_seed_with_a_plus_before_it_makes_no_method(multirun):
+    for path in multirun.glob("*/overrides.yaml"):
+        path.write_text(path.read_text().replace("- seed=", "- ++seed="))
+    write_multirun_report(multirun)
+    lines = (multirun / "methods.md").read_text().splitlines()
+    assert lines[0].startswith("| method | seed 0 | seed 1 | n | mean")
+    assert [line.split(" | ")[0] for line in lines[2:4]] == [
+        "| strategy=first_order",
+        "| strategy==evil\\|<b>",
+    ]
+
+
 def test_elements_that_are_alone_have_no_table(tmp_path, multirun):
     for number in (1, 2, 3):
         import shutil

@@ -268,7 +268,7 @@ def _report_elements(version: Path) -> None:
 def _stamp(config: Stage, swept: Sequence[str], processes: int = 1) -> str:
     """The hash of everything that decides the result; where it is written does not count."""
     content = {k: v for k, v in deciding(config).items() if k not in UNHASHED}
-    kept = [o for o in swept if key_of(o) not in UNHASHED]
+    kept = [o for o in swept if key_of(o).partition(".")[0] not in UNHASHED]
     described = {"command": config.STAGE, "config": content, "overrides": kept}
     return config_hash(described if processes == 1 else {**described, "processes": processes})
 

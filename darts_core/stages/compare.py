@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -224,6 +225,8 @@ def keep_results(rows: Sequence[ModelRow], config: BenchStage, name: str, **note
         rows,
         device=rows[0].device,
         folder=folder,
+        # an element that a cluster runs has another command line of its own
+        command=os.environ.get("DARTS_RESUME_COMMAND"),
         notes={"data": to_plain(config.data), **notes},
         name=name,
     )

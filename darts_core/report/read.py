@@ -210,8 +210,8 @@ def _commands(record: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _version_root(folder: Path) -> Path:
-    """The version that `folder` is or belongs to: a seed's or a multirun element's lies one level below."""
-    here = (folder, folder.parent)
+    """The version that `folder` is or belongs to: a seed's or a multirun element's lies below it."""
+    here = (folder, folder.parent, folder.parent.parent)  # a seed of an element: two levels
     return next((path for path in here if (path / "version.json").is_file()), folder)
 
 

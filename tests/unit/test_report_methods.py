@@ -2,11 +2,13 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 import yaml
 
+from darts_core.report.elements import best_element
 from darts_core.report.methods import method_table, paired_p
 from darts_core.report.multirun import write_multirun_report
 
@@ -107,10 +109,29 @@ def test_a_seed_with_a_plus_before_it_makes_no_method(multirun):
     ]
 
 
+def test_an_element_of_several_seeds_counts_with_each(multirun):
+    """As `search -m strategy=first_order,other seeds=2` leaves them: each was shown as begun by nobody."""
+    target = multirun.parent / "V002"
+    for number, strategy in enumerate(("first_order", "other")):
+        for seed in (0, 1):
+            place = target / str(number) / f"seed{seed}" / "search"
+            shutil.copytree(multirun / str(2 * number + seed) / "search", place)
+        words = yaml.safe_dump(["seeds=2", f"strategy={strategy}"])
+        (target / str(number) / "overrides.yaml").write_text(words)
+    (target / "0" / "report.html").write_text("of its seeds")
+    page = write_multirun_report(target).read_text()
+    lines = (target / "methods.md").read_text().splitlines()
+    assert lines[2].startswith("| strategy=first_order | 0.4 | 0.41 | 2 | 0.405 |")
+    assert "nothing yet" not in page
+    assert page.count("2 seeds") == 2
+    assert "on val is element 1 (strategy=other): 55.50 %" in page
+    assert 'href="0/report.html"' in page or "href=0/report.html" in page
+    assert (target / "0" / "report.html").read_text() == "of its seeds"
+    assert best_element(target) == target / "1" / "seed1"
+
+
 def test_elements_that_are_alone_have_no_table(tmp_path, multirun):
     for number in (1, 2, 3):
-        import shutil
-
         shutil.rmtree(multirun / str(number))
     page = write_multirun_report(multirun).read_text()
     assert "Methods and seeds" not in page

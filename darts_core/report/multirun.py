@@ -84,8 +84,11 @@ def _row(folder: Path, label: str) -> tuple[dict[str, Any], VersionRun | None]:
     return row | {"stages": stages, "time": duration(spent)}, runs[0]
 
 
-def _lead(row: dict[str, Any], metric: Metric) -> str:
+def _lead(row: dict[str, Any], metric: Metric, folder: Path) -> str:
     """The element that is best on val; what it has on test chose nothing."""
+    # `bench` judges none on val
+    if row["val"] == _NONE and (folder / "models.md").is_file():
+        return "All models stand in one table in models.md, and in one picture in models.png."
     if row["val"] == _NONE:
         return f"None has {metric.article} on val yet."
     test = "" if row["test"] == _NONE else f", {row['test']} on test"
@@ -122,7 +125,7 @@ def multirun_content(folder: Path, *, title: str | None = None, links: bool = Fa
     return Content(
         title=f"{len(rows)} elements",
         crumb=title or f"{name} · multirun",
-        lead=_lead(best, metric),
+        lead=_lead(best, metric, folder),
         sections=sections,
     )
 

@@ -130,6 +130,17 @@ def test_an_element_of_several_seeds_counts_with_each(multirun):
     assert best_element(target) == target / "1" / "seed1"
 
 
+def test_the_page_of_compared_models_says_where_they_stand_together(tmp_path):
+    version = tmp_path / "job" / "V001"
+    (version / "0" / "bench").mkdir(parents=True)
+    (version / "0" / "bench" / "result.json").write_text('{"schema_version": 1, "rows": []}')
+    assert "None has an accuracy on val yet." in write_multirun_report(version).read_text()
+    (version / "models.md").write_text("| model |")
+    page = write_multirun_report(version).read_text()
+    assert "All models stand in one table in models.md" in page
+    assert "on val yet" not in page
+
+
 def test_elements_that_are_alone_have_no_table(tmp_path, multirun):
     for number in (1, 2, 3):
         shutil.rmtree(multirun / str(number))

@@ -204,7 +204,7 @@ def _commands(record: Mapping[str, Any]) -> tuple[str, ...]:
     for name, known in commands.items() if isinstance(commands, Mapping) else ():
         overrides = known.get("overrides") if isinstance(known, Mapping) else None
         words = [str(word) for word in overrides] if isinstance(overrides, list) else []
-        details = known if isinstance(known, Mapping) else {}
+        details: Mapping[str, Any] = known if isinstance(known, Mapping) else {}
         several = ["-m"] if details.get("multirun") else []
         groups = ["--config-dir", str(details["config_dir"])] if details.get("config_dir") else []
         lines.append(shlex.join(["darts-core", str(name), *several, *words, *groups]))

@@ -21,6 +21,8 @@ from darts_core.commands.jobname import (
     job_and_version,
     looked_at,
     previous_version,
+    refuse_places,
+    refuse_taking_up,
 )
 from darts_core.commands.logs import configure_logging
 from darts_core.commands.overrides import expand, key_of, quoted
@@ -104,6 +106,7 @@ def _without_password(text: str) -> str:
 def _checked(command: str, args: argparse.Namespace, place: Session) -> Stage:
     """The settings; of a multirun those of its first element, once all values are known to fit."""
     if args.multirun:
+        refuse_places(command, args.overrides)
         first, variants = expand(args.overrides)
         for variant in variants:
             _check_values(compose(command, variant, place))
@@ -121,6 +124,8 @@ def _lead(args: argparse.Namespace, config: Stage, place: Session, ranks: Ranks 
         stamp = f"{stamp}-{time.time_ns()}"
     command = config.STAGE
     wanted = config.version or previous_version(config, job)
+    if args.multirun:
+        refuse_taking_up(config, job, wanted, args.overrides)
     if command == "report":  # it only looks: at a version of any kind, which may be running
         found = looked_at(Store(config.out), job, wanted)
         configure_logging(found.version.path)
@@ -263,7 +268,7 @@ def _report_elements(version: Path) -> None:
 def _stamp(config: Stage, swept: Sequence[str], processes: int = 1) -> str:
     """The hash of everything that decides the result; where it is written does not count."""
     content = {k: v for k, v in deciding(config).items() if k not in UNHASHED}
-    kept = [o for o in swept if key_of(o) not in UNHASHED]
+    kept = [o for o in swept if key_of(o).partition(".")[0] not in UNHASHED]
     described = {"command": config.STAGE, "config": content, "overrides": kept}
     return config_hash(described if processes == 1 else {**described, "processes": processes})
 

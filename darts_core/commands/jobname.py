@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
+from darts_core.commands.overrides import key_of, parse
 from darts_core.errors import ConfigError
 from darts_core.report.columns import Column, columns_named
 from darts_core.stages.schema import (
+    PLACES,
     BenchStage,
     DataStage,
     ExportStage,
@@ -23,7 +26,14 @@ from darts_core.stages.schema import (
 from darts_core.store.jobs import Store
 from darts_core.store.names import is_name
 
-__all__ = ["default_job", "job_and_version", "looked_at", "previous_version"]
+__all__ = [
+    "default_job",
+    "job_and_version",
+    "looked_at",
+    "previous_version",
+    "refuse_places",
+    "refuse_taking_up",
+]
 
 
 # what a command takes up from an earlier one where it is not given
@@ -35,6 +45,8 @@ _NEEDS: dict[type[Stage], str] = {
     ExportStage: "model",
     ReportStage: "job",
 }
+# the stage that leaves it
+_LEFT = {"architecture": "search", "model": "train"}
 
 
 def _taken_up(config: Stage) -> str | None:
@@ -131,4 +143,55 @@ def _newest_with_model(config: Stage, job: str) -> str:
     raise ConfigError(
         f"No version of job {job!r} in {config.out} holds a trained model to measure; give model=, or "
         "job= of an earlier train, prune, export or run."
+    )
+
+
+def refuse_places(command: str, overrides: Sequence[str]) -> None:
+    """Nothing, unless a multirun is to have several places; its elements lie in one version.
+
+    Raises:
+        ConfigError: `job=`, `version=` or `out=` is swept, or the command has no elements.
+    """
+    if command == ReportStage.STAGE:
+        raise ConfigError(
+            "`darts-core report` takes no -m; give it once for each job=, a multirun's included."
+        )
+    for text in overrides:
+        if key_of(text) in PLACES and parse(text).is_sweep_override():
+            raise ConfigError(
+                f"{text!r} names several places, but all elements of a multirun lie in one version; give "
+                f"the command once for each {key_of(text)}=."
+            )
+
+
+def refuse_taking_up(
+    config: Stage, job: str, version: str | None, overrides: Sequence[str]
+) -> None:
+    """Nothing, unless elements of a multirun would start from what lies in the version.
+
+    An element looks in its own folder, and its stages would stand beside the version's. The trials of `tune`
+    under our sweeper have no such folders.
+
+    Args:
+        config: of the first element.
+        job: of the command.
+        version: that the command takes; None: the next one.
+        overrides: as typed.
+
+    Raises:
+        ConfigError: they would; it names what to give instead.
+    """
+    from darts_core.stages.given import LEAVE_MODELS
+
+    if isinstance(config, TuneStage) and "hydra/sweeper=darts" in overrides:
+        return
+    given, measured = _taken_up(config), isinstance(config, BenchStage) and config.what == "models"
+    key = "model" if measured or given is not None else _NEEDS.get(type(config))
+    # what lies there by chance is found by its path
+    if key is None or (given is not None and (given not in LEAVE_MODELS or Path(given).exists())):
+        return
+    left = Path(config.out, job, version or "V001", given or _LEFT[key])
+    raise ConfigError(
+        "The elements of a multirun have folders of their own and take up nothing from a version: name what "
+        f"they start from by its path, for example {key}={left}."
     )

@@ -261,7 +261,7 @@ def _check(
     """Rank correlation with end-to-end times; the fit is stored in the table."""
     import torch
 
-    from darts_core.bench.results import write_results
+    from darts_core.bench.results import command_line, write_results
     from darts_core.latency import default_batch_sizes
     from darts_core.latency.check import check_predictions, draw_scatter
     from darts_core.runlog import write_json
@@ -285,15 +285,17 @@ def _check(
             )
         table.fits[record["fit_key"]] = record["fit"]
         table.save(path)
-        stem = path.with_name(f"{path.stem}-{space.name}-batch{batch}")
-        write_json(stem.with_suffix(".json"), record)
-        draw_scatter(record, stem.with_suffix(".png"))
+        # appended: a table's own name may hold dots
+        stem = f"{path.stem}-{space.name}-batch{batch}"
+        picture = path.with_name(f"{stem}.png")
+        write_json(path.with_name(f"{stem}.json"), record)
+        draw_scatter(record, picture)
         records.append({"space": space.name, **record})
         left = f", {record['flagged']} left out for foreign load" if record["flagged"] else ""
         print(
             f"batch {batch}: Spearman {record['correlation']:.3f} on {record['n']} held networks "
             f"(all {record['correlation_all']:.3f}, test-retest {record['test_retest']:.3f}{left}); "
-            f"{stem.with_suffix('.png')}"
+            f"{picture}"
         )
     if "results" in given:
         found = write_results(
@@ -301,10 +303,7 @@ def _check(
             records,
             device=table.device,
             folder=given["results"],
-            command=" ".join(
-                ["darts-core latency check"]
-                + [f"{k}={v}" for k, v in given.items() if k not in ("table", "results", "out")]
-            ),
+            command=command_line(without=("table", "results", "out")),
             notes={"network": {k: given.get(k) for k in ("channels", "layers", "size")},
                    "threads": table.threads, "runtime": table.runtime, "rows": table.rows},
         )  # fmt: skip

@@ -49,7 +49,8 @@ def parse(text: str) -> Any:
 def expand(overrides: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """What to check of a multirun's overrides: each sweep at its first value, then each other value.
 
-    An interval or range stands for its two ends: whatever lies between has the same type.
+    An interval or range stands for its two ends: whatever lies between has the same type. A glob is of a
+    group's choices, so that Hydra must be initialised.
 
     Returns:
         The overrides with every sweep at its first value, and variants with one sweep at another value.
@@ -76,9 +77,14 @@ def expand(overrides: Sequence[str]) -> tuple[list[str], list[list[str]]]:
 
 def _values(override: Any) -> list[str]:
     """The values of a sweep that are worth checking, as they are typed."""
-    from hydra.core.override_parser.types import IntervalSweep, RangeSweep
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.types import Glob, IntervalSweep, RangeSweep
 
     value = override.value()
+    if isinstance(value, Glob):
+        # as Hydra's sweeper matches them: our own choices of the group
+        loader = GlobalHydra.instance().config_loader()
+        return value.filter(loader.get_group_options(override.key_or_group))
     if isinstance(value, IntervalSweep):
         return [str(value.start), str(value.end)]
     if isinstance(value, RangeSweep):
@@ -94,4 +100,4 @@ def _ends(start: Any, stop: Any, step: Any) -> list[Any]:
     if all(isinstance(number, int) for number in (start, stop, step)):
         return [start, range(start, stop, step)[-1]]
     count = -int(-(stop - start) // step)
-    return [start, start + type(start)((count - 1) * step)] if count > 1 else [start]
+    return [start, start + (count - 1) * step] if count > 1 else [start]

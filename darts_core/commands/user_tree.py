@@ -66,6 +66,10 @@ _FIXED: Mapping[str, Any] = {
     "job.chdir": False,
     "output_subdir": None,
     "mode": None,
+    # of conf/base.yaml: what stages write goes there whatever Hydra is told
+    "run.dir": "${out}/${job}/${version}",
+    "sweep.dir": "${out}/${job}/${version}",
+    "sweep.subdir": "${hydra.job.num}",
 }
 # facts about the composition itself
 _FACTS = ("runtime", "overrides", "searchpath", "job")
@@ -180,7 +184,7 @@ def check_hydra_node(node: Mapping[str, Any]) -> None:
             raise ConfigError(
                 f"hydra.{key}={str(given)[:100]} is refused: it must stay as it is. Of Hydra's own settings "
                 "you may give hydra/launcher, hydra/sweeper, and what is below hydra.launcher and "
-                "hydra.sweeper."
+                "hydra.sweeper. Results go where out=, job= and version= say."
             )
     choices = _at(node, "runtime.choices") or {}
     for kind, known in (("launcher", LAUNCHERS), ("sweeper", SWEEPERS)):

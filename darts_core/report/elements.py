@@ -45,15 +45,21 @@ def labels(folders: Sequence[Path]) -> list[str]:
 def best_element(folder: Path) -> Path:
     """Of a multirun, or of several seeds, the element whose network is best on val.
 
-    The last one where none has been judged; a folder with stages of its own is itself returned.
+    Of elements of several seeds each, the best seed of the one with the best mean. The last one where none
+    has been judged; a folder with stages of its own is itself returned.
     """
     parts = [] if stage_order(folder) else elements(folder)
     rated = [(rating, part) for part in parts if (rating := _on_val(part)) is not None]
-    return max(rated, key=lambda item: item[0])[1] if rated else [folder, *parts][-1]
+    if not rated:
+        return [folder, *parts][-1]
+    return best_element(max(rated, key=lambda item: item[0])[1])
 
 
 def _on_val(element: Path) -> float | None:
-    """How good its last judged network is on val, better ones higher."""
+    """How good its last judged network is on val, better ones higher; of several seeds their mean."""
     found = read_stages(element)
+    if not found:
+        rated = [v for part in elements(element) if (v := _on_val(part)) is not None]
+        return sum(rated) / len(rated) if rated else None
     judged = [s.metric.rating(value) for s in found if (value := s.judged("val")) is not None]
     return judged[-1] if judged else None

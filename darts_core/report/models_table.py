@@ -28,9 +28,10 @@ def batches(rows: Sequence[ModelRow]) -> list[int]:
 def reference(rows: Sequence[ModelRow], row: ModelRow, batch: int) -> ModelRow | None:
     """The baseline row to compare `row` with: in the same runtime and precision, else its fastest.
 
-    None where the baseline's time in the same runtime was taken under foreign load: a slower runtime
-    of the baseline is no rival then.
+    One of other data is none. None where the baseline's time in the same runtime was taken under foreign
+    load: a slower runtime of the baseline is no rival then.
     """
+    rows = [other for other in rows if other.data == row.data]
     fastest = baseline_row(rows, batch)
     if fastest is None:
         return None

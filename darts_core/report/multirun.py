@@ -22,7 +22,7 @@ from darts_core.report.methods_section import (
     write_methods,
 )
 from darts_core.report.page import Content, page, write_report
-from darts_core.report.read import VersionRun, read_version
+from darts_core.report.read import VersionRun, read_version, stage_order
 from darts_core.runlog import write_text
 
 __all__ = ["multirun_content", "write_multirun_report"]
@@ -31,42 +31,64 @@ _NONE = "–"
 
 
 def _methods(folders: Sequence[Path], names: Sequence[str]) -> list[Element]:
-    """(method, seed, run) of each element: the seed stands among the overrides, or in the settings."""
+    """(method, seed, run) of each element: the seed stands among the overrides, or in the settings.
+
+    One that ran several seeds (`seeds=3`) is as many.
+    """
     found: list[Element] = []
     for folder, name in zip(folders, names, strict=True):
         words = name.split(" ")
-        seeds = [word.partition("=")[2] for word in words if word.startswith("seed=")]
+        # before a setting that there is a + changes nothing
+        named = [word for word in words if word.lstrip("+").startswith("seed=")]
+        seeds = [word.partition("=")[2] for word in named]
         seed = seeds[-1] if seeds else str(first_settings(folder).get("seed", 0))
-        method = " ".join(word for word in words if not word.startswith("seed="))
-        try:
-            run: VersionRun | None = read_version(folder)
-        except ConfigError:
-            run = None
-        found.append((method, seed, run))
+        method = " ".join(word for word in words if word not in named)
+        parts = _seeds(folder)
+        found += [(method, part.name.removeprefix("seed"), _read(part)) for part in parts]
+        if not parts:
+            found.append((method, seed, _read(folder)))
     return found
+
+
+def _seeds(folder: Path) -> list[Path]:
+    """The folders of an element that ran several seeds; none of another."""
+    return [] if stage_order(folder) else elements(folder)
+
+
+def _read(folder: Path) -> VersionRun | None:
+    """What lies in a folder; None while there is nothing."""
+    try:
+        return read_version(folder)
+    except ConfigError:
+        return None
 
 
 def _row(folder: Path, label: str) -> tuple[dict[str, Any], VersionRun | None]:
     """An element's line, and what it has left."""
     row = {"name": folder.name, "label": label, "link": "", "stages": "nothing yet", "val": _NONE}
     row |= {"test": _NONE, "time": _NONE}
-    try:
-        run = read_version(folder)
-    except ConfigError:
+    parts = _seeds(folder)
+    runs = [run for part in parts or [folder] if (run := _read(part)) is not None]
+    if not runs:
         return row, None
     states = [
-        f"{name}{'' if stage.finished else ' (unfinished)'}" for name, stage in run.stages.items()
+        f"{name}{'' if stage.finished else ' (unfinished)'}"
+        for name, stage in runs[0].stages.items()
     ]
-    spent = sum(stage.number("device_seconds") or 0.0 for stage in run.stages.values())
-    name, text = run.metric.name, run.metric.text
-    val, test = (result(run, f"{split}_{name}") for split in ("val", "test"))
-    row |= {"stages": ", ".join(states)}
-    row |= {"val": text(val), "test": text(test), "time": duration(spent)}
-    return row, run
+    spent = sum(s.number("device_seconds") or 0.0 for run in runs for s in run.stages.values())
+    metric = runs[0].metric
+    for split in ("val", "test"):
+        values = [v for run in runs if (v := result(run, f"{split}_{metric.name}")) is not None]
+        row[split] = metric.text(sum(values) / len(values) if values else None)
+    stages = f"{len(runs)} seeds" if parts else ", ".join(states)
+    return row | {"stages": stages, "time": duration(spent)}, runs[0]
 
 
-def _lead(row: dict[str, Any], metric: Metric) -> str:
+def _lead(row: dict[str, Any], metric: Metric, folder: Path) -> str:
     """The element that is best on val; what it has on test chose nothing."""
+    # `bench` judges none on val
+    if row["val"] == _NONE and (folder / "models.md").is_file():
+        return "All models stand in one table in models.md, and in one picture in models.png."
     if row["val"] == _NONE:
         return f"None has {metric.article} on val yet."
     test = "" if row["test"] == _NONE else f", {row['test']} on test"
@@ -85,11 +107,15 @@ def multirun_content(folder: Path, *, title: str | None = None, links: bool = Fa
         raise ConfigError(f"{folder} holds no elements of a multirun.")
     names = labels(found)
     rows = [_row(path, label) for path, label in zip(found, names, strict=True)]
-    best, _ = dict(zip(found, rows, strict=True)).get(best_element(folder), rows[-1])
+    place = best_element(folder)
+    best, _ = next(
+        (r for p, r in zip(found, rows, strict=True) if p in (place, place.parent)), rows[-1]
+    )
     name = f"{folder.parent.name} · {folder.name}"
     metric = next((run.metric for _, run in rows if run is not None), ACCURACY)
-    for row, run in rows:
-        row["link"] = f"{row['name']}/report.html" if links and run is not None else ""
+    for path, (row, _) in zip(found, rows, strict=True):
+        known = links and (path / "report.html").is_file()
+        row["link"] = f"{row['name']}/report.html" if known else ""
     table = render("multirun", rows=[row for row, _ in rows], metric=metric.words)
     sections = [Section("elements", "Every element", card(table))]
     methods = _methods(found, names)
@@ -99,7 +125,7 @@ def multirun_content(folder: Path, *, title: str | None = None, links: bool = Fa
     return Content(
         title=f"{len(rows)} elements",
         crumb=title or f"{name} · multirun",
-        lead=_lead(best, metric),
+        lead=_lead(best, metric, folder),
         sections=sections,
     )
 
@@ -115,11 +141,11 @@ def write_multirun_report(folder: Path, *, title: str | None = None) -> Path:
     """
     found = elements(folder)
     names = labels(found)
-    methods = _methods(found, names)
-    for (_, _, run), path, label in zip(methods, found, names, strict=True):
-        if run is not None:
+    for path, label in zip(found, names, strict=True):
+        run = _read(path)
+        if run is not None:  # the page of several seeds is written by the command that runs them
             write_report(path, title=f"{run.job} · {run.version} · {label}")
-    compared = table_of(methods)
+    compared = table_of(_methods(found, names))
     if compared is not None:
         write_methods(compared, folder)
     target = folder / "report.html"

@@ -204,14 +204,16 @@ def _commands(record: Mapping[str, Any]) -> tuple[str, ...]:
     for name, known in commands.items() if isinstance(commands, Mapping) else ():
         overrides = known.get("overrides") if isinstance(known, Mapping) else None
         words = [str(word) for word in overrides] if isinstance(overrides, list) else []
-        several = ["-m"] if isinstance(known, Mapping) and known.get("multirun") else []
-        lines.append(shlex.join(["darts-core", str(name), *several, *words]))
+        details: Mapping[str, Any] = known if isinstance(known, Mapping) else {}
+        several = ["-m"] if details.get("multirun") else []
+        groups = ["--config-dir", str(details["config_dir"])] if details.get("config_dir") else []
+        lines.append(shlex.join(["darts-core", str(name), *several, *words, *groups]))
     return tuple(lines)
 
 
 def _version_root(folder: Path) -> Path:
-    """The version that `folder` is or belongs to: a seed's or a multirun element's lies one level below."""
-    here = (folder, folder.parent)
+    """The version that `folder` is or belongs to: a seed's or a multirun element's lies below it."""
+    here = (folder, folder.parent, folder.parent.parent)  # a seed of an element: two levels
     return next((path for path in here if (path / "version.json").is_file()), folder)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from darts_core.models.baselines import default_baseline
 from darts_core.report import ModelRow, front_png
 from darts_core.report.reduced import read_reduced
 from darts_core.runlog import RunFolder, environment, write_json
-from darts_core.settings import to_plain
+from darts_core.settings import default_of, to_plain
 from darts_core.stages.compare import compare, join_rows, keep_results
 from darts_core.stages.inputs import find_device, load_bundle
 from darts_core.stages.logging import make_loggers
@@ -33,6 +33,15 @@ __all__ = ["bench"]
 
 log = logging.getLogger("darts_core")
 _MODULES = {"tabular": "tabular_compare"}
+_SIZES = ("space", "channels", "layers", "batch_size", "size", "relaxation", "seconds", "results")
+# of bench.options, what each comparison reads; "version": that of the models which a version holds
+_READ: Mapping[str, tuple[str, ...]] = {
+    "models": ("seeds", "precisions", "batch_sizes", "width", "name", "kind", "results"),
+    "version": ("precisions", "batch_sizes", "results"),
+    "step": (*_SIZES, "variants", "cases"),
+    "kernels": (*_SIZES, "precisions"),
+    "tabular": ("table", "column", "select", "runs", "budget", "population", "tournament", "seeds"),
+}
 
 
 def bench(config: BenchStage, folder: Path) -> dict[str, Any]:
@@ -46,6 +55,7 @@ def bench(config: BenchStage, folder: Path) -> dict[str, Any]:
         return run.result()
     if config.model is None and (config.weights is not None or config.model_args):
         raise ConfigError("weights= and model_args= go with model=; give it.")
+    _say_unread(config)
     if config.what != "models":
         name = _MODULES.get(config.what, config.what)
         module = importlib.import_module(f"darts_core.bench.{name}")
@@ -76,6 +86,26 @@ def bench(config: BenchStage, folder: Path) -> dict[str, Any]:
         keep_results(rows, config, _called(folder.parent), version=str(folder.parent))
     run.finish(rows=content["rows"], device_seconds=watch.seconds)
     return run.result()
+
+
+def _say_unread(config: BenchStage) -> None:
+    """A warning where somebody set what this comparison does not read."""
+    models, options = config.what == "models", config.bench.options
+    kind = "version" if models and config.model is None else config.what
+    given = [] if models else [n for n in ("model", "runtime") if getattr(config, n) is not None]
+    given += [
+        options.key(item.name)
+        for item in fields(options)
+        if item.name not in _READ[kind] and getattr(options, item.name) != default_of(item)
+    ]
+    if given:
+        which = "without model=" if kind == "version" else f"what={kind}"
+        log.warning(
+            "%s: not read by bench %s, which reads %s of bench.options",
+            ", ".join(given),
+            which,
+            ", ".join(_READ[kind]),
+        )
 
 
 def _version_rows(

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +27,14 @@ from darts_core.errors import ConfigError, DartsError
 from darts_core.models.baselines import is_baseline
 from darts_core.models.named import is_named
 from darts_core.report import ModelRow, front_png
-from darts_core.report.read import read_rows
+from darts_core.report.elements import OVERRIDES
+from darts_core.report.read import read_rows, read_settings
 from darts_core.runlog import config_hash, write_text
 from darts_core.settings import to_plain
 from darts_core.stages.fronts import is_element
 from darts_core.stages.inputs import Network, describe_network, named_network, recipe
 from darts_core.stages.models import trained_kind
-from darts_core.stages.schema import BenchStage
+from darts_core.stages.schema import PLACES, BenchStage
 from darts_core.store.locks import FileLock
 from darts_core.train import save_model
 from darts_core.train.model_data import tell_other_test
@@ -40,6 +43,11 @@ __all__ = ["compare", "join_rows", "keep_results"]
 
 log = logging.getLogger("darts_core")
 _KINDS = {"searched": "searched", "export": "exported", "prune": "pruned", "shrink": "pruned"}
+# words of an element that say how a network is measured, not which one it is
+_MEASURED = (*PLACES, "runtime", "device", "logger")
+_OF_THE_NETWORK = ("bench.options.seeds", "bench.options.width")
+# characters of a name that a table shows
+_LONGEST = 60
 
 
 def compare(
@@ -158,12 +166,13 @@ def join_rows(folder: Path, config: BenchStage) -> list[ModelRow]:
     With `bench.options.results=DIR` they are also written to a results file there.
     """
     root = _root(folder)
-    rows: list[ModelRow] = []
+    found: dict[Path, list[ModelRow]] = {}
     for path in sorted(root.glob("*/bench/results.json"), key=lambda p: (len(p.parts[-3]), p)):
         try:
-            rows += read_rows(path)
+            found[path.parent.parent] = read_rows(path)
         except DartsError as error:
             log.warning("left out: %s", error)
+    rows = _told_apart(found)
     if not rows or folder.parent == root:
         rows = rows or read_rows(folder / "results.json")
     write_text(root / "models.md", markdown_table(rows))
@@ -176,6 +185,38 @@ def join_rows(folder: Path, config: BenchStage) -> list[ModelRow]:
     return rows
 
 
+def _told_apart(found: Mapping[Path, Sequence[ModelRow]]) -> list[ModelRow]:
+    """The rows of all elements; of one name, networks of other settings are named by these as well.
+
+    A picture joins what has one name, and a table compares it: two trained networks are both "trained".
+    """
+    words = {element: _network_words(element) for element in found}
+    rows: list[ModelRow] = []
+    for element, own in found.items():
+        for row in own:
+            alike = [e for e, others in found.items() if row.name in {o.name for o in others}]
+            shared = set.intersection(*(set(words[e]) for e in alike))
+            told = [row.name, *(word for word in words[element] if word not in shared)]
+            name = " ".join(told)
+            if len(name) > _LONGEST:
+                first = next(e for e in alike if words[e] == words[element])
+                name = f"{row.name} {first.name}"
+            rows.append(replace(row, name=name if len(told) > 1 else row.name))
+    return rows
+
+
+def _network_words(element: Path) -> list[str]:
+    """The overrides of an element that decide which network it measures."""
+    content = read_settings(element / OVERRIDES)
+    kept = []
+    for word in map(str, content if isinstance(content, list) else ()):
+        key = word.lstrip("+~").partition("=")[0]
+        measures = key.partition(".")[0] in (*_MEASURED, "bench")
+        if key in _OF_THE_NETWORK or not measures:
+            kept.append(word)
+    return kept
+
+
 def keep_results(rows: Sequence[ModelRow], config: BenchStage, name: str, **notes: Any) -> None:
     """A dated results file of the rows where `bench.options.results` names a folder for it."""
     folder = config.bench.options.results
@@ -186,6 +227,8 @@ def keep_results(rows: Sequence[ModelRow], config: BenchStage, name: str, **note
         rows,
         device=rows[0].device,
         folder=folder,
+        # an element that a cluster runs has another command line of its own
+        command=os.environ.get("DARTS_RESUME_COMMAND"),
         notes={"data": to_plain(config.data), **notes},
         name=name,
     )

@@ -36,6 +36,8 @@ def test_one_model_in_several_runtimes_is_trained_once_and_joined(
     assert "channels_last" in (version / "models.md").read_text()
     (kept,) = (tmp_path / "kept").glob("*.json")
     assert [row.runtime for row in read_results(kept).models()] == ["eager", "channels_last"]
+    # not the command line of whatever process ran the last element
+    assert read_results(kept).command.startswith("darts-core bench -m model=resnet8 runtime=eager,")
     assert "resnet8" in capsys.readouterr().out
 
 

@@ -45,6 +45,7 @@ MISTAKES = [
     (["search", "seed=1,2"], ["seed", "add -m"]),
     (["search", "-m", "space=darts,nasbnch"], ["'nasbnch'", "'nasbench201'"]),
     (["search", "-m", "search.epochs=3,x"], ["search.epochs", "'x'"]),
+    (["search", "-m", "relax=glob(none_such*)"], ["relax=glob(none_such*)", "no value at all"]),
     (["search", "+made_up=1"], ["made_up"]),
     (["search", "+search.epohcs=1"], ["'search.epohcs'", "search.epochs"]),
     (["search", "seed=-1"], ["seed=-1", "from 0 to"]),

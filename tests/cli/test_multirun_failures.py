@@ -3,8 +3,11 @@
 import pytest
 
 from darts_core import cli
+from darts_core.commands.compose import session
+from darts_core.commands.overrides import expand
 from darts_core.report.job_summary import stage_facts
 from darts_core.store.jobs import Store
+from darts_core.store.record import new_record
 
 TINY = ["data=digits", "data.limit=200", "train.epochs=1", "train.channels=4", "device=cpu"]
 
@@ -38,3 +41,44 @@ def test_the_other_elements_run_and_are_reported(tmp_path, monkeypatch, capsys):
     assert finished == {"0/train": True, "1/train": False, "2/train": True}
     page = (version.path / "report.html").read_text(encoding="utf-8")
     assert "architecture=dscnn" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["report", "job=a,b"], "`darts-core report` takes no -m"),
+        (["bench", "job=a,b"], "'job=a,b' names several places"),
+        (["search", "++version=V001,V002"], "the command once for each version="),
+        (["train", "job=a", "seed=0,1"], "architecture=runs/a/V001/search."),
+        (["train", "job=a/V001", "seed=0,1", "model=shrink"], "model=runs/a/V001/shrink."),
+        (["prune", "job=a", "prune.budget=30%,50%"], "model=runs/a/V001/train."),
+        (["bench", "job=a", "runtime=eager,onnx"], "model=runs/a/V001/train."),
+    ],
+)
+def test_what_elements_would_not_find_or_not_do_is_refused(
+    words, said, tmp_path, monkeypatch, capsys
+):
+    """Each failed at a model that is there and replaced the version's report, or ran for one job of two."""
+    monkeypatch.chdir(tmp_path)
+    store = Store("runs")
+    store.create_job("a", kind="pipeline")
+    with store.new_version("a", new_record("pipeline", commands={})) as made:
+        (made / "train").mkdir()
+        (made / "train" / "model.pt").touch()
+        (made / "report.html").write_text("own")
+    assert cli.main([words[0], "-m", *words[1:]]) == 2
+    assert said in capsys.readouterr().err
+    version = tmp_path / "runs" / "a" / "V001"
+    assert sorted(path.name for path in version.iterdir() if path.is_dir()) == ["train"]
+    assert (version / "report.html").read_text() == "own"
+
+
+def test_a_glob_and_a_range_are_checked_at_their_own_values():
+    with session():
+        first, others = expand(["relax=glob([s*,g*])", "train.drop_path=range(0,1,step=0.25)"])
+    assert first == ["relax=gumbel", "train.drop_path=0"]
+    assert others == [
+        ["relax=sigmoid", "train.drop_path=0"],
+        ["relax=softmax", "train.drop_path=0"],
+        ["relax=gumbel", "train.drop_path=0.75"],
+    ]

@@ -125,7 +125,7 @@ HOSTILE = {
         "experiment/evil.yaml",
         "# @package _global_\nhydra:\n  sweep:\n    dir: {mark}\n",
         ["-m", "experiment=evil", "seed=1,2"],
-        ["hydra.sweep", "no say"],
+        ["hydra.sweep.dir", "refused"],
     ),
     "plugins": (
         "experiment/evil.yaml", "# @package _global_\nplugins: [evil_module]\n", ["experiment=evil"],
@@ -216,6 +216,9 @@ def test_a_hostile_tree_is_a_sentence_and_does_nothing(
         ("hydra/launcher=ray_aws", ["ray_aws"]),
         ("hydra.mode=MULTIRUN", ["hydra.mode"]),
         ("hydra.output_subdir=m", ["hydra.output_subdir"]),
+        ("hydra.run.dir=m", ["hydra.run.dir=m", "Results go where out=, job= and version= say."]),
+        ("hydra.sweep.dir=m", ["hydra.sweep.dir=m"]),
+        ("hydra.sweep.subdir=${hydra.job.override_dirname}", ["hydra.sweep.subdir"]),
     ],
 )  # fmt: skip
 def test_the_command_line_chooses_launchers_and_sweepers_and_no_other_code_of_hydra(

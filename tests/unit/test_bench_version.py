@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from darts_core.data import DataBundle
 from darts_core.errors import ConfigError, ExportError
 from darts_core.export.manifest import sha256
 from darts_core.models.baselines import baseline
+from darts_core.settings import BenchOptions
 from darts_core.stages import compare, models
-from darts_core.stages.bench import bench
+from darts_core.stages.bench import _READ, _say_unread, bench
 from darts_core.stages.export import export
 from darts_core.stages.inputs import load_bundle
 from darts_core.stages.models import entries_of, measurable, untimed_row
@@ -177,6 +179,29 @@ def test_the_settings_of_a_comparison_count_for_the_models_of_a_version(
     assert list(row["latency"]) == ["2"]
     (kept,) = (tmp_path / "kept").glob("models_*_mine-v001.json")
     assert [one.runtime for one in read_results(kept).models()] == ["channels_last"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["bench.options.seeds=5", "bench.options.width=8"],
+         "bench.options.seeds, bench.options.width: not read by bench without model="),
+        (["what=step", "runtime=onnx", "bench.options.batch_sizes=[8]"],
+         "runtime, bench.options.batch_sizes: not read by bench what=step"),
+        (["what=tabular", "bench.options.results=kept"],
+         "bench.options.results: not read by bench what=tabular"),
+        (["model=resnet8", "bench.options.seeds=5", "bench.options.results=kept"], ""),
+        (["what=kernels", "bench.options.precisions=[bf16]"], ""),
+    ],
+)  # fmt: skip
+def test_what_a_comparison_does_not_read_is_said(
+    words: list[str], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    _say_unread(settings(*words))
+    assert len(caplog.messages) == bool(said)
+    assert said in caplog.text
+    known = {item.name for item in fields(BenchOptions)}
+    assert {name for names in _READ.values() for name in names} == known
 
 
 def test_a_runtime_in_which_nothing_of_a_version_runs_is_a_sentence(version: Path) -> None:

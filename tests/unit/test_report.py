@@ -157,11 +157,13 @@ def test_a_seed_of_a_version_is_named_with_its_commands(tmp_path: Path) -> None:
     version = tmp_path / "digits-darts" / "V003"
     fixture.make_search(version / "seed1" / "search", epochs=2)
     details = {"overrides": ["seeds=2", "architecture='|a~0|'"], "multirun": True}
-    write_json(version / "version.json", {"commands": {"search": details}})
+    command = {"search": {**details, "config_dir": "/my conf"}}
+    write_json(version / "version.json", {"commands": command})
     text = " ".join(parse(write_report(version / "seed1")).words)
     assert "digits-darts · V003/seed1" in text
     # a shell takes the line for the words that were typed
-    assert shlex.join(["darts-core", "search", "-m", *details["overrides"]]) in text
+    words = [*details["overrides"], "--config-dir", "/my conf"]
+    assert shlex.join(["darts-core", "search", "-m", *words]) in text
 
 
 def test_a_folder_without_stages_is_refused(tmp_path: Path) -> None:

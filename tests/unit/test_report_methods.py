@@ -2,11 +2,13 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 import yaml
 
+from darts_core.report.elements import best_element
 from darts_core.report.methods import method_table, paired_p
 from darts_core.report.multirun import write_multirun_report
 
@@ -95,10 +97,52 @@ def test_a_multirun_leaves_a_table_as_csv_markdown_and_page(multirun):
     assert "<b>" not in page.replace("&lt;b&gt;", "")
 
 
+def test_a_seed_with_a_plus_before_it_makes_no_method(multirun):
+    for path in multirun.glob("*/overrides.yaml"):
+        path.write_text(path.read_text().replace("- seed=", "- ++seed="))
+    write_multirun_report(multirun)
+    lines = (multirun / "methods.md").read_text().splitlines()
+    assert lines[0].startswith("| method | seed 0 | seed 1 | n | mean")
+    assert [line.split(" | ")[0] for line in lines[2:4]] == [
+        "| strategy=first_order",
+        "| strategy==evil\\|<b>",
+    ]
+
+
+def test_an_element_of_several_seeds_counts_with_each(multirun):
+    """As `search -m strategy=first_order,other seeds=2` leaves them: each was shown as begun by nobody."""
+    target = multirun.parent / "V002"
+    for number, strategy in enumerate(("first_order", "other")):
+        for seed in (0, 1):
+            place = target / str(number) / f"seed{seed}" / "search"
+            shutil.copytree(multirun / str(2 * number + seed) / "search", place)
+        words = yaml.safe_dump(["seeds=2", f"strategy={strategy}"])
+        (target / str(number) / "overrides.yaml").write_text(words)
+    (target / "0" / "report.html").write_text("of its seeds")
+    page = write_multirun_report(target).read_text()
+    lines = (target / "methods.md").read_text().splitlines()
+    assert lines[2].startswith("| strategy=first_order | 0.4 | 0.41 | 2 | 0.405 |")
+    assert "nothing yet" not in page
+    assert page.count("2 seeds") == 2
+    assert "on val is element 1 (strategy=other): 55.50 %" in page
+    assert 'href="0/report.html"' in page or "href=0/report.html" in page
+    assert (target / "0" / "report.html").read_text() == "of its seeds"
+    assert best_element(target) == target / "1" / "seed1"
+
+
+def test_the_page_of_compared_models_says_where_they_stand_together(tmp_path):
+    version = tmp_path / "job" / "V001"
+    (version / "0" / "bench").mkdir(parents=True)
+    (version / "0" / "bench" / "result.json").write_text('{"schema_version": 1, "rows": []}')
+    assert "None has an accuracy on val yet." in write_multirun_report(version).read_text()
+    (version / "models.md").write_text("| model |")
+    page = write_multirun_report(version).read_text()
+    assert "All models stand in one table in models.md" in page
+    assert "on val yet" not in page
+
+
 def test_elements_that_are_alone_have_no_table(tmp_path, multirun):
     for number in (1, 2, 3):
-        import shutil
-
         shutil.rmtree(multirun / str(number))
     page = write_multirun_report(multirun).read_text()
     assert "Methods and seeds" not in page

@@ -11,6 +11,7 @@ import torch
 
 from darts_core.architecture import Architecture
 from darts_core.commands.compose import compose, session
+from darts_core.commands.hydra_app import _stamp
 from darts_core.data import DataBundle
 from darts_core.errors import ArchitectureError, ConfigError, DeviceError
 from darts_core.stages.given import find_model
@@ -161,6 +162,13 @@ def test_a_stage_is_stamped_by_what_it_reads_only() -> None:
     assert "train" not in own
     assert "job" not in own
     assert {"search", "seed", "data", "space"} <= set(own)
+
+
+def test_loggers_are_no_part_of_what_a_multirun_is_stamped_by() -> None:
+    found, words = config("search"), ["seed=0,1", "logger=wandb"]
+    more = [*words, "logger.wandb.mode=online", "++logger.wandb.project=mine"]
+    assert _stamp(found, more) == _stamp(found, words)
+    assert _stamp(found, [*words, "search.epochs=1,2"]) != _stamp(found, words)
 
 
 @pytest.mark.parametrize(

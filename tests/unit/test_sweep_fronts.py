@@ -1,10 +1,13 @@
 """The pictures of a sweep: which side of its metric is better, which baselines are drawn."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from darts_core.report import ModelRow
+from darts_core.report.models_table import reference
+from darts_core.report.rows import Latency
 from darts_core.runlog import write_json, write_yaml
 from darts_core.stages import compare, fronts
 
@@ -70,3 +73,42 @@ def test_a_sweep_draws_every_baseline_that_was_trained_otherwise(tmp_path, monke
         "resnet8", "resnet8 2", "resnet14", "resnet20",
     ]  # fmt: skip
     assert [row.name for row in rows if not row.baseline] == [f"tuned {i}" for i in range(5)]
+
+
+def test_networks_of_one_name_are_told_apart_by_what_was_swept(tmp_path, monkeypatch):
+    """Two trained networks are both "trained": pictures join one name, tables compare it."""
+    monkeypatch.setattr(compare, "print_models", lambda *_, **__: None)
+    monkeypatch.setattr(compare, "front_png", lambda *_: None)
+    text = "Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1)])"
+    elements = [
+        ("trained", ["model=runs/a/V001/train", "runtime=eager"]),
+        ("trained", ["model=runs/a/V001/train", "runtime=onnx"]),
+        ("trained", ["model=runs/b/V001/train", "runtime=eager"]),
+        ("resnet18", ["model=resnet18", "runtime=eager"]),
+        ("resnet18", ["model=resnet18", "runtime=onnx"]),
+        ("searched", [f"model='{text}'", "runtime=eager"]),
+        ("searched", ["model=mine.yaml", "bench.options.width=4"]),
+    ]
+    for index, (name, words) in enumerate(elements):
+        row = ModelRow(name, accuracies=(0.9,)).to_dict()
+        write_json(tmp_path / str(index) / "bench" / "results.json", {"rows": [row]})
+        write_yaml(tmp_path / str(index) / "overrides.yaml", ["++job=j", *words])
+    config = SimpleNamespace(bench=SimpleNamespace(options=SimpleNamespace(results=None)), train={})
+    rows = compare.join_rows(tmp_path / "0" / "bench", config)
+    assert [row.name for row in rows] == [
+        "trained model=runs/a/V001/train", "trained model=runs/a/V001/train",
+        "trained model=runs/b/V001/train", "resnet18", "resnet18", "searched 5",
+        "searched model=mine.yaml bench.options.width=4",
+    ]  # fmt: skip
+    assert "| trained model=runs/b/V001/train |" in (tmp_path / "models.md").read_text()
+
+
+def test_a_network_is_compared_with_the_baseline_on_its_own_data():
+    times = {32: Latency(2.0, device="cpu")}
+    rows = [
+        ModelRow(f"resnet8 data={data}", "baseline", latency=times, data=data, baseline=True)
+        for data in ("digits", "mnist")
+    ]
+    ours = ModelRow("ours", latency=times, data="mnist")
+    assert reference([*rows, ours], ours, 32) is rows[1]
+    assert reference([rows[0], ours], ours, 32) is None

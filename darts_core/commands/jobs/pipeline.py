@@ -185,10 +185,11 @@ def _element(version: Version, place: Path) -> dict[str, Any] | None:
     if place == version.path:
         return None
     found = elements(version.path)
+    known = dict(zip(found, labels(found), strict=True))
     return {
-        "name": place.name,
+        "name": place.relative_to(version.path).as_posix(),
         "of": len(found),
-        "label": dict(zip(found, labels(found), strict=True))[place],
+        "label": known[place] if place in known else f"{known[place.parent]} {place.name}",
     }
 
 

@@ -323,8 +323,11 @@ def _full(name: str, space: Mapping[str, Any]) -> str:
 def _defaults(space: Mapping[str, Any], config: DictConfig) -> dict[str, Any] | None:
     """The configuration's own values of what is swept; None where it has none of them."""
     params: dict[str, Any] = {}
+    # of a swept group (`augment=none,flip`) what was chosen, which is no longer to be seen in its node
+    groups = OmegaConf.select(config, "hydra.runtime.choices") or {}
     for name, dimension in parse_space(space).items():
-        value = OmegaConf.select(config, name.lstrip("+"), default=_ABSENT)
+        key = name.lstrip("+")
+        value = groups[key] if key in groups else OmegaConf.select(config, key, default=_ABSENT)
         if OmegaConf.is_config(value):
             value = OmegaConf.to_container(value, resolve=True)
         if dimension.low is not None and not dimension.integer and isinstance(value, int):

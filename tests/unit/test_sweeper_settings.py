@@ -16,7 +16,7 @@ from hydra_plugins.darts_ray_launcher._config import RAY_TARGET
 from hydra_plugins.darts_slurm_launcher._config import SLURM_TARGET
 from hydra_plugins.darts_sweeper._config import DartsSweeperConfig
 from hydra_plugins.darts_sweeper._overrides import split
-from hydra_plugins.darts_sweeper._sweep import _as_begun, _settings, _spec
+from hydra_plugins.darts_sweeper._sweep import _as_begun, _defaults, _settings, _spec
 
 SPACE = {"train.momentum": {"low": 0.0, "high": 0.95}}
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -162,3 +162,24 @@ def test_a_range_that_an_older_program_began_goes_on_as_it_was(tmp_path):
     # another range is another study's
     _, other = split(["train.momentum=range(0.2,0.7,0.1)"])
     assert _as_begun(other, tmp_path / "study.json") == other
+
+
+def test_the_users_own_choice_of_a_swept_group_is_its_name(tmp_path):
+    groups = {"augment": "none", "db/engine": "lite", "optimizer": None}
+    config = OmegaConf.create(
+        {
+            "augment": {"_target_": "make", "name": "none"},
+            "optimizer": None,
+            "train": {"momentum": 0.9},
+            "hydra": {"runtime": {"choices": groups}},
+        }
+    )
+    space = {
+        "augment": {"choices": ["none", "flip"]},
+        "+db/engine": {"choices": ["lite", "full"]},
+        "optimizer": {"choices": [None, "adam"]},
+        **SPACE,
+    }
+    own = {"augment": "none", "+db/engine": "lite", "optimizer": None, "train.momentum": 0.9}
+    assert _defaults(space, config) == own
+    assert all(parse_space(space)[name].contains(value) for name, value in own.items())

@@ -88,6 +88,27 @@ def test_finished_trials_count_once_and_more_budget_continues(tmp_path):
     assert len(result.trials) == 5
 
 
+def test_a_study_that_goes_on_tries_what_it_is_given_once_and_says_what_comes_too_late(
+    tmp_path, caplog
+):
+    first, then = {"x": 0.25, "kind": "a"}, {"x": 0.75, "kind": "b"}
+    given = {"folder": tmp_path / "one", "sampler": "random", "pruner": "none"}
+    run_study(curve, SPACE, trials=1, enqueue=[first], **given)
+    for trials in (2, 3):
+        found = run_study(curve, SPACE, trials=trials, enqueue=[first, then], **given)
+    assert [trial.params for trial in found.trials][:2] == [first, then]
+    assert [trial.params for trial in found.trials].count(then) == 1
+    assert len(found.trials) == 3
+    assert "does not count" not in caplog.text
+    source = {"warm_start": tmp_path / "one"}
+    run_study(curve, SPACE, trials=3, **given, **source)
+    assert f"warm_start={tmp_path / 'one'} does not count" in caplog.text
+    caplog.clear()
+    for trials in (1, 2):
+        run_study(curve, SPACE, trials=trials, **{**given, "folder": tmp_path / "two"}, **source)
+    assert "does not count" not in caplog.text
+
+
 def test_a_trial_told_half_is_told_on_the_next_opening(tmp_path, monkeypatch):
     calls = Calls()
     whole = Ledger._tell

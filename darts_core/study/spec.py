@@ -144,9 +144,7 @@ class StudySpec:
             TuneError: see the sentences.
         """
         if not 0 <= self.max_failure_share <= 1:
-            raise TuneError(
-                f"tune.max_failure_share={self.max_failure_share} must lie between 0 and 1."
-            )
+            raise TuneError(f"max_failure_share={self.max_failure_share} must lie between 0 and 1.")
         if self.sampler["name"] == "grid":
             grid_size(self.space)
         check_sampler(self.sampler["name"], len(self.objectives))

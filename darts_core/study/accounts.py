@@ -82,8 +82,8 @@ class Tally:
         if self.done >= _FEW and self.failed > max_share * self.done:
             raise TuneError(
                 f"{self.failed} of {self.done} trials failed, more than max_failure_share={max_share:g} "
-                f"allows: {failure_summary(trials)}. They stay counted: mend the cause, then move the study's "
-                "folder away or use another version= (of a database, give another study_name)."
+                f"allows: {failure_summary(trials)}. They stay counted: mend the cause, then move the "
+                "study's folder away or use another version= (of a database, give another study_name)."
             )
 
 

@@ -14,7 +14,7 @@ import report_fixture as fixture
 from darts_core.metric import Metric
 from darts_core.report.elements import best_element
 from darts_core.report.job_summary import summarize
-from darts_core.report.progress import progress
+from darts_core.report.progress import Progress, progress
 from darts_core.report.read import VersionRun, read_stage
 from darts_core.report.results import headline, tiles
 from darts_core.report.rows import Latency, ModelRow
@@ -160,6 +160,21 @@ def test_the_time_left_is_told_by_the_last_epochs(version):
     # after the first epoch it is that one's time
     (folder / "metrics.jsonl").write_text(json.dumps(rows[-1]) + "\n")
     assert 30 < progress(version, record).seconds_left <= 39 * 0.8
+
+
+def test_how_far_a_study_is_counts_its_trials(version):
+    record, folder = {"kind": "pipeline", "commands": {}}, version.path
+    logged(folder / "search", "accuracy", (0.5, 0.6))
+    write_yaml(folder / "search" / "config.yaml", {"search": {"epochs": 2}})
+    os.utime(folder / "search" / "metrics.jsonl", (1.0, 1.0))
+    assert progress(version, record).text == "2 of 2 epochs of search"
+    write_yaml(folder / "tune" / "config.yaml", {"tune": {"trials": 20}})
+    for number in range(3):
+        (folder / "tune" / "trials" / f"{number:04d}").mkdir(parents=True)
+    # a sweep has its budget elsewhere
+    assert progress(version, record).text == "3 trials of tune"
+    (folder / "tune" / "config.hash").touch()
+    assert progress(version, record) == Progress(3, 20, "trials of tune")
 
 
 def test_the_time_left_of_a_resumed_search_is_that_of_the_trials_since(tmp_path):

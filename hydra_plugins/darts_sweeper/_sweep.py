@@ -84,9 +84,7 @@ def run_sweep(
     spec = _spec(plain, space, config)
     Path(str(config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
     trial = HydraTrial.pack(task_function, config, hydra_context, fixed, tuple(spec.objectives))
-    workers = int(plain["workers"] or 1)
-    if workers < 1:
-        raise TuneError(f"hydra.sweeper.workers={workers} must be at least 1.")
+    workers = plain["workers"]
     ledger = open_study(spec, warm_start=plain["warm_start"])
     _describe(spec.folder, config)
     forecast = announce(ledger, workers)
@@ -140,7 +138,12 @@ def _settings(settings: Mapping[str, Any], config: DictConfig) -> dict[str, Any]
     node = OmegaConf.select(config, "tune")
     tune: Any = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else {}
     _refuse_cluster(tune, str(OmegaConf.select(config, "hydra.launcher._target_")))
+    _refuse_policy(tune)
     _take_from_app(plain, tune)
+    workers = plain.get("workers")
+    plain["workers"] = 1 if workers is None else int(workers)
+    if plain["workers"] < 1:
+        raise TuneError(f"hydra.sweeper.workers={workers} must be at least 1.")
     if plain.get("seed") is None:
         plain["seed"] = OmegaConf.select(config, "seed") or 0
     if plain.get("epochs_per_trial") is None:
@@ -182,6 +185,20 @@ def _refuse_cluster(tune: Mapping[str, Any], launcher: str) -> None:
             "the workers of this sweep run where hydra.launcher says (%s); tune.options.%s does not count",
             launcher,
             name,
+        )
+
+
+def _refuse_policy(tune: Mapping[str, Any]) -> None:
+    """A search of a policy is no trial of a sweep, which trains the network once.
+
+    Raises:
+        TuneError: the app's node asks for one, and no trial would read it.
+    """
+    if tune.get("policy") in ("gradient", "density"):
+        raise TuneError(
+            f"tune.policy={tune['policy']} searches an augmentation policy by itself, and the trials of a "
+            "sweep do not read it. Search it without -m, then sweep with what is found: augment=found "
+            "augment.path=FILE."
         )
 
 
@@ -284,7 +301,7 @@ def _spec(plain: Mapping[str, Any], space: Mapping[str, Any], config: DictConfig
         folder=folder,
         enqueue=first,
         baseline=_defaults(space, config) if plain["defaults_first"] else None,
-        device_share=_share(int(plain["workers"] or 1), config),
+        device_share=_share(plain["workers"], config),
         epochs_setting=length[0] if length else None,
         **{key: plain[key] for key in (*options, *more)},
     )

@@ -107,6 +107,15 @@ def test_a_cluster_of_the_stage_is_refused_with_the_launcher_to_take(tmp_path, n
         settings(tmp_path, {"options": {name: {}}})
 
 
+def test_what_no_trial_would_read_and_no_workers_are_refused(tmp_path):
+    with pytest.raises(TuneError, match=r"tune\.policy=density .* Search it without -m"):
+        settings(tmp_path, {"policy": "density"})
+    with pytest.raises(TuneError, match=r"hydra\.sweeper\.workers=0 must be at least 1"):
+        settings(tmp_path, workers=0)
+    assert settings(tmp_path)["workers"] == 1
+    assert settings(tmp_path, {"workers": 3})["workers"] == 3
+
+
 @pytest.mark.parametrize("name", ["ray", "slurm"])
 @pytest.mark.parametrize("target", [RAY_TARGET, SLURM_TARGET, JOBLIB])
 def test_with_a_launcher_a_cluster_of_the_stage_is_said_not_to_count(

@@ -46,6 +46,21 @@ def _of_the_longest(budget: Budget, epochs: SearchDimension | None) -> Budget:
     return replace(budget, epochs_per_trial=longest, stretch=longest / own)
 
 
+def _say_whole(node: Any, dimension: SearchDimension | None, own: Any) -> None:
+    """Say that whole ends make whole numbers, where nobody asked for these and the user's own is none."""
+    asked = not isinstance(node, Mapping) or "integer" in node or "step" in node
+    if dimension is not None and dimension.integer and isinstance(own, float) and not asked:
+        log.warning(
+            "of %s whole numbers alone are tried, as both of its ends are (%s to %s; your own value is %s); "
+            "write an end with a point, such as %s.0, for those between",
+            dimension.name,
+            dimension.low,
+            dimension.high,
+            own,
+            dimension.high,
+        )
+
+
 @dataclass(frozen=True)
 class StudySpec:
     """A study's description. `make` checks and fills it in.
@@ -135,6 +150,8 @@ class StudySpec:
         for params in spec.enqueue:
             check_params(params, dimensions)
         spec.check()
+        for name, value in (spec.baseline or {}).items():
+            _say_whole(space.get(name), dimensions.get(name), value)
         return spec
 
     def check(self) -> None:

@@ -17,6 +17,7 @@ from darts_core.study.budget import Budget, Spent
 from darts_core.study.ledger import Ledger
 from darts_core.study.pruners import PRUNERS
 from darts_core.study.samplers import SAMPLERS
+from darts_core.study.spec import StudySpec
 
 
 class Calls(list):
@@ -218,6 +219,17 @@ def test_warm_start_adds_knowledge_that_is_not_counted(tmp_path):
     assert min(abs(r.params["x"] - 0.3) for r in second.trials[1:]) < 0.2
     with pytest.raises(TuneError, match="There is no study in"):
         run_study(curve, SPACE, folder=tmp_path / "c", trials=1, warm_start=tmp_path / "none")
+
+
+def test_whole_ends_of_a_setting_that_is_a_fraction_are_told(tmp_path, caplog):
+    def said(node, own):
+        caplog.clear()
+        StudySpec.make({"x": node}, Budget(trials=1), folder=tmp_path, baseline={"x": own})
+        return caplog.text
+
+    assert "of x whole numbers alone are tried" in said({"low": 0, "high": 1}, 0.4)
+    assert said({"low": 0, "high": 1.0}, 0.4) == said({"low": 0, "high": 1}, 1) == ""
+    assert said({"low": 0, "high": 1, "integer": True}, 0.4) == ""
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))

@@ -34,7 +34,7 @@ from darts_core.study.study import announce, open_study, summarize
 from darts_core.study.table import log_hparams, write_tables
 from hydra_plugins.darts_ray_launcher._config import RAY_TARGET, cluster_of_launcher
 from hydra_plugins.darts_slurm_launcher._config import SLURM_TARGET, queue_of_launcher
-from hydra_plugins.darts_sweeper._overrides import spell, split
+from hydra_plugins.darts_sweeper._overrides import spell, split, with_numbers
 from hydra_plugins.darts_sweeper._trial import HydraTrial, WorkerTask
 
 __all__ = ["run_sweep"]
@@ -261,7 +261,7 @@ def _yaml_space(given: Any) -> dict[str, Any]:
         raise TuneError(
             f"hydra.sweeper.space={given!r} holds no mapping of settings to dimensions."
         )
-    return dict(space)
+    return {str(name): with_numbers(node) for name, node in space.items()}
 
 
 def _picture(result: StudyResult, path: Path) -> None:
@@ -308,13 +308,18 @@ def _spec(plain: Mapping[str, Any], space: Mapping[str, Any], config: DictConfig
 
 
 def _as_begun(space: Mapping[str, Any], description: Path) -> Mapping[str, Any]:
-    """`space` with the ranges of the study begun here that differ by a rounding error: an older program's."""
+    """`space` with what an older program, which began the study here, read otherwise: rounding, `1e-4`."""
     begun = (read_mapping(description).get("space") or {}) if description.is_file() else {}
     return {name: _alike(node, begun.get(name)) for name, node in space.items()}
 
 
 def _alike(node: Any, old: Any) -> Any:
-    if not (isinstance(node, Mapping) and isinstance(old, Mapping)):
+    if not isinstance(old, Mapping):
+        return node
+    choices = node.get("choices") if isinstance(node, Mapping) else node
+    if choices is not None and with_numbers(old.get("choices")) == choices:
+        return {**(node if isinstance(node, Mapping) else {}), "choices": old["choices"]}
+    if not isinstance(node, Mapping):
         return node
     ends = {key: old.get(key) for key in ("low", "high", "step")}
     pairs = [(node.get(key), value) for key, value in ends.items()]

@@ -16,7 +16,7 @@ from hydra_plugins.darts_ray_launcher._config import RAY_TARGET
 from hydra_plugins.darts_slurm_launcher._config import SLURM_TARGET
 from hydra_plugins.darts_sweeper._config import DartsSweeperConfig
 from hydra_plugins.darts_sweeper._overrides import split
-from hydra_plugins.darts_sweeper._sweep import _as_begun, _defaults, _settings, _spec
+from hydra_plugins.darts_sweeper._sweep import _as_begun, _defaults, _settings, _spec, _yaml_space
 
 SPACE = {"train.momentum": {"low": 0.0, "high": 0.95}}
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -158,6 +158,25 @@ def test_every_point_of_a_range_can_be_drawn(text, points):
     assert [round(value, 12) for value in dimension.values()] == points
     drawn = dimension.distribution()
     assert (drawn.low, drawn.high) == (points[0], points[-1])
+
+
+def test_numbers_with_an_exponent_are_numbers_in_a_file_of_the_space_too(tmp_path):
+    file = tmp_path / "space.yaml"
+    file.write_text(
+        "lr: {low: 1e-4, high: 3E-1, log: true, when: {decay: 1e-3}}\n"
+        "decay: [1e-3, 0]\nkind: [1e3, b]\nflip: {choices: [null, 1e-1]}\n"
+    )
+    space = _yaml_space(str(file))
+    assert space == {
+        "lr": {"low": 1e-4, "high": 0.3, "log": True, "when": {"decay": 1e-3}},
+        "decay": [1e-3, 0],
+        "kind": ["1e3", "b"],
+        "flip": {"choices": [None, 0.1]},
+    }
+    # what an older program began with texts goes on with them
+    begun = {"flip": {"choices": [None, "1e-1"]}, "decay": {"choices": ["1e-3", 0]}}
+    write_json(tmp_path / "study.json", {"space": begun})
+    assert _as_begun(space, tmp_path / "study.json") == {**space, **begun}
 
 
 def test_a_range_that_an_older_program_began_goes_on_as_it_was(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,11 @@ class StudySpec:
         """
         if not 0 <= self.max_failure_share <= 1:
             raise TuneError(f"max_failure_share={self.max_failure_share} must lie between 0 and 1.")
+        if not isinstance(self.seed, Integral) or self.seed < 0:
+            raise TuneError(
+                f"The study's seed is {self.seed!r}; give a whole number from 0 on (of an app with a seed of "
+                "its own, hydra.sweeper.seed=0)."
+            )
         if self.sampler["name"] == "grid":
             grid_size(self.space)
         check_sampler(self.sampler["name"], len(self.objectives))

@@ -123,6 +123,7 @@ def test_a_missing_constrained_metric_fails_by_name(tmp_path):
         ({"direction": "up"}, "must be maximize or minimize"),
         ({"workers": 0}, "tune.workers=0"),
         ({"max_failure_share": 2}, "between 0 and 1"),
+        ({"seed": -1}, r"seed is -1; give a whole number from 0 on .*hydra\.sweeper\.seed=0"),
         ({"enqueue": [{"y": 1}]}, "Unknown dimension 'y'"),
     ],
 )

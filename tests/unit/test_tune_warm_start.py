@@ -80,7 +80,7 @@ def test_one_of_several_studies_in_a_database_is_named(tmp_path):
         return len(open_study(spec, warm_start=source).study.trials)
 
     with pytest.raises(
-        TuneError, match=r"2 studies in .*all\.db to start.*#a/tune'.*a/tune, b/tune"
+        TuneError, match=r"2 studies in .*\"warm_start='.*all\.db#a/tune'\".*a/tune, b/tune"
     ):
         known(url, "c")
     with pytest.raises(

@@ -101,8 +101,8 @@ def _study_at(text: str, spec: StudySpec) -> Any:
         raise TuneError(unknown_name(f"study in {masked(url)}", name, names))
     if not name and len(names) > 1:
         raise TuneError(
-            f"There are {len(names)} studies in {shown} to start from; name one behind a #, for a shell in two "
-            f"pairs of quotes: \"warm_start='{shown}#{names[0]}'\". Of its studies: {', '.join(names[:10])}."
+            f"There are {len(names)} studies in {shown} to start from; name one behind a #, for a shell in "
+            f"two pairs of quotes: \"warm_start='{shown}#{names[0]}'\". Of its studies: {', '.join(names[:10])}."
         )
     return optuna.load_study(study_name=name or names[0], storage=storage)
 

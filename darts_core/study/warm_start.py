@@ -100,9 +100,10 @@ def _study_at(text: str, spec: StudySpec) -> Any:
     if name and name not in names:
         raise TuneError(unknown_name(f"study in {masked(url)}", name, names))
     if not name and len(names) > 1:
+        such, known = f"warm_start='{shown}#{names[0]}'", ", ".join(names[:10])
         raise TuneError(
             f"There are {len(names)} studies in {shown} to start from; name one behind a #, for a shell in "
-            f"two pairs of quotes: \"warm_start='{shown}#{names[0]}'\". Of its studies: {', '.join(names[:10])}."
+            f'two pairs of quotes: "{such}". Of its studies: {known}.'
         )
     return optuna.load_study(study_name=name or names[0], storage=storage)
 
